@@ -1,0 +1,27 @@
+"""N-dimensional convolutions along space and attributes, their adjoints, and the equations built on them.
+
+Arrays in, arrays out: NumPy or CuPy, decided by the arrays. The equations are those of Jacobsen, Oyallon, Mallat and
+Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
+"""
+
+from hcnn_core.convolution import convolve, convolve_vjp_w, convolve_vjp_x
+from hcnn_core.loss import cross_entropy, log_softmax
+from hcnn_core.marginal import marginal, marginal_vjp
+from hcnn_core.moments import patch_moments, patch_moments_vjp
+from hcnn_core.pointwise import elu, elu_vjp
+from hcnn_core.translation import translate
+
+__all__ = [
+    "convolve",
+    "convolve_vjp_w",
+    "convolve_vjp_x",
+    "cross_entropy",
+    "elu",
+    "elu_vjp",
+    "log_softmax",
+    "marginal",
+    "marginal_vjp",
+    "patch_moments",
+    "patch_moments_vjp",
+    "translate",
+]

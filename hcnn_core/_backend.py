@@ -1,0 +1,165 @@
+"""The array library behind the arguments: NumPy, CuPy, or any array-API namespace.
+
+The only module of the project that imports CuPy, and only when asked for it by name.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = Any
+"""An n-dimensional array of NumPy, CuPy or another array-API namespace."""
+
+FLOATING_DTYPES = ("float32", "float64", "complex64", "complex128")
+
+
+def array_namespace(*arrays: Array) -> Any:
+    """Return the one namespace all the arrays belong to.
+
+    Parameters
+    ----------
+    *arrays : array
+        NumPy arrays, CuPy arrays or arrays with ``__array_namespace__``, all of one kind.
+        Python scalars, lists and tuples count as NumPy.
+
+    Returns
+    -------
+    module
+        ``numpy``, ``cupy``, or what ``__array_namespace__`` returns.
+
+    Raises
+    ------
+    TypeError
+        If the arrays belong to different libraries, or one is of a type that is no array.
+    """
+    found: dict[str, Any] = {}
+    for array in arrays:
+        kind = type(array)
+        root = kind.__module__.partition(".")[0]
+        if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
+            found.setdefault("NumPy", np)
+        elif root == "cupy":  # whoever made this array has imported CuPy
+            found.setdefault("CuPy", sys.modules["cupy"])
+        elif hasattr(array, "__array_namespace__"):
+            found.setdefault(root, array.__array_namespace__())
+        else:
+            raise TypeError(
+                f"expected a NumPy or CuPy array, got {root}.{kind.__qualname__}"
+                + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
+            )
+    if len(found) > 1:
+        names = " and ".join(sorted(found))
+        raise TypeError(
+            f"arrays of {names} in one call: move them to one device first, "
+            "with cupy.asarray(x) to the GPU or cupy.asnumpy(x) to the host"
+        )
+    return next(iter(found.values()), np)
+
+
+def require_floating(xp: Any, name: str, array: Array) -> Array:
+    """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
+    array = xp.asarray(array)
+    dtype = str(array.dtype).rpartition(".")[2]
+    if dtype not in FLOATING_DTYPES:
+        raise TypeError(f"{name} has dtype {dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
+    return array
+
+
+def get_namespace(backend: str) -> ModuleType:
+    """Return the array namespace of a backend's name, ready for use.
+
+    Parameters
+    ----------
+    backend : {"numpy", "cupy", "auto"}
+        ``"auto"`` is CuPy where a GPU can be used, else NumPy.
+
+    Returns
+    -------
+    module
+        ``numpy`` or ``cupy``.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of the three.
+    RuntimeError
+        If ``"cupy"`` is asked for and cannot be used; the message says what is missing.
+    """
+    if backend not in ("numpy", "cupy", "auto"):
+        raise ValueError(f"backend is {backend!r}; choose 'auto', 'numpy' or 'cupy'")
+    if backend == "numpy":
+        return np
+    try:
+        return _usable_cupy()
+    except RuntimeError:
+        if backend == "auto":
+            return np
+        raise
+
+
+def _usable_cupy() -> ModuleType:
+    """CuPy after a first allocation on the device, or RuntimeError naming what is missing."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(
+            "CuPy is not installed: install the extra cuda12 or cuda13 (the wheel cupy-cuda12x or cupy-cuda13x)"
+        ) from error
+    try:
+        cupy.cuda.runtime.driverGetVersion()
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise RuntimeError(f"CuPy found no usable CUDA driver ({error}): install NVIDIA's driver") from error
+    if devices == 0:
+        raise RuntimeError("CuPy found no CUDA device: this machine shows no NVIDIA GPU")
+    try:
+        cupy.zeros(1)
+    except Exception as error:
+        raise RuntimeError(f"CuPy cannot use the CUDA device ({error})") from error
+    return cupy  # type: ignore[no-any-return]
+
+
+def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+    """Return a NumPy array with the values of an array of any supported namespace."""
+    if hasattr(array, "get") and type(array).__module__.startswith("cupy"):
+        return array.get()  # type: ignore[no-any-return]
+    return np.asarray(array)
+
+
+def fft_namespace(xp: Any) -> Any:
+    """The module with rfft, irfft, fft and ifft for a namespace: SciPy's for NumPy, since it keeps every dtype."""
+    if xp is np:
+        import scipy.fft
+
+        return scipy.fft
+    return xp.fft
+
+
+def device_of(array: Array) -> str:
+    """A name for the device an array lives on, for keys of caches."""
+    return str(getattr(array, "device", "cpu"))
+
+
+def placement(xp: Any, like: Array) -> dict[str, Any]:
+    """Keyword arguments that make creation functions allocate beside `like`; NumPy and CuPy need none."""
+    return {} if xp is np or xp.__name__ == "cupy" else {"device": like.device}
+
+
+def constant(xp: Any, values: np.ndarray[Any, Any], like: Array) -> Array:
+    """Host values as an array of `xp` on the device of `like`."""
+    if xp.__name__ == "cupy":
+        with like.device:
+            return xp.asarray(values)
+    return xp.asarray(values, **placement(xp, like))
+
+
+def require_real(xp: Any, name: str, array: Array) -> Array:
+    """Return the argument as a float32 or float64 array; TypeError otherwise."""
+    array = require_floating(xp, name, array)
+    if xp.isdtype(array.dtype, "complex floating"):
+        raise TypeError(f"{name} has dtype {array.dtype}; this function takes float32 or float64")
+    return array

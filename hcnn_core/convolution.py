@@ -1,0 +1,197 @@
+"""The one linear operator of the paper, Eqs. (2), (3), (4), (6) and (8), and its adjoints (arXiv:1703.04140)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hcnn_core._backend import Array, array_namespace, placement, require_floating
+from hcnn_core._geometry import Geometry, make_geometry
+from hcnn_core._plan import make_plan
+
+
+def convolve(
+    x: Array,
+    w: Array,
+    /,
+    axes: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+    sum_axes: int | Sequence[int] = (),
+    stride: int | Sequence[int] = 1,
+    method: str | Sequence[str] = "auto",
+) -> Array:
+    r"""Convolve along some axes, contract others, and append new attribute axes.
+
+    .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
+
+    For one filter and stride 1 this is ``scipy.ndimage.convolve(x, w, mode="wrap" or "constant", axes=axes)``, for
+    every filter length: odd, even, and longer than the axis.
+
+    Parameters
+    ----------
+    x : array
+        Signal with any number of axes: float32, float64, complex64 or complex128, in any memory layout.
+    w : array, shape (\*summed lengths, \*kernel_size, \*out)
+        Filters: first the lengths of x along `sum_axes`, then one kernel size per convolved axis, then any number of
+        new axes `out` (the attribute v_j). A dtype different from x's is promoted as NumPy promotes.
+    axes : int or sequence of int
+        The 1 to 6 axes of x that are convolved.
+    boundary : {"periodic", "zero"} or sequence of them
+        How x is extended beyond its ends, one for all convolved axes or one per axis.
+    sum_axes : int or sequence of int, optional
+        Axes of x contracted with the leading axes of w.
+    stride : int or sequence of int, optional
+        Every how many samples the result is kept, one for all convolved axes or one per axis.
+    method : {"auto", "direct", "fft"} or sequence of them, optional
+        ``"direct"`` sums taps, ``"fft"`` multiplies spectra; ``"auto"`` takes what a measured cost model finds
+        cheaper, per axis. Spectra spread rounding errors, NaN and infinity over an axis, taps only over the kernel.
+
+    Returns
+    -------
+    array
+        The axes of x in their order without `sum_axes`, convolved ones of length ceil(n / stride), then `out`.
+        It may be a transposed view of newly allocated memory.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is not one of the four (integers are refused), or arrays of two libraries are mixed.
+    ValueError
+        If axes, shapes, strides, boundary or method do not fit; the message says what would.
+
+    Notes
+    -----
+    Eqs. (2), (3), (4), (6) and both halves of (8) of arXiv:1703.04140 are calls of this function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(4.0)
+    >>> convolve(x, np.array([1.0, 0.0, 0.0]), 0, boundary="periodic")
+    array([1., 2., 3., 0.])
+    """
+    xp, x, w = _operands("x", x, "w", w)
+    geometry = make_geometry(
+        x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
+    )
+    if geometry.empty:
+        return xp.zeros(geometry.y_shape, dtype=x.dtype, **placement(xp, x))
+    return make_plan(geometry, _is_real(xp, x)).forward(xp, x, w)
+
+
+def convolve_vjp_x(
+    g: Array,
+    x: Array | Sequence[int],
+    w: Array,
+    /,
+    axes: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+    sum_axes: int | Sequence[int] = (),
+    stride: int | Sequence[int] = 1,
+    method: str | Sequence[str] = "auto",
+) -> Array:
+    """Cotangent of x in ``convolve(x, w, axes, ...)``: a correlation of g with w, linear in both.
+
+    Parameters
+    ----------
+    g : array
+        Cotangent of the result, of its shape.
+    x : array or sequence of int
+        The signal or its shape; its values do not matter.
+    w : array
+        The filters.
+    axes, boundary, sum_axes, stride, method
+        As in `convolve`.
+
+    Returns
+    -------
+    array
+        The transpose of the linear map ``x -> convolve(x, w)`` applied to g, in the shape of x. There is no
+        conjugation: ``sum(g * convolve(x, w)) == sum(x * convolve_vjp_x(g, x, w))``. The Hilbert adjoint of complex
+        operators is ``convolve_vjp_x(g, x, w.conj())``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `convolve`, and ValueError if g has not the shape of the result.
+    """
+    xp, g, w = _operands("g", g, "w", w)
+    geometry = make_geometry(
+        _shape(x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
+    )
+    return convolve_adjoints(xp, geometry, g, None, w)[0]
+
+
+def convolve_vjp_w(
+    g: Array,
+    x: Array,
+    w: Array | Sequence[int],
+    /,
+    axes: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+    sum_axes: int | Sequence[int] = (),
+    stride: int | Sequence[int] = 1,
+    method: str | Sequence[str] = "auto",
+) -> Array:
+    """Cotangent of w in ``convolve(x, w, axes, ...)``: a correlation of g with x, linear in both.
+
+    Parameters
+    ----------
+    g : array
+        Cotangent of the result, of its shape.
+    x : array
+        The signal.
+    w : array or sequence of int
+        The filters or their shape; their values do not matter.
+    axes, boundary, sum_axes, stride, method
+        As in `convolve`.
+
+    Returns
+    -------
+    array
+        The transpose of the linear map ``w -> convolve(x, w)`` applied to g, in the shape of w. There is no
+        conjugation: ``sum(g * convolve(x, w)) == sum(w * convolve_vjp_w(g, x, w))``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `convolve`, and ValueError if g has not the shape of the result.
+    """
+    xp, g, x = _operands("g", g, "x", x)
+    geometry = make_geometry(
+        x.shape, _shape(w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
+    )
+    return convolve_adjoints(xp, geometry, g, x, None)[1]
+
+
+def convolve_adjoints(
+    xp: Any, geometry: Geometry, g: Array, x: Array | None, w: Array | None
+) -> tuple[Array | None, Array | None]:
+    """Both cotangents at once, sharing the spectrum of g: x's where w is given, w's where x is given."""
+    if g.shape != geometry.y_shape:
+        raise ValueError(f"g has shape {g.shape}; the result of this convolution has {geometry.y_shape}")
+    if geometry.empty:
+        zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (geometry.x_shape, geometry.w_shape)]
+        return (None if w is None else zeros[0]), (None if x is None else zeros[1])
+    return make_plan(geometry, _is_real(xp, g)).adjoints(xp, g, x, w)
+
+
+def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:
+    """The namespace and both arrays in their common dtype."""
+    xp = array_namespace(a, b)
+    a, b = require_floating(xp, name_a, a), require_floating(xp, name_b, b)
+    if a.dtype != b.dtype:
+        dtype = xp.result_type(a, b)
+        a, b = xp.astype(a, dtype), xp.astype(b, dtype)
+    return xp, a, b
+
+
+def _is_real(xp: Any, array: Array) -> bool:
+    return not xp.isdtype(array.dtype, "complex floating")
+
+
+def _shape(array: Array | Sequence[int]) -> tuple[int, ...]:
+    return tuple(getattr(array, "shape", array))

@@ -1,0 +1,215 @@
+"""Moments of spatial patches: all that Eq. (8)'s normalisation needs to know of the data.
+
+A filter h gives at every position the number h . P, P being the patch around it. Over all positions its mean is
+h . mean(P) and its variance h . cov(P) h, so batch normalisation of any number Q of filters costs one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._backend import Array, array_namespace, placement, require_real
+from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice
+from hcnn_core._parallel import parallel_for
+from hcnn_core._plan import TILE, tap_pieces
+
+
+def patch_moments(
+    x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
+) -> tuple[Array, Array]:
+    """Mean and covariance of the patches around every position of x.
+
+    Parameters
+    ----------
+    x : array
+        float32 or float64, any shape; axes not named in `axes` index independent samples.
+    axes : int or sequence of int
+        The axes patches extend along (space).
+    kernel_size : int or sequence of int
+        Patch lengths, one for all axes or one per axis. T is their product.
+    boundary : {"periodic", "zero"} or sequence of them
+        How x is extended for patches that reach beyond its ends.
+
+    Returns
+    -------
+    mean : array, shape (T,)
+        Mean of ``x[u - (t - kernel_size // 2)]`` over all u and samples, taps t in C order, as `convolve` counts them.
+    covariance : array, shape (T, T)
+        Their covariance, divided by the number of positions (as batch normalisation does).
+
+    Raises
+    ------
+    TypeError
+        If the dtype is integer or complex.
+    ValueError
+        If x is empty, or axes, kernel_size and boundary do not fit.
+
+    Notes
+    -----
+    For a filter h, flattened, ``h @ mean`` and ``h @ covariance @ h`` are mean and variance of
+    ``convolve(x, h, axes, boundary=boundary)``: m_{j,q} and sigma_{j,q}^2 of section 4.2, arXiv:1703.04140.
+    """
+    xp = array_namespace(x)
+    x = require_real(xp, "x", x)
+    mean, _, covariance = _Patches(x, axes, kernel_size, boundary).moments(xp, x, x)
+    return mean, covariance
+
+
+def patch_moments_vjp(
+    g_mean: Array,
+    g_covariance: Array,
+    x: Array,
+    axes: int | Sequence[int],
+    kernel_size: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+) -> Array:
+    """Cotangent of x in ``patch_moments(x, ...)``.
+
+    Parameters
+    ----------
+    g_mean, g_covariance : array, shapes (T,) and (T, T)
+        Cotangents of the two results.
+    x : array
+        The argument.
+    axes, kernel_size, boundary
+        As in `patch_moments`.
+
+    Returns
+    -------
+    array
+        Shape of x.
+    """
+    return patch_filter(g_mean, g_covariance + g_covariance.T, x, axes, kernel_size, boundary=boundary)
+
+
+def patch_covariance(
+    x: Array, y: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
+) -> Array:
+    """Cross-covariance (T, T) of the patches of two arrays of one shape; symmetric bilinear up to a transpose."""
+    xp = array_namespace(x, y)
+    return _Patches(x, axes, kernel_size, boundary).moments(xp, x, y)[2]
+
+
+def patch_filter(
+    constant: Array,
+    matrix: Array,
+    x: Array,
+    axes: int | Sequence[int],
+    kernel_size: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+) -> Array:
+    """Patches of x, centred, times a (T, T) matrix, plus a constant (T,), added back in place, over their number."""
+    xp = array_namespace(constant, matrix, x)
+    return _Patches(x, axes, kernel_size, boundary).filter(xp, constant, matrix, x)
+
+
+class _Patches:
+    """The map P from arrays of one shape to their patches, tile by tile, and its transpose."""
+
+    def __init__(
+        self, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
+    ) -> None:
+        axes = normalize_axes("axes", axes, x.ndim)
+        sizes = (kernel_size,) * len(axes) if hasattr(kernel_size, "__index__") else tuple(kernel_size)  # type: ignore[arg-type]
+        if len(sizes) != len(axes) or any(s < 1 for s in sizes):
+            raise ValueError(f"kernel_size is {kernel_size}; give one length of at least 1, or one for each of {axes}")
+        if not math.prod(x.shape):
+            raise ValueError(f"x has shape {x.shape}; an empty array has no moments")
+        self.sizes = tuple(int(s) for s in sizes)
+        self.boundary = normalize_choice("boundary", boundary, len(axes), BOUNDARIES)
+        self.lengths = tuple(x.shape[a] for a in axes)
+        self.count = math.prod(x.shape)
+        self.taps = math.prod(self.sizes)
+        # axes that lie inside the patch axes in memory stay there, so that taps are copied in long runs
+        strides = getattr(x, "strides", None) or tuple(range(x.ndim, 0, -1))
+        inner = min(abs(strides[a]) for a in axes)
+        rest = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(strides[a]))
+        lead = [a for a in rest if abs(strides[a]) >= inner]
+        trail = [a for a in rest if abs(strides[a]) < inner]
+        self.order = (*lead, *axes, *trail)
+        self.shape = (math.prod(x.shape[a] for a in lead), *self.lengths, math.prod(x.shape[a] for a in trail))
+
+    def arrange(self, xp: Any, x: Array) -> Array:
+        """(samples, *patch axes, inner samples)."""
+        return xp.reshape(xp.permute_dims(x, self.order), self.shape)
+
+    def gather(self, xp: Any, x: Array, centre: Array | float) -> Array:
+        """Patches (samples, T, positions) less `centre` of an arranged x, which is extended by zeros or by itself."""
+        patches = xp.empty((x.shape[0], self.taps, *x.shape[1:]), dtype=x.dtype, **placement(xp, x))
+        for index, pieces, whole in self._pieces():
+            if not whole:
+                patches[:, index, ...] = -centre
+            for to, source in pieces:
+                patches[(slice(None), index, *to)] = x[(slice(None), *source)] - centre
+        return xp.reshape(patches, (x.shape[0], self.taps, -1))
+
+    def scatter_add(self, xp: Any, patches: Array, x: Array) -> None:
+        """Transpose of `gather`."""
+        patches = xp.reshape(patches, (x.shape[0], self.taps, *x.shape[1:]))
+        for index, pieces, _ in self._pieces():
+            for to, source in pieces:
+                x[(slice(None), *source)] += patches[(slice(None), index, *to)]
+
+    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Mean patches of x and y and their covariance, summed about the arrays' own means, so that nothing cancels."""
+        arrays = (x,) if x is y else (x, y)
+        centres = [xp.mean(a) for a in arrays]
+        arranged = [self.arrange(xp, a) for a in arrays]
+        means = [self.mean(xp, a) for a in arranged]
+        sums: dict[int, Array] = {}
+
+        def tile(part: slice) -> None:
+            patches = [self.gather(xp, a[part, ...], c) for a, c in zip(arranged, centres, strict=True)]
+            product = xp.matmul(patches[0], xp.permute_dims(patches[-1], (0, 2, 1)))
+            sums[part.start] = xp.sum(product, axis=0, dtype=xp.float64)
+
+        self._each_tile(xp, tile)
+        total = sum(sums[start] for start in sorted(sums))
+        off = [xp.astype(m - c, xp.float64) for m, c in zip(means, centres, strict=True)]
+        covariance = xp.astype(total / self.count - off[0][:, None] * off[-1][None, :], x.dtype)
+        return means[0], means[-1], covariance
+
+    def filter(self, xp: Any, constant: Array, matrix: Array, x: Array) -> Array:
+        """P^T (constant + matrix (P x - mean P x)) / count."""
+        centre = xp.mean(x)
+        arranged = self.arrange(xp, x)
+        matrix = xp.astype(matrix, x.dtype) / self.count
+        offset = xp.astype(constant, x.dtype) / self.count - xp.matmul(matrix, self.mean(xp, arranged) - centre)
+        result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
+
+        def tile(part: slice) -> None:
+            patches = xp.matmul(matrix, self.gather(xp, arranged[part, ...], centre))
+            self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
+
+        self._each_tile(xp, tile)
+        back = tuple(int(i) for i in np.argsort(self.order))
+        return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
+
+    def mean(self, xp: Any, x: Array) -> Array:
+        """Mean patch of an arranged array, from its sum over all samples."""
+        total = xp.sum(x, axis=(0, len(self.shape) - 1))[None, ..., None]
+        return xp.sum(self.gather(xp, total, 0.0), axis=(0, 2)) / self.count
+
+    def _pieces(self) -> Any:
+        spans = tuple((0, n) for n in self.lengths)
+        periodic = tuple(b == "periodic" for b in self.boundary)
+        return tap_pieces(self.lengths, spans, (1,) * len(spans), self.sizes, periodic)
+
+    def _each_tile(self, xp: Any, tile: Callable[[slice], None]) -> None:
+        """Work through the samples, threads taking different ones."""
+        size = max(1, TILE // (self.taps * math.prod(self.shape[1:])))
+
+        def work(first: int, last: int) -> None:
+            for begin in range(first, last, size):
+                tile(slice(begin, min(last, begin + size)))
+
+        if xp is np:
+            parallel_for(work, self.shape[0])
+        else:
+            work(0, self.shape[0])
