@@ -1,0 +1,48 @@
+"""Reverse-mode differentiation of functions of NumPy and CuPy arrays."""
+
+from autodiff import _numpy_rules
+from autodiff.functional import check_grads, checkpoint, grad, value_and_grad, vjp
+from autodiff.primitives import (
+    convolve,
+    convolve_vjp_w,
+    convolve_vjp_x,
+    cross_entropy,
+    elu,
+    elu_vjp,
+    log_softmax,
+    marginal,
+    marginal_vjp,
+    patch_moments,
+    translate,
+)
+from autodiff.pytree import tree_leaves, tree_map, tree_structure, tree_unflatten
+from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
+
+__all__ = [
+    "check_grads",
+    "checkpoint",
+    "convolve",
+    "convolve_vjp_w",
+    "convolve_vjp_x",
+    "cross_entropy",
+    "defvjp",
+    "defvjp_argnums",
+    "elu",
+    "elu_vjp",
+    "getval",
+    "grad",
+    "log_softmax",
+    "marginal",
+    "marginal_vjp",
+    "patch_moments",
+    "primitive",
+    "translate",
+    "tree_leaves",
+    "tree_map",
+    "tree_structure",
+    "tree_unflatten",
+    "value_and_grad",
+    "vjp",
+]
+
+

@@ -1,0 +1,143 @@
+"""hcnn_core's functions on traced values: the derivative of each stands below it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import hcnn_core
+from autodiff.tape import Traced, defvjp, defvjp_argnums, getval, primitive
+from hcnn_core._backend import Array, array_namespace
+from hcnn_core._geometry import make_geometry
+from hcnn_core.convolution import convolve_adjoints
+from hcnn_core.loss import targets
+from hcnn_core.moments import patch_covariance as _patch_covariance
+from hcnn_core.moments import patch_filter as _patch_filter
+
+convolve = primitive(hcnn_core.convolve)
+convolve_vjp_x = primitive(hcnn_core.convolve_vjp_x)
+convolve_vjp_w = primitive(hcnn_core.convolve_vjp_w)
+
+
+def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, w, *axes = args
+
+    def separately(g: Array) -> list[Array]:
+        pullbacks = (
+            lambda: convolve_vjp_x(g, x.shape, w, *axes, **kwargs),
+            lambda: convolve_vjp_w(g, x, w.shape, *axes, **kwargs),
+        )
+        return [pullbacks[argnum]() for argnum in argnums]
+
+    def together(g: Array) -> Any:
+        if isinstance(g, Traced):
+            return separately(g)
+        options = {"sum_axes": (), "stride": 1, "method": "auto", **kwargs}
+        options.update(zip(("axes",), axes, strict=False))
+        geometry = make_geometry(x.shape, w.shape, **options)
+        return convolve_adjoints(array_namespace(g, x, w), geometry, g, x, w)
+
+    plain = not (isinstance(x, Traced) or isinstance(w, Traced)) and x.dtype == w.dtype
+    return together if plain and argnums == (0, 1) else separately
+
+
+defvjp_argnums(convolve, _convolve_pullback)
+defvjp(
+    convolve_vjp_x,
+    lambda ans, g, x, w, *axes, **kwargs: lambda h: convolve(h, w, *axes, **kwargs),
+    None,
+    lambda ans, g, x, w, *axes, **kwargs: lambda h: convolve_vjp_w(g, h, w.shape, *axes, **kwargs),
+)
+defvjp(
+    convolve_vjp_w,
+    lambda ans, g, x, w, *axes, **kwargs: lambda h: convolve(x, h, *axes, **kwargs),
+    lambda ans, g, x, w, *axes, **kwargs: lambda h: convolve_vjp_x(g, x.shape, h, *axes, **kwargs),
+    None,
+)
+
+translate = primitive(hcnn_core.translate)
+defvjp(
+    translate,
+    lambda ans, x, shift, axes, **kwargs: lambda g: translate(g, _negative(shift), axes, **kwargs),
+)
+
+
+def _negative(shift: Any) -> Any:
+    return -shift if hasattr(shift, "__index__") else tuple(-s for s in shift)
+
+
+elu = primitive(hcnn_core.elu)
+elu_vjp = primitive(hcnn_core.elu_vjp)
+
+
+def _elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # x and bias share one cotangent, which the tape sums where the bias was broadcast
+    return lambda g: (elu_vjp(g, ans),) * len(argnums)
+
+
+defvjp_argnums(elu, _elu_pullback)
+defvjp(
+    elu_vjp,
+    lambda ans, g, y: lambda h: elu_vjp(h, y),
+    lambda ans, g, y: lambda h: h * g * (y < 0),
+)
+
+marginal = primitive(hcnn_core.marginal)
+marginal_vjp = primitive(hcnn_core.marginal_vjp)
+defvjp(
+    marginal,
+    lambda ans, x, axes, **kwargs: _with_shape(x.shape, lambda shape, g: marginal_vjp(g, shape, axes, **kwargs)),
+)
+defvjp(
+    marginal_vjp,
+    lambda ans, g, x, axes, **kwargs: lambda h: marginal(h, axes, **kwargs),
+    None,
+)
+
+
+def _with_shape(shape: tuple[int, ...], pullback: Any) -> Any:
+    """A pullback that keeps the argument's shape and not the argument."""
+    return lambda g: pullback(shape, g)
+
+
+patch_moments = primitive(hcnn_core.patch_moments)
+patch_covariance = primitive(_patch_covariance)
+patch_filter = primitive(_patch_filter)
+
+
+def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, *rest = args
+    zeros = [np.zeros_like(getval(a)) for a in ans]
+
+    def pullback(g: dict[int, Array]) -> tuple[Array]:
+        mean, covariance = (g.get(i, zero) for i, zero in enumerate(zeros))
+        return (patch_filter(mean, covariance + covariance.T, x, *rest, **kwargs),)
+
+    return pullback
+
+
+defvjp_argnums(patch_moments, _patch_moments_pullback)
+defvjp(
+    patch_filter,
+    lambda ans, c, m, x, *rest, **kwargs: lambda h: patch_moments(h, *rest, **kwargs)[0],
+    lambda ans, c, m, x, *rest, **kwargs: lambda h: patch_covariance(h, x, *rest, **kwargs),
+    lambda ans, c, m, x, *rest, **kwargs: lambda h: patch_filter(np.zeros_like(getval(c)), m.T, h, *rest, **kwargs),
+)
+defvjp(
+    patch_covariance,
+    lambda ans, x, y, *rest, **kwargs: lambda g: patch_filter(np.zeros_like(getval(g)[0]), g, y, *rest, **kwargs),
+    lambda ans, x, y, *rest, **kwargs: lambda g: patch_filter(np.zeros_like(getval(g)[0]), g.T, x, *rest, **kwargs),
+)
+
+log_softmax = primitive(hcnn_core.log_softmax)
+defvjp(
+    log_softmax,
+    lambda ans, x: lambda g: g - np.exp(ans) * np.sum(g, axis=-1, keepdims=True),
+)
+
+
+def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0.0) -> Array:
+    """Mean negative log-likelihood of the labels; see `hcnn_core.cross_entropy`."""
+    target = targets(getval(logits), labels, label_smoothing)
+    return -np.sum(log_softmax(logits) * target) / logits.shape[0]

@@ -1,0 +1,503 @@
+"""The tape: traced values, primitives with their derivatives, and the walk back.
+
+A traced value is an array together with the node that made it. A primitive called on traced values works on the arrays,
+then records a node: the nodes of its traced arguments, and the pullback, which takes a cotangent of the answer to
+cotangents of those arguments. Traces nest: an array under an inner trace may itself be traced by an outer one, so
+pullbacks are recorded like anything else and derivatives are differentiable.
+
+Convention for complex numbers: a pullback is the transpose, without conjugation; for holomorphic f it is g * f'(z). A
+real loss L(x + iy) has the gradient dL/dx - i dL/dy, whose conjugate is the direction of steepest ascent.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
+from typing import Any, NoReturn
+
+import numpy as np
+
+from hcnn_core._backend import Array
+
+__all__ = [
+    "HANDLERS",
+    "Node",
+    "Primitive",
+    "Trace",
+    "Traced",
+    "backward",
+    "defvjp",
+    "defvjp_argnums",
+    "differentiable",
+    "getval",
+    "live",
+    "primitive",
+]
+
+Pullback = Callable[[Any], Iterable[Any]]
+JointMaker = Callable[[tuple[int, ...], Any, tuple[Any, ...], dict[str, Any]], Pullback]
+
+HANDLERS: dict[Any, Callable[..., Any]] = {}
+"""What stands in for a NumPy function or an operator when an argument is traced; _numpy_rules.py fills it."""
+
+_next_index = itertools.count().__next__
+
+
+class Trace:
+    """One differentiation in progress. A value traced by it is a constant once it has ended."""
+
+    __slots__ = ("ended", "level")
+
+    def __init__(self) -> None:
+        self.level = _next_index()  # a trace begun inside another has the higher level
+        self.ended = False
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = True
+
+    def start(self, value: Array) -> Traced:
+        """Return the array as an input of this trace."""
+        return Traced(value, Node(self, (), None, "input", value))
+
+    def split(self, x: Any) -> tuple[Any, Node | None]:
+        """Return a value without this trace, and the node that made it, None where this trace did not."""
+        x = live(x)
+        return (x._value, x._node) if type(x) is Traced and x._node.trace is self else (x, None)
+
+
+class Node:
+    """One recorded call: its place in the order of calls, and the way back from it."""
+
+    __slots__ = ("dtype", "index", "name", "parents", "pullback", "shape", "trace")
+
+    def __init__(self, trace: Trace, parents: tuple[Node, ...], pullback: Pullback | None, name: str, ans: Any) -> None:
+        self.trace = trace
+        self.index = _next_index()
+        self.parents = parents
+        self.pullback = pullback  # None marks an input
+        self.name = name
+        if type(ans) is tuple:  # its cotangent is a dict from the answer's position to that position's cotangent
+            self.shape = self.dtype = None
+        else:
+            self.shape, self.dtype = ans.shape, ans.dtype
+
+
+class Primitive:
+    """A function of arrays that calls are recorded of; made by `primitive`."""
+
+    def __init__(self, fun: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, fun)
+        self._fun = fun
+        self._name = getattr(fun, "__name__", repr(fun))
+        self._make_pullback: JointMaker | None = None
+
+    def __repr__(self) -> str:
+        return f"<primitive {self._name}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, on the arrays under the innermost trace where arguments are traced."""
+        top: Trace | None = None
+        for arg in args:
+            if type(arg) is Traced:
+                trace = arg._node.trace
+                if trace.ended:
+                    return self(*map(live, args), **kwargs)
+                if top is None or trace.level > top.level:
+                    top = trace
+        if top is None:
+            return self._call_plain(args, kwargs)
+        parents = []
+        argnums = []
+        values = list(args)
+        for argnum, arg in enumerate(args):
+            if type(arg) is Traced and arg._node.trace is top:
+                values[argnum] = arg._value
+                parents.append(arg._node)
+                argnums.append(argnum)
+        ans = self(*values, **kwargs)
+        if type(ans) is not tuple:
+            if type(ans) in (float, complex):
+                ans = np.asarray(ans)[()]
+            if ans.dtype.kind not in "fc":  # integers and booleans have no derivative
+                return ans
+        if self._make_pullback is None:
+            raise TypeError(f"{self._name} has no derivative: give it one with autodiff.defvjp")
+        pullback = self._make_pullback(tuple(argnums), ans, tuple(values), kwargs)
+        node = Node(top, tuple(parents), pullback, self._name, ans)
+        if type(ans) is not tuple:
+            return Traced(ans, node)
+        return tuple(
+            Traced(a, Node(top, (node,), functools.partial(_at_position, i), self._name, a)) if differentiable(a) else a
+            for i, a in enumerate(ans)
+        )
+
+    def _call_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The function's own answer; an answer that is traced all the same would lose its gradient."""
+        for name, value in kwargs.items():
+            if type(value) is Traced:
+                raise TypeError(f"{self._name} got a traced value as keyword {name!r}: pass it by position")
+        ans = self._fun(*args, **kwargs)
+        for a in ans if type(ans) is tuple else (ans,):
+            if type(a) is Traced and not a._node.trace.ended:
+                raise TypeError(
+                    f"{self._name} uses a traced value from a closure, a keyword or a list: pass it as an argument"
+                )
+        return ans
+
+
+def primitive(fun: Callable[..., Any]) -> Primitive:
+    """Make a function of plain arrays callable on traced ones.
+
+    Parameters
+    ----------
+    fun : callable
+        Takes arrays by position, anything else by position or keyword, and returns a new array, or a tuple of arrays
+        where its derivative is given with `defvjp_argnums`.
+
+    Returns
+    -------
+    Primitive
+        Callable like `fun`, with its name, its docstring and ``__wrapped__``. Differentiable once `defvjp` has given
+        the derivative. It raises TypeError when a traced value reaches `fun` other than as a positional argument.
+    """
+    return Primitive(fun)
+
+
+def defvjp(fun: Primitive, *vjpmakers: Callable[..., Any] | None, argnums: Iterable[int] | None = None) -> None:
+    """Give a primitive its derivative, argument by argument.
+
+    Parameters
+    ----------
+    fun : Primitive
+        The primitive.
+    *vjpmakers : callable or None
+        ``vjpmaker(ans, *args, **kwargs)`` returns the function from the cotangent ``g`` of the answer to the cotangent of
+        one argument; None says the derivative is zero. The result may be larger than an argument that was broadcast, it
+        is then summed; and it is cast to the argument's dtype, to the real part for a real argument. What the returned
+        function captures lives until the backward pass: capture only what it uses.
+    argnums : iterable of int, optional
+        The positional arguments meant; 0, 1, 2, ... by default.
+    """
+    makers = dict(zip(itertools.count() if argnums is None else argnums, vjpmakers, strict=False))
+
+    def make_pullback(
+        argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[Any], Iterator[Any]]:
+        pullbacks = []
+        for argnum in argnums:
+            if argnum not in makers:
+                raise TypeError(f"{fun._name} has no derivative for argument {argnum}: give one with autodiff.defvjp")
+            maker = makers[argnum]
+            pullbacks.append(maker and maker(ans, *args, **kwargs))
+        return lambda g: (pullback and pullback(g) for pullback in pullbacks)
+
+    fun._make_pullback = make_pullback
+
+
+def defvjp_argnums(fun: Primitive, maker: JointMaker) -> None:
+    """Give a primitive one derivative for all its arguments, which may share work.
+
+    Parameters
+    ----------
+    fun : Primitive
+        The primitive.
+    maker : callable
+        ``maker(argnums, ans, args, kwargs)`` returns the function from the cotangent ``g`` of the answer to the
+        cotangents of the arguments `argnums`, in that order. For an answer that is a tuple, ``g`` is a dict from position to
+        cotangent, without the positions whose cotangent is zero.
+    """
+    fun._make_pullback = maker
+
+
+def getval(x: Any) -> Any:
+    """Return the plain array under a traced value; no gradient flows through it. Other objects are returned as is."""
+    while type(x) is Traced:
+        x = x._value
+    return x
+
+
+def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node, Array]:
+    """Carry cotangents from the ends of a trace to its inputs.
+
+    Parameters
+    ----------
+    ends : iterable of (Node, array)
+        Nodes and their cotangents, of the shape and dtype of the node.
+    release : bool
+        Whether to drop each node's pullback, with the arrays it captured, once it has been used.
+
+    Returns
+    -------
+    dict
+        The cotangents of the inputs that the ends depend on.
+    """
+    inputs: dict[Node, Array] = {}
+    cotangents: dict[Node, Any] = {}
+    summed: set[Node] = set()  # their cotangents were made here, so further terms may be added in place
+    heap: list[tuple[int, Node]] = []  # the latest call first: all that used its answer came later, and is done
+
+    def add(node: Node, term: Any) -> None:
+        if node not in cotangents:
+            cotangents[node] = term
+            heappush(heap, (-node.index, node))
+        elif node.shape is None:
+            cotangents[node] = cotangents[node] | term
+        elif node in summed and type(term) is not Traced and type(cotangents[node]) is not Traced:
+            cotangents[node] += term
+        else:
+            cotangents[node] = cotangents[node] + term
+            summed.add(node)
+
+    def step(node: Node, g: Any) -> None:
+        assert node.pullback is not None
+        for parent, term in zip(node.parents, node.pullback(g), strict=True):
+            if term is not None:
+                add(parent, term if parent.shape is None else _fit(term, parent, node.name))
+        if release:
+            node.parents, node.pullback = (), None
+
+    for node, g in ends:
+        add(node, g)
+    while heap:
+        _, node = heappop(heap)
+        if node.pullback is None:
+            inputs[node] = cotangents.pop(node)
+        else:
+            step(node, cotangents.pop(node))
+    return inputs
+
+
+def _fit(g: Array, node: Node, name: str) -> Array:
+    """The cotangent in its node's shape, summed over what was broadcast, and in its node's dtype."""
+    try:
+        shape, dtype = g.shape, g.dtype
+    except AttributeError:
+        raise TypeError(f"the derivative of {name} returned {type(g).__name__} where an array is needed") from None
+    if shape != node.shape:
+        extra = len(shape) - len(node.shape)
+        kept = shape[extra:] if extra >= 0 else ()
+        if len(kept) != len(node.shape) or any(n not in (1, m) for n, m in zip(node.shape, kept, strict=True)):
+            raise ValueError(f"the derivative of {name} has shape {shape} for an argument of shape {node.shape}")
+        stretched = [extra + i for i, (n, m) in enumerate(zip(node.shape, kept, strict=True)) if n != m]
+        g = np.reshape(np.sum(g, axis=(*range(extra), *stretched)), node.shape)
+    if dtype != node.dtype:
+        if dtype.kind == "c" and node.dtype.kind == "f":
+            g = g.real
+        g = g.astype(node.dtype)
+    return g
+
+
+def _at_position(i: int, g: Array) -> tuple[dict[int, Array]]:
+    """The cotangent of a tuple, of which position i has the cotangent g."""
+    return ({i: g},)
+
+
+def differentiable(x: Any) -> bool:
+    """Whether x is an array of real or complex floating-point numbers."""
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and dtype.kind in "fc"
+
+
+def live(x: Any) -> Any:
+    """The value, without the traces that have ended."""
+    while type(x) is Traced and x._node.trace.ended:
+        x = x._value
+    return x
+
+
+def _method(function: Any) -> Callable[..., Any]:
+    """A method that is the NumPy function or operator, the traced value first."""
+
+    def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
+        return HANDLERS[function](self, *args, **kwargs)
+
+    return method
+
+
+def _reflected(function: Any) -> Callable[..., Any]:
+    """A reflected operator, the traced value second."""
+
+    def method(self: Traced, other: Any) -> Any:
+        return HANDLERS[function](other, self)
+
+    return method
+
+
+def _refused(what: str, instead: str) -> Callable[..., NoReturn]:
+    """A method that would need a number, or lose the gradient: an error that says what to do instead."""
+
+    def method(self: Traced, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise TypeError(f"{what} of a traced value: {instead}, or take autodiff.getval(x) where no gradient is wanted")
+
+    return method
+
+
+_number = functools.partial(_refused, instead="stay with NumPy functions and operators")
+
+
+def _in_place(*_: Any, **__: Any) -> NoReturn:
+    raise TypeError(
+        "traced values cannot take part in in-place writes (x[i] = y, x += y, out=): make a new array, with x = x + y, "
+        "np.where, np.stack or np.concatenate"
+    )
+
+
+def _check_keywords(function: Any, handler: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    """Refuse in-place keywords and those a rule does not know."""
+    if kwargs.get("out") is not None:
+        _in_place()
+    known = getattr(handler, "keywords", None)
+    unknown = [] if known is None else [key for key in kwargs if key not in known and key != "out"]
+    if unknown:
+        raise TypeError(
+            f"{_full_name(function)} on traced values does not take {', '.join(unknown)}"
+            + (f": it takes {', '.join(sorted(known))}" if known else "")
+        )
+
+
+def _full_name(function: Any) -> str:
+    """The name a user calls a NumPy function or ufunc by."""
+    module = getattr(function, "__module__", None) or "numpy"
+    return f"{module}.{function.__name__}"
+
+
+def _no_rule(name: str) -> TypeError:
+    return TypeError(
+        f"{name} has no derivative here: use other NumPy functions, "
+        "or make it an autodiff.primitive and give its derivative with autodiff.defvjp"
+    )
+
+
+class Traced:
+    """An array under differentiation: NumPy functions and operators on it are recorded."""
+
+    __slots__ = ("_node", "_value")
+    __array_priority__ = 1000.0
+    __hash__ = None  # type: ignore[assignment]  # as for arrays, == is elementwise
+
+    def __init__(self, value: Array, node: Node) -> None:
+        self._value = value
+        self._node = node
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        handler = HANDLERS.get(ufunc)
+        if kwargs.get("out") is not None:
+            _in_place()
+        if handler is None or method != "__call__":
+            raise _no_rule(_full_name(ufunc) + ("" if method == "__call__" else f".{method}"))
+        if kwargs:
+            raise TypeError(f"{_full_name(ufunc)} on traced values does not take {', '.join(kwargs)}")
+        return handler(*inputs)
+
+    def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        handler = HANDLERS.get(func)
+        if handler is None:
+            raise _no_rule(_full_name(func))
+        if kwargs:
+            _check_keywords(func, handler, kwargs)
+        return handler(*args, **kwargs)
+
+    __array__ = _refused("np.asarray, np.array or assignment into an array", "use np.stack or np.where to build arrays")
+    __bool__ = _refused("the truth", "compare it first, x > 0 gives a plain array, or use np.where")
+    __float__ = _number("float()")
+    __int__ = _number("int()")
+    __complex__ = _number("complex()")
+    __index__ = _number("the index")
+    item = _number("item()")
+    tolist = _number("tolist()")
+
+    def __repr__(self) -> str:
+        return f"Traced({self._value!r})"
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self._value.shape  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._value.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._value.size  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the array."""
+        return self._value.dtype
+
+    @property
+    def T(self) -> Any:
+        """The array with its axes reversed."""
+        return HANDLERS[np.transpose](self)
+
+    @property
+    def real(self) -> Any:
+        """The real part."""
+        return HANDLERS[np.real](self)
+
+    @property
+    def imag(self) -> Any:
+        """The imaginary part."""
+        return HANDLERS[np.imag](self)
+
+    def reshape(self, *shape: Any, order: str = "C") -> Any:
+        """Return the array in another shape, as ``ndarray.reshape``."""
+        return HANDLERS[np.reshape](self, shape[0] if len(shape) == 1 else shape, order=order)
+
+    def transpose(self, *axes: Any) -> Any:
+        """Return the array with its axes permuted, as ``ndarray.transpose``."""
+        return HANDLERS[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
+
+    __getitem__ = _method(operator.getitem)
+    astype = _method(np.ndarray.astype)
+    sum = _method(np.sum)
+    mean = _method(np.mean)
+    prod = _method(np.prod)
+    var = _method(np.var)
+    std = _method(np.std)
+    max = _method(np.max)
+    min = _method(np.min)
+    cumsum = _method(np.cumsum)
+    ravel = flatten = _method(np.ravel)
+    squeeze = _method(np.squeeze)
+    swapaxes = _method(np.swapaxes)
+    copy = _method(np.copy)
+    conj = conjugate = _method(np.conjugate)
+    dot = _method(np.dot)
+    clip = _method(np.clip)
+    argmax = _method(np.argmax)
+    argmin = _method(np.argmin)
+
+    __neg__ = _method(np.negative)
+    __pos__ = _method(np.positive)
+    __abs__ = _method(np.absolute)
+    __add__, __radd__ = _method(np.add), _reflected(np.add)
+    __sub__, __rsub__ = _method(np.subtract), _reflected(np.subtract)
+    __mul__, __rmul__ = _method(np.multiply), _reflected(np.multiply)
+    __truediv__, __rtruediv__ = _method(np.divide), _reflected(np.divide)
+    __floordiv__, __rfloordiv__ = _method(np.floor_divide), _reflected(np.floor_divide)
+    __mod__, __rmod__ = _method(np.remainder), _reflected(np.remainder)
+    __pow__, __rpow__ = _method(np.power), _reflected(np.power)
+    __matmul__, __rmatmul__ = _method(np.matmul), _reflected(np.matmul)
+    __lt__, __le__ = _method(np.less), _method(np.less_equal)
+    __gt__, __ge__ = _method(np.greater), _method(np.greater_equal)
+    __eq__, __ne__ = _method(np.equal), _method(np.not_equal)
+
+    __setitem__ = __delitem__ = _in_place
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = _in_place

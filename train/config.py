@@ -1,0 +1,230 @@
+"""One configuration: every hyperparameter with its unit, the presets, TOML files, and what values are allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line that says what would do."""
+
+
+def _setting(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
+) -> Any:
+    """A field with its description and the values it may take, `low` and `high` included."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that determines a run, apart from the data themselves.
+
+    Equations and sections are those of arXiv:1703.04140.
+    """
+
+    preset: str = _setting("hcnn", "what the other settings start from", choices=("hcnn", "hcnn-plus", "short", "sample"))
+    dataset: str = _setting("cifar10", "images to train on", choices=("cifar10", "cifar100", "sample"))
+    data_dir: str = _setting("data", "folder that holds, or will hold, the data set")
+    train_size: int = _setting(0, "training images used, the first ones; 0 for all", low=0)
+    validation_size: int = _setting(0, "training images held out, to choose recipes on", low=0)
+
+    depth: int = _setting(12, "J, layers with the final sum (Eq. 7)", low=4, high=99)
+    width: int = _setting(16, "K, values of each attribute v_j", low=1)
+    factors: int = _setting(32, "Q, separable filters in the sum of Eq. (8)", low=1)
+    space_kernel: int = _setting(3, "taps of each filter along each space axis u", low=1)
+    attribute_kernel: tuple[int, int] = _setting((7, 11), "taps along v_{j-2} and v_{j-1}; the last alone at j = 2", low=1)
+    attribute_stride: int = _setting(2, "subsampling of v_{j-2} and v_{j-1} at each layer", low=1)
+    strided_layers: tuple[int, ...] = _setting((5, 9), "layers j that subsample space by 2", low=1)
+    nonlinear_factors: bool = _setting(False, "the (+) network: rho between the two factors of Eq. (8)")
+    boundary: str = _setting("zero", "how arrays are extended beyond their ends", choices=("zero", "periodic"))
+    reduction: str = _setting("mean", "marginal over v_{j-3} (Eq. 6)", choices=("mean", "sum"))
+    head: str = _setting("mean", "final marginal (Eq. 7): the sum itself, or the mean by a learned scale", choices=("mean", "sum"))
+    logit_scale: float = _setting(10.0, "initial scale of the logits where head is mean", low=0.0)
+    epsilon: float = _setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
+    moment_decay: float = _setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
+
+    epochs: int = _setting(240, "passes over the training images", low=1)
+    batch_size: int = _setting(50, "images a step", low=1)
+    schedule: str = _setting("step", "course of the learning rate", choices=("step", "cosine", "one-cycle", "constant"))
+    learning_rate: float = _setting(0.25, "highest learning rate", low=0.0)
+    step_epochs: int = _setting(40, "epochs between the divisions of schedule step", low=1)
+    step_factor: float = _setting(10.0, "what schedule step divides by", low=1.0)
+    warmup: float = _setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
+    momentum: float = _setting(0.9, "part of the last update kept", low=0.0, high=1.0)
+    nesterov: bool = _setting(False, "Nesterov's momentum")
+    weight_decay: float = _setting(2e-4, "gradient added per unit of every filter coefficient", low=0.0)
+    label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
+    shift: int = _setting(6, "largest random translation, pixels along each axis", low=0)
+    flip: bool = _setting(True, "mirror half of the training images")
+    seed: int = _setting(0, "of initial weights, order and augmentation", low=0)
+
+    backend: str = _setting("auto", "array library", choices=("auto", "numpy", "cupy"))
+    dtype: str = _setting("float32", "of weights and activations", choices=("float32", "float64"))
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            _check(f, getattr(self, f.name))
+        if late := [j for j in self.strided_layers if j >= self.depth]:
+            raise ConfigError(f"strided_layers names layer {late[0]}; the last with a convolution is {self.depth - 1}")
+        if self.moment_decay == 1:
+            raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "hcnn": {},
+    "hcnn-plus": {"nonlinear_factors": True},
+    "short": {
+        "epochs": 2,
+        "schedule": "one-cycle",
+        "learning_rate": 0.1,
+        "shift": 2,
+        "validation_size": 2000,
+    },
+    "sample": {
+        "dataset": "sample",
+        "width": 8,
+        "factors": 16,
+        "epochs": 8,
+        "batch_size": 20,
+        "schedule": "one-cycle",
+        "learning_rate": 0.1,
+        "shift": 2,
+        "validation_size": 200,
+    },
+}
+"""What each preset changes. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2)."""
+
+CIFAR100_KERNEL = (11, 11)
+
+
+def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) -> Config:
+    """Return a preset with some settings changed.
+
+    Parameters
+    ----------
+    preset : str
+        A key of `PRESETS`.
+    changes : mapping of str to value, optional
+        Settings that differ.
+
+    Returns
+    -------
+    Config
+        The settings, checked.
+
+    Raises
+    ------
+    ConfigError
+        If the preset or a setting is unknown, or a value is of the wrong type or out of range.
+    """
+    changes = dict(changes or {})
+    if preset not in PRESETS:
+        raise ConfigError(f"preset is {preset!r}; choose {', '.join(PRESETS)}")
+    known = {f.name for f in dataclasses.fields(Config)}
+    for key in changes:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            raise ConfigError(f"no setting is called {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    settings = {**PRESETS[preset], **changes, "preset": preset}
+    if settings.get("dataset") == "cifar100":  # section 4.2: "11 x 11 along (v_{j-2}, v_{j-1})"
+        settings.setdefault("attribute_kernel", CIFAR100_KERNEL)
+    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file; its table [versions] is skipped.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Setting names and values.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or is not TOML.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    settings.pop("versions", None)
+    return settings
+
+
+def to_toml(config: Config, versions: Mapping[str, str]) -> str:
+    """Return a TOML text with every setting, its meaning beside it, and the versions in a table.
+
+    Parameters
+    ----------
+    config : Config
+        The settings.
+    versions : mapping of str to str
+        Names and versions of what computed the run.
+
+    Returns
+    -------
+    str
+        The text; `read_toml` reads it back.
+    """
+    lines = []
+    for f in dataclasses.fields(config):
+        lines.append(f"{f.name} = {_toml_value(getattr(config, f.name))}  # {f.metadata['help']}")
+    lines.append("\n[versions]")
+    lines += [f"{name} = {_toml_value(version)}" for name, version in versions.items()]
+    return "\n".join(lines) + "\n"
+
+
+def field_type(f: dataclasses.Field[Any]) -> tuple[type, int | None]:
+    """Type of a setting's value, or of its elements, and how many there are: None for one, 0 for any number."""
+    hint = get_type_hints(Config)[f.name]
+    if arguments := get_args(hint):
+        return arguments[0], 0 if Ellipsis in arguments else len(arguments)
+    return hint, None
+
+
+def _check(f: dataclasses.Field[Any], value: Any) -> None:
+    """Raise ConfigError unless the value is one the setting may take."""
+    kind, count = field_type(f)
+    if count is not None:
+        if not isinstance(value, tuple) or (count and len(value) != count):
+            raise ConfigError(f"{f.name} is {value!r}; give {count or 'any number of'} values of type {kind.__name__}")
+    for item in value if count is not None else (value,):
+        allowed = (int, float) if kind is float else (kind,)
+        if not isinstance(item, allowed) or (isinstance(item, bool) and kind is not bool):
+            raise ConfigError(f"{f.name} is {item!r}; its type is {kind.__name__}")
+        if choices := f.metadata["choices"]:
+            if item not in choices:
+                raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
+        low, high = f.metadata["low"], f.metadata["high"]
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ConfigError(f"{f.name} is {item}; it must be finite")
+        if (low is not None and item < low) or (high is not None and item > high):
+            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise ConfigError(f"{f.name} is {item}; it must be {bounds}")
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)

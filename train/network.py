@@ -1,0 +1,375 @@
+"""The hierarchical network as one table, its weights, and its layers (sections 3 and 4 of arXiv:1703.04140)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autodiff import checkpoint, convolve, elu, getval, marginal, patch_moments
+from hcnn_core._backend import Array
+from train.config import Config
+
+SPACE = (1, 2)
+ATTRIBUTES = (3, 4)
+CHANNELS = 3
+TILE_ELEMENTS = 1 << 25
+"""Elements of the Q expanded copies that the (+) layer holds at a time."""
+
+ELU_SECOND_MOMENT = 0.6449419
+"""E[elu(z)^2] for a standard normal z: 1/2 + e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2."""
+
+Parameters = dict[str, dict[str, Array]]
+Moments = dict[str, tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the table: x_j from x_{j-1}."""
+
+    j: int
+    inputs: tuple[int, ...]
+    """Lengths of the axes convolved or summed: u1, u2, and colours or attributes, after the marginal of Eq. (6)."""
+    attributes: int
+    """How many attribute axes are convolved: 0 (Eq. 3, colours are summed), 1, or 2."""
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    filters: int
+    """Values of the new attribute v_j."""
+    factors: int
+    """Q of Eq. (8), or 0 where filters are not factored (j = 1, 2)."""
+    nonlinear: bool
+    """Whether rho stands between the factors: the (+) layer."""
+
+    @property
+    def name(self) -> str:
+        return f"layer{self.j:02d}"
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        lengths = self.inputs[: 2 + self.attributes]
+        return (*(-(-n // r) for n, r in zip(lengths, self.stride, strict=True)), self.filters)
+
+    @property
+    def parameters(self) -> int:
+        """Filter coefficients as the paper counts them: effective filters, or both factors in the (+) network."""
+        space, attributes = math.prod(self.kernel_size[:2]), math.prod(self.kernel_size[2:])
+        if self.nonlinear:
+            return self.factors * (space + attributes * self.filters)
+        return space * attributes * self.filters * (1 if self.attributes else self.inputs[2])
+
+    @property
+    def multiply_adds(self) -> int:
+        """Products per image if every filter were applied tap by tap (with both factors in the (+) network)."""
+        if not self.nonlinear:
+            per_output = math.prod(self.kernel_size) * (1 if self.attributes else self.inputs[2])
+            return per_output * math.prod(self.outputs)
+        space = math.prod(self.kernel_size[:2]) * self.factors * math.prod(self.outputs[:2]) * math.prod(self.inputs[2:])
+        return space + math.prod(self.kernel_size[2:]) * self.factors * math.prod(self.outputs)
+
+
+def layers(config: Config, image_size: int, classes: int) -> list[Layer]:
+    """Return the table of the convolutional layers j = 1 .. J-1.
+
+    Parameters
+    ----------
+    config : Config
+        J, K, Q, supports and strides.
+    image_size : int
+        Pixels along each side of an image.
+    classes : int
+        C: layer J-1 has as many filters, since its last attribute is the class (Eq. 7).
+
+    Returns
+    -------
+    list of Layer
+        One row per layer.
+    """
+    k, r = config.width, config.attribute_stride
+    space = (config.space_kernel, config.space_kernel)
+    table: list[Layer] = []
+    for j in range(1, config.depth):
+        u = table[-1].outputs[:2] if table else (image_size, image_size)
+        attributes = min(j - 1, 2)
+        v = (CHANNELS,) if j == 1 else table[-1].outputs[-attributes:]
+        steps = (2, 2) if j in config.strided_layers else (1, 1)
+        table.append(
+            Layer(
+                j,
+                (*u, *v),
+                attributes,
+                (*space, *config.attribute_kernel[2 - attributes :]),
+                (*steps, *(r,) * attributes),
+                classes if j == config.depth - 1 else k,
+                config.factors if attributes == 2 else 0,
+                config.nonlinear_factors and attributes == 2,
+            )
+        )
+    return table
+
+
+class Network:
+    """The layers of one configuration, on arrays of any backend, traced or not."""
+
+    def __init__(self, config: Config, image_size: int = 32, classes: int = 10) -> None:
+        self.config = config
+        self.table = layers(config, image_size, classes)
+        self.classes = classes
+
+    def initialize(self, rng: np.random.Generator) -> Parameters:
+        """Draw initial weights on the host.
+
+        Filters are normal with the variance that gives every layer's output, before rho, the second moment 1: the
+        reciprocal of the number of terms that meet data (fewer at zero boundaries, on average over outputs) times the
+        second moment of each term. Terms are standardised images at j = 1, rho of a standard normal at j = 2,
+        normalised by Eq. (8) at j > 2, and rho of such in the (+) network. Biases are zero.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of the weights.
+
+        Returns
+        -------
+        dict of dict of array
+            Per layer: w (j = 1, 2), or the factors h (Q, s, s) and g (Q, s1, s2, K); bias (K,). Under "head" the scale
+            of the logits, where it is learned.
+        """
+        dtype = self.config.dtype
+        parameters: Parameters = {}
+        for layer in self.table:
+            terms = math.prod(
+                average_taps(n, s, r, self.config.boundary)
+                for n, s, r in zip(layer.inputs[: 2 + layer.attributes], layer.kernel_size, layer.stride, strict=True)
+            )
+            space, attributes = layer.kernel_size[:2], layer.kernel_size[2:]
+            if layer.factors:
+                per_filter = math.prod(
+                    average_taps(n, s, r, self.config.boundary)
+                    for n, s, r in zip(layer.inputs[2:], attributes, layer.stride[2:], strict=True)
+                )
+                second_moment = ELU_SECOND_MOMENT if layer.nonlinear else 1.0
+                h = rng.standard_normal((layer.factors, *space)) / math.sqrt(math.prod(space))
+                g = rng.standard_normal((layer.factors, *attributes, layer.filters))
+                g /= math.sqrt(layer.factors * per_filter * second_moment)
+                weights = {"h": h.astype(dtype), "g": g.astype(dtype)}
+            else:
+                summed = layer.inputs[2:3] if layer.attributes == 0 else ()
+                second_moment = 1.0 if layer.j == 1 else ELU_SECOND_MOMENT
+                w = rng.standard_normal((*summed, *space, *attributes, layer.filters))
+                weights = {"w": (w / math.sqrt(math.prod(summed) * terms * second_moment)).astype(dtype)}
+            parameters[layer.name] = {**weights, "bias": np.zeros(layer.filters, dtype)}
+        if self.config.head == "mean":
+            parameters["head"] = {"scale": np.asarray(self.config.logit_scale, dtype)}
+        return parameters
+
+    def initial_moments(self) -> Moments:
+        """Return the running moments before the first step: standardised, uncorrelated patches."""
+        taps, dtype = self.config.space_kernel**2, self.config.dtype
+        return {la.name: (np.zeros(taps, dtype), np.eye(taps, dtype=dtype)) for la in self.table if la.factors}
+
+    def trace(
+        self, parameters: Parameters, x: Array, moments: Moments | None = None, *, after: int = 0
+    ) -> Iterator[tuple[Layer, Array, tuple[Array, Array] | None]]:
+        """Yield each layer, its output x_j, and the patch moments it was normalised with.
+
+        Parameters
+        ----------
+        parameters : dict
+            As `initialize` returns.
+        x : array
+            Standardised images (N, u1, u2, 3), or x_j of layer j = `after`.
+        moments : dict, optional
+            Mean and covariance of patches per layer, for evaluation; without it each batch's own are used (training).
+        after : int, optional
+            The layer that x is the output of.
+
+        Yields
+        ------
+        tuple
+            (layer, x_j, moments of its input patches or None at j = 1, 2).
+        """
+        for layer in self.table[after:]:
+            x = self.reduce(layer, x)
+            own = None
+            if layer.factors:
+                own = moments[layer.name] if moments else self.patch_moments(x)
+            x = self.apply(layer, parameters[layer.name], x, own)
+            yield layer, x, own
+
+    def __call__(self, parameters: Parameters, x: Array, moments: Moments | None = None) -> tuple[Array, Moments]:
+        """Return the logits (N, C) of standardised images (N, u1, u2, 3), and the moments used per layer."""
+        used: Moments = {}
+        for layer, x, own in self.trace(parameters, x, moments):  # noqa: B020 - each x_j replaces the last
+            if own is not None:
+                used[layer.name] = own
+        return self.logits(parameters, x), used
+
+    def reduce(self, layer: Layer, x: Array) -> Array:
+        """Marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
+        return marginal(x, ATTRIBUTES[0], reduction=self.config.reduction) if x.ndim == 6 else x
+
+    def patch_moments(self, x: Array) -> tuple[Array, Array]:
+        """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
+        size = self.config.space_kernel
+        mean, covariance = patch_moments(x, SPACE, (size, size), boundary=self.config.boundary)
+        return mean, covariance
+
+    def apply(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array] | None) -> Array:
+        """x_j from the input of layer j: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on."""
+        options: dict[str, Any] = {"boundary": self.config.boundary}
+        if layer.attributes == 0:
+            return elu(convolve(x, weights["w"], SPACE, sum_axes=3, stride=layer.stride, **options), weights["bias"])
+        axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
+        if not layer.factors:
+            return elu(convolve(x, weights["w"], axes, stride=layer.stride, **options), weights["bias"])
+        assert moments is not None
+        if layer.nonlinear:
+            return self._nonlinear(layer, weights, x, moments)
+        w, shift = merge_factors(
+            weights["h"], weights["g"], *moments, lengths=x.shape[3:], stride=layer.stride[2:],
+            boundary=self.config.boundary, epsilon=self.config.epsilon,
+        )
+        return elu(convolve(x, w, axes, stride=layer.stride, **options), weights["bias"] - shift)
+
+    def _nonlinear(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array]) -> Array:
+        """The (+) layer, rho(W^g rho(W^h x)), some images at a time; the backward pass expands them again."""
+        boundary = self.config.boundary
+        h, shift = normalise_filters(weights["h"], *moments, self.config.epsilon)
+
+        def expand_and_contract(x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
+            # (n, u, u, v1, v2) -> (n, u', u', v1, v2, Q) -> (n, u', u', v1', v2', K)
+            x = elu(convolve(x, h, SPACE, stride=layer.stride[:2], boundary=boundary), -shift)
+            x = convolve(x, g, ATTRIBUTES, sum_axes=5, stride=layer.stride[2:], boundary=boundary)
+            return elu(x, bias)
+
+        per_image = math.prod(layer.outputs[:2]) * math.prod(layer.inputs[2:]) * layer.factors
+        size = max(1, TILE_ELEMENTS // per_image)
+        tiles = [
+            checkpoint(expand_and_contract)(x[begin : begin + size], h, shift, weights["g"], weights["bias"])
+            for begin in range(0, x.shape[0], size)
+        ]
+        return tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
+
+    def logits(self, parameters: Parameters, x: Array) -> Array:
+        """Sum of x_{J-1} over everything but the class (Eq. 7), or its mean times a learned scale."""
+        axes = tuple(range(1, x.ndim - 1))
+        if self.config.head == "sum":
+            return marginal(x, axes)
+        return marginal(x, axes, reduction="mean") * parameters["head"]["scale"]
+
+
+def normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
+    """Filters (s, s, Q) whose responses have variance 1, and the responses' means m_q / sigma_q (Q,)."""
+    taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
+    sigma = np.sqrt(np.sum((taps @ covariance) * taps, axis=1) + epsilon)
+    normal = taps / sigma[:, None]
+    return np.reshape(normal.T, (*h.shape[1:], h.shape[0])), normal @ mean
+
+
+def merge_factors(
+    h: Array,
+    g: Array,
+    mean: Array,
+    covariance: Array,
+    *,
+    lengths: tuple[int, ...],
+    stride: tuple[int, ...],
+    boundary: str,
+    epsilon: float,
+) -> tuple[Array, Array]:
+    """Merge the batch-normalised factors of Eq. (8) into one filter.
+
+    Parameters
+    ----------
+    h : array, shape (Q, s, s)
+        Factors along space.
+    g : array, shape (Q, s1, s2, K)
+        Factors along the attributes.
+    mean, covariance : array, shapes (s*s,), (s*s, s*s)
+        Moments of the spatial patches of the layer's input.
+    lengths : tuple of int
+        Lengths of the attribute axes.
+    stride : tuple of int
+        Subsampling along them.
+    boundary : {"periodic", "zero"}
+        Their extension.
+    epsilon : float
+        Added to the variances.
+
+    Returns
+    -------
+    w : array, shape (s, s, s1, s2, K)
+        The sum over q of h_q g_q / sigma_q, of tensor rank at most s*s.
+    shift : array, shape (n1', n2', K)
+        What the normalised filters make of the mean patch: to be subtracted from the convolution with w.
+    """
+    normal, means = normalise_filters(h, mean, covariance, epsilon)
+    flat = np.reshape(g, (g.shape[0], -1))
+    w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
+    ones = np.ones_like(getval(mean), shape=lengths)
+    shift = convolve(ones, np.reshape(means @ flat, g.shape[1:]), (0, 1), boundary=boundary, stride=stride)
+    return w, shift
+
+
+def average_taps(n: int, size: int, stride: int, boundary: str) -> float:
+    """Taps of a filter that meet data, averaged over its outputs along an axis of length n."""
+    if boundary == "periodic":
+        return float(size)
+    positions = range(0, n, stride)
+    met = sum(1 for i in positions for t in range(size) if 0 <= i - (t - size // 2) < n)
+    return met / len(positions)
+
+
+def describe(config: Config, image_size: int, classes: int) -> str:
+    """Return the table of a network as text: axes, support, stride, parameters, GMAC and memory per layer, totals.
+
+    Parameters
+    ----------
+    config : Config
+        The network.
+    image_size, classes : int
+        Of the data set.
+
+    Returns
+    -------
+    str
+        Lines of a table. Memory is that of the layer's output for one batch, GMAC (10^9 multiply-adds) per image.
+    """
+    table = layers(config, image_size, classes)
+    size = np.dtype(config.dtype).itemsize * config.batch_size / 2**20
+    rows = [("j", "input", "support", "stride", "output", "parameters", "GMAC", "MiB/batch")]
+    for la in table:
+        rows.append(
+            (
+                str(la.j),
+                _times(la.inputs),
+                _times(la.kernel_size) + (" sum" if la.attributes == 0 else ""),
+                _times(la.stride),
+                _times(la.outputs),
+                f"{la.parameters:,}",
+                f"{la.multiply_adds / 1e9:.4f}",
+                f"{math.prod(la.outputs) * size:.1f}",
+            )
+        )
+    rows.append((str(config.depth), _times(table[-1].outputs), config.head, "", str(classes), "", "", ""))
+    total = [sum(getattr(la, key) for la in table) for key in ("parameters", "multiply_adds")]
+    memory = sum(math.prod(la.outputs) for la in table) * size
+    rows.append(("all", "", "", "", "", f"{total[0]:,}", f"{total[1] / 1e9:.4f}", f"{memory:.1f}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    trained = sum(la.factors * (math.prod(la.kernel_size[:2]) + math.prod(la.kernel_size[2:]) * la.filters) if la.factors
+                  else la.parameters for la in table)
+    lines += [
+        "",
+        f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors}).",
+        "GMAC: 10^9 multiply-adds per image, were the filters applied tap by tap. MiB: outputs of one batch.",
+    ]
+    return "\n".join(lines)
+
+
+def _times(lengths: tuple[int, ...]) -> str:
+    return "x".join(map(str, lengths))
