@@ -1,6 +1,6 @@
 """Reverse-mode differentiation of functions of NumPy and CuPy arrays."""
 
-from autodiff import _numpy_rules
+from autodiff import _numpy_rules as _numpy_rules  # gives NumPy functions their derivatives
 from autodiff.functional import check_grads, checkpoint, grad, value_and_grad, vjp
 from autodiff.primitives import (
     convolve,
@@ -44,5 +44,3 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
-
-

@@ -1,8 +1,9 @@
-"""Derivatives of NumPy functions: what `HANDLERS` holds.
+"""Derivatives of NumPy functions: the handlers of the tape.
 
-Three kinds of handlers: a primitive with its pullbacks, written for each argument as ``maker(ans, *args) -> (g -> cotangent)``; a
-composite, a function of primitives, differentiated through them; and plain functions, piecewise constant, whose answers
-are not traced. Broadcasting and dtypes are undone by the tape: a pullback of a broadcast argument returns the full shape.
+Three kinds of handlers: a primitive, with ``maker(ans, *args)`` for each argument, which returns the function from the
+cotangent g of the answer to that of the argument; a composite, a function of primitives, differentiated through them;
+and plain functions, piecewise constant, whose answers are not traced. The tape undoes broadcasting and promotion: the
+cotangent of an argument may have the shape and dtype of the answer.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ def plain(function: Any) -> None:
 
 
 def _register(function: Any, handler: Any, keywords: list[str]) -> None:
+    """Make the handler stand in for the function, with the keywords it knows."""
     HANDLERS[function] = handler
-    handler.keywords = frozenset(keywords)
+    handler.keywords = tuple(keywords)
 
 
 # Elementwise, one argument
@@ -137,7 +139,7 @@ rule(
 
 
 def power_vjp_x(ans: Array, x: Array, y: Array) -> Any:
-    if isinstance(y, int | float | complex):
+    if not hasattr(y, "__array_function__"):  # a number, which promotes as such
         return None if y == 0 else lambda g: g * (y * x ** (y - 1))
     return lambda g: g * (y * x ** np.where(y == 0, 1, y - 1))
 
@@ -300,11 +302,11 @@ def reshaped_vjp(ans: Array, a: Array, *_: Any, **__: Any) -> Any:
     return lambda g: np.reshape(g, shape)
 
 
-def reshape_vjp(ans: Array, a: Array, shape: Any, order: str = "C") -> Any:
+def reshape_vjp(ans: Array, a: Array, shape: Any, order: Any = "C") -> Any:
     if order not in ("C", "F"):
         raise TypeError(f"numpy.reshape on traced values takes the order 'C' or 'F', not {order!r}")
     before = np.shape(a)
-    return lambda g: np.reshape(g, before, order=order)
+    return lambda g: np.reshape(g, before, order)
 
 
 def transpose_vjp(ans: Array, a: Array, axes: Any = None) -> Any:
@@ -337,7 +339,7 @@ def astype(x: Array, dtype: Any) -> Array:
     return x.astype(dtype)
 
 
-_astype = rule(np.ndarray.astype, lambda ans, x, dtype: lambda g: g, fun=astype)
+rule(np.ndarray.astype, lambda ans, x, dtype: lambda g: g, fun=astype)
 composite(np.copy)(lambda a, order="K": a)
 
 
@@ -401,8 +403,13 @@ def scatter(g: Array, index: Any, shape: Shape) -> Array:
     out = np.zeros_like(g, shape=shape)
     if all(isinstance(i, int | slice | EllipsisType | None) for i in (index if type(index) is tuple else (index,))):
         out[index] = g
+        return out
+    add = array_namespace(g).add  # an index may repeat
+    if np.iscomplexobj(g):  # CuPy adds real numbers only
+        add.at(out.real, index, g.real)
+        add.at(out.imag, index, g.imag)
     else:
-        array_namespace(g).add.at(out, index, g)  # an index may repeat
+        add.at(out, index, g)
     return out
 
 
@@ -658,7 +665,8 @@ defvjp_argnums(_solve, solve_vjp)
 
 @composite(np.full_like)
 def full_like(a: Array, fill_value: Array, dtype: Any = None) -> Array:
-    return np.broadcast_to(fill_value, np.shape(a)).astype(dtype or a.dtype) + np.zeros_like(a, dtype=dtype)
+    like = np.zeros_like(a, dtype=dtype)
+    return (like + fill_value).astype(like.dtype)
 
 
 for _function in (

@@ -33,10 +33,10 @@ def grad(fun: Callable[..., Any], argnum: int | Sequence[int] = 0, *, has_aux: b
     Returns
     -------
     callable
-        Takes the arguments of `fun` and returns the gradient, a pytree like the argument with every leaf of the
-        leaf's shape and dtype; a tuple of them for a sequence of `argnum`. With `has_aux`, a pair of that and the second
-        part. For a complex leaf z = x + iy the gradient is dL/dx - i dL/dy. It is zero where `fun` does not depend on a
-        leaf, and differentiable again.
+        Takes the arguments of `fun` and returns the gradient, a pytree like the argument, each leaf of the shape and
+        dtype of the argument's; a tuple of them for a sequence of `argnum`. With `has_aux`, a pair of that and the
+        second part. For a complex leaf z = x + iy the gradient is dL/dx - i dL/dy. It is zero where `fun` does not
+        depend on a leaf, and differentiable again.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
     ----------
     fun : callable
         Takes and returns pytrees of arrays, by position; keywords are not differentiated. It must compute the same each
-        time, and use traced values only as arguments.
+        time, leave its arguments unchanged, and use traced values only as arguments.
 
     Returns
     -------
@@ -187,9 +187,10 @@ def check_grads(
     """Return the function that checks derivatives against central differences.
 
     For each argument, a random direction v and a random cotangent w, <vjp(w), v> is compared with
-    <w, (fun(x + h v) - fun(x - h v)) / 2h>, where h = eps^(1/3). Orders above the first check the vjp itself, as a function of
-    the arguments and of w. The tolerance is h times the size of both sides, which leaves central differences, right to
-    h^2, room for large third derivatives; plus their rounding error, eps / h times the size of the values.
+    <w, (fun(x + h v) - fun(x - h v)) / 2h>, where h = eps^(1/3). Orders above the first check the vjp itself, as a
+    function of the arguments and of w. The tolerance is h times the size of both sides, which leaves central
+    differences, right to h^2, room for large third derivatives; plus their rounding error, eps / h times the size of
+    the values.
 
     Parameters
     ----------

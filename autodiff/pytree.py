@@ -51,25 +51,82 @@ def tree_map(fun: Callable[..., Any], tree: Any, *rest: Any) -> Any:
 
 
 def tree_leaves(tree: Any) -> list[Any]:
-    """Return the leaves of a tree, in the order `tree_map` visits them."""
+    """Return the leaves of a tree.
+
+    Parameters
+    ----------
+    tree : pytree
+        Any tree.
+
+    Returns
+    -------
+    list
+        The leaves, in the order in which `tree_map` visits them.
+    """
     leaves: list[Any] = []
     tree_map(leaves.append, tree)
     return leaves
 
 
 def tree_structure(tree: Any) -> Any:
-    """Return the tree with every leaf replaced by an ellipsis, so that no array is kept alive."""
+    """Return a tree without its leaves.
+
+    Parameters
+    ----------
+    tree : pytree
+        Any tree.
+
+    Returns
+    -------
+    pytree
+        The same tree with an ellipsis for every leaf, so that no array is kept alive.
+    """
     return tree_map(lambda _: ..., tree)
 
 
 def tree_unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
-    """Return the tree of the given structure (or tree) with these leaves, in the order of `tree_leaves`."""
-    remaining = iter(leaves)
+    """Return the tree of a given structure with given leaves.
+
+    Parameters
+    ----------
+    structure : pytree
+        What `tree_structure` returns, or any tree of that structure.
+    leaves : iterable
+        As many leaves, in the order of `tree_leaves`.
+
+    Returns
+    -------
+    pytree
+        The tree.
+
+    Raises
+    ------
+    ValueError
+        If the number of leaves does not match.
+    """
+    given = list(leaves)
+    count = len(tree_leaves(structure))
+    if len(given) != count:
+        raise ValueError(f"{len(given)} leaves for a tree with {count}")
+    remaining = iter(given)
     return tree_map(lambda _: next(remaining), structure)
 
 
 def tree_paths(tree: Any, prefix: str = "") -> list[str]:
-    """Return how each leaf is reached, for example ``"['layer1'].weight[0]"``, in the order of `tree_leaves`."""
+    """Return how each leaf is reached.
+
+    Parameters
+    ----------
+    tree : pytree
+        Any tree.
+    prefix : str
+        What to call the tree itself.
+
+    Returns
+    -------
+    list of str
+        For example ``"['layer1'].weight[0]"``, in the order of `tree_leaves`.
+    """
     if type(tree) is dict:
         children = [(f"{prefix}[{key!r}]", child) for key, child in tree.items()]
     elif isinstance(tree, tuple) and hasattr(tree, "_fields"):

@@ -62,11 +62,11 @@ class Trace:
         self.ended = True
 
     def start(self, value: Array) -> Traced:
-        """Return the array as an input of this trace."""
+        """Return an array of float or complex dtype as an input of this trace."""
         return Traced(value, Node(self, (), None, "input", value))
 
     def split(self, x: Any) -> tuple[Any, Node | None]:
-        """Return a value without this trace, and the node that made it, None where this trace did not."""
+        """Return a value without this trace, and the node that made it in this trace, None where nothing did."""
         x = live(x)
         return (x._value, x._node) if type(x) is Traced and x._node.trace is self else (x, None)
 
@@ -82,14 +82,14 @@ class Node:
         self.parents = parents
         self.pullback = pullback  # None marks an input
         self.name = name
-        if type(ans) is tuple:  # its cotangent is a dict from the answer's position to that position's cotangent
-            self.shape = self.dtype = None
-        else:
+        self.shape: Any = None  # for a tuple, whose cotangent is a dict from position to cotangent
+        self.dtype: Any = None
+        if type(ans) is not tuple:
             self.shape, self.dtype = ans.shape, ans.dtype
 
 
 class Primitive:
-    """A function of arrays that calls are recorded of; made by `primitive`."""
+    """A function of arrays whose calls are recorded; made by `primitive`."""
 
     def __init__(self, fun: Callable[..., Any]) -> None:
         functools.update_wrapper(self, fun)
@@ -144,7 +144,7 @@ class Primitive:
                 raise TypeError(f"{self._name} got a traced value as keyword {name!r}: pass it by position")
         ans = self._fun(*args, **kwargs)
         for a in ans if type(ans) is tuple else (ans,):
-            if type(a) is Traced and not a._node.trace.ended:
+            if type(a) is Traced:
                 raise TypeError(
                     f"{self._name} uses a traced value from a closure, a keyword or a list: pass it as an argument"
                 )
@@ -177,14 +177,14 @@ def defvjp(fun: Primitive, *vjpmakers: Callable[..., Any] | None, argnums: Itera
     fun : Primitive
         The primitive.
     *vjpmakers : callable or None
-        ``vjpmaker(ans, *args, **kwargs)`` returns the function from the cotangent ``g`` of the answer to the cotangent of
-        one argument; None says the derivative is zero. The result may be larger than an argument that was broadcast, it
-        is then summed; and it is cast to the argument's dtype, to the real part for a real argument. What the returned
-        function captures lives until the backward pass: capture only what it uses.
+        ``vjpmaker(ans, *args, **kwargs)`` returns the function from the cotangent ``g`` of the answer to the cotangent
+        of one argument; None says the derivative is zero. The cotangent is summed over the axes along which the
+        argument was broadcast, and cast to its dtype, the real part for a real argument. What the function captures
+        lives until the backward pass: capture only what it uses.
     argnums : iterable of int, optional
         The positional arguments meant; 0, 1, 2, ... by default.
     """
-    makers = dict(zip(itertools.count() if argnums is None else argnums, vjpmakers, strict=False))
+    makers = dict(zip(range(len(vjpmakers)) if argnums is None else argnums, vjpmakers, strict=True))
 
     def make_pullback(
         argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -209,14 +209,25 @@ def defvjp_argnums(fun: Primitive, maker: JointMaker) -> None:
         The primitive.
     maker : callable
         ``maker(argnums, ans, args, kwargs)`` returns the function from the cotangent ``g`` of the answer to the
-        cotangents of the arguments `argnums`, in that order. For an answer that is a tuple, ``g`` is a dict from position to
-        cotangent, without the positions whose cotangent is zero.
+        cotangents of the arguments `argnums`, in that order, None for zero. For an answer that is a tuple, ``g`` is a
+        dict from position to cotangent, without the positions whose cotangent is zero.
     """
     fun._make_pullback = maker
 
 
 def getval(x: Any) -> Any:
-    """Return the plain array under a traced value; no gradient flows through it. Other objects are returned as is."""
+    """Return the plain array under a traced value; no gradient flows through it.
+
+    Parameters
+    ----------
+    x : object
+        A traced value or anything else.
+
+    Returns
+    -------
+    object
+        The array, or `x` itself where it is not traced.
+    """
     while type(x) is Traced:
         x = x._value
     return x
@@ -299,13 +310,12 @@ def _at_position(i: int, g: Array) -> tuple[dict[int, Array]]:
 
 
 def differentiable(x: Any) -> bool:
-    """Whether x is an array of real or complex floating-point numbers."""
-    dtype = getattr(x, "dtype", None)
-    return dtype is not None and dtype.kind in "fc"
+    """Return whether x is an array of real or complex floating-point numbers."""
+    return getattr(getattr(x, "dtype", None), "kind", None) in ("f", "c")
 
 
 def live(x: Any) -> Any:
-    """The value, without the traces that have ended."""
+    """Return the value without the traces that have ended."""
     while type(x) is Traced and x._node.trace.ended:
         x = x._value
     return x
@@ -318,6 +328,21 @@ def _method(function: Any) -> Callable[..., Any]:
         return HANDLERS[function](self, *args, **kwargs)
 
     return method
+
+
+def _reshape(x: Any, *shape: Any, order: str = "C") -> Any:
+    """The method reshape, which takes the lengths one by one or as a tuple."""
+    return HANDLERS[np.reshape](x, shape[0] if len(shape) == 1 else shape, order=order)
+
+
+def _transpose(x: Any, *axes: Any) -> Any:
+    """The method transpose, which takes the axes one by one, as a tuple, or not at all."""
+    return HANDLERS[np.transpose](x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None)
+
+
+def _attribute(name: str, doc: str) -> property:
+    """A property that is the array's."""
+    return property(operator.attrgetter(f"_value.{name}"), doc=doc)
 
 
 def _reflected(function: Any) -> Callable[..., Any]:
@@ -348,23 +373,26 @@ def _in_place(*_: Any, **__: Any) -> NoReturn:
     )
 
 
-def _check_keywords(function: Any, handler: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+def _check_keywords(function: Any, handler: Any, kwargs: dict[str, Any]) -> None:
     """Refuse in-place keywords and those a rule does not know."""
     if kwargs.get("out") is not None:
         _in_place()
-    known = getattr(handler, "keywords", None)
-    unknown = [] if known is None else [key for key in kwargs if key not in known and key != "out"]
+    known: tuple[str, ...] = getattr(handler, "keywords", tuple(kwargs))
+    unknown = [key for key in kwargs if key not in known]
     if unknown:
+        options = [key for key in known[1:] if key != "out"]
         raise TypeError(
             f"{_full_name(function)} on traced values does not take {', '.join(unknown)}"
-            + (f": it takes {', '.join(sorted(known))}" if known else "")
+            + (f"; it takes {', '.join(options)}" if options else "")
         )
 
 
 def _full_name(function: Any) -> str:
     """The name a user calls a NumPy function or ufunc by."""
-    module = getattr(function, "__module__", None) or "numpy"
-    return f"{module}.{function.__name__}"
+    name: str = function.__name__
+    if isinstance(function, np.ufunc):
+        return f"numpy.{name}" if getattr(np, name, None) is function else name
+    return f"{function.__module__}.{name}"
 
 
 def _no_rule(name: str) -> TypeError:
@@ -403,12 +431,12 @@ class Traced:
             _check_keywords(func, handler, kwargs)
         return handler(*args, **kwargs)
 
-    __array__ = _refused("np.asarray, np.array or assignment into an array", "use np.stack or np.where to build arrays")
-    __bool__ = _refused("the truth", "compare it first, x > 0 gives a plain array, or use np.where")
+    __array__ = _refused("np.asarray, np.array or assignment into an array", "build arrays with np.stack or np.where")
+    __bool__ = _refused("bool()", "compare it first, x > 0 gives a plain array, or use np.where")
     __float__ = _number("float()")
     __int__ = _number("int()")
     __complex__ = _number("complex()")
-    __index__ = _number("the index")
+    __index__ = _number("an index")
     item = _number("item()")
     tolist = _number("tolist()")
 
@@ -421,49 +449,16 @@ class Traced:
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-        return self._value.shape  # type: ignore[no-any-return]
+    shape = _attribute("shape", "Shape of the array.")
+    ndim = _attribute("ndim", "Number of axes.")
+    size = _attribute("size", "Number of elements.")
+    dtype = _attribute("dtype", "Dtype of the array.")
+    T = property(_method(np.transpose), doc="The array with its axes reversed.")
+    real = property(_method(np.real), doc="The real part.")
+    imag = property(_method(np.imag), doc="The imaginary part.")
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return self._value.ndim  # type: ignore[no-any-return]
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return self._value.size  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> Any:
-        """Dtype of the array."""
-        return self._value.dtype
-
-    @property
-    def T(self) -> Any:
-        """The array with its axes reversed."""
-        return HANDLERS[np.transpose](self)
-
-    @property
-    def real(self) -> Any:
-        """The real part."""
-        return HANDLERS[np.real](self)
-
-    @property
-    def imag(self) -> Any:
-        """The imaginary part."""
-        return HANDLERS[np.imag](self)
-
-    def reshape(self, *shape: Any, order: str = "C") -> Any:
-        """Return the array in another shape, as ``ndarray.reshape``."""
-        return HANDLERS[np.reshape](self, shape[0] if len(shape) == 1 else shape, order=order)
-
-    def transpose(self, *axes: Any) -> Any:
-        """Return the array with its axes permuted, as ``ndarray.transpose``."""
-        return HANDLERS[np.transpose](self, axes[0] if len(axes) == 1 else axes or None)
-
+    reshape = _reshape
+    transpose = _transpose
     __getitem__ = _method(operator.getitem)
     astype = _method(np.ndarray.astype)
     sum = _method(np.sum)

@@ -40,6 +40,8 @@ def array_namespace(*arrays: Array) -> Any:
     for array in arrays:
         kind = type(array)
         root = kind.__module__.partition(".")[0]
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
         if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
             found.setdefault("NumPy", np)
         elif root == "cupy":  # whoever made this array has imported CuPy

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 BOUNDARIES = ("periodic", "zero")
 METHODS = ("auto", "direct", "fft")
@@ -87,7 +89,7 @@ def make_geometry(
         w_shape,
         axes,
         sum_axes,
-        normalize_stride(stride, len(axes)),
+        normalize_integers("stride", stride, len(axes), 1),
         normalize_choice("boundary", boundary, len(axes), BOUNDARIES),
         normalize_choice("method", method, len(axes), METHODS),
     )
@@ -95,41 +97,66 @@ def make_geometry(
 
 def normalize_axes(name: str, axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
     """Axes as a tuple of distinct non-negative integers."""
-    given = (axes,) if _is_integer(axes) else tuple(axes)  # type: ignore[arg-type]
+    given = _entries(name, axes, "an integer", _is_integer(axes))
     for a in given:
         if not _is_integer(a):
             raise TypeError(f"{name} holds {a!r}; axes are integers")
         if not -ndim <= a < ndim:
-            raise ValueError(f"{name} names axis {a} of an array with {ndim} axes; use {-ndim} to {ndim - 1}")
+            fits = f"use {-ndim} to {ndim - 1}" if ndim else "none can be named"
+            raise ValueError(f"{name} names axis {a} of an array with {ndim} axes; {fits}")
     normal = tuple(int(a) % ndim for a in given)
     if len(set(normal)) < len(normal):
         raise ValueError(f"{name} is {given}; an axis is named twice")
     return normal
 
 
-def normalize_stride(stride: int | Sequence[int], count: int) -> tuple[int, ...]:
-    """One stride per convolved axis."""
-    given = (stride,) * count if _is_integer(stride) else tuple(stride)  # type: ignore[arg-type]
-    if len(given) != count:
-        raise ValueError(f"stride has {len(given)} entries for {count} convolved axes; give one, or one per axis")
-    for r in given:
-        if not _is_integer(r):
-            raise TypeError(f"stride holds {r!r}; strides are integers")
-        if r < 1:
-            raise ValueError(f"stride holds {r}; strides are at least 1")
-    return tuple(int(r) for r in given)
+def normalize_integers(
+    name: str, value: int | Sequence[int], count: int, minimum: int | None = None
+) -> tuple[int, ...]:
+    """One integer per axis, each at least `minimum`."""
+    given = _entries(name, value, "an integer", _is_integer(value), count)
+    for entry in given:
+        if not _is_integer(entry):
+            raise TypeError(f"{name} holds {entry!r}; give integers")
+        if minimum is not None and entry < minimum:
+            raise ValueError(f"{name} holds {entry}; give {minimum} or more")
+    return tuple(int(entry) for entry in given)
 
 
 def normalize_choice(name: str, value: str | Sequence[str], count: int, choices: tuple[str, ...]) -> tuple[str, ...]:
-    """One word per convolved axis, each among `choices`."""
-    given = (value,) * count if isinstance(value, str) else tuple(value)
-    if len(given) != count:
-        raise ValueError(f"{name} has {len(given)} entries for {count} convolved axes; give one, or one per axis")
+    """One word per axis, each among `choices`."""
+    given = _entries(name, value, "a word", isinstance(value, str), count)
     for word in given:
         if word not in choices:
             raise ValueError(f"{name} is {word!r}; choose {' or '.join(map(repr, choices))}")
     return given
 
 
+def shape_of(name: str, array: Any) -> tuple[int, ...]:
+    """The shape of an array, or a shape given in its place."""
+    if hasattr(array, "shape"):
+        return tuple(array.shape)
+    shape = _entries(f"the shape of {name}", array, "an integer", _is_integer(array))
+    return normalize_integers(f"the shape of {name}", shape, len(shape), 0)
+
+
+def _entries(name: str, value: Any, kind: str, single: bool, count: int | None = None) -> tuple[Any, ...]:
+    """A single value repeated, or the entries of a sequence, whose number must be `count` unless that is None."""
+    if single:
+        return (value,) * (1 if count is None else count)
+    try:
+        given = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; give {kind}, or one per axis") from None
+    if count not in (None, len(given)):
+        raise ValueError(f"{name} has {len(given)} entries for {count} axes; give one, or one per axis")
+    return given
+
+
 def _is_integer(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    """Whether a value is an integer of any kind: Python's, NumPy's, or an integer array without axes."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool)

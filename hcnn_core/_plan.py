@@ -130,9 +130,9 @@ class Plan:
             filters = self._flip_leading_taps(xp, filters)
 
         def tile(part: slice, begin: int, end: int) -> None:
-            gathered = self._gather_rows(xp, x[part]) if windowed else self._gather(xp, x[part], begin, end)
-            out = self._by_row(xp, y[part], begin, end, gathered.shape[1])
-            _product(xp, filters[part][:, None, ...], gathered, out)
+            gathered = self._gather_rows(xp, x[part, ...]) if windowed else self._gather(xp, x[part, ...], begin, end)
+            out = self._by_row(xp, y[part, ...], begin, end, gathered.shape[1])
+            _product(xp, filters[part, None, ...], gathered, out)
 
         self._each_tile(xp, tile, x.shape[1], count, windowed)
         return y
@@ -152,11 +152,11 @@ class Plan:
 
         def tile(part: slice, begin: int, end: int) -> None:
             if windowed:
-                scattered = _product(xp, filters[part][:, None, ...], self._rows_around(xp, g[part]))
-                self._scatter_add_rows(xp, scattered, x[part])
+                scattered = _product(xp, filters[part, None, ...], self._rows_around(xp, g[part, ...]))
+                self._scatter_add_rows(xp, scattered, x[part, ...])
             else:
-                cut = self._by_row(xp, g[part], begin, end, 1)
-                self._scatter_add(xp, _product(xp, filters[part][:, None, ...], cut), x[part], begin, end)
+                cut = self._by_row(xp, g[part, ...], begin, end, 1)
+                self._scatter_add(xp, _product(xp, filters[part, None, ...], cut), x[part, ...], begin, end)
 
         self._each_tile(xp, tile, columns, count, windowed)
         return x
@@ -171,9 +171,9 @@ class Plan:
         windowed = self._windowed(xp)
 
         def tile(part: slice, begin: int, end: int) -> None:
-            gathered = self._gather_rows(xp, x[part]) if windowed else self._gather(xp, x[part], begin, end)
-            cut = self._by_row(xp, g[part], begin, end, gathered.shape[1])
-            total[part] += xp.sum(_product(xp, cut, xp.permute_dims(gathered, (0, 1, 3, 2))), axis=1)
+            gathered = self._gather_rows(xp, x[part, ...]) if windowed else self._gather(xp, x[part, ...], begin, end)
+            cut = self._by_row(xp, g[part, ...], begin, end, gathered.shape[1])
+            total[part, ...] += xp.sum(_product(xp, cut, xp.permute_dims(gathered, (0, 1, 3, 2))), axis=1)
 
         self._each_tile(xp, tile, columns, count, windowed)
         return self._flip_leading_taps(xp, total) if windowed else total
@@ -259,15 +259,6 @@ class Plan:
         for index, pieces, _ in self._tap_pieces(1, 0, None):
             for box, box_from in pieces:
                 target[(..., *box_from, slice(None))] += split[(slice(None), slice(None), index, slice(None), *box)]
-
-    @property
-    def _positions(self) -> int:
-        return math.prod(self.out_lengths) * self.batch
-
-    @property
-    def _row(self) -> int:
-        """Positions per index of the axis that is cut into tiles."""
-        return math.prod(self.out_lengths[1:]) * self.batch
 
     def _gather(self, xp: Any, x: Array, begin: int, end: int) -> Array:
         """Copies of the taps around leading output indices [begin, end): (F, 1, T*A*P*C, positions)."""

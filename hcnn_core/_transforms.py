@@ -9,7 +9,7 @@ Each `*_transpose` is the exact linear transpose (no conjugation) of the map abo
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,29 +95,35 @@ class MatrixDFT:
         real: bool,
     ) -> None:
         self.planes = 2 if real else 1
+        self._axes = tuple(zip(lengths, kernel_size, stride, boundary, strict=True))
+        self._padded = tuple(padded_length(n, size, r, bound) for n, size, r, bound in self._axes)
+        self._folds = tuple(r if length % r == 0 else 1 for r, length in zip(stride, self._padded, strict=True))
+        grid = tuple(length // fold for length, fold in zip(self._padded, self._folds, strict=True))
+        self._half = _half_spectrum(grid) if real else None
+        self.frequencies = len(self._half[0]) if self._half else math.prod(grid)
+        self.aliases = math.prod(self._folds)
+        self._placed: dict[tuple[str, str, str], tuple[Array, ...]] = {}
+
+    @cached_property
+    def _tables(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """Matrices of analysis (F*A*P, n), of the filters (F*A*P, s) and, transposed, of synthesis (F*P, out)."""
         analysis = kernel = np.ones((1, 1, 1), complex)  # (F, A, samples)
         synthesis = np.ones((1, 1, 1), complex)  # (F, 1, samples)
-        grid = []
-        for n, size, r, bound in zip(lengths, kernel_size, stride, boundary, strict=True):
-            length = padded_length(n, size, r, bound)
-            fold = r if length % r == 0 else 1
+        for (n, size, r, bound), length, fold in zip(self._axes, self._padded, self._folds, strict=True):
             folded = length // fold
-            grid.append(folded)
             f = (np.arange(folded)[:, None] + folded * np.arange(fold))[:, :, None]
             taps = tap_positions(size)
             reached = (bound == "periodic") | (np.abs(taps) < n)
             analysis = _kronecker(analysis, _phases(-f * np.arange(n), length))
             kernel = _kronecker(kernel, _phases(-f * taps, length) * reached)
             synthesis = _kronecker(synthesis, _phases(f[:, :1] * np.arange(0, n, r), length) / length)
-        if real:
-            keep, weight = _half_spectrum(tuple(grid))
-            analysis, kernel = analysis[keep], kernel[keep]
-            synthesis = synthesis[keep].conj() * weight[:, None, None]
-        self.frequencies, self.aliases, _ = analysis.shape
-        tables = (analysis, kernel, synthesis)
-        planar = [np.stack((m.real, m.imag), 2) if real else m for m in tables]
-        self._tables = tuple(m.reshape(-1, m.shape[-1]) for m in planar)  # (F*A*P, n), (F*A*P, s), (F*P, out)
-        self._placed: dict[tuple[str, str, str], tuple[Array, ...]] = {}
+        tables = [analysis, kernel, synthesis]
+        if self._half:
+            keep, weight = self._half
+            analysis, kernel, synthesis = (m[keep] for m in tables)
+            synthesis = synthesis.conj() * weight[:, None, None]
+            tables = [np.stack((m.real, m.imag), 2) for m in (analysis, kernel, synthesis)]
+        return tuple(m.reshape(-1, m.shape[-1]) for m in tables)
 
     def _matrices(self, xp: Any, like: Array) -> tuple[Array, ...]:
         """The three tables in the dtype and on the device of `like`."""
@@ -205,7 +211,7 @@ class LibraryFFT:
         return self._flat(xp, self._forward(xp, xp.reshape(x, (*self.lengths, -1))))
 
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
-        x = self._forward_transpose(xp, spectrum)[tuple(slice(0, n) for n in self.lengths)]
+        x = self._forward_transpose(xp, spectrum)[(*(slice(0, n) for n in self.lengths), ...)]
         return xp.reshape(x, (math.prod(self.lengths), -1))
 
     def kernel(self, xp: Any, w: Array) -> Array:
@@ -231,13 +237,13 @@ class LibraryFFT:
         for axis in range(last):
             y = fft.ifft(y, axis=axis)
         y = fft.irfft(y, n=self.padded[-1], axis=last) if self.real else fft.ifft(y, axis=last)
-        return xp.reshape(y[self.out_slices], (math.prod(self.out_lengths), -1))
+        return xp.reshape(y[(*self.out_slices, ...)], (math.prod(self.out_lengths), -1))
 
     def synthesize_transpose(self, xp: Any, y: Array) -> Array:
         fft = fft_namespace(xp)
         y = xp.reshape(y, (*self.out_lengths, -1))
         full = xp.zeros((*self.padded, y.shape[-1]), dtype=y.dtype, **placement(xp, y))
-        full[self.out_slices] = y
+        full[(*self.out_slices, ...)] = y
         if not self.real:
             for axis in range(len(self.padded)):
                 full = fft.ifft(full, axis=axis)
@@ -350,7 +356,7 @@ def _wrap_transpose(xp: Any, w: Array, axis: int, n: int, size: int, boundary: s
 
 
 def _take(x: Array, axis: int, start: int, stop: int) -> Array:
-    return x[(slice(None),) * axis + (slice(start, stop),)]
+    return x[(*(slice(None),) * axis, slice(start, stop), ...)]
 
 
 def _pad_end(xp: Any, x: Array, axis: int, count: int) -> Array:

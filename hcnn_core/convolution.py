@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hcnn_core._backend import Array, array_namespace, placement, require_floating
-from hcnn_core._geometry import Geometry, make_geometry
+from hcnn_core._geometry import Geometry, make_geometry, shape_of
 from hcnn_core._plan import make_plan
 
 
@@ -119,7 +119,7 @@ def convolve_vjp_x(
     """
     xp, g, w = _operands("g", g, "w", w)
     geometry = make_geometry(
-        _shape(x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
+        shape_of("x", x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
     return convolve_adjoints(xp, geometry, g, None, w)[0]
 
@@ -162,7 +162,7 @@ def convolve_vjp_w(
     """
     xp, g, x = _operands("g", g, "x", x)
     geometry = make_geometry(
-        x.shape, _shape(w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
+        x.shape, shape_of("w", w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
     return convolve_adjoints(xp, geometry, g, x, None)[1]
 
@@ -191,7 +191,3 @@ def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array,
 
 def _is_real(xp: Any, array: Array) -> bool:
     return not xp.isdtype(array.dtype, "complex floating")
-
-
-def _shape(array: Array | Sequence[int]) -> tuple[int, ...]:
-    return tuple(getattr(array, "shape", array))

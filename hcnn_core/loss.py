@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hcnn_core._backend import Array, array_namespace, require_real
+import numpy as np
+
+from hcnn_core._backend import Array, array_namespace, placement, require_real
 
 
 def log_softmax(x: Array, /) -> Array:
@@ -16,15 +18,19 @@ def log_softmax(x: Array, /) -> Array:
     Returns
     -------
     array
-        Log-probabilities, shape and dtype of x; finite for every finite x.
+        Log-probabilities, shape and dtype of x; finite wherever the differences of x are.
 
     Raises
     ------
     TypeError
         If the dtype is integer or complex.
+    ValueError
+        If there is no class.
     """
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x has shape {x.shape}; its last axis holds the classes, at least one")
     shifted = x - xp.max(x, axis=-1, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
 
@@ -49,20 +55,33 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
     Raises
     ------
     TypeError
-        If the logits are not real floating, or the arrays are of two libraries.
+        If the logits are not real floating, the labels no integers, or the arrays are of two libraries.
     ValueError
-        If shapes do not fit or the smoothing is out of range.
+        If shapes do not fit, there is no image, or the smoothing or a label is out of range. On a GPU a label out of
+        range makes the loss NaN instead, since to ask would halt the queue.
     """
-    return -(log_softmax(logits) * targets(logits, labels, label_smoothing)).sum() / logits.shape[0]
+    xp = array_namespace(logits, labels)
+    target = targets(logits, labels, label_smoothing)
+    return -xp.sum(log_softmax(logits) * target) / target.shape[0]
 
 
 def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
     """Target distribution of each image, (N, classes), in the dtype of the logits."""
     xp = array_namespace(logits, labels)
+    logits, labels = require_real(xp, "logits", logits), xp.asarray(labels)
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise TypeError(f"labels have dtype {labels.dtype}; give integers")
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits have shape {logits.shape}, labels {labels.shape}; give (N, classes) and (N,)")
+    if not logits.shape[0]:
+        raise ValueError(f"logits have shape {logits.shape}; the mean needs at least one image")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing is {label_smoothing}; it lies in [0, 1)")
     classes = logits.shape[1]
-    hit = xp.asarray(labels[:, None] == xp.arange(classes)[None, :])
-    return xp.astype(hit, logits.dtype) * (1 - label_smoothing) + label_smoothing / classes
+    hit = xp.astype(labels, xp.int64)[:, None] == xp.arange(classes, **placement(xp, logits))[None, :]
+    if xp is np and not hit.any(axis=1).all():
+        wrong = labels[~hit.any(axis=1)][0]
+        raise ValueError(f"labels hold {wrong}; with {classes} classes they are 0 to {classes - 1}")
+    hit = xp.astype(hit, logits.dtype)
+    hit = hit / xp.sum(hit, axis=1, keepdims=True)  # 0 / 0 where a label is out of range
+    return hit * float(1 - label_smoothing) + float(label_smoothing / classes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from hcnn_core._backend import Array, array_namespace, require_floating
-from hcnn_core._geometry import normalize_axes, normalize_choice
+from hcnn_core._geometry import normalize_axes, normalize_choice, shape_of
 
 REDUCTIONS = ("sum", "mean")
 
@@ -59,14 +60,23 @@ def marginal_vjp(g: Array, x: Array | Sequence[int], axes: int | Sequence[int], 
     -------
     array
         Read-only view in the shape of x.
+
+    Raises
+    ------
+    TypeError
+        If g is of an integer dtype.
+    ValueError
+        If g has not the shape of the result, or axes and reduction do not fit.
     """
     xp = array_namespace(g)
-    shape = tuple(getattr(x, "shape", x))
+    g = require_floating(xp, "g", g)
+    shape = shape_of("x", x)
     axes = normalize_axes("axes", axes, len(shape))
+    (reduction,) = normalize_choice("reduction", reduction, 1, REDUCTIONS)
+    kept = tuple(n for a, n in enumerate(shape) if a not in axes)
+    if g.shape != kept:
+        raise ValueError(f"g has shape {g.shape}; the marginal has {kept}")
     if reduction == "mean":
-        count = 1
-        for a in axes:
-            count *= shape[a]
-        g = g / count
+        g = g / max(1, math.prod(shape[a] for a in axes))
     g = xp.reshape(g, tuple(1 if a in axes else n for a, n in enumerate(shape)))
     return xp.broadcast_to(g, shape)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._backend import Array, array_namespace, placement, require_real
-from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice
+from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core._parallel import parallel_for
 from hcnn_core._plan import TILE, tap_pieces
 
@@ -82,9 +82,26 @@ def patch_moments_vjp(
     Returns
     -------
     array
-        Shape of x.
+        Shape and dtype of x.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex.
+    ValueError
+        If the cotangents have not the shapes of the results, or an argument does not fit as in `patch_moments`.
     """
-    return patch_filter(g_mean, g_covariance + g_covariance.T, x, axes, kernel_size, boundary=boundary)
+    xp = array_namespace(g_mean, g_covariance, x)
+    x = require_real(xp, "x", x)
+    g_mean, g_covariance = require_real(xp, "g_mean", g_mean), require_real(xp, "g_covariance", g_covariance)
+    patches = _Patches(x, axes, kernel_size, boundary)
+    shapes = (patches.taps,), (patches.taps, patches.taps)
+    if (g_mean.shape, g_covariance.shape) != shapes:
+        raise ValueError(
+            f"g_mean and g_covariance have shapes {g_mean.shape} and {g_covariance.shape}; "
+            f"mean and covariance have {shapes[0]} and {shapes[1]}"
+        )
+    return patches.filter(xp, g_mean, g_covariance + g_covariance.T, x)
 
 
 def patch_covariance(
@@ -116,13 +133,12 @@ class _Patches:
         self, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
     ) -> None:
         axes = normalize_axes("axes", axes, x.ndim)
-        sizes = (kernel_size,) * len(axes) if hasattr(kernel_size, "__index__") else tuple(kernel_size)  # type: ignore[arg-type]
-        if len(sizes) != len(axes) or any(s < 1 for s in sizes):
-            raise ValueError(f"kernel_size is {kernel_size}; give one length of at least 1, or one for each of {axes}")
+        if not axes:
+            raise ValueError("axes names no axis; patches extend along at least one")
         if not math.prod(x.shape):
             raise ValueError(f"x has shape {x.shape}; an empty array has no moments")
-        self.sizes = tuple(int(s) for s in sizes)
-        self.boundary = normalize_choice("boundary", boundary, len(axes), BOUNDARIES)
+        self.sizes = normalize_integers("kernel_size", kernel_size, len(axes), 1)
+        self.periodic = tuple(b == "periodic" for b in normalize_choice("boundary", boundary, len(axes), BOUNDARIES))
         self.lengths = tuple(x.shape[a] for a in axes)
         self.count = math.prod(x.shape)
         self.taps = math.prod(self.sizes)
@@ -137,7 +153,8 @@ class _Patches:
 
     def arrange(self, xp: Any, x: Array) -> Array:
         """(samples, *patch axes, inner samples)."""
-        return xp.reshape(xp.permute_dims(x, self.order), self.shape)
+        arranged = xp.reshape(xp.permute_dims(x, self.order), self.shape)
+        return np.ascontiguousarray(arranged) if xp is np else arranged
 
     def gather(self, xp: Any, x: Array, centre: Array | float) -> Array:
         """Patches (samples, T, positions) less `centre` of an arranged x, which is extended by zeros or by itself."""
@@ -146,7 +163,7 @@ class _Patches:
             if not whole:
                 patches[:, index, ...] = -centre
             for to, source in pieces:
-                patches[(slice(None), index, *to)] = x[(slice(None), *source)] - centre
+                patches[(slice(None), index, *to, ...)] = x[(slice(None), *source, ...)] - centre
         return xp.reshape(patches, (x.shape[0], self.taps, -1))
 
     def scatter_add(self, xp: Any, patches: Array, x: Array) -> None:
@@ -154,7 +171,7 @@ class _Patches:
         patches = xp.reshape(patches, (x.shape[0], self.taps, *x.shape[1:]))
         for index, pieces, _ in self._pieces():
             for to, source in pieces:
-                x[(slice(None), *source)] += patches[(slice(None), index, *to)]
+                x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
 
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
         """Mean patches of x and y and their covariance, summed about the arrays' own means, so that nothing cancels."""
@@ -169,7 +186,15 @@ class _Patches:
             product = xp.matmul(patches[0], xp.permute_dims(patches[-1], (0, 2, 1)))
             sums[part.start] = xp.sum(product, axis=0, dtype=xp.float64)
 
-        self._each_tile(xp, tile)
+        def compiled_tile(part: slice) -> None:
+            product = np.zeros((*self.sizes, *self.sizes))
+            for index in range(part.start, part.stop):
+                padded = [kernels.pad(a[index], c, *self.sizes, *self.periodic) for a, c in zip(arranged, centres, strict=True)]
+                kernels.gram(padded[0], padded[-1], *self.sizes, self.shape[-1], product)
+            sums[part.start] = product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
+
+        kernels = self._kernels(xp)
+        self._each_tile(xp, compiled_tile if kernels else tile)
         total = sum(sums[start] for start in sorted(sums))
         off = [xp.astype(m - c, xp.float64) for m, c in zip(means, centres, strict=True)]
         covariance = xp.astype(total / self.count - off[0][:, None] * off[-1][None, :], x.dtype)
@@ -187,7 +212,16 @@ class _Patches:
             patches = xp.matmul(matrix, self.gather(xp, arranged[part, ...], centre))
             self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
 
-        self._each_tile(xp, tile)
+        def compiled_tile(part: slice) -> None:
+            reverse = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes)[::-1, ::-1, ::-1, ::-1])
+            reverse_offset = np.ascontiguousarray(offset.reshape(self.sizes)[::-1, ::-1])
+            for index in range(part.start, part.stop):
+                padded = kernels.pad(arranged[index], centre, *self.sizes, *self.periodic)
+                added = kernels.spread(padded, *self.sizes, self.shape[-1], reverse, reverse_offset)
+                kernels.fold(added, result[index], *self.sizes, *self.periodic)
+
+        kernels = self._kernels(xp)
+        self._each_tile(xp, compiled_tile if kernels else tile)
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
 
@@ -196,10 +230,19 @@ class _Patches:
         total = xp.sum(x, axis=(0, len(self.shape) - 1))[None, ..., None]
         return xp.sum(self.gather(xp, total, 0.0), axis=(0, 2)) / self.count
 
+    def _kernels(self, xp: Any) -> Any:
+        """The compiled kernels, where they apply: NumPy arrays, two patch axes, Numba at hand."""
+        if xp is not np or len(self.sizes) != 2:
+            return None
+        try:
+            from hcnn_core import _patch_kernels
+        except ImportError:
+            return None
+        return _patch_kernels
+
     def _pieces(self) -> Any:
         spans = tuple((0, n) for n in self.lengths)
-        periodic = tuple(b == "periodic" for b in self.boundary)
-        return tap_pieces(self.lengths, spans, (1,) * len(spans), self.sizes, periodic)
+        return tap_pieces(self.lengths, spans, (1,) * len(spans), self.sizes, self.periodic)
 
     def _each_tile(self, xp: Any, tile: Callable[[slice], None]) -> None:
         """Work through the samples, threads taking different ones."""

@@ -44,11 +44,7 @@ def elu(x: Array, bias: Array | None = None, /) -> Array:
     xp = array_namespace(x) if bias is None else array_namespace(x, bias)
     x = require_real(xp, "x", x)
     if bias is not None:
-        bias = xp.astype(require_real(xp, "bias", bias), x.dtype, copy=False)
-        try:
-            bias = xp.broadcast_to(bias, x.shape)
-        except ValueError:
-            raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to x's {x.shape}") from None
+        bias = _like(xp, "bias", bias, x)
 
     def compute(out: Array, x: Array, *bias: Array) -> None:
         if bias:
@@ -78,15 +74,18 @@ def elu_vjp(g: Array, ans: Array, /) -> Array:
     Returns
     -------
     array
-        Shape and memory layout of `ans`.
+        Shape, dtype and memory layout of `ans`.
 
     Raises
     ------
     TypeError
         If a dtype is integer or complex.
+    ValueError
+        If g does not broadcast to `ans`.
     """
     xp = array_namespace(g, ans)
-    g, ans = require_real(xp, "g", g), require_real(xp, "ans", ans)
+    ans = require_real(xp, "ans", ans)
+    g = _like(xp, "g", g, ans)
 
     def compute(out: Array, ans: Array, g: Array) -> None:
         np.minimum(ans, 0, out=out)
@@ -94,22 +93,34 @@ def elu_vjp(g: Array, ans: Array, /) -> Array:
         np.multiply(out, g, out=out)
 
     if xp is np:
-        return _blockwise(compute, ans, np.broadcast_to(g.astype(ans.dtype, copy=False), ans.shape))
+        return _blockwise(compute, ans, g)
     return (xp.minimum(ans, xp.zeros_like(ans)) + 1) * g
+
+
+def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
+    """An argument in the dtype and, broadcast, the shape of x."""
+    array = xp.astype(require_real(xp, name, array), x.dtype, copy=False)
+    try:
+        return xp.broadcast_to(array, x.shape)
+    except ValueError:
+        raise ValueError(f"{name} has shape {array.shape}, which does not broadcast to {x.shape}") from None
 
 
 def _blockwise(compute: Callable[..., None], x: Array, *others: Array) -> Array:
     """Fill an array like x by `compute(out, x, *others)` on blocks that are contiguous in memory."""
     out: np.ndarray[Any, Any] = np.empty_like(x, subok=False)
     order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
-    arrays = [array.transpose(order) for array in (out, x, *others)]
+    arrays = [np.atleast_1d(array.transpose(order)) for array in (out, x, *others)]
     shape = arrays[0].shape
-    lead = next((k for k in range(len(shape)) if math.prod(shape[k:]) <= BLOCK), len(shape))
+    cut = next(k for k in range(len(shape)) if math.prod(shape[k + 1 :]) <= BLOCK)  # the axis that blocks divide
+    length = BLOCK // max(1, math.prod(shape[cut + 1 :]))
+    blocks = -(-shape[cut] // length)
 
     def work(first: int, last: int) -> None:
         for flat in range(first, last):
-            index = np.unravel_index(flat, shape[:lead])
-            compute(*(array[(*index, ...)] for array in arrays))
+            row, block = divmod(flat, blocks)
+            part = (*np.unravel_index(row, shape[:cut]), slice(block * length, (block + 1) * length))
+            compute(*(array[part] for array in arrays))
 
-    parallel_for(work, math.prod(shape[:lead]))
+    parallel_for(work, math.prod(shape[:cut]) * blocks)
     return out

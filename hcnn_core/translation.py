@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hcnn_core._backend import Array, array_namespace
-from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice
+from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
 
 
 def translate(
@@ -44,14 +44,9 @@ def translate(
     x = xp.asarray(x)
     axes = normalize_axes("axes", axes, x.ndim)
     boundaries = normalize_choice("boundary", boundary, len(axes), BOUNDARIES)
-    shifts = (shift,) * len(axes) if hasattr(shift, "__index__") else tuple(shift)  # type: ignore[arg-type]
-    if len(shifts) != len(axes):
-        raise ValueError(f"shift has {len(shifts)} entries for {len(axes)} axes; give one, or one per axis")
-    for s in shifts:
-        if not hasattr(s, "__index__"):
-            raise TypeError(f"shift holds {s!r}; shifts are integers")
+    shifts = normalize_integers("shift", shift, len(axes))
     result = xp.asarray(x, copy=True)
-    for axis, s, bound in zip(axes, map(int, shifts), boundaries, strict=True):
+    for axis, s, bound in zip(axes, shifts, boundaries, strict=True):
         n = x.shape[axis]
         if bound == "periodic":
             result = xp.roll(result, s % max(n, 1), axis=axis)
@@ -60,6 +55,6 @@ def translate(
             moved = xp.zeros_like(result)
             if abs(s) < n:
                 to, source = slice(max(s, 0), n + min(s, 0)), slice(max(-s, 0), n - max(s, 0))
-                moved[(*before, to)] = result[(*before, source)]
+                moved[(*before, to, ...)] = result[(*before, source, ...)]
             result = moved
     return result

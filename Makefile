@@ -1,0 +1,56 @@
+# Every target sets up what it needs, from a clean clone with make and Python >= 3.11:
+# a virtual environment in .venv, and in it this package, editable, with the extras of that target.
+
+PYTHON ?= python3.13 python3.12 python3.11 python3
+DEMO = -m train.cifar --preset sample --out runs/demo
+PYTEST_ARGS ?=
+
+BIN = .venv/bin/python
+
+.PHONY: help demo test lint format check clean
+.NOTPARALLEL:
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+demo: .venv/.run ## train a small network on the sample images
+	$(BIN) $(DEMO)
+
+test: .venv/.test ## run the tests; PYTEST_ARGS="..." passes options on
+	$(BIN) -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.dev ## check format, lint, types and docstrings
+	$(BIN) -m ruff format --check .
+	$(BIN) -m ruff check .
+	$(BIN) -m mypy
+	$(BIN) scripts/check_docstrings.py
+
+format: .venv/.dev ## format the code and repair what lint can
+	$(BIN) -m ruff format .
+	$(BIN) -m ruff check --fix .
+
+check: lint test ## lint, then test
+
+clean: ## remove the environment, build outputs and caches, but not runs/
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# .venv/.half marks an environment in which make began something and did not finish, .venv/.whole a sound one.
+# A half-made one is made again, unless it was somebody else's from the start (.venv/.adopted): that one is kept.
+.venv/.whole:
+	@if [ -d .venv ] && { [ ! -e .venv/.half ] || [ -e .venv/.adopted ]; }; then \
+	    $(BIN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && touch .venv/.adopted $@ && exit; \
+	    echo ".venv was not made by make and has no pip or no Python >= 3.11: remove it" >&2; exit 1; \
+	fi; \
+	for python in $(PYTHON); do \
+	    "$$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	    rm -rf .venv && mkdir .venv && touch .venv/.half && "$$python" -m venv .venv && mv .venv/.half $@; exit; \
+	done; \
+	echo "no Python >= 3.11 with venv among: $(PYTHON); name one with make PYTHON=/path/to/python3" >&2; exit 1
+
+.venv/.test: EXTRA = [test]
+.venv/.dev: EXTRA = [dev]
+.venv/.run .venv/.test .venv/.dev: pyproject.toml | .venv/.whole
+	@mv .venv/.whole .venv/.half
+	$(BIN) -m pip install --disable-pip-version-check --only-binary :all: --editable '.$(EXTRA)'
+	@mv .venv/.half .venv/.whole && touch $@

@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Validate the docstring of every public name of the packages with numpydoc, whose checks pyproject.toml selects.
+
+Public is what a module without underscore lists in ``__all__``, or else defines without underscore, and the public
+methods and properties of such classes. ``numpydoc lint`` reads the source alone: it takes properties for functions,
+does not see the parameters of dataclasses, and cannot tell what a package exports from a private module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from numpydoc.docscrape import get_doc_object
+from numpydoc.hooks.validate_docstrings import parse_config
+from numpydoc.validate import Validator, validate
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("hcnn_core", "autodiff", "train")
+MEMBERS = (property, functools.cached_property, classmethod, staticmethod)
+
+
+class Docstring(Validator):
+    """One object's docstring; a dataclass may describe its parameters as attributes."""
+
+    def __init__(self, obj_name: Any) -> None:
+        super().__init__(get_doc_object(obj_name))
+
+    @property
+    def doc_all_parameters(self) -> dict[str, tuple[str, str]]:
+        parameters = dict(super().doc_all_parameters)
+        if dataclasses.is_dataclass(self.obj):
+            for names, kind, text in self.doc["Attributes"]:
+                parameters |= {name: (kind, text) for name in names.split(", ") if name in self.signature_parameters}
+        return parameters
+
+
+def public_modules() -> Iterator[ModuleType]:
+    """Every module of the packages whose dotted name has no part with an underscore in front."""
+    for package in map(importlib.import_module, PACKAGES):
+        yield package
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if "._" not in found.name:
+                yield importlib.import_module(found.name)
+
+
+def public_objects() -> Iterator[tuple[str, Any]]:
+    """Public functions, classes and members of classes, each once, under its shortest name."""
+    seen = set()
+    for module in sorted(public_modules(), key=lambda module: module.__name__.count(".")):
+        own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        for name in getattr(module, "__all__", [name for name in own if not name.startswith("_")]):
+            value = getattr(module, name)
+            home = str(getattr(value, "__module__", "")).partition(".")[0]
+            if not callable(value) or home not in PACKAGES or id(value) in seen:
+                continue
+            seen.add(id(value))
+            yield f"{module.__name__}.{name}", value
+            for member, inner in vars(value).items() if inspect.isclass(value) else ():
+                if not member.startswith("_") and (inspect.isroutine(inner) or isinstance(inner, MEMBERS)):
+                    yield f"{module.__name__}.{name}.{member}", getattr(value, member)
+
+
+def main() -> int:
+    """Print one line per finding; return 1 if there is one, else 0."""
+    sys.path.insert(0, str(ROOT))
+    checks = parse_config(ROOT)["checks"]
+    objects = dict(public_objects())
+    found = [
+        (name, *error)
+        for name, value in objects.items()
+        for error in validate(value, Docstring)["errors"]
+        if error[0] in checks
+    ]
+    for name, code, message in found:
+        print(f"{name}: {code} {message}")
+    print(f"{len(objects)} public names, {len(found)} findings")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

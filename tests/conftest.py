@@ -1,0 +1,33 @@
+"""What every test shares: the Hypothesis profiles, and the mark of tests that need a GPU."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from hcnn_core._backend import get_namespace
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# No test is timed: a first call compiles, and machines are shared.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=50, derandomize=True, print_blob=True)
+settings.register_profile(
+    "intense", settings.get_profile("dev"), max_examples=100 * settings.get_profile("dev").max_examples
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if not on_gpu:
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what CuPy has to say of a missing toolkit is no failure
+            get_namespace("cupy")
+    except RuntimeError as error:
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason=str(error)))

@@ -1,0 +1,276 @@
+"""What the tests of the core share: the definition of a convolution in plain loops, and inputs to try it on."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from hcnn_core import _costs, _parallel, _plan, _transforms
+
+NDArray = np.ndarray[Any, Any]
+
+DTYPES = ("float32", "float64", "complex64", "complex128")
+BOUNDARIES = ("periodic", "zero")
+METHODS = ("direct", "fft", "auto")
+
+C = 20
+"""Roundings allowed, in units of eps times the norms of the operands.
+
+By Cauchy-Schwarz a sum of products is at most the product of two norms, and its rounding error, a walk of N steps of
+half an eps, about sqrt(N) / 2 of that. A convolution chains at most three sums (to the spectrum, over it, and back),
+of N <= 1000 terms in these tests, and most are summed in blocks, so far less than 20 remains; an error of meaning
+(a tap, a sign, a border) is larger by the factor 1 / eps.
+"""
+
+
+def eps(dtype: Any) -> float:
+    return float(np.finfo(dtype).eps)
+
+
+def norm(array: NDArray) -> float:
+    """Euclidean norm, in double precision."""
+    return float(np.linalg.norm(wide(array).ravel()))
+
+
+def wide(array: NDArray) -> NDArray:
+    """The array in double precision."""
+    return np.asarray(array, np.result_type(array.dtype, np.float64))
+
+
+def assert_close(actual: NDArray, expected: NDArray, *operands: NDArray) -> None:
+    """Equal shapes, and no element further off than C eps times the product of the operands' norms."""
+    assert actual.shape == expected.shape
+    if actual.size:
+        scale = math.prod(norm(a) for a in operands)
+        error = float(np.abs(wide(actual) - expected).max())
+        assert error <= C * eps(actual.dtype) * scale, f"off by {error:.2g}, {error / (eps(actual.dtype) * scale):.1f} eps"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Operands and options of one convolution."""
+
+    x: NDArray
+    w: NDArray
+    axes: Any
+    options: dict[str, Any]
+
+    def per_axis(self, name: str, default: Any = None) -> tuple[Any, ...]:
+        """An option, one entry per convolved axis."""
+        value = self.options.get(name, default)
+        return (value,) * len(self.convolved) if isinstance(value, str | int) else tuple(value)
+
+    @property
+    def convolved(self) -> tuple[int, ...]:
+        return self._normal(self.axes)
+
+    @property
+    def summed(self) -> tuple[int, ...]:
+        return self._normal(self.options.get("sum_axes", ()))
+
+    def _normal(self, axes: int | Sequence[int]) -> tuple[int, ...]:
+        return tuple(a % self.x.ndim for a in ((axes,) if isinstance(axes, int) else axes))
+
+    def with_options(self, **options: Any) -> Problem:
+        return Problem(self.x, self.w, self.axes, {**self.options, **options})
+
+    def run(self, function: Callable[..., Any], *operands: Any) -> Any:
+        """The function on other operands with the options of this problem."""
+        return function(*operands, self.axes, **self.options)
+
+    def taps(self) -> Iterator[tuple[tuple[int, ...], list[NDArray], list[NDArray]]]:
+        """For each tap t: the source index of every output index along every axis, and whether it lies inside x."""
+        kernel_size = self.w.shape[len(self.summed) : len(self.summed) + len(self.convolved)]
+        for t in np.ndindex(*kernel_size):
+            sources, inside = [], []
+            for axis, tap, size, r, boundary in zip(
+                self.convolved, t, kernel_size, self.per_axis("stride", 1), self.per_axis("boundary"), strict=True
+            ):
+                n = self.x.shape[axis]
+                source = r * np.arange(math.ceil(n / r)) - (tap - size // 2)
+                sources.append(source % max(n, 1))
+                inside.append(np.ones(source.shape, bool) if boundary == "periodic" else (source >= 0) & (source < n))
+            yield t, sources, inside
+
+    def lead(self, x: NDArray) -> NDArray:
+        """A signal with its axes in the order summed, convolved, others."""
+        return np.moveaxis(x, (*self.summed, *self.convolved), range(len(self.summed) + len(self.convolved)))
+
+    def lead_result(self, y: NDArray) -> NDArray:
+        """A result with its axes in the order convolved, others of x, new."""
+        kept = [a for a in range(self.x.ndim) if a not in self.summed]
+        return np.moveaxis(y, [kept.index(a) for a in self.convolved], range(len(self.convolved)))
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        stride = dict(zip(self.convolved, self.per_axis("stride", 1), strict=True))
+        kept = [math.ceil(n / stride.get(a, 1)) for a, n in enumerate(self.x.shape) if a not in self.summed]
+        return (*kept, *self.w.shape[len(self.summed) + len(self.convolved) :])
+
+    def convolution(self) -> NDArray:
+        """The definition: y[.., i, .., k] = sum_{c,t} x[.., c, .., r i - (t - s // 2), ..] w[c, t, k]."""
+        first = len(self.summed)
+        x, w = self.lead(wide(self.x)), wide(self.w)
+        y = np.zeros(self.y_shape, np.result_type(x, w))
+        target = self.lead_result(y)
+        for t, sources, inside in self.taps():
+            cut = x[(slice(None),) * first + np.ix_(*sources)]
+            cut = np.where(_grid(inside, cut.ndim - first), cut, 0)
+            target += np.tensordot(cut, w[(slice(None),) * first + t], (range(first), range(first)))
+        return y
+
+    def transpose_x(self, g: NDArray) -> NDArray:
+        """The sum g . convolution, differentiated by x."""
+        first, new = len(self.summed), self.w.ndim - len(self.summed) - len(self.convolved)
+        g, w = self.lead_result(wide(g)), wide(self.w)
+        result = np.zeros(self.x.shape, np.result_type(g, w))
+        target = self.lead(result)
+        for t, sources, inside in self.taps():
+            share = np.tensordot(w[(slice(None),) * first + t], g, (range(first, first + new), range(-new, 0)))
+            share = np.where(_grid(inside, share.ndim - first), share, 0)
+            np.add.at(target, (slice(None),) * first + np.ix_(*sources), share)
+        return result
+
+    def transpose_w(self, g: NDArray) -> NDArray:
+        """The sum g . convolution, differentiated by w."""
+        first = len(self.summed)
+        x, g = self.lead(wide(self.x)), self.lead_result(wide(g))
+        result = np.zeros(self.w.shape, np.result_type(x, g))
+        for t, sources, inside in self.taps():
+            cut = x[(slice(None),) * first + np.ix_(*sources)]
+            cut = np.where(_grid(inside, cut.ndim - first), cut, 0)
+            positions = cut.ndim - first
+            result[(slice(None),) * first + t] = np.tensordot(cut, g, (range(first, cut.ndim), range(positions)))
+        return result
+
+
+def _grid(inside: list[NDArray], ndim: int) -> NDArray:
+    """Whether all indices lie inside, over the leading axes of an array with `ndim` axes."""
+    grid = np.ones((1,) * ndim, bool)
+    for axis, mask in enumerate(inside):
+        grid = grid & mask.reshape((1,) * axis + (-1,) + (1,) * (ndim - axis - 1))
+    return grid
+
+
+def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:
+    """Normal numbers of any of the four dtypes."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal(shape)
+    if dtype.startswith("complex"):
+        values = values + 1j * rng.standard_normal(shape)
+    return np.asarray(values, dtype)
+
+
+LAYOUTS = ("C", "F", "shuffled", "negative", "sliced", "read-only", "broadcast")
+
+
+def lay_out(array: NDArray, layout: str, seed: int = 0) -> NDArray:
+    """An array of this shape in another memory layout; the same values, except that "broadcast" repeats some."""
+    rng = np.random.default_rng(seed)
+    if layout == "F":
+        return np.asfortranarray(array)
+    if layout == "shuffled":
+        order = rng.permutation(array.ndim)
+        return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+    if layout == "negative":
+        return np.flip(np.flip(array).copy())
+    if layout == "sliced":
+        wider = np.zeros([2 * n + 1 for n in array.shape], array.dtype)
+        view = wider[tuple(slice(1, None, 2) for _ in array.shape)]
+        view[...] = array
+        return view
+    if layout == "broadcast" and array.ndim:
+        axis = int(rng.integers(array.ndim))
+        return np.broadcast_to(array[(slice(None),) * axis + (slice(0, 1),)], array.shape) if array.size else array
+    array = array.copy()
+    array.flags.writeable = layout != "read-only"
+    return array
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+LONGEST = {1: 12, 2: 7, 3: 5, 4: 3, 5: 3, 6: 2}  # of an axis, by the number of convolved axes
+WIDEST = {1: 15, 2: 9, 3: 6, 4: 4, 5: 3, 6: 3}  # of a filter
+
+
+@st.composite
+def problems(draw: st.DrawFn, dtypes: Sequence[str] = DTYPES, max_axes: int = 6, **fixed: Any) -> Problem:
+    """Convolutions of every kind the contract names, small enough for loops; `fixed` options are not drawn."""
+    m = draw(st.integers(1, max_axes))
+    others = draw(st.lists(st.integers(1, 3), max_size=2))
+    channels = draw(st.lists(st.integers(1, 3), max_size=2))
+    order = draw(st.permutations(range(m + len(others) + len(channels))))
+    axes, sum_axes = order[:m], order[m : m + len(channels)]
+    lengths = draw(st.lists(st.integers(1, LONGEST[m]), min_size=m, max_size=m))
+    kernel_size = draw(st.lists(st.integers(1, WIDEST[m]), min_size=m, max_size=m))
+    out = draw(st.lists(st.integers(1, 3), max_size=2))
+    shape = [0] * len(order)
+    for a, n in zip(order, [*lengths, *channels, *others], strict=True):
+        shape[a] = n
+
+    def per_axis(choices: st.SearchStrategy[Any]) -> Any:
+        return draw(choices | st.lists(choices, min_size=m, max_size=m).map(tuple))
+
+    options = {
+        "boundary": per_axis(st.sampled_from(BOUNDARIES)),
+        "stride": per_axis(st.integers(1, 3)),
+        "method": per_axis(st.sampled_from(METHODS)),
+        "sum_axes": tuple(sum_axes),
+        **fixed,
+    }
+    if draw(st.booleans()):  # count axes from the end
+        axes = [a - len(order) for a in axes]
+    seed, dtype = draw(SEEDS), draw(st.sampled_from(list(dtypes)))
+    x, w = (
+        lay_out(noise(seed + i, tuple(s), dtype), draw(st.sampled_from(LAYOUTS)), seed)
+        for i, s in enumerate((shape, [*channels, *kernel_size, *out]))
+    )
+    return Problem(x, w, axes[0] if m == 1 and draw(st.booleans()) else tuple(axes), options)
+
+
+ENGINES = st.fixed_dictionaries(
+    {
+        "MATRIX_LIMIT": st.sampled_from([_transforms.MATRIX_LIMIT, 0]),  # 0: every transform is an FFT
+        "TILE": st.sampled_from([_plan.TILE, 50]),
+        "MIN_ROW": st.sampled_from([_plan.MIN_ROW, 1]),  # 1: windowed wherever the leading stride is 1
+    }
+)
+"""Constants by which a plan chooses its engine, some set so that small inputs reach each of them."""
+
+
+@contextlib.contextmanager
+def engine(**constants: int) -> Iterator[None]:
+    """Plans made under other constants."""
+    modules = {"MATRIX_LIMIT": _transforms, "TILE": _plan, "MIN_ROW": _plan}
+    before = {name: getattr(modules[name], name) for name in constants}
+    try:
+        _set(modules, constants)
+        yield
+    finally:
+        _set(modules, before)
+
+
+def _set(modules: dict[str, Any], constants: dict[str, int]) -> None:
+    for name, value in constants.items():
+        setattr(modules[name], name, value)
+    for cached in (_plan.make_plan, _transforms.make_transform, _costs.choose_methods):
+        cached.cache_clear()
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Work shared among this many threads."""
+    with contextlib.ExitStack() as stack:
+        for cached in (_parallel.worker_count, _parallel._pool):
+            cached.cache_clear()
+            stack.callback(cached.cache_clear)
+        import pytest
+
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("HCNN_NUM_THREADS", str(count))
+        yield

@@ -1,0 +1,173 @@
+"""Standardisation, augmentation and batches: against loops, exact fractions, and one backend against another."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from fractions import Fraction
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chi2
+
+from hcnn_core._backend import get_namespace, to_numpy
+from train.data import augment, batches, channel_statistics, standardise
+
+
+def distinct_images(count: int, height: int, width: int, channels: int) -> np.ndarray[Any, Any]:
+    """Images in which no value occurs twice, and none is zero."""
+    size = count * height * width * channels
+    return np.arange(1, size + 1, dtype=np.float64).reshape(count, height, width, channels)
+
+
+def moved(image: np.ndarray[Any, Any], down: int, right: int, mirror: bool) -> np.ndarray[Any, Any]:
+    """Mirror, then move, pixel by pixel."""
+    height, width, _ = image.shape
+    result = np.zeros_like(image)
+    for row, column in np.ndindex(height, width):
+        if 0 <= row - down < height and 0 <= column - right < width:
+            source = column - right
+            result[row, column] = image[row - down, width - 1 - source if mirror else source]
+    return result
+
+
+@pytest.mark.parametrize("max_shift", [0, 1, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmented_image_is_a_mirrored_and_moved_one(max_shift: int, flip: bool) -> None:
+    images = distinct_images(30, 6, 5, 3)
+    before = images.copy()
+    result = augment(images, np.random.default_rng(1), max_shift=max_shift, flip=flip)
+    assert result.dtype == images.dtype
+    np.testing.assert_array_equal(images, before)
+    shifts = range(-max_shift, max_shift + 1)
+    chosen = set()
+    for image, got in zip(images, result, strict=True):
+        ways = itertools.product(shifts, shifts, [False, True] if flip else [False])
+        (way,) = (way for way in ways if np.array_equal(moved(image, *way), got))
+        chosen.add(way)
+    assert len(chosen) > 1 or (max_shift == 0 and not flip)
+
+
+def test_shifts_and_mirrors_are_uniform_and_independent() -> None:
+    max_shift, count, side = 2, 20_000, 9
+    row, column = np.divmod(np.arange(side * side, dtype=np.float32), side)
+    image = np.stack([row + 1, column + 1], axis=-1).reshape(1, side, side, 2)
+    result = augment(np.repeat(image, count, 0), np.random.default_rng(2), max_shift=max_shift, flip=True)
+    centre = side // 2
+    down = centre + 1 - result[:, centre, centre, 0]
+    mirror = result[:, centre, centre, 1] < result[:, centre, centre - 1, 1]
+    right = np.where(mirror, -1, 1) * (centre + 1 - result[:, centre, centre, 1])
+    cases, observed = np.unique(np.stack([down, right, mirror]), axis=1, return_counts=True)
+    assert cases.shape[1] == 50
+    expected = count / 50
+    assert np.sum((observed - expected) ** 2 / expected) < chi2.isf(1e-6, 49)
+
+
+def test_fill_is_zero_after_standardisation() -> None:
+    images = np.full((200, 4, 4, 3), 200, dtype=np.uint8)
+    batch = standardise(images, np.array([90.0, 100.0, 110.0]), np.array([60.0, 61.0, 62.0]), "float32")
+    result = augment(batch, np.random.default_rng(3), max_shift=3, flip=True)
+    filled = result == 0
+    assert filled.any() and not filled.all()
+    np.testing.assert_array_equal(result[~filled], np.broadcast_to(batch, result.shape)[~filled])
+
+
+@pytest.mark.parametrize("max_shift", [-1, 5, 6])
+def test_a_shift_that_leaves_nothing_is_refused(max_shift: int) -> None:
+    with pytest.raises(ValueError, match=rf"max_shift is {max_shift}; images of 6x5 allow 0 to 4"):
+        augment(distinct_images(1, 6, 5, 3), np.random.default_rng(), max_shift=max_shift, flip=True)
+
+
+def augmented(xp: Any, dtype: str) -> Any:
+    """A batch standardised and augmented by one backend."""
+    images = np.random.default_rng(4).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    mean, std = channel_statistics(images)
+    batch = standardise(xp.asarray(images), mean, std, dtype)
+    return augment(batch, np.random.default_rng(5), max_shift=6, flip=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_array_api_computes_what_numpy_does(dtype: str) -> None:
+    result = augmented(array_api_strict, dtype)
+    assert type(result).__module__.startswith("array_api_strict")
+    np.testing.assert_array_equal(np.asarray(result), augmented(np, dtype), strict=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cupy_computes_what_numpy_does(dtype: str) -> None:
+    result = to_numpy(augmented(get_namespace("cupy"), dtype))
+    expected = augmented(np, dtype)
+    # One subtraction and one division each, of numbers below 256 in units of std > 1.
+    eps = float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(result, expected, rtol=4 * eps, atol=256 * eps)
+    np.testing.assert_array_equal(result == 0, expected == 0)
+
+
+def test_statistics_are_exact() -> None:
+    images = np.random.default_rng(6).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    mean, std = channel_statistics(images)
+    for channel in range(3):
+        pixels = [Fraction(int(pixel)) for pixel in images[..., channel].ravel()]
+        assert mean[channel] == float(statistics.mean(pixels))
+        assert std[channel] == np.sqrt(float(statistics.pvariance(pixels)))
+
+
+def test_statistics_of_many_pixels_do_not_overflow() -> None:
+    checks = np.array([0, 255], dtype=np.uint8).reshape(1, 2, 1, 1)
+    images = np.broadcast_to(checks, (10_000, 2, 1024, 1))  # count * sum of squares = 1.4e19 > 2**63
+    mean, std = channel_statistics(images)
+    assert mean.tolist() == std.tolist() == [127.5]
+
+
+def test_statistics_refuse_what_is_not_pixels() -> None:
+    with pytest.raises(TypeError, match="dtype float32; expected uint8"):
+        channel_statistics(np.zeros((1, 2, 2, 3), np.float32))
+    with pytest.raises(ValueError, match="no pixel"):
+        channel_statistics(np.zeros((0, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", np.float32, np.dtype("float64")])
+def test_standardised_is_minus_mean_over_std(dtype: Any) -> None:
+    images = np.random.default_rng(7).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    mean, std = channel_statistics(images)
+    result = standardise(images, mean, std, dtype)
+    assert result.dtype == np.dtype(dtype)
+    exact = (images.astype(np.float64) - mean) / std
+    # Rounded: the mean and the difference (below 255), the deviation and the quotient (relative).
+    bound = np.finfo(result.dtype).eps * (255 / std + 2 * np.abs(exact))
+    assert np.all(np.abs(result - exact) <= bound)
+
+
+def test_standardise_refuses_other_dtypes_and_constant_colours() -> None:
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    with pytest.raises(TypeError, match="dtype is int32"):
+        standardise(images, np.zeros(3), np.ones(3), "int32")
+    with pytest.raises(ValueError, match="must be positive"):
+        standardise(images, np.zeros(3), np.array([1.0, 0.0, 1.0]))
+
+
+@given(count=st.integers(1, 60), batch_size=st.integers(1, 70), seed=st.integers(0, 2**32))
+def test_batches_hold_every_index_once(count: int, batch_size: int, seed: int) -> None:
+    epoch = list(batches(count, batch_size, np.random.default_rng(seed)))
+    assert [len(batch) for batch in epoch[:-1]] == [batch_size] * ((count - 1) // batch_size)
+    assert 1 <= len(epoch[-1]) <= batch_size
+    np.testing.assert_array_equal(np.sort(np.concatenate(epoch)), np.arange(count))
+
+
+def test_each_epoch_is_a_fresh_permutation() -> None:
+    rng = np.random.default_rng(8)
+    epochs = [np.concatenate(list(batches(100, 30, rng))).tolist() for _ in range(3)]
+    assert len({*map(tuple, epochs), tuple(range(100))}) == 4
+    again = np.concatenate(list(batches(100, 30, np.random.default_rng(8)))).tolist()
+    assert again == epochs[0]
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(0, 5), (5, 0), (5, -1)])
+def test_batches_refuse_numbers_below_one_when_called(count: int, batch_size: int) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        batches(count, batch_size, np.random.default_rng())

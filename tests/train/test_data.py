@@ -1,0 +1,226 @@
+"""Data sets and their parts, and the embedded sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from train.data import DataError, Dataset, _sample, channel_statistics, load_dataset, split_validation, train_subset
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "train" / "data" / "sample"
+
+
+def dataset(labels: list[int], classes: int = 3) -> Dataset:
+    """A data set with these training labels, image i all of brightness i, and two test images."""
+    images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None] * np.ones((32, 32, 3), np.uint8)
+    names = tuple(f"class{i}" for i in range(classes))
+    return Dataset("toy", names, images, np.array(labels, np.int64), images[:2], np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_images": np.zeros((4, 32, 32, 3), np.float32)}, "train_images is float32 of shape"),
+        ({"train_images": np.zeros((4, 3, 32, 32), np.uint8)}, r"shape \(4, 3, 32, 32\); expected uint8 of shape"),
+        ({"test_images": np.zeros((2, 3072), np.uint8)}, r"test_images is uint8 of shape \(2, 3072\)"),
+        ({"train_labels": np.zeros(3, np.int64)}, r"train_labels .* expected int64 of shape \(4,\)"),
+        ({"train_labels": np.zeros((4, 1), np.int64)}, r"train_labels .* of shape \(4, 1\)"),
+        ({"test_labels": np.zeros(2, np.int32)}, "test_labels is int32"),
+        ({"train_labels": np.array([0, 1, 3, 2])}, r"train_labels lie in 0\.\.3; expected 0\.\.2"),
+        ({"test_labels": np.array([0, -1])}, r"test_labels lie in -1\.\.0; expected 0\.\.2"),
+    ],
+)
+def test_data_set_holds_its_contract(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        dataclasses.replace(dataset([0, 1, 2, 2]), **change)
+    assert "\n" not in str(caught.value)
+
+
+def test_data_set_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        dataset([0, 1]).name = "other"  # type: ignore[misc]
+
+
+def test_subset_is_the_first_training_images() -> None:
+    whole = dataset([2, 1, 0, 1])
+    part = train_subset(whole, 3)
+    assert part.train_labels.tolist() == [2, 1, 0]
+    assert part.train_images[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert part.test_images is whole.test_images and part.test_labels is whole.test_labels
+    assert train_subset(whole, 4).train_labels.tolist() == [2, 1, 0, 1]
+
+
+@pytest.mark.parametrize("size", [-1, 0, 5])
+def test_subset_of_a_size_there_is_not(size: int) -> None:
+    with pytest.raises(ValueError, match=f"train size is {size}; toy has 4 training images, choose 1 to 4"):
+        train_subset(dataset([2, 1, 0, 1]), size)
+
+
+@given(labels=st.lists(st.integers(0, 4), min_size=2, max_size=60), data=st.data())
+def test_validation_takes_each_class_in_proportion(labels: list[int], data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, len(labels) - 1))
+    whole = dataset(labels, classes=5)
+    train, held_out = split_validation(whole, count, seed=data.draw(st.integers(0, 2**32)))
+    assert len(held_out) == count
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(len(labels)))
+    assert np.all(np.diff(train) > 0) and np.all(np.diff(held_out) > 0)
+    share = np.bincount(whole.train_labels, minlength=5) * count / len(labels)
+    assert np.all(np.abs(np.bincount(whole.train_labels[held_out], minlength=5) - share) < 1)
+
+
+def test_validation_is_the_seeds_choice() -> None:
+    whole = dataset([0, 1, 2] * 20)
+    first, again, other = (split_validation(whole, 12, seed)[1].tolist() for seed in (1, 1, 2))
+    assert first == again != other
+    assert np.bincount(whole.train_labels[first]).tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("count", [-1, 0, 4])
+def test_validation_leaves_no_part_empty(count: int) -> None:
+    with pytest.raises(ValueError, match=f"validation count is {count}; .* hold out 1 to 3"):
+        split_validation(dataset([2, 1, 0, 1]), count, seed=0)
+
+
+def test_unknown_data_set_names_the_known() -> None:
+    with pytest.raises(ValueError, match="'mnist'; choose 'cifar10', 'cifar100' or 'sample'"):
+        load_dataset("mnist")
+
+
+@pytest.fixture(scope="module")
+def sample() -> Dataset:
+    return load_dataset("sample")
+
+
+def test_sample_is_balanced_and_mixed(sample: Dataset) -> None:
+    assert np.bincount(sample.train_labels).tolist() == [200] * 10
+    assert np.bincount(sample.test_labels).tolist() == [50] * 10
+    assert len(set(sample.train_labels[:50].tolist())) == 10  # the first N are no single class
+    images = np.concatenate([sample.train_images, sample.test_images]).reshape(2500, -1)
+    assert len(np.unique(images, axis=0)) == 2500
+
+
+def test_sample_looks_like_its_population(sample: Dataset) -> None:
+    """Within five standard errors of CIFAR-10's own channel means."""
+    mean, _ = channel_statistics(sample.train_images)
+    image_means = sample.train_images.mean(axis=(1, 2))
+    error = image_means.std(axis=0) / np.sqrt(len(image_means))
+    assert np.all(np.abs(mean - [125.30691805, 122.95039414, 113.86538318]) < 5 * error)
+
+
+def test_sample_is_small_and_says_where_it_comes_from() -> None:
+    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 6_000_000
+    assert "Krizhevsky" in (SAMPLE / "README.md").read_text("utf-8")
+
+
+@settings(max_examples=25)
+@given(images=arrays(np.uint8, st.tuples(st.integers(0, 3), st.just(32), st.just(32), st.just(3))), seed=st.integers(0))
+def test_coding_loses_nothing(images: np.ndarray[Any, Any], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images = images ^ rng.integers(0, 256, images.shape, dtype=np.uint8)
+    labels = rng.integers(0, 10, len(images))
+    decoded_images, decoded_labels = _sample.decode(_sample.encode(images, labels))
+    np.testing.assert_array_equal(decoded_images, images, strict=True)
+    np.testing.assert_array_equal(decoded_labels, labels, strict=True)
+
+
+@pytest.fixture
+def copied_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The sample in a folder of its own, read instead of the package's."""
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    return Path(shutil.copytree(SAMPLE, tmp_path / "sample"))
+
+
+def test_damaged_sample_is_noticed(copied_sample: Path) -> None:
+    data = copied_sample / _sample.DATA_FILE
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1000])
+    with pytest.raises(DataError, match="embedded sample cannot be read"):
+        load_dataset("sample")
+    images, labels = _sample.decode(whole)
+    images[7, 3, 2, 1] ^= 1
+    data.write_bytes(_sample.encode(images[:20], labels[:20]))
+    with pytest.raises(DataError, match="SHA-256 is not the recorded one"):
+        load_dataset("sample")
+    data.unlink()
+    with pytest.raises(DataError, match="embedded sample cannot be read"):
+        load_dataset("sample")
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"sha256": "0"}'])
+def test_damaged_manifest_is_noticed(copied_sample: Path, text: str) -> None:
+    images, labels = np.zeros((1, 32, 32, 3), np.uint8), np.zeros(1, np.int64)
+    (copied_sample / _sample.DATA_FILE).write_bytes(_sample.encode(images, labels))
+    (copied_sample / _sample.MANIFEST_FILE).write_text(text)
+    with pytest.raises(DataError, match="embedded sample cannot be read"):
+        load_dataset("sample")
+
+
+@pytest.fixture
+def make_sample() -> Any:
+    spec = importlib.util.spec_from_file_location("make_sample", ROOT / "scripts" / "make_sample.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_draw_is_balanced_and_fixed(make_sample: Any) -> None:
+    labels = np.arange(100) % 5
+    drawn = make_sample.draw(labels, 2, np.random.PCG64(0))
+    assert drawn.tolist() == sorted(set(drawn.tolist()))
+    assert np.bincount(labels[drawn]).tolist() == [2] * 5
+    raw = np.random.PCG64(0).random_raw(100)
+    expected = [i for label in range(5) for i in sorted(np.flatnonzero(labels == label), key=raw.__getitem__)[:2]]
+    assert drawn.tolist() == sorted(expected)
+
+
+def test_script_wants_the_whole_of_cifar10(make_sample: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_sample.py", str(tmp_path)])
+    with pytest.raises(SystemExit, match="make_sample: no cifar10 in"):
+        make_sample.main()
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+        (folder / name).write_bytes(bytes(3073))
+    with pytest.raises(SystemExit, match=r"holds \(5, 1\) images; the draw is from \(50000, 10000\)"):
+        make_sample.main()
+
+
+@pytest.fixture
+def full_cifar10() -> str:
+    folder = os.environ.get("HCNN_CIFAR10")
+    if folder is None:
+        pytest.skip("HCNN_CIFAR10 names no folder that holds CIFAR-10")
+    return folder
+
+
+def test_sample_is_the_indexed_part_of_cifar10(full_cifar10: str, sample: Dataset) -> None:
+    full = load_dataset("cifar10", full_cifar10, download=False)
+    manifest = json.loads((SAMPLE / _sample.MANIFEST_FILE).read_text("utf-8"))
+    np.testing.assert_array_equal(full.train_images[manifest["train_indices"]], sample.train_images)
+    np.testing.assert_array_equal(full.train_labels[manifest["train_indices"]], sample.train_labels)
+    np.testing.assert_array_equal(full.test_images[manifest["test_indices"]], sample.test_images)
+    np.testing.assert_array_equal(full.test_labels[manifest["test_indices"]], sample.test_labels)
+
+
+def test_script_writes_the_same_sample_again(
+    full_cifar10: str, make_sample: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["make_sample.py", full_cifar10, "--out", str(tmp_path)])
+    make_sample.main()
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (SAMPLE / path.name).read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {_sample.DATA_FILE, _sample.MANIFEST_FILE}

@@ -1,0 +1,73 @@
+"""How much memory a step needs, and how much there is."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.config import Config
+from train.network import TILE_ELEMENTS, layers
+
+PER_OUTPUT = 2.5
+"""Bytes a step holds at its peak per byte of all layers' outputs; benchmarks/step.py measures it."""
+
+
+def required_bytes(config: Config, image_size: int, classes: int, batch_size: int) -> int:
+    """Estimate the peak memory of a training step, without the data set."""
+    size = np.dtype(config.dtype).itemsize
+    outputs = sum(math.prod(la.outputs) for la in layers(config, image_size, classes))
+    tiles = 4 * TILE_ELEMENTS if config.nonlinear_factors else 0
+    return int(size * (PER_OUTPUT * outputs * batch_size + tiles))
+
+
+def available_bytes(xp: Any) -> int | None:
+    """Memory that can still be had: of the GPU, or of the host within its limits; None where nobody says."""
+    if xp is not np:
+        free, _ = xp.cuda.runtime.memGetInfo()
+        return int(free) + int(xp.get_default_memory_pool().free_bytes())
+    limits = [_meminfo(), _control_group(), _address_space()]
+    return min((n for n in limits if n is not None), default=None)
+
+
+def batch_that_fits(config: Config, image_size: int, classes: int, available: int) -> int:
+    """The largest batch whose estimated memory is available; 0 if none is."""
+    fixed = required_bytes(config, image_size, classes, 0)
+    per_image = required_bytes(config, image_size, classes, 1) - fixed
+    return max(0, (available - fixed) // per_image)
+
+
+def _meminfo() -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def _control_group() -> int | None:
+    """What a container may still use."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((root / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return None if limit == "max" else int(limit) - int(used)
+    except (OSError, ValueError):
+        return None
+
+
+def _address_space() -> int | None:
+    """What `ulimit -v` leaves."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, OSError, ValueError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else limit - used

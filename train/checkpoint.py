@@ -1,0 +1,196 @@
+"""Checkpoints: one HDF5 file holds all that a run needs to go on, or a network to be evaluated.
+
+Readable with h5py alone. Groups /parameters, /velocity and /moments hold one group per layer and one data set per
+array; /epoch holds the unfinished epoch's order of images and sums; attributes of the root hold the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.config import Config, ConfigError, make_config
+
+SCHEMA = 1
+
+Tree = dict[str, dict[str, Any]]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, read or used; the message is one line."""
+
+
+@dataclass
+class State:
+    """A run between two steps; arrays are NumPy's when saved or loaded."""
+
+    parameters: Tree
+    velocity: Tree
+    moments: Tree
+    generator: dict[str, Any]
+    epoch: int = 0
+    """Epochs completed."""
+    step: int = 0
+    """Steps taken in the epoch that has begun."""
+    order: Any = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Image indices of the epoch that has begun; empty between epochs."""
+    loss_sum: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    best: float = float("-inf")
+    """Highest score of a completed epoch: accuracy on held-out images, or minus the training loss."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state with the configuration and the data's properties it belongs to."""
+
+    state: State
+    config: Config
+    class_names: tuple[str, ...]
+    image_size: int
+    channel_mean: Any
+    channel_std: Any
+
+
+def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
+    """Write a checkpoint so that the file at `path` is at every moment either whole or absent.
+
+    Parameters
+    ----------
+    path : Path
+        Where; an older file is replaced.
+    checkpoint : Checkpoint
+        What; its arrays are NumPy's.
+    versions : dict of str to str
+        What computed it, recorded beside it.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written (full disk, no permission); an older file at `path` is still there.
+    """
+    import h5py
+
+    partial = path.with_name(f".{path.name}.partial")
+    state = checkpoint.state
+    try:
+        # HDF5 reports a full disk at some later flush, or never: the image is made in memory and written by us
+        with h5py.File(partial.name, "w", driver="core", backing_store=False) as file:
+            for group in ("parameters", "velocity", "moments"):
+                for layer, arrays in getattr(state, group).items():
+                    for name, array in arrays.items():
+                        file[f"{group}/{layer}/{name}"] = array
+            file["epoch/order"] = state.order
+            file["data/channel_mean"] = checkpoint.channel_mean
+            file["data/channel_std"] = checkpoint.channel_std
+            file.attrs["schema"] = SCHEMA
+            file.attrs["config"] = json.dumps(vars(checkpoint.config))
+            file.attrs["versions"] = json.dumps(versions)
+            file.attrs["class_names"] = json.dumps(checkpoint.class_names)
+            file.attrs["image_size"] = checkpoint.image_size
+            file.attrs["generator"] = json.dumps(state.generator)
+            for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best"):
+                file.attrs[name] = getattr(state, name)
+            file.flush()
+            image = file.id.get_file_image()
+        with open(partial, "wb") as stream:
+            stream.write(image)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+        A file written by `save`.
+
+    Returns
+    -------
+    Checkpoint
+        Its content.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated, no checkpoint, of another schema, or inconsistent with its own configuration.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            schema = file.attrs.get("schema")
+            if schema is None:
+                raise CheckpointError(f"{path} is an HDF5 file, but not a checkpoint: it has no attribute 'schema'")
+            if int(schema) != SCHEMA:
+                raise CheckpointError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
+            config = json.loads(file.attrs["config"])
+            attributes = {
+                name: kind(file.attrs[name])
+                for name, kind in (
+                    ("epoch", int), ("step", int), ("loss_sum", float), ("correct", int), ("seconds", float), ("best", float)
+                )
+            }
+            return Checkpoint(
+                State(
+                    *(_read_tree(file[group]) if group in file else {} for group in ("parameters", "velocity", "moments")),
+                    generator=json.loads(file.attrs["generator"]),
+                    order=file["epoch/order"][...],
+                    **attributes,
+                ),
+                make_config(config.pop("preset"), config),
+                tuple(json.loads(file.attrs["class_names"])),
+                int(file.attrs["image_size"]),
+                file["data/channel_mean"][...],
+                file["data/channel_std"][...],
+            )
+    except ConfigError as error:
+        raise CheckpointError(f"{path} holds a configuration this version does not know: {error}") from error
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is not a whole checkpoint: truncated, damaged or of another program") from error
+
+
+def require_same_arrays(path: Path, found: Tree, expected: Tree, kind: str) -> None:
+    """Raise CheckpointError unless two trees have the same names, shapes and dtypes."""
+    have, want = dict(_flatten(found)), dict(_flatten(expected))
+    for name in sorted(have.keys() | want.keys()):
+        shapes = [f"{a[name].dtype}{a[name].shape}" if name in a else "absent" for a in (have, want)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"{path} is of another network: {kind} {name} is {shapes[0]}, this one wants {shapes[1]}"
+            )
+
+
+def _flatten(tree: Tree) -> Iterator[tuple[str, Any]]:
+    for layer, arrays in tree.items():
+        for name, array in arrays.items():
+            yield f"{layer}/{name}", array
+
+
+def _read_tree(group: Any) -> Tree:
+    return {layer: {name: data[()] if data.shape == () else data[...] for name, data in arrays.items()}
+            for layer, arrays in group.items()}

@@ -1,0 +1,168 @@
+"""CIFAR-10, CIFAR-100 and the embedded sample: found on disk, downloaded, or shipped with the package."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from train.data import _sample
+from train.data._formats import Layout, read_layout
+from train.data.dataset import DataError, Dataset
+from train.data.download import Progress, fetch, show_progress
+
+__all__ = ["DataError", "Dataset", "load_dataset"]
+
+BASE_URL = "https://www.cs.toronto.edu/~kriz"
+
+CLASS_NAMES = {
+    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
+    "cifar100": """
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+        castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+        elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+        man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+        pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+        skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+        tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+    """,
+}
+
+CIFAR10_LABELS = {"labels": 10}
+CIFAR100_LABELS = {"coarse_labels": 20, "fine_labels": 100}
+CIFAR10_MEMBERS = dict.fromkeys([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"], 10_000)
+CIFAR100_MEMBERS = {"train": 50_000, "test": 10_000}
+
+
+def _binary(members: dict[str, int]) -> dict[str, int]:
+    """The same members in their binary form."""
+    return {f"{name}.bin": most for name, most in members.items()}
+
+
+LAYOUTS = {  # in the order of preference; the first is the one downloaded
+    "cifar10": (
+        Layout(
+            folder="cifar-10-batches-bin",
+            archive="cifar-10-binary.tar.gz",
+            md5="c32a1d4ab5d03f1284b67883e8d87530",
+            pickled=False,
+            labels=CIFAR10_LABELS,
+            members=_binary(CIFAR10_MEMBERS),
+        ),
+        Layout(
+            folder="cifar-10-batches-py",
+            archive="cifar-10-python.tar.gz",
+            md5="c58f30108f718f92721af3b95e74349a",
+            pickled=True,
+            labels=CIFAR10_LABELS,
+            members=CIFAR10_MEMBERS,
+        ),
+    ),
+    "cifar100": (
+        Layout(
+            folder="cifar-100-binary",
+            archive="cifar-100-binary.tar.gz",
+            md5="03b5dce01913d631647c71ecec9e9cb8",
+            pickled=False,
+            labels=CIFAR100_LABELS,
+            members=_binary(CIFAR100_MEMBERS),
+        ),
+        Layout(
+            folder="cifar-100-python",
+            archive="cifar-100-python.tar.gz",
+            md5="eb9058c3a382ffc7106e4002c42a8d85",
+            pickled=True,
+            labels=CIFAR100_LABELS,
+            members=CIFAR100_MEMBERS,
+        ),
+    ),
+}
+
+
+def load_dataset(
+    name: str,
+    data_dir: str | os.PathLike[str] = "data",
+    *,
+    download: bool = True,
+    progress: Progress = show_progress,
+) -> Dataset:
+    """Load a data set, downloading it first if it is not there.
+
+    CIFAR is looked for in `data_dir` and its subfolders, unpacked or as the official archive, binary or pickled
+    (``cifar-10-batches-bin``, ``cifar-10-batches-py``, ``cifar-10-binary.tar.gz``, ``cifar-10-python.tar.gz``;
+    ``cifar-100-binary``, ``cifar-100-python`` and their archives); `data_dir` may be that folder itself.
+    Shorter files in the same format load too. CIFAR-100 is labelled by its fine labels.
+
+    Parameters
+    ----------
+    name : {"cifar10", "cifar100", "sample"}
+        ``"sample"`` is 2,000 training and 500 test images of CIFAR-10 that come with the package.
+    data_dir : path, optional
+        Where the files are, or where the archive goes. Not used by ``"sample"``.
+    download : bool, optional
+        Whether to fetch the official archive when nothing is found.
+    progress : callable, optional
+        Called as ``progress(file, bytes done, bytes in all)`` during a download.
+
+    Returns
+    -------
+    Dataset
+        Its images and labels.
+
+    Raises
+    ------
+    ValueError
+        If `name` is none of the three.
+    DataError
+        If the files are missing and cannot be had, or are damaged, or hold something else.
+    """
+    if name == "sample":
+        images, labels, count = _sample.load()
+        classes = tuple(CLASS_NAMES["cifar10"].split())
+        return Dataset(name, classes, images[:count], labels[:count], images[count:], labels[count:])
+    if name not in LAYOUTS:
+        raise ValueError(f"dataset is {name!r}; choose 'cifar10', 'cifar100' or 'sample'")
+    path, layout = _find(name, Path(data_dir)) or _obtain(name, Path(data_dir), download, progress)
+    *train, (test_images, test_labels) = read_layout(path, layout)
+    return Dataset(
+        name,
+        tuple(CLASS_NAMES[name].split()),
+        np.concatenate([images for images, _ in train]),
+        np.concatenate([labels for _, labels in train]),
+        test_images,
+        test_labels,
+    )
+
+
+def _find(name: str, data_dir: Path) -> tuple[Path, Layout] | None:
+    """Return the folder or archive that holds the data set, and its layout."""
+    folders = [data_dir, *sorted(data_dir.glob("*/"))]
+    for layout in LAYOUTS[name]:
+        named = [folder / entry for entry in (layout.folder, layout.archive) for folder in folders]
+        for path in (*named, data_dir):
+            if _holds(path, layout):
+                return path, layout
+    return None
+
+
+def _holds(path: Path, layout: Layout) -> bool:
+    """Whether the path is an archive or a folder of this layout, by its name or its files' names."""
+    if path.is_dir():
+        return path.name == layout.folder or any((path / member).is_file() for member in layout.members)
+    return path.name == layout.archive and path.is_file()
+
+
+def _obtain(name: str, data_dir: Path, download: bool, progress: Progress) -> tuple[Path, Layout]:
+    """Download the preferred archive, or say what to put where."""
+    layout = LAYOUTS[name][0]
+    path = data_dir / layout.archive
+    known = ", ".join(entry for each in LAYOUTS[name] for entry in (each.archive, f"{each.folder}/"))
+    advice = f"put one of {known} into {data_dir}"
+    if not download:
+        raise DataError(f"no {name} in {data_dir}: {advice}")
+    try:
+        fetch(f"{BASE_URL}/{layout.archive}", path, layout.md5, progress=progress)
+    except DataError as error:
+        raise DataError(f"{error}; or {advice}") from error
+    return path, layout

@@ -1,0 +1,140 @@
+"""Labelled images, and the parts of a training set: its first N images, a held-out share."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGE_SHAPE = (32, 32, 3)
+
+
+class DataError(ValueError):
+    """The data are missing, damaged, or not what they should be; one line says which and what would do."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled colour images, a training set and a test set, in host memory.
+
+    Parameters
+    ----------
+    name : str
+        What the data set is called, such as ``"cifar10"``.
+    class_names : tuple of str
+        One name per class; labels index it.
+    train_images, test_images : ndarray of uint8, shape (N, 32, 32, 3)
+        Pixels in 0..255: rows, columns, then red, green, blue.
+    train_labels, test_labels : ndarray of int64, shape (N,)
+        Classes in ``0 .. len(class_names) - 1``.
+
+    Raises
+    ------
+    DataError
+        If a shape, a dtype, a count or a label is not as above.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        """Hold every array to its contract."""
+        self._check("train", self.train_images, self.train_labels)
+        self._check("test", self.test_images, self.test_labels)
+
+    def _check(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
+        """Raise DataError unless images and labels are a pair as documented."""
+        if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE:
+            raise DataError(
+                f"{self.name}: {part}_images is {_describe(images)}; expected uint8 of shape (N, 32, 32, 3)"
+            )
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+            raise DataError(
+                f"{self.name}: {part}_labels is {_describe(labels)}; expected int64 of shape ({len(images)},), "
+                "a label per image"
+            )
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+            raise DataError(
+                f"{self.name}: {part}_labels lie in {labels.min()}..{labels.max()}; "
+                f"expected 0..{len(self.class_names) - 1}"
+            )
+
+
+def _describe(array: NDArray[Any]) -> str:
+    """Dtype and shape in words."""
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def train_subset(dataset: Dataset, size: int) -> Dataset:
+    """Return the data set with only its first training images; the test set stays whole.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The data set; its arrays are shared, not copied.
+    size : int
+        How many training images to keep, from 1 to all of them.
+
+    Returns
+    -------
+    Dataset
+        The first `size` training images and labels, and every test image.
+
+    Raises
+    ------
+    ValueError
+        If `size` is below 1 or beyond the images there are.
+    """
+    available = len(dataset.train_labels)
+    if not 1 <= size <= available:
+        raise ValueError(
+            f"train size is {size}; {dataset.name} has {available} training images, choose 1 to {available}"
+        )
+    return dataclasses.replace(
+        dataset, train_images=dataset.train_images[:size], train_labels=dataset.train_labels[:size]
+    )
+
+
+def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split the training images into a part to train on and a held-out part, class by class.
+
+    Every class gives its share of `count`, to within one image.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Whose training images to split.
+    count : int
+        How many to hold out, at least 1 and fewer than all.
+    seed : int
+        Decides which.
+
+    Returns
+    -------
+    train, held_out : ndarray of int64
+        Indices into ``train_images``, ascending; together each index once.
+
+    Raises
+    ------
+    ValueError
+        If `count` leaves one of the parts empty.
+    """
+    labels = dataset.train_labels
+    if not 1 <= count < len(labels):
+        raise ValueError(
+            f"validation count is {count}; {dataset.name} has {len(labels)} training images, "
+            f"hold out 1 to {len(labels) - 1}"
+        )
+    quotas, remainders = np.divmod(count * np.bincount(labels), len(labels))
+    quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1  # largest remainders first
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label, quota in enumerate(quotas):
+        held_out[rng.permutation(np.flatnonzero(labels == label))[:quota]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)

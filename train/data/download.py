@@ -1,0 +1,103 @@
+"""Download of one file: resumed where it stopped, checked, and in place only when whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from train.data.dataset import DataError
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with a file's name, the bytes that are here, and the bytes of the whole (0: unknown)."""
+
+BLOCK = 1 << 20
+TIMEOUT = 30.0  # seconds without a byte
+
+
+def show_progress(name: str, done: int, total: int) -> None:
+    """Write how far a download is to standard error: one moving line, or the last one where that is no terminal.
+
+    Parameters
+    ----------
+    name : str
+        The file.
+    done, total : int
+        Bytes here, and bytes of the whole; 0 when unknown.
+    """
+    finished = done == total
+    if finished or sys.stderr.isatty():
+        whole = f" of {total / 1e6:.1f}" if total else ""
+        print(f"\r{name}: {done / 1e6:.1f}{whole} MB", end="\n" if finished else "", file=sys.stderr, flush=True)
+
+
+def fetch(url: str, destination: Path, md5: str, *, progress: Progress = show_progress) -> None:
+    """Download a file, through ``destination.part``, which a later call resumes.
+
+    Parameters
+    ----------
+    url : str
+        Where the file is.
+    destination : Path
+        Where it goes; its folder is made if need be.
+    md5 : str
+        The checksum that it must have, in hexadecimal.
+    progress : callable, optional
+        Called as ``progress(name, done, total)`` after each block.
+
+    Raises
+    ------
+    DataError
+        If the server cannot be reached or stops early (what arrived is kept), or if the checksum is
+        another one (what arrived is removed).
+    """
+    part = destination.with_name(destination.name + ".part")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if not part.exists() or _md5(part) != md5:
+            _transfer(url, part, progress)
+        found = _md5(part)
+        if found != md5:
+            part.unlink()
+            raise DataError(f"{url}: what arrived has MD5 {found}, expected {md5}; it is removed, try again")
+        os.replace(part, destination)
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"cannot download {url} ({error})") from error
+
+
+def _transfer(url: str, part: Path, progress: Progress) -> None:
+    """Append what is missing to the file, or write all of it where the server does not resume."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
+            raise
+        part.unlink()  # as long as the whole or longer, and not the whole: no beginning of it
+        _transfer(url, part, progress)
+        return
+    with response:
+        done = have if response.status == http.HTTPStatus.PARTIAL_CONTENT else 0
+        total = done + int(response.headers.get("Content-Length", -done))
+        with part.open("ab" if done else "wb") as file:
+            while block := response.read(BLOCK):
+                file.write(block)
+                done += len(block)
+                progress(part.stem, done, total)
+            file.flush()
+            os.fsync(file.fileno())
+    if total and done != total:
+        raise DataError(f"{url}: the connection ended after {done} of {total} bytes; try again to resume")
+
+
+def _md5(path: Path) -> str:
+    """MD5 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

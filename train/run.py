@@ -1,0 +1,176 @@
+"""A run directory: config.toml, metrics.jsonl, checkpoints, the learning curve. Nothing in it is ever overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from train import checkpoint as checkpoints
+from train.checkpoint import Checkpoint, CheckpointError
+from train.config import Config, to_toml
+
+KEPT = 3
+"""How many of the latest checkpoints stay, besides the best."""
+
+BEST = "best.h5"
+
+
+class RunError(RuntimeError):
+    """A run directory that cannot be made, written or continued; the message is one line."""
+
+
+def versions(backend: str) -> dict[str, str]:
+    """Versions of what computes a run: the packages, Python and the machine's architecture."""
+    names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else [])
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**found, "python": platform.python_version(), "machine": platform.machine(), "backend": backend}
+
+
+class Run:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: Config, versions: Mapping[str, str]) -> Run:
+        """Make the directory of a new run and write its configuration.
+
+        Parameters
+        ----------
+        path : Path
+            A new or empty directory, or one without a run in it.
+        config : Config
+            What to write to config.toml.
+        versions : mapping of str to str
+            Recorded beside it.
+
+        Returns
+        -------
+        Run
+            The run.
+
+        Raises
+        ------
+        RunError
+            If there is a run already, or the directory cannot be made or written.
+        """
+        run = cls(path)
+        if path.exists() and not path.is_dir():
+            raise RunError(f"--out {path} is a file; name a directory")
+        if run.config_path.exists() or run.metrics_path.exists() or run.checkpoint_paths():
+            raise RunError(f"--out {path} holds a run already; name another directory, or continue it with --resume {path}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _write_durably(run.config_path, to_toml(config, versions))
+        except OSError as error:
+            raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
+        return run
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def picture_path(self) -> Path:
+        return self.path / "learning-curve.png"
+
+    def checkpoint_paths(self) -> list[Path]:
+        """The checkpoints in the order they were made, without the best."""
+        return sorted(self.path.glob("epoch????-step??????.h5"))
+
+    def latest(self) -> Checkpoint:
+        """Return the latest checkpoint that is whole.
+
+        Returns
+        -------
+        Checkpoint
+            The one to go on from.
+
+        Raises
+        ------
+        RunError
+            If there is no run, or none of its checkpoints can be read.
+        """
+        if not self.config_path.is_file():
+            raise RunError(f"{self.path} holds no run to resume: it has no config.toml")
+        paths = self.checkpoint_paths()
+        if not paths:
+            raise RunError(f"{self.path} has no checkpoint yet; start the run anew in another directory")
+        failure: CheckpointError | None = None
+        for path in reversed(paths):
+            try:
+                return checkpoints.load(path)
+            except CheckpointError as error:
+                failure = failure or error
+        raise RunError(str(failure))
+
+    def save(self, checkpoint: Checkpoint, versions: dict[str, str], *, best: bool) -> Path:
+        """Write a checkpoint, also as the best if it is, and drop those no longer kept."""
+        path = self.path / f"epoch{checkpoint.state.epoch:04d}-step{checkpoint.state.step:06d}.h5"
+        checkpoints.save(path, checkpoint, versions)
+        if best:
+            checkpoints.save(self.path / BEST, checkpoint, versions)
+        for old in self.checkpoint_paths()[:-KEPT]:
+            old.unlink()
+        return path
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl and flush it to the disk."""
+        try:
+            with open(self.metrics_path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the records of metrics.jsonl; a last line cut short by a crash is left out."""
+        if not self.metrics_path.is_file():
+            raise RunError(f"{self.path} holds no run: it has no metrics.jsonl")
+        records = []
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                if number == len(lines):
+                    break
+                raise RunError(f"{self.metrics_path}, line {number}, is not JSON: {error.msg}") from error
+            records.append(record)
+        return records
+
+    def forget_metrics_after(self, epoch: int) -> None:
+        """Drop the records of epochs that will be trained again, after a stop between record and checkpoint."""
+        if not self.metrics_path.is_file():
+            return
+        kept = [record for record in self.read_metrics() if record.get("epoch", epoch + 1) <= epoch]
+        _write_durably(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _write_durably(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,314 @@
+"""The training loop: batches, steps, running moments, checkpoints, and what stops it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autodiff import cross_entropy, getval, tree_map, value_and_grad
+from hcnn_core._backend import Array, to_numpy
+from train import checkpoint as checkpoints
+from train.checkpoint import Checkpoint, State
+from train.config import Config
+from train.data import augment, standardise
+from train.network import Moments, Network, Parameters
+from train.optimizer import descend, learning_rate
+from train.run import Run
+
+EVALUATION_BATCH = 100
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message is one line."""
+
+
+class Interrupted(RuntimeError):
+    """Training stopped by a signal, its state saved; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images (N, H, W, 3) uint8 and labels (N,) on the device, with the statistics that standardise them."""
+
+    images: Array
+    labels: Array
+    mean: Any
+    std: Any
+    dtype: str
+
+    def take(self, index: Array) -> tuple[Array, Array]:
+        """Standardised images and labels at these indices."""
+        return standardise(self.images[index], self.mean, self.std, self.dtype), self.labels[index]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a network makes of a labelled set."""
+
+    loss: float
+    accuracy: float
+    confusion: np.ndarray[Any, Any]
+    """Images of class i (row) taken for class j (column)."""
+
+
+def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images) -> Result:
+    """Return mean loss, accuracy and confusion of a network on a set, with its running moments.
+
+    Parameters
+    ----------
+    xp : module
+        Namespace of the arrays.
+    network : Network
+        The network.
+    parameters, moments : dict
+        Its weights and running moments.
+    data : Images
+        The set.
+
+    Returns
+    -------
+    Result
+        Loss in nats per image.
+    """
+    count = data.images.shape[0]
+    confusion = np.zeros((network.classes, network.classes), np.int64)
+    loss = 0.0
+    for begin in range(0, count, EVALUATION_BATCH):
+        x, labels = data.take(slice(begin, begin + EVALUATION_BATCH))
+        logits, _ = network(parameters, x, moments)
+        loss += float(cross_entropy(logits, labels)) * x.shape[0]
+        np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
+    return Result(loss / count, float(np.trace(confusion)) / count, confusion)
+
+
+class Trainer:
+    """A run in progress."""
+
+    def __init__(
+        self,
+        xp: Any,
+        config: Config,
+        network: Network,
+        train: Images,
+        held_out: Images | None,
+        run: Run,
+        versions: dict[str, str],
+        class_names: tuple[str, ...],
+    ) -> None:
+        self.xp, self.config, self.network, self.run = xp, config, network, run
+        self.train, self.held_out = train, held_out
+        self.versions, self.class_names = versions, class_names
+        self.rng = np.random.default_rng(config.seed)
+        self.count = int(train.images.shape[0])
+        self.steps_per_epoch = math.ceil(self.count / config.batch_size)
+        parameters = network.initialize(self.rng)
+        self.state = State(
+            parameters,
+            {layer: {name: np.zeros_like(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
+            {layer: {"mean": mean, "covariance": cov} for layer, (mean, cov) in network.initial_moments().items()},
+            {},
+        )
+        self.to_device()
+
+    def to_device(self) -> None:
+        """Move the state's arrays to the backend."""
+        state, place = self.state, self.xp.asarray
+        state.parameters = tree_map(place, state.parameters)
+        state.velocity = tree_map(place, state.velocity)
+        state.moments = tree_map(place, state.moments)
+
+    def restore(self, checkpoint: Checkpoint, where: Any) -> None:
+        """Go on from a checkpoint's state, which must be of this network."""
+        for kind in ("parameters", "velocity", "moments"):
+            checkpoints.require_same_arrays(where, getattr(checkpoint.state, kind), getattr(self.state, kind), kind)
+        self.state = checkpoint.state
+        self.rng.bit_generator.state = checkpoint.state.generator
+        self.to_device()
+
+    @property
+    def moments(self) -> Moments:
+        """The running moments as the network takes them."""
+        return {layer: (m["mean"], m["covariance"]) for layer, m in self.state.moments.items()}
+
+    def fit(self) -> None:
+        """Train until the last epoch is complete.
+
+        Raises
+        ------
+        Interrupted
+            After SIGINT or SIGTERM, the state having been saved.
+        TrainingError
+            If the loss is not finite.
+        """
+        with _stop_requests() as stop:
+            while self.state.epoch < self.config.epochs:
+                with _progress(self.config, self.state, self.steps_per_epoch) as advance:
+                    self._epoch(advance, stop)
+
+    def _epoch(self, advance: Callable[[float, float, int], None], stop: list[int]) -> None:
+        state, config = self.state, self.config
+        if not len(state.order):
+            state.order = self.rng.permutation(self.count)
+            state.step, state.loss_sum, state.correct, state.seconds = 0, 0.0, 0, 0.0
+        while state.step < self.steps_per_epoch:
+            started = time.perf_counter()
+            index = state.order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
+            loss, correct = self._step(index)
+            state.loss_sum += loss * len(index)
+            state.correct += correct
+            state.step += 1
+            state.seconds += time.perf_counter() - started
+            seen = min(state.step * config.batch_size, self.count)
+            advance(state.loss_sum / seen, state.correct / seen, len(index))
+            if stop and state.step < self.steps_per_epoch:
+                raise Interrupted(self._saved_for(stop[0]))
+        self._end_epoch()
+        if stop and state.epoch < config.epochs:
+            raise Interrupted(self._saved_for(stop[0]))
+
+    def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
+        """One gradient step; returns the batch's loss and how many images were classified right."""
+        state, config = self.state, self.config
+        images, labels = self.train.take(self.xp.asarray(index))
+        x = augment(images, self.rng, max_shift=config.shift, flip=config.flip)
+        seen: dict[str, Any] = {}
+
+        def loss_of(parameters: Parameters) -> Array:
+            logits, seen["moments"] = self.network(parameters, x)
+            seen["logits"] = getval(logits)
+            return cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+
+        value, gradients = value_and_grad(loss_of)(state.parameters)
+        loss = float(value)
+        if not math.isfinite(loss):
+            raise TrainingError(self._not_finite(loss, x))
+        taken = state.epoch * self.steps_per_epoch + state.step
+        rate = learning_rate(config, taken, self.steps_per_epoch)
+        state.parameters, state.velocity = descend(config, rate, state.parameters, gradients, state.velocity)
+        keep = config.moment_decay
+        for layer, (mean, covariance) in seen["moments"].items():
+            old = state.moments[layer]
+            state.moments[layer] = {
+                "mean": keep * old["mean"] + (1 - keep) * getval(mean),
+                "covariance": keep * old["covariance"] + (1 - keep) * getval(covariance),
+            }
+        return loss, int((self.xp.argmax(seen["logits"], axis=1) == labels).sum())
+
+    def _end_epoch(self) -> None:
+        """Evaluate, record and save a completed epoch."""
+        state = self.state
+        record: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "learning_rate": learning_rate(
+                self.config, (state.epoch + 1) * self.steps_per_epoch - 1, self.steps_per_epoch
+            ),
+            "train_loss": state.loss_sum / self.count,
+            "train_accuracy": state.correct / self.count,
+        }
+        score = -record["train_loss"]
+        if self.held_out is not None:
+            result = evaluate(self.xp, self.network, state.parameters, self.moments, self.held_out)
+            record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+            score = result.accuracy
+        record |= {"seconds": state.seconds, "images_per_second": self.count / state.seconds}
+        for layer, arrays in state.parameters.items():
+            for name, array in arrays.items():
+                if not bool(self.xp.isfinite(array).all()):
+                    raise TrainingError(
+                        f"{layer}/{name} is not finite after epoch {state.epoch + 1}; {self._last_good()}; "
+                        "a lower --learning-rate may help"
+                    )
+        state.epoch += 1
+        state.step, state.order = 0, np.zeros(0, np.int64)
+        best = score > state.best
+        state.best = max(score, state.best)
+        self.run.append_metrics(record)
+        self.save(best=best)
+
+    def save(self, *, best: bool = False) -> Any:
+        """Write a checkpoint of the present state and return its path."""
+        state = self.state
+        state.generator = dict(self.rng.bit_generator.state)
+        host = State(**{**vars(state), **{k: tree_map(to_numpy, getattr(state, k)) for k in ("parameters", "velocity", "moments")}})
+        checkpoint = Checkpoint(
+            host, self.config, self.class_names, self.network.table[0].inputs[0], self.train.mean, self.train.std
+        )
+        return self.run.save(checkpoint, self.versions, best=best)
+
+    def _saved_for(self, signum: int) -> str:
+        state = self.state
+        if state.step:
+            self.save()
+        where = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"the end of epoch {state.epoch}"
+        return (
+            f"stopped by {signal.Signals(signum).name} at {where} of {self.config.epochs} epochs, saved; "
+            f"continue with --resume {self.run.path}"
+        )
+
+    def _last_good(self) -> str:
+        paths = self.run.checkpoint_paths()
+        return f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was due before it"
+
+    def _not_finite(self, loss: float, x: Array) -> str:
+        """Name epoch, step and the first layer whose output is not finite."""
+        state = self.state
+        first = "the logits"
+        for layer, y, _ in self.network.trace(state.parameters, x):
+            if not bool(self.xp.isfinite(y).all()):
+                first = f"layer {layer.j}"
+                break
+        return (
+            f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "
+            f"{self._last_good()}; a lower --learning-rate may help"
+        )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that the step in progress can end; a second one acts at once."""
+    received: list[int] = []
+    before = {}
+
+    def receive(signum: int, frame: Any) -> None:
+        received.append(signum)
+        signal.signal(signum, before[signum])
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        before[signum] = signal.signal(signum, receive)
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@contextmanager
+def _progress(config: Config, state: State, steps: int) -> Iterator[Callable[[float, float, int], None]]:
+    """A bar with images/s, loss, accuracy and the time left; silent when nobody watches."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda loss, accuracy, images: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda loss, accuracy, images: None
+        return
+    title = f"epoch {state.epoch + 1}/{config.epochs}"
+    done = min(state.step, steps) * config.batch_size if len(state.order) else 0
+    total = steps * config.batch_size
+    with tqdm(total=total, initial=done, desc=title, unit="img", dynamic_ncols=True, leave=False) as bar:
+
+        def advance(loss: float, accuracy: float, images: int) -> None:
+            bar.set_postfix_str(f"loss {loss:.3f}, accuracy {100 * accuracy:.1f} %", refresh=False)
+            bar.update(images)
+
+        yield advance
