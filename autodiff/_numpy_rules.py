@@ -188,7 +188,11 @@ def _axes(axis: Any, ndim: int) -> Shape:
     """The axes as a tuple of numbers from 0 up."""
     if axis is None:
         return tuple(range(ndim))
-    return tuple(operator.index(a) % ndim for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+    axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise np.exceptions.AxisError(a, ndim)
+    return tuple(a % ndim for a in axes)
 
 
 def _kept(shape: Shape, axis: Any) -> Shape:
@@ -297,14 +301,9 @@ def norm(x: Array, ord: Any = None, axis: Any = None, keepdims: bool = False) ->
 # Shapes
 
 
-def reshaped_vjp(ans: Array, a: Array, *_: Any, **__: Any) -> Any:
-    shape = np.shape(a)
-    return lambda g: np.reshape(g, shape)
-
-
-def reshape_vjp(ans: Array, a: Array, shape: Any, order: Any = "C") -> Any:
+def reshape_vjp(ans: Array, a: Array, shape: Any = None, order: Any = "C") -> Any:
     if order not in ("C", "F"):
-        raise TypeError(f"numpy.reshape on traced values takes the order 'C' or 'F', not {order!r}")
+        raise TypeError(f"numpy.reshape and ravel on traced values take the order 'C' or 'F', not {order!r}")
     before = np.shape(a)
     return lambda g: np.reshape(g, before, order)
 
@@ -323,8 +322,8 @@ def roll_vjp(ans: Array, a: Array, shift: Any, axis: Any = None) -> Any:
 
 rule(np.reshape, reshape_vjp)
 rule(np.ravel, lambda ans, a, order="C": reshape_vjp(ans, a, None, order))
-rule(np.squeeze, lambda ans, a, axis=None: reshaped_vjp(ans, a))
-rule(np.expand_dims, lambda ans, a, axis: reshaped_vjp(ans, a))
+rule(np.squeeze, lambda ans, a, axis=None: reshape_vjp(ans, a))
+rule(np.expand_dims, lambda ans, a, axis: reshape_vjp(ans, a))
 rule(np.transpose, transpose_vjp)
 rule(np.moveaxis, lambda ans, a, source, destination: lambda g: np.moveaxis(g, destination, source))
 rule(np.swapaxes, lambda ans, a, axis1, axis2: lambda g: np.swapaxes(g, axis1, axis2))
@@ -345,7 +344,7 @@ composite(np.copy)(lambda a, order="K": a)
 
 @composite(np.tile)
 def tile(A: Array, reps: Any) -> Array:
-    reps = tuple(reps) if isinstance(reps, tuple | list) else (reps,)
+    reps = tuple(reps) if np.iterable(reps) else (reps,)
     ndim = max(len(reps), np.ndim(A))
     reps = (1,) * (ndim - len(reps)) + reps
     shape = (1,) * (ndim - np.ndim(A)) + np.shape(A)
@@ -401,7 +400,8 @@ defvjp(_pad_constant, pad_constant_vjp)
 def scatter(g: Array, index: Any, shape: Shape) -> Array:
     """Zeros of a shape, with g added at an index: the transpose of x[index]."""
     out = np.zeros_like(g, shape=shape)
-    if all(isinstance(i, int | slice | EllipsisType | None) for i in (index if type(index) is tuple else (index,))):
+    parts = index if type(index) is tuple else (index,)
+    if all(isinstance(i, int | np.integer | slice | EllipsisType | None) for i in parts):
         out[index] = g
         return out
     add = array_namespace(g).add  # an index may repeat
@@ -478,10 +478,10 @@ def hstack(tup: Sequence[Array]) -> Array:
 
 
 @composite(np.split)
-def split(ary: Array, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Array]:
+def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
     (axis,) = _axes(axis, np.ndim(ary))
     n = np.shape(ary)[axis]
-    if isinstance(indices_or_sections, int):
+    if np.ndim(indices_or_sections) == 0:
         if n % indices_or_sections:
             raise ValueError(f"numpy.split cannot divide an axis of length {n} into {indices_or_sections} equal parts")
         step = n // indices_or_sections
@@ -656,11 +656,12 @@ def det_vjp(ans: Array, a: Array) -> Any:
 
 rule(np.linalg.inv, lambda ans, a: lambda g: -_swap(ans) @ g @ _swap(ans))
 rule(np.linalg.det, det_vjp)
-HANDLERS[np.linalg.solve] = _solve = primitive(np.linalg.solve)
+_solve = primitive(np.linalg.solve)
 defvjp_argnums(_solve, solve_vjp)
+_register(np.linalg.solve, _solve, ["a", "b"])
 
 
-# Without gradient
+# Made from constants, and constant
 
 
 @composite(np.full_like)

@@ -238,10 +238,8 @@ def _check(
     w = tree_map(lambda leaf: _direction(leaf, rng), out)
     for i, (name, g) in enumerate(zip(names, pull(w), strict=True)):
         v = tree_map(lambda leaf: _direction(leaf, rng) * np.maximum(1.0, abs(leaf)), args[i])
-        plus, minus = (
-            fun(*args[:i], tree_map(lambda x, dx: x + step * dx, args[i], v), *args[i + 1 :])  # noqa: B023
-            for step in (h, -h)
-        )
+        v = tree_map(lambda dx, a: np.where(np.real(a * dx) < 0, -dx, dx), v, g)  # no term of <g, v> cancels another
+        plus, minus = (fun(*args[:i], _moved(args[i], v, step), *args[i + 1 :]) for step in (h, -h))
         difference = tree_map(lambda a, b: (a - b) / (2 * h), plus, minus)
         numeric, exact = _inner(w, difference), _inner(g, v)
         rounding = 10 * eps / h * _norm(w) * (_norm(plus) + _norm(minus))
@@ -264,12 +262,16 @@ def _record(
         out = fun(*inputs)
         structure = tree_structure(out)
         split = [trace.split(leaf) for leaf in tree_leaves(out)]
-    ends = [end for _, end in split]
+    ends = [(end, value if np.ndim(value) == 0 else None) for value, end in split]  # keeps no array alive
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
         given: list[Any] = []
         tree_map(lambda _, leaf: given.append(leaf), structure, cotangent)
-        pairs = [(end, _as_cotangent(g, end)) for end, g in zip(ends, given, strict=True) if end and g is not None]
+        pairs = [
+            (end, _as_cotangent(g, end, scalar))
+            for (end, scalar), g in zip(ends, given, strict=True)
+            if end is not None and g is not None
+        ]
         return tuple(_collect(inputs, backward(pairs, release=release), taken=given))
 
     return tree_unflatten(structure, [value for value, _ in split]), pullback
@@ -308,11 +310,11 @@ def _collect(inputs: Sequence[Any], found: dict[Node, Array], taken: Sequence[An
     return [tree_map(own, tree) for tree in inputs]
 
 
-def _as_cotangent(g: Any, node: Node) -> Array:
-    """A cotangent given by a caller, in the dtype of the output."""
+def _as_cotangent(g: Any, node: Node, scalar: Array) -> Array:
+    """A cotangent given by a caller, in the dtype of the output; a number becomes an array like the scalar output."""
     g = live(g)
     if isinstance(g, int | float | complex) and node.shape == ():
-        g = np.asarray(g)[()]
+        g = np.full_like(scalar, g, dtype=np.result_type(g))
     if not hasattr(g, "dtype") or g.shape != node.shape:
         what = f"shape {g.shape}" if hasattr(g, "dtype") else f"type {type(g).__name__}"
         raise ValueError(f"a cotangent has {what} for an output of shape {node.shape}")
@@ -343,6 +345,11 @@ def _direction(x: Array, rng: np.random.Generator) -> Array:
     """A normal random array of the shape, dtype and namespace of x."""
     draw = rng.standard_normal(np.shape(x))
     return array_namespace(x).asarray(draw + 1j * rng.standard_normal(np.shape(x)) if np.iscomplexobj(x) else draw)
+
+
+def _moved(x: Any, v: Any, step: float) -> Any:
+    """The point a step away from x along v."""
+    return tree_map(lambda leaf, direction: leaf + step * direction, x, v)
 
 
 def _inner(a: Any, b: Any) -> float:

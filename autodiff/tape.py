@@ -122,8 +122,12 @@ class Primitive:
                 argnums.append(argnum)
         ans = self(*values, **kwargs)
         if type(ans) is not tuple:
-            if type(ans) in (float, complex):
+            if type(ans) in (bool, int, float, complex):
                 ans = np.asarray(ans)[()]
+            if not hasattr(ans, "dtype"):
+                raise TypeError(
+                    f"{self._name} returned {type(ans).__name__}; a primitive returns arrays, several as a tuple"
+                )
             if ans.dtype.kind not in "fc":  # integers and booleans have no derivative
                 return ans
         if self._make_pullback is None:
@@ -431,6 +435,7 @@ class Traced:
             _check_keywords(func, handler, kwargs)
         return handler(*args, **kwargs)
 
+    __reduce__ = _refused("pickling", "differentiate in one process")
     __array__ = _refused("np.asarray, np.array or assignment into an array", "build arrays with np.stack or np.where")
     __bool__ = _refused("bool()", "compare it first, x > 0 gives a plain array, or use np.where")
     __float__ = _number("float()")
@@ -442,6 +447,12 @@ class Traced:
 
     def __repr__(self) -> str:
         return f"Traced({self._value!r})"
+
+    def __copy__(self) -> Traced:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Traced:
+        return self  # a copied node would be another trace's
 
     def __len__(self) -> int:
         return len(self._value)

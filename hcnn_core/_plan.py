@@ -22,6 +22,7 @@ from hcnn_core._backend import Array, placement
 from hcnn_core._costs import choose_methods
 from hcnn_core._geometry import Geometry
 from hcnn_core._parallel import parallel_for
+from hcnn_core._products import product
 from hcnn_core._transforms import Transform, make_transform
 
 TILE = 1 << 19
@@ -95,8 +96,8 @@ class Plan:
             x_rows = self.transform.analyze_transpose(xp, spectrum)
             x_cotangent = self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
         if x is not None:
-            product = self._correlate(xp, cotangent, self._analyze(xp, x))
-            w_rows = self.transform.kernel_transpose(xp, product, self.w_matrix[1:])  # type: ignore[arg-type]
+            spectrum = self._correlate(xp, cotangent, self._analyze(xp, x))
+            w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])  # type: ignore[arg-type]
             w_cotangent = self._from_plan(xp, w_rows, self.w_order, self.geometry.w_shape)
         return x_cotangent, w_cotangent
 
@@ -123,7 +124,7 @@ class Plan:
         """Apply each frequency's filter matrix to the taps gathered around every output position."""
         count, rows = filters.shape[:2]
         if not self.taps:
-            return _product(xp, filters, x)
+            return product(xp, filters, x)
         y = xp.empty((count, rows, *self.out_lengths, self.batch), dtype=x.dtype, **placement(xp, x))
         windowed = self._windowed(xp)
         if windowed:
@@ -132,7 +133,7 @@ class Plan:
         def tile(part: slice, begin: int, end: int) -> None:
             gathered = self._gather_rows(xp, x[part, ...]) if windowed else self._gather(xp, x[part, ...], begin, end)
             out = self._by_row(xp, y[part, ...], begin, end, gathered.shape[1])
-            _product(xp, filters[part, None, ...], gathered, out)
+            product(xp, filters[part, None, ...], gathered, out)
 
         self._each_tile(xp, tile, x.shape[1], count, windowed)
         return y
@@ -140,7 +141,7 @@ class Plan:
     def _mix_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
         count, rows = g.shape[:2]
         if not self.taps:
-            return _product(xp, xp.permute_dims(filters, (0, 2, 1)), g)
+            return product(xp, xp.permute_dims(filters, (0, 2, 1)), g)
         columns = filters.shape[2] // math.prod(self.taps)
         x = xp.zeros((count, columns, *self.lengths, self.batch), dtype=g.dtype, **placement(xp, g))
         windowed = self._windowed(xp)
@@ -152,11 +153,11 @@ class Plan:
 
         def tile(part: slice, begin: int, end: int) -> None:
             if windowed:
-                scattered = _product(xp, filters[part, None, ...], self._rows_around(xp, g[part, ...]))
+                scattered = product(xp, filters[part, None, ...], self._rows_around(xp, g[part, ...]))
                 self._scatter_add_rows(xp, scattered, x[part, ...])
             else:
                 cut = self._by_row(xp, g[part, ...], begin, end, 1)
-                self._scatter_add(xp, _product(xp, filters[part, None, ...], cut), x[part, ...], begin, end)
+                self._scatter_add(xp, product(xp, filters[part, None, ...], cut), x[part, ...], begin, end)
 
         self._each_tile(xp, tile, columns, count, windowed)
         return x
@@ -165,7 +166,7 @@ class Plan:
         """Cotangent of the filter matrices: each frequency's outer product, summed over positions."""
         count, rows = g.shape[:2]
         if not self.taps:
-            return _product(xp, g, xp.permute_dims(x, (0, 2, 1)))
+            return product(xp, g, xp.permute_dims(x, (0, 2, 1)))
         columns = x.shape[1]
         total = xp.zeros((count, rows, math.prod(self.taps) * columns), dtype=g.dtype, **placement(xp, g))
         windowed = self._windowed(xp)
@@ -173,7 +174,7 @@ class Plan:
         def tile(part: slice, begin: int, end: int) -> None:
             gathered = self._gather_rows(xp, x[part, ...]) if windowed else self._gather(xp, x[part, ...], begin, end)
             cut = self._by_row(xp, g[part, ...], begin, end, gathered.shape[1])
-            total[part, ...] += xp.sum(_product(xp, cut, xp.permute_dims(gathered, (0, 1, 3, 2))), axis=1)
+            total[part, ...] += xp.sum(product(xp, cut, xp.permute_dims(gathered, (0, 1, 3, 2))), axis=1)
 
         self._each_tile(xp, tile, columns, count, windowed)
         return self._flip_leading_taps(xp, total) if windowed else total
@@ -324,17 +325,6 @@ def _segments(n: int, span: tuple[int, int], stride: int, tap: int, periodic: bo
             to = slice(low - begin, high - begin)
             segments.append((to, slice(source, source + stride * (high - low - 1) + 1, stride)))
     return segments
-
-
-def _product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-    """Batched matrix product; an outer product is an elementwise one, which is faster for many tiny matrices."""
-    function = xp.multiply if a.shape[-1] == 1 else xp.matmul
-    if out is None:
-        return function(a, b)
-    if xp is np or xp.__name__ == "cupy":
-        return function(a, b, out=out)
-    out[...] = function(a, b)
-    return out
 
 
 def _windows(xp: Any, rows: Array, size: int, columns: int) -> Array:

@@ -8,21 +8,19 @@ Each `*_transpose` is the exact linear transpose (no conjugation) of the map abo
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from hcnn_core._backend import Array, constant, device_of, fft_namespace, placement
-from hcnn_core._parallel import parallel_for
+from hcnn_core._products import by_columns, product
 
 MATRIX_LIMIT = 512
 """Largest grid, in points, transformed by a matrix product; see benchmarks/convolve_costs.py."""
-
-
-COLUMNS = 4096
-"""Columns of a signal transformed at a time."""
 
 
 class Transform(Protocol):
@@ -78,12 +76,53 @@ def tap_positions(size: int) -> np.ndarray[Any, Any]:
     return np.arange(size) - size // 2
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a grid: how long its DFT is, and how subsampling folds it."""
+
+    n: int
+    size: int
+    stride: int
+    boundary: str
+
+    @property
+    def length(self) -> int:
+        return padded_length(self.n, self.size, self.stride, self.boundary)
+
+    @property
+    def fold(self) -> int:
+        return self.stride if self.length % self.stride == 0 else 1
+
+    @property
+    def folded(self) -> int:
+        return self.length // self.fold
+
+    @property
+    def kept(self) -> int:
+        return -(-self.n // self.stride)
+
+    def tables(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """Exponentials (folded frequencies, aliases, .) of analysis and of the filter, and (., 1, .) of synthesis."""
+        f = (np.arange(self.folded)[:, None] + self.folded * np.arange(self.fold))[:, :, None]
+        taps = tap_positions(self.size)
+        reached = (self.boundary == "periodic") | (np.abs(taps) < self.n)
+        return (
+            _phases(-f * np.arange(self.n), self.length),
+            _phases(-f * taps, self.length) * reached,
+            _phases(f[:, :1] * np.arange(0, self.n, self.stride), self.length) / self.length,
+        )
+
+
 class MatrixDFT:
-    """DFT over all grid axes at once by precomputed matrices; subsampling folds the spectrum.
+    """DFT by precomputed matrices, along the last axis and then along the others jointly; subsampling folds it.
 
     Since y[stride * i] has the spectrum sum_a Y[f + a L / stride] / stride, frequencies are grouped by their folded
-    f, and the sum over aliases a becomes part of the product with the filter. Real signals keep one frequency of each
-    conjugate pair.
+    f, and the sum over aliases a becomes part of the product with the filter. Real signals keep half of the folded
+    frequencies of the last axis.
+
+    Names in shape comments: 2 for the last axis, 1 for the others; F folded frequencies, A aliases, P planes, n samples
+    read, o samples kept. Spectra are laid out (F2, F1, A1, P, A2, rest): there both products read and write matrices
+    of evenly spaced rows, and nothing is ever rearranged in memory.
     """
 
     def __init__(
@@ -95,88 +134,139 @@ class MatrixDFT:
         real: bool,
     ) -> None:
         self.planes = 2 if real else 1
-        self._axes = tuple(zip(lengths, kernel_size, stride, boundary, strict=True))
-        self._padded = tuple(padded_length(n, size, r, bound) for n, size, r, bound in self._axes)
-        self._folds = tuple(r if length % r == 0 else 1 for r, length in zip(stride, self._padded, strict=True))
-        grid = tuple(length // fold for length, fold in zip(self._padded, self._folds, strict=True))
-        self._half = _half_spectrum(grid) if real else None
-        self.frequencies = len(self._half[0]) if self._half else math.prod(grid)
-        self.aliases = math.prod(self._folds)
+        *self._others, self._last = (_Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True))
+        self._kept = self._last.folded // 2 + 1 if real else self._last.folded
+        self._f1, self._a1, self._n1, self._o1 = (
+            math.prod(getattr(axis, name) for axis in self._others) for name in ("folded", "fold", "n", "kept")
+        )
+        self.frequencies = self._kept * self._f1
+        self.aliases = self._last.fold * self._a1
         self._placed: dict[tuple[str, str, str], tuple[Array, ...]] = {}
 
     @cached_property
     def _tables(self) -> tuple[np.ndarray[Any, Any], ...]:
-        """Matrices of analysis (F*A*P, n), of the filters (F*A*P, s) and, transposed, of synthesis (F*P, out)."""
-        analysis = kernel = np.ones((1, 1, 1), complex)  # (F, A, samples)
-        synthesis = np.ones((1, 1, 1), complex)  # (F, 1, samples)
-        for (n, size, r, bound), length, fold in zip(self._axes, self._padded, self._folds, strict=True):
-            folded = length // fold
-            f = (np.arange(folded)[:, None] + folded * np.arange(fold))[:, :, None]
-            taps = tap_positions(size)
-            reached = (bound == "periodic") | (np.abs(taps) < n)
-            analysis = _kronecker(analysis, _phases(-f * np.arange(n), length))
-            kernel = _kronecker(kernel, _phases(-f * taps, length) * reached)
-            synthesis = _kronecker(synthesis, _phases(f[:, :1] * np.arange(0, n, r), length) / length)
-        tables = [analysis, kernel, synthesis]
-        if self._half:
-            keep, weight = self._half
-            analysis, kernel, synthesis = (m[keep] for m in tables)
-            synthesis = synthesis.conj() * weight[:, None, None]
-            tables = [np.stack((m.real, m.imag), 2) for m in (analysis, kernel, synthesis)]
-        return tuple(m.reshape(-1, m.shape[-1]) for m in tables)
+        """Matrices of analysis along 2 and 1, of synthesis along 1 and 2, and of the filters."""
+        single = (np.ones((1, 1, 1), complex),) * 3
+        analysis1, kernel1, synthesis1 = functools.reduce(
+            lambda a, b: tuple(map(_kronecker, a, b)), (axis.tables() for axis in self._others), single
+        )
+        analysis2, kernel2, synthesis2 = (m[: self._kept] for m in self._last.tables())
+        kernel = np.einsum("gbs,fat->gfabts", kernel2, kernel1)
+        if self.planes == 2:
+            f = np.arange(self._kept)
+            alone = (f == 0) | (2 * f == self._last.folded)  # their own conjugates, so not counted twice
+            synthesis2 = synthesis2 * np.where(alone, 1, 2)[:, None, None]
+            analysis1, synthesis1 = _as_real(analysis1), _as_real(synthesis1)  # (F1, A1, P', P, .)
+            analysis2 = np.stack((analysis2.real, analysis2.imag), 2)  # (F2, A2, P, n2)
+            synthesis2 = np.stack((synthesis2.real, -synthesis2.imag), 2)  # (F2, 1, P, o2)
+            kernel = np.stack((kernel.real, kernel.imag), 4)
+        p = self.planes
+        rows1, rows2 = self._f1 * self._a1 * p, self._kept * self._last.fold * p
+        back1 = synthesis1.reshape(self._f1, p, p, self._o1).transpose(1, 3, 0, 2)  # (P', o1, F1, P)
+        return (
+            analysis2.reshape(rows2, self._last.n),
+            analysis1.reshape(rows1, p * self._n1),
+            back1.reshape(p * self._o1, self._f1 * p),
+            synthesis2.reshape(self._kept * p, self._last.kept).T,
+            kernel.reshape(rows1 * rows2 // p, -1),  # rows (F2, F1, A1, A2, P)
+        )
 
     def _matrices(self, xp: Any, like: Array) -> tuple[Array, ...]:
-        """The three tables in the dtype and on the device of `like`."""
+        """The tables in the dtype and on the device of `like`."""
         dtype = str(like.dtype).rpartition(".")[2]
         key = (xp.__name__, dtype, device_of(like))
         if key not in self._placed:
-            self._placed[key] = tuple(constant(xp, m.astype(dtype), like) for m in self._tables)
+            self._placed[key] = tuple(constant(xp, np.ascontiguousarray(m, dtype), like) for m in self._tables)
         return self._placed[key]
 
     def analyze(self, xp: Any, x: Array) -> Array:
-        spectrum = _apply(xp, self._matrices(xp, x)[0], x)  # (F*A*P, n) @ (n, rest)
+        across, along = self._matrices(xp, x)[:2]
+        x = xp.reshape(x, (self._n1, self._last.n, -1))
+        spectrum = self._empty(xp, (self._kept, along.shape[0], self._last.fold, x.shape[2]), x)
+
+        def work(part: slice) -> None:
+            half = self._empty(xp, (across.shape[0], self._n1, part.stop - part.start), x)
+            product(xp, across, x[:, :, part], xp.permute_dims(half, (1, 0, 2)))
+            half = xp.reshape(half, (self._kept, self._last.fold, along.shape[1], -1))  # (F2, A2, P*n1, rest)
+            product(xp, along, half, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)))
+
+        by_columns(xp, work, x.shape[2], across.shape[0] * self._n1)
         return xp.reshape(spectrum, (self.frequencies, self.aliases * self.planes, -1))
 
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
-        matrix = self._matrices(xp, spectrum)[0]
-        return _apply(xp, matrix.T, xp.reshape(spectrum, (matrix.shape[0], -1)))
+        across, along = self._matrices(xp, spectrum)[:2]
+        spectrum = xp.reshape(spectrum, (self._kept, along.shape[0], self._last.fold, -1))
+        x = self._empty(xp, (self._n1, self._last.n, spectrum.shape[3]), spectrum)
+
+        def work(part: slice) -> None:
+            half = self._empty(xp, (self._kept, self._last.fold, along.shape[1], part.stop - part.start), spectrum)
+            product(xp, along.T, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)), half)
+            half = xp.reshape(half, (across.shape[0], self._n1, -1))  # (F2*A2*P, n1, rest)
+            product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, part])
+
+        by_columns(xp, work, spectrum.shape[3], across.shape[0] * self._n1)
+        return xp.reshape(x, (self._n1 * self._last.n, -1))
+
+    def synthesize(self, xp: Any, spectrum: Array) -> Array:
+        back1, back2 = self._matrices(xp, spectrum)[2:4]
+        spectrum = xp.reshape(spectrum, (self._kept, back1.shape[1], -1))  # (F2, F1*P, rest)
+        y = self._empty(xp, (self._o1, self._last.kept, spectrum.shape[2]), spectrum)
+
+        def work(part: slice) -> None:
+            half = self._empty(xp, (self._kept, back1.shape[0], part.stop - part.start), spectrum)
+            product(xp, back1, spectrum[:, :, part], half)
+            half = xp.reshape(half, (back2.shape[1], self._o1, -1))  # (F2*P, o1, rest)
+            product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, part])
+
+        by_columns(xp, work, spectrum.shape[2], self._kept * back1.shape[0])
+        return xp.reshape(y, (self._o1 * self._last.kept, -1))
+
+    def synthesize_transpose(self, xp: Any, y: Array) -> Array:
+        back1, back2 = self._matrices(xp, y)[2:4]
+        y = xp.reshape(y, (self._o1, self._last.kept, -1))
+        spectrum = self._empty(xp, (self._kept, back1.shape[1], y.shape[2]), y)
+
+        def work(part: slice) -> None:
+            half = self._empty(xp, (back2.shape[1], self._o1, part.stop - part.start), y)
+            product(xp, back2.T, y[:, :, part], xp.permute_dims(half, (1, 0, 2)))
+            product(xp, back1.T, xp.reshape(half, (self._kept, back1.shape[0], -1)), spectrum[:, :, part])
+
+        by_columns(xp, work, y.shape[2], self._kept * back1.shape[0])
+        return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
 
     def kernel(self, xp: Any, w: Array) -> Array:
         size, taps, channels, out = w.shape
-        f, a = self.frequencies, self.aliases
-        spectrum = xp.matmul(self._matrices(xp, w)[1], xp.reshape(w, (size, -1)))
-        spectrum = xp.reshape(spectrum, (f, a, self.planes, taps, channels, out))
+        f, a1, a2 = self.frequencies, self._a1, self._last.fold
+        spectrum = xp.matmul(self._matrices(xp, w)[4], xp.reshape(w, (size, -1)))
+        spectrum = xp.reshape(spectrum, (f, a1, a2, self.planes, taps, channels, out))
+        spectrum = xp.permute_dims(spectrum, (3, 0, 6, 4, 1, 2, 5))  # (P, F, K, T, A1, A2, C)
         if self.planes == 1:
-            return xp.reshape(xp.permute_dims(spectrum, (0, 5, 3, 1, 2, 4)), (f, out, -1))
-        spectrum = xp.permute_dims(spectrum, (2, 0, 5, 3, 1, 4))  # (2, F, K, T, A, C)
+            return xp.reshape(spectrum, (f, out, -1))
+        block = self._empty(xp, (f, 2, out, taps, a1, 2, a2, channels), w)
         real, imag = spectrum[0, ...], spectrum[1, ...]
-        block = xp.empty((f, 2, out, taps, a, 2, channels), dtype=w.dtype, **placement(xp, w))
-        block[:, 0, :, :, :, 0, :] = real
-        block[:, 0, :, :, :, 1, :] = -imag
-        block[:, 1, :, :, :, 0, :] = imag
-        block[:, 1, :, :, :, 1, :] = real
+        block[:, 0, :, :, :, 0, ...] = real
+        block[:, 0, :, :, :, 1, ...] = -imag
+        block[:, 1, :, :, :, 0, ...] = imag
+        block[:, 1, :, :, :, 1, ...] = real
         return xp.reshape(block, (f, 2 * out, -1))
 
     def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
         taps, channels, out = shape
-        f, a = self.frequencies, self.aliases
-        if self.planes == 1:
-            rows = xp.permute_dims(xp.reshape(spectrum, (f, out, taps, a, channels)), (0, 3, 2, 4, 1))
+        f, a1, a2, p = self.frequencies, self._a1, self._last.fold, self.planes
+        block = xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels))
+        if p == 1:
+            rows = block[:, 0, :, :, :, 0, ...][None, ...]
         else:
-            block = xp.reshape(spectrum, (f, 2, out, taps, a, 2, channels))
-            real = block[:, 0, :, :, :, 0, :] + block[:, 1, :, :, :, 1, :]
-            imag = block[:, 1, :, :, :, 0, :] - block[:, 0, :, :, :, 1, :]
-            rows = xp.permute_dims(xp.stack((real, imag)), (1, 4, 0, 3, 5, 2))  # (F, A, 2, T, C, K)
-        matrix = self._matrices(xp, spectrum)[1]
-        return xp.reshape(xp.matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
+            real = block[:, 0, :, :, :, 0, ...] + block[:, 1, :, :, :, 1, ...]
+            imag = block[:, 1, :, :, :, 0, ...] - block[:, 0, :, :, :, 1, ...]
+            rows = xp.stack((real, imag))  # (P, F, K, T, A1, A2, C)
+        matrix = self._matrices(xp, spectrum)[4]
+        rows = xp.reshape(xp.permute_dims(rows, (1, 4, 5, 0, 3, 6, 2)), (matrix.shape[0], -1))
+        return xp.reshape(xp.matmul(matrix.T, rows), (-1, *shape))
 
-    def synthesize(self, xp: Any, spectrum: Array) -> Array:
-        matrix = self._matrices(xp, spectrum)[2]
-        return _apply(xp, matrix.T, xp.reshape(spectrum, (matrix.shape[0], -1)))
-
-    def synthesize_transpose(self, xp: Any, y: Array) -> Array:
-        spectrum = _apply(xp, self._matrices(xp, y)[2], y)
-        return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
+    @staticmethod
+    def _empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
+        return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
 class LibraryFFT:
@@ -298,21 +388,6 @@ def make_transform(
     return kind(lengths, kernel_size, stride, boundary, real)
 
 
-def _apply(xp: Any, matrix: Array, x: Array) -> Array:
-    """matrix @ x, the columns shared among threads."""
-    if xp is not np:
-        return xp.matmul(matrix, x)
-    y = np.empty((matrix.shape[0], x.shape[1]), x.dtype)
-
-    def work(first: int, last: int) -> None:
-        for begin in range(first, last, COLUMNS):
-            part = slice(begin, min(last, begin + COLUMNS))
-            np.matmul(matrix, x[:, part], out=y[:, part])
-
-    parallel_for(work, x.shape[1])
-    return y
-
-
 def _phases(numerator: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
     """exp(2 pi i numerator / length), the argument reduced exactly first."""
     return np.exp(2j * np.pi * (numerator % length) / length)
@@ -320,17 +395,13 @@ def _phases(numerator: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any
 
 def _kronecker(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Product over the pairs of entries, axis by axis."""
-    product = a[:, None, :, None, :, None] * b[None, :, None, :, None, :]
-    return product.reshape([i * j for i, j in zip(a.shape, b.shape, strict=True)])
+    pairs = a[:, None, :, None, :, None] * b[None, :, None, :, None, :]
+    return pairs.reshape([i * j for i, j in zip(a.shape, b.shape, strict=True)])
 
 
-def _half_spectrum(lengths: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Flat indices of one frequency of each conjugate pair, and how many of the pair there are."""
-    grid = np.indices(lengths).reshape(len(lengths), -1)
-    index = np.arange(grid.shape[1])
-    mirror = np.ravel_multi_index(tuple(-grid % np.array(lengths)[:, None]), lengths)
-    keep = index <= mirror
-    return index[keep], np.where(index == mirror, 1.0, 2.0)[keep]
+def _as_real(m: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Multiplication by complex numbers as 2 x 2 blocks, on axes 2 and 3: (F, A, P', P, .)."""
+    return np.stack((np.stack((m.real, -m.imag), 2), np.stack((m.imag, m.real), 2)), 2)
 
 
 def _wrap(xp: Any, w: Array, axis: int, n: int, length: int, boundary: str) -> Array:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from hcnn_core import _costs, _parallel, _plan, _transforms
@@ -49,7 +50,9 @@ def assert_close(actual: NDArray, expected: NDArray, *operands: NDArray) -> None
     if actual.size:
         scale = math.prod(norm(a) for a in operands)
         error = float(np.abs(wide(actual) - expected).max())
-        assert error <= C * eps(actual.dtype) * scale, f"off by {error:.2g}, {error / (eps(actual.dtype) * scale):.1f} eps"
+        assert error <= C * eps(actual.dtype) * scale, (
+            f"off by {error:.2g}, {error / (eps(actual.dtype) * scale):.1f} eps"
+        )
 
 
 @dataclass(frozen=True)
@@ -265,12 +268,11 @@ def _set(modules: dict[str, Any], constants: dict[str, int]) -> None:
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
     """Work shared among this many threads."""
-    with contextlib.ExitStack() as stack:
-        for cached in (_parallel.worker_count, _parallel._pool):
-            cached.cache_clear()
-            stack.callback(cached.cache_clear)
-        import pytest
-
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+    caches = (_parallel.worker_count, _parallel._pool)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HCNN_NUM_THREADS", str(count))
+        for cached in caches:
+            cached.cache_clear()
         yield
+    for cached in caches:
+        cached.cache_clear()

@@ -1,0 +1,430 @@
+"""grad, value_and_grad, vjp, checkpoint and check_grads on pytrees, and their errors."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from autodiff import (
+    check_grads,
+    checkpoint,
+    defvjp,
+    grad,
+    primitive,
+    tree_leaves,
+    tree_map,
+    value_and_grad,
+    vjp,
+)
+
+EPS = np.finfo(np.float64).eps
+
+
+class Layer(NamedTuple):
+    w: Any
+    b: Any
+
+
+def parameters(dtype: Any = np.float64) -> Any:
+    rng = np.random.default_rng(11)
+
+    def normal(*shape: int) -> Any:
+        return rng.standard_normal(shape).astype(dtype)
+
+    return {"layers": [Layer(normal(3, 4), normal(4)), (normal(4, 2), None)], "scale": normal()}
+
+
+def network(p: Any, x: Any) -> Any:
+    first, (w, _) = p["layers"]
+    return p["scale"] * np.tanh(np.tanh(x @ first.w + first.b) @ w)
+
+
+def loss(p: Any, x: Any, *, power: int = 2) -> Any:
+    return np.mean(network(p, x) ** power)
+
+
+INPUT = np.random.default_rng(12).standard_normal((5, 3))
+
+
+def test_gradient_of_a_pytree() -> None:
+    p = parameters()
+    g = grad(loss)(p, INPUT)
+    assert set(g) == {"layers", "scale"}
+    assert type(g["layers"][0]) is Layer
+    assert g["layers"][1][1] is None
+    tree_map(lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)), p, g)
+    check_grads(loss, order=2)(p, INPUT)
+    check_grads(network, order=2)(p, INPUT)
+
+
+def test_value_and_grad_agrees_with_its_parts() -> None:
+    value, g = value_and_grad(loss)(parameters(), INPUT)
+    assert value == loss(parameters(), INPUT)
+    tree_map(np.testing.assert_array_equal, g, grad(loss)(parameters(), INPUT))
+
+
+def test_several_arguments() -> None:
+    p = parameters()
+    gp, gx = grad(loss, (0, 1))(p, INPUT)
+    tree_map(np.testing.assert_array_equal, gp, grad(loss, 0)(p, INPUT))
+    np.testing.assert_array_equal(gx, grad(loss, 1)(p, INPUT))
+    assert grad(lambda a, b: a * b, [1])(2.0, 3.0) == (2,)
+
+
+def test_keywords_pass_through() -> None:
+    p = parameters()
+    assert value_and_grad(loss)(p, INPUT, power=4)[0] == loss(p, INPUT, power=4)
+    check_grads(loss)(p, INPUT, power=4)
+
+
+def test_single_precision_throughout() -> None:
+    p = parameters(np.float32)
+    value, g = value_and_grad(loss)(p, INPUT.astype(np.float32))
+    assert value.dtype == np.float32
+    assert {leaf.dtype for leaf in tree_leaves(g)} == {np.dtype(np.float32)}
+    assert {leaf.dtype for leaf in tree_leaves(grad(loss)(p, INPUT))} == {np.dtype(np.float32)}  # float64 expression
+
+
+def test_python_numbers() -> None:
+    assert grad(lambda x: x * x)(3.0) == 6
+    assert grad(lambda z: np.abs(z) ** 2)(1 + 2j) == 2 - 4j
+    assert grad(lambda t: t[0] * t[1])((3.0, 4.0)) == (4, 3)
+
+
+def test_no_dependence_is_a_zero_gradient() -> None:
+    x = np.ones((2, 3), np.float32)
+    for fun in (lambda x: 3.0, lambda x: np.float64(2), lambda x: 7, lambda x: np.argmax(x)):
+        g = grad(fun)(x)
+        assert g.dtype == np.float32
+        assert np.array_equal(g, np.zeros((2, 3)))
+    g = grad(lambda p: np.sum(p["a"]))({"a": x, "b": x})
+    assert np.array_equal(g["b"], np.zeros((2, 3)))
+
+
+def test_auxiliary_output() -> None:
+    def fun(x: Any) -> Any:
+        return np.sum(x**2), {"mean": np.mean(x), "name": "run", "none": None}
+
+    x = np.arange(3.0)
+    (value, aux), g = value_and_grad(fun, has_aux=True)(x)
+    assert value == 5
+    assert type(aux["mean"]) is np.float64
+    assert aux == {"mean": 1.0, "name": "run", "none": None}
+    assert np.array_equal(g, 2 * x)
+    g, aux = grad(fun, has_aux=True)(x)
+    assert np.array_equal(g, 2 * x)
+    assert aux["mean"] == 1
+    # under another trace, what comes out is still traced by that one
+    check_grads(lambda x: grad(fun, has_aux=True)(x)[1]["mean"] * grad(fun, has_aux=True)(x)[0])(x)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: grad(np.sum)(np.arange(3)), r"argument 0 has dtype int64: convert it to a float or complex array"),
+        (lambda: grad(np.sum)(np.array([True])), r"argument 0 has dtype bool: convert"),
+        (lambda: grad(lambda x, y: y, 1)(1.0, 2), r"argument 1 has type int: convert"),
+        (lambda: grad(lambda p: p["a"][1])({"a": (1.0, "x")}), r"argument 0\['a'\]\[1\] has type str: convert"),
+        (lambda: grad(lambda p: p.b)(Layer(1.0, 2)), r"argument 0\.b has type int: convert"),
+        (lambda: vjp(np.sin, 1.0, 2), r"argument 1 has type int: convert"),
+        (lambda: grad(lambda x: x)(np.ones(3)), r"a scalar output, not shape \(3,\): sum it, or use vjp"),
+        (lambda: grad(lambda x: x)(np.ones(1)), r"a scalar output, not shape \(1,\): sum it, or use vjp"),
+        (
+            lambda: grad(lambda x: x * 1j)(1.0),
+            r"a real output, not a complex one: take its real part or absolute value",
+        ),
+        (lambda: grad(lambda x: 1j)(1.0), r"a real output, not a complex one"),
+        (lambda: grad(lambda x: None)(1.0), r"returns a real scalar, not NoneType"),
+        (lambda: grad(lambda x: (x, x))(1.0), r"returns a real scalar, not tuple"),
+        (lambda: grad(lambda x: x, has_aux=True)(1.0), r"a function that returns a pair \(value, aux\), not Traced"),
+        (lambda: grad(lambda x: x, 1)(1.0), r"argnum is 1, and the call has 1 positional arguments"),
+        (lambda: grad(lambda x: x, -1)(1.0), r"argnum is -1, and the call has 1 positional arguments"),
+        (lambda: grad(lambda x: x)(x=1.0), r"argnum is 0, and the call has 0 positional arguments"),
+    ],
+)
+def test_errors_of_grad(call: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+# vjp
+
+
+def test_vjp_of_pytrees() -> None:
+    def fun(p: Any, x: Any) -> Any:
+        return {"y": p[0] * x, "constant": 3.0, "none": None, "deep": (np.sum(x), [p[1]])}
+
+    p, x = (np.ones(3), np.array(2.0)), np.arange(3.0)
+    out, pull = vjp(fun, p, x)
+    assert tree_map(lambda a: type(a).__name__, out) == {
+        "y": "ndarray",
+        "constant": "float",
+        "none": None,
+        "deep": ("float64", ["ndarray"]),
+    }
+    w = {"y": np.array([1.0, 10.0, 100.0]), "constant": 5.0, "none": None, "deep": (2.0, [7])}
+    for _ in range(2):
+        (g0, g1), gx = pull(w)
+        assert np.array_equal(g0, w["y"] * x)
+        assert g1 == 7
+        assert np.array_equal(gx, w["y"] + 2)
+
+
+def test_vjp_is_the_transposed_jacobian() -> None:
+    z = np.random.default_rng(3).standard_normal(4) + 1j
+    a = np.random.default_rng(4).standard_normal((3, 4)) + 2j
+    _, pull = vjp(lambda z: a @ z, z)
+    np.testing.assert_allclose(pull(np.ones(3))[0], a.sum(0), rtol=8 * EPS)  # no conjugation
+
+
+def test_hessian_vector_product() -> None:
+    a = np.random.default_rng(6).standard_normal((4, 4))
+    x, v = np.arange(4.0), np.ones(4)
+    _, pull = vjp(grad(lambda x: x @ a @ x / 2), x)
+    np.testing.assert_allclose(pull(v)[0], (a + a.T) @ v / 2, rtol=16 * EPS, atol=16 * EPS * np.linalg.norm(a))
+
+
+@pytest.mark.parametrize(
+    ("cotangent", "error", "message"),
+    [
+        (np.ones(4), ValueError, r"a cotangent has shape \(4,\) for an output of shape \(3,\)"),
+        (1.0, ValueError, r"a cotangent has type float for an output of shape \(3,\)"),
+        ([np.ones(3)], ValueError, r"a cotangent has type list for an output of shape \(3,\)"),
+        (np.ones(3) * 1j, TypeError, r"a cotangent has dtype complex128 for an output of dtype float64"),
+    ],
+)
+def test_cotangents_that_do_not_fit(cotangent: Any, error: Any, message: str) -> None:
+    _, pull = vjp(np.sin, np.ones(3))
+    with pytest.raises(error, match=message):
+        pull(cotangent)
+
+
+def test_a_cotangent_of_another_structure() -> None:
+    _, pull = vjp(lambda x: {"a": x}, np.ones(3))
+    with pytest.raises(ValueError, match="trees of different structure"):
+        pull({"b": np.ones(3)})
+
+
+def test_cotangents_take_the_dtype_of_the_output() -> None:
+    _, pull = vjp(np.sin, np.zeros(3, np.float32))
+    assert pull(np.ones(3))[0].dtype == np.float32
+    assert pull(np.ones(3, int))[0].dtype == np.float32
+
+
+# checkpoint
+
+
+def counted() -> tuple[Any, list[int]]:
+    calls: list[int] = []
+
+    def block(p: Any, x: Any, *, gain: float = 1.0) -> Any:
+        calls.append(1)
+        h = np.tanh(x @ p["w"]) * gain
+        return {"h": h, "stats": (np.mean(h), None, 3, np.argmax(np.asarray(1)))}
+
+    return block, calls
+
+
+def chained(block: Any) -> Any:
+    def fun(p: Any, x: Any) -> Any:
+        for _ in range(3):
+            out = block(p, x, gain=0.5)
+            x = out["h"] * out["stats"][0]
+        return np.sum(x**2)
+
+    return fun
+
+
+def test_checkpoint_changes_neither_value_nor_gradient() -> None:
+    p, x = {"w": np.random.default_rng(7).standard_normal((3, 3))}, INPUT
+    block, calls = counted()
+    expected = value_and_grad(chained(block), (0, 1))(p, x)
+    calls.clear()
+    value, gradients = value_and_grad(chained(checkpoint(block)), (0, 1))(p, x)
+    assert len(calls) == 6  # three forward, three again backward
+    assert value == expected[0]
+    tree_map(lambda a, b: np.testing.assert_allclose(a, b, rtol=64 * EPS), gradients, expected[1])
+
+
+def test_checkpoint_is_differentiable_again() -> None:
+    p, x = {"w": np.random.default_rng(7).standard_normal((3, 3))}, INPUT
+    check_grads(chained(checkpoint(counted()[0])), order=3)(p, x)
+
+
+def test_checkpoint_of_checkpoints() -> None:
+    inner, calls = counted()
+    block = checkpoint(checkpoint(inner))
+    check_grads(chained(block))({"w": np.eye(3)}, INPUT)
+    calls.clear()
+    grad(chained(block))({"w": np.eye(3)}, INPUT)
+    assert len(calls) == 9
+
+
+def test_checkpoint_without_a_trace_just_calls() -> None:
+    block, calls = counted()
+    out = checkpoint(block)({"w": np.eye(3)}, INPUT, gain=2.0)
+    assert len(calls) == 1
+    assert out["stats"][2:] == (3, 0)
+    assert checkpoint(block).__name__ == "block"
+
+
+def test_checkpoint_of_unused_and_partly_used_outputs() -> None:
+    block = checkpoint(lambda x: (np.sin(x), np.cos(x), np.floor(x)))
+    x = np.arange(3.0) + 0.5
+    np.testing.assert_allclose(grad(lambda x: np.sum(block(x)[0]))(x), np.cos(x), rtol=4 * EPS)
+    assert np.array_equal(grad(lambda x: np.sum(block(x)[2]))(x), np.zeros(3))
+
+
+def test_checkpoint_keeps_no_intermediate() -> None:
+    alive: list[weakref.ref[Any]] = []
+    in_between: list[int] = []
+
+    @primitive
+    def watched(x: Any) -> Any:
+        ans = 2 * x
+        alive.append(weakref.ref(ans))
+        return ans
+
+    defvjp(watched, lambda ans, x: lambda g: (2 + 0 * ans) * g)
+
+    def block(x: Any) -> Any:
+        for _ in range(4):
+            x = watched(x)
+        return np.sin(x)
+
+    def loss(x: Any) -> Any:
+        y = np.sum(block_in_use(x))
+        in_between.append(sum(ref() is not None for ref in alive))
+        return y
+
+    gc.disable()
+    try:
+        for block_in_use in (block, checkpoint(block)):  # noqa: B007 - loss reads it
+            alive.clear()
+            grad(loss)(np.ones(3))
+            assert sum(ref() is not None for ref in alive) == 0
+    finally:
+        gc.enable()
+    assert in_between == [4, 0]
+
+
+def test_a_closure_over_a_traced_value_is_an_error() -> None:
+    message = "<lambda> uses a traced value from a closure, a keyword or a list: pass it as an argument"
+    x = np.ones(3)
+    for loss in (
+        lambda x: np.sum(checkpoint(lambda y: y * x)(x)),
+        lambda x: np.sum(checkpoint(lambda y: y * x)(np.ones(3))),
+        lambda x: np.sum(checkpoint(lambda y, k: y * k)(x, k=x)),
+        lambda x: grad(lambda y: np.sum(checkpoint(lambda z: z * x)(y)))(np.ones(3)).sum(),
+    ):
+        with pytest.raises(TypeError) as error:
+            grad(loss)(x)
+        assert str(error.value) == message
+
+
+# check_grads
+
+
+def wrong(order: int) -> Any:
+    """The sine with a derivative that is wrong from this order on, by 1e-4 of itself."""
+
+    @primitive
+    def derivative(g: Any, x: Any) -> Any:
+        return g * np.cos(x)
+
+    def derivative_of_cosine(ans: Any, g: Any, x: Any) -> Any:
+        return lambda h: -h * g * np.sin(x) * (1 + 1e-4 * (order == 2))
+
+    @primitive
+    def sine(x: Any) -> Any:
+        return np.sin(x)
+
+    defvjp(derivative, lambda ans, g, x: lambda h: h * np.cos(x), derivative_of_cosine)
+    defvjp(sine, lambda ans, x: lambda g: derivative(g, x) * (1 + 1e-4 * (order == 1)))
+    return sine
+
+
+def test_a_right_derivative_passes() -> None:
+    check_grads(wrong(order=0), order=2)(INPUT)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_wrong_derivative_is_noticed(order: int) -> None:
+    sine = wrong(order)
+    if order == 2:
+        check_grads(sine, order=1)(INPUT)
+    number = r"-?\d+\.?\d*(e-\d+)?"
+    message = (
+        rf"^order {order}, argument 1: the vjp gives {number}, central differences {number}: "
+        rf"they differ by {number}, tolerance {number}$"
+    )
+    with pytest.raises(AssertionError, match=message):
+        check_grads(lambda x, y: x + sine(y), order=2)(INPUT, INPUT)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_wrong_derivatives_are_noticed_along_every_direction(seed: int) -> None:
+    sine = primitive(np.sin)
+    defvjp(sine, None)
+    for factor in (0.0, 0.9999, 1.0001, -1.0):
+        defvjp(sine, lambda ans, x, c=factor: lambda g: c * g * np.cos(x))
+        with pytest.raises(AssertionError):
+            check_grads(sine, rng=np.random.default_rng(seed))(INPUT)
+
+
+def test_a_missing_conjugate_is_noticed() -> None:
+    f = primitive(np.conj)
+    defvjp(f, lambda ans, x: lambda g: g)
+    with pytest.raises(AssertionError, match="order 1, argument 0"):
+        check_grads(f)(INPUT + 1j)
+
+
+def test_a_nan_is_noticed() -> None:
+    f = primitive(np.sin)
+    defvjp(f, lambda ans, x: lambda g: g * np.nan)
+    with pytest.raises(AssertionError, match="the vjp gives nan"):
+        check_grads(f)(INPUT)
+
+
+def test_the_directions_come_from_the_generator() -> None:
+    seen: list[Any] = []
+
+    def fun(x: Any) -> Any:
+        seen.append(x)
+        return x * x
+
+    for seed in (1, 1, 2):
+        check_grads(fun, order=1, rng=np.random.default_rng(seed))(INPUT)
+    one, again, other = seen[1], seen[4], seen[7]
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_large_and_small_numbers() -> None:
+    x = np.array([1e-6, 1.0, 1e6])
+    check_grads(lambda x: x * x)(x)
+    check_grads(lambda x: x + 1e6)(INPUT)
+
+
+@pytest.mark.parametrize(
+    ("fun", "args", "message"),
+    [
+        (np.sin, (INPUT.astype(np.float32),), "needs float64 or complex128, and argument 0 has float32"),
+        (lambda x, n: x, (1.0, 2), "needs float64 or complex128, and argument 1 has int"),
+        (lambda x: x.astype(np.float32), (INPUT,), "needs float64 or complex128, and the output has float32"),
+        (lambda x: np.argmax(x), (INPUT,), "needs float64 or complex128, and the output has int64"),
+    ],
+)
+def test_check_grads_wants_double_precision(fun: Any, args: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        check_grads(fun)(*args)
+
+
+def test_check_grads_wants_an_order() -> None:
+    with pytest.raises(ValueError, match="order is 0: check_grads checks orders from 1 up"):
+        check_grads(np.sin, order=0)

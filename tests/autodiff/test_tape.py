@@ -1,0 +1,508 @@
+"""The tape: primitives, nesting, what ends with a trace, what memory it holds, and what traced values refuse."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import check_grads, defvjp, defvjp_argnums, getval, grad, primitive, value_and_grad, vjp
+from autodiff.tape import Primitive, Traced
+
+X = np.random.default_rng(5).standard_normal((3, 4))
+EPS = np.finfo(np.float64).eps
+
+
+def cube() -> Primitive:
+    """A primitive without a rule yet."""
+
+    @primitive
+    def cube(x: Any, scale: float = 1.0) -> Any:
+        """Scale times x cubed."""
+        return scale * x * x * x
+
+    return cube
+
+
+def test_a_primitive_looks_like_its_function() -> None:
+    f = cube()
+    assert f.__name__ == "cube"
+    assert f.__doc__ == "Scale times x cubed."
+    assert f.__wrapped__(2.0) == 8
+    assert f(2.0, scale=0.5) == 4
+    assert repr(f) == "<primitive cube>"
+
+
+def test_a_primitive_and_its_rule() -> None:
+    f = cube()
+    defvjp(f, lambda ans, x, scale=1.0: lambda g: g * (3 * scale * x**2))
+    check_grads(f, order=3)(X)
+    check_grads(lambda x: f(x, scale=2.0), order=2)(X)
+
+
+def test_the_answer_is_handed_to_the_rule() -> None:
+    f = primitive(lambda x: np.exp(x))
+    defvjp(f, lambda ans, x: lambda g: g * ans)
+    check_grads(f, order=3)(X)
+
+
+def test_rules_for_some_arguments() -> None:
+    f = primitive(lambda n, x, y: n * x * y)
+    defvjp(f, lambda ans, n, x, y: lambda g: g * n * y, None, argnums=(1, 2))
+    assert grad(lambda x: f(3, x, x))(2.0) == 6  # None is a zero gradient
+    with pytest.raises(TypeError, match=r"<lambda> has no derivative for argument 0: give one with autodiff\.defvjp"):
+        grad(lambda n: f(n, 1.0, 1.0))(2.0)
+    with pytest.raises(ValueError):
+        defvjp(f, None, argnums=(1, 2))
+
+
+def test_a_joint_rule_shares_work() -> None:
+    calls = []
+    product = primitive(lambda x, y: x * y)
+
+    def maker(argnums: tuple[int, ...], ans: Any, args: Any, kwargs: Any) -> Any:
+        def pullback(g: Any) -> Any:
+            calls.append(argnums)
+            return [g * args[1 - argnum] for argnum in argnums]
+
+        return pullback
+
+    defvjp_argnums(product, maker)
+    check_grads(product)(X, X + 1)
+    calls.clear()
+    grad(lambda x, y: np.sum(product(x, y)), (0, 1))(X, X)
+    grad(lambda y: np.sum(product(X, y)))(X)
+    assert calls == [(0, 1), (1,)]
+
+
+def test_a_primitive_may_return_a_tuple() -> None:
+    parts = primitive(lambda x: (np.sin(x), 7, np.cos(x)))
+
+    def maker(argnums: Any, ans: Any, args: Any, kwargs: Any) -> Any:
+        return lambda g: (g.get(0, 0.0) * np.cos(args[0]) - g.get(2, 0.0) * np.sin(args[0]),)
+
+    defvjp_argnums(parts, maker)
+    check_grads(lambda x: parts(x)[0] * parts(x)[2], order=3)(X)
+    check_grads(lambda x: parts(x)[2])(X)
+    seen = []
+    grad(lambda x: (seen.append(parts(x)), np.sum(x))[1])(X)
+    assert [type(part) for part in seen[0]] == [Traced, int, Traced]
+
+
+def test_python_numbers_from_a_primitive() -> None:
+    f = primitive(lambda x: float(x) ** 2)
+    defvjp(f, lambda ans, x: lambda g: g * 2 * x)
+    assert grad(f)(3.0) == 6
+
+
+def test_a_primitive_returns_arrays() -> None:
+    for answer in ([X, X], None, "x"):
+        f = primitive(lambda x, answer=answer: answer)
+        defvjp(f, None)
+        with pytest.raises(
+            TypeError, match=r"<lambda> returned (list|NoneType|str); a primitive returns arrays, several"
+        ):
+            vjp(f, X)
+    assert vjp(primitive(lambda x: 3), X)[0] == 3
+
+
+def test_broadcast_cotangents_are_summed_and_cast() -> None:
+    f = primitive(lambda x, y: x + y)
+    defvjp(f, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: g)
+    gx, gy = grad(lambda x, y: np.sum(f(x, y)), (0, 1))(np.ones((4, 1), np.float32), np.ones((3, 1, 5)))
+    assert gx.dtype == np.float32
+    assert np.array_equal(gx, np.full((4, 1), 15))
+    assert np.array_equal(gy, np.full((3, 1, 5), 4))
+    g = grad(lambda x: np.sum(f(x, 1j * X[0]).imag))(X[0])
+    assert g.dtype == np.float64
+    assert np.array_equal(g, np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("cotangent", "error", "message"),
+    [
+        (lambda g: 2.0, TypeError, "the derivative of cube returned float where an array is needed"),
+        (lambda g: g[0], ValueError, r"the derivative of cube has shape \(4,\) for an argument of shape \(3, 4\)"),
+        (
+            lambda g: g[:, :2],
+            ValueError,
+            r"the derivative of cube has shape \(3, 2\) for an argument of shape \(3, 4\)",
+        ),
+    ],
+)
+def test_a_rule_of_the_wrong_kind(cotangent: Any, error: Any, message: str) -> None:
+    f = cube()
+    defvjp(f, lambda ans, x: cotangent)
+    with pytest.raises(error, match=message):
+        grad(lambda x: np.sum(f(x)))(X)
+
+
+def test_a_primitive_without_a_rule() -> None:
+    with pytest.raises(TypeError, match=r"cube has no derivative: give it one with autodiff\.defvjp"):
+        grad(lambda x: np.sum(cube()(x)))(X)
+
+
+def test_traced_values_reach_a_primitive_by_position_only() -> None:
+    f = primitive(lambda x, y=1.0: np.stack(x) * y if isinstance(x, list) else x * y)
+    defvjp(f, lambda ans, x, y=1.0: lambda g: g * y)
+    with pytest.raises(TypeError, match="<lambda> got a traced value as keyword 'y': pass it by position"):
+        grad(lambda x: np.sum(f(X, y=x)))(X)
+    with pytest.raises(TypeError, match=r"uses a traced value from a closure, a keyword or a list: pass it as an arg"):
+        grad(lambda x: np.sum(f([x, x])))(X)
+    with pytest.raises(TypeError, match=r"uses a traced value from a closure, a keyword or a list: pass it as an arg"):
+        grad(lambda x: np.sum(primitive(lambda y: x * y)(X)))(X)
+
+
+# Nesting
+
+
+def test_derivatives_nest() -> None:
+    third = grad(grad(grad(lambda x: np.sin(2 * x))))
+    assert abs(third(0.3) + 8 * np.cos(0.6)) <= 32 * EPS
+    mixed = grad(lambda x: grad(lambda y: np.sin(x * y))(2.0))
+    assert abs(mixed(0.3) - (np.cos(0.6) - 0.6 * np.sin(0.6))) <= 16 * EPS
+
+
+def test_inner_and_outer_variables_do_not_mix() -> None:
+    # d/dx [x * d/dy (x + y)] = 1, not 2
+    assert grad(lambda x: x * grad(lambda y: x + y)(1.0))(1.0) == 1
+
+
+def test_a_pullback_is_differentiable_by_its_cotangent() -> None:
+    _, pull = vjp(np.sin, X)
+    check_grads(lambda w: pull(w)[0])(X + 1)
+
+
+# Traces that have ended
+
+
+def test_a_leaked_value_is_a_constant() -> None:
+    leaked: list[Any] = []
+    grad(lambda x: (leaked.append(x * 2), np.sum(x))[1])(X)
+    assert isinstance(leaked[0], Traced)
+    for result in (
+        leaked[0] + 1,
+        np.exp(leaked[0]),
+        leaked[0].sum(),
+        np.stack(leaked),
+        leaked[0][0],
+        np.var(leaked[0]),
+    ):
+        assert not isinstance(result, Traced)
+    assert np.array_equal(leaked[0] + 1, 2 * X + 1)
+    assert np.array_equal(grad(lambda y: np.sum(y * leaked[0]))(X), 2 * X)
+    assert np.array_equal(grad(lambda y: np.sum(y * y))(leaked[0]), 4 * X)
+    value, gradient = value_and_grad(lambda y: leaked[0].sum())(X)
+    assert type(value) is np.float64
+    assert np.array_equal(gradient, np.zeros_like(X))
+
+
+def test_a_value_leaked_from_an_inner_trace_keeps_the_outer_gradient() -> None:
+    def outer(x: Any) -> Any:
+        leaked: list[Any] = []
+        grad(lambda y: (leaked.append(x * y), np.sum(y))[1])(2 * X)
+        return np.sum(leaked[0])
+
+    assert np.array_equal(grad(outer)(X), 2 * X)
+
+
+def test_a_failed_function_ends_its_trace() -> None:
+    leaked: list[Any] = []
+
+    def fails(x: Any) -> Any:
+        leaked.append(x)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        grad(fails)(X)
+    assert np.array_equal(leaked[0] * 2, 2 * X)
+
+
+def test_threads_trace_side_by_side() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda i: grad(lambda x: np.sum(np.sin(x * i)))(X), range(32)))
+    for i, g in enumerate(results):
+        np.testing.assert_array_equal(g, np.cos(X * i) * i)
+
+
+# Memory
+
+
+class Watch:
+    """A primitive x -> 2 x that can tell which of its arrays are alive."""
+
+    def __init__(self, keep: bool) -> None:
+        self.answers: list[weakref.ref[Any]] = []
+        self.alive_in_backward: list[int] = []
+        self.double = primitive(self.forward)
+        if keep:
+            defvjp(self.double, lambda ans, x: lambda g: self.backward(g, ans))
+        else:
+            defvjp(self.double, lambda ans, x: lambda g: self.backward(g, None))
+
+    def forward(self, x: Any) -> Any:
+        ans = 2 * x
+        self.answers.append(weakref.ref(ans))
+        return ans
+
+    def backward(self, g: Any, saved: Any) -> Any:
+        self.alive_in_backward.append(self.alive())
+        return 2 * g
+
+    def alive(self) -> int:
+        return sum(answer() is not None for answer in self.answers)
+
+
+def chain(watch: Watch, x: Any, length: int = 5) -> Any:
+    for _ in range(length):
+        x = watch.double(x)
+    return np.sum(x)
+
+
+@pytest.fixture
+def no_collector() -> Any:
+    """Only reference counts free memory, so that a cycle shows."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_arrays_no_rule_uses_die_in_the_forward_pass() -> None:
+    watch = Watch(keep=False)
+    value_and_grad(lambda x: chain(watch, x))(X)
+    assert watch.alive_in_backward == [0] * 5
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_arrays_a_rule_uses_die_once_it_has() -> None:
+    watch = Watch(keep=True)
+    value_and_grad(lambda x: chain(watch, x))(X)
+    assert watch.alive_in_backward == [5, 4, 3, 2, 1]
+    assert watch.alive() == 0
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_pullback_keeps_its_arrays_and_can_be_called_again() -> None:
+    watch = Watch(keep=True)
+    _, pull = vjp(lambda x: chain(watch, x), X)
+    assert np.array_equal(pull(1.0)[0], np.full_like(X, 32))
+    assert np.array_equal(pull(2.0)[0], np.full_like(X, 64))
+    assert watch.alive_in_backward == [5] * 10
+    del pull
+    assert watch.alive() == 0
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_an_unused_branch_dies_at_once() -> None:
+    watch = Watch(keep=True)
+
+    def loss(x: Any) -> Any:
+        chain(watch, x)
+        assert watch.alive() == 0
+        return np.sum(x)
+
+    grad(loss)(X)
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_cotangents_die_once_they_are_used() -> None:
+    cotangents: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    @primitive
+    def double(x: Any) -> Any:
+        return 2 * x
+
+    def pullback(g: Any) -> Any:
+        alive.append(sum(ref() is not None for ref in cotangents))
+        cotangents.append(weakref.ref(out := 2 * g))
+        return out
+
+    defvjp(double, lambda ans, x: pullback)
+
+    def loss(x: Any) -> Any:
+        for _ in range(5):
+            x = double(x)
+        return np.sum(x)
+
+    grad(loss)(X)
+    assert alive == [0, 1, 1, 1, 1]
+
+
+def test_a_long_chain_needs_no_recursion() -> None:
+    def loss(x: Any) -> Any:
+        for _ in range(20_000):
+            x = x + 1
+        return x
+
+    assert grad(loss)(0.5) == 1
+    vjp(loss, 0.5)  # dropped without a backward pass
+
+
+# Gradients are the caller's to change
+
+
+def test_gradients_share_no_memory_and_are_writable() -> None:
+    def loss(a: Any, b: Any, c: Any) -> Any:
+        return np.sum(a + b) + np.sum(c.T)
+
+    gradients = grad(loss, (0, 1, 2))(X, X, X)
+    for g in gradients:
+        g += 1
+        assert np.array_equal(g, np.full_like(X, 2))
+    w = np.ones_like(X)
+    (g,) = vjp(lambda x: x, X)[1](w)
+    g += 1
+    assert np.array_equal(w, np.ones_like(X))
+
+
+def test_sums_of_many_terms_leave_shared_cotangents_alone() -> None:
+    def loss(x: Any, y: Any) -> Any:
+        total = x + y
+        return np.sum(total + total + total + x + x + y)
+
+    gx, gy = grad(loss, (0, 1))(X, X)
+    assert np.array_equal(gx, np.full_like(X, 5))
+    assert np.array_equal(gy, np.full_like(X, 4))
+
+
+# What traced values are, and what they refuse
+
+
+def test_attributes() -> None:
+    def loss(x: Any) -> Any:
+        assert (x.shape, x.ndim, x.size, x.dtype, len(x)) == ((3, 4), 2, 12, np.float64, 3)
+        assert repr(x[0, 0]).startswith("Traced(")
+        assert "Traced(array(" in repr(x)
+        assert np.array_equal(getval(x.T), X.T)
+        assert getval(x) is X
+        assert getval("other") == "other"
+        return x.sum()
+
+    grad(loss)(X)
+
+
+def test_copies_are_the_value_itself() -> None:
+    def loss(p: Any) -> Any:
+        return np.sum(copy.deepcopy(p)["x"] * copy.copy(p["x"]) * p["x"].copy())
+
+    np.testing.assert_allclose(grad(loss)({"x": X})["x"], 3 * X**2, rtol=4 * EPS)
+
+
+METHODS = [
+    *("sum", "mean", "prod", "var", "std", "max", "min", "cumsum", "ravel", "flatten", "squeeze", "copy", "conj"),
+    *("conjugate", "transpose", "argmax", "argmin"),
+]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_do_what_those_of_arrays_do(name: str) -> None:
+    traced, plain = vjp(lambda x: getattr(x, name)(), X)[0], getattr(X, name)()
+    np.testing.assert_allclose(traced, plain, rtol=64 * EPS)
+    assert traced.shape == plain.shape
+
+
+def test_methods_with_arguments() -> None:
+    for call in (
+        lambda x: x.sum(axis=0, keepdims=True),
+        lambda x: x.mean(-1),
+        lambda x: x.reshape(2, 6),
+        lambda x: x.reshape((2, -1), order="F"),
+        lambda x: x.reshape(-1),
+        lambda x: x[:1, :1].reshape(()),
+        lambda x: x.transpose(1, 0),
+        lambda x: x.transpose((1, 0)),
+        lambda x: x.transpose(None),
+        lambda x: x[0].transpose(0),
+        lambda x: x.swapaxes(0, 1),
+        lambda x: x.astype(np.float32),
+        lambda x: x.dot(np.arange(4.0)),
+        lambda x: x.clip(-0.5, 0.5),
+        lambda x: x.real + x.imag,
+    ):
+        traced, plain = vjp(call, X)[0], call(X)
+        assert traced.dtype == plain.dtype
+        np.testing.assert_array_equal(traced, plain)
+
+
+IN_PLACE = r"in-place writes \(x\[i\] = y, x \+= y, out=\): make a new array"
+NO_ARRAY = r"np\.asarray, np\.array or assignment into an array of a traced value: build arrays with np\.stack"
+
+
+def assign(x: Any) -> None:
+    x[0] = 1
+
+
+def delete(x: Any) -> None:
+    del x[0]
+
+
+def add_in_place(x: Any) -> None:
+    x += 1
+
+
+def add_to_array(x: Any) -> None:
+    total = np.zeros_like(X)
+    total += x
+
+
+def fill_array(x: Any) -> None:
+    np.zeros_like(X)[...] = x
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (assign, IN_PLACE),
+        (delete, IN_PLACE),
+        (add_in_place, IN_PLACE),
+        (add_to_array, IN_PLACE),
+        (lambda x: np.exp(x, out=np.ones_like(X)), IN_PLACE),
+        (lambda x: np.sum(x, out=np.ones(())), IN_PLACE),
+        (lambda x: x.T.__imul__(2), IN_PLACE),
+        (np.asarray, NO_ARRAY),
+        (lambda x: np.array([x, x]), NO_ARRAY),
+        (lambda x: np.sum([x, x]), NO_ARRAY),
+        (fill_array, NO_ARRAY),
+        (lambda x: X[x], NO_ARRAY),
+        (lambda x: float(x[0, 0]), r"float\(\) of a traced value: stay with NumPy functions and operators"),
+        (lambda x: int(x[0, 0]), r"int\(\) of a traced value"),
+        (lambda x: complex(x[0, 0]), r"complex\(\) of a traced value"),
+        (lambda x: bool(x[0, 0]), r"bool\(\) of a traced value: compare it first"),
+        (lambda x: 1 if x.sum() else 0, r"bool\(\) of a traced value: compare it first"),
+        (lambda x: range(x[0, 0]), r"an index of a traced value"),
+        (lambda x: x[0, 0].item(), r"item\(\) of a traced value"),
+        (lambda x: x.tolist(), r"tolist\(\) of a traced value"),
+        (pickle.dumps, r"pickling of a traced value"),
+        (lambda x: {x}, r"unhashable"),
+        (lambda x: iter(x[0, 0]).__next__(), r"has no len\(\)"),
+    ],
+)
+def test_refusals_are_one_line_that_says_what_to_do(action: Any, message: str) -> None:
+    def loss(x: Any) -> Any:
+        with pytest.raises(TypeError, match=message) as error:
+            action(x)
+        assert "\n" not in str(error.value)
+        return np.sum(x)
+
+    grad(loss)(X)
+
+
+def test_an_element_of_an_array_cannot_be_set_to_a_traced_value() -> None:
+    def loss(x: Any) -> Any:
+        with pytest.raises((TypeError, ValueError)):  # NumPy's own error, with ours as its cause
+            np.zeros(3)[0] = x[0, 0]
+        return np.sum(x)
+
+    grad(loss)(X)
+
+
+def test_the_cure_that_messages_name() -> None:
+    assert np.array_equal(grad(lambda x: np.sum(x) * float(getval(x)[0, 0]))(X), np.full_like(X, X[0, 0]))

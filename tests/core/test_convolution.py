@@ -1,0 +1,487 @@
+"""`convolve` against its definition and SciPy; what it does to layouts, dtypes, odd values and wrong arguments."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
+from hcnn_core._costs import choose_methods
+from hcnn_core._geometry import MAX_AXES, make_geometry
+from hcnn_core._plan import Plan, make_plan
+from hcnn_core._transforms import MATRIX_LIMIT, Identity, LibraryFFT, MatrixDFT
+from tests.core.oracle import (
+    BOUNDARIES,
+    DTYPES,
+    ENGINES,
+    LAYOUTS,
+    METHODS,
+    SEEDS,
+    Problem,
+    assert_close,
+    engine,
+    eps,
+    lay_out,
+    noise,
+    norm,
+    problems,
+    wide,
+)
+
+MODES = {"periodic": "wrap", "zero": "constant"}
+
+
+def plan_of(problem: Problem) -> Plan:
+    """The plan `convolve` makes for a problem."""
+    options = {"sum_axes": (), "stride": 1, "method": "auto", **problem.options}
+    geometry = make_geometry(problem.x.shape, problem.w.shape, problem.axes, **options)
+    return make_plan(geometry, problem.x.dtype.kind == "f")
+
+
+@given(problems(), ENGINES)
+def test_convolution_is_its_definition(problem: Problem, constants: dict[str, int]) -> None:
+    kept = problem.x.copy(), problem.w.copy()
+    with engine(**constants):
+        y = problem.run(convolve, problem.x, problem.w)
+    assert y.dtype == problem.x.dtype
+    assert_close(y, problem.convolution(), problem.x, problem.w)
+    assert y.flags.writeable
+    assert not np.shares_memory(y, problem.x) and not np.shares_memory(y, problem.w)
+    assert np.array_equal(problem.x, kept[0]) and np.array_equal(problem.w, kept[1])
+
+
+@st.composite
+def scipy_problems(draw: st.DrawFn) -> Problem:
+    """One filter, axes in their order: what SciPy can do."""
+    ndim = draw(st.integers(1, 4))
+    axes = sorted(draw(st.lists(st.integers(0, ndim - 1), min_size=1, max_size=min(3, ndim), unique=True)))
+    shape = draw(st.lists(st.integers(1, 6), min_size=ndim, max_size=ndim))
+    kernel_size = draw(st.lists(st.integers(1, 9), min_size=len(axes), max_size=len(axes)))
+    seed, dtype = draw(SEEDS), draw(st.sampled_from(DTYPES))
+    x, w = noise(seed, tuple(shape), dtype), noise(seed + 1, tuple(kernel_size), dtype)
+    options = {"boundary": draw(st.sampled_from(BOUNDARIES)), "method": draw(st.sampled_from(METHODS))}
+    return Problem(x, w, tuple(axes), options)
+
+
+@given(scipy_problems(), st.integers(1, 3))
+def test_one_filter_convolves_as_in_scipy(problem: Problem, stride: int) -> None:
+    boundary = problem.options["boundary"]
+    expected = scipy.ndimage.convolve(wide(problem.x), wide(problem.w), mode=MODES[boundary], axes=problem.axes)
+    every = tuple(slice(None, None, stride if a in problem.axes else 1) for a in range(problem.x.ndim))
+    y = problem.with_options(stride=stride).run(convolve, problem.x, problem.w)
+    assert_close(y, expected[every], problem.x, problem.w)
+
+
+@given(scipy_problems())
+def test_cotangent_of_the_signal_is_a_correlation_as_in_scipy(problem: Problem) -> None:
+    mode = MODES[problem.options["boundary"]]
+    # SciPy conjugates the filter of a correlation, a transpose does not
+    expected = scipy.ndimage.correlate(wide(problem.x), wide(problem.w).conj(), mode=mode, axes=problem.axes)
+    assert_close(problem.run(convolve_vjp_x, problem.x, problem.x.shape, problem.w), expected, problem.x, problem.w)
+
+
+@given(problems(method="auto"), st.lists(st.sampled_from(METHODS), min_size=6, max_size=6))
+def test_methods_agree(problem: Problem, mixed: list[str]) -> None:
+    results = [
+        problem.with_options(method=method).run(convolve, problem.x, problem.w)
+        for method in (*METHODS, tuple(mixed[: len(problem.convolved)]))
+    ]
+    for y in results[1:]:
+        assert_close(y, wide(results[0]), problem.x, problem.w)
+
+
+# Shapes large enough that the shipped constants choose each engine.
+LARGE = {
+    "windowed": Problem(
+        noise(0, (12, 40, 32), "float32"), noise(1, (5, 4), "float32"), (1, 2), {"boundary": "zero", "method": "direct"}
+    ),
+    "windowed, in several tiles": Problem(
+        noise(2, (40, 64, 48), "float64"),
+        noise(3, (3, 9, 2), "float64"),
+        (1, 2),
+        {"boundary": "periodic", "method": "direct"},
+    ),
+    "windowed, the leading axis shorter than its filter": Problem(
+        noise(4, (3, 300, 2), "complex64"),
+        noise(5, (2, 8, 2), "complex64"),
+        (0,),
+        {"boundary": "periodic", "sum_axes": (2,), "method": "direct"},
+    ),
+    "gathered, in several tiles": Problem(
+        noise(6, (64, 40, 32), "float32"),
+        noise(7, (5, 6, 2), "float32"),
+        (2, 1),
+        {"boundary": ("zero", "periodic"), "stride": (3, 2), "method": "direct"},
+    ),
+    "a layer: direct in space, matrices along attributes": Problem(
+        lay_out(noise(8, (4, 8, 8, 8, 16), "float32"), "shuffled"),
+        noise(9, (3, 3, 7, 11, 4), "float32"),
+        (1, 2, 3, 4),
+        {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")},
+    ),
+    "a layer on a periodic grid": Problem(
+        noise(10, (5, 16, 16, 8, 8), "float32"),
+        noise(11, (3, 3, 7, 11, 4), "float32"),
+        (1, 2, 3, 4),
+        {"boundary": "periodic", "stride": (2, 2, 2, 2), "method": ("direct", "direct", "fft", "fft")},
+    ),
+    "library, one axis": Problem(
+        noise(12, (3, 601), "float64"), noise(13, (40, 2), "float64"), -1, {"boundary": "periodic", "method": "fft"}
+    ),
+    "library, two axes": Problem(
+        noise(14, (24, 3, 30), "float32"),
+        noise(15, (3, 6, 9), "float32"),
+        (0, 2),
+        {"boundary": ("periodic", "zero"), "stride": (2, 3), "sum_axes": (1,), "method": "fft"},
+    ),
+    "library, complex, beside a direct axis": Problem(
+        noise(16, (26, 5, 27), "complex128"),
+        noise(17, (9, 3, 5, 2), "complex128"),
+        (2, 1, 0),
+        {"boundary": "zero", "method": ("fft", "direct", "fft")},
+    ),
+}
+ENGINE = {"windowed": Identity, "gathered": Identity, "a layer": MatrixDFT, "library": LibraryFFT}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_engines_at_sizes_that_choose_them(name: str) -> None:
+    problem = LARGE[name]
+    plan = plan_of(problem)
+    kind = name.partition(",")[0].partition(":")[0].partition(" on")[0]
+    assert isinstance(plan.transform, ENGINE[kind])
+    if kind in ("windowed", "gathered"):
+        assert plan._windowed(np) == (kind == "windowed")
+
+    y = problem.run(convolve, problem.x, problem.w)
+    g = noise(99, y.shape, str(y.dtype))
+    assert_close(y, problem.convolution(), problem.x, problem.w)
+    assert_close(problem.run(convolve_vjp_x, g, problem.x, problem.w), problem.transpose_x(g), g, problem.w)
+    assert_close(problem.run(convolve_vjp_w, g, problem.x, problem.w), problem.transpose_w(g), g, problem.x)
+
+
+def test_automatic_choice_takes_taps_for_short_filters_and_spectra_for_long_ones() -> None:
+    def chosen(n: int, size: int) -> tuple[str, ...]:
+        options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1, "method": "auto"}
+        return choose_methods(make_geometry((64, n), (size, 16), 1, **options), True)
+
+    assert chosen(1024, 2) == ("direct",)
+    assert chosen(1024, 800) == ("fft",)
+
+
+def test_what_was_asked_for_is_not_chosen_again() -> None:
+    options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1}
+    for methods in itertools.product(("direct", "fft"), repeat=3):
+        assert (
+            choose_methods(make_geometry((4, 5, 6), (3, 3, 3), (0, 1, 2), method=methods, **options), True) == methods
+        )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("method", ["direct", "fft"])
+def test_memory_layout_does_not_matter(layout: str, method: str) -> None:
+    x, w = (lay_out(noise(i, (5, 6, 4), "float64"), layout) for i in (0, 1))
+    problem = Problem(x, w, (2, 0), {"boundary": "zero", "sum_axes": (), "method": method})
+    for layout_of_one in (x, np.ascontiguousarray(x)):
+        assert_close(problem.run(convolve, layout_of_one, w), problem.convolution(), x, w)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "y_shape"),
+    [
+        ((0, 4), (3,), (0, 4)),  # nothing to convolve
+        ((0, 4), (3, 2), (0, 4, 2)),
+        ((3, 0), (3,), (2, 0)),  # no batch
+        ((3, 4), (0,), (2, 4)),  # no taps: an empty sum
+        ((3, 4), (2, 0), (2, 4, 0)),  # no filters
+    ],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_axes_of_length_zero(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], y_shape: tuple[int, ...], method: str
+) -> None:
+    x, w = np.ones(x_shape, np.float32), np.ones(w_shape, np.float32)
+    for boundary in BOUNDARIES:
+        y = convolve(x, w, 0, boundary=boundary, stride=2, method=method)
+        assert y.shape == y_shape and y.dtype == np.float32 and not y.any()
+        g_x = convolve_vjp_x(y, x, w, 0, boundary=boundary, stride=2, method=method)
+        assert g_x.shape == x_shape and g_x.dtype == np.float32 and not g_x.any()
+        g_w = convolve_vjp_w(y, x, w, 0, boundary=boundary, stride=2, method=method)
+        assert g_w.shape == w_shape and g_w.dtype == np.float32 and not g_w.any()
+
+
+def test_a_sum_over_no_channels_is_zero() -> None:
+    y = convolve(np.ones((4, 0)), np.ones((0, 3, 2)), 0, boundary="zero", sum_axes=1)
+    assert y.shape == (4, 2) and not y.any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_axes_of_length_one(method: str, boundary: str) -> None:
+    x, w = noise(0, (1, 3, 1), "float64"), noise(1, (4, 5), "float64")
+    y = convolve(x, w, (0, 2), boundary=boundary, stride=3, method=method)
+    assert_close(y, x * (w.sum() if boundary == "periodic" else w[2, 2]), x, w)
+
+
+@pytest.mark.parametrize("x_dtype", DTYPES)
+@pytest.mark.parametrize("w_dtype", DTYPES)
+def test_dtypes_promote_as_in_numpy(x_dtype: str, w_dtype: str) -> None:
+    x, w = noise(0, (4, 5), x_dtype), noise(1, (3, 2), w_dtype)
+    problem = Problem(x, w, 1, {"boundary": "periodic"})
+    y = problem.run(convolve, x, w)
+    assert y.dtype == np.result_type(x, w)
+    assert_close(y, problem.convolution(), x, w)
+    g = noise(2, y.shape, x_dtype)
+    for cotangent in (
+        problem.run(convolve_vjp_x, g, x.shape, w),
+        problem.run(convolve_vjp_w, g.real.astype(w_dtype), x, w.shape),
+    ):
+        assert cotangent.dtype == y.dtype
+
+
+def test_lists_of_floats_are_arrays() -> None:
+    y = convolve([1.0, 2.0, 3.0], [1.0, 0.0, 0.0], 0, boundary="periodic", method="direct")
+    assert isinstance(y, np.ndarray) and y.tolist() == [2.0, 3.0, 1.0]
+
+
+@given(problems(dtypes=["float32", "float64"], max_axes=3, method="direct"), SEEDS, ENGINES)
+def test_taps_spread_nan_and_infinity_over_the_filter_alone(
+    problem: Problem, seed: int, constants: dict[str, int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = problem.x.copy()
+    x[tuple(rng.integers(n) for n in x.shape)] = np.nan
+    x[tuple(rng.integers(n) for n in x.shape)] = np.inf
+    with np.errstate(invalid="ignore"), engine(**constants):
+        y = problem.run(convolve, x, problem.w)
+        expected = Problem(x, problem.w, problem.axes, problem.options).convolution()
+    assert np.array_equal(np.isnan(y), np.isnan(expected))
+    assert np.array_equal(np.isinf(y), np.isinf(expected))
+    assert np.array_equal(y[np.isinf(y)], expected[np.isinf(y)])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("limit", [MATRIX_LIMIT, 0])
+def test_spectra_spread_nan_and_infinity_along_their_axes_alone(value: float, limit: int) -> None:
+    x, w = noise(0, (3, 8, 4), "float32"), noise(1, (3,), "float32")
+    x[1, 2, 3] = value
+    with np.errstate(invalid="ignore"), engine(MATRIX_LIMIT=limit):
+        y = convolve(x, w, 1, boundary="zero", method="fft")
+    lost = np.zeros(x.shape, bool)
+    lost[1, :, 3] = True
+    assert not np.isfinite(y[1, 1:4, 3]).any()  # the taps themselves meet the value here
+    assert np.isfinite(y[~lost]).all()
+
+
+def test_size_of_the_operands_does_not_matter() -> None:
+    for method in ("direct", "fft"):
+        x, w = noise(0, (9, 4), "float32") * np.float32(1e25), noise(1, (5,), "float32") * np.float32(1e-30)
+        problem = Problem(x, w, 0, {"boundary": "periodic", "method": method})
+        assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
+
+
+# Covariance to translations (section 3 of the paper): the property the whole network rests on.
+
+
+def covariance_error(problem: Problem, shift: tuple[int, ...], boundary: str = "periodic") -> float:
+    """How far translating by `shift` strides before differs from translating by `shift` after."""
+    after_stride = [s * r for s, r in zip(shift, problem.per_axis("stride"), strict=True)]
+    moved = translate(problem.x, after_stride, problem.axes, boundary=boundary)
+    axes = [a - sum(c < a for c in problem.summed) for a in problem.convolved]
+    first, then = problem.run(convolve, moved, problem.w), problem.run(convolve, problem.x, problem.w)
+    return float(np.abs(first - translate(then, shift, axes, boundary=boundary)).max())
+
+
+@st.composite
+def covariant_problems(draw: st.DrawFn) -> Problem:
+    """Periodic problems whose strides divide the lengths of their axes."""
+    m = draw(st.integers(1, 4))
+    stride = draw(st.lists(st.integers(1, 3), min_size=m, max_size=m))
+    lengths = [r * draw(st.integers(1, 3)) for r in stride]
+    channels = draw(st.lists(st.integers(1, 2), max_size=1))
+    order = draw(st.permutations(range(m + len(channels) + 1)))
+    shape = [0] * len(order)
+    for a, n in zip(order, [*lengths, *channels, 2], strict=True):
+        shape[a] = n
+    kernel_size = draw(st.lists(st.integers(1, 4), min_size=m, max_size=m))
+    seed, dtype = draw(SEEDS), draw(st.sampled_from(DTYPES))
+    return Problem(
+        noise(seed, tuple(shape), dtype),
+        noise(seed + 1, (*channels, *kernel_size, 2), dtype),
+        tuple(order[:m]),
+        {
+            "boundary": "periodic",
+            "stride": tuple(stride),
+            "sum_axes": tuple(order[m : m + len(channels)]),
+            "method": draw(st.sampled_from(METHODS)),
+        },
+    )
+
+
+@given(covariant_problems(), st.lists(st.integers(-5, 5), min_size=4, max_size=4))
+def test_periodic_convolution_is_covariant_to_translations(problem: Problem, shift: list[int]) -> None:
+    error = covariance_error(problem, tuple(shift[: len(problem.convolved)]))
+    assert error <= 2 * 20 * eps(problem.x.dtype) * norm(problem.x) * norm(problem.w)  # two results, each 20 eps off
+
+
+PLAIN = Problem(
+    noise(0, (3, 8, 6), "float64"), noise(1, (3, 4, 2), "float64"), (1, 2), {"boundary": "periodic", "stride": (2, 1)}
+)
+
+
+def test_covariance_control() -> None:
+    assert covariance_error(PLAIN, (1, 2)) < 1e-12
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_zero_boundary_is_not_covariant(boundary: str) -> None:
+    assert covariance_error(PLAIN.with_options(boundary="zero"), (1, 2), boundary) > 0.1
+
+
+def test_shift_that_is_no_multiple_of_the_stride_aliases() -> None:
+    first = PLAIN.run(convolve, translate(PLAIN.x, 1, 1, boundary="periodic"), PLAIN.w)
+    then = PLAIN.run(convolve, PLAIN.x, PLAIN.w)
+    for shift in range(4):
+        assert np.abs(first - translate(then, shift, 1, boundary="periodic")).max() > 0.1
+
+
+def test_filters_that_depend_on_position_are_not_covariant() -> None:
+    mask = np.linspace(0, 1, 8)[:, None]
+    moved = convolve(translate(PLAIN.x, 1, 1, boundary="periodic") * mask, PLAIN.w, (1, 2), boundary="periodic")
+    y = convolve(PLAIN.x * mask, PLAIN.w, (1, 2), boundary="periodic")
+    assert np.abs(moved - translate(y, 1, 1, boundary="periodic")).max() > 0.1
+
+
+# Wrong arguments.
+
+X, W = np.ones((4, 5, 6)), np.ones((3, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"axes": (0, 3)}, "axes names axis 3 of an array with 3 axes; use -3 to 2"),
+        ({"axes": (0, -4)}, "axes names axis -4 of an array with 3 axes; use -3 to 2"),
+        ({"axes": (1, -2)}, r"axes is \(1, -2\); an axis is named twice"),
+        ({"axes": ()}, "axes names 0 axes; between 1 and 6 can be convolved"),
+        ({"sum_axes": (2, 2)}, r"sum_axes is \(2, 2\); an axis is named twice"),
+        ({"sum_axes": 7}, "sum_axes names axis 7 of an array with 3 axes"),
+        ({"sum_axes": -3}, r"axes and sum_axes both name \[0\]; an axis is either convolved or summed"),
+        ({"stride": 0}, "stride holds 0; give 1 or more"),
+        ({"stride": (1, -2)}, "stride holds -2; give 1 or more"),
+        ({"stride": (1, 2, 1)}, "stride has 3 entries for 2 axes; give one, or one per axis"),
+        ({"boundary": "reflect"}, "boundary is 'reflect'; choose 'periodic' or 'zero'"),
+        ({"boundary": ("zero", "wrap")}, "boundary is 'wrap'; choose 'periodic' or 'zero'"),
+        ({"boundary": ("zero",)}, "boundary has 1 entries for 2 axes; give one, or one per axis"),
+        ({"method": "winograd"}, "method is 'winograd'; choose 'auto' or 'direct' or 'fft'"),
+        ({"method": ("fft",) * 3}, "method has 3 entries for 2 axes; give one, or one per axis"),
+        ({"w": np.ones(3)}, r"w has shape \(3,\); it needs 0 summed and 2 convolved axes, so at least 2"),
+        ({"w": 1.0}, r"w has shape \(\); it needs 0 summed and 2 convolved axes"),
+        ({"w": W, "sum_axes": 2}, r"w has shape \(3, 3\); it needs 1 summed and 2 convolved axes, so at least 3"),
+        (
+            {"w": np.ones((5, 3, 3)), "sum_axes": 2},
+            r"w has shape \(5, 3, 3\); its leading axes must be \(6,\), the lengths of x along sum_axes",
+        ),
+        ({"x": 1.0, "axes": 0}, "axes names axis 0 of an array with 0 axes; none can be named"),
+    ],
+)
+def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {"x": X, "w": W, "axes": (0, 1), "boundary": "zero", **change}
+    x, w, axes = (arguments.pop(name) for name in ("x", "w", "axes"))
+    with pytest.raises(ValueError, match=message):
+        convolve(x, w, axes, **arguments)
+    with pytest.raises(ValueError, match=message):
+        convolve_vjp_x(np.ones((4, 5, 6)), x if isinstance(x, np.ndarray) else (), w, axes, **arguments)
+    with pytest.raises(ValueError, match=message):
+        convolve_vjp_w(np.ones((4, 5, 6)), x, w if isinstance(w, np.ndarray) else (), axes, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"axes": None}, "axes is None; give an integer, or one per axis"),
+        ({"axes": 1.0}, "axes is 1.0; give an integer, or one per axis"),
+        ({"axes": (0, 1.0)}, "axes holds 1.0; axes are integers"),
+        ({"axes": (0, True)}, "axes holds True; axes are integers"),
+        ({"sum_axes": None}, "sum_axes is None; give an integer, or one per axis"),
+        ({"stride": 1.5}, "stride is 1.5; give an integer, or one per axis"),
+        ({"stride": (1, 2.0)}, "stride holds 2.0; give integers"),
+        ({"stride": True}, "stride is True; give an integer, or one per axis"),
+        ({"stride": np.array(1.5)}, r"stride is array\(1.5\); give an integer, or one per axis"),
+        ({"boundary": None}, "boundary is None; give a word, or one per axis"),
+        ({"method": 3}, "method is 3; give a word, or one per axis"),
+        ({"x": np.ones((4, 5, 6), int)}, "x has dtype int64; convert it to one of float32, float64, complex64"),
+        ({"x": np.ones((4, 5, 6), bool)}, "x has dtype bool; convert it"),
+        ({"x": np.ones((4, 5, 6), np.float16)}, "x has dtype float16; convert it"),
+        ({"x": np.ones((4, 5, 6), np.longdouble)}, "x has dtype (float128|longdouble|float64); convert it"),
+        ({"x": np.ones((4, 5, 6), object)}, "x has dtype object; convert it"),
+        ({"x": np.ones((4, 5, 6), ">f4")}, "x has dtype >f4; convert it"),
+        ({"w": np.ones((3, 3), np.int32)}, "w has dtype int32; convert it to one of float32, float64, complex64"),
+        ({"w": [[1, 2], [3, 4]]}, "w has dtype int64; convert it"),
+        ({"x": None}, "expected a NumPy or CuPy array, got builtins.NoneType"),
+        ({"w": "filter"}, "expected a NumPy or CuPy array, got builtins.str"),
+    ],
+)
+def test_wrong_types_are_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {"x": X, "w": W, "axes": (0, 1), "boundary": "zero", **change}
+    x, w, axes = (arguments.pop(name) for name in ("x", "w", "axes"))
+    with pytest.raises(TypeError, match=message):
+        convolve(x, w, axes, **arguments)
+
+
+def test_more_axes_than_six_are_refused() -> None:
+    shape = (1,) * (MAX_AXES + 1)
+    with pytest.raises(ValueError, match="axes names 7 axes; between 1 and 6 can be convolved"):
+        convolve(np.ones(shape), np.ones(shape), tuple(range(MAX_AXES + 1)), boundary="zero")
+
+
+def test_boundary_must_be_named() -> None:
+    with pytest.raises(TypeError, match="boundary"):
+        convolve(X, W, (0, 1))  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6, 1), (1, 5, 6), (4, 6, 5), ()])
+def test_cotangent_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
+    message = r"g has shape \(.*\); the result of this convolution has \(4, 5, 6\)"
+    with pytest.raises(ValueError, match=message):
+        convolve_vjp_x(np.ones(shape), X, W, (0, 1), boundary="zero")
+    with pytest.raises(ValueError, match=message):
+        convolve_vjp_w(np.ones(shape), X, W, (0, 1), boundary="zero")
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "message"),
+    [
+        ([4.0, 5.0, 6.0], TypeError, "holds 4.0; give integers"),
+        ((4, 5, -6), ValueError, "holds -6; give 0 or more"),
+        (None, TypeError, "is None; give an integer, or one per axis"),
+    ],
+)
+def test_only_shapes_stand_in_for_operands(shape: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match="the shape of x " + message):
+        convolve_vjp_x(X, shape, W, (0, 1), boundary="zero")
+    with pytest.raises(error, match="the shape of w " + message):
+        convolve_vjp_w(X, X, shape, (0, 1), boundary="zero")
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, int])
+def test_integers_of_any_kind_name_axes_and_strides(kind: Any) -> None:
+    expected = convolve(X, W[0], 2, boundary="zero", stride=2)
+    assert np.array_equal(convolve(X, W[0], kind(2), boundary="zero", stride=kind(2)), expected)
+    assert np.array_equal(convolve(X, W[0], np.array([2]), boundary=["zero"], stride=np.array([2])), expected)
+
+
+@settings(max_examples=20)
+@given(problems(max_axes=2))
+def test_shapes_stand_in_for_the_operand_that_is_differentiated(problem: Problem) -> None:
+    g = noise(5, problem.y_shape, str(problem.x.dtype))
+    with_arrays = problem.run(convolve_vjp_x, g, problem.x, problem.w)
+    assert np.array_equal(with_arrays, problem.run(convolve_vjp_x, g, list(problem.x.shape), problem.w))
+    with_arrays = problem.run(convolve_vjp_w, g, problem.x, problem.w)
+    assert np.array_equal(with_arrays, problem.run(convolve_vjp_w, g, problem.x, problem.w.shape))

@@ -1,0 +1,169 @@
+"""The adjoints of `convolve`: against their definitions, and by the dot test that makes them adjoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
+from hcnn_core._geometry import make_geometry
+from hcnn_core.convolution import convolve_adjoints
+from tests.core.oracle import (
+    DTYPES,
+    ENGINES,
+    LAYOUTS,
+    METHODS,
+    SEEDS,
+    NDArray,
+    Problem,
+    assert_close,
+    engine,
+    eps,
+    lay_out,
+    noise,
+    norm,
+    problems,
+    wide,
+)
+
+
+def dot(a: NDArray, b: NDArray) -> complex:
+    """The sum of the products, without conjugation, in double precision."""
+    return complex(np.sum(wide(a) * wide(b)))
+
+
+@st.composite
+def with_cotangents(draw: st.DrawFn, **options: Any) -> tuple[Problem, NDArray]:
+    problem = draw(problems(**options))
+    g = noise(draw(SEEDS), problem.y_shape, str(problem.x.dtype))
+    return problem, lay_out(g, draw(st.sampled_from(LAYOUTS)))
+
+
+@given(with_cotangents(), ENGINES)
+def test_adjoints_are_their_definitions(case: tuple[Problem, NDArray], constants: dict[str, int]) -> None:
+    problem, g = case
+    x, w = problem.x, problem.w
+    kept = [a.copy() for a in (g, x, w)]
+    with engine(**constants):
+        g_x, g_w = problem.run(convolve_vjp_x, g, x, w), problem.run(convolve_vjp_w, g, x, w)
+    assert g_x.dtype == g_w.dtype == x.dtype
+    assert_close(g_x, problem.transpose_x(g), g, w)
+    assert_close(g_w, problem.transpose_w(g), g, x)
+    for result in (g_x, g_w):
+        assert result.flags.writeable
+        assert not any(np.shares_memory(result, a) for a in (g, x, w))
+    assert all(np.array_equal(a, before) for a, before in zip((g, x, w), kept, strict=True))
+
+
+@given(with_cotangents(), ENGINES)
+def test_dot_test(case: tuple[Problem, NDArray], constants: dict[str, int]) -> None:
+    problem, g = case
+    x, w = problem.x, problem.w
+    with engine(**constants):
+        y = problem.run(convolve, x, w)
+        g_x, g_w = problem.run(convolve_vjp_x, g, x, w), problem.run(convolve_vjp_w, g, x, w)
+    # each of the two sides is off by at most 20 eps of the norms of all three
+    bound = 2 * 20 * eps(x.dtype) * norm(g) * norm(x) * norm(w)
+    assert abs(dot(g, y) - dot(g_x, x)) <= bound
+    assert abs(dot(g, y) - dot(g_w, w)) <= bound
+
+
+@given(with_cotangents(method="auto"))
+def test_methods_agree(case: tuple[Problem, NDArray]) -> None:
+    problem, g = case
+    for function, operands in ((convolve_vjp_x, (g, problem.w)), (convolve_vjp_w, (g, problem.x))):
+        direct, fft, auto = (
+            problem.with_options(method=method).run(function, g, problem.x, problem.w)
+            for method in ("direct", "fft", "auto")
+        )
+        assert_close(fft, wide(direct), *operands)
+        assert_close(auto, wide(direct), *operands)
+
+
+@given(with_cotangents(max_axes=3))
+def test_both_adjoints_at_once_are_the_two(case: tuple[Problem, NDArray]) -> None:
+    problem, g = case
+    geometry = make_geometry(problem.x.shape, problem.w.shape, problem.axes, **problem.options)
+    g_x, g_w = convolve_adjoints(np, geometry, g, problem.x, problem.w)
+    assert g_x is not None and g_w is not None
+    assert np.array_equal(g_x, problem.run(convolve_vjp_x, g, problem.x, problem.w))
+    assert np.array_equal(g_w, problem.run(convolve_vjp_w, g, problem.x, problem.w))
+    assert convolve_adjoints(np, geometry, g, None, None) == (None, None)
+
+
+@given(with_cotangents(max_axes=3))
+def test_adjoints_are_linear_in_the_cotangent_and_the_operand(case: tuple[Problem, NDArray]) -> None:
+    """What makes them differentiable again: each, transposed in either argument, is another of the three."""
+    problem, g = case
+    x, w = problem.x, problem.w
+    h_x, h_w = noise(1, x.shape, str(x.dtype)), noise(2, w.shape, str(x.dtype))
+    bound = 2 * 20 * eps(x.dtype) * norm(g)
+
+    by_x = dot(h_x, problem.run(convolve_vjp_x, g, x, w))
+    assert abs(by_x - dot(g, problem.run(convolve, h_x, w))) <= bound * norm(h_x) * norm(w)
+    assert abs(by_x - dot(w, problem.run(convolve_vjp_w, g, h_x, w))) <= bound * norm(h_x) * norm(w)
+
+    by_w = dot(h_w, problem.run(convolve_vjp_w, g, x, w))
+    assert abs(by_w - dot(g, problem.run(convolve, x, h_w))) <= bound * norm(x) * norm(h_w)
+    assert abs(by_w - dot(x, problem.run(convolve_vjp_x, g, x, h_w))) <= bound * norm(x) * norm(h_w)
+
+
+COMPLEX = Problem(
+    noise(0, (3, 5, 4), "complex128"), noise(1, (3, 3, 2), "complex128"), 1, {"boundary": "zero", "sum_axes": 0}
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adjoints_of_complex_operators_do_not_conjugate(method: str) -> None:
+    problem = COMPLEX.with_options(method=method)
+    x, w = problem.x, problem.w
+    y = problem.run(convolve, x, w)
+    g = noise(2, y.shape, "complex128")
+    assert abs(dot(g, y) - dot(x, problem.run(convolve_vjp_x, g, x, w))) < 1e-10
+    # conjugated, it is the adjoint of a Hilbert space, and no longer the transpose
+    hilbert = problem.run(convolve_vjp_x, g, x, w.conj())
+    assert abs(np.vdot(g, y) - np.vdot(hilbert, x)) < 1e-10
+    assert abs(dot(g, y) - dot(x, hilbert)) > 1
+
+
+def test_dot_test_notices_a_wrong_adjoint() -> None:
+    """A filter of even length is not symmetric about its middle: flipping it is not its adjoint."""
+    x, w, g = noise(0, (8,), "float64"), noise(1, (4,), "float64"), noise(2, (8,), "float64")
+    y = convolve(x, w, 0, boundary="periodic")
+    assert abs(dot(g, y) - dot(x, convolve_vjp_x(g, x, w, 0, boundary="periodic"))) < 1e-12
+    assert abs(dot(g, y) - dot(x, convolve(g, w[::-1], 0, boundary="periodic"))) > 0.1
+
+
+@pytest.mark.parametrize("g_dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes_promote_as_in_numpy(g_dtype: str, dtype: str) -> None:
+    problem = Problem(noise(0, (4, 5), dtype), noise(1, (3, 2), dtype), 1, {"boundary": "periodic"})
+    g = noise(2, problem.y_shape, g_dtype)
+    g_x, g_w = (problem.run(f, g, problem.x, problem.w) for f in (convolve_vjp_x, convolve_vjp_w))
+    assert g_x.dtype == g_w.dtype == np.result_type(g, problem.x)
+    assert_close(g_x, problem.transpose_x(g), g, problem.w)
+    assert_close(g_w, problem.transpose_w(g), g, problem.x)
+
+
+def test_dtype_of_the_argument_that_is_only_a_shape_does_not_matter() -> None:
+    g, x, w = noise(0, (4,), "float32"), noise(1, (4,), "float64"), noise(2, (3,), "float64")
+    assert convolve_vjp_x(g, x, w.astype("f4"), 0, boundary="zero").dtype == np.float32
+    assert convolve_vjp_w(g, x.astype("f4"), w, 0, boundary="zero").dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("function", "operands", "message"),
+    [
+        (convolve_vjp_x, (np.ones(4, int), (4,), np.ones(3)), "g has dtype int64; convert it"),
+        (convolve_vjp_x, (np.ones(4), (4,), np.ones(3, bool)), "w has dtype bool; convert it"),
+        (convolve_vjp_w, (np.ones(4, np.float16), np.ones(4), (3,)), "g has dtype float16; convert it"),
+        (convolve_vjp_w, (np.ones(4), np.ones(4, object), (3,)), "x has dtype object; convert it"),
+    ],
+)
+def test_wrong_dtypes_are_refused(function: Any, operands: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        function(*operands, 0, boundary="zero")

@@ -1,0 +1,284 @@
+"""Patch moments against patches written out one by one."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hcnn_core import convolve, patch_moments, patch_moments_vjp
+from hcnn_core.moments import patch_covariance, patch_filter
+from tests.core.oracle import (
+    BOUNDARIES,
+    LAYOUTS,
+    SEEDS,
+    C,
+    NDArray,
+    Problem,
+    engine,
+    eps,
+    lay_out,
+    noise,
+    norm,
+    wide,
+)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Arguments of `patch_moments`, and what they mean."""
+
+    x: NDArray
+    axes: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    boundary: Any
+
+    def arguments(self, x: NDArray | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.x if x is None else x, self.axes, self.kernel_size), {"boundary": self.boundary}
+
+    def moments(self, x: NDArray | None = None) -> tuple[NDArray, NDArray]:
+        args, options = self.arguments(x)
+        mean, covariance = patch_moments(*args, **options)
+        return mean, covariance
+
+    def vjp(self, g_mean: NDArray, g_covariance: NDArray) -> NDArray:
+        args, options = self.arguments()
+        return np.asarray(patch_moments_vjp(g_mean, g_covariance, *args, **options))
+
+    def taps(self, x: NDArray) -> Iterator[tuple[NDArray, tuple[NDArray, ...], NDArray]]:
+        """For each tap: x with the patch axes leading, where every position reads it, and which reads count."""
+        problem = Problem(x, np.zeros(self.kernel_size), self.axes, {"boundary": self.boundary})
+        signal = problem.lead(x)
+        for _, sources, inside in problem.taps():
+            mask = functools.reduce(np.logical_and.outer, inside)
+            yield signal, np.ix_(*sources), mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+
+    def rows(self, x: NDArray | None = None) -> NDArray:
+        """The T patch entries of every position, (T, positions), in double precision."""
+        return np.array(
+            [np.where(mask, x[source], 0).ravel() for x, source, mask in self.taps(wide(self.x if x is None else x))]
+        )
+
+    def add_back(self, rows: NDArray, x: NDArray) -> None:
+        """Add every patch entry to the element of x it was read from."""
+        for row, (signal, source, mask) in zip(rows, self.taps(x), strict=True):
+            np.add.at(signal, source, np.where(mask, row.reshape(signal[source].shape), 0))
+
+
+def covariance_bound(rows: NDArray, dtype: Any) -> NDArray:
+    """C eps of the entries' spread about the array's mean (Cauchy-Schwarz), and what rounding that mean leaves."""
+    centre = rows.mean()
+    spread = np.linalg.norm(rows - centre, axis=1)
+    return C * eps(dtype) * np.outer(spread, spread) / rows.shape[1] + (C * eps(dtype) * abs(centre)) ** 2
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn, dtypes: Sequence[str] = ("float32", "float64"), means: Sequence[float] = (0, 1, 1e4)
+) -> Patches:
+    ndim = draw(st.integers(1, 4))
+    axes = draw(st.permutations(range(ndim)))[: draw(st.integers(1, min(3, ndim)))]
+    shape = draw(st.lists(st.integers(1, 6), min_size=ndim, max_size=ndim))
+    kernel_size = draw(st.lists(st.integers(1, 4 if len(axes) < 3 else 2), min_size=len(axes), max_size=len(axes)))
+    each = st.sampled_from(BOUNDARIES)
+    boundary = draw(each | st.lists(each, min_size=len(axes), max_size=len(axes)))
+    seed = draw(SEEDS)
+    x = noise(seed, tuple(shape), draw(st.sampled_from(dtypes)))
+    x = x + x.dtype.type(draw(st.sampled_from(means)))
+    return Patches(lay_out(x, draw(st.sampled_from(LAYOUTS)), seed), tuple(axes), tuple(kernel_size), boundary)
+
+
+@given(cases(), st.sampled_from([1, 1 << 19]))
+def test_moments_of_explicit_patches(case: Patches, tile: int) -> None:
+    kept = case.x.copy()
+    with engine(TILE=tile):
+        mean, covariance = case.moments()
+    rows = case.rows()
+    assert mean.dtype == covariance.dtype == case.x.dtype
+    tolerance = C * eps(case.x.dtype)
+    assert mean.shape == (len(rows),)
+    assert (np.abs(mean - rows.mean(1)) <= tolerance * np.abs(case.x).mean()).all()
+    assert covariance.shape == (len(rows), len(rows))
+    error = np.abs(covariance - np.cov(rows, bias=True).reshape(covariance.shape))
+    assert (error <= covariance_bound(rows, case.x.dtype)).all()
+    assert np.array_equal(case.x, kept)
+    assert not np.shares_memory(mean, case.x) and not np.shares_memory(covariance, case.x)
+
+
+def cotangents(case: Patches, seed: int) -> tuple[NDArray, NDArray]:
+    taps = int(np.prod(case.kernel_size))
+    dtype = str(case.x.dtype)
+    return noise(seed, (taps,), dtype), noise(seed + 1, (taps, taps), dtype)
+
+
+@given(cases(dtypes=["float64"], means=[0, 1]), SEEDS)
+def test_cotangent_is_the_gradient(case: Patches, seed: int) -> None:
+    """Both moments are quadratic in x, so a central difference is exact whatever its step."""
+    g_mean, g_covariance = cotangents(case, seed)
+    step = noise(seed + 2, case.x.shape, "float64")
+
+    def value(x: NDArray) -> float:
+        rows = case.rows(x)
+        covariance = np.cov(rows, bias=True).reshape(g_covariance.shape)
+        return float(g_mean @ rows.mean(1) + np.sum(g_covariance * covariance))
+
+    g_x = case.vjp(g_mean, g_covariance)
+    size = norm(case.rows(case.x)) + norm(case.rows(step))
+    bound = C * eps("float64") * (norm(g_mean) * size + norm(g_covariance) * size**2)
+    assert abs(np.sum(g_x * step) - (value(case.x + step) - value(case.x - step)) / 2) <= bound
+
+
+@given(cases(), SEEDS)
+def test_cotangent_keeps_its_precision(case: Patches, seed: int) -> None:
+    """In either precision, with or without a large mean, the cotangent is that of double precision."""
+    g_mean, g_covariance = cotangents(case, seed)
+    kept = case.x.copy()
+    g_x = case.vjp(g_mean, g_covariance)
+    assert g_x.shape == case.x.shape and g_x.dtype == case.x.dtype and g_x.flags.writeable
+    assert np.array_equal(case.x, kept) and not np.shares_memory(g_x, case.x)
+
+    rows, symmetric = case.rows(), wide(g_covariance + g_covariance.T)
+    deviation = rows - rows.mean(1, keepdims=True)
+    expected = np.zeros(case.x.shape)
+    share = (wide(g_mean)[:, None] + symmetric @ deviation) / rows.shape[1]
+    case.add_back(share, expected)
+    # every element of x enters T patch entries, each of which is a sum over T deviations from a rounded mean
+    largest = np.linalg.norm(np.abs(deviation).max(1) + abs(rows.mean()))
+    scale = np.sqrt(len(rows)) * (norm(g_mean) + norm(symmetric) * largest) / rows.shape[1]
+    assert np.abs(g_x - expected).max() <= C * eps(case.x.dtype) * scale
+
+
+def test_covariance_survives_a_large_mean() -> None:
+    """1e4 squared leaves float32 no digit of a variance of 1: the sums must be taken about the mean."""
+    x = noise(0, (20, 12, 10), "float32") + np.float32(1e4)
+    case = Patches(x, (1, 2), (3, 3), "periodic")
+    covariance = case.moments()[1]
+    expected = np.cov(case.rows(), bias=True)
+    assert np.abs(covariance - expected).max() < 1e-5
+    rows = case.rows().astype(np.float32)
+    naive = rows @ rows.T / np.float32(rows.shape[1]) - np.outer(rows.mean(1), rows.mean(1))
+    assert np.abs(naive - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("kernel_size", [(3, 3), (2, 5), (9, 1)])
+def test_moments_of_any_filter_are_those_of_its_convolution(boundary: str, kernel_size: tuple[int, int]) -> None:
+    """Mean h . mu and variance h . C h: m and sigma of section 4.2 of the paper."""
+    x = noise(0, (4, 7, 6, 3), "float64") + 2
+    mean, covariance = patch_moments(x, (1, 2), kernel_size, boundary=boundary)
+    for seed in range(3):
+        h = noise(seed, kernel_size, "float64")
+        y = convolve(x, h, (1, 2), boundary=boundary)
+        assert abs(h.ravel() @ mean - y.mean()) < 1e-12
+        assert abs(h.ravel() @ covariance @ h.ravel() - y.var()) < 1e-11
+
+
+@given(cases(dtypes=["float64"], means=[0, 1]), SEEDS)
+def test_cross_covariance_and_its_transposes(case: Patches, seed: int) -> None:
+    """`patch_covariance` is bilinear; `patch_filter` is its transpose in either argument."""
+    x, y = case.x, noise(seed, case.x.shape, "float64")
+    options = {"boundary": case.boundary}
+    rows = case.rows(x), case.rows(y)
+    covariance = patch_covariance(x, y, case.axes, case.kernel_size, **options)
+    centred = [r - r.mean(1, keepdims=True) for r in rows]
+    size = norm(rows[0]) * norm(rows[1])
+    assert np.abs(covariance - centred[0] @ centred[1].T / rows[0].shape[1]).max() <= C * eps("float64") * size
+
+    g = cotangents(case, seed + 1)[1]
+    zeros = np.zeros(len(g))
+    value, bound = np.sum(g * covariance), 2 * C * eps("float64") * size * norm(g)
+    by_x = patch_filter(zeros, g, y, case.axes, case.kernel_size, **options)
+    by_y = patch_filter(zeros, g.T, x, case.axes, case.kernel_size, **options)
+    assert abs(np.sum(by_x * x) - value) <= bound
+    assert abs(np.sum(by_y * y) - value) <= bound
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_layout_does_not_matter(layout: str) -> None:
+    x = lay_out(noise(0, (3, 6, 5, 4), "float64"), layout)
+    case, plain = (Patches(a, (2, 1), (2, 3), ("zero", "periodic")) for a in (x, x.copy("C")))
+    g_mean, g_covariance = cotangents(case, 1)
+    for actual, expected in zip(case.moments(), plain.moments(), strict=True):
+        assert np.abs(actual - expected).max() < 1e-14
+    assert np.abs(case.vjp(g_mean, g_covariance) - plain.vjp(g_mean, g_covariance)).max() < 1e-14
+
+
+@pytest.mark.parametrize("kernel_size", [(3, 3), (2, 5)])
+@pytest.mark.parametrize("boundary", [*BOUNDARIES, ("periodic", "zero")])
+def test_without_numba_the_result_is_the_same(
+    kernel_size: tuple[int, int], boundary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Patches(noise(0, (4, 7, 6, 5), "float32"), (1, 2), kernel_size, boundary)
+    g_mean, g_covariance = cotangents(case, 1)
+    compiled = *case.moments(), case.vjp(g_mean, g_covariance)
+    monkeypatch.setitem(sys.modules, "hcnn_core._patch_kernels", None)
+    monkeypatch.delattr("hcnn_core._patch_kernels", raising=False)
+    plain = *case.moments(), case.vjp(g_mean, g_covariance)
+    rows = case.rows()
+    scales = np.abs(rows).mean(), np.square(rows).mean(), norm(g_mean) + norm(g_covariance) * np.linalg.norm(rows)
+    for a, b, scale in zip(compiled, plain, scales, strict=True):
+        assert np.abs(a - b).max() <= C * eps("float32") * scale
+
+
+def test_nan_and_infinity_propagate() -> None:
+    for value in (np.nan, np.inf):
+        x = noise(0, (3, 6, 5), "float32")
+        x[1, 2, 3] = value
+        with np.errstate(invalid="ignore"):
+            mean, covariance = patch_moments(x, (1, 2), 3, boundary="periodic")
+        assert not np.isfinite(mean).any() and not np.isfinite(covariance).any()
+
+
+X = np.ones((3, 5, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"axes": ()}, ValueError, "axes names no axis; patches extend along at least one"),
+        ({"axes": (1, 1)}, ValueError, r"axes is \(1, 1\); an axis is named twice"),
+        ({"axes": (1, 3)}, ValueError, "axes names axis 3 of an array with 3 axes; use -3 to 2"),
+        ({"axes": None}, TypeError, "axes is None; give an integer, or one per axis"),
+        ({"kernel_size": 0}, ValueError, "kernel_size holds 0; give 1 or more"),
+        ({"kernel_size": (3, 3, 3)}, ValueError, "kernel_size has 3 entries for 2 axes; give one, or one per axis"),
+        ({"kernel_size": (2.5, 3)}, TypeError, "kernel_size holds 2.5; give integers"),
+        ({"kernel_size": 3.0}, TypeError, "kernel_size is 3.0; give an integer, or one per axis"),
+        ({"boundary": "wrap"}, ValueError, "boundary is 'wrap'; choose 'periodic' or 'zero'"),
+        ({"boundary": ("zero",)}, ValueError, "boundary has 1 entries for 2 axes; give one, or one per axis"),
+        ({"x": np.ones((3, 0, 4))}, ValueError, r"x has shape \(3, 0, 4\); an empty array has no moments"),
+        ({"x": np.ones((3, 5, 4), int)}, TypeError, "x has dtype int64; convert it to one of float32, float64"),
+        (
+            {"x": np.ones((3, 5, 4), complex)},
+            TypeError,
+            "x has dtype complex128; this function takes float32 or float64",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    arguments = {"x": X, "axes": (1, 2), "kernel_size": 3, "boundary": "zero", **change}
+    x, axes, kernel_size = (arguments.pop(name) for name in ("x", "axes", "kernel_size"))
+    with pytest.raises(error, match=message):
+        patch_moments(x, axes, kernel_size, **arguments)
+    with pytest.raises(error, match=message):
+        patch_moments_vjp(np.ones(9), np.ones((9, 9)), x, axes, kernel_size, **arguments)
+
+
+@pytest.mark.parametrize(("mean", "covariance"), [((), (9, 9)), ((9,), (1, 9)), ((9,), (9,)), ((1, 9), (9, 9))])
+def test_cotangents_of_the_wrong_shape_are_refused(mean: tuple[int, ...], covariance: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"g_mean and g_covariance have shapes .* have \(9,\) and \(9, 9\)"):
+        patch_moments_vjp(np.ones(mean), np.ones(covariance), X, (1, 2), 3, boundary="zero")
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("g_mean", int), ("g_covariance", complex)])
+def test_cotangents_of_the_wrong_dtype_are_refused(name: str, dtype: Any) -> None:
+    g = {"g_mean": np.ones(9), "g_covariance": np.ones((9, 9))}
+    g[name] = g[name].astype(dtype)
+    with pytest.raises(TypeError, match=f"{name} has dtype"):
+        patch_moments_vjp(*g.values(), X, (1, 2), 3, boundary="zero")
