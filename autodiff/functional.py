@@ -94,9 +94,8 @@ def value_and_grad(
         del out
         _require_real_scalar(value)
         ends = [] if end is None else [(end, np.ones_like(value))]
-        found = backward(ends, release=True)
-        gradients = _collect([inputs[i] for i in argnums], found, taken=())
-        return (value, aux) if has_aux else value, gradients[0] if isinstance(argnum, int) else tuple(gradients)
+        gradients = _owned(_collect([inputs[i] for i in argnums], backward(ends, release=True)), taken=[])
+        return (value, aux) if has_aux else value, gradients[0] if isinstance(argnum, int) else gradients
 
     return evaluate
 
@@ -125,7 +124,12 @@ def vjp(fun: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tu
     TypeError
         If a leaf of `primals` is not of float or complex dtype.
     """
-    return _record(fun, primals)
+    out, transpose = _record(fun, primals, release=False)
+
+    def pullback(cotangent: Any) -> tuple[Any, ...]:
+        return _owned(transpose(cotangent), taken=tree_leaves(cotangent))
+
+    return out, pullback
 
 
 def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
@@ -168,8 +172,8 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
                 return flat(*(values.get(i, leaf) for i, leaf in enumerate(leaves)))
 
             def pullback(g: dict[int, Array]) -> tuple[Any, ...]:
-                _, pull = _record(some, tuple(leaves[i] for i in argnums), release=True)
-                return pull(tuple(g.get(i) for i in range(count)))
+                transpose = _record(some, tuple(leaves[i] for i in argnums), release=True)[1]
+                return transpose(tuple(g.get(i) for i in range(count)))
 
             return pullback
 
@@ -254,9 +258,9 @@ def _check(
 
 
 def _record(
-    fun: Callable[..., Any], primals: tuple[Any, ...], *, release: bool = False
+    fun: Callable[..., Any], primals: tuple[Any, ...], *, release: bool
 ) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-    """Evaluate fun and keep the tape; with release, the pullback can be called once and frees the tape on its way."""
+    """Evaluate fun and keep the tape; with release, the transpose can be called once and frees the tape on its way."""
     with Trace() as trace:
         inputs = [_start(trace, primal, f"argument {i}") for i, primal in enumerate(primals)]
         out = fun(*inputs)
@@ -264,7 +268,7 @@ def _record(
         split = [trace.split(leaf) for leaf in tree_leaves(out)]
     ends = [(end, value if np.ndim(value) == 0 else None) for value, end in split]  # keeps no array alive
 
-    def pullback(cotangent: Any) -> tuple[Any, ...]:
+    def transpose(cotangent: Any) -> tuple[Any, ...]:
         given: list[Any] = []
         tree_map(lambda _, leaf: given.append(leaf), structure, cotangent)
         pairs = [
@@ -272,9 +276,9 @@ def _record(
             for (end, scalar), g in zip(ends, given, strict=True)
             if end is not None and g is not None
         ]
-        return tuple(_collect(inputs, backward(pairs, release=release), taken=given))
+        return _collect(inputs, backward(pairs, release=release))
 
-    return tree_unflatten(structure, [value for value, _ in split]), pullback
+    return tree_unflatten(structure, [value for value, _ in split]), transpose
 
 
 def _start(trace: Trace, tree: Any, name: str) -> Any:
@@ -293,21 +297,26 @@ def _start(trace: Trace, tree: Any, name: str) -> Any:
     return tree_map(start, tree)
 
 
-def _collect(inputs: Sequence[Any], found: dict[Node, Array], taken: Sequence[Any]) -> list[Any]:
-    """The cotangents of the inputs, each in memory of its own that the caller may write to."""
+def _collect(inputs: Sequence[Any], found: dict[Node, Array]) -> tuple[Any, ...]:
+    """The cotangents of the inputs, zero where the outputs do not depend on one."""
+
+    def cotangent(x: Traced) -> Array:
+        return found[x._node] if x._node in found else np.zeros_like(getval(x))
+
+    return tuple(tree_map(cotangent, tree) for tree in inputs)
+
+
+def _owned(cotangents: tuple[Any, ...], taken: list[Any]) -> tuple[Any, ...]:
+    """The same cotangents, each in memory of its own, none of it taken, that the caller may write to."""
     seen = set(map(id, taken))
 
-    def own(x: Traced) -> Array:
-        g = found.get(x._node)
-        if g is None:
-            return np.zeros_like(getval(x))
-        if type(g) is not Traced:
-            if id(g) in seen or getattr(g, "base", None) is not None:
-                g = g.copy()
-            seen.add(id(g))
+    def own(g: Array) -> Array:
+        if type(g) is not Traced and (id(g) in seen or getattr(g, "base", None) is not None):
+            g = g.copy()
+        seen.add(id(g))
         return g
 
-    return [tree_map(own, tree) for tree in inputs]
+    return tree_map(own, cotangents)  # type: ignore[no-any-return]
 
 
 def _as_cotangent(g: Any, node: Node, scalar: Array) -> Array:

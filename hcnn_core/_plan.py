@@ -217,11 +217,15 @@ class Plan:
     def _by_row(self, xp: Any, y: Array, begin: int, end: int, rows: int) -> Array:
         """Results of a tile as a view (F, rows, P*K, positions per row), one row or one per leading index."""
         flat = xp.reshape(y, (*y.shape[:2], self._positions))[:, :, begin * self._row : end * self._row]
-        split = xp.lib.stride_tricks.as_strided(
-            flat,
-            (*flat.shape[:2], rows, flat.shape[2] // rows),
-            (*flat.strides[:2], flat.strides[2] * flat.shape[2] // rows, flat.strides[2]),
-        ) if rows > 1 else xp.expand_dims(flat, axis=2)
+        split = (
+            xp.lib.stride_tricks.as_strided(
+                flat,
+                (*flat.shape[:2], rows, flat.shape[2] // rows),
+                (*flat.strides[:2], flat.strides[2] * flat.shape[2] // rows, flat.strides[2]),
+            )
+            if rows > 1
+            else xp.expand_dims(flat, axis=2)
+        )
         return xp.permute_dims(split, (0, 2, 1, 3))
 
     def _gather_rows(self, xp: Any, x: Array) -> Array:
@@ -286,9 +290,7 @@ class Plan:
         spans = tuple((0, n) for n in self.out_lengths[first:])
         if end is not None:
             spans = ((begin, end), *spans[1:])
-        return tap_pieces(
-            self.lengths[first:], spans, self.stride[first:], self.taps[first:], self.periodic[first:]
-        )
+        return tap_pieces(self.lengths[first:], spans, self.stride[first:], self.taps[first:], self.periodic[first:])
 
 
 @lru_cache(maxsize=4096)

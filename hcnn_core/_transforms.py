@@ -384,7 +384,9 @@ def make_transform(
     """The transform for these axes: none, by matrices, or by FFT."""
     if not lengths:
         return Identity()
-    kind = MatrixDFT if math.prod(lengths) <= MATRIX_LIMIT and math.prod(kernel_size) <= 4 * MATRIX_LIMIT else LibraryFFT
+    kind = (
+        MatrixDFT if math.prod(lengths) <= MATRIX_LIMIT and math.prod(kernel_size) <= 4 * MATRIX_LIMIT else LibraryFFT
+    )
     return kind(lengths, kernel_size, stride, boundary, real)
 
 

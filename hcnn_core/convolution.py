@@ -72,9 +72,7 @@ def convolve(
     array([1., 2., 3., 0.])
     """
     xp, x, w = _operands("x", x, "w", w)
-    geometry = make_geometry(
-        x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
-    )
+    geometry = make_geometry(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
     if geometry.empty:
         return xp.zeros(geometry.y_shape, dtype=x.dtype, **placement(xp, x))
     return make_plan(geometry, _is_real(xp, x)).forward(xp, x, w)

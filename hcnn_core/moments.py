@@ -178,7 +178,7 @@ class _Patches:
         arrays = (x,) if x is y else (x, y)
         centres = [xp.mean(a) for a in arrays]
         arranged = [self.arrange(xp, a) for a in arrays]
-        means = [self.mean(xp, a) for a in arranged]
+        offsets = [self.offset(xp, a, c) for a, c in zip(arranged, centres, strict=True)]
         sums: dict[int, Array] = {}
 
         def tile(part: slice) -> None:
@@ -189,15 +189,18 @@ class _Patches:
         def compiled_tile(part: slice) -> None:
             product = np.zeros((*self.sizes, *self.sizes))
             for index in range(part.start, part.stop):
-                padded = [kernels.pad(a[index], c, *self.sizes, *self.periodic) for a, c in zip(arranged, centres, strict=True)]
+                padded = [
+                    kernels.pad(a[index], c, *self.sizes, *self.periodic)
+                    for a, c in zip(arranged, centres, strict=True)
+                ]
                 kernels.gram(padded[0], padded[-1], *self.sizes, self.shape[-1], product)
             sums[part.start] = product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
 
         kernels = self._kernels(xp)
         self._each_tile(xp, compiled_tile if kernels else tile)
         total = sum(sums[start] for start in sorted(sums))
-        off = [xp.astype(m - c, xp.float64) for m, c in zip(means, centres, strict=True)]
-        covariance = xp.astype(total / self.count - off[0][:, None] * off[-1][None, :], x.dtype)
+        means = [xp.astype(o + c, x.dtype) for o, c in zip(offsets, centres, strict=True)]
+        covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype)
         return means[0], means[-1], covariance
 
     def filter(self, xp: Any, constant: Array, matrix: Array, x: Array) -> Array:
@@ -205,7 +208,8 @@ class _Patches:
         centre = xp.mean(x)
         arranged = self.arrange(xp, x)
         matrix = xp.astype(matrix, x.dtype) / self.count
-        offset = xp.astype(constant, x.dtype) / self.count - xp.matmul(matrix, self.mean(xp, arranged) - centre)
+        offset = xp.astype(self.offset(xp, arranged, centre), x.dtype)
+        offset = xp.astype(constant, x.dtype) / self.count - xp.matmul(matrix, offset)
         result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
 
         def tile(part: slice) -> None:
@@ -225,10 +229,11 @@ class _Patches:
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
 
-    def mean(self, xp: Any, x: Array) -> Array:
-        """Mean patch of an arranged array, from its sum over all samples."""
-        total = xp.sum(x, axis=(0, len(self.shape) - 1))[None, ..., None]
-        return xp.sum(self.gather(xp, total, 0.0), axis=(0, 2)) / self.count
+    def offset(self, xp: Any, x: Array, centre: Array) -> Array:
+        """Mean patch of an arranged array less `centre`, in double precision, from the array's sum over samples."""
+        samples = self.shape[0] * self.shape[-1]
+        total = xp.sum(x, axis=(0, len(self.shape) - 1), dtype=xp.float64)[None, ..., None]
+        return xp.sum(self.gather(xp, total, samples * xp.astype(centre, xp.float64)), axis=(0, 2)) / self.count
 
     def _kernels(self, xp: Any) -> Any:
         """The compiled kernels, where they apply: NumPy arrays, two patch axes, Numba at hand."""

@@ -150,12 +150,20 @@ def load(path: Path) -> Checkpoint:
             attributes = {
                 name: kind(file.attrs[name])
                 for name, kind in (
-                    ("epoch", int), ("step", int), ("loss_sum", float), ("correct", int), ("seconds", float), ("best", float)
+                    ("epoch", int),
+                    ("step", int),
+                    ("loss_sum", float),
+                    ("correct", int),
+                    ("seconds", float),
+                    ("best", float),
                 )
             }
             return Checkpoint(
                 State(
-                    *(_read_tree(file[group]) if group in file else {} for group in ("parameters", "velocity", "moments")),
+                    *(
+                        _read_tree(file[group]) if group in file else {}
+                        for group in ("parameters", "velocity", "moments")
+                    ),
                     generator=json.loads(file.attrs["generator"]),
                     order=file["epoch/order"][...],
                     **attributes,
@@ -192,5 +200,7 @@ def _flatten(tree: Tree) -> Iterator[tuple[str, Any]]:
 
 
 def _read_tree(group: Any) -> Tree:
-    return {layer: {name: data[()] if data.shape == () else data[...] for name, data in arrays.items()}
-            for layer, arrays in group.items()}
+    return {
+        layer: {name: data[()] if data.shape == () else data[...] for name, data in arrays.items()}
+        for layer, arrays in group.items()
+    }

@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, CheckpointError, RunError, TrainingError, Interrupted) as error:
         return _fail(1, error, options.debug)
     except MemoryError as error:
-        return _fail(1, f"not enough memory: {error or 'an array could not be made'}; try a smaller --batch-size", options.debug)
+        return _fail(
+            1, f"not enough memory: {error or 'an array could not be made'}; try a smaller --batch-size", options.debug
+        )
     except KeyboardInterrupt:
         return _fail(1, "interrupted before anything was to save", options.debug)
     except BrokenPipeError:
@@ -76,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[str, Any]], None]:
     actions: dict[str, Callable[[argparse.Namespace, dict[str, Any]], None]] = {
-        "describe": _describe, "plot": _plot, "evaluate": _evaluate, "resume": _resume
+        "describe": _describe,
+        "plot": _plot,
+        "evaluate": _evaluate,
+        "resume": _resume,
     }
     chosen = [name for name in actions if getattr(options, name)]
     if len(chosen) > 1:
@@ -153,8 +158,11 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
             f"{len(dataset.class_names)} or others; name the set it was trained on with --dataset"
         )
     test = Images(
-        xp.asarray(dataset.test_images), xp.asarray(dataset.test_labels),
-        checkpoint.channel_mean, checkpoint.channel_std, config.dtype,
+        xp.asarray(dataset.test_images),
+        xp.asarray(dataset.test_labels),
+        checkpoint.channel_mean,
+        checkpoint.channel_std,
+        config.dtype,
     )
     parameters = {la: {n: xp.asarray(a) for n, a in arrays.items()} for la, arrays in state.parameters.items()}
     moments = {la: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for la, m in state.moments.items()}
@@ -231,7 +239,11 @@ def _require_memory(xp: Any, config: Config) -> None:
         fits = batch_that_fits(config, IMAGE_SIZE, classes, available)
         raise TrainingError(
             f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free; "
-            + (f"--batch-size {fits} would fit" if fits else "not even one image fits: take a smaller --width or --factors")
+            + (
+                f"--batch-size {fits} would fit"
+                if fits
+                else "not even one image fits: take a smaller --width or --factors"
+            )
         )
 
 
@@ -288,14 +300,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings; flags override it")
     parser.add_argument("--out", type=Path, metavar="DIR", help="new run directory (default: runs/PRESET-TIME)")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="continue a run, bit for bit on the same backend")
-    parser.add_argument("--evaluate", type=Path, metavar="CHECKPOINT", help="accuracy, loss and confusion on the test set")
+    parser.add_argument(
+        "--evaluate", type=Path, metavar="CHECKPOINT", help="accuracy, loss and confusion on the test set"
+    )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw a run's learning curve and stop")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     settings = parser.add_argument_group("settings (defaults are the preset's)")
     for f in dataclasses.fields(Config):
         kind, count = field_type(f)
-        options: dict[str, Any] = {"default": None, "help": f"{f.metadata['help']} [{_shown(f.default)}]".replace("%", "%%")}
+        options: dict[str, Any] = {
+            "default": None,
+            "help": f"{f.metadata['help']} [{_shown(f.default)}]".replace("%", "%%"),
+        }
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:

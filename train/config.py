@@ -30,7 +30,9 @@ class Config:
     Equations and sections are those of arXiv:1703.04140.
     """
 
-    preset: str = _setting("hcnn", "what the other settings start from", choices=("hcnn", "hcnn-plus", "short", "sample"))
+    preset: str = _setting(
+        "hcnn", "what the other settings start from", choices=("hcnn", "hcnn-plus", "short", "sample")
+    )
     dataset: str = _setting("cifar10", "images to train on", choices=("cifar10", "cifar100", "sample"))
     data_dir: str = _setting("data", "folder that holds, or will hold, the data set")
     train_size: int = _setting(0, "training images used, the first ones; 0 for all", low=0)
@@ -40,13 +42,17 @@ class Config:
     width: int = _setting(16, "K, values of each attribute v_j", low=1)
     factors: int = _setting(32, "Q, separable filters in the sum of Eq. (8)", low=1)
     space_kernel: int = _setting(3, "taps of each filter along each space axis u", low=1)
-    attribute_kernel: tuple[int, int] = _setting((7, 11), "taps along v_{j-2} and v_{j-1}; the last alone at j = 2", low=1)
+    attribute_kernel: tuple[int, int] = _setting(
+        (7, 11), "taps along v_{j-2} and v_{j-1}; the last alone at j = 2", low=1
+    )
     attribute_stride: int = _setting(2, "subsampling of v_{j-2} and v_{j-1} at each layer", low=1)
-    strided_layers: tuple[int, ...] = _setting((5, 9), "layers j that subsample space by 2", low=1)
+    strided_layers: tuple[int, ...] = _setting((5, 9), "layers j that subsample space by 2, where they exist", low=1)
     nonlinear_factors: bool = _setting(False, "the (+) network: rho between the two factors of Eq. (8)")
     boundary: str = _setting("zero", "how arrays are extended beyond their ends", choices=("zero", "periodic"))
     reduction: str = _setting("mean", "marginal over v_{j-3} (Eq. 6)", choices=("mean", "sum"))
-    head: str = _setting("mean", "final marginal (Eq. 7): the sum itself, or the mean by a learned scale", choices=("mean", "sum"))
+    head: str = _setting(
+        "mean", "final marginal (Eq. 7): the sum itself, or the mean by a learned scale", choices=("mean", "sum")
+    )
     logit_scale: float = _setting(10.0, "initial scale of the logits where head is mean", low=0.0)
     epsilon: float = _setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
     moment_decay: float = _setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
@@ -72,8 +78,6 @@ class Config:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             _check(f, getattr(self, f.name))
-        if late := [j for j in self.strided_layers if j >= self.depth]:
-            raise ConfigError(f"strided_layers names layer {late[0]}; the last with a convolution is {self.depth - 1}")
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 

@@ -67,7 +67,9 @@ class Layer:
         if not self.nonlinear:
             per_output = math.prod(self.kernel_size) * (1 if self.attributes else self.inputs[2])
             return per_output * math.prod(self.outputs)
-        space = math.prod(self.kernel_size[:2]) * self.factors * math.prod(self.outputs[:2]) * math.prod(self.inputs[2:])
+        space = (
+            math.prod(self.kernel_size[:2]) * self.factors * math.prod(self.outputs[:2]) * math.prod(self.inputs[2:])
+        )
         return space + math.prod(self.kernel_size[2:]) * self.factors * math.prod(self.outputs)
 
 
@@ -230,8 +232,13 @@ class Network:
         if layer.nonlinear:
             return self._nonlinear(layer, weights, x, moments)
         w, shift = merge_factors(
-            weights["h"], weights["g"], *moments, lengths=x.shape[3:], stride=layer.stride[2:],
-            boundary=self.config.boundary, epsilon=self.config.epsilon,
+            weights["h"],
+            weights["g"],
+            *moments,
+            lengths=x.shape[3:],
+            stride=layer.stride[2:],
+            boundary=self.config.boundary,
+            epsilon=self.config.epsilon,
         )
         return elu(convolve(x, w, axes, stride=layer.stride, **options), weights["bias"] - shift)
 
@@ -361,8 +368,12 @@ def describe(config: Config, image_size: int, classes: int) -> str:
     rows.append(("all", "", "", "", "", f"{total[0]:,}", f"{total[1] / 1e9:.4f}", f"{memory:.1f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    trained = sum(la.factors * (math.prod(la.kernel_size[:2]) + math.prod(la.kernel_size[2:]) * la.filters) if la.factors
-                  else la.parameters for la in table)
+    trained = sum(
+        la.factors * (math.prod(la.kernel_size[:2]) + math.prod(la.kernel_size[2:]) * la.filters)
+        if la.factors
+        else la.parameters
+        for la in table
+    )
     lines += [
         "",
         f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors}).",

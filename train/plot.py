@@ -37,9 +37,16 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
     figure.suptitle(title, fontsize=10)
     x = [record["epoch"] for record in epochs]
     for axes, key, label, scale in zip(
-        figure.subplots(1, 2), ("loss", "accuracy"), ("negative log-likelihood [nats]", "accuracy [%]"), (1, 100), strict=True
+        figure.subplots(1, 2),
+        ("loss", "accuracy"),
+        ("negative log-likelihood [nats]", "accuracy [%]"),
+        (1, 100),
+        strict=True,
     ):
-        for part, name, colour in (("train", "training, augmented", "tab:blue"), ("validation", "held out", "tab:orange")):
+        for part, name, colour in (
+            ("train", "training, augmented", "tab:blue"),
+            ("validation", "held out", "tab:orange"),
+        ):
             if f"{part}_{key}" in epochs[-1]:
                 values = [scale * record[f"{part}_{key}"] for record in epochs]
                 axes.plot(x, values, marker="o" if len(x) < 40 else None, markersize=3, color=colour, label=name)

@@ -26,7 +26,9 @@ class RunError(RuntimeError):
 
 def versions(backend: str) -> dict[str, str]:
     """Versions of what computes a run: the packages, Python and the machine's architecture."""
-    names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else [])
+    names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
+        ["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else []
+    )
     found = {}
     for name in names:
         try:
@@ -69,7 +71,9 @@ class Run:
         if path.exists() and not path.is_dir():
             raise RunError(f"--out {path} is a file; name a directory")
         if run.config_path.exists() or run.metrics_path.exists() or run.checkpoint_paths():
-            raise RunError(f"--out {path} holds a run already; name another directory, or continue it with --resume {path}")
+            raise RunError(
+                f"--out {path} holds a run already; name another directory, or continue it with --resume {path}"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
             _write_durably(run.config_path, to_toml(config, versions))

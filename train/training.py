@@ -238,7 +238,12 @@ class Trainer:
         """Write a checkpoint of the present state and return its path."""
         state = self.state
         state.generator = dict(self.rng.bit_generator.state)
-        host = State(**{**vars(state), **{k: tree_map(to_numpy, getattr(state, k)) for k in ("parameters", "velocity", "moments")}})
+        host = State(
+            **{
+                **vars(state),
+                **{k: tree_map(to_numpy, getattr(state, k)) for k in ("parameters", "velocity", "moments")},
+            }
+        )
         checkpoint = Checkpoint(
             host, self.config, self.class_names, self.network.table[0].inputs[0], self.train.mean, self.train.std
         )

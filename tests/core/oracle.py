@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hcnn_core import _costs, _parallel, _plan, _transforms
+from hcnn_core import _costs, _parallel, _plan, _transforms, moments
 
 NDArray = np.ndarray[Any, Any]
 
@@ -246,21 +246,22 @@ ENGINES = st.fixed_dictionaries(
 """Constants by which a plan chooses its engine, some set so that small inputs reach each of them."""
 
 
+CONSTANTS = {"MATRIX_LIMIT": (_transforms,), "TILE": (_plan, moments), "MIN_ROW": (_plan,)}
+
+
 @contextlib.contextmanager
 def engine(**constants: int) -> Iterator[None]:
     """Plans made under other constants."""
-    modules = {"MATRIX_LIMIT": _transforms, "TILE": _plan, "MIN_ROW": _plan}
-    before = {name: getattr(modules[name], name) for name in constants}
-    try:
-        _set(modules, constants)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in constants.items():
+            for module in CONSTANTS[name]:
+                patch.setattr(module, name, value)
+        forget_plans()
         yield
-    finally:
-        _set(modules, before)
+    forget_plans()
 
 
-def _set(modules: dict[str, Any], constants: dict[str, int]) -> None:
-    for name, value in constants.items():
-        setattr(modules[name], name, value)
+def forget_plans() -> None:
     for cached in (_plan.make_plan, _transforms.make_transform, _costs.choose_methods):
         cached.cache_clear()
 

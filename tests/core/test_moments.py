@@ -72,11 +72,15 @@ class Patches:
             np.add.at(signal, source, np.where(mask, row.reshape(signal[source].shape), 0))
 
 
-def covariance_bound(rows: NDArray, dtype: Any) -> NDArray:
-    """C eps of the entries' spread about the array's mean (Cauchy-Schwarz), and what rounding that mean leaves."""
-    centre = rows.mean()
+def covariance_bound(case: Patches) -> NDArray:
+    """C eps of the entries' spread about the mean of x (Cauchy-Schwarz), and what rounding that mean leaves.
+
+    Sums over all samples are rounded in double precision.
+    """
+    rows, centre = case.rows(), wide(case.x).mean()
     spread = np.linalg.norm(rows - centre, axis=1)
-    return C * eps(dtype) * np.outer(spread, spread) / rows.shape[1] + (C * eps(dtype) * abs(centre)) ** 2
+    tolerance = C * eps(case.x.dtype)
+    return tolerance * np.outer(spread, spread) / rows.shape[1] + (tolerance**2 + C * eps("float64")) * centre**2
 
 
 @st.composite
@@ -107,7 +111,7 @@ def test_moments_of_explicit_patches(case: Patches, tile: int) -> None:
     assert (np.abs(mean - rows.mean(1)) <= tolerance * np.abs(case.x).mean()).all()
     assert covariance.shape == (len(rows), len(rows))
     error = np.abs(covariance - np.cov(rows, bias=True).reshape(covariance.shape))
-    assert (error <= covariance_bound(rows, case.x.dtype)).all()
+    assert (error <= covariance_bound(case)).all()
     assert np.array_equal(case.x, kept)
     assert not np.shares_memory(mean, case.x) and not np.shares_memory(covariance, case.x)
 
@@ -150,7 +154,7 @@ def test_cotangent_keeps_its_precision(case: Patches, seed: int) -> None:
     share = (wide(g_mean)[:, None] + symmetric @ deviation) / rows.shape[1]
     case.add_back(share, expected)
     # every element of x enters T patch entries, each of which is a sum over T deviations from a rounded mean
-    largest = np.linalg.norm(np.abs(deviation).max(1) + abs(rows.mean()))
+    largest = np.linalg.norm(np.abs(deviation).max(1) + abs(wide(case.x).mean()))
     scale = np.sqrt(len(rows)) * (norm(g_mean) + norm(symmetric) * largest) / rows.shape[1]
     assert np.abs(g_x - expected).max() <= C * eps(case.x.dtype) * scale
 

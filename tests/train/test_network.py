@@ -1,0 +1,206 @@
+"""The network against the paper's table, and its layers against Eq. (8) written out plainly."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hcnn_core as hc
+from autodiff import check_grads, cross_entropy, value_and_grad
+from train import network as networks
+from train.config import make_config
+from train.network import Network, average_taps, describe, layers, merge_factors
+
+COUNTS = {
+    ("hcnn", "cifar10"): 97_650,
+    ("hcnn-plus", "cifar10"): 344_640,
+    ("hcnn", "cifar100"): 250_308,
+    ("hcnn-plus", "cifar100"): 887_424,
+}
+CLASSES = {"cifar10": 10, "cifar100": 100}
+
+
+@pytest.mark.parametrize(("preset", "dataset"), COUNTS)
+def test_counts_of_the_paper(preset, dataset):
+    config = make_config(preset, {"dataset": dataset})
+    table = layers(config, 32, CLASSES[dataset])
+    assert sum(layer.parameters for layer in table) == COUNTS[preset, dataset]
+    assert f"{COUNTS[preset, dataset]:,}" in describe(config, 32, CLASSES[dataset])
+
+
+@pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])
+def test_counts_are_those_of_the_arrays(preset):
+    """The (+) network's counted coefficients exist as such; the plain one's are counted after merging."""
+    network = Network(make_config(preset))
+    parameters = network.initialize(np.random.default_rng(0))
+    arrays = sum(a.size for name in parameters for key, a in parameters[name].items() if key in ("w", "h", "g"))
+    assert arrays == 344_640
+    if preset == "hcnn":
+        arrays = 0
+        for layer in network.table:
+            weights = parameters[layer.name]
+            if layer.factors:
+                moments = network.initial_moments()[layer.name]
+                w, _ = merge_factors(
+                    weights["h"],
+                    weights["g"],
+                    *moments,
+                    lengths=layer.inputs[2:],
+                    stride=(2, 2),
+                    boundary="zero",
+                    epsilon=0,
+                )
+                arrays += w.size
+            else:
+                arrays += weights["w"].size
+        assert arrays == 97_650
+
+
+def test_table_of_the_paper():
+    """Sizes of Figure 2 and section 4.1: K/4 x K/2 x K attributes, space halved at j = 5 and 9."""
+    outputs = [layer.outputs for layer in layers(make_config("hcnn"), 32, 10)]
+    assert outputs[:3] == [(32, 32, 16), (32, 32, 8, 16), (32, 32, 4, 8, 16)]
+    assert [o[0] for o in outputs] == [32, 32, 32, 32, 16, 16, 16, 16, 8, 8, 8]
+    assert outputs[-1] == (8, 8, 4, 8, 10)
+
+
+def plainly(network, parameters, x):
+    """The network of Eqs. (3), (4), (6), (7), (8), every one of the Q copies made, normalised and convolved."""
+    config, options = network.config, {"boundary": network.config.boundary, "method": "direct"}
+    for layer in network.table:
+        if x.ndim == 6:
+            x = x.sum(3) if config.reduction == "sum" else x.mean(3)
+        weights = parameters[layer.name]
+        if layer.attributes == 0:
+            z = hc.convolve(x, weights["w"], (1, 2), sum_axes=3, stride=layer.stride, **options)
+        elif not layer.factors:
+            z = hc.convolve(x, weights["w"], (1, 2, 3), stride=layer.stride, **options)
+        else:
+            copies = hc.convolve(x, np.moveaxis(weights["h"], 0, -1), (1, 2), **options)
+            everywhere = (0, 1, 2, 3, 4)
+            copies = (copies - copies.mean(everywhere)) / np.sqrt(copies.var(everywhere) + config.epsilon)
+            if layer.nonlinear:
+                copies = np.where(copies > 0, copies, np.exp(np.minimum(copies, 0)) - 1)
+            s1, s2 = layer.stride[:2]
+            z = hc.convolve(copies[:, ::s1, ::s2], weights["g"], (3, 4), sum_axes=5, stride=layer.stride[2:], **options)
+        c = z + weights["bias"]
+        x = np.where(c > 0, c, np.exp(np.minimum(c, 0)) - 1)
+    if config.head == "sum":
+        return x.sum((1, 2, 3, 4))
+    return x.mean((1, 2, 3, 4)) * parameters["head"]["scale"]
+
+
+SMALL = {"depth": 7, "width": 6, "factors": 5, "strided_layers": (4, 5), "dtype": "float64"}
+
+
+def small_network(rng, **changes):
+    network = Network(make_config("hcnn", {**SMALL, **changes}), image_size=8, classes=4)
+    parameters = network.initialize(rng)
+    for weights in parameters.values():
+        if "bias" in weights:
+            weights["bias"] += rng.standard_normal(weights["bias"].shape)
+    return network, parameters
+
+
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+@pytest.mark.parametrize(("reduction", "head"), [("mean", "mean"), ("sum", "sum")])
+def test_layers_equal_the_normalised_factors_written_out(nonlinear, boundary, reduction, head):
+    rng = np.random.default_rng(1)
+    network, parameters = small_network(
+        rng, nonlinear_factors=nonlinear, boundary=boundary, reduction=reduction, head=head
+    )
+    x = rng.standard_normal((3, 8, 8, 3))
+    expected = plainly(network, parameters, x)
+    np.testing.assert_allclose(network(parameters, x)[0], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_writing_out_notices_a_missing_mean():
+    """Negative control: at zero boundaries the mean's share is an array over v, not a constant."""
+    rng = np.random.default_rng(2)
+    network, parameters = small_network(rng, boundary="zero")
+    x = rng.standard_normal((3, 8, 8, 3)) + 1
+    expected = plainly(network, parameters, x)
+    exact = networks.merge_factors
+
+    def constant_share(*args, **kwargs):
+        w, shift = exact(*args, **kwargs)
+        return w, np.broadcast_to(shift.mean((0, 1)), shift.shape)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "merge_factors", constant_share)
+        assert np.abs(network(parameters, x)[0] - expected).max() > 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
+def test_gradients(nonlinear):
+    rng = np.random.default_rng(3)
+    network, parameters = small_network(rng, nonlinear_factors=nonlinear, depth=6, width=4)
+    x, labels = rng.standard_normal((2, 8, 8, 3)), np.array([0, 3])
+    check_grads(lambda p: cross_entropy(network(p, x)[0], labels, label_smoothing=0.1), order=1)(parameters)
+
+
+def test_tiles_of_the_plus_layer_do_not_show(monkeypatch):
+    """One image at a time gives the values and gradients of all at once."""
+    rng = np.random.default_rng(4)
+    network, parameters = small_network(rng, nonlinear_factors=True)
+    x, labels = rng.standard_normal((4, 8, 8, 3)), np.array([0, 1, 2, 3])
+    step = value_and_grad(lambda p: cross_entropy(network(p, x)[0], labels))
+    loss, whole = step(parameters)
+    monkeypatch.setattr(networks, "TILE_ELEMENTS", 1)
+    tiled_loss, tiled = step(parameters)
+    assert math.isclose(loss, tiled_loss, rel_tol=1e-13)
+    for name, weights in whole.items():
+        for key, gradient in weights.items():
+            np.testing.assert_allclose(tiled[name][key], gradient, rtol=0, atol=1e-12 * (1 + np.abs(gradient).max()))
+
+
+def test_evaluation_uses_the_moments_it_is_given():
+    rng = np.random.default_rng(5)
+    network, parameters = small_network(rng)
+    x = rng.standard_normal((3, 8, 8, 3))
+    logits, used = network(parameters, x)
+    again, _ = network(parameters, x[:1], used)
+    np.testing.assert_allclose(again, logits[:1], rtol=1e-12)
+    own, _ = network(parameters, x[:1])
+    assert np.abs(own - logits[:1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+def test_initial_scale_is_kept_at_every_depth(nonlinear, boundary):
+    """Second moment 1 before rho means E[rho^2] near 0.645; sixteen draws of weights average out."""
+    second_moments = []
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        config = make_config("hcnn", {"width": 8, "factors": 9, "boundary": boundary, "nonlinear_factors": nonlinear})
+        network = Network(config, image_size=16, classes=8)
+        x = rng.standard_normal((4, 16, 16, 3)).astype(np.float32)
+        parameters = network.initialize(rng)
+        second_moments.append([float(np.mean(y**2)) for _, y, _ in network.trace(parameters, x)])
+    means = np.mean(second_moments, axis=0)
+    assert np.all((means > 0.4) & (means < 1.0)), means
+
+
+@settings(max_examples=30)
+@given(
+    n=st.integers(1, 12),
+    size=st.integers(1, 15),
+    stride=st.integers(1, 3),
+    boundary=st.sampled_from(["zero", "periodic"]),
+)
+def test_average_taps(n, size, stride, boundary):
+    """The mean of a convolution of ones with ones."""
+    met = hc.convolve(np.ones(n), np.ones(size), 0, boundary=boundary, stride=stride, method="direct").mean()
+    assert math.isclose(average_taps(n, size, stride, boundary), met, rel_tol=1e-12)
+
+
+def test_any_configuration_describes_itself():
+    config = make_config("hcnn", {"depth": 5, "width": 5, "factors": 3, "attribute_stride": 1, "space_kernel": 1})
+    text = describe(config, 32, 10)
+    assert "MiB" in text and len(text.splitlines()) == 10
+    network = Network(config, image_size=4, classes=3)
+    logits, _ = network(network.initialize(np.random.default_rng(0)), np.ones((2, 4, 4, 3), np.float32))
+    assert logits.shape == (2, 3) and logits.dtype == np.float32
