@@ -21,7 +21,7 @@ _options: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": {"reassoc"
 
 @numba.njit(**_options)
 def pad(x: Array, centre: Any, s1: int, s2: int, periodic1: bool, periodic2: bool) -> Array:
-    """x (n1, n2, inner) less its centre, extended to (n1 + s1 - 1, (n2 + s2 - 1) * inner)."""
+    """Return x (n1, n2, inner) less its centre, extended to (n1 + s1 - 1, (n2 + s2 - 1) * inner)."""
     n1, n2, inner = x.shape
     before1, before2 = s1 - 1 - s1 // 2, s2 - 1 - s2 // 2
     padded = np.empty((n1 + s1 - 1, (n2 + s2 - 1) * inner), x.dtype)

@@ -97,7 +97,7 @@ class Plan:
             x_cotangent = self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
         if x is not None:
             spectrum = self._correlate(xp, cotangent, self._analyze(xp, x))
-            w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])  # type: ignore[arg-type]
+            w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])
             w_cotangent = self._from_plan(xp, w_rows, self.w_order, self.geometry.w_shape)
         return x_cotangent, w_cotangent
 
@@ -274,7 +274,7 @@ class Plan:
             if not whole:
                 gathered[:, index, ...] = 0
             for to, frm in pieces:
-                gathered[(slice(None), index, slice(None), *to)] = x[(slice(None), slice(None), *frm)]
+                gathered[(slice(None), index, slice(None), *to, ...)] = x[(slice(None), slice(None), *frm, ...)]
         return xp.reshape(gathered, (count, 1, block[1] * columns, math.prod(block[3:])))
 
     def _scatter_add(self, xp: Any, scattered: Array, x: Array, begin: int, end: int) -> None:
@@ -283,7 +283,7 @@ class Plan:
         scattered = xp.reshape(scattered, block)
         for index, pieces, _ in self._tap_pieces(0, begin, end):
             for to, frm in pieces:
-                x[(slice(None), slice(None), *frm)] += scattered[(slice(None), index, slice(None), *to)]
+                x[(slice(None), slice(None), *frm, ...)] += scattered[(slice(None), index, slice(None), *to, ...)]
 
     def _tap_pieces(self, first: int, begin: int, end: int | None) -> list[tuple[int, list[Any], bool]]:
         """For each tap along the direct axes from `first` on: boxes to copy, (to, from), and if they cover all."""

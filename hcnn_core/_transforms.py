@@ -8,7 +8,6 @@ Each `*_transpose` is the exact linear transpose (no conjugation) of the map abo
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -68,7 +67,8 @@ def padded_length(n: int, size: int, stride: int, boundary: str) -> int:
     """DFT length in which a circular convolution is the wanted one: n, or enough zeros for the taps that can meet x."""
     if boundary == "periodic":
         return n
-    return -(-(n + min(size // 2, n - 1)) // stride) * stride
+    reach = n + min(size // 2, n - 1)
+    return reach if n <= stride else -(-reach // stride) * stride  # of a single kept sample there is nothing to fold
 
 
 def tap_positions(size: int) -> np.ndarray[Any, Any]:
@@ -146,10 +146,10 @@ class MatrixDFT:
     @cached_property
     def _tables(self) -> tuple[np.ndarray[Any, Any], ...]:
         """Matrices of analysis along 2 and 1, of synthesis along 1 and 2, and of the filters."""
-        single = (np.ones((1, 1, 1), complex),) * 3
-        analysis1, kernel1, synthesis1 = functools.reduce(
-            lambda a, b: tuple(map(_kronecker, a, b)), (axis.tables() for axis in self._others), single
-        )
+        jointly: tuple[np.ndarray[Any, Any], ...] = (np.ones((1, 1, 1), complex),) * 3
+        for axis in self._others:
+            jointly = tuple(map(_kronecker, jointly, axis.tables()))
+        analysis1, kernel1, synthesis1 = jointly
         analysis2, kernel2, synthesis2 = (m[: self._kept] for m in self._last.tables())
         kernel = np.einsum("gbs,fat->gfabts", kernel2, kernel1)
         if self.planes == 2:
@@ -397,7 +397,7 @@ def _phases(numerator: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any
 
 def _kronecker(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Product over the pairs of entries, axis by axis."""
-    pairs = a[:, None, :, None, :, None] * b[None, :, None, :, None, :]
+    pairs: np.ndarray[Any, Any] = a[:, None, :, None, :, None] * b[None, :, None, :, None, :]
     return pairs.reshape([i * j for i, j in zip(a.shape, b.shape, strict=True)])
 
 

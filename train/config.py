@@ -137,7 +137,7 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(f"no setting is called {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    settings = {**PRESETS[preset], **changes, "preset": preset}
+    settings: dict[str, Any] = {**PRESETS[preset], **changes, "preset": preset}
     if settings.get("dataset") == "cifar100":  # section 4.2: "11 x 11 along (v_{j-2}, v_{j-1})"
         settings.setdefault("attribute_kernel", CIFAR100_KERNEL)
     return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})

@@ -13,6 +13,8 @@ from autodiff import checkpoint, convolve, elu, getval, marginal, patch_moments
 from hcnn_core._backend import Array
 from train.config import Config
 
+__all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "merge_factors"]
+
 SPACE = (1, 2)
 ATTRIBUTES = (3, 4)
 CHANNELS = 3
@@ -28,28 +30,45 @@ Moments = dict[str, tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of the table: x_j from x_{j-1}."""
+    """One row of the table: x_j from x_{j-1}.
+
+    Parameters
+    ----------
+    j : int
+        Depth.
+    inputs : tuple of int
+        Lengths of the axes convolved or summed: u1, u2, then colours or attributes, after the marginal of Eq. (6).
+    attributes : int
+        How many attribute axes are convolved: 0 (Eq. 3, colours are summed), 1, or 2.
+    kernel_size : tuple of int
+        Taps along each convolved axis.
+    stride : tuple of int
+        Subsampling along each convolved axis.
+    filters : int
+        Values of the new attribute v_j.
+    factors : int
+        Q of Eq. (8), or 0 where filters are not factored (j = 1, 2).
+    nonlinear : bool
+        Whether rho stands between the factors: the (+) layer.
+    """
 
     j: int
     inputs: tuple[int, ...]
-    """Lengths of the axes convolved or summed: u1, u2, and colours or attributes, after the marginal of Eq. (6)."""
     attributes: int
-    """How many attribute axes are convolved: 0 (Eq. 3, colours are summed), 1, or 2."""
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     filters: int
-    """Values of the new attribute v_j."""
     factors: int
-    """Q of Eq. (8), or 0 where filters are not factored (j = 1, 2)."""
     nonlinear: bool
-    """Whether rho stands between the factors: the (+) layer."""
 
     @property
     def name(self) -> str:
+        """Key of the layer's weights."""
         return f"layer{self.j:02d}"
 
     @property
     def outputs(self) -> tuple[int, ...]:
+        """Lengths of the axes of x_j: u1, u2, the attributes, v_j."""
         lengths = self.inputs[: 2 + self.attributes]
         return (*(-(-n // r) for n, r in zip(lengths, self.stride, strict=True)), self.filters)
 
@@ -114,7 +133,17 @@ def layers(config: Config, image_size: int, classes: int) -> list[Layer]:
 
 
 class Network:
-    """The layers of one configuration, on arrays of any backend, traced or not."""
+    """The layers of one configuration, on arrays of any backend, traced or not.
+
+    Parameters
+    ----------
+    config : Config
+        J, K, Q, supports, strides, boundary, marginals, dtype.
+    image_size : int, optional
+        Pixels along each side of an image.
+    classes : int, optional
+        C, the values of the last attribute.
+    """
 
     def __init__(self, config: Config, image_size: int = 32, classes: int = 10) -> None:
         self.config = config
@@ -144,13 +173,13 @@ class Network:
         parameters: Parameters = {}
         for layer in self.table:
             terms = math.prod(
-                average_taps(n, s, r, self.config.boundary)
+                _average_taps(n, s, r, self.config.boundary)
                 for n, s, r in zip(layer.inputs[: 2 + layer.attributes], layer.kernel_size, layer.stride, strict=True)
             )
             space, attributes = layer.kernel_size[:2], layer.kernel_size[2:]
             if layer.factors:
                 per_filter = math.prod(
-                    average_taps(n, s, r, self.config.boundary)
+                    _average_taps(n, s, r, self.config.boundary)
                     for n, s, r in zip(layer.inputs[2:], attributes, layer.stride[2:], strict=True)
                 )
                 second_moment = ELU_SECOND_MOMENT if layer.nonlinear else 1.0
@@ -169,7 +198,13 @@ class Network:
         return parameters
 
     def initial_moments(self) -> Moments:
-        """Return the running moments before the first step: standardised, uncorrelated patches."""
+        """Return the running moments before the first step: standardised, uncorrelated patches.
+
+        Returns
+        -------
+        dict of (array, array)
+            Mean (T,) and covariance (T, T) per factored layer, on the host.
+        """
         taps, dtype = self.config.space_kernel**2, self.config.dtype
         return {la.name: (np.zeros(taps, dtype), np.eye(taps, dtype=dtype)) for la in self.table if la.factors}
 
@@ -195,33 +230,34 @@ class Network:
             (layer, x_j, moments of its input patches or None at j = 1, 2).
         """
         for layer in self.table[after:]:
-            x = self.reduce(layer, x)
+            x = self._reduce(x)
             own = None
             if layer.factors:
-                own = moments[layer.name] if moments else self.patch_moments(x)
-            x = self.apply(layer, parameters[layer.name], x, own)
+                own = moments[layer.name] if moments else self._patch_moments(x)
+            x = self._apply(layer, parameters[layer.name], x, own)
             yield layer, x, own
 
     def __call__(self, parameters: Parameters, x: Array, moments: Moments | None = None) -> tuple[Array, Moments]:
         """Return the logits (N, C) of standardised images (N, u1, u2, 3), and the moments used per layer."""
         used: Moments = {}
-        for layer, x, own in self.trace(parameters, x, moments):  # noqa: B020 - each x_j replaces the last
+        last = x
+        for layer, last, own in self.trace(parameters, x, moments):  # noqa: B007 - the last x_j is what counts
             if own is not None:
                 used[layer.name] = own
-        return self.logits(parameters, x), used
+        return self.logits(parameters, last), used
 
-    def reduce(self, layer: Layer, x: Array) -> Array:
+    def _reduce(self, x: Array) -> Array:
         """Marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
         return marginal(x, ATTRIBUTES[0], reduction=self.config.reduction) if x.ndim == 6 else x
 
-    def patch_moments(self, x: Array) -> tuple[Array, Array]:
+    def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
         size = self.config.space_kernel
         mean, covariance = patch_moments(x, SPACE, (size, size), boundary=self.config.boundary)
         return mean, covariance
 
-    def apply(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array] | None) -> Array:
-        """x_j from the input of layer j: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on."""
+    def _apply(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array] | None) -> Array:
+        """The output x_j of layer j from its input: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on."""
         options: dict[str, Any] = {"boundary": self.config.boundary}
         if layer.attributes == 0:
             return elu(convolve(x, weights["w"], SPACE, sum_axes=3, stride=layer.stride, **options), weights["bias"])
@@ -245,7 +281,7 @@ class Network:
     def _nonlinear(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array]) -> Array:
         """The (+) layer, rho(W^g rho(W^h x)), some images at a time; the backward pass expands them again."""
         boundary = self.config.boundary
-        h, shift = normalise_filters(weights["h"], *moments, self.config.epsilon)
+        h, shift = _normalise_filters(weights["h"], *moments, self.config.epsilon)
 
         def expand_and_contract(x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
             # (n, u, u, v1, v2) -> (n, u', u', v1, v2, Q) -> (n, u', u', v1', v2', K)
@@ -262,14 +298,27 @@ class Network:
         return tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
 
     def logits(self, parameters: Parameters, x: Array) -> Array:
-        """Sum of x_{J-1} over everything but the class (Eq. 7), or its mean times a learned scale."""
+        """Return the sum of x_{J-1} over everything but the class (Eq. 7), or its mean times a learned scale.
+
+        Parameters
+        ----------
+        parameters : dict
+            As `initialize` returns; its "head" holds the scale.
+        x : array
+            Output of layer J-1, (N, u1, u2, v_{J-3}, v_{J-2}, C).
+
+        Returns
+        -------
+        array
+            Logits (N, C).
+        """
         axes = tuple(range(1, x.ndim - 1))
         if self.config.head == "sum":
             return marginal(x, axes)
         return marginal(x, axes, reduction="mean") * parameters["head"]["scale"]
 
 
-def normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
+def _normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
     """Filters (s, s, Q) whose responses have variance 1, and the responses' means m_q / sigma_q (Q,)."""
     taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
     sigma = np.sqrt(np.sum((taps @ covariance) * taps, axis=1) + epsilon)
@@ -314,7 +363,7 @@ def merge_factors(
     shift : array, shape (n1', n2', K)
         What the normalised filters make of the mean patch: to be subtracted from the convolution with w.
     """
-    normal, means = normalise_filters(h, mean, covariance, epsilon)
+    normal, means = _normalise_filters(h, mean, covariance, epsilon)
     flat = np.reshape(g, (g.shape[0], -1))
     w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
     ones = np.ones_like(getval(mean), shape=lengths)
@@ -322,7 +371,7 @@ def merge_factors(
     return w, shift
 
 
-def average_taps(n: int, size: int, stride: int, boundary: str) -> float:
+def _average_taps(n: int, size: int, stride: int, boundary: str) -> float:
     """Taps of a filter that meet data, averaged over its outputs along an axis of length n."""
     if boundary == "periodic":
         return float(size)

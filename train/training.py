@@ -281,7 +281,7 @@ class Trainer:
 def _stop_requests() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that the step in progress can end; a second one acts at once."""
     received: list[int] = []
-    before = {}
+    before: dict[int, Any] = {}
 
     def receive(signum: int, frame: Any) -> None:
         received.append(signum)

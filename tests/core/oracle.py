@@ -175,12 +175,12 @@ LAYOUTS = ("C", "F", "shuffled", "negative", "sliced", "read-only", "broadcast")
 
 def lay_out(array: NDArray, layout: str, seed: int = 0) -> NDArray:
     """An array of this shape in another memory layout; the same values, except that "broadcast" repeats some."""
-    rng = np.random.default_rng(seed)
+    array, rng = np.array(array), np.random.default_rng(seed)
     if layout == "F":
         return np.asfortranarray(array)
     if layout == "shuffled":
         order = rng.permutation(array.ndim)
-        return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+        return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
     if layout == "negative":
         return np.flip(np.flip(array).copy())
     if layout == "sliced":
@@ -191,7 +191,6 @@ def lay_out(array: NDArray, layout: str, seed: int = 0) -> NDArray:
     if layout == "broadcast" and array.ndim:
         axis = int(rng.integers(array.ndim))
         return np.broadcast_to(array[(slice(None),) * axis + (slice(0, 1),)], array.shape) if array.size else array
-    array = array.copy()
     array.flags.writeable = layout != "read-only"
     return array
 

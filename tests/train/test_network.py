@@ -11,7 +11,7 @@ import hcnn_core as hc
 from autodiff import check_grads, cross_entropy, value_and_grad
 from train import network as networks
 from train.config import make_config
-from train.network import Network, average_taps, describe, layers, merge_factors
+from train.network import Network, describe, layers, merge_factors
 
 COUNTS = {
     ("hcnn", "cifar10"): 97_650,
@@ -191,10 +191,10 @@ def test_initial_scale_is_kept_at_every_depth(nonlinear, boundary):
     stride=st.integers(1, 3),
     boundary=st.sampled_from(["zero", "periodic"]),
 )
-def test_average_taps(n, size, stride, boundary):
+def test_networks._average_taps(n, size, stride, boundary):
     """The mean of a convolution of ones with ones."""
     met = hc.convolve(np.ones(n), np.ones(size), 0, boundary=boundary, stride=stride, method="direct").mean()
-    assert math.isclose(average_taps(n, size, stride, boundary), met, rel_tol=1e-12)
+    assert math.isclose(networks._average_taps(n, size, stride, boundary), met, rel_tol=1e-12)
 
 
 def test_any_configuration_describes_itself():

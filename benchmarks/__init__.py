@@ -1,0 +1,1 @@
+"""Measurements; each file is one command, and `benchmarks/results/` holds what they printed."""

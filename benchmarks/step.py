@@ -1,0 +1,143 @@
+"""Images/s, time by stage and peak memory of a training step: `python -m benchmarks.step --preset hcnn`.
+
+Whole steps are timed without the profiler, alternating between the networks given, and quoted as medians; one more
+step of each runs under the profiler and says where its time goes. Stages are those functions the main thread waits
+for; "rest" is what lies between them: the tape, sums of cotangents, biases.
+"""
+
+from train._process import prepare
+
+prepare()  # before NumPy is loaded, as the command line of training does
+
+import argparse  # noqa: E402
+import cProfile  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import platform  # noqa: E402
+import pstats  # noqa: E402
+import resource  # noqa: E402
+import statistics  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from autodiff import cross_entropy, value_and_grad  # noqa: E402
+from hcnn_core._parallel import worker_count  # noqa: E402
+from train.config import make_config  # noqa: E402
+from train.data import augment, standardise  # noqa: E402
+from train.network import Network  # noqa: E402
+from train.optimizer import descend  # noqa: E402
+from train.run import versions  # noqa: E402
+
+CIFAR10_IMAGES = 50_000
+
+STAGES = {
+    "augmentation": ("augmentation.py", ("augment", "standardise")),
+    "patch moments": ("moments.py", ("moments",)),
+    "patch moments, backward": ("moments.py", ("filter",)),
+    "transforms to spectra": ("_transforms.py", ("analyze", "synthesize_transpose")),
+    "transforms back": ("_transforms.py", ("synthesize", "analyze_transpose")),
+    "spectra of filters": ("_transforms.py", ("kernel", "kernel_transpose")),
+    "products, forward": ("_plan.py", ("_mix",)),
+    "products, cotangent of x": ("_plan.py", ("_mix_transpose",)),
+    "products, cotangent of w": ("_plan.py", ("_correlate",)),
+    "ELU, forward and backward": ("pointwise.py", ("_blockwise",)),
+    "marginals": ("marginal.py", ("marginal", "marginal_vjp")),
+    "gradient step": ("optimizer.py", ("descend",)),
+}
+
+
+class Step:
+    """One network with a batch of random images, ready to take training steps."""
+
+    def __init__(self, preset: str, boundary: str, batch_size: int) -> None:
+        self.config = make_config(preset, {"boundary": boundary, "batch_size": batch_size})
+        self.name = f"{preset}, {boundary}"
+        self.network = Network(self.config)
+        self.rng = np.random.default_rng(0)
+        self.parameters = self.network.initialize(self.rng)
+        self.velocity = {k: {n: np.zeros_like(a) for n, a in v.items()} for k, v in self.parameters.items()}
+        self.images = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
+        self.labels = self.rng.integers(0, 10, batch_size)
+
+    def __call__(self) -> None:
+        """Augment, differentiate, descend."""
+        half = np.full(3, 127.5)
+        x = augment(standardise(self.images, half, half / 2), self.rng, max_shift=6, flip=True)
+        step = value_and_grad(lambda p: cross_entropy(self.network(p, x)[0], self.labels))
+        _, gradients = step(self.parameters)
+        self.parameters, self.velocity = descend(self.config, 1e-3, self.parameters, gradients, self.velocity)
+
+
+def profile(step: Step) -> dict[str, float]:
+    """Seconds of one step by stage."""
+    profiler = cProfile.Profile()
+    began = time.perf_counter()
+    profiler.runcall(step)
+    whole = time.perf_counter() - began
+    table: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+    for (file, _, function), (_, _, _, cumulative, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
+        for stage, (name, functions) in STAGES.items():
+            if Path(file).name == name and function in functions:
+                table[stage] += cumulative
+    return {**table, "rest": whole - sum(table.values()), "whole step, profiled": whole}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", nargs="+", default=["hcnn"], help="networks")
+    parser.add_argument("--boundary", nargs="+", default=["zero", "periodic"])
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args()
+
+    steps = [Step(p, b, options.batch_size) for p in options.preset for b in options.boundary]
+    seconds: dict[str, list[float]] = {step.name: [] for step in steps}
+    for step in steps:
+        step()  # compiles, and fills caches
+    for _ in range(options.rounds):
+        for step in steps:
+            began = time.perf_counter()
+            step()
+            seconds[step.name].append(time.perf_counter() - began)
+    record: dict[str, Any] = {
+        "machine": {"processor": processor(), "processors": os.cpu_count(), "threads": worker_count()},
+        "versions": versions("numpy"),
+        "batch_size": options.batch_size,
+        "networks": {},
+    }
+    print(f"{record['machine']}\n{record['versions']}\nbatch of {options.batch_size}, {options.rounds} rounds\n")
+    for step in steps:
+        rounds = seconds[step.name]
+        median = statistics.median(rounds)
+        rate = options.batch_size / median
+        stages = profile(step)
+        record["networks"][step.name] = {"seconds": rounds, "images_per_second": rate, "stages": stages}
+        print(
+            f"{step.name}: {median:.3f} s a step (from {min(rounds):.3f} to {max(rounds):.3f}), {rate:.1f} images/s, "
+            f"an epoch of CIFAR-10 in {CIFAR10_IMAGES / rate / 60:.1f} min"
+        )
+        for stage, value in stages.items():
+            print(f"    {stage:28s} {value:7.3f} s {100 * value / stages['whole step, profiled']:5.1f} %")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    record["peak_memory_mib"] = peak
+    print(f"\npeak memory of the process: {peak:.0f} MiB")
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Marginals: sums over axes, and what they are invariant to."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes
+
+from hcnn_core import marginal, marginal_vjp, translate
+from hcnn_core.marginal import REDUCTIONS
+from tests.core.oracle import DTYPES, LAYOUTS, SEEDS, C, NDArray, eps, lay_out, noise, norm, wide
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[NDArray, tuple[int, ...]]:
+    shape = draw(array_shapes(min_dims=1, max_dims=5, max_side=5))
+    axes = draw(st.permutations(range(len(shape))))[: draw(st.integers(0, len(shape)))]
+    seed = draw(SEEDS)
+    x = lay_out(noise(seed, shape, draw(st.sampled_from(DTYPES))), draw(st.sampled_from(LAYOUTS)), seed)
+    return x, tuple(a - draw(st.sampled_from([0, len(shape)])) for a in axes)
+
+
+@given(cases(), st.sampled_from(REDUCTIONS))
+def test_marginal_sums_or_averages(case: tuple[NDArray, tuple[int, ...]], reduction: str) -> None:
+    x, axes = case
+    kept = x.copy()
+    y = marginal(x, axes, reduction=reduction)
+    count = math.prod(x.shape[a] for a in axes)
+    expected = wide(x).sum(axis=axes) / (count if reduction == "mean" else 1)
+    # a sum of n numbers is off by at most n eps of the sum of their moduli; 20 are more than these roundings add up to
+    bound = C * eps(x.dtype) * np.abs(wide(x)).sum(axis=axes) / (count if reduction == "mean" else 1)
+    assert y.dtype == x.dtype and np.shape(y) == expected.shape
+    assert (np.abs(y - expected) <= bound).all()
+    assert np.array_equal(x, kept) and not np.shares_memory(y, x)
+
+
+@given(cases(), st.sampled_from(REDUCTIONS), SEEDS)
+def test_dot_test(case: tuple[NDArray, tuple[int, ...]], reduction: str, seed: int) -> None:
+    x, axes = case
+    y = marginal(x, axes, reduction=reduction)
+    g = noise(seed, np.shape(y), str(x.dtype))
+    g_x = marginal_vjp(g, x, axes, reduction=reduction)
+    assert g_x.shape == x.shape and g_x.dtype == x.dtype
+    assert np.array_equal(g_x, marginal_vjp(g, x.shape, axes, reduction=reduction))
+    bound = 2 * C * eps(x.dtype) * norm(g_x) * norm(x)
+    assert abs(np.sum(wide(g) * y) - np.sum(wide(g_x) * x)) <= bound
+
+
+@pytest.mark.parametrize("shift", [1, -3])
+def test_marginal_is_invariant_to_what_it_sums_and_covariant_to_the_rest(shift: int) -> None:
+    x = np.arange(60).reshape(3, 4, 5).astype(float)  # integers: sums are exact
+    y = marginal(x, 1)
+    assert np.array_equal(marginal(translate(x, shift, 1, boundary="periodic"), 1), y)
+    assert not np.array_equal(marginal(translate(x, shift, 1, boundary="zero"), 1), y)
+    moved = translate(x, shift, 2, boundary="periodic")
+    assert np.array_equal(marginal(moved, 1), translate(y, shift, 1, boundary="periodic"))
+    assert not np.array_equal(marginal(moved, 1), y)
+
+
+def test_axes_of_length_zero() -> None:
+    x = np.ones((3, 0), np.float32)
+    assert marginal(x, 1).tolist() == [0, 0, 0]
+    assert marginal(x, 0).shape == (0,)
+    assert marginal_vjp(np.ones(3, np.float32), x, 1, reduction="mean").shape == (3, 0)
+
+
+X = np.ones((2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: marginal(X.astype(int), 0), TypeError, "x has dtype int64; convert it to one of"),
+        (lambda: marginal(X, 3), ValueError, "axes names axis 3 of an array with 3 axes; use -3 to 2"),
+        (lambda: marginal(X, (0, -3)), ValueError, r"axes is \(0, -3\); an axis is named twice"),
+        (lambda: marginal(X, 1.0), TypeError, "axes is 1.0; give an integer"),
+        (lambda: marginal(X, 0, reduction="max"), ValueError, "reduction is 'max'; choose 'sum' or 'mean'"),
+        (lambda: marginal_vjp(X[0].astype(int), X, 0), TypeError, "g has dtype int64; convert it"),
+        (lambda: marginal_vjp(X[0].T, X, 0), ValueError, r"g has shape \(4, 3\); the marginal has \(3, 4\)"),
+        (lambda: marginal_vjp(X, X, 0), ValueError, r"g has shape \(2, 3, 4\); the marginal has \(3, 4\)"),
+        (lambda: marginal_vjp(X[0], (2, 3.0, 4), 0), TypeError, "the shape of x holds 3.0; give integers"),
+        (lambda: marginal_vjp(X[0], X, 0, reduction="max"), ValueError, "reduction is 'max'; choose"),
+    ],
+)
+def test_wrong_arguments_are_refused(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()

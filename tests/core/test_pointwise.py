@@ -1,0 +1,145 @@
+"""ELU and its adjoint: values, precision, layouts, broadcasting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from hcnn_core import elu, elu_vjp, pointwise
+from tests.core.oracle import LAYOUTS, SEEDS, NDArray, eps, lay_out, noise, wide
+
+REAL = ("float32", "float64")
+
+
+def definition(c: NDArray) -> NDArray:
+    """Element by element: c where c > 0, e^c - 1 elsewhere."""
+    return np.array([v if v > 0 else np.expm1(v) for v in wide(c).ravel()]).reshape(c.shape)
+
+
+@st.composite
+def operands(draw: st.DrawFn) -> tuple[NDArray, NDArray]:
+    """An array, and one that broadcasts to it, of perhaps another dtype."""
+    shape = draw(array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
+    seed = draw(SEEDS)
+    x = lay_out(4 * noise(seed, shape, draw(st.sampled_from(REAL))), draw(st.sampled_from(LAYOUTS)), seed)
+    small = tuple(n if draw(st.booleans()) else 1 for n in shape)[draw(st.integers(0, len(shape))) :]
+    return x, lay_out(noise(seed + 1, small, draw(st.sampled_from(REAL))), draw(st.sampled_from(LAYOUTS)), seed)
+
+
+def in_memory_like(a: NDArray, b: NDArray) -> bool:
+    """Whether the axes of both lie in the same order."""
+    return np.empty_like(a).strides == np.empty_like(b).strides
+
+
+@given(operands(), st.sampled_from([1, 3, 1 << 16]))
+def test_elu_is_its_definition(case: tuple[NDArray, NDArray], block: int) -> None:
+    x, bias = case
+    kept = x.copy(), bias.copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pointwise, "BLOCK", block)
+        plain, biased = elu(x), elu(x, bias)
+    for y, c in ((plain, x), (biased, x + bias.astype(x.dtype))):
+        assert isinstance(y, np.ndarray) and y.dtype == x.dtype and y.shape == x.shape
+        assert y.flags.writeable and not np.shares_memory(y, x) and in_memory_like(y, x)
+        # c is rounded as x + bias is; of expm1 within 2 units in the last place, relative even near 0
+        expected = definition(c)
+        assert (np.abs(y - expected) <= 2 * eps(x.dtype) * np.abs(expected)).all()
+    assert np.array_equal(x, kept[0]) and np.array_equal(bias, kept[1])
+
+
+@given(operands(), st.sampled_from([1, 3, 1 << 16]))
+def test_cotangent_is_g_above_zero_and_g_times_one_plus_answer_below(case: tuple[NDArray, NDArray], block: int) -> None:
+    ans, g = elu(case[0]), case[1]
+    kept = ans.copy(), g.copy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pointwise, "BLOCK", block)
+        g_x = elu_vjp(g, ans)
+    assert g_x.dtype == ans.dtype and g_x.shape == ans.shape and in_memory_like(g_x, ans)
+    assert not np.shares_memory(g_x, ans) and not np.shares_memory(g_x, g)
+    slope = np.where(wide(ans) > 0, 1, 1 + wide(ans))
+    expected = wide(g.astype(ans.dtype)) * slope
+    assert (np.abs(g_x - expected) <= 2 * eps(ans.dtype) * np.abs(wide(g))).all()
+    assert np.array_equal(ans, kept[0]) and np.array_equal(g, kept[1])
+
+
+def test_cotangent_is_the_derivative() -> None:
+    x = np.linspace(-4, 4, 41) + 0.01  # 0.01 is the sample nearest the kink
+    h = 1e-5
+    difference = (elu(x + h) - elu(x - h)) / (2 * h)
+    # a central difference is off by h^2 / 6 of the third derivative, at most 1, and by eps / h of the values
+    assert np.abs(elu_vjp(np.ones(41), elu(x)) - difference).max() < h**2 + 4 * 4 * eps("float64") / h
+
+
+@pytest.mark.parametrize("dtype", REAL)
+def test_precision_near_zero_and_far_below(dtype: str) -> None:
+    """e^c - 1, computed as it reads, loses every digit of small c."""
+    small = -np.logspace(-30, -1, 50).astype(dtype)
+    assert (np.abs(elu(small) / np.expm1(wide(small)) - 1) <= 2 * eps(dtype)).all()
+    assert np.abs((np.exp(small) - 1) / np.expm1(wide(small)) - 1).max() == 1
+    assert np.array_equal(elu(np.array([-50, -1e4, -3e38], dtype)), np.full(3, -1, dtype))
+    assert np.array_equal(elu_vjp(np.ones(3, dtype), np.full(3, -1, dtype)), np.zeros(3, dtype))
+
+
+@pytest.mark.parametrize("dtype", REAL)
+def test_special_values(dtype: str) -> None:
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], dtype)
+    assert np.array_equal(elu(x), np.array([np.nan, np.inf, -1, 0, 0], dtype), equal_nan=True)
+    g = elu_vjp(np.ones(5, dtype), elu(x))
+    assert np.array_equal(g, np.array([np.nan, 1, 0, 1, 1], dtype), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [((200_000,), "C"), ((3, 70_000), "sliced"), ((70_000, 3), "F"), ((2, 1, 90_000, 1), "shuffled"), ((40,) * 3, "C")],
+)
+def test_arrays_larger_than_a_block(shape: tuple[int, ...], layout: str) -> None:
+    x, bias = lay_out(noise(0, shape, "float32"), layout), noise(1, shape[-1:], "float32")
+    c = x + bias
+    y = elu(x, bias)
+    assert np.array_equal(y, np.where(c > 0, c, np.expm1(np.minimum(c, 0))))
+    assert np.array_equal(elu_vjp(x, y), x * (np.minimum(y, 0) + 1))
+
+
+@given(arrays(np.float64, array_shapes(max_dims=2), elements=st.floats(-20, 20)))
+def test_elu_is_increasing_and_never_below_its_argument_below_one(x: NDArray) -> None:
+    y = elu(np.sort(x.ravel()))
+    assert (np.diff(y) >= 0).all()
+    assert (y >= np.sort(x.ravel())).all() and (y >= -1).all()
+
+
+def test_scalars_and_lists() -> None:
+    assert elu(1.5) == 1.5 and elu(-1.0).shape == ()
+    assert elu([1.0, -1.0], 1.0).tolist() == [2.0, 0.0]
+    assert elu(np.float32(2)).dtype == np.float32
+
+
+def test_swapped_cases_would_differ() -> None:
+    """The paper prints them swapped: that function is e^c - 1 above zero."""
+    assert elu(np.array([1.0]))[0] == 1.0 != np.expm1(1.0)
+
+
+X = np.ones((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: elu(X.astype(int)), TypeError, "x has dtype int64; convert it to one of float32, float64"),
+        (lambda: elu(X * 1j), TypeError, "x has dtype complex128; this function takes float32 or float64"),
+        (lambda: elu(X, X.astype(bool)), TypeError, "bias has dtype bool; convert it"),
+        (lambda: elu(X, X * 1j), TypeError, "bias has dtype complex128; this function takes float32 or float64"),
+        (lambda: elu(X, np.ones(2)), ValueError, r"bias has shape \(2,\), which does not broadcast to \(2, 3\)"),
+        (lambda: elu(X[0], X), ValueError, r"bias has shape \(2, 3\), which does not broadcast to \(3,\)"),
+        (lambda: elu_vjp(X.astype(int), X), TypeError, "g has dtype int64; convert it"),
+        (lambda: elu_vjp(X, X * 1j), TypeError, "ans has dtype complex128; this function takes"),
+        (lambda: elu_vjp(X, X[0]), ValueError, r"g has shape \(2, 3\), which does not broadcast to \(3,\)"),
+    ],
+)
+def test_wrong_arguments_are_refused(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()

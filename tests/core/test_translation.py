@@ -1,0 +1,126 @@
+"""Translations: a group action, its transpose, and `numpy.roll`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes
+
+from hcnn_core import translate
+from tests.core.oracle import BOUNDARIES, DTYPES, LAYOUTS, SEEDS, C, NDArray, eps, lay_out, noise, norm
+
+
+@dataclass(frozen=True)
+class Case:
+    x: NDArray
+    axes: tuple[int, ...]
+    shift: tuple[int, ...]
+    boundary: tuple[str, ...]
+
+    def run(self, x: NDArray | None = None, factor: int = 1) -> NDArray:
+        shift = tuple(factor * s for s in self.shift)
+        return np.asarray(translate(self.x if x is None else x, shift, self.axes, boundary=self.boundary))
+
+    def definition(self) -> NDArray:
+        """Element by element: result[.., i, ..] = x[.., i - shift, ..]."""
+        result = np.zeros_like(self.x)
+        for i in np.ndindex(*self.x.shape):
+            source = list(i)
+            inside = True
+            for a, s, boundary in zip(self.axes, self.shift, self.boundary, strict=True):
+                source[a] = i[a] - s
+                if boundary == "periodic":
+                    source[a] %= self.x.shape[a]
+                inside &= 0 <= source[a] < self.x.shape[a]
+            if inside:
+                result[i] = self.x[tuple(source)]
+        return result
+
+
+@st.composite
+def cases(draw: st.DrawFn, **fixed: Any) -> Case:
+    shape = draw(array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5))
+    axes = draw(st.permutations(range(len(shape))))[: draw(st.integers(0, len(shape)))]
+    seed = draw(SEEDS)
+    x = lay_out(noise(seed, shape, draw(st.sampled_from(DTYPES))), draw(st.sampled_from(LAYOUTS)), seed)
+    shift = tuple(draw(st.integers(-12, 12)) for _ in axes)
+    return Case(x, tuple(axes), shift, tuple(fixed.get("boundary") or draw(st.sampled_from(BOUNDARIES)) for _ in axes))
+
+
+@given(cases())
+def test_translation_is_its_definition(case: Case) -> None:
+    kept = case.x.copy()
+    y = case.run()
+    assert y.dtype == case.x.dtype and np.array_equal(y, case.definition())
+    assert y.flags.writeable and not np.shares_memory(y, case.x) and np.array_equal(case.x, kept)
+
+
+@given(cases(boundary="periodic"))
+def test_periodic_translation_is_roll(case: Case) -> None:
+    assert np.array_equal(case.run(), np.roll(case.x, case.shift, case.axes))
+
+
+@given(cases(boundary="periodic"), st.integers(-3, 3), st.integers(-3, 3))
+def test_periodic_translations_are_a_group(case: Case, a: int, b: int) -> None:
+    assert np.array_equal(case.run(case.run(factor=a), factor=b), case.run(factor=a + b))
+    assert np.array_equal(case.run(case.run(), factor=-1), case.x)
+
+
+def test_translations_with_zeros_are_no_group() -> None:
+    x = np.arange(1.0, 5.0)
+    there = translate(x, 1, 0, boundary="zero")
+    assert there.tolist() == [0, 1, 2, 3]
+    assert translate(there, -1, 0, boundary="zero").tolist() == [1, 2, 3, 0]
+
+
+@given(cases(), SEEDS)
+def test_transpose_is_the_translation_back(case: Case, seed: int) -> None:
+    g = noise(seed, case.x.shape, str(case.x.dtype))
+    bound = C * eps(case.x.dtype) * norm(g) * norm(case.x)
+    assert abs(np.sum(g * case.run()) - np.sum(case.run(g, factor=-1) * case.x)) <= bound
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, object])
+def test_dtypes_of_any_kind(dtype: Any) -> None:
+    x = np.arange(4).astype(dtype)
+    y = translate(x, 1, 0, boundary="zero")
+    assert y.dtype == dtype and y.tolist() == np.array([0, 0, 1, 2]).astype(dtype).tolist()
+
+
+def test_shifts_of_any_size_and_kind() -> None:
+    x = np.arange(3)
+    assert translate(x, 10**30 + 1, 0, boundary="periodic").tolist() == np.roll(x, (10**30 + 1) % 3).tolist()
+    assert translate(x, 10**30, 0, boundary="zero").tolist() == [0, 0, 0]
+    assert translate(x, np.int8(1), np.int64(0), boundary="zero").tolist() == [0, 0, 1]
+    assert translate(np.eye(2), np.array([1, 0]), (0, 1), boundary="periodic").tolist() == [[0, 1], [1, 0]]
+    assert translate(np.ones(()), 1, (), boundary="zero") == 1
+
+
+X = np.ones((3, 4))
+
+
+@pytest.mark.parametrize(
+    ("shift", "axes", "boundary", "error", "message"),
+    [
+        (1, 2, "zero", ValueError, "axes names axis 2 of an array with 2 axes; use -2 to 1"),
+        (1, (0, -2), "zero", ValueError, r"axes is \(0, -2\); an axis is named twice"),
+        ((1, 2, 3), (0, 1), "zero", ValueError, "shift has 3 entries for 2 axes; give one, or one per axis"),
+        (1, (0, 1), ("zero",), ValueError, "boundary has 1 entries for 2 axes"),
+        (1, 0, "reflect", ValueError, "boundary is 'reflect'; choose 'periodic' or 'zero'"),
+        (1.5, 0, "zero", TypeError, "shift is 1.5; give an integer, or one per axis"),
+        ((1, 2.0), (0, 1), "zero", TypeError, "shift holds 2.0; give integers"),
+        (True, 0, "zero", TypeError, "shift is True; give an integer"),
+        (np.array(1.5), 0, "zero", TypeError, r"shift is array\(1.5\); give an integer"),
+        (1, 0.0, "zero", TypeError, "axes is 0.0; give an integer"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    shift: Any, axes: Any, boundary: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        translate(X, shift, axes, boundary=boundary)
