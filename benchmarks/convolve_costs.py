@@ -1,4 +1,4 @@
-"""Measure the coefficients of `convolve`'s cost model and where it chooses wrongly: `python -m benchmarks.convolve_costs`.
+"""Coefficients of `convolve`'s cost model, and where it chooses wrongly: `python -m benchmarks.convolve_costs`.
 
 Coefficients are medians of several sizes, in seconds per unit, to be copied to hcnn_core/_costs.py. The table times
 every method that "auto" chooses between, alternating, and shows what its choice cost against the best of them.
@@ -132,9 +132,8 @@ def main() -> None:
             f"{row['case']:30s} {row['boundary']:9s} {row['chosen']:34s} {row['chosen_ms']:8.2f}  "
             f"{row['best']:34s} {row['best_ms']:8.2f} {row['regret']:6.2f}"
         )
-    print(
-        f"\nmedian ratio {statistics.median(row['regret'] for row in rows):.2f}, largest {max(r['regret'] for r in rows):.2f}"
-    )
+    ratios = [row["regret"] for row in rows]
+    print(f"\nmedian ratio {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")
     if options.json:
         record = {"processor": processor(), "versions": versions("numpy"), "coefficients": measured, "cases": rows}
         options.json.write_text(json.dumps(record, indent=1) + "\n")

@@ -9,6 +9,8 @@ from hcnn_core._backend import Array, array_namespace, placement, require_floati
 from hcnn_core._geometry import Geometry, make_geometry, shape_of
 from hcnn_core._plan import make_plan
 
+__all__ = ["convolve", "convolve_vjp_w", "convolve_vjp_x"]
+
 
 def convolve(
     x: Array,

@@ -6,6 +6,8 @@ import numpy as np
 
 from hcnn_core._backend import Array, array_namespace, placement, require_real
 
+__all__ = ["cross_entropy", "log_softmax"]
+
 
 def log_softmax(x: Array, /) -> Array:
     """Logarithm of the softmax along the last axis.

@@ -17,6 +17,8 @@ from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, no
 from hcnn_core._parallel import parallel_for
 from hcnn_core._plan import TILE, tap_pieces
 
+__all__ = ["patch_moments", "patch_moments_vjp"]
+
 
 def patch_moments(
     x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]

@@ -11,6 +11,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+__all__ = ["CIFAR100_KERNEL", "PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "hcnn": {},
+    "hcnn-plus": {"nonlinear_factors": True},
+    "short": {
+        "epochs": 2,
+        "schedule": "one-cycle",
+        "learning_rate": 0.1,
+        "shift": 2,
+        "validation_size": 2000,
+    },
+    "sample": {
+        "dataset": "sample",
+        "width": 8,
+        "factors": 16,
+        "epochs": 8,
+        "batch_size": 20,
+        "schedule": "one-cycle",
+        "learning_rate": 0.1,
+        "shift": 2,
+        "validation_size": 200,
+    },
+}
+"""What each preset changes. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2)."""
+
+
+CIFAR100_KERNEL = (11, 11)
+"""Taps along (v_{j-2}, v_{j-1}) on CIFAR-100 (section 4.2)."""
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line that says what would do."""
@@ -27,12 +58,10 @@ def _setting(
 class Config:
     """Everything that determines a run, apart from the data themselves.
 
-    Equations and sections are those of arXiv:1703.04140.
+    Equations and sections are those of arXiv:1703.04140. Every field's description is also its flag's.
     """
 
-    preset: str = _setting(
-        "hcnn", "what the other settings start from", choices=("hcnn", "hcnn-plus", "short", "sample")
-    )
+    preset: str = _setting("hcnn", "what the other settings start from", choices=tuple(PRESETS))
     dataset: str = _setting("cifar10", "images to train on", choices=("cifar10", "cifar100", "sample"))
     data_dir: str = _setting("data", "folder that holds, or will hold, the data set")
     train_size: int = _setting(0, "training images used, the first ones; 0 for all", low=0)
@@ -82,31 +111,11 @@ class Config:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "hcnn": {},
-    "hcnn-plus": {"nonlinear_factors": True},
-    "short": {
-        "epochs": 2,
-        "schedule": "one-cycle",
-        "learning_rate": 0.1,
-        "shift": 2,
-        "validation_size": 2000,
-    },
-    "sample": {
-        "dataset": "sample",
-        "width": 8,
-        "factors": 16,
-        "epochs": 8,
-        "batch_size": 20,
-        "schedule": "one-cycle",
-        "learning_rate": 0.1,
-        "shift": 2,
-        "validation_size": 200,
-    },
-}
-"""What each preset changes. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2)."""
-
-CIFAR100_KERNEL = (11, 11)
+_DESCRIPTIONS = "\n".join(
+    f"    {f.name} : {str(f.type).removeprefix('builtins.')}, optional\n        {f.metadata['help'][0].upper()}{f.metadata['help'][1:]}."
+    for f in dataclasses.fields(Config)
+)
+Config.__doc__ = f"{Config.__doc__}\n    Parameters\n    ----------\n{_DESCRIPTIONS}\n    "
 
 
 def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) -> Config:
@@ -138,9 +147,10 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
             near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(f"no setting is called {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     settings: dict[str, Any] = {**PRESETS[preset], **changes, "preset": preset}
-    if settings.get("dataset") == "cifar100":  # section 4.2: "11 x 11 along (v_{j-2}, v_{j-1})"
+    if settings.get("dataset") == "cifar100":
         settings.setdefault("attribute_kernel", CIFAR100_KERNEL)
-    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return Config(**values)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

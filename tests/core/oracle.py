@@ -177,7 +177,7 @@ def lay_out(array: NDArray, layout: str, seed: int = 0) -> NDArray:
     """An array of this shape in another memory layout; the same values, except that "broadcast" repeats some."""
     array, rng = np.array(array), np.random.default_rng(seed)
     if layout == "F":
-        return np.asfortranarray(array)
+        return np.array(array, order="F")
     if layout == "shuffled":
         order = rng.permutation(array.ndim)
         return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
@@ -185,7 +185,7 @@ def lay_out(array: NDArray, layout: str, seed: int = 0) -> NDArray:
         return np.flip(np.flip(array).copy())
     if layout == "sliced":
         wider = np.zeros([2 * n + 1 for n in array.shape], array.dtype)
-        view = wider[tuple(slice(1, None, 2) for _ in array.shape)]
+        view = wider[(*(slice(1, None, 2) for _ in array.shape), ...)]
         view[...] = array
         return view
     if layout == "broadcast" and array.ndim:
