@@ -48,11 +48,12 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
     seconds += SECONDS_PER_CALL * taps * max(1, f * columns * pixels_out >> 19)
     seconds += SECONDS_PER_TRANSFORM * bool(spectral)
     if isinstance(transform, MatrixDFT):
-        samples_in = math.prod(g.lengths[k] for k in spectral)
-        samples_out = math.prod(g.out_lengths[k] for k in spectral)
-        samples_kernel = math.prod(g.kernel_size[k] for k in spectral)
+        macs = (
+            transform.analysis_macs * lines_in
+            + transform.kernel_macs * lines_kernel
+            + transform.synthesis_macs * lines_out
+        )
         rows = f * transform.aliases * p
-        macs = rows * (samples_in * lines_in + samples_kernel * lines_kernel) + samples_out * f * p * lines_out
         seconds += SECONDS_PER_MAC * (1 if real else 4) * macs + SECONDS_PER_COPY * rows * (lines_in + lines_kernel)
     elif isinstance(transform, LibraryFFT):
         points = transform.points * math.log2(max(2, transform.points))

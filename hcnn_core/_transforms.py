@@ -18,8 +18,11 @@ import numpy as np
 from hcnn_core._backend import Array, constant, device_of, fft_namespace, placement
 from hcnn_core._products import by_columns, product
 
-MATRIX_LIMIT = 512
-"""Largest grid, in points, transformed by a matrix product; see benchmarks/convolve_costs.py."""
+MATRIX_LIMIT = 128
+"""Most multiply-adds per sample for which matrices beat an FFT; benchmarks/convolve_costs.py measures both."""
+
+TABLE_LIMIT = 1 << 22
+"""Most entries of the matrix that transforms filters."""
 
 
 class Transform(Protocol):
@@ -141,6 +144,10 @@ class MatrixDFT:
         )
         self.frequencies = self._kept * self._f1
         self.aliases = self._last.fold * self._a1
+        rows2, rows1 = self._kept * self._last.fold * self.planes, self._f1 * self._a1 * self.planes
+        self.analysis_macs = self._n1 * rows2 * (self._last.n + (rows1 if self._others else 0))
+        self.synthesis_macs = self._o1 * self._kept * self.planes * (self._last.kept + self._f1 * self.planes)
+        self.kernel_macs = rows1 * rows2 // self.planes * math.prod(kernel_size)
         self._placed: dict[tuple[str, str, str], tuple[Array, ...]] = {}
 
     @cached_property
@@ -384,10 +391,10 @@ def make_transform(
     """The transform for these axes: none, by matrices, or by FFT."""
     if not lengths:
         return Identity()
-    kind = (
-        MatrixDFT if math.prod(lengths) <= MATRIX_LIMIT and math.prod(kernel_size) <= 4 * MATRIX_LIMIT else LibraryFFT
-    )
-    return kind(lengths, kernel_size, stride, boundary, real)
+    matrices = MatrixDFT(lengths, kernel_size, stride, boundary, real)
+    if matrices.analysis_macs <= MATRIX_LIMIT * math.prod(lengths) and matrices.kernel_macs <= TABLE_LIMIT:
+        return matrices
+    return LibraryFFT(lengths, kernel_size, stride, boundary, real)
 
 
 def _phases(numerator: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:

@@ -1,14 +1,13 @@
 """Checkpoints: one HDF5 file holds all that a run needs to go on, or a network to be evaluated.
 
 Readable with h5py alone. Groups /parameters, /velocity and /moments hold one group per layer and one data set per
-array; /epoch holds the unfinished epoch's order of images and sums; attributes of the root hold the rest.
+array, /data the statistics that standardise images, /epoch the unfinished epoch's order of images; attributes of the
+root hold the rest, composite ones as JSON.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from train._files import write_atomically
 from train.config import Config, ConfigError, make_config
 
 SCHEMA = 1
@@ -79,15 +79,15 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
     """
     import h5py
 
-    partial = path.with_name(f".{path.name}.partial")
     state = checkpoint.state
     try:
         # HDF5 reports a full disk at some later flush, or never: the image is made in memory and written by us
-        with h5py.File(partial.name, "w", driver="core", backing_store=False) as file:
+        with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
             for group in ("parameters", "velocity", "moments"):
                 for layer, arrays in getattr(state, group).items():
                     for name, array in arrays.items():
-                        file[f"{group}/{layer}/{name}"] = array
+                        # HDF5 checks sums of chunks, which a scalar has not
+                        file.create_dataset(f"{group}/{layer}/{name}", data=array, fletcher32=array.size > 1)
             file["epoch/order"] = state.order
             file["data/channel_mean"] = checkpoint.channel_mean
             file["data/channel_std"] = checkpoint.channel_std
@@ -101,19 +101,8 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
                 file.attrs[name] = getattr(state, name)
             file.flush()
             image = file.id.get_file_image()
-        with open(partial, "wb") as stream:
-            stream.write(image)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_atomically(path, image)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise CheckpointError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
 
 
@@ -137,6 +126,8 @@ def load(path: Path) -> Checkpoint:
     """
     import h5py
 
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {path / 'best.h5'}")
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}")
     try:
@@ -176,9 +167,11 @@ def load(path: Path) -> Checkpoint:
             )
     except ConfigError as error:
         raise CheckpointError(f"{path} holds a configuration this version does not know: {error}") from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except PermissionError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except Exception as error:  # h5py and what reads a damaged file fail in many ways
         raise CheckpointError(f"{path} is not a whole checkpoint: truncated, damaged or of another program") from error
 
 

@@ -111,11 +111,16 @@ class Config:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 
 
-_DESCRIPTIONS = "\n".join(
-    f"    {f.name} : {str(f.type).removeprefix('builtins.')}, optional\n        {f.metadata['help'][0].upper()}{f.metadata['help'][1:]}."
-    for f in dataclasses.fields(Config)
-)
-Config.__doc__ = f"{Config.__doc__}\n    Parameters\n    ----------\n{_DESCRIPTIONS}\n    "
+def _parameters_section() -> str:
+    """The fields of Config as numpydoc wants them."""
+    lines = ["Parameters", "----------"]
+    for f in dataclasses.fields(Config):
+        text = f.metadata["help"]
+        lines += [f"{f.name} : {f.type}, optional", f"    {text[0].upper()}{text[1:]}."]
+    return "\n    ".join(lines)
+
+
+Config.__doc__ = f"{Config.__doc__}\n    {_parameters_section()}\n    "
 
 
 def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) -> Config:
@@ -216,16 +221,14 @@ def field_type(f: dataclasses.Field[Any]) -> tuple[type, int | None]:
 def _check(f: dataclasses.Field[Any], value: Any) -> None:
     """Raise ConfigError unless the value is one the setting may take."""
     kind, count = field_type(f)
-    if count is not None:
-        if not isinstance(value, tuple) or (count and len(value) != count):
-            raise ConfigError(f"{f.name} is {value!r}; give {count or 'any number of'} values of type {kind.__name__}")
+    if count is not None and (not isinstance(value, tuple) or (count and len(value) != count)):
+        raise ConfigError(f"{f.name} is {value!r}; give {count or 'any number of'} values of type {kind.__name__}")
     for item in value if count is not None else (value,):
         allowed = (int, float) if kind is float else (kind,)
         if not isinstance(item, allowed) or (isinstance(item, bool) and kind is not bool):
             raise ConfigError(f"{f.name} is {item!r}; its type is {kind.__name__}")
-        if choices := f.metadata["choices"]:
-            if item not in choices:
-                raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
+        if (choices := f.metadata["choices"]) and item not in choices:
+            raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
         low, high = f.metadata["low"], f.metadata["high"]
         if isinstance(item, float) and not math.isfinite(item):
             raise ConfigError(f"{f.name} is {item}; it must be finite")

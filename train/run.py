@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from train import checkpoint as checkpoints
+from train._files import write_atomically
 from train.checkpoint import Checkpoint, CheckpointError
 from train.config import Config, to_toml
 
@@ -70,14 +72,23 @@ class Run:
         run = cls(path)
         if path.exists() and not path.is_dir():
             raise RunError(f"--out {path} is a file; name a directory")
-        if run.config_path.exists() or run.metrics_path.exists() or run.checkpoint_paths():
-            raise RunError(
-                f"--out {path} holds a run already; name another directory, or continue it with --resume {path}"
-            )
+        taken = f"--out {path} holds a run already; name another directory"
+        if run.checkpoint_paths():
+            raise RunError(f"{taken}, or continue it with --resume {path}")
+        if run.config_path.exists() or run.metrics_path.exists():
+            raise RunError(taken)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            _write_durably(run.config_path, to_toml(config, versions))
+            run.config_path.touch(exist_ok=False)  # of two runs begun at once, one gets it
+        except FileExistsError as error:
+            raise RunError(taken) from error
         except OSError as error:
+            raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
+        try:
+            write_atomically(run.config_path, to_toml(config, versions).encode())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                run.config_path.unlink()
             raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
         return run
 
@@ -164,17 +175,7 @@ class Run:
         if not self.metrics_path.is_file():
             return
         kept = [record for record in self.read_metrics() if record.get("epoch", epoch + 1) <= epoch]
-        _write_durably(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept))
-
-
-def _write_durably(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+        try:
+            write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        except OSError as error:
+            raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error

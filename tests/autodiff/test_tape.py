@@ -81,6 +81,14 @@ def test_a_joint_rule_shares_work() -> None:
     assert calls == [(0, 1), (1,)]
 
 
+def test_a_joint_rule_gives_as_many_cotangents_as_it_is_asked_for() -> None:
+    product = primitive(lambda x, y: x * y)
+    for cotangents in ([1.0 * X], [X, X, X]):
+        defvjp_argnums(product, lambda argnums, ans, args, kwargs, c=cotangents: lambda g: c)
+        with pytest.raises(ValueError):
+            grad(lambda x, y: np.sum(product(x, y)), (0, 1))(X, X)
+
+
 def test_a_primitive_may_return_a_tuple() -> None:
     parts = primitive(lambda x: (np.sin(x), 7, np.cos(x)))
 
@@ -122,6 +130,10 @@ def test_broadcast_cotangents_are_summed_and_cast() -> None:
     g = grad(lambda x: np.sum(f(x, 1j * X[0]).imag))(X[0])
     assert g.dtype == np.float64
     assert np.array_equal(g, np.zeros(4))
+    z = X[0].astype(np.complex64)
+    g = grad(lambda z: np.sum(f(z, 1j * X[0]).imag))(z)
+    assert g.dtype == np.complex64
+    assert np.array_equal(g, np.full(4, -1j))
 
 
 @pytest.mark.parametrize(
@@ -371,6 +383,12 @@ def test_sums_of_many_terms_leave_shared_cotangents_alone() -> None:
     gx, gy = grad(loss, (0, 1))(X, X)
     assert np.array_equal(gx, np.full_like(X, 5))
     assert np.array_equal(gy, np.full_like(X, 4))
+
+
+def test_sums_of_plain_and_traced_terms() -> None:
+    for inner in (lambda x, y: y * x + y * 2 + y * 3, lambda x, y: y * 2 + y * x + y * x * x, lambda x, y: y * x):
+        slope = grad(lambda x, f=inner: grad(lambda y: f(x, y))(5.0))  # all are linear in y: f_xy(x, y) = f_x(x, 1)
+        assert slope(3.0) == grad(lambda x, f=inner: f(x, 1.0))(3.0)
 
 
 # What traced values are, and what they refuse

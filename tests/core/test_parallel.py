@@ -1,0 +1,115 @@
+"""Work shared among threads: complete, repeatable, and the same whatever their number."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, elu, elu_vjp, patch_moments, patch_moments_vjp
+from hcnn_core._parallel import parallel_for, worker_count
+from tests.core.oracle import BOUNDARIES, C, NDArray, Problem, assert_close, eps, noise, norm, threads, wide
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
+def test_every_index_is_worked_on_once(workers: int, count: int) -> None:
+    done: list[tuple[int, int]] = []
+    with threads(workers):
+        parallel_for(lambda begin, end: done.append((begin, end)), count)
+    assert [i for part in sorted(done) for i in range(*part)] == list(range(count))
+    assert len(done) == min(workers, count)
+
+
+def test_a_part_does_not_share_its_own_work() -> None:
+    names: list[tuple[str, str]] = []
+
+    def inner(begin: int, end: int) -> None:
+        names.append((outer_name.value, threading.current_thread().name))
+
+    outer_name = threading.local()
+
+    def outer(begin: int, end: int) -> None:
+        outer_name.value = threading.current_thread().name
+        parallel_for(inner, 4)
+
+    with threads(2):
+        parallel_for(outer, 2)
+    assert len(names) == 2 and all(a == b for a, b in names)
+
+
+def test_an_error_waits_for_the_other_parts() -> None:
+    finished = threading.Event()
+    failed = threading.Event()
+
+    def work(begin: int, end: int) -> None:
+        if begin == 0:
+            failed.set()
+            raise ArithmeticError("the first part fails")
+        assert failed.wait(60)
+        finished.set()
+
+    with threads(2), pytest.raises(ArithmeticError, match="the first part fails"):
+        parallel_for(work, 2)
+    assert finished.is_set()
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", ""])
+def test_wrong_numbers_of_threads_are_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with threads(1):
+        monkeypatch.setenv("HCNN_NUM_THREADS", asked)
+        with pytest.raises(
+            ValueError, match=f"HCNN_NUM_THREADS is '{asked}'; set it to a number of threads, 1 or more"
+        ):
+            worker_count()
+
+
+def test_one_thread_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with threads(3):
+        assert worker_count() == 3
+        monkeypatch.delenv("HCNN_NUM_THREADS")
+        worker_count.cache_clear()
+        assert worker_count() == 1
+
+
+def results() -> Iterator[tuple[NDArray, float]]:
+    """Results of every function that shares work, and the product of their operands' norms."""
+    for method in ("direct", ("direct", "fft"), "fft"):
+        for stride, boundary in ((1, "zero"), (2, "periodic")):
+            x, w = noise(0, (40, 20, 16), "float32"), noise(1, (3, 5, 4), "float32")
+            problem = Problem(x, w, (1, 2), {"boundary": boundary, "stride": stride, "method": method})
+            y = problem.run(convolve, x, w)
+            yield y, norm(x) * norm(w)
+            yield problem.run(convolve_vjp_x, y, x, w), norm(y) * norm(w)
+            yield problem.run(convolve_vjp_w, y, x, w), norm(y) * norm(x)
+    for boundary in BOUNDARIES:
+        mean, covariance = patch_moments(x, (1, 2), (3, 3), boundary=boundary)
+        yield mean, 1.0
+        yield covariance, 1.0
+        g = patch_moments_vjp(mean, covariance, x, (1, 2), (3, 3), boundary=boundary)
+        yield g, norm(mean) + norm(covariance) * norm(x)
+    many = noise(2, (5, 300, 200), "float32")
+    y = elu(many, many[0])
+    yield y, 4.0
+    yield elu_vjp(many, y), 4.0
+
+
+def test_the_number_of_threads_does_not_matter() -> None:
+    with threads(1):
+        alone = list(results())
+    with threads(2):
+        pairs, again = list(results()), list(results())
+    for (one, scale), (two, _), (twice, _) in zip(alone, pairs, again, strict=True):
+        assert np.array_equal(two, twice)  # bit for bit, whichever thread was first
+        assert one.dtype == two.dtype and one.shape == two.shape
+        assert np.abs(wide(one) - wide(two)).max() <= C * eps(one.dtype) * scale
+
+
+def test_threads_and_definition() -> None:
+    x, w = noise(0, (40, 20, 16), "float32"), noise(1, (3, 5, 4), "float32")
+    with threads(2):
+        for method in ("direct", "fft", ("fft", "direct")):
+            problem = Problem(x, w, (1, 2), {"boundary": "zero", "method": method})
+            assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
