@@ -28,21 +28,43 @@ from hcnn_core._transforms import Transform, make_transform
 TILE = 1 << 19
 """Elements gathered at a time, so that the gathered taps stay in cache for the product that reads them."""
 
-
 MIN_ROW = 256
 """Positions a row must hold for its own matrix product to be worth a call."""
 
 
+MIN_INNER = 16
+"""Samples that must lie inside the direct axes in memory for those outside to stay there."""
+
+
+def make_plan(geometry: Geometry, real: bool, x: Array | None) -> Plan:
+    """The plan for a call; calls with the same shapes, options and memory layout share it."""
+    return _cached_plan(geometry, real, _outer_axes(geometry, x))
+
+
 @lru_cache(maxsize=512)
-def make_plan(geometry: Geometry, real: bool) -> Plan:
-    """The plan for a call; calls with the same shapes and options share it."""
-    return Plan(geometry, choose_methods(geometry, real), real)
+def _cached_plan(geometry: Geometry, real: bool, outer: tuple[int, ...]) -> Plan:
+    return Plan(geometry, choose_methods(geometry, real), real, outer)
+
+
+def _outer_axes(geometry: Geometry, x: Array | None) -> tuple[int, ...]:
+    """Batch axes that lie outside all convolved axes in memory, if enough samples lie inside them."""
+    strides = getattr(x, "strides", None)
+    if strides is None:
+        return ()
+    longest = max(abs(strides[a]) for a in geometry.axes)
+    outer = [a for a in geometry.batch_axes if abs(strides[a]) > longest]
+    inner = math.prod(geometry.x_shape[a] for a in geometry.batch_axes if a not in outer)
+    return tuple(sorted(outer, key=lambda a: -abs(strides[a]))) if inner >= MIN_INNER else ()
 
 
 class Plan:
-    """A convolution and its two adjoints for one set of shapes, options and methods."""
+    """A convolution and its two adjoints for one set of shapes, options and methods.
 
-    def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool) -> None:
+    Without transformed axes there is one frequency, and the outer batch axes take its place: each of their entries is
+    worked on by itself, where it lies, all with the same filter.
+    """
+
+    def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool, outer: tuple[int, ...]) -> None:
         self.geometry = geometry
         g = geometry
         count = range(len(g.axes))
@@ -57,20 +79,22 @@ class Plan:
         self.periodic = tuple(g.boundary[k] == "periodic" for k in direct)
         self.lengths = tuple(g.lengths[k] for k in direct)
         self.out_lengths = tuple(g.out_lengths[k] for k in direct)
-        self.batch = math.prod(g.x_shape[a] for a in g.batch_axes)
+        outer = () if spectral else outer
+        inner = tuple(a for a in g.batch_axes if a not in outer)
+        self.outer = math.prod(g.x_shape[a] for a in outer)
+        self.batch = math.prod(g.x_shape[a] for a in inner)
         self.channels = math.prod(g.x_shape[a] for a in g.sum_axes)
         self.out = math.prod(g.out_shape)
 
-        order = [g.axes[k] for k in spectral], [g.axes[k] for k in direct]
-        self.x_order = (*order[0], *g.sum_axes, *order[1], *g.batch_axes)
+        first_axes = (*(g.axes[k] for k in spectral), *outer)
+        last_axes = (*(g.axes[k] for k in direct), *inner)
+        self.x_order = (*first_axes, *g.sum_axes, *last_axes)
         kept = [a for a in range(len(g.x_shape)) if a not in g.sum_axes]
         position = {a: i for i, a in enumerate(kept)}
         new = range(len(kept), len(kept) + len(g.out_shape))
-        self.y_order = (
-            *(position[a] for a in order[0]),
-            *new,
-            *(position[a] for a in (*order[1], *g.batch_axes)),
-        )
+        self.y_order = (*(position[a] for a in first_axes), *new, *(position[a] for a in last_axes))
+        self.x_rows = math.prod(g.lengths[k] for k in spectral)
+        self.y_rows = math.prod(g.out_lengths[k] for k in spectral)
         first = len(g.sum_axes)
         taps = [first + k for k in (*spectral, *direct)]
         self.w_order = (*taps, *range(first), *range(first + len(g.axes), len(g.w_shape)))
@@ -85,10 +109,8 @@ class Plan:
 
     def adjoints(self, xp: Any, g: Array, x: Array | None, w: Array | None) -> tuple[Array | None, Array | None]:
         """Cotangents of x (if w is given) and of w (if x is given) for the cotangent g of the result."""
-        grid = self.y_order[: len(self.y_order) - len(self.geometry.out_shape) - len(self.lengths)]
-        rows = math.prod(self.geometry.y_shape[a] for a in grid[: self._spectral_axes])
-        cotangent = self.transform.synthesize_transpose(xp, self._to_plan(xp, g, self.y_order, (rows, -1)))
-        cotangent = xp.reshape(cotangent, (*cotangent.shape[:1], -1, *self.out_lengths, self.batch))
+        cotangent = self.transform.synthesize_transpose(xp, self._to_plan(xp, g, self.y_order, (self.y_rows, -1)))
+        cotangent = xp.reshape(cotangent, (self._count, -1, *self.out_lengths, self.batch))
         x_cotangent = w_cotangent = None
         if w is not None:
             filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
@@ -97,18 +119,20 @@ class Plan:
             x_cotangent = self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
         if x is not None:
             spectrum = self._correlate(xp, cotangent, self._analyze(xp, x))
+            if self.outer > 1:
+                spectrum = xp.sum(spectrum, axis=0, keepdims=True)
             w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])
             w_cotangent = self._from_plan(xp, w_rows, self.w_order, self.geometry.w_shape)
         return x_cotangent, w_cotangent
 
     @property
-    def _spectral_axes(self) -> int:
-        return len(self.geometry.axes) - len(self.lengths)
+    def _count(self) -> int:
+        """Frequencies, or outer batch entries in their place."""
+        return self.transform.frequencies * self.outer
 
     def _analyze(self, xp: Any, x: Array) -> Array:
-        rows = math.prod(self.geometry.x_shape[a] for a in self.x_order[: self._spectral_axes])
-        spectrum = self.transform.analyze(xp, self._to_plan(xp, x, self.x_order, (rows, -1)))
-        return xp.reshape(spectrum, (spectrum.shape[0], -1, *self.lengths, self.batch))
+        spectrum = self.transform.analyze(xp, self._to_plan(xp, x, self.x_order, (self.x_rows, -1)))
+        return xp.reshape(spectrum, (self._count, -1, *self.lengths, self.batch))
 
     @staticmethod
     def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
@@ -122,80 +146,91 @@ class Plan:
 
     def _mix(self, xp: Any, x: Array, filters: Array) -> Array:
         """Apply each frequency's filter matrix to the taps gathered around every output position."""
-        count, rows = filters.shape[:2]
-        if not self.taps:
-            return product(xp, filters, x)
-        y = xp.empty((count, rows, *self.out_lengths, self.batch), dtype=x.dtype, **placement(xp, x))
+        rows = filters.shape[1]
+        y = xp.empty((self._count, rows, *self.out_lengths, self.batch), dtype=x.dtype, **placement(xp, x))
         windowed = self._windowed(xp)
         if windowed:
             filters = self._flip_leading_taps(xp, filters)
+        filters = self._for_each(xp, filters)
 
         def tile(part: slice, begin: int, end: int) -> None:
-            gathered = self._gather_rows(xp, x[part, ...]) if windowed else self._gather(xp, x[part, ...], begin, end)
+            gathered = self._gather(xp, x[part, ...], begin, end, windowed)
             out = self._by_row(xp, y[part, ...], begin, end, gathered.shape[1])
             product(xp, filters[part, None, ...], gathered, out)
 
-        self._each_tile(xp, tile, x.shape[1], count, windowed)
+        self._each_tile(xp, tile, x.shape[1], windowed, independent=True)
         return y
 
     def _mix_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
-        count, rows = g.shape[:2]
-        if not self.taps:
-            return product(xp, xp.permute_dims(filters, (0, 2, 1)), g)
+        rows = g.shape[1]
         columns = filters.shape[2] // math.prod(self.taps)
-        x = xp.zeros((count, columns, *self.lengths, self.batch), dtype=g.dtype, **placement(xp, g))
+        x = xp.zeros((self._count, columns, *self.lengths, self.batch), dtype=g.dtype, **placement(xp, g))
         windowed = self._windowed(xp)
         if windowed:  # (F, P*K, T1, T'*A*P*C) -> (F, T'*A*P*C, T1*P*K)
-            filters = xp.reshape(filters, (count, rows, self.taps[0], -1))
-            filters = xp.reshape(xp.permute_dims(filters, (0, 3, 2, 1)), (count, -1, self.taps[0] * rows))
+            filters = xp.reshape(filters, (*filters.shape[:2], self.taps[0], -1))
+            filters = xp.reshape(xp.permute_dims(filters, (0, 3, 2, 1)), (filters.shape[0], -1, self.taps[0] * rows))
         else:
             filters = xp.permute_dims(filters, (0, 2, 1))
+        filters = self._for_each(xp, filters)
 
         def tile(part: slice, begin: int, end: int) -> None:
             if windowed:
-                scattered = product(xp, filters[part, None, ...], self._rows_around(xp, g[part, ...]))
-                self._scatter_add_rows(xp, scattered, x[part, ...])
+                around = self._rows_around(xp, g[part, ...], begin, end)
+                self._scatter_add_rows(xp, product(xp, filters[part, None, ...], around), x[part, ...], begin, end)
             else:
                 cut = self._by_row(xp, g[part, ...], begin, end, 1)
                 self._scatter_add(xp, product(xp, filters[part, None, ...], cut), x[part, ...], begin, end)
 
-        self._each_tile(xp, tile, columns, count, windowed)
+        self._each_tile(xp, tile, columns, windowed, independent=windowed)
         return x
 
     def _correlate(self, xp: Any, g: Array, x: Array) -> Array:
         """Cotangent of the filter matrices: each frequency's outer product, summed over positions."""
-        count, rows = g.shape[:2]
-        if not self.taps:
-            return product(xp, g, xp.permute_dims(x, (0, 2, 1)))
         columns = x.shape[1]
-        total = xp.zeros((count, rows, math.prod(self.taps) * columns), dtype=g.dtype, **placement(xp, g))
+        shape = (self._count, g.shape[1], math.prod(self.taps) * columns)
+        total = xp.zeros(shape, dtype=g.dtype, **placement(xp, g))
         windowed = self._windowed(xp)
 
         def tile(part: slice, begin: int, end: int) -> None:
-            gathered = self._gather_rows(xp, x[part, ...]) if windowed else self._gather(xp, x[part, ...], begin, end)
+            gathered = self._gather(xp, x[part, ...], begin, end, windowed)
             cut = self._by_row(xp, g[part, ...], begin, end, gathered.shape[1])
             total[part, ...] += xp.sum(product(xp, cut, xp.permute_dims(gathered, (0, 1, 3, 2))), axis=1)
 
-        self._each_tile(xp, tile, columns, count, windowed)
+        self._each_tile(xp, tile, columns, windowed, independent=False)
         return self._flip_leading_taps(xp, total) if windowed else total
 
+    def _for_each(self, xp: Any, filters: Array) -> Array:
+        """The filter matrices, one per frequency, or the same for each outer batch entry."""
+        return xp.broadcast_to(filters, (self._count, *filters.shape[1:]))
+
     def _each_tile(
-        self, xp: Any, tile: Callable[[slice, int, int], None], columns: int, count: int, windowed: bool
+        self, xp: Any, tile: Callable[[slice, int, int], None], columns: int, windowed: bool, *, independent: bool
     ) -> None:
-        """Work through frequencies and leading output indices, threads taking different frequencies."""
+        """Work through frequencies and leading output indices; threads share frequencies, or tiles if independent."""
+        leading = self.out_lengths[0] if self.taps else 1
         per_index = math.prod(self.taps[windowed:]) * columns * self._row
-        indices = self.out_lengths[0] if windowed else max(1, min(self.out_lengths[0], TILE // per_index))
-        frequencies = max(1, min(count, TILE // (per_index * indices)))
+        indices = max(1, TILE // per_index)
+        if windowed:  # rows at the edges of tiles are gathered twice
+            indices = max(indices, 8 * (self.taps[0] - 1))
+        indices = min(indices, leading)
+        frequencies = max(1, min(self._count, TILE // (per_index * indices)))
+        begins = range(0, leading, indices)
 
         def work(first: int, last: int) -> None:
             for f in range(first, last, frequencies):
-                for begin in range(0, self.out_lengths[0], indices):
-                    tile(slice(f, min(last, f + frequencies)), begin, min(self.out_lengths[0], begin + indices))
+                for begin in begins:
+                    tile(slice(f, min(last, f + frequencies)), begin, min(leading, begin + indices))
 
-        if xp is np:
-            parallel_for(work, count)
+        def work_along(first: int, last: int) -> None:
+            for begin in begins[first:last]:
+                tile(slice(0, self._count), begin, min(leading, begin + indices))
+
+        if xp is not np:
+            work(0, self._count)
+        elif self._count == 1 and independent:
+            parallel_for(work_along, len(begins))
         else:
-            work(0, count)
+            parallel_for(work, self._count)
 
     @property
     def _positions(self) -> int:
@@ -208,7 +243,7 @@ class Plan:
 
     def _windowed(self, xp: Any) -> bool:
         """Whether taps along the leading direct axis are overlapping views of rows rather than copies."""
-        return self.stride[0] == 1 and self._row >= MIN_ROW and hasattr(xp, "lib")
+        return bool(self.taps) and self.stride[0] == 1 and self._row >= MIN_ROW and hasattr(xp, "lib")
 
     def _flip_leading_taps(self, xp: Any, filters: Array) -> Array:
         split = xp.reshape(filters, (*filters.shape[:2], self.taps[0], -1))
@@ -228,62 +263,71 @@ class Plan:
         )
         return xp.permute_dims(split, (0, 2, 1, 3))
 
-    def _gather_rows(self, xp: Any, x: Array) -> Array:
-        """Windows (F, rows, T*A*P*C, positions per row) whose leading taps overlap in memory."""
-        count, columns = x.shape[:2]
-        size, n = self.taps[0], self.lengths[0]
-        minor = math.prod(self.taps[1:])
-        rows = xp.empty((count, n + size - 1, minor, columns, *self.out_lengths[1:], self.batch), dtype=x.dtype)
-        leading = _segments(n, (0, n + size - 1), 1, size - 1 - size // 2, self.periodic[0])
-        _clear_uncovered(rows, leading)
-        for to, frm in leading:
-            source = xp.moveaxis(x[:, :, frm], 2, 1)
-            for index, pieces, whole in self._tap_pieces(1, 0, None):
-                if not whole:
-                    rows[:, to, index] = 0
-                for box, box_from in pieces:
-                    rows[(slice(None), to, index, slice(None), *box)] = source[(..., *box_from, slice(None))]
-        return _windows(xp, rows, size, minor * columns)
-
-    def _rows_around(self, xp: Any, g: Array) -> Array:
-        """Windows of cotangents (F, rows, T1*P*K, positions per row) for correlation along the leading axis."""
-        count, columns = g.shape[:2]
-        size, n = self.taps[0], self.lengths[0]
-        rows = xp.empty((count, n + size - 1, columns, *self.out_lengths[1:], self.batch), dtype=g.dtype)
-        leading = _segments(n, (0, n + size - 1), 1, size // 2, self.periodic[0])
-        _clear_uncovered(rows, leading)
-        for to, frm in leading:
-            rows[:, to] = xp.moveaxis(g[:, :, frm], 2, 1)
-        return _windows(xp, rows, size, columns)
-
-    def _scatter_add_rows(self, xp: Any, scattered: Array, x: Array) -> None:
-        columns = x.shape[1]
-        minor = math.prod(self.taps[1:])
-        split = xp.reshape(scattered, (x.shape[0], self.lengths[0], minor, columns, *self.out_lengths[1:], self.batch))
-        target = xp.moveaxis(x, 2, 1)  # (F, rows, A*P*C, ...)
-        for index, pieces, _ in self._tap_pieces(1, 0, None):
-            for box, box_from in pieces:
-                target[(..., *box_from, slice(None))] += split[(slice(None), slice(None), index, slice(None), *box)]
-
-    def _gather(self, xp: Any, x: Array, begin: int, end: int) -> Array:
-        """Copies of the taps around leading output indices [begin, end): (F, 1, T*A*P*C, positions)."""
+    def _gather(self, xp: Any, x: Array, begin: int, end: int, windowed: bool) -> Array:
+        """Taps around leading output indices [begin, end): (F, 1 or rows, T*A*P*C, positions)."""
+        if not self.taps:
+            return xp.expand_dims(x, axis=1)
+        if windowed:
+            return self._rows(xp, x, begin, end)
         count, columns = x.shape[:2]
         block = (count, math.prod(self.taps), columns, end - begin, *self.out_lengths[1:], self.batch)
         gathered = xp.empty(block, dtype=x.dtype, **placement(xp, x))
         for index, pieces, whole in self._tap_pieces(0, begin, end):
             if not whole:
                 gathered[:, index, ...] = 0
-            for to, frm in pieces:
-                gathered[(slice(None), index, slice(None), *to, ...)] = x[(slice(None), slice(None), *frm, ...)]
+            for to, source in pieces:
+                gathered[(slice(None), index, slice(None), *to, ...)] = x[(slice(None), slice(None), *source, ...)]
         return xp.reshape(gathered, (count, 1, block[1] * columns, math.prod(block[3:])))
 
     def _scatter_add(self, xp: Any, scattered: Array, x: Array, begin: int, end: int) -> None:
-        """Transpose of `_gather`: add every tap's share back to where it was read."""
+        """Transpose of `_gather` by copies: add every tap's share back to where it was read."""
+        if not self.taps:
+            x[...] = xp.reshape(scattered, x.shape)
+            return
         block = (x.shape[0], -1, x.shape[1], end - begin, *self.out_lengths[1:], self.batch)
         scattered = xp.reshape(scattered, block)
         for index, pieces, _ in self._tap_pieces(0, begin, end):
-            for to, frm in pieces:
-                x[(slice(None), slice(None), *frm, ...)] += scattered[(slice(None), index, slice(None), *to, ...)]
+            for to, source in pieces:
+                x[(slice(None), slice(None), *source, ...)] += scattered[(slice(None), index, slice(None), *to, ...)]
+
+    def _rows(self, xp: Any, x: Array, begin: int, end: int) -> Array:
+        """Windows (F, rows, T*A*P*C, positions per row) whose leading taps overlap in memory."""
+        count, columns = x.shape[:2]
+        size = self.taps[0]
+        minor = math.prod(self.taps[1:])
+        span = (begin, end + size - 1)
+        rows = xp.empty((count, span[1] - begin, minor, columns, *self.out_lengths[1:], self.batch), dtype=x.dtype)
+        leading = _segments(self.lengths[0], span, 1, size - 1 - size // 2, self.periodic[0])
+        _clear_uncovered(rows, leading)
+        for to, source in leading:
+            lines = xp.moveaxis(x[:, :, source], 2, 1)
+            for index, pieces, whole in self._tap_pieces(1, 0, None):
+                if not whole:
+                    rows[:, to, index] = 0
+                for box, box_source in pieces:
+                    rows[(slice(None), to, index, slice(None), *box)] = lines[(..., *box_source, slice(None))]
+        return _windows(xp, rows, size, minor * columns)
+
+    def _rows_around(self, xp: Any, g: Array, begin: int, end: int) -> Array:
+        """Windows of cotangents (F, rows, T1*P*K, positions per row) for correlation along the leading axis."""
+        count, columns = g.shape[:2]
+        size = self.taps[0]
+        span = (begin, end + size - 1)
+        rows = xp.empty((count, span[1] - begin, columns, *self.out_lengths[1:], self.batch), dtype=g.dtype)
+        leading = _segments(self.lengths[0], span, 1, size // 2, self.periodic[0])
+        _clear_uncovered(rows, leading)
+        for to, source in leading:
+            rows[:, to] = xp.moveaxis(g[:, :, source], 2, 1)
+        return _windows(xp, rows, size, columns)
+
+    def _scatter_add_rows(self, xp: Any, scattered: Array, x: Array, begin: int, end: int) -> None:
+        """Transpose of the copies along the other direct axes in `_rows`."""
+        count, columns = x.shape[:2]
+        split = xp.reshape(scattered, (count, end - begin, -1, columns, *self.out_lengths[1:], self.batch))
+        target = xp.moveaxis(x[:, :, begin:end], 2, 1)  # (F, rows, A*P*C, ...)
+        for index, pieces, _ in self._tap_pieces(1, 0, None):
+            for box, box_source in pieces:
+                target[(..., *box_source, slice(None))] += split[(slice(None), slice(None), index, slice(None), *box)]
 
     def _tap_pieces(self, first: int, begin: int, end: int | None) -> list[tuple[int, list[Any], bool]]:
         """For each tap along the direct axes from `first` on: boxes to copy, (to, from), and if they cover all."""

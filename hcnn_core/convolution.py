@@ -77,7 +77,7 @@ def convolve(
     geometry = make_geometry(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
     if geometry.empty:
         return xp.zeros(geometry.y_shape, dtype=x.dtype, **placement(xp, x))
-    return make_plan(geometry, _is_real(xp, x)).forward(xp, x, w)
+    return make_plan(geometry, _is_real(xp, x), x).forward(xp, x, w)
 
 
 def convolve_vjp_x(
@@ -176,7 +176,7 @@ def convolve_adjoints(
     if geometry.empty:
         zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (geometry.x_shape, geometry.w_shape)]
         return (None if w is None else zeros[0]), (None if x is None else zeros[1])
-    return make_plan(geometry, _is_real(xp, g)).adjoints(xp, g, x, w)
+    return make_plan(geometry, _is_real(xp, g), x).adjoints(xp, g, x, w)
 
 
 def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import json
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Config:
     epsilon: float = _setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
     moment_decay: float = _setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
 
-    epochs: int = _setting(240, "passes over the training images", low=1)
+    epochs: int = _setting(240, "passes over the training images", low=1, high=9999)
     batch_size: int = _setting(50, "images a step", low=1)
     schedule: str = _setting("step", "course of the learning rate", choices=("step", "cosine", "one-cycle", "constant"))
     learning_rate: float = _setting(0.25, "highest learning rate", low=0.0)
@@ -97,7 +98,7 @@ class Config:
     nesterov: bool = _setting(False, "Nesterov's momentum")
     weight_decay: float = _setting(2e-4, "gradient added per unit of every filter coefficient", low=0.0)
     label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
-    shift: int = _setting(6, "largest random translation, pixels along each axis", low=0)
+    shift: int = _setting(6, "largest random translation, pixels along each axis", low=0, high=31)
     flip: bool = _setting(True, "mirror half of the training images")
     seed: int = _setting(0, "of initial weights, order and augmentation", low=0)
 
@@ -144,7 +145,7 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
         If the preset or a setting is unknown, or a value is of the wrong type or out of range.
     """
     changes = dict(changes or {})
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}; choose {', '.join(PRESETS)}")
     known = {f.name for f in dataclasses.fields(Config)}
     for key in changes:
@@ -181,7 +182,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     settings.pop("versions", None)
     return settings
@@ -230,7 +231,7 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         if (choices := f.metadata["choices"]) and item not in choices:
             raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
         low, high = f.metadata["low"], f.metadata["high"]
-        if isinstance(item, float) and not math.isfinite(item):
+        if kind is float and not abs(item) <= sys.float_info.max:
             raise ConfigError(f"{f.name} is {item}; it must be finite")
         if (low is not None and item < low) or (high is not None and item > high):
             bounds = f"at least {low}" if high is None else f"between {low} and {high}"
@@ -243,5 +244,5 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml_value, value)) + "]"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

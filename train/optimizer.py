@@ -35,7 +35,7 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     highest = config.learning_rate
     match config.schedule:
         case "step":
-            return highest / config.step_factor ** (step // (config.step_epochs * steps_per_epoch))
+            return highest * config.step_factor ** -(step // (config.step_epochs * steps_per_epoch))
         case "cosine":
             return highest * (1 + math.cos(math.pi * step / total)) / 2
         case "one-cycle":

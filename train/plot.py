@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from train._files import write_atomically
 
 
 def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -34,7 +38,7 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
     test = next((record for record in reversed(records) if "test_accuracy" in record), None)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     x = [record["epoch"] for record in epochs]
     for axes, key, label, scale in zip(
         figure.subplots(1, 2),
@@ -59,4 +63,8 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a title in letters the font has not
+        figure.savefig(picture, dpi=120, format="png")
+    write_atomically(path, picture.getvalue())

@@ -75,8 +75,9 @@ class Run:
         taken = f"--out {path} holds a run already; name another directory"
         if run.checkpoint_paths():
             raise RunError(f"{taken}, or continue it with --resume {path}")
-        if run.config_path.exists() or run.metrics_path.exists():
+        if any(file.exists() for file in (run.config_path, run.metrics_path, run.picture_path, path / BEST)):
             raise RunError(taken)
+        text = to_toml(config, versions).encode()
         try:
             path.mkdir(parents=True, exist_ok=True)
             run.config_path.touch(exist_ok=False)  # of two runs begun at once, one gets it
@@ -85,7 +86,7 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
         try:
-            write_atomically(run.config_path, to_toml(config, versions).encode())
+            write_atomically(run.config_path, text)
         except OSError as error:
             with contextlib.suppress(OSError):
                 run.config_path.unlink()
@@ -137,11 +138,12 @@ class Run:
     def save(self, checkpoint: Checkpoint, versions: dict[str, str], *, best: bool) -> Path:
         """Write a checkpoint, also as the best if it is, and drop those no longer kept."""
         path = self.path / f"epoch{checkpoint.state.epoch:04d}-step{checkpoint.state.step:06d}.h5"
-        checkpoints.save(path, checkpoint, versions)
-        if best:
+        if best:  # first, since a run that goes on from `path` takes its best for saved
             checkpoints.save(self.path / BEST, checkpoint, versions)
+        checkpoints.save(path, checkpoint, versions)
         for old in self.checkpoint_paths()[:-KEPT]:
-            old.unlink()
+            with contextlib.suppress(OSError):
+                old.unlink()
         return path
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
@@ -159,7 +161,7 @@ class Run:
         if not self.metrics_path.is_file():
             raise RunError(f"{self.path} holds no run: it has no metrics.jsonl")
         records = []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
@@ -167,6 +169,8 @@ class Run:
                 if number == len(lines):
                     break
                 raise RunError(f"{self.metrics_path}, line {number}, is not JSON: {error.msg}") from error
+            if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
+                raise RunError(f"{self.metrics_path}, line {number}, is not the record of an epoch")
             records.append(record)
         return records
 
@@ -174,7 +178,7 @@ class Run:
         """Drop the records of epochs that will be trained again, after a stop between record and checkpoint."""
         if not self.metrics_path.is_file():
             return
-        kept = [record for record in self.read_metrics() if record.get("epoch", epoch + 1) <= epoch]
+        kept = [record for record in self.read_metrics() if record["epoch"] <= epoch]
         try:
             write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         except OSError as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import itertools
+import pkgutil
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hcnn_core
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
 from hcnn_core._costs import choose_methods
 from hcnn_core._geometry import MAX_AXES, make_geometry
@@ -485,3 +489,9 @@ def test_shapes_stand_in_for_the_operand_that_is_differentiated(problem: Problem
     assert np.array_equal(with_arrays, problem.run(convolve_vjp_x, g, list(problem.x.shape), problem.w))
     with_arrays = problem.run(convolve_vjp_w, g, problem.x, problem.w)
     assert np.array_equal(with_arrays, problem.run(convolve_vjp_w, g, problem.x, problem.w.shape))
+
+
+def test_docstring_examples_hold() -> None:
+    modules = [importlib.import_module(f"hcnn_core.{m.name}") for m in pkgutil.iter_modules(hcnn_core.__path__)]
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(r.attempted for r in results) > 0 and sum(r.failed for r in results) == 0
