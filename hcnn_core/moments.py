@@ -243,7 +243,7 @@ class _Patches:
             return None
         try:
             from hcnn_core import _patch_kernels
-        except ImportError:
+        except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiles
             return None
         return _patch_kernels
 
