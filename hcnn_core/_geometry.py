@@ -30,6 +30,11 @@ class Geometry:
         return tuple(a for a in range(len(self.x_shape)) if a not in self.axes and a not in self.sum_axes)
 
     @property
+    def kept_axes(self) -> tuple[int, ...]:
+        """Axes of x that the result has, in its order."""
+        return tuple(a for a in range(len(self.x_shape)) if a not in self.sum_axes)
+
+    @property
     def lengths(self) -> tuple[int, ...]:
         return tuple(self.x_shape[a] for a in self.axes)
 
@@ -49,8 +54,7 @@ class Geometry:
     @property
     def y_shape(self) -> tuple[int, ...]:
         length = dict(zip(self.axes, self.out_lengths, strict=True))
-        kept = tuple(length.get(a, n) for a, n in enumerate(self.x_shape) if a not in self.sum_axes)
-        return kept + self.out_shape
+        return tuple(length.get(a, self.x_shape[a]) for a in self.kept_axes) + self.out_shape
 
     @property
     def empty(self) -> bool:

@@ -32,29 +32,37 @@ MIN_ROW = 256
 """Positions a row must hold for its own matrix product to be worth a call."""
 
 
-MIN_INNER = 16
+MIN_INNER = 4
 """Samples that must lie inside the direct axes in memory for those outside to stay there."""
 
+Layout = tuple[tuple[int, ...], tuple[int, ...]]
+"""Batch axes that lie outside all convolved axes in memory, and the others, each from the slowest to the fastest."""
 
-def make_plan(geometry: Geometry, real: bool, x: Array | None) -> Plan:
+
+def make_plan(geometry: Geometry, real: bool, like: Array) -> Plan:
     """The plan for a call; calls with the same shapes, options and memory layout share it."""
-    return _cached_plan(geometry, real, _outer_axes(geometry, x))
+    return _cached_plan(geometry, real, _layout(geometry, like))
 
 
 @lru_cache(maxsize=512)
-def _cached_plan(geometry: Geometry, real: bool, outer: tuple[int, ...]) -> Plan:
-    return Plan(geometry, choose_methods(geometry, real), real, outer)
+def _cached_plan(geometry: Geometry, real: bool, layout: Layout) -> Plan:
+    return Plan(geometry, choose_methods(geometry, real), real, layout)
 
 
-def _outer_axes(geometry: Geometry, x: Array | None) -> tuple[int, ...]:
-    """Batch axes that lie outside all convolved axes in memory, if enough samples lie inside them."""
-    strides = getattr(x, "strides", None)
+def _layout(geometry: Geometry, like: Array) -> Layout:
+    """How the batch axes of x, or of the result, lie in memory."""
+    strides = getattr(like, "strides", None)
     if strides is None:
-        return ()
-    longest = max(abs(strides[a]) for a in geometry.axes)
-    outer = [a for a in geometry.batch_axes if abs(strides[a]) > longest]
-    inner = math.prod(geometry.x_shape[a] for a in geometry.batch_axes if a not in outer)
-    return tuple(sorted(outer, key=lambda a: -abs(strides[a]))) if inner >= MIN_INNER else ()
+        return (), geometry.batch_axes
+    kept = range(len(geometry.x_shape)) if like.shape == geometry.x_shape else geometry.kept_axes
+    stride = {axis: abs(strides[position]) for position, axis in enumerate(kept)}
+    order = sorted(geometry.batch_axes, key=lambda axis: -stride[axis])
+    outermost = max(stride[axis] for axis in geometry.axes)
+    outer = tuple(axis for axis in order if stride[axis] > outermost)
+    inner = tuple(axis for axis in order if axis not in outer)
+    if math.prod(geometry.x_shape[axis] for axis in inner) < MIN_INNER:
+        return (), tuple(order)
+    return outer, inner
 
 
 class Plan:
@@ -64,7 +72,7 @@ class Plan:
     worked on by itself, where it lies, all with the same filter.
     """
 
-    def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool, outer: tuple[int, ...]) -> None:
+    def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool, layout: Layout) -> None:
         self.geometry = geometry
         g = geometry
         count = range(len(g.axes))
@@ -79,8 +87,7 @@ class Plan:
         self.periodic = tuple(g.boundary[k] == "periodic" for k in direct)
         self.lengths = tuple(g.lengths[k] for k in direct)
         self.out_lengths = tuple(g.out_lengths[k] for k in direct)
-        outer = () if spectral else outer
-        inner = tuple(a for a in g.batch_axes if a not in outer)
+        outer, inner = ((), (*layout[0], *layout[1])) if spectral else layout
         self.outer = math.prod(g.x_shape[a] for a in outer)
         self.batch = math.prod(g.x_shape[a] for a in inner)
         self.channels = math.prod(g.x_shape[a] for a in g.sum_axes)
@@ -89,9 +96,8 @@ class Plan:
         first_axes = (*(g.axes[k] for k in spectral), *outer)
         last_axes = (*(g.axes[k] for k in direct), *inner)
         self.x_order = (*first_axes, *g.sum_axes, *last_axes)
-        kept = [a for a in range(len(g.x_shape)) if a not in g.sum_axes]
-        position = {a: i for i, a in enumerate(kept)}
-        new = range(len(kept), len(kept) + len(g.out_shape))
+        position = {a: i for i, a in enumerate(g.kept_axes)}
+        new = range(len(position), len(position) + len(g.out_shape))
         self.y_order = (*(position[a] for a in first_axes), *new, *(position[a] for a in last_axes))
         self.x_rows = math.prod(g.lengths[k] for k in spectral)
         self.y_rows = math.prod(g.out_lengths[k] for k in spectral)
