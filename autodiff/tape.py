@@ -22,20 +22,7 @@ import numpy as np
 
 from hcnn_core._backend import Array
 
-__all__ = [
-    "HANDLERS",
-    "Node",
-    "Primitive",
-    "Trace",
-    "Traced",
-    "backward",
-    "defvjp",
-    "defvjp_argnums",
-    "differentiable",
-    "getval",
-    "live",
-    "primitive",
-]
+__all__ = ["defvjp", "defvjp_argnums", "getval", "primitive"]
 
 Pullback = Callable[[Any], Iterable[Any]]
 JointMaker = Callable[[tuple[int, ...], Any, tuple[Any, ...], dict[str, Any]], Pullback]

@@ -149,6 +149,7 @@ CASES = [
     Case(np.diagonal, np.diagonal, (X,)),
     Case(np.diagonal, lambda a: np.diagonal(a, -1, 2, 0), (T3,)),
     Case(np.trace, lambda a: np.trace(a, 1), (T3,)),
+    Case(np.trace, np.trace, (T3,)),
     Case(np.concatenate, lambda a, b: np.concat([a, b, 2 * a]), (X, Y)),
     Case(np.concatenate, lambda a, b: np.concatenate((a, b), axis=-1), (X, Z)),
     Case(np.concatenate, lambda a, b: np.concatenate((a, b), axis=None), (X, T3)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import pytest
@@ -35,6 +36,18 @@ def test_leaves_and_their_paths() -> None:
     assert tree_paths(TREE, "p") == ["p['b'][0]", "p['b'][1][0]", "p['a'].h", "p['a'].g['x']"]
     assert tree_leaves(5) == [5]
     assert tree_leaves(None) == []
+
+
+class Pair(tuple):
+    """A tuple that is neither plain nor named."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("leaf", [Pair((1, 2)), OrderedDict(a=1), {1, 2}, "text"])
+def test_other_containers_are_leaves(leaf: Any) -> None:
+    assert tree_leaves([leaf]) == [leaf]
+    assert tree_paths([leaf]) == ["[0]"]
 
 
 def test_map_keeps_the_containers() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodiff import check_grads, defvjp, defvjp_argnums, getval, grad, primitive, value_and_grad, vjp
+from autodiff import check_grads, checkpoint, defvjp, defvjp_argnums, getval, grad, primitive, value_and_grad, vjp
 from autodiff.tape import Primitive, Traced
 
 X = np.random.default_rng(5).standard_normal((3, 4))
@@ -298,6 +298,13 @@ def test_arrays_a_rule_uses_die_once_it_has() -> None:
     value_and_grad(lambda x: chain(watch, x))(X)
     assert watch.alive_in_backward == [5, 4, 3, 2, 1]
     assert watch.alive() == 0
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_checkpoint_frees_what_it_recomputed_as_it_goes() -> None:
+    watch = Watch(keep=True)
+    value_and_grad(lambda x: checkpoint(lambda y: chain(watch, y))(x))(X)
+    assert watch.alive_in_backward == [5, 4, 3, 2, 1]
 
 
 @pytest.mark.usefixtures("no_collector")

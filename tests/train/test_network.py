@@ -191,7 +191,7 @@ def test_initial_scale_is_kept_at_every_depth(nonlinear, boundary):
     stride=st.integers(1, 3),
     boundary=st.sampled_from(["zero", "periodic"]),
 )
-def test_networks._average_taps(n, size, stride, boundary):
+def test_average_taps(n, size, stride, boundary):
     """The mean of a convolution of ones with ones."""
     met = hc.convolve(np.ones(n), np.ones(size), 0, boundary=boundary, stride=stride, method="direct").mean()
     assert math.isclose(networks._average_taps(n, size, stride, boundary), met, rel_tol=1e-12)
