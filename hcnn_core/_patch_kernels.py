@@ -15,6 +15,9 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+RUN = 4096
+"""Products summed in single precision, if that is the arrays'; many more would lose digits."""
+
 # sums may be reordered so that they vectorise; NaN and infinity keep their meaning
 _options: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}}
 
@@ -58,10 +61,19 @@ def fold(padded: Array, x: Array, s1: int, s2: int, periodic1: bool, periodic2: 
 
 
 @numba.njit(**_options)
-def _dot(a: Array, b: Array) -> Any:
+def _run_dot(a: Array, b: Array) -> Any:
     total = a[0] * b[0]
     for c in range(1, a.shape[0]):
         total += a[c] * b[c]
+    return total
+
+
+@numba.njit(**_options)
+def _dot(a: Array, b: Array) -> float:
+    """Sum of products, runs of it in the dtype of the arrays and their sums in double precision."""
+    total = 0.0
+    for begin in range(0, a.shape[0], RUN):
+        total += _run_dot(a[begin : begin + RUN], b[begin : begin + RUN])
     return total
 
 

@@ -16,12 +16,20 @@ PER_OUTPUT = 2.5
 """Bytes a step holds at its peak per byte of all layers' outputs; benchmarks/step.py measures it."""
 
 
+PER_WEIGHT = 8
+"""Copies of the trained coefficients a step holds: weights, gradient and velocity, old and new; and the first draw."""
+
+
 def required_bytes(config: Config, image_size: int, classes: int, batch_size: int) -> int:
     """Estimate the peak memory of a training step, without the data set."""
     size = np.dtype(config.dtype).itemsize
-    outputs = sum(math.prod(la.outputs) for la in layers(config, image_size, classes))
+    table = layers(config, image_size, classes)
+    outputs = sum(math.prod(la.outputs) for la in table)
+    weights = sum(
+        la.factors * (math.prod(la.kernel_size[:2]) + math.prod(la.kernel_size[2:]) * la.filters) for la in table
+    )
     tiles = 4 * TILE_ELEMENTS if config.nonlinear_factors else 0
-    return int(size * (PER_OUTPUT * outputs * batch_size + tiles))
+    return int(size * (PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights + tiles))
 
 
 def available_bytes(xp: Any) -> int | None:
@@ -51,12 +59,14 @@ def _meminfo() -> int | None:
     return None
 
 
-def _control_group() -> int | None:
-    """What a container may still use."""
-    root = Path("/sys/fs/cgroup")
+def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container may still use; cached files give way."""
     try:
         limit, used = ((root / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return None if limit == "max" else int(limit) - int(used)
+        if limit == "max":
+            return None
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return int(limit) - int(used) + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
     except (OSError, ValueError):
         return None
 

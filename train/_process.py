@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 KEEP = 2**31 - 1
@@ -27,6 +29,17 @@ def prepare() -> None:
             return
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, KEEP)
+
+
+def leave_on_interrupt() -> None:
+    """Let Ctrl-C end the process with one line while modules are imported, whatever an exception would break there."""
+
+    def leave(signum: int, frame: Any) -> None:
+        os.write(2, b"train.cifar: interrupted before anything was to save\n")
+        os._exit(1)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
 
 
 def _processors() -> int:

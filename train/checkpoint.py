@@ -19,6 +19,7 @@ from train._files import write_atomically
 from train.config import Config, ConfigError, make_config
 
 SCHEMA = 1
+GROUPS = ("parameters", "velocity", "moments")
 
 Tree = dict[str, dict[str, Any]]
 
@@ -29,28 +30,62 @@ class CheckpointError(RuntimeError):
 
 @dataclass
 class State:
-    """A run between two steps; arrays are NumPy's when saved or loaded."""
+    """A run between two steps; arrays are NumPy's when saved or loaded.
+
+    Parameters
+    ----------
+    parameters, velocity : dict of dict of array
+        Weights by layer and name, and what momentum keeps of each.
+    moments : dict of dict of array
+        Running mean and covariance of patches by layer.
+    generator : dict
+        State of the random generator.
+    epoch : int
+        Epochs completed.
+    step : int
+        Steps taken in the epoch that has begun.
+    order : array of int
+        Image indices of the epoch that has begun; empty between epochs.
+    loss_sum : float
+        Sum of the losses of the images seen in it, in nats.
+    correct : int
+        How many of them were classified right.
+    seconds : float
+        Time its steps took.
+    best : float
+        Highest score of a completed epoch: accuracy on held-out images, or minus the training loss.
+    """
 
     parameters: Tree
     velocity: Tree
     moments: Tree
     generator: dict[str, Any]
     epoch: int = 0
-    """Epochs completed."""
     step: int = 0
-    """Steps taken in the epoch that has begun."""
     order: Any = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Image indices of the epoch that has begun; empty between epochs."""
     loss_sum: float = 0.0
     correct: int = 0
     seconds: float = 0.0
     best: float = float("-inf")
-    """Highest score of a completed epoch: accuracy on held-out images, or minus the training loss."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state with the configuration and the data's properties it belongs to."""
+    """A state with the configuration and the data's properties it belongs to.
+
+    Parameters
+    ----------
+    state : State
+        The run between two steps.
+    config : Config
+        Its settings.
+    class_names : tuple of str
+        Of the data set.
+    image_size : int
+        Pixels along each side.
+    channel_mean, channel_std : array, shape (3,)
+        Statistics that standardise images, in units of a pixel value.
+    """
 
     state: State
     config: Config
@@ -81,16 +116,14 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
 
     state = checkpoint.state
     try:
-        # HDF5 reports a full disk at some later flush, or never: the image is made in memory and written by us
-        with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
-            for group in ("parameters", "velocity", "moments"):
-                for layer, arrays in getattr(state, group).items():
-                    for name, array in arrays.items():
-                        # HDF5 checks sums of chunks, which a scalar has not
-                        file.create_dataset(f"{group}/{layer}/{name}", data=array, fletcher32=array.size > 1)
-            file["epoch/order"] = state.order
-            file["data/channel_mean"] = checkpoint.channel_mean
-            file["data/channel_std"] = checkpoint.channel_std
+        # HDF5 reports a full disk at some later flush, or never: the image is made in memory and written by us.
+        # Since version 1.10 it sums up its metadata, and chunks, which a scalar has not, where asked: damage shows
+        with h5py.File(path.name, "w", libver="v110", driver="core", backing_store=False) as file:
+            arrays = {f"{group}/{name}": a for group in GROUPS for name, a in _flatten(getattr(state, group))}
+            arrays["epoch/order"] = state.order
+            arrays["data/channel_mean"], arrays["data/channel_std"] = checkpoint.channel_mean, checkpoint.channel_std
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array, fletcher32=array.size > 1)
             file.attrs["schema"] = SCHEMA
             file.attrs["config"] = json.dumps(vars(checkpoint.config))
             file.attrs["versions"] = json.dumps(versions)
@@ -138,26 +171,20 @@ def load(path: Path) -> Checkpoint:
             if int(schema) != SCHEMA:
                 raise CheckpointError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
             config = json.loads(file.attrs["config"])
-            attributes = {
-                name: kind(file.attrs[name])
-                for name, kind in (
-                    ("epoch", int),
-                    ("step", int),
-                    ("loss_sum", float),
-                    ("correct", int),
-                    ("seconds", float),
-                    ("best", float),
-                )
-            }
+            trees = {group: _read_tree(file[group]) if group in file else {} for group in GROUPS}
             return Checkpoint(
                 State(
-                    *(
-                        _read_tree(file[group]) if group in file else {}
-                        for group in ("parameters", "velocity", "moments")
-                    ),
+                    parameters=trees["parameters"],
+                    velocity=trees["velocity"],
+                    moments=trees["moments"],
                     generator=json.loads(file.attrs["generator"]),
+                    epoch=int(file.attrs["epoch"]),
+                    step=int(file.attrs["step"]),
                     order=file["epoch/order"][...],
-                    **attributes,
+                    loss_sum=float(file.attrs["loss_sum"]),
+                    correct=int(file.attrs["correct"]),
+                    seconds=float(file.attrs["seconds"]),
+                    best=float(file.attrs["best"]),
                 ),
                 make_config(config.pop("preset"), config),
                 tuple(json.loads(file.attrs["class_names"])),
@@ -176,7 +203,17 @@ def load(path: Path) -> Checkpoint:
 
 
 def require_same_arrays(path: Path, found: Tree, expected: Tree, kind: str) -> None:
-    """Raise CheckpointError unless two trees have the same names, shapes and dtypes."""
+    """Raise CheckpointError unless two trees have the same names, shapes and dtypes.
+
+    Parameters
+    ----------
+    path : Path
+        Where the arrays come from.
+    found, expected : dict of dict of array
+        What there is, and what a network wants.
+    kind : str
+        What the arrays are.
+    """
     have, want = dict(_flatten(found)), dict(_flatten(expected))
     for name in sorted(have.keys() | want.keys()):
         shapes = [f"{a[name].dtype}{a[name].shape}" if name in a else "absent" for a in (have, want)]

@@ -1,14 +1,20 @@
 """Train and evaluate hierarchical CNNs on CIFAR: `python -m train.cifar --backend cupy`."""
 
-from train._process import prepare
+from train._process import leave_on_interrupt, prepare
 
+if __name__ == "__main__":
+    leave_on_interrupt()
 prepare()  # before NumPy is loaded
 
 import argparse  # noqa: E402
+import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+import traceback  # noqa: E402
+import warnings  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
@@ -31,14 +37,14 @@ from train.data import (  # noqa: E402
 from train.network import Network, describe  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
-from train.training import Images, Interrupted, Result, Trainer, TrainingError, evaluate  # noqa: E402
+from train.training import Images, Interrupted, Result, Trainer, TrainingError, evaluate, initial_moments  # noqa: E402
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
 IMAGE_SIZE = 32
 
 NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "debug")
 WITH_RESUME = ("backend", "data_dir")
-WITH_EVALUATE = ("backend", "data_dir", "dataset")
+WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,25 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, 1 if it failed, 2 if the command line or the configuration is wrong.
     """
-    options = _parser().parse_args(arguments)
-    given = {k: v for k, v in vars(options).items() if k not in NOT_CONFIGURED and v is not None}
+    debug = False
     try:
-        _command(options)(options, given)
+        try:
+            options = _parser().parse_args(arguments)
+            debug = options.debug
+            given = {k: v for k, v in vars(options).items() if k not in NOT_CONFIGURED and v is not None}
+            with warnings.catch_warnings():
+                if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
+                    warnings.simplefilter("ignore")
+                _command(options)(options, given)
+        finally:
+            _flush()
     except ConfigError as error:
-        return _fail(2, error, options.debug)
+        return _fail(2, error, debug)
     except (DataError, CheckpointError, RunError, TrainingError, Interrupted) as error:
-        return _fail(1, error, options.debug)
+        return _fail(1, error, debug)
     except MemoryError as error:
-        return _fail(
-            1, f"not enough memory: {error or 'an array could not be made'}; try a smaller --batch-size", options.debug
-        )
+        what = str(error) or "an array could not be made"
+        return _fail(1, f"not enough memory: {what}; a smaller --batch-size, --width or --factors may do", debug)
     except KeyboardInterrupt:
-        return _fail(1, "interrupted before anything was to save", options.debug)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(1, "interrupted before anything was to save", debug)
+    except BrokenPipeError:  # who closed the pipe has read enough
         return 1
     except Exception as error:
-        return _fail(1, f"{type(error).__name__}: {error}; --debug shows where", options.debug)
+        return _fail(1, f"{type(error).__name__}: {error}; --debug shows where", debug)
     return 0
 
 
@@ -98,13 +110,15 @@ def _settings(options: argparse.Namespace, given: dict[str, Any]) -> Config:
 
 
 def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    if options.out:
+        raise ConfigError("--describe makes no run: remove --out")
     config = _settings(options, given)
     print(describe(config, IMAGE_SIZE, CLASSES[config.dataset]))
 
 
 def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
     run = Run(options.plot)
-    _refuse("--plot", given, ())
+    _refuse("--plot", options, given, ())
     _draw(run)
     print(run.picture_path)
 
@@ -112,38 +126,41 @@ def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     config = _settings(options, given)
     xp = _namespace(config)
+    _require_memory(xp, config)
     dataset = _dataset(config)
     out = options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    _require_memory(xp, config)
     found = versions(xp.__name__)
-    run = Run.create(out, config, found)
+    run = Run(out)
     trainer = _trainer(xp, config, dataset, run, found)
+    run.create(config, found)
     print(
         f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
-        f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}"
+        f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}",
+        flush=True,
     )
     _fit(trainer, dataset)
 
 
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
-    _refuse("--resume", given, WITH_RESUME, *(f"--{n}" for n in ("config", "out") if getattr(options, n)))
+    _refuse("--resume", options, given, WITH_RESUME)
     run = Run(options.resume)
     checkpoint = run.latest()
     config = dataclasses.replace(checkpoint.config, **given)
-    if checkpoint.state.epoch >= config.epochs:
+    state = checkpoint.state
+    if state.epoch >= config.epochs and any("test_accuracy" in record for record in run.read_metrics()):
         raise ConfigError(f"{run.path} is finished: all {config.epochs} epochs are trained; nothing to resume")
     xp = _namespace(config)
-    dataset = _dataset(config)
     _require_memory(xp, config)
+    dataset = _dataset(config)
     trainer = _trainer(xp, config, dataset, run, versions(xp.__name__))
     trainer.restore(checkpoint, run.path)
-    run.forget_metrics_after(checkpoint.state.epoch)
-    print(f"{run.path}: going on at epoch {checkpoint.state.epoch + 1}, step {checkpoint.state.step + 1}")
+    run.forget_metrics_after(state.epoch)
+    print(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs", flush=True)
     _fit(trainer, dataset)
 
 
 def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
-    _refuse("--evaluate", given, WITH_EVALUATE, *(f"--{n}" for n in ("config", "out") if getattr(options, n)))
+    _refuse("--evaluate", options, given, WITH_EVALUATE)
     checkpoint = checkpoints.load(options.evaluate)
     config = dataclasses.replace(checkpoint.config, **given)
     xp = _namespace(config)
@@ -151,12 +168,13 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     state = checkpoint.state
     fresh = network.initialize(np.random.default_rng(0))
     require_same_arrays(options.evaluate, state.parameters, fresh, "parameters")
-    dataset = load_dataset(config.dataset, Path(config.data_dir))
-    if dataset.class_names != checkpoint.class_names:
+    require_same_arrays(options.evaluate, state.moments, initial_moments(network), "moments")
+    if len(checkpoint.class_names) != CLASSES[config.dataset]:
         raise CheckpointError(
             f"{options.evaluate} tells {len(checkpoint.class_names)} classes apart, {config.dataset} has "
-            f"{len(dataset.class_names)} or others; name the set it was trained on with --dataset"
+            f"{CLASSES[config.dataset]}; name the set it was trained on with --dataset"
         )
+    dataset = load_dataset(config.dataset, Path(config.data_dir))
     test = Images(
         xp.asarray(dataset.test_images),
         xp.asarray(dataset.test_labels),
@@ -172,35 +190,46 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _fit(trainer: Trainer, dataset: Dataset) -> None:
-    """Train to the end, then read the test set, once."""
-    run, xp = trainer.run, trainer.xp
+    """Train to the end, then read the test set, once; the curve is drawn in any case."""
+    run = trainer.run
+    try:
+        result = _train_and_test(trainer, dataset)
+    except BaseException:
+        with contextlib.suppress(RunError):
+            _draw(run)
+        raise
+    _report(result, len(dataset.test_labels))
+    _draw(run)
+    print(f"{run.picture_path}\n{run.path / BEST}")
+
+
+def _train_and_test(trainer: Trainer, dataset: Dataset) -> Result:
+    run, xp, train = trainer.run, trainer.xp, trainer.train
     try:
         trainer.fit()
+        labels = xp.asarray(dataset.test_labels)
+        test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
+        result = evaluate(xp, trainer.network, trainer.state.parameters, trainer.moments, test)
     except MemoryError as error:
-        available = available_bytes(xp)
-        fits = batch_that_fits(trainer.config, IMAGE_SIZE, trainer.network.classes, available or 0)
+        config = trainer.config
+        fits = batch_that_fits(config, IMAGE_SIZE, trainer.network.classes, available_bytes(xp) or 0)
         raise TrainingError(
-            f"not enough memory for a batch of {trainer.config.batch_size}; --batch-size "
-            f"{max(1, min(fits, trainer.config.batch_size // 2))} would fit"
+            f"not enough memory for a batch of {config.batch_size}; {_smaller(min(fits, config.batch_size // 2))}"
         ) from error
-    finally:
-        if run.metrics_path.is_file():
-            _draw(run, quiet=True)
-    train = trainer.train
-    test = Images(xp.asarray(dataset.test_images), xp.asarray(dataset.test_labels), train.mean, train.std, train.dtype)
-    result = evaluate(xp, trainer.network, trainer.state.parameters, trainer.moments, test)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"stopped at once; {run.last_good()}") from error
     run.append_metrics({"epoch": trainer.state.epoch, "test_loss": result.loss, "test_accuracy": result.accuracy})
-    _draw(run)
-    _report(result, len(dataset.test_labels))
-    print(f"{run.picture_path}\n{run.path / BEST}")
+    return result
 
 
 def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
     """Split, standardise by the training part's statistics, and move everything to the device."""
-    try:
-        kept, held_out = split_validation(dataset, config.validation_size, config.seed)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    kept, held_out = np.arange(len(dataset.train_labels)), None
+    if config.validation_size:
+        try:
+            kept, held_out = split_validation(dataset, config.validation_size, config.seed)
+        except ValueError as error:
+            raise ConfigError(f"--validation-size: {error}") from error
     mean, std = channel_statistics(dataset.train_images[kept])
 
     def images(index: np.ndarray[Any, Any]) -> Images:
@@ -209,7 +238,7 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
         )
 
     network = Network(config, IMAGE_SIZE, len(dataset.class_names))
-    validation = images(held_out) if config.validation_size else None
+    validation = None if held_out is None else images(held_out)
     return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names)
 
 
@@ -238,21 +267,23 @@ def _require_memory(xp: Any, config: Config) -> None:
     if available is not None and needed > available:
         fits = batch_that_fits(config, IMAGE_SIZE, classes, available)
         raise TrainingError(
-            f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free; "
-            + (
-                f"--batch-size {fits} would fit"
-                if fits
-                else "not even one image fits: take a smaller --width or --factors"
-            )
+            f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
+            f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"
         )
 
 
-def _draw(run: Run, *, quiet: bool = False) -> None:
+def _smaller(fits: int) -> str:
+    if fits > 0:
+        return f"--batch-size {fits} would fit"
+    return "not even one image fits: take a smaller --width or --factors"
+
+
+def _draw(run: Run) -> None:
+    records = run.read_metrics()
     try:
-        plot_learning_curve(run.read_metrics(), run.picture_path, str(run.path))
-    except (ValueError, ImportError, OSError) as error:
-        if not quiet:
-            raise RunError(f"cannot draw {run.picture_path}: {error}") from error
+        plot_learning_curve(records, run.picture_path, str(run.path))
+    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+        raise RunError(f"cannot draw {run.picture_path}: {error}") from error
 
 
 def _report(result: Result, count: int) -> None:
@@ -269,16 +300,30 @@ def _confusion(result: Result, names: Sequence[str]) -> str:
     return "rows: true class; columns: predicted\n" + "\n".join(lines)
 
 
-def _refuse(action: str, given: dict[str, Any], allowed: Sequence[str], *more: str) -> None:
+def _refuse(action: str, options: argparse.Namespace, given: dict[str, Any], allowed: Sequence[str]) -> None:
     """Settings contradict an action that takes them from a file."""
-    flags = [f"--{name.replace('_', '-')}" for name in given if name not in allowed] + list(more)
+    more = [name for name in ("config", "out") if getattr(options, name)]
+    flags = [f"--{name.replace('_', '-')}" for name in (*given, *more) if name not in allowed]
     if flags:
         raise ConfigError(f"{action} takes its settings from the run: remove {', '.join(flags)}")
 
 
+def _flush() -> None:
+    """Let what is wrong with standard output show now, not when the interpreter ends."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise RunError(f"cannot write to standard output: {error.strerror}") from error
+
+
 def _fail(status: int, error: object, debug: bool) -> int:
-    if debug and isinstance(error, BaseException):
-        raise error
+    if debug:
+        traceback.print_exc()
     print(f"train.cifar: {' '.join(str(error).split())}", file=sys.stderr)
     return status
 
@@ -287,7 +332,7 @@ class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"train.cifar: {message}; --help lists the flags\n")
+        self.exit(2, f"train.cifar: {' '.join(message.split())}; --help lists the flags\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -330,4 +375,6 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

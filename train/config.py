@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import sys
 import tomllib
@@ -211,9 +212,14 @@ def to_toml(config: Config, versions: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
+def _type_hints() -> dict[str, Any]:
+    return get_type_hints(Config)
+
+
 def field_type(f: dataclasses.Field[Any]) -> tuple[type, int | None]:
     """Type of a setting's value, or of its elements, and how many there are: None for one, 0 for any number."""
-    hint = get_type_hints(Config)[f.name]
+    hint = _type_hints()[f.name]
     if arguments := get_args(hint):
         return arguments[0], 0 if Ellipsis in arguments else len(arguments)
     return hint, None
@@ -225,7 +231,7 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
     if count is not None and (not isinstance(value, tuple) or (count and len(value) != count)):
         raise ConfigError(f"{f.name} is {value!r}; give {count or 'any number of'} values of type {kind.__name__}")
     for item in value if count is not None else (value,):
-        allowed = (int, float) if kind is float else (kind,)
+        allowed: Any = (int, float) if kind is float else (kind,)
         if not isinstance(item, allowed) or (isinstance(item, bool) and kind is not bool):
             raise ConfigError(f"{f.name} is {item!r}; its type is {kind.__name__}")
         if (choices := f.metadata["choices"]) and item not in choices:

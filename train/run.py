@@ -27,7 +27,18 @@ class RunError(RuntimeError):
 
 
 def versions(backend: str) -> dict[str, str]:
-    """Versions of what computes a run: the packages, Python and the machine's architecture."""
+    """Return the versions of what computes a run: the packages, Python and the machine's architecture.
+
+    Parameters
+    ----------
+    backend : str
+        Name of the array namespace.
+
+    Returns
+    -------
+    dict of str to str
+        Versions by name.
+    """
     names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
         ["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else []
     )
@@ -41,72 +52,78 @@ def versions(backend: str) -> dict[str, str]:
 
 
 class Run:
-    """The files of one run."""
+    """The files of one run.
+
+    Parameters
+    ----------
+    path : Path
+        Its directory.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @classmethod
-    def create(cls, path: Path, config: Config, versions: Mapping[str, str]) -> Run:
-        """Make the directory of a new run and write its configuration.
+    def create(self, config: Config, versions: Mapping[str, str]) -> None:
+        """Make the directory of a new run, unless it is there without a run in it, and write the configuration.
 
         Parameters
         ----------
-        path : Path
-            A new or empty directory, or one without a run in it.
         config : Config
             What to write to config.toml.
         versions : mapping of str to str
             Recorded beside it.
-
-        Returns
-        -------
-        Run
-            The run.
 
         Raises
         ------
         RunError
             If there is a run already, or the directory cannot be made or written.
         """
-        run = cls(path)
-        if path.exists() and not path.is_dir():
+        path = self.path
+        if os.path.lexists(path) and not path.is_dir():
             raise RunError(f"--out {path} is a file; name a directory")
         taken = f"--out {path} holds a run already; name another directory"
-        if run.checkpoint_paths():
+        if self.checkpoint_paths():
             raise RunError(f"{taken}, or continue it with --resume {path}")
-        if any(file.exists() for file in (run.config_path, run.metrics_path, run.picture_path, path / BEST)):
+        if any(file.exists() for file in (self.config_path, self.metrics_path, self.picture_path, path / BEST)):
             raise RunError(taken)
         text = to_toml(config, versions).encode()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            run.config_path.touch(exist_ok=False)  # of two runs begun at once, one gets it
+            self.config_path.touch(exist_ok=False)  # of two runs begun at once, one gets it
         except FileExistsError as error:
             raise RunError(taken) from error
         except OSError as error:
             raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
         try:
-            write_atomically(run.config_path, text)
+            write_atomically(self.config_path, text)
         except OSError as error:
             with contextlib.suppress(OSError):
-                run.config_path.unlink()
+                self.config_path.unlink()
             raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
-        return run
 
     @property
     def config_path(self) -> Path:
+        """Every setting, in TOML."""
         return self.path / "config.toml"
 
     @property
     def metrics_path(self) -> Path:
+        """One JSON record per line and epoch, and one of the test."""
         return self.path / "metrics.jsonl"
 
     @property
     def picture_path(self) -> Path:
+        """The learning curve."""
         return self.path / "learning-curve.png"
 
     def checkpoint_paths(self) -> list[Path]:
-        """The checkpoints in the order they were made, without the best."""
+        """Return the checkpoints in the order they were made, without the best.
+
+        Returns
+        -------
+        list of Path
+            Oldest first.
+        """
         return sorted(self.path.glob("epoch????-step??????.h5"))
 
     def latest(self) -> Checkpoint:
@@ -135,8 +152,34 @@ class Run:
                 failure = failure or error
         raise RunError(str(failure))
 
+    def last_good(self) -> str:
+        """Say which checkpoint there is to go on from.
+
+        Returns
+        -------
+        str
+            Part of a sentence.
+        """
+        paths = self.checkpoint_paths()
+        return f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was due before it"
+
     def save(self, checkpoint: Checkpoint, versions: dict[str, str], *, best: bool) -> Path:
-        """Write a checkpoint, also as the best if it is, and drop those no longer kept."""
+        """Write a checkpoint, also as the best if it is, and drop those no longer kept.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            What to write.
+        versions : dict of str to str
+            Recorded beside it.
+        best : bool
+            Whether no epoch before scored higher.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
         path = self.path / f"epoch{checkpoint.state.epoch:04d}-step{checkpoint.state.step:06d}.h5"
         if best:  # first, since a run that goes on from `path` takes its best for saved
             checkpoints.save(self.path / BEST, checkpoint, versions)
@@ -147,7 +190,13 @@ class Run:
         return path
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl and flush it to the disk."""
+        """Append one line to metrics.jsonl and flush it to the disk.
+
+        Parameters
+        ----------
+        record : mapping
+            What JSON can hold.
+        """
         try:
             with open(self.metrics_path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -157,7 +206,13 @@ class Run:
             raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the records of metrics.jsonl; a last line cut short by a crash is left out."""
+        """Return the records of metrics.jsonl; a last line cut short by a crash is left out.
+
+        Returns
+        -------
+        list of dict
+            In the order they were written.
+        """
         if not self.metrics_path.is_file():
             raise RunError(f"{self.path} holds no run: it has no metrics.jsonl")
         records = []
@@ -175,7 +230,13 @@ class Run:
         return records
 
     def forget_metrics_after(self, epoch: int) -> None:
-        """Drop the records of epochs that will be trained again, after a stop between record and checkpoint."""
+        """Drop the records of epochs that will be trained again, after a stop between record and checkpoint.
+
+        Parameters
+        ----------
+        epoch : int
+            The last epoch whose record stays.
+        """
         if not self.metrics_path.is_file():
             return
         kept = [record for record in self.read_metrics() if record["epoch"] <= epoch]

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import cross_entropy, getval, tree_map, value_and_grad
+from autodiff import cross_entropy, tree_map, value_and_grad
 from hcnn_core._backend import Array, to_numpy
 from train import checkpoint as checkpoints
-from train.checkpoint import Checkpoint, State
+from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
 from train.data import augment, standardise
 from train.network import Moments, Network, Parameters
@@ -37,7 +37,19 @@ class Interrupted(RuntimeError):
 
 @dataclass(frozen=True)
 class Images:
-    """Images (N, H, W, 3) uint8 and labels (N,) on the device, with the statistics that standardise them."""
+    """A labelled set on the device, with the statistics that standardise it.
+
+    Parameters
+    ----------
+    images : array of uint8, shape (N, H, W, 3)
+        Pixels.
+    labels : array of int, shape (N,)
+        Classes.
+    mean, std : array, shape (3,)
+        Of each colour, in units of a pixel value.
+    dtype : str
+        Of standardised images.
+    """
 
     images: Array
     labels: Array
@@ -46,18 +58,38 @@ class Images:
     dtype: str
 
     def take(self, index: Array) -> tuple[Array, Array]:
-        """Standardised images and labels at these indices."""
+        """Return standardised images and labels.
+
+        Parameters
+        ----------
+        index : array of int or slice
+            Which.
+
+        Returns
+        -------
+        images, labels : array
+            Shapes (n, H, W, 3) and (n,).
+        """
         return standardise(self.images[index], self.mean, self.std, self.dtype), self.labels[index]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a network makes of a labelled set."""
+    """What a network makes of a labelled set.
+
+    Parameters
+    ----------
+    loss : float
+        Mean negative log-likelihood, in nats.
+    accuracy : float
+        Part classified right.
+    confusion : ndarray of int, shape (C, C)
+        Images of class i (row) taken for class j (column).
+    """
 
     loss: float
     accuracy: float
     confusion: np.ndarray[Any, Any]
-    """Images of class i (row) taken for class j (column)."""
 
 
 def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images) -> Result:
@@ -78,20 +110,93 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
     -------
     Result
         Loss in nats per image.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is not finite.
     """
     count = data.images.shape[0]
     confusion = np.zeros((network.classes, network.classes), np.int64)
     loss = 0.0
-    for begin in range(0, count, EVALUATION_BATCH):
-        x, labels = data.take(slice(begin, begin + EVALUATION_BATCH))
+    size = min(EVALUATION_BATCH, network.config.batch_size)  # what memory was reckoned for
+    for begin in range(0, count, size):
+        x, labels = data.take(slice(begin, begin + size))
         logits, _ = network(parameters, x, moments)
-        loss += float(cross_entropy(logits, labels)) * x.shape[0]
+        batch_loss = float(cross_entropy(logits, labels))
+        if not math.isfinite(batch_loss):
+            first = first_not_finite(xp, network, parameters, x, moments)
+            raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
+        loss += batch_loss * x.shape[0]
         np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
     return Result(loss / count, float(np.trace(confusion)) / count, confusion)
 
 
+def first_not_finite(
+    xp: Any, network: Network, parameters: Parameters, x: Array, moments: Moments | None = None
+) -> str:
+    """Name the first layer whose output is not finite.
+
+    Parameters
+    ----------
+    xp : module
+        Namespace of the arrays.
+    network : Network
+        The network.
+    parameters, moments : dict
+        Its weights, and moments as the network takes them.
+    x : array
+        Standardised images.
+
+    Returns
+    -------
+    str
+        The layer, or the logits or the loss that follow it.
+    """
+    for layer, y, _ in network.trace(parameters, x, moments):
+        if not bool(xp.isfinite(y).all()):
+            return f"layer {layer.j}"
+    return "the loss" if bool(xp.isfinite(network.logits(parameters, y)).all()) else "the logits"
+
+
+def initial_moments(network: Network) -> checkpoints.Tree:
+    """Return a network's running moments before the first step, named as a checkpoint has them.
+
+    Parameters
+    ----------
+    network : Network
+        The network.
+
+    Returns
+    -------
+    dict of dict of array
+        Per layer: mean and covariance.
+    """
+    return {layer: {"mean": mean, "covariance": cov} for layer, (mean, cov) in network.initial_moments().items()}
+
+
 class Trainer:
-    """A run in progress."""
+    """A run in progress.
+
+    Parameters
+    ----------
+    xp : module
+        Namespace of its arrays.
+    config : Config
+        Its settings.
+    network : Network
+        What is trained.
+    train : Images
+        What it is trained on.
+    held_out : Images or None
+        What it is evaluated on after each epoch.
+    run : Run
+        Where records and checkpoints go.
+    versions : dict of str to str
+        Recorded in checkpoints.
+    class_names : tuple of str
+        Of the data set.
+    """
 
     def __init__(
         self,
@@ -114,7 +219,7 @@ class Trainer:
         self.state = State(
             parameters,
             {layer: {name: np.zeros_like(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
-            {layer: {"mean": mean, "covariance": cov} for layer, (mean, cov) in network.initial_moments().items()},
+            initial_moments(network),
             {},
         )
         self.to_device()
@@ -127,9 +232,24 @@ class Trainer:
         state.moments = tree_map(place, state.moments)
 
     def restore(self, checkpoint: Checkpoint, where: Any) -> None:
-        """Go on from a checkpoint's state, which must be of this network."""
-        for kind in ("parameters", "velocity", "moments"):
+        """Go on from a checkpoint's state, which must be of this network and these images.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            What to go on from.
+        where : Path
+            Where it comes from, for an error.
+        """
+        for kind in checkpoints.GROUPS:
             checkpoints.require_same_arrays(where, getattr(checkpoint.state, kind), getattr(self.state, kind), kind)
+        same = np.array_equal(checkpoint.channel_mean, self.train.mean) and np.array_equal(
+            checkpoint.channel_std, self.train.std
+        )
+        if not same or len(checkpoint.state.order) not in (0, self.count):
+            raise CheckpointError(
+                f"{where} was trained on other images than {self.config.data_dir} holds; name theirs with --data-dir"
+            )
         self.state = checkpoint.state
         self.rng.bit_generator.state = checkpoint.state.generator
         self.to_device()
@@ -151,7 +271,7 @@ class Trainer:
         """
         with _stop_requests() as stop:
             while self.state.epoch < self.config.epochs:
-                with _progress(self.config, self.state, self.steps_per_epoch) as advance:
+                with _progress(self.config, self.state, self.count) as advance:
                     self._epoch(advance, stop)
 
     def _epoch(self, advance: Callable[[float, float, int], None], stop: list[int]) -> None:
@@ -180,28 +300,26 @@ class Trainer:
         state, config = self.state, self.config
         images, labels = self.train.take(self.xp.asarray(index))
         x = augment(images, self.rng, max_shift=config.shift, flip=config.flip)
-        seen: dict[str, Any] = {}
 
-        def loss_of(parameters: Parameters) -> Array:
-            logits, seen["moments"] = self.network(parameters, x)
-            seen["logits"] = getval(logits)
-            return cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        def loss_of(parameters: Parameters) -> Any:
+            logits, moments = self.network(parameters, x)
+            return cross_entropy(logits, labels, label_smoothing=config.label_smoothing), (logits, moments)
 
-        value, gradients = value_and_grad(loss_of)(state.parameters)
+        (value, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(state.parameters)
         loss = float(value)
         if not math.isfinite(loss):
             raise TrainingError(self._not_finite(loss, x))
         taken = state.epoch * self.steps_per_epoch + state.step
         rate = learning_rate(config, taken, self.steps_per_epoch)
         state.parameters, state.velocity = descend(config, rate, state.parameters, gradients, state.velocity)
-        keep = config.moment_decay
-        for layer, (mean, covariance) in seen["moments"].items():
+        keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
+        for layer, (mean, covariance) in moments.items():
             old = state.moments[layer]
             state.moments[layer] = {
-                "mean": keep * old["mean"] + (1 - keep) * getval(mean),
-                "covariance": keep * old["covariance"] + (1 - keep) * getval(covariance),
+                "mean": keep * old["mean"] + (1 - keep) * mean,
+                "covariance": keep * old["covariance"] + (1 - keep) * covariance,
             }
-        return loss, int((self.xp.argmax(seen["logits"], axis=1) == labels).sum())
+        return loss, int((self.xp.argmax(logits, axis=1) == labels).sum())
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""
@@ -214,19 +332,16 @@ class Trainer:
             "train_loss": state.loss_sum / self.count,
             "train_accuracy": state.correct / self.count,
         }
+        self._require_finite_weights()
         score = -record["train_loss"]
         if self.held_out is not None:
-            result = evaluate(self.xp, self.network, state.parameters, self.moments, self.held_out)
+            try:
+                result = evaluate(self.xp, self.network, state.parameters, self.moments, self.held_out)
+            except TrainingError as error:
+                raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
             score = result.accuracy
         record |= {"seconds": state.seconds, "images_per_second": self.count / state.seconds}
-        for layer, arrays in state.parameters.items():
-            for name, array in arrays.items():
-                if not bool(self.xp.isfinite(array).all()):
-                    raise TrainingError(
-                        f"{layer}/{name} is not finite after epoch {state.epoch + 1}; {self._last_good()}; "
-                        "a lower --learning-rate may help"
-                    )
         state.epoch += 1
         state.step, state.order = 0, np.zeros(0, np.int64)
         best = score > state.best
@@ -235,13 +350,24 @@ class Trainer:
         self.save(best=best)
 
     def save(self, *, best: bool = False) -> Any:
-        """Write a checkpoint of the present state and return its path."""
+        """Write a checkpoint of the present state.
+
+        Parameters
+        ----------
+        best : bool
+            Whether no epoch before scored higher.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
         state = self.state
         state.generator = dict(self.rng.bit_generator.state)
         host = State(
             **{
                 **vars(state),
-                **{k: tree_map(to_numpy, getattr(state, k)) for k in ("parameters", "velocity", "moments")},
+                **{k: tree_map(to_numpy, getattr(state, k)) for k in checkpoints.GROUPS},
             }
         )
         checkpoint = Checkpoint(
@@ -252,6 +378,7 @@ class Trainer:
     def _saved_for(self, signum: int) -> str:
         state = self.state
         if state.step:
+            self._require_finite_weights()
             self.save()
         where = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"the end of epoch {state.epoch}"
         return (
@@ -259,22 +386,27 @@ class Trainer:
             f"continue with --resume {self.run.path}"
         )
 
-    def _last_good(self) -> str:
-        paths = self.run.checkpoint_paths()
-        return f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was due before it"
+    def _require_finite_weights(self) -> None:
+        """Raise TrainingError rather than save or evaluate weights that are not finite."""
+        state = self.state
+        for layer, arrays in state.parameters.items():
+            for name, array in arrays.items():
+                if not bool(self.xp.isfinite(array).all()):
+                    raise TrainingError(
+                        f"{layer}/{name} is not finite at epoch {state.epoch + 1}, step {state.step}; {self._advice()}"
+                    )
 
     def _not_finite(self, loss: float, x: Array) -> str:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
-        first = "the logits"
-        for layer, y, _ in self.network.trace(state.parameters, x):
-            if not bool(self.xp.isfinite(y).all()):
-                first = f"layer {layer.j}"
-                break
+        first = first_not_finite(self.xp, self.network, state.parameters, x)
         return (
             f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "
-            f"{self._last_good()}; a lower --learning-rate may help"
+            f"{self._advice()}"
         )
+
+    def _advice(self) -> str:
+        return f"{self.run.last_good()}; a lower --learning-rate may help"
 
 
 @contextmanager
@@ -292,14 +424,14 @@ def _stop_requests() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for stopping, handler in before.items():
+            signal.signal(stopping, handler)
 
 
 @contextmanager
-def _progress(config: Config, state: State, steps: int) -> Iterator[Callable[[float, float, int], None]]:
+def _progress(config: Config, state: State, count: int) -> Iterator[Callable[[float, float, int], None]]:
     """A bar with images/s, loss, accuracy and the time left; silent when nobody watches."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda loss, accuracy, images: None
         return
     try:
@@ -308,9 +440,8 @@ def _progress(config: Config, state: State, steps: int) -> Iterator[Callable[[fl
         yield lambda loss, accuracy, images: None
         return
     title = f"epoch {state.epoch + 1}/{config.epochs}"
-    done = min(state.step, steps) * config.batch_size if len(state.order) else 0
-    total = steps * config.batch_size
-    with tqdm(total=total, initial=done, desc=title, unit="img", dynamic_ncols=True, leave=False) as bar:
+    done = min(state.step * config.batch_size, count)
+    with tqdm(total=count, initial=done, desc=title, unit="img", dynamic_ncols=True, leave=False) as bar:
 
         def advance(loss: float, accuracy: float, images: int) -> None:
             bar.set_postfix_str(f"loss {loss:.3f}, accuracy {100 * accuracy:.1f} %", refresh=False)

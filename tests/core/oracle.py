@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hcnn_core import _costs, _parallel, _plan, _transforms, moments
+from hcnn_core import _costs, _parallel, _plan, _products, _transforms, moments
 
 NDArray = np.ndarray[Any, Any]
 
@@ -137,7 +137,7 @@ class Problem:
         for t, sources, inside in self.taps():
             share = np.tensordot(w[(slice(None),) * first + t], g, (range(first, first + new), range(-new, 0)))
             share = np.where(_grid(inside, share.ndim - first), share, 0)
-            np.add.at(target, (slice(None),) * first + np.ix_(*sources), share)
+            target[(slice(None),) * first + np.ix_(*sources)] += share  # one tap reads no element twice
         return result
 
     def transpose_w(self, g: NDArray) -> NDArray:
@@ -203,13 +203,21 @@ WIDEST = {1: 15, 2: 9, 3: 6, 4: 4, 5: 3, 6: 3}  # of a filter
 @st.composite
 def problems(draw: st.DrawFn, dtypes: Sequence[str] = DTYPES, max_axes: int = 6, **fixed: Any) -> Problem:
     """Convolutions of every kind the contract names, small enough for loops; `fixed` options are not drawn."""
-    m = draw(st.integers(1, max_axes))
-    others = draw(st.lists(st.integers(1, 3), max_size=2))
-    channels = draw(st.lists(st.integers(1, 3), max_size=2))
+    m = draw(st.sampled_from([m for m in (2, 1, 3, 3, 4, 5, 6) if m <= max_axes]))
+    others, channels = (
+        draw(st.lists(st.sampled_from([2, 3, 1]), min_size=n, max_size=n))
+        for n in draw(st.tuples(st.sampled_from([1, 0, 2]), st.sampled_from([1, 0, 2])))
+    )
     order = draw(st.permutations(range(m + len(others) + len(channels))))
+    if others and draw(st.booleans()):  # a batch axis comes first
+        first = m + len(channels)
+        i = order.index(0)
+        order[i], order[first] = order[first], order[i]
     axes, sum_axes = order[:m], order[m : m + len(channels)]
-    lengths = draw(st.lists(st.integers(1, LONGEST[m]), min_size=m, max_size=m))
-    kernel_size = draw(st.lists(st.integers(1, WIDEST[m]), min_size=m, max_size=m))
+    lengths, kernel_size = (
+        draw(st.lists(st.sampled_from([*range(2, top + 1), 1]), min_size=m, max_size=m))
+        for top in (LONGEST[m], WIDEST[m])
+    )
     out = draw(st.lists(st.integers(1, 3), max_size=2))
     shape = [0] * len(order)
     for a, n in zip(order, [*lengths, *channels, *others], strict=True):
@@ -238,14 +246,22 @@ def problems(draw: st.DrawFn, dtypes: Sequence[str] = DTYPES, max_axes: int = 6,
 ENGINES = st.fixed_dictionaries(
     {
         "MATRIX_LIMIT": st.sampled_from([_transforms.MATRIX_LIMIT, 0]),  # 0: every transform is an FFT
-        "TILE": st.sampled_from([_plan.TILE, 50]),
-        "MIN_ROW": st.sampled_from([_plan.MIN_ROW, 1]),  # 1: windowed wherever the leading stride is 1
+        "TILE": st.sampled_from([50, _plan.TILE]),
+        "PART": st.sampled_from([1, _products.PART]),
+        "MIN_ROW": st.sampled_from([1, 1, _plan.MIN_ROW]),  # 1: windowed wherever the leading stride is 1
+        "MIN_INNER": st.sampled_from([1, 1, _plan.MIN_INNER]),  # 1: batch axes stay outside wherever they lie there
     }
 )
 """Constants by which a plan chooses its engine, some set so that small inputs reach each of them."""
 
 
-CONSTANTS = {"MATRIX_LIMIT": (_transforms,), "TILE": (_plan, moments), "MIN_ROW": (_plan,)}
+CONSTANTS = {
+    "MATRIX_LIMIT": (_transforms,),
+    "TILE": (_plan, moments),
+    "PART": (_products,),
+    "MIN_ROW": (_plan,),
+    "MIN_INNER": (_plan,),
+}
 
 
 @contextlib.contextmanager
@@ -261,8 +277,24 @@ def engine(**constants: int) -> Iterator[None]:
 
 
 def forget_plans() -> None:
-    for cached in (_plan.make_plan, _transforms.make_transform, _costs.choose_methods):
+    for cached in (_plan._cached_plan, _transforms.make_transform, _costs.choose_methods):
         cached.cache_clear()
+
+
+@contextlib.contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """New memory full of NaN, so that what is never written shows."""
+    empty = np.empty
+
+    def poisoned(shape: Any, dtype: Any = float, **options: Any) -> NDArray:
+        array = empty(shape, dtype, **options)
+        if array.dtype.kind in "fc":
+            array.fill(np.nan)
+        return array
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "empty", poisoned)
+        yield
 
 
 @contextlib.contextmanager

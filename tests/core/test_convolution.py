@@ -34,6 +34,7 @@ from tests.core.oracle import (
     lay_out,
     noise,
     norm,
+    poisoned_memory,
     problems,
     wide,
 )
@@ -45,13 +46,13 @@ def plan_of(problem: Problem) -> Plan:
     """The plan `convolve` makes for a problem."""
     options = {"sum_axes": (), "stride": 1, "method": "auto", **problem.options}
     geometry = make_geometry(problem.x.shape, problem.w.shape, problem.axes, **options)
-    return make_plan(geometry, problem.x.dtype.kind == "f")
+    return make_plan(geometry, problem.x.dtype.kind == "f", problem.x)
 
 
 @given(problems(), ENGINES)
 def test_convolution_is_its_definition(problem: Problem, constants: dict[str, int]) -> None:
     kept = problem.x.copy(), problem.w.copy()
-    with engine(**constants):
+    with engine(**constants), poisoned_memory():
         y = problem.run(convolve, problem.x, problem.w)
     assert y.dtype == problem.x.dtype
     assert_close(y, problem.convolution(), problem.x, problem.w)
@@ -136,22 +137,34 @@ LARGE = {
         {"boundary": "periodic", "stride": (2, 2, 2, 2), "method": ("direct", "direct", "fft", "fft")},
     ),
     "library, one axis": Problem(
-        noise(12, (3, 601), "float64"), noise(13, (40, 2), "float64"), -1, {"boundary": "periodic", "method": "fft"}
+        noise(12, (3, 1021), "float64"), noise(13, (40, 2), "float64"), -1, {"boundary": "periodic", "method": "fft"}
     ),
     "library, two axes": Problem(
-        noise(14, (24, 3, 30), "float32"),
+        noise(14, (64, 3, 90), "float32"),
         noise(15, (3, 6, 9), "float32"),
         (0, 2),
         {"boundary": ("periodic", "zero"), "stride": (2, 3), "sum_axes": (1,), "method": "fft"},
     ),
     "library, complex, beside a direct axis": Problem(
-        noise(16, (26, 5, 27), "complex128"),
-        noise(17, (9, 3, 5, 2), "complex128"),
+        noise(16, (70, 5, 64), "complex128"),
+        noise(17, (5, 3, 4, 2), "complex128"),
         (2, 1, 0),
         {"boundary": "zero", "method": ("fft", "direct", "fft")},
     ),
+    "outer, batch axes that lie outside the others": Problem(
+        noise(18, (6, 2, 12, 10, 16), "float32"),
+        noise(19, (3, 4, 2), "float32"),
+        (2, 3),
+        {"boundary": ("zero", "periodic"), "method": "direct"},
+    ),
+    "outer, with strides and sums": Problem(
+        noise(20, (6, 12, 3, 10, 20), "complex64"),
+        noise(21, (3, 3, 4, 2), "complex64"),
+        (1, 3),
+        {"boundary": "periodic", "stride": (2, 3), "sum_axes": 2, "method": "direct"},
+    ),
 }
-ENGINE = {"windowed": Identity, "gathered": Identity, "a layer": MatrixDFT, "library": LibraryFFT}
+ENGINE = {"windowed": Identity, "gathered": Identity, "outer": Identity, "a layer": MatrixDFT, "library": LibraryFFT}
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -162,6 +175,7 @@ def test_engines_at_sizes_that_choose_them(name: str) -> None:
     assert isinstance(plan.transform, ENGINE[kind])
     if kind in ("windowed", "gathered"):
         assert plan._windowed(np) == (kind == "windowed")
+    assert (plan.outer > 1) == (kind == "outer")
 
     y = problem.run(convolve, problem.x, problem.w)
     g = noise(99, y.shape, str(y.dtype))

@@ -73,14 +73,18 @@ class Patches:
 
 
 def covariance_bound(case: Patches) -> NDArray:
-    """C eps of the entries' spread about the mean of x (Cauchy-Schwarz), and what rounding that mean leaves.
+    """What rounding may leave of each covariance.
 
-    Sums over all samples are rounded in double precision.
+    C eps of the entries' spread about the mean of x (Cauchy-Schwarz), or N / 2 eps where N is large: what lies beyond
+    a zero boundary is one number over and over, and equal terms are rounded the same way each time. To that comes the
+    rounding of the mean itself. Sums over all samples are rounded in double precision.
     """
     rows, centre = case.rows(), wide(case.x).mean()
+    count = rows.shape[1]
     spread = np.linalg.norm(rows - centre, axis=1)
+    scale = np.outer(spread, spread) / count
     tolerance = C * eps(case.x.dtype)
-    return tolerance * np.outer(spread, spread) / rows.shape[1] + (tolerance**2 + C * eps("float64")) * centre**2
+    return max(C, count / 2) * eps(case.x.dtype) * scale + (tolerance**2 + C * eps("float64")) * centre**2
 
 
 @st.composite

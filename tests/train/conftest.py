@@ -1,0 +1,58 @@
+"""One finished run for all tests, and the command line on few images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.train.runs import SMALL, Outcome, contents, run_here
+from train import cifar
+from train.data import Dataset, load_dataset
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session")
+def few_images() -> Dataset:
+    """The first images of the sample: 40 to train on, 30 to test on."""
+    sample = load_dataset("sample")
+    return dataclasses.replace(
+        sample,
+        train_images=sample.train_images[:40],
+        train_labels=sample.train_labels[:40],
+        test_images=sample.test_images[:30],
+        test_labels=sample.test_labels[:30],
+    )
+
+
+@pytest.fixture
+def drawing_command(few_images: Dataset) -> Command:
+    """The command line on few images, in this process."""
+    return lambda *arguments: run_here(arguments, few_images)
+
+
+@pytest.fixture
+def command(drawing_command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The same without the time that a picture takes."""
+    monkeypatch.setattr(cifar, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
+    return drawing_command
+
+
+@pytest.fixture(scope="session")
+def first_run(few_images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """An uninterrupted run of four epochs, and what it said."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    return path, run_here((*SMALL, "--out", path), few_images)
+
+
+@pytest.fixture
+def trained(first_run: tuple[Path, Outcome]) -> Iterator[Path]:
+    """The directory of that run, in which every file must be the same afterwards."""
+    path, outcome = first_run
+    outcome.success()
+    before = contents(path)
+    yield path
+    assert contents(path) == before

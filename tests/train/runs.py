@@ -1,0 +1,125 @@
+"""Runs of a network small enough to be trained in a second, through the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from train import cifar
+from train.data import Dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SMALL = (
+    *("--preset", "sample", "--validation-size", "8", "--width", "4", "--factors", "4", "--depth", "5"),
+    *("--strided-layers", "3", "4", "--batch-size", "8", "--epochs", "4", "--learning-rate", "0.02"),
+)
+"""Of 40 images 32 to train on, 4 steps an epoch."""
+
+TIMES = ("seconds", "images_per_second")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit status, standard output and standard error."""
+
+    status: int
+    out: str
+    err: str
+
+    def one_line(self, status: int, *fragments: str) -> str:
+        """Check the status, and that one line on standard error holds every fragment; return the line."""
+        assert self.status == status, self
+        assert self.err.startswith("train.cifar: ") and self.err.endswith("\n") and self.err.count("\n") == 1, self
+        assert [fragment for fragment in fragments if fragment not in self.err] == [], self
+        return self.err
+
+    def success(self) -> str:
+        """Check that it succeeded and said nothing on standard error; return standard output."""
+        assert (self.status, self.err) == (0, ""), self
+        return self.out
+
+
+def run_here(arguments: tuple[object, ...], dataset: Dataset) -> Outcome:
+    """Run the command line in this process on the given images."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(cifar, "load_dataset", lambda name, data_dir: dataset)
+        try:
+            status = cifar.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            assert isinstance(stop.code, int)
+            status = stop.code
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Start Python in a process of its own, as a terminal would: output buffered, Ctrl-C not ignored."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT)}
+    options["env"] = environment | options.get("env", {})
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits what is ignored
+    try:
+        return subprocess.Popen([sys.executable, *map(str, arguments)], text=True, **(pipes | options))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def finish(process: subprocess.Popen[str], text: str | None = None) -> Outcome:
+    """Wait for a process, having sent it text; return what it left."""
+    with process:
+        out, err = process.communicate(text)
+    return Outcome(process.returncode, out, err)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file below a directory, by name."""
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without times."""
+    lines = (path / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def checkpoints(path: Path) -> list[str]:
+    """Names of the checkpoints in a run directory."""
+    return sorted(p.name for p in path.glob("*.h5"))
+
+
+def saved_state(path: Path) -> dict[str, Any]:
+    """Every array and attribute of a checkpoint but times and versions, by name."""
+    found: dict[str, Any] = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+        found |= {name: value for name, value in file.attrs.items() if name not in ("seconds", "versions", "config")}
+    return found
+
+
+def assert_same_state(found: Path, expected: Path) -> None:
+    """Two checkpoints are equal bit for bit: parameters, momentum, moments, generator and counters."""
+    have, want = saved_state(found), saved_state(expected)
+    assert have.keys() == want.keys()
+    for name, value in want.items():
+        assert np.asarray(have[name]).dtype == np.asarray(value).dtype, name
+        assert np.asarray(have[name]).tobytes() == np.asarray(value).tobytes(), name
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Two runs have the same metrics, but for times, and the same last and best checkpoint."""
+    assert metrics(found) == metrics(expected)
+    for name in ("best.h5", "epoch0004-step000000.h5"):
+        assert_same_state(found / name, expected / name)

@@ -1,0 +1,347 @@
+"""Checkpoints: there and back, readable by others, whole or absent, and what a damaged one says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from train import _files
+from train.checkpoint import SCHEMA, Checkpoint, CheckpointError, State, load, require_same_arrays, save
+from train.config import make_config
+from train.network import Network
+
+GROUPS = ("parameters", "velocity", "moments")
+SCALARS = ("epoch", "step", "loss_sum", "correct", "seconds", "best")
+CLASSES = tuple(f"class {i} é" for i in range(10))
+
+
+def made(seed: int = 0, dtype: str = "float32", **changes: Any) -> Checkpoint:
+    """The checkpoint of a small network in the middle of an epoch, every number of it random."""
+    rng = np.random.default_rng(seed)
+    settings = {"width": 4, "factors": 3, "depth": 5, "dtype": dtype, "data_dir": 'a "b"\nc', **changes}
+    config = make_config("sample", settings)
+    network = Network(config)
+
+    def noise(tree: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {
+            layer: {name: np.asarray(rng.standard_normal(np.shape(a)), dtype) for name, a in arrays.items()}
+            for layer, arrays in tree.items()
+        }
+
+    parameters = network.initialize(rng)
+    moments = {la: {"mean": m, "covariance": c} for la, (m, c) in network.initial_moments().items()}
+    state = State(noise(parameters), noise(parameters), noise(moments), dict(rng.bit_generator.state))
+    state = dataclasses.replace(
+        state, epoch=3, step=2, order=rng.permutation(50), loss_sum=rng.random(), correct=7, seconds=0.1, best=-1.5
+    )
+    return Checkpoint(state, config, CLASSES, 32, rng.random(3), rng.random(3))
+
+
+def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
+    """Every number bit for bit, of the same dtype and shape."""
+    for group in GROUPS:
+        require_same_arrays(Path(group), getattr(found.state, group), getattr(expected.state, group), group)
+        for layer, arrays in getattr(expected.state, group).items():
+            for name, array in arrays.items():
+                assert np.asarray(getattr(found.state, group)[layer][name]).tobytes() == array.tobytes()
+    assert found.state.order.dtype == np.int64
+    np.testing.assert_array_equal(found.state.order, expected.state.order)
+    for name in (*SCALARS, "generator"):
+        assert getattr(found.state, name) == getattr(expected.state, name)
+    assert (found.config, found.class_names, found.image_size) == (expected.config, expected.class_names, 32)
+    np.testing.assert_array_equal(found.channel_mean, expected.channel_mean)
+    np.testing.assert_array_equal(found.channel_std, expected.channel_std)
+
+
+def refused(path: Path) -> str:
+    """The one line with which a checkpoint is refused; it names the file."""
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "whole.h5"
+    save(path, made(), {"numpy": "2.4"})
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"dtype": "float64"}, {"head": "sum"}, {"nonlinear_factors": True}, {"dataset": "cifar100", "seed": 10**30}],
+    ids=str,
+)
+def test_there_and_back(tmp_path: Path, changes: dict[str, Any]) -> None:
+    checkpoint = made(**changes)
+    path = tmp_path / "a.h5"
+    save(path, checkpoint, {})
+    assert_same(load(path), checkpoint)
+
+
+def test_there_and_back_between_epochs(tmp_path: Path) -> None:
+    checkpoint = made()
+    state = dataclasses.replace(checkpoint.state, step=0, order=np.zeros(0, np.int64), best=float("-inf"))
+    checkpoint = dataclasses.replace(checkpoint, state=state)
+    save(tmp_path / "a.h5", checkpoint, {})
+    assert_same(load(tmp_path / "a.h5"), checkpoint)
+
+
+def test_a_restored_generator_draws_the_same_numbers(saved: Path) -> None:
+    expected, found = np.random.default_rng(5), np.random.default_rng(6)
+    expected.bit_generator.state = made().state.generator
+    found.bit_generator.state = load(saved).state.generator
+    np.testing.assert_array_equal(found.random(9), expected.random(9))
+
+
+def test_readable_with_h5py_alone(saved: Path) -> None:
+    checkpoint = made()
+    with h5py.File(saved) as file:
+        for group in GROUPS:
+            tree = getattr(checkpoint.state, group)
+            assert file[group].keys() == tree.keys()
+            for layer, arrays in tree.items():
+                assert file[group][layer].keys() == arrays.keys()
+                for name, array in arrays.items():
+                    np.testing.assert_array_equal(file[group][layer][name][()], array)
+                    assert file[group][layer][name].dtype == array.dtype
+        np.testing.assert_array_equal(file["epoch/order"][...], checkpoint.state.order)
+        np.testing.assert_array_equal(file["data/channel_mean"][...], checkpoint.channel_mean)
+        np.testing.assert_array_equal(file["data/channel_std"][...], checkpoint.channel_std)
+        assert [file.attrs[name] for name in SCALARS] == [getattr(checkpoint.state, name) for name in SCALARS]
+        assert file.attrs["schema"] == SCHEMA and file.attrs["image_size"] == 32
+        assert json.loads(file.attrs["generator"]) == checkpoint.state.generator
+        assert json.loads(file.attrs["versions"]) == {"numpy": "2.4"}
+        assert tuple(json.loads(file.attrs["class_names"])) == CLASSES
+        settings = json.loads(file.attrs["config"])
+        assert make_config(settings.pop("preset"), settings) == checkpoint.config
+
+
+def test_saving_leaves_one_file_and_needs_no_other_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HDF5 makes the file in memory under a name that must not touch a file of that name in the working directory."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.h5").write_text("mine")
+    monkeypatch.chdir(elsewhere)
+    (tmp_path / "run").mkdir()
+    save(tmp_path / "run" / "a.h5", made(), {})
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["a.h5"]
+    assert [(p.name, p.read_text()) for p in elsewhere.iterdir()] == [("a.h5", "mine")]
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
+@pytest.mark.parametrize("older", [True, False], ids=["over an older one", "new"])
+def test_full_disk_leaves_the_older_checkpoint_and_no_part_of_the_new(
+    tmp_path: Path, saved: Path, share: float, older: bool
+) -> None:
+    path = saved if older else tmp_path / "new.h5"
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    with file_size_limit(int(share * saved.stat().st_size)), pytest.raises(CheckpointError) as caught:
+        save(path, made(seed=1), {})
+    assert re.fullmatch(rf"cannot write the checkpoint {path}: File too large", str(caught.value))
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def broken_pipe(*arguments: Any, **options: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def interrupt(*arguments: Any, **options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    ("failure", "error"), [(broken_pipe, CheckpointError), (interrupt, KeyboardInterrupt)], ids=["full", "interrupted"]
+)
+def test_failure_at_any_point_leaves_the_older_checkpoint(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, function: str, failure: Callable[..., None], error: type[Exception]
+) -> None:
+    monkeypatch.setattr(_files.os, function, failure)
+    with pytest.raises(error):
+        save(saved, made(seed=1), {})
+    monkeypatch.undo()
+    assert_same(load(saved), made())
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_file_is_moved_in_place_only_when_it_is_on_the_disk(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(descriptor: int) -> None:
+        order.append("fsync")
+        fsync(descriptor)
+
+    def watched_replace(source: Path, target: Path) -> None:
+        order.append("replace")
+        assert_same(load(source), made(seed=1))
+        assert_same(load(target), made())
+        replace(source, target)
+
+    monkeypatch.setattr(_files.os, "fsync", watched_fsync)
+    monkeypatch.setattr(_files.os, "replace", watched_replace)
+    save(saved, made(seed=1), {})
+    assert order == ["fsync", "replace", "fsync"]  # the file, the move, the directory
+    assert_same(load(saved), made(seed=1))
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "absent" / "a.h5", tmp_path / "file" / "a.h5"):
+        with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
+            save(path, made(), {})
+
+
+def test_truncated_anywhere(saved: Path, tmp_path: Path) -> None:
+    whole = saved.read_bytes()
+    path = tmp_path / "cut.h5"
+    lengths = {0, 1, 7, 8, 95, 96, len(whole) // 2, len(whole) - 1, *range(100, len(whole), len(whole) // 40)}
+    for length in sorted(lengths):
+        path.write_bytes(whole[:length])
+        assert "not a whole checkpoint" in refused(path), length
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_bytes(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "random.h5"
+    path.write_bytes(np.random.default_rng(seed).bytes(5000))
+    assert "not a whole checkpoint" in refused(path)
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + np.random.default_rng(seed).bytes(5000))
+    assert "not a whole checkpoint" in refused(path)
+
+
+def test_a_changed_byte_of_an_array_is_noticed(saved: Path, tmp_path: Path) -> None:
+    whole, path = saved.read_bytes(), tmp_path / "changed.h5"
+    state = made().state
+    for group in GROUPS:
+        array = getattr(state, group)["layer03"]["covariance" if group == "moments" else "g"]
+        place = whole.index(array.tobytes())
+        changed = bytearray(whole)
+        changed[place + array.nbytes // 2] ^= 1
+        path.write_bytes(changed)
+        assert "not a whole checkpoint" in refused(path), group
+
+
+def test_a_changed_byte_anywhere_is_noticed_or_harmless(saved: Path, tmp_path: Path) -> None:
+    """Whatever is damaged, the answer is one line or a checkpoint whose arrays are what they were."""
+    whole, path = saved.read_bytes(), tmp_path / "changed.h5"
+    rng, expected, noticed = np.random.default_rng(0), made(), 0
+    for place in rng.integers(len(whole), size=60):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            found = load(path)
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+            noticed += 1
+            continue
+        for group in GROUPS:
+            for layer, arrays in getattr(expected.state, group).items():
+                for name, array in arrays.items():
+                    if array.size > 1:
+                        np.testing.assert_array_equal(getattr(found.state, group)[layer][name], array)
+    assert noticed > 40
+
+
+def edited(path: Path, change: Callable[[Any], None]) -> Path:
+    """The file after a change by h5py."""
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def set_attribute(name: str, value: Any) -> Callable[[Any], None]:
+    def change(file: Any) -> None:
+        file.attrs[name] = value
+
+    return change
+
+
+def test_hdf5_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "other.h5"
+    with h5py.File(path, "w") as file:
+        file["weights"] = np.zeros(3)
+    assert "not a checkpoint" in refused(path)
+    assert "not a whole checkpoint" in refused(edited(path, set_attribute("schema", SCHEMA)))
+    assert "not a whole checkpoint" in refused(edited(path, set_attribute("schema", "one")))
+    assert "not a whole checkpoint" in refused(edited(path, set_attribute("schema", [1, 2])))
+
+
+@pytest.mark.parametrize("schema", [SCHEMA + 1, 0])
+def test_another_schema(saved: Path, schema: int) -> None:
+    message = refused(edited(saved, set_attribute("schema", schema)))
+    assert f"schema {schema}" in message and f"reads schema {SCHEMA}" in message
+
+
+def test_a_configuration_of_another_version(saved: Path) -> None:
+    settings = json.dumps({**vars(made().config), "novelty": 1})
+    assert "'novelty'" in refused(edited(saved, set_attribute("config", settings)))
+    settings = json.dumps({**vars(made().config), "width": 0})
+    assert "width is 0" in refused(edited(saved, set_attribute("config", settings)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(set_attribute("config", text) for text in ("", "{", "[]", "3", "null", "{}")),
+        set_attribute("generator", "{"),
+        set_attribute("class_names", "3"),
+        set_attribute("epoch", "three"),
+        lambda file: file.attrs.__delitem__("best"),
+        lambda file: file.__delitem__("epoch"),
+        lambda file: file.__delitem__("data/channel_std"),
+        lambda file: file.create_dataset("moments/layer", data=3),
+        lambda file: file.create_group("moments/layer03/group"),
+    ],
+)
+def test_an_inconsistent_file(saved: Path, change: Callable[[Any], None]) -> None:
+    assert "not a whole checkpoint" in refused(edited(saved, change))
+
+
+def test_missing_or_a_directory(tmp_path: Path) -> None:
+    assert "there is no checkpoint" in refused(tmp_path / "absent.h5")
+    assert "such as" in refused(tmp_path) and "best.h5" in refused(tmp_path)
+
+
+def test_arrays_of_another_network() -> None:
+    own, path = made().state.parameters, Path("run")
+    require_same_arrays(path, own, made(seed=1).state.parameters, "parameters")
+    for other in (
+        made(width=5),
+        made(factors=4),
+        made(depth=6),
+        made(head="sum"),
+        made(dtype="float64"),
+        made(attribute_kernel=(7, 9)),
+    ):
+        for found, expected in ((own, other.state.parameters), (other.state.parameters, own)):
+            with pytest.raises(CheckpointError, match="run is of another network: parameters .* this one wants"):
+                require_same_arrays(path, found, expected, "parameters")

@@ -1,0 +1,218 @@
+"""Settings: presets, TOML there and back, and every value that must be refused with one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.config import PRESETS, Config, ConfigError, field_type, make_config, read_toml, to_toml
+
+FIELDS = dataclasses.fields(Config)
+
+
+def refused(preset: Any = "hcnn", changes: dict[str, Any] | None = None) -> str:
+    """The one line with which the settings are refused."""
+    with pytest.raises(ConfigError) as caught:
+        make_config(preset, changes)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message
+
+
+def test_preset_hcnn_is_the_recipe_of_the_paper() -> None:
+    config = make_config()
+    assert (config.depth, config.width, config.factors, config.space_kernel) == (12, 16, 32, 3)
+    assert (config.attribute_kernel, config.attribute_stride, config.strided_layers) == ((7, 11), 2, (5, 9))
+    assert (config.epochs, config.batch_size, config.schedule, config.learning_rate) == (240, 50, "step", 0.25)
+    assert (config.step_epochs, config.step_factor, config.momentum, config.weight_decay) == (40, 10, 0.9, 2e-4)
+    assert (config.shift, config.flip, config.nesterov, config.label_smoothing) == (6, True, False, 0)
+    assert (config.nonlinear_factors, make_config("hcnn-plus").nonlinear_factors) == (False, True)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_changes_what_it_says_and_nothing_else(preset: str) -> None:
+    paper = vars(make_config())
+    assert {k: v for k, v in vars(make_config(preset)).items() if v != paper[k] and k != "preset"} == PRESETS[preset]
+    assert make_config(preset).preset == preset
+
+
+def test_every_preset_can_be_chosen() -> None:
+    (choices,) = (f.metadata["choices"] for f in FIELDS if f.name == "preset")
+    assert set(choices) == set(PRESETS)
+
+
+def test_changes_come_after_the_preset() -> None:
+    assert make_config("sample", {"width": 5}).width == 5
+    assert make_config("sample", {"width": 5}).factors == PRESETS["sample"]["factors"]
+
+
+def test_cifar100_has_its_own_support_unless_another_is_given() -> None:
+    assert make_config("hcnn", {"dataset": "cifar100"}).attribute_kernel == (11, 11)
+    assert make_config("hcnn-plus", {"dataset": "cifar100", "attribute_kernel": [7, 11]}).attribute_kernel == (7, 11)
+
+
+@pytest.mark.parametrize("f", FIELDS, ids=lambda f: f.name)
+def test_every_setting_is_explained_and_its_default_allowed(f: dataclasses.Field[Any]) -> None:
+    help = f.metadata["help"]
+    assert len(help) > 3 and "\n" not in help
+    assert make_config("hcnn", {f.name: f.default} if f.name != "preset" else {}) == make_config()
+
+
+def test_settings_cannot_be_assigned() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_config().width = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "sample"])
+def test_toml_there_and_back(preset: str, dataset: str, tmp_path: Path) -> None:
+    config = make_config(preset, {"dataset": dataset, "strided_layers": [], "learning_rate": 1e-5, "flip": False})
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config, {"numpy": "2.4.0", "cupy-cuda13x": "14"}), encoding="utf-8")
+    settings = read_toml(path)
+    assert make_config(settings.pop("preset"), settings) == config
+    assert tomllib.loads(path.read_text("utf-8"))["versions"] == {"numpy": "2.4.0", "cupy-cuda13x": "14"}
+
+
+@given(data_dir=st.text(), learning_rate=st.floats(0, 1e300), seed=st.integers(0, 2**200))
+def test_any_text_and_number_survives_toml(
+    tmp_path_factory: pytest.TempPathFactory, data_dir: str, learning_rate: float, seed: int
+) -> None:
+    config = make_config("hcnn", {"data_dir": data_dir, "learning_rate": learning_rate, "seed": seed})
+    settings = tomllib.loads(to_toml(config, {"note": data_dir}))
+    assert settings.pop("versions") == {"note": data_dir}
+    assert make_config(settings.pop("preset"), settings) == config
+
+
+def test_every_line_of_the_toml_explains_its_setting() -> None:
+    lines = to_toml(make_config(), {}).splitlines()
+    for f, line in zip(FIELDS, lines, strict=False):
+        assert line.startswith(f"{f.name} = ") and line.endswith(f"  # {f.metadata['help']}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"widht": 8}, ["'widht'", "'width'"]),
+        ({"learning-rate": 0.1}, ["'learning-rate'", "'learning_rate'"]),
+        ({"zzz": 1}, ["'zzz'"]),
+        ({"width": 8.0}, ["width", "8.0", "int"]),
+        ({"width": "8"}, ["width", "'8'", "int"]),
+        ({"width": True}, ["width", "True", "int"]),
+        ({"width": [8]}, ["width", "int"]),
+        ({"width": None}, ["width", "None", "int"]),
+        ({"flip": 1}, ["flip", "1", "bool"]),
+        ({"flip": "no"}, ["flip", "'no'", "bool"]),
+        ({"learning_rate": False}, ["learning_rate", "False", "float"]),
+        ({"learning_rate": "0.1"}, ["learning_rate", "'0.1'", "float"]),
+        ({"learning_rate": float("nan")}, ["learning_rate", "nan", "finite"]),
+        ({"learning_rate": float("inf")}, ["learning_rate", "inf", "finite"]),
+        ({"learning_rate": 10**400}, ["learning_rate", "finite"]),
+        ({"learning_rate": -0.1}, ["learning_rate", "-0.1", "at least 0"]),
+        ({"dataset": "mnist"}, ["dataset", "'mnist'", "cifar10, cifar100, sample"]),
+        ({"dataset": ["cifar100"]}, ["dataset", "str"]),
+        ({"data_dir": 3}, ["data_dir", "3", "str"]),
+        ({"attribute_kernel": [7]}, ["attribute_kernel", "(7,)", "2"]),
+        ({"attribute_kernel": [7, 11, 3]}, ["attribute_kernel", "(7, 11, 3)", "2"]),
+        ({"attribute_kernel": 7}, ["attribute_kernel", "7", "2"]),
+        ({"attribute_kernel": [7, 0]}, ["attribute_kernel", "0", "at least 1"]),
+        ({"attribute_kernel": [7, "x"]}, ["attribute_kernel", "'x'", "int"]),
+        ({"strided_layers": [0]}, ["strided_layers", "0", "at least 1"]),
+        ({"strided_layers": 5}, ["strided_layers", "5", "any number"]),
+        ({"depth": 3}, ["depth", "3", "between 4 and 99"]),
+        ({"epochs": 0}, ["epochs", "0", "between 1 and 9999"]),
+        ({"epochs": 10_000}, ["epochs", "10000", "between 1 and 9999"]),
+        ({"batch_size": 0}, ["batch_size", "0", "at least 1"]),
+        ({"shift": 32}, ["shift", "32", "between 0 and 31"]),
+        ({"moment_decay": 1.0}, ["moment_decay", "1", "less than 1"]),
+        ({"moment_decay": 1.5}, ["moment_decay", "1.5", "between 0"]),
+        ({"label_smoothing": 1.0}, ["label_smoothing", "1.0", "0.999"]),
+        ({"momentum": 1.1}, ["momentum", "1.1", "between 0"]),
+        ({"step_factor": 0.5}, ["step_factor", "0.5", "at least 1"]),
+        ({"seed": -1}, ["seed", "-1", "at least 0"]),
+        ({"dtype": "float16"}, ["dtype", "'float16'", "float32, float64"]),
+        ({"boundary": "wrap"}, ["boundary", "'wrap'", "zero, periodic"]),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_bad_value_is_named_with_what_would_do(changes: dict[str, Any], fragments: list[str]) -> None:
+    message = refused(changes=changes)
+    assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+@pytest.mark.parametrize("preset", ["HCNN", "", 3, ["hcnn"], None, {}])
+def test_bad_preset(preset: Any) -> None:
+    message = refused(preset)
+    assert repr(preset) in message and "hcnn, hcnn-plus, short, sample" in message
+
+
+def bounds() -> list[tuple[str, Any]]:
+    """Values one step beyond the ends of each setting's range."""
+    found = []
+    for f in FIELDS:
+        kind, count = field_type(f)
+        for end, sign in (("low", -1), ("high", 1)):
+            if (limit := f.metadata[end]) is not None:
+                value = kind(limit) + sign * (1 if kind is int else 1e-9)
+                found.append((f.name, [value] * count if count else [value] if count == 0 else value))
+    return found
+
+
+@pytest.mark.parametrize(("name", "value"), bounds(), ids=lambda v: str(v))
+def test_a_value_just_out_of_range(name: str, value: Any) -> None:
+    assert name in refused(changes={name: value})
+
+
+def test_ends_of_the_ranges_are_allowed() -> None:
+    for f in FIELDS:
+        kind, count = field_type(f)
+        for end in ("low", "high"):
+            limit = f.metadata[end]
+            if limit is None or (f.name, end) == ("moment_decay", "high"):
+                continue
+            value = [kind(limit)] * (count or 1) if count is not None else kind(limit)
+            make_config("hcnn", {f.name: value})
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        (b"width = ", ["not valid TOML"]),
+        (b"width = 3\nwidth = 4\n", ["not valid TOML", "line 2"]),
+        (b"learning_rate = .5\n", ["not valid TOML"]),
+        (b"a = " + b"[" * 100_000, ["not valid TOML"]),
+        (b"seed = " + b"9" * 10_000, ["not valid TOML"]),
+        (b"\xff\xfe\x00", ["not UTF-8"]),
+        (b"data_dir = '\xe9'", ["not UTF-8"]),
+    ],
+    ids=["no value", "twice", "no digit", "too deep", "too long", "binary", "latin-1"],
+)
+def test_toml_that_cannot_be_read(tmp_path: Path, content: bytes, fragments: list[str]) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_toml(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [fragment for fragment in [str(path), *fragments] if fragment not in message] == []
+
+
+def test_toml_that_is_not_there_or_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml: No such file"):
+        read_toml(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="directory"):
+        read_toml(tmp_path)
+
+
+def test_toml_of_a_run_says_versions_which_are_no_settings(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("width = 4\n[versions]\nnumpy = '1'\n")
+    assert read_toml(path) == {"width": 4}
+    path.write_text("[training]\nwidth = 4\n")
+    assert "'training'" in refused(changes=read_toml(path))

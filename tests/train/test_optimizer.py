@@ -1,0 +1,170 @@
+"""Learning rates at the points that define them, and descent against a loop over scalars."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.config import Config, make_config
+from train.network import Network
+from train.optimizer import DECAYED, descend, learning_rate
+
+STEPS = 7  # an epoch
+
+
+def rates(**changes: Any) -> list[float]:
+    """The learning rate of every step of a run."""
+    config = make_config("hcnn", changes)
+    return [learning_rate(config, step, STEPS) for step in range(config.epochs * STEPS)]
+
+
+def test_step_schedule_of_the_paper() -> None:
+    """0.25, divided by 10 every 40 epochs of 240."""
+    found = rates()
+    assert len(found) == 240 * STEPS
+    for epoch in range(240):
+        expected = 0.25 / 10 ** (epoch // 40)
+        np.testing.assert_allclose(found[epoch * STEPS : (epoch + 1) * STEPS], expected, rtol=1e-15)
+    assert found[40 * STEPS - 1] == 0.25 and found[40 * STEPS] == 0.025
+
+
+def test_step_schedule_falls_below_the_smallest_number_quietly() -> None:
+    found = rates(epochs=400, step_epochs=1, learning_rate=1.0)
+    assert found[-1] == 0 and found[300 * STEPS] == pytest.approx(1e-300)
+    assert rates(epochs=3, step_epochs=1, step_factor=1e308, learning_rate=1.0)[-1] == 0
+
+
+def test_constant_schedule() -> None:
+    assert set(rates(schedule="constant", epochs=3, learning_rate=0.3)) == {0.3}
+
+
+def test_cosine_schedule() -> None:
+    found = rates(schedule="cosine", epochs=4, learning_rate=0.3)
+    assert found[0] == 0.3
+    assert found[2 * STEPS] == pytest.approx(0.15, rel=1e-15)
+    assert found[STEPS] == pytest.approx(0.3 * (1 + math.sqrt(0.5)) / 2, rel=1e-15)
+    assert 0 < found[-1] < 0.01 * 0.3
+    assert found == sorted(found, reverse=True)
+    for early, late in zip(found[1:], reversed(found), strict=False):  # half a period is odd about its middle
+        assert early + late == pytest.approx(0.3, rel=1e-14)
+
+
+@given(
+    epochs=st.integers(1, 9),
+    steps=st.integers(1, 30),
+    warmup=st.floats(0, 1) | st.sampled_from([0.0, 1.0, 0.5, 0.2]),
+)
+def test_one_cycle_is_two_straight_lines(epochs: int, steps: int, warmup: float) -> None:
+    """Through 0, the highest rate at the end of the warm-up, and 0 at the end, read in the middle of each step."""
+    config = make_config("hcnn", {"schedule": "one-cycle", "epochs": epochs, "warmup": warmup, "learning_rate": 0.3})
+    total = epochs * steps
+    found = [learning_rate(config, step, steps) for step in range(total)]
+    middle = np.arange(total) + 0.5
+    peak = warmup * total
+    expected = np.where(
+        middle < peak,
+        np.interp(middle, [0, max(peak, 1e-300)], [0, 0.3]),
+        np.interp(middle, [min(peak, math.nextafter(total, 0)), total], [0.3, 0]),
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.3 * 1e-12)
+    assert min(found) > 0 and max(found) <= 0.3
+
+
+def scalar_loop(
+    config: Config, rate: float, w: float, v: float, gradients: list[float], *, decays: bool
+) -> tuple[float, float]:
+    """The same descent on one number, written out."""
+    for gradient in gradients:
+        total = gradient + (config.weight_decay * w if decays else 0)
+        v = config.momentum * v - rate * total
+        w += config.momentum * v - rate * total if config.nesterov else v
+    return w, v
+
+
+def tree(rng: np.random.Generator, dtype: str = "float64") -> dict[str, dict[str, Any]]:
+    """Arrays of a network's names, a scalar among them."""
+    shapes = {"layer01": {"w": (3, 2), "bias": (2,)}, "layer03": {"h": (2, 3), "g": (2, 2), "bias": (2,)}}
+    arrays = {la: {n: rng.standard_normal(s).astype(dtype) for n, s in names.items()} for la, names in shapes.items()}
+    return {**arrays, "head": {"scale": np.asarray(rng.standard_normal(), dtype)}}
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.9, 0.01), (0.9, 0.0), (0.0, 0.01), (1.0, 0.5)])
+def test_descent_equals_a_loop_over_scalars(nesterov: bool, momentum: float, weight_decay: float) -> None:
+    config = make_config("hcnn", {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov})
+    rng = np.random.default_rng(0)
+    start, velocity = tree(rng), tree(rng)
+    gradients = [tree(rng) for _ in range(5)]
+    w, v = start, velocity
+    for gradient in gradients:
+        w, v = descend(config, 0.1, w, gradient, v)
+    for layer, arrays in start.items():
+        for name, array in arrays.items():
+            for i in np.ndindex(array.shape):
+                expected = scalar_loop(
+                    config,
+                    0.1,
+                    float(array[i]),
+                    float(velocity[layer][name][i]),
+                    [float(gradient[layer][name][i]) for gradient in gradients],
+                    decays=name in ("w", "h", "g"),
+                )
+                np.testing.assert_allclose((w[layer][name][i], v[layer][name][i]), expected, rtol=1e-13, atol=1e-14)
+
+
+def test_momentum_by_hand() -> None:
+    """Gradient 1 three times, rate 1, momentum 1/2, no decay: exact in binary."""
+    one = {"layer01": {"w": np.ones(1)}}
+    zero = {"layer01": {"w": np.zeros(1)}}
+    found = {}
+    for nesterov in (False, True):
+        config = make_config("hcnn", {"momentum": 0.5, "weight_decay": 0.0, "nesterov": nesterov})
+        w, v = zero, zero
+        found[nesterov] = []
+        for _ in range(3):
+            w, v = descend(config, 1.0, w, one, v)
+            found[nesterov].append(float(w["layer01"]["w"][0]))
+    assert found[False] == [-1.0, -2.5, -4.25]
+    assert found[True] == [-1.5, -3.25, -5.125]
+
+
+def test_only_filters_decay() -> None:
+    config = make_config("hcnn", {"weight_decay": 0.5, "momentum": 0.0})
+    rng = np.random.default_rng(1)
+    weights = tree(rng)
+    zero = {la: {n: np.zeros_like(a) for n, a in arrays.items()} for la, arrays in weights.items()}
+    moved, _ = descend(config, 0.25, weights, zero, zero)
+    for layer, arrays in weights.items():
+        for name, array in arrays.items():
+            share = 1 - 0.25 * 0.5 if name in ("w", "h", "g") else 1
+            np.testing.assert_allclose(moved[layer][name], share * array, rtol=1e-15)
+
+
+@pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])
+def test_the_filters_of_the_network_are_what_decays(preset: str) -> None:
+    """Everything but biases and the logits' scale, and nothing that the network has under no such name."""
+    parameters = Network(make_config(preset)).initialize(np.random.default_rng(0))
+    names = {name for arrays in parameters.values() for name in arrays}
+    assert names == {*DECAYED, "bias", "scale"}
+    assert all(arrays[name].ndim >= 2 for arrays in parameters.values() for name in arrays if name in DECAYED)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_descent_keeps_dtypes_and_shapes_and_changes_no_argument(dtype: str) -> None:
+    rng = np.random.default_rng(2)
+    arguments = [tree(rng, dtype) for _ in range(3)]
+    for argument in arguments:
+        for arrays in argument.values():
+            for array in arrays.values():
+                array.flags.writeable = False
+    for result in descend(make_config("hcnn", {"nesterov": True}), 0.1, *arguments):
+        assert result.keys() == arguments[0].keys()
+        for layer, arrays in result.items():
+            assert arrays.keys() == arguments[0][layer].keys()
+            for name, array in arrays.items():
+                assert array.dtype == dtype and array.shape == arguments[0][layer][name].shape

@@ -1,0 +1,615 @@
+"""Runs: exact resumption after every kind of stop, what a run leaves, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import matplotlib.image
+import numpy as np
+import pytest
+import tqdm
+
+from tests.train.runs import (
+    SMALL,
+    TIMES,
+    Outcome,
+    assert_same_run,
+    assert_same_state,
+    checkpoints,
+    finish,
+    metrics,
+    run_here,
+    saved_state,
+    start,
+)
+from train import cifar, training
+from train import checkpoint as checkpoint_files
+from train.config import make_config, read_toml
+from train.data import Dataset, channel_statistics, load_dataset
+from train.network import Network
+from train.plot import plot_learning_curve
+from train.run import Run
+from train.training import Images, Trainer, TrainingError, evaluate
+
+Command = Callable[..., Outcome]
+
+
+class Killed(BaseException):
+    """The process ends here, with no chance to save anything."""
+
+
+def during_step(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], None]) -> None:
+    """Do something inside one step of training, counted from 1."""
+    take = Trainer._step
+
+    def patched(self: Trainer, index: Any) -> Any:
+        result = take(self, index)
+        if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
+            action()
+        return result
+
+    monkeypatch.setattr(Trainer, "_step", patched)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def killed(command: Command, *arguments: object) -> None:
+    with pytest.raises(Killed):
+        command(*arguments)
+
+
+# What a run leaves
+
+
+def test_metrics_have_a_line_for_every_epoch_and_one_for_the_test(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 4]
+    parts = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+    for line in lines[:-1]:
+        assert set(line) == {"epoch", "learning_rate", *parts, *TIMES}
+        assert all(np.isfinite(value) for value in line.values())
+        assert line["images_per_second"] == pytest.approx(32 / line["seconds"])
+        assert line["train_accuracy"] * 32 == round(line["train_accuracy"] * 32)
+        assert line["validation_accuracy"] * 8 == round(line["validation_accuracy"] * 8)
+    assert set(lines[-1]) == {"epoch", "test_loss", "test_accuracy"}
+
+
+def test_the_last_three_checkpoints_and_the_best_are_kept(trained: Path) -> None:
+    assert checkpoints(trained) == ["best.h5", *(f"epoch000{n}-step000000.h5" for n in (2, 3, 4))]
+    scores = [line["validation_accuracy"] for line in metrics(trained)[:-1]]
+    with h5py.File(trained / "best.h5") as file:
+        assert file.attrs["epoch"] == 1 + scores.index(max(scores))  # the first of equals
+        assert file.attrs["best"] == max(scores)
+
+
+def test_without_held_out_images_the_best_has_the_lowest_training_loss(command: Command, tmp_path: Path) -> None:
+    arguments = (*SMALL, "--validation-size", 0, "--epochs", 3, "--schedule", "constant", "--seed", 3)
+    out = command(*arguments, "--out", tmp_path / "run").success()
+    assert "40 images" in out
+    lines = metrics(tmp_path / "run")
+    assert not any("validation_loss" in line for line in lines)
+    losses = [line["train_loss"] for line in lines[:-1]]
+    assert saved_state(tmp_path / "run" / "best.h5")["epoch"] == 1 + losses.index(min(losses))
+
+
+def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcome]) -> None:
+    path, outcome = first_run
+    lines = outcome.success().splitlines()
+    test = metrics(path)[-1]
+    assert lines == [
+        f"{path}: sample on 32 images of sample, 4 epochs of 4 steps, numpy, float32",
+        f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images",
+        str(path / "learning-curve.png"),
+        str(path / "best.h5"),
+    ]
+
+
+def test_configuration_of_a_run_says_everything(trained: Path) -> None:
+    text = (trained / "config.toml").read_text("utf-8")
+    settings = read_toml(trained / "config.toml")
+    config = make_config(settings.pop("preset"), settings)
+    assert settings.keys() | {"preset"} == {f.name for f in dataclasses.fields(config)}
+    assert (config.width, config.strided_layers, config.learning_rate) == (4, (3, 4), 0.02)
+    versions = tomllib.loads(text)["versions"]
+    assert {"numpy", "scipy", "numba", "h5py", "python", "machine", "backend"} <= versions.keys()
+    assert (versions["numpy"], versions["backend"]) == (np.__version__, "numpy")
+
+
+def test_configuration_of_a_run_reproduces_it(command: Command, trained: Path, tmp_path: Path) -> None:
+    command("--config", trained / "config.toml", "--out", tmp_path / "again").success()
+    assert_same_run(tmp_path / "again", trained)
+    command("--config", trained / "config.toml", "--seed", 1, "--out", tmp_path / "other").success()
+    assert metrics(tmp_path / "other")[0]["train_loss"] != metrics(trained)[0]["train_loss"]
+
+
+def pixels(path: Path) -> Any:
+    return matplotlib.image.imread(path)
+
+
+def test_a_picture_is_drawn(drawing_command: Command, trained: Path, tmp_path: Path) -> None:
+    picture = pixels(trained / "learning-curve.png")
+    assert min(picture.shape[:2]) > 300
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20  # not blank: lines, text, their edges
+    shutil.copy(trained / "metrics.jsonl", tmp_path)
+    out = drawing_command("--plot", tmp_path).success()
+    assert out.splitlines() == [str(tmp_path / "learning-curve.png")]
+    assert pixels(tmp_path / "learning-curve.png").shape == picture.shape
+
+
+def test_the_picture_shows_the_numbers(tmp_path: Path) -> None:
+    def record(epoch: int, **more: float) -> dict[str, Any]:
+        return {"epoch": epoch, "train_loss": 2.0, "train_accuracy": 0.5, **more}
+
+    drawn = []
+    for last in (record(2), record(2, train_loss=1.0), record(2, train_accuracy=0.75)):
+        plot_learning_curve([record(1), last], tmp_path / "a.png", "title")
+        drawn.append(pixels(tmp_path / "a.png"))
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    with pytest.raises(ValueError, match="no epoch is complete"):
+        plot_learning_curve([{"epoch": 0, "test_loss": 1.0, "test_accuracy": 0.1}], tmp_path / "b.png", "title")
+    assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("title", [r"runs/$\nothing$", "a_b^c$", "運行/é"])
+def test_any_directory_name_can_be_a_title(tmp_path: Path, title: str) -> None:
+    plot_learning_curve([{"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.5}], tmp_path / "a.png", title)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_metrics_are_on_the_disk_before_the_checkpoint_and_the_next_epoch(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen, save, synced, fsync = tmp_path / "run", [], Run.save, [], os.fsync
+
+    def watched_save(self: Run, *arguments: Any, **options: Any) -> Path:
+        lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
+        assert synced[-1] == (run / "metrics.jsonl").stat().st_ino
+        seen.append([json.loads(line)["epoch"] for line in lines])
+        return save(self, *arguments, **options)
+
+    def watched_fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(Run, "save", watched_save)
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    command(*SMALL, "--epochs", 2, "--out", run).success()
+    assert seen == [[1], [1, 2]]
+
+
+def test_default_directory_is_named_after_preset_and_time(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = command(*SMALL, "--epochs", 1).success()
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"sample-\d{8}-\d{6}", run.name)
+    assert out.startswith(f"runs/{run.name}: ")
+    assert {"config.toml", "metrics.jsonl", "learning-curve.png", "best.h5"} <= {p.name for p in run.iterdir()}
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    """Standard error that somebody watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, miniters=1))
+    terminal = Terminal()
+    state = training.State({}, {}, {}, {}, epoch=2, step=1, order=np.arange(20))
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with training._progress(make_config("sample", {"batch_size": 8}), state, 20) as advance:
+        advance(1.25, 0.5, 8)
+        advance(1.5, 0.25, 4)
+    text = terminal.getvalue()
+    assert "epoch 3/8" in text and "loss 1.500" in text and "accuracy 25.0 %" in text and "img/s" in text
+    assert "8/20" in text and "20/20" in text and "100%" in text
+
+
+@pytest.mark.parametrize("stderr", [io.StringIO(), None, Terminal()], ids=["a file", "closed", "dumb"])
+def test_progress_is_silent_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO | None) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("TERM", "dumb" if isinstance(stderr, Terminal) else "xterm")
+    with training._progress(make_config(), training.State({}, {}, {}, {}), 20) as advance:
+        advance(1.0, 0.5, 8)
+    assert stderr is None or stderr.getvalue() == ""
+
+
+# Resumption
+
+
+def resume_to_the_end(command: Command, run: Path, trained: Path) -> None:
+    """Resume a run, which must then be the uninterrupted one."""
+    command("--resume", run).success()
+    assert_same_run(run, trained)
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 2), (3, 1), (4, 4)])
+def test_resume_after_a_kill_repeats_the_uninterrupted_run(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, step: int
+) -> None:
+    """Four epochs equal two, a kill, and two more."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        during_step(patch, epoch, step, kill)
+        killed(command, *SMALL, "--out", run)
+    if epoch == 1:
+        assert not (run / "metrics.jsonl").exists()
+        command("--resume", run).one_line(1, str(run), "no checkpoint yet", "another directory")
+        return
+    assert [line["epoch"] for line in metrics(run)] == list(range(1, epoch))
+    out = command("--resume", run).success()
+    assert f"going on after epoch {epoch - 1}, step 0 of 4 epochs" in out
+    assert_same_run(run, trained)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 3), (2, 4)])
+def test_resume_after_a_signal_repeats_the_uninterrupted_run(
+    command: Command,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signum: signal.Signals,
+    epoch: int,
+    step: int,
+) -> None:
+    run = tmp_path / "run"
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        during_step(patch, epoch, step, lambda: signal.raise_signal(signum))
+        where = f"epoch {epoch}, step {step}" if step < 4 else f"the end of epoch {epoch}"
+        command(*SMALL, "--out", run).one_line(1, signum.name, f"{where} of 4 epochs", "saved", f"--resume {run}")
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    name = f"epoch{epoch - 1:04d}-step{step:06d}.h5" if step < 4 else f"epoch{epoch:04d}-step000000.h5"
+    assert name in checkpoints(run)
+    resume_to_the_end(command, run, trained)
+
+
+def test_stopped_twice_and_killed_in_between(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for n, (epoch, step) in enumerate([(1, 3), (2, 2), (2, 3)]):
+        with monkeypatch.context() as patch:
+            during_step(patch, epoch, step, lambda: signal.raise_signal(signal.SIGINT))
+            (command("--resume", run) if n else command(*SMALL, "--out", run)).one_line(1, f"epoch {epoch}, step {step}")
+    with monkeypatch.context() as patch:
+        during_step(patch, 3, 2, kill)
+        killed(command, "--resume", run)
+    resume_to_the_end(command, run, trained)
+
+
+def test_a_second_signal_acts_at_once(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        during_step(patch, 2, 2, twice)
+        command(*SMALL, "--out", run).one_line(1, "stopped at once", str(run / "epoch0001-step000000.h5"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resume_to_the_end(command, run, trained)
+
+
+@pytest.mark.parametrize("function", ["save", "best", "after"])
+def test_a_kill_between_metrics_and_checkpoint_leaves_no_line_twice(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """Killed before the third checkpoint, between it and the best, and after both."""
+    run, save = tmp_path / "run", checkpoint_files.save
+
+    def patched(path: Path, checkpoint: Any, versions: dict[str, str]) -> None:
+        third = checkpoint.state.epoch == 3
+        if third and function == "save":
+            raise Killed
+        save(path, checkpoint, versions)
+        if third and (function == "best" or path.name != "best.h5"):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "save", patched)
+        killed(command, *SMALL, "--out", run)
+    assert [line["epoch"] for line in metrics(run)] == [1, 2, 3]
+    resume_to_the_end(command, run, trained)
+
+
+def test_the_best_is_the_best_also_after_a_kill_while_it_is_written(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two files is written first, a kill before the second must not lose the best epoch."""
+    arguments = (*SMALL, "--epochs", 2, "--validation-size", 0)
+    command(*arguments, "--out", tmp_path / "whole").success()
+    save, best = checkpoint_files.save, saved_state(tmp_path / "whole" / "best.h5")["epoch"]
+    count = 0
+
+    def patched(path: Path, checkpoint: Any, versions: dict[str, str]) -> None:
+        nonlocal count
+        save(path, checkpoint, versions)
+        count += checkpoint.state.epoch == best
+        if count == 1:
+            count = 2
+            raise Killed
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "save", patched)
+        killed(command, *arguments, "--out", run)
+    if best == 1 and not list(run.glob("epoch*")):
+        shutil.copy(tmp_path / "whole" / "best.h5", run / "epoch0001-step000000.h5")  # as if it were the second
+    command("--resume", run).success()
+    assert_same_state(run / "best.h5", tmp_path / "whole" / "best.h5")
+
+
+@pytest.mark.parametrize("stop", [lambda: signal.raise_signal(signal.SIGINT), kill], ids=["interrupted", "killed"])
+def test_a_stop_while_the_test_set_is_read_can_be_made_good(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None]
+) -> None:
+    run, read = tmp_path / "run", evaluate
+
+    def patched(xp: Any, network: Any, parameters: Any, moments: Any, data: Images) -> Any:
+        if len(data.labels) == 30:
+            stop()
+        return read(xp, network, parameters, moments, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar, "evaluate", patched)
+        if stop is kill:
+            killed(command, *SMALL, "--out", run)
+        else:
+            command(*SMALL, "--out", run).one_line(1, "stopped at once", str(run / "epoch0004-step000000.h5"))
+    assert [line["epoch"] for line in metrics(run)] == [1, 2, 3, 4]
+    resume_to_the_end(command, run, trained)
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    last = run / "epoch0004-step000000.h5"
+    last.write_bytes(last.read_bytes()[:-1])
+    out = command("--resume", run).success()
+    assert "after epoch 3, step 0" in out
+    assert_same_run(run, trained)
+
+
+def test_a_line_of_metrics_cut_short_is_written_again(command: Command, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "epoch0004-step000000.h5").unlink()
+    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
+    for cut in (lines[3][:40], lines[3]):  # also one that lacks nothing but the end of the line
+        (run / "metrics.jsonl").write_text("\n".join([*lines[:3], cut]), encoding="utf-8")
+        resume_to_the_end(command, run, trained)
+        (run / "epoch0004-step000000.h5").unlink()
+
+
+VARIANTS = (
+    *("--nonlinear-factors", "--nesterov", "--label-smoothing", 0.1, "--schedule", "cosine", "--dtype", "float64"),
+    *("--boundary", "periodic", "--head", "sum", "--reduction", "sum", "--batch-size", 7, "--seed", 5),
+    *("--learning-rate", 0.001),
+)
+
+
+def test_resume_is_exact_for_the_other_settings_too(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The (+) network in float64, a short last batch, and every option that takes another path."""
+    arguments = (*SMALL, *VARIANTS, "--epochs", 2)
+    command(*arguments, "--out", tmp_path / "whole").success()
+    with monkeypatch.context() as patch:
+        during_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
+        command(*arguments, "--out", tmp_path / "run").one_line(1, "epoch 2, step 3")
+    command("--resume", tmp_path / "run").success()
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    for name in ("epoch0002-step000000.h5", "best.h5"):
+        assert_same_state(tmp_path / "run" / name, tmp_path / "whole" / name)
+
+
+def test_comparison_of_runs_notices_a_difference(command: Command, trained: Path, tmp_path: Path) -> None:
+    """Negative control: a run that forgets its momentum, or its generator, when it is resumed."""
+    for change in ("velocity", "generator", "moments", "order"):
+        run = tmp_path / change
+        run.mkdir()
+        shutil.copy(trained / "config.toml", run)
+        shutil.copy(trained / "epoch0002-step000000.h5", run)
+        shutil.copy(trained / "metrics.jsonl", run)
+        with h5py.File(run / "epoch0002-step000000.h5", "r+") as file:
+            if change == "generator":
+                file.attrs["generator"] = json.dumps(np.random.default_rng(1).bit_generator.state)
+            elif change == "order":
+                file.attrs["step"] = 1
+                del file["epoch/order"]
+                file["epoch/order"] = np.arange(32)
+            else:
+                array = file[change]["layer03/g" if change == "velocity" else "layer03/mean"]
+                array[...] = array[...] + 1
+        command("--resume", run).success()
+        with pytest.raises(AssertionError):
+            assert_same_run(run, trained)
+
+
+WAITING = """
+import sys
+from train import cifar
+from train.training import Trainer
+
+take = Trainer._step
+
+def announced(self, index):
+    result = take(self, index)
+    print("step", self.state.epoch + 1, self.state.step + 1, flush=True)
+    sys.stdin.readline()
+    return result
+
+Trainer._step = announced
+sys.exit(cifar.main())
+"""
+
+
+def test_a_process_is_stopped_by_signals_and_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """Real signals to real processes, each while it waits in the middle of an epoch; stderr is silent otherwise."""
+    arguments = (*SMALL, "--train-size", 32, "--epochs", 3, "--validation-size", 8)
+    whole = start("-m", "train.cifar", *arguments, "--out", tmp_path / "whole")
+
+    run, flags = tmp_path / "run", [*arguments, "--out", tmp_path / "run"]
+    stops = {(1, 2): signal.SIGINT, (2, 1): signal.SIGTERM, (3, 2): signal.SIGKILL}
+    for (epoch, step), signum in stops.items():
+        process = start("-c", WAITING, *flags)
+        assert process.stdin is not None and process.stdout is not None
+        for line in process.stdout:
+            if line == f"step {epoch} {step}\n":
+                process.send_signal(signum)
+                break
+            if line.startswith("step"):
+                process.stdin.write("\n")
+                process.stdin.flush()
+        outcome = finish(process, "\n" * 100)
+        if signum == signal.SIGKILL:
+            assert (outcome.status, outcome.err) == (-signum, "")
+        else:
+            outcome.one_line(1, f"stopped by {signum.name}", f"epoch {epoch}", f"--resume {run}")
+        flags = ["--resume", run]
+    process = start("-m", "train.cifar", "--resume", run)
+    finish(process).success()
+    assert "3 epochs of 3 steps" in finish(whole).success()
+    assert metrics(run) == metrics(tmp_path / "whole")
+    assert_same_state(run / "epoch0003-step000000.h5", tmp_path / "whole" / "epoch0003-step000000.h5")
+    assert_same_state(run / "best.h5", tmp_path / "whole" / "best.h5")
+
+
+# Evaluation
+
+
+def table(out: str) -> np.ndarray[Any, Any]:
+    """The numbers of a printed confusion table."""
+    rows = out.splitlines()[3:]
+    return np.array([[int(n) for n in row.split()[1:]] for row in rows])
+
+
+def test_evaluation_of_a_checkpoint_repeats_the_run(
+    command: Command, trained: Path, few_images: Dataset
+) -> None:
+    lines = command("--evaluate", trained / "epoch0004-step000000.h5").success().splitlines()
+    test = metrics(trained)[-1]
+    assert lines[0] == (
+        f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images"
+    )
+    assert lines[1] == "rows: true class; columns: predicted"
+    assert lines[2].split() == [name[:4] for name in few_images.class_names]
+    assert [line.split()[0] for line in lines[3:]] == list(few_images.class_names)
+    confusion = table("\n".join(lines))
+    assert confusion.shape == (10, 10)
+    np.testing.assert_array_equal(confusion.sum(axis=1), np.bincount(few_images.test_labels, minlength=10))
+    assert np.trace(confusion) / 30 == pytest.approx(test["test_accuracy"], abs=1e-12)
+
+
+def test_evaluation_reads_and_changes_nothing_but_the_checkpoint(
+    command: Command, trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "only.h5"
+    shutil.copy(trained / "best.h5", path)
+    before = path.read_bytes()
+    command("--evaluate", path, "--backend", "numpy", "--dataset", "cifar10", "--batch-size", 30).success()
+    assert [p.name for p in tmp_path.iterdir()] == ["only.h5"] and path.read_bytes() == before
+
+
+def small_images(few_images: Dataset, dtype: str) -> Images:
+    mean, std = channel_statistics(few_images.train_images)
+    return Images(few_images.test_images, few_images.test_labels, mean, std, dtype)
+
+
+def test_evaluation_uses_running_moments_so_that_images_do_not_mix(few_images: Dataset) -> None:
+    """One image at a time gives what all at once give; with each batch's own moments it does not."""
+    settings = {"width": 4, "factors": 4, "depth": 5, "dtype": "float64"}
+    data = small_images(few_images, "float64")
+    results = []
+    for size in (1, 7, 100):
+        network = Network(make_config("sample", {**settings, "batch_size": size}))
+        parameters = network.initialize(np.random.default_rng(1))
+        moments = {la: (m + 0.1, 2 * c) for la, (m, c) in network.initial_moments().items()}
+        results.append(evaluate(np, network, parameters, moments, data))
+    for result in results[1:]:
+        assert result.loss == pytest.approx(results[0].loss, rel=1e-11)
+        np.testing.assert_array_equal(result.confusion, results[0].confusion)
+    x, labels = data.take(slice(None))
+    logits, _ = network(parameters, x, moments)
+    shifted = logits - logits.max(1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(30), labels]
+    assert results[0].loss == pytest.approx(losses.mean(), rel=1e-11)
+    assert results[0].accuracy == np.mean(logits.argmax(1) == labels)
+    own, _ = network(parameters, x)
+    single, _ = network(parameters, x[:1])
+    assert np.abs(own[:1] - single).max() > 1e-3 < np.abs(own - logits).max()
+
+
+def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path) -> None:
+    """m <- decay m + (1 - decay) of the batch's moments, written out."""
+    config = make_config(
+        "sample",
+        {"width": 4, "factors": 4, "depth": 5, "moment_decay": 0.75, "dtype": "float64", "shift": 0, "flip": False},
+    )
+    network = Network(config)
+    mean, std = channel_statistics(few_images.train_images)
+    images = Images(few_images.train_images, few_images.train_labels, mean, std, "float64")
+    trainer = Trainer(np, config, network, images, None, Run(tmp_path), {}, few_images.class_names)
+    expected = {la: [m.copy(), c.copy()] for la, (m, c) in trainer.moments.items()}
+    for index in (np.arange(20), np.arange(20, 40)):
+        x, _ = images.take(index)
+        used = {la.name: own for la, _, own in network.trace(trainer.state.parameters, x) if own is not None}
+        trainer._step(index)
+        for layer, values in expected.items():
+            for i in (0, 1):
+                values[i] = 0.75 * values[i] + 0.25 * used[layer][i]
+    assert trainer.moments.keys() == {"layer03", "layer04"}
+    for layer, values in expected.items():
+        for found, value in zip(trainer.moments[layer], values, strict=True):
+            np.testing.assert_allclose(found, value, rtol=0, atol=1e-12 * np.abs(value).max())
+
+
+def test_loss_that_is_not_finite_in_evaluation(few_images: Dataset) -> None:
+    network = Network(make_config("sample", {"width": 4, "factors": 4, "depth": 5}))
+    parameters = network.initialize(np.random.default_rng(1))
+    moments = {la: (m, c * np.nan if la == "layer04" else c) for la, (m, c) in network.initial_moments().items()}
+    with pytest.raises(TrainingError, match=r"the loss is nan in evaluation; first not finite: layer 4"):
+        evaluate(np, network, parameters, moments, small_images(few_images, "float32"))
+
+
+def test_training_learns(command: Command, tmp_path: Path) -> None:
+    """A few images without augmentation are soon known by heart."""
+    arguments = (*SMALL, "--validation-size", 0, "--shift", 0, "--no-flip", "--epochs", 15, "--learning-rate", 0.05)
+    command(*arguments, "--train-size", 16, "--width", 6, "--out", tmp_path / "run").success()
+    lines = metrics(tmp_path / "run")[:-1]
+    assert lines[-1]["train_accuracy"] > 0.8 > 0.4 > lines[0]["train_accuracy"]
+    assert lines[-1]["train_loss"] < 0.7 < 1.8 < lines[0]["train_loss"]
+
+
+def test_the_sample_itself_loads_through_the_command_line(tmp_path: Path) -> None:
+    """No stand-in for the images."""
+    arguments = (*SMALL, "--epochs", 1, "--train-size", 24, "--out", tmp_path / "run")
+    out = run_here(arguments, load_dataset("sample")).success()
+    assert "16 images" in out and "500 images" in out
