@@ -2,7 +2,7 @@
 # a virtual environment in .venv, and in it this package, editable, with the extras of that target.
 
 PYTHON ?= python3.13 python3.12 python3.11 python3
-DEMO = -m train.cifar --preset sample --out runs/demo
+DEMO = -m train.cifar --preset sample
 PYTEST_ARGS ?=
 
 BIN = .venv/bin/python

@@ -54,7 +54,7 @@ def median_seconds(function: Callable[[], Any], rounds: int = 7) -> float:
 
 
 def coefficients(rng: np.random.Generator) -> dict[str, float]:
-    """Seconds per multiply-add, copied element, FFT point and call."""
+    """Seconds per multiply-add, copied element, FFT point, gathered tap, and change to spectra and back."""
     macs, copies, points = [], [], []
     for rows, columns, count in ((32, 72, 51_200), (16, 64, 51_200), (144, 128, 51_200)):
         a, b = rng.random((rows, columns), np.float32), rng.random((columns, count), np.float32)
@@ -72,12 +72,18 @@ def coefficients(rng: np.random.Generator) -> dict[str, float]:
         x = rng.random((n, lines), np.float32)
         seconds = median_seconds(lambda x=x, n=n: scipy.fft.irfft(scipy.fft.rfft(x, axis=0), n=n, axis=0))  # type: ignore[misc]
         points.append(seconds / 2 / (n * lines * np.log2(n)))
-    tiny = np.zeros((2, 2), np.float32)
+    tiny, cube = rng.random((4, 4, 4), np.float32), np.ones((3, 3, 3), np.float32)
+
+    def call(kernel: Any, axes: tuple[int, ...], method: str) -> float:
+        return median_seconds(lambda: convolve(tiny, kernel, axes, boundary="zero", method=method), rounds=51)
+
     return {
         "SECONDS_PER_MAC": statistics.median(macs),
         "SECONDS_PER_COPY": statistics.median(copies),
         "SECONDS_PER_FFT_POINT": statistics.median(points),
-        "SECONDS_PER_CALL": median_seconds(lambda: [np.copyto(tiny, tiny) for _ in range(1000)]) / 1000,
+        "SECONDS_PER_TAP": (call(cube, (0, 1, 2), "direct") - call(cube[:1, :1, :1], (0, 1, 2), "direct"))
+        / (cube.size - 1),
+        "SECONDS_PER_TRANSFORM": call(cube[0, 0], (2,), "fft") - call(cube[0, 0, :1], (2,), "direct"),
     }
 
 

@@ -10,11 +10,11 @@ from hcnn_core._geometry import Geometry
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, make_transform
 
 # Seconds per unit on two cores, float32: benchmarks/convolve_costs.py.
-SECONDS_PER_MAC = 1.6e-11
-SECONDS_PER_COPY = 4e-10
-SECONDS_PER_FFT_POINT = 1.5e-9  # times log2 of the length
-SECONDS_PER_CALL = 2e-6
-SECONDS_PER_TRANSFORM = 1.5e-5  # its fixed part: to the spectrum, from it, and the filter's
+SECONDS_PER_MAC = 2e-11
+SECONDS_PER_COPY = 1.1e-10
+SECONDS_PER_FFT_POINT = 1.3e-10  # times log2 of the length
+SECONDS_PER_TAP = 2e-6  # and tile
+SECONDS_PER_TRANSFORM = 5e-5  # its fixed part: to the spectrum, from it, and the filter's
 
 
 @lru_cache(maxsize=512)
@@ -45,7 +45,7 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
 
     seconds = SECONDS_PER_MAC * complex_cost * f * p * out * columns * pixels_out
     seconds += SECONDS_PER_COPY * f * (columns * pixels_out * (taps > 1) + p * out * pixels_out)
-    seconds += SECONDS_PER_CALL * taps * max(1, f * columns * pixels_out >> 19)
+    seconds += SECONDS_PER_TAP * taps * max(1, f * columns * pixels_out >> 19)
     seconds += SECONDS_PER_TRANSFORM * bool(spectral)
     if isinstance(transform, MatrixDFT):
         macs = (

@@ -30,13 +30,17 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(worker_count(), thread_name_prefix="hcnn")
 
 
-def parallel_for(work: Callable[[int, int], None], count: int) -> None:
+SERIAL = 1 << 16
+"""Elements of work for which waking threads, some 50 microseconds each, does not pay."""
+
+
+def parallel_for(work: Callable[[int, int], None], count: int, elements: int | None = None) -> None:
     """Call `work(begin, end)` on contiguous parts of range(count), one part per thread.
 
-    The parts depend on the number of threads alone, never on timing, so results repeat bit for bit. Called from
-    inside such a part it runs serially.
+    The parts depend on the number of threads and the shapes alone, never on timing, so results repeat bit for bit.
+    It runs serially from inside such a part, and where all the work touches few `elements`.
     """
-    workers = min(worker_count(), count)
+    workers = 1 if elements is not None and elements <= SERIAL else min(worker_count(), count)
     if workers <= 1 or getattr(_inside, "worker", False):
         if count:
             work(0, count)

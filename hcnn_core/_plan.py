@@ -221,6 +221,7 @@ class Plan:
         indices = min(indices, leading)
         frequencies = max(1, min(self._count, TILE // (per_index * indices)))
         begins = range(0, leading, indices)
+        elements = per_index * leading * self._count
 
         def work(first: int, last: int) -> None:
             for f in range(first, last, frequencies):
@@ -234,9 +235,9 @@ class Plan:
         if xp is not np:
             work(0, self._count)
         elif self._count == 1 and independent:
-            parallel_for(work_along, len(begins))
+            parallel_for(work_along, len(begins), elements)
         else:
-            parallel_for(work, self._count)
+            parallel_for(work, self._count, elements)
 
     @property
     def _positions(self) -> int:

@@ -177,10 +177,8 @@ class _Patches:
 
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
         """Mean patches of x and y and their covariance, summed about the arrays' own means, so that nothing cancels."""
-        arrays = (x,) if x is y else (x, y)
-        centres = [xp.mean(a) for a in arrays]
-        arranged = [self.arrange(xp, a) for a in arrays]
-        offsets = [self.offset(xp, a, c) for a, c in zip(arranged, centres, strict=True)]
+        arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
+        centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         sums: dict[int, Array] = {}
 
         def tile(part: slice) -> None:
@@ -207,11 +205,10 @@ class _Patches:
 
     def filter(self, xp: Any, constant: Array, matrix: Array, x: Array) -> Array:
         """P^T (constant + matrix (P x - mean P x)) / count."""
-        centre = xp.mean(x)
         arranged = self.arrange(xp, x)
+        centre, offset = self.centre(xp, arranged)
         matrix = xp.astype(matrix, x.dtype) / self.count
-        offset = xp.astype(self.offset(xp, arranged, centre), x.dtype)
-        offset = xp.astype(constant, x.dtype) / self.count - xp.matmul(matrix, offset)
+        offset = xp.astype(constant, x.dtype) / self.count - xp.matmul(matrix, xp.astype(offset, x.dtype))
         result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
 
         def tile(part: slice) -> None:
@@ -231,11 +228,20 @@ class _Patches:
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
 
-    def offset(self, xp: Any, x: Array, centre: Array) -> Array:
-        """Mean patch of an arranged array less `centre`, in double precision, from the array's sum over samples."""
+    def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
+        """Mean of an arranged array, and its mean patch less that, in double precision."""
+        guess = xp.mean(x[:1, ...])  # sums of what is left of x are exact where its mean is large
+        sums: dict[int, Array] = {}
+
+        def tile(part: slice) -> None:
+            sums[part.start] = xp.sum(xp.sum(x[part, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
+
+        self._each_tile(xp, tile)
         samples = self.shape[0] * self.shape[-1]
-        total = xp.sum(x, axis=(0, len(self.shape) - 1), dtype=xp.float64)[None, ..., None]
-        return xp.sum(self.gather(xp, total, samples * xp.astype(centre, xp.float64)), axis=(0, 2)) / self.count
+        total = sum(sums[start] for start in sorted(sums)) + samples * xp.astype(guess, xp.float64)
+        centre = xp.astype(xp.sum(total) / self.count, x.dtype)
+        patches = self.gather(xp, total[None, ..., None], samples * xp.astype(centre, xp.float64))
+        return centre, xp.sum(patches, axis=(0, 2)) / self.count
 
     def _kernels(self, xp: Any) -> Any:
         """The compiled kernels, where they apply: NumPy arrays, two patch axes, Numba at hand."""
@@ -260,6 +266,6 @@ class _Patches:
                 tile(slice(begin, min(last, begin + size)))
 
         if xp is np:
-            parallel_for(work, self.shape[0])
+            parallel_for(work, self.shape[0], self.count * self.taps)
         else:
             work(0, self.shape[0])

@@ -122,5 +122,5 @@ def _blockwise(compute: Callable[..., None], x: Array, *others: Array) -> Array:
             part = (*np.unravel_index(row, shape[:cut]), slice(block * length, (block + 1) * length))
             compute(*(array[part] for array in arrays))
 
-    parallel_for(work, math.prod(shape[:cut]) * blocks)
+    parallel_for(work, math.prod(shape[:cut]) * blocks, x.size)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import os
 from pathlib import Path
@@ -12,24 +13,38 @@ import numpy as np
 from train.config import Config
 from train.network import TILE_ELEMENTS, layers
 
+# What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
 PER_OUTPUT = 2.5
-"""Bytes a step holds at its peak per byte of all layers' outputs; benchmarks/step.py measures it."""
-
+"""Bytes per byte of all layers' outputs."""
 
 PER_WEIGHT = 8
-"""Copies of the trained coefficients a step holds: weights, gradient and velocity, old and new; and the first draw."""
+"""Copies of the trained coefficients: weights, gradient and velocity, old and new; and the first draw."""
+
+PER_TILE = 8
+"""Copies of a tile that the (+) layer expands."""
+
+LIBRARIES = 192 * 2**20
+"""Code that is compiled or loaded when training begins."""
+
+RESERVED = 400 * 2**20
+"""Addresses that libraries and threads reserve and never touch."""
+
+DATA = {"sample": 0, "cifar10": 2 * 60_000 * 3072, "cifar100": 2 * 60_000 * 3072}
+"""Bytes of the images, as loaded and as split."""
 
 
 def required_bytes(config: Config, image_size: int, classes: int, batch_size: int) -> int:
-    """Estimate the peak memory of a training step, without the data set."""
-    size = np.dtype(config.dtype).itemsize
+    """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
     table = layers(config, image_size, classes)
     outputs = sum(math.prod(la.outputs) for la in table)
     weights = sum(
         la.factors * (math.prod(la.kernel_size[:2]) + math.prod(la.kernel_size[2:]) * la.filters) for la in table
     )
-    tiles = 4 * TILE_ELEMENTS if config.nonlinear_factors else 0
-    return int(size * (PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights + tiles))
+    elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights
+    if config.nonlinear_factors:
+        expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
+        elements += PER_TILE * min(batch_size * expanded, max(TILE_ELEMENTS, expanded))
+    return LIBRARIES + DATA[config.dataset] + int(np.dtype(config.dtype).itemsize * elements)
 
 
 def available_bytes(xp: Any) -> int | None:
@@ -43,9 +58,8 @@ def available_bytes(xp: Any) -> int | None:
 
 def batch_that_fits(config: Config, image_size: int, classes: int, available: int) -> int:
     """The largest batch whose estimated memory is available; 0 if none is."""
-    fixed = required_bytes(config, image_size, classes, 0)
-    per_image = required_bytes(config, image_size, classes, 1) - fixed
-    return max(0, (available - fixed) // per_image)
+    sizes = range(1, 2**20)
+    return bisect.bisect_right(sizes, available, key=lambda n: required_bytes(config, image_size, classes, n))
 
 
 def _meminfo() -> int | None:
@@ -80,4 +94,4 @@ def _address_space() -> int | None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (ImportError, OSError, ValueError):
         return None
-    return None if limit == resource.RLIM_INFINITY else limit - used
+    return None if limit == resource.RLIM_INFINITY else limit - used - RESERVED

@@ -211,11 +211,8 @@ def _train_and_test(trainer: Trainer, dataset: Dataset) -> Result:
         test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
         result = evaluate(xp, trainer.network, trainer.state.parameters, trainer.moments, test)
     except MemoryError as error:
-        config = trainer.config
-        fits = batch_that_fits(config, IMAGE_SIZE, trainer.network.classes, available_bytes(xp) or 0)
-        raise TrainingError(
-            f"not enough memory for a batch of {config.batch_size}; {_smaller(min(fits, config.batch_size // 2))}"
-        ) from error
+        size = trainer.config.batch_size
+        raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
     except KeyboardInterrupt as error:
         raise Interrupted(f"stopped at once; {run.last_good()}") from error
     run.append_metrics({"epoch": trainer.state.epoch, "test_loss": result.loss, "test_accuracy": result.accuracy})
@@ -273,7 +270,7 @@ def _require_memory(xp: Any, config: Config) -> None:
 
 
 def _smaller(fits: int) -> str:
-    if fits > 0:
+    if fits:
         return f"--batch-size {fits} would fit"
     return "not even one image fits: take a smaller --width or --factors"
 
@@ -303,7 +300,8 @@ def _confusion(result: Result, names: Sequence[str]) -> str:
 def _refuse(action: str, options: argparse.Namespace, given: dict[str, Any], allowed: Sequence[str]) -> None:
     """Settings contradict an action that takes them from a file."""
     more = [name for name in ("config", "out") if getattr(options, name)]
-    flags = [f"--{name.replace('_', '-')}" for name in (*given, *more) if name not in allowed]
+    names = [f"no_{name}" if given.get(name) is False else name for name in (*given, *more) if name not in allowed]
+    flags = [f"--{name.replace('_', '-')}" for name in names]
     if flags:
         raise ConfigError(f"{action} takes its settings from the run: remove {', '.join(flags)}")
 

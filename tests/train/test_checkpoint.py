@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -130,9 +129,7 @@ def test_readable_with_h5py_alone(saved: Path) -> None:
         assert make_config(settings.pop("preset"), settings) == checkpoint.config
 
 
-def test_saving_leaves_one_file_and_needs_no_other_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_saving_leaves_one_file_and_needs_no_other_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HDF5 makes the file in memory under a name that must not touch a file of that name in the working directory."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -164,11 +161,11 @@ def test_full_disk_leaves_the_older_checkpoint_and_no_part_of_the_new(
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     with file_size_limit(int(share * saved.stat().st_size)), pytest.raises(CheckpointError) as caught:
         save(path, made(seed=1), {})
-    assert re.fullmatch(rf"cannot write the checkpoint {path}: File too large", str(caught.value))
+    assert str(caught.value) == f"cannot write the checkpoint {path}: File too large"
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def broken_pipe(*arguments: Any, **options: Any) -> None:
+def full_disk(*arguments: Any, **options: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
@@ -178,7 +175,7 @@ def interrupt(*arguments: Any, **options: Any) -> None:
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 @pytest.mark.parametrize(
-    ("failure", "error"), [(broken_pipe, CheckpointError), (interrupt, KeyboardInterrupt)], ids=["full", "interrupted"]
+    ("failure", "error"), [(full_disk, CheckpointError), (interrupt, KeyboardInterrupt)], ids=["full", "interrupted"]
 )
 def test_failure_at_any_point_leaves_the_older_checkpoint(
     saved: Path, monkeypatch: pytest.MonkeyPatch, function: str, failure: Callable[..., None], error: type[Exception]
@@ -343,5 +340,5 @@ def test_arrays_of_another_network() -> None:
         made(attribute_kernel=(7, 9)),
     ):
         for found, expected in ((own, other.state.parameters), (other.state.parameters, own)):
-            with pytest.raises(CheckpointError, match="run is of another network: parameters .* this one wants"):
+            with pytest.raises(CheckpointError, match=r"run is of another network: parameters .* this one wants"):
                 require_same_arrays(path, found, expected, "parameters")

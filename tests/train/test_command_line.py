@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -61,7 +62,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="t
         (["--width", "0"], ["width is 0", "at least 1"]),
         (["--width", "-8"], ["width is -8", "at least 1"]),
         (["--depth", "3"], ["depth is 3", "between 4 and 99"]),
-        (["--epochs", "0"], ["epochs is 0", "at least 1", "between 1"]),
+        (["--epochs", "0"], ["epochs is 0", "between 1 and 9999"]),
         (["--learning-rate", "fast"], ["--learning-rate", "invalid float value", "'fast'"]),
         (["--learning-rate", "nan"], ["learning_rate is nan", "finite"]),
         (["--learning-rate", "1e999"], ["learning_rate is inf", "finite"]),
@@ -88,8 +89,7 @@ def test_bad_flags(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], fragments: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    line = command(*arguments).err
-    command(*arguments).one_line(2, *(f for f in fragments if f not in ("at least 1", "between 1") or f in line))
+    command(*arguments).one_line(2, *fragments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +160,7 @@ def test_describe_totals(command: Command, preset: str, dataset: str, total: str
     assert {"input", "support", "stride", "output", "parameters", "GMAC"} <= set(heads)
     rows = {line.split()[0]: line.split() for line in lines[1:14]}
     assert rows["all"][1] == total
-    counted = [int(rows[str(j)][5 if j == 1 and len(rows["1"]) > 8 else -3].replace(",", "")) for j in range(1, 12)]
+    counted = [int(rows[str(j)][-3].replace(",", "")) for j in range(1, 12)]
     assert sum(counted) == int(total.replace(",", ""))
 
 
@@ -299,19 +299,11 @@ def test_a_picture_that_cannot_be_drawn_does_not_hide_the_result(
 def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What loading says is passed on, and no run directory is left."""
 
-    def missing(name: str, data_dir: Path) -> Dataset:
-        raise DataError(f"no {name} in {data_dir}: put\nan archive there")
+    def missing(config: Config) -> Dataset:
+        raise DataError(f"no {config.dataset} in {config.data_dir}: put\nan archive there")
 
-    outcome = None
-    with monkeypatch.context() as patch:
-        main = cifar.main
-
-        def without_data(arguments: list[str]) -> int:
-            patch.setattr(cifar, "load_dataset", missing)
-            return main(arguments)
-
-        patch.setattr(cifar, "main", without_data)
-        outcome = command(*SMALL, "--data-dir", tmp_path / "data", "--out", tmp_path / "run")
+    monkeypatch.setattr(cifar, "_dataset", missing)
+    outcome = command(*SMALL, "--data-dir", tmp_path / "data", "--out", tmp_path / "run")
     outcome.one_line(1, f"no sample in {tmp_path / 'data'}: put an archive there")
     assert list(tmp_path.iterdir()) == []
 
@@ -333,7 +325,14 @@ def test_resume_and_plot_of_no_run(command: Command, tmp_path: Path, action: str
 
 @pytest.mark.parametrize(
     "flags",
-    [("--epochs", "9"), ("--seed", "1"), ("--no-flip",), ("--preset", "sample"), ("--config", "a.toml"), ("--out", "a")],
+    [
+        ("--epochs", "9"),
+        ("--seed", "1"),
+        ("--no-flip",),
+        ("--preset", "sample"),
+        ("--config", "a.toml"),
+        ("--out", "a"),
+    ],
     ids=" ".join,
 )
 def test_resume_with_other_flags(command: Command, trained: Path, flags: tuple[str, ...]) -> None:
@@ -388,12 +387,8 @@ def test_resume_from_another_data_dir_and_backend(command: Command, trained: Pat
     path = part_of(trained, tmp_path)
     command("--resume", path, "--data-dir", "elsewhere", "--backend", "numpy").success()
     assert metrics(path) == metrics(trained)
-    assert '"data_dir": "elsewhere"' in saved_state_config(path / "epoch0004-step000000.h5")
-
-
-def saved_state_config(path: Path) -> str:
-    with h5py.File(path) as file:
-        return str(file.attrs["config"])
+    with h5py.File(path / "epoch0004-step000000.h5") as file:
+        assert json.loads(file.attrs["config"])["data_dir"] == "elsewhere"
 
 
 @pytest.mark.parametrize("action", ["--resume", "--plot"])
@@ -410,7 +405,12 @@ def test_damaged_metrics(command: Command, trained: Path, tmp_path: Path, action
 def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_lo')
     drawing_command("--plot", tmp_path).one_line(1, "cannot draw", "no epoch is complete")
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 1}\n')
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 1}\n{"epoch": 2, "train_accuracy": 1}\n')
+    drawing_command("--plot", tmp_path).success()
+    (tmp_path / "learning-curve.png").unlink()
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"epoch": 1, "train_loss": 1}\n{"epoch": 2, "train_loss": 1, "train_accuracy": 1}\n'
+    )
     drawing_command("--plot", tmp_path).one_line(1, "cannot draw", "train_accuracy")
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -445,7 +445,9 @@ def test_evaluate_another_schema_or_network(command: Command, trained: Path, tmp
 
 
 def test_evaluate_on_a_data_set_of_other_classes(command: Command, trained: Path) -> None:
-    command("--evaluate", trained / "best.h5", "--dataset", "cifar100").one_line(1, "10", "cifar100 has 100", "--dataset")
+    command("--evaluate", trained / "best.h5", "--dataset", "cifar100").one_line(
+        1, "10", "cifar100 has 100", "--dataset"
+    )
 
 
 # Memory
@@ -496,21 +498,21 @@ def test_resume_where_memory_is_short(
     assert contents(path) == before
 
 
-@pytest.mark.parametrize(("size", "advice"), [(2**40, "--batch-size 4 would fit"), (0, "not even one image fits")])
+@pytest.mark.parametrize(("size", "advice"), [(8, "--batch-size 4 would fit"), (1, "not even one image fits")])
 def test_memory_that_runs_out_in_training(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, advice: str
 ) -> None:
-    """The estimate was wrong: half the batch, at most; the epochs that are complete stay."""
+    """The estimate was wrong: half the batch then; the epochs that are complete stay."""
 
     def step(self: Trainer, index: Any) -> Any:
         if self.state.epoch == 1:
-            free(monkeypatch, size)
             raise MemoryError("Unable to allocate 3 GiB")
         return take(self, index)
 
     take = Trainer._step
     monkeypatch.setattr(Trainer, "_step", step)
-    command(*SMALL, "--out", tmp_path / "run").one_line(1, "not enough memory for a batch of 8", advice)
+    arguments = (*SMALL, "--train-size", 16, "--batch-size", size, "--out", tmp_path / "run")
+    command(*arguments).one_line(1, f"not enough memory for a batch of {size}", advice)
     assert "epoch0001-step000000.h5" in checkpoints(tmp_path / "run")
 
 
@@ -543,8 +545,8 @@ from train._memory import available_bytes
 import numpy as np
 
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, resource.RLIM_INFINITY))
-assert available_bytes(np) <= 2**29
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, resource.RLIM_INFINITY))
+assert available_bytes(np) <= 2**30
 sys.exit(cifar.main())
 """
 
@@ -569,7 +571,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, layer: str, na
     def patched(self: Trainer, index: Any) -> Any:
         result = take(self, index)
         if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
-            self.state.parameters[layer][name][(0,) * self.state.parameters[layer][name].ndim] = np.nan
+            self.state.parameters[layer][name] = self.state.parameters[layer][name] * np.float32("nan")
         return result
 
     monkeypatch.setattr(Trainer, "_step", patched)
@@ -577,7 +579,12 @@ def spoil(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, layer: str, na
 
 @pytest.mark.parametrize(
     ("layer", "name", "first"),
-    [("layer01", "w", "layer 1"), ("layer02", "w", "layer 2"), ("layer03", "h", "layer 3"), ("layer04", "g", "layer 4")],
+    [
+        ("layer01", "w", "layer 1"),
+        ("layer02", "w", "layer 2"),
+        ("layer03", "h", "layer 3"),
+        ("layer04", "g", "layer 4"),
+    ],
 )
 def test_loss_that_is_not_finite(
     command: Command,
@@ -595,8 +602,11 @@ def test_loss_that_is_not_finite(
     )
     assert [line["epoch"] for line in metrics(path)] == [1]
     assert checkpoints(path) == ["best.h5", "epoch0001-step000000.h5"]
-    assert all(np.isfinite(value).all() for value in saved_state(path / "epoch0001-step000000.h5").values()
-               if isinstance(value, np.ndarray) and value.dtype.kind == "f")
+    assert all(
+        np.isfinite(value).all()
+        for value in saved_state(path / "epoch0001-step000000.h5").values()
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    )
 
 
 def test_logits_that_are_not_finite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -634,13 +644,17 @@ def test_weights_spoilt_by_the_step_that_a_signal_interrupts_are_not_saved(
     assert checkpoints(path) == ["best.h5", "epoch0001-step000000.h5"]
 
 
-def test_validation_loss_that_is_not_finite(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_loss_that_is_not_finite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moments = Trainer.moments.fget
-    monkeypatch.setattr(Trainer, "moments", property(lambda self: {
-        layer: (m * np.nan if self.state.epoch == 1 else m, c) for layer, (m, c) in moments(self).items()
-    }))
+    monkeypatch.setattr(
+        Trainer,
+        "moments",
+        property(
+            lambda self: {
+                layer: (m * np.nan if self.state.epoch == 1 else m, c) for layer, (m, c) in moments(self).items()
+            }
+        ),
+    )
     path = tmp_path / "run"
     command(*SMALL, "--out", path).one_line(
         1, "after epoch 2 the loss is nan in evaluation", "layer 3", str(path / "epoch0001-step000000.h5")
@@ -736,7 +750,9 @@ def test_debug_shows_the_traceback_before_the_same_line(command: Command, traine
         assert "cifar.py" in full.err
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("of\nmine"), RuntimeError(), OSError(5, "I/O error"), KeyError("k")])
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("of\nmine"), RuntimeError(), OSError(5, "I/O error"), KeyError("k")]
+)
 def test_an_error_nobody_thought_of(
     command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -788,14 +804,17 @@ def test_standard_output_on_a_full_disk() -> None:
 
 
 def test_standard_error_that_is_closed(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "train.cifar", *SMALL, "--epochs", "1", "--out", str(tmp_path / "run")]
+    arguments = [sys.executable, "-m", "train.cifar", *SMALL, "--epochs", "1"]
+    arguments += ["--train-size", "24", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", *arguments]
     done = subprocess.run(shell, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "test: accuracy" in done.stdout
 
 
-def test_a_first_line_is_there_before_training(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_line_is_there_before_training(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Buffered output would say nothing until the end."""
     said = []
 

@@ -35,8 +35,8 @@ from tests.train.runs import (
     saved_state,
     start,
 )
-from train import cifar, training
 from train import checkpoint as checkpoint_files
+from train import cifar, training
 from train.config import make_config, read_toml
 from train.data import Dataset, channel_statistics, load_dataset
 from train.network import Network
@@ -295,7 +295,9 @@ def test_stopped_twice_and_killed_in_between(
     for n, (epoch, step) in enumerate([(1, 3), (2, 2), (2, 3)]):
         with monkeypatch.context() as patch:
             during_step(patch, epoch, step, lambda: signal.raise_signal(signal.SIGINT))
-            (command("--resume", run) if n else command(*SMALL, "--out", run)).one_line(1, f"epoch {epoch}, step {step}")
+            (command("--resume", run) if n else command(*SMALL, "--out", run)).one_line(
+                1, f"epoch {epoch}, step {step}"
+            )
     with monkeypatch.context() as patch:
         during_step(patch, 3, 2, kill)
         killed(command, "--resume", run)
@@ -339,31 +341,26 @@ def test_a_kill_between_metrics_and_checkpoint_leaves_no_line_twice(
     resume_to_the_end(command, run, trained)
 
 
-def test_the_best_is_the_best_also_after_a_kill_while_it_is_written(
+def test_a_kill_between_the_best_and_the_checkpoint_loses_neither(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever of the two files is written first, a kill before the second must not lose the best epoch."""
+    """Whichever of the two files of a better epoch is written first."""
     arguments = (*SMALL, "--epochs", 2, "--validation-size", 0)
     command(*arguments, "--out", tmp_path / "whole").success()
-    save, best = checkpoint_files.save, saved_state(tmp_path / "whole" / "best.h5")["epoch"]
-    count = 0
+    assert saved_state(tmp_path / "whole" / "best.h5")["epoch"] == 2
+    run, save = tmp_path / "run", checkpoint_files.save
 
     def patched(path: Path, checkpoint: Any, versions: dict[str, str]) -> None:
-        nonlocal count
         save(path, checkpoint, versions)
-        count += checkpoint.state.epoch == best
-        if count == 1:
-            count = 2
+        if checkpoint.state.epoch == 2:
             raise Killed
 
-    run = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_files, "save", patched)
         killed(command, *arguments, "--out", run)
-    if best == 1 and not list(run.glob("epoch*")):
-        shutil.copy(tmp_path / "whole" / "best.h5", run / "epoch0001-step000000.h5")  # as if it were the second
     command("--resume", run).success()
-    assert_same_state(run / "best.h5", tmp_path / "whole" / "best.h5")
+    for name in ("best.h5", "epoch0002-step000000.h5"):
+        assert_same_state(run / name, tmp_path / "whole" / name)
 
 
 @pytest.mark.parametrize("stop", [lambda: signal.raise_signal(signal.SIGINT), kill], ids=["interrupted", "killed"])
@@ -511,9 +508,7 @@ def table(out: str) -> np.ndarray[Any, Any]:
     return np.array([[int(n) for n in row.split()[1:]] for row in rows])
 
 
-def test_evaluation_of_a_checkpoint_repeats_the_run(
-    command: Command, trained: Path, few_images: Dataset
-) -> None:
+def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: Path, few_images: Dataset) -> None:
     lines = command("--evaluate", trained / "epoch0004-step000000.h5").success().splitlines()
     test = metrics(trained)[-1]
     assert lines[0] == (
@@ -568,7 +563,7 @@ def test_evaluation_uses_running_moments_so_that_images_do_not_mix(few_images: D
 
 
 def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path) -> None:
-    """m <- decay m + (1 - decay) of the batch's moments, written out."""
+    """The average of all batches at first; once that forgets more slowly, m <- decay m + (1 - decay) of the batch's."""
     config = make_config(
         "sample",
         {"width": 4, "factors": 4, "depth": 5, "moment_decay": 0.75, "dtype": "float64", "shift": 0, "flip": False},
@@ -577,18 +572,19 @@ def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path)
     mean, std = channel_statistics(few_images.train_images)
     images = Images(few_images.train_images, few_images.train_labels, mean, std, "float64")
     trainer = Trainer(np, config, network, images, None, Run(tmp_path), {}, few_images.class_names)
-    expected = {la: [m.copy(), c.copy()] for la, (m, c) in trainer.moments.items()}
-    for index in (np.arange(20), np.arange(20, 40)):
+    seen: list[Any] = []
+    shares = np.zeros(0)
+    for step, index in enumerate(np.arange(36).reshape(6, 6)):
         x, _ = images.take(index)
-        used = {la.name: own for la, _, own in network.trace(trainer.state.parameters, x) if own is not None}
+        seen.append({la.name: own for la, _, own in network.trace(trainer.state.parameters, x) if own is not None})
+        trainer.state.step = step
         trainer._step(index)
-        for layer, values in expected.items():
+        shares = np.full(step + 1, 1 / (step + 1)) if step < 4 else np.append(0.75 * shares, 0.25)
+        assert trainer.moments.keys() == seen[-1].keys() == {"layer03", "layer04"}
+        for layer, found in trainer.moments.items():
             for i in (0, 1):
-                values[i] = 0.75 * values[i] + 0.25 * used[layer][i]
-    assert trainer.moments.keys() == {"layer03", "layer04"}
-    for layer, values in expected.items():
-        for found, value in zip(trainer.moments[layer], values, strict=True):
-            np.testing.assert_allclose(found, value, rtol=0, atol=1e-12 * np.abs(value).max())
+                expected = sum(share * moments[layer][i] for share, moments in zip(shares, seen, strict=True))
+                np.testing.assert_allclose(found[i], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_loss_that_is_not_finite_in_evaluation(few_images: Dataset) -> None:
