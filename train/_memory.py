@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core._parallel import worker_count
 from train.config import Config
 from train.network import TILE_ELEMENTS, layers
 
@@ -26,8 +27,8 @@ PER_TILE = 8
 LIBRARIES = 192 * 2**20
 """Code that is compiled or loaded when training begins."""
 
-RESERVED = 400 * 2**20
-"""Addresses that libraries and threads reserve and never touch."""
+RESERVED, RESERVED_PER_THREAD = 256 * 2**20, 136 * 2**20
+"""Addresses that libraries and threads (stack and glibc's arena) reserve and never touch."""
 
 DATA = {"sample": 0, "cifar10": 2 * 60_000 * 3072, "cifar100": 2 * 60_000 * 3072}
 """Bytes of the images, as loaded and as split."""
@@ -94,4 +95,5 @@ def _address_space() -> int | None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (ImportError, OSError, ValueError):
         return None
-    return None if limit == resource.RLIM_INFINITY else limit - used - RESERVED
+    reserved = RESERVED + RESERVED_PER_THREAD * worker_count()
+    return None if limit == resource.RLIM_INFINITY else limit - used - reserved

@@ -278,7 +278,7 @@ def _smaller(fits: int) -> str:
 def _draw(run: Run) -> None:
     records = run.read_metrics()
     try:
-        plot_learning_curve(records, run.picture_path, str(run.path))
+        plot_learning_curve(records, run.picture_path, run.path.resolve().name)
     except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
         raise RunError(f"cannot draw {run.picture_path}: {error}") from error
 

@@ -176,7 +176,7 @@ def test_wrong_dtypes_are_refused(function: Any, operands: tuple[Any, ...], mess
 @st.composite
 def grids(draw: st.DrawFn) -> tuple[Any, ...]:
     m = draw(st.integers(1, 3))
-    sizes = [draw(st.lists(st.integers(1, top), min_size=m, max_size=m)) for top in (6, 8, 3)]
+    sizes = [draw(st.lists(st.sampled_from([*range(2, top + 1), 1]), min_size=m, max_size=m)) for top in (6, 8, 3)]
     boundary = draw(st.lists(st.sampled_from(BOUNDARIES), min_size=m, max_size=m))
     return (*map(tuple, sizes), tuple(boundary))
 
