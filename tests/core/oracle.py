@@ -299,10 +299,11 @@ def poisoned_memory() -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Work shared among this many threads."""
+    """Work shared among this many threads, however small it is."""
     caches = (_parallel.worker_count, _parallel._pool)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HCNN_NUM_THREADS", str(count))
+        patch.setattr(_parallel, "SERIAL", 0)
         for cached in caches:
             cached.cache_clear()
         yield

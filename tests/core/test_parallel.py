@@ -8,7 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, elu, elu_vjp, patch_moments, patch_moments_vjp
+from hcnn_core import (
+    _parallel,
+    convolve,
+    convolve_vjp_w,
+    convolve_vjp_x,
+    elu,
+    elu_vjp,
+    patch_moments,
+    patch_moments_vjp,
+)
 from hcnn_core._parallel import parallel_for, worker_count
 from tests.core.oracle import BOUNDARIES, C, NDArray, Problem, assert_close, eps, noise, norm, threads, wide
 
@@ -21,6 +30,16 @@ def test_every_index_is_worked_on_once(workers: int, count: int) -> None:
         parallel_for(lambda begin, end: done.append((begin, end)), count)
     assert [i for part in sorted(done) for i in range(*part)] == list(range(count))
     assert len(done) == min(workers, count)
+
+
+def test_small_work_stays_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[tuple[int, int]] = []
+    with threads(2):
+        monkeypatch.setattr(_parallel, "SERIAL", 100)
+        parallel_for(lambda begin, end: parts.append((begin, end)), 6, elements=100)
+        assert parts == [(0, 6)]
+        parallel_for(lambda begin, end: parts.append((begin, end)), 6, elements=101)
+    assert sorted(parts[1:]) == [(0, 3), (3, 6)]
 
 
 def test_a_part_does_not_share_its_own_work() -> None:
