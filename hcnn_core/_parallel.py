@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from functools import lru_cache
 
 _inside = threading.local()
@@ -51,7 +52,8 @@ def parallel_for(work: Callable[[int, int], None], count: int, elements: int | N
         work(index * count // workers, (index + 1) * count // workers)
 
     # every part is awaited before an error of one is raised, since all of them write to the caller's arrays
-    parts = [_pool().submit(part, index) for index in range(workers)]
+    # in the caller's context, where numpy.errstate keeps what to do about invalid values
+    parts = [_pool().submit(copy_context().run, part, index) for index in range(workers)]
     wait(parts)
     for done in parts:
         done.result()

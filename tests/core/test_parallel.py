@@ -75,6 +75,13 @@ def test_an_error_waits_for_the_other_parts() -> None:
     assert finished.is_set()
 
 
+def test_threads_keep_the_callers_error_state() -> None:
+    states: list[str] = []
+    with threads(2), np.errstate(invalid="ignore"):
+        parallel_for(lambda begin, end: states.append(np.geterr()["invalid"]), 2)
+    assert states == ["ignore", "ignore"] and np.geterr()["invalid"] == "warn"
+
+
 @pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", ""])
 def test_wrong_numbers_of_threads_are_refused(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with threads(1):
