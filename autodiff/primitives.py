@@ -59,12 +59,8 @@ defvjp(
 translate = primitive(hcnn_core.translate)
 defvjp(
     translate,
-    lambda ans, x, shift, axes, **kwargs: lambda g: translate(g, _negative(shift), axes, **kwargs),
+    lambda ans, x, shift, axes, **kwargs: lambda g: translate(g, np.negative(shift), axes, **kwargs),
 )
-
-
-def _negative(shift: Any) -> Any:
-    return -shift if hasattr(shift, "__index__") else tuple(-s for s in shift)
 
 
 elu = primitive(hcnn_core.elu)

@@ -249,8 +249,8 @@ class Plan:
         return math.prod(self.out_lengths[1:]) * self.batch
 
     def _windowed(self, xp: Any) -> bool:
-        """Whether taps along the leading direct axis are overlapping views of rows rather than copies."""
-        return bool(self.taps) and self.stride[0] == 1 and self._row >= MIN_ROW and hasattr(xp, "lib")
+        """Whether taps along the leading direct axis are overlapping views of rows; only NumPy multiplies such views."""
+        return bool(self.taps) and self.stride[0] == 1 and self._row >= MIN_ROW and xp is np
 
     def _flip_leading_taps(self, xp: Any, filters: Array) -> Array:
         split = xp.reshape(filters, (*filters.shape[:2], self.taps[0], -1))

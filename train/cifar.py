@@ -126,11 +126,11 @@ def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     config = _settings(options, given)
     xp = _namespace(config)
+    run = Run(options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
+    run.require_new()
     _require_memory(xp, config)
     dataset = _dataset(config)
-    out = options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     found = versions(xp.__name__)
-    run = Run(out)
     trainer = _trainer(xp, config, dataset, run, found)
     run.create(config, found)
     print(

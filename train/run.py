@@ -63,6 +63,16 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def require_new(self) -> None:
+        """Raise RunError if there is a file of a run in the directory, or it is no directory."""
+        path = self.path
+        if os.path.lexists(path) and not path.is_dir():
+            raise RunError(f"--out {path} is a file; name a directory")
+        resumable = f", or continue it with --resume {path}" if self.checkpoint_paths() else ""
+        files = (self.config_path, self.metrics_path, self.picture_path, path / BEST)
+        if resumable or any(file.exists() for file in files):
+            raise RunError(f"--out {path} holds a run already; name another directory{resumable}")
+
     def create(self, config: Config, versions: Mapping[str, str]) -> None:
         """Make the directory of a new run, unless it is there without a run in it, and write the configuration.
 
@@ -78,20 +88,14 @@ class Run:
         RunError
             If there is a run already, or the directory cannot be made or written.
         """
+        self.require_new()
         path = self.path
-        if os.path.lexists(path) and not path.is_dir():
-            raise RunError(f"--out {path} is a file; name a directory")
-        taken = f"--out {path} holds a run already; name another directory"
-        if self.checkpoint_paths():
-            raise RunError(f"{taken}, or continue it with --resume {path}")
-        if any(file.exists() for file in (self.config_path, self.metrics_path, self.picture_path, path / BEST)):
-            raise RunError(taken)
         text = to_toml(config, versions).encode()
         try:
             path.mkdir(parents=True, exist_ok=True)
             self.config_path.touch(exist_ok=False)  # of two runs begun at once, one gets it
         except FileExistsError as error:
-            raise RunError(taken) from error
+            raise RunError(f"--out {path} holds a run already; name another directory") from error
         except OSError as error:
             raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
         try:

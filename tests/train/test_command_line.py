@@ -177,7 +177,9 @@ def test_describe_needs_no_data_and_makes_nothing(
 # --out
 
 
-def test_out_with_a_run_in_it(command: Command, trained: Path) -> None:
+def test_out_with_a_run_in_it(command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before data are looked for, which may mean a download."""
+    monkeypatch.setattr(cifar, "_dataset", None)
     command(*SMALL, "--out", trained).one_line(1, str(trained), "holds a run already", f"--resume {trained}")
 
 
@@ -279,6 +281,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
 def test_metrics_on_a_full_disk(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(run.Run, "metrics_path", Path("/dev/full"))
+        patch.setattr(run.Run, "require_new", lambda self: None)
         patch.setattr(run.Run, "create", lambda self, config, versions: self.path.mkdir())
         command(*SMALL, "--out", tmp_path / "run").one_line(1, "cannot write /dev/full", "No space left")
 
