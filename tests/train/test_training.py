@@ -220,7 +220,7 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     state = training.State({}, {}, {}, {}, epoch=2, step=1, order=np.arange(20))
     monkeypatch.setattr(sys, "stderr", terminal)
-    with training._progress(make_config("sample", {"batch_size": 8}), state, 20) as advance:
+    with training._progress(make_config("sample", {"batch_size": 8, "epochs": 8}), state, 20) as advance:
         advance(1.25, 0.5, 8)
         advance(1.5, 0.25, 4)
     text = terminal.getvalue()
