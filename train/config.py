@@ -31,7 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dataset": "sample",
         "width": 8,
         "factors": 16,
-        "epochs": 6,
+        "epochs": 5,
         "batch_size": 20,
         "schedule": "one-cycle",
         "learning_rate": 0.003,
