@@ -249,7 +249,7 @@ class Plan:
         return math.prod(self.out_lengths[1:]) * self.batch
 
     def _windowed(self, xp: Any) -> bool:
-        """Whether taps along the leading direct axis are overlapping views of rows; only NumPy multiplies such views."""
+        """Whether taps along the leading direct axis are overlapping views of rows, which only NumPy multiplies."""
         return bool(self.taps) and self.stride[0] == 1 and self._row >= MIN_ROW and xp is np
 
     def _flip_leading_taps(self, xp: Any, filters: Array) -> Array:
