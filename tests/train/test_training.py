@@ -464,6 +464,7 @@ def announced(self, index):
     return result
 
 Trainer._step = announced
+cifar.plot_learning_curve = lambda *arguments: None
 sys.exit(cifar.main())
 """
 
