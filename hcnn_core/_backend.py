@@ -111,6 +111,8 @@ def _usable_cupy() -> ModuleType:
         raise RuntimeError(
             "CuPy is not installed: install the extra cuda12 or cuda13 (the wheel cupy-cuda12x or cupy-cuda13x)"
         ) from error
+    except Exception as error:  # it makes a folder for its kernels when imported, which can fail
+        raise RuntimeError(f"CuPy cannot be imported ({error})") from error
     try:
         cupy.cuda.runtime.driverGetVersion()
         devices = cupy.cuda.runtime.getDeviceCount()
