@@ -442,3 +442,17 @@ def test_every_name_exists_in_cupy() -> None:
 def test_the_fft_of_a_namespace() -> None:
     assert _backend.fft_namespace(array_api_strict) is array_api_strict.fft
     assert _backend.fft_namespace(np).rfft(np.ones(4, np.float32)).dtype == np.complex64  # numpy.fft once widened
+
+
+def test_a_cupy_that_fails_on_import_leaves_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> None:
+            if name == "cupy":
+                raise FileNotFoundError("no folder for kernels")
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Failing(), *sys.meta_path])
+    assert get_namespace("auto") is np
+    with pytest.raises(RuntimeError, match="cannot be imported"):
+        get_namespace("cupy")
