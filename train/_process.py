@@ -16,8 +16,8 @@ def prepare() -> None:
     """Give each thread its own matrix products and keep freed memory; what the user has set stays.
 
     Many small products run best on one BLAS thread each, several side by side (hcnn_core/_parallel.py). Arrays of
-    100 MB are made and freed many times a step: by default glibc returns each to the system, which then clears every
-    page again, a fifth of the whole time of a step.
+    100 MB are made and freed many times a step: by default glibc returns each to the system, which then clears
+    every page again.
     """
     if "numpy" not in sys.modules and not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
         os.environ.setdefault("HCNN_NUM_THREADS", str(_processors()))

@@ -10,12 +10,10 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from hcnn_core._backend import get_namespace, to_numpy
-from train.data import augment, batches, channel_statistics, standardise
+from train.data import augment, channel_statistics, standardise
 
 
 def distinct_images(count: int, height: int, width: int, channels: int) -> np.ndarray[Any, Any]:
@@ -149,25 +147,3 @@ def test_standardise_refuses_other_dtypes_and_constant_colours() -> None:
         standardise(images, np.zeros(3), np.ones(3), "int32")
     with pytest.raises(ValueError, match="must be positive"):
         standardise(images, np.zeros(3), np.array([1.0, 0.0, 1.0]))
-
-
-@given(count=st.integers(1, 60), batch_size=st.integers(1, 70), seed=st.integers(0, 2**32))
-def test_batches_hold_every_index_once(count: int, batch_size: int, seed: int) -> None:
-    epoch = list(batches(count, batch_size, np.random.default_rng(seed)))
-    assert [len(batch) for batch in epoch[:-1]] == [batch_size] * ((count - 1) // batch_size)
-    assert 1 <= len(epoch[-1]) <= batch_size
-    np.testing.assert_array_equal(np.sort(np.concatenate(epoch)), np.arange(count))
-
-
-def test_each_epoch_is_a_fresh_permutation() -> None:
-    rng = np.random.default_rng(8)
-    epochs = [np.concatenate(list(batches(100, 30, rng))).tolist() for _ in range(3)]
-    assert len({*map(tuple, epochs), tuple(range(100))}) == 4
-    again = np.concatenate(list(batches(100, 30, np.random.default_rng(8)))).tolist()
-    assert again == epochs[0]
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(0, 5), (5, 0), (5, -1)])
-def test_batches_refuse_numbers_below_one_when_called(count: int, batch_size: int) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
-        batches(count, batch_size, np.random.default_rng())

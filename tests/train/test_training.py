@@ -563,6 +563,22 @@ def test_evaluation_uses_running_moments_so_that_images_do_not_mix(few_images: D
     assert np.abs(own[:1] - single).max() > 1e-3 < np.abs(own - logits).max()
 
 
+def test_every_epoch_shows_every_image_once_in_a_new_order(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def step(self: Trainer, index: Any) -> tuple[float, int]:
+        seen.append(index)
+        return 1.0, 0
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    command(*SMALL, "--out", tmp_path / "run").success()
+    epochs = np.concatenate(seen).reshape(4, 32)
+    assert (np.sort(epochs, axis=1) == np.arange(32)).all()
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 4
+
+
 def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path) -> None:
     """The average of all batches at first; once that forgets more slowly, m <- decay m + (1 - decay) of the batch's."""
     config = make_config(

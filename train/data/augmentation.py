@@ -10,7 +10,6 @@ Every random number comes from a NumPy `Generator` on the host, so both backends
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -132,31 +131,3 @@ def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bo
     source = xp.asarray(rows)[:, :, None] + xp.asarray(columns + max_shift)[:, None, :]  # (N, H, W)
     taken = xp.take(xp.reshape(padded, (-1, channels)), xp.reshape(source, (-1,)), axis=0)
     return xp.reshape(taken, images.shape)
-
-
-def batches(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Return the index arrays of one epoch: a fresh permutation, cut into batches.
-
-    Parameters
-    ----------
-    count : int
-        How many images there are.
-    batch_size : int
-        How many go into a batch; the last batch holds what is left.
-    rng : numpy.random.Generator
-        Draws the permutation, when called.
-
-    Returns
-    -------
-    iterator of ndarray of int64
-        Every index ``0 .. count - 1`` once.
-
-    Raises
-    ------
-    ValueError
-        If either number is below 1.
-    """
-    if count < 1 or batch_size < 1:
-        raise ValueError(f"{count} images in batches of {batch_size}; both must be at least 1")
-    order = rng.permutation(count)
-    return (order[start : start + batch_size] for start in range(0, count, batch_size))
