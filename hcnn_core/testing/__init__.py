@@ -1,0 +1,62 @@
+"""For users who check their own operators: assertions of covariance, adjoints and linearity, and what to try them on.
+
+The assertions need NumPy alone. The strategies, and the checks that search with them, need Hypothesis, which is
+imported when one of them is first asked for. pytest finds the checks as fixtures too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hcnn_core.testing.assertions import (
+    Deviation,
+    assert_adjoint,
+    assert_linear,
+    assert_translation_covariant,
+    assert_translation_invariant,
+    covariance_deviations,
+    rounding_bound,
+)
+
+if TYPE_CHECKING:
+    from hcnn_core.testing.strategies import (
+        arrays,
+        boundaries,
+        check_translation_covariant,
+        check_translation_invariant,
+        kernels,
+        networks,
+        shifts,
+        strides,
+    )
+
+__all__ = [
+    "Deviation",
+    "arrays",
+    "assert_adjoint",
+    "assert_linear",
+    "assert_translation_covariant",
+    "assert_translation_invariant",
+    "boundaries",
+    "check_translation_covariant",
+    "check_translation_invariant",
+    "covariance_deviations",
+    "kernels",
+    "networks",
+    "rounding_bound",
+    "shifts",
+    "strides",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the strategies, and with them Hypothesis, when one is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hcnn_core.testing import strategies
+
+    return getattr(strategies, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
