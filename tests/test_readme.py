@@ -5,6 +5,8 @@ import io
 import re
 from pathlib import Path
 
+from hcnn_core.testing import check_translation_covariant
+
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -21,3 +23,4 @@ def test_python_blocks_run():
     assert float(covariance) < 1e-11
     assert adjoint == "True"
     assert gradient == "(3, 3, 7, 11, 16)"
+    names["test_my_layer"](check_translation_covariant)

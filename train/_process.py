@@ -31,11 +31,11 @@ def prepare() -> None:
         mallopt(M_TRIM_THRESHOLD, KEEP)
 
 
-def leave_on_interrupt() -> None:
+def leave_on_interrupt(module: str) -> None:
     """Let Ctrl-C end the process with one line while modules are imported, whatever an exception would break there."""
 
     def leave(signum: int, frame: Any) -> None:
-        os.write(2, b"train.cifar: interrupted before anything was to save\n")
+        os.write(2, f"{module}: interrupted before anything was to save\n".encode())
         os._exit(1)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -3,31 +3,28 @@
 from train._process import leave_on_interrupt, prepare
 
 if __name__ == "__main__":
-    leave_on_interrupt()
+    leave_on_interrupt("train.cifar")
 prepare()  # before NumPy is loaded
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
-import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-import traceback  # noqa: E402
-import warnings  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, NoReturn  # noqa: E402
+from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 from hcnn_core._backend import get_namespace  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
+from train._command import Parser, run_command  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
-from train.checkpoint import CheckpointError, require_same_arrays  # noqa: E402
+from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
 from train.data import (  # noqa: E402
-    DataError,
     Dataset,
     channel_statistics,
     load_dataset,
@@ -37,7 +34,7 @@ from train.data import (  # noqa: E402
 from train.network import Network, describe  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
-from train.training import Images, Interrupted, Result, Trainer, TrainingError, evaluate, initial_moments  # noqa: E402
+from train.training import Images, Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
 IMAGE_SIZE = 32
@@ -60,31 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, 1 if it failed, 2 if the command line or the configuration is wrong.
     """
-    debug = False
-    try:
-        try:
-            options = _parser().parse_args(arguments)
-            debug = options.debug
-            given = {k: v for k, v in vars(options).items() if k not in NOT_CONFIGURED and v is not None}
-            with warnings.catch_warnings():
-                if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
-                    warnings.simplefilter("ignore")
-                _command(options)(options, given)
-        finally:
-            _flush()
-    except ConfigError as error:
-        return _fail(2, error, debug)
-    except (DataError, CheckpointError, RunError, TrainingError, Interrupted) as error:
-        return _fail(1, error, debug)
-    except MemoryError as error:
-        what = str(error) or "an array could not be made"
-        return _fail(1, f"not enough memory: {what}; a smaller --batch-size, --width or --factors may do", debug)
-    except KeyboardInterrupt:
-        return _fail(1, "interrupted before anything was to save", debug)
-    except BrokenPipeError:  # who closed the pipe has read enough
-        return 1
-    except Exception as error:
-        return _fail(1, f"{type(error).__name__}: {error}; --debug shows where", debug)
+    return run_command(_parser(), arguments, _act, "a smaller --batch-size, --width or --factors may do")
+
+
+def _act(options: argparse.Namespace) -> int:
+    given = {k: v for k, v in vars(options).items() if k not in NOT_CONFIGURED and v is not None}
+    _command(options)(options, given)
     return 0
 
 
@@ -164,11 +142,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     checkpoint = checkpoints.load(options.evaluate)
     config = dataclasses.replace(checkpoint.config, **given)
     xp = _namespace(config)
-    network = Network(config, checkpoint.image_size, len(checkpoint.class_names))
-    state = checkpoint.state
-    fresh = network.initialize(np.random.default_rng(0))
-    require_same_arrays(options.evaluate, state.parameters, fresh, "parameters")
-    require_same_arrays(options.evaluate, state.moments, initial_moments(network), "moments")
+    network, parameters, moments = restore(options.evaluate, checkpoint, config, xp)
     if len(checkpoint.class_names) != CLASSES[config.dataset]:
         raise CheckpointError(
             f"{options.evaluate} tells {len(checkpoint.class_names)} classes apart, {config.dataset} has "
@@ -182,8 +156,6 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
         checkpoint.channel_std,
         config.dtype,
     )
-    parameters = {la: {n: xp.asarray(a) for n, a in arrays.items()} for la, arrays in state.parameters.items()}
-    moments = {la: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for la, m in state.moments.items()}
     result = evaluate(xp, network, parameters, moments, test)
     _report(result, len(dataset.test_labels))
     print(_confusion(result, dataset.class_names))
@@ -306,35 +278,8 @@ def _refuse(action: str, options: argparse.Namespace, given: dict[str, Any], all
         raise ConfigError(f"{action} takes its settings from the run: remove {', '.join(flags)}")
 
 
-def _flush() -> None:
-    """Let what is wrong with standard output show now, not when the interpreter ends."""
-    if sys.stdout is None:
-        return
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise RunError(f"cannot write to standard output: {error.strerror}") from error
-
-
-def _fail(status: int, error: object, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"train.cifar: {' '.join(str(error).split())}", file=sys.stderr)
-    return status
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"train.cifar: {' '.join(message.split())}; --help lists the flags\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m train.cifar",
         description="Train a hierarchical attribute CNN (arXiv:1703.04140) on CIFAR-10 or CIFAR-100, or evaluate one.",
         epilog="Exit status: 0; 1 it failed; 2 the command line or the configuration is wrong.",

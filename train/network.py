@@ -250,6 +250,10 @@ class Network:
         """Marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
         return marginal(x, ATTRIBUTES[0], reduction=self.config.reduction) if x.ndim == 6 else x
 
+    def _rho(self, x: Array, bias: Array) -> Array:
+        """The pointwise nonlinearity of x + bias."""
+        return elu(x, bias)
+
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
         size = self.config.space_kernel
@@ -260,10 +264,11 @@ class Network:
         """The output x_j of layer j from its input: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on."""
         options: dict[str, Any] = {"boundary": self.config.boundary}
         if layer.attributes == 0:
-            return elu(convolve(x, weights["w"], SPACE, sum_axes=3, stride=layer.stride, **options), weights["bias"])
+            c = convolve(x, weights["w"], SPACE, sum_axes=3, stride=layer.stride, **options)
+            return self._rho(c, weights["bias"])
         axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
         if not layer.factors:
-            return elu(convolve(x, weights["w"], axes, stride=layer.stride, **options), weights["bias"])
+            return self._rho(convolve(x, weights["w"], axes, stride=layer.stride, **options), weights["bias"])
         assert moments is not None
         if layer.nonlinear:
             return self._nonlinear(layer, weights, x, moments)
@@ -276,7 +281,7 @@ class Network:
             boundary=self.config.boundary,
             epsilon=self.config.epsilon,
         )
-        return elu(convolve(x, w, axes, stride=layer.stride, **options), weights["bias"] - shift)
+        return self._rho(convolve(x, w, axes, stride=layer.stride, **options), weights["bias"] - shift)
 
     def _nonlinear(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array]) -> Array:
         """The (+) layer, rho(W^g rho(W^h x)), some images at a time; the backward pass expands them again."""
@@ -285,9 +290,9 @@ class Network:
 
         def expand_and_contract(x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
             # (n, u, u, v1, v2) -> (n, u', u', v1, v2, Q) -> (n, u', u', v1', v2', K)
-            x = elu(convolve(x, h, SPACE, stride=layer.stride[:2], boundary=boundary), -shift)
+            x = self._rho(convolve(x, h, SPACE, stride=layer.stride[:2], boundary=boundary), -shift)
             x = convolve(x, g, ATTRIBUTES, sum_axes=5, stride=layer.stride[2:], boundary=boundary)
-            return elu(x, bias)
+            return self._rho(x, bias)
 
         per_image = math.prod(layer.outputs[:2]) * math.prod(layer.inputs[2:]) * layer.factors
         size = max(1, TILE_ELEMENTS // per_image)
@@ -321,7 +326,7 @@ class Network:
 def _normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
     """Filters (s, s, Q) whose responses have variance 1, and the responses' means m_q / sigma_q (Q,)."""
     taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
-    sigma = np.sqrt(np.sum((taps @ covariance) * taps, axis=1) + epsilon)
+    sigma = np.sqrt(np.real(np.sum((taps @ covariance) * np.conj(taps), axis=1)) + epsilon)
     normal = taps / sigma[:, None]
     return np.reshape(normal.T, (*h.shape[1:], h.shape[0])), normal @ mean
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,43 @@ def initial_moments(network: Network) -> checkpoints.Tree:
         Per layer: mean and covariance.
     """
     return {layer: {"mean": mean, "covariance": cov} for layer, (mean, cov) in network.initial_moments().items()}
+
+
+def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Network, Parameters, Moments]:
+    """Return a checkpoint's network with its weights and running moments on a device.
+
+    Parameters
+    ----------
+    path : Path
+        Where the checkpoint comes from, for messages.
+    checkpoint : Checkpoint
+        What was loaded.
+    config : Config
+        Its configuration, or one that differs in what no array depends on.
+    xp : module
+        Namespace of the device.
+
+    Returns
+    -------
+    network : Network
+        The layers.
+    parameters, moments : dict
+        As the network takes them.
+
+    Raises
+    ------
+    CheckpointError
+        If its arrays are not those its configuration wants.
+    """
+    network, state = Network(config, checkpoint.image_size, len(checkpoint.class_names)), checkpoint.state
+    checkpoints.require_same_arrays(path, state.parameters, network.initialize(np.random.default_rng(0)), "parameters")
+    checkpoints.require_same_arrays(path, state.moments, initial_moments(network), "moments")
+    parameters = tree_map(xp.asarray, state.parameters)
+    return (
+        network,
+        parameters,
+        {la: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for la, m in state.moments.items()},
+    )
 
 
 class Trainer:

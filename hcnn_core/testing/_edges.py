@@ -14,24 +14,10 @@ NDArray = np.ndarray[Any, Any]
 
 def to_host(name: str, array: Array) -> NDArray:
     """A NumPy array with the values of an array of any framework; TypeError with one line where that is impossible."""
-    kind = f"{type(array).__module__}.{type(array).__qualname__}"
-    if hasattr(array, "detach"):  # a tensor that records gradients refuses to be exported
-        array = array.detach()
-    if hasattr(array, "cpu"):
-        array = array.cpu()
     try:
-        if kind.startswith("cupy."):
-            host = to_numpy(array)
-        elif hasattr(array, "__array__"):
-            host = np.asarray(array)
-        elif hasattr(array, "__dlpack__"):
-            host = np.from_dlpack(array)
-        elif isinstance(array, int | float | complex):
-            host = np.asarray(array)
-        else:
-            raise TypeError("it has neither __array__ nor __dlpack__")
-    except (TypeError, ValueError, RuntimeError, BufferError) as error:
-        raise TypeError(f"{name} is a {kind} that cannot be brought to NumPy: {_line(error)}") from error
+        host = _export(array)
+    except Exception as error:
+        raise TypeError(f"{name} is a {_kind(array)} that cannot be brought to NumPy: {_line(error)}") from error
     if not np.issubdtype(host.dtype, np.inexact):
         raise TypeError(f"{name} has dtype {host.dtype}; give real or complex floating-point numbers")
     return host
@@ -39,16 +25,13 @@ def to_host(name: str, array: Array) -> NDArray:
 
 def like(host: NDArray, reference: Array) -> Array:
     """A new array with the values of `host`, of the framework and on the device of `reference`."""
-    fresh = np.array(host)  # contiguous and writeable, as exchange between frameworks wants it
-    if isinstance(reference, np.ndarray | np.generic):
+    fresh = np.array(host, order="C")  # contiguous and writeable, as exchange between frameworks wants it
+    if isinstance(reference, np.ndarray | np.generic | float | complex):
         return fresh
-    root = type(reference).__module__.partition(".")[0]
-    if root == "cupy":
-        return constant(sys.modules["cupy"], fresh, reference)
-    if hasattr(reference, "__array_namespace__"):
-        return constant(reference.__array_namespace__(), fresh, reference)
-    exchanged = sys.modules[root].from_dlpack(fresh)
-    return exchanged.to(reference.device) if hasattr(exchanged, "to") else exchanged
+    try:
+        return _import(fresh, reference)
+    except Exception as error:
+        raise TypeError(f"no {_kind(reference)} can be made of NumPy's arrays: {_line(error)}") from error
 
 
 def call(name: str, op: Any, x: Array) -> NDArray:
@@ -56,12 +39,52 @@ def call(name: str, op: Any, x: Array) -> NDArray:
     try:
         result = op(x)
     except Exception as error:
-        shape = tuple(getattr(x, "shape", ()))
-        raise ValueError(
-            f"{name} raised {type(error).__name__} on an array of shape {shape}, {getattr(x, 'dtype', '')}: "
-            f"{_line(error)}"
-        ) from error
-    return to_host(f"the result of {name}", result)
+        kind = f"of shape {tuple(getattr(x, 'shape', ()))}, {getattr(x, 'dtype', '')}"
+        raise ValueError(f"{name} raised {type(error).__name__} on an array {kind}: {_line(error)}") from error
+    return np.array(to_host(f"the result of {name}", result))  # op may write its next result to the same memory
+
+
+def _export(array: Array) -> NDArray:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("it has a mask; x.filled(0) decides for zeros")
+    if isinstance(array, int | float | complex):
+        return np.asarray(array)
+    if hasattr(array, "detach"):  # a tensor that records gradients refuses to be exported
+        array = array.detach()
+    if hasattr(array, "cpu"):
+        array = array.cpu()
+    if _root(array) == "cupy":
+        return to_numpy(array)
+    if hasattr(array, "__array__"):
+        try:
+            return np.asarray(array)
+        except Exception:  # an array of an array-API library, on a device of its own
+            if not hasattr(array, "__dlpack__"):
+                raise
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError("it has neither __array__ nor __dlpack__")
+    return np.from_dlpack(array)
+
+
+def _import(host: NDArray, reference: Array) -> Array:
+    root = _root(reference)
+    if root == "cupy":
+        return constant(sys.modules["cupy"], host, reference)
+    if hasattr(reference, "__array_namespace__"):
+        return constant(reference.__array_namespace__(), host, reference)
+    from_dlpack = getattr(sys.modules.get(root), "from_dlpack", None)
+    if from_dlpack is None:
+        raise TypeError(f"it has no __array_namespace__, and {root} no from_dlpack")
+    exchanged = from_dlpack(host)
+    return exchanged.to(reference.device) if hasattr(exchanged, "to") else exchanged
+
+
+def _root(array: Array) -> str:
+    return type(array).__module__.partition(".")[0]
+
+
+def _kind(array: Array) -> str:
+    return f"{type(array).__module__}.{type(array).__qualname__}"
 
 
 def _line(error: BaseException) -> str:

@@ -6,19 +6,29 @@ array-API library, or a framework's tensors) and may return any that has ``__arr
 **The bound.** Let a be the row of the operator's derivative at x that belongs to one output, so that small changes d
 of x change that output by a . d. A sum of products a . x is at most :math:`|a| |x|` (Euclidean norms), and computing
 it in N roundings, a random walk of steps of half an eps, goes wrong by about :math:`\sqrt{N}/2` eps of that.
-`ROUNDINGS` = 20 allows walks of N = 1600, and longer sums are made in blocks whose errors do not add up. White noise
-of variance 1 changes the output by :math:`|a|` in quadratic mean, so the largest row norm A is measured, as the
-response to noise of the size of x. Of an operator of several stages, convolution after convolution, each adds its own
-error, which the stages after it pass on as they pass on noise. Two results are compared, each wrong by as much, so
+`ROUNDINGS` = 20 allows walks of N = 1600; longer sums are made in blocks whose errors do not add up, or else they are
+several stages. White noise of standard deviation eps :math:`|x|`, added to x, changes the output by eps
+:math:`|a| |x|` in quadratic mean: 20 roundings do 20 times what such noise does. So that is measured: R is how far the
+noise moves the output that it moves most. It also makes the roundings of all that is computed from x fall anew, so
+that R holds what :math:`|a| |x|` does not know of, the errors of large intermediate results that later ones cancel. Of
+an operator of several stages, convolution after convolution, each adds its own error, which the stages after it pass
+on as they pass on noise. Two results are compared, each wrong by as much, so
 
-.. math:: \mathrm{bound} = 2 \cdot 20 \cdot \mathrm{stages} \cdot \mathrm{eps} \cdot (|x| A + \max |op(x)|).
+.. math:: \mathrm{bound} = 2 \cdot 20 \cdot \mathrm{stages} \cdot (R + \mathrm{eps} \max |op(x)|).
 
 Errors of meaning (a tap, a sign, a border, a stride) are larger by the factor 1 / eps.
+
+**Its limits.** What costs more than half the digits, :math:`R > \sqrt{\mathrm{eps}} \max |op(x)|`, need not be
+rounding: operators that draw random numbers, or jump at x, would excuse themselves. So R is then what noise `LOUD`
+times as strong does, divided by `LOUD`. Hence an operator whose result is nothing but rounding errors, as a marginal
+right after filters of mean zero, fails. Nor is measured what no noise in x reaches: the stages behind one that x
+saturates, and the roundings of constants that are large beside x.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -46,9 +56,12 @@ Operator: TypeAlias = Callable[[Any], Any]
 ROUNDINGS = 20
 """Rounding errors of one stage, in units of eps and the norms of what is multiplied."""
 
-DIRECTIONS = 8
-"""Draws of noise that measure an amplification: for a single output chance makes their quadratic mean eight times too
-small less than once in a million."""
+DRAWS = 8
+"""Draws of noise that R is the quadratic mean of: for a single output chance makes it eight times too small less than
+once in a million."""
+
+LOUD = 32 * ROUNDINGS
+"""Strength of noise, per stage, that lets an output which moves by itself move by a 16th of what it does."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class Deviation:
     found, expected : complex
         The two values there.
     dtype : str
-        Whose eps the bound is made of.
+        Whose eps the bound is made of, or the eps that was given.
     """
 
     claim: str
@@ -85,9 +98,10 @@ class Deviation:
         return self.error <= self.bound
 
     def __str__(self) -> str:
+        where = f" at index {self.index}" if self.index else ""
         return (
-            f"{self.claim}: off by {self.error:.3g} at index {self.index} ({self.found:.6g} instead of "
-            f"{self.expected:.6g}), where rounding explains {self.bound:.3g} ({self.dtype})"
+            f"{self.claim}: off by {self.error:.3g}{where} ({self.found:.6g} instead of {self.expected:.6g}), "
+            f"where rounding explains {self.bound:.3g} ({self.dtype})"
         )
 
 
@@ -116,15 +130,15 @@ def assert_translation_covariant(
     in_axes : int or sequence of int
         Axes of x that are translated.
     out_axes : int or sequence of int, optional
-        The axes of op(x) they become, as many; the same numbers by default.
+        The axes of op(x) they become, as many; the same by default, counted from the front.
     stride : int or sequence of int, optional
         How many samples of x are one of op(x), along all axes or along each.
     boundary : {"periodic", "zero"} or sequence of them, optional
         What enters at the end that was left: the other end, or zeros. With zeros, results are compared where neither
-        is filled up, and an operator is covariant only where x is zero as far from its ends as the operator reaches.
+        is filled up, and x has to be zero as far from its ends as it is moved and the operator reaches together.
     shift : int or sequence of int, optional
         How far to move x, in samples, along all axes or each: multiples of `stride`. By default several are tried:
-        one stride forth and back and half the length, along each axis, and one stride along all.
+        one stride forth and back along each axis, half the length where it is periodic, and one stride along all.
     stages : int, optional
         How many convolutions follow one another in op; its rounding errors are their sum.
     eps : float, optional
@@ -148,9 +162,7 @@ def assert_translation_covariant(
     >>> x, w = np.random.default_rng(0).standard_normal((2, 8))
     >>> assert_translation_covariant(lambda x: convolve(x, w, 0, boundary="periodic"), x, 0)
     """
-    deviations = covariance_deviations(
-        op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps
-    )
+    deviations = covariance_deviations(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
     _raise_first("op is not covariant to translations", deviations)
 
 
@@ -179,7 +191,7 @@ def assert_translation_invariant(
         Translations by multiples of it count. An operator that subsamples r times by 2 before it sums is invariant to
         multiples of 2**r.
     boundary : {"periodic", "zero"} or sequence of them, optional
-        What enters at the end that was left.
+        What enters at the end that was left; with zeros, as in `assert_translation_covariant`.
     shift : int or sequence of int, optional
         How far to move x, in samples: multiples of `stride`; by default several, as `assert_translation_covariant`.
     stages : int, optional
@@ -234,16 +246,15 @@ def covariance_deviations(
     host = _operand("x", x)
     move = _Translation.make(host.shape, in_axes, out_axes, stride, boundary)
     shifts = move.few_shifts() if shift is None else [move.multiples(shift)]
-    y = call("op", op, like(host, x))
+    run = _Hosted("op", op, x)
+    y = run(host)
     move.require_lengths(y.shape)
-    _require_comparable(y)
-    bound = rounding_bound(op, x, y, stages=stages, eps=eps)
+    _require_finite("op(x)", y)
+    arithmetic = _Arithmetic.make(stages, eps, host, y)
+    bound = arithmetic.bound("op", run, host, y)
     for steps in shifts:
-        moved = call("op", op, like(move.before(host, steps), x))
-        if moved.shape != y.shape:
-            raise ValueError(f"op returned shape {y.shape} for x and {moved.shape} for x translated; they must agree")
-        found, expected, offset = move.overlap(moved, y, steps)
-        yield _compare(move.claim(steps), found, expected, bound, offset, str(y.dtype))
+        found, expected, offset = move.overlap(run(move.before(host, steps)), y, steps)
+        yield _compare(move.claim(steps, host), found, expected, bound, offset, arithmetic.dtype)
 
 
 def assert_linear(
@@ -258,7 +269,7 @@ def assert_linear(
     x : array
         As in `assert_translation_covariant`.
     other : array, optional
-        The y of the formula, of the shape of x; white noise of the size of x by default.
+        The y of the formula, of the shape and dtype of x; white noise of the size of x by default.
     stages : int, optional
         How many convolutions follow one another in op.
     eps : float, optional
@@ -272,20 +283,19 @@ def assert_linear(
         If arguments do not fit, if op raises or returns no array.
     """
     host = _operand("x", x)
-    second = _size(host) * _noise(host.shape, host.dtype, 1) if other is None else _operand("other", other)
-    if second.shape != host.shape:
-        raise ValueError(f"other has shape {second.shape}; x has {host.shape}")
+    second = np.asarray(_size(host) * _noise(host.shape, host.dtype, 1)) if other is None else _operand("other", other)
+    if (second.shape, second.dtype) != (host.shape, host.dtype):
+        raise ValueError(f"other has shape {second.shape}, {second.dtype}; x has {host.shape}, {host.dtype}")
     a, b = (0.75 - 0.5j, -1.25 + 0.25j) if np.iscomplexobj(host) else (0.75, -1.25)
-    combined = np.asarray(a * host + b * second, host.dtype)
-    y, z, found = (call("op", op, like(array, x)) for array in (host, second, combined))
-    _require_comparable(y)
-    if not y.shape == z.shape == found.shape:
-        raise ValueError(f"op returned shapes {y.shape}, {z.shape} and {found.shape} for arrays of one shape")
-    bound = sum(
-        rounding_bound(op, like(array, x), result, stages=stages, eps=eps) for array, result in ((host, y), (second, z))
-    )
+    run = _Hosted("op", op, x)
+    y, z = run(host), run(second)
+    _require_finite("op(x)", y)
+    _require_finite("op(y)", z)
+    arithmetic = _Arithmetic.make(stages, eps, host, y)
+    bound = abs(a) * arithmetic.bound("op", run, host, y) + abs(b) * arithmetic.bound("op", run, second, z)
+    found, expected = run(np.asarray(a * host + b * second, host.dtype)), a * wide(y) + b * wide(z)
     claim = f"op is not linear: op({a} x + {b} y) should be {a} op(x) + {b} op(y)"
-    _require(_compare(claim, found, a * wide(y) + b * wide(z), 2 * bound, (0,) * y.ndim, str(y.dtype)))
+    _require(_compare(claim, found, expected, bound, (0,) * y.ndim, arithmetic.dtype))
 
 
 def assert_adjoint(
@@ -300,8 +310,8 @@ def assert_adjoint(
 ) -> None:
     r"""Assert by the dot test that two linear operators are each other's adjoints: <op(x), y> = <x, adjoint(y)>.
 
-    Each side is wrong by at most ``20 stages eps |x| |A| |y|`` with A's Frobenius norm, which is the response to
-    white noise of variance 1: :math:`E |A d|^2 = |A|^2`. The bound is the sum of both sides'.
+    Each side is a number that is computed from x, or from y; the bound is the sum of the errors of both. Between real
+    and complex arrays, as of ``numpy.fft.rfft``, only real parts are compared: such operators are linear in the reals.
 
     Parameters
     ----------
@@ -327,24 +337,31 @@ def assert_adjoint(
         If arguments do not fit, if an operator raises or returns no array or one of a wrong shape.
     """
     u = _operand("x", x)
-    forward = call("op", op, like(u, x))
-    _require_comparable(forward)
-    v = np.asarray(_noise(forward.shape, forward.dtype, 1)) if y is None else _operand("y", y)
-    if v.shape != forward.shape:
-        raise ValueError(f"y has shape {v.shape}; op(x) has {forward.shape}")
-    reference = x if y is None else y
-    back = call("adjoint", adjoint, like(v, reference))
+    forward = _Hosted("op", op, x)
+    image = forward(u)
+    _require_finite("op(x)", image)
+    v = np.asarray(_noise(image.shape, image.dtype, 1)) if y is None else _operand("y", y)
+    if v.shape != image.shape:
+        raise ValueError(f"y has shape {v.shape}; op(x) has {image.shape}")
+    backward = _Hosted("adjoint", adjoint, x if y is None else y)
+    back = backward(v)
     if back.shape != u.shape:
         raise ValueError(f"adjoint(y) has shape {back.shape}; x has {u.shape}")
-    frobenius = max(
-        _amplification("op", op, x, np.zeros_like(u), None, np.linalg.norm),
-        _amplification("adjoint", adjoint, reference, np.zeros_like(v), None, np.linalg.norm),
+    _require_finite("adjoint(y)", back)
+    over_reals = np.iscomplexobj(u) != np.iscomplexobj(image)
+
+    def product(a: NDArray, b: NDArray) -> NDArray:
+        total = np.sum(wide(a) * (wide(b).conj() if conjugate else wide(b)))
+        return np.asarray(total.real if over_reals else total)
+
+    left, right = product(image, v), product(u, back)
+    arithmetic = _Arithmetic.make(stages, eps, u, image, v, back)
+    errors = (
+        arithmetic.bound("op", lambda a: product(forward(a), v), u, left) / 2,
+        arithmetic.bound("adjoint", lambda b: product(u, backward(b)), v, right) / 2,
     )
-    unit, name = _eps(eps, forward, back)
-    bound = 2 * ROUNDINGS * stages * unit * norm(u) * norm(v) * frobenius
-    left, right = (np.sum(wide(a) * (wide(b).conj() if conjugate else wide(b))) for a, b in ((forward, v), (u, back)))
     claim = "adjoint is not the adjoint of op: <op(x), y> should be <x, adjoint(y)>"
-    _require(_compare(claim, np.asarray(left), np.asarray(right), bound, (), name))
+    _require(_compare(claim, left, right, sum(errors), (), arithmetic.dtype))
 
 
 def rounding_bound(
@@ -355,7 +372,7 @@ def rounding_bound(
     Parameters
     ----------
     op : callable
-        From an array of the kind of x to an array. It is called 8 times, on x with white noise added.
+        From an array of the kind of x to an array. It is called 8 or 16 times, on x with noise added.
     x : array
         As in `assert_translation_covariant`.
     y : NumPy array, optional
@@ -368,10 +385,12 @@ def rounding_bound(
     Returns
     -------
     float
-        ``2 * 20 * stages * eps * (norm(x) * A + max(abs(op(x))))``, A the largest norm of a row of op's derivative.
+        ``2 * 20 * stages * (R + eps * max(abs(op(x))))``, R the largest change of an output by noise of eps norm(x).
 
     Raises
     ------
+    AssertionError
+        If op(x) holds NaN or infinities.
     TypeError, ValueError
         If arguments do not fit, if op raises or returns no array.
 
@@ -379,23 +398,99 @@ def rounding_bound(
     -----
     The documentation of `hcnn_core.testing.assertions` derives it.
     """
-    if stages < 1:
-        raise ValueError(f"stages is {stages}; an operator has at least 1")
-    host = _operand("x", x)
-    y = call("op", op, like(host, x)) if y is None else y
-    rows = _amplification("op", op, x, host, y, lambda d: np.max(np.abs(d)))
-    unit, _ = _eps(eps, y, host)
-    return float(2 * ROUNDINGS * stages * unit * (norm(host) * rows + np.max(np.abs(wide(y)))))
+    host, run = _operand("x", x), _Hosted("op", op, x)
+    y = run(host) if y is None else to_host("y", y)
+    _require_finite("op(x)", y)
+    return _Arithmetic.make(stages, eps, host, y).bound("op", run, host, y)
 
 
 def norm(array: NDArray) -> float:
-    """Euclidean norm, in double precision."""
-    return float(np.linalg.norm(wide(array).ravel()))
+    """Euclidean norm, in double precision, where its square may overflow."""
+    top = largest(array)
+    return float(top * np.linalg.norm(wide(array).ravel() / top)) if top else 0.0
+
+
+def largest(array: NDArray) -> float:
+    """Largest absolute value."""
+    return float(np.max(np.abs(wide(array))))
 
 
 def wide(array: NDArray) -> NDArray:
     """The array in double precision."""
     return np.asarray(array, np.result_type(array.dtype, np.float64))
+
+
+@dataclass
+class _Hosted:
+    """An operator of any kind of array, as one from NumPy arrays of one shape to NumPy arrays of one shape."""
+
+    name: str
+    op: Operator
+    reference: Array
+    shape: tuple[int, ...] | None = None
+    """Of its results, from the first one on."""
+
+    def __call__(self, x: NDArray) -> NDArray:
+        y = call(self.name, self.op, like(x, self.reference))
+        if self.shape is None:
+            self.shape = y.shape
+        if y.shape != self.shape:
+            raise ValueError(f"{self.name} returned shapes {self.shape} and {y.shape} for arrays of one shape")
+        return y
+
+
+@dataclass(frozen=True)
+class _Arithmetic:
+    """How many stages an operator has, and how precise they are."""
+
+    stages: int
+    eps: float
+    dtype: str
+    """Whose eps it is, or that it was given."""
+
+    @classmethod
+    def make(cls, stages: Any, eps: Any, *arrays: NDArray) -> _Arithmetic:
+        """The precision asked for, or the coarsest of the arrays'."""
+        try:
+            stages = operator.index(stages)
+        except TypeError:
+            raise TypeError(f"stages is {stages!r}; give an integer") from None
+        if stages < 1:
+            raise ValueError(f"stages is {stages}; an operator has at least 1")
+        if eps is None:
+            coarsest = max((np.finfo(array.dtype) for array in arrays), key=lambda info: float(info.eps))
+            return cls(stages, float(coarsest.eps), str(coarsest.dtype))
+        if not isinstance(eps, float | int | np.floating):
+            raise TypeError(f"eps is {eps!r}; give a number, as 2**-10 for TF32")
+        if not 0 < eps < 1:
+            raise ValueError(f"eps is {eps}; a relative precision is between 0 and 1, as 2**-10 for TF32")
+        return cls(stages, float(eps), f"eps {float(eps):.3g}")
+
+    def bound(self, name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray) -> float:
+        """How far two computations of run(x), of which y is one, may be apart."""
+        size, faint = largest(y), self.eps * norm(x)
+        moved = self._response(name, run, x, y, faint)
+        if moved > math.sqrt(self.eps) * size:
+            loud = LOUD * self.stages
+            moved = self._response(name, run, x, y, loud * faint) / loud
+        return 2 * ROUNDINGS * self.stages * (moved + self.eps * size)
+
+    @staticmethod
+    def _response(name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray, size: float) -> float:
+        """Largest change of an output by white noise of this size about x: the quadratic mean of several draws."""
+        changes = []
+        for seed in range(DRAWS):
+            noisy = run(np.asarray(x + size * _noise(x.shape, x.dtype, 100 + seed), x.dtype))
+            if noisy.shape != y.shape:
+                raise ValueError(f"y has shape {y.shape}; {name}(x) has {noisy.shape}")
+            if (finite := np.isfinite(noisy)).any():
+                changes.append(largest(wide(noisy[finite]) - wide(y[finite])))
+        if not changes:
+            raise ValueError(
+                f"{name}(x) is finite, but not with noise of {size:.3g} added to x, so that its rounding errors cannot "
+                "be measured; give an x further inside the range it is defined on, or one in double precision"
+            )
+        return math.hypot(*changes) / math.sqrt(len(changes))
 
 
 @dataclass(frozen=True)
@@ -411,13 +506,16 @@ class _Translation:
 
     @classmethod
     def make(cls, shape: tuple[int, ...], in_axes: Any, out_axes: Any, stride: Any, boundary: Any) -> _Translation:
-        in_axes = normalize_axes("in_axes", in_axes, len(shape))
-        if not in_axes:
-            raise ValueError("in_axes names no axis; translations are along at least one")
+        if out_axes is not None:
+            out_axes = (out_axes,) if np.ndim(out_axes) == 0 else tuple(out_axes)
+            out_axes = normalize_integers("out_axes", out_axes, len(out_axes))
+        name = "axes" if out_axes == () else "in_axes"
+        in_axes = normalize_axes(name, in_axes, len(shape))
         count = len(in_axes)
+        if not count:
+            raise ValueError(f"{name} names no axis; translations are along at least one")
         if out_axes is None:
             out_axes = in_axes
-        out_axes = (out_axes,) if isinstance(out_axes, int) else tuple(out_axes)
         if out_axes and len(out_axes) != count:
             raise ValueError(f"out_axes names {len(out_axes)} axes, in_axes {count}; each becomes one of op(x)")
         lengths = tuple(shape[a] for a in in_axes)
@@ -438,9 +536,8 @@ class _Translation:
 
     def require_lengths(self, y_shape: tuple[int, ...]) -> None:
         """Refuse a result whose axes are not those of x, subsampled."""
-        for source, axis, n, r in zip(
-            self.in_axes, normalize_axes("out_axes", self.out_axes, len(y_shape)), self.lengths, self.stride
-        ):
+        axes = normalize_axes("out_axes", self.out_axes, len(y_shape))
+        for source, axis, n, r in zip(self.in_axes, axes, self.lengths, self.stride, strict=bool(axes)):
             if y_shape[axis] != -(-n // r):
                 raise ValueError(
                     f"op returned shape {y_shape}; its axis {axis} has length {y_shape[axis]}, and axis {source} of x, "
@@ -450,43 +547,44 @@ class _Translation:
     def multiples(self, shift: Any) -> tuple[int, ...]:
         """A shift in samples as a number of strides along each axis."""
         shifts = normalize_integers("shift", shift, len(self.in_axes))
-        for axis, s, n, r, bound in zip(
-            self.in_axes, shifts, self.lengths, self.stride, self.boundary, strict=True
-        ):
+        for axis, s, n, r, bound in zip(self.in_axes, shifts, self.lengths, self.stride, self.boundary, strict=True):
             if s % r:
-                raise ValueError(f"shift {s} along axis {axis} is no multiple of stride {r}, the translations that count")
+                raise ValueError(
+                    f"shift {s} along axis {axis} is no multiple of stride {r}; only such translations count"
+                )
             if bound == "zero" and abs(s) >= n:
                 raise ValueError(f"shift {s} leaves nothing of the {n} samples of axis {axis} to compare")
+        if not any(s % n for s, n in zip(shifts, self.lengths, strict=True)):
+            raise ValueError(
+                f"shift {shifts} along axes {self.in_axes}, of length {self.lengths}, is the identity, so that nothing "
+                "can be tested"
+            )
         return tuple(s // r for s, r in zip(shifts, self.stride, strict=True))
 
     def few_shifts(self) -> list[tuple[int, ...]]:
-        """Steps that are not the identity: one forth, one back and half the length along each axis, one along all."""
-        counts = [max(1, n // r) for n, r in zip(self.lengths, self.stride, strict=True)]
-        identity = (0,) * len(counts)
-        found = {
-            identity[:i] + (k,) + identity[i + 1 :]
-            for i, n in enumerate(counts)
-            for k in (1, -1, n // 2)
-            if k % n
-        }
-        if len(counts) > 1:
-            found.add(tuple(1 if n > 1 else 0 for n in counts))
-        found.discard(identity)
+        """Steps other than the identity: one forth and back, and half a period, along each axis, and one along all."""
+        along = [self._few_along(*axis) for axis in zip(self.lengths, self.stride, self.boundary, strict=True)]
+        still = (0,) * len(along)
+        found = {(*still[:i], k, *still[i + 1 :]) for i, ks in enumerate(along) for k in ks}
         if not found:
             raise ValueError(
                 f"axes {self.in_axes} have {self.lengths} samples at stride {self.stride}: every translation is the "
                 "identity, so that nothing can be tested"
             )
+        found.add(tuple(1 if ks else 0 for ks in along))
         return sorted(found, key=lambda steps: (sum(map(abs, steps)), [-k for k in steps]))
 
-    def before(self, x: NDArray, steps: tuple[int, ...]) -> NDArray:
-        shifts = [k * r for k, r in zip(steps, self.stride, strict=True)]
-        return np.asarray(translate(x, shifts, self.in_axes, boundary=self.boundary))
+    @staticmethod
+    def _few_along(n: int, r: int, boundary: str) -> list[int]:
+        if boundary == "zero":
+            return [1, -1] if r < n else []
+        return [k for k in (1, -1, n // r // 2) if k * r % n]
 
-    def overlap(
-        self, moved: NDArray, y: NDArray, steps: tuple[int, ...]
-    ) -> tuple[NDArray, NDArray, tuple[int, ...]]:
-        """op of x translated, op(x) translated, both where neither is filled up, and where that begins."""
+    def before(self, x: NDArray, steps: tuple[int, ...]) -> NDArray:
+        return np.asarray(translate(x, self._samples(steps), self.in_axes, boundary=self.boundary))
+
+    def overlap(self, moved: NDArray, y: NDArray, steps: tuple[int, ...]) -> tuple[NDArray, NDArray, tuple[int, ...]]:
+        """What op makes of x translated, and op(x) translated, where neither is filled up, and where that begins."""
         if not self.out_axes:
             return moved, y, (0,) * y.ndim
         axes = normalize_axes("out_axes", self.out_axes, y.ndim)
@@ -497,35 +595,49 @@ class _Translation:
                 inside[axis] = slice(max(k, 0), y.shape[axis] + min(k, 0))
         return moved[tuple(inside)], expected[tuple(inside)], tuple(part.start for part in inside)
 
-    def claim(self, steps: tuple[int, ...]) -> str:
-        """What one translation should do, in words."""
-        by = [(k * r, a) for k, r, a in zip(steps, self.stride, self.in_axes, strict=True) if k]
-        words = f"translating x by {_along(by) or '0'} should "
+    def claim(self, steps: tuple[int, ...], x: NDArray) -> str:
+        """What one translation of x should do, in words."""
+        lost = ", which pushes samples out that are not zero," if self._loses(steps, x) else ""
+        words = f"translating x by {_along(self._samples(steps), self.in_axes)}{lost} should "
         if not self.out_axes:
             return words + "leave op(x) as it is"
-        return words + f"translate op(x) by {_along([(k, a) for k, a in zip(steps, self.out_axes, strict=True) if k])}"
+        return words + f"translate op(x) by {_along(steps, self.out_axes)}"
+
+    def _samples(self, steps: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(k * r for k, r in zip(steps, self.stride, strict=True))
+
+    def _loses(self, steps: tuple[int, ...], x: NDArray) -> bool:
+        """Whether what zeros replace at the end of an axis was something else."""
+        back = tuple(-k for k in steps)
+        return "zero" in self.boundary and not np.array_equal(self.before(self.before(x, steps), back), x)
 
 
-def _along(moves: Sequence[tuple[int, int]]) -> str:
-    return " and ".join(f"{k} along axis {axis}" for k, axis in moves)
+def _along(shifts: Sequence[int], axes: Sequence[int]) -> str:
+    return " and ".join(f"{s} along axis {axis}" for s, axis in zip(shifts, axes, strict=True) if s)
 
 
 def _operand(name: str, array: Array) -> NDArray:
-    """The argument on the host; empty ones and values that are not finite can show nothing."""
+    """The argument on the host; an empty one, or one that is not finite, can show nothing."""
     host = to_host(name, array)
-    if not host.size:
-        raise ValueError(f"{name} has shape {host.shape}; with no element there is nothing to test")
-    if not np.isfinite(host).all():
-        raise ValueError(f"{name} holds values that are not finite")
+    if wrong := _not_finite(name, host):
+        raise ValueError(f"{wrong}; give finite numbers")
     return host
 
 
-def _require_comparable(y: NDArray) -> None:
-    if not y.size:
-        raise ValueError(f"op returned shape {y.shape}; with no element there is nothing to test")
-    if not np.isfinite(y).all():
-        index = tuple(map(int, np.argwhere(~np.isfinite(y))[0]))
-        raise AssertionError(f"op(x) is {y[index]} at index {index}, though x is finite: nothing can be compared")
+def _require_finite(name: str, y: NDArray) -> None:
+    if wrong := _not_finite(name, y):
+        raise AssertionError(f"{wrong}, though its argument is finite: nothing can be compared")
+
+
+def _not_finite(name: str, array: NDArray) -> str:
+    """What is not finite, in words; ValueError where there is nothing at all."""
+    if not array.size:
+        raise ValueError(f"{name} has shape {array.shape}; with no element there is nothing to test")
+    finite = np.isfinite(array)
+    if finite.all():
+        return ""
+    index = tuple(map(int, np.argwhere(~finite)[0]))
+    return f"{name} is {array[index]}" + (f" at index {index}" if index else "")
 
 
 def _noise(shape: tuple[int, ...], dtype: Any, seed: int) -> NDArray:
@@ -541,43 +653,15 @@ def _size(x: NDArray) -> float:
     return norm(x) / math.sqrt(x.size) or 1.0
 
 
-def _amplification(
-    name: str,
-    op: Operator,
-    reference: Array,
-    x: NDArray,
-    y: NDArray | None,
-    measure: Callable[[NDArray], Any],
-) -> float:
-    """Response of op, by a measure of its change, to noise of variance 1 about x: the quadratic mean of several."""
-    size = _size(x)
-    squares = []
-    for seed in range(DIRECTIONS):
-        noisy = np.asarray(x + size * _noise(x.shape, x.dtype, 100 + seed), x.dtype)
-        change = wide(call(name, op, like(noisy, reference)))
-        if y is not None and change.shape != y.shape:
-            raise ValueError(f"{name} returned shapes {y.shape} and {change.shape} for arrays of one shape")
-        squares.append(float(measure(change if y is None else change - wide(y)) / size) ** 2)
-    return math.sqrt(math.fsum(squares) / DIRECTIONS)
-
-
-def _eps(eps: float | None, *arrays: NDArray) -> tuple[float, str]:
-    """The precision asked for, or the coarsest of the arrays', and its name."""
-    if eps is not None:
-        return eps, f"eps {eps:.3g}"
-    coarsest = max(arrays, key=lambda a: float(np.finfo(a.dtype).eps))
-    return float(np.finfo(coarsest.dtype).eps), str(coarsest.dtype)
-
-
 def _compare(
     claim: str, found: NDArray, expected: NDArray, bound: float, offset: tuple[int, ...], dtype: str
 ) -> Deviation:
     """The largest difference, and its place in an array of which these are the part from `offset` on."""
     errors = np.abs(wide(found) - wide(expected))
-    worst = np.unravel_index(int(np.argmax(np.where(np.isnan(errors), np.inf, errors))), errors.shape)
+    worst = np.unravel_index(int(np.argmax(errors)), errors.shape)  # the first NaN, if there is one
     index = tuple(int(i) + o for i, o in zip(worst, offset, strict=True))
-    values = (wide(array)[worst].item() for array in (found, expected))
-    return Deviation(claim, float(errors[worst]), bound, index, *values, dtype)
+    there = [wide(array)[worst].item() for array in (found, expected)]
+    return Deviation(claim, float(errors[worst]), bound, index, there[0], there[1], dtype)
 
 
 def _raise_first(claim: str, deviations: Iterator[Deviation]) -> None:

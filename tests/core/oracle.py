@@ -13,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from hcnn_core import _costs, _parallel, _plan, _products, _transforms, moments
+from hcnn_core.testing.strategies import LAYOUTS, SEEDS, lay_out, noise
 
 NDArray = np.ndarray[Any, Any]
 
@@ -161,41 +162,6 @@ def _grid(inside: list[NDArray], ndim: int) -> NDArray:
     return grid
 
 
-def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:
-    """Normal numbers of any of the four dtypes."""
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal(shape)
-    if dtype.startswith("complex"):
-        values = values + 1j * rng.standard_normal(shape)
-    return np.asarray(values, dtype)
-
-
-LAYOUTS = ("C", "F", "shuffled", "negative", "sliced", "read-only", "broadcast")
-
-
-def lay_out(array: NDArray, layout: str, seed: int = 0) -> NDArray:
-    """An array of this shape in another memory layout; the same values, except that "broadcast" repeats some."""
-    array, rng = np.array(array), np.random.default_rng(seed)
-    if layout == "F":
-        return np.array(array, order="F")
-    if layout == "shuffled":
-        order = rng.permutation(array.ndim)
-        return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
-    if layout == "negative":
-        return np.flip(np.flip(array).copy())
-    if layout == "sliced":
-        wider = np.zeros([2 * n + 1 for n in array.shape], array.dtype)
-        view = wider[(*(slice(1, None, 2) for _ in array.shape), ...)]
-        view[...] = array
-        return view
-    if layout == "broadcast" and array.ndim:
-        axis = int(rng.integers(array.ndim))
-        return np.broadcast_to(array[(slice(None),) * axis + (slice(0, 1),)], array.shape) if array.size else array
-    array.flags.writeable = layout != "read-only"
-    return array
-
-
-SEEDS = st.integers(0, 2**32 - 1)
 LONGEST = {1: 12, 2: 7, 3: 5, 4: 3, 5: 3, 6: 2}  # of an axis, by the number of convolved axes
 WIDEST = {1: 15, 2: 9, 3: 6, 4: 4, 5: 3, 6: 3}  # of a filter
 

@@ -1,0 +1,517 @@
+"""Hypothesis strategies: arrays, filters, translations and whole networks, and searches that use them.
+
+Every value is drawn from a seeded generator of NumPy, so Hypothesis handles a few small numbers per array and shrinks
+fast, and examples shrink to what is easily read: a unit impulse, one step along one axis, the smallest network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+try:
+    from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+    from hypothesis import strategies as st
+    from hypothesis.errors import Flaky
+except ImportError as error:
+    raise ImportError("hcnn_core.testing's strategies need Hypothesis: pip install hypothesis") from error
+
+from hcnn_core._geometry import BOUNDARIES, normalize_integers
+from hcnn_core.testing._edges import NDArray
+from hcnn_core.testing.assertions import (
+    Operator,
+    _Translation,
+    assert_translation_covariant,
+    assert_translation_invariant,
+)
+
+__all__ = [
+    "arrays",
+    "boundaries",
+    "check_translation_covariant",
+    "check_translation_invariant",
+    "kernels",
+    "networks",
+    "shifts",
+    "strides",
+]
+
+Lengths = int | Sequence[int]
+
+DTYPES = ("float64", "float32", "complex128", "complex64")
+LAYOUTS = ("C", "F", "shuffled", "negative", "sliced", "read-only", "broadcast")
+PATTERNS = ("impulse", "constant", "few", "half", "dense")
+FEW = 3
+"""Elements of a sparse array that are not zero, and of one that a failure lists place by place."""
+
+SHORT = 64
+"""Elements of an array that a failure prints in full."""
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def arrays(
+    shape: Lengths | st.SearchStrategy[Any],
+    dtypes: str | Sequence[str] = DTYPES,
+    *,
+    layouts: str | Sequence[str] = LAYOUTS,
+    margin: int | Sequence[int] = 0,
+) -> st.SearchStrategy[NDArray]:
+    """Return a strategy of NumPy arrays in every dtype, memory layout, sparsity and scale.
+
+    Parameters
+    ----------
+    shape : tuple of int, or strategy of them
+        Shape of the arrays.
+    dtypes : str or sequence of str, optional
+        One or several of float64, float32, complex128, complex64.
+    layouts : str or sequence of str, optional
+        One or several of C, F, shuffled (axes in any order), negative (strides), sliced (a view of every other
+        element), read-only, and broadcast (stride 0 along an axis, one without a margin, where there is one).
+    margin : int or sequence of int, optional
+        How many samples at both ends of all axes, or of each, are zero, as operators with zero boundaries need it.
+
+    Returns
+    -------
+    strategy of NumPy arrays
+        Each a unit impulse, a constant, three values, half zeros, or normal noise, times a power of ten between
+        10**-6 and 10**6. The smallest example is the impulse of height 1 at the first sample inside the margin.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or not among these, or a margin leaves no sample.
+    """
+    dtypes = _choices("dtypes", dtypes, DTYPES)
+    layouts = _choices("layouts", layouts, LAYOUTS)
+    if isinstance(shape, st.SearchStrategy):
+        return shape.flatmap(lambda drawn: _arrays_of(drawn, dtypes, layouts, margin))
+    return _arrays_of(shape, dtypes, layouts, margin)
+
+
+def kernels(
+    lengths: Lengths,
+    *,
+    out: Lengths = (),
+    channels: Lengths = (),
+    dtypes: str | Sequence[str] = DTYPES,
+    max_size: int | Sequence[int] | None = None,
+) -> st.SearchStrategy[NDArray]:
+    """Return a strategy of filters for `hcnn_core.convolve`, of normal noise.
+
+    Parameters
+    ----------
+    lengths : int or sequence of int
+        Lengths of the convolved axes.
+    out : int or sequence of int, optional
+        Lengths of the new axes, which come last.
+    channels : int or sequence of int, optional
+        Lengths of the summed axes, which come first.
+    dtypes : str or sequence of str, optional
+        One or several of float64, float32, complex128, complex64.
+    max_size : int or sequence of int, optional
+        Most taps along all convolved axes or along each; by default one more than twice its length.
+
+    Returns
+    -------
+    strategy of NumPy arrays
+        Filters of shape ``(*channels, *kernel_size, *out)``. Along each axis a filter is as likely shorter than the
+        axis as it is exactly as long, or longer. The smallest example has one tap.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+    """
+    lengths, channels, out = _lengths("lengths", lengths), _lengths("channels", channels), _lengths("out", out)
+    dtypes = _choices("dtypes", dtypes, DTYPES)
+    most = (
+        [2 * n + 1 for n in lengths] if max_size is None else normalize_integers("max_size", max_size, len(lengths), 1)
+    )
+    kernel_size = st.tuples(*map(_sizes, lengths, most))
+    shapes = kernel_size.map(lambda sizes: (*channels, *sizes, *out))
+    return st.builds(noise, SEEDS, shapes, st.sampled_from(dtypes))
+
+
+def boundaries(count: int | None = None) -> st.SearchStrategy[Any]:
+    """Return a strategy of boundaries.
+
+    Parameters
+    ----------
+    count : int, optional
+        Number of axes.
+
+    Returns
+    -------
+    strategy of str, or of tuples of str
+        ``"periodic"`` or ``"zero"``; with `count` a tuple of as many.
+    """
+    one = st.sampled_from(BOUNDARIES)
+    return one if count is None else st.tuples(*(one,) * count)
+
+
+def strides(lengths: Lengths, *, dividing: bool = True) -> st.SearchStrategy[tuple[int, ...]]:
+    """Return a strategy of strides.
+
+    Parameters
+    ----------
+    lengths : int or sequence of int
+        Lengths of the axes that are subsampled.
+    dividing : bool, optional
+        Whether each stride divides its length, without which there is no covariance to periodic translations.
+
+    Returns
+    -------
+    strategy of tuples of int
+        One stride per axis: divisors of its length, or else 1 to one more than it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If lengths are no positive integers.
+    """
+    axes = ([r for r in range(1, n + 2) if not dividing or n % r == 0] for n in _lengths("lengths", lengths))
+    return st.tuples(*map(st.sampled_from, axes))
+
+
+def shifts(
+    lengths: Lengths, stride: int | Sequence[int] = 1, *, limit: int | Sequence[int] | None = None
+) -> st.SearchStrategy[tuple[int, ...]]:
+    """Return a strategy of translations, none of them the identity of a periodic array if there are others.
+
+    Parameters
+    ----------
+    lengths : int or sequence of int
+        Lengths of the axes that are translated.
+    stride : int or sequence of int, optional
+        What shifts are multiples of, along all axes or along each.
+    limit : int or sequence of int, optional
+        The longest shift, of either sign, along all axes or along each; by default two periods.
+
+    Returns
+    -------
+    strategy of tuples of int
+        Shifts in samples, one per axis. The smallest example moves by one stride along the first axis that moves.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range.
+    """
+    lengths = _lengths("lengths", lengths)
+    stride = normalize_integers("stride", stride, len(lengths), 1)
+    longest = [2 * n for n in lengths] if limit is None else normalize_integers("limit", limit, len(lengths), 0)
+    anywhere = [
+        [0, *(sign * s for s in range(r, top + 1, r) for sign in (1, -1))]
+        for r, top in zip(stride, longest, strict=True)
+    ]
+    moves = [[s for s in axis if s % n] for axis, n in zip(anywhere, lengths, strict=True)]
+    along_one = [
+        st.tuples(*(st.sampled_from(moves[i] if i == j else anywhere[i]) for i in range(len(lengths))))
+        for j, axis in enumerate(moves)
+        if axis
+    ]
+    return st.one_of(along_one) if along_one else st.tuples(*map(st.sampled_from, anywhere))
+
+
+def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """Return a strategy of settings of whole networks, small enough for tests.
+
+    They are plain data, since hcnn_core knows no network: ``train.config.make_config("hcnn", settings)`` is the
+    configuration, and ``train.network.Network`` of that the network, for images of any size from 1 on.
+
+    Parameters
+    ----------
+    **fixed : Any
+        Settings with the same value in every example, these or any other.
+
+    Returns
+    -------
+    strategy of dict
+        J = 4 to 7 layers, K = 1 to 8 values per attribute, Q = 1 to 10 factors, filters shorter and longer than the
+        attributes, strides in space and attributes, both networks, boundaries, marginals, heads and real dtypes. The
+        smallest example has the first of each.
+    """
+    settings_of = {
+        "depth": st.integers(4, 7),
+        "width": st.integers(1, 8),
+        "factors": st.integers(1, 10),
+        "space_kernel": st.integers(1, 4),
+        "attribute_kernel": st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        "attribute_stride": st.integers(1, 3),
+        "strided_layers": st.sets(st.integers(1, 6), max_size=3).map(lambda layers: tuple(sorted(layers))),
+        "nonlinear_factors": st.booleans(),
+        "boundary": st.sampled_from(BOUNDARIES),
+        "reduction": st.sampled_from(("mean", "sum")),
+        "head": st.sampled_from(("mean", "sum")),
+        "dtype": st.sampled_from(("float32", "float64")),
+    }
+    return st.fixed_dictionaries({**settings_of, **{name: st.just(value) for name, value in fixed.items()}})
+
+
+def check_translation_covariant(
+    op: Operator,
+    shape: Lengths,
+    in_axes: int | Sequence[int],
+    out_axes: int | Sequence[int] | None = None,
+    stride: int | Sequence[int] = 1,
+    boundary: str | Sequence[str] = "periodic",
+    *,
+    dtypes: str | Sequence[str] = "float64",
+    stages: int = 1,
+    eps: float | None = None,
+    max_examples: int | None = None,
+) -> None:
+    """Search for an array and a translation that `assert_translation_covariant` fails on, the smallest ones.
+
+    Parameters
+    ----------
+    op : callable
+        From a NumPy array, new and contiguous, to an array of any kind.
+    shape : tuple of int
+        Shape of the arrays. With zero boundaries they are zero on the outer thirds of ``in_axes`` and move by at most
+        half of that, so that an operator may reach over a sixth of an axis.
+    in_axes, out_axes, stride, boundary, stages, eps
+        As in `assert_translation_covariant`.
+    dtypes : str or sequence of str, optional
+        Of the arrays: one or several of float64, float32, complex128, complex64.
+    max_examples : int, optional
+        How many arrays are tried; by default as many as in the active profile of Hypothesis.
+
+    Raises
+    ------
+    AssertionError
+        If op is not covariant; a note holds the simplest array and the smallest shift found, as code.
+    TypeError, ValueError
+        As `assert_translation_covariant`, and if every translation is the identity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> check_translation_covariant(np.abs, (4, 6), in_axes=1)
+    >>> check_translation_covariant(lambda x: x - x[:1], (4, 6), in_axes=0)
+    Traceback (most recent call last):
+        ...
+    AssertionError: op is not covariant to translations: translating x by 1 along axis 0 should translate op(x) by ...
+    x = np.zeros((4, 6), "float64"); x[0, 0] = 1.0
+    shift = (1,)
+    """
+    __tracebackhide__ = True
+
+    def claim(x: NDArray, shift: tuple[int, ...]) -> None:
+        assert_translation_covariant(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
+
+    shape = _lengths("shape", shape)
+    _search(claim, shape, _Translation.make(shape, in_axes, out_axes, stride, boundary), dtypes, max_examples)
+
+
+def check_translation_invariant(
+    op: Operator,
+    shape: Lengths,
+    axes: int | Sequence[int],
+    stride: int | Sequence[int] = 1,
+    boundary: str | Sequence[str] = "periodic",
+    *,
+    dtypes: str | Sequence[str] = "float64",
+    stages: int = 1,
+    eps: float | None = None,
+    max_examples: int | None = None,
+) -> None:
+    """Search for an array and a translation that `assert_translation_invariant` fails on, the smallest ones.
+
+    Parameters
+    ----------
+    op, shape, dtypes, max_examples
+        As in `check_translation_covariant`.
+    axes, stride, boundary, stages, eps
+        As in `assert_translation_invariant`.
+
+    Raises
+    ------
+    AssertionError
+        If op is not invariant; a note holds the simplest array and the smallest shift found, as code.
+    TypeError, ValueError
+        As `assert_translation_invariant`, and if every translation is the identity.
+    """
+    __tracebackhide__ = True
+
+    def claim(x: NDArray, shift: tuple[int, ...]) -> None:
+        assert_translation_invariant(op, x, axes, stride, boundary, shift=shift, stages=stages, eps=eps)
+
+    shape = _lengths("shape", shape)
+    _search(claim, shape, _Translation.make(shape, axes, (), stride, boundary), dtypes, max_examples)
+
+
+def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:
+    """Normal numbers of any of the four dtypes."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal(shape)
+    if dtype.startswith("complex"):
+        values = values + 1j * rng.standard_normal(shape)
+    return np.asarray(values, dtype)
+
+
+def lay_out(array: NDArray, layout: str, seed: int = 0, *, axis: int | None = None) -> NDArray:
+    """The array in another memory layout; "broadcast" repeats its first values, along `axis` or any one."""
+    array, rng = np.array(array), np.random.default_rng(seed)
+    if layout == "F":
+        return np.array(array, order="F")
+    if layout == "shuffled":
+        order = rng.permutation(array.ndim)
+        return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
+    if layout == "negative":
+        return np.flip(np.flip(array).copy())
+    if layout == "sliced":
+        wider = np.zeros([2 * n + 1 for n in array.shape], array.dtype)
+        view = wider[(slice(1, None, 2),) * array.ndim + (...,)]
+        view[...] = array
+        return view
+    if layout == "broadcast" and array.ndim:
+        axis = int(rng.integers(array.ndim)) if axis is None else axis
+        return np.broadcast_to(array[(slice(None),) * axis + (slice(0, 1),)], array.shape) if array.size else array
+    array.flags.writeable = layout != "read-only"
+    return array
+
+
+def _arrays_of(
+    shape: Lengths, dtypes: Sequence[str], layouts: Sequence[str], margin: int | Sequence[int]
+) -> st.SearchStrategy[NDArray]:
+    """The strategy for one shape."""
+    shape = _lengths("shape", shape, 0)
+    margin = normalize_integers("margin", margin, len(shape), 0)
+    for axis, (n, m) in enumerate(zip(shape, margin, strict=True)):
+        if m and n <= 2 * m:
+            raise ValueError(f"margin {m} at both ends leaves none of the {n} samples of axis {axis}; give {2 * m + 1}")
+    if all(margin):
+        layouts = [layout for layout in layouts if layout != "broadcast"]
+        if not layouts:
+            raise ValueError("layouts names broadcast alone, and there is no axis without margin to repeat along")
+    return _draw_array(shape, dtypes, layouts, margin)
+
+
+@st.composite
+def _draw_array(
+    draw: st.DrawFn,
+    shape: tuple[int, ...],
+    dtypes: Sequence[str],
+    layouts: Sequence[str],
+    margin: tuple[int, ...],
+) -> NDArray:
+    """One array: a pattern inside the margin, the same one all along the axis of a broadcast."""
+    dtype, layout, pattern = (draw(st.sampled_from(words)) for words in (dtypes, layouts, PATTERNS))
+    inner, axis = [n - 2 * m for n, m in zip(shape, margin, strict=True)], None
+    if layout == "broadcast":
+        axis = draw(st.sampled_from([a for a, m in enumerate(margin) if not m]))
+        inner[axis] = min(inner[axis], 1)
+    exponent = draw(st.integers(-6, 6))
+    # Every pattern draws one number, since what draws less counts as simpler than an impulse.
+    number = draw(st.integers(0, max(0, math.prod(inner) - 1)) if pattern == "impulse" else SEEDS)
+    x = np.zeros(shape, dtype)
+    values = _pattern(pattern, tuple(inner), dtype, number)
+    x[tuple(slice(m, n - m) for n, m in zip(shape, margin, strict=True))] = values * 10.0**exponent
+    return lay_out(x, layout, number, axis=axis)
+
+
+def _pattern(name: str, shape: tuple[int, ...], dtype: str, number: int) -> NDArray:
+    """Values of size 1, some or most of them zeros; `number` is the place of an impulse, and elsewhere a seed."""
+    if name in ("impulse", "constant"):
+        values = np.full(shape, name == "constant", dtype)
+        values.flat[number : number + 1] = 1
+        return values
+    values = noise(number, shape, dtype)
+    kept = {"few": FEW, "half": -(-values.size // 2), "dense": values.size}[name]
+    values.flat[np.random.default_rng(number).permutation(values.size)[kept:]] = 0
+    return values
+
+
+def _sizes(n: int, most: int) -> st.SearchStrategy[int]:
+    """Filter sizes up to `most`: shorter than an axis of length n, as long, and longer, as often each."""
+    ranges = ((low, min(high, most)) for low, high in ((1, n - 1), (n, n), (n + 1, most)))
+    return st.one_of([st.integers(low, high) for low, high in ranges if low <= high])
+
+
+def _search(
+    claim: Callable[[NDArray, tuple[int, ...]], None],
+    shape: tuple[int, ...],
+    move: _Translation,
+    dtypes: str | Sequence[str],
+    max_examples: int | None,
+) -> None:
+    """Raise what the claim raises on the simplest array and translation it does not hold for."""
+    __tracebackhide__ = True
+    margin, limit = [0] * len(shape), []
+    for axis, n, r, boundary in zip(move.in_axes, move.lengths, move.stride, move.boundary, strict=True):
+        if boundary == "zero":
+            margin[axis] = max(n // 3, r)
+            if n <= 2 * r:
+                raise ValueError(
+                    f"axis {axis} has {n} samples; zeros at both ends and stride {r} need at least {2 * r + 1}"
+                )
+        limit.append(max(margin[axis] // 2, r) if boundary == "zero" else 2 * n)
+    if not any(r % n for n, r in zip(move.lengths, move.stride, strict=True)):
+        raise ValueError(
+            f"axes {move.in_axes} have {move.lengths} samples at stride {move.stride}: every translation is the "
+            "identity, so that nothing can be tested"
+        )
+
+    # The operator gets copies, so that layouts would change nothing.
+    @settings(
+        max_examples=settings().max_examples if max_examples is None else max_examples,
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+    )
+    @given(arrays(shape, dtypes, layouts="C", margin=margin), shifts(move.lengths, move.stride, limit=limit))
+    def search(x: NDArray, shift: tuple[int, ...]) -> None:
+        try:
+            claim(x, shift)
+        except (AssertionError, TypeError, ValueError) as error:
+            error.add_note(f"{_as_code(x)}\nshift = {shift}")
+            raise
+
+    try:
+        search()
+    except Flaky:
+        raise ValueError(
+            "op returns different results for the same array; fix its seed, or take its evaluation mode"
+        ) from None
+    except (AssertionError, TypeError, ValueError) as error:
+        raise error.with_traceback(None) from error.__cause__
+
+
+def _as_code(x: NDArray) -> str:
+    """Python that makes the array, as far as it is short."""
+    code = f'x = np.zeros({x.shape}, "{x.dtype}")'
+    places = np.argwhere(x)
+    if len(places) <= FEW:
+        return code + "".join(f"; x[{', '.join(map(str, i))}] = {x[tuple(i)].item()}" for i in places)
+    box = [slice(int(i), int(j) + 1) for i, j in zip(places.min(0), places.max(0), strict=True)]
+    values = x[tuple(box)]
+    constant = bool(np.all(values == values.flat[0]))
+    with np.printoptions(threshold=SHORT, edgeitems=2):
+        text = str(values.flat[0].item() if constant else values.tolist() if values.size <= SHORT else values)
+    return f"{code}; x[{', '.join(f'{part.start}:{part.stop}' for part in box)}] = {text}"
+
+
+def _choices(name: str, given: str | Sequence[str], allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """One word or several, each among the allowed ones."""
+    words = tuple(map(str, (given,) if isinstance(given, str) or not np.iterable(given) else given))
+    for word in words:
+        if word not in allowed:
+            raise ValueError(f"{name} names {word!r}; choose among {', '.join(allowed)}")
+    if not words:
+        raise ValueError(f"{name} is empty; choose among {', '.join(allowed)}")
+    return words
+
+
+def _lengths(name: str, given: Lengths, minimum: int = 1) -> tuple[int, ...]:
+    """One length or several, each at least `minimum`."""
+    count = 1 if isinstance(given, int) or not np.ndim(given) else len(given)
+    return normalize_integers(name, given, count, minimum)

@@ -1,0 +1,361 @@
+"""Section 3 of arXiv:1703.04140, statement by statement, and what breaks each: `make test PYTEST_ARGS="-k proposition"`.
+
+The paper proves Proposition 3.1 without strides. With them (section 4.1) it holds for the translations that
+`train.covariance` derives from the table of layers; tests below hold it to that, and to nothing more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import train.network
+from hcnn_core import convolve, elu, marginal, translate
+from hcnn_core.testing import (
+    arrays,
+    assert_translation_covariant,
+    assert_translation_invariant,
+    kernels,
+    networks,
+    shifts,
+    strides,
+)
+from train import checkpoint
+from train.config import make_config
+from train.covariance import ComplexNetwork, Row, Subject, axes, exact_multiple, measure
+from train.network import Network
+from train.training import restore
+
+SEEDS = st.integers(0, 2**32 - 1)
+METHODS = st.sampled_from(["direct", "fft", "auto"])
+DTYPES = st.sampled_from(["float32", "float64", "complex64", "complex128"])
+LENGTHS = st.sampled_from([4, 6, 5, 3, 8, 1, 2])
+
+
+# "The operators W_j are multidimensional convolutions, which are covariant to translations along (u, v)."
+
+
+@given(st.data(), st.integers(1, 4), METHODS, DTYPES)
+def test_convolutions_are_covariant_eq_2(data: Any, m: int, method: str, dtype: str) -> None:
+    """Along every axis, odd or even, with filters shorter and longer than it, at every stride that divides it."""
+    lengths = tuple(data.draw(st.lists(LENGTHS, min_size=m, max_size=m)))
+    x = data.draw(arrays((2, *lengths), dtype))
+    w = data.draw(kernels(lengths, dtypes=dtype, max_size=math.ceil(40 ** (1 / m))))
+    along, stride = tuple(range(1, 1 + m)), data.draw(strides(lengths))
+    assume(any(n // r > 1 for n, r in zip(lengths, stride, strict=True)))
+
+    def op(x: Any) -> Any:
+        return convolve(x, w, along, boundary="periodic", stride=stride, method=method)
+
+    assert_translation_covariant(op, x, along, along, stride, shift=data.draw(shifts(lengths, stride)))
+
+
+@given(st.data(), METHODS, DTYPES)
+def test_the_first_layer_is_covariant_along_space_eq_3(data: Any, method: str, dtype: str) -> None:
+    """Colours are summed with weights: x(u, v_0) -> x_1(u, v_1)."""
+    x = data.draw(arrays((2, 6, 4, 3), dtype))
+    w = data.draw(kernels((6, 4), channels=(3,), out=(5,), dtypes=dtype))
+
+    def layer(x: Any) -> Any:
+        return rho(convolve(x, w, (1, 2), sum_axes=3, boundary="periodic", method=method))
+
+    assert_translation_covariant(layer, x, (1, 2), shift=data.draw(shifts((6, 4))))
+
+
+@given(st.data(), METHODS, DTYPES)
+def test_deeper_layers_are_covariant_along_space_and_attributes_eq_4(data: Any, method: str, dtype: str) -> None:
+    """x_{j-1}(u, v) -> x_j(u, v, v_j), subsampled as in section 4.1."""
+    x = data.draw(arrays((1, 4, 2, 4, 6), dtype))
+    w = data.draw(kernels((4, 2, 4, 6), out=(3,), dtypes=dtype, max_size=5))
+
+    def layer(x: Any) -> Any:
+        return rho(convolve(x, w, (1, 2, 3, 4), boundary="periodic", stride=(2, 1, 2, 2), method=method))
+
+    move = data.draw(shifts((4, 2, 4, 6), (2, 1, 2, 2)))
+    assert_translation_covariant(layer, x, (1, 2, 3, 4), None, (2, 1, 2, 2), shift=move)
+
+
+# "This covariance to translations implies that the sum over v_k is invariant to translations of previous layers."
+
+
+@given(st.data(), st.sampled_from(["sum", "mean"]), DTYPES)
+def test_marginals_are_invariant_along_what_they_sum_eqs_6_and_7(data: Any, reduction: str, dtype: str) -> None:
+    x = data.draw(arrays((2, 3, 4, 5), dtype))
+    move = data.draw(shifts((4, 5)))
+    assert_translation_invariant(lambda x: marginal(x, (2, 3), reduction=reduction), x, (2, 3), shift=move)
+    assert_translation_covariant(lambda x: marginal(x, 2, reduction=reduction), x, 3, 2, shift=data.draw(shifts((5,))))
+
+
+@given(st.data(), METHODS, DTYPES)
+def test_a_sum_makes_the_next_layer_invariant_eq_6(data: Any, method: str, dtype: str) -> None:
+    """Filters that do not depend on v_{j-3} see its marginal: the same by a filter of ones as long as the axis."""
+    x = data.draw(arrays((2, 4, 5), dtype))
+    w = data.draw(kernels((4,), out=(2,), dtypes=dtype))
+    move = data.draw(shifts((5,)))
+
+    def layer(x: Any) -> Any:
+        return rho(convolve(marginal(x, 2), w, 1, boundary="periodic", method=method))
+
+    def written_out(x: Any) -> Any:
+        ones = np.ones((1, 5, 1), w.dtype)
+        return rho(convolve(x, w[:, None, :] * ones, (1, 2), boundary="periodic", method=method))
+
+    assert_translation_invariant(layer, x, 2, shift=move, stages=2)
+    scale = np.abs(w).sum() * np.abs(x).sum() * np.finfo(x.dtype).eps
+    for v in range(5):  # x_j depends on v_{j-3} no more
+        assert np.abs(written_out(x)[:, :, v] - layer(x)).max() <= 40 * scale
+
+
+def rho(x: Any) -> Any:
+    """A pointwise operator: ELU, of real and imaginary parts."""
+    return elu(x.real) + 1j * elu(x.imag) if np.iscomplexobj(x) else elu(x)
+
+
+# Which translations survive subsampling.
+
+
+@given(st.integers(1, 24), st.lists(st.integers(1, 4), max_size=3), SEEDS)
+def test_exact_multiples_are_exact_and_no_other_translation_is(length: int, steps: list[int], seed: int) -> None:
+    """A chain of convolutions with these strides, then the sum: by its definition, and by what it does."""
+    rng = np.random.default_rng(seed)
+    filters = [rng.standard_normal(5) for _ in steps]
+    x = rng.standard_normal(length)
+
+    def chain(x: Any) -> Any:
+        for w, r in zip(filters, steps, strict=True):
+            x = np.tanh(convolve(x, w, 0, boundary="periodic", stride=r))
+        return np.tanh(x + 0.1).sum()
+
+    exact = exact_multiple(length, steps)
+    assert length % exact == 0
+    for shift in range(length):
+        change = abs(chain(translate(x, shift, 0, boundary="periodic")) - chain(x))
+        # the sum of tanh of at most 24 samples, each wrong by a few eps in each of at most 4 stages
+        if shift % exact == 0:
+            assert change < 1e-12
+        else:  # generic numbers
+            assert change > 1e-9
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "exact"),
+    [
+        (16, [2, 2], 4),  # v_j of the paper: subsampled twice, then summed
+        (8, [2], 2),  # v_{j-1}
+        (4, [], 1),  # v_{j-2}: summed at once
+        (32, [2, 2], 4),  # u: halved at j = 5 and 9
+        (6, [2, 2], 6),  # 6 becomes 3, which 2 does not divide: nothing but the whole turn
+        (12, [2, 2], 4),
+        (9, [2, 3], 9),
+        (9, [3, 2], 9),
+        (1, [2, 2], 1),
+    ],
+)
+def test_exact_multiples(length: int, steps: list[int], exact: int) -> None:
+    assert exact_multiple(length, steps) == exact
+
+
+def test_strides_still_to_come_in_the_network_of_the_paper() -> None:
+    table = train.network.layers(make_config("hcnn"), 32, 10)
+    found = {j: {a.name: a.exact for a in axes(table, j)} for j in range(12)}
+    space = {j: 4 if j < 5 else 2 if j < 9 else 1 for j in range(12)}
+    for j, exact in found.items():
+        assert exact.pop("u1") == exact.pop("u2") == space[j]
+    assert found[0] == {}  # colours are summed with weights
+    assert found[1] == {"v_j": 4}
+    assert found[2] == {"v_{j-1}": 2, "v_j": 4}  # layer 3 subsamples v_1, layer 4 sums it
+    for j in range(3, 10):
+        assert found[j] == {"v_{j-2}": 1, "v_{j-1}": 2, "v_j": 4}
+    assert found[10] == {"v_{j-2}": 1, "v_{j-1}": 2, "v_j": 2}  # layer 11 alone follows
+    assert found[11] == {"v_{j-2}": 1, "v_{j-1}": 1}  # v_11 is the class
+
+
+# "Proposition 3.1: x_J is invariant to translations of x_j(u, v_1, ..., v_j) along (u, v_1, ..., v_j)."
+
+
+def subject(settings: dict[str, Any], seed: int, kind: type[Network] = Network, size: int = 4) -> Subject:
+    """A random network of these settings with biases, two images, and their moments."""
+    rng = np.random.default_rng(seed)
+    network = kind(make_config("hcnn", settings), image_size=size, classes=3)
+    parameters = network.initialize(rng)
+    for weights in parameters.values():
+        if "bias" in weights:
+            weights["bias"] = weights["bias"] + rng.standard_normal(weights["bias"].shape).astype(weights["bias"].dtype)
+    images = rng.standard_normal((2, size, size, 3)).astype(settings.get("dtype", "float32"))
+    if kind is ComplexNetwork:
+        images = images * parameters["layer01"]["bias"].dtype.type(1)
+    return Subject(network, parameters, network(parameters, images)[1], images)
+
+
+def failures(subject: Subject) -> list[Row]:
+    """What must hold and does not, in both modes, at every depth, along every axis."""
+    rows = [example.row for example in measure(subject)]
+    assume(any(row.must_hold for row in rows))  # a single attribute at zero boundaries has nothing to move
+    return [row for row in rows if row.verdict == "FAILS"]
+
+
+@given(networks(), SEEDS, st.sampled_from([Network, ComplexNetwork]), st.sampled_from([4, 3, 6]))
+def test_proposition_holds_for_networks_of_every_kind(
+    settings: dict[str, Any], seed: int, kind: type[Network], size: int
+) -> None:
+    """Merged and (+) layers, mean and sum, any J, K, Q, supports and strides; at zero boundaries what stays inside."""
+    assert failures(subject(settings, seed, kind, size)) == []
+
+
+PAPER = {"depth": 8, "width": 8, "factors": 9, "strided_layers": (4,), "boundary": "periodic", "dtype": "float64"}
+
+
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_proposition_tells_exact_translations_from_all_others(nonlinear: bool, reduction: str) -> None:
+    """At the paper's supports and strides the two kinds lie nine orders of magnitude apart."""
+    tried = subject({**PAPER, "nonlinear_factors": nonlinear, "reduction": reduction}, 0, size=8)
+    rows = [example.row for example in measure(tried)]
+    exact, aliased = ([row.largest for row in rows if row.kind == kind] for kind in ("exact", "aliased"))
+    assert len(exact) > 100 and len(aliased) > 100
+    assert max(exact) < 1e-13 and min(aliased) > 1e-4
+    assert all(row.holds == (row.kind == "exact") for row in rows)
+
+
+def test_proposition_by_the_public_assertion() -> None:
+    """As a user would check it, translations along all exact axes at once included."""
+    tried = subject(PAPER, 1, size=8)
+    for j, x in enumerate(tried.activations()):
+        found = axes(tried.network.table, j)
+        where, multiples = [a.position for a in found], [a.exact for a in found]
+        for mode in ("evaluation", "training"):
+            assert_translation_invariant(tried.tail(j, mode), x, where, multiples, stages=2 * (8 - j))
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "zero"])
+def test_proposition_holds_for_trained_weights(trained: Path, boundary: str) -> None:
+    saved = checkpoint.load(trained / "best.h5")
+    config = make_config("hcnn", {**vars(saved.config), "preset": "hcnn", "boundary": boundary})
+    network, parameters, moments = restore(trained, saved, config, np)
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
+    assert failures(Subject(network, parameters, moments, images)) == []
+
+
+# What breaks it, each caught by the same checks.
+
+
+class PositionBias(Network):
+    """A bias for every position along v_{j-1} instead of one for every v_j."""
+
+    def _rho(self, x: Any, bias: Any) -> Any:
+        ramp = np.linspace(0, 1, x.shape[-2], dtype=x.dtype) if x.ndim > 4 else np.zeros(x.shape[-2], x.dtype)
+        return super()._rho(x + ramp[:, None], bias)
+
+
+class PositionNorm(Network):
+    """Each position along the first attribute normalised by its own deviation."""
+
+    def _reduce(self, x: Any) -> Any:
+        x = super()._reduce(x)
+        deviation = x[:, :1, :1].std(axis=tuple(range(4, x.ndim)), keepdims=True) if x.ndim > 3 else x.dtype.type(1)
+        return x / (deviation + x.dtype.type(0.1))
+
+
+class CornerNorm(Network):
+    """Moments of the patches of a corner instead of all."""
+
+    def _patch_moments(self, x: Any) -> Any:
+        return super()._patch_moments(x[:, :2, :2, :1, :2])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", [PositionBias, PositionNorm, CornerNorm])
+def test_what_depends_on_position_breaks_the_proposition(kind: type[Network], dtype: str) -> None:
+    assert failures(subject({**PAPER, "dtype": dtype}, 2, kind, size=8))
+
+
+def zero_along_attributes(x: Any, w: Any, axes: Any, **options: Any) -> Any:
+    along = (axes,) if isinstance(axes, int) else axes
+    return convolve(x, w, axes, **{**options, "boundary": tuple("zero" if a > 2 else "periodic" for a in along)})
+
+
+def wrong_period(x: Any, w: Any, axes: Any, **options: Any) -> Any:
+    """Attributes wrap around one sample too late."""
+    along = (axes,) if isinstance(axes, int) else axes
+    attributes = [a for a in along if a > 2]
+    longer = np.pad(x, [(0, int(a in attributes)) for a in range(x.ndim)])
+    y = convolve(longer, w, axes, **{**options, "stride": 1})
+    cut: list[slice] = [slice(None)] * y.ndim
+    steps = options.get("stride", 1)
+    for a, r in zip(along, (steps,) * len(along) if isinstance(steps, int) else steps, strict=True):
+        cut[a] = slice(0, x.shape[a], r)
+    return y[tuple(cut)]
+
+
+def late_samples(x: Any, w: Any, axes: Any, **options: Any) -> Any:
+    """A stride misread: the last sample kept is that of the position after its own."""
+    y = convolve(x, w, axes, **options)
+    if x.ndim < 5 or isinstance(axes, int):
+        return y
+    late = convolve(translate(x, -1, 4, boundary="periodic"), w, axes, **options)
+    return np.concatenate([y[:, :, :, :, :-1], late[:, :, :, :, -1:]], axis=4)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("broken", [zero_along_attributes, wrong_period, late_samples])
+def test_convolutions_that_are_none_break_the_proposition(
+    broken: Callable[..., Any], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert failures(subject({**PAPER, "dtype": dtype}, 3, size=8)) == []
+    monkeypatch.setattr(train.network, "convolve", broken)
+    assert failures(subject({**PAPER, "dtype": dtype}, 3, size=8))
+
+
+@pytest.mark.parametrize("age", [0, 1])
+def test_translations_that_are_no_multiples_are_caught(age: int) -> None:
+    """v_j at multiples of 2, v_{j-1} at multiples of 1: half of what the strides to come ask for."""
+    tried = subject(PAPER, 4, size=8)
+    x = tried.activations()[4]
+    tail, position, exact = tried.tail(4, "evaluation"), 5 - age, 4 >> age
+    assert_translation_invariant(tail, x, position, exact, stages=8)
+    with pytest.raises(AssertionError, match=f"translating x by {exact // 2} along axis {position} "):
+        assert_translation_invariant(tail, x, position, exact // 2, stages=8)
+
+
+def test_the_class_is_no_attribute_to_translate_along() -> None:
+    tried = subject(PAPER, 5, size=8)
+    with pytest.raises(AssertionError, match="not invariant"):
+        assert_translation_invariant(tried.tail(7, "evaluation"), tried.activations()[7], 5)
+
+
+def test_aliasing_depends_on_the_shift_modulo_the_strides_to_come() -> None:
+    """What the algebra says of the other translations (docs/aliasing.md): periodic, and v_j - 2 misses one stride only.
+
+    Translations by s and s + m differ by one that is exact, so by rounding alone.
+    """
+    tried = subject(PAPER, 7, size=8)
+    x, axis = tried.activations()[4], axes(tried.network.table, 4)[-1]
+    tail = tried.tail(4, "evaluation")
+    moved = [tail(translate(x, s, axis.position, boundary="periodic")) for s in range(axis.length)]
+    assert axis.exact == 4 and axis.length == 8
+    scale = np.abs(moved[0]).max()
+    for s in range(4):
+        np.testing.assert_allclose(moved[s], moved[s + 4], rtol=0, atol=1e-13 * scale)
+    changes = [np.abs(y - moved[0]).max() / scale for y in moved[1:4]]
+    assert min(changes) > 1e-4
+
+
+def test_what_aliases_is_the_frequency_that_the_stride_folds_onto_zero() -> None:
+    """One stride of 2, then the sum: a translation by 1 changes it by the alternating sum of rho's output."""
+    rng = np.random.default_rng(8)
+    x, w = rng.standard_normal((3, 16)), rng.standard_normal(5)
+
+    def strided(x: Any) -> Any:
+        return elu(convolve(x, w, 1, boundary="periodic", stride=2)).sum(1)
+
+    spectrum = np.fft.fft(elu(convolve(x, w, 1, boundary="periodic")), axis=1)
+    change = strided(translate(x, 1, 1, boundary="periodic")) - strided(x)
+    np.testing.assert_allclose(change, -spectrum[:, 8].real, rtol=0, atol=1e-13 * np.abs(spectrum).max())
+    np.testing.assert_allclose(strided(x), (spectrum[:, 0] + spectrum[:, 8]).real / 2, rtol=1e-12)

@@ -1,0 +1,464 @@
+"""Reports of a verification: what they show is what was measured, and a failure shows in every one of them."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import math
+import random
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hcnn_core.testing.assertions import ROUNDINGS
+from train import verification_report
+from train.config import make_config
+from train.covariance import Row, axes
+from train.network import layers
+from train.verification_report import AXES, as_json, error_maps, page, summary_table
+
+NOT_FINITE = (math.nan, math.inf)
+
+
+def measurement(**changes: Any) -> Row:
+    """One row of two examples, exact unless changed."""
+    values: dict[str, Any] = {
+        "statement": "invariance",
+        "boundary": "periodic",
+        "mode": "evaluation",
+        "j": 0,
+        "axis": "u1",
+        "shift": 1,
+        "strides": (),
+        "kind": "exact",
+        "errors": (1e-7, 3e-7),
+        "bounds": (1e-4, 2e-4),
+    }
+    return Row(**(values | changes))
+
+
+def measurements(modes: Sequence[str] = ("evaluation", "training")) -> list[Row]:
+    """Four layers at both boundaries: even translations along v_j are exact, and all of u1; zeros stay inside."""
+    rows = []
+    for mode in modes:
+        for j in range(4):
+            for shift in range(1, 8):
+                options: dict[str, Any] = {"mode": mode, "j": j, "axis": "v_j", "shift": shift, "strides": (2, 1)}
+                aliased: dict[str, Any] = {"kind": "aliased", "errors": (0.5, 0.25)} if shift % 2 else {}
+                rows.append(measurement(**options | aliased))
+                rows.append(measurement(**options, boundary="zero", kind="boundary", errors=(0.75, 2.0)))
+            rows.append(measurement(mode=mode, j=j, axis="u1"))
+            rows.append(measurement(mode=mode, j=j, axis="v_j", statement="covariance", shift=2, strides=(2,)))
+            rows.append(measurement(mode=mode, j=j, axis="v_{j-2}", boundary="zero", kind="inside", errors=(0.0, 0.0)))
+    return rows
+
+
+def with_failure(rows: Sequence[Row], errors: tuple[float, ...], **where: Any) -> list[Row]:
+    """The rows, the errors of one of which are replaced."""
+    (index,) = (i for i, row in enumerate(rows) if all(getattr(row, name) == where[name] for name in where))
+    return [*rows[:index], dataclasses.replace(rows[index], errors=errors), *rows[index + 1 :]]
+
+
+FAILURES = [
+    pytest.param((1e-7, 0.5), id="the second example"),
+    pytest.param((math.nan, 1e-7), id="NaN"),
+    pytest.param((math.inf, 1e-7), id="infinity"),
+]
+
+
+@pytest.fixture(params=FAILURES)
+def failing(request: pytest.FixtureRequest) -> list[Row]:
+    """One of the exact translations fails in one example."""
+    where = {"statement": "invariance", "boundary": "periodic", "mode": "evaluation", "j": 2, "axis": "v_j", "shift": 4}
+    return with_failure(measurements(), request.param, **where)
+
+
+def test_names_of_axes_are_those_of_the_network() -> None:
+    table = layers(make_config(), 32, 10)
+    assert {axis.name for j in range(len(table) + 1) for axis in axes(table, j)} == set(AXES)
+
+
+def columns(line: str) -> list[str]:
+    return re.split(r"\s{2,}", line)
+
+
+def test_table_has_a_line_per_kind_with_all_shifts_and_examples() -> None:
+    rows = [
+        measurement(axis="v_j", shift=2, strides=(2, 1), errors=(1e-7, 2e-7), bounds=(1e-4, 1e-4)),
+        measurement(axis="v_j", shift=64, strides=(2, 1), errors=(3e-7, 6e-7), bounds=(1e-4, 4e-4)),
+        measurement(axis="v_j", shift=4, strides=(2, 1), errors=(3e-7, 3e-7), bounds=(1e-4, 1e-4)),
+        *(
+            measurement(axis="v_j", shift=s, strides=(2, 1), kind="aliased", errors=(s / 100,) * 2)
+            for s in range(1, 16, 2)
+        ),
+    ]
+    random.Random(0).shuffle(rows)
+    title, header, exact, aliased, gap, total = summary_table(rows).splitlines()
+    assert title == "x_j translated, change of x_J: periodic boundary, evaluation mode, 2 examples"
+    assert columns(header) == ["j", "axis", "shifts", "strides", "kind", "largest", "mean", "bound", "verdict"]
+    assert columns(exact) == ["0", "v_j", "2 4 64", "2", "exact", "6.0e-07", "3.0e-07", "4.0e-04", "holds"]
+    assert columns(aliased)[2:] == ["1 3 5 7 .. 15", "2", "aliased", "1.5e-01", "8.0e-02", "2.0e-04", "measured"]
+    assert gap == ""
+    assert total == (
+        "periodic: all 3 statements that must hold hold, largest error 6.0e-07; 8 measured, largest change 1.5e-01"
+    )
+
+
+def test_table_shows_single_layers_in_a_block_of_their_own() -> None:
+    rows = [
+        measurement(statement="covariance", j=3, axis="v_j", errors=(1e-8,), bounds=(1e-4,)),
+        measurement(statement="covariance", j=3, axis="u2", errors=(2e-8,), bounds=(3e-4,)),
+        measurement(statement="covariance", j=4, axis="v_j", errors=(0.1,), bounds=(1e-4,)),
+    ]
+    title, header, good, bad, _, total = summary_table(rows).splitlines()
+    assert title == "x_j translated by a stride, x_{j+1} by one sample: periodic boundary, evaluation mode, 1 example"
+    assert columns(header) == ["j", "u2", "v_j", "bound", "verdict"]
+    assert columns(good) == ["3", "2.0e-08", "1.0e-08", "3.0e-04", "holds"]
+    assert columns(bad) == ["4", "-", "1.0e-01", "1.0e-04", "FAILS: v_j"]
+    assert total == "periodic: 1 of 3 statements that must hold FAIL, largest error 1.0e-01"
+
+
+def test_table_counts_each_boundary() -> None:
+    *_, periodic, zero = summary_table(measurements()).splitlines()
+    assert periodic.startswith("periodic: all 40 statements that must hold hold, largest error 3.0e-07; 32 measured, ")
+    assert zero.startswith("zero: all 8 statements that must hold hold, largest error 0.0e+00; 56 measured, ")
+    assert "FAIL" not in summary_table(measurements())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_nothing_that_must_hold_is_no_success() -> None:
+    rows = [measurement(kind="boundary", boundary="zero")]
+    assert "zero: no statement here must hold; 1 measured" in summary_table(rows)
+    assert '<p class="verdict ">No statement here must hold.</p>' in page(rows, {})
+
+
+def test_table_is_at_most_120_columns_wide() -> None:
+    large = {"errors": NOT_FINITE, "bounds": (1e-100, 1e-100), "strides": (16,) * 20}
+    rows = [
+        measurement(**large, j=98, boundary=boundary, mode=mode, axis=axis, shift=shift, statement=statement, kind=kind)
+        for boundary, mode, kind in (("periodic", "evaluation", "exact"), ("zero", "training", "boundary"))
+        for statement in ("invariance", "covariance")
+        for axis in AXES
+        for shift in range(900, 1000)
+    ]
+    lines = summary_table(rows).splitlines()
+    assert 80 < max(map(len, lines)) <= 120
+
+
+def test_failure_shows_in_the_table(failing: list[Row]) -> None:
+    table = summary_table(failing)
+    (line,) = (line for line in table.splitlines() if line.endswith("FAILS"))
+    largest = max(row.largest for row in failing if row.verdict == "FAILS")
+    assert columns(line)[:6] == ["2", "v_j", "2 4 6", "2", "exact", f"{largest:.1e}"]
+    assert "periodic: 1 of 40 statements that must hold FAIL" in table
+    assert "zero: all 8 statements that must hold hold" in table
+
+
+def strict(text: str) -> Any:
+    """Parse JSON as strict parsers do: no NaN, no Infinity."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_holds_every_field_one_row_a_line() -> None:
+    rows = measurements()
+    description = {
+        "command": "verify",
+        "settings": {"depth": 4, "strided": (5, 9)},
+        "rate": np.float32(0.5),
+        "none": None,
+    }
+    text = as_json(rows, description)
+    found = strict(text)
+    assert list(found) == ["description", "totals", "rows"]
+    assert found["description"] == {
+        "command": "verify",
+        "settings": {"depth": 4, "strided": [5, 9]},
+        "rate": 0.5,
+        "none": None,
+    }
+    assert found["totals"] == {
+        "must_hold": 48,
+        "hold": 48,
+        "fail": 0,
+        "largest_error": 3e-7,
+        "measured": 88,
+        "largest_change": 2.0,
+    }
+    assert [line.strip(" ,") for line in text.splitlines()[-len(rows) - 2 : -2]] == [*map(json.dumps, found["rows"])]
+    for row, record in zip(rows, found["rows"], strict=True):
+        for name in (*(f.name for f in dataclasses.fields(Row)), "must_hold", "verdict", "largest", "mean"):
+            value = getattr(row, name)
+            assert record.pop(name) == (list(value) if isinstance(value, tuple) else value)
+        assert record == {}
+
+
+def test_failure_shows_in_json(failing: list[Row]) -> None:
+    found = strict(as_json(failing, {}))
+    assert found["totals"]["fail"] == 1
+    assert [row["verdict"] for row in found["rows"]].count("FAILS") == 1
+    (record,) = (row for row in found["rows"] if row["verdict"] == "FAILS")
+    (row,) = (row for row in failing if row.verdict == "FAILS")
+    texts = {"nan": "NaN", "inf": "Infinity"}
+    assert record["errors"] == [texts.get(str(error), error) for error in row.errors]
+    assert record["largest"] == found["totals"]["largest_error"] == texts.get(str(row.largest), row.largest)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (math.nan, "NaN"),
+        (-math.inf, "-Infinity"),
+        (np.float64(math.inf), "Infinity"),
+        ({1: [math.nan]}, {"1": ["NaN"]}),
+    ],
+)
+def test_json_of_what_is_not_finite(value: object, expected: object) -> None:
+    assert strict(as_json([measurement()], {"value": value}))["description"]["value"] == expected
+
+
+def pixels(picture: bytes) -> Any:
+    """The picture (rows, columns, RGB), from 0 to 255."""
+    from matplotlib.image import imread
+
+    return np.rint(255 * np.asarray(imread(io.BytesIO(picture), format="png"))[..., :3]).astype(int)
+
+
+def box(one: Any, other: Any) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of where pictures differ."""
+    rows, columns = np.nonzero((one != other).any(axis=-1))
+    return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
+
+
+def is_red(picture: Any) -> bool:
+    return bool((picture == (255, 0, 0)).all(axis=-1).any())
+
+
+CELL = 36
+"""Pixels."""
+
+
+def grid(changes: dict[tuple[int, int], dict[str, Any]] | None = None, without: Sequence[tuple[int, int]] = ()) -> Any:
+    """The picture of small changes along v_j, none of which must hold, with other rows in some cells or none."""
+    cells = [(j, shift) for j in range(4) for shift in range(1, 6) if (j, shift) not in without]
+    small = {"axis": "v_j", "kind": "aliased", "errors": (1e-7,), "bounds": (1.0,)}
+    rows = [measurement(j=j, shift=shift, **small | (changes or {}).get((j, shift), {})) for j, shift in cells]
+    return pixels(error_maps(rows, "periodic", "evaluation"))
+
+
+@pytest.fixture(scope="module")
+def dark() -> Any:
+    return grid()
+
+
+@pytest.fixture(scope="module")
+def first_cell(dark: Any) -> tuple[int, int]:
+    """Top and left of the cell of layer 0 and shift 1."""
+    top, bottom, left, right = box(dark, grid(without=[(0, 1)]))
+    assert max(abs(bottom - top - CELL), abs(right - left - CELL)) <= 2
+    return top, left
+
+
+def inside(picture: Any, first_cell: tuple[int, int], j: int, shift: int) -> Any:
+    """The middle pixels of a cell."""
+    top, left = first_cell[0] + j * CELL, first_cell[1] + (shift - 1) * CELL
+    return picture[top + CELL // 2 - 1 : top + CELL // 2 + 2, left + CELL // 2 - 1 : left + CELL // 2 + 2]
+
+
+def test_a_cell_that_was_not_measured_is_blank(dark: Any, first_cell: tuple[int, int]) -> None:
+    picture = grid(without=[(1, 2), (3, 4)])
+    blank = {(j, s) for j in range(4) for s in range(1, 6) if (inside(picture, first_cell, j, s) == 255).all()}
+    assert blank == {(1, 2), (3, 4)}
+    assert not any((inside(dark, first_cell, j, s) == 255).any() for j in range(4) for s in range(1, 6))
+
+
+def test_the_larger_a_change_the_brighter_its_cell(dark: Any, first_cell: tuple[int, int]) -> None:
+    errors = (0.0, 1e-7, 1e-4, 1e-2, 1.0)
+    picture = grid({(2, shift): {"errors": (error,)} for shift, error in enumerate(errors, 1)})
+    sums = [inside(picture, first_cell, 2, shift).sum() for shift in range(1, 6)]
+    assert sums[0] <= sums[1] < sums[2] < sums[3] < sums[4]
+    for other in (0, 1, 3):
+        assert np.array_equal(inside(picture, first_cell, other, 5), inside(dark, first_cell, other, 5))
+
+
+def test_a_change_beyond_the_scale_has_its_last_colour(first_cell: tuple[int, int]) -> None:
+    picture = grid({(1, s): {"errors": (error,)} for s, error in enumerate((1.0, 17.0, *NOT_FINITE), 1)})
+    for shift in range(1, 5):
+        assert (inside(picture, first_cell, 1, shift) == (253, 231, 37)).all()
+
+
+def test_dots_mark_what_must_hold_and_crosses_what_does_not(dark: Any, first_cell: tuple[int, int]) -> None:
+    exact = {"kind": "exact"}
+    picture = grid({(0, 2): exact, (0, 4): exact, (3, 1): exact | {"errors": (0.1,), "bounds": (0.01,)}})
+    dots = {(j, s) for j in range(4) for s in range(1, 6) if (inside(picture, first_cell, j, s) == 255).all()}
+    assert dots == {(0, 2), (0, 4)}
+    assert is_red(inside(picture, first_cell, 3, 1))
+    assert not is_red(dark)
+
+
+def test_failure_shows_in_the_picture(failing: list[Row]) -> None:
+    rows = [row for row in failing if row.axis == "v_j"]
+    assert is_red(pixels(error_maps(rows, "periodic", "evaluation")))
+
+
+def test_no_failure_no_cross() -> None:
+    assert not is_red(pixels(error_maps(measurements(), "periodic", "evaluation")))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([measurement()], id="one cell"),
+        pytest.param([measurement(errors=(0.0,), bounds=(0.0,))], id="no error at all"),
+        pytest.param([measurement(errors=(1e-30,), bounds=(1e-4,))], id="no error to speak of"),
+        pytest.param([measurement(axis="v_{j-2}", j=11, errors=NOT_FINITE)], id="nothing finite"),
+        pytest.param([measurement(axis=a, j=98, shift=127) for a in ("v_j", "u1")], id="large"),
+    ],
+)
+def test_pictures_of_unusual_measurements(rows: list[Row]) -> None:
+    height, width, _ = pixels(error_maps(rows, "periodic", "evaluation")).shape
+    assert 350 < height < 2500 and 600 < width < 2000
+
+
+def test_translations_inside_a_boundary_have_no_cell() -> None:
+    rows = measurements(modes=("evaluation",))[::3]
+    without = [row for row in rows if row.kind != "inside"]
+    assert len(without) < len(rows)
+    assert error_maps(rows, "zero", "evaluation") == error_maps(without, "zero", "evaluation")
+
+
+class Page(HTMLParser):
+    """Reads a page; every tag must be closed in its turn."""
+
+    EMPTY = ("meta", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+        self.close()
+        assert self.open == [], "never closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_reading_a_page_notices_a_tag_that_is_not_closed() -> None:
+    with pytest.raises(AssertionError):
+        Page("<p><b>text</p>")
+    with pytest.raises(AssertionError, match="never closed"):
+        Page("<p>text")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without the time it takes to draw."""
+    monkeypatch.setattr(verification_report, "error_maps", lambda rows, *case: f"{len(rows)} {case}".encode())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_page_is_whole_and_needs_nothing_else() -> None:
+    rows = measurements()
+    text = page(rows, {"network": "hcnn"})
+    found = Page(text)
+    assert text.startswith("<!DOCTYPE html>\n")
+    assert found.texts["title"] == found.texts["h1"]
+    assert f"2 · {ROUNDINGS} · stages · " in text
+    assert {tag for tag, _ in found.tags}.isdisjoint({"script", "link", "iframe"})
+    cases = [(boundary, mode) for mode in ("evaluation", "training") for boundary in ("periodic", "zero")]
+    for image, case in zip(found.attributes("img"), cases, strict=True):
+        kind, data = (image["src"] or "").split(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data).decode() == f"{len(rows)} {case}"
+        assert "statements that must hold hold" in (image["alt"] or "")
+    assert found.texts["td"].count("invariance") + found.texts["td"].count("covariance") == len(rows)
+    assert "v<sub>j-2</sub>" in text and "v_{" not in text
+
+
+def test_page_shows_the_picture() -> None:
+    rows = [measurement()]
+    (image,) = Page(page(rows, {})).attributes("img")
+    assert base64.b64decode((image["src"] or "").split(",")[1]) == error_maps(rows, "periodic", "evaluation")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_page_says_that_all_holds() -> None:
+    text = page(measurements(), {})
+    assert '<p class="verdict holds">All 48 statements that must hold hold.</p>' in text
+    assert 'class="fails"' not in text and "FAIL" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_failure_shows_on_the_page(failing: list[Row]) -> None:
+    text = page(failing, {})
+    assert '<p class="verdict fails">1 of 48 statements that must hold FAIL.</p>' in text
+    assert "What fails" in Page(text).texts["h2"]
+    assert text.count('<td class="fails">FAILS</td>') == 3  # among what fails, by kind, and among all
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_page_escapes_what_it_is_given() -> None:
+    hostile = "<script>alert('x')</script> & \"u1\" \udcff"
+    text = page([measurement(boundary=hostile)], {hostile: {"path": [hostile, 5]}})
+    assert "<script" not in text
+    found, shown = Page(text), hostile.replace("\udcff", "?")
+    assert shown in found.texts["th"]
+    assert f"path {shown}, 5" in found.texts["td"]
+
+
+def test_page_of_single_layers_alone_has_no_picture() -> None:
+    found = Page(page([measurement(statement="covariance")], {}))
+    assert found.attributes("img") == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "fragment"),
+    [
+        pytest.param([], "no rows to report", id="no row"),
+        pytest.param([measurement(errors=(), bounds=())], "0 errors and 0 bounds", id="not measured"),
+        pytest.param([measurement(), measurement(bounds=(1.0,))], "2 errors and 1 bounds", id="a bound missing"),
+        pytest.param([measurement(axis="v_9")], "'v_9'", id="unknown axis"),
+    ],
+)
+def test_rows_that_cannot_be_reported(rows: list[Row], fragment: str) -> None:
+    for report in (
+        lambda: summary_table(rows),
+        lambda: as_json(rows, {}),
+        lambda: error_maps(rows, "periodic", "evaluation"),
+        lambda: page(rows, {}),
+    ):
+        with pytest.raises(ValueError, match=fragment) as error:
+            report()
+        assert "\n" not in str(error.value)
+
+
+def test_a_picture_of_what_was_not_measured() -> None:
+    rows = measurements(modes=("training",))
+    assert error_maps(rows, "zero", "training")
+    with pytest.raises(ValueError, match=r"'periodic' in mode 'evaluation'.*periodic training, zero training$"):
+        error_maps(rows, "periodic", "evaluation")
+    with pytest.raises(ValueError, match=r"there is nothing$"):
+        error_maps([measurement(statement="covariance")], "periodic", "evaluation")

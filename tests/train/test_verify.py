@@ -1,0 +1,175 @@
+"""`python -m train.verify`: what it says, writes and refuses, and that counterexamples come back."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import train.network
+from hcnn_core import convolve
+from tests.train.runs import Outcome, finish, start
+from train import verify
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def verifying() -> Command:
+    """The command line in this process."""
+
+    def run(*arguments: object) -> Outcome:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = verify.main([str(argument) for argument in arguments])
+            except SystemExit as stop:
+                assert isinstance(stop.code, int)
+                status = stop.code
+        return Outcome(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+def one_line(outcome: Outcome, status: int, *fragments: str) -> None:
+    """Check the status, and that one line on standard error holds every fragment."""
+    assert outcome.status == status, outcome
+    assert outcome.err.startswith("train.verify: ") and outcome.err.count("\n") == 1, outcome
+    assert [fragment for fragment in fragments if fragment not in outcome.err] == [], outcome
+
+
+@pytest.fixture(scope="module")
+def verified(first_run: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A trained network's verification at both boundaries: its directory, and what it printed."""
+    out = tmp_path_factory.mktemp("verified") / "report"
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        assert verify.main(["--checkpoint", str(first_run[0] / "best.h5"), "--out", str(out)]) == 0
+    return out, text.getvalue()
+
+
+def test_a_trained_network_is_verified(verified: tuple[Path, str]) -> None:
+    out, text = verified
+    assert sorted(path.name for path in out.iterdir()) == ["counterexamples.h5", "verify.html", "verify.json"]
+    assert all(str(out / name) in text for name in ("counterexamples.h5", "verify.html", "verify.json"))
+    assert "holds" in text and "measured" in text and "FAILS" not in text
+    rows = json.loads((out / "verify.json").read_text("utf-8"))["rows"]
+    assert {row["boundary"] for row in rows} == {"periodic", "zero"}
+    assert {row["mode"] for row in rows} == {"evaluation", "training"}
+    assert all(len(row["errors"]) == len(row["bounds"]) == 2 for row in rows)
+    assert all(row["largest"] <= max(row["bounds"]) for row in rows if row["must_hold"])
+
+
+def test_what_is_not_exact_is_measured_and_comes_back(verified: tuple[Path, str], verifying: Command) -> None:
+    out, _ = verified
+    with h5py.File(out / "counterexamples.h5") as file:
+        cases = [json.loads(case.attrs["row"]) for case in file["cases"].values()]
+        assert all({"x", "found", "expected"} == set(case) for case in file["cases"].values())
+    assert {row["kind"] for row in cases} == {"aliased", "boundary"}
+    outcome = verifying("--replay", out / "counterexamples.h5")
+    lines = outcome.success().splitlines()
+    assert len(lines) == len(cases) + 1
+    for row, line in zip(cases, lines, strict=False):  # bit for bit what it was
+        largest = f"{row['errors'][0]:.3g}"
+        assert f"error {largest} then, {largest} now" in line and row["kind"] in line
+
+
+def biased_by_position(x: Any, w: Any, axes: Any, **options: Any) -> Any:
+    y = convolve(x, w, axes, **options)
+    return y + np.linspace(0, 1, y.shape[-2], dtype=y.dtype)[:, None] if y.ndim > 4 else y
+
+
+def test_a_network_that_is_not_covariant_fails(
+    first_run: tuple[Path, Outcome], tmp_path: Path, verifying: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = first_run[0] / "best.h5"
+    monkeypatch.setattr(train.network, "convolve", biased_by_position)
+    outcome = verifying("--checkpoint", checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
+    one_line(outcome, 1, "statements that must hold fail", f"--replay {tmp_path / 'counterexamples.h5'}")
+    assert "FAILS" in outcome.out and "FAIL" in (tmp_path / "verify.html").read_text("utf-8")
+
+    again = verifying("--replay", tmp_path / "counterexamples.h5")
+    assert again.status == 1 and "FAILS" in again.out
+    monkeypatch.undo()
+    healed = verifying("--replay", tmp_path / "counterexamples.h5")
+    assert "FAILS" not in healed.success() and "holds" in healed.out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_random_networks_are_verified(dtype: str, tmp_path: Path, verifying: Command) -> None:
+    outcome = verifying(
+        *("--preset", "sample", "--boundary", "periodic", "--reduction", "sum", "--dtype", dtype),
+        *("--max-examples", 1, "--out", tmp_path),
+    )
+    outcome.success()
+    saved = json.loads((tmp_path / "verify.json").read_text("utf-8"))
+    assert "--preset sample" in json.dumps(saved) and "FAILS" not in outcome.out
+    with h5py.File(tmp_path / "counterexamples.h5") as file:
+        assert {case["x"].dtype for case in file["cases"].values()} == {np.dtype(dtype)}
+
+
+def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying: Command, tmp_path: Path) -> None:
+    out, _ = verified
+    before = (out / "verify.json").read_bytes()
+    one_line(verifying("--preset", "sample", "--out", out), 1, "holds a verification; name a new directory")
+    assert (out / "verify.json").read_bytes() == before
+    (tmp_path / "file").touch()
+    one_line(verifying("--out", tmp_path / "file"), 1, "is a file; name a new directory")
+    one_line(verifying("--out", tmp_path / "file" / "below"), 1, "cannot write to")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (("--preset", "nothing"), ("--preset", "hcnn-plus")),
+        (("--preset", "hcnn", "--checkpoint", "x.h5"), ("not allowed with",)),
+        (("--boundary", "mirror"), ("periodic",)),
+        (("--dtype", "float16"), ("complex64",)),
+        (("--max-examples", 0), ("at least 1",)),
+        (("--max-examples", "many"), ("--max-examples",)),
+        (("--images", 501), ("500",)),
+        (("--seed", -1), ("--seed",)),
+        (("--replay", "x.h5", "--boundary", "zero"), ("remove --boundary",)),
+        (("--shift", 1), ("--shift",)),
+    ],
+)
+def test_wrong_command_lines(arguments: tuple[object, ...], fragments: tuple[str, ...], verifying: Command) -> None:
+    one_line(verifying(*arguments), 2, *fragments)
+
+
+def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
+    one_line(verifying("--checkpoint", tmp_path / "none.h5"), 1, "there is no checkpoint at")
+    one_line(verifying("--checkpoint", trained), 1, "is a directory")
+    one_line(verifying("--replay", tmp_path / "none.h5"), 1, "there is no file of counterexamples at")
+    one_line(verifying("--replay", trained / "best.h5"), 1, "holds no counterexamples")
+    (tmp_path / "text.h5").write_text("no HDF5")
+    one_line(verifying("--replay", tmp_path / "text.h5"), 1, "truncated, damaged or of another program")
+    one_line(verifying("--checkpoint", trained / "best.h5", "--dtype", "complex64"), 2, "checkpoint are real")
+
+    other = tmp_path / "other.h5"
+    shutil.copy(trained / "best.h5", other)
+    with h5py.File(other, "a") as file:
+        weights = file["parameters/layer03/g"][...]
+        del file["parameters/layer03/g"]
+        file["parameters/layer03/g"] = weights[:, :-1]
+    one_line(verifying("--checkpoint", other), 1, "is of another network: parameters layer03/g")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(tmp_path: Path, verifying: Command) -> None:
+    arguments = ("--preset", "sample", "--boundary", "periodic", "--max-examples", 1, "--backend", "cupy")
+    verifying(*arguments, "--out", tmp_path).success()
+    verifying("--replay", tmp_path / "counterexamples.h5", "--backend", "cupy").success()
+
+
+def test_help_in_a_process_of_its_own() -> None:
+    outcome = finish(start("-m", "train.verify", "--help"))
+    assert outcome.status == 0 and "Proposition 3.1" in " ".join(outcome.out.split())

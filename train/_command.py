@@ -1,0 +1,85 @@
+"""What the command lines share: one line for whatever goes wrong, and the exit status it means."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from train.checkpoint import CheckpointError
+from train.config import ConfigError
+from train.data import DataError
+from train.run import RunError
+from train.training import Interrupted, TrainingError
+
+ONE_LINE = (CheckpointError, DataError, Interrupted, RunError, TrainingError)
+"""Errors whose message is all a user needs."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; `prog` is "python -m" and the module."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with status 2."""
+        self.exit(2, f"{self.module}: {' '.join(message.split())}; --help lists the flags\n")
+
+    @property
+    def module(self) -> str:
+        """The module's name, which begins every message."""
+        return self.prog.rpartition(" ")[2]
+
+
+def run_command(
+    parser: Parser, arguments: Sequence[str] | None, action: Callable[[argparse.Namespace], int], memory_hint: str
+) -> int:
+    """Parse the arguments, act, and return the exit status: the action's, 1 if it failed, 2 if the settings are wrong.
+
+    The parser knows --debug, which shows tracebacks and warnings.
+    """
+    debug = False
+
+    def fail(status: int, error: object) -> int:
+        if debug:
+            traceback.print_exc()
+        print(f"{parser.module}: {' '.join(str(error).split())}", file=sys.stderr)
+        return status
+
+    try:
+        try:
+            options = parser.parse_args(arguments)
+            debug = options.debug
+            with warnings.catch_warnings():
+                if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
+                    warnings.simplefilter("ignore")
+                return action(options)
+        finally:
+            _flush()
+    except ConfigError as error:
+        return fail(2, error)
+    except ONE_LINE as error:
+        return fail(1, error)
+    except MemoryError as error:
+        return fail(1, f"not enough memory: {str(error) or 'an array could not be made'}; {memory_hint}")
+    except KeyboardInterrupt:
+        return fail(1, "interrupted before anything was to save")
+    except BrokenPipeError:  # who closed the pipe has read enough
+        return 1
+    except Exception as error:
+        return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
+
+
+def _flush() -> None:
+    """Let what is wrong with standard output show now, not when the interpreter ends."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise RunError(f"cannot write to standard output: {error.strerror}") from error

@@ -1,0 +1,388 @@
+"""What Proposition 3.1 says of a network with strides and boundaries, and what a network makes of it.
+
+The proposition (section 3 of arXiv:1703.04140) has no strides: translating x_j translates x_{J-1}, whose sum (Eq. 7)
+stays. With strides a translation reaches the next layer as one only if it is a multiple of the stride, and so on until
+the axis is summed. Which translations are exact follows from the table of layers; how much the others change is
+measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from autodiff import elu
+from hcnn_core import patch_moments, translate
+from hcnn_core._backend import Array, to_numpy
+from hcnn_core.moments import patch_covariance
+from hcnn_core.testing import rounding_bound
+from train.network import SPACE, Layer, Moments, Network, Parameters
+
+__all__ = ["Axis", "ComplexNetwork", "Example", "Row", "Subject", "axes", "exact_multiple", "examine", "measure"]
+
+MODES = ("evaluation", "training")
+
+SHIFTS_IN_SPACE = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Translations along u that are tried, in samples: the images' axes are long, and the pattern repeats."""
+
+
+def exact_multiple(length: int, strides: Sequence[int]) -> int:
+    """Return the m such that translations by multiples of m alone survive subsampling and a sum.
+
+    Parameters
+    ----------
+    length : int
+        Samples along a periodic axis.
+    strides : sequence of int
+        The subsamplings it meets, in their order, before it is summed.
+
+    Returns
+    -------
+    int
+        The product of the strides where each divides the length it meets. A stride that does not makes every
+        translation of that axis inexact but the whole turn: then the product of the strides before, times the length
+        that is left.
+    """
+    if not strides:
+        return 1
+    stride, *later = strides
+    if length % stride:
+        return length
+    return stride * exact_multiple(length // stride, later)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of x_j along which translations reach the final sum.
+
+    Parameters
+    ----------
+    position : int
+        Of the axis in the array x_j.
+    name : str
+        u1, u2, v_j, v_{j-1} or v_{j-2}.
+    length : int
+        Samples.
+    strides : tuple of int
+        Subsamplings still to come before the axis is summed.
+    """
+
+    position: int
+    name: str
+    length: int
+    strides: tuple[int, ...]
+
+    @property
+    def exact(self) -> int:
+        """Translations by multiples of this leave x_J as it is where boundaries are periodic."""
+        return exact_multiple(self.length, self.strides)
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        """The translations that are tried."""
+        return tuple(s for s in (SHIFTS_IN_SPACE if self.name[0] == "u" else range(self.length)) if 0 < s < self.length)
+
+
+def axes(table: Sequence[Layer], j: int) -> list[Axis]:
+    """Return the axes of x_j that Proposition 3.1 speaks of.
+
+    Parameters
+    ----------
+    table : sequence of Layer
+        As `train.network.layers` returns.
+    j : int
+        Depth, from 0 (the images) to J-1.
+
+    Returns
+    -------
+    list of Axis
+        u1, u2 and the attributes, but colours, which Eq. (3) sums with weights, and the class (Eq. 7), which stays.
+    """
+    space, later = table[0].inputs[:2] if j == 0 else table[j - 1].outputs[:2], table[j:]
+    found = [Axis(1 + i, f"u{i + 1}", space[i], tuple(la.stride[i] for la in later)) for i in (0, 1)]
+    attributes = table[j - 1].outputs[2:] if j else ()
+    for index, length in enumerate(attributes):
+        place, strides = index, []
+        for layer in later:
+            place -= layer.j > 3  # Eq. (6) sums the first of three attributes
+            if place < 0:
+                break
+            strides.append(layer.stride[2 + place])
+        age = len(attributes) - 1 - index
+        if later or age:
+            found.append(Axis(3 + index, f"v_{{j-{age}}}" if age else "v_j", length, tuple(strides)))
+    return found
+
+
+class ComplexNetwork(Network):
+    """The same layers with complex weights, to verify what needs no training.
+
+    rho acts on real and imaginary parts; variances of patches are Hermitian.
+    """
+
+    def initialize(self, rng: np.random.Generator) -> Parameters:
+        """Draw real and imaginary parts of the weights, as `Network.initialize` does."""
+        real, imaginary = super().initialize(rng), super().initialize(rng)
+        return {
+            layer: {
+                name: a if name == "scale" else (a + 1j * imaginary[layer][name]) / np.sqrt(a.dtype.type(2))
+                for name, a in arrays.items()
+            }
+            for layer, arrays in real.items()
+        }
+
+    def _rho(self, x: Array, bias: Array) -> Array:
+        x = x + bias
+        return elu(x.real) + 1j * elu(x.imag)
+
+    def _patch_moments(self, x: Array) -> tuple[Array, Array]:
+        size = self.config.space_kernel
+        options: dict[str, Any] = {"axes": SPACE, "kernel_size": size, "boundary": self.config.boundary}
+        (mean_r, cov_r), (mean_i, cov_i) = (patch_moments(part, **options) for part in (x.real, x.imag))
+        cross = patch_covariance(x.imag, x.real, **options)
+        return mean_r + 1j * mean_i, cov_r + cov_i + 1j * (cross - cross.T)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with weights, and images to try it on.
+
+    Parameters
+    ----------
+    network : Network
+        The layers.
+    parameters : dict
+        Their weights.
+    moments : dict
+        Running moments, for evaluation mode.
+    images : array, shape (N, u1, u2, 3)
+        Standardised.
+    """
+
+    network: Network
+    parameters: Parameters
+    moments: Moments
+    images: Array
+
+    def tail(self, j: int, mode: str) -> Callable[[Array], Array]:
+        """Return x_j -> x_J, the logits.
+
+        Parameters
+        ----------
+        j : int
+            Depth of the argument.
+        mode : {"evaluation", "training"}
+            Normalised by the running moments, or by the batch's own.
+
+        Returns
+        -------
+        callable
+            From x_j to logits (N, C).
+        """
+        moments = self.moments if mode == "evaluation" else None
+
+        def logits(x: Array) -> Array:
+            last = x
+            for _, last, _ in self.network.trace(self.parameters, x, moments, after=j):  # noqa: B007
+                pass
+            return self.network.logits(self.parameters, last)
+
+        return logits
+
+    def layer(self, j: int, mode: str) -> Callable[[Array], Array]:
+        """Return x_{j-1} -> x_j; parameters as `tail`'s."""
+        moments = self.moments if mode == "evaluation" else None
+        return lambda x: next(iter(self.network.trace(self.parameters, x, moments, after=j - 1)))[1]
+
+    def activations(self) -> list[Array]:
+        """Return x_0 (the images) to x_{J-1}, in evaluation mode."""
+        return [self.images, *(x for _, x, _ in self.network.trace(self.parameters, self.images, self.moments))]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One translation of one axis of x_j: what should happen, and what did in every example.
+
+    Parameters
+    ----------
+    statement : {"invariance", "covariance"}
+        Of x_J (Proposition 3.1), or of x_{j+1} alone, the step of its induction.
+    boundary : {"periodic", "zero"}
+        Of the network, and what enters where a translation leaves.
+    mode : {"evaluation", "training"}
+        Whose moments normalise.
+    j : int
+        Depth of the array that is translated.
+    axis : str
+        Its axis.
+    shift : int
+        Samples it is translated by.
+    strides : tuple of int
+        Subsamplings still to come before the axis is summed; in a covariance, the layer's own.
+    kind : {"exact", "inside", "aliased", "boundary"}
+        Exact by the algebra of sampling; exact because only zeros leave; not a multiple of the strides still to come;
+        not exact because values leave at a zero boundary.
+    errors, bounds : tuple of float
+        Per example: largest change relative to the largest value, and what rounding explains of it.
+    changed : tuple of float
+        Per example of an invariance: share of the images that are given another class.
+    """
+
+    statement: str
+    boundary: str
+    mode: str
+    j: int
+    axis: str
+    shift: int
+    strides: tuple[int, ...]
+    kind: str
+    errors: tuple[float, ...] = ()
+    bounds: tuple[float, ...] = ()
+    changed: tuple[float, ...] = ()
+
+    @property
+    def must_hold(self) -> bool:
+        """Whether the theory says that nothing changes but by rounding."""
+        return self.kind in ("exact", "inside")
+
+    @property
+    def holds(self) -> bool:
+        """Whether every error is within its bound; NaN is not."""
+        return all(error <= bound for error, bound in zip(self.errors, self.bounds, strict=True))
+
+    @property
+    def verdict(self) -> str:
+        """What to say of it: holds or FAILS where something must hold, else measured."""
+        if not self.must_hold:
+            return "measured"
+        return "holds" if self.holds else "FAILS"
+
+    @property
+    def largest(self) -> float:
+        """Largest error; NaN if there is one."""
+        return max(self.errors, key=lambda e: math.inf if math.isnan(e) else e)
+
+    @property
+    def mean(self) -> float:
+        """Mean error."""
+        return math.fsum(self.errors) / len(self.errors)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One measurement of a row, with its arrays.
+
+    Parameters
+    ----------
+    row : Row
+        With the one error and bound.
+    x : array
+        x_j, before the translation.
+    found, expected : ndarray
+        The result for x_j translated, and what it should be.
+    """
+
+    row: Row
+    x: Array
+    found: np.ndarray[Any, Any] = field(repr=False)
+    expected: np.ndarray[Any, Any] = field(repr=False)
+
+
+def measure(subject: Subject) -> Iterator[Example]:
+    """Measure what Proposition 3.1 says of a network, step by step and as a whole, in both modes.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network, its weights and images.
+
+    Yields
+    ------
+    Example
+        Depth by depth: covariance of x_{j+1} where boundaries are periodic, then invariance of x_J, axis by axis.
+    """
+    config = subject.network.config
+    for j, x in enumerate(subject.activations()):
+        for mode in MODES:
+            if j + 1 < config.depth and config.boundary == "periodic":
+                yield from _covariance(subject, mode, j, x)
+            yield from _invariance(subject, mode, j, x)
+
+
+def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
+    """Translating x_j by one stride translates x_{j+1} by one sample."""
+    reference = None
+    for axis in axes(subject.network.table, j):
+        if axis.strides and axis.length % axis.strides[0] == 0 and axis.length > axis.strides[0]:
+            row = Row("covariance", "periodic", mode, j, axis.name, axis.strides[0], axis.strides[:1], "exact")
+            reference = reference or _reference(subject, row, x)
+            yield examine(subject, row, x, reference)
+
+
+def _invariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
+    """Translating x_j leaves x_J."""
+    reference, boundary = None, subject.network.config.boundary
+    for axis in axes(subject.network.table, j):
+        for shift in axis.shifts:
+            kind = "boundary" if boundary == "zero" else "aliased" if shift % axis.exact else "exact"
+            row = Row("invariance", boundary, mode, j, axis.name, shift, axis.strides, kind)
+            reference = reference or _reference(subject, row, x)
+            yield examine(subject, row, x, reference)
+        if boundary == "zero" and not axis.strides and axis.length > 1:
+            leaves = (slice(None),) * axis.position + (slice(-1, None),)
+            inside = x.copy()
+            inside[leaves] = 0
+            yield examine(subject, Row("invariance", boundary, mode, j, axis.name, 1, (), "inside"), inside)
+
+
+def examine(
+    subject: Subject, row: Row, x: Array, reference: tuple[np.ndarray[Any, Any], float] | None = None
+) -> Example:
+    """Measure one translation.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network and its weights.
+    row : Row
+        Which translation.
+    x : array
+        x_j.
+    reference : tuple, optional
+        The result for x itself, and its rounding bound, where known from another row of the same statement.
+
+    Returns
+    -------
+    Example
+        The row with one error and bound.
+    """
+    (axis,) = (a for a in axes(subject.network.table, row.j) if a.name == row.axis)
+    expected, bound = reference or _reference(subject, row, x)
+    found = to_numpy(_operator(subject, row)(translate(x, row.shift, axis.position, boundary=row.boundary)))
+    if row.statement == "covariance":
+        position = axis.position - (axis.position > 2 and row.j > 2)  # Eq. (6) has summed the first of three attributes
+        expected = translate(expected, row.shift // row.strides[0], position, boundary=row.boundary)
+    scale = float(np.max(np.abs(expected))) or 1.0
+    error = float(np.max(np.abs(found - expected)))
+    changed: tuple[float, ...] = ()
+    if row.statement == "invariance":
+        changed = (float(np.mean(found.real.argmax(axis=1) != expected.real.argmax(axis=1))),)
+    return Example(replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed), x, found, expected)
+
+
+def _operator(subject: Subject, row: Row) -> Callable[[Array], Array]:
+    if row.statement == "invariance":
+        return subject.tail(row.j, row.mode)
+    return subject.layer(row.j + 1, row.mode)
+
+
+def _reference(subject: Subject, row: Row, x: Array) -> tuple[np.ndarray[Any, Any], float]:
+    """What becomes of x itself, and the rounding errors of two such results; a layer of Eq. (8) is two stages."""
+    op = _operator(subject, row)
+    y = to_numpy(op(x))
+    layers = subject.network.config.depth - row.j if row.statement == "invariance" else 1
+    return y, rounding_bound(op, x, y, stages=2 * layers)

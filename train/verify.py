@@ -1,0 +1,290 @@
+"""Verify Proposition 3.1 of arXiv:1703.04140 on a network, and measure where it ends: `python -m train.verify`."""
+
+from train._process import leave_on_interrupt, prepare
+
+if __name__ == "__main__":
+    leave_on_interrupt("train.verify")
+prepare()  # before NumPy is loaded
+
+import argparse  # noqa: E402
+import dataclasses  # noqa: E402
+import math  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from autodiff import tree_map  # noqa: E402
+from hcnn_core._backend import get_namespace  # noqa: E402
+from train import checkpoint as checkpoints  # noqa: E402
+from train import counterexamples  # noqa: E402
+from train._command import Parser, run_command  # noqa: E402
+from train._files import write_atomically  # noqa: E402
+from train.config import PRESETS, ConfigError, make_config  # noqa: E402
+from train.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
+from train.data import channel_statistics, load_dataset, standardise  # noqa: E402
+from train.network import Network  # noqa: E402
+from train.run import RunError, versions  # noqa: E402
+from train.training import TrainingError, restore  # noqa: E402
+from train.verification_report import as_json, page, summary_table  # noqa: E402
+
+BOUNDARIES = ("periodic", "zero")
+DTYPES = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}
+"""Dtypes of a verification, and the real one of the configuration beneath."""
+
+BIAS_SCALE = 0.5
+"""Standard deviation of random networks' biases, which training begins at zero."""
+
+COUNTEREXAMPLES, JSON, PAGE = "counterexamples.h5", "verify.json", "verify.html"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; the process's own by default.
+
+    Returns
+    -------
+    int
+        Exit status: 0 if all that must hold holds, 1 if it does not or something failed, 2 if the command line is
+        wrong.
+    """
+    return run_command(_parser(), arguments, _act, "fewer --max-examples, or a preset with a smaller width, may do")
+
+
+def _act(options: argparse.Namespace) -> int:
+    try:
+        xp = get_namespace(options.backend or "auto")
+    except RuntimeError as error:
+        raise TrainingError(f"--backend cupy cannot be used: {error}") from error
+    return _replay(options, xp) if options.replay else _verify(options, xp)
+
+
+def _verify(options: argparse.Namespace, xp: Any) -> int:
+    out = options.out or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
+    if os.path.lexists(out) and (not out.is_dir() or any((out / name).exists() for name in (JSON, PAGE))):
+        raise RunError(f"--out {out} {'holds a verification' if out.is_dir() else 'is a file'}; name a new directory")
+    boundaries = BOUNDARIES if options.boundary in (None, "both") else (options.boundary,)
+    checkpoint = checkpoints.load(options.checkpoint) if options.checkpoint else None
+    subjects = [
+        (boundary, number, _subject(options, xp, checkpoint, boundary, number))
+        for boundary in boundaries
+        for number in range(options.max_examples)
+    ]
+    _make(out)
+    rows: dict[Row, Row] = {}
+    worst: dict[tuple[Any, ...], tuple[Subject, Example]] = {}
+    begin = time.monotonic()
+    for subject, example in _measured(subjects):
+        key = dataclasses.replace(example.row, errors=(), bounds=(), changed=())
+        before, row = rows.get(key, key), example.row
+        rows[key] = dataclasses.replace(
+            key,
+            errors=before.errors + row.errors,
+            bounds=before.bounds + row.bounds,
+            changed=before.changed + row.changed,
+        )
+        _keep_worst(worst, subject, example)
+    network = subjects[0][2].network
+    description = {
+        "command": " ".join(["python -m train.verify", *_given(options)]),
+        "network": str(options.checkpoint) if checkpoint else f"{network.config.preset}, random weights",
+        "settings": vars(network.config)
+        | {"boundary": ", ".join(boundaries), "dtype": options.dtype or network.config.dtype},
+        "examples": options.max_examples,
+        "seconds": round(time.monotonic() - begin, 1),
+        "versions": versions(xp.__name__),
+    }
+    return _report(out, list(rows.values()), description, list(worst.values()))
+
+
+def _subject(
+    options: argparse.Namespace, xp: Any, checkpoint: checkpoints.Checkpoint | None, boundary: str, number: int
+) -> Subject:
+    """A network, given or random, and images of the sample to try it on."""
+    dtype = options.dtype or (checkpoint.config.dtype if checkpoint else "float32")
+    changes: dict[str, Any] = {"boundary": boundary}
+    if options.reduction:
+        changes["reduction"] = options.reduction
+    rng = np.random.default_rng([options.seed, number])
+    sample = load_dataset("sample")
+    if options.images > len(sample.test_images):
+        raise ConfigError(f"--images is {options.images}; the sample has {len(sample.test_images)} to test with")
+    chosen = np.sort(rng.choice(len(sample.test_images), options.images, replace=False))
+    if checkpoint:
+        if dtype.startswith("complex"):
+            raise ConfigError(
+                f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
+            )
+        config = dataclasses.replace(checkpoint.config, **changes)
+        network, parameters, moments = restore(options.checkpoint, checkpoint, config, xp)
+        parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
+        mean, std = checkpoint.channel_mean, checkpoint.channel_std
+    else:
+        config = make_config(options.preset or "hcnn", {**changes, "dtype": DTYPES[dtype]})
+        network = (ComplexNetwork if dtype.startswith("complex") else Network)(config)
+        parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
+        mean, std = channel_statistics(sample.train_images)
+    images = standardise(xp.asarray(sample.test_images[chosen]), mean, std, DTYPES[dtype])
+    images = xp.asarray(images, dtype=dtype)
+    if not checkpoint:
+        moments = network(parameters, images)[1]
+    return Subject(network, parameters, moments, images)
+
+
+def _random_weights(network: Network, rng: np.random.Generator) -> Any:
+    """Initial weights, and biases that are not zero."""
+    parameters = network.initialize(rng)
+    for arrays in parameters.values():
+        if "bias" in arrays:
+            bias = arrays["bias"]
+            arrays["bias"] = bias + (BIAS_SCALE * rng.standard_normal(bias.shape)).astype(bias.real.dtype)
+    return parameters
+
+
+def _measured(subjects: Sequence[tuple[str, int, Subject]]) -> Iterator[tuple[Subject, Example]]:
+    """Measure every network, showing progress on a terminal."""
+    depth = subjects[0][2].network.config.depth
+    with _progress(len(subjects) * depth) as bar:
+        for boundary, number, subject in subjects:
+            begun = -1
+            for example in measure(subject):
+                if example.row.j > begun:
+                    begun = example.row.j
+                    bar.set_description(f"{boundary}, network {number + 1}, j = {begun}")
+                    bar.update()
+                yield subject, example
+
+
+def _progress(total: int) -> Any:
+    """A bar on standard error; silent when nobody watches."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="layer", dynamic_ncols=True, leave=False, disable=None)
+
+
+def _keep_worst(worst: dict[tuple[Any, ...], tuple[Subject, Example]], subject: Subject, example: Example) -> None:
+    """Keep the largest failure of every statement, and of what cannot hold the largest change per axis."""
+    row = example.row
+    if not row.must_hold:
+        key: tuple[Any, ...] = (row.boundary, row.mode, row.axis)
+    elif not row.holds:
+        key = (row.statement, row.boundary, row.mode, row.j, row.axis)
+    else:
+        return
+    if key not in worst or _size(row) > _size(worst[key][1].row):
+        worst[key] = subject, example
+
+
+def _size(row: Row) -> float:
+    return math.inf if math.isnan(row.largest) else row.largest
+
+
+def _report(out: Path, rows: list[Row], description: dict[str, Any], cases: list[tuple[Subject, Example]]) -> int:
+    """Print and write everything; the status says whether all that must hold holds."""
+    print(summary_table(rows))
+    try:
+        write_atomically(out / JSON, as_json(rows, description).encode())
+        write_atomically(out / PAGE, page(rows, description).encode())
+        counterexamples.save(out / COUNTEREXAMPLES, cases)
+    except OSError as error:
+        raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
+    print(f"\n{out / PAGE}\n{out / JSON}\n{out / COUNTEREXAMPLES}")
+    claims = [row for row in rows if row.must_hold]
+    failed = [row for row in claims if not row.holds]
+    if failed:
+        print(
+            f"train.verify: {len(failed)} of {len(claims)} statements that must hold fail; "
+            f"--replay {out / COUNTEREXAMPLES} shows them again",
+            file=sys.stderr,
+        )
+    return int(bool(failed))
+
+
+def _replay(options: argparse.Namespace, xp: Any) -> int:
+    """Measure saved counterexamples again, and say what was found then and now."""
+    extra = [
+        name for name in ("preset", "checkpoint", "boundary", "reduction", "dtype", "out") if getattr(options, name)
+    ]
+    if extra:
+        raise ConfigError(f"--replay takes its networks from the file: remove --{', --'.join(extra)}")
+    status = count = 0
+    for subject, row, x in counterexamples.load(options.replay, xp):
+        again = examine(subject, row, x).row
+        status |= again.verdict == "FAILS"
+        count += 1
+        print(
+            f"{row.statement} to shift {row.shift} of {row.axis}, j = {row.j}, {row.boundary}, {row.mode}: "
+            f"error {row.largest:.3g} then, {again.largest:.3g} now, rounding explains {again.bounds[0]:.2g}; "
+            f"{again.kind}, {again.verdict}"
+        )
+    print(f"{count} counterexamples in {options.replay}")
+    return status
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """The flags that were given, as they would be typed."""
+    return [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in vars(options).items()
+        if name not in ("out", "debug") and value not in (None, _parser().get_default(name))
+    ]
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is given; at least {minimum} is needed")
+        return value
+
+    return integer
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m train.verify",
+        description="Verify that translations of the attributes of a network leave its result (Proposition 3.1 of "
+        "arXiv:1703.04140) where strides and boundaries let them, and measure how much they change it elsewhere.",
+        epilog="Exit status: 0 all that must hold holds; 1 it does not, or something failed; 2 wrong command line.",
+        allow_abbrev=False,
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--checkpoint", type=Path, metavar="FILE", help="verify a trained network")
+    which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
+    which.add_argument(
+        "--replay", type=Path, metavar="FILE", help="measure the counterexamples of a verification again"
+    )
+    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of weights and arrays [float32, or the checkpoint's]")
+    parser.add_argument("--boundary", choices=(*BOUNDARIES, "both"), help="how arrays are extended [both]")
+    parser.add_argument("--reduction", choices=("mean", "sum"), help="marginal over v_{j-3} [the network's]")
+    parser.add_argument(
+        "--max-examples", type=_at_least(1), default=2, metavar="N", help="random networks, or sets of images [2]"
+    )
+    parser.add_argument("--images", type=_at_least(1), default=1, metavar="N", help="images in each of them [1]")
+    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of weights and images [0]")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="new directory for the report [runs/verify-TIME]")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(main())
