@@ -102,7 +102,9 @@ def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:
 
 
 def _row(values: dict[str, Any]) -> Row:
-    return Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    """A row from JSON, which has lists for tuples."""
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Row(**fields)
 
 
 def _write_subject(group: Any, subject: Subject) -> None:

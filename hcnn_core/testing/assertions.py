@@ -81,7 +81,8 @@ class Deviation:
     found, expected : complex
         The two values there.
     dtype : str
-        Whose eps the bound is made of, or the eps that was given.
+        Whose eps the bound is made of, or the eps that was given; and how far noise of one eps moves the operator where
+        that is much.
     """
 
     claim: str
@@ -251,10 +252,10 @@ def covariance_deviations(
     move.require_lengths(y.shape)
     _require_finite("op(x)", y)
     arithmetic = _Arithmetic.make(stages, eps, host, y)
-    bound = arithmetic.bound("op", run, host, y)
+    bound, basis = arithmetic.bound("op(x)", run, host, y)
     for steps in shifts:
         found, expected, offset = move.overlap(run(move.before(host, steps)), y, steps)
-        yield _compare(move.claim(steps, host), found, expected, bound, offset, arithmetic.dtype)
+        yield _compare(move.claim(steps, host), found, expected, bound, offset, basis)
 
 
 def assert_linear(
@@ -292,10 +293,12 @@ def assert_linear(
     _require_finite("op(x)", y)
     _require_finite("op(y)", z)
     arithmetic = _Arithmetic.make(stages, eps, host, y)
-    bound = abs(a) * arithmetic.bound("op", run, host, y) + abs(b) * arithmetic.bound("op", run, second, z)
+    of_y, basis = arithmetic.bound("op(x)", run, host, y)
+    of_z, other_basis = arithmetic.bound("op(y)", run, second, z)
     found, expected = run(np.asarray(a * host + b * second, host.dtype)), a * wide(y) + b * wide(z)
     claim = f"op is not linear: op({a} x + {b} y) should be {a} op(x) + {b} op(y)"
-    _require(_compare(claim, found, expected, bound, (0,) * y.ndim, arithmetic.dtype))
+    bound, basis = abs(a) * of_y + abs(b) * of_z, max(basis, other_basis, key=len)
+    _require(_compare(claim, found, expected, bound, (0,) * y.ndim, basis))
 
 
 def assert_adjoint(
@@ -310,8 +313,9 @@ def assert_adjoint(
 ) -> None:
     r"""Assert by the dot test that two linear operators are each other's adjoints: <op(x), y> = <x, adjoint(y)>.
 
-    Each side is a number that is computed from x, or from y; the bound is the sum of the errors of both. Between real
-    and complex arrays, as of ``numpy.fft.rfft``, only real parts are compared: such operators are linear in the reals.
+    Each element of op(x) may be as wrong as `rounding_bound` says, by half of it, and the product with y passes that on
+    as it passes on noise: |y| times as much. The bound is the sum for both sides. Between real and complex arrays, as
+    of ``numpy.fft.rfft``, only real parts are compared: such operators are linear in the reals.
 
     Parameters
     ----------
@@ -356,12 +360,11 @@ def assert_adjoint(
 
     left, right = product(image, v), product(u, back)
     arithmetic = _Arithmetic.make(stages, eps, u, image, v, back)
-    errors = (
-        arithmetic.bound("op", lambda a: product(forward(a), v), u, left) / 2,
-        arithmetic.bound("adjoint", lambda b: product(u, backward(b)), v, right) / 2,
-    )
+    of_image, basis = arithmetic.bound("op(x)", forward, u, image)
+    of_back, other_basis = arithmetic.bound("adjoint(y)", backward, v, back)
     claim = "adjoint is not the adjoint of op: <op(x), y> should be <x, adjoint(y)>"
-    _require(_compare(claim, left, right, sum(errors), (), arithmetic.dtype))
+    bound, basis = (of_image * norm(v) + of_back * norm(u)) / 2, max(basis, other_basis, key=len)
+    _require(_compare(claim, left, right, bound, (), basis))
 
 
 def rounding_bound(
@@ -401,7 +404,7 @@ def rounding_bound(
     host, run = _operand("x", x), _Hosted("op", op, x)
     y = run(host) if y is None else to_host("y", y)
     _require_finite("op(x)", y)
-    return _Arithmetic.make(stages, eps, host, y).bound("op", run, host, y)
+    return _Arithmetic.make(stages, eps, host, y).bound("op(x)", run, host, y)[0]
 
 
 def norm(array: NDArray) -> float:
@@ -466,14 +469,15 @@ class _Arithmetic:
             raise ValueError(f"eps is {eps}; a relative precision is between 0 and 1, as 2**-10 for TF32")
         return cls(stages, float(eps), f"eps {float(eps):.3g}")
 
-    def bound(self, name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray) -> float:
-        """How far two computations of run(x), of which y is one, may be apart."""
-        size, faint = largest(y), self.eps * norm(x)
+    def bound(self, name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray) -> tuple[float, str]:
+        """How far two computations of run(x), of which y is one, may be apart, and what that is made of."""
+        size, faint, basis = largest(y), self.eps * norm(x), self.dtype
         moved = self._response(name, run, x, y, faint)
         if moved > math.sqrt(self.eps) * size:
             loud = LOUD * self.stages
+            basis = f"{self.dtype}; noise of one eps moves {name} by {moved:.3g}"
             moved = self._response(name, run, x, y, loud * faint) / loud
-        return 2 * ROUNDINGS * self.stages * (moved + self.eps * size)
+        return 2 * ROUNDINGS * self.stages * (moved + self.eps * size), basis
 
     @staticmethod
     def _response(name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray, size: float) -> float:
@@ -482,13 +486,13 @@ class _Arithmetic:
         for seed in range(DRAWS):
             noisy = run(np.asarray(x + size * _noise(x.shape, x.dtype, 100 + seed), x.dtype))
             if noisy.shape != y.shape:
-                raise ValueError(f"y has shape {y.shape}; {name}(x) has {noisy.shape}")
+                raise ValueError(f"y has shape {y.shape}; {name} has {noisy.shape}")
             if (finite := np.isfinite(noisy)).any():
                 changes.append(largest(wide(noisy[finite]) - wide(y[finite])))
         if not changes:
             raise ValueError(
-                f"{name}(x) is finite, but not with noise of {size:.3g} added to x, so that its rounding errors cannot "
-                "be measured; give an x further inside the range it is defined on, or one in double precision"
+                f"{name} is finite, but not with noise of {size:.3g}, so that its rounding errors cannot be measured; "
+                "give an array further inside the range it is defined on, or one in double precision"
             )
         return math.hypot(*changes) / math.sqrt(len(changes))
 
@@ -654,14 +658,14 @@ def _size(x: NDArray) -> float:
 
 
 def _compare(
-    claim: str, found: NDArray, expected: NDArray, bound: float, offset: tuple[int, ...], dtype: str
+    claim: str, found: NDArray, expected: NDArray, bound: float, offset: tuple[int, ...], basis: str
 ) -> Deviation:
     """The largest difference, and its place in an array of which these are the part from `offset` on."""
     errors = np.abs(wide(found) - wide(expected))
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)  # the first NaN, if there is one
     index = tuple(int(i) + o for i, o in zip(worst, offset, strict=True))
     there = [wide(array)[worst].item() for array in (found, expected)]
-    return Deviation(claim, float(errors[worst]), bound, index, there[0], there[1], dtype)
+    return Deviation(claim, float(errors[worst]), bound, index, there[0], there[1], basis)
 
 
 def _raise_first(claim: str, deviations: Iterator[Deviation]) -> None:

@@ -18,6 +18,7 @@ import train.network
 from hcnn_core import convolve
 from tests.train.runs import Outcome, finish, start
 from train import verify
+from train.config import PRESETS
 
 Command = Callable[..., Outcome]
 
@@ -103,6 +104,13 @@ def test_a_network_that_is_not_covariant_fails(
     assert "FAILS" not in healed.success() and "holds" in healed.out
 
 
+@pytest.fixture
+def small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preset sample with five layers."""
+    monkeypatch.setitem(PRESETS, "sample", {**PRESETS["sample"], "depth": 6, "width": 4, "factors": 4})
+
+
+@pytest.mark.usefixtures("small_preset")
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_random_networks_are_verified(dtype: str, tmp_path: Path, verifying: Command) -> None:
     outcome = verifying(
@@ -116,6 +124,7 @@ def test_random_networks_are_verified(dtype: str, tmp_path: Path, verifying: Com
         assert {case["x"].dtype for case in file["cases"].values()} == {np.dtype(dtype)}
 
 
+@pytest.mark.usefixtures("small_preset")
 def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying: Command, tmp_path: Path) -> None:
     out, _ = verified
     before = (out / "verify.json").read_bytes()
@@ -123,7 +132,7 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
     assert (out / "verify.json").read_bytes() == before
     (tmp_path / "file").touch()
     one_line(verifying("--out", tmp_path / "file"), 1, "is a file; name a new directory")
-    one_line(verifying("--out", tmp_path / "file" / "below"), 1, "cannot write to")
+    one_line(verifying("--preset", "sample", "--out", tmp_path / "file" / "below"), 1, "cannot write to")
 
 
 @pytest.mark.parametrize(
