@@ -122,10 +122,30 @@ class ComplexNetwork(Network):
     """The same layers with complex weights, to verify what needs no training.
 
     rho acts on real and imaginary parts; variances of patches are Hermitian.
+
+    Parameters
+    ----------
+    config : Config
+        As `Network`'s; its dtype is that of real and imaginary parts.
+    image_size : int, optional
+        Pixels along each side of an image.
+    classes : int, optional
+        C, the values of the last attribute.
     """
 
     def initialize(self, rng: np.random.Generator) -> Parameters:
-        """Draw real and imaginary parts of the weights, as `Network.initialize` does."""
+        """Draw real and imaginary parts of the weights, each as `Network.initialize` does.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of the weights.
+
+        Returns
+        -------
+        dict of dict of array
+            As `Network.initialize`, complex but for the scale of the logits.
+        """
         real, imaginary = super().initialize(rng), super().initialize(rng)
         return {
             layer: {
@@ -194,12 +214,31 @@ class Subject:
         return logits
 
     def layer(self, j: int, mode: str) -> Callable[[Array], Array]:
-        """Return x_{j-1} -> x_j; parameters as `tail`'s."""
+        """Return x_{j-1} -> x_j.
+
+        Parameters
+        ----------
+        j : int
+            Depth of the result.
+        mode : {"evaluation", "training"}
+            Normalised by the running moments, or by the batch's own.
+
+        Returns
+        -------
+        callable
+            From x_{j-1} to x_j.
+        """
         moments = self.moments if mode == "evaluation" else None
         return lambda x: next(iter(self.network.trace(self.parameters, x, moments, after=j - 1)))[1]
 
     def activations(self) -> list[Array]:
-        """Return x_0 (the images) to x_{J-1}, in evaluation mode."""
+        """Return x_0 (the images) to x_{J-1}, in evaluation mode.
+
+        Returns
+        -------
+        list of array
+            One per depth.
+        """
         return [self.images, *(x for _, x, _ in self.network.trace(self.parameters, self.images, self.moments))]
 
 
