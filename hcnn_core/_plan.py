@@ -193,16 +193,18 @@ class Plan:
     def _correlate(self, xp: Any, g: Array, x: Array) -> Array:
         """Cotangent of the filter matrices: each frequency's outer product, summed over positions."""
         columns = x.shape[1]
-        shape = (self._count, g.shape[1], math.prod(self.taps) * columns)
+        shape = (self._count, math.prod(self.taps) * columns, g.shape[1])
         total = xp.zeros(shape, dtype=g.dtype, **placement(xp, g))
         windowed = self._windowed(xp)
 
         def tile(part: slice, begin: int, end: int) -> None:
             gathered = self._gather(xp, x[part, ...], begin, end, windowed)
             cut = self._by_row(xp, g[part, ...], begin, end, gathered.shape[1])
-            total[part, ...] += xp.sum(product(xp, cut, xp.permute_dims(gathered, (0, 1, 3, 2))), axis=1)
+            # the taller operand first: OpenBLAS takes a third less time than for the transposed product
+            total[part, ...] += xp.sum(product(xp, gathered, xp.permute_dims(cut, (0, 1, 3, 2))), axis=1)
 
         self._each_tile(xp, tile, columns, windowed, independent=False)
+        total = xp.permute_dims(total, (0, 2, 1))
         return self._flip_leading_taps(xp, total) if windowed else total
 
     def _for_each(self, xp: Any, filters: Array) -> Array:

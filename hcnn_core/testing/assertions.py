@@ -20,9 +20,9 @@ Errors of meaning (a tap, a sign, a border, a stride) are larger by the factor 1
 
 **Its limits.** What costs more than half the digits, :math:`R > \sqrt{\mathrm{eps}} \max |op(x)|`, need not be
 rounding: operators that draw random numbers, or jump at x, would excuse themselves. So R is then what noise `LOUD`
-times as strong does, divided by `LOUD`. Hence an operator whose result is nothing but rounding errors, as a marginal
-right after filters of mean zero, fails. Nor is measured what no noise in x reaches: the stages behind one that x
-saturates, and the roundings of constants that are large beside x.
+times as strong does, divided by `LOUD`, and messages say what noise of one eps does. Hence an operator whose result
+is mostly rounding errors, as a marginal right after filters of mean zero, fails. Nor is measured what no noise in x
+reaches: the stages behind one that x saturates, and the roundings of constants that are large beside x.
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ def assert_translation_covariant(
     >>> x, w = np.random.default_rng(0).standard_normal((2, 8))
     >>> assert_translation_covariant(lambda x: convolve(x, w, 0, boundary="periodic"), x, 0)
     """
+    __tracebackhide__ = True
     deviations = covariance_deviations(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
     _raise_first("op is not covariant to translations", deviations)
 
@@ -211,6 +212,7 @@ def assert_translation_invariant(
     -----
     Proposition 3.1 of arXiv:1703.04140.
     """
+    __tracebackhide__ = True
     deviations = covariance_deviations(op, x, axes, (), stride, boundary, shift=shift, stages=stages, eps=eps)
     _raise_first("op is not invariant to translations", deviations)
 
@@ -283,6 +285,7 @@ def assert_linear(
     TypeError, ValueError
         If arguments do not fit, if op raises or returns no array.
     """
+    __tracebackhide__ = True
     host = _operand("x", x)
     second = np.asarray(_size(host) * _noise(host.shape, host.dtype, 1)) if other is None else _operand("other", other)
     if (second.shape, second.dtype) != (host.shape, host.dtype):
@@ -340,6 +343,7 @@ def assert_adjoint(
     TypeError, ValueError
         If arguments do not fit, if an operator raises or returns no array or one of a wrong shape.
     """
+    __tracebackhide__ = True
     u = _operand("x", x)
     forward = _Hosted("op", op, x)
     image = forward(u)
@@ -669,11 +673,13 @@ def _compare(
 
 
 def _raise_first(claim: str, deviations: Iterator[Deviation]) -> None:
+    __tracebackhide__ = True
     for deviation in deviations:
         if not deviation.holds:
             raise AssertionError(f"{claim}: {deviation}")
 
 
 def _require(deviation: Deviation) -> None:
+    __tracebackhide__ = True
     if not deviation.holds:
         raise AssertionError(str(deviation))

@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import array_api_strict
@@ -63,7 +63,7 @@ def signal(pattern: str, seed: int, shape: tuple[int, ...], dtype: str, exponent
 
 
 @st.composite
-def convolutions(draw: st.DrawFn) -> tuple[NDArray, NDArray, dict[str, Any]]:
+def convolutions(draw: st.DrawFn, patterns: Sequence[str] = PATTERNS) -> tuple[NDArray, NDArray, dict[str, Any]]:
     """A signal (samples, one or two axes whose lengths their strides divide), filters of any size, and options."""
     m = draw(st.sampled_from([1, 2]))
     stride = tuple(draw(st.lists(st.sampled_from([1, 2, 3]), min_size=m, max_size=m)))
@@ -71,7 +71,7 @@ def convolutions(draw: st.DrawFn) -> tuple[NDArray, NDArray, dict[str, Any]]:
     kernel_size = tuple(draw(st.lists(st.integers(1, 40 if m == 1 else 9), min_size=m, max_size=m)))
     out = draw(st.sampled_from([(), (2,)]))
     dtype, seed = draw(st.sampled_from(DTYPES)), draw(SEEDS)
-    x = signal(draw(st.sampled_from(PATTERNS)), seed, (2, *lengths), dtype, draw(st.integers(-6, 6)))
+    x = signal(draw(st.sampled_from(patterns)), seed, (2, *lengths), dtype, draw(st.integers(-6, 6)))
     w = noise(seed + 1, (*kernel_size, *out), dtype)
     if draw(st.booleans()):
         w = w - w.mean(tuple(range(m)), keepdims=True)  # on a constant nothing but rounding errors is left
@@ -123,7 +123,7 @@ def test_convolutions_with_zeros_are_covariant_where_there_is_room(
     assert_translation_invariant(lambda x: np.max(np.abs(op(x))), x, options["axes"], shift=shift, **moves)
 
 
-@given(convolutions(), SEEDS, st.sampled_from([1, 2]))
+@given(convolutions(PATTERNS[:-1]), SEEDS, st.sampled_from([1, 2]))  # beside 1e6, single precision has no 1 left
 def test_networks_are_covariant_and_their_marginals_invariant(
     case: tuple[NDArray, NDArray, dict[str, Any]], seed: int, layers: int
 ) -> None:
