@@ -188,12 +188,14 @@ class _Patches:
 
         def compiled_tile(part: slice) -> None:
             product = np.zeros((*self.sizes, *self.sizes))
+            more = [size - 1 for size in self.sizes]
+            before = [size - 1 - size // 2 for size in self.sizes]
             for index in range(part.start, part.stop):
                 padded = [
-                    kernels.pad(a[index], c, *self.sizes, *self.periodic)
+                    kernels.pad(a[index], c, *before, *more, *self.periodic)
                     for a, c in zip(arranged, centres, strict=True)
                 ]
-                kernels.gram(padded[0], padded[-1], *self.sizes, self.shape[-1], product)
+                kernels.gram(padded[0], padded[-1], *self.sizes, self.shape[-1], x is y, product)
             sums[part.start] = product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
 
         kernels = self._kernels(xp)
@@ -216,12 +218,13 @@ class _Patches:
             self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
 
         def compiled_tile(part: slice) -> None:
-            reverse = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes)[::-1, ::-1, ::-1, ::-1])
-            reverse_offset = np.ascontiguousarray(offset.reshape(self.sizes)[::-1, ::-1])
+            around = [size - 1 for size in self.sizes]
+            coefficients = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes))
             for index in range(part.start, part.stop):
-                padded = kernels.pad(arranged[index], centre, *self.sizes, *self.periodic)
-                added = kernels.spread(padded, *self.sizes, self.shape[-1], reverse, reverse_offset)
-                kernels.fold(added, result[index], *self.sizes, *self.periodic)
+                padded = kernels.pad(arranged[index], centre, *around, *(2 * n for n in around), *self.periodic)
+                kernels.spread(
+                    padded, *self.sizes, *self.periodic, coefficients, offset.reshape(self.sizes), result[index]
+                )
 
         kernels = self._kernels(xp)
         self._each_tile(xp, compiled_tile if kernels else tile)

@@ -19,10 +19,11 @@ on as they pass on noise. Two results are compared, each wrong by as much, so
 Errors of meaning (a tap, a sign, a border, a stride) are larger by the factor 1 / eps.
 
 **Its limits.** What costs more than half the digits, :math:`R > \sqrt{\mathrm{eps}} \max |op(x)|`, need not be
-rounding: operators that draw random numbers, or jump at x, would excuse themselves. So R is then what noise `LOUD`
-times as strong does, divided by `LOUD`, and messages say what noise of one eps does. Hence an operator whose result
-is mostly rounding errors, as a marginal right after filters of mean zero, fails. Nor is measured what no noise in x
-reaches: the stages behind one that x saturates, and the roundings of constants that are large beside x.
+rounding: operators that draw random numbers, or jump at x, would excuse themselves. Such an R counts as half the
+digits, or as what noise `LOUD` times as strong does, divided by `LOUD`, where that is more; messages say what noise of
+one eps does. Hence an operator whose result is mostly rounding errors, as a marginal right after filters of mean zero,
+fails. Nor is measured what no noise in x reaches: the stages behind one that x saturates, and the roundings of
+constants that are large beside x.
 """
 
 from __future__ import annotations
@@ -476,11 +477,11 @@ class _Arithmetic:
     def bound(self, name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray) -> tuple[float, str]:
         """How far two computations of run(x), of which y is one, may be apart, and what that is made of."""
         size, faint, basis = largest(y), self.eps * norm(x), self.dtype
-        moved = self._response(name, run, x, y, faint)
-        if moved > math.sqrt(self.eps) * size:
+        moved, half = self._response(name, run, x, y, faint), math.sqrt(self.eps) * size
+        if moved > half:
             loud = LOUD * self.stages
             basis = f"{self.dtype}; noise of one eps moves {name} by {moved:.3g}"
-            moved = self._response(name, run, x, y, loud * faint) / loud
+            moved = max(half, self._response(name, run, x, y, loud * faint) / loud)
         return 2 * ROUNDINGS * self.stages * (moved + self.eps * size), basis
 
     @staticmethod

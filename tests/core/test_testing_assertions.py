@@ -308,7 +308,7 @@ def test_chance_excuses_nothing() -> None:
         return x * (rng.random(x.shape) < 0.9)
 
     def jitter(x: NDArray) -> Any:
-        return x * (1 + 0.01 * rng.standard_normal(x.shape)).astype(x.dtype)
+        return x * (1 + 0.1 * rng.standard_normal(x.shape)).astype(x.dtype)
 
     with pytest.raises(AssertionError, match=r"explains .* \(float32; noise of one eps moves op\(x\) by \d"):
         assert_translation_covariant(dropout, x, 0)
@@ -318,7 +318,7 @@ def test_chance_excuses_nothing() -> None:
         assert_linear(dropout, 0 * x, x)
     for op in (dropout, jitter):
         assert excess(assert_translation_covariant, op, x, 0) > 5
-        assert excess(assert_translation_covariant, op, x, 0, stages=50) > 5
+        assert excess(assert_translation_covariant, op, x, 0, stages=10) > 2
         assert excess(assert_translation_invariant, lambda x, op=op: np.sort(op(x)), x, 0) > 2
         assert excess(assert_linear, op, x) > 2
         assert excess(assert_adjoint, op, abs, x) > 5
