@@ -46,7 +46,13 @@ def elu(x: Array, bias: Array | None = None, /) -> Array:
     if bias is not None:
         bias = _like(xp, "bias", bias, x)
 
+    kernels = _kernels(xp, x)
+
     def compute(out: Array, x: Array, *bias: Array) -> None:
+        if kernels and all(n == 1 or not stride for b in bias for n, stride in zip(b.shape, b.strides, strict=True)):
+            constant = bias[0].flat[0] if bias else x.dtype.type(0)
+            kernels.elu[x.dtype.name](out.reshape(-1), x.reshape(-1), constant)
+            return
         if bias:
             x = np.add(x, bias[0], out=out)
         below = np.minimum(x, 0)
@@ -87,7 +93,12 @@ def elu_vjp(g: Array, ans: Array, /) -> Array:
     ans = require_real(xp, "ans", ans)
     g = _like(xp, "g", g, ans)
 
+    kernels = _kernels(xp, ans)
+
     def compute(out: Array, ans: Array, g: Array) -> None:
+        if kernels:
+            kernels.elu_vjp(out.reshape(-1), ans.reshape(-1), g.reshape(-1))
+            return
         np.minimum(ans, 0, out=out)
         np.add(out, 1, out=out)
         np.multiply(out, g, out=out)
@@ -104,6 +115,17 @@ def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
         return xp.broadcast_to(array, x.shape)
     except ValueError:
         raise ValueError(f"{name} has shape {array.shape}, which does not broadcast to {x.shape}") from None
+
+
+def _kernels(xp: Any, x: Array) -> Any:
+    """The compiled kernels, where they apply: NumPy arrays of a block or more, Numba at hand."""
+    if xp is not np or x.size < BLOCK:
+        return None
+    try:
+        from hcnn_core import _pointwise_kernels
+    except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiles
+        return None
+    return _pointwise_kernels
 
 
 def _blockwise(compute: Callable[..., None], x: Array, *others: Array) -> Array:

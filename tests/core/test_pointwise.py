@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from hcnn_core import elu, elu_vjp, pointwise
+from hcnn_core.pointwise import BLOCK
 from tests.core.oracle import LAYOUTS, SEEDS, NDArray, eps, lay_out, noise, wide
 
 REAL = ("float32", "float64")
@@ -102,8 +103,27 @@ def test_arrays_larger_than_a_block(shape: tuple[int, ...], layout: str) -> None
     x, bias = lay_out(noise(0, shape, "float32"), layout), noise(1, shape[-1:], "float32")
     c = x + bias
     y = elu(x, bias)
-    assert np.array_equal(y, np.where(c > 0, c, np.expm1(np.minimum(c, 0))))
+    expected = np.where(c > 0, c, np.expm1(np.minimum(c, 0, dtype=np.float64)))
+    assert (np.abs(y - expected) <= 2 * eps("float32") * np.abs(expected)).all()  # two roundings of the last digit
     assert np.array_equal(elu_vjp(x, y), x * (np.minimum(y, 0) + 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exponentials_of_every_size(dtype: str) -> None:
+    """The compiled kernel, against the longest floats there are; NaN, infinities and zeros among its arguments."""
+    rng = np.random.default_rng(0)
+    odd = [0.0, -0.0, np.nan, np.inf, -np.inf, -1e-40, -88, -104, -710, -750, -1e30, np.finfo(dtype).max]
+    x = np.concatenate([-(10.0 ** rng.uniform(-12, 3, BLOCK)), -np.log(2) * (np.arange(200) / 2), odd]).astype(dtype)
+    with np.errstate(invalid="ignore"):
+        y = elu(x)
+    wide = x.astype(np.longdouble)
+    expected = np.where(wide > 0, wide, np.expm1(np.minimum(wide, 0)))
+    assert np.array_equal(np.isnan(y), np.isnan(x))
+    finite = np.isfinite(x)
+    assert (np.abs(y[finite] - expected[finite]) <= 2 * eps(dtype) * np.abs(expected[finite])).all()
+    assert y[np.isposinf(x)] == np.inf and y[np.isneginf(x)] == -1
+    g = np.ones_like(x)
+    assert np.array_equal(elu_vjp(g, y), np.minimum(y, 0) + 1, equal_nan=True)
 
 
 @given(arrays(np.float64, array_shapes(max_dims=2), elements=st.floats(-20, 20)))
