@@ -1,12 +1,12 @@
 """The tables and pictures of docs/aliasing.md from verifications: `python -m benchmarks.aliasing NAME=DIR ...`.
 
 DIR is the --out of a `python -m train.verify`. Every measured row goes to benchmarks/results/aliasing/NAME.csv; the
-tables replace what stands between the two marks in docs/aliasing.md.
+tables, in detail for the names after --detail, replace what stands between the two marks in docs/aliasing.md.
 """
 
+import argparse
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,23 +130,37 @@ def by_shift(rows: list[Row], boundary: str, axis: str) -> str:
     return markdown(["j \\ shift", *map(str, shifts)], body)
 
 
+def detail(name: str, rows: list[Row]) -> str:
+    """Tables by layer and by shift, and the picture, for each boundary."""
+    parts = []
+    for boundary in dict.fromkeys(row.boundary for row in rows):
+        picture = RESULTS / f"{name}-{boundary}.png"
+        picture.write_bytes(error_maps(rows, boundary, "evaluation"))
+        parts.append(
+            f"{boundary.capitalize()} boundary, change of x_J relative to its largest logit:\n\n"
+            f"{by_layer(rows, boundary)}\nAlong `v_j`, shift by shift, mean in percent:\n\n"
+            f"{by_shift(rows, boundary, 'v_j')}\n![error by layer and shift](../{picture.relative_to(ROOT)})\n"
+        )
+    return "\n".join(parts)
+
+
 def main() -> None:
-    folders = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("verifications", nargs="+", metavar="NAME=DIR")
+    parser.add_argument("--detail", nargs="*", default=[], metavar="NAME")
+    options = parser.parse_args()
+    folders = dict(argument.split("=", 1) for argument in options.verifications)
     found = {name: read(Path(folder)) for name, folder in folders.items()}
     RESULTS.mkdir(parents=True, exist_ok=True)
-    parts = [overview(found)]
-    for name, (about, rows) in found.items():
+    commands = [
+        [name, f"`{about['command']}`", f"[rows](../{(RESULTS / name).relative_to(ROOT)}.csv)"]
+        for name, (about, _) in found.items()
+    ]
+    parts = [overview(found), markdown(["network", "command", ""], commands)]
+    for name, (_, rows) in found.items():
         write_csv(RESULTS / f"{name}.csv", rows)
-        parts.append(f"### {name}\n\n    {about['command']}\n")
-        for boundary in dict.fromkeys(row.boundary for row in rows):
-            picture = RESULTS / f"{name}-{boundary}.png"
-            picture.write_bytes(error_maps(rows, boundary, "evaluation"))
-            parts.append(
-                f"{boundary.capitalize()} boundary, change of x_J relative to its largest logit "
-                f"([all rows](../{(RESULTS / name).relative_to(ROOT)}.csv)):\n\n{by_layer(rows, boundary)}\n"
-                f"Along `v_j`, shift by shift, mean in percent:\n\n{by_shift(rows, boundary, 'v_j')}\n"
-                f"![error by layer and shift](../{picture.relative_to(ROOT)})\n"
-            )
+        if name in options.detail:
+            parts.append(f"### {name}\n\n{detail(name, rows)}")
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(MARKS[0])
     _, _, after = rest.partition(MARKS[1])
     DOCUMENT.write_text(f"{before}{MARKS[0]}\n\n" + "\n".join(parts) + f"\n{MARKS[1]}{after}", encoding="utf-8")

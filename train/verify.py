@@ -37,6 +37,9 @@ BOUNDARIES = ("periodic", "zero")
 DTYPES = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}
 """Dtypes of a verification, and the real one of the configuration beneath."""
 
+DTYPE = "float64"
+"""Unless another is asked for: rounding then leaves room for twelve digits, in float32 for few."""
+
 BIAS_SCALE = 0.5
 """Standard deviation of random networks' biases, which training begins at zero."""
 
@@ -97,8 +100,7 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
     description = {
         "command": " ".join(["python -m train.verify", *_given(options)]),
         "network": str(options.checkpoint) if checkpoint else f"{network.config.preset}, random weights",
-        "settings": vars(network.config)
-        | {"boundary": ", ".join(boundaries), "dtype": options.dtype or network.config.dtype},
+        "settings": vars(network.config) | {"boundary": ", ".join(boundaries), "dtype": options.dtype or DTYPE},
         "examples": options.max_examples,
         "seconds": round(time.monotonic() - begin, 1),
         "versions": versions(xp.__name__),
@@ -110,7 +112,7 @@ def _subject(
     options: argparse.Namespace, xp: Any, checkpoint: checkpoints.Checkpoint | None, boundary: str, number: int
 ) -> Subject:
     """A network, given or random, and images of the sample to try it on."""
-    dtype = options.dtype or (checkpoint.config.dtype if checkpoint else "float32")
+    dtype = options.dtype or DTYPE
     changes: dict[str, Any] = {"boundary": boundary}
     if options.reduction:
         changes["reduction"] = options.reduction
@@ -271,11 +273,11 @@ def _parser() -> Parser:
         "--replay", type=Path, metavar="FILE", help="measure the counterexamples of a verification again"
     )
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
-    parser.add_argument("--dtype", choices=tuple(DTYPES), help="of weights and arrays [float32, or the checkpoint's]")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), help=f"of weights and arrays [{DTYPE}]")
     parser.add_argument("--boundary", choices=(*BOUNDARIES, "both"), help="how arrays are extended [both]")
     parser.add_argument("--reduction", choices=("mean", "sum"), help="marginal over v_{j-3} [the network's]")
     parser.add_argument(
-        "--max-examples", type=_at_least(1), default=2, metavar="N", help="random networks, or sets of images [2]"
+        "--max-examples", type=_at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"
     )
     parser.add_argument("--images", type=_at_least(1), default=1, metavar="N", help="images in each of them [1]")
     parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of weights and images [0]")

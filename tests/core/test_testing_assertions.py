@@ -316,12 +316,12 @@ def test_chance_excuses_nothing() -> None:
         assert_adjoint(dropout, abs, x)
     with pytest.raises(AssertionError, match=r"noise of one eps moves op\(y\) by \d"):
         assert_linear(dropout, 0 * x, x)
+    assert excess(assert_translation_covariant, dropout, x, 0, stages=10) > 2
     for op in (dropout, jitter):
         assert excess(assert_translation_covariant, op, x, 0) > 5
-        assert excess(assert_translation_covariant, op, x, 0, stages=10) > 2
         assert excess(assert_translation_invariant, lambda x, op=op: np.sort(op(x)), x, 0) > 2
         assert excess(assert_linear, op, x) > 2
-        assert excess(assert_adjoint, op, abs, x) > 5
+        assert excess(assert_adjoint, op, abs, x) > 2
 
 
 def test_operators_that_jump_at_x_excuse_nothing() -> None:

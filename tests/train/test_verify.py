@@ -53,7 +53,9 @@ def verified(first_run: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathF
     out = tmp_path_factory.mktemp("verified") / "report"
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        assert verify.main(["--checkpoint", str(first_run[0] / "best.h5"), "--out", str(out)]) == 0
+        assert (
+            verify.main(["--checkpoint", str(first_run[0] / "best.h5"), "--max-examples", "2", "--out", str(out)]) == 0
+        )
     return out, text.getvalue()
 
 
