@@ -88,10 +88,9 @@ def overview(found: dict[str, tuple[dict[str, Any], list[Row]]]) -> str:
         for boundary in dict.fromkeys(row.boundary for row in rows):
             exact = [row for row in rows if row.boundary == boundary and row.must_hold]
             others = of(rows, boundary=boundary, kind=("aliased", "boundary"))
-            settings = about["settings"]
             body.append(
                 [
-                    *(name, settings["dtype"], settings["reduction"], boundary, f"{len(exact):,}"),
+                    *(name, about["dtype"], about["marginal"], boundary, f"{len(exact):,}"),
                     f"{max(row.largest for row in exact):.1e}",
                     f"{max(max(row.bounds) for row in exact):.1e}",
                     percent(mean(row.mean for row in others)),

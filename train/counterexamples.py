@@ -16,9 +16,9 @@ import numpy as np
 
 from hcnn_core._backend import to_numpy
 from train._files import write_atomically
-from train.checkpoint import CheckpointError
+from train.checkpoint import CheckpointError, require_same_arrays
 from train.config import ConfigError, make_config
-from train.covariance import ComplexNetwork, Example, Row, Subject
+from train.covariance import KINDS, MODES, STATEMENTS, ComplexNetwork, Example, Row, Subject, axes
 from train.network import Network
 
 SCHEMA = 1
@@ -53,7 +53,7 @@ def save(path: Path, cases: Sequence[tuple[Subject, Example]]) -> None:
             case.attrs["row"] = json.dumps(dataclasses.asdict(example.row))
             arrays = {"x": to_numpy(example.x), "found": example.found, "expected": example.expected}
             for name, array in arrays.items():
-                case.create_dataset(name, data=array)
+                case.create_dataset(name, data=array, fletcher32=array.size > 1)
         file.flush()
         image = file.id.get_file_image()
     write_atomically(path, image)
@@ -81,19 +81,20 @@ def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:
     """
     import h5py
 
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a directory; name the file of counterexamples in it")
     if not path.is_file():
         raise CheckpointError(f"there is no file of counterexamples at {path}")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("counterexamples") != SCHEMA:
                 raise CheckpointError(f"{path} holds no counterexamples that this version of train.verify wrote")
-            subjects = [_read_subject(file[f"networks/{i}"], xp) for i in range(len(file.get("networks", ())))]
-            cases = [
-                (subjects[case.attrs["network"]], _row(json.loads(case.attrs["row"])), xp.asarray(case["x"][...]))
-                for case in file.get("cases", {}).values()
-            ]
+            subjects = [_read_subject(path, file[f"networks/{i}"], xp) for i in range(len(file["networks"]))]
+            cases = [_read_case(path, case, subjects, xp) for case in file["cases"].values()]
     except (CheckpointError, ConfigError):
         raise
+    except PermissionError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # h5py and what reads a damaged file fail in many ways
         raise CheckpointError(
             f"{path} is no whole file of counterexamples: truncated, damaged or of another program"
@@ -101,10 +102,20 @@ def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:
     yield from cases
 
 
-def _row(values: dict[str, Any]) -> Row:
-    """A row from JSON, which has lists for tuples."""
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Row(**fields)
+def _read_case(path: Path, case: Any, subjects: Sequence[Subject], xp: Any) -> tuple[Subject, Row, Any]:
+    """One case, refused unless its row is one of its network and x_j has the shape of that layer."""
+    subject, x = subjects[case.attrs["network"]], case["x"][...]
+    # JSON has lists for tuples
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(case.attrs["row"]).items()
+    }
+    row, network = Row(**fields), subject.network
+    shape = network.table[0].inputs if row.j == 0 else network.table[row.j - 1].outputs
+    known = row.statement in STATEMENTS and row.mode in MODES and row.kind in KINDS and len(row.errors) == 1
+    if not known or row.axis not in [axis.name for axis in axes(network.table, row.j)] or x.shape[1:] != shape:
+        raise CheckpointError(f"{path}: {case.name} is no row of its network, or its x is not x_{row.j}")
+    return subject, row, xp.asarray(x)
 
 
 def _write_subject(group: Any, subject: Subject) -> None:
@@ -115,25 +126,40 @@ def _write_subject(group: Any, subject: Subject) -> None:
     group.attrs["complex"] = isinstance(network, ComplexNetwork)
     for layer, arrays in subject.parameters.items():
         for name, array in arrays.items():
-            group[f"parameters/{layer}/{name}"] = to_numpy(array)
+            _write(group, f"parameters/{layer}/{name}", array)
     for layer, (mean, covariance) in subject.moments.items():
-        group[f"moments/{layer}/mean"] = to_numpy(mean)
-        group[f"moments/{layer}/covariance"] = to_numpy(covariance)
-    group["images"] = to_numpy(subject.images)
+        _write(group, f"moments/{layer}/mean", mean)
+        _write(group, f"moments/{layer}/covariance", covariance)
+    _write(group, "images", subject.images)
 
 
-def _read_subject(group: Any, xp: Any) -> Subject:
+def _write(group: Any, name: str, array: Any) -> None:
+    """An array with a sum that shows damage, which a scalar cannot have."""
+    host = np.asarray(to_numpy(array))
+    group.create_dataset(name, data=host, fletcher32=host.size > 1)
+
+
+def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     config = json.loads(group.attrs["config"])
     kind = ComplexNetwork if group.attrs["complex"] else Network
+    network = kind(
+        make_config(config.pop("preset"), config), int(group.attrs["image_size"]), int(group.attrs["classes"])
+    )
+    parameters, moments = (
+        {layer: {name: np.asarray(a[()]) for name, a in arrays.items()} for layer, arrays in group[tree].items()}
+        for tree in ("parameters", "moments")
+    )
+    fresh = network.initialize(np.random.default_rng(0))
+    dtype = parameters["layer01"]["w"].dtype
+    wanted = {
+        layer: {"mean": mean.astype(dtype), "covariance": covariance.astype(dtype)}
+        for layer, (mean, covariance) in network.initial_moments().items()
+    }
+    require_same_arrays(path, parameters, fresh, "parameters")
+    require_same_arrays(path, moments, wanted, "moments")
     return Subject(
-        kind(make_config(config.pop("preset"), config), int(group.attrs["image_size"]), int(group.attrs["classes"])),
-        {
-            la: {n: xp.asarray(np.asarray(a[()])) for n, a in arrays.items()}
-            for la, arrays in group["parameters"].items()
-        },
-        {
-            layer: (xp.asarray(m["mean"][...]), xp.asarray(m["covariance"][...]))
-            for layer, m in group.get("moments", {}).items()
-        },
+        network,
+        {layer: {name: xp.asarray(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
+        {layer: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for layer, m in moments.items()},
         xp.asarray(group["images"][...]),
     )

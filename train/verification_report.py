@@ -24,10 +24,10 @@ ATTRIBUTES = ("v_j", "v_{j-1}", "v_{j-2}")
 AXES = (*SPACE, *reversed(ATTRIBUTES))
 KINDS = ("exact", "inside", "aliased", "boundary")
 
-MEASUREMENTS = ("strides", "kind", "largest", "mean", "bound", "verdict")
+MEASUREMENTS = ("strides", "kind", "largest", "mean", "class", "bound", "verdict")
 LINE_HEADER = ("j", "axis", "shifts", *MEASUREMENTS)
 ROW_HEADER = ("statement", "j", "axis", "shift", *MEASUREMENTS)
-TOTALS_HEADER = ("must hold", "hold", "fail", "largest error", "measured only", "largest change")
+TOTALS_HEADER = ("must hold", "hold", "fail", "undecided", "largest error", "measured only", "largest change")
 
 AXIS = re.compile(r"\b([uv])_?(\{[^{}]*\}|[j12]\b)")
 """u1, v_j or v_{j-1}, as `train.covariance.axes` names them."""
@@ -36,6 +36,7 @@ COLOURS = "viridis"
 MARKS: dict[str, tuple[float, dict[str, Any]]] = {
     "holds": (0.3, {"marker": "o", "color": "white", "markeredgecolor": "white"}),
     "FAILS": (0.6, {"marker": "x", "color": "red"}),
+    "undecided": (0.6, {"marker": "+", "color": "red"}),
 }
 """Of cells that must not change: size in cells, and style."""
 
@@ -53,7 +54,9 @@ first two must hold, and how much the others change is measured. An error is the
 the largest value. It holds if every example's error is within its bound, what rounding explains:
 2 · {ROUNDINGS} · stages · (R + eps · max |y|), where two results y are compared, each after a number of stages (two a
 layer) whose sums are wrong by some {ROUNDINGS} roundings, and R is how far white noise of standard deviation eps · |x|
-in x moves the value it moves most (<code>hcnn_core.testing</code> derives it). Tables show the largest bound.</p>
+in x moves the value it moves most (<code>hcnn_core.testing</code> derives it). A bound above a tenth of the largest
+value, or of zero, leaves a row undecided. Tables show the largest bound, and under "class" the share of images that are
+given another class.</p>
 <dl>
 <dt>exact</dt><dd>must hold: periodic boundary, a multiple of the strides still to come</dd>
 <dt>inside</dt><dd>must hold: zero boundary, only zeros leave and no stride is to come</dd>
@@ -264,7 +267,7 @@ def page(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
     """
     _require_measurements(rows)
     totals = _totals(rows)
-    failing = [row for row in rows if row.verdict == "FAILS"]
+    failing = sorted((row for row in rows if row.verdict == "FAILS"), key=lambda row: row.statement)  # layers first
     claim = _claim(totals)
     colour = "fails" if failing else "holds" if totals["must_hold"] else ""
     verdict = f'<p class="verdict {colour}">{claim[0].upper()}{claim[1:]}.</p>'
@@ -336,14 +339,15 @@ def _largest(values: Iterable[float]) -> float:
 
 
 def _totals(rows: Sequence[Row]) -> dict[str, int | float | None]:
-    """How many statements must hold, hold and fail, how many are measured, and the largest errors of both."""
+    """Counts of statements by verdict, and the largest error of those that must hold and of the others."""
     must_hold = [row for row in rows if row.must_hold]
     measured = [row for row in rows if not row.must_hold]
-    failing = [row for row in must_hold if not row.holds]
+    verdicts = [row.verdict for row in must_hold]
     return {
         "must_hold": len(must_hold),
-        "hold": len(must_hold) - len(failing),
-        "fail": len(failing),
+        "hold": verdicts.count("holds"),
+        "fail": verdicts.count("FAILS"),
+        "undecided": verdicts.count("undecided"),
         "largest_error": _largest(row.largest for row in must_hold) if must_hold else None,
         "measured": len(measured),
         "largest_change": _largest(row.largest for row in measured) if measured else None,
@@ -352,14 +356,14 @@ def _totals(rows: Sequence[Row]) -> dict[str, int | float | None]:
 
 def _claim(totals: Mapping[str, int | float | None]) -> str:
     """The verdict in words."""
-    must_hold, fail = totals["must_hold"], totals["fail"]
+    must_hold, fail, undecided = totals["must_hold"], totals["fail"], totals["undecided"]
     if not must_hold:
         return "no statement here must hold"
-    return (
-        f"{fail} of {must_hold} statements that must hold FAIL"
-        if fail
-        else f"all {must_hold} statements that must hold hold"
-    )
+    if fail:
+        return f"{fail} of {must_hold} statements that must hold FAIL"
+    if undecided:
+        return f"{undecided} of {must_hold} statements that must hold are undecided"
+    return f"all {must_hold} statements that must hold hold"
 
 
 def _in_words(rows: Sequence[Row]) -> str:
@@ -381,19 +385,21 @@ def _compact(numbers: Iterable[int]) -> str:
 
 
 def _merge(rows: Sequence[Row]) -> Row:
-    """The first row with the errors and bounds of all."""
+    """The first row with the measurements of all."""
     return replace(
         rows[0],
         errors=tuple(error for row in rows for error in row.errors),
         bounds=tuple(bound for row in rows for bound in row.bounds),
+        changed=tuple(share for row in rows for share in row.changed),
     )
 
 
 def _measurements(row: Row) -> tuple[str, ...]:
     """The cells under MEASUREMENTS."""
     strides = _compact(stride for stride in row.strides if stride > 1)
-    numbers = map(_number, (row.largest, row.mean, _largest(row.bounds)))
-    return (strides, row.kind, *numbers, row.verdict)
+    changed = f"{100 * math.fsum(row.changed) / len(row.changed):.0f} %" if row.changed else "-"
+    bound = _number(_largest(row.bounds)) if row.must_hold else "-"
+    return (strides, row.kind, _number(row.largest), _number(row.mean), changed, bound, row.verdict)
 
 
 def _row_cells(row: Row) -> tuple[str, ...]:
@@ -517,7 +523,7 @@ def _smallest_decade(rows: Iterable[Row]) -> float:
 def _draw_map(plot: Any, rows: Iterable[Row], shape: tuple[int, int], norm: Any, cell: tuple[float, float]) -> None:
     """Fill the cells of one axis, and mark those that must not change."""
     errors = np.full(shape, np.nan)
-    marks: dict[str, list[tuple[int, int]]] = {"holds": [], "FAILS": [], "measured": []}
+    marks: dict[str, list[tuple[int, int]]] = {verdict: [] for verdict in (*MARKS, "measured")}
     for row in rows:
         where = row.j, row.shift - 1
         errors[where] = np.fmax(errors[where], np.inf if math.isnan(row.largest) else row.largest)
@@ -556,7 +562,12 @@ def _draw_legend(figure: Any, verdicts: Iterable[str], corner: tuple[float, floa
         colour = colormaps[COLOURS](0.1 if verdict == "holds" else 0.95)
         return (cell(colour, colour), *([Line2D([], [], **_mark(verdict, 12))] if verdict in MARKS else []))
 
-    meanings = {"holds": "must not change, does not", "FAILS": "must not change, but does", "measured": "may change"}
+    meanings = {
+        "holds": "must not change, does not",
+        "FAILS": "must not change, but does",
+        "undecided": "must not change, undecided",
+        "measured": "may change",
+    }
     entries = [(marked(verdict), meaning) for verdict, meaning in meanings.items() if verdict in verdicts]
     entries.append(((cell("white", "0.6"),), "not measured"))
     figure.legend(

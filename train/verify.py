@@ -9,7 +9,7 @@ prepare()  # before NumPy is loaded
 import argparse  # noqa: E402
 import dataclasses  # noqa: E402
 import math  # noqa: E402
-import os  # noqa: E402
+import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
@@ -25,12 +25,13 @@ from train import checkpoint as checkpoints  # noqa: E402
 from train import counterexamples  # noqa: E402
 from train._command import Parser, run_command  # noqa: E402
 from train._files import write_atomically  # noqa: E402
+from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import PRESETS, ConfigError, make_config  # noqa: E402
 from train.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
 from train.data import channel_statistics, load_dataset, standardise  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
-from train.training import TrainingError, restore  # noqa: E402
+from train.training import Interrupted, TrainingError, restore  # noqa: E402
 from train.verification_report import as_json, page, summary_table  # noqa: E402
 
 BOUNDARIES = ("periodic", "zero")
@@ -42,6 +43,12 @@ DTYPE = "float64"
 
 BIAS_SCALE = 0.5
 """Standard deviation of random networks' biases, which training begins at zero."""
+
+LAYER_SETTINGS = (
+    *("depth", "width", "factors", "space_kernel", "attribute_kernel", "attribute_stride", "strided_layers"),
+    *("nonlinear_factors", "head", "epsilon"),
+)
+"""What the description of a verification says of the network."""
 
 COUNTEREXAMPLES, JSON, PAGE = "counterexamples.h5", "verify.json", "verify.html"
 
@@ -72,40 +79,50 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace, xp: Any) -> int:
-    out = options.out or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
-    if os.path.lexists(out) and (not out.is_dir() or any((out / name).exists() for name in (JSON, PAGE))):
-        raise RunError(f"--out {out} {'holds a verification' if out.is_dir() else 'is a file'}; name a new directory")
-    boundaries = BOUNDARIES if options.boundary in (None, "both") else (options.boundary,)
     checkpoint = checkpoints.load(options.checkpoint) if options.checkpoint else None
-    subjects = [
-        (boundary, number, _subject(options, xp, checkpoint, boundary, number))
-        for boundary in boundaries
-        for number in range(options.max_examples)
-    ]
-    _make(out)
+    own = checkpoint.config.boundary if checkpoint else "both"
+    boundary = options.boundary or own
+    boundaries = BOUNDARIES if boundary == "both" else (boundary,)
+    _subject(options, xp, checkpoint, boundaries[0], 0)  # what cannot be verified is refused before anything is made
+    out = _make(options.out)
     rows: dict[Row, Row] = {}
     worst: dict[tuple[Any, ...], tuple[Subject, Example]] = {}
     begin = time.monotonic()
-    for subject, example in _measured(subjects):
-        key = dataclasses.replace(example.row, errors=(), bounds=(), changed=())
-        before, row = rows.get(key, key), example.row
-        rows[key] = dataclasses.replace(
-            key,
-            errors=before.errors + row.errors,
-            bounds=before.bounds + row.bounds,
-            changed=before.changed + row.changed,
-        )
-        _keep_worst(worst, subject, example)
-    network = subjects[0][2].network
+    try:
+        for subject, example in _measured(options, xp, checkpoint, boundaries):
+            key = dataclasses.replace(example.row, errors=(), bounds=(), changed=())
+            before, row = rows.get(key, key), example.row
+            rows[key] = dataclasses.replace(
+                key,
+                errors=before.errors + row.errors,
+                bounds=before.bounds + row.bounds,
+                changed=before.changed + row.changed,
+            )
+            _keep_worst(worst, subject, example)
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"stopped; nothing is written to {out}, begin again") from error
+    except MemoryError as error:
+        raise TrainingError("not enough memory; fewer --images, or a preset with a smaller width, may do") from error
+    config = subject.network.config
     description = {
-        "command": " ".join(["python -m train.verify", *_given(options)]),
-        "network": str(options.checkpoint) if checkpoint else f"{network.config.preset}, random weights",
-        "settings": vars(network.config) | {"boundary": ", ".join(boundaries), "dtype": options.dtype or DTYPE},
-        "examples": options.max_examples,
+        "command": shlex.join(["python", "-m", "train.verify", *_given(options)]),
+        "network": str(options.checkpoint) if checkpoint else f"preset {config.preset}, random weights",
+        "trained": _trained(checkpoint) if checkpoint else "no",
+        "measured at boundary": ", ".join(boundaries),
+        "marginal": config.reduction,
+        "dtype": options.dtype or DTYPE,
+        "images": f"{options.images} of the built-in CIFAR-10 sample's test images, {options.max_examples} times",
+        "seed": options.seed,
+        "layers": {name: getattr(config, name) for name in LAYER_SETTINGS},
         "seconds": round(time.monotonic() - begin, 1),
         "versions": versions(xp.__name__),
     }
     return _report(out, list(rows.values()), description, list(worst.values()))
+
+
+def _trained(checkpoint: checkpoints.Checkpoint) -> str:
+    config = checkpoint.config
+    return f"{checkpoint.state.epoch} epochs, {config.boundary} boundary, {config.reduction}, {config.dtype}"
 
 
 def _subject(
@@ -126,8 +143,10 @@ def _subject(
             raise ConfigError(
                 f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
             )
+        _require_finite(options.checkpoint, checkpoint)
         config = dataclasses.replace(checkpoint.config, **changes)
         network, parameters, moments = restore(options.checkpoint, checkpoint, config, xp)
+        network = Network(dataclasses.replace(config, dtype=dtype), checkpoint.image_size, network.classes)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
     else:
@@ -142,6 +161,20 @@ def _subject(
     return Subject(network, parameters, moments, images)
 
 
+def _require_finite(path: Path, checkpoint: checkpoints.Checkpoint) -> None:
+    """Refuse weights that make every result NaN."""
+    state, statistics = checkpoint.state, {"mean": checkpoint.channel_mean, "std": checkpoint.channel_std}
+    for kind, tree in {
+        "parameters": state.parameters,
+        "moments": state.moments,
+        "data": {"channels": statistics},
+    }.items():
+        for layer, arrays in tree.items():
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    raise CheckpointError(f"{path}: {kind} {layer}/{name} holds values that are not finite")
+
+
 def _random_weights(network: Network, rng: np.random.Generator) -> Any:
     """Initial weights, and biases that are not zero."""
     parameters = network.initialize(rng)
@@ -152,18 +185,24 @@ def _random_weights(network: Network, rng: np.random.Generator) -> Any:
     return parameters
 
 
-def _measured(subjects: Sequence[tuple[str, int, Subject]]) -> Iterator[tuple[Subject, Example]]:
+def _measured(
+    options: argparse.Namespace, xp: Any, checkpoint: checkpoints.Checkpoint | None, boundaries: Sequence[str]
+) -> Iterator[tuple[Subject, Example]]:
     """Measure every network, showing progress on a terminal."""
-    depth = subjects[0][2].network.config.depth
-    with _progress(len(subjects) * depth) as bar:
-        for boundary, number, subject in subjects:
-            begun = -1
+    bar = None
+    for boundary in boundaries:
+        for number in range(options.max_examples):
+            subject = _subject(options, xp, checkpoint, boundary, number)
+            depth, begun = subject.network.config.depth, -1
+            bar = bar or _progress(len(boundaries) * options.max_examples * depth)
             for example in measure(subject):
                 if example.row.j > begun:
                     begun = example.row.j
                     bar.set_description(f"{boundary}, network {number + 1}, j = {begun}")
                     bar.update()
                 yield subject, example
+    if bar:
+        bar.close()
 
 
 def _progress(total: int) -> Any:
@@ -191,60 +230,88 @@ def _size(row: Row) -> float:
 
 
 def _report(out: Path, rows: list[Row], description: dict[str, Any], cases: list[tuple[Subject, Example]]) -> int:
-    """Print and write everything; the status says whether all that must hold holds."""
-    print(summary_table(rows))
+    """Write and print everything; the status says whether all that must hold holds."""
     try:
-        write_atomically(out / JSON, as_json(rows, description).encode())
-        write_atomically(out / PAGE, page(rows, description).encode())
         counterexamples.save(out / COUNTEREXAMPLES, cases)
+        write_atomically(out / PAGE, page(rows, description).encode())
+        write_atomically(out / JSON, as_json(rows, description).encode())
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
-    print(f"\n{out / PAGE}\n{out / JSON}\n{out / COUNTEREXAMPLES}")
-    claims = [row for row in rows if row.must_hold]
-    failed = [row for row in claims if not row.holds]
+    print(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}\n{out / COUNTEREXAMPLES}")
+    return _status([row for row in rows if row.must_hold], f"--replay {out / COUNTEREXAMPLES} shows them again")
+
+
+def _status(claims: list[Row], hint: str) -> int:
+    """0 if all hold; else 1, and a line that says how many do not."""
+    failed = sum(row.verdict == "FAILS" for row in claims)
+    undecided = sum(row.verdict == "undecided" for row in claims)
     if failed:
+        print(f"train.verify: {failed} of {len(claims)} statements that must hold fail; {hint}", file=sys.stderr)
+    elif undecided:
         print(
-            f"train.verify: {len(failed)} of {len(claims)} statements that must hold fail; "
-            f"--replay {out / COUNTEREXAMPLES} shows them again",
+            f"train.verify: {undecided} of {len(claims)} statements are undecided: the result does not react to x_j, "
+            "or rounding explains too much; --dtype float64 decides more",
             file=sys.stderr,
         )
-    return int(bool(failed))
+    return int(bool(failed or undecided))
 
 
 def _replay(options: argparse.Namespace, xp: Any) -> int:
     """Measure saved counterexamples again, and say what was found then and now."""
+    parser = _parser()
     extra = [
-        name for name in ("preset", "checkpoint", "boundary", "reduction", "dtype", "out") if getattr(options, name)
+        name
+        for name, value in vars(options).items()
+        if name not in ("replay", "backend", "debug") and value != parser.get_default(name)
     ]
     if extra:
-        raise ConfigError(f"--replay takes its networks from the file: remove --{', --'.join(extra)}")
-    status = count = 0
-    for subject, row, x in counterexamples.load(options.replay, xp):
-        again = examine(subject, row, x).row
-        status |= again.verdict == "FAILS"
-        count += 1
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in extra)
+        raise ConfigError(f"--replay takes its networks from the file: remove {flags}")
+    found = [(row, examine(subject, row, x).row) for subject, row, x in counterexamples.load(options.replay, xp)]
+    for row, again in found:
         print(
             f"{row.statement} to shift {row.shift} of {row.axis}, j = {row.j}, {row.boundary}, {row.mode}: "
             f"error {row.largest:.3g} then, {again.largest:.3g} now, rounding explains {again.bounds[0]:.2g}; "
             f"{again.kind}, {again.verdict}"
         )
-    print(f"{count} counterexamples in {options.replay}")
-    return status
+    print(f"{len(found)} counterexamples in {options.replay}")
+    return _status([again for _, again in found if again.must_hold], "the lines above say which")
 
 
-def _make(out: Path) -> None:
+def _make(asked: Path | None) -> Path:
+    """A new directory, or one that is there without a verification in it."""
+    if asked is not None and str(asked) in ("", "."):
+        raise ConfigError("--out names no directory of its own; give it a name")
+    out = asked or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        if asked and out.is_dir():
+            if any((out / name).exists() for name in (JSON, PAGE, COUNTEREXAMPLES)):
+                raise RunError(f"--out {out} holds a verification; name a new directory")
+            (out / JSON).touch()  # whether it can be written shows now, not after the work
+            (out / JSON).unlink()
+            return out
+        first, number = out, 1
+        while True:
+            try:
+                out.mkdir(parents=True)
+                return out
+            except FileExistsError:
+                if asked:
+                    raise RunError(f"--out {out} is a file; name a new directory") from None
+                number += 1
+                out = first.with_name(f"{first.name}-{number}")
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
 def _given(options: argparse.Namespace) -> list[str]:
     """The flags that were given, as they would be typed."""
+    parser = _parser()
     return [
-        f"--{name.replace('_', '-')} {value}"
+        text
         for name, value in vars(options).items()
-        if name not in ("out", "debug") and value not in (None, _parser().get_default(name))
+        if name not in ("out", "debug") and value != parser.get_default(name)
+        for text in (f"--{name.replace('_', '-')}", str(value))
     ]
 
 
@@ -274,7 +341,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help=f"of weights and arrays [{DTYPE}]")
-    parser.add_argument("--boundary", choices=(*BOUNDARIES, "both"), help="how arrays are extended [both]")
+    parser.add_argument(
+        "--boundary", choices=(*BOUNDARIES, "both"), help="how arrays are extended [the checkpoint's, or both]"
+    )
     parser.add_argument("--reduction", choices=("mean", "sum"), help="marginal over v_{j-3} [the network's]")
     parser.add_argument(
         "--max-examples", type=_at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"

@@ -44,6 +44,7 @@ Lengths = int | Sequence[int]
 DTYPES = ("float64", "float32", "complex128", "complex64")
 LAYOUTS = ("C", "F", "shuffled", "negative", "sliced", "read-only", "broadcast")
 PATTERNS = ("impulse", "constant", "few", "half", "dense")
+EXPONENTS = (-6, 6)
 FEW = 3
 """Elements of a sparse array that are not zero, and of one that a failure lists place by place."""
 
@@ -59,6 +60,7 @@ def arrays(
     *,
     layouts: str | Sequence[str] = LAYOUTS,
     margin: int | Sequence[int] = 0,
+    exponents: tuple[int, int] = EXPONENTS,
 ) -> st.SearchStrategy[NDArray]:
     """Return a strategy of NumPy arrays in every dtype, memory layout, sparsity and scale.
 
@@ -73,12 +75,14 @@ def arrays(
         element), read-only, and broadcast (stride 0 along an axis, one without a margin, where there is one).
     margin : int or sequence of int, optional
         How many samples at both ends of all axes, or of each, are zero, as operators with zero boundaries need it.
+    exponents : (int, int), optional
+        The smallest and the largest power of ten that arrays are multiplied by.
 
     Returns
     -------
     strategy of NumPy arrays
-        Each a unit impulse, a constant, three values, half zeros, or normal noise, times a power of ten between
-        10**-6 and 10**6. The smallest example is the impulse of height 1 at the first sample inside the margin.
+        Each a unit impulse, a constant, three values, half zeros, or normal noise, times a power of ten. The smallest
+        example is the impulse of height 1 at the first sample inside the margin.
 
     Raises
     ------
@@ -88,8 +92,8 @@ def arrays(
     dtypes = _choices("dtypes", dtypes, DTYPES)
     layouts = _choices("layouts", layouts, LAYOUTS)
     if isinstance(shape, st.SearchStrategy):
-        return shape.flatmap(lambda drawn: _arrays_of(drawn, dtypes, layouts, margin))
-    return _arrays_of(shape, dtypes, layouts, margin)
+        return shape.flatmap(lambda drawn: _arrays_of(drawn, dtypes, layouts, margin, exponents))
+    return _arrays_of(shape, dtypes, layouts, margin, exponents)
 
 
 def kernels(
@@ -263,6 +267,7 @@ def check_translation_covariant(
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
     eps: float | None = None,
+    exponents: tuple[int, int] = (0, 0),
     max_examples: int | None = None,
 ) -> None:
     """Search for an array and a translation that `assert_translation_covariant` fails on, the smallest ones.
@@ -278,6 +283,8 @@ def check_translation_covariant(
         As in `assert_translation_covariant`.
     dtypes : str or sequence of str, optional
         Of the arrays: one or several of float64, float32, complex128, complex64.
+    exponents : (int, int), optional
+        The smallest and the largest power of ten that arrays are multiplied by; by default their values are of size 1.
     max_examples : int, optional
         How many arrays are tried; by default as many as in the active profile of Hypothesis.
 
@@ -305,7 +312,9 @@ def check_translation_covariant(
         assert_translation_covariant(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
 
     shape = _lengths("shape", shape)
-    _search(claim, shape, _Translation.make(shape, in_axes, out_axes, stride, boundary), dtypes, max_examples)
+    _search(
+        claim, shape, _Translation.make(shape, in_axes, out_axes, stride, boundary), dtypes, exponents, max_examples
+    )
 
 
 def check_translation_invariant(
@@ -318,13 +327,14 @@ def check_translation_invariant(
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
     eps: float | None = None,
+    exponents: tuple[int, int] = (0, 0),
     max_examples: int | None = None,
 ) -> None:
     """Search for an array and a translation that `assert_translation_invariant` fails on, the smallest ones.
 
     Parameters
     ----------
-    op, shape, dtypes, max_examples
+    op, shape, dtypes, exponents, max_examples
         As in `check_translation_covariant`.
     axes, stride, boundary, stages, eps
         As in `assert_translation_invariant`.
@@ -342,7 +352,7 @@ def check_translation_invariant(
         assert_translation_invariant(op, x, axes, stride, boundary, shift=shift, stages=stages, eps=eps)
 
     shape = _lengths("shape", shape)
-    _search(claim, shape, _Translation.make(shape, axes, (), stride, boundary), dtypes, max_examples)
+    _search(claim, shape, _Translation.make(shape, axes, (), stride, boundary), dtypes, exponents, max_examples)
 
 
 def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:
@@ -377,7 +387,11 @@ def lay_out(array: NDArray, layout: str, seed: int = 0, *, axis: int | None = No
 
 
 def _arrays_of(
-    shape: Lengths, dtypes: Sequence[str], layouts: Sequence[str], margin: int | Sequence[int]
+    shape: Lengths,
+    dtypes: Sequence[str],
+    layouts: Sequence[str],
+    margin: int | Sequence[int],
+    exponents: tuple[int, int],
 ) -> st.SearchStrategy[NDArray]:
     """The strategy for one shape."""
     shape = _lengths("shape", shape, 0)
@@ -389,7 +403,7 @@ def _arrays_of(
         layouts = [layout for layout in layouts if layout != "broadcast"]
         if not layouts:
             raise ValueError("layouts names broadcast alone, and there is no axis without margin to repeat along")
-    return _draw_array(shape, dtypes, layouts, margin)
+    return _draw_array(shape, dtypes, layouts, margin, exponents)
 
 
 @st.composite
@@ -399,6 +413,7 @@ def _draw_array(
     dtypes: Sequence[str],
     layouts: Sequence[str],
     margin: tuple[int, ...],
+    exponents: tuple[int, int],
 ) -> NDArray:
     """One array: a pattern inside the margin, the same one all along the axis of a broadcast."""
     dtype, layout, pattern = (draw(st.sampled_from(words)) for words in (dtypes, layouts, PATTERNS))
@@ -406,7 +421,7 @@ def _draw_array(
     if layout == "broadcast":
         axis = draw(st.sampled_from([a for a, m in enumerate(margin) if not m]))
         inner[axis] = min(inner[axis], 1)
-    exponent = draw(st.integers(-6, 6))
+    exponent = draw(st.integers(*exponents))
     # Every pattern draws one number, since what draws less counts as simpler than an impulse.
     number = draw(st.integers(0, max(0, math.prod(inner) - 1)) if pattern == "impulse" else SEEDS)
     x = np.zeros(shape, dtype)
@@ -438,6 +453,7 @@ def _search(
     shape: tuple[int, ...],
     move: _Translation,
     dtypes: str | Sequence[str],
+    exponents: tuple[int, int],
     max_examples: int | None,
 ) -> None:
     """Raise what the claim raises on the simplest array and translation it does not hold for."""
@@ -468,10 +484,23 @@ def _search(
         suppress_health_check=list(HealthCheck),
         verbosity=Verbosity.quiet,
     )
-    @given(arrays(shape, dtypes, layouts="C", margin=margin), shifts(move.lengths, move.stride, limit=limit))
+    @given(
+        arrays(shape, dtypes, layouts="C", margin=margin, exponents=exponents),
+        shifts(move.lengths, move.stride, limit=limit),
+    )
     def search(x: NDArray, shift: tuple[int, ...]) -> None:
         try:
-            claim(x, shift)
+            try:
+                claim(x, shift)
+            except AssertionError:
+                if sum(map(bool, shift)) > 1:  # the axis to blame may be one of them
+                    together = shift
+                    for i, s in enumerate(together):
+                        if s:
+                            shift = tuple(s if j == i else 0 for j in range(len(together)))
+                            claim(x, shift)
+                    shift = together
+                raise
         except (AssertionError, TypeError, ValueError) as error:
             error.add_note(f"{_as_code(x)}\nshift = {shift}")
             raise

@@ -401,7 +401,7 @@ def test_the_failure_is_code_that_fails_again(condition: Any, boundary: str) -> 
         return x * np.arange(7) if condition(x[2:5, 2:5]) else x
 
     with pytest.raises(AssertionError) as caught:
-        check_translation_covariant(op, (7, 7), (0, 1), boundary=boundary, dtypes="complex64")
+        check_translation_covariant(op, (7, 7), (0, 1), boundary=boundary, dtypes="complex64", exponents=(-6, 6))
     (code,) = caught.value.__notes__
     names: dict[str, Any] = {"np": np}
     exec(code, names)
@@ -526,3 +526,18 @@ def test_without_hypothesis(tmp_path: Path) -> None:
     assert result.stdout == "fine\n"
     line = "ImportError: hcnn_core.testing's strategies need Hypothesis: pip install hypothesis"
     assert result.stderr.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_axis_to_blame_is_named_alone(axis: int) -> None:
+    ramp = np.linspace(1, 2, 4).reshape([4 if a == axis else 1 for a in range(3)])
+    with pytest.raises(AssertionError, match=f"translating x by 1 along axis {axis} should") as caught:
+        check_translation_covariant(lambda x: x * ramp, (4, 4, 4), (0, 1, 2))
+    assert caught.value.__notes__[0].endswith(f"shift = {tuple(int(a == axis) for a in range(3))}")
+
+
+def test_searches_stay_at_size_one_unless_asked() -> None:
+    check_translation_covariant(np.exp, (2, 4), 1)
+    sizes = []
+    check_translation_covariant(lambda x: sizes.append(np.abs(x).max()) or x, (2, 4), 1, exponents=(3, 3))
+    assert max(sizes) >= 1000

@@ -94,16 +94,16 @@ def test_table_has_a_line_per_kind_with_all_shifts_and_examples() -> None:
         measurement(axis="v_j", shift=64, strides=(2, 1), errors=(3e-7, 6e-7), bounds=(1e-4, 4e-4)),
         measurement(axis="v_j", shift=4, strides=(2, 1), errors=(3e-7, 3e-7), bounds=(1e-4, 1e-4)),
         *(
-            measurement(axis="v_j", shift=s, strides=(2, 1), kind="aliased", errors=(s / 100,) * 2)
+            measurement(axis="v_j", shift=s, strides=(2, 1), kind="aliased", errors=(s / 100,) * 2, changed=(0.5, 0.0))
             for s in range(1, 16, 2)
         ),
     ]
     random.Random(0).shuffle(rows)
     title, header, exact, aliased, gap, total = summary_table(rows).splitlines()
     assert title == "x_j translated, change of x_J: periodic boundary, evaluation mode, 2 examples"
-    assert columns(header) == ["j", "axis", "shifts", "strides", "kind", "largest", "mean", "bound", "verdict"]
-    assert columns(exact) == ["0", "v_j", "2 4 64", "2", "exact", "6.0e-07", "3.0e-07", "4.0e-04", "holds"]
-    assert columns(aliased)[2:] == ["1 3 5 7 .. 15", "2", "aliased", "1.5e-01", "8.0e-02", "2.0e-04", "measured"]
+    assert columns(header) == ["j", "axis", "shifts", "strides", "kind", "largest", "mean", "class", "bound", "verdict"]
+    assert columns(exact) == ["0", "v_j", "2 4 64", "2", "exact", "6.0e-07", "3.0e-07", "-", "4.0e-04", "holds"]
+    assert columns(aliased)[2:] == ["1 3 5 7 .. 15", "2", "aliased", "1.5e-01", "8.0e-02", "25 %", "-", "measured"]
     assert gap == ""
     assert total == (
         "periodic: all 3 statements that must hold hold, largest error 6.0e-07; 8 measured, largest change 1.5e-01"
@@ -190,6 +190,7 @@ def test_json_holds_every_field_one_row_a_line() -> None:
         "must_hold": 48,
         "hold": 48,
         "fail": 0,
+        "undecided": 0,
         "largest_error": 3e-7,
         "measured": 88,
         "largest_change": 2.0,
@@ -297,12 +298,14 @@ def test_a_change_beyond_the_scale_has_its_last_colour(first_cell: tuple[int, in
 
 
 def test_dots_mark_what_must_hold_and_crosses_what_does_not(dark: Any, first_cell: tuple[int, int]) -> None:
-    exact = {"kind": "exact"}
+    exact = {"kind": "exact", "bounds": (0.01,)}
     picture = grid({(0, 2): exact, (0, 4): exact, (3, 1): exact | {"errors": (0.1,), "bounds": (0.01,)}})
     dots = {(j, s) for j in range(4) for s in range(1, 6) if (inside(picture, first_cell, j, s) == 255).all()}
     assert dots == {(0, 2), (0, 4)}
     assert is_red(inside(picture, first_cell, 3, 1))
     assert not is_red(dark)
+    undecided = grid({(2, 2): {"kind": "exact", "bounds": (0.5,)}})  # a bound that decides nothing
+    assert is_red(inside(undecided, first_cell, 2, 2))
 
 
 def test_failure_shows_in_the_picture(failing: list[Row]) -> None:

@@ -53,9 +53,8 @@ def verified(first_run: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathF
     out = tmp_path_factory.mktemp("verified") / "report"
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        assert (
-            verify.main(["--checkpoint", str(first_run[0] / "best.h5"), "--max-examples", "2", "--out", str(out)]) == 0
-        )
+        arguments = ["--checkpoint", str(first_run[0] / "best.h5"), "--boundary", "both", "--max-examples", "2"]
+        assert verify.main([*arguments, "--out", str(out)]) == 0
     return out, text.getvalue()
 
 
@@ -150,10 +149,75 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
         (("--seed", -1), ("--seed",)),
         (("--replay", "x.h5", "--boundary", "zero"), ("remove --boundary",)),
         (("--shift", 1), ("--shift",)),
+        (("--out", ""), ("--out names no directory",)),
     ],
 )
 def test_wrong_command_lines(arguments: tuple[object, ...], fragments: tuple[str, ...], verifying: Command) -> None:
     one_line(verifying(*arguments), 2, *fragments)
+
+
+def changed_copy(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    """A copy of an HDF5 file with something changed in it."""
+    shutil.copy(source, target)
+    with h5py.File(target, "a") as file:
+        change(file)
+    return target
+
+
+def test_a_network_that_does_not_react_decides_nothing(trained: Path, tmp_path: Path, verifying: Command) -> None:
+    def silence(file: Any) -> None:
+        for layer in file["parameters"].values():
+            for name in layer:
+                layer[name][...] = 0
+
+    silent = changed_copy(trained / "best.h5", tmp_path / "silent.h5", silence)
+    outcome = verifying("--checkpoint", silent, "--boundary", "periodic", "--out", tmp_path / "out")
+    one_line(outcome, 1, "undecided: the result does not react to x_j")
+    assert "undecided" in outcome.out and "FAILS" not in outcome.out
+
+
+def test_weights_that_are_not_finite_are_refused(trained: Path, tmp_path: Path, verifying: Command) -> None:
+    def spoil(file: Any) -> None:
+        file["parameters/layer03/g"][0, 0, 0, 0] = np.nan
+
+    spoilt = changed_copy(trained / "best.h5", tmp_path / "spoilt.h5", spoil)
+    outcome = verifying("--checkpoint", spoilt, "--out", tmp_path / "out")
+    one_line(outcome, 1, "spoilt.h5: parameters layer03/g holds values that are not finite")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_counterexamples_are_refused(verified: tuple[Path, str], tmp_path: Path, verifying: Command) -> None:
+    source = verified[0] / "counterexamples.h5"
+
+    def moments(file: Any) -> None:
+        del file["networks/0/moments"]
+
+    def row(file: Any) -> None:
+        case = file["cases/000"]
+        case.attrs["row"] = case.attrs["row"].replace('"axis": "', '"axis": "w')
+
+    def x(file: Any) -> None:
+        shorter = file["cases/000/x"][...][:, :1]
+        del file["cases/000/x"]
+        file["cases/000/x"] = shorter
+
+    for change, fragment in ((moments, "no whole file"), (row, "no row of its network"), (x, "is not x_")):
+        damaged = changed_copy(source, tmp_path / f"{change.__name__}.h5", change)
+        one_line(verifying("--replay", damaged), 1, fragment)
+    one_line(verifying("--replay", source, "--images", 3), 2, "remove --images")
+    one_line(verifying("--replay", verified[0]), 1, "is a directory")
+
+
+@pytest.mark.usefixtures("small_preset")
+def test_the_report_is_there_whoever_closes_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    assert verify.main(["--preset", "sample", "--boundary", "periodic", "--out", str(tmp_path / "out")]) == 1
+    monkeypatch.undo()
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
