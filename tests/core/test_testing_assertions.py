@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import array_api_strict
@@ -63,7 +63,7 @@ def signal(pattern: str, seed: int, shape: tuple[int, ...], dtype: str, exponent
 
 
 @st.composite
-def convolutions(draw: st.DrawFn, patterns: Sequence[str] = PATTERNS) -> tuple[NDArray, NDArray, dict[str, Any]]:
+def convolutions(draw: st.DrawFn) -> tuple[NDArray, NDArray, dict[str, Any]]:
     """A signal (samples, one or two axes whose lengths their strides divide), filters of any size, and options."""
     m = draw(st.sampled_from([1, 2]))
     stride = tuple(draw(st.lists(st.sampled_from([1, 2, 3]), min_size=m, max_size=m)))
@@ -71,7 +71,7 @@ def convolutions(draw: st.DrawFn, patterns: Sequence[str] = PATTERNS) -> tuple[N
     kernel_size = tuple(draw(st.lists(st.integers(1, 40 if m == 1 else 9), min_size=m, max_size=m)))
     out = draw(st.sampled_from([(), (2,)]))
     dtype, seed = draw(st.sampled_from(DTYPES)), draw(SEEDS)
-    x = signal(draw(st.sampled_from(patterns)), seed, (2, *lengths), dtype, draw(st.integers(-6, 6)))
+    x = signal(draw(st.sampled_from(PATTERNS)), seed, (2, *lengths), dtype, draw(st.integers(-6, 6)))
     w = noise(seed + 1, (*kernel_size, *out), dtype)
     if draw(st.booleans()):
         w = w - w.mean(tuple(range(m)), keepdims=True)  # on a constant nothing but rounding errors is left
@@ -123,14 +123,15 @@ def test_convolutions_with_zeros_are_covariant_where_there_is_room(
     assert_translation_invariant(lambda x: np.max(np.abs(op(x))), x, options["axes"], shift=shift, **moves)
 
 
-@given(convolutions(PATTERNS[:-1]), SEEDS, st.sampled_from([1, 2]))  # beside 1e6, single precision has no 1 left
+@given(convolutions(), SEEDS, st.sampled_from([1, 2]))
 def test_networks_are_covariant_and_their_marginals_invariant(
     case: tuple[NDArray, NDArray, dict[str, Any]], seed: int, layers: int
 ) -> None:
     x, w, options = case
     x, axes, stride = np.asarray(x.real), options["axes"], options["stride"]
-    if np.ptp(x) == 0:
-        x = x / max(1, np.max(np.abs(x)))  # one large number makes every elu the same -1, beyond which noise cannot see
+    # Where elu leaves -1 of them, constants hide all noise, and what else is large half the digits of a 1 or more.
+    most = 1.0 if np.ptp(x) == 0 else float(eps(x.dtype) ** -0.5)
+    x = x * x.dtype.type(most / max(most, np.max(np.abs(x))))
     first, second = (noise(seed + i, w.shape[: len(axes)], str(x.dtype)) for i in range(2))
 
     def network(x: NDArray) -> Any:
@@ -316,7 +317,7 @@ def test_bound_holds_the_errors_of_what_cancels() -> None:
 
 def test_half_the_digits_are_granted() -> None:
     """Where elu has made -1 of large numbers, the errors that others leave there are not in its derivative."""
-    x, filters = 1e4 * noise(0, (2, 3), "float32"), (noise(3, (1,), "float32"), noise(4, (1,), "float32"))
+    x, filters = 1e5 * noise(0, (2, 3), "float32"), (noise(3, (1,), "float32"), noise(4, (1,), "float32"))
 
     def network(x: NDArray) -> Any:
         return functools.reduce(lambda x, w: elu(convolve(x, w, 1, boundary="periodic", method="fft")), filters, x)

@@ -1,0 +1,527 @@
+"""Forward and backward of one whole 32x32 layer, this project's and PyTorch's: `python -m benchmarks.layer`.
+
+Layer j = 4 of the paper's networks: x_3 (N, 32, 32, 4, 8, 16), its marginal, patch moments in training mode, filters
+3x3x7x11 merged of Q = 32 factors, convolution, ELU, x_4 (N, 32, 32, 4, 8, 16); then the cotangents of x_3, h, g and
+bias for a given cotangent of x_4. Every formulation is compared by value with this project's layer in double precision,
+and is not timed where it disagrees. Rounds alternate between formulations. What a framework is not installed for is
+skipped by name. Batches differ where memory demands it, so times are per image.
+
+Each formulation has its input in the memory layout it returns its output in. Of the cotangent of x_3, constant along
+the axis the marginal removed, none makes a copy: it is what the layer below receives in a network.
+
+`--memory NAME` takes one step of one formulation and prints the process's peak memory.
+"""
+
+import os
+
+# Who waits does not spin: OpenMP's threads (PyTorch) would take the processors from OpenBLAS's, and the reverse.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+import re
+import sys
+
+from train._process import prepare
+
+# Before NumPy is loaded, as the command line of training does. Keeping freed memory helps PyTorch's speed as well, but
+# its peak memory shall be what its users have.
+if not re.search("--memory[= ]torch", " ".join(sys.argv)):
+    prepare()
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, Self
+from unittest import mock
+
+import numpy as np
+
+from autodiff import defvjp, primitive, vjp
+from hcnn_core import _plan, _transforms, convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
+from hcnn_core._parallel import parallel_for, worker_count
+from hcnn_core._products import product
+from train.config import make_config
+from train.network import ATTRIBUTES, SPACE, Network, merge_factors
+from train.run import versions
+
+DEPTH = 4
+SHAPE = (32, 32, 4, 8, 16)
+"""Of one image of x_3, and of x_4."""
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Formulation:
+    """What computes the layer, and how."""
+
+    name: str
+    kind: str  # what it must agree with: the plain layer, the (+) layer, or the plain one's convolution alone
+    batch_size: int
+    tolerance: float  # of the largest error, relative to the largest entry
+    text: str
+
+
+COPIES = 4
+"""Images where Q copies are normalised by PyTorch's batch norm. Its sums over channels_last arrays are in single
+precision and lose digits with every image: at 10 the layer is off by more than 1e-4."""
+
+FORMULATIONS = {
+    f.name: f
+    for f in (
+        Formulation("ours", "plain", 50, 1e-4, "merged filter; space tap by tap, attributes by DFT as GEMM"),
+        Formulation("torch-written", "plain", COPIES, 1e-4, "Q copies, batch norm, convolution along v"),
+        Formulation("torch-written-compiled", "plain", 10, 1e-4, "the same, torch.compile"),
+        Formulation("torch-merged", "plain", 50, 1e-4, "merged filter; patches, convolution along v"),
+        Formulation("torch-merged-compiled", "plain", 50, 1e-4, "the same, torch.compile"),
+        Formulation("torch-toeplitz", "plain", 50, 1e-4, "merged filter; block-Toeplitz convolution 128 -> 512"),
+        Formulation("torch-toeplitz-compiled", "plain", 50, 1e-4, "the same, torch.compile"),
+        Formulation("torch-conv-float32", "conv", 50, 1e-4, "of which the convolution alone"),
+        Formulation("torch-conv-bfloat16", "conv", 50, 2e-2, "the same, in bfloat16"),
+        Formulation("ours-plus", "plus", 50, 1e-4, "(+): some images at a time, recomputed on the way back"),
+        Formulation("torch-plus", "plus", COPIES, 1e-4, "(+): Q copies, batch norm, ELU, convolution along v"),
+        Formulation("torch-plus-compiled", "plus", 10, 1e-4, "the same, torch.compile"),
+    )
+}
+REMEMBERED = [name for name, f in FORMULATIONS.items() if f.kind != "conv" and not name.endswith("compiled")]
+OURS = {"plain": "ours", "conv": "ours", "plus": "ours-plus"}
+
+
+class Step(Protocol):
+    """Forward and backward, ready to run; `order` is that of the axes of x and its cotangent in memory."""
+
+    order: tuple[int, ...]
+
+    def __call__(self) -> Any: ...
+    def to_numpy(self, result: Any) -> Arrays: ...
+
+
+class Ours:
+    """Layer j = 4 of a Network."""
+
+    def __init__(self, kind: str, arrays: Arrays, boundary: str, dtype: str = "float32") -> None:
+        preset = "hcnn-plus" if kind == "plus" else "hcnn"
+        self.network = Network(make_config(preset, {"boundary": boundary, "dtype": dtype}))
+        weights = {key: arrays[key].astype(dtype) for key in ("h", "g", "bias")}
+        # a layer below leaves x as this one leaves its output
+        sample = self.layer(np.ones((2, *SHAPE), dtype), *weights.values())
+        self.order = tuple(sorted(range(sample.ndim), key=lambda axis: -sample.strides[axis]))
+        x, self.cotangent = (
+            np.ascontiguousarray(arrays[key].transpose(self.order), dtype).transpose(np.argsort(self.order))
+            for key in ("x", "cotangent")
+        )
+        received: list[Array] = []
+
+        @primitive
+        def below(anchor: Array) -> Array:
+            return x[...]
+
+        def receive(ans: Array, anchor: Array) -> Callable[[Array], Array]:
+            def pullback(g: Array) -> Array:
+                received.append(g)
+                return np.zeros_like(anchor)
+
+            return pullback
+
+        # x comes from, and its cotangent goes to, a layer below; vjp would copy the latter, which training does not
+        defvjp(below, receive)
+        self.received, self.below = received, below
+        self.inputs = (np.zeros((), dtype), *weights.values())
+
+    def layer(self, x: Array, h: Array, g: Array, bias: Array) -> Array:
+        weights = {self.network.table[DEPTH - 1].name: {"h": h, "g": g, "bias": bias}}
+        return next(self.network.trace(weights, x, after=DEPTH - 1))[1]
+
+    def __call__(self) -> tuple[Array, tuple[Array, ...]]:
+        y, pullback = vjp(lambda anchor, *weights: self.layer(self.below(anchor), *weights), *self.inputs)
+        cotangents = pullback(self.cotangent)
+        return y, (self.received.pop(), *cotangents[1:])
+
+    def to_numpy(self, result: tuple[Array, tuple[Array, ...]]) -> Arrays:
+        y, cotangents = result
+        return {"y": y, **dict(zip(("x", "h", "g", "bias"), cotangents, strict=True))}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Shape and strides of an array: all that is kept of an operand, for together they would fill the memory."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, array: Array) -> Self:
+        return cls(array.shape, array.strides, array.dtype)
+
+    @property
+    def extent(self) -> int:
+        """Bytes from the first to past the last."""
+        return self.dtype.itemsize + sum((n - 1) * abs(s) for n, s in zip(self.shape, self.strides, strict=True))
+
+    def view(self, buffer: Array) -> Array:
+        """An array of this layout at the beginning of a buffer."""
+        first = sum((n - 1) * -s for n, s in zip(self.shape, self.strides, strict=True) if s < 0)
+        return np.ndarray(self.shape, self.dtype, buffer, first, self.strides)
+
+
+class Products:
+    """The matrix products of one step and nothing else: on operands that are ready and, where they fit, in cache."""
+
+    def __init__(self, step: Callable[[], Any]) -> None:
+        calls: list[tuple[_Layout, _Layout, _Layout]] = []
+
+        def record(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+            result = product(xp, a, b, out)
+            calls.append((_Layout.of(a), _Layout.of(b), _Layout.of(result)))
+            return result
+
+        with mock.patch.object(_plan, "product", record), mock.patch.object(_transforms, "product", record):
+            step()
+        self.calls = len(calls)
+        self.multiply_adds = 0
+        shares: list[list[tuple[_Layout, ...]]] = [[] for _ in range(worker_count())]
+        loads = [0] * len(shares)
+        for a, b, out in calls:
+            least = loads.index(min(loads))
+            loads[least] += math.prod(out.shape) * a.shape[-1]
+            shares[least].append((a, b, out))
+        self.multiply_adds = sum(loads)
+        self.shares = [self._operands(share) for share in shares]
+
+    @staticmethod
+    def _operands(calls: list[tuple[_Layout, ...]]) -> list[list[Array]]:
+        """Arrays for one thread's calls: all left operands in one buffer, all right ones, and all results."""
+        rng = np.random.default_rng(0)
+        sizes = [max((layout.extent for layout in role), default=0) for role in zip(*calls, strict=True)]
+        buffers = [rng.random(-(-size // 4), np.float32) for size in sizes]
+        return [[layout.view(buffer) for layout, buffer in zip(call, buffers, strict=True)] for call in calls]
+
+    def __call__(self) -> None:
+        def work(begin: int, end: int) -> None:
+            for share in self.shares[begin:end]:
+                for a, b, out in share:
+                    product(np, a, b, out)
+
+        parallel_for(work, len(self.shares))
+
+
+class Problem:
+    """One draw of x_3, weights and cotangent, and what the layer makes of them in double precision."""
+
+    def __init__(self, boundary: str, images: int, order: tuple[int, ...] = (0, 1, 2, 3, 4, 5)) -> None:
+        config = make_config("hcnn", {"boundary": boundary})
+        self.boundary, self.epsilon, self.stride = boundary, config.epsilon, config.attribute_stride
+        rng = np.random.default_rng(0)
+        network = Network(config)
+        layer = network.table[DEPTH - 1]
+        assert layer.inputs == (*SHAPE[:2], *SHAPE[3:]) and layer.outputs == SHAPE
+        self.weights = network.initialize(rng)[layer.name]
+        self.weights["bias"] = rng.standard_normal(layer.filters, np.float32) / 10
+        drawn = [(images, *SHAPE)[axis] for axis in order]
+        self.x, self.cotangent = (rng.standard_normal(drawn, np.float32).transpose(np.argsort(order)) for _ in range(2))
+        self.x += 0.5  # a layer below leaves a mean too, and without one an error in its removal would not show
+        self._references: dict[tuple[str, int], Arrays] = {}
+
+    def arrays(self, images: int) -> Arrays:
+        """Operands of a step with this many images."""
+        return {"x": self.x[:images], "cotangent": self.cotangent[:images], **self.weights}
+
+    def merged(self, images: int) -> tuple[Array, Array]:
+        """In double precision, the layer's input after the marginal, and the merged filter (3, 3, 7, 11, K)."""
+        x = self.x[:images].astype(np.float64).mean(3)
+        h, g = (self.weights[key].astype(np.float64) for key in ("h", "g"))
+        moments = patch_moments(x, SPACE, h.shape[1:], boundary=self.boundary)
+        options: dict[str, Any] = {"boundary": self.boundary, "epsilon": self.epsilon}
+        strides = (self.stride,) * 2
+        return x, merge_factors(h, g, *moments, lengths=x.shape[3:], stride=strides, **options)[0]
+
+    def reference(self, kind: str, images: int) -> Arrays:
+        """Output and cotangents in double precision."""
+        if (kind, images) not in self._references:
+            arrays = self.arrays(images)
+            if kind == "conv":
+                x, w = self.merged(images)
+                g = arrays["cotangent"].astype(np.float64)
+                axes, stride = (*SPACE, *ATTRIBUTES), (1, 1, self.stride, self.stride)
+                found = {
+                    "y": convolve(x, w, axes, stride=stride, boundary=self.boundary),
+                    "x": convolve_vjp_x(g, x, w, axes, stride=stride, boundary=self.boundary),
+                    "w": convolve_vjp_w(g, x, w, axes, stride=stride, boundary=self.boundary),
+                }
+            else:
+                step = Ours(kind, arrays, self.boundary, "float64")
+                found = step.to_numpy(step())
+            self._references[kind, images] = found
+        return self._references[kind, images]
+
+    def forget_references(self) -> None:
+        self._references.clear()
+
+    def errors(self, kind: str, images: int, found: Arrays) -> dict[str, float]:
+        """Largest error of output and cotangents, each relative to the largest entry."""
+        wanted = self.reference(kind, images)
+        assert found.keys() == wanted.keys()
+        return {
+            key: float(abs(found[key] - value.reshape(found[key].shape)).max() / abs(value).max())
+            for key, value in wanted.items()
+        }
+
+
+def make_step(formulation: Formulation, problem: Problem, images: int, torch: ModuleType | None) -> Step:
+    """One formulation, ready to run."""
+    arrays = problem.arrays(images)
+    if torch is None:
+        return Ours(formulation.kind, arrays, problem.boundary)
+    if formulation.kind == "conv":
+        arrays["w"] = problem.merged(images)[1].astype(np.float32)
+    step: Step = torch.Step(
+        formulation.name, arrays, boundary=problem.boundary, stride=problem.stride, epsilon=problem.epsilon
+    )
+    return step
+
+
+def load_torch() -> ModuleType | None:
+    """The formulations of PyTorch, where it is installed."""
+    try:
+        from benchmarks import peers_torch
+    except ImportError:
+        return None
+    peers_torch.use_threads(processors())
+    return peers_torch
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def blas() -> str:
+    """NumPy's BLAS and, where it can be asked, the kernels it chose for this processor."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload]
+        return f"{built['name']} {built['version']}; threadpoolctl would tell its kernels"
+    for pool in threadpool_info():
+        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
+            return f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
+    return "unknown"
+
+
+def describe_machine(torch: ModuleType | None) -> dict[str, Any]:
+    """Processor, threads, versions, and what else the times depend on."""
+    from benchmarks.step import (
+        processor,
+    )  # not above: it prepares the process, which a peer's memory is measured without
+
+    names = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
+    return {
+        "processor": processor(),
+        "processors": processors(),
+        "load": os.getloadavg(),
+        "threads": worker_count(),
+        "environment": {name: os.environ[name] for name in names if name in os.environ},
+        "versions": versions("numpy"),
+        "blas": blas(),
+        **(torch.describe() if torch else {}),
+    }
+
+
+class Comparison:
+    """Formulations at one boundary, verified, then timed in alternation."""
+
+    def __init__(self, boundary: str, names: list[str], batch_size: int | None, torch: ModuleType | None) -> None:
+        self.boundary = boundary
+        self.images = {name: batch_size or FORMULATIONS[name].batch_size for name in names}
+        self.problem = Problem(boundary, max(self.images.values()))
+        self.steps: dict[str, Callable[[], Any]] = {}
+        self.errors: dict[str, dict[str, float]] = {}
+        self.skipped: dict[str, str] = {}
+        self.disagrees = False
+        self.seconds: dict[str, list[float]] = {}
+        self.products: dict[str, Products] = {}
+        for name in names:
+            if name in OURS.values():
+                self._add(name, None)
+            elif torch is None:
+                self.skipped[name] = "torch is not installed"
+            else:
+                self._add(name, torch)
+        self.problem.forget_references()
+
+    def _add(self, name: str, torch: ModuleType | None) -> None:
+        """Verify a formulation, and keep it if it agrees."""
+        formulation, images = FORMULATIONS[name], self.images[name]
+        step = make_step(formulation, self.problem, images, torch)
+        try:
+            found = step.to_numpy(step())
+        except Exception as error:
+            if not name.endswith("compiled"):
+                raise
+            self.skipped[name] = f"not compiled: {' '.join(str(error).split())[:200]}"
+            return
+        errors = self.errors[name] = self.problem.errors(formulation.kind, images, found)
+        if not max(errors.values()) <= formulation.tolerance:
+            self.disagrees = True
+            values = ", ".join(f"{key} by {value:.1e}" for key, value in errors.items())
+            self.skipped[name] = f"disagrees with double precision: {values}; {formulation.tolerance:.0e} is allowed"
+            return
+        self.steps[name] = step
+        if torch is None:
+            self.products[name] = Products(step)
+
+    def run(self, rounds: int) -> None:
+        timed = {**self.steps, **{f"{name} products": step for name, step in self.products.items()}}
+        for step in timed.values():
+            step()
+        self.seconds = {name: [] for name in timed}
+        for _ in range(rounds):
+            for name, step in timed.items():
+                began = time.perf_counter()
+                result = step()
+                self.seconds[name].append(time.perf_counter() - began)
+                del result  # before the next step allocates
+
+    def per_image(self, name: str) -> float:
+        """Median milliseconds an image."""
+        return 1e3 * statistics.median(self.seconds[name]) / self.images[name.partition(" ")[0]]
+
+    def record(self) -> dict[str, Any]:
+        timed = {
+            name: {
+                "batch_size": self.images[name],
+                "seconds": self.seconds[name],
+                "ms_per_image": self.per_image(name),
+                "errors": self.errors[name],
+            }
+            for name in self.steps
+        }
+        for name, replayed in self.products.items():
+            alone = f"{name} products"
+            timed[name]["products"] = {
+                "calls": replayed.calls,
+                "multiply_adds_per_image": replayed.multiply_adds / self.images[name],
+                "seconds": self.seconds[alone],
+                "ms_per_image": self.per_image(alone),
+                "layer_to_products": self.per_image(name) / self.per_image(alone),
+            }
+        return {"boundary": self.boundary, "timed": timed, "skipped": self.skipped}
+
+    def lines(self) -> list[str]:
+        """The table, as text."""
+        lines = [
+            f"{self.boundary:26s} {'batch':>5s} {'ms/image':>9s} {'from':>8s} {'to':>8s} {'times ours':>10s}  error"
+        ]
+        for name in self.steps:
+            images, rounds = self.images[name], [1e3 * s / self.images[name] for s in self.seconds[name]]
+            ours = OURS[FORMULATIONS[name].kind]
+            ratio = f"{self.per_image(name) / self.per_image(ours):10.2f}" if ours in self.steps else " " * 10
+            lines.append(
+                f"{name:26s} {images:5d} {self.per_image(name):9.2f} {min(rounds):8.2f} {max(rounds):8.2f} {ratio}  "
+                f"{max(self.errors[name].values()):.0e}  {FORMULATIONS[name].text}"
+            )
+        for name, replayed in self.products.items():
+            alone = self.per_image(f"{name} products")
+            macs = replayed.multiply_adds / self.images[name]
+            lines.append(
+                f"{name}: its {replayed.calls} matrix products alone, operands ready: {alone:.2f} ms/image, "
+                f"{macs / 1e6:.0f} M multiply-adds at {2e-6 * macs / alone:.0f} GFLOP/s; "
+                f"layer / products {self.per_image(name) / alone:.2f}"
+            )
+        return [*lines, *(f"{name}: skipped, {why}" for name, why in self.skipped.items())]
+
+
+def peak_memory() -> float:
+    """MiB, the most this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_memory(name: str, boundary: str, batch_size: int | None, torch: ModuleType | None) -> dict[str, Any]:
+    """Peak memory of this process, which does nothing else, before and after one step."""
+    images = batch_size or FORMULATIONS[name].batch_size
+    order = make_step(FORMULATIONS[name], Problem(boundary, 1), 1, torch).order
+    step = make_step(FORMULATIONS[name], Problem(boundary, images, order), images, torch)
+    before = peak_memory()
+    step()
+    after = peak_memory()
+    return {
+        "name": name,
+        "boundary": boundary,
+        "batch_size": images,
+        "before_mib": before,
+        "peak_mib": after,
+        "mib_per_image": (after - before) / images,
+    }
+
+
+def main() -> int:
+    """Measure and print; the status is 1 if a formulation disagrees."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.layer", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("--boundary", nargs="+", choices=("periodic", "zero"), help="both by default")
+    parser.add_argument("--batch-size", type=int, help="images, for all; by default 50, and 10 where Q copies are made")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=FORMULATIONS, default=list(FORMULATIONS))
+    parser.add_argument("--quick", action="store_true", help="one round of two images: does it run and agree?")
+    parser.add_argument("--memory", metavar="NAME", choices=REMEMBERED, help=f"one of {', '.join(REMEMBERED)}")
+    parser.add_argument("--out", type=Path, help="write the figures to this file, the text to one beside it (.txt)")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.batch_size = 1, 2
+    for name in ("rounds", "batch_size"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+    boundaries = options.boundary or (["zero"] if options.memory else ["periodic", "zero"])
+    if options.memory and len(boundaries) > 1:
+        parser.error("--memory is of one process and one step; give one --boundary")
+    names = [options.memory] if options.memory else options.only
+    torch = load_torch() if set(names) - set(OURS.values()) else None
+    if options.memory and torch is None and options.memory not in OURS.values():
+        parser.error(f"--memory is {options.memory}, and torch is not installed")
+
+    lines: list[str] = []
+
+    def say(*more: str) -> None:
+        lines.extend(more)
+        print(*more, sep="\n", flush=True)
+
+    disagrees = False
+    if options.memory:
+        found = measure_memory(options.memory, *boundaries, options.batch_size, torch)
+        record = {**describe_machine(torch), "memory": found}
+        say(*(f"{key}: {value}" for key, value in record.items() if key != "memory"), "")
+        say(
+            f"{found['name']}, {found['boundary']}, batch of {found['batch_size']}: peak {found['peak_mib']:.0f} MiB, "
+            f"{found['before_mib']:.0f} MiB before the step, which adds {found['mib_per_image']:.1f} MiB an image"
+        )
+    else:
+        record = describe_machine(torch)
+        say(*(f"{key}: {value}" for key, value in record.items()), "")
+        say(f"rounds: {options.rounds}; medians of forward and backward, and errors against double precision", "")
+        comparisons = record["comparisons"] = []
+        for boundary in boundaries:
+            comparison = Comparison(boundary, names, options.batch_size, torch)
+            comparison.run(options.rounds)
+            comparisons.append(comparison.record())
+            say(*comparison.lines(), "")
+            disagrees |= comparison.disagrees
+    record["load afterwards"] = os.getloadavg()
+    print(json.dumps(record))
+    if options.out:
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        options.out.with_suffix(".txt").write_text("\n".join(lines).rstrip() + "\n")
+    return int(disagrees)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,29 @@
+"""Benchmarks run without the frameworks they compare with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_comparison_of_layers_names_what_it_skips(tmp_path: Path) -> None:
+    out = tmp_path / "layer.json"
+    code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module('benchmarks.layer', run_name='__main__')"
+    arguments = ["--quick", "--boundary", "periodic", "--out", str(out)]
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+    (comparison,) = json.loads(out.read_text("utf-8"))["comparisons"]
+    assert set(comparison["timed"]) == {"ours", "ours-plus"}
+    assert len(comparison["skipped"]) == 10
+    for name, why in comparison["skipped"].items():
+        assert name.startswith("torch-")
+        assert f"{name}: skipped, {why}" in result.stdout.splitlines()
+        assert why == "torch is not installed"
+    assert json.loads(result.stdout.splitlines()[-1])["comparisons"] == [comparison]
+    assert "skipped" in out.with_suffix(".txt").read_text("utf-8")
