@@ -79,16 +79,16 @@ FORMULATIONS = {
     for f in (
         Formulation("ours", "plain", 50, 1e-4, "merged filter; space tap by tap, attributes by DFT as GEMM"),
         Formulation("torch-written", "plain", COPIES, 1e-4, "Q copies, batch norm, convolution along v"),
-        Formulation("torch-written-compiled", "plain", 10, 1e-4, "the same, torch.compile"),
+        Formulation("torch-written-compiled", "plain", 10, 1e-4, "torch-written, torch.compile"),
         Formulation("torch-merged", "plain", 50, 1e-4, "merged filter; patches, convolution along v"),
-        Formulation("torch-merged-compiled", "plain", 50, 1e-4, "the same, torch.compile"),
+        Formulation("torch-merged-compiled", "plain", 50, 1e-4, "torch-merged, torch.compile"),
         Formulation("torch-toeplitz", "plain", 50, 1e-4, "merged filter; block-Toeplitz convolution 128 -> 512"),
-        Formulation("torch-toeplitz-compiled", "plain", 50, 1e-4, "the same, torch.compile"),
-        Formulation("torch-conv-float32", "conv", 50, 1e-4, "of which the convolution alone"),
-        Formulation("torch-conv-bfloat16", "conv", 50, 2e-2, "the same, in bfloat16"),
+        Formulation("torch-toeplitz-compiled", "plain", 50, 1e-4, "torch-toeplitz, torch.compile"),
+        Formulation("torch-conv-float32", "conv", 50, 1e-4, "of torch-toeplitz, the convolution alone"),
+        Formulation("torch-conv-bfloat16", "conv", 50, 2e-2, "of torch-toeplitz, the convolution alone, in bfloat16"),
         Formulation("ours-plus", "plus", 50, 1e-4, "(+): some images at a time, recomputed on the way back"),
         Formulation("torch-plus", "plus", COPIES, 1e-4, "(+): Q copies, batch norm, ELU, convolution along v"),
-        Formulation("torch-plus-compiled", "plus", 10, 1e-4, "the same, torch.compile"),
+        Formulation("torch-plus-compiled", "plus", 10, 1e-4, "torch-plus, torch.compile"),
     )
 }
 REMEMBERED = [name for name, f in FORMULATIONS.items() if f.kind != "conv" and not name.endswith("compiled")]
@@ -187,7 +187,6 @@ class Products:
         with mock.patch.object(_plan, "product", record), mock.patch.object(_transforms, "product", record):
             step()
         self.calls = len(calls)
-        self.multiply_adds = 0
         shares: list[list[tuple[_Layout, ...]]] = [[] for _ in range(worker_count())]
         loads = [0] * len(shares)
         for a, b, out in calls:
@@ -263,9 +262,6 @@ class Problem:
             self._references[kind, images] = found
         return self._references[kind, images]
 
-    def forget_references(self) -> None:
-        self._references.clear()
-
     def errors(self, kind: str, images: int, found: Arrays) -> dict[str, float]:
         """Largest error of output and cotangents, each relative to the largest entry."""
         wanted = self.reference(kind, images)
@@ -309,7 +305,7 @@ def blas() -> str:
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
-        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload]
+        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         return f"{built['name']} {built['version']}; threadpoolctl would tell its kernels"
     for pool in threadpool_info():
         if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
@@ -319,9 +315,8 @@ def blas() -> str:
 
 def describe_machine(torch: ModuleType | None) -> dict[str, Any]:
     """Processor, threads, versions, and what else the times depend on."""
-    from benchmarks.step import (
-        processor,
-    )  # not above: it prepares the process, which a peer's memory is measured without
+    # not above: it prepares the process, without which a peer's memory is measured
+    from benchmarks.step import processor
 
     names = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
     return {
@@ -342,7 +337,7 @@ class Comparison:
     def __init__(self, boundary: str, names: list[str], batch_size: int | None, torch: ModuleType | None) -> None:
         self.boundary = boundary
         self.images = {name: batch_size or FORMULATIONS[name].batch_size for name in names}
-        self.problem = Problem(boundary, max(self.images.values()))
+        problem = Problem(boundary, max(self.images.values()))
         self.steps: dict[str, Callable[[], Any]] = {}
         self.errors: dict[str, dict[str, float]] = {}
         self.skipped: dict[str, str] = {}
@@ -351,17 +346,16 @@ class Comparison:
         self.products: dict[str, Products] = {}
         for name in names:
             if name in OURS.values():
-                self._add(name, None)
+                self._add(name, problem, None)
             elif torch is None:
                 self.skipped[name] = "torch is not installed"
             else:
-                self._add(name, torch)
-        self.problem.forget_references()
+                self._add(name, problem, torch)
 
-    def _add(self, name: str, torch: ModuleType | None) -> None:
+    def _add(self, name: str, problem: Problem, torch: ModuleType | None) -> None:
         """Verify a formulation, and keep it if it agrees."""
         formulation, images = FORMULATIONS[name], self.images[name]
-        step = make_step(formulation, self.problem, images, torch)
+        step = make_step(formulation, problem, images, torch)
         try:
             found = step.to_numpy(step())
         except Exception as error:
@@ -369,8 +363,8 @@ class Comparison:
                 raise
             self.skipped[name] = f"not compiled: {' '.join(str(error).split())[:200]}"
             return
-        errors = self.errors[name] = self.problem.errors(formulation.kind, images, found)
-        if not max(errors.values()) <= formulation.tolerance:
+        errors = self.errors[name] = problem.errors(formulation.kind, images, found)
+        if not all(error <= formulation.tolerance for error in errors.values()):
             self.disagrees = True
             values = ", ".join(f"{key} by {value:.1e}" for key, value in errors.items())
             self.skipped[name] = f"disagrees with double precision: {values}; {formulation.tolerance:.0e} is allowed"
@@ -380,7 +374,8 @@ class Comparison:
             self.products[name] = Products(step)
 
     def run(self, rounds: int) -> None:
-        timed = {**self.steps, **{f"{name} products": step for name, step in self.products.items()}}
+        timed: dict[str, Callable[[], Any]] = dict(self.steps)
+        timed |= {f"{name} products": step for name, step in self.products.items()}
         for step in timed.values():
             step()
         self.seconds = {name: [] for name in timed}
@@ -469,7 +464,7 @@ def main() -> int:
         prog="python -m benchmarks.layer", description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument("--boundary", nargs="+", choices=("periodic", "zero"), help="both by default")
-    parser.add_argument("--batch-size", type=int, help="images, for all; by default 50, and 10 where Q copies are made")
+    parser.add_argument("--batch-size", type=int, help="images, for all; by default 50, fewer where Q copies are made")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=FORMULATIONS, default=list(FORMULATIONS))
     parser.add_argument("--quick", action="store_true", help="one round of two images: does it run and agree?")
@@ -505,16 +500,16 @@ def main() -> int:
             f"{found['before_mib']:.0f} MiB before the step, which adds {found['mib_per_image']:.1f} MiB an image"
         )
     else:
-        record = describe_machine(torch)
-        say(*(f"{key}: {value}" for key, value in record.items()), "")
+        record = {**describe_machine(torch), "comparisons": []}
+        say(*(f"{key}: {value}" for key, value in record.items() if key != "comparisons"), "")
         say(f"rounds: {options.rounds}; medians of forward and backward, and errors against double precision", "")
-        comparisons = record["comparisons"] = []
         for boundary in boundaries:
             comparison = Comparison(boundary, names, options.batch_size, torch)
             comparison.run(options.rounds)
-            comparisons.append(comparison.record())
+            record["comparisons"].append(comparison.record())
             say(*comparison.lines(), "")
             disagrees |= comparison.disagrees
+            del comparison  # its arrays, before the next one makes its own
     record["load afterwards"] = os.getloadavg()
     print(json.dumps(record))
     if options.out:
