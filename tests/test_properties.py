@@ -216,7 +216,8 @@ def test_hilbert_adjoints_conjugate(dtype: str, name: str) -> None:
 MISTAKES: dict[str, Callable[[NDArray], NDArray]] = {
     "another sign": np.negative,
     "twice": lambda g: 2 * g,
-    "one element forgotten": lambda g: np.where(np.abs(g) == np.abs(g).max(), 0, g),
+    # always the same one: where several tie for the largest, rounding would choose, and the operator jump
+    "one element forgotten": lambda g: np.where(np.arange(g.size).reshape(g.shape) == g.size // 2, 0, g),
     "one sample off": lambda g: np.roll(g, 1),
     "conjugated": np.conj,
 }
