@@ -15,6 +15,10 @@ BLOCK = 1 << 16
 """Elements handled at a time, so that the steps of one block find it in cache."""
 
 
+RUN = 1 << 10
+"""Elements with one bias that are worth a call of the compiled kernel."""
+
+
 def elu(x: Array, bias: Array | None = None, /) -> Array:
     """Exponential linear unit of c = x + bias: c where c > 0, exp(c) - 1 elsewhere.
 
@@ -52,6 +56,10 @@ def elu(x: Array, bias: Array | None = None, /) -> Array:
         if kernels and all(n == 1 or not stride for b in bias for n, stride in zip(b.shape, b.strides, strict=True)):
             constant = bias[0].flat[0] if bias else x.dtype.type(0)
             kernels.elu[x.dtype.name](out.reshape(-1), x.reshape(-1), constant)
+            return
+        if kernels and out.size >= RUN * out.shape[0]:  # rows long enough for a bias of their own
+            for row in zip(out, x, *bias, strict=True):
+                compute(*row)
             return
         if bias:
             x = np.add(x, bias[0], out=out)
