@@ -37,12 +37,7 @@ COLUMNS = (
 def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     """Description and rows of a verification."""
     saved = json.loads((folder / "verify.json").read_text(encoding="utf-8"))
-    fields = Row.__dataclass_fields__
-    rows = [
-        Row(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k in fields})
-        for row in saved["rows"]
-    ]
-    return saved["description"], rows
+    return saved["description"], [Row.from_json(row) for row in saved["rows"]]
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

@@ -1,4 +1,4 @@
-"""ELU of one contiguous block, compiled: one pass over memory, the exponential included.
+"""ELU of contiguous rows, compiled: one pass over memory, the exponential included.
 
 exp(m) = 2^n exp(r) with n = round(m / ln 2), so |r| <= ln(2) / 2, and expm1(m) = 2^n expm1(r) + (2^n - 1), whose two
 terms never cancel for m <= 0. expm1(r) is its Taylor series up to what an eps still sees.
@@ -27,35 +27,37 @@ LN2_HIGH_8, LN2_LOW_8 = f8(6.93147180369123816490e-01), f8(1.9082149292705877000
 
 
 @numba.njit(**_options)
-def elu_4(out: Array, x: Array, bias: Any) -> None:
-    """ELU of x + bias, float32."""
-    for i in range(x.shape[0]):
-        c = x[i] + bias
-        m = max(min(c, f4(0)), f4(-87))
-        n = (m * LOG2_E_4 + ROUND_4) - ROUND_4
-        r = (m - n * LN2_HIGH_4) - n * LN2_LOW_4
-        power = i4((i4(n) + i4(127)) << i4(23)).view(f4)
-        p = f4(1 / 5040) * r + f4(1 / 720)
-        p = ((p * r + f4(1 / 120)) * r + f4(1 / 24)) * r + f4(1 / 6)
-        p = (p * r + f4(0.5)) * r * r + r
-        out[i] = power * p + (power - f4(1)) if c <= f4(0) else c
+def elu_4(out: Array, x: Array, bias: Array) -> None:
+    """ELU of x (rows, length) + bias (rows,), float32."""
+    for row in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            c = x[row, i] + bias[row]
+            m = max(min(c, f4(0)), f4(-87))
+            n = (m * LOG2_E_4 + ROUND_4) - ROUND_4
+            r = (m - n * LN2_HIGH_4) - n * LN2_LOW_4
+            power = i4((i4(n) + i4(127)) << i4(23)).view(f4)
+            p = f4(1 / 5040) * r + f4(1 / 720)
+            p = ((p * r + f4(1 / 120)) * r + f4(1 / 24)) * r + f4(1 / 6)
+            p = (p * r + f4(0.5)) * r * r + r
+            out[row, i] = power * p + (power - f4(1)) if c <= f4(0) else c
 
 
 @numba.njit(**_options)
-def elu_8(out: Array, x: Array, bias: Any) -> None:
-    """ELU of x + bias, float64."""
-    for i in range(x.shape[0]):
-        c = x[i] + bias
-        m = max(min(c, 0.0), -700.0)
-        n = (m * LOG2_E_8 + ROUND_8) - ROUND_8
-        r = (m - n * LN2_HIGH_8) - n * LN2_LOW_8
-        power = i8((i8(n) + i8(1023)) << i8(52)).view(f8)
-        p = (1 / 87178291200) * r + 1 / 6227020800
-        p = ((p * r + 1 / 479001600) * r + 1 / 39916800) * r + 1 / 3628800
-        p = ((p * r + 1 / 362880) * r + 1 / 40320) * r + 1 / 5040
-        p = ((p * r + 1 / 720) * r + 1 / 120) * r + 1 / 24
-        p = ((p * r + 1 / 6) * r + 0.5) * r * r + r
-        out[i] = power * p + (power - 1.0) if c <= 0.0 else c
+def elu_8(out: Array, x: Array, bias: Array) -> None:
+    """ELU of x (rows, length) + bias (rows,), float64."""
+    for row in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            c = x[row, i] + bias[row]
+            m = max(min(c, 0.0), -700.0)
+            n = (m * LOG2_E_8 + ROUND_8) - ROUND_8
+            r = (m - n * LN2_HIGH_8) - n * LN2_LOW_8
+            power = i8((i8(n) + i8(1023)) << i8(52)).view(f8)
+            p = (1 / 87178291200) * r + 1 / 6227020800
+            p = ((p * r + 1 / 479001600) * r + 1 / 39916800) * r + 1 / 3628800
+            p = ((p * r + 1 / 362880) * r + 1 / 40320) * r + 1 / 5040
+            p = ((p * r + 1 / 720) * r + 1 / 120) * r + 1 / 24
+            p = ((p * r + 1 / 6) * r + 0.5) * r * r + r
+            out[row, i] = power * p + (power - 1.0) if c <= 0.0 else c
 
 
 @numba.njit(**_options)

@@ -53,13 +53,11 @@ def elu(x: Array, bias: Array | None = None, /) -> Array:
     kernels = _kernels(xp, x)
 
     def compute(out: Array, x: Array, *bias: Array) -> None:
-        if kernels and all(n == 1 or not stride for b in bias for n, stride in zip(b.shape, b.strides, strict=True)):
-            constant = bias[0].flat[0] if bias else x.dtype.type(0)
-            kernels.elu[x.dtype.name](out.reshape(-1), x.reshape(-1), constant)
-            return
-        if kernels and out.size >= RUN * out.shape[0]:  # rows long enough for a bias of their own
-            for row in zip(out, x, *bias, strict=True):
-                compute(*row)
+        varies = max((a + 1 for b in bias for a, n in enumerate(b.shape) if n > 1 and b.strides[a]), default=0)
+        if kernels and math.prod(out.shape[varies:]) >= RUN:
+            rows = (math.prod(out.shape[:varies]), -1)
+            per_row = [b[(..., *(0,) * (out.ndim - varies))].reshape(-1) for b in bias] or [np.zeros(1, x.dtype)]
+            kernels.elu[x.dtype.name](out.reshape(rows), x.reshape(rows), *per_row)
             return
         if bias:
             x = np.add(x, bias[0], out=out)

@@ -8,8 +8,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from hcnn_core._backend import get_namespace
 from train.checkpoint import CheckpointError
 from train.config import ConfigError
 from train.data import DataError
@@ -70,6 +71,14 @@ def run_command(
         return 1
     except Exception as error:
         return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
+
+
+def namespace(backend: str) -> Any:
+    """The array namespace of --backend; TrainingError where it cannot be used."""
+    try:
+        return get_namespace(backend)
+    except RuntimeError as error:
+        raise TrainingError(f"--backend cupy cannot be used: {error}") from error
 
 
 def _flush() -> None:

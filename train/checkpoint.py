@@ -223,6 +223,23 @@ def require_same_arrays(path: Path, found: Tree, expected: Tree, kind: str) -> N
             )
 
 
+def require_finite(path: Path, tree: Tree, kind: str) -> None:
+    """Raise CheckpointError if an array holds NaN or infinity.
+
+    Parameters
+    ----------
+    path : Path
+        Where the arrays come from.
+    tree : dict of dict of array
+        The arrays.
+    kind : str
+        What they are.
+    """
+    for name, array in _flatten(tree):
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{path}: {kind} {name} holds values that are not finite")
+
+
 def _flatten(tree: Tree) -> Iterator[tuple[str, Any]]:
     for layer, arrays in tree.items():
         for name, array in arrays.items():

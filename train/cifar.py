@@ -18,9 +18,8 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from hcnn_core._backend import get_namespace  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, run_command  # noqa: E402
+from train._command import Parser, namespace, run_command  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
 from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
@@ -103,7 +102,7 @@ def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     config = _settings(options, given)
-    xp = _namespace(config)
+    xp = namespace(config.backend)
     run = Run(options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     run.require_new()
     _require_memory(xp, config)
@@ -127,7 +126,7 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
     state = checkpoint.state
     if state.epoch >= config.epochs and any("test_accuracy" in record for record in run.read_metrics()):
         raise ConfigError(f"{run.path} is finished: all {config.epochs} epochs are trained; nothing to resume")
-    xp = _namespace(config)
+    xp = namespace(config.backend)
     _require_memory(xp, config)
     dataset = _dataset(config)
     trainer = _trainer(xp, config, dataset, run, versions(xp.__name__))
@@ -141,7 +140,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     _refuse("--evaluate", options, given, WITH_EVALUATE)
     checkpoint = checkpoints.load(options.evaluate)
     config = dataclasses.replace(checkpoint.config, **given)
-    xp = _namespace(config)
+    xp = namespace(config.backend)
     network, parameters, moments = restore(options.evaluate, checkpoint, config, xp)
     if len(checkpoint.class_names) != CLASSES[config.dataset]:
         raise CheckpointError(
@@ -209,13 +208,6 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
     network = Network(config, IMAGE_SIZE, len(dataset.class_names))
     validation = None if held_out is None else images(held_out)
     return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names)
-
-
-def _namespace(config: Config) -> Any:
-    try:
-        return get_namespace(config.backend)
-    except RuntimeError as error:
-        raise TrainingError(f"--backend cupy cannot be used: {error}") from error
 
 
 def _dataset(config: Config) -> Dataset:

@@ -20,6 +20,7 @@ from train.checkpoint import CheckpointError, require_same_arrays
 from train.config import ConfigError, make_config
 from train.covariance import KINDS, MODES, STATEMENTS, ComplexNetwork, Example, Row, Subject, axes
 from train.network import Network
+from train.training import initial_moments
 
 SCHEMA = 1
 
@@ -105,12 +106,7 @@ def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:
 def _read_case(path: Path, case: Any, subjects: Sequence[Subject], xp: Any) -> tuple[Subject, Row, Any]:
     """One case, refused unless its row is one of its network and x_j has the shape of that layer."""
     subject, x = subjects[case.attrs["network"]], case["x"][...]
-    # JSON has lists for tuples
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(case.attrs["row"]).items()
-    }
-    row, network = Row(**fields), subject.network
+    row, network = Row.from_json(json.loads(case.attrs["row"])), subject.network
     shape = network.table[0].inputs if row.j == 0 else network.table[row.j - 1].outputs
     known = row.statement in STATEMENTS and row.mode in MODES and row.kind in KINDS and len(row.errors) == 1
     if not known or row.axis not in [axis.name for axis in axes(network.table, row.j)] or x.shape[1:] != shape:
@@ -149,14 +145,8 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
         {layer: {name: np.asarray(a[()]) for name, a in arrays.items()} for layer, arrays in group[tree].items()}
         for tree in ("parameters", "moments")
     )
-    fresh = network.initialize(np.random.default_rng(0))
-    dtype = parameters["layer01"]["w"].dtype
-    wanted = {
-        layer: {"mean": mean.astype(dtype), "covariance": covariance.astype(dtype)}
-        for layer, (mean, covariance) in network.initial_moments().items()
-    }
-    require_same_arrays(path, parameters, fresh, "parameters")
-    require_same_arrays(path, moments, wanted, "moments")
+    require_same_arrays(path, parameters, network.initialize(np.random.default_rng(0)), "parameters")
+    require_same_arrays(path, moments, initial_moments(network), "moments")
     return Subject(
         network,
         {layer: {name: xp.asarray(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},

@@ -9,8 +9,10 @@ measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -162,6 +164,16 @@ class ComplexNetwork(Network):
             for layer, arrays in real.items()
         }
 
+    def initial_moments(self) -> Moments:
+        """Return the running moments of `Network.initial_moments`, complex.
+
+        Returns
+        -------
+        dict of (array, array)
+            As `Network.initial_moments`.
+        """
+        return {layer: (mean + 0j, covariance + 0j) for layer, (mean, covariance) in super().initial_moments().items()}
+
     def _rho(self, x: Array, bias: Array) -> Array:
         x = x + bias
         return elu(x.real) + 1j * elu(x.imag)
@@ -210,12 +222,9 @@ class Subject:
         callable
             From x_j to logits (N, C).
         """
-        moments = self.moments if mode == "evaluation" else None
 
         def logits(x: Array) -> Array:
-            last = x
-            for _, last, _ in self.network.trace(self.parameters, x, moments, after=j):  # noqa: B007
-                pass
+            last = deque(chain([x], self._outputs(x, j, mode)), maxlen=1).pop()
             return self.network.logits(self.parameters, last)
 
         return logits
@@ -235,8 +244,7 @@ class Subject:
         callable
             From x_{j-1} to x_j.
         """
-        moments = self.moments if mode == "evaluation" else None
-        return lambda x: next(iter(self.network.trace(self.parameters, x, moments, after=j - 1)))[1]
+        return lambda x: next(self._outputs(x, j - 1, mode))
 
     def activations(self) -> list[Array]:
         """Return x_0 (the images) to x_{J-1}, in evaluation mode.
@@ -246,7 +254,28 @@ class Subject:
         list of array
             One per depth.
         """
-        return [self.images, *(x for _, x, _ in self.network.trace(self.parameters, self.images, self.moments))]
+        return [self.images, *self._outputs(self.images, 0, "evaluation")]
+
+    def _outputs(self, x: Array, j: int, mode: str) -> Iterator[Array]:
+        """x_{j+1} to x_{J-1} from x_j."""
+        moments = self.moments if mode == "evaluation" else None
+        return (y for _, y, _ in self.network.trace(self.parameters, x, moments, after=j))
+
+
+def largest(values: Iterable[float]) -> float:
+    """Return the largest value.
+
+    Parameters
+    ----------
+    values : iterable of float
+        Any number of them.
+
+    Returns
+    -------
+    float
+        NaN if there is one, or no value.
+    """
+    return max(values, key=lambda value: math.inf if math.isnan(value) else value, default=math.nan)
 
 
 @dataclass(frozen=True)
@@ -290,16 +319,62 @@ class Row:
     bounds: tuple[float, ...] = ()
     changed: tuple[float, ...] = ()
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Row:
+        """Return a row from its fields as JSON has them, lists for tuples.
+
+        Parameters
+        ----------
+        values : mapping of str to value
+            The fields; others are left out.
+
+        Returns
+        -------
+        Row
+            The row.
+        """
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in cls.__dataclass_fields__
+        }
+        return cls(**known)
+
+    def merged(self, others: Iterable[Row]) -> Row:
+        """Return this row with the measurements of others after its own.
+
+        Parameters
+        ----------
+        others : iterable of Row
+            Of any translations.
+
+        Returns
+        -------
+        Row
+            One with all errors, bounds and changed classes.
+        """
+        rows = [self, *others]
+        return replace(
+            self,
+            errors=tuple(error for row in rows for error in row.errors),
+            bounds=tuple(bound for row in rows for bound in row.bounds),
+            changed=tuple(share for row in rows for share in row.changed),
+        )
+
     @property
     def must_hold(self) -> bool:
         """Whether the theory says that nothing changes but by rounding."""
         return self.kind in ("exact", "inside")
 
     @property
+    def within(self) -> bool:
+        """Whether every error is within its bound; NaN is not."""
+        return all(error <= bound for error, bound in zip(self.errors, self.bounds, strict=True))
+
+    @property
     def holds(self) -> bool:
-        """Whether every error is within its bound, and the bound decides; NaN is not, and does not."""
-        pairs = zip(self.errors, self.bounds, strict=True)
-        return all(error <= bound and 0 < bound <= DECISIVE for error, bound in pairs)
+        """Whether every error is within its bound, and the bound decides."""
+        return self.within and all(0 < bound <= DECISIVE for bound in self.bounds)
 
     @property
     def verdict(self) -> str:
@@ -308,13 +383,12 @@ class Row:
             return "measured"
         if self.holds:
             return "holds"
-        within = all(error <= bound for error, bound in zip(self.errors, self.bounds, strict=True))
-        return "undecided" if within else "FAILS"
+        return "undecided" if self.within else "FAILS"
 
     @property
     def largest(self) -> float:
         """Largest error; NaN if there is one."""
-        return max(self.errors, key=lambda e: math.inf if math.isnan(e) else e)
+        return largest(self.errors)
 
     @property
     def mean(self) -> float:

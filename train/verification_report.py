@@ -9,20 +9,19 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
-from train.covariance import Row
+from train.covariance import KINDS, Row, largest
 
 __all__ = ["as_json", "error_maps", "page", "summary_table"]
 
 SPACE = ("u1", "u2")
 ATTRIBUTES = ("v_j", "v_{j-1}", "v_{j-2}")
 AXES = (*SPACE, *reversed(ATTRIBUTES))
-KINDS = ("exact", "inside", "aliased", "boundary")
 
 MEASUREMENTS = ("strides", "kind", "largest", "mean", "class", "bound", "verdict")
 LINE_HEADER = ("j", "axis", "shifts", *MEASUREMENTS)
@@ -333,11 +332,6 @@ def _examples(rows: Iterable[Row]) -> str:
     return " to ".join(map(str, counts[:: max(1, len(counts) - 1)])) + (" example" if counts == [1] else " examples")
 
 
-def _largest(values: Iterable[float]) -> float:
-    """Largest value; NaN if there is one."""
-    return max(values, key=lambda value: math.inf if math.isnan(value) else value, default=math.nan)
-
-
 def _totals(rows: Sequence[Row]) -> dict[str, int | float | None]:
     """Counts of statements by verdict, and the largest error of those that must hold and of the others."""
     must_hold = [row for row in rows if row.must_hold]
@@ -348,9 +342,9 @@ def _totals(rows: Sequence[Row]) -> dict[str, int | float | None]:
         "hold": verdicts.count("holds"),
         "fail": verdicts.count("FAILS"),
         "undecided": verdicts.count("undecided"),
-        "largest_error": _largest(row.largest for row in must_hold) if must_hold else None,
+        "largest_error": largest(row.largest for row in must_hold) if must_hold else None,
         "measured": len(measured),
-        "largest_change": _largest(row.largest for row in measured) if measured else None,
+        "largest_change": largest(row.largest for row in measured) if measured else None,
     }
 
 
@@ -384,21 +378,11 @@ def _compact(numbers: Iterable[int]) -> str:
     return " ".join([*shown[:4], "..", shown[-1]] if len(shown) > 6 else shown) or "-"
 
 
-def _merge(rows: Sequence[Row]) -> Row:
-    """The first row with the measurements of all."""
-    return replace(
-        rows[0],
-        errors=tuple(error for row in rows for error in row.errors),
-        bounds=tuple(bound for row in rows for bound in row.bounds),
-        changed=tuple(share for row in rows for share in row.changed),
-    )
-
-
 def _measurements(row: Row) -> tuple[str, ...]:
     """The cells under MEASUREMENTS."""
     strides = _compact(stride for stride in row.strides if stride > 1)
     changed = f"{100 * math.fsum(row.changed) / len(row.changed):.0f} %" if row.changed else "-"
-    bound = _number(_largest(row.bounds)) if row.must_hold else "-"
+    bound = _number(largest(row.bounds)) if row.must_hold else "-"
     return (strides, row.kind, _number(row.largest), _number(row.mean), changed, bound, row.verdict)
 
 
@@ -426,7 +410,7 @@ def _invariance_table(case: Sequence[Row]) -> Table:
     cells = []
     for _, group in sorted(groups.items()):
         shifts = _compact(sorted({row.shift for row in group}))
-        cells.append((str(group[0].j), group[0].axis, shifts, *_measurements(_merge(group))))
+        cells.append((str(group[0].j), group[0].axis, shifts, *_measurements(group[0].merged(group[1:]))))
     return LINE_HEADER, cells
 
 
@@ -437,9 +421,9 @@ def _covariance_table(case: Sequence[Row]) -> Table:
     cells = []
     for j in sorted({row.j for row in rows}):
         layer = [row for row in rows if row.j == j]
-        errors = {axis: _largest(row.largest for row in layer if row.axis == axis) for axis in {r.axis for r in layer}}
+        errors = {axis: largest(row.largest for row in layer if row.axis == axis) for axis in {r.axis for r in layer}}
         failing = dict.fromkeys(row.axis for row in layer if row.verdict == "FAILS")
-        bound = _number(_largest(bound for row in layer for bound in row.bounds))
+        bound = _number(largest(bound for row in layer for bound in row.bounds))
         verdict = "FAILS: " + " ".join(failing) if failing else layer[0].verdict
         cells.append((str(j), *(_number(errors.get(axis)) for axis in axes), bound, verdict))
     return ("j", *axes, "bound", "verdict"), cells

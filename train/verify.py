@@ -13,19 +13,19 @@ import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable, Iterator, Sequence  # noqa: E402
+from collections.abc import Callable, Iterable, Iterator, Sequence  # noqa: E402
+from itertools import chain  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 from autodiff import tree_map  # noqa: E402
-from hcnn_core._backend import get_namespace  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
 from train import counterexamples  # noqa: E402
-from train._command import Parser, run_command  # noqa: E402
+from train._command import Parser, namespace, run_command  # noqa: E402
 from train._files import write_atomically  # noqa: E402
-from train.checkpoint import CheckpointError  # noqa: E402
+from train.checkpoint import require_finite  # noqa: E402
 from train.config import PRESETS, ConfigError, make_config  # noqa: E402
 from train.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
 from train.data import channel_statistics, load_dataset, standardise  # noqa: E402
@@ -71,10 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    try:
-        xp = get_namespace(options.backend or "auto")
-    except RuntimeError as error:
-        raise TrainingError(f"--backend cupy cannot be used: {error}") from error
+    xp = namespace(options.backend or "auto")
     return _replay(options, xp) if options.replay else _verify(options, xp)
 
 
@@ -83,21 +80,20 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
     own = checkpoint.config.boundary if checkpoint else "both"
     boundary = options.boundary or own
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
-    _subject(options, xp, checkpoint, boundaries[0], 0)  # what cannot be verified is refused before anything is made
+    subjects = (
+        (f"{boundary}, network {number + 1}", _subject(options, xp, checkpoint, boundary, number))
+        for boundary in boundaries
+        for number in range(options.max_examples)
+    )
+    first = next(subjects)  # what cannot be verified is refused before anything is made
     out = _make(options.out)
     rows: dict[Row, Row] = {}
     worst: dict[tuple[Any, ...], tuple[Subject, Example]] = {}
     begin = time.monotonic()
     try:
-        for subject, example in _measured(options, xp, checkpoint, boundaries):
+        for subject, example in _measured(chain([first], subjects), len(boundaries) * options.max_examples):
             key = dataclasses.replace(example.row, errors=(), bounds=(), changed=())
-            before, row = rows.get(key, key), example.row
-            rows[key] = dataclasses.replace(
-                key,
-                errors=before.errors + row.errors,
-                bounds=before.bounds + row.bounds,
-                changed=before.changed + row.changed,
-            )
+            rows[key] = rows.get(key, key).merged([example.row])
             _keep_worst(worst, subject, example)
     except KeyboardInterrupt as error:
         raise Interrupted(f"stopped; nothing is written to {out}, begin again") from error
@@ -143,7 +139,10 @@ def _subject(
             raise ConfigError(
                 f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
             )
-        _require_finite(options.checkpoint, checkpoint)
+        statistics = {"channels": {"mean": checkpoint.channel_mean, "std": checkpoint.channel_std}}
+        trees = {"parameters": checkpoint.state.parameters, "moments": checkpoint.state.moments, "data": statistics}
+        for kind, tree in trees.items():
+            require_finite(options.checkpoint, tree, kind)
         config = dataclasses.replace(checkpoint.config, **changes)
         network, parameters, moments = restore(options.checkpoint, checkpoint, config, xp)
         network = Network(dataclasses.replace(config, dtype=dtype), checkpoint.image_size, network.classes)
@@ -161,20 +160,6 @@ def _subject(
     return Subject(network, parameters, moments, images)
 
 
-def _require_finite(path: Path, checkpoint: checkpoints.Checkpoint) -> None:
-    """Refuse weights that make every result NaN."""
-    state, statistics = checkpoint.state, {"mean": checkpoint.channel_mean, "std": checkpoint.channel_std}
-    for kind, tree in {
-        "parameters": state.parameters,
-        "moments": state.moments,
-        "data": {"channels": statistics},
-    }.items():
-        for layer, arrays in tree.items():
-            for name, array in arrays.items():
-                if not np.isfinite(array).all():
-                    raise CheckpointError(f"{path}: {kind} {layer}/{name} holds values that are not finite")
-
-
 def _random_weights(network: Network, rng: np.random.Generator) -> Any:
     """Initial weights, and biases that are not zero."""
     parameters = network.initialize(rng)
@@ -185,31 +170,25 @@ def _random_weights(network: Network, rng: np.random.Generator) -> Any:
     return parameters
 
 
-def _measured(
-    options: argparse.Namespace, xp: Any, checkpoint: checkpoints.Checkpoint | None, boundaries: Sequence[str]
-) -> Iterator[tuple[Subject, Example]]:
+def _measured(subjects: Iterable[tuple[str, Subject]], count: int) -> Iterator[tuple[Subject, Example]]:
     """Measure every network, showing progress on a terminal."""
-    bar = None
-    for boundary in boundaries:
-        for number in range(options.max_examples):
-            subject = _subject(options, xp, checkpoint, boundary, number)
-            depth, begun = subject.network.config.depth, -1
-            bar = bar or _progress(len(boundaries) * options.max_examples * depth)
+    with _progress(count) as bar:
+        for name, subject in subjects:
+            depth, begun = subject.network.config.depth, 0
             for example in measure(subject):
-                if example.row.j > begun:
-                    begun = example.row.j
-                    bar.set_description(f"{boundary}, network {number + 1}, j = {begun}")
-                    bar.update()
+                if example.row.j + 1 > begun:
+                    begun = example.row.j + 1
+                    bar.set_description(f"{name}, layer {begun} of {depth}")
+                    bar.update(1 / depth)
                 yield subject, example
-    if bar:
-        bar.close()
 
 
 def _progress(total: int) -> Any:
     """A bar on standard error; silent when nobody watches."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="layer", dynamic_ncols=True, leave=False, disable=None)
+    form = "{desc}: {percentage:3.0f} %|{bar}| [{elapsed}<{remaining}]"
+    return tqdm(total=total, bar_format=form, dynamic_ncols=True, leave=False, disable=None)
 
 
 def _keep_worst(worst: dict[tuple[Any, ...], tuple[Subject, Example]], subject: Subject, example: Example) -> None:

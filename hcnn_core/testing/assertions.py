@@ -248,7 +248,7 @@ def covariance_deviations(
         As `assert_translation_covariant`.
     """
     host = _operand("x", x)
-    move = _Translation.make(host.shape, in_axes, out_axes, stride, boundary)
+    move = Translation.make(host.shape, in_axes, out_axes, stride, boundary)
     shifts = move.few_shifts() if shift is None else [move.multiples(shift)]
     run = _Hosted("op", op, x)
     y = run(host)
@@ -503,7 +503,7 @@ class _Arithmetic:
 
 
 @dataclass(frozen=True)
-class _Translation:
+class Translation:
     """Axes before and after an operator, and what one step along each is."""
 
     lengths: tuple[int, ...]
@@ -514,7 +514,7 @@ class _Translation:
     boundary: tuple[str, ...]
 
     @classmethod
-    def make(cls, shape: tuple[int, ...], in_axes: Any, out_axes: Any, stride: Any, boundary: Any) -> _Translation:
+    def make(cls, shape: tuple[int, ...], in_axes: Any, out_axes: Any, stride: Any, boundary: Any) -> Translation:
         if out_axes is not None:
             out_axes = (out_axes,) if np.ndim(out_axes) == 0 else tuple(out_axes)
             out_axes = normalize_integers("out_axes", out_axes, len(out_axes))

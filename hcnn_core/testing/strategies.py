@@ -23,7 +23,7 @@ from hcnn_core._geometry import BOUNDARIES, normalize_integers
 from hcnn_core.testing._edges import NDArray
 from hcnn_core.testing.assertions import (
     Operator,
-    _Translation,
+    Translation,
     assert_translation_covariant,
     assert_translation_invariant,
 )
@@ -312,9 +312,7 @@ def check_translation_covariant(
         assert_translation_covariant(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
 
     shape = _lengths("shape", shape)
-    _search(
-        claim, shape, _Translation.make(shape, in_axes, out_axes, stride, boundary), dtypes, exponents, max_examples
-    )
+    _search(claim, shape, Translation.make(shape, in_axes, out_axes, stride, boundary), dtypes, exponents, max_examples)
 
 
 def check_translation_invariant(
@@ -352,7 +350,7 @@ def check_translation_invariant(
         assert_translation_invariant(op, x, axes, stride, boundary, shift=shift, stages=stages, eps=eps)
 
     shape = _lengths("shape", shape)
-    _search(claim, shape, _Translation.make(shape, axes, (), stride, boundary), dtypes, exponents, max_examples)
+    _search(claim, shape, Translation.make(shape, axes, (), stride, boundary), dtypes, exponents, max_examples)
 
 
 def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:
@@ -451,7 +449,7 @@ def _sizes(n: int, most: int) -> st.SearchStrategy[int]:
 def _search(
     claim: Callable[[NDArray, tuple[int, ...]], None],
     shape: tuple[int, ...],
-    move: _Translation,
+    move: Translation,
     dtypes: str | Sequence[str],
     exponents: tuple[int, int],
     max_examples: int | None,

@@ -34,6 +34,7 @@ from tests.train.runs import (
     start,
 )
 from train import _memory, cifar, run, training
+from train._command import namespace
 from train.config import PRESETS, Config, make_config
 from train.data import DataError, Dataset
 from train.training import Trainer
@@ -726,7 +727,7 @@ def test_cupy_without_a_usable_gpu_says_what_is_missing(
 @pytest.mark.parametrize("missing", BROKEN)
 def test_auto_takes_numpy_where_no_gpu_is_usable(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     BROKEN[missing][0](monkeypatch)
-    assert cifar._namespace(make_config()) is np
+    assert namespace(make_config().backend) is np
 
 
 def test_what_cupy_warns_of_when_imported_is_not_shown(
