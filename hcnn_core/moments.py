@@ -15,7 +15,7 @@ import numpy as np
 from hcnn_core._backend import Array, array_namespace, placement, require_real
 from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core._parallel import parallel_for
-from hcnn_core._plan import TILE, tap_pieces
+from hcnn_core._taps import TILE, tap_pieces
 
 __all__ = ["patch_moments", "patch_moments_vjp"]
 

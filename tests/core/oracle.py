@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hcnn_core import _costs, _parallel, _plan, _products, _transforms, moments
+from hcnn_core import _compiled_taps, _costs, _parallel, _plan, _products, _taps, _transforms, moments
 from hcnn_core.testing.strategies import LAYOUTS, SEEDS, lay_out, noise
 
 NDArray = np.ndarray[Any, Any]
@@ -212,9 +212,10 @@ def problems(draw: st.DrawFn, dtypes: Sequence[str] = DTYPES, max_axes: int = 6,
 ENGINES = st.fixed_dictionaries(
     {
         "MATRIX_LIMIT": st.sampled_from([_transforms.MATRIX_LIMIT, 0]),  # 0: every transform is an FFT
-        "TILE": st.sampled_from([50, _plan.TILE]),
+        "TILE": st.sampled_from([50, _taps.TILE]),
+        "ROOM": st.sampled_from([50, _compiled_taps.ROOM]),
         "PART": st.sampled_from([1, _products.PART]),
-        "MIN_ROW": st.sampled_from([1, 1, _plan.MIN_ROW]),  # 1: windowed wherever the leading stride is 1
+        "MIN_RUN": st.sampled_from([1, 1, _plan.MIN_RUN]),  # 1: compiled products wherever there are any
         "MIN_INNER": st.sampled_from([1, 1, _plan.MIN_INNER]),  # 1: batch axes stay outside wherever they lie there
     }
 )
@@ -223,9 +224,10 @@ ENGINES = st.fixed_dictionaries(
 
 CONSTANTS = {
     "MATRIX_LIMIT": (_transforms,),
-    "TILE": (_plan, moments),
+    "TILE": (_taps, moments),
+    "ROOM": (_compiled_taps,),
     "PART": (_products,),
-    "MIN_ROW": (_plan,),
+    "MIN_RUN": (_plan,),
     "MIN_INNER": (_plan,),
 }
 

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 import hcnn_core
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
+from hcnn_core._compiled_taps import CompiledTaps
 from hcnn_core._costs import choose_methods
 from hcnn_core._geometry import MAX_AXES, make_geometry
 from hcnn_core._plan import Plan, make_plan
+from hcnn_core._taps import GatheredTaps
 from hcnn_core._transforms import MATRIX_LIMIT, Identity, LibraryFFT, MatrixDFT
 from tests.core.oracle import (
     BOUNDARIES,
@@ -103,24 +105,36 @@ def test_methods_agree(problem: Problem, mixed: list[str]) -> None:
 
 # Shapes large enough that the shipped constants choose each engine.
 LARGE = {
-    "windowed": Problem(
+    "compiled": Problem(
         noise(0, (12, 40, 32), "float32"), noise(1, (5, 4), "float32"), (1, 2), {"boundary": "zero", "method": "direct"}
     ),
-    "windowed, in several tiles": Problem(
-        noise(2, (40, 64, 48), "float64"),
-        noise(3, (3, 9, 2), "float64"),
+    "compiled, in several chunks, rows for every tile": Problem(
+        noise(2, (40, 64, 248), "float64"),
+        noise(3, (3, 9, 11), "float64"),
         (1, 2),
         {"boundary": "periodic", "method": "direct"},
     ),
-    "windowed, the leading axis shorter than its filter": Problem(
+    "gathered, an axis shorter than its filter": Problem(
         noise(4, (3, 300, 2), "complex64"),
         noise(5, (2, 8, 2), "complex64"),
         (0,),
         {"boundary": "periodic", "sum_axes": (2,), "method": "direct"},
     ),
-    "gathered, in several tiles": Problem(
-        noise(6, (64, 40, 32), "float32"),
+    "compiled, an axis shorter than its filter": Problem(
+        noise(4, (3, 300, 2), "float32"),
+        noise(5, (2, 8, 2), "float32"),
+        (0,),
+        {"boundary": "periodic", "sum_axes": (2,), "method": "direct"},
+    ),
+    "compiled, with strides that divide no axis": Problem(
+        noise(6, (65, 41, 32), "float32"),
         noise(7, (5, 6, 2), "float32"),
+        (0, 1),
+        {"boundary": ("zero", "periodic"), "stride": (3, 2), "method": "direct"},
+    ),
+    "gathered, in several tiles": Problem(
+        noise(6, (64, 40, 32), "complex64"),
+        noise(7, (5, 6, 2), "complex64"),
         (2, 1),
         {"boundary": ("zero", "periodic"), "stride": (3, 2), "method": "direct"},
     ),
@@ -164,7 +178,13 @@ LARGE = {
         {"boundary": "periodic", "stride": (2, 3), "sum_axes": 2, "method": "direct"},
     ),
 }
-ENGINE = {"windowed": Identity, "gathered": Identity, "outer": Identity, "a layer": MatrixDFT, "library": LibraryFFT}
+ENGINE = {
+    "compiled": (Identity, CompiledTaps),
+    "gathered": (Identity, GatheredTaps),
+    "outer": (Identity, CompiledTaps | GatheredTaps),
+    "a layer": (MatrixDFT, CompiledTaps),
+    "library": (LibraryFFT, GatheredTaps),
+}
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -172,9 +192,7 @@ def test_engines_at_sizes_that_choose_them(name: str) -> None:
     problem = LARGE[name]
     plan = plan_of(problem)
     kind = name.partition(",")[0].partition(":")[0].partition(" on")[0]
-    assert isinstance(plan.transform, ENGINE[kind])
-    if kind in ("windowed", "gathered"):
-        assert plan._windowed(np) == (kind == "windowed")
+    assert isinstance(plan.transform, ENGINE[kind][0]) and isinstance(plan.products, ENGINE[kind][1])
     assert (plan.outer > 1) == (kind == "outer")
 
     y = problem.run(convolve, problem.x, problem.w)

@@ -1,0 +1,256 @@
+"""Products of filter matrices with the taps around every position: taps read where they lie, by compiled kernels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import _tap_kernels as kernels
+from hcnn_core._backend import Array
+from hcnn_core._parallel import SERIAL, parallel_for, worker_count
+from hcnn_core._taps import GatheredTaps, Taps
+
+ROOM = 1 << 19
+"""Elements of an extended entry beyond which it is cut into chunks, so that each stays in cache."""
+
+MIN_CHUNK = 256
+"""Positions that a chunk has at least, for the sake of another thread."""
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class CompiledTaps:
+    """Each entry is extended by its boundary once; sums over taps and columns stay in registers."""
+
+    def __init__(self, taps: Taps) -> None:
+        if not taps.sizes:  # a product with one tap, the batch its axis
+            taps = Taps((taps.batch,), (taps.batch,), (1,), (1,), (False,), 1)
+        self.taps = taps
+
+    def apply(self, xp: Any, x: Array, filters: Array) -> Array:
+        t, (count, columns), rows = self.taps, x.shape[:2], filters.shape[1]
+        y = np.empty((count, rows, *t.out_lengths, t.batch), dtype=x.dtype)
+        matrices = np.reshape(filters, (-1, rows, t.count, columns)).transpose(0, 3, 2, 1)
+        matrices = np.ascontiguousarray(matrices).reshape(-1, columns * t.count, rows)
+        flat = y.reshape(count, rows, -1)
+
+        def work(part: slice, begin: int, end: int) -> None:
+            reading = _taps_of_x(t, columns, begin, end, x.itemsize)
+            reading.call(kernels.apply, flat[part], begin * t.positions, x[part], _of(matrices, part))
+
+        self._each_chunk(work, x, t.out_lengths[0])
+        return y
+
+    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
+        t, (count, rows) = self.taps, g.shape[:2]
+        if any(wrap and n % r for wrap, n, r in zip(t.periodic, t.lengths, t.stride, strict=True)):
+            return GatheredTaps(t).apply_transpose(xp, g, filters)  # strides fall on other samples each time around
+        filters = np.reshape(filters, (-1, rows, t.count, filters.shape[2] // t.count))
+        columns = filters.shape[3]
+        met_by_all = all(r <= size for r, size in zip(t.stride, t.sizes, strict=True))
+        x = (np.empty if met_by_all else np.zeros)((count, columns, *t.lengths, t.batch), dtype=g.dtype)
+        for phases in itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))):
+            taps = _taps_that_meet(t, phases)
+            if taps.size:
+                matrices = np.ascontiguousarray(filters[:, :, taps]).reshape(len(filters), -1, columns)
+                self._fill_phase(x, phases, g, matrices)
+        return x
+
+    def _fill_phase(self, x: Array, phases: tuple[int, ...], g: Array, matrices: Array) -> None:
+        """Write the samples phase + stride * a of the cotangent x."""
+        t, columns, strided = self.taps, x.shape[1], math.prod(self.taps.stride) > 1
+        every = (slice(p, None, r) for p, r in zip(phases, t.stride, strict=True))
+        samples = x[(slice(None), slice(None), *every)]
+        shape = samples.shape[3:]
+        flat = x.reshape(*x.shape[:2], -1)
+
+        def work(part: slice, begin: int, end: int) -> None:
+            reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize)
+            if not strided:
+                reading.call(kernels.apply, flat[part], begin * math.prod(shape), g[part], _of(matrices, part))
+                return
+            block = np.empty((part.stop - part.start, columns, (end - begin) * math.prod(shape)), dtype=g.dtype)
+            reading.call(kernels.apply, block, 0, g[part], _of(matrices, part))
+            samples[part, :, begin:end] = block.reshape(-1, columns, end - begin, *shape)
+
+        self._each_chunk(work, g, samples.shape[2])
+
+    def correlate(self, xp: Any, g: Array, x: Array) -> Array:
+        t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
+        flat = np.ascontiguousarray(g).reshape(count, rows, -1)
+        chunks = self._chunks(x, t.out_lengths[0])
+        totals = np.zeros((len(chunks), count, columns * t.count, rows), dtype=x.dtype)
+
+        def work(part: slice, begin: int, end: int) -> None:
+            reading = _taps_of_x(t, columns, begin, end, x.itemsize)
+            total = totals[[first for first, _ in chunks].index(begin), part]
+            reading.call(kernels.correlate, flat[part], begin * t.positions, x[part], total)
+
+        self._each_chunk(work, x, t.out_lengths[0])
+        total = totals[0] if len(chunks) == 1 else totals.sum(axis=0)
+        return total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
+
+    def _chunks(self, source: Array, leading: int) -> list[tuple[int, int]]:
+        """Parts of the leading axis, as many as cache or threads ask for."""
+        count, elements = source.shape[0], math.prod(source.shape[1:])
+        pieces = -(-elements // ROOM)
+        if source.size > SERIAL:
+            pieces = max(pieces, -(-worker_count() // count))
+        pieces = min(pieces, leading, max(1, leading * self.taps.batch * math.prod(source.shape[3:-1]) // MIN_CHUNK))
+        edges = [leading * i // pieces for i in range(pieces + 1)]
+        return list(itertools.pairwise(edges))
+
+    def _each_chunk(self, work: Callable[[slice, int, int], None], source: Array, leading: int) -> None:
+        """Call work(entries, begin, end) on all entries and chunks, which threads share."""
+        chunks = self._chunks(source, leading)
+
+        def each(first: int, last: int) -> None:
+            if len(chunks) == 1:
+                work(slice(first, last), *chunks[0])
+                return
+            for task in range(first, last):
+                entry, chunk = divmod(task, len(chunks))
+                work(slice(entry, entry + 1), *chunks[chunk])
+
+        parallel_for(each, source.shape[0] * len(chunks), source.size * self.taps.count)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Where the taps of some positions lie in an entry extended by its boundary; see `_tap_kernels`."""
+
+    n: int
+    source_line: int
+    lines: Integers
+    runs: Integers
+    starts: Integers
+    table: Integers
+    inner: int
+    elements: int
+
+    def call(self, kernel: Callable[..., None], out: Array, first: int, x: Array, matrices: Array) -> None:
+        """Run a kernel on entries of x (entries, columns, *lengths, batch) and out (entries, rows, positions)."""
+        x = np.ascontiguousarray(x).reshape(*x.shape[:2], -1, self.source_line)
+        padded = np.empty((x.shape[1], len(self.lines), self.elements), dtype=x.dtype)
+        kernel(
+            out, first, self.n, x, matrices, self.table, self.starts, self.lines, self.runs, self.inner, padded
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> _Reading:
+    """Taps of x around output indices [begin, end) of the leading axis.
+
+    Output i meets tap t at sample stride * i + size // 2 - t: at e = stride * i + size - 1 - t of an axis extended by
+    size - 1 - size // 2 samples before its first. What e leaves when divided by the stride is its phase.
+    """
+    spans = [(begin, end), *((0, n) for n in t.out_lengths[1:])]
+    sources, taps = [], []
+    for n, size, r, wrap, span in zip(t.lengths, t.sizes, t.stride, t.periodic, spans, strict=True):
+        phase, index = np.ogrid[: min(r, size), span[0] : span[1] + (size - 1) // r]
+        sources.append(_extended(r * index + phase - (size - 1 - size // 2), n, wrap))
+        taps.append(np.stack(np.divmod(size - 1 - np.arange(size), r)[::-1]))
+    return _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize)
+
+
+@lru_cache(maxsize=1024)
+def _taps_of_g(t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int) -> _Reading:
+    """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis.
+
+    Tap t takes sample s to output (s + t - size // 2) / stride, where that is an integer.
+    """
+    spans, sources, taps = [], [], []
+    for k, (n, size, r, phase) in enumerate(zip(t.lengths, t.sizes, t.stride, phases, strict=True)):
+        span = (begin, end) if k == 0 else (0, -(-(n - phase) // r))
+        meets = (np.arange((size // 2 - phase) % r, size, r) - size // 2 + phase) // r
+        index = np.arange(span[0] + meets[0], span[1] + meets[-1])
+        sources.append(_extended(index, t.out_lengths[k], t.periodic[k])[None, :])
+        taps.append(np.stack((np.zeros_like(meets), meets - meets[0])))
+        spans.append(span)
+    return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize)
+
+
+def _taps_that_meet(t: Taps, phases: tuple[int, ...]) -> Integers:
+    """Flat indices of the taps that take samples of these phases to an output."""
+    along = [np.arange((size // 2 - p) % r, size, r) for size, r, p in zip(t.sizes, t.stride, phases, strict=True)]
+    return np.ravel_multi_index(np.ix_(*along), t.sizes).reshape(-1)
+
+
+def _extended(index: Integers, n: int, periodic: bool) -> Integers:
+    """Samples at these indices of an extended axis; -1 stands for zero."""
+    return index % n if periodic else np.where((index >= 0) & (index < n), index, -1)
+
+
+def _read(
+    t: Taps,
+    lengths: Sequence[int],
+    columns: int,
+    sources: Sequence[Integers],
+    taps: Sequence[Integers],
+    counts: Sequence[int],
+    itemsize: int,
+) -> _Reading:
+    """Tables for an extended entry (columns, *phases, *indices, batch).
+
+    Parameters
+    ----------
+    sources
+        Per axis the samples (phases, indices) that the extended one consists of.
+    taps
+        Per axis phase and index (2, taps) of the taps of the first position.
+    counts
+        Positions along each axis.
+    """
+    m = len(sources)
+    shape = (*(s.shape[0] for s in sources), *(s.shape[1] for s in sources))
+    lines = np.zeros(shape[:-1], np.int64)
+    for k, source in enumerate(sources[:-1]):
+        source = np.expand_dims(source, [a for a in range(2 * m - 1) if a not in (k, m + k)])
+        lines = np.where((lines < 0) | (source < 0), -1, lines * lengths[k] + source)
+    runs: list[tuple[int, int, int]] = []
+    ranges = []
+    for samples in sources[-1]:
+        first = len(runs)
+        runs.extend(_runs(samples))
+        ranges.append((first, len(runs)))
+    ranges_of_lines = np.broadcast_to(np.reshape(ranges, (*(1,) * (m - 1), -1, *(1,) * (m - 1), 2)), (*shape[:-1], 2))
+
+    def offsets(index: Sequence[Integers]) -> Integers:
+        return np.ravel_multi_index(np.broadcast_arrays(*index), shape).reshape(-1) * t.batch
+
+    of_taps = offsets([*np.ix_(*(k[0] for k in taps)), *np.ix_(*(k[1] for k in taps))])
+    of_lines = offsets(
+        [np.zeros(1, np.int64)] * m + [*np.ix_(*(np.arange(n) for n in counts[:-1]), np.zeros(1, np.int64))]
+    )
+    plane = math.prod(shape) * t.batch
+    return _Reading(
+        n=counts[-1] * t.batch,
+        source_line=lengths[-1] * t.batch,
+        lines=np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3),
+        runs=np.asarray(runs),
+        starts=of_lines,
+        table=((np.arange(columns) * plane)[:, None] + of_taps).reshape(-1) * itemsize,
+        inner=t.batch,
+        elements=shape[-1] * t.batch,
+    )
+
+
+def _runs(samples: Integers) -> Iterator[tuple[int, int, int]]:
+    """(to, source, count) of stretches of consecutive samples, or of zeros (source -1)."""
+    begin = 0
+    for i in range(1, len(samples) + 1):
+        if i < len(samples) and samples[i] == (samples[i - 1] + 1 if samples[i - 1] >= 0 else -1):
+            continue
+        yield begin, int(samples[begin]), i - begin
+        begin = i
+
+
+def _of(matrices: Array, part: slice) -> Array:
+    """The matrices of some entries, or the one that all share."""
+    return matrices if len(matrices) == 1 else matrices[part]

@@ -1,0 +1,211 @@
+"""Products of filter matrices with the taps around every position: taps gathered beside each other, in any namespace.
+
+Arrays are (entries, columns, *lengths, batch): an entry is a frequency, or one of the outer batch, with a filter matrix
+(rows, taps * columns) of its own or the one that all share.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from hcnn_core._backend import Array, placement
+from hcnn_core._parallel import parallel_for
+from hcnn_core._products import product
+
+TILE = 1 << 19
+"""Elements gathered at a time, so that the gathered taps stay in cache for the product that reads them."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The directly convolved axes, and the batch that lies inside them in memory."""
+
+    lengths: tuple[int, ...]
+    out_lengths: tuple[int, ...]
+    sizes: tuple[int, ...]
+    stride: tuple[int, ...]
+    periodic: tuple[bool, ...]
+    batch: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
+    def leading(self) -> int:
+        """Output indices of the first axis, along which tiles are cut."""
+        return self.out_lengths[0] if self.sizes else 1
+
+    @property
+    def positions(self) -> int:
+        """Output positions per index of the first axis."""
+        return math.prod(self.out_lengths[1:]) * self.batch
+
+
+class TapProducts(Protocol):
+    """The linear map of each entry, its transpose, and the transpose in its matrix."""
+
+    taps: Taps
+
+    def apply(self, xp: Any, x: Array, filters: Array) -> Array: ...
+    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array: ...
+    def correlate(self, xp: Any, g: Array, x: Array) -> Array: ...
+
+
+def compiled_taps() -> Callable[[Taps], TapProducts] | None:
+    """The engine for real NumPy arrays that reads taps where they lie, if Numba is at hand."""
+    try:
+        from hcnn_core._compiled_taps import CompiledTaps
+    except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiles
+        return None
+    return CompiledTaps
+
+
+class GatheredTaps:
+    """Taps copied beside each other, tile by tile, and multiplied by the library's matrix product."""
+
+    def __init__(self, taps: Taps) -> None:
+        self.taps = taps
+
+    def apply(self, xp: Any, x: Array, filters: Array) -> Array:
+        count, rows = x.shape[0], filters.shape[1]
+        y = xp.empty((count, rows, *self.taps.out_lengths, self.taps.batch), dtype=x.dtype, **placement(xp, x))
+        filters = xp.broadcast_to(filters, (count, *filters.shape[1:]))
+
+        def tile(part: slice, begin: int, end: int) -> None:
+            product(
+                xp, filters[part, ...], self._gather(xp, x[part, ...], begin, end), self._cut(xp, y, part, begin, end)
+            )
+
+        self._each_tile(xp, tile, count, x.shape[1], independent=True)
+        return y
+
+    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
+        count, columns = g.shape[0], filters.shape[2] // self.taps.count
+        x = xp.zeros((count, columns, *self.taps.lengths, self.taps.batch), dtype=g.dtype, **placement(xp, g))
+        filters = xp.broadcast_to(xp.permute_dims(filters, (0, 2, 1)), (count, filters.shape[2], filters.shape[1]))
+
+        def tile(part: slice, begin: int, end: int) -> None:
+            scattered = product(xp, filters[part, ...], self._cut(xp, g, part, begin, end))
+            self._scatter_add(xp, scattered, x[part, ...], begin, end)
+
+        self._each_tile(xp, tile, count, columns, independent=False)
+        return x
+
+    def correlate(self, xp: Any, g: Array, x: Array) -> Array:
+        count, columns = x.shape[:2]
+        shape = (count, self.taps.count * columns, g.shape[1])
+        total = xp.zeros(shape, dtype=g.dtype, **placement(xp, g))
+
+        def tile(part: slice, begin: int, end: int) -> None:
+            cut = self._cut(xp, g, part, begin, end)
+            # the taller operand first: OpenBLAS takes a third less time than for the transposed product
+            total[part, ...] += product(xp, self._gather(xp, x[part, ...], begin, end), xp.permute_dims(cut, (0, 2, 1)))
+
+        self._each_tile(xp, tile, count, columns, independent=False)
+        return xp.permute_dims(total, (0, 2, 1))
+
+    def _each_tile(
+        self, xp: Any, tile: Callable[[slice, int, int], None], count: int, columns: int, *, independent: bool
+    ) -> None:
+        """Work through entries and leading output indices; threads share entries, or tiles if independent."""
+        leading, per_index = self.taps.leading, self.taps.count * columns * self.taps.positions
+        indices = min(leading, max(1, TILE // per_index))
+        entries = max(1, min(count, TILE // (per_index * indices)))
+        begins = range(0, leading, indices)
+        elements = per_index * leading * count
+
+        def work(first: int, last: int) -> None:
+            for f in range(first, last, entries):
+                for begin in begins:
+                    tile(slice(f, min(last, f + entries)), begin, min(leading, begin + indices))
+
+        def work_along(first: int, last: int) -> None:
+            for begin in begins[first:last]:
+                tile(slice(0, count), begin, min(leading, begin + indices))
+
+        if xp is not np:
+            work(0, count)
+        elif count == 1 and independent:
+            parallel_for(work_along, len(begins), elements)
+        else:
+            parallel_for(work, count, elements)
+
+    def _cut(self, xp: Any, y: Array, part: slice, begin: int, end: int) -> Array:
+        """Results of a tile as a view (entries, rows, positions)."""
+        flat = xp.reshape(y[part, ...], (-1, y.shape[1], self.taps.leading * self.taps.positions))
+        return flat[:, :, begin * self.taps.positions : end * self.taps.positions]
+
+    def _gather(self, xp: Any, x: Array, begin: int, end: int) -> Array:
+        """Taps around leading output indices [begin, end): (entries, taps * columns, positions)."""
+        if not self.taps.sizes:
+            return x
+        count, columns = x.shape[:2]
+        block = (count, self.taps.count, columns, end - begin, *self.taps.out_lengths[1:], self.taps.batch)
+        gathered = xp.empty(block, dtype=x.dtype, **placement(xp, x))
+        for index, pieces, whole in self._pieces(begin, end):
+            if not whole:
+                gathered[:, index, ...] = 0
+            for to, source in pieces:
+                gathered[(slice(None), index, slice(None), *to, ...)] = x[(slice(None), slice(None), *source, ...)]
+        return xp.reshape(gathered, (count, block[1] * columns, math.prod(block[3:])))
+
+    def _scatter_add(self, xp: Any, scattered: Array, x: Array, begin: int, end: int) -> None:
+        """Transpose of `_gather` by copies: add every tap's share back to where it was read."""
+        if not self.taps.sizes:
+            x[...] = xp.reshape(scattered, x.shape)
+            return
+        block = (x.shape[0], -1, x.shape[1], end - begin, *self.taps.out_lengths[1:], self.taps.batch)
+        scattered = xp.reshape(scattered, block)
+        for index, pieces, _ in self._pieces(begin, end):
+            for to, source in pieces:
+                x[(slice(None), slice(None), *source, ...)] += scattered[(slice(None), index, slice(None), *to, ...)]
+
+    def _pieces(self, begin: int, end: int) -> list[tuple[int, list[Any], bool]]:
+        t = self.taps
+        spans = ((begin, end), *((0, n) for n in t.out_lengths[1:]))
+        return tap_pieces(t.lengths, spans, t.stride, t.sizes, t.periodic)
+
+
+@lru_cache(maxsize=4096)
+def tap_pieces(
+    lengths: tuple[int, ...],
+    spans: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    sizes: tuple[int, ...],
+    periodic: tuple[bool, ...],
+) -> list[tuple[int, list[Any], bool]]:
+    """For each tap: the boxes to copy, (to, from), and whether they cover all output indices of the spans."""
+    result = []
+    for index, taps in enumerate(itertools.product(*map(range, sizes))):
+        along = [
+            _segments(n, span, r, t - size // 2, wrap)
+            for n, span, r, t, size, wrap in zip(lengths, spans, strides, taps, sizes, periodic, strict=True)
+        ]
+        pieces: list[Any] = [tuple(zip(*box, strict=True)) or ((), ()) for box in itertools.product(*along)]
+        covered = [sum(to.stop - to.start for to, _ in axis) for axis in along]
+        result.append((index, pieces, covered == [stop - start for start, stop in spans]))
+    return result
+
+
+@lru_cache(maxsize=4096)
+def _segments(n: int, span: tuple[int, int], stride: int, tap: int, periodic: bool) -> list[tuple[slice, slice]]:
+    """Runs of output indices i in `span` whose source stride * i - tap lies in one period, with that source."""
+    begin, end = span
+    first, last = (stride * begin - tap) // n, (stride * (end - 1) - tap) // n
+    segments = []
+    for period in range(first, last + 1) if periodic else (0,):
+        low = max(begin, -((-period * n - tap) // stride))
+        high = min(end, -((-(period + 1) * n - tap) // stride))
+        if low < high:
+            source = stride * low - tap - period * n
+            to = slice(low - begin, high - begin)
+            segments.append((to, slice(source, source + stride * (high - low - 1) + 1, stride)))
+    return segments
