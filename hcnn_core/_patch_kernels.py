@@ -13,13 +13,15 @@ from typing import Any
 import numba
 import numpy as np
 
+from hcnn_core._register_tiles import VECTOR_BYTES
+from hcnn_core._tap_kernels import combine_rows, correlate_rows
+
 Array = np.ndarray[Any, Any]
 
-RUN = 4096
-"""Products summed in single precision, if that is the arrays'; many more would lose digits."""
+RUN = 1 << 14
+"""Products summed in the dtype of the arrays; many more in single precision would lose digits."""
 
-# sums may be reordered so that they vectorise; NaN and infinity keep their meaning
-_options: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": {"reassoc", "contract"}}
+_options: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": {"contract"}}
 
 
 @numba.njit(**_options)
@@ -44,68 +46,53 @@ def pad(
     return padded
 
 
-@numba.njit(**_options)
-def _run_dot(a: Array, b: Array) -> Any:
-    total = a[0] * b[0]
-    for c in range(1, a.shape[0]):
-        total += a[c] * b[c]
-    return total
-
-
-@numba.njit(**_options)
-def _dot(a: Array, b: Array) -> float:
-    """Sum of products, runs of it in the dtype of the arrays and their sums in double precision."""
-    total = 0.0
-    for begin in range(0, a.shape[0], RUN):
-        total += _run_dot(a[begin : begin + RUN], b[begin : begin + RUN])
-    return total
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
+def position_sums(x: Array, guess: Any, total: Array) -> None:
+    """Add the sums of x (samples, n1, n2, inner) less a guess of its mean over samples and inner to total (n1, n2)."""
+    for sample in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                for begin in range(0, x.shape[3], RUN):
+                    run = x[sample, i, j, begin : begin + RUN]
+                    part = run[0] - guess
+                    for c in range(1, run.size):
+                        part += run[c] - guess
+                    total[i, j] += part
 
 
 @numba.njit(**_options)
 def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, total: Array) -> None:
     """Add sum over u of P_t(x)[u] P_t'(y)[u] to total (s1, s2, s1, s2), taps reversed; x and y come from `pad`.
 
-    If x is y, `symmetric`, each product is made once and counted for (t, t') and (t', t).
+    Rows a of x and b of y meet as taps t1 and t1 + b - a of every patch that holds both. If x is y, `symmetric`, each
+    pair of rows is multiplied once and counted for both orders.
     """
-    rows, n1, n2 = x.shape[0], x.shape[0] - s1 + 1, x.shape[1] // inner - s2 + 1
+    rows, n1, n = x.shape[0], x.shape[0] - s1 + 1, x.shape[1] - (s2 - 1) * inner
+    whole = n - n % (VECTOR_BYTES // x.itemsize)
+    windows = np.arange(s2) * inner
     for a in range(rows):
-        for b in range(a if symmetric else max(0, a - s1 + 1), min(rows, a + s1)):
-            for shift in range(0 if symmetric and a == b else 1 - s2, s2):
-                first, last = max(0, -shift), min(s2, s2 - shift) - 1
-                # windows of n2 columns that begin at t2 = first .. last share those from `last` to `first + n2`
-                shared = max(0, first + n2 - last)
-                core = _dot(
-                    x[a, last * inner : (last + shared) * inner],
-                    y[b, (last + shift) * inner : (last + shift + shared) * inner],
-                )
-                for t2 in range(first, last + 1):
-                    dot = core
-                    for c in range(t2, t2 + n2):
-                        if not last <= c < last + shared:
-                            begin, other = c * inner, (c + shift) * inner
-                            dot += _dot(x[a, begin : begin + inner], y[b, other : other + inner])
-                    r2 = t2 + shift
-                    # rows a and b meet as taps t1 and t1 + b - a of every patch that holds both
+        first, last = a if symmetric else max(0, a - s1 + 1), min(rows, a + s1)
+        table = np.empty((last - first) * s2, np.int64)
+        for b in range(first, last):
+            table[(b - first) * s2 : (b - first + 1) * s2] = (windows + b * y.shape[1]) * y.itemsize
+        products = np.zeros((table.size, s2))  # of windows of rows b of y with those of row a of x
+        for begin in range(0, whole, RUN):
+            part = np.zeros(products.shape, x.dtype)
+            end = min(whole, begin + RUN)
+            correlate_rows(
+                part, y[0, begin:].ctypes.data, table, x[a, begin:].ctypes.data, inner * x.itemsize, end - begin
+            )
+            products += part
+        for b in range(first, last):
+            for r2 in range(s2):
+                for t2 in range(s2):
+                    dot = products[(b - first) * s2 + r2, t2]
+                    for i in range(whole, n):
+                        dot += x[a, t2 * inner + i] * y[b, r2 * inner + i]
                     for t1 in range(max(0, a - n1 + 1, a - b), min(s1, a + 1, s1 + a - b)):
                         total[t1, t2, t1 + b - a, r2] += dot
-                        if symmetric and (a != b or shift != 0):
+                        if symmetric and a != b:
                             total[t1 + b - a, r2, t1, t2] += dot
-
-
-@numba.njit(**_options)
-def _add(row: Array, source: Array, first: int, step: int, factors: Array) -> None:
-    """Add sum over k of factors[k] * source[first + k * step :] to a row, four terms at a time."""
-    n, count = row.shape[0], factors.shape[0]
-    for k in range(0, count - count % 4, 4):
-        a, b = source[first + k * step :], source[first + (k + 1) * step :]
-        c, d = source[first + (k + 2) * step :], source[first + (k + 3) * step :]
-        p, q, r, s = factors[k], factors[k + 1], factors[k + 2], factors[k + 3]
-        for i in range(n):
-            row[i] += p * a[i] + q * b[i] + r * c[i] + s * d[i]
-    for k in range(count - count % 4, count):
-        a, p = source[first + k * step :], factors[k]
-        for i in range(n):
-            row[i] += p * a[i]
 
 
 @numba.njit(**_options)
@@ -119,7 +106,12 @@ def spread(
     axis, whose coefficients are others only near zero boundaries.
     """
     n1, n2, inner = y.shape
-    flat = y.reshape(n1, n2 * inner)
+    flat, width = y.reshape(n1, n2 * inner), x.shape[1]
+    steps1, steps2 = 2 * s1 - 1, 2 * s2 - 1
+    table = np.empty(steps1 * steps2, np.int64)
+    for d1 in range(steps1):
+        for d2 in range(steps2):
+            table[d1 * steps2 + d2] = (d1 * width + d2 * inner) * x.itemsize
     for p1 in range(n1):
         low1, high1 = (0, s1) if periodic1 else (max(0, s1 // 2 - p1), min(s1, n1 + s1 // 2 - p1))
         p2 = 0
@@ -128,16 +120,22 @@ def spread(
             end = n2 if periodic2 else p2 + 1
             while end < n2 and low2 == max(0, s2 // 2 - end) and high2 == min(s2, n2 + s2 // 2 - end):
                 end += 1
-            factors = np.zeros((2 * s1 - 1, 2 * s2 - 1), x.dtype)
+            factors = np.zeros((steps1 * steps2, 1), x.dtype)
             constant = x.dtype.type(0)
             for t1 in range(low1, high1):
                 for t2 in range(low2, high2):
                     constant += offset[t1, t2]
                     for r1 in range(s1):
                         for r2 in range(s2):
-                            factors[t1 - r1 + s1 - 1, t2 - r2 + s2 - 1] += matrix[t1, t2, r1, r2]
-            row = flat[p1, p2 * inner : end * inner]
-            row[:] = constant
-            for d1 in range(2 * s1 - 1):
-                _add(row, x[p1 + d1], p2 * inner, inner, factors[d1])
+                            factors[(t1 - r1 + s1 - 1) * steps2 + t2 - r2 + s2 - 1, 0] += matrix[t1, t2, r1, r2]
+            row, source = flat[p1, p2 * inner : end * inner], x[p1, p2 * inner :]
+            if row.size * x.itemsize >= VECTOR_BYTES:
+                combine_rows(x, row.ctypes.data, 0, row.size, source.ctypes.data, table, factors)
+            else:
+                row[:] = 0
+                for k in range(table.size):
+                    for i in range(row.size):
+                        row[i] += factors[k, 0] * x[p1 + k // steps2, (p2 + k % steps2) * inner + i]
+            for i in range(row.size):
+                row[i] += constant
             p2 = end

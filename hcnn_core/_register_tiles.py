@@ -26,7 +26,8 @@ TALL, WIDE_OF_TALL = (8, 3) if _registers == 32 else (4, 3)
 FEW, WIDE_OF_FEW = (2, 8) if _registers == 32 else (2, 4)
 WIDE_OF_ONE = 8
 # of a tile of inner products, rows of either operand
-DEEP, BROAD = (6, 4) if _registers == 32 else (3, 4)
+DEEP, LESS_DEEP = (6, 3) if _registers == 32 else (3, 2)
+BROAD, LESS_BROAD = 4, 3
 
 _int32, _int64 = ir.IntType(32), ir.IntType(64)
 

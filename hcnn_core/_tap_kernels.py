@@ -18,6 +18,8 @@ from hcnn_core._register_tiles import (
     BROAD,
     DEEP,
     FEW,
+    LESS_BROAD,
+    LESS_DEEP,
     TALL,
     VECTOR_BYTES,
     WIDE_OF_FEW,
@@ -69,7 +71,7 @@ def _strip(
 
 
 @numba.njit(**_options)
-def _combine_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
+def combine_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
     """Write the products of matrix (K, rows) with rows of n elements of x, found by a table of K offsets."""
     rows, step = matrix.shape[1], matrix.strides[0]
     row = 0
@@ -104,7 +106,7 @@ def apply(
             begin = first + line * n
             if n * x.itemsize >= VECTOR_BYTES:
                 target, source = out[entry, 0, begin:].ctypes.data, taken[starts[line] :].ctypes.data
-                _combine_rows(x, target, out.strides[1], n, source, table, matrix)
+                combine_rows(x, target, out.strides[1], n, source, table, matrix)
                 continue
             for row in range(out.shape[1]):
                 for i in range(n):
@@ -116,44 +118,42 @@ def apply(
 
 @numba.njit(inline="always", **_options)
 def _products(
-    deep: int,
-    broad: int,
-    like: Array,
-    total: Array,
-    k: int,
-    r: int,
-    x: int,
-    table: Array,
-    y: int,
-    y_stride: int,
-    n: int,
+    deep: int, broad: int, total: Array, k: int, r: int, x: int, table: Array, y: int, y_stride: int, n: int
 ) -> None:
     """Add the inner products of `deep` rows of x with `broad` rows of y, n elements each, to total (K, rows)."""
-    lanes = VECTOR_BYTES // like.itemsize
+    lanes = VECTOR_BYTES // total.itemsize
     to, offsets = total[k, r:].ctypes.data, table[k:].ctypes.data
-    inner_products(like, deep, broad, to, total.strides[0], x, offsets, y + r * y_stride, y_stride, n // lanes)
+    inner_products(total, deep, broad, to, total.strides[0], x, offsets, y + r * y_stride, y_stride, n // lanes)
+
+
+@numba.njit(inline="always", **_options)
+def _band(deep: int, total: Array, k: int, x: int, table: Array, y: int, y_stride: int, n: int) -> None:
+    """Add the inner products of `deep` rows of x with all rows of y."""
+    r = 0
+    while r + BROAD <= total.shape[1]:
+        _products(deep, BROAD, total, k, r, x, table, y, y_stride, n)
+        r += BROAD
+    while r + LESS_BROAD <= total.shape[1]:
+        _products(deep, LESS_BROAD, total, k, r, x, table, y, y_stride, n)
+        r += LESS_BROAD
+    while r < total.shape[1]:
+        _products(deep, 1, total, k, r, x, table, y, y_stride, n)
+        r += 1
 
 
 @numba.njit(**_options)
-def _correlate_rows(total: Array, x: int, table: Array, y: int, y_stride: int, n: int) -> None:
+def correlate_rows(total: Array, x: int, table: Array, y: int, y_stride: int, n: int) -> None:
     """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), whole vectors only."""
-    count, rows = total.shape
     k = 0
-    while k < count:
-        deep = DEEP if k + DEEP <= count else 1
-        r = 0
-        while r < rows:
-            broad = BROAD if r + BROAD <= rows else 1
-            if deep == DEEP and broad == BROAD:
-                _products(DEEP, BROAD, total, total, k, r, x, table, y, y_stride, n)
-            elif deep == DEEP:
-                _products(DEEP, 1, total, total, k, r, x, table, y, y_stride, n)
-            elif broad == BROAD:
-                _products(1, BROAD, total, total, k, r, x, table, y, y_stride, n)
-            else:
-                _products(1, 1, total, total, k, r, x, table, y, y_stride, n)
-            r += broad
-        k += deep
+    while k + DEEP <= total.shape[0]:
+        _band(DEEP, total, k, x, table, y, y_stride, n)
+        k += DEEP
+    while k + LESS_DEEP <= total.shape[0]:
+        _band(LESS_DEEP, total, k, x, table, y, y_stride, n)
+        k += LESS_DEEP
+    while k < total.shape[0]:
+        _band(1, total, k, x, table, y, y_stride, n)
+        k += 1
 
 
 @numba.njit(**_options)
@@ -172,7 +172,7 @@ def correlate(
         for line in range(starts.size):
             begin = first + line * n
             source = taken[starts[line] :].ctypes.data
-            _correlate_rows(total[entry], source, table, g[entry, 0, begin:].ctypes.data, g.strides[1], n)
+            correlate_rows(total[entry], source, table, g[entry, 0, begin:].ctypes.data, g.strides[1], n)
             for i in range(whole, n):
                 for k in range(table.size):
                     term = taken[starts[line] + table[k] // x.itemsize + i]

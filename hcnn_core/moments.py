@@ -239,7 +239,12 @@ class _Patches:
         def tile(part: slice) -> None:
             sums[part.start] = xp.sum(xp.sum(x[part, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
 
-        self._each_tile(xp, tile)
+        def compiled_tile(part: slice) -> None:
+            sums[part.start] = np.zeros(self.lengths)
+            kernels.position_sums(x[part], guess, sums[part.start])
+
+        kernels = self._kernels(xp)
+        self._each_tile(xp, compiled_tile if kernels else tile)
         samples = self.shape[0] * self.shape[-1]
         total = sum(sums[start] for start in sorted(sums)) + samples * xp.astype(guess, xp.float64)
         centre = xp.astype(xp.sum(total) / self.count, x.dtype)
