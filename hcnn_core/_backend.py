@@ -167,3 +167,14 @@ def require_real(xp: Any, name: str, array: Array) -> Array:
     if xp.isdtype(array.dtype, "complex floating"):
         raise TypeError(f"{name} has dtype {array.dtype}; this function takes float32 or float64")
     return array
+
+
+def compiled_kernels(xp: Any) -> Any:
+    """The compiled kernels, which are NumPy's alone; None for other namespaces, and where they cannot be had."""
+    if xp is not np:
+        return None
+    try:
+        from hcnn_core import _kernels
+    except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiles
+        return None
+    return _kernels

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core import _tap_kernels as kernels
+from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
 from hcnn_core._taps import GatheredTaps, Taps
@@ -29,23 +29,32 @@ class CompiledTaps:
     """Each entry is extended by its boundary once; sums over taps and columns stay in registers."""
 
     def __init__(self, taps: Taps) -> None:
-        if not taps.sizes:  # a product with one tap, the batch its axis
-            taps = Taps((taps.batch,), (taps.batch,), (1,), (1,), (False,), 1)
-        self.taps = taps
+        self.taps = taps if taps.sizes else untapped(taps.batch)
 
-    def apply(self, xp: Any, x: Array, filters: Array) -> Array:
-        t, (count, columns), rows = self.taps, x.shape[:2], filters.shape[1]
-        y = np.empty((count, rows, *t.out_lengths, t.batch), dtype=x.dtype)
-        matrices = np.reshape(filters, (-1, rows, t.count, columns)).transpose(0, 3, 2, 1)
-        matrices = np.ascontiguousarray(matrices).reshape(-1, columns * t.count, rows)
-        flat = y.reshape(count, rows, -1)
+    def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
+        """Products with filters; with a bias (rows,), the ELU of their sum."""
+        t, matrices = self.taps, self.pack(filters)
+        y = np.empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
+        flat = y.reshape(*y.shape[:2], -1)
 
         def work(part: slice, begin: int, end: int) -> None:
-            reading = _taps_of_x(t, columns, begin, end, x.itemsize)
-            reading.call(kernels.apply, flat[part], begin * t.positions, x[part], _of(matrices, part))
+            self.apply_chunk(flat[part], begin * t.positions, x[part], _of(matrices, part), begin, end, bias)
 
-        self._each_chunk(work, x, t.out_lengths[0])
+        self._each_chunk(work, x, t.leading)
         return y
+
+    def pack(self, filters: Array) -> Array:
+        """Filters (entries, rows, taps * columns) as the kernels read them, (entries, columns * taps, rows)."""
+        count, rows = filters.shape[:2]
+        matrices = np.reshape(filters, (count, rows, self.taps.count, -1)).transpose(0, 3, 2, 1)
+        return np.ascontiguousarray(matrices).reshape(count, -1, rows)
+
+    def apply_chunk(
+        self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array | None = None
+    ) -> None:
+        """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
+        reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
+        reading.call(kernels.apply, out, first, x, matrices, np.empty(0, x.dtype) if bias is None else bias)
 
     def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
         t, (count, rows) = self.taps, g.shape[:2]
@@ -68,15 +77,16 @@ class CompiledTaps:
         every = (slice(p, None, r) for p, r in zip(phases, t.stride, strict=True))
         samples = x[(slice(None), slice(None), *every)]
         shape = samples.shape[3:]
-        flat = x.reshape(*x.shape[:2], -1)
+        flat, none = x.reshape(*x.shape[:2], -1), np.empty(0, x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
             reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize)
             if not strided:
-                reading.call(kernels.apply, flat[part], begin * math.prod(shape), g[part], _of(matrices, part))
+                first = begin * math.prod(shape)
+                reading.call(kernels.apply, flat[part], first, g[part], _of(matrices, part), none)
                 return
             block = np.empty((part.stop - part.start, columns, (end - begin) * math.prod(shape)), dtype=g.dtype)
-            reading.call(kernels.apply, block, 0, g[part], _of(matrices, part))
+            reading.call(kernels.apply, block, 0, g[part], _of(matrices, part), none)
             samples[part, :, begin:end] = block.reshape(-1, columns, end - begin, *shape)
 
         self._each_chunk(work, g, samples.shape[2])
@@ -84,17 +94,24 @@ class CompiledTaps:
     def correlate(self, xp: Any, g: Array, x: Array) -> Array:
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
-        chunks = self._chunks(x, t.out_lengths[0])
+        chunks = self._chunks(x, t.leading)
         totals = np.zeros((len(chunks), count, columns * t.count, rows), dtype=x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
-            reading = _taps_of_x(t, columns, begin, end, x.itemsize)
             total = totals[[first for first, _ in chunks].index(begin), part]
-            reading.call(kernels.correlate, flat[part], begin * t.positions, x[part], total)
+            self.correlate_chunk(total, flat[part], begin * t.positions, x[part], begin, end)
 
-        self._each_chunk(work, x, t.out_lengths[0])
-        total = totals[0] if len(chunks) == 1 else totals.sum(axis=0)
-        return total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
+        self._each_chunk(work, x, t.leading)
+        return self.unpack(totals[0] if len(chunks) == 1 else totals.sum(axis=0))
+
+    def correlate_chunk(self, total: Array, g: Array, first: int, x: Array, begin: int, end: int) -> None:
+        """Add the products for leading indices [begin, end), whose cotangents begin at `first`, to total."""
+        _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize).call(kernels.correlate, g, first, x, total)
+
+    def unpack(self, total: Array) -> Array:
+        """What `correlate_chunk` adds up, (entries, columns * taps, rows), in the order of filters."""
+        count, _, rows = total.shape
+        return total.reshape(count, -1, self.taps.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
 
     def _chunks(self, source: Array, leading: int) -> list[tuple[int, int]]:
         """Parts of the leading axis, as many as cache or threads ask for."""
@@ -103,8 +120,7 @@ class CompiledTaps:
         if source.size > SERIAL:
             pieces = max(pieces, -(-worker_count() // count))
         pieces = min(pieces, leading, max(1, leading * self.taps.batch * math.prod(source.shape[3:-1]) // MIN_CHUNK))
-        edges = [leading * i // pieces for i in range(pieces + 1)]
-        return list(itertools.pairwise(edges))
+        return evenly(leading, pieces)
 
     def _each_chunk(self, work: Callable[[slice, int, int], None], source: Array, leading: int) -> None:
         """Call work(entries, begin, end) on all entries and chunks, which threads share."""
@@ -121,9 +137,19 @@ class CompiledTaps:
         parallel_for(each, source.shape[0] * len(chunks), source.size * self.taps.count)
 
 
+def untapped(count: int) -> Taps:
+    """A batch as an axis with one tap."""
+    return Taps((count,), (count,), (1,), (1,), (False,), 1)
+
+
+def evenly(count: int, pieces: int) -> list[tuple[int, int]]:
+    """Cut range(count) into parts of almost one length."""
+    return list(itertools.pairwise(count * i // pieces for i in range(pieces + 1)))
+
+
 @dataclass(frozen=True)
 class _Reading:
-    """Where the taps of some positions lie in an entry extended by its boundary; see `_tap_kernels`."""
+    """Where the taps of some positions lie in an entry extended by its boundary; see `_kernels`."""
 
     n: int
     source_line: int
@@ -134,13 +160,12 @@ class _Reading:
     inner: int
     elements: int
 
-    def call(self, kernel: Callable[..., None], out: Array, first: int, x: Array, matrices: Array) -> None:
-        """Run a kernel on entries of x (entries, columns, *lengths, batch) and out (entries, rows, positions)."""
+    def call(self, kernel: Callable[..., None], results: Array, first: int, x: Array, *others: Array) -> None:
+        """Run a kernel on entries of x (entries, columns, *lengths, batch) and results (entries, rows, positions)."""
         x = np.ascontiguousarray(x).reshape(*x.shape[:2], -1, self.source_line)
         padded = np.empty((x.shape[1], len(self.lines), self.elements), dtype=x.dtype)
-        kernel(
-            out, first, self.n, x, matrices, self.table, self.starts, self.lines, self.runs, self.inner, padded
-        )  # fmt: skip
+        tables = (self.table, self.starts, self.lines, self.runs)
+        kernel(results, first, self.n, x, *tables, self.inner, padded, *others)
 
 
 @lru_cache(maxsize=1024)

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array
+from hcnn_core._backend import Array, compiled_kernels
 from hcnn_core._costs import choose_methods
 from hcnn_core._geometry import Geometry
-from hcnn_core._taps import GatheredTaps, TapProducts, Taps, compiled_taps
+from hcnn_core._taps import GatheredTaps, TapProducts, Taps
 from hcnn_core._transforms import LibraryFFT, Transform, make_transform
+from hcnn_core.pointwise import elu, elu_vjp
 
 MIN_INNER = 4
 """Samples that must lie inside the direct axes in memory for those outside to stay there."""
@@ -39,7 +40,13 @@ def make_plan(geometry: Geometry, real: bool, like: Array) -> Plan:
 
 @lru_cache(maxsize=512)
 def _cached_plan(geometry: Geometry, real: bool, layout: Layout, on_host: bool) -> Plan:
-    return Plan(geometry, choose_methods(geometry, real), real, layout, on_host)
+    plan = Plan(geometry, choose_methods(geometry, real), real, layout)
+    run = max(plan.products.taps.out_lengths, default=1) * plan.batch
+    if real and on_host and run >= MIN_RUN and not isinstance(plan.transform, LibraryFFT) and compiled_kernels(np):
+        from hcnn_core._compiled_plan import CompiledPlan
+
+        return CompiledPlan(geometry, plan.methods, real, layout)
+    return plan
 
 
 def _layout(geometry: Geometry, like: Array) -> Layout:
@@ -65,10 +72,10 @@ class Plan:
     worked on by itself, where it lies, all with the same filter.
     """
 
-    def __init__(
-        self, geometry: Geometry, methods: tuple[str, ...], real: bool, layout: Layout, on_host: bool = True
-    ) -> None:
-        self.geometry = geometry
+    engine: type[TapProducts] = GatheredTaps
+
+    def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool, layout: Layout) -> None:
+        self.geometry, self.methods = geometry, methods
         g = geometry
         count = range(len(g.axes))
         spectral = [k for k in count if methods[k] == "fft"]
@@ -81,7 +88,16 @@ class Plan:
         self.batch = math.prod(g.x_shape[a] for a in inner)
         self.channels = math.prod(g.x_shape[a] for a in g.sum_axes)
         self.out = math.prod(g.out_shape)
-        self.products: TapProducts = self._choose_products(direct, real, on_host)
+        direct = self._ordered(direct)
+        self.products: TapProducts = self.engine(
+            Taps(
+                *(tuple(values[k] for k in direct) for values in (g.lengths, g.out_lengths, g.kernel_size, g.stride)),
+                tuple(g.boundary[k] == "periodic" for k in direct),
+                self.batch,
+            )
+        )
+
+        self.untapped, self.outside, self.within = not direct, len(outer), len(direct) + len(inner)
 
         first_axes = (*(g.axes[k] for k in spectral), *outer)
         last_axes = (*(g.axes[k] for k in direct), *inner)
@@ -96,37 +112,28 @@ class Plan:
         self.w_order = (*taps, *range(first), *range(first + len(g.axes), len(g.w_shape)))
         self.w_matrix = (-1, self.products.taps.count, self.channels, self.out)
 
-    def _choose_products(self, direct: list[int], real: bool, on_host: bool) -> TapProducts:
-        """The engine for the directly convolved axes, and their order, the way that engine likes it."""
-        g = self.geometry
-        longest = max((g.out_lengths[k] for k in direct), default=1)
-        compiled = None
-        if real and on_host and not isinstance(self.transform, LibraryFFT) and longest * self.batch >= MIN_RUN:
-            compiled = compiled_taps()
-        if compiled is None:  # tiles are cut along the first
-            direct.sort(key=lambda k: -g.out_lengths[k])
-        elif direct and g.out_lengths[direct[-1]] * self.batch < MIN_RUN:  # vectors run along the last
-            direct.sort(key=lambda k: g.out_lengths[k])
-        return (compiled or GatheredTaps)(
-            Taps(
-                tuple(g.lengths[k] for k in direct),
-                tuple(g.out_lengths[k] for k in direct),
-                tuple(g.kernel_size[k] for k in direct),
-                tuple(g.stride[k] for k in direct),
-                tuple(g.boundary[k] == "periodic" for k in direct),
-                self.batch,
-            )
-        )
+    def _ordered(self, direct: list[int]) -> list[int]:
+        """The directly convolved axes, the longest first, since tiles are cut along it."""
+        return sorted(direct, key=lambda k: -self.geometry.out_lengths[k])
 
-    def forward(self, xp: Any, x: Array, w: Array) -> Array:
-        """Convolve x with w."""
+    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+        """Convolve x with w; with a bias, the ELU of the sum."""
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
         spectrum = self.products.apply(xp, self._analyze(xp, x), filters)
         y = self.transform.synthesize(xp, spectrum)
-        return self._from_plan(xp, y, self.y_order, self.geometry.y_shape)
+        y = self._from_plan(xp, y, self.y_order, self.geometry.y_shape)
+        return y if bias is None else elu(y, bias)
 
-    def adjoints(self, xp: Any, g: Array, x: Array | None, w: Array | None) -> tuple[Array | None, Array | None]:
-        """Cotangents of x (if w is given) and of w (if x is given) for the cotangent g of the result."""
+    def adjoints(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x, if w is given, and of w, if x is, for the cotangent g of the result.
+
+        With `ans`, the result of an ELU after the convolution, also that of its argument: an array that broadcasts to
+        the result, possibly summed over some of its axes already.
+        """
+        if ans is not None:
+            g = elu_vjp(g, ans)
         taps = self.products.taps
         cotangent = self.transform.synthesize_transpose(xp, self._to_plan(xp, g, self.y_order, (self.y_rows, -1)))
         cotangent = xp.reshape(cotangent, (self._count, -1, *taps.out_lengths, taps.batch))
@@ -138,11 +145,15 @@ class Plan:
             x_cotangent = self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
         if x is not None:
             spectrum = self.products.correlate(xp, cotangent, self._analyze(xp, x))
-            if self.outer > 1:
-                spectrum = xp.sum(spectrum, axis=0, keepdims=True)
-            w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])
-            w_cotangent = self._from_plan(xp, w_rows, self.w_order, self.geometry.w_shape)
-        return x_cotangent, w_cotangent
+            w_cotangent = self._filters_of(xp, spectrum)
+        return x_cotangent, w_cotangent, None if ans is None else g
+
+    def _filters_of(self, xp: Any, spectrum: Array) -> Array:
+        """Cotangent of w from those of each entry's filter matrix."""
+        if self.outer > 1:
+            spectrum = xp.sum(spectrum, axis=0, keepdims=True)
+        w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])
+        return self._from_plan(xp, w_rows, self.w_order, self.geometry.w_shape)
 
     @property
     def _count(self) -> int:

@@ -54,18 +54,10 @@ class TapProducts(Protocol):
 
     taps: Taps
 
+    def __init__(self, taps: Taps) -> None: ...
     def apply(self, xp: Any, x: Array, filters: Array) -> Array: ...
     def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array: ...
     def correlate(self, xp: Any, g: Array, x: Array) -> Array: ...
-
-
-def compiled_taps() -> Callable[[Taps], TapProducts] | None:
-    """The engine for real NumPy arrays that reads taps where they lie, if Numba is at hand."""
-    try:
-        from hcnn_core._compiled_taps import CompiledTaps
-    except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiles
-        return None
-    return CompiledTaps
 
 
 class GatheredTaps:

@@ -137,16 +137,16 @@ class MatrixDFT:
         real: bool,
     ) -> None:
         self.planes = 2 if real else 1
-        *self._others, self._last = (_Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True))
-        self._kept = self._last.folded // 2 + 1 if real else self._last.folded
-        self._f1, self._a1, self._n1, self._o1 = (
+        *self._others, self.last = (_Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True))
+        self.kept = self.last.folded // 2 + 1 if real else self.last.folded
+        self.f1, self.a1, self.n1, self.o1 = (
             math.prod(getattr(axis, name) for axis in self._others) for name in ("folded", "fold", "n", "kept")
         )
-        self.frequencies = self._kept * self._f1
-        self.aliases = self._last.fold * self._a1
-        rows2, rows1 = self._kept * self._last.fold * self.planes, self._f1 * self._a1 * self.planes
-        self.analysis_macs = self._n1 * rows2 * (self._last.n + (rows1 if self._others else 0))
-        self.synthesis_macs = self._o1 * self._kept * self.planes * (self._last.kept + self._f1 * self.planes)
+        self.frequencies = self.kept * self.f1
+        self.aliases = self.last.fold * self.a1
+        rows2, rows1 = self.kept * self.last.fold * self.planes, self.f1 * self.a1 * self.planes
+        self.analysis_macs = self.n1 * rows2 * (self.last.n + (rows1 if self._others else 0))
+        self.synthesis_macs = self.o1 * self.kept * self.planes * (self.last.kept + self.f1 * self.planes)
         self.kernel_macs = rows1 * rows2 // self.planes * math.prod(kernel_size)
         self._placed: dict[tuple[str, str, str], tuple[Array, ...]] = {}
 
@@ -157,28 +157,28 @@ class MatrixDFT:
         for axis in self._others:
             jointly = tuple(map(_kronecker, jointly, axis.tables()))
         analysis1, kernel1, synthesis1 = jointly
-        analysis2, kernel2, synthesis2 = (m[: self._kept] for m in self._last.tables())
+        analysis2, kernel2, synthesis2 = (m[: self.kept] for m in self.last.tables())
         kernel = np.einsum("gbs,fat->gfabts", kernel2, kernel1)
         if self.planes == 2:
-            f = np.arange(self._kept)
-            alone = (f == 0) | (2 * f == self._last.folded)  # their own conjugates, so not counted twice
+            f = np.arange(self.kept)
+            alone = (f == 0) | (2 * f == self.last.folded)  # their own conjugates, so not counted twice
             synthesis2 = synthesis2 * np.where(alone, 1, 2)[:, None, None]
             analysis1, synthesis1 = _as_real(analysis1), _as_real(synthesis1)  # (F1, A1, P', P, .)
             analysis2 = np.stack((analysis2.real, analysis2.imag), 2)  # (F2, A2, P, n2)
             synthesis2 = np.stack((synthesis2.real, -synthesis2.imag), 2)  # (F2, 1, P, o2)
             kernel = np.stack((kernel.real, kernel.imag), 4)
         p = self.planes
-        rows1, rows2 = self._f1 * self._a1 * p, self._kept * self._last.fold * p
-        back1 = synthesis1.reshape(self._f1, p, p, self._o1).transpose(1, 3, 0, 2)  # (P', o1, F1, P)
+        rows1, rows2 = self.f1 * self.a1 * p, self.kept * self.last.fold * p
+        back1 = synthesis1.reshape(self.f1, p, p, self.o1).transpose(1, 3, 0, 2)  # (P', o1, F1, P)
         return (
-            analysis2.reshape(rows2, self._last.n),
-            analysis1.reshape(rows1, p * self._n1),
-            back1.reshape(p * self._o1, self._f1 * p),
-            synthesis2.reshape(self._kept * p, self._last.kept).T,
+            analysis2.reshape(rows2, self.last.n),
+            analysis1.reshape(rows1, p * self.n1),
+            back1.reshape(p * self.o1, self.f1 * p),
+            synthesis2.reshape(self.kept * p, self.last.kept).T,
             kernel.reshape(rows1 * rows2 // p, -1),  # rows (F2, F1, A1, A2, P)
         )
 
-    def _matrices(self, xp: Any, like: Array) -> tuple[Array, ...]:
+    def matrices(self, xp: Any, like: Array) -> tuple[Array, ...]:
         """The tables in the dtype and on the device of `like`."""
         dtype = str(like.dtype).rpartition(".")[2]
         key = (xp.__name__, dtype, device_of(like))
@@ -187,64 +187,64 @@ class MatrixDFT:
         return self._placed[key]
 
     def analyze(self, xp: Any, x: Array) -> Array:
-        across, along = self._matrices(xp, x)[:2]
-        x = xp.reshape(x, (self._n1, self._last.n, -1))
-        spectrum = self._empty(xp, (self._kept, along.shape[0], self._last.fold, x.shape[2]), x)
+        across, along = self.matrices(xp, x)[:2]
+        x = xp.reshape(x, (self.n1, self.last.n, -1))
+        spectrum = self._empty(xp, (self.kept, along.shape[0], self.last.fold, x.shape[2]), x)
 
         def work(part: slice) -> None:
-            half = self._empty(xp, (across.shape[0], self._n1, part.stop - part.start), x)
+            half = self._empty(xp, (across.shape[0], self.n1, part.stop - part.start), x)
             product(xp, across, x[:, :, part], xp.permute_dims(half, (1, 0, 2)))
-            half = xp.reshape(half, (self._kept, self._last.fold, along.shape[1], -1))  # (F2, A2, P*n1, rest)
+            half = xp.reshape(half, (self.kept, self.last.fold, along.shape[1], -1))  # (F2, A2, P*n1, rest)
             product(xp, along, half, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)))
 
-        by_columns(xp, work, x.shape[2], across.shape[0] * self._n1)
+        by_columns(xp, work, x.shape[2], across.shape[0] * self.n1)
         return xp.reshape(spectrum, (self.frequencies, self.aliases * self.planes, -1))
 
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
-        across, along = self._matrices(xp, spectrum)[:2]
-        spectrum = xp.reshape(spectrum, (self._kept, along.shape[0], self._last.fold, -1))
-        x = self._empty(xp, (self._n1, self._last.n, spectrum.shape[3]), spectrum)
+        across, along = self.matrices(xp, spectrum)[:2]
+        spectrum = xp.reshape(spectrum, (self.kept, along.shape[0], self.last.fold, -1))
+        x = self._empty(xp, (self.n1, self.last.n, spectrum.shape[3]), spectrum)
 
         def work(part: slice) -> None:
-            half = self._empty(xp, (self._kept, self._last.fold, along.shape[1], part.stop - part.start), spectrum)
+            half = self._empty(xp, (self.kept, self.last.fold, along.shape[1], part.stop - part.start), spectrum)
             product(xp, along.T, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)), half)
-            half = xp.reshape(half, (across.shape[0], self._n1, -1))  # (F2*A2*P, n1, rest)
+            half = xp.reshape(half, (across.shape[0], self.n1, -1))  # (F2*A2*P, n1, rest)
             product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, part])
 
-        by_columns(xp, work, spectrum.shape[3], across.shape[0] * self._n1)
-        return xp.reshape(x, (self._n1 * self._last.n, -1))
+        by_columns(xp, work, spectrum.shape[3], across.shape[0] * self.n1)
+        return xp.reshape(x, (self.n1 * self.last.n, -1))
 
     def synthesize(self, xp: Any, spectrum: Array) -> Array:
-        back1, back2 = self._matrices(xp, spectrum)[2:4]
-        spectrum = xp.reshape(spectrum, (self._kept, back1.shape[1], -1))  # (F2, F1*P, rest)
-        y = self._empty(xp, (self._o1, self._last.kept, spectrum.shape[2]), spectrum)
+        back1, back2 = self.matrices(xp, spectrum)[2:4]
+        spectrum = xp.reshape(spectrum, (self.kept, back1.shape[1], -1))  # (F2, F1*P, rest)
+        y = self._empty(xp, (self.o1, self.last.kept, spectrum.shape[2]), spectrum)
 
         def work(part: slice) -> None:
-            half = self._empty(xp, (self._kept, back1.shape[0], part.stop - part.start), spectrum)
+            half = self._empty(xp, (self.kept, back1.shape[0], part.stop - part.start), spectrum)
             product(xp, back1, spectrum[:, :, part], half)
-            half = xp.reshape(half, (back2.shape[1], self._o1, -1))  # (F2*P, o1, rest)
+            half = xp.reshape(half, (back2.shape[1], self.o1, -1))  # (F2*P, o1, rest)
             product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, part])
 
-        by_columns(xp, work, spectrum.shape[2], self._kept * back1.shape[0])
-        return xp.reshape(y, (self._o1 * self._last.kept, -1))
+        by_columns(xp, work, spectrum.shape[2], self.kept * back1.shape[0])
+        return xp.reshape(y, (self.o1 * self.last.kept, -1))
 
     def synthesize_transpose(self, xp: Any, y: Array) -> Array:
-        back1, back2 = self._matrices(xp, y)[2:4]
-        y = xp.reshape(y, (self._o1, self._last.kept, -1))
-        spectrum = self._empty(xp, (self._kept, back1.shape[1], y.shape[2]), y)
+        back1, back2 = self.matrices(xp, y)[2:4]
+        y = xp.reshape(y, (self.o1, self.last.kept, -1))
+        spectrum = self._empty(xp, (self.kept, back1.shape[1], y.shape[2]), y)
 
         def work(part: slice) -> None:
-            half = self._empty(xp, (back2.shape[1], self._o1, part.stop - part.start), y)
+            half = self._empty(xp, (back2.shape[1], self.o1, part.stop - part.start), y)
             product(xp, back2.T, y[:, :, part], xp.permute_dims(half, (1, 0, 2)))
-            product(xp, back1.T, xp.reshape(half, (self._kept, back1.shape[0], -1)), spectrum[:, :, part])
+            product(xp, back1.T, xp.reshape(half, (self.kept, back1.shape[0], -1)), spectrum[:, :, part])
 
-        by_columns(xp, work, y.shape[2], self._kept * back1.shape[0])
+        by_columns(xp, work, y.shape[2], self.kept * back1.shape[0])
         return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
 
     def kernel(self, xp: Any, w: Array) -> Array:
         size, taps, channels, out = w.shape
-        f, a1, a2 = self.frequencies, self._a1, self._last.fold
-        spectrum = xp.matmul(self._matrices(xp, w)[4], xp.reshape(w, (size, -1)))
+        f, a1, a2 = self.frequencies, self.a1, self.last.fold
+        spectrum = xp.matmul(self.matrices(xp, w)[4], xp.reshape(w, (size, -1)))
         spectrum = xp.reshape(spectrum, (f, a1, a2, self.planes, taps, channels, out))
         spectrum = xp.permute_dims(spectrum, (3, 0, 6, 4, 1, 2, 5))  # (P, F, K, T, A1, A2, C)
         if self.planes == 1:
@@ -259,7 +259,7 @@ class MatrixDFT:
 
     def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
         taps, channels, out = shape
-        f, a1, a2, p = self.frequencies, self._a1, self._last.fold, self.planes
+        f, a1, a2, p = self.frequencies, self.a1, self.last.fold, self.planes
         block = xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels))
         if p == 1:
             rows = block[:, 0, :, :, :, 0, ...][None, ...]
@@ -267,7 +267,7 @@ class MatrixDFT:
             real = block[:, 0, :, :, :, 0, ...] + block[:, 1, :, :, :, 1, ...]
             imag = block[:, 1, :, :, :, 0, ...] - block[:, 0, :, :, :, 1, ...]
             rows = xp.stack((real, imag))  # (P, F, K, T, A1, A2, C)
-        matrix = self._matrices(xp, spectrum)[4]
+        matrix = self.matrices(xp, spectrum)[4]
         rows = xp.reshape(xp.permute_dims(rows, (1, 4, 5, 0, 3, 6, 2)), (matrix.shape[0], -1))
         return xp.reshape(xp.matmul(matrix.T, rows), (-1, *shape))
 

@@ -176,7 +176,7 @@ def convolve_adjoints(
     if geometry.empty:
         zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (geometry.x_shape, geometry.w_shape)]
         return (None if w is None else zeros[0]), (None if x is None else zeros[1])
-    return make_plan(geometry, _is_real(xp, g), g if x is None else x).adjoints(xp, g, x, w)
+    return make_plan(geometry, _is_real(xp, g), g if x is None else x).adjoints(xp, g, x, w)[:2]
 
 
 def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:

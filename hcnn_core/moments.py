@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array, array_namespace, placement, require_real
+from hcnn_core._backend import Array, array_namespace, compiled_kernels, placement, require_real
 from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core._parallel import parallel_for
 from hcnn_core._taps import TILE, tap_pieces
@@ -252,14 +252,8 @@ class _Patches:
         return centre, xp.sum(patches, axis=(0, 2)) / self.count
 
     def _kernels(self, xp: Any) -> Any:
-        """The compiled kernels, where they apply: NumPy arrays, two patch axes, Numba at hand."""
-        if xp is not np or len(self.sizes) != 2:
-            return None
-        try:
-            from hcnn_core import _patch_kernels
-        except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiles
-            return None
-        return _patch_kernels
+        """The compiled kernels, which have two patch axes."""
+        return compiled_kernels(xp) if len(self.sizes) == 2 else None
 
     def _pieces(self) -> Any:
         spans = tuple((0, n) for n in self.lengths)

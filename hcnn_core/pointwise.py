@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array, array_namespace, require_real
+from hcnn_core._backend import Array, array_namespace, compiled_kernels, require_real
 from hcnn_core._parallel import parallel_for
 
 BLOCK = 1 << 16
@@ -50,14 +50,14 @@ def elu(x: Array, bias: Array | None = None, /) -> Array:
     if bias is not None:
         bias = _like(xp, "bias", bias, x)
 
-    kernels = _kernels(xp, x)
+    kernels = compiled_kernels(xp) if x.size >= BLOCK else None
 
     def compute(out: Array, x: Array, *bias: Array) -> None:
         varies = max((a + 1 for b in bias for a, n in enumerate(b.shape) if n > 1 and b.strides[a]), default=0)
         if kernels and math.prod(out.shape[varies:]) >= RUN:
             rows = (math.prod(out.shape[:varies]), -1)
             per_row = [b[(..., *(0,) * (out.ndim - varies))].reshape(-1) for b in bias] or [np.zeros(1, x.dtype)]
-            kernels.elu[x.dtype.name](out.reshape(rows), x.reshape(rows), *per_row)
+            kernels.elu(out.reshape(rows), x.reshape(rows), *per_row)
             return
         if bias:
             x = np.add(x, bias[0], out=out)
@@ -99,7 +99,7 @@ def elu_vjp(g: Array, ans: Array, /) -> Array:
     ans = require_real(xp, "ans", ans)
     g = _like(xp, "g", g, ans)
 
-    kernels = _kernels(xp, ans)
+    kernels = compiled_kernels(xp) if ans.size >= BLOCK else None
 
     def compute(out: Array, ans: Array, g: Array) -> None:
         if kernels:
@@ -121,17 +121,6 @@ def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
         return xp.broadcast_to(array, x.shape)
     except ValueError:
         raise ValueError(f"{name} has shape {array.shape}, which does not broadcast to {x.shape}") from None
-
-
-def _kernels(xp: Any, x: Array) -> Any:
-    """The compiled kernels, where they apply: NumPy arrays of a block or more, Numba at hand."""
-    if xp is not np or x.size < BLOCK:
-        return None
-    try:
-        from hcnn_core import _pointwise_kernels
-    except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiles
-        return None
-    return _pointwise_kernels
 
 
 def _blockwise(compute: Callable[..., None], x: Array, *others: Array) -> Array:

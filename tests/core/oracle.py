@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hcnn_core import _compiled_taps, _costs, _parallel, _plan, _products, _taps, _transforms, moments
+from hcnn_core import _compiled_plan, _compiled_taps, _costs, _parallel, _plan, _products, _taps, _transforms, moments
 from hcnn_core.testing.strategies import LAYOUTS, SEEDS, lay_out, noise
 
 NDArray = np.ndarray[Any, Any]
@@ -214,6 +215,7 @@ ENGINES = st.fixed_dictionaries(
         "MATRIX_LIMIT": st.sampled_from([_transforms.MATRIX_LIMIT, 0]),  # 0: every transform is an FFT
         "TILE": st.sampled_from([50, _taps.TILE]),
         "ROOM": st.sampled_from([50, _compiled_taps.ROOM]),
+        "CHUNK": st.sampled_from([50, _compiled_plan.CHUNK]),
         "PART": st.sampled_from([1, _products.PART]),
         "MIN_RUN": st.sampled_from([1, 1, _plan.MIN_RUN]),  # 1: compiled products wherever there are any
         "MIN_INNER": st.sampled_from([1, 1, _plan.MIN_INNER]),  # 1: batch axes stay outside wherever they lie there
@@ -226,6 +228,7 @@ CONSTANTS = {
     "MATRIX_LIMIT": (_transforms,),
     "TILE": (_taps, moments),
     "ROOM": (_compiled_taps,),
+    "CHUNK": (_compiled_plan,),
     "PART": (_products,),
     "MIN_RUN": (_plan,),
     "MIN_INNER": (_plan,),
@@ -251,7 +254,8 @@ def forget_plans() -> None:
 
 @contextlib.contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """New memory full of NaN, so that what is never written shows."""
+    """New memory full of NaN, so that what is never written shows; what compiled code allocates is not."""
+    numba.njit(lambda: 0)()  # Numba looks up NumPy's functions when it first compiles
     empty = np.empty
 
     def poisoned(shape: Any, dtype: Any = float, **options: Any) -> NDArray:

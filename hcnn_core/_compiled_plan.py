@@ -1,0 +1,323 @@
+"""The three maps of a plan by compiled kernels: a chunk of positions at a time, so that spectra stay in cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import _kernels as kernels
+from hcnn_core._backend import Array
+from hcnn_core._compiled_taps import CompiledTaps, Integers, evenly, untapped
+from hcnn_core._parallel import SERIAL, parallel_for, worker_count
+from hcnn_core._plan import MIN_RUN, Plan
+from hcnn_core._transforms import MatrixDFT
+from hcnn_core.pointwise import elu, elu_vjp
+
+CHUNK = 1 << 19
+"""Elements of a result's spectrum held at a time, unless a single line of positions has more."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of samples in memory: an array whose row r of channel c begins at starts[r] + c * step (bytes)."""
+
+    array: Array
+    starts: Integers
+    step: int
+
+    @classmethod
+    def of(cls, array: Array, first: int = 0) -> Rows:
+        """Rows of an array (rows, channels, positions), from a position on."""
+        starts = array.ctypes.data + np.arange(array.shape[0]) * array.strides[0] + first * array.itemsize
+        return cls(array, starts, array.strides[1])
+
+    def after(self, positions: int) -> Rows:
+        """The same rows from a later position on."""
+        return Rows(self.array, self.starts + positions * self.array.itemsize, self.step)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One matrix (rows, K) for several groups of rows: which of them it reads, and writes, each evenly spaced."""
+
+    matrix: Array
+    reads: Integers
+    read_step: int
+    writes: Integers
+    write_step: int
+
+    def transposed(self) -> Stage:
+        return Stage(self.matrix.T, self.writes, self.write_step, self.reads, self.read_step)
+
+    def arguments(self) -> tuple[Array, Integers, Integers, int]:
+        """Factors (K, rows), rows read (groups, K), first rows written (groups,), and the step of the next ones."""
+        read = self.reads[:, None] + self.read_step * np.arange(self.matrix.shape[1])
+        return np.ascontiguousarray(self.matrix.T), read, self.writes, self.write_step
+
+
+class MatrixMap:
+    """Two stages, one after the other, on all columns of some rows."""
+
+    def __init__(self, first: Stage, second: Stage, half_rows: int) -> None:
+        self.first, self.second, self.half_rows = first, second, half_rows
+        self.arguments = (*first.arguments(), *second.arguments())
+
+    def transposed(self) -> MatrixMap:
+        return MatrixMap(self.second.transposed(), self.first.transposed(), self.half_rows)
+
+    def __call__(
+        self,
+        source: Rows,
+        target: Rows,
+        channels: int,
+        n: int,
+        *,
+        bias: Array | None = None,
+        ans: Rows | None = None,
+        sums: Array | None = None,
+    ) -> None:
+        """Map n positions of the source; see `_kernels.transform` for the ELU on the way."""
+        like, none = np.empty(0, target.array.dtype), np.empty((0, 0))
+        origin = int(source.starts[0])
+        kernels.transform(
+            like, channels, n, origin, source.starts - origin, source.step,
+            int(target.starts[0]), target.array.strides[0], target.step,
+            *self.arguments, self.half_rows,
+            none.astype(like.dtype) if bias is None else bias,
+            0 if ans is None else int(ans.starts[0]), 0 if ans is None else ans.array.strides[0],
+            0 if ans is None else ans.step,
+            none if sums is None else sums,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def matrix_maps(transform: MatrixDFT, dtype: Any) -> tuple[MatrixMap, MatrixMap, MatrixMap, MatrixMap]:
+    """Analysis, its transpose, synthesis, its transpose."""
+    d = transform
+    across, along, back1, back2 = d.matrices(np, np.empty(0, dtype))[:4]
+    p, n1, n2, o1, o2, fold = d.planes, d.n1, d.last.n, d.o1, d.last.kept, d.last.fold
+    kept, rows1, rows2 = d.kept, along.shape[0], across.shape[0]
+    blocks = np.arange(kept * fold)
+    analysis = MatrixMap(
+        Stage(across, np.arange(n1) * n2, 1, np.arange(n1), n1),
+        Stage(along, blocks * p * n1, 1, blocks // fold * rows1 * fold + blocks % fold, fold),
+        rows2 * n1,
+    )
+    synthesis = MatrixMap(
+        Stage(back1, np.arange(kept) * back1.shape[1], 1, np.arange(kept) * p * o1, 1),
+        Stage(back2, np.arange(o1), o1, np.arange(o1) * o2, 1),
+        kept * p * o1,
+    )
+    return analysis, analysis.transposed(), synthesis, synthesis.transposed()
+
+
+class CompiledPlan(Plan):
+    """A plan for real NumPy arrays whose transform is by matrices, or none."""
+
+    engine = CompiledTaps
+    products: CompiledTaps
+
+    def _ordered(self, direct: list[int]) -> list[int]:
+        """The directly convolved axes in their order, unless vectors, which run along the last, need the longest."""
+        lengths = self.geometry.out_lengths
+        short = bool(direct) and lengths[direct[-1]] * self.batch < MIN_RUN
+        return sorted(direct, key=lambda k: lengths[k]) if short else direct
+
+    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+        """Convolve x with w; with a bias, the ELU of the sum."""
+        per_row = None if bias is None else self._per_row(bias)
+        filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+        if isinstance(self.transform, MatrixDFT):
+            y = self._transformed(self.transform, self._channelled(x), filters, per_row)
+        else:
+            y = self.products.apply(xp, self._analyze(xp, x), filters, None if per_row is None else per_row[0])
+        result = self._from_plan(xp, y, self.y_order, self.geometry.y_shape)
+        return result if bias is None or per_row is not None else elu(result, bias)
+
+    def adjoints(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x, if w is given, and of w, if x is.
+
+        With `ans`, the result of an ELU after the convolution, also that of its argument, summed over positions where
+        that can be had on the way: an array that broadcasts to the result.
+        """
+        if not isinstance(self.transform, MatrixDFT):
+            g = g if ans is None else elu_vjp(g, ans)
+            return (*super().adjoints(xp, g, x, w)[:2], None if ans is None else g)
+        filters = None
+        if w is not None:
+            filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+        adjoints = self._untapped_adjoints if self.untapped else self._tapped_adjoints
+        x_rows, spectrum, sums = adjoints(
+            self.transform,
+            self._cotangent(g),
+            None if x is None else self._channelled(x),
+            filters,
+            None if ans is None else np.ascontiguousarray(self._to_plan(xp, ans, self.y_order, (self.y_rows, -1))),
+        )
+        return (
+            None if w is None else self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape),
+            None if x is None else self._filters_of(xp, spectrum),
+            None if ans is None else self._like_result(sums),
+        )
+
+    def _transformed(self, transform: MatrixDFT, x: Array, filters: Array, bias: Array | None) -> Array:
+        """Results (rows, out, positions)."""
+        analysis, _, synthesis, _ = matrix_maps(transform, x.dtype)
+        t, matrices, (count, rows, _) = self.products.taps, self.products.pack(filters), filters.shape
+        y = np.empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
+        spectrum = None if self.untapped else self._spectrum(x)
+
+        def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
+            for begin, end in chunks:
+                n, first = (end - begin) * t.positions, begin * t.positions
+                block = room(0, count, rows, n)
+                if spectrum is None:
+                    taken = room(1, count, filters.shape[2], n)
+                    analysis(Rows.of(x, first), Rows.of(taken.reshape(-1, self.channels, n)), self.channels, n)
+                    CompiledTaps(untapped(n)).apply_chunk(block, 0, taken, matrices, 0, n)
+                else:
+                    self.products.apply_chunk(block, 0, spectrum, matrices, begin, end)
+                synthesis(Rows.of(block.reshape(-1, self.out, n)), Rows.of(y, first), self.out, n, bias=bias)
+
+        self._share(work, x.dtype, filters.shape)
+        return y
+
+    def _tapped_adjoints(
+        self, transform: MatrixDFT, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x (rows, channels, positions) and of filter spectra, and sums of g (rows, out)."""
+        back = matrix_maps(transform, g.array.dtype)[3]
+        t, count, rows = self.products.taps, transform.frequencies, transform.planes * self.out
+        cotangent = np.empty((count, rows, t.leading * t.positions), g.array.dtype)
+        parts = {}
+
+        def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
+            sums = None if ans is None else np.zeros((self.y_rows, self.out))
+            for begin, end in chunks:
+                n, first = (end - begin) * t.positions, begin * t.positions
+                target = Rows.of(cotangent.reshape(-1, self.out, cotangent.shape[2]), first)
+                back(g.after(first), target, self.out, n, ans=self._answers(ans, first), sums=sums)
+            parts[chunks[0]] = sums
+
+        self._share(work, cotangent.dtype, (count, rows, 0))
+        cotangent = cotangent.reshape(count, rows, *t.out_lengths, t.batch)
+        x_rows = spectrum = None
+        if filters is not None:
+            x_rows = transform.analyze_transpose(np, self.products.apply_transpose(np, cotangent, filters))
+        if x is not None:
+            spectrum = self.products.correlate(np, cotangent, self._spectrum(x))
+        return x_rows, spectrum, None if ans is None else sum(parts[key] for key in sorted(parts))
+
+    def _untapped_adjoints(
+        self, transform: MatrixDFT, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """As `_tapped_adjoints`, spectra and their cotangents a chunk at a time."""
+        analysis, analysis_back, _, back = matrix_maps(transform, g.array.dtype)
+        t, dtype = self.products.taps, g.array.dtype
+        count, rows = transform.frequencies, transform.planes * self.out
+        columns = transform.aliases * transform.planes * self.channels
+        matrices = None if filters is None else np.ascontiguousarray(filters)
+        result = None if filters is None else np.empty((self.x_rows, self.channels, t.leading), dtype)
+        parts = {}
+
+        def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
+            sums = None if ans is None else np.zeros((self.y_rows, self.out))
+            total = np.zeros((count, columns, rows), dtype)
+            for begin, end in chunks:
+                n = end - begin
+                products = CompiledTaps(untapped(n))
+                block, other = room(0, count, rows, n), room(1, count, columns, n)
+                spread = Rows.of(other.reshape(-1, self.channels, n))
+                target = Rows.of(block.reshape(-1, self.out, n))
+                back(g.after(begin), target, self.out, n, ans=self._answers(ans, begin), sums=sums)
+                if x is not None:
+                    analysis(Rows.of(x, begin), spread, self.channels, n)
+                    products.correlate_chunk(total, block, 0, other, 0, n)
+                if matrices is not None:
+                    products.apply_chunk(other, 0, block, matrices, 0, n)
+                    analysis_back(spread, Rows.of(result, begin), self.channels, n)
+            parts[chunks[0]] = total, sums
+
+        self._share(work, dtype, (count, rows, columns))
+        totals, sums = zip(*(parts[key] for key in sorted(parts)), strict=True)
+        spectrum = None if x is None else self.products.unpack(sum(totals))
+        return result, spectrum, None if ans is None else sum(sums)
+
+    def _share(self, work: Callable[..., None], dtype: Any, shape: tuple[int, ...]) -> None:
+        """Call work(chunks, room) for the parts of the leading axis that each thread takes; room lends it arrays."""
+        t = self.products.taps
+        per_index = shape[0] * max(shape[1], shape[2] if self.untapped else 0) * t.positions
+        pieces = max(worker_count() if t.leading * per_index > SERIAL else 1, -(-t.leading * per_index // CHUNK))
+        chunks = evenly(t.leading, min(t.leading, pieces))
+
+        def each(first: int, last: int) -> None:
+            lent: dict[int, Array] = {}
+
+            def room(key: int, *shape: int) -> Array:
+                size = math.prod(shape)
+                if key not in lent or lent[key].size < size:
+                    lent[key] = np.empty(size, dtype)
+                return lent[key][:size].reshape(shape)
+
+            work(chunks[first:last], room)
+
+        parallel_for(each, len(chunks), t.leading * per_index)
+
+    def _spectrum(self, x: Array) -> Array:
+        """Spectrum of x (rows, channels, positions), with the directly convolved axes apart."""
+        t = self.products.taps
+        spectrum = self.transform.analyze(np, x.reshape(self.x_rows, -1))
+        return np.reshape(spectrum, (self.transform.frequencies, -1, *t.lengths, t.batch))
+
+    def _channelled(self, x: Array) -> Array:
+        """The signal as (rows, channels, positions)."""
+        ordered = np.ascontiguousarray(self._to_plan(np, x, self.x_order, (self.x_rows, -1)))
+        return ordered.reshape(self.x_rows, self.channels, -1)
+
+    def _cotangent(self, g: Array) -> Rows:
+        """A cotangent of the result as rows in memory, where it may repeat itself along transformed axes."""
+        g, split = g.transpose(self.y_order), len(self.y_order) - self.within - len(self.geometry.out_shape)
+        if not (_is_one_run(g, split, -self.within or None) and _is_one_run(g, len(self.y_order) - self.within)):
+            g = np.ascontiguousarray(g)
+        ends = (np.arange(n) * step for n, step in zip(g.shape[:split], g.strides[:split], strict=True))
+        starts = np.asarray(sum(np.ix_(*ends))).reshape(-1)
+        step = g.strides[len(self.y_order) - self.within - 1] if self.out > 1 else 0
+        return Rows(g, g.ctypes.data + starts, step)
+
+    def _answers(self, ans: Array | None, first: int) -> Rows | None:
+        return None if ans is None else Rows.of(ans.reshape(self.y_rows, self.out, -1), first)
+
+    def _per_row(self, bias: Array) -> Array | None:
+        """The bias (rows, out), if it is the same at all positions."""
+        bias = np.broadcast_to(bias, self.geometry.y_shape).transpose(self.y_order)
+        new = len(self.geometry.out_shape)
+        rows = len(self.y_order) - self.within - new - self.outside
+        varying = [a for a, (n, step) in enumerate(zip(bias.shape, bias.strides, strict=True)) if n > 1 and step]
+        if any(rows <= a < rows + self.outside or a >= rows + self.outside + new for a in varying):
+            return None
+        index = (*(slice(None),) * rows, *(0,) * self.outside, *(slice(None),) * new, *(0,) * self.within)
+        return np.ascontiguousarray(bias[index]).reshape(self.y_rows, self.out)
+
+    def _like_result(self, sums: Array) -> Array:
+        """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
+        shape = [self.geometry.y_shape[a] for a in self.y_order]
+        ordered = sums.reshape(*shape[: len(shape) - self.within], *(1,) * self.within)
+        return ordered.transpose(np.argsort(self.y_order))
+
+
+def _is_one_run(array: Array, begin: int, end: int | None = None) -> bool:
+    """Whether some neighbouring axes lie in memory like one; the last ones, without gaps."""
+    expected = array.itemsize if end is None else None
+    for n, step in reversed(list(zip(array.shape[begin:end], array.strides[begin:end], strict=True))):
+        if n > 1:
+            if expected is not None and step != expected:
+                return False
+            expected = step * n
+    return True
