@@ -4,6 +4,7 @@ from autodiff import _numpy_rules as _numpy_rules  # gives NumPy functions their
 from autodiff.functional import check_grads, checkpoint, grad, value_and_grad, vjp
 from autodiff.primitives import (
     convolve,
+    convolve_elu,
     convolve_vjp_w,
     convolve_vjp_x,
     cross_entropy,
@@ -22,6 +23,7 @@ __all__ = [
     "check_grads",
     "checkpoint",
     "convolve",
+    "convolve_elu",
     "convolve_vjp_w",
     "convolve_vjp_x",
     "cross_entropy",

@@ -9,7 +9,7 @@ import numpy as np
 import hcnn_core
 from autodiff.tape import Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core._backend import Array, array_namespace
-from hcnn_core._geometry import make_geometry
+from hcnn_core._geometry import Geometry, make_geometry
 from hcnn_core.convolution import convolve_adjoints
 from hcnn_core.loss import targets
 from hcnn_core.moments import patch_covariance as _patch_covariance
@@ -33,13 +33,16 @@ def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
     def together(g: Array) -> Any:
         if isinstance(g, Traced):
             return separately(g)
-        options = {"sum_axes": (), "stride": 1, "method": "auto", **kwargs}
-        options.update(zip(("axes",), axes, strict=False))
-        geometry = make_geometry(x.shape, w.shape, **options)
-        return convolve_adjoints(array_namespace(g, x, w), geometry, g, x, w)
+        return convolve_adjoints(array_namespace(g, x, w), _geometry(x, w, axes, kwargs), g, x, w)[:2]
 
     plain = not (isinstance(x, Traced) or isinstance(w, Traced)) and x.dtype == w.dtype
     return together if plain and argnums == (0, 1) else separately
+
+
+def _geometry(x: Array, w: Array, axes: list[Any], kwargs: dict[str, Any]) -> Geometry:
+    options = {"sum_axes": (), "stride": 1, "method": "auto", **kwargs}
+    options.update(zip(("axes",), axes, strict=False))
+    return make_geometry(x.shape, w.shape, **options)
 
 
 defvjp_argnums(convolve, _convolve_pullback)
@@ -78,6 +81,37 @@ defvjp(
     lambda ans, g, y: lambda h: elu_vjp(h, y),
     lambda ans, g, y: lambda h: h * g * (y < 0),
 )
+
+convolve_elu = primitive(hcnn_core.convolve_elu)
+
+
+def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, w, bias, *axes = args
+
+    def separately(g: Array) -> list[Array]:
+        g = elu_vjp(g, ans)
+        pullbacks = (
+            lambda: convolve_vjp_x(g, x.shape, w, *axes, **kwargs),
+            lambda: convolve_vjp_w(g, x, w.shape, *axes, **kwargs),
+            lambda: g,
+        )
+        return [pullbacks[argnum]() for argnum in argnums]
+
+    def together(g: Array) -> Any:
+        if isinstance(g, Traced):
+            return separately(g)
+        geometry = _geometry(x, w, axes, kwargs)
+        x_or_none, w_or_none = (x if 1 in argnums else None), (w if 0 in argnums else None)
+        found: list[Any] = list(convolve_adjoints(array_namespace(g, x, w), geometry, g, x_or_none, w_or_none, ans))
+        if 2 in argnums and np.broadcast_shapes(bias.shape, found[2].shape) != found[2].shape:
+            found[2] = elu_vjp(g, ans)  # the bias varies where it was summed
+        return [found[argnum] for argnum in argnums]
+
+    plain = not any(isinstance(a, Traced) for a in (x, w, ans)) and x.dtype == w.dtype == ans.dtype
+    return together if plain and {0, 1} & set(argnums) else separately
+
+
+defvjp_argnums(convolve_elu, _convolve_elu_pullback)
 
 marginal = primitive(hcnn_core.marginal)
 marginal_vjp = primitive(hcnn_core.marginal_vjp)

@@ -40,7 +40,7 @@ STAGES = {
     "transforms to spectra": ("_transforms.py", ("analyze", "synthesize_transpose")),
     "transforms back": ("_transforms.py", ("synthesize", "analyze_transpose")),
     "spectra of filters": ("_transforms.py", ("kernel", "kernel_transpose")),
-    "products, forward": ("_compiled_taps.py", ("apply",)),
+    "products, forward": ("_compiled_plan.py", ("forward",)),
     "products, cotangent of x": ("_compiled_taps.py", ("apply_transpose",)),
     "products, cotangent of w": ("_compiled_taps.py", ("correlate",)),
     "ELU, forward and backward": ("pointwise.py", ("_blockwise",)),

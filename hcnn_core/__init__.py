@@ -4,7 +4,7 @@ Arrays in, arrays out: NumPy or CuPy, decided by the arrays. The equations are t
 Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
 """
 
-from hcnn_core.convolution import convolve, convolve_vjp_w, convolve_vjp_x
+from hcnn_core.convolution import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginal import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
@@ -13,6 +13,7 @@ from hcnn_core.translation import translate
 
 __all__ = [
     "convolve",
+    "convolve_elu",
     "convolve_vjp_w",
     "convolve_vjp_x",
     "cross_entropy",

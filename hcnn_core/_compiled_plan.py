@@ -196,7 +196,7 @@ class CompiledPlan(Plan):
         back = matrix_maps(transform, g.array.dtype)[3]
         t, count, rows = self.products.taps, transform.frequencies, transform.planes * self.out
         cotangent = np.empty((count, rows, t.leading * t.positions), g.array.dtype)
-        parts = {}
+        parts: dict[tuple[int, int], Any] = {}
 
         def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
             sums = None if ans is None else np.zeros((self.y_rows, self.out))

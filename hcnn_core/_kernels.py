@@ -6,7 +6,7 @@ offsets says. Taps of a convolution are rows of one array, read where they lie. 
 bytes. Then products with taps, transforms, patches and ELU made of them.
 """
 
-# mypy: disable-error-code="call-arg,misc,no-untyped-call,untyped-decorator"
+# mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
 from __future__ import annotations
 

@@ -91,9 +91,12 @@ class Plan:
         direct = self._ordered(direct)
         self.products: TapProducts = self.engine(
             Taps(
-                *(tuple(values[k] for k in direct) for values in (g.lengths, g.out_lengths, g.kernel_size, g.stride)),
-                tuple(g.boundary[k] == "periodic" for k in direct),
-                self.batch,
+                lengths=tuple(g.lengths[k] for k in direct),
+                out_lengths=tuple(g.out_lengths[k] for k in direct),
+                sizes=tuple(g.kernel_size[k] for k in direct),
+                stride=tuple(g.stride[k] for k in direct),
+                periodic=tuple(g.boundary[k] == "periodic" for k in direct),
+                batch=self.batch,
             )
         )
 

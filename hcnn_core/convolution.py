@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hcnn_core._backend import Array, array_namespace, placement, require_floating
+from hcnn_core._backend import Array, array_namespace, placement, require_floating, require_real
 from hcnn_core._geometry import Geometry, make_geometry, shape_of
 from hcnn_core._plan import make_plan
+from hcnn_core.pointwise import elu, elu_vjp
 
-__all__ = ["convolve", "convolve_vjp_w", "convolve_vjp_x"]
+__all__ = ["convolve", "convolve_elu", "convolve_vjp_w", "convolve_vjp_x"]
 
 
 def convolve(
@@ -78,6 +79,62 @@ def convolve(
     if geometry.empty:
         return xp.zeros(geometry.y_shape, dtype=x.dtype, **placement(xp, x))
     return make_plan(geometry, _is_real(xp, x), x).forward(xp, x, w)
+
+
+def convolve_elu(
+    x: Array,
+    w: Array,
+    bias: Array,
+    /,
+    axes: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+    sum_axes: int | Sequence[int] = (),
+    stride: int | Sequence[int] = 1,
+    method: str | Sequence[str] = "auto",
+) -> Array:
+    """Layer x_j = rho(W_j x_{j-1} + b): ``elu(convolve(x, w, axes, ...), bias)``, in one pass over memory.
+
+    Parameters
+    ----------
+    x : array
+        Signal, float32 or float64, as `convolve` takes it.
+    w : array
+        Filters, as `convolve` takes them.
+    bias : array
+        Its shape broadcasts to that of the result.
+    axes, boundary, sum_axes, stride, method
+        As in `convolve`.
+
+    Returns
+    -------
+    array
+        As `convolve`.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        As `convolve`, and if the bias does not broadcast to the result.
+
+    Notes
+    -----
+    Eqs. (3) and (4) of arXiv:1703.04140, rho being `elu`.
+    """
+    xp, x, w = _operands("x", x, "w", w)
+    x, bias = (
+        require_real(xp, "x", x),
+        xp.astype(require_real(array_namespace(x, bias), "bias", bias), x.dtype, copy=False),
+    )
+    geometry = make_geometry(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    try:
+        bias = xp.broadcast_to(bias, geometry.y_shape)
+    except ValueError:
+        raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {geometry.y_shape}") from None
+    if geometry.empty:
+        return elu(xp.zeros(geometry.y_shape, dtype=x.dtype, **placement(xp, x)), bias)
+    return make_plan(geometry, True, x).forward(xp, x, w, bias)
 
 
 def convolve_vjp_x(
@@ -168,15 +225,19 @@ def convolve_vjp_w(
 
 
 def convolve_adjoints(
-    xp: Any, geometry: Geometry, g: Array, x: Array | None, w: Array | None
-) -> tuple[Array | None, Array | None]:
-    """Both cotangents at once, sharing the spectrum of g: x's where w is given, w's where x is given."""
+    xp: Any, geometry: Geometry, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Both cotangents at once, sharing the spectrum of g: x's where w is given, w's where x is given.
+
+    With `ans`, the result of `convolve_elu`, theirs, and a cotangent that sums to the bias's.
+    """
     if g.shape != geometry.y_shape:
         raise ValueError(f"g has shape {g.shape}; the result of this convolution has {geometry.y_shape}")
     if geometry.empty:
         zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (geometry.x_shape, geometry.w_shape)]
-        return (None if w is None else zeros[0]), (None if x is None else zeros[1])
-    return make_plan(geometry, _is_real(xp, g), g if x is None else x).adjoints(xp, g, x, w)[:2]
+        bias = None if ans is None else elu_vjp(g, ans)
+        return (None if w is None else zeros[0]), (None if x is None else zeros[1]), bias
+    return make_plan(geometry, _is_real(xp, g), g if x is None else x).adjoints(xp, g, x, w, ans)
 
 
 def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:

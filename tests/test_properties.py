@@ -116,6 +116,21 @@ def rectifiers(dtype: str) -> dict[str, Case]:
     }
 
 
+def layers(dtype: str) -> dict[str, Case]:
+    x, w, bias = noise(0, (2, 5, 6, 3), dtype), noise(1, (3, 2, 3, 2), dtype), noise(2, (2,), dtype)
+    axes = (2, 1)
+    options: dict[str, Any] = {"sum_axes": 3, "boundary": ("periodic", "zero"), "stride": (1, 2)}
+    c = hc.convolve(wide(x), wide(w), axes, **options) + bias
+    slope = np.where(c > 0, 1, np.exp(c))
+    along = (
+        lambda d: slope * hc.convolve(d, w, axes, **options),
+        lambda d: slope * hc.convolve(x, d, axes, **options),
+        lambda d: slope * d,
+    )
+    fun = functools.partial(autodiff.convolve_elu, axes=axes, **options)
+    return {f"convolve_elu, argument {i}": Case(fun, (x, w, bias), i, f) for i, f in enumerate(along)}
+
+
 def patches(x: NDArray, boundary: str) -> NDArray:
     """The 3 x 3 patches of x, (positions, 9): a tap alone, convolved with x, is x translated."""
     taps = np.eye(9).reshape(3, 3, 9)
@@ -165,7 +180,13 @@ def cases(dtype: str) -> dict[str, Case]:
     """Everything in autodiff.primitives, by each argument."""
     found = {**convolutions(dtype), **permutations_and_sums(dtype)}
     if dtype in REAL:
-        found |= {**rectifiers(dtype), **moments(dtype, "zero"), **moments(dtype, "periodic"), **losses(dtype)}
+        found |= {
+            **rectifiers(dtype),
+            **layers(dtype),
+            **moments(dtype, "zero"),
+            **moments(dtype, "periodic"),
+            **losses(dtype),
+        }
     return found
 
 
@@ -322,6 +343,7 @@ COMPOSITIONS: dict[str, tuple[Callable[..., Any], tuple[NDArray, ...]]] = {
         (G, X),
     ),
     "complex": (power, (X, noise(25, X.shape, "float64"), W, noise(26, W.shape, "float64"))),
+    "convolve_elu": (lambda *p: np.sum(autodiff.convolve_elu(*p, (1, 2), **STRIDED) ** 3), (X, W, BIAS)),
     "elu": (lambda *p: np.sum(rectified(*p) ** 3), (X, W, BIAS)),
     "elu_vjp": (lambda g, *p: np.sum(np.tanh(autodiff.elu_vjp(g, rectified(*p)))), (G, X, W, BIAS)),
     "patch_moments": (normalised, (X, FILTERS)),

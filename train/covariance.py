@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import elu
+from autodiff import convolve, elu
 from hcnn_core import patch_moments, translate
 from hcnn_core._backend import Array, to_numpy
 from hcnn_core.moments import patch_covariance
@@ -174,8 +174,8 @@ class ComplexNetwork(Network):
         """
         return {layer: (mean + 0j, covariance + 0j) for layer, (mean, covariance) in super().initial_moments().items()}
 
-    def _rho(self, x: Array, bias: Array) -> Array:
-        x = x + bias
+    def _rho(self, x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
+        x = convolve(x, w, axes, **options) + bias
         return elu(x.real) + 1j * elu(x.imag)
 
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import checkpoint, convolve, elu, getval, marginal, patch_moments
+from autodiff import checkpoint, convolve, convolve_elu, getval, marginal, patch_moments
 from hcnn_core._backend import Array
 from train.config import Config
 
@@ -250,9 +250,9 @@ class Network:
         """Marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
         return marginal(x, ATTRIBUTES[0], reduction=self.config.reduction) if x.ndim == 6 else x
 
-    def _rho(self, x: Array, bias: Array) -> Array:
-        """The pointwise nonlinearity of x + bias."""
-        return elu(x, bias)
+    def _rho(self, x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
+        """The pointwise nonlinearity of a convolution and a bias."""
+        return convolve_elu(x, w, bias, axes, **options)
 
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
@@ -264,11 +264,10 @@ class Network:
         """The output x_j of layer j from its input: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on."""
         options: dict[str, Any] = {"boundary": self.config.boundary}
         if layer.attributes == 0:
-            c = convolve(x, weights["w"], SPACE, sum_axes=3, stride=layer.stride, **options)
-            return self._rho(c, weights["bias"])
+            return self._rho(x, weights["w"], weights["bias"], SPACE, sum_axes=3, stride=layer.stride, **options)
         axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
         if not layer.factors:
-            return self._rho(convolve(x, weights["w"], axes, stride=layer.stride, **options), weights["bias"])
+            return self._rho(x, weights["w"], weights["bias"], axes, stride=layer.stride, **options)
         assert moments is not None
         if layer.nonlinear:
             return self._nonlinear(layer, weights, x, moments)
@@ -281,7 +280,7 @@ class Network:
             boundary=self.config.boundary,
             epsilon=self.config.epsilon,
         )
-        return self._rho(convolve(x, w, axes, stride=layer.stride, **options), weights["bias"] - shift)
+        return self._rho(x, w, weights["bias"] - shift, axes, stride=layer.stride, **options)
 
     def _nonlinear(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array]) -> Array:
         """The (+) layer, rho(W^g rho(W^h x)), some images at a time; the backward pass expands them again."""
@@ -290,9 +289,8 @@ class Network:
 
         def expand_and_contract(x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
             # (n, u, u, v1, v2) -> (n, u', u', v1, v2, Q) -> (n, u', u', v1', v2', K)
-            x = self._rho(convolve(x, h, SPACE, stride=layer.stride[:2], boundary=boundary), -shift)
-            x = convolve(x, g, ATTRIBUTES, sum_axes=5, stride=layer.stride[2:], boundary=boundary)
-            return self._rho(x, bias)
+            x = self._rho(x, h, -shift, SPACE, stride=layer.stride[:2], boundary=boundary)
+            return self._rho(x, g, bias, ATTRIBUTES, sum_axes=5, stride=layer.stride[2:], boundary=boundary)
 
         per_image = math.prod(layer.outputs[:2]) * math.prod(layer.inputs[2:]) * layer.factors
         size = max(1, TILE_ELEMENTS // per_image)

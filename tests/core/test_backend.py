@@ -25,6 +25,7 @@ import hcnn_core
 from hcnn_core import (
     _backend,
     convolve,
+    convolve_elu,
     convolve_vjp_w,
     convolve_vjp_x,
     cross_entropy,
@@ -168,6 +169,10 @@ def test_pointwise(library: Library, dtype: str) -> None:
     assert_parity(library, elu_vjp, x, elu(x), scale=1.0)
     assert_parity(library, elu_vjp, bias, elu(x), scale=1.0)
     assert_parity(library, elu_vjp, x.astype("float64"), elu(x).astype("float32"), scale=1.0)
+    w, bias = noise(2, (3, 2), dtype), noise(3, (2,), dtype)
+    assert_parity(
+        library, lambda x, w, b: convolve_elu(x, w, b, 1, boundary="zero"), x, w, bias, scale=norm(x) * norm(w)
+    )
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "int32", "bool"])
@@ -251,6 +256,8 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "convolve": lambda a, b: convolve(a, b, 0, boundary="zero"),
     "convolve_vjp_x": lambda a, b: convolve_vjp_x(a, (2,), b, 0, boundary="zero"),
     "convolve_vjp_w": lambda a, b: convolve_vjp_w(a, b, (2,), 0, boundary="zero"),
+    "convolve_elu": lambda a, b: convolve_elu(a, b, a, 0, boundary="zero"),
+    "convolve_elu, its bias": lambda a, b: convolve_elu(a, a, b, 0, boundary="zero"),
     "elu": elu,
     "elu_vjp": elu_vjp,
     "cross_entropy": cross_entropy,
@@ -289,6 +296,7 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "translate": lambda a: translate(a, 1, 0, boundary="zero"),
     "patch_moments": lambda a: patch_moments(a, 0, 1, boundary="zero"),
     "patch_moments_vjp": lambda a: patch_moments_vjp(np.ones(1), np.ones((1, 1)), a, 0, 1, boundary="zero"),
+    "convolve_elu": lambda a: convolve_elu(a, a, a, 0, boundary="zero"),
     "marginal": lambda a: marginal(a, 0),
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,

@@ -92,11 +92,11 @@ def test_methods_agree(case: tuple[Problem, NDArray]) -> None:
 def test_both_adjoints_at_once_are_the_two(case: tuple[Problem, NDArray]) -> None:
     problem, g = case
     geometry = make_geometry(problem.x.shape, problem.w.shape, problem.axes, **problem.options)
-    g_x, g_w = convolve_adjoints(np, geometry, g, problem.x, problem.w)
+    g_x, g_w, _ = convolve_adjoints(np, geometry, g, problem.x, problem.w)
     assert g_x is not None and g_w is not None
     assert_close(g_x, wide(problem.run(convolve_vjp_x, g, problem.x, problem.w)), g, problem.w)
     assert_close(g_w, wide(problem.run(convolve_vjp_w, g, problem.x, problem.w)), g, problem.x)
-    assert convolve_adjoints(np, geometry, g, None, None) == (None, None)
+    assert convolve_adjoints(np, geometry, g, None, None) == (None, None, None)
 
 
 @given(with_cotangents(max_axes=3))

@@ -1,0 +1,85 @@
+"""Cotangents of `convolve_elu` against the transposes of the definition, on every engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import autodiff
+from autodiff import check_grads, vjp
+from tests.core.oracle import ENGINES, C, Problem, engine, eps, lay_out, noise, norm, poisoned_memory, problems, wide
+from tests.core.test_convolution_elu import REAL, biases, definition
+
+
+def reduced(g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The sum over what was broadcast from a shape."""
+    extra = g.ndim - len(shape)
+    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1))
+    return g.sum(axis=axes).reshape(shape)
+
+
+def assert_cotangents(problem: Problem, bias: np.ndarray, g: np.ndarray, wanted: tuple[int, ...] = (0, 1, 2)) -> None:
+    operands = [problem.x, problem.w, bias]
+
+    def layer(*some: np.ndarray) -> np.ndarray:
+        full = list(operands)
+        for i, a in zip(wanted, some, strict=True):
+            full[i] = a
+        return autodiff.convolve_elu(*full, problem.axes, **problem.options)
+
+    _, pullback = vjp(layer, *(operands[i] for i in wanted))
+    found = pullback(g)
+    c_cotangent = wide(g) * (np.minimum(definition(problem, bias), 0) + 1)
+    expected = problem.transpose_x(c_cotangent), problem.transpose_w(c_cotangent), reduced(c_cotangent, bias.shape)
+    inner = 1 + norm(problem.x) * norm(problem.w) + float(np.abs(bias).max(initial=0))  # errors of the derivative
+    scales = norm(problem.w), norm(problem.x), np.sqrt(max(1, g.size))
+    for i, cotangent in zip(wanted, found, strict=True):
+        assert cotangent.shape == operands[i].shape and cotangent.dtype == operands[i].dtype
+        limit = C * eps(problem.x.dtype) * norm(g) * scales[i] * inner
+        assert np.abs(cotangent - expected[i]).max(initial=0) <= limit
+
+
+@given(st.data(), problems(dtypes=REAL), ENGINES)
+def test_cotangents_are_the_transposes(data: st.DataObject, problem: Problem, constants: dict[str, int]) -> None:
+    bias = data.draw(biases(problem))
+    shape = tuple(n if data.draw(st.booleans()) else 1 for n in problem.y_shape)  # as a marginal's cotangent repeats
+    g = np.broadcast_to(noise(7, shape, problem.x.dtype.name), problem.y_shape)
+    wanted = data.draw(st.sampled_from([(0, 1, 2), (0, 1), (1, 2), (0, 2), (0,), (1,), (2,)]))
+    with engine(**constants), poisoned_memory():
+        assert_cotangents(problem, bias, g, wanted)
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("chunk", [1 << 12, 1 << 30])
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+def test_layers_in_chunks(dtype: str, chunk: int, boundary: str) -> None:
+    methods = ("direct", "direct", "fft", "fft")
+    plain = Problem(
+        lay_out(noise(0, (3, 9, 8, 8, 16), dtype), "F"),
+        noise(1, (3, 3, 7, 11, 5), dtype),
+        (1, 2, 3, 4),
+        {"boundary": boundary, "stride": (1, 1, 2, 2), "method": methods},
+    )
+    plus = Problem(
+        noise(2, (3, 5, 5, 6, 4, 4), dtype),
+        noise(3, (4, 5, 3, 5), dtype),
+        (3, 4),
+        {"boundary": boundary, "sum_axes": 5, "method": "fft", "stride": 2},
+    )
+    for problem in (plain, plus):
+        shape = problem.y_shape
+        marginal = np.broadcast_to(noise(4, (*shape[:3], 1, *shape[4:]), dtype), shape)
+        for g in (noise(5, shape, dtype), marginal, lay_out(noise(6, shape, dtype), "negative")):
+            for bias_shape in (shape[-1:], shape[-3:], shape):
+                with engine(CHUNK=chunk):
+                    assert_cotangents(problem, noise(8, bias_shape, dtype), g)
+
+
+@pytest.mark.parametrize("method", ["direct", "fft"])
+def test_second_derivatives(method: str) -> None:
+    x, w, bias = noise(0, (2, 5, 4), "float64"), noise(1, (3, 2, 3), "float64"), noise(2, (4, 3), "float64")
+    check_grads(
+        lambda x, w, bias: autodiff.convolve_elu(x, w, bias, (1, 2), boundary="zero", stride=(2, 1), method=method)
+    )(x, w, bias)
