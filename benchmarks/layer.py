@@ -29,6 +29,7 @@ if not re.search("--memory[= ]torch", " ".join(sys.argv)):
     prepare()
 
 import argparse
+import contextlib
 import json
 import math
 import resource
@@ -38,15 +39,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 from unittest import mock
 
 import numpy as np
 
 from autodiff import defvjp, primitive, vjp
-from hcnn_core import _plan, _transforms, convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
+from hcnn_core._compiled_plan import CompiledPlan
 from hcnn_core._parallel import parallel_for, worker_count
-from hcnn_core._products import product
 from train.config import make_config
 from train.network import ATTRIBUTES, SPACE, Network, merge_factors
 from train.run import versions
@@ -150,67 +151,69 @@ class Ours:
         return {"y": y, **dict(zip(("x", "h", "g", "bias"), cotangents, strict=True))}
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Shape and strides of an array: all that is kept of an operand, for together they would fill the memory."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @classmethod
-    def of(cls, array: Array) -> Self:
-        return cls(array.shape, array.strides, array.dtype)
-
-    @property
-    def extent(self) -> int:
-        """Bytes from the first to past the last."""
-        return self.dtype.itemsize + sum((n - 1) * abs(s) for n, s in zip(self.shape, self.strides, strict=True))
-
-    def view(self, buffer: Array) -> Array:
-        """An array of this layout at the beginning of a buffer."""
-        first = sum((n - 1) * -s for n, s in zip(self.shape, self.strides, strict=True) if s < 0)
-        return np.ndarray(self.shape, self.dtype, buffer, first, self.strides)
-
-
 class Products:
-    """The matrix products of one step and nothing else: on operands that are ready and, where they fit, in cache."""
+    """As many multiply-adds as the convolutions of one step have, by matrix products that find all in cache."""
+
+    SHAPE = (32, 72, 1536)
 
     def __init__(self, step: Callable[[], Any]) -> None:
-        calls: list[tuple[_Layout, _Layout, _Layout]] = []
-
-        def record(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-            result = product(xp, a, b, out)
-            calls.append((_Layout.of(a), _Layout.of(b), _Layout.of(result)))
-            return result
-
-        with mock.patch.object(_plan, "product", record), mock.patch.object(_transforms, "product", record):
+        self.multiply_adds = 0
+        self.calls = 0
+        with contextlib.ExitStack() as stack:
+            for name, count in {"forward": _forward_macs, "adjoints": _adjoint_macs}.items():
+                stack.enter_context(mock.patch.object(CompiledPlan, name, self._counting(name, count)))
             step()
-        self.calls = len(calls)
-        shares: list[list[tuple[_Layout, ...]]] = [[] for _ in range(worker_count())]
-        loads = [0] * len(shares)
-        for a, b, out in calls:
-            least = loads.index(min(loads))
-            loads[least] += math.prod(out.shape) * a.shape[-1]
-            shares[least].append((a, b, out))
-        self.multiply_adds = sum(loads)
-        self.shares = [self._operands(share) for share in shares]
-
-    @staticmethod
-    def _operands(calls: list[tuple[_Layout, ...]]) -> list[list[Array]]:
-        """Arrays for one thread's calls: all left operands in one buffer, all right ones, and all results."""
+        rows, inner, columns = self.SHAPE
+        self.repeats = round(self.multiply_adds / (rows * inner * columns))
         rng = np.random.default_rng(0)
-        sizes = [max((layout.extent for layout in role), default=0) for role in zip(*calls, strict=True)]
-        buffers = [rng.random(-(-size // 4), np.float32) for size in sizes]
-        return [[layout.view(buffer) for layout, buffer in zip(call, buffers, strict=True)] for call in calls]
+        self.operands = [
+            (
+                rng.random((rows, inner), np.float32),
+                rng.random((inner, columns), np.float32),
+                np.empty((rows, columns), "f4"),
+            )
+            for _ in range(worker_count())
+        ]
+
+    def _counting(self, name: str, count: Callable[[CompiledPlan], int]) -> Callable[..., Any]:
+        method = getattr(CompiledPlan, name)
+
+        def counted(plan: CompiledPlan, *args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            self.multiply_adds += count(plan)
+            return method(plan, *args, **kwargs)
+
+        return counted
 
     def __call__(self) -> None:
         def work(begin: int, end: int) -> None:
-            for share in self.shares[begin:end]:
-                for a, b, out in share:
-                    product(np, a, b, out)
+            for a, b, out in self.operands[begin:end]:
+                for _ in range(self.repeats // len(self.operands)):
+                    np.matmul(a, b, out=out)
 
-        parallel_for(work, len(self.shares))
+        parallel_for(work, len(self.operands))
+
+
+def _macs(plan: CompiledPlan) -> tuple[int, int, int]:
+    """Multiply-adds of a plan's analysis, products and synthesis."""
+    taps, transform = plan.products.taps, plan.transform
+    read, kept = math.prod(taps.lengths) * taps.batch, math.prod(taps.out_lengths) * taps.batch
+    columns = taps.count * transform.aliases * transform.planes * plan.channels
+    products = transform.frequencies * plan.outer * transform.planes * plan.out * columns * kept
+    return (
+        getattr(transform, "analysis_macs", 0) * plan.channels * read,
+        products // 2 if plan.products.tiled else products,  # four results of three taps by six products
+        getattr(transform, "synthesis_macs", 0) * plan.out * kept,
+    )
+
+
+def _forward_macs(plan: CompiledPlan) -> int:
+    return sum(_macs(plan))
+
+
+def _adjoint_macs(plan: CompiledPlan) -> int:
+    analysis, products, synthesis = _macs(plan)
+    return 2 * analysis + 2 * products + synthesis
 
 
 class Problem:
@@ -428,7 +431,7 @@ class Comparison:
             alone = self.per_image(f"{name} products")
             macs = replayed.multiply_adds / self.images[name]
             lines.append(
-                f"{name}: its {replayed.calls} matrix products alone, operands ready: {alone:.2f} ms/image, "
+                f"{name}: matrix products of as many multiply-adds as its {replayed.calls} convolutions and adjoints, in cache: {alone:.2f} ms/image, "
                 f"{macs / 1e6:.0f} M multiply-adds at {2e-6 * macs / alone:.0f} GFLOP/s; "
                 f"layer / products {self.per_image(name) / alone:.2f}"
             )

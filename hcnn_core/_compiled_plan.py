@@ -18,7 +18,7 @@ from hcnn_core._plan import MIN_RUN, Plan
 from hcnn_core._transforms import MatrixDFT
 from hcnn_core.pointwise import elu, elu_vjp
 
-CHUNK = 1 << 19
+CHUNK = 1 << 20
 """Elements of a result's spectrum held at a time, unless a single line of positions has more."""
 
 
@@ -229,7 +229,7 @@ class CompiledPlan(Plan):
 
         def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
             sums = None if ans is None else np.zeros((self.y_rows, self.out))
-            total = np.zeros((count, columns, rows), dtype)
+            total = np.zeros(self.products.total_shape(count, columns, rows), dtype)
             for begin, end in chunks:
                 n = end - begin
                 products = CompiledTaps(untapped(n))

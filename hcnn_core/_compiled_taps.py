@@ -29,7 +29,9 @@ class CompiledTaps:
     """Each entry is extended by its boundary once; sums over taps and columns stay in registers."""
 
     def __init__(self, taps: Taps) -> None:
-        self.taps = taps if taps.sizes else untapped(taps.batch)
+        self.taps = t = taps if taps.sizes else untapped(taps.batch)
+        self.tiled = t.tiled and t.sizes[-1] == 3 and t.stride[-1] == 1 and not t.out_lengths[-1] % 4
+        self.tiled = self.tiled and len(t.sizes) > 1 and t.batch >= 16
 
     def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
         """Products with filters; with a bias (rows,), the ELU of their sum."""
@@ -47,14 +49,26 @@ class CompiledTaps:
         """Filters (entries, rows, taps * columns) as the kernels read them, (entries, columns * taps, rows)."""
         count, rows = filters.shape[:2]
         matrices = np.reshape(filters, (count, rows, self.taps.count, -1)).transpose(0, 3, 2, 1)
-        return np.ascontiguousarray(matrices).reshape(count, -1, rows)
+        return self._pack(matrices, reverse=True)
+
+    def _pack(self, matrices: Array, *, reverse: bool = False) -> Array:
+        """Filters (entries, columns, taps, rows) with both in one axis; factors of tiles along another before it."""
+        count, rows = len(matrices), matrices.shape[-1]
+        if not self.tiled:
+            return np.ascontiguousarray(matrices).reshape(count, -1, rows)
+        last = matrices.reshape(count, -1, 3, rows)[:, :, :: -1 if reverse else 1]
+        return np.ascontiguousarray(np.einsum("pm,ekmr->epkr", kernels.FACTORS, last), matrices.dtype)
 
     def apply_chunk(
         self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array | None = None
     ) -> None:
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
-        reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
-        reading.call(kernels.apply, out, first, x, matrices, np.empty(0, x.dtype) if bias is None else bias)
+        reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, self.tiled)
+        reading.call(self._apply, out, first, x, matrices, np.empty(0, x.dtype) if bias is None else bias)
+
+    @property
+    def _apply(self) -> Callable[..., None]:
+        return kernels.apply_tiled if self.tiled else kernels.apply  # type: ignore[no-any-return]
 
     def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
         t, (count, rows) = self.taps, g.shape[:2]
@@ -67,8 +81,7 @@ class CompiledTaps:
         for phases in itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))):
             taps = _taps_that_meet(t, phases)
             if taps.size:
-                matrices = np.ascontiguousarray(filters[:, :, taps]).reshape(len(filters), -1, columns)
-                self._fill_phase(x, phases, g, matrices)
+                self._fill_phase(x, phases, g, self._pack(filters[:, :, taps]))
         return x
 
     def _fill_phase(self, x: Array, phases: tuple[int, ...], g: Array, matrices: Array) -> None:
@@ -80,13 +93,13 @@ class CompiledTaps:
         flat, none = x.reshape(*x.shape[:2], -1), np.empty(0, x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
-            reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize)
+            reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize, self.tiled)
             if not strided:
                 first = begin * math.prod(shape)
-                reading.call(kernels.apply, flat[part], first, g[part], _of(matrices, part), none)
+                reading.call(self._apply, flat[part], first, g[part], _of(matrices, part), none)
                 return
             block = np.empty((part.stop - part.start, columns, (end - begin) * math.prod(shape)), dtype=g.dtype)
-            reading.call(kernels.apply, block, 0, g[part], _of(matrices, part), none)
+            reading.call(self._apply, block, 0, g[part], _of(matrices, part), none)
             samples[part, :, begin:end] = block.reshape(-1, columns, end - begin, *shape)
 
         self._each_chunk(work, g, samples.shape[2])
@@ -95,7 +108,7 @@ class CompiledTaps:
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
         chunks = self._chunks(x, t.leading)
-        totals = np.zeros((len(chunks), count, columns * t.count, rows), dtype=x.dtype)
+        totals = np.zeros((len(chunks), *self.total_shape(count, columns, rows)), dtype=x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
             total = totals[[first for first, _ in chunks].index(begin), part]
@@ -106,11 +119,19 @@ class CompiledTaps:
 
     def correlate_chunk(self, total: Array, g: Array, first: int, x: Array, begin: int, end: int) -> None:
         """Add the products for leading indices [begin, end), whose cotangents begin at `first`, to total."""
-        _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize).call(kernels.correlate, g, first, x, total)
+        reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, self.tiled)
+        reading.call(kernels.correlate_tiled if self.tiled else kernels.correlate, g, first, x, total)
+
+    def total_shape(self, count: int, columns: int, rows: int) -> tuple[int, ...]:
+        """Of what `correlate_chunk` adds up: that of packed filters."""
+        taps = self.taps.count
+        return (count, 6, columns * taps // 3, rows) if self.tiled else (count, columns * taps, rows)
 
     def unpack(self, total: Array) -> Array:
-        """What `correlate_chunk` adds up, (entries, columns * taps, rows), in the order of filters."""
-        count, _, rows = total.shape
+        """What `correlate_chunk` adds up in the order of filters, (entries, rows, taps * columns)."""
+        count, rows = total.shape[0], total.shape[-1]
+        if self.tiled:
+            total = np.einsum("pm,epkr->ekmr", kernels.FACTORS, total)[:, :, ::-1].astype(total.dtype)
         return total.reshape(count, -1, self.taps.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
 
     def _chunks(self, source: Array, leading: int) -> list[tuple[int, int]]:
@@ -169,7 +190,7 @@ class _Reading:
 
 
 @lru_cache(maxsize=1024)
-def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> _Reading:
+def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled: bool) -> _Reading:
     """Taps of x around output indices [begin, end) of the leading axis.
 
     Output i meets tap t at sample stride * i + size // 2 - t: at e = stride * i + size - 1 - t of an axis extended by
@@ -181,11 +202,13 @@ def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> _R
         phase, index = np.ogrid[: min(r, size), span[0] : span[1] + (size - 1) // r]
         sources.append(_extended(r * index + phase - (size - 1 - size // 2), n, wrap))
         taps.append(np.stack(np.divmod(size - 1 - np.arange(size), r)[::-1]))
-    return _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize)
+    return _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize, tiled)
 
 
 @lru_cache(maxsize=1024)
-def _taps_of_g(t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int) -> _Reading:
+def _taps_of_g(
+    t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int, tiled: bool
+) -> _Reading:
     """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis.
 
     Tap t takes sample s to output (s + t - size // 2) / stride, where that is an integer.
@@ -198,7 +221,7 @@ def _taps_of_g(t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int
         sources.append(_extended(index, t.out_lengths[k], t.periodic[k])[None, :])
         taps.append(np.stack((np.zeros_like(meets), meets - meets[0])))
         spans.append(span)
-    return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize)
+    return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize, tiled)
 
 
 def _taps_that_meet(t: Taps, phases: tuple[int, ...]) -> Integers:
@@ -220,6 +243,7 @@ def _read(
     taps: Sequence[Integers],
     counts: Sequence[int],
     itemsize: int,
+    tiled: bool,
 ) -> _Reading:
     """Tables for an extended entry (columns, *phases, *indices, batch).
 
@@ -249,20 +273,23 @@ def _read(
     def offsets(index: Sequence[Integers]) -> Integers:
         return np.ravel_multi_index(np.broadcast_arrays(*index), shape).reshape(-1) * t.batch
 
+    if tiled:  # all taps of the last axis at once, and lines counted
+        taps = [*taps[:-1], np.zeros((2, 1), np.int64)]
     of_taps = offsets([*np.ix_(*(k[0] for k in taps)), *np.ix_(*(k[1] for k in taps))])
     of_lines = offsets(
         [np.zeros(1, np.int64)] * m + [*np.ix_(*(np.arange(n) for n in counts[:-1]), np.zeros(1, np.int64))]
     )
-    plane = math.prod(shape) * t.batch
+    line = shape[-1] * t.batch
+    table = ((np.arange(columns) * lines.size * line)[:, None] + of_taps).reshape(-1)
     return _Reading(
         n=counts[-1] * t.batch,
         source_line=lengths[-1] * t.batch,
         lines=np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3),
         runs=np.asarray(runs),
-        starts=of_lines,
-        table=((np.arange(columns) * plane)[:, None] + of_taps).reshape(-1) * itemsize,
+        starts=of_lines // line if tiled else of_lines,
+        table=table // line if tiled else table * itemsize,
         inner=t.batch,
-        elements=shape[-1] * t.batch,
+        elements=(counts[-1] + 4) * t.batch if tiled else line,
     )
 
 

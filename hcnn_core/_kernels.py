@@ -62,6 +62,9 @@ class _Vectors:
     def load(self, address: Any, vector: int = 0) -> Any:
         return self.builder.load(self.at(address, vector), align=self.size)
 
+    def constant(self, number: float) -> Any:
+        return ir.Constant(self.type, [ir.Constant(self.scalar, float(number))] * self.lanes)
+
     def repeat(self, address: Any) -> Any:
         """One number in all lanes."""
         undefined = ir.Constant(self.type, ir.Undefined)
@@ -166,6 +169,53 @@ def inner_products(
     return signature, generate
 
 
+# F(4, 3) of Winograd: 4 results of 3 taps by 6 products (arXiv:1509.09308), y = RESULTS [(FACTORS w) * (SAMPLES x)]
+SAMPLES = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+FACTORS = (
+    (1 / 4, 0, 0),
+    (-1 / 6,) * 3,
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+MAPS = (SAMPLES, RESULTS, tuple(zip(*RESULTS, strict=True)))
+OF_SAMPLES, OF_RESULTS, OF_COTANGENTS = range(3)
+
+
+@intrinsic(prefer_literal=True)
+def linear(typing: Any, like: Any, which: Any, out: Any, out_step: Any, x: Any, x_step: Any) -> Any:
+    """Write a vector for each row of a matrix of MAPS: the sum over j of entry j times that at x + j * x_step."""
+    if not isinstance(which, types.IntegerLiteral):
+        return None
+    signature = types.void(like, which, *(types.int64,) * 4)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, out_step, x, x_step = arguments[2:]
+        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
+        matrix = MAPS[which.literal_value]
+        terms = [v.load(builder.add(x, builder.mul(_int64(j), x_step))) for j in range(len(matrix[0]))]
+        for i, row in enumerate(matrix):
+            total = None
+            for entry, term in zip(row, terms, strict=True):
+                if entry and total is None:
+                    total = term if entry == 1 else builder.fmul(term, v.constant(entry))
+                elif entry:
+                    total = builder.call(v.fma, [term, v.constant(entry), total])
+            builder.store(total, v.at(builder.add(out, builder.mul(_int64(i), out_step)), 0), align=v.size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 _options: dict[str, Any] = {"nogil": True, "cache": True}
 _contracted: dict[str, Any] = {**_options, "fastmath": {"contract"}}
 _reordered: dict[str, Any] = {**_options, "fastmath": {"contract", "reassoc"}}
@@ -251,6 +301,102 @@ def apply(
             combine_rows(x, target, out.strides[1], n, source, table, matrix)
             for row in range(bias.size):
                 _elu_in_place(out[entry, row, begin : begin + n], bias[row])
+
+
+@numba.njit(**_options)
+def _tiles_of_samples(tiles: Array, padded: Array, inner: int) -> None:
+    """Write SAMPLES of 6 samples each, 4 apart, of padded (columns, lines, elements) to tiles (6, columns, lines, n)."""
+    size, lanes = padded.itemsize, VECTOR_BYTES // padded.itemsize
+    count = padded.shape[2] // (4 * inner) - 1
+    for column in range(padded.shape[0]):
+        for line in range(padded.shape[1]):
+            source, to = padded[column, line].ctypes.data, tiles[0, column, line].ctypes.data
+            for tile in range(count):
+                for i in range(0, inner, lanes):
+                    at = min(i, inner - lanes)
+                    x = source + (4 * tile * inner + at) * size
+                    linear(padded, OF_SAMPLES, to + (tile * inner + at) * size, tiles.strides[0], x, inner * size)
+            tiles[:, column, line, count * inner :] = 0
+
+
+@numba.njit(**_options)
+def apply_tiled(
+    out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
+    padded: Array, matrices: Array, bias: Array,
+) -> None:  # fmt: skip
+    """As `apply` for 3 taps along the last axis, 4 positions of it by 6 products.
+
+    Matrices are (entries or 1, 6, K, rows); tables count lines, since taps along the last axis are no rows any more.
+    """
+    size, lanes = x.itemsize, VECTOR_BYTES // x.itemsize
+    run = n // 4
+    tiles = empty((6, *padded.shape[:2], -(-run // lanes) * lanes), x.dtype)
+    products = empty((6, out.shape[1], tiles.shape[3]), x.dtype)
+    offsets = table * tiles.strides[2]
+    for entry in range(x.shape[0]):
+        _extend(padded, x[entry], lines, runs, inner)
+        _tiles_of_samples(tiles, padded, inner)
+        matrix = matrices[min(entry, matrices.shape[0] - 1)]
+        for line in range(starts.size):
+            for p in range(6):
+                source = tiles[p].ctypes.data + starts[line] * tiles.strides[2]
+                combine_rows(
+                    x, products[p].ctypes.data, products.strides[1], tiles.shape[3], source, offsets, matrix[p]
+                )
+            begin = first + line * n
+            for row in range(out.shape[1]):
+                to, source = out[entry, row, begin:].ctypes.data, products[0, row].ctypes.data
+                for tile in range(run // inner):
+                    for i in range(0, inner, lanes):
+                        at = min(i, inner - lanes)
+                        target = to + (4 * tile * inner + at) * size
+                        linear(
+                            x,
+                            OF_RESULTS,
+                            target,
+                            inner * size,
+                            source + (tile * inner + at) * size,
+                            products.strides[0],
+                        )
+            for row in range(bias.size):
+                _elu_in_place(out[entry, row, begin : begin + n], bias[row])
+
+
+@numba.njit(**_options)
+def correlate_tiled(
+    g: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
+    padded: Array, total: Array,
+) -> None:  # fmt: skip
+    """As `correlate`, to total (entries, 6, K, rows); see `apply_tiled`."""
+    size, lanes = x.itemsize, VECTOR_BYTES // x.itemsize
+    run = n // 4
+    tiles = empty((6, *padded.shape[:2], -(-run // lanes) * lanes), x.dtype)
+    cotangents = np.zeros((6, g.shape[1], tiles.shape[3]), x.dtype)
+    offsets = table * tiles.strides[2]
+    for entry in range(x.shape[0]):
+        _extend(padded, x[entry], lines, runs, inner)
+        _tiles_of_samples(tiles, padded, inner)
+        for line in range(starts.size):
+            begin = first + line * n
+            for row in range(g.shape[1]):
+                source, to = g[entry, row, begin:].ctypes.data, cotangents[0, row].ctypes.data
+                for tile in range(run // inner):
+                    for i in range(0, inner, lanes):
+                        at = min(i, inner - lanes)
+                        target = to + (tile * inner + at) * size
+                        linear(
+                            x,
+                            OF_COTANGENTS,
+                            target,
+                            cotangents.strides[0],
+                            source + (4 * tile * inner + at) * size,
+                            inner * size,
+                        )
+            for p in range(6):
+                source = tiles[p].ctypes.data + starts[line] * tiles.strides[2]
+                correlate_rows(
+                    total[entry, p], source, offsets, cotangents[p].ctypes.data, cotangents.strides[1], tiles.shape[3]
+                )
 
 
 @numba.njit(inline="always", **_options)

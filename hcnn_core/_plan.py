@@ -97,6 +97,7 @@ class Plan:
                 stride=tuple(g.stride[k] for k in direct),
                 periodic=tuple(g.boundary[k] == "periodic" for k in direct),
                 batch=self.batch,
+                tiled=bool(spectral),
             )
         )
 

@@ -33,6 +33,8 @@ class Taps:
     stride: tuple[int, ...]
     periodic: tuple[bool, ...]
     batch: int
+    tiled: bool = False
+    """Whether taps may be multiplied tile by tile, which spreads rounding errors, NaN and infinity over a tile."""
 
     @property
     def count(self) -> int:

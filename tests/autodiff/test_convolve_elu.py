@@ -68,7 +68,13 @@ def test_layers_in_chunks(dtype: str, chunk: int, boundary: str) -> None:
         (3, 4),
         {"boundary": boundary, "sum_axes": 5, "method": "fft", "stride": 2},
     )
-    for problem in (plain, plus):
+    tiles = Problem(
+        noise(9, (18, 5, 4, 6, 4), dtype),
+        noise(10, (3, 3, 5, 3, 5), dtype),
+        (1, 2, 3, 4),
+        {"boundary": boundary, "stride": (1, 1, 2, 1), "method": methods},
+    )
+    for problem in (plain, plus, tiles):
         shape = problem.y_shape
         marginal = np.broadcast_to(noise(4, (*shape[:3], 1, *shape[4:]), dtype), shape)
         for g in (noise(5, shape, dtype), marginal, lay_out(noise(6, shape, dtype), "negative")):

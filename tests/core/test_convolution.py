@@ -150,6 +150,20 @@ LARGE = {
         (1, 2, 3, 4),
         {"boundary": "periodic", "stride": (2, 2, 2, 2), "method": ("direct", "direct", "fft", "fft")},
     ),
+    **{
+        f"tiles, {boundary}, {dtype}, stride {stride}": Problem(
+            noise(22, (batch, n, 12, 6, 4), dtype),
+            noise(23, (3, 3, 5, 3, 3), dtype),
+            (1, 2, 3, 4),
+            {"boundary": boundary, "stride": (stride, 1, 2, 1), "method": ("direct", "direct", "fft", "fft")},
+        )
+        for boundary, dtype, stride, batch, n in [
+            ("zero", "float32", 1, 17, 5),
+            ("zero", "float64", 2, 50, 7),
+            ("periodic", "float32", 2, 33, 6),
+            ("periodic", "float64", 1, 16, 4),
+        ]
+    },
     "library, one axis": Problem(
         noise(12, (3, 1021), "float64"), noise(13, (40, 2), "float64"), -1, {"boundary": "periodic", "method": "fft"}
     ),
@@ -183,6 +197,7 @@ ENGINE = {
     "gathered": (Identity, GatheredTaps),
     "outer": (Identity, CompiledTaps | GatheredTaps),
     "a layer": (MatrixDFT, CompiledTaps),
+    "tiles": (MatrixDFT, CompiledTaps),
     "library": (LibraryFFT, GatheredTaps),
 }
 
@@ -194,6 +209,8 @@ def test_engines_at_sizes_that_choose_them(name: str) -> None:
     kind = name.partition(",")[0].partition(":")[0].partition(" on")[0]
     assert isinstance(plan.transform, ENGINE[kind][0]) and isinstance(plan.products, ENGINE[kind][1])
     assert (plan.outer > 1) == (kind == "outer")
+    if isinstance(plan.products, CompiledTaps):
+        assert plan.products.tiled == (kind == "tiles")
 
     y = problem.run(convolve, problem.x, problem.w)
     g = noise(99, y.shape, str(y.dtype))

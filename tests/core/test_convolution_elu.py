@@ -68,10 +68,11 @@ LAYER: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": (
     [
         ((3, 9, 8, 8, 16), (3, 3, 7, 11, 5), (1, 2, 3, 4), LAYER),
         ((3, 9, 8, 8, 16), (3, 3, 7, 11, 5), (1, 2, 3, 4), {**LAYER, "boundary": "periodic", "stride": 2}),
+        ((33, 5, 8, 4, 6), (3, 3, 5, 3, 3), (1, 2, 3, 4), {**LAYER, "stride": 1}),
         ((3, 9, 8, 8, 6, 4), (4, 5, 3, 5), (3, 4), {"boundary": "zero", "sum_axes": 5, "method": "fft", "stride": 2}),
         ((3, 20, 18, 4, 3), (3, 3, 9), (1, 2), {"boundary": "zero", "method": "direct"}),
     ],
-    ids=["a layer", "a layer on a periodic grid", "attributes alone", "space alone"],
+    ids=["a layer", "a layer on a periodic grid", "a layer in tiles", "attributes alone", "space alone"],
 )
 def test_at_sizes_that_are_cut_into_chunks(
     dtype: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], axes: tuple[int, ...], options: dict[str, Any]

@@ -39,6 +39,17 @@ def test_marginal_sums_or_averages(case: tuple[NDArray, tuple[int, ...]], reduct
     assert np.array_equal(x, kept) and not np.shares_memory(y, x)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axes", [(0,), (1, 2), (2, 0), (3,), (0, 1, 2, 3)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_long_runs(layout: str, axes: tuple[int, ...], dtype: str, reduction: str) -> None:
+    x = lay_out(noise(0, (3, 5, 4, 40), dtype), layout)
+    expected = getattr(wide(x), reduction)(axis=axes)
+    scale = getattr(np.abs(wide(x)), reduction)(axis=axes)
+    assert (np.abs(marginal(x, axes, reduction=reduction) - expected) <= C * eps(dtype) * scale).all()
+
+
 @given(cases(), st.sampled_from(REDUCTIONS), SEEDS)
 def test_dot_test(case: tuple[NDArray, tuple[int, ...]], reduction: str, seed: int) -> None:
     x, axes = case
