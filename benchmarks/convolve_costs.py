@@ -24,8 +24,10 @@ from benchmarks.step import processor  # noqa: E402
 from hcnn_core import _costs, convolve  # noqa: E402
 from hcnn_core._geometry import make_geometry  # noqa: E402
 from hcnn_core._parallel import worker_count  # noqa: E402
-from hcnn_core._products import by_columns  # noqa: E402
+from hcnn_core._transforms import MatrixDFT  # noqa: E402
 from train.run import versions  # noqa: E402
+
+Array = np.ndarray[Any, Any]
 
 CASES: list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], int]] = [
     # name, x, axes, kernel, new filters
@@ -54,36 +56,39 @@ def median_seconds(function: Callable[[], Any], rounds: int = 7) -> float:
 
 
 def coefficients(rng: np.random.Generator) -> dict[str, float]:
-    """Seconds per multiply-add, copied element, FFT point, gathered tap, and change to spectra and back."""
-    macs, copies, points = [], [], []
-    for rows, columns, count in ((32, 72, 51_200), (16, 64, 51_200), (144, 128, 51_200)):
-        a, b = rng.random((rows, columns), np.float32), rng.random((columns, count), np.float32)
-        out = np.empty((rows, count), np.float32)
+    """Seconds per multiply-add, of one filter, of DFT matrices, per copied element, FFT point, line, and transform."""
 
-        def multiply(part: slice, a: Any = a, b: Any = b, out: Any = out) -> None:
-            np.matmul(a, b[:, part], out=out[:, part])
+    def seconds(x: Array, w: Array, axes: tuple[int, ...], method: str, rounds: int = 7) -> float:
+        return median_seconds(lambda: convolve(x, w, axes, boundary="zero", method=method), rounds)
 
-        seconds = median_seconds(lambda f=multiply, c=columns: by_columns(np, f, 51_200, c))  # type: ignore[misc]
-        macs.append(seconds / (rows * columns * count))
+    def per_mac(filters: int) -> float:
+        x, few, many = (rng.random((64, 4096), np.float32), *(rng.random((n, filters), np.float32) for n in (9, 65)))
+        return (seconds(x, many, (1,), "direct") - seconds(x, few, (1,), "direct")) / (56 * filters * x.size)
+
+    matrices, copies, points = [], [], []
+    for n in (8, 16, 32):
+        transform = MatrixDFT((n,), (5,), (1,), ("zero",), True)
+        x = rng.random((n, 51_200), np.float32)
+        elapsed = median_seconds(lambda t=transform, x=x: t.analyze(np, x))  # type: ignore[misc]
+        matrices.append(elapsed / (transform.analysis_macs * x.shape[1]))
     for run in (32, 512, 8192):
         x, y = rng.random((2**21 // run, run + 7), np.float32), np.empty((2**21 // run, run), np.float32)
         copies.append(median_seconds(lambda x=x, y=y, n=run: np.copyto(y, x[:, 3 : 3 + n])) / y.size)  # type: ignore[misc]
     for n, lines in ((256, 256), (1024, 64), (65_536, 4)):
         x = rng.random((n, lines), np.float32)
-        seconds = median_seconds(lambda x=x, n=n: scipy.fft.irfft(scipy.fft.rfft(x, axis=0), n=n, axis=0))  # type: ignore[misc]
-        points.append(seconds / 2 / (n * lines * np.log2(n)))
-    tiny, cube = rng.random((4, 4, 4), np.float32), np.ones((3, 3, 3), np.float32)
-
-    def call(kernel: Any, axes: tuple[int, ...], method: str) -> float:
-        return median_seconds(lambda: convolve(tiny, kernel, axes, boundary="zero", method=method), rounds=51)
-
+        elapsed = median_seconds(lambda x=x, n=n: scipy.fft.irfft(scipy.fft.rfft(x, axis=0), n=n, axis=0))  # type: ignore[misc]
+        points.append(elapsed / 2 / (n * lines * np.log2(n)))
+    short, long = rng.random((20_000, 4, 16), np.float32), rng.random((80, 1000, 16), np.float32)
+    tiny, taps = rng.random((4, 4, 4), np.float32), np.ones(3, np.float32)
     return {
-        "SECONDS_PER_MAC": statistics.median(macs),
+        "SECONDS_PER_MAC": per_mac(32),
+        "FEWEST_ROWS": per_mac(1) / per_mac(32),
+        "SECONDS_PER_DFT_MAC": statistics.median(matrices),
         "SECONDS_PER_COPY": statistics.median(copies),
         "SECONDS_PER_FFT_POINT": statistics.median(points),
-        "SECONDS_PER_TAP": (call(cube, (0, 1, 2), "direct") - call(cube[:1, :1, :1], (0, 1, 2), "direct"))
-        / (cube.size - 1),
-        "SECONDS_PER_TRANSFORM": call(cube[0, 0], (2,), "fft") - call(cube[0, 0, :1], (2,), "direct"),
+        "SECONDS_PER_LINE": (seconds(short, taps[None], (1, 2), "direct") - seconds(long, taps[None], (1, 2), "direct"))
+        / (20_000 * 4),
+        "SECONDS_PER_TRANSFORM": seconds(tiny, taps, (2,), "fft", 51) - seconds(tiny, taps[:1], (2,), "direct", 51),
     }
 
 

@@ -431,8 +431,8 @@ class Comparison:
             alone = self.per_image(f"{name} products")
             macs = replayed.multiply_adds / self.images[name]
             lines.append(
-                f"{name}: matrix products of as many multiply-adds as its {replayed.calls} convolutions and adjoints, in cache: {alone:.2f} ms/image, "
-                f"{macs / 1e6:.0f} M multiply-adds at {2e-6 * macs / alone:.0f} GFLOP/s; "
+                f"{name}: matrix products of as many multiply-adds as its {replayed.calls} convolutions and adjoints, "
+                f"in cache: {alone:.2f} ms/image, {macs / 1e6:.0f} M at {2e-6 * macs / alone:.0f} GFLOP/s; "
                 f"layer / products {self.per_image(name) / alone:.2f}"
             )
         return [*lines, *(f"{name}: skipped, {why}" for name, why in self.skipped.items())]

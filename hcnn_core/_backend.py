@@ -6,6 +6,7 @@ The only module of the project that imports CuPy, and only when asked for it by 
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -36,6 +37,8 @@ def array_namespace(*arrays: Array) -> Any:
     TypeError
         If the arrays belong to different libraries, or one is of a type that is no array.
     """
+    if arrays and all(type(array) is np.ndarray for array in arrays):
+        return np
     found: dict[str, Any] = {}
     for array in arrays:
         kind = type(array)
@@ -62,10 +65,20 @@ def array_namespace(*arrays: Array) -> Any:
     return next(iter(found.values()), np)
 
 
+def dtype_name(dtype: Any) -> str:
+    """A dtype's name, such as float32, in every namespace."""
+    return _numpys_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
+
+
+@lru_cache(maxsize=64)
+def _numpys_name(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
+
+
 def require_floating(xp: Any, name: str, array: Array) -> Array:
     """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
     array = xp.asarray(array)
-    dtype = str(array.dtype).rpartition(".")[2]
+    dtype = dtype_name(array.dtype)
     if dtype not in FLOATING_DTYPES:
         raise TypeError(f"{name} has dtype {dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
     return array

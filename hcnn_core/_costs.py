@@ -9,12 +9,17 @@ from functools import lru_cache
 from hcnn_core._geometry import Geometry
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, make_transform
 
-# Seconds per unit on two cores, float32: benchmarks/convolve_costs.py.
+# Seconds per unit on one core, float32: benchmarks/convolve_costs.py.
 SECONDS_PER_MAC = 2e-11
-SECONDS_PER_COPY = 1.1e-10
-SECONDS_PER_FFT_POINT = 1.3e-10  # times log2 of the length
-SECONDS_PER_TAP = 2e-6  # and tile
+SECONDS_PER_DFT_MAC = 4e-11  # of matrices with few columns
+SECONDS_PER_COPY = 2e-10
+SECONDS_PER_FFT_POINT = 2.6e-10  # times log2 of the length
+SECONDS_PER_TRANSPOSED = 8e-10
+SECONDS_PER_LINE = 6e-8  # of positions, and matrix
 SECONDS_PER_TRANSFORM = 5e-5  # its fixed part: to the spectrum, from it, and the filter's
+
+FEWEST_ROWS = 1.8
+"""A product with fewer rows takes as long, since reading terms does."""
 
 
 @lru_cache(maxsize=512)
@@ -28,7 +33,7 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
     """Predicted time of `convolve` with one method per axis."""
     g = geometry
     spectral = [k for k, method in enumerate(methods) if method == "fft"]
-    direct = [k for k, method in enumerate(methods) if method == "direct"]
+    direct = sorted((k for k, method in enumerate(methods) if method == "direct"), key=lambda k: g.axes[k])
     transform = make_transform(
         *(tuple(values[k] for k in spectral) for values in (g.lengths, g.kernel_size, g.stride, g.boundary)), real
     )
@@ -40,21 +45,29 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
     out = math.prod(g.out_shape)
     lines_in, lines_out, lines_kernel = channels * pixels_in, out * pixels_out, taps * channels * out
     f, p = transform.frequencies, transform.planes
-    columns = taps * transform.aliases * p * channels
-    complex_cost = 4 if not real or isinstance(transform, LibraryFFT) else 1
+    columns, rows = transform.aliases * p * channels, p * out
 
-    seconds = SECONDS_PER_MAC * complex_cost * f * p * out * columns * pixels_out
-    seconds += SECONDS_PER_COPY * f * (columns * pixels_out * (taps > 1) + p * out * pixels_out)
-    seconds += SECONDS_PER_TAP * taps * max(1, f * columns * pixels_out >> 19)
-    seconds += SECONDS_PER_TRANSFORM * bool(spectral)
+    seconds = 0.0
+    if spectral:  # and x brought in the order that transforms want
+        seconds += SECONDS_PER_TRANSFORM + SECONDS_PER_TRANSPOSED * math.prod(g.x_shape)
+    if isinstance(transform, LibraryFFT) or not real:  # taps gathered, complex products
+        macs = 4 * f * rows * taps * columns * pixels_out
+        copies = f * (taps * columns * pixels_out * (taps > 1) + rows * pixels_out)
+        seconds += 2 * SECONDS_PER_MAC * macs + 2 * SECONDS_PER_COPY * copies
+    else:
+        run = batch * (g.out_lengths[direct[-1]] if direct else 1)
+        seconds += SECONDS_PER_MAC * f * max(rows, FEWEST_ROWS) * taps * columns * pixels_out
+        seconds += SECONDS_PER_COPY * f * (columns * pixels_in * (taps > 1) + rows * pixels_out)
+        seconds += SECONDS_PER_LINE * f * pixels_out / run
     if isinstance(transform, MatrixDFT):
         macs = (
             transform.analysis_macs * lines_in
             + transform.kernel_macs * lines_kernel
             + transform.synthesis_macs * lines_out
         )
-        rows = f * transform.aliases * p
-        seconds += SECONDS_PER_MAC * (1 if real else 4) * macs + SECONDS_PER_COPY * rows * (lines_in + lines_kernel)
+        spectra = f * transform.aliases * p
+        seconds += SECONDS_PER_DFT_MAC * (1 if real else 4) * macs
+        seconds += SECONDS_PER_COPY * spectra * (lines_in + lines_kernel)
     elif isinstance(transform, LibraryFFT):
         points = transform.points * math.log2(max(2, transform.points))
         seconds += SECONDS_PER_FFT_POINT * points * (lines_in + lines_kernel + lines_out)

@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 BOUNDARIES = ("periodic", "zero")
@@ -25,38 +26,38 @@ class Geometry:
     boundary: tuple[str, ...]
     method: tuple[str, ...]
 
-    @property
+    @cached_property
     def batch_axes(self) -> tuple[int, ...]:
         return tuple(a for a in range(len(self.x_shape)) if a not in self.axes and a not in self.sum_axes)
 
-    @property
+    @cached_property
     def kept_axes(self) -> tuple[int, ...]:
         """Axes of x that the result has, in its order."""
         return tuple(a for a in range(len(self.x_shape)) if a not in self.sum_axes)
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[int, ...]:
         return tuple(self.x_shape[a] for a in self.axes)
 
-    @property
+    @cached_property
     def kernel_size(self) -> tuple[int, ...]:
         return self.w_shape[len(self.sum_axes) : len(self.sum_axes) + len(self.axes)]
 
-    @property
+    @cached_property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of the new attribute axes."""
         return self.w_shape[len(self.sum_axes) + len(self.axes) :]
 
-    @property
+    @cached_property
     def out_lengths(self) -> tuple[int, ...]:
         return tuple(-(-n // r) for n, r in zip(self.lengths, self.stride, strict=True))
 
-    @property
+    @cached_property
     def y_shape(self) -> tuple[int, ...]:
         length = dict(zip(self.axes, self.out_lengths, strict=True))
         return tuple(length.get(a, self.x_shape[a]) for a in self.kept_axes) + self.out_shape
 
-    @property
+    @cached_property
     def empty(self) -> bool:
         """Whether no product enters the sum: some operand or the result has no element."""
         return not (math.prod(self.x_shape) and math.prod(self.w_shape))
@@ -159,6 +160,8 @@ def _entries(name: str, value: Any, kind: str, single: bool, count: int | None =
 
 def _is_integer(value: object) -> bool:
     """Whether a value is an integer of any kind: Python's, NumPy's, or an integer array without axes."""
+    if type(value) is int:
+        return True
     try:
         operator.index(value)  # type: ignore[arg-type]
     except TypeError:

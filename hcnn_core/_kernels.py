@@ -305,7 +305,7 @@ def apply(
 
 @numba.njit(**_options)
 def _tiles_of_samples(tiles: Array, padded: Array, inner: int) -> None:
-    """Write SAMPLES of 6 samples each, 4 apart, of padded (columns, lines, elements) to tiles (6, columns, lines, n)."""
+    """Write SAMPLES of 6 samples each, 4 apart, of padded (columns, lines, elements) to tiles (6, .., lines, n)."""
     size, lanes = padded.itemsize, VECTOR_BYTES // padded.itemsize
     count = padded.shape[2] // (4 * inner) - 1
     for column in range(padded.shape[0]):

@@ -175,5 +175,5 @@ class Plan:
     @staticmethod
     def _from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         """A view in the caller's order of axes; memory keeps the plan's."""
-        back = tuple(int(i) for i in np.argsort(order))
-        return xp.permute_dims(xp.reshape(array, tuple(shape[a] for a in order)), back)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return xp.permute_dims(xp.reshape(array, tuple(shape[a] for a in order)), tuple(back))

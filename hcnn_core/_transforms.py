@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hcnn_core._backend import Array, constant, device_of, fft_namespace, placement
+from hcnn_core._backend import Array, constant, device_of, dtype_name, fft_namespace, placement
 from hcnn_core._products import by_columns, product
 
 MATRIX_LIMIT = 128
@@ -180,7 +180,7 @@ class MatrixDFT:
 
     def matrices(self, xp: Any, like: Array) -> tuple[Array, ...]:
         """The tables in the dtype and on the device of `like`."""
-        dtype = str(like.dtype).rpartition(".")[2]
+        dtype = dtype_name(like.dtype)
         key = (xp.__name__, dtype, device_of(like))
         if key not in self._placed:
             self._placed[key] = tuple(constant(xp, np.ascontiguousarray(m, dtype), like) for m in self._tables)
@@ -373,7 +373,7 @@ class LibraryFFT:
     def _pair_weight(self, xp: Any, like: Array) -> Array:
         f = np.arange(self.spectrum_shape[-1])
         alone = (f == 0) | (2 * f == self.padded[-1])
-        weight = np.where(alone, 1.0, 2.0).astype(str(like.dtype).rpartition(".")[2])
+        weight = np.where(alone, 1.0, 2.0).astype(dtype_name(like.dtype))
         return constant(xp, weight[:, None], like)
 
     def _flat(self, xp: Any, spectrum: Array) -> Array:

@@ -1,0 +1,663 @@
+"""`hcnn_core.convolve` against SciPy, PyTorch and JAX, 1 to 5 axes: `python -m benchmarks.convolve`.
+
+Peers are scipy.ndimage.convolve, scipy.signal.fftconvolve and oaconvolve, a product of scipy.fft.rfftn's spectra,
+torch's conv1d to conv3d, and jax.lax.conv_general_dilated, compiled. Each has its operands ready as its users hold
+them: arrays of its library, channels first or last, the filter flipped where it correlates, an even filter given the
+zero that fftconvolve's centre asks for. Extending x by its boundary is part of the call. Where there is a choice of
+layout or of threads, the faster is taken. A result that is not ours within rounding errors is not timed, and what is
+not installed or cannot express a case is skipped with the reason.
+
+Samples are of 5 ms or more: as many calls as that takes, after one that is not timed. They alternate among all that
+compute a case, the other choices of `method` among them, so that the second table, what the choice of "auto" cost,
+comes of the same rounds. What takes more than 20 times as long as ours is timed once.
+"""
+
+import os
+import sys
+
+if "numpy" not in sys.modules:  # as the command line of training, and as benchmarks/layer.py does
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    from train._process import prepare
+
+    prepare()
+
+import argparse
+import functools
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+import scipy.signal
+
+from benchmarks.layer import describe_machine, load_torch
+from hcnn_core import _costs, convolve
+from hcnn_core._geometry import make_geometry
+from hcnn_core._parallel import worker_count
+
+Array = np.ndarray[Any, Any]
+
+SAMPLE = 5e-3
+"""Seconds that a sample takes at least."""
+
+SLOW = 20
+"""How many times ours, beyond which a peer is timed once."""
+
+CLOSE = 1.1
+"""Ratio of times up to which two are called equally fast."""
+
+METHODS = 8
+"""Most choices of methods that are timed for a case."""
+
+NOUNS = ("signal", "image", "volume", "array", "array")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is convolved with what; without batch, channels or filters there is no such axis."""
+
+    lengths: tuple[int, ...]
+    kernel: tuple[int, ...]
+    batch: int = 0
+    channels: int = 0
+    filters: int = 0
+    dtype: str = "float32"
+    boundaries: tuple[str, ...] = ("periodic", "zero")
+    quick: bool = False
+
+    @property
+    def name(self) -> str:
+        noun = NOUNS[len(self.lengths) - 1]
+        what = f"{self.batch} {noun}s" if self.batch else noun
+        parts = [f"{what} {_sizes(self.lengths)}", f"kernel {_sizes(self.kernel)}"]
+        if self.filters:
+            parts.append(f"{self.channels or 1} -> {self.filters}")
+        return ", ".join(parts + [self.dtype] * (self.dtype != "float32"))
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    if len(sizes) > 1 and len(set(sizes)) == 1:
+        return f"{sizes[0]}^{len(sizes)}"
+    return "x".join(map(str, sizes))
+
+
+CASES = [
+    Case((512,), (9,), quick=True),
+    Case((512,), (33,), batch=64),
+    Case((512,), (16,), batch=64, boundaries=("periodic",), quick=True),
+    Case((512,), (65,), batch=256, dtype="float64", boundaries=("zero",)),
+    Case((8,), (3,), batch=4096, boundaries=("periodic",)),
+    Case((32,), (65,), batch=256),
+    Case((512,), (9,), batch=8, channels=16, filters=32, boundaries=("zero",), quick=True),
+    Case((512,), (65,), batch=8, channels=16, filters=32, boundaries=("zero",)),
+    Case((64, 64), (3, 3), quick=True),
+    Case((512, 512), (3, 3), boundaries=("zero",)),
+    Case((512, 512), (4, 4), dtype="float64"),
+    Case((256, 256), (15, 15)),
+    Case((512, 512), (65, 65), boundaries=("periodic",)),
+    Case((32, 32), (5, 5), batch=32, boundaries=("periodic",)),
+    Case((128, 128), (33, 33), filters=16, boundaries=("periodic",)),
+    Case((64, 64), (3, 3), batch=8, channels=16, filters=32, boundaries=("zero",)),
+    Case((64, 64), (7, 7), batch=8, channels=3, filters=64, boundaries=("zero",)),
+    Case((8, 8), (3, 3), batch=64, channels=64, filters=64, boundaries=("periodic",)),
+    Case((64, 64, 64), (3, 3, 3), boundaries=("zero",)),
+    Case((64, 64, 64), (9, 9, 9)),
+    Case((16, 128, 128), (33, 5, 5), boundaries=("periodic",)),
+    Case((16, 64, 64), (3, 5, 5), batch=4, dtype="float64", boundaries=("zero",)),
+    Case((32, 32, 32), (3, 3, 3), batch=2, channels=8, filters=16, boundaries=("zero",)),
+    Case((16, 16, 16, 16), (3, 3, 3, 3), quick=True),
+    Case((8, 8, 64, 64), (3, 3, 7, 7), boundaries=("zero",)),
+    Case((16, 16, 16, 16), (6, 6, 6, 6), boundaries=("periodic",)),
+    Case((32, 32, 8, 16), (3, 3, 7, 11), batch=4, filters=16),
+    Case((8, 8, 8, 8, 8), (3, 3, 3, 3, 3), quick=True),
+    Case((8, 8, 8, 16, 16), (3, 3, 3, 7, 7), boundaries=("zero",)),
+    Case((8, 8, 8, 8, 8), (3, 3, 3, 3, 3), batch=2, channels=4, filters=8, boundaries=("periodic",)),
+]
+
+
+WIDTH = max(len(case.name) for case in CASES)
+
+
+class CannotExpress(Exception):
+    """Why a peer is skipped."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute a case: the call that is timed, and its result as ours."""
+
+    run: Callable[[], Any]
+    to_numpy: Callable[[Any], Array] = np.asarray
+    compiles: bool = False  # when it is first called
+
+
+class Problem:
+    """A case at one boundary, with its operands."""
+
+    def __init__(self, case: Case, boundary: str) -> None:
+        rng = np.random.default_rng(0)
+        self.case, self.boundary, self.periodic = case, boundary, boundary == "periodic"
+        batch, channels, filters = ((n,) * bool(n) for n in (case.batch, case.channels, case.filters))
+        self.x = rng.standard_normal((*batch, *channels, *case.lengths)).astype(case.dtype)
+        self.w = rng.standard_normal((*channels, *case.kernel, *filters)).astype(case.dtype)
+        first = len(batch) + len(channels)
+        self.axes = tuple(range(first, first + len(case.lengths)))
+        self.sum_axes = (first - 1,) * len(channels)
+        # sample i meets samples i - before to i + after
+        self.before = tuple(s - 1 - s // 2 for s in case.kernel)
+        self.after = tuple(s // 2 for s in case.kernel)
+        self.y = self.ours("auto").run()
+
+    def ours(self, method: str | tuple[str, ...]) -> Way:
+        options: dict[str, Any] = {"boundary": self.boundary, "sum_axes": self.sum_axes, "method": method}
+        return Way(lambda: convolve(self.x, self.w, self.axes, **options), compiles=True)
+
+    @property
+    def tolerance(self) -> float:
+        """Rounding errors: 20 eps of what by Cauchy-Schwarz bounds any result; any of meaning is nearer to |w|."""
+        norms = (float(np.linalg.norm(array.ravel().astype(np.float64))) for array in (self.x, self.w))
+        return 20 * float(np.finfo(self.x.dtype).eps) * math.prod(norms)
+
+    def error(self, found: Array) -> float:
+        """Largest deviation from ours; infinite where shape or dtype is another."""
+        if found.shape != self.y.shape or found.dtype != self.y.dtype:
+            return math.inf
+        return float(abs(found - self.y).max())
+
+    def one_filter(self) -> None:
+        if self.case.channels or self.case.filters:
+            raise CannotExpress("it takes one filter, and sums no channels")
+
+    def channels_first(self) -> tuple[Array, Array]:
+        """For frameworks: x (N, C, ...), and w (K, C, ...) flipped, since they correlate."""
+        w = self.w.reshape(self.case.channels or 1, *self.case.kernel, self.case.filters or 1)
+        w = np.flip(np.moveaxis(w, -1, 0), tuple(range(2, w.ndim)))
+        return self.x.reshape(self.case.batch or 1, self.case.channels or 1, *self.case.lengths), w.copy()
+
+    def from_channels_first(self, y: Array) -> Array:
+        return np.moveaxis(y, 1, -1).reshape(self.y.shape)
+
+    def methods(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The choice of "auto", and what else it could have chosen.
+
+        Where that is too much, of axes alike in length and kernel one choice stands for all, and with "direct" and
+        "fft" throughout are those kept that the model finds the cheapest.
+        """
+        geometry = make_geometry(
+            self.x.shape,
+            self.w.shape,
+            self.axes,
+            boundary=self.boundary,
+            sum_axes=self.sum_axes,
+            stride=1,
+            method="auto",
+        )
+        chosen = _costs.choose_methods(geometry, True)
+        options = list(dict.fromkeys([chosen, *itertools.product(("direct", "fft"), repeat=len(self.axes))]))
+        if len(options) > METHODS:
+            alike = [tuple(sorted(zip(self.case.lengths, self.case.kernel, m, strict=True))) for m in options]
+            options = [m for i, m in enumerate(options) if alike[i] not in alike[:i]]
+        others = sorted(
+            (methods for methods in options if methods != chosen),
+            key=lambda methods: (len(set(methods)) > 1, _costs.estimate_seconds(geometry, methods, True)),
+        )
+        return chosen, others[: METHODS - 1]
+
+
+def with_threads(run: Callable[[], Any]) -> dict[str, Way]:
+    """A call that uses scipy.fft, on one thread, as by default, and on all."""
+
+    def on_all() -> Any:
+        with scipy.fft.set_workers(worker_count()):
+            return run()
+
+    return {"1 thread": Way(run)} | ({_threads(worker_count()): Way(on_all)} if worker_count() > 1 else {})
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def ndimage_ways(problem: Problem) -> dict[str, Way]:
+    problem.one_filter()
+    x, w, axes, mode = problem.x, problem.w, problem.axes, "wrap" if problem.periodic else "constant"
+    return {"": Way(lambda: scipy.ndimage.convolve(x, w, mode=mode, axes=axes))}
+
+
+def signal_ways(problem: Problem, name: str) -> dict[str, Way]:
+    problem.one_filter()
+    function, axes = getattr(scipy.signal, name), problem.axes
+    unbatched = (slice(None),) * len(axes)
+    if problem.periodic:
+        x, w = problem.x, problem.w[(None,) * axes[0] + unbatched]
+        pads = [(0, 0)] * axes[0] + list(zip(problem.before, problem.after, strict=True))
+        return with_threads(lambda: function(np.pad(x, pads, mode="wrap"), w, mode="valid", axes=axes))
+    # of an even filter, "same" puts the centre before the middle, ours after it: a zero at its end makes both one
+    w = np.pad(problem.w, [(0, 1 - size % 2) for size in problem.case.kernel])[(None,) * axes[0] + unbatched]
+    return with_threads(lambda: function(problem.x, w, mode="same", axes=axes))
+
+
+def rfftn_ways(problem: Problem) -> dict[str, Way]:
+    problem.one_filter()
+    if not problem.periodic:
+        raise CannotExpress("fftconvolve is the same at zero boundaries")
+    lengths, x, axes = problem.case.lengths, problem.x, problem.axes
+    wrapped = np.zeros(lengths, x.dtype)
+    taps = (np.arange(size) - size // 2 for size in problem.case.kernel)
+    np.add.at(wrapped, np.ix_(*(t % n for t, n in zip(taps, lengths, strict=True))), problem.w)
+
+    def run() -> Any:
+        spectrum = scipy.fft.rfftn(x, axes=axes)
+        spectrum *= scipy.fft.rfftn(wrapped)
+        return scipy.fft.irfftn(spectrum, s=lengths, axes=axes, overwrite_x=True)
+
+    return with_threads(run)
+
+
+def torch_ways(problem: Problem) -> dict[str, Way]:
+    import torch
+
+    count = len(problem.axes)
+    if count > 3:
+        raise CannotExpress("it convolves 3 axes at most")
+    if problem.periodic and any(map(int.__gt__, (*problem.before, *problem.after), problem.case.lengths * 2)):
+        raise CannotExpress("its circular padding goes round an axis once at most")
+    function = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)[count - 1]
+    widths = list(zip(range(2, 2 + count), problem.before, problem.after, strict=True))
+    uneven = [width for _, *pair in reversed(widths) for width in pair]
+
+    def run(x: Any, w: Any) -> Any:
+        if problem.periodic:
+            for axis, before, after in widths:  # functional.pad does the same more slowly
+                n = x.shape[axis]
+                x = torch.cat((x.narrow(axis, n - before, before), x, x.narrow(axis, 0, after)), axis)
+            return function(x, w)
+        if problem.before != problem.after:
+            return function(torch.nn.functional.pad(x, uneven), w)
+        return function(x, w, padding=problem.before)
+
+    formats = {"contiguous": torch.contiguous_format}
+    if count > 1 and problem.case.filters:
+        formats["channels_last"] = (torch.channels_last, torch.channels_last_3d)[count - 2]
+    operands = [torch.from_numpy(array) for array in problem.channels_first()]
+    return {
+        name: Way(
+            functools.partial(run, *(a.clone(memory_format=layout) for a in operands)),
+            lambda y: problem.from_channels_first(y.numpy()),
+        )
+        for name, layout in formats.items()
+    }
+
+
+def jax_ways(problem: Problem) -> dict[str, Way]:
+    import jax
+
+    count = len(problem.axes)
+    pads = list(zip(problem.before, problem.after, strict=True))
+    x, w = problem.channels_first()
+    ways = {}
+    for last in (False, True) if problem.case.filters else (False,):
+        # batch, channels and then the convolved axes of x and y; of w, filters and channels
+        middle = range(1, 1 + count) if last else range(2, 2 + count)
+        of_x = (0, 1 + count, *middle) if last else (0, 1, *middle)
+        of_w = (1 + count, count, *range(count)) if last else (0, 1, *middle)
+        dimensions = jax.lax.ConvDimensionNumbers(of_x, of_w, of_x)
+        wrap = [(0, 0), *pads, (0, 0)] if last else [(0, 0), (0, 0), *pads]
+
+        def function(x: Any, w: Any, dimensions: Any = dimensions, wrap: Any = wrap) -> Any:
+            if problem.periodic:
+                x = jax.numpy.pad(x, wrap, mode="wrap")
+            padding = [(0, 0)] * count if problem.periodic else pads
+            return jax.lax.conv_general_dilated(x, w, (1,) * count, padding, dimension_numbers=dimensions)
+
+        operands = [jax.numpy.asarray(a.transpose(np.argsort(o))) for a, o in ((x, of_x), (w, of_w))]
+        compiled = jax.jit(function).lower(*operands).compile()
+        ways["channels last" if last else "channels first"] = Way(
+            lambda compiled=compiled, operands=operands: compiled(*operands).block_until_ready(),
+            lambda y, order=of_x: problem.from_channels_first(np.asarray(y).transpose(order)),
+        )
+    return ways
+
+
+PEERS: dict[str, Callable[[Problem], dict[str, Way]]] = {
+    "ndimage": ndimage_ways,
+    "fftconvolve": functools.partial(signal_ways, name="fftconvolve"),
+    "oaconvolve": functools.partial(signal_ways, name="oaconvolve"),
+    "rfftn": rfftn_ways,
+    "torch": torch_ways,
+    "jax": jax_ways,
+}
+
+
+def seconds(run: Callable[[], Any], repetitions: int = 1) -> float:
+    """Time of a call, the mean of some."""
+    began = time.perf_counter()
+    for _ in range(repetitions):
+        run()
+    return (time.perf_counter() - began) / repetitions
+
+
+@dataclass
+class Contender:
+    """A way that agreed, and its times."""
+
+    way: Way
+    variant: str
+    once: bool
+    repetitions: int
+    seconds: list[float] = field(default_factory=list)
+
+    def sample(self) -> None:
+        if self.once and self.seconds:
+            return
+        if self.repetitions > 1:
+            self.way.run()  # caches are ours again, and threads awake
+        self.seconds.append(seconds(self.way.run, self.repetitions))
+
+    @property
+    def ms(self) -> float:
+        return 1e3 * statistics.median(self.seconds)
+
+    def record(self) -> dict[str, Any]:
+        found = {"ms": self.ms, "seconds": self.seconds, "calls per sample": self.repetitions, "once": self.once}
+        return found | ({"variant": self.variant} if self.variant else {})
+
+
+def admit(problem: Problem, ways: dict[str, Way], limit: float) -> Contender:
+    """The fastest of some ways, each of which has agreed with ours; slower than the limit, it has its one time."""
+    found: dict[str, float] = {}
+    for variant, way in ways.items():
+        began = time.perf_counter()
+        result = way.run()
+        first = time.perf_counter() - began
+        if not (error := problem.error(way.to_numpy(result))) <= problem.tolerance:  # NaN is not
+            raise ArithmeticError(f"it is off by {error:.1e}, where rounding explains {problem.tolerance:.1e}")
+        del result
+        if (
+            first > max(1, limit) and not way.compiles
+        ):  # a second call, without what the first makes, would be beyond it as well
+            return Contender(way, variant, True, 1, [first])
+        found[variant] = min(seconds(way.run) for _ in range(2))
+        if found[variant] > limit:
+            return Contender(way, variant, True, 1, [found[variant]])
+    variant = min(found, key=lambda name: found[name])
+    run = ways[variant].run
+    awake = seconds(run, math.ceil(SAMPLE / found[variant]))
+    return Contender(ways[variant], variant, False, math.ceil(SAMPLE / awake))
+
+
+def compare(case: Case, boundary: str, rounds: int, missing: dict[str, str]) -> dict[str, Any]:
+    """Everything that computes a case, verified, then timed in alternation."""
+    problem = Problem(case, boundary)
+    chosen, others = problem.methods()
+    ours = admit(problem, {"": problem.ours("auto")}, math.inf)
+    limit = SLOW * min(seconds(ours.way.run) for _ in range(3))
+    methods = {chosen: ours} | {m: admit(problem, {"": problem.ours(m)}, limit) for m in others}
+    peers: dict[str, Contender] = {}
+    skipped, disagreeing = dict(missing), {}
+    for name, ways in PEERS.items():
+        if name in missing:
+            continue
+        try:
+            peers[name] = admit(problem, ways(problem), limit)
+        except CannotExpress as why:
+            skipped[name] = str(why)
+        except ArithmeticError as why:
+            disagreeing[name] = str(why)
+    for _ in range(rounds):
+        for contender in (*methods.values(), *peers.values()):
+            contender.sample()
+    best = min(peers, key=lambda name: peers[name].ms, default=None)
+    return {
+        "case": case.name,
+        "boundary": boundary,
+        "x": problem.x.shape,
+        "w": problem.w.shape,
+        "axes": problem.axes,
+        "sum_axes": problem.sum_axes,
+        "dtype": case.dtype,
+        "ours": ours.record(),
+        "peers": {name: contender.record() for name, contender in peers.items()},
+        "skipped": skipped,
+        "disagrees": disagreeing,
+        "best": best,
+        "ratio": ours.ms / peers[best].ms if best else None,
+        "chosen": "+".join(chosen),
+        "methods": {"+".join(names): contender.record() for names, contender in methods.items()},
+        "regret": ours.ms / min(contender.ms for contender in methods.values()),
+    }
+
+
+def number(ms: float, once: bool = False) -> str:
+    return f"{ms:.{3 if ms < 10 else 1 if ms < 1000 else 0}f}{'*' if once else ''}"
+
+
+def header() -> str:
+    names = "".join(f"{name:>12s}" for name in PEERS)
+    return f"{'case':{WIDTH}s} {'boundary':9s} {'ours':>8s}  {'best peer':11s} {'ms':>8s} {'ratio':>6s} {names}"
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the first table."""
+    cells = {name: number(peer["ms"], peer["once"]) for name, peer in row["peers"].items()}
+    cells |= dict.fromkeys(row["skipped"], "-") | dict.fromkeys(row["disagrees"], "disagrees")
+    best = (row["best"], number(row["peers"][row["best"]]["ms"]), f"{row['ratio']:.2f}") if row["best"] else ("-",) * 3
+    return (
+        f"{row['case']:{WIDTH}s} {row['boundary']:9s} {number(row['ours']['ms']):>8s}  {best[0]:11s} {best[1]:>8s} "
+        f"{best[2]:>6s} " + "".join(f"{cells[name]:>12s}" for name in PEERS)
+    )
+
+
+def notes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Why cells are empty, and the summary."""
+    why: dict[tuple[str, str], int] = {}
+    for row in rows:
+        for name, reason in row["skipped"].items():
+            why[name, reason] = why.get((name, reason), 0) + 1
+    yield f"ratio: ours to the best peer; * timed once, for it takes more than {SLOW} times as long as ours; - skipped:"
+    yield from (f"  {name}: {reason} ({count} of {len(rows)})" for (name, reason), count in why.items())
+    for row in rows:
+        for name, reason in row["disagrees"].items():
+            yield f"  {name} disagrees on {row['case']}, {row['boundary']}: {reason}"
+    yield ""
+    to_ndimage = [row["ours"]["ms"] / row["peers"]["ndimage"]["ms"] for row in rows if "ndimage" in row["peers"]]
+    if to_ndimage:
+        median = statistics.median(to_ndimage)
+        yield f"ratio to scipy.ndimage: median {median:.2f}, {1 / median:.1f} times as fast ({len(to_ndimage)} rows)"
+    compared = sorted((row for row in rows if row["best"]), key=lambda row: row["ratio"])
+    if compared:
+        worst, slower = compared[-1], sum(row["ratio"] > CLOSE for row in compared)
+        median = statistics.median(row["ratio"] for row in compared)
+        yield (
+            f"ratio to the best peer: median {median:.2f}, worst {worst['ratio']:.2f} "
+            f"({worst['case']}, {worst['boundary']}, {worst['best']})"
+        )
+        yield f"slower than {CLOSE} times the best peer: {slower} of {len(compared)} rows"
+
+
+def regrets(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The second table: a line for each case, then the choices from the fastest to the slowest."""
+    yield f'What the choices of method="auto" cost; up to {METHODS} for each case, d direct and f fft, axis by axis'
+    yield f"{'case':{WIDTH}s} {'boundary':9s} {'chosen':>7s} {'ms':>8s} {'regret':>7s}  ms of all, the fastest first"
+    for row in rows:
+        timed = sorted(row["methods"].items(), key=lambda item: item[1]["ms"])
+        all_times = "  ".join(f"{_short(name)} {number(found['ms'], found['once'])}" for name, found in timed)
+        yield (
+            f"{row['case']:{WIDTH}s} {row['boundary']:9s} {_short(row['chosen']):>7s} {number(row['ours']['ms']):>8s} "
+            f"{row['regret']:7.2f}  {all_times}"
+        )
+    found = [row["regret"] for row in rows]
+    yield ""
+    yield f"regret: median {statistics.median(found):.2f}, largest {max(found):.2f}"
+
+
+def _short(methods: str) -> str:
+    return "".join(method[0] for method in methods.split("+"))
+
+
+def plot(record: dict[str, Any], path: Path) -> None:
+    """Ratios to the best peer, sorted, on a logarithmic axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    rows = sorted((row for row in record["rows"] if row["best"]), key=lambda row: -row["ratio"])
+    figure = Figure(figsize=(10, 1.5 + 0.215 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for boundary, colour in (("periodic", "tab:blue"), ("zero", "tab:orange")):
+        some = [(y, row["ratio"]) for y, row in enumerate(rows) if row["boundary"] == boundary]
+        if some:
+            at, ratios = zip(*some, strict=True)
+            axes.hlines(at, 1, ratios, color=colour, linewidth=1.5, alpha=0.6)
+            axes.plot(ratios, at, "o", color=colour, markersize=5, label=f"{boundary} boundary")
+    axes.axvline(1, color="black", linewidth=1, label="as fast")
+    axes.axvline(CLOSE, color="black", linewidth=1, linestyle=":", label=f"{CLOSE} times as long")
+    low, high = min([0.5, *(row["ratio"] for row in rows)]), max([2, *(row["ratio"] for row in rows)])
+    ticks = [
+        t for t in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low / 2 < t < high * 2
+    ]
+    axes.set_xscale("log")
+    axes.set_xlim(low / 1.15, high * 1.15)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("time of hcnn_core.convolve / time of the fastest peer, which is named on the right")
+    axes.set_yticks(range(len(rows)), [row["case"] for row in rows], fontsize=8)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.tick_params(axis="y", length=0)
+    peers = axes.secondary_yaxis("right")
+    peers.set_yticks(range(len(rows)), [row["best"] for row in rows], fontsize=8)
+    peers.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    machine = record["machine"]
+    title = f"{machine['processor']}, {_threads(machine['threads'])}, medians of {record['rounds']} rounds"
+    axes.set_title(title, fontsize=9, loc="left", parse_math=False)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=9, frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def draw(record: dict[str, Any], path: Path) -> str:
+    """Plot where that can be done, and say what became of it."""
+    if not any(row["best"] for row in record["rows"]):
+        return "no picture: no case has a peer"
+    try:
+        plot(record, path)
+    except ImportError:
+        return "no picture: matplotlib is not installed; --plot draws it where it is"
+    return f"picture: {path}"
+
+
+def load_peers() -> tuple[dict[str, Any], dict[str, str]]:
+    """The machine, with the libraries as they are set up here, and the peers that are not installed."""
+    missing = {}
+    torch = load_torch()
+    if torch is None:
+        missing["torch"] = "not installed"
+    else:
+        import torch as library
+
+        torch.use_threads(worker_count())
+        library.set_grad_enabled(False)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("NPROC", str(worker_count()))  # the threads of its processor
+    try:
+        import jax
+    except ImportError:
+        missing["jax"] = "not installed"
+    else:
+        jax.config.update("jax_enable_x64", True)
+    machine = describe_machine(torch)
+    machine["versions"] |= {name: metadata.version(name) for name in ("jax", "jaxlib") if "jax" not in missing}
+    return machine, missing
+
+
+def arguments() -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.convolve",
+        description="hcnn_core.convolve against SciPy, PyTorch and JAX along 1 to 5 axes, and what method='auto' cost.",
+        epilog="The status is 1 if a peer's result is not ours. `taskset` limits the threads of all alike.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="samples of each, of which the median counts (9)")
+    parser.add_argument("--quick", action="store_true", help="six cases, three rounds: less than a minute")
+    parser.add_argument("--only", metavar="TEXT", help="cases in whose name this stands, as 'image'")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write convolve.txt, .json and .png to this folder")
+    parser.add_argument("--plot", type=Path, metavar="JSON", help="measure nothing: draw the picture of this record")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"--rounds is {options.rounds}; give 1 or more")
+    if options.quick:
+        options.rounds = min(options.rounds, 3)
+    options.cases = [case for case in CASES if case.quick or not options.quick]
+    if options.only is not None:
+        known = options.cases
+        options.cases = [case for case in known if options.only in case.name]
+        if not options.cases:
+            which = "no case of --quick" if options.quick else "no case"
+            parser.error(f"--only is {options.only!r}, which {which} has in its name; {known[-1].name!r} is one")
+    if options.out is not None:
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--out is {options.out}, which cannot be a folder: {error.strerror}")
+    if options.plot is not None:
+        try:
+            options.record = json.loads(options.plot.read_text(encoding="utf-8"))
+            assert {"machine", "rounds", "rows"} <= options.record.keys()
+        except (OSError, ValueError, AttributeError, AssertionError):
+            parser.error(f"--plot is {options.plot}; give a convolve.json that --out wrote")
+    return options
+
+
+def main() -> int:
+    """Measure and print; the status is 1 if a peer disagrees."""
+    options = arguments()
+    if options.plot:
+        print(draw(options.record, (options.out or options.plot.parent) / "convolve.png"))
+        return 0
+    lines: list[str] = []
+
+    def say(*more: str) -> None:
+        lines.extend(more)
+        print(*more, sep="\n", flush=True)
+
+    began = time.monotonic()
+    machine, missing = load_peers()
+    say(*(f"{key}: {value}" for key, value in machine.items()))
+    say(f"rounds: {options.rounds}; medians, in milliseconds; scipy.ndimage has one thread, all others may use all", "")
+    say(header())
+    rows = []
+    for case in options.cases:
+        for boundary in case.boundaries:
+            rows.append(compare(case, boundary, options.rounds, missing))
+            say(line(rows[-1]))
+    say("", *notes(rows), "", *regrets(rows))
+    record = {
+        "machine": machine,
+        "load afterwards": os.getloadavg(),
+        "rounds": options.rounds,
+        "minutes": (time.monotonic() - began) / 60,
+        "rows": rows,
+    }
+    if options.out:
+        (options.out / "convolve.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        (options.out / "convolve.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(f"\n{draw(record, options.out / 'convolve.png')}")
+    return int(any(row["disagrees"] for row in rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
