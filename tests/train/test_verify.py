@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import train.network
-from hcnn_core import convolve
+from hcnn_core import convolve, elu
 from tests.train.runs import Outcome, finish, start
 from train import verify
 from train.config import PRESETS
@@ -93,7 +93,9 @@ def test_a_network_that_is_not_covariant_fails(
     first_run: tuple[Path, Outcome], tmp_path: Path, verifying: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = first_run[0] / "best.h5"
-    monkeypatch.setattr(train.network, "convolve", biased_by_position)
+    monkeypatch.setattr(
+        train.network, "convolve_elu", lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), b)
+    )
     outcome = verifying("--checkpoint", checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
     one_line(outcome, 1, "statements that must hold fail", f"--replay {tmp_path / 'counterexamples.h5'}")
     assert "FAILS" in outcome.out and "FAIL" in (tmp_path / "verify.html").read_text("utf-8")
