@@ -1,7 +1,7 @@
 """Reverse-mode differentiation of functions of NumPy and CuPy arrays."""
 
 from autodiff import _numpy_rules as _numpy_rules  # gives NumPy functions their derivatives
-from autodiff.functional import check_grads, checkpoint, grad, value_and_grad, vjp
+from autodiff.functional import check_grads, checkpoint, checkpoint_before, grad, value_and_grad, vjp
 from autodiff.primitives import (
     convolve,
     convolve_elu,
@@ -22,6 +22,7 @@ from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
 __all__ = [
     "check_grads",
     "checkpoint",
+    "checkpoint_before",
     "convolve",
     "convolve_elu",
     "convolve_vjp_w",

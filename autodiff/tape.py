@@ -117,9 +117,7 @@ class Primitive:
                 )
             if ans.dtype.kind not in "fc":  # integers and booleans have no derivative
                 return ans
-        if self._make_pullback is None:
-            raise TypeError(f"{self._name} has no derivative: give it one with autodiff.defvjp")
-        pullback = self._make_pullback(tuple(argnums), ans, tuple(values), kwargs)
+        pullback = self.pullback(tuple(argnums), ans, tuple(values), kwargs)
         node = Node(top, tuple(parents), pullback, self._name, ans)
         if type(ans) is not tuple:
             return Traced(ans, node)
@@ -127,6 +125,12 @@ class Primitive:
             Traced(a, Node(top, (node,), functools.partial(_at_position, i), self._name, a)) if differentiable(a) else a
             for i, a in enumerate(ans)
         )
+
+    def pullback(self, argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The way back from an answer to the cotangents of some arguments."""
+        if self._make_pullback is None:
+            raise TypeError(f"{self._name} has no derivative: give it one with autodiff.defvjp")
+        return self._make_pullback(argnums, ans, args, kwargs)
 
     def _call_plain(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The function's own answer; an answer that is traced all the same would lose its gradient."""
@@ -260,7 +264,7 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
         assert node.pullback is not None
         for parent, term in zip(node.parents, node.pullback(g), strict=True):
             if term is not None:
-                add(parent, term if parent.shape is None else _fit(term, parent, node.name))
+                add(parent, term if parent.shape is None else fit(term, parent, node.name))
         if release:
             node.parents, node.pullback = (), None
 
@@ -275,7 +279,7 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
     return inputs
 
 
-def _fit(g: Array, node: Node, name: str) -> Array:
+def fit(g: Array, node: Node, name: str) -> Array:
     """The cotangent in its node's shape, summed over what was broadcast, and in its node's dtype."""
     try:
         shape, dtype = g.shape, g.dtype

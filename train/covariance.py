@@ -174,7 +174,8 @@ class ComplexNetwork(Network):
         """
         return {layer: (mean + 0j, covariance + 0j) for layer, (mean, covariance) in super().initial_moments().items()}
 
-    def _rho(self, x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
+    @staticmethod
+    def _rho(x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
         x = convolve(x, w, axes, **options) + bias
         return elu(x.real) + 1j * elu(x.imag)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from autodiff import checkpoint, convolve, convolve_elu, getval, marginal, patch_moments
+from autodiff import checkpoint_before, convolve, convolve_elu, getval, marginal, patch_moments
 from hcnn_core._backend import Array
 from train.config import Config
 
@@ -145,6 +145,9 @@ class Network:
         C, the values of the last attribute.
     """
 
+    _rho: Callable[..., Any] = staticmethod(convolve_elu)
+    """The pointwise nonlinearity of a convolution and a bias: of x, w, bias, axes, and options of `convolve`."""
+
     def __init__(self, config: Config, image_size: int = 32, classes: int = 10) -> None:
         self.config = config
         self.table = layers(config, image_size, classes)
@@ -250,10 +253,6 @@ class Network:
         """Marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
         return marginal(x, ATTRIBUTES[0], reduction=self.config.reduction) if x.ndim == 6 else x
 
-    def _rho(self, x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
-        """The pointwise nonlinearity of a convolution and a bias."""
-        return convolve_elu(x, w, bias, axes, **options)
-
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
         size = self.config.space_kernel
@@ -287,15 +286,16 @@ class Network:
         boundary = self.config.boundary
         h, shift = _normalise_filters(weights["h"], *moments, self.config.epsilon)
 
-        def expand_and_contract(x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
-            # (n, u, u, v1, v2) -> (n, u', u', v1, v2, Q) -> (n, u', u', v1', v2', K)
-            x = self._rho(x, h, -shift, SPACE, stride=layer.stride[:2], boundary=boundary)
-            return self._rho(x, g, bias, ATTRIBUTES, sum_axes=5, stride=layer.stride[2:], boundary=boundary)
+        def expand(x: Array, h: Array, shift: Array) -> Array:
+            # (n, u, u, v1, v2) -> (n, u', u', v1, v2, Q)
+            return self._rho(x, h, -shift, SPACE, stride=layer.stride[:2], boundary=boundary)
 
+        layers = checkpoint_before(expand, self._rho)
+        options = {"axes": ATTRIBUTES, "sum_axes": 5, "stride": layer.stride[2:], "boundary": boundary}
         per_image = math.prod(layer.outputs[:2]) * math.prod(layer.inputs[2:]) * layer.factors
         size = max(1, TILE_ELEMENTS // per_image)
         tiles = [
-            checkpoint(expand_and_contract)(x[begin : begin + size], h, shift, weights["g"], weights["bias"])
+            layers((x[begin : begin + size], h, shift), (weights["g"], weights["bias"]), **options)
             for begin in range(0, x.shape[0], size)
         ]
         return tiles[0] if len(tiles) == 1 else np.concatenate(tiles)

@@ -14,11 +14,11 @@ import h5py
 import numpy as np
 import pytest
 
-import train.network
 from hcnn_core import convolve, elu
 from tests.train.runs import Outcome, finish, start
 from train import verify
 from train.config import PRESETS
+from train.network import Network
 
 Command = Callable[..., Outcome]
 
@@ -94,7 +94,7 @@ def test_a_network_that_is_not_covariant_fails(
 ) -> None:
     checkpoint = first_run[0] / "best.h5"
     monkeypatch.setattr(
-        train.network, "convolve_elu", lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), b)
+        Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), b))
     )
     outcome = verifying("--checkpoint", checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
     one_line(outcome, 1, "statements that must hold fail", f"--replay {tmp_path / 'counterexamples.h5'}")
