@@ -22,6 +22,10 @@ CHUNK = 1 << 20
 """Elements of a result's spectrum held at a time, unless a single line of positions has more."""
 
 
+STRIP = 96
+"""Positions that tiles of sums divide without a rest."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of samples in memory: an array whose row r of channel c begins at starts[r] + c * step (bytes)."""
@@ -255,7 +259,7 @@ class CompiledPlan(Plan):
         t = self.products.taps
         per_index = shape[0] * max(shape[1], shape[2] if self.untapped else 0) * t.positions
         pieces = max(worker_count() if t.leading * per_index > SERIAL else 1, -(-t.leading * per_index // CHUNK))
-        chunks = evenly(t.leading, min(t.leading, pieces))
+        chunks = evenly(t.leading, min(t.leading, pieces), STRIP if self.untapped else 1)
 
         def each(first: int, last: int) -> None:
             lent: dict[int, Array] = {}

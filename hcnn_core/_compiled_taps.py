@@ -163,9 +163,11 @@ def untapped(count: int) -> Taps:
     return Taps((count,), (count,), (1,), (1,), (False,), 1)
 
 
-def evenly(count: int, pieces: int) -> list[tuple[int, int]]:
-    """Cut range(count) into parts of almost one length."""
-    return list(itertools.pairwise(count * i // pieces for i in range(pieces + 1)))
+def evenly(count: int, pieces: int, step: int = 1) -> list[tuple[int, int]]:
+    """Cut range(count) into parts of almost one length, at multiples of a step where they have as many."""
+    step = step if count >= pieces * step else 1
+    steps = -(-count // step)
+    return list(itertools.pairwise(min(count, steps * i // pieces * step) for i in range(pieces + 1)))
 
 
 @dataclass(frozen=True)
