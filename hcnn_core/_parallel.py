@@ -1,7 +1,9 @@
-"""Work shared among threads, where HCNN_NUM_THREADS asks for it.
+"""Work shared among threads.
 
-NumPy releases the interpreter lock inside its loops and matrix products. Many small products gain more from one
-thread each than from a threaded BLAS, but the two together fight over the processors: who sets HCNN_NUM_THREADS sets
+NumPy and compiled kernels release the interpreter lock inside their loops, so threads of Python's share their work: as
+many as there are processors, or as HCNN_NUM_THREADS, or else OMP_NUM_THREADS, says. NumPy's matrix products have
+threads of their own, and the two together fight over the processors. Work that calls them is shared only where
+HCNN_NUM_THREADS asks for it; many small products gain more from one thread each, so who sets it sets
 OPENBLAS_NUM_THREADS=1 as well, both before NumPy is imported. The command lines of `train` do.
 """
 
@@ -19,11 +21,28 @@ _inside = threading.local()
 
 @lru_cache(maxsize=1)
 def worker_count() -> int:
-    """Threads to use: the environment's HCNN_NUM_THREADS, or 1."""
-    asked = os.environ.get("HCNN_NUM_THREADS", "1")
-    if not asked.isdecimal() or int(asked) < 1:
-        raise ValueError(f"HCNN_NUM_THREADS is {asked!r}; set it to a number of threads, 1 or more")
-    return int(asked)
+    """Threads to use for work that has none of its own."""
+    return asked_for() or _number("OMP_NUM_THREADS") or processors()
+
+
+@lru_cache(maxsize=1)
+def asked_for() -> int | None:
+    """The environment's HCNN_NUM_THREADS; None where it says nothing."""
+    if "HCNN_NUM_THREADS" in os.environ and not _number("HCNN_NUM_THREADS"):
+        given = os.environ["HCNN_NUM_THREADS"]
+        raise ValueError(f"HCNN_NUM_THREADS is {given!r}; set it to a number of threads, 1 or more")
+    return _number("HCNN_NUM_THREADS")
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _number(variable: str) -> int | None:
+    """A number of threads in the environment; None for anything else."""
+    given = os.environ.get(variable, "")
+    return int(given) if given.isdecimal() and int(given) else None
 
 
 @lru_cache(maxsize=1)
@@ -31,17 +50,24 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(worker_count(), thread_name_prefix="hcnn")
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
+
 SERIAL = 1 << 16
 """Elements of work for which waking threads, some 50 microseconds each, does not pay."""
 
 
-def parallel_for(work: Callable[[int, int], None], count: int, elements: int | None = None) -> None:
+def parallel_for(
+    work: Callable[[int, int], None], count: int, elements: int | None = None, *, threaded: bool = False
+) -> None:
     """Call `work(begin, end)` on contiguous parts of range(count), one part per thread.
 
     The parts depend on the number of threads and the shapes alone, never on timing, so results repeat bit for bit.
-    It runs serially from inside such a part, and where all the work touches few `elements`.
+    It runs serially from inside such a part, and where all the work touches few `elements`. Work that is `threaded`
+    calls matrix products, which have threads of their own unless the environment says otherwise.
     """
-    workers = 1 if elements is not None and elements <= SERIAL else min(worker_count(), count)
+    few = elements is not None and elements <= SERIAL
+    workers = 1 if few or (threaded and asked_for() is None) else min(worker_count(), count)
     if workers <= 1 or getattr(_inside, "worker", False):
         if count:
             work(0, count)

@@ -36,4 +36,4 @@ def by_columns(xp: Any, work: Callable[[slice], None], count: int, rows: int) ->
         for begin in range(first, last, size):
             work(slice(begin, min(last, begin + size)))
 
-    parallel_for(each, count, count * rows)
+    parallel_for(each, count, count * rows, threaded=True)

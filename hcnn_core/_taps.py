@@ -128,9 +128,9 @@ class GatheredTaps:
         if xp is not np:
             work(0, count)
         elif count == 1 and independent:
-            parallel_for(work_along, len(begins), elements)
+            parallel_for(work_along, len(begins), elements, threaded=True)
         else:
-            parallel_for(work, count, elements)
+            parallel_for(work, count, elements, threaded=True)
 
     def _cut(self, xp: Any, y: Array, part: slice, begin: int, end: int) -> Array:
         """Results of a tile as a view (entries, rows, positions)."""

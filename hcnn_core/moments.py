@@ -268,6 +268,6 @@ class _Patches:
                 tile(slice(begin, min(last, begin + size)))
 
         if xp is np:
-            parallel_for(work, self.shape[0], self.count * self.taps)
+            parallel_for(work, self.shape[0], self.count * self.taps, threaded=not self._kernels(xp))
         else:
             work(0, self.shape[0])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,7 +22,7 @@ from hcnn_core import (
     patch_moments,
     patch_moments_vjp,
 )
-from hcnn_core._parallel import parallel_for, worker_count
+from hcnn_core._parallel import asked_for, parallel_for, worker_count
 from tests.core.oracle import BOUNDARIES, C, NDArray, Problem, assert_close, eps, noise, norm, threads, wide
 
 
@@ -92,12 +96,57 @@ def test_wrong_numbers_of_threads_are_refused(asked: str, monkeypatch: pytest.Mo
             worker_count()
 
 
-def test_one_thread_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget() -> None:
+    for cached in (worker_count, asked_for, _parallel._pool):
+        cached.cache_clear()
+
+
+def test_all_processors_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with threads(3):
         assert worker_count() == 3
         monkeypatch.delenv("HCNN_NUM_THREADS")
-        worker_count.cache_clear()
-        assert worker_count() == 1
+        monkeypatch.setattr(_parallel, "processors", lambda: 5)
+        for given, count in (("2", 2), ("", 5), ("0", 5), ("many", 5)):
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+            forget()
+            assert worker_count() == count
+
+
+def test_what_has_threads_of_its_own_is_shared_only_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[tuple[int, int]] = []
+    with threads(2):
+        parallel_for(lambda begin, end: parts.append((begin, end)), 4, threaded=True)
+        assert sorted(parts) == [(0, 2), (2, 4)]
+        parts.clear()
+        monkeypatch.delenv("HCNN_NUM_THREADS")
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        forget()
+        parallel_for(lambda begin, end: parts.append((begin, end)), 4, threaded=True)
+        assert parts == [(0, 4)]
+        parts.clear()
+        parallel_for(lambda begin, end: parts.append((begin, end)), 4)
+        assert sorted(parts) == [(0, 2), (2, 4)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_of_a_process_with_threads_has_its_own() -> None:
+    with threads(2):
+        parallel_for(lambda begin, end: None, 2)
+        with warnings.catch_warnings(action="ignore"):  # Python's, of just this
+            child = os.fork()
+        if not child:
+            done: list[int] = []
+            parallel_for(lambda begin, end: done.append(begin), 2)
+            os._exit(len(done))
+        for _ in range(600):
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                break
+            time.sleep(0.05)
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert found and os.waitstatus_to_exitcode(status) == 2
 
 
 def results() -> Iterator[tuple[NDArray, float]]:
