@@ -131,7 +131,9 @@ def test_what_has_threads_of_its_own_is_shared_only_where_asked(monkeypatch: pyt
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_of_a_process_with_threads_has_its_own() -> None:
     with threads(2):
-        parallel_for(lambda begin, end: None, 2)
+        for _ in range(3):
+            parallel_for(lambda begin, end: time.sleep(0.01), 2)
+        time.sleep(0.1)  # they are idle now, which a child would rely on
         with warnings.catch_warnings(action="ignore"):  # Python's, of just this
             child = os.fork()
         if not child:
