@@ -194,7 +194,7 @@ class Products:
         parallel_for(work, len(self.operands))
 
 
-def _macs(plan: CompiledPlan) -> tuple[int, int, int]:
+def plan_macs(plan: CompiledPlan) -> tuple[int, int, int]:
     """Multiply-adds of a plan's analysis, products and synthesis."""
     taps, transform = plan.products.taps, plan.transform
     read, kept = math.prod(taps.lengths) * taps.batch, math.prod(taps.out_lengths) * taps.batch
@@ -208,11 +208,11 @@ def _macs(plan: CompiledPlan) -> tuple[int, int, int]:
 
 
 def _forward_macs(plan: CompiledPlan) -> int:
-    return sum(_macs(plan))
+    return sum(plan_macs(plan))
 
 
 def _adjoint_macs(plan: CompiledPlan) -> int:
-    analysis, products, synthesis = _macs(plan)
+    analysis, products, synthesis = plan_macs(plan)
     return 2 * analysis + 2 * products + synthesis
 
 

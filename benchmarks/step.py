@@ -37,16 +37,18 @@ STAGES = {
     "augmentation": ("augmentation.py", ("augment", "standardise")),
     "patch moments": ("moments.py", ("moments",)),
     "patch moments, backward": ("moments.py", ("filter",)),
-    "transforms to spectra": ("_transforms.py", ("analyze", "synthesize_transpose")),
-    "transforms back": ("_transforms.py", ("synthesize", "analyze_transpose")),
-    "spectra of filters": ("_transforms.py", ("kernel", "kernel_transpose")),
-    "products, forward": ("_compiled_plan.py", ("forward",)),
-    "products, cotangent of x": ("_compiled_taps.py", ("apply_transpose",)),
-    "products, cotangent of w": ("_compiled_taps.py", ("correlate",)),
-    "ELU, forward and backward": ("pointwise.py", ("_blockwise",)),
+    "layers: convolution and ELU": ("_compiled_plan.py", ("forward",)),
+    "layers, backward": ("_compiled_plan.py", ("adjoints",)),
     "marginals": ("marginal.py", ("marginal", "marginal_vjp")),
     "gradient step": ("optimizer.py", ("descend",)),
 }
+PARTS = {
+    "of these: spectra of x": ("_transforms.py", ("analyze",)),
+    "products, cotangent of x": ("_compiled_taps.py", ("apply_transpose",)),
+    "products, cotangent of w": ("_compiled_taps.py", ("correlate",)),
+    "spectra back to x": ("_transforms.py", ("analyze_transpose",)),
+}
+"""What layers call as one; the rest of them is transforms and products chunk by chunk."""
 
 
 class Step:
@@ -71,18 +73,22 @@ class Step:
         self.parameters, self.velocity = descend(self.config, 1e-3, self.parameters, gradients, self.velocity)
 
 
-def profile(step: Step) -> dict[str, float]:
-    """Seconds of one step by stage."""
+def profile(step: Step) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of one step by stage, and of parts of these."""
     profiler = cProfile.Profile()
     began = time.perf_counter()
     profiler.runcall(step)
     whole = time.perf_counter() - began
-    table: dict[str, float] = dict.fromkeys(STAGES, 0.0)
-    for (file, _, function), (_, _, _, cumulative, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
-        for stage, (name, functions) in STAGES.items():
-            if Path(file).name == name and function in functions:
-                table[stage] += cumulative
-    return {**table, "rest": whole - sum(table.values()), "whole step, profiled": whole}
+    tables = []
+    for stages in (STAGES, PARTS):
+        table: dict[str, float] = dict.fromkeys(stages, 0.0)
+        for (file, _, function), (_, _, _, cumulative, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
+            for stage, (name, functions) in stages.items():
+                if Path(file).name == name and function in functions:
+                    table[stage] += cumulative
+        tables.append(table)
+    whole_table, parts = tables
+    return {**whole_table, "rest": whole - sum(whole_table.values()), "whole step, profiled": whole}, parts
 
 
 def main() -> None:
@@ -115,14 +121,21 @@ def main() -> None:
         rounds = seconds[step.name]
         median = statistics.median(rounds)
         rate = options.batch_size / median
-        stages = profile(step)
-        record["networks"][step.name] = {"seconds": rounds, "images_per_second": rate, "stages": stages}
+        stages, parts = profile(step)
+        record["networks"][step.name] = {
+            "seconds": rounds,
+            "images_per_second": rate,
+            "stages": stages,
+            "parts": parts,
+        }
         print(
             f"{step.name}: {median:.3f} s a step (from {min(rounds):.3f} to {max(rounds):.3f}), {rate:.1f} images/s, "
             f"an epoch of CIFAR-10 in {CIFAR10_IMAGES / rate / 60:.1f} min"
         )
         for stage, value in stages.items():
             print(f"    {stage:28s} {value:7.3f} s {100 * value / stages['whole step, profiled']:5.1f} %")
+        for part, value in parts.items():
+            print(f"        {part:28s} {value:7.3f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     record["peak_memory_mib"] = peak
     print(f"\npeak memory of the process: {peak:.0f} MiB")

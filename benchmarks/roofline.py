@@ -1,0 +1,213 @@
+"""Products and bytes of each stage of a layer against what the machine can do: `python -m benchmarks.roofline`.
+
+One plain layer of 32 x 32 pixels, K = 16, Q = 32, forward and backward. Multiply-adds are those of the convolutions and
+of patch moments as they are carried out; bytes are those of arrays too large for a cache, each read or written once
+per stage. The roofs are `benchmarks.ceilings`: matrix products and copies on all threads.
+"""
+
+from train._process import prepare
+
+prepare()  # before NumPy is loaded
+
+import argparse  # noqa: E402
+import contextlib  # noqa: E402
+import json  # noqa: E402
+import statistics  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+from unittest import mock  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from benchmarks import ceilings  # noqa: E402
+from benchmarks.layer import describe_machine, plan_macs  # noqa: E402
+from hcnn_core import convolve_elu, marginal, patch_moments, patch_moments_vjp  # noqa: E402
+from hcnn_core._compiled_plan import CompiledPlan  # noqa: E402
+from hcnn_core._compiled_taps import CompiledTaps  # noqa: E402
+from hcnn_core._geometry import make_geometry  # noqa: E402
+from hcnn_core._plan import make_plan  # noqa: E402
+from hcnn_core._transforms import MatrixDFT  # noqa: E402
+from hcnn_core.convolution import convolve_adjoints  # noqa: E402
+
+AXES = (1, 2, 3, 4)
+STRIDE = (1, 1, 2, 2)
+KERNEL = (3, 3, 7, 11)
+Array = np.ndarray[Any, Any]
+
+
+def operands(images: int) -> tuple[Array, Array, Array]:
+    """Input after the marginal, filters and bias, in the layout that layers leave."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 16, 32, 32, images), np.float32).transpose(4, 2, 3, 0, 1)
+    return x, rng.standard_normal((*KERNEL, 16), np.float32), rng.standard_normal((4, 8, 16), np.float32)
+
+
+def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
+    """Seconds, multiply-adds and bytes of each stage."""
+    x, w, bias = operands(images)
+    options: dict[str, Any] = {"boundary": boundary, "stride": STRIDE}
+    y = convolve_elu(x, w, bias, AXES, **options)
+    m = marginal(y, 3, reduction="mean")
+    g = np.broadcast_to(np.ones_like(m)[:, :, :, None], y.shape)
+    moments = patch_moments(x, (1, 2), 3, boundary=boundary)
+    geometry = make_geometry(x.shape, w.shape, AXES, sum_axes=(), method="auto", **options)
+    plan = make_plan(geometry, True, x)
+    assert isinstance(plan, CompiledPlan) and isinstance(plan.transform, MatrixDFT)
+    analysis, products, synthesis = plan_macs(plan)
+    spectrum = plan.transform.frequencies * plan.transform.aliases * 2 * x.size // 128 * x.itemsize
+    cotangent = plan.transform.frequencies * 2 * 16 * x.size // 128 * x.itemsize
+    whole: dict[str, tuple[Callable[[], Any], int, int]] = {
+        "patch moments": (lambda: patch_moments(x, (1, 2), 3, boundary=boundary), 27 * x.size, 2 * x.nbytes),
+        "patch moments, backward": (
+            lambda: patch_moments_vjp(*moments, x, (1, 2), 3, boundary=boundary),
+            25 * x.size,
+            3 * x.nbytes,
+        ),
+        "convolution and ELU": (
+            lambda: convolve_elu(x, w, bias, AXES, **options),
+            analysis + products + synthesis,
+            x.nbytes + 2 * spectrum + y.nbytes,
+        ),
+        "marginal": (lambda: marginal(y, 3, reduction="mean"), y.size, y.nbytes + m.nbytes),
+        "backward": (
+            lambda: convolve_adjoints(np, geometry, g, x, w, y),
+            2 * analysis + 2 * products + synthesis,
+            m.nbytes + y.nbytes + 3 * cotangent + x.nbytes + 2 * spectrum + 2 * spectrum + x.nbytes,
+        ),
+    }
+    parts = {
+        "backward: ELU, to spectra": (CompiledPlan, "_share", synthesis, m.nbytes + y.nbytes + cotangent),
+        "backward: cotangent of x": (CompiledTaps, "apply_transpose", products, cotangent + spectrum),
+        "backward: cotangent of w": (CompiledTaps, "correlate", products, cotangent + spectrum),
+        "backward: spectra of x": (MatrixDFT, "analyze", analysis, x.nbytes + spectrum),
+        "backward: spectra to x": (MatrixDFT, "analyze_transpose", analysis, x.nbytes + spectrum),
+    }
+    times: dict[str, list[float]] = {name: [] for name in (*whole, *parts)}
+    for index in range(rounds + 1):
+        for name, (run, _, _) in whole.items():
+            if name == "backward":
+                continue
+            began = time.perf_counter()
+            run()
+            if index:
+                times[name].append(time.perf_counter() - began)
+        spent = dict.fromkeys(parts, 0.0)
+        with contextlib.ExitStack() as stack:
+            for name, (owner, method, _, _) in parts.items():
+                stack.enter_context(mock.patch.object(owner, method, _timed(getattr(owner, method), spent, name)))
+            began = time.perf_counter()
+            whole["backward"][0]()
+            elapsed = time.perf_counter() - began
+        if index:
+            times["backward"].append(elapsed)
+            for name, seconds in spent.items():
+                times[name].append(seconds)
+    work = {name: (macs, size) for name, (_, macs, size) in whole.items()}
+    work |= {name: (macs, size) for name, (_, _, macs, size) in parts.items()}
+    return [
+        {
+            "boundary": boundary,
+            "stage": name,
+            "seconds": seconds,
+            "ms_per_image": 1e3 * statistics.median(seconds) / images,
+            "gflops": 2e-9 * work[name][0] / statistics.median(seconds),
+            "gbs": 1e-9 * work[name][1] / statistics.median(seconds),
+            "flops_per_byte": 2 * work[name][0] / work[name][1],
+        }
+        for name, seconds in times.items()
+    ]
+
+
+def _timed(method: Callable[..., Any], spent: dict[str, float], name: str) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return method(*args, **kwargs)
+        finally:
+            spent[name] += time.perf_counter() - began
+
+    return timed
+
+
+def lines(record: dict[str, Any]) -> list[str]:
+    """The figures as text."""
+    roof, copy = record["sgemm_gflops"], record["copy_gbs"]
+    result = [f"roofs: {roof:.0f} GFLOP/s of sgemm, {copy:.1f} GB/s of copies, {record['threads']} threads", ""]
+    result.append(
+        f"{'boundary':9s} {'stage':28s} {'ms/image':>9s} {'GFLOP/s':>8s} {'GB/s':>6s} {'flop/byte':>9s} {'of roof':>8s}"
+    )
+    for row in record["stages"]:
+        limit = min(roof, copy * row["flops_per_byte"])
+        result.append(
+            f"{row['boundary']:9s} {row['stage']:28s} {row['ms_per_image']:9.3f} {row['gflops']:8.1f} "
+            f"{row['gbs']:6.1f} {row['flops_per_byte']:9.1f} {100 * row['gflops'] / limit:5.0f} %"
+        )
+    return result
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Stages under the two roofs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    roof, copy = record["sgemm_gflops"], record["copy_gbs"]
+    figure, panels = pyplot.subplots(1, 2, figsize=(14, 6), sharey=True, layout="constrained")
+    for panel, boundary in zip(panels, ("periodic", "zero"), strict=True):
+        intensity = np.geomspace(0.2, 400, 200)
+        panel.loglog(intensity, np.minimum(roof, copy * intensity), color="black", linewidth=1)
+        panel.text(390, roof * 1.05, f"sgemm {roof:.0f} GFLOP/s", ha="right", va="bottom", fontsize=9)
+        panel.text(0.25, copy * 0.32, f"copies {copy:.0f} GB/s", fontsize=9)
+        rows = [row for row in record["stages"] if row["boundary"] == boundary]
+        for index, row in enumerate(rows):
+            part = row["stage"].startswith("backward:")
+            marker = "os^Dvph*X<"[index % 10]
+            label = f"{row['stage']}, {row['ms_per_image']:.2f} ms"
+            style = {"color": f"C{index % 10}", "fillstyle": "none" if part else "full", "markersize": 9}
+            panel.plot(row["flops_per_byte"], row["gflops"], marker, label=label, **style)
+        panel.set(
+            xlabel="floating-point operations per byte of memory", title=f"{boundary} boundary", ylim=(1, 2 * roof)
+        )
+        panel.grid(True, which="major", alpha=0.3)
+        panel.legend(fontsize=8, loc="lower right", title="stage, time per image", title_fontsize=8)
+    panels[0].set_ylabel("GFLOP/s")
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    """Measure, print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/roofline"), help="folder for the figures and the picture"
+    )
+    options = parser.parse_args()
+    if options.images < 16 or options.rounds < 1:
+        parser.error("give 16 images or more, and a round")
+    machine = describe_machine(None)
+    threads = machine["threads"]
+    found = ceilings.measure()
+    key = f"_{min(2, threads)}"
+    record: dict[str, Any] = {
+        "machine": machine,
+        "threads": threads,
+        "images": options.images,
+        "sgemm_gflops": found[f"sgemm_gflops{key}"],
+        "copy_gbs": found[f"copy_gbs{key}"],
+        "ceilings": found,
+        "stages": [row for b in ("periodic", "zero") for row in measure(b, options.images, options.rounds)],
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(lines(record))
+    print(text)
+    (options.out / "roofline.txt").write_text(text + "\n", encoding="utf-8")
+    (options.out / "roofline.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    draw(record, options.out / "roofline.png")
+
+
+if __name__ == "__main__":
+    main()
