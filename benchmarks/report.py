@@ -1,6 +1,6 @@
 """All pictures and the README's table of speed, from the figures on record: `python -m benchmarks.report`.
 
-Reads benchmarks/results: layer.json, step.json, step-plus.json, convolve/, scaling/ and roofline/; writes their pictures
+Reads benchmarks/results: layer.json, step.json, step-plus.json, convolve/, scaling/, roofline/; writes their pictures
 beside them and the table to speed.md.
 """
 

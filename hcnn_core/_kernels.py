@@ -35,7 +35,7 @@ WIDE_OF_ONE = 8
 DEEP, LESS_DEEP = (6, 3) if _registers == 32 else (3, 2)
 BROAD, LESS_BROAD = 4, 3
 
-ROOM = 1 << 15
+HALF = 1 << 15
 """Elements between two matrices, held in cache."""
 
 _int32, _int64 = ir.IntType(32), ir.IntType(64)
@@ -497,7 +497,7 @@ def transform(
     the derivative of an ELU whose result is at `ans` first, and added up there.
     """
     size = like.itemsize
-    block = max(VECTOR_BYTES // size, ROOM // (half_rows + sums.shape[0]))
+    block = max(VECTOR_BYTES // size, HALF // (half_rows + sums.shape[0]))
     blocks = -(-n // block)
     half = empty((half_rows, -(-n // blocks)), like.dtype)
     scaled = empty((sums.shape[0], half.shape[1]), like.dtype)
