@@ -31,7 +31,7 @@ def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
         return [pullbacks[argnum]() for argnum in argnums]
 
     def together(g: Array) -> Any:
-        if isinstance(g, Traced):
+        if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
         return convolve_adjoints(array_namespace(g, x, w), _geometry(x, w, axes, kwargs), g, x, w)[:2]
 
@@ -98,7 +98,7 @@ def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, 
         return [pullbacks[argnum]() for argnum in argnums]
 
     def together(g: Array) -> Any:
-        if isinstance(g, Traced):
+        if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
         geometry = _geometry(x, w, axes, kwargs)
         x_or_none, w_or_none = (x if 1 in argnums else None), (w if 0 in argnums else None)

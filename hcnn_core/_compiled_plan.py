@@ -292,7 +292,8 @@ class CompiledPlan(Plan):
             g = np.ascontiguousarray(g)
         ends = (np.arange(n) * step for n, step in zip(g.shape[:split], g.strides[:split], strict=True))
         starts = np.asarray(sum(np.ix_(*ends))).reshape(-1)
-        step = g.strides[len(self.y_order) - self.within - 1] if self.out > 1 else 0
+        new = zip(self.geometry.out_shape, g.strides[split : len(self.y_order) - self.within], strict=True)
+        step = next((step for n, step in reversed(list(new)) if n > 1), 0)
         return Rows(g, g.ctypes.data + starts, step)
 
     def _answers(self, ans: Array | None, first: int) -> Rows | None:
@@ -307,7 +308,7 @@ class CompiledPlan(Plan):
         if any(rows <= a < rows + self.outside or a >= rows + self.outside + new for a in varying):
             return None
         index = (*(slice(None),) * rows, *(0,) * self.outside, *(slice(None),) * new, *(0,) * self.within)
-        return np.ascontiguousarray(bias[index]).reshape(self.y_rows, self.out)
+        return np.array(bias[index]).reshape(self.y_rows, self.out)
 
     def _like_result(self, sums: Array) -> Array:
         """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""

@@ -286,7 +286,7 @@ def _read(
     return _Reading(
         n=counts[-1] * t.batch,
         source_line=lengths[-1] * t.batch,
-        lines=np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3),
+        lines=np.ascontiguousarray(np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3)),
         runs=np.asarray(runs),
         starts=of_lines // line if tiled else of_lines,
         table=table // line if tiled else table * itemsize,

@@ -474,13 +474,6 @@ def _pointer(typing: Any, address: Any) -> Any:
 
 
 @numba.njit(**_options)
-def _stage(like: Array, source: int, tables: Array, out: int, starts: Array, step: int, n: int, matrix: Array) -> None:
-    """Write, for each group, the product of a matrix (K, rows) with K rows of n elements to equally spaced rows."""
-    for group in range(tables.shape[0]):
-        combine_rows(like, out + starts[group], step, n, source, tables[group], matrix)
-
-
-@numba.njit(**_options)
 def transform(
     like: Array, channels: int, n: int,
     source: int, source_rows: Array, source_channel: int, target: int, target_row: int, target_channel: int,
@@ -501,12 +494,17 @@ def transform(
     blocks = -(-n // block)
     half = empty((half_rows, -(-n // blocks)), like.dtype)
     scaled = empty((sums.shape[0], half.shape[1]), like.dtype)
-    second_tables = second_from * half.strides[0]
-    first_tables = first_from * scaled.strides[0]
-    if not sums.size:
-        for group in range(first_from.shape[0]):
-            for k in range(first_from.shape[1]):
-                first_tables[group, k] = source_rows[first_from[group, k]]
+    first_tables, second_tables = empty(first_from.shape, np.int64), empty(second_from.shape, np.int64)
+    first_starts, second_starts = empty(first_to.size, np.int64), empty(second_to.size, np.int64)
+    for group in range(first_to.size):
+        first_starts[group] = first_to[group] * half.strides[0]
+        for k in range(first_from.shape[1]):
+            row = first_from[group, k]
+            first_tables[group, k] = row * scaled.strides[0] if sums.size else source_rows[row]
+    for group in range(second_to.size):
+        second_starts[group] = second_to[group] * target_row
+        for k in range(second_from.shape[1]):
+            second_tables[group, k] = second_from[group, k] * half.strides[0]
     for channel in range(channels):
         for b in range(blocks):
             begin, end = b * n // blocks, (b + 1) * n // blocks
@@ -519,12 +517,13 @@ def transform(
                     )
                     sums[row, channel] += _elu_vjp_sum(scaled[row, :m], y, g)
                 taken = scaled.ctypes.data
-            to = target + channel * target_channel + begin * size
-            _stage(like, taken, first_tables, half.ctypes.data, first_to * half.strides[0],
-                   first_step * half.strides[0], m, first)  # fmt: skip
-            _stage(
-                like, half.ctypes.data, second_tables, to, second_to * target_row, second_step * target_row, m, second
-            )
+            to, between = target + channel * target_channel + begin * size, half.ctypes.data
+            for group in range(first_to.size):
+                place = between + first_starts[group]
+                combine_rows(like, place, first_step * half.strides[0], m, taken, first_tables[group], first)
+            for group in range(second_to.size):
+                place = to + second_starts[group]
+                combine_rows(like, place, second_step * target_row, m, between, second_tables[group], second)
             if bias.size:
                 for group in range(second_to.size):
                     for j in range(second.shape[1]):
@@ -533,7 +532,7 @@ def transform(
                         _elu_in_place(y, bias[row, channel])
 
 
-RUN = 1 << 14
+RUN = 1 << 12
 """Products summed in the dtype of the arrays; many more in single precision would lose digits."""
 
 
@@ -582,20 +581,21 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
     """
     rows, n1, n = x.shape[0], x.shape[0] - s1 + 1, x.shape[1] - (s2 - 1) * inner
     whole = n - n % (VECTOR_BYTES // x.itemsize)
-    windows = np.arange(s2) * inner
     for a in range(rows):
         first, last = a if symmetric else max(0, a - s1 + 1), min(rows, a + s1)
         table = empty((last - first) * s2, np.int64)
-        for b in range(first, last):
-            table[(b - first) * s2 : (b - first + 1) * s2] = (windows + b * y.shape[1]) * y.itemsize
-        products = np.zeros((table.size, s2))  # of windows of rows b of y with those of row a of x
+        for row in range(table.size):
+            table[row] = ((first + row // s2) * y.shape[1] + row % s2 * inner) * y.itemsize
+        products = np.zeros((table.size, s2), np.float64)  # of windows of rows b of y with those of row a of x
+        part = empty((table.size, s2), x.dtype)
         for begin in range(0, whole, RUN):
-            part = np.zeros(products.shape, x.dtype)
-            end = min(whole, begin + RUN)
-            correlate_rows(
-                part, y[0, begin:].ctypes.data, table, x[a, begin:].ctypes.data, inner * x.itemsize, end - begin
-            )
-            products += part
+            part[:] = 0
+            n_part = min(whole - begin, RUN)
+            source, other = y[0, begin:].ctypes.data, x[a, begin:].ctypes.data
+            correlate_rows(part, source, table, other, inner * x.itemsize, n_part)
+            for row in range(table.size):
+                for t2 in range(s2):
+                    products[row, t2] += part[row, t2]
         for b in range(first, last):
             for r2 in range(s2):
                 for t2 in range(s2):

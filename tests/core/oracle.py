@@ -255,7 +255,7 @@ def forget_plans() -> None:
 @contextlib.contextmanager
 def poisoned_memory() -> Iterator[None]:
     """New memory full of NaN, so that what is never written shows; what compiled code allocates is not."""
-    numba.njit(lambda: 0)()  # Numba looks up NumPy's functions when it first compiles
+    numba.njit(lambda: (np.empty(1), np.zeros(1)))()  # Numba looks up NumPy's functions when it first compiles
     empty = np.empty
 
     def poisoned(shape: Any, dtype: Any = float, **options: Any) -> NDArray:

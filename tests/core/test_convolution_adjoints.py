@@ -204,3 +204,22 @@ def test_each_map_of_a_transform_has_its_transpose(grid: tuple[Any, ...], kind: 
     check(transform.synthesize, transform.synthesize_transpose, noise(seed + 4, (f, p, 3), spectrum_dtype), y)
     filters = noise(seed + 5, (f, 2 * p, 6 * a * p), spectrum_dtype)
     check(transform.kernel, lambda xp, s: transform.kernel_transpose(xp, s, (2, 3, 2)), w, filters)
+
+
+@pytest.mark.parametrize("out", [(3, 1), (1, 3), (1, 3, 1), (1, 1), (2, 1, 3)])
+@pytest.mark.parametrize("kind", ["newaxis", "sliced", "copied"])
+def test_new_axes_of_length_one_have_any_stride(out: tuple[int, ...], kind: str) -> None:
+    x, w = noise(0, (5, 4, 24), "float32"), noise(1, (4, 3, *out), "float32")
+    problem = Problem(x, w, (0,), {"boundary": "periodic", "sum_axes": (1,), "method": "fft"})
+    g = np.ascontiguousarray(np.moveaxis(noise(2, problem.y_shape, "float32"), 1, -1))  # memory as the plan has it
+    g = np.moveaxis(g, -1, 1)
+    if kind == "newaxis":
+        g = g.reshape([n for n in g.shape if n > 1])
+        g = g[tuple(slice(None) if n > 1 else None for n in problem.y_shape)]
+    elif kind == "sliced":
+        wide_memory = np.zeros((*(2 if n == 1 else n for n in (5, *out)), 24), "float32")
+        inside = np.moveaxis(wide_memory, -1, 1)[tuple(slice(-n, None) for n in problem.y_shape)]
+        inside[...] = g
+        g = inside
+    assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
+    assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)
