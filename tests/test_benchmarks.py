@@ -27,3 +27,7 @@ def test_comparison_of_layers_names_what_it_skips(tmp_path: Path) -> None:
         assert why == "torch is not installed"
     assert json.loads(result.stdout.splitlines()[-1])["comparisons"] == [comparison]
     assert "skipped" in out.with_suffix(".txt").read_text("utf-8")
+
+
+def test_readme_shows_the_table_on_record() -> None:
+    assert (ROOT / "benchmarks/results/speed.md").read_text("utf-8") in (ROOT / "README.md").read_text("utf-8")

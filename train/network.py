@@ -298,7 +298,11 @@ class Network:
             layers((x[begin : begin + size], h, shift), (weights["g"], weights["bias"]), **options)
             for begin in range(0, x.shape[0], size)
         ]
-        return tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
+        if len(tiles) == 1:
+            return tiles[0]
+        images_last = (3, 4, 5, 1, 2, 0)  # in memory, as every layer leaves its output and likes its input
+        joined = np.concatenate([np.transpose(tile, images_last) for tile in tiles], axis=-1)
+        return np.transpose(joined, np.argsort(images_last))
 
     def logits(self, parameters: Parameters, x: Array) -> Array:
         """Return the sum of x_{J-1} over everything but the class (Eq. 7), or its mean times a learned scale.
