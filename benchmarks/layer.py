@@ -113,7 +113,7 @@ class Ours:
         self.network = Network(make_config(preset, {"boundary": boundary, "dtype": dtype}))
         weights = {key: arrays[key].astype(dtype) for key in ("h", "g", "bias")}
         # a layer below leaves x as this one leaves its output
-        sample = np.ones((16, *SHAPE), dtype)
+        sample = np.ones((4, *SHAPE), dtype)
         for _ in range(2):
             sample = self.layer(sample, *weights.values())
         self.order = tuple(sorted(range(sample.ndim), key=lambda axis: -sample.strides[axis]))

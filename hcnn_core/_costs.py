@@ -59,11 +59,11 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
         seconds += 2 * SECONDS_PER_MAC * macs + 2 * SECONDS_PER_COPY * copies
     else:
         run = batch * (g.out_lengths[direct[-1]] if direct else 1)
-        macs = f * max(rows, FEWEST_ROWS) * taps * columns * pixels_out
+        products = f * max(rows, FEWEST_ROWS) * taps * columns * pixels_out
         last = direct[-1] if direct else 0
         if spectral and len(direct) > 1 and batch >= 16 and g.kernel_size[last] == 3 and g.stride[last] == 1:
-            macs *= TILED
-        seconds += SECONDS_PER_MAC * macs
+            products *= TILED
+        seconds += SECONDS_PER_MAC * products
         phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each
         seconds += SECONDS_PER_COPY * f * (columns * pixels_in * (taps > 1) + rows * pixels_out * phases)
         seconds += SECONDS_PER_LINE * f * pixels_out / run
