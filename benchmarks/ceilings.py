@@ -26,7 +26,8 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from benchmarks.layer import describe_machine, processors  # noqa: E402
+from benchmarks.layer import describe_machine  # noqa: E402
+from hcnn_core._parallel import processors  # noqa: E402
 
 SQUARE = 2048
 SKINNY = (32, 72, 51_200)

@@ -47,7 +47,7 @@ import numpy as np
 from autodiff import defvjp, primitive, vjp
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
 from hcnn_core._compiled_plan import CompiledPlan
-from hcnn_core._parallel import parallel_for, worker_count
+from hcnn_core._parallel import parallel_for, processors, worker_count
 from train.config import make_config
 from train.network import ATTRIBUTES, SPACE, Network, merge_factors
 from train.run import versions
@@ -105,6 +105,28 @@ class Step(Protocol):
     def to_numpy(self, result: Any) -> Arrays: ...
 
 
+def layer_below(x: Array) -> tuple[Callable[[Array], Array], list[Array]]:
+    """A function of a traced number that returns x, and the list that x's cotangents are put in, as they come.
+
+    In a network x comes from a layer below, to which its cotangent goes; vjp would copy the latter, training does not.
+    """
+    received: list[Array] = []
+
+    @primitive
+    def below(anchor: Array) -> Array:
+        return x[...]
+
+    def receive(ans: Array, anchor: Array) -> Callable[[Array], Array]:
+        def pullback(g: Array) -> Array:
+            received.append(g)
+            return np.zeros_like(anchor)
+
+        return pullback
+
+    defvjp(below, receive)
+    return below, received
+
+
 class Ours:
     """Layer j = 4 of a Network."""
 
@@ -121,22 +143,7 @@ class Ours:
             np.ascontiguousarray(arrays[key].transpose(self.order), dtype).transpose(np.argsort(self.order))
             for key in ("x", "cotangent")
         )
-        received: list[Array] = []
-
-        @primitive
-        def below(anchor: Array) -> Array:
-            return x[...]
-
-        def receive(ans: Array, anchor: Array) -> Callable[[Array], Array]:
-            def pullback(g: Array) -> Array:
-                received.append(g)
-                return np.zeros_like(anchor)
-
-            return pullback
-
-        # x comes from, and its cotangent goes to, a layer below; vjp would copy the latter, which training does not
-        defvjp(below, receive)
-        self.received, self.below = received, below
+        self.below, self.received = layer_below(x)
         self.inputs = (np.zeros((), dtype), *weights.values())
 
     def layer(self, x: Array, h: Array, g: Array, bias: Array) -> Array:
@@ -298,11 +305,6 @@ def load_torch() -> ModuleType | None:
         return None
     peers_torch.use_threads(processors())
     return peers_torch
-
-
-def processors() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def blas() -> str:

@@ -35,9 +35,9 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from autodiff import defvjp, primitive, vjp  # noqa: E402
+from autodiff import vjp  # noqa: E402
 from benchmarks.ceilings import time_alternately  # noqa: E402
-from benchmarks.layer import DEPTH, describe_machine, peak_memory  # noqa: E402
+from benchmarks.layer import DEPTH, describe_machine, layer_below, peak_memory  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train._memory import available_bytes  # noqa: E402
 from train.config import make_config  # noqa: E402
@@ -96,22 +96,8 @@ class Step:
         self.x, self.cotangent = (
             buffer[: math.prod(drawn)].reshape(drawn).transpose(np.argsort(order)) for buffer in buffers
         )
-        received: list[Array] = []
-
-        @primitive
-        def below(anchor: Array) -> Array:
-            return self.x[...]
-
-        def receive(ans: Array, anchor: Array) -> Callable[[Array], Array]:
-            def pullback(g: Array) -> Array:
-                received.append(g)
-                return np.zeros_like(anchor)
-
-            return pullback
-
-        # as in benchmarks.layer: x comes from a layer below, to which its cotangent goes without a copy
-        defvjp(below, receive)
-        self.received, self.layer = received, lambda anchor, *weights: layer(below(anchor), *weights)
+        below, self.received = layer_below(self.x)
+        self.layer = lambda anchor, *weights: layer(below(anchor), *weights)
 
     def __call__(self) -> tuple[Array, ...]:
         """x_4, and the cotangents of x_3 and of every weight."""

@@ -303,19 +303,28 @@ def apply(
                 _elu_in_place(out[entry, row, begin : begin + n], bias[row])
 
 
+@numba.njit(inline="always", **_options)
+def _map_tiles(
+    which: int, like: Array, count: int, inner: int, out: int, out_tile: int, out_step: int, x: int, x_tile: int,
+    x_step: int,
+) -> None:  # fmt: skip
+    """Apply one of MAPS to `count` tiles, `inner` elements at once; tiles and rows of either side are so far apart."""
+    lanes = VECTOR_BYTES // like.itemsize
+    for tile in range(count):
+        for i in range(0, inner, lanes):
+            at = min(i, inner - lanes) * like.itemsize
+            linear(like, which, out + tile * out_tile + at, out_step, x + tile * x_tile + at, x_step)
+
+
 @numba.njit(**_options)
 def _tiles_of_samples(tiles: Array, padded: Array, inner: int) -> None:
     """Write SAMPLES of 6 samples each, 4 apart, of padded (columns, lines, elements) to tiles (6, .., lines, n)."""
-    size, lanes = padded.itemsize, VECTOR_BYTES // padded.itemsize
+    step = inner * padded.itemsize
     count = padded.shape[2] // (4 * inner) - 1
     for column in range(padded.shape[0]):
         for line in range(padded.shape[1]):
             source, to = padded[column, line].ctypes.data, tiles[0, column, line].ctypes.data
-            for tile in range(count):
-                for i in range(0, inner, lanes):
-                    at = min(i, inner - lanes)
-                    x = source + (4 * tile * inner + at) * size
-                    linear(padded, OF_SAMPLES, to + (tile * inner + at) * size, tiles.strides[0], x, inner * size)
+            _map_tiles(OF_SAMPLES, padded, count, inner, to, step, tiles.strides[0], source, 4 * step, step)
             tiles[:, column, line, count * inner :] = 0
 
 
@@ -328,7 +337,7 @@ def apply_tiled(
 
     Matrices are (entries or 1, 6, K, rows); tables count lines, since taps along the last axis are no rows any more.
     """
-    size, lanes = x.itemsize, VECTOR_BYTES // x.itemsize
+    step, lanes = inner * x.itemsize, VECTOR_BYTES // x.itemsize
     run = n // 4
     tiles = empty((6, *padded.shape[:2], -(-run // lanes) * lanes), x.dtype)
     products = empty((6, out.shape[1], tiles.shape[3]), x.dtype)
@@ -346,18 +355,7 @@ def apply_tiled(
             begin = first + line * n
             for row in range(out.shape[1]):
                 to, source = out[entry, row, begin:].ctypes.data, products[0, row].ctypes.data
-                for tile in range(run // inner):
-                    for i in range(0, inner, lanes):
-                        at = min(i, inner - lanes)
-                        target = to + (4 * tile * inner + at) * size
-                        linear(
-                            x,
-                            OF_RESULTS,
-                            target,
-                            inner * size,
-                            source + (tile * inner + at) * size,
-                            products.strides[0],
-                        )
+                _map_tiles(OF_RESULTS, x, run // inner, inner, to, 4 * step, step, source, step, products.strides[0])
             for row in range(bias.size):
                 _elu_in_place(out[entry, row, begin : begin + n], bias[row])
 
@@ -368,7 +366,7 @@ def correlate_tiled(
     padded: Array, total: Array,
 ) -> None:  # fmt: skip
     """As `correlate`, to total (entries, 6, K, rows); see `apply_tiled`."""
-    size, lanes = x.itemsize, VECTOR_BYTES // x.itemsize
+    step, lanes = inner * x.itemsize, VECTOR_BYTES // x.itemsize
     run = n // 4
     tiles = empty((6, *padded.shape[:2], -(-run // lanes) * lanes), x.dtype)
     cotangents = np.zeros((6, g.shape[1], tiles.shape[3]), x.dtype)
@@ -380,18 +378,9 @@ def correlate_tiled(
             begin = first + line * n
             for row in range(g.shape[1]):
                 source, to = g[entry, row, begin:].ctypes.data, cotangents[0, row].ctypes.data
-                for tile in range(run // inner):
-                    for i in range(0, inner, lanes):
-                        at = min(i, inner - lanes)
-                        target = to + (tile * inner + at) * size
-                        linear(
-                            x,
-                            OF_COTANGENTS,
-                            target,
-                            cotangents.strides[0],
-                            source + (4 * tile * inner + at) * size,
-                            inner * size,
-                        )
+                _map_tiles(
+                    OF_COTANGENTS, x, run // inner, inner, to, step, cotangents.strides[0], source, 4 * step, step
+                )
             for p in range(6):
                 source = tiles[p].ctypes.data + starts[line] * tiles.strides[2]
                 correlate_rows(
@@ -690,7 +679,8 @@ def _elu_8(c: Any) -> Any:
 
 
 def _elu(c: Any) -> Any:
-    raise NotImplementedError  # compiled only
+    """Exponential linear unit of a number; compiled, by the series for its dtype."""
+    return c if c > 0 else np.expm1(c)
 
 
 @overload(_elu)
