@@ -124,7 +124,8 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
     checkpoint = run.latest()
     config = dataclasses.replace(checkpoint.config, **given)
     state = checkpoint.state
-    if state.epoch >= config.epochs and any("test_accuracy" in record for record in run.read_metrics()):
+    tested = not config.test or any("test_accuracy" in record for record in run.read_metrics())
+    if state.epoch >= config.epochs and tested:
         raise ConfigError(f"{run.path} is finished: all {config.epochs} epochs are trained; nothing to resume")
     xp = namespace(config.backend)
     _require_memory(xp, config)
@@ -161,7 +162,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _fit(trainer: Trainer, dataset: Dataset) -> None:
-    """Train to the end, then read the test set, once; the curve is drawn in any case."""
+    """Train to the end, then read the test set, once, if it may be read; the curve is drawn in any case."""
     run = trainer.run
     try:
         result = _train_and_test(trainer, dataset)
@@ -169,15 +170,18 @@ def _fit(trainer: Trainer, dataset: Dataset) -> None:
         with contextlib.suppress(RunError):
             _draw(run)
         raise
-    _report(result, len(dataset.test_labels))
+    if result is not None:
+        _report(result, len(dataset.test_labels))
     _draw(run)
     print(f"{run.picture_path}\n{run.path / BEST}")
 
 
-def _train_and_test(trainer: Trainer, dataset: Dataset) -> Result:
+def _train_and_test(trainer: Trainer, dataset: Dataset) -> Result | None:
     run, xp, train = trainer.run, trainer.xp, trainer.train
     try:
         trainer.fit()
+        if not trainer.config.test:
+            return None
         labels = xp.asarray(dataset.test_labels)
         test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
         result = evaluate(xp, trainer.network, trainer.state.parameters, trainer.moments, test)

@@ -97,6 +97,7 @@ class Config:
 
     epochs: int = _setting(240, "passes over the training images", low=1, high=9999)
     batch_size: int = _setting(50, "images a step", low=1)
+    optimizer: str = _setting("sgd", "how weights follow from gradients", choices=("sgd", "muon"))
     schedule: str = _setting("step", "course of the learning rate", choices=("step", "cosine", "one-cycle", "constant"))
     learning_rate: float = _setting(0.25, "highest learning rate", low=0.0)
     step_epochs: int = _setting(40, "epochs between the divisions of schedule step", low=1)
@@ -104,11 +105,12 @@ class Config:
     warmup: float = _setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
     momentum: float = _setting(0.9, "part of the last update kept", low=0.0, high=1.0)
     nesterov: bool = _setting(False, "Nesterov's momentum")
-    weight_decay: float = _setting(2e-4, "gradient added per unit of every filter coefficient", low=0.0)
+    weight_decay: float = _setting(2e-4, "direction of descent added per unit of every filter coefficient", low=0.0)
     label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
     shift: int = _setting(6, "largest random translation, pixels along each axis", low=0, high=31)
     flip: bool = _setting(True, "mirror half of the training images")
     seed: int = _setting(0, "of initial weights, order and augmentation", low=0)
+    test: bool = _setting(True, "read the test set, once, after the last epoch")
 
     backend: str = _setting("auto", "array library", choices=("auto", "numpy", "cupy"))
     dtype: str = _setting("float32", "of weights and activations", choices=("float32", "float64"))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
-from hcnn_core._backend import Array
+from hcnn_core._backend import Array, array_namespace
 from train.config import Config
 
 Tree = dict[str, dict[str, Array]]
 
 DECAYED = ("w", "h", "g")
 """Weights that decay: filter coefficients, not biases and not the scale of the logits."""
+
+TINY = 1e-30
+"""Added to the square of a gradient's norm, so that no gradient is no step."""
 
 
 def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
@@ -46,15 +49,20 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
 
 
 def descend(config: Config, rate: float, parameters: Tree, gradients: Tree, velocity: Tree) -> tuple[Tree, Tree]:
-    """Return parameters and velocity after one step.
+    """Return parameters and velocity after one step of stochastic gradient descent with momentum.
 
-    The velocity is ``v = momentum v - rate (gradient + weight_decay w)``, as the authors' framework has it; the
-    weights move by v, or with Nesterov's momentum by ``momentum v - rate (gradient + weight_decay w)``.
+    The velocity of optimizer "sgd" is ``v = momentum v - rate (gradient + weight_decay w)``, as the authors' framework
+    has it; the weights move by v, or with Nesterov's momentum by ``momentum v - rate (gradient + weight_decay w)``.
+
+    Optimizer "muon" has ``v = momentum v + gradient``, and the weights move by ``-rate (U + weight_decay w)``, where U
+    is the nearest semi-orthogonal matrix to v, or with Nesterov's momentum to ``momentum v + gradient``: the steepest
+    descent among matrices of spectral norm 1 (arXiv:2409.20325). Every array is the matrix of a linear map: h from
+    the taps of a patch to the factors, w and g from everything before the last axis to the filters.
 
     Parameters
     ----------
     config : Config
-        Momentum, its kind, and weight decay.
+        Optimizer, momentum, its kind, and weight decay.
     rate : float
         Learning rate.
     parameters, gradients, velocity : dict of dict of array
@@ -70,10 +78,31 @@ def descend(config: Config, rate: float, parameters: Tree, gradients: Tree, velo
     for layer, weights in parameters.items():
         new[layer], moved[layer] = {}, {}
         for name, weight in weights.items():
-            gradient = gradients[layer][name]
-            if name in DECAYED:
-                gradient = gradient + config.weight_decay * weight
-            v = config.momentum * velocity[layer][name] - rate * gradient
+            gradient, v = gradients[layer][name], velocity[layer][name]
+            decay = config.weight_decay * weight if name in DECAYED else 0
+            if config.optimizer == "muon":
+                v = config.momentum * v + gradient
+                ahead = config.momentum * v + gradient if config.nesterov else v
+                step = -rate * (_semi_orthogonal(name, ahead) + decay)
+            else:
+                v = config.momentum * v - rate * (gradient + decay)
+                step = config.momentum * v - rate * (gradient + decay) if config.nesterov else v
             moved[layer][name] = v
-            new[layer][name] = weight + (config.momentum * v - rate * gradient if config.nesterov else v)
+            new[layer][name] = weight + step
     return new, moved
+
+
+def _semi_orthogonal(name: str, array: Array) -> Array:
+    """All singular values of an array, as a matrix, brought near 1 (0.7 to 1.2) by Newton-Schulz iterations.
+
+    The polynomial is that of https://kellerjordan.github.io/posts/muon: fast rather than exact.
+    """
+    xp = array_namespace(array)
+    matrix = xp.reshape(array, (array.shape[0], -1) if name == "h" else (-1, *(array.shape[-1:] or (1,))))
+    wide = matrix.shape[0] < matrix.shape[1]
+    u = matrix.T if wide else matrix
+    u = u / xp.sqrt(xp.sum(u * u) + TINY)
+    for _ in range(5):
+        gram = u.T @ u
+        u = 3.4445 * u + u @ (2.0315 * (gram @ gram) - 4.7750 * gram)
+    return xp.reshape(u.T if wide else u, array.shape)

@@ -154,15 +154,62 @@ def test_the_filters_of_the_network_are_what_decays(preset: str) -> None:
     assert all(arrays[name].ndim >= 2 for arrays in parameters.values() for name in arrays if name in DECAYED)
 
 
+def quintic(singular_values: Any) -> Any:
+    """What five iterations of Muon's polynomial make of singular values."""
+    for _ in range(5):
+        s = singular_values
+        singular_values = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return singular_values
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("shape", [(5, 3, 3), (40, 3, 3)])
+def test_muon_moves_along_the_singular_vectors_of_the_momentum(nesterov: bool, shape: tuple[int, ...]) -> None:
+    """Against a singular value decomposition of each array, laid out by hand as the matrix of its linear map."""
+    config = make_config("hcnn", {"optimizer": "muon", "nesterov": nesterov, "momentum": 0.75, "weight_decay": 0.01})
+    rng = np.random.default_rng(3)
+    q, s1, s2 = shape
+    matrices = {"h": (q, s1 * s2), "g": (q * 7, 4), "w": (6, 4), "bias": (1, 4), "scale": (1, 1)}
+    shapes = {"h": shape, "g": (q, 7, 4), "w": (3, 2, 4), "bias": (4,), "scale": ()}
+    weights, gradients, velocity = (
+        {"layer03": {name: rng.standard_normal(s) * 1e-3 for name, s in shapes.items()}} for _ in range(3)
+    )
+    found, moved = descend(config, 0.1, weights, gradients, velocity)
+    for name, matrix in matrices.items():
+        w, g, v = (np.asarray(tree["layer03"][name]) for tree in (weights, gradients, velocity))
+        v = 0.75 * v + g
+        u, s, vh = np.linalg.svd((0.75 * v + g if nesterov else v).reshape(matrix), full_matrices=False)
+        expected = w - 0.1 * (
+            ((u * quintic(s / np.linalg.norm(s))) @ vh).reshape(w.shape) + (0.01 * w if name in DECAYED else 0)
+        )
+        np.testing.assert_allclose(found["layer03"][name], expected, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(moved["layer03"][name], v, rtol=1e-14)
+
+
+def test_muon_brings_singular_values_near_one() -> None:
+    found = quintic(np.linspace(0.01, 1, 10_000))
+    assert 0.65 < found.min() < found.max() < 1.25
+
+
+def test_muon_stays_where_there_is_no_gradient() -> None:
+    weights = tree(np.random.default_rng(4), "float32")
+    zero = {la: {n: np.zeros_like(a) for n, a in arrays.items()} for la, arrays in weights.items()}
+    moved, _ = descend(make_config("hcnn", {"optimizer": "muon", "weight_decay": 0.0}), 0.1, weights, zero, zero)
+    for layer, arrays in weights.items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(moved[layer][name], array)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_descent_keeps_dtypes_and_shapes_and_changes_no_argument(dtype: str) -> None:
+def test_descent_keeps_dtypes_and_shapes_and_changes_no_argument(dtype: str, optimizer: str) -> None:
     rng = np.random.default_rng(2)
     arguments = [tree(rng, dtype) for _ in range(3)]
     for argument in arguments:
         for arrays in argument.values():
             for array in arrays.values():
                 array.flags.writeable = False
-    for result in descend(make_config("hcnn", {"nesterov": True}), 0.1, *arguments):
+    for result in descend(make_config("hcnn", {"nesterov": True, "optimizer": optimizer}), 0.1, *arguments):
         assert result.keys() == arguments[0].keys()
         for layer, arrays in result.items():
             assert arrays.keys() == arguments[0][layer].keys()

@@ -107,6 +107,23 @@ def test_without_held_out_images_the_best_has_the_lowest_training_loss(command: 
     assert saved_state(tmp_path / "run" / "best.h5")["epoch"] == 1 + losses.index(min(losses))
 
 
+def test_the_test_set_is_left_alone_where_it_may_not_be_read(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recipes are chosen so; the run is the same otherwise, and finished without it."""
+    evaluated: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        evaluated.append(len(arguments[-1].images))
+        return evaluate(*arguments)
+
+    monkeypatch.setattr("train.cifar.evaluate", counted)
+    out = command(*SMALL, "--no-test", "--out", tmp_path / "run").success()
+    assert not evaluated and "test:" not in out
+    assert metrics(tmp_path / "run") == metrics(trained)[:-1]
+    command("--resume", tmp_path / "run").one_line(2, "finished", "4 epochs")
+
+
 def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcome]) -> None:
     path, outcome = first_run
     lines = outcome.success().splitlines()
@@ -412,11 +429,12 @@ VARIANTS = (
 )
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_resume_is_exact_for_the_other_settings_too(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     """The (+) network in float64, a short last batch, and every option that takes another path."""
-    arguments = (*SMALL, *VARIANTS, "--epochs", 2)
+    arguments = (*SMALL, *VARIANTS, "--epochs", 2, "--optimizer", optimizer)
     command(*arguments, "--out", tmp_path / "whole").success()
     with monkeypatch.context() as patch:
         during_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
