@@ -53,11 +53,13 @@ class CompiledTaps:
 
     def _pack(self, matrices: Array, *, reverse: bool = False) -> Array:
         """Filters (entries, columns, taps, rows) with both in one axis; factors of tiles along another before it."""
-        count, rows = len(matrices), matrices.shape[-1]
+        count, columns, taps, rows = matrices.shape
         if not self.tiled:
             return np.ascontiguousarray(matrices).reshape(count, -1, rows)
-        last = matrices.reshape(count, -1, 3, rows)[:, :, :: -1 if reverse else 1]
-        return np.ascontiguousarray(np.einsum("pm,ekmr->epkr", kernels.FACTORS, last), matrices.dtype)
+        groups = matrices.reshape(count, columns, -1, 3, rows)[:, :, :, :: -1 if reverse else 1]
+        packed = np.empty((count, 6, columns * taps // 3, rows), matrices.dtype)
+        parallel_for(lambda i, j: kernels.factors_of_tiles(groups[i:j], packed[i:j]), count, packed.size)
+        return packed
 
     def apply_chunk(
         self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array | None = None
@@ -129,10 +131,14 @@ class CompiledTaps:
 
     def unpack(self, total: Array) -> Array:
         """What `correlate_chunk` adds up in the order of filters, (entries, rows, taps * columns)."""
-        count, rows = total.shape[0], total.shape[-1]
-        if self.tiled:
-            total = np.einsum("pm,epkr->ekmr", kernels.FACTORS, total)[:, :, ::-1].astype(total.dtype)
-        return total.reshape(count, -1, self.taps.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
+        count, rows, taps = total.shape[0], total.shape[-1], self.taps.count
+        if not self.tiled:
+            return total.reshape(count, -1, taps, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
+        columns = total.shape[2] * 3 // taps
+        unpacked = np.empty((count, rows, taps, columns), total.dtype)
+        groups = unpacked.reshape(count, rows, -1, 3, columns).transpose(0, 4, 2, 3, 1)[:, :, :, ::-1]
+        parallel_for(lambda i, j: kernels.factors_transpose(total[i:j], groups[i:j]), count, total.size)
+        return unpacked.reshape(count, rows, -1)
 
     def _chunks(self, source: Array, leading: int) -> list[tuple[int, int]]:
         """Parts of the leading axis, as many as cache or threads ask for."""

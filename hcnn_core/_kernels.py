@@ -179,12 +179,12 @@ SAMPLES = (
     (0, 4, 0, -5, 0, 1),
 )
 FACTORS = (
-    (1 / 4, 0, 0),
+    (1 / 4, 0.0, 0.0),
     (-1 / 6,) * 3,
     (-1 / 6, 1 / 6, -1 / 6),
     (1 / 24, 1 / 12, 1 / 6),
     (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
+    (0.0, 0.0, 1.0),
 )
 RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 MAPS = (SAMPLES, RESULTS, tuple(zip(*RESULTS, strict=True)))
@@ -358,6 +358,39 @@ def apply_tiled(
                 _map_tiles(OF_RESULTS, x, run // inner, inner, to, 4 * step, step, source, step, products.strides[0])
             for row in range(bias.size):
                 _elu_in_place(out[entry, row, begin : begin + n], bias[row])
+
+
+@numba.njit(**_options)
+def factors_of_tiles(w: Array, out: Array) -> None:
+    """Write FACTORS w for filters (entries, columns, groups, 3, rows) to out (entries, 6, columns * groups, rows)."""
+    factors = np.array(FACTORS)
+    entries, columns, groups, _, rows = w.shape
+    for entry in range(entries):
+        for column in range(columns):
+            for group in range(groups):
+                taps = w[entry, column, group]
+                for p in range(6):
+                    target = out[entry, p, column * groups + group]
+                    for row in range(rows):
+                        target[row] = (
+                            factors[p, 0] * taps[0, row] + factors[p, 1] * taps[1, row] + factors[p, 2] * taps[2, row]
+                        )
+
+
+@numba.njit(**_options)
+def factors_transpose(total: Array, w: Array) -> None:
+    """Transpose of `factors_of_tiles`."""
+    factors = np.array(FACTORS)
+    entries, columns, groups, _, rows = w.shape
+    for entry in range(entries):
+        for column in range(columns):
+            for group in range(groups):
+                for tap in range(3):
+                    for row in range(rows):
+                        s = 0.0
+                        for p in range(6):
+                            s += factors[p, tap] * total[entry, p, column * groups + group, row]
+                        w[entry, column, group, tap, row] = s
 
 
 @numba.njit(**_options)
