@@ -4,6 +4,7 @@
 PYTHON ?= python3.13 python3.12 python3.11 python3
 DEMO = -m train.cifar --preset sample
 PYTEST_ARGS ?=
+TEST_EXTRAS ?= [test]
 
 BIN = .venv/bin/python
 
@@ -48,7 +49,7 @@ clean: ## remove the environment, build outputs and caches, but not runs/
 	done; \
 	echo "no Python >= 3.11 with venv among: $(PYTHON); name one with make PYTHON=/path/to/python3" >&2; exit 1
 
-.venv/.test: EXTRA = [test]
+.venv/.test: EXTRA = $(TEST_EXTRAS)
 .venv/.dev: EXTRA = [dev]
 .venv/.run .venv/.test .venv/.dev: pyproject.toml | .venv/.whole
 	@mv .venv/.whole .venv/.half

@@ -191,3 +191,10 @@ def compiled_kernels(xp: Any) -> Any:
     except (ImportError, RuntimeError):  # no Numba, or no folder where it may keep what it compiles
         return None
     return _kernels
+
+
+def compile_cuda(text: str, options: tuple[str, ...]) -> Any:
+    """A CUDA text as a module of kernels for the present device."""
+    import cupy
+
+    return cupy.RawModule(code=text, options=options)

@@ -12,9 +12,11 @@ import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._compiled_taps import CompiledTaps, Integers, evenly, untapped
+from hcnn_core._compiled_taps import CompiledTaps, evenly, untapped
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
 from hcnn_core._plan import MIN_RUN, Plan
+from hcnn_core._stages import Stage, stages_of
+from hcnn_core._taps import Integers
 from hcnn_core._transforms import MatrixDFT
 from hcnn_core.pointwise import elu, elu_vjp
 
@@ -45,34 +47,12 @@ class Rows:
         return Rows(self.array, self.starts + positions * self.array.itemsize, self.step)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One matrix (rows, K) for several groups of rows: which of them it reads, and writes, each evenly spaced."""
-
-    matrix: Array
-    reads: Integers
-    read_step: int
-    writes: Integers
-    write_step: int
-
-    def transposed(self) -> Stage:
-        return Stage(self.matrix.T, self.writes, self.write_step, self.reads, self.read_step)
-
-    def arguments(self) -> tuple[Array, Integers, Integers, int]:
-        """Factors (K, rows), rows read (groups, K), first rows written (groups,), and the step of the next ones."""
-        read = self.reads[:, None] + self.read_step * np.arange(self.matrix.shape[1])
-        return np.ascontiguousarray(self.matrix.T), read, self.writes, self.write_step
-
-
 class MatrixMap:
     """Two stages, one after the other, on all columns of some rows."""
 
     def __init__(self, first: Stage, second: Stage, half_rows: int) -> None:
-        self.first, self.second, self.half_rows = first, second, half_rows
+        self.half_rows = half_rows
         self.arguments = (*first.arguments(), *second.arguments())
-
-    def transposed(self) -> MatrixMap:
-        return MatrixMap(self.second.transposed(), self.first.transposed(), self.half_rows)
 
     def __call__(
         self,
@@ -100,24 +80,9 @@ class MatrixMap:
 
 
 @lru_cache(maxsize=256)
-def matrix_maps(transform: MatrixDFT, dtype: Any) -> tuple[MatrixMap, MatrixMap, MatrixMap, MatrixMap]:
+def matrix_maps(transform: MatrixDFT, dtype: Any) -> tuple[MatrixMap, ...]:
     """Analysis, its transpose, synthesis, its transpose."""
-    d = transform
-    across, along, back1, back2 = d.matrices(np, np.empty(0, dtype))[:4]
-    p, n1, n2, o1, o2, fold = d.planes, d.n1, d.last.n, d.o1, d.last.kept, d.last.fold
-    kept, rows1, rows2 = d.kept, along.shape[0], across.shape[0]
-    blocks = np.arange(kept * fold)
-    analysis = MatrixMap(
-        Stage(across, np.arange(n1) * n2, 1, np.arange(n1), n1),
-        Stage(along, blocks * p * n1, 1, blocks // fold * rows1 * fold + blocks % fold, fold),
-        rows2 * n1,
-    )
-    synthesis = MatrixMap(
-        Stage(back1, np.arange(kept) * back1.shape[1], 1, np.arange(kept) * p * o1, 1),
-        Stage(back2, np.arange(o1), o1, np.arange(o1) * o2, 1),
-        kept * p * o1,
-    )
-    return analysis, analysis.transposed(), synthesis, synthesis.transposed()
+    return tuple(MatrixMap(*stages) for stages in stages_of(transform, dtype))
 
 
 class CompiledPlan(Plan):
@@ -134,7 +99,7 @@ class CompiledPlan(Plan):
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
-        per_row = None if bias is None else self._per_row(bias)
+        per_row = None if bias is None else self._per_row(xp, bias)
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
         if isinstance(self.transform, MatrixDFT):
             y = self._transformed(self.transform, self._channelled(x), filters, per_row)
@@ -168,7 +133,7 @@ class CompiledPlan(Plan):
         return (
             None if w is None else self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape),
             None if x is None else self._filters_of(xp, spectrum),
-            None if ans is None else self._like_result(sums),
+            None if ans is None else self._like_result(xp, sums),
         )
 
     def _transformed(self, transform: MatrixDFT, x: Array, filters: Array, bias: Array | None) -> Array:
@@ -298,23 +263,6 @@ class CompiledPlan(Plan):
 
     def _answers(self, ans: Array | None, first: int) -> Rows | None:
         return None if ans is None else Rows.of(ans.reshape(self.y_rows, self.out, -1), first)
-
-    def _per_row(self, bias: Array) -> Array | None:
-        """The bias (rows, out), if it is the same at all positions."""
-        bias = np.broadcast_to(bias, self.geometry.y_shape).transpose(self.y_order)
-        new = len(self.geometry.out_shape)
-        rows = len(self.y_order) - self.within - new - self.outside
-        varying = [a for a, (n, step) in enumerate(zip(bias.shape, bias.strides, strict=True)) if n > 1 and step]
-        if any(rows <= a < rows + self.outside or a >= rows + self.outside + new for a in varying):
-            return None
-        index = (*(slice(None),) * rows, *(0,) * self.outside, *(slice(None),) * new, *(0,) * self.within)
-        return np.array(bias[index]).reshape(self.y_rows, self.out)
-
-    def _like_result(self, sums: Array) -> Array:
-        """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
-        shape = [self.geometry.y_shape[a] for a in self.y_order]
-        ordered = sums.reshape(*shape[: len(shape) - self.within], *(1,) * self.within)
-        return ordered.transpose(np.argsort(self.y_order))
 
 
 def _is_one_run(array: Array, begin: int, end: int | None = None) -> bool:

@@ -14,15 +14,13 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
-from hcnn_core._taps import GatheredTaps, Taps
+from hcnn_core._taps import GatheredTaps, Integers, Taps
 
 ROOM = 1 << 19
 """Elements of an extended entry beyond which it is cut into chunks, so that each stays in cache."""
 
 MIN_CHUNK = 256
 """Positions that a chunk has at least, for the sake of another thread."""
-
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class CompiledTaps:

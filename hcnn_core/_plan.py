@@ -35,17 +35,28 @@ Layout = tuple[tuple[int, ...], tuple[int, ...]]
 
 def make_plan(geometry: Geometry, real: bool, like: Array) -> Plan:
     """The plan for a call; calls with the same shapes, options and memory layout share it."""
-    return _cached_plan(geometry, real, _layout(geometry, like), isinstance(like, np.ndarray))
+    return _cached_plan(geometry, real, _layout(geometry, like), _library(like))
+
+
+def _library(like: Array) -> str:
+    """The library whose kernels may work on an array."""
+    return type(like).__module__.partition(".")[0]
 
 
 @lru_cache(maxsize=512)
-def _cached_plan(geometry: Geometry, real: bool, layout: Layout, on_host: bool) -> Plan:
+def _cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) -> Plan:
     plan = Plan(geometry, choose_methods(geometry, real), real, layout)
+    if not real or isinstance(plan.transform, LibraryFFT):
+        return plan
     run = max(plan.products.taps.out_lengths, default=1) * plan.batch
-    if real and on_host and run >= MIN_RUN and not isinstance(plan.transform, LibraryFFT) and compiled_kernels(np):
+    if library == "numpy" and run >= MIN_RUN and compiled_kernels(np):
         from hcnn_core._compiled_plan import CompiledPlan
 
         return CompiledPlan(geometry, plan.methods, real, layout)
+    if library == "cupy":
+        from hcnn_core._cuda_plan import CudaPlan
+
+        return CudaPlan(geometry, plan.methods, real, layout) if CudaPlan.suits(plan) else plan
     return plan
 
 
@@ -167,6 +178,25 @@ class Plan:
     def _analyze(self, xp: Any, x: Array) -> Array:
         spectrum = self.transform.analyze(xp, self._to_plan(xp, x, self.x_order, (self.x_rows, -1)))
         return xp.reshape(spectrum, (self._count, -1, *self.products.taps.lengths, self.products.taps.batch))
+
+    def _per_row(self, xp: Any, bias: Array) -> Array | None:
+        """The bias (rows, out), if it is the same at all positions."""
+        y_shape = self.geometry.y_shape
+        bias = xp.permute_dims(xp.reshape(bias, (*(1,) * (len(y_shape) - bias.ndim), *bias.shape)), self.y_order)
+        new = len(self.geometry.out_shape)
+        rows = len(self.y_order) - self.within - new - self.outside
+        kept = (*range(rows), *range(rows + self.outside, rows + self.outside + new))
+        if any(n > 1 for a, n in enumerate(bias.shape) if a not in kept):
+            return None
+        shape = tuple(y_shape[self.y_order[a]] for a in kept)
+        bias = xp.broadcast_to(xp.reshape(bias, tuple(bias.shape[a] for a in kept)), shape)
+        return xp.astype(xp.reshape(bias, (self.y_rows, self.out)), bias.dtype)  # a copy: kernels want it in one piece
+
+    def _like_result(self, xp: Any, sums: Array) -> Array:
+        """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
+        shape = [self.geometry.y_shape[a] for a in self.y_order]
+        ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))
+        return xp.permute_dims(ordered, tuple(int(a) for a in np.argsort(self.y_order)))
 
     @staticmethod
     def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:

@@ -19,6 +19,8 @@ from hcnn_core._backend import Array, placement
 from hcnn_core._parallel import parallel_for
 from hcnn_core._products import product
 
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
 TILE = 1 << 19
 """Elements gathered at a time, so that the gathered taps stay in cache for the product that reads them."""
 

@@ -1,0 +1,216 @@
+// A convolution's work on a GPU: the DFTs by matrices, and the products with the taps around every position.
+//
+// Arrays are rows of positions; a row's elements lie next to each other, and neighbouring threads take neighbouring
+// positions. Row r of channel c is row r * channels + c. `_cuda.py` compiles this text once for each set of sizes, which
+// it writes before it as macros. There are no atomics: sums have one order, so results repeat bit for bit.
+
+constexpr int LANES = 32;
+
+#ifndef ROOM
+#define ROOM extern __shared__ __align__(16) unsigned char room[]
+#endif
+
+// The sources of extended positions: a place >= 0; -1 for a zero; -2 - place for a periodic copy. Without places
+// positions are not extended.
+__device__ inline long long source_of(const int* places, int position, int batch) {
+    if (!places) return position;
+    const int place = places[position / batch];
+    return place == -1 ? -1 : (long long)(place < -1 ? -2 - place : place) * batch + position % batch;
+}
+
+__device__ inline real elu(real x) { return x > 0 ? x : EXPM1(x); }
+
+#ifdef EXTEND
+// Write rows of x, extended by their boundary, to out.
+extern "C" __global__ void extend(const real* x, const int* places, real* out, int positions, int batch, long long x_row) {
+    const int p = blockIdx.x * blockDim.x + threadIdx.x;
+    if (p >= positions) return;
+    const long long source = source_of(places, p, batch);
+    out[(long long)blockIdx.y * positions + p] = source < 0 ? real(0) : x[blockIdx.y * x_row + source];
+}
+#endif
+
+#ifdef TALL
+// Write out[entry, row, p] = sum over k of matrices[entry, k, row] * x[entry, place of p + offsets[k]], each entry and
+// each block of ROW_TILE rows by itself. Positions come in lines of `run`, found by sources in x and by targets in out.
+extern "C" __global__ void __launch_bounds__(THREADS) apply(
+    const real* x, const real* matrices, const int* offsets, const int* sources, const int* targets, const real* bias,
+    real* out, int rows, int columns, int positions, int run, long long x_entry, long long matrix_entry,
+    long long out_entry, long long out_row
+) {
+    __shared__ real factors[DEPTH][ROW_TILE];
+    __shared__ int offset[DEPTH];
+    const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
+    const int strip = warp % (ROW_TILE / TALL) * TALL, first_row = blockIdx.z * ROW_TILE;
+    const int group = blockIdx.x * (THREADS / LANES / (ROW_TILE / TALL)) + warp / (ROW_TILE / TALL);
+    const int begin = group * WIDE * LANES + lane;
+
+    const real* from[WIDE];
+    for (int v = 0; v < WIDE; ++v) {
+        const int p = min(begin + v * LANES, positions - 1);
+        from[v] = x + blockIdx.y * x_entry + sources[p / run] + p % run;
+    }
+    real sum[TALL][WIDE] = {};
+    for (int k0 = 0; k0 < columns; k0 += DEPTH) {
+        const int depth = min(DEPTH, columns - k0);
+        __syncthreads();
+        for (int i = threadIdx.x; i < depth * ROW_TILE; i += THREADS) {
+            const int row = first_row + i % ROW_TILE;
+            const long long k = k0 + i / ROW_TILE;
+            factors[i / ROW_TILE][i % ROW_TILE] = row < rows ? matrices[blockIdx.y * matrix_entry + k * rows + row] : real(0);
+        }
+        for (int k = threadIdx.x; k < depth; k += THREADS) offset[k] = offsets[k0 + k];
+        __syncthreads();
+#pragma unroll 4
+        for (int k = 0; k < depth; ++k) {
+            real taken[WIDE];
+            for (int v = 0; v < WIDE; ++v) taken[v] = from[v][offset[k]];
+            for (int r = 0; r < TALL; ++r) {
+                const real factor = factors[k][strip + r];
+                for (int v = 0; v < WIDE; ++v) sum[r][v] += factor * taken[v];
+            }
+        }
+    }
+#pragma unroll
+    for (int v = 0; v < WIDE; ++v) {
+        const int p = begin + v * LANES;
+        if (p >= positions) continue;
+        real* to = out + blockIdx.y * out_entry + targets[p / run] + p % run;
+#pragma unroll
+        for (int r = 0; r < TALL; ++r) {
+            const int row = first_row + strip + r;
+            if (row < rows) to[row * out_row] = bias ? elu(sum[r][v] + bias[row]) : sum[r][v];
+        }
+    }
+}
+
+// Write parts[part, entry, k, row], the sums of g[entry, row, p] * x[entry, place of p + offsets[k]] over the positions
+// of each part: every warp is one, and takes LANES positions at a time.
+extern "C" __global__ void __launch_bounds__(THREADS) correlate(
+    const real* g, const real* x, const int* offsets, const int* g_lines, const int* x_lines, real* parts,
+    int rows, int columns, int positions, int run, long long g_entry, long long g_row, long long x_entry
+) {
+    constexpr int PITCH = LANES + PACK, ACROSS = 8, DOWN = LANES / ACROSS;
+    constexpr int G_TILE = DOWN * G_TALL, X_TILE = ACROSS * X_TALL, WARPS = THREADS / LANES;
+    ROOM;
+    const int g_tiles = (rows + G_TILE - 1) / G_TILE;
+    const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
+    const int first_row = blockIdx.z % g_tiles * G_TILE, first_k = blockIdx.z / g_tiles * X_TILE;
+    const int down = lane / ACROSS * G_TALL, across = lane % ACROSS * X_TALL;
+    real (*taken_g)[PITCH] = reinterpret_cast<real (*)[PITCH]>(room) + warp * (G_TILE + X_TILE);
+    real (*taken_x)[PITCH] = taken_g + G_TILE;
+
+    real sum[G_TALL][X_TALL] = {};
+    for (int begin = blockIdx.x * THREADS; begin < positions; begin += gridDim.x * THREADS) {
+        const int p = begin + threadIdx.x;
+        const bool there = p < positions;
+        const int line = there ? p / run : 0, within = there ? p % run : 0;
+        const real* from_g = g + blockIdx.y * g_entry + g_lines[line] + within;
+        const real* from_x = x + blockIdx.y * x_entry + x_lines[line] + within;
+        __syncthreads();
+        for (int r = 0; r < G_TILE; ++r)
+            taken_g[r][lane] = there && first_row + r < rows ? from_g[(first_row + r) * g_row] : real(0);
+        for (int k = 0; k < X_TILE; ++k)
+            taken_x[k][lane] = there && first_k + k < columns ? from_x[offsets[first_k + k]] : real(0);
+        __syncthreads();
+        for (int q = 0; q < LANES; q += PACK) {
+            pack of_g[G_TALL];
+            for (int r = 0; r < G_TALL; ++r) of_g[r] = *reinterpret_cast<const pack*>(&taken_g[down + r][q]);
+            for (int k = 0; k < X_TALL; ++k) {
+                const pack of_x = *reinterpret_cast<const pack*>(&taken_x[across + k][q]);
+                for (int r = 0; r < G_TALL; ++r)
+                    for (int i = 0; i < PACK; ++i) sum[r][k] += of_g[r].value[i] * of_x.value[i];
+            }
+        }
+    }
+    real* to = parts + ((long long)(blockIdx.x * WARPS + warp) * gridDim.y + blockIdx.y) * columns * rows;
+#pragma unroll
+    for (int k = 0; k < X_TALL; ++k)
+#pragma unroll
+        for (int r = 0; r < G_TALL; ++r)
+            if (first_k + across + k < columns && first_row + down + r < rows)
+                to[(long long)(first_k + across + k) * rows + first_row + down + r] = sum[r][k];
+}
+#endif
+
+#ifdef FIRST_GROUPS
+// One matrix for several groups of rows: out(writes[group] + step * row) = sum over k of matrix[k, row] * from[...].
+template <int GROUPS, int ROWS_, int DEPTH_, int READ_STEP, int WRITE_STEP, typename Store>
+__device__ void stage(const real* from, const real* matrix, const int* reads, const int* writes, Store store) {
+    constexpr int STRIPS = (ROWS_ + MAP_TALL - 1) / MAP_TALL;
+    const int lane = threadIdx.x % LANES;
+    for (int unit = threadIdx.x / LANES; unit < GROUPS * STRIPS; unit += MAP_THREADS / LANES) {
+        const int group = unit / STRIPS, first = unit % STRIPS * MAP_TALL;
+        const real* row = from + reads[group] * MAP_TILE + lane;
+        real sum[MAP_TALL][MAP_TILE / LANES] = {};
+#pragma unroll 4
+        for (int k = 0; k < DEPTH_; ++k) {
+            real taken[MAP_TILE / LANES];
+            for (int v = 0; v < MAP_TILE / LANES; ++v) taken[v] = row[k * READ_STEP * MAP_TILE + v * LANES];
+            for (int r = 0; r < MAP_TALL; ++r) {
+                const real factor = matrix[k * STRIPS * MAP_TALL + first + r];
+                for (int v = 0; v < MAP_TILE / LANES; ++v) sum[r][v] += factor * taken[v];
+            }
+        }
+        for (int r = 0; r < MAP_TALL && first + r < ROWS_; ++r)
+            for (int v = 0; v < MAP_TILE / LANES; ++v)
+                store(writes[group] + WRITE_STEP * (first + r), lane + v * LANES, sum[r][v]);
+    }
+}
+
+// Two stages on all rows of a channel, MAP_TILE positions at a time. With answers, the results of an ELU, x is first
+// multiplied by its derivative, and sums[tile, row] receive what it is then; with a bias (rows,), an ELU comes last.
+extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
+    const real* x, const int* places, const real* first, const real* second, const int* reads_and_writes,
+    const real* bias, const real* answers, real* sums, real* out, int positions, int batch, long long x_row, long long out_row
+) {
+    ROOM;
+    real* taken = reinterpret_cast<real*>(room);
+    real* half = taken + IN_ROWS * MAP_TILE;
+    const int channel = blockIdx.y, channels = gridDim.y, begin = blockIdx.x * MAP_TILE;
+    const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
+
+    long long source[MAP_TILE / LANES];
+    bool counts[MAP_TILE / LANES];
+    for (int v = 0; v < MAP_TILE / LANES; ++v) {
+        const int p = begin + v * LANES + lane;
+        source[v] = p < positions ? source_of(places, p, batch) : -1;
+        counts[v] = p < positions && (!places || places[p / batch] >= 0);
+    }
+    for (int row = warp; row < IN_ROWS; row += MAP_THREADS / LANES) {
+        const long long at = ((long long)row * channels + channel) * x_row;
+        real* to = taken + row * MAP_TILE + lane;
+        for (int v = 0; v < MAP_TILE / LANES; ++v) {
+            real value = source[v] < 0 ? real(0) : x[at + source[v]];
+            if (answers && source[v] >= 0) {
+                const real answer = answers[at + source[v]];
+                value *= answer > 0 ? real(1) : answer + 1;
+            }
+            to[v * LANES] = value;
+        }
+        if (sums) for (int v = 0; v < MAP_TILE / LANES; ++v) half[row * MAP_TILE + lane + v * LANES] = counts[v] ? to[v * LANES] : real(0);
+    }
+    __syncthreads();
+    if (sums) {
+        for (int row = threadIdx.x; row < IN_ROWS; row += MAP_THREADS) {
+            real total = 0;
+            for (int i = 0; i < MAP_TILE; ++i) total += half[row * MAP_TILE + (i + row) % MAP_TILE];
+            sums[(long long)blockIdx.x * IN_ROWS * channels + row * channels + channel] = total;
+        }
+        __syncthreads();
+    }
+    const int* reads = reads_and_writes;
+    const int* writes = reads + FIRST_GROUPS;
+    stage<FIRST_GROUPS, FIRST_ROWS, FIRST_DEPTH, FIRST_READ_STEP, FIRST_WRITE_STEP>(
+        taken, first, reads, writes, [&](int row, int i, real value) { half[row * MAP_TILE + i] = value; });
+    __syncthreads();
+    reads = writes + FIRST_GROUPS;
+    writes = reads + SECOND_GROUPS;
+    stage<SECOND_GROUPS, SECOND_ROWS, SECOND_DEPTH, SECOND_READ_STEP, SECOND_WRITE_STEP>(
+        half, second, reads, writes, [&](int row, int i, real value) {
+            if (begin + i >= positions) return;
+            const long long to = (long long)row * channels + channel;
+            out[to * out_row + begin + i] = bias ? elu(value + bias[to]) : value;
+        });
+}
+#endif

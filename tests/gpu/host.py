@@ -1,0 +1,52 @@
+"""CUDA kernels compiled for the processor, in place of CuPy's: the same text, the same launches, on NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import _cuda
+
+HEADER = Path(__file__).with_name("host_cuda.h")
+COMPILER = shutil.which("g++")
+
+
+def host_kernels(folder: Path) -> Callable[..., Any]:
+    """A stand-in for `_cuda.kernel` that compiles into a folder."""
+    built: dict[Any, Any] = {}
+
+    def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
+        key = (name, dtype, sizes)
+        if key not in built:
+            built[key] = _compile(folder, name, _cuda.source(dtype, dict(sizes)))
+        return built[key]
+
+    return kernel
+
+
+def _compile(folder: Path, name: str, text: str) -> Callable[..., None]:
+    entry = 'extern "C" void entry(const unsigned* sizes, unsigned long shared, void** values) '
+    text = f'#include "{HEADER}"\n{text}\n{entry} {{ host::launch({name}, sizes, shared, values); }}\n'
+    stem = folder / hashlib.sha256(text.encode()).hexdigest()[:20]
+    library = stem.with_suffix(".so")
+    if not library.exists():
+        stem.with_suffix(".cpp").write_text(text)
+        assert COMPILER
+        command = [COMPILER, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-o", library, stem.with_suffix(".cpp")]
+        subprocess.run(command, check=True)
+    entry_point = ctypes.CDLL(str(library)).entry
+
+    def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+        values = [np.asarray(a.ctypes.data if isinstance(a, np.ndarray) else a) for a in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        sizes = (ctypes.c_uint * 4)(*grid, *(1,) * (3 - len(grid)), *block)
+        entry_point(sizes, ctypes.c_ulong(shared_mem), pointers)
+
+    return launch

@@ -1,0 +1,88 @@
+// Enough of CUDA to run a kernel without tensor-core instructions on the processor: threads of a block are coroutines
+// on one thread of the system, which __syncthreads gives way to the next; blocks follow each other.
+#pragma once
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <utility>
+#include <vector>
+
+struct dim3 { unsigned x = 1, y = 1, z = 1; };
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+#define __global__
+#define __device__
+#define __shared__ static
+#define __launch_bounds__(n)
+#define __align__(n) __attribute__((aligned(n)))
+using std::max;
+using std::min;
+
+namespace host {
+constexpr std::size_t STACK = 64 << 10;
+static ucontext_t scheduler;
+static std::vector<ucontext_t> threads;
+static std::vector<char> finished;
+static std::vector<unsigned> barriers;
+static unsigned current;
+static const std::function<void()>* body;
+static std::vector<unsigned char> room;
+
+static void enter() {
+    (*body)();
+    finished[current] = 1;
+    swapcontext(&threads[current], &scheduler);
+}
+
+static void run(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& kernel) {
+    static std::vector<unsigned char> stacks;
+    gridDim = grid, blockDim = block, body = &kernel;
+    room.assign(shared + 16, 0xff);  // NaN, as what nobody wrote should be
+    stacks.resize(block.x * STACK);
+    for (unsigned z = 0; z < grid.z; ++z) for (unsigned y = 0; y < grid.y; ++y) for (unsigned x = 0; x < grid.x; ++x) {
+        blockIdx = {x, y, z};
+        threads.assign(block.x, {}), finished.assign(block.x, 0), barriers.assign(block.x, 0);
+        for (unsigned t = 0; t < block.x; ++t) {
+            getcontext(&threads[t]);
+            threads[t].uc_stack.ss_sp = stacks.data() + t * STACK;
+            threads[t].uc_stack.ss_size = STACK;
+            makecontext(&threads[t], enter, 0);
+        }
+        for (bool left = true; left;) {
+            left = false;
+            for (current = 0; current < block.x; ++current) {
+                if (finished[current]) continue;
+                threadIdx.x = current;
+                swapcontext(&scheduler, &threads[current]);
+                left |= !finished[current];
+            }
+        }
+        for (unsigned count : barriers)
+            if (count != barriers[0]) std::abort();  // a barrier that not all threads reach
+    }
+}
+
+template <typename... Arguments, std::size_t... I>
+void call(void (*kernel)(Arguments...), const unsigned* sizes, std::size_t shared, void** values, std::index_sequence<I...>) {
+    run({sizes[0], sizes[1], sizes[2]}, {sizes[3]}, shared, [=] { kernel(*static_cast<Arguments*>(values[I])...); });
+}
+
+template <typename... Arguments>
+void launch(void (*kernel)(Arguments...), const unsigned* sizes, std::size_t shared, void** values) {
+    call(kernel, sizes, shared, values, std::index_sequence_for<Arguments...>());
+}
+}  // namespace host
+
+#define ROOM unsigned char* room = host::room.data()
+
+static inline void __syncthreads() {
+    const unsigned t = host::current;
+    ++host::barriers[t];
+    swapcontext(&host::threads[t], &host::scheduler);
+    threadIdx.x = t;
+}

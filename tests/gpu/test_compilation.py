@@ -1,0 +1,110 @@
+"""Every variant of the CUDA kernels that the networks use compiles, without spilling registers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import cross_entropy, value_and_grad
+from hcnn_core import _cuda, _plan
+from tests.core.oracle import forget_plans
+from tests.gpu.requirements import missing, required
+from train.config import make_config
+from train.network import Network
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+REGISTERS = 168
+"""What leaves room for three blocks of `apply` or `correlate` on a multiprocessor."""
+
+Variant = tuple[str, str, int]
+"""A kernel's name, its text, and its bytes of dynamic shared memory."""
+
+
+@pytest.fixture(scope="module")
+def variants() -> Iterator[list[Variant]]:
+    """What training steps launch: nothing runs, so the results are whatever memory holds."""
+    found: dict[Variant, None] = {}
+
+    def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
+        found[name, _cuda.source(dtype, dict(sizes)), shared] = None
+        return lambda *arguments, **options: None
+
+    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
+        patch.setattr(_cuda, "kernel", kernel)
+        patch.setattr(_plan, "_library", lambda like: "cupy")
+        forget_plans()
+        for preset, boundary, dtype in (
+            ("hcnn", "zero", "float32"),
+            ("hcnn", "periodic", "float32"),
+            ("hcnn-plus", "zero", "float32"),
+            ("hcnn", "zero", "float64"),
+        ):
+            network = Network(make_config(preset, {"boundary": boundary, "dtype": dtype, "depth": 7}))
+            parameters = network.initialize(np.random.default_rng(0))
+            x = np.zeros((2, 32, 32, 3), dtype)
+            value_and_grad(lambda p, network=network, x=x: cross_entropy(network(p, x)[0], np.zeros(2, int)))(
+                parameters
+            )
+        yield list(found)
+    forget_plans()
+
+
+def test_networks_use_every_kernel(variants: list[Variant]) -> None:
+    assert {name for name, _, _ in variants} == {"apply", "correlate", "extend", "map_rows"}
+    assert all(shared <= _cuda.MAX_SHARED for _, _, shared in variants)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nvrtc_compiles_every_variant(variants: list[Variant], architecture: str) -> None:
+    for text in {text for _, text, _ in variants}:
+        assert nvrtc(text, architecture)
+
+
+def test_nvrtc_refuses_what_is_not_cuda(variants: list[Variant]) -> None:
+    with pytest.raises(Exception, match="unheard_of"):
+        nvrtc(variants[0][1] + "\n__global__ void f() { unheard_of(); }", "sm_90")
+
+
+def test_registers_and_spills(variants: list[Variant], tmp_path: Path) -> None:
+    for name, text, _ in variants:
+        registers, spilled = resources(name, text, tmp_path)
+        assert not spilled and registers <= REGISTERS, f"{name} uses {registers} registers, spills {spilled} bytes"
+
+
+def test_spills_are_noticed(variants: list[Variant], tmp_path: Path) -> None:
+    text = next(text for name, text, _ in variants if name == "apply")
+    crowded = text.replace("__launch_bounds__(THREADS)", "__launch_bounds__(1024)")
+    assert resources("apply", crowded, tmp_path)[1] > 0
+
+
+def nvrtc(text: str, architecture: str) -> bytes:
+    """The binary for an architecture; CuPy's public way to NVRTC asks for a device."""
+    required("cupy")
+    from cupy.cuda import compiler
+
+    try:
+        program = compiler._NVRTCProgram(text, "kernels.cu")
+    except (ImportError, OSError, RuntimeError) as error:
+        missing(f"NVRTC: {error}")
+    binary, _ = program.compile((f"-arch={architecture}", *_cuda.OPTIONS))
+    return binary  # type: ignore[no-any-return]
+
+
+def resources(name: str, text: str, folder: Path) -> tuple[int, int]:
+    """Registers of a kernel, and bytes it spills, by nvcc."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("needs nvcc")
+    (folder / "kernels.cu").write_text(text)
+    command = [nvcc, "-arch=sm_90", *_cuda.OPTIONS, "-Xptxas", "-v", "-cubin", "-o", folder / "kernels.cubin"]
+    log = subprocess.run([*command, folder / "kernels.cu"], check=True, capture_output=True, text=True).stderr
+    found = re.search(rf"'{name}'.*?(\d+) bytes spill stores.*?Used (\d+) registers", log, re.DOTALL)
+    assert found, log
+    return int(found[2]), int(found[1])

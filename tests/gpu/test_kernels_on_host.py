@@ -1,0 +1,76 @@
+"""The CUDA kernels' arithmetic and indexing, on the processor, against the definition of a convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autodiff import convolve_elu, vjp
+from hcnn_core import _cuda_plan, convolve, convolve_vjp_w, convolve_vjp_x
+from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
+
+pytestmark = pytest.mark.usefixtures("kernels_on_host")
+
+REAL = ("float32", "float64")
+
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+"""Each example compiles kernels of its own, a second each."""
+
+
+@few
+@given(problems(dtypes=REAL), st.integers(0, 99))
+def test_maps_are_their_definitions(problem: Problem, seed: int) -> None:
+    g = noise(seed, problem.y_shape, problem.x.dtype.name)
+    with poisoned_memory():
+        y = problem.run(convolve, problem.x, problem.w)
+        x_cotangent = problem.run(convolve_vjp_x, g, problem.x, problem.w)
+        w_cotangent = problem.run(convolve_vjp_w, g, problem.x, problem.w)
+    assert_close(y, problem.convolution(), problem.x, problem.w)
+    assert_close(x_cotangent, problem.transpose_x(g), g, problem.w)
+    assert_close(w_cotangent, problem.transpose_w(g), g, problem.x)
+
+
+LAYER: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
+LAYERS = {
+    "of the network": ((5, 9, 7, 8, 16), (3, 3, 7, 11, 16), (1, 2, 3, 4), LAYER),
+    "on a periodic grid": ((5, 8, 8, 8, 16), (3, 3, 7, 11, 16), (1, 2, 3, 4), {**LAYER, "boundary": "periodic"}),
+    "that subsamples space": ((5, 9, 7, 4, 8), (3, 3, 3, 5, 5), (1, 2, 3, 4), {**LAYER, "stride": 2}),
+    "along attributes alone": (
+        (2, 3, 5, 4, 6, 4),
+        (4, 5, 3, 5),
+        (3, 4),
+        {**LAYER, "sum_axes": 5, "stride": 2, "method": "fft"},
+    ),
+    "of colours": ((3, 9, 7, 3), (3, 3, 3, 20), (1, 2), {"boundary": "zero", "sum_axes": 3, "method": "direct"}),
+}
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("varying", [False, True])
+def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtype: str, varying: bool) -> None:
+    """With ELU on the way, and a bias that is the same everywhere or not, several chunks of positions at a time."""
+    x_shape, w_shape, axes, options = LAYERS[layer]
+    x, w = noise(0, x_shape, dtype), noise(1, w_shape, dtype)
+    problem = Problem(x, w, axes, options)
+    bias = noise(2, problem.y_shape[-3:] if varying else problem.y_shape[-1:], dtype)
+    g = noise(3, problem.y_shape, dtype)
+    kernels_on_host.clear()
+    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
+        patch.setattr(_cuda_plan, "CHUNK", 20_000)
+        y, pullback = vjp(lambda x, w, bias: convolve_elu(x, w, bias, axes, **options), x, w, bias)
+        g_x, g_w, g_bias = pullback(g)
+    assert {"apply", "correlate"} <= set(kernels_on_host)
+    c = problem.convolution() + wide(bias)
+    scale = C * eps(dtype) * (norm(x) * norm(w) + norm(bias))
+    assert np.abs(y - np.where(c > 0, c, np.expm1(np.minimum(c, 0)))).max() <= scale
+    inner = wide(g) * np.where(c > 0, 1, np.exp(np.minimum(c, 0)))
+    bound = eps(dtype) * norm(g) * C * (1 + norm(x) * norm(w) + norm(bias))
+    assert np.abs(g_x - problem.transpose_x(inner)).max() <= bound * norm(w)
+    assert np.abs(g_w - problem.transpose_w(inner)).max() <= bound * norm(x)
+    summed = inner.reshape(-1, *bias.shape).sum(axis=0)
+    assert g_bias.shape == bias.shape and np.abs(g_bias - summed).max() <= bound * np.sqrt(g.size / bias.size)
