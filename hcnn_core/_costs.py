@@ -33,7 +33,7 @@ def choose_methods(geometry: Geometry, real: bool) -> tuple[str, ...]:
 
 
 def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -> float:
-    """Predicted time of `convolve` with one method per axis."""
+    """Predicted time of `convolve` with one method per axis, and in equal parts of its transpose, which shares it."""
     g = geometry
     spectral = [k for k, method in enumerate(methods) if method == "fft"]
     direct = sorted((k for k, method in enumerate(methods) if method == "direct"), key=lambda k: g.axes[k])
@@ -59,7 +59,7 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
         seconds += 2 * SECONDS_PER_MAC * macs + 2 * SECONDS_PER_COPY * copies
     else:
         run = batch * (g.out_lengths[direct[-1]] if direct else 1)
-        products = f * max(rows, FEWEST_ROWS) * taps * columns * pixels_out
+        products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
         last = direct[-1] if direct else 0
         if spectral and len(direct) > 1 and batch >= 16 and g.kernel_size[last] == 3 and g.stride[last] == 1:
             products *= TILED
