@@ -5,6 +5,7 @@ The only module of the project that imports CuPy, and only when asked for it by 
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import lru_cache
 from types import ModuleType
@@ -127,16 +128,24 @@ def _usable_cupy() -> ModuleType:
     except Exception as error:  # it makes a folder for its kernels when imported, which can fail
         raise RuntimeError(f"CuPy cannot be imported ({error})") from error
     try:
-        cupy.cuda.runtime.driverGetVersion()
+        driver, needed = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
         devices = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
         raise RuntimeError(f"CuPy found no usable CUDA driver ({error}): install NVIDIA's driver") from error
+    if driver // 1000 < needed // 1000:
+        raise RuntimeError(
+            f"NVIDIA's driver supports CUDA {driver // 1000}, CuPy's wheel needs CUDA {needed // 1000}: "
+            f"install a newer driver, or the extra cuda{driver // 1000} where there is one"
+        )
     if devices == 0:
         raise RuntimeError("CuPy found no CUDA device: this machine shows no NVIDIA GPU")
     try:
         cupy.zeros(1)
+    except MemoryError as error:
+        raise RuntimeError(f"the CUDA device has no memory left ({error}): end what else runs on it") from error
     except Exception as error:
-        raise RuntimeError(f"CuPy cannot use the CUDA device ({error})") from error
+        advice = ": end the other process that holds it" if "DevicesUnavailable" in str(error) else ""
+        raise RuntimeError(f"CuPy cannot use the CUDA device ({error}){advice}") from error
     return cupy  # type: ignore[no-any-return]
 
 
@@ -193,8 +202,14 @@ def compiled_kernels(xp: Any) -> Any:
     return _kernels
 
 
-def compile_cuda(text: str, options: tuple[str, ...]) -> Any:
-    """A CUDA text as a module of kernels for the present device."""
+def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
+    """A kernel of a CUDA text, compiled for the present device; RuntimeError with the line that cannot be."""
     import cupy
 
-    return cupy.RawModule(code=text, options=options)
+    try:
+        return cupy.RawModule(code=text, options=options).get_function(name)
+    except cupy.cuda.compiler.CompileException as error:
+        message = next((line for line in str(error).splitlines() if "error" in line), str(error))
+        at = re.search(r"\((\d+)\)", message)
+        line = f"; the line: {text.splitlines()[int(at[1]) - 1].strip()}" if at else ""
+        raise RuntimeError(f"the CUDA kernel {name} cannot be compiled: {message}{line}") from error

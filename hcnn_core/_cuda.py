@@ -45,7 +45,7 @@ def source(dtype: str, sizes: Mapping[str, int]) -> str:
 @lru_cache(maxsize=512)
 def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
     """A kernel ready to be launched: a callable of grid, block, arguments and bytes of shared memory."""
-    compiled = compile_cuda(source(dtype, dict(sizes)), OPTIONS).get_function(name)
+    compiled = compile_cuda(source(dtype, dict(sizes)), name, OPTIONS)
     if shared:
         compiled.max_dynamic_shared_size_bytes = shared
     return compiled

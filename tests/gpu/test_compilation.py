@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from autodiff import cross_entropy, value_and_grad
-from hcnn_core import _cuda, _plan
+from hcnn_core import _backend, _cuda, _plan
 from tests.core.oracle import forget_plans
 from tests.gpu.requirements import missing, required
 from train.config import make_config
@@ -82,6 +82,26 @@ def test_spills_are_noticed(variants: list[Variant], tmp_path: Path) -> None:
     text = next(text for name, text, _ in variants if name == "apply")
     crowded = text.replace("__launch_bounds__(THREADS)", "__launch_bounds__(1024)")
     assert resources("apply", crowded, tmp_path)[1] > 0
+
+
+def test_a_kernel_that_cannot_be_compiled_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By NVRTC itself, which CuPy would ask for the present device."""
+    cupy = required("cupy")
+
+    class Module:
+        def __init__(self, code: str, options: tuple[str, ...]) -> None:
+            self.code = code
+
+        def get_function(self, name: str) -> Any:
+            nvrtc(self.code, "sm_90")
+
+    monkeypatch.setattr(cupy, "RawModule", Module)
+    text = _cuda.source("float32", {"EXTEND": 1}) + "\n__device__ int f() {\n    return unheard_of;\n}\n"
+    with pytest.raises(RuntimeError) as caught:
+        _backend.compile_cuda(text, "extend", _cuda.OPTIONS)
+    message = str(caught.value)
+    assert "\n" not in message and "the CUDA kernel extend cannot be compiled" in message
+    assert 'identifier "unheard_of" is undefined' in message and message.endswith("return unheard_of;")
 
 
 def nvrtc(text: str, architecture: str) -> bytes:

@@ -682,28 +682,47 @@ def test_too_high_a_learning_rate_in_a_process_of_its_own(tmp_path: Path) -> Non
 # Backends
 
 
-def fake_cupy(monkeypatch: pytest.MonkeyPatch, *, driver: bool = True, devices: int = 1, works: bool = True) -> None:
+def fake_cupy(
+    monkeypatch: pytest.MonkeyPatch, *, driver: int = 13000, devices: int = 1, error: Exception | None = None
+) -> None:
     """A CuPy that finds less than it needs."""
 
     def version() -> int:
         if not driver:
             raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver\nversion is insufficient")
-        return 13000
+        return driver
 
     def zeros(n: int) -> Any:
-        if not works:
-            raise RuntimeError("cudaErrorNoKernelImageForDevice")
+        if error:
+            raise error
 
-    runtime = types.SimpleNamespace(driverGetVersion=version, getDeviceCount=lambda: devices)
+    runtime = types.SimpleNamespace(
+        driverGetVersion=version, runtimeGetVersion=lambda: 13020, getDeviceCount=lambda: devices
+    )
     cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime), zeros=zeros, __name__="cupy")
     monkeypatch.setitem(sys.modules, "cupy", cupy)
 
 
 BROKEN: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], tuple[str, ...]]] = {
     "wheel": (lambda patch: patch.setitem(sys.modules, "cupy", None), ("not installed", "cupy-cuda12x")),
-    "driver": (lambda patch: fake_cupy(patch, driver=False), ("driver", "cudaErrorInsufficientDriver", "install")),
+    "driver": (lambda patch: fake_cupy(patch, driver=0), ("driver", "cudaErrorInsufficientDriver", "install")),
+    "newer driver": (
+        lambda patch: fake_cupy(patch, driver=12040),
+        ("supports CUDA 12", "needs CUDA 13", "extra cuda12"),
+    ),
     "device": (lambda patch: fake_cupy(patch, devices=0), ("no CUDA device", "GPU")),
-    "kernel": (lambda patch: fake_cupy(patch, works=False), ("cannot use the CUDA device", "NoKernelImage")),
+    "kernel": (
+        lambda patch: fake_cupy(patch, error=RuntimeError("cudaErrorNoKernelImageForDevice")),
+        ("cannot use the CUDA device", "NoKernelImage"),
+    ),
+    "free device": (
+        lambda patch: fake_cupy(patch, error=RuntimeError("cudaErrorDevicesUnavailable: all are busy or unavailable")),
+        ("cannot use the CUDA device", "DevicesUnavailable", "end the other process that holds it"),
+    ),
+    "memory": (
+        lambda patch: fake_cupy(patch, error=MemoryError("out of memory allocating 512 bytes")),
+        ("no memory left", "512 bytes", "end what else runs"),
+    ),
 }
 
 
