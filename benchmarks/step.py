@@ -35,8 +35,8 @@ CIFAR10_IMAGES = 50_000
 
 STAGES = {
     "augmentation": ("augmentation.py", ("augment", "standardise")),
-    "patch moments": ("moments.py", ("moments",)),
-    "patch moments, backward": ("moments.py", ("filter",)),
+    "patch moments": ("_patches.py", ("moments",)),
+    "patch moments, backward": ("_patches.py", ("filter",)),
     "layers: convolution and ELU": ("_compiled_plan.py", ("forward",)),
     "layers, backward": ("_compiled_plan.py", ("adjoints",)),
     "marginals": ("marginal.py", ("marginal", "marginal_vjp")),

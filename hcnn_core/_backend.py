@@ -175,12 +175,12 @@ def placement(xp: Any, like: Array) -> dict[str, Any]:
     return {} if xp is np or xp.__name__ == "cupy" else {"device": like.device}
 
 
-def constant(xp: Any, values: np.ndarray[Any, Any], like: Array) -> Array:
-    """Host values as an array of `xp` on the device of `like`."""
+def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
+    """Host values as an array of `xp` on a device."""
     if xp.__name__ == "cupy":
-        with like.device:
+        with device:
             return xp.asarray(values)
-    return xp.asarray(values, **placement(xp, like))
+    return values if xp is np else xp.asarray(values, device=device)
 
 
 def require_real(xp: Any, name: str, array: Array) -> Array:
@@ -189,6 +189,11 @@ def require_real(xp: Any, name: str, array: Array) -> Array:
     if xp.isdtype(array.dtype, "complex floating"):
         raise TypeError(f"{name} has dtype {array.dtype}; this function takes float32 or float64")
     return array
+
+
+def library_of(array: Array) -> str:
+    """The library whose kernels may work on an array."""
+    return type(array).__module__.partition(".")[0]
 
 
 def compiled_kernels(xp: Any) -> Any:

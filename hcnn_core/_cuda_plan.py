@@ -269,7 +269,7 @@ class CudaPlan(Plan):
         if key not in self._placed:
             table = make()
             table = np.ascontiguousarray(table, np.int32) if table.dtype.kind == "i" else table
-            self._placed[key] = constant(array_namespace(like), table, like)
+            self._placed[key] = constant(array_namespace(like), table, like.device)
         return self._placed[key]
 
     def _rows(self, xp: Any, array: Array, order: tuple[int, ...]) -> Array:

@@ -214,3 +214,76 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
         });
 }
 #endif
+
+#ifdef TAPS
+// Patches around the positions of samples (samples, places, inner): tap t around place u reads place places[t, u], -1 for
+// a zero. Samples less their centre are what counts, zeros included.
+
+// Write parts[block, t, t'], the sums of products of the patches of x and y.
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS) gram(
+    const real* x, const real* y, const real* x_centre, const real* y_centre, const int* places, double* parts,
+    int count, int inner, int samples
+) {
+    ROOM;
+    real* sums = reinterpret_cast<real*>(room);
+    const long long all = (long long)samples * count * inner, step = (long long)gridDim.x * PATCH_THREADS;
+    const real zero_x = -*x_centre, zero_y = -*y_centre;
+    real sum[TAPS][TAPS] = {};
+    for (long long p = (long long)blockIdx.x * PATCH_THREADS + threadIdx.x; p < all; p += step) {
+        const long long sample = p / inner / count * count;
+        const int u = p / inner % count, i = p % inner;
+        real of_x[TAPS], of_y[TAPS];
+        for (int t = 0; t < TAPS; ++t) {
+            const int place = places[t * count + u];
+            const long long at = (sample + place) * inner + i;
+            of_x[t] = place < 0 ? zero_x : x[at] + zero_x;
+            of_y[t] = place < 0 ? zero_y : y[at] + zero_y;
+        }
+        for (int t = 0; t < TAPS; ++t)
+            for (int s = 0; s < TAPS; ++s) sum[t][s] += of_x[t] * of_y[s];
+    }
+#pragma unroll
+    for (int t = 0; t < TAPS; ++t)
+#pragma unroll
+        for (int s = 0; s < TAPS; ++s) sums[(t * TAPS + s) * PATCH_THREADS + threadIdx.x] = sum[t][s];
+    __syncthreads();
+    for (int k = threadIdx.x; k < TAPS * TAPS; k += PATCH_THREADS) {
+        double total = 0;
+        for (int i = 0; i < PATCH_THREADS; ++i) total += sums[k * PATCH_THREADS + (i + k) % PATCH_THREADS];
+        parts[(long long)blockIdx.x * TAPS * TAPS + k] = total;
+    }
+}
+
+// Write to y, at each place, the sum over the patches that hold it, at tap t, of offset[t] + matrix[t, :] . patch: of the
+// places sources[u, :] by factors that pairs of taps add up to, slots[u, t, t'] telling where, -1 for no such patch.
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
+    const real* x, const real* centre, const real* matrix, const real* offset, const int* sources, const int* slots,
+    real* y, int count, int inner, int samples
+) {
+    __shared__ real factors[STEPS + 1];
+    const int u = blockIdx.x;
+    for (int k = threadIdx.x; k <= STEPS; k += PATCH_THREADS) {
+        real total = 0;  // the last is what does not depend on x
+        for (int t = 0; t < TAPS; ++t)
+            for (int s = 0; s < TAPS; ++s) {
+                const int slot = slots[(u * TAPS + t) * TAPS + s];
+                if (k < STEPS ? slot == k : slot >= 0 && s == 0) total += k < STEPS ? matrix[t * TAPS + s] : offset[t];
+            }
+        factors[k] = total;
+    }
+    __syncthreads();
+    const real middle = *centre;
+    const long long all = (long long)samples * inner, step = (long long)gridDim.y * PATCH_THREADS;
+    for (long long p = (long long)blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step) {
+        const long long first = p / inner * count;
+        const int i = p % inner;
+        real total = factors[STEPS];
+        for (int k = 0; k < STEPS; ++k) {
+            const int place = sources[u * STEPS + k];
+            if (place == -2) break;
+            total += factors[k] * ((place < 0 ? real(0) : x[(first + place) * inner + i]) - middle);
+        }
+        y[(first + u) * inner + i] = total;
+    }
+}
+#endif

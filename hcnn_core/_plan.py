@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array, compiled_kernels
+from hcnn_core._backend import Array, compiled_kernels, library_of
 from hcnn_core._costs import choose_methods
 from hcnn_core._geometry import Geometry
 from hcnn_core._taps import GatheredTaps, TapProducts, Taps
@@ -35,12 +35,7 @@ Layout = tuple[tuple[int, ...], tuple[int, ...]]
 
 def make_plan(geometry: Geometry, real: bool, like: Array) -> Plan:
     """The plan for a call; calls with the same shapes, options and memory layout share it."""
-    return _cached_plan(geometry, real, _layout(geometry, like), _library(like))
-
-
-def _library(like: Array) -> str:
-    """The library whose kernels may work on an array."""
-    return type(like).__module__.partition(".")[0]
+    return _cached_plan(geometry, real, _layout(geometry, like), library_of(like))
 
 
 @lru_cache(maxsize=512)

@@ -183,7 +183,7 @@ class MatrixDFT:
         dtype = dtype_name(like.dtype)
         key = (xp.__name__, dtype, device_of(like))
         if key not in self._placed:
-            self._placed[key] = tuple(constant(xp, np.ascontiguousarray(m, dtype), like) for m in self._tables)
+            self._placed[key] = tuple(constant(xp, np.ascontiguousarray(m, dtype), like.device) for m in self._tables)
         return self._placed[key]
 
     def analyze(self, xp: Any, x: Array) -> Array:
@@ -374,7 +374,7 @@ class LibraryFFT:
         f = np.arange(self.spectrum_shape[-1])
         alone = (f == 0) | (2 * f == self.padded[-1])
         weight = np.where(alone, 1.0, 2.0).astype(dtype_name(like.dtype))
-        return constant(xp, weight[:, None], like)
+        return constant(xp, weight[:, None], like.device)
 
     def _flat(self, xp: Any, spectrum: Array) -> Array:
         return xp.reshape(spectrum, (self.frequencies, 1, -1))

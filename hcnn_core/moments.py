@@ -6,16 +6,10 @@ h . mean(P) and its variance h . cov(P) h, so batch normalisation of any number 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-
-from hcnn_core._backend import Array, array_namespace, compiled_kernels, placement, require_real
-from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
-from hcnn_core._parallel import parallel_for
-from hcnn_core._taps import TILE, tap_pieces
+from hcnn_core._backend import Array, array_namespace, require_real
+from hcnn_core._patches import patches_of
 
 __all__ = ["patch_moments", "patch_moments_vjp"]
 
@@ -57,7 +51,7 @@ def patch_moments(
     """
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
-    mean, _, covariance = _Patches(x, axes, kernel_size, boundary).moments(xp, x, x)
+    mean, _, covariance = patches_of(xp, x, axes, kernel_size, boundary).moments(xp, x, x)
     return mean, covariance
 
 
@@ -96,7 +90,7 @@ def patch_moments_vjp(
     xp = array_namespace(g_mean, g_covariance, x)
     x = require_real(xp, "x", x)
     g_mean, g_covariance = require_real(xp, "g_mean", g_mean), require_real(xp, "g_covariance", g_covariance)
-    patches = _Patches(x, axes, kernel_size, boundary)
+    patches = patches_of(xp, x, axes, kernel_size, boundary)
     shapes = (patches.taps,), (patches.taps, patches.taps)
     if (g_mean.shape, g_covariance.shape) != shapes:
         raise ValueError(
@@ -111,7 +105,7 @@ def patch_covariance(
 ) -> Array:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; symmetric bilinear up to a transpose."""
     xp = array_namespace(x, y)
-    return _Patches(x, axes, kernel_size, boundary).moments(xp, x, y)[2]
+    return patches_of(xp, x, axes, kernel_size, boundary).moments(xp, x, y)[2]
 
 
 def patch_filter(
@@ -125,149 +119,4 @@ def patch_filter(
 ) -> Array:
     """Patches of x, centred, times a (T, T) matrix, plus a constant (T,), added back in place, over their number."""
     xp = array_namespace(constant, matrix, x)
-    return _Patches(x, axes, kernel_size, boundary).filter(xp, constant, matrix, x)
-
-
-class _Patches:
-    """The map P from arrays of one shape to their patches, tile by tile, and its transpose."""
-
-    def __init__(
-        self, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
-    ) -> None:
-        axes = normalize_axes("axes", axes, x.ndim)
-        if not axes:
-            raise ValueError("axes names no axis; patches extend along at least one")
-        if not math.prod(x.shape):
-            raise ValueError(f"x has shape {x.shape}; an empty array has no moments")
-        self.sizes = normalize_integers("kernel_size", kernel_size, len(axes), 1)
-        self.periodic = tuple(b == "periodic" for b in normalize_choice("boundary", boundary, len(axes), BOUNDARIES))
-        self.lengths = tuple(x.shape[a] for a in axes)
-        self.count = math.prod(x.shape)
-        self.taps = math.prod(self.sizes)
-        # axes that lie inside the patch axes in memory stay there, so that taps are copied in long runs
-        strides = getattr(x, "strides", None) or tuple(range(x.ndim, 0, -1))
-        inner = min(abs(strides[a]) for a in axes)
-        rest = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(strides[a]))
-        lead = [a for a in rest if abs(strides[a]) >= inner]
-        trail = [a for a in rest if abs(strides[a]) < inner]
-        self.order = (*lead, *axes, *trail)
-        self.shape = (math.prod(x.shape[a] for a in lead), *self.lengths, math.prod(x.shape[a] for a in trail))
-
-    def arrange(self, xp: Any, x: Array) -> Array:
-        """(samples, *patch axes, inner samples)."""
-        arranged = xp.reshape(xp.permute_dims(x, self.order), self.shape)
-        return np.ascontiguousarray(arranged) if xp is np else arranged
-
-    def gather(self, xp: Any, x: Array, centre: Array | float) -> Array:
-        """Patches (samples, T, positions) less `centre` of an arranged x, which is extended by zeros or by itself."""
-        patches = xp.empty((x.shape[0], self.taps, *x.shape[1:]), dtype=x.dtype, **placement(xp, x))
-        for index, pieces, whole in self._pieces():
-            if not whole:
-                patches[:, index, ...] = -centre
-            for to, source in pieces:
-                patches[(slice(None), index, *to, ...)] = x[(slice(None), *source, ...)] - centre
-        return xp.reshape(patches, (x.shape[0], self.taps, -1))
-
-    def scatter_add(self, xp: Any, patches: Array, x: Array) -> None:
-        """Transpose of `gather`."""
-        patches = xp.reshape(patches, (x.shape[0], self.taps, *x.shape[1:]))
-        for index, pieces, _ in self._pieces():
-            for to, source in pieces:
-                x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
-
-    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
-        """Mean patches of x and y and their covariance, summed about the arrays' own means, so that nothing cancels."""
-        arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
-        centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
-        sums: dict[int, Array] = {}
-
-        def tile(part: slice) -> None:
-            patches = [self.gather(xp, a[part, ...], c) for a, c in zip(arranged, centres, strict=True)]
-            product = xp.matmul(patches[0], xp.permute_dims(patches[-1], (0, 2, 1)))
-            sums[part.start] = xp.sum(product, axis=0, dtype=xp.float64)
-
-        def compiled_tile(part: slice) -> None:
-            product = np.zeros((*self.sizes, *self.sizes))
-            more = [size - 1 for size in self.sizes]
-            before = [size - 1 - size // 2 for size in self.sizes]
-            for index in range(part.start, part.stop):
-                padded = [
-                    kernels.pad(a[index], c, *before, *more, *self.periodic)
-                    for a, c in zip(arranged, centres, strict=True)
-                ]
-                kernels.gram(padded[0], padded[-1], *self.sizes, self.shape[-1], x is y, product)
-            sums[part.start] = product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
-
-        kernels = self._kernels(xp)
-        self._each_tile(xp, compiled_tile if kernels else tile)
-        total = sum(sums[start] for start in sorted(sums))
-        means = [xp.astype(o + c, x.dtype) for o, c in zip(offsets, centres, strict=True)]
-        covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype)
-        return means[0], means[-1], covariance
-
-    def filter(self, xp: Any, constant: Array, matrix: Array, x: Array) -> Array:
-        """P^T (constant + matrix (P x - mean P x)) / count."""
-        arranged = self.arrange(xp, x)
-        centre, offset = self.centre(xp, arranged)
-        matrix = xp.astype(matrix, x.dtype) / self.count
-        offset = xp.astype(constant, x.dtype) / self.count - xp.matmul(matrix, xp.astype(offset, x.dtype))
-        result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
-
-        def tile(part: slice) -> None:
-            patches = xp.matmul(matrix, self.gather(xp, arranged[part, ...], centre))
-            self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
-
-        def compiled_tile(part: slice) -> None:
-            around = [size - 1 for size in self.sizes]
-            coefficients = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes))
-            for index in range(part.start, part.stop):
-                padded = kernels.pad(arranged[index], centre, *around, *(2 * n for n in around), *self.periodic)
-                kernels.spread(
-                    padded, *self.sizes, *self.periodic, coefficients, offset.reshape(self.sizes), result[index]
-                )
-
-        kernels = self._kernels(xp)
-        self._each_tile(xp, compiled_tile if kernels else tile)
-        back = tuple(int(i) for i in np.argsort(self.order))
-        return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
-
-    def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
-        """Mean of an arranged array, and its mean patch less that, in double precision."""
-        guess = xp.mean(x[:1, ...])  # sums of what is left of x are exact where its mean is large
-        sums: dict[int, Array] = {}
-
-        def tile(part: slice) -> None:
-            sums[part.start] = xp.sum(xp.sum(x[part, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
-
-        def compiled_tile(part: slice) -> None:
-            sums[part.start] = np.zeros(self.lengths)
-            kernels.position_sums(x[part], guess, sums[part.start])
-
-        kernels = self._kernels(xp)
-        self._each_tile(xp, compiled_tile if kernels else tile)
-        samples = self.shape[0] * self.shape[-1]
-        total = sum(sums[start] for start in sorted(sums)) + samples * xp.astype(guess, xp.float64)
-        centre = xp.astype(xp.sum(total) / self.count, x.dtype)
-        patches = self.gather(xp, total[None, ..., None], samples * xp.astype(centre, xp.float64))
-        return centre, xp.sum(patches, axis=(0, 2)) / self.count
-
-    def _kernels(self, xp: Any) -> Any:
-        """The compiled kernels, which have two patch axes."""
-        return compiled_kernels(xp) if len(self.sizes) == 2 else None
-
-    def _pieces(self) -> Any:
-        spans = tuple((0, n) for n in self.lengths)
-        return tap_pieces(self.lengths, spans, (1,) * len(spans), self.sizes, self.periodic)
-
-    def _each_tile(self, xp: Any, tile: Callable[[slice], None]) -> None:
-        """Work through the samples, threads taking different ones."""
-        size = max(1, TILE // (self.taps * math.prod(self.shape[1:])))
-
-        def work(first: int, last: int) -> None:
-            for begin in range(first, last, size):
-                tile(slice(begin, min(last, begin + size)))
-
-        if xp is np:
-            parallel_for(work, self.shape[0], self.count * self.taps, threaded=not self._kernels(xp))
-        else:
-            work(0, self.shape[0])
+    return patches_of(xp, x, axes, kernel_size, boundary).filter(xp, constant, matrix, x)

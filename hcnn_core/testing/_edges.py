@@ -69,9 +69,9 @@ def _export(array: Array) -> NDArray:
 def _import(host: NDArray, reference: Array) -> Array:
     root = _root(reference)
     if root == "cupy":
-        return constant(sys.modules["cupy"], host, reference)
+        return constant(sys.modules["cupy"], host, reference.device)
     if hasattr(reference, "__array_namespace__"):
-        return constant(reference.__array_namespace__(), host, reference)
+        return constant(reference.__array_namespace__(), host, reference.device)
     from_dlpack = getattr(sys.modules.get(root), "from_dlpack", None)
     if from_dlpack is None:
         raise TypeError(f"it has no __array_namespace__, and {root} no from_dlpack")

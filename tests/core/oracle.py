@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hcnn_core import _compiled_plan, _compiled_taps, _costs, _parallel, _plan, _products, _taps, _transforms, moments
+from hcnn_core import _compiled_plan, _compiled_taps, _costs, _parallel, _patches, _plan, _products, _taps, _transforms
 from hcnn_core.testing.strategies import LAYOUTS, SEEDS, lay_out, noise
 
 NDArray = np.ndarray[Any, Any]
@@ -226,7 +226,7 @@ ENGINES = st.fixed_dictionaries(
 
 CONSTANTS = {
     "MATRIX_LIMIT": (_transforms,),
-    "TILE": (_taps, moments),
+    "TILE": (_taps, _patches),
     "ROOM": (_compiled_taps,),
     "CHUNK": (_compiled_plan,),
     "PART": (_products,),

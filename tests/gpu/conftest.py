@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hcnn_core import _cuda, _plan
+from hcnn_core import _cuda, _patches, _plan
 from tests.core.oracle import forget_plans
 from tests.gpu.host import COMPILER, host_kernels
 from tests.gpu.requirements import missing
@@ -26,7 +26,8 @@ def kernels_on_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[s
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
-        patch.setattr(_plan, "_library", lambda like: "cupy")
+        for module in (_plan, _patches):
+            patch.setattr(module, "library_of", lambda array: "cupy")
         forget_plans()
         yield launched
     forget_plans()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from autodiff import cross_entropy, value_and_grad
-from hcnn_core import _backend, _cuda, _plan
+from hcnn_core import _backend, _cuda, _patches, _plan
 from tests.core.oracle import forget_plans
 from tests.gpu.requirements import missing, required
 from train.config import make_config
@@ -38,7 +38,8 @@ def variants() -> Iterator[list[Variant]]:
 
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
         patch.setattr(_cuda, "kernel", kernel)
-        patch.setattr(_plan, "_library", lambda like: "cupy")
+        for module in (_plan, _patches):
+            patch.setattr(module, "library_of", lambda array: "cupy")
         forget_plans()
         for preset, boundary, dtype in (
             ("hcnn", "zero", "float32"),

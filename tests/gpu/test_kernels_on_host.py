@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autodiff import convolve_elu, vjp
-from hcnn_core import _cuda_plan, convolve, convolve_vjp_w, convolve_vjp_x
+from hcnn_core import _cuda_plan, convolve, convolve_vjp_w, convolve_vjp_x, patch_moments, patch_moments_vjp
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
 
 pytestmark = pytest.mark.usefixtures("kernels_on_host")
@@ -32,6 +32,31 @@ def test_maps_are_their_definitions(problem: Problem, seed: int) -> None:
     assert_close(y, problem.convolution(), problem.x, problem.w)
     assert_close(x_cotangent, problem.transpose_x(g), g, problem.w)
     assert_close(w_cotangent, problem.transpose_w(g), g, problem.x)
+
+
+@few
+@given(st.data(), st.sampled_from(REAL), st.integers(0, 99))
+def test_patch_moments_are_their_definitions(data: st.DataObject, dtype: str, seed: int) -> None:
+    lengths, sizes = data.draw(st.sampled_from([((5,), (3,)), ((4, 5), (3, 3)), ((3, 6), (2, 4)), ((2, 2), (3, 3))]))
+    boundary = data.draw(st.sampled_from(["zero", "periodic", ("zero", "periodic")[: len(lengths)]]))
+    lead, trail = data.draw(st.tuples(st.integers(1, 3), st.sampled_from([1, 7, 40])))
+    x = noise(seed, (lead, *lengths, trail), dtype) + np.asarray(data.draw(st.sampled_from([0, 3])), dtype)
+    axes = tuple(range(1, 1 + len(lengths)))
+    taps = int(np.prod(sizes))
+    g_mean, g_covariance = noise(seed + 1, (taps,), dtype), noise(seed + 2, (taps, taps), dtype)
+    ones = np.eye(taps).reshape(*sizes, taps)
+    patches = Problem(wide(x), ones, axes, {"boundary": boundary})
+    rows = np.moveaxis(patches.convolution(), -1, 0).reshape(taps, -1)
+    with poisoned_memory():
+        mean, covariance = patch_moments(x, axes, sizes, boundary=boundary)
+        cotangent = patch_moments_vjp(g_mean, g_covariance, x, axes, sizes, boundary=boundary)
+    size = C * eps(dtype) * np.abs(rows).max()
+    assert np.abs(mean - rows.mean(axis=1)).max() <= size
+    assert np.abs(covariance - np.cov(rows, bias=True)).max() <= size * np.abs(rows).max()
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    shares = (g_mean[:, None] + wide(g_covariance + g_covariance.T) @ centred) / rows.shape[1]
+    expected = patches.transpose_x(np.moveaxis(shares.reshape(taps, *x.shape), 0, -1))
+    assert np.abs(cotangent - expected).max() <= size * taps * (norm(g_mean) + norm(g_covariance) * np.abs(rows).max())
 
 
 LAYER: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}

@@ -1,0 +1,99 @@
+"""Patch moments of CuPy arrays by CUDA kernels: patches are never laid out in memory."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import _cuda as cuda
+from hcnn_core._backend import Array, constant, dtype_name, placement
+from hcnn_core._patches import Patches, neighbours
+from hcnn_core._taps import Integers
+
+THREADS = 128
+
+PER_THREAD = 64
+"""Positions whose products a thread adds up in the dtype of x, before sums go on in double precision."""
+
+
+class CudaPatches(Patches):
+    """Patches of few taps."""
+
+    def arrange(self, xp: Any, x: Array) -> Array:
+        """(samples, *patch axes, inner samples), in one piece."""
+        return xp.ascontiguousarray(super().arrange(xp, x))
+
+    def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
+        """Sums of an arranged array less a guess of its mean over all samples, in double precision."""
+        return xp.sum(xp.sum(x - guess, axis=-1), axis=0, dtype=xp.float64)
+
+    def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
+        """Sums of products (T, T) of the patches of two arranged arrays less their centres, in double precision."""
+        blocks = min(-(-self.count // (THREADS * PER_THREAD)), 1 << 16)
+        parts = xp.empty((blocks, self.taps, self.taps), dtype=xp.float64, **placement(xp, x))
+        places = _tables(xp, x.device, self.lengths, self.sizes, self.periodic)[0]
+        self._launch(
+            "gram",
+            x,
+            (blocks,),
+            (x, y, xp.asarray(x_centre), xp.asarray(y_centre), places, parts),
+            self.taps**2 * THREADS * x.itemsize,
+        )
+        return xp.sum(parts, axis=0)
+
+    def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
+        """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
+        y = xp.empty(x.shape, dtype=x.dtype, **placement(xp, x))
+        _, sources, slots = _tables(xp, x.device, self.lengths, self.sizes, self.periodic)
+        blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * THREADS)), (1 << 16) - 1)
+        arguments = (
+            x,
+            xp.asarray(centre),
+            xp.ascontiguousarray(matrix),
+            xp.ascontiguousarray(offset),
+            sources,
+            slots,
+            y,
+        )
+        self._launch("spread", x, (math.prod(self.lengths), blocks), arguments)
+        return y
+
+    def _launch(
+        self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Array, ...], shared: int = 0
+    ) -> None:
+        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "PATCH_THREADS": THREADS}
+        numbers = map(np.int32, (math.prod(self.lengths), self.shape[-1], self.shape[0]))
+        cuda.launch(name, dtype_name(x.dtype), sizes, grid, THREADS, (*arguments, *numbers), shared)
+
+
+def _steps(sizes: tuple[int, ...]) -> int:
+    """How many positions the patches that hold a position can reach."""
+    return math.prod(2 * size - 1 for size in sizes)
+
+
+@lru_cache(maxsize=256)
+def _tables(xp: Any, device: Any, *geometry: Any) -> tuple[Array, ...]:
+    """Places of taps, and sources and slots of `spread`, on the device."""
+    return tuple(constant(xp, np.ascontiguousarray(a, np.int32), device) for a in _spreading(*geometry))
+
+
+def _spreading(
+    lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]
+) -> tuple[Integers, Integers, Integers]:
+    """Places (T, positions); and what positions sum up: sources (positions, steps), slots (positions, T, T)."""
+    places = neighbours(lengths, sizes, periodic)
+    taps, count = places.shape
+    sources = np.full((count, _steps(sizes)), -2)
+    slots = np.full((count, taps, taps), -1)
+    for tap, row in enumerate(places):
+        (patches,) = np.nonzero(row >= 0)
+        slots[row[patches], tap] = places[:, patches].T  # the sources, for now
+        slots[np.setdiff1d(np.arange(count), row), tap] = -3
+    for position, reads in enumerate(slots):
+        found, index = np.unique(reads[reads != -3], return_inverse=True)
+        sources[position, : found.size] = found
+        slots[position][reads != -3] = index
+    return places, sources, np.where(slots == -3, -1, slots)

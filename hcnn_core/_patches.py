@@ -1,0 +1,184 @@
+"""The map P from an array to its patches, and what moments need of it, by copies of the taps and matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._backend import Array, compiled_kernels, constant, library_of, placement
+from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
+from hcnn_core._parallel import parallel_for
+from hcnn_core._taps import TILE, Integers, tap_pieces
+
+
+def patches_of(
+    xp: Any, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
+) -> Patches:
+    """The map for arrays like x, by the kernels that there are for them."""
+    patches = Patches(x, axes, kernel_size, boundary)
+    if library_of(x) == "numpy" and len(patches.sizes) == 2 and compiled_kernels(xp):
+        from hcnn_core._compiled_patches import CompiledPatches
+
+        return CompiledPatches(x, axes, kernel_size, boundary)
+    if library_of(x) == "cupy" and patches.taps <= 9:
+        from hcnn_core._cuda_patches import CudaPatches
+
+        return CudaPatches(x, axes, kernel_size, boundary)
+    return patches
+
+
+@lru_cache(maxsize=256)
+def neighbours(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> Integers:
+    """What tap t of the patch around each position reads, (T, positions): a flat index, or -1 for a zero."""
+    places: Any = np.zeros((1, 1), np.int64)
+    for n, size, wrap in zip(lengths, sizes, periodic, strict=True):
+        index = np.arange(n) - (np.arange(size)[:, None] - size // 2)
+        index = index % n if wrap else np.where((index >= 0) & (index < n), index, -1)
+        place, index = places[:, None, :, None], index[None, :, None, :]
+        places = np.where((place < 0) | (index < 0), -1, place * n + index).reshape(-1, places.shape[1] * n)
+    return places  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=256)
+def _reads(xp: Any, device: Any, *geometry: Any) -> tuple[Array, Array]:
+    """How often each tap reads each position (T, positions), and how often a zero (T,), over all patches."""
+    met = neighbours(*geometry)
+    counts = np.stack([np.bincount(row[row >= 0], minlength=met.shape[1]) for row in met])
+    return tuple(constant(xp, a.astype(np.float64), device) for a in (counts, (met < 0).sum(axis=1)))  # type: ignore[return-value]
+
+
+class Patches:
+    """The map P from arrays of one shape to their patches, tile by tile, and its transpose."""
+
+    def __init__(
+        self, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
+    ) -> None:
+        axes = normalize_axes("axes", axes, x.ndim)
+        if not axes:
+            raise ValueError("axes names no axis; patches extend along at least one")
+        if not math.prod(x.shape):
+            raise ValueError(f"x has shape {x.shape}; an empty array has no moments")
+        self.sizes = normalize_integers("kernel_size", kernel_size, len(axes), 1)
+        self.periodic = tuple(b == "periodic" for b in normalize_choice("boundary", boundary, len(axes), BOUNDARIES))
+        self.lengths = tuple(x.shape[a] for a in axes)
+        self.count = math.prod(x.shape)
+        self.taps = math.prod(self.sizes)
+        # axes that lie inside the patch axes in memory stay there, so that taps are copied in long runs
+        strides = getattr(x, "strides", None) or tuple(range(x.ndim, 0, -1))
+        inner = min(abs(strides[a]) for a in axes)
+        rest = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(strides[a]))
+        lead = [a for a in rest if abs(strides[a]) >= inner]
+        trail = [a for a in rest if abs(strides[a]) < inner]
+        self.order = (*lead, *axes, *trail)
+        self.shape = (math.prod(x.shape[a] for a in lead), *self.lengths, math.prod(x.shape[a] for a in trail))
+
+    def arrange(self, xp: Any, x: Array) -> Array:
+        """(samples, *patch axes, inner samples)."""
+        arranged = xp.reshape(xp.permute_dims(x, self.order), self.shape)
+        return np.ascontiguousarray(arranged) if xp is np else arranged
+
+    def gather(self, xp: Any, x: Array, centre: Array | float) -> Array:
+        """Patches (samples, T, positions) less `centre` of an arranged x, which is extended by zeros or by itself."""
+        patches = xp.empty((x.shape[0], self.taps, *x.shape[1:]), dtype=x.dtype, **placement(xp, x))
+        for index, pieces, whole in self._pieces():
+            if not whole:
+                patches[:, index, ...] = -centre
+            for to, source in pieces:
+                patches[(slice(None), index, *to, ...)] = x[(slice(None), *source, ...)] - centre
+        return xp.reshape(patches, (x.shape[0], self.taps, -1))
+
+    def scatter_add(self, xp: Any, patches: Array, x: Array) -> None:
+        """Transpose of `gather`."""
+        patches = xp.reshape(patches, (x.shape[0], self.taps, *x.shape[1:]))
+        for index, pieces, _ in self._pieces():
+            for to, source in pieces:
+                x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
+
+    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Mean patches of x and y and their covariance, summed about the arrays' own means, so that nothing cancels."""
+        arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
+        centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
+        total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])
+        means = [xp.astype(o + c, x.dtype) for o, c in zip(offsets, centres, strict=True)]
+        covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype)
+        return means[0], means[-1], covariance
+
+    def filter(self, xp: Any, constant: Array, matrix: Array, x: Array) -> Array:
+        """P^T (constant + matrix (P x - mean P x)) / count."""
+        arranged = self.arrange(xp, x)
+        centre, offset = self.centre(xp, arranged)
+        matrix = xp.astype(matrix, x.dtype) / self.count
+        offset = xp.astype(constant, x.dtype) / self.count - xp.matmul(matrix, xp.astype(offset, x.dtype))
+        result = self.spread(xp, arranged, centre, matrix, offset)
+        back = tuple(int(i) for i in np.argsort(self.order))
+        return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
+
+    def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
+        """Mean of an arranged array, and its mean patch less that, in double precision."""
+        guess = xp.mean(x[:1, ...])  # sums of what is left of x are exact where its mean is large
+        samples = self.shape[0] * self.shape[-1]
+        total = xp.reshape(self.position_sums(xp, x, guess), (-1,)) + samples * xp.astype(guess, xp.float64)
+        centre = xp.astype(xp.sum(total) / self.count, x.dtype)
+        rest = total - samples * xp.astype(centre, xp.float64)
+        reads, zeros = _reads(xp, x.device, self.lengths, self.sizes, self.periodic)
+        outside = zeros * (samples * xp.astype(centre, xp.float64))
+        return centre, (xp.matmul(reads, rest) - outside) / self.count
+
+    def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
+        """Sums of an arranged array less a guess of its mean over all samples, in double precision."""
+        sums: dict[int, Array] = {}
+
+        def tile(part: slice) -> None:
+            sums[part.start] = xp.sum(xp.sum(x[part, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
+
+        self._each_tile(xp, tile, threaded=True)
+        return in_order(sums)
+
+    def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
+        """Sums of products (T, T) of the patches of two arranged arrays less their centres, in double precision."""
+        sums: dict[int, Array] = {}
+
+        def tile(part: slice) -> None:
+            patches = self.gather(xp, x[part, ...], x_centre)
+            others = patches if x is y else self.gather(xp, y[part, ...], y_centre)
+            sums[part.start] = xp.sum(xp.matmul(patches, xp.permute_dims(others, (0, 2, 1))), axis=0, dtype=xp.float64)
+
+        self._each_tile(xp, tile, threaded=True)
+        return in_order(sums)
+
+    def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
+        """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
+        result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
+
+        def tile(part: slice) -> None:
+            patches = xp.matmul(matrix, self.gather(xp, x[part, ...], centre))
+            self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
+
+        self._each_tile(xp, tile, threaded=True)
+        return result
+
+    def _pieces(self) -> Any:
+        spans = tuple((0, n) for n in self.lengths)
+        return tap_pieces(self.lengths, spans, (1,) * len(spans), self.sizes, self.periodic)
+
+    def _each_tile(self, xp: Any, tile: Callable[[slice], None], *, threaded: bool) -> None:
+        """Work through the samples, threads taking different ones; `threaded` as for parallel_for."""
+        size = max(1, TILE // (self.taps * math.prod(self.shape[1:])))
+
+        def work(first: int, last: int) -> None:
+            for begin in range(first, last, size):
+                tile(slice(begin, min(last, begin + size)))
+
+        if xp is np:
+            parallel_for(work, self.shape[0], self.count * self.taps, threaded=threaded)
+        else:
+            work(0, self.shape[0])
+
+
+def in_order(sums: dict[int, Array]) -> Array:
+    """The sum of tiles, in their order, whoever made them."""
+    return sum(sums[start] for start in sorted(sums))
