@@ -21,13 +21,15 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 class Layer:
     """Eq. (8), forward, for one geometry."""
 
-    def __init__(self, boundary: str, lengths: tuple[int, int], factors: Arrays, stride: int, epsilon: float) -> None:
+    def __init__(
+        self, boundary: str, lengths: tuple[int, int], factors: Arrays, stride: int, epsilon: float, device: str
+    ) -> None:
         self.periodic = boundary == "periodic"
         self.lengths, self.stride, self.epsilon = lengths, stride, epsilon
         _, *self.kernel_size, self.filters = factors["g"].shape
         self.half = [size // 2 for size in self.kernel_size]
         self.out_lengths = [-(-n // stride) for n in lengths]
-        self.selection = torch.from_numpy(self._selection())  # (taps, outputs, inputs)
+        self.selection = torch.from_numpy(self._selection()).to(device)  # (taps, outputs, inputs)
         self.met = self.selection.sum(2)  # whether an output's tap meets data
 
     def _selection(self) -> np.ndarray[Any, Any]:
@@ -148,11 +150,13 @@ class Step:
 
     order = (0, 1, 2, 3, 4, 5)
 
-    def __init__(self, name: str, arrays: Arrays, *, boundary: str, stride: int, epsilon: float) -> None:
+    def __init__(
+        self, name: str, arrays: Arrays, *, boundary: str, stride: int, epsilon: float, device: str = "cpu"
+    ) -> None:
         _, formulation, *variant = name.split("-")
         x, h, g = arrays["x"], arrays["h"], arrays["g"]
-        layer = Layer(boundary, (x.shape[4], x.shape[5]), arrays, stride, epsilon)
-        self.cotangent = torch.from_numpy(np.ascontiguousarray(arrays["cotangent"]))
+        layer = Layer(boundary, (x.shape[4], x.shape[5]), arrays, stride, epsilon, device)
+        self.cotangent = torch.from_numpy(np.ascontiguousarray(arrays["cotangent"])).to(device)
         self.selection = layer.selection
         compiled = variant == ["compiled"]
         self.layer: Callable[..., Tensor]
@@ -180,6 +184,7 @@ class Step:
                 self.layer = layer.merged
             else:
                 self.layer = lambda *inputs: layer.toeplitz(*inputs, pairwise=compiled)
+        self.inputs = {key: value.to(device) for key, value in self.inputs.items()}
         for value in self.inputs.values():
             value.requires_grad_()
         if compiled:

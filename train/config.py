@@ -22,7 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "hcnn-fast": {
         "width": 10,
         "strided_layers": (3, 6),
-        "epochs": 20,
+        "epochs": 19,
         "batch_size": 100,
         "optimizer": "muon",
         "schedule": "one-cycle",

@@ -1,0 +1,394 @@
+"""The stages of the gate, each a function that returns a text, a table and what else is worth keeping.
+
+Times are medians, between device events or two synchronisations, after warming up; formulations that are compared take
+turns. Inputs are random and fresh, their seed is kept, and memory is poisoned with NaN before values are compared.
+"""
+
+from train._process import prepare
+
+prepare()  # before NumPy is loaded, as the command line of training does
+
+import json  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections import defaultdict  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from autodiff import convolve_elu, cross_entropy, tree_map, value_and_grad, vjp  # noqa: E402
+from benchmarks.gpu.gate import CIFAR10  # noqa: E402
+from hcnn_core import _cuda, convolve, patch_moments  # noqa: E402
+from hcnn_core._backend import get_namespace, to_numpy  # noqa: E402
+from train.config import make_config  # noqa: E402
+from train.network import Network  # noqa: E402
+from train.optimizer import descend  # noqa: E402
+from train.run import versions  # noqa: E402
+
+Result = dict[str, Any]
+
+EPS = float(np.finfo(np.float32).eps)
+ROUNDS = 7
+CIFAR10_IMAGES = 50_000
+
+
+def environment(cupy: Any, out: Path) -> Result:
+    """The card, its driver, and the versions of everything."""
+    runtime = cupy.cuda.runtime
+    card = runtime.getDeviceProperties(0)
+    found = {
+        "card": card["name"].decode(),
+        "multiprocessors": card["multiProcessorCount"],
+        "memory, GiB": card["totalGlobalMem"] / 2**30,
+        "L2 cache, MiB": card["l2CacheSize"] / 2**20,
+        "driver's CUDA": runtime.driverGetVersion(),
+        "wheel's CUDA": runtime.runtimeGetVersion(),
+        "processors": os.cpu_count(),
+        **versions("cupy"),
+        **{name: version(name) for name in ("torch", "jax")},
+    }
+    return {"text": "", "table": [["what", "value"], *found.items()]}
+
+
+def version(module: str) -> str:
+    """The version of a peer, or that it is missing."""
+    try:
+        return str(__import__(module).__version__)
+    except ImportError:
+        return "not installed"
+
+
+def poison(cupy: Any) -> None:
+    """Fill free memory with NaN, so that what a kernel does not write shows."""
+    for size in (1 << 10, 1 << 16, 1 << 22, 1 << 28):
+        for _ in range(4):
+            cupy.full(size, cupy.nan, dtype=cupy.float32)
+
+
+PROBLEMS: tuple[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = tuple(
+    (f"{name}, {boundary}", x, w, axes, {**options, "boundary": boundary})
+    for boundary in ("zero", "periodic")
+    for name, x, w, axes, options in (
+        ("layer 1", (50, 32, 32, 3), (3, 3, 3, 16), (1, 2), {"sum_axes": 3}),
+        ("layer 2", (20, 32, 32, 16), (3, 3, 11, 16), (1, 2, 3), {"stride": (1, 1, 2)}),
+        ("layer 4", (10, 32, 32, 8, 16), (3, 3, 7, 11, 16), (1, 2, 3, 4), {"stride": (1, 1, 2, 2)}),
+        ("layer 5", (10, 32, 32, 8, 16), (3, 3, 7, 11, 16), (1, 2, 3, 4), {"stride": 2}),
+        ("layer 11", (33, 8, 8, 8, 16), (3, 3, 7, 11, 10), (1, 2, 3, 4), {"stride": (1, 1, 2, 2)}),
+        ("(+) along attributes", (2, 16, 16, 8, 16, 32), (32, 7, 11, 16), (3, 4), {"sum_axes": 5, "stride": 2}),
+        ("three axes of space", (3, 20, 17, 15, 2), (4, 3, 5, 6), (1, 2, 3), {}),
+        ("a long axis", (3, 3000), (129, 2), (1,), {"method": "fft"}),
+    )
+)
+
+
+def parity(cupy: Any, out: Path) -> Result:
+    """Layers and their gradients against NumPy in double precision, and three training steps run twice."""
+    seed = int.from_bytes(os.urandom(4), "little")
+    rng = np.random.default_rng(seed)
+    rows = []
+    for name, x_shape, w_shape, axes, options in PROBLEMS:
+        x, w, bias = (rng.standard_normal(s, np.float32) for s in (x_shape, w_shape, w_shape[-1:]))
+
+        def layer(*operands: Any, axes: Any = axes, options: Any = options) -> Any:
+            y, pullback = vjp(lambda x, w, b: convolve_elu(x, w, b, axes, **options), *operands[:3])
+            return y, *pullback(operands[3] if len(operands) > 3 else y)
+
+        g = rng.standard_normal(convolve_elu(x, w, bias, axes, **options).shape, np.float32)
+        wide = [a.astype(np.float64) for a in (x, w, bias, g)]
+        expected = layer(*wide)
+        poison(cupy)
+        found = [to_numpy(a) for a in layer(*map(cupy.asarray, (x, w, bias, g)))]
+        scales = np.linalg.norm(x) * np.linalg.norm(w) + np.linalg.norm(bias) * np.array([1])
+        sizes = [scales[0], *(np.linalg.norm(g) * (1 + scales[0]) * k for k in (np.linalg.norm(w), np.linalg.norm(x), 1))]
+        errors = [float(np.abs(a - b).max() / (EPS * s)) for a, b, s in zip(found, expected, sizes, strict=True)]
+        rows.append([name, *errors, "yes" if max(errors) <= 20 else "NO"])
+    x = rng.standard_normal((20, 32, 32, 8, 16), np.float32) + 3
+    for boundary in ("zero", "periodic"):
+        expected = patch_moments(x.astype(np.float64), (1, 2), (3, 3), boundary=boundary)
+        poison(cupy)
+        found = [to_numpy(a) for a in patch_moments(cupy.asarray(x), (1, 2), (3, 3), boundary=boundary)]
+        size = float(np.abs(x).max())
+        errors = [float(np.abs(a - b).max() / (EPS * s)) for a, b, s in zip(found, expected, (size, size**2), strict=True)]
+        rows.append([f"patch moments, {boundary}", *errors, "", "", "yes" if max(errors) <= 20 else "NO"])
+    for preset in ("hcnn", "hcnn-plus"):
+        losses = {xp.__name__: [first_losses(xp, preset, seed) for _ in range(2)] for xp in (np, cupy)}
+        same = losses["cupy"][0] == losses["cupy"][1]
+        apart = max(abs(a - b) / abs(b) for a, b in zip(losses["cupy"][0], losses["numpy"][0], strict=True))
+        good = "yes" if same and apart < 1e-3 else "NO"
+        rows.append([f"{preset}: three steps", f"losses {apart:.1g} apart", f"same bits again: {same}", "", "", good])
+    if any(r[-1] == "NO" for r in rows):
+        (out / "parity.wrong.json").write_text(json.dumps(rows, indent=1))
+        raise SystemExit(f"not equal: {[r for r in rows if r[-1] == 'NO']}")
+    text = f"Largest errors against double precision, in units of eps times norms, at most 20; seed {seed}."
+    return {"text": text, "table": [["what", "y", "x", "w", "bias", "good"], *rows]}
+
+
+class Step:
+    """A network that takes training steps on random images of the device."""
+
+    def __init__(self, xp: Any, preset: str, batch_size: int, seed: int = 0, **changes: Any) -> None:
+        self.xp = xp
+        self.config = make_config(preset, {"batch_size": batch_size, **changes})
+        self.network = Network(self.config)
+        rng = np.random.default_rng(seed)
+        self.parameters = tree_map(xp.asarray, self.network.initialize(rng))
+        self.velocity = tree_map(xp.zeros_like, self.parameters)
+        self.x = xp.asarray(rng.standard_normal((batch_size, 32, 32, 3), np.float32))
+        self.labels = xp.asarray(rng.integers(0, 10, batch_size))
+
+    def __call__(self) -> Any:
+        """One step; returns its loss, on the device."""
+        step = value_and_grad(lambda p: cross_entropy(self.network(p, self.x)[0], self.labels))
+        loss, gradients = step(self.parameters)
+        self.parameters, self.velocity = descend(self.config, 1e-3, self.parameters, gradients, self.velocity)
+        return loss
+
+
+def first_losses(xp: Any, preset: str, seed: int) -> list[float]:
+    """Losses of three steps."""
+    step = Step(xp, preset, 10, seed, depth=7)
+    return [float(step()) for _ in range(3)]
+
+
+def seconds(cupy: Any, function: Callable[[], Any], repeats: int = 1) -> float:
+    """Time of one call between device events."""
+    begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+    begin.record()
+    for _ in range(repeats):
+        function()
+    end.record()
+    end.synchronize()
+    return float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3 / repeats
+
+
+def in_turns(cupy: Any, functions: dict[str, Callable[[], Any]], repeats: int = 3) -> dict[str, list[float]]:
+    """Times of all, in alternating rounds, each warmed up."""
+    for function in functions.values():
+        for _ in range(2):
+            function()
+    rounds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(ROUNDS):
+        for name, function in functions.items():
+            rounds[name].append(seconds(cupy, function, repeats))
+    return rounds
+
+
+def ceilings(cupy: Any, out: Path) -> Result:
+    """What the card can do: copies, and matrix products in float32."""
+    source, target = cupy.ones(1 << 30, dtype=cupy.float32), cupy.empty(1 << 30, dtype=cupy.float32)
+    a, b = (cupy.random.standard_normal((8192, 8192), dtype=cupy.float32) for _ in range(2))
+    times = in_turns(cupy, {"copy": lambda: cupy.copyto(target, source), "sgemm": lambda: a @ b})
+    copy, product = (statistics.median(times[name]) for name in ("copy", "sgemm"))
+    table = [
+        ["ceiling", "value"],
+        ["copy of 4 GiB, read and written, GB/s", 2 * source.nbytes / copy / 1e9],
+        ["float32 product of 8192, TFLOP/s", 2 * 8192**3 / product / 1e12],
+    ]
+    return {"text": "", "table": table, "rounds": times}
+
+
+def step(cupy: Any, out: Path) -> Result:
+    """Whole training steps of both networks."""
+    steps = {
+        f"{preset}, {boundary}, batch of {size}": Step(cupy, preset, size, boundary=boundary)
+        for preset, boundary, size in (
+            ("hcnn", "zero", 50), ("hcnn", "periodic", 50), ("hcnn", "zero", 500), ("hcnn", "periodic", 500),
+            ("hcnn-plus", "zero", 50), ("hcnn-plus", "periodic", 50),
+        )
+    }  # fmt: skip
+    times = in_turns(cupy, steps, 1)
+    rows = []
+    for name, s in steps.items():
+        median, size = statistics.median(times[name]), s.config.batch_size
+        rows.append([name, 1e3 * median, size / median, CIFAR10_IMAGES * median / size])
+    head = ["network", "ms a step", "images/s", "s an epoch of CIFAR-10"]
+    return {"text": "Forward, backward and descent, without augmentation.", "table": [head, *rows], "rounds": times}
+
+
+def profile(cupy: Any, out: Path) -> Result:
+    """A step's own kernels by time, each between events; the rest is CuPy's kernels and waiting for Python."""
+    s = Step(cupy, "hcnn", 50)
+    for _ in range(3):
+        s()
+    whole = statistics.median(seconds(cupy, s) for _ in range(5))
+    spent: dict[str, list[float]] = defaultdict(list)
+    launch = _cuda.launch
+
+    def timed(name: str, *arguments: Any, **options: Any) -> None:
+        spent[name].append(seconds(cupy, lambda: launch(name, *arguments, **options)))
+
+    _cuda.launch = timed
+    s()
+    _cuda.launch = launch
+    rows = [[name, len(times), 1e3 * sum(times)] for name, times in sorted(spent.items(), key=lambda i: -sum(i[1]))]
+    rest = 1e3 * (whole - sum(map(sum, spent.values())))
+    table = [["kernel", "launches", "ms"], *rows, ["rest", "", rest], ["whole step", "", 1e3 * whole]]
+    return {"text": "Preset `hcnn`, batch of 50.", "table": table}
+
+
+def layer(cupy: Any, out: Path) -> Result:
+    """The 32 x 32 layer j = 4 forward and backward beside PyTorch's formulations, batch of 50."""
+    from benchmarks.layer import ATTRIBUTES, DEPTH, SPACE, Problem
+
+    try:
+        import torch
+
+        from benchmarks.peers_torch import Step as Peer
+    except ImportError as error:
+        return {"text": f"Skipped: {error}.", "table": [["formulation", "ms"]]}
+    rows, rounds = [], {}
+    for boundary in ("zero", "periodic"):
+        problem = Problem(boundary, 50)
+        arrays = problem.arrays(50)
+        network = Network(make_config("hcnn", {"boundary": boundary}))
+        name = network.table[DEPTH - 1].name
+        images_last = (3, 4, 5, 1, 2, 0)
+        x, g = (cupy.ascontiguousarray(cupy.asarray(arrays[k]).transpose(images_last)) for k in ("x", "cotangent"))
+        x, g = (a.transpose(tuple(int(i) for i in np.argsort(images_last))) for a in (x, g))
+        weights = tuple(cupy.asarray(arrays[k]) for k in ("h", "g", "bias"))
+
+        def ours(network: Any = network, name: str = name, x: Any = x, g: Any = g, weights: Any = weights) -> Any:
+            def layer(x: Any, *w: Any) -> Any:
+                return next(network.trace({name: dict(zip(("h", "g", "bias"), w, strict=True))}, x, after=DEPTH - 1))[1]
+
+            return vjp(layer, x, *weights)[1](g)
+
+        functions: dict[str, Callable[[], Any]] = {"ours": ours}
+        options: dict[str, Any] = {"boundary": boundary, "stride": problem.stride, "epsilon": problem.epsilon}
+        for peer in ("torch-written", "torch-merged", "torch-toeplitz", "torch-toeplitz-compiled"):
+            made = Peer(peer, arrays, device="cuda", **options)
+            functions |= {f"{peer}, {p}": _in_precision(torch, made, p == "TF32") for p in ("float32", "TF32")}
+        stream = cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream)
+        with stream:
+            times = in_turns(cupy, functions, 2)
+        rounds[boundary] = times
+        own = statistics.median(times["ours"])
+        rows += [[n, boundary, 1e3 * statistics.median(t), statistics.median(t) / own] for n, t in times.items()]
+    text = f"Axes {SPACE} by taps, {ATTRIBUTES} by DFT; whole layers, the marginal, moments and ELU included."
+    return {"text": text, "table": [["formulation", "boundary", "ms", "times ours"], *rows], "rounds": rounds}
+
+
+def _in_precision(torch: Any, function: Callable[[], Any], tf32: bool) -> Callable[[], Any]:
+    """A peer that may use TensorFloat-32, or not."""
+
+    def run() -> Any:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        return function()
+
+    return run
+
+
+def convolve_stage(cupy: Any, out: Path) -> Result:
+    """Convolutions along four and five axes beside cupyx.scipy.ndimage and JAX, values compared first."""
+    from cupyx.scipy import ndimage
+
+    rows = []
+    rng = np.random.default_rng(0)
+    for lengths, kernel_size in (((32, 32, 32, 32), (3, 3, 7, 11)), ((16, 16, 16, 16, 16), (3, 3, 3, 5, 5))):
+        x, w = (cupy.asarray(rng.standard_normal(s, np.float32)) for s in (lengths, kernel_size))
+        axes = tuple(range(len(lengths)))
+        functions: dict[str, Callable[[], Any]] = {
+            "ours": lambda x=x, w=w, axes=axes: convolve(x, w, axes, boundary="zero"),
+            "cupyx.scipy.ndimage": lambda x=x, w=w: ndimage.convolve(x, w, mode="constant"),
+        }
+        if (peer := _jax_convolve(to_numpy(x), to_numpy(w))) is not None:
+            functions["jax"] = peer
+        expected, kept = functions["ours"](), {}
+        for name, function in functions.items():
+            try:
+                error = float(np.abs(to_numpy(function()) - to_numpy(expected)).max())
+            except Exception as failure:  # a peer that cannot do this many axes is named
+                rows.append([f"{lengths} * {kernel_size}", name, "", f"cannot: {type(failure).__name__}"])
+                continue
+            if error <= 1e-4 * float(abs(expected).max()):
+                kept[name] = function
+            else:
+                rows.append([f"{lengths} * {kernel_size}", name, "", f"differs by {error:.2g}"])
+        times = {name: statistics.median(t) for name, t in in_turns(cupy, kept).items()}
+        rows += [[f"{lengths} * {kernel_size}", n, 1e3 * t, t / times["ours"]] for n, t in times.items()]
+    return {"text": "Zero boundary, float32.", "table": [["problem", "by", "ms", "times ours"], *rows]}
+
+
+def _jax_convolve(x: Any, w: Any) -> Callable[[], Any] | None:
+    """The same by JAX on the GPU, where it is installed; it waits for its result."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        import jax
+    except ImportError:
+        return None
+    from jax import lax
+
+    flipped, there = jax.device_put(np.flip(w)[None, None].copy()), jax.device_put(x[None, None])
+    pads = [(size - 1 - size // 2, size // 2) for size in w.shape]
+    run = jax.jit(lambda x, w: lax.conv_general_dilated(x, w, (1,) * len(pads), pads, precision="highest")[0, 0])
+    return lambda: run(there, flipped).block_until_ready()
+
+
+def sanitizer(cupy: Any, out: Path) -> Result:
+    """The kernels under compute-sanitizer: accesses, races, and memory that was not written."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return {"text": "Skipped: there is no compute-sanitizer.", "table": [["tool", "errors"]]}
+    rows = []
+    for check in ("memcheck", "racecheck", "initcheck"):
+        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu.stages"]
+        done = subprocess.run([*command, "small", str(out)], capture_output=True, text=True, timeout=80)
+        (out / f"sanitizer-{check}.log").write_text(done.stdout + done.stderr)
+        rows.append([check, "none" if done.returncode == 0 else f"exit status {done.returncode}"])
+    if any(r[1] != "none" for r in rows):
+        raise SystemExit(str(rows))
+    return {"text": "A small network's step.", "table": [["tool", "errors"], *rows]}
+
+
+def small(cupy: Any, out: Path) -> Result:
+    """A step of a small network, for the sanitizer."""
+    loss = float(Step(cupy, "hcnn", 4, width=4, factors=4, depth=6)())
+    return {"text": "", "table": [["loss"], [loss]]}
+
+
+def tests(cupy: Any, out: Path) -> Result:
+    """The tests that want a GPU."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, env={**os.environ, "HYPOTHESIS_PROFILE": "ci"}, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    last = done.stdout.strip().splitlines()[-1]
+    if done.returncode:
+        raise SystemExit(last)
+    return {"text": "", "table": [["command", "result"], [" ".join(command[1:]), last]]}
+
+
+def train(cupy: Any, out: Path) -> Result:
+    """A short run on CIFAR-10, where all its files have come."""
+    data = Path(os.environ["HCNN_GATE_DATA"])
+    if missing := [name for name in CIFAR10 if not (data / name).exists()]:
+        raise SystemExit(f"waiting for {', '.join(missing)} in {data}: give --data, and run again")
+    run = out / "run"
+    if run.exists():
+        shutil.rmtree(run)
+    command = [sys.executable, "-m", "train.cifar", "--preset", "hcnn-fast", "--epochs", "3", "--backend", "cupy"]
+    began = time.monotonic()
+    subprocess.run([*command, "--data-dir", str(data), "--out", str(run)], check=True)
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [[r["epoch"], r["seconds"], r["train_loss"], ""] for r in records[:-1]]
+    rows.append(["test", time.monotonic() - began, records[-1]["test_loss"], records[-1]["test_accuracy"]])
+    return {"text": " ".join(command[1:]), "table": [["epoch", "s", "loss", "accuracy"], *rows]}
+
+
+def main() -> None:
+    """Run one stage and write what it returns."""
+    name, out = sys.argv[1], Path(sys.argv[2])
+    functions = {f.__name__: f for f in (environment, parity, ceilings, step, profile, layer, sanitizer, small, tests, train)}
+    functions["convolve"] = convolve_stage
+    result = functions[name](get_namespace("cupy"), out)
+    (out / f"{name}.json.part").write_text(json.dumps(result, indent=1, default=str) + "\n")
+    (out / f"{name}.json.part").rename(out / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main()
