@@ -140,7 +140,7 @@ class CudaPlan(Plan):
         matrices = xp.ascontiguousarray(xp.permute_dims(filters, (0, 2, 1)))
         lines = reading.lines.size
         offsets = self._offsets(x, "x taps", reading, x)
-        sources = self._table(x, "x lines", lambda: reading.lines)
+        sources = self._table(x, "x lines", reading.lines)
         targets = self._table(x, "y lines", lambda: np.arange(lines) * reading.run)
         if not self.maps:
             y = self._empty(xp, (count * rows, lines * reading.run), x)
@@ -162,14 +162,16 @@ class CudaPlan(Plan):
         columns = filters.shape[3]
         make = self._empty if self.tables.complete else self._zeros
         x = make(xp, (count * columns, math.prod(self.taps.lengths) * self.taps.batch), g)
+        by_taps = xp.permute_dims(filters, (0, 2, 1, 3))  # (entries, taps, rows, columns)
         for index, phase in enumerate(self.tables.phases):
-            chosen = xp.stack([filters[:, :, int(tap), :] for tap in phase.taps], axis=1)
+            every = phase.taps.size == self.taps.count
+            chosen = by_taps if every else by_taps[:, self._table(g, ("taps", index), phase.taps), ...]
             self._apply(
                 g,
-                xp.reshape(chosen, (filters.shape[0], -1, columns)),
+                xp.ascontiguousarray(xp.reshape(chosen, (filters.shape[0], -1, columns))),
                 self._offsets(g, ("g taps", index), phase.reading, g),
-                self._table(g, ("g lines", index), lambda phase=phase: phase.reading.lines),  # type: ignore[misc]
-                self._table(g, ("x targets", index), lambda phase=phase: phase.targets),  # type: ignore[misc]
+                self._table(g, ("g lines", index), phase.reading.lines),
+                self._table(g, ("x targets", index), phase.targets),
                 phase.reading.run,
                 x,
             )
@@ -188,8 +190,8 @@ class CudaPlan(Plan):
             "correlate", dtype, cuda.product_sizes(dtype, rows), (parts, count, tiles), threads,
             (
                 g, x, self._offsets(x, "x taps", reading, x),
-                self._table(g, "g interior", lambda: self.tables.interior.lines),
-                self._table(x, "x lines", lambda: reading.lines), totals,
+                self._table(g, "g interior", self.tables.interior.lines),
+                self._table(x, "x lines", reading.lines), totals,
                 *map(np.int32, (rows, depth, positions, reading.run)),
                 *map(np.int64, (rows * g.shape[2], g.shape[2], columns * x.shape[2])),
             ),
@@ -232,9 +234,9 @@ class CudaPlan(Plan):
         cuda.launch(
             "map_rows", dtype, sizes, (tiles, channels), cuda.MAP_THREADS,
             (
-                x, places, self._table(x, (name, 1), lambda: stages.factors[0]),
-                self._table(x, (name, 2), lambda: stages.factors[1]),
-                self._table(x, (name, "rows"), lambda: stages.rows), bias, answers, sums, out,
+                x, places, self._table(x, (name, 1), stages.factors[0]),
+                self._table(x, (name, 2), stages.factors[1]),
+                self._table(x, (name, "rows"), stages.rows), bias, answers, sums, out,
                 np.int32(n), np.int32(batch), np.int64(x.shape[1]), np.int64(out.strides[0] // out.itemsize),
             ),
             stages.shared,
@@ -256,18 +258,18 @@ class CudaPlan(Plan):
         if extension is None:
             return None, 1, x.shape[1]
         table = getattr(self.tables, extension)
-        return self._table(x, (extension, "places"), lambda: table.places), table.batch, table.positions
+        return self._table(x, (extension, "places"), table.places), table.batch, table.positions
 
     def _offsets(self, like: Array, name: Any, reading: Reading, x: Array) -> Array:
         """Offsets of taps and columns in an entry of x (entries, columns, positions)."""
         columns = np.arange(x.shape[1]) * x.shape[2]
         return self._table(like, (name, x.shape[1:]), lambda: np.add.outer(reading.offsets, columns).reshape(-1))
 
-    def _table(self, like: Array, name: Any, make: Callable[[], Array]) -> Array:
-        """A table on the device of `like`, made and placed there once; integers as the kernels read them."""
+    def _table(self, like: Array, name: Any, values: Array | Callable[[], Array]) -> Array:
+        """A table on the device of `like`, placed there once; integers as the kernels read them."""
         key = (name, dtype_name(like.dtype), device_of(like))
         if key not in self._placed:
-            table = make()
+            table = values() if callable(values) else values
             table = np.ascontiguousarray(table, np.int32) if table.dtype.kind == "i" else table
             self._placed[key] = constant(array_namespace(like), table, like.device)
         return self._placed[key]

@@ -48,7 +48,7 @@ def _reads(xp: Any, device: Any, *geometry: Any) -> tuple[Array, Array]:
     """How often each tap reads each position (T, positions), and how often a zero (T,), over all patches."""
     met = neighbours(*geometry)
     counts = np.stack([np.bincount(row[row >= 0], minlength=met.shape[1]) for row in met])
-    return tuple(constant(xp, a.astype(np.float64), device) for a in (counts, (met < 0).sum(axis=1)))  # type: ignore[return-value]
+    return tuple(constant(xp, a.astype(np.float64), device) for a in (counts, (met < 0).sum(axis=1)))
 
 
 class Patches:

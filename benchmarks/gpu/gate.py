@@ -1,4 +1,4 @@
-"""Run the stages of `benchmarks.gpu.stages` one by one, each bounded in time, and report: `bash benchmarks/gpu/gate.sh OUT`.
+"""The stages of `benchmarks.gpu.stages` one by one, each bounded in time: `bash benchmarks/gpu/gate.sh OUT`.
 
 Every stage is a process of its own, whose log and result stay in OUT; a stage with a result is not run again. Without a
 GPU nothing is run, and one line says why.
@@ -53,7 +53,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=570, help="for all stages together [570]")
     parser.add_argument("--stages", nargs="+", choices=[s.name for s in STAGES], help="only these, again if done")
     parser.add_argument("--data", type=Path, action="append", default=[], help="folder with files of binary CIFAR-10")
-    parser.add_argument("--keep", type=Path, help="folder they are copied to, some now and some in a later call [OUT/data]")
+    parser.add_argument(
+        "--keep", type=Path, help="folder they are copied to, some now and some in a later call [OUT/data]"
+    )
     parser.add_argument("--wheels", type=Path, help="folder of wheels to install first, beside OUT")
     options = parser.parse_args()
 
@@ -83,7 +85,9 @@ def main() -> int:
 def no_gpu(environment: dict[str, str]) -> str | None:
     """What a GPU lacks to be used, or None."""
     code = "from hcnn_core._backend import get_namespace; get_namespace('cupy')"
-    tried = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True)
+    tried = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True
+    )
     return None if tried.returncode == 0 else tried.stderr.strip().splitlines()[-1].partition(": ")[2]
 
 
