@@ -1,10 +1,14 @@
 // A convolution's work on a GPU: the DFTs by matrices, and the products with the taps around every position.
 //
 // Arrays are rows of positions; a row's elements lie next to each other, and neighbouring threads take neighbouring
-// positions. Row r of channel c is row r * channels + c. `_cuda.py` compiles this text once for each set of sizes, which
-// it writes before it as macros. There are no atomics: sums have one order, so results repeat bit for bit.
+// positions. Row r of channel c is row r * channels + c. `_cuda.py` compiles this text for each set of sizes, which it
+// writes before it as macros. There are no atomics: sums have one order, so results repeat bit for bit.
 
 constexpr int LANES = 32;
+
+using Reals = const real* __restrict__;
+using Table = const int* __restrict__;
+using Target = real* __restrict__;
 
 #ifndef ROOM
 #define ROOM extern __shared__ __align__(16) unsigned char room[]
@@ -22,7 +26,9 @@ __device__ inline real elu(real x) { return x > 0 ? x : EXPM1(x); }
 
 #ifdef EXTEND
 // Write rows of x, extended by their boundary, to out.
-extern "C" __global__ void extend(const real* x, const int* places, real* out, int positions, int batch, long long x_row) {
+extern "C" __global__ void extend(
+    Reals x, Table places, Target out, int positions, int batch, long long x_row
+) {
     const int p = blockIdx.x * blockDim.x + threadIdx.x;
     if (p >= positions) return;
     const long long source = source_of(places, p, batch);
@@ -34,8 +40,8 @@ extern "C" __global__ void extend(const real* x, const int* places, real* out, i
 // Write out[entry, row, p] = sum over k of matrices[entry, k, row] * x[entry, place of p + offsets[k]], each entry and
 // each block of ROW_TILE rows by itself. Positions come in lines of `run`, found by sources in x and by targets in out.
 extern "C" __global__ void __launch_bounds__(THREADS) apply(
-    const real* x, const real* matrices, const int* offsets, const int* sources, const int* targets, const real* bias,
-    real* out, int rows, int columns, int positions, int run, long long x_entry, long long matrix_entry,
+    Reals x, Reals matrices, Table offsets, Table sources, Table targets, Reals bias,
+    Target out, int rows, int columns, int positions, int run, long long x_entry, long long matrix_entry,
     long long out_entry, long long out_row
 ) {
     __shared__ real factors[DEPTH][ROW_TILE];
@@ -57,7 +63,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
         for (int i = threadIdx.x; i < depth * ROW_TILE; i += THREADS) {
             const int row = first_row + i % ROW_TILE;
             const long long k = k0 + i / ROW_TILE;
-            factors[i / ROW_TILE][i % ROW_TILE] = row < rows ? matrices[blockIdx.y * matrix_entry + k * rows + row] : real(0);
+            const long long at = blockIdx.y * matrix_entry + k * rows + row;
+            factors[i / ROW_TILE][i % ROW_TILE] = row < rows ? matrices[at] : real(0);
         }
         for (int k = threadIdx.x; k < depth; k += THREADS) offset[k] = offsets[k0 + k];
         __syncthreads();
@@ -87,7 +94,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
 // Write parts[part, entry, k, row], the sums of g[entry, row, p] * x[entry, place of p + offsets[k]] over the positions
 // of each part: every warp is one, and takes LANES positions at a time.
 extern "C" __global__ void __launch_bounds__(THREADS) correlate(
-    const real* g, const real* x, const int* offsets, const int* g_lines, const int* x_lines, real* parts,
+    Reals g, Reals x, Table offsets, Table g_lines, Table x_lines, Target parts,
     int rows, int columns, int positions, int run, long long g_entry, long long g_row, long long x_entry
 ) {
     constexpr int PITCH = LANES + PACK, ACROSS = 8, DOWN = LANES / ACROSS;
@@ -161,8 +168,8 @@ __device__ void stage(const real* from, const real* matrix, const int* reads, co
 // Two stages on all rows of a channel, MAP_TILE positions at a time. With answers, the results of an ELU, x is first
 // multiplied by its derivative, and sums[tile, row] receive what it is then; with a bias (rows,), an ELU comes last.
 extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
-    const real* x, const int* places, const real* first, const real* second, const int* reads_and_writes,
-    const real* bias, const real* answers, real* sums, real* out, int positions, int batch, long long x_row, long long out_row
+    Reals x, Table places, Reals first, Reals second, Table reads_and_writes,
+    Reals bias, Reals answers, Target sums, Target out, int positions, int batch, long long x_row, long long out_row
 ) {
     ROOM;
     real* taken = reinterpret_cast<real*>(room);
@@ -188,7 +195,9 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
             }
             to[v * LANES] = value;
         }
-        if (sums) for (int v = 0; v < MAP_TILE / LANES; ++v) half[row * MAP_TILE + lane + v * LANES] = counts[v] ? to[v * LANES] : real(0);
+        if (sums)
+            for (int v = 0; v < MAP_TILE / LANES; ++v)
+                half[row * MAP_TILE + lane + v * LANES] = counts[v] ? to[v * LANES] : real(0);
     }
     __syncthreads();
     if (sums) {
@@ -216,12 +225,12 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
 #endif
 
 #ifdef TAPS
-// Patches around the positions of samples (samples, places, inner): tap t around place u reads place places[t, u], -1 for
-// a zero. Samples less their centre are what counts, zeros included.
+// Patches around the positions of samples (samples, places, inner): tap t around place u reads place places[t, u], or a
+// zero for -1. Samples less their centre are what counts, zeros included.
 
 // Write parts[block, t, t'], the sums of products of the patches of x and y.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) gram(
-    const real* x, const real* y, const real* x_centre, const real* y_centre, const int* places, double* parts,
+    Reals x, Reals y, Reals x_centre, Reals y_centre, Table places, double* __restrict__ parts,
     int count, int inner, int samples
 ) {
     ROOM;
@@ -257,8 +266,8 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) gram(
 // Write to y, at each place, the sum over the patches that hold it, at tap t, of offset[t] + matrix[t, :] . patch: of the
 // places sources[u, :] by factors that pairs of taps add up to, slots[u, t, t'] telling where, -1 for no such patch.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
-    const real* x, const real* centre, const real* matrix, const real* offset, const int* sources, const int* slots,
-    real* y, int count, int inner, int samples
+    Reals x, Reals centre, Reals matrix, Reals offset, Table sources, Table slots,
+    Target y, int count, int inner, int samples
 ) {
     __shared__ real factors[STEPS + 1];
     const int u = blockIdx.x;

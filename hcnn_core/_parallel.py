@@ -47,7 +47,7 @@ def _number(variable: str) -> int | None:
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(worker_count(), thread_name_prefix="hcnn")
+    return ThreadPoolExecutor(max(1, worker_count() - 1), thread_name_prefix="hcnn")
 
 
 if hasattr(os, "register_at_fork"):
@@ -75,11 +75,17 @@ def parallel_for(
 
     def part(index: int) -> None:
         _inside.worker = True
-        work(index * count // workers, (index + 1) * count // workers)
+        try:
+            work(index * count // workers, (index + 1) * count // workers)
+        finally:
+            _inside.worker = False
 
     # every part is awaited before an error of one is raised, since all of them write to the caller's arrays
     # in the caller's context, where numpy.errstate keeps what to do about invalid values
-    parts = [_pool().submit(copy_context().run, part, index) for index in range(workers)]
-    wait(parts)
-    for done in parts:
+    others = [_pool().submit(copy_context().run, part, index) for index in range(1, workers)]
+    try:
+        part(0)
+    finally:
+        wait(others)
+    for done in others:
         done.result()

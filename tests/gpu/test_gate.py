@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import subprocess
 import sys
+import time
+import types
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.gpu import gate
 from benchmarks.gpu.gate import CIFAR10, Stage, collect, markdown, run
+from train.config import make_config
+from train.run import versions
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +78,63 @@ def test_data_come_in_parts(tmp_path: Path) -> None:
         collect([tmp_path / str(part)], keep)
         assert sorted(p.name for p in keep.iterdir()) == sorted(CIFAR10[: 3 + 3 * part])
     assert all((keep / name).read_text() == name for name in CIFAR10)
+
+
+class Cupy:
+    """NumPy with the few things that stages ask of CuPy besides."""
+
+    __name__ = "cupy"
+
+    class Event:
+        """A moment on the host."""
+
+        def record(self) -> None:
+            self.at = time.perf_counter()
+
+        def synchronize(self) -> None:
+            pass
+
+    cuda = types.SimpleNamespace(
+        Event=Event,
+        get_elapsed_time=lambda begin, end: 1e3 * (end.at - begin.at),
+        runtime=types.SimpleNamespace(
+            getDeviceProperties=lambda i: {
+                "name": b"none", "multiProcessorCount": 1, "totalGlobalMem": 2**30, "l2CacheSize": 2**20
+            },
+            driverGetVersion=lambda: 13000,
+            runtimeGetVersion=lambda: 13000,
+        ),
+    )  # fmt: skip
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+
+@pytest.mark.parametrize("name", ["environment", "parity", "step", "profile", "small"])
+def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NumPy in place of CuPy, with less to do: what they measure is nothing, but they run."""
+    stages = importlib.import_module("benchmarks.gpu.stages")
+    few = {"width": 4, "factors": 4, "depth": 5, "batch_size": 3}
+    monkeypatch.setattr(stages, "make_config", lambda preset, changes: make_config(preset, {**changes, **few}))
+    monkeypatch.setattr(stages, "versions", lambda *names: versions("numpy"))
+    monkeypatch.setattr(stages, "ROUNDS", 2)
+    monkeypatch.setattr(stages, "poison", lambda cupy: None)
+    sizes = {50: 2, 33: 2, 32: 6, 20: 2, 17: 5, 15: 4, 10: 2, 3000: 300}
+    problems = [(n, tuple(sizes.get(k, k) for k in x), *rest) for n, x, *rest in stages.PROBLEMS if "(+)" not in n]
+    monkeypatch.setattr(stages, "PROBLEMS", problems)
+    monkeypatch.setattr(stages, "first_losses", lambda xp, preset, seed: [1.0])
+    result = json.loads(json.dumps(getattr(stages, name)(Cupy(), tmp_path), default=str))
+    head, *rows = result["table"]
+    assert rows and all(len(row) == len(head) for row in rows)
+    if name == "parity":
+        assert all(row[-1] == "yes" for row in rows)
+
+
+def test_parity_notices_a_wrong_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = importlib.import_module("benchmarks.gpu.stages")
+    assert stages.compared([np.array([1.0, 2.0])], [np.array([1.0, 2.001])])[-1] == "NO"
+    assert stages.compared([np.array([1.0, np.nan])], [np.array([1.0, 2.0])])[-1] == "NO"
+    assert stages.compared([np.array([1.0, 2.0])], [np.array([1.0, 2.0001])])[-1] == "yes"
 
 
 def test_every_stage_has_its_function() -> None:
