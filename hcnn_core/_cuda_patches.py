@@ -64,7 +64,8 @@ class CudaPatches(Patches):
     def _launch(
         self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Array, ...], shared: int = 0
     ) -> None:
-        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "PATCH_THREADS": THREADS}
+        blocks = 3 if x.itemsize == 4 else 1  # that fit beside each other; sums take twice the registers in float64
+        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "PATCH_THREADS": THREADS, "PATCH_BLOCKS": blocks}
         numbers = map(np.int32, (math.prod(self.lengths), self.shape[-1], self.shape[0]))
         cuda.launch(name, dtype_name(x.dtype), sizes, grid, THREADS, (*arguments, *numbers), shared)
 

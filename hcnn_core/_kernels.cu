@@ -229,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
 // zero for -1. Samples less their centre are what counts, zeros included.
 
 // Write parts[block, t, t'], the sums of products of the patches of x and y.
-extern "C" __global__ void __launch_bounds__(PATCH_THREADS) gram(
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
     Reals x, Reals y, Reals x_centre, Reals y_centre, Table places, double* __restrict__ parts,
     int count, int inner, int samples
 ) {

@@ -58,7 +58,7 @@ def variants() -> Iterator[list[Variant]]:
 
 
 def test_networks_use_every_kernel(variants: list[Variant]) -> None:
-    assert {name for name, _, _ in variants} == {"apply", "correlate", "extend", "map_rows"}
+    assert {name for name, _, _ in variants} == {"apply", "correlate", "extend", "gram", "map_rows", "spread"}
     assert all(shared <= _cuda.MAX_SHARED for _, _, shared in variants)
 
 
@@ -76,7 +76,8 @@ def test_nvrtc_refuses_what_is_not_cuda(variants: list[Variant]) -> None:
 def test_registers_and_spills(variants: list[Variant], tmp_path: Path) -> None:
     for name, text, _ in variants:
         registers, spilled = resources(name, text, tmp_path)
-        assert not spilled and registers <= REGISTERS, f"{name} uses {registers} registers, spills {spilled} bytes"
+        limit = REGISTERS if "using real = float;" in text else 255
+        assert not spilled and registers <= limit, f"{name} uses {registers} registers and {spilled} bytes of stack"
 
 
 def test_spills_are_noticed(variants: list[Variant], tmp_path: Path) -> None:
@@ -119,13 +120,13 @@ def nvrtc(text: str, architecture: str) -> bytes:
 
 
 def resources(name: str, text: str, folder: Path) -> tuple[int, int]:
-    """Registers of a kernel, and bytes it spills, by nvcc."""
+    """Registers of a kernel, and bytes it keeps in memory for want of them, by nvcc."""
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("needs nvcc")
     (folder / "kernels.cu").write_text(text)
     command = [nvcc, "-arch=sm_90", *_cuda.OPTIONS, "-Xptxas", "-v", "-cubin", "-o", folder / "kernels.cubin"]
     log = subprocess.run([*command, folder / "kernels.cu"], check=True, capture_output=True, text=True).stderr
-    found = re.search(rf"'{name}'.*?(\d+) bytes spill stores.*?Used (\d+) registers", log, re.DOTALL)
+    found = re.search(rf"'{name}'.*?(\d+) bytes stack frame, (\d+) bytes spill.*?Used (\d+) registers", log, re.DOTALL)
     assert found, log
-    return int(found[2]), int(found[1])
+    return int(found[3]), max(int(found[1]), int(found[2]))
