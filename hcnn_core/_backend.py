@@ -180,7 +180,8 @@ def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
     if xp.__name__ == "cupy":
         with device:
             return xp.asarray(values)
-    return values if xp is np else xp.asarray(values, device=device)
+    where = {} if xp is np else {"device": device}
+    return xp.asarray(values, **where)
 
 
 def require_real(xp: Any, name: str, array: Array) -> Array:
