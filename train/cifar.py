@@ -124,8 +124,8 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
     checkpoint = run.latest()
     config = dataclasses.replace(checkpoint.config, **given)
     state = checkpoint.state
-    tested = not config.test or any("test_accuracy" in record for record in run.read_metrics())
-    if state.epoch >= config.epochs and tested:
+    ended = state.epoch >= config.epochs
+    if ended and (not config.test or any("test_accuracy" in record for record in run.read_metrics())):
         raise ConfigError(f"{run.path} is finished: all {config.epochs} epochs are trained; nothing to resume")
     xp = namespace(config.backend)
     _require_memory(xp, config)
