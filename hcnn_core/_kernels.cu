@@ -179,6 +179,7 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
 
     long long source[MAP_TILE / LANES];
     bool counts[MAP_TILE / LANES];
+#pragma unroll
     for (int v = 0; v < MAP_TILE / LANES; ++v) {
         const int p = begin + v * LANES + lane;
         source[v] = p < positions ? source_of(places, p, batch) : -1;
@@ -187,6 +188,7 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
     for (int row = warp; row < IN_ROWS; row += MAP_THREADS / LANES) {
         const long long at = ((long long)row * channels + channel) * x_row;
         real* to = taken + row * MAP_TILE + lane;
+#pragma unroll
         for (int v = 0; v < MAP_TILE / LANES; ++v) {
             real value = source[v] < 0 ? real(0) : x[at + source[v]];
             if (answers && source[v] >= 0) {
@@ -196,6 +198,7 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
             to[v * LANES] = value;
         }
         if (sums)
+#pragma unroll
             for (int v = 0; v < MAP_TILE / LANES; ++v)
                 half[row * MAP_TILE + lane + v * LANES] = counts[v] ? to[v * LANES] : real(0);
     }

@@ -23,6 +23,9 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 REGISTERS = 168
 """What leaves room for three blocks of `apply` or `correlate` on a multiprocessor."""
 
+SCALARS = 16
+"""Bytes of memory that a thread may keep to itself: none of its sums."""
+
 Variant = tuple[str, str, int]
 """A kernel's name, its text, and its bytes of dynamic shared memory."""
 
@@ -75,15 +78,15 @@ def test_nvrtc_refuses_what_is_not_cuda(variants: list[Variant]) -> None:
 
 def test_registers_and_spills(variants: list[Variant], tmp_path: Path) -> None:
     for name, text, _ in variants:
-        registers, spilled = resources(name, text, tmp_path)
+        registers, kept = resources(name, text, tmp_path)
         limit = REGISTERS if "using real = float;" in text else 255
-        assert not spilled and registers <= limit, f"{name} uses {registers} registers and {spilled} bytes of stack"
+        assert kept <= SCALARS and registers <= limit, f"{name} uses {registers} registers, {kept} bytes of memory"
 
 
 def test_spills_are_noticed(variants: list[Variant], tmp_path: Path) -> None:
     text = next(text for name, text, _ in variants if name == "apply")
     crowded = text.replace("__launch_bounds__(THREADS)", "__launch_bounds__(1024)")
-    assert resources("apply", crowded, tmp_path)[1] > 0
+    assert resources("apply", crowded, tmp_path)[1] > SCALARS
 
 
 def test_a_kernel_that_cannot_be_compiled_is_named_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,4 +132,4 @@ def resources(name: str, text: str, folder: Path) -> tuple[int, int]:
     log = subprocess.run([*command, folder / "kernels.cu"], check=True, capture_output=True, text=True).stderr
     found = re.search(rf"'{name}'.*?(\d+) bytes stack frame, (\d+) bytes spill.*?Used (\d+) registers", log, re.DOTALL)
     assert found, log
-    return int(found[3]), max(int(found[1]), int(found[2]))
+    return int(found[3]), int(found[1]) + int(found[2])
