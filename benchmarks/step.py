@@ -23,7 +23,7 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from autodiff import cross_entropy, value_and_grad  # noqa: E402
+from autodiff import cross_entropy, tree_map, value_and_grad  # noqa: E402
 from hcnn_core._parallel import worker_count  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.data import augment, standardise  # noqa: E402
@@ -52,25 +52,28 @@ PARTS = {
 
 
 class Step:
-    """One network with a batch of random images, ready to take training steps."""
+    """One network with a batch of random images, ready to take training steps on arrays of `xp`."""
 
-    def __init__(self, preset: str, boundary: str, batch_size: int) -> None:
-        self.config = make_config(preset, {"boundary": boundary, "batch_size": batch_size})
+    def __init__(
+        self, preset: str, boundary: str, batch_size: int, xp: Any = np, seed: int = 0, **changes: Any
+    ) -> None:
+        self.config = make_config(preset, {"boundary": boundary, "batch_size": batch_size, **changes})
         self.name = f"{preset}, {boundary}"
         self.network = Network(self.config)
-        self.rng = np.random.default_rng(0)
-        self.parameters = self.network.initialize(self.rng)
-        self.velocity = {k: {n: np.zeros_like(a) for n, a in v.items()} for k, v in self.parameters.items()}
-        self.images = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
-        self.labels = self.rng.integers(0, 10, batch_size)
+        self.rng = np.random.default_rng(seed)
+        self.parameters = tree_map(xp.asarray, self.network.initialize(self.rng))
+        self.velocity = tree_map(xp.zeros_like, self.parameters)
+        self.images = xp.asarray(self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8))
+        self.labels = xp.asarray(self.rng.integers(0, 10, batch_size))
 
-    def __call__(self) -> None:
-        """Augment, differentiate, descend."""
+    def __call__(self) -> Any:
+        """Augment, differentiate, descend; returns the loss."""
         half = np.full(3, 127.5)
         x = augment(standardise(self.images, half, half / 2), self.rng, max_shift=6, flip=True)
         step = value_and_grad(lambda p: cross_entropy(self.network(p, x)[0], self.labels))
-        _, gradients = step(self.parameters)
+        loss, gradients = step(self.parameters)
         self.parameters, self.velocity = descend(self.config, 1e-3, self.parameters, gradients, self.velocity)
+        return loss
 
 
 def profile(step: Step) -> tuple[dict[str, float], dict[str, float]]:

@@ -175,6 +175,11 @@ def placement(xp: Any, like: Array) -> dict[str, Any]:
     return {} if xp is np or xp.__name__ == "cupy" else {"device": like.device}
 
 
+def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
+    """An array beside `like`, of its dtype, whose elements nobody has written."""
+    return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
+
+
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
     """Host values as an array of `xp` on a device."""
     if xp.__name__ == "cupy":

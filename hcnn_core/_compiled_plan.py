@@ -12,11 +12,11 @@ import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._compiled_taps import CompiledTaps, evenly, untapped
+from hcnn_core._compiled_taps import CompiledTaps, evenly
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
 from hcnn_core._plan import MIN_RUN, Plan
 from hcnn_core._stages import Stage, stages_of
-from hcnn_core._taps import Integers
+from hcnn_core._taps import Integers, untapped
 from hcnn_core._transforms import MatrixDFT
 from hcnn_core.pointwise import elu, elu_vjp
 

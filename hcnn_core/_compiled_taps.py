@@ -14,7 +14,16 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
-from hcnn_core._taps import GatheredTaps, Integers, Taps
+from hcnn_core._taps import (
+    GatheredTaps,
+    Integers,
+    Taps,
+    extended,
+    outputs_met,
+    samples_read,
+    taps_that_meet,
+    untapped,
+)
 
 ROOM = 1 << 19
 """Elements of an extended entry beyond which it is cut into chunks, so that each stays in cache."""
@@ -72,14 +81,14 @@ class CompiledTaps:
 
     def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
         t, (count, rows) = self.taps, g.shape[:2]
-        if any(wrap and n % r for wrap, n, r in zip(t.periodic, t.lengths, t.stride, strict=True)):
-            return GatheredTaps(t).apply_transpose(xp, g, filters)  # strides fall on other samples each time around
+        if t.uneven:
+            return GatheredTaps(t).apply_transpose(xp, g, filters)
         filters = np.reshape(filters, (-1, rows, t.count, filters.shape[2] // t.count))
         columns = filters.shape[3]
         met_by_all = all(r <= size for r, size in zip(t.stride, t.sizes, strict=True))
         x = (np.empty if met_by_all else np.zeros)((count, columns, *t.lengths, t.batch), dtype=g.dtype)
         for phases in itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))):
-            taps = _taps_that_meet(t, phases)
+            taps = taps_that_meet(t, phases)
             if taps.size:
                 self._fill_phase(x, phases, g, self._pack(filters[:, :, taps]))
         return x
@@ -162,11 +171,6 @@ class CompiledTaps:
         parallel_for(each, source.shape[0] * len(chunks), source.size * self.taps.count)
 
 
-def untapped(count: int) -> Taps:
-    """A batch as an axis with one tap."""
-    return Taps((count,), (count,), (1,), (1,), (False,), 1)
-
-
 def evenly(count: int, pieces: int, step: int = 1) -> list[tuple[int, int]]:
     """Cut range(count) into parts of almost one length, at multiples of a step where they have as many."""
     step = step if count >= pieces * step else 1
@@ -197,17 +201,13 @@ class _Reading:
 
 @lru_cache(maxsize=1024)
 def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled: bool) -> _Reading:
-    """Taps of x around output indices [begin, end) of the leading axis.
-
-    Output i meets tap t at sample stride * i + size // 2 - t: at e = stride * i + size - 1 - t of an axis extended by
-    size - 1 - size // 2 samples before its first. What e leaves when divided by the stride is its phase.
-    """
+    """Taps of x around output indices [begin, end) of the leading axis."""
     spans = [(begin, end), *((0, n) for n in t.out_lengths[1:])]
     sources, taps = [], []
     for n, size, r, wrap, span in zip(t.lengths, t.sizes, t.stride, t.periodic, spans, strict=True):
-        phase, index = np.ogrid[: min(r, size), span[0] : span[1] + (size - 1) // r]
-        sources.append(_extended(r * index + phase - (size - 1 - size // 2), n, wrap))
-        taps.append(np.stack(np.divmod(size - 1 - np.arange(size), r)[::-1]))
+        index, phases_and_indices = samples_read(size, r, *span)
+        sources.append(extended(index, n, wrap))
+        taps.append(phases_and_indices)
     return _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize, tiled)
 
 
@@ -215,30 +215,16 @@ def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled
 def _taps_of_g(
     t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int, tiled: bool
 ) -> _Reading:
-    """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis.
-
-    Tap t takes sample s to output (s + t - size // 2) / stride, where that is an integer.
-    """
+    """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis."""
     spans, sources, taps = [], [], []
     for k, (n, size, r, phase) in enumerate(zip(t.lengths, t.sizes, t.stride, phases, strict=True)):
         span = (begin, end) if k == 0 else (0, -(-(n - phase) // r))
-        meets = (np.arange((size // 2 - phase) % r, size, r) - size // 2 + phase) // r
+        meets = outputs_met(size, r, phase)
         index = np.arange(span[0] + meets[0], span[1] + meets[-1])
-        sources.append(_extended(index, t.out_lengths[k], t.periodic[k])[None, :])
+        sources.append(extended(index, t.out_lengths[k], t.periodic[k])[None, :])
         taps.append(np.stack((np.zeros_like(meets), meets - meets[0])))
         spans.append(span)
     return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize, tiled)
-
-
-def _taps_that_meet(t: Taps, phases: tuple[int, ...]) -> Integers:
-    """Flat indices of the taps that take samples of these phases to an output."""
-    along = [np.arange((size // 2 - p) % r, size, r) for size, r, p in zip(t.sizes, t.stride, phases, strict=True)]
-    return np.ravel_multi_index(np.ix_(*along), t.sizes).reshape(-1)
-
-
-def _extended(index: Integers, n: int, periodic: bool) -> Integers:
-    """Samples at these indices of an extended axis; -1 stands for zero."""
-    return index % n if periodic else np.where((index >= 0) & (index < n), index, -1)
 
 
 def _read(

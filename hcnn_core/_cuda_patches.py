@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from hcnn_core import _cuda as cuda
-from hcnn_core._backend import Array, constant, dtype_name, placement
-from hcnn_core._patches import Patches, neighbours
-from hcnn_core._taps import Integers
+from hcnn_core._backend import Array, constant, dtype_name, empty, placement
+from hcnn_core._patches import Patches
+from hcnn_core._taps import Integers, extended
 
 THREADS = 128
 
@@ -19,8 +19,17 @@ PER_THREAD = 64
 """Positions whose products a thread adds up in the dtype of x, before sums go on in double precision."""
 
 
+MOST_TAPS, MOST_POSITIONS = 9, 1 << 14
+"""The products of a patch stay in registers; a table tells every position what it sums up."""
+
+
 class CudaPatches(Patches):
-    """Patches of few taps."""
+    """Patches of few taps in images."""
+
+    @classmethod
+    def suits(cls, patches: Patches) -> bool:
+        """Whether the kernels can carry out a map."""
+        return patches.taps <= MOST_TAPS and math.prod(patches.lengths) <= MOST_POSITIONS
 
     def arrange(self, xp: Any, x: Array) -> Array:
         """(samples, *patch axes, inner samples), in one piece."""
@@ -46,7 +55,7 @@ class CudaPatches(Patches):
 
     def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
         """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
-        y = xp.empty(x.shape, dtype=x.dtype, **placement(xp, x))
+        y = empty(xp, x.shape, x)
         _, sources, slots = _tables(xp, x.device, self.lengths, self.sizes, self.periodic)
         blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * THREADS)), (1 << 16) - 1)
         arguments = (
@@ -75,6 +84,16 @@ def _steps(sizes: tuple[int, ...]) -> int:
     return math.prod(2 * size - 1 for size in sizes)
 
 
+def _neighbours(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> Integers:
+    """What tap t of the patch around each position reads, (T, positions): a flat index, or -1 for a zero."""
+    places: Any = np.zeros((1, 1), np.int64)
+    for n, size, wrap in zip(lengths, sizes, periodic, strict=True):
+        index = np.arange(n) - (np.arange(size)[:, None] - size // 2)
+        place, index = places[:, None, :, None], extended(index, n, wrap)[None, :, None, :]
+        places = np.where((place < 0) | (index < 0), -1, place * n + index).reshape(-1, places.shape[1] * n)
+    return places  # type: ignore[no-any-return]
+
+
 @lru_cache(maxsize=256)
 def _tables(xp: Any, device: Any, *geometry: Any) -> tuple[Array, ...]:
     """Places of taps, and sources and slots of `spread`, on the device."""
@@ -85,7 +104,7 @@ def _spreading(
     lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]
 ) -> tuple[Integers, Integers, Integers]:
     """Places (T, positions); and what positions sum up: sources (positions, steps), slots (positions, T, T)."""
-    places = neighbours(lengths, sizes, periodic)
+    places = _neighbours(lengths, sizes, periodic)
     taps, count = places.shape
     sources = np.full((count, _steps(sizes)), -2)
     slots = np.full((count, taps, taps), -1)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from hcnn_core import _cuda as cuda
-from hcnn_core._backend import Array, array_namespace, constant, device_of, dtype_name, placement
+from hcnn_core._backend import Array, array_namespace, constant, device_of, dtype_name, empty
 from hcnn_core._cuda_tables import Reading, tables_of
 from hcnn_core._plan import Plan
 from hcnn_core._stages import Stage, stages_of
-from hcnn_core._taps import Integers, Taps
+from hcnn_core._taps import Integers, untapped
 from hcnn_core._transforms import Identity, MatrixDFT
 from hcnn_core.pointwise import elu, elu_vjp
 
@@ -67,17 +67,13 @@ def _padded(matrix: Array) -> Array:
     return np.ascontiguousarray(np.pad(matrix, ((0, more), (0, 0))).T)
 
 
-def _tapped(t: Taps) -> Taps:
-    """Where no axis is convolved directly, the batch as an axis with one tap."""
-    return t if t.sizes else Taps((t.batch,), (t.batch,), (1,), (1,), (False,), 1)
-
-
 class CudaPlan(Plan):
     """A plan for real arrays on a GPU whose transform is by matrices, or none."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.taps = _tapped(self.products.taps)
+        t = self.products.taps
+        self.taps = t if t.sizes else untapped(t.batch)
         self.tables = tables_of(self.taps)
         self.maps = self.transform if isinstance(self.transform, MatrixDFT) else None
         self._placed: dict[tuple[Any, ...], Array] = {}
@@ -85,15 +81,15 @@ class CudaPlan(Plan):
     @classmethod
     def suits(cls, plan: Plan) -> bool:
         """Whether the kernels can carry out a plan."""
-        t, transform = _tapped(plan.products.taps), plan.transform
-        if any(wrap and n % r for wrap, n, r in zip(t.periodic, t.lengths, t.stride, strict=True)):
-            return False  # strides fall on other samples each time around
+        t, transform = plan.products.taps, plan.transform
+        if t.uneven:
+            return False
         if isinstance(transform, MatrixDFT):
             if max(m.shared for m in maps_of(transform, "float64")) > cuda.MAX_SHARED:
                 return False
         elif not isinstance(transform, Identity):
             return False
-        tables = tables_of(t)
+        tables = tables_of(t if t.sizes else untapped(t.batch))
         entry = max(transform.aliases * plan.channels * tables.x.positions, plan.out * tables.g.positions)
         blocks = max(transform.frequencies, 1) * plan.outer * max(plan.channels, plan.out)
         return transform.planes * entry < 1 << 31 and blocks < 1 << 16  # offsets, and blocks along a grid's second axis
@@ -112,12 +108,12 @@ class CudaPlan(Plan):
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
         sums = None
         if self.maps:
-            answers = None if ans is None else self._rows(xp, ans, self.y_order)
-            rows, sums = self._map(xp, "back", self._rows(xp, g, self.y_order), self.out, "g", answers)
+            answers = None if ans is None else self._result_rows(xp, ans)
+            rows, sums = self._map(xp, "back", self._result_rows(xp, g), self.out, "g", answers)
             sums = None if sums is None else self._like_result(xp, sums)
         else:
             sums = g = g if ans is None else elu_vjp(g, ans)
-            rows = self._extend(xp, self._rows(xp, g, self.y_order), "g")
+            rows = self._extend(xp, self._result_rows(xp, g), "g")
         cotangent = xp.reshape(rows, (self._count, -1, self.tables.g.positions))
         x_cotangent = w_cotangent = None
         if w is not None:
@@ -130,7 +126,8 @@ class CudaPlan(Plan):
 
     def _spectrum(self, xp: Any, x: Array) -> Array:
         """Spectrum of x, extended (entries, columns, positions)."""
-        rows = self._rows(xp, x, self.x_order)
+        shape = (self.outer * self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch)
+        rows = xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
         rows = self._map(xp, "analysis", rows, self.channels, "x")[0] if self.maps else self._extend(xp, rows, "x")
         return xp.reshape(rows, (self._count, -1, self.tables.x.positions))
 
@@ -143,14 +140,14 @@ class CudaPlan(Plan):
         sources = self._table(x, "x lines", reading.lines)
         targets = self._table(x, "y lines", lambda: np.arange(lines) * reading.run)
         if not self.maps:
-            y = self._empty(xp, (count * rows, lines * reading.run), x)
+            y = empty(xp, (count * rows, lines * reading.run), x)
             self._apply(x, matrices, offsets, sources, targets, reading.run, y, bias)
             return y
-        y = self._empty(xp, (self.y_rows * self.out, lines * reading.run), x)
+        y = empty(xp, (self.y_rows * self.out, lines * reading.run), x)
         step = max(1, CHUNK // (count * rows * reading.run))
         for begin in range(0, lines, step):
             end = min(lines, begin + step)
-            block = self._empty(xp, (count * rows, (end - begin) * reading.run), x)
+            block = empty(xp, (count * rows, (end - begin) * reading.run), x)
             self._apply(x, matrices, offsets, sources[begin:end], targets[: end - begin], reading.run, block)
             self._map(xp, "synthesis", block, self.out, None, bias=bias, out=y[:, begin * reading.run :])
         return y
@@ -160,8 +157,9 @@ class CudaPlan(Plan):
         count, rows = g.shape[:2]
         filters = xp.reshape(filters, (filters.shape[0], rows, self.taps.count, -1))
         columns = filters.shape[3]
-        make = self._empty if self.tables.complete else self._zeros
-        x = make(xp, (count * columns, math.prod(self.taps.lengths) * self.taps.batch), g)
+        x = empty(xp, (count * columns, math.prod(self.taps.lengths) * self.taps.batch), g)
+        if not self.tables.complete:
+            x[...] = 0
         by_taps = xp.permute_dims(filters, (0, 2, 1, 3))  # (entries, taps, rows, columns)
         for index, phase in enumerate(self.tables.phases):
             every = phase.taps.size == self.taps.count
@@ -185,7 +183,7 @@ class CudaPlan(Plan):
         threads, positions = tiling["THREADS"], reading.lines.size * reading.run
         tiles = -(-rows // (4 * tiling["G_TALL"])) * -(-depth // (8 * tiling["X_TALL"]))
         parts = max(1, min(-(-positions // threads), -(-BLOCKS // (tiles * count))))
-        totals = self._empty(xp, (parts * threads // cuda.LANES, count, depth, rows), g)
+        totals = empty(xp, (parts * threads // cuda.LANES, count, depth, rows), g)
         cuda.launch(
             "correlate", dtype, cuda.product_sizes(dtype, rows), (parts, count, tiles), threads,
             (
@@ -228,9 +226,9 @@ class CudaPlan(Plan):
         sizes = dict(stages.sizes)
         places, batch, n = self._source(x, extension)
         if out is None:
-            out = self._empty(xp, (sizes["SECOND_GROUPS"] * sizes["SECOND_ROWS"] * channels, n), x)
+            out = empty(xp, (sizes["SECOND_GROUPS"] * sizes["SECOND_ROWS"] * channels, n), x)
         tiles = -(-n // sizes["MAP_TILE"])
-        sums = None if answers is None else self._empty(xp, (tiles, sizes["IN_ROWS"] * channels), x)
+        sums = None if answers is None else empty(xp, (tiles, sizes["IN_ROWS"] * channels), x)
         cuda.launch(
             "map_rows", dtype, sizes, (tiles, channels), cuda.MAP_THREADS,
             (
@@ -246,7 +244,7 @@ class CudaPlan(Plan):
     def _extend(self, xp: Any, x: Array, extension: str) -> Array:
         """Rows (rows, .) extended by their boundary."""
         places, batch, n = self._source(x, extension)
-        out = self._empty(xp, (x.shape[0], n), x)
+        out = empty(xp, (x.shape[0], n), x)
         cuda.launch(
             "extend", dtype_name(x.dtype), {"EXTEND": 1}, (-(-n // 256), x.shape[0]), 256,
             (x, places, out, np.int32(n), np.int32(batch), np.int64(x.shape[1])),
@@ -274,20 +272,7 @@ class CudaPlan(Plan):
             self._placed[key] = constant(array_namespace(like), table, like.device)
         return self._placed[key]
 
-    def _rows(self, xp: Any, array: Array, order: tuple[int, ...]) -> Array:
-        """The signal, or the result, as (rows, positions)."""
-        rows, lengths = (
-            (self.x_rows * self.channels, self.taps.lengths)
-            if order is self.x_order
-            else (self.y_rows * self.out, self.taps.out_lengths)
-        )
-        shape = (self.outer * rows, math.prod(lengths) * self.taps.batch)
-        return xp.ascontiguousarray(self._to_plan(xp, array, order, shape))
-
-    @staticmethod
-    def _empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
-        return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
-
-    @staticmethod
-    def _zeros(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
-        return xp.zeros(shape, dtype=like.dtype, **placement(xp, like))
+    def _result_rows(self, xp: Any, y: Array) -> Array:
+        """The result as (rows, positions)."""
+        shape = (self.outer * self.y_rows * self.out, math.prod(self.taps.out_lengths) * self.taps.batch)
+        return xp.ascontiguousarray(self._to_plan(xp, y, self.y_order, shape))

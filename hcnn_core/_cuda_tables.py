@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._taps import Integers, Taps
+from hcnn_core._taps import Integers, Taps, extended, outputs_met, samples_read, taps_that_meet
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,16 @@ class Tables:
 
 @lru_cache(maxsize=256)
 def tables_of(t: Taps) -> Tables:
-    """Tables for the convolved axes of `t`.
-
-    Output i meets tap k at sample stride * i + size // 2 - k: at e = stride * i + size - 1 - k of an axis extended by
-    size - 1 - size // 2 samples before its first. Extended samples are laid out by what e leaves when divided by the
-    stride, so that neighbouring outputs read neighbouring samples.
-    """
+    """Tables for the convolved axes of `t`."""
     x_sources, x_taps, g_sources, g_first = [], [], [], []
     for n, o, size, r, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, t.periodic, strict=True):
-        phase, index = np.ogrid[: min(r, size), : o + (size - 1) // r]
-        x_sources.append(_extended(r * index + phase - (size - 1 - size // 2), n, wrap))
-        x_taps.append(np.stack(np.divmod(size - 1 - np.arange(size), r)[::-1]))
-        reached = [(_meeting(size, r, p), -(-(n - p) // r)) for p in range(min(r, n))]
+        index, phases_and_indices = samples_read(size, r, 0, o)
+        x_sources.append(_marked(index, n, wrap))
+        x_taps.append(phases_and_indices)
+        reached = [(outputs_met(size, r, p), -(-(n - p) // r)) for p in range(min(r, n))]
         first = min([0, *(int(meets[0]) for meets, _ in reached if meets.size)])
         last = max([o, *(count + int(meets[-1]) for meets, count in reached if meets.size)])
-        g_sources.append(_extended(np.arange(first, last), o, wrap)[None])
+        g_sources.append(_marked(np.arange(first, last), o, wrap)[None])
         g_first.append(first)
     m = len(t.sizes)
     x_shape, g_shape = _shape(x_sources), _shape(g_sources)
@@ -93,16 +88,15 @@ def tables_of(t: Taps) -> Tables:
     every_phase = list(itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))))
     for phase_of_axes in every_phase:
         along = list(zip(t.lengths, t.sizes, t.stride, phase_of_axes, strict=True))
-        meets = [_meeting(size, r, p) for _, size, r, p in along]
+        meets = [outputs_met(size, r, p) for _, size, r, p in along]
         if not all(k.size for k in meets):
             continue
         whole = t.stride[-1] == 1
         samples = [np.arange(p, n, r) for n, _, r, p in along]
         positions = [np.arange(k.size) - f for k, f in zip(samples, g_first, strict=True)]
-        taps = [np.arange((size // 2 - p) % r, size, r) for _, size, r, p in along]
         phases.append(
             Phase(
-                _flat(t.sizes, np.ix_(*taps)),
+                taps_that_meet(t, phase_of_axes),
                 _reading(g_shape, t.batch, [*origin, *positions], [*origin, *meets], whole),
                 _lines(t.lengths, t.batch, samples, whole),
             )
@@ -117,15 +111,10 @@ def tables_of(t: Taps) -> Tables:
     )
 
 
-def _meeting(size: int, stride: int, phase: int) -> Integers:
-    """How many outputs beyond the sample's own each tap that meets samples of this phase takes it."""
-    return (np.arange((size // 2 - phase) % stride, size, stride) - size // 2 + phase) // stride
-
-
-def _extended(index: Integers, n: int, periodic: bool) -> Integers:
+def _marked(index: Integers, n: int, periodic: bool) -> Integers:
     """Places of samples with these indices: -1 for zeros, -2 - place for periodic copies."""
-    inside = (index >= 0) & (index < n)
-    return np.where(inside, index, -2 - index % n if periodic else -1)
+    place = extended(index, n, periodic)
+    return np.where((place == index) | (place < 0), place, -2 - place)
 
 
 def _shape(sources: Sequence[Integers]) -> tuple[int, ...]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array, compiled_kernels, constant, library_of, placement
+from hcnn_core._backend import Array, compiled_kernels, library_of, placement
 from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core._parallel import parallel_for
-from hcnn_core._taps import TILE, Integers, tap_pieces
+from hcnn_core._taps import TILE, tap_pieces
 
 
 def patches_of(
@@ -24,31 +23,11 @@ def patches_of(
         from hcnn_core._compiled_patches import CompiledPatches
 
         return CompiledPatches(x, axes, kernel_size, boundary)
-    if library_of(x) == "cupy" and patches.taps <= 9:
+    if library_of(x) == "cupy":
         from hcnn_core._cuda_patches import CudaPatches
 
-        return CudaPatches(x, axes, kernel_size, boundary)
+        return CudaPatches(x, axes, kernel_size, boundary) if CudaPatches.suits(patches) else patches
     return patches
-
-
-@lru_cache(maxsize=256)
-def neighbours(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]) -> Integers:
-    """What tap t of the patch around each position reads, (T, positions): a flat index, or -1 for a zero."""
-    places: Any = np.zeros((1, 1), np.int64)
-    for n, size, wrap in zip(lengths, sizes, periodic, strict=True):
-        index = np.arange(n) - (np.arange(size)[:, None] - size // 2)
-        index = index % n if wrap else np.where((index >= 0) & (index < n), index, -1)
-        place, index = places[:, None, :, None], index[None, :, None, :]
-        places = np.where((place < 0) | (index < 0), -1, place * n + index).reshape(-1, places.shape[1] * n)
-    return places  # type: ignore[no-any-return]
-
-
-@lru_cache(maxsize=256)
-def _reads(xp: Any, device: Any, *geometry: Any) -> tuple[Array, Array]:
-    """How often each tap reads each position (T, positions), and how often a zero (T,), over all patches."""
-    met = neighbours(*geometry)
-    counts = np.stack([np.bincount(row[row >= 0], minlength=met.shape[1]) for row in met])
-    return tuple(constant(xp, a.astype(np.float64), device) for a in (counts, (met < 0).sum(axis=1)))
 
 
 class Patches:
@@ -121,12 +100,10 @@ class Patches:
         """Mean of an arranged array, and its mean patch less that, in double precision."""
         guess = xp.mean(x[:1, ...])  # sums of what is left of x are exact where its mean is large
         samples = self.shape[0] * self.shape[-1]
-        total = xp.reshape(self.position_sums(xp, x, guess), (-1,)) + samples * xp.astype(guess, xp.float64)
+        total = self.position_sums(xp, x, guess) + samples * xp.astype(guess, xp.float64)
         centre = xp.astype(xp.sum(total) / self.count, x.dtype)
-        rest = total - samples * xp.astype(centre, xp.float64)
-        reads, zeros = _reads(xp, x.device, self.lengths, self.sizes, self.periodic)
-        outside = zeros * (samples * xp.astype(centre, xp.float64))
-        return centre, (xp.matmul(reads, rest) - outside) / self.count
+        patches = self.gather(xp, total[None, ..., None], samples * xp.astype(centre, xp.float64))
+        return centre, xp.sum(patches, axis=(0, 2)) / self.count
 
     def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
         """Sums of an arranged array less a guess of its mean over all samples, in double precision."""

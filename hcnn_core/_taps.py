@@ -52,6 +52,49 @@ class Taps:
         """Output positions per index of the first axis."""
         return math.prod(self.out_lengths[1:]) * self.batch
 
+    @property
+    def uneven(self) -> bool:
+        """Whether strides along a periodic axis fall on other samples each time around."""
+        return any(wrap and n % r for wrap, n, r in zip(self.periodic, self.lengths, self.stride, strict=True))
+
+
+def untapped(count: int) -> Taps:
+    """A batch as an axis with one tap."""
+    return Taps((count,), (count,), (1,), (1,), (False,), 1)
+
+
+def samples_read(size: int, stride: int, begin: int, end: int) -> tuple[Integers, Integers]:
+    """Samples (phases, indices) around outputs [begin, end) of an axis, and phase and index (2, size) of its taps.
+
+    Output i meets tap t at sample stride * i + size // 2 - t: at e = stride * i + size - 1 - t of an axis extended by
+    size - 1 - size // 2 samples before its first. What e leaves when divided by the stride is its phase: laid out by
+    phases, neighbouring outputs read neighbouring samples.
+    """
+    phase, index = np.ogrid[: min(stride, size), begin : end + (size - 1) // stride]
+    taps = np.stack(np.divmod(size - 1 - np.arange(size), stride)[::-1])
+    return stride * index + phase - (size - 1 - size // 2), taps
+
+
+def _taps_met(size: int, stride: int, phase: int) -> Integers:
+    """Tap t takes sample s to output (s + t - size // 2) / stride: those for which that is an integer."""
+    return np.arange((size // 2 - phase) % stride, size, stride)
+
+
+def outputs_met(size: int, stride: int, phase: int) -> Integers:
+    """The outputs, less a, that taps take samples phase + stride * a to."""
+    return (_taps_met(size, stride, phase) - size // 2 + phase) // stride
+
+
+def taps_that_meet(t: Taps, phases: tuple[int, ...]) -> Integers:
+    """Flat indices of the taps that take samples of these phases to an output."""
+    along = [_taps_met(size, r, phase) for size, r, phase in zip(t.sizes, t.stride, phases, strict=True)]
+    return np.ravel_multi_index(np.ix_(*along), t.sizes).reshape(-1)
+
+
+def extended(index: Integers, n: int, periodic: bool) -> Integers:
+    """Samples at these indices of an extended axis; -1 stands for zero."""
+    return index % n if periodic else np.where((index >= 0) & (index < n), index, -1)
+
 
 class TapProducts(Protocol):
     """The linear map of each entry, its transpose, and the transpose in its matrix."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hcnn_core._backend import Array, constant, device_of, dtype_name, fft_namespace, placement
+from hcnn_core._backend import Array, constant, device_of, dtype_name, empty, fft_namespace, placement
 from hcnn_core._products import by_columns, product
 
 MATRIX_LIMIT = 128
@@ -189,10 +189,10 @@ class MatrixDFT:
     def analyze(self, xp: Any, x: Array) -> Array:
         across, along = self.matrices(xp, x)[:2]
         x = xp.reshape(x, (self.n1, self.last.n, -1))
-        spectrum = self._empty(xp, (self.kept, along.shape[0], self.last.fold, x.shape[2]), x)
+        spectrum = empty(xp, (self.kept, along.shape[0], self.last.fold, x.shape[2]), x)
 
         def work(part: slice) -> None:
-            half = self._empty(xp, (across.shape[0], self.n1, part.stop - part.start), x)
+            half = empty(xp, (across.shape[0], self.n1, part.stop - part.start), x)
             product(xp, across, x[:, :, part], xp.permute_dims(half, (1, 0, 2)))
             half = xp.reshape(half, (self.kept, self.last.fold, along.shape[1], -1))  # (F2, A2, P*n1, rest)
             product(xp, along, half, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)))
@@ -203,10 +203,10 @@ class MatrixDFT:
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
         across, along = self.matrices(xp, spectrum)[:2]
         spectrum = xp.reshape(spectrum, (self.kept, along.shape[0], self.last.fold, -1))
-        x = self._empty(xp, (self.n1, self.last.n, spectrum.shape[3]), spectrum)
+        x = empty(xp, (self.n1, self.last.n, spectrum.shape[3]), spectrum)
 
         def work(part: slice) -> None:
-            half = self._empty(xp, (self.kept, self.last.fold, along.shape[1], part.stop - part.start), spectrum)
+            half = empty(xp, (self.kept, self.last.fold, along.shape[1], part.stop - part.start), spectrum)
             product(xp, along.T, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)), half)
             half = xp.reshape(half, (across.shape[0], self.n1, -1))  # (F2*A2*P, n1, rest)
             product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, part])
@@ -217,10 +217,10 @@ class MatrixDFT:
     def synthesize(self, xp: Any, spectrum: Array) -> Array:
         back1, back2 = self.matrices(xp, spectrum)[2:4]
         spectrum = xp.reshape(spectrum, (self.kept, back1.shape[1], -1))  # (F2, F1*P, rest)
-        y = self._empty(xp, (self.o1, self.last.kept, spectrum.shape[2]), spectrum)
+        y = empty(xp, (self.o1, self.last.kept, spectrum.shape[2]), spectrum)
 
         def work(part: slice) -> None:
-            half = self._empty(xp, (self.kept, back1.shape[0], part.stop - part.start), spectrum)
+            half = empty(xp, (self.kept, back1.shape[0], part.stop - part.start), spectrum)
             product(xp, back1, spectrum[:, :, part], half)
             half = xp.reshape(half, (back2.shape[1], self.o1, -1))  # (F2*P, o1, rest)
             product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, part])
@@ -231,10 +231,10 @@ class MatrixDFT:
     def synthesize_transpose(self, xp: Any, y: Array) -> Array:
         back1, back2 = self.matrices(xp, y)[2:4]
         y = xp.reshape(y, (self.o1, self.last.kept, -1))
-        spectrum = self._empty(xp, (self.kept, back1.shape[1], y.shape[2]), y)
+        spectrum = empty(xp, (self.kept, back1.shape[1], y.shape[2]), y)
 
         def work(part: slice) -> None:
-            half = self._empty(xp, (back2.shape[1], self.o1, part.stop - part.start), y)
+            half = empty(xp, (back2.shape[1], self.o1, part.stop - part.start), y)
             product(xp, back2.T, y[:, :, part], xp.permute_dims(half, (1, 0, 2)))
             product(xp, back1.T, xp.reshape(half, (self.kept, back1.shape[0], -1)), spectrum[:, :, part])
 
@@ -249,7 +249,7 @@ class MatrixDFT:
         spectrum = xp.permute_dims(spectrum, (3, 0, 6, 4, 1, 2, 5))  # (P, F, K, T, A1, A2, C)
         if self.planes == 1:
             return xp.reshape(spectrum, (f, out, -1))
-        block = self._empty(xp, (f, 2, out, taps, a1, 2, a2, channels), w)
+        block = empty(xp, (f, 2, out, taps, a1, 2, a2, channels), w)
         real, imag = spectrum[0, ...], spectrum[1, ...]
         block[:, 0, :, :, :, 0, ...] = real
         block[:, 0, :, :, :, 1, ...] = -imag
@@ -270,10 +270,6 @@ class MatrixDFT:
         matrix = self.matrices(xp, spectrum)[4]
         rows = xp.reshape(xp.permute_dims(rows, (1, 4, 5, 0, 3, 6, 2)), (matrix.shape[0], -1))
         return xp.reshape(xp.matmul(matrix.T, rows), (-1, *shape))
-
-    @staticmethod
-    def _empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
-        return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
 class LibraryFFT:

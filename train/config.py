@@ -120,7 +120,9 @@ class Config:
     warmup: float = _setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
     momentum: float = _setting(0.9, "part of the last update kept", low=0.0, high=1.0)
     nesterov: bool = _setting(False, "Nesterov's momentum")
-    weight_decay: float = _setting(2e-4, "direction of descent added per unit of every filter coefficient", low=0.0)
+    weight_decay: float = _setting(
+        2e-4, "added to the gradient (muon: the direction) per unit of filter coefficient", low=0.0
+    )
     label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
     shift: int = _setting(6, "largest random translation, pixels along each axis", low=0, high=31)
     flip: bool = _setting(True, "mirror half of the training images")

@@ -55,9 +55,9 @@ def descend(config: Config, rate: float, parameters: Tree, gradients: Tree, velo
     has it; the weights move by v, or with Nesterov's momentum by ``momentum v - rate (gradient + weight_decay w)``.
 
     Optimizer "muon" has ``v = momentum v + gradient``, and the weights move by ``-rate (U + weight_decay w)``, where U
-    is the nearest semi-orthogonal matrix to v, or with Nesterov's momentum to ``momentum v + gradient``: the steepest
-    descent among matrices of spectral norm 1 (arXiv:2409.20325). Every array is the matrix of a linear map: h from
-    the taps of a patch to the factors, w and g from everything before the last axis to the filters.
+    is close to the semi-orthogonal matrix nearest to v, or with Nesterov's momentum to ``momentum v + gradient``: the
+    steepest descent among matrices of spectral norm 1 (arXiv:2409.20325). Every array is the matrix of a linear map:
+    h from the taps of a patch to the factors, w and g from everything before the last axis to the filters.
 
     Parameters
     ----------

@@ -22,13 +22,14 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from autodiff import convolve_elu, cross_entropy, tree_map, value_and_grad, vjp  # noqa: E402
+import hcnn_core  # noqa: E402
+from autodiff import convolve_elu, vjp  # noqa: E402
 from benchmarks.gpu.gate import CIFAR10  # noqa: E402
-from hcnn_core import _cuda, convolve, patch_moments  # noqa: E402
+from benchmarks.step import CIFAR10_IMAGES, Step  # noqa: E402
+from hcnn_core import _cuda, patch_moments  # noqa: E402
 from hcnn_core._backend import get_namespace, to_numpy  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.network import Network  # noqa: E402
-from train.optimizer import descend  # noqa: E402
 from train.run import versions  # noqa: E402
 
 Result = dict[str, Any]
@@ -37,7 +38,6 @@ TOLERANCE = 1e-4
 """Of float32 sums of some ten thousand products, relative to the largest."""
 
 ROUNDS = 7
-CIFAR10_IMAGES = 50_000
 
 
 def environment(cupy: Any, out: Path) -> Result:
@@ -134,30 +134,9 @@ def parity(cupy: Any, out: Path) -> Result:
     return {"text": text, "table": [["what", "y", "x", "w", "bias", "good"], *rows]}
 
 
-class Step:
-    """A network that takes training steps on random images of the device."""
-
-    def __init__(self, xp: Any, preset: str, batch_size: int, seed: int = 0, **changes: Any) -> None:
-        self.xp = xp
-        self.config = make_config(preset, {"batch_size": batch_size, **changes})
-        self.network = Network(self.config)
-        rng = np.random.default_rng(seed)
-        self.parameters = tree_map(xp.asarray, self.network.initialize(rng))
-        self.velocity = tree_map(xp.zeros_like, self.parameters)
-        self.x = xp.asarray(rng.standard_normal((batch_size, 32, 32, 3), np.float32))
-        self.labels = xp.asarray(rng.integers(0, 10, batch_size))
-
-    def __call__(self) -> Any:
-        """One step; returns its loss, on the device."""
-        step = value_and_grad(lambda p: cross_entropy(self.network(p, self.x)[0], self.labels))
-        loss, gradients = step(self.parameters)
-        self.parameters, self.velocity = descend(self.config, 1e-3, self.parameters, gradients, self.velocity)
-        return loss
-
-
 def first_losses(xp: Any, preset: str, seed: int) -> list[float]:
     """Losses of three steps."""
-    step = Step(xp, preset, 10, seed, depth=7)
+    step = Step(preset, "zero", 10, xp, seed, depth=7)
     return [float(step()) for _ in range(3)]
 
 
@@ -201,7 +180,7 @@ def ceilings(cupy: Any, out: Path) -> Result:
 def step(cupy: Any, out: Path) -> Result:
     """Whole training steps of both networks."""
     steps = {
-        f"{preset}, {boundary}, batch of {size}": Step(cupy, preset, size, boundary=boundary)
+        f"{preset}, {boundary}, batch of {size}": Step(preset, boundary, size, cupy)
         for preset, boundary, size in (
             ("hcnn", "zero", 50), ("hcnn", "periodic", 50), ("hcnn", "zero", 500), ("hcnn", "periodic", 500),
             ("hcnn-plus", "zero", 50), ("hcnn-plus", "periodic", 50),
@@ -213,12 +192,12 @@ def step(cupy: Any, out: Path) -> Result:
         median, size = statistics.median(times[name]), s.config.batch_size
         rows.append([name, 1e3 * median, size / median, CIFAR10_IMAGES * median / size])
     head = ["network", "ms a step", "images/s", "s an epoch of CIFAR-10"]
-    return {"text": "Forward, backward and descent, without augmentation.", "table": [head, *rows], "rounds": times}
+    return {"text": "Augmentation, forward, backward and descent.", "table": [head, *rows], "rounds": times}
 
 
 def profile(cupy: Any, out: Path) -> Result:
     """A step's own kernels by time, each between events; the rest is CuPy's kernels and waiting for Python."""
-    s = Step(cupy, "hcnn", 50)
+    s = Step("hcnn", "zero", 50, cupy)
     for _ in range(3):
         s()
     whole = statistics.median(seconds(cupy, s) for _ in range(5))
@@ -289,7 +268,7 @@ def _in_precision(torch: Any, function: Callable[[], Any], tf32: bool) -> Callab
     return run
 
 
-def convolve_stage(cupy: Any, out: Path) -> Result:
+def convolve(cupy: Any, out: Path) -> Result:
     """Convolutions along four and five axes beside cupyx.scipy.ndimage and JAX, values compared first."""
     from cupyx.scipy import ndimage
 
@@ -299,7 +278,7 @@ def convolve_stage(cupy: Any, out: Path) -> Result:
         x, w = (cupy.asarray(rng.standard_normal(s, np.float32)) for s in (lengths, kernel_size))
         axes = tuple(range(len(lengths)))
         functions: dict[str, Callable[[], Any]] = {
-            "ours": lambda x=x, w=w, axes=axes: convolve(x, w, axes, boundary="zero"),
+            "ours": lambda x=x, w=w, axes=axes: hcnn_core.convolve(x, w, axes, boundary="zero"),
             "cupyx.scipy.ndimage": lambda x=x, w=w: ndimage.convolve(x, w, mode="constant"),
         }
         if (peer := _jax_convolve(to_numpy(x), to_numpy(w))) is not None:
@@ -353,7 +332,7 @@ def sanitizer(cupy: Any, out: Path) -> Result:
 
 def small(cupy: Any, out: Path) -> Result:
     """A step of a small network, for the sanitizer."""
-    loss = float(Step(cupy, "hcnn", 4, width=4, factors=4, depth=6)())
+    loss = float(Step("hcnn", "zero", 4, cupy, width=4, factors=4, depth=6)())
     return {"text": "", "table": [["loss"], [loss]]}
 
 
@@ -388,10 +367,8 @@ def train(cupy: Any, out: Path) -> Result:
 def main() -> None:
     """Run one stage and write what it returns."""
     name, out = sys.argv[1], Path(sys.argv[2])
-    functions = {
-        f.__name__: f for f in (environment, parity, ceilings, step, profile, layer, sanitizer, small, tests, train)
-    }
-    functions["convolve"] = convolve_stage
+    stages = (environment, parity, ceilings, step, profile, layer, convolve, sanitizer, small, tests, train)
+    functions = {f.__name__: f for f in stages}
     result = functions[name](get_namespace("cupy"), out)
     (out / f"{name}.json.part").write_text(json.dumps(result, indent=1, default=str) + "\n")
     (out / f"{name}.json.part").rename(out / f"{name}.json")

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hcnn_core import _cuda, _patches, _plan
-from tests.core.oracle import forget_plans
-from tests.gpu.host import COMPILER, host_kernels
+from tests.gpu.host import COMPILER, host_kernels, in_place_of_cupy
 from tests.gpu.requirements import missing
 
 
@@ -24,10 +22,5 @@ def kernels_on_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[s
         launched.append(name)
         return build(name, *arguments)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cuda, "kernel", kernel)
-        for module in (_plan, _patches):
-            patch.setattr(module, "library_of", lambda array: "cupy")
-        forget_plans()
+    with in_place_of_cupy(kernel):
         yield launched
-    forget_plans()

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from hcnn_core import _cuda
+from hcnn_core import _cuda, _patches, _plan
+from tests.core.oracle import forget_plans
 
 HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")
+
+
+@contextlib.contextmanager
+def in_place_of_cupy(kernel: Callable[..., Any]) -> Iterator[None]:
+    """NumPy arrays go the way of CuPy's, through kernels of one's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cuda, "kernel", kernel)
+        for module in (_plan, _patches):
+            patch.setattr(module, "library_of", lambda array: "cupy")
+        forget_plans()
+        yield
+    forget_plans()
 
 
 def host_kernels(folder: Path) -> Callable[..., Any]:

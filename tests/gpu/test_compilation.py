@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from autodiff import cross_entropy, value_and_grad
-from hcnn_core import _backend, _cuda, _patches, _plan
-from tests.core.oracle import forget_plans
+from hcnn_core import _backend, _cuda
+from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
 from train.config import make_config
 from train.network import Network
@@ -39,11 +39,7 @@ def variants() -> Iterator[list[Variant]]:
         found[name, _cuda.source(dtype, dict(sizes)), shared] = None
         return lambda *arguments, **options: None
 
-    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        patch.setattr(_cuda, "kernel", kernel)
-        for module in (_plan, _patches):
-            patch.setattr(module, "library_of", lambda array: "cupy")
-        forget_plans()
+    with in_place_of_cupy(kernel), np.errstate(all="ignore"):
         for preset, boundary, dtype in (
             ("hcnn", "zero", "float32"),
             ("hcnn", "periodic", "float32"),
@@ -57,7 +53,6 @@ def variants() -> Iterator[list[Variant]]:
                 parameters
             )
         yield list(found)
-    forget_plans()
 
 
 def test_networks_use_every_kernel(variants: list[Variant]) -> None:
