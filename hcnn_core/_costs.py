@@ -7,13 +7,15 @@ import math
 from functools import lru_cache
 
 from hcnn_core._geometry import Geometry
-from hcnn_core._transforms import LibraryFFT, MatrixDFT, make_transform
+from hcnn_core._transforms import LibraryFFT, MatrixDFT, make_transform, padded_length
 
 # Seconds per unit on one core, float32: benchmarks/convolve_costs.py.
 SECONDS_PER_MAC = 2e-11
 SECONDS_PER_DFT_MAC = 4e-11  # of matrices with few columns
 SECONDS_PER_COPY = 2e-10
 SECONDS_PER_FFT_POINT = 2.6e-10  # times log2 of the length
+SECONDS_PER_CALL = 4e-5  # of the FFT along all axes at once: its fixed part
+SECONDS_PER_PASS = 1e-9  # of that FFT, per sample and axis, whatever the length
 SECONDS_PER_TRANSPOSED = 8e-10
 SECONDS_PER_LINE = 6e-8  # of positions, and matrix
 SECONDS_PER_TRANSFORM = 5e-5  # its fixed part: to the spectrum, from it, and the filter's
@@ -26,10 +28,35 @@ FEWEST_ROWS = 1.8
 
 
 @lru_cache(maxsize=512)
-def choose_methods(geometry: Geometry, real: bool) -> tuple[str, ...]:
+def choose_methods(geometry: Geometry, real: bool, library: str = "numpy") -> tuple[str, ...]:
     """Replace each "auto" by the method that makes the whole convolution cheapest."""
     options = [("direct", "fft") if method == "auto" else (method,) for method in geometry.method]
-    return min(itertools.product(*options), key=lambda methods: estimate_seconds(geometry, methods, real))
+
+    def seconds(methods: tuple[str, ...]) -> float:
+        if at_once(geometry, methods, real, library):
+            return estimate_seconds_at_once(geometry)
+        return estimate_seconds(geometry, methods, real)
+
+    return min(itertools.product(*options), key=seconds)
+
+
+def at_once(geometry: Geometry, methods: tuple[str, ...], real: bool, library: str = "numpy") -> bool:
+    """Whether all axes are better transformed at once by FFT: one filter, and NumPy arrays."""
+    one_filter = not geometry.sum_axes and not geometry.out_shape
+    if library != "numpy" or not one_filter or "direct" in methods:
+        return False
+    return estimate_seconds_at_once(geometry) < estimate_seconds(geometry, methods, real)
+
+
+def estimate_seconds_at_once(geometry: Geometry) -> float:
+    """Predicted time of `convolve` with one filter by FFT along all axes at once."""
+    g = geometry
+    points = math.prod(
+        n if bound == "periodic" else padded_length(n, size, 1, bound)
+        for n, size, bound in zip(g.lengths, g.kernel_size, g.boundary, strict=True)
+    )
+    arrays = 2 * math.prod(g.x_shape[a] for a in g.batch_axes) + 1
+    return SECONDS_PER_CALL + SECONDS_PER_PASS * len(g.axes) * arrays * points
 
 
 def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -> float:

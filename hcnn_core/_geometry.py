@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 BOUNDARIES = ("periodic", "zero")
@@ -74,7 +74,29 @@ def make_geometry(
     method: str | Sequence[str],
 ) -> Geometry:
     """Validate the arguments of `convolve` and return them in normal form."""
-    x_shape, w_shape = tuple(x_shape), tuple(w_shape)
+    arguments = tuple(x_shape), tuple(w_shape), axes, boundary, sum_axes, stride, method
+    return (_known if all(map(_is_plain, arguments[2:])) else _validated)(*arguments)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value equals only what is like it; to a cache 1, 1.0 and True are one."""
+    return type(value) in (int, str) or (type(value) is tuple and all(type(entry) in (int, str) for entry in value))
+
+
+@lru_cache(maxsize=1024)
+def _known(*arguments: Any) -> Geometry:
+    return _validated(*arguments)
+
+
+def _validated(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    axes: int | Sequence[int],
+    boundary: str | Sequence[str],
+    sum_axes: int | Sequence[int],
+    stride: int | Sequence[int],
+    method: str | Sequence[str],
+) -> Geometry:
     axes = normalize_axes("axes", axes, len(x_shape))
     sum_axes = normalize_axes("sum_axes", sum_axes, len(x_shape))
     if not 1 <= len(axes) <= MAX_AXES:

@@ -57,6 +57,12 @@ SERIAL = 1 << 16
 """Elements of work for which waking threads, some 50 microseconds each, does not pay."""
 
 
+def threads_for(elements: int | None = None) -> int:
+    """Threads that work on so many elements should have: one inside a part of other work, or where there are few."""
+    few = elements is not None and elements <= SERIAL
+    return 1 if few or getattr(_inside, "worker", False) else worker_count()
+
+
 def parallel_for(
     work: Callable[[int, int], None], count: int, elements: int | None = None, *, threaded: bool = False
 ) -> None:
@@ -66,9 +72,8 @@ def parallel_for(
     It runs serially from inside such a part, and where all the work touches few `elements`. Work that is `threaded`
     calls matrix products, which have threads of their own unless the environment says otherwise.
     """
-    few = elements is not None and elements <= SERIAL
-    workers = 1 if few or (threaded and asked_for() is None) else min(worker_count(), count)
-    if workers <= 1 or getattr(_inside, "worker", False):
+    workers = 1 if threaded and asked_for() is None else min(threads_for(elements), count)
+    if workers <= 1:
         if count:
             work(0, count)
         return

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._backend import Array, compiled_kernels, library_of
-from hcnn_core._costs import choose_methods
+from hcnn_core._costs import at_once, choose_methods
+from hcnn_core._fourier_plan import FourierPlan
 from hcnn_core._geometry import Geometry
 from hcnn_core._taps import GatheredTaps, TapProducts, Taps
 from hcnn_core._transforms import LibraryFFT, Transform, make_transform
@@ -33,14 +34,24 @@ Layout = tuple[tuple[int, ...], tuple[int, ...]]
 """Batch axes that lie outside all convolved axes in memory, and the others, each from the slowest to the fastest."""
 
 
-def make_plan(geometry: Geometry, real: bool, like: Array) -> Plan:
+def make_plan(geometry: Geometry, real: bool, like: Array) -> Plan | FourierPlan:
     """The plan for a call; calls with the same shapes, options and memory layout share it."""
-    return _cached_plan(geometry, real, _layout(geometry, like), library_of(like))
+    return _plan_of(geometry, real, like.shape, getattr(like, "strides", None), library_of(like))
 
 
 @lru_cache(maxsize=512)
-def _cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) -> Plan:
-    plan = Plan(geometry, choose_methods(geometry, real), real, layout)
+def _plan_of(
+    geometry: Geometry, real: bool, shape: tuple[int, ...], strides: tuple[int, ...] | None, library: str
+) -> Plan | FourierPlan:
+    return _cached_plan(geometry, real, _layout(geometry, shape, strides), library)
+
+
+@lru_cache(maxsize=512)
+def _cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) -> Plan | FourierPlan:
+    methods = choose_methods(geometry, real, library)
+    if at_once(geometry, methods, real, library):
+        return FourierPlan(geometry, real)
+    plan = Plan(geometry, methods, real, layout)
     if not real or isinstance(plan.transform, LibraryFFT):
         return plan
     run = max(plan.products.taps.out_lengths, default=1) * plan.batch
@@ -55,12 +66,11 @@ def _cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) -
     return plan
 
 
-def _layout(geometry: Geometry, like: Array) -> Layout:
+def _layout(geometry: Geometry, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> Layout:
     """How the batch axes of x, or of the result, lie in memory."""
-    strides = getattr(like, "strides", None)
     if strides is None:
         return (), geometry.batch_axes
-    kept = range(len(geometry.x_shape)) if like.shape == geometry.x_shape else geometry.kept_axes
+    kept = range(len(geometry.x_shape)) if shape == geometry.x_shape else geometry.kept_axes
     stride = {axis: abs(strides[position]) for position, axis in enumerate(kept)}
     order = sorted(geometry.batch_axes, key=lambda axis: -stride[axis])
     outermost = max(stride[axis] for axis in geometry.axes)

@@ -219,6 +219,7 @@ ENGINES = st.fixed_dictionaries(
         "PART": st.sampled_from([1, _products.PART]),
         "MIN_RUN": st.sampled_from([1, 1, _plan.MIN_RUN]),  # 1: compiled products wherever there are any
         "MIN_INNER": st.sampled_from([1, 1, _plan.MIN_INNER]),  # 1: batch axes stay outside wherever they lie there
+        "SECONDS_PER_CALL": st.sampled_from([-1, 1, _costs.SECONDS_PER_CALL]),  # -1: one filter by FFT at once
     }
 )
 """Constants by which a plan chooses its engine, some set so that small inputs reach each of them."""
@@ -232,11 +233,12 @@ CONSTANTS = {
     "PART": (_products,),
     "MIN_RUN": (_plan,),
     "MIN_INNER": (_plan,),
+    "SECONDS_PER_CALL": (_costs,),
 }
 
 
 @contextlib.contextmanager
-def engine(**constants: int) -> Iterator[None]:
+def engine(**constants: float) -> Iterator[None]:
     """Plans made under other constants."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in constants.items():
@@ -248,7 +250,7 @@ def engine(**constants: int) -> Iterator[None]:
 
 
 def forget_plans() -> None:
-    for cached in (_plan._cached_plan, _transforms.make_transform, _costs.choose_methods):
+    for cached in (_plan._plan_of, _plan._cached_plan, _transforms.make_transform, _costs.choose_methods):
         cached.cache_clear()
 
 

@@ -18,8 +18,9 @@ import hcnn_core
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
 from hcnn_core._compiled_taps import CompiledTaps
 from hcnn_core._costs import choose_methods
+from hcnn_core._fourier_plan import FourierPlan
 from hcnn_core._geometry import MAX_AXES, make_geometry
-from hcnn_core._plan import Plan, make_plan
+from hcnn_core._plan import make_plan
 from hcnn_core._taps import GatheredTaps
 from hcnn_core._transforms import MATRIX_LIMIT, Identity, LibraryFFT, MatrixDFT
 from tests.core.oracle import (
@@ -44,7 +45,7 @@ from tests.core.oracle import (
 MODES = {"periodic": "wrap", "zero": "constant"}
 
 
-def plan_of(problem: Problem) -> Plan:
+def plan_of(problem: Problem) -> Any:
     """The plan `convolve` makes for a problem."""
     options = {"sum_axes": (), "stride": 1, "method": "auto", **problem.options}
     geometry = make_geometry(problem.x.shape, problem.w.shape, problem.axes, **options)
@@ -212,6 +213,31 @@ def test_engines_at_sizes_that_choose_them(name: str) -> None:
     if isinstance(plan.products, CompiledTaps):
         assert plan.products.tiled == (kind == "tiles")
 
+    y = problem.run(convolve, problem.x, problem.w)
+    g = noise(99, y.shape, str(y.dtype))
+    assert_close(y, problem.convolution(), problem.x, problem.w)
+    assert_close(problem.run(convolve_vjp_x, g, problem.x, problem.w), problem.transpose_x(g), g, problem.w)
+    assert_close(problem.run(convolve_vjp_w, g, problem.x, problem.w), problem.transpose_w(g), g, problem.x)
+
+
+AT_ONCE = {
+    "an image": Problem(noise(0, (64, 63), "float32"), noise(1, (15, 12), "float32"), (1, 0), {"boundary": "periodic"}),
+    "signals in columns, a filter longer than they": Problem(
+        noise(2, (31, 70), "float64"), noise(3, (70,), "float64"), 0, {"boundary": "periodic", "stride": 3}
+    ),
+    "an array of each boundary": Problem(
+        noise(4, (2, 10, 3, 12, 8), "complex64"),
+        noise(5, (6, 5, 5), "complex64"),
+        (4, 1, 3),
+        {"boundary": ("zero", "periodic", "zero"), "stride": (2, 1, 3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+def test_one_filter_by_fft_along_all_axes_at_once(name: str) -> None:
+    problem = AT_ONCE[name].with_options(method="fft")
+    assert isinstance(plan_of(problem), FourierPlan)
     y = problem.run(convolve, problem.x, problem.w)
     g = noise(99, y.shape, str(y.dtype))
     assert_close(y, problem.convolution(), problem.x, problem.w)
@@ -482,6 +508,8 @@ def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
     ],
 )
 def test_wrong_types_are_refused(change: dict[str, Any], message: str) -> None:
+    for stride in (1, (1, 2)):  # numbers that equal a wrong one, and may be remembered
+        convolve(X, W, (0, 1), boundary="zero", stride=stride)
     arguments = {"x": X, "w": W, "axes": (0, 1), "boundary": "zero", **change}
     x, w, axes = (arguments.pop(name) for name in ("x", "w", "axes"))
     with pytest.raises(TypeError, match=message):
