@@ -24,6 +24,7 @@ from benchmarks.step import processor  # noqa: E402
 from hcnn_core import _costs, convolve  # noqa: E402
 from hcnn_core._geometry import make_geometry  # noqa: E402
 from hcnn_core._parallel import worker_count  # noqa: E402
+from hcnn_core._taps import GatheredTaps, Taps  # noqa: E402
 from hcnn_core._transforms import MatrixDFT  # noqa: E402
 from train.run import versions  # noqa: E402
 
@@ -78,8 +79,19 @@ def coefficients(rng: np.random.Generator) -> dict[str, float]:
         x = rng.random((n, lines), np.float32)
         elapsed = median_seconds(lambda x=x, n=n: scipy.fft.irfft(scipy.fft.rfft(x, axis=0), n=n, axis=0))  # type: ignore[misc]
         points.append(elapsed / 2 / (n * lines * np.log2(n)))
+    calls = []
+    for shape in ((64, 512), (256, 256), (64, 64, 64), (16, 16, 16, 16)):
+        x = rng.random(shape, np.float32)
+        elapsed = median_seconds(lambda x=x: scipy.fft.irfftn(scipy.fft.rfftn(x), x.shape))  # type: ignore[misc]
+        calls.append(elapsed / 2 / (x.ndim * x.size))
+    line, lines = rng.random(4096, np.float32), rng.random((16, 4096), np.float32)
+    lone = median_seconds(lambda: scipy.fft.rfft(line), 51) / (median_seconds(lambda: scipy.fft.rfft(lines), 51) / 16)
+    x = (rng.random((64, 1, 16, 16, 16), np.float32) + 1j).astype(np.complex64)
+    gather = GatheredTaps(Taps((16, 16), (16, 16), (3, 3), (1, 1), (False, False), 16, False))
+    gathered = median_seconds(lambda: gather._gather(np, x, 0, 16)) / (9 * x.size)
     short, long = rng.random((20_000, 4, 16), np.float32), rng.random((80, 1000, 16), np.float32)
-    tiny, taps = rng.random((4, 4, 4), np.float32), np.ones(3, np.float32)
+    tiny, taps, two = rng.random((4, 4, 4), np.float32), np.ones(3, np.float32), np.ones((3, 2), np.float32)
+    few = rng.random(512, np.float32)
     return {
         "SECONDS_PER_MAC": per_mac(32),
         "FEWEST_ROWS": per_mac(1) / per_mac(32),
@@ -88,7 +100,12 @@ def coefficients(rng: np.random.Generator) -> dict[str, float]:
         "SECONDS_PER_FFT_POINT": statistics.median(points),
         "SECONDS_PER_LINE": (seconds(short, taps[None], (1, 2), "direct") - seconds(long, taps[None], (1, 2), "direct"))
         / (20_000 * 4),
-        "SECONDS_PER_TRANSFORM": seconds(tiny, taps, (2,), "fft", 51) - seconds(tiny, taps[:1], (2,), "direct", 51),
+        "SECONDS_PER_TRANSFORM": seconds(tiny, two, (2,), "fft", 51) - seconds(tiny, two[:1], (2,), "direct", 51),
+        "SECONDS_PER_LIBRARY": seconds(few, two, (0,), "fft", 51) - seconds(few, two[:1], (0,), "direct", 51),
+        "SECONDS_PER_GATHERED": gathered,
+        "SECONDS_PER_CALL": seconds(tiny, taps, (2,), "fft", 51) - seconds(tiny, taps[:1], (2,), "direct", 51),
+        "SECONDS_PER_PASS": statistics.median(calls),
+        "LONE_LINES": lone,
     }
 
 

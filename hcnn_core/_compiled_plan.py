@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core import _costs
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import CompiledTaps, evenly
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
-from hcnn_core._plan import MIN_RUN, Plan
+from hcnn_core._plan import Plan
 from hcnn_core._stages import Stage, stages_of
 from hcnn_core._taps import Integers, untapped
 from hcnn_core._transforms import MatrixDFT
@@ -94,7 +95,7 @@ class CompiledPlan(Plan):
     def _ordered(self, direct: list[int]) -> list[int]:
         """The directly convolved axes in their order, unless vectors, which run along the last, need the longest."""
         lengths = self.geometry.out_lengths
-        short = bool(direct) and lengths[direct[-1]] * self.batch < MIN_RUN
+        short = bool(direct) and lengths[direct[-1]] * self.batch < _costs.MIN_RUN
         return sorted(direct, key=lambda k: lengths[k]) if short else direct
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:

@@ -7,18 +7,30 @@ import math
 from functools import lru_cache
 
 from hcnn_core._geometry import Geometry
-from hcnn_core._transforms import LibraryFFT, MatrixDFT, make_transform, padded_length
+from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_transform
 
 # Seconds per unit on one core, float32: benchmarks/convolve_costs.py.
 SECONDS_PER_MAC = 2e-11
 SECONDS_PER_DFT_MAC = 4e-11  # of matrices with few columns
 SECONDS_PER_COPY = 2e-10
 SECONDS_PER_FFT_POINT = 2.6e-10  # times log2 of the length
-SECONDS_PER_CALL = 4e-5  # of the FFT along all axes at once: its fixed part
-SECONDS_PER_PASS = 1e-9  # of that FFT, per sample and axis, whatever the length
 SECONDS_PER_TRANSPOSED = 8e-10
 SECONDS_PER_LINE = 6e-8  # of positions, and matrix
 SECONDS_PER_TRANSFORM = 5e-5  # its fixed part: to the spectrum, from it, and the filter's
+SECONDS_PER_LIBRARY = 2e-4  # the same by FFT
+SECONDS_PER_GATHERED = 1.2e-9
+SECONDS_PER_PIECE = 3e-6  # of what is gathered: each tap, on each side of a periodic boundary
+SECONDS_PER_CALL = 2e-5  # fixed part of the FFT along all axes at once
+SECONDS_PER_PASS = 1.3e-9  # of that FFT, per sample and axis, whatever the length
+
+LINES = 4
+"""Lines that an FFT takes at a time; fewer cost as much as one by one."""
+
+LONE_LINES = 3.5
+"""How many times as long a sample of them takes then."""
+
+MIN_RUN = 16
+"""Positions along the longest direct axis, batch included, from which compiled products are worth it."""
 
 TILED = 0.7
 """Part of the time that three taps take by products of F(4, 3)."""
@@ -34,7 +46,7 @@ def choose_methods(geometry: Geometry, real: bool, library: str = "numpy") -> tu
 
     def seconds(methods: tuple[str, ...]) -> float:
         if at_once(geometry, methods, real, library):
-            return estimate_seconds_at_once(geometry)
+            return estimate_seconds_at_once(geometry, real)
         return estimate_seconds(geometry, methods, real)
 
     return min(itertools.product(*options), key=seconds)
@@ -45,18 +57,19 @@ def at_once(geometry: Geometry, methods: tuple[str, ...], real: bool, library: s
     one_filter = not geometry.sum_axes and not geometry.out_shape
     if library != "numpy" or not one_filter or "direct" in methods:
         return False
-    return estimate_seconds_at_once(geometry) < estimate_seconds(geometry, methods, real)
+    return estimate_seconds_at_once(geometry, real) < estimate_seconds(geometry, methods, real)
 
 
-def estimate_seconds_at_once(geometry: Geometry) -> float:
+def estimate_seconds_at_once(geometry: Geometry, real: bool) -> float:
     """Predicted time of `convolve` with one filter by FFT along all axes at once."""
     g = geometry
-    points = math.prod(
-        n if bound == "periodic" else padded_length(n, size, 1, bound)
-        for n, size, bound in zip(g.lengths, g.kernel_size, g.boundary, strict=True)
+    padded = tuple(
+        fast_length(n, size, bound, real) for n, size, bound in zip(g.lengths, g.kernel_size, g.boundary, strict=True)
     )
-    arrays = 2 * math.prod(g.x_shape[a] for a in g.batch_axes) + 1
-    return SECONDS_PER_CALL + SECONDS_PER_PASS * len(g.axes) * arrays * points
+    points, batch = math.prod(padded), math.prod(g.x_shape[a] for a in g.batch_axes)
+    passes = sum(LONE_LINES if points * batch < LINES * n else 1 for n in padded)
+    per_point = SECONDS_PER_PASS * passes + SECONDS_PER_COPY * (padded != g.lengths)
+    return SECONDS_PER_CALL + per_point * (2 * batch + 1) * points
 
 
 def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -> float:
@@ -80,10 +93,14 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
     seconds = 0.0
     if spectral:  # and x brought in the order that transforms want
         seconds += SECONDS_PER_TRANSFORM + SECONDS_PER_TRANSPOSED * math.prod(g.x_shape)
-    if isinstance(transform, LibraryFFT) or not real:  # taps gathered, complex products
-        macs = 4 * f * rows * taps * columns * pixels_out
-        copies = f * (taps * columns * pixels_out * (taps > 1) + rows * pixels_out)
-        seconds += 2 * SECONDS_PER_MAC * macs + 2 * SECONDS_PER_COPY * copies
+    longest = max((g.out_lengths[k] for k in direct), default=1) * batch
+    if isinstance(transform, LibraryFFT) or not real or longest < MIN_RUN:  # taps gathered
+        macs = (1 if transform.planes == 2 else 4) * f * rows * taps * columns * pixels_out
+        pieces = math.prod(g.kernel_size[k] * (1 + (g.boundary[k] == "periodic")) for k in direct)
+        seconds += SECONDS_PER_PIECE * pieces * bool(direct)
+        gathered = f * taps * columns * pixels_out * (taps > 1)
+        seconds += 2 * SECONDS_PER_MAC * macs + SECONDS_PER_GATHERED * gathered
+        seconds += 2 * SECONDS_PER_COPY * f * rows * pixels_out
     else:
         run = batch * (g.out_lengths[direct[-1]] if direct else 1)
         products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
@@ -104,6 +121,7 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
         seconds += SECONDS_PER_DFT_MAC * (1 if real else 4) * macs
         seconds += SECONDS_PER_COPY * spectra * (lines_in + lines_kernel)
     elif isinstance(transform, LibraryFFT):
+        seconds += SECONDS_PER_LIBRARY - SECONDS_PER_TRANSFORM
         points = transform.points * math.log2(max(2, transform.points))
         seconds += SECONDS_PER_FFT_POINT * points * (lines_in + lines_kernel + lines_out)
     return seconds

@@ -11,8 +11,11 @@ import numpy as np
 from hcnn_core._backend import Array, fft_namespace
 from hcnn_core._geometry import Geometry
 from hcnn_core._parallel import threads_for
-from hcnn_core._transforms import LibraryFFT, tap_positions
+from hcnn_core._transforms import fast_length, tap_positions
 from hcnn_core.pointwise import elu, elu_vjp
+
+THREADED = 1 << 18
+"""Samples from which FFTs gain from threads."""
 
 
 class FourierPlan:
@@ -30,8 +33,10 @@ class FourierPlan:
         )
         boundary = tuple(g.boundary[k] for k in self.sorted)
         self.axes = tuple(g.axes[k] for k in self.sorted)
-        self.padded = LibraryFFT(lengths, sizes, strides, boundary, real).padded
-        self.elements = math.prod(self.padded) * math.prod(g.x_shape[a] for a in g.batch_axes)
+        self.padded = tuple(
+            fast_length(n, size, bound, real) for n, size, bound in zip(lengths, sizes, boundary, strict=True)
+        )
+        self.threaded = math.prod(self.padded) * math.prod(g.x_shape[a] for a in g.batch_axes) >= THREADED
         self.cropped = self._in_x(slice(0, n) for n in lengths)
         self.kept = self._in_x(slice(0, n, r) for n, r in zip(lengths, strides, strict=True))
         taps = [tap_positions(size) for size in sizes]
@@ -86,12 +91,15 @@ class FourierPlan:
     def _spectrum(self, xp: Any, x: Array) -> Array:
         fft = fft_namespace(xp)
         transform = fft.rfftn if self.real else fft.fftn
-        return transform(x, self.padded, self.axes, workers=threads_for(self.elements))
+        return transform(x, self.padded, self.axes, workers=self._threads())
 
     def _back(self, xp: Any, spectrum: Array) -> Array:
         fft = fft_namespace(xp)
         transform = fft.irfftn if self.real else fft.ifftn
-        return transform(spectrum, self.padded, self.axes, overwrite_x=True, workers=threads_for(self.elements))
+        return transform(spectrum, self.padded, self.axes, overwrite_x=True, workers=self._threads())
+
+    def _threads(self) -> int:
+        return threads_for() if self.threaded else 1
 
     def _in_x(self, values: Iterable[Any], others: Sequence[Any] | None = None) -> tuple[Any, ...]:
         """One entry per axis of x: the given ones where it is convolved, elsewhere those of `others`, or everything."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core import _costs
 from hcnn_core._backend import Array, compiled_kernels, library_of
 from hcnn_core._costs import at_once, choose_methods
 from hcnn_core._fourier_plan import FourierPlan
@@ -25,10 +26,10 @@ from hcnn_core._transforms import LibraryFFT, Transform, make_transform
 from hcnn_core.pointwise import elu, elu_vjp
 
 MIN_INNER = 4
-"""Samples that must lie inside the direct axes in memory for those outside to stay there."""
+"""Samples inside the convolved axes in memory with which the batch axes outside stay there."""
 
-MIN_RUN = 16
-"""Positions along the last direct axis, batch included, from which compiled products are worth it."""
+MIN_LINE, MIN_SUMS = 32, 128
+"""Without them: how long the innermost axis, and how many sums along it, of all filters, must be for that."""
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
 """Batch axes that lie outside all convolved axes in memory, and the others, each from the slowest to the fastest."""
@@ -55,7 +56,7 @@ def _cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) -
     if not real or isinstance(plan.transform, LibraryFFT):
         return plan
     run = max(plan.products.taps.out_lengths, default=1) * plan.batch
-    if library == "numpy" and run >= MIN_RUN and compiled_kernels(np):
+    if library == "numpy" and run >= _costs.MIN_RUN and compiled_kernels(np):
         from hcnn_core._compiled_plan import CompiledPlan
 
         return CompiledPlan(geometry, plan.methods, real, layout)
@@ -73,12 +74,14 @@ def _layout(geometry: Geometry, shape: tuple[int, ...], strides: tuple[int, ...]
     kept = range(len(geometry.x_shape)) if shape == geometry.x_shape else geometry.kept_axes
     stride = {axis: abs(strides[position]) for position, axis in enumerate(kept)}
     order = sorted(geometry.batch_axes, key=lambda axis: -stride[axis])
-    outermost = max(stride[axis] for axis in geometry.axes)
-    outer = tuple(axis for axis in order if stride[axis] > outermost)
+    outermost, innermost = (choose(geometry.axes, key=stride.__getitem__) for choose in (max, min))
+    outer = tuple(axis for axis in order if stride[axis] > stride[outermost])
     inner = tuple(axis for axis in order if axis not in outer)
-    if math.prod(geometry.x_shape[axis] for axis in inner) < MIN_INNER:
-        return (), tuple(order)
-    return outer, inner
+    samples = math.prod(geometry.x_shape[axis] for axis in inner)
+    line = samples * geometry.x_shape[innermost]
+    if samples >= MIN_INNER or (line >= MIN_LINE and line * math.prod(geometry.out_shape) >= MIN_SUMS):
+        return outer, inner
+    return (), tuple(order)
 
 
 class Plan:

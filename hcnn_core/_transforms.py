@@ -74,6 +74,13 @@ def padded_length(n: int, size: int, stride: int, boundary: str) -> int:
     return reach if n <= stride else -(-reach // stride) * stride  # of a single kept sample there is nothing to fold
 
 
+def fast_length(n: int, size: int, boundary: str, real: bool) -> int:
+    """Length of an FFT: n, or enough zeros, and then some that make it fast."""
+    from scipy.fft import next_fast_len
+
+    return n if boundary == "periodic" else next_fast_len(padded_length(n, size, 1, boundary), real)
+
+
 def tap_positions(size: int) -> np.ndarray[Any, Any]:
     """Where the taps of a filter sit: t - size // 2, as scipy.ndimage.convolve has it."""
     return np.arange(size) - size // 2
@@ -285,13 +292,10 @@ class LibraryFFT:
         boundary: tuple[str, ...],
         real: bool,
     ) -> None:
-        from scipy.fft import next_fast_len
-
         self.lengths, self.kernel_size, self.stride, self.boundary = lengths, kernel_size, stride, boundary
         self.real = real
         self.padded = tuple(
-            n if bound == "periodic" else next_fast_len(padded_length(n, size, 1, bound), real)
-            for n, size, bound in zip(lengths, kernel_size, boundary, strict=True)
+            fast_length(n, size, bound, real) for n, size, bound in zip(lengths, kernel_size, boundary, strict=True)
         )
         self.points = math.prod(self.padded)
         last = self.padded[-1] // 2 + 1 if real else self.padded[-1]

@@ -217,7 +217,7 @@ ENGINES = st.fixed_dictionaries(
         "ROOM": st.sampled_from([50, _compiled_taps.ROOM]),
         "CHUNK": st.sampled_from([50, _compiled_plan.CHUNK]),
         "PART": st.sampled_from([1, _products.PART]),
-        "MIN_RUN": st.sampled_from([1, 1, _plan.MIN_RUN]),  # 1: compiled products wherever there are any
+        "MIN_RUN": st.sampled_from([1, 1, _costs.MIN_RUN]),  # 1: compiled products wherever there are any
         "MIN_INNER": st.sampled_from([1, 1, _plan.MIN_INNER]),  # 1: batch axes stay outside wherever they lie there
         "SECONDS_PER_CALL": st.sampled_from([-1, 1, _costs.SECONDS_PER_CALL]),  # -1: one filter by FFT at once
     }
@@ -231,7 +231,7 @@ CONSTANTS = {
     "ROOM": (_compiled_taps,),
     "CHUNK": (_compiled_plan,),
     "PART": (_products,),
-    "MIN_RUN": (_plan,),
+    "MIN_RUN": (_costs,),
     "MIN_INNER": (_plan,),
     "SECONDS_PER_CALL": (_costs,),
 }

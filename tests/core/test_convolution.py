@@ -110,9 +110,9 @@ LARGE = {
         noise(0, (12, 40, 32), "float32"), noise(1, (5, 4), "float32"), (1, 2), {"boundary": "zero", "method": "direct"}
     ),
     "compiled, in several chunks, rows for every tile": Problem(
-        noise(2, (40, 64, 248), "float64"),
+        noise(2, (64, 248, 40), "float64"),
         noise(3, (3, 9, 11), "float64"),
-        (1, 2),
+        (0, 1),
         {"boundary": "periodic", "method": "direct"},
     ),
     "gathered, an axis shorter than its filter": Problem(
@@ -185,6 +185,12 @@ LARGE = {
         noise(19, (3, 4, 2), "float32"),
         (2, 3),
         {"boundary": ("zero", "periodic"), "method": "direct"},
+    ),
+    "outer, long lines": Problem(
+        noise(24, (3, 2, 70), "float32"),
+        noise(25, (2, 5, 3), "float32"),
+        (2,),
+        {"boundary": "periodic", "sum_axes": 1, "method": "direct"},
     ),
     "outer, with strides and sums": Problem(
         noise(20, (6, 12, 3, 10, 20), "complex64"),
