@@ -21,7 +21,8 @@ import numpy as np
 from autodiff.functional import vjp
 from autodiff.pytree import tree_map
 from autodiff.tape import HANDLERS, Primitive, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core._backend import Array, array_namespace
+from hcnn_core import _products as products
+from hcnn_core._backend import Array, array_namespace, joined
 
 __all__ = ["composite", "plain", "rule"]
 
@@ -444,7 +445,7 @@ def trace(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
 
 @primitive
 def _concatenate(axis: int, *arrays: Array) -> Array:
-    return np.concatenate(arrays, axis)
+    return joined(arrays, axis)
 
 
 def concatenate_vjp(argnums: Shape, ans: Array, args: Any, kwargs: Any) -> Any:
@@ -509,7 +510,7 @@ def matmul_vjp_a(ans: Array, a: Array, b: Array) -> Any:
         if shared:
             axes = (*range(np.ndim(b) - 2), -1)
             return np.tensordot(g, matrices, (axes, axes))
-        return g @ _swap(matrices)
+        return matmul(g, _swap(matrices))
 
     return pullback
 
@@ -524,7 +525,7 @@ def matmul_vjp_b(ans: Array, a: Array, b: Array) -> Any:
             axes = tuple(range(np.ndim(a) - 1))
             product = np.tensordot(matrices, g, (axes, axes))
         else:
-            product = _swap(matrices) @ g
+            product = matmul(_swap(matrices), g)
         return np.squeeze(product, -1) if column else product
 
     return pullback
@@ -536,7 +537,7 @@ def _as_matrices(g: Array, row: bool, column: bool) -> Array:
     return np.expand_dims(g, -2) if row else g
 
 
-rule(np.matmul, matmul_vjp_a, matmul_vjp_b)
+matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=products.matmul)
 
 
 @composite(np.tensordot)

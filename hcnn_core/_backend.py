@@ -5,16 +5,21 @@ The only module of the project that imports CuPy, and only when asked for it by 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import sys
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 Array: TypeAlias = Any
 """An n-dimensional array of NumPy, CuPy or another array-API namespace."""
+
+Result = TypeVar("Result")
 
 FLOATING_DTYPES = ("float32", "float64", "complex64", "complex128")
 
@@ -180,6 +185,21 @@ def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
     return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
+def joined(arrays: Sequence[Array], axis: int) -> Array:
+    """Arrays one after the other along an axis; CuPy's own way sends a table of their addresses to the device."""
+    if library_of(arrays[0]) != "cupy":
+        return np.concatenate(arrays, axis)
+    xp = array_namespace(*arrays)
+    lengths = [array.shape[axis] for array in arrays]
+    shape = list(arrays[0].shape)
+    shape[axis] = sum(lengths)
+    result = xp.empty(tuple(shape), dtype=xp.result_type(*arrays))
+    parts = xp.moveaxis(result, axis, 0)
+    for end, array in zip(itertools.accumulate(lengths), arrays, strict=True):
+        parts[end - array.shape[axis] : end] = xp.moveaxis(array, axis, 0)
+    return result
+
+
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
     """Host values as an array of `xp` on a device."""
     if xp.__name__ == "cupy":
@@ -224,3 +244,44 @@ def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
         at = re.search(r"\((\d+)\)", message)
         line = f"; the line: {text.splitlines()[int(at[1]) - 1].strip()}" if at else ""
         raise RuntimeError(f"the CUDA kernel {name} cannot be compiled: {message}{line}") from error
+
+
+def write(array: Array, values: np.ndarray[Any, Any]) -> None:
+    """Write host values to an array."""
+    if library_of(array) == "cupy":
+        array.set(np.ascontiguousarray(values))
+    else:
+        xp = array_namespace(array)
+        array[...] = xp.asarray(values, **placement(xp, array))
+
+
+def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
+    """Record what a function launches as a CUDA graph; return what launches all of it again, and the results.
+
+    The function must find its operands in the same memory every time, and change there what it changes; its results
+    too keep their place. Whatever it allocates stays its own, so that nothing else is written over. It is called
+    twice: first to compile what it launches and to fill the pool of memory, neither of which may happen while
+    recording.
+    """
+    import cupy
+
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    cupy.cuda.get_current_stream().synchronize()
+    with stream, cupy.cuda.using_allocator(pool.malloc):
+        work()
+        stream.synchronize()
+        stream.begin_capture()
+        try:
+            results = work()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error says why
+                stream.end_capture()
+            raise
+        graph = stream.end_capture()
+
+    def launch(pool: Any = pool) -> None:  # which keeps the memory
+        cupy.cuda.get_current_stream().synchronize()
+        graph.launch(stream)
+        stream.synchronize()
+
+    return launch, results

@@ -299,3 +299,35 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
     }
 }
 #endif
+
+#ifdef SIDE
+// Write out[i, j], the sum over k of x[i, k] * y[k, j], in blocks of SIDE x SIDE sums; operands may be transposed.
+extern "C" __global__ void __launch_bounds__(SIDE * SIDE / 4) multiply(
+    Reals x, Reals y, Target out, int rows, int columns, int depth,
+    long long x_row, long long x_column, long long y_row, long long y_column
+) {
+    __shared__ real of_x[SIDE][SIDE + 1], of_y[SIDE][SIDE + 1];
+    constexpr int HALF = SIDE / 2;
+    const int first_row = blockIdx.y * SIDE, first_column = blockIdx.x * SIDE;
+    const int down = threadIdx.x / HALF, across = threadIdx.x % HALF;
+    real sum[2][2] = {};
+    for (int k0 = 0; k0 < depth; k0 += SIDE) {
+        __syncthreads();
+        for (int t = threadIdx.x; t < SIDE * SIDE; t += SIDE * SIDE / 4) {
+            const int i = t / SIDE, j = t % SIDE;
+            const bool in_x = first_row + i < rows && k0 + j < depth, in_y = k0 + i < depth && first_column + j < columns;
+            of_x[i][j] = in_x ? x[(first_row + i) * x_row + (k0 + j) * x_column] : real(0);
+            of_y[i][j] = in_y ? y[(k0 + i) * y_row + (first_column + j) * y_column] : real(0);
+        }
+        __syncthreads();
+        for (int k = 0; k < SIDE; ++k)
+            for (int r = 0; r < 2; ++r)
+                for (int c = 0; c < 2; ++c) sum[r][c] += of_x[down + r * HALF][k] * of_y[k][across + c * HALF];
+    }
+    for (int r = 0; r < 2; ++r)
+        for (int c = 0; c < 2; ++c) {
+            const int i = first_row + down + r * HALF, j = first_column + across + c * HALF;
+            if (i < rows && j < columns) out[(long long)i * columns + j] = sum[r][c];
+        }
+}
+#endif

@@ -11,6 +11,7 @@ import numpy as np
 from hcnn_core._backend import Array, compiled_kernels, library_of, placement
 from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core._parallel import parallel_for
+from hcnn_core._products import matmul
 from hcnn_core._taps import TILE, tap_pieces
 
 
@@ -91,7 +92,7 @@ class Patches:
         arranged = self.arrange(xp, x)
         centre, offset = self.centre(xp, arranged)
         matrix = xp.astype(matrix, x.dtype) / self.count
-        offset = xp.astype(constant, x.dtype) / self.count - xp.matmul(matrix, xp.astype(offset, x.dtype))
+        offset = xp.astype(constant, x.dtype) / self.count - matmul(matrix, xp.astype(offset, x.dtype))
         result = self.spread(xp, arranged, centre, matrix, offset)
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)

@@ -7,11 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array
+from hcnn_core._backend import Array, array_namespace, library_of
 from hcnn_core._parallel import parallel_for
 
 PART = 1 << 18
 """Elements of an intermediate result held at a time, so that it stays in cache for the product that reads it."""
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """``a @ b``."""
+    xp = array_namespace(a, b)
+    if library_of(a) == "cupy":
+        from hcnn_core import _cuda_products
+
+        if _cuda_products.suits(a, b):
+            return _cuda_products.multiply(xp, a, b)
+    return xp.matmul(a, b)
 
 
 def product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hcnn_core._backend import Array, constant, device_of, dtype_name, empty, fft_namespace, placement
-from hcnn_core._products import by_columns, product
+from hcnn_core._products import by_columns, matmul, product
 
 MATRIX_LIMIT = 128
 """Most multiply-adds per sample for which matrices beat an FFT; benchmarks/convolve_costs.py measures both."""
@@ -251,7 +251,7 @@ class MatrixDFT:
     def kernel(self, xp: Any, w: Array) -> Array:
         size, taps, channels, out = w.shape
         f, a1, a2 = self.frequencies, self.a1, self.last.fold
-        spectrum = xp.matmul(self.matrices(xp, w)[4], xp.reshape(w, (size, -1)))
+        spectrum = matmul(self.matrices(xp, w)[4], xp.reshape(w, (size, -1)))
         spectrum = xp.reshape(spectrum, (f, a1, a2, self.planes, taps, channels, out))
         spectrum = xp.permute_dims(spectrum, (3, 0, 6, 4, 1, 2, 5))  # (P, F, K, T, A1, A2, C)
         if self.planes == 1:
@@ -271,12 +271,12 @@ class MatrixDFT:
         if p == 1:
             rows = block[:, 0, :, :, :, 0, ...][None, ...]
         else:
-            real = block[:, 0, :, :, :, 0, ...] + block[:, 1, :, :, :, 1, ...]
-            imag = block[:, 1, :, :, :, 0, ...] - block[:, 0, :, :, :, 1, ...]
-            rows = xp.stack((real, imag))  # (P, F, K, T, A1, A2, C)
+            rows = empty(xp, (2, f, out, taps, a1, a2, channels), spectrum)  # (P, F, K, T, A1, A2, C)
+            rows[0, ...] = block[:, 0, :, :, :, 0, ...] + block[:, 1, :, :, :, 1, ...]
+            rows[1, ...] = block[:, 1, :, :, :, 0, ...] - block[:, 0, :, :, :, 1, ...]
         matrix = self.matrices(xp, spectrum)[4]
         rows = xp.reshape(xp.permute_dims(rows, (1, 4, 5, 0, 3, 6, 2)), (matrix.shape[0], -1))
-        return xp.reshape(xp.matmul(matrix.T, rows), (-1, *shape))
+        return xp.reshape(matmul(matrix.T, rows), (-1, *shape))
 
 
 class LibraryFFT:

@@ -6,22 +6,19 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
 from typing import Any
 
-import array_api_strict
 import numpy as np
 import pytest
 import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.lib.mixins import NDArrayOperatorsMixin
 
 import autodiff
 import hcnn_core as hc
 from autodiff import grad, primitive, tree_leaves, tree_map, tree_unflatten, value_and_grad, vjp
 from autodiff.primitives import patch_covariance, patch_filter
-from autodiff.tape import Primitive, Traced
+from autodiff.tape import Primitive
 from hcnn_core._backend import get_namespace
 from hcnn_core.marginal import REDUCTIONS
 from hcnn_core.testing import assert_adjoint, assert_linear, assert_translation_covariant, rounding_bound
@@ -40,6 +37,7 @@ from tests.core.oracle import (
     problems,
     wide,
 )
+from tests.remote import Remote, put, take
 from train.config import make_config
 from train.network import Network, merge_factors
 
@@ -588,121 +586,6 @@ def test_what_depends_on_the_order_is_noticed() -> None:
 
 
 # The tape and the network on arrays of every library.
-
-DEVICE = array_api_strict.Device("device1")
-
-
-class Remote(NDArrayOperatorsMixin):
-    """What the tape and the network ask of CuPy's arrays: NumPy's protocols, without conversion or mixing.
-
-    Inside it is array-api-strict's, on its second device, and so is the namespace that hcnn_core finds.
-    """
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    shape = property(lambda self: self.array.shape)
-    ndim = property(lambda self: self.array.ndim)
-    size = property(lambda self: self.array.size)
-    device = property(lambda self: self.array.device)
-    dtype = property(lambda self: np.dtype(str(self.array.dtype).rpartition(".")[2]))
-    T = property(lambda self: Remote(self.array.T))
-
-    def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("implicit conversion to a NumPy array is not allowed")
-
-    def __array_namespace__(self) -> Any:
-        return REMOTE
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
-        if any(isinstance(x, Traced) for x in inputs):
-            return NotImplemented
-        assert method == "__call__"
-        result = put(ufunc(*map(take, inputs), **kwargs))
-        if not out:
-            return result
-        out[0][...] = result
-        return out[0]
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if any(issubclass(kind, Traced) for kind in types):
-            return NotImplemented
-        return put(function(*take(args), **take(kwargs)))
-
-    def __getitem__(self, key: Any) -> Any:
-        return put(take(self)[take(key)])  # a view, in whatever forms CuPy takes an index
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        take(self)[take(key)] = take(value)
-
-    def __float__(self) -> float:
-        return float(self.array)
-
-    def astype(self, dtype: Any) -> Remote:
-        return Remote(array_api_strict.astype(self.array, inside(np.dtype(dtype))))
-
-    def copy(self) -> Remote:
-        return Remote(array_api_strict.asarray(self.array, copy=True))
-
-
-def put(x: Any) -> Any:
-    """NumPy's arrays, or a tree of them, as Remote ones."""
-
-    def there(leaf: Any) -> Any:
-        is_array = isinstance(leaf, np.ndarray | np.generic)
-        return Remote(array_api_strict.asarray(leaf, device=DEVICE)) if is_array else leaf
-
-    return tree_map(there, x)
-
-
-def take(x: Any) -> Any:
-    """Remote arrays, or a tree of them, as NumPy's, of which none may be among them."""
-
-    def here(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            raise TypeError("a NumPy array among arrays of another device")
-        if not isinstance(leaf, Remote):
-            return leaf
-        return np.asarray(array_api_strict.asarray(leaf.array, device=array_api_strict.Device("CPU_DEVICE")))
-
-    return tree_map(here, x)
-
-
-def inside(x: Any) -> Any:
-    """Remote arrays and NumPy's dtypes, or a tree of them, as array-api-strict's."""
-
-    def strict(leaf: Any) -> Any:
-        if isinstance(leaf, np.dtype):
-            return getattr(array_api_strict, leaf.name)
-        return leaf.array if isinstance(leaf, Remote) else leaf
-
-    return tree_map(strict, x)
-
-
-def outside(x: Any) -> Any:
-    """array-api-strict's arrays, or a tree of them, as Remote ones."""
-    kind = type(array_api_strict.asarray(0))
-    return tree_map(lambda leaf: Remote(leaf) if isinstance(leaf, kind) else leaf, x)
-
-
-class Namespace:
-    """The functions of array-api-strict on Remote arrays."""
-
-    def __init__(self, module: ModuleType, name: str) -> None:
-        self.module, self.__name__ = module, name
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self.module, name)
-        if isinstance(value, ModuleType):
-            return Namespace(value, f"{self.__name__}.{name}")
-        if not isinstance(value, FunctionType):
-            return value
-        return lambda *args, **kwargs: outside(value(*inside(args), **inside(kwargs)))
-
-
-REMOTE = Namespace(array_api_strict, "remote")  # its own name, since hcnn_core keeps matrices by that
 
 
 @dataclass(frozen=True)

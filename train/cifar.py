@@ -25,6 +25,7 @@ from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
 from train.data import (  # noqa: E402
     Dataset,
+    Images,
     channel_statistics,
     load_dataset,
     split_validation,
@@ -33,7 +34,7 @@ from train.data import (  # noqa: E402
 from train.network import Network, describe  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
-from train.training import Images, Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
+from train.training import Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
 IMAGE_SIZE = 32

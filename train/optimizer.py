@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from hcnn_core._backend import Array, array_namespace
+from hcnn_core._products import matmul
 from train.config import Config
 
 Tree = dict[str, dict[str, Array]]
@@ -48,7 +49,9 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     return highest
 
 
-def descend(config: Config, rate: float, parameters: Tree, gradients: Tree, velocity: Tree) -> tuple[Tree, Tree]:
+def descend(
+    config: Config, rate: float | Array, parameters: Tree, gradients: Tree, velocity: Tree
+) -> tuple[Tree, Tree]:
     """Return parameters and velocity after one step of stochastic gradient descent with momentum.
 
     The velocity of optimizer "sgd" is ``v = momentum v - rate (gradient + weight_decay w)``, as the authors' framework
@@ -63,7 +66,7 @@ def descend(config: Config, rate: float, parameters: Tree, gradients: Tree, velo
     ----------
     config : Config
         Optimizer, momentum, its kind, and weight decay.
-    rate : float
+    rate : float or array of no axes
         Learning rate.
     parameters, gradients, velocity : dict of dict of array
         Of one structure; none is changed.
@@ -103,6 +106,6 @@ def _semi_orthogonal(name: str, array: Array) -> Array:
     u = matrix.T if wide else matrix
     u = u / xp.sqrt(xp.sum(u * u) + TINY)
     for _ in range(5):
-        gram = u.T @ u
-        u = 3.4445 * u + u @ (2.0315 * (gram @ gram) - 4.7750 * gram)
+        gram = matmul(u.T, u)
+        u = 3.4445 * u + matmul(u, 2.0315 * matmul(gram, gram) - 4.7750 * gram)
     return xp.reshape(u.T if wide else u, array.shape)

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import cross_entropy, tree_map, value_and_grad
+from autodiff import cross_entropy, tree_map
 from hcnn_core._backend import Array, to_numpy
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
-from train.data import augment, standardise
+from train.data import Images, draw_sources
 from train.network import Moments, Network, Parameters
-from train.optimizer import descend, learning_rate
+from train.optimizer import learning_rate
 from train.run import Run
+from train.step import GraphedStep, Inputs, batch_of, gradient_step
 
 EVALUATION_BATCH = 100
 
@@ -34,44 +35,6 @@ class TrainingError(RuntimeError):
 
 class Interrupted(RuntimeError):
     """Training stopped by a signal, its state saved; the message is one line."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """A labelled set on the device, with the statistics that standardise it.
-
-    Parameters
-    ----------
-    images : array of uint8, shape (N, H, W, 3)
-        Pixels.
-    labels : array of int, shape (N,)
-        Classes.
-    mean, std : array, shape (3,)
-        Of each colour, in units of a pixel value.
-    dtype : str
-        Of standardised images.
-    """
-
-    images: Array
-    labels: Array
-    mean: Any
-    std: Any
-    dtype: str
-
-    def take(self, index: Array) -> tuple[Array, Array]:
-        """Return standardised images and labels.
-
-        Parameters
-        ----------
-        index : array of int or slice
-            Which.
-
-        Returns
-        -------
-        images, labels : array
-            Shapes (n, H, W, 3) and (n,).
-        """
-        return standardise(self.images[index], self.mean, self.std, self.dtype), self.labels[index]
 
 
 @dataclass(frozen=True)
@@ -260,6 +223,7 @@ class Trainer:
             initial_moments(network),
             {},
         )
+        self._take = GraphedStep(xp, gradient_step(xp, config, network, train))
         self.to_device()
 
     def to_device(self) -> None:
@@ -335,29 +299,30 @@ class Trainer:
 
     def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
         """One gradient step; returns the batch's loss and how many images were classified right."""
-        state, config = self.state, self.config
-        images, labels = self.train.take(self.xp.asarray(index))
-        x = augment(images, self.rng, max_shift=config.shift, flip=config.flip)
-
-        def loss_of(parameters: Parameters) -> Any:
-            logits, moments = self.network(parameters, x)
-            return cross_entropy(logits, labels, label_smoothing=config.label_smoothing), (logits, moments)
-
-        (value, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(state.parameters)
+        inputs = self._inputs(index)
+        arrays = {kind: getattr(self.state, kind) for kind in checkpoints.GROUPS}
+        arrays, value, correct = self._take(arrays, inputs)
         loss = float(value)
         if not math.isfinite(loss):
-            raise TrainingError(self._not_finite(loss, x))
+            raise TrainingError(self._not_finite(loss, inputs))
+        for kind, tree in arrays.items():
+            setattr(self.state, kind, tree)
+        return loss, int(correct)
+
+    def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
+        """What the host tells a step."""
+        state, config = self.state, self.config
+        shape = (len(index), *self.train.images.shape[1:])
+        rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=config.flip)
         taken = state.epoch * self.steps_per_epoch + state.step
-        rate = learning_rate(config, taken, self.steps_per_epoch)
-        state.parameters, state.velocity = descend(config, rate, state.parameters, gradients, state.velocity)
         keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
-        for layer, (mean, covariance) in moments.items():
-            old = state.moments[layer]
-            state.moments[layer] = {
-                "mean": keep * old["mean"] + (1 - keep) * mean,
-                "covariance": keep * old["covariance"] + (1 - keep) * covariance,
-            }
-        return loss, int((self.xp.argmax(logits, axis=1) == labels).sum())
+        rates = {
+            "rate": learning_rate(config, taken, self.steps_per_epoch),
+            "keep": keep,
+            "fresh": 1 - keep,
+        }
+        numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
+        return {"index": index, "rows": rows, "columns": columns, **numbers}
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""
@@ -434,9 +399,10 @@ class Trainer:
                         f"{layer}/{name} is not finite at epoch {state.epoch + 1}, step {state.step}; {self._advice()}"
                     )
 
-    def _not_finite(self, loss: float, x: Array) -> str:
+    def _not_finite(self, loss: float, inputs: Inputs) -> str:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
+        x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs))
         first = first_not_finite(self.xp, self.network, state.parameters, x)
         return (
             f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hcnn_core import _cuda, _patches, _plan
+from hcnn_core import _cuda, _patches, _plan, _products
 from tests.core.oracle import forget_plans
 
 HEADER = Path(__file__).with_name("host_cuda.h")
@@ -26,7 +26,7 @@ def in_place_of_cupy(kernel: Callable[..., Any]) -> Iterator[None]:
     """NumPy arrays go the way of CuPy's, through kernels of one's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
-        for module in (_plan, _patches):
+        for module in (_plan, _patches, _products):
             patch.setattr(module, "library_of", lambda array: "cupy")
         forget_plans()
         yield

@@ -56,7 +56,8 @@ def variants() -> Iterator[list[Variant]]:
 
 
 def test_networks_use_every_kernel(variants: list[Variant]) -> None:
-    assert {name for name, _, _ in variants} == {"apply", "correlate", "extend", "gram", "map_rows", "spread"}
+    names = {"apply", "correlate", "extend", "gram", "map_rows", "multiply", "spread"}
+    assert {name for name, _, _ in variants} == names
     assert all(shared <= _cuda.MAX_SHARED for _, _, shared in variants)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autodiff import convolve_elu, vjp
 from hcnn_core import _cuda_plan, convolve, convolve_vjp_w, convolve_vjp_x, patch_moments, patch_moments_vjp
+from hcnn_core._products import matmul
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
 
 pytestmark = pytest.mark.usefixtures("kernels_on_host")
@@ -57,6 +58,31 @@ def test_patch_moments_are_their_definitions(data: st.DataObject, dtype: str, se
     shares = (g_mean[:, None] + wide(g_covariance + g_covariance.T) @ centred) / rows.shape[1]
     expected = patches.transpose_x(np.moveaxis(shares.reshape(taps, *x.shape), 0, -1))
     assert np.abs(cotangent - expected).max() <= size * taps * (norm(g_mean) + norm(g_covariance) * np.abs(rows).max())
+
+
+@few
+@given(st.tuples(*[st.integers(1, 70)] * 3), st.sampled_from(REAL), st.integers(0, 99), st.data())
+def test_matrix_products(kernels_on_host: list[str], lengths: Any, dtype: str, seed: int, data: st.DataObject) -> None:
+    """Of matrices, transposed or cut out of larger ones, and vectors."""
+    m, depth, n = lengths
+
+    def operand(seed: int, shape: tuple[int, int]) -> Any:
+        kind = data.draw(st.sampled_from(["plain", "transposed", "every second"]))
+        if kind == "transposed":
+            return noise(seed, shape[::-1], dtype).T
+        return (
+            noise(seed, (shape[0], 2 * shape[1]), dtype)[:, ::2]
+            if kind == "every second"
+            else noise(seed, shape, dtype)
+        )
+
+    a, b = operand(seed, (m, depth)), operand(seed + 1, (depth, n))
+    a, b = (a[0] if m == 1 and seed % 2 else a), (b[:, 0] if n == 1 and seed % 3 else b)
+    kernels_on_host.clear()
+    with poisoned_memory():
+        y = matmul(a, b)
+    assert kernels_on_host == ["multiply"]
+    assert_close(y, wide(a) @ wide(b), a, b)
 
 
 LAYER: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}

@@ -38,11 +38,11 @@ from tests.train.runs import (
 from train import checkpoint as checkpoint_files
 from train import cifar, training
 from train.config import make_config, read_toml
-from train.data import Dataset, channel_statistics, load_dataset
+from train.data import Dataset, Images, channel_statistics, load_dataset
 from train.network import Network
 from train.plot import plot_learning_curve
 from train.run import Run
-from train.training import Images, Trainer, TrainingError, evaluate
+from train.training import Trainer, TrainingError, evaluate
 
 Command = Callable[..., Outcome]
 

@@ -10,11 +10,13 @@ Every random number comes from a NumPy `Generator` on the host, so both backends
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hcnn_core._backend import Array, array_namespace
+from hcnn_core._backend import Array, array_namespace, constant, placement
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -85,9 +87,15 @@ def standardise(
         raise ValueError(f"standard deviations are {np.asarray(std).tolist()}; every one must be positive")
     real = getattr(xp, name)
     scaled = xp.astype(images, real)
-    scaled -= xp.asarray(np.asarray(mean).tolist(), dtype=real)
-    scaled /= xp.asarray(np.asarray(std).tolist(), dtype=real)
+    scaled -= _per_colour(xp, tuple(np.asarray(mean).tolist()), name, images.device)
+    scaled /= _per_colour(xp, tuple(np.asarray(std).tolist()), name, images.device)
     return scaled
+
+
+@lru_cache(maxsize=64)
+def _per_colour(xp: Any, values: tuple[float, ...], dtype: str, device: Any) -> Array:
+    """Values on the device, sent there once."""
+    return constant(xp, np.asarray(values, dtype), device)
 
 
 def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bool) -> Array:
@@ -114,20 +122,66 @@ def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bo
     ValueError
         If `max_shift` is negative, or could move an image out of sight.
     """
-    xp = array_namespace(images)
-    count, height, width, channels = images.shape
+    return move(images, *draw_sources(rng, images.shape, max_shift=max_shift, flip=flip), max_shift=max_shift)
+
+
+def draw_sources(
+    rng: np.random.Generator, shape: tuple[int, ...], *, max_shift: int, flip: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw where the rows and columns of augmented images come from.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        What draws them.
+    shape : tuple of int
+        (N, H, W, C) of the images.
+    max_shift, flip
+        As in `augment`.
+
+    Returns
+    -------
+    rows, columns : ndarray of int, shapes (N, H) and (N, W)
+        What `move` takes.
+
+    Raises
+    ------
+    ValueError
+        As `augment`.
+    """
+    count, height, width, _ = shape
     if not 0 <= max_shift < min(height, width):
         raise ValueError(f"max_shift is {max_shift}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
     down, right = rng.integers(-max_shift, max_shift, size=(2, count, 1), endpoint=True)
-    rows = np.arange(height) - down  # (N, H): where each output row comes from
-    columns = np.arange(width) - right  # (N, W)
-    if flip:
-        columns = np.where(rng.integers(2, size=(count, 1)), width - 1 - columns, columns)
+    rows, columns = np.arange(height) - down, np.arange(width) - right
+    return rows, np.where(rng.integers(2, size=(count, 1)), width - 1 - columns, columns) if flip else columns
 
+
+def move(images: Array, rows: Array, columns: Array, *, max_shift: int) -> Array:
+    """Return images made of the given rows and columns of others, zeros where these lie outside.
+
+    Parameters
+    ----------
+    images : floating array, shape (N, H, W, C)
+        A standardised batch.
+    rows, columns : array of int, shapes (N, H) and (N, W)
+        For each image, from -max_shift to max_shift beyond its ends.
+    max_shift : int
+        How far outside they may lie, in pixels.
+
+    Returns
+    -------
+    array, shape (N, H, W, C)
+        A new array of the same dtype and backend.
+    """
+    xp = array_namespace(images)
+    count, height, width, channels = images.shape
     tall, wide = height + 2 * max_shift, width + 2 * max_shift
-    padded = xp.zeros((count, tall, wide, channels), dtype=images.dtype)
+    where = placement(xp, images)
+    padded = xp.zeros((count, tall, wide, channels), dtype=images.dtype, **where)
     padded[:, max_shift : max_shift + height, max_shift : max_shift + width, :] = images
-    rows = (rows + max_shift + tall * np.arange(count)[:, None]) * wide
-    source = xp.asarray(rows)[:, :, None] + xp.asarray(columns + max_shift)[:, None, :]  # (N, H, W)
+    first = tall * xp.arange(count, **where) + max_shift  # of each padded image
+    rows = (xp.asarray(rows) + first[:, None]) * wide
+    source = rows[:, :, None] + (xp.asarray(columns) + max_shift)[:, None, :]  # (N, H, W)
     taken = xp.take(xp.reshape(padded, (-1, channels)), xp.reshape(source, (-1,)), axis=0)
     return xp.reshape(taken, images.shape)

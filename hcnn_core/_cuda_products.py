@@ -1,0 +1,36 @@
+"""Products of small matrices by a CUDA kernel, which a CUDA graph can hold; CuPy refuses cuBLAS there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import _cuda as cuda
+from hcnn_core._backend import Array, dtype_name, empty
+
+SIDE = 32
+"""Rows and columns of a block's sums."""
+
+MOST = 1 << 26
+"""Multiply-adds from which cuBLAS takes less time."""
+
+
+def suits(a: Array, b: Array) -> bool:
+    """Whether the kernel can multiply, and should: real vectors or matrices of one dtype, not too large."""
+    if not {a.ndim, b.ndim} <= {1, 2} or a.shape[-1] != b.shape[0] or a.dtype != b.dtype:
+        return False
+    return dtype_name(a.dtype) in cuda.TILING and 0 < a.size * b.size // a.shape[-1] <= MOST
+
+
+def multiply(xp: Any, a: Array, b: Array) -> Array:
+    """``a @ b``."""
+    rows, columns = (a if a.ndim == 2 else a[None, :]), (b if b.ndim == 2 else b[:, None])
+    (m, depth), n = rows.shape, columns.shape[1]
+    out = empty(xp, (m, n), a)
+    steps = (np.int64(step // a.itemsize) for operand in (rows, columns) for step in operand.strides)
+    cuda.launch(
+        "multiply", dtype_name(a.dtype), {"SIDE": SIDE}, (-(-n // SIDE), -(-m // SIDE)), SIDE**2 // 4,
+        (rows, columns, out, *map(np.int32, (m, n, depth)), *steps),
+    )  # fmt: skip
+    return xp.reshape(out, (*a.shape[:-1], *b.shape[1:]))

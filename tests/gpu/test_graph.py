@@ -1,0 +1,53 @@
+"""Training steps by CUDA kernels can be recorded: after the first no table is sent, no product left to cuBLAS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import tree_leaves, tree_map
+from hcnn_core import _cuda_patches, _cuda_plan, _transforms
+from train.config import make_config
+from train.data import Images
+from train.data import augmentation as augmentation_module
+from train.network import Network
+from train.step import gradient_step
+from train.training import initial_moments
+
+
+def refused(*arguments: Any, **options: Any) -> Any:
+    raise AssertionError("this sends a table to the device, or is cuBLAS")
+
+
+@pytest.mark.parametrize("settings", [{}, {"boundary": "periodic", "optimizer": "muon"}, {"nonlinear_factors": True}])
+def test_a_second_step_sends_no_table(
+    kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    small = {"width": 4, "factors": 4, "depth": 6, "strided_layers": (4,), "shift": 2}
+    config = make_config("sample", {**small, **settings})
+    network = Network(config, image_size=8)
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (20, 8, 8, 3), np.uint8), rng.integers(0, 10, 20)
+    images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)
+    parameters = network.initialize(rng)
+    arrays = {
+        "parameters": parameters,
+        "velocity": tree_map(np.zeros_like, parameters),
+        "moments": initial_moments(network),
+    }
+    numbers = {name: np.asarray(0.1, config.dtype) for name in ("rate", "keep", "fresh")}
+    inputs = {"index": np.arange(5), "rows": np.tile(np.arange(8), (5, 1)), "columns": np.tile(np.arange(8), (5, 1))}
+    step = gradient_step(np, config, network, images)
+    first = step(arrays, {**inputs, **numbers})
+
+    for module in (_cuda_patches, _cuda_plan, _transforms, augmentation_module):
+        monkeypatch.setattr(module, "constant", refused)
+    for name in ("matmul", "dot", "tensordot", "einsum", "concatenate", "stack"):
+        monkeypatch.setattr(np, name, refused)
+    kernels_on_host.clear()
+    second = step(arrays, {**inputs, **numbers})
+    assert "multiply" in kernels_on_host
+    for one, other in zip(tree_leaves(second), tree_leaves(first), strict=True):
+        assert np.array_equal(one, other)

@@ -1,0 +1,202 @@
+"""Steps by a CUDA graph, recorded on a stand-in for CuPy that refuses what a graph cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import train.network
+from autodiff import tree_leaves, tree_map
+from hcnn_core import _backend, _cuda_products, _products
+from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
+from train import step as steps
+from train.config import make_config
+from train.data import Images
+from train.network import Network
+from train.step import WARM_UP, GraphedStep, gradient_step
+from train.training import initial_moments
+
+BATCH, COUNT = 6, 40
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "muon": {"optimizer": "muon", "nesterov": True, "weight_decay": 0.01},
+    "plus": {"nonlinear_factors": True},
+    "smooth": {"label_smoothing": 0.1, "head": "sum", "reduction": "sum", "boundary": "periodic"},
+}
+
+
+@pytest.fixture
+def as_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small matrices are multiplied by a kernel of one's own, and arrays joined by copies, as CuPy's are."""
+
+    def multiply(xp: Any, a: Any, b: Any) -> Any:
+        return put(np.matmul(take(a), take(b)))
+
+    for module in (_products, _backend):
+        monkeypatch.setattr(module, "library_of", lambda array: "cupy" if isinstance(array, Remote) else "numpy")
+    monkeypatch.setattr(_cuda_products, "multiply", multiply)
+    monkeypatch.setattr(train.network, "TILE_ELEMENTS", 1 << 14)  # several tiles of a (+) layer
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch, as_cupy: None) -> Iterator[list[int]]:
+    """How many graphs were recorded."""
+    recorded: list[int] = []
+
+    def counted(work: Any) -> Any:
+        launched = rehearse_and_repeat(work)
+        recorded.append(1)
+        return launched
+
+    monkeypatch.setattr(steps, "record", counted)
+    yield recorded
+
+
+class Problem:
+    """A small network, its images, and what a host tells its steps."""
+
+    def __init__(self, **settings: Any) -> None:
+        small = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (3, 3), "strided_layers": (3,), "shift": 2}
+        self.config = make_config("sample", {**small, **settings})
+        self.network = Network(self.config, image_size=8)
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
+        labels = rng.integers(0, 10, COUNT)
+        self.images = Images(put(images), put(labels), np.full(3, 120.0), np.full(3, 60.0), self.config.dtype)
+        parameters = self.network.initialize(rng)
+        self.arrays = put(
+            {
+                "parameters": parameters,
+                "velocity": tree_map(np.zeros_like, parameters),
+                "moments": initial_moments(self.network),
+            }
+        )
+        self.step = gradient_step(REMOTE, self.config, self.network, self.images)
+
+    def inputs(self, number: int, batch: int = BATCH) -> dict[str, Any]:
+        rng = np.random.default_rng(number)
+        keep = min(0.9, number / (number + 1))
+        numbers = {"rate": 0.1 / (number + 1), "keep": keep, "fresh": 1 - keep}
+        return {
+            "index": rng.integers(COUNT, size=batch),
+            "rows": np.arange(8) + rng.integers(-2, 3, (batch, 1)),
+            "columns": np.arange(8) + rng.integers(-2, 3, (batch, 1)),
+            **{name: np.asarray(value, self.config.dtype) for name, value in numbers.items()},
+        }
+
+    def graphed(self) -> GraphedStep:
+        graphed = GraphedStep(REMOTE, self.step)
+        graphed.wanted = True  # as if the namespace were CuPy
+        return graphed
+
+    def run(self, step: Any, batches: list[int]) -> tuple[Any, list[float], list[int]]:
+        arrays, losses, hits = self.arrays, [], []
+        for number, batch in enumerate(batches):
+            arrays, loss, correct = step(arrays, self.inputs(number, batch))
+            losses.append(float(loss))
+            hits.append(int(correct))
+        return take(arrays), losses, hits
+
+    def kernel_by_kernel(self, arrays: Any, inputs: Any) -> Any:
+        return self.step(arrays, tree_map(put, inputs))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_graph_takes_the_same_steps(record: list[int], capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Bit for bit, batches of another size and what the host says anew at each step among them."""
+    problem = Problem(**SETTINGS[name])
+    batches = [BATCH] * (WARM_UP + 3) + [BATCH - 2] + [BATCH] * 3
+    expected, found = problem.run(problem.kernel_by_kernel, batches), problem.run(problem.graphed(), batches)
+    assert capsys.readouterr().err == ""
+    assert len(record) == 1
+    assert len(set(expected[1])) == len(batches)
+    for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_loss_that_is_not_finite_leaves_the_arrays_alone(record: list[int]) -> None:
+    problem = Problem()
+    graphed = problem.graphed()
+    arrays = problem.arrays
+    for number in range(WARM_UP + 2):
+        arrays, _, _ = graphed(arrays, problem.inputs(number))
+    before = tree_map(np.array, take(arrays))
+    arrays, loss, _ = graphed(arrays, {**problem.inputs(9), "rate": np.asarray(np.nan, "float32")})
+    assert np.isfinite(float(loss))  # the rate comes after the loss
+    assert all(np.isnan(a).all() for a in tree_leaves(take(arrays["parameters"])))
+    arrays, loss, _ = graphed(tree_map(put, before), problem.inputs(10))
+    assert np.isfinite(float(loss))
+    arrays["parameters"]["layer01"]["w"][...] = np.nan
+    poisoned = tree_map(np.array, take(arrays))
+    arrays, loss, _ = graphed(arrays, problem.inputs(11))
+    assert np.isnan(float(loss))
+    for one, other in zip(tree_leaves(take(arrays)), tree_leaves(poisoned), strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
+
+
+def refused(work: Any) -> Any:
+    raise NotReplayable("cuBLAS\n  cannot be recorded")
+
+
+def other_results(work: Any) -> Any:
+    launch, results = rehearse_and_repeat(work)
+
+    def wrong() -> None:
+        launch()
+        results[0][...] = results[0] * 2
+
+    return wrong, results
+
+
+@pytest.mark.parametrize(
+    ("recorder", "reason"),
+    [(refused, "cuBLAS cannot be recorded"), (other_results, "its first step has other results")],
+)
+def test_steps_go_on_without_a_graph(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    as_cupy: None,
+    recorder: Any,
+    reason: str,
+) -> None:
+    """In one line, once, and no step is lost or taken twice."""
+    monkeypatch.setattr(steps, "record", recorder)
+    problem = Problem()
+    batches = [BATCH] * (WARM_UP + 3)
+    expected, found = problem.run(problem.kernel_by_kernel, batches), problem.run(problem.graphed(), batches)
+    assert capsys.readouterr().err == f"steps are launched kernel by kernel, without a CUDA graph: {reason}\n"
+    for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_the_stand_in_refuses_what_a_graph_cannot_hold() -> None:
+    x = put(np.ones((2, 2)))
+    attempts = [
+        lambda: x @ x,
+        lambda: np.concatenate([x, x]),
+        lambda: float(REMOTE.sum(x)),
+        lambda: bool(REMOTE.sum(x)),
+        lambda: REMOTE.asarray(np.ones(2)),
+        lambda: REMOTE.asarray([1.0]),
+    ]
+    for attempt in attempts:
+        attempt()
+        with recording(), pytest.raises(NotReplayable):
+            attempt()
+
+
+@pytest.mark.parametrize(("value", "wanted"), [(None, True), ("1", True), ("0", False)])
+def test_graphs_are_for_cupy_and_can_be_done_without(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, wanted: bool
+) -> None:
+    monkeypatch.delenv("HCNN_CUDA_GRAPH", raising=False)
+    if value is not None:
+        monkeypatch.setenv("HCNN_CUDA_GRAPH", value)
+    cupy = SimpleNamespace(__name__="cupy")
+    assert GraphedStep(cupy, lambda arrays, inputs: (arrays, 0, 0)).wanted is wanted
+    assert not GraphedStep(np, lambda arrays, inputs: (arrays, 0, 0)).wanted

@@ -1,0 +1,183 @@
+"""One gradient step as a function of arrays: weights, velocity and running moments in, the same after it out.
+
+On a GPU a step is some thousand small kernels, whose launches one by one take longer than they do. `GraphedStep`
+records them once as a CUDA graph, on memory of its own, and from then on launches them together.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
+from hcnn_core._backend import Array, record, write
+from train.config import Config
+from train.data import Images, move
+from train.network import Network, Parameters
+from train.optimizer import descend
+
+__all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step"]
+
+Arrays = dict[str, Any]
+"""Trees "parameters", "velocity" and "moments", the parts of a run's state that are arrays."""
+
+Inputs = dict[str, np.ndarray[Any, Any]]
+"""What a step is told by the host: "index" of its images, the "rows" and "columns" they are moved by, learning "rate",
+"keep", the part kept of the running moments, and "fresh", the part taken of the batch's."""
+
+Step = Callable[[Arrays, Any], tuple[Arrays, Array, Array]]
+"""From arrays and inputs to arrays, loss, and how many images were classified right."""
+
+WARM_UP = 3
+"""Steps before one is recorded: tables have then been placed on the device and kernels compiled."""
+
+
+def batch_of(config: Config, images: Images, inputs: Any) -> tuple[Array, Array]:
+    """Return a step's augmented images and their labels.
+
+    Parameters
+    ----------
+    config : Config
+        Its largest shift.
+    images : Images
+        The set they are taken from.
+    inputs : dict of array
+        See `Inputs`, on the device.
+
+    Returns
+    -------
+    x, labels : array
+        Shapes (n, H, W, 3) and (n,).
+    """
+    x, labels = images.take(inputs["index"])
+    return move(x, inputs["rows"], inputs["columns"], max_shift=config.shift), labels
+
+
+def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> Step:
+    """Return the step of a network on a set of images.
+
+    Parameters
+    ----------
+    xp : module
+        Namespace of the arrays.
+    config : Config
+        Recipe.
+    network : Network
+        What is trained.
+    images : Images
+        What it is trained on.
+
+    Returns
+    -------
+    callable
+        A `Step`, which changes none of its arguments and converts nothing to host values.
+    """
+
+    def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, Array]:
+        x, labels = batch_of(config, images, inputs)
+
+        def loss_of(parameters: Parameters) -> Any:
+            logits, moments = network(parameters, x)
+            return cross_entropy(logits, labels, label_smoothing=config.label_smoothing), (logits, moments)
+
+        (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
+        parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
+        averages = {}
+        for layer, (mean, covariance) in moments.items():
+            old = arrays["moments"][layer]
+            averages[layer] = {
+                "mean": inputs["keep"] * old["mean"] + inputs["fresh"] * mean,
+                "covariance": inputs["keep"] * old["covariance"] + inputs["fresh"] * covariance,
+            }
+        correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
+        return {"parameters": parameters, "velocity": velocity, "moments": averages}, loss, correct
+
+    return step
+
+
+class GraphedStep:
+    """A step by a CUDA graph, where there is CuPy and every call of the step can be recorded.
+
+    The graph changes its arrays only where the loss is finite. Before it is used its first step is compared, bit for
+    bit, with the same step launched kernel by kernel.
+
+    Parameters
+    ----------
+    xp : module
+        Namespace of the arrays.
+    step : Step
+        What is to be recorded.
+    """
+
+    def __init__(self, xp: Any, step: Step) -> None:
+        self.xp, self.step = xp, step
+        self.wanted = xp.__name__ == "cupy" and os.environ.get("HCNN_CUDA_GRAPH", "1") != "0"
+        self.taken = 0
+        self.launch: Callable[[], None] | None = None
+
+    def __call__(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
+        """Take a step.
+
+        Parameters
+        ----------
+        arrays : dict
+            See `Arrays`. Those that a graph returned are changed by its next step.
+        inputs : dict of ndarray
+            See `Inputs`.
+
+        Returns
+        -------
+        arrays : dict
+            After the step.
+        loss, correct : array
+            Without axes.
+        """
+        self.taken += 1
+        if self.wanted and self.taken > WARM_UP and self.launch is None:
+            return self._begin(arrays, inputs)
+        if self.launch is None or any(values.shape != self.inputs[name].shape for name, values in inputs.items()):
+            return self.step(arrays, tree_map(self.xp.asarray, inputs))
+        for held, given in zip(tree_leaves(self.arrays), tree_leaves(arrays), strict=True):
+            if held is not given:
+                held[...] = given
+        for name, values in inputs.items():
+            write(self.inputs[name], values)
+        self.launch()
+        return self.arrays, *self.results
+
+    def _begin(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
+        """Take a step kernel by kernel, and record and check the graph that takes the next ones."""
+        expected = self.step(arrays, tree_map(self.xp.asarray, inputs))
+        try:
+            self._record(arrays, inputs)
+            assert self.launch
+            self.launch()
+            found = (self.arrays, *self.results)
+            pairs = zip(tree_leaves(found), tree_leaves(expected), strict=True)
+            if not all(bool((a == b).all()) for a, b in pairs):
+                raise RuntimeError("its first step has other results")
+        except Exception as error:  # whatever CuPy, the driver or the card cannot record
+            self.wanted, self.launch = False, None
+            line = " ".join(str(error).split())
+            print(f"steps are launched kernel by kernel, without a CUDA graph: {line}", file=sys.stderr)
+        return expected
+
+    def _record(self, arrays: Arrays, inputs: Inputs) -> None:
+        xp = self.xp
+        self.arrays = tree_map(lambda a: xp.asarray(a, copy=True), arrays)
+        self.inputs = tree_map(xp.asarray, inputs)
+
+        def work() -> tuple[Array, Array]:
+            after, loss, correct = self.step(self.arrays, self.inputs)
+            finite = xp.isfinite(loss)
+            for held, new in zip(tree_leaves(self.arrays), tree_leaves(after), strict=True):
+                np.copyto(held, new, where=finite)
+            return loss, correct
+
+        self.launch, self.results = record(work)
+        for held, given in zip(tree_leaves(self.arrays), tree_leaves(arrays), strict=True):
+            held[...] = given  # what the rehearsal changed
