@@ -23,18 +23,19 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from autodiff import cross_entropy, tree_map, value_and_grad  # noqa: E402
+from autodiff import tree_map  # noqa: E402
 from hcnn_core._parallel import worker_count  # noqa: E402
 from train.config import make_config  # noqa: E402
-from train.data import augment, standardise  # noqa: E402
+from train.data import Images, draw_sources  # noqa: E402
 from train.network import Network  # noqa: E402
-from train.optimizer import descend  # noqa: E402
 from train.run import versions  # noqa: E402
+from train.step import GraphedStep, gradient_step  # noqa: E402
+from train.training import initial_moments  # noqa: E402
 
 CIFAR10_IMAGES = 50_000
 
 STAGES = {
-    "augmentation": ("augmentation.py", ("augment", "standardise")),
+    "augmentation": ("augmentation.py", ("move", "standardise", "draw_sources")),
     "patch moments": ("_patches.py", ("moments",)),
     "patch moments, backward": ("_patches.py", ("filter",)),
     "layers: convolution and ELU": ("_compiled_plan.py", ("forward",)),
@@ -59,20 +60,26 @@ class Step:
     ) -> None:
         self.config = make_config(preset, {"boundary": boundary, "batch_size": batch_size, **changes})
         self.name = f"{preset}, {boundary}"
-        self.network = Network(self.config)
+        network = Network(self.config)
         self.rng = np.random.default_rng(seed)
-        self.parameters = tree_map(xp.asarray, self.network.initialize(self.rng))
-        self.velocity = tree_map(xp.zeros_like, self.parameters)
-        self.images = xp.asarray(self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8))
-        self.labels = xp.asarray(self.rng.integers(0, 10, batch_size))
+        parameters = network.initialize(self.rng)
+        velocity = tree_map(np.zeros_like, parameters)
+        state = {"parameters": parameters, "velocity": velocity, "moments": initial_moments(network)}
+        self.arrays = tree_map(xp.asarray, state)
+        pixels = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
+        labels, half = self.rng.integers(0, 10, batch_size), np.full(3, 127.5)
+        images = Images(xp.asarray(pixels), xp.asarray(labels), half, half / 2, self.config.dtype)
+        self.take = GraphedStep(xp, gradient_step(xp, self.config, network, images))
 
     def __call__(self) -> Any:
         """Augment, differentiate, descend; returns the loss."""
-        half = np.full(3, 127.5)
-        x = augment(standardise(self.images, half, half / 2), self.rng, max_shift=6, flip=True)
-        step = value_and_grad(lambda p: cross_entropy(self.network(p, x)[0], self.labels))
-        loss, gradients = step(self.parameters)
-        self.parameters, self.velocity = descend(self.config, 1e-3, self.parameters, gradients, self.velocity)
+        config = self.config
+        shape = (config.batch_size, 32, 32, 3)
+        rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=config.flip)
+        numbers = {"rate": 1e-3, "keep": 0.9, "fresh": 0.1}
+        inputs = {name: np.asarray(value, config.dtype) for name, value in numbers.items()}
+        inputs |= {"index": np.arange(config.batch_size), "rows": rows, "columns": columns}
+        self.arrays, loss, _ = self.take(self.arrays, inputs)
         return loss
 
 

@@ -27,10 +27,11 @@ from autodiff import convolve_elu, vjp  # noqa: E402
 from benchmarks.gpu.gate import CIFAR10  # noqa: E402
 from benchmarks.step import CIFAR10_IMAGES, Step  # noqa: E402
 from hcnn_core import _cuda, patch_moments  # noqa: E402
-from hcnn_core._backend import get_namespace, to_numpy  # noqa: E402
+from hcnn_core._backend import get_namespace, record, to_numpy  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import versions  # noqa: E402
+from train.step import WARM_UP  # noqa: E402
 
 Result = dict[str, Any]
 
@@ -102,7 +103,7 @@ def compared(found: Any, expected: Any) -> list[Any]:
 
 
 def parity(cupy: Any, out: Path) -> Result:
-    """Layers and their gradients against NumPy in double precision, and three training steps run twice."""
+    """Layers and their gradients against NumPy in double precision, and training steps run twice."""
     seed = int.from_bytes(os.urandom(4), "little")
     rng = np.random.default_rng(seed)
     rows = []
@@ -126,7 +127,9 @@ def parity(cupy: Any, out: Path) -> Result:
         same = losses["cupy"][0] == losses["cupy"][1]
         apart = max(abs(a - b) / abs(b) for a, b in zip(losses["cupy"][0], losses["numpy"][0], strict=True))
         good = "yes" if same and apart <= TOLERANCE else "NO"
-        rows.append([f"{preset}: three steps", f"losses {apart:.1g} apart", f"same bits again: {same}", "", "", good])
+        rows.append(
+            [f"{preset}: {WARM_UP + 4} steps", f"losses {apart:.1g} apart", f"same bits again: {same}", "", "", good]
+        )
     if any(r[-1] == "NO" for r in rows):
         (out / "parity.wrong.json").write_text(json.dumps(rows, indent=1))
         raise SystemExit(f"not equal: {[r for r in rows if r[-1] == 'NO']}")
@@ -135,9 +138,9 @@ def parity(cupy: Any, out: Path) -> Result:
 
 
 def first_losses(xp: Any, preset: str, seed: int) -> list[float]:
-    """Losses of three steps."""
+    """Losses of the first steps, the last of them by a CUDA graph."""
     step = Step(preset, "zero", 10, xp, seed, depth=7)
-    return [float(step()) for _ in range(3)]
+    return [float(step()) for _ in range(WARM_UP + 4)]
 
 
 def seconds(cupy: Any, function: Callable[[], Any], repeats: int = 1) -> float:
@@ -178,7 +181,7 @@ def ceilings(cupy: Any, out: Path) -> Result:
 
 
 def step(cupy: Any, out: Path) -> Result:
-    """Whole training steps of both networks."""
+    """Whole training steps of both networks, as a CUDA graph and kernel by kernel."""
     steps = {
         f"{preset}, {boundary}, batch of {size}": Step(preset, boundary, size, cupy)
         for preset, boundary, size in (
@@ -186,18 +189,26 @@ def step(cupy: Any, out: Path) -> Result:
             ("hcnn-plus", "zero", 50), ("hcnn-plus", "periodic", 50),
         )
     }  # fmt: skip
+    one_by_one = Step("hcnn", "zero", 50, cupy)
+    one_by_one.take.wanted = False
+    steps[f"{one_by_one.name}, batch of 50, kernel by kernel"] = one_by_one
+    for s in steps.values():
+        for _ in range(WARM_UP + 1):
+            s()
     times = in_turns(cupy, steps, 1)
     rows = []
     for name, s in steps.items():
         median, size = statistics.median(times[name]), s.config.batch_size
-        rows.append([name, 1e3 * median, size / median, CIFAR10_IMAGES * median / size])
-    head = ["network", "ms a step", "images/s", "s an epoch of CIFAR-10"]
+        graph = "no" if s.take.launch is None else "yes"
+        rows.append([name, graph, 1e3 * median, size / median, CIFAR10_IMAGES * median / size])
+    head = ["network", "graph", "ms a step", "images/s", "s an epoch of CIFAR-10"]
     return {"text": "Augmentation, forward, backward and descent.", "table": [head, *rows], "rounds": times}
 
 
 def profile(cupy: Any, out: Path) -> Result:
     """A step's own kernels by time, each between events; the rest is CuPy's kernels and waiting for Python."""
     s = Step("hcnn", "zero", 50, cupy)
+    s.take.wanted = False
     for _ in range(3):
         s()
     whole = statistics.median(seconds(cupy, s) for _ in range(5))
@@ -243,7 +254,9 @@ def layer(cupy: Any, out: Path) -> Result:
 
             return vjp(layer, x, *weights)[1](g)
 
-        functions: dict[str, Callable[[], Any]] = {"ours": ours}
+        functions: dict[str, Callable[[], Any]] = {"ours, kernel by kernel": ours}
+        ours()
+        functions["ours"] = record(ours)[0]
         options: dict[str, Any] = {"boundary": boundary, "stride": problem.stride, "epsilon": problem.epsilon}
         for peer in ("torch-written", "torch-merged", "torch-toeplitz", "torch-toeplitz-compiled"):
             made = Peer(peer, arrays, device="cuda", **options)

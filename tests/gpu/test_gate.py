@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import train.step
 from benchmarks.gpu import gate
 from benchmarks.gpu.gate import CIFAR10, Stage, collect, markdown, run
+from tests.remote import rehearse_and_repeat
 from train.config import make_config
 from train.run import versions
 
@@ -119,6 +121,7 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(stages, "Step", lambda p, b, size, *others, **more: whole(p, b, 3, *others, **more))
     steps = importlib.import_module("benchmarks.step")
     monkeypatch.setattr(steps, "make_config", lambda preset, changes: make_config(preset, {**changes, **few}))
+    monkeypatch.setattr(train.step, "record", rehearse_and_repeat)
     monkeypatch.setattr(stages, "versions", lambda *names: versions("numpy"))
     monkeypatch.setattr(stages, "ROUNDS", 2)
     monkeypatch.setattr(stages, "poison", lambda cupy: None)
@@ -129,6 +132,8 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     result = json.loads(json.dumps(getattr(stages, name)(Cupy(), tmp_path), default=str))
     head, *rows = result["table"]
     assert rows and all(len(row) == len(head) for row in rows)
+    if name == "step":
+        assert [row[1] for row in rows] == ["yes"] * 6 + ["no"]
     if name == "parity":
         assert all(row[-1] == "yes" for row in rows)
 

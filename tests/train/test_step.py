@@ -12,6 +12,7 @@ import pytest
 import train.network
 from autodiff import tree_leaves, tree_map
 from hcnn_core import _backend, _cuda_products, _products
+from hcnn_core._backend import get_namespace, to_numpy
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
 from train import step as steps
 from train.config import make_config
@@ -57,10 +58,15 @@ def record(monkeypatch: pytest.MonkeyPatch, as_cupy: None) -> Iterator[list[int]
     yield recorded
 
 
+def host(array: Any) -> Any:
+    return take(array) if isinstance(array, Remote) else to_numpy(array)
+
+
 class Problem:
     """A small network, its images, and what a host tells its steps."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, xp: Any = REMOTE, **settings: Any) -> None:
+        put = self.put = xp.asarray
         small = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (3, 3), "strided_layers": (3,), "shift": 2}
         self.config = make_config("sample", {**small, **settings})
         self.network = Network(self.config, image_size=8)
@@ -69,14 +75,13 @@ class Problem:
         labels = rng.integers(0, 10, COUNT)
         self.images = Images(put(images), put(labels), np.full(3, 120.0), np.full(3, 60.0), self.config.dtype)
         parameters = self.network.initialize(rng)
-        self.arrays = put(
-            {
-                "parameters": parameters,
-                "velocity": tree_map(np.zeros_like, parameters),
-                "moments": initial_moments(self.network),
-            }
-        )
-        self.step = gradient_step(REMOTE, self.config, self.network, self.images)
+        state = {
+            "parameters": parameters,
+            "velocity": tree_map(np.zeros_like, parameters),
+            "moments": initial_moments(self.network),
+        }
+        self.arrays = tree_map(put, state)
+        self.step = gradient_step(xp, self.config, self.network, self.images)
 
     def inputs(self, number: int, batch: int = BATCH) -> dict[str, Any]:
         rng = np.random.default_rng(number)
@@ -100,10 +105,24 @@ class Problem:
             arrays, loss, correct = step(arrays, self.inputs(number, batch))
             losses.append(float(loss))
             hits.append(int(correct))
-        return take(arrays), losses, hits
+        return tree_map(host, arrays), losses, hits
 
     def kernel_by_kernel(self, arrays: Any, inputs: Any) -> Any:
-        return self.step(arrays, tree_map(put, inputs))
+        return self.step(arrays, tree_map(self.put, inputs))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SETTINGS)
+def test_graph_on_a_gpu(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """As below, by CuPy itself."""
+    cupy = get_namespace("cupy")
+    problem = Problem(cupy, **SETTINGS[name])
+    graphed = GraphedStep(cupy, problem.step)
+    batches = [BATCH] * (WARM_UP + 3) + [BATCH - 2] + [BATCH] * 3
+    expected, found = problem.run(problem.kernel_by_kernel, batches), problem.run(graphed, batches)
+    assert capsys.readouterr().err == "" and graphed.launch
+    for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
