@@ -186,7 +186,7 @@ def rehearse_and_repeat(work: Callable[[], Any]) -> tuple[Callable[[], None], An
     """In place of `hcnn_core._backend.record`: the work itself is launched again, its results in their place."""
     work()
     with recording():
-        results = work()
+        results = tuple(np.array(r) if isinstance(r, np.generic) else r for r in work())
 
     def launch() -> None:
         with recording():
