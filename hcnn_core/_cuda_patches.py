@@ -39,6 +39,11 @@ class CudaPatches(Patches):
         """Sums of an arranged array less a guess of its mean over all samples, in double precision."""
         return xp.sum(xp.sum(x - guess, axis=-1), axis=0, dtype=xp.float64)
 
+    def tap_sums(self, xp: Any, x: Array, centre: Array) -> Array:
+        """Sum of the patches (T,) of one array (*patch axes), which zeros extend, less `centre` at every position."""
+        places = _tables(xp, x.device, self.lengths, self.sizes, self.periodic)[0]
+        return xp.sum(xp.where(places < 0, 0.0, xp.reshape(x, (-1,))[places]) - centre, axis=1)
+
     def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
         """Sums of products (T, T) of the patches of two arranged arrays less their centres, in double precision."""
         blocks = min(-(-self.count // (THREADS * PER_THREAD)), 1 << 16)

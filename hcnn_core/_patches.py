@@ -83,16 +83,16 @@ class Patches:
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])
-        means = [xp.astype(o + c, x.dtype) for o, c in zip(offsets, centres, strict=True)]
-        covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype)
+        means = [xp.astype(o + c, x.dtype, copy=False) for o, c in zip(offsets, centres, strict=True)]
+        covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype, copy=False)
         return means[0], means[-1], covariance
 
     def filter(self, xp: Any, constant: Array, matrix: Array, x: Array) -> Array:
         """P^T (constant + matrix (P x - mean P x)) / count."""
         arranged = self.arrange(xp, x)
         centre, offset = self.centre(xp, arranged)
-        matrix = xp.astype(matrix, x.dtype) / self.count
-        offset = xp.astype(constant, x.dtype) / self.count - matmul(matrix, xp.astype(offset, x.dtype))
+        matrix = xp.astype(matrix, x.dtype, copy=False) / self.count
+        offset = xp.astype(constant, x.dtype, copy=False) / self.count - matmul(matrix, xp.astype(offset, x.dtype))
         result = self.spread(xp, arranged, centre, matrix, offset)
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
@@ -103,8 +103,11 @@ class Patches:
         samples = self.shape[0] * self.shape[-1]
         total = self.position_sums(xp, x, guess) + samples * xp.astype(guess, xp.float64)
         centre = xp.astype(xp.sum(total) / self.count, x.dtype)
-        patches = self.gather(xp, total[None, ..., None], samples * xp.astype(centre, xp.float64))
-        return centre, xp.sum(patches, axis=(0, 2)) / self.count
+        return centre, self.tap_sums(xp, total, samples * xp.astype(centre, xp.float64)) / self.count
+
+    def tap_sums(self, xp: Any, x: Array, centre: Array) -> Array:
+        """Sum of the patches (T,) of one array (*patch axes), which zeros extend, less `centre` at every position."""
+        return xp.sum(self.gather(xp, x[None, ..., None], centre), axis=(0, 2))
 
     def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
         """Sums of an arranged array less a guess of its mean over all samples, in double precision."""

@@ -21,7 +21,7 @@ from hcnn_core._products import by_columns, matmul, product
 MATRIX_LIMIT = 128
 """Most multiply-adds per sample for which matrices beat an FFT; benchmarks/convolve_costs.py measures both."""
 
-TABLE_LIMIT = 1 << 22
+TABLE_LIMIT = 1 << 23
 """Most entries of the matrix that transforms filters."""
 
 
@@ -154,7 +154,7 @@ class MatrixDFT:
         rows2, rows1 = self.kept * self.last.fold * self.planes, self.f1 * self.a1 * self.planes
         self.analysis_macs = self.n1 * rows2 * (self.last.n + (rows1 if self._others else 0))
         self.synthesis_macs = self.o1 * self.kept * self.planes * (self.last.kept + self.f1 * self.planes)
-        self.kernel_macs = rows1 * rows2 // self.planes * math.prod(kernel_size)
+        self.kernel_macs = rows1 * rows2 * math.prod(kernel_size)
         self._placed: dict[tuple[str, str, str], tuple[Array, ...]] = {}
 
     @cached_property
@@ -165,7 +165,7 @@ class MatrixDFT:
             jointly = tuple(map(_kronecker, jointly, axis.tables()))
         analysis1, kernel1, synthesis1 = jointly
         analysis2, kernel2, synthesis2 = (m[: self.kept] for m in self.last.tables())
-        kernel = np.einsum("gbs,fat->gfabts", kernel2, kernel1)
+        kernel = np.einsum("gbs,fat->gfabts", kernel2, kernel1)[:, :, None, :, None]  # (F2, F1, P', A1, P, A2, .)
         if self.planes == 2:
             f = np.arange(self.kept)
             alone = (f == 0) | (2 * f == self.last.folded)  # their own conjugates, so not counted twice
@@ -173,7 +173,8 @@ class MatrixDFT:
             analysis1, synthesis1 = _as_real(analysis1), _as_real(synthesis1)  # (F1, A1, P', P, .)
             analysis2 = np.stack((analysis2.real, analysis2.imag), 2)  # (F2, A2, P, n2)
             synthesis2 = np.stack((synthesis2.real, -synthesis2.imag), 2)  # (F2, 1, P, o2)
-            kernel = np.stack((kernel.real, kernel.imag), 4)
+            re, im = kernel.real, kernel.imag
+            kernel = np.concatenate((np.concatenate((re, -im), 4), np.concatenate((im, re), 4)), 2)
         p = self.planes
         rows1, rows2 = self.f1 * self.a1 * p, self.kept * self.last.fold * p
         back1 = synthesis1.reshape(self.f1, p, p, self.o1).transpose(1, 3, 0, 2)  # (P', o1, F1, P)
@@ -182,7 +183,7 @@ class MatrixDFT:
             analysis1.reshape(rows1, p * self.n1),
             back1.reshape(p * self.o1, self.f1 * p),
             synthesis2.reshape(self.kept * p, self.last.kept).T,
-            kernel.reshape(rows1 * rows2 // p, -1),  # rows (F2, F1, A1, A2, P)
+            kernel.reshape(rows1 * rows2, -1),
         )
 
     def matrices(self, xp: Any, like: Array) -> tuple[Array, ...]:
@@ -250,33 +251,22 @@ class MatrixDFT:
 
     def kernel(self, xp: Any, w: Array) -> Array:
         size, taps, channels, out = w.shape
-        f, a1, a2 = self.frequencies, self.a1, self.last.fold
         spectrum = matmul(self.matrices(xp, w)[4], xp.reshape(w, (size, -1)))
-        spectrum = xp.reshape(spectrum, (f, a1, a2, self.planes, taps, channels, out))
-        spectrum = xp.permute_dims(spectrum, (3, 0, 6, 4, 1, 2, 5))  # (P, F, K, T, A1, A2, C)
-        if self.planes == 1:
-            return xp.reshape(spectrum, (f, out, -1))
-        block = empty(xp, (f, 2, out, taps, a1, 2, a2, channels), w)
-        real, imag = spectrum[0, ...], spectrum[1, ...]
-        block[:, 0, :, :, :, 0, ...] = real
-        block[:, 0, :, :, :, 1, ...] = -imag
-        block[:, 1, :, :, :, 0, ...] = imag
-        block[:, 1, :, :, :, 1, ...] = real
-        return xp.reshape(block, (f, 2 * out, -1))
+        spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
+        spectrum = xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6))  # (F, P', K, T, A1, P, A2, C)
+        return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))
 
     def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
         taps, channels, out = shape
-        f, a1, a2, p = self.frequencies, self.a1, self.last.fold, self.planes
-        block = xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels))
-        if p == 1:
-            rows = block[:, 0, :, :, :, 0, ...][None, ...]
-        else:
-            rows = empty(xp, (2, f, out, taps, a1, a2, channels), spectrum)  # (P, F, K, T, A1, A2, C)
-            rows[0, ...] = block[:, 0, :, :, :, 0, ...] + block[:, 1, :, :, :, 1, ...]
-            rows[1, ...] = block[:, 1, :, :, :, 0, ...] - block[:, 0, :, :, :, 1, ...]
+        f, p, a1, _, a2 = self._kernel_rows
+        rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels)), (0, 1, 4, 5, 6, 3, 7, 2))
         matrix = self.matrices(xp, spectrum)[4]
-        rows = xp.reshape(xp.permute_dims(rows, (1, 4, 5, 0, 3, 6, 2)), (matrix.shape[0], -1))
-        return xp.reshape(matmul(matrix.T, rows), (-1, *shape))
+        return xp.reshape(matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
+
+    @property
+    def _kernel_rows(self) -> tuple[int, ...]:
+        """(F, P', A1, P, A2): to plane P' of the result from plane P of an alias."""
+        return self.frequencies, self.planes, self.a1, self.planes, self.last.fold
 
 
 class LibraryFFT:
