@@ -9,6 +9,7 @@ from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginal import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
 from hcnn_core.pointwise import elu, elu_vjp
+from hcnn_core.precision import precision
 from hcnn_core.translation import translate
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "marginal_vjp",
     "patch_moments",
     "patch_moments_vjp",
+    "precision",
     "translate",
 ]

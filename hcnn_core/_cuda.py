@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._backend import compile_cuda
+from hcnn_core.precision import passes
 
 LANES = 32
 OPTIONS = ("-std=c++17",)
@@ -20,6 +21,9 @@ TILING = {
 }
 """Rows (TALL) and positions (WIDE, a lane's) whose sums a thread keeps in registers, and what a block shares."""
 
+TENSOR_ROWS = 16
+"""Rows that tensor cores multiply at a time."""
+
 MAP_THREADS, MAP_TALL = 256, 8
 MAP_TILE = {"float32": 64, "float64": 32}
 """Positions that a block maps at a time."""
@@ -29,8 +33,8 @@ MAX_SHARED = 160 << 10
 
 
 @cache
-def _text() -> str:
-    return (files("hcnn_core") / "_kernels.cu").read_text("utf-8")
+def _text(name: str) -> str:
+    return (files("hcnn_core") / name).read_text("utf-8")
 
 
 def source(dtype: str, sizes: Mapping[str, int]) -> str:
@@ -39,7 +43,8 @@ def source(dtype: str, sizes: Mapping[str, int]) -> str:
     macros = {**sizes, "EXPM1": expm1, "PACK": 16 // np.dtype(dtype).itemsize}
     lines = [f"#define {name} {value}" for name, value in macros.items()]
     types = f"using real = {real};\nstruct __align__(16) pack {{ real value[PACK]; }};\n"
-    return "\n".join(lines) + "\n" + types + _text()
+    tensor = "\n" + _text("_tensor_kernels.cu") if "PASSES" in sizes else ""
+    return "\n".join(lines) + "\n" + types + _text("_kernels.cu") + tensor
 
 
 @lru_cache(maxsize=512)
@@ -54,6 +59,9 @@ def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: in
 def product_sizes(dtype: str, rows: int) -> dict[str, int]:
     """The sizes of `apply` and `correlate`: few rows want lower tiles of more positions."""
     tiling = TILING[dtype]
+    if count := passes(dtype):
+        tall = TENSOR_ROWS if rows <= TENSOR_ROWS else 2 * TENSOR_ROWS
+        return {**tiling, "TALL": tall, "WIDE": 4 * TENSOR_ROWS // tall, "ROW_TILE": tall, "PASSES": count}
     tall, wide = tiling["TALL"], tiling["WIDE"]
     if rows <= tall // 2:
         tall, wide = tall // 2, 2 * wide

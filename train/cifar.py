@@ -104,6 +104,8 @@ def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     config = _settings(options, given)
     xp = namespace(config.backend)
+    if config.precision != "float32" and xp is np:
+        raise ConfigError(f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'")
     run = Run(options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     run.require_new()
     _require_memory(xp, config)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from hcnn_core.precision import PRECISIONS
+
 __all__ = ["CIFAR100_KERNEL", "PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
 
@@ -131,10 +133,15 @@ class Config:
 
     backend: str = _setting("auto", "array library", choices=("auto", "numpy", "cupy"))
     dtype: str = _setting("float32", "of weights and activations", choices=("float32", "float64"))
+    precision: str = _setting(
+        "float32", "of products on a GPU: TensorFloat-32 is faster, three such products are closer", choices=PRECISIONS
+    )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             _check(f, getattr(self, f.name))
+        if self.precision != "float32" != self.dtype:
+            raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
+from hcnn_core import precision
 from hcnn_core._backend import Array, record, write
 from train.config import Config
 from train.data import Images, move
@@ -84,7 +85,8 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
             logits, moments = network(parameters, x)
             return cross_entropy(logits, labels, label_smoothing=config.label_smoothing), (logits, moments)
 
-        (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
+        with precision(config.precision):
+            (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
         parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
         averages = {}
         for layer, (mean, covariance) in moments.items():

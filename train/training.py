@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import cross_entropy, tree_map
+from hcnn_core import precision
 from hcnn_core._backend import Array, to_numpy
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint, CheckpointError, State
@@ -86,7 +87,8 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
     size = min(EVALUATION_BATCH, network.config.batch_size)  # what memory was reckoned for
     for begin in range(0, count, size):
         x, labels = data.take(slice(begin, begin + size))
-        logits, _ = network(parameters, x, moments)
+        with precision(network.config.precision):
+            logits, _ = network(parameters, x, moments)
         batch_loss = float(cross_entropy(logits, labels))
         if not math.isfinite(batch_loss):
             first = first_not_finite(xp, network, parameters, x, moments)

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -85,4 +86,33 @@ static inline void __syncthreads() {
     ++host::barriers[t];
     swapcontext(&host::threads[t], &host::scheduler);
     threadIdx.x = t;
+}
+
+static inline float __uint_as_float(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// To ten bits after the point, the nearest, ties away from zero; infinities and NaN stay.
+static inline unsigned tf32(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, sizeof x);
+    return std::isfinite(x) ? (bits + 0x1000u) & ~0x1fffu : bits;
+}
+
+// mma.sync.m16n8k8: the lanes of a warp show each other their parts, in one of two places in turn, so that who is late
+// still finds what who is early has replaced.
+static inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    struct Parts { unsigned a[4], b[2]; };
+    static Parts shown[2][32][32];
+    const unsigned t = host::current, lane = t % 32, i = lane / 4, j = lane % 4;
+    Parts (&warp)[32] = shown[host::barriers[t] % 2][t / 32];
+    std::copy(a, a + 4, warp[lane].a), std::copy(b, b + 2, warp[lane].b);
+    __syncthreads();
+    for (unsigned e = 0; e < 4; ++e)
+        for (unsigned k = 0; k < 8; ++k) {
+            const float left = __uint_as_float(warp[i * 4 + k % 4].a[k / 4 * 2 + e / 2]);
+            sum[e] += left * __uint_as_float(warp[(2 * j + e % 2) * 4 + k % 4].b[k / 4]);
+        }
 }

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from autodiff import cross_entropy, value_and_grad
-from hcnn_core import _backend, _cuda
+from hcnn_core import _backend, _cuda, precision
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
 from train.config import make_config
@@ -40,18 +40,20 @@ def variants() -> Iterator[list[Variant]]:
         return lambda *arguments, **options: None
 
     with in_place_of_cupy(kernel), np.errstate(all="ignore"):
-        for preset, boundary, dtype in (
-            ("hcnn", "zero", "float32"),
-            ("hcnn", "periodic", "float32"),
-            ("hcnn-plus", "zero", "float32"),
-            ("hcnn", "zero", "float64"),
+        for preset, boundary, dtype, exactness in (
+            ("hcnn", "zero", "float32", "float32"),
+            ("hcnn", "periodic", "float32", "float32"),
+            ("hcnn-plus", "zero", "float32", "float32"),
+            ("hcnn", "zero", "float64", "float32"),
+            ("hcnn", "zero", "float32", "tf32"),
+            ("hcnn", "zero", "float32", "tf32x3"),
         ):
             network = Network(make_config(preset, {"boundary": boundary, "dtype": dtype, "depth": 7}))
             parameters = network.initialize(np.random.default_rng(0))
             x = np.zeros((2, 32, 32, 3), dtype)
-            value_and_grad(lambda p, network=network, x=x: cross_entropy(network(p, x)[0], np.zeros(2, int)))(
-                parameters
-            )
+            step = value_and_grad(lambda p, network=network, x=x: cross_entropy(network(p, x)[0], np.zeros(2, int)))
+            with precision(exactness):
+                step(parameters)
         yield list(found)
 
 

@@ -133,7 +133,7 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     head, *rows = result["table"]
     assert rows and all(len(row) == len(head) for row in rows)
     if name == "step":
-        assert [row[1] for row in rows] == ["yes"] * 6 + ["no"]
+        assert [row[1] for row in rows] == ["yes"] * 14 + ["no"]
     if name == "parity":
         assert all(row[-1] == "yes" for row in rows)
 

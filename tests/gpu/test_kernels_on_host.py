@@ -10,7 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autodiff import convolve_elu, vjp
-from hcnn_core import _cuda_plan, convolve, convolve_vjp_w, convolve_vjp_x, patch_moments, patch_moments_vjp
+from hcnn_core import (
+    _cuda_plan,
+    convolve,
+    convolve_vjp_w,
+    convolve_vjp_x,
+    patch_moments,
+    patch_moments_vjp,
+    precision,
+)
 from hcnn_core._products import matmul
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
 
@@ -33,6 +41,27 @@ def test_maps_are_their_definitions(problem: Problem, seed: int) -> None:
     assert_close(y, problem.convolution(), problem.x, problem.w)
     assert_close(x_cotangent, problem.transpose_x(g), g, problem.w)
     assert_close(w_cotangent, problem.transpose_w(g), g, problem.x)
+
+
+UNITS = {"float32": eps("float32"), "tf32x3": eps("float32"), "tf32": 2.0**-10}
+"""Relative error of a product of two rounded operands."""
+
+
+@few
+@given(problems(dtypes=["float32"]), st.integers(0, 99), st.sampled_from(["tf32", "tf32x3"]))
+def test_maps_by_tensor_cores(problem: Problem, seed: int, name: str) -> None:
+    g = noise(seed, problem.y_shape, "float32")
+    with precision(name), poisoned_memory():
+        y = problem.run(convolve, problem.x, problem.w)
+        x_cotangent = problem.run(convolve_vjp_x, g, problem.x, problem.w)
+        w_cotangent = problem.run(convolve_vjp_w, g, problem.x, problem.w)
+    for found, expected, a, b in (
+        (y, problem.convolution(), problem.x, problem.w),
+        (x_cotangent, problem.transpose_x(g), g, problem.w),
+        (w_cotangent, problem.transpose_w(g), g, problem.x),
+    ):
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max(initial=0) <= C * UNITS[name] * norm(a) * norm(b)
 
 
 @few
@@ -125,3 +154,25 @@ def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtyp
     assert np.abs(g_w - problem.transpose_w(inner)).max() <= bound * norm(x)
     summed = inner.reshape(-1, *bias.shape).sum(axis=0)
     assert g_bias.shape == bias.shape and np.abs(g_bias - summed).max() <= bound * np.sqrt(g.size / bias.size)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_errors_of_each_precision(kernels_on_host: list[str], layer: str) -> None:
+    """Three products of TensorFloat-32 are about as good as float32, one is not."""
+    x_shape, w_shape, axes, options = LAYERS[layer]
+    x, w = noise(0, x_shape, "float32"), noise(1, w_shape, "float32")
+    problem = Problem(x, w, axes, options)
+    g = noise(3, problem.y_shape, "float32")
+    exact = problem.convolution(), problem.transpose_x(g), problem.transpose_w(g)
+    error = {}
+    for name in UNITS:
+        with precision(name), poisoned_memory():
+            found = (
+                convolve(x, w, axes, **options),
+                convolve_vjp_x(g, x, w, axes, **options),
+                convolve_vjp_w(g, x, w, axes, **options),
+            )
+        error[name] = [np.abs(one - other).max() / np.abs(other).max() for one, other in zip(found, exact, strict=True)]
+    for plain, split, rounded in zip(error["float32"], error["tf32x3"], error["tf32"], strict=True):
+        assert split <= 4 * plain
+        assert 20 * plain < rounded < UNITS["tf32"]

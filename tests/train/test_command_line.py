@@ -454,6 +454,12 @@ def test_evaluate_on_a_data_set_of_other_classes(command: Command, trained: Path
     )
 
 
+def test_tensor_cores_are_a_gpus(command: Command, tmp_path: Path) -> None:
+    arguments = ("--preset", "sample", "--backend", "numpy", "--precision", "tf32", "--out", tmp_path / "run")
+    command(*arguments).one_line(2, "precision is 'tf32'", "--backend cupy")
+    assert not (tmp_path / "run").exists()
+
+
 # Memory
 
 

@@ -131,6 +131,7 @@ def test_every_line_of_the_toml_explains_its_setting() -> None:
         ({"batch_size": 0}, ["batch_size", "0", "at least 1"]),
         ({"shift": 32}, ["shift", "32", "between 0 and 31"]),
         ({"moment_decay": 1.0}, ["moment_decay", "1", "less than 1"]),
+        ({"precision": "tf32", "dtype": "float64"}, ["precision", "'tf32'", "dtype 'float32'"]),
         ({"moment_decay": 1.5}, ["moment_decay", "1.5", "between 0"]),
         ({"label_smoothing": 1.0}, ["label_smoothing", "1.0", "0.999"]),
         ({"momentum": 1.1}, ["momentum", "1.1", "between 0"]),

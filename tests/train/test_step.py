@@ -13,13 +13,14 @@ import train.network
 from autodiff import tree_leaves, tree_map
 from hcnn_core import _backend, _cuda_products, _products
 from hcnn_core._backend import get_namespace, to_numpy
+from hcnn_core.precision import passes
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
 from train import step as steps
 from train.config import make_config
 from train.data import Images
 from train.network import Network
 from train.step import WARM_UP, GraphedStep, gradient_step
-from train.training import initial_moments
+from train.training import evaluate, initial_moments
 
 BATCH, COUNT = 6, 40
 
@@ -136,6 +137,24 @@ def test_graph_takes_the_same_steps(record: list[int], capsys: pytest.CaptureFix
     assert len(set(expected[1])) == len(batches)
     for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
         assert np.array_equal(one, other)
+
+
+def test_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In steps and in evaluation, and not beyond."""
+    seen: list[int] = []
+    call = Network.__call__
+
+    def spying(self: Network, *arguments: Any) -> Any:
+        seen.append(passes("float32"))
+        return call(self, *arguments)
+
+    monkeypatch.setattr(Network, "__call__", spying)
+    problem = Problem(np, precision="tf32x3")
+    problem.run(problem.kernel_by_kernel, [BATCH])
+    moments = {layer: (m["mean"], m["covariance"]) for layer, m in problem.arrays["moments"].items()}
+    evaluate(np, problem.network, problem.arrays["parameters"], moments, problem.images)
+    assert set(seen) == {3} and len(seen) > 1
+    assert passes("float32") == 0
 
 
 def test_loss_that_is_not_finite_leaves_the_arrays_alone(record: list[int]) -> None:
