@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
     Target out, int rows, int columns, int positions, int run, long long x_entry, long long matrix_entry,
     long long out_entry, long long out_row
 ) {
-    __shared__ real factors[DEPTH][ROW_TILE];
+    __shared__ __align__(16) real factors[DEPTH][ROW_TILE];
     __shared__ int offset[DEPTH];
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
     const int strip = warp % (ROW_TILE / TALL) * TALL, first_row = blockIdx.z * ROW_TILE;
@@ -72,9 +72,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
         for (int k = 0; k < depth; ++k) {
             real taken[WIDE];
             for (int v = 0; v < WIDE; ++v) taken[v] = from[v][offset[k]];
-            for (int r = 0; r < TALL; ++r) {
-                const real factor = factors[k][strip + r];
-                for (int v = 0; v < WIDE; ++v) sum[r][v] += factor * taken[v];
+            for (int r = 0; r < TALL; r += PACK) {
+                const pack of_rows = *reinterpret_cast<const pack*>(&factors[k][strip + r]);
+                for (int i = 0; i < PACK; ++i)
+                    for (int v = 0; v < WIDE; ++v) sum[r + i][v] += of_rows.value[i] * taken[v];
             }
         }
     }
@@ -154,9 +155,10 @@ __device__ void stage(const real* from, const real* matrix, const int* reads, co
         for (int k = 0; k < DEPTH_; ++k) {
             real taken[MAP_TILE / LANES];
             for (int v = 0; v < MAP_TILE / LANES; ++v) taken[v] = row[k * READ_STEP * MAP_TILE + v * LANES];
-            for (int r = 0; r < MAP_TALL; ++r) {
-                const real factor = matrix[k * STRIPS * MAP_TALL + first + r];
-                for (int v = 0; v < MAP_TILE / LANES; ++v) sum[r][v] += factor * taken[v];
+            for (int r = 0; r < MAP_TALL; r += PACK) {
+                const pack of_rows = *reinterpret_cast<const pack*>(&matrix[k * STRIPS * MAP_TALL + first + r]);
+                for (int i = 0; i < PACK; ++i)
+                    for (int v = 0; v < MAP_TILE / LANES; ++v) sum[r + i][v] += of_rows.value[i] * taken[v];
             }
         }
         for (int r = 0; r < MAP_TALL && first + r < ROWS_; ++r)
