@@ -267,6 +267,7 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
 
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     cupy.cuda.get_current_stream().synchronize()
+    cupy.get_default_memory_pool().free_all_blocks()  # what steps one by one leave behind is as large as what comes
     with stream, cupy.cuda.using_allocator(pool.malloc):
         work()
         stream.synchronize()

@@ -33,9 +33,9 @@ class Stage:
 
 STAGES = (
     Stage("environment", 40),
-    Stage("parity", 90),
+    Stage("parity", 120),
     Stage("ceilings", 30),
-    Stage("step", 90),
+    Stage("step", 150),
     Stage("profile", 45),
     Stage("layer", 120),
     Stage("convolve", 60),
