@@ -204,7 +204,7 @@ class Plan:
         """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
         shape = [self.geometry.y_shape[a] for a in self.y_order]
         ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))
-        return xp.permute_dims(ordered, tuple(int(a) for a in np.argsort(self.y_order)))
+        return xp.permute_dims(ordered, _inverse(self.y_order))
 
     @staticmethod
     def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
@@ -213,5 +213,9 @@ class Plan:
     @staticmethod
     def _from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         """A view in the caller's order of axes; memory keeps the plan's."""
-        back = sorted(range(len(order)), key=order.__getitem__)
-        return xp.permute_dims(xp.reshape(array, tuple(shape[a] for a in order)), tuple(back))
+        return xp.permute_dims(xp.reshape(array, tuple(shape[a] for a in order)), _inverse(order))
+
+
+@lru_cache(maxsize=1024)
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
