@@ -1,8 +1,9 @@
 """Products and bytes of each stage of a layer against what the machine can do: `python -m benchmarks.roofline`.
 
-One plain layer of 32 x 32 pixels, K = 16, Q = 32, forward and backward. Multiply-adds are those of the convolutions and
-of patch moments as they are carried out; bytes are those of arrays too large for a cache, each read or written once
-per stage. The roofs are `benchmarks.ceilings`: matrix products and copies on all threads.
+One plain layer of 32 x 32 pixels, K = 16, Q = 32, forward and backward, and the convolutions of a (+) layer, of the
+images that it expands at a time. Multiply-adds are those of the convolutions and of patch moments as they are carried
+out; bytes are those of arrays too large for a cache, each read or written once per stage. The roofs are
+`benchmarks.ceilings`: matrix products and copies on all threads.
 """
 
 from train._process import prepare
@@ -11,6 +12,7 @@ prepare()  # before NumPy is loaded
 
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
+import functools  # noqa: E402
 import json  # noqa: E402
 import statistics  # noqa: E402
 import time  # noqa: E402
@@ -30,10 +32,12 @@ from hcnn_core._geometry import make_geometry  # noqa: E402
 from hcnn_core._plan import make_plan  # noqa: E402
 from hcnn_core._transforms import MatrixDFT  # noqa: E402
 from hcnn_core.convolution import convolve_adjoints  # noqa: E402
+from train.network import TILE_ELEMENTS  # noqa: E402
 
 AXES = (1, 2, 3, 4)
 STRIDE = (1, 1, 2, 2)
 KERNEL = (3, 3, 7, 11)
+FACTORS = 32
 Array = np.ndarray[Any, Any]
 
 
@@ -106,6 +110,46 @@ def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
                 times[name].append(seconds)
     work = {name: (macs, size) for name, (_, macs, size) in whole.items()}
     work |= {name: (macs, size) for name, (_, _, macs, size) in parts.items()}
+    return _rows(boundary, images, times, work)
+
+
+def measure_plus(boundary: str, rounds: int) -> list[dict[str, Any]]:
+    """The same of the convolutions of a (+) layer: Q copies by filters in space, and their contraction over q."""
+    images = max(1, TILE_ELEMENTS // (32 * 32 * 8 * 16 * FACTORS))
+    x, w, _ = operands(images)
+    rng = np.random.default_rng(1)
+    h, g = rng.standard_normal((3, 3, FACTORS), np.float32), rng.standard_normal((FACTORS, 7, 11, 16), np.float32)
+    steps: dict[str, tuple[Array, tuple[int, ...], dict[str, Any]]] = {
+        "(+) expansion": (h, AXES[:2], {"boundary": boundary}),
+        "(+) contraction": (g, AXES[2:], {"boundary": boundary, "sum_axes": 5, "stride": STRIDE[2:]}),
+    }
+    runs: dict[str, Callable[[], Any]] = {}
+    work = {}
+    for name, (w, axes, options) in steps.items():
+        y = convolve_elu(x, w, np.zeros(w.shape[-1], np.float32), axes, **options)
+        geometry = make_geometry(x.shape, w.shape, axes, **{"sum_axes": (), "stride": 1, "method": "auto", **options})
+        plan = make_plan(geometry, True, x)
+        assert isinstance(plan, CompiledPlan)
+        analysis, products, synthesis = plan_macs(plan)
+        bias, cotangent = np.zeros(w.shape[-1], np.float32), np.ones_like(y)
+        runs[name] = functools.partial(convolve_elu, x, w, bias, axes, **options)
+        runs[f"{name}, backward"] = functools.partial(convolve_adjoints, np, geometry, cotangent, x, w, y)
+        work[name] = (analysis + products + synthesis, x.nbytes + y.nbytes)
+        work[f"{name}, backward"] = (2 * (analysis + products) + synthesis, 2 * (x.nbytes + y.nbytes))
+        x = y
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for index in range(rounds + 1):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            if index:
+                times[name].append(time.perf_counter() - began)
+    return _rows(boundary, images, times, work)
+
+
+def _rows(
+    boundary: str, images: int, times: dict[str, list[float]], work: dict[str, tuple[int, int]]
+) -> list[dict[str, Any]]:
     return [
         {
             "boundary": boundary,
@@ -164,7 +208,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
         rows = [row for row in record["stages"] if row["boundary"] == boundary]
         for index, row in enumerate(rows):
             part = row["stage"].startswith("backward:")
-            marker = "os^Dvph*X<"[index % 10]
+            marker = "os^Dvph*X<>8dP"[index % 14]
             label = f"{row['stage']}, {row['ms_per_image']:.2f} ms"
             style = {"color": f"C{index % 10}", "fillstyle": "none" if part else "full", "markersize": 9}
             panel.plot(row["flops_per_byte"], row["gflops"], marker, label=label, **style)
@@ -199,7 +243,11 @@ def main() -> None:
         "sgemm_gflops": found[f"sgemm_gflops{key}"],
         "copy_gbs": found[f"copy_gbs{key}"],
         "ceilings": found,
-        "stages": [row for b in ("periodic", "zero") for row in measure(b, options.images, options.rounds)],
+        "stages": [
+            row
+            for b in ("periodic", "zero")
+            for row in (*measure(b, options.images, options.rounds), *measure_plus(b, options.rounds))
+        ],
     }
     options.out.mkdir(parents=True, exist_ok=True)
     text = "\n".join(lines(record))
