@@ -69,7 +69,7 @@ class Step:
         pixels = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
         labels, half = self.rng.integers(0, 10, batch_size), np.full(3, 127.5)
         images = Images(xp.asarray(pixels), xp.asarray(labels), half, half / 2, self.config.dtype)
-        self.take = GraphedStep(xp, gradient_step(xp, self.config, network, images))
+        self.take = GraphedStep(xp, gradient_step(xp, self.config, network, images), batch_size)
 
     def __call__(self) -> Any:
         """Augment, differentiate, descend; returns the loss."""

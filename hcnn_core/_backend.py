@@ -186,12 +186,16 @@ def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
 
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:
-    """Arrays one after the other along an axis; CuPy's own way sends a table of their addresses to the device."""
+    """Arrays one after the other along an axis; CuPy's own way, of many, sends a table of addresses to the device."""
     if library_of(arrays[0]) != "cupy":
         return np.concatenate(arrays, axis)
     xp = array_namespace(*arrays)
     lengths = [array.shape[axis] for array in arrays]
     shape = list(arrays[0].shape)
+    for array, length in zip(arrays, lengths, strict=True):
+        shape[axis] = length
+        if array.shape != tuple(shape):
+            raise ValueError(f"arrays of shapes {[a.shape for a in arrays]} cannot be joined along axis {axis}")
     shape[axis] = sum(lengths)
     result = xp.empty(tuple(shape), dtype=xp.result_type(*arrays))
     parts = xp.moveaxis(result, axis, 0)
@@ -249,7 +253,7 @@ def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
 def write(array: Array, values: np.ndarray[Any, Any]) -> None:
     """Write host values to an array."""
     if library_of(array) == "cupy":
-        array.set(np.ascontiguousarray(values))
+        array.set(values)
     else:
         xp = array_namespace(array)
         array[...] = xp.asarray(values, **placement(xp, array))
@@ -259,9 +263,9 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     """Record what a function launches as a CUDA graph; return what launches all of it again, and the results.
 
     The function must find its operands in the same memory every time, and change there what it changes; its results
-    too keep their place. Whatever it allocates stays its own, so that nothing else is written over. It is called
-    twice: first to compile what it launches and to fill the pool of memory, neither of which may happen while
-    recording.
+    too keep their place. Whatever it allocates stays its own, so that nothing else is written over; what it finds in
+    caches must stay there. It is called twice: first to compile what it launches and to fill the pool of memory,
+    neither of which may happen while recording.
     """
     import cupy
 

@@ -95,7 +95,7 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
         seconds += SECONDS_PER_TRANSFORM + SECONDS_PER_TRANSPOSED * math.prod(g.x_shape)
     longest = max((g.out_lengths[k] for k in direct), default=1) * batch
     if isinstance(transform, LibraryFFT) or not real or longest < MIN_RUN:  # taps gathered
-        macs = (1 if transform.planes == 2 else 4) * f * rows * taps * columns * pixels_out
+        macs = (4 if isinstance(transform, LibraryFFT) or not real else 1) * f * rows * taps * columns * pixels_out
         pieces = math.prod(g.kernel_size[k] * (1 + (g.boundary[k] == "periodic")) for k in direct)
         seconds += SECONDS_PER_PIECE * pieces * bool(direct)
         gathered = f * taps * columns * pixels_out * (taps > 1)

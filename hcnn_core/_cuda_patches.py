@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from hcnn_core import _cuda as cuda
-from hcnn_core._backend import Array, constant, dtype_name, empty, placement
+from hcnn_core._backend import Array, constant, device_of, dtype_name, empty, placement
 from hcnn_core._patches import Patches
 from hcnn_core._taps import Integers, extended
 
@@ -41,14 +40,14 @@ class CudaPatches(Patches):
 
     def tap_sums(self, xp: Any, x: Array, centre: Array) -> Array:
         """Sum of the patches (T,) of one array (*patch axes), which zeros extend, less `centre` at every position."""
-        places = _tables(xp, x.device, self.lengths, self.sizes, self.periodic)[0]
+        places = _tables(xp, x, self.lengths, self.sizes, self.periodic)[0]
         return xp.sum(xp.where(places < 0, 0.0, xp.reshape(x, (-1,))[places]) - centre, axis=1)
 
     def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
         """Sums of products (T, T) of the patches of two arranged arrays less their centres, in double precision."""
         blocks = min(-(-self.count // (THREADS * PER_THREAD)), 1 << 16)
         parts = xp.empty((blocks, self.taps, self.taps), dtype=xp.float64, **placement(xp, x))
-        places = _tables(xp, x.device, self.lengths, self.sizes, self.periodic)[0]
+        places = _tables(xp, x, self.lengths, self.sizes, self.periodic)[0]
         self._launch(
             "gram",
             x,
@@ -61,7 +60,7 @@ class CudaPatches(Patches):
     def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
         """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
         y = empty(xp, x.shape, x)
-        _, sources, slots = _tables(xp, x.device, self.lengths, self.sizes, self.periodic)
+        _, sources, slots = _tables(xp, x, self.lengths, self.sizes, self.periodic)
         blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * THREADS)), (1 << 16) - 1)
         arguments = (
             x,
@@ -99,10 +98,16 @@ def _neighbours(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tupl
     return places  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=256)
-def _tables(xp: Any, device: Any, *geometry: Any) -> tuple[Array, ...]:
-    """Places of taps, and sources and slots of `spread`, on the device."""
-    return tuple(constant(xp, np.ascontiguousarray(a, np.int32), device) for a in _spreading(*geometry))
+_placed: dict[Any, tuple[Array, ...]] = {}
+
+
+def _tables(xp: Any, like: Array, *geometry: Any) -> tuple[Array, ...]:
+    """Places of taps, and sources and slots of `spread`, on the device of `like`, sent there once."""
+    key = (xp.__name__, device_of(like), geometry)
+    if key not in _placed:
+        tables = (np.ascontiguousarray(a, np.int32) for a in _spreading(*geometry))
+        _placed[key] = tuple(constant(xp, a, like.device) for a in tables)
+    return _placed[key]
 
 
 def _spreading(

@@ -41,10 +41,12 @@ class Map:
 @lru_cache(maxsize=256)
 def maps_of(transform: MatrixDFT, dtype: str) -> tuple[Map, ...]:
     """Analysis, its transpose, synthesis, its transpose."""
-    return tuple(_map(dtype, *stages) for stages in stages_of(transform, np.dtype(dtype)))
+    found = zip(MAPS, stages_of(transform, np.dtype(dtype)), strict=True)
+    return tuple(_map(dtype, *stages, summed=name == "back") for name, stages in found)
 
 
-def _map(dtype: str, first: Stage, second: Stage, half_rows: int) -> Map:
+def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: bool) -> Map:
+    """Two stages; those whose rows are summed on the way keep a second copy of them for it."""
     rows = first.reads.size * first.matrix.shape[1]
     width = cuda.MAP_TILE[dtype]
     sizes = {"MAP_TILE": width, "MAP_THREADS": cuda.MAP_THREADS, "MAP_TALL": cuda.MAP_TALL, "IN_ROWS": rows}
@@ -57,7 +59,7 @@ def _map(dtype: str, first: Stage, second: Stage, half_rows: int) -> Map:
             f"{name}_WRITE_STEP": stage.write_step,
         }
     tables = np.concatenate([first.reads, first.writes, second.reads, second.writes])
-    shared = (rows + max(rows, half_rows)) * width * np.dtype(dtype).itemsize
+    shared = (rows + (max(rows, half_rows) if summed else half_rows)) * width * np.dtype(dtype).itemsize
     return Map((_padded(first.matrix), _padded(second.matrix)), tables, tuple(sizes.items()), shared)
 
 

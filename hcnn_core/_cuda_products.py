@@ -15,12 +15,17 @@ SIDE = 32
 MOST = 1 << 26
 """Multiply-adds from which cuBLAS takes less time."""
 
+MOST_BLOCKS = (1 << 16) - 1
+"""Along a grid's second axis."""
+
 
 def suits(a: Array, b: Array) -> bool:
     """Whether the kernel can multiply, and should: real vectors or matrices of one dtype, not too large."""
     if not {a.ndim, b.ndim} <= {1, 2} or a.shape[-1] != b.shape[0] or a.dtype != b.dtype:
         return False
-    return dtype_name(a.dtype) in cuda.TILING and 0 < a.size * b.size // a.shape[-1] <= MOST
+    if dtype_name(a.dtype) not in cuda.TILING or not a.size or not b.size:
+        return False
+    return bool(a.size * b.size // a.shape[-1] <= MOST and b.size // b.shape[0] <= SIDE * MOST_BLOCKS)
 
 
 def multiply(xp: Any, a: Array, b: Array) -> Array:
@@ -30,7 +35,7 @@ def multiply(xp: Any, a: Array, b: Array) -> Array:
     out = empty(xp, (m, n), a)
     steps = (np.int64(step // a.itemsize) for operand in (rows, columns) for step in operand.strides)
     cuda.launch(
-        "multiply", dtype_name(a.dtype), {"SIDE": SIDE}, (-(-n // SIDE), -(-m // SIDE)), SIDE**2 // 4,
+        "multiply", dtype_name(a.dtype), {"SIDE": SIDE}, (-(-m // SIDE), -(-n // SIDE)), SIDE**2 // 4,
         (rows, columns, out, *map(np.int32, (m, n, depth)), *steps),
     )  # fmt: skip
     return xp.reshape(out, (*a.shape[:-1], *b.shape[1:]))

@@ -37,6 +37,7 @@ class FourierPlan:
             fast_length(n, size, bound, real) for n, size, bound in zip(lengths, sizes, boundary, strict=True)
         )
         self.threaded = math.prod(self.padded) * math.prod(g.x_shape[a] for a in g.batch_axes) >= THREADED
+        self.strided = max(strides) > 1
         self.cropped = self._in_x(slice(0, n) for n in lengths)
         self.kept = self._in_x(slice(0, n, r) for n, r in zip(lengths, strides, strict=True))
         taps = [tap_positions(size) for size in sizes]
@@ -52,6 +53,7 @@ class FourierPlan:
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
         y = self._back(xp, self._spectrum(xp, x) * self._of_filter(xp, w))[self.kept]
+        y = np.ascontiguousarray(y) if self.strided else y  # a view would keep what is left out
         return y if bias is None else elu(y, bias)
 
     def adjoints(

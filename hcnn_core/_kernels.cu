@@ -310,7 +310,7 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE / 4) multiply(
 ) {
     __shared__ real of_x[SIDE][SIDE + 1], of_y[SIDE][SIDE + 1];
     constexpr int HALF = SIDE / 2;
-    const int first_row = blockIdx.y * SIDE, first_column = blockIdx.x * SIDE;
+    const int first_row = blockIdx.x * SIDE, first_column = blockIdx.y * SIDE;
     const int down = threadIdx.x / HALF, across = threadIdx.x % HALF;
     real sum[2][2] = {};
     for (int k0 = 0; k0 < depth; k0 += SIDE) {

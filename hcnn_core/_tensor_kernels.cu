@@ -6,14 +6,14 @@
 #ifdef __CUDACC__
 __device__ inline unsigned tf32(float x) {
     unsigned rounded;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+    asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
     return rounded;
 }
 
 // Add to sum (16 x 8) the product of a (16 x 8) and b (8 x 8), which a warp's lanes hold together: lane 4 * i + j has
 // a[i, j], a[i + 8, j], a[i, j + 4], a[i + 8, j + 4]; b[j, i], b[j + 4, i]; sum[i, 2j], sum[i, 2j + 1], and those 8 below.
 __device__ inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -74,12 +74,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
 #pragma unroll
                 for (int e = 0; e < 4; ++e) put(a[m], e, factors[k + j + e / 2 * 4][m * 16 + i + e % 2 * 8]);
             const bool near = k + j < depth, far = k + j + 4 < depth;
-            const int to_near = near ? offset[k + j] : 0, to_far = far ? offset[k + j + 4] : 0;
+            const int to_near = offset[near ? k + j : 0], to_far = offset[far ? k + j + 4 : 0];  // always inside x
 #pragma unroll
             for (int n = 0; n < N; ++n) {
+                const real from_near = entry[place[n] + to_near], from_far = entry[place[n] + to_far];
                 Operand<2> b;
-                put(b, 0, near ? entry[place[n] + to_near] : real(0));
-                put(b, 1, far ? entry[place[n] + to_far] : real(0));
+                put(b, 0, near ? from_near : real(0));
+                put(b, 1, far ? from_far : real(0));
 #pragma unroll
                 for (int m = 0; m < M; ++m) multiply_add(sum[m][n], a[m], b);
             }

@@ -21,8 +21,8 @@ from hcnn_core._products import by_columns, matmul, product
 MATRIX_LIMIT = 128
 """Most multiply-adds per sample for which matrices beat an FFT; benchmarks/convolve_costs.py measures both."""
 
-TABLE_LIMIT = 1 << 23
-"""Most entries of the matrix that transforms filters."""
+TABLE_LIMIT = 1 << 22
+"""Most entries, for each plane of the result, of the matrix that transforms filters."""
 
 
 class Transform(Protocol):
@@ -382,7 +382,10 @@ def make_transform(
     if not lengths:
         return Identity()
     matrices = MatrixDFT(lengths, kernel_size, stride, boundary, real)
-    if matrices.analysis_macs <= MATRIX_LIMIT * math.prod(lengths) and matrices.kernel_macs <= TABLE_LIMIT:
+    if (
+        matrices.analysis_macs <= MATRIX_LIMIT * math.prod(lengths)
+        and matrices.kernel_macs <= TABLE_LIMIT * matrices.planes
+    ):
         return matrices
     return LibraryFFT(lengths, kernel_size, stride, boundary, real)
 

@@ -130,7 +130,7 @@ def convolve_elu(
     )
     geometry = make_geometry(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
     try:
-        bias = xp.broadcast_to(bias, geometry.y_shape)
+        xp.broadcast_to(bias, geometry.y_shape)
     except ValueError:
         raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {geometry.y_shape}") from None
     if geometry.empty:

@@ -86,6 +86,8 @@ class Remote(NDArrayOperatorsMixin):
         return Remote(array_api_strict.astype(self.array, inside(np.dtype(dtype))))
 
     def set(self, values: Any) -> None:
+        if (values.shape, values.dtype) != (self.shape, self.dtype):
+            raise ValueError(f"{values.dtype} {values.shape} cannot be set in {self.dtype} {self.shape}")
         self[...] = put(values)
 
     def copy(self) -> Remote:

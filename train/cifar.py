@@ -34,6 +34,7 @@ from train.data import (  # noqa: E402
 from train.network import Network, describe  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
+from train.step import wants_graphs  # noqa: E402
 from train.training import Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
@@ -231,9 +232,10 @@ def _require_memory(xp: Any, config: Config) -> None:
     """Refuse a batch that cannot fit before the system ends the process for it."""
     available = available_bytes(xp)
     classes = CLASSES[config.dataset]
-    needed = required_bytes(config, IMAGE_SIZE, classes, config.batch_size)
+    steps = 2 if wants_graphs(xp) else 1
+    needed = steps * required_bytes(config, IMAGE_SIZE, classes, config.batch_size)
     if available is not None and needed > available:
-        fits = batch_that_fits(config, IMAGE_SIZE, classes, available)
+        fits = batch_that_fits(config, IMAGE_SIZE, classes, available // steps)
         raise TrainingError(
             f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
             f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"

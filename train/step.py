@@ -21,7 +21,7 @@ from train.data import Images, move
 from train.network import Network, Parameters
 from train.optimizer import descend
 
-__all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step"]
+__all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "wants_graphs"]
 
 Arrays = dict[str, Any]
 """Trees "parameters", "velocity" and "moments", the parts of a run's state that are arrays."""
@@ -101,11 +101,27 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
     return step
 
 
+def wants_graphs(xp: Any) -> bool:
+    """Whether steps on arrays of a namespace are to be recorded: those of CuPy, unless HCNN_CUDA_GRAPH is 0.
+
+    Parameters
+    ----------
+    xp : module
+        The namespace.
+
+    Returns
+    -------
+    bool
+        If so, a step takes its memory twice: what is recorded keeps its own.
+    """
+    return xp.__name__ == "cupy" and os.environ.get("HCNN_CUDA_GRAPH", "1") != "0"
+
+
 class GraphedStep:
     """A step by a CUDA graph, where there is CuPy and every call of the step can be recorded.
 
-    The graph changes its arrays only where the loss is finite. Before it is used its first step is compared, bit for
-    bit, with the same step launched kernel by kernel.
+    The graph changes its arrays only where the loss is finite. Before it is used its first step is compared with the
+    same step launched kernel by kernel: they must be equal.
 
     Parameters
     ----------
@@ -113,13 +129,18 @@ class GraphedStep:
         Namespace of the arrays.
     step : Step
         What is to be recorded.
+    batch_size : int
+        Images of a step that is recorded; others, such as the last of an epoch, go kernel by kernel.
     """
 
-    def __init__(self, xp: Any, step: Step) -> None:
-        self.xp, self.step = xp, step
-        self.wanted = xp.__name__ == "cupy" and os.environ.get("HCNN_CUDA_GRAPH", "1") != "0"
+    def __init__(self, xp: Any, step: Step, batch_size: int) -> None:
+        self.xp, self.step, self.batch_size = xp, step, batch_size
+        self.wanted = wants_graphs(xp)
         self.taken = 0
         self.launch: Callable[[], None] | None = None
+        self.arrays: Arrays = {}
+        self.inputs: dict[str, Array] = {}
+        self.results: tuple[Array, ...] = ()
 
     def __call__(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
         """Take a step.
@@ -136,34 +157,36 @@ class GraphedStep:
         arrays : dict
             After the step.
         loss, correct : array
-            Without axes.
+            Without axes; the next step of a graph writes over them.
         """
         self.taken += 1
-        if self.wanted and self.taken > WARM_UP and self.launch is None:
+        if not self.wanted or len(inputs["index"]) != self.batch_size or self.taken <= WARM_UP:
+            return self._kernel_by_kernel(arrays, inputs)
+        if self.launch is None:
             return self._begin(arrays, inputs)
-        if self.launch is None or any(values.shape != self.inputs[name].shape for name, values in inputs.items()):
-            return self.step(arrays, tree_map(self.xp.asarray, inputs))
-        for held, given in zip(tree_leaves(self.arrays), tree_leaves(arrays), strict=True):
-            if held is not given:
-                held[...] = given
-        for name, values in inputs.items():
-            write(self.inputs[name], values)
+        tree_map(_assign, self.arrays, arrays)
+        tree_map(write, self.inputs, inputs)
         self.launch()
         return self.arrays, *self.results
 
+    def _kernel_by_kernel(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
+        return self.step(arrays, tree_map(self.xp.asarray, inputs))
+
     def _begin(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
         """Take a step kernel by kernel, and record and check the graph that takes the next ones."""
-        expected = self.step(arrays, tree_map(self.xp.asarray, inputs))
+        expected = self._kernel_by_kernel(arrays, inputs)
+        if not bool(self.xp.isfinite(expected[1])):  # nothing that could be compared
+            return expected
         try:
             self._record(arrays, inputs)
             assert self.launch
             self.launch()
-            found = (self.arrays, *self.results)
-            pairs = zip(tree_leaves(found), tree_leaves(expected), strict=True)
-            if not all(bool((a == b).all()) for a, b in pairs):
+            same = tree_map(lambda a, b: bool((a == b).all()), (self.arrays, *self.results), expected)
+            if not all(tree_leaves(same)):
                 raise RuntimeError("its first step has other results")
         except Exception as error:  # whatever CuPy, the driver or the card cannot record
-            self.wanted, self.launch = False, None
+            self.wanted = False
+            self._drop()
             line = " ".join(str(error).split())
             print(f"steps are launched kernel by kernel, without a CUDA graph: {line}", file=sys.stderr)
         return expected
@@ -176,10 +199,17 @@ class GraphedStep:
         def work() -> tuple[Array, Array]:
             after, loss, correct = self.step(self.arrays, self.inputs)
             finite = xp.isfinite(loss)
-            for held, new in zip(tree_leaves(self.arrays), tree_leaves(after), strict=True):
-                np.copyto(held, new, where=finite)
+            tree_map(lambda held, new: np.copyto(held, new, where=finite), self.arrays, after)
             return loss, correct
 
         self.launch, self.results = record(work)
-        for held, given in zip(tree_leaves(self.arrays), tree_leaves(arrays), strict=True):
-            held[...] = given  # what the rehearsal changed
+        tree_map(_assign, self.arrays, arrays)  # what the rehearsal changed
+
+    def _drop(self) -> None:
+        """Give back what a graph keeps."""
+        self.launch, self.arrays, self.inputs, self.results = None, {}, {}, ()
+
+
+def _assign(held: Array, given: Array) -> None:
+    if held is not given:
+        held[...] = given

@@ -84,10 +84,11 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
     count = data.images.shape[0]
     confusion = np.zeros((network.classes, network.classes), np.int64)
     loss = 0.0
-    size = min(EVALUATION_BATCH, network.config.batch_size)  # what memory was reckoned for
+    config = network.config
+    size = min(EVALUATION_BATCH, config.batch_size)  # what memory was reckoned for
     for begin in range(0, count, size):
         x, labels = data.take(slice(begin, begin + size))
-        with precision(network.config.precision):
+        with precision(config.precision):
             logits, _ = network(parameters, x, moments)
         batch_loss = float(cross_entropy(logits, labels))
         if not math.isfinite(batch_loss):
@@ -119,9 +120,10 @@ def first_not_finite(
     str
         The layer, or the logits or the loss that follow it.
     """
-    for layer, y, _ in network.trace(parameters, x, moments):
-        if not bool(xp.isfinite(y).all()):
-            return f"layer {layer.j}"
+    with precision(network.config.precision):
+        for layer, y, _ in network.trace(parameters, x, moments):
+            if not bool(xp.isfinite(y).all()):
+                return f"layer {layer.j}"
     return "the loss" if bool(xp.isfinite(network.logits(parameters, y)).all()) else "the logits"
 
 
@@ -225,7 +227,7 @@ class Trainer:
             initial_moments(network),
             {},
         )
-        self._take = GraphedStep(xp, gradient_step(xp, config, network, train))
+        self._take = GraphedStep(xp, gradient_step(xp, config, network, train), config.batch_size)
         self.to_device()
 
     def to_device(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnn_core import convolve_elu, elu
+from hcnn_core import _compiled_plan, convolve_elu, elu
 from hcnn_core.pointwise import BLOCK
 from tests.core.oracle import (
     ENGINES,
@@ -84,6 +84,23 @@ def test_at_sizes_that_are_cut_into_chunks(
             with engine(CHUNK=chunk):
                 y = convolve_elu(problem.x, problem.w, bias, axes, **options)
             assert np.abs(y - definition(problem, bias)).max() <= bound(problem, bias)
+
+
+@pytest.mark.parametrize("bias_shape", [(5,), (4, 8, 5), (1, 8, 1), ()])
+def test_a_bias_that_is_the_same_everywhere_takes_no_pass_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, bias_shape: tuple[int, ...]
+) -> None:
+    def second_pass(*arguments: Any) -> Any:
+        raise AssertionError("an ELU after the convolution")
+
+    x, w = lay_out(noise(0, (33, 9, 8, 8, 16), "float32"), "F"), noise(1, (3, 3, 7, 11, 5), "float32")
+    problem = Problem(x, w, (1, 2, 3, 4), LAYER)
+    bias = noise(2, bias_shape, "float32")
+    expected = convolve_elu(x, w, np.broadcast_to(bias, problem.y_shape).copy(), (1, 2, 3, 4), **LAYER)
+    monkeypatch.setattr(_compiled_plan, "elu", second_pass)
+    assert np.allclose(convolve_elu(x, w, bias, (1, 2, 3, 4), **LAYER), expected, rtol=1e-4, atol=1e-3)
+    with pytest.raises(AssertionError, match="an ELU after"):
+        convolve_elu(x, w, noise(3, (9, 8, 4, 8, 5), "float32"), (1, 2, 3, 4), **LAYER)
 
 
 def test_signs_and_ends_of_elu() -> None:

@@ -96,7 +96,7 @@ class Problem:
         }
 
     def graphed(self) -> GraphedStep:
-        graphed = GraphedStep(REMOTE, self.step)
+        graphed = GraphedStep(REMOTE, self.step, BATCH)
         graphed.wanted = True  # as if the namespace were CuPy
         return graphed
 
@@ -118,7 +118,7 @@ def test_graph_on_a_gpu(capsys: pytest.CaptureFixture[str], name: str) -> None:
     """As below, by CuPy itself."""
     cupy = get_namespace("cupy")
     problem = Problem(cupy, **SETTINGS[name])
-    graphed = GraphedStep(cupy, problem.step)
+    graphed = GraphedStep(cupy, problem.step, BATCH)
     batches = [BATCH] * (WARM_UP + 3) + [BATCH - 2] + [BATCH] * 3
     expected, found = problem.run(problem.kernel_by_kernel, batches), problem.run(graphed, batches)
     assert capsys.readouterr().err == "" and graphed.launch
@@ -130,7 +130,7 @@ def test_graph_on_a_gpu(capsys: pytest.CaptureFixture[str], name: str) -> None:
 def test_graph_takes_the_same_steps(record: list[int], capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Bit for bit, batches of another size and what the host says anew at each step among them."""
     problem = Problem(**SETTINGS[name])
-    batches = [BATCH] * (WARM_UP + 3) + [BATCH - 2] + [BATCH] * 3
+    batches = [BATCH] * WARM_UP + [BATCH - 2] + [BATCH] * 3 + [BATCH - 2] + [BATCH] * 3
     expected, found = problem.run(problem.kernel_by_kernel, batches), problem.run(problem.graphed(), batches)
     assert capsys.readouterr().err == ""
     assert len(record) == 1
@@ -236,5 +236,5 @@ def test_graphs_are_for_cupy_and_can_be_done_without(
     if value is not None:
         monkeypatch.setenv("HCNN_CUDA_GRAPH", value)
     cupy = SimpleNamespace(__name__="cupy")
-    assert GraphedStep(cupy, lambda arrays, inputs: (arrays, 0, 0)).wanted is wanted
-    assert not GraphedStep(np, lambda arrays, inputs: (arrays, 0, 0)).wanted
+    assert GraphedStep(cupy, lambda arrays, inputs: (arrays, 0, 0), 1).wanted is wanted
+    assert not GraphedStep(np, lambda arrays, inputs: (arrays, 0, 0), 1).wanted

@@ -10,13 +10,12 @@ Every random number comes from a NumPy `Generator` on the host, so both backends
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hcnn_core._backend import Array, array_namespace, constant, placement
+from hcnn_core._backend import Array, array_namespace, constant, device_of, placement
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -87,15 +86,20 @@ def standardise(
         raise ValueError(f"standard deviations are {np.asarray(std).tolist()}; every one must be positive")
     real = getattr(xp, name)
     scaled = xp.astype(images, real)
-    scaled -= _per_colour(xp, tuple(np.asarray(mean).tolist()), name, images.device)
-    scaled /= _per_colour(xp, tuple(np.asarray(std).tolist()), name, images.device)
+    scaled -= _per_colour(xp, tuple(np.asarray(mean).tolist()), name, images)
+    scaled /= _per_colour(xp, tuple(np.asarray(std).tolist()), name, images)
     return scaled
 
 
-@lru_cache(maxsize=64)
-def _per_colour(xp: Any, values: tuple[float, ...], dtype: str, device: Any) -> Array:
-    """Values on the device, sent there once."""
-    return constant(xp, np.asarray(values, dtype), device)
+_placed: dict[Any, Array] = {}
+
+
+def _per_colour(xp: Any, values: tuple[float, ...], dtype: str, like: Array) -> Array:
+    """Values on the device of `like`, sent there once."""
+    key = (xp.__name__, device_of(like), dtype, values)
+    if key not in _placed:
+        _placed[key] = constant(xp, np.asarray(values, dtype), like.device)
+    return _placed[key]
 
 
 def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bool) -> Array:
