@@ -38,7 +38,7 @@ TYPES: dict[str, Any] = {
     "float": ctypes.c_float,
 }
 TO_HOST, ON_DEVICE, ANYWHERE = 2, 3, 4
-HARMLESS = {"graphDestroy", "_ensure_context", "streamIsCapturing", "getDevice", "setDevice", "malloc", "memcpyAsync"}
+HARMLESS = {"graphDestroy", "_ensure_context", "streamIsCapturing", "getDevice", "setDevice", "memcpyAsync"}
 HARMLESS |= {"memsetAsync", "launchKernel", "streamEndCapture", "deviceGetAttribute", "funcGetAttribute"}
 HARMLESS |= {"occupancyMaxActiveBlocksPerMultiprocessor", "occupancyMaxPotentialBlockSize", "ctxGetCurrent"}
 """What may be called while a graph is recorded."""
