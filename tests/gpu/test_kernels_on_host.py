@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from autodiff import convolve_elu, vjp
 from hcnn_core import (
+    _backend,
     _cuda_plan,
+    _cuda_products,
     convolve,
     convolve_vjp_w,
     convolve_vjp_x,
@@ -112,6 +114,31 @@ def test_matrix_products(kernels_on_host: list[str], lengths: Any, dtype: str, s
         y = matmul(a, b)
     assert kernels_on_host == ["multiply"]
     assert_close(y, wide(a) @ wide(b), a, b)
+
+
+def test_what_is_left_to_cublas() -> None:
+    """Batches, large products, other dtypes, more columns than a grid has blocks, and what is no product at all."""
+    shapes = {((3, 4), (4,)): True, ((5_000_000, 2), (2, 3)): True, ((1, 1), (1, 5_000_000)): False}
+    shapes |= {
+        ((3, 0), (0, 4)): False,
+        ((2, 3, 4), (4, 5)): False,
+        ((3, 4), (5, 4)): False,
+        ((999, 999), (999, 99)): False,
+    }
+    for (a, b), expected in shapes.items():
+        x, y = (np.broadcast_to(np.float32(1), shape) for shape in (a, b))
+        assert _cuda_products.suits(x, y) is expected
+    assert not _cuda_products.suits(np.ones((2, 2), complex), np.ones((2, 2), complex))
+    assert not _cuda_products.suits(np.ones((2, 2)), np.ones((2, 2), "float32"))
+
+
+def test_joined_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backend, "library_of", lambda array: "cupy")
+    parts = [noise(i, (2, n, 3), "float32") for i, n in enumerate((4, 1, 2))]
+    for axis in (1, -2):
+        assert np.array_equal(_backend.joined(parts, axis), np.concatenate(parts, axis))
+    with pytest.raises(ValueError, match=r"cannot be joined along axis 0"):
+        _backend.joined([np.zeros((2, 3)), np.zeros((2, 1))], 0)
 
 
 LAYER: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
