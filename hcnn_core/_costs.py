@@ -47,7 +47,7 @@ def choose_methods(geometry: Geometry, real: bool, library: str = "numpy") -> tu
     def seconds(methods: tuple[str, ...]) -> float:
         if at_once(geometry, methods, real, library):
             return estimate_seconds_at_once(geometry, real)
-        return estimate_seconds(geometry, methods, real)
+        return estimate_seconds(geometry, methods, real, library)
 
     return min(itertools.product(*options), key=seconds)
 
@@ -72,7 +72,7 @@ def estimate_seconds_at_once(geometry: Geometry, real: bool) -> float:
     return SECONDS_PER_CALL + per_point * (2 * batch + 1) * points
 
 
-def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -> float:
+def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool, library: str = "numpy") -> float:
     """Predicted time of `convolve` with one method per axis, and in equal parts of its transpose, which shares it."""
     g = geometry
     spectral = [k for k, method in enumerate(methods) if method == "fft"]
@@ -94,7 +94,8 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool) -
     if spectral:  # and x brought in the order that transforms want
         seconds += SECONDS_PER_TRANSFORM + SECONDS_PER_TRANSPOSED * math.prod(g.x_shape)
     longest = max((g.out_lengths[k] for k in direct), default=1) * batch
-    if isinstance(transform, LibraryFFT) or not real or longest < MIN_RUN:  # taps gathered
+    short = longest < MIN_RUN and library != "cupy"
+    if isinstance(transform, LibraryFFT) or not real or short:  # taps gathered
         macs = (4 if isinstance(transform, LibraryFFT) or not real else 1) * f * rows * taps * columns * pixels_out
         pieces = math.prod(g.kernel_size[k] * (1 + (g.boundary[k] == "periodic")) for k in direct)
         seconds += SECONDS_PER_PIECE * pieces * bool(direct)
