@@ -30,6 +30,11 @@ def precision(name: str) -> Iterator[None]:
         and sums in float32. ``"tf32x3"`` splits each operand into two of these, for three products whose errors are
         about those of float32; infinite operands make NaN.
 
+    Yields
+    ------
+    None
+        What was chosen before holds again afterwards.
+
     Raises
     ------
     ValueError
