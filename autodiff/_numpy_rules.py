@@ -537,7 +537,7 @@ def _as_matrices(g: Array, row: bool, column: bool) -> Array:
     return np.expand_dims(g, -2) if row else g
 
 
-matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=products.matmul)
+matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=lambda a, b: products.matmul(a, b, np.matmul))
 
 
 @composite(np.tensordot)

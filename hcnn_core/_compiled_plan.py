@@ -101,6 +101,7 @@ class CompiledPlan(Plan):
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
         per_row = None if bias is None else self._per_row(xp, bias)
+        per_row = None if per_row is None else np.ascontiguousarray(per_row)
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
         if isinstance(self.transform, MatrixDFT):
             y = self._transformed(self.transform, self._channelled(x), filters, per_row)

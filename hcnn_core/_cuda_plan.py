@@ -100,6 +100,7 @@ class CudaPlan(Plan):
         """Convolve x with w; with a bias, the ELU of the sum."""
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
         per_row = None if bias is None else self._per_row(xp, bias)
+        per_row = None if per_row is None else xp.ascontiguousarray(per_row)
         y = self._products(xp, self._spectrum(xp, x), filters, per_row)
         result = self._from_plan(xp, y, self.y_order, self.geometry.y_shape)
         return result if bias is None or per_row is not None else elu(result, bias)

@@ -198,7 +198,7 @@ class Plan:
             return None
         shape = tuple(y_shape[self.y_order[a]] for a in kept)
         bias = xp.broadcast_to(xp.reshape(bias, tuple(bias.shape[a] for a in kept)), shape)
-        return xp.ascontiguousarray(xp.reshape(bias, (self.y_rows, self.out)))
+        return xp.reshape(bias, (self.y_rows, self.out))
 
     def _like_result(self, xp: Any, sums: Array) -> Array:
         """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""

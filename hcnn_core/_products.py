@@ -14,15 +14,14 @@ PART = 1 << 18
 """Elements of an intermediate result held at a time, so that it stays in cache for the product that reads it."""
 
 
-def matmul(a: Array, b: Array) -> Array:
-    """``a @ b``."""
-    xp = array_namespace(a, b)
+def matmul(a: Array, b: Array, otherwise: Callable[[Array, Array], Array] | None = None) -> Array:
+    """``a @ b``: small matrices of CuPy's by a kernel, others by the library, or by the function given for them."""
     if library_of(a) == "cupy":
         from hcnn_core import _cuda_products
 
         if _cuda_products.suits(a, b):
-            return _cuda_products.multiply(xp, a, b)
-    return xp.matmul(a, b)
+            return _cuda_products.multiply(array_namespace(a, b), a, b)
+    return otherwise(a, b) if otherwise else array_namespace(a, b).matmul(a, b)
 
 
 def product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
