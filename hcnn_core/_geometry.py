@@ -91,11 +91,11 @@ def _known(*arguments: Any) -> Geometry:
 def _validated(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
-    axes: int | Sequence[int],
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int],
-    stride: int | Sequence[int],
-    method: str | Sequence[str],
+    axes: Any,
+    boundary: Any,
+    sum_axes: Any,
+    stride: Any,
+    method: Any,
 ) -> Geometry:
     axes = normalize_axes("axes", axes, len(x_shape))
     sum_axes = normalize_axes("sum_axes", sum_axes, len(x_shape))
