@@ -28,7 +28,7 @@ from hcnn_core.pointwise import elu, elu_vjp
 MIN_INNER = 4
 """Samples inside the convolved axes in memory with which the batch axes outside stay there."""
 
-MIN_LINE, MIN_SUMS = 32, 128
+MIN_LINE, MIN_SUMS = 64, 128
 """Without them: how long the innermost axis, and how many sums along it, of all filters, must be for that."""
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
