@@ -30,7 +30,6 @@ from hcnn_core._compiled_plan import CompiledPlan  # noqa: E402
 from hcnn_core._compiled_taps import CompiledTaps  # noqa: E402
 from hcnn_core._geometry import make_geometry  # noqa: E402
 from hcnn_core._plan import make_plan  # noqa: E402
-from hcnn_core._transforms import MatrixDFT  # noqa: E402
 from hcnn_core.convolution import convolve_adjoints  # noqa: E402
 from train.network import TILE_ELEMENTS  # noqa: E402
 
@@ -58,10 +57,10 @@ def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
     moments = patch_moments(x, (1, 2), 3, boundary=boundary)
     geometry = make_geometry(x.shape, w.shape, AXES, sum_axes=(), method="auto", **options)
     plan = make_plan(geometry, True, x)
-    assert isinstance(plan, CompiledPlan) and isinstance(plan.transform, MatrixDFT)
+    assert isinstance(plan, CompiledPlan)
     analysis, products, synthesis = plan_macs(plan)
-    spectrum = plan.transform.frequencies * plan.transform.aliases * 2 * x.size // 128 * x.itemsize
-    cotangent = plan.transform.frequencies * 2 * 16 * x.size // 128 * x.itemsize
+    spectrum = plan.transform.frequencies * plan.transform.aliases * plan.transform.planes * x.size // 128 * x.itemsize
+    cotangent = plan.transform.frequencies * plan.transform.planes * 16 * x.size // 128 * x.itemsize
     whole: dict[str, tuple[Callable[[], Any], int, int]] = {
         "patch moments": (lambda: patch_moments(x, (1, 2), 3, boundary=boundary), 27 * x.size, 2 * x.nbytes),
         "patch moments, backward": (
@@ -85,8 +84,8 @@ def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
         "backward: ELU, to spectra": (CompiledPlan, "_share", synthesis, m.nbytes + y.nbytes + cotangent),
         "backward: cotangent of x": (CompiledTaps, "apply_transpose", products, cotangent + spectrum),
         "backward: cotangent of w": (CompiledTaps, "correlate", products, cotangent + spectrum),
-        "backward: spectra of x": (MatrixDFT, "analyze", analysis, x.nbytes + spectrum),
-        "backward: spectra to x": (MatrixDFT, "analyze_transpose", analysis, x.nbytes + spectrum),
+        "backward: spectra of x": (CompiledPlan, "_spectrum", analysis, x.nbytes + spectrum),
+        "backward: spectra to x": (CompiledPlan, "_samples", analysis, x.nbytes + spectrum),
     }
     times: dict[str, list[float]] = {name: [] for name in (*whole, *parts)}
     for index in range(rounds + 1):

@@ -13,12 +13,14 @@ import numpy as np
 from hcnn_core import _costs
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
+from hcnn_core._codelets import codelet
 from hcnn_core._compiled_taps import CompiledTaps, evenly
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
 from hcnn_core._plan import Plan
+from hcnn_core._real_dft import RealDFT, Step, make_real_transform
 from hcnn_core._stages import Stage, stages_of
 from hcnn_core._taps import Integers, untapped
-from hcnn_core._transforms import MatrixDFT
+from hcnn_core._transforms import Identity, MatrixDFT
 from hcnn_core.pointwise import elu, elu_vjp
 
 CHUNK = 1 << 20
@@ -46,6 +48,9 @@ class Rows:
     def after(self, positions: int) -> Rows:
         """The same rows from a later position on."""
         return Rows(self.array, self.starts + positions * self.array.itemsize, self.step)
+
+
+Spectral = MatrixDFT | RealDFT
 
 
 class MatrixMap:
@@ -80,16 +85,79 @@ class MatrixMap:
         )  # fmt: skip
 
 
+class CodeletMap:
+    """Short DFTs of some rows, one after the other."""
+
+    def __init__(self, steps: list[Step], half_rows: int, dtype: Any, *, backward: bool) -> None:
+        self.half_rows, self.dtype, self.backward = half_rows, np.dtype(dtype), backward
+        self.steps = steps[::-1] if backward else steps
+        sides = [[step.reads for step in self.steps], [step.writes for step in self.steps]]
+        self.tables = tuple(
+            table
+            for side in (sides[::-1] if backward else sides)
+            for table in (np.asarray([row for rows in side for row in rows]), np.cumsum([0, *map(len, side)]))
+        )
+        self._addresses: dict[bool, Integers] = {}
+
+    def __call__(
+        self,
+        source: Rows,
+        target: Rows,
+        channels: int,
+        n: int,
+        *,
+        bias: Array | None = None,
+        ans: Rows | None = None,
+        sums: Array | None = None,
+    ) -> None:
+        """Map n positions of the source; see `_kernels.run_codelets` for the ELU on the way."""
+        like, none = np.empty(0, target.array.dtype), np.empty((0, 0))
+        origin = int(source.starts[0])
+        kernels.run_codelets(
+            like, channels, n, origin, source.starts - origin, source.step,
+            int(target.starts[0]), target.array.strides[0], target.step,
+            self._codelets(n * like.itemsize < kernels.VECTOR_BYTES), *self.tables, self.half_rows,
+            none.astype(like.dtype) if bias is None else bias,
+            0 if ans is None else int(ans.starts[0]), 0 if ans is None else ans.array.strides[0],
+            0 if ans is None else ans.step,
+            none if sums is None else sums,
+        )  # fmt: skip
+
+    def _codelets(self, one_by_one: bool) -> Integers:
+        if one_by_one not in self._addresses:
+            ends = [(s.last, s.first) if self.backward else (s.first, s.last) for s in self.steps]
+            addresses = [
+                codelet(
+                    self.dtype, s.length, s.count, is_complex=s.is_complex, tripled=s.last, backward=self.backward,
+                    one_by_one=one_by_one,
+                )  # fmt: skip
+                for s in self.steps
+            ]
+            self._addresses[one_by_one] = np.asarray([(a, *e) for a, e in zip(addresses, ends, strict=True)])
+        return self._addresses[one_by_one]
+
+
 @lru_cache(maxsize=256)
-def matrix_maps(transform: MatrixDFT, dtype: Any) -> tuple[MatrixMap, ...]:
+def maps_of(transform: Spectral, dtype: Any) -> tuple[MatrixMap | CodeletMap, ...]:
     """Analysis, its transpose, synthesis, its transpose."""
-    return tuple(MatrixMap(*stages) for stages in stages_of(transform, dtype))
+    if isinstance(transform, MatrixDFT):
+        return tuple(MatrixMap(*stages) for stages in stages_of(transform, dtype))
+    return tuple(
+        CodeletMap(*steps, dtype, backward=backward)
+        for steps, backward in (
+            (transform.analysis, False),
+            (transform.analysis, True),
+            (transform.synthesis_transpose, True),
+            (transform.synthesis_transpose, False),
+        )
+    )
 
 
 class CompiledPlan(Plan):
     """A plan for real NumPy arrays whose transform is by matrices, or none."""
 
     engine = CompiledTaps
+    make_transform = staticmethod(make_real_transform)
     products: CompiledTaps
 
     def _ordered(self, direct: list[int]) -> list[int]:
@@ -103,7 +171,7 @@ class CompiledPlan(Plan):
         per_row = None if bias is None else self._per_row(xp, bias)
         per_row = None if per_row is None else np.ascontiguousarray(per_row)
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
-        if isinstance(self.transform, MatrixDFT):
+        if not isinstance(self.transform, Identity):
             y = self._transformed(self.transform, self._channelled(x), filters, per_row)
         else:
             y = self.products.apply(xp, self._analyze(xp, x), filters, None if per_row is None else per_row[0])
@@ -118,7 +186,7 @@ class CompiledPlan(Plan):
         With `ans`, the result of an ELU after the convolution, also that of its argument, summed over positions where
         that can be had on the way: an array that broadcasts to the result.
         """
-        if not isinstance(self.transform, MatrixDFT):
+        if isinstance(self.transform, Identity):
             g = g if ans is None else elu_vjp(g, ans)
             return (*super().adjoints(xp, g, x, w)[:2], None if ans is None else g)
         filters = None
@@ -138,9 +206,9 @@ class CompiledPlan(Plan):
             None if ans is None else self._like_result(xp, sums),
         )
 
-    def _transformed(self, transform: MatrixDFT, x: Array, filters: Array, bias: Array | None) -> Array:
+    def _transformed(self, transform: Spectral, x: Array, filters: Array, bias: Array | None) -> Array:
         """Results (rows, out, positions)."""
-        analysis, _, synthesis, _ = matrix_maps(transform, x.dtype)
+        analysis, _, synthesis, _ = maps_of(transform, x.dtype)
         t, matrices, (count, rows, _) = self.products.taps, self.products.pack(filters), filters.shape
         y = np.empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
         spectrum = None if self.untapped else self._spectrum(x)
@@ -161,10 +229,10 @@ class CompiledPlan(Plan):
         return y
 
     def _tapped_adjoints(
-        self, transform: MatrixDFT, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
+        self, transform: Spectral, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x (rows, channels, positions) and of filter spectra, and sums of g (rows, out)."""
-        back = matrix_maps(transform, g.array.dtype)[3]
+        back = maps_of(transform, g.array.dtype)[3]
         t, count, rows = self.products.taps, transform.frequencies, transform.planes * self.out
         cotangent = np.empty((count, rows, t.leading * t.positions), g.array.dtype)
         parts: dict[tuple[int, int], Any] = {}
@@ -181,16 +249,16 @@ class CompiledPlan(Plan):
         cotangent = cotangent.reshape(count, rows, *t.out_lengths, t.batch)
         x_rows = spectrum = None
         if filters is not None:
-            x_rows = transform.analyze_transpose(np, self.products.apply_transpose(np, cotangent, filters))
+            x_rows = self._samples(self.products.apply_transpose(np, cotangent, filters))
         if x is not None:
             spectrum = self.products.correlate(np, cotangent, self._spectrum(x))
         return x_rows, spectrum, None if ans is None else sum(parts[key] for key in sorted(parts))
 
     def _untapped_adjoints(
-        self, transform: MatrixDFT, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
+        self, transform: Spectral, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """As `_tapped_adjoints`, spectra and their cotangents a chunk at a time."""
-        analysis, analysis_back, _, back = matrix_maps(transform, g.array.dtype)
+        analysis, analysis_back, _, back = maps_of(transform, g.array.dtype)
         t, dtype = self.products.taps, g.array.dtype
         count, rows = transform.frequencies, transform.planes * self.out
         columns = transform.aliases * transform.planes * self.channels
@@ -243,9 +311,29 @@ class CompiledPlan(Plan):
 
     def _spectrum(self, x: Array) -> Array:
         """Spectrum of x (rows, channels, positions), with the directly convolved axes apart."""
-        t = self.products.taps
-        spectrum = self.transform.analyze(np, x.reshape(self.x_rows, -1))
-        return np.reshape(spectrum, (self.transform.frequencies, -1, *t.lengths, t.batch))
+        t, d = self.products.taps, self.transform
+        if isinstance(d, RealDFT):
+            spectrum = self._mapped(0, x.reshape(self.x_rows, 1, -1), d.frequencies * d.aliases)
+        else:
+            spectrum = d.analyze(np, x.reshape(self.x_rows, -1))
+        return np.reshape(spectrum, (d.frequencies, -1, *t.lengths, t.batch))
+
+    def _samples(self, spectrum: Array) -> Array:
+        """The transpose of `_spectrum`."""
+        d = self.transform
+        if isinstance(d, RealDFT):
+            return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases, 1, -1), self.x_rows)
+        return d.analyze_transpose(np, spectrum)
+
+    def _mapped(self, which: int, source: Array, rows: int) -> Array:
+        """One of `maps_of` the transform, of all columns of the source (rows, 1, columns), as (rows, columns)."""
+        result, apply = np.empty((rows, 1, source.shape[2]), source.dtype), maps_of(self.transform, source.dtype)[which]
+
+        def work(begin: int, end: int) -> None:
+            apply(Rows.of(source, begin), Rows.of(result, begin), 1, end - begin)
+
+        parallel_for(work, source.shape[2], result.size)
+        return result[:, 0]
 
     def _channelled(self, x: Array) -> Array:
         """The signal as (rows, channels, positions)."""

@@ -554,6 +554,72 @@ def transform(
                         _elu_in_place(y, bias[row, channel])
 
 
+@intrinsic
+def _call(typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any) -> Any:
+    """Call a codelet."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.VoidType(), [_int64] * 5)
+        builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*(types.int64,) * 6), generate
+
+
+@numba.njit(**_options)
+def run_codelets(
+    like: Array, channels: int, n: int,
+    source: int, source_rows: Array, source_channel: int, target: int, target_row: int, target_channel: int,
+    codelets: Array, reads: Array, read_from: Array, writes: Array, written_to: Array, half_rows: int,
+    bias: Array, ans: int, ans_row: int, ans_channel: int, sums: Array,
+) -> None:  # fmt: skip
+    """As `transform`, by one codelet after the other.
+
+    Codelets (steps, 3) are an address, and whether it reads the source and writes the target; what it does not, it has
+    from and leaves to rows in between. Step s reads rows reads[read_from[s] : read_from[s + 1]], and writes alike.
+    """
+    size = like.itemsize
+    block = max(2 * VECTOR_BYTES // size, HALF // (half_rows + source_rows.size))
+    blocks = -(-n // block)
+    half = empty((half_rows + sums.shape[0], -(-n // blocks)), like.dtype)
+    scaled = half[half_rows:]
+    from_rows, to_rows = empty(reads.size, np.int64), empty(writes.size, np.int64)
+    for step in range(codelets.shape[0]):
+        for k in range(read_from[step], read_from[step + 1]):
+            row = reads[k]
+            if not codelets[step, 1]:
+                from_rows[k] = row * half.strides[0]
+            else:
+                from_rows[k] = row * scaled.strides[0] if sums.size else source_rows[row]
+        for k in range(written_to[step], written_to[step + 1]):
+            to_rows[k] = writes[k] * (target_row if codelets[step, 2] else half.strides[0])
+    for channel in range(channels):
+        for b in range(blocks):
+            begin, end = b * n // blocks, (b + 1) * n // blocks
+            m, taken = end - begin, source + channel * source_channel + begin * size
+            if sums.size:
+                for row in range(sums.shape[0]):
+                    g = numba.carray(_pointer(taken + source_rows[row]), m, like.dtype)
+                    y = numba.carray(
+                        _pointer(ans + row * ans_row + channel * ans_channel + begin * size), m, like.dtype
+                    )
+                    sums[row, channel] += _elu_vjp_sum(scaled[row, :m], y, g)
+                taken = scaled.ctypes.data
+            to = target + channel * target_channel + begin * size
+            for step in range(codelets.shape[0]):
+                _call(
+                    codelets[step, 0],
+                    taken if codelets[step, 1] else half.ctypes.data,
+                    from_rows[read_from[step] :].ctypes.data,
+                    to if codelets[step, 2] else half.ctypes.data,
+                    to_rows[written_to[step] :].ctypes.data,
+                    m * size,
+                )
+            for row in range(bias.shape[0]):
+                y = numba.carray(_pointer(to + row * target_row), m, like.dtype)
+                _elu_in_place(y, bias[row, channel])
+
+
 RUN = 1 << 12
 """Products summed in the dtype of the arrays; many more in single precision would lose digits."""
 

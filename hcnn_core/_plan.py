@@ -92,6 +92,7 @@ class Plan:
     """
 
     engine: type[TapProducts] = GatheredTaps
+    make_transform = staticmethod(make_transform)
 
     def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool, layout: Layout) -> None:
         self.geometry, self.methods = geometry, methods
@@ -100,7 +101,7 @@ class Plan:
         spectral = [k for k in count if methods[k] == "fft"]
         direct = sorted((k for k in count if methods[k] == "direct"), key=lambda k: g.axes[k])
         outer, inner = ((), (*layout[0], *layout[1])) if spectral else layout
-        self.transform: Transform = make_transform(
+        self.transform: Transform = self.make_transform(
             *(tuple(values[k] for k in spectral) for values in (g.lengths, g.kernel_size, g.stride, g.boundary)), real
         )
         self.outer = math.prod(g.x_shape[a] for a in outer)

@@ -1,0 +1,243 @@
+"""Spectra of real signals in real numbers: DFTs of their phases, three products for a complex one.
+
+Of a convolution with stride r, y[i] = sum_p sum_u x[r (i - u) + p] w[r u - p], every phase p of x is convolved with one
+of w and all of them are added, so DFTs are as long as the result. A product of complex numbers takes three of real
+ones, (Re x + Im x) Re w, Re x (Im w - Re w) and Im x (Re w + Im w), which make three real entries of the spectrum; a
+frequency that is its own conjugate makes one. Weights that the inverse needs are the filter's, so that the inverse is
+the transposed DFT, and one set of codelets serves all four maps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._backend import Array, constant, device_of, dtype_name
+from hcnn_core._codelets import dft_line, pairs
+from hcnn_core._products import matmul
+from hcnn_core._taps import Integers
+from hcnn_core._transforms import MatrixDFT, Transform, make_transform, tap_positions
+
+
+@dataclass(frozen=True)
+class Step:
+    """A DFT along one axis of some rows; they come from the signal or from steps before, and go to later ones or out.
+
+    Rows of complex numbers are all real, then all imaginary parts.
+    """
+
+    length: int
+    count: int
+    is_complex: bool
+    first: bool
+    last: bool
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis by its phases."""
+
+    n: int
+    size: int
+    stride: int
+    boundary: str
+
+    @property
+    def suits(self) -> bool:
+        """Whether all phases are there, and as long as the result."""
+        return self.n > self.stride and (self.boundary == "zero" or self.n % self.stride == 0)
+
+    @property
+    def kept(self) -> int:
+        return -(-self.n // self.stride)
+
+    def samples(self, phase: int) -> Integers:
+        return np.arange(phase, self.n, self.stride)
+
+    def taps(self, phase: int) -> tuple[Integers, Integers]:
+        """Indices of the taps that meet a phase of x, and by how many samples of it they move it."""
+        positions = tap_positions(self.size)
+        meet = (positions + phase) % self.stride == 0
+        if self.boundary == "zero":
+            meet &= np.abs(positions) < self.n
+        return np.flatnonzero(meet), (positions[meet] + phase) // self.stride
+
+    @cached_property
+    def length(self) -> int:
+        """Length of the DFTs: the result's, or with zeros for what is moved across its ends."""
+        if self.boundary == "periodic":
+            return self.kept
+        least = self.kept
+        for phase in range(self.stride):
+            moves = self.taps(phase)[1]
+            if moves.size:
+                least = max(least, self.samples(phase).size + int(moves.max()), self.kept - int(moves.min()))
+        return least
+
+
+class RealDFT:
+    """Real entries of the spectrum (R, A, rest): A phases that their convolutions add up."""
+
+    planes = 1
+
+    def __init__(
+        self, lengths: tuple[int, ...], kernel_size: tuple[int, ...], stride: tuple[int, ...], boundary: tuple[str, ...]
+    ) -> None:
+        self.axes = [Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True)]
+        self.aliases = math.prod(stride)
+        self.entries = list(_entries(tuple(axis.length for axis in self.axes)))
+        self.frequencies = len(self.entries)
+        self._placed: dict[tuple[str, str], Array] = {}
+
+    @cached_property
+    def analysis(self) -> tuple[list[Step], int]:
+        """From samples to entries, and how many rows lie between."""
+        grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
+        steps: list[Step] = []
+        for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
+            rows = grid[np.ix_(*(axis.samples(p) for axis, p in zip(self.axes, phases, strict=True)))]
+            entries = np.arange(self.frequencies) * self.aliases + a
+            between = _add_steps(steps, [rows], [axis.length for axis in self.axes], entries)
+        return steps, between
+
+    @cached_property
+    def synthesis_transpose(self) -> tuple[list[Step], int]:
+        """From the cotangent of the result to those of the entries."""
+        kept = [axis.kept for axis in self.axes]
+        entries = np.arange(self.frequencies)
+        for e, (_, part) in enumerate(self.entries):
+            if part:  # the product with the real part makes the imaginary part's other half, and the reverse
+                entries[e] += 1 if part == 1 else -1
+        steps: list[Step] = []
+        rows = np.arange(math.prod(kept)).reshape(kept)
+        return steps, _add_steps(steps, [rows], [axis.length for axis in self.axes], entries)
+
+    @cached_property
+    def _table(self) -> np.ndarray[Any, Any]:
+        """Matrix from taps to entries (R * A, taps)."""
+        lengths = [axis.length for axis in self.axes]
+        frequencies = np.asarray([f for f, _ in self.entries])
+        spectrum = np.ones((self.frequencies, 1, 1), complex)
+        for f, length, axis in zip(frequencies.T, lengths, self.axes, strict=True):
+            along = np.zeros((self.frequencies, axis.stride, axis.size), complex)
+            for phase in range(axis.stride):
+                taps, moves = axis.taps(phase)
+                along[:, phase, taps] = np.exp(-2j * np.pi * (np.multiply.outer(f, moves) % length) / length)
+            spectrum = (spectrum[:, :, None, :, None] * along[:, None, :, None, :]).reshape(
+                self.frequencies, spectrum.shape[1] * axis.stride, -1
+            )
+        re, im = spectrum.real, spectrum.imag
+        part = np.asarray([-1 if part is None else part for _, part in self.entries])[:, None, None]
+        own = part < 0
+        table = np.select([own | (part == 0), part == 1, part == 2], [re, im - re, -re - im])
+        table *= np.where(own, 1, 2) / math.prod(lengths)
+        return table.reshape(self.frequencies * self.aliases, -1)
+
+    @property
+    def analysis_macs(self) -> int:
+        """Instructions from samples to entries; an addition takes the time of a multiply-add."""
+        return _operations(self.analysis[0])
+
+    @property
+    def synthesis_macs(self) -> int:
+        """Instructions from entries to the result."""
+        return _operations(self.synthesis_transpose[0])
+
+    @property
+    def kernel_macs(self) -> int:
+        """Multiply-adds of the entries of filters."""
+        return int(self._table.size)
+
+    def _matrix(self, xp: Any, like: Array) -> Array:
+        key = (dtype_name(like.dtype), device_of(like))
+        if key not in self._placed:
+            self._placed[key] = constant(xp, np.ascontiguousarray(self._table, key[0]), like.device)
+        return self._placed[key]
+
+    def kernel(self, xp: Any, w: Array) -> Array:
+        """Filters (taps of the grid, other taps, channels, out) as (R, out, other taps * A * channels)."""
+        size, taps, channels, out = w.shape
+        spectrum = matmul(self._matrix(xp, w), xp.reshape(w, (size, -1)))
+        spectrum = xp.reshape(spectrum, (self.frequencies, self.aliases, taps, channels, out))
+        return xp.reshape(xp.permute_dims(spectrum, (0, 4, 2, 1, 3)), (self.frequencies, out, -1))
+
+    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
+        taps, channels, out = shape
+        rows = xp.reshape(spectrum, (self.frequencies, out, taps, self.aliases, channels))
+        rows = xp.reshape(xp.permute_dims(rows, (0, 3, 2, 4, 1)), (self.frequencies * self.aliases, -1))
+        return xp.reshape(matmul(self._matrix(xp, spectrum).T, rows), (-1, *shape))
+
+
+def _entries(lengths: tuple[int, ...], real: bool = True) -> Iterator[tuple[tuple[int, ...], int | None]]:
+    """Frequency and part of each entry, in the order of `_add_steps`: of three parts, or None of a lone one."""
+    *others, length = lengths
+    for f, own in pairs(length) if real else [(f, False) for f in range(length)]:
+        if others:
+            yield from (((*g, f), part) for g, part in _entries(tuple(others), real and own))
+        elif own:
+            yield (f,), None
+        else:
+            yield from (((f,), part) for part in range(3))
+
+
+def _add_steps(
+    steps: list[Step], parts: list[Integers], lengths: list[int], entries: Integers, used: int = 0, first: bool = True
+) -> int:
+    """Add the DFTs along all axes, the last axis first, of rows of real parts, or of real and imaginary ones.
+
+    Returns how many rows lie between steps, of which `used` are taken; results go to the rows `entries`, in order.
+    """
+    *others, length = lengths
+    is_complex = len(parts) == 2
+    frequencies = [(f, False) for f in range(length)] if is_complex else pairs(length)
+    of_frequency = [1 if own else 2 for _, own in frequencies]
+
+    def add(index: tuple[int, ...], last: bool, writes: Integers) -> None:
+        reads = np.concatenate([part[index] for part in parts])
+        step = Step(length, parts[0].shape[-1], is_complex, first, last, tuple(reads.tolist()), tuple(writes.tolist()))
+        steps.append(step)
+
+    if not others:
+        add((), True, entries)
+        return used
+    shape = parts[0].shape[:-1]
+    rows = used + np.arange(sum(of_frequency) * math.prod(shape)).reshape(-1, *shape)
+    for index in np.ndindex(shape):
+        add(index, False, rows[(slice(None), *index)])
+    used = most = used + rows.size
+    begin = taken = 0
+    for (_, own), count in zip(frequencies, of_frequency, strict=True):
+        size = sum(1 for _ in _entries(tuple(others), own and not is_complex))
+        inner = list(rows[begin : begin + count])
+        most = max(most, _add_steps(steps, inner, others, entries[taken : taken + size], used, False))
+        begin, taken = begin + count, taken + size
+    return most
+
+
+def _operations(steps: list[Step]) -> int:
+    """Vector instructions of some steps."""
+    return sum(dft_line(s.length, s.count, s.is_complex, s.last).operations for s in steps)
+
+
+def make_real_transform(
+    lengths: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    boundary: tuple[str, ...],
+    real: bool,
+) -> Transform | RealDFT:
+    """As `make_transform`, with codelets where it has matrices and there are some."""
+    transform = make_transform(lengths, kernel_size, stride, boundary, real)
+    if isinstance(transform, MatrixDFT) and real:
+        by_phases = RealDFT(lengths, kernel_size, stride, boundary)
+        if all(axis.suits and axis.length <= 16 for axis in by_phases.axes):
+            return by_phases
+    return transform
