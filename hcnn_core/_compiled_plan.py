@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,12 @@ import numpy as np
 from hcnn_core import _costs
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._codelets import codelet
 from hcnn_core._compiled_taps import CompiledTaps, evenly
-from hcnn_core._parallel import SERIAL, parallel_for, worker_count
+from hcnn_core._parallel import SERIAL, parallel_for, threads_for, worker_count
 from hcnn_core._plan import Plan
-from hcnn_core._real_dft import RealDFT, Step, make_real_transform
-from hcnn_core._stages import Stage, stages_of
-from hcnn_core._taps import Integers, untapped
-from hcnn_core._transforms import Identity, MatrixDFT
+from hcnn_core._programs import Program, Rows, Spectral, programs_of
+from hcnn_core._real_dft import RealDFT, make_real_transform
+from hcnn_core._transforms import Identity
 from hcnn_core.pointwise import elu, elu_vjp
 
 CHUNK = 1 << 20
@@ -28,129 +24,10 @@ CHUNK = 1 << 20
 
 
 STRIP = 96
-"""Positions that tiles of sums divide without a rest."""
+"""Positions that are contracted at a time; tiles of sums divide them without a rest."""
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of samples in memory: an array whose row r of channel c begins at starts[r] + c * step (bytes)."""
-
-    array: Array
-    starts: Integers
-    step: int
-
-    @classmethod
-    def of(cls, array: Array, first: int = 0) -> Rows:
-        """Rows of an array (rows, channels, positions), from a position on."""
-        starts = array.ctypes.data + np.arange(array.shape[0]) * array.strides[0] + first * array.itemsize
-        return cls(array, starts, array.strides[1])
-
-    def after(self, positions: int) -> Rows:
-        """The same rows from a later position on."""
-        return Rows(self.array, self.starts + positions * self.array.itemsize, self.step)
-
-
-Spectral = MatrixDFT | RealDFT
-
-
-class MatrixMap:
-    """Two stages, one after the other, on all columns of some rows."""
-
-    def __init__(self, first: Stage, second: Stage, half_rows: int) -> None:
-        self.half_rows = half_rows
-        self.arguments = (*first.arguments(), *second.arguments())
-
-    def __call__(
-        self,
-        source: Rows,
-        target: Rows,
-        channels: int,
-        n: int,
-        *,
-        bias: Array | None = None,
-        ans: Rows | None = None,
-        sums: Array | None = None,
-    ) -> None:
-        """Map n positions of the source; see `_kernels.transform` for the ELU on the way."""
-        like, none = np.empty(0, target.array.dtype), np.empty((0, 0))
-        origin = int(source.starts[0])
-        kernels.transform(
-            like, channels, n, origin, source.starts - origin, source.step,
-            int(target.starts[0]), target.array.strides[0], target.step,
-            *self.arguments, self.half_rows,
-            none.astype(like.dtype) if bias is None else bias,
-            0 if ans is None else int(ans.starts[0]), 0 if ans is None else ans.array.strides[0],
-            0 if ans is None else ans.step,
-            none if sums is None else sums,
-        )  # fmt: skip
-
-
-class CodeletMap:
-    """Short DFTs of some rows, one after the other."""
-
-    def __init__(self, steps: list[Step], half_rows: int, dtype: Any, *, backward: bool) -> None:
-        self.half_rows, self.dtype, self.backward = half_rows, np.dtype(dtype), backward
-        self.steps = steps[::-1] if backward else steps
-        sides = [[step.reads for step in self.steps], [step.writes for step in self.steps]]
-        self.tables = tuple(
-            table
-            for side in (sides[::-1] if backward else sides)
-            for table in (np.asarray([row for rows in side for row in rows]), np.cumsum([0, *map(len, side)]))
-        )
-        self._addresses: dict[bool, Integers] = {}
-
-    def __call__(
-        self,
-        source: Rows,
-        target: Rows,
-        channels: int,
-        n: int,
-        *,
-        bias: Array | None = None,
-        ans: Rows | None = None,
-        sums: Array | None = None,
-    ) -> None:
-        """Map n positions of the source; see `_kernels.run_codelets` for the ELU on the way."""
-        like, none = np.empty(0, target.array.dtype), np.empty((0, 0))
-        origin = int(source.starts[0])
-        kernels.run_codelets(
-            like, channels, n, origin, source.starts - origin, source.step,
-            int(target.starts[0]), target.array.strides[0], target.step,
-            self._codelets(n * like.itemsize < kernels.VECTOR_BYTES), *self.tables, self.half_rows,
-            none.astype(like.dtype) if bias is None else bias,
-            0 if ans is None else int(ans.starts[0]), 0 if ans is None else ans.array.strides[0],
-            0 if ans is None else ans.step,
-            none if sums is None else sums,
-        )  # fmt: skip
-
-    def _codelets(self, one_by_one: bool) -> Integers:
-        if one_by_one not in self._addresses:
-            ends = [(s.last, s.first) if self.backward else (s.first, s.last) for s in self.steps]
-            addresses = [
-                codelet(
-                    self.dtype, s.length, s.count, is_complex=s.is_complex, tripled=s.last, backward=self.backward,
-                    one_by_one=one_by_one,
-                )  # fmt: skip
-                for s in self.steps
-            ]
-            self._addresses[one_by_one] = np.asarray([(a, *e) for a, e in zip(addresses, ends, strict=True)])
-        return self._addresses[one_by_one]
-
-
-@lru_cache(maxsize=256)
-def maps_of(transform: Spectral, dtype: Any) -> tuple[MatrixMap | CodeletMap, ...]:
-    """Analysis, its transpose, synthesis, its transpose."""
-    if isinstance(transform, MatrixDFT):
-        return tuple(MatrixMap(*stages) for stages in stages_of(transform, dtype))
-    return tuple(
-        CodeletMap(*steps, dtype, backward=backward)
-        for steps, backward in (
-            (transform.analysis, False),
-            (transform.analysis, True),
-            (transform.synthesis_transpose, True),
-            (transform.synthesis_transpose, False),
-        )
-    )
+ROOM = 1 << 18
+"""Elements of the spectrum of a group of channels there, so that it stays in cache."""
 
 
 class CompiledPlan(Plan):
@@ -170,9 +47,11 @@ class CompiledPlan(Plan):
         """Convolve x with w; with a bias, the ELU of the sum."""
         per_row = None if bias is None else self._per_row(xp, bias)
         per_row = None if per_row is None else np.ascontiguousarray(per_row)
-        filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+        filters = self.filters(w)
         if not isinstance(self.transform, Identity):
-            y = self._transformed(self.transform, self._channelled(x), filters, per_row)
+            y = (self._contracted if self.untapped else self._transformed)(
+                self.transform, self._channelled(x), filters, per_row
+            )
         else:
             y = self.products.apply(xp, self._analyze(xp, x), filters, None if per_row is None else per_row[0])
         result = self._from_plan(xp, y, self.y_order, self.geometry.y_shape)
@@ -191,48 +70,43 @@ class CompiledPlan(Plan):
             return (*super().adjoints(xp, g, x, w)[:2], None if ans is None else g)
         filters = None
         if w is not None:
-            filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
-        adjoints = self._untapped_adjoints if self.untapped else self._tapped_adjoints
+            filters = self.filters(w)
+        adjoints = self._contracted_adjoints if self.untapped else self._tapped_adjoints
         x_rows, spectrum, sums = adjoints(
             self.transform,
-            self._cotangent(g),
+            self.cotangent_rows(g),
             None if x is None else self._channelled(x),
             filters,
-            None if ans is None else np.ascontiguousarray(self._to_plan(xp, ans, self.y_order, (self.y_rows, -1))),
+            None if ans is None else self.answers(ans),
         )
         return (
             None if w is None else self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape),
-            None if x is None else self._filters_of(xp, spectrum),
-            None if ans is None else self._like_result(xp, sums),
+            None if x is None else self.filters_of(xp, spectrum),
+            None if ans is None else self.like_result(xp, sums),
         )
 
     def _transformed(self, transform: Spectral, x: Array, filters: Array, bias: Array | None) -> Array:
         """Results (rows, out, positions)."""
-        analysis, _, synthesis, _ = maps_of(transform, x.dtype)
+        synthesis = programs_of(transform, x.dtype)[2]
         t, matrices, (count, rows, _) = self.products.taps, self.products.pack(filters), filters.shape
         y = np.empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
-        spectrum = None if self.untapped else self._spectrum(x)
+        spectrum = self._spectrum(x)
 
         def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
             for begin, end in chunks:
                 n, first = (end - begin) * t.positions, begin * t.positions
                 block = room(0, count, rows, n)
-                if spectrum is None:
-                    taken = room(1, count, filters.shape[2], n)
-                    analysis(Rows.of(x, first), Rows.of(taken.reshape(-1, self.channels, n)), self.channels, n)
-                    CompiledTaps(untapped(n)).apply_chunk(block, 0, taken, matrices, 0, n)
-                else:
-                    self.products.apply_chunk(block, 0, spectrum, matrices, begin, end)
+                self.products.apply_chunk(block, 0, spectrum, matrices, begin, end)
                 synthesis(Rows.of(block.reshape(-1, self.out, n)), Rows.of(y, first), self.out, n, bias=bias)
 
-        self._share(work, x.dtype, filters.shape)
+        self._share(work, x.dtype, (count, rows))
         return y
 
     def _tapped_adjoints(
         self, transform: Spectral, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x (rows, channels, positions) and of filter spectra, and sums of g (rows, out)."""
-        back = maps_of(transform, g.array.dtype)[3]
+        back = programs_of(transform, g.array.dtype)[3]
         t, count, rows = self.products.taps, transform.frequencies, transform.planes * self.out
         cotangent = np.empty((count, rows, t.leading * t.positions), g.array.dtype)
         parts: dict[tuple[int, int], Any] = {}
@@ -242,10 +116,10 @@ class CompiledPlan(Plan):
             for begin, end in chunks:
                 n, first = (end - begin) * t.positions, begin * t.positions
                 target = Rows.of(cotangent.reshape(-1, self.out, cotangent.shape[2]), first)
-                back(g.after(first), target, self.out, n, ans=self._answers(ans, first), sums=sums)
+                back(g.after(first), target, self.out, n, ans=None if ans is None else Rows.of(ans, first), sums=sums)
             parts[chunks[0]] = sums
 
-        self._share(work, cotangent.dtype, (count, rows, 0))
+        self._share(work, cotangent.dtype, (count, rows))
         cotangent = cotangent.reshape(count, rows, *t.out_lengths, t.batch)
         x_rows = spectrum = None
         if filters is not None:
@@ -254,47 +128,124 @@ class CompiledPlan(Plan):
             spectrum = self.products.correlate(np, cotangent, self._spectrum(x))
         return x_rows, spectrum, None if ans is None else sum(parts[key] for key in sorted(parts))
 
-    def _untapped_adjoints(
+    def _contracted(self, transform: Spectral, x: Array, filters: Array, bias: Array | None) -> Array:
+        """As `_transformed` without other taps: all from x to the result, some positions at a time."""
+        programs, dtype = programs_of(transform, x.dtype), x.dtype
+        y = np.empty((self.y_rows, self.out, x.shape[2]), dtype)
+        bias = np.empty((0, 0), dtype) if bias is None else bias
+        matrices = self.grouped(filters, (2, 0, 3, 4, 1))
+
+        def work(begin: int, end: int) -> None:
+            n, source, target = end - begin, Rows.of(x, begin), Rows.of(y, begin)
+            spectrum, block = self.room(transform, n, dtype)
+            analysis, synthesis = (
+                program.bound(*offsets, STRIP * dtype.itemsize, n)
+                for program, offsets in (
+                    (programs[0], (source.offsets, row_offsets(spectrum))),
+                    (programs[2], (row_offsets(block), target.offsets)),
+                )
+            )
+            kernels.contract(
+                block[0, 0, 0], n, STRIP, analysis, synthesis, half_of(programs, STRIP, dtype), source.origin, source.step,
+                target.origin, target.offsets, target.step, spectrum, block, matrices, bias,
+            )  # fmt: skip
+
+        self._share_positions(work, x.shape[2], matrices.size)
+        return y
+
+    def _contracted_adjoints(
         self, transform: Spectral, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
     ) -> tuple[Array | None, Array | None, Array | None]:
-        """As `_tapped_adjoints`, spectra and their cotangents a chunk at a time."""
-        analysis, analysis_back, _, back = maps_of(transform, g.array.dtype)
-        t, dtype = self.products.taps, g.array.dtype
-        count, rows = transform.frequencies, transform.planes * self.out
-        columns = transform.aliases * transform.planes * self.channels
-        matrices = None if filters is None else np.ascontiguousarray(filters)
-        result = None if filters is None else np.empty((self.x_rows, self.channels, t.leading), dtype)
+        """As `_tapped_adjoints`, of `_contracted`."""
+        dtype, positions = g.array.dtype, self.products.taps.leading
+        programs, none = programs_of(transform, dtype), np.empty((0, 0, 0, 0), dtype)
+        matrices = none if filters is None else self.grouped(filters, (2, 0, 1, 3, 4))
+        result = None if filters is None else np.empty((self.x_rows, self.channels, positions), dtype)
         parts = {}
 
-        def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
-            sums = None if ans is None else np.zeros((self.y_rows, self.out))
-            total = np.zeros(self.products.total_shape(count, columns, rows), dtype)
-            for begin, end in chunks:
-                n = end - begin
-                products = CompiledTaps(untapped(n))
-                block, other = room(0, count, rows, n), room(1, count, columns, n)
-                spread = Rows.of(other.reshape(-1, self.channels, n))
-                target = Rows.of(block.reshape(-1, self.out, n))
-                back(g.after(begin), target, self.out, n, ans=self._answers(ans, begin), sums=sums)
-                if x is not None:
-                    analysis(Rows.of(x, begin), spread, self.channels, n)
-                    products.correlate_chunk(total, block, 0, other, 0, n)
-                if matrices is not None:
-                    products.apply_chunk(other, 0, block, matrices, 0, n)
-                    analysis_back(spread, Rows.of(result, begin), self.channels, n)
-            parts[chunks[0]] = total, sums
+        def work(begin: int, end: int) -> None:
+            n, cotangent = end - begin, g.after(begin)
+            spectrum, block = self.room(transform, n, dtype)
+            rows = block.shape[1] * block.shape[2]
+            source, target = (None if a is None else Rows.of(a, begin) for a in (x, result))
+            answers = cotangent if ans is None else Rows.of(ans, begin)
+            sums = np.zeros((0 if ans is None else self.y_rows, self.out))
+            scaled = np.empty((sums.shape[0], STRIP), dtype)
+            vector = kernels.VECTOR_BYTES // dtype.itemsize
+            turned = np.zeros((block.shape[3], -(-rows // vector) * vector), dtype)
+            groups, terms = self.channels // spectrum.shape[2], spectrum.shape[1] * spectrum.shape[2]
+            totals = none if x is None else np.zeros((groups, len(spectrum), terms, turned.shape[1]), dtype)
+            taken = cotangent.offsets if ans is None else np.arange(self.y_rows) * scaled.strides[0]
+            unused = np.zeros(self.x_rows, np.int64)
+            back, analysis, analysis_back = (
+                program.bound(*offsets, STRIP * dtype.itemsize, n)
+                for program, offsets in (
+                    (programs[3], (taken, row_offsets(block))),
+                    (programs[0], (source.offsets if source else unused, row_offsets(spectrum))),
+                    (programs[1], (row_offsets(spectrum), target.offsets if target else unused)),
+                )
+            )
+            kernels.contract_adjoints(
+                block[0, 0, 0], n, STRIP, back, analysis, analysis_back, half_of(programs, STRIP, dtype),
+                cotangent.origin, cotangent.offsets, cotangent.step, answers.origin, answers.offsets, answers.step,
+                scaled, sums, *((source.origin, source.step) if source else (0, 0)),
+                *((target.origin, target.step) if target else (0, 0)), spectrum, block, turned, matrices, totals,
+            )  # fmt: skip
+            parts[begin] = totals[..., :rows], sums
 
-        self._share(work, dtype, (count, rows, columns))
+        self._share_positions(work, positions, max(transform.frequencies * transform.aliases * self.channels, 1))
         totals, sums = zip(*(parts[key] for key in sorted(parts)), strict=True)
-        spectrum = None if x is None else self.products.unpack(sum(totals))
+        spectrum = None
+        if x is not None:
+            spectrum = self.ungrouped(sum(totals))
         return result, spectrum, None if ans is None else sum(sums)
+
+    def room(self, transform: Spectral, n: int, dtype: Any) -> tuple[Array, Array]:
+        """Spectra of a group of channels, and of the result, at some positions: (frequencies, ., ., positions)."""
+        aliases, lanes = transform.aliases * transform.planes, kernels.VECTOR_BYTES // dtype.itemsize
+        width = -(-min(n, STRIP) // lanes) * lanes
+
+        def room(*shape: int) -> Array:
+            size = math.prod(shape)  # and frequencies so far apart that codelets do not write to one set of a cache
+            flat = np.zeros((transform.frequencies, (size // lanes | 1) * lanes + (lanes if size // lanes % 2 else 0)), dtype)
+            return flat[:, :size].reshape(-1, *shape)
+
+        return room(aliases, self.group(transform), width), room(transform.planes, self.out, width)
+
+    def group(self, transform: Spectral) -> int:
+        """Channels analyzed at once, a divisor of all."""
+        each = transform.frequencies * transform.aliases * transform.planes * STRIP
+        return max(d for d in range(1, self.channels + 1) if self.channels % d == 0 and (d == 1 or d * each <= ROOM))
+
+    def grouped(self, filters: Array, order: tuple[int, ...]) -> Array:
+        """Filters (frequencies, rows, aliases * channels) by groups of channels: axes (group, f, rows, alias, c)."""
+        f, rows, _ = filters.shape
+        group = self.group(self.transform)
+        split = filters.reshape(f, rows, -1, self.channels // group, group).transpose(0, 1, 3, 2, 4)
+        # axes of split: f, rows, group, alias, c
+        split = split.transpose(order)
+        shape = split.shape
+        if order[-1] == 1:
+            return np.ascontiguousarray(split).reshape(shape[0], shape[1], -1, rows)
+        return np.ascontiguousarray(split).reshape(shape[0], shape[1], rows, -1)
+
+    def ungrouped(self, total: Array) -> Array:
+        """Filters (frequencies, rows, aliases * channels) from (groups, frequencies, aliases * channels, rows)."""
+        groups, f, _, rows = total.shape
+        split = total.reshape(groups, f, -1, self.channels // groups, rows).transpose(1, 4, 2, 0, 3)
+        return split.reshape(f, rows, -1)
+
+    def _share_positions(self, work: Callable[[int, int], None], count: int, elements: int) -> None:
+        """Call work(begin, end) for the positions of each thread."""
+        parts = evenly(count, min(count, threads_for(count * elements)), STRIP)
+        parallel_for(lambda i, j: [work(*part) for part in parts[i:j]], len(parts), count * elements)
 
     def _share(self, work: Callable[..., None], dtype: Any, shape: tuple[int, ...]) -> None:
         """Call work(chunks, room) for the parts of the leading axis that each thread takes; room lends it arrays."""
         t = self.products.taps
-        per_index = shape[0] * max(shape[1], shape[2] if self.untapped else 0) * t.positions
+        per_index = math.prod(shape) * t.positions
         pieces = max(worker_count() if t.leading * per_index > SERIAL else 1, -(-t.leading * per_index // CHUNK))
-        chunks = evenly(t.leading, min(t.leading, pieces), STRIP if self.untapped else 1)
+        chunks = evenly(t.leading, min(t.leading, pieces))
 
         def each(first: int, last: int) -> None:
             lent: dict[int, Array] = {}
@@ -326,8 +277,8 @@ class CompiledPlan(Plan):
         return d.analyze_transpose(np, spectrum)
 
     def _mapped(self, which: int, source: Array, rows: int) -> Array:
-        """One of `maps_of` the transform, of all columns of the source (rows, 1, columns), as (rows, columns)."""
-        result, apply = np.empty((rows, 1, source.shape[2]), source.dtype), maps_of(self.transform, source.dtype)[which]
+        """One of `programs_of` the transform, of all columns of the source (rows, 1, columns), as (rows, columns)."""
+        result, apply = np.empty((rows, 1, source.shape[2]), source.dtype), programs_of(self.transform, source.dtype)[which]
 
         def work(begin: int, end: int) -> None:
             apply(Rows.of(source, begin), Rows.of(result, begin), 1, end - begin)
@@ -340,7 +291,7 @@ class CompiledPlan(Plan):
         ordered = np.ascontiguousarray(self._to_plan(np, x, self.x_order, (self.x_rows, -1)))
         return ordered.reshape(self.x_rows, self.channels, -1)
 
-    def _cotangent(self, g: Array) -> Rows:
+    def cotangent_rows(self, g: Array) -> Rows:
         """A cotangent of the result as rows in memory, where it may repeat itself along transformed axes."""
         g, split = g.transpose(self.y_order), len(self.y_order) - self.within - len(self.geometry.out_shape)
         if not (_is_one_run(g, split, -self.within or None) and _is_one_run(g, len(self.y_order) - self.within)):
@@ -351,8 +302,25 @@ class CompiledPlan(Plan):
         step = next((step for n, step in reversed(list(new)) if n > 1), 0)
         return Rows(g, g.ctypes.data + starts, step)
 
-    def _answers(self, ans: Array | None, first: int) -> Rows | None:
-        return None if ans is None else Rows.of(ans.reshape(self.y_rows, self.out, -1), first)
+    def answers(self, ans: Array) -> Array:
+        """A result as (rows, out, positions)."""
+        ordered = np.ascontiguousarray(self._to_plan(np, ans, self.y_order, (self.y_rows, -1)))
+        return ordered.reshape(self.y_rows, self.out, -1)
+
+    def filters(self, w: Array) -> Array:
+        """Spectra of filters, (frequencies, rows, taps * columns)."""
+        return self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
+
+
+def row_offsets(spectrum: Array) -> Any:
+    """Where the first channel of each row of a spectrum (frequencies, aliases or planes, channels, .) begins."""
+    f, a = (np.arange(n) * step for n, step in zip(spectrum.shape[:2], spectrum.strides[:2], strict=True))
+    return (f[:, None] + a).reshape(-1)
+
+
+def half_of(programs: tuple[Program, ...], n: int, dtype: Any) -> Array:
+    """Room for what lies between the steps of any program, on rows of n elements."""
+    return np.empty((max(1, *(p.between for p in programs)), n), dtype)
 
 
 def _is_one_run(array: Array, begin: int, end: int | None = None) -> bool:

@@ -258,7 +258,7 @@ def _read(
     ranges = []
     for samples in sources[-1]:
         first = len(runs)
-        runs.extend(_runs(samples))
+        runs.extend(stretches(samples))
         ranges.append((first, len(runs)))
     ranges_of_lines = np.broadcast_to(np.reshape(ranges, (*(1,) * (m - 1), -1, *(1,) * (m - 1), 2)), (*shape[:-1], 2))
 
@@ -285,7 +285,7 @@ def _read(
     )
 
 
-def _runs(samples: Integers) -> Iterator[tuple[int, int, int]]:
+def stretches(samples: Integers) -> Iterator[tuple[int, int, int]]:
     """(to, source, count) of stretches of consecutive samples, or of zeros (source -1)."""
     begin = 0
     for i in range(1, len(samples) + 1):

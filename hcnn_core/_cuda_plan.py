@@ -113,7 +113,7 @@ class CudaPlan(Plan):
         if self.maps:
             answers = None if ans is None else self._result_rows(xp, ans)
             rows, sums = self._map(xp, "back", self._result_rows(xp, g), self.out, "g", answers)
-            sums = None if sums is None else self._like_result(xp, sums)
+            sums = None if sums is None else self.like_result(xp, sums)
         else:
             sums = g = g if ans is None else elu_vjp(g, ans)
             rows = self._extend(xp, self._result_rows(xp, g), "g")
@@ -124,7 +124,7 @@ class CudaPlan(Plan):
             x_rows = self._cotangent_of_x(xp, cotangent, filters)
             x_cotangent = self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
         if x is not None:
-            w_cotangent = self._filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
+            w_cotangent = self.filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
         return x_cotangent, w_cotangent, None if ans is None else sums
 
     def _spectrum(self, xp: Any, x: Array) -> Array:

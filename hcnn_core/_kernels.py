@@ -103,22 +103,27 @@ def _offset(builder: Any, table: Any, index: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def combine(
-    typing: Any, like: Any, rows: Any, vectors: Any, out: Any, out_stride: Any, x: Any, table: Any, count: Any,
-    matrix: Any, matrix_stride: Any,
+    typing: Any, like: Any, rows: Any, vectors: Any, more: Any, out: Any, out_stride: Any, x: Any, table: Any,
+    count: Any, matrix: Any, matrix_stride: Any,
 ) -> Any:  # fmt: skip
     """Write sum over k < count of matrix[k, r] * x[table[k] + i] to out[r, i], r < rows, i < vectors * lanes.
 
-    `like` is any array of the dtype of all; `vectors` is 0 for a single column.
+    `like` is any array of the dtype of all; `vectors` is 0 for a single column. With `more`, what is there is added.
     """
-    if not isinstance(rows, types.IntegerLiteral) or not isinstance(vectors, types.IntegerLiteral):
+    if not all(isinstance(value, types.IntegerLiteral) for value in (rows, vectors, more)):
         return None
-    signature = types.void(like, rows, vectors, *(types.int64,) * 7)
+    signature = types.void(like, rows, vectors, more, *(types.int64,) * 7)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, out_stride, x, table, count, matrix, matrix_stride = arguments[3:]
+        out, out_stride, x, table, count, matrix, matrix_stride = arguments[4:]
         width = max(1, vectors.literal_value)
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
         sums = [v.sums(width) for _ in range(rows.literal_value)]
+        targets = [builder.add(out, builder.mul(_int64(r), out_stride)) for r in range(rows.literal_value)]
+        if more.literal_value:
+            for target, row in zip(targets, sums, strict=True):
+                for i, variable in enumerate(row):
+                    builder.store(v.load(target, i), variable)
         with cgutils.for_range(builder, count) as loop:
             source = builder.add(x, _offset(builder, table, loop.index))
             terms = [v.load(source, i) for i in range(width)]
@@ -127,8 +132,7 @@ def combine(
                 factor = v.repeat(builder.add(factors, _int64(r * v.size)))
                 for variable, term in zip(row, terms, strict=True):
                     v.accumulate(variable, factor, term)
-        for r, row in enumerate(sums):
-            target = builder.add(out, builder.mul(_int64(r), out_stride))
+        for target, row in zip(targets, sums, strict=True):
             for i, variable in enumerate(row):
                 builder.store(builder.load(variable), v.at(target, i), align=v.size)
         return context.get_dummy_value()
@@ -137,19 +141,80 @@ def combine(
 
 
 @intrinsic(prefer_literal=True)
-def inner_products(
-    typing: Any, like: Any, deep: Any, broad: Any, total: Any, total_stride: Any, x: Any, table: Any,
-    y: Any, y_stride: Any, count: Any,
+def outer_products(
+    typing: Any, like: Any, rows: Any, total: Any, total_stride: Any, x: Any, x_stride: Any, y: Any, y_stride: Any,
+    count: Any,
 ) -> Any:  # fmt: skip
-    """Add sum over i < count * lanes of x[table[k] + i] * y[r, i] to total[k, r], k < deep, r < broad."""
-    if not isinstance(deep, types.IntegerLiteral) or not isinstance(broad, types.IntegerLiteral):
+    """Add sum over i < count of x[r, i] * y[i, :lanes] to total[r, :lanes], r < rows."""
+    if not isinstance(rows, types.IntegerLiteral):
         return None
-    signature = types.void(like, deep, broad, *(types.int64,) * 7)
+    signature = types.void(like, rows, *(types.int64,) * 7)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, total_stride, x, table, y, y_stride, count = arguments[3:]
+        total, total_stride, x, x_stride, y, y_stride, count = arguments[2:]
+        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
+        sums, sources, targets = v.sums(rows.literal_value), [], []
+        for r, variable in enumerate(sums):
+            sources.append(builder.add(x, builder.mul(_int64(r), x_stride)))
+            targets.append(v.at(builder.add(total, builder.mul(_int64(r), total_stride)), 0))
+            builder.store(builder.load(targets[r], align=v.size), variable)
+        with cgutils.for_range(builder, count) as loop:
+            term = v.load(builder.add(y, builder.mul(loop.index, y_stride)))
+            at = builder.mul(loop.index, _int64(v.size))
+            for variable, source in zip(sums, sources, strict=True):
+                v.accumulate(variable, v.repeat(builder.add(source, at)), term)
+        for variable, target in zip(sums, targets, strict=True):
+            builder.store(builder.load(variable), target, align=v.size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def transpose_tile(typing: Any, like: Any, out: Any, out_stride: Any, x: Any, x_stride: Any, last: Any) -> Any:
+    """Write a transposed square, a vector wide, to out; of rows of x beyond the last, that one is taken."""
+    signature = types.void(like, *(types.int64,) * 5)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, out_stride, x, x_stride, last = arguments[1:]
+        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
+        n, rows = v.lanes, []
+        for r in range(n):
+            row = builder.select(builder.icmp_signed("<", _int64(r), last), _int64(r), last)
+            rows.append(v.load(builder.add(x, builder.mul(row, x_stride))))
+        half = [[(n * (i % 2) + i // 2) + begin for i in range(n)] for begin in (0, n // 2)]
+        masks = [ir.Constant(ir.VectorType(_int32, n), indices) for indices in half]
+        for _ in range(n.bit_length() - 1):  # rows i and i + n / 2 merged, as one merges cards
+            rows = [builder.shuffle_vector(rows[i // 2], rows[i // 2 + n // 2], masks[i % 2]) for i in range(n)]
+        for r, row in enumerate(rows):
+            builder.store(row, v.at(builder.add(out, builder.mul(_int64(r), out_stride)), 0), align=v.size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def inner_products(
+    typing: Any, like: Any, deep: Any, broad: Any, by_lanes: Any, total: Any, total_stride: Any, x: Any, table: Any,
+    y: Any, y_stride: Any, count: Any,
+) -> Any:  # fmt: skip
+    """Add sum over i < count * lanes of x[table[k] + i] * y[r, i] to total[k, r], k < deep, r < broad.
+
+    `by_lanes`, every entry of the total is a vector, whose lanes are still to be summed.
+    """
+    if not all(isinstance(value, types.IntegerLiteral) for value in (deep, broad, by_lanes)):
+        return None
+    signature = types.void(like, deep, broad, by_lanes, *(types.int64,) * 7)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, total_stride, x, table, y, y_stride, count = arguments[4:]
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         sums = [v.sums(broad.literal_value) for _ in range(deep.literal_value)]
+        targets = [builder.add(total, builder.mul(_int64(k), total_stride)) for k in range(deep.literal_value)]
+        if by_lanes.literal_value:
+            for target, row in zip(targets, sums, strict=True):
+                for r, variable in enumerate(row):
+                    builder.store(v.load(target, r), variable)
         rows = [builder.add(x, _offset(builder, table, _int64(k))) for k in range(deep.literal_value)]
         columns = [builder.add(y, builder.mul(_int64(r), y_stride)) for r in range(broad.literal_value)]
         with cgutils.for_range(builder, count) as loop:
@@ -159,9 +224,11 @@ def inner_products(
                 term = v.load(builder.add(source, position))
                 for variable, factor in zip(row, factors, strict=True):
                     v.accumulate(variable, term, factor)
-        for k, row in enumerate(sums):
-            target = builder.add(total, builder.mul(_int64(k), total_stride))
+        for target, row in zip(targets, sums, strict=True):
             for r, variable in enumerate(row):
+                if by_lanes.literal_value:
+                    builder.store(builder.load(variable), v.at(target, r), align=v.size)
+                    continue
                 place = v.pointer(builder.add(target, _int64(r * v.size)), v.scalar)
                 builder.store(builder.fadd(builder.load(place), v.total(variable)), place)
         return context.get_dummy_value()
@@ -251,15 +318,15 @@ def _strip(
     if n < lanes:
         for i in range(n):
             at = i * like.itemsize
-            combine(like, rows, 0, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+            combine(like, rows, 0, 0, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
         return
     tiled = n - n % (lanes * wide)
     for begin in range(0, tiled, lanes * wide):
         at = begin * like.itemsize
-        combine(like, rows, wide, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+        combine(like, rows, wide, 0, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
     for begin in range(tiled, n, lanes):
         at = min(begin, n - lanes) * like.itemsize
-        combine(like, rows, 1, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+        combine(like, rows, 1, 0, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
 
 
 @numba.njit(**_options)
@@ -428,7 +495,7 @@ def _products(
     """Add the inner products of `deep` rows of x with `broad` rows of y, n elements each, to total (K, rows)."""
     lanes = VECTOR_BYTES // total.itemsize
     to, offsets = total[k, r:].ctypes.data, table[k:].ctypes.data
-    inner_products(total, deep, broad, to, total.strides[0], x, offsets, y + r * y_stride, y_stride, n // lanes)
+    inner_products(total, deep, broad, 0, to, total.strides[0], x, offsets, y + r * y_stride, y_stride, n // lanes)
 
 
 @numba.njit(inline="always", **_options)
@@ -495,65 +562,6 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@numba.njit(**_options)
-def transform(
-    like: Array, channels: int, n: int,
-    source: int, source_rows: Array, source_channel: int, target: int, target_row: int, target_channel: int,
-    first: Array, first_from: Array, first_to: Array, first_step: int,
-    second: Array, second_from: Array, second_to: Array, second_step: int,
-    half_rows: int, bias: Array, ans: int, ans_row: int, ans_channel: int, sums: Array,
-) -> None:  # fmt: skip
-    """Multiply rows by two matrices in turn, a block of columns at a time, so that what lies between stays in cache.
-
-    Each matrix (K, rows) serves several groups of rows: `.._from` (groups, K) says which it reads, `.._to` (groups,)
-    and `.._step` where it writes. Row r of channel c begins at source + source_rows[r] + c * source_channel.
-
-    With a bias (rows, channels) the ELU of the sum is written. With sums (rows, channels), the source is multiplied by
-    the derivative of an ELU whose result is at `ans` first, and added up there.
-    """
-    size = like.itemsize
-    block = max(VECTOR_BYTES // size, HALF // (half_rows + sums.shape[0]))
-    blocks = -(-n // block)
-    half = empty((half_rows, -(-n // blocks)), like.dtype)
-    scaled = empty((sums.shape[0], half.shape[1]), like.dtype)
-    first_tables, second_tables = empty(first_from.shape, np.int64), empty(second_from.shape, np.int64)
-    first_starts, second_starts = empty(first_to.size, np.int64), empty(second_to.size, np.int64)
-    for group in range(first_to.size):
-        first_starts[group] = first_to[group] * half.strides[0]
-        for k in range(first_from.shape[1]):
-            row = first_from[group, k]
-            first_tables[group, k] = row * scaled.strides[0] if sums.size else source_rows[row]
-    for group in range(second_to.size):
-        second_starts[group] = second_to[group] * target_row
-        for k in range(second_from.shape[1]):
-            second_tables[group, k] = second_from[group, k] * half.strides[0]
-    for channel in range(channels):
-        for b in range(blocks):
-            begin, end = b * n // blocks, (b + 1) * n // blocks
-            m, taken = end - begin, source + channel * source_channel + begin * size
-            if sums.size:
-                for row in range(sums.shape[0]):
-                    g = numba.carray(_pointer(taken + source_rows[row]), m, like.dtype)
-                    y = numba.carray(
-                        _pointer(ans + row * ans_row + channel * ans_channel + begin * size), m, like.dtype
-                    )
-                    sums[row, channel] += _elu_vjp_sum(scaled[row, :m], y, g)
-                taken = scaled.ctypes.data
-            to, between = target + channel * target_channel + begin * size, half.ctypes.data
-            for group in range(first_to.size):
-                place = between + first_starts[group]
-                combine_rows(like, place, first_step * half.strides[0], m, taken, first_tables[group], first)
-            for group in range(second_to.size):
-                place = to + second_starts[group]
-                combine_rows(like, place, second_step * target_row, m, between, second_tables[group], second)
-            if bias.size:
-                for group in range(second_to.size):
-                    for j in range(second.shape[1]):
-                        row = second_to[group] + j * second_step
-                        y = numba.carray(_pointer(to + row * target_row), m, like.dtype)
-                        _elu_in_place(y, bias[row, channel])
-
-
 @intrinsic
 def _call(typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any) -> Any:
     """Call a codelet."""
@@ -567,57 +575,351 @@ def _call(typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n
 
 
 @numba.njit(**_options)
-def run_codelets(
-    like: Array, channels: int, n: int,
-    source: int, source_rows: Array, source_channel: int, target: int, target_row: int, target_channel: int,
-    codelets: Array, reads: Array, read_from: Array, writes: Array, written_to: Array, half_rows: int,
-    bias: Array, ans: int, ans_row: int, ans_channel: int, sums: Array,
-) -> None:  # fmt: skip
-    """As `transform`, by one codelet after the other.
+def _run(like: Array, program: Any, source: int, target: int, half: Array, n: int) -> None:
+    """Take the steps of a program on rows of n elements.
 
-    Codelets (steps, 3) are an address, and whether it reads the source and writes the target; what it does not, it has
-    from and leaves to rows in between. Step s reads rows reads[read_from[s] : read_from[s + 1]], and writes alike.
+    A program is steps (address of a codelet or 0, whether it reads the source, whether it writes the target, where its
+    factors begin, how many rows they make); factors; offsets of rows read, and where those of each step begin; of rows
+    written, and where those begin. What does not come from the source or go to the target is held in `half`.
+    """
+    steps, factors, reads, read_from, writes, written_to = program
+    for s in range(steps.shape[0]):
+        x = source if steps[s, 1] else half.ctypes.data
+        y = target if steps[s, 2] else half.ctypes.data
+        table, to = reads[read_from[s] : read_from[s + 1]], writes[written_to[s] : written_to[s + 1]]
+        if steps[s, 0]:
+            _call(steps[s, 0], x, table.ctypes.data, y, to.ctypes.data, n * like.itemsize)
+        else:
+            begin, rows = steps[s, 3], steps[s, 4]
+            matrix = factors[begin : begin + table.size * rows].reshape(table.size, rows)
+            step = to[1] - to[0] if rows > 1 else 0
+            combine_rows(like, y + to[0], step, n, x, table, matrix)
+
+
+@numba.njit(inline="always", **_options)
+def _scale(scaled: Array, n: int, g: int, g_rows: Array, ans: int, ans_rows: Array, sums: Array, channel: int) -> None:
+    """Multiply rows of a cotangent by the derivative of an ELU whose result is `ans`; add what comes to sums."""
+    for row in range(sums.shape[0]):
+        taken = numba.carray(_pointer(g + g_rows[row]), n, scaled.dtype)
+        y = numba.carray(_pointer(ans + ans_rows[row]), n, scaled.dtype)
+        sums[row, channel] += _elu_vjp_sum(scaled[row, :n], y, taken)
+
+
+@numba.njit(inline="always", **_options)
+def _finish(y: int, rows: Array, n: int, bias: Array, channel: int) -> None:
+    """Add a bias to rows of n elements, and replace them by their ELU."""
+    for row in range(bias.shape[0]):
+        _elu_in_place(numba.carray(_pointer(y + rows[row]), n, bias.dtype), bias[row, channel])
+
+
+@numba.njit(**_options)
+def transform(
+    like: Array, channels: int, n: int, block: int, half: Array, program: Any,
+    source: int, source_rows: Array, source_channel: int, target: int, target_rows: Array, target_channel: int,
+    bias: Array, ans: int, ans_rows: Array, ans_channel: int, sums: Array,
+) -> None:  # fmt: skip
+    """Map rows by a program, a block of columns at a time, so that what lies between steps stays in cache.
+
+    Row r of channel c begins at source + source_rows[r] + c * source_channel. With a bias (rows, channels) the ELU of
+    the sum is written. With sums (rows, channels), the source is multiplied by the derivative of an ELU whose result is
+    at `ans` first, and added up there; the program then reads rows of a block each.
     """
     size = like.itemsize
-    block = max(2 * VECTOR_BYTES // size, HALF // (half_rows + source_rows.size))
     blocks = -(-n // block)
-    half = empty((half_rows + sums.shape[0], -(-n // blocks)), like.dtype)
-    scaled = half[half_rows:]
-    from_rows, to_rows = empty(reads.size, np.int64), empty(writes.size, np.int64)
-    for step in range(codelets.shape[0]):
-        for k in range(read_from[step], read_from[step + 1]):
-            row = reads[k]
-            if not codelets[step, 1]:
-                from_rows[k] = row * half.strides[0]
-            else:
-                from_rows[k] = row * scaled.strides[0] if sums.size else source_rows[row]
-        for k in range(written_to[step], written_to[step + 1]):
-            to_rows[k] = writes[k] * (target_row if codelets[step, 2] else half.strides[0])
+    scaled = empty((sums.shape[0], block), like.dtype)
     for channel in range(channels):
         for b in range(blocks):
             begin, end = b * n // blocks, (b + 1) * n // blocks
             m, taken = end - begin, source + channel * source_channel + begin * size
-            if sums.size:
-                for row in range(sums.shape[0]):
-                    g = numba.carray(_pointer(taken + source_rows[row]), m, like.dtype)
-                    y = numba.carray(
-                        _pointer(ans + row * ans_row + channel * ans_channel + begin * size), m, like.dtype
-                    )
-                    sums[row, channel] += _elu_vjp_sum(scaled[row, :m], y, g)
-                taken = scaled.ctypes.data
             to = target + channel * target_channel + begin * size
-            for step in range(codelets.shape[0]):
-                _call(
-                    codelets[step, 0],
-                    taken if codelets[step, 1] else half.ctypes.data,
-                    from_rows[read_from[step] :].ctypes.data,
-                    to if codelets[step, 2] else half.ctypes.data,
-                    to_rows[written_to[step] :].ctypes.data,
-                    m * size,
-                )
-            for row in range(bias.shape[0]):
-                y = numba.carray(_pointer(to + row * target_row), m, like.dtype)
-                _elu_in_place(y, bias[row, channel])
+            if sums.size:
+                answers = ans + channel * ans_channel + begin * size
+                _scale(scaled, m, taken, source_rows, answers, ans_rows, sums, channel)
+                taken = scaled.ctypes.data
+            _run(like, program, taken, to, half, m)
+            _finish(to, target_rows, m, bias, channel)
+
+
+@numba.njit(inline="always", **_options)
+def _add_strip(
+    rows: int, wide: int, like: Array, out: int, step: int, n: int, x: int, table: Array, matrix: int, matrix_step: int
+) -> None:
+    """Add to rows of sums of n elements, whole vectors, tile by tile."""
+    lanes = VECTOR_BYTES // like.itemsize
+    tiled = n - n % (lanes * wide)
+    for begin in range(0, tiled, lanes * wide):
+        at = begin * like.itemsize
+        combine(like, rows, wide, 1, out + at, step, x + at, table.ctypes.data, table.size, matrix, matrix_step)
+    for begin in range(tiled, n, lanes):
+        at = begin * like.itemsize
+        combine(like, rows, 1, 1, out + at, step, x + at, table.ctypes.data, table.size, matrix, matrix_step)
+
+
+@numba.njit(**_options)
+def add_rows(like: Array, out: int, step: int, n: int, x: int, table: Array, matrix: Array) -> None:
+    """As `combine_rows`, added to what is there; n makes whole vectors."""
+    rows, row, size = matrix.shape[1], 0, like.itemsize
+    while row + TALL <= rows:
+        factors = matrix.ctypes.data + row * size
+        _add_strip(TALL, WIDE_OF_TALL, like, out + row * step, step, n, x, table, factors, matrix.strides[0])
+        row += TALL
+    while row + FEW <= rows:
+        factors = matrix.ctypes.data + row * size
+        _add_strip(FEW, WIDE_OF_FEW, like, out + row * step, step, n, x, table, factors, matrix.strides[0])
+        row += FEW
+    if row < rows:
+        factors = matrix.ctypes.data + row * size
+        _add_strip(1, WIDE_OF_ONE, like, out + row * step, step, n, x, table, factors, matrix.strides[0])
+
+
+@numba.njit(**_options)
+def add_outer_products(
+    like: Array, total: Array, x: int, x_step: int, n: int, y: int, y_step: int, y_rows: int, turned: Array
+) -> None:  # fmt: skip
+    """Add the inner products of rows of x with rows of y, n elements each, to total (rows of x, rows of y and some).
+
+    Rows of y are transposed into `turned` (n and some, rows and some) first, so that sums need not cross lanes.
+    """
+    lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
+    rows, columns = total.shape
+    for k in range(0, columns, lanes):
+        for i in range(0, n, lanes):
+            to = turned.ctypes.data + i * turned.strides[0] + k * size
+            transpose_tile(like, to, turned.strides[0], y + k * y_step + i * size, y_step, y_rows - 1 - k)
+    for k in range(0, columns, lanes):
+        row, source = 0, turned.ctypes.data + k * size
+        while row < rows:
+            to, terms = total[row, k:].ctypes.data, x + row * x_step
+            if row + 16 <= rows:
+                outer_products(like, 16, to, total.strides[0], terms, x_step, source, turned.strides[0], n)
+                row += 16
+            elif row + 4 <= rows:
+                outer_products(like, 4, to, total.strides[0], terms, x_step, source, turned.strides[0], n)
+                row += 4
+            else:
+                outer_products(like, 1, to, total.strides[0], terms, x_step, source, turned.strides[0], n)
+                row += 1
+
+
+@numba.njit(inline="always", **_options)
+def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
+    """Begin and end of part c of range(n), of some size; the last has a whole vector, if there are so many."""
+    begin, end = c * size, (c + 1) * size
+    return max(0, min(begin, n - lanes)), n if end >= n else min(end, max(0, n - lanes))
+
+
+@numba.njit(**_options)
+def contract(
+    like: Array, n: int, chunk: int, analysis: Any, synthesis: Any, half: Array,
+    source: int, source_channel: int, target: int, target_rows: Array, target_channel: int,
+    spectrum: Array, block: Array, matrices: Array, bias: Array,
+) -> None:  # fmt: skip
+    """Analyze, multiply by a matrix for each frequency, and synthesize, `chunk` of n positions at a time.
+
+    A group of channels is analyzed at once, into `spectrum` (frequencies, aliases, channels of a group, positions), and
+    added to `block` (frequencies, planes, out, positions) by matrices (groups, frequencies, aliases * channels, planes
+    * out). Rows of either lie one after the other; those of the next frequency need not.
+    """
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    groups, frequencies, terms = matrices.shape[:3]
+    row = spectrum.strides[2]
+    offsets = np.arange(terms) * row
+    for c in range(-(-n // chunk)):
+        begin, end = _chunk(c, n, chunk, lanes)
+        m, width = end - begin, -(-(end - begin) // lanes) * lanes
+        for group in range(groups):
+            for channel in range(spectrum.shape[2]):
+                taken = source + (group * spectrum.shape[2] + channel) * source_channel + begin * size
+                _run(like, analysis, taken, spectrum.ctypes.data + channel * row, half, m)
+            for f in range(frequencies):
+                x, y, matrix = spectrum[f].ctypes.data, block[f].ctypes.data, matrices[group, f]
+                if group:
+                    add_rows(like, y, row, width, x, offsets, matrix)
+                else:
+                    combine_rows(like, y, row, width, x, offsets, matrix)
+        for channel in range(block.shape[2]):
+            to = target + channel * target_channel + begin * size
+            _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)
+            _finish(to, target_rows, m, bias, channel)
+
+
+@numba.njit(**_options)
+def contract_adjoints(
+    like: Array, n: int, chunk: int, back: Any, analysis: Any, analysis_back: Any, half: Array,
+    g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
+    source: int, source_channel: int, target: int, target_channel: int,
+    spectrum: Array, block: Array, turned: Array, matrices: Array, totals: Array,
+) -> None:  # fmt: skip
+    """Cotangents of `contract`: of x to target, by matrices (groups, frequencies, planes * out, aliases * channels), and
+    of filters added to totals (groups, frequencies, aliases * channels, planes * out and some); either may be empty.
+
+    `sums`, `ans` and g are as in `transform`.
+    """  # noqa: D205
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    frequencies, row = block.shape[0], block.strides[2]
+    rows = block.shape[1] * block.shape[2]
+    offsets = np.arange(rows) * row
+    for c in range(-(-n // chunk)):
+        begin, end = _chunk(c, n, chunk, lanes)
+        m, width = end - begin, -(-(end - begin) // lanes) * lanes
+        for channel in range(block.shape[2]):
+            taken = g + channel * g_channel + begin * size
+            if sums.size:
+                _scale(scaled, m, taken, g_rows, ans + channel * ans_channel + begin * size, ans_rows, sums, channel)
+                taken = scaled.ctypes.data
+            _run(like, back, taken, block.ctypes.data + channel * row, half, m)
+        for group in range(max(matrices.shape[0], totals.shape[0])):
+            first = group * spectrum.shape[2]
+            if totals.size:
+                for channel in range(spectrum.shape[2]):
+                    taken = source + (first + channel) * source_channel + begin * size
+                    _run(like, analysis, taken, spectrum.ctypes.data + channel * row, half, m)
+                for f in range(frequencies):
+                    x, y = spectrum[f].ctypes.data, block[f].ctypes.data
+                    add_outer_products(like, totals[group, f], x, row, m, y, row, rows, turned)
+            if matrices.size:
+                for f in range(frequencies):
+                    x, y = spectrum[f].ctypes.data, block[f].ctypes.data
+                    combine_rows(like, x, row, width, y, offsets, matrices[group, f])
+                for channel in range(spectrum.shape[2]):
+                    to = target + (first + channel) * target_channel + begin * size
+                    _run(like, analysis_back, spectrum.ctypes.data + channel * row, to, half, m)
+
+
+@numba.njit(**_options)
+def _expand(like: Array, z: Array, m: int, x: int, row_step: int, table: Array, h: Array, shift: Array) -> None:
+    """Write the ELU of what filters h (taps, channels) make of rows of x, plus a shift each, to z (channels, rows, .)."""
+    for row in range(z.shape[1]):
+        combine_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + row * row_step, table, h)
+    for channel in range(z.shape[0]):
+        _elu_in_place(z[channel].reshape(-1), shift[channel])
+
+
+@numba.njit(**_options)
+def factored(
+    like: Array, begin_line: int, end_line: int, n: int, chunk: int,
+    x: int, row_step: int, line_step: int, table: Array, h: Array, shift: Array, z: Array,
+    analysis: Any, synthesis: Any, half: Array, target: int, target_rows: Array, target_channel: int,
+    spectrum: Array, block: Array, matrices: Array, bias: Array,
+) -> None:  # fmt: skip
+    """`contract` of channels that are made of x a group at a time: the ELU of filters h (groups, taps, channels).
+
+    Line l of row r of the extended x begins at x + r * row_step + l * line_step; results of n positions a line follow
+    each other. Shifts are (groups, channels), z is room for (channels, rows, positions) of a group.
+    """
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    groups, frequencies, terms = matrices.shape[:3]
+    row = spectrum.strides[2]
+    offsets = np.arange(terms) * row
+    for line in range(begin_line, end_line):
+        for c in range(-(-n // chunk)):
+            begin, end = _chunk(c, n, chunk, lanes)
+            m, width = end - begin, -(-(end - begin) // lanes) * lanes
+            for group in range(groups):
+                taken = x + line * line_step + begin * size
+                _expand(like, z, m, taken, row_step, table, h[group], shift[group])
+                for channel in range(z.shape[0]):
+                    _run(like, analysis, z[channel].ctypes.data, spectrum.ctypes.data + channel * row, half, m)
+                for f in range(frequencies):
+                    source, y, matrix = spectrum[f].ctypes.data, block[f].ctypes.data, matrices[group, f]
+                    if group:
+                        add_rows(like, y, row, width, source, offsets, matrix)
+                    else:
+                        combine_rows(like, y, row, width, source, offsets, matrix)
+            for channel in range(block.shape[2]):
+                to = target + channel * target_channel + (line * n + begin) * size
+                _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)
+                _finish(to, target_rows, m, bias, channel)
+
+
+@numba.njit(**_options)
+def _correlate_lanes(
+    like: Array, total: Array, x: int, table: Array, y: int, y_step: int, channels: int, n: int
+) -> None:  # fmt: skip
+    """Add products of rows of x, by a table, with rows of y, n elements each, to total (taps, channels, lanes)."""
+    lanes = VECTOR_BYTES // like.itemsize
+    k = 0
+    while k < table.size:
+        deep = DEEP if k + DEEP <= table.size else LESS_DEEP if k + LESS_DEEP <= table.size else 1
+        c = 0
+        while c < channels:
+            to, taps, other = total[k, c].ctypes.data, table[k:].ctypes.data, y + c * y_step
+            broad = BROAD if c + BROAD <= channels else 1
+            if deep == DEEP and broad == BROAD:
+                inner_products(like, DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+            elif deep == LESS_DEEP and broad == BROAD:
+                inner_products(like, LESS_DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+            elif broad == BROAD:
+                inner_products(like, 1, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+            elif deep == DEEP:
+                inner_products(like, DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+            elif deep == LESS_DEEP:
+                inner_products(like, LESS_DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+            else:
+                inner_products(like, 1, 1, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+            c += broad
+        k += deep
+
+
+@numba.njit(**_options)
+def _spread_taps(like: Array, gx: Array, at: int, s: Array, offsets: Array, m: int) -> None:
+    """Add row t of s, of m elements, to gx from at + offsets[t] on."""
+    for t in range(offsets.size):
+        begin = at + offsets[t]
+        to, row = gx[begin : begin + m], s[t]
+        for i in range(m):
+            to[i] += row[i]
+
+
+@numba.njit(**_options)
+def factored_adjoints(
+    like: Array, begin_line: int, end_line: int, n: int, chunk: int,
+    x: int, row_step: int, line_step: int, table: Array, h: Array, h_transposed: Array, shift: Array, z: Array,
+    gz: Array, taps: Array,
+    back: Any, analysis: Any, analysis_back: Any, half: Array,
+    g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
+    spectrum: Array, block: Array, turned: Array, matrices: Array, totals: Array,
+    gx: Array, gh: Array, shift_sums: Array,
+) -> None:  # fmt: skip
+    """Cotangents of `factored`, whose z is made again: added to totals as in `contract_adjoints`, gx, gh, shift_sums.
+
+    gx (rows, lines, elements) holds the lines of the extended x that these lines read, gh (groups, taps, channels,
+    lanes) sums by lanes. `h_transposed` is (groups, channels, taps); gz and `taps` are room for (channels, rows,
+    positions), (taps, positions).
+    """
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    frequencies, row = block.shape[0], block.strides[2]
+    out, channels = block.shape[1] * block.shape[2], z.shape[0]
+    offsets, of_channels = np.arange(out) * row, np.arange(channels) * gz.strides[0]
+    steps = table // size
+    for line in range(begin_line, end_line):
+        for c in range(-(-n // chunk)):
+            begin, end = _chunk(c, n, chunk, lanes)
+            m, width = end - begin, -(-(end - begin) // lanes) * lanes
+            for channel in range(block.shape[2]):
+                at = (line * n + begin) * size
+                taken, answers = g + channel * g_channel + at, ans + channel * ans_channel + at
+                _scale(scaled, m, taken, g_rows, answers, ans_rows, sums, channel)
+                _run(like, back, scaled.ctypes.data, block.ctypes.data + channel * row, half, m)
+            for group in range(matrices.shape[0]):
+                taken = x + line * line_step + begin * size
+                _expand(like, z, m, taken, row_step, table, h[group], shift[group])
+                for channel in range(channels):
+                    _run(like, analysis, z[channel].ctypes.data, spectrum.ctypes.data + channel * row, half, m)
+                for f in range(frequencies):
+                    a, b = spectrum[f].ctypes.data, block[f].ctypes.data
+                    add_outer_products(like, totals[group, f], a, row, m, b, row, out, turned)
+                    combine_rows(like, a, row, width, b, offsets, matrices[group, f])
+                for channel in range(channels):
+                    _run(like, analysis_back, spectrum.ctypes.data + channel * row, gz[channel].ctypes.data, half, m)
+                    if m < gz.shape[2]:
+                        gz[channel, :, m:] = 0
+                    shift_sums[group, channel] += _elu_vjp_in_place(gz[channel].reshape(-1), z[channel].reshape(-1))
+                for v in range(z.shape[1]):
+                    of_row, cotangents = taken + v * row_step, gz[0, v].ctypes.data
+                    _correlate_lanes(like, gh[group], of_row, table, cotangents, gz.strides[0], channels, width)
+                    combine_rows(like, taps.ctypes.data, taps.strides[0], m, cotangents, of_channels, h_transposed[group])
+                    _spread_taps(like, gx[v, line - begin_line :].reshape(-1), begin, taps, steps, m)
 
 
 RUN = 1 << 12
@@ -818,4 +1120,15 @@ def _elu_vjp_sum(out: Array, ans: Array, g: Array) -> float:
     total = out[0]
     for i in range(1, out.size):
         total += out[i]
+    return total
+
+
+@numba.njit(**_reordered)
+def _elu_vjp_in_place(g: Array, ans: Array) -> float:
+    """As `_elu_vjp_sum`, in place of the cotangent."""
+    zero, one = ans.dtype.type(0), ans.dtype.type(1)
+    total = zero
+    for i in range(g.size):
+        g[i] *= (zero if ans[i] > zero else ans[i]) + one
+        total += g[i]
     return total

@@ -44,11 +44,11 @@ def make_plan(geometry: Geometry, real: bool, like: Array) -> Plan | FourierPlan
 def _plan_of(
     geometry: Geometry, real: bool, shape: tuple[int, ...], strides: tuple[int, ...] | None, library: str
 ) -> Plan | FourierPlan:
-    return _cached_plan(geometry, real, _layout(geometry, shape, strides), library)
+    return cached_plan(geometry, real, _layout(geometry, shape, strides), library)
 
 
 @lru_cache(maxsize=512)
-def _cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) -> Plan | FourierPlan:
+def cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) -> Plan | FourierPlan:
     methods = choose_methods(geometry, real, library)
     if at_once(geometry, methods, real, library):
         return FourierPlan(geometry, real)
@@ -169,10 +169,10 @@ class Plan:
             x_cotangent = self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
         if x is not None:
             spectrum = self.products.correlate(xp, cotangent, self._analyze(xp, x))
-            w_cotangent = self._filters_of(xp, spectrum)
+            w_cotangent = self.filters_of(xp, spectrum)
         return x_cotangent, w_cotangent, None if ans is None else g
 
-    def _filters_of(self, xp: Any, spectrum: Array) -> Array:
+    def filters_of(self, xp: Any, spectrum: Array) -> Array:
         """Cotangent of w from those of each entry's filter matrix."""
         if self.outer > 1:
             spectrum = xp.sum(spectrum, axis=0, keepdims=True)
@@ -201,7 +201,7 @@ class Plan:
         bias = xp.broadcast_to(xp.reshape(bias, tuple(bias.shape[a] for a in kept)), shape)
         return xp.reshape(bias, (self.y_rows, self.out))
 
-    def _like_result(self, xp: Any, sums: Array) -> Array:
+    def like_result(self, xp: Any, sums: Array) -> Array:
         """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
         shape = [self.geometry.y_shape[a] for a in self.y_order]
         ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))

@@ -250,7 +250,7 @@ def engine(**constants: float) -> Iterator[None]:
 
 
 def forget_plans() -> None:
-    for cached in (_plan._plan_of, _plan._cached_plan, _transforms.make_transform, _costs.choose_methods):
+    for cached in (_plan._plan_of, _plan.cached_plan, _transforms.make_transform, _costs.choose_methods):
         cached.cache_clear()
 
 

@@ -1,0 +1,182 @@
+"""A layer of two factors with a nonlinearity between them, a tile at a time: its Q copies never leave the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import _kernels as kernels
+from hcnn_core._backend import Array
+from hcnn_core._compiled_plan import STRIP, CompiledPlan, half_of, row_offsets
+from hcnn_core._compiled_taps import evenly, stretches
+from hcnn_core._geometry import Geometry
+from hcnn_core._parallel import parallel_for, threads_for
+from hcnn_core._plan import cached_plan
+from hcnn_core._programs import Rows, programs_of
+from hcnn_core._taps import extended
+
+LANES = kernels.VECTOR_BYTES // 4
+"""Numbers in a vector, or in two."""
+
+
+class FactoredPlan:
+    """`factored_layer` and its cotangents for one pair of geometries."""
+
+    def __init__(self, expansion: Geometry, contraction: Geometry, plan: CompiledPlan) -> None:
+        self.expansion, self.plan, self.transform = expansion, plan, plan.transform
+        e = expansion
+        batch = [a for a in range(len(e.x_shape)) if a not in (*e.axes, *contraction.axes)]
+        self.order = (*plan.x_order[: len(contraction.axes)], *e.axes, *batch)
+        self.inner = math.prod(e.x_shape[a] for a in batch)
+        self.rows = plan.x_rows
+        self.lengths = e.lengths
+        self.extended = tuple(
+            extended(np.arange(-(s - 1 - s // 2), n + s // 2), n, boundary == "periodic")
+            for n, s, boundary in zip(e.lengths, e.kernel_size, e.boundary, strict=True)
+        )
+        self.line = len(self.extended[1]) * self.inner
+        self.n = e.lengths[1] * self.inner
+        pieces = -(-self.n // STRIP)
+        self.chunk = -(-self.n // (pieces * LANES)) * LANES
+        taps = [np.arange(s)[::-1] for s in e.kernel_size]
+        self.steps = (taps[0][:, None] * self.line + taps[1] * self.inner).reshape(-1)
+
+    @staticmethod
+    def make(expansion: Geometry, contraction: Geometry) -> FactoredPlan | None:
+        """The plan for two geometries, if tiles suit them."""
+        e, c = expansion, contraction
+        if len(e.axes) != 2 or any(r != 1 for r in e.stride) or e.sum_axes or e.empty or c.empty:
+            return None
+        rest = tuple(a for a in c.batch_axes if a not in e.axes)
+        plan = cached_plan(c, True, ((), (*e.axes, *rest)), "numpy")
+        if not isinstance(plan, CompiledPlan) or not plan.untapped or plan.transform.frequencies == 1:
+            return None
+        n = e.lengths[1] * math.prod(e.x_shape[a] for a in rest)
+        return FactoredPlan(e, c, plan) if n >= LANES else None
+
+    def forward(self, x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
+        """The result; the bias is one number for each row and filter."""
+        plan, dtype = self.plan, x.dtype
+        filters, matrices = self._filters(g, (2, 0, 3, 4, 1))
+        padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
+        y = np.empty((plan.y_rows, plan.out, self.lengths[0] * self.n), dtype)
+        programs = programs_of(self.transform, dtype)
+
+        def work(begin: int, end: int) -> None:
+            target = Rows.of(y)
+            z, spectrum, block = self._room(dtype)
+            step = self.chunk * dtype.itemsize
+            analysis = programs[0].bound(np.arange(self.rows) * z.strides[1], row_offsets(spectrum), step, self.chunk)
+            synthesis = programs[2].bound(row_offsets(block), target.offsets, step, self.chunk)
+            kernels.factored(
+                padded[0, 0, :0], begin, end, self.n, self.chunk,
+                padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, shifts, z,
+                analysis, synthesis, half_of(programs, self.chunk, dtype), target.origin, target.offsets, target.step,
+                spectrum, block, matrices, bias,
+            )  # fmt: skip
+
+        self._share(work)
+        return y
+
+    def adjoints(
+        self, cotangent: Array, ans: Array, x: Array, h: Array, shift: Array, g: Array
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """Cotangents of x, h, shift, g, and one of the bias that broadcasts to the result."""
+        plan, dtype = self.plan, x.dtype
+        filters, matrices = self._filters(g, (2, 0, 1, 3, 4))
+        padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
+        backwards = np.ascontiguousarray(taps.transpose(0, 2, 1))
+        rows = plan.cotangent_rows(cotangent)
+        answers = Rows.of(plan.answers(ans))
+        programs = programs_of(self.transform, dtype)
+        parts = {}
+
+        def work(begin: int, end: int) -> None:
+            z, spectrum, block = self._room(dtype)
+            out, vector = block.shape[1] * block.shape[2], kernels.VECTOR_BYTES // dtype.itemsize
+            groups, terms = len(taps), spectrum.shape[1] * spectrum.shape[2]
+            turned = np.zeros((self.chunk, -(-out // vector) * vector), dtype)
+            totals = np.zeros((groups, len(spectrum), terms, turned.shape[1]), dtype)
+            sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
+            scaled, of_taps = np.empty((plan.y_rows, self.chunk), dtype), np.empty((len(self.steps), self.chunk), dtype)
+            gx = np.zeros((self.rows, end - begin + len(self.extended[0]) - self.lengths[0], self.line), dtype)
+            gh = np.zeros((*taps.shape, vector), dtype)
+            step = self.chunk * dtype.itemsize
+            grid = np.arange(self.rows) * z.strides[1]
+            back = programs[3].bound(np.arange(plan.y_rows) * scaled.strides[0], row_offsets(block), step, self.chunk)
+            analysis = programs[0].bound(grid, row_offsets(spectrum), step, self.chunk)
+            analysis_back = programs[1].bound(row_offsets(spectrum), grid, step, self.chunk)
+            kernels.factored_adjoints(
+                padded[0, 0, :0], begin, end, self.n, self.chunk,
+                padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, backwards, shifts, z,
+                np.zeros_like(z), of_taps, back, analysis, analysis_back, half_of(programs, self.chunk, dtype),
+                rows.origin, rows.offsets, rows.step, answers.origin, answers.offsets, answers.step, scaled, sums,
+                spectrum, block, turned, matrices, totals, gx, gh, shift_sums,
+            )  # fmt: skip
+            parts[begin] = totals[..., :out], sums, shift_sums, gh.sum(axis=3), (begin, gx)
+
+        self._share(work)
+        totals, sums, shift_sums, ghs, gxs = zip(*(parts[key] for key in sorted(parts)), strict=True)
+        gh = sum(ghs).transpose(1, 0, 2).reshape(self.expansion.w_shape)
+        return (
+            self._folded(gxs),
+            gh.astype(dtype, copy=False),
+            sum(shift_sums).reshape(-1).astype(dtype, copy=False),
+            plan.filters_of(np, plan.ungrouped(sum(totals))),
+            plan.like_result(np, sum(sums)).astype(dtype, copy=False),
+        )
+
+    def _extended(self, x: Array) -> Array:
+        """The signal (rows, lines, elements) with what its boundary adds; some room after it may be read."""
+        x = x.transpose(self.order).reshape(self.rows, *self.lengths, self.inner)
+        shape = (self.rows, *(len(index) for index in self.extended), self.inner)
+        size, lanes = math.prod(shape), kernels.VECTOR_BYTES // x.itemsize
+        flat = np.empty(size + lanes, x.dtype)
+        flat[size:] = 0
+        padded = flat[:size].reshape(shape)
+        lines, samples = self.extended
+        for to, line in enumerate(lines):
+            if line < 0:
+                padded[:, to] = 0
+                continue
+            for first, source, count in stretches(samples):
+                run = slice(first, first + count)
+                padded[:, to, run] = 0 if source < 0 else x[:, line, source : source + count]
+        return padded.reshape(self.rows, len(lines), -1)
+
+    def _folded(self, parts: tuple[tuple[int, Array], ...]) -> Array:
+        """Transpose of `_extended`: the cotangent of x from those of the lines that each thread read."""
+        lines, samples = self.extended
+        x = np.zeros((self.rows, *self.lengths, self.inner), parts[0][1].dtype)
+        for begin, part in parts:
+            part = part.reshape(*part.shape[:2], len(samples), self.inner)
+            for offset in range(part.shape[1]):
+                line = lines[begin + offset]
+                for first, source, count in stretches(samples) if line >= 0 else ():
+                    if source >= 0:
+                        x[:, line, source : source + count] += part[:, offset, first : first + count]
+        shape = [self.expansion.x_shape[a] for a in self.order]
+        return x.reshape(shape).transpose(np.argsort(self.order))
+
+    def _filters(self, g: Array, order: tuple[int, ...]) -> tuple[Array, Array]:
+        filters = self.plan.filters(g)
+        return filters, self.plan.grouped(filters, order)
+
+    def _factors(self, h: Array, shift: Array) -> tuple[Array, Array]:
+        """Filters (groups, taps, channels) and shifts (groups, channels)."""
+        group = self.plan.group(self.transform)
+        taps = h.reshape(len(self.steps), -1, group).transpose(1, 0, 2)
+        return np.ascontiguousarray(taps), np.ascontiguousarray(shift.reshape(-1, group))
+
+    def _room(self, dtype: Any) -> tuple[Array, Array, Array]:
+        spectrum, block = self.plan.room(self.transform, self.chunk, dtype)
+        return np.zeros((spectrum.shape[2], self.rows, self.chunk), dtype), spectrum, block
+
+    def _share(self, work: Callable[[int, int], None]) -> None:
+        """Call work(begin, end) for the lines of each thread."""
+        lines, elements = self.lengths[0], self.lengths[0] * self.n * self.rows * self.plan.channels
+        parts = evenly(lines, min(lines, threads_for(elements)))
+        parallel_for(lambda i, j: [work(*part) for part in parts[i:j]], len(parts), elements)

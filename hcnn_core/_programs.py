@@ -1,0 +1,169 @@
+"""Transforms as programs for compiled kernels: steps from rows to rows, each a codelet's or by a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import _kernels as kernels
+from hcnn_core._backend import Array
+from hcnn_core._codelets import codelet
+from hcnn_core._real_dft import RealDFT, Step
+from hcnn_core._stages import Stage, stages_of
+from hcnn_core._taps import Integers
+from hcnn_core._transforms import MatrixDFT
+
+Spectral = MatrixDFT | RealDFT
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of samples in memory: an array whose row r of channel c begins at starts[r] + c * step (bytes)."""
+
+    array: Array
+    starts: Integers
+    step: int
+
+    @classmethod
+    def of(cls, array: Array, first: int = 0) -> Rows:
+        """Rows of an array (rows, channels, positions), from a position on."""
+        starts = array.ctypes.data + np.arange(array.shape[0]) * array.strides[0] + first * array.itemsize
+        return cls(array, starts, array.strides[1])
+
+    def after(self, positions: int) -> Rows:
+        """The same rows from a later position on."""
+        return Rows(self.array, self.starts + positions * self.array.itemsize, self.step)
+
+    @property
+    def origin(self) -> int:
+        return int(self.starts[0])
+
+    @property
+    def offsets(self) -> Integers:
+        return self.starts - self.starts[0]
+
+
+class Program:
+    """Steps from rows of a source to rows of a target; what one leaves to another lies in rows `between`."""
+
+    def __init__(
+        self,
+        ends: Iterable[tuple[bool, bool]],
+        reads: list[Integers],
+        writes: list[Integers],
+        between: int,
+        dtype: Any,
+        codelets: list[tuple[int, int, bool, bool, bool]] | None = None,
+        matrices: list[Array] | None = None,
+    ) -> None:
+        self.between, self.dtype, self.codelets = between, np.dtype(dtype), codelets
+        self.ends = np.asarray(list(ends), np.int64)
+        self.read_from, self.written_to = (np.cumsum([0, *map(len, rows)]) for rows in (reads, writes))
+        self.reads, self.writes = np.concatenate(reads), np.concatenate(writes)
+        self.of_source, self.of_target = (
+            np.repeat(flags, list(map(len, rows))).astype(bool)
+            for flags, rows in zip(self.ends.T, (reads, writes), strict=True)
+        )
+        self.factors = np.empty(0, dtype)
+        self._matrices = np.zeros((len(self.ends), 2), np.int64)
+        if matrices is not None:
+            begin = dict.fromkeys(map(id, matrices), 0)
+            unique = {id(m): m for m in matrices}
+            self.factors = np.concatenate([m.T.reshape(-1) for m in unique.values()])
+            for key, at in zip(unique, np.cumsum([0, *(m.size for m in unique.values())]), strict=False):
+                begin[key] = int(at)
+            self._matrices = np.asarray([(begin[id(m)], m.shape[0]) for m in matrices])
+        self._steps: dict[bool, Integers] = {}
+
+    @classmethod
+    def of_codelets(cls, steps: list[Step], between: int, dtype: Any, *, backward: bool) -> Program:
+        """The steps, or their transposes in reverse."""
+        if backward:
+            steps = steps[::-1]
+        reads, writes = [np.asarray(s.reads) for s in steps], [np.asarray(s.writes) for s in steps]
+        return cls(
+            [(s.last, s.first) if backward else (s.first, s.last) for s in steps],
+            *((writes, reads) if backward else (reads, writes)),
+            between,
+            dtype,
+            codelets=[(s.length, s.count, s.is_complex, s.last, backward) for s in steps],
+        )
+
+    @classmethod
+    def of_stages(cls, first: Stage, second: Stage, between: int, dtype: Any) -> Program:
+        """Two stages, a step for each group of rows."""
+        stages = [(s, group, s is first) for s in (first, second) for group in range(len(s.reads))]
+        return cls(
+            [(is_first, not is_first) for _, _, is_first in stages],
+            [s.reads[g] + s.read_step * np.arange(s.matrix.shape[1]) for s, g, _ in stages],
+            [s.writes[g] + s.write_step * np.arange(s.matrix.shape[0]) for s, g, _ in stages],
+            between,
+            dtype,
+            matrices=[s.matrix for s, _, _ in stages],
+        )
+
+    def bound(self, source: Integers, target: Integers, between_step: int, n: int) -> tuple[Array, ...]:
+        """What kernels read, for rows of n elements that begin at these offsets; `between` they are so far apart."""
+        tables = (
+            np.where(ends, offsets.take(rows, mode="clip"), rows * between_step)
+            for ends, offsets, rows in ((self.of_source, source, self.reads), (self.of_target, target, self.writes))
+        )
+        reads, writes = tables
+        one_by_one = n * self.dtype.itemsize < kernels.VECTOR_BYTES
+        return self._compiled(one_by_one), self.factors, reads, self.read_from, writes, self.written_to
+
+    def _compiled(self, one_by_one: bool) -> Integers:
+        if one_by_one not in self._steps:
+            addresses = [0] * len(self.ends)
+            if self.codelets is not None:
+                addresses = [
+                    codelet(self.dtype, length, count, is_complex=c, tripled=t, backward=b, one_by_one=one_by_one)
+                    for length, count, c, t, b in self.codelets
+                ]
+            self._steps[one_by_one] = np.column_stack((addresses, self.ends, self._matrices))
+        return self._steps[one_by_one]
+
+    def __call__(
+        self,
+        source: Rows,
+        target: Rows,
+        channels: int,
+        n: int,
+        *,
+        bias: Array | None = None,
+        ans: Rows | None = None,
+        sums: Array | None = None,
+    ) -> None:
+        """Map n positions of the source; see `_kernels.transform` for the ELU on the way."""
+        like, size = np.empty(0, self.dtype), self.dtype.itemsize
+        block = max(2 * kernels.VECTOR_BYTES // size, kernels.HALF // (self.between + len(source.starts)))
+        block = min(block, max(n, 1))
+        half = np.empty((max(self.between, 1), block), self.dtype)
+        taken = source.offsets if sums is None else np.arange(len(source.starts)) * (block * size)
+        kernels.transform(
+            like, channels, n, block, half, self.bound(taken, target.offsets, block * size, n),
+            source.origin, source.offsets, source.step, target.origin, target.offsets, target.step,
+            np.empty((0, 0), self.dtype) if bias is None else bias,
+            *((0, source.offsets, 0) if ans is None else (ans.origin, ans.offsets, ans.step)),
+            np.empty((0, 0)) if sums is None else sums,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def programs_of(transform: Spectral, dtype: Any) -> tuple[Program, ...]:
+    """Analysis, its transpose, synthesis, its transpose."""
+    if isinstance(transform, MatrixDFT):
+        return tuple(Program.of_stages(*stages, dtype) for stages in stages_of(transform, dtype))
+    return tuple(
+        Program.of_codelets(*steps, dtype, backward=backward)
+        for steps, backward in (
+            (transform.analysis, False),
+            (transform.analysis, True),
+            (transform.synthesis_transpose, True),
+            (transform.synthesis_transpose, False),
+        )
+    )
