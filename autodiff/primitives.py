@@ -11,6 +11,7 @@ from autodiff.tape import Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core._backend import Array, array_namespace
 from hcnn_core._geometry import Geometry, make_geometry
 from hcnn_core.convolution import convolve_adjoints
+from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import targets
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
@@ -112,6 +113,37 @@ def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, 
 
 
 defvjp_argnums(convolve_elu, _convolve_elu_pullback)
+
+factored_layer = primitive(hcnn_core.factored_layer)
+
+
+def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, h, shift, g, bias, *axes = args
+
+    def written_out(cotangent: Array) -> list[Array]:
+        (h_options, g_options), first = factor_options(x.ndim, *axes, **kwargs), elu_vjp(cotangent, ans)
+        z = convolve_elu(x, h, shift, **h_options)
+        middle = elu_vjp(convolve_vjp_x(first, z.shape, g, **g_options), z)
+        pullbacks = (
+            lambda: convolve_vjp_x(middle, x.shape, h, **h_options),
+            lambda: convolve_vjp_w(middle, x, h.shape, **h_options),
+            lambda: middle,
+            lambda: convolve_vjp_w(first, z, g.shape, **g_options),
+            lambda: first,
+        )
+        return [pullbacks[argnum]() for argnum in argnums]
+
+    def at_once(cotangent: Array) -> list[Array]:
+        if isinstance(cotangent, Traced) or cotangent.dtype != x.dtype:
+            return written_out(cotangent)
+        found = factored_adjoints(cotangent, ans, *args, **kwargs)
+        return [found[argnum] for argnum in argnums]
+
+    plain = not any(isinstance(a, Traced) for a in (*args[:5], ans))
+    return at_once if plain and all(a.dtype == ans.dtype for a in args[:5]) else written_out
+
+
+defvjp_argnums(factored_layer, _factored_pullback)
 
 marginal = primitive(hcnn_core.marginal)
 marginal_vjp = primitive(hcnn_core.marginal_vjp)

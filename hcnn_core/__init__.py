@@ -5,6 +5,7 @@ Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
 """
 
 from hcnn_core.convolution import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x
+from hcnn_core.factored import factored_layer
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginal import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
@@ -20,6 +21,7 @@ __all__ = [
     "cross_entropy",
     "elu",
     "elu_vjp",
+    "factored_layer",
     "log_softmax",
     "marginal",
     "marginal_vjp",

@@ -57,9 +57,13 @@ class FactoredPlan:
         n = e.lengths[1] * math.prod(e.x_shape[a] for a in rest)
         return FactoredPlan(e, c, plan) if n >= LANES else None
 
+    def takes(self, bias: Array) -> bool:
+        """Whether the bias is the same at all positions."""
+        return self.plan.per_row(np, bias) is not None
+
     def forward(self, x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
-        """The result; the bias is one number for each row and filter."""
-        plan, dtype = self.plan, x.dtype
+        """As `hcnn_core.factored_layer`."""
+        plan, dtype, per_row = self.plan, x.dtype, np.ascontiguousarray(self.plan.per_row(np, bias))
         filters, matrices = self._filters(g, (2, 0, 3, 4, 1))
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
         y = np.empty((plan.y_rows, plan.out, self.lengths[0] * self.n), dtype)
@@ -75,16 +79,16 @@ class FactoredPlan:
                 padded[0, 0, :0], begin, end, self.n, self.chunk,
                 padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, shifts, z,
                 analysis, synthesis, half_of(programs, self.chunk, dtype), target.origin, target.offsets, target.step,
-                spectrum, block, matrices, bias,
+                spectrum, block, matrices, per_row,
             )  # fmt: skip
 
         self._share(work)
-        return y
+        return plan.from_plan(np, y, plan.y_order, plan.geometry.y_shape)
 
     def adjoints(
         self, cotangent: Array, ans: Array, x: Array, h: Array, shift: Array, g: Array
     ) -> tuple[Array, Array, Array, Array, Array]:
-        """Cotangents of x, h, shift, g, and one of the bias that broadcasts to the result."""
+        """As `hcnn_core.factored.factored_adjoints`; the bias's may still be summed over axes of the result."""
         plan, dtype = self.plan, x.dtype
         filters, matrices = self._filters(g, (2, 0, 1, 3, 4))
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)

@@ -45,7 +45,7 @@ class CompiledPlan(Plan):
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
-        per_row = None if bias is None else self._per_row(xp, bias)
+        per_row = None if bias is None else self.per_row(xp, bias)
         per_row = None if per_row is None else np.ascontiguousarray(per_row)
         filters = self.filters(w)
         if not isinstance(self.transform, Identity):
@@ -54,7 +54,7 @@ class CompiledPlan(Plan):
             )
         else:
             y = self.products.apply(xp, self._analyze(xp, x), filters, None if per_row is None else per_row[0])
-        result = self._from_plan(xp, y, self.y_order, self.geometry.y_shape)
+        result = self.from_plan(xp, y, self.y_order, self.geometry.y_shape)
         return result if bias is None or per_row is not None else elu(result, bias)
 
     def adjoints(
@@ -80,7 +80,7 @@ class CompiledPlan(Plan):
             None if ans is None else self.answers(ans),
         )
         return (
-            None if w is None else self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape),
+            None if w is None else self.from_plan(xp, x_rows, self.x_order, self.geometry.x_shape),
             None if x is None else self.filters_of(xp, spectrum),
             None if ans is None else self.like_result(xp, sums),
         )
@@ -206,9 +206,11 @@ class CompiledPlan(Plan):
         width = -(-min(n, STRIP) // lanes) * lanes
 
         def room(*shape: int) -> Array:
-            size = math.prod(shape)  # and frequencies so far apart that codelets do not write to one set of a cache
-            flat = np.zeros((transform.frequencies, (size // lanes | 1) * lanes + (lanes if size // lanes % 2 else 0)), dtype)
-            return flat[:, :size].reshape(-1, *shape)
+            size = math.prod(shape)
+            step = size
+            if isinstance(transform, RealDFT):  # frequencies so far apart that codelets write to all sets of a cache
+                step = (size // lanes + 1 - size // lanes % 2) * lanes
+            return np.zeros((transform.frequencies, step), dtype)[:, :size].reshape(-1, *shape)
 
         return room(aliases, self.group(transform), width), room(transform.planes, self.out, width)
 

@@ -7,6 +7,7 @@ import math
 from functools import lru_cache
 
 from hcnn_core._geometry import Geometry
+from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_transform
 
 # Seconds per unit on one core, float32: benchmarks/convolve_costs.py.
@@ -77,7 +78,8 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool, l
     g = geometry
     spectral = [k for k, method in enumerate(methods) if method == "fft"]
     direct = sorted((k for k, method in enumerate(methods) if method == "direct"), key=lambda k: g.axes[k])
-    transform = make_transform(
+    make = make_real_transform if library == "numpy" else make_transform
+    transform = make(
         *(tuple(values[k] for k in spectral) for values in (g.lengths, g.kernel_size, g.stride, g.boundary)), real
     )
     batch = math.prod(g.x_shape[a] for a in g.batch_axes)
@@ -112,7 +114,7 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool, l
         phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each
         seconds += SECONDS_PER_COPY * f * (columns * pixels_in * (taps > 1) + rows * pixels_out * phases)
         seconds += SECONDS_PER_LINE * f * pixels_out / run
-    if isinstance(transform, MatrixDFT):
+    if isinstance(transform, MatrixDFT | RealDFT):
         macs = (
             transform.analysis_macs * lines_in
             + transform.kernel_macs * lines_kernel

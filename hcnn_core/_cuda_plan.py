@@ -99,10 +99,10 @@ class CudaPlan(Plan):
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
-        per_row = None if bias is None else self._per_row(xp, bias)
+        per_row = None if bias is None else self.per_row(xp, bias)
         per_row = None if per_row is None else xp.ascontiguousarray(per_row)
         y = self._products(xp, self._spectrum(xp, x), filters, per_row)
-        result = self._from_plan(xp, y, self.y_order, self.geometry.y_shape)
+        result = self.from_plan(xp, y, self.y_order, self.geometry.y_shape)
         return result if bias is None or per_row is not None else elu(result, bias)
 
     def adjoints(
@@ -122,7 +122,7 @@ class CudaPlan(Plan):
         if w is not None:
             filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
             x_rows = self._cotangent_of_x(xp, cotangent, filters)
-            x_cotangent = self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
+            x_cotangent = self.from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
         if x is not None:
             w_cotangent = self.filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
         return x_cotangent, w_cotangent, None if ans is None else sums

@@ -701,6 +701,15 @@ def add_outer_products(
                 row += 1
 
 
+@numba.njit(**_options)
+def _multiples(count: int, step: int) -> Array:
+    """0, step, 2 step, .."""
+    offsets = empty(count, np.int64)
+    for i in range(count):
+        offsets[i] = i * step
+    return offsets
+
+
 @numba.njit(inline="always", **_options)
 def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
     """Begin and end of part c of range(n), of some size; the last has a whole vector, if there are so many."""
@@ -723,7 +732,7 @@ def contract(
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     groups, frequencies, terms = matrices.shape[:3]
     row = spectrum.strides[2]
-    offsets = np.arange(terms) * row
+    offsets = _multiples(terms, row)
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
@@ -758,7 +767,7 @@ def contract_adjoints(
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
     rows = block.shape[1] * block.shape[2]
-    offsets = np.arange(rows) * row
+    offsets = _multiples(rows, row)
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
@@ -810,7 +819,7 @@ def factored(
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     groups, frequencies, terms = matrices.shape[:3]
     row = spectrum.strides[2]
-    offsets = np.arange(terms) * row
+    offsets = _multiples(terms, row)
     for line in range(begin_line, end_line):
         for c in range(-(-n // chunk)):
             begin, end = _chunk(c, n, chunk, lanes)
@@ -890,7 +899,7 @@ def factored_adjoints(
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
     out, channels = block.shape[1] * block.shape[2], z.shape[0]
-    offsets, of_channels = np.arange(out) * row, np.arange(channels) * gz.strides[0]
+    offsets, of_channels = _multiples(out, row), _multiples(channels, gz.strides[0])
     steps = table // size
     for line in range(begin_line, end_line):
         for c in range(-(-n // chunk)):

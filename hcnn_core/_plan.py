@@ -145,7 +145,7 @@ class Plan:
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
         spectrum = self.products.apply(xp, self._analyze(xp, x), filters)
         y = self.transform.synthesize(xp, spectrum)
-        y = self._from_plan(xp, y, self.y_order, self.geometry.y_shape)
+        y = self.from_plan(xp, y, self.y_order, self.geometry.y_shape)
         return y if bias is None else elu(y, bias)
 
     def adjoints(
@@ -166,7 +166,7 @@ class Plan:
             filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
             spectrum = self.products.apply_transpose(xp, cotangent, filters)
             x_rows = self.transform.analyze_transpose(xp, spectrum)
-            x_cotangent = self._from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
+            x_cotangent = self.from_plan(xp, x_rows, self.x_order, self.geometry.x_shape)
         if x is not None:
             spectrum = self.products.correlate(xp, cotangent, self._analyze(xp, x))
             w_cotangent = self.filters_of(xp, spectrum)
@@ -177,7 +177,7 @@ class Plan:
         if self.outer > 1:
             spectrum = xp.sum(spectrum, axis=0, keepdims=True)
         w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])
-        return self._from_plan(xp, w_rows, self.w_order, self.geometry.w_shape)
+        return self.from_plan(xp, w_rows, self.w_order, self.geometry.w_shape)
 
     @property
     def _count(self) -> int:
@@ -188,7 +188,7 @@ class Plan:
         spectrum = self.transform.analyze(xp, self._to_plan(xp, x, self.x_order, (self.x_rows, -1)))
         return xp.reshape(spectrum, (self._count, -1, *self.products.taps.lengths, self.products.taps.batch))
 
-    def _per_row(self, xp: Any, bias: Array) -> Array | None:
+    def per_row(self, xp: Any, bias: Array) -> Array | None:
         """The bias (rows, out), if it is the same at all positions."""
         y_shape = self.geometry.y_shape
         bias = xp.permute_dims(xp.reshape(bias, (*(1,) * (len(y_shape) - bias.ndim), *bias.shape)), self.y_order)
@@ -212,7 +212,7 @@ class Plan:
         return xp.reshape(xp.permute_dims(array, order), shape)
 
     @staticmethod
-    def _from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         """A view in the caller's order of axes; memory keeps the plan's."""
         return xp.permute_dims(xp.reshape(array, tuple(shape[a] for a in order)), _inverse(order))
 

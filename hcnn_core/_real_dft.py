@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -141,12 +141,12 @@ class RealDFT:
         table *= np.where(own, 1, 2) / math.prod(lengths)
         return table.reshape(self.frequencies * self.aliases, -1)
 
-    @property
+    @cached_property
     def analysis_macs(self) -> int:
         """Instructions from samples to entries; an addition takes the time of a multiply-add."""
         return _operations(self.analysis[0])
 
-    @property
+    @cached_property
     def synthesis_macs(self) -> int:
         """Instructions from entries to the result."""
         return _operations(self.synthesis_transpose[0])
@@ -154,7 +154,7 @@ class RealDFT:
     @property
     def kernel_macs(self) -> int:
         """Multiply-adds of the entries of filters."""
-        return int(self._table.size)
+        return self.frequencies * self.aliases * math.prod(axis.size for axis in self.axes)
 
     def _matrix(self, xp: Any, like: Array) -> Array:
         key = (dtype_name(like.dtype), device_of(like))
@@ -227,6 +227,7 @@ def _operations(steps: list[Step]) -> int:
     return sum(dft_line(s.length, s.count, s.is_complex, s.last).operations for s in steps)
 
 
+@lru_cache(maxsize=512)
 def make_real_transform(
     lengths: tuple[int, ...],
     kernel_size: tuple[int, ...],

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._parallel import worker_count
+from hcnn_core.factored import TILE
 from train.config import Config
-from train.network import TILE_ELEMENTS, layers
+from train.network import layers
 
 # What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
 PER_OUTPUT = 2.5
@@ -44,7 +45,7 @@ def required_bytes(config: Config, image_size: int, classes: int, batch_size: in
     elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
-        elements += PER_TILE * min(batch_size * expanded, max(TILE_ELEMENTS, expanded))
+        elements += PER_TILE * min(batch_size * expanded, max(TILE, expanded))
     return LIBRARIES + DATA[config.dataset] + int(np.dtype(config.dtype).itemsize * elements)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from autodiff import convolve, elu
 from hcnn_core import patch_moments, translate
 from hcnn_core._backend import Array, to_numpy
+from hcnn_core.factored import factor_options
 from hcnn_core.moments import patch_covariance
 from hcnn_core.testing import rounding_bound
 from train.network import SPACE, Layer, Moments, Network, Parameters
@@ -178,6 +179,14 @@ class ComplexNetwork(Network):
     def _rho(x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
         x = convolve(x, w, axes, **options) + bias
         return elu(x.real) + 1j * elu(x.imag)
+
+    @staticmethod
+    def _factored(
+        x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, **options: Any
+    ) -> Array:
+        rho = ComplexNetwork._rho
+        for_h, for_g = factor_options(x.ndim, h_axes, g_axes, **options)
+        return rho(rho(x, h, shift, **for_h), g, bias, **for_g)
 
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         size = self.config.space_kernel

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import checkpoint_before, convolve, convolve_elu, getval, marginal, patch_moments
+from autodiff import convolve, convolve_elu, factored_layer, getval, marginal, patch_moments
 from hcnn_core._backend import Array
 from train.config import Config
 
@@ -18,9 +18,6 @@ __all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "m
 SPACE = (1, 2)
 ATTRIBUTES = (3, 4)
 CHANNELS = 3
-TILE_ELEMENTS = 1 << 25
-"""Elements of the Q expanded copies that the (+) layer holds at a time."""
-
 ELU_SECOND_MOMENT = 0.6449419
 """E[elu(z)^2] for a standard normal z: 1/2 + e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2."""
 
@@ -147,6 +144,9 @@ class Network:
 
     _rho: Callable[..., Any] = staticmethod(convolve_elu)
     """The pointwise nonlinearity of a convolution and a bias: of x, w, bias, axes, and options of `convolve`."""
+
+    _factored: Callable[..., Any] = staticmethod(factored_layer)
+    """A (+) layer: of x, h, shift, g, bias, the axes of h and g, and options of `factored_layer`."""
 
     def __init__(self, config: Config, image_size: int = 32, classes: int = 10) -> None:
         self.config = config
@@ -282,27 +282,10 @@ class Network:
         return self._rho(x, w, weights["bias"] - shift, axes, stride=layer.stride, **options)
 
     def _nonlinear(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array]) -> Array:
-        """The (+) layer, rho(W^g rho(W^h x)), some images at a time; the backward pass expands them again."""
-        boundary = self.config.boundary
+        """The (+) layer, rho(W^g rho(W^h x)); the backward pass expands x again."""
         h, shift = _normalise_filters(weights["h"], *moments, self.config.epsilon)
-
-        def expand(x: Array, h: Array, shift: Array) -> Array:
-            # (n, u, u, v1, v2) -> (n, u', u', v1, v2, Q)
-            return self._rho(x, h, -shift, SPACE, stride=layer.stride[:2], boundary=boundary)
-
-        layers = checkpoint_before(expand, self._rho)
-        options = {"axes": ATTRIBUTES, "sum_axes": 5, "stride": layer.stride[2:], "boundary": boundary}
-        per_image = math.prod(layer.outputs[:2]) * math.prod(layer.inputs[2:]) * layer.factors
-        size = max(1, TILE_ELEMENTS // per_image)
-        tiles = [
-            layers((x[begin : begin + size], h, shift), (weights["g"], weights["bias"]), **options)
-            for begin in range(0, x.shape[0], size)
-        ]
-        if len(tiles) == 1:
-            return tiles[0]
-        images_last = (3, 4, 5, 1, 2, 0)  # in memory, as every layer leaves its output and likes its input
-        joined = np.concatenate([np.transpose(tile, images_last) for tile in tiles], axis=-1)
-        return np.transpose(joined, np.argsort(images_last))
+        options = {"boundary": self.config.boundary, "stride": layer.stride}
+        return self._factored(x, h, -shift, weights["g"], weights["bias"], SPACE, ATTRIBUTES, **options)
 
     def logits(self, parameters: Parameters, x: Array) -> Array:
         """Return the sum of x_{J-1} over everything but the class (Eq. 7), or its mean times a learned scale.

@@ -13,7 +13,19 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hcnn_core import _compiled_plan, _compiled_taps, _costs, _parallel, _patches, _plan, _products, _taps, _transforms
+from hcnn_core import (
+    _compiled_plan,
+    _compiled_taps,
+    _costs,
+    _parallel,
+    _patches,
+    _plan,
+    _products,
+    _real_dft,
+    _taps,
+    _transforms,
+    factored,
+)
 from hcnn_core.testing.strategies import LAYOUTS, SEEDS, lay_out, noise
 
 NDArray = np.ndarray[Any, Any]
@@ -250,7 +262,8 @@ def engine(**constants: float) -> Iterator[None]:
 
 
 def forget_plans() -> None:
-    for cached in (_plan._plan_of, _plan.cached_plan, _transforms.make_transform, _costs.choose_methods):
+    made = (_plan._plan_of, _plan.cached_plan, _transforms.make_transform, _real_dft.make_real_transform)
+    for cached in (*made, _costs.choose_methods, factored._cached_plan):
         cached.cache_clear()
 
 

@@ -22,6 +22,7 @@ from hcnn_core._fourier_plan import FourierPlan
 from hcnn_core._geometry import MAX_AXES, make_geometry
 from hcnn_core._plan import make_plan
 from hcnn_core._taps import GatheredTaps
+from hcnn_core._real_dft import RealDFT
 from hcnn_core._transforms import MATRIX_LIMIT, Identity, LibraryFFT, MatrixDFT
 from tests.core.oracle import (
     BOUNDARIES,
@@ -203,8 +204,8 @@ ENGINE = {
     "compiled": (Identity, CompiledTaps),
     "gathered": (Identity, GatheredTaps),
     "outer": (Identity, CompiledTaps | GatheredTaps),
-    "a layer": (MatrixDFT, CompiledTaps),
-    "tiles": (MatrixDFT, CompiledTaps),
+    "a layer": (RealDFT, CompiledTaps),
+    "tiles": (RealDFT, CompiledTaps),
     "library": (LibraryFFT, GatheredTaps),
 }
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import train.network
 from autodiff import tree_leaves, tree_map
-from hcnn_core import _backend, _cuda_products, _products
+from hcnn_core import _backend, _cuda_products, _products, factored
 from hcnn_core._backend import get_namespace, to_numpy
 from hcnn_core.precision import passes
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
@@ -42,7 +41,7 @@ def as_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (_products, _backend):
         monkeypatch.setattr(module, "library_of", lambda array: "cupy" if isinstance(array, Remote) else "numpy")
     monkeypatch.setattr(_cuda_products, "multiply", multiply)
-    monkeypatch.setattr(train.network, "TILE_ELEMENTS", 1 << 14)  # several tiles of a (+) layer
+    monkeypatch.setattr(factored, "TILE", 1 << 14)  # several tiles of a (+) layer
 
 
 @pytest.fixture

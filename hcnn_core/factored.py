@@ -1,0 +1,217 @@
+"""A layer of two factors with the nonlinearity between them, of the (+) networks (arXiv:1703.04140, section 4.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._backend import Array, array_namespace, compiled_kernels, joined, require_real
+from hcnn_core._geometry import (
+    BOUNDARIES,
+    Geometry,
+    make_geometry,
+    normalize_axes,
+    normalize_choice,
+    normalize_integers,
+)
+from hcnn_core.convolution import convolve_adjoints, convolve_elu
+from hcnn_core.pointwise import elu_vjp
+
+__all__ = ["factored_layer"]
+
+TILE = 1 << 25
+"""Elements of the expansion held at a time where no kernel spares it: about 128 MB, float32."""
+
+
+def factored_layer(
+    x: Array,
+    h: Array,
+    shift: Array,
+    g: Array,
+    bias: Array,
+    /,
+    h_axes: int | Sequence[int],
+    g_axes: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+    stride: int | Sequence[int] = 1,
+) -> Array:
+    r"""Layer x_j = rho(W^g rho(W^h x_{j-1} + a) + b): filters along some axes, then along others and their own number.
+
+    The Q results of the first filters are made some positions at a time and never held as a whole. It is
+    ``convolve_elu(convolve_elu(x, h, shift, h_axes), g, bias, g_axes, sum_axes=x.ndim)``, to rounding.
+
+    Parameters
+    ----------
+    x : array
+        Signal with any number of axes, float32 or float64.
+    h : array, shape (\*kernel_size, Q)
+        First filters, along `h_axes`.
+    shift : array, shape (Q,)
+        Added to what they make of x, before rho.
+    g : array, shape (Q, \*kernel_size, \*out)
+        Second filters, along `g_axes`, summed over q.
+    bias : array
+        Added to what they make; its shape broadcasts to that of the result.
+    h_axes, g_axes : int or sequence of int
+        Axes of x, different ones.
+    boundary : {"periodic", "zero"} or sequence of them
+        How x, and the result of the first filters, is extended: one for all, or one for each of h_axes, then g_axes.
+    stride : int or sequence of int, optional
+        Every how many samples the result is kept, likewise.
+
+    Returns
+    -------
+    array
+        The axes of x in their order, of length ceil(n / stride), then `out`. It may be a transposed view.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If axes, shapes, strides or boundary do not fit; the message says what would.
+    """
+    xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
+        x, h, shift, g, bias, h_axes, g_axes, boundary, stride
+    )
+    plan = _plan_for(xp, expansion, contraction, bias)
+    if plan is not None:
+        return plan.forward(x, h, shift, g, bias)
+    results = []
+    for part in _tiles(expansion, contraction, bias):
+        z = convolve_elu(x[part], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
+        c = contraction
+        y = convolve_elu(z, g, bias, c.axes, boundary=c.boundary, stride=c.stride, sum_axes=c.sum_axes)
+        results.append(y)
+    return _joined(xp, results, expansion, contraction, len(contraction.out_shape))
+
+
+def factored_adjoints(
+    cotangent: Array,
+    ans: Array,
+    x: Array,
+    h: Array,
+    shift: Array,
+    g: Array,
+    bias: Array,
+    h_axes: int | Sequence[int],
+    g_axes: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+    stride: int | Sequence[int] = 1,
+) -> tuple[Array, ...]:
+    """Cotangents of x, h, shift, g and of the bias, in their shapes, where `ans` is the result of `factored_layer`."""
+    xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
+        x, h, shift, g, bias, h_axes, g_axes, boundary, stride
+    )
+    plan = _plan_for(xp, expansion, contraction, bias)
+    if plan is not None:
+        *found, of_bias = plan.adjoints(cotangent, ans, x, h, shift, g)
+        return (*found, _summed_to(xp, of_bias, bias.shape))
+    parts, sums = [], []
+    for part in _tiles(expansion, contraction, bias):
+        z = convolve_elu(x[part], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
+        e, c = (replace(geometry, x_shape=a.shape) for geometry, a in ((expansion, x[part]), (contraction, z)))
+        of_z, of_g, of_bias = convolve_adjoints(xp, c, cotangent[part], z, g, ans[part])
+        if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
+            of_bias = elu_vjp(cotangent[part], ans[part])  # the bias varies where it was summed
+        of_x, of_h, of_shift = convolve_adjoints(xp, e, of_z, x[part], h, z)
+        parts.append(of_x)
+        sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, _summed_to(xp, of_bias, bias.shape)))
+    return (_joined(xp, parts, expansion, contraction, 0), *(sum(found[1:], start=found[0]) for found in zip(*sums)))
+
+
+def factor_options(
+    ndim: int, h_axes: Any, g_axes: Any, *, boundary: Any, stride: Any = 1
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the two convolutions of x with so many axes."""
+    h_axes, g_axes = (normalize_axes(name, a, ndim) for name, a in (("h_axes", h_axes), ("g_axes", g_axes)))
+    if both := sorted(set(h_axes) & set(g_axes)):
+        raise ValueError(f"h_axes and g_axes both name {both}; an axis has one filter")
+    m, count = len(h_axes), len(h_axes) + len(g_axes)
+    boundary = normalize_choice("boundary", boundary, count, BOUNDARIES)
+    stride = normalize_integers("stride", stride, count, 1)
+    return (
+        {"axes": h_axes, "boundary": boundary[:m], "stride": stride[:m]},
+        {"axes": g_axes, "boundary": boundary[m:], "stride": stride[m:], "sum_axes": ndim},
+    )
+
+
+def _arguments(
+    x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, boundary: Any, stride: Any
+) -> tuple[Any, list[Array], Geometry, Geometry]:
+    """The namespace, the arrays in x's dtype, and the geometries of both convolutions."""
+    xp = array_namespace(x, h, shift, g, bias)
+    x = require_real(xp, "x", x)
+    named = {"h": h, "shift": shift, "g": g, "bias": bias}
+    others = [xp.astype(require_real(xp, name, a), x.dtype, copy=False) for name, a in named.items()]
+    of_h, of_g = factor_options(x.ndim, h_axes, g_axes, boundary=boundary, stride=stride)
+    h_axes = of_h["axes"]
+    if h.ndim != len(h_axes) + 1:
+        raise ValueError(f"h has shape {h.shape}; it needs {len(h_axes)} convolved axes, and one for q")
+    if shift.shape != h.shape[-1:]:
+        raise ValueError(f"shift has shape {shift.shape}; it needs {h.shape[-1:]}, a number for each filter of h")
+    expansion = make_geometry(x.shape, h.shape, sum_axes=(), method="auto", **of_h)
+    contraction = make_geometry(expansion.y_shape, g.shape, method="auto", **of_g)
+    try:
+        xp.broadcast_to(others[3], contraction.y_shape)
+    except ValueError:
+        raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {contraction.y_shape}") from None
+    return xp, [x, *others], expansion, contraction
+
+
+def _plan_for(xp: Any, expansion: Geometry, contraction: Geometry, bias: Array) -> Any:
+    """A plan that never holds the expansion, where there is one."""
+    if not compiled_kernels(xp):
+        return None
+    plan = _cached_plan(expansion, contraction)
+    return plan if plan is not None and plan.takes(bias) else None
+
+
+@lru_cache(maxsize=256)
+def _cached_plan(expansion: Geometry, contraction: Geometry) -> Any:
+    from hcnn_core._compiled_factored import FactoredPlan
+
+    return FactoredPlan.make(expansion, contraction)
+
+
+def _tiles(expansion: Geometry, contraction: Geometry, bias: Array) -> list[tuple[Any, ...]]:
+    """Parts of the longest axis that nothing but the batch lies along, whose expansions are small."""
+    axis = _batch_axis(expansion, contraction)
+    whole = (slice(None),) * len(expansion.x_shape)
+    position = bias.ndim - len(contraction.y_shape) + (-1 if axis is None else axis)
+    if axis is None or (0 <= position < bias.ndim and bias.shape[position] > 1):
+        return [whole]
+    n = expansion.x_shape[axis]
+    size = max(1, TILE * n // max(1, math.prod(expansion.y_shape)))
+    parts = [slice(begin, begin + size) for begin in range(0, n, size)]
+    return [(*whole[:axis], part) for part in parts] or [whole]
+
+
+def _batch_axis(expansion: Geometry, contraction: Geometry) -> int | None:
+    batch = [a for a in range(len(expansion.x_shape)) if a not in (*expansion.axes, *contraction.axes)]
+    return max(batch, key=lambda a: expansion.x_shape[a], default=None)
+
+
+def _joined(xp: Any, tiles: list[Array], expansion: Geometry, contraction: Geometry, new: int) -> Array:
+    """Tiles as one array, whose memory has the batch last, as every layer leaves its output and likes its input."""
+    if len(tiles) == 1:
+        return tiles[0]
+    axis, ndim = _batch_axis(expansion, contraction), len(expansion.x_shape)
+    first = (*contraction.axes, *range(ndim, ndim + new), *expansion.axes)
+    order = (*first, *(a for a in range(ndim) if a not in (*first, axis)), axis)
+    whole = joined([xp.permute_dims(tile, order) for tile in tiles], axis=-1)
+    return xp.permute_dims(whole, tuple(sorted(range(ndim + new), key=order.__getitem__)))
+
+
+def _summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
+    """A cotangent summed over the axes along which an argument of this shape was broadcast."""
+    extra = g.ndim - len(shape)
+    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))
+    return xp.reshape(xp.sum(g, axis=axes, dtype=g.dtype), shape) if axes else xp.reshape(g, shape)

@@ -1,0 +1,88 @@
+"""Straight lines of sums against NumPy's FFT, compiled ones against their lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hcnn_core import _kernels as kernels
+from hcnn_core._codelets import Line, codelet, dft_line
+from tests.core.oracle import C, NDArray, eps, noise, norm
+
+numba = pytest.importorskip("numba")
+
+LENGTHS = [*range(1, 17), 22, 24, 27]
+KINDS = [(False, False), (False, True), (True, False), (True, True)]
+
+
+def expected(x: NDArray, length: int, is_complex: bool, tripled: bool) -> NDArray:
+    count = len(x) // (1 + is_complex)
+    spectrum = np.fft.fft(x[:count] + 1j * x[count:] if is_complex else x, length, axis=0)
+    rows: list[NDArray] = []
+    for f in range(length if is_complex else length // 2 + 1):
+        re, im = spectrum[f].real, spectrum[f].imag
+        own = not is_complex and 2 * f % length == 0
+        rows += [re] if own else [re + im, re, im] if tripled else [re, im]
+    return np.stack(rows)
+
+
+def compiled(dtype: str, x: NDArray, outputs: int, *key: Any, backward: bool, one_by_one: bool = False) -> NDArray:
+    """A codelet on rows that lie apart, in reverse order."""
+    rows = np.full((len(x) + outputs, 2 * x.shape[1]), np.nan, dtype)
+    rows[: len(x), : x.shape[1]] = x[::-1]
+    table = np.arange(len(rows)) * rows.strides[0]
+    sources, targets = table[: len(x)][::-1].copy(), table[len(x) :].copy()
+    length, count, is_complex, tripled = key
+    address = codelet(
+        dtype, length, count, is_complex=is_complex, tripled=tripled, backward=backward, one_by_one=one_by_one
+    )
+    call(address, rows, sources, targets, x.shape[1] * rows.itemsize)
+    assert np.isnan(rows[:, x.shape[1] :]).all()
+    return rows[len(x) :, : x.shape[1]]
+
+
+@numba.njit
+def call(address: int, rows: NDArray, sources: NDArray, targets: NDArray, size: int) -> None:
+    kernels._call(address, rows.ctypes.data, sources.ctypes.data, rows.ctypes.data, targets.ctypes.data, size)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize(("is_complex", "tripled"), KINDS)
+def test_lines_are_dfts(length: int, is_complex: bool, tripled: bool) -> None:
+    for count in {length, 1, (length + 1) // 2, max(1, length - 2)}:
+        line = dft_line(length, count, is_complex, tripled)
+        x = noise(length, (count * (1 + is_complex), 5), "float64")
+        y = line(x)
+        assert y.shape[0] == len(line.outputs)
+        assert np.abs(y - expected(x, length, is_complex, tripled)).max() <= C * eps("float64") * norm(x)
+        c = noise(1, y.shape, "float64")
+        back = line.transposed()(c)
+        assert back.shape == x.shape
+        assert abs((y * c).sum() - (x * back).sum()) <= C * eps("float64") * norm(x) * norm(c) * length**0.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [1, 4, 5, 8, 12])
+@pytest.mark.parametrize(("is_complex", "tripled"), KINDS)
+def test_what_is_compiled_is_the_line(length: int, is_complex: bool, tripled: bool, dtype: str) -> None:
+    key = (length, max(1, length - 1), is_complex, tripled)
+    line = dft_line(*key)
+    lanes = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
+    for backward in (False, True):
+        mapped: Line = line.transposed() if backward else line
+        for n in (lanes, lanes + 1, 3 * lanes, 3 * lanes - 1):
+            x = noise(n, (mapped.inputs, n), dtype)
+            y = compiled(dtype, x, len(mapped.outputs), *key, backward=backward)
+            assert np.abs(y - mapped(x.astype(float))).max() <= C * eps(dtype) * norm(x) * length**0.5
+        x = noise(0, (mapped.inputs, lanes - 1), dtype)
+        y = compiled(dtype, x, len(mapped.outputs), *key, backward=backward, one_by_one=True)
+        assert np.abs(y - mapped(x.astype(float))).max(initial=0) <= C * eps(dtype) * norm(x) * length**0.5
+
+
+def test_fast_lengths_take_few_operations() -> None:
+    """Real DFTs by hand: 2 additions of 2 numbers, 6 of 4, and of 8 with two products beside 18 additions."""
+    assert [dft_line(n, n, False, False).operations for n in (2, 4, 8)] == [2, 6, 20]
+    assert dft_line(12, 8, False, False).operations < dft_line(12, 12, False, False).operations
+    assert dft_line(16, 16, False, False).operations < 16 * 16 / 4
