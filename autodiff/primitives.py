@@ -118,7 +118,7 @@ factored_layer = primitive(hcnn_core.factored_layer)
 
 
 def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, h, shift, g, bias, *axes = args
+    x, h, shift, g, _, *axes = args
 
     def written_out(cotangent: Array) -> list[Array]:
         (h_options, g_options), first = factor_options(x.ndim, *axes, **kwargs), elu_vjp(cotangent, ans)

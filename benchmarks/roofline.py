@@ -1,9 +1,9 @@
 """Products and bytes of each stage of a layer against what the machine can do: `python -m benchmarks.roofline`.
 
-One plain layer of 32 x 32 pixels, K = 16, Q = 32, forward and backward, and the convolutions of a (+) layer, of the
-images that it expands at a time. Multiply-adds are those of the convolutions and of patch moments as they are carried
-out; bytes are those of arrays too large for a cache, each read or written once per stage. The roofs are
-`benchmarks.ceilings`: matrix products and copies on all threads.
+One plain layer of 32 x 32 pixels, K = 16, Q = 32, and a (+) layer, forward and backward. Multiply-adds are those of the
+convolutions and of patch moments as they are carried out, an addition of a DFT counted as one; bytes are those of
+arrays too large for a cache, each read or written once per stage. The roofs are `benchmarks.ceilings`: matrix products
+and copies on all threads.
 """
 
 from train._process import prepare
@@ -24,14 +24,15 @@ from unittest import mock  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks import ceilings  # noqa: E402
-from benchmarks.layer import describe_machine, plan_macs  # noqa: E402
-from hcnn_core import convolve_elu, marginal, patch_moments, patch_moments_vjp  # noqa: E402
+from benchmarks.layer import describe_machine, plan_macs, step_macs  # noqa: E402
+from hcnn_core import convolve_elu, factored_layer, marginal, patch_moments, patch_moments_vjp  # noqa: E402
+from hcnn_core._compiled_factored import FactoredPlan  # noqa: E402
 from hcnn_core._compiled_plan import CompiledPlan  # noqa: E402
 from hcnn_core._compiled_taps import CompiledTaps  # noqa: E402
 from hcnn_core._geometry import make_geometry  # noqa: E402
 from hcnn_core._plan import make_plan  # noqa: E402
 from hcnn_core.convolution import convolve_adjoints  # noqa: E402
-from train.network import TILE_ELEMENTS  # noqa: E402
+from hcnn_core.factored import factored_adjoints, plan_for  # noqa: E402
 
 AXES = (1, 2, 3, 4)
 STRIDE = (1, 1, 2, 2)
@@ -112,30 +113,24 @@ def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
     return _rows(boundary, images, times, work)
 
 
-def measure_plus(boundary: str, rounds: int) -> list[dict[str, Any]]:
-    """The same of the convolutions of a (+) layer: Q copies by filters in space, and their contraction over q."""
-    images = max(1, TILE_ELEMENTS // (32 * 32 * 8 * 16 * FACTORS))
-    x, w, _ = operands(images)
+def measure_plus(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
+    """The same of a (+) layer without its moments, whose Q copies stay in cache."""
+    x, _, _ = operands(images)
     rng = np.random.default_rng(1)
-    h, g = rng.standard_normal((3, 3, FACTORS), np.float32), rng.standard_normal((FACTORS, 7, 11, 16), np.float32)
-    steps: dict[str, tuple[Array, tuple[int, ...], dict[str, Any]]] = {
-        "(+) expansion": (h, AXES[:2], {"boundary": boundary}),
-        "(+) contraction": (g, AXES[2:], {"boundary": boundary, "sum_axes": 5, "stride": STRIDE[2:]}),
+    h, shift = rng.standard_normal((3, 3, FACTORS), np.float32) / 3, np.zeros(FACTORS, np.float32)
+    g, bias = rng.standard_normal((FACTORS, 7, 11, 16), np.float32) / 40, np.zeros(16, np.float32)
+    five, axes = (x, h, shift, g, bias), (AXES[:2], AXES[2:])
+    options: dict[str, Any] = {"boundary": boundary, "stride": STRIDE}
+    y = factored_layer(*five, *axes, **options)
+    cotangent = np.ones_like(y)
+    plan = plan_for(*five, *axes, **options)
+    assert isinstance(plan, FactoredPlan)
+    runs: dict[str, Callable[[], Any]] = {
+        "(+) layer": functools.partial(factored_layer, *five, *axes, **options),
+        "(+) layer, backward": functools.partial(factored_adjoints, cotangent, y, *five, *axes, **options),
     }
-    runs: dict[str, Callable[[], Any]] = {}
-    work = {}
-    for name, (w, axes, options) in steps.items():
-        y = convolve_elu(x, w, np.zeros(w.shape[-1], np.float32), axes, **options)
-        geometry = make_geometry(x.shape, w.shape, axes, **{"sum_axes": (), "stride": 1, "method": "auto", **options})
-        plan = make_plan(geometry, True, x)
-        assert isinstance(plan, CompiledPlan)
-        analysis, products, synthesis = plan_macs(plan)
-        bias, cotangent = np.zeros(w.shape[-1], np.float32), np.ones_like(y)
-        runs[name] = functools.partial(convolve_elu, x, w, bias, axes, **options)
-        runs[f"{name}, backward"] = functools.partial(convolve_adjoints, np, geometry, cotangent, x, w, y)
-        work[name] = (analysis + products + synthesis, x.nbytes + y.nbytes)
-        work[f"{name}, backward"] = (2 * (analysis + products) + synthesis, 2 * (x.nbytes + y.nbytes))
-        x = y
+    moved = (x.nbytes + y.nbytes, 2 * (x.nbytes + y.nbytes))
+    work = dict(zip(runs, zip(step_macs(plan), moved, strict=True), strict=True))
     times: dict[str, list[float]] = {name: [] for name in runs}
     for index in range(rounds + 1):
         for name, run in runs.items():
@@ -245,7 +240,7 @@ def main() -> None:
         "stages": [
             row
             for b in ("periodic", "zero")
-            for row in (*measure(b, options.images, options.rounds), *measure_plus(b, options.rounds))
+            for row in (*measure(b, options.images, options.rounds), *measure_plus(b, options.images, options.rounds))
         ],
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ A linear map is a list of sums, each of earlier ones; its transpose is the same 
 compiled until this file changes, whatever it imports, so all that a codelet depends on is here.
 """
 
-# mypy: disable-error-code="no-untyped-call,untyped-decorator"
+# mypy: disable-error-code="call-arg,no-untyped-call,untyped-decorator"
 
 from __future__ import annotations
 
@@ -194,7 +194,9 @@ def _emit(builder: Any, line: Line, vector: Any, load: Callable[[int], Any], sto
     """Write a line's instructions: each number where it is first read, each output as soon as it is known."""
     lanes, scalar = vector.count, vector.element
     fma = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{32 if scalar == ir.FloatType() else 64}"
+        builder.module,
+        ir.FunctionType(vector, [vector] * 3),
+        f"llvm.fma.v{lanes}f{32 if scalar == ir.FloatType() else 64}",
     )
     known: dict[int, Any] = {}
 

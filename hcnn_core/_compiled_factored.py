@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._compiled_plan import STRIP, CompiledPlan, half_of, row_offsets
 from hcnn_core._compiled_taps import evenly, stretches
+from hcnn_core._contracted_plan import STRIP, ContractedPlan, Room, share
 from hcnn_core._geometry import Geometry
-from hcnn_core._parallel import parallel_for, threads_for
+from hcnn_core._parallel import threads_for
 from hcnn_core._plan import cached_plan
-from hcnn_core._programs import Rows, programs_of
+from hcnn_core._programs import Rows
 from hcnn_core._taps import extended
 
 LANES = kernels.VECTOR_BYTES // 4
@@ -25,8 +24,8 @@ LANES = kernels.VECTOR_BYTES // 4
 class FactoredPlan:
     """`factored_layer` and its cotangents for one pair of geometries."""
 
-    def __init__(self, expansion: Geometry, contraction: Geometry, plan: CompiledPlan) -> None:
-        self.expansion, self.plan, self.transform = expansion, plan, plan.transform
+    def __init__(self, expansion: Geometry, contraction: Geometry, plan: ContractedPlan) -> None:
+        self.expansion, self.plan = expansion, plan
         e = expansion
         batch = [a for a in range(len(e.x_shape)) if a not in (*e.axes, *contraction.axes)]
         self.order = (*plan.x_order[: len(contraction.axes)], *e.axes, *batch)
@@ -52,7 +51,7 @@ class FactoredPlan:
             return None
         rest = tuple(a for a in c.batch_axes if a not in e.axes)
         plan = cached_plan(c, True, ((), (*e.axes, *rest)), "numpy")
-        if not isinstance(plan, CompiledPlan) or not plan.untapped or plan.transform.frequencies == 1:
+        if not isinstance(plan, ContractedPlan):
             return None
         n = e.lengths[1] * math.prod(e.x_shape[a] for a in rest)
         return FactoredPlan(e, c, plan) if n >= LANES else None
@@ -64,22 +63,19 @@ class FactoredPlan:
     def forward(self, x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
         """As `hcnn_core.factored_layer`."""
         plan, dtype, per_row = self.plan, x.dtype, np.ascontiguousarray(self.plan.per_row(np, bias))
-        filters, matrices = self._filters(g, (2, 0, 3, 4, 1))
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
         y = np.empty((plan.y_rows, plan.out, self.lengths[0] * self.n), dtype)
-        programs = programs_of(self.transform, dtype)
+        matrices = plan.matrices(plan.filters(g))
 
         def work(begin: int, end: int) -> None:
-            target = Rows.of(y)
-            z, spectrum, block = self._room(dtype)
-            step = self.chunk * dtype.itemsize
-            analysis = programs[0].bound(np.arange(self.rows) * z.strides[1], row_offsets(spectrum), step, self.chunk)
-            synthesis = programs[2].bound(row_offsets(block), target.offsets, step, self.chunk)
+            target, room = Rows.of(y), plan.room(self.chunk, dtype)
+            z = self._expansion(room)
+            analysis, _, synthesis, _ = plan.bound(room, self.chunk, x=Rows.of(z[0, :, None]).offsets, y=target.offsets)
             kernels.factored(
-                padded[0, 0, :0], begin, end, self.n, self.chunk,
+                room.like, begin, end, self.n, self.chunk,
                 padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, shifts, z,
-                analysis, synthesis, half_of(programs, self.chunk, dtype), target.origin, target.offsets, target.step,
-                spectrum, block, matrices, per_row,
+                analysis, synthesis, room.half, target.origin, target.offsets, target.step,
+                room.spectrum, room.block, matrices, per_row,
             )  # fmt: skip
 
         self._share(work)
@@ -90,37 +86,30 @@ class FactoredPlan:
     ) -> tuple[Array, Array, Array, Array, Array]:
         """As `hcnn_core.factored.factored_adjoints`; the bias's may still be summed over axes of the result."""
         plan, dtype = self.plan, x.dtype
-        filters, matrices = self._filters(g, (2, 0, 1, 3, 4))
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
+        matrices = plan.matrices(plan.filters(g), transposed=True)
         backwards = np.ascontiguousarray(taps.transpose(0, 2, 1))
-        rows = plan.cotangent_rows(cotangent)
-        answers = Rows.of(plan.answers(ans))
-        programs = programs_of(self.transform, dtype)
+        rows, answers = plan.cotangent_rows(cotangent), Rows.of(plan.answers(ans))
         parts = {}
 
         def work(begin: int, end: int) -> None:
-            z, spectrum, block = self._room(dtype)
-            out, vector = block.shape[1] * block.shape[2], kernels.VECTOR_BYTES // dtype.itemsize
-            groups, terms = len(taps), spectrum.shape[1] * spectrum.shape[2]
-            turned = np.zeros((self.chunk, -(-out // vector) * vector), dtype)
-            totals = np.zeros((groups, len(spectrum), terms, turned.shape[1]), dtype)
+            room = plan.room(self.chunk, dtype)
+            z, gz, totals = self._expansion(room), self._expansion(room), room.totals
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
-            scaled, of_taps = np.empty((plan.y_rows, self.chunk), dtype), np.empty((len(self.steps), self.chunk), dtype)
+            scaled, of_taps = (np.empty((n, self.chunk), dtype) for n in (plan.y_rows, len(self.steps)))
             gx = np.zeros((self.rows, end - begin + len(self.extended[0]) - self.lengths[0], self.line), dtype)
-            gh = np.zeros((*taps.shape, vector), dtype)
-            step = self.chunk * dtype.itemsize
-            grid = np.arange(self.rows) * z.strides[1]
-            back = programs[3].bound(np.arange(plan.y_rows) * scaled.strides[0], row_offsets(block), step, self.chunk)
-            analysis = programs[0].bound(grid, row_offsets(spectrum), step, self.chunk)
-            analysis_back = programs[1].bound(row_offsets(spectrum), grid, step, self.chunk)
+            gh = np.zeros((*taps.shape, kernels.VECTOR_BYTES // dtype.itemsize), dtype)
+            analysis, analysis_back, _, back = plan.bound(
+                room, self.chunk, x=Rows.of(z[0, :, None]).offsets, y=Rows.of(scaled[:, None]).offsets
+            )
             kernels.factored_adjoints(
-                padded[0, 0, :0], begin, end, self.n, self.chunk,
-                padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, backwards, shifts, z,
-                np.zeros_like(z), of_taps, back, analysis, analysis_back, half_of(programs, self.chunk, dtype),
+                room.like, begin, end, self.n, self.chunk,
+                padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, backwards, shifts, z, gz,
+                of_taps, back, analysis, analysis_back, room.half,
                 rows.origin, rows.offsets, rows.step, answers.origin, answers.offsets, answers.step, scaled, sums,
-                spectrum, block, turned, matrices, totals, gx, gh, shift_sums,
+                room.spectrum, room.block, room.turned, matrices, totals, gx, gh, shift_sums,
             )  # fmt: skip
-            parts[begin] = totals[..., :out], sums, shift_sums, gh.sum(axis=3), (begin, gx)
+            parts[begin] = totals, sums, shift_sums, gh.sum(axis=3), (begin, gx)
 
         self._share(work)
         totals, sums, shift_sums, ghs, gxs = zip(*(parts[key] for key in sorted(parts)), strict=True)
@@ -129,7 +118,7 @@ class FactoredPlan:
             self._folded(gxs),
             gh.astype(dtype, copy=False),
             sum(shift_sums).reshape(-1).astype(dtype, copy=False),
-            plan.filters_of(np, plan.ungrouped(sum(totals))),
+            plan.filters_of(np, plan.filters_from(sum(totals))),
             plan.like_result(np, sum(sums)).astype(dtype, copy=False),
         )
 
@@ -165,22 +154,17 @@ class FactoredPlan:
         shape = [self.expansion.x_shape[a] for a in self.order]
         return x.reshape(shape).transpose(np.argsort(self.order))
 
-    def _filters(self, g: Array, order: tuple[int, ...]) -> tuple[Array, Array]:
-        filters = self.plan.filters(g)
-        return filters, self.plan.grouped(filters, order)
-
     def _factors(self, h: Array, shift: Array) -> tuple[Array, Array]:
         """Filters (groups, taps, channels) and shifts (groups, channels)."""
-        group = self.plan.group(self.transform)
+        group = self.plan.group
         taps = h.reshape(len(self.steps), -1, group).transpose(1, 0, 2)
         return np.ascontiguousarray(taps), np.ascontiguousarray(shift.reshape(-1, group))
 
-    def _room(self, dtype: Any) -> tuple[Array, Array, Array]:
-        spectrum, block = self.plan.room(self.transform, self.chunk, dtype)
-        return np.zeros((spectrum.shape[2], self.rows, self.chunk), dtype), spectrum, block
+    def _expansion(self, room: Room) -> Array:
+        """Room for what a group of first filters makes, (channels, rows, positions)."""
+        return np.zeros((self.plan.group, self.rows, self.chunk), room.like.dtype)
 
     def _share(self, work: Callable[[int, int], None]) -> None:
         """Call work(begin, end) for the lines of each thread."""
         lines, elements = self.lengths[0], self.lengths[0] * self.n * self.rows * self.plan.channels
-        parts = evenly(lines, min(lines, threads_for(elements)))
-        parallel_for(lambda i, j: [work(*part) for part in parts[i:j]], len(parts), elements)
+        share(work, evenly(lines, min(lines, threads_for(elements))), elements)

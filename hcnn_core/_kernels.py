@@ -759,11 +759,11 @@ def contract_adjoints(
     source: int, source_channel: int, target: int, target_channel: int,
     spectrum: Array, block: Array, turned: Array, matrices: Array, totals: Array,
 ) -> None:  # fmt: skip
-    """Cotangents of `contract`: of x to target, by matrices (groups, frequencies, planes * out, aliases * channels), and
-    of filters added to totals (groups, frequencies, aliases * channels, planes * out and some); either may be empty.
+    """Cotangents of `contract`: of x to target, of filters added to totals.
 
-    `sums`, `ans` and g are as in `transform`.
-    """  # noqa: D205
+    By matrices (groups, frequencies, planes * out, aliases * channels), to totals (groups, frequencies, aliases *
+    channels, planes * out and some); either may be empty. `sums`, `ans` and g are as in `transform`.
+    """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
     rows = block.shape[1] * block.shape[2]
@@ -797,7 +797,7 @@ def contract_adjoints(
 
 @numba.njit(**_options)
 def _expand(like: Array, z: Array, m: int, x: int, row_step: int, table: Array, h: Array, shift: Array) -> None:
-    """Write the ELU of what filters h (taps, channels) make of rows of x, plus a shift each, to z (channels, rows, .)."""
+    """Write the ELU of what filters h (taps, channels) make of x, plus a shift each, to z (channels, rows, .)."""
     for row in range(z.shape[1]):
         combine_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + row * row_step, table, h)
     for channel in range(z.shape[0]):
@@ -927,7 +927,9 @@ def factored_adjoints(
                 for v in range(z.shape[1]):
                     of_row, cotangents = taken + v * row_step, gz[0, v].ctypes.data
                     _correlate_lanes(like, gh[group], of_row, table, cotangents, gz.strides[0], channels, width)
-                    combine_rows(like, taps.ctypes.data, taps.strides[0], m, cotangents, of_channels, h_transposed[group])
+                    combine_rows(
+                        like, taps.ctypes.data, taps.strides[0], m, cotangents, of_channels, h_transposed[group]
+                    )
                     _spread_taps(like, gx[v, line - begin_line :].reshape(-1), begin, taps, steps, m)
 
 

@@ -11,6 +11,7 @@ matrix product; with all of them it is the FFT method; the network's layers take
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -58,8 +59,10 @@ def cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) ->
     run = max(plan.products.taps.out_lengths, default=1) * plan.batch
     if library == "numpy" and run >= _costs.MIN_RUN and compiled_kernels(np):
         from hcnn_core._compiled_plan import CompiledPlan
+        from hcnn_core._contracted_plan import ContractedPlan
 
-        return CompiledPlan(geometry, plan.methods, real, layout)
+        kind = ContractedPlan if plan.untapped and "fft" in plan.methods else CompiledPlan
+        return kind(geometry, plan.methods, real, layout)
     if library == "cupy":
         from hcnn_core._cuda_plan import CudaPlan
 
@@ -92,7 +95,7 @@ class Plan:
     """
 
     engine: type[TapProducts] = GatheredTaps
-    make_transform = staticmethod(make_transform)
+    make_transform: Callable[..., Transform] = staticmethod(make_transform)
 
     def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool, layout: Layout) -> None:
         self.geometry, self.methods = geometry, methods

@@ -15,9 +15,7 @@ from hcnn_core._codelets import codelet
 from hcnn_core._real_dft import RealDFT, Step
 from hcnn_core._stages import Stage, stages_of
 from hcnn_core._taps import Integers
-from hcnn_core._transforms import MatrixDFT
-
-Spectral = MatrixDFT | RealDFT
+from hcnn_core._transforms import MatrixDFT, Transform
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Rows:
 
     @property
     def offsets(self) -> Integers:
-        return self.starts - self.starts[0]
+        return np.asarray(self.starts - self.starts[0])
 
 
 class Program:
@@ -153,11 +151,17 @@ class Program:
         )  # fmt: skip
 
 
-@lru_cache(maxsize=256)
-def programs_of(transform: Spectral, dtype: Any) -> tuple[Program, ...]:
+def programs_of(transform: Transform, dtype: Any) -> tuple[Program, ...]:
     """Analysis, its transpose, synthesis, its transpose."""
+    key: Any = transform
+    return _programs_of(key, np.dtype(dtype))
+
+
+@lru_cache(maxsize=256)
+def _programs_of(transform: Any, dtype: Any) -> tuple[Program, ...]:
     if isinstance(transform, MatrixDFT):
         return tuple(Program.of_stages(*stages, dtype) for stages in stages_of(transform, dtype))
+    assert isinstance(transform, RealDFT)
     return tuple(
         Program.of_codelets(*steps, dtype, backward=backward)
         for steps, backward in (

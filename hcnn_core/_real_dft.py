@@ -139,7 +139,7 @@ class RealDFT:
         own = part < 0
         table = np.select([own | (part == 0), part == 1, part == 2], [re, im - re, -re - im])
         table *= np.where(own, 1, 2) / math.prod(lengths)
-        return table.reshape(self.frequencies * self.aliases, -1)
+        return np.reshape(table, (self.frequencies * self.aliases, -1))
 
     @cached_property
     def analysis_macs(self) -> int:
@@ -155,6 +155,35 @@ class RealDFT:
     def kernel_macs(self) -> int:
         """Multiply-adds of the entries of filters."""
         return self.frequencies * self.aliases * math.prod(axis.size for axis in self.axes)
+
+    def analyze(self, xp: Any, x: Array) -> Array:
+        return self._carry_out(self.analysis, x, self.frequencies * self.aliases).reshape(
+            self.frequencies, self.aliases, -1
+        )
+
+    def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
+        x_rows = math.prod(axis.n for axis in self.axes)
+        return self._carry_out(self.analysis, spectrum.reshape(-1, spectrum.shape[-1]), x_rows, backward=True)
+
+    def synthesize(self, xp: Any, spectrum: Array) -> Array:
+        rows = math.prod(axis.kept for axis in self.axes)
+        spectrum = spectrum.reshape(self.frequencies, -1)
+        return self._carry_out(self.synthesis_transpose, spectrum, rows, backward=True)
+
+    def synthesize_transpose(self, xp: Any, y: Array) -> Array:
+        return self._carry_out(self.synthesis_transpose, y, self.frequencies).reshape(self.frequencies, 1, -1)
+
+    @staticmethod
+    def _carry_out(steps: tuple[list[Step], int], x: Array, rows: int, *, backward: bool = False) -> Array:
+        """The steps, or their transposes in reverse, by NumPy: the oracle of what is compiled."""
+        result, between = (np.zeros((n, x.shape[1]), x.dtype) for n in (rows, steps[1]))
+        for step in steps[0][::-1] if backward else steps[0]:
+            line = dft_line(step.length, step.count, step.is_complex, step.last)
+            ends = [(step.first, step.reads), (step.last, step.writes)]
+            (from_x, reads), (to_result, writes) = ends[::-1] if backward else ends
+            values = (line.transposed() if backward else line)((x if from_x else between)[list(reads)])
+            (result if to_result else between)[list(writes)] = values
+        return result
 
     def _matrix(self, xp: Any, like: Array) -> Array:
         key = (dtype_name(like.dtype), device_of(like))
@@ -234,7 +263,7 @@ def make_real_transform(
     stride: tuple[int, ...],
     boundary: tuple[str, ...],
     real: bool,
-) -> Transform | RealDFT:
+) -> Transform:
     """As `make_transform`, with codelets where it has matrices and there are some."""
     transform = make_transform(lengths, kernel_size, stride, boundary, real)
     if isinstance(transform, MatrixDFT) and real:

@@ -80,7 +80,7 @@ def factored_layer(
     xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
         x, h, shift, g, bias, h_axes, g_axes, boundary, stride
     )
-    plan = _plan_for(xp, expansion, contraction, bias)
+    plan = _plan(xp, expansion, contraction, bias)
     if plan is not None:
         return plan.forward(x, h, shift, g, bias)
     results = []
@@ -110,7 +110,7 @@ def factored_adjoints(
     xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
         x, h, shift, g, bias, h_axes, g_axes, boundary, stride
     )
-    plan = _plan_for(xp, expansion, contraction, bias)
+    plan = _plan(xp, expansion, contraction, bias)
     if plan is not None:
         *found, of_bias = plan.adjoints(cotangent, ans, x, h, shift, g)
         return (*found, _summed_to(xp, of_bias, bias.shape))
@@ -119,12 +119,14 @@ def factored_adjoints(
         z = convolve_elu(x[part], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
         e, c = (replace(geometry, x_shape=a.shape) for geometry, a in ((expansion, x[part]), (contraction, z)))
         of_z, of_g, of_bias = convolve_adjoints(xp, c, cotangent[part], z, g, ans[part])
+        assert of_z is not None and of_bias is not None
         if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
             of_bias = elu_vjp(cotangent[part], ans[part])  # the bias varies where it was summed
         of_x, of_h, of_shift = convolve_adjoints(xp, e, of_z, x[part], h, z)
         parts.append(of_x)
         sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, _summed_to(xp, of_bias, bias.shape)))
-    return (_joined(xp, parts, expansion, contraction, 0), *(sum(found[1:], start=found[0]) for found in zip(*sums)))
+    totals = (sum(found[1:], start=found[0]) for found in zip(*sums, strict=True))
+    return (_joined(xp, parts, expansion, contraction, 0), *totals)
 
 
 def factor_options(
@@ -166,10 +168,17 @@ def _arguments(
     return xp, [x, *others], expansion, contraction
 
 
-def _plan_for(xp: Any, expansion: Geometry, contraction: Geometry, bias: Array) -> Any:
-    """A plan that never holds the expansion, where there is one."""
+def plan_for(
+    x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, *, boundary: Any, stride: Any = 1
+) -> Any:
+    """The plan that never holds the expansion of these operands, where there is one."""
+    xp, operands, *geometries = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
+    return _plan(xp, geometries[0], geometries[1], operands[4])
+
+
+def _plan(xp: Any, expansion: Geometry, contraction: Geometry, bias: Array) -> Any:
     if not compiled_kernels(xp):
-        return None
+        return None  # CuPy's, array-API's
     plan = _cached_plan(expansion, contraction)
     return plan if plan is not None and plan.takes(bias) else None
 

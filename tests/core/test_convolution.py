@@ -21,9 +21,9 @@ from hcnn_core._costs import choose_methods
 from hcnn_core._fourier_plan import FourierPlan
 from hcnn_core._geometry import MAX_AXES, make_geometry
 from hcnn_core._plan import make_plan
-from hcnn_core._taps import GatheredTaps
 from hcnn_core._real_dft import RealDFT
-from hcnn_core._transforms import MATRIX_LIMIT, Identity, LibraryFFT, MatrixDFT
+from hcnn_core._taps import GatheredTaps
+from hcnn_core._transforms import MATRIX_LIMIT, Identity, LibraryFFT
 from tests.core.oracle import (
     BOUNDARIES,
     DTYPES,

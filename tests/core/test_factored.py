@@ -11,9 +11,22 @@ from hypothesis import strategies as st
 
 from autodiff import check_grads, vjp
 from autodiff import factored_layer as traced_layer
-from hcnn_core import _compiled_plan, _compiled_factored, _costs, factored, factored_layer
+from hcnn_core import _compiled_factored, _contracted_plan, _costs, factored, factored_layer
 from hcnn_core.testing import assert_translation_covariant
-from tests.core.oracle import BOUNDARIES, SEEDS, C, NDArray, Problem, eps, forget_plans, lay_out, noise, norm, poisoned_memory, threads, wide
+from tests.core.oracle import (
+    BOUNDARIES,
+    C,
+    NDArray,
+    Problem,
+    eps,
+    forget_plans,
+    lay_out,
+    noise,
+    norm,
+    poisoned_memory,
+    threads,
+    wide,
+)
 
 REAL = ("float32", "float64")
 ORDERS = [(0, 1, 2, 3, 4), (3, 4, 1, 2, 0), (4, 2, 0, 3, 1)]
@@ -114,9 +127,9 @@ def layers(draw: st.DrawFn) -> Layer:
 @given(layers(), st.booleans(), st.sampled_from([16, 48, 128]), st.sampled_from([1, 1 << 19]))
 def test_it_is_its_definition(layer: Layer, spectral: bool, strip: int, room: int) -> None:
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
-        for module in (_compiled_plan, _compiled_factored):
+        for module in (_contracted_plan, _compiled_factored):
             patch.setattr(module, "STRIP", strip)
-        patch.setattr(_compiled_plan, "ROOM", room)
+        patch.setattr(_contracted_plan, "ROOM", room)
         if spectral:  # always worth a transform
             patch.setattr(_costs, "SECONDS_PER_MAC", 1.0)
         forget_plans()
@@ -127,18 +140,11 @@ def test_it_is_its_definition(layer: Layer, spectral: bool, strip: int, room: in
 PAPER = {"shape": (2, 3, 33, 8, 16), "sizes": (3, 3, 7, 11), "counts": (6, 12), "stride": (1, 1, 2, 2)}
 
 
-def plan_of(layer: Layer) -> Any:
-    _, operands, *geometries = factored._arguments(
-        *layer.operands, *layer.axes, layer.options["boundary"], layer.options.get("stride", 1)
-    )
-    return factored._plan_for(np, *geometries, operands[4])
-
-
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("dtype", REAL)
 def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str) -> None:
     layer = Layer(**PAPER, dtype=dtype, boundary=boundary)
-    assert plan_of(layer) is not None
+    assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
     assert_right(layer)
 
 
@@ -148,7 +154,7 @@ def test_both_ways_agree_and_threads_repeat_bit_for_bit(boundary: str, monkeypat
     with threads(2):
         first, second = layer.run(), layer.run()
     assert np.array_equal(first, second)
-    monkeypatch.setattr(factored, "_plan_for", lambda *_: None)
+    monkeypatch.setattr(factored, "_plan", lambda *_: None)
     for tile in (1, 1 << 25):
         monkeypatch.setattr(factored, "TILE", tile)
         assert np.abs(layer.run() - first).max() <= C * eps("float32") * layer.scale

@@ -1,0 +1,167 @@
+"""A convolution whose axes are all transformed, by one kernel: spectra of some positions at a time stay in cache.
+
+What a group of channels adds to the result's spectrum is a matrix product for each frequency. Groups bound the room
+that the spectrum of x takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hcnn_core import _kernels as kernels
+from hcnn_core._backend import Array
+from hcnn_core._compiled_plan import CompiledPlan
+from hcnn_core._compiled_taps import evenly
+from hcnn_core._parallel import parallel_for, threads_for
+from hcnn_core._programs import Rows, programs_of
+from hcnn_core._real_dft import RealDFT
+from hcnn_core._taps import Integers
+
+STRIP = 128
+"""Positions that are contracted at a time."""
+
+ROOM = 1 << 19
+"""Elements of the spectrum of a group of channels there."""
+
+
+class ContractedPlan(CompiledPlan):
+    """A plan without directly convolved axes."""
+
+    def _transformed(self, x: Array, filters: Array, bias: Array | None) -> Array:
+        dtype, y = x.dtype, np.empty((self.y_rows, self.out, x.shape[2]), x.dtype)
+        matrices = self.matrices(filters)
+        bias = np.empty((0, 0), dtype) if bias is None else bias
+
+        def work(begin: int, end: int) -> None:
+            n, source, target = end - begin, Rows.of(x, begin), Rows.of(y, begin)
+            room = self.room(min(n, STRIP), dtype)
+            analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets)
+            kernels.contract(
+                room.like, n, STRIP, analysis, synthesis, room.half, source.origin, source.step,
+                target.origin, target.offsets, target.step, room.spectrum, room.block, matrices, bias,
+            )  # fmt: skip
+
+        self._share_positions(work, x.shape[2])
+        return y
+
+    def _transformed_adjoints(
+        self, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        dtype, positions = g.array.dtype, self.products.taps.leading
+        none = np.empty((0, 0, 0, 0), dtype)
+        matrices = none if filters is None else self.matrices(filters, transposed=True)
+        result = None if filters is None else np.empty((self.x_rows, self.channels, positions), dtype)
+        unused = Rows(none, np.zeros(self.x_rows, np.int64), 0)
+        parts = {}
+
+        def work(begin: int, end: int) -> None:
+            n, cotangent = end - begin, g.after(begin)
+            source, target = (unused if a is None else Rows.of(a, begin) for a in (x, result))
+            answers = cotangent if ans is None else Rows.of(ans, begin)
+            room = self.room(min(n, STRIP), dtype)
+            sums = np.zeros((0 if ans is None else self.y_rows, self.out))
+            scaled = np.empty((len(sums), room.width), dtype)
+            taken = cotangent.offsets if ans is None else Rows.of(scaled[:, None]).offsets
+            analysis, _, _, back = self.bound(room, n, x=source.offsets, y=taken)
+            analysis_back = self.bound(room, n, x=target.offsets, y=taken)[1]
+            totals = none if x is None else room.totals
+            kernels.contract_adjoints(
+                room.like, n, STRIP, back, analysis, analysis_back, room.half,
+                cotangent.origin, cotangent.offsets, cotangent.step, answers.origin, answers.offsets, answers.step,
+                scaled, sums, source.origin, source.step, target.origin, target.step,
+                room.spectrum, room.block, room.turned, matrices, totals,
+            )  # fmt: skip
+            parts[begin] = totals, sums
+
+        self._share_positions(work, positions)
+        totals, sums = zip(*(parts[begin] for begin in sorted(parts)), strict=True)
+        spectrum = None if x is None else self.filters_from(sum(totals))
+        return result, spectrum, None if ans is None else sum(sums)
+
+    @property
+    def group(self) -> int:
+        """Channels analyzed at once, a divisor of all."""
+        d = self.transform
+        most = max(1, ROOM // (d.frequencies * d.aliases * d.planes * STRIP))
+        return max(n for n in range(1, min(most, self.channels) + 1) if self.channels % n == 0)
+
+    def room(self, n: int, dtype: Any) -> Room:
+        """Room for what a thread holds of so many positions."""
+        return Room(self, n, dtype)
+
+    def bound(self, room: Room, n: int, *, x: Integers, y: Integers) -> tuple[tuple[Array, ...], ...]:
+        """Analysis, its transpose, synthesis, its transpose: from rows of x at these offsets to those of y."""
+        step = room.half.strides[0]
+        spectrum, block = (_row_offsets(a) for a in (room.spectrum, room.block))
+        ends = ((x, spectrum), (spectrum, x), (block, y), (y, block))
+        return tuple(p.bound(*offsets, step, n) for p, offsets in zip(room.programs, ends, strict=True))
+
+    def matrices(self, filters: Array, *, transposed: bool = False) -> Array:
+        """Filters (frequencies, rows, terms) as (groups, frequencies, terms of a group, rows), or these exchanged."""
+        f, rows, _ = filters.shape
+        split = filters.reshape(f, rows, -1, self.channels // self.group, self.group)
+        ordered = split.transpose((3, 0, 1, 2, 4) if transposed else (3, 0, 2, 4, 1))
+        shape = (rows, -1) if transposed else (-1, rows)
+        return np.ascontiguousarray(ordered).reshape(len(ordered), f, *shape)
+
+    def filters_from(self, totals: Array) -> Array:
+        """Filters (frequencies, rows, terms) from (groups, frequencies, terms of a group, rows and some)."""
+        groups, f = totals.shape[:2]
+        split = totals[..., : self.transform.planes * self.out].reshape(
+            groups, f, -1, self.group, self.transform.planes * self.out
+        )
+        return split.transpose(1, 4, 2, 0, 3).reshape(f, self.transform.planes * self.out, -1)
+
+    def _share_positions(self, work: Callable[[int, int], None], count: int) -> None:
+        """Call work(begin, end) for the positions of each thread."""
+        elements = count * self.channels * self.x_rows
+        share(work, evenly(count, min(count, threads_for(elements)), STRIP), elements)
+
+
+class Room:
+    """What a thread holds while it contracts: spectra, and sums for their filters."""
+
+    def __init__(self, plan: ContractedPlan, n: int, dtype: Any) -> None:
+        d, lanes = plan.transform, kernels.VECTOR_BYTES // dtype.itemsize
+        self.width = -(-n // lanes) * lanes
+        self.like = np.empty(0, dtype)
+        self.programs = programs_of(d, dtype)
+        self.half = np.empty((max(1, *(p.between for p in self.programs)), self.width), dtype)
+        terms, rows = (d.aliases * d.planes, plan.group), (d.planes, plan.out)
+
+        def spectrum(*shape: int) -> Array:
+            size = math.prod(shape) * self.width
+            step = size
+            if isinstance(d, RealDFT):  # an odd number of lines of the cache, lest codelets write to one set of it
+                step += lanes if size // lanes % 2 == 0 else 0
+            return np.zeros((d.frequencies, step), dtype)[:, :size].reshape(-1, *shape, self.width)
+
+        self.spectrum, self.block = spectrum(*terms), spectrum(*rows)
+        self.turned = np.zeros((self.width, -(-math.prod(rows) // lanes) * lanes), dtype)
+        groups = plan.channels // plan.group
+        self._totals = (groups, d.frequencies, math.prod(terms), self.turned.shape[1])
+
+    @property
+    def totals(self) -> Array:
+        """Zeros for the cotangents of filters."""
+        return np.zeros(self._totals, self.like.dtype)
+
+
+def share(work: Callable[[int, int], None], parts: list[tuple[int, int]], elements: int) -> None:
+    """Call work(begin, end) for parts, on a thread each."""
+
+    def each(first: int, last: int) -> None:
+        for part in parts[first:last]:
+            work(*part)
+
+    parallel_for(each, len(parts), elements)
+
+
+def _row_offsets(spectrum: Array) -> Integers:
+    """Where the first channel of each row of a spectrum (frequencies, aliases or planes, channels, .) begins."""
+    f, a = (np.arange(n) * step for n, step in zip(spectrum.shape[:2], spectrum.strides[:2], strict=True))
+    return np.asarray(f[:, None] + a).reshape(-1)
