@@ -161,13 +161,17 @@ def pairs(length: int) -> list[tuple[int, bool]]:
     return [(f, 2 * f % length == 0) for f in range(length // 2 + 1)]
 
 
+LEAN, TRIPLED, PAIRED = range(3)
+"""How a line leaves a frequency: its real and imaginary part, none of which need be zero; their sum before them; both
+of every frequency, also of one that is its own conjugate."""
+
+
 @cache
-def dft_line(length: int, count: int, is_complex: bool, tripled: bool) -> Line:
+def dft_line(length: int, count: int, is_complex: bool, form: int) -> Line:
     """DFT of `count` numbers, as many zeros after them as make up `length`.
 
-    Complex numbers come as all real parts, then all imaginary parts. Results are, frequency by frequency, a real number
-    where it is its own conjugate, or real and imaginary part, tripled: their sum first. Of real numbers those 0 ..
-    length // 2.
+    Complex numbers come as all real parts, then all imaginary parts. Of real numbers there are the frequencies 0 ..
+    length // 2; those that are their own conjugates are a real number alone, unless PAIRED.
     """
     writer = _Writer(count * (1 + is_complex))
     zeros: list[Number] = [None] * (length - count)
@@ -183,8 +187,8 @@ def dft_line(length: int, count: int, is_complex: bool, tripled: bool) -> Line:
         result = of_parts[0]
     outputs: list[Number] = []
     for f, (a, b) in enumerate(result):
-        if is_complex or 2 * f % length:
-            outputs += [writer.add(a, b), a, b] if tripled else [a, b]
+        if form == PAIRED or is_complex or 2 * f % length:
+            outputs += [writer.add(a, b), a, b] if form == TRIPLED else [a, b]
         else:
             outputs.append(a)
     return writer.line(outputs)
@@ -244,19 +248,19 @@ def _emit(builder: Any, line: Line, vector: Any, load: Callable[[int], Any], sto
 
 @intrinsic(prefer_literal=True)
 def _dft(
-    typing: Any, size: Any, lanes: Any, length: Any, count: Any, is_complex: Any, tripled: Any, backward: Any,
+    typing: Any, size: Any, lanes: Any, length: Any, count: Any, is_complex: Any, form: Any, backward: Any,
     x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any,
 ) -> Any:  # fmt: skip
     """Apply a line to rows of n bytes: row i begins at x + x_rows[i], and y + y_rows[i]."""
-    literals = (size, lanes, length, count, is_complex, tripled, backward)
+    literals = (size, lanes, length, count, is_complex, form, backward)
     if not all(isinstance(value, types.IntegerLiteral) for value in literals):
         return None
     signature = types.void(*literals, *(types.int64,) * 5)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        item, width, length, count, *flags = (value.literal_value for value in literals)
-        line = dft_line(length, count, *map(bool, flags[:2]))
-        line = line.transposed() if flags[2] else line
+        item, width, length, count, is_complex, form, backward = (value.literal_value for value in literals)
+        line = dft_line(length, count, bool(is_complex), form)
+        line = line.transposed() if backward else line
         x, x_rows, y, y_rows, n = arguments[-5:]
         int64, vector = ir.IntType(64), ir.VectorType(ir.FloatType() if item == 4 else ir.DoubleType(), width)
 
@@ -286,18 +290,18 @@ def _dft(
 
 
 @cache
-def _compiled(size: int, lanes: int, length: int, count: int, is_complex: int, tripled: int, backward: int) -> Any:
+def _compiled(size: int, lanes: int, length: int, count: int, is_complex: int, form: int, backward: int) -> Any:
     def codelet(x, x_rows, y, y_rows, n):  # type: ignore[no-untyped-def]
-        _dft(size, lanes, length, count, is_complex, tripled, backward, x, x_rows, y, y_rows, n)
+        _dft(size, lanes, length, count, is_complex, form, backward, x, x_rows, y, y_rows, n)
 
     return numba.cfunc(types.void(*(types.int64,) * 5), cache=True)(codelet)
 
 
 def codelet(
-    dtype: Any, length: int, count: int, *, is_complex: bool, tripled: bool, backward: bool, one_by_one: bool = False
+    dtype: Any, length: int, count: int, *, is_complex: bool, form: int, backward: bool, one_by_one: bool = False
 ) -> int:
     """Address of a compiled `dft_line`, or its transpose; it takes rows of a vector at least, or any one by one."""
     size = np.dtype(dtype).itemsize
     lanes = 1 if one_by_one else VECTOR_BYTES // size
-    address: int = _compiled(size, lanes, length, count, int(is_complex), int(tripled), int(backward)).address
+    address: int = _compiled(size, lanes, length, count, int(is_complex), form, int(backward)).address
     return address

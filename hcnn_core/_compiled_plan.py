@@ -137,7 +137,7 @@ class CompiledPlan(Plan):
         """Spectrum of x (rows, channels, positions), with the directly convolved axes apart."""
         t, d = self.products.taps, self.transform
         if isinstance(d, RealDFT):
-            spectrum = self._mapped(0, x.reshape(self.x_rows, 1, -1), d.frequencies * d.aliases)
+            spectrum = self._mapped(0, x.reshape(self.x_rows, 1, -1), d.frequencies * d.aliases * d.planes)
         else:
             spectrum = d.analyze(np, x.reshape(self.x_rows, -1))
         return np.reshape(spectrum, (d.frequencies, -1, *t.lengths, t.batch))
@@ -146,7 +146,7 @@ class CompiledPlan(Plan):
         """The transpose of `_spectrum`."""
         d = self.transform
         if isinstance(d, RealDFT):
-            return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases, 1, -1), self.x_rows)
+            return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases * d.planes, 1, -1), self.x_rows)
         return d.analyze_transpose(np, spectrum)
 
     def _mapped(self, which: int, source: Array, rows: int) -> Array:

@@ -6,6 +6,7 @@ that the spectrum of x takes.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from hcnn_core._compiled_plan import CompiledPlan
 from hcnn_core._compiled_taps import evenly
 from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._programs import Rows, programs_of
-from hcnn_core._real_dft import RealDFT
+from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._taps import Integers
 
 STRIP = 128
@@ -30,6 +31,8 @@ ROOM = 1 << 19
 
 class ContractedPlan(CompiledPlan):
     """A plan without directly convolved axes."""
+
+    make_transform = staticmethod(functools.partial(make_real_transform, three_products=True))
 
     def _transformed(self, x: Array, filters: Array, bias: Array | None) -> Array:
         dtype, y = x.dtype, np.empty((self.y_rows, self.out, x.shape[2]), x.dtype)

@@ -78,10 +78,11 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool, l
     g = geometry
     spectral = [k for k, method in enumerate(methods) if method == "fft"]
     direct = sorted((k for k, method in enumerate(methods) if method == "direct"), key=lambda k: g.axes[k])
-    make = make_real_transform if library == "numpy" else make_transform
-    transform = make(
-        *(tuple(values[k] for k in spectral) for values in (g.lengths, g.kernel_size, g.stride, g.boundary)), real
-    )
+    axes = (tuple(values[k] for k in spectral) for values in (g.lengths, g.kernel_size, g.stride, g.boundary))
+    if library == "numpy":
+        transform = make_real_transform(*axes, real, three_products=not direct)
+    else:
+        transform = make_transform(*axes, real)
     batch = math.prod(g.x_shape[a] for a in g.batch_axes)
     pixels_in = batch * math.prod(g.lengths[k] for k in direct)
     pixels_out = batch * math.prod(g.out_lengths[k] for k in direct)

@@ -55,7 +55,7 @@ class Program:
         writes: list[Integers],
         between: int,
         dtype: Any,
-        codelets: list[tuple[int, int, bool, bool, bool]] | None = None,
+        codelets: list[tuple[int, int, bool, int, bool]] | None = None,
         matrices: list[Array] | None = None,
     ) -> None:
         self.between, self.dtype, self.codelets = between, np.dtype(dtype), codelets
@@ -88,7 +88,7 @@ class Program:
             *((writes, reads) if backward else (reads, writes)),
             between,
             dtype,
-            codelets=[(s.length, s.count, s.is_complex, s.last, backward) for s in steps],
+            codelets=[(s.length, s.count, s.is_complex, s.form, backward) for s in steps],
         )
 
     @classmethod
@@ -119,8 +119,8 @@ class Program:
             addresses = [0] * len(self.ends)
             if self.codelets is not None:
                 addresses = [
-                    codelet(self.dtype, length, count, is_complex=c, tripled=t, backward=b, one_by_one=one_by_one)
-                    for length, count, c, t, b in self.codelets
+                    codelet(self.dtype, length, count, is_complex=c, form=form, backward=b, one_by_one=one_by_one)
+                    for length, count, c, form, b in self.codelets
                 ]
             self._steps[one_by_one] = np.column_stack((addresses, self.ends, self._matrices))
         return self._steps[one_by_one]

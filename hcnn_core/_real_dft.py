@@ -1,10 +1,12 @@
-"""Spectra of real signals in real numbers: DFTs of their phases, three products for a complex one.
+"""Spectra of real signals by codelets: DFTs of their phases, and three or four real products for a complex one.
 
 Of a convolution with stride r, y[i] = sum_p sum_u x[r (i - u) + p] w[r u - p], every phase p of x is convolved with one
-of w and all of them are added, so DFTs are as long as the result. A product of complex numbers takes three of real
-ones, (Re x + Im x) Re w, Re x (Im w - Re w) and Im x (Re w + Im w), which make three real entries of the spectrum; a
-frequency that is its own conjugate makes one. Weights that the inverse needs are the filter's, so that the inverse is
-the transposed DFT, and one set of codelets serves all four maps.
+of w and all of them are added, so DFTs are as long as the result. Weights that the inverse needs are the filter's, so
+that the inverse is the transposed DFT, and one set of codelets serves all four maps.
+
+With three products, (Re x + Im x) Re w, Re x (Im w - Re w) and Im x (Re w + Im w), a frequency makes three entries of
+the spectrum, or one if it is its own conjugate: a quarter less to multiply, half as much more to hold. That pays where
+spectra stay in cache. With four it is one entry of two planes, and memory counts.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._backend import Array, constant, device_of, dtype_name
-from hcnn_core._codelets import dft_line, pairs
+from hcnn_core._codelets import LEAN, PAIRED, TRIPLED, dft_line, pairs
 from hcnn_core._products import matmul
 from hcnn_core._taps import Integers
 from hcnn_core._transforms import MatrixDFT, Transform, make_transform, tap_positions
+
+SUM, RE, IM = range(3)
+"""Parts of a frequency."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Step:
     length: int
     count: int
     is_complex: bool
+    form: int
     first: bool
     last: bool
     reads: tuple[int, ...]
@@ -84,17 +90,22 @@ class Axis:
 
 
 class RealDFT:
-    """Real entries of the spectrum (R, A, rest): A phases that their convolutions add up."""
-
-    planes = 1
+    """Spectra (F, A * P, rest): F entries, A phases that their convolutions add up, P planes."""
 
     def __init__(
-        self, lengths: tuple[int, ...], kernel_size: tuple[int, ...], stride: tuple[int, ...], boundary: tuple[str, ...]
+        self,
+        lengths: tuple[int, ...],
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        boundary: tuple[str, ...],
+        three_products: bool,
     ) -> None:
         self.axes = [Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True)]
         self.aliases = math.prod(stride)
-        self.entries = list(_entries(tuple(axis.length for axis in self.axes)))
-        self.frequencies = len(self.entries)
+        self.planes = 1 if three_products else 2
+        self.form = TRIPLED if three_products else PAIRED
+        self.parts = list(_parts(tuple(axis.length for axis in self.axes), self.form))
+        self.frequencies = len(self.parts) // self.planes
         self._placed: dict[tuple[str, str], Array] = {}
 
     @cached_property
@@ -102,29 +113,32 @@ class RealDFT:
         """From samples to entries, and how many rows lie between."""
         grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
         steps: list[Step] = []
+        between = 0
         for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
             rows = grid[np.ix_(*(axis.samples(p) for axis, p in zip(self.axes, phases, strict=True)))]
-            entries = np.arange(self.frequencies) * self.aliases + a
-            between = _add_steps(steps, [rows], [axis.length for axis in self.axes], entries)
+            part = np.arange(len(self.parts))
+            to = (part // self.planes * self.aliases + a) * self.planes + part % self.planes
+            between = max(between, _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form))
         return steps, between
 
     @cached_property
     def synthesis_transpose(self) -> tuple[list[Step], int]:
         """From the cotangent of the result to those of the entries."""
         kept = [axis.kept for axis in self.axes]
-        entries = np.arange(self.frequencies)
-        for e, (_, part) in enumerate(self.entries):
+        to = np.arange(len(self.parts))
+        for row, (_, part) in enumerate(self.parts if self.form == TRIPLED else ()):
             if part:  # the product with the real part makes the imaginary part's other half, and the reverse
-                entries[e] += 1 if part == 1 else -1
+                to[row] += 1 if part == RE else -1
         steps: list[Step] = []
         rows = np.arange(math.prod(kept)).reshape(kept)
-        return steps, _add_steps(steps, [rows], [axis.length for axis in self.axes], entries)
+        return steps, _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
 
     @cached_property
     def _table(self) -> np.ndarray[Any, Any]:
-        """Matrix from taps to entries (R * A, taps)."""
+        """Matrix from taps to filters (F * P' * A * P, taps), to plane P' of the result from plane P of a phase."""
         lengths = [axis.length for axis in self.axes]
-        frequencies = np.asarray([f for f, _ in self.entries])
+        each = slice(None, None, self.planes)
+        frequencies = np.asarray([f for f, _ in self.parts])[each]
         spectrum = np.ones((self.frequencies, 1, 1), complex)
         for f, length, axis in zip(frequencies.T, lengths, self.axes, strict=True):
             along = np.zeros((self.frequencies, axis.stride, axis.size), complex)
@@ -134,12 +148,15 @@ class RealDFT:
             spectrum = (spectrum[:, :, None, :, None] * along[:, None, :, None, :]).reshape(
                 self.frequencies, spectrum.shape[1] * axis.stride, -1
             )
+        own = np.all(2 * frequencies % lengths == 0, axis=1)
+        spectrum *= np.where(own, 1, 2)[:, None, None] / math.prod(lengths)
         re, im = spectrum.real, spectrum.imag
-        part = np.asarray([-1 if part is None else part for _, part in self.entries])[:, None, None]
-        own = part < 0
-        table = np.select([own | (part == 0), part == 1, part == 2], [re, im - re, -re - im])
-        table *= np.where(own, 1, 2) / math.prod(lengths)
-        return np.reshape(table, (self.frequencies * self.aliases, -1))
+        if self.form == PAIRED:
+            table = np.stack((np.stack((re, -im), 2), np.stack((im, re), 2)), 1)
+        else:
+            part = np.asarray([SUM if part is None else part for _, part in self.parts])[:, None, None]
+            table = np.select([part == SUM, part == RE], [re, im - re], -re - im)
+        return np.reshape(table, (self.frequencies * self.planes**2 * self.aliases, -1))
 
     @cached_property
     def analysis_macs(self) -> int:
@@ -154,12 +171,11 @@ class RealDFT:
     @property
     def kernel_macs(self) -> int:
         """Multiply-adds of the entries of filters."""
-        return self.frequencies * self.aliases * math.prod(axis.size for axis in self.axes)
+        return math.prod(self._kernel_rows) * math.prod(axis.size for axis in self.axes)
 
     def analyze(self, xp: Any, x: Array) -> Array:
-        return self._carry_out(self.analysis, x, self.frequencies * self.aliases).reshape(
-            self.frequencies, self.aliases, -1
-        )
+        rows = self.frequencies, self.aliases * self.planes
+        return self._carry_out(self.analysis, x, math.prod(rows)).reshape(*rows, -1)
 
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
         x_rows = math.prod(axis.n for axis in self.axes)
@@ -167,18 +183,19 @@ class RealDFT:
 
     def synthesize(self, xp: Any, spectrum: Array) -> Array:
         rows = math.prod(axis.kept for axis in self.axes)
-        spectrum = spectrum.reshape(self.frequencies, -1)
+        spectrum = spectrum.reshape(self.frequencies * self.planes, -1)
         return self._carry_out(self.synthesis_transpose, spectrum, rows, backward=True)
 
     def synthesize_transpose(self, xp: Any, y: Array) -> Array:
-        return self._carry_out(self.synthesis_transpose, y, self.frequencies).reshape(self.frequencies, 1, -1)
+        rows = self.frequencies, self.planes
+        return self._carry_out(self.synthesis_transpose, y, math.prod(rows)).reshape(*rows, -1)
 
     @staticmethod
     def _carry_out(steps: tuple[list[Step], int], x: Array, rows: int, *, backward: bool = False) -> Array:
         """The steps, or their transposes in reverse, by NumPy: the oracle of what is compiled."""
         result, between = (np.zeros((n, x.shape[1]), x.dtype) for n in (rows, steps[1]))
         for step in steps[0][::-1] if backward else steps[0]:
-            line = dft_line(step.length, step.count, step.is_complex, step.last)
+            line = dft_line(step.length, step.count, step.is_complex, step.form)
             ends = [(step.first, step.reads), (step.last, step.writes)]
             (from_x, reads), (to_result, writes) = ends[::-1] if backward else ends
             values = (line.transposed() if backward else line)((x if from_x else between)[list(reads)])
@@ -192,68 +209,82 @@ class RealDFT:
         return self._placed[key]
 
     def kernel(self, xp: Any, w: Array) -> Array:
-        """Filters (taps of the grid, other taps, channels, out) as (R, out, other taps * A * channels)."""
         size, taps, channels, out = w.shape
         spectrum = matmul(self._matrix(xp, w), xp.reshape(w, (size, -1)))
-        spectrum = xp.reshape(spectrum, (self.frequencies, self.aliases, taps, channels, out))
-        return xp.reshape(xp.permute_dims(spectrum, (0, 4, 2, 1, 3)), (self.frequencies, out, -1))
+        spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
+        spectrum = xp.permute_dims(spectrum, (0, 1, 6, 4, 2, 3, 5))  # (F, P', K, T, A, P, C)
+        return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))
 
     def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
         taps, channels, out = shape
-        rows = xp.reshape(spectrum, (self.frequencies, out, taps, self.aliases, channels))
-        rows = xp.reshape(xp.permute_dims(rows, (0, 3, 2, 4, 1)), (self.frequencies * self.aliases, -1))
-        return xp.reshape(matmul(self._matrix(xp, spectrum).T, rows), (-1, *shape))
+        f, p, a, _ = self._kernel_rows
+        rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a, p, channels)), (0, 1, 4, 5, 3, 6, 2))
+        matrix = self._matrix(xp, spectrum)
+        return xp.reshape(matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
+
+    @property
+    def _kernel_rows(self) -> tuple[int, ...]:
+        return self.frequencies, self.planes, self.aliases, self.planes
 
 
-def _entries(lengths: tuple[int, ...], real: bool = True) -> Iterator[tuple[tuple[int, ...], int | None]]:
-    """Frequency and part of each entry, in the order of `_add_steps`: of three parts, or None of a lone one."""
+def _parts(lengths: tuple[int, ...], form: int, real: bool = True) -> Iterator[tuple[tuple[int, ...], int | None]]:
+    """Frequency and part of each row of a spectrum, in the order of `_add_steps`; None if it is its own conjugate."""
     *others, length = lengths
     for f, own in pairs(length) if real else [(f, False) for f in range(length)]:
         if others:
-            yield from (((*g, f), part) for g, part in _entries(tuple(others), real and own))
+            yield from (((*g, f), part) for g, part in _parts(tuple(others), form, real and own))
+        elif form == PAIRED:
+            yield from (((f,), None if own else part) for part in (RE, IM))
         elif own:
             yield (f,), None
         else:
-            yield from (((f,), part) for part in range(3))
+            yield from (((f,), part) for part in (SUM, RE, IM))
 
 
 def _add_steps(
-    steps: list[Step], parts: list[Integers], lengths: list[int], entries: Integers, used: int = 0, first: bool = True
+    steps: list[Step],
+    parts: list[Integers],
+    lengths: list[int],
+    to: Integers,
+    form: int,
+    used: int = 0,
+    first: bool = True,
 ) -> int:
     """Add the DFTs along all axes, the last axis first, of rows of real parts, or of real and imaginary ones.
 
-    Returns how many rows lie between steps, of which `used` are taken; results go to the rows `entries`, in order.
+    Returns how many rows lie between steps, of which `used` are taken; results go to the rows `to`, in order.
     """
     *others, length = lengths
-    is_complex = len(parts) == 2
-    frequencies = [(f, False) for f in range(length)] if is_complex else pairs(length)
-    of_frequency = [1 if own else 2 for _, own in frequencies]
+    is_complex, count = len(parts) == 2, parts[0].shape[-1]
 
-    def add(index: tuple[int, ...], last: bool, writes: Integers) -> None:
+    def add(index: tuple[int, ...], writes: Integers) -> None:
         reads = np.concatenate([part[index] for part in parts])
-        step = Step(length, parts[0].shape[-1], is_complex, first, last, tuple(reads.tolist()), tuple(writes.tolist()))
-        steps.append(step)
+        left = LEAN if others else form
+        rows = tuple(reads.tolist()), tuple(writes.tolist())
+        steps.append(Step(length, count, is_complex, left, first, not others, *rows))
 
     if not others:
-        add((), True, entries)
+        add((), to)
         return used
+    frequencies = [(f, False) for f in range(length)] if is_complex else pairs(length)
+    of_frequency = [1 if own else 2 for _, own in frequencies]
     shape = parts[0].shape[:-1]
     rows = used + np.arange(sum(of_frequency) * math.prod(shape)).reshape(-1, *shape)
     for index in np.ndindex(shape):
-        add(index, False, rows[(slice(None), *index)])
+        add(index, rows[(slice(None), *index)])
     used = most = used + rows.size
     begin = taken = 0
-    for (_, own), count in zip(frequencies, of_frequency, strict=True):
-        size = sum(1 for _ in _entries(tuple(others), own and not is_complex))
-        inner = list(rows[begin : begin + count])
-        most = max(most, _add_steps(steps, inner, others, entries[taken : taken + size], used, False))
-        begin, taken = begin + count, taken + size
+    for (_, own), planes in zip(frequencies, of_frequency, strict=True):
+        size = sum(1 for _ in _parts(tuple(others), form, own and not is_complex))
+        inner = list(rows[begin : begin + planes])
+        most = max(most, _add_steps(steps, inner, others, to[taken : taken + size], form, used, False))
+        begin, taken = begin + planes, taken + size
     return most
 
 
 def _operations(steps: list[Step]) -> int:
     """Vector instructions of some steps."""
-    return sum(dft_line(s.length, s.count, s.is_complex, s.last).operations for s in steps)
+    return sum(dft_line(s.length, s.count, s.is_complex, s.form).operations for s in steps)
 
 
 @lru_cache(maxsize=512)
@@ -263,11 +294,12 @@ def make_real_transform(
     stride: tuple[int, ...],
     boundary: tuple[str, ...],
     real: bool,
+    three_products: bool = False,
 ) -> Transform:
     """As `make_transform`, with codelets where it has matrices and there are some."""
     transform = make_transform(lengths, kernel_size, stride, boundary, real)
     if isinstance(transform, MatrixDFT) and real:
-        by_phases = RealDFT(lengths, kernel_size, stride, boundary)
+        by_phases = RealDFT(lengths, kernel_size, stride, boundary, three_products)
         if all(axis.suits and axis.length <= 16 for axis in by_phases.axes):
             return by_phases
     return transform

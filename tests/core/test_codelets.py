@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 
 from hcnn_core import _kernels as kernels
-from hcnn_core._codelets import Line, codelet, dft_line
+from hcnn_core._codelets import LEAN, PAIRED, TRIPLED, Line, codelet, dft_line
 from tests.core.oracle import C, NDArray, eps, noise, norm
 
 numba = pytest.importorskip("numba")
 
 LENGTHS = [*range(1, 17), 22, 24, 27]
-KINDS = [(False, False), (False, True), (True, False), (True, True)]
+KINDS = [(is_complex, form) for is_complex in (False, True) for form in (LEAN, TRIPLED, PAIRED)]
 
 
-def expected(x: NDArray, length: int, is_complex: bool, tripled: bool) -> NDArray:
+def expected(x: NDArray, length: int, is_complex: bool, form: int) -> NDArray:
     count = len(x) // (1 + is_complex)
     spectrum = np.fft.fft(x[:count] + 1j * x[count:] if is_complex else x, length, axis=0)
     rows: list[NDArray] = []
     for f in range(length if is_complex else length // 2 + 1):
         re, im = spectrum[f].real, spectrum[f].imag
         own = not is_complex and 2 * f % length == 0
-        rows += [re] if own else [re + im, re, im] if tripled else [re, im]
+        rows += [re] if own and form != PAIRED else [re + im, re, im] if form == TRIPLED else [re, im]
     return np.stack(rows)
 
 
@@ -34,10 +34,8 @@ def compiled(dtype: str, x: NDArray, outputs: int, *key: Any, backward: bool, on
     rows[: len(x), : x.shape[1]] = x[::-1]
     table = np.arange(len(rows)) * rows.strides[0]
     sources, targets = table[: len(x)][::-1].copy(), table[len(x) :].copy()
-    length, count, is_complex, tripled = key
-    address = codelet(
-        dtype, length, count, is_complex=is_complex, tripled=tripled, backward=backward, one_by_one=one_by_one
-    )
+    length, count, is_complex, form = key
+    address = codelet(dtype, length, count, is_complex=is_complex, form=form, backward=backward, one_by_one=one_by_one)
     call(address, rows, sources, targets, x.shape[1] * rows.itemsize)
     assert np.isnan(rows[:, x.shape[1] :]).all()
     return rows[len(x) :, : x.shape[1]]
@@ -49,14 +47,14 @@ def call(address: int, rows: NDArray, sources: NDArray, targets: NDArray, size: 
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize(("is_complex", "tripled"), KINDS)
-def test_lines_are_dfts(length: int, is_complex: bool, tripled: bool) -> None:
+@pytest.mark.parametrize(("is_complex", "form"), KINDS)
+def test_lines_are_dfts(length: int, is_complex: bool, form: int) -> None:
     for count in {length, 1, (length + 1) // 2, max(1, length - 2)}:
-        line = dft_line(length, count, is_complex, tripled)
+        line = dft_line(length, count, is_complex, form)
         x = noise(length, (count * (1 + is_complex), 5), "float64")
         y = line(x)
         assert y.shape[0] == len(line.outputs)
-        assert np.abs(y - expected(x, length, is_complex, tripled)).max() <= C * eps("float64") * norm(x)
+        assert np.abs(y - expected(x, length, is_complex, form)).max() <= C * eps("float64") * norm(x)
         c = noise(1, y.shape, "float64")
         back = line.transposed()(c)
         assert back.shape == x.shape
@@ -65,9 +63,9 @@ def test_lines_are_dfts(length: int, is_complex: bool, tripled: bool) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("length", [1, 4, 5, 8, 12])
-@pytest.mark.parametrize(("is_complex", "tripled"), KINDS)
-def test_what_is_compiled_is_the_line(length: int, is_complex: bool, tripled: bool, dtype: str) -> None:
-    key = (length, max(1, length - 1), is_complex, tripled)
+@pytest.mark.parametrize(("is_complex", "form"), KINDS)
+def test_what_is_compiled_is_the_line(length: int, is_complex: bool, form: int, dtype: str) -> None:
+    key = (length, max(1, length - 1), is_complex, form)
     line = dft_line(*key)
     lanes = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
     for backward in (False, True):
@@ -83,6 +81,6 @@ def test_what_is_compiled_is_the_line(length: int, is_complex: bool, tripled: bo
 
 def test_fast_lengths_take_few_operations() -> None:
     """Real DFTs by hand: 2 additions of 2 numbers, 6 of 4, and of 8 with two products beside 18 additions."""
-    assert [dft_line(n, n, False, False).operations for n in (2, 4, 8)] == [2, 6, 20]
-    assert dft_line(12, 8, False, False).operations < dft_line(12, 12, False, False).operations
-    assert dft_line(16, 16, False, False).operations < 16 * 16 / 4
+    assert [dft_line(n, n, False, LEAN).operations for n in (2, 4, 8)] == [2, 6, 20]
+    assert dft_line(12, 8, False, LEAN).operations < dft_line(12, 12, False, LEAN).operations
+    assert dft_line(16, 16, False, LEAN).operations < 16 * 16 / 4

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
 from hcnn_core._geometry import make_geometry
+from hcnn_core._real_dft import RealDFT
 from hcnn_core._transforms import LibraryFFT, MatrixDFT
 from hcnn_core.convolution import convolve_adjoints
 from tests.core.oracle import (
@@ -181,12 +182,28 @@ def grids(draw: st.DrawFn) -> tuple[Any, ...]:
     return (*map(tuple, sizes), tuple(boundary))
 
 
-@given(grids(), st.sampled_from([MatrixDFT, LibraryFFT]), st.sampled_from(["float64", "complex128"]), SEEDS)
-def test_each_map_of_a_transform_has_its_transpose(grid: tuple[Any, ...], kind: Any, dtype: str, seed: int) -> None:
+def by_phases(*grid: Any) -> RealDFT:
+    """The transform of reals that has this kind; it suits grids whose strides divide them."""
+    *axes, real, three_products = grid
+    transform = RealDFT(*axes, three_products)
+    assume(real and all(axis.suits for axis in transform.axes))
+    return transform
+
+
+KINDS: dict[str, Any] = {
+    "matrices": MatrixDFT,
+    "library": LibraryFFT,
+    "three products": lambda *grid: by_phases(*grid, True),
+    "four products": lambda *grid: by_phases(*grid, False),
+}
+
+
+@given(grids(), st.sampled_from(list(KINDS)), st.sampled_from(["float64", "complex128"]), SEEDS)
+def test_each_map_of_a_transform_has_its_transpose(grid: tuple[Any, ...], kind: str, dtype: str, seed: int) -> None:
     """Where a spectrum of reals is half of itself, in complex numbers, the real part of the products counts."""
-    transform = kind(*grid, dtype == "float64")
+    transform = KINDS[kind](*grid, dtype == "float64")
     lengths, kernel_size, stride, _ = grid
-    spectrum_dtype = "complex128" if kind is LibraryFFT else dtype
+    spectrum_dtype = "complex128" if kind == "library" else dtype
     samples, kept = np.prod(lengths), np.prod([-(-n // r) for n, r in zip(lengths, stride, strict=True)])
     f, a, p = transform.frequencies, transform.aliases, transform.planes
 
@@ -204,6 +221,21 @@ def test_each_map_of_a_transform_has_its_transpose(grid: tuple[Any, ...], kind: 
     check(transform.synthesize, transform.synthesize_transpose, noise(seed + 4, (f, p, 3), spectrum_dtype), y)
     filters = noise(seed + 5, (f, 2 * p, 6 * a * p), spectrum_dtype)
     check(transform.kernel, lambda xp, s: transform.kernel_transpose(xp, s, (2, 3, 2)), w, filters)
+
+
+@given(grids(), st.booleans(), SEEDS)
+def test_spectra_by_phases_make_the_convolution(grid: tuple[Any, ...], three_products: bool, seed: int) -> None:
+    """y = S[(K w)(A x)], by NumPy, for two channels and two filters."""
+    transform = by_phases(*grid, True, three_products)
+    lengths, kernel_size, stride, boundary = grid
+    x, w = noise(seed, (*lengths, 2, 3), "float64"), noise(seed + 1, (2, *kernel_size, 2), "float64")
+    spectrum = transform.analyze(np, x.reshape(-1, 6)).reshape(transform.frequencies, -1, 3)
+    filters = transform.kernel(np, np.moveaxis(w, 0, -2).reshape(-1, 1, 2, 2))
+    y = transform.synthesize(np, (filters @ spectrum).reshape(transform.frequencies, transform.planes, -1))
+    axes = tuple(range(len(lengths)))
+    problem = Problem(x, w, axes, {"boundary": boundary, "stride": stride, "sum_axes": len(lengths)})
+    expected = np.moveaxis(problem.convolution(), -1, -2).reshape(-1, 6)
+    assert_close(y, expected, x, w)
 
 
 @pytest.mark.parametrize("out", [(3, 1), (1, 3), (1, 3, 1), (1, 1), (2, 1, 3)])
