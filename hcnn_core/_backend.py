@@ -187,9 +187,9 @@ def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:
     """Arrays one after the other along an axis; CuPy's own way, of many, sends a table of addresses to the device."""
-    xp = array_namespace(*arrays)
     if library_of(arrays[0]) != "cupy":
-        return xp.concat(list(arrays), axis=axis)
+        return np.concatenate(arrays, axis)
+    xp = array_namespace(*arrays)
     lengths = [array.shape[axis] for array in arrays]
     shape = list(arrays[0].shape)
     for array, length in zip(arrays, lengths, strict=True):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._backend import Array, constant, device_of, dtype_name
-from hcnn_core._codelets import LEAN, PAIRED, TRIPLED, dft_line, pairs
+from hcnn_core._lines import LEAN, PAIRED, TRIPLED, dft_line, pairs
 from hcnn_core._products import matmul
 from hcnn_core._taps import Integers
 from hcnn_core._transforms import MatrixDFT, Transform, make_transform, tap_positions

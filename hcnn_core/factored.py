@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array, array_namespace, compiled_kernels, joined, require_real
+from hcnn_core._backend import Array, array_namespace, compiled_kernels, joined, library_of, require_real
 from hcnn_core._geometry import (
     BOUNDARIES,
     Geometry,
@@ -215,7 +215,8 @@ def _joined(xp: Any, tiles: list[Array], expansion: Geometry, contraction: Geome
     axis, ndim = _batch_axis(expansion, contraction), len(expansion.x_shape)
     first = (*contraction.axes, *range(ndim, ndim + new), *expansion.axes)
     order = (*first, *(a for a in range(ndim) if a not in (*first, axis)), axis)
-    whole = joined([xp.permute_dims(tile, order) for tile in tiles], axis=-1)
+    parts = [xp.permute_dims(tile, order) for tile in tiles]
+    whole = joined(parts, -1) if library_of(parts[0]) == "cupy" else xp.concat(parts, axis=-1)
     return xp.permute_dims(whole, tuple(sorted(range(ndim + new), key=order.__getitem__)))
 
 

@@ -129,6 +129,31 @@ def layers(dtype: str) -> dict[str, Case]:
     return {f"convolve_elu, argument {i}": Case(fun, (x, w, bias), i, f) for i, f in enumerate(along)}
 
 
+def factored_layers(dtype: str) -> dict[str, Case]:
+    x, h, shift = noise(0, (2, 4, 17, 6, 5), dtype), noise(1, (3, 2, 3), dtype), noise(2, (3,), dtype)
+    g, bias = noise(3, (3, 3, 4, 2), dtype), noise(4, (2,), dtype)
+    boundary, stride = ("periodic", "zero", "zero", "periodic"), (1, 1, 2, 1)
+    first: dict[str, Any] = {"axes": (1, 2), "boundary": boundary[:2]}
+    second: dict[str, Any] = {"axes": (3, 4), "boundary": boundary[2:], "stride": stride[2:], "sum_axes": 5}
+    inner = hc.convolve(wide(x), wide(h), **first) + shift
+    z = hc.elu(inner)
+    outer = hc.convolve(z, wide(g), **second) + bias
+    slopes = [np.where(c > 0, 1, np.exp(c)) for c in (inner, outer)]
+
+    def through(d: NDArray) -> NDArray:
+        return slopes[1] * hc.convolve(slopes[0] * d, g, **second)
+
+    along = (
+        lambda d: through(hc.convolve(d, h, **first)),
+        lambda d: through(hc.convolve(x, d, **first)),
+        lambda d: through(np.broadcast_to(d, inner.shape)),
+        lambda d: slopes[1] * hc.convolve(z, d, **second),
+        lambda d: slopes[1] * d,
+    )
+    fun = functools.partial(autodiff.factored_layer, h_axes=(1, 2), g_axes=(3, 4), boundary=boundary, stride=stride)
+    return {f"factored_layer, argument {i}": Case(fun, (x, h, shift, g, bias), i, f) for i, f in enumerate(along)}
+
+
 def patches(x: NDArray, boundary: str) -> NDArray:
     """The 3 x 3 patches of x, (positions, 9): a tap alone, convolved with x, is x translated."""
     taps = np.eye(9).reshape(3, 3, 9)
@@ -181,6 +206,7 @@ def cases(dtype: str) -> dict[str, Case]:
         found |= {
             **rectifiers(dtype),
             **layers(dtype),
+            **factored_layers(dtype),
             **moments(dtype, "zero"),
             **moments(dtype, "periodic"),
             **losses(dtype),

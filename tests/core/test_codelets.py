@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hcnn_core import _kernels as kernels
-from hcnn_core._codelets import LEAN, PAIRED, TRIPLED, Line, codelet, dft_line
+from hcnn_core._codelets import codelet
+from hcnn_core._lines import LEAN, PAIRED, TRIPLED, Line, dft_line
 from tests.core.oracle import C, NDArray, eps, noise, norm
 
 numba = pytest.importorskip("numba")
