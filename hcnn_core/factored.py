@@ -193,14 +193,13 @@ def _cached_plan(expansion: Geometry, contraction: Geometry) -> Any:
 def _tiles(expansion: Geometry, contraction: Geometry, bias: Array) -> list[tuple[Any, ...]]:
     """Parts of the longest axis that nothing but the batch lies along, whose expansions are small."""
     axis = _batch_axis(expansion, contraction)
-    whole = (slice(None),) * len(expansion.x_shape)
     position = bias.ndim - len(contraction.y_shape) + (-1 if axis is None else axis)
     if axis is None or (0 <= position < bias.ndim and bias.shape[position] > 1):
-        return [whole]
+        return [(...,)]
     n = expansion.x_shape[axis]
     size = max(1, TILE * n // max(1, math.prod(expansion.y_shape)))
     parts = [slice(begin, begin + size) for begin in range(0, n, size)]
-    return [(*whole[:axis], part) for part in parts] or [whole]
+    return [(*(slice(None),) * axis, part, ...) for part in parts] or [(...,)]
 
 
 def _batch_axis(expansion: Geometry, contraction: Geometry) -> int | None:

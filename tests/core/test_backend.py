@@ -31,6 +31,8 @@ from hcnn_core import (
     cross_entropy,
     elu,
     elu_vjp,
+    factored,
+    factored_layer,
     log_softmax,
     marginal,
     marginal_vjp,
@@ -175,6 +177,26 @@ def test_pointwise(library: Library, dtype: str) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("tile", [1, 1 << 25])
+def test_factored_layers(library: Library, dtype: str, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NumPy's, in tiles or whole, and so is the way back."""
+    monkeypatch.setattr(factored, "TILE", tile)
+    x, shift, bias = noise(0, (3, 4, 17, 6, 8), dtype), noise(2, (4,), dtype), noise(4, (2,), dtype)
+    h, g = noise(1, (3, 3, 4), dtype), noise(3, (4, 3, 5, 2), dtype)
+    options: dict[str, Any] = {"h_axes": (1, 2), "g_axes": (3, 4), "boundary": "zero", "stride": (1, 1, 2, 2)}
+    five = (x, h, shift, g, bias)
+    scale = (norm(x) * norm(h) + norm(shift) * x.size**0.5) * norm(g)
+    assert_parity(library, functools.partial(factored_layer, **options), *five, scale=scale)
+    y = factored_layer(*five, **options)
+    c = noise(5, y.shape, dtype)
+    for index in range(5):
+        assert_parity(
+            library, lambda *a, i=index: factored.factored_adjoints(*a, **options)[i], c, y, *five,
+            scale=norm(c) * (1 + scale) * (1 + norm(five[index])),
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", [*DTYPES, "int32", "bool"])
 @pytest.mark.parametrize("boundary", [*BOUNDARIES, ("zero", "periodic")])
 def test_translations(library: Library, dtype: str, boundary: Any) -> None:
@@ -258,6 +280,7 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "convolve_vjp_w": lambda a, b: convolve_vjp_w(a, b, (2,), 0, boundary="zero"),
     "convolve_elu": lambda a, b: convolve_elu(a, b, a, 0, boundary="zero"),
     "convolve_elu, its bias": lambda a, b: convolve_elu(a, a, b, 0, boundary="zero"),
+    "factored_layer": lambda a, b: factored_layer(a, a, a, b, a, 0, 1, boundary="zero"),
     "elu": elu,
     "elu_vjp": elu_vjp,
     "cross_entropy": cross_entropy,
@@ -297,6 +320,7 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "patch_moments": lambda a: patch_moments(a, 0, 1, boundary="zero"),
     "patch_moments_vjp": lambda a: patch_moments_vjp(np.ones(1), np.ones((1, 1)), a, 0, 1, boundary="zero"),
     "convolve_elu": lambda a: convolve_elu(a, a, a, 0, boundary="zero"),
+    "factored_layer": lambda a: factored_layer(a, a, a, a, a, 0, 1, boundary="zero"),
     "marginal": lambda a: marginal(a, 0),
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
