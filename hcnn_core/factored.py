@@ -198,7 +198,7 @@ def _tiles(expansion: Geometry, contraction: Geometry, bias: Array) -> list[tupl
         return [(...,)]
     n = expansion.x_shape[axis]
     size = max(1, TILE * n // max(1, math.prod(expansion.y_shape)))
-    parts = [slice(begin, begin + size) for begin in range(0, n, size)]
+    parts = [slice(begin, min(n, begin + size)) for begin in range(0, n, size)]
     return [(*(slice(None),) * axis, part, ...) for part in parts] or [(...,)]
 
 
