@@ -94,11 +94,12 @@ class FactoredPlan:
 
         def work(begin: int, end: int) -> None:
             room = plan.room(self.chunk, dtype)
-            z, gz, totals = self._expansion(room), self._expansion(room), room.totals
+            z, gz, (part, totals) = self._expansion(room), self._expansion(room), room.totals()
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
             scaled, of_taps = (np.empty((n, self.chunk), dtype) for n in (plan.y_rows, len(self.steps)))
             gx = np.zeros((self.rows, end - begin + len(self.extended[0]) - self.lengths[0], self.line), dtype)
-            gh = np.zeros((*taps.shape, kernels.VECTOR_BYTES // dtype.itemsize), dtype)
+            gh_part = np.zeros((*taps.shape, kernels.VECTOR_BYTES // dtype.itemsize), dtype)
+            gh = np.zeros(gh_part.shape)
             analysis, analysis_back, _, back = plan.bound(
                 room, self.chunk, x=Rows.of(z[0, :, None]).offsets, y=Rows.of(scaled[:, None]).offsets
             )
@@ -107,7 +108,7 @@ class FactoredPlan:
                 padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, backwards, shifts, z, gz,
                 of_taps, back, analysis, analysis_back, room.half,
                 rows.origin, rows.offsets, rows.step, answers.origin, answers.offsets, answers.step, scaled, sums,
-                room.spectrum, room.block, room.turned, matrices, totals, gx, gh, shift_sums,
+                room.spectrum, room.block, room.turned, matrices, part, totals, gx, gh_part, gh, shift_sums,
             )  # fmt: skip
             parts[begin] = totals, sums, shift_sums, gh.sum(axis=3), (begin, gx)
 
@@ -118,7 +119,7 @@ class FactoredPlan:
             self._folded(gxs),
             gh.astype(dtype, copy=False),
             sum(shift_sums).reshape(-1).astype(dtype, copy=False),
-            plan.filters_of(np, plan.filters_from(sum(totals))),
+            plan.filters_of(np, plan.filters_from(sum(totals)).astype(dtype, copy=False)),
             plan.like_result(np, sum(sums)).astype(dtype, copy=False),
         )
 

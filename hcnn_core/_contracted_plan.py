@@ -23,7 +23,7 @@ from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._taps import Integers
 
 STRIP = 128
-"""Positions that are contracted at a time."""
+"""Positions that are contracted at a time, two vectors or more."""
 
 ROOM = 1 << 19
 """Elements of the spectrum of a group of channels there."""
@@ -71,18 +71,18 @@ class ContractedPlan(CompiledPlan):
             taken = cotangent.offsets if ans is None else Rows.of(scaled[:, None]).offsets
             analysis, _, _, back = self.bound(room, n, x=source.offsets, y=taken)
             analysis_back = self.bound(room, n, x=target.offsets, y=taken)[1]
-            totals = none if x is None else room.totals
+            part, totals = (none, none) if x is None else room.totals()
             kernels.contract_adjoints(
                 room.like, n, STRIP, back, analysis, analysis_back, room.half,
                 cotangent.origin, cotangent.offsets, cotangent.step, answers.origin, answers.offsets, answers.step,
                 scaled, sums, source.origin, source.step, target.origin, target.step,
-                room.spectrum, room.block, room.turned, matrices, totals,
+                room.spectrum, room.block, room.turned, matrices, part, totals,
             )  # fmt: skip
             parts[begin] = totals, sums
 
         self._share_positions(work, positions)
         totals, sums = zip(*(parts[begin] for begin in sorted(parts)), strict=True)
-        spectrum = None if x is None else self.filters_from(sum(totals))
+        spectrum = None if x is None else self.filters_from(sum(totals)).astype(dtype, copy=False)
         return result, spectrum, None if ans is None else sum(sums)
 
     @property
@@ -148,10 +148,9 @@ class Room:
         groups = plan.channels // plan.group
         self._totals = (groups, d.frequencies, math.prod(terms), self.turned.shape[1])
 
-    @property
-    def totals(self) -> Array:
-        """Zeros for the cotangents of filters."""
-        return np.zeros(self._totals, self.like.dtype)
+    def totals(self) -> tuple[Array, Array]:
+        """Zeros for the cotangents of filters: a part in the dtype of all, and the total in double precision."""
+        return np.zeros(self._totals, self.like.dtype), np.zeros(self._totals)
 
 
 def share(work: Callable[[int, int], None], parts: list[tuple[int, int]], elements: int) -> None:

@@ -35,6 +35,9 @@ WIDE_OF_ONE = 8
 DEEP, LESS_DEEP = (6, 3) if _registers == 32 else (3, 2)
 BROAD, LESS_BROAD = 4, 3
 
+RUN = 1 << 12
+"""Products summed in the dtype of the arrays; many more in single precision would lose digits."""
+
 HALF = 1 << 15
 """Elements between two matrices, held in cache."""
 
@@ -712,7 +715,7 @@ def _multiples(count: int, step: int) -> Array:
 
 @numba.njit(inline="always", **_options)
 def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
-    """Begin and end of part c of range(n), of some size; the last has a whole vector, if there are so many."""
+    """Begin and end of part c of range(n), of two vectors or more; the last has a whole one, if there are so many."""
     begin, end = c * size, (c + 1) * size
     return max(0, min(begin, n - lanes)), n if end >= n else min(end, max(0, n - lanes))
 
@@ -753,16 +756,26 @@ def contract(
 
 
 @numba.njit(**_options)
+def _pass_on(part: Array, total: Array) -> None:
+    """Add a part to a total in double precision, and begin it anew."""
+    source, target = part.reshape(-1), total.reshape(-1)
+    for i in range(source.size):
+        target[i] += source[i]
+        source[i] = 0
+
+
+@numba.njit(**_options)
 def contract_adjoints(
     like: Array, n: int, chunk: int, back: Any, analysis: Any, analysis_back: Any, half: Array,
     g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
     source: int, source_channel: int, target: int, target_channel: int,
-    spectrum: Array, block: Array, turned: Array, matrices: Array, totals: Array,
+    spectrum: Array, block: Array, turned: Array, matrices: Array, part: Array, totals: Array,
 ) -> None:  # fmt: skip
     """Cotangents of `contract`: of x to target, of filters added to totals.
 
     By matrices (groups, frequencies, planes * out, aliases * channels), to totals (groups, frequencies, aliases *
-    channels, planes * out and some); either may be empty. `sums`, `ans` and g are as in `transform`.
+    channels, planes * out and some) by way of an equal part; either may be empty. `sums`, `ans` and g are as in
+    `transform`.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
@@ -785,7 +798,7 @@ def contract_adjoints(
                     _run(like, analysis, taken, spectrum.ctypes.data + channel * row, half, m)
                 for f in range(frequencies):
                     x, y = spectrum[f].ctypes.data, block[f].ctypes.data
-                    add_outer_products(like, totals[group, f], x, row, m, y, row, rows, turned)
+                    add_outer_products(like, part[group, f], x, row, m, y, row, rows, turned)
             if matrices.size:
                 for f in range(frequencies):
                     x, y = spectrum[f].ctypes.data, block[f].ctypes.data
@@ -793,6 +806,8 @@ def contract_adjoints(
                 for channel in range(spectrum.shape[2]):
                     to = target + (first + channel) * target_channel + begin * size
                     _run(like, analysis_back, spectrum.ctypes.data + channel * row, to, half, m)
+        if totals.size and ((c + 1) * chunk >= n or (c + 1) * chunk // RUN > c * chunk // RUN):
+            _pass_on(part, totals)
 
 
 @numba.njit(**_options)
@@ -887,13 +902,13 @@ def factored_adjoints(
     gz: Array, taps: Array,
     back: Any, analysis: Any, analysis_back: Any, half: Array,
     g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
-    spectrum: Array, block: Array, turned: Array, matrices: Array, totals: Array,
-    gx: Array, gh: Array, shift_sums: Array,
+    spectrum: Array, block: Array, turned: Array, matrices: Array, part: Array, totals: Array,
+    gx: Array, gh_part: Array, gh: Array, shift_sums: Array,
 ) -> None:  # fmt: skip
     """Cotangents of `factored`, whose z is made again: added to totals as in `contract_adjoints`, gx, gh, shift_sums.
 
     gx (rows, lines, elements) holds the lines of the extended x that these lines read, gh (groups, taps, channels,
-    lanes) sums by lanes. `h_transposed` is (groups, channels, taps); gz and `taps` are room for (channels, rows,
+    lanes) sums by lanes; each total has an equal part. `h_transposed` is (groups, channels, taps); gz and `taps` are room for (channels, rows,
     positions), (taps, positions).
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
@@ -917,7 +932,7 @@ def factored_adjoints(
                     _run(like, analysis, z[channel].ctypes.data, spectrum.ctypes.data + channel * row, half, m)
                 for f in range(frequencies):
                     a, b = spectrum[f].ctypes.data, block[f].ctypes.data
-                    add_outer_products(like, totals[group, f], a, row, m, b, row, out, turned)
+                    add_outer_products(like, part[group, f], a, row, m, b, row, out, turned)
                     combine_rows(like, a, row, width, b, offsets, matrices[group, f])
                 for channel in range(channels):
                     _run(like, analysis_back, spectrum.ctypes.data + channel * row, gz[channel].ctypes.data, half, m)
@@ -926,15 +941,14 @@ def factored_adjoints(
                     shift_sums[group, channel] += _elu_vjp_in_place(gz[channel].reshape(-1), z[channel].reshape(-1))
                 for v in range(z.shape[1]):
                     of_row, cotangents = taken + v * row_step, gz[0, v].ctypes.data
-                    _correlate_lanes(like, gh[group], of_row, table, cotangents, gz.strides[0], channels, width)
+                    _correlate_lanes(like, gh_part[group], of_row, table, cotangents, gz.strides[0], channels, width)
                     combine_rows(
                         like, taps.ctypes.data, taps.strides[0], m, cotangents, of_channels, h_transposed[group]
                     )
                     _spread_taps(like, gx[v, line - begin_line :].reshape(-1), begin, taps, steps, m)
-
-
-RUN = 1 << 12
-"""Products summed in the dtype of the arrays; many more in single precision would lose digits."""
+                _pass_on(gh_part[group], gh[group])
+        if line == end_line - 1 or (line + 1) * n // RUN > line * n // RUN:
+            _pass_on(part, totals)
 
 
 @numba.njit(**_options)

@@ -124,7 +124,7 @@ def layers(draw: st.DrawFn) -> Layer:
     )
 
 
-@given(layers(), st.booleans(), st.sampled_from([16, 48, 128]), st.sampled_from([1, 1 << 19]))
+@given(layers(), st.booleans(), st.sampled_from([32, 48, 128]), st.sampled_from([1, 1 << 19]))
 def test_it_is_its_definition(layer: Layer, spectral: bool, strip: int, room: int) -> None:
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         for module in (_contracted_plan, _compiled_factored):
