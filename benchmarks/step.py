@@ -40,14 +40,16 @@ STAGES = {
     "patch moments, backward": ("_patches.py", ("filter",)),
     "layers: convolution and ELU": ("_compiled_plan.py", ("forward",)),
     "layers, backward": ("_compiled_plan.py", ("adjoints",)),
+    "(+) layers": ("factored.py", ("factored_layer",)),
+    "(+) layers, backward": ("factored.py", ("factored_adjoints",)),
     "marginals": ("marginal.py", ("marginal", "marginal_vjp")),
     "gradient step": ("optimizer.py", ("descend",)),
 }
 PARTS = {
-    "of these: spectra of x": ("_transforms.py", ("analyze",)),
+    "of these: spectra of x": ("_compiled_plan.py", ("_spectrum",)),
     "products, cotangent of x": ("_compiled_taps.py", ("apply_transpose",)),
     "products, cotangent of w": ("_compiled_taps.py", ("correlate",)),
-    "spectra back to x": ("_transforms.py", ("analyze_transpose",)),
+    "spectra back to x": ("_compiled_plan.py", ("_samples",)),
 }
 """What layers call as one; the rest of them is transforms and products chunk by chunk."""
 

@@ -31,29 +31,34 @@ class FactoredPlan:
         self.order = (*plan.x_order[: len(contraction.axes)], *e.axes, *batch)
         self.inner = math.prod(e.x_shape[a] for a in batch)
         self.rows = plan.x_rows
-        self.lengths = e.lengths
-        self.extended = tuple(
+        self.lines, samples = (
             extended(np.arange(-(s - 1 - s // 2), n + s // 2), n, boundary == "periodic")
             for n, s, boundary in zip(e.lengths, e.kernel_size, e.boundary, strict=True)
         )
-        self.line = len(self.extended[1]) * self.inner
-        self.n = e.lengths[1] * self.inner
+        self.every, stride = e.stride
+        phases = [samples[phase::stride] for phase in range(stride)]  # taps of one phase are neighbours again
+        longest = len(phases[0])
+        self.samples = np.concatenate([np.pad(p, (0, longest - len(p)), constant_values=-1) for p in phases])
+        self.runs = list(stretches(self.samples, stride))
+        self.line = len(self.samples) * self.inner
+        self.n = e.out_lengths[1] * self.inner
         pieces = -(-self.n // STRIP)
         self.chunk = -(-self.n // (pieces * LANES)) * LANES
-        taps = [np.arange(s)[::-1] for s in e.kernel_size]
-        self.steps = (taps[0][:, None] * self.line + taps[1] * self.inner).reshape(-1)
+        rows, columns = (np.arange(s)[::-1] for s in e.kernel_size)
+        places = (columns % stride * longest + columns // stride) * self.inner
+        self.steps = (rows[:, None] * self.line + places).reshape(-1)
 
     @staticmethod
     def make(expansion: Geometry, contraction: Geometry) -> FactoredPlan | None:
         """The plan for two geometries, if tiles suit them."""
         e, c = expansion, contraction
-        if len(e.axes) != 2 or any(r != 1 for r in e.stride) or e.sum_axes or e.empty or c.empty:
+        if len(e.axes) != 2 or e.empty or c.empty:
             return None
         rest = tuple(a for a in c.batch_axes if a not in e.axes)
         plan = cached_plan(c, True, ((), (*e.axes, *rest)), "numpy")
         if not isinstance(plan, ContractedPlan):
             return None
-        n = e.lengths[1] * math.prod(e.x_shape[a] for a in rest)
+        n = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)
         return FactoredPlan(e, c, plan) if n >= LANES else None
 
     def takes(self, bias: Array) -> bool:
@@ -64,7 +69,7 @@ class FactoredPlan:
         """As `hcnn_core.factored_layer`."""
         plan, dtype, per_row = self.plan, x.dtype, np.ascontiguousarray(self.plan.per_row(np, bias))
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
-        y = np.empty((plan.y_rows, plan.out, self.lengths[0] * self.n), dtype)
+        y = np.empty((plan.y_rows, plan.out, self.expansion.out_lengths[0] * self.n), dtype)
         matrices = plan.matrices(plan.filters(g))
 
         def work(begin: int, end: int) -> None:
@@ -73,7 +78,7 @@ class FactoredPlan:
             analysis, _, synthesis, _ = plan.bound(room, self.chunk, x=Rows.of(z[0, :, None]).offsets, y=target.offsets)
             kernels.factored(
                 room.like, begin, end, self.n, self.chunk,
-                padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, shifts, z,
+                *self._places(padded), taps, shifts, z,
                 analysis, synthesis, room.half, target.origin, target.offsets, target.step,
                 room.spectrum, room.block, matrices, per_row,
             )  # fmt: skip
@@ -97,7 +102,7 @@ class FactoredPlan:
             z, gz, (part, totals) = self._expansion(room), self._expansion(room), room.totals()
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
             scaled, of_taps = (np.empty((n, self.chunk), dtype) for n in (plan.y_rows, len(self.steps)))
-            gx = np.zeros((self.rows, end - begin + len(self.extended[0]) - self.lengths[0], self.line), dtype)
+            gx = np.zeros((self.rows, self.every * (end - begin - 1) + self.expansion.kernel_size[0], self.line), dtype)
             gh_part = np.zeros((*taps.shape, kernels.VECTOR_BYTES // dtype.itemsize), dtype)
             gh = np.zeros(gh_part.shape)
             analysis, analysis_back, _, back = plan.bound(
@@ -105,7 +110,7 @@ class FactoredPlan:
             )
             kernels.factored_adjoints(
                 room.like, begin, end, self.n, self.chunk,
-                padded.ctypes.data, *padded.strides[:2], self.steps * dtype.itemsize, taps, backwards, shifts, z, gz,
+                *self._places(padded), taps, backwards, shifts, z, gz,
                 of_taps, back, analysis, analysis_back, room.half,
                 rows.origin, rows.offsets, rows.step, answers.origin, answers.offsets, answers.step, scaled, sums,
                 room.spectrum, room.block, room.turned, matrices, part, totals, gx, gh_part, gh, shift_sums,
@@ -125,33 +130,41 @@ class FactoredPlan:
 
     def _extended(self, x: Array) -> Array:
         """The signal (rows, lines, elements) with what its boundary adds; some room after it may be read."""
-        x = x.transpose(self.order).reshape(self.rows, *self.lengths, self.inner)
-        shape = (self.rows, *(len(index) for index in self.extended), self.inner)
+        x = x.transpose(self.order).reshape(self.rows, *self.expansion.lengths, self.inner)
+        shape = (self.rows, len(self.lines), len(self.samples), self.inner)
         size, lanes = math.prod(shape), kernels.VECTOR_BYTES // x.itemsize
         flat = np.empty(size + lanes, x.dtype)
         flat[size:] = 0
         padded = flat[:size].reshape(shape)
-        lines, samples = self.extended
-        for to, line in enumerate(lines):
+        for to, line in enumerate(self.lines):
             if line < 0:
                 padded[:, to] = 0
                 continue
-            for first, source, count in stretches(samples):
+            for first, source, count in self.runs:
                 run = slice(first, first + count)
-                padded[:, to, run] = 0 if source < 0 else x[:, line, source : source + count]
-        return padded.reshape(self.rows, len(lines), -1)
+                padded[:, to, run] = 0 if source < 0 else x[:, line, self._read(source, count)]
+        return padded.reshape(self.rows, len(self.lines), -1)
+
+    def _places(self, padded: Array) -> tuple[Any, ...]:
+        """Where the extended signal lies, how far apart its rows and every line that is kept, and its taps."""
+        size = padded.itemsize
+        return padded.ctypes.data, padded.strides[0], self.every * padded.strides[1], self.steps * size
+
+    def _read(self, source: int, count: int) -> slice:
+        """So many samples of a line, from one on."""
+        stride = self.expansion.stride[1]
+        return slice(source, source + (count - 1) * stride + 1, stride)
 
     def _folded(self, parts: tuple[tuple[int, Array], ...]) -> Array:
         """Transpose of `_extended`: the cotangent of x from those of the lines that each thread read."""
-        lines, samples = self.extended
-        x = np.zeros((self.rows, *self.lengths, self.inner), parts[0][1].dtype)
+        x = np.zeros((self.rows, *self.expansion.lengths, self.inner), parts[0][1].dtype)
         for begin, part in parts:
-            part = part.reshape(*part.shape[:2], len(samples), self.inner)
+            part = part.reshape(*part.shape[:2], len(self.samples), self.inner)
             for offset in range(part.shape[1]):
-                line = lines[begin + offset]
-                for first, source, count in stretches(samples) if line >= 0 else ():
+                line = self.lines[self.every * begin + offset]
+                for first, source, count in self.runs if line >= 0 else ():
                     if source >= 0:
-                        x[:, line, source : source + count] += part[:, offset, first : first + count]
+                        x[:, line, self._read(source, count)] += part[:, offset, first : first + count]
         shape = [self.expansion.x_shape[a] for a in self.order]
         return x.reshape(shape).transpose(np.argsort(self.order))
 
@@ -167,5 +180,6 @@ class FactoredPlan:
 
     def _share(self, work: Callable[[int, int], None]) -> None:
         """Call work(begin, end) for the lines of each thread."""
-        lines, elements = self.lengths[0], self.lengths[0] * self.n * self.rows * self.plan.channels
+        lines = self.expansion.out_lengths[0]
+        elements = lines * self.n * self.rows * self.plan.channels
         share(work, evenly(lines, min(lines, threads_for(elements))), elements)

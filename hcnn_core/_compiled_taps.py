@@ -285,11 +285,11 @@ def _read(
     )
 
 
-def stretches(samples: Integers) -> Iterator[tuple[int, int, int]]:
-    """(to, source, count) of stretches of consecutive samples, or of zeros (source -1)."""
+def stretches(samples: Integers, step: int = 1) -> Iterator[tuple[int, int, int]]:
+    """(to, source, count) of stretches of samples a step apart, or of zeros (source -1)."""
     begin = 0
     for i in range(1, len(samples) + 1):
-        if i < len(samples) and samples[i] == (samples[i - 1] + 1 if samples[i - 1] >= 0 else -1):
+        if i < len(samples) and samples[i] == (samples[i - 1] + step if samples[i - 1] >= 0 else -1):
             continue
         yield begin, int(samples[begin]), i - begin
         begin = i

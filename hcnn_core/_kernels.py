@@ -908,8 +908,8 @@ def factored_adjoints(
     """Cotangents of `factored`, whose z is made again: added to totals as in `contract_adjoints`, gx, gh, shift_sums.
 
     gx (rows, lines, elements) holds the lines of the extended x that these lines read, gh (groups, taps, channels,
-    lanes) sums by lanes; each total has an equal part. `h_transposed` is (groups, channels, taps); gz and `taps` are room for (channels, rows,
-    positions), (taps, positions).
+    lanes) sums by lanes; each total has an equal part. `h_transposed` is (groups, channels, taps); gz and `taps` are
+    room for (channels, rows, positions), (taps, positions).
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
@@ -945,7 +945,8 @@ def factored_adjoints(
                     combine_rows(
                         like, taps.ctypes.data, taps.strides[0], m, cotangents, of_channels, h_transposed[group]
                     )
-                    _spread_taps(like, gx[v, line - begin_line :].reshape(-1), begin, taps, steps, m)
+                    at = (line - begin_line) * (line_step // size) + begin
+                    _spread_taps(like, gx[v].reshape(-1), at, taps, steps, m)
                 _pass_on(gh_part[group], gh[group])
         if line == end_line - 1 or (line + 1) * n // RUN > line * n // RUN:
             _pass_on(part, totals)

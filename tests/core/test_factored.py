@@ -110,7 +110,7 @@ def assert_right(layer: Layer) -> None:
 @st.composite
 def layers(draw: st.DrawFn) -> Layer:
     """Small ones; along the second spatial axis and the batch there are 16 positions, so that tiles suit them."""
-    n = [draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 18))]
+    n = [draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 35))]
     n += draw(st.tuples(st.integers(3, 9), st.integers(3, 9)))
     sizes = draw(st.tuples(*(st.integers(1, top) for top in (3, 4, 7, 11))))
     return Layer(
@@ -120,7 +120,7 @@ def layers(draw: st.DrawFn) -> Layer:
         draw(st.sampled_from(REAL)),
         draw(st.sampled_from(ORDERS)),
         boundary=draw(st.sampled_from([*BOUNDARIES, ("zero", "periodic", "periodic", "zero")])),
-        stride=draw(st.sampled_from([1, (1, 1, 2, 2), (1, 1, 2, 3), (2, 1, 1, 1)])),
+        stride=draw(st.sampled_from([1, (1, 1, 2, 2), (1, 1, 2, 3), (2, 1, 1, 1), (2, 2, 2, 2), (1, 3, 1, 2)])),
     )
 
 
@@ -142,8 +142,10 @@ PAPER = {"shape": (2, 3, 33, 8, 16), "sizes": (3, 3, 7, 11), "counts": (6, 12), 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("dtype", REAL)
-def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str) -> None:
-    layer = Layer(**PAPER, dtype=dtype, boundary=boundary)
+@pytest.mark.parametrize("in_space", [1, 2])
+def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str, in_space: int) -> None:
+    shape = (2 * in_space**2, 3, 33, 8, 16)
+    layer = Layer(**{**PAPER, "shape": shape, "stride": (in_space, in_space, 2, 2)}, dtype=dtype, boundary=boundary)
     assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
     assert_right(layer)
 
