@@ -36,6 +36,30 @@ extern "C" __global__ void extend(
 }
 #endif
 
+#ifdef TALL
+// Take what each lane of `correlate` finds at its position from `begin` on: some rows of g, and the places of some
+// offsets in x, zeros where there is none.
+template <int G_TILE, int X_TILE, int PITCH>
+__device__ void take_tiles(
+    real (*taken_g)[PITCH], real (*taken_x)[PITCH], Reals g, Reals x, Table offsets, Table g_lines, Table x_lines,
+    int first_row, int rows, int first_k, int columns, int begin, int positions, int run,
+    long long g_entry, long long g_row, long long x_entry
+) {
+    const int lane = threadIdx.x % LANES;
+    const int p = begin + threadIdx.x;
+    const bool there = p < positions;
+    const int line = there ? p / run : 0, within = there ? p % run : 0;
+    const real* from_g = g + blockIdx.y * g_entry + g_lines[line] + within;
+    const real* from_x = x + blockIdx.y * x_entry + x_lines[line] + within;
+    __syncthreads();
+    for (int r = 0; r < G_TILE; ++r)
+        taken_g[r][lane] = there && first_row + r < rows ? from_g[(first_row + r) * g_row] : real(0);
+    for (int k = 0; k < X_TILE; ++k)
+        taken_x[k][lane] = there && first_k + k < columns ? from_x[offsets[first_k + k]] : real(0);
+    __syncthreads();
+}
+#endif
+
 #if defined TALL && !defined PASSES
 // Write out[entry, row, p] = sum over k of matrices[entry, k, row] * x[entry, place of p + offsets[k]], each entry and
 // each block of ROW_TILE rows by itself. Positions come in lines of `run`, found by sources in x and by targets in out.
@@ -110,17 +134,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
 
     real sum[G_TALL][X_TALL] = {};
     for (int begin = blockIdx.x * THREADS; begin < positions; begin += gridDim.x * THREADS) {
-        const int p = begin + threadIdx.x;
-        const bool there = p < positions;
-        const int line = there ? p / run : 0, within = there ? p % run : 0;
-        const real* from_g = g + blockIdx.y * g_entry + g_lines[line] + within;
-        const real* from_x = x + blockIdx.y * x_entry + x_lines[line] + within;
-        __syncthreads();
-        for (int r = 0; r < G_TILE; ++r)
-            taken_g[r][lane] = there && first_row + r < rows ? from_g[(first_row + r) * g_row] : real(0);
-        for (int k = 0; k < X_TILE; ++k)
-            taken_x[k][lane] = there && first_k + k < columns ? from_x[offsets[first_k + k]] : real(0);
-        __syncthreads();
+        take_tiles<G_TILE, X_TILE>(
+            taken_g, taken_x, g, x, offsets, g_lines, x_lines, first_row, rows, first_k, columns, begin, positions, run,
+            g_entry, g_row, x_entry
+        );
         for (int q = 0; q < LANES; q += PACK) {
             pack of_g[G_TALL];
             for (int r = 0; r < G_TALL; ++r) of_g[r] = *reinterpret_cast<const pack*>(&taken_g[down + r][q]);

@@ -721,6 +721,20 @@ def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
 
 
 @numba.njit(**_options)
+def _add_group(
+    like: Array, width: int, spectrum: Array, block: Array, offsets: Array, matrices: Array, group: int
+) -> None:  # fmt: skip
+    """Write the products of a group's spectrum with its matrices to `block`, or add them to those of other groups."""
+    row = spectrum.strides[2]
+    for f in range(spectrum.shape[0]):
+        x, y, matrix = spectrum[f].ctypes.data, block[f].ctypes.data, matrices[group, f]
+        if group:
+            add_rows(like, y, row, width, x, offsets, matrix)
+        else:
+            combine_rows(like, y, row, width, x, offsets, matrix)
+
+
+@numba.njit(**_options)
 def contract(
     like: Array, n: int, chunk: int, analysis: Any, synthesis: Any, half: Array,
     source: int, source_channel: int, target: int, target_rows: Array, target_channel: int,
@@ -733,7 +747,7 @@ def contract(
     * out). Rows of either lie one after the other; those of the next frequency need not.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    groups, frequencies, terms = matrices.shape[:3]
+    groups, _, terms = matrices.shape[:3]
     row = spectrum.strides[2]
     offsets = _multiples(terms, row)
     for c in range(-(-n // chunk)):
@@ -743,12 +757,7 @@ def contract(
             for channel in range(spectrum.shape[2]):
                 taken = source + (group * spectrum.shape[2] + channel) * source_channel + begin * size
                 _run(like, analysis, taken, spectrum.ctypes.data + channel * row, half, m)
-            for f in range(frequencies):
-                x, y, matrix = spectrum[f].ctypes.data, block[f].ctypes.data, matrices[group, f]
-                if group:
-                    add_rows(like, y, row, width, x, offsets, matrix)
-                else:
-                    combine_rows(like, y, row, width, x, offsets, matrix)
+            _add_group(like, width, spectrum, block, offsets, matrices, group)
         for channel in range(block.shape[2]):
             to = target + channel * target_channel + begin * size
             _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)
@@ -832,7 +841,7 @@ def factored(
     each other. Shifts are (groups, channels), z is room for (channels, rows, positions) of a group.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    groups, frequencies, terms = matrices.shape[:3]
+    groups, _, terms = matrices.shape[:3]
     row = spectrum.strides[2]
     offsets = _multiples(terms, row)
     for line in range(begin_line, end_line):
@@ -844,12 +853,7 @@ def factored(
                 _expand(like, z, m, taken, row_step, table, h[group], shift[group])
                 for channel in range(z.shape[0]):
                     _run(like, analysis, z[channel].ctypes.data, spectrum.ctypes.data + channel * row, half, m)
-                for f in range(frequencies):
-                    source, y, matrix = spectrum[f].ctypes.data, block[f].ctypes.data, matrices[group, f]
-                    if group:
-                        add_rows(like, y, row, width, source, offsets, matrix)
-                    else:
-                        combine_rows(like, y, row, width, source, offsets, matrix)
+                _add_group(like, width, spectrum, block, offsets, matrices, group)
             for channel in range(block.shape[2]):
                 to = target + channel * target_channel + (line * n + begin) * size
                 _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)

@@ -25,11 +25,6 @@ class Stage:
     def transposed(self) -> Stage:
         return Stage(self.matrix.T, self.writes, self.write_step, self.reads, self.read_step)
 
-    def arguments(self) -> tuple[Array, Integers, Integers, int]:
-        """Factors (K, rows), rows read (groups, K), first rows written (groups,), and the step of the next ones."""
-        read = self.reads[:, None] + self.read_step * np.arange(self.matrix.shape[1])
-        return np.ascontiguousarray(self.matrix.T), read, self.writes, self.write_step
-
 
 def stages_of(transform: MatrixDFT, dtype: Any) -> tuple[tuple[Stage, Stage, int], ...]:
     """First and second stage, and the rows between them, of analysis, its transpose, synthesis, its transpose."""

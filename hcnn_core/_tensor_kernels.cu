@@ -119,17 +119,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
 
     float sum[M][N][4] = {};
     for (int begin = blockIdx.x * THREADS; begin < positions; begin += gridDim.x * THREADS) {
-        const int p = begin + threadIdx.x;
-        const bool there = p < positions;
-        const int line = there ? p / run : 0, within = there ? p % run : 0;
-        const real* from_g = g + blockIdx.y * g_entry + g_lines[line] + within;
-        const real* from_x = x + blockIdx.y * x_entry + x_lines[line] + within;
-        __syncthreads();
-        for (int r = 0; r < G_TILE; ++r)
-            taken_g[r][lane] = there && first_row + r < rows ? from_g[(first_row + r) * g_row] : real(0);
-        for (int k = 0; k < X_TILE; ++k)
-            taken_x[k][lane] = there && first_k + k < columns ? from_x[offsets[first_k + k]] : real(0);
-        __syncthreads();
+        take_tiles<G_TILE, X_TILE>(
+            taken_g, taken_x, g, x, offsets, g_lines, x_lines, first_row, rows, first_k, columns, begin, positions, run,
+            g_entry, g_row, x_entry
+        );
         for (int q = 0; q < LANES; q += 8) {
             Operand<4> a[M];
 #pragma unroll
