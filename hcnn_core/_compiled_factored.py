@@ -74,7 +74,7 @@ class FactoredPlan:
         matrices = plan.matrices(plan.filters(g))
 
         def work(begin: int, end: int) -> None:
-            target, room = Rows.of(y), plan.room(self.chunk, dtype)
+            target, room = Rows.of(y), Room(plan, self.chunk, dtype)
             z = self._expansion(room)
             analysis, _, synthesis, _ = plan.bound(room, self.chunk, x=Rows.of(z[0, :, None]).offsets, y=target.offsets)
             kernels.factored(
@@ -99,7 +99,7 @@ class FactoredPlan:
         parts = {}
 
         def work(begin: int, end: int) -> None:
-            room = plan.room(self.chunk, dtype)
+            room = Room(plan, self.chunk, dtype)
             z, gz, (part, totals) = self._expansion(room), self._expansion(room), room.totals()
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
             scaled, of_taps = (np.empty((n, self.chunk), dtype) for n in (plan.y_rows, len(self.steps)))

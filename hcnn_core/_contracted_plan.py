@@ -41,7 +41,7 @@ class ContractedPlan(CompiledPlan):
 
         def work(begin: int, end: int) -> None:
             n, source, target = end - begin, Rows.of(x, begin), Rows.of(y, begin)
-            room = self.room(min(n, STRIP), dtype)
+            room = Room(self, min(n, STRIP), dtype)
             analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets)
             kernels.contract(
                 room.like, n, STRIP, analysis, synthesis, room.half, source.origin, source.step,
@@ -65,7 +65,7 @@ class ContractedPlan(CompiledPlan):
             n, cotangent = end - begin, g.after(begin)
             source, target = (unused if a is None else Rows.of(a, begin) for a in (x, result))
             answers = cotangent if ans is None else Rows.of(ans, begin)
-            room = self.room(min(n, STRIP), dtype)
+            room = Room(self, min(n, STRIP), dtype)
             sums = np.zeros((0 if ans is None else self.y_rows, self.out))
             scaled = np.empty((len(sums), room.width), dtype)
             taken = cotangent.offsets if ans is None else Rows.of(scaled[:, None]).offsets
@@ -91,10 +91,6 @@ class ContractedPlan(CompiledPlan):
         d = self.transform
         most = max(1, ROOM // (d.frequencies * d.aliases * d.planes * STRIP))
         return max(n for n in range(1, min(most, self.channels) + 1) if self.channels % n == 0)
-
-    def room(self, n: int, dtype: Any) -> Room:
-        """Room for what a thread holds of so many positions."""
-        return Room(self, n, dtype)
 
     def bound(self, room: Room, n: int, *, x: Integers, y: Integers) -> tuple[tuple[Array, ...], ...]:
         """Analysis, its transpose, synthesis, its transpose: from rows of x at these offsets to those of y."""

@@ -49,7 +49,7 @@ def factored_layer(
     Parameters
     ----------
     x : array
-        Signal with any number of axes, float32 or float64.
+        Signal with any number of axes, float32 or float64; dtypes of filters are promoted with it as NumPy promotes.
     h : array, shape (\*kernel_size, Q)
         First filters, along `h_axes`.
     shift : array, shape (Q,)
@@ -148,11 +148,12 @@ def factor_options(
 def _arguments(
     x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, boundary: Any, stride: Any
 ) -> tuple[Any, list[Array], Geometry, Geometry]:
-    """The namespace, the arrays in x's dtype, and the geometries of both convolutions."""
+    """The namespace, the arrays in the dtype of x and filters together, and the geometries of both convolutions."""
     xp = array_namespace(x, h, shift, g, bias)
-    x = require_real(xp, "x", x)
-    named = {"h": h, "shift": shift, "g": g, "bias": bias}
-    others = [xp.astype(require_real(xp, name, a), x.dtype, copy=False) for name, a in named.items()]
+    named = {"x": x, "h": h, "shift": shift, "g": g, "bias": bias}
+    given = [require_real(xp, name, a) for name, a in named.items()]
+    dtype = xp.result_type(given[0], given[1], given[3])
+    operands = [xp.astype(a, dtype, copy=False) for a in given]
     of_h, of_g = factor_options(x.ndim, h_axes, g_axes, boundary=boundary, stride=stride)
     h_axes = of_h["axes"]
     if h.ndim != len(h_axes) + 1:
@@ -162,10 +163,10 @@ def _arguments(
     expansion = make_geometry(x.shape, h.shape, sum_axes=(), method="auto", **of_h)
     contraction = make_geometry(expansion.y_shape, g.shape, method="auto", **of_g)
     try:
-        xp.broadcast_to(others[3], contraction.y_shape)
+        xp.broadcast_to(operands[4], contraction.y_shape)
     except ValueError:
         raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {contraction.y_shape}") from None
-    return xp, [x, *others], expansion, contraction
+    return xp, operands, expansion, contraction
 
 
 def plan_for(

@@ -163,6 +163,15 @@ def test_both_ways_agree_and_threads_repeat_bit_for_bit(boundary: str, monkeypat
         assert_right(layer)
 
 
+def test_dtypes_are_promoted_as_numpy_promotes() -> None:
+    layer = Layer(**PAPER, dtype="float32", boundary="zero")
+    layer.operands[1] = layer.operands[1].astype("float64")
+    y, pullback = vjp(lambda *five: traced_layer(*five, *layer.axes, **layer.options), *layer.operands)
+    assert y.dtype == "float64"
+    assert np.abs(y - layer.expected()).max() <= C * eps("float64") * layer.scale
+    assert [g.dtype for g in pullback(np.ones_like(y))] == [a.dtype for a in layer.operands]
+
+
 def test_second_derivatives() -> None:
     layer = Layer((2, 3, 9, 4, 5), (3, 2, 3, 3), (3, 2), stride=(1, 1, 2, 1), boundary="zero")
     check_grads(lambda *five: (traced_layer(*five, *layer.axes, **layer.options) ** 2).sum(), order=2)(*layer.operands)
