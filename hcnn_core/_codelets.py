@@ -8,6 +8,7 @@ Numba keeps what it compiled until this file changes; a checksum of the lines' o
 from __future__ import annotations
 
 import inspect
+import threading
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -122,13 +123,18 @@ def _dft(
     return signature, generate
 
 
+_compiling = threading.Lock()
+
+
 @cache
-def _compiled(
-    lines: int, size: int, lanes: int, length: int, count: int, is_complex: int, form: int, backward: int
-) -> Any:
+def _compiled(*key: int) -> Any:
+    lines, size, lanes, length, count, is_complex, form, backward = key
+
     def codelet(x, x_rows, y, y_rows, n):  # type: ignore[no-untyped-def]
         _dft(lines, size, lanes, length, count, is_complex, form, backward, x, x_rows, y, y_rows, n)
 
+    # of equal names, what two processes compiled and left on disk would be mistaken for each other in a third
+    codelet.__name__ = codelet.__qualname__ = "_".join(("codelet", *map(str, key)))
     return numba.cfunc(types.void(*(types.int64,) * 5), cache=True)(codelet)
 
 
@@ -138,5 +144,7 @@ def codelet(
     """Address of a compiled `dft_line`, or its transpose; it takes rows of a vector at least, or any one by one."""
     size = np.dtype(dtype).itemsize
     lanes = 1 if one_by_one else VECTOR_BYTES // size
-    address: int = _compiled(LINES, size, lanes, length, count, int(is_complex), form, int(backward)).address
+    with _compiling:  # of two threads' the one not kept would be freed, and its address be used
+        function = _compiled(LINES, size, lanes, length, count, int(is_complex), form, int(backward))
+    address: int = function.address
     return address

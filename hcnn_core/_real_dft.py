@@ -26,6 +26,9 @@ from hcnn_core._products import matmul
 from hcnn_core._taps import Integers
 from hcnn_core._transforms import MatrixDFT, Transform, make_transform, tap_positions
 
+LIMIT = 20
+"""Most instructions per sample of a straight line that beats a matrix; long prime lengths take more."""
+
 SUM, RE, IM = range(3)
 """Parts of a frequency."""
 
@@ -60,6 +63,10 @@ class Axis:
     def suits(self) -> bool:
         """Whether all phases are there, and as long as the result."""
         return self.n > self.stride and (self.boundary == "zero" or self.n % self.stride == 0)
+
+    @property
+    def is_fast(self) -> bool:
+        return dft_line(self.length, self.length, False, TRIPLED).operations <= LIMIT * self.length
 
     @property
     def kept(self) -> int:
@@ -300,6 +307,6 @@ def make_real_transform(
     transform = make_transform(lengths, kernel_size, stride, boundary, real)
     if isinstance(transform, MatrixDFT) and real:
         by_phases = RealDFT(lengths, kernel_size, stride, boundary, three_products)
-        if all(axis.suits and axis.length <= 16 for axis in by_phases.axes):
+        if all(axis.suits and axis.is_fast for axis in by_phases.axes):
             return by_phases
     return transform

@@ -14,7 +14,7 @@ from tests.core.oracle import C, NDArray, eps, noise, norm
 
 numba = pytest.importorskip("numba")
 
-LENGTHS = [*range(1, 17), 22, 24, 27]
+LENGTHS = [*range(1, 17), 22, 24, 27, 31, 64]
 KINDS = [(is_complex, form) for is_complex in (False, True) for form in (LEAN, TRIPLED, PAIRED)]
 
 
