@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hcnn_core import _codelets
 from hcnn_core import _kernels as kernels
 from hcnn_core._codelets import codelet
 from hcnn_core._lines import LEAN, PAIRED, TRIPLED, Line, dft_line
@@ -85,3 +86,10 @@ def test_fast_lengths_take_few_operations() -> None:
     assert [dft_line(n, n, False, LEAN).operations for n in (2, 4, 8)] == [2, 6, 20]
     assert dft_line(12, 8, False, LEAN).operations < dft_line(12, 12, False, LEAN).operations
     assert dft_line(16, 16, False, LEAN).operations < 16 * 16 / 4
+
+
+def test_each_codelet_has_a_file_of_its_own() -> None:
+    """Numba numbers what one name has compiled; two processes that did so at once would take each other's numbers."""
+    keys = [(_codelets.LINES, 4, 16, 4, count, 0, LEAN, 0) for count in (3, 4)]
+    names = {_codelets._compiled(*key)._pyfunc.__qualname__ for key in keys}
+    assert len(names) == 2
