@@ -69,11 +69,9 @@ class Program:
         self.factors = np.empty(0, dtype)
         self._matrices = np.zeros((len(self.ends), 2), np.int64)
         if matrices is not None:
-            begin = dict.fromkeys(map(id, matrices), 0)
             unique = {id(m): m for m in matrices}
             self.factors = np.concatenate([m.T.reshape(-1) for m in unique.values()])
-            for key, at in zip(unique, np.cumsum([0, *(m.size for m in unique.values())]), strict=False):
-                begin[key] = int(at)
+            begin = dict(zip(unique, np.cumsum([0, *(m.size for m in unique.values())]), strict=False))
             self._matrices = np.asarray([(begin[id(m)], m.shape[0]) for m in matrices])
         self._steps: dict[bool, Integers] = {}
 

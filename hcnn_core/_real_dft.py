@@ -22,9 +22,8 @@ import numpy as np
 
 from hcnn_core._backend import Array, constant, device_of, dtype_name
 from hcnn_core._lines import LEAN, PAIRED, TRIPLED, dft_line, pairs
-from hcnn_core._products import matmul
 from hcnn_core._taps import Integers
-from hcnn_core._transforms import MatrixDFT, Transform, make_transform, tap_positions
+from hcnn_core._transforms import ByTable, MatrixDFT, Transform, make_transform, tap_positions
 
 LIMIT = 20
 """Most instructions per sample of a straight line that beats a matrix; long prime lengths take more."""
@@ -96,7 +95,7 @@ class Axis:
         return least
 
 
-class RealDFT:
+class RealDFT(ByTable):
     """Spectra (F, A * P, rest): F entries, A phases that their convolutions add up, P planes."""
 
     def __init__(
@@ -209,29 +208,15 @@ class RealDFT:
             (result if to_result else between)[list(writes)] = values
         return result
 
-    def _matrix(self, xp: Any, like: Array) -> Array:
+    def _filter_table(self, xp: Any, like: Array) -> Array:
         key = (dtype_name(like.dtype), device_of(like))
         if key not in self._placed:
             self._placed[key] = constant(xp, np.ascontiguousarray(self._table, key[0]), like.device)
         return self._placed[key]
 
-    def kernel(self, xp: Any, w: Array) -> Array:
-        size, taps, channels, out = w.shape
-        spectrum = matmul(self._matrix(xp, w), xp.reshape(w, (size, -1)))
-        spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
-        spectrum = xp.permute_dims(spectrum, (0, 1, 6, 4, 2, 3, 5))  # (F, P', K, T, A, P, C)
-        return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))
-
-    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
-        taps, channels, out = shape
-        f, p, a, _ = self._kernel_rows
-        rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a, p, channels)), (0, 1, 4, 5, 3, 6, 2))
-        matrix = self._matrix(xp, spectrum)
-        return xp.reshape(matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
-
     @property
     def _kernel_rows(self) -> tuple[int, ...]:
-        return self.frequencies, self.planes, self.aliases, self.planes
+        return self.frequencies, self.planes, self.aliases, self.planes, 1
 
 
 def _parts(lengths: tuple[int, ...], form: int, real: bool = True) -> Iterator[tuple[tuple[int, ...], int | None]]:

@@ -123,7 +123,35 @@ class _Axis:
         )
 
 
-class MatrixDFT:
+class ByTable:
+    """What makes spectra of filters by one matrix, of rows (F, P', A1, P, A2): from plane P of an alias to plane P'."""
+
+    frequencies: int
+    planes: int
+
+    @property
+    def _kernel_rows(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _filter_table(self, xp: Any, like: Array) -> Array:
+        raise NotImplementedError
+
+    def kernel(self, xp: Any, w: Array) -> Array:
+        size, taps, channels, out = w.shape
+        spectrum = matmul(self._filter_table(xp, w), xp.reshape(w, (size, -1)))
+        spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
+        spectrum = xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6))  # (F, P', K, T, A1, P, A2, C)
+        return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))
+
+    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
+        taps, channels, out = shape
+        f, p, a1, _, a2 = self._kernel_rows
+        rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels)), (0, 1, 4, 5, 6, 3, 7, 2))
+        matrix = self._filter_table(xp, spectrum)
+        return xp.reshape(matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
+
+
+class MatrixDFT(ByTable):
     """DFT by precomputed matrices, along the last axis and then along the others jointly; subsampling folds it.
 
     Since y[stride * i] has the spectrum sum_a Y[f + a L / stride] / stride, frequencies are grouped by their folded
@@ -249,19 +277,8 @@ class MatrixDFT:
         by_columns(xp, work, y.shape[2], self.kept * back1.shape[0])
         return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
 
-    def kernel(self, xp: Any, w: Array) -> Array:
-        size, taps, channels, out = w.shape
-        spectrum = matmul(self.matrices(xp, w)[4], xp.reshape(w, (size, -1)))
-        spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
-        spectrum = xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6))  # (F, P', K, T, A1, P, A2, C)
-        return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))
-
-    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
-        taps, channels, out = shape
-        f, p, a1, _, a2 = self._kernel_rows
-        rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels)), (0, 1, 4, 5, 6, 3, 7, 2))
-        matrix = self.matrices(xp, spectrum)[4]
-        return xp.reshape(matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
+    def _filter_table(self, xp: Any, like: Array) -> Array:
+        return self.matrices(xp, like)[4]
 
     @property
     def _kernel_rows(self) -> tuple[int, ...]:

@@ -43,7 +43,7 @@ def factored_layer(
 ) -> Array:
     r"""Layer x_j = rho(W^g rho(W^h x_{j-1} + a) + b): filters along some axes, then along others and their own number.
 
-    The Q results of the first filters are made some positions at a time and never held as a whole. It is
+    The Q results of the first filters are made some positions at a time, or some of the batch on a GPU. It is
     ``convolve_elu(convolve_elu(x, h, shift, h_axes), g, bias, g_axes, sum_axes=x.ndim)``, to rounding.
 
     Parameters

@@ -144,7 +144,7 @@ PAPER = {"shape": (2, 3, 33, 8, 16), "sizes": (3, 3, 7, 11), "counts": (6, 12), 
 @pytest.mark.parametrize("dtype", REAL)
 @pytest.mark.parametrize("in_space", [1, 2])
 def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str, in_space: int) -> None:
-    shape = (2 * in_space**2, 3, 33, 8, 16)
+    shape = (2 * in_space**2, 3, 33, 8, 16)  # as many positions are left, so that spectra pay
     layer = Layer(**{**PAPER, "shape": shape, "stride": (in_space, in_space, 2, 2)}, dtype=dtype, boundary=boundary)
     assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
     assert_right(layer)
