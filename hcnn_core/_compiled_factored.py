@@ -13,6 +13,7 @@ from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import evenly, stretches
 from hcnn_core._contracted_plan import STRIP, ContractedPlan, Room, share
 from hcnn_core._geometry import Geometry
+from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import threads_for
 from hcnn_core._plan import cached_plan
 from hcnn_core._programs import Rows
@@ -70,7 +71,7 @@ class FactoredPlan:
         """As `hcnn_core.factored_layer`."""
         plan, dtype, per_row = self.plan, x.dtype, np.ascontiguousarray(self.plan.per_row(np, bias))
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
-        y = np.empty((plan.y_rows, plan.out, self.expansion.out_lengths[0] * self.n), dtype)
+        y = empty((plan.y_rows, plan.out, self.expansion.out_lengths[0] * self.n), dtype)
         matrices = plan.matrices(plan.filters(g))
 
         def work(begin: int, end: int) -> None:
@@ -81,7 +82,7 @@ class FactoredPlan:
                 room.like, begin, end, self.n, self.chunk,
                 *self._places(padded), taps, shifts, z,
                 analysis, synthesis, room.half, target.origin, target.offsets, target.step,
-                room.spectrum, room.block, matrices, per_row,
+                room.spectrum, room.block, room.offsets, matrices, per_row,
             )  # fmt: skip
 
         self._share(work)
@@ -102,19 +103,19 @@ class FactoredPlan:
             room = Room(plan, self.chunk, dtype)
             z, gz, (part, totals) = self._expansion(room), self._expansion(room), room.totals()
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
-            scaled, of_taps = (np.empty((n, self.chunk), dtype) for n in (plan.y_rows, len(self.steps)))
-            gx = np.zeros((self.rows, self.every * (end - begin - 1) + self.expansion.kernel_size[0], self.line), dtype)
-            gh_part = np.zeros((*taps.shape, kernels.VECTOR_BYTES // dtype.itemsize), dtype)
-            gh = np.zeros(gh_part.shape)
+            scaled, of_taps = (empty((n, self.chunk), dtype) for n in (plan.y_rows, len(self.steps)))
+            gx = zeros((self.rows, self.every * (end - begin - 1) + self.expansion.kernel_size[0], self.line), dtype)
+            gh_part = zeros((*taps.shape, kernels.VECTOR_BYTES // dtype.itemsize), dtype)
+            gh = zeros(gh_part.shape, float)
             analysis, analysis_back, _, back = plan.bound(
                 room, self.chunk, x=Rows.of(z[0, :, None]).offsets, y=Rows.of(scaled[:, None]).offsets
             )
             kernels.factored_adjoints(
                 room.like, begin, end, self.n, self.chunk,
-                *self._places(padded), taps, backwards, shifts, z, gz,
-                of_taps, back, analysis, analysis_back, room.half,
+                *self._places(padded), taps, backwards, shifts, z,
+                gz, np.arange(len(gz)) * gz.strides[0], of_taps, back, analysis, analysis_back, room.half,
                 rows.origin, rows.offsets, rows.step, answers.origin, answers.offsets, answers.step, scaled, sums,
-                room.spectrum, room.block, room.turned, matrices, part, totals, gx, gh_part, gh, shift_sums,
+                room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals, gx, gh_part, gh, shift_sums,
             )  # fmt: skip
             parts[begin] = totals, sums, shift_sums, gh.sum(axis=3), (begin, gx)
 
@@ -134,7 +135,7 @@ class FactoredPlan:
         x = x.transpose(self.order).reshape(self.rows, *self.expansion.lengths, self.inner)
         shape = (self.rows, len(self.lines), len(self.samples), self.inner)
         size, lanes = math.prod(shape), kernels.VECTOR_BYTES // x.itemsize
-        flat = np.empty(size + lanes, x.dtype)
+        flat = empty((size + lanes,), x.dtype)
         flat[size:] = 0
         padded = flat[:size].reshape(shape)
         for to, line in enumerate(self.lines):
@@ -158,7 +159,7 @@ class FactoredPlan:
 
     def _folded(self, parts: tuple[tuple[int, Array], ...]) -> Array:
         """Transpose of `_extended`: the cotangent of x from those of the lines that each thread read."""
-        x = np.zeros((self.rows, *self.expansion.lengths, self.inner), parts[0][1].dtype)
+        x = zeros((self.rows, *self.expansion.lengths, self.inner), parts[0][1].dtype)
         for begin, part in parts:
             part = part.reshape(*part.shape[:2], len(self.samples), self.inner)
             for offset in range(part.shape[1]):
@@ -177,7 +178,7 @@ class FactoredPlan:
 
     def _expansion(self, room: Room) -> Array:
         """Room for what a group of first filters makes, (channels, rows, positions)."""
-        return np.zeros((self.plan.group, self.rows, self.chunk), room.like.dtype)
+        return zeros((self.plan.group, self.rows, self.chunk), room.like.dtype)
 
     def _share(self, work: Callable[[int, int], None]) -> None:
         """Call work(begin, end) for the lines of each thread."""

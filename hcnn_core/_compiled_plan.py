@@ -11,6 +11,7 @@ import numpy as np
 from hcnn_core import _costs
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import CompiledTaps, evenly
+from hcnn_core._memory import empty
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
 from hcnn_core._plan import Plan
 from hcnn_core._programs import Rows, programs_of
@@ -74,7 +75,7 @@ class CompiledPlan(Plan):
         """Results (rows, out, positions)."""
         synthesis = programs_of(self.transform, x.dtype)[2]
         t, matrices, (count, rows, _) = self.products.taps, self.products.pack(filters), filters.shape
-        y = np.empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
+        y = empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
         spectrum = self._spectrum(x)
 
         def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
@@ -93,7 +94,7 @@ class CompiledPlan(Plan):
         """Cotangents of x (rows, channels, positions) and of filter spectra, and sums of g (rows, out)."""
         back = programs_of(self.transform, g.array.dtype)[3]
         t, count, rows = self.products.taps, self.transform.frequencies, self.transform.planes * self.out
-        cotangent = np.empty((count, rows, t.leading * t.positions), g.array.dtype)
+        cotangent = empty((count, rows, t.leading * t.positions), g.array.dtype)
         parts: dict[tuple[int, int], Any] = {}
 
         def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
@@ -106,11 +107,8 @@ class CompiledPlan(Plan):
 
         self._share(work, cotangent.dtype, (count, rows))
         cotangent = cotangent.reshape(count, rows, *t.out_lengths, t.batch)
-        x_rows = spectrum = None
-        if filters is not None:
-            x_rows = self._samples(self.products.apply_transpose(np, cotangent, filters))
-        if x is not None:
-            spectrum = self.products.correlate(np, cotangent, self._spectrum(x))
+        x_spectrum, spectrum = self.products.adjoints(cotangent, None if x is None else self._spectrum(x), filters)
+        x_rows = None if x_spectrum is None else self._samples(x_spectrum)
         return x_rows, spectrum, None if ans is None else sum(parts[key] for key in sorted(parts))
 
     def _share(self, work: Callable[..., None], dtype: Any, shape: tuple[int, ...]) -> None:
@@ -126,7 +124,7 @@ class CompiledPlan(Plan):
             def room(key: int, *shape: int) -> Array:
                 size = math.prod(shape)
                 if key not in lent or lent[key].size < size:
-                    lent[key] = np.empty(size, dtype)
+                    lent[key] = empty((size,), dtype)
                 return lent[key][:size].reshape(shape)
 
             work(chunks[first:last], room)
@@ -152,7 +150,7 @@ class CompiledPlan(Plan):
     def _mapped(self, which: int, source: Array, rows: int) -> Array:
         """One of `programs_of` the transform, of all columns of the source (rows, 1, columns), as (rows, columns)."""
         result, apply = (
-            np.empty((rows, 1, source.shape[2]), source.dtype),
+            empty((rows, 1, source.shape[2]), source.dtype),
             programs_of(self.transform, source.dtype)[which],
         )
 

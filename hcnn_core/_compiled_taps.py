@@ -13,6 +13,7 @@ import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
+from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
 from hcnn_core._taps import (
     GatheredTaps,
@@ -27,6 +28,9 @@ from hcnn_core._taps import (
 
 ROOM = 1 << 19
 """Elements of an extended entry beyond which it is cut into chunks, so that each stays in cache."""
+
+TILES, SPAN = 1 << 18, 2
+"""Elements of a cotangent's entry whose tiles stay in cache, and lines of it that are multiplied at once."""
 
 MIN_CHUNK = 256
 """Positions that a chunk has at least, for the sake of another thread."""
@@ -43,7 +47,7 @@ class CompiledTaps:
     def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
         """Products with filters; with a bias (rows,), the ELU of their sum."""
         t, matrices = self.taps, self.pack(filters)
-        y = np.empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
+        y = empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
         flat = y.reshape(*y.shape[:2], -1)
 
         def work(part: slice, begin: int, end: int) -> None:
@@ -64,7 +68,7 @@ class CompiledTaps:
         if not self.tiled:
             return np.ascontiguousarray(matrices).reshape(count, -1, rows)
         groups = matrices.reshape(count, columns, -1, 3, rows)[:, :, :, :: -1 if reverse else 1]
-        packed = np.empty((count, 6, columns * taps // 3, rows), matrices.dtype)
+        packed = empty((count, 6, columns * taps // 3, rows), matrices.dtype)
         parallel_for(lambda i, j: kernels.factors_of_tiles(groups[i:j], packed[i:j]), count, packed.size)
         return packed
 
@@ -73,11 +77,11 @@ class CompiledTaps:
     ) -> None:
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
         reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, self.tiled)
-        reading.call(self._apply, out, first, x, matrices, np.empty(0, x.dtype) if bias is None else bias)
-
-    @property
-    def _apply(self) -> Callable[..., None]:
-        return kernels.apply_tiled if self.tiled else kernels.apply  # type: ignore[no-any-return]
+        room: tuple[Array, ...] = ()
+        if self.tiled:
+            room = (reading.tiles(x.shape[1], x.dtype), empty((6, out.shape[1], reading.width), x.dtype))
+        kernel = kernels.apply_tiled if self.tiled else kernels.apply
+        reading.call(kernel, out, first, x, *room, matrices, np.empty(0, x.dtype) if bias is None else bias)
 
     def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
         t, (count, rows) = self.taps, g.shape[:2]
@@ -86,7 +90,7 @@ class CompiledTaps:
         filters = np.reshape(filters, (-1, rows, t.count, filters.shape[2] // t.count))
         columns = filters.shape[3]
         met_by_all = all(r <= size for r, size in zip(t.stride, t.sizes, strict=True))
-        x = (np.empty if met_by_all else np.zeros)((count, columns, *t.lengths, t.batch), dtype=g.dtype)
+        x = (empty if met_by_all else zeros)((count, columns, *t.lengths, t.batch), dtype=g.dtype)
         for phases in itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))):
             taps = taps_that_meet(t, phases)
             if taps.size:
@@ -102,22 +106,64 @@ class CompiledTaps:
         flat, none = x.reshape(*x.shape[:2], -1), np.empty(0, x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
-            reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize, self.tiled)
+            reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize)
             if not strided:
                 first = begin * math.prod(shape)
-                reading.call(self._apply, flat[part], first, g[part], _of(matrices, part), none)
+                reading.call(kernels.apply, flat[part], first, g[part], _of(matrices, part), none)
                 return
-            block = np.empty((part.stop - part.start, columns, (end - begin) * math.prod(shape)), dtype=g.dtype)
-            reading.call(self._apply, block, 0, g[part], _of(matrices, part), none)
+            block = empty((part.stop - part.start, columns, (end - begin) * math.prod(shape)), dtype=g.dtype)
+            reading.call(kernels.apply, block, 0, g[part], _of(matrices, part), none)
             samples[part, :, begin:end] = block.reshape(-1, columns, end - begin, *shape)
 
         self._each_chunk(work, g, samples.shape[2])
+
+    def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
+        """Cotangents of x, if filters are given, and of filters, if x is."""
+        if not self.tiled:
+            return (
+                None if filters is None else self.apply_transpose(np, g, filters),
+                None if x is None else self.correlate(np, g, x),
+            )
+        t, (count, rows), dtype = self.taps, g.shape[:2], g.dtype
+        columns = filters.shape[2] // t.count if x is None else x.shape[1]
+        none = np.empty((0, 0, 0, 0), dtype)
+        gx = none if filters is None else zeros((count, columns, *t.lengths, t.batch), dtype)
+        total = none if x is None else zeros(self.total_shape(count, columns, rows), dtype)
+        matrices = np.empty((0, 0, 0, 0, 0), dtype) if filters is None else self._pack_transposed(filters)
+        flat = g.reshape(count, rows, -1)
+        chunks = evenly(t.leading, min(t.leading, -(-rows * t.leading * t.positions // TILES)))
+
+        def work(first: int, last: int) -> None:
+            part = slice(first, last)
+            for begin, end in chunks:
+                self.adjoints_chunk(flat[part], begin * t.positions, none if x is None else x[part], total[part], _of(matrices, part), gx[part], begin, end)
+
+        parallel_for(work, count, g.size * t.count)
+        return None if filters is None else gx, None if x is None else self.unpack(total)
+
+    def adjoints_chunk(self, g: Array, first: int, x: Array, total: Array, matrices: Array, gx: Array, begin: int, end: int) -> None:
+        columns = max(x.shape[1], gx.shape[1])
+        reading = _taps_of_x(self.taps, columns, begin, end, g.itemsize, True)
+        tiles, sums = reading.tiles(columns, g.dtype), reading.tiles(columns, g.dtype)
+        cotangents = zeros((6, g.shape[1], min(SPAN, len(reading.starts)), reading.width), g.dtype)
+        rows = np.arange(g.shape[1]) * cotangents.strides[1]
+        six = empty((6 * reading.inner,), g.dtype)
+        x, gx = (a.reshape(*a.shape[:2], -1, reading.source_line) if a.size else a for a in (x, gx))
+        padded = empty((columns, len(reading.lines), reading.elements), g.dtype)
+        tables = (reading.table, reading.starts, reading.lines, reading.runs)
+        kernels.adjoints_tiled(g, first, reading.n, x, *tables, reading.inner, padded, tiles, cotangents, rows, total, sums, six, matrices, gx)
+
+    def _pack_transposed(self, filters: Array) -> Array:
+        packed = self.pack(filters)
+        count, _, _, rows = packed.shape
+        columns_first = packed.reshape(count, 6, -1, self.taps.count // 3, rows)
+        return np.ascontiguousarray(columns_first.transpose(0, 1, 3, 4, 2))
 
     def correlate(self, xp: Any, g: Array, x: Array) -> Array:
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
         chunks = self._chunks(x, t.leading)
-        totals = np.zeros((len(chunks), *self.total_shape(count, columns, rows)), dtype=x.dtype)
+        totals = zeros((len(chunks), *self.total_shape(count, columns, rows)), dtype=x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
             total = totals[[first for first, _ in chunks].index(begin), part]
@@ -128,8 +174,8 @@ class CompiledTaps:
 
     def correlate_chunk(self, total: Array, g: Array, first: int, x: Array, begin: int, end: int) -> None:
         """Add the products for leading indices [begin, end), whose cotangents begin at `first`, to total."""
-        reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, self.tiled)
-        reading.call(kernels.correlate_tiled if self.tiled else kernels.correlate, g, first, x, total)
+        reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, False)
+        reading.call(kernels.correlate, g, first, x, total)
 
     def total_shape(self, count: int, columns: int, rows: int) -> tuple[int, ...]:
         """Of what `correlate_chunk` adds up: that of packed filters."""
@@ -190,11 +236,16 @@ class _Reading:
     table: Integers
     inner: int
     elements: int
+    width: int
+
+    def tiles(self, columns: int, dtype: Any) -> Array:
+        """Room for the tiles of an extended entry."""
+        return empty((6, columns, len(self.lines), self.width), dtype)
 
     def call(self, kernel: Callable[..., None], results: Array, first: int, x: Array, *others: Array) -> None:
         """Run a kernel on entries of x (entries, columns, *lengths, batch) and results (entries, rows, positions)."""
         x = np.ascontiguousarray(x).reshape(*x.shape[:2], -1, self.source_line)
-        padded = np.empty((x.shape[1], len(self.lines), self.elements), dtype=x.dtype)
+        padded = empty((x.shape[1], len(self.lines), self.elements), dtype=x.dtype)
         tables = (self.table, self.starts, self.lines, self.runs)
         kernel(results, first, self.n, x, *tables, self.inner, padded, *others)
 
@@ -213,7 +264,7 @@ def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled
 
 @lru_cache(maxsize=1024)
 def _taps_of_g(
-    t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int, tiled: bool
+    t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int
 ) -> _Reading:
     """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis."""
     spans, sources, taps = [], [], []
@@ -224,7 +275,7 @@ def _taps_of_g(
         sources.append(extended(index, t.out_lengths[k], t.periodic[k])[None, :])
         taps.append(np.stack((np.zeros_like(meets), meets - meets[0])))
         spans.append(span)
-    return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize, tiled)
+    return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize, False)
 
 
 def _read(
@@ -272,6 +323,8 @@ def _read(
         [np.zeros(1, np.int64)] * m + [*np.ix_(*(np.arange(n) for n in counts[:-1]), np.zeros(1, np.int64))]
     )
     line = shape[-1] * t.batch
+    lanes = kernels.VECTOR_BYTES // itemsize
+    width = -(-counts[-1] * t.batch // 4 // lanes) * lanes if tiled else 0
     table = ((np.arange(columns) * lines.size * line)[:, None] + of_taps).reshape(-1)
     return _Reading(
         n=counts[-1] * t.batch,
@@ -279,9 +332,10 @@ def _read(
         lines=np.ascontiguousarray(np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3)),
         runs=np.asarray(runs),
         starts=of_lines // line if tiled else of_lines,
-        table=table // line if tiled else table * itemsize,
+        table=table // line * width * itemsize if tiled else table * itemsize,
         inner=t.batch,
         elements=(counts[-1] + 4) * t.batch if tiled else line,
+        width=width,
     )
 
 

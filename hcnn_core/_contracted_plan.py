@@ -17,6 +17,7 @@ from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._compiled_plan import CompiledPlan
 from hcnn_core._compiled_taps import evenly
+from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT, make_real_transform
@@ -35,7 +36,7 @@ class ContractedPlan(CompiledPlan):
     make_transform = staticmethod(functools.partial(make_real_transform, three_products=True))
 
     def _transformed(self, x: Array, filters: Array, bias: Array | None) -> Array:
-        dtype, y = x.dtype, np.empty((self.y_rows, self.out, x.shape[2]), x.dtype)
+        dtype, y = x.dtype, empty((self.y_rows, self.out, x.shape[2]), x.dtype)
         matrices = self.matrices(filters)
         bias = np.empty((0, 0), dtype) if bias is None else bias
 
@@ -45,7 +46,7 @@ class ContractedPlan(CompiledPlan):
             analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets)
             kernels.contract(
                 room.like, n, STRIP, analysis, synthesis, room.half, source.origin, source.step,
-                target.origin, target.offsets, target.step, room.spectrum, room.block, matrices, bias,
+                target.origin, target.offsets, target.step, room.spectrum, room.block, room.offsets, matrices, bias,
             )  # fmt: skip
 
         self._share_positions(work, x.shape[2])
@@ -57,7 +58,7 @@ class ContractedPlan(CompiledPlan):
         dtype, positions = g.array.dtype, self.products.taps.leading
         none = np.empty((0, 0, 0, 0), dtype)
         matrices = none if filters is None else self.matrices(filters, transposed=True)
-        result = None if filters is None else np.empty((self.x_rows, self.channels, positions), dtype)
+        result = None if filters is None else empty((self.x_rows, self.channels, positions), dtype)
         unused = Rows(none, np.zeros(self.x_rows, np.int64), 0)
         parts = {}
 
@@ -67,7 +68,7 @@ class ContractedPlan(CompiledPlan):
             answers = cotangent if ans is None else Rows.of(ans, begin)
             room = Room(self, min(n, STRIP), dtype)
             sums = np.zeros((0 if ans is None else self.y_rows, self.out))
-            scaled = np.empty((len(sums), room.width), dtype)
+            scaled = empty((len(sums), room.width), dtype)
             taken = cotangent.offsets if ans is None else Rows.of(scaled[:, None]).offsets
             analysis, _, _, back = self.bound(room, n, x=source.offsets, y=taken)
             analysis_back = self.bound(room, n, x=target.offsets, y=taken)[1]
@@ -76,7 +77,7 @@ class ContractedPlan(CompiledPlan):
                 room.like, n, STRIP, back, analysis, analysis_back, room.half,
                 cotangent.origin, cotangent.offsets, cotangent.step, answers.origin, answers.offsets, answers.step,
                 scaled, sums, source.origin, source.step, target.origin, target.step,
-                room.spectrum, room.block, room.turned, matrices, part, totals,
+                room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals,
             )  # fmt: skip
             parts[begin] = totals, sums
 
@@ -129,7 +130,7 @@ class Room:
         self.width = -(-n // lanes) * lanes
         self.like = np.empty(0, dtype)
         self.programs = programs_of(d, dtype)
-        self.half = np.empty((max(1, *(p.between for p in self.programs)), self.width), dtype)
+        self.half = empty((max(1, *(p.between for p in self.programs)), self.width), dtype)
         terms, rows = (d.aliases * d.planes, plan.group), (d.planes, plan.out)
 
         def spectrum(*shape: int) -> Array:
@@ -137,16 +138,17 @@ class Room:
             step = size
             if isinstance(d, RealDFT):  # an odd number of lines of the cache, lest codelets write to one set of it
                 step += lanes if size // lanes % 2 == 0 else 0
-            return np.zeros((d.frequencies, step), dtype)[:, :size].reshape(-1, *shape, self.width)
+            return zeros((d.frequencies, step), dtype)[:, :size].reshape(-1, *shape, self.width)
 
         self.spectrum, self.block = spectrum(*terms), spectrum(*rows)
-        self.turned = np.zeros((self.width, -(-math.prod(rows) // lanes) * lanes), dtype)
+        self.offsets = np.arange(max(math.prod(terms), math.prod(rows))) * (self.width * dtype.itemsize)
+        self.turned = zeros((self.width, -(-math.prod(rows) // lanes) * lanes), dtype)
         groups = plan.channels // plan.group
         self._totals = (groups, d.frequencies, math.prod(terms), self.turned.shape[1])
 
     def totals(self) -> tuple[Array, Array]:
         """Zeros for the cotangents of filters: a part in the dtype of all, and the total in double precision."""
-        return np.zeros(self._totals, self.like.dtype), np.zeros(self._totals)
+        return zeros(self._totals, self.like.dtype), zeros(self._totals, float)
 
 
 def share(work: Callable[[int, int], None], parts: list[tuple[int, int]], elements: int) -> None:

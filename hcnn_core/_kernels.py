@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+from numba.np.arrayobj import populate_array
 from numpy import empty
 
 Array = np.ndarray[Any, Any]
@@ -248,17 +249,19 @@ SAMPLES = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
-FACTORS = (
-    (1 / 4, 0.0, 0.0),
-    (-1 / 6,) * 3,
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0.0, 0.0, 1.0),
+FACTORS = np.array(
+    (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    )
 )
 RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-MAPS = (SAMPLES, RESULTS, tuple(zip(*RESULTS, strict=True)))
-OF_SAMPLES, OF_RESULTS, OF_COTANGENTS = range(3)
+MAPS = (SAMPLES, RESULTS, tuple(zip(*SAMPLES, strict=True)), tuple(zip(*RESULTS, strict=True)))
+OF_SAMPLES, OF_RESULTS, SAMPLES_TRANSPOSED, RESULTS_TRANSPOSED = range(4)
 
 
 @intrinsic(prefer_literal=True)
@@ -286,7 +289,9 @@ def linear(typing: Any, like: Any, which: Any, out: Any, out_step: Any, x: Any, 
     return signature, generate
 
 
-_options: dict[str, Any] = {"nogil": True, "cache": True}
+# Without references counted: arrays outlive the call, and counts are atomic, each as long as dozens of products.
+_options: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
+_allocating: dict[str, Any] = {"nogil": True, "cache": True}
 _contracted: dict[str, Any] = {**_options, "fastmath": {"contract"}}
 _reordered: dict[str, Any] = {**_options, "fastmath": {"contract", "reassoc"}}
 
@@ -399,29 +404,60 @@ def _tiles_of_samples(tiles: Array, padded: Array, inner: int) -> None:
 
 
 @numba.njit(**_options)
+def _samples_of_tiles(padded: Array, tiles: Array, inner: int, six: Array) -> None:
+    """Transpose of `_tiles_of_samples`, which writes to padded; `six` is room for a tile."""
+    step = inner * padded.itemsize
+    count = padded.shape[2] // (4 * inner) - 1
+    for column in range(padded.shape[0]):
+        for line in range(padded.shape[1]):
+            target, source = padded[column, line], tiles[0, column, line].ctypes.data
+            target[: 2 * inner] = 0
+            for tile in range(count):
+                _map_tiles(
+                    SAMPLES_TRANSPOSED, padded, 1, inner, six.ctypes.data, 0, step, source + tile * step, 0, tiles.strides[0]
+                )
+                to = target[4 * tile * inner :]
+                for i in range(2 * inner):
+                    to[i] += six[i]
+                for i in range(2 * inner, 6 * inner):
+                    to[i] = six[i]
+
+
+@numba.njit(**_options)
+def _fold(x: Array, padded: Array, lines: Array, runs: Array, inner: int) -> None:
+    """Transpose of `_extend`, added to x."""
+    for column in range(padded.shape[0]):
+        for line in range(padded.shape[1]):
+            source, first, end = lines[line]
+            for run in range(first, end):
+                if source >= 0 and runs[run, 1] >= 0:
+                    begin, size = runs[run, 0] * inner, runs[run, 2] * inner
+                    taken = padded[column, line, begin : begin + size]
+                    to = x[column, source, runs[run, 1] * inner : runs[run, 1] * inner + size]
+                    for i in range(size):
+                        to[i] += taken[i]
+
+
+@numba.njit(**_options)
 def apply_tiled(
     out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
-    padded: Array, matrices: Array, bias: Array,
+    padded: Array, tiles: Array, products: Array, matrices: Array, bias: Array,
 ) -> None:  # fmt: skip
     """As `apply` for 3 taps along the last axis, 4 positions of it by 6 products.
 
-    Matrices are (entries or 1, 6, K, rows); tables count lines, since taps along the last axis are no rows any more.
+    Matrices are (entries or 1, 6, K, rows). Taps along the last axis are no rows any more: tables lead to lines of
+    `tiles`, room for the (6, columns, lines, elements) that an extended entry makes, and starts count lines. `products`
+    is room for (6, rows, elements).
     """
-    step, lanes = inner * x.itemsize, VECTOR_BYTES // x.itemsize
-    run = n // 4
-    tiles = empty((6, *padded.shape[:2], -(-run // lanes) * lanes), x.dtype)
-    products = empty((6, out.shape[1], tiles.shape[3]), x.dtype)
-    offsets = table * tiles.strides[2]
+    step, run, line_step = inner * x.itemsize, n // 4, tiles.strides[2]
     for entry in range(x.shape[0]):
         _extend(padded, x[entry], lines, runs, inner)
         _tiles_of_samples(tiles, padded, inner)
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
         for line in range(starts.size):
             for p in range(6):
-                source = tiles[p].ctypes.data + starts[line] * tiles.strides[2]
-                combine_rows(
-                    x, products[p].ctypes.data, products.strides[1], tiles.shape[3], source, offsets, matrix[p]
-                )
+                source, to = tiles[p].ctypes.data + starts[line] * line_step, products[p].ctypes.data
+                combine_rows(x, to, products.strides[1], tiles.shape[3], source, table, matrix[p])
             begin = first + line * n
             for row in range(out.shape[1]):
                 to, source = out[entry, row, begin:].ctypes.data, products[0, row].ctypes.data
@@ -433,7 +469,6 @@ def apply_tiled(
 @numba.njit(**_options)
 def factors_of_tiles(w: Array, out: Array) -> None:
     """Write FACTORS w for filters (entries, columns, groups, 3, rows) to out (entries, 6, columns * groups, rows)."""
-    factors = np.array(FACTORS)
     entries, columns, groups, _, rows = w.shape
     for entry in range(entries):
         for column in range(columns):
@@ -443,14 +478,13 @@ def factors_of_tiles(w: Array, out: Array) -> None:
                     target = out[entry, p, column * groups + group]
                     for row in range(rows):
                         target[row] = (
-                            factors[p, 0] * taps[0, row] + factors[p, 1] * taps[1, row] + factors[p, 2] * taps[2, row]
+                            FACTORS[p, 0] * taps[0, row] + FACTORS[p, 1] * taps[1, row] + FACTORS[p, 2] * taps[2, row]
                         )
 
 
 @numba.njit(**_options)
 def factors_transpose(total: Array, w: Array) -> None:
     """Transpose of `factors_of_tiles`."""
-    factors = np.array(FACTORS)
     entries, columns, groups, _, rows = w.shape
     for entry in range(entries):
         for column in range(columns):
@@ -459,36 +493,56 @@ def factors_transpose(total: Array, w: Array) -> None:
                     for row in range(rows):
                         s = 0.0
                         for p in range(6):
-                            s += factors[p, tap] * total[entry, p, column * groups + group, row]
+                            s += FACTORS[p, tap] * total[entry, p, column * groups + group, row]
                         w[entry, column, group, tap, row] = s
 
 
 @numba.njit(**_options)
-def correlate_tiled(
+def adjoints_tiled(
     g: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
-    padded: Array, total: Array,
+    padded: Array, tiles: Array, cotangents: Array, rows: Array, total: Array, sums: Array, six: Array,
+    matrices: Array, gx: Array,
 ) -> None:  # fmt: skip
-    """As `correlate`, to total (entries, 6, K, rows); see `apply_tiled`."""
-    step, lanes = inner * x.itemsize, VECTOR_BYTES // x.itemsize
-    run = n // 4
-    tiles = empty((6, *padded.shape[:2], -(-run // lanes) * lanes), x.dtype)
-    cotangents = np.zeros((6, g.shape[1], tiles.shape[3]), x.dtype)
-    offsets = table * tiles.strides[2]
-    for entry in range(x.shape[0]):
-        _extend(padded, x[entry], lines, runs, inner)
-        _tiles_of_samples(tiles, padded, inner)
-        for line in range(starts.size):
-            begin = first + line * n
+    """Cotangents of `apply_tiled` for those of its results, g: of matrices added to total, of x added to gx.
+
+    Total is (entries, 6, K, rows), gx (entries, columns, source lines, elements), the matrices for it (entries or 1, 6,
+    taps in K of a column, rows, columns); without entries either is left out. Both read the same tiles of g, some lines
+    at a time: `cotangents` is room for (6, rows, lines, elements), `rows` are their offsets. `sums` is room for more
+    `tiles`, `six` for a tile of one line.
+    """
+    step, run, line_step, width = inner * g.itemsize, n // 4, tiles.strides[2], tiles.shape[3]
+    for entry in range(g.shape[0]):
+        if total.shape[0]:
+            _extend(padded, x[entry], lines, runs, inner)
+            _tiles_of_samples(tiles, padded, inner)
+        if gx.shape[0]:
+            sums[:] = 0
+        matrix = matrices[min(entry, matrices.shape[0] - 1)]
+        line = 0
+        while line < starts.size:
+            count = 1
+            while count < cotangents.shape[2] and line + count < starts.size:
+                if starts[line + count] != starts[line] + count:  # then its tiles are not the next ones
+                    break
+                count += 1
             for row in range(g.shape[1]):
-                source, to = g[entry, row, begin:].ctypes.data, cotangents[0, row].ctypes.data
-                _map_tiles(
-                    OF_COTANGENTS, x, run // inner, inner, to, step, cotangents.strides[0], source, 4 * step, step
-                )
+                for i in range(count):
+                    source, to = g[entry, row, first + (line + i) * n :].ctypes.data, cotangents[0, row, i].ctypes.data
+                    _map_tiles(
+                        RESULTS_TRANSPOSED, g, run // inner, inner, to, step, cotangents.strides[0], source, 4 * step, step
+                    )
             for p in range(6):
-                source = tiles[p].ctypes.data + starts[line] * tiles.strides[2]
-                correlate_rows(
-                    total[entry, p], source, offsets, cotangents[p].ctypes.data, cotangents.strides[1], tiles.shape[3]
-                )
+                y, begin = cotangents[p].ctypes.data, starts[line] * line_step
+                if total.shape[0]:
+                    source = tiles[p].ctypes.data + begin
+                    correlate_rows(total[entry, p], source, table, y, cotangents.strides[1], count * width)
+                for tap in range(matrix.shape[1] if gx.shape[0] else 0):
+                    to = sums[p].ctypes.data + begin + table[tap]
+                    add_rows(g, to, sums.strides[1], count * width, y, rows, matrix[p, tap])
+            line += count
+        if gx.shape[0]:
+            _samples_of_tiles(padded, sums, inner, six)
+            _fold(gx[entry], padded, lines, runs, inner)
 
 
 @numba.njit(inline="always", **_options)
@@ -556,13 +610,17 @@ def correlate(
 
 
 @intrinsic
-def _pointer(typing: Any, address: Any) -> Any:
-    """An address as `numba.carray` takes it."""
+def _row(typing: Any, like: Any, address: Any, n: Any) -> Any:
+    """The n elements from an address on, as an array."""
+    row = types.Array(like.dtype, 1, "C")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        array = context.make_array(row)(context, builder)
+        data, size = builder.inttoptr(arguments[1], array.data.type), _int64(like.dtype.bitwidth // 8)
+        populate_array(array, data, [arguments[2]], [size], size, None)
+        return array._getvalue()
 
-    return types.voidptr(types.int64), generate
+    return row(like, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -603,8 +661,8 @@ def _run(like: Array, program: Any, source: int, target: int, half: Array, n: in
 def _scale(scaled: Array, n: int, g: int, g_rows: Array, ans: int, ans_rows: Array, sums: Array, channel: int) -> None:
     """Multiply rows of a cotangent by the derivative of an ELU whose result is `ans`; add what comes to sums."""
     for row in range(sums.shape[0]):
-        taken = numba.carray(_pointer(g + g_rows[row]), n, scaled.dtype)
-        y = numba.carray(_pointer(ans + ans_rows[row]), n, scaled.dtype)
+        taken = _row(scaled, g + g_rows[row], n)
+        y = _row(scaled, ans + ans_rows[row], n)
         sums[row, channel] += _elu_vjp_sum(scaled[row, :n], y, taken)
 
 
@@ -612,24 +670,23 @@ def _scale(scaled: Array, n: int, g: int, g_rows: Array, ans: int, ans_rows: Arr
 def _finish(y: int, rows: Array, n: int, bias: Array, channel: int) -> None:
     """Add a bias to rows of n elements, and replace them by their ELU."""
     for row in range(bias.shape[0]):
-        _elu_in_place(numba.carray(_pointer(y + rows[row]), n, bias.dtype), bias[row, channel])
+        _elu_in_place(_row(bias, y + rows[row], n), bias[row, channel])
 
 
 @numba.njit(**_options)
 def transform(
-    like: Array, channels: int, n: int, block: int, half: Array, program: Any,
+    like: Array, channels: int, n: int, half: Array, program: Any,
     source: int, source_rows: Array, source_channel: int, target: int, target_rows: Array, target_channel: int,
-    bias: Array, ans: int, ans_rows: Array, ans_channel: int, sums: Array,
+    bias: Array, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
 ) -> None:  # fmt: skip
-    """Map rows by a program, a block of columns at a time, so that what lies between steps stays in cache.
+    """Map rows by a program, as many columns at a time as `half` has, so that what lies between steps stays in cache.
 
     Row r of channel c begins at source + source_rows[r] + c * source_channel. With a bias (rows, channels) the ELU of
     the sum is written. With sums (rows, channels), the source is multiplied by the derivative of an ELU whose result is
     at `ans` first, and added up there; the program then reads rows of a block each.
     """
     size = like.itemsize
-    blocks = -(-n // block)
-    scaled = empty((sums.shape[0], block), like.dtype)
+    blocks = -(-n // half.shape[1])
     for channel in range(channels):
         for b in range(blocks):
             begin, end = b * n // blocks, (b + 1) * n // blocks
@@ -704,15 +761,6 @@ def add_outer_products(
                 row += 1
 
 
-@numba.njit(**_options)
-def _multiples(count: int, step: int) -> Array:
-    """0, step, 2 step, .."""
-    offsets = empty(count, np.int64)
-    for i in range(count):
-        offsets[i] = i * step
-    return offsets
-
-
 @numba.njit(inline="always", **_options)
 def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
     """Begin and end of part c of range(n), of two vectors or more; the last has a whole one, if there are so many."""
@@ -725,20 +773,20 @@ def _add_group(
     like: Array, width: int, spectrum: Array, block: Array, offsets: Array, matrices: Array, group: int
 ) -> None:  # fmt: skip
     """Write the products of a group's spectrum with its matrices to `block`, or add them to those of other groups."""
-    row = spectrum.strides[2]
+    row, terms = spectrum.strides[2], offsets[: matrices.shape[2]]
     for f in range(spectrum.shape[0]):
         x, y, matrix = spectrum[f].ctypes.data, block[f].ctypes.data, matrices[group, f]
         if group:
-            add_rows(like, y, row, width, x, offsets, matrix)
+            add_rows(like, y, row, width, x, terms, matrix)
         else:
-            combine_rows(like, y, row, width, x, offsets, matrix)
+            combine_rows(like, y, row, width, x, terms, matrix)
 
 
 @numba.njit(**_options)
 def contract(
     like: Array, n: int, chunk: int, analysis: Any, synthesis: Any, half: Array,
     source: int, source_channel: int, target: int, target_rows: Array, target_channel: int,
-    spectrum: Array, block: Array, matrices: Array, bias: Array,
+    spectrum: Array, block: Array, offsets: Array, matrices: Array, bias: Array,
 ) -> None:  # fmt: skip
     """Analyze, multiply by a matrix for each frequency, and synthesize, `chunk` of n positions at a time.
 
@@ -747,9 +795,7 @@ def contract(
     * out). Rows of either lie one after the other; those of the next frequency need not.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    groups, _, terms = matrices.shape[:3]
-    row = spectrum.strides[2]
-    offsets = _multiples(terms, row)
+    groups, row = matrices.shape[0], spectrum.strides[2]
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
@@ -778,7 +824,7 @@ def contract_adjoints(
     like: Array, n: int, chunk: int, back: Any, analysis: Any, analysis_back: Any, half: Array,
     g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
     source: int, source_channel: int, target: int, target_channel: int,
-    spectrum: Array, block: Array, turned: Array, matrices: Array, part: Array, totals: Array,
+    spectrum: Array, block: Array, offsets: Array, turned: Array, matrices: Array, part: Array, totals: Array,
 ) -> None:  # fmt: skip
     """Cotangents of `contract`: of x to target, of filters added to totals.
 
@@ -789,7 +835,6 @@ def contract_adjoints(
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
     rows = block.shape[1] * block.shape[2]
-    offsets = _multiples(rows, row)
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
@@ -811,7 +856,7 @@ def contract_adjoints(
             if matrices.size:
                 for f in range(frequencies):
                     x, y = spectrum[f].ctypes.data, block[f].ctypes.data
-                    combine_rows(like, x, row, width, y, offsets, matrices[group, f])
+                    combine_rows(like, x, row, width, y, offsets[:rows], matrices[group, f])
                 for channel in range(spectrum.shape[2]):
                     to = target + (first + channel) * target_channel + begin * size
                     _run(like, analysis_back, spectrum.ctypes.data + channel * row, to, half, m)
@@ -833,7 +878,7 @@ def factored(
     like: Array, begin_line: int, end_line: int, n: int, chunk: int,
     x: int, row_step: int, line_step: int, table: Array, h: Array, shift: Array, z: Array,
     analysis: Any, synthesis: Any, half: Array, target: int, target_rows: Array, target_channel: int,
-    spectrum: Array, block: Array, matrices: Array, bias: Array,
+    spectrum: Array, block: Array, offsets: Array, matrices: Array, bias: Array,
 ) -> None:  # fmt: skip
     """`contract` of channels that are made of x a group at a time: the ELU of filters h (groups, taps, channels).
 
@@ -841,9 +886,7 @@ def factored(
     each other. Shifts are (groups, channels), z is room for (channels, rows, positions) of a group.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    groups, _, terms = matrices.shape[:3]
-    row = spectrum.strides[2]
-    offsets = _multiples(terms, row)
+    groups, row = matrices.shape[0], spectrum.strides[2]
     for line in range(begin_line, end_line):
         for c in range(-(-n // chunk)):
             begin, end = _chunk(c, n, chunk, lanes)
@@ -890,10 +933,10 @@ def _correlate_lanes(
 
 
 @numba.njit(**_options)
-def _spread_taps(like: Array, gx: Array, at: int, s: Array, offsets: Array, m: int) -> None:
-    """Add row t of s, of m elements, to gx from at + offsets[t] on."""
-    for t in range(offsets.size):
-        begin = at + offsets[t]
+def _spread_taps(gx: Array, at: int, s: Array, table: Array, m: int) -> None:
+    """Add row t of s, of m elements, to gx from at, and table[t] bytes, on."""
+    for t in range(table.size):
+        begin = at + table[t] // s.itemsize
         to, row = gx[begin : begin + m], s[t]
         for i in range(m):
             to[i] += row[i]
@@ -903,10 +946,10 @@ def _spread_taps(like: Array, gx: Array, at: int, s: Array, offsets: Array, m: i
 def factored_adjoints(
     like: Array, begin_line: int, end_line: int, n: int, chunk: int,
     x: int, row_step: int, line_step: int, table: Array, h: Array, h_transposed: Array, shift: Array, z: Array,
-    gz: Array, taps: Array,
+    gz: Array, of_channels: Array, taps: Array,
     back: Any, analysis: Any, analysis_back: Any, half: Array,
     g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
-    spectrum: Array, block: Array, turned: Array, matrices: Array, part: Array, totals: Array,
+    spectrum: Array, block: Array, offsets: Array, turned: Array, matrices: Array, part: Array, totals: Array,
     gx: Array, gh_part: Array, gh: Array, shift_sums: Array,
 ) -> None:  # fmt: skip
     """Cotangents of `factored`, whose z is made again: added to totals as in `contract_adjoints`, gx, gh, shift_sums.
@@ -918,8 +961,6 @@ def factored_adjoints(
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
     out, channels = block.shape[1] * block.shape[2], z.shape[0]
-    offsets, of_channels = _multiples(out, row), _multiples(channels, gz.strides[0])
-    steps = table // size
     for line in range(begin_line, end_line):
         for c in range(-(-n // chunk)):
             begin, end = _chunk(c, n, chunk, lanes)
@@ -937,7 +978,7 @@ def factored_adjoints(
                 for f in range(frequencies):
                     a, b = spectrum[f].ctypes.data, block[f].ctypes.data
                     add_outer_products(like, part[group, f], a, row, m, b, row, out, turned)
-                    combine_rows(like, a, row, width, b, offsets, matrices[group, f])
+                    combine_rows(like, a, row, width, b, offsets[:out], matrices[group, f])
                 for channel in range(channels):
                     _run(like, analysis_back, spectrum.ctypes.data + channel * row, gz[channel].ctypes.data, half, m)
                     if m < gz.shape[2]:
@@ -950,13 +991,13 @@ def factored_adjoints(
                         like, taps.ctypes.data, taps.strides[0], m, cotangents, of_channels, h_transposed[group]
                     )
                     at = (line - begin_line) * (line_step // size) + begin
-                    _spread_taps(like, gx[v].reshape(-1), at, taps, steps, m)
+                    _spread_taps(gx[v].reshape(-1), at, taps, table, m)
                 _pass_on(gh_part[group], gh[group])
         if line == end_line - 1 or (line + 1) * n // RUN > line * n // RUN:
             _pass_on(part, totals)
 
 
-@numba.njit(**_options)
+@numba.njit(**_allocating)
 def pad(
     x: Array, centre: Any, before1: int, before2: int, more1: int, more2: int, periodic1: bool, periodic2: bool
 ) -> Array:
@@ -992,7 +1033,7 @@ def position_sums(x: Array, guess: Any, total: Array) -> None:
                     total[i, j] += part
 
 
-@numba.njit(**_options)
+@numba.njit(**_allocating)
 def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, total: Array) -> None:
     """Add sum over u of P_t(x)[u] P_t'(y)[u] to total (s1, s2, s1, s2), taps reversed; x and y come from `pad`.
 
@@ -1028,7 +1069,7 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
                             total[t1 + b - a, r2, t1, t2] += dot
 
 
-@numba.njit(**_options)
+@numba.njit(**_allocating)
 def spread(
     x: Array, s1: int, s2: int, periodic1: bool, periodic2: bool, matrix: Array, offset: Array, y: Array
 ) -> None:

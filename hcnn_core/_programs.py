@@ -12,6 +12,7 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._codelets import codelet
+from hcnn_core._memory import empty
 from hcnn_core._real_dft import RealDFT, Step
 from hcnn_core._stages import Stage, stages_of
 from hcnn_core._taps import Integers
@@ -138,13 +139,14 @@ class Program:
         like, size = np.empty(0, self.dtype), self.dtype.itemsize
         block = max(2 * kernels.VECTOR_BYTES // size, kernels.HALF // (self.between + len(source.starts)))
         block = min(block, max(n, 1))
-        half = np.empty((max(self.between, 1), block), self.dtype)
+        half = empty((max(self.between, 1), block), self.dtype)
         taken = source.offsets if sums is None else np.arange(len(source.starts)) * (block * size)
         kernels.transform(
-            like, channels, n, block, half, self.bound(taken, target.offsets, block * size, n),
+            like, channels, n, half, self.bound(taken, target.offsets, block * size, n),
             source.origin, source.offsets, source.step, target.origin, target.offsets, target.step,
             np.empty((0, 0), self.dtype) if bias is None else bias,
             *((0, source.offsets, 0) if ans is None else (ans.origin, ans.offsets, ans.step)),
+            empty((0 if sums is None else len(sums), block), self.dtype),
             np.empty((0, 0)) if sums is None else sums,
         )  # fmt: skip
 
