@@ -48,6 +48,7 @@ from autodiff import defvjp, primitive, vjp
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
 from hcnn_core._compiled_factored import FactoredPlan
 from hcnn_core._compiled_plan import CompiledPlan
+from hcnn_core._compiled_tiles import TiledTaps
 from hcnn_core._parallel import parallel_for, processors, worker_count
 from train.config import make_config
 from train.network import ATTRIBUTES, SPACE, Network, merge_factors
@@ -213,7 +214,9 @@ def plan_macs(plan: CompiledPlan) -> tuple[int, int, int]:
     products = transform.frequencies * plan.outer * transform.planes * plan.out * columns * kept
     return (
         getattr(transform, "analysis_macs", 0) * plan.channels * read,
-        products // 2 if plan.products.tiled else products,  # four results of three taps by six products
+        products // 2
+        if isinstance(plan.products, TiledTaps)
+        else products,  # four results of three taps by six products
         getattr(transform, "synthesis_macs", 0) * plan.out * kept,
     )
 

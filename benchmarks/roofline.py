@@ -28,7 +28,7 @@ from benchmarks.layer import describe_machine, plan_macs, step_macs  # noqa: E40
 from hcnn_core import convolve_elu, factored_layer, marginal, patch_moments, patch_moments_vjp  # noqa: E402
 from hcnn_core._compiled_factored import FactoredPlan  # noqa: E402
 from hcnn_core._compiled_plan import CompiledPlan  # noqa: E402
-from hcnn_core._compiled_taps import CompiledTaps  # noqa: E402
+from hcnn_core._compiled_tiles import TiledTaps  # noqa: E402
 from hcnn_core._geometry import make_geometry  # noqa: E402
 from hcnn_core._plan import make_plan  # noqa: E402
 from hcnn_core.convolution import convolve_adjoints  # noqa: E402
@@ -78,13 +78,12 @@ def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
         "backward": (
             lambda: convolve_adjoints(np, geometry, g, x, w, y),
             2 * analysis + 2 * products + synthesis,
-            m.nbytes + y.nbytes + 3 * cotangent + x.nbytes + 2 * spectrum + 2 * spectrum + x.nbytes,
+            m.nbytes + y.nbytes + 2 * cotangent + x.nbytes + 2 * spectrum + 2 * spectrum + x.nbytes,
         ),
     }
     parts = {
         "backward: ELU, to spectra": (CompiledPlan, "_share", synthesis, m.nbytes + y.nbytes + cotangent),
-        "backward: cotangent of x": (CompiledTaps, "apply_transpose", products, cotangent + spectrum),
-        "backward: cotangent of w": (CompiledTaps, "correlate", products, cotangent + spectrum),
+        "backward: of x and w": (TiledTaps, "adjoints", 2 * products, cotangent + 2 * spectrum),
         "backward: spectra of x": (CompiledPlan, "_spectrum", analysis, x.nbytes + spectrum),
         "backward: spectra to x": (CompiledPlan, "_samples", analysis, x.nbytes + spectrum),
     }

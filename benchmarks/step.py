@@ -47,8 +47,7 @@ STAGES = {
 }
 PARTS = {
     "of these: spectra of x": ("_compiled_plan.py", ("_spectrum",)),
-    "products, cotangent of x": ("_compiled_taps.py", ("apply_transpose",)),
-    "products, cotangent of w": ("_compiled_taps.py", ("correlate",)),
+    "products of both cotangents": ("_compiled_tiles.py", ("adjoints",)),
     "spectra back to x": ("_compiled_plan.py", ("_samples",)),
 }
 """What layers call as one; the rest of them is transforms and products chunk by chunk."""

@@ -115,7 +115,8 @@ class FactoredPlan:
                 *self._places(padded), taps, backwards, shifts, z,
                 gz, np.arange(len(gz)) * gz.strides[0], of_taps, back, analysis, analysis_back, room.half,
                 rows.origin, rows.offsets, rows.step, answers.origin, answers.offsets, answers.step, scaled, sums,
-                room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals, gx, gh_part, gh, shift_sums,
+                room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals,
+                gx, gh_part, gh, shift_sums,
             )  # fmt: skip
             parts[begin] = totals, sums, shift_sums, gh.sum(axis=3), (begin, gx)
 

@@ -11,6 +11,7 @@ import numpy as np
 from hcnn_core import _costs
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import CompiledTaps, evenly
+from hcnn_core._compiled_tiles import compiled_taps
 from hcnn_core._memory import empty
 from hcnn_core._parallel import SERIAL, parallel_for, worker_count
 from hcnn_core._plan import Plan
@@ -26,7 +27,7 @@ CHUNK = 1 << 20
 class CompiledPlan(Plan):
     """A plan for real NumPy arrays whose transform is by matrices, or none."""
 
-    engine = CompiledTaps
+    engine = staticmethod(compiled_taps)
     make_transform = staticmethod(make_real_transform)
     products: CompiledTaps
 

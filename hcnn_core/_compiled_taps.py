@@ -29,9 +29,6 @@ from hcnn_core._taps import (
 ROOM = 1 << 19
 """Elements of an extended entry beyond which it is cut into chunks, so that each stays in cache."""
 
-TILES, SPAN = 1 << 18, 2
-"""Elements of a cotangent's entry whose tiles stay in cache, and lines of it that are multiplied at once."""
-
 MIN_CHUNK = 256
 """Positions that a chunk has at least, for the sake of another thread."""
 
@@ -40,9 +37,7 @@ class CompiledTaps:
     """Each entry is extended by its boundary once; sums over taps and columns stay in registers."""
 
     def __init__(self, taps: Taps) -> None:
-        self.taps = t = taps if taps.sizes else untapped(taps.batch)
-        self.tiled = t.tiled and t.sizes[-1] == 3 and t.stride[-1] == 1 and not t.out_lengths[-1] % 4
-        self.tiled = self.tiled and len(t.sizes) > 1 and t.batch >= 16
+        self.taps = taps if taps.sizes else untapped(taps.batch)
 
     def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
         """Products with filters; with a bias (rows,), the ELU of their sum."""
@@ -51,7 +46,7 @@ class CompiledTaps:
         flat = y.reshape(*y.shape[:2], -1)
 
         def work(part: slice, begin: int, end: int) -> None:
-            self.apply_chunk(flat[part], begin * t.positions, x[part], _of(matrices, part), begin, end, bias)
+            self.apply_chunk(flat[part], begin * t.positions, x[part], entries_of(matrices, part), begin, end, bias)
 
         self._each_chunk(work, x, t.leading)
         return y
@@ -59,29 +54,19 @@ class CompiledTaps:
     def pack(self, filters: Array) -> Array:
         """Filters (entries, rows, taps * columns) as the kernels read them, (entries, columns * taps, rows)."""
         count, rows = filters.shape[:2]
-        matrices = np.reshape(filters, (count, rows, self.taps.count, -1)).transpose(0, 3, 2, 1)
-        return self._pack(matrices, reverse=True)
-
-    def _pack(self, matrices: Array, *, reverse: bool = False) -> Array:
-        """Filters (entries, columns, taps, rows) with both in one axis; factors of tiles along another before it."""
-        count, columns, taps, rows = matrices.shape
-        if not self.tiled:
-            return np.ascontiguousarray(matrices).reshape(count, -1, rows)
-        groups = matrices.reshape(count, columns, -1, 3, rows)[:, :, :, :: -1 if reverse else 1]
-        packed = empty((count, 6, columns * taps // 3, rows), matrices.dtype)
-        parallel_for(lambda i, j: kernels.factors_of_tiles(groups[i:j], packed[i:j]), count, packed.size)
-        return packed
+        return _merged(np.reshape(filters, (count, rows, self.taps.count, -1)).transpose(0, 3, 2, 1))
 
     def apply_chunk(
         self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array | None = None
     ) -> None:
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
-        reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, self.tiled)
-        room: tuple[Array, ...] = ()
-        if self.tiled:
-            room = (reading.tiles(x.shape[1], x.dtype), empty((6, out.shape[1], reading.width), x.dtype))
-        kernel = kernels.apply_tiled if self.tiled else kernels.apply
-        reading.call(kernel, out, first, x, *room, matrices, np.empty(0, x.dtype) if bias is None else bias)
+        reading = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
+        reading.call(kernels.apply, out, first, x, matrices, np.empty(0, x.dtype) if bias is None else bias)
+
+    def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
+        """Cotangents of x, if filters are given, and of filters, if x is."""
+        of_x = None if filters is None else self.apply_transpose(np, g, filters)
+        return of_x, None if x is None else self.correlate(np, g, x)
 
     def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
         t, (count, rows) = self.taps, g.shape[:2]
@@ -94,7 +79,7 @@ class CompiledTaps:
         for phases in itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))):
             taps = taps_that_meet(t, phases)
             if taps.size:
-                self._fill_phase(x, phases, g, self._pack(filters[:, :, taps]))
+                self._fill_phase(x, phases, g, _merged(filters[:, :, taps]))
         return x
 
     def _fill_phase(self, x: Array, phases: tuple[int, ...], g: Array, matrices: Array) -> None:
@@ -109,89 +94,28 @@ class CompiledTaps:
             reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize)
             if not strided:
                 first = begin * math.prod(shape)
-                reading.call(kernels.apply, flat[part], first, g[part], _of(matrices, part), none)
+                reading.call(kernels.apply, flat[part], first, g[part], entries_of(matrices, part), none)
                 return
             block = empty((part.stop - part.start, columns, (end - begin) * math.prod(shape)), dtype=g.dtype)
-            reading.call(kernels.apply, block, 0, g[part], _of(matrices, part), none)
+            reading.call(kernels.apply, block, 0, g[part], entries_of(matrices, part), none)
             samples[part, :, begin:end] = block.reshape(-1, columns, end - begin, *shape)
 
         self._each_chunk(work, g, samples.shape[2])
-
-    def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
-        """Cotangents of x, if filters are given, and of filters, if x is."""
-        if not self.tiled:
-            return (
-                None if filters is None else self.apply_transpose(np, g, filters),
-                None if x is None else self.correlate(np, g, x),
-            )
-        t, (count, rows), dtype = self.taps, g.shape[:2], g.dtype
-        columns = filters.shape[2] // t.count if x is None else x.shape[1]
-        none = np.empty((0, 0, 0, 0), dtype)
-        gx = none if filters is None else zeros((count, columns, *t.lengths, t.batch), dtype)
-        total = none if x is None else zeros(self.total_shape(count, columns, rows), dtype)
-        matrices = np.empty((0, 0, 0, 0, 0), dtype) if filters is None else self._pack_transposed(filters)
-        flat = g.reshape(count, rows, -1)
-        chunks = evenly(t.leading, min(t.leading, -(-rows * t.leading * t.positions // TILES)))
-
-        def work(first: int, last: int) -> None:
-            part = slice(first, last)
-            for begin, end in chunks:
-                self.adjoints_chunk(flat[part], begin * t.positions, none if x is None else x[part], total[part], _of(matrices, part), gx[part], begin, end)
-
-        parallel_for(work, count, g.size * t.count)
-        return None if filters is None else gx, None if x is None else self.unpack(total)
-
-    def adjoints_chunk(self, g: Array, first: int, x: Array, total: Array, matrices: Array, gx: Array, begin: int, end: int) -> None:
-        columns = max(x.shape[1], gx.shape[1])
-        reading = _taps_of_x(self.taps, columns, begin, end, g.itemsize, True)
-        tiles, sums = reading.tiles(columns, g.dtype), reading.tiles(columns, g.dtype)
-        cotangents = zeros((6, g.shape[1], min(SPAN, len(reading.starts)), reading.width), g.dtype)
-        rows = np.arange(g.shape[1]) * cotangents.strides[1]
-        six = empty((6 * reading.inner,), g.dtype)
-        x, gx = (a.reshape(*a.shape[:2], -1, reading.source_line) if a.size else a for a in (x, gx))
-        padded = empty((columns, len(reading.lines), reading.elements), g.dtype)
-        tables = (reading.table, reading.starts, reading.lines, reading.runs)
-        kernels.adjoints_tiled(g, first, reading.n, x, *tables, reading.inner, padded, tiles, cotangents, rows, total, sums, six, matrices, gx)
-
-    def _pack_transposed(self, filters: Array) -> Array:
-        packed = self.pack(filters)
-        count, _, _, rows = packed.shape
-        columns_first = packed.reshape(count, 6, -1, self.taps.count // 3, rows)
-        return np.ascontiguousarray(columns_first.transpose(0, 1, 3, 4, 2))
 
     def correlate(self, xp: Any, g: Array, x: Array) -> Array:
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
         chunks = self._chunks(x, t.leading)
-        totals = zeros((len(chunks), *self.total_shape(count, columns, rows)), dtype=x.dtype)
+        totals = zeros((len(chunks), count, columns * t.count, rows), x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
             total = totals[[first for first, _ in chunks].index(begin), part]
-            self.correlate_chunk(total, flat[part], begin * t.positions, x[part], begin, end)
+            reading = taps_of_x(t, columns, begin, end, x.itemsize)
+            reading.call(kernels.correlate, flat[part], begin * t.positions, x[part], total)
 
         self._each_chunk(work, x, t.leading)
-        return self.unpack(totals[0] if len(chunks) == 1 else totals.sum(axis=0))
-
-    def correlate_chunk(self, total: Array, g: Array, first: int, x: Array, begin: int, end: int) -> None:
-        """Add the products for leading indices [begin, end), whose cotangents begin at `first`, to total."""
-        reading = _taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, False)
-        reading.call(kernels.correlate, g, first, x, total)
-
-    def total_shape(self, count: int, columns: int, rows: int) -> tuple[int, ...]:
-        """Of what `correlate_chunk` adds up: that of packed filters."""
-        taps = self.taps.count
-        return (count, 6, columns * taps // 3, rows) if self.tiled else (count, columns * taps, rows)
-
-    def unpack(self, total: Array) -> Array:
-        """What `correlate_chunk` adds up in the order of filters, (entries, rows, taps * columns)."""
-        count, rows, taps = total.shape[0], total.shape[-1], self.taps.count
-        if not self.tiled:
-            return total.reshape(count, -1, taps, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
-        columns = total.shape[2] * 3 // taps
-        unpacked = np.empty((count, rows, taps, columns), total.dtype)
-        groups = unpacked.reshape(count, rows, -1, 3, columns).transpose(0, 4, 2, 3, 1)[:, :, :, ::-1]
-        parallel_for(lambda i, j: kernels.factors_transpose(total[i:j], groups[i:j]), count, total.size)
-        return unpacked.reshape(count, rows, -1)
+        total = totals[0] if len(chunks) == 1 else totals.sum(axis=0)
+        return total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
 
     def _chunks(self, source: Array, leading: int) -> list[tuple[int, int]]:
         """Parts of the leading axis, as many as cache or threads ask for."""
@@ -225,7 +149,7 @@ def evenly(count: int, pieces: int, step: int = 1) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """Where the taps of some positions lie in an entry extended by its boundary; see `_kernels`."""
 
     n: int
@@ -251,7 +175,7 @@ class _Reading:
 
 
 @lru_cache(maxsize=1024)
-def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled: bool) -> _Reading:
+def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled: bool = False) -> Reading:
     """Taps of x around output indices [begin, end) of the leading axis."""
     spans = [(begin, end), *((0, n) for n in t.out_lengths[1:])]
     sources, taps = [], []
@@ -263,9 +187,7 @@ def _taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled
 
 
 @lru_cache(maxsize=1024)
-def _taps_of_g(
-    t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int
-) -> _Reading:
+def _taps_of_g(t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int) -> Reading:
     """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis."""
     spans, sources, taps = [], [], []
     for k, (n, size, r, phase) in enumerate(zip(t.lengths, t.sizes, t.stride, phases, strict=True)):
@@ -287,7 +209,7 @@ def _read(
     counts: Sequence[int],
     itemsize: int,
     tiled: bool,
-) -> _Reading:
+) -> Reading:
     """Tables for an extended entry (columns, *phases, *indices, batch).
 
     Parameters
@@ -326,7 +248,7 @@ def _read(
     lanes = kernels.VECTOR_BYTES // itemsize
     width = -(-counts[-1] * t.batch // 4 // lanes) * lanes if tiled else 0
     table = ((np.arange(columns) * lines.size * line)[:, None] + of_taps).reshape(-1)
-    return _Reading(
+    return Reading(
         n=counts[-1] * t.batch,
         source_line=lengths[-1] * t.batch,
         lines=np.ascontiguousarray(np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3)),
@@ -349,6 +271,11 @@ def stretches(samples: Integers, step: int = 1) -> Iterator[tuple[int, int, int]
         begin = i
 
 
-def _of(matrices: Array, part: slice) -> Array:
+def entries_of(matrices: Array, part: slice) -> Array:
     """The matrices of some entries, or the one that all share."""
     return matrices if len(matrices) == 1 else matrices[part]
+
+
+def _merged(matrices: Array) -> Array:
+    """Filters (entries, columns, taps, rows) with both in one axis."""
+    return np.ascontiguousarray(matrices).reshape(len(matrices), -1, matrices.shape[3])

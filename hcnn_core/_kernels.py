@@ -39,8 +39,8 @@ BROAD, LESS_BROAD = 4, 3
 RUN = 1 << 12
 """Products summed in the dtype of the arrays; many more in single precision would lose digits."""
 
-HALF = 1 << 15
-"""Elements between two matrices, held in cache."""
+HALF = 1 << 17
+"""Elements of the rows that a transform reads and of those between its steps, held in cache."""
 
 _int32, _int64 = ir.IntType(32), ir.IntType(64)
 
@@ -414,7 +414,16 @@ def _samples_of_tiles(padded: Array, tiles: Array, inner: int, six: Array) -> No
             target[: 2 * inner] = 0
             for tile in range(count):
                 _map_tiles(
-                    SAMPLES_TRANSPOSED, padded, 1, inner, six.ctypes.data, 0, step, source + tile * step, 0, tiles.strides[0]
+                    SAMPLES_TRANSPOSED,
+                    padded,
+                    1,
+                    inner,
+                    six.ctypes.data,
+                    0,
+                    step,
+                    source + tile * step,
+                    0,
+                    tiles.strides[0],
                 )
                 to = target[4 * tile * inner :]
                 for i in range(2 * inner):
@@ -501,14 +510,14 @@ def factors_transpose(total: Array, w: Array) -> None:
 def adjoints_tiled(
     g: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
     padded: Array, tiles: Array, cotangents: Array, rows: Array, total: Array, sums: Array, six: Array,
-    matrices: Array, gx: Array,
+    matrices: Array, gx: Array, more: bool,
 ) -> None:  # fmt: skip
-    """Cotangents of `apply_tiled` for those of its results, g: of matrices added to total, of x added to gx.
+    """Cotangents of `apply_tiled` for those of its results, g: of matrices added to total, of x written to gx.
 
     Total is (entries, 6, K, rows), gx (entries, columns, source lines, elements), the matrices for it (entries or 1, 6,
-    taps in K of a column, rows, columns); without entries either is left out. Both read the same tiles of g, some lines
-    at a time: `cotangents` is room for (6, rows, lines, elements), `rows` are their offsets. `sums` is room for more
-    `tiles`, `six` for a tile of one line.
+    taps in K of a column, rows, columns); without entries either is left out. With `more`, what gx has is added. Both
+    read the same tiles of g, some lines at a time: `cotangents` is room for (6, rows, lines, elements), `rows` are
+    their offsets. `sums` is room for more `tiles`, `six` for a tile of one line.
     """
     step, run, line_step, width = inner * g.itemsize, n // 4, tiles.strides[2], tiles.shape[3]
     for entry in range(g.shape[0]):
@@ -529,7 +538,16 @@ def adjoints_tiled(
                 for i in range(count):
                     source, to = g[entry, row, first + (line + i) * n :].ctypes.data, cotangents[0, row, i].ctypes.data
                     _map_tiles(
-                        RESULTS_TRANSPOSED, g, run // inner, inner, to, step, cotangents.strides[0], source, 4 * step, step
+                        RESULTS_TRANSPOSED,
+                        g,
+                        run // inner,
+                        inner,
+                        to,
+                        step,
+                        cotangents.strides[0],
+                        source,
+                        4 * step,
+                        step,
                     )
             for p in range(6):
                 y, begin = cotangents[p].ctypes.data, starts[line] * line_step
@@ -542,6 +560,8 @@ def adjoints_tiled(
             line += count
         if gx.shape[0]:
             _samples_of_tiles(padded, sums, inner, six)
+            if not more:
+                gx[entry] = 0
             _fold(gx[entry], padded, lines, runs, inner)
 
 
@@ -661,7 +681,7 @@ def _run(like: Array, program: Any, source: int, target: int, half: Array, n: in
 def _scale(scaled: Array, n: int, g: int, g_rows: Array, ans: int, ans_rows: Array, sums: Array, channel: int) -> None:
     """Multiply rows of a cotangent by the derivative of an ELU whose result is `ans`; add what comes to sums."""
     for row in range(sums.shape[0]):
-        taken = _row(scaled, g + g_rows[row], n)
+        taken: Array = _row(scaled, g + g_rows[row], n)
         y = _row(scaled, ans + ans_rows[row], n)
         sums[row, channel] += _elu_vjp_sum(scaled[row, :n], y, taken)
 
@@ -671,6 +691,13 @@ def _finish(y: int, rows: Array, n: int, bias: Array, channel: int) -> None:
     """Add a bias to rows of n elements, and replace them by their ELU."""
     for row in range(bias.shape[0]):
         _elu_in_place(_row(bias, y + rows[row], n), bias[row, channel])
+
+
+@numba.njit(inline="always", **_options)
+def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
+    """Begin and end of part c of range(n), of two vectors or more; the last has a whole one, if there are so many."""
+    begin, end = c * size, (c + 1) * size
+    return max(0, min(begin, n - lanes)), n if end >= n else min(end, max(0, n - lanes))
 
 
 @numba.njit(**_options)
@@ -685,12 +712,12 @@ def transform(
     the sum is written. With sums (rows, channels), the source is multiplied by the derivative of an ELU whose result is
     at `ans` first, and added up there; the program then reads rows of a block each.
     """
-    size = like.itemsize
-    blocks = -(-n // half.shape[1])
+    size, block = like.itemsize, half.shape[1]
     for channel in range(channels):
-        for b in range(blocks):
-            begin, end = b * n // blocks, (b + 1) * n // blocks
-            m, taken = end - begin, source + channel * source_channel + begin * size
+        for b in range(-(-n // block)):
+            begin, end = _chunk(b, n, block, VECTOR_BYTES // size)
+            m = end - begin
+            taken = source + channel * source_channel + begin * size
             to = target + channel * target_channel + begin * size
             if sums.size:
                 answers = ans + channel * ans_channel + begin * size
@@ -759,13 +786,6 @@ def add_outer_products(
             else:
                 outer_products(like, 1, to, total.strides[0], terms, x_step, source, turned.strides[0], n)
                 row += 1
-
-
-@numba.njit(inline="always", **_options)
-def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
-    """Begin and end of part c of range(n), of two vectors or more; the last has a whole one, if there are so many."""
-    begin, end = c * size, (c + 1) * size
-    return max(0, min(begin, n - lanes)), n if end >= n else min(end, max(0, n - lanes))
 
 
 @numba.njit(**_options)

@@ -57,6 +57,10 @@ SERIAL = 1 << 16
 """Elements of work for which waking threads, some 50 microseconds each, does not pay."""
 
 
+STEP = 16
+"""Where work has many items, parts begin at multiples of so many: single-precision numbers in a line of the cache."""
+
+
 def threads_for(elements: int | None = None) -> int:
     """Threads that work on so many elements should have: one inside a part of other work, or where there are few."""
     few = elements is not None and elements <= SERIAL
@@ -78,10 +82,13 @@ def parallel_for(
             work(0, count)
         return
 
+    step = STEP if count >= 16 * STEP * workers else 1
+
     def part(index: int) -> None:
         _inside.worker = True
+        begin, end = (i * (count // step) // workers * step for i in (index, index + 1))
         try:
-            work(index * count // workers, (index + 1) * count // workers)
+            work(begin, count if index == workers - 1 else end)
         finally:
             _inside.worker = False
 

@@ -94,7 +94,7 @@ class Plan:
     worked on by itself, where it lies, all with the same filter.
     """
 
-    engine: type[TapProducts] = GatheredTaps
+    engine: Callable[[Taps], TapProducts] = GatheredTaps
     make_transform: Callable[..., Transform] = staticmethod(make_transform)
 
     def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool, layout: Layout) -> None:

@@ -137,7 +137,8 @@ class Program:
     ) -> None:
         """Map n positions of the source; see `_kernels.transform` for the ELU on the way."""
         like, size = np.empty(0, self.dtype), self.dtype.itemsize
-        block = max(2 * kernels.VECTOR_BYTES // size, kernels.HALF // (self.between + len(source.starts)))
+        lanes = kernels.VECTOR_BYTES // size
+        block = max(2, kernels.HALF // (self.between + len(source.starts)) // lanes) * lanes
         block = min(block, max(n, 1))
         half = empty((max(self.between, 1), block), self.dtype)
         taken = source.offsets if sums is None else np.arange(len(source.starts)) * (block * size)

@@ -65,7 +65,7 @@ def _blockwise(x: np.ndarray[Any, Any], axes: tuple[int, ...], divisor: int) -> 
     """Sums over some axes, divided; threads take different parts of the others. Memory keeps x's order."""
     kept = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(x.strides[a]))
     x = x.transpose(*axes, *kept)
-    total = empty(x.shape[len(axes) :], x.dtype)
+    total: np.ndarray[Any, Any] = empty(x.shape[len(axes) :], x.dtype)
 
     def work(first: int, last: int) -> None:
         out, terms = total[first:last], np.ndindex(*x.shape[: len(axes)])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import hcnn_core
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
 from hcnn_core._compiled_taps import CompiledTaps
+from hcnn_core._compiled_tiles import TiledTaps
 from hcnn_core._costs import choose_methods
 from hcnn_core._fourier_plan import FourierPlan
 from hcnn_core._geometry import MAX_AXES, make_geometry
@@ -218,7 +219,7 @@ def test_engines_at_sizes_that_choose_them(name: str) -> None:
     assert isinstance(plan.transform, ENGINE[kind][0]) and isinstance(plan.products, ENGINE[kind][1])
     assert (plan.outer > 1) == (kind == "outer")
     if isinstance(plan.products, CompiledTaps):
-        assert plan.products.tiled == (kind == "tiles")
+        assert isinstance(plan.products, TiledTaps) == (kind == "tiles")
 
     y = problem.run(convolve, problem.x, problem.w)
     g = noise(99, y.shape, str(y.dtype))
