@@ -10,7 +10,8 @@ bytes. Then products with taps, transforms, patches and ELU made of them.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numba
@@ -18,8 +19,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
-from numba.np.arrayobj import populate_array
+from numba.extending import intrinsic
 from numpy import empty
 
 Array = np.ndarray[Any, Any]
@@ -70,9 +70,12 @@ class _Vectors:
         return ir.Constant(self.type, [ir.Constant(self.scalar, float(number))] * self.lanes)
 
     def repeat(self, address: Any) -> Any:
+        """The number at an address in all lanes."""
+        return self.spread(self.builder.load(self.pointer(address, self.scalar)))
+
+    def spread(self, number: Any) -> Any:
         """One number in all lanes."""
         undefined = ir.Constant(self.type, ir.Undefined)
-        number = self.builder.load(self.pointer(address, self.scalar))
         first = self.builder.insert_element(undefined, number, _int32(0))
         return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_int32, self.lanes), None))
 
@@ -97,6 +100,56 @@ class _Vectors:
             ]
             vector = builder.fadd(*halves)
         return builder.extract_element(vector, _int32(0))
+
+    def choose(self, operator: str, a: Any, b: Any, then: Any, otherwise: Any) -> Any:
+        """`then` where an ordered comparison holds, `otherwise` where it does not, nor with NaN."""
+        return self.builder.select(self.builder.fcmp_ordered(operator, a, b), then, otherwise)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        return self.builder.call(self.fma, [a, b, c])
+
+    def elu(self, c: Any) -> Any:
+        """Exponential linear unit: c, or where that is not positive exp(c) - 1 = 2^n exp(r) - 1, c = n ln 2 + r."""
+        builder, series, zero = self.builder, EXP[self.size], self.constant(0)
+        m = self.choose(">", c, zero, zero, c)
+        m = self.choose("<", m, self.constant(series.least), self.constant(series.least), m)
+        shifted = self.multiply_add(m, self.constant(LOG2_E), self.constant(series.round))
+        n = builder.fsub(shifted, self.constant(series.round))  # to the nearest integer
+        r = self.multiply_add(n, self.constant(-series.ln2_high), m)
+        r = self.multiply_add(n, self.constant(-series.ln2_low), r)
+        integers = ir.VectorType(ir.IntType(8 * self.size), self.lanes)
+        digits = ir.Constant(integers, [series.digits] * self.lanes)
+        one = builder.bitcast(self.constant(1), integers)
+        exponent = builder.shl(builder.bitcast(shifted, integers), digits)  # n stands in the last digits
+        power = builder.bitcast(builder.add(exponent, one), self.type)
+        p = self.constant(1 / math.factorial(series.terms))
+        for k in range(series.terms - 1, 1, -1):
+            p = self.multiply_add(p, r, self.constant(1 / math.factorial(k)))
+        p = self.multiply_add(builder.fmul(p, r), r, r)
+        return self.choose("<=", c, zero, self.multiply_add(power, p, builder.fsub(power, self.constant(1))), c)
+
+    def elu_vjp(self, ans: Any, g: Any) -> Any:
+        """Its cotangent: g where ans is positive, g (1 + ans) elsewhere."""
+        zero = self.constant(0)
+        return self.builder.fmul(g, self.builder.fadd(self.choose(">", ans, zero, zero, ans), self.constant(1)))
+
+
+class _Exp(NamedTuple):
+    """The exponential's series; ln 2 in two parts, the first with so few digits that its products with n are exact."""
+
+    terms: int
+    least: float
+    round: float
+    digits: int
+    ln2_high: float
+    ln2_low: float
+
+
+LOG2_E = 1.4426950408889634
+EXP = {
+    4: _Exp(7, -87, 1.5 * 2**23, 23, 0.693359375, -2.12194440054690583e-4),
+    8: _Exp(14, -700, 1.5 * 2**52, 52, 6.93147180369123816490e-01, 1.90821492927058770002e-10),
+}
 
 
 def _offset(builder: Any, table: Any, index: Any) -> Any:
@@ -289,10 +342,49 @@ def linear(typing: Any, like: Any, which: Any, out: Any, out_step: Any, x: Any, 
     return signature, generate
 
 
+@intrinsic(prefer_literal=True)
+def elu_of(typing: Any, like: Any, vectors: Any, out: Any, x: Any, bias: Any) -> Any:
+    """Write the ELU of x + bias, a vector each or, if `vectors` is 0, a number."""
+    if not isinstance(vectors, types.IntegerLiteral):
+        return None
+    signature = types.void(like, vectors, types.int64, types.int64, like.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, x, bias = arguments[2:]
+        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
+        builder.store(v.elu(builder.fadd(v.load(x), v.spread(bias))), v.at(out, 0), align=v.size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def elu_vjp_of(typing: Any, like: Any, vectors: Any, out: Any, ans: Any, g: Any, count: Any) -> Any:
+    """Write the cotangents g of ELUs that are `ans` multiplied by the derivative, and return the sum of these.
+
+    `count` vectors or, if `vectors` is 0, numbers.
+    """
+    if not isinstance(vectors, types.IntegerLiteral):
+        return None
+    signature = like.dtype(like, vectors, *(types.int64,) * 4)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, ans, g, count = arguments[2:]
+        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
+        (total,) = v.sums(1)
+        with cgutils.for_range(builder, count) as loop:
+            at = builder.mul(loop.index, _int64(v.lanes * v.size))
+            product = v.elu_vjp(v.load(builder.add(ans, at)), v.load(builder.add(g, at)))
+            builder.store(product, v.at(builder.add(out, at), 0), align=v.size)
+            builder.store(builder.fadd(builder.load(total), product), total)
+        return v.total(total)
+
+    return signature, generate
+
+
 # Without references counted: arrays outlive the call, and counts are atomic, each as long as dozens of products.
 _options: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
 _allocating: dict[str, Any] = {"nogil": True, "cache": True}
-_contracted: dict[str, Any] = {**_options, "fastmath": {"contract"}}
 _reordered: dict[str, Any] = {**_options, "fastmath": {"contract", "reassoc"}}
 
 
@@ -375,7 +467,8 @@ def apply(
             target, source = out[entry, 0, begin:].ctypes.data, taken[starts[line] :].ctypes.data
             combine_rows(x, target, out.strides[1], n, source, table, matrix)
             for row in range(bias.size):
-                _elu_in_place(out[entry, row, begin : begin + n], bias[row])
+                at = out[entry, row, begin:].ctypes.data
+                elu_run(x, at, at, n, bias[row])
 
 
 @numba.njit(inline="always", **_options)
@@ -472,7 +565,8 @@ def apply_tiled(
                 to, source = out[entry, row, begin:].ctypes.data, products[0, row].ctypes.data
                 _map_tiles(OF_RESULTS, x, run // inner, inner, to, 4 * step, step, source, step, products.strides[0])
             for row in range(bias.size):
-                _elu_in_place(out[entry, row, begin : begin + n], bias[row])
+                at = out[entry, row, begin:].ctypes.data
+                elu_run(x, at, at, n, bias[row])
 
 
 @numba.njit(**_options)
@@ -630,20 +724,6 @@ def correlate(
 
 
 @intrinsic
-def _row(typing: Any, like: Any, address: Any, n: Any) -> Any:
-    """The n elements from an address on, as an array."""
-    row = types.Array(like.dtype, 1, "C")
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(row)(context, builder)
-        data, size = builder.inttoptr(arguments[1], array.data.type), _int64(like.dtype.bitwidth // 8)
-        populate_array(array, data, [arguments[2]], [size], size, None)
-        return array._getvalue()
-
-    return row(like, types.int64, types.int64), generate
-
-
-@intrinsic
 def _call(typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any) -> Any:
     """Call a codelet."""
 
@@ -681,16 +761,15 @@ def _run(like: Array, program: Any, source: int, target: int, half: Array, n: in
 def _scale(scaled: Array, n: int, g: int, g_rows: Array, ans: int, ans_rows: Array, sums: Array, channel: int) -> None:
     """Multiply rows of a cotangent by the derivative of an ELU whose result is `ans`; add what comes to sums."""
     for row in range(sums.shape[0]):
-        taken: Array = _row(scaled, g + g_rows[row], n)
-        y = _row(scaled, ans + ans_rows[row], n)
-        sums[row, channel] += _elu_vjp_sum(scaled[row, :n], y, taken)
+        to = scaled[row].ctypes.data
+        sums[row, channel] += elu_vjp_run(scaled, to, ans + ans_rows[row], g + g_rows[row], n)
 
 
 @numba.njit(inline="always", **_options)
 def _finish(y: int, rows: Array, n: int, bias: Array, channel: int) -> None:
     """Add a bias to rows of n elements, and replace them by their ELU."""
     for row in range(bias.shape[0]):
-        _elu_in_place(_row(bias, y + rows[row], n), bias[row, channel])
+        elu_run(bias, y + rows[row], y + rows[row], n, bias[row, channel])
 
 
 @numba.njit(inline="always", **_options)
@@ -890,7 +969,8 @@ def _expand(like: Array, z: Array, m: int, x: int, row_step: int, table: Array, 
     for row in range(z.shape[1]):
         combine_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + row * row_step, table, h)
     for channel in range(z.shape[0]):
-        _elu_in_place(z[channel].reshape(-1), shift[channel])
+        at = z[channel].ctypes.data
+        elu_run(like, at, at, z[channel].size, shift[channel])
 
 
 @numba.njit(**_options)
@@ -1003,7 +1083,8 @@ def factored_adjoints(
                     _run(like, analysis_back, spectrum.ctypes.data + channel * row, gz[channel].ctypes.data, half, m)
                     if m < gz.shape[2]:
                         gz[channel, :, m:] = 0
-                    shift_sums[group, channel] += _elu_vjp_in_place(gz[channel].reshape(-1), z[channel].reshape(-1))
+                    to, size_of_z = gz[channel].ctypes.data, gz[channel].size
+                    shift_sums[group, channel] += elu_vjp_run(like, to, z[channel].ctypes.data, to, size_of_z)
                 for v in range(z.shape[1]):
                     of_row, cotangents = taken + v * row_step, gz[0, v].ctypes.data
                     _correlate_lanes(like, gh_part[group], of_row, table, cotangents, gz.strides[0], channels, width)
@@ -1135,91 +1216,42 @@ def spread(
             p2 = end
 
 
-f4, f8, i4, i8 = np.float32, np.float64, np.int32, np.int64
-
-ROUND_4, ROUND_8 = f4(1.5 * 2**23), f8(1.5 * 2**52)
-LOG2_E_4, LOG2_E_8 = f4(1.4426950408889634), f8(1.4426950408889634)
-# ln 2 in two parts, the first with so few digits that its products with n are exact
-LN2_HIGH_4, LN2_LOW_4 = f4(0.693359375), f4(-2.12194440054690583e-4)
-LN2_HIGH_8, LN2_LOW_8 = f8(6.93147180369123816490e-01), f8(1.90821492927058770002e-10)
-
-
-@numba.njit(**_contracted)
-def _elu_4(c: Any) -> Any:
-    m = max(min(c, f4(0)), f4(-87))
-    n = (m * LOG2_E_4 + ROUND_4) - ROUND_4
-    r = (m - n * LN2_HIGH_4) - n * LN2_LOW_4
-    power = i4((i4(n) + i4(127)) << i4(23)).view(f4)
-    p = f4(1 / 5040) * r + f4(1 / 720)
-    p = ((p * r + f4(1 / 120)) * r + f4(1 / 24)) * r + f4(1 / 6)
-    p = (p * r + f4(0.5)) * r * r + r
-    return power * p + (power - f4(1)) if c <= f4(0) else c
+@numba.njit(**_options)
+def elu_run(like: Array, out: int, x: int, n: int, bias: Any) -> None:
+    """Write the ELU of n elements of x, plus a bias; out may be x."""
+    lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
+    whole = n - n % lanes
+    for i in range(0, whole, lanes):
+        elu_of(like, 1, out + i * size, x + i * size, bias)
+    for i in range(whole, n):
+        elu_of(like, 0, out + i * size, x + i * size, bias)
 
 
-@numba.njit(**_contracted)
-def _elu_8(c: Any) -> Any:
-    m = max(min(c, 0.0), -700.0)
-    n = (m * LOG2_E_8 + ROUND_8) - ROUND_8
-    r = (m - n * LN2_HIGH_8) - n * LN2_LOW_8
-    power = i8((i8(n) + i8(1023)) << i8(52)).view(f8)
-    p = (1 / 87178291200) * r + 1 / 6227020800
-    p = ((p * r + 1 / 479001600) * r + 1 / 39916800) * r + 1 / 3628800
-    p = ((p * r + 1 / 362880) * r + 1 / 40320) * r + 1 / 5040
-    p = ((p * r + 1 / 720) * r + 1 / 120) * r + 1 / 24
-    p = ((p * r + 1 / 6) * r + 0.5) * r * r + r
-    return power * p + (power - 1.0) if c <= 0.0 else c
-
-
-def _elu(c: Any) -> Any:
-    """Exponential linear unit of a number; compiled, by the series for its dtype."""
-    return c if c > 0 else np.expm1(c)
-
-
-@overload(_elu)
-def _elu_of_its_type(c):  # type: ignore[no-untyped-def]
-    kernel = _elu_4 if c == types.float32 else _elu_8
-    return lambda c: kernel(c)
-
-
-@numba.njit(**_contracted)
+@numba.njit(**_options)
 def elu(out: Array, x: Array, bias: Array) -> None:
-    """Write the ELU of x (rows, length) + bias (rows,)."""
+    """Write the ELU of x (rows, length) + bias (rows,); arrays of any strides."""
+    one_by_one = x.strides[1] != x.itemsize or out.strides[1] != x.itemsize
     for row in range(x.shape[0]):
-        for i in range(x.shape[1]):
-            out[row, i] = _elu(x[row, i] + bias[row])
+        to, source = out[row].ctypes.data, x[row].ctypes.data
+        if not one_by_one:
+            elu_run(x, to, source, x.shape[1], bias[row])
+        for i in range(x.shape[1] if one_by_one else 0):
+            elu_of(x, 0, to + i * out.strides[1], source + i * x.strides[1], bias[row])
 
 
-@numba.njit(**_contracted)
-def _elu_in_place(x: Array, bias: Any) -> None:
-    for i in range(x.size):
-        x[i] = _elu(x[i] + bias)
+@numba.njit(**_options)
+def elu_vjp_run(like: Array, out: int, ans: int, g: int, n: int) -> Any:
+    """Write g where n elements of ans are positive, g * (1 + ans) elsewhere, and return the sum; out may be g."""
+    size, count = like.itemsize, n * like.itemsize // VECTOR_BYTES
+    at = count * VECTOR_BYTES
+    rest: Any = elu_vjp_of(like, 0, out + at, ans + at, g + at, n - at // size)
+    return elu_vjp_of(like, 1, out, ans, g, count) + rest
 
 
-@numba.njit(**_contracted)
+@numba.njit(**_options)
 def elu_vjp(out: Array, ans: Array, g: Array) -> None:
-    """Its cotangent: g where ans > 0, g * (1 + ans) elsewhere, of either dtype."""
+    """Write g where ans is positive, g * (1 + ans) elsewhere; arrays of any strides, g of either dtype."""
     zero, one = ans.dtype.type(0), ans.dtype.type(1)
     for i in range(ans.shape[0]):
         a = ans[i]
         out[i] = g[i] * ((zero if a > zero else a) + one)
-
-
-@numba.njit(**_reordered)
-def _elu_vjp_sum(out: Array, ans: Array, g: Array) -> float:
-    """Write the cotangent of x in ans = elu(x), and return its sum."""
-    elu_vjp(out, ans, g)
-    total = out[0]
-    for i in range(1, out.size):
-        total += out[i]
-    return total
-
-
-@numba.njit(**_reordered)
-def _elu_vjp_in_place(g: Array, ans: Array) -> float:
-    """As `_elu_vjp_sum`, in place of the cotangent."""
-    zero, one = ans.dtype.type(0), ans.dtype.type(1)
-    total = zero
-    for i in range(g.size):
-        g[i] *= (zero if ans[i] > zero else ans[i]) + one
-        total += g[i]
-    return total
