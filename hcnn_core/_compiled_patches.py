@@ -8,7 +8,7 @@ import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._memory import zeros
+from hcnn_core._memory import empty
 from hcnn_core._patches import Patches, in_order
 
 
@@ -45,7 +45,7 @@ class CompiledPatches(Patches):
 
     def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
         """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
-        result = zeros(self.shape, x.dtype)
+        result = empty(self.shape, x.dtype)
         around = [size - 1 for size in self.sizes]
         coefficients = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes))
 
