@@ -382,7 +382,7 @@ def elu_vjp_of(typing: Any, like: Any, vectors: Any, out: Any, ans: Any, g: Any,
     return signature, generate
 
 
-# Without references counted: arrays outlive the call, and counts are atomic, each as long as dozens of products.
+# No references are counted: arrays outlive the call, and an atomic count waits for all stores before it.
 _options: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
 _allocating: dict[str, Any] = {"nogil": True, "cache": True}
 _reordered: dict[str, Any] = {**_options, "fastmath": {"contract", "reassoc"}}
@@ -506,18 +506,8 @@ def _samples_of_tiles(padded: Array, tiles: Array, inner: int, six: Array) -> No
             target, source = padded[column, line], tiles[0, column, line].ctypes.data
             target[: 2 * inner] = 0
             for tile in range(count):
-                _map_tiles(
-                    SAMPLES_TRANSPOSED,
-                    padded,
-                    1,
-                    inner,
-                    six.ctypes.data,
-                    0,
-                    step,
-                    source + tile * step,
-                    0,
-                    tiles.strides[0],
-                )
+                at = source + tile * step
+                _map_tiles(SAMPLES_TRANSPOSED, padded, 1, inner, six.ctypes.data, 0, step, at, 0, tiles.strides[0])
                 to = target[4 * tile * inner :]
                 for i in range(2 * inner):
                     to[i] += six[i]
@@ -614,6 +604,7 @@ def adjoints_tiled(
     their offsets. `sums` is room for more `tiles`, `six` for a tile of one line.
     """
     step, run, line_step, width = inner * g.itemsize, n // 4, tiles.strides[2], tiles.shape[3]
+    tile_step = cotangents.strides[0]
     for entry in range(g.shape[0]):
         if total.shape[0]:
             _extend(padded, x[entry], lines, runs, inner)
@@ -631,18 +622,7 @@ def adjoints_tiled(
             for row in range(g.shape[1]):
                 for i in range(count):
                     source, to = g[entry, row, first + (line + i) * n :].ctypes.data, cotangents[0, row, i].ctypes.data
-                    _map_tiles(
-                        RESULTS_TRANSPOSED,
-                        g,
-                        run // inner,
-                        inner,
-                        to,
-                        step,
-                        cotangents.strides[0],
-                        source,
-                        4 * step,
-                        step,
-                    )
+                    _map_tiles(RESULTS_TRANSPOSED, g, run // inner, inner, to, step, tile_step, source, 4 * step, step)
             for p in range(6):
                 y, begin = cotangents[p].ctypes.data, starts[line] * line_step
                 if total.shape[0]:
