@@ -27,13 +27,14 @@ from tests.core.oracle import BOUNDARIES, C, NDArray, Problem, assert_close, eps
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 100, 1005])
 def test_every_index_is_worked_on_once(workers: int, count: int) -> None:
     done: list[tuple[int, int]] = []
     with threads(workers):
         parallel_for(lambda begin, end: done.append((begin, end)), count)
     assert [i for part in sorted(done) for i in range(*part)] == list(range(count))
     assert len(done) == min(workers, count)
+    assert count < 1000 or not any(begin % _parallel.STEP for begin, _ in done)
 
 
 def test_small_work_stays_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hcnn_core._taps import GatheredTaps, Taps
@@ -31,6 +31,10 @@ def taps_in_tiles(draw: st.DrawFn) -> Taps:
     )
 
 
+VOLUME = Taps((3, 3, 8), (3, 3, 8), (2, 3, 3), (1, 1, 1), (True, False, True), 17, tiled=True)
+"""Lines of its second axis that follow each other, before a gap."""
+
+
 @given(
     taps=taps_in_tiles(),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 11)),
@@ -40,6 +44,8 @@ def taps_in_tiles(draw: st.DrawFn) -> Taps:
     span=st.integers(1, 4),
     seed=st.integers(0, 9),
 )
+@example(VOLUME, (1, 2, 3), one_filter=False, dtype="float32", at_once=1 << 19, span=4, seed=0)
+@example(VOLUME, (2, 2, 3), one_filter=True, dtype="float64", at_once=1, span=1, seed=0)
 def test_tiles_are_the_products_with_taps_and_their_transposes(
     taps: Taps,
     shape: tuple[int, int, int],
