@@ -44,8 +44,8 @@ VOLUME = Taps((3, 3, 8), (3, 3, 8), (2, 3, 3), (1, 1, 1), (True, False, True), 1
     span=st.integers(1, 4),
     seed=st.integers(0, 9),
 )
-@example(VOLUME, (1, 2, 3), one_filter=False, dtype="float32", at_once=1 << 19, span=4, seed=0)
-@example(VOLUME, (2, 2, 3), one_filter=True, dtype="float64", at_once=1, span=1, seed=0)
+@example(taps=VOLUME, shape=(1, 2, 3), one_filter=False, dtype="float32", at_once=1 << 19, span=4, seed=0)
+@example(taps=VOLUME, shape=(2, 2, 3), one_filter=True, dtype="float64", at_once=1, span=1, seed=0)
 def test_tiles_are_the_products_with_taps_and_their_transposes(
     taps: Taps,
     shape: tuple[int, int, int],
