@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from hcnn_core._backend import Array
+from hcnn_core.pointwise import total
 
 __all__ = ["defvjp", "defvjp_argnums", "getval", "primitive"]
 
@@ -257,7 +258,7 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
         elif node in summed and type(term) is not Traced and type(cotangents[node]) is not Traced:
             cotangents[node] += term
         else:
-            cotangents[node] = cotangents[node] + term
+            cotangents[node] = total(cotangents[node], term)
             summed.add(node)
 
     def step(node: Node, g: Any) -> None:

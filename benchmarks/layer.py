@@ -49,6 +49,7 @@ from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
 from hcnn_core._compiled_factored import FactoredPlan
 from hcnn_core._compiled_plan import CompiledPlan
 from hcnn_core._compiled_tiles import TiledTaps
+from hcnn_core._memory import empty
 from hcnn_core._parallel import parallel_for, processors, worker_count
 from train.config import make_config
 from train.network import ATTRIBUTES, SPACE, Network, merge_factors
@@ -141,12 +142,16 @@ class Ours:
         for _ in range(2):
             sample = self.layer(sample, *weights.values())
         self.order = tuple(sorted(range(sample.ndim), key=lambda axis: -sample.strides[axis]))
-        x, self.cotangent = (
-            np.ascontiguousarray(arrays[key].transpose(self.order), dtype).transpose(np.argsort(self.order))
-            for key in ("x", "cotangent")
-        )
+        x, self.cotangent = (self._placed(arrays[key], dtype) for key in ("x", "cotangent"))
         self.below, self.received = layer_below(x)
         self.inputs = (np.zeros((), dtype), *weights.values())
+
+    def _placed(self, array: Array, dtype: str) -> Array:
+        """The array in the order of axes that layers leave, from where in a line of the cache theirs begin."""
+        ordered = array.transpose(self.order)
+        placed = empty(ordered.shape, dtype)
+        placed[...] = ordered
+        return placed.transpose(np.argsort(self.order))
 
     def layer(self, x: Array, h: Array, g: Array, bias: Array) -> Array:
         weights = {self.network.table[DEPTH - 1].name: {"h": h, "g": g, "bias": bias}}

@@ -114,6 +114,13 @@ def elu_vjp(g: Array, ans: Array, /) -> Array:
     return (xp.minimum(ans, xp.zeros_like(ans)) + 1) * g
 
 
+def total(x: Array, y: Array) -> Array:
+    """Sum of two arrays; large ones of NumPy's, of one shape and dtype, are shared among threads."""
+    if not type(x) is type(y) is np.ndarray or x.size < BLOCK or (x.shape, x.dtype) != (y.shape, y.dtype):
+        return x + y
+    return _blockwise(lambda out, x, y: np.add(x, y, out=out), x, y)
+
+
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
     """An argument in the dtype and, broadcast, the shape of x."""
     array = xp.astype(require_real(xp, name, array), x.dtype, copy=False)

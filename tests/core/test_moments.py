@@ -177,6 +177,17 @@ def test_covariance_survives_a_large_mean() -> None:
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_covariance_survives_a_first_guess_of_the_mean_that_misleads(boundary: str) -> None:
+    x = noise(0, (20, 24, 16), "float32") + np.float32(1e4)
+    x[:, ::4, ::4] = 0
+    case = Patches(x, (1, 2), (3, 3), boundary)
+    mean, covariance = case.moments()
+    expected = np.cov(case.rows(), bias=True)
+    assert np.abs(mean - case.rows().mean(axis=1)).max() <= C * eps("float32") * 1e4
+    assert np.abs(covariance - expected).max() <= C * eps("float32") * np.diag(expected).max()
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("kernel_size", [(3, 3), (2, 5), (9, 1)])
 def test_moments_of_any_filter_are_those_of_its_convolution(boundary: str, kernel_size: tuple[int, int]) -> None:
     """Mean h . mu and variance h . C h: m and sigma of section 4.2 of the paper."""

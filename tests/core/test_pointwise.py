@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from hcnn_core import elu, elu_vjp, pointwise
-from hcnn_core.pointwise import BLOCK
+from hcnn_core.pointwise import BLOCK, total
 from tests.core.oracle import LAYOUTS, SEEDS, NDArray, eps, lay_out, noise, wide
 
 REAL = ("float32", "float64")
@@ -164,3 +164,14 @@ X = np.ones((2, 3))
 def test_wrong_arguments_are_refused(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("shape", [(3, 70000), (70000,), (2, 5)])
+def test_total_is_the_sum_whatever_the_layout(shape: tuple[int, ...]) -> None:
+    x, y = noise(1, shape, "float32"), noise(2, shape, "float32")
+    terms = [x, np.asfortranarray(x), x[..., ::-1], np.broadcast_to(x[..., :1], shape), np.float32(2), x.astype(float)]
+    for a in terms:
+        for b in (y, y[..., ::-1], np.float32(3)):
+            result = total(a, b)
+            np.testing.assert_array_equal(result, a + b, strict=True)
+            assert not any(np.shares_memory(result, c) for c in (a, b))
