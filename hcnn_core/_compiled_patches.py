@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,22 +10,12 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._memory import empty
+from hcnn_core._parallel import parallel_for
 from hcnn_core._patches import Patches, in_order
 
 
 class CompiledPatches(Patches):
-    """Patches along two axes."""
-
-    def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
-        """Sums of an arranged array less a guess of its mean over all samples, in double precision."""
-        sums: dict[int, Array] = {}
-
-        def tile(part: slice) -> None:
-            sums[part.start] = np.zeros(self.lengths)
-            kernels.position_sums(x[part], guess, sums[part.start])
-
-        self._each_tile(xp, tile, threaded=False)
-        return in_order(sums)
+    """Patches along two axes; each thread's samples are one piece of work."""
 
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
         """As `Patches.moments`; of one array, sums of it and of its products are taken in one pass.
@@ -40,10 +31,8 @@ class CompiledPatches(Patches):
         grams: dict[int, Array] = {}
 
         def tile(part: slice) -> None:
-            sums[part.start], grams[part.start] = np.zeros(self.lengths), np.zeros((self.taps, self.taps))
-            for index in range(part.start, part.stop):  # while it is in cache
-                kernels.position_sums(arranged[index : index + 1], centre, sums[part.start])
-                grams[part.start] += self._gram_of(arranged[index], centre)
+            sums[part.start] = np.zeros(self.lengths)
+            grams[part.start] = self._gram(arranged[part], centre, arranged[part], centre, True, sums[part.start])
 
         self._each_tile(xp, tile, threaded=False)
         of_centre = self.shape[0] * self.shape[-1] * float(centre)
@@ -52,41 +41,45 @@ class CompiledPatches(Patches):
         mean = (offset + centre).astype(x.dtype)
         return mean, mean, covariance
 
+    def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
+        """Sums of an arranged array less a guess of its mean over all samples, in double precision."""
+        sums: dict[int, Array] = {}
+
+        def tile(part: slice) -> None:
+            sums[part.start] = np.zeros(self.lengths)
+            kernels.position_sums(x[part], guess, sums[part.start])
+
+        self._each_tile(xp, tile, threaded=False)
+        return in_order(sums)
+
     def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
         """Sums of products (T, T) of the patches of two arranged arrays less their centres, in double precision."""
         sums: dict[int, Array] = {}
 
         def tile(part: slice) -> None:
-            sums[part.start] = np.zeros((self.taps, self.taps))
-            for index in range(part.start, part.stop):
-                other = () if x is y else (y[index], y_centre)
-                sums[part.start] += self._gram_of(x[index], x_centre, *other)
+            sums[part.start] = self._gram(x[part], x_centre, y[part], y_centre, x is y, np.empty((0, 0)))
 
         self._each_tile(xp, tile, threaded=False)
         return in_order(sums)
 
-    def _gram_of(self, x: Array, x_centre: Array, y: Array | None = None, y_centre: Array | None = None) -> Array:
-        """The sum for one sample of each array, or of one of them with itself."""
-        more = [size - 1 for size in self.sizes]
-        before = [size - 1 - size // 2 for size in self.sizes]
+    def _gram(self, x: Array, x_centre: Array, y: Array, y_centre: Array, same: bool, sums: Array) -> Array:
+        """That of some samples; their sums are added to `sums`, if it has room."""
         product = np.zeros((*self.sizes, *self.sizes))
-        padded = kernels.pad(x, x_centre, *before, *more, *self.periodic)
-        other = padded if y is None else kernels.pad(y, y_centre, *before, *more, *self.periodic)
-        kernels.gram(padded, other, *self.sizes, self.shape[-1], y is None, product)
+        before = tuple(size - 1 - size // 2 for size in self.sizes)
+        kernels.grams(x, x_centre, y, y_centre, same, before, self.periodic, sums, product)
         return product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
 
     def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
         """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
         result = empty(self.shape, x.dtype)
-        around = [size - 1 for size in self.sizes]
         coefficients = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes))
 
         def tile(part: slice) -> None:
-            for index in range(part.start, part.stop):
-                padded = kernels.pad(x[index], centre, *around, *(2 * n for n in around), *self.periodic)
-                kernels.spread(
-                    padded, *self.sizes, *self.periodic, coefficients, offset.reshape(self.sizes), result[index]
-                )
+            kernels.spreads(x[part], centre, self.periodic, coefficients, offset.reshape(self.sizes), result[part])
 
         self._each_tile(xp, tile, threaded=False)
         return result
+
+    def _each_tile(self, xp: Any, tile: Callable[[slice], None], *, threaded: bool) -> None:
+        """Call tile(samples) for those of each thread."""
+        parallel_for(lambda first, last: tile(slice(first, last)), self.shape[0], self.count * self.taps)

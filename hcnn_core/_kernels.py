@@ -1196,6 +1196,35 @@ def spread(
             p2 = end
 
 
+@numba.njit(**_allocating)
+def grams(
+    x: Array, x_centre: Any, y: Array, y_centre: Any, symmetric: bool, before: Any, periodic: Any, sums: Array,
+    product: Array,
+) -> None:  # fmt: skip
+    """Add `position_sums` of x (samples, n1, n2, inner) to sums, if there is room, and `gram` of x and y to product.
+
+    Patches begin `before` their position; both lose their centres. If x is y, `symmetric`, it is worked on once.
+    """
+    s1, s2 = product.shape[:2]
+    for sample in range(x.shape[0]):
+        if sums.size:
+            position_sums(x[sample : sample + 1], x_centre, sums)
+        padded = pad(x[sample], x_centre, before[0], before[1], s1 - 1, s2 - 1, periodic[0], periodic[1])
+        other = padded
+        if not symmetric:
+            other = pad(y[sample], y_centre, before[0], before[1], s1 - 1, s2 - 1, periodic[0], periodic[1])
+        gram(padded, other, s1, s2, x.shape[3], symmetric, product)
+
+
+@numba.njit(**_allocating)
+def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, y: Array) -> None:
+    """`spread` of every sample of x (samples, n1, n2, inner), less its centre, to y."""
+    s1, s2 = offset.shape
+    for sample in range(x.shape[0]):
+        padded = pad(x[sample], centre, s1 - 1, s2 - 1, 2 * (s1 - 1), 2 * (s2 - 1), periodic[0], periodic[1])
+        spread(padded, s1, s2, periodic[0], periodic[1], matrix, offset, y[sample])
+
+
 @numba.njit(**_options)
 def elu_run(like: Array, out: int, x: int, n: int, bias: Any) -> None:
     """Write the ELU of n elements of x, plus a bias; out may be x."""
