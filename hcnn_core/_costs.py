@@ -13,6 +13,7 @@ from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_trans
 # Seconds per unit on one core, float32: benchmarks/convolve_costs.py.
 SECONDS_PER_MAC = 2e-11
 SECONDS_PER_DFT_MAC = 4e-11  # of matrices with few columns
+LINE, OF_LONGER_LINES = 32, 3  # samples of a straight line that registers hold; how many times as long others take
 SECONDS_PER_COPY = 2e-10
 SECONDS_PER_FFT_POINT = 2.6e-10  # times log2 of the length
 SECONDS_PER_TRANSPOSED = 8e-10
@@ -122,6 +123,8 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool, l
             + transform.synthesis_macs * lines_out
         )
         spectra = f * transform.aliases * p
+        if isinstance(transform, RealDFT) and any(axis.length > LINE for axis in transform.axes):
+            macs *= OF_LONGER_LINES
         seconds += SECONDS_PER_DFT_MAC * (1 if real else 4) * macs
         seconds += SECONDS_PER_COPY * spectra * (lines_in + lines_kernel)
     elif isinstance(transform, LibraryFFT):
