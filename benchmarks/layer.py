@@ -217,13 +217,10 @@ def plan_macs(plan: CompiledPlan) -> tuple[int, int, int]:
     read, kept = math.prod(taps.lengths) * taps.batch, math.prod(taps.out_lengths) * taps.batch
     columns = taps.count * transform.aliases * transform.planes * plan.channels
     products = transform.frequencies * plan.outer * transform.planes * plan.out * columns * kept
-    return (
-        getattr(transform, "analysis_macs", 0) * plan.channels * read,
-        products // 2
-        if isinstance(plan.products, TiledTaps)
-        else products,  # four results of three taps by six products
-        getattr(transform, "synthesis_macs", 0) * plan.out * kept,
-    )
+    if isinstance(plan.products, TiledTaps):
+        products //= 2  # four results of three taps by six products
+    analysis, synthesis = (getattr(transform, f"{stage}_macs", 0) for stage in ("analysis", "synthesis"))
+    return analysis * plan.channels * read, products, synthesis * plan.out * kept
 
 
 def step_macs(plan: CompiledPlan | FactoredPlan) -> tuple[int, int]:

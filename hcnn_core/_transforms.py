@@ -9,6 +9,7 @@ Each `*_transpose` is the exact linear transpose (no conjugation) of the map abo
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
@@ -123,18 +124,20 @@ class _Axis:
         )
 
 
-class ByTable:
+class ByTable(ABC):
     """What makes spectra of filters by one matrix, of rows (F, P', A1, P, A2): from plane P of an alias to plane P'."""
 
     frequencies: int
     planes: int
 
     @property
+    @abstractmethod
     def _kernel_rows(self) -> tuple[int, ...]:
-        raise NotImplementedError
+        """Those sizes, (F, P', A1, P, A2)."""
 
+    @abstractmethod
     def _filter_table(self, xp: Any, like: Array) -> Array:
-        raise NotImplementedError
+        """The matrix, (F P' A1 P A2, taps), in the dtype of `like`."""
 
     def kernel(self, xp: Any, w: Array) -> Array:
         size, taps, channels, out = w.shape
@@ -282,7 +285,6 @@ class MatrixDFT(ByTable):
 
     @property
     def _kernel_rows(self) -> tuple[int, ...]:
-        """(F, P', A1, P, A2): to plane P' of the result from plane P of an alias."""
         return self.frequencies, self.planes, self.a1, self.planes, self.last.fold
 
 

@@ -115,7 +115,18 @@ def elu_vjp(g: Array, ans: Array, /) -> Array:
 
 
 def total(x: Array, y: Array) -> Array:
-    """Sum of two arrays; large ones of NumPy's, of one shape and dtype, are shared among threads."""
+    """Sum of two arrays; large ones of NumPy's, of one shape and dtype, are shared among threads.
+
+    Parameters
+    ----------
+    x, y : array
+        Of one array library and of shapes that broadcast.
+
+    Returns
+    -------
+    array
+        ``x + y``, bit for bit; where threads shared the work, in the memory layout of `x`.
+    """
     if not type(x) is type(y) is np.ndarray or x.size < BLOCK or (x.shape, x.dtype) != (y.shape, y.dtype):
         return x + y
     return _blockwise(lambda out, x, y: np.add(x, y, out=out), x, y)

@@ -1,5 +1,7 @@
 """F(4, 3) in tiles against taps gathered beside each other: results, both cotangents, in chunks of any size."""
 
+from __future__ import annotations
+
 from unittest import mock
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hcnn_core._taps import GatheredTaps, Taps
+from tests.core.oracle import assert_close
 
 numba = pytest.importorskip("numba")
 
@@ -62,15 +65,11 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
     filters = rng.standard_normal((1 if one_filter else count, rows, taps.count * columns)).astype(dtype)
     oracle, (wide_x, wide_g, wide) = GatheredTaps(taps), (a.astype(np.float64) for a in (x, g, filters))
 
-    def assert_close(value: np.ndarray, expected: np.ndarray, *factors: np.ndarray) -> None:
-        assert value.shape == expected.shape and value.dtype == dtype
-        bound = 20 * np.finfo(dtype).eps * np.prod([np.linalg.norm(f) for f in factors])
-        assert np.abs(value - expected).max() <= bound
-
     with mock.patch.multiple(tiles, TILES=at_once, SPAN=span):
         engine = tiles.TiledTaps(taps)
         assert_close(engine.apply(np, x, filters), oracle.apply(np, wide_x, wide), x, filters)
         both = engine.adjoints(g, x, filters)
+        assert both[0].dtype == both[1].dtype == dtype
         assert_close(both[0], oracle.apply_transpose(np, wide_g, wide), g, filters)
         assert_close(both[1], oracle.correlate(np, wide_g, wide_x), g, x)
         for one, of_x, of_w in ((0, None, filters), (1, x, None)):
