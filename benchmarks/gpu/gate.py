@@ -45,6 +45,16 @@ STAGES = (
 )
 """In the order of what one would miss most, were the time to run out."""
 
+BARS = {
+    "step": (1, 4, "s an epoch of CIFAR-10"),
+    "profile": (1, 2, "ms of a step"),
+    "layer": (2, 2, "ms forward and backward"),
+    "convolve": (2, 2, "ms"),
+}
+"""What is drawn of a stage's table: how many of its columns name a bar, which holds the length, and its unit."""
+
+PICTURE, LEARNING_CURVE = "times.png", "run/learning-curve.png"
+
 
 def main() -> int:
     """Run what is not done, and write the report."""
@@ -76,6 +86,7 @@ def main() -> int:
     for stage in chosen:
         left = options.seconds - (time.monotonic() - begun)
         print(run(stage, options.out, environment, left), flush=True)
+    draw(options.out)
     report = options.out / "report.md"
     report.write_text(markdown(options.out), encoding="utf-8")
     print(report)
@@ -137,9 +148,41 @@ def install(wheels: Path, site: Path) -> str:
     return os.pathsep.join([str(site.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+def draw(out: Path) -> None:
+    """Draw the times of the stages that are done, where there is a Matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no picture: there is no Matplotlib", file=sys.stderr)
+        return
+    panels = {}
+    for name, (names, column, unit) in BARS.items():
+        if (path := out / f"{name}.json").exists():
+            table = json.loads(path.read_text("utf-8"))["table"][1:]
+            timed = [(", ".join(row[:names]), row[column]) for row in table if isinstance(row[column], float)]
+            panels |= {f"{name}, {unit}": timed[::-1]} if timed else {}
+    if not panels:
+        return
+    heights = [len(bars) + 3 for bars in panels.values()]
+    figure = Figure(figsize=(9, 0.22 * sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, bars) in zip(rows, panels.items(), strict=True):
+        drawn = axes.barh(range(len(bars)), [value for _, value in bars])
+        axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
+        axes.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize=7)
+        axes.margins(x=0.1)
+        axes.set_title(title, fontsize=9)
+    figure.savefig(out / PICTURE, dpi=120)
+
+
 def markdown(out: Path) -> str:
-    """All results as tables."""
+    """All results as tables, and the pictures there are."""
     lines = ["# What the GPU has shown", ""]
+    for picture in (PICTURE, LEARNING_CURVE):
+        if (out / picture).exists():
+            lines += [f"![{Path(picture).stem}]({picture})", ""]
     for stage in STAGES:
         path = out / f"{stage.name}.json"
         if not path.exists():

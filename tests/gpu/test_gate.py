@@ -132,10 +132,40 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     result = json.loads(json.dumps(getattr(stages, name)(Cupy(), tmp_path), default=str))
     head, *rows = result["table"]
     assert rows and all(len(row) == len(head) for row in rows)
+    if name in gate.BARS:
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+        gate.draw(tmp_path)
+        assert (tmp_path / gate.PICTURE).read_bytes().startswith(b"\x89PNG")
+        assert f"![times]({gate.PICTURE})" in markdown(tmp_path)
     if name == "step":
         assert [row[1] for row in rows] == ["yes"] * 14 + ["no"]
     if name == "parity":
         assert all(row[-1] == "yes" for row in rows)
+
+
+def test_nothing_timed_is_not_drawn(tmp_path: Path) -> None:
+    (tmp_path / "layer.json").write_text(json.dumps({"text": "Skipped.", "table": [["formulation", "ms"]]}))
+    gate.draw(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["layer.json"]
+
+
+@pytest.mark.parametrize(
+    ("initcheck", "expected"), [("exit 0", "none"), ("exec sleep 60", "not known"), ("exit 9", "")]
+)
+def test_sanitizer(initcheck: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = importlib.import_module("benchmarks.gpu.stages")
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f'#!/bin/sh\ncase "$2" in initcheck) {initcheck};; esac\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(stages, "SANITIZER_SECONDS", 2)
+    if not expected:
+        with pytest.raises(SystemExit, match="'initcheck', 'exit status 9, see sanitizer-initcheck/log'"):
+            stages.sanitizer(Cupy(), tmp_path)
+        return
+    rows = stages.sanitizer(Cupy(), tmp_path)["table"][1:]
+    assert [row[0] for row in rows] == ["memcheck", "racecheck", "initcheck"]
+    assert [row[1] for row in rows[:2]] == ["none"] * 2 and rows[2][1].startswith(expected)
 
 
 def test_parity_notices_a_wrong_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
