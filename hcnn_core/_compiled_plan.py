@@ -17,6 +17,7 @@ from hcnn_core._parallel import SERIAL, parallel_for, worker_count
 from hcnn_core._plan import Plan
 from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT, make_real_transform
+from hcnn_core._reorder import contiguous
 from hcnn_core._transforms import Identity
 from hcnn_core.pointwise import elu, elu_vjp
 
@@ -163,14 +164,13 @@ class CompiledPlan(Plan):
 
     def _channelled(self, x: Array) -> Array:
         """The signal as (rows, channels, positions)."""
-        ordered = np.ascontiguousarray(self._to_plan(np, x, self.x_order, (self.x_rows, -1)))
-        return ordered.reshape(self.x_rows, self.channels, -1)
+        return self._to_plan(np, x, self.x_order, (self.x_rows, self.channels, -1))
 
     def cotangent_rows(self, g: Array) -> Rows:
         """A cotangent of the result as rows in memory, where it may repeat itself along transformed axes."""
         g, split = g.transpose(self.y_order), len(self.y_order) - self.within - len(self.geometry.out_shape)
         if not (_is_one_run(g, split, -self.within or None) and _is_one_run(g, len(self.y_order) - self.within)):
-            g = np.ascontiguousarray(g)
+            g = contiguous(g)
         ends = (np.arange(n) * step for n, step in zip(g.shape[:split], g.strides[:split], strict=True))
         starts = np.asarray(sum(np.ix_(*ends))).reshape(-1)
         new = zip(self.geometry.out_shape, g.strides[split : len(self.y_order) - self.within], strict=True)
@@ -179,8 +179,11 @@ class CompiledPlan(Plan):
 
     def answers(self, ans: Array) -> Array:
         """A result as (rows, out, positions)."""
-        ordered = np.ascontiguousarray(self._to_plan(np, ans, self.y_order, (self.y_rows, -1)))
-        return ordered.reshape(self.y_rows, self.out, -1)
+        return self._to_plan(np, ans, self.y_order, (self.y_rows, self.out, -1))
+
+    @staticmethod
+    def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+        return contiguous(array.transpose(order)).reshape(shape)
 
     def filters(self, w: Array) -> Array:
         """Spectra of filters, (frequencies, rows, taps * columns)."""

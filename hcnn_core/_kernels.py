@@ -101,6 +101,16 @@ class _Vectors:
             vector = builder.fadd(*halves)
         return builder.extract_element(vector, _int32(0))
 
+    def store_transposed(self, rows: list[Any], out: Any, out_stride: Any) -> None:
+        """Write a square of vectors, transposed."""
+        builder, n = self.builder, self.lanes
+        half = [[(n * (i % 2) + i // 2) + begin for i in range(n)] for begin in (0, n // 2)]
+        masks = [ir.Constant(ir.VectorType(_int32, n), indices) for indices in half]
+        for _ in range(n.bit_length() - 1):  # rows i and i + n / 2 merged, as one merges cards
+            rows = [builder.shuffle_vector(rows[i // 2], rows[i // 2 + n // 2], masks[i % 2]) for i in range(n)]
+        for r, row in enumerate(rows):
+            builder.store(row, self.at(builder.add(out, builder.mul(_int64(r), out_stride)), 0), align=self.size)
+
     def choose(self, operator: str, a: Any, b: Any, then: Any, otherwise: Any) -> Any:
         """`then` where an ordered comparison holds, `otherwise` where it does not, nor with NaN."""
         return self.builder.select(self.builder.fcmp_ordered(operator, a, b), then, otherwise)
@@ -239,12 +249,23 @@ def transpose_tile(typing: Any, like: Any, out: Any, out_stride: Any, x: Any, x_
         for r in range(n):
             row = builder.select(builder.icmp_signed("<", _int64(r), last), _int64(r), last)
             rows.append(v.load(builder.add(x, builder.mul(row, x_stride))))
-        half = [[(n * (i % 2) + i // 2) + begin for i in range(n)] for begin in (0, n // 2)]
-        masks = [ir.Constant(ir.VectorType(_int32, n), indices) for indices in half]
-        for _ in range(n.bit_length() - 1):  # rows i and i + n / 2 merged, as one merges cards
-            rows = [builder.shuffle_vector(rows[i // 2], rows[i // 2 + n // 2], masks[i % 2]) for i in range(n)]
-        for r, row in enumerate(rows):
-            builder.store(row, v.at(builder.add(out, builder.mul(_int64(r), out_stride)), 0), align=v.size)
+        v.store_transposed(rows, out, out_stride)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: Any, x: Any, columns: Any) -> Any:
+    """Write to row i of out the elements i of the vectors at x + columns[j] bytes, a part of a whole one; 0 is one."""
+    signature = types.void(like, part, *(types.int64,) * 4)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, out_stride, x, columns = arguments[2:]
+        lanes = 8 * VECTOR_BYTES // like.dtype.bitwidth
+        v = _Vectors(builder, like.dtype, lanes // part.literal_value if part.literal_value else 1)
+        places = [_offset(builder, columns, _int64(r)) for r in range(v.lanes)]
+        v.store_transposed([v.load(builder.add(x, place)) for place in places], out, out_stride)
         return context.get_dummy_value()
 
     return signature, generate
@@ -1264,3 +1285,37 @@ def elu_vjp(out: Array, ans: Array, g: Array) -> None:
     for i in range(ans.shape[0]):
         a = ans[i]
         out[i] = g[i] * ((zero if a > zero else a) + one)
+
+
+@numba.njit(inline="always", **_options)
+def _in_squares(part: int, like: Array, out: int, step: int, x: int, columns: Array, rows: int) -> None:
+    """Write element j of rows of out, `step` bytes apart, from x + columns[j] bytes, where the rows' lie side by side.
+
+    What squares of a part of a vector hold is transposed in registers, the rest is copied one by one.
+    """
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize // part
+    n, table = columns.size, columns.ctypes.data
+    whole_rows, whole = rows - rows % lanes, n - n % lanes
+    for i in range(0, whole_rows, lanes):
+        for j in range(0, whole, lanes):
+            transpose_square(like, part, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
+    for i in range(rows):
+        for j in range(whole if i < whole_rows else 0, n):
+            transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
+
+
+@numba.njit(**_options)
+def reorder(out: Array, x: Array, first: int, rows: int, step: int, to: Array, source: Array, columns: Array) -> None:
+    """Write out[to + i * step + j] = x[source + i + columns[j]] for pairs of `to` and `source`, and some rows i.
+
+    Both arrays are flat, and places counted in bytes.
+    """
+    lanes = VECTOR_BYTES // x.itemsize
+    for k in range(to.size):
+        begin, end = x.ctypes.data + source[k] + first * x.itemsize, out.ctypes.data + to[k] + first * step
+        if rows >= lanes:
+            _in_squares(1, x, end, step, begin, columns, rows)
+        elif 2 * rows >= lanes:
+            _in_squares(2, x, end, step, begin, columns, rows)
+        else:
+            _in_squares(4, x, end, step, begin, columns, rows)

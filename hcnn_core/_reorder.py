@@ -1,0 +1,73 @@
+"""Copies of arrays whose axes come in another order, by squares that are transposed in registers.
+
+NumPy copies one element at a time from lines of the cache that lie far apart, and when those are apart by a power of
+two, reads each line many times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from hcnn_core import _kernels as kernels
+from hcnn_core._backend import Array
+from hcnn_core._memory import empty
+from hcnn_core._parallel import parallel_for, worker_count
+from hcnn_core._taps import Integers
+
+FEW = 1 << 12
+"""Elements that NumPy copies as soon."""
+
+COLUMNS = 64
+"""Neighbours in the copy, where there are as many, whose places in the original are listed together."""
+
+
+def contiguous(x: Array) -> Array:
+    """As `numpy.ascontiguousarray`, for float32 and float64."""
+    if x.flags.c_contiguous:
+        return x
+    places = _places(x.shape, x.strides, x.itemsize) if x.size >= FEW else None
+    if places is None:
+        return np.ascontiguousarray(x)
+    rows, step, to, source, columns = places
+    out = empty(x.shape, x.dtype)
+    flat, memory = out.reshape(-1), x.transpose(sorted(range(x.ndim), key=lambda a: -x.strides[a])).reshape(-1)
+    if to.size >= 2 * worker_count():
+        parallel_for(
+            lambda a, b: kernels.reorder(flat, memory, 0, rows, step, to[a:b], source[a:b], columns), to.size, x.size
+        )
+    else:
+        parallel_for(lambda a, b: kernels.reorder(flat, memory, a, b - a, step, to, source, columns), rows, x.size)
+    return out
+
+
+@lru_cache(maxsize=512)
+def _places(
+    shape: Sequence[int], strides: Sequence[int], size: int
+) -> tuple[int, int, Integers, Integers, Integers] | None:
+    """What `kernels.reorder` is told; None unless the array fills a piece of memory, and squares can be transposed."""
+    axes = [a for a, n in enumerate(shape) if n > 1]
+    by_speed = sorted(axes, key=lambda a: strides[a])
+    steps = [size * math.prod(shape[b] for b in by_speed[:i]) for i in range(len(axes))]
+    if not axes or [strides[a] for a in by_speed] != steps or by_speed[0] == axes[-1] or shape[by_speed[0]] < 4:
+        return None
+    fastest, last = by_speed[0], len(axes)
+    target = {a: size * math.prod(shape[a + 1 :]) for a in axes}
+    while axes[last - 1] != fastest and math.prod(shape[a] for a in axes[last:]) < COLUMNS:
+        last -= 1
+    others = [a for a in axes[:last] if a != fastest]
+
+    def offsets(axes: list[int], strides: Sequence[int] | dict[int, int]) -> Integers:
+        index = np.ix_(*(np.arange(shape[a]) * strides[a] for a in axes))
+        return np.asarray(sum(index, np.zeros((1,) * len(axes), np.int64))).reshape(-1)
+
+    return (
+        shape[fastest],
+        target[fastest],
+        offsets(others, target),
+        offsets(others, strides),
+        offsets(axes[last:], strides),
+    )
