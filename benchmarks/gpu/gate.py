@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 MODULE = "benchmarks.gpu.stages"
 
 CIFAR10 = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
@@ -33,11 +34,11 @@ class Stage:
 
 STAGES = (
     Stage("environment", 40),
-    Stage("parity", 120),
+    Stage("parity", 240),
     Stage("ceilings", 30),
     Stage("step", 150),
     Stage("profile", 45),
-    Stage("layer", 120),
+    Stage("layer", 240),
     Stage("convolve", 60),
     Stage("sanitizer", 90),
     Stage("tests", 150),
@@ -111,10 +112,10 @@ def run(stage: Stage, out: Path, environment: dict[str, str], left: float) -> st
     if limit < 10:
         return f"{stage.name}: no time left; run again to go on"
     begun = time.monotonic()
-    command = [sys.executable, "-u", "-m", MODULE, stage.name, str(out)]
+    command = [sys.executable, "-u", "-m", MODULE, stage.name, str(out.resolve())]
     with (out / f"{stage.name}.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
             status: int | str = process.wait(limit)

@@ -2,9 +2,10 @@
 # Train on a GPU for some seconds, and go on where the last call stopped: bash benchmarks/gpu/train.sh RUN SECONDS [flags]
 # The flags of the first call (--preset hcnn --data-dir DIR, say) hold for all. RUN keeps checkpoints, metrics, picture.
 set -euo pipefail
-run=$(realpath -m "$1") seconds=$2
+run=$1 seconds=$2
 shift 2
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 if [ -d "$run" ]; then
     set -- --resume "$run"
 else

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(train.step, "record", rehearse_and_repeat)
     monkeypatch.setattr(stages, "versions", lambda *names: versions("numpy"))
     monkeypatch.setattr(stages, "ROUNDS", 2)
-    monkeypatch.setattr(stages, "poison", lambda cupy: None)
+    monkeypatch.setattr(stages, "poisoned_memory", lambda cupy: nullcontext())
+    monkeypatch.setattr(stages, "AHEAD", 16)
     sizes = {50: 2, 33: 2, 32: 6, 20: 2, 17: 5, 15: 4, 10: 2, 3000: 300}
     problems = [(n, tuple(sizes.get(k, k) for k in x), *rest) for n, x, *rest in stages.PROBLEMS if "(+)" not in n]
     monkeypatch.setattr(stages, "PROBLEMS", problems)
