@@ -1,7 +1,8 @@
 """Coefficients of `convolve`'s cost model, and where it chooses wrongly: `python -m benchmarks.convolve_costs`.
 
-Coefficients are medians of several sizes, in seconds per unit, to be copied to hcnn_core/_costs.py. The table times
-every method that "auto" chooses between, alternating, and shows what its choice cost against the best of them.
+Random convolutions, each with its transpose, as in training, are timed by every choice of methods, alternating, and the
+coefficients fitted to those times, each in seconds per unit, to be copied to hcnn_core/_costs.py. The second table
+times cases that were not fitted, and shows what the choice of "auto" cost against the best.
 """
 
 from train._process import prepare
@@ -11,159 +12,214 @@ prepare()  # before NumPy is loaded
 import argparse  # noqa: E402
 import itertools  # noqa: E402
 import json  # noqa: E402
+import math  # noqa: E402
 import statistics  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
-import scipy.fft  # noqa: E402
+from scipy.optimize import lsq_linear  # noqa: E402
 
 from benchmarks.step import processor  # noqa: E402
-from hcnn_core import _costs, convolve  # noqa: E402
-from hcnn_core._geometry import make_geometry  # noqa: E402
+from hcnn_core import _costs, _plan  # noqa: E402
+from hcnn_core._fourier_plan import FourierPlan  # noqa: E402
+from hcnn_core._geometry import Geometry, make_geometry  # noqa: E402
 from hcnn_core._parallel import worker_count  # noqa: E402
-from hcnn_core._taps import GatheredTaps, Taps  # noqa: E402
-from hcnn_core._transforms import MatrixDFT  # noqa: E402
 from train.run import versions  # noqa: E402
 
-Array = np.ndarray[Any, Any]
+ROUNDS = 5
+FREEDOM = 16.0
+"""How many times as large or small as it is a coefficient may become: what few problems show stays near it."""
 
-CASES: list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], int]] = [
-    # name, x, axes, kernel, new filters
-    ("1 signal, 4096 x 9", (4096,), (0,), (9,), 1),
-    ("1 signal, 100000 x 129", (100_000,), (0,), (129,), 1),
-    ("64 signals, 512 x 33", (64, 512), (1,), (33,), 1),
-    ("image 256 x 256, 3 x 3", (256, 256), (0, 1), (3, 3), 1),
-    ("image 256 x 256, 15 x 15", (256, 256), (0, 1), (15, 15), 1),
-    ("8 images, 3 x 3, 16 filters", (8, 64, 64), (1, 2), (3, 3), 16),
-    ("volume 48^3, 5^3", (48, 48, 48), (0, 1, 2), (5, 5, 5), 1),
-    ("4-D 16^4, 3^4", (16, 16, 16, 16), (0, 1, 2, 3), (3, 3, 3, 3), 1),
-    ("layer, 8 images", (8, 32, 32, 8, 16), (1, 2, 3, 4), (3, 3, 7, 11), 16),
-    ("attributes alone, 8 images", (8, 16, 16, 8, 16), (3, 4), (7, 11), 16),
+NEAR = 5.0
+"""How much slower than the best a choice may be that is fitted; those beyond are chosen by no model."""
+
+MOST_SECONDS, MOST_UNITS = 0.05, 12
+"""What a problem may take, as estimated; how many of its choices are timed."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A convolution: shapes, axes, boundary and new filters."""
+
+    name: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    kernel: tuple[int, ...]
+    filters: int
+    boundary: str
+    sum_axes: tuple[int, ...] = ()
+    stride: int = 1
+
+    @property
+    def w_shape(self) -> tuple[int, ...]:
+        channels = tuple(self.shape[a] for a in self.sum_axes)
+        return (*channels, *self.kernel, *([self.filters] if self.filters > 1 else []))
+
+    @property
+    def geometry(self) -> Geometry:
+        return make_geometry(
+            self.shape, self.w_shape, self.axes,
+            boundary=self.boundary, sum_axes=self.sum_axes, stride=self.stride, method="auto",
+        )  # fmt: skip
+
+
+CASES = [
+    Problem(*case, boundary=boundary)
+    for case in (
+        ("1 signal, 4096 x 9", (4096,), (0,), (9,), 1),
+        ("1 signal, 100000 x 129", (100_000,), (0,), (129,), 1),
+        ("64 signals, 512 x 33", (64, 512), (1,), (33,), 1),
+        ("image 256 x 256, 3 x 3", (256, 256), (0, 1), (3, 3), 1),
+        ("image 256 x 256, 15 x 15", (256, 256), (0, 1), (15, 15), 1),
+        ("8 images, 3 x 3, 16 filters", (8, 64, 64), (1, 2), (3, 3), 16),
+        ("volume 48^3, 5^3", (48, 48, 48), (0, 1, 2), (5, 5, 5), 1),
+        ("4-D 16^4, 3^4", (16, 16, 16, 16), (0, 1, 2, 3), (3, 3, 3, 3), 1),
+        ("layer, 8 images", (8, 32, 32, 8, 16), (1, 2, 3, 4), (3, 3, 7, 11), 16),
+        ("attributes alone, 8 images", (8, 16, 16, 8, 16), (3, 4), (7, 11), 16),
+    )
+    for boundary in ("periodic", "zero")
 ]
 
 
-def median_seconds(function: Callable[[], Any], rounds: int = 7) -> float:
-    """Median time of a call, after one to warm up."""
-    function()
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+def draw(rng: np.random.Generator) -> Problem:
+    """A random convolution along one to five axes, of 2^9 to 2^20 samples."""
+    count = int(rng.integers(1, 6))
+    samples = 2 ** rng.uniform(9, 20)
+    least = 8 if count < 4 else 4
+    spare = samples / least**count
+    shares = rng.dirichlet(np.ones(count + 1))
+    lengths = tuple(int(least * max(1, spare) ** share) for share in shares[1:])
+    kernel = tuple(
+        int(k) for k in np.minimum(rng.choice([3, 3, 3, 5, 7, 11, 16, 33, 65], count), 2 * np.array(lengths))
+    )
+    batch = int(max(1, spare) ** shares[0])
+    channels, filters = int(rng.choice([1, 1, 1, 4, 16])), int(rng.choice([1, 1, 8, 16, 32]))
+    channels = min(channels, batch)
+    batch //= channels
+    shape = (*((batch,) if batch > 1 else ()), *lengths, *((channels,) if channels > 1 else ()))
+    first = int(batch > 1)
+    boundary = str(rng.choice(["periodic", "zero"]))
+    name = f"{shape} * {kernel}{f' -> {filters}' if filters > 1 else ''}"
+    return Problem(
+        name, shape, tuple(range(first, first + count)), kernel, filters, boundary,
+        sum_axes=(len(shape) - 1,) if channels > 1 else (), stride=int(rng.choice([1, 1, 1, 2])),
+    )  # fmt: skip
 
 
-def coefficients(rng: np.random.Generator) -> dict[str, float]:
-    """Seconds per multiply-add, of one filter, of DFT matrices, per copied element, FFT point, line, and transform."""
-
-    def seconds(x: Array, w: Array, axes: tuple[int, ...], method: str, rounds: int = 7) -> float:
-        return median_seconds(lambda: convolve(x, w, axes, boundary="zero", method=method), rounds)
-
-    def per_mac(filters: int) -> float:
-        x, few, many = (rng.random((64, 4096), np.float32), *(rng.random((n, filters), np.float32) for n in (9, 65)))
-        return (seconds(x, many, (1,), "direct") - seconds(x, few, (1,), "direct")) / (56 * filters * x.size)
-
-    matrices, copies, points = [], [], []
-    for n in (8, 16, 32):
-        transform = MatrixDFT((n,), (5,), (1,), ("zero",), True)
-        x = rng.random((n, 51_200), np.float32)
-        elapsed = median_seconds(lambda t=transform, x=x: t.analyze(np, x))  # type: ignore[misc]
-        matrices.append(elapsed / (transform.analysis_macs * x.shape[1]))
-    for run in (32, 512, 8192):
-        x, y = rng.random((2**21 // run, run + 7), np.float32), np.empty((2**21 // run, run), np.float32)
-        copies.append(median_seconds(lambda x=x, y=y, n=run: np.copyto(y, x[:, 3 : 3 + n])) / y.size)  # type: ignore[misc]
-    for n, lines in ((256, 256), (1024, 64), (65_536, 4)):
-        x = rng.random((n, lines), np.float32)
-        elapsed = median_seconds(lambda x=x, n=n: scipy.fft.irfft(scipy.fft.rfft(x, axis=0), n=n, axis=0))  # type: ignore[misc]
-        points.append(elapsed / 2 / (n * lines * np.log2(n)))
-    calls = []
-    for shape in ((64, 512), (256, 256), (64, 64, 64), (16, 16, 16, 16)):
-        x = rng.random(shape, np.float32)
-        elapsed = median_seconds(lambda x=x: scipy.fft.irfftn(scipy.fft.rfftn(x), x.shape))  # type: ignore[misc]
-        calls.append(elapsed / 2 / (x.ndim * x.size))
-    line, lines = rng.random(4096, np.float32), rng.random((16, 4096), np.float32)
-    lone = median_seconds(lambda: scipy.fft.rfft(line), 51) / (median_seconds(lambda: scipy.fft.rfft(lines), 51) / 16)
-    x = (rng.random((64, 1, 16, 16, 16), np.float32) + 1j).astype(np.complex64)
-    gather = GatheredTaps(Taps((16, 16), (16, 16), (3, 3), (1, 1), (False, False), 16, False))
-    gathered = median_seconds(lambda: gather._gather(np, x, 0, 16)) / (9 * x.size)
-    short, long = rng.random((20_000, 4, 16), np.float32), rng.random((80, 1000, 16), np.float32)
-    tiny, taps, two = rng.random((4, 4, 4), np.float32), np.ones(3, np.float32), np.ones((3, 2), np.float32)
-    few = rng.random(512, np.float32)
-    return {
-        "SECONDS_PER_MAC": per_mac(32),
-        "FEWEST_ROWS": per_mac(1) / per_mac(32),
-        "SECONDS_PER_DFT_MAC": statistics.median(matrices),
-        "SECONDS_PER_COPY": statistics.median(copies),
-        "SECONDS_PER_FFT_POINT": statistics.median(points),
-        "SECONDS_PER_LINE": (seconds(short, taps[None], (1, 2), "direct") - seconds(long, taps[None], (1, 2), "direct"))
-        / (20_000 * 4),
-        "SECONDS_PER_TRANSFORM": seconds(tiny, two, (2,), "fft", 51) - seconds(tiny, two[:1], (2,), "direct", 51),
-        "SECONDS_PER_LIBRARY": seconds(few, two, (0,), "fft", 51) - seconds(few, two[:1], (0,), "direct", 51),
-        "SECONDS_PER_GATHERED": gathered,
-        "SECONDS_PER_CALL": seconds(tiny, taps, (2,), "fft", 51) - seconds(tiny, taps[:1], (2,), "direct", 51),
-        "SECONDS_PER_PASS": statistics.median(calls),
-        "LONE_LINES": lone,
-    }
+def choices(geometry: Geometry) -> dict[str, _costs.Units]:
+    """Every choice of methods, axis by axis, as d and f, and the FFT along all axes at once; and what each does."""
+    one_filter = not geometry.sum_axes and not geometry.out_shape
+    found = {"at once": _costs.units_at_once(geometry, True)} if one_filter else {}
+    for methods in itertools.product(("direct", "fft"), repeat=len(geometry.axes)):
+        found["".join(m[0] for m in methods)] = _costs.units_of(geometry, methods, True)
+    return found
 
 
-def regret(rng: np.random.Generator, case: Sequence[Any], boundary: str) -> dict[str, Any]:
-    """Time of every choice of methods for a case, and of the one that the model makes."""
-    name, shape, axes, kernel, filters = case
-    x = rng.standard_normal(shape, np.float32)
-    w = rng.standard_normal((*kernel, *([filters] if filters > 1 else [])), np.float32)
-    geometry = make_geometry(shape, w.shape, axes, boundary=boundary, sum_axes=(), stride=1, method="auto")
-    chosen = _costs.choose_methods(geometry, True)
-    # taps are interchangeable among axes alike in length and kernel: one of each kind is timed
-    kinds = {}
-    for methods in itertools.product(("direct", "fft"), repeat=len(axes)):
-        kinds.setdefault(tuple(sorted(zip(geometry.lengths, kernel, methods, strict=True))), methods)
-    options = list(dict.fromkeys([chosen, *kinds.values()]))
-    limit = 20 * min(_costs.estimate_seconds(geometry, methods, True) for methods in options)
-    options = [m for m in options if _costs.estimate_seconds(geometry, m, True) < limit]
-    times: dict[tuple[str, ...], list[float]] = {methods: [] for methods in options}
-    for index in range(4):
-        for methods in options:
+def chosen_by(units: dict[str, _costs.Units]) -> str:
+    return min(units, key=lambda name: _costs.seconds_of(units[name]))
+
+
+def timed(problem: Problem, rng: np.random.Generator) -> dict[str, float]:
+    """Median seconds of the choices that are not far too slow by the model, of both ways; rounds alternate."""
+    geometry = problem.geometry
+    x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.shape, problem.w_shape, geometry.y_shape))
+    layout = _plan._layout(geometry, x.shape, x.strides)
+    estimates = {name: _costs.seconds_of(units) for name, units in choices(geometry).items()}
+    least = min(estimates.values())
+    kept = sorted((n for n in estimates if estimates[n] < 4 * NEAR * least), key=estimates.__getitem__)[:MOST_UNITS]
+
+    def run(name: str) -> Callable[[], Any]:
+        if name == "at once":
+            plan: Any = FourierPlan(geometry, True)
+        else:
+            methods = tuple({"d": "direct", "f": "fft"}[letter] for letter in name)
+            plan = _plan.plan_by(methods, geometry, True, layout, "numpy")
+        return lambda: (plan.forward(np, x, w), plan.adjoints(np, g, None, w))
+
+    runs = {name: run(name) for name in kept}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(ROUNDS + 1):
+        for name, function in runs.items():
+            repeats = 1 if not round_ else max(1, int(1e-3 / max(1e-6, times[name][0])))
             began = time.perf_counter()
-            convolve(x, w, axes, boundary=boundary, method=methods)
-            if index:
-                times[methods].append(time.perf_counter() - began)
-    medians = {methods: statistics.median(values) for methods, values in times.items()}
-    best = min(medians, key=lambda methods: medians[methods])
+            for _ in range(repeats):
+                function()
+            times[name].append((time.perf_counter() - began) / repeats)
+            if not round_:  # the first call compiles; its time is not kept, but that of a second is
+                began = time.perf_counter()
+                function()
+                times[name][0] = time.perf_counter() - began
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def fitted(observations: Sequence[tuple[_costs.Units, float]]) -> dict[str, float]:
+    """Coefficients that make relative errors small in the mean square."""
+    names = sorted(name.removeprefix("SECONDS_PER_") for name in vars(_costs) if name.startswith("SECONDS_PER_"))
+    in_use = np.array([getattr(_costs, f"SECONDS_PER_{name}") for name in names])
+    matrix = np.array([[units.get(name, 0) / seconds for name in names] for units, seconds in observations]) * in_use
+    found = lsq_linear(matrix, np.ones(len(matrix)), (1 / FREEDOM, FREEDOM)).x
+    return dict(zip(names, map(float, found * in_use), strict=True))
+
+
+def compared(problem: Problem, seconds: dict[str, float]) -> dict[str, Any]:
+    """The time of the model's choice beside that of the best."""
+    chosen, best = chosen_by(choices(problem.geometry)), min(seconds, key=seconds.__getitem__)
     return {
-        "case": name,
-        "boundary": boundary,
-        "chosen": "+".join(chosen),
-        "chosen_ms": 1e3 * medians[chosen],
-        "best": "+".join(best),
-        "best_ms": 1e3 * medians[best],
-        "regret": medians[chosen] / medians[best],
-    }
+        "case": problem.name, "boundary": problem.boundary, "chosen": chosen, "best": best,
+        "chosen_ms": 1e3 * seconds[chosen], "best_ms": 1e3 * seconds[best], "regret": seconds[chosen] / seconds[best],
+    }  # fmt: skip
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    print(f"\n{'case':50s} {'boundary':9s} {'chosen':>8s} {'ms':>8s}  {'best':>8s} {'ms':>8s} {'ratio':>6s}")
+    for row in rows:
+        print(
+            f"{row['case']:50s} {row['boundary']:9s} {row['chosen']:>8s} {row['chosen_ms']:8.2f}  "
+            f"{row['best']:>8s} {row['best_ms']:8.2f} {row['regret']:6.2f}"
+        )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--problems", type=int, default=150, help="random convolutions to fit [150]")
+    parser.add_argument("--seed", type=int, default=0, help="of those [0]")
     options = parser.parse_args()
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(options.seed)
     print(f"{processor()}, {worker_count()} threads, {versions('numpy')}\n")
-    measured = coefficients(rng)
-    for name, value in measured.items():
-        print(f"{name} = {value:.2g}  # in use: {getattr(_costs, name):.2g}")
-    print(f"\n{'case':30s} {'boundary':9s} {'chosen':34s} {'ms':>8s}  {'best':34s} {'ms':>8s} {'ratio':>6s}")
-    rows = [regret(rng, case, boundary) for case in CASES for boundary in ("periodic", "zero")]
-    for row in rows:
-        print(
-            f"{row['case']:30s} {row['boundary']:9s} {row['chosen']:34s} {row['chosen_ms']:8.2f}  "
-            f"{row['best']:34s} {row['best_ms']:8.2f} {row['regret']:6.2f}"
-        )
+    observations, random = [], []
+    while len(random) < options.problems:
+        problem = draw(rng)
+        units = choices(problem.geometry)
+        if min(map(_costs.seconds_of, units.values())) > MOST_SECONDS or math.prod(problem.geometry.y_shape) > 1 << 22:
+            continue
+        seconds = timed(problem, rng)
+        best = min(seconds.values())
+        observations += [(units[name], s) for name, s in seconds.items() if s < NEAR * best]
+        random.append(compared(problem, seconds))
+    coefficients = fitted(observations)
+    for name, value in coefficients.items():
+        print(f"SECONDS_PER_{name} = {value:.2g}  # in use: {getattr(_costs, f'SECONDS_PER_{name}'):.2g}")
+    errors = [math.log2(_costs.seconds_of(units) / seconds) for units, seconds in observations]
+    regrets = [row["regret"] for row in random]
+    print(
+        f"\n{len(regrets)} random convolutions, with what is in use: median regret {statistics.median(regrets):.2f}, "
+        f"mean {statistics.mean(regrets):.2f}, largest {max(regrets):.2f}; "
+        f"estimates off by 2^{statistics.mean(map(abs, errors)):.2f} in the mean. The worst:"
+    )
+    print_table(sorted(random, key=lambda row: -row["regret"])[:5])
+    rows = [compared(problem, timed(problem, rng)) for problem in CASES]
+    print_table(rows)
     ratios = [row["regret"] for row in rows]
     print(f"\nmedian ratio {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")
     if options.json:
-        record = {"processor": processor(), "versions": versions("numpy"), "coefficients": measured, "cases": rows}
+        record = {"processor": processor(), "versions": versions("numpy"), "seed": options.seed}
+        record |= {"coefficients": coefficients, "random": random, "cases": rows}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,9 @@ class CompiledPlan(Plan):
         """Call work(chunks, room) for the parts of the leading axis that each thread takes; room lends it arrays."""
         t = self.products.taps
         per_index = math.prod(shape) * t.positions
-        pieces = max(worker_count() if t.leading * per_index > SERIAL else 1, -(-t.leading * per_index // CHUNK))
+        elements = t.leading * per_index
+        work_of_one = t.count + 4  # products and synthesis
+        pieces = max(worker_count() if elements * work_of_one > SERIAL else 1, -(-elements // CHUNK))
         chunks = evenly(t.leading, min(t.leading, pieces))
 
         def each(first: int, last: int) -> None:
@@ -131,7 +134,7 @@ class CompiledPlan(Plan):
 
             work(chunks[first:last], room)
 
-        parallel_for(each, len(chunks), t.leading * per_index)
+        parallel_for(each, len(chunks), elements * work_of_one)
 
     def _spectrum(self, x: Array) -> Array:
         """Spectrum of x (rows, channels, positions), with the directly convolved axes apart."""
@@ -159,7 +162,7 @@ class CompiledPlan(Plan):
         def work(begin: int, end: int) -> None:
             apply(Rows.of(source, begin), Rows.of(result, begin), 1, end - begin)
 
-        parallel_for(work, source.shape[2], result.size)
+        parallel_for(work, source.shape[2], 4 * result.size)
         return result[:, 0]
 
     def _channelled(self, x: Array) -> Array:
@@ -181,13 +184,29 @@ class CompiledPlan(Plan):
         """A result as (rows, out, positions)."""
         return self._to_plan(np, ans, self.y_order, (self.y_rows, self.out, -1))
 
+    def _analyze(self, xp: Any, x: Array) -> Array:
+        """Samples with the directly convolved axes apart, where no axis is transformed."""
+        t = self.products.taps
+        return self._to_plan(xp, x, self.x_order, (self.outer, self.channels, *t.lengths, t.batch))
+
     @staticmethod
     def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         return contiguous(array.transpose(order)).reshape(shape)
 
+    @staticmethod
+    def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+        back, ordered = _way_back(order, shape)
+        return array.reshape(ordered).transpose(back)
+
     def filters(self, w: Array) -> Array:
         """Spectra of filters, (frequencies, rows, taps * columns)."""
         return self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
+
+
+@lru_cache(maxsize=1024)
+def _way_back(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The inverse of an order of axes, and a shape in that order."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__)), tuple(shape[a] for a in order)
 
 
 def _is_one_run(array: Array, begin: int, end: int | None = None) -> bool:

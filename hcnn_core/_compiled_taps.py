@@ -48,7 +48,7 @@ class CompiledTaps:
         def work(part: slice, begin: int, end: int) -> None:
             self.apply_chunk(flat[part], begin * t.positions, x[part], entries_of(matrices, part), begin, end, bias)
 
-        self._each_chunk(work, x, t.leading)
+        self._each_chunk(work, x, filters.shape[1], t.leading)
         return y
 
     def pack(self, filters: Array) -> Array:
@@ -61,7 +61,7 @@ class CompiledTaps:
     ) -> None:
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
         reading = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
-        reading.call(kernels.apply, out, first, x, matrices, np.empty(0, x.dtype) if bias is None else bias)
+        reading.call(kernels.apply, out, first, x, matrices, nothing(x.dtype) if bias is None else bias)
 
     def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
         """Cotangents of x, if filters are given, and of filters, if x is."""
@@ -88,7 +88,7 @@ class CompiledTaps:
         every = (slice(p, None, r) for p, r in zip(phases, t.stride, strict=True))
         samples = x[(slice(None), slice(None), *every)]
         shape = samples.shape[3:]
-        flat, none = x.reshape(*x.shape[:2], -1), np.empty(0, x.dtype)
+        flat, none = x.reshape(*x.shape[:2], -1), nothing(x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
             reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize)
@@ -100,12 +100,12 @@ class CompiledTaps:
             reading.call(kernels.apply, block, 0, g[part], entries_of(matrices, part), none)
             samples[part, :, begin:end] = block.reshape(-1, columns, end - begin, *shape)
 
-        self._each_chunk(work, g, samples.shape[2])
+        self._each_chunk(work, g, columns, samples.shape[2])
 
     def correlate(self, xp: Any, g: Array, x: Array) -> Array:
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
-        chunks = self._chunks(x, t.leading)
+        chunks = self._chunks(x, rows, t.leading)
         totals = zeros((len(chunks), count, columns * t.count, rows), x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
@@ -113,22 +113,28 @@ class CompiledTaps:
             reading = taps_of_x(t, columns, begin, end, x.itemsize)
             reading.call(kernels.correlate, flat[part], begin * t.positions, x[part], total)
 
-        self._each_chunk(work, x, t.leading)
+        self._each_chunk(work, x, rows, t.leading)
         total = totals[0] if len(chunks) == 1 else totals.sum(axis=0)
         return total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
 
-    def _chunks(self, source: Array, leading: int) -> list[tuple[int, int]]:
+    def _elements(self, source: Array, rows: int) -> int:
+        """The work of products with so many rows; of a few, reading the terms takes as long as those."""
+        return int(source.size) * self.taps.count * max(rows, 3) // 14
+
+    def _chunks(self, source: Array, rows: int, leading: int) -> list[tuple[int, int]]:
         """Parts of the leading axis, as many as cache or threads ask for."""
         count, elements = source.shape[0], math.prod(source.shape[1:])
         pieces = -(-elements // ROOM)
-        if source.size > SERIAL:
+        if self._elements(source, rows) > SERIAL:
             pieces = max(pieces, -(-worker_count() // count))
+        if pieces == 1:
+            return [(0, leading)]
         pieces = min(pieces, leading, max(1, leading * self.taps.batch * math.prod(source.shape[3:-1]) // MIN_CHUNK))
         return evenly(leading, pieces)
 
-    def _each_chunk(self, work: Callable[[slice, int, int], None], source: Array, leading: int) -> None:
+    def _each_chunk(self, work: Callable[[slice, int, int], None], source: Array, rows: int, leading: int) -> None:
         """Call work(entries, begin, end) on all entries and chunks, which threads share."""
-        chunks = self._chunks(source, leading)
+        chunks = self._chunks(source, rows, leading)
 
         def each(first: int, last: int) -> None:
             if len(chunks) == 1:
@@ -138,7 +144,7 @@ class CompiledTaps:
                 entry, chunk = divmod(task, len(chunks))
                 work(slice(entry, entry + 1), *chunks[chunk])
 
-        parallel_for(each, source.shape[0] * len(chunks), source.size * self.taps.count)
+        parallel_for(each, source.shape[0] * len(chunks), self._elements(source, rows))
 
 
 def evenly(count: int, pieces: int, step: int = 1) -> list[tuple[int, int]]:
@@ -168,7 +174,7 @@ class Reading:
 
     def call(self, kernel: Callable[..., None], results: Array, first: int, x: Array, *others: Array) -> None:
         """Run a kernel on entries of x (entries, columns, *lengths, batch) and results (entries, rows, positions)."""
-        x = np.ascontiguousarray(x).reshape(*x.shape[:2], -1, self.source_line)
+        x = (x if x.flags.c_contiguous else np.ascontiguousarray(x)).reshape(*x.shape[:2], -1, self.source_line)
         padded = empty((x.shape[1], len(self.lines), self.elements), dtype=x.dtype)
         tables = (self.table, self.starts, self.lines, self.runs)
         kernel(results, first, self.n, x, *tables, self.inner, padded, *others)
@@ -269,6 +275,12 @@ def stretches(samples: Integers, step: int = 1) -> Iterator[tuple[int, int, int]
             continue
         yield begin, int(samples[begin]), i - begin
         begin = i
+
+
+@lru_cache
+def nothing(dtype: Any) -> Array:
+    """What stands for no bias."""
+    return np.empty(0, dtype)
 
 
 def entries_of(matrices: Array, part: slice) -> Array:

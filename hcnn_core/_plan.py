@@ -53,6 +53,11 @@ def cached_plan(geometry: Geometry, real: bool, layout: Layout, library: str) ->
     methods = choose_methods(geometry, real, library)
     if at_once(geometry, methods, real, library):
         return FourierPlan(geometry, real)
+    return plan_by(methods, geometry, real, layout, library)
+
+
+def plan_by(methods: tuple[str, ...], geometry: Geometry, real: bool, layout: Layout, library: str) -> Plan:
+    """The plan with these methods, one axis after another, by the best engine there is for the arrays."""
     plan = Plan(geometry, methods, real, layout)
     if not real or isinstance(plan.transform, LibraryFFT):
         return plan

@@ -37,10 +37,12 @@ def contiguous(x: Array) -> Array:
     flat, memory = out.reshape(-1), x.transpose(sorted(range(x.ndim), key=lambda a: -x.strides[a])).reshape(-1)
     if to.size >= 2 * worker_count():
         parallel_for(
-            lambda a, b: kernels.reorder(flat, memory, 0, rows, step, to[a:b], source[a:b], columns), to.size, x.size
+            lambda a, b: kernels.reorder(flat, memory, 0, rows, step, to[a:b], source[a:b], columns),
+            to.size,
+            2 * x.size,
         )
     else:
-        parallel_for(lambda a, b: kernels.reorder(flat, memory, a, b - a, step, to, source, columns), rows, x.size)
+        parallel_for(lambda a, b: kernels.reorder(flat, memory, a, b - a, step, to, source, columns), rows, 2 * x.size)
     return out
 
 

@@ -22,6 +22,7 @@ from hcnn_core import (
     _plan,
     _products,
     _real_dft,
+    _reorder,
     _taps,
     _transforms,
     factored,
@@ -230,6 +231,7 @@ ENGINES = st.fixed_dictionaries(
         "CHUNK": st.sampled_from([50, _compiled_plan.CHUNK]),
         "PART": st.sampled_from([1, _products.PART]),
         "MIN_RUN": st.sampled_from([1, 1, _costs.MIN_RUN]),  # 1: compiled products wherever there are any
+        "FEW": st.sampled_from([1, _reorder.FEW]),
         "MIN_INNER": st.sampled_from([1, 1, _plan.MIN_INNER]),  # 1: batch axes stay outside wherever they lie there
         "SECONDS_PER_CALL": st.sampled_from([-1, 1, _costs.SECONDS_PER_CALL]),  # -1: one filter by FFT at once
     }
@@ -244,6 +246,7 @@ CONSTANTS = {
     "CHUNK": (_compiled_plan,),
     "PART": (_products,),
     "MIN_RUN": (_costs,),
+    "FEW": (_reorder,),
     "MIN_INNER": (_plan,),
     "SECONDS_PER_CALL": (_costs,),
 }
