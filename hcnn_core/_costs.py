@@ -29,6 +29,13 @@ SECONDS_PER_LINE = 3e-08  # of positions, and matrix
 SECONDS_PER_GATHERED = 4.6e-09
 SECONDS_PER_PIECE = 3.4e-06  # of what is gathered: each tap, on each side of a periodic boundary
 
+ELSEWHERE = {
+    "PLAN": 0, "TRANSFORM": 5e-5, "LIBRARY": 1.5e-4, "MAC": 2e-11, "GATHERED_MAC": 4e-11, "DFT_MAC": 4e-11,
+    "COPY": 2e-10, "TRANSPOSED": 8e-10, "FFT_POINT": 2.6e-10, "SCATTERED": 0, "LINE": 6e-8, "GATHERED": 1.2e-9,
+    "PIECE": 3e-6,
+}  # fmt: skip
+"""The same on other libraries than NumPy: by an older fit, since no GPU has been measured."""
+
 LINE = 32
 """Samples of a straight line that registers hold."""
 
@@ -69,14 +76,16 @@ def at_once(geometry: Geometry, methods: tuple[str, ...], real: bool, library: s
     return seconds_of(units_at_once(geometry, real)) < estimate_seconds(geometry, methods, real)
 
 
-def seconds_of(units: Units) -> float:
+def seconds_of(units: Units, library: str = "numpy") -> float:
     """What these units take by the coefficients of this module."""
+    if library != "numpy":
+        return float(sum(ELSEWHERE[name] * count for name, count in units.items()))
     return float(sum(globals()[f"SECONDS_PER_{name}"] * count for name, count in units.items()))
 
 
 def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool, library: str = "numpy") -> float:
     """Predicted time of `convolve` and its transpose with one method per axis."""
-    return seconds_of(units_of(geometry, methods, real, library))
+    return seconds_of(units_of(geometry, methods, real, library), library)
 
 
 def units_at_once(geometry: Geometry, real: bool) -> Units:
@@ -135,7 +144,8 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         units["SCATTERED"] += f * columns * pixels_in * (phases > 1)
         units["COPY"] += f * (columns * pixels_in * (taps > 1) + rows * pixels_out * phases)
         units["LINE"] += f * pixels_out / run
-        if any(g.boundary[k] == "periodic" and g.lengths[k] % g.stride[k] for k in direct):  # no engine transposes this
+        uneven = any(g.boundary[k] == "periodic" and g.lengths[k] % g.stride[k] for k in direct)
+        if uneven and library == "numpy":  # no engine transposes this
             units["PIECE"] += pieces
             units["GATHERED"] += f * taps * rows * pixels_out
     if isinstance(transform, MatrixDFT | RealDFT):

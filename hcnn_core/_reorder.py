@@ -46,7 +46,7 @@ def contiguous(x: Array) -> Array:
     return out
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def _places(
     shape: Sequence[int], strides: Sequence[int], size: int
 ) -> tuple[int, int, Integers, Integers, Integers] | None:
