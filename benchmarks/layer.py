@@ -8,8 +8,6 @@ skipped by name. Batches differ where memory demands it, so times are per image.
 
 Each formulation has its input in the memory layout it returns its output in. Of the cotangent of x_3, constant along
 the axis the marginal removed, none makes a copy: it is what the layer below receives in a network.
-
-`--memory NAME` takes one step of one formulation and prints the process's peak memory.
 """
 
 import os
@@ -18,21 +16,15 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
-import re
-import sys
-
 from train._process import prepare
 
-# Before NumPy is loaded, as the command line of training does. Keeping freed memory helps PyTorch's speed as well, but
-# its peak memory shall be what its users have.
-if not re.search("--memory[= ]torch", " ".join(sys.argv)):
-    prepare()
+if __name__ == "__main__":
+    prepare()  # before NumPy is loaded, as the command line of training does
 
 import argparse
 import contextlib
 import json
 import math
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -95,7 +87,6 @@ FORMULATIONS = {
         Formulation("torch-plus-compiled", "plus", 10, 1e-4, "torch-plus, torch.compile"),
     )
 }
-REMEMBERED = [name for name, f in FORMULATIONS.items() if f.kind != "conv" and not name.endswith("compiled")]
 OURS = {"plain": "ours", "conv": "ours", "plus": "ours-plus"}
 
 
@@ -451,29 +442,6 @@ class Comparison:
         return [*lines, *(f"{name}: skipped, {why}" for name, why in self.skipped.items())]
 
 
-def peak_memory() -> float:
-    """MiB, the most this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def measure_memory(name: str, boundary: str, batch_size: int | None, torch: ModuleType | None) -> dict[str, Any]:
-    """Peak memory of this process, which does nothing else, before and after one step."""
-    images = batch_size or FORMULATIONS[name].batch_size
-    order = make_step(FORMULATIONS[name], Problem(boundary, 1), 1, torch).order
-    step = make_step(FORMULATIONS[name], Problem(boundary, images, order), images, torch)
-    before = peak_memory()
-    step()
-    after = peak_memory()
-    return {
-        "name": name,
-        "boundary": boundary,
-        "batch_size": images,
-        "before_mib": before,
-        "peak_mib": after,
-        "mib_per_image": (after - before) / images,
-    }
-
-
 def main() -> int:
     """Measure and print; the status is 1 if a formulation disagrees."""
     parser = argparse.ArgumentParser(
@@ -484,7 +452,6 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=FORMULATIONS, default=list(FORMULATIONS))
     parser.add_argument("--quick", action="store_true", help="one round of two images: does it run and agree?")
-    parser.add_argument("--memory", metavar="NAME", choices=REMEMBERED, help=f"one of {', '.join(REMEMBERED)}")
     parser.add_argument("--out", type=Path, help="write the figures to this file, the text to one beside it (.txt)")
     options = parser.parse_args()
     if options.quick:
@@ -492,13 +459,7 @@ def main() -> int:
     for name in ("rounds", "batch_size"):
         if (value := getattr(options, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} is {value}; give 1 or more")
-    boundaries = options.boundary or (["zero"] if options.memory else ["periodic", "zero"])
-    if options.memory and len(boundaries) > 1:
-        parser.error("--memory is of one process and one step; give one --boundary")
-    names = [options.memory] if options.memory else options.only
-    torch = load_torch() if set(names) - set(OURS.values()) else None
-    if options.memory and torch is None and options.memory not in OURS.values():
-        parser.error(f"--memory is {options.memory}, and torch is not installed")
+    torch = load_torch() if set(options.only) - set(OURS.values()) else None
 
     lines: list[str] = []
 
@@ -507,25 +468,16 @@ def main() -> int:
         print(*more, sep="\n", flush=True)
 
     disagrees = False
-    if options.memory:
-        found = measure_memory(options.memory, *boundaries, options.batch_size, torch)
-        record = {**describe_machine(torch), "memory": found}
-        say(*(f"{key}: {value}" for key, value in record.items() if key != "memory"), "")
-        say(
-            f"{found['name']}, {found['boundary']}, batch of {found['batch_size']}: peak {found['peak_mib']:.0f} MiB, "
-            f"{found['before_mib']:.0f} MiB before the step, which adds {found['mib_per_image']:.1f} MiB an image"
-        )
-    else:
-        record = {**describe_machine(torch), "comparisons": []}
-        say(*(f"{key}: {value}" for key, value in record.items() if key != "comparisons"), "")
-        say(f"rounds: {options.rounds}; medians of forward and backward, and errors against double precision", "")
-        for boundary in boundaries:
-            comparison = Comparison(boundary, names, options.batch_size, torch)
-            comparison.run(options.rounds)
-            record["comparisons"].append(comparison.record())
-            say(*comparison.lines(), "")
-            disagrees |= comparison.disagrees
-            del comparison  # its arrays, before the next one makes its own
+    record = {**describe_machine(torch), "comparisons": []}
+    say(*(f"{key}: {value}" for key, value in record.items() if key != "comparisons"), "")
+    say(f"rounds: {options.rounds}; medians of forward and backward, and errors against double precision", "")
+    for boundary in options.boundary or ("periodic", "zero"):
+        comparison = Comparison(boundary, options.only, options.batch_size, torch)
+        comparison.run(options.rounds)
+        record["comparisons"].append(comparison.record())
+        say(*comparison.lines(), "")
+        disagrees |= comparison.disagrees
+        del comparison  # its arrays, before the next one makes its own
     record["load afterwards"] = os.getloadavg()
     print(json.dumps(record))
     if options.out:

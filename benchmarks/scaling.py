@@ -18,15 +18,11 @@ from train._process import prepare
 prepare()  # before NumPy is loaded, as the command line of training does
 
 import argparse  # noqa: E402
-import contextlib  # noqa: E402
-import ctypes  # noqa: E402
-import gc  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
 import multiprocessing  # noqa: E402
 import os  # noqa: E402
 import statistics  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Callable, Iterable, Sequence  # noqa: E402
 from concurrent.futures import ProcessPoolExecutor  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
@@ -37,7 +33,8 @@ import numpy as np  # noqa: E402
 
 from autodiff import vjp  # noqa: E402
 from benchmarks.ceilings import time_alternately  # noqa: E402
-from benchmarks.layer import DEPTH, describe_machine, layer_below, peak_memory  # noqa: E402
+from benchmarks.layer import DEPTH, describe_machine, layer_below  # noqa: E402
+from benchmarks.memory import added_by  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train._memory import available_bytes  # noqa: E402
 from train.config import make_config  # noqa: E402
@@ -133,32 +130,7 @@ def points(base: Sizes, names: Iterable[str], longest: int | None = None) -> lis
 
 def added_memory(sizes: Sizes, boundary: str) -> float:
     """MiB that operands and a step add at their peak to this process, which has done nothing but the same once."""
-
-    def once() -> None:
-        Step(sizes, boundary, draw_buffers(elements(sizes)))()
-
-    once()  # compiles, and loads what is compiled
-    gc.collect()
-    if sys.platform == "linux":
-        # freed memory that is kept, or the step would fit in it and seem to need nothing
-        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # from now on the peak is counted anew
-    before = most_held()
-    once()
-    return most_held() - before
-
-
-def most_held() -> float:
-    """MiB, the peak of this process.
-
-    Linux's ru_maxrss begins with what the parent held when it started this process, so VmHWM is read where it is.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return peak_memory()
-    return next((int(li.split()[1]) / 1024 for li in status.splitlines() if li.startswith("VmHWM")), peak_memory())
+    return added_by(lambda: Step(sizes, boundary, draw_buffers(elements(sizes)))())
 
 
 def in_fresh_process(function: Callable[..., float], *arguments: Any) -> float:

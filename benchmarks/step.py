@@ -36,7 +36,7 @@ CIFAR10_IMAGES = 50_000
 
 STAGES = {
     "augmentation": ("augmentation.py", ("move", "standardise", "draw_sources")),
-    "patch moments": ("_patches.py", ("moments",)),
+    "patch moments": ("_compiled_patches.py", ("moments",)),
     "patch moments, backward": ("_patches.py", ("filter",)),
     "layers: convolution and ELU": ("_compiled_plan.py", ("forward",)),
     "layers, backward": ("_compiled_plan.py", ("adjoints",)),

@@ -96,7 +96,7 @@ class FactoredPlan:
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
         matrices = plan.matrices(plan.filters(g), transposed=True)
         backwards = np.ascontiguousarray(taps.transpose(0, 2, 1))
-        rows, answers = plan.cotangent_rows(cotangent), Rows.of(plan.answers(ans))
+        rows, answers = plan.cotangent_rows(cotangent), plan.answers(ans)
         parts = {}
 
         def work(begin: int, end: int) -> None:
@@ -184,5 +184,5 @@ class FactoredPlan:
     def _share(self, work: Callable[[int, int], None]) -> None:
         """Call work(begin, end) for the lines of each thread."""
         lines = self.expansion.out_lengths[0]
-        elements = lines * self.n * self.rows * self.plan.channels
+        elements = lines * self.n * self.plan.work
         share(work, evenly(lines, min(lines, threads_for(elements))), elements)

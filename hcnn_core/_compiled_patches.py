@@ -34,7 +34,7 @@ class CompiledPatches(Patches):
             sums[part.start] = np.zeros(self.lengths)
             grams[part.start] = self._gram(arranged[part], centre, arranged[part], centre, True, sums[part.start])
 
-        self._each_tile(xp, tile, threaded=False)
+        self._each_thread(tile)
         of_centre = self.shape[0] * self.shape[-1] * float(centre)
         offset = self.tap_sums(xp, in_order(sums) + of_centre, of_centre) / self.count
         covariance = (in_order(grams) / self.count - offset[:, None] * offset).astype(x.dtype)
@@ -49,7 +49,7 @@ class CompiledPatches(Patches):
             sums[part.start] = np.zeros(self.lengths)
             kernels.position_sums(x[part], guess, sums[part.start])
 
-        self._each_tile(xp, tile, threaded=False)
+        self._each_thread(tile)
         return in_order(sums)
 
     def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
@@ -59,7 +59,7 @@ class CompiledPatches(Patches):
         def tile(part: slice) -> None:
             sums[part.start] = self._gram(x[part], x_centre, y[part], y_centre, x is y, np.empty((0, 0)))
 
-        self._each_tile(xp, tile, threaded=False)
+        self._each_thread(tile)
         return in_order(sums)
 
     def _gram(self, x: Array, x_centre: Array, y: Array, y_centre: Array, same: bool, sums: Array) -> Array:
@@ -77,9 +77,9 @@ class CompiledPatches(Patches):
         def tile(part: slice) -> None:
             kernels.spreads(x[part], centre, self.periodic, coefficients, offset.reshape(self.sizes), result[part])
 
-        self._each_tile(xp, tile, threaded=False)
+        self._each_thread(tile)
         return result
 
-    def _each_tile(self, xp: Any, tile: Callable[[slice], None], *, threaded: bool) -> None:
+    def _each_thread(self, tile: Callable[[slice], None]) -> None:
         """Call tile(samples) for those of each thread."""
         parallel_for(lambda first, last: tile(slice(first, last)), self.shape[0], self.count * self.taps)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from hcnn_core import _costs
 from hcnn_core._backend import Array
-from hcnn_core._compiled_taps import CompiledTaps, evenly
-from hcnn_core._compiled_tiles import compiled_taps
+from hcnn_core._compiled_taps import CompiledTaps, evenly, stretches
+from hcnn_core._compiled_tiles import Section, compiled_taps, sections
 from hcnn_core._memory import empty
-from hcnn_core._parallel import SERIAL, parallel_for, worker_count
+from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._plan import Plan
 from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._reorder import contiguous
+from hcnn_core._taps import Integers
 from hcnn_core._transforms import Identity
 from hcnn_core.pointwise import elu, elu_vjp
 
 CHUNK = 1 << 20
 """Elements of a result's spectrum held at a time, unless a single line of positions has more."""
+
+HELD = 1 << 24
+"""Those of its cotangent, all threads together: more would take memory, fewer have threads wait for each other."""
 
 
 class CompiledPlan(Plan):
@@ -92,27 +95,44 @@ class CompiledPlan(Plan):
         return y
 
     def _transformed_adjoints(
-        self, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
+        self, g: Rows, x: Array | None, filters: Array | None, ans: Rows | None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x (rows, channels, positions) and of filter spectra, and sums of g (rows, out)."""
-        back = programs_of(self.transform, g.array.dtype)[3]
-        t, count, rows = self.products.taps, self.transform.frequencies, self.transform.planes * self.out
-        cotangent = empty((count, rows, t.leading * t.positions), g.array.dtype)
-        parts: dict[tuple[int, int], Any] = {}
+        d, t, dtype = self.transform, self.products.taps, g.array.dtype
+        shape = d.frequencies, d.planes * self.out
+        sums = np.zeros((0 if ans is None else self.y_rows, self.out))
+        result, written = None, np.zeros(math.prod(t.lengths[:1]), bool)
+        of_filters: Any = None
+        for section in sections(self.products, HELD // math.prod(shape)):
+            part = self._cotangent(g, ans, section, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
+            signal = None if x is None else self._spectrum(x, section.lines)
+            of_x, of_w = section.products.adjoints(part, signal, filters)
+            if of_x is not None and section.lines is not None:
+                if result is None:
+                    result = empty((self.x_rows, self.channels, len(written) * self._line), dtype)
+                self._add_samples(result, of_x, section.lines, written)
+            elif of_x is not None:
+                result = self._samples(of_x)
+            of_filters = of_w if of_filters is None else of_filters + of_w
+            del part, signal, of_x  # before the next section makes its own
+        return result, of_filters, None if ans is None else sums
 
-        def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
-            sums = None if ans is None else np.zeros((self.y_rows, self.out))
-            for begin, end in chunks:
-                n, first = (end - begin) * t.positions, begin * t.positions
-                target = Rows.of(cotangent.reshape(-1, self.out, cotangent.shape[2]), first)
-                back(g.after(first), target, self.out, n, ans=None if ans is None else Rows.of(ans, first), sums=sums)
-            parts[chunks[0]] = sums
+    def _cotangent(self, g: Rows, ans: Rows | None, section: Section, sums: Array) -> Array:
+        """Spectra (rows, out, positions) of a section of g; where it is that of an ELU, its argument's goes to sums."""
+        d, t, back = self.transform, self.products.taps, programs_of(self.transform, g.array.dtype)[3]
+        first, n = section.begin * t.positions, (section.end - section.begin) * t.positions
+        part = empty((d.frequencies * d.planes, self.out, n), g.array.dtype)
+        parts = {}
 
-        self._share(work, cotangent.dtype, (count, rows))
-        cotangent = cotangent.reshape(count, rows, *t.out_lengths, t.batch)
-        x_spectrum, spectrum = self.products.adjoints(cotangent, None if x is None else self._spectrum(x), filters)
-        x_rows = None if x_spectrum is None else self._samples(x_spectrum)
-        return x_rows, spectrum, None if ans is None else sum(parts[key] for key in sorted(parts))
+        def work(begin: int, end: int) -> None:
+            of_part = parts[begin] = np.zeros_like(sums)
+            scaling: dict[str, Any] = {} if ans is None else {"ans": ans.after(first + begin), "sums": of_part}
+            back(g.after(first + begin), Rows.of(part, begin), self.out, end - begin, **scaling)
+
+        parallel_for(work, n, 4 * part.size)
+        for begin in sorted(parts):
+            sums += parts[begin]
+        return part
 
     def _share(self, work: Callable[..., None], dtype: Any, shape: tuple[int, ...]) -> None:
         """Call work(chunks, room) for the parts of the leading axis that each thread takes; room lends it arrays."""
@@ -120,7 +140,7 @@ class CompiledPlan(Plan):
         per_index = math.prod(shape) * t.positions
         elements = t.leading * per_index
         work_of_one = t.count + 4  # products and synthesis
-        pieces = max(worker_count() if elements * work_of_one > SERIAL else 1, -(-elements // CHUNK))
+        pieces = max(threads_for(elements * work_of_one), -(-elements // CHUNK))
         chunks = evenly(t.leading, min(t.leading, pieces))
 
         def each(first: int, last: int) -> None:
@@ -136,34 +156,60 @@ class CompiledPlan(Plan):
 
         parallel_for(each, len(chunks), elements * work_of_one)
 
-    def _spectrum(self, x: Array) -> Array:
-        """Spectrum of x (rows, channels, positions), with the directly convolved axes apart."""
+    def _spectrum(self, x: Array, lines: Integers | None = None) -> Array:
+        """Spectrum of x (rows, channels, positions), or of some lines of it, with the directly convolved axes apart."""
         t, d = self.products.taps, self.transform
-        if isinstance(d, RealDFT):
-            spectrum = self._mapped(0, x.reshape(self.x_rows, 1, -1), d.frequencies * d.aliases * d.planes)
+        rows, lengths = d.frequencies * d.aliases * d.planes, t.lengths
+        if lines is not None:
+            lengths = len(lines), *lengths[1:]
+            spectrum = empty((rows, self.channels, len(lines) * self._line), x.dtype)
+            for to, source, count in stretches(lines):
+                self._map(0, x, source * self._line, spectrum, to * self._line, count * self._line)
+        elif isinstance(d, RealDFT):
+            spectrum = self._mapped(0, x.reshape(self.x_rows, 1, -1), rows)
         else:
             spectrum = d.analyze(np, x.reshape(self.x_rows, -1))
-        return np.reshape(spectrum, (d.frequencies, -1, *t.lengths, t.batch))
+        return np.reshape(spectrum, (d.frequencies, -1, *lengths, t.batch))
 
     def _samples(self, spectrum: Array) -> Array:
         """The transpose of `_spectrum`."""
         d = self.transform
         if isinstance(d, RealDFT):
-            return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases * d.planes, 1, -1), self.x_rows)
+            return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases * d.planes, 1, -1), self.x_rows)[:, 0]
         return d.analyze_transpose(np, spectrum)
 
+    def _add_samples(self, x: Array, spectrum: Array, lines: Integers, written: Array) -> None:
+        """Add the transpose of `_spectrum` of some lines to x (rows, channels, positions), or write what was not."""
+        line, spectrum = self._line, spectrum.reshape(-1, self.channels, len(lines) * self._line)
+        for to, source, count in stretches(np.where(written[lines], -1, lines)):
+            if source >= 0:
+                self._map(1, spectrum, to * line, x, source * line, count * line)
+        for to, source, count in stretches(np.where(written[lines], lines, -1)):
+            if source >= 0:
+                more = empty((self.x_rows, self.channels, count * line), x.dtype)
+                self._map(1, spectrum, to * line, more, 0, count * line)
+                x[:, :, source * line : (source + count) * line] += more
+        written[lines] = True
+
     def _mapped(self, which: int, source: Array, rows: int) -> Array:
-        """One of `programs_of` the transform, of all columns of the source (rows, 1, columns), as (rows, columns)."""
-        result, apply = (
-            empty((rows, 1, source.shape[2]), source.dtype),
-            programs_of(self.transform, source.dtype)[which],
-        )
+        """One of `programs_of` the transform, of all columns of the source (rows, 1, columns)."""
+        result = empty((rows, 1, source.shape[2]), source.dtype)
+        self._map(which, source, 0, result, 0, source.shape[2])
+        return result
+
+    def _map(self, which: int, source: Array, first: int, target: Array, to: int, count: int) -> None:
+        """One of `programs_of` the transform, of so many columns of the source (rows, channels, columns)."""
+        apply, channels = programs_of(self.transform, source.dtype)[which], source.shape[1]
 
         def work(begin: int, end: int) -> None:
-            apply(Rows.of(source, begin), Rows.of(result, begin), 1, end - begin)
+            apply(Rows.of(source, first + begin), Rows.of(target, to + begin), channels, end - begin)
 
-        parallel_for(work, source.shape[2], 4 * result.size)
-        return result[:, 0]
+        parallel_for(work, count, 4 * count * channels * target.shape[0])
+
+    @property
+    def _line(self) -> int:
+        """Positions of the signal for each index of its first directly convolved axis."""
+        return math.prod(self.products.taps.lengths[1:]) * self.products.taps.batch
 
     def _channelled(self, x: Array) -> Array:
         """The signal as (rows, channels, positions)."""
@@ -180,9 +226,9 @@ class CompiledPlan(Plan):
         step = next((step for n, step in reversed(list(new)) if n > 1), 0)
         return Rows(g, g.ctypes.data + starts, step)
 
-    def answers(self, ans: Array) -> Array:
-        """A result as (rows, out, positions)."""
-        return self._to_plan(np, ans, self.y_order, (self.y_rows, self.out, -1))
+    def answers(self, ans: Array) -> Rows:
+        """A result as rows (rows, out, positions) in memory."""
+        return Rows.of(self._to_plan(np, ans, self.y_order, (self.y_rows, self.out, -1)))
 
     def _analyze(self, xp: Any, x: Array) -> Array:
         """Samples with the directly convolved axes apart, where no axis is transformed."""
@@ -193,20 +239,9 @@ class CompiledPlan(Plan):
     def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         return contiguous(array.transpose(order)).reshape(shape)
 
-    @staticmethod
-    def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-        back, ordered = _way_back(order, shape)
-        return array.reshape(ordered).transpose(back)
-
     def filters(self, w: Array) -> Array:
         """Spectra of filters, (frequencies, rows, taps * columns)."""
         return self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
-
-
-@lru_cache(maxsize=1024)
-def _way_back(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The inverse of an order of axes, and a shape in that order."""
-    return tuple(sorted(range(len(order)), key=order.__getitem__)), tuple(shape[a] for a in order)
 
 
 def _is_one_run(array: Array, begin: int, end: int | None = None) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._memory import empty, zeros
-from hcnn_core._parallel import SERIAL, parallel_for, worker_count
+from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._taps import (
     GatheredTaps,
     Integers,
@@ -125,8 +125,7 @@ class CompiledTaps:
         """Parts of the leading axis, as many as cache or threads ask for."""
         count, elements = source.shape[0], math.prod(source.shape[1:])
         pieces = -(-elements // ROOM)
-        if self._elements(source, rows) > SERIAL:
-            pieces = max(pieces, -(-worker_count() // count))
+        pieces = max(pieces, -(-threads_for(self._elements(source, rows)) // count))
         if pieces == 1:
             return [(0, leading)]
         pieces = min(pieces, leading, max(1, leading * self.taps.batch * math.prod(source.shape[3:-1]) // MIN_CHUNK))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._compiled_taps import CompiledTaps, entries_of, evenly, taps_of_x
+from hcnn_core._compiled_taps import CompiledTaps, entries_of, evenly, nothing, taps_of_x
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import parallel_for
-from hcnn_core._taps import Taps
+from hcnn_core._taps import Integers, Taps, extended
 
 TILES = 1 << 19
 """Elements of an entry of a cotangent that is worked on at once."""
@@ -22,6 +24,10 @@ SPAN = 2
 
 class TiledTaps(CompiledTaps):
     """As `CompiledTaps`, for taps that it suits."""
+
+    def __init__(self, taps: Taps, after: int = 0) -> None:
+        super().__init__(taps)
+        self.after = after
 
     @staticmethod
     def suits(t: Taps) -> bool:
@@ -51,12 +57,13 @@ class TiledTaps(CompiledTaps):
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
         reading = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, tiled=True)
         room = reading.tiles(x.shape[1], x.dtype), empty((6, out.shape[1], reading.width), x.dtype)
-        reading.call(
-            kernels.apply_tiled, out, first, x, *room, matrices, np.empty(0, x.dtype) if bias is None else bias
-        )
+        reading.call(kernels.apply_tiled, out, first, x, *room, matrices, nothing(x.dtype) if bias is None else bias)
 
     def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
-        """Cotangents of x, if filters are given, and of filters, if x is, from one pass over the tiles of g."""
+        """Cotangents of x, if filters are given, and of filters, if x is, from one pass over the tiles of g.
+
+        That is of as many results as it has, from leading index `after` on.
+        """
         t, (count, rows), dtype = self.taps, g.shape[:2], g.dtype
         if filters is not None:
             columns = filters.shape[2] // t.count
@@ -67,11 +74,11 @@ class TiledTaps(CompiledTaps):
         gx = empty((0 if filters is None else count, columns, *t.lengths, t.batch), dtype)
         total = zeros((0 if x is None else count, 6, columns * t.count // 3, rows), dtype)
         matrices = np.empty((0,) * 5, dtype) if filters is None else self._transposed(self.pack(filters))
-        g = g.reshape(count, rows, -1)
+        leading, g = g.shape[2], g.reshape(count, rows, -1)
 
         def work(first: int, last: int) -> None:
             part = slice(first, last)
-            for begin, end in evenly(t.leading, min(t.leading, -(-g.shape[2] * rows // TILES))):
+            for begin, end in evenly(leading, min(leading, -(-g.shape[2] * rows // TILES))):
                 signal, packed = (gx if x is None else x)[part], entries_of(matrices, part)
                 self._add_adjoints(g[part], signal, total[part], packed, gx[part], begin, end)
 
@@ -83,9 +90,9 @@ class TiledTaps(CompiledTaps):
         return None if filters is None else gx, w
 
     def _add_adjoints(self, g: Array, x: Array, total: Array, matrices: Array, gx: Array, begin: int, end: int) -> None:
-        """What the cotangents g of leading indices [begin, end) make."""
+        """What g makes at leading indices [begin, end) of its own."""
         columns, dtype = x.shape[1], g.dtype
-        reading = taps_of_x(self.taps, columns, begin, end, g.itemsize, tiled=True)
+        reading = taps_of_x(self.taps, columns, self.after + begin, self.after + end, g.itemsize, tiled=True)
         tiles, sums = (reading.tiles(columns, dtype) for _ in range(2))
         cotangents = zeros((6, g.shape[1], min(SPAN, len(reading.starts)), reading.width), dtype)
         rows, six = np.arange(g.shape[1]) * cotangents.strides[1], empty((6 * reading.inner,), dtype)
@@ -104,3 +111,37 @@ class TiledTaps(CompiledTaps):
 def compiled_taps(taps: Taps) -> CompiledTaps:
     """Products with taps by compiled kernels."""
     return TiledTaps(taps) if TiledTaps.suits(taps) else CompiledTaps(taps)
+
+
+@dataclass(frozen=True)
+class Section:
+    """Results at leading indices [begin, end), and the products that make them of some lines of the signal alone."""
+
+    begin: int
+    end: int
+    products: CompiledTaps
+    lines: Integers | None = None
+    """Those lines; None for all."""
+
+
+def sections(products: CompiledTaps, elements: int) -> Iterator[Section]:
+    """All results, in sections of at most so many elements of a row where tiles can be had by lines, or in one."""
+    t = products.taps
+    pieces = -(-t.leading // max(1, elements // t.positions))
+    step = -(-t.leading // max(1, pieces))
+    by_lines = isinstance(products, TiledTaps) and pieces > 1 and t.stride[0] == 1
+    if not by_lines or step + t.sizes[0] - 1 > t.lengths[0]:
+        yield Section(0, t.leading, products)
+        return
+    before, beyond = t.sizes[0] - 1 - t.sizes[0] // 2, t.sizes[0] // 2
+    for begin in range(0, t.leading, step):
+        end = min(begin + step, t.leading)
+        lines = extended(np.arange(begin - before, end + beyond), t.lengths[0], t.periodic[0])
+        after, lines = before - int(np.count_nonzero(lines[:before] < 0)), lines[lines >= 0]
+        taps = replace(
+            t,
+            lengths=(len(lines), *t.lengths[1:]),
+            out_lengths=(len(lines), *t.out_lengths[1:]),
+            periodic=(False, *t.periodic[1:]),
+        )
+        yield Section(begin, end, TiledTaps(taps, after), lines)

@@ -53,7 +53,7 @@ class ContractedPlan(CompiledPlan):
         return y
 
     def _transformed_adjoints(
-        self, g: Rows, x: Array | None, filters: Array | None, ans: Array | None
+        self, g: Rows, x: Array | None, filters: Array | None, ans: Rows | None
     ) -> tuple[Array | None, Array | None, Array | None]:
         dtype, positions = g.array.dtype, self.products.taps.leading
         none = np.empty((0, 0, 0, 0), dtype)
@@ -65,7 +65,7 @@ class ContractedPlan(CompiledPlan):
         def work(begin: int, end: int) -> None:
             n, cotangent = end - begin, g.after(begin)
             source, target = (unused if a is None else Rows.of(a, begin) for a in (x, result))
-            answers = cotangent if ans is None else Rows.of(ans, begin)
+            answers = cotangent if ans is None else ans.after(begin)
             room = Room(self, min(n, STRIP), dtype)
             sums = np.zeros((0 if ans is None else self.y_rows, self.out))
             scaled = empty((len(sums), room.width), dtype)
@@ -93,6 +93,13 @@ class ContractedPlan(CompiledPlan):
         most = max(1, ROOM // (d.frequencies * d.aliases * d.planes * STRIP))
         return max(n for n in range(1, min(most, self.channels) + 1) if self.channels % n == 0)
 
+    @property
+    def work(self) -> int:
+        """What a position takes, in elements that are added up."""
+        d = self.transform
+        terms, rows = d.aliases * d.planes * self.channels, d.planes * self.out
+        return d.frequencies * (4 * (terms + rows) + terms * rows // 14)
+
     def bound(self, room: Room, n: int, *, x: Integers, y: Integers) -> tuple[tuple[Array, ...], ...]:
         """Analysis, its transpose, synthesis, its transpose: from rows of x at these offsets to those of y."""
         step = room.half.strides[0]
@@ -118,7 +125,7 @@ class ContractedPlan(CompiledPlan):
 
     def _share_positions(self, work: Callable[[int, int], None], count: int) -> None:
         """Call work(begin, end) for the positions of each thread."""
-        elements = count * self.channels * self.x_rows
+        elements = count * self.work
         share(work, evenly(count, min(count, threads_for(elements)), STRIP), elements)
 
 

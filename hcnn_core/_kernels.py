@@ -263,7 +263,7 @@ def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: An
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, out_stride, x, columns = arguments[2:]
         lanes = 8 * VECTOR_BYTES // like.dtype.bitwidth
-        v = _Vectors(builder, like.dtype, lanes // part.literal_value if part.literal_value else 1)
+        v = _Vectors(builder, like.dtype, max(1, lanes // part.literal_value) if part.literal_value else 1)
         places = [_offset(builder, columns, _int64(r)) for r in range(v.lanes)]
         v.store_transposed([v.load(builder.add(x, place)) for place in places], out, out_stride)
         return context.get_dummy_value()
@@ -1293,7 +1293,7 @@ def _in_squares(part: int, like: Array, out: int, step: int, x: int, columns: Ar
 
     What squares of a part of a vector hold is transposed in registers, the rest is copied one by one.
     """
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize // part
+    size, lanes = like.itemsize, max(1, VECTOR_BYTES // like.itemsize // part)
     n, table = columns.size, columns.ctypes.data
     whole_rows, whole = rows - rows % lanes, n - n % lanes
     for i in range(0, whole_rows, lanes):

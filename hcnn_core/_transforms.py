@@ -20,7 +20,7 @@ from hcnn_core._backend import Array, constant, device_of, dtype_name, empty, ff
 from hcnn_core._products import by_columns, matmul, product
 
 MATRIX_LIMIT = 128
-"""Most multiply-adds per sample for which matrices beat an FFT; benchmarks/convolve_costs.py measures both."""
+"""Most multiply-adds per sample for which a transform is by matrices rather than an FFT."""
 
 TABLE_LIMIT = 1 << 22
 """Most entries, for each plane of the result, of the matrix that transforms filters."""

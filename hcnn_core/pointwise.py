@@ -125,9 +125,11 @@ def total(x: Array, y: Array) -> Array:
     Returns
     -------
     array
-        ``x + y``, bit for bit; where threads shared the work, in the memory layout of `x`.
+        ``x + y``, bit for bit; where it is large, in the memory layout of `x`.
     """
-    if not type(x) is type(y) is np.ndarray or x.size < BLOCK or (x.shape, x.dtype) != (y.shape, y.dtype):
+    if not type(x) is type(y) is np.ndarray or x.size < BLOCK:
+        return x + y
+    if (x.shape, x.dtype) != (y.shape, y.dtype) or not x.dtype.isnative:
         return x + y
     return _blockwise(lambda out, x, y: np.add(x, y, out=out), x, y)
 

@@ -4,4 +4,4 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec "${PYTHON:-python3}" -u -m benchmarks.gpu.gate "$@"
+exec "${PYTHON:-python3}" -P -u -m benchmarks.gpu.gate "$@"

@@ -363,7 +363,9 @@ def sanitizer(cupy: Any, out: Path) -> Result:
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         return {"text": "Skipped: there is no compute-sanitizer.", "table": [["tool", "errors"]]}
-    running, until = {}, time.monotonic() + SANITIZER_SECONDS
+    # what it runs is in sessions of its own, which the gate would not reach
+    seconds = min(SANITIZER_SECONDS, float(os.environ.get("HCNN_GATE_SECONDS", "inf")) - 5)
+    running, until = {}, time.monotonic() + seconds
     for check in ("memcheck", "racecheck", "initcheck"):
         command = [tool, "--tool", check, "--report-api-errors", "no", "--error-exitcode", "9"]
         command += [sys.executable, "-m", "benchmarks.gpu.stages", "small"]
@@ -381,7 +383,7 @@ def sanitizer(cupy: Any, out: Path) -> Result:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # the program that it runs, too
             process.wait()
-            rows.append([check, f"not known: stopped after {SANITIZER_SECONDS} s"])
+            rows.append([check, f"not known: stopped after {seconds:.0f} s"])
     if any("exit" in r[1] for r in rows):
         raise SystemExit(str(rows))
     return {"text": "A small network's step.", "table": [["tool", "errors"], *rows]}

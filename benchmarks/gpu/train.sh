@@ -12,7 +12,7 @@ else
     set -- --out "$run" --backend cupy "$@"
 fi
 status=0
-timeout --signal=TERM --kill-after=60 "$seconds" "${PYTHON:-python3}" -u -m train.cifar "$@" || status=$?
+timeout --signal=TERM --kill-after=60 "$seconds" "${PYTHON:-python3}" -P -u -m train.cifar "$@" || status=$?
 # 124: the time was up, and the run has saved its state at the end of the step
-[ "$status" -eq 124 ] && "${PYTHON:-python3}" -m train.cifar --plot "$run" && exit 0
+[ "$status" -eq 124 ] && "${PYTHON:-python3}" -P -m train.cifar --plot "$run" && exit 0
 exit "$status"

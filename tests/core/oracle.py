@@ -229,6 +229,7 @@ ENGINES = st.fixed_dictionaries(
         "TILE": st.sampled_from([50, _taps.TILE]),
         "ROOM": st.sampled_from([50, _compiled_taps.ROOM]),
         "CHUNK": st.sampled_from([50, _compiled_plan.CHUNK]),
+        "HELD": st.sampled_from([50, _compiled_plan.HELD]),
         "PART": st.sampled_from([1, _products.PART]),
         "MIN_RUN": st.sampled_from([1, 1, _costs.MIN_RUN]),  # 1: compiled products wherever there are any
         "FEW": st.sampled_from([1, _reorder.FEW]),
@@ -244,6 +245,7 @@ CONSTANTS = {
     "TILE": (_taps, _patches),
     "ROOM": (_compiled_taps,),
     "CHUNK": (_compiled_plan,),
+    "HELD": (_compiled_plan,),
     "PART": (_products,),
     "MIN_RUN": (_costs,),
     "FEW": (_reorder,),

@@ -19,10 +19,12 @@ from hcnn_core import (
     convolve_vjp_x,
     elu,
     elu_vjp,
+    marginal,
     patch_moments,
     patch_moments_vjp,
 )
 from hcnn_core._parallel import asked_for, parallel_for, worker_count
+from hcnn_core.pointwise import total
 from tests.core.oracle import BOUNDARIES, C, NDArray, Problem, assert_close, eps, noise, norm, threads, wide
 
 
@@ -172,6 +174,8 @@ def results() -> Iterator[tuple[NDArray, float]]:
     y = elu(many, many[0])
     yield y, 4.0
     yield elu_vjp(many, y), 4.0
+    yield total(many, many[::-1]), 4.0
+    yield marginal(many, 0), 20.0
 
 
 def test_the_number_of_threads_does_not_matter() -> None:

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hcnn_core import convolve_elu
+from hcnn_core._geometry import make_geometry
 from hcnn_core._taps import GatheredTaps, Taps
-from tests.core.oracle import assert_close
+from hcnn_core.convolution import convolve_adjoints
+from tests.core.oracle import BOUNDARIES, assert_close, engine, lay_out, noise, poisoned_memory, threads
 
 numba = pytest.importorskip("numba")
 
@@ -76,3 +79,33 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
             alone = engine.adjoints(g, of_x, of_w)
             assert alone[1 - one] is None
             np.testing.assert_array_equal(alone[one], both[one])
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 5, 9, 10])
+@pytest.mark.parametrize("held", [1, 20_000, 1 << 18])
+def test_cotangents_by_sections_of_the_leading_axis(boundary: str, taps: int, held: int) -> None:
+    """Lines of the signal that two sections read, or that a boundary brings to the first and the last, are added up."""
+    x, w = lay_out(noise(0, (17, 9, 8, 4, 6, 2), "float32"), "F"), noise(1, (2, taps, 3, 3, 5, 3), "float32")
+    axes, bias = (1, 2, 3, 4), noise(2, (3,), "float32")
+    options = {"boundary": boundary, "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
+    geometry = make_geometry(x.shape, w.shape, axes, sum_axes=(5,), **options)
+    ans = convolve_elu(x, w, bias, axes, sum_axes=5, **options)
+    g = lay_out(noise(3, ans.shape, "float32"), "F")
+    wide = [a.astype(np.float64) for a in (g, x, w, ans)]
+    expected = convolve_adjoints(np, geometry, *wide)
+    with (
+        engine(HELD=held),
+        threads(2),
+        poisoned_memory(),
+        mock.patch.object(tiles.TiledTaps, "adjoints", autospec=True, side_effect=tiles.TiledTaps.adjoints) as products,
+    ):
+        found = convolve_adjoints(np, geometry, g, x, w, ans)
+        count = products.call_count
+        alone = convolve_adjoints(np, geometry, g, None, w, ans)[0], convolve_adjoints(np, geometry, g, x, None, ans)[1]
+    assert (count > 1) == (held < 1 << 18 and taps < (10 if held == 1 else 9))
+    for value, other, wanted, operand in zip(found, alone, expected, (w, x), strict=False):
+        assert_close(value, wanted, g, operand)
+        assert_close(other, wanted, g, operand)
+    sums = (wide[0] * np.where(wide[3] < 0, wide[3] + 1, 1)).sum(axis=(0, 1, 2, 3, 4))
+    assert_close(found[2].sum(axis=tuple(range(found[2].ndim - 1))).astype("float32"), sums, g)
