@@ -1,7 +1,7 @@
 """All pictures and the README's table of speed, from the figures on record: `python -m benchmarks.report`.
 
-Reads benchmarks/results: layer.json, step.json, step-plus.json, convolve/, scaling/, roofline/; writes their pictures
-beside them and the table to speed.md.
+Reads benchmarks/results: layer.json, memory.json, step.json, step-plus.json, convolve/, scaling/, roofline/; writes
+their pictures beside them and the table to speed.md.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from benchmarks import convolve, roofline, scaling
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = 50_000
+BOUNDARIES = ("periodic", "zero")
+OURS = {"ours": "this project", "ours-plus": "this project, (+)"}
 PEERS = {
     "ours": {
         "torch-written": "Eq. (8) as written: Q copies, batch norm, convolution along v",
@@ -44,11 +46,10 @@ def layer_table(record: dict[str, Any]) -> Iterator[str]:
     yield "| one 32x32 layer, forward and backward, ms an image | periodic | zero |"
     yield "| --- | --- | --- |"
     for ours, peers in PEERS.items():
-        title = "this project" if ours == "ours" else "this project, (+)"
-        yield f"| {title} | {_ms(found, 'periodic', ours)} | {_ms(found, 'zero', ours)} |"
+        yield f"| {OURS[ours]} | {' | '.join(_ms(found, b, ours) for b in BOUNDARIES)} |"
         for peer, text in peers.items():
-            cells = [f"{_ms(found, b, peer)} ({_ratio(found, b, peer, ours)})" for b in ("periodic", "zero")]
-            yield f"| PyTorch, {text} | {cells[0]} | {cells[1]} |"
+            cells = (f"{_ms(found, b, peer)} ({_ratio(found, b, peer, ours)})" for b in BOUNDARIES)
+            yield f"| PyTorch, {text} | {' | '.join(cells)} |"
 
 
 def _ms(found: dict[str, Any], boundary: str, name: str) -> str:
@@ -58,6 +59,20 @@ def _ms(found: dict[str, Any], boundary: str, name: str) -> str:
 def _ratio(found: dict[str, Any], boundary: str, peer: str, ours: str) -> str:
     timed = found[boundary]
     return f"{timed[peer]['ms_per_image'] / timed[ours]['ms_per_image']:.1f}x" if peer in timed else "-"
+
+
+def memory_table(record: dict[str, Any]) -> Iterator[str]:
+    """Memory of a step of one layer, ours and PyTorch's, and their ratios."""
+    found = {row["boundary"]: row["memory"] for row in record["boundaries"]}
+    yield "| what that adds at its peak to its operands, MiB an image | periodic | zero |"
+    yield "| --- | --- | --- |"
+    for ours, peers in PEERS.items():
+        least = {b: found[b][ours]["mib_per_image"] for b in BOUNDARIES}
+        yield f"| {OURS[ours]} | {' | '.join(f'{least[b]:.1f}' for b in BOUNDARIES)} |"
+        for peer in (name for name in peers if name in found["zero"]):
+            figures = {b: found[b][peer]["mib_per_image"] for b in BOUNDARIES}
+            cells = (f"{figures[b]:.1f} ({figures[b] / least[b]:.1f}x)" for b in BOUNDARIES)
+            yield f"| PyTorch, {peers[peer]} | {' | '.join(cells)} |"
 
 
 def step_table(records: list[dict[str, Any]]) -> Iterator[str]:
@@ -76,7 +91,8 @@ def main() -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.parse_args()
-    table = [*layer_table(read("layer.json")), "", *step_table([read("step.json"), read("step-plus.json")])]
+    layer, memory = layer_table(read("layer.json")), memory_table(read("memory.json"))
+    table = [*layer, "", *memory, "", *step_table([read("step.json"), read("step-plus.json")])]
     (RESULTS / "speed.md").write_text("\n".join(table) + "\n", encoding="utf-8")
     convolve.plot(read("convolve/convolve.json"), RESULTS / "convolve/convolve.png")
     scaling.draw(read("scaling/scaling.json"), RESULTS / "scaling/scaling.png")

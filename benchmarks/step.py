@@ -47,8 +47,9 @@ STAGES = {
 }
 PARTS = {
     "of these: spectra of x": ("_compiled_plan.py", ("_spectrum",)),
+    "spectra of cotangents": ("_compiled_plan.py", ("_cotangent",)),
     "products of both cotangents": ("_compiled_tiles.py", ("adjoints",)),
-    "spectra back to x": ("_compiled_plan.py", ("_samples",)),
+    "spectra back to x": ("_compiled_plan.py", ("_samples", "_add_samples")),
 }
 """What layers call as one; the rest of them is transforms and products chunk by chunk."""
 

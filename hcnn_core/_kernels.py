@@ -432,40 +432,55 @@ def _extend(padded: Array, x: Array, lines: Array, runs: Array, inner: int) -> N
 
 @numba.njit(inline="always", **_options)
 def _strip(
-    rows: int, wide: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: int, step: int
-) -> None:
-    """Write `rows` rows of n sums, tile by tile; the last tile begins earlier and writes some sums again."""
-    lanes = VECTOR_BYTES // like.itemsize
+    more: int, rows: int, wide: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: int,
+    step: int,
+) -> None:  # fmt: skip
+    """Write `rows` rows of n sums, tile by tile; the last tile begins earlier and writes some sums again.
+
+    With `more`, what is there is added, and n makes whole vectors.
+    """
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     if n < lanes:
         for i in range(n):
-            at = i * like.itemsize
-            combine(like, rows, 0, 0, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+            at = i * size
+            combine(like, rows, 0, more, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
         return
     tiled = n - n % (lanes * wide)
     for begin in range(0, tiled, lanes * wide):
-        at = begin * like.itemsize
-        combine(like, rows, wide, 0, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+        at = begin * size
+        combine(like, rows, wide, more, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
     for begin in range(tiled, n, lanes):
-        at = min(begin, n - lanes) * like.itemsize
-        combine(like, rows, 1, 0, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+        at = min(begin, n - lanes) * size
+        combine(like, rows, 1, more, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+
+
+@numba.njit(inline="always", **_options)
+def _strips(more: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
+    """Strips of as many rows as registers hold, then of fewer."""
+    rows, row, size, step = matrix.shape[1], 0, like.itemsize, matrix.strides[0]
+    while row + TALL <= rows:
+        factors = matrix.ctypes.data + row * size
+        _strip(more, TALL, WIDE_OF_TALL, like, out + row * out_stride, out_stride, n, x, table, factors, step)
+        row += TALL
+    while row + FEW <= rows:
+        factors = matrix.ctypes.data + row * size
+        _strip(more, FEW, WIDE_OF_FEW, like, out + row * out_stride, out_stride, n, x, table, factors, step)
+        row += FEW
+    if row < rows:
+        factors = matrix.ctypes.data + row * size
+        _strip(more, 1, WIDE_OF_ONE, like, out + row * out_stride, out_stride, n, x, table, factors, step)
 
 
 @numba.njit(**_options)
 def combine_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
     """Write the products of matrix (K, rows) with rows of n elements of x, found by a table of K offsets."""
-    rows, step = matrix.shape[1], matrix.strides[0]
-    row = 0
-    while row + TALL <= rows:
-        factors = matrix.ctypes.data + row * like.itemsize
-        _strip(TALL, WIDE_OF_TALL, like, out + row * out_stride, out_stride, n, x, table, factors, step)
-        row += TALL
-    while row + FEW <= rows:
-        factors = matrix.ctypes.data + row * like.itemsize
-        _strip(FEW, WIDE_OF_FEW, like, out + row * out_stride, out_stride, n, x, table, factors, step)
-        row += FEW
-    if row < rows:
-        factors = matrix.ctypes.data + row * like.itemsize
-        _strip(1, WIDE_OF_ONE, like, out + row * out_stride, out_stride, n, x, table, factors, step)
+    _strips(0, like, out, out_stride, n, x, table, matrix)
+
+
+@numba.njit(**_options)
+def add_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
+    """As `combine_rows`, added to what is there; n makes whole vectors."""
+    _strips(1, like, out, out_stride, n, x, table, matrix)
 
 
 @numba.njit(**_options)
@@ -805,38 +820,6 @@ def transform(
                 taken = scaled.ctypes.data
             _run(like, program, taken, to, half, m)
             _finish(to, target_rows, m, bias, channel)
-
-
-@numba.njit(inline="always", **_options)
-def _add_strip(
-    rows: int, wide: int, like: Array, out: int, step: int, n: int, x: int, table: Array, matrix: int, matrix_step: int
-) -> None:
-    """Add to rows of sums of n elements, whole vectors, tile by tile."""
-    lanes = VECTOR_BYTES // like.itemsize
-    tiled = n - n % (lanes * wide)
-    for begin in range(0, tiled, lanes * wide):
-        at = begin * like.itemsize
-        combine(like, rows, wide, 1, out + at, step, x + at, table.ctypes.data, table.size, matrix, matrix_step)
-    for begin in range(tiled, n, lanes):
-        at = begin * like.itemsize
-        combine(like, rows, 1, 1, out + at, step, x + at, table.ctypes.data, table.size, matrix, matrix_step)
-
-
-@numba.njit(**_options)
-def add_rows(like: Array, out: int, step: int, n: int, x: int, table: Array, matrix: Array) -> None:
-    """As `combine_rows`, added to what is there; n makes whole vectors."""
-    rows, row, size = matrix.shape[1], 0, like.itemsize
-    while row + TALL <= rows:
-        factors = matrix.ctypes.data + row * size
-        _add_strip(TALL, WIDE_OF_TALL, like, out + row * step, step, n, x, table, factors, matrix.strides[0])
-        row += TALL
-    while row + FEW <= rows:
-        factors = matrix.ctypes.data + row * size
-        _add_strip(FEW, WIDE_OF_FEW, like, out + row * step, step, n, x, table, factors, matrix.strides[0])
-        row += FEW
-    if row < rows:
-        factors = matrix.ctypes.data + row * size
-        _add_strip(1, WIDE_OF_ONE, like, out + row * step, step, n, x, table, factors, matrix.strides[0])
 
 
 @numba.njit(**_options)
@@ -1293,7 +1276,7 @@ def _in_squares(part: int, like: Array, out: int, step: int, x: int, columns: Ar
 
     What squares of a part of a vector hold is transposed in registers, the rest is copied one by one.
     """
-    size, lanes = like.itemsize, max(1, VECTOR_BYTES // like.itemsize // part)
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize // part
     n, table = columns.size, columns.ctypes.data
     whole_rows, whole = rows - rows % lanes, n - n % lanes
     for i in range(0, whole_rows, lanes):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import step
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -27,6 +29,23 @@ def test_comparison_of_layers_names_what_it_skips(tmp_path: Path) -> None:
         assert why == "torch is not installed"
     assert json.loads(result.stdout.splitlines()[-1])["comparisons"] == [comparison]
     assert "skipped" in out.with_suffix(".txt").read_text("utf-8")
+
+
+def test_memory_of_a_step_holds_what_it_returns() -> None:
+    arguments = ["--one", "ours", "--boundary", "zero", "--batch-size", "8"]
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.memory", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    of_result = 8 * 32 * 32 * 4 * 8 * 16 * 4 / 2**20
+    assert of_result <= float(result.stdout) <= 8 * of_result
+
+
+def test_every_stage_of_a_step_has_its_time() -> None:
+    taken = step.Step("hcnn-plus", "zero", 16, width=4, factors=4, depth=6)
+    taken()
+    stages, parts = step.profile(taken)
+    assert all(seconds > 0 for seconds in stages.values()), stages
+    assert sum(parts.values()) < stages["whole step, profiled"]
 
 
 def test_readme_shows_the_table_on_record() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -54,3 +58,29 @@ def test_parts_of_an_array_and_repeated_ones_are_numpys() -> None:
     for part in (x[:, ::2].T, x[::-1].T, x[:50, :50].T, np.broadcast_to(x, (3, 100, 100)).transpose(2, 0, 1)):
         assert reorder._places(part.shape, part.strides, 8) is None
         np.testing.assert_array_equal(reorder.contiguous(part), part, strict=True)
+
+
+NARROW = """
+import llvmlite.binding as llvm
+features = llvm.get_host_cpu_features()
+for name in [n for n in features if n.startswith("avx")]:
+    del features[name]
+llvm.get_host_cpu_features = lambda: features
+import numpy as np
+from hcnn_core import _kernels, _reorder
+assert _kernels.VECTOR_BYTES == 16
+_reorder.FEW = 1
+for dtype in ("float32", "float64"):
+    for rows in (3, 4, 21):
+        x = np.arange(20.0 * 30 * rows).reshape(20, 30, rows).astype(dtype).transpose(2, 1, 0)
+        assert np.array_equal(_reorder.contiguous(x), x)
+"""
+
+
+def test_a_processor_with_narrow_vectors(tmp_path: Path) -> None:
+    """A part of its vectors may hold less than a number."""
+    command = [sys.executable, "-c", NARROW]
+    result = subprocess.run(
+        command, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
