@@ -36,6 +36,9 @@ WIDE_OF_ONE = 8
 DEEP, LESS_DEEP = (6, 3) if _registers == 32 else (3, 2)
 BROAD, LESS_BROAD = 4, 3
 
+SET, ADD, ELU = range(3)
+"""What becomes of sums: they are written, added to what is there, or their ELU is written."""
+
 RUN = 1 << 12
 """Products summed in the dtype of the arrays; many more in single precision would lose digits."""
 
@@ -125,8 +128,7 @@ class _Vectors:
         m = self.choose("<", m, self.constant(series.least), self.constant(series.least), m)
         shifted = self.multiply_add(m, self.constant(LOG2_E), self.constant(series.round))
         n = builder.fsub(shifted, self.constant(series.round))  # to the nearest integer
-        r = self.multiply_add(n, self.constant(-series.ln2_high), m)
-        r = self.multiply_add(n, self.constant(-series.ln2_low), r)
+        r = self.multiply_add(n, self.constant(-math.log(2)), m)  # off by n ulps of ln 2 at most, where 2^n is small
         integers = ir.VectorType(ir.IntType(8 * self.size), self.lanes)
         digits = ir.Constant(integers, [series.digits] * self.lanes)
         one = builder.bitcast(self.constant(1), integers)
@@ -145,20 +147,18 @@ class _Vectors:
 
 
 class _Exp(NamedTuple):
-    """The exponential's series; ln 2 in two parts, the first with so few digits that its products with n are exact."""
+    """The exponential's series."""
 
     terms: int
     least: float
     round: float
     digits: int
-    ln2_high: float
-    ln2_low: float
 
 
 LOG2_E = 1.4426950408889634
 EXP = {
-    4: _Exp(7, -87, 1.5 * 2**23, 23, 0.693359375, -2.12194440054690583e-4),
-    8: _Exp(14, -700, 1.5 * 2**52, 52, 6.93147180369123816490e-01, 1.90821492927058770002e-10),
+    4: _Exp(7, -87, 1.5 * 2**23, 23),
+    8: _Exp(14, -700, 1.5 * 2**52, 52),
 }
 
 
@@ -170,27 +170,30 @@ def _offset(builder: Any, table: Any, index: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def combine(
-    typing: Any, like: Any, rows: Any, vectors: Any, more: Any, out: Any, out_stride: Any, x: Any, table: Any,
-    count: Any, matrix: Any, matrix_stride: Any,
+    typing: Any, like: Any, rows: Any, vectors: Any, how: Any, out: Any, out_stride: Any, x: Any, table: Any,
+    count: Any, matrix: Any, matrix_stride: Any, bias: Any,
 ) -> Any:  # fmt: skip
     """Write sum over k < count of matrix[k, r] * x[table[k] + i] to out[r, i], r < rows, i < vectors * lanes.
 
-    `like` is any array of the dtype of all; `vectors` is 0 for a single column. With `more`, what is there is added.
+    `like` is any array of the dtype of all; `vectors` is 0 for a single column. How: SET; ADD, to what is there; or
+    ELU, of the sum and bias[r].
     """
-    if not all(isinstance(value, types.IntegerLiteral) for value in (rows, vectors, more)):
+    if not all(isinstance(value, types.IntegerLiteral) for value in (rows, vectors, how)):
         return None
-    signature = types.void(like, rows, vectors, more, *(types.int64,) * 7)
+    signature = types.void(like, rows, vectors, how, *(types.int64,) * 8)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, out_stride, x, table, count, matrix, matrix_stride = arguments[4:]
+        out, out_stride, x, table, count, matrix, matrix_stride, bias = arguments[4:]
         width = max(1, vectors.literal_value)
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
         sums = [v.sums(width) for _ in range(rows.literal_value)]
         targets = [builder.add(out, builder.mul(_int64(r), out_stride)) for r in range(rows.literal_value)]
-        if more.literal_value:
-            for target, row in zip(targets, sums, strict=True):
-                for i, variable in enumerate(row):
+        for r, (target, row) in enumerate(zip(targets, sums, strict=True)):
+            for i, variable in enumerate(row):
+                if how.literal_value == ADD:
                     builder.store(v.load(target, i), variable)
+                elif how.literal_value == ELU:
+                    builder.store(v.repeat(builder.add(bias, _int64(r * v.size))), variable)
         with cgutils.for_range(builder, count) as loop:
             source = builder.add(x, _offset(builder, table, loop.index))
             terms = [v.load(source, i) for i in range(width)]
@@ -201,7 +204,8 @@ def combine(
                     v.accumulate(variable, factor, term)
         for target, row in zip(targets, sums, strict=True):
             for i, variable in enumerate(row):
-                builder.store(builder.load(variable), v.at(target, i), align=v.size)
+                total = builder.load(variable)
+                builder.store(v.elu(total) if how.literal_value == ELU else total, v.at(target, i), align=v.size)
         return context.get_dummy_value()
 
     return signature, generate
@@ -432,55 +436,63 @@ def _extend(padded: Array, x: Array, lines: Array, runs: Array, inner: int) -> N
 
 @numba.njit(inline="always", **_options)
 def _strip(
-    more: int, rows: int, wide: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: int,
-    step: int,
+    how: int, rows: int, wide: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: int,
+    step: int, bias: int,
 ) -> None:  # fmt: skip
     """Write `rows` rows of n sums, tile by tile; the last tile begins earlier and writes some sums again.
 
-    With `more`, what is there is added, and n makes whole vectors.
+    Where they are added, n makes whole vectors.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     if n < lanes:
         for i in range(n):
             at = i * size
-            combine(like, rows, 0, more, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+            combine(like, rows, 0, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
         return
     tiled = n - n % (lanes * wide)
     for begin in range(0, tiled, lanes * wide):
         at = begin * size
-        combine(like, rows, wide, more, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+        combine(like, rows, wide, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
     for begin in range(tiled, n, lanes):
         at = min(begin, n - lanes) * size
-        combine(like, rows, 1, more, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step)
+        combine(like, rows, 1, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
 
 
 @numba.njit(inline="always", **_options)
-def _strips(more: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
+def _strips(
+    how: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array, bias: int
+) -> None:
     """Strips of as many rows as registers hold, then of fewer."""
     rows, row, size, step = matrix.shape[1], 0, like.itemsize, matrix.strides[0]
     while row + TALL <= rows:
-        factors = matrix.ctypes.data + row * size
-        _strip(more, TALL, WIDE_OF_TALL, like, out + row * out_stride, out_stride, n, x, table, factors, step)
+        to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
+        _strip(how, TALL, WIDE_OF_TALL, like, to, out_stride, n, x, table, factors, step, start)
         row += TALL
     while row + FEW <= rows:
-        factors = matrix.ctypes.data + row * size
-        _strip(more, FEW, WIDE_OF_FEW, like, out + row * out_stride, out_stride, n, x, table, factors, step)
+        to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
+        _strip(how, FEW, WIDE_OF_FEW, like, to, out_stride, n, x, table, factors, step, start)
         row += FEW
     if row < rows:
-        factors = matrix.ctypes.data + row * size
-        _strip(more, 1, WIDE_OF_ONE, like, out + row * out_stride, out_stride, n, x, table, factors, step)
+        to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
+        _strip(how, 1, WIDE_OF_ONE, like, to, out_stride, n, x, table, factors, step, start)
 
 
 @numba.njit(**_options)
 def combine_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
     """Write the products of matrix (K, rows) with rows of n elements of x, found by a table of K offsets."""
-    _strips(0, like, out, out_stride, n, x, table, matrix)
+    _strips(SET, like, out, out_stride, n, x, table, matrix, 0)
 
 
 @numba.njit(**_options)
 def add_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
     """As `combine_rows`, added to what is there; n makes whole vectors."""
-    _strips(1, like, out, out_stride, n, x, table, matrix)
+    _strips(ADD, like, out, out_stride, n, x, table, matrix, 0)
+
+
+@numba.njit(**_options)
+def elu_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array, bias: Array) -> None:
+    """As `combine_rows`, the ELU of the sum of that and a bias (rows,)."""
+    _strips(ELU, like, out, out_stride, n, x, table, matrix, bias.ctypes.data)
 
 
 @numba.njit(**_options)
@@ -951,10 +963,7 @@ def contract_adjoints(
 def _expand(like: Array, z: Array, m: int, x: int, row_step: int, table: Array, h: Array, shift: Array) -> None:
     """Write the ELU of what filters h (taps, channels) make of x, plus a shift each, to z (channels, rows, .)."""
     for row in range(z.shape[1]):
-        combine_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + row * row_step, table, h)
-    for channel in range(z.shape[0]):
-        at = z[channel].ctypes.data
-        elu_run(like, at, at, z[channel].size, shift[channel])
+        elu_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + row * row_step, table, h, shift)
 
 
 @numba.njit(**_options)
