@@ -1,8 +1,9 @@
 """Coefficients of `convolve`'s cost model, and where it chooses wrongly: `python -m benchmarks.convolve_costs`.
 
 Random convolutions, each with its transpose, as in training, are timed by every choice of methods, alternating, and the
-coefficients fitted to those times, each in seconds per unit, to be copied to hcnn_core/_costs.py. The second table
-times cases that were not fitted, and shows what the choice of "auto" cost against the best.
+coefficients fitted to those times, each in seconds per unit. Those of hcnn_core/_costs.py are of `--problems 200 --seed
+2`. Problems of another seed judge them, and so does the second table, of cases that were not fitted: what the choice of
+"auto" cost against the best.
 """
 
 from train._process import prepare
@@ -191,7 +192,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of those [0]")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    print(f"{processor()}, {worker_count()} threads, {versions('numpy')}\n")
+    print(f"{processor()}, {worker_count()} threads, {versions('numpy')}")
+    print(f"{options.problems} problems of seed {options.seed}\n")
     observations, random = [], []
     while len(random) < options.problems:
         problem = draw(rng)

@@ -25,7 +25,7 @@ from hcnn_core.pointwise import elu, elu_vjp
 CHUNK = 1 << 20
 """Elements of a result's spectrum held at a time, unless a single line of positions has more."""
 
-HELD = 1 << 24
+HELD = 12 << 20
 """Those of its cotangent, all threads together: more would take memory, fewer have threads wait for each other."""
 
 

@@ -11,7 +11,7 @@ from hcnn_core._geometry import Geometry
 from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_transform
 
-# Seconds per unit, float32, two cores, there and back: fitted by benchmarks/convolve_costs.py.
+# Seconds per unit, float32, two cores, there and back: by benchmarks.convolve_costs --problems 200 --seed 2.
 SECONDS_PER_PLAN = 8.6e-05  # the fixed part of a call
 SECONDS_PER_TRANSFORM = 0.00021  # what it has more: to the spectrum, from it, and the filter's
 SECONDS_PER_LIBRARY = 0.00018  # and by the library's FFT
