@@ -3,8 +3,9 @@
 Layer j = 4 of the paper's networks: x_3 (N, 32, 32, 4, 8, 16), its marginal, patch moments in training mode, filters
 3x3x7x11 merged of Q = 32 factors, convolution, ELU, x_4 (N, 32, 32, 4, 8, 16); then the cotangents of x_3, h, g and
 bias for a given cotangent of x_4. Every formulation is compared by value with this project's layer in double precision,
-and is not timed where it disagrees. Rounds alternate between formulations; each takes one step before the one that is
-timed. What a framework is not installed for is skipped by name. Batches differ where memory demands it, so times are per image.
+and is not timed where it disagrees. Rounds alternate between formulations; what is timed follows a step of its kind, as
+in training, and finds caches and pages as that left them. What a framework is not installed for is skipped by name.
+Batches differ where memory demands it, so times are per image.
 
 Each formulation has its input in the memory layout it returns its output in. Of the cotangent of x_3, constant along
 the axis the marginal removed, none makes a copy: it is what the layer below receives in a network.
@@ -386,7 +387,7 @@ class Comparison:
         self.seconds = {name: [] for name in timed}
         for _ in range(rounds):
             for name, step in timed.items():
-                step()  # as in training, where what is timed follows its like, and finds caches and pages as it left them
+                step()
                 began = time.perf_counter()
                 result = step()
                 self.seconds[name].append(time.perf_counter() - began)
