@@ -43,9 +43,8 @@ def test_memory_of_a_step_holds_what_it_returns() -> None:
 def test_every_stage_of_a_step_has_its_time() -> None:
     taken = step.Step("hcnn-plus", "zero", 16, width=4, factors=4, depth=6)
     taken()
-    stages, parts = step.profile(taken)
-    assert all(seconds > 0 for seconds in stages.values()), stages
-    assert sum(parts.values()) < stages["whole step, profiled"]
+    stages, _ = step.profile(taken)
+    assert not [name for name in step.STAGES if stages[name] <= 0]
 
 
 def test_readme_shows_the_table_on_record() -> None:
