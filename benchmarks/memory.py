@@ -2,7 +2,8 @@
 
 The step and its formulations are those of `benchmarks.layer`. Each is taken in a process of its own, which holds the
 operands and has taken a step before; figures are what a second step adds at its peak, an image. What is compiled and
-the operands are not counted.
+the operands are not counted. Batches are of 50 images, of 4 where Q copies are made, whose memory grows with the batch;
+a part of ours does not, so of few images an image takes more.
 """
 
 import re
@@ -15,15 +16,13 @@ if not re.search("--one[= ]torch", " ".join(sys.argv)):
     prepare()
 
 import argparse
-import contextlib
 import ctypes
 import gc
-import importlib.util
 import json
-import resource
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from benchmarks.layer import FORMULATIONS, OURS, Problem, describe_machine, load_torch, make_step
@@ -32,36 +31,32 @@ NAMES = [name for name, f in FORMULATIONS.items() if f.kind != "conv" and not na
 BOUNDARIES = ("periodic", "zero")
 
 
-def most_held() -> float:
-    """MiB, the peak of this process.
-
-    Linux's ru_maxrss begins with what the parent held when it started this process, so VmHWM is read where it is.
-    """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return peak
-    return next((int(li.split()[1]) / 1024 for li in status.splitlines() if li.startswith("VmHWM")), peak)
-
-
 def added_by(work: Callable[[], Any]) -> float:
     """MiB that some work adds at its peak to this process, which has done the same once."""
     work()  # compiles, and loads what is compiled
     gc.collect()
-    if sys.platform == "linux":
-        # freed memory that is kept, or the work would fit in it and seem to need nothing
-        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # from now on the peak is counted anew
+    # freed memory that is kept, or the work would fit in it and seem to need nothing
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # from now on the peak is counted anew
+    except OSError as error:
+        raise SystemExit(f"memory is measured on Linux, where a process may reset its peak: {error}") from None
     before = most_held()
     work()
     return most_held() - before
 
 
+def most_held() -> float:
+    """MiB, the peak of this process."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 def of_one(name: str, boundary: str, images: int) -> float:
     """MiB that a step of one formulation adds to this process."""
     formulation, torch = FORMULATIONS[name], None if name in OURS.values() else load_torch()
+    if torch is None and name not in OURS.values():
+        raise SystemExit(f"--one is {name}, and torch is not installed")
     order = make_step(formulation, Problem(boundary, 1), 1, torch).order
     return added_by(make_step(formulation, Problem(boundary, images, order), images, torch))
 
@@ -73,11 +68,11 @@ def in_its_process(name: str, boundary: str, images: int) -> float:
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def measure(boundary: str, batch_size: int | None) -> dict[str, Any]:
+def measure(boundary: str, batch_size: int | None, torch: ModuleType | None) -> dict[str, Any]:
     """Figures of all formulations that can be had."""
     found = {}
     for name in NAMES:
-        if name in OURS.values() or importlib.util.find_spec("torch"):
+        if name in OURS.values() or torch is not None:
             images = batch_size or FORMULATIONS[name].batch_size
             found[name] = {"batch_size": images, "mib_per_image": in_its_process(name, boundary, images) / images}
     return {"boundary": boundary, "memory": found}
@@ -109,8 +104,9 @@ def main() -> None:
         images = options.batch_size or FORMULATIONS[options.one].batch_size
         print(of_one(options.one, options.boundary[0], images))
         return
-    machine = describe_machine(load_torch())
-    found = [measure(boundary, options.batch_size) for boundary in options.boundary]
+    torch = load_torch()
+    machine = describe_machine(torch)
+    found = [measure(boundary, options.batch_size, torch) for boundary in options.boundary]
     text = [*(f"{key}: {value}" for key, value in machine.items())]
     for record in found:
         text += ["", *lines(record)]

@@ -64,7 +64,7 @@ def _ratio(found: dict[str, Any], boundary: str, peer: str, ours: str) -> str:
 def memory_table(record: dict[str, Any]) -> Iterator[str]:
     """Memory of a step of one layer, ours and PyTorch's, and their ratios."""
     found = {row["boundary"]: row["memory"] for row in record["boundaries"]}
-    yield "| what that adds at its peak to its operands, MiB an image | periodic | zero |"
+    yield "| what that adds at its peak, MiB an image, of 50 (of 4 where there are Q copies) | periodic | zero |"
     yield "| --- | --- | --- |"
     for ours, peers in PEERS.items():
         least = {b: found[b][ours]["mib_per_image"] for b in BOUNDARIES}

@@ -18,6 +18,9 @@ from hcnn_core._taps import Integers, Taps, extended
 TILES = 1 << 19
 """Elements of an entry of a cotangent that is worked on at once."""
 
+LEAST = 3
+"""Lines of a section for each that another reads too, whose spectra are made again."""
+
 SPAN = 2
 """Lines of it whose tiles are multiplied at once: more make longer sums, fewer stay in a nearer cache."""
 
@@ -128,8 +131,8 @@ def sections(products: CompiledTaps, elements: int) -> Iterator[Section]:
     """All results, in sections of at most so many elements of a row where tiles can be had by lines, or in one."""
     t = products.taps
     pieces = -(-t.leading // max(1, elements // t.positions))
-    step = -(-t.leading // max(1, pieces))
-    by_lines = isinstance(products, TiledTaps) and pieces > 1 and t.stride[0] == 1
+    step = max(-(-t.leading // max(1, pieces)), LEAST * (t.sizes[0] - 1))
+    by_lines = isinstance(products, TiledTaps) and step < t.leading and t.stride[0] == 1
     if not by_lines or step + t.sizes[0] - 1 > t.lengths[0]:
         yield Section(0, t.leading, products)
         return

@@ -113,7 +113,7 @@ def run(stage: Stage, out: Path, environment: dict[str, str], left: float) -> st
         return f"{stage.name}: no time left; run again to go on"
     begun = time.monotonic()
     command = [sys.executable, "-u", "-m", MODULE, stage.name, str(out.resolve())]
-    environment = {**environment, "HCNN_GATE_SECONDS": str(limit)}
+    environment = {**environment, "HCNN_GATE_UNTIL": str(time.time() + limit)}
     with (out / f"{stage.name}.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True

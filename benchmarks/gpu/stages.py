@@ -364,7 +364,7 @@ def sanitizer(cupy: Any, out: Path) -> Result:
     if tool is None:
         return {"text": "Skipped: there is no compute-sanitizer.", "table": [["tool", "errors"]]}
     # what it runs is in sessions of its own, which the gate would not reach
-    seconds = min(SANITIZER_SECONDS, float(os.environ.get("HCNN_GATE_SECONDS", "inf")) - 5)
+    seconds = min(SANITIZER_SECONDS, float(os.environ.get("HCNN_GATE_UNTIL", "inf")) - time.time() - 5)
     running, until = {}, time.monotonic() + seconds
     for check in ("memcheck", "racecheck", "initcheck"):
         command = [tool, "--tool", check, "--report-api-errors", "no", "--error-exitcode", "9"]

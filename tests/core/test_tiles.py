@@ -96,6 +96,7 @@ def test_cotangents_by_sections_of_the_leading_axis(boundary: str, taps: int, he
     expected = convolve_adjoints(np, geometry, *wide)
     with (
         engine(HELD=held),
+        mock.patch.object(tiles, "LEAST", 0),
         threads(2),
         poisoned_memory(),
         mock.patch.object(tiles.TiledTaps, "adjoints", autospec=True, side_effect=tiles.TiledTaps.adjoints) as products,
@@ -109,3 +110,11 @@ def test_cotangents_by_sections_of_the_leading_axis(boundary: str, taps: int, he
         assert_close(other, wanted, g, operand)
     sums = (wide[0] * np.where(wide[3] < 0, wide[3] + 1, 1)).sum(axis=(0, 1, 2, 3, 4))
     assert_close(found[2].sum(axis=tuple(range(found[2].ndim - 1))).astype("float32"), sums, g)
+
+
+def test_sections_that_would_read_most_lines_again_are_not_made() -> None:
+    for taps, least in ((1, 1), (2, 3), (3, 6), (4, 9)):
+        products = tiles.TiledTaps(Taps((32, 8), (32, 8), (taps, 3), (1, 1), (True, True), 16, tiled=True))
+        found = list(tiles.sections(products, 1))
+        assert [section.end - section.begin for section in found][:-1] == [least] * (len(found) - 1)
+        assert [section.begin for section in found] == list(range(0, 32, least)) and found[-1].end == 32
