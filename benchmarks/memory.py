@@ -100,6 +100,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.batch_size is not None and options.batch_size < 1:
         parser.error(f"--batch-size is {options.batch_size}; give 1 or more")
+    if options.one and len(options.boundary) > 1:
+        parser.error("--one is of one step; give one --boundary")
     if options.one:
         images = options.batch_size or FORMULATIONS[options.one].batch_size
         print(of_one(options.one, options.boundary[0], images))

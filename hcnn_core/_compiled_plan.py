@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -82,16 +81,22 @@ class CompiledPlan(Plan):
         synthesis = programs_of(self.transform, x.dtype)[2]
         t, matrices, (count, rows, _) = self.products.taps, self.products.pack(filters), filters.shape
         y = empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
-        spectrum = self._spectrum(x)
+        spectrum, per_index = self._spectrum(x), count * rows * t.positions
+        elements = t.leading * per_index * (t.count + 4)  # products and synthesis
+        pieces = max(threads_for(elements), -(-t.leading * per_index // CHUNK))
+        chunks = evenly(t.leading, min(t.leading, pieces))
 
-        def work(chunks: list[tuple[int, int]], room: Callable[..., Array]) -> None:
-            for begin, end in chunks:
-                n, first = (end - begin) * t.positions, begin * t.positions
-                block = room(0, count, rows, n)
+        def work(first: int, last: int) -> None:
+            longest = max(end - begin for begin, end in chunks[first:last])
+            room = empty((longest * per_index,), x.dtype)
+            for begin, end in chunks[first:last]:
+                n = (end - begin) * t.positions
+                block = room[: (end - begin) * per_index].reshape(count, rows, n)
                 self.products.apply_chunk(block, 0, spectrum, matrices, begin, end)
-                synthesis(Rows.of(block.reshape(-1, self.out, n)), Rows.of(y, first), self.out, n, bias=bias)
+                target = Rows.of(y, begin * t.positions)
+                synthesis(Rows.of(block.reshape(-1, self.out, n)), target, self.out, n, bias=bias)
 
-        self._share(work, x.dtype, (count, rows))
+        parallel_for(work, len(chunks), elements)
         return y
 
     def _transformed_adjoints(
@@ -101,7 +106,7 @@ class CompiledPlan(Plan):
         d, t, dtype = self.transform, self.products.taps, g.array.dtype
         shape = d.frequencies, d.planes * self.out
         sums = np.zeros((0 if ans is None else self.y_rows, self.out))
-        result, written = None, np.zeros(math.prod(t.lengths[:1]), bool)
+        result, written = None, np.zeros(t.lengths[0], bool)
         of_filters: Any = None
         for section in sections(self.products, HELD // math.prod(shape)):
             part = self._cotangent(g, ans, section, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
@@ -133,28 +138,6 @@ class CompiledPlan(Plan):
         for begin in sorted(parts):
             sums += parts[begin]
         return part
-
-    def _share(self, work: Callable[..., None], dtype: Any, shape: tuple[int, ...]) -> None:
-        """Call work(chunks, room) for the parts of the leading axis that each thread takes; room lends it arrays."""
-        t = self.products.taps
-        per_index = math.prod(shape) * t.positions
-        elements = t.leading * per_index
-        work_of_one = t.count + 4  # products and synthesis
-        pieces = max(threads_for(elements * work_of_one), -(-elements // CHUNK))
-        chunks = evenly(t.leading, min(t.leading, pieces))
-
-        def each(first: int, last: int) -> None:
-            lent: dict[int, Array] = {}
-
-            def room(key: int, *shape: int) -> Array:
-                size = math.prod(shape)
-                if key not in lent or lent[key].size < size:
-                    lent[key] = empty((size,), dtype)
-                return lent[key][:size].reshape(shape)
-
-            work(chunks[first:last], room)
-
-        parallel_for(each, len(chunks), elements * work_of_one)
 
     def _spectrum(self, x: Array, lines: Integers | None = None) -> Array:
         """Spectrum of x (rows, channels, positions), or of some lines of it, with the directly convolved axes apart."""

@@ -14,7 +14,7 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._memory import empty, zeros
-from hcnn_core._parallel import parallel_for, threads_for
+from hcnn_core._parallel import PRODUCTS, parallel_for, threads_for
 from hcnn_core._taps import (
     GatheredTaps,
     Integers,
@@ -119,7 +119,7 @@ class CompiledTaps:
 
     def _elements(self, source: Array, rows: int) -> int:
         """The work of products with so many rows; of a few, reading the terms takes as long as those."""
-        return int(source.size) * self.taps.count * max(rows, 3) // 14
+        return int(source.size) * self.taps.count * max(rows, 3) // PRODUCTS
 
     def _chunks(self, source: Array, rows: int, leading: int) -> list[tuple[int, int]]:
         """Parts of the leading axis, as many as cache or threads ask for."""

@@ -18,7 +18,7 @@ from hcnn_core._backend import Array
 from hcnn_core._compiled_plan import CompiledPlan
 from hcnn_core._compiled_taps import evenly
 from hcnn_core._memory import empty, zeros
-from hcnn_core._parallel import parallel_for, threads_for
+from hcnn_core._parallel import PRODUCTS, parallel_for, threads_for
 from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._taps import Integers
@@ -98,7 +98,7 @@ class ContractedPlan(CompiledPlan):
         """What a position takes, in elements that are added up."""
         d = self.transform
         terms, rows = d.aliases * d.planes * self.channels, d.planes * self.out
-        return d.frequencies * (4 * (terms + rows) + terms * rows // 14)
+        return d.frequencies * (4 * (terms + rows) + terms * rows // PRODUCTS)
 
     def bound(self, room: Room, n: int, *, x: Integers, y: Integers) -> tuple[tuple[Array, ...], ...]:
         """Analysis, its transpose, synthesis, its transpose: from rows of x at these offsets to those of y."""

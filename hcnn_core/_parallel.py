@@ -54,8 +54,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
 
 SERIAL = 1 << 20
-"""Elements, of an addition or 0.2 ns each, for which it does not pay to wake threads: that takes 50 microseconds, or
-150 where virtual processors went to sleep."""
+"""Elements, of an addition each, that one thread has done before others have woken, virtual processors above all."""
+
+PRODUCTS = 14
+"""Multiply-adds of compiled products that take as long as one of those elements."""
 
 
 STEP = 16
