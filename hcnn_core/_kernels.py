@@ -11,6 +11,7 @@ bytes. Then products with taps, transforms, patches and ELU made of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import llvmlite.binding
@@ -91,6 +92,14 @@ class _Vectors:
 
     def accumulate(self, variable: Any, a: Any, b: Any) -> None:
         self.builder.store(self.builder.call(self.fma, [a, b, self.builder.load(variable)]), variable)
+
+    def first_lanes(self, count: Any) -> Any:
+        """Whether a lane is one of so many first ones."""
+        integers = ir.VectorType(_int32, self.lanes)
+        undefined = ir.Constant(integers, ir.Undefined)
+        first = self.builder.insert_element(undefined, self.builder.trunc(count, _int32), _int32(0))
+        counts = self.builder.shuffle_vector(first, undefined, ir.Constant(integers, None))
+        return self.builder.icmp_signed("<", ir.Constant(integers, list(range(self.lanes))), counts)
 
     def total(self, variable: Any) -> Any:
         """Sum of all lanes, by halves."""
@@ -278,9 +287,9 @@ def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: An
 @intrinsic(prefer_literal=True)
 def inner_products(
     typing: Any, like: Any, deep: Any, broad: Any, by_lanes: Any, total: Any, total_stride: Any, x: Any, table: Any,
-    y: Any, y_stride: Any, count: Any,
+    y: Any, y_stride: Any, n: Any,
 ) -> Any:  # fmt: skip
-    """Add sum over i < count * lanes of x[table[k] + i] * y[r, i] to total[k, r], k < deep, r < broad.
+    """Add sum over i < n of x[table[k] + i] * y[r, i] to total[k, r], k < deep, r < broad; n is a vector or more.
 
     `by_lanes`, every entry of the total is a vector, whose lanes are still to be summed.
     """
@@ -289,7 +298,7 @@ def inner_products(
     signature = types.void(like, deep, broad, by_lanes, *(types.int64,) * 7)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, total_stride, x, table, y, y_stride, count = arguments[4:]
+        total, total_stride, x, table, y, y_stride, n = arguments[4:]
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         sums = [v.sums(broad.literal_value) for _ in range(deep.literal_value)]
         targets = [builder.add(total, builder.mul(_int64(k), total_stride)) for k in range(deep.literal_value)]
@@ -299,13 +308,22 @@ def inner_products(
                     builder.store(v.load(target, r), variable)
         rows = [builder.add(x, _offset(builder, table, _int64(k))) for k in range(deep.literal_value)]
         columns = [builder.add(y, builder.mul(_int64(r), y_stride)) for r in range(broad.literal_value)]
-        with cgutils.for_range(builder, count) as loop:
-            position = builder.mul(loop.index, _int64(VECTOR_BYTES))
-            factors = [v.load(builder.add(column, position)) for column in columns]
+
+        def add(position: Any, take: Callable[[Any], Any]) -> None:
+            factors = [take(v.load(builder.add(column, position))) for column in columns]
             for row, source in zip(sums, rows, strict=True):
-                term = v.load(builder.add(source, position))
+                term = take(v.load(builder.add(source, position)))
                 for variable, factor in zip(row, factors, strict=True):
                     v.accumulate(variable, term, factor)
+
+        count, rest = builder.sdiv(n, _int64(v.lanes)), builder.srem(n, _int64(v.lanes))
+        with cgutils.for_range(builder, count) as loop:
+            add(builder.mul(loop.index, _int64(VECTOR_BYTES)), lambda vector: vector)
+        with builder.if_then(cgutils.is_not_null(builder, rest), likely=False):
+            met = v.first_lanes(builder.sub(_int64(v.lanes), rest))  # those of the vector that ends with the last
+            zero = v.constant(0)
+            end = builder.mul(builder.sub(n, _int64(v.lanes)), _int64(v.size))
+            add(end, lambda vector: builder.select(met, zero, vector))
         for target, row in zip(targets, sums, strict=True):
             for r, variable in enumerate(row):
                 if by_lanes.literal_value:
@@ -435,11 +453,25 @@ def _extend(padded: Array, x: Array, lines: Array, runs: Array, inner: int) -> N
 
 
 @numba.njit(inline="always", **_options)
-def _strip(
-    how: int, rows: int, wide: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: int,
+def _tiles(
+    how: int, rows: int, wide: int, like: Array, out: int, out_stride: int, begin: int, n: int, x: int, table: Array,
+    matrix: int, step: int, bias: int,
+) -> int:  # fmt: skip
+    """Write `rows` rows of sums in tiles as long as fit between begin and n; return where the last ends."""
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    end = n - (n - begin) % (lanes * wide)
+    for i in range(begin, end, lanes * wide):
+        at = i * size
+        combine(like, rows, wide, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
+    return end
+
+
+@numba.njit(inline="always", **_options)
+def _rest(
+    how: int, rows: int, like: Array, out: int, out_stride: int, begin: int, n: int, x: int, table: Array, matrix: int,
     step: int, bias: int,
 ) -> None:  # fmt: skip
-    """Write `rows` rows of n sums, tile by tile; the last tile begins earlier and writes some sums again.
+    """The sums that tiles left, in vectors, of which the last begins earlier and writes some sums again.
 
     Where they are added, n makes whole vectors.
     """
@@ -449,13 +481,21 @@ def _strip(
             at = i * size
             combine(like, rows, 0, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
         return
-    tiled = n - n % (lanes * wide)
-    for begin in range(0, tiled, lanes * wide):
-        at = begin * size
-        combine(like, rows, wide, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
-    for begin in range(tiled, n, lanes):
-        at = min(begin, n - lanes) * size
+    for i in range(begin, n, lanes):
+        at = min(i, n - lanes) * size
         combine(like, rows, 1, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
+
+
+@numba.njit(inline="always", **_options)
+def _slender(
+    how: int, rows: int, wide: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: int,
+    step: int, bias: int,
+) -> None:  # fmt: skip
+    """Write a few rows of n sums. A single vector of them would wait for each sum before the next is added to it."""
+    done = _tiles(how, rows, wide, like, out, out_stride, 0, n, x, table, matrix, step, bias)
+    done = _tiles(how, rows, 4, like, out, out_stride, done, n, x, table, matrix, step, bias)
+    done = _tiles(how, rows, 2, like, out, out_stride, done, n, x, table, matrix, step, bias)
+    _rest(how, rows, like, out, out_stride, done, n, x, table, matrix, step, bias)
 
 
 @numba.njit(inline="always", **_options)
@@ -466,15 +506,16 @@ def _strips(
     rows, row, size, step = matrix.shape[1], 0, like.itemsize, matrix.strides[0]
     while row + TALL <= rows:
         to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
-        _strip(how, TALL, WIDE_OF_TALL, like, to, out_stride, n, x, table, factors, step, start)
+        done = _tiles(how, TALL, WIDE_OF_TALL, like, to, out_stride, 0, n, x, table, factors, step, start)
+        _rest(how, TALL, like, to, out_stride, done, n, x, table, factors, step, start)
         row += TALL
     while row + FEW <= rows:
         to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
-        _strip(how, FEW, WIDE_OF_FEW, like, to, out_stride, n, x, table, factors, step, start)
+        _slender(how, FEW, WIDE_OF_FEW, like, to, out_stride, n, x, table, factors, step, start)
         row += FEW
     if row < rows:
         to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
-        _strip(how, 1, WIDE_OF_ONE, like, to, out_stride, n, x, table, factors, step, start)
+        _slender(how, 1, WIDE_OF_ONE, like, to, out_stride, n, x, table, factors, step, start)
 
 
 @numba.njit(**_options)
@@ -692,9 +733,8 @@ def _products(
     deep: int, broad: int, total: Array, k: int, r: int, x: int, table: Array, y: int, y_stride: int, n: int
 ) -> None:
     """Add the inner products of `deep` rows of x with `broad` rows of y, n elements each, to total (K, rows)."""
-    lanes = VECTOR_BYTES // total.itemsize
     to, offsets = total[k, r:].ctypes.data, table[k:].ctypes.data
-    inner_products(total, deep, broad, 0, to, total.strides[0], x, offsets, y + r * y_stride, y_stride, n // lanes)
+    inner_products(total, deep, broad, 0, to, total.strides[0], x, offsets, y + r * y_stride, y_stride, n)
 
 
 @numba.njit(inline="always", **_options)
@@ -714,7 +754,7 @@ def _band(deep: int, total: Array, k: int, x: int, table: Array, y: int, y_strid
 
 @numba.njit(**_options)
 def correlate_rows(total: Array, x: int, table: Array, y: int, y_stride: int, n: int) -> None:
-    """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), whole vectors only."""
+    """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), a vector or more each."""
     k = 0
     while k + DEEP <= total.shape[0]:
         _band(DEEP, total, k, x, table, y, y_stride, n)
@@ -736,15 +776,16 @@ def correlate(
 
     The other arguments are those of `apply`.
     """
-    whole = n - n % (VECTOR_BYTES // x.itemsize)
+    lone = n if n < VECTOR_BYTES // x.itemsize else 0
     taken = padded.reshape(-1)
     for entry in range(x.shape[0]):
         _extend(padded, x[entry], lines, runs, inner)
         for line in range(starts.size):
             begin = first + line * n
             source = taken[starts[line] :].ctypes.data
-            correlate_rows(total[entry], source, table, g[entry, 0, begin:].ctypes.data, g.strides[1], n)
-            for i in range(whole, n):
+            if not lone:
+                correlate_rows(total[entry], source, table, g[entry, 0, begin:].ctypes.data, g.strides[1], n)
+            for i in range(lone):
                 for k in range(table.size):
                     term = taken[starts[line] + table[k] // x.itemsize + i]
                     for r in range(g.shape[1]):
@@ -1001,7 +1042,6 @@ def _correlate_lanes(
     like: Array, total: Array, x: int, table: Array, y: int, y_step: int, channels: int, n: int
 ) -> None:  # fmt: skip
     """Add products of rows of x, by a table, with rows of y, n elements each, to total (taps, channels, lanes)."""
-    lanes = VECTOR_BYTES // like.itemsize
     k = 0
     while k < table.size:
         deep = DEEP if k + DEEP <= table.size else LESS_DEEP if k + LESS_DEEP <= table.size else 1
@@ -1010,17 +1050,17 @@ def _correlate_lanes(
             to, taps, other = total[k, c].ctypes.data, table[k:].ctypes.data, y + c * y_step
             broad = BROAD if c + BROAD <= channels else 1
             if deep == DEEP and broad == BROAD:
-                inner_products(like, DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+                inner_products(like, DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n)
             elif deep == LESS_DEEP and broad == BROAD:
-                inner_products(like, LESS_DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+                inner_products(like, LESS_DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n)
             elif broad == BROAD:
-                inner_products(like, 1, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+                inner_products(like, 1, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n)
             elif deep == DEEP:
-                inner_products(like, DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+                inner_products(like, DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n)
             elif deep == LESS_DEEP:
-                inner_products(like, LESS_DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+                inner_products(like, LESS_DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n)
             else:
-                inner_products(like, 1, 1, 1, to, total.strides[0], x, taps, other, y_step, n // lanes)
+                inner_products(like, 1, 1, 1, to, total.strides[0], x, taps, other, y_step, n)
             c += broad
         k += deep
 
@@ -1135,7 +1175,8 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
     pair of rows is multiplied once and counted for both orders.
     """
     rows, n1, n = x.shape[0], x.shape[0] - s1 + 1, x.shape[1] - (s2 - 1) * inner
-    whole = n - n % (VECTOR_BYTES // x.itemsize)
+    lanes = VECTOR_BYTES // x.itemsize
+    lone = n if n < lanes else 0
     for a in range(rows):
         first, last = a if symmetric else max(0, a - s1 + 1), min(rows, a + s1)
         table = empty((last - first) * s2, np.int64)
@@ -1143,9 +1184,9 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
             table[row] = ((first + row // s2) * y.shape[1] + row % s2 * inner) * y.itemsize
         products = np.zeros((table.size, s2), np.float64)  # of windows of rows b of y with those of row a of x
         part = empty((table.size, s2), x.dtype)
-        for begin in range(0, whole, RUN):
+        for begin in range(0, n - lanes + 1, RUN):
             part[:] = 0
-            n_part = min(whole - begin, RUN)
+            n_part = n - begin if n - begin < RUN + lanes else RUN
             source, other = y[0, begin:].ctypes.data, x[a, begin:].ctypes.data
             correlate_rows(part, source, table, other, inner * x.itemsize, n_part)
             for row in range(table.size):
@@ -1155,7 +1196,7 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
             for r2 in range(s2):
                 for t2 in range(s2):
                     dot = products[(b - first) * s2 + r2, t2]
-                    for i in range(whole, n):
+                    for i in range(lone):
                         dot += x[a, t2 * inner + i] * y[b, r2 * inner + i]
                     for t1 in range(max(0, a - n1 + 1, a - b), min(s1, a + 1, s1 + a - b)):
                         total[t1, t2, t1 + b - a, r2] += dot

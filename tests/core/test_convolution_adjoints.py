@@ -255,3 +255,17 @@ def test_new_axes_of_length_one_have_any_stride(out: tuple[int, ...], kind: str)
         g = inside
     assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
     assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("filters", [1, 2, 3, 8, 13])
+@pytest.mark.parametrize("n", [16, 17, 30, 47, 100])
+def test_lines_of_any_length(n: int, filters: int, dtype: str) -> None:
+    """Vectors, of 2 to 16 numbers, and tiles of them divide few of these."""
+    x, w = noise(0, (3, 5, n), dtype), noise(1, (3, 3, 5, filters), dtype)
+    for boundary in BOUNDARIES:
+        problem = Problem(x, w, (1, 2), {"boundary": boundary, "sum_axes": (0,), "method": "direct"})
+        g = noise(2, problem.y_shape, dtype)
+        assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
+        assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
+        assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)

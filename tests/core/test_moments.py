@@ -232,10 +232,11 @@ def test_memory_layout_does_not_matter(layout: str) -> None:
 
 @pytest.mark.parametrize("kernel_size", [(3, 3), (2, 5)])
 @pytest.mark.parametrize("boundary", [*BOUNDARIES, ("periodic", "zero")])
+@pytest.mark.parametrize("shape", [(4, 7, 6, 5), (1, 7, 45, 1)])
 def test_without_numba_the_result_is_the_same(
-    kernel_size: tuple[int, int], boundary: Any, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...], kernel_size: tuple[int, int], boundary: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Patches(noise(0, (4, 7, 6, 5), "float32"), (1, 2), kernel_size, boundary)
+    case = Patches(noise(0, shape, "float32"), (1, 2), kernel_size, boundary)
     g_mean, g_covariance = cotangents(case, 1)
     compiled = *case.moments(), case.vjp(g_mean, g_covariance)
     monkeypatch.setitem(sys.modules, "hcnn_core._kernels", None)
