@@ -98,16 +98,18 @@ def draw(rng: np.random.Generator) -> Problem:
         int(k) for k in np.minimum(rng.choice([3, 3, 3, 5, 7, 11, 16, 33, 65], count), 2 * np.array(lengths))
     )
     batch = int(max(1, spare) ** shares[0])
-    channels, filters = int(rng.choice([1, 1, 1, 4, 16])), int(rng.choice([1, 1, 8, 16, 32]))
+    channels, filters = int(rng.choice([1, 1, 1, 4, 16, 64])), int(rng.choice([1, 1, 8, 16, 32, 64]))
     channels = min(channels, batch)
     batch //= channels
-    shape = (*((batch,) if batch > 1 else ()), *lengths, *((channels,) if channels > 1 else ()))
-    first = int(batch > 1)
+    of_channels, channels_last = (channels,) if channels > 1 else (), bool(rng.integers(2))
+    before, after = ((), of_channels) if channels_last else (of_channels, ())
+    shape = (*((batch,) if batch > 1 else ()), *before, *lengths, *after)
+    first = int(batch > 1) + len(before)
     boundary = str(rng.choice(["periodic", "zero"]))
     name = f"{shape} * {kernel}{f' -> {filters}' if filters > 1 else ''}"
     return Problem(
         name, shape, tuple(range(first, first + count)), kernel, filters, boundary,
-        sum_axes=(len(shape) - 1,) if channels > 1 else (), stride=int(rng.choice([1, 1, 1, 2])),
+        sum_axes=(len(shape) - 1 if channels_last else first - 1,) if channels > 1 else (), stride=int(rng.choice([1, 1, 1, 2])),
     )  # fmt: skip
 
 

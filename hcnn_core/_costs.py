@@ -17,7 +17,7 @@ SECONDS_PER_TRANSFORM = 0.00021  # what it has more: to the spectrum, from it, a
 SECONDS_PER_LIBRARY = 0.00018  # and by the library's FFT
 SECONDS_PER_CALL = 0.0001  # the fixed part of the FFT along all axes at once
 SECONDS_PER_PASS = 4.6e-09  # of that FFT, per sample and axis, whatever the length
-SECONDS_PER_MAC = 4.5e-11
+SECONDS_PER_MAC = 8e-12  # of full tiles
 SECONDS_PER_GATHERED_MAC = 8.9e-11
 SECONDS_PER_DFT_MAC = 6.3e-11  # of straight lines, and matrices with few columns
 SECONDS_PER_LONG_DFT_MAC = 1e-10  # of straight lines that registers do not hold
@@ -42,14 +42,23 @@ LINE = 32
 LINES, LONE_LINES = 4, 3.5
 """Lines that an FFT takes at a time, and how many times as long a sample of fewer takes."""
 
+MIN_LINE = 32
+"""Positions along the last axis with which a batch outside, as memory usually has it, stays there."""
+
 MIN_RUN = 16
 """Positions along the longest direct axis, batch included, from which compiled products are worth it."""
 
 TILED = 0.7
 """Part of the time that three taps take by products of F(4, 3)."""
 
-FEWEST_ROWS = 1.8
-"""A product with fewer rows takes as long, since reading terms does."""
+LANES, LATENCY = 16, 4
+"""Numbers in a vector, and cycles until one may be added to again; two are added to in a cycle, or two read."""
+
+FEWEST = 1.8
+"""Elsewhere: a product with fewer rows takes as long, since reading terms does."""
+
+TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
+"""Rows of sums that are worked on at once, and vectors of each, as the kernels have them."""
 
 Units = dict[str, float]
 """How often each coefficient counts."""
@@ -88,6 +97,34 @@ def estimate_seconds(geometry: Geometry, methods: tuple[str, ...], real: bool, l
     return seconds_of(units_of(geometry, methods, real, library), library)
 
 
+def roughness(n: int) -> float:
+    """How many times as long an FFT takes whose length has a large prime factor."""
+    for p in (2, 3, 5, 7, 11):
+        while n % p == 0:
+            n //= p
+    return min(max(1.0, n / 11), 8.0)
+
+
+@lru_cache(maxsize=4096)
+def sums(rows: int, n: int) -> float:
+    """What one term of `rows` rows of n sums takes, in multiply-adds of full tiles."""
+    cycles = 0.0
+    for tall, widths in TILES:
+        vectors = -(-n // LANES)
+        for wide in widths:
+            reads = 1.5 * wide + tall  # every other vector lies across two lines of the cache
+            cycles += rows // tall * (vectors // wide) * max(tall * wide, reads, 2 * LATENCY) / 2
+            vectors %= wide
+        rows %= tall
+    return 2 * LANES * cycles
+
+
+def sums_of_products(columns: int, rows: int, n: int) -> float:
+    """What a line of n adds to the products of so many columns with rows takes, likewise."""
+    tiles = rows // 4 + (1 if rows % 4 == 3 else 0.5 * (rows % 4))
+    return 4 * tiles * columns * -(-n // LANES) * LANES
+
+
 def units_at_once(geometry: Geometry, real: bool) -> Units:
     """What `convolve` with one filter does by FFT along all axes at once."""
     g = geometry
@@ -95,7 +132,7 @@ def units_at_once(geometry: Geometry, real: bool) -> Units:
         fast_length(n, size, bound, real) for n, size, bound in zip(g.lengths, g.kernel_size, g.boundary, strict=True)
     )
     points, batch = math.prod(padded), math.prod(g.x_shape[a] for a in g.batch_axes)
-    passes = sum(LONE_LINES if points * batch < LINES * n else 1 for n in padded)
+    passes = sum((LONE_LINES if points * batch < LINES * n else 1) * roughness(n) for n in padded)
     samples = (2 * batch + 1) * points
     return {"CALL": 1, "PASS": passes * samples, "COPY": (padded != g.lengths) * samples}
 
@@ -134,10 +171,17 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         units["GATHERED"] += f * taps * columns * pixels_out * (taps > 1)
         units["COPY"] += 2 * f * rows * pixels_out
     else:
-        run = batch * (g.out_lengths[direct[-1]] if direct else 1)
-        products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
         last = direct[-1] if direct else 0
-        if spectral and len(direct) > 1 and batch >= 16 and g.kernel_size[last] == 3 and g.stride[last] == 1:
+        if direct and g.lengths[last] * batch < MIN_RUN:
+            last = max(direct, key=lambda k: g.lengths[k])
+        run = g.out_lengths[last] if direct else 1
+        run *= batch if spectral or run < MIN_LINE or library != "numpy" else 1
+        if library == "numpy":
+            of_w = sums_of_products(columns, rows, run)
+            products = f * taps * pixels_out / run * (columns * sums(rows, run) + rows * sums(columns, run) + of_w)
+        else:
+            products = f * taps * pixels_out * (max(rows, FEWEST) * columns + rows * max(columns, FEWEST)) / 2
+        if spectral and len(direct) > 1 and batch >= LANES and g.kernel_size[last] == 3 and g.stride[last] == 1:
             products *= TILED
         units["MAC"] += products
         phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each, and scatter
@@ -147,7 +191,7 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         uneven = any(g.boundary[k] == "periodic" and g.lengths[k] % g.stride[k] for k in direct)
         if uneven and library == "numpy":  # no engine transposes this
             units["PIECE"] += pieces
-            units["GATHERED"] += f * taps * rows * pixels_out
+            units["COPY"] += f * taps * rows * pixels_out
     if isinstance(transform, MatrixDFT | RealDFT):
         macs = (
             transform.analysis_macs * lines_in

@@ -40,11 +40,17 @@ BROAD, LESS_BROAD = 4, 3
 SET, ADD, ELU = range(3)
 """What becomes of sums: they are written, added to what is there, or their ELU is written."""
 
+ORIGIN = np.zeros(1, np.int64)
+"""Where a line begins that is the only one."""
+
 RUN = 1 << 12
 """Products summed in the dtype of the arrays; many more in single precision would lose digits."""
 
 HALF = 1 << 17
 """Elements of the rows that a transform reads and of those between its steps, held in cache."""
+
+BAND = 1 << 12
+"""Rows of a copy that are written column by column, while they stay in cache."""
 
 _int32, _int64 = ir.IntType(32), ir.IntType(64)
 
@@ -287,18 +293,19 @@ def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: An
 @intrinsic(prefer_literal=True)
 def inner_products(
     typing: Any, like: Any, deep: Any, broad: Any, by_lanes: Any, total: Any, total_stride: Any, x: Any, table: Any,
-    y: Any, y_stride: Any, n: Any,
+    y: Any, y_stride: Any, n: Any, starts: Any, lines: Any,
 ) -> Any:  # fmt: skip
-    """Add sum over i < n of x[table[k] + i] * y[r, i] to total[k, r], k < deep, r < broad; n is a vector or more.
+    """Add sum over l < lines, i < n of x[starts[l] + table[k] + i] * y[r, l n + i] to total[k, r], k < deep, r < broad.
 
-    `by_lanes`, every entry of the total is a vector, whose lanes are still to be summed.
+    n is a vector or more, `starts` counts elements. `by_lanes`, every entry of the total is a vector, whose lanes are
+    still to be summed.
     """
     if not all(isinstance(value, types.IntegerLiteral) for value in (deep, broad, by_lanes)):
         return None
-    signature = types.void(like, deep, broad, by_lanes, *(types.int64,) * 7)
+    signature = types.void(like, deep, broad, by_lanes, *(types.int64,) * 9)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, total_stride, x, table, y, y_stride, n = arguments[4:]
+        total, total_stride, x, table, y, y_stride, n, starts, lines = arguments[4:]
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         sums = [v.sums(broad.literal_value) for _ in range(deep.literal_value)]
         targets = [builder.add(total, builder.mul(_int64(k), total_stride)) for k in range(deep.literal_value)]
@@ -308,22 +315,25 @@ def inner_products(
                     builder.store(v.load(target, r), variable)
         rows = [builder.add(x, _offset(builder, table, _int64(k))) for k in range(deep.literal_value)]
         columns = [builder.add(y, builder.mul(_int64(r), y_stride)) for r in range(broad.literal_value)]
+        count, rest = builder.sdiv(n, _int64(v.lanes)), builder.srem(n, _int64(v.lanes))
+        met, zero = v.first_lanes(builder.sub(_int64(v.lanes), rest)), v.constant(0)  # in whole vectors before the rest
 
-        def add(position: Any, take: Callable[[Any], Any]) -> None:
-            factors = [take(v.load(builder.add(column, position))) for column in columns]
-            for row, source in zip(sums, rows, strict=True):
+        def add(sources: list[Any], others: list[Any], position: Any, take: Callable[[Any], Any]) -> None:
+            factors = [take(v.load(builder.add(other, position))) for other in others]
+            for row, source in zip(sums, sources, strict=True):
                 term = take(v.load(builder.add(source, position)))
                 for variable, factor in zip(row, factors, strict=True):
                     v.accumulate(variable, term, factor)
 
-        count, rest = builder.sdiv(n, _int64(v.lanes)), builder.srem(n, _int64(v.lanes))
-        with cgutils.for_range(builder, count) as loop:
-            add(builder.mul(loop.index, _int64(VECTOR_BYTES)), lambda vector: vector)
-        with builder.if_then(cgutils.is_not_null(builder, rest), likely=False):
-            met = v.first_lanes(builder.sub(_int64(v.lanes), rest))  # those of the vector that ends with the last
-            zero = v.constant(0)
-            end = builder.mul(builder.sub(n, _int64(v.lanes)), _int64(v.size))
-            add(end, lambda vector: builder.select(met, zero, vector))
+        with cgutils.for_range(builder, lines) as line:
+            start = builder.mul(_offset(builder, starts, line.index), _int64(v.size))
+            done = builder.mul(builder.mul(line.index, n), _int64(v.size))
+            sources, others = [builder.add(row, start) for row in rows], [builder.add(c, done) for c in columns]
+            with cgutils.for_range(builder, count) as loop:
+                add(sources, others, builder.mul(loop.index, _int64(VECTOR_BYTES)), lambda vector: vector)
+            with builder.if_then(cgutils.is_not_null(builder, rest), likely=False):
+                last = builder.mul(builder.sub(n, _int64(v.lanes)), _int64(v.size))
+                add(sources, others, last, lambda vector: builder.select(met, zero, vector))
         for target, row in zip(targets, sums, strict=True):
             for r, variable in enumerate(row):
                 if by_lanes.literal_value:
@@ -716,7 +726,7 @@ def adjoints_tiled(
                 y, begin = cotangents[p].ctypes.data, starts[line] * line_step
                 if total.shape[0]:
                     source = tiles[p].ctypes.data + begin
-                    correlate_rows(total[entry, p], source, table, y, cotangents.strides[1], count * width)
+                    correlate_rows(total[entry, p], source, table, y, cotangents.strides[1], count * width, ORIGIN)
                 for tap in range(matrix.shape[1] if gx.shape[0] else 0):
                     to = sums[p].ctypes.data + begin + table[tap]
                     add_rows(g, to, sums.strides[1], count * width, y, rows, matrix[p, tap])
@@ -730,40 +740,45 @@ def adjoints_tiled(
 
 @numba.njit(inline="always", **_options)
 def _products(
-    deep: int, broad: int, total: Array, k: int, r: int, x: int, table: Array, y: int, y_stride: int, n: int
-) -> None:
-    """Add the inner products of `deep` rows of x with `broad` rows of y, n elements each, to total (K, rows)."""
-    to, offsets = total[k, r:].ctypes.data, table[k:].ctypes.data
-    inner_products(total, deep, broad, 0, to, total.strides[0], x, offsets, y + r * y_stride, y_stride, n)
+    deep: int, broad: int, total: Array, k: int, r: int, x: int, table: Array, y: int, y_stride: int, n: int,
+    starts: Array,
+) -> None:  # fmt: skip
+    """Add the inner products of `deep` rows of x with `broad` rows of y, lines of n each, to total (K, rows)."""
+    to, offsets, others = total[k, r:].ctypes.data, table[k:].ctypes.data, y + r * y_stride
+    lines = starts.ctypes.data
+    inner_products(total, deep, broad, 0, to, total.strides[0], x, offsets, others, y_stride, n, lines, starts.size)
 
 
 @numba.njit(inline="always", **_options)
-def _band(deep: int, total: Array, k: int, x: int, table: Array, y: int, y_stride: int, n: int) -> None:
+def _band(deep: int, total: Array, k: int, x: int, table: Array, y: int, y_stride: int, n: int, starts: Array) -> None:
     """Add the inner products of `deep` rows of x with all rows of y."""
     r = 0
     while r + BROAD <= total.shape[1]:
-        _products(deep, BROAD, total, k, r, x, table, y, y_stride, n)
+        _products(deep, BROAD, total, k, r, x, table, y, y_stride, n, starts)
         r += BROAD
     while r + LESS_BROAD <= total.shape[1]:
-        _products(deep, LESS_BROAD, total, k, r, x, table, y, y_stride, n)
+        _products(deep, LESS_BROAD, total, k, r, x, table, y, y_stride, n, starts)
         r += LESS_BROAD
     while r < total.shape[1]:
-        _products(deep, 1, total, k, r, x, table, y, y_stride, n)
+        _products(deep, 1, total, k, r, x, table, y, y_stride, n, starts)
         r += 1
 
 
 @numba.njit(**_options)
-def correlate_rows(total: Array, x: int, table: Array, y: int, y_stride: int, n: int) -> None:
-    """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), a vector or more each."""
+def correlate_rows(total: Array, x: int, table: Array, y: int, y_stride: int, n: int, starts: Array) -> None:
+    """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), a vector or more each.
+
+    Rows may be lines of n, which begin at `starts` elements in x, and follow each other in y.
+    """
     k = 0
     while k + DEEP <= total.shape[0]:
-        _band(DEEP, total, k, x, table, y, y_stride, n)
+        _band(DEEP, total, k, x, table, y, y_stride, n, starts)
         k += DEEP
     while k + LESS_DEEP <= total.shape[0]:
-        _band(LESS_DEEP, total, k, x, table, y, y_stride, n)
+        _band(LESS_DEEP, total, k, x, table, y, y_stride, n, starts)
         k += LESS_DEEP
     while k < total.shape[0]:
-        _band(1, total, k, x, table, y, y_stride, n)
+        _band(1, total, k, x, table, y, y_stride, n, starts)
         k += 1
 
 
@@ -777,19 +792,19 @@ def correlate(
     The other arguments are those of `apply`.
     """
     lone = n if n < VECTOR_BYTES // x.itemsize else 0
-    taken = padded.reshape(-1)
+    taken, step = padded.reshape(-1), max(1, RUN // n)
     for entry in range(x.shape[0]):
         _extend(padded, x[entry], lines, runs, inner)
-        for line in range(starts.size):
-            begin = first + line * n
-            source = taken[starts[line] :].ctypes.data
-            if not lone:
-                correlate_rows(total[entry], source, table, g[entry, 0, begin:].ctypes.data, g.strides[1], n)
-            for i in range(lone):
+        for line in range(0, 0 if lone else starts.size, step):
+            source, of_lines = padded.ctypes.data, starts[line : line + step]
+            other = g[entry, 0, first + line * n :].ctypes.data
+            correlate_rows(total[entry], source, table, other, g.strides[1], n, of_lines)
+        for line in range(starts.size if lone else 0):
+            for i in range(n):
                 for k in range(table.size):
                     term = taken[starts[line] + table[k] // x.itemsize + i]
                     for r in range(g.shape[1]):
-                        total[entry, k, r] += term * g[entry, r, begin + i]
+                        total[entry, k, r] += term * g[entry, r, first + line * n + i]
 
 
 @intrinsic
@@ -1050,17 +1065,25 @@ def _correlate_lanes(
             to, taps, other = total[k, c].ctypes.data, table[k:].ctypes.data, y + c * y_step
             broad = BROAD if c + BROAD <= channels else 1
             if deep == DEEP and broad == BROAD:
-                inner_products(like, DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n)
+                inner_products(
+                    like, DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1
+                )
             elif deep == LESS_DEEP and broad == BROAD:
-                inner_products(like, LESS_DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n)
+                inner_products(
+                    like, LESS_DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1
+                )
             elif broad == BROAD:
-                inner_products(like, 1, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n)
+                inner_products(
+                    like, 1, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1
+                )
             elif deep == DEEP:
-                inner_products(like, DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n)
+                inner_products(like, DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1)
             elif deep == LESS_DEEP:
-                inner_products(like, LESS_DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n)
+                inner_products(
+                    like, LESS_DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1
+                )
             else:
-                inner_products(like, 1, 1, 1, to, total.strides[0], x, taps, other, y_step, n)
+                inner_products(like, 1, 1, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1)
             c += broad
         k += deep
 
@@ -1188,7 +1211,7 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
             part[:] = 0
             n_part = n - begin if n - begin < RUN + lanes else RUN
             source, other = y[0, begin:].ctypes.data, x[a, begin:].ctypes.data
-            correlate_rows(part, source, table, other, inner * x.itemsize, n_part)
+            correlate_rows(part, source, table, other, inner * x.itemsize, n_part, ORIGIN)
             for row in range(table.size):
                 for t2 in range(s2):
                     products[row, t2] += part[row, t2]
@@ -1332,9 +1355,13 @@ def _in_squares(part: int, like: Array, out: int, step: int, x: int, columns: Ar
     for i in range(0, whole_rows, lanes):
         for j in range(0, whole, lanes):
             transpose_square(like, part, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
-    for i in range(rows):
-        for j in range(whole if i < whole_rows else 0, n):
+    for i in range(whole_rows, rows):
+        for j in range(whole):
             transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
+    for begin in range(0, rows, BAND):
+        for j in range(whole, n):
+            for i in range(begin, min(rows, begin + BAND)):
+                transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
 
 
 @numba.njit(**_options)

@@ -29,8 +29,8 @@ from hcnn_core.pointwise import elu, elu_vjp
 MIN_INNER = 4
 """Samples inside the convolved axes in memory with which the batch axes outside stay there."""
 
-MIN_LINE, MIN_SUMS = 64, 128
-"""Without them: how long the innermost axis, and how many sums along it, of all filters, must be for that."""
+MIN_SUMS = 128
+"""Without them, of an innermost axis of `_costs.MIN_LINE`: how many sums along it, of all filters, there must be."""
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
 """Batch axes that lie outside all convolved axes in memory, and the others, each from the slowest to the fastest."""
@@ -87,7 +87,7 @@ def _layout(geometry: Geometry, shape: tuple[int, ...], strides: tuple[int, ...]
     inner = tuple(axis for axis in order if axis not in outer)
     samples = math.prod(geometry.x_shape[axis] for axis in inner)
     line = samples * geometry.x_shape[innermost]
-    if samples >= MIN_INNER or (line >= MIN_LINE and line * math.prod(geometry.out_shape) >= MIN_SUMS):
+    if samples >= MIN_INNER or (line >= _costs.MIN_LINE and line * math.prod(geometry.out_shape) >= MIN_SUMS):
         return outer, inner
     return (), tuple(order)
 
