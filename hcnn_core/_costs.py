@@ -13,21 +13,21 @@ from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_trans
 
 # Seconds per unit, float32, two cores, there and back: by benchmarks.convolve_costs --problems 200 --seed 2.
 SECONDS_PER_PLAN = 0.00015  # the fixed part of a call
-SECONDS_PER_TRANSFORM = 0.00023  # what it has more: to the spectrum, from it, and the filter's
+SECONDS_PER_TRANSFORM = 0.00022  # what it has more: to the spectrum, from it, and the filter's
 SECONDS_PER_LIBRARY = 0.00036  # and by the library's FFT
 SECONDS_PER_CALL = 0.00016  # the fixed part of the FFT along all axes at once
 SECONDS_PER_PASS = 4.4e-09  # of that FFT, per sample and axis, whatever the length
-SECONDS_PER_MAC = 5.6e-11
+SECONDS_PER_MAC = 1.2e-11  # of full tiles
 SECONDS_PER_GATHERED_MAC = 1.6e-10
 SECONDS_PER_DFT_MAC = 1e-10  # of straight lines, and matrices with few columns
-SECONDS_PER_LONG_DFT_MAC = 1.9e-10  # of straight lines that registers do not hold
-SECONDS_PER_COPY = 5.1e-10
-SECONDS_PER_TRANSPOSED = 5.3e-09  # samples whose axes come in another order
+SECONDS_PER_LONG_DFT_MAC = 1.8e-10  # of straight lines that registers do not hold
+SECONDS_PER_COPY = 5.8e-10
+SECONDS_PER_TRANSPOSED = 4.8e-09  # samples whose axes come in another order
 SECONDS_PER_FFT_POINT = 2.1e-09  # times log2 of the length
-SECONDS_PER_SCATTERED = 6.2e-09
-SECONDS_PER_LINE = 4.8e-07  # of positions, and matrix
-SECONDS_PER_GATHERED = 6.2e-09
-SECONDS_PER_PIECE = 4.8e-06  # of what is gathered: each tap, on each side of a periodic boundary
+SECONDS_PER_SCATTERED = 6.5e-09
+SECONDS_PER_LINE = 5.1e-07  # of positions, and matrix
+SECONDS_PER_GATHERED = 6.3e-09
+SECONDS_PER_PIECE = 4.7e-06  # of what is gathered: each tap, on each side of a periodic boundary
 
 ELSEWHERE = {
     "PLAN": 0, "TRANSFORM": 5e-5, "LIBRARY": 1.5e-4, "MAC": 2e-11, "GATHERED_MAC": 4e-11, "DFT_MAC": 4e-11,
@@ -42,8 +42,8 @@ LINE = 32
 LINES, LONE_LINES = 4, 3.5
 """Lines that an FFT takes at a time, and how many times as long a sample of fewer takes."""
 
-MIN_LINE = 32
-"""Positions along the last axis with which a batch outside, as memory usually has it, stays there."""
+MIN_LINE, MIN_SUMS = 32, 128
+"""With so many positions along the innermost axis, and sums along it, of all filters, batch axes outside stay there."""
 
 MIN_RUN = 16
 """Positions along the longest direct axis, batch included, from which compiled products are worth it."""
@@ -51,8 +51,14 @@ MIN_RUN = 16
 TILED = 0.7
 """Part of the time that three taps take by products of F(4, 3)."""
 
+LANES, LATENCY = 16, 4
+"""Numbers in a vector, and cycles until one may be added to again; two are added to in a cycle, or two read."""
+
+TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
+"""Rows of sums that are worked on at once, and vectors of each, as the kernels have them."""
+
 FEWEST_ROWS = 1.8
-"""A product with fewer rows takes as long, since reading terms does."""
+"""Elsewhere: a product with fewer rows takes as long, since reading terms does."""
 
 Units = dict[str, float]
 """How often each coefficient counts."""
@@ -97,6 +103,26 @@ def roughness(n: int) -> float:
         while n % p == 0:
             n //= p
     return min(max(1.0, n / 11), 8.0)
+
+
+@lru_cache(maxsize=4096)
+def sums(rows: int, n: int) -> float:
+    """What one term of `rows` rows of n sums takes, in multiply-adds of full tiles."""
+    cycles = 0.0
+    for tall, widths in TILES:
+        vectors = -(-n // LANES)
+        for wide in widths:
+            reads = 1.5 * wide + tall  # every other vector lies across two lines of the cache
+            cycles += rows // tall * (vectors // wide) * max(tall * wide, reads, 2 * LATENCY) / 2
+            vectors %= wide
+        rows %= tall
+    return 2 * LANES * cycles
+
+
+def sums_of_products(columns: int, rows: int, n: int) -> float:
+    """What a line of n adds to the products of so many columns with rows takes, likewise."""
+    tiles = rows // 4 + (1 if rows % 4 == 3 else 0.5 * (rows % 4))
+    return 4 * tiles * columns * -(-n // LANES) * LANES
 
 
 def units_at_once(geometry: Geometry, real: bool) -> Units:
@@ -149,9 +175,14 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         if direct and g.lengths[last] * batch < MIN_RUN:
             last = max(direct, key=lambda k: g.lengths[k])
         run = g.out_lengths[last] if direct else 1
-        run *= batch if spectral or run < MIN_LINE or library != "numpy" else 1
-        products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
-        if spectral and len(direct) > 1 and batch >= 16 and g.kernel_size[last] == 3 and g.stride[last] == 1:
+        stays = not spectral and run >= MIN_LINE and run * out >= MIN_SUMS and library == "numpy"
+        run *= 1 if stays else batch
+        if library == "numpy":  # there and back
+            of_w = sums_of_products(columns, rows, run)
+            products = f * taps * pixels_out / run * (columns * sums(rows, run) + rows * sums(columns, run) + of_w)
+        else:
+            products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
+        if spectral and len(direct) > 1 and batch >= LANES and g.kernel_size[last] == 3 and g.stride[last] == 1:
             products *= TILED
         units["MAC"] += products
         phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each, and scatter

@@ -27,10 +27,7 @@ from hcnn_core._transforms import LibraryFFT, Transform, make_transform
 from hcnn_core.pointwise import elu, elu_vjp
 
 MIN_INNER = 4
-"""Samples inside the convolved axes in memory with which the batch axes outside stay there."""
-
-MIN_SUMS = 128
-"""Without them, of an innermost axis of `_costs.MIN_LINE`: how many sums along it, of all filters, there must be."""
+"""Samples inside the convolved axes in memory with which the batch axes outside stay there, or else `MIN_LINE`."""
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
 """Batch axes that lie outside all convolved axes in memory, and the others, each from the slowest to the fastest."""
@@ -87,7 +84,8 @@ def _layout(geometry: Geometry, shape: tuple[int, ...], strides: tuple[int, ...]
     inner = tuple(axis for axis in order if axis not in outer)
     samples = math.prod(geometry.x_shape[axis] for axis in inner)
     line = samples * geometry.x_shape[innermost]
-    if samples >= MIN_INNER or (line >= _costs.MIN_LINE and line * math.prod(geometry.out_shape) >= MIN_SUMS):
+    long = line >= _costs.MIN_LINE and line * math.prod(geometry.out_shape) >= _costs.MIN_SUMS
+    if samples >= MIN_INNER or long:
         return outer, inner
     return (), tuple(order)
 
