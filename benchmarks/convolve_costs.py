@@ -109,7 +109,8 @@ def draw(rng: np.random.Generator) -> Problem:
     name = f"{shape} * {kernel}{f' -> {filters}' if filters > 1 else ''}"
     return Problem(
         name, shape, tuple(range(first, first + count)), kernel, filters, boundary,
-        sum_axes=(len(shape) - 1 if channels_last else first - 1,) if channels > 1 else (), stride=int(rng.choice([1, 1, 1, 2])),
+        sum_axes=(len(shape) - 1 if channels_last else first - 1,) if channels > 1 else (),
+        stride=int(rng.choice([1, 1, 1, 2])),
     )  # fmt: skip
 
 
