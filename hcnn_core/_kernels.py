@@ -292,24 +292,24 @@ def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: An
 
 @intrinsic(prefer_literal=True)
 def inner_products(
-    typing: Any, like: Any, deep: Any, broad: Any, by_lanes: Any, total: Any, total_stride: Any, x: Any, table: Any,
-    y: Any, y_stride: Any, n: Any, starts: Any, lines: Any,
+    typing: Any, like: Any, deep: Any, broad: Any, total: Any, total_stride: Any, x: Any, table: Any, y: Any,
+    y_stride: Any, n: Any, starts: Any, lines: Any,
 ) -> Any:  # fmt: skip
     """Add sum over l < lines, i < n of x[starts[l] + table[k] + i] * y[r, l n + i] to total[k, r], k < deep, r < broad.
 
-    n is a vector or more, `starts` counts elements. `by_lanes`, every entry of the total is a vector, whose lanes are
-    still to be summed.
+    n is a vector or more, `starts` counts elements. With three axes, like the total, each of its entries is a vector,
+    whose lanes are still to be summed.
     """
-    if not all(isinstance(value, types.IntegerLiteral) for value in (deep, broad, by_lanes)):
+    if not all(isinstance(value, types.IntegerLiteral) for value in (deep, broad)):
         return None
-    signature = types.void(like, deep, broad, by_lanes, *(types.int64,) * 9)
+    signature, by_lanes = types.void(like, deep, broad, *(types.int64,) * 9), like.ndim == 3
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, total_stride, x, table, y, y_stride, n, starts, lines = arguments[4:]
+        total, total_stride, x, table, y, y_stride, n, starts, lines = arguments[3:]
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         sums = [v.sums(broad.literal_value) for _ in range(deep.literal_value)]
         targets = [builder.add(total, builder.mul(_int64(k), total_stride)) for k in range(deep.literal_value)]
-        if by_lanes.literal_value:
+        if by_lanes:
             for target, row in zip(targets, sums, strict=True):
                 for r, variable in enumerate(row):
                     builder.store(v.load(target, r), variable)
@@ -336,7 +336,7 @@ def inner_products(
                 add(sources, others, last, lambda vector: builder.select(met, zero, vector))
         for target, row in zip(targets, sums, strict=True):
             for r, variable in enumerate(row):
-                if by_lanes.literal_value:
+                if by_lanes:
                     builder.store(builder.load(variable), v.at(target, r), align=v.size)
                     continue
                 place = v.pointer(builder.add(target, _int64(r * v.size)), v.scalar)
@@ -746,7 +746,7 @@ def _products(
     """Add the inner products of `deep` rows of x with `broad` rows of y, lines of n each, to total (K, rows)."""
     to, offsets, others = total[k, r:].ctypes.data, table[k:].ctypes.data, y + r * y_stride
     lines = starts.ctypes.data
-    inner_products(total, deep, broad, 0, to, total.strides[0], x, offsets, others, y_stride, n, lines, starts.size)
+    inner_products(total, deep, broad, to, total.strides[0], x, offsets, others, y_stride, n, lines, starts.size)
 
 
 @numba.njit(inline="always", **_options)
@@ -766,9 +766,9 @@ def _band(deep: int, total: Array, k: int, x: int, table: Array, y: int, y_strid
 
 @numba.njit(**_options)
 def correlate_rows(total: Array, x: int, table: Array, y: int, y_stride: int, n: int, starts: Array) -> None:
-    """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), a vector or more each.
+    """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), or (K, rows, lanes).
 
-    Rows may be lines of n, which begin at `starts` elements in x, and follow each other in y.
+    Rows are lines of n, a vector or more, which begin at `starts` elements in x, and follow each other in y.
     """
     k = 0
     while k + DEEP <= total.shape[0]:
@@ -1053,42 +1053,6 @@ def factored(
 
 
 @numba.njit(**_options)
-def _correlate_lanes(
-    like: Array, total: Array, x: int, table: Array, y: int, y_step: int, channels: int, n: int
-) -> None:  # fmt: skip
-    """Add products of rows of x, by a table, with rows of y, n elements each, to total (taps, channels, lanes)."""
-    k = 0
-    while k < table.size:
-        deep = DEEP if k + DEEP <= table.size else LESS_DEEP if k + LESS_DEEP <= table.size else 1
-        c = 0
-        while c < channels:
-            to, taps, other = total[k, c].ctypes.data, table[k:].ctypes.data, y + c * y_step
-            broad = BROAD if c + BROAD <= channels else 1
-            if deep == DEEP and broad == BROAD:
-                inner_products(
-                    like, DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1
-                )
-            elif deep == LESS_DEEP and broad == BROAD:
-                inner_products(
-                    like, LESS_DEEP, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1
-                )
-            elif broad == BROAD:
-                inner_products(
-                    like, 1, BROAD, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1
-                )
-            elif deep == DEEP:
-                inner_products(like, DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1)
-            elif deep == LESS_DEEP:
-                inner_products(
-                    like, LESS_DEEP, 1, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1
-                )
-            else:
-                inner_products(like, 1, 1, 1, to, total.strides[0], x, taps, other, y_step, n, ORIGIN.ctypes.data, 1)
-            c += broad
-        k += deep
-
-
-@numba.njit(**_options)
 def _spread_taps(gx: Array, at: int, s: Array, table: Array, m: int) -> None:
     """Add row t of s, of m elements, to gx from at, and table[t] bytes, on."""
     for t in range(table.size):
@@ -1143,7 +1107,7 @@ def factored_adjoints(
                     shift_sums[group, channel] += elu_vjp_run(like, to, z[channel].ctypes.data, to, size_of_z)
                 for v in range(z.shape[1]):
                     of_row, cotangents = taken + v * row_step, gz[0, v].ctypes.data
-                    _correlate_lanes(like, gh_part[group], of_row, table, cotangents, gz.strides[0], channels, width)
+                    correlate_rows(gh_part[group], of_row, table, cotangents, gz.strides[0], width, ORIGIN)
                     combine_rows(
                         like, taps.ctypes.data, taps.strides[0], m, cotangents, of_channels, h_transposed[group]
                     )

@@ -59,7 +59,6 @@ SERIAL = 1 << 20
 PRODUCTS = 14
 """Multiply-adds of compiled products that take as long as one of those elements."""
 
-
 STEP = 16
 """Where work has many items, parts begin at multiples of so many: single-precision numbers in a line of the cache."""
 
