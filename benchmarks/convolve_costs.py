@@ -38,8 +38,11 @@ FREEDOM = 16.0
 NEAR = 5.0
 """How much slower than the best a choice may be that is fitted; those beyond are chosen by no model."""
 
-MOST_SECONDS, MOST_UNITS = 0.05, 12
+MOST_SECONDS, MOST_UNITS = 0.3, 12
 """What a problem may take, as estimated; how many of its choices are timed."""
+
+SHORT = 0.05
+"""Seconds, as estimated, beyond which fewer of its choices are timed, and fewer times."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ CASES = [
 
 
 def draw(rng: np.random.Generator) -> Problem:
-    """A random convolution along one to five axes, of 2^9 to 2^20 samples."""
+    """A random convolution along one to five axes, of 2^9 to 2^22 samples."""
     count = int(rng.integers(1, 6))
-    samples = 2 ** rng.uniform(9, 20)
+    samples = 2 ** rng.uniform(9, 22)
     least = 8 if count < 4 else 4
     spare = samples / least**count
     shares = rng.dirichlet(np.ones(count + 1))
@@ -134,7 +137,8 @@ def timed(problem: Problem, rng: np.random.Generator) -> dict[str, float]:
     layout = _plan._layout(geometry, x.shape, x.strides)
     estimates = {name: _costs.seconds_of(units) for name, units in choices(geometry).items()}
     least = min(estimates.values())
-    kept = sorted((n for n in estimates if estimates[n] < 4 * NEAR * least), key=estimates.__getitem__)[:MOST_UNITS]
+    near, rounds = (4 * NEAR, ROUNDS) if least < SHORT else (NEAR, ROUNDS // 2)
+    kept = sorted((n for n in estimates if estimates[n] < near * least), key=estimates.__getitem__)[:MOST_UNITS]
 
     def run(name: str) -> Callable[[], Any]:
         if name == "at once":
@@ -146,7 +150,7 @@ def timed(problem: Problem, rng: np.random.Generator) -> dict[str, float]:
 
     runs = {name: run(name) for name in kept}
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(ROUNDS + 1):
+    for round_ in range(rounds + 1):
         for name, function in runs.items():
             repeats = 1 if not round_ else max(1, int(1e-3 / max(1e-6, times[name][0])))
             began = time.perf_counter()
@@ -201,7 +205,7 @@ def main() -> None:
     while len(random) < options.problems:
         problem = draw(rng)
         units = choices(problem.geometry)
-        if min(map(_costs.seconds_of, units.values())) > MOST_SECONDS or math.prod(problem.geometry.y_shape) > 1 << 22:
+        if min(map(_costs.seconds_of, units.values())) > MOST_SECONDS or math.prod(problem.geometry.y_shape) > 1 << 24:
             continue
         seconds = timed(problem, rng)
         best = min(seconds.values())
