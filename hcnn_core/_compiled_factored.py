@@ -15,7 +15,7 @@ from hcnn_core._contracted_plan import STRIP, ContractedPlan, Room, share
 from hcnn_core._geometry import Geometry
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import threads_for
-from hcnn_core._plan import cached_plan
+from hcnn_core._plan import plan_by
 from hcnn_core._programs import Rows
 from hcnn_core._taps import extended
 
@@ -57,7 +57,7 @@ class FactoredPlan:
         if len(e.axes) != 2 or e.empty or c.empty:
             return None
         rest = tuple(a for a in c.batch_axes if a not in e.axes)
-        plan = cached_plan(c, True, ((), (*e.axes, *rest)), "numpy")
+        plan = plan_by(("fft",) * len(c.axes), c, True, ((), (*e.axes, *rest)), "numpy")
         if not isinstance(plan, ContractedPlan):
             return None
         n = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)

@@ -26,15 +26,14 @@ SECONDS_PER_COPY = 5.8e-10
 SECONDS_PER_TRANSPOSED = 4.8e-09  # samples whose axes come in another order
 SECONDS_PER_FFT_POINT = 2.1e-09  # times log2 of the length
 SECONDS_PER_SCATTERED = 6.5e-09  # one by one
-SECONDS_PER_FAR = 4.8e-10  # terms read by a tile that cache does not hold
 SECONDS_PER_LINE = 5.1e-07  # of positions, and matrix
 SECONDS_PER_GATHERED = 6.3e-09
 SECONDS_PER_PIECE = 4.7e-06  # of what is gathered: each tap, on each side of a periodic boundary
 
 ELSEWHERE = {
     "PLAN": 0, "TRANSFORM": 5e-5, "LIBRARY": 1.5e-4, "MAC": 2e-11, "GATHERED_MAC": 4e-11, "DFT_MAC": 4e-11,
-    "COPY": 2e-10, "TRANSPOSED": 8e-10, "FFT_POINT": 2.6e-10, "SCATTERED": 0, "FAR": 0, "LINE": 6e-8,
-    "GATHERED": 1.2e-9, "PIECE": 3e-6,
+    "COPY": 2e-10, "TRANSPOSED": 8e-10, "FFT_POINT": 2.6e-10, "SCATTERED": 0, "LINE": 6e-8, "GATHERED": 1.2e-9,
+    "PIECE": 3e-6,
 }  # fmt: skip
 """The same on other libraries than NumPy: by an older fit, since no GPU has been measured."""
 
@@ -58,12 +57,6 @@ LANES, LATENCY = 16, 4
 
 TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
 """Rows of sums that are worked on at once, and vectors of each, as the kernels have them."""
-
-RUNS = 3
-"""Copies that scattering runs of samples takes as long as: they are read, and first what they are written to."""
-
-CACHED = 1 << 19
-"""Samples around a line of positions that stay in cache while its sums are made."""
 
 FEWEST_ROWS = 1.8
 """Elsewhere: a product with fewer rows takes as long, since reading terms does."""
@@ -195,12 +188,7 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         units["MAC"] += products
         phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each, and scatter
         in_runs = bool(spectral) and batch >= LANES and library == "numpy"  # the batch lies innermost
-        scattered = f * columns * pixels_in * (phases > 1)
-        units["COPY" if in_runs else "SCATTERED"] += scattered * (RUNS if in_runs else 1)
-        size = g.kernel_size[last] if direct else 1
-        line = run + (size - 1) * (1 if stays else batch)
-        if columns * taps // size * line > CACHED:
-            units["FAR"] += f * taps * columns * pixels_out * -(-rows // TILES[0][0])
+        units["COPY" if in_runs else "SCATTERED"] += f * columns * pixels_in * (phases > 1)
         units["COPY"] += f * (columns * pixels_in * (taps > 1) + rows * pixels_out * phases)
         units["LINE"] += f * pixels_out / run
         uneven = any(g.boundary[k] == "periodic" and g.lengths[k] % g.stride[k] for k in direct)

@@ -297,8 +297,8 @@ def inner_products(
 ) -> Any:  # fmt: skip
     """Add sum over l < lines, i < n of x[starts[l] + table[k] + i] * y[r, l n + i] to total[k, r], k < deep, r < broad.
 
-    n is a vector or more, `starts` counts elements. With three axes, like the total, each of its entries is a vector,
-    whose lanes are still to be summed.
+    n is a vector or more, `starts` counts elements. `like` is the total: where it has a third axis, of lanes, lanes are
+    left unsummed.
     """
     if not all(isinstance(value, types.IntegerLiteral) for value in (deep, broad)):
         return None
