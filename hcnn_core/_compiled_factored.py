@@ -16,11 +16,22 @@ from hcnn_core._geometry import Geometry
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import threads_for
 from hcnn_core._plan import plan_by
-from hcnn_core._programs import Rows
+from hcnn_core._programs import Rows, programs_of
+from hcnn_core._real_dft import RealDFT
 from hcnn_core._taps import extended
 
 LANES = kernels.VECTOR_BYTES // 4
 """Numbers in a vector, or in two."""
+
+
+def phases_of(plan: ContractedPlan) -> tuple[Array, Array, Array]:
+    """Rows of samples, those of a phase after the other; where each phase begins among them; where among the steps."""
+    if isinstance(plan.transform, RealDFT):
+        rows, steps, _ = zip(*plan.transform.phases, strict=True)
+    else:
+        rows, steps = (np.arange(plan.x_rows),), (programs_of(plan.transform, np.float32)[0].ends,)
+    bounds = (np.cumsum([0, *map(len, parts)]) for parts in (rows, steps))
+    return np.concatenate(rows), *bounds
 
 
 class FactoredPlan:
@@ -49,6 +60,8 @@ class FactoredPlan:
         rows, columns = (np.arange(s)[::-1] for s in e.kernel_size)
         places = (columns % stride * longest + columns // stride) * self.inner
         self.steps = (rows[:, None] * self.line + places).reshape(-1)
+        self.x_rows, self.rows_from, self.steps_from = phases_of(plan)
+        self.longest = int(np.diff(self.rows_from).max())
 
     @staticmethod
     def make(expansion: Geometry, contraction: Geometry) -> FactoredPlan | None:
@@ -76,8 +89,8 @@ class FactoredPlan:
 
         def work(begin: int, end: int) -> None:
             target, room = Rows.of(y), Room(plan, self.chunk, dtype)
-            z = self._expansion(room)
-            analysis, _, synthesis, _ = plan.bound(room, self.chunk, x=Rows.of(z[0, :, None]).offsets, y=target.offsets)
+            z = self._expansion(room, kernels.TALL, self.longest)
+            analysis, _, synthesis, _ = plan.bound(room, self.chunk, x=self._offsets(z), y=target.offsets)
             kernels.factored(
                 room.like, begin, end, self.n, self.chunk,
                 *self._places(padded), taps, shifts, z,
@@ -101,22 +114,24 @@ class FactoredPlan:
 
         def work(begin: int, end: int) -> None:
             room = Room(plan, self.chunk, dtype)
-            z, gz, (part, totals) = self._expansion(room), self._expansion(room), room.totals()
+            z, gz = (self._expansion(room, plan.group, rows) for rows in (self.rows, self.longest))
+            part, totals = room.totals()
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
-            scaled, of_taps = (empty((n, self.chunk), dtype) for n in (plan.y_rows, len(self.steps)))
-            gx = zeros((self.rows, self.every * (end - begin - 1) + self.expansion.kernel_size[0], self.line), dtype)
+            scaled = empty((plan.y_rows, self.chunk), dtype)
+            lines = self.every * (end - begin - 1) + self.expansion.kernel_size[0]
+            gx = zeros((self.rows, lines, self.line), dtype)
             gh_part = zeros((*taps.shape, kernels.VECTOR_BYTES // dtype.itemsize), dtype)
             gh = zeros(gh_part.shape, float)
             analysis, analysis_back, _, back = plan.bound(
-                room, self.chunk, x=Rows.of(z[0, :, None]).offsets, y=Rows.of(scaled[:, None]).offsets
+                room, self.chunk, x=self._offsets(z), y=Rows.of(scaled[:, None]).offsets
             )
             kernels.factored_adjoints(
                 room.like, begin, end, self.n, self.chunk,
                 *self._places(padded), taps, backwards, shifts, z,
-                gz, np.arange(len(gz)) * gz.strides[0], of_taps, back, analysis, analysis_back, room.half,
+                gz, np.arange(len(gz)) * gz.strides[0], back, analysis, analysis_back, room.half,
                 rows.origin, rows.offsets, rows.step, answers.origin, answers.offsets, answers.step, scaled, sums,
                 room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals,
-                gx, gh_part, gh, shift_sums,
+                gx, self.x_rows * (lines * self.line), gh_part, gh, shift_sums,
             )  # fmt: skip
             parts[begin] = totals, sums, shift_sums, gh.sum(axis=3), (begin, gx)
 
@@ -149,9 +164,10 @@ class FactoredPlan:
         return padded.reshape(self.rows, len(self.lines), -1)
 
     def _places(self, padded: Array) -> tuple[Any, ...]:
-        """Where the extended signal lies, how far apart its rows and every line that is kept, and its taps."""
-        size = padded.itemsize
-        return padded.ctypes.data, padded.strides[0], self.every * padded.strides[1], self.steps * size
+        """Where the extended signal lies, the rows of its phases, every line that is kept, and its taps."""
+        size, row = padded.itemsize, math.prod(padded.shape[1:])
+        every = self.every * padded.strides[1]
+        return padded.ctypes.data, self.x_rows * row, self.rows_from, self.steps_from, every, self.steps * size
 
     def _read(self, source: int, count: int) -> slice:
         """So many samples of a line, from one on."""
@@ -177,9 +193,15 @@ class FactoredPlan:
         taps = h.reshape(len(self.steps), -1, group).transpose(1, 0, 2)
         return np.ascontiguousarray(taps), np.ascontiguousarray(shift.reshape(-1, group))
 
-    def _expansion(self, room: Room) -> Array:
+    def _expansion(self, room: Room, channels: int, rows: int) -> Array:
         """Room for what a group of first filters makes, (channels, rows, positions)."""
-        return zeros((self.plan.group, self.rows, self.chunk), room.like.dtype)
+        return zeros((channels, rows, self.chunk), room.like.dtype)
+
+    def _offsets(self, z: Array) -> Array:
+        """Where the rows of x lie among those of their phase."""
+        offsets = np.empty_like(self.x_rows)
+        offsets[self.x_rows] = np.arange(self.rows) - np.repeat(self.rows_from[:-1], np.diff(self.rows_from))
+        return offsets * z.strides[1]
 
     def _share(self, work: Callable[[int, int], None]) -> None:
         """Call work(begin, end) for the lines of each thread."""

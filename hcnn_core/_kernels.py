@@ -22,6 +22,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy import empty
+from numpy.polynomial import Chebyshev, Polynomial
 
 Array = np.ndarray[Any, Any]
 
@@ -37,8 +38,8 @@ WIDE_OF_ONE = 8
 DEEP, LESS_DEEP = (6, 3) if _registers == 32 else (3, 2)
 BROAD, LESS_BROAD = 4, 3
 
-SET, ADD, ELU = range(3)
-"""What becomes of sums: they are written, added to what is there, or their ELU is written."""
+SET, ELU, ADD, SPREAD = range(4)
+"""What becomes of sums: they are written, or their ELU is, or they are added to what is there; to rows in any places."""
 
 ORIGIN = np.zeros(1, np.int64)
 """Where a line begins that is the only one."""
@@ -48,6 +49,9 @@ RUN = 1 << 12
 
 HALF = 1 << 17
 """Elements of the rows that a transform reads and of those between its steps, held in cache."""
+
+ROWS = 4
+"""Rows of samples of a layer of two factors whose cotangents are summed at once, from the nearest cache."""
 
 BAND = 1 << 12
 """Rows of a copy that are written column by column, while they stay in cache."""
@@ -138,9 +142,8 @@ class _Vectors:
 
     def elu(self, c: Any) -> Any:
         """Exponential linear unit: c, or where that is not positive exp(c) - 1 = 2^n exp(r) - 1, c = n ln 2 + r."""
-        builder, series, zero = self.builder, EXP[self.size], self.constant(0)
-        m = self.choose(">", c, zero, zero, c)
-        m = self.choose("<", m, self.constant(series.least), self.constant(series.least), m)
+        builder, series = self.builder, EXP[self.size]
+        m = self.choose("<", c, self.constant(series.least), self.constant(series.least), c)
         shifted = self.multiply_add(m, self.constant(LOG2_E), self.constant(series.round))
         n = builder.fsub(shifted, self.constant(series.round))  # to the nearest integer
         r = self.multiply_add(n, self.constant(-math.log(2)), m)  # off by n ulps of ln 2 at most, where 2^n is small
@@ -149,11 +152,12 @@ class _Vectors:
         one = builder.bitcast(self.constant(1), integers)
         exponent = builder.shl(builder.bitcast(shifted, integers), digits)  # n stands in the last digits
         power = builder.bitcast(builder.add(exponent, one), self.type)
-        p = self.constant(1 / math.factorial(series.terms))
-        for k in range(series.terms - 1, 1, -1):
-            p = self.multiply_add(p, r, self.constant(1 / math.factorial(k)))
+        p, *others = map(self.constant, series.factors[::-1])
+        for factor in others:
+            p = self.multiply_add(p, r, factor)
         p = self.multiply_add(builder.fmul(p, r), r, r)
-        return self.choose("<=", c, zero, self.multiply_add(power, p, builder.fsub(power, self.constant(1))), c)
+        found = self.multiply_add(power, p, builder.fsub(power, self.constant(1)))
+        return self.choose("<=", c, self.constant(0), found, c)
 
     def elu_vjp(self, ans: Any, g: Any) -> Any:
         """Its cotangent: g where ans is positive, g (1 + ans) elsewhere."""
@@ -161,10 +165,16 @@ class _Vectors:
         return self.builder.fmul(g, self.builder.fadd(self.choose(">", ans, zero, zero, ans), self.constant(1)))
 
 
-class _Exp(NamedTuple):
-    """The exponential's series."""
+def _factors(degree: int) -> tuple[float, ...]:
+    """Of a polynomial near (exp(r) - 1 - r) / r^2 where |r| <= ln 2 / 2: the Taylor series, economized."""
+    taylor, domain = Polynomial([1 / math.factorial(k) for k in range(2, 22)]), [-math.log(2) / 2, math.log(2) / 2]
+    return tuple(taylor.convert(kind=Chebyshev, domain=domain).cutdeg(degree).convert(kind=Polynomial).coef)
 
-    terms: int
+
+class _Exp(NamedTuple):
+    """How the exponential is computed."""
+
+    factors: tuple[float, ...]
     least: float
     round: float
     digits: int
@@ -172,8 +182,8 @@ class _Exp(NamedTuple):
 
 LOG2_E = 1.4426950408889634
 EXP = {
-    4: _Exp(7, -87, 1.5 * 2**23, 23),
-    8: _Exp(14, -700, 1.5 * 2**52, 52),
+    4: _Exp(_factors(4), -87, 1.5 * 2**23, 23),
+    8: _Exp(_factors(10), -700, 1.5 * 2**52, 52),
 }
 
 
@@ -190,8 +200,8 @@ def combine(
 ) -> Any:  # fmt: skip
     """Write sum over k < count of matrix[k, r] * x[table[k] + i] to out[r, i], r < rows, i < vectors * lanes.
 
-    `like` is any array of the dtype of all; `vectors` is 0 for a single column. How: SET; ADD, to what is there; or
-    ELU, of the sum and bias[r].
+    `like` is any array of the dtype of all; `vectors` is 0 for a single column. How: SET; ELU, of the sum and bias[r];
+    ADD, to what is there; SPREAD, likewise, row after row, to where a table at `out_stride` says: they may overlap.
     """
     if not all(isinstance(value, types.IntegerLiteral) for value in (rows, vectors, how)):
         return None
@@ -202,7 +212,11 @@ def combine(
         width = max(1, vectors.literal_value)
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
         sums = [v.sums(width) for _ in range(rows.literal_value)]
-        targets = [builder.add(out, builder.mul(_int64(r), out_stride)) for r in range(rows.literal_value)]
+        if how.literal_value == SPREAD:
+            steps = [_offset(builder, out_stride, _int64(r)) for r in range(rows.literal_value)]
+        else:
+            steps = [builder.mul(_int64(r), out_stride) for r in range(rows.literal_value)]
+        targets = [builder.add(out, step) for step in steps]
         for r, (target, row) in enumerate(zip(targets, sums, strict=True)):
             for i, variable in enumerate(row):
                 if how.literal_value == ADD:
@@ -220,7 +234,11 @@ def combine(
         for target, row in zip(targets, sums, strict=True):
             for i, variable in enumerate(row):
                 total = builder.load(variable)
-                builder.store(v.elu(total) if how.literal_value == ELU else total, v.at(target, i), align=v.size)
+                if how.literal_value == ELU:
+                    total = v.elu(total)
+                elif how.literal_value == SPREAD:
+                    total = builder.fadd(total, v.load(target, i))
+                builder.store(total, v.at(target, i), align=v.size)
         return context.get_dummy_value()
 
     return signature, generate
@@ -293,19 +311,19 @@ def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: An
 @intrinsic(prefer_literal=True)
 def inner_products(
     typing: Any, like: Any, deep: Any, broad: Any, total: Any, total_stride: Any, x: Any, table: Any, y: Any,
-    y_stride: Any, n: Any, starts: Any, lines: Any,
+    y_stride: Any, y_line: Any, n: Any, starts: Any, lines: Any,
 ) -> Any:  # fmt: skip
-    """Add sum over l < lines, i < n of x[starts[l] + table[k] + i] * y[r, l n + i] to total[k, r], k < deep, r < broad.
+    """Add sum over l < lines, i < n of x[starts[l] + table[k] + i] * y[r, l, i] to total[k, r], k < deep, r < broad.
 
     n is a vector or more, `starts` counts elements. `like` is the total: where it has a third axis, of lanes, lanes are
     left unsummed.
     """
     if not all(isinstance(value, types.IntegerLiteral) for value in (deep, broad)):
         return None
-    signature, by_lanes = types.void(like, deep, broad, *(types.int64,) * 9), like.ndim == 3
+    signature, by_lanes = types.void(like, deep, broad, *(types.int64,) * 10), like.ndim == 3
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, total_stride, x, table, y, y_stride, n, starts, lines = arguments[3:]
+        total, total_stride, x, table, y, y_stride, y_line, n, starts, lines = arguments[3:]
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         sums = [v.sums(broad.literal_value) for _ in range(deep.literal_value)]
         targets = [builder.add(total, builder.mul(_int64(k), total_stride)) for k in range(deep.literal_value)]
@@ -327,7 +345,7 @@ def inner_products(
 
         with cgutils.for_range(builder, lines) as line:
             start = builder.mul(_offset(builder, starts, line.index), _int64(v.size))
-            done = builder.mul(builder.mul(line.index, n), _int64(v.size))
+            done = builder.mul(line.index, y_line)
             sources, others = [builder.add(row, start) for row in rows], [builder.add(c, done) for c in columns]
             with cgutils.for_range(builder, count) as loop:
                 add(sources, others, builder.mul(loop.index, _int64(VECTOR_BYTES)), lambda vector: vector)
@@ -483,17 +501,16 @@ def _rest(
 ) -> None:  # fmt: skip
     """The sums that tiles left, in vectors, of which the last begins earlier and writes some sums again.
 
-    Where they are added, n makes whole vectors.
+    Those that are added are not added twice, but one by one.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    if n < lanes:
-        for i in range(n):
-            at = i * size
-            combine(like, rows, 0, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
-        return
-    for i in range(begin, n, lanes):
+    end = n if how < ADD and n >= lanes else n - n % lanes
+    for i in range(begin, end, lanes):
         at = min(i, n - lanes) * size
         combine(like, rows, 1, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
+    for i in range(end, n):
+        at = i * size
+        combine(like, rows, 0, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
 
 
 @numba.njit(inline="always", **_options)
@@ -509,23 +526,32 @@ def _slender(
 
 
 @numba.njit(inline="always", **_options)
+def _from_row(how: int, out: int, out_stride: int, row: int) -> tuple[int, int]:
+    """What `combine` is given to write from some row on."""
+    return (out, out_stride + row * 8) if how == SPREAD else (out + row * out_stride, out_stride)
+
+
+@numba.njit(inline="always", **_options)
 def _strips(
     how: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array, bias: int
 ) -> None:
     """Strips of as many rows as registers hold, then of fewer."""
     rows, row, size, step = matrix.shape[1], 0, like.itemsize, matrix.strides[0]
     while row + TALL <= rows:
-        to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
-        done = _tiles(how, TALL, WIDE_OF_TALL, like, to, out_stride, 0, n, x, table, factors, step, start)
-        _rest(how, TALL, like, to, out_stride, done, n, x, table, factors, step, start)
+        to, there = _from_row(how, out, out_stride, row)
+        factors, start = matrix.ctypes.data + row * size, bias + row * size
+        done = _tiles(how, TALL, WIDE_OF_TALL, like, to, there, 0, n, x, table, factors, step, start)
+        _rest(how, TALL, like, to, there, done, n, x, table, factors, step, start)
         row += TALL
     while row + FEW <= rows:
-        to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
-        _slender(how, FEW, WIDE_OF_FEW, like, to, out_stride, n, x, table, factors, step, start)
+        to, there = _from_row(how, out, out_stride, row)
+        factors, start = matrix.ctypes.data + row * size, bias + row * size
+        _slender(how, FEW, WIDE_OF_FEW, like, to, there, n, x, table, factors, step, start)
         row += FEW
     if row < rows:
-        to, factors, start = out + row * out_stride, matrix.ctypes.data + row * size, bias + row * size
-        _slender(how, 1, WIDE_OF_ONE, like, to, out_stride, n, x, table, factors, step, start)
+        to, there = _from_row(how, out, out_stride, row)
+        factors, start = matrix.ctypes.data + row * size, bias + row * size
+        _slender(how, 1, WIDE_OF_ONE, like, to, there, n, x, table, factors, step, start)
 
 
 @numba.njit(**_options)
@@ -536,8 +562,14 @@ def combine_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: 
 
 @numba.njit(**_options)
 def add_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
-    """As `combine_rows`, added to what is there; n makes whole vectors."""
+    """As `combine_rows`, added to what is there."""
     _strips(ADD, like, out, out_stride, n, x, table, matrix, 0)
+
+
+@numba.njit(**_options)
+def spread_rows(like: Array, out: int, places: Array, n: int, x: int, table: Array, matrix: Array) -> None:
+    """As `add_rows`, to rows that lie `places` from out on, and may overlap."""
+    _strips(SPREAD, like, out, places.ctypes.data, n, x, table, matrix, 0)
 
 
 @numba.njit(**_options)
@@ -726,7 +758,7 @@ def adjoints_tiled(
                 y, begin = cotangents[p].ctypes.data, starts[line] * line_step
                 if total.shape[0]:
                     source = tiles[p].ctypes.data + begin
-                    correlate_rows(total[entry, p], source, table, y, cotangents.strides[1], count * width, ORIGIN)
+                    correlate_rows(total[entry, p], source, table, y, cotangents.strides[1], 0, count * width, ORIGIN)
                 for tap in range(matrix.shape[1] if gx.shape[0] else 0):
                     to = sums[p].ctypes.data + begin + table[tap]
                     add_rows(g, to, sums.strides[1], count * width, y, rows, matrix[p, tap])
@@ -740,45 +772,50 @@ def adjoints_tiled(
 
 @numba.njit(inline="always", **_options)
 def _products(
-    deep: int, broad: int, total: Array, k: int, r: int, x: int, table: Array, y: int, y_stride: int, n: int,
-    starts: Array,
+    deep: int, broad: int, total: Array, k: int, r: int, x: int, table: Array, y: int, y_stride: int, y_line: int,
+    n: int, starts: Array,
 ) -> None:  # fmt: skip
     """Add the inner products of `deep` rows of x with `broad` rows of y, lines of n each, to total (K, rows)."""
     to, offsets, others = total[k, r:].ctypes.data, table[k:].ctypes.data, y + r * y_stride
     lines = starts.ctypes.data
-    inner_products(total, deep, broad, to, total.strides[0], x, offsets, others, y_stride, n, lines, starts.size)
+    step = total.strides[0]
+    inner_products(total, deep, broad, to, step, x, offsets, others, y_stride, y_line, n, lines, starts.size)
 
 
 @numba.njit(inline="always", **_options)
-def _band(deep: int, total: Array, k: int, x: int, table: Array, y: int, y_stride: int, n: int, starts: Array) -> None:
+def _band(
+    deep: int, total: Array, k: int, x: int, table: Array, y: int, y_stride: int, y_line: int, n: int, starts: Array
+) -> None:
     """Add the inner products of `deep` rows of x with all rows of y."""
     r = 0
     while r + BROAD <= total.shape[1]:
-        _products(deep, BROAD, total, k, r, x, table, y, y_stride, n, starts)
+        _products(deep, BROAD, total, k, r, x, table, y, y_stride, y_line, n, starts)
         r += BROAD
     while r + LESS_BROAD <= total.shape[1]:
-        _products(deep, LESS_BROAD, total, k, r, x, table, y, y_stride, n, starts)
+        _products(deep, LESS_BROAD, total, k, r, x, table, y, y_stride, y_line, n, starts)
         r += LESS_BROAD
     while r < total.shape[1]:
-        _products(deep, 1, total, k, r, x, table, y, y_stride, n, starts)
+        _products(deep, 1, total, k, r, x, table, y, y_stride, y_line, n, starts)
         r += 1
 
 
 @numba.njit(**_options)
-def correlate_rows(total: Array, x: int, table: Array, y: int, y_stride: int, n: int, starts: Array) -> None:
+def correlate_rows(
+    total: Array, x: int, table: Array, y: int, y_stride: int, y_line: int, n: int, starts: Array
+) -> None:
     """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), or (K, rows, lanes).
 
-    Rows are lines of n, a vector or more, which begin at `starts` elements in x, and follow each other in y.
+    Rows are lines of n, a vector or more, which begin at `starts` elements in x, and `y_line` bytes apart in y.
     """
     k = 0
     while k + DEEP <= total.shape[0]:
-        _band(DEEP, total, k, x, table, y, y_stride, n, starts)
+        _band(DEEP, total, k, x, table, y, y_stride, y_line, n, starts)
         k += DEEP
     while k + LESS_DEEP <= total.shape[0]:
-        _band(LESS_DEEP, total, k, x, table, y, y_stride, n, starts)
+        _band(LESS_DEEP, total, k, x, table, y, y_stride, y_line, n, starts)
         k += LESS_DEEP
     while k < total.shape[0]:
-        _band(1, total, k, x, table, y, y_stride, n, starts)
+        _band(1, total, k, x, table, y, y_stride, y_line, n, starts)
         k += 1
 
 
@@ -798,7 +835,7 @@ def correlate(
         for line in range(0, 0 if lone else starts.size, step):
             source, of_lines = padded.ctypes.data, starts[line : line + step]
             other = g[entry, 0, first + line * n :].ctypes.data
-            correlate_rows(total[entry], source, table, other, g.strides[1], n, of_lines)
+            correlate_rows(total[entry], source, table, other, g.strides[1], n * x.itemsize, n, of_lines)
         for line in range(starts.size if lone else 0):
             for i in range(n):
                 for k in range(table.size):
@@ -827,8 +864,14 @@ def _run(like: Array, program: Any, source: int, target: int, half: Array, n: in
     factors begin, how many rows they make); factors; offsets of rows read, and where those of each step begin; of rows
     written, and where those begin. What does not come from the source or go to the target is held in `half`.
     """
+    _run_part(like, program, 0, program[0].shape[0], source, target, half, n)
+
+
+@numba.njit(**_options)
+def _run_part(like: Array, program: Any, first: int, last: int, source: int, target: int, half: Array, n: int) -> None:
+    """Take some steps of a program."""
     steps, factors, reads, read_from, writes, written_to = program
-    for s in range(steps.shape[0]):
+    for s in range(first, last):
         x = source if steps[s, 1] else half.ctypes.data
         y = target if steps[s, 2] else half.ctypes.data
         table, to = reads[read_from[s] : read_from[s + 1]], writes[written_to[s] : written_to[s + 1]]
@@ -1016,23 +1059,25 @@ def contract_adjoints(
 
 
 @numba.njit(**_options)
-def _expand(like: Array, z: Array, m: int, x: int, row_step: int, table: Array, h: Array, shift: Array) -> None:
-    """Write the ELU of what filters h (taps, channels) make of x, plus a shift each, to z (channels, rows, .)."""
-    for row in range(z.shape[1]):
-        elu_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + row * row_step, table, h, shift)
+def _expand(like: Array, z: Array, m: int, x: int, starts: Array, table: Array, h: Array, shift: Array) -> None:
+    """Write the ELU of what filters h (taps, channels) make of rows of x, plus a shift each, to z (channels, rows, .)."""
+    for row in range(starts.size):
+        elu_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + starts[row] * like.itemsize, table, h, shift)
 
 
 @numba.njit(**_options)
 def factored(
     like: Array, begin_line: int, end_line: int, n: int, chunk: int,
-    x: int, row_step: int, line_step: int, table: Array, h: Array, shift: Array, z: Array,
+    x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, h: Array, shift: Array,
+    z: Array,
     analysis: Any, synthesis: Any, half: Array, target: int, target_rows: Array, target_channel: int,
     spectrum: Array, block: Array, offsets: Array, matrices: Array, bias: Array,
 ) -> None:  # fmt: skip
     """`contract` of channels that are made of x a group at a time: the ELU of filters h (groups, taps, channels).
 
-    Line l of row r of the extended x begins at x + r * row_step + l * line_step; results of n positions a line follow
-    each other. Shifts are (groups, channels), z is room for (channels, rows, positions) of a group.
+    Rows of the extended x begin at `starts`, in elements, those of phase p from rows_from[p] on, which the steps of the
+    analysis from steps_from[p] on take. Its lines are `line_step` bytes apart; results of n positions a line follow each
+    other. Shifts are (groups, channels), z is room for (channels, rows of a phase, positions).
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     groups, row = matrices.shape[0], spectrum.strides[2]
@@ -1042,9 +1087,15 @@ def factored(
             m, width = end - begin, -(-(end - begin) // lanes) * lanes
             for group in range(groups):
                 taken = x + line * line_step + begin * size
-                _expand(like, z, m, taken, row_step, table, h[group], shift[group])
-                for channel in range(z.shape[0]):
-                    _run(like, analysis, z[channel].ctypes.data, spectrum.ctypes.data + channel * row, half, m)
+                for p in range(rows_from.size - 1):
+                    rows = starts[rows_from[p] : rows_from[p + 1]]
+                    for first in range(0, h.shape[2], TALL):
+                        last = min(first + TALL, h.shape[2])
+                        of_block, shifts = h[group][:, first:last], shift[group, first:last]
+                        _expand(like, z, m, taken, rows, table, of_block, shifts)
+                        for channel in range(first, last):
+                            source, to = z[channel - first].ctypes.data, spectrum.ctypes.data + channel * row
+                            _run_part(like, analysis, steps_from[p], steps_from[p + 1], source, to, half, m)
                 _add_group(like, width, spectrum, block, offsets, matrices, group)
             for channel in range(block.shape[2]):
                 to = target + channel * target_channel + (line * n + begin) * size
@@ -1053,30 +1104,20 @@ def factored(
 
 
 @numba.njit(**_options)
-def _spread_taps(gx: Array, at: int, s: Array, table: Array, m: int) -> None:
-    """Add row t of s, of m elements, to gx from at, and table[t] bytes, on."""
-    for t in range(table.size):
-        begin = at + table[t] // s.itemsize
-        to, row = gx[begin : begin + m], s[t]
-        for i in range(m):
-            to[i] += row[i]
-
-
-@numba.njit(**_options)
 def factored_adjoints(
     like: Array, begin_line: int, end_line: int, n: int, chunk: int,
-    x: int, row_step: int, line_step: int, table: Array, h: Array, h_transposed: Array, shift: Array, z: Array,
-    gz: Array, of_channels: Array, taps: Array,
+    x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, h: Array,
+    h_transposed: Array, shift: Array, z: Array, gz: Array, of_channels: Array,
     back: Any, analysis: Any, analysis_back: Any, half: Array,
     g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
     spectrum: Array, block: Array, offsets: Array, turned: Array, matrices: Array, part: Array, totals: Array,
-    gx: Array, gh_part: Array, gh: Array, shift_sums: Array,
+    gx: Array, gx_starts: Array, gh_part: Array, gh: Array, shift_sums: Array,
 ) -> None:  # fmt: skip
     """Cotangents of `factored`, whose z is made again: added to totals as in `contract_adjoints`, gx, gh, shift_sums.
 
-    gx (rows, lines, elements) holds the lines of the extended x that these lines read, gh (groups, taps, channels,
-    lanes) sums by lanes; each total has an equal part. `h_transposed` is (groups, channels, taps); gz and `taps` are
-    room for (channels, rows, positions), (taps, positions).
+    gx holds the lines of the extended x that these lines read, its rows from `gx_starts` on, gh (groups, taps,
+    channels, lanes) sums by lanes; each total has an equal part. `h_transposed` is (groups, channels, taps); z is room
+    for (channels, rows, positions), gz for those of a phase.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
@@ -1092,27 +1133,38 @@ def factored_adjoints(
                 _run(like, back, scaled.ctypes.data, block.ctypes.data + channel * row, half, m)
             for group in range(matrices.shape[0]):
                 taken = x + line * line_step + begin * size
-                _expand(like, z, m, taken, row_step, table, h[group], shift[group])
-                for channel in range(channels):
-                    _run(like, analysis, z[channel].ctypes.data, spectrum.ctypes.data + channel * row, half, m)
+                for p in range(rows_from.size - 1):
+                    begin_row, end_row = rows_from[p], rows_from[p + 1]
+                    for first in range(0, channels, TALL):
+                        last = min(first + TALL, channels)
+                        of_block, shifts = h[group][:, first:last], shift[group, first:last]
+                        part_of_z = z[first:last, begin_row:end_row]
+                        _expand(like, part_of_z, m, taken, starts[begin_row:end_row], table, of_block, shifts)
+                        for channel in range(first, last):
+                            source, to = z[channel, begin_row].ctypes.data, spectrum.ctypes.data + channel * row
+                            _run_part(like, analysis, steps_from[p], steps_from[p + 1], source, to, half, m)
                 for f in range(frequencies):
                     a, b = spectrum[f].ctypes.data, block[f].ctypes.data
                     add_outer_products(like, part[group, f], a, row, m, b, row, out, turned)
                     combine_rows(like, a, row, width, b, offsets[:out], matrices[group, f])
-                for channel in range(channels):
-                    _run(like, analysis_back, spectrum.ctypes.data + channel * row, gz[channel].ctypes.data, half, m)
-                    if m < gz.shape[2]:
-                        gz[channel, :, m:] = 0
-                    to, size_of_z = gz[channel].ctypes.data, gz[channel].size
-                    shift_sums[group, channel] += elu_vjp_run(like, to, z[channel].ctypes.data, to, size_of_z)
-                for v in range(z.shape[1]):
-                    of_row, cotangents = taken + v * row_step, gz[0, v].ctypes.data
-                    correlate_rows(gh_part[group], of_row, table, cotangents, gz.strides[0], width, ORIGIN)
-                    combine_rows(
-                        like, taps.ctypes.data, taps.strides[0], m, cotangents, of_channels, h_transposed[group]
-                    )
+                for p in range(rows_from.size - 1):
+                    begin_row, end_row = rows_from[p], rows_from[p + 1]
+                    first, last = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
+                    for channel in range(channels):
+                        source, to = spectrum.ctypes.data + channel * row, gz[channel].ctypes.data
+                        _run_part(like, analysis_back, first, last, source, to, half, m)
+                        if m < gz.shape[2]:
+                            gz[channel, :, m:] = 0
+                        answers, n_part = z[channel, begin_row].ctypes.data, (end_row - begin_row) * gz.shape[2]
+                        shift_sums[group, channel] += elu_vjp_run(like, to, answers, to, n_part)
                     at = (line - begin_line) * (line_step // size) + begin
-                    _spread_taps(gx[v].reshape(-1), at, taps, table, m)
+                    for v in range(begin_row, end_row, ROWS):
+                        cotangents, of_rows = gz[0, v - begin_row].ctypes.data, starts[v : min(v + ROWS, end_row)]
+                        pitch, step = gz.strides[0], gz.strides[1]
+                        correlate_rows(gh_part[group], taken, table, cotangents, pitch, step, width, of_rows)
+                        for i in range(of_rows.size):
+                            to, source = gx.ctypes.data + (gx_starts[v + i] + at) * size, cotangents + i * step
+                            spread_rows(like, to, table, m, source, of_channels, h_transposed[group])
                 _pass_on(gh_part[group], gh[group])
         if line == end_line - 1 or (line + 1) * n // RUN > line * n // RUN:
             _pass_on(part, totals)
@@ -1175,7 +1227,7 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
             part[:] = 0
             n_part = n - begin if n - begin < RUN + lanes else RUN
             source, other = y[0, begin:].ctypes.data, x[a, begin:].ctypes.data
-            correlate_rows(part, source, table, other, inner * x.itemsize, n_part, ORIGIN)
+            correlate_rows(part, source, table, other, inner * x.itemsize, 0, n_part, ORIGIN)
             for row in range(table.size):
                 for t2 in range(s2):
                     products[row, t2] += part[row, t2]

@@ -115,17 +115,23 @@ class RealDFT(ByTable):
         self._placed: dict[tuple[str, str], Array] = {}
 
     @cached_property
-    def analysis(self) -> tuple[list[Step], int]:
-        """From samples to entries, and how many rows lie between."""
+    def phases(self) -> list[tuple[Integers, list[Step], int]]:
+        """Of each phase its samples, the steps from them to entries, and how many rows lie between."""
         grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
-        steps: list[Step] = []
-        between = 0
+        part, found = np.arange(len(self.parts)), []
         for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
             rows = grid[np.ix_(*(axis.samples(p) for axis, p in zip(self.axes, phases, strict=True)))]
-            part = np.arange(len(self.parts))
             to = (part // self.planes * self.aliases + a) * self.planes + part % self.planes
-            between = max(between, _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form))
-        return steps, between
+            steps: list[Step] = []
+            between = _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
+            found.append((rows.reshape(-1), steps, between))
+        return found
+
+    @property
+    def analysis(self) -> tuple[list[Step], int]:
+        """From samples to entries, a phase after the other, and how many rows lie between."""
+        _, steps, between = zip(*self.phases, strict=True)
+        return list(itertools.chain(*steps)), max(between)
 
     @cached_property
     def synthesis_transpose(self) -> tuple[list[Step], int]:
