@@ -14,24 +14,23 @@ from hcnn_core._compiled_taps import evenly, stretches
 from hcnn_core._contracted_plan import STRIP, ContractedPlan, Room, share
 from hcnn_core._geometry import Geometry
 from hcnn_core._memory import empty, zeros
-from hcnn_core._parallel import threads_for
+from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._plan import plan_by
 from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT
-from hcnn_core._taps import extended
+from hcnn_core._taps import Integers, extended
 
 LANES = kernels.VECTOR_BYTES // 4
 """Numbers in a vector, or in two."""
 
 
-def phases_of(plan: ContractedPlan) -> tuple[Array, Array, Array]:
-    """Rows of samples, those of a phase after the other; where each phase begins among them; where among the steps."""
+def phases_of(plan: ContractedPlan) -> tuple[Integers, Integers, Integers]:
+    """Rows of samples, those of one phase after another's; where each begins among these; where among the steps."""
     if isinstance(plan.transform, RealDFT):
-        rows, steps, _ = zip(*plan.transform.phases, strict=True)
+        rows, steps = zip(*((rows, len(steps)) for rows, steps, _ in plan.transform.phases), strict=True)
     else:
-        rows, steps = (np.arange(plan.x_rows),), (programs_of(plan.transform, np.float32)[0].ends,)
-    bounds = (np.cumsum([0, *map(len, parts)]) for parts in (rows, steps))
-    return np.concatenate(rows), *bounds
+        rows, steps = (np.arange(plan.x_rows),), (len(programs_of(plan.transform, np.float32)[0].ends),)
+    return np.concatenate(rows), np.cumsum([0, *map(len, rows)]), np.cumsum([0, *steps])
 
 
 class FactoredPlan:
@@ -154,13 +153,18 @@ class FactoredPlan:
         flat = empty((size + lanes,), x.dtype)
         flat[size:] = 0
         padded = flat[:size].reshape(shape)
-        for to, line in enumerate(self.lines):
-            if line < 0:
-                padded[:, to] = 0
-                continue
-            for first, source, count in self.runs:
-                run = slice(first, first + count)
-                padded[:, to, run] = 0 if source < 0 else x[:, line, self._read(source, count)]
+
+        def work(begin: int, end: int) -> None:
+            part, of_x = padded[begin:end], x[begin:end]
+            for to, line in enumerate(self.lines):
+                if line < 0:
+                    part[:, to] = 0
+                    continue
+                for first, source, count in self.runs:
+                    run = slice(first, first + count)
+                    part[:, to, run] = 0 if source < 0 else of_x[:, line, self._read(source, count)]
+
+        parallel_for(work, self.rows, size)
         return padded.reshape(self.rows, len(self.lines), -1)
 
     def _places(self, padded: Array) -> tuple[Any, ...]:
@@ -177,13 +181,18 @@ class FactoredPlan:
     def _folded(self, parts: tuple[tuple[int, Array], ...]) -> Array:
         """Transpose of `_extended`: the cotangent of x from those of the lines that each thread read."""
         x = zeros((self.rows, *self.expansion.lengths, self.inner), parts[0][1].dtype)
-        for begin, part in parts:
-            part = part.reshape(*part.shape[:2], len(self.samples), self.inner)
-            for offset in range(part.shape[1]):
-                line = self.lines[self.every * begin + offset]
-                for first, source, count in self.runs if line >= 0 else ():
-                    if source >= 0:
-                        x[:, line, self._read(source, count)] += part[:, offset, first : first + count]
+
+        def work(begin_row: int, end_row: int) -> None:
+            of_x = x[begin_row:end_row]
+            for begin, part in parts:
+                part = part[begin_row:end_row].reshape(end_row - begin_row, -1, len(self.samples), self.inner)
+                for offset in range(part.shape[1]):
+                    line = self.lines[self.every * begin + offset]
+                    for first, source, count in self.runs if line >= 0 else ():
+                        if source >= 0:
+                            of_x[:, line, self._read(source, count)] += part[:, offset, first : first + count]
+
+        parallel_for(work, self.rows, x.size)
         shape = [self.expansion.x_shape[a] for a in self.order]
         return x.reshape(shape).transpose(np.argsort(self.order))
 

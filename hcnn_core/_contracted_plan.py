@@ -23,8 +23,8 @@ from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._taps import Integers
 
-STRIP = 128
-"""Positions that are contracted at a time, two vectors or more."""
+STRIP = 144
+"""Positions that are contracted at a time: whole tiles of three vectors, two vectors or more."""
 
 ROOM = 1 << 19
 """Elements of the spectrum of a group of channels there."""
@@ -149,9 +149,9 @@ class Room:
 
         self.spectrum, self.block = spectrum(*terms), spectrum(*rows)
         self.offsets = np.arange(max(math.prod(terms), math.prod(rows))) * (self.width * dtype.itemsize)
-        self.turned = zeros((self.width, -(-math.prod(rows) // lanes) * lanes), dtype)
+        self.turned = zeros((d.frequencies, self.width, -(-math.prod(rows) // lanes) * lanes), dtype)
         groups = plan.channels // plan.group
-        self._totals = (groups, d.frequencies, math.prod(terms), self.turned.shape[1])
+        self._totals = (groups, d.frequencies, math.prod(terms), self.turned.shape[2])
 
     def totals(self) -> tuple[Array, Array]:
         """Zeros for the cotangents of filters: a part in the dtype of all, and the total in double precision."""

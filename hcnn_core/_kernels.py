@@ -39,7 +39,7 @@ DEEP, LESS_DEEP = (6, 3) if _registers == 32 else (3, 2)
 BROAD, LESS_BROAD = 4, 3
 
 SET, ELU, ADD, SPREAD = range(4)
-"""What becomes of sums: they are written, or their ELU is, or they are added to what is there; to rows in any places."""
+"""What becomes of sums: they are written, or their ELU is, or they are added to what is there, or to rows anywhere."""
 
 ORIGIN = np.zeros(1, np.int64)
 """Where a line begins that is the only one."""
@@ -934,19 +934,23 @@ def transform(
 
 
 @numba.njit(**_options)
-def add_outer_products(
-    like: Array, total: Array, x: int, x_step: int, n: int, y: int, y_step: int, y_rows: int, turned: Array
-) -> None:  # fmt: skip
-    """Add the inner products of rows of x with rows of y, n elements each, to total (rows of x, rows of y and some).
+def _turn(like: Array, turned: Array, n: int, y: int, y_step: int, rows: int) -> None:
+    """Write rows of y, n elements each, to `turned` (n and some, rows and some), transposed."""
+    lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
+    for k in range(0, turned.shape[1], lanes):
+        for i in range(0, n, lanes):
+            to = turned.ctypes.data + i * turned.strides[0] + k * size
+            transpose_tile(like, to, turned.strides[0], y + k * y_step + i * size, y_step, rows - 1 - k)
 
-    Rows of y are transposed into `turned` (n and some, rows and some) first, so that sums need not cross lanes.
+
+@numba.njit(**_options)
+def add_outer_products(like: Array, total: Array, x: int, x_step: int, n: int, turned: Array) -> None:
+    """Add the inner products of rows of x, n elements each, with columns of `turned` to total (rows of x, columns).
+
+    What it is multiplied by has been transposed, so that sums need not cross lanes.
     """
     lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
     rows, columns = total.shape
-    for k in range(0, columns, lanes):
-        for i in range(0, n, lanes):
-            to = turned.ctypes.data + i * turned.strides[0] + k * size
-            transpose_tile(like, to, turned.strides[0], y + k * y_step + i * size, y_step, y_rows - 1 - k)
     for k in range(0, columns, lanes):
         row, source = 0, turned.ctypes.data + k * size
         while row < rows:
@@ -1038,6 +1042,8 @@ def contract_adjoints(
                 _scale(scaled, m, taken, g_rows, ans + channel * ans_channel + begin * size, ans_rows, sums, channel)
                 taken = scaled.ctypes.data
             _run(like, back, taken, block.ctypes.data + channel * row, half, m)
+        for f in range(frequencies if totals.size else 0):
+            _turn(like, turned[f], m, block[f].ctypes.data, row, rows)
         for group in range(max(matrices.shape[0], totals.shape[0])):
             first = group * spectrum.shape[2]
             if totals.size:
@@ -1045,8 +1051,7 @@ def contract_adjoints(
                     taken = source + (first + channel) * source_channel + begin * size
                     _run(like, analysis, taken, spectrum.ctypes.data + channel * row, half, m)
                 for f in range(frequencies):
-                    x, y = spectrum[f].ctypes.data, block[f].ctypes.data
-                    add_outer_products(like, part[group, f], x, row, m, y, row, rows, turned)
+                    add_outer_products(like, part[group, f], spectrum[f].ctypes.data, row, m, turned[f])
             if matrices.size:
                 for f in range(frequencies):
                     x, y = spectrum[f].ctypes.data, block[f].ctypes.data
@@ -1060,7 +1065,7 @@ def contract_adjoints(
 
 @numba.njit(**_options)
 def _expand(like: Array, z: Array, m: int, x: int, starts: Array, table: Array, h: Array, shift: Array) -> None:
-    """Write the ELU of what filters h (taps, channels) make of rows of x, plus a shift each, to z (channels, rows, .)."""
+    """Write the ELU of what filters h (taps, channels) make of rows of x, and a shift, to z (channels, rows, .)."""
     for row in range(starts.size):
         elu_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + starts[row] * like.itemsize, table, h, shift)
 
@@ -1075,8 +1080,8 @@ def factored(
 ) -> None:  # fmt: skip
     """`contract` of channels that are made of x a group at a time: the ELU of filters h (groups, taps, channels).
 
-    Rows of the extended x begin at `starts`, in elements, those of phase p from rows_from[p] on, which the steps of the
-    analysis from steps_from[p] on take. Its lines are `line_step` bytes apart; results of n positions a line follow each
+    Rows of the extended x begin at `starts`, in elements; steps of the analysis from steps_from[p] on take those of
+    phase p, from rows_from[p] on. Lines of x are `line_step` bytes apart, results of n positions a line follow each
     other. Shifts are (groups, channels), z is room for (channels, rows of a phase, positions).
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
@@ -1131,6 +1136,8 @@ def factored_adjoints(
                 taken, answers = g + channel * g_channel + at, ans + channel * ans_channel + at
                 _scale(scaled, m, taken, g_rows, answers, ans_rows, sums, channel)
                 _run(like, back, scaled.ctypes.data, block.ctypes.data + channel * row, half, m)
+            for f in range(frequencies):
+                _turn(like, turned[f], m, block[f].ctypes.data, row, out)
             for group in range(matrices.shape[0]):
                 taken = x + line * line_step + begin * size
                 for p in range(rows_from.size - 1):
@@ -1145,7 +1152,7 @@ def factored_adjoints(
                             _run_part(like, analysis, steps_from[p], steps_from[p + 1], source, to, half, m)
                 for f in range(frequencies):
                     a, b = spectrum[f].ctypes.data, block[f].ctypes.data
-                    add_outer_products(like, part[group, f], a, row, m, b, row, out, turned)
+                    add_outer_products(like, part[group, f], a, row, m, turned[f])
                     combine_rows(like, a, row, width, b, offsets[:out], matrices[group, f])
                 for p in range(rows_from.size - 1):
                     begin_row, end_row = rows_from[p], rows_from[p + 1]
