@@ -59,6 +59,9 @@ class FactoredPlan:
         rows, columns = (np.arange(s)[::-1] for s in e.kernel_size)
         places = (columns % stride * longest + columns // stride) * self.inner
         self.steps = (rows[:, None] * self.line + places).reshape(-1)
+        taps = np.sort(self.steps)
+        begin = np.append(True, np.diff(taps) > self.chunk)
+        self.ahead = np.stack((taps[begin], taps[np.append(begin[1:], True)]), axis=1)  # of runs of taps that overlap
         self.x_rows, self.rows_from, self.steps_from = phases_of(plan)
         self.longest = int(np.diff(self.rows_from).max())
 
@@ -168,10 +171,10 @@ class FactoredPlan:
         return padded.reshape(self.rows, len(self.lines), -1)
 
     def _places(self, padded: Array) -> tuple[Any, ...]:
-        """Where the extended signal lies, the rows of its phases, every line that is kept, and its taps."""
+        """Where the extended signal lies, the rows of its phases, every line that is kept, its taps, and their runs."""
         size, row = padded.itemsize, math.prod(padded.shape[1:])
-        every = self.every * padded.strides[1]
-        return padded.ctypes.data, self.x_rows * row, self.rows_from, self.steps_from, every, self.steps * size
+        rows, every = (self.x_rows * row, self.rows_from, self.steps_from), self.every * padded.strides[1]
+        return padded.ctypes.data, *rows, every, self.steps * size, self.ahead * size
 
     def _read(self, source: int, count: int) -> slice:
         """So many samples of a line, from one on."""

@@ -244,6 +244,20 @@ def combine(
     return signature, generate
 
 
+@intrinsic
+def _prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the line of the cache at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        function = ir.FunctionType(ir.VoidType(), [byte, _int32, _int32, _int32])
+        ask = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        builder.call(ask, [builder.inttoptr(arguments[0], byte), _int32(0), _int32(3), _int32(1)])  # all levels, data
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
 @intrinsic(prefer_literal=True)
 def outer_products(
     typing: Any, like: Any, rows: Any, total: Any, total_stride: Any, x: Any, x_stride: Any, y: Any, y_stride: Any,
@@ -1063,18 +1077,44 @@ def contract_adjoints(
             _pass_on(part, totals)
 
 
+@numba.njit(inline="always", **_options)
+def _ask(like: Array, m: int, x: int, runs: Array) -> None:
+    """Ask for what taps of m positions read; `runs` (runs, 2) are the first and last tap of some that overlap."""
+    for run in range(runs.shape[0]):
+        for at in range(x + runs[run, 0], x + runs[run, 1] + m * like.itemsize, 64):
+            _prefetch(at)
+
+
 @numba.njit(**_options)
-def _expand(like: Array, z: Array, m: int, x: int, starts: Array, table: Array, h: Array, shift: Array) -> None:
-    """Write the ELU of what filters h (taps, channels) make of rows of x, and a shift, to z (channels, rows, .)."""
-    for row in range(starts.size):
-        elu_rows(like, z[0, row].ctypes.data, z.strides[0], m, x + starts[row] * like.itemsize, table, h, shift)
+def _expand(
+    like: Array, m: int, x: int, starts: Array, rows_from: Array, steps_from: Array, table: Array, ahead: Array,
+    h: Array, shift: Array, z: Array, kept: int, analysis: Any, spectrum: Array, half: Array,
+) -> None:  # fmt: skip
+    """Write the spectra of the ELU of what filters h (taps, channels) make of m positions of x, plus a shift each.
+
+    z has room for (channels, rows, positions): if `kept`, for all, else for those that are analyzed before others are
+    made. The next row of x is asked for by `ahead`, as rows are too short for a processor to foresee.
+    """
+    size, row = like.itemsize, spectrum.strides[2]
+    for p in range(rows_from.size - 1):
+        rows = starts[rows_from[p] : rows_from[p + 1]]
+        for first in range(0, h.shape[1], TALL):
+            last = min(first + TALL, h.shape[1])
+            of_block, shifts, room = h[:, first:last], shift[first:last], z[kept * first :, kept * rows_from[p] :]
+            for r in range(rows.size):
+                if not first and r + 1 < rows.size:
+                    _ask(like, m, x + rows[r + 1] * size, ahead)
+                elu_rows(like, room[0, r].ctypes.data, z.strides[0], m, x + rows[r] * size, table, of_block, shifts)
+            for channel in range(first, last):
+                source, to = room[channel - first].ctypes.data, spectrum.ctypes.data + channel * row
+                _run_part(like, analysis, steps_from[p], steps_from[p + 1], source, to, half, m)
 
 
 @numba.njit(**_options)
 def factored(
     like: Array, begin_line: int, end_line: int, n: int, chunk: int,
-    x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, h: Array, shift: Array,
-    z: Array,
+    x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, ahead: Array, h: Array,
+    shift: Array, z: Array,
     analysis: Any, synthesis: Any, half: Array, target: int, target_rows: Array, target_channel: int,
     spectrum: Array, block: Array, offsets: Array, matrices: Array, bias: Array,
 ) -> None:  # fmt: skip
@@ -1082,7 +1122,7 @@ def factored(
 
     Rows of the extended x begin at `starts`, in elements; steps of the analysis from steps_from[p] on take those of
     phase p, from rows_from[p] on. Lines of x are `line_step` bytes apart, results of n positions a line follow each
-    other. Shifts are (groups, channels), z is room for (channels, rows of a phase, positions).
+    other. `ahead` is of `_ask`. Shifts are (groups, channels), z is room for (channels, rows of a phase, positions).
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     groups, row = matrices.shape[0], spectrum.strides[2]
@@ -1092,15 +1132,10 @@ def factored(
             m, width = end - begin, -(-(end - begin) // lanes) * lanes
             for group in range(groups):
                 taken = x + line * line_step + begin * size
-                for p in range(rows_from.size - 1):
-                    rows = starts[rows_from[p] : rows_from[p + 1]]
-                    for first in range(0, h.shape[2], TALL):
-                        last = min(first + TALL, h.shape[2])
-                        of_block, shifts = h[group][:, first:last], shift[group, first:last]
-                        _expand(like, z, m, taken, rows, table, of_block, shifts)
-                        for channel in range(first, last):
-                            source, to = z[channel - first].ctypes.data, spectrum.ctypes.data + channel * row
-                            _run_part(like, analysis, steps_from[p], steps_from[p + 1], source, to, half, m)
+                _expand(
+                    like, m, taken, starts, rows_from, steps_from, table, ahead,
+                    h[group], shift[group], z, 0, analysis, spectrum, half,
+                )  # fmt: skip
                 _add_group(like, width, spectrum, block, offsets, matrices, group)
             for channel in range(block.shape[2]):
                 to = target + channel * target_channel + (line * n + begin) * size
@@ -1111,7 +1146,7 @@ def factored(
 @numba.njit(**_options)
 def factored_adjoints(
     like: Array, begin_line: int, end_line: int, n: int, chunk: int,
-    x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, h: Array,
+    x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, ahead: Array, h: Array,
     h_transposed: Array, shift: Array, z: Array, gz: Array, of_channels: Array,
     back: Any, analysis: Any, analysis_back: Any, half: Array,
     g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
@@ -1140,16 +1175,10 @@ def factored_adjoints(
                 _turn(like, turned[f], m, block[f].ctypes.data, row, out)
             for group in range(matrices.shape[0]):
                 taken = x + line * line_step + begin * size
-                for p in range(rows_from.size - 1):
-                    begin_row, end_row = rows_from[p], rows_from[p + 1]
-                    for first in range(0, channels, TALL):
-                        last = min(first + TALL, channels)
-                        of_block, shifts = h[group][:, first:last], shift[group, first:last]
-                        part_of_z = z[first:last, begin_row:end_row]
-                        _expand(like, part_of_z, m, taken, starts[begin_row:end_row], table, of_block, shifts)
-                        for channel in range(first, last):
-                            source, to = z[channel, begin_row].ctypes.data, spectrum.ctypes.data + channel * row
-                            _run_part(like, analysis, steps_from[p], steps_from[p + 1], source, to, half, m)
+                _expand(
+                    like, m, taken, starts, rows_from, steps_from, table, ahead,
+                    h[group], shift[group], z, 1, analysis, spectrum, half,
+                )  # fmt: skip
                 for f in range(frequencies):
                     a, b = spectrum[f].ctypes.data, block[f].ctypes.data
                     add_outer_products(like, part[group, f], a, row, m, turned[f])
