@@ -1,9 +1,8 @@
 """Coefficients of `convolve`'s cost model, and where it chooses wrongly: `python -m benchmarks.convolve_costs`.
 
 Random convolutions, each with its transpose, as in training, are timed by every choice of methods, alternating, and the
-coefficients fitted to those times, each in seconds per unit. Those of hcnn_core/_costs.py are of `--problems 200 --seed
-2`. Problems of another seed judge them, and so does the second table, of cases that were not fitted: what the choice of
-"auto" cost against the best.
+coefficients fitted to those times, each in seconds per unit. Problems of another seed than they were fitted to judge
+them, and so does the second table, of cases that were not fitted: what the choice of "auto" cost against the best.
 """
 
 from train._process import prepare
