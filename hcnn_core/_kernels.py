@@ -1193,11 +1193,10 @@ def factored_adjoints(
                             gz[channel, :, m:] = 0
                         answers, n_part = z[channel, begin_row].ctypes.data, (end_row - begin_row) * gz.shape[2]
                         shift_sums[group, channel] += elu_vjp_run(like, to, answers, to, n_part)
-                    at = (line - begin_line) * (line_step // size) + begin
+                    at, step = (line - begin_line) * (line_step // size) + begin, gz.strides[1]
                     for v in range(begin_row, end_row, ROWS):
                         cotangents, of_rows = gz[0, v - begin_row].ctypes.data, starts[v : min(v + ROWS, end_row)]
-                        pitch, step = gz.strides[0], gz.strides[1]
-                        correlate_rows(gh_part[group], taken, table, cotangents, pitch, step, width, of_rows)
+                        correlate_rows(gh_part[group], taken, table, cotangents, gz.strides[0], step, width, of_rows)
                         for i in range(of_rows.size):
                             to, source = gx.ctypes.data + (gx_starts[v + i] + at) * size, cotangents + i * step
                             spread_rows(like, to, table, m, source, of_channels, h_transposed[group])

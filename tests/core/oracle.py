@@ -251,6 +251,7 @@ CONSTANTS = {
     "FEW": (_reorder,),
     "MIN_INNER": (_plan,),
     "SECONDS_PER_CALL": (_costs,),
+    "SECONDS_PER_DFT_MAC": (_costs,),
 }
 
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from autodiff import check_grads, vjp
 from autodiff import factored_layer as traced_layer
-from hcnn_core import _compiled_factored, _contracted_plan, _costs, factored, factored_layer
+from hcnn_core import _compiled_factored, _contracted_plan, factored, factored_layer
 from hcnn_core.testing import assert_translation_covariant
 from tests.core.oracle import (
     BOUNDARIES,
     C,
     NDArray,
     Problem,
+    engine,
     eps,
     forget_plans,
     lay_out,
@@ -149,12 +150,10 @@ def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str, in_space: 
     assert_right(layer)
 
 
-def test_tiles_are_used_where_auto_would_take_taps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_costs, "SECONDS_PER_DFT_MAC", 1.0)
-    forget_plans()
+def test_tiles_are_used_where_auto_would_take_taps() -> None:
     layer = Layer(**PAPER, boundary="zero")
-    assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
-    forget_plans()
+    with engine(SECONDS_PER_DFT_MAC=1.0):
+        assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
