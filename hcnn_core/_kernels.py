@@ -10,8 +10,10 @@ bytes. Then products with taps, transforms, patches and ELU made of them.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import llvmlite.binding
@@ -467,13 +469,36 @@ def elu_vjp_of(typing: Any, like: Any, vectors: Any, out: Any, ans: Any, g: Any,
     return signature, generate
 
 
-# No references are counted: arrays outlive the call, and an atomic count waits for all stores before it.
-_options: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
-_allocating: dict[str, Any] = {"nogil": True, "cache": True}
-_reordered: dict[str, Any] = {**_options, "fastmath": {"contract", "reassoc"}}
+def _save(files: Any, key: Any, compiled: Any) -> None:
+    """Keep what was compiled in a file named by its signature.
+
+    Numba numbers files as they come: of two processes that first compile different signatures of a function at once,
+    each would write its own to the number 1, and a third process run one's code on the other's arrays.
+    """
+    index = files._load_index()
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    index[key] = files._data_name_pattern.format(number=int.from_bytes(digest[:8], "big"))
+    files._save_index(index)
+    files._save_data(index[key], compiled)
 
 
-@numba.njit(**_options)
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """As `numba.njit`, for code kept on disk, without the interpreter lock.
+
+    No references are counted: arrays outlive the call, and an atomic count waits for all stores before it.
+    """
+
+    def decorate(function: Any) -> Any:
+        function = numba.njit(**{"nogil": True, "cache": True, "_nrt": False, **options})(function)
+        files = getattr(getattr(function, "_cache", None), "_cache_file", None)
+        if files is not None:
+            files.save = partial(_save, files)
+        return function
+
+    return decorate
+
+
+@compiled()
 def _extend(padded: Array, x: Array, lines: Array, runs: Array, inner: int) -> None:
     """Copy x (columns, source lines, elements) to padded (columns, lines, elements).
 
@@ -494,7 +519,7 @@ def _extend(padded: Array, x: Array, lines: Array, runs: Array, inner: int) -> N
                         to[i] = taken[i]
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _tiles(
     how: int, rows: int, wide: int, like: Array, out: int, out_stride: int, begin: int, n: int, x: int, table: Array,
     matrix: int, step: int, bias: int,
@@ -508,7 +533,7 @@ def _tiles(
     return end
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _rest(
     how: int, rows: int, like: Array, out: int, out_stride: int, begin: int, n: int, x: int, table: Array, matrix: int,
     step: int, bias: int,
@@ -527,7 +552,7 @@ def _rest(
         combine(like, rows, 0, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _slender(
     how: int, rows: int, wide: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: int,
     step: int, bias: int,
@@ -539,13 +564,13 @@ def _slender(
     _rest(how, rows, like, out, out_stride, done, n, x, table, matrix, step, bias)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _from_row(how: int, out: int, out_stride: int, row: int) -> tuple[int, int]:
     """What `combine` is given to write from some row on."""
     return (out, out_stride + row * 8) if how == SPREAD else (out + row * out_stride, out_stride)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _strips(
     how: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array, bias: int
 ) -> None:
@@ -568,31 +593,31 @@ def _strips(
         _slender(how, 1, WIDE_OF_ONE, like, to, there, n, x, table, factors, step, start)
 
 
-@numba.njit(**_options)
+@compiled()
 def combine_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
     """Write the products of matrix (K, rows) with rows of n elements of x, found by a table of K offsets."""
     _strips(SET, like, out, out_stride, n, x, table, matrix, 0)
 
 
-@numba.njit(**_options)
+@compiled()
 def add_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
     """As `combine_rows`, added to what is there."""
     _strips(ADD, like, out, out_stride, n, x, table, matrix, 0)
 
 
-@numba.njit(**_options)
+@compiled()
 def spread_rows(like: Array, out: int, places: Array, n: int, x: int, table: Array, matrix: Array) -> None:
     """As `add_rows`, to rows that lie `places` from out on, and may overlap."""
     _strips(SPREAD, like, out, places.ctypes.data, n, x, table, matrix, 0)
 
 
-@numba.njit(**_options)
+@compiled()
 def elu_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array, bias: Array) -> None:
     """As `combine_rows`, the ELU of the sum of that and a bias (rows,)."""
     _strips(ELU, like, out, out_stride, n, x, table, matrix, bias.ctypes.data)
 
 
-@numba.njit(**_options)
+@compiled()
 def apply(
     out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
     padded: Array, matrices: Array, bias: Array,
@@ -616,7 +641,7 @@ def apply(
                 elu_run(x, at, at, n, bias[row])
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _map_tiles(
     which: int, like: Array, count: int, inner: int, out: int, out_tile: int, out_step: int, x: int, x_tile: int,
     x_step: int,
@@ -629,7 +654,7 @@ def _map_tiles(
             linear(like, which, out + tile * out_tile + at, out_step, x + tile * x_tile + at, x_step)
 
 
-@numba.njit(**_options)
+@compiled()
 def _tiles_of_samples(tiles: Array, padded: Array, inner: int) -> None:
     """Write SAMPLES of 6 samples each, 4 apart, of padded (columns, lines, elements) to tiles (6, .., lines, n)."""
     step = inner * padded.itemsize
@@ -641,7 +666,7 @@ def _tiles_of_samples(tiles: Array, padded: Array, inner: int) -> None:
             tiles[:, column, line, count * inner :] = 0
 
 
-@numba.njit(**_options)
+@compiled()
 def _samples_of_tiles(padded: Array, tiles: Array, inner: int, six: Array) -> None:
     """Transpose of `_tiles_of_samples`, which writes to padded; `six` is room for a tile."""
     step = inner * padded.itemsize
@@ -660,7 +685,7 @@ def _samples_of_tiles(padded: Array, tiles: Array, inner: int, six: Array) -> No
                     to[i] = six[i]
 
 
-@numba.njit(**_options)
+@compiled()
 def _fold(x: Array, padded: Array, lines: Array, runs: Array, inner: int) -> None:
     """Transpose of `_extend`, added to x."""
     for column in range(padded.shape[0]):
@@ -675,7 +700,7 @@ def _fold(x: Array, padded: Array, lines: Array, runs: Array, inner: int) -> Non
                         to[i] += taken[i]
 
 
-@numba.njit(**_options)
+@compiled()
 def apply_tiled(
     out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
     padded: Array, tiles: Array, products: Array, matrices: Array, bias: Array,
@@ -704,7 +729,7 @@ def apply_tiled(
                 elu_run(x, at, at, n, bias[row])
 
 
-@numba.njit(**_options)
+@compiled()
 def factors_of_tiles(w: Array, out: Array) -> None:
     """Write FACTORS w for filters (entries, columns, groups, 3, rows) to out (entries, 6, columns * groups, rows)."""
     entries, columns, groups, _, rows = w.shape
@@ -720,7 +745,7 @@ def factors_of_tiles(w: Array, out: Array) -> None:
                         )
 
 
-@numba.njit(**_options)
+@compiled()
 def factors_transpose(total: Array, w: Array) -> None:
     """Transpose of `factors_of_tiles`."""
     entries, columns, groups, _, rows = w.shape
@@ -735,7 +760,7 @@ def factors_transpose(total: Array, w: Array) -> None:
                         w[entry, column, group, tap, row] = s
 
 
-@numba.njit(**_options)
+@compiled()
 def adjoints_tiled(
     g: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
     padded: Array, tiles: Array, cotangents: Array, rows: Array, total: Array, sums: Array, six: Array,
@@ -784,7 +809,7 @@ def adjoints_tiled(
             _fold(gx[entry], padded, lines, runs, inner)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _products(
     deep: int, broad: int, total: Array, k: int, r: int, x: int, table: Array, y: int, y_stride: int, y_line: int,
     n: int, starts: Array,
@@ -796,7 +821,7 @@ def _products(
     inner_products(total, deep, broad, to, step, x, offsets, others, y_stride, y_line, n, lines, starts.size)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _band(
     deep: int, total: Array, k: int, x: int, table: Array, y: int, y_stride: int, y_line: int, n: int, starts: Array
 ) -> None:
@@ -813,7 +838,7 @@ def _band(
         r += 1
 
 
-@numba.njit(**_options)
+@compiled()
 def correlate_rows(
     total: Array, x: int, table: Array, y: int, y_stride: int, y_line: int, n: int, starts: Array
 ) -> None:
@@ -833,7 +858,7 @@ def correlate_rows(
         k += 1
 
 
-@numba.njit(**_options)
+@compiled()
 def correlate(
     g: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
     padded: Array, total: Array,
@@ -870,7 +895,7 @@ def _call(typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n
     return types.void(*(types.int64,) * 6), generate
 
 
-@numba.njit(**_options)
+@compiled()
 def _run(like: Array, program: Any, source: int, target: int, half: Array, n: int) -> None:
     """Take the steps of a program on rows of n elements.
 
@@ -881,7 +906,7 @@ def _run(like: Array, program: Any, source: int, target: int, half: Array, n: in
     _run_part(like, program, 0, program[0].shape[0], source, target, half, n)
 
 
-@numba.njit(**_options)
+@compiled()
 def _run_part(like: Array, program: Any, first: int, last: int, source: int, target: int, half: Array, n: int) -> None:
     """Take some steps of a program."""
     steps, factors, reads, read_from, writes, written_to = program
@@ -898,7 +923,7 @@ def _run_part(like: Array, program: Any, first: int, last: int, source: int, tar
             combine_rows(like, y + to[0], step, n, x, table, matrix)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _scale(scaled: Array, n: int, g: int, g_rows: Array, ans: int, ans_rows: Array, sums: Array, channel: int) -> None:
     """Multiply rows of a cotangent by the derivative of an ELU whose result is `ans`; add what comes to sums."""
     for row in range(sums.shape[0]):
@@ -906,21 +931,21 @@ def _scale(scaled: Array, n: int, g: int, g_rows: Array, ans: int, ans_rows: Arr
         sums[row, channel] += elu_vjp_run(scaled, to, ans + ans_rows[row], g + g_rows[row], n)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _finish(y: int, rows: Array, n: int, bias: Array, channel: int) -> None:
     """Add a bias to rows of n elements, and replace them by their ELU."""
     for row in range(bias.shape[0]):
         elu_run(bias, y + rows[row], y + rows[row], n, bias[row, channel])
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
     """Begin and end of part c of range(n), of two vectors or more; the last has a whole one, if there are so many."""
     begin, end = c * size, (c + 1) * size
     return max(0, min(begin, n - lanes)), n if end >= n else min(end, max(0, n - lanes))
 
 
-@numba.njit(**_options)
+@compiled()
 def transform(
     like: Array, channels: int, n: int, half: Array, program: Any,
     source: int, source_rows: Array, source_channel: int, target: int, target_rows: Array, target_channel: int,
@@ -947,7 +972,7 @@ def transform(
             _finish(to, target_rows, m, bias, channel)
 
 
-@numba.njit(**_options)
+@compiled()
 def _turn(like: Array, turned: Array, n: int, y: int, y_step: int, rows: int) -> None:
     """Write rows of y, n elements each, to `turned` (n and some, rows and some), transposed."""
     lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
@@ -957,7 +982,7 @@ def _turn(like: Array, turned: Array, n: int, y: int, y_step: int, rows: int) ->
             transpose_tile(like, to, turned.strides[0], y + k * y_step + i * size, y_step, rows - 1 - k)
 
 
-@numba.njit(**_options)
+@compiled()
 def add_outer_products(like: Array, total: Array, x: int, x_step: int, n: int, turned: Array) -> None:
     """Add the inner products of rows of x, n elements each, with columns of `turned` to total (rows of x, columns).
 
@@ -980,7 +1005,7 @@ def add_outer_products(like: Array, total: Array, x: int, x_step: int, n: int, t
                 row += 1
 
 
-@numba.njit(**_options)
+@compiled()
 def _add_group(
     like: Array, width: int, spectrum: Array, block: Array, offsets: Array, matrices: Array, group: int
 ) -> None:  # fmt: skip
@@ -994,7 +1019,7 @@ def _add_group(
             combine_rows(like, y, row, width, x, terms, matrix)
 
 
-@numba.njit(**_options)
+@compiled()
 def contract(
     like: Array, n: int, chunk: int, analysis: Any, synthesis: Any, half: Array,
     source: int, source_channel: int, target: int, target_rows: Array, target_channel: int,
@@ -1022,7 +1047,7 @@ def contract(
             _finish(to, target_rows, m, bias, channel)
 
 
-@numba.njit(**_options)
+@compiled()
 def _pass_on(part: Array, total: Array) -> None:
     """Add a part to a total in double precision, and begin it anew."""
     source, target = part.reshape(-1), total.reshape(-1)
@@ -1031,7 +1056,7 @@ def _pass_on(part: Array, total: Array) -> None:
         source[i] = 0
 
 
-@numba.njit(**_options)
+@compiled()
 def contract_adjoints(
     like: Array, n: int, chunk: int, back: Any, analysis: Any, analysis_back: Any, half: Array,
     g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
@@ -1077,7 +1102,7 @@ def contract_adjoints(
             _pass_on(part, totals)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _ask(like: Array, m: int, x: int, runs: Array) -> None:
     """Ask for what taps of m positions read; `runs` (runs, 2) are the first and last tap of some that overlap."""
     for run in range(runs.shape[0]):
@@ -1085,7 +1110,7 @@ def _ask(like: Array, m: int, x: int, runs: Array) -> None:
             _prefetch(at)
 
 
-@numba.njit(**_options)
+@compiled()
 def _expand(
     like: Array, m: int, x: int, starts: Array, rows_from: Array, steps_from: Array, table: Array, ahead: Array,
     h: Array, shift: Array, z: Array, kept: int, analysis: Any, spectrum: Array, half: Array,
@@ -1110,7 +1135,7 @@ def _expand(
                 _run_part(like, analysis, steps_from[p], steps_from[p + 1], source, to, half, m)
 
 
-@numba.njit(**_options)
+@compiled()
 def factored(
     like: Array, begin_line: int, end_line: int, n: int, chunk: int,
     x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, ahead: Array, h: Array,
@@ -1143,7 +1168,7 @@ def factored(
                 _finish(to, target_rows, m, bias, channel)
 
 
-@numba.njit(**_options)
+@compiled()
 def factored_adjoints(
     like: Array, begin_line: int, end_line: int, n: int, chunk: int,
     x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, ahead: Array, h: Array,
@@ -1205,7 +1230,7 @@ def factored_adjoints(
             _pass_on(part, totals)
 
 
-@numba.njit(**_allocating)
+@compiled(_nrt=True)
 def pad(
     x: Array, centre: Any, before1: int, before2: int, more1: int, more2: int, periodic1: bool, periodic2: bool
 ) -> Array:
@@ -1227,7 +1252,7 @@ def pad(
     return padded
 
 
-@numba.njit(**_reordered)
+@compiled(fastmath={"contract", "reassoc"})
 def position_sums(x: Array, guess: Any, total: Array) -> None:
     """Add the sums of x (samples, n1, n2, inner) less a guess of its mean over samples and inner to total (n1, n2)."""
     for sample in range(x.shape[0]):
@@ -1241,7 +1266,7 @@ def position_sums(x: Array, guess: Any, total: Array) -> None:
                     total[i, j] += part
 
 
-@numba.njit(**_allocating)
+@compiled(_nrt=True)
 def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, total: Array) -> None:
     """Add sum over u of P_t(x)[u] P_t'(y)[u] to total (s1, s2, s1, s2), taps reversed; x and y come from `pad`.
 
@@ -1278,7 +1303,7 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
                             total[t1 + b - a, r2, t1, t2] += dot
 
 
-@numba.njit(**_allocating)
+@compiled(_nrt=True)
 def spread(
     x: Array, s1: int, s2: int, periodic1: bool, periodic2: bool, matrix: Array, offset: Array, y: Array
 ) -> None:
@@ -1324,7 +1349,7 @@ def spread(
             p2 = end
 
 
-@numba.njit(**_allocating)
+@compiled(_nrt=True)
 def grams(
     x: Array, x_centre: Any, y: Array, y_centre: Any, symmetric: bool, before: Any, periodic: Any, sums: Array,
     product: Array,
@@ -1344,7 +1369,7 @@ def grams(
         gram(padded, other, s1, s2, x.shape[3], symmetric, product)
 
 
-@numba.njit(**_allocating)
+@compiled(_nrt=True)
 def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, y: Array) -> None:
     """`spread` of every sample of x (samples, n1, n2, inner), less its centre, to y."""
     s1, s2 = offset.shape
@@ -1353,7 +1378,7 @@ def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, 
         spread(padded, s1, s2, periodic[0], periodic[1], matrix, offset, y[sample])
 
 
-@numba.njit(**_options)
+@compiled()
 def elu_run(like: Array, out: int, x: int, n: int, bias: Any) -> None:
     """Write the ELU of n elements of x, plus a bias; out may be x."""
     lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
@@ -1364,7 +1389,7 @@ def elu_run(like: Array, out: int, x: int, n: int, bias: Any) -> None:
         elu_of(like, 0, out + i * size, x + i * size, bias)
 
 
-@numba.njit(**_options)
+@compiled()
 def elu(out: Array, x: Array, bias: Array) -> None:
     """Write the ELU of x (rows, length) + bias (rows,); arrays of any strides."""
     one_by_one = x.strides[1] != x.itemsize or out.strides[1] != x.itemsize
@@ -1376,7 +1401,7 @@ def elu(out: Array, x: Array, bias: Array) -> None:
             elu_of(x, 0, to + i * out.strides[1], source + i * x.strides[1], bias[row])
 
 
-@numba.njit(**_options)
+@compiled()
 def elu_vjp_run(like: Array, out: int, ans: int, g: int, n: int) -> Any:
     """Write g where n elements of ans are positive, g * (1 + ans) elsewhere, and return the sum; out may be g."""
     size, count = like.itemsize, n * like.itemsize // VECTOR_BYTES
@@ -1385,7 +1410,7 @@ def elu_vjp_run(like: Array, out: int, ans: int, g: int, n: int) -> Any:
     return elu_vjp_of(like, 1, out, ans, g, count) + rest
 
 
-@numba.njit(**_options)
+@compiled()
 def elu_vjp(out: Array, ans: Array, g: Array) -> None:
     """Write g where ans is positive, g * (1 + ans) elsewhere; arrays of any strides, g of either dtype."""
     zero, one = ans.dtype.type(0), ans.dtype.type(1)
@@ -1394,7 +1419,7 @@ def elu_vjp(out: Array, ans: Array, g: Array) -> None:
         out[i] = g[i] * ((zero if a > zero else a) + one)
 
 
-@numba.njit(inline="always", **_options)
+@compiled(inline="always")
 def _in_squares(part: int, like: Array, out: int, step: int, x: int, columns: Array, rows: int) -> None:
     """Write element j of rows of out, `step` bytes apart, from x + columns[j] bytes, where the rows' lie side by side.
 
@@ -1415,7 +1440,7 @@ def _in_squares(part: int, like: Array, out: int, step: int, x: int, columns: Ar
                 transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
 
 
-@numba.njit(**_options)
+@compiled()
 def reorder(out: Array, x: Array, first: int, rows: int, step: int, to: Array, source: Array, columns: Array) -> None:
     """Write out[to + i * step + j] = x[source + i + columns[j]] for pairs of `to` and `source`, and some rows i.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -93,3 +96,17 @@ def test_each_codelet_has_a_file_of_its_own() -> None:
     keys = [(_codelets.LINES, 4, 16, 4, count, 0, LEAN, 0) for count in (3, 4)]
     names = {_codelets._compiled(*key)._pyfunc.__qualname__ for key in keys}
     assert len(names) == 2
+
+
+def test_what_two_processes_compile_at_once_is_not_mistaken_in_a_third(tmp_path: Path) -> None:
+    source = tmp_path / "double.py"
+    source.write_text("from hcnn_core._kernels import compiled\n\n\n@compiled()\ndef double(x):\n    return x + x\n")
+    first, second, third = (runpy.run_path(str(source))["double"]._cache._cache_file for _ in range(3))
+    late: list[tuple[str, object]] = []
+    with mock.patch.object(first, "_save_data", lambda *data: late.append(data)):
+        first.save("float32", "code for single precision")
+    with mock.patch.object(second, "_load_index", dict):  # it looked before the first wrote
+        second.save("float64", "code for double precision")
+    first._save_data(*late[0])
+    assert third.load("float64") == "code for double precision"
+    assert third.load("float32") in (None, "code for single precision")
