@@ -17,8 +17,8 @@ help: ## show this list
 demo: .venv/.run ## train a small network on the sample images
 	$(BIN) $(DEMO)
 
-test: .venv/.test ## run the tests; PYTEST_ARGS="..." passes options on
-	$(BIN) -m pytest $(PYTEST_ARGS)
+test: .venv/.test ## run the tests, on up to 4 processors; PYTEST_ARGS="..." passes options on
+	$(BIN) -m pytest --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
 
 lint: .venv/.dev ## check format, lint, types and docstrings
 	$(BIN) -m ruff format --check .
