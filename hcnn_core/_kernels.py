@@ -36,12 +36,16 @@ _registers = 16 if "avx" in _features and not _features.get("avx512f") else 32
 TALL, WIDE_OF_TALL = (8, 3) if _registers == 32 else (4, 3)
 FEW, WIDE_OF_FEW = (2, 8) if _registers == 32 else (2, 4)
 WIDE_OF_ONE = 8
+NONE_OF_TALL, NONE_OF_FEW, NONE_OF_ONE = ((0,) * wide for wide in (WIDE_OF_TALL, WIDE_OF_FEW, WIDE_OF_ONE))
 # of a tile of inner products, rows of either operand
 DEEP, LESS_DEEP = (6, 3) if _registers == 32 else (3, 2)
 BROAD, LESS_BROAD = 4, 3
 
 SET, ELU, ADD, SPREAD = range(4)
 """What becomes of sums: they are written, or their ELU is, or they are added to what is there, or to rows anywhere."""
+
+BLOCK = 24
+"""Lines whose vectors fill tiles together, a multiple of what tiles are wide; also the vectors of one that does not."""
 
 ORIGIN = np.zeros(1, np.int64)
 """Where a line begins that is the only one."""
@@ -204,43 +208,52 @@ def combine(
 
     `like` is any array of the dtype of all; `vectors` is 0 for a single column. How: SET; ELU, of the sum and bias[r];
     ADD, to what is there; SPREAD, likewise, row after row, to where a table at `out_stride` says: they may overlap.
+    x and out are where vectors lie side by side, or a tuple of where each does.
     """
     if not all(isinstance(value, types.IntegerLiteral) for value in (rows, vectors, how)):
         return None
-    signature = types.void(like, rows, vectors, how, *(types.int64,) * 8)
+    out, x = (place if isinstance(place, types.UniTuple) else types.int64 for place in (out, x))
+    signature = types.void(like, rows, vectors, how, out, types.int64, x, *(types.int64,) * 5)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, out_stride, x, table, count, matrix, matrix_stride, bias = arguments[4:]
         width = max(1, vectors.literal_value)
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
+
+        def places(where: Any) -> list[Any]:
+            if where.type == _int64:
+                return [builder.add(where, _int64(i * v.lanes * v.size)) for i in range(width)]
+            return cgutils.unpack_tuple(builder, where)
+
         sums = [v.sums(width) for _ in range(rows.literal_value)]
         if how.literal_value == SPREAD:
             steps = [_offset(builder, out_stride, _int64(r)) for r in range(rows.literal_value)]
         else:
             steps = [builder.mul(_int64(r), out_stride) for r in range(rows.literal_value)]
-        targets = [builder.add(out, step) for step in steps]
-        for r, (target, row) in enumerate(zip(targets, sums, strict=True)):
-            for i, variable in enumerate(row):
+        targets = [[builder.add(place, step) for place in places(out)] for step in steps]
+        for r, (row_of_targets, row) in enumerate(zip(targets, sums, strict=True)):
+            for target, variable in zip(row_of_targets, row, strict=True):
                 if how.literal_value == ADD:
-                    builder.store(v.load(target, i), variable)
+                    builder.store(v.load(target), variable)
                 elif how.literal_value == ELU:
                     builder.store(v.repeat(builder.add(bias, _int64(r * v.size))), variable)
+        sources = places(x)
         with cgutils.for_range(builder, count) as loop:
-            source = builder.add(x, _offset(builder, table, loop.index))
-            terms = [v.load(source, i) for i in range(width)]
+            offset = _offset(builder, table, loop.index)
+            terms = [v.load(builder.add(source, offset)) for source in sources]
             factors = builder.add(matrix, builder.mul(loop.index, matrix_stride))
             for r, row in enumerate(sums):
                 factor = v.repeat(builder.add(factors, _int64(r * v.size)))
                 for variable, term in zip(row, terms, strict=True):
                     v.accumulate(variable, factor, term)
-        for target, row in zip(targets, sums, strict=True):
-            for i, variable in enumerate(row):
+        for row_of_targets, row in zip(targets, sums, strict=True):
+            for target, variable in zip(row_of_targets, row, strict=True):
                 total = builder.load(variable)
                 if how.literal_value == ELU:
                     total = v.elu(total)
                 elif how.literal_value == SPREAD:
-                    total = builder.fadd(total, v.load(target, i))
-                builder.store(total, v.at(target, i), align=v.size)
+                    total = builder.fadd(total, v.load(target))
+                builder.store(total, v.at(target, 0), align=v.size)
         return context.get_dummy_value()
 
     return signature, generate
@@ -617,6 +630,54 @@ def elu_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Arra
     _strips(ELU, like, out, out_stride, n, x, table, matrix, bias.ctypes.data)
 
 
+@compiled(inline="always")
+def _across(
+    rows: int, wide: int, like: Array, out: int, out_stride: int, out_line: int, n: int, x: int, starts: Array,
+    table: Array, matrix: int, step: int, none: tuple[int, ...],
+) -> None:  # fmt: skip
+    """Write `rows` rows of sums of all lines; vectors that would leave a tile of one line unfilled share one.
+
+    The last of a line begins earlier and writes some sums again, as does the last of all until its tile is filled.
+    """
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    sources, targets, met = none, none, 0
+    for line in range(starts.size):
+        source, target = x + starts[line] * size, out + line * out_line
+        done = _tiles(SET, rows, wide, like, target, out_stride, 0, n, source, table, matrix, step, 0)
+        for i in range(done, n, lanes):
+            at = min(i, n - lanes) * size
+            sources, targets = sources[1:] + (source + at,), targets[1:] + (target + at,)  # noqa: RUF005
+            met += 1
+            if met == wide:
+                combine(
+                    like, rows, wide, SET, targets, out_stride, sources, table.ctypes.data, table.size, matrix, step, 0
+                )
+                met = 0
+    if met:
+        for _ in range(met, wide):
+            sources, targets = sources[1:] + sources[-1:], targets[1:] + targets[-1:]
+        combine(like, rows, wide, SET, targets, out_stride, sources, table.ctypes.data, table.size, matrix, step, 0)
+
+
+@compiled()
+def combine_lines(
+    like: Array, out: int, out_stride: int, out_line: int, n: int, x: int, starts: Array, table: Array, matrix: Array
+) -> None:
+    """As `combine_rows` for lines of n, a vector or more, which begin at `starts` elements in x."""
+    rows, row, size, step = matrix.shape[1], 0, like.itemsize, matrix.strides[0]
+    while row + TALL <= rows:
+        to, factors = out + row * out_stride, matrix.ctypes.data + row * size
+        _across(TALL, WIDE_OF_TALL, like, to, out_stride, out_line, n, x, starts, table, factors, step, NONE_OF_TALL)
+        row += TALL
+    while row + FEW <= rows:
+        to, factors = out + row * out_stride, matrix.ctypes.data + row * size
+        _across(FEW, WIDE_OF_FEW, like, to, out_stride, out_line, n, x, starts, table, factors, step, NONE_OF_FEW)
+        row += FEW
+    if row < rows:
+        to, factors = out + row * out_stride, matrix.ctypes.data + row * size
+        _across(1, WIDE_OF_ONE, like, to, out_stride, out_line, n, x, starts, table, factors, step, NONE_OF_ONE)
+
+
 @compiled()
 def apply(
     out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
@@ -628,17 +689,22 @@ def apply(
     lines, elements), `padded` room for one extended entry; matrices are (entries or 1, K, rows). With a bias (rows,),
     the ELU of their sum is written.
     """
-    taken = padded.reshape(-1)
+    lanes = VECTOR_BYTES // x.itemsize
+    together = BLOCK if lanes <= n < BLOCK * lanes else 1
     for entry in range(x.shape[0]):
         _extend(padded, x[entry], lines, runs, inner)
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
-        for line in range(starts.size):
-            begin = first + line * n
-            target, source = out[entry, 0, begin:].ctypes.data, taken[starts[line] :].ctypes.data
-            combine_rows(x, target, out.strides[1], n, source, table, matrix)
+        for line in range(0, starts.size, together):
+            of_lines = starts[line : line + together]
+            begin, count = first + line * n, of_lines.size
+            target, source = out[entry, 0, begin:].ctypes.data, padded.ctypes.data
+            if count > 1:
+                combine_lines(x, target, out.strides[1], n * x.itemsize, n, source, of_lines, table, matrix)
+            else:
+                combine_rows(x, target, out.strides[1], n, source + starts[line] * x.itemsize, table, matrix)
             for row in range(bias.size):
                 at = out[entry, row, begin:].ctypes.data
-                elu_run(x, at, at, n, bias[row])
+                elu_run(x, at, at, n * count, bias[row])
 
 
 @compiled(inline="always")
