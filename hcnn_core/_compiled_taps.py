@@ -54,7 +54,7 @@ class CompiledTaps:
     def pack(self, filters: Array) -> Array:
         """Filters (entries, rows, taps * columns) as the kernels read them, (entries, columns * taps, rows)."""
         count, rows = filters.shape[:2]
-        return _merged(np.reshape(filters, (count, rows, self.taps.count, -1)).transpose(0, 3, 2, 1))
+        return _merged(filters.reshape(count, rows, self.taps.count, -1).transpose(0, 3, 2, 1))
 
     def apply_chunk(
         self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array | None = None
@@ -105,7 +105,7 @@ class CompiledTaps:
     def correlate(self, xp: Any, g: Array, x: Array) -> Array:
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
-        chunks = self._chunks(x, rows, t.leading)
+        chunks = self._chunks(x, self._elements(x, rows), t.leading)
         totals = zeros((len(chunks), count, columns * t.count, rows), x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
@@ -121,11 +121,10 @@ class CompiledTaps:
         """The work of products with so many rows; of a few, reading the terms takes as long as those."""
         return int(source.size) * self.taps.count * max(rows, 3) // PRODUCTS
 
-    def _chunks(self, source: Array, rows: int, leading: int) -> list[tuple[int, int]]:
-        """Parts of the leading axis, as many as cache or threads ask for."""
-        count, elements = source.shape[0], math.prod(source.shape[1:])
-        pieces = -(-elements // ROOM)
-        pieces = max(pieces, -(-threads_for(self._elements(source, rows)) // count))
+    def _chunks(self, source: Array, elements: int, leading: int) -> list[tuple[int, int]]:
+        """Parts of the leading axis, as many as cache, or threads for so much work, ask for."""
+        count = source.shape[0]
+        pieces = max(-(-source.size // (ROOM * count)), -(-threads_for(elements) // count))
         if pieces == 1:
             return [(0, leading)]
         pieces = min(pieces, leading, max(1, leading * self.taps.batch * math.prod(source.shape[3:-1]) // MIN_CHUNK))
@@ -133,17 +132,21 @@ class CompiledTaps:
 
     def _each_chunk(self, work: Callable[[slice, int, int], None], source: Array, rows: int, leading: int) -> None:
         """Call work(entries, begin, end) on all entries and chunks, which threads share."""
-        chunks = self._chunks(source, rows, leading)
+        elements = self._elements(source, rows)
+        if threads_for(elements) == 1 and source.size <= ROOM:  # short work, of which Python is most
+            work(slice(0, source.shape[0]), 0, leading)
+            return
+        chunks = self._chunks(source, elements, leading)
+        if len(chunks) == 1:
+            parallel_for(lambda first, last: work(slice(first, last), *chunks[0]), source.shape[0], elements)
+            return
 
         def each(first: int, last: int) -> None:
-            if len(chunks) == 1:
-                work(slice(first, last), *chunks[0])
-                return
             for task in range(first, last):
                 entry, chunk = divmod(task, len(chunks))
                 work(slice(entry, entry + 1), *chunks[chunk])
 
-        parallel_for(each, source.shape[0] * len(chunks), self._elements(source, rows))
+        parallel_for(each, source.shape[0] * len(chunks), elements)
 
 
 def evenly(count: int, pieces: int, step: int = 1) -> list[tuple[int, int]]:

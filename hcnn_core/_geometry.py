@@ -13,6 +13,8 @@ BOUNDARIES = ("periodic", "zero")
 METHODS = ("auto", "direct", "fft")
 MAX_AXES = 6
 
+PLAIN = {int, str}
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -80,7 +82,7 @@ def make_geometry(
 
 def _is_plain(value: object) -> bool:
     """Whether a value equals only what is like it; to a cache 1, 1.0 and True are one."""
-    return type(value) in (int, str) or (type(value) is tuple and all(type(entry) in (int, str) for entry in value))
+    return type(value) in PLAIN or (type(value) is tuple and PLAIN.issuperset(map(type, value)))
 
 
 @lru_cache(maxsize=1024)

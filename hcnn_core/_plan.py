@@ -209,7 +209,7 @@ class Plan:
 
     def like_result(self, xp: Any, sums: Array) -> Array:
         """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
-        back, shape = _way_back(self.y_order, self.geometry.y_shape)
+        back, shape = way_back(self.y_order, self.geometry.y_shape)
         ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))
         return xp.permute_dims(ordered, back)
 
@@ -220,11 +220,11 @@ class Plan:
     @staticmethod
     def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         """A view in the caller's order of axes; memory keeps the plan's."""
-        back, ordered = _way_back(order, shape)
+        back, ordered = way_back(order, shape)
         return xp.permute_dims(xp.reshape(array, ordered), back)
 
 
 @lru_cache(maxsize=1024)
-def _way_back(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def way_back(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The inverse of an order of axes, and a shape in that order."""
     return tuple(sorted(range(len(order)), key=order.__getitem__)), tuple(shape[a] for a in order)

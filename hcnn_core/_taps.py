@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,21 +38,21 @@ class Taps:
     tiled: bool = False
     """Whether taps may be multiplied tile by tile, which spreads rounding errors, NaN and infinity over a tile."""
 
-    @property
+    @cached_property
     def count(self) -> int:
         return math.prod(self.sizes)
 
-    @property
+    @cached_property
     def leading(self) -> int:
         """Output indices of the first axis, along which tiles are cut."""
         return self.out_lengths[0] if self.sizes else 1
 
-    @property
+    @cached_property
     def positions(self) -> int:
         """Output positions per index of the first axis."""
         return math.prod(self.out_lengths[1:]) * self.batch
 
-    @property
+    @cached_property
     def uneven(self) -> bool:
         """Whether strides along a periodic axis fall on other samples each time around."""
         return any(wrap and n % r for wrap, n, r in zip(self.periodic, self.lengths, self.stride, strict=True))
