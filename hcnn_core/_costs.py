@@ -160,9 +160,14 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
     columns, rows = transform.aliases * p * channels, p * out
 
     units: Units = defaultdict(float, PLAN=1)
-    if spectral:  # and x brought in the order that transforms want
+    if spectral:  # and x brought in the order that transforms want, from that of its axes
         units["TRANSFORM"] += 1
-        units["TRANSPOSED"] += math.prod(g.x_shape)
+        order = (*(g.axes[k] for k in spectral), *g.sum_axes, *(g.axes[k] for k in direct), *g.batch_axes)
+        order = tuple(a for a in order if g.x_shape[a] > 1)
+        if order[-1:] != tuple(sorted(order))[-1:]:
+            units["TRANSPOSED"] += math.prod(g.x_shape)
+        elif order != tuple(sorted(order)):
+            units["COPY"] += math.prod(g.x_shape)
     longest = max((g.out_lengths[k] for k in direct), default=1) * batch
     short = longest < MIN_RUN and library != "cupy"
     pieces = math.prod(g.kernel_size[k] * (1 + (g.boundary[k] == "periodic")) for k in direct)
