@@ -198,7 +198,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
         intensity = np.geomspace(0.2, 400, 200)
         panel.loglog(intensity, np.minimum(roof, copy * intensity), color="black", linewidth=1)
         panel.text(390, roof * 1.05, f"sgemm {roof:.0f} GFLOP/s", ha="right", va="bottom", fontsize=9)
-        panel.text(1.2, copy * 0.6, f"copies {copy:.0f} GB/s", fontsize=9, va="top")
+        panel.text(1, copy * 1.1, f"copies {copy:.0f} GB/s", ha="right", va="bottom", fontsize=9)
         rows = [row for row in record["stages"] if row["boundary"] == boundary]
         for index, row in enumerate(rows):
             part = row["stage"].startswith("backward:")
