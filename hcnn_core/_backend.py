@@ -43,7 +43,7 @@ def array_namespace(*arrays: Array) -> Any:
     TypeError
         If the arrays belong to different libraries, or one is of a type that is no array.
     """
-    if {np.ndarray}.issuperset(map(type, arrays)) and arrays:
+    if arrays and list(map(type, arrays)).count(np.ndarray) == len(arrays):
         return np
     found: dict[str, Any] = {}
     for array in arrays:

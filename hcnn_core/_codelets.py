@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hcnn_core import _lines
-from hcnn_core._kernels import VECTOR_BYTES
+from hcnn_core._kernels import VECTOR_BYTES, on_disk
 from hcnn_core._lines import Line, Terms, dft_line
 
 LINES = zlib.crc32(inspect.getsource(_lines).encode())
@@ -135,7 +135,7 @@ def _compiled(*key: int) -> Any:
 
     # of equal names, what two processes compiled and left on disk would be mistaken for each other in a third
     codelet.__name__ = codelet.__qualname__ = "_".join(("codelet", *map(str, key)))
-    return numba.cfunc(types.void(*(types.int64,) * 5), cache=True)(codelet)
+    return on_disk(numba.cfunc, types.void(*(types.int64,) * 5))(codelet)
 
 
 def codelet(

@@ -12,8 +12,9 @@ from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_transform
 
 # Seconds per unit, float32, two cores, there and back: fitted by benchmarks.convolve_costs to 200 problems of at most
-# 2^20 samples. 200 of at most 2^22 give others near these (benchmarks/results/convolve_costs_fit.txt), by which images
-# of 256 x 256 under 15 x 15 taps, best taken by taps there, would go to the FFT.
+# 2^20 samples, when every transform was charged for bringing axes in order. 200 of at most 2^22 give others near these
+# (benchmarks/results/convolve_costs_fit.txt), by which images of 256 x 256 under 15 x 15 taps, best taken by taps, would
+# go to the FFT.
 SECONDS_PER_PLAN = 0.00015  # the fixed part of a call
 SECONDS_PER_TRANSFORM = 0.00022  # what it has more: to the spectrum, from it, and the filter's
 SECONDS_PER_LIBRARY = 0.00036  # and by the library's FFT
@@ -24,7 +25,7 @@ SECONDS_PER_GATHERED_MAC = 1.6e-10
 SECONDS_PER_DFT_MAC = 1e-10  # of straight lines, and matrices with few columns
 SECONDS_PER_LONG_DFT_MAC = 1.8e-10  # of straight lines that registers do not hold
 SECONDS_PER_COPY = 5.8e-10
-SECONDS_PER_TRANSPOSED = 4.8e-09  # samples whose axes come in another order
+SECONDS_PER_TRANSPOSED = 4.8e-09  # samples whose last axis comes to lie elsewhere
 SECONDS_PER_FFT_POINT = 2.1e-09  # times log2 of the length
 SECONDS_PER_SCATTERED = 6.5e-09  # one by one
 SECONDS_PER_LINE = 5.1e-07  # of positions, and matrix
@@ -57,7 +58,7 @@ LANES, LATENCY = 16, 4
 """Numbers in a vector, and cycles until one may be added to again; two are added to in a cycle, or two read."""
 
 TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
-"""Rows of sums that are worked on at once, and vectors of each, as the kernels have them."""
+"""Rows of sums that are worked on at once, and vectors of each, as the kernels have them for one line."""
 
 FEWEST_ROWS = 1.8
 """Elsewhere: a product with fewer rows takes as long, since reading terms does."""
@@ -160,7 +161,7 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
     columns, rows = transform.aliases * p * channels, p * out
 
     units: Units = defaultdict(float, PLAN=1)
-    if spectral:  # and x brought in the order that transforms want, from that of its axes
+    if spectral:  # and x brought in the order that transforms want, as if from that of its axes
         units["TRANSFORM"] += 1
         order = (*(g.axes[k] for k in spectral), *g.sum_axes, *(g.axes[k] for k in direct), *g.batch_axes)
         order = tuple(a for a in order if g.x_shape[a] > 1)

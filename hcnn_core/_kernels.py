@@ -486,13 +486,26 @@ def _save(files: Any, key: Any, compiled: Any) -> None:
     """Keep what was compiled in a file named by its signature.
 
     Numba numbers files as they come: of two processes that first compile different signatures of a function at once,
-    each would write its own to the number 1, and a third process run one's code on the other's arrays.
+    each would write its own to the number 1, and a third process run one's code on the other's arrays. It also lists a
+    file before it is written, by a name that may be that of an older source's.
     """
     index = files._load_index()
     digest = hashlib.sha256(repr(key).encode()).digest()
     index[key] = files._data_name_pattern.format(number=int.from_bytes(digest[:8], "big"))
-    files._save_index(index)
     files._save_data(index[key], compiled)
+    files._save_index(index)
+
+
+def on_disk(compiler: Any, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
+    """One of Numba's compilers, which keeps what it compiled; where nothing can be written, each process compiles."""
+
+    def decorate(function: Any) -> Any:
+        try:
+            return compiler(*arguments, **options, cache=True)(function)
+        except RuntimeError:  # no folder for it
+            return compiler(*arguments, **options)(function)
+
+    return decorate
 
 
 def compiled(**options: Any) -> Callable[[Any], Any]:
@@ -502,7 +515,7 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
     """
 
     def decorate(function: Any) -> Any:
-        function = numba.njit(**{"nogil": True, "cache": True, "_nrt": False, **options})(function)
+        function = on_disk(numba.njit, **{"nogil": True, "_nrt": False, **options})(function)
         files = getattr(getattr(function, "_cache", None), "_cache_file", None)
         if files is not None:
             files.save = partial(_save, files)

@@ -98,10 +98,16 @@ def test_each_codelet_has_a_file_of_its_own() -> None:
     assert len(names) == 2
 
 
+def kept_by(path: Path) -> Any:
+    """How a process keeps what it compiles of a function."""
+    source = path / "double.py"
+    if not source.exists():
+        source.write_text("from hcnn_core._kernels import compiled\n\n@compiled()\ndef double(x): return 2 * x\n")
+    return runpy.run_path(str(source))["double"]._cache._cache_file
+
+
 def test_what_two_processes_compile_at_once_is_not_mistaken_in_a_third(tmp_path: Path) -> None:
-    source = tmp_path / "double.py"
-    source.write_text("from hcnn_core._kernels import compiled\n\n\n@compiled()\ndef double(x):\n    return x + x\n")
-    first, second, third = (runpy.run_path(str(source))["double"]._cache._cache_file for _ in range(3))
+    first, second, third = (kept_by(tmp_path) for _ in range(3))
     late: list[tuple[str, object]] = []
     with mock.patch.object(first, "_save_data", lambda *data: late.append(data)):
         first.save("float32", "code for single precision")
@@ -110,3 +116,23 @@ def test_what_two_processes_compile_at_once_is_not_mistaken_in_a_third(tmp_path:
     first._save_data(*late[0])
     assert third.load("float64") == "code for double precision"
     assert third.load("float32") in (None, "code for single precision")
+
+
+def test_code_of_an_older_source_is_not_run(tmp_path: Path) -> None:
+    older, newer = kept_by(tmp_path), kept_by(tmp_path)
+    older.save("float32", "old code")
+    newer._source_stamp = "after an edit"
+    with mock.patch.object(newer, "_save_data", side_effect=OSError), pytest.raises(OSError):  # or stopped there
+        newer.save("float32", "new code")
+    assert newer.load("float32") is None
+    newer.save("float32", "new code")
+    assert newer.load("float32") == "new code"
+
+
+def test_where_nothing_can_be_written_each_process_compiles() -> None:
+    with mock.patch("numba.core.caching.CacheImpl._locator_classes", []):
+        assert kernels.compiled()(lambda x: 2 * x)(3) == 6
+        function = _codelets._compiled.__wrapped__(_codelets.LINES, 4, 1, 2, 2, 0, LEAN, 0)
+    x, y, rows = np.array([3, 5], "f4"), np.empty(2, "f4"), np.array([0, 4])
+    function.ctypes(x.ctypes.data, rows.ctypes.data, y.ctypes.data, rows.ctypes.data, 4)
+    assert y.tolist() == [8, -2]
