@@ -13,8 +13,8 @@ from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_trans
 
 # Seconds per unit, float32, two cores, there and back: fitted by benchmarks.convolve_costs to 200 problems of at most
 # 2^20 samples, when every transform was charged for bringing axes in order. 200 of at most 2^22 give others near these
-# (benchmarks/results/convolve_costs_fit.txt), by which images of 256 x 256 under 15 x 15 taps, best taken by taps, would
-# go to the FFT.
+# (benchmarks/results/convolve_costs_fit.txt), by which images of 256 x 256 under 15 x 15 taps, faster by taps, would go
+# to the FFT.
 SECONDS_PER_PLAN = 0.00015  # the fixed part of a call
 SECONDS_PER_TRANSFORM = 0.00022  # what it has more: to the spectrum, from it, and the filter's
 SECONDS_PER_LIBRARY = 0.00036  # and by the library's FFT
