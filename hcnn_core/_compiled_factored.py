@@ -14,7 +14,7 @@ from hcnn_core._compiled_taps import evenly, stretches
 from hcnn_core._contracted_plan import STRIP, ContractedPlan, Room, share
 from hcnn_core._geometry import Geometry
 from hcnn_core._memory import empty, zeros
-from hcnn_core._parallel import parallel_for, threads_for
+from hcnn_core._parallel import MEMORY, parallel_for, threads_for
 from hcnn_core._plan import plan_by
 from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT
@@ -167,7 +167,7 @@ class FactoredPlan:
                     run = slice(first, first + count)
                     part[:, to, run] = 0 if source < 0 else of_x[:, line, self._read(source, count)]
 
-        parallel_for(work, self.rows, size)
+        parallel_for(work, self.rows, MEMORY * size)
         return padded.reshape(self.rows, len(self.lines), -1)
 
     def _places(self, padded: Array) -> tuple[Any, ...]:
@@ -195,7 +195,7 @@ class FactoredPlan:
                         if source >= 0:
                             of_x[:, line, self._read(source, count)] += part[:, offset, first : first + count]
 
-        parallel_for(work, self.rows, x.size)
+        parallel_for(work, self.rows, MEMORY * x.size)
         shape = [self.expansion.x_shape[a] for a in self.order]
         return x.reshape(shape).transpose(np.argsort(self.order))
 

@@ -53,8 +53,12 @@ def _pool() -> ThreadPoolExecutor:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its parent's threads
 
-SERIAL = 1 << 20
-"""Elements, of an addition each, that one thread has done before others have woken, virtual processors above all."""
+SERIAL = 1 << 22
+"""Elements in cache, of an addition each, that one thread has done before others have woken and had their turns at the
+interpreter's lock, on virtual processors above all."""
+
+MEMORY = 4
+"""Of those, what takes as long as an element that comes from memory."""
 
 PRODUCTS = 14
 """Multiply-adds of compiled products that take as long as one of those elements."""

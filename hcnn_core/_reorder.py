@@ -15,7 +15,7 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._memory import empty
-from hcnn_core._parallel import parallel_for, worker_count
+from hcnn_core._parallel import MEMORY, parallel_for, worker_count
 from hcnn_core._taps import Integers
 
 FEW = 1 << 12
@@ -39,10 +39,12 @@ def contiguous(x: Array) -> Array:
         parallel_for(
             lambda a, b: kernels.reorder(flat, memory, 0, rows, step, to[a:b], source[a:b], columns),
             to.size,
-            2 * x.size,
+            2 * MEMORY * x.size,
         )
     else:
-        parallel_for(lambda a, b: kernels.reorder(flat, memory, a, b - a, step, to, source, columns), rows, 2 * x.size)
+        parallel_for(
+            lambda a, b: kernels.reorder(flat, memory, a, b - a, step, to, source, columns), rows, 2 * MEMORY * x.size
+        )
     return out
 
 

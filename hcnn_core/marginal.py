@@ -11,7 +11,7 @@ import numpy as np
 from hcnn_core._backend import Array, array_namespace, require_floating
 from hcnn_core._geometry import normalize_axes, normalize_choice, shape_of
 from hcnn_core._memory import empty
-from hcnn_core._parallel import parallel_for
+from hcnn_core._parallel import MEMORY, parallel_for
 
 RUN = 32
 """Contiguous results from which adding terms run by run beats NumPy's own sum over outer axes."""
@@ -75,7 +75,7 @@ def _blockwise(x: np.ndarray[Any, Any], axes: tuple[int, ...], divisor: int) -> 
         if divisor > 1:
             np.divide(out, divisor, out=out)
 
-    parallel_for(work, len(total), x.size)
+    parallel_for(work, len(total), MEMORY * x.size)
     return total.transpose(np.argsort(kept))
 
 

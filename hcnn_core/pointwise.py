@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._backend import Array, array_namespace, compiled_kernels, require_real
-from hcnn_core._parallel import parallel_for
+from hcnn_core._parallel import MEMORY, parallel_for
 
 BLOCK = 1 << 16
 """Elements handled at a time, so that the steps of one block find it in cache."""
@@ -159,5 +159,5 @@ def _blockwise(compute: Callable[..., None], x: Array, *others: Array) -> Array:
             part = (*np.unravel_index(row, shape[:cut]), slice(block * length, (block + 1) * length))
             compute(*(array[part] for array in arrays))
 
-    parallel_for(work, math.prod(shape[:cut]) * blocks, x.size)
+    parallel_for(work, math.prod(shape[:cut]) * blocks, MEMORY * x.size)
     return out
