@@ -13,7 +13,7 @@ from hcnn_core._compiled_taps import CompiledTaps, evenly, stretches
 from hcnn_core._compiled_tiles import Section, compiled_taps, sections
 from hcnn_core._memory import empty
 from hcnn_core._parallel import parallel_for, threads_for
-from hcnn_core._plan import Plan, way_back
+from hcnn_core._plan import Plan
 from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._reorder import contiguous
@@ -222,17 +222,9 @@ class CompiledPlan(Plan):
     def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         return contiguous(array.transpose(order)).reshape(shape)
 
-    @staticmethod
-    def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-        back, ordered = way_back(order, shape)
-        return array.reshape(ordered).transpose(back)
-
     def filters(self, w: Array) -> Array:
         """Spectra of filters, (frequencies, rows, taps * columns)."""
-        w = self._to_plan(np, w, self.w_order, self.w_matrix)
-        if isinstance(self.transform, Identity):
-            return w.transpose(0, 3, 1, 2).reshape(1, self.out, -1)
-        return self.transform.kernel(np, w)
+        return self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
 
 
 def _is_one_run(array: Array, begin: int, end: int | None = None) -> bool:

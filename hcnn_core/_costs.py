@@ -164,10 +164,11 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
     if spectral:  # and x brought in the order that transforms want, as if from that of its axes
         units["TRANSFORM"] += 1
         order = (*(g.axes[k] for k in spectral), *g.sum_axes, *(g.axes[k] for k in direct), *g.batch_axes)
-        order = tuple(a for a in order if g.x_shape[a] > 1)
-        if order[-1:] != tuple(sorted(order))[-1:]:
+        wanted = [a for a in order if g.x_shape[a] > 1]
+        given = sorted(wanted)
+        if wanted[-1:] != given[-1:]:
             units["TRANSPOSED"] += math.prod(g.x_shape)
-        elif order != tuple(sorted(order)):
+        elif wanted != given:
             units["COPY"] += math.prod(g.x_shape)
     longest = max((g.out_lengths[k] for k in direct), default=1) * batch
     short = longest < MIN_RUN and library != "cupy"

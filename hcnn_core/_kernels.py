@@ -45,7 +45,7 @@ SET, ELU, ADD, SPREAD = range(4)
 """What becomes of sums: they are written, or their ELU is, or they are added to what is there, or to rows anywhere."""
 
 BLOCK = 24
-"""Lines whose vectors fill tiles together, a multiple of what tiles are wide; also the vectors of one that does not."""
+"""Lines of fewer vectors than this fill tiles together, so many lines at a time: a multiple of what tiles are wide."""
 
 ORIGIN = np.zeros(1, np.int64)
 """Where a line begins that is the only one."""

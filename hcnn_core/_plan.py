@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core import _costs
-from hcnn_core._backend import Array, compiled_kernels, library_of
+from hcnn_core._backend import Array, compiled_kernels, library_of, permute_dims, reshape
 from hcnn_core._costs import at_once, choose_methods
 from hcnn_core._fourier_plan import FourierPlan
 from hcnn_core._geometry import Geometry
@@ -209,22 +209,22 @@ class Plan:
 
     def like_result(self, xp: Any, sums: Array) -> Array:
         """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
-        back, shape = way_back(self.y_order, self.geometry.y_shape)
+        back, shape = _way_back(self.y_order, self.geometry.y_shape)
         ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))
         return xp.permute_dims(ordered, back)
 
     @staticmethod
     def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-        return xp.reshape(xp.permute_dims(array, order), shape)
+        return reshape(xp, permute_dims(xp, array, order), shape)
 
     @staticmethod
     def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
         """A view in the caller's order of axes; memory keeps the plan's."""
-        back, ordered = way_back(order, shape)
-        return xp.permute_dims(xp.reshape(array, ordered), back)
+        back, ordered = _way_back(order, shape)
+        return permute_dims(xp, reshape(xp, array, ordered), back)
 
 
 @lru_cache(maxsize=1024)
-def way_back(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _way_back(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The inverse of an order of axes, and a shape in that order."""
     return tuple(sorted(range(len(order)), key=order.__getitem__)), tuple(shape[a] for a in order)

@@ -16,7 +16,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hcnn_core._backend import Array, constant, device_of, dtype_name, empty, fft_namespace, placement
+from hcnn_core._backend import (
+    Array,
+    constant,
+    device_of,
+    dtype_name,
+    empty,
+    fft_namespace,
+    permute_dims,
+    placement,
+    reshape,
+)
 from hcnn_core._products import by_columns, matmul, product
 
 MATRIX_LIMIT = 128
@@ -54,7 +64,7 @@ class Identity:
 
     def kernel(self, xp: Any, w: Array) -> Array:
         _, taps, channels, out = w.shape
-        return xp.reshape(xp.permute_dims(w, (0, 3, 1, 2)), (1, out, taps * channels))
+        return reshape(xp, permute_dims(xp, w, (0, 3, 1, 2)), (1, out, taps * channels))
 
     def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
         taps, channels, out = shape
