@@ -11,26 +11,19 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import evenly, stretches
-from hcnn_core._contracted_plan import STRIP, ContractedPlan, Room, share
+from hcnn_core._contracted_plan import ContractedPlan, Room, share
 from hcnn_core._geometry import Geometry
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import MEMORY, parallel_for, threads_for
 from hcnn_core._plan import plan_by
-from hcnn_core._programs import Rows, programs_of
-from hcnn_core._real_dft import RealDFT
-from hcnn_core._taps import Integers, extended
+from hcnn_core._programs import Rows
+from hcnn_core._taps import extended
+
+STRIP = 64
+"""Positions whose copies are held at a time, with their spectra and their cotangents'; whole vectors."""
 
 LANES = kernels.VECTOR_BYTES // 4
 """Numbers in a vector, or in two."""
-
-
-def phases_of(plan: ContractedPlan) -> tuple[Integers, Integers, Integers]:
-    """Rows of samples, those of one phase after another's; where each begins among these; where among the steps."""
-    if isinstance(plan.transform, RealDFT):
-        rows, steps = zip(*((rows, len(steps)) for rows, steps, _ in plan.transform.phases), strict=True)
-    else:
-        rows, steps = (np.arange(plan.x_rows),), (len(programs_of(plan.transform, np.float32)[0].ends),)
-    return np.concatenate(rows), np.cumsum([0, *map(len, rows)]), np.cumsum([0, *steps])
 
 
 class FactoredPlan:
@@ -62,8 +55,9 @@ class FactoredPlan:
         taps = np.sort(self.steps)
         begin = np.append(True, np.diff(taps) > self.chunk)
         self.ahead = np.stack((taps[begin], taps[np.append(begin[1:], True)]), axis=1)  # of runs of taps that overlap
-        self.x_rows, self.rows_from, self.steps_from = phases_of(plan)
-        self.longest = int(np.diff(self.rows_from).max())
+        of_phases = [rows for rows, _ in plan.phases]
+        self.x_rows, self.rows_from = np.concatenate(of_phases), np.cumsum([0, *map(len, of_phases)])
+        self.longest = max(map(len, of_phases))
 
     @staticmethod
     def make(expansion: Geometry, contraction: Geometry) -> FactoredPlan | None:
@@ -116,7 +110,7 @@ class FactoredPlan:
 
         def work(begin: int, end: int) -> None:
             room = Room(plan, self.chunk, dtype)
-            z, gz = (self._expansion(room, plan.group, rows) for rows in (self.rows, self.longest))
+            z, gz = (self._expansion(room, plan.group, self.longest) for _ in range(2))
             part, totals = room.totals()
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
             scaled = empty((plan.y_rows, self.chunk), dtype)
@@ -173,7 +167,7 @@ class FactoredPlan:
     def _places(self, padded: Array) -> tuple[Any, ...]:
         """Where the extended signal lies, the rows of its phases, every line that is kept, its taps, and their runs."""
         size, row = padded.itemsize, math.prod(padded.shape[1:])
-        rows, every = (self.x_rows * row, self.rows_from, self.steps_from), self.every * padded.strides[1]
+        rows, every = (self.x_rows * row, self.rows_from, self.plan.steps_from), self.every * padded.strides[1]
         return padded.ctypes.data, *rows, every, self.steps * size, self.ahead * size
 
     def _read(self, source: int, count: int) -> slice:

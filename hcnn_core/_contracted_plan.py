@@ -1,7 +1,7 @@
 """A convolution whose axes are all transformed, by one kernel: spectra of some positions at a time stay in cache.
 
-What a group of channels adds to the result's spectrum is a matrix product for each frequency. Groups bound the room
-that the spectrum of x takes.
+What a phase of a group of channels adds to the result's spectrum is a matrix product for each frequency; so little of
+the spectrum of x is held at once that it stays in the second cache.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from hcnn_core._taps import Integers
 STRIP = 144
 """Positions that are contracted at a time: whole tiles of three vectors, two vectors or more."""
 
-ROOM = 1 << 19
-"""Elements of the spectrum of a group of channels there."""
+GROUP = 16
+"""Channels that are analyzed at once, or about so many: rows that a tile of outer products has."""
+
+ROOM = 1 << 22
+"""Elements of their spectrum at most."""
 
 
 class ContractedPlan(CompiledPlan):
@@ -45,7 +48,7 @@ class ContractedPlan(CompiledPlan):
             room = Room(self, min(n, STRIP), dtype)
             analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets)
             kernels.contract(
-                room.like, n, STRIP, analysis, synthesis, room.half, source.origin, source.step,
+                room.like, n, STRIP, analysis, self.steps_from, synthesis, room.half, source.origin, source.step,
                 target.origin, target.offsets, target.step, room.spectrum, room.block, room.offsets, matrices, bias,
             )  # fmt: skip
 
@@ -74,7 +77,7 @@ class ContractedPlan(CompiledPlan):
             analysis_back = self.bound(room, n, x=target.offsets, y=taken)[1]
             part, totals = (none, none) if x is None else room.totals()
             kernels.contract_adjoints(
-                room.like, n, STRIP, back, analysis, analysis_back, room.half,
+                room.like, n, STRIP, back, analysis, analysis_back, self.steps_from, room.half,
                 cotangent.origin, cotangent.offsets, cotangent.step, answers.origin, answers.offsets, answers.step,
                 scaled, sums, source.origin, source.step, target.origin, target.step,
                 room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals,
@@ -86,12 +89,30 @@ class ContractedPlan(CompiledPlan):
         spectrum = None if x is None else self.filters_from(sum(totals)).astype(dtype, copy=False)
         return result, spectrum, None if ans is None else sum(sums)
 
+    @functools.cached_property
+    def phases(self) -> list[tuple[Integers, int]]:
+        """Of each phase its rows of samples and how many steps of the analysis take them; matrices know no phases."""
+        d = self.transform
+        if isinstance(d, RealDFT):
+            return [(rows, len(steps)) for rows, steps, _ in d.phases]
+        return [(np.arange(self.x_rows), len(programs_of(d, np.float32)[0].ends))]
+
+    @property
+    def steps_from(self) -> Integers:
+        """Where the steps of each phase begin."""
+        return np.cumsum([0, *(steps for _, steps in self.phases)])
+
+    @property
+    def entries(self) -> int:
+        """Rows of the spectrum of a phase, for each frequency."""
+        return self.transform.aliases * self.transform.planes // len(self.phases)
+
     @property
     def group(self) -> int:
         """Channels analyzed at once, a divisor of all."""
-        d = self.transform
-        most = max(1, ROOM // (d.frequencies * d.aliases * d.planes * STRIP))
-        return max(n for n in range(1, min(most, self.channels) + 1) if self.channels % n == 0)
+        most = max(1, ROOM // (self.transform.frequencies * self.entries * STRIP))
+        divisors = [n for n in range(1, min(most, self.channels) + 1) if self.channels % n == 0]
+        return min(divisors, key=lambda n: max(n / GROUP, GROUP / n))
 
     @property
     def work(self) -> int:
@@ -103,25 +124,23 @@ class ContractedPlan(CompiledPlan):
     def bound(self, room: Room, n: int, *, x: Integers, y: Integers) -> tuple[tuple[Array, ...], ...]:
         """Analysis, its transpose, synthesis, its transpose: from rows of x at these offsets to those of y."""
         step = room.half.strides[0]
-        spectrum, block = (_row_offsets(a) for a in (room.spectrum, room.block))
+        spectrum, block = (_row_offsets(a, n) for a, n in ((room.spectrum, len(self.phases)), (room.block, 1)))
         ends = ((x, spectrum), (spectrum, x), (block, y), (y, block))
         return tuple(p.bound(*offsets, step, n) for p, offsets in zip(room.programs, ends, strict=True))
 
     def matrices(self, filters: Array, *, transposed: bool = False) -> Array:
-        """Filters (frequencies, rows, terms) as (groups, frequencies, terms of a group, rows), or these exchanged."""
+        """Filters (frequencies, rows, terms) as (phases * groups, frequencies, terms, rows), or these exchanged."""
         f, rows, _ = filters.shape
-        split = filters.reshape(f, rows, -1, self.channels // self.group, self.group)
-        ordered = split.transpose((3, 0, 1, 2, 4) if transposed else (3, 0, 2, 4, 1))
+        split = filters.reshape(f, rows, len(self.phases), self.entries, -1, self.group)
+        ordered = split.transpose((2, 4, 0, 1, 3, 5) if transposed else (2, 4, 0, 3, 5, 1))
         shape = (rows, -1) if transposed else (-1, rows)
-        return np.ascontiguousarray(ordered).reshape(len(ordered), f, *shape)
+        return np.ascontiguousarray(ordered).reshape(math.prod(ordered.shape[:2]), f, *shape)
 
     def filters_from(self, totals: Array) -> Array:
-        """Filters (frequencies, rows, terms) from (groups, frequencies, terms of a group, rows and some)."""
-        groups, f = totals.shape[:2]
-        split = totals[..., : self.transform.planes * self.out].reshape(
-            groups, f, -1, self.group, self.transform.planes * self.out
-        )
-        return split.transpose(1, 4, 2, 0, 3).reshape(f, self.transform.planes * self.out, -1)
+        """Filters (frequencies, rows, terms) from (phases * groups, frequencies, terms, rows and some)."""
+        f, rows = totals.shape[1], self.transform.planes * self.out
+        split = totals[..., :rows].reshape(len(self.phases), -1, f, self.entries, self.group, rows)
+        return split.transpose(2, 5, 0, 3, 1, 4).reshape(f, rows, -1)
 
     def _share_positions(self, work: Callable[[int, int], None], count: int) -> None:
         """Call work(begin, end) for the positions of each thread."""
@@ -138,7 +157,7 @@ class Room:
         self.like = np.empty(0, dtype)
         self.programs = programs_of(d, dtype)
         self.half = empty((max(1, *(p.between for p in self.programs)), self.width), dtype)
-        terms, rows = (d.aliases * d.planes, plan.group), (d.planes, plan.out)
+        terms, rows = (plan.entries, plan.group), (d.planes, plan.out)
 
         def spectrum(*shape: int) -> Array:
             size = math.prod(shape) * self.width
@@ -150,8 +169,8 @@ class Room:
         self.spectrum, self.block = spectrum(*terms), spectrum(*rows)
         self.offsets = np.arange(max(math.prod(terms), math.prod(rows))) * (self.width * dtype.itemsize)
         self.turned = zeros((d.frequencies, self.width, -(-math.prod(rows) // lanes) * lanes), dtype)
-        groups = plan.channels // plan.group
-        self._totals = (groups, d.frequencies, math.prod(terms), self.turned.shape[2])
+        parts = len(plan.phases) * (plan.channels // plan.group)
+        self._totals = (parts, d.frequencies, math.prod(terms), self.turned.shape[2])
 
     def totals(self) -> tuple[Array, Array]:
         """Zeros for the cotangents of filters: a part in the dtype of all, and the total in double precision."""
@@ -168,7 +187,7 @@ def share(work: Callable[[int, int], None], parts: list[tuple[int, int]], elemen
     parallel_for(each, len(parts), elements)
 
 
-def _row_offsets(spectrum: Array) -> Integers:
-    """Where the first channel of each row of a spectrum (frequencies, aliases or planes, channels, .) begins."""
+def _row_offsets(spectrum: Array, phases: int) -> Integers:
+    """Where the first channel of each row of a spectrum (frequencies, entries, channels, .) begins, for any phase."""
     f, a = (np.arange(n) * step for n, step in zip(spectrum.shape[:2], spectrum.strides[:2], strict=True))
-    return np.asarray(f[:, None] + a).reshape(-1)
+    return np.tile(f[:, None] + a, phases).reshape(-1)

@@ -1100,26 +1100,29 @@ def _add_group(
 
 @compiled()
 def contract(
-    like: Array, n: int, chunk: int, analysis: Any, synthesis: Any, half: Array,
+    like: Array, n: int, chunk: int, analysis: Any, steps_from: Array, synthesis: Any, half: Array,
     source: int, source_channel: int, target: int, target_rows: Array, target_channel: int,
     spectrum: Array, block: Array, offsets: Array, matrices: Array, bias: Array,
 ) -> None:  # fmt: skip
     """Analyze, multiply by a matrix for each frequency, and synthesize, `chunk` of n positions at a time.
 
-    A group of channels is analyzed at once, into `spectrum` (frequencies, aliases, channels of a group, positions), and
-    added to `block` (frequencies, planes, out, positions) by matrices (groups, frequencies, aliases * channels, planes
-    * out). Rows of either lie one after the other; those of the next frequency need not.
+    A phase of a group of channels is analyzed at once, by the steps from steps_from[p] on, into `spectrum`
+    (frequencies, entries of a phase, channels of a group, positions), and added to `block` (frequencies, planes, out,
+    positions) by matrices (phases * groups, frequencies, entries * channels, planes * out). Rows of either lie one
+    after the other; those of the next frequency need not.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    groups, row = matrices.shape[0], spectrum.strides[2]
+    phases, row = steps_from.size - 1, spectrum.strides[2]
+    groups = matrices.shape[0] // phases
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
-        for group in range(groups):
+        for k in range(matrices.shape[0]):
+            first, last = steps_from[k // groups], steps_from[k // groups + 1]
             for channel in range(spectrum.shape[2]):
-                taken = source + (group * spectrum.shape[2] + channel) * source_channel + begin * size
-                _run(like, analysis, taken, spectrum.ctypes.data + channel * row, half, m)
-            _add_group(like, width, spectrum, block, offsets, matrices, group)
+                taken = source + (k % groups * spectrum.shape[2] + channel) * source_channel + begin * size
+                _run_part(like, analysis, first, last, taken, spectrum.ctypes.data + channel * row, half, m)
+            _add_group(like, width, spectrum, block, offsets, matrices, k)
         for channel in range(block.shape[2]):
             to = target + channel * target_channel + begin * size
             _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)
@@ -1137,20 +1140,21 @@ def _pass_on(part: Array, total: Array) -> None:
 
 @compiled()
 def contract_adjoints(
-    like: Array, n: int, chunk: int, back: Any, analysis: Any, analysis_back: Any, half: Array,
+    like: Array, n: int, chunk: int, back: Any, analysis: Any, analysis_back: Any, steps_from: Array, half: Array,
     g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
     source: int, source_channel: int, target: int, target_channel: int,
     spectrum: Array, block: Array, offsets: Array, turned: Array, matrices: Array, part: Array, totals: Array,
 ) -> None:  # fmt: skip
     """Cotangents of `contract`: of x to target, of filters added to totals.
 
-    By matrices (groups, frequencies, planes * out, aliases * channels), to totals (groups, frequencies, aliases *
-    channels, planes * out and some) by way of an equal part; either may be empty. `sums`, `ans` and g are as in
-    `transform`.
+    By matrices (phases * groups, frequencies, planes * out, entries * channels), to totals (phases * groups,
+    frequencies, entries * channels, planes * out and some) by way of an equal part; either may be empty. `sums`, `ans`
+    and g are as in `transform`.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
     rows = block.shape[1] * block.shape[2]
+    groups = max(matrices.shape[0], totals.shape[0]) // (steps_from.size - 1)
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
@@ -1162,21 +1166,24 @@ def contract_adjoints(
             _run(like, back, taken, block.ctypes.data + channel * row, half, m)
         for f in range(frequencies if totals.size else 0):
             _turn(like, turned[f], m, block[f].ctypes.data, row, rows)
-        for group in range(max(matrices.shape[0], totals.shape[0])):
-            first = group * spectrum.shape[2]
+        for k in range(max(matrices.shape[0], totals.shape[0])):
+            first, p = k % groups * spectrum.shape[2], k // groups
             if totals.size:
                 for channel in range(spectrum.shape[2]):
                     taken = source + (first + channel) * source_channel + begin * size
-                    _run(like, analysis, taken, spectrum.ctypes.data + channel * row, half, m)
+                    to = spectrum.ctypes.data + channel * row
+                    _run_part(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
                 for f in range(frequencies):
-                    add_outer_products(like, part[group, f], spectrum[f].ctypes.data, row, m, turned[f])
+                    add_outer_products(like, part[k, f], spectrum[f].ctypes.data, row, m, turned[f])
             if matrices.size:
                 for f in range(frequencies):
                     x, y = spectrum[f].ctypes.data, block[f].ctypes.data
-                    combine_rows(like, x, row, width, y, offsets[:rows], matrices[group, f])
+                    combine_rows(like, x, row, width, y, offsets[:rows], matrices[k, f])
+                begin_step, end_step = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
                 for channel in range(spectrum.shape[2]):
                     to = target + (first + channel) * target_channel + begin * size
-                    _run(like, analysis_back, spectrum.ctypes.data + channel * row, to, half, m)
+                    taken = spectrum.ctypes.data + channel * row
+                    _run_part(like, analysis_back, begin_step, end_step, taken, to, half, m)
         if totals.size and ((c + 1) * chunk >= n or (c + 1) * chunk // RUN > c * chunk // RUN):
             _pass_on(part, totals)
 
@@ -1191,27 +1198,25 @@ def _ask(like: Array, m: int, x: int, runs: Array) -> None:
 
 @compiled()
 def _expand(
-    like: Array, m: int, x: int, starts: Array, rows_from: Array, steps_from: Array, table: Array, ahead: Array,
-    h: Array, shift: Array, z: Array, kept: int, analysis: Any, spectrum: Array, half: Array,
+    like: Array, m: int, x: int, rows: Array, table: Array, ahead: Array, h: Array, shift: Array, z: Array, kept: int,
+    analysis: Any, begin_step: int, end_step: int, spectrum: Array, half: Array,
 ) -> None:  # fmt: skip
-    """Write the spectra of the ELU of what filters h (taps, channels) make of m positions of x, plus a shift each.
+    """Write the spectra of the ELU of what filters h (taps, channels) make of m positions of some rows, plus shifts.
 
     z has room for (channels, rows, positions): if `kept`, for all, else for those that are analyzed before others are
     made. The next row of x is asked for by `ahead`, as rows are too short for a processor to foresee.
     """
     size, row = like.itemsize, spectrum.strides[2]
-    for p in range(rows_from.size - 1):
-        rows = starts[rows_from[p] : rows_from[p + 1]]
-        for first in range(0, h.shape[1], TALL):
-            last = min(first + TALL, h.shape[1])
-            of_block, shifts, room = h[:, first:last], shift[first:last], z[kept * first :, kept * rows_from[p] :]
-            for r in range(rows.size):
-                if not first and r + 1 < rows.size:
-                    _ask(like, m, x + rows[r + 1] * size, ahead)
-                elu_rows(like, room[0, r].ctypes.data, z.strides[0], m, x + rows[r] * size, table, of_block, shifts)
-            for channel in range(first, last):
-                source, to = room[channel - first].ctypes.data, spectrum.ctypes.data + channel * row
-                _run_part(like, analysis, steps_from[p], steps_from[p + 1], source, to, half, m)
+    for first in range(0, h.shape[1], TALL):
+        last = min(first + TALL, h.shape[1])
+        of_block, shifts, room = h[:, first:last], shift[first:last], z[kept * first :]
+        for r in range(rows.size):
+            if not first and r + 1 < rows.size:
+                _ask(like, m, x + rows[r + 1] * size, ahead)
+            elu_rows(like, room[0, r].ctypes.data, z.strides[0], m, x + rows[r] * size, table, of_block, shifts)
+        for channel in range(first, last):
+            source, to = room[channel - first].ctypes.data, spectrum.ctypes.data + channel * row
+            _run_part(like, analysis, begin_step, end_step, source, to, half, m)
 
 
 @compiled()
@@ -1229,18 +1234,20 @@ def factored(
     other. `ahead` is of `_ask`. Shifts are (groups, channels), z is room for (channels, rows of a phase, positions).
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    groups, row = matrices.shape[0], spectrum.strides[2]
+    groups, row = h.shape[0], spectrum.strides[2]
     for line in range(begin_line, end_line):
         for c in range(-(-n // chunk)):
             begin, end = _chunk(c, n, chunk, lanes)
             m, width = end - begin, -(-(end - begin) // lanes) * lanes
-            for group in range(groups):
-                taken = x + line * line_step + begin * size
-                _expand(
-                    like, m, taken, starts, rows_from, steps_from, table, ahead,
-                    h[group], shift[group], z, 0, analysis, spectrum, half,
-                )  # fmt: skip
-                _add_group(like, width, spectrum, block, offsets, matrices, group)
+            taken = x + line * line_step + begin * size
+            for p in range(rows_from.size - 1):
+                rows = starts[rows_from[p] : rows_from[p + 1]]
+                for group in range(groups):
+                    _expand(
+                        like, m, taken, rows, table, ahead, h[group], shift[group], z, 0,
+                        analysis, steps_from[p], steps_from[p + 1], spectrum, half,
+                    )  # fmt: skip
+                    _add_group(like, width, spectrum, block, offsets, matrices, p * groups + group)
             for channel in range(block.shape[2]):
                 to = target + channel * target_channel + (line * n + begin) * size
                 _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)
@@ -1260,12 +1267,12 @@ def factored_adjoints(
     """Cotangents of `factored`, whose z is made again: added to totals as in `contract_adjoints`, gx, gh, shift_sums.
 
     gx holds the lines of the extended x that these lines read, its rows from `gx_starts` on, gh (groups, taps,
-    channels, lanes) sums by lanes; each total has an equal part. `h_transposed` is (groups, channels, taps); z is room
-    for (channels, rows, positions), gz for those of a phase.
+    channels, lanes) sums by lanes; each total has an equal part. `h_transposed` is (groups, channels, taps); z and gz
+    are room for (channels, rows of a phase, positions).
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
-    out, channels = block.shape[1] * block.shape[2], z.shape[0]
+    out, groups, channels = block.shape[1] * block.shape[2], h.shape[0], z.shape[0]
     for line in range(begin_line, end_line):
         for c in range(-(-n // chunk)):
             begin, end = _chunk(c, n, chunk, lanes)
@@ -1277,33 +1284,35 @@ def factored_adjoints(
                 _run(like, back, scaled.ctypes.data, block.ctypes.data + channel * row, half, m)
             for f in range(frequencies):
                 _turn(like, turned[f], m, block[f].ctypes.data, row, out)
-            for group in range(matrices.shape[0]):
-                taken = x + line * line_step + begin * size
-                _expand(
-                    like, m, taken, starts, rows_from, steps_from, table, ahead,
-                    h[group], shift[group], z, 1, analysis, spectrum, half,
-                )  # fmt: skip
-                for f in range(frequencies):
-                    a, b = spectrum[f].ctypes.data, block[f].ctypes.data
-                    add_outer_products(like, part[group, f], a, row, m, turned[f])
-                    combine_rows(like, a, row, width, b, offsets[:out], matrices[group, f])
-                for p in range(rows_from.size - 1):
-                    begin_row, end_row = rows_from[p], rows_from[p + 1]
-                    first, last = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
+            taken = x + line * line_step + begin * size
+            at, step = (line - begin_line) * (line_step // size) + begin, gz.strides[1]
+            for p in range(rows_from.size - 1):
+                rows = starts[rows_from[p] : rows_from[p + 1]]
+                first, last = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
+                for group in range(groups):
+                    k = p * groups + group
+                    _expand(
+                        like, m, taken, rows, table, ahead, h[group], shift[group], z, 1,
+                        analysis, steps_from[p], steps_from[p + 1], spectrum, half,
+                    )  # fmt: skip
+                    for f in range(frequencies):
+                        a, b = spectrum[f].ctypes.data, block[f].ctypes.data
+                        add_outer_products(like, part[k, f], a, row, m, turned[f])
+                        combine_rows(like, a, row, width, b, offsets[:out], matrices[k, f])
                     for channel in range(channels):
                         source, to = spectrum.ctypes.data + channel * row, gz[channel].ctypes.data
                         _run_part(like, analysis_back, first, last, source, to, half, m)
                         if m < gz.shape[2]:
                             gz[channel, :, m:] = 0
-                        answers, n_part = z[channel, begin_row].ctypes.data, (end_row - begin_row) * gz.shape[2]
+                        answers, n_part = z[channel].ctypes.data, rows.size * gz.shape[2]
                         shift_sums[group, channel] += elu_vjp_run(like, to, answers, to, n_part)
-                    at, step = (line - begin_line) * (line_step // size) + begin, gz.strides[1]
-                    for v in range(begin_row, end_row, ROWS):
-                        cotangents, of_rows = gz[0, v - begin_row].ctypes.data, starts[v : min(v + ROWS, end_row)]
+                    for v in range(0, rows.size, ROWS):
+                        cotangents, of_rows = gz[0, v].ctypes.data, rows[v : v + ROWS]
                         correlate_rows(gh_part[group], taken, table, cotangents, gz.strides[0], step, width, of_rows)
                         for i in range(of_rows.size):
-                            to, source = gx.ctypes.data + (gx_starts[v + i] + at) * size, cotangents + i * step
-                            spread_rows(like, to, table, m, source, of_channels, h_transposed[group])
+                            to = gx.ctypes.data + (gx_starts[rows_from[p] + v + i] + at) * size
+                            spread_rows(like, to, table, m, cotangents + i * step, of_channels, h_transposed[group])
+            for group in range(groups):
                 _pass_on(gh_part[group], gh[group])
         if line == end_line - 1 or (line + 1) * n // RUN > line * n // RUN:
             _pass_on(part, totals)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hcnn_core import (
     _compiled_plan,
     _compiled_taps,
+    _contracted_plan,
     _costs,
     _parallel,
     _patches,
@@ -230,6 +231,7 @@ ENGINES = st.fixed_dictionaries(
         "ROOM": st.sampled_from([50, _compiled_taps.ROOM]),
         "CHUNK": st.sampled_from([50, _compiled_plan.CHUNK]),
         "HELD": st.sampled_from([50, _compiled_plan.HELD]),
+        "GROUP": st.sampled_from([1, 2, _contracted_plan.GROUP]),
         "PART": st.sampled_from([1, _products.PART]),
         "MIN_RUN": st.sampled_from([1, 1, _costs.MIN_RUN]),  # 1: compiled products wherever there are any
         "FEW": st.sampled_from([1, _reorder.FEW]),
@@ -246,6 +248,7 @@ CONSTANTS = {
     "ROOM": (_compiled_taps,),
     "CHUNK": (_compiled_plan,),
     "HELD": (_compiled_plan,),
+    "GROUP": (_contracted_plan,),
     "PART": (_products,),
     "MIN_RUN": (_costs,),
     "FEW": (_reorder,),

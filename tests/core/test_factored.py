@@ -125,12 +125,12 @@ def layers(draw: st.DrawFn) -> Layer:
     )
 
 
-@given(layers(), st.booleans(), st.sampled_from([32, 48, 128]), st.sampled_from([1, 1 << 19]))
-def test_it_is_its_definition(layer: Layer, tiled: bool, strip: int, room: int) -> None:
+@given(layers(), st.booleans(), st.sampled_from([32, 48, 128]), st.sampled_from([1, 2, 16]))
+def test_it_is_its_definition(layer: Layer, tiled: bool, strip: int, group: int) -> None:
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         for module in (_contracted_plan, _compiled_factored):
             patch.setattr(module, "STRIP", strip)
-        patch.setattr(_contracted_plan, "ROOM", room)
+        patch.setattr(_contracted_plan, "GROUP", group)
         if not tiled:
             patch.setattr(factored, "_plan", lambda *_: None)
         forget_plans()
