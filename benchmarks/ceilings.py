@@ -26,7 +26,7 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from benchmarks.layer import describe_machine  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
 from hcnn_core._parallel import processors  # noqa: E402
 
 SQUARE = 2048
@@ -234,7 +234,7 @@ def main() -> None:
         parser.error(f"--rounds is {options.rounds}; give 1 or more")
     if options.json and not options.json.parent.is_dir():
         parser.error(f"--json is {options.json}; there is no folder {options.json.parent}")
-    record = describe_machine(None)
+    record = describe_machine()
     print(*(f"{key}: {value}" for key, value in record.items()), "", sep="\n", flush=True)
     try:
         found, texts = measure_rounds(1 if options.quick else options.rounds, 8 if options.quick else 1)

@@ -40,7 +40,8 @@ import scipy.fft
 import scipy.ndimage
 import scipy.signal
 
-from benchmarks.layer import describe_machine, load_torch
+from benchmarks.layer import load_torch
+from benchmarks.machine import describe_machine
 from hcnn_core import _costs, convolve
 from hcnn_core._geometry import make_geometry
 from hcnn_core._parallel import worker_count

@@ -23,12 +23,10 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 from scipy.optimize import lsq_linear  # noqa: E402
 
-from benchmarks.step import processor  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
 from hcnn_core import _costs, _plan  # noqa: E402
 from hcnn_core._fourier_plan import FourierPlan  # noqa: E402
 from hcnn_core._geometry import Geometry, make_geometry  # noqa: E402
-from hcnn_core._parallel import worker_count  # noqa: E402
-from train.run import versions  # noqa: E402
 
 ROUNDS = 5
 FREEDOM = 16.0
@@ -129,8 +127,8 @@ def chosen_by(units: dict[str, _costs.Units]) -> str:
     return min(units, key=lambda name: _costs.seconds_of(units[name]))
 
 
-def timed(problem: Problem, rng: np.random.Generator) -> dict[str, float]:
-    """Median seconds of the choices that are not far too slow by the model, of both ways; rounds alternate."""
+def timed(problem: Problem, rng: np.random.Generator) -> dict[str, list[float]]:
+    """Seconds in each round of the choices that are not far too slow by the model, of both ways; rounds alternate."""
     geometry = problem.geometry
     x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.shape, problem.w_shape, geometry.y_shape))
     layout = _plan._layout(geometry, x.shape, x.strides)
@@ -160,7 +158,11 @@ def timed(problem: Problem, rng: np.random.Generator) -> dict[str, float]:
                 began = time.perf_counter()
                 function()
                 times[name][0] = time.perf_counter() - began
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def medians(rounds: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in rounds.items()}
 
 
 def fitted(observations: Sequence[tuple[_costs.Units, float]]) -> dict[str, float]:
@@ -172,12 +174,14 @@ def fitted(observations: Sequence[tuple[_costs.Units, float]]) -> dict[str, floa
     return dict(zip(names, map(float, found * in_use), strict=True))
 
 
-def compared(problem: Problem, seconds: dict[str, float]) -> dict[str, Any]:
+def compared(problem: Problem, rounds: dict[str, list[float]]) -> dict[str, Any]:
     """The time of the model's choice beside that of the best."""
+    seconds = medians(rounds)
     chosen, best = chosen_by(choices(problem.geometry)), min(seconds, key=seconds.__getitem__)
     return {
         "case": problem.name, "boundary": problem.boundary, "chosen": chosen, "best": best,
         "chosen_ms": 1e3 * seconds[chosen], "best_ms": 1e3 * seconds[best], "regret": seconds[chosen] / seconds[best],
+        "seconds": rounds,
     }  # fmt: skip
 
 
@@ -198,7 +202,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of those [0]")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
-    print(f"{processor()}, {worker_count()} threads, {versions('numpy')}")
+    machine = describe_machine()
+    print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
     print(f"{options.problems} problems of seed {options.seed}\n")
     observations, random = [], []
     while len(random) < options.problems:
@@ -206,10 +211,11 @@ def main() -> None:
         units = choices(problem.geometry)
         if min(map(_costs.seconds_of, units.values())) > MOST_SECONDS or math.prod(problem.geometry.y_shape) > 1 << 24:
             continue
-        seconds = timed(problem, rng)
+        rounds = timed(problem, rng)
+        seconds = medians(rounds)
         best = min(seconds.values())
         observations += [(units[name], s) for name, s in seconds.items() if s < NEAR * best]
-        random.append(compared(problem, seconds))
+        random.append(compared(problem, rounds))
     coefficients = fitted(observations)
     for name, value in coefficients.items():
         print(f"SECONDS_PER_{name} = {value:.2g}  # in use: {getattr(_costs, f'SECONDS_PER_{name}'):.2g}")
@@ -226,8 +232,7 @@ def main() -> None:
     ratios = [row["regret"] for row in rows]
     print(f"\nmedian ratio {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")
     if options.json:
-        record = {"processor": processor(), "versions": versions("numpy"), "seed": options.seed}
-        record |= {"coefficients": coefficients, "random": random, "cases": rows}
+        record = {**machine, "seed": options.seed, "coefficients": coefficients, "random": random, "cases": rows}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 

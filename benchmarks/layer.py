@@ -38,6 +38,7 @@ from unittest import mock
 import numpy as np
 
 from autodiff import defvjp, primitive, vjp
+from benchmarks.machine import describe_machine
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
 from hcnn_core._compiled_factored import FactoredPlan
 from hcnn_core._compiled_plan import CompiledPlan
@@ -46,7 +47,6 @@ from hcnn_core._memory import empty
 from hcnn_core._parallel import parallel_for, processors, worker_count
 from train.config import make_config
 from train.network import ATTRIBUTES, SPACE, Network, merge_factors
-from train.run import versions
 
 DEPTH = 4
 SHAPE = (32, 32, 4, 8, 16)
@@ -306,37 +306,6 @@ def load_torch() -> ModuleType | None:
         return None
     peers_torch.use_threads(processors())
     return peers_torch
-
-
-def blas() -> str:
-    """NumPy's BLAS and, where it can be asked, the kernels it chose for this processor."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        return f"{built['name']} {built['version']}; threadpoolctl would tell its kernels"
-    for pool in threadpool_info():
-        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
-            return f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
-    return "unknown"
-
-
-def describe_machine(torch: ModuleType | None) -> dict[str, Any]:
-    """Processor, threads, versions, and what else the times depend on."""
-    # not above: it prepares the process, without which a peer's memory is measured
-    from benchmarks.step import processor
-
-    names = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
-    return {
-        "processor": processor(),
-        "processors": processors(),
-        "load": os.getloadavg(),
-        "threads": worker_count(),
-        "environment": {name: os.environ[name] for name in names if name in os.environ},
-        "versions": versions("numpy"),
-        "blas": blas(),
-        **(torch.describe() if torch else {}),
-    }
 
 
 class Comparison:

@@ -25,7 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.layer import FORMULATIONS, OURS, Problem, describe_machine, load_torch, make_step
+from benchmarks.layer import FORMULATIONS, OURS, Problem, load_torch, make_step
+from benchmarks.machine import describe_machine
 
 NAMES = [name for name, f in FORMULATIONS.items() if f.kind != "conv" and not name.endswith("compiled")]
 BOUNDARIES = ("periodic", "zero")

@@ -24,7 +24,8 @@ from unittest import mock  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks import ceilings  # noqa: E402
-from benchmarks.layer import describe_machine, plan_macs, step_macs  # noqa: E402
+from benchmarks.layer import plan_macs, step_macs  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
 from hcnn_core import convolve_elu, factored_layer, marginal, patch_moments, patch_moments_vjp  # noqa: E402
 from hcnn_core._compiled_factored import FactoredPlan  # noqa: E402
 from hcnn_core._compiled_plan import CompiledPlan  # noqa: E402
@@ -226,7 +227,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.images < 16 or options.rounds < 1:
         parser.error("give 16 images or more, and a round")
-    machine = describe_machine(None)
+    machine = describe_machine()
     threads = machine["threads"]
     found = ceilings.measure()
     key = f"_{min(2, threads)}"

@@ -33,7 +33,8 @@ import numpy as np  # noqa: E402
 
 from autodiff import vjp  # noqa: E402
 from benchmarks.ceilings import time_alternately  # noqa: E402
-from benchmarks.layer import DEPTH, describe_machine, layer_below  # noqa: E402
+from benchmarks.layer import DEPTH, layer_below  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.memory import added_by  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train._memory import available_bytes  # noqa: E402
@@ -347,7 +348,7 @@ def main() -> None:
             f"this needs some {needed / 2**30:.1f} GiB of memory and {free / 2**30:.1f} GiB are free; "
             f"give a smaller --batch-size than {base['batch']}, or leave sizes out with --only"
         )
-    record = describe_machine(None)
+    record = describe_machine()
     heading = [f"{key}: {value}" for key, value in record.items()]
     heading += [f"rounds: {rounds}; medians of forward and backward of layer {DEPTH}", ""]
     print(*heading, sep="\n", flush=True)

@@ -12,8 +12,6 @@ prepare()  # before NumPy is loaded, as the command line of training does
 import argparse  # noqa: E402
 import cProfile  # noqa: E402
 import json  # noqa: E402
-import os  # noqa: E402
-import platform  # noqa: E402
 import pstats  # noqa: E402
 import resource  # noqa: E402
 import statistics  # noqa: E402
@@ -24,11 +22,10 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from autodiff import tree_map  # noqa: E402
-from hcnn_core._parallel import worker_count  # noqa: E402
+from benchmarks.machine import describe_machine  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.data import Images, draw_sources  # noqa: E402
 from train.network import Network  # noqa: E402
-from train.run import versions  # noqa: E402
 from train.step import GraphedStep, gradient_step  # noqa: E402
 from train.training import initial_moments  # noqa: E402
 
@@ -113,6 +110,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
 
+    machine = describe_machine()
+    print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
     steps = [Step(p, b, options.batch_size) for p in options.preset for b in options.boundary]
     seconds: dict[str, list[float]] = {step.name: [] for step in steps}
     for step in steps:
@@ -122,13 +121,8 @@ def main() -> None:
             began = time.perf_counter()
             step()
             seconds[step.name].append(time.perf_counter() - began)
-    record: dict[str, Any] = {
-        "machine": {"processor": processor(), "processors": os.cpu_count(), "threads": worker_count()},
-        "versions": versions("numpy"),
-        "batch_size": options.batch_size,
-        "networks": {},
-    }
-    print(f"{record['machine']}\n{record['versions']}\nbatch of {options.batch_size}, {options.rounds} rounds\n")
+    record: dict[str, Any] = {**machine, "batch_size": options.batch_size, "networks": {}}
+    print(f"batch of {options.batch_size}, {options.rounds} rounds\n")
     for step in steps:
         rounds = seconds[step.name]
         median = statistics.median(rounds)
@@ -153,15 +147,6 @@ def main() -> None:
     print(f"\npeak memory of the process: {peak:.0f} MiB")
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""What a record says of the machine it was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._parallel import processors, worker_count
+from train.run import versions
+
+ENVIRONMENT = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
+
+
+def describe_machine(torch: ModuleType | None = None) -> dict[str, Any]:
+    """Processor, threads, versions, and what else the times depend on."""
+    return {
+        "processor": processor(),
+        "processors": processors(),
+        "load": os.getloadavg(),
+        "threads": worker_count(),
+        "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        "versions": versions("numpy"),
+        "blas": blas(),
+        **(torch.describe() if torch else {}),
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def blas() -> str:
+    """NumPy's BLAS and, where it can be asked, the kernels it chose for this processor."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        return f"{built['name']} {built['version']}; threadpoolctl would tell its kernels"
+    for pool in threadpool_info():
+        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
+            return f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
+    return "unknown"
