@@ -257,6 +257,27 @@ def test_new_axes_of_length_one_have_any_stride(out: tuple[int, ...], kind: str)
     assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)
 
 
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_phases_and_groups_of_channels_are_told_apart(boundary: str) -> None:
+    x, w, g = (
+        noise(0, (6, 8, 16, 33), "float64"),
+        noise(1, (6, 7, 11, 5), "float64"),
+        noise(2, (4, 8, 33, 5), "float64"),
+    )
+    options: dict[str, Any] = {"axes": (1, 2), "sum_axes": 0, "stride": 2, "boundary": boundary}
+    found = {}
+    with engine(GROUP=2):
+        for method in ("direct", "fft"):
+            found[method] = [
+                convolve(x, w, method=method, **options),
+                convolve_vjp_x(g, x, w, method=method, **options),
+                convolve_vjp_w(g, x, w, method=method, **options),
+            ]
+    bound = C * eps("float64") * norm(w) * norm(x) * norm(g)
+    for taps, spectra in zip(found["direct"], found["fft"], strict=True):
+        assert np.abs(spectra - taps).max() <= bound
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("filters", [1, 2, 3, 8, 13])
 @pytest.mark.parametrize("n", [16, 17, 30, 47, 100])

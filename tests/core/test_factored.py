@@ -150,6 +150,15 @@ def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str, in_space: 
     assert_right(layer)
 
 
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_phases_and_groups_of_filters_are_told_apart(boundary: str) -> None:
+    layer = Layer(**PAPER, boundary=boundary)
+    with engine(GROUP=2):
+        plan = factored.plan_for(*layer.operands, *layer.axes, **layer.options).plan
+        assert (len(plan.phases), plan.channels // plan.group) == (4, 3)
+        assert_right(layer)
+
+
 def test_tiles_are_used_where_auto_would_take_taps() -> None:
     layer = Layer(**PAPER, boundary="zero")
     with engine(SECONDS_PER_DFT_MAC=1.0):
