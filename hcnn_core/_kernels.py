@@ -1117,12 +1117,13 @@ def contract(
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
-        for k in range(matrices.shape[0]):
-            first, last = steps_from[k // groups], steps_from[k // groups + 1]
-            for channel in range(spectrum.shape[2]):
-                taken = source + (k % groups * spectrum.shape[2] + channel) * source_channel + begin * size
-                _run_part(like, analysis, first, last, taken, spectrum.ctypes.data + channel * row, half, m)
-            _add_group(like, width, spectrum, block, offsets, matrices, k)
+        for p in range(phases):
+            for group in range(groups):
+                for channel in range(spectrum.shape[2]):
+                    taken = source + (group * spectrum.shape[2] + channel) * source_channel + begin * size
+                    to = spectrum.ctypes.data + channel * row
+                    _run_part(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
+                _add_group(like, width, spectrum, block, offsets, matrices, p * groups + group)
         for channel in range(block.shape[2]):
             to = target + channel * target_channel + begin * size
             _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)
@@ -1154,7 +1155,8 @@ def contract_adjoints(
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
     rows = block.shape[1] * block.shape[2]
-    groups = max(matrices.shape[0], totals.shape[0]) // (steps_from.size - 1)
+    phases = steps_from.size - 1
+    groups = max(matrices.shape[0], totals.shape[0]) // phases
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
@@ -1166,24 +1168,25 @@ def contract_adjoints(
             _run(like, back, taken, block.ctypes.data + channel * row, half, m)
         for f in range(frequencies if totals.size else 0):
             _turn(like, turned[f], m, block[f].ctypes.data, row, rows)
-        for k in range(max(matrices.shape[0], totals.shape[0])):
-            first, p = k % groups * spectrum.shape[2], k // groups
-            if totals.size:
-                for channel in range(spectrum.shape[2]):
-                    taken = source + (first + channel) * source_channel + begin * size
-                    to = spectrum.ctypes.data + channel * row
-                    _run_part(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
-                for f in range(frequencies):
-                    add_outer_products(like, part[k, f], spectrum[f].ctypes.data, row, m, turned[f])
-            if matrices.size:
-                for f in range(frequencies):
-                    x, y = spectrum[f].ctypes.data, block[f].ctypes.data
-                    combine_rows(like, x, row, width, y, offsets[:rows], matrices[k, f])
-                begin_step, end_step = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
-                for channel in range(spectrum.shape[2]):
-                    to = target + (first + channel) * target_channel + begin * size
-                    taken = spectrum.ctypes.data + channel * row
-                    _run_part(like, analysis_back, begin_step, end_step, taken, to, half, m)
+        for p in range(phases):
+            first_back, last_back = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
+            for group in range(groups):
+                k, first = p * groups + group, group * spectrum.shape[2]
+                if totals.size:
+                    for channel in range(spectrum.shape[2]):
+                        taken = source + (first + channel) * source_channel + begin * size
+                        to = spectrum.ctypes.data + channel * row
+                        _run_part(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
+                    for f in range(frequencies):
+                        add_outer_products(like, part[k, f], spectrum[f].ctypes.data, row, m, turned[f])
+                if matrices.size:
+                    for f in range(frequencies):
+                        x, y = spectrum[f].ctypes.data, block[f].ctypes.data
+                        combine_rows(like, x, row, width, y, offsets[:rows], matrices[k, f])
+                    for channel in range(spectrum.shape[2]):
+                        to = target + (first + channel) * target_channel + begin * size
+                        taken = spectrum.ctypes.data + channel * row
+                        _run_part(like, analysis_back, first_back, last_back, taken, to, half, m)
         if totals.size and ((c + 1) * chunk >= n or (c + 1) * chunk // RUN > c * chunk // RUN):
             _pass_on(part, totals)
 
@@ -1288,7 +1291,7 @@ def factored_adjoints(
             at, step = (line - begin_line) * (line_step // size) + begin, gz.strides[1]
             for p in range(rows_from.size - 1):
                 rows = starts[rows_from[p] : rows_from[p + 1]]
-                first, last = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
+                first_back, last_back = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
                 for group in range(groups):
                     k = p * groups + group
                     _expand(
@@ -1301,7 +1304,7 @@ def factored_adjoints(
                         combine_rows(like, a, row, width, b, offsets[:out], matrices[k, f])
                     for channel in range(channels):
                         source, to = spectrum.ctypes.data + channel * row, gz[channel].ctypes.data
-                        _run_part(like, analysis_back, first, last, source, to, half, m)
+                        _run_part(like, analysis_back, first_back, last_back, source, to, half, m)
                         if m < gz.shape[2]:
                             gz[channel, :, m:] = 0
                         answers, n_part = z[channel].ctypes.data, rows.size * gz.shape[2]
