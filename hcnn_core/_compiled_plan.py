@@ -11,7 +11,7 @@ from hcnn_core import _costs
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import CompiledTaps, evenly, stretches
 from hcnn_core._compiled_tiles import Section, compiled_taps, sections
-from hcnn_core._memory import empty
+from hcnn_core._memory import empty, is_one_run, offsets
 from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._plan import Plan
 from hcnn_core._programs import Rows, programs_of
@@ -201,13 +201,11 @@ class CompiledPlan(Plan):
     def cotangent_rows(self, g: Array) -> Rows:
         """A cotangent of the result as rows in memory, where it may repeat itself along transformed axes."""
         g, split = g.transpose(self.y_order), len(self.y_order) - self.within - len(self.geometry.out_shape)
-        if not (_is_one_run(g, split, -self.within or None) and _is_one_run(g, len(self.y_order) - self.within)):
+        if not (is_one_run(g, split, -self.within or None) and is_one_run(g, len(self.y_order) - self.within)):
             g = contiguous(g)
-        ends = (np.arange(n) * step for n, step in zip(g.shape[:split], g.strides[:split], strict=True))
-        starts = np.asarray(sum(np.ix_(*ends))).reshape(-1)
         new = zip(self.geometry.out_shape, g.strides[split : len(self.y_order) - self.within], strict=True)
         step = next((step for n, step in reversed(list(new)) if n > 1), 0)
-        return Rows(g, g.ctypes.data + starts, step)
+        return Rows(g, g.ctypes.data + offsets(g.shape[:split], g.strides[:split]), step)
 
     def answers(self, ans: Array) -> Rows:
         """A result as rows (rows, out, positions) in memory."""
@@ -226,13 +224,3 @@ class CompiledPlan(Plan):
         """Spectra of filters, (frequencies, rows, taps * columns)."""
         return self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
 
-
-def _is_one_run(array: Array, begin: int, end: int | None = None) -> bool:
-    """Whether some neighbouring axes lie in memory like one; the last ones, without gaps."""
-    expected = array.itemsize if end is None else None
-    for n, step in reversed(list(zip(array.shape[begin:end], array.strides[begin:end], strict=True))):
-        if n > 1:
-            if expected is not None and step != expected:
-                return False
-            expected = step * n
-    return True

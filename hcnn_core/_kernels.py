@@ -643,6 +643,13 @@ def elu_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Arra
     _strips(ELU, like, out, out_stride, n, x, table, matrix, bias.ctypes.data)
 
 
+@compiled()
+def sum_runs(out: Array, rows: Array, terms: Array, factors: Array) -> None:
+    """Write to row r of out the sum of what lies `terms` from rows[r] on, as often as factors (terms, 1) say."""
+    for r in range(rows.size):
+        combine_rows(out, out[r].ctypes.data, 0, out.shape[1], rows[r], terms, factors)
+
+
 @compiled(inline="always")
 def _across(
     rows: int, wide: int, like: Array, out: int, out_stride: int, out_line: int, n: int, x: int, starts: Array,

@@ -14,7 +14,7 @@ import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._memory import empty
+from hcnn_core._memory import empty, offsets
 from hcnn_core._parallel import MEMORY, parallel_for, worker_count
 from hcnn_core._taps import Integers
 
@@ -64,14 +64,13 @@ def _places(
         last -= 1
     others = [a for a in axes[:last] if a != fastest]
 
-    def offsets(axes: list[int], strides: Sequence[int] | dict[int, int]) -> Integers:
-        index = np.ix_(*(np.arange(shape[a]) * strides[a] for a in axes))
-        return np.asarray(sum(index, np.zeros((1,) * len(axes), np.int64))).reshape(-1)
+    def places(axes: list[int], strides: Sequence[int] | dict[int, int]) -> Integers:
+        return offsets([shape[a] for a in axes], [strides[a] for a in axes])
 
     return (
         shape[fastest],
         target[fastest],
-        offsets(others, target),
-        offsets(others, strides),
-        offsets(axes[last:], strides),
+        places(others, target),
+        places(others, strides),
+        places(axes[last:], strides),
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array, array_namespace, require_floating
+from hcnn_core._backend import Array, array_namespace, compiled_kernels, require_floating
 from hcnn_core._geometry import normalize_axes, normalize_choice, shape_of
-from hcnn_core._memory import empty
+from hcnn_core._memory import empty, is_one_run, offsets
 from hcnn_core._parallel import MEMORY, parallel_for
 
 RUN = 32
@@ -49,33 +49,41 @@ def marginal(x: Array, axes: int | Sequence[int], *, reduction: str = "sum") -> 
     x = require_floating(xp, "x", x)
     axes = normalize_axes("axes", axes, x.ndim)
     (reduction,) = normalize_choice("reduction", reduction, 1, REDUCTIONS)
-    if xp is np and x.size and _sums_whole_runs(x, axes):
-        return _blockwise(x, axes, 1 if reduction == "sum" else math.prod(x.shape[a] for a in axes))
+    kernels = compiled_kernels(xp) if x.size else None
+    if kernels and _sums_whole_runs(x, axes):
+        return _run_by_run(kernels, x, axes, 1 if reduction == "sum" else math.prod(x.shape[a] for a in axes))
     return xp.sum(x, axis=axes) if reduction == "sum" else xp.mean(x, axis=axes)
+
+
+def _others(x: np.ndarray[Any, Any], axes: tuple[int, ...]) -> list[int]:
+    """The axes that are kept, in the order of memory."""
+    return sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(x.strides[a]))
 
 
 def _sums_whole_runs(x: np.ndarray[Any, Any], axes: tuple[int, ...]) -> bool:
     """Whether the axis along which memory is contiguous is kept, so that a few terms are added run by run."""
-    return math.prod(x.shape[a] for a in axes) <= MAX_TERMS and any(
-        x.strides[a] == x.itemsize and x.shape[a] >= RUN for a in range(x.ndim) if a not in axes
-    )
+    contiguous = any(x.strides[a] == x.itemsize and x.shape[a] >= RUN for a in _others(x, axes)[-1:])
+    return contiguous and math.prod(x.shape[a] for a in axes) <= MAX_TERMS
 
 
-def _blockwise(x: np.ndarray[Any, Any], axes: tuple[int, ...], divisor: int) -> np.ndarray[Any, Any]:
+def _run_by_run(kernels: Any, x: np.ndarray[Any, Any], axes: tuple[int, ...], divisor: int) -> np.ndarray[Any, Any]:
     """Sums over some axes, divided; threads take different parts of the others. Memory keeps x's order."""
-    kept = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(x.strides[a]))
-    x = x.transpose(*axes, *kept)
-    total: np.ndarray[Any, Any] = empty(x.shape[len(axes) :], x.dtype)
+    kept, count = _others(x, axes), len(axes)
+    total: np.ndarray[Any, Any] = empty(tuple(x.shape[a] for a in kept), x.dtype)
+    x, out = x.transpose(*axes, *kept).view(x.real.dtype), total.view(x.real.dtype)
+    cut = next(k for k in range(count, x.ndim) if is_one_run(x, k))
+    terms = offsets(x.shape[:count], x.strides[:count])
+    exact = divisor & (divisor - 1) == 0  # then so is the product with its inverse
+    factors = np.full((terms.size, 1), 1 / divisor if exact else 1, x.dtype)
 
     def work(first: int, last: int) -> None:
-        out, terms = total[first:last], np.ndindex(*x.shape[: len(axes)])
-        out[...] = x[(*next(terms), slice(first, last))]
-        for index in terms:
-            np.add(out, x[(*index, slice(first, last))], out=out)
-        if divisor > 1:
-            np.divide(out, divisor, out=out)
+        part, results = x[(slice(None),) * count + (slice(first, last),)], out[first:last]
+        rows = part.ctypes.data + offsets(part.shape[count:cut], part.strides[count:cut])
+        kernels.sum_runs(results.reshape(rows.size, -1), rows, terms, factors)
+        if not exact:
+            np.divide(results, divisor, out=results)
 
-    parallel_for(work, len(total), MEMORY * x.size)
+    parallel_for(work, len(out), MEMORY * x.size)
     return total.transpose(np.argsort(kept))
 
 
