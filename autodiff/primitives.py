@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 import hcnn_core
-from autodiff.tape import Traced, defvjp, defvjp_argnums, getval, primitive
+from autodiff.tape import Onto, Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core._backend import Array, array_namespace
 from hcnn_core._geometry import Geometry, make_geometry
 from hcnn_core.convolution import convolve_adjoints
 from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import targets
+from hcnn_core.moments import moments_and_mean
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
 
@@ -163,23 +165,27 @@ def _with_shape(shape: tuple[int, ...], pullback: Any) -> Any:
     return lambda g: pullback(shape, g)
 
 
-patch_moments = primitive(hcnn_core.patch_moments)
+_moments_and_mean = primitive(functools.wraps(hcnn_core.patch_moments)(moments_and_mean))
+patch_moments = functools.wraps(hcnn_core.patch_moments)(lambda *args, **kwargs: _moments_and_mean(*args, **kwargs)[:2])
 patch_covariance = primitive(_patch_covariance)
 patch_filter = primitive(_patch_filter)
 
 
 def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, *rest = args
-    zeros = [np.zeros_like(getval(a)) for a in ans]
+    zeros, exact = [np.zeros_like(getval(a)) for a in ans[:2]], getval(ans[2])
 
-    def pullback(g: dict[int, Array]) -> tuple[Array]:
+    def pullback(g: dict[int, Array]) -> tuple[Any]:
         mean, covariance = (g.get(i, zero) for i, zero in enumerate(zeros))
-        return (patch_filter(mean, covariance + covariance.T, x, *rest, **kwargs),)
+        given = mean, covariance + covariance.T, x
+        if any(isinstance(a, Traced) for a in given):
+            return (patch_filter(*given, *rest, **kwargs),)
+        return (Onto(lambda other: _patch_filter(*given, *rest, **kwargs, mean=exact, other=other)),)
 
     return pullback
 
 
-defvjp_argnums(patch_moments, _patch_moments_pullback)
+defvjp_argnums(_moments_and_mean, _patch_moments_pullback)
 defvjp(
     patch_filter,
     lambda ans, c, m, x, *rest, **kwargs: lambda h: patch_moments(h, *rest, **kwargs)[0],

@@ -15,6 +15,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, NoReturn
 
@@ -57,6 +58,16 @@ class Trace:
         """Return a value without this trace, and the node that made it in this trace, None where nothing did."""
         x = live(x)
         return (x._value, x._node) if type(x) is Traced and x._node.trace is self else (x, None)
+
+
+@dataclass(frozen=True)
+class Onto:
+    """A plain cotangent that is added to another, of its argument's shape and dtype, while it is made: make(other).
+
+    That takes less than adding it afterwards. Where there is no other, or none that is plain, it is make(None).
+    """
+
+    make: Callable[[Array | None], Array]
 
 
 class Node:
@@ -264,8 +275,14 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
     def step(node: Node, g: Any) -> None:
         assert node.pullback is not None
         for parent, term in zip(node.parents, node.pullback(g), strict=True):
-            if term is not None:
-                add(parent, term if parent.shape is None else fit(term, parent, node.name))
+            other = cotangents.get(parent)
+            if type(term) is not Onto:
+                if term is not None:
+                    add(parent, term if parent.shape is None else fit(term, parent, node.name))
+            elif other is None or type(other) is Traced:
+                add(parent, fit(term.make(None), parent, node.name))
+            else:
+                cotangents[parent] = fit(term.make(other), parent, node.name)
         if release:
             node.parents, node.pullback = (), None
 

@@ -38,7 +38,7 @@ class CompiledPatches(Patches):
         of_centre = self.shape[0] * self.shape[-1] * float(centre)
         offset = self.tap_sums(xp, in_order(sums) + of_centre, of_centre) / self.count
         covariance = (in_order(grams) / self.count - offset[:, None] * offset).astype(x.dtype)
-        mean = (offset + centre).astype(x.dtype)
+        mean = offset + float(centre)
         return mean, mean, covariance
 
     def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
@@ -69,13 +69,19 @@ class CompiledPatches(Patches):
         kernels.grams(x, x_centre, y, y_centre, same, before, self.periodic, sums, product)
         return product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
 
-    def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
-        """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
+    def spread(
+        self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array, other: Array | None = None
+    ) -> Array:
+        """P^T (offset + matrix P (x - centre)) + other, arranged; zeros extend x before its centre is taken."""
         result = empty(self.shape, x.dtype)
-        coefficients = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes))
+        coefficients, offsets = (
+            np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes)),
+            offset.reshape(self.sizes),
+        )
+        others = np.empty((0, *self.shape[1:]), x.dtype) if other is None else other
 
         def tile(part: slice) -> None:
-            kernels.spreads(x[part], centre, self.periodic, coefficients, offset.reshape(self.sizes), result[part])
+            kernels.spreads(x[part], centre, self.periodic, coefficients, offsets, others[part], result[part])
 
         self._each_thread(tile)
         return result

@@ -223,4 +223,3 @@ class CompiledPlan(Plan):
     def filters(self, w: Array) -> Array:
         """Spectra of filters, (frequencies, rows, taps * columns)."""
         return self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
-

@@ -57,8 +57,10 @@ class CudaPatches(Patches):
         )
         return xp.sum(parts, axis=0)
 
-    def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
-        """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
+    def spread(
+        self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array, other: Array | None = None
+    ) -> Array:
+        """P^T (offset + matrix P (x - centre)) + other, arranged; zeros extend x before its centre is taken."""
         y = empty(xp, x.shape, x)
         _, sources, slots = _tables(xp, x, self.lengths, self.sizes, self.periodic)
         blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * THREADS)), (1 << 16) - 1)
@@ -72,7 +74,7 @@ class CudaPatches(Patches):
             y,
         )
         self._launch("spread", x, (math.prod(self.lengths), blocks), arguments)
-        return y
+        return y if other is None else other + y
 
     def _launch(
         self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Array, ...], shared: int = 0

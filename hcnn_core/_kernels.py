@@ -1403,9 +1403,11 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, tota
 
 @compiled(_nrt=True)
 def spread(
-    x: Array, s1: int, s2: int, periodic1: bool, periodic2: bool, matrix: Array, offset: Array, y: Array
+    x: Array, s1: int, s2: int, periodic1: bool, periodic2: bool, matrix: Array, offset: Array, other: Array, y: Array
 ) -> None:
     """Write sum over u and t of (offset_t + sum_t' matrix_tt' P_t'(x)[u]) at tap t of patch u to y (n1, n2, inner).
+
+    Another array of as many elements, unless it is empty, is added.
 
     x is extended by one less than the patch on every side. A position p meets tap t of the patch around
     u = p + t - s // 2, if there is one, which reads x at p + t - t' for t': a correlation with 2 s - 1 taps along each
@@ -1444,6 +1446,9 @@ def spread(
                         row[i] += factors[k, 0] * x[p1 + k // steps2, (p2 + k % steps2) * inner + i]
             for i in range(row.size):
                 row[i] += constant
+            more = other[(p1 * n2 + p2) * inner :]
+            for i in range(row.size if other.size else 0):
+                row[i] += more[i]
             p2 = end
 
 
@@ -1468,12 +1473,14 @@ def grams(
 
 
 @compiled(_nrt=True)
-def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, y: Array) -> None:
-    """`spread` of every sample of x (samples, n1, n2, inner), less its centre, to y."""
+def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, other: Array, y: Array) -> None:
+    """`spread` of every sample of x (samples, n1, n2, inner), less its centre, to y; `other` may have none."""
     s1, s2 = offset.shape
+    more, size = other.reshape(-1), other.size // max(1, other.shape[0])
     for sample in range(x.shape[0]):
         padded = pad(x[sample], centre, s1 - 1, s2 - 1, 2 * (s1 - 1), 2 * (s2 - 1), periodic[0], periodic[1])
-        spread(padded, s1, s2, periodic[0], periodic[1], matrix, offset, y[sample])
+        added = more[sample * size : (sample + 1) * size]
+        spread(padded, s1, s2, periodic[0], periodic[1], matrix, offset, added, y[sample])
 
 
 @compiled()

@@ -79,21 +79,31 @@ class Patches:
                 x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
 
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
-        """Mean patches of x and y and their covariance, summed about the arrays' own means, so that nothing cancels."""
+        """Mean patches of x and y, in double precision, and their covariance.
+
+        They are summed about the arrays' own means, so that nothing cancels.
+        """
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])
-        means = [xp.astype(o + c, x.dtype, copy=False) for o, c in zip(offsets, centres, strict=True)]
+        means = [o + xp.astype(c, xp.float64) for o, c in zip(offsets, centres, strict=True)]
         covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype, copy=False)
         return means[0], means[-1], covariance
 
-    def filter(self, xp: Any, constant: Array, matrix: Array, x: Array) -> Array:
-        """P^T (constant + matrix (P x - mean P x)) / count."""
+    def filter(
+        self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None
+    ) -> Array:
+        """P^T (constant + matrix (P x - mean P x)) / count + other; the mean is taken where it is not given."""
         arranged = self.arrange(xp, x)
-        centre, offset = self.centre(xp, arranged)
+        if mean is None:
+            centre, offset = self.centre(xp, arranged)
+        else:  # the tap that reads its own position has the mean of x
+            own = mean[int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))]
+            centre = xp.astype(own, x.dtype)
+            offset = mean - xp.astype(centre, xp.float64)
         matrix = xp.astype(matrix, x.dtype, copy=False) / self.count
         offset = xp.astype(constant, x.dtype, copy=False) / self.count - matmul(matrix, xp.astype(offset, x.dtype))
-        result = self.spread(xp, arranged, centre, matrix, offset)
+        result = self.spread(xp, arranged, centre, matrix, offset, None if other is None else self.arrange(xp, other))
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
 
@@ -131,8 +141,10 @@ class Patches:
         self._each_tile(xp, tile, threaded=True)
         return in_order(sums)
 
-    def spread(self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array) -> Array:
-        """P^T (offset + matrix P (x - centre)) of an arranged array, which zeros extend before its centre is taken."""
+    def spread(
+        self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array, other: Array | None = None
+    ) -> Array:
+        """P^T (offset + matrix P (x - centre)) + other, arranged; zeros extend x before its centre is taken."""
         result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
 
         def tile(part: slice) -> None:
@@ -140,7 +152,7 @@ class Patches:
             self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
 
         self._each_tile(xp, tile, threaded=True)
-        return result
+        return result if other is None else other + result
 
     def _pieces(self) -> Any:
         spans = tuple((0, n) for n in self.lengths)

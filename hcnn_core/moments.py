@@ -49,10 +49,7 @@ def patch_moments(
     For a filter h, flattened, ``h @ mean`` and ``h @ covariance @ h`` are mean and variance of
     ``convolve(x, h, axes, boundary=boundary)``: m_{j,q} and sigma_{j,q}^2 of section 4.2, arXiv:1703.04140.
     """
-    xp = array_namespace(x)
-    x = require_real(xp, "x", x)
-    mean, _, covariance = patches_of(xp, x, axes, kernel_size, boundary).moments(xp, x, x)
-    return mean, covariance
+    return moments_and_mean(x, axes, kernel_size, boundary=boundary)[:2]
 
 
 def patch_moments_vjp(
@@ -100,6 +97,16 @@ def patch_moments_vjp(
     return patches.filter(xp, g_mean, g_covariance + g_covariance.T, x)
 
 
+def moments_and_mean(
+    x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
+) -> tuple[Array, Array, Array]:
+    """`patch_moments`, and the mean in double precision."""
+    xp = array_namespace(x)
+    x = require_real(xp, "x", x)
+    mean, _, covariance = patches_of(xp, x, axes, kernel_size, boundary).moments(xp, x, x)
+    return xp.astype(mean, x.dtype), covariance, mean
+
+
 def patch_covariance(
     x: Array, y: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
 ) -> Array:
@@ -116,7 +123,12 @@ def patch_filter(
     kernel_size: int | Sequence[int],
     *,
     boundary: str | Sequence[str],
+    mean: Array | None = None,
+    other: Array | None = None,
 ) -> Array:
-    """Patches of x, centred, times a (T, T) matrix, plus a constant (T,), added back in place, over their number."""
+    """Patches of x, centred, times a (T, T) matrix, plus a constant (T,), added back in place, over their number.
+
+    Their mean in double precision may be given, and another array like x, which is added.
+    """
     xp = array_namespace(constant, matrix, x)
-    return patches_of(xp, x, axes, kernel_size, boundary).filter(xp, constant, matrix, x)
+    return patches_of(xp, x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other)

@@ -219,7 +219,7 @@ EVERY = pytest.mark.parametrize(("dtype", "name"), [(dtype, name) for dtype in D
 
 def test_the_table_names_every_primitive() -> None:
     named = {name.partition(",")[0] for name in cases("float64")}
-    known = {name for name, value in vars(autodiff.primitives).items() if isinstance(value, Primitive)}
+    known = {value.__name__ for value in vars(autodiff.primitives).values() if isinstance(value, Primitive)}
     assert known | {"cross_entropy"} == named
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from autodiff import check_grads, checkpoint, defvjp, defvjp_argnums, getval, grad, primitive, value_and_grad, vjp
-from autodiff.tape import Primitive, Traced
+from autodiff.tape import Onto, Primitive, Traced
 
 X = np.random.default_rng(5).standard_normal((3, 4))
 EPS = np.finfo(np.float64).eps
@@ -396,6 +396,34 @@ def test_sums_of_plain_and_traced_terms() -> None:
     for inner in (lambda x, y: y * x + y * 2 + y * 3, lambda x, y: y * 2 + y * x + y * x * x, lambda x, y: y * x):
         slope = grad(lambda x, f=inner: grad(lambda y: f(x, y))(5.0))  # all are linear in y: f_xy(x, y) = f_x(x, 1)
         assert slope(3.0) == grad(lambda x, f=inner: f(x, 1.0))(3.0)
+
+
+def test_a_cotangent_made_onto_another() -> None:
+    others: list[Any] = []
+
+    def make(other: Any, g: Any) -> Any:
+        others.append(other)
+        return 2 * g if other is None else other + 2 * g
+
+    twice = primitive(lambda x: 2 * x)
+    defvjp_argnums(twice, lambda argnums, ans, args, kwargs: lambda g: (Onto(lambda other: make(other, g)),))
+    assert np.array_equal(grad(lambda x: np.sum(twice(x)))(X), np.full_like(X, 2))
+    assert others.pop() is None
+    seed = np.arange(12.0).reshape(3, 4)
+
+    def later_first(x: Any) -> Any:
+        y = twice(x)  # its cotangent comes after that of the product
+        return np.sum(x * seed + y)
+
+    assert np.array_equal(grad(later_first)(X), seed + 2)
+    assert np.array_equal(others.pop(), seed)
+    others.clear()
+
+    def of_traced(a: Any) -> Any:
+        return grad(lambda x: later_first(x) + np.sum(x * x * a))(X)[0, 0]  # whose other cotangent is traced
+
+    assert grad(of_traced)(5.0) == 2 * X[0, 0]
+    assert others == [None]
 
 
 # What traced values are, and what they refuse

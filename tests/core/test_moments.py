@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, patch_moments, patch_moments_vjp
-from hcnn_core.moments import patch_covariance, patch_filter
+from hcnn_core.moments import moments_and_mean, patch_covariance, patch_filter
 from tests.core.oracle import (
     BOUNDARIES,
     LAYOUTS,
@@ -144,9 +144,12 @@ def test_cotangent_is_the_gradient(case: Patches, seed: int) -> None:
     assert abs(np.sum(g_x * step) - (value(case.x + step) - value(case.x - step)) / 2) <= bound
 
 
-@given(cases(), SEEDS)
-def test_cotangent_keeps_its_precision(case: Patches, seed: int) -> None:
-    """In either precision, with or without a large mean, the cotangent is that of double precision."""
+@given(cases(), SEEDS, st.sampled_from(LAYOUTS))
+def test_cotangent_keeps_its_precision(case: Patches, seed: int, layout: str) -> None:
+    """In either precision, with or without a large mean, the cotangent is that of double precision.
+
+    So is its sum with another array, by the mean that the moments come with.
+    """
     g_mean, g_covariance = cotangents(case, seed)
     kept = case.x.copy()
     g_x = case.vjp(g_mean, g_covariance)
@@ -162,6 +165,14 @@ def test_cotangent_keeps_its_precision(case: Patches, seed: int) -> None:
     largest = np.linalg.norm(np.abs(deviation).max(1) + abs(wide(case.x).mean()))
     scale = np.sqrt(len(rows)) * (norm(g_mean) + norm(symmetric) * largest) / rows.shape[1]
     assert np.abs(g_x - expected).max() <= C * eps(case.x.dtype) * scale
+
+    args, options = case.arguments()
+    other = lay_out(noise(seed + 2, case.x.shape, str(case.x.dtype)), layout)
+    before, mean = other.copy(), moments_and_mean(*args, **options)[2]
+    total = patch_filter(g_mean, g_covariance + g_covariance.T, *args, **options, mean=mean, other=other)
+    assert total.shape == case.x.shape and total.dtype == case.x.dtype and mean.dtype == float
+    assert np.array_equal(other, before) and not np.shares_memory(total, other)
+    assert np.abs(total - (expected + other)).max() <= C * eps(case.x.dtype) * (scale + np.abs(other).max())
 
 
 def test_covariance_survives_a_large_mean() -> None:
