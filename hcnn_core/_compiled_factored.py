@@ -45,6 +45,10 @@ class FactoredPlan:
         longest = len(phases[0])
         self.samples = np.concatenate([np.pad(p, (0, longest - len(p)), constant_values=-1) for p in phases])
         self.runs = list(stretches(self.samples, stride))
+        # of each phase of a line's samples the first run that has all of them, then the other runs
+        length = e.lengths[1]
+        all_of = {s: f for f, s, count in self.runs[::-1] if 0 <= s < stride and count == -(-(length - s) // stride)}
+        self.folds = sorted((all_of.get(s) != f, f, s, count) for f, s, count in self.runs if s >= 0)
         self.line = len(self.samples) * self.inner
         self.n = e.out_lengths[1] * self.inner
         pieces = -(-self.n // STRIP)
@@ -177,17 +181,24 @@ class FactoredPlan:
 
     def _folded(self, parts: tuple[tuple[int, Array], ...]) -> Array:
         """Transpose of `_extended`: the cotangent of x from those of the lines that each thread read."""
-        x = zeros((self.rows, *self.expansion.lengths, self.inner), parts[0][1].dtype)
+        x = empty((self.rows, *self.expansion.lengths, self.inner), parts[0][1].dtype)
 
         def work(begin_row: int, end_row: int) -> None:
-            of_x = x[begin_row:end_row]
+            of_x, written = x[begin_row:end_row], np.zeros(x.shape[1], bool)
             for begin, part in parts:
                 part = part[begin_row:end_row].reshape(end_row - begin_row, -1, len(self.samples), self.inner)
                 for offset in range(part.shape[1]):
                     line = self.lines[self.every * begin + offset]
-                    for first, source, count in self.runs if line >= 0 else ():
-                        if source >= 0:
-                            of_x[:, line, self._read(source, count)] += part[:, offset, first : first + count]
+                    if line < 0:
+                        continue
+                    for again, first, source, count in self.folds:
+                        to, taken = of_x[:, line, self._read(source, count)], part[:, offset, first : first + count]
+                        if again or written[line]:
+                            to += taken
+                        else:
+                            to[...] = taken
+                    written[line] = True
+            of_x[:, ~written] = 0
 
         parallel_for(work, self.rows, MEMORY * x.size)
         shape = [self.expansion.x_shape[a] for a in self.order]

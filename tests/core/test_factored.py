@@ -159,6 +159,14 @@ def test_phases_and_groups_of_filters_are_told_apart(boundary: str) -> None:
         assert_right(layer)
 
 
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_samples_that_no_filter_reads_have_no_cotangent(boundary: str) -> None:
+    layer = Layer((2, 4, 34, 4, 5), (1, 1, 3, 3), (3, 2), stride=(2, 2, 1, 1), boundary=boundary)
+    assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
+    with poisoned_memory():
+        assert_right(layer)
+
+
 def test_tiles_are_used_where_auto_would_take_taps() -> None:
     layer = Layer(**PAPER, boundary="zero")
     with engine(SECONDS_PER_DFT_MAC=1.0):
