@@ -74,10 +74,8 @@ class CompiledPatches(Patches):
     ) -> Array:
         """P^T (offset + matrix P (x - centre)) + other, arranged; zeros extend x before its centre is taken."""
         result = empty(self.shape, x.dtype)
-        coefficients, offsets = (
-            np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes)),
-            offset.reshape(self.sizes),
-        )
+        coefficients = np.ascontiguousarray(matrix.reshape(*self.sizes, *self.sizes))
+        offsets = offset.reshape(self.sizes)
         others = np.empty((0, *self.shape[1:]), x.dtype) if other is None else other
 
         def tile(part: slice) -> None:

@@ -62,7 +62,8 @@ def _others(x: np.ndarray[Any, Any], axes: tuple[int, ...]) -> list[int]:
 
 def _sums_whole_runs(x: np.ndarray[Any, Any], axes: tuple[int, ...]) -> bool:
     """Whether the axis along which memory is contiguous is kept, so that a few terms are added run by run."""
-    contiguous = any(x.strides[a] == x.itemsize and x.shape[a] >= RUN for a in _others(x, axes)[-1:])
+    last = [a for a in _others(x, axes) if x.shape[a] > 1][-1:]
+    contiguous = any(x.strides[a] == x.itemsize and x.shape[a] >= RUN for a in last)
     return contiguous and math.prod(x.shape[a] for a in axes) <= MAX_TERMS
 
 

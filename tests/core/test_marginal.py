@@ -50,6 +50,19 @@ def test_long_runs(layout: str, axes: tuple[int, ...], dtype: str, reduction: st
     assert (np.abs(marginal(x, axes, reduction=reduction) - expected) <= C * eps(dtype) * scale).all()
 
 
+CUTS = [np.s_[:], np.s_[..., None], np.s_[..., None, :], np.s_[:, :, ::2], np.s_[..., 3:36], np.s_[..., :1]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cut", CUTS)
+def test_runs_beside_gaps_and_axes_of_length_one(cut: Any, dtype: str) -> None:
+    x = noise(0, (3, 2, 5, 4, 40), dtype)[cut]
+    for axes in (0, (0, 1), (0, 3)):
+        expected, scale = wide(x).mean(axes), np.abs(wide(x)).mean(axes)
+        y = marginal(x, axes, reduction="mean")
+        assert y.shape == expected.shape and (np.abs(y - expected) <= C * eps(dtype) * scale).all()
+
+
 @given(cases(), st.sampled_from(REDUCTIONS), SEEDS)
 def test_dot_test(case: tuple[NDArray, tuple[int, ...]], reduction: str, seed: int) -> None:
     x, axes = case
