@@ -50,26 +50,24 @@ def marginal(x: Array, axes: int | Sequence[int], *, reduction: str = "sum") -> 
     axes = normalize_axes("axes", axes, x.ndim)
     (reduction,) = normalize_choice("reduction", reduction, 1, REDUCTIONS)
     kernels = compiled_kernels(xp) if x.size else None
-    if kernels and _sums_whole_runs(x, axes):
-        return _run_by_run(kernels, x, axes, 1 if reduction == "sum" else math.prod(x.shape[a] for a in axes))
+    if kernels:
+        kept = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(x.strides[a]))
+        count = math.prod(x.shape[a] for a in axes)
+        if count <= MAX_TERMS and _end_in_runs(x, kept):
+            return _run_by_run(kernels, x, axes, kept, 1 if reduction == "sum" else count)
     return xp.sum(x, axis=axes) if reduction == "sum" else xp.mean(x, axis=axes)
 
 
-def _others(x: np.ndarray[Any, Any], axes: tuple[int, ...]) -> list[int]:
-    """The axes that are kept, in the order of memory."""
-    return sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(x.strides[a]))
+def _end_in_runs(x: np.ndarray[Any, Any], kept: list[int]) -> bool:
+    """Whether memory is contiguous, for long enough, along the last of some axes that is longer than one."""
+    return any(x.strides[a] == x.itemsize and x.shape[a] >= RUN for a in [a for a in kept if x.shape[a] > 1][-1:])
 
 
-def _sums_whole_runs(x: np.ndarray[Any, Any], axes: tuple[int, ...]) -> bool:
-    """Whether the axis along which memory is contiguous is kept, so that a few terms are added run by run."""
-    last = [a for a in _others(x, axes) if x.shape[a] > 1][-1:]
-    contiguous = any(x.strides[a] == x.itemsize and x.shape[a] >= RUN for a in last)
-    return contiguous and math.prod(x.shape[a] for a in axes) <= MAX_TERMS
-
-
-def _run_by_run(kernels: Any, x: np.ndarray[Any, Any], axes: tuple[int, ...], divisor: int) -> np.ndarray[Any, Any]:
-    """Sums over some axes, divided; threads take different parts of the others. Memory keeps x's order."""
-    kept, count = _others(x, axes), len(axes)
+def _run_by_run(
+    kernels: Any, x: np.ndarray[Any, Any], axes: tuple[int, ...], kept: list[int], divisor: int
+) -> np.ndarray[Any, Any]:
+    """Sums over some axes, divided; threads take different parts of those kept. Memory keeps x's order."""
+    count = len(axes)
     total: np.ndarray[Any, Any] = empty(tuple(x.shape[a] for a in kept), x.dtype)
     x, out = x.transpose(*axes, *kept).view(x.real.dtype), total.view(x.real.dtype)
     cut = next(k for k in range(count, x.ndim) if is_one_run(x, k))
