@@ -60,7 +60,7 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
             axes.plot(x[-1], value, "*", markersize=10, color="tab:green", label=f"test: {shown}", clip_on=False)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     picture = io.BytesIO()
