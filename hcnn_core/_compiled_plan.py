@@ -9,7 +9,7 @@ import numpy as np
 
 from hcnn_core import _costs
 from hcnn_core._backend import Array
-from hcnn_core._compiled_taps import CompiledTaps, evenly, stretches
+from hcnn_core._compiled_taps import CompiledTaps, stretches
 from hcnn_core._compiled_tiles import Section, compiled_taps, sections
 from hcnn_core._memory import empty, is_one_run, offsets
 from hcnn_core._parallel import parallel_for, threads_for
@@ -21,10 +21,10 @@ from hcnn_core._taps import Integers
 from hcnn_core._transforms import Identity
 from hcnn_core.pointwise import elu, elu_vjp
 
-CHUNK = 1 << 20
+CHUNK = 1 << 23
 """Elements of a result's spectrum held at a time, unless a single line of positions has more."""
 
-HELD = 12 << 20
+HELD = 16 << 20
 """Those of its cotangent, all threads together: more would take memory, fewer have threads wait for each other."""
 
 
@@ -36,10 +36,11 @@ class CompiledPlan(Plan):
     products: CompiledTaps
 
     def _ordered(self, direct: list[int]) -> list[int]:
-        """The directly convolved axes in their order, unless vectors, which run along the last, need the longest."""
-        lengths = self.geometry.out_lengths
-        short = bool(direct) and lengths[direct[-1]] * self.batch < _costs.MIN_RUN
-        return sorted(direct, key=lambda k: lengths[k]) if short else direct
+        """The directly convolved axes in their order, but one for tiles first, or the longest last, for vectors."""
+        g = self.geometry
+        if direct and g.out_lengths[direct[-1]] * self.batch < _costs.MIN_RUN:
+            return sorted(direct, key=lambda k: g.out_lengths[k])
+        return sorted(direct, key=lambda k: g.kernel_size[k] != 3 or g.stride[k] != 1 or g.out_lengths[k] % 4 != 0)
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
@@ -84,17 +85,15 @@ class CompiledPlan(Plan):
         spectrum, per_index = self._spectrum(x), count * rows * t.positions
         elements = t.leading * per_index * (t.count + 4)  # products and synthesis
         pieces = max(threads_for(elements), -(-t.leading * per_index // CHUNK))
-        chunks = evenly(t.leading, min(t.leading, pieces))
+        chunks = self.products.chunks(pieces)
 
         def work(first: int, last: int) -> None:
-            longest = max(end - begin for begin, end in chunks[first:last])
-            room = empty((longest * per_index,), x.dtype)
-            for begin, end in chunks[first:last]:
-                n = (end - begin) * t.positions
-                block = room[: (end - begin) * per_index].reshape(count, rows, n)
-                self.products.apply_chunk(block, 0, spectrum, matrices, begin, end)
-                target = Rows.of(y, begin * t.positions)
-                synthesis(Rows.of(block.reshape(-1, self.out, n)), target, self.out, n, bias=bias)
+            room = empty((max(c.n * c.lines for c in chunks[first:last]) * count * rows,), x.dtype)
+            for c in chunks[first:last]:
+                block = room[: c.n * c.lines * count * rows].reshape(count, rows, c.lines, c.n)
+                self.products.apply_chunk(block, spectrum, matrices, c)
+                source, lines = Rows.of(block.reshape(-1, self.out, c.lines * c.n)), (c.lines, c.n, c.apart)
+                synthesis(source, Rows.of(y, c.first), self.out, c.n, lines=lines, bias=bias)
 
         parallel_for(work, len(chunks), elements)
         return y

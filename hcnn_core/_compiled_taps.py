@@ -33,6 +33,18 @@ MIN_CHUNK = 256
 """Positions that a chunk has at least, for the sake of another thread."""
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Results made at once: lines of n positions, `apart`, of which the first begins at position `first`."""
+
+    begin: int
+    end: int
+    first: int
+    n: int
+    lines: int = 1
+    apart: int = 0
+
+
 class CompiledTaps:
     """Each entry is extended by its boundary once; sums over taps and columns stay in registers."""
 
@@ -41,12 +53,13 @@ class CompiledTaps:
 
     def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
         """Products with filters; with a bias (rows,), the ELU of their sum."""
-        t, matrices = self.taps, self.pack(filters)
+        t, matrices = self.taps, CompiledTaps.pack(self, filters)
         y = empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
-        flat = y.reshape(*y.shape[:2], -1)
+        flat, added = y.reshape(*y.shape[:2], -1), nothing(x.dtype) if bias is None else bias
 
         def work(part: slice, begin: int, end: int) -> None:
-            self.apply_chunk(flat[part], begin * t.positions, x[part], entries_of(matrices, part), begin, end, bias)
+            first, factors = begin * t.positions, entries_of(matrices, part)
+            self._apply_part(flat[part], first, x[part], factors, begin, end, added)
 
         self._each_chunk(work, x, filters.shape[1], t.leading)
         return y
@@ -56,12 +69,20 @@ class CompiledTaps:
         count, rows = filters.shape[:2]
         return _merged(filters.reshape(count, rows, self.taps.count, -1).transpose(0, 3, 2, 1))
 
-    def apply_chunk(
-        self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array | None = None
-    ) -> None:
+    def chunks(self, pieces: int) -> list[Chunk]:
+        """Parts of the results, about so many."""
+        size, parts = self.taps.positions, evenly(self.taps.leading, min(self.taps.leading, pieces))
+        return [Chunk(begin, end, first=begin * size, n=(end - begin) * size) for begin, end in parts]
+
+    def apply_chunk(self, out: Array, x: Array, matrices: Array, chunk: Chunk) -> None:
+        """Write the results of a chunk to out (entries, rows, lines, positions)."""
+        flat = out.reshape(*out.shape[:2], -1)
+        self._apply_part(flat, 0, x, matrices, chunk.begin, chunk.end, nothing(x.dtype))
+
+    def _apply_part(self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array) -> None:
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
         reading = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
-        reading.call(kernels.apply, out, first, x, matrices, nothing(x.dtype) if bias is None else bias)
+        reading.call(kernels.apply, out, first, x, matrices, bias)
 
     def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
         """Cotangents of x, if filters are given, and of filters, if x is."""
@@ -168,11 +189,6 @@ class Reading:
     table: Integers
     inner: int
     elements: int
-    width: int
-
-    def tiles(self, columns: int, dtype: Any) -> Array:
-        """Room for the tiles of an extended entry."""
-        return empty((6, columns, len(self.lines), self.width), dtype)
 
     def call(self, kernel: Callable[..., None], results: Array, first: int, x: Array, *others: Array) -> None:
         """Run a kernel on entries of x (entries, columns, *lengths, batch) and results (entries, rows, positions)."""
@@ -183,7 +199,7 @@ class Reading:
 
 
 @lru_cache(maxsize=1024)
-def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled: bool = False) -> Reading:
+def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> Reading:
     """Taps of x around output indices [begin, end) of the leading axis."""
     spans = [(begin, end), *((0, n) for n in t.out_lengths[1:])]
     sources, taps = [], []
@@ -191,7 +207,7 @@ def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int, tiled:
         index, phases_and_indices = samples_read(size, r, *span)
         sources.append(extended(index, n, wrap))
         taps.append(phases_and_indices)
-    return _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize, tiled)
+    return _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize)
 
 
 @lru_cache(maxsize=1024)
@@ -205,7 +221,7 @@ def _taps_of_g(t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int
         sources.append(extended(index, t.out_lengths[k], t.periodic[k])[None, :])
         taps.append(np.stack((np.zeros_like(meets), meets - meets[0])))
         spans.append(span)
-    return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize, False)
+    return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize)
 
 
 def _read(
@@ -216,7 +232,6 @@ def _read(
     taps: Sequence[Integers],
     counts: Sequence[int],
     itemsize: int,
-    tiled: bool,
 ) -> Reading:
     """Tables for an extended entry (columns, *phases, *indices, batch).
 
@@ -246,26 +261,21 @@ def _read(
     def offsets(index: Sequence[Integers]) -> Integers:
         return np.ravel_multi_index(np.broadcast_arrays(*index), shape).reshape(-1) * t.batch
 
-    if tiled:  # all taps of the last axis at once, and lines counted
-        taps = [*taps[:-1], np.zeros((2, 1), np.int64)]
     of_taps = offsets([*np.ix_(*(k[0] for k in taps)), *np.ix_(*(k[1] for k in taps))])
     of_lines = offsets(
         [np.zeros(1, np.int64)] * m + [*np.ix_(*(np.arange(n) for n in counts[:-1]), np.zeros(1, np.int64))]
     )
     line = shape[-1] * t.batch
-    lanes = kernels.VECTOR_BYTES // itemsize
-    width = -(-counts[-1] * t.batch // 4 // lanes) * lanes if tiled else 0
     table = ((np.arange(columns) * lines.size * line)[:, None] + of_taps).reshape(-1)
     return Reading(
         n=counts[-1] * t.batch,
         source_line=lengths[-1] * t.batch,
         lines=np.ascontiguousarray(np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3)),
         runs=np.asarray(runs),
-        starts=of_lines // line if tiled else of_lines,
-        table=table // line * width * itemsize if tiled else table * itemsize,
+        starts=of_lines,
+        table=table * itemsize,
         inner=t.batch,
-        elements=(counts[-1] + 4) * t.batch if tiled else line,
-        width=width,
+        elements=line,
     )
 
 

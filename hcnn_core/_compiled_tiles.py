@@ -1,32 +1,30 @@
-"""Three taps along the last axis by F(4, 3): 4 positions by 6 products, in tiles that stay in cache."""
+"""Three taps along the first axis by F(4, 3): four lines of positions by six products, in tiles that stay in cache."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._compiled_taps import CompiledTaps, entries_of, evenly, nothing, taps_of_x
+from hcnn_core._compiled_taps import Chunk, CompiledTaps, entries_of, evenly, taps_of_x
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import parallel_for
 from hcnn_core._taps import Integers, Taps, extended
 
-TILES = 1 << 19
-"""Elements of an entry of a cotangent that is worked on at once."""
+TILES = 1 << 18
+"""Elements of the tiles of an entry of a signal that are worked on at once."""
 
-LEAST = 3
-"""Lines of a section for each that another reads too, whose spectra are made again."""
-
-SPAN = 2
-"""Lines of it whose tiles are multiplied at once: more make longer sums, fewer stay in a nearer cache."""
+WIDTH = 1 << 10
+"""Positions whose cotangents are multiplied at once: more make longer sums, fewer stay in a nearer cache."""
 
 
 class TiledTaps(CompiledTaps):
-    """As `CompiledTaps`, for taps that it suits."""
+    """Chunks and cotangents in tiles, for taps that these suit; the other axes are convolved within each product."""
 
     def __init__(self, taps: Taps, after: int = 0) -> None:
         super().__init__(taps)
@@ -34,9 +32,15 @@ class TiledTaps(CompiledTaps):
 
     @staticmethod
     def suits(t: Taps) -> bool:
-        """Whether tiles cover the last axis, and vectors the batch within it."""
-        tiles = len(t.sizes) > 1 and t.sizes[-1] == 3 and t.stride[-1] == 1 and not t.out_lengths[-1] % 4
+        """Whether tiles cover the first axis, and vectors the batch."""
+        tiles = len(t.sizes) > 1 and t.sizes[0] == 3 and t.stride[0] == 1 and not t.out_lengths[0] % 4
         return t.tiled and tiles and t.batch >= 16
+
+    @cached_property
+    def _within(self) -> Taps:
+        """The other axes."""
+        t = self.taps
+        return Taps(t.lengths[1:], t.out_lengths[1:], t.sizes[1:], t.stride[1:], t.periodic[1:], t.batch)
 
     def pack(self, filters: Array) -> Array:
         """Factors of filters (entries, rows, taps * columns) as the kernels read them: (entries, 6, K, rows).
@@ -51,16 +55,27 @@ class TiledTaps(CompiledTaps):
 
     def _groups(self, filters: Array, rows: int) -> Array:
         """Filters as (entries, columns, taps along the other axes, 3, rows); tiles read samples forwards."""
-        split = filters.reshape(len(filters), rows, self.taps.count // 3, 3, -1)
-        return split.transpose(0, 4, 2, 3, 1)[:, :, :, ::-1]
+        split = filters.reshape(len(filters), rows, 3, self.taps.count // 3, -1)
+        return split.transpose(0, 4, 3, 2, 1)[:, :, :, ::-1]
 
-    def apply_chunk(
-        self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array | None = None
-    ) -> None:
-        """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
-        reading = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize, tiled=True)
-        room = reading.tiles(x.shape[1], x.dtype), empty((6, out.shape[1], reading.width), x.dtype)
-        reading.call(kernels.apply_tiled, out, first, x, *room, matrices, nothing(x.dtype) if bias is None else bias)
+    def chunks(self, pieces: int) -> list[Chunk]:
+        """Parts of the results, about so many: four lines each, or a part of them."""
+        size, whole, tiles = self._within.positions, self.taps.positions, self.taps.leading // 4
+        parts = evenly(self._within.leading, min(self._within.leading, -(-pieces // tiles)))
+        return [
+            Chunk(begin, end, first=4 * tile * whole + begin * size, n=(end - begin) * size, lines=4, apart=whole)
+            for tile in range(tiles)
+            for begin, end in parts
+        ]
+
+    def apply_chunk(self, out: Array, x: Array, matrices: Array, chunk: Chunk) -> None:
+        """Write the results of a chunk to out (entries, rows, lines, positions)."""
+        reading, elements = reading_of(self._within, x.shape[1], chunk.begin, chunk.end, x.itemsize)
+        x, six = self._by_lines(x), self._six[chunk.first // (4 * chunk.apart)]
+        missing, places = zeros((x.shape[3],), x.dtype), np.empty((2, 6), np.int64)
+        tiles = empty((6, x.shape[1], elements), x.dtype)
+        products = empty((6, out.shape[1], min(WIDTH, chunk.n)), x.dtype)
+        kernels.apply_tiled(out, x, six, missing, *reading, places, tiles, products, matrices)
 
     def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
         """Cotangents of x, if filters are given, and of filters, if x is, from one pass over the tiles of g.
@@ -77,11 +92,13 @@ class TiledTaps(CompiledTaps):
         gx = empty((0 if filters is None else count, columns, *t.lengths, t.batch), dtype)
         total = zeros((0 if x is None else count, 6, columns * t.count // 3, rows), dtype)
         matrices = np.empty((0,) * 5, dtype) if filters is None else self._transposed(self.pack(filters))
-        leading, g = g.shape[2], g.reshape(count, rows, -1)
+        g = g.reshape(count, rows, g.shape[2], -1)
+        pieces = -(-6 * columns * t.positions // TILES)
+        parts = evenly(self._within.leading, min(self._within.leading, pieces))
 
         def work(first: int, last: int) -> None:
             part = slice(first, last)
-            for begin, end in evenly(leading, min(leading, -(-g.shape[2] * rows // TILES))):
+            for begin, end in parts:
                 signal, packed = (gx if x is None else x)[part], entries_of(matrices, part)
                 self._add_adjoints(g[part], signal, total[part], packed, gx[part], begin, end)
 
@@ -93,22 +110,56 @@ class TiledTaps(CompiledTaps):
         return None if filters is None else gx, w
 
     def _add_adjoints(self, g: Array, x: Array, total: Array, matrices: Array, gx: Array, begin: int, end: int) -> None:
-        """What g makes at leading indices [begin, end) of its own."""
-        columns, dtype = x.shape[1], g.dtype
-        reading = taps_of_x(self.taps, columns, self.after + begin, self.after + end, g.itemsize, tiled=True)
-        tiles, sums = (reading.tiles(columns, dtype) for _ in range(2))
-        cotangents = zeros((6, g.shape[1], min(SPAN, len(reading.starts)), reading.width), dtype)
-        rows, six = np.arange(g.shape[1]) * cotangents.strides[1], empty((6 * reading.inner,), dtype)
-        gx = gx.reshape(len(gx), columns, math.prod(self.taps.lengths[:-1]), reading.source_line)
-        room = (tiles, cotangents, rows, total, sums, six)
-        first = begin * self.taps.positions
-        reading.call(kernels.adjoints_tiled, g, first, x, *room, matrices, gx, begin > 0)
+        """What g makes at indices [begin, end) of the second axis."""
+        reading, elements = reading_of(self._within, x.shape[1], begin, end, g.itemsize)
+        x, gx, six, size = self._by_lines(x), self._by_lines(gx), self._six[: g.shape[2] // 4], self._within.positions
+        cotangents = empty((6, g.shape[1], min(WIDTH, (end - begin) * size)), g.dtype)
+        tiles, sums = (empty((6, x.shape[1], elements), g.dtype) for _ in range(2))
+        missing, places = zeros((2, x.shape[3]), g.dtype), np.empty((4, 6), np.int64)
+        rows = np.arange(g.shape[1]) * cotangents.strides[1]
+        kernels.adjoints_tiled(
+            g, begin * size, x, six, missing, *reading, places, tiles, cotangents, rows, total, sums, matrices, gx,
+            begin > 0,
+        )  # fmt: skip
 
     def _transposed(self, packed: Array) -> Array:
         """Packed filters as (entries, 6, taps in K of a column, rows, columns)."""
         count, _, _, rows = packed.shape
         by_columns = packed.reshape(count, 6, -1, self.taps.count // 3, rows)
         return np.ascontiguousarray(by_columns.transpose(0, 1, 3, 4, 2))
+
+    @cached_property
+    def _six(self) -> Integers:
+        """Lines of the signal that each tile reads (tiles, 6), -1 where there is none."""
+        t = self.taps
+        index = self.after - 1 + 4 * np.arange(-(-t.lengths[0] // 4))[:, None] + np.arange(6)
+        return extended(index, t.lengths[0], t.periodic[0])
+
+    def _by_lines(self, x: Array) -> Array:
+        """An array (entries, columns, *lengths, batch) as (entries, columns, lines, elements of one)."""
+        return np.ascontiguousarray(x).reshape(*x.shape[:3], math.prod(x.shape[3:]))
+
+
+@lru_cache(maxsize=1024)
+def reading_of(
+    t: Taps, columns: int, begin: int, end: int, itemsize: int
+) -> tuple[tuple[int, Integers, Integers, Integers], int]:
+    """`taps_of_x` as kernels want it: positions, table, starts, runs (where to, from where or -1, how many).
+
+    With columns and the longest run at lines of the cache. Second, the elements of a column.
+    """
+    r, lanes = taps_of_x(t, columns, begin, end, itemsize), kernels.VECTOR_BYTES // itemsize
+    runs = np.array(
+        [
+            (line * r.elements + to * r.inner, source * r.source_line + at * r.inner if min(source, at) >= 0 else -1, n)
+            for line, (source, first, last) in enumerate(r.lines)
+            for to, at, n in r.runs[first:last]
+        ]
+    ) * (1, 1, r.inner)
+    lead = -runs[np.argmax(runs[:, 2]), 0] % lanes
+    elements = -(-(lead + len(r.lines) * r.elements) // lanes) * lanes
+    table = r.table.reshape(columns, -1)[:1] + np.arange(columns)[:, None] * (elements * itemsize)
+    return (r.n, table.reshape(-1), r.starts + lead, runs + np.array((lead, 0, 0))), int(elements)
 
 
 def compiled_taps(taps: Taps) -> CompiledTaps:
@@ -128,19 +179,16 @@ class Section:
 
 
 def sections(products: CompiledTaps, elements: int) -> Iterator[Section]:
-    """All results, in sections of at most so many elements of a row where tiles can be had by lines, or in one."""
+    """All results, in sections of about so many elements of a row where tiles can be had by lines, or in one."""
     t = products.taps
-    pieces = -(-t.leading // max(1, elements // t.positions))
-    step = max(-(-t.leading // max(1, pieces)), LEAST * (t.sizes[0] - 1))
-    by_lines = isinstance(products, TiledTaps) and step < t.leading and t.stride[0] == 1
-    if not by_lines or step + t.sizes[0] - 1 > t.lengths[0]:
+    step = max(elements // t.positions // 4, 1) * 4
+    if not isinstance(products, TiledTaps) or step + 2 > t.lengths[0]:
         yield Section(0, t.leading, products)
         return
-    before, beyond = t.sizes[0] - 1 - t.sizes[0] // 2, t.sizes[0] // 2
     for begin in range(0, t.leading, step):
         end = min(begin + step, t.leading)
-        lines = extended(np.arange(begin - before, end + beyond), t.lengths[0], t.periodic[0])
-        after, lines = before - int(np.count_nonzero(lines[:before] < 0)), lines[lines >= 0]
+        lines = extended(np.arange(begin - 1, end + 1), t.lengths[0], t.periodic[0])
+        after, lines = int(lines[0] >= 0), lines[lines >= 0]
         taps = replace(
             t,
             lengths=(len(lines), *t.lengths[1:]),

@@ -191,7 +191,8 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
             products = f * taps * pixels_out / run * (columns * sums(rows, run) + rows * sums(columns, run) + of_w)
         else:
             products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
-        if spectral and len(direct) > 1 and batch >= LANES and g.kernel_size[last] == 3 and g.stride[last] == 1:
+        suited = any(g.kernel_size[k] == 3 and g.stride[k] == 1 and g.out_lengths[k] % 4 == 0 for k in direct)
+        if spectral and len(direct) > 1 and batch >= LANES and suited:
             products *= TILED
         units["MAC"] += products
         phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each, and scatter

@@ -418,25 +418,41 @@ OF_SAMPLES, OF_RESULTS, SAMPLES_TRANSPOSED, RESULTS_TRANSPOSED = range(4)
 
 
 @intrinsic(prefer_literal=True)
-def linear(typing: Any, like: Any, which: Any, out: Any, out_step: Any, x: Any, x_step: Any) -> Any:
-    """Write a vector for each row of a matrix of MAPS: the sum over j of entry j times that at x + j * x_step."""
-    if not isinstance(which, types.IntegerLiteral):
+def linear(typing: Any, like: Any, which: Any, how: Any, out: Any, places: Any, x: Any, table: Any, n: Any) -> Any:
+    """Write a row of n bytes for each of a matrix of MAPS: the sum over j of entry j times row j of x.
+
+    Row i begins at out + places[i], row j at x + table[j]; they have a vector or more. How: SET, or ADD to what is
+    there, where rows may be the same.
+    """
+    if not isinstance(which, types.IntegerLiteral) or not isinstance(how, types.IntegerLiteral):
         return None
-    signature = types.void(like, which, *(types.int64,) * 4)
+    signature = types.void(like, which, how, *(types.int64,) * 5)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, out_step, x, x_step = arguments[2:]
+        out, places, x, table, n = arguments[3:]
         v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
-        matrix = MAPS[which.literal_value]
-        terms = [v.load(builder.add(x, builder.mul(_int64(j), x_step))) for j in range(len(matrix[0]))]
-        for i, row in enumerate(matrix):
-            total = None
-            for entry, term in zip(row, terms, strict=True):
-                if entry and total is None:
-                    total = term if entry == 1 else builder.fmul(term, v.constant(entry))
-                elif entry:
-                    total = builder.call(v.fma, [term, v.constant(entry), total])
-            builder.store(total, v.at(builder.add(out, builder.mul(_int64(i), out_step)), 0), align=v.size)
+        matrix, zero = MAPS[which.literal_value], v.constant(0)
+        sources = [builder.add(x, _offset(builder, table, _int64(j))) for j in range(len(matrix[0]))]
+        targets = [builder.add(out, _offset(builder, places, _int64(i))) for i in range(len(matrix))]
+        last = builder.sub(n, _int64(VECTOR_BYTES))
+        with cgutils.for_range(
+            builder, builder.sdiv(builder.add(n, _int64(VECTOR_BYTES - 1)), _int64(VECTOR_BYTES))
+        ) as loop:
+            here = builder.mul(loop.index, _int64(VECTOR_BYTES))
+            at = builder.select(builder.icmp_signed("<", here, last), here, last)
+            terms = [v.load(builder.add(source, at)) for source in sources]
+            done = v.first_lanes(builder.sdiv(builder.sub(here, at), _int64(v.size)))
+            for row, target in zip(matrix, targets, strict=True):
+                total = None
+                for entry, term in zip(row, terms, strict=True):
+                    if entry and total is None:
+                        total = term if entry == 1 else builder.fmul(term, v.constant(entry))
+                    elif entry:
+                        total = builder.call(v.fma, [term, v.constant(entry), total])
+                place = builder.add(target, at)
+                if how.literal_value == ADD:
+                    total = builder.fadd(v.load(place), builder.select(done, zero, total))
+                builder.store(total, v.at(place, 0), align=v.size)
         return context.get_dummy_value()
 
     return signature, generate
@@ -727,92 +743,72 @@ def apply(
                 elu_run(x, at, at, n * count, bias[row])
 
 
-@compiled(inline="always")
-def _map_tiles(
-    which: int, like: Array, count: int, inner: int, out: int, out_tile: int, out_step: int, x: int, x_tile: int,
-    x_step: int,
+@compiled()
+def _tiles_of_samples(
+    tiles: Array, x: Array, six: Array, missing: Array, runs: Array, places: Array
 ) -> None:  # fmt: skip
-    """Apply one of MAPS to `count` tiles, `inner` elements at once; tiles and rows of either side are so far apart."""
-    lanes = VECTOR_BYTES // like.itemsize
-    for tile in range(count):
-        for i in range(0, inner, lanes):
-            at = min(i, inner - lanes) * like.itemsize
-            linear(like, which, out + tile * out_tile + at, out_step, x + tile * x_tile + at, x_step)
+    """Write SAMPLES of six lines of x (columns, lines, elements) to tiles (6, columns, elements), extended.
+
+    Line -1 is `missing`, of zeros. Runs (where to, from where in a line or -1, how many) count elements, -1 stands for
+    zeros. `places` is room for where rows lie.
+    """
+    for p in range(6):
+        places[0, p] = p * tiles.strides[0]
+    for column in range(x.shape[0]):
+        for k in range(6):
+            places[1, k] = missing.ctypes.data if six[k] < 0 else x[column, six[k]].ctypes.data
+        for to, source, count in runs:
+            if source < 0:
+                tiles[:, column, to : to + count] = 0
+            else:
+                target, at = tiles[0, column, to:].ctypes.data, source * x.itemsize
+                linear(x, OF_SAMPLES, SET, target, places[0].ctypes.data, at, places[1].ctypes.data, count * x.itemsize)
 
 
 @compiled()
-def _tiles_of_samples(tiles: Array, padded: Array, inner: int) -> None:
-    """Write SAMPLES of 6 samples each, 4 apart, of padded (columns, lines, elements) to tiles (6, .., lines, n)."""
-    step = inner * padded.itemsize
-    count = padded.shape[2] // (4 * inner) - 1
-    for column in range(padded.shape[0]):
-        for line in range(padded.shape[1]):
-            source, to = padded[column, line].ctypes.data, tiles[0, column, line].ctypes.data
-            _map_tiles(OF_SAMPLES, padded, count, inner, to, step, tiles.strides[0], source, 4 * step, step)
-            tiles[:, column, line, count * inner :] = 0
-
-
-@compiled()
-def _samples_of_tiles(padded: Array, tiles: Array, inner: int, six: Array) -> None:
-    """Transpose of `_tiles_of_samples`, which writes to padded; `six` is room for a tile."""
-    step = inner * padded.itemsize
-    count = padded.shape[2] // (4 * inner) - 1
-    for column in range(padded.shape[0]):
-        for line in range(padded.shape[1]):
-            target, source = padded[column, line], tiles[0, column, line].ctypes.data
-            target[: 2 * inner] = 0
-            for tile in range(count):
-                at = source + tile * step
-                _map_tiles(SAMPLES_TRANSPOSED, padded, 1, inner, six.ctypes.data, 0, step, at, 0, tiles.strides[0])
-                to = target[4 * tile * inner :]
-                for i in range(2 * inner):
-                    to[i] += six[i]
-                for i in range(2 * inner, 6 * inner):
-                    to[i] = six[i]
-
-
-@compiled()
-def _fold(x: Array, padded: Array, lines: Array, runs: Array, inner: int) -> None:
-    """Transpose of `_extend`, added to x."""
-    for column in range(padded.shape[0]):
-        for line in range(padded.shape[1]):
-            source, first, end = lines[line]
-            for run in range(first, end):
-                if source >= 0 and runs[run, 1] >= 0:
-                    begin, size = runs[run, 0] * inner, runs[run, 2] * inner
-                    taken = padded[column, line, begin : begin + size]
-                    to = x[column, source, runs[run, 1] * inner : runs[run, 1] * inner + size]
-                    for i in range(size):
-                        to[i] += taken[i]
+def _samples_of_tiles(x: Array, tiles: Array, six: Array, missing: Array, runs: Array, places: Array) -> None:
+    """Transpose of `_tiles_of_samples`, added to x; what comes to `missing` is of no use."""
+    for p in range(6):
+        places[1, p] = p * tiles.strides[0]
+    for column in range(x.shape[0]):
+        for k in range(6):
+            places[0, k] = missing.ctypes.data if six[k] < 0 else x[column, six[k]].ctypes.data
+        for begin, source, count in runs:
+            if source >= 0:
+                to, taken, size = source * x.itemsize, tiles[0, column, begin:].ctypes.data, count * x.itemsize
+                linear(x, SAMPLES_TRANSPOSED, ADD, to, places[0].ctypes.data, taken, places[1].ctypes.data, size)
 
 
 @compiled()
 def apply_tiled(
-    out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
-    padded: Array, tiles: Array, products: Array, matrices: Array, bias: Array,
+    out: Array, x: Array, six: Array, missing: Array, n: int, table: Array, starts: Array, runs: Array, places: Array,
+    tiles: Array, products: Array, matrices: Array,
 ) -> None:  # fmt: skip
-    """As `apply` for 3 taps along the last axis, 4 positions of it by 6 products.
+    """Write to out (entries, rows, 4, positions) the products of matrices with the taps of x, 3 of them along lines.
 
-    Matrices are (entries or 1, 6, K, rows). Taps along the last axis are no rows any more: tables lead to lines of
-    `tiles`, room for the (6, columns, lines, elements) that an extended entry makes, and starts count lines. `products`
-    is room for (6, rows, elements).
+    4 lines, around which `six` lie, by 6 products, of matrices (entries or 1, 6, K, rows). A product has the positions
+    of a line as `apply` has all, K counts the taps along the other axes. x is (entries, columns, lines, elements),
+    `missing` a line of zeros; `tiles` (6, columns, elements) and `products` (6, rows, some positions) are room.
     """
-    step, run, line_step = inner * x.itemsize, n // 4, tiles.strides[2]
+    size, lanes, width = x.itemsize, VECTOR_BYTES // x.itemsize, products.shape[2]
+    parts = -(-n // width)
     for entry in range(x.shape[0]):
-        _extend(padded, x[entry], lines, runs, inner)
-        _tiles_of_samples(tiles, padded, inner)
+        _tiles_of_samples(tiles, x[entry], six, missing, runs, places)
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
-        for line in range(starts.size):
+        for p in range(6):
+            places[1, p] = p * products.strides[0]
+        for k in range(4):
+            places[0, k] = k * out.strides[2]
+        for part in range(starts.size * parts):
+            line, c = divmod(part, parts)
+            begin, end = _chunk(c, n, width, lanes)
             for p in range(6):
-                source, to = tiles[p].ctypes.data + starts[line] * line_step, products[p].ctypes.data
-                combine_rows(x, to, products.strides[1], tiles.shape[3], source, table, matrix[p])
-            begin = first + line * n
+                source = tiles[p].ctypes.data + (starts[line] + begin) * size
+                combine_rows(x, products[p].ctypes.data, products.strides[1], end - begin, source, table, matrix[p])
             for row in range(out.shape[1]):
-                to, source = out[entry, row, begin:].ctypes.data, products[0, row].ctypes.data
-                _map_tiles(OF_RESULTS, x, run // inner, inner, to, 4 * step, step, source, step, products.strides[0])
-            for row in range(bias.size):
-                at = out[entry, row, begin:].ctypes.data
-                elu_run(x, at, at, n, bias[row])
+                to, there = out[entry, row, 0, line * n + begin :].ctypes.data, places[0].ctypes.data
+                taken, count = products[0, row].ctypes.data, end - begin
+                linear(x, OF_RESULTS, SET, to, there, taken, places[1].ctypes.data, count * size)
 
 
 @compiled()
@@ -848,51 +844,51 @@ def factors_transpose(total: Array, w: Array) -> None:
 
 @compiled()
 def adjoints_tiled(
-    g: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
-    padded: Array, tiles: Array, cotangents: Array, rows: Array, total: Array, sums: Array, six: Array,
-    matrices: Array, gx: Array, more: bool,
+    g: Array, first: int, x: Array, six: Array, missing: Array, n: int, table: Array, starts: Array, runs: Array,
+    places: Array, tiles: Array, cotangents: Array, rows: Array, total: Array, sums: Array, matrices: Array, gx: Array,
+    more: bool,
 ) -> None:  # fmt: skip
     """Cotangents of `apply_tiled` for those of its results, g: of matrices added to total, of x written to gx.
 
-    Total is (entries, 6, K, rows), gx (entries, columns, source lines, elements), the matrices for it (entries or 1, 6,
-    taps in K of a column, rows, columns); without entries either is left out. With `more`, what gx has is added. Both
-    read the same tiles of g, some lines at a time: `cotangents` is room for (6, rows, lines, elements), `rows` are
-    their offsets. `sums` is room for more `tiles`, `six` for a tile of one line.
+    g is (entries, rows, lines, positions), of which those from `first` on are read, `six` (tiles, 6). Total is
+    (entries, 6, K, rows), gx (entries, columns, lines, elements), the matrices for it (entries or 1, 6, taps in K of a
+    column, rows, columns); without entries either is left out. With `more`, what gx has is added. Both read the same
+    tiles of g: `cotangents` is room for (6, rows, positions) of some positions, `rows` are their offsets, `sums` is
+    room for more `tiles`, `missing` for two lines, the first of zeros.
     """
-    step, run, line_step, width = inner * g.itemsize, n // 4, tiles.strides[2], tiles.shape[3]
-    tile_step = cotangents.strides[0]
+    size, lanes, width = g.itemsize, VECTOR_BYTES // g.itemsize, cotangents.shape[2]
     for entry in range(g.shape[0]):
-        if total.shape[0]:
-            _extend(padded, x[entry], lines, runs, inner)
-            _tiles_of_samples(tiles, padded, inner)
-        if gx.shape[0]:
-            sums[:] = 0
+        if gx.shape[0] and not more:
+            gx[entry] = 0
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
-        line = 0
-        while line < starts.size:
-            count = 1
-            while count < cotangents.shape[2] and line + count < starts.size:
-                if starts[line + count] != starts[line] + count:  # then its tiles are not the next ones
-                    break
-                count += 1
-            for row in range(g.shape[1]):
-                for i in range(count):
-                    source, to = g[entry, row, first + (line + i) * n :].ctypes.data, cotangents[0, row, i].ctypes.data
-                    _map_tiles(RESULTS_TRANSPOSED, g, run // inner, inner, to, step, tile_step, source, 4 * step, step)
+        for tile in range(six.shape[0]):
+            if total.shape[0]:
+                _tiles_of_samples(tiles, x[entry], six[tile], missing[0], runs, places)
+            if gx.shape[0]:
+                sums[:] = 0
             for p in range(6):
-                y, begin = cotangents[p].ctypes.data, starts[line] * line_step
-                if total.shape[0]:
-                    source = tiles[p].ctypes.data + begin
-                    correlate_rows(total[entry, p], source, table, y, cotangents.strides[1], 0, count * width, ORIGIN)
-                for tap in range(matrix.shape[1] if gx.shape[0] else 0):
-                    to = sums[p].ctypes.data + begin + table[tap]
-                    add_rows(g, to, sums.strides[1], count * width, y, rows, matrix[p, tap])
-            line += count
-        if gx.shape[0]:
-            _samples_of_tiles(padded, sums, inner, six)
-            if not more:
-                gx[entry] = 0
-            _fold(gx[entry], padded, lines, runs, inner)
+                places[2, p] = p * cotangents.strides[0]
+            for k in range(4):
+                places[3, k] = k * g.strides[2]
+            for part in range(starts.size * -(-n // width)):
+                line, c = divmod(part, -(-n // width))
+                begin, end = _chunk(c, n, width, lanes)
+                count = end - begin
+                for row in range(g.shape[1]):
+                    source = g[entry, row, 4 * tile, first + line * n + begin :].ctypes.data
+                    to, there, taken = cotangents[0, row].ctypes.data, places[2].ctypes.data, places[3].ctypes.data
+                    linear(g, RESULTS_TRANSPOSED, SET, to, there, source, taken, count * size)
+                at = (starts[line] + begin) * size
+                for p in range(6):
+                    y = cotangents[p].ctypes.data
+                    if total.shape[0]:
+                        source = tiles[p].ctypes.data + at
+                        correlate_rows(total[entry, p], source, table, y, cotangents.strides[1], 0, count, ORIGIN)
+                    for tap in range(matrix.shape[1] if gx.shape[0] else 0):
+                        to = sums[p].ctypes.data + at + table[tap]
+                        add_rows(g, to, sums.strides[1], count, y, rows, matrix[p, tap])
+            if gx.shape[0]:
+                _samples_of_tiles(gx[entry], sums, six[tile], missing[1], runs, places)
 
 
 @compiled(inline="always")
@@ -1033,23 +1029,26 @@ def _chunk(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
 
 @compiled()
 def transform(
-    like: Array, channels: int, n: int, half: Array, program: Any,
+    like: Array, channels: int, n: int, lines: tuple[int, int, int], half: Array, program: Any,
     source: int, source_rows: Array, source_channel: int, target: int, target_rows: Array, target_channel: int,
     bias: Array, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
 ) -> None:  # fmt: skip
     """Map rows by a program, as many columns at a time as `half` has, so that what lies between steps stays in cache.
 
-    Row r of channel c begins at source + source_rows[r] + c * source_channel. With a bias (rows, channels) the ELU of
+    Row r of channel c begins at source + source_rows[r] + c * source_channel. It may have several lines (how many, how
+    many elements apart in the source, and in the target) of n columns. With a bias (rows, channels) the ELU of
     the sum is written. With sums (rows, channels), the source is multiplied by the derivative of an ELU whose result is
     at `ans` first, and added up there; the program then reads rows of a block each.
     """
     size, block = like.itemsize, half.shape[1]
+    blocks = -(-n // block)
     for channel in range(channels):
-        for b in range(-(-n // block)):
+        for part in range(lines[0] * blocks):
+            line, b = divmod(part, blocks)
             begin, end = _chunk(b, n, block, VECTOR_BYTES // size)
             m = end - begin
-            taken = source + channel * source_channel + begin * size
-            to = target + channel * target_channel + begin * size
+            taken = source + channel * source_channel + (line * lines[1] + begin) * size
+            to = target + channel * target_channel + (line * lines[2] + begin) * size
             if sums.size:
                 answers = ans + channel * ans_channel + begin * size
                 _scale(scaled, m, taken, source_rows, answers, ans_rows, sums, channel)

@@ -131,11 +131,15 @@ class Program:
         channels: int,
         n: int,
         *,
+        lines: tuple[int, int, int] = (1, 0, 0),
         bias: Array | None = None,
         ans: Rows | None = None,
         sums: Array | None = None,
     ) -> None:
-        """Map n positions of the source; see `_kernels.transform` for the ELU on the way."""
+        """Map n positions of the source; see `_kernels.transform` for the ELU on the way.
+
+        Or of so many lines, that many positions apart in the source and in the target.
+        """
         like, size = np.empty(0, self.dtype), self.dtype.itemsize
         lanes = kernels.VECTOR_BYTES // size
         block = max(2, kernels.HALF // (self.between + len(source.starts)) // lanes) * lanes
@@ -143,7 +147,7 @@ class Program:
         half = empty((max(self.between, 1), block), self.dtype)
         taken = source.offsets if sums is None else np.arange(len(source.starts)) * (block * size)
         kernels.transform(
-            like, channels, n, half, self.bound(taken, target.offsets, block * size, n),
+            like, channels, n, lines, half, self.bound(taken, target.offsets, block * size, n),
             source.origin, source.offsets, source.step, target.origin, target.offsets, target.step,
             np.empty((0, 0), self.dtype) if bias is None else bias,
             *((0, source.offsets, 0) if ans is None else (ans.origin, ans.offsets, ans.step)),
