@@ -16,7 +16,7 @@ from hcnn_core._geometry import Geometry
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import MEMORY, parallel_for, threads_for
 from hcnn_core._plan import plan_by
-from hcnn_core._programs import Rows
+from hcnn_core._programs import Rows, rows_of
 from hcnn_core._taps import extended
 
 STRIP = 64
@@ -90,7 +90,7 @@ class FactoredPlan:
         def work(begin: int, end: int) -> None:
             target, room = Rows.of(y), Room(plan, self.chunk, dtype)
             z = self._expansion(room, kernels.TALL, self.longest)
-            analysis, _, synthesis, _ = plan.bound(room, self.chunk, x=self._offsets(z), y=target.offsets)
+            analysis, _, synthesis, _ = plan.bound(room, self.chunk, x=self._offsets(z), y=target.offsets, bias=per_row)
             kernels.factored(
                 room.like, begin, end, self.n, self.chunk,
                 *self._places(padded), taps, shifts, z,
@@ -117,13 +117,13 @@ class FactoredPlan:
             z, gz = (self._expansion(room, plan.group, self.longest) for _ in range(2))
             part, totals = room.totals()
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
-            scaled = empty((plan.y_rows, self.chunk), dtype)
+            taken, scaled = room.taken(rows, plan.y_rows)
             lines = self.every * (end - begin - 1) + self.expansion.kernel_size[0]
             gx = zeros((self.rows, lines, self.line), dtype)
             gh_part = zeros((*taps.shape, kernels.VECTOR_BYTES // dtype.itemsize), dtype)
             gh = zeros(gh_part.shape, float)
             analysis, analysis_back, _, back = plan.bound(
-                room, self.chunk, x=self._offsets(z), y=Rows.of(scaled[:, None]).offsets
+                room, self.chunk, x=self._offsets(z), y=taken, ans=(answers.offsets, rows_of(sums))
             )
             kernels.factored_adjoints(
                 room.like, begin, end, self.n, self.chunk,

@@ -19,7 +19,7 @@ from hcnn_core._compiled_plan import CompiledPlan
 from hcnn_core._compiled_taps import evenly
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import PRODUCTS, parallel_for, threads_for
-from hcnn_core._programs import Rows, programs_of
+from hcnn_core._programs import Rows, programs_of, rows_of
 from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._taps import Integers
 
@@ -46,7 +46,7 @@ class ContractedPlan(CompiledPlan):
         def work(begin: int, end: int) -> None:
             n, source, target = end - begin, Rows.of(x, begin), Rows.of(y, begin)
             room = Room(self, min(n, STRIP), dtype)
-            analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets)
+            analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets, bias=bias)
             kernels.contract(
                 room.like, n, STRIP, analysis, self.steps_from, synthesis, room.half, source.origin, source.step,
                 target.origin, target.offsets, target.step, room.spectrum, room.block, room.offsets, matrices, bias,
@@ -71,9 +71,9 @@ class ContractedPlan(CompiledPlan):
             answers = cotangent if ans is None else ans.after(begin)
             room = Room(self, min(n, STRIP), dtype)
             sums = np.zeros((0 if ans is None else self.y_rows, self.out))
-            scaled = empty((len(sums), room.width), dtype)
-            taken = cotangent.offsets if ans is None else Rows.of(scaled[:, None]).offsets
-            analysis, _, _, back = self.bound(room, n, x=source.offsets, y=taken)
+            taken, scaled = room.taken(cotangent, None if ans is None else len(sums))
+            of_ans = None if ans is None else (answers.offsets, rows_of(sums))
+            analysis, _, _, back = self.bound(room, n, x=source.offsets, y=taken, ans=of_ans)
             analysis_back = self.bound(room, n, x=target.offsets, y=taken)[1]
             part, totals = (none, none) if x is None else room.totals()
             kernels.contract_adjoints(
@@ -121,12 +121,30 @@ class ContractedPlan(CompiledPlan):
         terms, rows = d.aliases * d.planes * self.channels, d.planes * self.out
         return d.frequencies * (4 * (terms + rows) + terms * rows // PRODUCTS)
 
-    def bound(self, room: Room, n: int, *, x: Integers, y: Integers) -> tuple[tuple[Array, ...], ...]:
-        """Analysis, its transpose, synthesis, its transpose: from rows of x at these offsets to those of y."""
+    def bound(
+        self,
+        room: Room,
+        n: int,
+        *,
+        x: Integers,
+        y: Integers,
+        bias: Array | None = None,
+        ans: tuple[Integers, Integers] | None = None,
+    ) -> tuple[tuple[Array, ...], ...]:
+        """Analysis, its transpose, synthesis, its transpose: from rows of x at these offsets to those of y.
+
+        With a bias (rows, out), synthesis takes an ELU; see `Program.bound` for what its transpose does with `ans`.
+        """
         step = room.half.strides[0]
         spectrum, block = (_row_offsets(a, n) for a, n in ((room.spectrum, len(self.phases)), (room.block, 1)))
         ends = ((x, spectrum), (spectrum, x), (block, y), (y, block))
-        return tuple(p.bound(*offsets, step, n) for p, offsets in zip(room.programs, ends, strict=True))
+        elus: list[dict[str, Any]] = [
+            {},
+            {},
+            {"bias": rows_of(bias)} if bias is not None and bias.size else {},
+            {"ans": ans},
+        ]
+        return tuple(p.bound(*each, step, n, **elu) for p, each, elu in zip(room.programs, ends, elus, strict=True))
 
     def matrices(self, filters: Array, *, transposed: bool = False) -> Array:
         """Filters (frequencies, rows, terms) as (phases * groups, frequencies, terms, rows), or these exchanged."""
@@ -171,6 +189,12 @@ class Room:
         self.turned = zeros((d.frequencies, self.width, -(-math.prod(rows) // lanes) * lanes), dtype)
         parts = len(plan.phases) * (plan.channels // plan.group)
         self._totals = (parts, d.frequencies, math.prod(terms), self.turned.shape[2])
+
+    def taken(self, cotangent: Rows, rows: int | None) -> tuple[Integers, Array]:
+        """Where the transpose of synthesis reads rows of a cotangent, and room for these times an ELU's derivative."""
+        separate = rows is not None and not self.programs[3].fuses
+        scaled = empty((rows or 0 if separate else 0, self.width), self.like.dtype)
+        return rows_of(scaled) if separate else cotangent.offsets, scaled
 
     def totals(self) -> tuple[Array, Array]:
         """Zeros for the cotangents of filters: a part in the dtype of all, and the total in double precision."""

@@ -65,7 +65,7 @@ BAND = 1 << 12
 _int32, _int64 = ir.IntType(32), ir.IntType(64)
 
 
-class _Vectors:
+class Vectors:
     """Vectors of one dtype in a function under construction."""
 
     def __init__(self, builder: Any, number: Any, lanes: int) -> None:
@@ -218,7 +218,7 @@ def combine(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, out_stride, x, table, count, matrix, matrix_stride, bias = arguments[4:]
         width = max(1, vectors.literal_value)
-        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
+        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
 
         def places(where: Any) -> list[Any]:
             if where.type == _int64:
@@ -285,7 +285,7 @@ def outer_products(
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         total, total_stride, x, x_stride, y, y_stride, count = arguments[2:]
-        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
+        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         sums, sources, targets = v.sums(rows.literal_value), [], []
         for r, variable in enumerate(sums):
             sources.append(builder.add(x, builder.mul(_int64(r), x_stride)))
@@ -310,7 +310,7 @@ def transpose_tile(typing: Any, like: Any, out: Any, out_stride: Any, x: Any, x_
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, out_stride, x, x_stride, last = arguments[1:]
-        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
+        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         n, rows = v.lanes, []
         for r in range(n):
             row = builder.select(builder.icmp_signed("<", _int64(r), last), _int64(r), last)
@@ -329,7 +329,7 @@ def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: An
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, out_stride, x, columns = arguments[2:]
         lanes = 8 * VECTOR_BYTES // like.dtype.bitwidth
-        v = _Vectors(builder, like.dtype, max(1, lanes // part.literal_value) if part.literal_value else 1)
+        v = Vectors(builder, like.dtype, max(1, lanes // part.literal_value) if part.literal_value else 1)
         places = [_offset(builder, columns, _int64(r)) for r in range(v.lanes)]
         v.store_transposed([v.load(builder.add(x, place)) for place in places], out, out_stride)
         return context.get_dummy_value()
@@ -353,7 +353,7 @@ def inner_products(
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         total, total_stride, x, table, y, y_stride, y_line, n, starts, lines = arguments[3:]
-        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
+        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         sums = [v.sums(broad.literal_value) for _ in range(deep.literal_value)]
         targets = [builder.add(total, builder.mul(_int64(k), total_stride)) for k in range(deep.literal_value)]
         if by_lanes:
@@ -430,7 +430,7 @@ def linear(typing: Any, like: Any, which: Any, how: Any, out: Any, places: Any, 
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, places, x, table, n = arguments[3:]
-        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
+        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
         matrix, zero = MAPS[which.literal_value], v.constant(0)
         sources = [builder.add(x, _offset(builder, table, _int64(j))) for j in range(len(matrix[0]))]
         targets = [builder.add(out, _offset(builder, places, _int64(i))) for i in range(len(matrix))]
@@ -467,7 +467,7 @@ def elu_of(typing: Any, like: Any, vectors: Any, out: Any, x: Any, bias: Any) ->
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, x, bias = arguments[2:]
-        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
+        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
         builder.store(v.elu(builder.fadd(v.load(x), v.spread(bias))), v.at(out, 0), align=v.size)
         return context.get_dummy_value()
 
@@ -486,7 +486,7 @@ def elu_vjp_of(typing: Any, like: Any, vectors: Any, out: Any, ans: Any, g: Any,
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, ans, g, count = arguments[2:]
-        v = _Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
+        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
         (total,) = v.sums(1)
         with cgutils.for_range(builder, count) as loop:
             at = builder.mul(loop.index, _int64(v.lanes * v.size))
@@ -966,58 +966,82 @@ def correlate(
 
 
 @intrinsic
-def _call(typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any) -> Any:
+def _call(
+    typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any,
+    sum_rows: Any,
+) -> Any:  # fmt: skip
     """Call a codelet."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function = ir.FunctionType(ir.VoidType(), [_int64] * 5)
+        function = ir.FunctionType(ir.VoidType(), [_int64] * 9)
         builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(*(types.int64,) * 6), generate
+    return types.void(*(types.int64,) * 10), generate
 
 
 @compiled()
-def _run(like: Array, program: Any, source: int, target: int, half: Array, n: int) -> None:
-    """Take the steps of a program on rows of n elements.
+def _run_part(
+    like: Array, program: Any, first: int, last: int, source: int, target: int, half: Array, n: int, other: int,
+    sums: int,
+) -> None:  # fmt: skip
+    """Take some steps of a program on rows of n elements.
 
     A program is steps (address of a codelet or 0, whether it reads the source, whether it writes the target, where its
-    factors begin, how many rows they make); factors; offsets of rows read, and where those of each step begin; of rows
-    written, and where those begin. What does not come from the source or go to the target is held in `half`.
+    factors begin, how many rows they make, where its others begin); factors; offsets of rows read, and where those of
+    each step begin; of rows written, and where those begin; of what codelets read besides, from `other` on, and where
+    they add sums. What does not come from the source or go to the target is held in `half`.
     """
-    _run_part(like, program, 0, program[0].shape[0], source, target, half, n)
-
-
-@compiled()
-def _run_part(like: Array, program: Any, first: int, last: int, source: int, target: int, half: Array, n: int) -> None:
-    """Take some steps of a program."""
-    steps, factors, reads, read_from, writes, written_to = program
+    steps, factors, reads, read_from, writes, written_to, others, sum_rows = program
     for s in range(first, last):
         x = source if steps[s, 1] else half.ctypes.data
         y = target if steps[s, 2] else half.ctypes.data
         table, to = reads[read_from[s] : read_from[s + 1]], writes[written_to[s] : written_to[s + 1]]
         if steps[s, 0]:
-            _call(steps[s, 0], x, table.ctypes.data, y, to.ctypes.data, n * like.itemsize)
+            begin, size = steps[s, 5] * others.itemsize, n * like.itemsize
+            other_rows, rows = others.ctypes.data + begin, sum_rows.ctypes.data + begin
+            _call(steps[s, 0], x, table.ctypes.data, y, to.ctypes.data, size, other, other_rows, sums, rows)
         else:
-            begin, rows = steps[s, 3], steps[s, 4]
-            matrix = factors[begin : begin + table.size * rows].reshape(table.size, rows)
-            step = to[1] - to[0] if rows > 1 else 0
+            begin, count = steps[s, 3], steps[s, 4]
+            matrix = factors[begin : begin + table.size * count].reshape(table.size, count)
+            step = to[1] - to[0] if count > 1 else 0
             combine_rows(like, y + to[0], step, n, x, table, matrix)
 
 
-@compiled(inline="always")
-def _scale(scaled: Array, n: int, g: int, g_rows: Array, ans: int, ans_rows: Array, sums: Array, channel: int) -> None:
-    """Multiply rows of a cotangent by the derivative of an ELU whose result is `ans`; add what comes to sums."""
-    for row in range(sums.shape[0]):
-        to = scaled[row].ctypes.data
-        sums[row, channel] += elu_vjp_run(scaled, to, ans + ans_rows[row], g + g_rows[row], n)
+@compiled()
+def _run(like: Array, program: Any, first: int, last: int, source: int, target: int, half: Array, n: int) -> None:
+    """`_run_part` without ELU."""
+    _run_part(like, program, first, last, source, target, half, n, 0, 0)
 
 
-@compiled(inline="always")
-def _finish(y: int, rows: Array, n: int, bias: Array, channel: int) -> None:
-    """Add a bias to rows of n elements, and replace them by their ELU."""
-    for row in range(bias.shape[0]):
-        elu_run(bias, y + rows[row], y + rows[row], n, bias[row, channel])
+@compiled()
+def _run_elu(
+    like: Array, program: Any, source: int, target: int, half: Array, n: int, rows: Array, bias: Array, channel: int
+) -> None:  # fmt: skip
+    """Take all steps of a program; with a bias (rows, channels), to the ELU of the sum, in these rows."""
+    other = bias.ctypes.data + channel * like.itemsize
+    _run_part(like, program, 0, program[0].shape[0], source, target, half, n, other, 0)
+    for row in range(0 if program[6].size else bias.shape[0]):
+        elu_run(bias, target + rows[row], target + rows[row], n, bias[row, channel])
+
+
+@compiled()
+def _run_elu_vjp(
+    like: Array, program: Any, g: int, g_rows: Array, ans: int, ans_rows: Array, target: int, half: Array, n: int,
+    scaled: Array, sums: Array, channel: int,
+) -> None:  # fmt: skip
+    """Take all steps of a program on a cotangent; with sums (rows, channels), first take it back through an ELU.
+
+    Of that `ans` is the result, and what comes is added to sums. Unless codelets do it on the way, `scaled` holds it.
+    """
+    source = g
+    if sums.size and not program[6].size:
+        source = scaled.ctypes.data
+        for row in range(sums.shape[0]):
+            to = scaled[row].ctypes.data
+            sums[row, channel] += elu_vjp_run(scaled, to, ans + ans_rows[row], g + g_rows[row], n)
+    last, into = program[0].shape[0], sums.ctypes.data + channel * sums.itemsize
+    _run_part(like, program, 0, last, source, target, half, n, ans, into)
 
 
 @compiled(inline="always")
@@ -1038,7 +1062,7 @@ def transform(
     Row r of channel c begins at source + source_rows[r] + c * source_channel. It may have several lines (how many, how
     many elements apart in the source, and in the target) of n columns. With a bias (rows, channels) the ELU of
     the sum is written. With sums (rows, channels), the source is multiplied by the derivative of an ELU whose result is
-    at `ans` first, and added up there; the program then reads rows of a block each.
+    at `ans` first, and added up there; see `_run_elu_vjp`.
     """
     size, block = like.itemsize, half.shape[1]
     blocks = -(-n // block)
@@ -1049,12 +1073,11 @@ def transform(
             m = end - begin
             taken = source + channel * source_channel + (line * lines[1] + begin) * size
             to = target + channel * target_channel + (line * lines[2] + begin) * size
+            answers = ans + channel * ans_channel + begin * size
             if sums.size:
-                answers = ans + channel * ans_channel + begin * size
-                _scale(scaled, m, taken, source_rows, answers, ans_rows, sums, channel)
-                taken = scaled.ctypes.data
-            _run(like, program, taken, to, half, m)
-            _finish(to, target_rows, m, bias, channel)
+                _run_elu_vjp(like, program, taken, source_rows, answers, ans_rows, to, half, m, scaled, sums, channel)
+            else:
+                _run_elu(like, program, taken, to, half, m, target_rows, bias, channel)
 
 
 @compiled()
@@ -1128,12 +1151,11 @@ def contract(
                 for channel in range(spectrum.shape[2]):
                     taken = source + (group * spectrum.shape[2] + channel) * source_channel + begin * size
                     to = spectrum.ctypes.data + channel * row
-                    _run_part(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
+                    _run(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
                 _add_group(like, width, spectrum, block, offsets, matrices, p * groups + group)
         for channel in range(block.shape[2]):
             to = target + channel * target_channel + begin * size
-            _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)
-            _finish(to, target_rows, m, bias, channel)
+            _run_elu(like, synthesis, block.ctypes.data + channel * row, to, half, m, target_rows, bias, channel)
 
 
 @compiled()
@@ -1167,11 +1189,9 @@ def contract_adjoints(
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
         for channel in range(block.shape[2]):
-            taken = g + channel * g_channel + begin * size
-            if sums.size:
-                _scale(scaled, m, taken, g_rows, ans + channel * ans_channel + begin * size, ans_rows, sums, channel)
-                taken = scaled.ctypes.data
-            _run(like, back, taken, block.ctypes.data + channel * row, half, m)
+            taken, answers = g + channel * g_channel + begin * size, ans + channel * ans_channel + begin * size
+            to = block.ctypes.data + channel * row
+            _run_elu_vjp(like, back, taken, g_rows, answers, ans_rows, to, half, m, scaled, sums, channel)
         for f in range(frequencies if totals.size else 0):
             _turn(like, turned[f], m, block[f].ctypes.data, row, rows)
         for p in range(phases):
@@ -1182,7 +1202,7 @@ def contract_adjoints(
                     for channel in range(spectrum.shape[2]):
                         taken = source + (first + channel) * source_channel + begin * size
                         to = spectrum.ctypes.data + channel * row
-                        _run_part(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
+                        _run(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
                     for f in range(frequencies):
                         add_outer_products(like, part[k, f], spectrum[f].ctypes.data, row, m, turned[f])
                 if matrices.size:
@@ -1192,7 +1212,7 @@ def contract_adjoints(
                     for channel in range(spectrum.shape[2]):
                         to = target + (first + channel) * target_channel + begin * size
                         taken = spectrum.ctypes.data + channel * row
-                        _run_part(like, analysis_back, first_back, last_back, taken, to, half, m)
+                        _run(like, analysis_back, first_back, last_back, taken, to, half, m)
         if totals.size and ((c + 1) * chunk >= n or (c + 1) * chunk // RUN > c * chunk // RUN):
             _pass_on(part, totals)
 
@@ -1225,7 +1245,7 @@ def _expand(
             elu_rows(like, room[0, r].ctypes.data, z.strides[0], m, x + rows[r] * size, table, of_block, shifts)
         for channel in range(first, last):
             source, to = room[channel - first].ctypes.data, spectrum.ctypes.data + channel * row
-            _run_part(like, analysis, begin_step, end_step, source, to, half, m)
+            _run(like, analysis, begin_step, end_step, source, to, half, m)
 
 
 @compiled()
@@ -1259,8 +1279,7 @@ def factored(
                     _add_group(like, width, spectrum, block, offsets, matrices, p * groups + group)
             for channel in range(block.shape[2]):
                 to = target + channel * target_channel + (line * n + begin) * size
-                _run(like, synthesis, block.ctypes.data + channel * row, to, half, m)
-                _finish(to, target_rows, m, bias, channel)
+                _run_elu(like, synthesis, block.ctypes.data + channel * row, to, half, m, target_rows, bias, channel)
 
 
 @compiled()
@@ -1289,8 +1308,8 @@ def factored_adjoints(
             for channel in range(block.shape[2]):
                 at = (line * n + begin) * size
                 taken, answers = g + channel * g_channel + at, ans + channel * ans_channel + at
-                _scale(scaled, m, taken, g_rows, answers, ans_rows, sums, channel)
-                _run(like, back, scaled.ctypes.data, block.ctypes.data + channel * row, half, m)
+                to = block.ctypes.data + channel * row
+                _run_elu_vjp(like, back, taken, g_rows, answers, ans_rows, to, half, m, scaled, sums, channel)
             for f in range(frequencies):
                 _turn(like, turned[f], m, block[f].ctypes.data, row, out)
             taken = x + line * line_step + begin * size
@@ -1310,7 +1329,7 @@ def factored_adjoints(
                         combine_rows(like, a, row, width, b, offsets[:out], matrices[k, f])
                     for channel in range(channels):
                         source, to = spectrum.ctypes.data + channel * row, gz[channel].ctypes.data
-                        _run_part(like, analysis_back, first_back, last_back, source, to, half, m)
+                        _run(like, analysis_back, first_back, last_back, source, to, half, m)
                         if m < gz.shape[2]:
                             gz[channel, :, m:] = 0
                         answers, n_part = z[channel].ctypes.data, rows.size * gz.shape[2]

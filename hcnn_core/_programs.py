@@ -11,7 +11,7 @@ import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._codelets import codelet
+from hcnn_core._codelets import ELU, ELU_VJP, PLAIN, codelet
 from hcnn_core._memory import empty
 from hcnn_core._real_dft import RealDFT, Step
 from hcnn_core._stages import Stage, stages_of
@@ -74,7 +74,7 @@ class Program:
             self.factors = np.concatenate([m.T.reshape(-1) for m in unique.values()])
             begin = dict(zip(unique, np.cumsum([0, *(m.size for m in unique.values())]), strict=False))
             self._matrices = np.asarray([(begin[id(m)], m.shape[0]) for m in matrices])
-        self._steps: dict[bool, Integers] = {}
+        self._steps: dict[tuple[int, bool], Integers] = {}
 
     @classmethod
     def of_codelets(cls, steps: list[Step], between: int, dtype: Any, *, backward: bool) -> Program:
@@ -103,26 +103,57 @@ class Program:
             matrices=[s.matrix for s, _, _ in stages],
         )
 
-    def bound(self, source: Integers, target: Integers, between_step: int, n: int) -> tuple[Array, ...]:
-        """What kernels read, for rows of n elements that begin at these offsets; `between` they are so far apart."""
+    @property
+    def fuses(self) -> bool:
+        """Whether an ELU is taken on the way, where `bound` is told so, or its derivative."""
+        return self.codelets is not None
+
+    def bound(
+        self,
+        source: Integers,
+        target: Integers,
+        between_step: int,
+        n: int,
+        *,
+        bias: Integers | None = None,
+        ans: tuple[Integers, Integers] | None = None,
+    ) -> tuple[Array, ...]:
+        """What kernels read, for rows of n elements that begin at these offsets; `between` they are so far apart.
+
+        With an ELU, where the bias of each row of the target lies; with the derivative of one, where its result lies
+        for each row of the source, and where sums go.
+        """
         tables = (
             np.where(ends, offsets.take(rows, mode="clip"), rows * between_step)
             for ends, offsets, rows in ((self.of_source, source, self.reads), (self.of_target, target, self.writes))
         )
         reads, writes = tables
-        one_by_one = n * self.dtype.itemsize < kernels.VECTOR_BYTES
-        return self._compiled(one_by_one), self.factors, reads, self.read_from, writes, self.written_to
+        how, others, sums = PLAIN, np.empty(0, np.int64), np.empty(0, np.int64)
+        if self.fuses and bias is not None:
+            how, others = ELU, bias.take(self.writes, mode="clip")
+        elif self.fuses and ans is not None:
+            how, others, sums = ELU_VJP, *(offsets.take(self.reads, mode="clip") for offsets in ans)
+        steps = self._compiled(how, n * self.dtype.itemsize < kernels.VECTOR_BYTES)
+        return steps, self.factors, reads, self.read_from, writes, self.written_to, others, sums
 
-    def _compiled(self, one_by_one: bool) -> Integers:
-        if one_by_one not in self._steps:
+    def _compiled(self, how: int, one_by_one: bool) -> Integers:
+        if (how, one_by_one) not in self._steps:
             addresses = [0] * len(self.ends)
-            if self.codelets is not None:
-                addresses = [
-                    codelet(self.dtype, length, count, is_complex=c, form=form, backward=b, one_by_one=one_by_one)
-                    for length, count, c, form, b in self.codelets
-                ]
-            self._steps[one_by_one] = np.column_stack((addresses, self.ends, self._matrices))
-        return self._steps[one_by_one]
+            for i, (length, count, is_complex, form, backward) in enumerate(self.codelets or ()):
+                here = how if self.ends[i, int(how == ELU)] else PLAIN
+                addresses[i] = codelet(
+                    self.dtype,
+                    length,
+                    count,
+                    is_complex=is_complex,
+                    form=form,
+                    backward=backward,
+                    how=here,
+                    one_by_one=one_by_one,
+                )
+            first = (self.written_to if how == ELU else self.read_from)[:-1]
+            self._steps[how, one_by_one] = np.column_stack((addresses, self.ends, self._matrices, first))
+        return self._steps[how, one_by_one]
 
     def __call__(
         self,
@@ -145,15 +176,26 @@ class Program:
         block = max(2, kernels.HALF // (self.between + len(source.starts)) // lanes) * lanes
         block = min(block, max(n, 1))
         half = empty((max(self.between, 1), block), self.dtype)
-        taken = source.offsets if sums is None else np.arange(len(source.starts)) * (block * size)
-        kernels.transform(
-            like, channels, n, lines, half, self.bound(taken, target.offsets, block * size, n),
-            source.origin, source.offsets, source.step, target.origin, target.offsets, target.step,
-            np.empty((0, 0), self.dtype) if bias is None else bias,
-            *((0, source.offsets, 0) if ans is None else (ans.origin, ans.offsets, ans.step)),
-            empty((0 if sums is None else len(sums), block), self.dtype),
-            np.empty((0, 0)) if sums is None else sums,
+        separate = sums is not None and not self.fuses
+        bias = np.empty((0, 0), self.dtype) if bias is None else bias
+        sums = np.empty((0, 0)) if sums is None else sums
+        taken = np.arange(len(source.starts)) * (block * size) if separate else source.offsets
+        program = self.bound(
+            taken, target.offsets, block * size, n,
+            bias=rows_of(bias) if bias.size else None,
+            ans=None if ans is None else (ans.offsets, rows_of(sums)),
         )  # fmt: skip
+        kernels.transform(
+            like, channels, n, lines, half, program,
+            source.origin, source.offsets, source.step, target.origin, target.offsets, target.step, bias,
+            *((0, source.offsets, 0) if ans is None else (ans.origin, ans.offsets, ans.step)),
+            empty((len(sums) if separate else 0, block), self.dtype), sums,
+        )  # fmt: skip
+
+
+def rows_of(array: Array) -> Integers:
+    """Where rows of an array begin, from the first."""
+    return np.asarray(np.arange(len(array)) * array.strides[0])
 
 
 def programs_of(transform: Transform, dtype: Any) -> tuple[Program, ...]:

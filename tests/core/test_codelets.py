@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,7 +13,7 @@ import pytest
 
 from hcnn_core import _codelets
 from hcnn_core import _kernels as kernels
-from hcnn_core._codelets import codelet
+from hcnn_core._codelets import ELU, ELU_VJP, PLAIN, codelet
 from hcnn_core._lines import LEAN, PAIRED, TRIPLED, Line, dft_line
 from tests.core.oracle import C, NDArray, eps, noise, norm
 
@@ -33,22 +34,40 @@ def expected(x: NDArray, length: int, is_complex: bool, form: int) -> NDArray:
     return np.stack(rows)
 
 
-def compiled(dtype: str, x: NDArray, outputs: int, *key: Any, backward: bool, one_by_one: bool = False) -> NDArray:
-    """A codelet on rows that lie apart, in reverse order."""
+def compiled(
+    dtype: str, x: NDArray, outputs: int, *key: Any, backward: bool, others: NDArray | None = None, **options: Any
+) -> tuple[NDArray, NDArray]:
+    """A codelet on rows that lie apart, in reverse order, with others of as many columns; and what it adds to ones."""
     rows = np.full((len(x) + outputs, 2 * x.shape[1]), np.nan, dtype)
     rows[: len(x), : x.shape[1]] = x[::-1]
     table = np.arange(len(rows)) * rows.strides[0]
     sources, targets = table[: len(x)][::-1].copy(), table[len(x) :].copy()
     length, count, is_complex, form = key
-    address = codelet(dtype, length, count, is_complex=is_complex, form=form, backward=backward, one_by_one=one_by_one)
-    call(address, rows, sources, targets, x.shape[1] * rows.itemsize)
-    assert np.isnan(rows[:, x.shape[1] :]).all()
-    return rows[len(x) :, : x.shape[1]]
+    others = np.empty((0, 1), dtype) if others is None else others[::-1].copy()
+    other_rows = np.arange(len(others))[::-1] * others.strides[0]
+    sums = np.ones((len(x), 3))
+    sum_rows = np.arange(len(x)) * sums.strides[0]
+    address = codelet(dtype, length, count, is_complex=is_complex, form=form, backward=backward, **options)
+    call(address, rows, sources, targets, x.shape[1] * rows.itemsize, others, other_rows, sums, sum_rows)
+    assert np.isnan(rows[:, x.shape[1] :]).all() and (sums[:, 1:] == 1).all()
+    return rows[len(x) :, : x.shape[1]], sums[:, 0] - 1
 
 
 @numba.njit
-def call(address: int, rows: NDArray, sources: NDArray, targets: NDArray, size: int) -> None:
-    kernels._call(address, rows.ctypes.data, sources.ctypes.data, rows.ctypes.data, targets.ctypes.data, size)
+def call(
+    address: int,
+    rows: NDArray,
+    sources: NDArray,
+    targets: NDArray,
+    size: int,
+    others: NDArray,
+    other_rows: NDArray,
+    sums: NDArray,
+    sum_rows: NDArray,
+) -> None:
+    at, other, to = rows.ctypes.data, others.ctypes.data, sums.ctypes.data
+    of_others, of_sums = other_rows.ctypes.data, sum_rows.ctypes.data
+    kernels._call(address, at, sources.ctypes.data, at, targets.ctypes.data, size, other, of_others, to, of_sums)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -77,11 +96,39 @@ def test_what_is_compiled_is_the_line(length: int, is_complex: bool, form: int, 
         mapped: Line = line.transposed() if backward else line
         for n in (lanes, lanes + 1, 3 * lanes, 3 * lanes - 1):
             x = noise(n, (mapped.inputs, n), dtype)
-            y = compiled(dtype, x, len(mapped.outputs), *key, backward=backward)
+            y, sums = compiled(dtype, x, len(mapped.outputs), *key, backward=backward)
+            assert not sums.any()
             assert np.abs(y - mapped(x.astype(float))).max() <= C * eps(dtype) * norm(x) * length**0.5
         x = noise(0, (mapped.inputs, lanes - 1), dtype)
-        y = compiled(dtype, x, len(mapped.outputs), *key, backward=backward, one_by_one=True)
+        y, _ = compiled(dtype, x, len(mapped.outputs), *key, backward=backward, one_by_one=True)
         assert np.abs(y - mapped(x.astype(float))).max(initial=0) <= C * eps(dtype) * norm(x) * length**0.5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "key", [(1, 1, False, LEAN), (4, 3, True, TRIPLED), (5, 5, False, PAIRED), (12, 9, False, LEAN)]
+)
+def test_elus_on_the_way(key: tuple[int, int, bool, int], dtype: str) -> None:
+    """Of the outputs, each plus a bias; or of the inputs before, taken back and summed, each element once."""
+    line = dft_line(*key)
+    lanes = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
+    for backward, (n, one_by_one) in product(
+        (False, True), ((lanes, False), (3 * lanes + 1, False), (lanes - 1, True))
+    ):
+        mapped: Line = line.transposed() if backward else line
+        options: dict[str, Any] = {"backward": backward, "one_by_one": one_by_one}
+        x, bias = noise(n, (mapped.inputs, n), dtype), noise(1, (len(mapped.outputs), 1), dtype)
+        y, sums = compiled(dtype, x, len(bias), *key, how=ELU, others=bias, **options)
+        z = mapped(x.astype(float)) + bias
+        assert np.abs(y - np.where(z > 0, z, np.expm1(z))).max() <= 2 * C * eps(dtype) * norm(x) * key[0] ** 0.5
+        assert not sums.any()
+
+        ans = noise(2, x.shape, dtype)
+        ans = np.where(ans > 0, ans, np.expm1(ans)).astype(dtype)
+        y, sums = compiled(dtype, x, len(bias), *key, how=ELU_VJP, others=ans, **options)
+        back = x * np.where(ans > 0, 1, 1 + ans.astype(float))
+        assert np.abs(y - mapped(back)).max() <= 2 * C * eps(dtype) * norm(x) * key[0] ** 0.5
+        assert np.abs(sums - back.sum(axis=1)).max() <= C * eps(dtype) * norm(x) * n**0.5
 
 
 def test_fast_lengths_take_few_operations() -> None:
@@ -93,7 +140,7 @@ def test_fast_lengths_take_few_operations() -> None:
 
 def test_each_codelet_has_a_file_of_its_own() -> None:
     """Numba numbers what one name has compiled; two processes that did so at once would take each other's numbers."""
-    keys = [(_codelets.LINES, 4, 16, 4, count, 0, LEAN, 0) for count in (3, 4)]
+    keys = [(_codelets.LINES, 4, 16, 4, count, 0, LEAN, 0, PLAIN) for count in (3, 4)]
     names = {_codelets._compiled(*key)._pyfunc.__qualname__ for key in keys}
     assert len(names) == 2
 
@@ -132,7 +179,7 @@ def test_code_of_an_older_source_is_not_run(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_each_process_compiles() -> None:
     with mock.patch("numba.core.caching.CacheImpl._locator_classes", []):
         assert kernels.compiled()(lambda x: 2 * x)(3) == 6
-        function = _codelets._compiled.__wrapped__(_codelets.LINES, 4, 1, 2, 2, 0, LEAN, 0)
+        function = _codelets._compiled.__wrapped__(_codelets.LINES, 4, 1, 2, 2, 0, LEAN, 0, PLAIN)
     x, y, rows = np.array([3, 5], "f4"), np.empty(2, "f4"), np.array([0, 4])
-    function.ctypes(x.ctypes.data, rows.ctypes.data, y.ctypes.data, rows.ctypes.data, 4)
+    function.ctypes(x.ctypes.data, rows.ctypes.data, y.ctypes.data, rows.ctypes.data, 4, 0, 0, 0, 0)
     assert y.tolist() == [8, -2]
