@@ -10,7 +10,7 @@ import numpy as np
 from hcnn_core import _costs
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import CompiledTaps, stretches
-from hcnn_core._compiled_tiles import Section, compiled_taps, sections
+from hcnn_core._compiled_tiles import LEAST, Section, compiled_taps, covers, sections
 from hcnn_core._memory import empty, is_one_run, offsets
 from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._plan import Plan
@@ -40,7 +40,9 @@ class CompiledPlan(Plan):
         g = self.geometry
         if direct and g.out_lengths[direct[-1]] * self.batch < _costs.MIN_RUN:
             return sorted(direct, key=lambda k: g.out_lengths[k])
-        return sorted(direct, key=lambda k: g.kernel_size[k] != 3 or g.stride[k] != 1 or g.out_lengths[k] % 4 != 0)
+        if isinstance(self.transform, Identity) or self.batch < LEAST:
+            return direct
+        return sorted(direct, key=lambda k: not covers(g.kernel_size[k], g.stride[k], g.out_lengths[k]))
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""

@@ -22,6 +22,14 @@ TILES = 1 << 18
 WIDTH = 1 << 10
 """Positions whose cotangents are multiplied at once: more make longer sums, fewer stay in a nearer cache."""
 
+LEAST = 16
+"""Elements of a batch that vectors cover."""
+
+
+def covers(size: int, stride: int, count: int) -> bool:
+    """Whether tiles cover an axis of so many results."""
+    return size == 3 and stride == 1 and count % 4 == 0
+
 
 class TiledTaps(CompiledTaps):
     """Chunks and cotangents in tiles, for taps that these suit; the other axes are convolved within each product."""
@@ -33,8 +41,8 @@ class TiledTaps(CompiledTaps):
     @staticmethod
     def suits(t: Taps) -> bool:
         """Whether tiles cover the first axis, and vectors the batch."""
-        tiles = len(t.sizes) > 1 and t.sizes[0] == 3 and t.stride[0] == 1 and not t.out_lengths[0] % 4
-        return t.tiled and tiles and t.batch >= 16
+        several = len(t.sizes) > 1 and t.batch >= LEAST
+        return t.tiled and several and covers(t.sizes[0], t.stride[0], t.out_lengths[0])
 
     @cached_property
     def _within(self) -> Taps:
