@@ -90,7 +90,9 @@ class FactoredPlan:
         def work(begin: int, end: int) -> None:
             target, room = Rows.of(y), Room(plan, self.chunk, dtype)
             z = self._expansion(room, kernels.TALL, self.longest)
-            analysis, _, synthesis, _ = plan.bound(room, self.chunk, x=self._offsets(z), y=target.offsets, bias=per_row)
+            analysis, _, synthesis, _ = plan.bound(
+                room, self.chunk, x=self._offsets(z), y=target.offsets, bias=rows_of(per_row)
+            )
             kernels.factored(
                 room.like, begin, end, self.n, self.chunk,
                 *self._places(padded), taps, shifts, z,

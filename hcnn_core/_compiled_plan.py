@@ -1,4 +1,4 @@
-"""The three maps of a plan by compiled kernels; the spectrum of the result, a chunk at a time, stays in cache."""
+"""The three maps of a plan by compiled kernels; the spectrum of the result is there a chunk at a time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 from hcnn_core import _costs
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import CompiledTaps, stretches
-from hcnn_core._compiled_tiles import LEAST, Section, compiled_taps, covers, sections
+from hcnn_core._compiled_tiles import Section, compiled_taps, sections
 from hcnn_core._memory import empty, is_one_run, offsets
 from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._plan import Plan
 from hcnn_core._programs import Rows, programs_of
 from hcnn_core._real_dft import RealDFT, make_real_transform
 from hcnn_core._reorder import contiguous
-from hcnn_core._taps import Integers
+from hcnn_core._taps import LEAST_IN_TILES, Integers, tiles_cover
 from hcnn_core._transforms import Identity
 from hcnn_core.pointwise import elu, elu_vjp
 
 CHUNK = 1 << 23
-"""Elements of a result's spectrum held at a time, unless a single line of positions has more."""
+"""Elements of a result's spectrum held at a time, unless a line of positions has more: whole lines leave the second
+cache, but shorter ones are written to memory in runs that take longer."""
 
 HELD = 16 << 20
 """Those of its cotangent, all threads together: more would take memory, fewer have threads wait for each other."""
@@ -40,9 +41,9 @@ class CompiledPlan(Plan):
         g = self.geometry
         if direct and g.out_lengths[direct[-1]] * self.batch < _costs.MIN_RUN:
             return sorted(direct, key=lambda k: g.out_lengths[k])
-        if isinstance(self.transform, Identity) or self.batch < LEAST:
+        if isinstance(self.transform, Identity) or self.batch < LEAST_IN_TILES:
             return direct
-        return sorted(direct, key=lambda k: not covers(g.kernel_size[k], g.stride[k], g.out_lengths[k]))
+        return sorted(direct, key=lambda k: not tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]))
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""

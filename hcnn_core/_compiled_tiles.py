@@ -14,21 +14,13 @@ from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import Chunk, CompiledTaps, entries_of, evenly, taps_of_x
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import parallel_for
-from hcnn_core._taps import Integers, Taps, extended
+from hcnn_core._taps import LEAST_IN_TILES, Integers, Taps, extended, tiles_cover
 
 TILES = 1 << 18
 """Elements of the tiles of an entry of a signal that are worked on at once."""
 
 WIDTH = 1 << 10
 """Positions whose cotangents are multiplied at once: more make longer sums, fewer stay in a nearer cache."""
-
-LEAST = 16
-"""Elements of a batch that vectors cover."""
-
-
-def covers(size: int, stride: int, count: int) -> bool:
-    """Whether tiles cover an axis of so many results."""
-    return size == 3 and stride == 1 and count % 4 == 0
 
 
 class TiledTaps(CompiledTaps):
@@ -41,8 +33,8 @@ class TiledTaps(CompiledTaps):
     @staticmethod
     def suits(t: Taps) -> bool:
         """Whether tiles cover the first axis, and vectors the batch."""
-        several = len(t.sizes) > 1 and t.batch >= LEAST
-        return t.tiled and several and covers(t.sizes[0], t.stride[0], t.out_lengths[0])
+        several = len(t.sizes) > 1 and t.batch >= LEAST_IN_TILES
+        return t.tiled and several and tiles_cover(t.sizes[0], t.stride[0], t.out_lengths[0])
 
     @cached_property
     def _within(self) -> Taps:

@@ -41,12 +41,13 @@ class ContractedPlan(CompiledPlan):
     def _transformed(self, x: Array, filters: Array, bias: Array | None) -> Array:
         dtype, y = x.dtype, empty((self.y_rows, self.out, x.shape[2]), x.dtype)
         matrices = self.matrices(filters)
+        of_bias = None if bias is None else rows_of(bias)
         bias = np.empty((0, 0), dtype) if bias is None else bias
 
         def work(begin: int, end: int) -> None:
             n, source, target = end - begin, Rows.of(x, begin), Rows.of(y, begin)
             room = Room(self, min(n, STRIP), dtype)
-            analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets, bias=bias)
+            analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets, bias=of_bias)
             kernels.contract(
                 room.like, n, STRIP, analysis, self.steps_from, synthesis, room.half, source.origin, source.step,
                 target.origin, target.offsets, target.step, room.spectrum, room.block, room.offsets, matrices, bias,
@@ -128,23 +129,19 @@ class ContractedPlan(CompiledPlan):
         *,
         x: Integers,
         y: Integers,
-        bias: Array | None = None,
+        bias: Integers | None = None,
         ans: tuple[Integers, Integers] | None = None,
     ) -> tuple[tuple[Array, ...], ...]:
         """Analysis, its transpose, synthesis, its transpose: from rows of x at these offsets to those of y.
 
-        With a bias (rows, out), synthesis takes an ELU; see `Program.bound` for what its transpose does with `ans`.
+        See `Program.bound` for the ELU that synthesis takes with a bias, and its transpose with `ans`.
         """
         step = room.half.strides[0]
         spectrum, block = (_row_offsets(a, n) for a, n in ((room.spectrum, len(self.phases)), (room.block, 1)))
         ends = ((x, spectrum), (spectrum, x), (block, y), (y, block))
-        elus: list[dict[str, Any]] = [
-            {},
-            {},
-            {"bias": rows_of(bias)} if bias is not None and bias.size else {},
-            {"ans": ans},
-        ]
-        return tuple(p.bound(*each, step, n, **elu) for p, each, elu in zip(room.programs, ends, elus, strict=True))
+        on_the_way: tuple[dict[str, Any], ...] = {}, {}, {"bias": bias}, {"ans": ans}
+        each = zip(room.programs, ends, on_the_way, strict=True)
+        return tuple(p.bound(*offsets, step, n, **elu) for p, offsets, elu in each)
 
     def matrices(self, filters: Array, *, transposed: bool = False) -> Array:
         """Filters (frequencies, rows, terms) as (phases * groups, frequencies, terms, rows), or these exchanged."""

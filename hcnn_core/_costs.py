@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from hcnn_core._geometry import Geometry
 from hcnn_core._real_dft import RealDFT, make_real_transform
+from hcnn_core._taps import LEAST_IN_TILES, tiles_cover
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_transform
 
 # Seconds per unit, float32, two cores, there and back: fitted by benchmarks.convolve_costs to 200 problems of at most
@@ -191,8 +192,8 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
             products = f * taps * pixels_out / run * (columns * sums(rows, run) + rows * sums(columns, run) + of_w)
         else:
             products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
-        suited = any(g.kernel_size[k] == 3 and g.stride[k] == 1 and g.out_lengths[k] % 4 == 0 for k in direct)
-        if spectral and len(direct) > 1 and batch >= LANES and suited:
+        covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in direct)
+        if spectral and len(direct) > 1 and batch >= LEAST_IN_TILES and covered:
             products *= TILED
         units["MAC"] += products
         phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each, and scatter

@@ -743,40 +743,50 @@ def apply(
                 elu_run(x, at, at, n * count, bias[row])
 
 
+@compiled(inline="always")
+def _places_apart(places: Array, step: int) -> Any:
+    """Note rows that lie one step after the other, and say where that is noted."""
+    for k in range(places.size):
+        places[k] = k * step
+    return places.ctypes.data
+
+
+@compiled(inline="always")
+def _places_of_lines(places: Array, x: Array, six: Array, missing: Array) -> Any:
+    """Likewise six lines of x, of which -1 is `missing`."""
+    for k in range(six.size):
+        places[k] = missing.ctypes.data if six[k] < 0 else x[six[k]].ctypes.data
+    return places.ctypes.data
+
+
 @compiled()
-def _tiles_of_samples(
-    tiles: Array, x: Array, six: Array, missing: Array, runs: Array, places: Array
-) -> None:  # fmt: skip
+def _tiles_of_samples(tiles: Array, x: Array, six: Array, missing: Array, runs: Array, places: Array) -> None:
     """Write SAMPLES of six lines of x (columns, lines, elements) to tiles (6, columns, elements), extended.
 
     Line -1 is `missing`, of zeros. Runs (where to, from where in a line or -1, how many) count elements, -1 stands for
     zeros. `places` is room for where rows lie.
     """
-    for p in range(6):
-        places[0, p] = p * tiles.strides[0]
+    of_tiles = _places_apart(places[0], tiles.strides[0])
     for column in range(x.shape[0]):
-        for k in range(6):
-            places[1, k] = missing.ctypes.data if six[k] < 0 else x[column, six[k]].ctypes.data
-        for to, source, count in runs:
+        of_lines = _places_of_lines(places[1], x[column], six, missing)
+        for begin, source, count in runs:
             if source < 0:
-                tiles[:, column, to : to + count] = 0
+                tiles[:, column, begin : begin + count] = 0
             else:
-                target, at = tiles[0, column, to:].ctypes.data, source * x.itemsize
-                linear(x, OF_SAMPLES, SET, target, places[0].ctypes.data, at, places[1].ctypes.data, count * x.itemsize)
+                to, size = tiles[0, column, begin:].ctypes.data, count * x.itemsize
+                linear(x, OF_SAMPLES, SET, to, of_tiles, source * x.itemsize, of_lines, size)
 
 
 @compiled()
 def _samples_of_tiles(x: Array, tiles: Array, six: Array, missing: Array, runs: Array, places: Array) -> None:
     """Transpose of `_tiles_of_samples`, added to x; what comes to `missing` is of no use."""
-    for p in range(6):
-        places[1, p] = p * tiles.strides[0]
+    of_tiles = _places_apart(places[0], tiles.strides[0])
     for column in range(x.shape[0]):
-        for k in range(6):
-            places[0, k] = missing.ctypes.data if six[k] < 0 else x[column, six[k]].ctypes.data
+        of_lines = _places_of_lines(places[1], x[column], six, missing)
         for begin, source, count in runs:
             if source >= 0:
-                to, taken, size = source * x.itemsize, tiles[0, column, begin:].ctypes.data, count * x.itemsize
-                linear(x, SAMPLES_TRANSPOSED, ADD, to, places[0].ctypes.data, taken, places[1].ctypes.data, size)
+                taken, size = tiles[0, column, begin:].ctypes.data, count * x.itemsize
+                linear(x, SAMPLES_TRANSPOSED, ADD, source * x.itemsize, of_lines, taken, of_tiles, size)
 
 
 @compiled()
@@ -795,10 +805,8 @@ def apply_tiled(
     for entry in range(x.shape[0]):
         _tiles_of_samples(tiles, x[entry], six, missing, runs, places)
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
-        for p in range(6):
-            places[1, p] = p * products.strides[0]
-        for k in range(4):
-            places[0, k] = k * out.strides[2]
+        of_results = _places_apart(places[0], out.strides[2])
+        of_products = _places_apart(places[1], products.strides[0])
         for part in range(starts.size * parts):
             line, c = divmod(part, parts)
             begin, end = _chunk(c, n, width, lanes)
@@ -806,9 +814,8 @@ def apply_tiled(
                 source = tiles[p].ctypes.data + (starts[line] + begin) * size
                 combine_rows(x, products[p].ctypes.data, products.strides[1], end - begin, source, table, matrix[p])
             for row in range(out.shape[1]):
-                to, there = out[entry, row, 0, line * n + begin :].ctypes.data, places[0].ctypes.data
-                taken, count = products[0, row].ctypes.data, end - begin
-                linear(x, OF_RESULTS, SET, to, there, taken, places[1].ctypes.data, count * size)
+                to, taken = out[entry, row, 0, line * n + begin :].ctypes.data, products[0, row].ctypes.data
+                linear(x, OF_RESULTS, SET, to, of_results, taken, of_products, (end - begin) * size)
 
 
 @compiled()
@@ -857,6 +864,8 @@ def adjoints_tiled(
     room for more `tiles`, `missing` for two lines, the first of zeros.
     """
     size, lanes, width = g.itemsize, VECTOR_BYTES // g.itemsize, cotangents.shape[2]
+    parts, of_results = -(-n // width), _places_apart(places[2], g.strides[2])
+    of_cotangents = _places_apart(places[3], cotangents.strides[0])
     for entry in range(g.shape[0]):
         if gx.shape[0] and not more:
             gx[entry] = 0
@@ -866,18 +875,14 @@ def adjoints_tiled(
                 _tiles_of_samples(tiles, x[entry], six[tile], missing[0], runs, places)
             if gx.shape[0]:
                 sums[:] = 0
-            for p in range(6):
-                places[2, p] = p * cotangents.strides[0]
-            for k in range(4):
-                places[3, k] = k * g.strides[2]
-            for part in range(starts.size * -(-n // width)):
-                line, c = divmod(part, -(-n // width))
+            for part in range(starts.size * parts):
+                line, c = divmod(part, parts)
                 begin, end = _chunk(c, n, width, lanes)
                 count = end - begin
                 for row in range(g.shape[1]):
                     source = g[entry, row, 4 * tile, first + line * n + begin :].ctypes.data
-                    to, there, taken = cotangents[0, row].ctypes.data, places[2].ctypes.data, places[3].ctypes.data
-                    linear(g, RESULTS_TRANSPOSED, SET, to, there, source, taken, count * size)
+                    to = cotangents[0, row].ctypes.data
+                    linear(g, RESULTS_TRANSPOSED, SET, to, of_cotangents, source, of_results, count * size)
                 at = (starts[line] + begin) * size
                 for p in range(6):
                     y = cotangents[p].ctypes.data

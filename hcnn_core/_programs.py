@@ -177,14 +177,12 @@ class Program:
         block = min(block, max(n, 1))
         half = empty((max(self.between, 1), block), self.dtype)
         separate = sums is not None and not self.fuses
+        of_bias = None if bias is None else rows_of(bias)
+        of_ans = None if ans is None or sums is None else (ans.offsets, rows_of(sums))
         bias = np.empty((0, 0), self.dtype) if bias is None else bias
         sums = np.empty((0, 0)) if sums is None else sums
         taken = np.arange(len(source.starts)) * (block * size) if separate else source.offsets
-        program = self.bound(
-            taken, target.offsets, block * size, n,
-            bias=rows_of(bias) if bias.size else None,
-            ans=None if ans is None else (ans.offsets, rows_of(sums)),
-        )  # fmt: skip
+        program = self.bound(taken, target.offsets, block * size, n, bias=of_bias, ans=of_ans)
         kernels.transform(
             like, channels, n, lines, half, program,
             source.origin, source.offsets, source.step, target.origin, target.offsets, target.step, bias,

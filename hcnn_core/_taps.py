@@ -24,6 +24,14 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 TILE = 1 << 19
 """Elements gathered at a time, so that the gathered taps stay in cache for the product that reads them."""
 
+LEAST_IN_TILES = 16
+"""Elements of a batch that fill the vectors of tiles."""
+
+
+def tiles_cover(size: int, stride: int, count: int) -> bool:
+    """Whether tiles of F(4, 3) cover an axis of so many results."""
+    return size == 3 and stride == 1 and count % 4 == 0
+
 
 @dataclass(frozen=True)
 class Taps:

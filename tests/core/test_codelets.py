@@ -109,7 +109,10 @@ def test_what_is_compiled_is_the_line(length: int, is_complex: bool, form: int, 
     "key", [(1, 1, False, LEAN), (4, 3, True, TRIPLED), (5, 5, False, PAIRED), (12, 9, False, LEAN)]
 )
 def test_elus_on_the_way(key: tuple[int, int, bool, int], dtype: str) -> None:
-    """Of the outputs, each plus a bias; or of the inputs before, taken back and summed, each element once."""
+    """Of the outputs, each plus a bias; or of the inputs before, taken back and summed, each element once.
+
+    Two operations after each other: twice the bound of one.
+    """
     line = dft_line(*key)
     lanes = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
     for backward, (n, one_by_one) in product(
