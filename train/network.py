@@ -233,11 +233,16 @@ class Network:
             (layer, x_j, moments of its input patches or None at j = 1, 2).
         """
         for layer in self.table[after:]:
+            terms = self._averaged(x)
             x = self._reduce(x)
-            own = None
-            if layer.factors:
-                own = moments[layer.name] if moments else self._patch_moments(x)
-            x = self._apply(layer, parameters[layer.name], x, own)
+            own = of_sums = None
+            if layer.factors and moments:
+                own = moments[layer.name]
+                of_sums = _moments_of_multiple(own, terms)
+            elif layer.factors:
+                of_sums = self._patch_moments(x)
+                own = _moments_of_multiple(of_sums, 1 / terms)
+            x = self._apply(layer, parameters[layer.name], x, of_sums, self.config.epsilon * terms**2)
             yield layer, x, own
 
     def __call__(self, parameters: Parameters, x: Array, moments: Moments | None = None) -> tuple[Array, Moments]:
@@ -249,9 +254,17 @@ class Network:
                 used[layer.name] = own
         return self.logits(parameters, last), used
 
+    def _averaged(self, x: Array) -> int:
+        """How many terms the marginal of x_{j-1} is a mean of, if it is one.
+
+        It is taken as their sum: Eq. (8) divides by the deviation of what it filters, so its result is that of the mean
+        if epsilon grows by the square of their number, and no cotangent of a mean has to be divided.
+        """
+        return int(x.shape[ATTRIBUTES[0]]) if x.ndim == 6 and self.config.reduction == "mean" else 1
+
     def _reduce(self, x: Array) -> Array:
-        """Marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
-        return marginal(x, ATTRIBUTES[0], reduction=self.config.reduction) if x.ndim == 6 else x
+        """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
+        return marginal(x, ATTRIBUTES[0]) if x.ndim == 6 else x
 
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
@@ -259,7 +272,9 @@ class Network:
         mean, covariance = patch_moments(x, SPACE, (size, size), boundary=self.config.boundary)
         return mean, covariance
 
-    def _apply(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array] | None) -> Array:
+    def _apply(
+        self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array] | None, epsilon: float
+    ) -> Array:
         """The output x_j of layer j from its input: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on."""
         options: dict[str, Any] = {"boundary": self.config.boundary}
         if layer.attributes == 0:
@@ -269,7 +284,7 @@ class Network:
             return self._rho(x, weights["w"], weights["bias"], axes, stride=layer.stride, **options)
         assert moments is not None
         if layer.nonlinear:
-            return self._nonlinear(layer, weights, x, moments)
+            return self._nonlinear(layer, weights, x, moments, epsilon)
         w, shift = merge_factors(
             weights["h"],
             weights["g"],
@@ -277,13 +292,15 @@ class Network:
             lengths=x.shape[3:],
             stride=layer.stride[2:],
             boundary=self.config.boundary,
-            epsilon=self.config.epsilon,
+            epsilon=epsilon,
         )
         return self._rho(x, w, weights["bias"] - shift, axes, stride=layer.stride, **options)
 
-    def _nonlinear(self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array]) -> Array:
+    def _nonlinear(
+        self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array], epsilon: float
+    ) -> Array:
         """The (+) layer, rho(W^g rho(W^h x)); the backward pass expands x again."""
-        h, shift = _normalise_filters(weights["h"], *moments, self.config.epsilon)
+        h, shift = _normalise_filters(weights["h"], *moments, epsilon)
         options = {"boundary": self.config.boundary, "stride": layer.stride}
         return self._factored(x, h, -shift, weights["g"], weights["bias"], SPACE, ATTRIBUTES, **options)
 
@@ -306,6 +323,12 @@ class Network:
         if self.config.head == "sum":
             return marginal(x, axes)
         return marginal(x, axes, reduction="mean") * parameters["head"]["scale"]
+
+
+def _moments_of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[Array, Array]:
+    """Mean and covariance of so many times what has these."""
+    mean, covariance = moments
+    return moments if factor == 1 else (mean * factor, covariance * factor**2)
 
 
 def _normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:

@@ -158,6 +158,17 @@ def test_tiles_of_the_plus_layer_do_not_show(monkeypatch):
             np.testing.assert_allclose(tiled[name][key], gradient, rtol=0, atol=1e-12 * (1 + np.abs(gradient).max()))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_moments_are_those_of_the_marginal(reduction):
+    rng = np.random.default_rng(6)
+    network, parameters = small_network(rng, reduction=reduction)
+    outputs = {layer.j: (x, own) for layer, x, own in network.trace(parameters, rng.standard_normal((3, 8, 8, 3)))}
+    for j in range(4, 7):
+        x = hc.marginal(outputs[j - 1][0], 3, reduction=reduction)
+        for found, expected in zip(outputs[j][1], hc.patch_moments(x, (1, 2), 3, boundary="zero"), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+
+
 def test_evaluation_uses_the_moments_it_is_given():
     rng = np.random.default_rng(5)
     network, parameters = small_network(rng)
