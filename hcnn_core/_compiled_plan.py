@@ -109,11 +109,12 @@ class CompiledPlan(Plan):
         shape = d.frequencies, d.planes * self.out
         sums = np.zeros((0 if ans is None else self.y_rows, self.out))
         result, written = None, np.zeros(t.lengths[0], bool)
+        packed = None if filters is None else self.products.pack_back(filters)
         of_filters: Any = None
         for section in sections(self.products, HELD // math.prod(shape)):
             part = self._cotangent(g, ans, section, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
             signal = None if x is None else self._spectrum(x, section.lines)
-            of_x, of_w = section.products.adjoints(part, signal, filters)
+            of_x, of_w = section.products.adjoints(part, signal, packed)
             if of_x is not None and section.lines is not None:
                 if result is None:
                     result = empty((self.x_rows, self.channels, len(written) * self._line), dtype)
@@ -122,7 +123,8 @@ class CompiledPlan(Plan):
                 result = self._samples(of_x)
             of_filters = of_w if of_filters is None else of_filters + of_w
             del part, signal, of_x  # before the next section makes its own
-        return result, of_filters, None if ans is None else sums
+        spectra = None if of_filters is None else self.products.unpack(of_filters)
+        return result, spectra, None if ans is None else sums
 
     def _cotangent(self, g: Rows, ans: Rows | None, section: Section, sums: Array) -> Array:
         """Spectra (rows, out, positions) of a section of g; where it is that of an ELU, its argument's goes to sums."""

@@ -84,8 +84,16 @@ class CompiledTaps:
         reading = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
         reading.call(kernels.apply, out, first, x, matrices, bias)
 
+    def pack_back(self, filters: Array) -> Array:
+        """Filters as `adjoints` reads them."""
+        return filters
+
+    def unpack(self, cotangent: Array) -> Array:
+        """That of filters (entries, rows, taps * columns), from that which `adjoints` makes."""
+        return cotangent
+
     def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
-        """Cotangents of x, if filters are given, and of filters, if x is."""
+        """Cotangents of x, if filters are given, from `pack_back`, and of filters, if x is, for `unpack`."""
         of_x = None if filters is None else self.apply_transpose(np, g, filters)
         return of_x, None if x is None else self.correlate(np, g, x)
 

@@ -77,21 +77,35 @@ class TiledTaps(CompiledTaps):
         products = empty((6, out.shape[1], min(WIDTH, chunk.n)), x.dtype)
         kernels.apply_tiled(out, x, six, missing, *reading, places, tiles, products, matrices)
 
+    def pack_back(self, filters: Array) -> Array:
+        """Factors of filters as (entries, 6, taps in K of a column, rows, columns)."""
+        packed = self.pack(filters)
+        by_columns = packed.reshape(*packed.shape[:2], -1, self.taps.count // 3, packed.shape[3])
+        return np.ascontiguousarray(by_columns.transpose(0, 1, 3, 4, 2))
+
+    def unpack(self, cotangent: Array) -> Array:
+        """The transpose of `pack`."""
+        count, _, terms, rows = cotangent.shape
+        filters = np.empty((count, rows, 3 * terms), cotangent.dtype)
+        groups = self._groups(filters, rows)
+        parallel_for(lambda i, j: kernels.factors_transpose(cotangent[i:j], groups[i:j]), count, cotangent.size)
+        return filters
+
     def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
-        """Cotangents of x, if filters are given, and of filters, if x is, from one pass over the tiles of g.
+        """As of other products, from one pass over the tiles of g.
 
         That is of as many results as it has, from leading index `after` on.
         """
         t, (count, rows), dtype = self.taps, g.shape[:2], g.dtype
         if filters is not None:
-            columns = filters.shape[2] // t.count
+            columns = filters.shape[4]
         elif x is not None:
             columns = x.shape[1]
         else:
             return None, None
         gx = empty((0 if filters is None else count, columns, *t.lengths, t.batch), dtype)
         total = zeros((0 if x is None else count, 6, columns * t.count // 3, rows), dtype)
-        matrices = np.empty((0,) * 5, dtype) if filters is None else self._transposed(self.pack(filters))
+        matrices = np.empty((0,) * 5, dtype) if filters is None else filters
         g = g.reshape(count, rows, g.shape[2], -1)
         pieces = -(-6 * columns * t.positions // TILES)
         parts = evenly(self._within.leading, min(self._within.leading, pieces))
@@ -103,11 +117,7 @@ class TiledTaps(CompiledTaps):
                 self._add_adjoints(g[part], signal, total[part], packed, gx[part], begin, end)
 
         parallel_for(work, count, g.size * t.count)
-        w = None
-        if x is not None:
-            w = np.empty((count, rows, t.count * columns), dtype)
-            kernels.factors_transpose(total, self._groups(w, rows))
-        return None if filters is None else gx, w
+        return None if filters is None else gx, None if x is None else total
 
     def _add_adjoints(self, g: Array, x: Array, total: Array, matrices: Array, gx: Array, begin: int, end: int) -> None:
         """What g makes at indices [begin, end) of the second axis."""
@@ -121,12 +131,6 @@ class TiledTaps(CompiledTaps):
             g, begin * size, x, six, missing, *reading, places, tiles, cotangents, rows, total, sums, matrices, gx,
             begin > 0,
         )  # fmt: skip
-
-    def _transposed(self, packed: Array) -> Array:
-        """Packed filters as (entries, 6, taps in K of a column, rows, columns)."""
-        count, _, _, rows = packed.shape
-        by_columns = packed.reshape(count, 6, -1, self.taps.count // 3, rows)
-        return np.ascontiguousarray(by_columns.transpose(0, 1, 3, 4, 2))
 
     @cached_property
     def _six(self) -> Integers:
