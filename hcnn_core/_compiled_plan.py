@@ -108,20 +108,22 @@ class CompiledPlan(Plan):
         d, t, dtype = self.transform, self.products.taps, g.array.dtype
         shape = d.frequencies, d.planes * self.out
         sums = np.zeros((0 if ans is None else self.y_rows, self.out))
-        result, written = None, np.zeros(t.lengths[0], bool)
-        packed = None if filters is None else self.products.pack_back(filters)
-        of_filters: Any = None
-        for section in sections(self.products, HELD // math.prod(shape)):
+        packed, result, of_filters = None if filters is None else self.products.pack_back(filters), None, None
+        parts, written = list(sections(self.products, HELD // math.prod(shape))), np.zeros(t.lengths[0], bool)
+        # what stays comes before what each section makes and frees, or memory would be left in pieces
+        if x is not None:
+            columns = d.aliases * d.planes * self.channels
+            of_filters = self.products.blank(d.frequencies, columns, d.planes * self.out, dtype)
+        if filters is not None and parts[0].lines is not None:
+            result = empty((self.x_rows, self.channels, len(written) * self._line), dtype)
+        for section in parts:
             part = self._cotangent(g, ans, section, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
             signal = None if x is None else self._spectrum(x, section.lines)
-            of_x, of_w = section.products.adjoints(part, signal, packed)
-            if of_x is not None and section.lines is not None:
-                if result is None:
-                    result = empty((self.x_rows, self.channels, len(written) * self._line), dtype)
+            of_x, of_filters = section.products.adjoints(part, signal, packed, of_filters)
+            if result is not None and section.lines is not None:
                 self._add_samples(result, of_x, section.lines, written)
             elif of_x is not None:
                 result = self._samples(of_x)
-            of_filters = of_w if of_filters is None else of_filters + of_w
             del part, signal, of_x  # before the next section makes its own
         spectra = None if of_filters is None else self.products.unpack(of_filters)
         return result, spectra, None if ans is None else sums

@@ -88,12 +88,21 @@ class CompiledTaps:
         """Filters as `adjoints` reads them."""
         return filters
 
+    def blank(self, count: int, columns: int, rows: int, dtype: Any) -> Array | None:
+        """What the first of several `adjoints` adds the cotangent of filters to; nothing, where it is the only one."""
+        return None
+
     def unpack(self, cotangent: Array) -> Array:
         """That of filters (entries, rows, taps * columns), from that which `adjoints` makes."""
         return cotangent
 
-    def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
-        """Cotangents of x, if filters are given, from `pack_back`, and of filters, if x is, for `unpack`."""
+    def adjoints(
+        self, g: Array, x: Array | None, filters: Array | None, onto: Array | None
+    ) -> tuple[Array | None, Array | None]:
+        """Cotangents of x, if filters are given, from `pack_back`, and of filters, if x is, for `unpack`.
+
+        The latter is added to `onto`, from `blank`.
+        """
         of_x = None if filters is None else self.apply_transpose(np, g, filters)
         return of_x, None if x is None else self.correlate(np, g, x)
 

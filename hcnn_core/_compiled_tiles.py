@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,12 @@ class TiledTaps(CompiledTaps):
         parallel_for(lambda i, j: kernels.factors_transpose(cotangent[i:j], groups[i:j]), count, cotangent.size)
         return filters
 
-    def adjoints(self, g: Array, x: Array | None, filters: Array | None) -> tuple[Array | None, Array | None]:
+    def blank(self, count: int, columns: int, rows: int, dtype: Any) -> Array:
+        return zeros((count, 6, columns * self.taps.count // 3, rows), dtype)
+
+    def adjoints(
+        self, g: Array, x: Array | None, filters: Array | None, onto: Array | None
+    ) -> tuple[Array | None, Array | None]:
         """As of other products, from one pass over the tiles of g.
 
         That is of as many results as it has, from leading index `after` on.
@@ -104,7 +110,7 @@ class TiledTaps(CompiledTaps):
         else:
             return None, None
         gx = empty((0 if filters is None else count, columns, *t.lengths, t.batch), dtype)
-        total = zeros((0 if x is None else count, 6, columns * t.count // 3, rows), dtype)
+        total = np.empty((0,) * 4, dtype) if onto is None else onto
         matrices = np.empty((0,) * 5, dtype) if filters is None else filters
         g = g.reshape(count, rows, g.shape[2], -1)
         pieces = -(-6 * columns * t.positions // TILES)
@@ -117,7 +123,7 @@ class TiledTaps(CompiledTaps):
                 self._add_adjoints(g[part], signal, total[part], packed, gx[part], begin, end)
 
         parallel_for(work, count, g.size * t.count)
-        return None if filters is None else gx, None if x is None else total
+        return None if filters is None else gx, onto
 
     def _add_adjoints(self, g: Array, x: Array, total: Array, matrices: Array, gx: Array, begin: int, end: int) -> None:
         """What g makes at indices [begin, end) of the second axis."""

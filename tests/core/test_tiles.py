@@ -93,13 +93,13 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
         engine = tiles.TiledTaps(taps)
         assert_close(results(engine, x, filters, pieces), oracle.apply(np, wide_x, wide), x, filters)
         packed = engine.pack_back(filters)
-        of_signal, of_packed = engine.adjoints(g, x, packed)
+        of_signal, of_packed = engine.adjoints(g, x, packed, engine.blank(count, columns, rows, dtype))
         both = of_signal, engine.unpack(of_packed)
         assert both[0].dtype == both[1].dtype == dtype
         assert_close(both[0], oracle.apply_transpose(np, wide_g, wide), g, filters)
         assert_close(both[1], oracle.correlate(np, wide_g, wide_x), g, x)
         for one, of_x, of_w in ((0, None, packed), (1, x, None)):
-            alone = engine.adjoints(g, of_x, of_w)
+            alone = engine.adjoints(g, of_x, of_w, engine.blank(count, columns, rows, dtype) if one else None)
             assert alone[1 - one] is None
             np.testing.assert_array_equal(alone[one], (of_signal, of_packed)[one])
 
