@@ -1552,7 +1552,7 @@ def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, 
                     if other.size:
                         more = others[first + i, begin:end]
                         for c in range(row.size):
-                            row[c] += constant + more[c]
+                            row[c] = (row[c] + constant) + more[c]  # the small ones first
                     else:
                         for c in range(row.size):
                             row[c] += constant
