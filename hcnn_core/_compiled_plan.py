@@ -108,12 +108,11 @@ class CompiledPlan(Plan):
         d, t, dtype = self.transform, self.products.taps, g.array.dtype
         shape = d.frequencies, d.planes * self.out
         sums = np.zeros((0 if ans is None else self.y_rows, self.out))
-        packed, result, of_filters = None if filters is None else self.products.pack_back(filters), None, None
-        parts, written = list(sections(self.products, HELD // math.prod(shape))), np.zeros(t.lengths[0], bool)
+        parts, columns = list(sections(self.products, HELD // math.prod(shape))), d.aliases * d.planes * self.channels
         # what stays comes before what each section makes and frees, or memory would be left in pieces
-        if x is not None:
-            columns = d.aliases * d.planes * self.channels
-            of_filters = self.products.blank(d.frequencies, columns, d.planes * self.out, dtype)
+        packed = None if filters is None else self.products.pack_back(filters)
+        of_filters = None if x is None else self.products.blank(d.frequencies, columns, d.planes * self.out, dtype)
+        result, written = None, np.zeros(t.lengths[0], bool)
         if filters is not None and parts[0].lines is not None:
             result = empty((self.x_rows, self.channels, len(written) * self._line), dtype)
         for section in parts:

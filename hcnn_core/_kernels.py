@@ -1367,10 +1367,10 @@ def pad(
         for c in range(n):
             own[c] = line[c] - centre
         for j in range(more2):
-            b = j - before2 if j < before2 else j - before2 + n2
-            to = row[(b + before2) * inner : (b + before2 + 1) * inner]
+            column = j if j < before2 else j + n2
+            to = row[column * inner : (column + 1) * inner]
             if periodic2:
-                begin = b % n2 * inner
+                begin = (column - before2) % n2 * inner
                 for c in range(inner):
                     to[c] = line[begin + c] - centre
             else:
@@ -1471,7 +1471,7 @@ def grams(
 
 
 @compiled()
-def _taps_met(p: int, n: int, s: int, periodic: bool) -> tuple[int, int]:
+def _taps_at(p: int, n: int, s: int, periodic: bool) -> tuple[int, int]:
     """The first and the end of the taps by which position p of an axis is read."""
     return (0, s) if periodic else (max(0, s // 2 - p), min(s, n + s // 2 - p))
 
@@ -1483,7 +1483,7 @@ def _stretches(n: int, s: int, periodic: bool, step: int) -> tuple[Array, int]:
     for p in range(0, n, step):
         unlike = p == 0
         for i in range(p, min(p + step, n)):
-            unlike |= _taps_met(i, n, s, periodic) != _taps_met(max(i - step, 0), n, s, periodic)
+            unlike |= _taps_at(i, n, s, periodic) != _taps_at(max(i - step, 0), n, s, periodic)
         if unlike:
             begins[count] = p
             count += 1
@@ -1527,9 +1527,9 @@ def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, 
     constants = empty((pairs, stretches, 2), x.dtype)
     for pair in range(pairs):
         for k in range(stretches):
-            along = _taps_met(begins[k], n2, s2, periodic[1])
+            along = _taps_at(begins[k], n2, s2, periodic[1])
             for i in range(2):
-                across = _taps_met(min(ends[pair] + i, n1 - 1), n1, s1, periodic[0])
+                across = _taps_at(min(ends[pair] + i, n1 - 1), n1, s1, periodic[0])
                 of_line = factors[pair, k, i : i + steps1, :, i]
                 constants[pair, k, i] = _coefficients(across, along, matrix, offset, of_line)
     others, lines = other.reshape(-1, n2 * inner), y.reshape(-1, n2 * inner)
@@ -1551,8 +1551,8 @@ def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, 
                     row, constant = lines[first + i, begin:end], constants[pair, k, i]
                     if other.size:
                         more = others[first + i, begin:end]
-                        for c in range(row.size):
-                            row[c] = (row[c] + constant) + more[c]  # the small ones first
+                        for c in range(row.size):  # the other, which is large, last: one rounding less of its size
+                            row[c] = (row[c] + constant) + more[c]
                     else:
                         for c in range(row.size):
                             row[c] += constant
