@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -111,34 +111,24 @@ class CompiledTaps:
         if t.uneven:
             return GatheredTaps(t).apply_transpose(xp, g, filters)
         filters = np.reshape(filters, (-1, rows, t.count, filters.shape[2] // t.count))
-        columns = filters.shape[3]
+        columns, phases = filters.shape[3], _phases_met(t)
         met_by_all = all(r <= size for r, size in zip(t.stride, t.sizes, strict=True))
         x = (empty if met_by_all else zeros)((count, columns, *t.lengths, t.batch), dtype=g.dtype)
-        for phases in itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))):
-            taps = taps_that_meet(t, phases)
-            if taps.size:
-                self._fill_phase(x, phases, g, _merged(filters[:, :, taps]))
-        return x
-
-    def _fill_phase(self, x: Array, phases: tuple[int, ...], g: Array, matrices: Array) -> None:
-        """Write the samples phase + stride * a of the cotangent x."""
-        t, columns, strided = self.taps, x.shape[1], math.prod(self.taps.stride) > 1
-        every = (slice(p, None, r) for p, r in zip(phases, t.stride, strict=True))
-        samples = x[(slice(None), slice(None), *every)]
-        shape = samples.shape[3:]
-        flat, none = x.reshape(*x.shape[:2], -1), nothing(x.dtype)
+        flat = x.reshape(count, columns, -1)
+        matrices = np.concatenate([_merged(filters[:, :, taps]) for _, taps in phases], axis=1)
 
         def work(part: slice, begin: int, end: int) -> None:
-            reading = _taps_of_g(t, g.shape[1], phases, begin, end, g.itemsize)
-            if not strided:
-                first = begin * math.prod(shape)
-                reading.call(kernels.apply, flat[part], first, g[part], entries_of(matrices, part), none)
+            reading, of_phases, targets = _taps_of_g(t, rows, begin, end, g.itemsize)
+            factors = entries_of(matrices, part)
+            if math.prod(t.stride) == 1:
+                reading.call(kernels.apply, flat[part], int(targets[0]), g[part], factors, nothing(g.dtype))
                 return
-            block = empty((part.stop - part.start, columns, (end - begin) * math.prod(shape)), dtype=g.dtype)
-            reading.call(kernels.apply, block, 0, g[part], entries_of(matrices, part), none)
-            samples[part, :, begin:end] = block.reshape(-1, columns, end - begin, *shape)
+            room = empty((columns, reading.n * kernels.lines_at_once(g, reading.n)), dtype=g.dtype)
+            apart = t.stride[-1] * t.batch
+            reading.call(kernels.apply_apart, flat[part], 0, g[part], factors, of_phases, targets, apart, room)
 
-        self._each_chunk(work, g, columns, samples.shape[2])
+        self._each_chunk(work, g, columns, -(-t.lengths[0] // t.stride[0]))
+        return x
 
     def correlate(self, xp: Any, g: Array, x: Array) -> Array:
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
@@ -228,17 +218,44 @@ def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> Rea
 
 
 @lru_cache(maxsize=1024)
-def _taps_of_g(t: Taps, rows: int, phases: tuple[int, ...], begin: int, end: int, itemsize: int) -> Reading:
-    """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis."""
-    spans, sources, taps = [], [], []
-    for k, (n, size, r, phase) in enumerate(zip(t.lengths, t.sizes, t.stride, phases, strict=True)):
-        span = (begin, end) if k == 0 else (0, -(-(n - phase) // r))
-        meets = outputs_met(size, r, phase)
-        index = np.arange(span[0] + meets[0], span[1] + meets[-1])
-        sources.append(extended(index, t.out_lengths[k], t.periodic[k])[None, :])
-        taps.append(np.stack((np.zeros_like(meets), meets - meets[0])))
-        spans.append(span)
-    return _read(t, t.out_lengths, rows, sources, taps, [stop - start for start, stop in spans], itemsize)
+def _phases_met(t: Taps) -> list[tuple[tuple[int, ...], Integers]]:
+    """Phases of samples, along all axes, with the taps that take these to a result, where there are some."""
+    along = (range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))
+    phases = [(phase, taps_that_meet(t, phase)) for phase in itertools.product(*along)]
+    return [(phase, taps) for phase, taps in phases if taps.size]
+
+
+@lru_cache(maxsize=1024)
+def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple[Reading, Integers, Integers]:
+    """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis, phase by phase.
+
+    Second, where taps and lines of each phase begin, and the samples of a line; third, where lines of samples begin.
+    """
+    phases, axes = [phase for phase, _ in _phases_met(t)], list(zip(t.lengths, t.sizes, t.stride, strict=True))
+    first, last = [begin, *(0 for _ in axes[1:])], [end, *(-(-n // r) for n, _, r in axes[1:])]
+    met = [[outputs_met(size, r, phase) for phase in {p[k] for p in phases}] for k, (_, size, r) in enumerate(axes)]
+    least = [min(int(m[0]) for m in along) for along in met]
+    sources = [
+        extended(np.arange(a + low, b + max(int(m[-1]) for m in along)), n, wrap)[None, :]
+        for a, b, low, along, n, wrap in zip(first, last, least, met, t.out_lengths, t.periodic, strict=True)
+    ]
+    readings, targets = [], []
+    for phase in phases:
+        taps, counts, samples = [], [], []
+        for (n, size, r), p, low, a, b in zip(axes, phase, least, first, last, strict=True):
+            meets = outputs_met(size, r, p)
+            taps.append(np.stack((np.zeros_like(meets), meets - low)))
+            samples.append(np.arange(p + r * a, min(n, p + r * b), r))
+            counts.append(len(samples[-1]))
+        reading, lines = _read(t, t.out_lengths, rows, sources, taps, counts, itemsize), samples[:-1]
+        if min(counts) == 0:
+            reading = replace(reading, starts=reading.starts[:0])
+        targets.append(np.ravel_multi_index(np.ix_(*lines, samples[-1][:1]), t.lengths).reshape(-1) * t.batch)
+        readings.append(reading)
+    begins = np.cumsum([(0, 0), *((r.table.size, r.starts.size) for r in readings)], axis=0)
+    of_phases = np.column_stack((begins, [*(r.n // t.batch for r in readings), 0]))
+    together = {name: np.concatenate([getattr(r, name) for r in readings]) for name in ("table", "starts")}
+    return replace(readings[0], n=max(r.n for r in readings), **together), of_phases, np.concatenate(targets)
 
 
 def _read(

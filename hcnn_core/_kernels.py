@@ -714,6 +714,24 @@ def combine_lines(
         _across(1, WIDE_OF_ONE, like, to, out_stride, out_line, n, x, starts, table, factors, step, NONE_OF_ONE)
 
 
+@compiled(inline="always")
+def _some_lines(
+    like: Array, out: int, out_stride: int, n: int, x: int, starts: Array, table: Array, matrix: Array
+) -> None:  # fmt: skip
+    """Write the products of a matrix with lines of n, one after the other."""
+    if starts.size > 1:
+        combine_lines(like, out, out_stride, n * like.itemsize, n, x, starts, table, matrix)
+    else:
+        combine_rows(like, out, out_stride, n, x + starts[0] * like.itemsize, table, matrix)
+
+
+@compiled(inline="always")
+def lines_at_once(like: Array, n: int) -> int:
+    """How many lines of n are worked on together."""
+    lanes = VECTOR_BYTES // like.itemsize
+    return BLOCK if lanes <= n < BLOCK * lanes else 1
+
+
 @compiled()
 def apply(
     out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
@@ -725,22 +743,51 @@ def apply(
     lines, elements), `padded` room for one extended entry; matrices are (entries or 1, K, rows). With a bias (rows,),
     the ELU of their sum is written.
     """
-    lanes = VECTOR_BYTES // x.itemsize
-    together = BLOCK if lanes <= n < BLOCK * lanes else 1
+    together = lines_at_once(x, n)
     for entry in range(x.shape[0]):
         _extend(padded, x[entry], lines, runs, inner)
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
         for line in range(0, starts.size, together):
             of_lines = starts[line : line + together]
             begin, count = first + line * n, of_lines.size
-            target, source = out[entry, 0, begin:].ctypes.data, padded.ctypes.data
-            if count > 1:
-                combine_lines(x, target, out.strides[1], n * x.itemsize, n, source, of_lines, table, matrix)
-            else:
-                combine_rows(x, target, out.strides[1], n, source + starts[line] * x.itemsize, table, matrix)
+            _some_lines(
+                x, out[entry, 0, begin:].ctypes.data, out.strides[1], n, padded.ctypes.data, of_lines, table, matrix
+            )
             for row in range(bias.size):
                 at = out[entry, row, begin:].ctypes.data
                 elu_run(x, at, at, n * count, bias[row])
+
+
+@compiled()
+def apply_apart(
+    out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
+    padded: Array, matrices: Array, phases: Array, targets: Array, apart: int, room: Array,
+) -> None:  # fmt: skip
+    """As `apply`, where the `inner` positions of a sample lie in `out`, and the next sample's `apart` from them.
+
+    For each of some phases (first tap, first line, samples of a line), and one more where these end: line l begins at
+    first + targets[l]. Sums are made in `room` (rows, n or more).
+    """
+    for entry in range(x.shape[0]):
+        _extend(padded, x[entry], lines, runs, inner)
+        matrix = matrices[min(entry, matrices.shape[0] - 1)]
+        for phase in range(phases.shape[0] - 1):
+            (tap, begin, samples), (last_tap, end, _) = phases[phase], phases[phase + 1]
+            size = samples * inner
+            together = min(lines_at_once(x, size), room.shape[1] // size)
+            for line in range(begin, end, together):
+                of_lines = starts[line : min(line + together, end)]
+                _some_lines(
+                    x, room.ctypes.data, room.strides[0], size, padded.ctypes.data, of_lines, table[tap:last_tap],
+                    matrix[tap:last_tap],
+                )  # fmt: skip
+                for row in range(room.shape[0]):
+                    for k in range(of_lines.size):
+                        for sample in range(samples):
+                            to = out[entry, row, first + targets[line + k] + sample * apart :]
+                            made = room[row, k * size + sample * inner :]
+                            for i in range(inner):
+                                to[i] = made[i]
 
 
 @compiled(inline="always")
