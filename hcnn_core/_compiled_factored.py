@@ -11,7 +11,7 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import evenly, stretches
-from hcnn_core._contracted_plan import ContractedPlan, Room, share
+from hcnn_core._contracted_plan import ContractedPlan, Room, added, share
 from hcnn_core._geometry import Geometry
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import MEMORY, parallel_for, threads_for
@@ -117,7 +117,7 @@ class FactoredPlan:
         def work(begin: int, end: int) -> None:
             room = Room(plan, self.chunk, dtype)
             z, gz = (self._expansion(room, plan.group, self.longest) for _ in range(2))
-            part, totals = room.totals()
+            part, totals = room.totals(self.n * (end - begin))
             sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
             taken, scaled = room.taken(rows, plan.y_rows)
             lines = self.every * (end - begin - 1) + self.expansion.kernel_size[0]
@@ -135,7 +135,7 @@ class FactoredPlan:
                 room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals,
                 gx, self.x_rows * (lines * self.line), gh_part, gh, shift_sums,
             )  # fmt: skip
-            parts[begin] = totals, sums, shift_sums, gh.sum(axis=3), (begin, gx)
+            parts[begin] = totals if totals.size else part, sums, shift_sums, gh.sum(axis=3), (begin, gx)
 
         self._share(work)
         totals, sums, shift_sums, ghs, gxs = zip(*(parts[key] for key in sorted(parts)), strict=True)
@@ -144,7 +144,7 @@ class FactoredPlan:
             self._folded(gxs),
             gh.astype(dtype, copy=False),
             sum(shift_sums).reshape(-1).astype(dtype, copy=False),
-            plan.filters_of(np, plan.filters_from(sum(totals)).astype(dtype, copy=False)),
+            plan.filters_of(np, plan.filters_from(added(totals)).astype(dtype, copy=False)),
             plan.like_result(np, sum(sums)).astype(dtype, copy=False),
         )
 

@@ -254,8 +254,9 @@ def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple
         readings.append(reading)
     begins = np.cumsum([(0, 0), *((r.table.size, r.starts.size) for r in readings)], axis=0)
     of_phases = np.column_stack((begins, [*(r.n // t.batch for r in readings), 0]))
-    together = {name: np.concatenate([getattr(r, name) for r in readings]) for name in ("table", "starts")}
-    return replace(readings[0], n=max(r.n for r in readings), **together), of_phases, np.concatenate(targets)
+    starts, table = (np.concatenate([getattr(r, name) for r in readings]) for name in ("starts", "table"))
+    reading = replace(readings[0], n=max(r.n for r in readings), starts=starts, table=table)
+    return reading, of_phases, np.concatenate(targets)
 
 
 def _read(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class ContractedPlan(CompiledPlan):
         self, g: Rows, x: Array | None, filters: Array | None, ans: Rows | None
     ) -> tuple[Array | None, Array | None, Array | None]:
         dtype, positions = g.array.dtype, self.products.taps.leading
-        none = np.empty((0, 0, 0, 0), dtype)
+        none, nothing = (np.empty((0,) * 4, kind) for kind in (dtype, float))
         matrices = none if filters is None else self.matrices(filters, transposed=True)
         result = None if filters is None else empty((self.x_rows, self.channels, positions), dtype)
         unused = Rows(none, np.zeros(self.x_rows, np.int64), 0)
@@ -76,18 +76,18 @@ class ContractedPlan(CompiledPlan):
             of_ans = None if ans is None else (answers.offsets, rows_of(sums))
             analysis, _, _, back = self.bound(room, n, x=source.offsets, y=taken, ans=of_ans)
             analysis_back = self.bound(room, n, x=target.offsets, y=taken)[1]
-            part, totals = (none, none) if x is None else room.totals()
+            part, totals = (none, nothing) if x is None else room.totals(n)
             kernels.contract_adjoints(
                 room.like, n, STRIP, back, analysis, analysis_back, self.steps_from, room.half,
                 cotangent.origin, cotangent.offsets, cotangent.step, answers.origin, answers.offsets, answers.step,
                 scaled, sums, source.origin, source.step, target.origin, target.step,
                 room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals,
             )  # fmt: skip
-            parts[begin] = totals, sums
+            parts[begin] = totals if totals.size else part, sums
 
         self._share_positions(work, positions)
         totals, sums = zip(*(parts[begin] for begin in sorted(parts)), strict=True)
-        spectrum = None if x is None else self.filters_from(sum(totals)).astype(dtype, copy=False)
+        spectrum = None if x is None else self.filters_from(added(totals)).astype(dtype, copy=False)
         return result, spectrum, None if ans is None else sum(sums)
 
     @functools.cached_property
@@ -179,13 +179,21 @@ class Room:
             step = size
             if isinstance(d, RealDFT):  # an odd number of lines of the cache, lest codelets write to one set of it
                 step += lanes if size // lanes % 2 == 0 else 0
-            return zeros((d.frequencies, step), dtype)[:, :size].reshape(-1, *shape, self.width)
+            make = empty if self.width == n else zeros  # what vectors read beyond n, lest it be slow to add
+            return make((d.frequencies, step), dtype)[:, :size].reshape(-1, *shape, self.width)
 
         self.spectrum, self.block = spectrum(*terms), spectrum(*rows)
         self.offsets = np.arange(max(math.prod(terms), math.prod(rows))) * (self.width * dtype.itemsize)
-        self.turned = zeros((d.frequencies, self.width, -(-math.prod(rows) // lanes) * lanes), dtype)
-        parts = len(plan.phases) * (plan.channels // plan.group)
-        self._totals = (parts, d.frequencies, math.prod(terms), self.turned.shape[2])
+        parts, columns = len(plan.phases) * (plan.channels // plan.group), -(-math.prod(rows) // lanes) * lanes
+        self._turned, self._totals = (
+            (d.frequencies, self.width, columns),
+            (parts, d.frequencies, math.prod(terms), columns),
+        )
+
+    @functools.cached_property
+    def turned(self) -> Array:
+        """Where what spectra are multiplied by for the cotangents of filters lies transposed."""
+        return empty(self._turned, self.like.dtype)
 
     def taken(self, cotangent: Rows, rows: int | None) -> tuple[Integers, Array]:
         """Where the transpose of synthesis reads rows of a cotangent, and room for these times an ELU's derivative."""
@@ -193,9 +201,18 @@ class Room:
         scaled = empty((rows or 0 if separate else 0, self.width), self.like.dtype)
         return rows_of(scaled) if separate else cotangent.offsets, scaled
 
-    def totals(self) -> tuple[Array, Array]:
-        """Zeros for the cotangents of filters: a part in the dtype of all, and the total in double precision."""
-        return zeros(self._totals, self.like.dtype), zeros(self._totals, float)
+    def totals(self, positions: int) -> tuple[Array, Array]:
+        """Zeros for the cotangents of filters: a part in the dtype of all, and, for many, the total in doubles."""
+        many = positions > kernels.RUN
+        return zeros(self._totals, self.like.dtype), zeros(self._totals if many else (0,) * 4, float)
+
+
+def added(parts: Sequence[Array]) -> Array:
+    """The sum of some arrays, which may be written to; of more than two in double precision."""
+    first, *rest = parts
+    if len(rest) > 1:
+        return sum(rest, first.astype(float))
+    return np.add(first, rest[0], out=first) if rest else first
 
 
 def share(work: Callable[[int, int], None], parts: list[tuple[int, int]], elements: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import lru_cache
 
 from hcnn_core._geometry import Geometry
@@ -135,10 +136,22 @@ def units_at_once(geometry: Geometry, real: bool) -> Units:
     padded = tuple(
         fast_length(n, size, bound, real) for n, size, bound in zip(g.lengths, g.kernel_size, g.boundary, strict=True)
     )
+    order = sorted(range(len(g.axes)), key=g.axes.__getitem__)
+    grown = [padded[k] for k in order]
     points, batch = math.prod(padded), math.prod(g.x_shape[a] for a in g.batch_axes)
-    passes = sum((LONE_LINES if points * batch < LINES * n else 1) * roughness(n) for n in padded)
-    samples = (2 * batch + 1) * points
-    return {"CALL": 1, "PASS": passes * samples, "COPY": (padded != g.lengths) * samples}
+
+    def parts(lengths: Sequence[int]) -> list[int]:
+        """Samples while each axis is transformed: those before it are as long as given, the others padded."""
+        given = [lengths[k] for k in order]
+        return [math.prod(given[:k]) * math.prod(grown[k:]) for k in range(len(order))]
+
+    of_x, of_y, of_w = parts(g.lengths), parts(g.out_lengths), parts(g.kernel_size)
+    units = {"CALL": 1.0, "PASS": 0.0, "COPY": 0.0}
+    for n, length, x, y, w in zip((g.lengths[k] for k in order), grown, of_x, of_y, of_w, strict=True):
+        lone = LONE_LINES if points * batch < LINES * length else 1
+        units["PASS"] += lone * roughness(length) * (batch * (x + y) + w)
+        units["COPY"] += (n != length) * 2 * batch * x
+    return units
 
 
 def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: str = "numpy") -> Units:

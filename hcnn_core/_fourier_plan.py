@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,41 +18,45 @@ THREADED = 1 << 18
 """Samples from which FFTs gain from threads."""
 
 
+Places = slice | np.ndarray[Any, Any]
+"""Where samples, results or taps lie on a padded axis that is zero elsewhere."""
+
+
 class FourierPlan:
     """A convolution and its two adjoints where x lies: no axis is moved.
 
-    A transpose without conjugation is a product with the spectrum at -f, which for any z is conj(F conj z).
+    Axes are transformed one after the other, so that lines of zeros, and lines of which nothing is kept, are not. A
+    transpose without conjugation is a product with the spectrum at -f, which for any z is conj(F conj z).
     """
 
     def __init__(self, geometry: Geometry, real: bool) -> None:
         g = geometry
         self.geometry, self.real = g, real
         self.sorted = sorted(range(len(g.axes)), key=g.axes.__getitem__)  # of convolved axes, as they come in x
-        lengths, sizes, strides = (
-            tuple(values[k] for k in self.sorted) for values in (g.lengths, g.kernel_size, g.stride)
+        self.axes, lengths, sizes, strides = (
+            tuple(values[k] for k in self.sorted) for values in (g.axes, g.lengths, g.kernel_size, g.stride)
         )
         boundary = tuple(g.boundary[k] for k in self.sorted)
-        self.axes = tuple(g.axes[k] for k in self.sorted)
         self.padded = tuple(
             fast_length(n, size, bound, real) for n, size, bound in zip(lengths, sizes, boundary, strict=True)
         )
         self.threaded = math.prod(self.padded) * math.prod(g.x_shape[a] for a in g.batch_axes) >= THREADED
         self.strided = max(strides) > 1
-        self.cropped = self._in_x(slice(0, n) for n in lengths)
-        self.kept = self._in_x(slice(0, n, r) for n, r in zip(lengths, strides, strict=True))
+        self.samples: list[Places] = [slice(0, n, 1) for n in lengths]
+        self.results: list[Places] = [slice(0, n, r) for n, r in zip(lengths, strides, strict=True)]
         taps = [tap_positions(size) for size in sizes]
         reached = [
             np.flatnonzero((bound == "periodic") | (abs(t) < n))
             for t, n, bound in zip(taps, lengths, boundary, strict=True)
         ]
         self.reached = np.ix_(*reached)
-        self.places = np.ix_(*(t[r] % length for t, r, length in zip(taps, reached, self.padded, strict=True)))
-        self.overlap = any(len(r) > length for r, length in zip(reached, self.padded, strict=True))
-        self.filter_shape = self._in_x(self.padded, (1,) * len(g.x_shape))
+        self.taps: list[Places] = [t[r] % length for t, r, length in zip(taps, reached, self.padded, strict=True)]
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
-        y = self._back(xp, self._spectrum(xp, x) * self._of_filter(xp, w))[self.kept]
+        products = self._spectrum(xp, x, self.axes, self.samples)
+        products *= self._of_filter(xp, w)
+        y = self._back(xp, products, self.axes, self.results)
         y = np.ascontiguousarray(y) if self.strided else y  # a view would keep what is left out
         return y if bias is None else elu(y, bias)
 
@@ -61,50 +65,62 @@ class FourierPlan:
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
         g = g if ans is None else elu_vjp(g, ans)
-        full = xp.zeros(self._in_x(self.padded, g.shape), dtype=g.dtype)
-        full[self.kept] = g
-        spectrum = self._spectrum(xp, full)
+        spectrum = self._spectrum(xp, g, self.axes, self.results)
         x_cotangent = w_cotangent = None
         if w is not None:
-            x_cotangent = self._back(xp, spectrum * xp.conj(self._of_filter(xp, xp.conj(w))))[self.cropped]
+            products = spectrum * xp.conj(self._of_filter(xp, xp.conj(w)))
+            x_cotangent = self._back(xp, products, self.axes, self.samples)
         if x is not None:
-            products = spectrum * xp.conj(self._spectrum(xp, xp.conj(x)))
-            products = xp.sum(products, axis=self.geometry.batch_axes, keepdims=True)
-            w_cotangent = self._taps_of(xp, self._back(xp, products))
+            products = spectrum * xp.conj(self._spectrum(xp, xp.conj(x), self.axes, self.samples))
+            w_cotangent = self._taps_of(xp, xp.sum(products, axis=self.geometry.batch_axes))
         return x_cotangent, w_cotangent, None if ans is None else g
 
     def _of_filter(self, xp: Any, w: Array) -> Array:
         """Spectrum of the taps, laid out around 0 on the padded grid; it broadcasts to that of x."""
-        grid = xp.zeros(self.padded, dtype=w.dtype)
         taps = xp.permute_dims(w, tuple(self.sorted))[self.reached]
-        if self.overlap:
-            np.add.at(grid, self.places, taps)
-        else:
-            grid[self.places] = taps
-        return self._spectrum(xp, xp.reshape(grid, self.filter_shape))
+        spectrum = self._spectrum(xp, taps, range(len(self.axes)), self.taps)
+        lengths = dict(zip(self.axes, spectrum.shape, strict=True))
+        return xp.reshape(spectrum, tuple(lengths.get(a, 1) for a in range(len(self.geometry.x_shape))))
 
-    def _taps_of(self, xp: Any, grid: Array) -> Array:
-        """The transpose of laying taps out."""
-        sizes = tuple(self.geometry.kernel_size[k] for k in self.sorted)
-        w = xp.zeros(sizes, dtype=grid.dtype)
-        w[self.reached] = xp.reshape(grid, self.padded)[self.places]
+    def _taps_of(self, xp: Any, spectrum: Array) -> Array:
+        """The transpose of laying taps out, from the spectrum of where they lie."""
+        taps = self._back(xp, spectrum, range(len(self.axes)), self.taps)
+        w = xp.zeros(tuple(self.geometry.kernel_size[k] for k in self.sorted), dtype=taps.dtype)
+        w[self.reached] = taps
         return xp.permute_dims(w, tuple(int(k) for k in np.argsort(self.sorted)))
 
-    def _spectrum(self, xp: Any, x: Array) -> Array:
-        fft = fft_namespace(xp)
-        transform = fft.rfftn if self.real else fft.fftn
-        return transform(x, self.padded, self.axes, workers=self._threads())
+    def _spectrum(self, xp: Any, x: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
+        """DFT of what lies at these places of the padded grid, the last axis first."""
+        fft, workers = fft_namespace(xp), self._threads()
+        for axis, length, where in reversed(list(zip(axes, self.padded, places, strict=True))):
+            x = _laid_out(xp, x, axis, length, where)
+            transform = fft.rfft if self.real and axis == axes[-1] else fft.fft
+            x = transform(x, axis=axis, overwrite_x=axis != axes[-1], workers=workers)
+        return x
 
-    def _back(self, xp: Any, spectrum: Array) -> Array:
-        fft = fft_namespace(xp)
-        transform = fft.irfftn if self.real else fft.ifftn
-        return transform(spectrum, self.padded, self.axes, overwrite_x=True, workers=self._threads())
+    def _back(self, xp: Any, spectrum: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
+        """What a spectrum, which is overwritten, makes at these places of the padded grid."""
+        fft, workers = fft_namespace(xp), self._threads()
+        for axis, length, where in zip(axes, self.padded, places, strict=True):
+            transform = fft.irfft if self.real and axis == axes[-1] else fft.ifft
+            spectrum = transform(spectrum, length, axis, overwrite_x=True, workers=workers)[_along(axis, where)]
+        return spectrum
 
     def _threads(self) -> int:
         return threads_for() if self.threaded else 1
 
-    def _in_x(self, values: Iterable[Any], others: Sequence[Any] | None = None) -> tuple[Any, ...]:
-        """One entry per axis of x: the given ones where it is convolved, elsewhere those of `others`, or everything."""
-        ndim = len(self.geometry.x_shape)
-        given, rest = dict(zip(self.axes, values, strict=True)), others or (slice(None),) * ndim
-        return tuple(given.get(a, rest[a]) for a in range(ndim))
+
+def _along(axis: int, places: Places) -> tuple[Any, ...]:
+    return (*[slice(None)] * axis, places)
+
+
+def _laid_out(xp: Any, x: Array, axis: int, length: int, places: Places) -> Array:
+    """What lies at these places of an axis of this length, where taps that wrap around may meet, and zeros."""
+    if isinstance(places, slice) and places == slice(0, length, 1):
+        return x
+    grid = xp.zeros((*x.shape[:axis], length, *x.shape[axis + 1 :]), dtype=x.dtype)
+    if x.shape[axis] > length:
+        np.add.at(grid, _along(axis, places), x)
+    else:
+        grid[_along(axis, places)] = x
+    return grid

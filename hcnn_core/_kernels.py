@@ -1228,15 +1228,15 @@ def contract_adjoints(
 ) -> None:  # fmt: skip
     """Cotangents of `contract`: of x to target, of filters added to totals.
 
-    By matrices (phases * groups, frequencies, planes * out, entries * channels), to totals (phases * groups,
-    frequencies, entries * channels, planes * out and some) by way of an equal part; either may be empty. `sums`, `ans`
-    and g are as in `transform`.
+    By matrices (phases * groups, frequencies, planes * out, entries * channels), to `part` (phases * groups,
+    frequencies, entries * channels, planes * out and some); either may be empty. Totals, for more than RUN positions,
+    are what parts are passed on to. `sums`, `ans` and g are as in `transform`.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     frequencies, row = block.shape[0], block.strides[2]
     rows = block.shape[1] * block.shape[2]
     phases = steps_from.size - 1
-    groups = max(matrices.shape[0], totals.shape[0]) // phases
+    groups = max(matrices.shape[0], part.shape[0]) // phases
     for c in range(-(-n // chunk)):
         begin, end = _chunk(c, n, chunk, lanes)
         m, width = end - begin, -(-(end - begin) // lanes) * lanes
@@ -1244,13 +1244,13 @@ def contract_adjoints(
             taken, answers = g + channel * g_channel + begin * size, ans + channel * ans_channel + begin * size
             to = block.ctypes.data + channel * row
             _run_elu_vjp(like, back, taken, g_rows, answers, ans_rows, to, half, m, scaled, sums, channel)
-        for f in range(frequencies if totals.size else 0):
+        for f in range(frequencies if part.size else 0):
             _turn(like, turned[f], m, block[f].ctypes.data, row, rows)
         for p in range(phases):
             first_back, last_back = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
             for group in range(groups):
                 k, first = p * groups + group, group * spectrum.shape[2]
-                if totals.size:
+                if part.size:
                     for channel in range(spectrum.shape[2]):
                         taken = source + (first + channel) * source_channel + begin * size
                         to = spectrum.ctypes.data + channel * row
@@ -1394,7 +1394,7 @@ def factored_adjoints(
                             spread_rows(like, to, table, m, cotangents + i * step, of_channels, h_transposed[group])
             for group in range(groups):
                 _pass_on(gh_part[group], gh[group])
-        if line == end_line - 1 or (line + 1) * n // RUN > line * n // RUN:
+        if totals.size and (line == end_line - 1 or (line + 1) * n // RUN > line * n // RUN):
             _pass_on(part, totals)
 
 
