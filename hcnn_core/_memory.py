@@ -37,8 +37,7 @@ def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if size < SMALL:
         return make(shape, dtype)
     room = make(size + LINE, np.uint8)
-    begin = -room.ctypes.data % LINE
-    return room[begin : begin + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, room, -room.ctypes.data % LINE)
 
 
 def offsets(shape: Sequence[int], strides: Sequence[int]) -> Integers:
