@@ -773,6 +773,8 @@ def apply_apart(
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
         for phase in range(phases.shape[0] - 1):
             (tap, begin, samples), (last_tap, end, _) = phases[phase], phases[phase + 1]
+            if begin == end:
+                continue
             size = samples * inner
             together = min(lines_at_once(x, size), room.shape[1] // size)
             for line in range(begin, end, together):

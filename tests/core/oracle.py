@@ -229,6 +229,7 @@ ENGINES = st.fixed_dictionaries(
         "MATRIX_LIMIT": st.sampled_from([_transforms.MATRIX_LIMIT, 0]),  # 0: every transform is an FFT
         "TILE": st.sampled_from([50, _taps.TILE]),
         "ROOM": st.sampled_from([50, _compiled_taps.ROOM]),
+        "MIN_CHUNK": st.sampled_from([1, _compiled_taps.MIN_CHUNK]),
         "CHUNK": st.sampled_from([50, _compiled_plan.CHUNK]),
         "HELD": st.sampled_from([50, _compiled_plan.HELD]),
         "GROUP": st.sampled_from([1, 2, _contracted_plan.GROUP]),
@@ -246,6 +247,7 @@ CONSTANTS = {
     "MATRIX_LIMIT": (_transforms,),
     "TILE": (_taps, _patches),
     "ROOM": (_compiled_taps,),
+    "MIN_CHUNK": (_compiled_taps,),
     "CHUNK": (_compiled_plan,),
     "HELD": (_compiled_plan,),
     "GROUP": (_contracted_plan,),

@@ -284,3 +284,17 @@ def test_lines_of_any_length(n: int, filters: int, dtype: str) -> None:
         assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
         assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
         assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("n", [4, 5, 6, 7])
+def test_cotangents_of_strided_axes_in_parts(n: int, stride: int) -> None:
+    """Phases have different numbers of samples, some none in a part; a few taps leave samples that none reads."""
+    for shape, size in (((n, 40), (3,)), ((n, 40), (1,)), ((n, 7, 18), (3, 2)), ((n, 6, 5, 18), (3, 1, 3))):
+        x, w = noise(0, shape, "float64"), noise(1, size, "float64")
+        for boundary in BOUNDARIES:
+            options = {"boundary": boundary, "method": "direct", "stride": stride}
+            problem = Problem(x, w, tuple(range(len(size))), options)
+            g = noise(2, problem.y_shape, "float64")
+            with engine(ROOM=1, MIN_CHUNK=1), poisoned_memory():
+                assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
