@@ -14,9 +14,8 @@ from hcnn_core._taps import LEAST_IN_TILES, tiles_cover
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_transform
 
 # Seconds per unit, float32, two cores, there and back: fitted by benchmarks.convolve_costs to 200 problems of at most
-# 2^20 samples, when every transform was charged for bringing axes in order. 200 of at most 2^22 give others near these
-# (benchmarks/results/convolve_costs_fit.txt), by which images of 256 x 256 under 15 x 15 taps, faster by taps, would go
-# to the FFT.
+# 2^20 samples, when units were counted a little differently. 200 of at most 2^22 give now those of
+# benchmarks/results/convolve_costs_fit.txt.
 SECONDS_PER_PLAN = 0.00015  # the fixed part of a call
 SECONDS_PER_TRANSFORM = 0.00022  # what it has more: to the spectrum, from it, and the filter's
 SECONDS_PER_LIBRARY = 0.00036  # and by the library's FFT
@@ -58,6 +57,9 @@ TILED = 0.7
 
 LANES, LATENCY = 16, 4
 """Numbers in a vector, and cycles until one may be added to again; two are added to in a cycle, or two read."""
+
+SHARED = 24
+"""Lines that fill tiles together, where they are shorter than as many vectors."""
 
 TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
 """Rows of sums that are worked on at once, and vectors of each, as the kernels have them for one line."""
@@ -112,16 +114,21 @@ def roughness(n: int) -> float:
 
 @lru_cache(maxsize=4096)
 def sums(rows: int, n: int) -> float:
-    """What one term of `rows` rows of n sums takes, in multiply-adds of full tiles."""
-    cycles = 0.0
+    """What one term of `rows` rows of n sums takes, in multiply-adds of full tiles, which short lines share."""
+    cycles, lines = 0.0, lines_at_once(n)
     for tall, widths in TILES:
-        vectors = -(-n // LANES)
+        vectors = lines * -(-n // LANES)
         for wide in widths:
             reads = 1.5 * wide + tall  # every other vector lies across two lines of the cache
             cycles += rows // tall * (vectors // wide) * max(tall * wide, reads, 2 * LATENCY) / 2
             vectors %= wide
         rows %= tall
-    return 2 * LANES * cycles
+    return 2 * LANES * cycles / lines
+
+
+def lines_at_once(n: int) -> int:
+    """How many lines of n results are worked on together."""
+    return SHARED if LANES <= n < SHARED * LANES else 1
 
 
 def sums_of_products(columns: int, rows: int, n: int) -> float:
@@ -131,7 +138,7 @@ def sums_of_products(columns: int, rows: int, n: int) -> float:
 
 
 def units_at_once(geometry: Geometry, real: bool) -> Units:
-    """What `convolve` with one filter does by FFT along all axes at once."""
+    """What `convolve` with one filter does by FFT along all axes, one after the other."""
     g = geometry
     padded = tuple(
         fast_length(n, size, bound, real) for n, size, bound in zip(g.lengths, g.kernel_size, g.boundary, strict=True)
@@ -145,7 +152,7 @@ def units_at_once(geometry: Geometry, real: bool) -> Units:
         given = [lengths[k] for k in order]
         return [math.prod(given[:k]) * math.prod(grown[k:]) for k in range(len(order))]
 
-    of_x, of_y, of_w = parts(g.lengths), parts(g.out_lengths), parts(g.kernel_size)
+    of_x, of_y, of_w = parts(g.lengths), parts(g.out_lengths), parts(list(map(min, g.kernel_size, padded)))
     units = {"CALL": 1.0, "PASS": 0.0, "COPY": 0.0}
     for n, length, x, y, w in zip((g.lengths[k] for k in order), grown, of_x, of_y, of_w, strict=True):
         lone = LONE_LINES if points * batch < LINES * length else 1
@@ -213,7 +220,7 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         in_runs = bool(spectral) and batch >= LANES and library == "numpy"  # the batch lies innermost
         units["COPY" if in_runs else "SCATTERED"] += f * columns * pixels_in * (phases > 1)
         units["COPY"] += f * (columns * pixels_in * (taps > 1) + rows * pixels_out * phases)
-        units["LINE"] += f * pixels_out / run
+        units["LINE"] += f * pixels_out / run / (lines_at_once(run) if library == "numpy" else 1)
         uneven = any(g.boundary[k] == "periodic" and g.lengths[k] % g.stride[k] for k in direct)
         if uneven and library == "numpy":  # no engine transposes this
             units["PIECE"] += pieces
@@ -226,7 +233,8 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         )
         spills = isinstance(transform, RealDFT) and any(axis.length > LINE for axis in transform.axes)
         units["LONG_DFT_MAC" if spills else "DFT_MAC"] += (1 if real else 4) * macs
-        units["COPY"] += f * transform.aliases * p * (lines_in + lines_kernel)
+        units["COPY"] += f * transform.aliases * p * lines_in
+        units["SCATTERED" if library == "numpy" else "COPY"] += f * transform.aliases * p * lines_kernel
     elif isinstance(transform, LibraryFFT):
         units["LIBRARY"] += 1
         points = transform.points * math.log2(max(2, transform.points))

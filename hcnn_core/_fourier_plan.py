@@ -17,6 +17,9 @@ from hcnn_core.pointwise import elu, elu_vjp
 THREADED = 1 << 18
 """Samples from which FFTs gain from threads."""
 
+PARTED = 1 << 14
+"""Samples from which an FFT for each axis, without lines of zeros, takes less time than one call for all."""
+
 
 Places = slice | np.ndarray[Any, Any]
 """Where samples, results or taps lie on a padded axis that is zero elsewhere."""
@@ -40,7 +43,8 @@ class FourierPlan:
         self.padded = tuple(
             fast_length(n, size, bound, real) for n, size, bound in zip(lengths, sizes, boundary, strict=True)
         )
-        self.threaded = math.prod(self.padded) * math.prod(g.x_shape[a] for a in g.batch_axes) >= THREADED
+        samples = math.prod(self.padded) * math.prod(g.x_shape[a] for a in g.batch_axes)
+        self.threaded, self.little = samples >= THREADED, samples < PARTED
         self.strided = max(strides) > 1
         self.samples: list[Places] = [slice(0, n, 1) for n in lengths]
         self.results: list[Places] = [slice(0, n, r) for n, r in zip(lengths, strides, strict=True)]
@@ -77,8 +81,11 @@ class FourierPlan:
 
     def _of_filter(self, xp: Any, w: Array) -> Array:
         """Spectrum of the taps, laid out around 0 on the padded grid; it broadcasts to that of x."""
-        taps = xp.permute_dims(w, tuple(self.sorted))[self.reached]
-        spectrum = self._spectrum(xp, taps, range(len(self.axes)), self.taps)
+        taps, places = xp.permute_dims(w, tuple(self.sorted))[self.reached], list(self.taps)
+        for axis, length in enumerate(self.padded):
+            if taps.shape[axis] > length:  # first, since it leaves fewer
+                taps, places[axis] = _laid_out(xp, taps, axis, length, places[axis]), slice(0, length, 1)
+        spectrum = self._spectrum(xp, taps, range(len(self.axes)), places)
         lengths = dict(zip(self.axes, spectrum.shape, strict=True))
         return xp.reshape(spectrum, tuple(lengths.get(a, 1) for a in range(len(self.geometry.x_shape))))
 
@@ -90,8 +97,12 @@ class FourierPlan:
         return xp.permute_dims(w, tuple(int(k) for k in np.argsort(self.sorted)))
 
     def _spectrum(self, xp: Any, x: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
-        """DFT of what lies at these places of the padded grid, the last axis first."""
+        """DFT of what lies at these places of the padded grid; axis by axis, the last first."""
         fft, workers = fft_namespace(xp), self._threads()
+        if self._at_once(places):
+            for axis, length, where in zip(axes, self.padded, places, strict=True):
+                x = _laid_out(xp, x, axis, length, where)
+            return (fft.rfftn if self.real else fft.fftn)(x, axes=tuple(axes), workers=workers)
         for axis, length, where in reversed(list(zip(axes, self.padded, places, strict=True))):
             x = _laid_out(xp, x, axis, length, where)
             transform = fft.rfft if self.real and axis == axes[-1] else fft.fft
@@ -101,10 +112,22 @@ class FourierPlan:
     def _back(self, xp: Any, spectrum: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
         """What a spectrum, which is overwritten, makes at these places of the padded grid."""
         fft, workers = fft_namespace(xp), self._threads()
+        if self._at_once(places):
+            transform = fft.irfftn if self.real else fft.ifftn
+            x = transform(spectrum, self.padded, tuple(axes), overwrite_x=True, workers=workers)
+            for axis, where in zip(axes, places, strict=True):
+                x = x[_along(axis, where)]
+            return x
         for axis, length, where in zip(axes, self.padded, places, strict=True):
             transform = fft.irfft if self.real and axis == axes[-1] else fft.ifft
             spectrum = transform(spectrum, length, axis, overwrite_x=True, workers=workers)[_along(axis, where)]
         return spectrum
+
+    def _at_once(self, places: Sequence[Places]) -> bool:
+        """Whether one call for all axes is as good: there is little, or nothing is left out."""
+        return len(self.axes) > 1 and (
+            self.little or all(_is_whole(where, n) for where, n in zip(places, self.padded, strict=True))
+        )
 
     def _threads(self) -> int:
         return threads_for() if self.threaded else 1
@@ -114,13 +137,22 @@ def _along(axis: int, places: Places) -> tuple[Any, ...]:
     return (*[slice(None)] * axis, places)
 
 
+def _is_whole(places: Places, length: int) -> bool:
+    return isinstance(places, slice) and places == slice(0, length, 1)
+
+
 def _laid_out(xp: Any, x: Array, axis: int, length: int, places: Places) -> Array:
-    """What lies at these places of an axis of this length, where taps that wrap around may meet, and zeros."""
-    if isinstance(places, slice) and places == slice(0, length, 1):
+    """What lies at these places of an axis of this length, where taps that wrap around add up, and zeros."""
+    if _is_whole(places, length):
         return x
     grid = xp.zeros((*x.shape[:axis], length, *x.shape[axis + 1 :]), dtype=x.dtype)
-    if x.shape[axis] > length:
-        np.add.at(grid, _along(axis, places), x)
-    else:
+    if isinstance(places, slice):
         grid[_along(axis, places)] = x
+        return grid
+    for begin in range(0, len(places), length):
+        turn = slice(begin, begin + length)
+        if begin:
+            grid[_along(axis, places[turn])] += x[_along(axis, turn)]
+        else:
+            grid[_along(axis, places[turn])] = x[_along(axis, turn)]
     return grid
