@@ -46,8 +46,11 @@ LINE = 32
 LINES, LONE_LINES = 4, 3.5
 """Lines that an FFT takes at a time, and how many times as long a sample of fewer takes."""
 
-MIN_LINE, MIN_SUMS = 32, 128
-"""With so many positions along the innermost axis, and sums along it, of all filters, batch axes outside stay there."""
+MIN_LINE, MIN_SUMS, MANY = 32, 128, 1 << 19
+"""With so many positions along the innermost axis, and sums along it, of all filters, batch axes outside stay there.
+
+So they do with fewer sums where samples are so many that copies of them leave the cache.
+"""
 
 MIN_RUN = 16
 """Positions along the longest direct axis, batch included, from which compiled products are worth it."""
@@ -124,6 +127,12 @@ def sums(rows: int, n: int) -> float:
             vectors %= wide
         rows %= tall
     return 2 * LANES * cycles / lines
+
+
+def long_lines(n: int, geometry: Geometry) -> bool:
+    """Whether lines of n positions are worked on where they lie."""
+    sums = n * math.prod(geometry.out_shape)
+    return n >= MIN_LINE and (sums >= MIN_SUMS or math.prod(geometry.x_shape) >= MANY)
 
 
 def lines_at_once(n: int) -> int:
@@ -205,7 +214,7 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         if direct and g.lengths[last] * batch < MIN_RUN:
             last = max(direct, key=lambda k: g.lengths[k])
         run = g.out_lengths[last] if direct else 1
-        stays = not spectral and run >= MIN_LINE and run * out >= MIN_SUMS and library == "numpy"
+        stays = not spectral and long_lines(run, g) and library == "numpy"
         run *= 1 if stays else batch
         if library == "numpy":  # there and back
             of_w = sums_of_products(columns, rows, run)

@@ -84,8 +84,7 @@ def _layout(geometry: Geometry, shape: tuple[int, ...], strides: tuple[int, ...]
     inner = tuple(axis for axis in order if axis not in outer)
     samples = math.prod(geometry.x_shape[axis] for axis in inner)
     line = samples * geometry.x_shape[innermost]
-    long = line >= _costs.MIN_LINE and line * math.prod(geometry.out_shape) >= _costs.MIN_SUMS
-    if samples >= MIN_INNER or long:
+    if samples >= MIN_INNER or _costs.long_lines(line, geometry):
         return outer, inner
     return (), tuple(order)
 

@@ -18,6 +18,7 @@ from hcnn_core import (
     _compiled_taps,
     _contracted_plan,
     _costs,
+    _fourier_plan,
     _parallel,
     _patches,
     _plan,
@@ -238,6 +239,7 @@ ENGINES = st.fixed_dictionaries(
         "FEW": st.sampled_from([1, _reorder.FEW]),
         "MIN_INNER": st.sampled_from([1, 1, _plan.MIN_INNER]),  # 1: batch axes stay outside wherever they lie there
         "SECONDS_PER_CALL": st.sampled_from([-1, 1, _costs.SECONDS_PER_CALL]),  # -1: one filter by FFT at once
+        "PARTED": st.sampled_from([1, _fourier_plan.PARTED]),
     }
 )
 """Constants by which a plan chooses its engine, some set so that small inputs reach each of them."""
@@ -256,6 +258,7 @@ CONSTANTS = {
     "FEW": (_reorder,),
     "MIN_INNER": (_plan,),
     "SECONDS_PER_CALL": (_costs,),
+    "PARTED": (_fourier_plan,),
     "SECONDS_PER_DFT_MAC": (_costs,),
 }
 
