@@ -298,3 +298,13 @@ def test_cotangents_of_strided_axes_in_parts(n: int, stride: int) -> None:
             g = noise(2, problem.y_shape, "float64")
             with engine(ROOM=1, MIN_CHUNK=1), poisoned_memory():
                 assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
+
+
+def test_filters_of_few_and_of_many_positions() -> None:
+    """Sums over more than `RUN` positions are passed on in double precision, as often as that."""
+    x, w, g = noise(0, (13_001, 2, 6), "float32"), noise(1, (2, 3, 3), "float32"), noise(2, (13_001, 3, 6), "float32")
+    options: dict[str, Any] = {"axes": 2, "sum_axes": 1, "boundary": "periodic"}
+    for n in (300, 4_100, 13_001):
+        spectra = convolve_vjp_w(g[:n].transpose(0, 2, 1), x[:n], w, method="fft", **options)
+        taps = convolve_vjp_w(wide(g[:n]).transpose(0, 2, 1), wide(x[:n]), wide(w), method="direct", **options)
+        assert_close(spectra, taps, g[:n], x[:n])
