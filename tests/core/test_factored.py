@@ -186,6 +186,14 @@ def test_both_ways_agree_and_threads_repeat_bit_for_bit(boundary: str, monkeypat
         assert_right(layer)
 
 
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_sums_over_many_positions(boundary: str) -> None:
+    """More than `RUN` of them are passed on in double precision."""
+    layer = Layer((160, 3, 32, 3, 3), (3, 1, 3, 3), (2, 3), "float32", boundary=boundary)
+    assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
+    assert_right(layer)
+
+
 def test_dtypes_are_promoted_as_numpy_promotes() -> None:
     layer = Layer(**PAPER, dtype="float32", boundary="zero")
     layer.operands[1] = layer.operands[1].astype("float64")
