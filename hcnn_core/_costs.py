@@ -14,8 +14,8 @@ from hcnn_core._taps import LEAST_IN_TILES, tiles_cover
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_transform
 
 # Seconds per unit, float32, two cores, there and back: fitted by benchmarks.convolve_costs to 200 problems of at most
-# 2^20 samples, when units were counted a little differently. 200 of at most 2^22 give now those of
-# benchmarks/results/convolve_costs_fit.txt.
+# 2^20 samples, when units were counted a little differently. What others give now, and what choices by these cost, says
+# benchmarks/results/convolve_costs.txt.
 SECONDS_PER_PLAN = 0.00015  # the fixed part of a call
 SECONDS_PER_TRANSFORM = 0.00022  # what it has more: to the spectrum, from it, and the filter's
 SECONDS_PER_LIBRARY = 0.00036  # and by the library's FFT
