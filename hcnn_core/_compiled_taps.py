@@ -233,18 +233,18 @@ def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple
     """
     phases, axes = [phase for phase, _ in _phases_met(t)], list(zip(t.lengths, t.sizes, t.stride, strict=True))
     first, last = [begin, *(0 for _ in axes[1:])], [end, *(-(-n // r) for n, _, r in axes[1:])]
-    met = [[outputs_met(size, r, phase) for phase in {p[k] for p in phases}] for k, (_, size, r) in enumerate(axes)]
-    least = [min(int(m[0]) for m in along) for along in met]
+    met = [{p: outputs_met(size, r, p) for p in {phase[k] for phase in phases}} for k, (_, size, r) in enumerate(axes)]
+    least = [min(int(meets[0]) for meets in along.values()) for along in met]
+    most = [max(int(meets[-1]) for meets in along.values()) for along in met]
     sources = [
-        extended(np.arange(a + low, b + max(int(m[-1]) for m in along)), n, wrap)[None, :]
-        for a, b, low, along, n, wrap in zip(first, last, least, met, t.out_lengths, t.periodic, strict=True)
+        extended(np.arange(a + low, b + high), n, wrap)[None, :]
+        for a, b, low, high, n, wrap in zip(first, last, least, most, t.out_lengths, t.periodic, strict=True)
     ]
     readings, targets = [], []
     for phase in phases:
         taps, counts, samples = [], [], []
-        for (n, size, r), p, low, a, b in zip(axes, phase, least, first, last, strict=True):
-            meets = outputs_met(size, r, p)
-            taps.append(np.stack((np.zeros_like(meets), meets - low)))
+        for (n, _, r), p, along, low, a, b in zip(axes, phase, met, least, first, last, strict=True):
+            taps.append(np.stack((np.zeros_like(along[p]), along[p] - low)))
             samples.append(np.arange(p + r * a, min(n, p + r * b), r))
             counts.append(len(samples[-1]))
         reading, lines = _read(t, t.out_lengths, rows, sources, taps, counts, itemsize), samples[:-1]

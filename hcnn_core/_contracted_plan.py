@@ -60,7 +60,7 @@ class ContractedPlan(CompiledPlan):
         self, g: Rows, x: Array | None, filters: Array | None, ans: Rows | None
     ) -> tuple[Array | None, Array | None, Array | None]:
         dtype, positions = g.array.dtype, self.products.taps.leading
-        none, nothing = (np.empty((0,) * 4, kind) for kind in (dtype, float))
+        none, no_totals = (np.empty((0,) * 4, kind) for kind in (dtype, float))
         matrices = none if filters is None else self.matrices(filters, transposed=True)
         result = None if filters is None else empty((self.x_rows, self.channels, positions), dtype)
         unused = Rows(none, np.zeros(self.x_rows, np.int64), 0)
@@ -76,7 +76,7 @@ class ContractedPlan(CompiledPlan):
             of_ans = None if ans is None else (answers.offsets, rows_of(sums))
             analysis, _, _, back = self.bound(room, n, x=source.offsets, y=taken, ans=of_ans)
             analysis_back = self.bound(room, n, x=target.offsets, y=taken)[1]
-            part, totals = (none, nothing) if x is None else room.totals(n)
+            part, totals = (none, no_totals) if x is None else room.totals(n)
             kernels.contract_adjoints(
                 room.like, n, STRIP, back, analysis, analysis_back, self.steps_from, room.half,
                 cotangent.origin, cotangent.offsets, cotangent.step, answers.origin, answers.offsets, answers.step,
@@ -185,10 +185,8 @@ class Room:
         self.spectrum, self.block = spectrum(*terms), spectrum(*rows)
         self.offsets = np.arange(max(math.prod(terms), math.prod(rows))) * (self.width * dtype.itemsize)
         parts, columns = len(plan.phases) * (plan.channels // plan.group), -(-math.prod(rows) // lanes) * lanes
-        self._turned, self._totals = (
-            (d.frequencies, self.width, columns),
-            (parts, d.frequencies, math.prod(terms), columns),
-        )
+        self._turned = d.frequencies, self.width, columns
+        self._totals = parts, d.frequencies, math.prod(terms), columns
 
     @functools.cached_property
     def turned(self) -> Array:

@@ -62,10 +62,10 @@ LANES, LATENCY = 16, 4
 """Numbers in a vector, and cycles until one may be added to again; two are added to in a cycle, or two read."""
 
 SHARED = 24
-"""Lines that fill tiles together, where they are shorter than as many vectors."""
+"""Lines that fill tiles together in the kernels, where they are shorter than as many vectors."""
 
 TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
-"""Rows of sums that are worked on at once, and vectors of each, as the kernels have them for one line."""
+"""Rows of sums that are worked on at once, and vectors of each, as the kernels have them."""
 
 FEWEST_ROWS = 1.8
 """Elsewhere: a product with fewer rows takes as long, since reading terms does."""

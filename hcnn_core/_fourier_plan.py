@@ -20,7 +20,6 @@ THREADED = 1 << 18
 PARTED = 1 << 14
 """Samples from which an FFT for each axis, without lines of zeros, takes less time than one call for all."""
 
-
 Places = slice | np.ndarray[Any, Any]
 """Where samples, results or taps lie on a padded axis that is zero elsewhere."""
 
@@ -99,7 +98,7 @@ class FourierPlan:
     def _spectrum(self, xp: Any, x: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
         """DFT of what lies at these places of the padded grid; axis by axis, the last first."""
         fft, workers = fft_namespace(xp), self._threads()
-        if self._at_once(places):
+        if self._by_one_call(places):
             for axis, length, where in zip(axes, self.padded, places, strict=True):
                 x = _laid_out(xp, x, axis, length, where)
             return (fft.rfftn if self.real else fft.fftn)(x, axes=tuple(axes), workers=workers)
@@ -112,7 +111,7 @@ class FourierPlan:
     def _back(self, xp: Any, spectrum: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
         """What a spectrum, which is overwritten, makes at these places of the padded grid."""
         fft, workers = fft_namespace(xp), self._threads()
-        if self._at_once(places):
+        if self._by_one_call(places):
             transform = fft.irfftn if self.real else fft.ifftn
             x = transform(spectrum, self.padded, tuple(axes), overwrite_x=True, workers=workers)
             for axis, where in zip(axes, places, strict=True):
@@ -123,7 +122,7 @@ class FourierPlan:
             spectrum = transform(spectrum, length, axis, overwrite_x=True, workers=workers)[_along(axis, where)]
         return spectrum
 
-    def _at_once(self, places: Sequence[Places]) -> bool:
+    def _by_one_call(self, places: Sequence[Places]) -> bool:
         """Whether one call for all axes is as good: there is little, or nothing is left out."""
         return len(self.axes) > 1 and (
             self.little or all(_is_whole(where, n) for where, n in zip(places, self.padded, strict=True))
