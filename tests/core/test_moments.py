@@ -198,6 +198,16 @@ def test_covariance_survives_a_first_guess_of_the_mean_that_misleads(boundary: s
     assert np.abs(covariance - expected).max() <= C * eps("float32") * np.diag(expected).max()
 
 
+def test_a_tap_that_only_meets_zeros_does_not_vary() -> None:
+    """Beside samples of mean zero this is exact, wherever the mean of some of them lies."""
+    half = noise(0, (1, 4, 1), "float64")
+    case = Patches(np.concatenate([half, -half]), (0, 2), (1, 2), "zero")
+    covariance = case.moments()[1]
+    variance = np.square(half).mean()
+    assert np.abs(covariance - [[0, 0], [0, variance]]).max() <= C * eps("float64") * variance
+    assert covariance[0, 0] == 0
+
+
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("kernel_size", [(3, 3), (2, 5), (9, 1)])
 def test_moments_of_any_filter_are_those_of_its_convolution(boundary: str, kernel_size: tuple[int, int]) -> None:
