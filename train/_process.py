@@ -1,4 +1,4 @@
-"""What a command line sets before NumPy is loaded: threads, and how the allocator keeps large arrays."""
+"""What a command line sets before NumPy is loaded: threads, kernels of the BLAS, how the allocator keeps arrays."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import Any
 
+AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS calls SkylakeX
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 KEEP = 2**31 - 1
 
@@ -15,13 +16,17 @@ KEEP = 2**31 - 1
 def prepare() -> None:
     """Give each thread its own matrix products and keep freed memory; what the user has set stays.
 
-    Many small products run best on one BLAS thread each, several side by side (hcnn_core/_parallel.py). Arrays of
-    100 MB are made and freed many times a step: by default glibc returns each to the system, which then clears
-    every page again.
+    Many small products run best on one BLAS thread each, several side by side (hcnn_core/_parallel.py). OpenBLAS may
+    not know a processor with AVX-512 (github.com/OpenMathLib/OpenBLAS/pull/6033) and then takes slower kernels.
+    Arrays of 100 MB are made and freed many times a step: by default glibc returns each to the system, which then
+    clears every page again.
     """
-    if "numpy" not in sys.modules and not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
-        os.environ.setdefault("HCNN_NUM_THREADS", str(_processors()))
-        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    if "numpy" not in sys.modules:
+        if not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
+            os.environ.setdefault("HCNN_NUM_THREADS", str(_processors()))
+            os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        if _processor_flags() >= AVX512:
+            os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
     if sys.platform == "linux":
         try:
             mallopt = ctypes.CDLL(None).mallopt
@@ -44,3 +49,12 @@ def leave_on_interrupt(module: str) -> None:
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor_flags(cpuinfo: str = "/proc/cpuinfo") -> set[str]:
+    """What Linux says the first processor can do; nothing where it does not say."""
+    try:
+        with open(cpuinfo) as lines:
+            return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    except OSError:
+        return set()
