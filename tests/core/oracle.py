@@ -301,7 +301,7 @@ def poisoned_memory() -> Iterator[None]:
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
     """Work shared among this many threads, however small it is."""
-    caches = (_parallel.worker_count, _parallel.asked_for, _parallel._pool)
+    caches = (_parallel.worker_count, _parallel.asked_for)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HCNN_NUM_THREADS", str(count))
         patch.setattr(_parallel, "SERIAL", 0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -82,6 +85,50 @@ def test_an_error_waits_for_the_other_parts() -> None:
     assert finished.is_set()
 
 
+def test_the_first_error_of_others_is_raised_and_keeps_nothing() -> None:
+    """Arrays that a failed call worked on are free as soon as its error is."""
+    array = np.zeros(1)
+    freed = weakref.ref(array)
+
+    def work(begin: int, end: int, held: NDArray) -> None:
+        if begin:
+            raise ArithmeticError(f"part {begin}")
+
+    gc.disable()
+    try:
+        with threads(4):
+            try:
+                parallel_for(partial(work, held=array), 4)
+            except ArithmeticError as error:
+                assert str(error) == "part 1"
+            else:
+                raise AssertionError("no error")
+        del array
+        for _ in range(600):  # another thread may not have come to its next task
+            if freed() is None:
+                break
+            time.sleep(0.05)
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+def test_callers_at_once_each_have_their_own_parts() -> None:
+    found: dict[int, list[int]] = {caller: [] for caller in range(8)}
+
+    def call(caller: int) -> None:
+        for _ in range(20):
+            parallel_for(lambda begin, end: found[caller].extend(range(begin, end)), 5)
+
+    with threads(3):
+        callers = [threading.Thread(target=call, args=(caller,)) for caller in found]
+        for thread in callers:
+            thread.start()
+        for thread in callers:
+            thread.join(60)
+    assert all(sorted(indices) == sorted([*range(5)] * 20) for indices in found.values())
+
+
 def test_threads_keep_the_callers_error_state() -> None:
     states: list[str] = []
     with threads(2), np.errstate(invalid="ignore"):
@@ -100,7 +147,7 @@ def test_wrong_numbers_of_threads_are_refused(asked: str, monkeypatch: pytest.Mo
 
 
 def forget() -> None:
-    for cached in (worker_count, asked_for, _parallel._pool):
+    for cached in (worker_count, asked_for):
         cached.cache_clear()
 
 
