@@ -58,8 +58,8 @@ class Crew:
         if self.size < size:
             with self.lock:
                 while self.size < size:
+                    threading.Thread(target=self._serve, name=f"hcnn_{self.size + 1}", daemon=True).start()
                     self.size += 1
-                    threading.Thread(target=self._serve, name=f"hcnn_{self.size}", daemon=True).start()
 
     def _serve(self) -> None:
         while True:

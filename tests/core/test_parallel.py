@@ -129,6 +129,22 @@ def test_callers_at_once_each_have_their_own_parts() -> None:
     assert all(sorted(indices) == sorted([*range(5)] * 20) for indices in found.values())
 
 
+def test_where_no_thread_starts_nothing_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[int] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    _parallel._crew.cache_clear()
+    with threads(2):
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+            patch.setattr(threading.Thread, "start", refuse)
+            parallel_for(lambda begin, end: parts.append(begin), 2)
+        assert not parts
+        parallel_for(lambda begin, end: parts.append(begin), 2)
+    assert sorted(parts) == [0, 1]
+
+
 def test_threads_keep_the_callers_error_state() -> None:
     states: list[str] = []
     with threads(2), np.errstate(invalid="ignore"):
