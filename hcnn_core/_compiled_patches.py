@@ -13,8 +13,6 @@ from hcnn_core._memory import empty
 from hcnn_core._parallel import parallel_for
 from hcnn_core._patches import Patches, in_order
 
-FEW = 1 << 12  # samples whose mean costs nothing beside a call
-
 
 class CompiledPatches(Patches):
     """Patches along two axes; each thread's samples are one piece of work."""
@@ -22,14 +20,13 @@ class CompiledPatches(Patches):
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
         """As `Patches.moments`; of one array, sums of it and of its products are taken in one pass.
 
-        They are taken about the mean of x, of many samples about that of a sixteenth of them, which is never farther
-        from the mean of all than sqrt(15) standard deviations: at most four bits cancel.
+        They are taken about the mean of a sixteenth of all samples, which is never farther from that of all than
+        sqrt(15) standard deviations: at most four bits cancel.
         """
         if x is not y:
             return super().moments(xp, x, y)
         arranged = self.arrange(xp, x)
-        few = arranged if self.count <= FEW else arranged[:, ::4, ::4]
-        centre = few.mean(dtype=np.float64).astype(x.dtype)
+        centre = arranged[:, ::4, ::4].mean(dtype=np.float64).astype(x.dtype)
         sums: dict[int, Array] = {}
         grams: dict[int, Array] = {}
 

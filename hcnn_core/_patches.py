@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,6 +48,11 @@ class Patches:
         self.lengths = tuple(x.shape[a] for a in axes)
         self.count = math.prod(x.shape)
         self.taps = math.prod(self.sizes)
+        reach = (
+            [wraps or abs(t - size // 2) < n for t in range(size)]
+            for n, size, wraps in zip(self.lengths, self.sizes, self.periodic, strict=True)
+        )
+        self.met = np.array([all(along) for along in itertools.product(*reach)])  # taps that some sample meets
         # axes that lie inside the patch axes in memory stay there, so that taps are copied in long runs
         strides = getattr(x, "strides", None) or tuple(range(x.ndim, 0, -1))
         inner = min(abs(strides[a]) for a in axes)
@@ -126,7 +132,7 @@ class Patches:
         def tile(part: slice) -> None:
             sums[part.start] = xp.sum(xp.sum(x[part, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
 
-        self._each_tile(xp, tile, threaded=True)
+        self._each_tile(xp, tile, products=False)
         return in_order(sums)
 
     def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
@@ -138,7 +144,7 @@ class Patches:
             others = patches if x is y else self.gather(xp, y[part, ...], y_centre)
             sums[part.start] = xp.sum(xp.matmul(patches, xp.permute_dims(others, (0, 2, 1))), axis=0, dtype=xp.float64)
 
-        self._each_tile(xp, tile, threaded=True)
+        self._each_tile(xp, tile, products=True)
         return in_order(sums)
 
     def spread(
@@ -151,15 +157,15 @@ class Patches:
             patches = xp.matmul(matrix, self.gather(xp, x[part, ...], centre))
             self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
 
-        self._each_tile(xp, tile, threaded=True)
+        self._each_tile(xp, tile, products=True)
         return result if other is None else other + result
 
     def _pieces(self) -> Any:
         spans = tuple((0, n) for n in self.lengths)
         return tap_pieces(self.lengths, spans, (1,) * len(spans), self.sizes, self.periodic)
 
-    def _each_tile(self, xp: Any, tile: Callable[[slice], None], *, threaded: bool) -> None:
-        """Work through the samples, threads taking different ones; `threaded` as for parallel_for."""
+    def _each_tile(self, xp: Any, tile: Callable[[slice], None], *, products: bool) -> None:
+        """Work through the samples, threads taking different ones; `products` of matrices have threads of their own."""
         size = max(1, TILE // (self.taps * math.prod(self.shape[1:])))
 
         def work(first: int, last: int) -> None:
@@ -167,7 +173,7 @@ class Patches:
                 tile(slice(begin, min(last, begin + size)))
 
         if xp is np:
-            parallel_for(work, self.shape[0], self.count * self.taps, threaded=threaded)
+            parallel_for(work, self.shape[0], self.count * self.taps, threaded=products)
         else:
             work(0, self.shape[0])
 

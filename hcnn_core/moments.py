@@ -7,9 +7,10 @@ h . mean(P) and its variance h . cov(P) h, so batch normalisation of any number 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from hcnn_core._backend import Array, array_namespace, require_real
-from hcnn_core._patches import patches_of
+from hcnn_core._backend import Array, array_namespace, placement, require_real
+from hcnn_core._patches import Patches, patches_of
 
 __all__ = ["patch_moments", "patch_moments_vjp"]
 
@@ -103,7 +104,7 @@ def moments_and_mean(
     """`patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
-    mean, _, covariance = patches_of(xp, x, axes, kernel_size, boundary).moments(xp, x, x)
+    mean, _, covariance = _moments(xp, x, x, patches_of(xp, x, axes, kernel_size, boundary))
     return xp.astype(mean, x.dtype), covariance, mean
 
 
@@ -112,7 +113,17 @@ def patch_covariance(
 ) -> Array:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; symmetric bilinear up to a transpose."""
     xp = array_namespace(x, y)
-    return patches_of(xp, x, axes, kernel_size, boundary).moments(xp, x, y)[2]
+    return _moments(xp, x, y, patches_of(xp, x, axes, kernel_size, boundary))[2]
+
+
+def _moments(xp: Any, x: Array, y: Array, patches: Patches) -> tuple[Array, Array, Array]:
+    """Mean patches, in double precision, and their covariance: of taps that only meet zeros, zero, not its rounding."""
+    x_mean, y_mean, covariance = patches.moments(xp, x, y)
+    if patches.met.all():
+        return x_mean, y_mean, covariance
+    met = xp.asarray(patches.met, **placement(xp, x))
+    x_mean, y_mean = (xp.where(met, mean, xp.zeros_like(mean)) for mean in (x_mean, y_mean))
+    return x_mean, y_mean, xp.where(met[:, None] & met, covariance, xp.zeros_like(covariance))
 
 
 def patch_filter(

@@ -39,9 +39,7 @@ def required_bytes(config: Config, image_size: int, classes: int, batch_size: in
     """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
     table = layers(config, image_size, classes)
     outputs = sum(math.prod(la.outputs) for la in table)
-    weights = sum(
-        la.factors * (math.prod(la.kernel_size[:2]) + math.prod(la.kernel_size[2:]) * la.filters) for la in table
-    )
+    weights = sum(la.trained for la in table)
     elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)

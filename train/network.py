@@ -72,10 +72,16 @@ class Layer:
     @property
     def parameters(self) -> int:
         """Filter coefficients as the paper counts them: effective filters, or both factors in the (+) network."""
-        space, attributes = math.prod(self.kernel_size[:2]), math.prod(self.kernel_size[2:])
         if self.nonlinear:
-            return self.factors * (space + attributes * self.filters)
-        return space * attributes * self.filters * (1 if self.attributes else self.inputs[2])
+            return self.trained
+        return math.prod(self.kernel_size) * self.filters * (1 if self.attributes else self.inputs[2])
+
+    @property
+    def trained(self) -> int:
+        """Filter coefficients that are trained: those of both factors wherever there are two."""
+        if not self.factors:
+            return self.parameters
+        return self.factors * (math.prod(self.kernel_size[:2]) + math.prod(self.kernel_size[2:]) * self.filters)
 
     @property
     def multiply_adds(self) -> int:
@@ -334,7 +340,8 @@ def _moments_of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[A
 def _normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
     """Filters (s, s, Q) whose responses have variance 1, and the responses' means m_q / sigma_q (Q,)."""
     taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
-    sigma = np.sqrt(np.real(np.sum((taps @ covariance) * np.conj(taps), axis=1)) + epsilon)
+    variance = np.real(np.sum((taps @ covariance) * np.conj(taps), axis=1))
+    sigma = np.sqrt(np.where(variance < 0, 0, variance) + epsilon)  # rounding may leave less than nothing
     normal = taps / sigma[:, None]
     return np.reshape(normal.T, (*h.shape[1:], h.shape[0])), normal @ mean
 
@@ -430,12 +437,7 @@ def describe(config: Config, image_size: int, classes: int) -> str:
     rows.append(("all", "", "", "", "", f"{total[0]:,}", f"{total[1] / 1e9:.4f}", f"{memory:.1f}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    trained = sum(
-        la.factors * (math.prod(la.kernel_size[:2]) + math.prod(la.kernel_size[2:]) * la.filters)
-        if la.factors
-        else la.parameters
-        for la in table
-    )
+    trained = sum(la.trained for la in table)
     lines += [
         "",
         f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors}).",

@@ -198,14 +198,18 @@ def test_covariance_survives_a_first_guess_of_the_mean_that_misleads(boundary: s
     assert np.abs(covariance - expected).max() <= C * eps("float32") * np.diag(expected).max()
 
 
-def test_a_tap_that_only_meets_zeros_does_not_vary() -> None:
-    """Beside samples of mean zero this is exact, wherever the mean of some of them lies."""
-    half = noise(0, (1, 4, 1), "float64")
-    case = Patches(np.concatenate([half, -half]), (0, 2), (1, 2), "zero")
-    covariance = case.moments()[1]
-    variance = np.square(half).mean()
-    assert np.abs(covariance - [[0, 0], [0, variance]]).max() <= C * eps("float64") * variance
-    assert covariance[0, 0] == 0
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4, 8, 2, 16), (4, 32, 2, 64)])
+def test_a_tap_that_only_meets_zeros_is_zero(shape: tuple[int, ...], dtype: str) -> None:
+    """Not what rounding leaves of zeros less a large mean, squared, which may be below zero."""
+    x = noise(0, shape, dtype) + np.dtype(dtype).type(1000)
+    unmet = np.tile([True, False, False, False, True], 3)
+    for x_axes, boundary in (((1, 2), "zero"), ((1, 2, 0), ("periodic", "zero", "zero"))):
+        case = Patches(x, x_axes, (3, 5, 1)[: len(x_axes)], boundary)
+        moments = [*case.moments(), patch_covariance(x, x[::-1].copy(), x_axes, case.kernel_size, boundary=boundary)]
+        for found in moments:
+            assert not found[unmet].any() and not found.T[unmet].any()
+            assert found[np.ix_(*(~unmet,) * found.ndim)].all()
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)

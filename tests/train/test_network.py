@@ -37,7 +37,7 @@ def test_counts_are_those_of_the_arrays(preset):
     network = Network(make_config(preset))
     parameters = network.initialize(np.random.default_rng(0))
     arrays = sum(a.size for name in parameters for key, a in parameters[name].items() if key in ("w", "h", "g"))
-    assert arrays == 344_640
+    assert arrays == 344_640 == sum(layer.trained for layer in network.table)
     if preset == "hcnn":
         arrays = 0
         for layer in network.table:
@@ -57,6 +57,16 @@ def test_counts_are_those_of_the_arrays(preset):
             else:
                 arrays += weights["w"].size
         assert arrays == 97_650
+
+
+def test_variance_that_rounding_leaves_below_zero():
+    """Of responses that do not vary, Eq. (8) divides by sqrt(epsilon), as it would without rounding."""
+    h, g = np.ones((2, 3, 3), np.float32), np.ones((2, 3, 5, 4), np.float32)
+    options = {"lengths": (4, 8), "stride": (2, 2), "boundary": "periodic", "epsilon": 1e-5}
+    below, none = (np.eye(9, dtype=np.float32) * np.float32(number) for number in (-1e-3, 0))
+    mean = np.zeros(9, np.float32)
+    (w, _), (expected, _) = (merge_factors(h, g, mean, covariance, **options) for covariance in (below, none))
+    assert w.dtype == np.float32 and np.array_equal(w, expected) and expected.all()
 
 
 def test_table_of_the_paper():
