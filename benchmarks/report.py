@@ -77,7 +77,7 @@ def memory_table(record: dict[str, Any]) -> Iterator[str]:
 
 def step_table(records: list[dict[str, Any]]) -> Iterator[str]:
     """Whole training steps."""
-    yield "| whole training steps, batches of 50 | images/s | an epoch of CIFAR-10 | peak memory of the process |"
+    yield "| training steps, batches of 50 | images/s | 50,000 images at that rate | peak memory, both boundaries |"
     yield "| --- | --- | --- | --- |"
     for record in records:
         for name, network in record["networks"].items():

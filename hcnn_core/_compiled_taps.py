@@ -101,7 +101,7 @@ class CompiledTaps:
     ) -> tuple[Array | None, Array | None]:
         """Cotangents of x, if filters are given, from `pack_back`, and of filters, if x is, for `unpack`.
 
-        The latter is added to `onto`, from `blank`.
+        The latter is added to `onto`, from `blank`; here that is nothing, since one call makes all.
         """
         of_x = None if filters is None else self.apply_transpose(np, g, filters)
         return of_x, None if x is None else self.correlate(np, g, x)

@@ -40,7 +40,7 @@ ELSEWHERE = {
 }  # fmt: skip
 """The same on other libraries than NumPy: by an older fit, since no GPU has been measured."""
 
-LINE = 32
+IN_REGISTERS = 32
 """Samples of a straight line that registers hold."""
 
 LINES, LONE_LINES = 4, 3.5
@@ -131,8 +131,8 @@ def sums(rows: int, n: int) -> float:
 
 def long_lines(n: int, geometry: Geometry) -> bool:
     """Whether lines of n positions are worked on where they lie."""
-    sums = n * math.prod(geometry.out_shape)
-    return n >= MIN_LINE and (sums >= MIN_SUMS or math.prod(geometry.x_shape) >= MANY)
+    made = n * math.prod(geometry.out_shape)
+    return n >= MIN_LINE and (made >= MIN_SUMS or math.prod(geometry.x_shape) >= MANY)
 
 
 def lines_at_once(n: int) -> int:
@@ -240,7 +240,7 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
             + transform.kernel_macs * lines_kernel
             + transform.synthesis_macs * lines_out
         )
-        spills = isinstance(transform, RealDFT) and any(axis.length > LINE for axis in transform.axes)
+        spills = isinstance(transform, RealDFT) and any(axis.length > IN_REGISTERS for axis in transform.axes)
         units["LONG_DFT_MAC" if spills else "DFT_MAC"] += (1 if real else 4) * macs
         units["COPY"] += f * transform.aliases * p * lines_in
         units["SCATTERED" if library == "numpy" else "COPY"] += f * transform.aliases * p * lines_kernel

@@ -10,6 +10,7 @@ OPENBLAS_NUM_THREADS=1 as well, both before NumPy is imported. The command lines
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -51,7 +52,7 @@ class Crew:
     def __init__(self) -> None:
         self.tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.size = 0
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal's handler may ask for work too
 
     def grow(self, size: int) -> None:
         """Have so many threads or more."""
@@ -91,7 +92,8 @@ STEP = 16
 def threads_for(elements: int | None = None) -> int:
     """Threads that work on so many elements should have: one inside a part of other work, or where there are few."""
     few = elements is not None and elements <= SERIAL
-    return 1 if few or getattr(_inside, "worker", False) else worker_count()
+    alone = getattr(_inside, "worker", False) or sys.is_finalizing()  # when other threads have ended
+    return 1 if few or alone else worker_count()
 
 
 def parallel_for(
@@ -119,27 +121,25 @@ def parallel_for(
         finally:
             _inside.worker = False
 
-    done: SimpleQueue[int] = SimpleQueue()
+    done: SimpleQueue[None] = SimpleQueue()
     errors: dict[int, BaseException] = {}
 
-    def elsewhere(index: int) -> None:
+    def attempt(index: int) -> None:
         try:
             part(index)
         except BaseException as error:
             errors[index] = error
-        done.put(index)
+        done.put(None)
 
     crew = _crew()
     crew.grow(workers - 1)
     # in the caller's context, where numpy.errstate keeps what to do about invalid values
     for index in range(1, workers):
-        crew.tasks.put(partial(copy_context().run, elsewhere, index))
+        crew.tasks.put(partial(copy_context().run, attempt, index))
+    attempt(0)
     # every part is awaited before an error of one is raised, since all of them write to the caller's arrays
-    try:
-        part(0)
-    finally:
-        for _ in range(1, workers):
-            done.get()
+    for _ in range(workers):
+        done.get()
     if errors:
         try:
             raise errors[min(errors)]

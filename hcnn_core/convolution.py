@@ -103,7 +103,7 @@ def convolve_elu(
     w : array
         Filters, as `convolve` takes them.
     bias : array
-        Its shape broadcasts to that of the result.
+        Its shape broadcasts to that of the result, whose dtype it takes.
     axes, boundary, sum_axes, stride, method
         As in `convolve`.
 

@@ -53,11 +53,11 @@ def factored_layer(
     h : array, shape (\*kernel_size, Q)
         First filters, along `h_axes`.
     shift : array, shape (Q,)
-        Added to what they make of x, before rho.
+        Added to what they make of x, before rho, in the result's dtype.
     g : array, shape (Q, \*kernel_size, \*out)
         Second filters, along `g_axes`, summed over q.
     bias : array
-        Added to what they make; its shape broadcasts to that of the result.
+        Added to what they make; its shape broadcasts to that of the result, whose dtype it takes.
     h_axes, g_axes : int or sequence of int
         Axes of x, different ones.
     boundary : {"periodic", "zero"} or sequence of them

@@ -27,7 +27,7 @@ def elu(x: Array, bias: Array | None = None, /) -> Array:
     x : array
         float32 or float64, any shape.
     bias : array, optional
-        Added first; its shape broadcasts to x's.
+        Added first, in x's dtype; its shape broadcasts to x's.
 
     Returns
     -------

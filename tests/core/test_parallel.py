@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -90,19 +92,20 @@ def test_the_first_error_of_others_is_raised_and_keeps_nothing() -> None:
     array = np.zeros(1)
     freed = weakref.ref(array)
 
-    def work(begin: int, end: int, held: NDArray) -> None:
-        if begin:
+    def work(begin: int, end: int, held: NDArray, fails: int) -> None:
+        if begin >= fails:
             raise ArithmeticError(f"part {begin}")
 
     gc.disable()
     try:
         with threads(4):
-            try:
-                parallel_for(partial(work, held=array), 4)
-            except ArithmeticError as error:
-                assert str(error) == "part 1"
-            else:
-                raise AssertionError("no error")
+            for fails in (0, 1, 3):
+                try:
+                    parallel_for(partial(work, held=array, fails=fails), 4)
+                except ArithmeticError as error:
+                    assert str(error) == f"part {fails}"
+                else:
+                    raise AssertionError("no error")
         del array
         for _ in range(600):  # another thread may not have come to its next task
             if freed() is None:
@@ -111,6 +114,25 @@ def test_the_first_error_of_others_is_raised_and_keeps_nothing() -> None:
         assert freed() is None
     finally:
         gc.enable()
+
+
+def test_while_the_interpreter_ends_the_caller_does_all_the_work() -> None:
+    """Other threads have ended by then, and would be waited for forever."""
+    script = """
+from hcnn_core._parallel import parallel_for
+
+class Last:
+    def __del__(self, share=parallel_for, write=print):
+        share(lambda begin, end: write(begin, end), 4)
+
+last = Last()
+parallel_for(lambda begin, end: None, 4)
+"""
+    environment = os.environ | {"HCNN_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "0 4\n" and not done.stderr
 
 
 def test_callers_at_once_each_have_their_own_parts() -> None:

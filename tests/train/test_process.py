@@ -53,6 +53,8 @@ def test_flags_of_the_processor(tmp_path: Path) -> None:
     path = tmp_path / "cpuinfo"
     path.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512f\n\nprocessor\t: 1\nflags\t\t: fpu\n")
     assert _process._processor_flags(str(path)) >= {"avx2", "avx512f"}
+    path.write_bytes(b"model name\t: \xae\xff\nflags\t: avx512f\n")
+    assert "avx512f" in _process._processor_flags(str(path))
     path.write_text("CPU part\t: 0xd40\nFeatures\t: asimd\n")
     assert not _process._processor_flags(str(path))
     assert not _process._processor_flags(str(tmp_path / "absent"))
