@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hcnn_core
-from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
+from hcnn_core import _costs, convolve, convolve_vjp_w, convolve_vjp_x, translate
+from hcnn_core import _kernels as kernels
 from hcnn_core._compiled_taps import CompiledTaps
 from hcnn_core._compiled_tiles import TiledTaps
 from hcnn_core._costs import choose_methods
@@ -277,6 +278,16 @@ def test_what_was_asked_for_is_not_chosen_again() -> None:
         assert (
             choose_methods(make_geometry((4, 5, 6), (3, 3, 3), (0, 1, 2), method=methods, **options), True) == methods
         )
+
+
+@pytest.mark.skipif(kernels.VECTOR_BYTES != 64, reason="the model's coefficients are of vectors of 64 bytes")
+def test_the_cost_model_counts_tiles_as_the_kernels_make_them() -> None:
+    like, (tall, few, one) = np.empty(0, "float32"), _costs.TILES
+    for n in (1, 15, 16, 100, 383, 384, 385, 1000):
+        assert _costs.lines_at_once(n) == kernels.lines_at_once(like, n)
+    assert tall == (kernels.TALL, (kernels.WIDE_OF_TALL, 1))
+    assert few == (kernels.FEW, (kernels.WIDE_OF_FEW, 4, 2, 1))
+    assert one == (1, (kernels.WIDE_OF_ONE, 4, 2, 1))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
