@@ -154,11 +154,16 @@ def normalize_integers(
 
 def normalize_choice(name: str, value: str | Sequence[str], count: int, choices: tuple[str, ...]) -> tuple[str, ...]:
     """One word per axis, each among `choices`."""
-    given = _entries(name, value, "a word", isinstance(value, str), count)
+    given = _entries(name, value, " or ".join(map(repr, choices)), isinstance(value, str), count)
     for word in given:
-        if word not in choices:
-            raise ValueError(f"{name} is {word!r}; choose {' or '.join(map(repr, choices))}")
+        require_choice(name, word, choices)
     return given
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse what is not among `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, choices))}")
 
 
 def shape_of(name: str, array: Any) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._backend import Array, array_namespace, compiled_kernels, require_floating
-from hcnn_core._geometry import normalize_axes, normalize_choice, shape_of
+from hcnn_core._geometry import normalize_axes, require_choice, shape_of
 from hcnn_core._memory import empty, is_one_run, offsets
 from hcnn_core._parallel import MEMORY, parallel_for
 
@@ -48,7 +48,7 @@ def marginal(x: Array, axes: int | Sequence[int], *, reduction: str = "sum") -> 
     xp = array_namespace(x)
     x = require_floating(xp, "x", x)
     axes = normalize_axes("axes", axes, x.ndim)
-    (reduction,) = normalize_choice("reduction", reduction, 1, REDUCTIONS)
+    require_choice("reduction", reduction, REDUCTIONS)
     kernels = compiled_kernels(xp) if x.size else None
     if kernels:
         kept = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(x.strides[a]))
@@ -116,7 +116,7 @@ def marginal_vjp(g: Array, x: Array | Sequence[int], axes: int | Sequence[int], 
     g = require_floating(xp, "g", g)
     shape = shape_of("x", x)
     axes = normalize_axes("axes", axes, len(shape))
-    (reduction,) = normalize_choice("reduction", reduction, 1, REDUCTIONS)
+    require_choice("reduction", reduction, REDUCTIONS)
     kept = tuple(n for a, n in enumerate(shape) if a not in axes)
     if g.shape != kept:
         raise ValueError(f"g has shape {g.shape}; the marginal has {kept}")

@@ -947,7 +947,7 @@ def growing() -> Callable[[NDArray], NDArray]:
         ({"stride": 1.5}, TypeError, "stride is 1.5; give an integer"),
         ({"stride": 2}, ValueError, r"op returned shape \(4, 6\); its axis 1 has length 6, .* become 3"),
         ({"boundary": "reflect"}, ValueError, "boundary is 'reflect'; choose 'periodic' or 'zero'"),
-        ({"boundary": None}, TypeError, "boundary is None; give a word"),
+        ({"boundary": None}, TypeError, "boundary is None; give 'periodic' or 'zero'"),
         ({"stride": 2, "shift": 3}, ValueError, "shift 3 along axis 1 is no multiple of stride 2; only such"),
         ({"shift": 0}, ValueError, r"shift \(0,\) along axes \(1,\), of length \(6,\), is the identity"),
         ({"shift": -12}, ValueError, r"shift \(-12,\) along axes \(1,\), of length \(6,\), is the identity"),
