@@ -17,7 +17,7 @@ from hcnn_core._patches import Patches, in_order
 class CompiledPatches(Patches):
     """Patches along two axes; each thread's samples are one piece of work."""
 
-    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
+    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
         """As `Patches.moments`; of one array, sums of it and of its products are taken in one pass.
 
         They are taken about the mean of a sixteenth of all samples, which is never farther from that of all than
@@ -38,8 +38,7 @@ class CompiledPatches(Patches):
         of_centre = self.shape[0] * self.shape[-1] * float(centre)
         offset = self.tap_sums(xp, in_order(sums) + of_centre, of_centre) / self.count
         covariance = (in_order(grams) / self.count - offset[:, None] * offset).astype(x.dtype)
-        mean = offset + float(centre)
-        return mean, mean, covariance
+        return offset + float(centre), covariance
 
     def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
         """Sums of an arranged array less a guess of its mean over all samples, in double precision."""

@@ -113,30 +113,26 @@ def parallel_for(
 
     step = STEP if count >= 16 * STEP * workers else 1
 
-    def part(index: int) -> None:
-        _inside.worker = True
-        begin, end = (i * (count // step) // workers * step for i in (index, index + 1))
-        try:
-            work(begin, count if index == workers - 1 else end)
-        finally:
-            _inside.worker = False
-
     done: SimpleQueue[None] = SimpleQueue()
     errors: dict[int, BaseException] = {}
 
-    def attempt(index: int) -> None:
+    def part(index: int) -> None:
+        begin, end = (i * (count // step) // workers * step for i in (index, index + 1))
+        _inside.worker = True
         try:
-            part(index)
+            work(begin, count if index == workers - 1 else end)
         except BaseException as error:
             errors[index] = error
-        done.put(None)
+        finally:
+            _inside.worker = False
+            done.put(None)
 
     crew = _crew()
     crew.grow(workers - 1)
     # in the caller's context, where numpy.errstate keeps what to do about invalid values
     for index in range(1, workers):
-        crew.tasks.put(partial(copy_context().run, attempt, index))
-    attempt(0)
+        crew.tasks.put(partial(copy_context().run, part, index))
+    part(0)
     # every part is awaited before an error of one is raised, since all of them write to the caller's arrays
     for _ in range(workers):
         done.get()

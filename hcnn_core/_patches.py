@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -48,11 +47,6 @@ class Patches:
         self.lengths = tuple(x.shape[a] for a in axes)
         self.count = math.prod(x.shape)
         self.taps = math.prod(self.sizes)
-        reach = (
-            [wraps or abs(t - size // 2) < n for t in range(size)]
-            for n, size, wraps in zip(self.lengths, self.sizes, self.periodic, strict=True)
-        )
-        self.met = np.array([all(along) for along in itertools.product(*reach)])  # taps that some sample meets
         # axes that lie inside the patch axes in memory stay there, so that taps are copied in long runs
         strides = getattr(x, "strides", None) or tuple(range(x.ndim, 0, -1))
         inner = min(abs(strides[a]) for a in axes)
@@ -84,17 +78,16 @@ class Patches:
             for to, source in pieces:
                 x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
 
-    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array, Array]:
-        """Mean patches of x and y, in double precision, and their covariance.
+    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
+        """Mean patch of x, in double precision, and the covariance of those of x and y.
 
         They are summed about the arrays' own means, so that nothing cancels.
         """
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])
-        means = [o + xp.astype(c, xp.float64) for o, c in zip(offsets, centres, strict=True)]
         covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype, copy=False)
-        return means[0], means[-1], covariance
+        return offsets[0] + xp.astype(centres[0], xp.float64), covariance
 
     def filter(
         self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None
@@ -159,6 +152,10 @@ class Patches:
 
         self._each_tile(xp, tile, products=True)
         return result if other is None else other + result
+
+    def met(self) -> list[bool]:
+        """Whether each tap meets a sample anywhere, and not only zeros."""
+        return [bool(pieces) for _, pieces, _ in self._pieces()]
 
     def _pieces(self) -> Any:
         spans = tuple((0, n) for n in self.lengths)

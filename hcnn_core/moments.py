@@ -104,7 +104,7 @@ def moments_and_mean(
     """`patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
-    mean, _, covariance = _moments(xp, x, x, patches_of(xp, x, axes, kernel_size, boundary))
+    mean, covariance = _moments(xp, x, x, patches_of(xp, x, axes, kernel_size, boundary))
     return xp.astype(mean, x.dtype), covariance, mean
 
 
@@ -113,17 +113,17 @@ def patch_covariance(
 ) -> Array:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; symmetric bilinear up to a transpose."""
     xp = array_namespace(x, y)
-    return _moments(xp, x, y, patches_of(xp, x, axes, kernel_size, boundary))[2]
+    return _moments(xp, x, y, patches_of(xp, x, axes, kernel_size, boundary))[1]
 
 
-def _moments(xp: Any, x: Array, y: Array, patches: Patches) -> tuple[Array, Array, Array]:
-    """Mean patches, in double precision, and their covariance: of taps that only meet zeros, zero, not its rounding."""
-    x_mean, y_mean, covariance = patches.moments(xp, x, y)
-    if patches.met.all():
-        return x_mean, y_mean, covariance
-    met = xp.asarray(patches.met, **placement(xp, x))
-    x_mean, y_mean = (xp.where(met, mean, xp.zeros_like(mean)) for mean in (x_mean, y_mean))
-    return x_mean, y_mean, xp.where(met[:, None] & met, covariance, xp.zeros_like(covariance))
+def _moments(xp: Any, x: Array, y: Array, patches: Patches) -> tuple[Array, Array]:
+    """Those of `Patches.moments`: of taps that only meet zeros, zero, not what rounding leaves of it."""
+    mean, covariance = patches.moments(xp, x, y)
+    if all(patches.met()):
+        return mean, covariance
+    met = xp.asarray(patches.met(), **placement(xp, x))
+    mean = xp.where(met, mean, xp.zeros_like(mean))
+    return mean, xp.where(met[:, None] & met, covariance, xp.zeros_like(covariance))
 
 
 def patch_filter(
