@@ -12,16 +12,19 @@ import numpy as np
 
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
-from hcnn_core._compiled_taps import Chunk, CompiledTaps, entries_of, evenly, taps_of_x
+from hcnn_core._compiled_taps import Chunk, CompiledTaps, entries_of, evenly, nothing, taps_of_x
 from hcnn_core._memory import empty, zeros
 from hcnn_core._parallel import parallel_for
-from hcnn_core._taps import LEAST_IN_TILES, Integers, Taps, extended, tiles_cover
+from hcnn_core._taps import LEAST_IN_TILES, Integers, Taps, extended, tiles_cover, tiles_pay
 
 TILES = 1 << 18
 """Elements of the tiles of an entry of a signal that are worked on at once."""
 
 WIDTH = 1 << 10
-"""Positions whose cotangents are multiplied at once: more make longer sums, fewer stay in a nearer cache."""
+"""Positions of a line that are worked on at once: more make longer sums, fewer stay in a nearer cache."""
+
+PRODUCTS = 1 << 16
+"""Elements of products of short lines, likewise."""
 
 
 class TiledTaps(CompiledTaps):
@@ -33,8 +36,8 @@ class TiledTaps(CompiledTaps):
 
     @staticmethod
     def suits(t: Taps) -> bool:
-        """Whether tiles cover the first axis, and vectors the batch."""
-        several = len(t.sizes) > 1 and t.batch >= LEAST_IN_TILES
+        """Whether tiles cover the first axis, and vectors the others."""
+        several = len(t.sizes) > 1 and t.out_lengths[-1] * t.batch >= LEAST_IN_TILES
         return t.tiled and several and tiles_cover(t.sizes[0], t.stride[0], t.out_lengths[0])
 
     @cached_property
@@ -51,7 +54,11 @@ class TiledTaps(CompiledTaps):
         count, rows = filters.shape[:2]
         groups = self._groups(filters, rows)
         packed = empty((count, 6, groups.shape[1] * groups.shape[2], rows), filters.dtype)
-        parallel_for(lambda i, j: kernels.factors_of_tiles(groups[i:j], packed[i:j]), count, packed.size)
+
+        def work(i: int, j: int) -> None:  # of taps that lie in the order of the factors, which vectors take
+            kernels.factors_of_tiles(np.ascontiguousarray(groups[i:j]), packed[i:j])
+
+        parallel_for(work, count, packed.size)
         return packed
 
     def _groups(self, filters: Array, rows: int) -> Array:
@@ -69,14 +76,60 @@ class TiledTaps(CompiledTaps):
             for begin, end in parts
         ]
 
+    def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
+        """Products with filters; with a bias (rows,), the ELU of their sum."""
+        t = self.taps
+        if not tiles_pay(filters.shape[2], filters.shape[1]):
+            return super().apply(xp, x, filters, bias)
+        matrices = self.pack(filters)
+        y = empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
+        lines, added = y.reshape(*y.shape[:2], t.leading, -1), nothing(x.dtype) if bias is None else bias
+        parts = self._parts(x.shape[1])
+
+        def work(part: slice, first: int, last: int) -> None:
+            out, factors = lines[part, :, 4 * first : 4 * last], entries_of(matrices, part)
+            for begin, end in parts:
+                self._apply_tiles(
+                    out, begin * self._within.positions, x[part], factors, (first, last), begin, end, added
+                )
+
+        self._each_chunk(work, x, filters.shape[1], t.leading // 4)
+        return y
+
+    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
+        """That of taps which lie the other way round, where their middle is one of them."""
+        t, (count, rows) = self.taps, filters.shape[:2]
+        centred = all(size % 2 == 1 and r == 1 for size, r in zip(t.sizes, t.stride, strict=True))
+        if not centred or not tiles_pay(rows * t.count, filters.shape[2] // t.count):
+            return super().apply_transpose(xp, g, filters)
+        back = filters.reshape(count, rows, t.count, -1).transpose(0, 3, 2, 1)[:, :, ::-1]
+        return self.apply(xp, g, back.reshape(count, -1, t.count * rows))
+
     def apply_chunk(self, out: Array, x: Array, matrices: Array, chunk: Chunk) -> None:
         """Write the results of a chunk to out (entries, rows, lines, positions)."""
-        reading, elements = reading_of(self._within, x.shape[1], chunk.begin, chunk.end, x.itemsize)
-        x, six = self._by_lines(x), self._six[chunk.first // (4 * chunk.apart)]
+        tile = chunk.first // (4 * chunk.apart)
+        self._apply_tiles(out, 0, x, matrices, (tile, tile + 1), chunk.begin, chunk.end, nothing(x.dtype))
+
+    def _apply_tiles(
+        self, out: Array, at: int, x: Array, matrices: Array, tiles: tuple[int, int], begin: int, end: int, bias: Array
+    ) -> None:
+        """Write the results of some tiles at indices [begin, end) of the second axis to out, from position `at` on."""
+        columns = x.shape[1]
+        (n, table, starts, runs), elements = reading_of(self._within, columns, begin, end, x.itemsize)
+        count = max(1, min(tiles[1] - tiles[0], TILES // (6 * columns * elements)))
+        starts = (starts + np.arange(count)[:, None] * (columns * elements)).reshape(-1)
+        room = empty((6, count, columns, elements), x.dtype)
+        long = kernels.lines_at_once(x, n) == 1
+        width = WIDTH if long else max(n, PRODUCTS // (6 * out.shape[1]))
+        products = empty((6, out.shape[1], min(width, n * starts.size)), x.dtype)
+        x, six = self._by_lines(x), self._six[slice(*tiles)]
         missing, places = zeros((x.shape[3],), x.dtype), np.empty((2, 6), np.int64)
-        tiles = empty((6, x.shape[1], elements), x.dtype)
-        products = empty((6, out.shape[1], min(WIDTH, chunk.n)), x.dtype)
-        kernels.apply_tiled(out, x, six, missing, *reading, places, tiles, products, matrices)
+        kernels.apply_tiled(out, at, x, six, missing, n, table, starts, runs, places, room, products, matrices, bias)
+
+    def _parts(self, columns: int) -> list[tuple[int, int]]:
+        """Parts of the second axis that are worked on at once."""
+        leading, pieces = self._within.leading, -(-6 * columns * self.taps.positions // TILES)
+        return evenly(leading, min(leading, pieces))
 
     def pack_back(self, filters: Array) -> Array:
         """Factors of filters as (entries, 6, taps in K of a column, rows, columns)."""
@@ -89,7 +142,13 @@ class TiledTaps(CompiledTaps):
         count, _, terms, rows = cotangent.shape
         filters = np.empty((count, rows, 3 * terms), cotangent.dtype)
         groups = self._groups(filters, rows)
-        parallel_for(lambda i, j: kernels.factors_transpose(cotangent[i:j], groups[i:j]), count, cotangent.size)
+
+        def work(i: int, j: int) -> None:
+            taps = np.empty(groups[i:j].shape, cotangent.dtype)
+            kernels.factors_transpose(cotangent[i:j], taps)
+            groups[i:j] = taps
+
+        parallel_for(work, count, cotangent.size)
         return filters
 
     def blank(self, count: int, columns: int, rows: int, dtype: Any) -> Array:
@@ -113,8 +172,7 @@ class TiledTaps(CompiledTaps):
         total = np.empty((0,) * 4, dtype) if onto is None else onto
         matrices = np.empty((0,) * 5, dtype) if filters is None else filters
         g = g.reshape(count, rows, g.shape[2], -1)
-        pieces = -(-6 * columns * t.positions // TILES)
-        parts = evenly(self._within.leading, min(self._within.leading, pieces))
+        parts = self._parts(columns)
 
         def work(first: int, last: int) -> None:
             part = slice(first, last)

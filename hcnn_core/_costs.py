@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from hcnn_core._geometry import Geometry
 from hcnn_core._real_dft import RealDFT, make_real_transform
-from hcnn_core._taps import LEAST_IN_TILES, tiles_cover
+from hcnn_core._taps import LEAST_IN_TILES, tiles_cover, tiles_pay
 from hcnn_core._transforms import LibraryFFT, MatrixDFT, fast_length, make_transform
 
 # Seconds per unit, float32, two cores, there and back: fitted by benchmarks.convolve_costs to 200 problems of at most
@@ -129,6 +129,13 @@ def sums(rows: int, n: int) -> float:
     return 2 * LANES * cycles / lines
 
 
+def may_tile(geometry: Geometry, methods: tuple[str, ...], batch: int) -> bool:
+    """Whether three taps may be products of F(4, 3): beside spectra, with a batch, or where no method is asked for."""
+    if "fft" in methods:
+        return batch >= LEAST_IN_TILES
+    return all(method == "auto" for method in geometry.method)
+
+
 def long_lines(n: int, geometry: Geometry) -> bool:
     """Whether lines of n positions are worked on where they lie."""
     made = n * math.prod(geometry.out_shape)
@@ -217,13 +224,16 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         stays = not spectral and long_lines(run, g) and library == "numpy"
         run *= 1 if stays else batch
         if library == "numpy":  # there and back
+            of_y, of_x = columns * sums(rows, run), rows * sums(columns, run)
             of_w = sums_of_products(columns, rows, run)
-            products = f * taps * pixels_out / run * (columns * sums(rows, run) + rows * sums(columns, run) + of_w)
+            covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in direct)
+            if covered and len(direct) > 1 and may_tile(g, methods, batch) and run >= LEAST_IN_TILES:
+                of_y *= TILED if spectral or tiles_pay(taps * columns, rows) else 1
+                of_x *= TILED if spectral or tiles_pay(taps * rows, columns) else 1
+                of_w *= TILED if spectral else 1
+            products = f * taps * pixels_out / run * (of_y + of_x + of_w)
         else:
             products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
-        covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in direct)
-        if spectral and len(direct) > 1 and batch >= LEAST_IN_TILES and covered:
-            products *= TILED
         units["MAC"] += products
         phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each, and scatter
         in_runs = bool(spectral) and batch >= LANES and library == "numpy"  # the batch lies innermost

@@ -421,8 +421,8 @@ OF_SAMPLES, OF_RESULTS, SAMPLES_TRANSPOSED, RESULTS_TRANSPOSED = range(4)
 def linear(typing: Any, like: Any, which: Any, how: Any, out: Any, places: Any, x: Any, table: Any, n: Any) -> Any:
     """Write a row of n bytes for each of a matrix of MAPS: the sum over j of entry j times row j of x.
 
-    Row i begins at out + places[i], row j at x + table[j]; they have a vector or more. How: SET, or ADD to what is
-    there, where rows may be the same.
+    Row i begins at out + places[i], row j at x + table[j]. How: SET, or ADD to what is there, where rows may be the
+    same.
     """
     if not isinstance(which, types.IntegerLiteral) or not isinstance(how, types.IntegerLiteral):
         return None
@@ -430,29 +430,37 @@ def linear(typing: Any, like: Any, which: Any, how: Any, out: Any, places: Any, 
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, places, x, table, n = arguments[3:]
-        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
-        matrix, zero = MAPS[which.literal_value], v.constant(0)
+        matrix = MAPS[which.literal_value]
         sources = [builder.add(x, _offset(builder, table, _int64(j))) for j in range(len(matrix[0]))]
         targets = [builder.add(out, _offset(builder, places, _int64(i))) for i in range(len(matrix))]
-        last = builder.sub(n, _int64(VECTOR_BYTES))
-        with cgutils.for_range(
-            builder, builder.sdiv(builder.add(n, _int64(VECTOR_BYTES - 1)), _int64(VECTOR_BYTES))
-        ) as loop:
-            here = builder.mul(loop.index, _int64(VECTOR_BYTES))
-            at = builder.select(builder.icmp_signed("<", here, last), here, last)
-            terms = [v.load(builder.add(source, at)) for source in sources]
-            done = v.first_lanes(builder.sdiv(builder.sub(here, at), _int64(v.size)))
-            for row, target in zip(matrix, targets, strict=True):
-                total = None
-                for entry, term in zip(row, terms, strict=True):
-                    if entry and total is None:
-                        total = term if entry == 1 else builder.fmul(term, v.constant(entry))
-                    elif entry:
-                        total = builder.call(v.fma, [term, v.constant(entry), total])
-                place = builder.add(target, at)
-                if how.literal_value == ADD:
-                    total = builder.fadd(v.load(place), builder.select(done, zero, total))
-                builder.store(total, v.at(place, 0), align=v.size)
+
+        def write(lanes: int) -> None:
+            """In vectors, of which the last begins earlier; what they have in common is not added twice."""
+            v = Vectors(builder, like.dtype, lanes)
+            step, zero = _int64(lanes * v.size), v.constant(0)
+            last, count = builder.sub(n, step), builder.sdiv(builder.add(n, builder.sub(step, _int64(1))), step)
+            with cgutils.for_range(builder, count) as loop:
+                here = builder.mul(loop.index, step)
+                at = builder.select(builder.icmp_signed("<", here, last), here, last)
+                terms = [v.load(builder.add(source, at)) for source in sources]
+                done = v.first_lanes(builder.sdiv(builder.sub(here, at), _int64(v.size)))
+                for row, target in zip(matrix, targets, strict=True):
+                    total = None
+                    for entry, term in zip(row, terms, strict=True):
+                        if entry and total is None:
+                            total = term if entry == 1 else builder.fmul(term, v.constant(entry))
+                        elif entry:
+                            total = builder.call(v.fma, [term, v.constant(entry), total])
+                    place = builder.add(target, at)
+                    if how.literal_value == ADD:
+                        total = builder.fadd(v.load(place), builder.select(done, zero, total))
+                    builder.store(total, v.at(place, 0), align=v.size)
+
+        with builder.if_else(builder.icmp_signed("<", n, _int64(VECTOR_BYTES))) as (short, long):
+            with short:
+                write(1)
+            with long:
+                write(8 * VECTOR_BYTES // like.dtype.bitwidth)
         return context.get_dummy_value()
 
     return signature, generate
@@ -840,31 +848,48 @@ def _samples_of_tiles(x: Array, tiles: Array, six: Array, missing: Array, runs: 
 
 @compiled()
 def apply_tiled(
-    out: Array, x: Array, six: Array, missing: Array, n: int, table: Array, starts: Array, runs: Array, places: Array,
-    tiles: Array, products: Array, matrices: Array,
+    out: Array, first: int, x: Array, six: Array, missing: Array, n: int, table: Array, starts: Array, runs: Array,
+    places: Array, tiles: Array, products: Array, matrices: Array, bias: Array,
 ) -> None:  # fmt: skip
-    """Write to out (entries, rows, 4, positions) the products of matrices with the taps of x, 3 of them along lines.
+    """Write to out (entries, rows, lines, positions) the products of matrices with the taps of x, 3 along lines.
 
-    4 lines, around which `six` lie, by 6 products, of matrices (entries or 1, 6, K, rows). A product has the positions
-    of a line as `apply` has all, K counts the taps along the other axes. x is (entries, columns, lines, elements),
-    `missing` a line of zeros; `tiles` (6, columns, elements) and `products` (6, rows, some positions) are room.
+    Each 4 lines, around which lie six (tiles, 6), by 6 products, of matrices (entries or 1, 6, K, rows). A product has
+    the positions of a line, from `first` on, as `apply` has all; K counts the taps along the other axes. x is (entries,
+    columns, lines, elements), `missing` a line of zeros; `tiles` (6, some tiles, columns, elements) and `products` (6,
+    rows, some positions) are room, `starts` those of as many tiles. With a bias (rows,), the ELU of their sum is
+    written.
     """
     size, lanes, width = x.itemsize, VECTOR_BYTES // x.itemsize, products.shape[2]
-    parts = -(-n // width)
+    each = starts.size // tiles.shape[1]
+    together, parts = max(1, min(lines_at_once(x, n), width // n)), -(-n // width)
     for entry in range(x.shape[0]):
-        _tiles_of_samples(tiles, x[entry], six, missing, runs, places)
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
-        of_results = _places_apart(places[0], out.strides[2])
-        of_products = _places_apart(places[1], products.strides[0])
-        for part in range(starts.size * parts):
-            line, c = divmod(part, parts)
-            begin, end = _chunk(c, n, width, lanes)
-            for p in range(6):
-                source = tiles[p].ctypes.data + (starts[line] + begin) * size
-                combine_rows(x, products[p].ctypes.data, products.strides[1], end - begin, source, table, matrix[p])
-            for row in range(out.shape[1]):
-                to, taken = out[entry, row, 0, line * n + begin :].ctypes.data, products[0, row].ctypes.data
-                linear(x, OF_RESULTS, SET, to, of_results, taken, of_products, (end - begin) * size)
+        for tile in range(0, six.shape[0], tiles.shape[1]):
+            count = min(tiles.shape[1], six.shape[0] - tile)
+            for k in range(count):
+                _tiles_of_samples(tiles[:, k], x[entry], six[tile + k], missing, runs, places)
+            to_results = _places_apart(places[0], out.strides[2])
+            of_products = _places_apart(places[1], products.strides[0])
+            for line in range(0, count * each, together):
+                of_lines = starts[line : min(line + together, count * each)]
+                for c in range(parts):
+                    begin, end = _chunk(c, n, width, lanes)
+                    for p in range(6):
+                        to, source = products[p].ctypes.data, tiles[p].ctypes.data + begin * size
+                        _some_lines(x, to, products.strides[1], end - begin, source, of_lines, table, matrix[p])
+                    done = 0
+                    while done < of_lines.size:  # lines of one tile lie one after the other
+                        k, within = divmod(line + done, each)
+                        met = min(of_lines.size - done, each - within)
+                        made = met * (end - begin)
+                        for row in range(out.shape[1]):
+                            to = out[entry, row, 4 * (tile + k), first + within * n + begin :].ctypes.data
+                            taken = products[0, row, done * n :].ctypes.data
+                            linear(x, OF_RESULTS, SET, to, to_results, taken, of_products, made * size)
+                            for result in range(4 if bias.size else 0):
+                                at = to + places[0, result]
+                                elu_run(x, at, at, made, bias[row])
+                        done += met
 
 
 @compiled()

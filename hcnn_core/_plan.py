@@ -122,7 +122,7 @@ class Plan:
                 stride=tuple(g.stride[k] for k in direct),
                 periodic=tuple(g.boundary[k] == "periodic" for k in direct),
                 batch=self.batch,
-                tiled=bool(spectral),
+                tiled=_costs.may_tile(g, methods, self.batch),
             )
         )
 

@@ -48,8 +48,9 @@ def convolve(
         Every how many samples the result is kept, one for all convolved axes or one per axis.
     method : {"auto", "direct", "fft"} or sequence of them, optional
         ``"direct"`` sums taps, ``"fft"`` multiplies spectra; ``"auto"`` takes what a measured cost model finds
-        cheaper, per axis. Spectra spread rounding errors, NaN and infinity over an axis, taps only over the kernel; 3
-        taps beside axes that have spectra, over 6 samples (products of F(4, 3), arXiv:1509.09308).
+        cheaper, per axis. Spectra spread rounding errors, NaN and infinity over an axis, taps only over the kernel. 3
+        taps beside axes that have spectra, or of many channels where ``"auto"`` is given, are products of F(4, 3)
+        (arXiv:1509.09308), which spread them over 6 samples.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hcnn_core import convolve_elu
+from hcnn_core import _costs, convolve, convolve_elu, convolve_vjp_x
 from hcnn_core._geometry import make_geometry
 from hcnn_core._plan import make_plan
 from hcnn_core._taps import GatheredTaps, Taps
@@ -25,15 +25,18 @@ from hcnn_core import _compiled_tiles as tiles  # noqa: E402
 def taps_in_tiles(draw: st.DrawFn) -> Taps:
     """The axis that is cut into tiles, and one or two of any kind after it."""
     others = range(draw(st.integers(1, 2)))
+    batch = draw(st.one_of(st.integers(1, 3), st.integers(16, 35)))
     lengths = [4 * draw(st.integers(1, 3))] + [draw(st.integers(1, 7)) for _ in others]
     stride = [1] + [draw(st.integers(1, 3)) for _ in others]
+    if batch < 16:  # the last axis fills vectors
+        lengths[-1] = draw(st.integers(16 * stride[-1], 40 * stride[-1]))
     return Taps(
         lengths=tuple(lengths),
         out_lengths=tuple(-(-n // r) for n, r in zip(lengths, stride, strict=True)),
         sizes=(3, *(draw(st.integers(1, 4)) for _ in others)),
         stride=tuple(stride),
         periodic=tuple(draw(st.booleans()) for _ in lengths),
-        batch=draw(st.integers(16, 35)),
+        batch=batch,
         tiled=True,
     )
 
@@ -41,6 +44,8 @@ def taps_in_tiles(draw: st.DrawFn) -> Taps:
 VOLUME = Taps((8, 3, 3), (8, 3, 3), (3, 2, 3), (1, 1, 1), (True, False, True), 17, tiled=True)
 WRAPPED = Taps((4, 5), (4, 5), (3, 3), (1, 1), (True, True), 16, tiled=True)
 """One tile, which reads two lines twice."""
+IMAGE = Taps((12, 17), (12, 17), (3, 3), (1, 1), (True, True), 1, tiled=True)
+"""No batch: what wraps around is a single number, and lines share tiles of registers."""
 
 
 def results(engine: tiles.TiledTaps, x: np.ndarray, filters: np.ndarray, pieces: int) -> np.ndarray:
@@ -72,6 +77,8 @@ def results(engine: tiles.TiledTaps, x: np.ndarray, filters: np.ndarray, pieces:
 )
 @example(taps=VOLUME, shape=(2, 2, 3), one_filter=True, dtype="float64", at_once=1, width=32, pieces=20, seed=0)
 @example(taps=WRAPPED, shape=(2, 2, 3), one_filter=True, dtype="float32", at_once=1, width=32, pieces=20, seed=0)
+@example(taps=IMAGE, shape=(2, 2, 9), one_filter=True, dtype="float32", at_once=1 << 18, width=32, pieces=1, seed=0)
+@example(taps=IMAGE, shape=(1, 2, 9), one_filter=True, dtype="float64", at_once=1, width=1 << 10, pieces=3, seed=0)
 def test_tiles_are_the_products_with_taps_and_their_transposes(
     taps: Taps,
     shape: tuple[int, int, int],
@@ -89,9 +96,18 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
     filters = rng.standard_normal((1 if one_filter else count, rows, taps.count * columns)).astype(dtype)
     oracle, (wide_x, wide_g, wide) = GatheredTaps(taps), (a.astype(np.float64) for a in (x, g, filters))
 
-    with mock.patch.multiple(tiles, TILES=at_once, WIDTH=width), poisoned_memory():
-        engine = tiles.TiledTaps(taps)
-        assert_close(results(engine, x, filters, pieces), oracle.apply(np, wide_x, wide), x, filters)
+    always = mock.Mock(return_value=True)
+    with (
+        mock.patch.multiple(tiles, TILES=at_once, WIDTH=width, PRODUCTS=40 * width, tiles_pay=always),
+        poisoned_memory(),
+    ):
+        engine, wanted = tiles.TiledTaps(taps), oracle.apply(np, wide_x, wide)
+        assert_close(results(engine, x, filters, pieces), wanted, x, filters)
+        assert_close(engine.apply(np, x, filters), wanted, x, filters)
+        bias = rng.standard_normal(rows).astype(dtype)
+        added = wanted + bias.reshape(1, -1, *(1,) * (wanted.ndim - 2))
+        assert_close(engine.apply(np, x, filters, bias), np.where(added > 0, added, np.expm1(added)), x, filters)
+        assert_close(engine.apply_transpose(np, g, filters), oracle.apply_transpose(np, wide_g, wide), g, filters)
         packed = engine.pack_back(filters)
         of_signal, of_packed = engine.adjoints(g, x, packed, engine.blank(count, columns, rows, dtype))
         both = of_signal, engine.unpack(of_packed)
@@ -154,3 +170,31 @@ def test_an_axis_that_tiles_cover_comes_first(
     assert isinstance(products, tiles.TiledTaps) == (batch == 16 and method == "fft")
     exchanged = isinstance(products, tiles.TiledTaps) and (sizes[0] != 3 or lengths[0] % 4)
     assert products.taps.lengths[:2] == (lengths[::-1] if exchanged else lengths)
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "forwards", "back"), [(8, 8, 1, 1), (7, 8, 0, 1), (8, 7, 1, 0), (9, 1, 0, 0)]
+)
+def test_images_of_some_channels_are_convolved_in_tiles_unless_taps_are_asked_for(
+    channels: int, filters: int, forwards: bool, back: bool
+) -> None:
+    """With enough terms in each sum; and the cost model knows."""
+    x, w = noise(0, (2, channels, 12, 17), "float32"), noise(1, (channels, 3, 3, filters), "float32")
+    spent = {}
+    for method in ("auto", "direct", ("direct", "auto")):
+        options = {"sum_axes": 1, "boundary": "periodic", "method": method}
+        with mock.patch.object(
+            tiles.TiledTaps, "_apply_tiles", autospec=True, side_effect=tiles.TiledTaps._apply_tiles
+        ) as made:
+            y = convolve(x, w, (2, 3), **options)
+            assert made.called == (forwards and method == "auto")
+            made.reset_mock()
+            of_x = convolve_vjp_x(y, x, w, (2, 3), **options)
+            assert made.called == (back and method == "auto")
+        wide = [a.astype(np.float64) for a in (x, w, y)]
+        assert_close(y, convolve(wide[0], wide[1], (2, 3), **options | {"method": "direct"}), x, w)
+        assert_close(of_x, convolve_vjp_x(wide[2], x.shape, wide[1], (2, 3), **options | {"method": "direct"}), y, w)
+        geometry = make_geometry(x.shape, w.shape, (2, 3), stride=1, **options)
+        spent[method] = _costs.units_of(geometry, ("direct", "direct"), True)["MAC"]
+    assert spent["direct", "auto"] == spent["direct"]
+    assert (spent["auto"] < spent["direct"]) == (forwards or back)
