@@ -23,8 +23,8 @@ TILES = 1 << 18
 WIDTH = 1 << 10
 """Positions of a line that are worked on at once: more make longer sums, fewer stay in a nearer cache."""
 
-PRODUCTS = 1 << 16
-"""Elements of products of short lines, likewise."""
+STRIP = 8
+"""Rows of results that are made at once: what comes to memory goes there while the next ones are multiplied."""
 
 
 class TiledTaps(CompiledTaps):
@@ -119,9 +119,7 @@ class TiledTaps(CompiledTaps):
         count = max(1, min(tiles[1] - tiles[0], TILES // (6 * columns * elements)))
         starts = (starts + np.arange(count)[:, None] * (columns * elements)).reshape(-1)
         room = empty((6, count, columns, elements), x.dtype)
-        long = kernels.lines_at_once(x, n) == 1
-        width = WIDTH if long else max(n, PRODUCTS // (6 * out.shape[1]))
-        products = empty((6, out.shape[1], min(width, n * starts.size)), x.dtype)
+        products = empty((6, min(STRIP, out.shape[1]), min(WIDTH, n * starts.size)), x.dtype)
         x, six = self._by_lines(x), self._six[slice(*tiles)]
         missing, places = zeros((x.shape[3],), x.dtype), np.empty((2, 6), np.int64)
         kernels.apply_tiled(out, at, x, six, missing, n, table, starts, runs, places, room, products, matrices, bias)

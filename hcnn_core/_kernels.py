@@ -856,12 +856,13 @@ def apply_tiled(
     Each 4 lines, around which lie six (tiles, 6), by 6 products, of matrices (entries or 1, 6, K, rows). A product has
     the positions of a line, from `first` on, as `apply` has all; K counts the taps along the other axes. x is (entries,
     columns, lines, elements), `missing` a line of zeros; `tiles` (6, some tiles, columns, elements) and `products` (6,
-    rows, some positions) are room, `starts` those of as many tiles. With a bias (rows,), the ELU of their sum is
+    some rows, some positions) are room, `starts` those of as many tiles. With a bias (rows,), the ELU of their sum is
     written.
     """
     size, lanes, width = x.itemsize, VECTOR_BYTES // x.itemsize, products.shape[2]
     each = starts.size // tiles.shape[1]
     together, parts = max(1, min(lines_at_once(x, n), width // n)), -(-n // width)
+    strips = -(-out.shape[1] // products.shape[1])
     for entry in range(x.shape[0]):
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
         for tile in range(0, six.shape[0], tiles.shape[1]):
@@ -872,23 +873,26 @@ def apply_tiled(
             of_products = _places_apart(places[1], products.strides[0])
             for line in range(0, count * each, together):
                 of_lines = starts[line : min(line + together, count * each)]
-                for c in range(parts):
+                for part in range(parts * strips):
+                    c, strip = divmod(part, strips)
                     begin, end = _chunk(c, n, width, lanes)
+                    row, last = strip * products.shape[1], min((strip + 1) * products.shape[1], out.shape[1])
                     for p in range(6):
                         to, source = products[p].ctypes.data, tiles[p].ctypes.data + begin * size
-                        _some_lines(x, to, products.strides[1], end - begin, source, of_lines, table, matrix[p])
+                        factors = matrix[p, :, row:last]
+                        _some_lines(x, to, products.strides[1], end - begin, source, of_lines, table, factors)
                     done = 0
                     while done < of_lines.size:  # lines of one tile lie one after the other
                         k, within = divmod(line + done, each)
                         met = min(of_lines.size - done, each - within)
                         made = met * (end - begin)
-                        for row in range(out.shape[1]):
-                            to = out[entry, row, 4 * (tile + k), first + within * n + begin :].ctypes.data
-                            taken = products[0, row, done * n :].ctypes.data
+                        for r in range(last - row):
+                            to = out[entry, row + r, 4 * (tile + k), first + within * n + begin :].ctypes.data
+                            taken = products[0, r, done * n :].ctypes.data
                             linear(x, OF_RESULTS, SET, to, to_results, taken, of_products, made * size)
                             for result in range(4 if bias.size else 0):
                                 at = to + places[0, result]
-                                elu_run(x, at, at, made, bias[row])
+                                elu_run(x, at, at, made, bias[row + r])
                         done += met
 
 

@@ -69,16 +69,33 @@ def results(engine: tiles.TiledTaps, x: np.ndarray, filters: np.ndarray, pieces:
     dtype=st.sampled_from(["float32", "float64"]),
     at_once=st.sampled_from([1, 500, 1 << 18]),
     width=st.sampled_from([32, 50, 1 << 10]),
+    strip=st.sampled_from([1, 4, 8]),
     pieces=st.integers(1, 20),
     seed=st.integers(0, 9),
 )
 @example(
-    taps=VOLUME, shape=(1, 2, 3), one_filter=False, dtype="float32", at_once=1 << 18, width=1 << 10, pieces=1, seed=0
+    taps=VOLUME,
+    shape=(1, 2, 3),
+    one_filter=False,
+    dtype="float32",
+    at_once=1 << 18,
+    width=1 << 10,
+    strip=8,
+    pieces=1,
+    seed=0,
 )
-@example(taps=VOLUME, shape=(2, 2, 3), one_filter=True, dtype="float64", at_once=1, width=32, pieces=20, seed=0)
-@example(taps=WRAPPED, shape=(2, 2, 3), one_filter=True, dtype="float32", at_once=1, width=32, pieces=20, seed=0)
-@example(taps=IMAGE, shape=(2, 2, 9), one_filter=True, dtype="float32", at_once=1 << 18, width=32, pieces=1, seed=0)
-@example(taps=IMAGE, shape=(1, 2, 9), one_filter=True, dtype="float64", at_once=1, width=1 << 10, pieces=3, seed=0)
+@example(
+    taps=VOLUME, shape=(2, 2, 3), one_filter=True, dtype="float64", at_once=1, width=32, strip=8, pieces=20, seed=0
+)
+@example(
+    taps=WRAPPED, shape=(2, 2, 3), one_filter=True, dtype="float32", at_once=1, width=32, strip=8, pieces=20, seed=0
+)
+@example(
+    taps=IMAGE, shape=(2, 2, 9), one_filter=True, dtype="float32", at_once=1 << 18, width=32, strip=8, pieces=1, seed=0
+)
+@example(
+    taps=IMAGE, shape=(1, 2, 9), one_filter=True, dtype="float64", at_once=1, width=1 << 10, strip=8, pieces=3, seed=0
+)
 def test_tiles_are_the_products_with_taps_and_their_transposes(
     taps: Taps,
     shape: tuple[int, int, int],
@@ -86,6 +103,7 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
     dtype: str,
     at_once: int,
     width: int,
+    strip: int,
     pieces: int,
     seed: int,
 ) -> None:
@@ -98,7 +116,7 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
 
     always = mock.Mock(return_value=True)
     with (
-        mock.patch.multiple(tiles, TILES=at_once, WIDTH=width, PRODUCTS=40 * width, tiles_pay=always),
+        mock.patch.multiple(tiles, TILES=at_once, WIDTH=width, STRIP=strip, tiles_pay=always),
         poisoned_memory(),
     ):
         engine, wanted = tiles.TiledTaps(taps), oracle.apply(np, wide_x, wide)
