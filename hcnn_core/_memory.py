@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from ctypes import addressof, c_char
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if size < SMALL:
         return make(shape, dtype)
     room = make(size + LINE, np.uint8)
-    return np.ndarray(shape, dtype, room, -room.ctypes.data % LINE)
+    address = addressof(c_char.from_buffer(room))  # a tenth of the time of room.ctypes.data
+    return np.ndarray(shape, dtype, room, -address % LINE)
 
 
 def offsets(shape: Sequence[int], strides: Sequence[int]) -> Integers:
