@@ -91,9 +91,10 @@ STEP = 16
 
 def threads_for(elements: int | None = None) -> int:
     """Threads that work on so many elements should have: one inside a part of other work, or where there are few."""
-    few = elements is not None and elements <= SERIAL
+    if elements is not None and elements <= SERIAL:
+        return 1
     alone = getattr(_inside, "worker", False) or sys.is_finalizing()  # when other threads have ended
-    return 1 if few or alone else worker_count()
+    return 1 if alone else worker_count()
 
 
 def parallel_for(
