@@ -847,6 +847,31 @@ def _samples_of_tiles(x: Array, tiles: Array, six: Array, missing: Array, runs: 
 
 
 @compiled()
+def _results_of_products(
+    out: Array, first: int, n: int, products: Array, length: int, line: int, lines: int, each: int, places: Array,
+    bias: Array,
+) -> None:  # fmt: skip
+    """Write RESULTS of products (6, rows, positions) to out (rows, lines, positions), or the ELU of that and a bias.
+
+    The products are of so many lines of a length, from `line` on. A tile has `each` of them, which come to lie n apart,
+    the first at `first`.
+    """
+    to_results, of_products = _places_apart(places[0], out.strides[1]), _places_apart(places[1], products.strides[0])
+    done = 0
+    while done < lines:
+        tile, within = divmod(line + done, each)
+        met = min(lines - done, each - within)  # all that lie one after the other
+        for row in range(out.shape[0]):
+            to = out[row, 4 * tile, first + within * n :].ctypes.data
+            taken = products[0, row, done * length :].ctypes.data
+            linear(out, OF_RESULTS, SET, to, to_results, taken, of_products, met * length * out.itemsize)
+            for result in range(4 if bias.size else 0):
+                at = to + places[0, result]
+                elu_run(out, at, at, met * length, bias[row])
+        done += met
+
+
+@compiled()
 def apply_tiled(
     out: Array, first: int, x: Array, six: Array, missing: Array, n: int, table: Array, starts: Array, runs: Array,
     places: Array, tiles: Array, products: Array, matrices: Array, bias: Array,
@@ -869,8 +894,6 @@ def apply_tiled(
             count = min(tiles.shape[1], six.shape[0] - tile)
             for k in range(count):
                 _tiles_of_samples(tiles[:, k], x[entry], six[tile + k], missing, runs, places)
-            to_results = _places_apart(places[0], out.strides[2])
-            of_products = _places_apart(places[1], products.strides[0])
             for line in range(0, count * each, together):
                 of_lines = starts[line : min(line + together, count * each)]
                 for part in range(parts * strips):
@@ -881,19 +904,10 @@ def apply_tiled(
                         to, source = products[p].ctypes.data, tiles[p].ctypes.data + begin * size
                         factors = matrix[p, :, row:last]
                         _some_lines(x, to, products.strides[1], end - begin, source, of_lines, table, factors)
-                    done = 0
-                    while done < of_lines.size:  # lines of one tile lie one after the other
-                        k, within = divmod(line + done, each)
-                        met = min(of_lines.size - done, each - within)
-                        made = met * (end - begin)
-                        for r in range(last - row):
-                            to = out[entry, row + r, 4 * (tile + k), first + within * n + begin :].ctypes.data
-                            taken = products[0, r, done * n :].ctypes.data
-                            linear(x, OF_RESULTS, SET, to, to_results, taken, of_products, made * size)
-                            for result in range(4 if bias.size else 0):
-                                at = to + places[0, result]
-                                elu_run(x, at, at, made, bias[row + r])
-                        done += met
+                    _results_of_products(
+                        out[entry, row:last, 4 * tile :], first + begin, n, products, end - begin, line, of_lines.size,
+                        each, places, bias[row:last],
+                    )  # fmt: skip
 
 
 @compiled()
