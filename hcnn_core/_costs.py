@@ -226,7 +226,8 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         if library == "numpy":  # there and back
             of_y, of_x = columns * sums(rows, run), rows * sums(columns, run)
             of_w = sums_of_products(columns, rows, run)
-            covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in direct)
+            first = direct if spectral else direct[:1]  # beside spectra axes change places for tiles
+            covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in first)
             if covered and len(direct) > 1 and may_tile(g, methods, batch) and run >= LEAST_IN_TILES:
                 of_y *= TILED if spectral or tiles_pay(taps * columns, rows) else 1
                 of_x *= TILED if spectral or tiles_pay(taps * rows, columns) else 1

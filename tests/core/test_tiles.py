@@ -191,13 +191,20 @@ def test_an_axis_that_tiles_cover_comes_first(
 
 
 @pytest.mark.parametrize(
-    ("channels", "filters", "forwards", "back"), [(8, 8, 1, 1), (7, 8, 0, 1), (8, 7, 1, 0), (9, 1, 0, 0)]
+    ("lengths", "channels", "filters", "forwards", "back"),
+    [
+        ((12, 17), 8, 8, 1, 1),
+        ((12, 17), 7, 8, 0, 1),
+        ((12, 17), 8, 7, 1, 0),
+        ((12, 17), 9, 1, 0, 0),
+        ((18, 20), 8, 8, 0, 0),
+    ],
 )
 def test_images_of_some_channels_are_convolved_in_tiles_unless_taps_are_asked_for(
-    channels: int, filters: int, forwards: bool, back: bool
+    lengths: tuple[int, int], channels: int, filters: int, forwards: bool, back: bool
 ) -> None:
-    """With enough terms in each sum; and the cost model knows."""
-    x, w = noise(0, (2, channels, 12, 17), "float32"), noise(1, (channels, 3, 3, filters), "float32")
+    """With enough terms in each sum, and along the first axis; and the cost model knows."""
+    x, w = noise(0, (2, channels, *lengths), "float32"), noise(1, (channels, 3, 3, filters), "float32")
     spent = {}
     for method in ("auto", "direct", ("direct", "auto")):
         options = {"sum_axes": 1, "boundary": "periodic", "method": method}
