@@ -28,7 +28,7 @@ STRIP = 8
 
 
 class TiledTaps(CompiledTaps):
-    """Chunks and cotangents in tiles, for taps that these suit; the other axes are convolved within each product."""
+    """Results and cotangents in tiles, for taps that these suit; the other axes are convolved within each product."""
 
     def __init__(self, taps: Taps, after: int = 0) -> None:
         super().__init__(taps)

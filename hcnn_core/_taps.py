@@ -25,7 +25,7 @@ TILE = 1 << 19
 """Elements gathered at a time, so that the gathered taps stay in cache for the product that reads them."""
 
 LEAST_IN_TILES = 16
-"""Elements of a batch that fill the vectors of tiles."""
+"""Elements of a batch, or of a line, that fill the vectors of tiles."""
 
 LEAST_TERMS = 72
 """Terms of a sum, taps of all channels, from which on tiles were faster where no axis is transformed."""
