@@ -13,7 +13,14 @@ import numpy as np
 from hcnn_core._parallel import processors, worker_count
 from train.run import versions
 
-ENVIRONMENT = ("OMP_WAIT_POLICY", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
+ENVIRONMENT = (
+    "OMP_WAIT_POLICY",
+    "KMP_BLOCKTIME",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+    "HCNN_KEEP_MIB",
+)
 
 
 def describe_machine(torch: ModuleType | None = None) -> dict[str, Any]:

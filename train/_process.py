@@ -19,7 +19,7 @@ def prepare() -> None:
     Many small products run best on one BLAS thread each, several side by side (hcnn_core/_parallel.py). OpenBLAS may
     not know a processor with AVX-512 (github.com/OpenMathLib/OpenBLAS/pull/6033) and then takes slower kernels.
     Arrays of 100 MB are made and freed many times a step: by default glibc returns each to the system, which then
-    clears every page again.
+    clears every page again. Where it keeps all of them, hcnn_core/_memory.py need keep none.
     """
     if "numpy" not in sys.modules:
         if not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
@@ -32,8 +32,8 @@ def prepare() -> None:
             mallopt = ctypes.CDLL(None).mallopt
         except (OSError, AttributeError):  # another C library
             return
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, KEEP)
+        if mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, KEEP):
+            os.environ.setdefault("HCNN_KEEP_MIB", "0")
 
 
 def leave_on_interrupt(module: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from numpy._core._multiarray_umath import __cpu_features__
 
 from train import _process
 
-NAMES = ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")
+NAMES = ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "HCNN_KEEP_MIB")
+KEPT = "0" if platform.libc_ver()[0] == "glibc" else None  # glibc is told to keep all
 PREPARED = """
 import sys
 from train import _process
@@ -44,9 +46,10 @@ def prepared(flags: str, *loaded: str, **environment: str) -> str:
 )
 def test_threads_and_kernels_of_the_blas(flags: str, coretype: str) -> None:
     count = _process._processors()
-    assert prepared(flags) == f"['{count}', '1', None, {coretype}]"
-    assert prepared(flags, OPENBLAS_CORETYPE="Haswell", OMP_NUM_THREADS="3") == "[None, None, '3', 'Haswell']"
-    assert prepared(flags, "numpy") == "[None, None, None, None]"
+    assert prepared(flags) == f"['{count}', '1', None, {coretype}, {KEPT!r}]"
+    found = prepared(flags, OPENBLAS_CORETYPE="Haswell", OMP_NUM_THREADS="3", HCNN_KEEP_MIB="9")
+    assert found == "[None, None, '3', 'Haswell', '9']"
+    assert prepared(flags, "numpy") == f"[None, None, None, None, {KEPT!r}]"
 
 
 def test_flags_of_the_processor(tmp_path: Path) -> None:
