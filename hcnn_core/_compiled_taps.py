@@ -19,6 +19,7 @@ from hcnn_core._taps import (
     GatheredTaps,
     Integers,
     Taps,
+    batch_as_axis,
     extended,
     outputs_met,
     samples_read,
@@ -82,7 +83,7 @@ class CompiledTaps:
     def _apply_part(self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array) -> None:
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
         reading = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
-        reading.call(kernels.apply, out, first, x, matrices, bias)
+        reading.apply(out, first, x, matrices, bias)
 
     def pack_back(self, filters: Array) -> Array:
         """Filters as `adjoints` reads them."""
@@ -121,7 +122,7 @@ class CompiledTaps:
             reading, of_phases, targets = _taps_of_g(t, rows, begin, end, g.itemsize)
             factors = entries_of(matrices, part)
             if math.prod(t.stride) == 1:
-                reading.call(kernels.apply, flat[part], int(targets[0]), g[part], factors, nothing(g.dtype))
+                reading.apply(flat[part], int(targets[0]), g[part], factors, nothing(g.dtype))
                 return
             room = empty((columns, reading.n * kernels.lines_at_once(g, reading.n)), dtype=g.dtype)
             apart = t.stride[-1] * t.batch
@@ -196,13 +197,39 @@ class Reading:
     table: Integers
     inner: int
     elements: int
+    near: Near | None = None
 
-    def call(self, kernel: Callable[..., None], results: Array, first: int, x: Array, *others: Array) -> None:
+    def apply(self, out: Array, first: int, x: Array, matrices: Array, bias: Array) -> None:
+        """Write to out (entries, rows, positions), from `first` on, products with matrices (entries, K, rows)."""
+        near = self.near
+        if near is None or matrices.shape[2] > 1 or bias.size:
+            self.call(kernels.apply, out, first, x, matrices, bias)
+        else:
+            factors = np.empty(near.order.size, x.dtype)
+            near.reading.call(
+                kernels.apply_to_one, out, first, x, matrices, near.order, factors, near.across, near.size
+            )
+
+    def call(self, kernel: Callable[..., None], results: Array, first: int, x: Array, *others: Any) -> None:
         """Run a kernel on entries of x (entries, columns, *lengths, batch) and results (entries, rows, positions)."""
         x = (x if x.flags.c_contiguous else np.ascontiguousarray(x)).reshape(*x.shape[:2], -1, self.source_line)
         padded = empty((x.shape[1], len(self.lines), self.elements), dtype=x.dtype)
         tables = (self.table, self.starts, self.lines, self.runs)
         kernel(results, first, self.n, x, *tables, self.inner, padded, *others)
+
+
+@dataclass(frozen=True)
+class Near:
+    """A reading for one row of sums, where neighbouring lines of positions read the same lines of samples.
+
+    `across` lines at a time are neighbours and read `size` lines each. The table of the reading is of the taps of one
+    of them, line by line, in which `order` these are those of the other table, and of what only the next ones read.
+    """
+
+    reading: Reading
+    order: Integers
+    across: int
+    size: int
 
 
 @lru_cache(maxsize=1024)
@@ -214,7 +241,10 @@ def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> Rea
         index, phases_and_indices = samples_read(size, r, *span)
         sources.append(extended(index, n, wrap))
         taps.append(phases_and_indices)
-    return _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize)
+    reading = _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize)
+    if len(t.sizes) == 1 and t.batch > 1:
+        return replace(reading, near=taps_of_x(batch_as_axis(t), columns, begin, end, itemsize).near)
+    return reading
 
 
 @lru_cache(maxsize=1024)
@@ -256,6 +286,8 @@ def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple
     of_phases = np.column_stack((begins, [*(r.n // t.batch for r in readings), 0]))
     starts, table = (np.concatenate([getattr(r, name) for r in readings]) for name in ("starts", "table"))
     reading = replace(readings[0], n=max(r.n for r in readings), starts=starts, table=table)
+    if len(t.sizes) == 1 and t.batch > 1:
+        reading = replace(reading, near=_taps_of_g(batch_as_axis(t), rows, begin, end, itemsize)[0].near)
     return reading, of_phases, np.concatenate(targets)
 
 
@@ -302,7 +334,7 @@ def _read(
     )
     line = shape[-1] * t.batch
     table = ((np.arange(columns) * lines.size * line)[:, None] + of_taps).reshape(-1)
-    return Reading(
+    reading = Reading(
         n=counts[-1] * t.batch,
         source_line=lengths[-1] * t.batch,
         lines=np.ascontiguousarray(np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3)),
@@ -312,6 +344,23 @@ def _read(
         inner=t.batch,
         elements=line,
     )
+    return replace(reading, near=_near(t, reading, columns, taps, counts, itemsize))
+
+
+def _near(
+    t: Taps, reading: Reading, columns: int, taps: Sequence[Integers], counts: Sequence[int], itemsize: int
+) -> Near | None:
+    """For one row, where positions have neighbours enough along the last axis but one, and lines fill vectors."""
+    sizes = [k.shape[1] for k in taps]
+    if len(sizes) == 1 or t.stride[-2] > 1 or sizes[-2] < kernels.NEAR - 1 or counts[-2] < kernels.NEAR:
+        return None
+    if reading.n * itemsize < 2 * kernels.VECTOR_BYTES:
+        return None
+    along = np.moveaxis(np.arange(reading.table.size).reshape(columns, *sizes), -2, 0)
+    order = along[np.argsort(taps[-2][1])].reshape(sizes[-2], -1)
+    lines = np.arange(sizes[-2] + kernels.NEAR - 1)[:, None]
+    table = (reading.table[order[0]] + lines * reading.elements * itemsize).reshape(-1)
+    return Near(replace(reading, table=table), order.reshape(-1), counts[-2], sizes[-2])
 
 
 def stretches(samples: Integers, step: int = 1) -> Iterator[tuple[int, int, int]]:

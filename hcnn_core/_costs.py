@@ -64,6 +64,9 @@ LANES, LATENCY = 16, 4
 SHARED = 24
 """Lines that fill tiles together in the kernels, where they are shorter than as many vectors."""
 
+LEAST_NEAR = 3
+"""Lines of samples, at least, that each of some neighbouring ones of a single row reads for them to share samples."""
+
 TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
 """Rows of sums that are worked on at once, and vectors of each, as the kernels have them."""
 
@@ -116,8 +119,13 @@ def roughness(n: int) -> float:
 
 
 @lru_cache(maxsize=4096)
-def sums(rows: int, n: int) -> float:
-    """What one term of `rows` rows of n sums takes, in multiply-adds of full tiles, which short lines share."""
+def sums(rows: int, n: int, size: int = 0) -> float:
+    """What one term of `rows` rows of n sums takes, in multiply-adds of full tiles, which short lines share.
+
+    Neighbours of a single row share what they read; the size is that of a filter across them, 0 if there are none.
+    """
+    if rows == 1 and size >= LEAST_NEAR and n >= 2 * LANES:
+        return 2 * LANES * -(-n // (2 * LANES))
     cycles, lines = 0.0, lines_at_once(n)
     for tall, widths in TILES:
         vectors = lines * -(-n // LANES)
@@ -224,7 +232,9 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
         stays = not spectral and long_lines(run, g) and library == "numpy"
         run *= 1 if stays else batch
         if library == "numpy":  # there and back
-            of_y, of_x = columns * sums(rows, run), rows * sums(columns, run)
+            across = [k for k in direct if k != last] or [last] * (not stays and batch > 1)
+            size = g.kernel_size[across[-1]] if across and g.stride[across[-1]] == 1 else 0
+            of_y, of_x = columns * sums(rows, run, size), rows * sums(columns, run, size)
             of_w = sums_of_products(columns, rows, run)
             first = direct if spectral else direct[:1]  # beside spectra axes change places for tiles
             covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in first)

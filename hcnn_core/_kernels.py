@@ -11,6 +11,7 @@ bytes. Then products with taps, transforms, patches and ELU made of them.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -36,6 +37,7 @@ _registers = 16 if "avx" in _features and not _features.get("avx512f") else 32
 TALL, WIDE_OF_TALL = (8, 3) if _registers == 32 else (4, 3)
 FEW, WIDE_OF_FEW = (2, 8) if _registers == 32 else (2, 4)
 WIDE_OF_ONE = 8
+NEAR, WIDE_OF_NEAR = (4, 4) if _registers == 32 else (4, 2)
 NONE_OF_TALL, NONE_OF_FEW, NONE_OF_ONE = ((0,) * wide for wide in (WIDE_OF_TALL, WIDE_OF_FEW, WIDE_OF_ONE))
 # of a tile of inner products, rows of either operand
 DEEP, LESS_DEEP = (6, 3) if _registers == 32 else (3, 2)
@@ -254,6 +256,46 @@ def combine(
                 elif how.literal_value == SPREAD:
                     total = builder.fadd(total, v.load(target))
                 builder.store(total, v.at(target, 0), align=v.size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic(prefer_literal=True)
+def combine_neighbours(
+    typing: Any, like: Any, rows: Any, vectors: Any, out: Any, out_stride: Any, x: Any, table: Any, matrix: Any,
+    size: Any, others: Any,
+) -> Any:  # fmt: skip
+    """Write sum over k < size * others of matrix[k] * x[table[r * others + k] + i] to out[r, i], r < rows.
+
+    As `combine`, for rows that read each other's terms, so that what is loaded serves all rows that read it. The size
+    is rows - 1 or more.
+    """
+    if not all(isinstance(value, types.IntegerLiteral) for value in (rows, vectors)):
+        return None
+    signature = types.void(like, rows, vectors, *(types.int64,) * 7)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, out_stride, x, table, matrix, size, others = arguments[3:]
+        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
+        count, width = rows.literal_value, vectors.literal_value
+        sums = [v.sums(width) for _ in range(count)]
+        begins = [builder.mul(others, _int64(r)) for r in range(count)]  # where rows begin to read
+        ends = [builder.add(builder.mul(others, size), begin) for begin in begins]
+        bounds = [*begins, *ends]
+        for section, (first, end) in enumerate(itertools.pairwise(bounds)):
+            with cgutils.for_range(builder, end, start=first) as loop:
+                source = builder.add(x, _offset(builder, table, loop.index))
+                terms = [v.load(source, i) for i in range(width)]
+                for r in range(max(0, section + 1 - count), min(section + 1, count)):
+                    step = builder.mul(builder.sub(loop.index, begins[r]), _int64(v.size))
+                    factor = v.repeat(builder.add(matrix, step))
+                    for variable, term in zip(sums[r], terms, strict=True):
+                        v.accumulate(variable, factor, term)
+        for r, row in enumerate(sums):
+            target = builder.add(out, builder.mul(_int64(r), out_stride))
+            for i, variable in enumerate(row):
+                builder.store(builder.load(variable), v.at(target, i), align=v.size)
         return context.get_dummy_value()
 
     return signature, generate
@@ -764,6 +806,46 @@ def apply(
             for row in range(bias.size):
                 at = out[entry, row, begin:].ctypes.data
                 elu_run(x, at, at, n * count, bias[row])
+
+
+@compiled(inline="always")
+def _neighbours(
+    wide: int, like: Array, out: int, out_stride: int, begin: int, end: int, x: int, table: Array, factors: Array,
+    size: int, others: int,
+) -> None:  # fmt: skip
+    """Write NEAR lines of sums from begin to end in tiles, of which the last begins earlier and writes some again."""
+    lanes, offsets, matrix = VECTOR_BYTES // like.itemsize, table.ctypes.data, factors.ctypes.data
+    for i in range(begin, end, wide * lanes):
+        at = min(i, end - wide * lanes) * like.itemsize
+        combine_neighbours(like, NEAR, wide, out + at, out_stride, x + at, offsets, matrix, size, others)
+
+
+@compiled()
+def apply_to_one(
+    out: Array, first: int, n: int, x: Array, table: Array, starts: Array, lines: Array, runs: Array, inner: int,
+    padded: Array, matrices: Array, order: Array, factors: Array, across: int, size: int,
+) -> None:  # fmt: skip
+    """As `apply` where there is one row, NEAR lines at a time, which read the same samples.
+
+    Of `across` neighbouring lines, NEAR or more, each reads what the one before it reads, less the first of `size`
+    lines of samples, and one more. The table has NEAR - 1 lines more than one of them reads, line by line: the `order`
+    in which factors of a matrix are copied to `factors`.
+    """
+    others, step, lanes = table.size // (size + NEAR - 1), n * x.itemsize, VECTOR_BYTES // x.itemsize
+    whole = n - n % (WIDE_OF_NEAR * lanes)
+    for entry in range(x.shape[0]):
+        _extend(padded, x[entry], lines, runs, inner)
+        for k in range(order.size):
+            factors[k] = matrices[min(entry, matrices.shape[0] - 1), order[k], 0]
+        for begin in range(0, starts.size, across):
+            for i in range(begin, begin + across, NEAR):
+                line = min(i, begin + across - NEAR)
+                to, source = (
+                    out[entry, 0, first + line * n :].ctypes.data,
+                    padded.ctypes.data + starts[line] * x.itemsize,
+                )
+                _neighbours(WIDE_OF_NEAR, x, to, step, 0, whole, source, table, factors, size, others)
+                _neighbours(2, x, to, step, whole, n, source, table, factors, size, others)
 
 
 @compiled()

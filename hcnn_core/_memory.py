@@ -15,7 +15,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
-from ctypes import addressof, c_char
+from ctypes import addressof, c_char, memset
 from functools import lru_cache
 from typing import Any
 
@@ -53,16 +53,8 @@ def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         return make(shape, dtype)
     if size >= LARGE and size <= (store := _store()).limit:
         return store.lend(make, size, shape, dtype)
-    return _array_in(_room(make, size), shape, dtype)
-
-
-def _room(make: Any, size: int) -> Any:
-    """Memory for so many bytes from the first line on; no array, or views of one in it would hold it in its place."""
-    return (c_char * (size + LINE)).from_buffer(make(size + LINE, np.uint8))
-
-
-def _array_in(room: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    return np.ndarray(shape, dtype, room, -addressof(room) % LINE)
+    room = make(size + LINE, np.uint8)
+    return np.ndarray(shape, dtype, room, -addressof(c_char.from_buffer(room)) % LINE)  # room.ctypes.data takes longer
 
 
 class _Lent(weakref.ref[Array]):
@@ -92,15 +84,15 @@ class Store:
         room = self._take(size + LINE)
         if room is None:
             try:
-                room = _room(make, size)
+                memory = make(size + LINE, np.uint8)
             except MemoryError:
                 self._clear()
-                room = _room(make, size)
-            array = _array_in(room, shape, dtype)
-        else:
-            array = _array_in(room, shape, dtype)
-            if make is np.zeros:
-                array.fill(0)
+                memory = make(size + LINE, np.uint8)
+            # no array: views of an array in it would hold the memory, and not that array
+            room = (c_char * (size + LINE)).from_buffer(memory)
+        elif make is np.zeros:
+            memset(room, 0, size + LINE)
+        array = np.ndarray(shape, dtype, room, -addressof(room) % LINE)
         lent = _Lent(array, self._back)
         lent.room = room
         self.lent[id(lent)] = lent

@@ -79,6 +79,13 @@ def untapped(count: int) -> Taps:
     return Taps((count,), (count,), (1,), (1,), (False,), 1)
 
 
+def batch_as_axis(t: Taps) -> Taps:
+    """The batch as one more axis, with one tap."""
+    return Taps(
+        (*t.lengths, t.batch), (*t.out_lengths, t.batch), (*t.sizes, 1), (*t.stride, 1), (*t.periodic, False), 1
+    )
+
+
 def samples_read(size: int, stride: int, begin: int, end: int) -> tuple[Integers, Integers]:
     """Samples (phases, indices) around outputs [begin, end) of an axis, and phase and index (2, size) of its taps.
 

@@ -288,6 +288,7 @@ def test_the_cost_model_counts_tiles_as_the_kernels_make_them() -> None:
     assert tall == (kernels.TALL, (kernels.WIDE_OF_TALL, 1))
     assert few == (kernels.FEW, (kernels.WIDE_OF_FEW, 4, 2, 1))
     assert one == (1, (kernels.WIDE_OF_ONE, 4, 2, 1))
+    assert _costs.LEAST_NEAR == kernels.NEAR - 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -391,6 +392,69 @@ def test_size_of_the_operands_does_not_matter() -> None:
         x, w = noise(0, (9, 4), "float32") * np.float32(1e25), noise(1, (5,), "float32") * np.float32(1e-30)
         problem = Problem(x, w, 0, {"boundary": "periodic", "method": method})
         assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
+
+
+@st.composite
+def neighbours(draw: st.DrawFn) -> Problem:
+    """One row of sums, of x or of its cotangent, along lines that fill vectors and neighbours that share samples."""
+    m, summed, back = draw(st.integers(1, 3)), draw(st.booleans()), draw(st.booleans())
+    lengths = [*draw(st.lists(st.integers(2, 5), min_size=m, max_size=m)), draw(st.integers(32, 90))][-m:]
+    sizes = draw(st.lists(st.sampled_from([3, 1, 2, 4, 5, 7, 13]), min_size=m, max_size=m))
+    near = -2 if m > 1 else -1
+    lengths[near], sizes[near] = draw(st.integers(4, 11)), draw(st.sampled_from([3, 4, 5, 6, 9, 14]))
+    batch = (draw(st.integers(32, 90)),) * (m == 1) or (draw(st.integers(2, 3)),) * draw(st.booleans())
+    strides = [*draw(st.lists(st.integers(1, 2), min_size=m, max_size=m))] * (not back) or [1] * m
+    strides[near] = 1
+    dtype, seed = draw(st.sampled_from(["float32", "float64"])), draw(SEEDS)
+    filters, channels = (3,) * back, (2,) * (summed and not back)
+    boundary = tuple(draw(st.lists(st.sampled_from(BOUNDARIES), min_size=m, max_size=m)))
+    x, w = noise(seed, (*batch, *channels, *lengths), dtype), noise(seed + 1, (*channels, *sizes, *filters), dtype)
+    first = len(batch) + len(channels)
+    options = {"boundary": boundary, "stride": tuple(strides), "sum_axes": (first - 1,) * len(channels)}
+    return Problem(x, w, tuple(range(first, first + m)), options | {"method": "direct"})
+
+
+@given(neighbours(), st.booleans())
+def test_neighbouring_lines_read_the_same_samples(problem: Problem, odd: bool) -> None:
+    x, w = problem.x, problem.w
+    if odd:
+        rng = np.random.default_rng(0)
+        for value in (np.nan, np.inf):
+            x[tuple(rng.integers(n) for n in x.shape)] = value
+    with np.errstate(invalid="ignore"):
+        y, expected = problem.run(convolve, x, w), problem.convolution()
+    for kind in (np.isnan, np.isposinf, np.isneginf):
+        assert np.array_equal(kind(y), kind(expected))
+    finite = np.isfinite(expected)
+    assert_close(y[finite], expected[finite], np.nan_to_num(x, posinf=0), w)
+    g = noise(99, y.shape, str(y.dtype))
+    assert_close(problem.run(convolve_vjp_x, g, x.shape, w), problem.transpose_x(g), g, w)
+
+
+# Lengths, filters, strides; how often neighbouring lines of results are made together, and of cotangents of the signal.
+TO_ONE: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int, int]] = {
+    "an image": ((40, 70), (5, 3), (1, 1), 1, 1),
+    "a batch of short signals": ((20, 70), (5,), (1,), 1, 1),
+    "a volume": ((5, 6, 64), (2, 4, 1), (1, 1, 1), 1, 1),
+    "two filters": ((40, 70), (5, 3, 2), (1, 1), 0, 1),
+    "positions that stride": ((40, 140), (5, 3), (1, 2), 1, 0),
+    "lines that stride": ((40, 70), (5, 3), (2, 1), 0, 0),
+    "filters of two lines": ((40, 70), (2, 3), (1, 1), 0, 0),
+    "few lines": ((3, 70), (5, 3), (1, 1), 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", TO_ONE)
+def test_neighbouring_lines_are_made_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths, size, strides, of_results, of_cotangents = TO_ONE[name]
+    calls, kernel = [], kernels.apply_to_one
+    monkeypatch.setattr(kernels, "apply_to_one", lambda *arguments: calls.append(kernel(*arguments)))
+    x, w, options = noise(0, lengths, "float32"), noise(1, size, "float32"), {"boundary": "zero", "method": "direct"}
+    problem = Problem(x, w, tuple(range(len(strides))), {**options, "stride": strides})
+    y = problem.run(convolve, x, w)
+    assert len(calls) == of_results
+    problem.run(convolve_vjp_x, y, x.shape, w)
+    assert len(calls) == of_results + of_cotangents
 
 
 # Covariance to translations (section 3 of the paper): the property the whole network rests on.
