@@ -43,6 +43,9 @@ ELSEWHERE = {
 IN_REGISTERS = 32
 """Samples of a straight line that registers hold."""
 
+GRID = 256
+"""Points of several axes whose DFTs by straight lines take twice as long each: few positions of all fit in cache."""
+
 LINES, LONE_LINES = 4, 3.5
 """Lines that an FFT takes at a time, and how many times as long a sample of fewer takes."""
 
@@ -262,7 +265,8 @@ def units_of(geometry: Geometry, methods: tuple[str, ...], real: bool, library: 
             + transform.synthesis_macs * lines_out
         )
         spills = isinstance(transform, RealDFT) and any(axis.length > IN_REGISTERS for axis in transform.axes)
-        units["LONG_DFT_MAC" if spills else "DFT_MAC"] += (1 if real else 4) * macs
+        grid = math.prod(axis.length for axis in transform.axes) if isinstance(transform, RealDFT) else 0
+        units["LONG_DFT_MAC" if spills else "DFT_MAC"] += (1 if real else 4) * macs * (1 + grid / GRID)
         units["COPY"] += f * transform.aliases * p * lines_in
         units["SCATTERED" if library == "numpy" else "COPY"] += f * transform.aliases * p * lines_kernel
     elif isinstance(transform, LibraryFFT):
