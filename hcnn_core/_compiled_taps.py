@@ -222,8 +222,8 @@ class Reading:
 class Near:
     """A reading for one row of sums, where neighbouring lines of positions read the same lines of samples.
 
-    `across` lines at a time are neighbours and read `size` lines each. The table of the reading is of the taps of one
-    of them, line by line, in which `order` these are those of the other table, and of what only the next ones read.
+    `across` lines at a time are neighbours, and each reads `size` lines of samples. The table goes through these one by
+    one, then through those that only the next neighbours read; `order` says where its taps stand in the other table.
     """
 
     reading: Reading
