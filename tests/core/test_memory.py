@@ -160,9 +160,12 @@ def test_what_is_kept_makes_room(store: Store, monkeypatch: pytest.MonkeyPatch) 
             raise MemoryError
         return make(*arguments)
 
+    def none(*arguments: Any) -> Any:
+        raise MemoryError
+
     assert store.lend(scarce, 2 * size, (2 * size,), BYTE).nbytes == 2 * size
     with pytest.raises(MemoryError):
-        store.lend(lambda *_: (_ for _ in ()).throw(MemoryError), 3 * size, (3 * size,), BYTE)
+        store.lend(none, 3 * size, (3 * size,), BYTE)
 
 
 COUNT = """
