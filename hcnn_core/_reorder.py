@@ -15,10 +15,10 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._memory import empty, offsets
-from hcnn_core._parallel import MEMORY, parallel_for, worker_count
+from hcnn_core._parallel import MEMORY, parallel_for, threads_for, worker_count
 from hcnn_core._taps import Integers
 
-FEW = 1 << 12
+FEW = 1 << 14
 """Elements that NumPy copies as soon."""
 
 COLUMNS = 64
@@ -32,27 +32,28 @@ def contiguous(x: Array) -> Array:
     places = _places(x.shape, x.strides, x.itemsize) if x.size >= FEW else None
     if places is None:
         return np.ascontiguousarray(x)
-    rows, step, to, source, columns = places
-    out = empty(x.shape, x.dtype)
-    flat, memory = out.reshape(-1), x.transpose(sorted(range(x.ndim), key=lambda a: -x.strides[a])).reshape(-1)
-    if to.size >= 2 * worker_count():
+    order, rows, step, to, source, columns = places
+    out, elements = empty(x.shape, x.dtype), 2 * MEMORY * x.size
+    flat, memory = out.reshape(-1), x.transpose(order).reshape(-1)
+    if threads_for(elements) == 1:  # and without the ceremony of sharing it, most of the time for a few elements
+        kernels.reorder(flat, memory, 0, rows, step, to, source, columns)
+    elif to.size >= 2 * worker_count():
         parallel_for(
-            lambda a, b: kernels.reorder(flat, memory, 0, rows, step, to[a:b], source[a:b], columns),
-            to.size,
-            2 * MEMORY * x.size,
+            lambda a, b: kernels.reorder(flat, memory, 0, rows, step, to[a:b], source[a:b], columns), to.size, elements
         )
     else:
-        parallel_for(
-            lambda a, b: kernels.reorder(flat, memory, a, b - a, step, to, source, columns), rows, 2 * MEMORY * x.size
-        )
+        parallel_for(lambda a, b: kernels.reorder(flat, memory, a, b - a, step, to, source, columns), rows, elements)
     return out
 
 
 @lru_cache(maxsize=64)
 def _places(
     shape: Sequence[int], strides: Sequence[int], size: int
-) -> tuple[int, int, Integers, Integers, Integers] | None:
-    """What `kernels.reorder` is told; None unless the array fills a piece of memory, and squares can be transposed."""
+) -> tuple[tuple[int, ...], int, int, Integers, Integers, Integers] | None:
+    """The order of axes in memory, from the slowest, and what `kernels.reorder` is told.
+
+    None unless the array fills a piece of memory, and squares can be transposed.
+    """
     axes = [a for a, n in enumerate(shape) if n > 1]
     by_speed = sorted(axes, key=lambda a: strides[a])
     steps = [size * math.prod(shape[b] for b in by_speed[:i]) for i in range(len(axes))]
@@ -68,6 +69,7 @@ def _places(
         return offsets([shape[a] for a in axes], [strides[a] for a in axes])
 
     return (
+        tuple(sorted(range(len(shape)), key=lambda a: -strides[a])),
         shape[fastest],
         target[fastest],
         places(others, target),
