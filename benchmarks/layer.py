@@ -165,7 +165,7 @@ class Products:
     SHAPE = (32, 72, 1536)
 
     def __init__(self, step: Callable[[], Any]) -> None:
-        self.multiply_adds = 0
+        self.multiply_adds = self.by_taps = 0
         self.calls = 0
         with contextlib.ExitStack() as stack:
             for kind in (CompiledPlan, FactoredPlan):
@@ -190,6 +190,7 @@ class Products:
         def counted(plan: CompiledPlan | FactoredPlan, *args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             self.multiply_adds += step_macs(plan)[index]
+            self.by_taps += step_macs(plan, by_taps=True)[index]
             return method(plan, *args, **kwargs)
 
         return counted
@@ -203,22 +204,22 @@ class Products:
         parallel_for(work, len(self.operands))
 
 
-def plan_macs(plan: CompiledPlan) -> tuple[int, int, int]:
-    """Multiply-adds of a plan's analysis, products and synthesis."""
+def plan_macs(plan: CompiledPlan, *, by_taps: bool = False) -> tuple[int, int, int]:
+    """Multiply-adds of a plan's analysis, products and synthesis; `by_taps`, as if it made no tiles of F(4, 3)."""
     taps, transform = plan.products.taps, plan.transform
     read, kept = math.prod(taps.lengths) * taps.batch, math.prod(taps.out_lengths) * taps.batch
     columns = taps.count * transform.aliases * transform.planes * plan.channels
     products = transform.frequencies * plan.outer * transform.planes * plan.out * columns * kept
-    if isinstance(plan.products, TiledTaps):
+    if isinstance(plan.products, TiledTaps) and not by_taps:
         products //= 2  # four results of three taps by six products
     analysis, synthesis = (getattr(transform, f"{stage}_macs", 0) for stage in ("analysis", "synthesis"))
     return analysis * plan.channels * read, products, synthesis * plan.out * kept
 
 
-def step_macs(plan: CompiledPlan | FactoredPlan) -> tuple[int, int]:
-    """Multiply-adds forward, and backward; a plan in tiles expands its input again there."""
+def step_macs(plan: CompiledPlan | FactoredPlan, *, by_taps: bool = False) -> tuple[int, int]:
+    """Multiply-adds forward, and backward, counted as by `plan_macs`; a (+) layer makes its copies again there."""
     contraction = plan.plan if isinstance(plan, FactoredPlan) else plan
-    analysis, products, synthesis = plan_macs(contraction)
+    analysis, products, synthesis = plan_macs(contraction, by_taps=by_taps)
     expansion = 0
     if isinstance(plan, FactoredPlan):
         e = plan.expansion
@@ -381,6 +382,7 @@ class Comparison:
             timed[name]["products"] = {
                 "calls": replayed.calls,
                 "multiply_adds_per_image": replayed.multiply_adds / self.images[name],
+                "multiply_adds_by_taps_per_image": replayed.by_taps / self.images[name],
                 "seconds": self.seconds[alone],
                 "ms_per_image": self.per_image(alone),
                 "layer_to_products": self.per_image(name) / self.per_image(alone),
@@ -402,11 +404,13 @@ class Comparison:
             )
         for name, replayed in self.products.items():
             alone = self.per_image(f"{name} products")
-            macs = replayed.multiply_adds / self.images[name]
+            macs, by_taps = (n / self.images[name] for n in (replayed.multiply_adds, replayed.by_taps))
+            ratio = self.per_image(name) / alone
+            without = f" ({ratio * macs / by_taps:.2f} to the {by_taps / 1e6:.0f} M without F(4, 3))"
             lines.append(
                 f"{name}: matrix products of as many multiply-adds as its {replayed.calls} convolutions and adjoints, "
                 f"in cache: {alone:.2f} ms/image, {macs / 1e6:.0f} M at {2e-6 * macs / alone:.0f} GFLOP/s; "
-                f"layer / products {self.per_image(name) / alone:.2f}"
+                f"layer / products {ratio:.2f}{without if by_taps > macs else ''}"
             )
         return [*lines, *(f"{name}: skipped, {why}" for name, why in self.skipped.items())]
 
