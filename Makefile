@@ -18,7 +18,7 @@ demo: .venv/.run ## train a small network on the sample images
 	$(BIN) $(DEMO)
 
 test: .venv/.test ## run the tests, on up to 4 processors; PYTEST_ARGS="..." passes options on
-	$(BIN) -m pytest --numprocesses auto --maxprocesses 4 $(PYTEST_ARGS)
+	$(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/.dev ## check format, lint, types and docstrings
 	$(BIN) -m ruff format --check .
