@@ -28,6 +28,14 @@ class Geometry:
     boundary: tuple[str, ...]
     method: tuple[str, ...]
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Found once, for caches ask for it at every call."""
+        return hash((self.x_shape, self.w_shape, self.axes, self.sum_axes, self.stride, self.boundary, self.method))
+
     @cached_property
     def batch_axes(self) -> tuple[int, ...]:
         return tuple(a for a in range(len(self.x_shape)) if a not in self.axes and a not in self.sum_axes)
@@ -77,12 +85,11 @@ def make_geometry(
 ) -> Geometry:
     """Validate the arguments of `convolve` and return them in normal form."""
     arguments = tuple(x_shape), tuple(w_shape), axes, boundary, sum_axes, stride, method
-    return (_known if all(map(_is_plain, arguments[2:])) else _validated)(*arguments)
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value equals only what is like it; to a cache 1, 1.0 and True are one."""
-    return type(value) in PLAIN or (type(value) is tuple and PLAIN.issuperset(map(type, value)))
+    for value in arguments[2:]:
+        # what equals only what is like it is known again; to a cache 1, 1.0 and True are one
+        if type(value) not in PLAIN and not (type(value) is tuple and PLAIN.issuperset(map(type, value))):
+            return _validated(*arguments)
+    return _known(*arguments)
 
 
 @lru_cache(maxsize=1024)
