@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -34,7 +34,7 @@ class Geometry:
     @cached_property
     def _hash(self) -> int:
         """Found once, for caches ask for it at every call."""
-        return hash((self.x_shape, self.w_shape, self.axes, self.sum_axes, self.stride, self.boundary, self.method))
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @cached_property
     def batch_axes(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._memory import empty, offsets
-from hcnn_core._parallel import MEMORY, parallel_for, threads_for, worker_count
+from hcnn_core._parallel import MEMORY, parallel_for, worker_count
 from hcnn_core._taps import Integers
 
 FEW = 1 << 14
@@ -35,9 +35,7 @@ def contiguous(x: Array) -> Array:
     order, rows, step, to, source, columns = places
     out, elements = empty(x.shape, x.dtype), 2 * MEMORY * x.size
     flat, memory = out.reshape(-1), x.transpose(order).reshape(-1)
-    if threads_for(elements) == 1:  # and without the ceremony of sharing it, most of the time for a few elements
-        kernels.reorder(flat, memory, 0, rows, step, to, source, columns)
-    elif to.size >= 2 * worker_count():
+    if to.size >= 2 * worker_count():
         parallel_for(
             lambda a, b: kernels.reorder(flat, memory, 0, rows, step, to[a:b], source[a:b], columns), to.size, elements
         )

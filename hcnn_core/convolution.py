@@ -22,7 +22,7 @@ from hcnn_core.pointwise import elu, elu_vjp
 
 __all__ = ["convolve", "convolve_elu", "convolve_vjp_w", "convolve_vjp_x"]
 
-NUMPYS = frozenset(map(np.dtype, FLOATING_DTYPES))
+NUMPY_DTYPES = frozenset(map(np.dtype, FLOATING_DTYPES))
 """The supported dtypes, in the machine's order of bytes."""
 
 
@@ -257,7 +257,7 @@ def convolve_adjoints(
 
 def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:
     """The namespace and both arrays in their common dtype."""
-    if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype in NUMPYS:
+    if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype in NUMPY_DTYPES:
         return np, a, b  # as what follows would have it, in less time than a small convolution takes
     xp = array_namespace(a, b)
     a, b = require_floating(xp, name_a, a), require_floating(xp, name_b, b)

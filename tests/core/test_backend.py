@@ -182,7 +182,7 @@ def test_pointwise(library: Library, dtype: str) -> None:
 def test_factored_layers(library: Library, dtype: str, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As NumPy's, in tiles or whole, and so is the way back."""
     monkeypatch.setattr(factored, "TILE", tile)
-    x, shift, bias = noise(0, (3, 4, 7, 6, 8), dtype), noise(2, (4,), dtype), noise(4, (2,), dtype)
+    x, shift, bias = noise(0, (3, 4, 17, 6, 8), dtype), noise(2, (4,), dtype), noise(4, (2,), dtype)
     h, g = noise(1, (3, 3, 4), dtype), noise(3, (4, 3, 5, 2), dtype)
     options: dict[str, Any] = {"h_axes": (1, 2), "g_axes": (3, 4), "boundary": "zero", "stride": (1, 1, 2, 2)}
     five = (x, h, shift, g, bias)
