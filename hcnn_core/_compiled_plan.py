@@ -11,7 +11,7 @@ from hcnn_core import _costs
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import CompiledTaps, stretches
 from hcnn_core._compiled_tiles import Section, compiled_taps, sections
-from hcnn_core._memory import empty, is_one_run, offsets
+from hcnn_core._memory import empty, is_one_run
 from hcnn_core._parallel import parallel_for, threads_for
 from hcnn_core._plan import Plan
 from hcnn_core._programs import Rows, programs_of
@@ -151,8 +151,7 @@ class CompiledPlan(Plan):
         if lines is not None:
             lengths = len(lines), *lengths[1:]
             spectrum = empty((rows, self.channels, len(lines) * self._line), x.dtype)
-            for to, source, count in stretches(lines):
-                self._map(0, x, source * self._line, spectrum, to * self._line, count * self._line)
+            self._map(0, x, spectrum, self._columns(lines))
         elif isinstance(d, RealDFT):
             spectrum = self._mapped(0, x.reshape(self.x_rows, 1, -1), rows)
         else:
@@ -168,31 +167,45 @@ class CompiledPlan(Plan):
 
     def _add_samples(self, x: Array, spectrum: Array, lines: Integers, written: Array) -> None:
         """Add the transpose of `_spectrum` of some lines to x (rows, channels, positions), or write what was not."""
-        line, spectrum = self._line, spectrum.reshape(-1, self.channels, len(lines) * self._line)
-        for to, source, count in stretches(np.where(written[lines], -1, lines)):
-            if source >= 0:
-                self._map(1, spectrum, to * line, x, source * line, count * line)
-        for to, source, count in stretches(np.where(written[lines], lines, -1)):
-            if source >= 0:
-                more = empty((self.x_rows, self.channels, count * line), x.dtype)
-                self._map(1, spectrum, to * line, more, 0, count * line)
-                x[:, :, source * line : (source + count) * line] += more
+        spectrum, again = spectrum.reshape(-1, self.channels, len(lines) * self._line), written[lines]
+        for kept, added in ((np.where(again, -1, lines), False), (np.where(again, lines, -1), True)):
+            runs = [(there, here, count) for here, there, count in self._columns(kept)]
+            self._map(1, spectrum, x, runs, added=added)
         written[lines] = True
+
+    def _columns(self, lines: Integers) -> list[tuple[int, int, int]]:
+        """Runs of columns of these lines, -1 for none: where among them, where among all, how many."""
+        runs = ((here, there, count) for here, there, count in stretches(lines) if there >= 0)
+        return [(here * self._line, there * self._line, count * self._line) for here, there, count in runs]
 
     def _mapped(self, which: int, source: Array, rows: int) -> Array:
         """One of `programs_of` the transform, of all columns of the source (rows, 1, columns)."""
         result = empty((rows, 1, source.shape[2]), source.dtype)
-        self._map(which, source, 0, result, 0, source.shape[2])
+        self._map(which, source, result, [(0, 0, source.shape[2])])
         return result
 
-    def _map(self, which: int, source: Array, first: int, target: Array, to: int, count: int) -> None:
-        """One of `programs_of` the transform, of so many columns of the source (rows, channels, columns)."""
+    def _map(
+        self, which: int, source: Array, target: Array, runs: list[tuple[int, int, int]], *, added: bool = False
+    ) -> None:
+        """Write one of `programs_of` the transform of the source (rows, channels, columns), or add it to the target.
+
+        For runs of columns: where to, from where, how many.
+        """
         apply, channels = programs_of(self.transform, source.dtype)[which], source.shape[1]
 
         def work(begin: int, end: int) -> None:
-            apply(Rows.of(source, first + begin), Rows.of(target, to + begin), channels, end - begin)
+            for to, first, count in runs:
+                at, n = max(begin, 0), min(end, count)  # begin and end count from the first of this run
+                if at < n and added:
+                    more = empty((target.shape[0], channels, n - at), target.dtype)
+                    apply(Rows.of(source, first + at), Rows.of(more), channels, n - at)
+                    target[:, :, to + at : to + n] += more
+                elif at < n:
+                    apply(Rows.of(source, first + at), Rows.of(target, to + at), channels, n - at)
+                begin, end = begin - count, end - count
 
-        parallel_for(work, count, 4 * count * channels * target.shape[0])
+        columns = sum(count for _, _, count in runs)
+        parallel_for(work, columns, 4 * columns * channels * target.shape[0])
 
     @property
     def _line(self) -> int:
@@ -210,7 +223,7 @@ class CompiledPlan(Plan):
             g = contiguous(g)
         new = zip(self.geometry.out_shape, g.strides[split : len(self.y_order) - self.within], strict=True)
         step = next((step for n, step in reversed(list(new)) if n > 1), 0)
-        return Rows(g, g.ctypes.data + offsets(g.shape[:split], g.strides[:split]), step)
+        return Rows(g, g.ctypes.data, (g.shape[:split], g.strides[:split]), step)
 
     def answers(self, ans: Array) -> Rows:
         """A result as rows (rows, out, positions) in memory."""

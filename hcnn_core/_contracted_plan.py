@@ -63,7 +63,7 @@ class ContractedPlan(CompiledPlan):
         none, no_totals = (np.empty((0,) * 4, kind) for kind in (dtype, float))
         matrices = none if filters is None else self.matrices(filters, transposed=True)
         result = None if filters is None else empty((self.x_rows, self.channels, positions), dtype)
-        unused = Rows(none, np.zeros(self.x_rows, np.int64), 0)
+        unused = Rows(none, 0, ((self.x_rows,), (0,)), 0)
         parts = {}
 
         def work(begin: int, end: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core import _kernels as kernels
+from hcnn_core import _memory as memory
 from hcnn_core._backend import Array
 from hcnn_core._codelets import ELU, ELU_VJP, PLAIN, codelet
 from hcnn_core._memory import empty
@@ -18,32 +19,33 @@ from hcnn_core._stages import Stage, stages_of
 from hcnn_core._taps import Integers
 from hcnn_core._transforms import MatrixDFT, Transform
 
+offsets = lru_cache(maxsize=256)(memory.offsets)
+
+Layout = tuple[tuple[int, ...], tuple[int, ...]]
+"""Lengths of axes, and how many bytes apart their elements lie."""
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of samples in memory: an array whose row r of channel c begins at starts[r] + c * step (bytes)."""
+    """Rows of samples in memory: an array whose row r of channel c begins at origin + offsets[r] + c * step (bytes)."""
 
     array: Array
-    starts: Integers
+    origin: int
+    layout: Layout
     step: int
 
     @classmethod
     def of(cls, array: Array, first: int = 0) -> Rows:
         """Rows of an array (rows, channels, positions), from a position on."""
-        starts = array.ctypes.data + np.arange(array.shape[0]) * array.strides[0] + first * array.itemsize
-        return cls(array, starts, array.strides[1])
+        return cls(array, array.ctypes.data + first * array.itemsize, first_axis(array), array.strides[1])
 
     def after(self, positions: int) -> Rows:
         """The same rows from a later position on."""
-        return Rows(self.array, self.starts + positions * self.array.itemsize, self.step)
-
-    @property
-    def origin(self) -> int:
-        return int(self.starts[0])
+        return Rows(self.array, self.origin + positions * self.array.itemsize, self.layout, self.step)
 
     @property
     def offsets(self) -> Integers:
-        return np.asarray(self.starts - self.starts[0])
+        return offsets(*self.layout)
 
 
 class Program:
@@ -171,18 +173,18 @@ class Program:
 
         Or of so many lines, that many positions apart in the source and in the target.
         """
-        like, size = np.empty(0, self.dtype), self.dtype.itemsize
+        like, size, rows = np.empty(0, self.dtype), self.dtype.itemsize, len(source.offsets)
         lanes = kernels.VECTOR_BYTES // size
-        block = max(2, kernels.HALF // (self.between + len(source.starts)) // lanes) * lanes
+        block = max(2, kernels.HALF // (self.between + rows) // lanes) * lanes
         block = min(block, max(n, 1))
         half = empty((max(self.between, 1), block), self.dtype)
         separate = sums is not None and not self.fuses
-        of_bias = None if bias is None else rows_of(bias)
-        of_ans = None if ans is None or sums is None else (ans.offsets, rows_of(sums))
+        of_bias = None if bias is None else first_axis(bias)
+        of_ans = None if ans is None or sums is None else (ans.layout, first_axis(sums))
         bias = np.empty((0, 0), self.dtype) if bias is None else bias
         sums = np.empty((0, 0)) if sums is None else sums
-        taken = np.arange(len(source.starts)) * (block * size) if separate else source.offsets
-        program = self.bound(taken, target.offsets, block * size, n, bias=of_bias, ans=of_ans)
+        taken = ((rows,), (block * size,)) if separate else source.layout
+        program = _bound(self, taken, target.layout, block * size, n, of_bias, of_ans)
         kernels.transform(
             like, channels, n, lines, half, program,
             source.origin, source.offsets, source.step, target.origin, target.offsets, target.step, bias,
@@ -191,9 +193,25 @@ class Program:
         )  # fmt: skip
 
 
+@lru_cache(maxsize=1024)
+def _bound(
+    program: Program, source: Layout, target: Layout, step: int, n: int, bias: Layout | None,
+    ans: tuple[Layout, Layout] | None,
+) -> tuple[Array, ...]:  # fmt: skip
+    """`Program.bound`, for layouts."""
+    of_bias = None if bias is None else offsets(*bias)
+    of_ans = None if ans is None else (offsets(*ans[0]), offsets(*ans[1]))
+    return program.bound(offsets(*source), offsets(*target), step, n, bias=of_bias, ans=of_ans)
+
+
+def first_axis(array: Array) -> Layout:
+    """How the first axis of an array lies."""
+    return array.shape[:1], array.strides[:1]
+
+
 def rows_of(array: Array) -> Integers:
     """Where rows of an array begin, from the first."""
-    return np.asarray(np.arange(len(array)) * array.strides[0])
+    return offsets(*first_axis(array))
 
 
 def programs_of(transform: Transform, dtype: Any) -> tuple[Program, ...]:
