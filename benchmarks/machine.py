@@ -38,12 +38,17 @@ def describe_machine(torch: ModuleType | None = None) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name."""
+    """The processor's name; on Linux with its family and model, since virtual machines call different ones the same."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    of_first = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines[::-1])}
+    if "model name" not in of_first:
+        return platform.processor()
+    return ", ".join(
+        [of_first["model name"], *(f"{k} {of_first[k]}" for k in ("cpu family", "model") if k in of_first)]
+    )
 
 
 def blas() -> str:
