@@ -177,12 +177,19 @@ def lines(record: dict[str, Any]) -> list[str]:
     result.append(
         f"{'boundary':9s} {'stage':28s} {'ms/image':>9s} {'GFLOP/s':>8s} {'GB/s':>6s} {'flop/byte':>9s} {'of roof':>8s}"
     )
+    plain: dict[str, list[tuple[float, float]]] = {}
     for row in record["stages"]:
-        limit = min(roof, copy * row["flops_per_byte"])
+        reached = row["gflops"] / min(roof, copy * row["flops_per_byte"])
         result.append(
             f"{row['boundary']:9s} {row['stage']:28s} {row['ms_per_image']:9.3f} {row['gflops']:8.1f} "
-            f"{row['gbs']:6.1f} {row['flops_per_byte']:9.1f} {100 * row['gflops'] / limit:5.0f} %"
+            f"{row['gbs']:6.1f} {row['flops_per_byte']:9.1f} {100 * reached:5.0f} %"
         )
+        if not row["stage"].startswith(("backward:", "(+)")):  # which are parts of others, and another layer
+            plain.setdefault(row["boundary"], []).append((row["ms_per_image"], row["ms_per_image"] * reached))
+    result.append("")
+    for boundary, stages in plain.items():
+        taken, least = map(sum, zip(*stages, strict=True))
+        result.append(f"{boundary}: a plain layer's stages take {taken:.3f} ms an image, at their roofs {least:.3f}")
     return result
 
 

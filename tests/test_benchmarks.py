@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import step
+from benchmarks import roofline, step
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +57,19 @@ def test_every_stage_of_a_step_has_its_time() -> None:
     taken()
     stages, _ = step.profile(taken)
     assert not [name for name in step.STAGES if stages[name] <= 0]
+
+
+def test_roofline_adds_up_the_stages_of_a_plain_layer_alone() -> None:
+    names = ("marginal", "convolution and ELU", "backward: of x and w", "(+) layer")
+    figures = [(1, 4, 0.8), (2, 50, 100), (5, 5, 5), (7, 7, 7)]
+    keys = ("ms_per_image", "gflops", "flops_per_byte")
+    stages = [
+        {"boundary": "zero", "stage": n, "gbs": 1} | dict(zip(keys, f, strict=True))
+        for n, f in zip(names, figures, strict=True)
+    ]
+    text = roofline.lines({"sgemm_gflops": 100, "copy_gbs": 10, "threads": 2, "stages": stages})
+    assert [line.split()[-2:] for line in text[3:7]] == [["50", "%"], ["50", "%"], ["10", "%"], ["10", "%"]]
+    assert text[-1] == "zero: a plain layer's stages take 3.000 ms an image, at their roofs 1.500"
 
 
 def test_readme_shows_the_table_on_record() -> None:
