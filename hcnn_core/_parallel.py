@@ -13,7 +13,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
+from ctypes import PyDLL
 from functools import lru_cache, partial
 from queue import SimpleQueue
 
@@ -75,6 +77,7 @@ def _crew() -> Crew:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_crew.cache_clear)  # a child has none of its parent's threads
 
+
 SERIAL = 1 << 22
 """Elements in cache, of an addition each, that one thread has done before others have woken and had their turns at the
 interpreter's lock, on virtual processors above all."""
@@ -87,6 +90,34 @@ PRODUCTS = 14
 
 STEP = 16
 """Where work has many items, parts begin at multiples of so many: single-precision numbers in a line of the cache."""
+
+
+def _which_processor() -> Callable[[], int] | None:
+    """What says which processor a thread is on, where threads can be moved."""
+    found: Callable[[], int] | None = None
+    if hasattr(os, "sched_setaffinity"):
+        found = getattr(PyDLL(None), "sched_getcpu", None)
+    return found
+
+
+_processor = _which_processor()
+
+
+def keep_apart(taken: set[int]) -> None:
+    """Leave a processor that another part of the work has, and note which one this part has.
+
+    Linux may wake a thread on the processor of the one that wakes it, while another is idle, and leave it there: two
+    parts then take turns, call after call.
+    """
+    if _processor is None:
+        return
+    if _processor() in taken:
+        with suppress(OSError):  # not allowed here
+            allowed = os.sched_getaffinity(0)
+            if others := allowed - taken:
+                os.sched_setaffinity(0, others)  # which moves this thread
+                os.sched_setaffinity(0, allowed)
+    taken.add(_processor())
 
 
 def threads_for(elements: int | None = None) -> int:
@@ -116,11 +147,14 @@ def parallel_for(
 
     done: SimpleQueue[None] = SimpleQueue()
     errors: dict[int, BaseException] = {}
+    taken: set[int] = set()
 
     def part(index: int) -> None:
         begin, end = (i * (count // step) // workers * step for i in (index, index + 1))
         _inside.worker = True
         try:
+            if index:
+                keep_apart(taken)
             work(begin, count if index == workers - 1 else end)
         except BaseException as error:
             errors[index] = error
@@ -130,6 +164,7 @@ def parallel_for(
 
     crew = _crew()
     crew.grow(workers - 1)
+    keep_apart(taken)
     # in the caller's context, where numpy.errstate keeps what to do about invalid values
     for index in range(1, workers):
         crew.tasks.put(partial(copy_context().run, part, index))

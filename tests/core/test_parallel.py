@@ -280,3 +280,46 @@ def test_threads_and_definition() -> None:
         for method in ("direct", "fft", ("fft", "direct")):
             problem = Problem(x, w, (1, 2), {"boundary": "zero", "method": method})
             assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
+
+
+@pytest.mark.parametrize(
+    ("taken", "here", "asked"),
+    [
+        ({3}, 2, []),
+        ({2}, 2, [{1, 3}, {1, 2, 3}]),
+        ({1, 2}, 2, [{3}, {1, 2, 3}]),
+        ({1, 2, 3}, 2, []),
+    ],
+)
+def test_a_thread_leaves_a_processor_that_another_part_has(
+    monkeypatch: pytest.MonkeyPatch, taken: set[int], here: int, asked: list[set[int]]
+) -> None:
+    """And may be anywhere afterwards that it might be before."""
+    calls: list[tuple[int, set[int]]] = []
+    at = [here]
+
+    def move(thread: int, allowed: set[int]) -> None:
+        calls.append((thread, allowed))
+        at[0] = at[0] if at[0] in allowed else min(allowed)
+
+    monkeypatch.setattr(_parallel, "_processor", lambda: at[0])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda thread: {1, 2, 3})
+    monkeypatch.setattr(os, "sched_setaffinity", move)
+    before = set(taken)
+    _parallel.keep_apart(taken)
+    assert calls == [(0, allowed) for allowed in asked]
+    assert taken == before | {at[0]} and (not asked or at[0] not in before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be moved here")
+def test_threads_may_run_where_the_process_may() -> None:
+    """Whoever was moved, and where there is no processor to move to."""
+    allowed, found = os.sched_getaffinity(0), {}
+
+    def work(begin: int, end: int) -> None:
+        found[begin] = os.sched_getaffinity(0)
+
+    with threads(len(allowed) + 2):
+        for _ in range(50):
+            parallel_for(work, len(allowed) + 2)
+    assert len(found) == len(allowed) + 2 and set(map(frozenset, found.values())) == {frozenset(allowed)}
