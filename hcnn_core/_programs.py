@@ -184,7 +184,7 @@ class Program:
         bias = np.empty((0, 0), self.dtype) if bias is None else bias
         sums = np.empty((0, 0)) if sums is None else sums
         taken = ((rows,), (block * size,)) if separate else source.layout
-        program = _bound(self, taken, target.layout, block * size, n, of_bias, of_ans)
+        program = _bound(self, taken, target.layout, block * size, min(n, lanes), of_bias, of_ans)
         kernels.transform(
             like, channels, n, lines, half, program,
             source.origin, source.offsets, source.step, target.origin, target.offsets, target.step, bias,
@@ -193,12 +193,12 @@ class Program:
         )  # fmt: skip
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _bound(
     program: Program, source: Layout, target: Layout, step: int, n: int, bias: Layout | None,
     ans: tuple[Layout, Layout] | None,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """`Program.bound`, for layouts."""
+    """`Program.bound`, for layouts; of n it matters whether it is a vector."""
     of_bias = None if bias is None else offsets(*bias)
     of_ans = None if ans is None else (offsets(*ans[0]), offsets(*ans[1]))
     return program.bound(offsets(*source), offsets(*target), step, n, bias=of_bias, ans=of_ans)
