@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What each preset changes. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2).
 
-`hcnn-fast` is what reaches most in an hour of two processor cores (benchmarks/results/hcnn-fast).
+`hcnn-fast` is what reaches most in an hour of two slower processor cores (benchmarks/results/recipes.md).
 
 The mean over attributes makes all Q s1 s2 coefficients of a class act together in the last layer, so the steepest
 curvature of the loss grows with them and with the square of the logits' scale: a scale of 10 wants learning rates near
