@@ -40,15 +40,13 @@ def describe_machine(torch: ModuleType | None = None) -> dict[str, Any]:
 def processor() -> str:
     """The processor's name; on Linux with its family and model, since virtual machines call different ones the same."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     except OSError:
         return platform.processor()
-    of_first = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines[::-1])}
-    if "model name" not in of_first:
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
+    if "model name" not in said:
         return platform.processor()
-    return ", ".join(
-        [of_first["model name"], *(f"{k} {of_first[k]}" for k in ("cpu family", "model") if k in of_first)]
-    )
+    return ", ".join([said["model name"], *(f"{key} {said[key]}" for key in ("cpu family", "model") if key in said)])
 
 
 def blas() -> str:

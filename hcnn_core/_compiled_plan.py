@@ -175,8 +175,8 @@ class CompiledPlan(Plan):
 
     def _columns(self, lines: Integers) -> list[tuple[int, int, int]]:
         """Runs of columns of these lines, -1 for none: where among them, where among all, how many."""
-        runs = ((here, there, count) for here, there, count in stretches(lines) if there >= 0)
-        return [(here * self._line, there * self._line, count * self._line) for here, there, count in runs]
+        line = self._line
+        return [(here * line, there * line, n * line) for here, there, n in stretches(lines) if there >= 0]
 
     def _mapped(self, which: int, source: Array, rows: int) -> Array:
         """One of `programs_of` the transform, of all columns of the source (rows, 1, columns)."""

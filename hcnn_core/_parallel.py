@@ -92,15 +92,10 @@ STEP = 16
 """Where work has many items, parts begin at multiples of so many: single-precision numbers in a line of the cache."""
 
 
-def _which_processor() -> Callable[[], int] | None:
-    """What says which processor a thread is on, where threads can be moved."""
-    found: Callable[[], int] | None = None
-    if hasattr(os, "sched_setaffinity"):
-        found = getattr(PyDLL(None), "sched_getcpu", None)
-    return found
-
-
-_processor = _which_processor()
+_processor: Callable[[], int] | None = (
+    getattr(PyDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+)
+"""Says which processor a thread is on, where threads can be moved."""
 
 
 def keep_apart(taken: set[int]) -> None:

@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 
 from hcnn_core import _kernels as kernels
-from hcnn_core import _memory as memory
 from hcnn_core._backend import Array
 from hcnn_core._codelets import ELU, ELU_VJP, PLAIN, codelet
-from hcnn_core._memory import empty
+from hcnn_core._memory import empty, offsets
 from hcnn_core._real_dft import RealDFT, Step
 from hcnn_core._stages import Stage, stages_of
 from hcnn_core._taps import Integers
 from hcnn_core._transforms import MatrixDFT, Transform
-
-offsets = lru_cache(maxsize=256)(memory.offsets)
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
 """Lengths of axes, and how many bytes apart their elements lie."""
@@ -45,7 +42,7 @@ class Rows:
 
     @property
     def offsets(self) -> Integers:
-        return offsets(*self.layout)
+        return offsets_of(self.layout)
 
 
 class Program:
@@ -199,9 +196,15 @@ def _bound(
     ans: tuple[Layout, Layout] | None,
 ) -> tuple[Array, ...]:  # fmt: skip
     """`Program.bound`, for layouts; of n it matters whether it is a vector."""
-    of_bias = None if bias is None else offsets(*bias)
-    of_ans = None if ans is None else (offsets(*ans[0]), offsets(*ans[1]))
-    return program.bound(offsets(*source), offsets(*target), step, n, bias=of_bias, ans=of_ans)
+    of_bias = None if bias is None else offsets_of(bias)
+    of_ans = None if ans is None else (offsets_of(ans[0]), offsets_of(ans[1]))
+    return program.bound(offsets_of(source), offsets_of(target), step, n, bias=of_bias, ans=of_ans)
+
+
+@lru_cache(maxsize=256)
+def offsets_of(layout: Layout) -> Integers:
+    """Where rows begin, from the first; the same few layouts come back at every step."""
+    return offsets(*layout)
 
 
 def first_axis(array: Array) -> Layout:
@@ -211,7 +214,7 @@ def first_axis(array: Array) -> Layout:
 
 def rows_of(array: Array) -> Integers:
     """Where rows of an array begin, from the first."""
-    return offsets(*first_axis(array))
+    return offsets_of(first_axis(array))
 
 
 def programs_of(transform: Transform, dtype: Any) -> tuple[Program, ...]:
