@@ -77,20 +77,21 @@ def _emit(builder: Any, line: Line, v: Vectors, load: Callable[[int], Any], stor
 @intrinsic(prefer_literal=True)
 def _dft(
     typing: Any, lines: Any, size: Any, lanes: Any, length: Any, count: Any, is_complex: Any, form: Any, backward: Any,
-    how: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any, sum_rows: Any,
+    how: Any, past: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any, sum_rows: Any,
 ) -> Any:  # fmt: skip
     """Apply a line to rows of n bytes: row i begins at x + x_rows[i], and y + y_rows[i].
 
     How: PLAIN; ELU, of each output plus the number at other + other_rows[i]; ELU_VJP, of each input before, where the
-    result of that ELU begins at other + other_rows[i], and what comes is added at sums + sum_rows[i], a double.
+    result of that ELU begins at other + other_rows[i], and what comes is added at sums + sum_rows[i], a double. Written
+    `past` the caches, rows begin and end at lines of these.
     """
-    literals = (lines, size, lanes, length, count, is_complex, form, backward, how)
+    literals = (lines, size, lanes, length, count, is_complex, form, backward, how, past)
     if not all(isinstance(value, types.IntegerLiteral) for value in literals):
         return None
     signature = types.void(*literals, *(types.int64,) * 9)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, item, width, length, count, is_complex, form, backward, how = (value.literal_value for value in literals)
+        _, item, width, length, count, is_complex, form, backward, how, past = (v.literal_value for v in literals)
         line = dft_line(length, count, bool(is_complex), form)
         line = line.transposed() if backward else line
         x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows = arguments[-9:]
@@ -122,7 +123,10 @@ def _dft(
 
             def store(i: int, value: Any) -> None:
                 value = v.elu(builder.fadd(value, biases[i])) if how == ELU else value
-                builder.store(value, v.at(builder.add(targets[i], at), 0), align=item)
+                place = v.at(builder.add(targets[i], at), 0)
+                written = builder.store(value, place, align=width * item if past else item)
+                if past:
+                    written.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
 
             _emit(builder, line, v, load, store)
             for i in sorted(unread) if how == ELU_VJP else ():  # no output needs these, but sums do
@@ -142,11 +146,11 @@ _compiling = threading.Lock()
 
 @cache
 def _compiled(*key: int) -> Any:
-    lines, size, lanes, length, count, is_complex, form, backward, how = key
+    lines, size, lanes, length, count, is_complex, form, backward, how, past = key
 
     def codelet(x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows):  # type: ignore[no-untyped-def]
         _dft(
-            lines, size, lanes, length, count, is_complex, form, backward, how,
+            lines, size, lanes, length, count, is_complex, form, backward, how, past,
             x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows,
         )  # fmt: skip
 
@@ -164,12 +168,13 @@ def codelet(
     form: int,
     backward: bool,
     how: int = PLAIN,
+    past: bool = False,
     one_by_one: bool = False,
 ) -> int:
     """Address of a compiled `dft_line`, or its transpose; it takes rows of a vector at least, or any one by one."""
     size = np.dtype(dtype).itemsize
     lanes = 1 if one_by_one else VECTOR_BYTES // size
     with _compiling:  # of two threads' the one not kept would be freed, and its address be used
-        function = _compiled(LINES, size, lanes, length, count, int(is_complex), form, int(backward), how)
+        function = _compiled(LINES, size, lanes, length, count, int(is_complex), form, int(backward), how, int(past))
     address: int = function.address
     return address

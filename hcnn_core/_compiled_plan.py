@@ -25,8 +25,13 @@ CHUNK = 1 << 23
 """Elements of a result's spectrum held at a time, unless a line of positions has more: whole lines leave the second
 cache, but shorter ones are written to memory in runs that take longer."""
 
+PAST = 1 << 25
+"""Bytes of a result from which on it is written past the caches, where it would not stay until it is read; then a
+quarter of a chunk at a time, which stays in the last of them."""
+
 HELD = 16 << 20
-"""Those of its cotangent, all threads together: more would take memory, fewer have threads wait for each other."""
+"""Those of its cotangent, all threads together, or all where they are no more than the result's own: more would take
+memory, fewer have threads wait for each other."""
 
 
 class CompiledPlan(Plan):
@@ -87,7 +92,8 @@ class CompiledPlan(Plan):
         y = empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
         spectrum, per_index = self._spectrum(x), count * rows * t.positions
         elements = t.leading * per_index * (t.count + 4)  # products and synthesis
-        pieces = max(threads_for(elements), -(-t.leading * per_index // CHUNK))
+        past = y.nbytes >= PAST
+        pieces = max(threads_for(elements), -(-t.leading * per_index // (CHUNK // 4 if past else CHUNK)))
         chunks = self.products.chunks(pieces)
 
         def work(first: int, last: int) -> None:
@@ -96,7 +102,7 @@ class CompiledPlan(Plan):
                 block = room[: c.n * c.lines * count * rows].reshape(count, rows, c.lines, c.n)
                 self.products.apply_chunk(block, spectrum, matrices, c)
                 source, lines = Rows.of(block.reshape(-1, self.out, c.lines * c.n)), (c.lines, c.n, c.apart)
-                synthesis(source, Rows.of(y, c.first), self.out, c.n, lines=lines, bias=bias)
+                synthesis(source, Rows.of(y, c.first), self.out, c.n, lines=lines, bias=bias, past=past)
 
         parallel_for(work, len(chunks), elements)
         return y
@@ -108,7 +114,9 @@ class CompiledPlan(Plan):
         d, t, dtype = self.transform, self.products.taps, g.array.dtype
         shape = d.frequencies, d.planes * self.out
         sums = np.zeros((0 if ans is None else self.y_rows, self.out))
-        parts, columns = list(sections(self.products, HELD // math.prod(shape))), d.aliases * d.planes * self.channels
+        whole = math.prod(shape) <= self.y_rows * self.out
+        held, columns = t.leading * t.positions if whole else HELD // math.prod(shape), d.aliases * d.planes * self.channels
+        parts = list(sections(self.products, held))
         # what stays comes before what each section makes and frees, or memory would be left in pieces
         packed = None if filters is None else self.products.pack_back(filters)
         of_filters = None if x is None else self.products.blank(d.frequencies, columns, d.planes * self.out, dtype)
@@ -119,11 +127,12 @@ class CompiledPlan(Plan):
             part = self._cotangent(g, ans, section, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
             signal = None if x is None else self._spectrum(x, section.lines)
             of_x, of_filters = section.products.adjoints(part, signal, packed, of_filters)
+            del part, signal  # before what follows takes its own
             if result is not None and section.lines is not None:
                 self._add_samples(result, of_x, section.lines, written)
             elif of_x is not None:
                 result = self._samples(of_x)
-            del part, signal, of_x  # before the next section makes its own
+            del of_x
         spectra = None if of_filters is None else self.products.unpack(of_filters)
         return result, spectra, None if ans is None else sums
 

@@ -14,7 +14,7 @@ from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._compiled_taps import Chunk, CompiledTaps, entries_of, evenly, nothing, taps_of_x
 from hcnn_core._memory import empty, zeros
-from hcnn_core._parallel import parallel_for
+from hcnn_core._parallel import STEP, parallel_for
 from hcnn_core._taps import LEAST_IN_TILES, Integers, Taps, extended, tiles_cover, tiles_pay
 
 TILES = 1 << 18
@@ -69,12 +69,17 @@ class TiledTaps(CompiledTaps):
     def chunks(self, pieces: int) -> list[Chunk]:
         """Parts of the results, about so many: four lines each, or a part of them."""
         size, whole, tiles = self._within.positions, self.taps.positions, self.taps.leading // 4
-        parts = evenly(self._within.leading, min(self._within.leading, -(-pieces // tiles)))
+        parts = evenly(self._within.leading, min(self._within.leading, -(-pieces // tiles)), self._aligned)
         return [
             Chunk(begin, end, first=4 * tile * whole + begin * size, n=(end - begin) * size, lines=4, apart=whole)
             for tile in range(tiles)
             for begin, end in parts
         ]
+
+    @property
+    def _aligned(self) -> int:
+        """Indices of the second axis after which positions are as far in a line of the cache, in any dtype."""
+        return STEP // math.gcd(STEP, self._within.positions)
 
     def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
         """Products with filters; with a bias (rows,), the ELU of their sum."""

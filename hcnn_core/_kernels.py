@@ -315,6 +315,17 @@ def _prefetch(typing: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
+@intrinsic
+def _settle(typing: Any) -> Any:
+    """Wait until other threads would read what was written past the caches."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 @intrinsic(prefer_literal=True)
 def outer_products(
     typing: Any, like: Any, rows: Any, total: Any, total_stride: Any, x: Any, x_stride: Any, y: Any, y_stride: Any,
@@ -1257,6 +1268,7 @@ def transform(
                 _run_elu_vjp(like, program, taken, source_rows, answers, ans_rows, to, half, m, scaled, sums, channel)
             else:
                 _run_elu(like, program, taken, to, half, m, target_rows, bias, channel)
+    _settle()
 
 
 @compiled()

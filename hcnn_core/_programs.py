@@ -12,7 +12,7 @@ import numpy as np
 from hcnn_core import _kernels as kernels
 from hcnn_core._backend import Array
 from hcnn_core._codelets import ELU, ELU_VJP, PLAIN, codelet
-from hcnn_core._memory import empty, offsets
+from hcnn_core._memory import LINE, empty, offsets
 from hcnn_core._real_dft import RealDFT, Step
 from hcnn_core._stages import Stage, stages_of
 from hcnn_core._taps import Integers
@@ -44,6 +44,13 @@ class Rows:
     def offsets(self) -> Integers:
         return offsets_of(self.layout)
 
+    def fill_lines(self, size: int, apart: int) -> bool:
+        """Whether so many bytes of each row, and what lies so far `apart`, are whole lines of the cache, and vectors."""
+        strides = (stride for n, stride in zip(*self.layout, strict=True) if n > 1)
+        return kernels.VECTOR_BYTES == LINE and not any(
+            value % LINE for value in (self.origin, self.step, size, apart, *strides)
+        )
+
 
 class Program:
     """Steps from rows of a source to rows of a target; what one leaves to another lies in rows `between`."""
@@ -73,7 +80,7 @@ class Program:
             self.factors = np.concatenate([m.T.reshape(-1) for m in unique.values()])
             begin = dict(zip(unique, np.cumsum([0, *(m.size for m in unique.values())]), strict=False))
             self._matrices = np.asarray([(begin[id(m)], m.shape[0]) for m in matrices])
-        self._steps: dict[tuple[int, bool], Integers] = {}
+        self._steps: dict[tuple[int, bool, bool], Integers] = {}
 
     @classmethod
     def of_codelets(cls, steps: list[Step], between: int, dtype: Any, *, backward: bool) -> Program:
@@ -116,11 +123,12 @@ class Program:
         *,
         bias: Integers | None = None,
         ans: tuple[Integers, Integers] | None = None,
+        past: bool = False,
     ) -> tuple[Array, ...]:
         """What kernels read, for rows of n elements that begin at these offsets; `between` they are so far apart.
 
         With an ELU, where the bias of each row of the target lies; with the derivative of one, where its result lies
-        for each row of the source, and where sums go.
+        for each row of the source, and where sums go. `past`: codelets write the target past the caches.
         """
         tables = (
             np.where(ends, offsets.take(rows, mode="clip"), rows * between_step)
@@ -132,11 +140,11 @@ class Program:
             how, others = ELU, bias.take(self.writes, mode="clip")
         elif self.fuses and ans is not None:
             how, others, sums = ELU_VJP, *(offsets.take(self.reads, mode="clip") for offsets in ans)
-        steps = self._compiled(how, n * self.dtype.itemsize < kernels.VECTOR_BYTES)
+        steps = self._compiled(how, past, n * self.dtype.itemsize < kernels.VECTOR_BYTES)
         return steps, self.factors, reads, self.read_from, writes, self.written_to, others, sums
 
-    def _compiled(self, how: int, one_by_one: bool) -> Integers:
-        if (how, one_by_one) not in self._steps:
+    def _compiled(self, how: int, past: bool, one_by_one: bool) -> Integers:
+        if (how, past, one_by_one) not in self._steps:
             addresses = [0] * len(self.ends)
             for i, (length, count, is_complex, form, backward) in enumerate(self.codelets or ()):
                 here = how if self.ends[i, int(how == ELU)] else PLAIN
@@ -148,11 +156,12 @@ class Program:
                     form=form,
                     backward=backward,
                     how=here,
+                    past=past and bool(self.ends[i, 1]),
                     one_by_one=one_by_one,
                 )
             first = (self.written_to if how == ELU else self.read_from)[:-1]
-            self._steps[how, one_by_one] = np.column_stack((addresses, self.ends, self._matrices, first))
-        return self._steps[how, one_by_one]
+            self._steps[how, past, one_by_one] = np.column_stack((addresses, self.ends, self._matrices, first))
+        return self._steps[how, past, one_by_one]
 
     def __call__(
         self,
@@ -165,10 +174,12 @@ class Program:
         bias: Array | None = None,
         ans: Rows | None = None,
         sums: Array | None = None,
+        past: bool = False,
     ) -> None:
         """Map n positions of the source; see `_kernels.transform` for the ELU on the way.
 
-        Or of so many lines, that many positions apart in the source and in the target.
+        Or of so many lines, that many positions apart in the source and in the target. This may be written `past` the
+        caches, where that can be had.
         """
         like, size, rows = np.empty(0, self.dtype), self.dtype.itemsize, len(source.offsets)
         lanes = kernels.VECTOR_BYTES // size
@@ -181,7 +192,8 @@ class Program:
         bias = np.empty((0, 0), self.dtype) if bias is None else bias
         sums = np.empty((0, 0)) if sums is None else sums
         taken = ((rows,), (block * size,)) if separate else source.layout
-        program = _bound(self, taken, target.layout, block * size, min(n, lanes), of_bias, of_ans)
+        past = past and target.fill_lines(n * size, lines[2] * size)
+        program = _bound(self, taken, target.layout, block * size, min(n, lanes), of_bias, of_ans, past)
         kernels.transform(
             like, channels, n, lines, half, program,
             source.origin, source.offsets, source.step, target.origin, target.offsets, target.step, bias,
@@ -193,12 +205,12 @@ class Program:
 @lru_cache(maxsize=256)
 def _bound(
     program: Program, source: Layout, target: Layout, step: int, n: int, bias: Layout | None,
-    ans: tuple[Layout, Layout] | None,
+    ans: tuple[Layout, Layout] | None, past: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
     """`Program.bound`, for layouts; of n it matters whether it is a vector."""
     of_bias = None if bias is None else offsets_of(bias)
     of_ans = None if ans is None else (offsets_of(ans[0]), offsets_of(ans[1]))
-    return program.bound(offsets_of(source), offsets_of(target), step, n, bias=of_bias, ans=of_ans)
+    return program.bound(offsets_of(source), offsets_of(target), step, n, bias=of_bias, ans=of_ans, past=past)
 
 
 @lru_cache(maxsize=256)

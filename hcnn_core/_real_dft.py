@@ -6,7 +6,8 @@ that the inverse is the transposed DFT, and one set of codelets serves all four 
 
 With three products, (Re x + Im x) Re w, Re x (Im w - Re w) and Im x (Re w + Im w), a frequency makes three entries of
 the spectrum, or one if it is its own conjugate: a quarter less to multiply, half as much more to hold. That pays where
-spectra stay in cache. With four it is one entry of two planes, and memory counts.
+spectra stay in cache. With four it is one entry of two planes, its real and its imaginary part, or two frequencies that
+are their own conjugates, and memory counts.
 """
 
 from __future__ import annotations
@@ -109,8 +110,13 @@ class RealDFT(ByTable):
         self.axes = [Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True)]
         self.aliases = math.prod(stride)
         self.planes = 1 if three_products else 2
-        self.form = TRIPLED if three_products else PAIRED
-        self.parts = list(_parts(tuple(axis.length for axis in self.axes), self.form))
+        lengths = tuple(axis.length for axis in self.axes)
+        alone = all(length % 2 for length in lengths)  # is frequency 0, its own conjugate, and has a plane too many
+        self.form = TRIPLED if three_products else PAIRED if alone else LEAN
+        parts = list(_parts(lengths, self.form))
+        order = sorted(range(len(parts)), key=lambda row: not three_products and parts[row][1] is None)
+        self.parts = [parts[row] for row in order]
+        self.places = np.argsort(order)
         self.frequencies = len(self.parts) // self.planes
         self._placed: dict[tuple[str, str], Array] = {}
 
@@ -118,7 +124,7 @@ class RealDFT(ByTable):
     def phases(self) -> list[tuple[Integers, list[Step], int]]:
         """Of each phase its samples, the steps from them to entries, and how many rows lie between."""
         grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
-        part, found = np.arange(len(self.parts)), []
+        part, found = self.places, []
         for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
             rows = grid[np.ix_(*(axis.samples(p) for axis, p in zip(self.axes, phases, strict=True)))]
             to = (part // self.planes * self.aliases + a) * self.planes + part % self.planes
@@ -137,7 +143,7 @@ class RealDFT(ByTable):
     def synthesis_transpose(self) -> tuple[list[Step], int]:
         """From the cotangent of the result to those of the entries."""
         kept = [axis.kept for axis in self.axes]
-        to = np.arange(len(self.parts))
+        to = self.places.copy()
         for row, (_, part) in enumerate(self.parts if self.form == TRIPLED else ()):
             if part:  # the product with the real part makes the imaginary part's other half, and the reverse
                 to[row] += 1 if part == RE else -1
@@ -149,25 +155,24 @@ class RealDFT(ByTable):
     def _table(self) -> np.ndarray[Any, Any]:
         """Matrix from taps to filters (F * P' * A * P, taps), to plane P' of the result from plane P of a phase."""
         lengths = [axis.length for axis in self.axes]
-        each = slice(None, None, self.planes)
-        frequencies = np.asarray([f for f, _ in self.parts])[each]
-        spectrum = np.ones((self.frequencies, 1, 1), complex)
+        frequencies = np.asarray([f for f, _ in self.parts])
+        spectrum = np.ones((len(self.parts), 1, 1), complex)
         for f, length, axis in zip(frequencies.T, lengths, self.axes, strict=True):
-            along = np.zeros((self.frequencies, axis.stride, axis.size), complex)
+            along = np.zeros((len(self.parts), axis.stride, axis.size), complex)
             for phase in range(axis.stride):
                 taps, moves = axis.taps(phase)
                 along[:, phase, taps] = np.exp(-2j * np.pi * (np.multiply.outer(f, moves) % length) / length)
             spectrum = (spectrum[:, :, None, :, None] * along[:, None, :, None, :]).reshape(
-                self.frequencies, spectrum.shape[1] * axis.stride, -1
+                len(self.parts), spectrum.shape[1] * axis.stride, -1
             )
-        own = np.all(2 * frequencies % lengths == 0, axis=1)
-        spectrum *= np.where(own, 1, 2)[:, None, None] / math.prod(lengths)
-        re, im = spectrum.real, spectrum.imag
-        if self.form == PAIRED:
-            table = np.stack((np.stack((re, -im), 2), np.stack((im, re), 2)), 1)
-        else:
+        own = np.asarray([part is None for _, part in self.parts])[:, None, None]
+        spectrum *= np.where(own, 1, 2) / math.prod(lengths)
+        re, im = spectrum.real, np.where(own, 0, spectrum.imag)
+        if self.form == TRIPLED:
             part = np.asarray([SUM if part is None else part for _, part in self.parts])[:, None, None]
             table = np.select([part == SUM, part == RE], [re, im - re], -re - im)
+        else:
+            table = np.stack((np.stack((re[::2], -im[::2]), 2), np.stack((im[1::2], re[1::2]), 2)), 1)
         return np.reshape(table, (self.frequencies * self.planes**2 * self.aliases, -1))
 
     @cached_property
@@ -231,12 +236,10 @@ def _parts(lengths: tuple[int, ...], form: int, real: bool = True) -> Iterator[t
     for f, own in pairs(length) if real else [(f, False) for f in range(length)]:
         if others:
             yield from (((*g, f), part) for g, part in _parts(tuple(others), form, real and own))
-        elif form == PAIRED:
-            yield from (((f,), None if own else part) for part in (RE, IM))
         elif own:
-            yield (f,), None
+            yield from [((f,), None)] * (2 if form == PAIRED else 1)
         else:
-            yield from (((f,), part) for part in (SUM, RE, IM))
+            yield from (((f,), part) for part in ((SUM, RE, IM) if form == TRIPLED else (RE, IM)))
 
 
 def _add_steps(
