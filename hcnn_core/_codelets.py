@@ -77,7 +77,8 @@ def _emit(builder: Any, line: Line, v: Vectors, load: Callable[[int], Any], stor
 @intrinsic(prefer_literal=True)
 def _dft(
     typing: Any, lines: Any, size: Any, lanes: Any, length: Any, count: Any, is_complex: Any, form: Any, backward: Any,
-    how: Any, past: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any, sum_rows: Any,
+    how: Any, past: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any,
+    sum_rows: Any,
 ) -> Any:  # fmt: skip
     """Apply a line to rows of n bytes: row i begins at x + x_rows[i], and y + y_rows[i].
 

@@ -12,10 +12,16 @@ from hcnn_core._backend import Array
 from hcnn_core._memory import empty
 from hcnn_core._parallel import parallel_for
 from hcnn_core._patches import Patches, in_order
+from hcnn_core._reorder import contiguous
 
 
 class CompiledPatches(Patches):
     """Patches along two axes; each thread's samples are one piece of work."""
+
+    row = 256
+
+    def arrange(self, xp: Any, x: Array) -> Array:
+        return contiguous(x.transpose(self.order)).reshape(self.shape)
 
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
         """As `Patches.moments`; of one array, sums of it and of its products are taken in one pass.

@@ -114,8 +114,8 @@ class CompiledPlan(Plan):
         d, t, dtype = self.transform, self.products.taps, g.array.dtype
         shape = d.frequencies, d.planes * self.out
         sums = np.zeros((0 if ans is None else self.y_rows, self.out))
-        whole = math.prod(shape) <= self.y_rows * self.out
-        held, columns = t.leading * t.positions if whole else HELD // math.prod(shape), d.aliases * d.planes * self.channels
+        rows, columns = math.prod(shape), d.aliases * d.planes * self.channels
+        held = HELD // rows if rows > self.y_rows * self.out else t.leading * t.positions
         parts = list(sections(self.products, held))
         # what stays comes before what each section makes and frees, or memory would be left in pieces
         packed = None if filters is None else self.products.pack_back(filters)

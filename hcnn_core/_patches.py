@@ -19,11 +19,13 @@ def patches_of(
     xp: Any, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
 ) -> Patches:
     """The map for arrays like x, by the kernels that there are for them."""
-    patches = Patches(x, axes, kernel_size, boundary)
-    if library_of(x) == "numpy" and len(patches.sizes) == 2 and compiled_kernels(xp):
+    if library_of(x) == "numpy" and compiled_kernels(xp):
         from hcnn_core._compiled_patches import CompiledPatches
 
-        return CompiledPatches(x, axes, kernel_size, boundary)
+        compiled = CompiledPatches(x, axes, kernel_size, boundary)
+        if len(compiled.sizes) == 2:
+            return compiled
+    patches = Patches(x, axes, kernel_size, boundary)
     if library_of(x) == "cupy":
         from hcnn_core._cuda_patches import CudaPatches
 
@@ -33,6 +35,9 @@ def patches_of(
 
 class Patches:
     """The map P from arrays of one shape to their patches, tile by tile, and its transpose."""
+
+    row = 0
+    """Elements, at least, of a line of positions, where axes that index samples can come inside and none is there."""
 
     def __init__(
         self, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
@@ -53,6 +58,9 @@ class Patches:
         rest = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(strides[a]))
         lead = [a for a in rest if abs(strides[a]) >= inner]
         trail = [a for a in rest if abs(strides[a]) < inner]
+        alone = math.prod(x.shape[a] for a in trail) == 1
+        while alone and len(lead) > 1 and math.prod(x.shape[a] for a in (axes[-1], *trail)) < self.row:
+            trail.insert(0, lead.pop())
         self.order = (*lead, *axes, *trail)
         self.shape = (math.prod(x.shape[a] for a in lead), *self.lengths, math.prod(x.shape[a] for a in trail))
 

@@ -45,7 +45,7 @@ class Rows:
         return offsets_of(self.layout)
 
     def fill_lines(self, size: int, apart: int) -> bool:
-        """Whether so many bytes of each row, and what lies so far `apart`, are whole lines of the cache, and vectors."""
+        """Whether so many bytes of rows, and of others so far `apart`, are whole vectors and lines of the cache."""
         strides = (stride for n, stride in zip(*self.layout, strict=True) if n > 1)
         return kernels.VECTOR_BYTES == LINE and not any(
             value % LINE for value in (self.origin, self.step, size, apart, *strides)

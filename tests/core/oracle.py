@@ -234,6 +234,7 @@ ENGINES = st.fixed_dictionaries(
         "MIN_CHUNK": st.sampled_from([1, _compiled_taps.MIN_CHUNK]),
         "CHUNK": st.sampled_from([50, _compiled_plan.CHUNK]),
         "HELD": st.sampled_from([50, _compiled_plan.HELD]),
+        "PAST": st.sampled_from([1, _compiled_plan.PAST]),
         "GROUP": st.sampled_from([1, 2, _contracted_plan.GROUP]),
         "PART": st.sampled_from([1, _products.PART]),
         "MIN_RUN": st.sampled_from([1, 1, _costs.MIN_RUN]),  # 1: compiled products wherever there are any
@@ -253,6 +254,7 @@ CONSTANTS = {
     "MIN_CHUNK": (_compiled_taps,),
     "CHUNK": (_compiled_plan,),
     "HELD": (_compiled_plan,),
+    "PAST": (_compiled_plan,),
     "GROUP": (_contracted_plan,),
     "PART": (_products,),
     "MIN_RUN": (_costs,),

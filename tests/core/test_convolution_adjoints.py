@@ -225,8 +225,10 @@ def test_each_map_of_a_transform_has_its_transpose(grid: tuple[Any, ...], kind: 
 
 @given(grids(), st.booleans(), SEEDS)
 def test_spectra_by_phases_make_the_convolution(grid: tuple[Any, ...], three_products: bool, seed: int) -> None:
-    """y = S[(K w)(A x)], by NumPy, for two channels and two filters."""
+    """y = S[(K w)(A x)], by NumPy, for two channels and two filters; with four products no number is held in vain."""
     transform = by_phases(*grid, True, three_products)
+    points = [axis.length for axis in transform.axes]
+    assert three_products or 2 * transform.frequencies == np.prod(points) + np.prod(points) % 2
     lengths, kernel_size, stride, boundary = grid
     x, w = noise(seed, (*lengths, 2, 3), "float64"), noise(seed + 1, (2, *kernel_size, 2), "float64")
     spectrum = transform.analyze(np, x.reshape(-1, 6)).reshape(transform.frequencies, -1, 3)

@@ -143,7 +143,7 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
 @pytest.mark.parametrize("held", [1, 20_000, 1 << 18])
 def test_cotangents_by_sections_of_the_axis_in_tiles(boundary: str, taps: int, held: int) -> None:
     """Lines of the signal that two sections read, or that a boundary brings to the first and the last, are added up."""
-    x, w = lay_out(noise(0, (17, 9, 12, 4, 6, 2), "float32"), "F"), noise(1, (2, taps, 3, 3, 5, 3), "float32")
+    x, w = lay_out(noise(0, (17, 9, 12, 6, 6, 2), "float32"), "F"), noise(1, (2, taps, 3, 3, 5, 3), "float32")
     axes, bias = (1, 2, 3, 4), noise(2, (3,), "float32")
     options = {"boundary": boundary, "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
     geometry = make_geometry(x.shape, w.shape, axes, sum_axes=(5,), **options)
@@ -166,6 +166,22 @@ def test_cotangents_by_sections_of_the_axis_in_tiles(boundary: str, taps: int, h
         assert_close(other, wanted, g, operand)
     sums = (wide[0] * np.where(wide[3] < 0, wide[3] + 1, 1)).sum(axis=(0, 1, 2, 3, 4))
     assert_close(found[2].sum(axis=tuple(range(found[2].ndim - 1))).astype("float32"), sums, g)
+
+
+@pytest.mark.parametrize(("lengths", "count"), [((4, 8), 1), ((6, 6), 3)])
+def test_a_spectrum_no_larger_than_the_result_is_held_whole(lengths: tuple[int, int], count: int) -> None:
+    """That of a periodic grid, unless all lengths are odd, and frequency 0 has an entry of two planes alone."""
+    x, w = lay_out(noise(0, (17, 9, 12, *lengths), "float32"), "F"), noise(1, (3, 3, 3, 5, 3), "float32")
+    options = {"boundary": "periodic", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
+    geometry = make_geometry(x.shape, w.shape, (1, 2, 3, 4), sum_axes=(), **options)
+    g = lay_out(noise(3, geometry.y_shape, "float32"), "F")
+    with (
+        engine(HELD=1),
+        mock.patch.object(tiles.TiledTaps, "adjoints", autospec=True, side_effect=tiles.TiledTaps.adjoints) as products,
+    ):
+        found = convolve_adjoints(np, geometry, g, x, w)[0]
+    assert products.call_count == count
+    assert_close(found, convolve_adjoints(np, geometry, *(a.astype(np.float64) for a in (g, x, w)))[0], g, w)
 
 
 def test_sections_are_whole_tiles_and_read_most_lines_once() -> None:
