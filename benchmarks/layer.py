@@ -424,6 +424,7 @@ def main() -> int:
     parser.add_argument("--batch-size", type=int, help="images, for all; by default 50, fewer where Q copies are made")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=FORMULATIONS, default=list(FORMULATIONS))
+    parser.add_argument("--by-taps", action="store_true", help="ours without tiles of F(4, 3)")
     parser.add_argument("--quick", action="store_true", help="one round of two images: does it run and agree?")
     parser.add_argument("--out", type=Path, help="write the figures to this file, the text to one beside it (.txt)")
     options = parser.parse_args()
@@ -432,6 +433,8 @@ def main() -> int:
     for name in ("rounds", "batch_size"):
         if (value := getattr(options, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} is {value}; give 1 or more")
+    if options.by_taps:
+        TiledTaps.suits = staticmethod(lambda taps: False)  # type: ignore[method-assign]
     torch = load_torch() if set(options.only) - set(OURS.values()) else None
 
     lines: list[str] = []
@@ -443,7 +446,8 @@ def main() -> int:
     disagrees = False
     record = {**describe_machine(torch), "comparisons": []}
     say(*(f"{key}: {value}" for key, value in record.items() if key != "comparisons"), "")
-    say(f"rounds: {options.rounds}; medians of forward and backward, and errors against double precision", "")
+    tiles = "; no tiles of F(4, 3)" if options.by_taps else ""
+    say(f"rounds: {options.rounds}; medians of forward and backward, and errors against double precision{tiles}", "")
     for boundary in options.boundary or ("periodic", "zero"):
         comparison = Comparison(boundary, options.only, options.batch_size, torch)
         comparison.run(options.rounds)

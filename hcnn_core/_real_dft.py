@@ -111,9 +111,10 @@ class RealDFT(ByTable):
         self.aliases = math.prod(stride)
         self.planes = 1 if three_products else 2
         lengths = tuple(axis.length for axis in self.axes)
-        alone = all(length % 2 for length in lengths)  # is frequency 0, its own conjugate, and has a plane too many
-        self.form = TRIPLED if three_products else PAIRED if alone else LEAN
+        odd = all(length % 2 for length in lengths)  # only frequency 0 is its own conjugate: its second plane is empty
+        self.form = TRIPLED if three_products else PAIRED if odd else LEAN
         parts = list(_parts(lengths, self.form))
+        # those that are their own conjugates come last, so that two of them make an entry
         order = sorted(range(len(parts)), key=lambda row: not three_products and parts[row][1] is None)
         self.parts = [parts[row] for row in order]
         self.places = np.argsort(order)
