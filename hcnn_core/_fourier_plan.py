@@ -10,6 +10,7 @@ import numpy as np
 
 from hcnn_core._backend import Array, fft_namespace
 from hcnn_core._geometry import Geometry
+from hcnn_core._memory import zeros
 from hcnn_core._parallel import threads_for
 from hcnn_core._transforms import fast_length, tap_positions
 from hcnn_core.pointwise import elu, elu_vjp
@@ -144,7 +145,8 @@ def _laid_out(xp: Any, x: Array, axis: int, length: int, places: Places) -> Arra
     """What lies at these places of an axis of this length, where taps that wrap around add up, and zeros."""
     if _is_whole(places, length):
         return x
-    grid = xp.zeros((*x.shape[:axis], length, *x.shape[axis + 1 :]), dtype=x.dtype)
+    shape = *x.shape[:axis], length, *x.shape[axis + 1 :]
+    grid = zeros(shape, x.dtype) if xp is np else xp.zeros(shape, dtype=x.dtype)
     if isinstance(places, slice):
         grid[_along(axis, places)] = x
         return grid
