@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,20 @@ from hcnn_core._parallel import parallel_for
 from hcnn_core._patches import Patches, in_order
 from hcnn_core._reorder import contiguous
 
+LONG = 256
+"""Elements of a line of positions that vectors gain nothing by making longer."""
+
 
 class CompiledPatches(Patches):
     """Patches along two axes; each thread's samples are one piece of work."""
 
-    row = 256
+    def _outer(self, samples: list[int]) -> int:
+        """Fewer where the others make lines of positions long, and leave threads something to share."""
+        line = self.lengths[-1]
+        for outer in range(len(samples) - 1 if line < LONG else 0, 0, -1):
+            if line * math.prod(samples[outer:]) >= LONG and math.prod(samples[:outer]) > 1:
+                return outer
+        return len(samples)
 
     def arrange(self, xp: Any, x: Array) -> Array:
         return contiguous(x.transpose(self.order)).reshape(self.shape)

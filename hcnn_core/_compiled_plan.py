@@ -127,12 +127,12 @@ class CompiledPlan(Plan):
             part = self._cotangent(g, ans, section, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
             signal = None if x is None else self._spectrum(x, section.lines)
             of_x, of_filters = section.products.adjoints(part, signal, packed, of_filters)
-            del part, signal  # before what follows takes its own
+            del part, signal  # before samples take their own
             if result is not None and section.lines is not None:
                 self._add_samples(result, of_x, section.lines, written)
             elif of_x is not None:
                 result = self._samples(of_x)
-            del of_x
+            del of_x  # and the next section
         spectra = None if of_filters is None else self.products.unpack(of_filters)
         return result, spectra, None if ans is None else sums
 

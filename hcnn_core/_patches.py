@@ -36,9 +36,6 @@ def patches_of(
 class Patches:
     """The map P from arrays of one shape to their patches, tile by tile, and its transpose."""
 
-    row = 0
-    """Elements, at least, of a line of positions, where axes that index samples can come inside and none is there."""
-
     def __init__(
         self, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
     ) -> None:
@@ -58,11 +55,15 @@ class Patches:
         rest = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(strides[a]))
         lead = [a for a in rest if abs(strides[a]) >= inner]
         trail = [a for a in rest if abs(strides[a]) < inner]
-        alone = math.prod(x.shape[a] for a in trail) == 1
-        while alone and len(lead) > 1 and math.prod(x.shape[a] for a in (axes[-1], *trail)) < self.row:
-            trail.insert(0, lead.pop())
+        if math.prod(x.shape[a] for a in trail) == 1:
+            outer = self._outer([x.shape[a] for a in lead])
+            lead, trail = lead[:outer], lead[outer:] + trail
         self.order = (*lead, *axes, *trail)
         self.shape = (math.prod(x.shape[a] for a in lead), *self.lengths, math.prod(x.shape[a] for a in trail))
+
+    def _outer(self, samples: list[int]) -> int:
+        """How many axes of samples, of these lengths, stay outside the patch axes where all lie there."""
+        return len(samples)
 
     def arrange(self, xp: Any, x: Array) -> Array:
         """(samples, *patch axes, inner samples)."""

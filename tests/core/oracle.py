@@ -14,6 +14,7 @@ import pytest
 from hypothesis import strategies as st
 
 from hcnn_core import (
+    _compiled_patches,
     _compiled_plan,
     _compiled_taps,
     _contracted_plan,
@@ -262,6 +263,7 @@ CONSTANTS = {
     "MIN_INNER": (_plan,),
     "SECONDS_PER_CALL": (_costs,),
     "PARTED": (_fourier_plan,),
+    "LONG": (_compiled_patches,),
     "SECONDS_PER_DFT_MAC": (_costs,),
 }
 

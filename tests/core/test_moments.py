@@ -104,10 +104,10 @@ def cases(
     return Patches(lay_out(x, draw(st.sampled_from(LAYOUTS)), seed), tuple(axes), tuple(kernel_size), boundary)
 
 
-@given(cases(), st.sampled_from([1, 1 << 19]))
-def test_moments_of_explicit_patches(case: Patches, tile: int) -> None:
+@given(cases(), st.sampled_from([1, 1 << 19]), st.sampled_from([8, 256]))
+def test_moments_of_explicit_patches(case: Patches, tile: int, long: int) -> None:
     kept = case.x.copy()
-    with engine(TILE=tile):
+    with engine(TILE=tile, LONG=long):
         mean, covariance = case.moments()
     rows = case.rows()
     assert mean.dtype == covariance.dtype == case.x.dtype
@@ -144,15 +144,16 @@ def test_cotangent_is_the_gradient(case: Patches, seed: int) -> None:
     assert abs(np.sum(g_x * step) - (value(case.x + step) - value(case.x - step)) / 2) <= bound
 
 
-@given(cases(), SEEDS, st.sampled_from(LAYOUTS))
-def test_cotangent_keeps_its_precision(case: Patches, seed: int, layout: str) -> None:
+@given(cases(), SEEDS, st.sampled_from(LAYOUTS), st.sampled_from([8, 256]))
+def test_cotangent_keeps_its_precision(case: Patches, seed: int, layout: str, long: int) -> None:
     """In either precision, with or without a large mean, the cotangent is that of double precision.
 
     So is its sum with another array, by the mean that the moments come with.
     """
     g_mean, g_covariance = cotangents(case, seed)
     kept = case.x.copy()
-    g_x = case.vjp(g_mean, g_covariance)
+    with engine(LONG=long):
+        g_x = case.vjp(g_mean, g_covariance)
     assert g_x.shape == case.x.shape and g_x.dtype == case.x.dtype and g_x.flags.writeable
     assert np.array_equal(case.x, kept) and not np.shares_memory(g_x, case.x)
 
@@ -169,7 +170,8 @@ def test_cotangent_keeps_its_precision(case: Patches, seed: int, layout: str) ->
     args, options = case.arguments()
     other = lay_out(noise(seed + 2, case.x.shape, str(case.x.dtype)), layout)
     before, mean = other.copy(), moments_and_mean(*args, **options)[2]
-    total = patch_filter(g_mean, g_covariance + g_covariance.T, *args, **options, mean=mean, other=other)
+    with engine(LONG=long):
+        total = patch_filter(g_mean, g_covariance + g_covariance.T, *args, **options, mean=mean, other=other)
     assert total.shape == case.x.shape and total.dtype == case.x.dtype and mean.dtype == float
     assert np.array_equal(other, before) and not np.shares_memory(total, other)
     assert np.abs(total - (expected + other)).max() <= C * eps(case.x.dtype) * (scale + np.abs(other).max())
@@ -190,7 +192,7 @@ def test_covariance_survives_a_large_mean() -> None:
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_covariance_survives_a_first_guess_of_the_mean_that_misleads(boundary: str) -> None:
     x = noise(0, (20, 24, 16), "float32") + np.float32(1e4)
-    x[:, ::4, ::4] = 0
+    x[::4, ::4] = 0
     case = Patches(x, (1, 2), (3, 3), boundary)
     mean, covariance = case.moments()
     expected = np.cov(case.rows(), bias=True)
