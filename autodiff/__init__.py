@@ -1,6 +1,6 @@
 """Reverse-mode differentiation of functions of NumPy and CuPy arrays."""
 
-from autodiff import _numpy_rules as _numpy_rules  # gives NumPy functions their derivatives
+from autodiff import _rules as _rules  # gives NumPy functions their derivatives
 from autodiff.functional import check_grads, checkpoint, checkpoint_before, grad, value_and_grad, vjp
 from autodiff.primitives import (
     convolve,
