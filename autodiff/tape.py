@@ -16,6 +16,7 @@ import importlib
 import itertools
 import operator
 import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -100,6 +101,10 @@ class Primitive:
 
     def __repr__(self) -> str:
         return f"<primitive {self._name}>"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """In a class body a primitive is a method, as a function is; that also lets help() show its signature."""
+        return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, on the arrays under the innermost trace where arguments are traced."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.special as sp
 
 from autodiff import getval
 
@@ -467,6 +468,19 @@ CASES = [
     ),
     Case(np.linalg.matrix_norm, lambda x: np.linalg.matrix_norm(x, ord="nuc", keepdims=True), (T3,)),
     Case(np.linalg.solve, lambda a: np.linalg.solve(a, [1.0, 2.0, 3.0]), (well_conditioned(3, 3),)),
+    # special functions
+    *(Case(f, f, (X,)) for f in (sp.erf, sp.erfc, sp.erfcx, sp.dawsn, sp.ndtr, sp.log_ndtr, sp.expit, sp.log_expit)),
+    *(Case(f, f, (X,)) for f in (sp.expm1, sp.exp2, sp.exp10, sp.cosm1, sp.j0, sp.j1, sp.i0, sp.i1)),
+    *(Case(f, f, (spaced(3, 4),)) for f in (sp.i0e, sp.i1e, sp.cbrt)),
+    *(Case(f, f, (POSITIVE,)) for f in (sp.log1p, sp.exp1, sp.expi, sp.entr, sp.y0, sp.y1, sp.k0, sp.k1)),
+    *(Case(f, f, (POSITIVE + 1,)) for f in (sp.gammaln, sp.loggamma, sp.gamma, sp.rgamma, sp.psi)),
+    *(Case(f, f, (between(0.2, 0.8, 3, 4),)) for f in (sp.erfinv, sp.ndtri, sp.logit)),
+    Case(sp.erfcinv, sp.erfcinv, (between(0.5, 1.5, 3, 4),)),
+    *(Case(f, f, (POSITIVE, POSITIVE[::-1] + 1)) for f in (sp.rel_entr, sp.kl_div, sp.xlogy, sp.xlog1py)),
+    *(Case(f, f, (POSITIVE + 1, POSITIVE[1] + 2)) for f in (sp.beta, sp.betaln)),
+    Case(sp.betainc, lambda x: sp.betainc(1.5, 2.5, x), (between(0.2, 0.8, 3, 4),)),
+    *(Case(f, lambda x, f=f: f(1.5, x), (POSITIVE,)) for f in (sp.gammainc, sp.gammaincc)),
+    *(Case(f, lambda x, f=f: f(2, x), (POSITIVE + 1,)) for f in (sp.jv, sp.jn, sp.yv, sp.yn, sp.iv, sp.kv, sp.ive)),
     # Fourier transforms
     *(
         Case(f, lambda x, f=f, n=n, norm=norm: f(x, n, norm=norm), (x,))

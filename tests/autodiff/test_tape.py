@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import pickle
+import pydoc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import autodiff
+import hcnn_core
 from autodiff import check_grads, checkpoint, defvjp, defvjp_argnums, getval, grad, primitive, value_and_grad, vjp
 from autodiff.tape import Onto, Primitive, Traced
 
@@ -589,3 +593,21 @@ def test_an_element_of_an_array_cannot_be_set_to_a_traced_value() -> None:
 
 def test_the_cure_that_messages_name() -> None:
     assert np.array_equal(grad(lambda x: np.sum(x) * float(getval(x)[0, 0]))(X), np.full_like(X, X[0, 0]))
+
+
+def test_help_shows_a_signature_and_the_documentation() -> None:
+    shown = pydoc.plain(pydoc.render_doc(autodiff.convolve))
+    assert "convolve(x:" in shown and "boundary:" in shown
+    assert inspect.getdoc(hcnn_core.convolve).splitlines()[0] in shown
+
+
+def test_a_primitive_in_a_class_body_is_a_method() -> None:
+    class Cube:
+        scale = 2.0
+
+        @primitive
+        def value(self, x: Any) -> Any:
+            return self.scale * x**3
+
+    defvjp(Cube.value, lambda ans, self, x: lambda g: g * (3 * self.scale * x**2), argnums=(1,))
+    check_grads(Cube().value)(X)
