@@ -75,7 +75,7 @@ defvjp_argnums(_elu, _elu_pullback)
 
 
 @functools.wraps(hcnn_core.elu)
-def elu(x: Array, /, *, bias: Array | None = None) -> Array:
+def elu(x: Array, /, *, bias: Array | None = None) -> Array:  # noqa: D103 - hcnn_core's docstring is its own
     return _elu(x) if bias is None else _elu(x, bias)
 
 
@@ -104,7 +104,7 @@ def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, 
         if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
         wanted = 0 in argnums, 1 in argnums
-        found = list(convolve_cotangents(g, x, w, *axes, **kwargs, ans=ans, wanted=wanted))
+        found: list[Any] = list(convolve_cotangents(g, x, w, *axes, **kwargs, ans=ans, wanted=wanted))
         if 2 in argnums and np.broadcast_shapes(bias.shape, found[2].shape) != found[2].shape:
             found[2] = elu_vjp(g, ans)  # the bias varies where it was summed
         return [found[argnum] for argnum in argnums]

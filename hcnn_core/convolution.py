@@ -148,7 +148,7 @@ def convolve_elu(
     except ValueError:
         raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {problem.y_shape}") from None
     if problem.empty:
-        return elu(xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x)), bias)
+        return elu(xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x)), bias=bias)
     return make_plan(problem, True, x).forward(xp, x, w, bias)
 
 

@@ -39,7 +39,7 @@ ORDERS = [(0, 1, 2, 3, 4), (3, 4, 1, 2, 0), (4, 2, 0, 3, 1)]
 
 def plan_for(layer: Layer) -> Any:
     """The plan that never holds the Q copies, if there is one."""
-    xp, (x, *_, bias), *problems = factored._arguments(*layer.operands, *layer.axes, **{"stride": 1, **layer.options})
+    _, (x, *_, bias), *problems = factored._arguments(*layer.operands, *layer.axes, **{"stride": 1, **layer.options})
     return make_factored_plan(*problems, x, bias)
 
 

@@ -38,11 +38,10 @@ def test_every_index_is_worked_on_once(workers: int, count: int) -> None:
 
 def test_small_work_stays_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[tuple[int, int]] = []
-    with threads(2):
-        with tuned(serial_elements=100):
-            parallel_for(lambda begin, end: parts.append((begin, end)), 6, elements=100)
-            assert parts == [(0, 6)]
-            parallel_for(lambda begin, end: parts.append((begin, end)), 6, elements=101)
+    with threads(2), tuned(serial_elements=100):
+        parallel_for(lambda begin, end: parts.append((begin, end)), 6, elements=100)
+        assert parts == [(0, 6)]
+        parallel_for(lambda begin, end: parts.append((begin, end)), 6, elements=101)
     assert sorted(parts[1:]) == [(0, 3), (3, 6)]
 
 

@@ -112,7 +112,8 @@ def test_exponentials_of_every_size(dtype: str) -> None:
     """The compiled kernel, against the longest floats there are; NaN, infinities and zeros among its arguments."""
     rng = np.random.default_rng(0)
     odd = [0.0, -0.0, np.nan, np.inf, -np.inf, -1e-40, -88, -104, -710, -750, -1e30, np.finfo(dtype).max]
-    x = np.concatenate([-(10.0 ** rng.uniform(-12, 3, Tuning().elementwise_elements)), -np.log(2) * (np.arange(200) / 2), odd]).astype(dtype)
+    many = Tuning().elementwise_elements
+    x = np.concatenate([-(10.0 ** rng.uniform(-12, 3, many)), -np.log(2) * (np.arange(200) / 2), odd]).astype(dtype)
     with np.errstate(invalid="ignore"):
         y = elu(x)
     wide = x.astype(np.longdouble)

@@ -12,6 +12,7 @@ from hcnn_core._engines.cpu.kernels import elu as kernels
 from hcnn_core._engines.cpu.kernels.gemm import sum_runs
 from hcnn_core._engines.generic import elementwise as generic
 from hcnn_core._threads import MEMORY, parallel_for
+from hcnn_core.backend import Array
 
 MIN_ELEMENTS = 1 << 10
 """Elements with one bias from which on a call of the kernel is worth its overhead."""
@@ -23,7 +24,7 @@ MAX_TERMS = 64
 """Terms up to which it does."""
 
 
-def elu(xp: Any, x: np.ndarray[Any, Any], bias: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
+def elu(xp: Any, x: np.ndarray[Any, Any], bias: np.ndarray[Any, Any] | None = None) -> Array:
     """ELU of x, or of x plus a bias that broadcasts to it, in its dtype."""
 
     def compute(out: Any, x: Any, *bias: Any) -> None:
@@ -38,7 +39,7 @@ def elu(xp: Any, x: np.ndarray[Any, Any], bias: np.ndarray[Any, Any] | None = No
     return generic.by_blocks(compute, x, *(() if bias is None else (np.broadcast_to(bias, x.shape),)))
 
 
-def elu_vjp(xp: Any, g: np.ndarray[Any, Any], ans: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def elu_vjp(xp: Any, g: np.ndarray[Any, Any], ans: np.ndarray[Any, Any]) -> Array:
     """Cotangent of the argument of ``ans = elu(.)``; g broadcasts to `ans`."""
 
     def compute(out: Any, ans: Any, g: Any) -> None:
@@ -47,7 +48,7 @@ def elu_vjp(xp: Any, g: np.ndarray[Any, Any], ans: np.ndarray[Any, Any]) -> np.n
     return generic.by_blocks(compute, ans, np.broadcast_to(g, ans.shape))
 
 
-def marginal(xp: Any, x: np.ndarray[Any, Any], axes: tuple[int, ...], reduction: str) -> np.ndarray[Any, Any]:
+def marginal(xp: Any, x: np.ndarray[Any, Any], axes: tuple[int, ...], reduction: str) -> Array:
     """Sum or mean over some axes."""
     kept = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(x.strides[a]))
     count = math.prod(x.shape[a] for a in axes)
@@ -63,7 +64,7 @@ def _end_in_runs(x: np.ndarray[Any, Any], kept: list[int]) -> bool:
     )
 
 
-def _run_by_run(x: np.ndarray[Any, Any], axes: tuple[int, ...], kept: list[int], divisor: int) -> np.ndarray[Any, Any]:
+def _run_by_run(x: np.ndarray[Any, Any], axes: tuple[int, ...], kept: list[int], divisor: int) -> Array:
     """Sums over some axes, divided; threads take different parts of those kept. Memory keeps x's order."""
     count = len(axes)
     total: np.ndarray[Any, Any] = empty(tuple(x.shape[a] for a in kept), x.dtype)

@@ -35,12 +35,14 @@ class SpectralPlan(CpuPlan):
         of_bias = None if bias is None else rows_of(bias)
         bias = np.empty((0, 0), dtype) if bias is None else bias
 
+        chunk = self.tuning.spectral_positions
+
         def work(begin: int, end: int) -> None:
             n, source, target = end - begin, Rows.of(x, begin), Rows.of(y, begin)
-            room = Room(self, min(n, self.tuning.spectral_positions), dtype)
+            room = Room(self, min(n, chunk), dtype)
             analysis, _, synthesis, _ = self.bound(room, n, x=source.offsets, y=target.offsets, bias=of_bias)
             kernels.contract(
-                room.like, n, self.tuning.spectral_positions, analysis, self.steps_from, synthesis, room.half, source.origin, source.step,
+                room.like, n, chunk, analysis, self.steps_from, synthesis, room.half, source.origin, source.step,
                 target.origin, target.offsets, target.step, room.spectrum, room.block, room.offsets, matrices, bias,
             )  # fmt: skip
 
@@ -57,11 +59,13 @@ class SpectralPlan(CpuPlan):
         unused = Rows(none, 0, ((self.x_rows,), (0,)), 0)
         parts = {}
 
+        chunk = self.tuning.spectral_positions
+
         def work(begin: int, end: int) -> None:
             n, cotangent = end - begin, g.after(begin)
             source, target = (unused if a is None else Rows.of(a, begin) for a in (x, result))
             answers = cotangent if ans is None else ans.after(begin)
-            room = Room(self, min(n, self.tuning.spectral_positions), dtype)
+            room = Room(self, min(n, chunk), dtype)
             sums = np.zeros((0 if ans is None else self.y_rows, self.out))
             taken, scaled = room.taken(cotangent, None if ans is None else len(sums))
             of_ans = None if ans is None else (answers.offsets, rows_of(sums))
@@ -69,7 +73,7 @@ class SpectralPlan(CpuPlan):
             analysis_back = self.bound(room, n, x=target.offsets, y=taken)[1]
             part, totals = (none, no_totals) if x is None else room.totals(n)
             kernels.contract_adjoints(
-                room.like, n, self.tuning.spectral_positions, back, analysis, analysis_back, self.steps_from, room.half,
+                room.like, n, chunk, back, analysis, analysis_back, self.steps_from, room.half,
                 cotangent.origin, cotangent.offsets, cotangent.step, answers.origin, answers.offsets, answers.step,
                 scaled, sums, source.origin, source.step, target.origin, target.step,
                 room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals,
