@@ -11,7 +11,7 @@ import numpy as np
 from autodiff.functional import grad, vjp
 from autodiff.pytree import tree_map
 from autodiff.tape import differentiable, getval
-from hcnn_core._backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace
 
 __all__ = ["elementwise_grad", "hessian", "hessian_vector_product", "jacobian", "jvp"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from autodiff._rules.table import composite, plain
 from autodiff.tape import HANDLERS, in_place
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 
 
 @composite(np.full_like)

@@ -10,7 +10,7 @@ import numpy as np
 
 from autodiff._rules.table import composite, nonzero, rule
 from autodiff.tape import getval
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 
 # One argument
 

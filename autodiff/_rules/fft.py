@@ -9,7 +9,7 @@ import numpy as np
 
 from autodiff._rules.table import axes_of, composite, constant, real_dtype
 from autodiff.tape import Primitive, defvjp, primitive
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 
 INVERSE = {None: "forward", "backward": "forward", "ortho": "ortho", "forward": "backward"}
 """The normalisation with which a transform of the other direction undoes one up to the sign of the exponent."""

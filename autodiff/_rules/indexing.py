@@ -10,7 +10,7 @@ import numpy as np
 
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, rule
 from autodiff.tape import defvjp, getval, primitive
-from hcnn_core._backend import Array, array_namespace, to_numpy
+from hcnn_core.backend import Array, array_namespace, to_numpy
 
 
 @primitive

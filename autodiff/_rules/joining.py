@@ -9,7 +9,7 @@ import numpy as np
 
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant
 from autodiff.tape import Traced, defvjp_argnums, primitive
-from hcnn_core._backend import Array, joined
+from hcnn_core.backend import Array, joined
 
 
 @primitive

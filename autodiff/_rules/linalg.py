@@ -18,7 +18,7 @@ from autodiff._rules.products import swap
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, kept, nonzero, rule
 from autodiff.functional import vjp
 from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 
 RESULTS: dict[str, Any] = {
     name: type(getattr(np.linalg, name)(np.eye(1))) for name in ("eigh", "eig", "svd", "qr", "slogdet")

@@ -12,8 +12,8 @@ import numpy as np
 
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, rule
 from autodiff.tape import defvjp, defvjp_argnums, primitive
-from hcnn_core import _products as products
-from hcnn_core._backend import Array
+from hcnn_core import products
+from hcnn_core.backend import Array
 
 
 def swap(x: Array) -> Array:
@@ -57,7 +57,7 @@ def _as_matrices(g: Array, row: bool, column: bool) -> Array:
     return np.expand_dims(g, -2) if row else g
 
 
-matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=lambda a, b: products.matmul(a, b, np.matmul))
+matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=products.matmul)
 
 
 @composite(np.tensordot)

@@ -11,7 +11,7 @@ import numpy as np
 from autodiff._rules.table import as_array, axes_of, composite, constant, kept, nonzero, real_dtype, rule
 from autodiff.functional import vjp
 from autodiff.tape import Primitive, defvjp, getval, primitive
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 
 
 def _count(x: Array, axis: Any) -> int:

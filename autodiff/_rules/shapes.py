@@ -8,7 +8,7 @@ import numpy as np
 
 from autodiff._rules.table import axes_of, composite, rule
 from autodiff.tape import defvjp, primitive
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 
 
 def reshape_vjp(ans: Array, a: Array, shape: Any = None, order: Any = "C") -> Any:

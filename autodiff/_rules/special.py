@@ -14,7 +14,7 @@ import scipy.special as sp
 
 from autodiff._rules.table import plain, register, rule
 from autodiff.tape import defvjp, primitive
-from hcnn_core._backend import Array, library_of
+from hcnn_core.backend import Array, library_of
 
 SQRT_PI = math.sqrt(math.pi)
 

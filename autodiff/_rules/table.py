@@ -17,7 +17,7 @@ import numpy as np
 
 from autodiff.pytree import tree_map
 from autodiff.tape import HANDLERS, Primitive, defvjp, getval, primitive
-from hcnn_core._backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace
 
 __all__ = [
     "Shape",

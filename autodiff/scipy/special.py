@@ -10,7 +10,7 @@ import scipy.special
 
 from autodiff._rules.special import polygamma as _polygamma
 from autodiff.tape import getval
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 
 __all__ = ["log_softmax", "logsumexp", "multigammaln", "polygamma", "softmax"]
 
