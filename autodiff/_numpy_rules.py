@@ -22,7 +22,7 @@ from autodiff.functional import vjp
 from autodiff.pytree import tree_map
 from autodiff.tape import HANDLERS, Primitive, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core import products
-from hcnn_core.backend import Array, array_namespace, joined
+from hcnn_core.backend import Array, array_namespace, joined, library_of
 
 __all__ = ["composite", "plain", "rule"]
 
@@ -537,7 +537,11 @@ def _as_matrices(g: Array, row: bool, column: bool) -> Array:
     return np.expand_dims(g, -2) if row else g
 
 
-matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=products.matmul)
+def _matmul(a: Array, b: Array) -> Array:
+    return products.matmul(a, b) if library_of(a) == "cupy" else np.matmul(a, b)
+
+
+matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=_matmul)
 
 
 @composite(np.tensordot)
