@@ -13,7 +13,7 @@ import numpy as np
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, rule
 from autodiff.tape import defvjp, defvjp_argnums, primitive
 from hcnn_core import products
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, library_of
 
 
 def swap(x: Array) -> Array:
@@ -57,7 +57,11 @@ def _as_matrices(g: Array, row: bool, column: bool) -> Array:
     return np.expand_dims(g, -2) if row else g
 
 
-matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=products.matmul)
+def _matmul(a: Array, b: Array) -> Array:
+    return products.matmul(a, b) if library_of(a) == "cupy" else np.matmul(a, b)
+
+
+matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=_matmul)
 
 
 @composite(np.tensordot)
