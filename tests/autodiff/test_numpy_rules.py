@@ -143,7 +143,7 @@ class DeviceArray(NDArrayOperatorsMixin):
             assert out.dtype.kind == "f", "CuPy adds real numbers only"
             np.add.at(out.data, off_device(index), g.data)
 
-        return SimpleNamespace(asarray=DeviceArray, matmul=np.matmul, add=SimpleNamespace(at=add_at))
+        return SimpleNamespace(asarray=DeviceArray, add=SimpleNamespace(at=add_at))
 
     def astype(self, dtype: Any) -> DeviceArray:
         return DeviceArray(self.data.astype(dtype))
