@@ -254,6 +254,7 @@ CASES = [
     Case(np.unwrap, np.unwrap, (np.cumsum(between(0.5, 4, 7)),)),
     Case(np.fmod, np.fmod, (spaced(3, 4), POSITIVE + 0.06)),
     Case(np.copysign, np.copysign, (spaced(3, 4), spaced(4) - 0.9)),
+    Case(np.heaviside, lambda h: np.heaviside([0.0, 1.0, 0.0, -1.0], h), (X,)),
     Case(np.ldexp, lambda x: np.ldexp(x, 3), (X,)),
     Case(np.logaddexp2, np.logaddexp2, (X, Y)),
     Case(np.float_power, np.float_power, (POSITIVE, X)),

@@ -36,7 +36,7 @@ PLAIN = {
     *(np.logical_xor, np.logical_not, np.isfinite, np.isinf, np.isnan, np.signbit, np.floor, np.ceil, np.rint),
     *(np.trunc, np.round, np.around, np.floor_divide, np.argmax, np.argmin, np.argsort, np.nonzero, np.count_nonzero),
     *(np.searchsorted, np.all, np.any, np.allclose, np.isclose, np.array_equal, np.zeros_like, np.ones_like),
-    *(np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.isin, np.array_equiv, np.fix, np.heaviside, np.nanargmax),
+    *(np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.isin, np.array_equiv, np.fix, np.nanargmax),
     *(np.nanargmin, np.argpartition, np.argwhere, np.lexsort, np.flatnonzero, np.digitize),
     *(np.tril_indices_from, np.triu_indices_from, np.diag_indices_from, np.array_repr, np.array_str, np.array2string),
     sp.gammasgn,
