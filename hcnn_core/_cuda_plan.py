@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from hcnn_core import _cuda as cuda
-from hcnn_core._backend import Array, array_namespace, constant, device_of, dtype_name, empty
+from hcnn_core._backend import Array, array_namespace, constant, device_of, dtype_name, empty, placement
 from hcnn_core._cuda_tables import Reading, tables_of
-from hcnn_core._plan import Plan
+from hcnn_core._geometry import Geometry
+from hcnn_core._plan import Layout, Plan, plan_by
 from hcnn_core._stages import Stage, stages_of
 from hcnn_core._taps import Integers, untapped
 from hcnn_core._transforms import Identity, MatrixDFT
@@ -279,3 +280,33 @@ class CudaPlan(Plan):
         """The result as (rows, positions)."""
         shape = (self.outer * self.y_rows * self.out, math.prod(self.taps.out_lengths) * self.taps.batch)
         return xp.ascontiguousarray(self._to_plan(xp, y, self.y_order, shape))
+
+
+class SubsampledPlan(Plan):
+    """A plan along periodic axes whose stride does not divide them: every sample is made, and some are kept.
+
+    There the taps that meet a sample differ each time around, which no kernel's table says; the axes are short ones.
+    """
+
+    def __init__(self, geometry: Geometry, methods: tuple[str, ...], real: bool, layout: Layout) -> None:
+        super().__init__(geometry, methods, real, layout)
+        g = geometry
+        along = list(zip(g.axes, g.lengths, g.stride, g.boundary, strict=True))
+        uneven = {axis: r for axis, n, r, boundary in along if boundary == "periodic" and n % r}
+        stride = tuple(1 if axis in uneven else r for axis, r in zip(g.axes, g.stride, strict=True))
+        self.whole = plan_by(methods, replace(g, stride=stride), real, layout, "cupy")
+        self.kept = (*(slice(None, None, uneven.get(axis)) for axis in g.kept_axes), ...)
+
+    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+        """Convolve x with w; with a bias, the ELU of the sum."""
+        y = self.whole.forward(xp, x, w)[self.kept]
+        return y if bias is None else elu(y, bias)
+
+    def adjoints(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
+        g = g if ans is None else elu_vjp(g, ans)
+        spread = xp.zeros(self.whole.geometry.y_shape, dtype=g.dtype, **placement(xp, g))
+        spread[self.kept] = g
+        return (*self.whole.adjoints(xp, spread, x, w)[:2], None if ans is None else g)

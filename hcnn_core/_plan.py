@@ -66,9 +66,12 @@ def plan_by(methods: tuple[str, ...], geometry: Geometry, real: bool, layout: La
         kind = ContractedPlan if plan.untapped and "fft" in plan.methods else CompiledPlan
         return kind(geometry, plan.methods, real, layout)
     if library == "cupy":
-        from hcnn_core._cuda_plan import CudaPlan
+        from hcnn_core._cuda_plan import CudaPlan, SubsampledPlan
 
-        return CudaPlan(geometry, plan.methods, real, layout) if CudaPlan.suits(plan) else plan
+        if CudaPlan.suits(plan):
+            return CudaPlan(geometry, plan.methods, real, layout)
+        if plan.products.taps.uneven:
+            return SubsampledPlan(geometry, plan.methods, real, layout)
     return plan
 
 
