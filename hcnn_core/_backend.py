@@ -6,9 +6,12 @@ The only module of the project that imports CuPy, and only when asked for it by 
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import re
 import sys
+import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -275,28 +278,36 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     The function must find its operands in the same memory every time, and change there what it changes; its results
     too keep their place. Whatever it allocates stays its own, so that nothing else is written over; what it finds in
     caches must stay there. It is called twice: first to compile what it launches and to fill the pool of memory,
-    neither of which may happen while recording.
+    neither of which may happen while recording. The memory goes back to the device when the results, and then what
+    launches the graph, are dropped: CuPy's pools do not give their blocks back by themselves.
     """
     import cupy
 
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     cupy.cuda.get_current_stream().synchronize()
     cupy.get_default_memory_pool().free_all_blocks()  # what steps one by one leave behind is as large as what comes
-    with stream, cupy.cuda.using_allocator(pool.malloc):
-        work()
-        stream.synchronize()
-        stream.begin_capture()
-        try:
-            results = work()
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error says why
-                stream.end_capture()
-            raise
-        graph = stream.end_capture()
+    try:
+        with stream, cupy.cuda.using_allocator(pool.malloc):
+            work()
+            stream.synchronize()
+            stream.begin_capture()
+            try:
+                results = work()
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error says why
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # which hold arrays
+        gc.collect()
+        pool.free_all_blocks()
+        raise
 
-    def launch(pool: Any = pool) -> None:  # which keeps the memory
+    def launch() -> None:
         cupy.cuda.get_current_stream().synchronize()
         graph.launch(stream)
         stream.synchronize()
 
+    weakref.finalize(launch, pool.free_all_blocks).atexit = False
     return launch, results
