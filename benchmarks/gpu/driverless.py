@@ -113,7 +113,7 @@ class Driver:
         self.differs = differs
         self.listening = False
         self.heard: list[Launch] = []
-        self.copies: list[tuple[str, int]] = []
+        self.recorded: list[Launch] = []
         self._signatures: list[tuple[Any, ...]] = []
         self._begun = 0
         self._same = 1
@@ -164,8 +164,11 @@ class Driver:
         ctypes.memmove(to, source, size)
         if kind == TO_HOST and size == 1:  # whether a loss is finite, or two results are the same
             ctypes.memset(to, self._same, 1)
-        if self.listening:
-            self.copies.append((f"copy of kind {kind}", size))
+        if self.listening and kind in (ON_DEVICE, ANYWHERE):
+            given = {
+                name: Array(at, "char", (size,), (1,), name == "from") for name, at in (("from", source), ("to", to))
+            }
+            self.heard.append(Launch("memcpy", "", (1, 1, 1), 1, 0, given))
 
     def memset(self, pointer: int, value: int, size: int, *_: Any) -> None:
         first, last = -(-pointer // PAGE) * PAGE, (pointer + size) // PAGE * PAGE
@@ -180,15 +183,18 @@ class Driver:
         self.on_stream("zeros", stream)
         self.memset(pointer, value, size)
         if self.listening:
-            self.copies.append(("zeros", size))
+            self.heard.append(
+                Launch("memset", "", (1, 1, 1), 1, 0, {"to": Array(pointer, "char", (size,), (1,), False)})
+            )
 
     def streamBeginCapture(self, stream: int, *_: Any) -> None:
         self.recording = stream
         self._begun = len(self._signatures)
-        self.heard, self.copies = [], []  # of what is recorded, where somebody listens
+        self.heard = []
 
     def streamEndCapture(self, *_: Any) -> int:
         self.recording = None
+        self.recorded, self.heard = self.heard, []
         recorded = self._signatures[self._begun :]
         rehearsed = self._signatures[self._begun - len(recorded) : self._begun]
         self._same = int(recorded == rehearsed and not self.differs)
