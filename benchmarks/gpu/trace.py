@@ -96,7 +96,7 @@ class Work:
 
 
 class Cache:
-    """A cache of regions of memory, the least recently used of which are dropped; changed ones are written back then."""
+    """Regions of memory that a cache holds: the least recently used are dropped, changed ones written back then."""
 
     def __init__(self, room: float) -> None:
         self.room, self.used = room, 0.0
