@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import convolve, convolve_elu, factored_layer, getval, marginal, patch_moments
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 from train.config import Config
 
 __all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "merge_factors"]

@@ -37,9 +37,10 @@ import hcnn_core  # noqa: E402
 from autodiff import convolve_elu, vjp  # noqa: E402
 from benchmarks.gpu.gate import CIFAR10, ROOT, present, result_of, rows_of, rows_so_far  # noqa: E402
 from benchmarks.step import CIFAR10_IMAGES, Step  # noqa: E402
-from hcnn_core import _cuda, patch_moments, precision  # noqa: E402
-from hcnn_core._backend import get_namespace, record, to_numpy  # noqa: E402
-from hcnn_core._geometry import make_geometry  # noqa: E402
+from hcnn_core import patch_moments, precision  # noqa: E402
+from hcnn_core._engines.cuda import launch as _cuda  # noqa: E402
+from hcnn_core._problem import make_problem  # noqa: E402
+from hcnn_core.backend import get_namespace, record, to_numpy  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import versions  # noqa: E402
@@ -228,7 +229,7 @@ def _parity(cupy: Any, out: Path) -> Result:
             continue
         rng, seed = fresh()
         x, w, bias = (rng.standard_normal(s, np.float32) for s in (x_shape, w_shape, w_shape[-1:]))
-        y_shape = make_geometry(
+        y_shape = make_problem(
             x_shape, w_shape, axes=axes, **{"stride": 1, "sum_axes": (), "method": "auto"} | options
         ).y_shape
         g = rng.standard_normal(y_shape, np.float32)

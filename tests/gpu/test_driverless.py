@@ -68,7 +68,7 @@ DRAINED = """
 import numpy as np
 from benchmarks.gpu.driverless import without_driver
 cupy, driver = without_driver()
-from hcnn_core._backend import record
+from hcnn_core.backend import record
 from benchmarks.gpu.stages import poisoned_memory
 def held():
     cupy.get_default_memory_pool().free_all_blocks()
@@ -113,7 +113,7 @@ CONTROL = """
 import numpy as np
 from benchmarks.gpu.driverless import without_driver
 cupy, driver = without_driver()
-from hcnn_core._backend import record
+from hcnn_core.backend import record
 x = cupy.zeros(3)
 try:
     record(lambda: {work})

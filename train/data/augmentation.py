@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hcnn_core._backend import Array, array_namespace, constant, device_of, placement
+from hcnn_core.backend import Array, array_namespace, constant, device_of, placement
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
