@@ -200,6 +200,47 @@ def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
     return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
+def memory_order(array: Array) -> tuple[int, ...]:
+    """Axes from the largest stride to the smallest; all in their order where strides are not known."""
+    strides = getattr(array, "strides", None)
+    axes = range(array.ndim)
+    return tuple(axes) if strides is None else tuple(sorted(axes, key=lambda axis: -abs(strides[axis])))
+
+
+def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
+    """A pointwise function of arrays of one shape, whose result lies in memory as they do.
+
+    CuPy's results are in C order. Where arrays are not, every 4 bytes of such a result, or of the arrays, take 32.
+    """
+    order = memory_order(next((a for a in arrays if not _is_broadcast(a)), arrays[0]))
+    if order == tuple(range(len(order))):
+        return function(*arrays)
+    xp = array_namespace(*arrays)
+    result = function(*(xp.permute_dims(array, order) for array in arrays))
+    return xp.permute_dims(result, _inverse(order))
+
+
+def reduced(function: Callable[..., Array], x: Array, axes: Sequence[int], **options: Any) -> Array:
+    """A sum, or the like, over some axes; the result lies in memory as x does, for the same reason."""
+    order = memory_order(x)
+    if order == tuple(range(len(order))):
+        return function(x, axis=tuple(axes), **options)
+    xp = array_namespace(x)
+    kept = [axis for axis in order if axis not in axes]
+    result = function(xp.permute_dims(x, order), axis=tuple(order.index(axis) for axis in axes), **options)
+    return xp.permute_dims(result, _inverse(kept))
+
+
+def _is_broadcast(array: Array) -> bool:
+    strides = getattr(array, "strides", ())
+    return any(n > 1 and not step for n, step in zip(array.shape, strides, strict=False))
+
+
+def _inverse(order: Sequence[int]) -> tuple[int, ...]:
+    """What brings axes in this order back."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
 def joined(arrays: Sequence[Array], axis: int) -> Array:
     """Arrays one after the other along an axis; CuPy's own way, of many, sends a table of addresses to the device."""
     if library_of(arrays[0]) != "cupy":
@@ -212,11 +253,12 @@ def joined(arrays: Sequence[Array], axis: int) -> Array:
         if array.shape != tuple(shape):
             raise ValueError(f"arrays of shapes {[a.shape for a in arrays]} cannot be joined along axis {axis}")
     shape[axis] = sum(lengths)
-    result = xp.empty(tuple(shape), dtype=xp.result_type(*arrays))
-    parts = xp.moveaxis(result, axis, 0)
+    order = memory_order(arrays[0])
+    result = xp.empty(tuple(shape[a] for a in order), dtype=xp.result_type(*arrays))
+    along = (*(slice(None),) * order.index(axis % len(order)),)
     for end, array in zip(itertools.accumulate(lengths), arrays, strict=True):
-        parts[end - array.shape[axis] : end] = xp.moveaxis(array, axis, 0)
-    return result
+        result[(*along, slice(end - array.shape[axis], end))] = array.transpose(order)
+    return result.transpose(_inverse(order))
 
 
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:

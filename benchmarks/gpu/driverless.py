@@ -254,6 +254,23 @@ class Driver:
             self.heard.append(Launch(name, text, tuple(sizes[:3]), across * down * deep, shared, given))
 
 
+    def hear_of_library(self, name: str, x: Any, result: Any) -> None:
+        """A launch by a library of CuPy's, which does not go through the driver's functions replaced here."""
+        self.launches += 1
+        self._signatures.append((name, x.shape))
+        if self.listening:
+            arrays = {"in": (x, True), "out": (result, False)}
+            given = {
+                label: Array(a.data.ptr, C_TYPES[a.dtype.name], a.shape, a.strides, constant)
+                for label, (a, constant) in arrays.items()
+            }
+            self.heard.append(Launch(name, "", (1, 1, 1), 1, 0, given))
+
+
+C_TYPES = {"bool": "bool", "uint8": "unsigned char", "int32": "int", "int64": "long long", "float32": "float"}
+C_TYPES |= {"float64": "double"}
+
+
 @functools.lru_cache(maxsize=1024)
 def parameters(text: str, name: str) -> tuple[tuple[str, str], ...]:
     """(type, name) of each parameter of a kernel in a text."""
@@ -292,8 +309,8 @@ def arguments_of(text: str, name: str, values: int) -> dict[str, Any]:
             found[label] = Array(numbers[0], array[1], shape, strides, kind.startswith("const"))
         elif kind.endswith("*") or kind in POINTERS or "__restrict__" in kind:
             found[label] = ctypes.c_uint64.from_address(address).value
-        elif kind in NUMBERS:
-            found[label] = NUMBERS[kind].from_address(address).value
+        elif kind.removeprefix("const ") in NUMBERS:
+            found[label] = NUMBERS[kind.removeprefix("const ")].from_address(address).value
         else:
             found[label] = None
     return found
@@ -407,6 +424,17 @@ def without_driver(*, differs: bool = False) -> tuple[Any, Driver]:
             return CheckedKernel(driver, get_function(self.module, name), self.code, name)
 
     cupy_module, cupy.RawModule = cupy.RawModule, RawModule
+    from cupy.cuda import cub
+
+    by_cub = cub.cub_reduction
+
+    def cub_reduction(x: Any, *options: Any, **more: Any) -> Any:  # which launches its kernels itself
+        result = by_cub(x, *options, **more)
+        if result is not None:
+            driver.hear_of_library("cub_reduction", x, result)
+        return result
+
+    cub.cub_reduction = cub_reduction
     cupy._kept_by_driverless = kept
     return cupy, driver
 

@@ -213,22 +213,31 @@ def ctypes_array(pointer: int, count: int) -> np.ndarray[Any, np.dtype[np.int32]
 
 def _cupys_work(launch: Launch) -> Work:
     accesses = []
+    # a reduction takes so many neighbouring results at a time, and terms that lie that many elements apart
+    stride = launch.arguments.get("_block_stride")
+    outs = [v for v in launch.arguments.values() if isinstance(v, Array) and not v.constant]
+    step = math.prod(outs[0].shape) if stride and outs else None
     for value in launch.arguments.values():
         if isinstance(value, Array) and math.prod(value.shape, start=1):
             size = SIZES.get(value.type, 4)
             elements = math.prod(n for n, step in zip(value.shape, value.strides, strict=True) if step)
-            factor = spread_of(value.shape, value.strides, size)
+            lanes = None if step is None or not value.constant else (stride, step)
+            factor = spread_of(value.shape, value.strides, size, lanes)
             accesses.append(Access(value.pointer, elements * size, elements * size * factor, not value.constant))
     return Work("CuPy: " + launch.name.partition("__")[0], 0, OTHER_RATE, tuple(accesses))
 
 
 @lru_cache(maxsize=4096)
-def spread_of(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> float:
-    """Sectors that a warp touches, over those that its elements fill where they lie together."""
+def spread_of(shape: tuple[int, ...], strides: tuple[int, ...], size: int, lanes: tuple[int, int] | None) -> float:
+    """Sectors that a warp touches, over those that its elements fill where they lie together.
+
+    Its lanes take neighbouring elements, or, of a reduction, some neighbours and then those a step further.
+    """
     along = [(n, step) for n, step in zip(shape, strides, strict=True) if n > 1]
-    count = min(WARP, math.prod(n for n, _ in along))
+    elements = math.prod(n for n, _ in along)
     places = set()
-    for index in range(count):
+    for lane in range(min(WARP, elements)):
+        index = lane if lanes is None else (lane // lanes[0] * lanes[1] + lane % min(lanes)) % elements
         place = 0
         for n, step in reversed(along):
             place, index = place + index % n * step, index // n
