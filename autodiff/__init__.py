@@ -14,6 +14,7 @@ from autodiff.primitives import (
     log_softmax,
     marginal,
     marginal_vjp,
+    normalize_elu,
     patch_moments,
     translate,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "log_softmax",
     "marginal",
     "marginal_vjp",
+    "normalize_elu",
     "patch_moments",
     "primitive",
     "translate",

@@ -9,6 +9,7 @@ from hcnn_core.factored import factored_layer
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginal import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
+from hcnn_core.normalization import normalize_elu, normalize_elu_vjp
 from hcnn_core.pointwise import elu, elu_vjp
 from hcnn_core.precision import precision
 from hcnn_core.translation import translate
@@ -25,6 +26,8 @@ __all__ = [
     "log_softmax",
     "marginal",
     "marginal_vjp",
+    "normalize_elu",
+    "normalize_elu_vjp",
     "patch_moments",
     "patch_moments_vjp",
     "precision",
