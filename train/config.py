@@ -109,6 +109,11 @@ class Config:
         "mean", "final marginal (Eq. 7): the sum itself, or the mean by a learned scale", choices=("mean", "sum")
     )
     logit_scale: float = _setting(1.0, "initial scale of the logits where head is mean", low=0.0)
+    normalization: str = _setting(
+        "factors",
+        "what is normalised: what the first factors of Eq. (8) make, or what all filters make too",
+        choices=("factors", "both"),
+    )
     epsilon: float = _setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
     moment_decay: float = _setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
 

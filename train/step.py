@@ -88,13 +88,9 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
         with precision(config.precision):
             (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
         parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
-        averages = {}
-        for layer, (mean, covariance) in moments.items():
-            old = arrays["moments"][layer]
-            averages[layer] = {
-                "mean": inputs["keep"] * old["mean"] + inputs["fresh"] * mean,
-                "covariance": inputs["keep"] * old["covariance"] + inputs["fresh"] * covariance,
-            }
+        averages = tree_map(
+            lambda old, new: inputs["keep"] * old + inputs["fresh"] * new, arrays["moments"], moments
+        )
         correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
         return {"parameters": parameters, "velocity": velocity, "moments": averages}, loss, correct
 

@@ -138,9 +138,9 @@ def initial_moments(network: Network) -> checkpoints.Tree:
     Returns
     -------
     dict of dict of array
-        Per layer: mean and covariance.
+        As `Network.initial_moments`.
     """
-    return {layer: {"mean": mean, "covariance": cov} for layer, (mean, cov) in network.initial_moments().items()}
+    return network.initial_moments()
 
 
 def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Network, Parameters, Moments]:
@@ -172,12 +172,7 @@ def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tupl
     network, state = Network(config, checkpoint.image_size, len(checkpoint.class_names)), checkpoint.state
     checkpoints.require_same_arrays(path, state.parameters, network.initialize(np.random.default_rng(0)), "parameters")
     checkpoints.require_same_arrays(path, state.moments, initial_moments(network), "moments")
-    parameters = tree_map(xp.asarray, state.parameters)
-    return (
-        network,
-        parameters,
-        {la: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for la, m in state.moments.items()},
-    )
+    return network, tree_map(xp.asarray, state.parameters), tree_map(xp.asarray, state.moments)
 
 
 class Trainer:
@@ -263,7 +258,7 @@ class Trainer:
     @property
     def moments(self) -> Moments:
         """The running moments as the network takes them."""
-        return {layer: (m["mean"], m["covariance"]) for layer, m in self.state.moments.items()}
+        return self.state.moments
 
     def fit(self) -> None:
         """Train until the last epoch is complete.

@@ -43,7 +43,7 @@ def test_counts_are_those_of_the_arrays(preset):
         for layer in network.table:
             weights = parameters[layer.name]
             if layer.factors:
-                moments = network.initial_moments()[layer.name]
+                moments = network.initial_moments()[layer.name].values()
                 w, _ = merge_factors(
                     weights["h"],
                     weights["g"],
@@ -175,7 +175,7 @@ def test_moments_are_those_of_the_marginal(reduction):
     outputs = {layer.j: (x, own) for layer, x, own in network.trace(parameters, rng.standard_normal((3, 8, 8, 3)))}
     for j in range(4, 7):
         x = hc.marginal(outputs[j - 1][0], 3, reduction=reduction)
-        for found, expected in zip(outputs[j][1], hc.patch_moments(x, (1, 2), 3, boundary="zero"), strict=True):
+        for found, expected in zip(outputs[j][1].values(), hc.patch_moments(x, (1, 2), 3, boundary="zero"), strict=True):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 

@@ -565,7 +565,10 @@ def test_evaluation_uses_running_moments_so_that_images_do_not_mix(few_images: D
     for size in (1, 7, 100):
         network = Network(make_config("sample", {**settings, "batch_size": size}))
         parameters = network.initialize(np.random.default_rng(1))
-        moments = {la: (m + 0.1, 2 * c) for la, (m, c) in network.initial_moments().items()}
+        moments = {
+            la: {"mean": own["mean"] + 0.1, "covariance": 2 * own["covariance"]}
+            for la, own in network.initial_moments().items()
+        }
         results.append(evaluate(np, network, parameters, moments, data))
     for result in results[1:]:
         assert result.loss == pytest.approx(results[0].loss, rel=1e-11)
@@ -611,21 +614,22 @@ def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path)
     shares = np.zeros(0)
     for step, index in enumerate(np.arange(36).reshape(6, 6)):
         x, _ = images.take(index)
-        seen.append({la.name: own for la, _, own in network.trace(trainer.state.parameters, x) if own is not None})
+        seen.append({la.name: own for la, _, own in network.trace(trainer.state.parameters, x) if own})
         trainer.state.step = step
         trainer._step(index)
         shares = np.full(step + 1, 1 / (step + 1)) if step < 4 else np.append(0.75 * shares, 0.25)
         assert trainer.moments.keys() == seen[-1].keys() == {"layer03", "layer04"}
         for layer, found in trainer.moments.items():
-            for i in (0, 1):
-                expected = sum(share * moments[layer][i] for share, moments in zip(shares, seen, strict=True))
-                np.testing.assert_allclose(found[i], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+            for name in ("mean", "covariance"):
+                expected = sum(share * moments[layer][name] for share, moments in zip(shares, seen, strict=True))
+                np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_loss_that_is_not_finite_in_evaluation(few_images: Dataset) -> None:
     network = Network(make_config("sample", {"width": 4, "factors": 4, "depth": 5}))
     parameters = network.initialize(np.random.default_rng(1))
-    moments = {la: (m, c * np.nan if la == "layer04" else c) for la, (m, c) in network.initial_moments().items()}
+    moments = network.initial_moments()
+    moments["layer04"]["covariance"] *= np.nan
     with pytest.raises(TrainingError, match=r"the loss is nan in evaluation; first not finite: layer 4"):
         evaluate(np, network, parameters, moments, small_images(few_images, "float32"))
 
