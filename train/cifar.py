@@ -188,7 +188,7 @@ def _train_and_test(trainer: Trainer, dataset: Dataset) -> Result | None:
             return None
         labels = xp.asarray(dataset.test_labels)
         test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
-        result = evaluate(xp, trainer.network, trainer.state.parameters, trainer.moments, test)
+        result = evaluate(xp, trainer.network, trainer.state.evaluated, trainer.moments, test)
     except MemoryError as error:
         size = trainer.config.batch_size
         raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error

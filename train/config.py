@@ -130,9 +130,18 @@ class Config:
     weight_decay: float = _setting(
         2e-4, "added to the gradient (muon: the direction) per unit of filter coefficient", low=0.0
     )
+    average_decay: float = _setting(
+        0.0, "part of the averaged weights, which are evaluated, kept at each step; 0: no average", low=0.0, high=0.99999
+    )
     label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
     shift: int = _setting(6, "largest random translation, pixels along each axis", low=0, high=31)
     flip: bool = _setting(True, "mirror half of the training images")
+    alternate_flips: bool = _setting(
+        False, "with flip: mirror each image every other epoch, rather than by chance (arXiv:2404.00498)"
+    )
+    image_sizes: tuple[int, ...] = _setting(
+        (), "pixels along each side of training images, in equal parts of the epochs; none: their own size", low=8
+    )
     seed: int = _setting(0, "of initial weights, order and augmentation", low=0)
     test: bool = _setting(True, "read the test set, once, after the last epoch")
 

@@ -23,7 +23,7 @@ from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
 from train.data import Images, draw_sources
 from train.network import Moments, Network, Parameters
-from train.optimizer import learning_rate
+from train.optimizer import averaged_part, image_size, learning_rate
 from train.run import Run
 from train.step import GraphedStep, Inputs, batch_of, gradient_step
 
@@ -170,9 +170,10 @@ def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tupl
         If its arrays are not those its configuration wants.
     """
     network, state = Network(config, checkpoint.image_size, len(checkpoint.class_names)), checkpoint.state
-    checkpoints.require_same_arrays(path, state.parameters, network.initialize(np.random.default_rng(0)), "parameters")
+    parameters = network.initialize(np.random.default_rng(0))
+    checkpoints.require_same_arrays(path, state.evaluated, parameters, "parameters")
     checkpoints.require_same_arrays(path, state.moments, initial_moments(network), "moments")
-    return network, tree_map(xp.asarray, state.parameters), tree_map(xp.asarray, state.moments)
+    return network, tree_map(xp.asarray, state.evaluated), tree_map(xp.asarray, state.moments)
 
 
 class Trainer:
@@ -221,8 +222,11 @@ class Trainer:
             {layer: {name: np.zeros_like(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
             initial_moments(network),
             {},
+            average=parameters if config.average_decay else {},
         )
-        self._take = GraphedStep(xp, gradient_step(xp, config, network, train), config.batch_size)
+        # drawn apart, so that what comes after is the same with and without
+        self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
+        self._take: tuple[int, GraphedStep] | None = None
         self.to_device()
 
     def to_device(self) -> None:
@@ -231,6 +235,7 @@ class Trainer:
         state.parameters = tree_map(place, state.parameters)
         state.velocity = tree_map(place, state.velocity)
         state.moments = tree_map(place, state.moments)
+        state.average = tree_map(place, state.average)
 
     def restore(self, checkpoint: Checkpoint, where: Any) -> None:
         """Go on from a checkpoint's state, which must be of this network and these images.
@@ -300,7 +305,7 @@ class Trainer:
         """One gradient step; returns the batch's loss and how many images were classified right."""
         inputs = self._inputs(index)
         arrays = {kind: getattr(self.state, kind) for kind in checkpoints.GROUPS}
-        arrays, value, correct = self._take(arrays, inputs)
+        arrays, value, correct = self._taken(self._image_size())(arrays, inputs)
         loss = float(value)
         if not math.isfinite(loss):
             raise TrainingError(self._not_finite(loss, inputs))
@@ -308,17 +313,32 @@ class Trainer:
             setattr(self.state, kind, tree)
         return loss, int(correct)
 
+    def _image_size(self) -> int:
+        """Pixels along each side of this epoch's training images."""
+        return image_size(self.config, self.state.epoch, int(self.train.images.shape[1]))
+
+    def _taken(self, size: int) -> GraphedStep:
+        """The step on images of a size; that of another size is let go."""
+        if self._take is None or self._take[0] != size:
+            step = gradient_step(self.xp, self.config, self.network, self.train, size)
+            self._take = size, GraphedStep(self.xp, step, self.config.batch_size)
+        return self._take[1]
+
     def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
         """What the host tells a step."""
         state, config = self.state, self.config
         shape = (len(index), *self.train.images.shape[1:])
-        rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=config.flip)
+        flip: Any = config.flip
+        if config.flip and config.alternate_flips:
+            flip = self.mirrored_first[index] ^ bool(state.epoch % 2)
+        rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=flip)
         taken = state.epoch * self.steps_per_epoch + state.step
         keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
         rates = {
             "rate": learning_rate(config, taken, self.steps_per_epoch),
             "keep": keep,
             "fresh": 1 - keep,
+            "settled": averaged_part(config, taken),
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
         return {"index": index, "rows": rows, "columns": columns, **numbers}
@@ -338,7 +358,7 @@ class Trainer:
         score = -record["train_loss"]
         if self.held_out is not None:
             try:
-                result = evaluate(self.xp, self.network, state.parameters, self.moments, self.held_out)
+                result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out)
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
@@ -401,7 +421,7 @@ class Trainer:
     def _not_finite(self, loss: float, inputs: Inputs) -> str:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
-        x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs))
+        x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size())
         first = first_not_finite(self.xp, self.network, state.parameters, x)
         return (
             f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "
