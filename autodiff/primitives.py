@@ -207,15 +207,16 @@ normalize_elu = functools.wraps(hcnn_core.normalize_elu)(
 
 
 def _normalize_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    y, shift, scale, bias = args
     zeros, moments = [np.zeros_like(getval(a)) for a in ans[1:3]], getval(ans[3])
 
     def pullback(g: dict[int, Array]) -> list[Array]:
-        of_ans = g[0] if 0 in g else np.zeros_like(getval(args[0]))
-        given = (of_ans, *(g.get(i + 1, zero) for i, zero in enumerate(zeros)))
+        of_ans = g[0] if 0 in g else np.zeros_like(getval(y))
+        given = of_ans, g.get(1, zeros[0]), g.get(2, zeros[1])
         if any(isinstance(a, Traced) for a in (*given, *args)):
             found = vjp(functools.partial(_normalize_elu_written_out, **kwargs), *args)[1](given)
         else:
-            found = hcnn_core.normalize_elu_vjp(*given, *args, moments, **kwargs)
+            found = hcnn_core.normalize_elu_vjp(*given, y, shift, scale, bias, moments, **kwargs)
         return [found[argnum] for argnum in argnums]
 
     return pullback

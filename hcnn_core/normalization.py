@@ -113,11 +113,13 @@ def normalize_elu_vjp(
     if (runs := _runs(xp, shift, y, g)) is not None:
         return _compiled_vjp(runs, g, g_mean, g_variance, y, shift, scale, bias, mean, inverse)
     axes = tuple(range(y.ndim - 1))
-    inverse = xp.astype(inverse, y.dtype, copy=False)
-    deviation = xp.astype(y + shift - mean, y.dtype, copy=False)
+    inverse, mean = (xp.astype(a, y.dtype, copy=False) for a in (inverse, mean))
+    deviation = y + shift - mean
     normal = deviation * inverse
     of_c = elu_vjp(g, elu(normal * scale + bias))
-    of_bias, of_scale = xp.sum(of_c, axis=axes), xp.sum(of_c * normal, axis=axes)
+    of_bias, of_scale = (
+        xp.astype(xp.sum(a, axis=axes, dtype=xp.float64), y.dtype, copy=False) for a in (of_c, of_c * normal)
+    )
     slope = scale * inverse
     of_y = slope * (of_c - of_bias / count - normal * (of_scale / count))
     of_y = of_y + (g_mean + 2 * deviation * g_variance) / count
@@ -127,18 +129,21 @@ def normalize_elu_vjp(
 def normalized_and_moments(
     y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float
 ) -> tuple[Array, Array, Array, Array]:
-    """`normalize_elu`, and mean and variance in one array (2, K), in double precision where kernels make them."""
+    """`normalize_elu`, and mean and variance in one array (2, K), in double precision."""
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     if not math.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
     if (runs := _runs(xp, shift, y)) is not None:
         return _compiled_forward(runs, y, shift, scale, bias, epsilon)
-    axes = tuple(range(y.ndim - 1))
-    mean = xp.mean(y + shift, axis=axes)
-    deviation = y + shift - mean
-    variance = xp.mean(deviation * deviation, axis=axes)
+    axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
+    z = y + shift
+    exact = xp.sum(z, axis=axes, dtype=xp.float64) / count
+    mean = xp.astype(exact, y.dtype)
+    deviation = z - mean
+    exact_variance = xp.sum(deviation * deviation, axis=axes, dtype=xp.float64) / count
+    variance = xp.astype(exact_variance, y.dtype)
     ans = elu(deviation * (scale / xp.sqrt(variance + epsilon)) + bias)
-    return ans, mean, variance, xp.stack([mean, variance])
+    return ans, mean, variance, xp.stack([exact, exact_variance])
 
 
 def _arguments(y: Array, shift: Array, scale: Array, bias: Array) -> tuple[Any, Array, Array, Array, Array]:
@@ -182,14 +187,15 @@ class _Runs(NamedTuple):
 
     @property
     def pieces(self) -> int:
-        return self.index.size * self.per_run
+        return len(self.index) * self.per_run
 
     @property
     def per_run(self) -> int:
-        return -(-self.length // int(self.kernels.BLOCK))
+        block: int = self.kernels.BLOCK
+        return -(-self.length // block)
 
     def sum_by_index(self, values: Array, count: int) -> Array:
-        return np.bincount(self.index, values, count)
+        return np.asarray(np.bincount(self.index, values, count))
 
 
 def _runs(xp: Any, shift: Array, y: Array, *others: Array) -> _Runs | None:

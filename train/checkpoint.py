@@ -1,8 +1,8 @@
 """Checkpoints: one HDF5 file holds all that a run needs to go on, or a network to be evaluated.
 
 Readable with h5py alone. Groups /parameters, /velocity, /moments and, where weights are averaged, /average hold one
-group per layer and one data set per array, /data the statistics that standardise images, /epoch the unfinished epoch's order of images; attributes of the
-root hold the rest, composite ones as JSON.
+group per layer and one data set per array, /data the statistics that standardise images, /epoch the unfinished epoch's
+order of images; attributes of the root hold the rest, composite ones as JSON.
 """
 
 from __future__ import annotations

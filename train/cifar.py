@@ -160,7 +160,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
         checkpoint.channel_std,
         config.dtype,
     )
-    result = evaluate(xp, network, parameters, moments, test)
+    result = evaluate(xp, network, parameters, moments, test, averages=True)
     _report(result, len(dataset.test_labels))
     print(_confusion(result, dataset.class_names))
 
@@ -188,13 +188,14 @@ def _train_and_test(trainer: Trainer, dataset: Dataset) -> Result | None:
             return None
         labels = xp.asarray(dataset.test_labels)
         test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
-        result = evaluate(xp, trainer.network, trainer.state.evaluated, trainer.moments, test)
+        result = evaluate(xp, trainer.network, trainer.state.evaluated, trainer.moments, test, averages=True)
     except MemoryError as error:
         size = trainer.config.batch_size
         raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
     except KeyboardInterrupt as error:
         raise Interrupted(f"stopped at once; {run.last_good()}") from error
-    run.append_metrics({"epoch": trainer.state.epoch, "test_loss": result.loss, "test_accuracy": result.accuracy})
+    figures = {"test_loss": result.loss, "test_accuracy": result.accuracy, "test_accuracy_of_views": result.averaged}
+    run.append_metrics({"epoch": trainer.state.epoch, **figures})
     return result
 
 
@@ -258,6 +259,8 @@ def _draw(run: Run) -> None:
 
 def _report(result: Result, count: int) -> None:
     print(f"test: accuracy {100 * result.accuracy:.2f} %, loss {result.loss:.4f} nats, {count:,} images")
+    if result.averaged is not None:
+        print(f"test: accuracy {100 * result.averaged:.2f} % by the mean of six views (shifts of a pixel, mirrored)")
 
 
 def _confusion(result: Result, names: Sequence[str]) -> str:

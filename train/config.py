@@ -131,7 +131,10 @@ class Config:
         2e-4, "added to the gradient (muon: the direction) per unit of filter coefficient", low=0.0
     )
     average_decay: float = _setting(
-        0.0, "part of the averaged weights, which are evaluated, kept at each step; 0: no average", low=0.0, high=0.99999
+        0.0,
+        "part of the averaged weights, which are evaluated, kept at each step; 0: no average",
+        low=0.0,
+        high=0.99999,
     )
     label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
     shift: int = _setting(6, "largest random translation, pixels along each axis", low=0, high=31)

@@ -192,8 +192,8 @@ class Network:
         Returns
         -------
         dict of dict of array
-            Per layer: w (j = 1, 2), or the factors h (Q, s, s) and g (Q, s1, s2, K); bias (K,), and scale (K,) where outputs are
-            normalised. Under "head" the scale of the logits, where it is learned.
+            Per layer: w (j = 1, 2), or the factors h (Q, s, s) and g (Q, s1, s2, K); bias (K,), and scale (K,) where
+            outputs are normalised. Under "head" the scale of the logits, where it is learned.
         """
         dtype = self.config.dtype
         parameters: Parameters = {}
@@ -318,9 +318,10 @@ class Network:
         Where outputs are normalised, by moments in `own` or by the batch's, which are put there.
         """
         options: dict[str, Any] = {"boundary": self.config.boundary, "stride": layer.stride}
+        axes: tuple[int, ...] = SPACE
         shift = np.zeros_like(getval(weights["bias"]))  # subtracted from what the filters make
         if layer.attributes == 0:
-            w, axes, options = weights["w"], SPACE, {**options, "sum_axes": 3}
+            w, options = weights["w"], {**options, "sum_axes": 3}
         elif not layer.factors:
             w, axes = weights["w"], (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
         else:

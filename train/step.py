@@ -24,15 +24,13 @@ from train.optimizer import descend
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "wants_graphs"]
 
 Arrays = dict[str, Any]
-"""Trees "parameters", "velocity", "moments" and "average", the parts of a run's state that are arrays.
-
-The average of the weights is an empty tree where none is wanted.
-"""
+"""Trees "parameters", "velocity", "moments" and, where weights are averaged, "average": the parts of a run's state
+that are arrays."""
 
 Inputs = dict[str, np.ndarray[Any, Any]]
 """What a step is told by the host: "index" of its images, the "rows" and "columns" they are moved by, learning "rate",
 "keep", the part kept of the running moments, "fresh", the part taken of the batch's, and "settled", the part kept of
-the averaged weights."""
+the averaged weights, where there are any."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, Array]]
 """From arrays and inputs to arrays, loss, and how many images were classified right."""
@@ -99,7 +97,7 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images, siz
         parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
         averages = tree_map(lambda old, new: inputs["keep"] * old + inputs["fresh"] * new, arrays["moments"], moments)
         correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
-        after = {"parameters": parameters, "velocity": velocity, "moments": averages, "average": arrays["average"]}
+        after = {**arrays, "parameters": parameters, "velocity": velocity, "moments": averages}
         if config.average_decay:
             after["average"] = tree_map(
                 lambda old, new: new + inputs["settled"] * (old - new), arrays["average"], parameters

@@ -21,7 +21,7 @@ from hcnn_core._backend import Array, to_numpy
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
-from train.data import Images, draw_sources
+from train.data import Images, draw_sources, views
 from train.network import Moments, Network, Parameters
 from train.optimizer import averaged_part, image_size, learning_rate
 from train.run import Run
@@ -50,14 +50,19 @@ class Result:
         Part classified right.
     confusion : ndarray of int, shape (C, C)
         Images of class i (row) taken for class j (column).
+    averaged : float, optional
+        Part classified right by the mean of the logits of several views of each image, where that was asked for.
     """
 
     loss: float
     accuracy: float
     confusion: np.ndarray[Any, Any]
+    averaged: float | None = None
 
 
-def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images) -> Result:
+def evaluate(
+    xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images, *, averages: bool = False
+) -> Result:
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments.
 
     Parameters
@@ -70,6 +75,8 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
         Its weights and running moments.
     data : Images
         The set.
+    averages : bool, optional
+        Whether to classify by several views of each image too, see `train.data.views`.
 
     Returns
     -------
@@ -83,7 +90,7 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
     """
     count = data.images.shape[0]
     confusion = np.zeros((network.classes, network.classes), np.int64)
-    loss = 0.0
+    loss, hits = 0.0, 0
     config = network.config
     size = min(EVALUATION_BATCH, config.batch_size)  # what memory was reckoned for
     for begin in range(0, count, size):
@@ -96,7 +103,12 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
             raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
         loss += batch_loss * x.shape[0]
         np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
-    return Result(loss / count, float(np.trace(confusion)) / count, confusion)
+        if averages:
+            with precision(config.precision):
+                logits = sum((network(parameters, view, moments)[0] for view in views(x)), start=logits)
+            hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
+    averaged = hits / count if averages else None
+    return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged)
 
 
 def first_not_finite(

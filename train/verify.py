@@ -140,7 +140,7 @@ def _subject(
                 f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
             )
         statistics = {"channels": {"mean": checkpoint.channel_mean, "std": checkpoint.channel_std}}
-        trees = {"parameters": checkpoint.state.parameters, "moments": checkpoint.state.moments, "data": statistics}
+        trees = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments, "data": statistics}
         for kind, tree in trees.items():
             require_finite(options.checkpoint, tree, kind)
         config = dataclasses.replace(checkpoint.config, **changes)

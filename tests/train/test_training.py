@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -131,6 +132,8 @@ def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcom
     assert lines == [
         f"{path}: sample on 32 images of sample, 4 epochs of 4 steps, numpy, float32",
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images",
+        f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views "
+        "(shifts of a pixel, mirrored)",
         str(path / "learning-curve.png"),
         str(path / "best.h5"),
     ]
@@ -429,12 +432,22 @@ VARIANTS = (
 )
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+LEVERS = (
+    *("--normalization", "both", "--average-decay", 0.9, "--alternate-flips", "--image-sizes", 16, 24, 32),
+    *("--moment-decay", 0.5),
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(*VARIANTS, "--optimizer", "sgd"), (*VARIANTS, "--optimizer", "muon"), LEVERS, (*VARIANTS, *LEVERS)],
+    ids=["sgd", "muon", "levers", "levers of the (+) network"],
+)
 def test_resume_is_exact_for_the_other_settings_too(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[Any, ...]
 ) -> None:
     """The (+) network in float64, a short last batch, and every option that takes another path."""
-    arguments = (*SMALL, *VARIANTS, "--epochs", 2, "--optimizer", optimizer)
+    arguments = (*SMALL, *settings, "--epochs", 2)
     command(*arguments, "--out", tmp_path / "whole").success()
     with monkeypatch.context() as patch:
         during_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
@@ -445,9 +458,53 @@ def test_resume_is_exact_for_the_other_settings_too(
         assert_same_state(tmp_path / "run" / name, tmp_path / "whole" / name)
 
 
-def test_comparison_of_runs_notices_a_difference(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_averaged_weights_are_those_evaluated(command: Command, tmp_path: Path, few_images: Dataset) -> None:
+    """The average follows its recursion, and the recorded accuracy is its own, not that of the last weights."""
+    seen: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        before = Trainer._step
+
+        def step(self: Trainer, index: Any) -> Any:
+            outcome = before(self, index)
+            seen.append({la: {n: a.copy() for n, a in arrays.items()} for la, arrays in self.state.parameters.items()})
+            return outcome
+
+        patch.setattr(Trainer, "_step", step)
+        command(*SMALL, "--average-decay", 0.7, "--dtype", "float64", "--out", tmp_path / "run").success()
+    state = checkpoint_files.load(tmp_path / "run" / "epoch0004-step000000.h5").state
+    average = seen[0]["layer03"]["g"]  # the first step keeps nothing of the initial weights
+    for taken, weights in enumerate(seen[1:], start=1):
+        keep = min(0.7, taken / (taken + 10))
+        average = keep * average + (1 - keep) * weights["layer03"]["g"]
+    np.testing.assert_allclose(state.average["layer03"]["g"], average, rtol=0, atol=1e-14)
+    assert np.abs(state.parameters["layer03"]["g"] - average).max() > 1e-3
+    assert state.evaluated is state.average
+
+
+def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> None:
+    """Each image is mirrored in every other epoch, half of them in each; sizes share the epochs."""
+    settings = {"alternate_flips": True, "image_sizes": (16, 24), "epochs": 4, "shift": 0, "width": 4, "depth": 5}
+    config = make_config("sample", settings)
+    images = small_images(few_images, "float32")
+    trainer = Trainer(np, config, Network(config), images, None, Run(tmp_path), {}, few_images.class_names)
+    index, mirrored, sizes = np.arange(30), [], []
+    for epoch in range(4):
+        trainer.state.epoch = epoch
+        inputs = trainer._inputs(index)
+        mirrored.append(inputs["columns"][:, 0] == 31)
+        sizes.append(trainer._image_size())
+    assert sizes == [16, 16, 24, 24]
+    assert 5 < mirrored[0].sum() < 25
+    for before, after in itertools.pairwise(mirrored):
+        assert np.array_equal(before, ~after)
+
+
+def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Path) -> None:
     """Negative control: a run that forgets its momentum, or its generator, when it is resumed."""
-    for change in ("velocity", "generator", "moments", "order"):
+    arguments = (*SMALL, "--average-decay", 0.9)
+    trained = tmp_path / "trained"
+    command(*arguments, "--out", trained).success()
+    for change in ("velocity", "generator", "moments", "average", "order"):
         run = tmp_path / change
         run.mkdir()
         shutil.copy(trained / "config.toml", run)
@@ -461,7 +518,7 @@ def test_comparison_of_runs_notices_a_difference(command: Command, trained: Path
                 del file["epoch/order"]
                 file["epoch/order"] = np.arange(32)
             else:
-                array = file[change]["layer03/g" if change == "velocity" else "layer03/mean"]
+                array = file[change]["layer03/mean" if change == "moments" else "layer03/g"]
                 array[...] = array[...] + 1
         command("--resume", run).success()
         with pytest.raises(AssertionError):
@@ -533,6 +590,8 @@ def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: P
     assert lines[0] == (
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images"
     )
+    assert lines[1].startswith(f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views")
+    lines = lines[1:]
     assert lines[1] == "rows: true class; columns: predicted"
     assert lines[2].split() == [name[:4] for name in few_images.class_names]
     assert [line.split()[0] for line in lines[3:]] == list(few_images.class_names)

@@ -10,6 +10,7 @@ Every random number comes from a NumPy `Generator` on the host, so both backends
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -198,6 +199,27 @@ def move(images: Array, rows: Array, columns: Array, *, max_shift: int) -> Array
     return xp.reshape(taken, images.shape)
 
 
+def views(images: Array) -> Iterator[Array]:
+    """Yield other views of images that averages of predictions are taken over, beside the images themselves.
+
+    Parameters
+    ----------
+    images : floating array, shape (N, H, W, C)
+        A standardised batch.
+
+    Yields
+    ------
+    array, shape (N, H, W, C)
+        The images mirrored, and both moved by one pixel along both axes, up and left or down and right: five.
+    """
+    xp = array_namespace(images)
+    count, height, width, _ = images.shape
+    for step, mirrored in ((0, True), (-1, False), (-1, True), (1, False), (1, True)):
+        rows, columns = np.arange(height) - step, np.arange(width) - step
+        chosen = [np.tile(a, (count, 1)) for a in (rows, columns[::-1] if mirrored else columns)]
+        yield move(images, *(constant(xp, a, images.device) for a in chosen), max_shift=1)
+
+
 def resize(images: Array, size: int) -> Array:
     """Return square images of another size; each pixel is the mean over the area it covers.
 
@@ -227,4 +249,4 @@ def _areas(before: int, after: int) -> NDArray[np.float64]:
     """The part that each pixel of a line (columns) has of each pixel of another line of the same length (rows)."""
     pixels, edges = np.arange(before), np.linspace(0, before, after + 1)
     overlap = np.minimum(pixels + 1, edges[1:, None]) - np.maximum(pixels, edges[:-1, None])
-    return np.maximum(overlap, 0) * after / before
+    return np.asarray(np.maximum(overlap, 0) * after / before)
