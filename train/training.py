@@ -50,14 +50,14 @@ class Result:
         Part classified right.
     confusion : ndarray of int, shape (C, C)
         Images of class i (row) taken for class j (column).
-    averaged : float, optional
+    averaged : float or None
         Part classified right by the mean of the logits of several views of each image, where that was asked for.
     """
 
     loss: float
     accuracy: float
     confusion: np.ndarray[Any, Any]
-    averaged: float | None = None
+    averaged: float | None
 
 
 def evaluate(
