@@ -21,8 +21,8 @@ import numpy as np
 from autodiff.functional import vjp
 from autodiff.pytree import tree_map
 from autodiff.tape import HANDLERS, Primitive, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core import _products as products
-from hcnn_core._backend import Array, array_namespace, joined
+from hcnn_core import products
+from hcnn_core.backend import Array, array_namespace, joined
 
 __all__ = ["composite", "plain", "rule"]
 
@@ -537,7 +537,7 @@ def _as_matrices(g: Array, row: bool, column: bool) -> Array:
     return np.expand_dims(g, -2) if row else g
 
 
-matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=lambda a, b: products.matmul(a, b, np.matmul))
+matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=products.matmul)
 
 
 @composite(np.tensordot)

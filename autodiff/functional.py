@@ -23,7 +23,7 @@ from autodiff.tape import (
     live,
     primitive,
 )
-from hcnn_core._backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace
 
 __all__ = ["check_grads", "checkpoint", "checkpoint_before", "grad", "value_and_grad", "vjp"]
 

@@ -10,9 +10,8 @@ import numpy as np
 import hcnn_core
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Traced, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core._backend import Array, array_namespace
-from hcnn_core._geometry import Geometry, make_geometry
-from hcnn_core.convolution import convolve_adjoints
+from hcnn_core.backend import Array
+from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import targets
 from hcnn_core.moments import moments_and_mean
@@ -38,16 +37,10 @@ def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
     def together(g: Array) -> Any:
         if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
-        return convolve_adjoints(array_namespace(g, x, w), _geometry(x, w, axes, kwargs), g, x, w)[:2]
+        return convolve_cotangents(g, x, w, *axes, **kwargs)[:2]
 
     plain = not (isinstance(x, Traced) or isinstance(w, Traced)) and x.dtype == w.dtype
     return together if plain and argnums == (0, 1) else separately
-
-
-def _geometry(x: Array, w: Array, axes: list[Any], kwargs: dict[str, Any]) -> Geometry:
-    options = {"sum_axes": (), "stride": 1, "method": "auto", **kwargs}
-    options.update(zip(("axes",), axes, strict=False))
-    return make_geometry(x.shape, w.shape, **options)
 
 
 defvjp_argnums(convolve, _convolve_pullback)
@@ -71,7 +64,7 @@ defvjp(
 )
 
 
-elu = primitive(hcnn_core.elu)
+_elu = primitive(lambda x, bias=None: hcnn_core.elu(x, bias=bias))
 elu_vjp = primitive(hcnn_core.elu_vjp)
 
 
@@ -80,7 +73,14 @@ def _elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwa
     return lambda g: (elu_vjp(g, ans),) * len(argnums)
 
 
-defvjp_argnums(elu, _elu_pullback)
+defvjp_argnums(_elu, _elu_pullback)
+
+
+@functools.wraps(hcnn_core.elu)
+def elu(x: Array, /, *, bias: Array | None = None) -> Array:  # noqa: D103 - hcnn_core's docstring is its own
+    return _elu(x) if bias is None else _elu(x, bias)
+
+
 defvjp(
     elu_vjp,
     lambda ans, g, y: lambda h: elu_vjp(h, y),
@@ -105,9 +105,8 @@ def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, 
     def together(g: Array) -> Any:
         if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
-        geometry = _geometry(x, w, axes, kwargs)
-        x_or_none, w_or_none = (x if 1 in argnums else None), (w if 0 in argnums else None)
-        found: list[Any] = list(convolve_adjoints(array_namespace(g, x, w), geometry, g, x_or_none, w_or_none, ans))
+        wanted = 0 in argnums, 1 in argnums
+        found: list[Any] = list(convolve_cotangents(g, x, w, *axes, **kwargs, ans=ans, wanted=wanted))
         if 2 in argnums and np.broadcast_shapes(bias.shape, found[2].shape) != found[2].shape:
             found[2] = elu_vjp(g, ans)  # the bias varies where it was summed
         return [found[argnum] for argnum in argnums]

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from hcnn_core._backend import Array
-from hcnn_core.pointwise import total
+from hcnn_core.activations import total
+from hcnn_core.backend import Array
 
 __all__ = ["defvjp", "defvjp_argnums", "getval", "primitive"]
 

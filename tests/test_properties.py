@@ -19,8 +19,9 @@ import hcnn_core as hc
 from autodiff import grad, primitive, tree_leaves, tree_map, tree_unflatten, value_and_grad, vjp
 from autodiff.primitives import patch_covariance, patch_filter
 from autodiff.tape import Primitive
-from hcnn_core._backend import get_namespace
-from hcnn_core.marginal import REDUCTIONS
+from hcnn_core._tuning import tuned
+from hcnn_core.backend import get_namespace
+from hcnn_core.marginals import REDUCTIONS
 from hcnn_core.testing import assert_adjoint, assert_linear, assert_translation_covariant, rounding_bound
 from tests.core.oracle import (
     BOUNDARIES,
@@ -30,7 +31,6 @@ from tests.core.oracle import (
     C,
     NDArray,
     Problem,
-    engine,
     eps,
     noise,
     norm,
@@ -100,6 +100,10 @@ def permutations_and_sums(dtype: str) -> dict[str, Case]:
     return found
 
 
+def biased_elu(x: Any, bias: Any) -> Any:
+    return autodiff.elu(x, bias=bias)
+
+
 def rectifiers(dtype: str) -> dict[str, Case]:
     x, bias, g = noise(0, (4, 3, 5), dtype), noise(1, (3, 1), dtype), noise(2, (4, 3, 5), dtype)
     c = x + bias
@@ -107,8 +111,8 @@ def rectifiers(dtype: str) -> dict[str, Case]:
     biased, cotangent = (x, bias), (g, hc.elu(c))
     return {
         "elu": Case(autodiff.elu, (c,), 0, lambda d: slope * d),
-        "elu, argument 0": Case(autodiff.elu, biased, 0, lambda d: slope * d),
-        "elu, argument 1": Case(autodiff.elu, biased, 1, lambda d: slope * d),
+        "elu, argument 0": Case(biased_elu, biased, 0, lambda d: slope * d),
+        "elu, argument 1": Case(biased_elu, biased, 1, lambda d: slope * d),
         "elu_vjp, argument 0": Case(autodiff.elu_vjp, cotangent, 0, lambda d: slope * d),
         "elu_vjp, argument 1": Case(autodiff.elu_vjp, cotangent, 1, lambda d: g * (c < 0) * d),
     }
@@ -330,7 +334,7 @@ def test_a_real_signal_and_complex_filters() -> None:
 def test_convolution_on_the_tape(problem: Problem, seed: int, constants: dict[str, int]) -> None:
     x, w, dtype = problem.x, problem.w, str(problem.x.dtype)
     d_x, d_w = noise(seed, x.shape, dtype), noise(seed + 1, w.shape, dtype)
-    with engine(**constants):
+    with tuned(**constants):
         y, pullback = vjp(lambda x, w: problem.run(autodiff.convolve, x, w), x, w)
         g = noise(seed + 2, y.shape, dtype)
         g_x, g_w = pullback(g)
@@ -371,7 +375,7 @@ STRIDED: Any = {"boundary": ("periodic", "zero"), "stride": (2, 1)}
 
 
 def rectified(x: Any, w: Any, bias: Any) -> Any:
-    return autodiff.elu(autodiff.convolve(x, w, (1, 2), **STRIDED), bias)
+    return autodiff.elu(autodiff.convolve(x, w, (1, 2), **STRIDED), bias=bias)
 
 
 def normalised(x: Any, h: Any) -> Any:

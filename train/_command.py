@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from hcnn_core._backend import get_namespace
+from hcnn_core.backend import get_namespace
 from train.checkpoint import CheckpointError
 from train.config import ConfigError
 from train.data import DataError

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import tree_map
-from hcnn_core._backend import to_numpy
+from hcnn_core.backend import to_numpy
 from train._files import write_atomically
 from train.checkpoint import CheckpointError, require_same_arrays
 from train.config import ConfigError, make_config

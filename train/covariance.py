@@ -19,7 +19,7 @@ import numpy as np
 
 from autodiff import convolve, elu
 from hcnn_core import patch_moments, translate
-from hcnn_core._backend import Array, to_numpy
+from hcnn_core.backend import Array, to_numpy
 from hcnn_core.factored import factor_options
 from hcnn_core.moments import patch_covariance
 from hcnn_core.testing import rounding_bound

@@ -20,7 +20,7 @@ from autodiff import (
     normalize_elu,
     patch_moments,
 )
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 from hcnn_core.factored import factor_options
 from train.config import Config
 

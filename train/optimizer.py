@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hcnn_core._backend import Array, array_namespace
-from hcnn_core._products import matmul
+from hcnn_core.backend import Array, array_namespace
+from hcnn_core.products import matmul
 from train.config import Config
 
 Tree = dict[str, dict[str, Array]]

@@ -15,7 +15,7 @@ import numpy as np
 
 from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
-from hcnn_core._backend import Array, record, write
+from hcnn_core.backend import Array, record, write
 from train.config import Config
 from train.data import Images, move, resize
 from train.network import Network, Parameters

@@ -17,7 +17,7 @@ import numpy as np
 
 from autodiff import cross_entropy, tree_map
 from hcnn_core import precision
-from hcnn_core._backend import Array, to_numpy
+from hcnn_core.backend import Array, to_numpy
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config

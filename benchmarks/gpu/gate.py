@@ -96,7 +96,7 @@ def main() -> int:
 
 def no_gpu(environment: dict[str, str]) -> str | None:
     """What a GPU lacks to be used, or None."""
-    code = "from hcnn_core._backend import get_namespace; get_namespace('cupy')"
+    code = "from hcnn_core.backend import get_namespace; get_namespace('cupy')"
     tried = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True
     )

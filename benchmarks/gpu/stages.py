@@ -30,8 +30,9 @@ import hcnn_core  # noqa: E402
 from autodiff import convolve_elu, vjp  # noqa: E402
 from benchmarks.gpu.gate import CIFAR10  # noqa: E402
 from benchmarks.step import CIFAR10_IMAGES, Step  # noqa: E402
-from hcnn_core import _cuda, patch_moments, precision  # noqa: E402
-from hcnn_core._backend import get_namespace, record, to_numpy  # noqa: E402
+from hcnn_core import patch_moments, precision  # noqa: E402
+from hcnn_core._engines.cuda import launch as _cuda  # noqa: E402
+from hcnn_core.backend import get_namespace, record, to_numpy  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import versions  # noqa: E402

@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise ImportError("hcnn_core.testing's strategies need Hypothesis: pip install hypothesis") from error
 
-from hcnn_core._geometry import BOUNDARIES, normalize_integers
+from hcnn_core._problem import BOUNDARIES, normalize_integers
 from hcnn_core.testing._edges import NDArray
 from hcnn_core.testing.assertions import (
     Operator,

@@ -16,7 +16,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from autodiff import check_grads, getval, grad, tree_leaves, tree_map, value_and_grad, vjp
 from autodiff.tape import HANDLERS, Primitive, Traced
-from hcnn_core._backend import array_namespace, get_namespace, to_numpy
+from hcnn_core.backend import array_namespace, get_namespace, to_numpy
 
 EPS = float(np.finfo(np.float64).eps)
 RNG = np.random.default_rng(20170)

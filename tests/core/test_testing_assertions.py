@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, convolve_vjp_x, elu, marginal, patch_moments, translate
-from hcnn_core._backend import get_namespace
+from hcnn_core.backend import get_namespace
 from hcnn_core.testing import (
     Deviation,
     assert_adjoint,

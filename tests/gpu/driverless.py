@@ -222,7 +222,7 @@ def main() -> None:
     import numpy as np
 
     from autodiff import tree_map
-    from hcnn_core._backend import get_namespace, to_numpy
+    from hcnn_core.backend import get_namespace, to_numpy
     from train import step as steps
     from train.config import make_config
     from train.data import Images

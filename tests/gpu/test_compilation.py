@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from autodiff import cross_entropy, value_and_grad
-from hcnn_core import _backend, _cuda, precision
+from hcnn_core import backend as _backend
+from hcnn_core import precision
+from hcnn_core._engines.cuda import launch as _cuda
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
 from train.config import make_config

@@ -47,7 +47,7 @@ CONTROL = """
 import numpy as np
 from tests.gpu.driverless import without_driver
 cupy, driver = without_driver()
-from hcnn_core._backend import record
+from hcnn_core.backend import record
 x = cupy.zeros(3)
 try:
     record(lambda: {work})

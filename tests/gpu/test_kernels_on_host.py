@@ -10,18 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autodiff import convolve_elu, vjp
-from hcnn_core import (
-    _backend,
-    _cuda_plan,
-    _cuda_products,
-    convolve,
-    convolve_vjp_w,
-    convolve_vjp_x,
-    patch_moments,
-    patch_moments_vjp,
-    precision,
-)
-from hcnn_core._products import matmul
+from hcnn_core import backend as _backend
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, matmul, patch_moments, patch_moments_vjp, precision
+from hcnn_core._engines.cuda import matmul as _cuda_products
+from hcnn_core._engines.cuda import plan as _cuda_plan
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
 
 pytestmark = pytest.mark.usefixtures("kernels_on_host")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from hcnn_core._backend import get_namespace, to_numpy
+from hcnn_core.backend import get_namespace, to_numpy
 from train.data import augment, channel_statistics, resize, standardise, views
 
 

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hcnn_core import _backend
+from hcnn_core import backend as _backend
 from tests.train.runs import (
     ROOT,
     SMALL,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import hcnn_core as hc
 from autodiff import check_grads, cross_entropy, value_and_grad
-from hcnn_core import factored
+from hcnn_core._tuning import tuned
 from train import network as networks
 from train.config import make_config
 from train.network import Network, describe, layers, merge_factors
@@ -160,15 +160,15 @@ def test_gradients(nonlinear):
     check_grads(lambda p: cross_entropy(network(p, x)[0], labels, label_smoothing=0.1), order=1)(parameters)
 
 
-def test_tiles_of_the_plus_layer_do_not_show(monkeypatch):
+def test_tiles_of_the_plus_layer_do_not_show():
     """One image at a time gives the values and gradients of all at once."""
     rng = np.random.default_rng(4)
     network, parameters = small_network(rng, nonlinear_factors=True)
     x, labels = rng.standard_normal((4, 8, 8, 3)), np.array([0, 1, 2, 3])
     step = value_and_grad(lambda p: cross_entropy(network(p, x)[0], labels))
     loss, whole = step(parameters)
-    monkeypatch.setattr(factored, "TILE", 1)
-    tiled_loss, tiled = step(parameters)
+    with tuned(expansion_elements=1):
+        tiled_loss, tiled = step(parameters)
     assert math.isclose(loss, tiled_loss, rel_tol=1e-13)
     for name, weights in whole.items():
         for key, gradient in weights.items():

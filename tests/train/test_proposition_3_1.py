@@ -260,7 +260,7 @@ class PositionBias(Network):
     def _rho(x: Any, w: Any, bias: Any, axes: tuple[int, ...], **options: Any) -> Any:
         c = convolve(x, w, axes, **options)
         ramp = np.linspace(0, 1, c.shape[-2], dtype=c.dtype) if c.ndim > 4 else np.zeros(c.shape[-2], c.dtype)
-        return elu(c + ramp[:, None], bias)
+        return elu(c + ramp[:, None], bias=bias)
 
 
 class PositionNorm(Network):
@@ -317,7 +317,7 @@ def late_samples(x: Any, w: Any, axes: Any, **options: Any) -> Any:
 def test_convolutions_that_are_none_break_the_proposition(
     broken: Callable[..., Any], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(broken(x, w, axes, **o), b)))
+    monkeypatch.setattr(Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(broken(x, w, axes, **o), bias=b)))
     assert failures(subject({**PAPER, "dtype": dtype}, 3, size=8))
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hcnn_core._backend import Array, array_namespace, constant, device_of, dtype_name, placement
-from hcnn_core._products import matmul
+from hcnn_core import matmul
+from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, placement
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
