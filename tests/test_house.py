@@ -16,7 +16,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("hcnn_core", "autodiff", "train")  # each imports itself and those before it
-OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "matplotlib", "numba", "pytest", "tqdm")  # what a CuPy user may lack
+OPTIONAL = (
+    "cupy",
+    "cupyx",
+    "h5py",
+    "hypothesis",
+    "matplotlib",
+    "numba",
+    "pytest",
+    "safetensors",
+    "tqdm",
+)  # may be lacking
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -93,6 +93,8 @@ class Checkpoint:
         Pixels along each side.
     channel_mean, channel_std : array, shape (3,)
         Statistics that standardise images, in units of a pixel value.
+    figures : dict
+        What the network reached; of those that ship with the package alone.
     """
 
     state: State
@@ -101,6 +103,7 @@ class Checkpoint:
     image_size: int
     channel_mean: Any
     channel_std: Any
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
@@ -137,6 +140,8 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
             file.attrs["versions"] = json.dumps(versions)
             file.attrs["class_names"] = json.dumps(checkpoint.class_names)
             file.attrs["image_size"] = checkpoint.image_size
+            if checkpoint.figures:
+                file.attrs["figures"] = json.dumps(checkpoint.figures)
             file.attrs["generator"] = json.dumps(state.generator)
             for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best"):
                 file.attrs[name] = getattr(state, name)
@@ -200,6 +205,7 @@ def load(path: Path) -> Checkpoint:
                 int(file.attrs["image_size"]),
                 file["data/channel_mean"][...],
                 file["data/channel_std"][...],
+                json.loads(file.attrs.get("figures", "{}")),
             )
     except ConfigError as error:
         raise CheckpointError(f"{path} holds a configuration this version does not know: {error}") from error

@@ -167,6 +167,7 @@ class Config:
     image_sizes: tuple[int, ...] = _setting(
         (), "pixels along each side of training images, in equal parts of the epochs; none: their own size", low=8
     )
+    validation_every: int = _setting(1, "epochs between evaluations on held-out images; the last is evaluated", low=1)
     seed: int = _setting(0, "of initial weights, order and augmentation", low=0)
     test: bool = _setting(True, "read the test set, once, after the last epoch")
 

@@ -319,31 +319,80 @@ class Network:
         """
         options: dict[str, Any] = {"boundary": self.config.boundary, "stride": layer.stride}
         axes: tuple[int, ...] = SPACE
-        shift = np.zeros_like(getval(weights["bias"]))  # subtracted from what the filters make
-        if layer.attributes == 0:
-            w, options = weights["w"], {**options, "sum_axes": 3}
-        elif not layer.factors:
-            w, axes = weights["w"], (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
-        else:
+        if layer.nonlinear:
             assert moments is not None
-            if layer.nonlinear:
-                return self._nonlinear(layer, weights, x, moments, epsilon, own)
-            axes = (*SPACE, *ATTRIBUTES)
-            w, shift = merge_factors(
-                weights["h"],
-                weights["g"],
-                *moments,
-                lengths=x.shape[3:],
-                stride=layer.stride[2:],
-                boundary=self.config.boundary,
-                epsilon=epsilon,
-            )
-        if self.config.normalization == "factors":
-            return self._rho(x, w, weights["bias"] - shift, axes, **options)
-        if own.keys() >= OUTPUT_MOMENTS:
-            slope = self._slope(weights, own)
-            return self._rho(x, w * slope, weights["bias"] - slope * (shift + own["output_mean"]), axes, **options)
+            return self._nonlinear(layer, weights, x, moments, epsilon, own)
+        if layer.attributes == 0:
+            options["sum_axes"] = 3
+        else:
+            axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
+        w, shift = self._filters(layer, weights, moments, epsilon, x.shape[3:])
+        if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
+            return self._rho(x, *self._folded(w, shift, weights, own), axes, **options)
         return self._normalize(convolve(x, w, axes, **options), -shift, weights, own)
+
+    def _filters(
+        self,
+        layer: Layer,
+        weights: dict[str, Array],
+        moments: tuple[Array, Array] | None,
+        epsilon: float,
+        lengths: tuple[int, ...],
+    ) -> tuple[Array, Array]:
+        """Filters of a layer, merged where it has factors, and what is subtracted from what they make."""
+        if not layer.factors:
+            return weights["w"], np.zeros_like(getval(weights["bias"]))
+        assert moments is not None
+        return merge_factors(
+            weights["h"],
+            weights["g"],
+            *moments,
+            lengths=lengths,
+            stride=layer.stride[2:],
+            boundary=self.config.boundary,
+            epsilon=epsilon,
+        )
+
+    def _folded(self, w: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> tuple[Array, Array]:
+        """Filters and bias that make what rho is taken of, the output normalised by given moments where it is."""
+        if self.config.normalization == "factors":
+            return w, weights["bias"] - shift
+        slope = weights["scale"] / np.sqrt(own["output_variance"] + self.config.epsilon)
+        return w * slope, weights["bias"] - slope * (shift + own["output_mean"])
+
+    def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
+        """Return the filters and biases that a network at evaluation folds into.
+
+        Layer j is rho(convolve(x, w, ...) + bias) of the marginal x of x_{j-1}; a (+) layer has filters h with a shift
+        that is added, rho, and g with the bias.
+
+        Parameters
+        ----------
+        parameters : dict
+            As `initialize` returns.
+        moments : dict
+            See `Moments`.
+
+        Returns
+        -------
+        dict of dict of array
+            By layer: "w" and "bias", whose shape broadcasts to that of x_j; or "h" (s, s, Q), "shift", "g" and "bias".
+            "head" as it is.
+        """
+        found: Parameters = {}
+        for layer in self.table:
+            weights, own = parameters[layer.name], moments.get(layer.name, {})
+            of_patches = (own["mean"], own["covariance"]) if layer.factors else None
+            if layer.nonlinear:
+                assert of_patches is not None
+                h, shift = _normalise_filters(weights["h"], *of_patches, self.config.epsilon)
+                g, bias = self._folded(weights["g"], np.zeros_like(weights["bias"]), weights, own)
+                found[layer.name] = {"h": h, "shift": -shift, "g": g, "bias": bias}
+            else:
+                w, shift = self._filters(layer, weights, of_patches, self.config.epsilon, layer.inputs[2:])
+                w, bias = self._folded(w, shift, weights, own)
+                found[layer.name] = {"w": w, "bias": bias}
+        return found | {name: arrays for name, arrays in parameters.items() if name == "head"}
 
     def _nonlinear(
         self,
@@ -357,20 +406,14 @@ class Network:
         """The (+) layer, rho(W^g rho(W^h x)); the backward pass expands x again."""
         h, shift = _normalise_filters(weights["h"], *moments, epsilon)
         options = {"boundary": self.config.boundary, "stride": layer.stride}
-        if self.config.normalization == "factors":
-            return self._factored(x, h, -shift, weights["g"], weights["bias"], SPACE, ATTRIBUTES, **options)
-        if own.keys() >= OUTPUT_MOMENTS:
-            slope = self._slope(weights, own)
-            g, bias = weights["g"] * slope, weights["bias"] - slope * own["output_mean"]
+        none = np.zeros_like(getval(weights["bias"]))
+        if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
+            g, bias = self._folded(weights["g"], none, weights, own)
             return self._factored(x, h, -shift, g, bias, SPACE, ATTRIBUTES, **options)
         of_h, of_g = factor_options(x.ndim, SPACE, ATTRIBUTES, **options)
         expand, contract = functools.partial(self._rho, **of_h), functools.partial(convolve, **of_g)
         y = checkpoint_before(expand, contract)((x, h, -shift), (weights["g"],))
-        return self._normalize(y, np.zeros_like(getval(weights["bias"])), weights, own)
-
-    def _slope(self, weights: dict[str, Array], own: dict[str, Array]) -> Array:
-        """What normalisation by given moments multiplies outputs by, (K,)."""
-        return weights["scale"] / np.sqrt(own["output_variance"] + self.config.epsilon)
+        return self._normalize(y, none, weights, own)
 
     def _normalize(self, y: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> Array:
         """Rho of y + shift, normalised by the batch's moments, which are put into `own`."""

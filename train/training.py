@@ -239,6 +239,7 @@ class Trainer:
         # drawn apart, so that what comes after is the same with and without
         self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
         self._take: tuple[int, GraphedStep] | None = None
+        self._seconds_per_pixel = 0.0  # of each step's images, by the last epoch
         self.to_device()
 
     def to_device(self) -> None:
@@ -277,8 +278,18 @@ class Trainer:
         """The running moments as the network takes them."""
         return self.state.moments
 
-    def fit(self) -> None:
-        """Train until the last epoch is complete.
+    def fit(self, hours: float = math.inf) -> bool:
+        """Train until the last epoch is complete, or the last that fits into some hours.
+
+        Parameters
+        ----------
+        hours : float, optional
+            From now. An epoch fits if there is time for it at the speed of the last one.
+
+        Returns
+        -------
+        bool
+            Whether all epochs are complete.
 
         Raises
         ------
@@ -287,10 +298,31 @@ class Trainer:
         TrainingError
             If the loss is not finite.
         """
+        end = time.monotonic() + 3600 * hours
         with _stop_requests() as stop:
             while self.state.epoch < self.config.epochs:
-                with _progress(self.config, self.state, self.count) as advance:
+                begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
+                expected = self._seconds_per_pixel * steps * self._image_size() ** 2
+                if begin + expected > end:
+                    return False
+                with _progress(self.config, self.state, self.count, self.seconds_left()) as advance:
+                    pixels = steps * self._image_size() ** 2
                     self._epoch(advance, stop)
+                self._seconds_per_pixel = (time.monotonic() - begin) / pixels
+        return True
+
+    def seconds_left(self) -> float:
+        """Return how long the rest of the run takes at the speed of the last epoch.
+
+        Returns
+        -------
+        float
+            Seconds; 0 before an epoch is complete.
+        """
+        state, own = self.state, int(self.train.images.shape[1])
+        sides = [image_size(self.config, epoch, own) for epoch in range(state.epoch, self.config.epochs)]
+        pixels = self.steps_per_epoch * sum(n**2 for n in sides) - state.step * sides[0] ** 2
+        return self._seconds_per_pixel * pixels
 
     def _epoch(self, advance: Callable[[float, float, int], None], stop: list[int]) -> None:
         state, config = self.state, self.config
@@ -367,8 +399,9 @@ class Trainer:
             "train_accuracy": state.correct / self.count,
         }
         self._require_finite_weights()
-        score = -record["train_loss"]
-        if self.held_out is not None:
+        score = -record["train_loss"] if self.held_out is None else -math.inf
+        due = (state.epoch + 1) % self.config.validation_every == 0 or state.epoch + 1 == self.config.epochs
+        if self.held_out is not None and due:
             try:
                 result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out)
             except TrainingError as error:
@@ -464,7 +497,9 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _progress(config: Config, state: State, count: int) -> Iterator[Callable[[float, float, int], None]]:
+def _progress(
+    config: Config, state: State, count: int, seconds_left: float
+) -> Iterator[Callable[[float, float, int], None]]:
     """A bar with images/s, loss, accuracy and the time left; silent when nobody watches."""
     if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda loss, accuracy, images: None
@@ -475,6 +510,8 @@ def _progress(config: Config, state: State, count: int) -> Iterator[Callable[[fl
         yield lambda loss, accuracy, images: None
         return
     title = f"epoch {state.epoch + 1}/{config.epochs}"
+    if seconds_left:
+        title += f", all in {seconds_left / 3600:.1f} h"
     done = min(state.step * config.batch_size, count)
     with tqdm(total=count, initial=done, desc=title, unit="img", dynamic_ncols=True, leave=False) as bar:
 

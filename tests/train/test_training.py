@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -527,6 +528,7 @@ def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Pat
 
 WAITING = """
 import sys
+import time
 from train import cifar
 from train.training import Trainer
 
@@ -707,3 +709,47 @@ def test_the_sample_itself_loads_through_the_command_line(tmp_path: Path) -> Non
     arguments = (*SMALL, "--epochs", 1, "--train-size", 24, "--out", tmp_path / "run")
     out = run_here(arguments, load_dataset("sample")).success()
     assert "16 images" in out and "500 images" in out
+
+
+# Limits and intervals
+
+
+def test_hours_end_a_run_after_an_epoch_and_it_goes_on_exactly(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that the steps advance: 100 s an epoch; two fit into 250 s, then one more, then all."""
+    now = 0.0
+    before = Trainer._step
+
+    def step(self: Trainer, index: Any) -> Any:
+        nonlocal now
+        now += 25
+        return before(self, index)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    run = tmp_path / "run"
+    out = command(*SMALL, "--out", run, "--hours", 250 / 3600).success()
+    assert "stopped after epoch 2 of 4" in out and "about 0.1 hours are left" in out and f"--resume {run}" in out
+    assert "stopped after epoch 3 of 4" in command("--resume", run, "--hours", 199 / 3600).success()
+    assert "test: accuracy" in command("--resume", run, "--hours", 1).success()
+    assert_same_run(run, trained)
+
+
+@pytest.mark.parametrize("hours", [0, -1, "nan", "inf"])
+def test_hours_that_are_no_time(command: Command, tmp_path: Path, hours: Any) -> None:
+    command(*SMALL, "--out", tmp_path / "run", "--hours", hours).one_line(2, f"{hours} is no time", "more than 0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_hours_are_for_training(command: Command, trained: Path) -> None:
+    command("--plot", trained, "--hours", 1).one_line(2, "--hours limits training", "--plot")
+
+
+def test_held_out_images_are_read_every_few_epochs_and_after_the_last(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command(*SMALL, "--validation-every", 3, "--no-test", "--out", run).success()
+    assert ["validation_accuracy" in record for record in metrics(run)] == [False, False, True, True]
+    accuracies = [record["validation_accuracy"] for record in metrics(run)[2:]]
+    best = checkpoint_files.load(run / "best.h5").state.epoch
+    assert best == 3 + int(np.argmax(accuracies))
