@@ -269,10 +269,49 @@ def test_continuous_integration_runs_lint_and_test() -> None:
     assert set(commands) <= make_targets()
 
 
-def test_readme_quotes_make_targets_that_exist() -> None:
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("there is no README.md")
-    code = re.findall(r"^```.*?^```|`[^`\n]+`", readme.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / ".github").rglob("*.md")])
+NAMED = re.compile(r"(?<![\w/.*])((?:[\w-]+/)*[\w-]+\.(?:py|cu))\b")
+
+
+def file_names() -> set[str]:
+    """Every Python and CUDA file, by its path and by every end of it."""
+    folders = [ROOT / name for name in (*PACKAGES, "tests", "benchmarks", "scripts")]
+    paths = [path.relative_to(ROOT).parts for folder in folders for path in folder.rglob("*.*")]
+    return {"/".join(parts[k:]) for parts in paths for k in range(len(parts))}
+
+
+def missing_names(text: str) -> list[str]:
+    return sorted(set(NAMED.findall(text)) - file_names())
+
+
+def missing_links(document: Path, text: str) -> list[str]:
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return [link for link in links if "://" not in link and not (document.parent / link).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_files_that_exist(document: Path) -> None:
+    text = document.read_text("utf-8")
+    assert missing_names(text) == []
+    assert missing_links(document, text) == []
+
+
+def test_names_and_links_that_lead_nowhere_are_noticed() -> None:
+    text = "See `cpu/plan.py`, `cpu/gone.py`, _lost.cu and *.cu; [here](gone.md#part), [there](../README.md#train)."
+    assert missing_names(text) == ["_lost.cu", "cpu/gone.py"]
+    assert missing_links(ROOT / "docs" / "architecture.md", text) == ["gone.md"]
+
+
+def test_architecture_names_every_module_of_the_core() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    folders = ROOT / "hcnn_core", ROOT / "hcnn_core" / "_engines"
+    names = {path.name for folder in folders for path in folder.glob("*.py")} - {"__init__.py"}
+    assert names - set(NAMED.findall(text)) == set()
+
+
+def test_documents_quote_make_targets_that_exist() -> None:
+    code = re.findall(
+        r"^```.*?^```|`[^`\n]+`", "\n".join(p.read_text("utf-8") for p in DOCUMENTS), re.MULTILINE | re.DOTALL
+    )
     quoted = set(re.findall(r"\bmake ([a-z]+)", "\n".join(code)))
     assert {"demo", "test"} <= quoted <= make_targets()
