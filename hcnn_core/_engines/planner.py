@@ -192,6 +192,11 @@ def normalization(xp: Any, size: int) -> Any:
     return generic_normalization
 
 
+def add(x: Array, y: Array) -> Array:
+    """``x + y`` of two NumPy arrays of one shape and dtype, shared among threads."""
+    return generic_elementwise.add(x, y)
+
+
 def matmul(a: Array, b: Array) -> Array:
     """``a @ b``: small matrices of CuPy's by a kernel that a CUDA graph can record, others by the library."""
     if library_of(a) == "cupy":
