@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -17,7 +20,7 @@ from train.data import DataError
 from train.run import RunError
 from train.training import Interrupted, TrainingError
 
-ONE_LINE = (CheckpointError, DataError, Interrupted, RunError, TrainingError)
+ONE_LINE = (CheckpointError, DataError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
 
 
@@ -37,40 +40,58 @@ class Parser(argparse.ArgumentParser):
 def run_command(
     parser: Parser, arguments: Sequence[str] | None, action: Callable[[argparse.Namespace], int], memory_hint: str
 ) -> int:
-    """Parse the arguments, act, and return the exit status: the action's, 1 if it failed, 2 if the settings are wrong.
+    """Parse the arguments, act, and return the exit status.
 
-    The parser knows --debug, which shows tracebacks and warnings.
+    It is the action's; 1 if it failed; 2 if the settings are wrong; 128 and the signal's number if one stopped it. The
+    parser knows --debug, which shows tracebacks and warnings.
     """
     debug = False
 
     def fail(status: int, error: object) -> int:
-        if debug:
-            traceback.print_exc()
-        print(f"{parser.module}: {' '.join(str(error).split())}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # of a terminal that has gone
+            if debug:
+                traceback.print_exc()
+            print(f"{parser.module}: {' '.join(str(error).split())}", file=sys.stderr)
         return status
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text in the terminal's encoding
     try:
         try:
             options = parser.parse_args(arguments)
-            debug = options.debug
-            with warnings.catch_warnings():
-                if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
-                    warnings.simplefilter("ignore")
-                return action(options)
-        finally:
+        except SystemExit:
             _flush()
+            raise
+        debug = options.debug
+        with warnings.catch_warnings():
+            if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
+                warnings.simplefilter("ignore")
+            status = action(options)
+        _flush()
+        return status
     except ConfigError as error:
         return fail(2, error)
+    except Interrupted as error:
+        return fail(128 + error.signum, error)
     except ONE_LINE as error:
         return fail(1, error)
     except MemoryError as error:
         return fail(1, f"not enough memory: {str(error) or 'an array could not be made'}; {memory_hint}")
     except KeyboardInterrupt:
-        return fail(1, "interrupted before anything was to save")
+        return fail(128 + signal.SIGINT, "interrupted; what was saved before is whole")
     except BrokenPipeError:  # who closed the pipe has read enough
         return 1
     except Exception as error:
         return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
+    finally:
+        with contextlib.suppress(OSError, RunError):
+            _flush()
+
+
+def say(text: str) -> None:
+    """Print text at once; if that fails, the command goes on, and ends with status 1."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def namespace(backend: str) -> Any:

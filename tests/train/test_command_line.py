@@ -270,8 +270,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
         patch.setattr(run.Run, "save", on_full_disk)
         command(*SMALL, "--out", path).one_line(1, "cannot write the checkpoint", str(path), "File too large")
     assert [name for name in checkpoints(path) if name != "best.h5"] == [
-        "epoch0001-step000000.h5",
-        "epoch0002-step000000.h5",
+        f"epoch000{n}-step000000.h5" for n in (0, 1, 2)
     ]
     assert not list(path.glob(".*"))
     command("--resume", path).success()
@@ -283,7 +282,6 @@ def test_metrics_on_a_full_disk(command: Command, tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(run.Run, "metrics_path", Path("/dev/full"))
         patch.setattr(run.Run, "require_new", lambda self: None)
-        patch.setattr(run.Run, "create", lambda self, config, versions: self.path.mkdir())
         command(*SMALL, "--out", tmp_path / "run").one_line(1, "cannot write /dev/full", "No space left")
 
 
@@ -315,8 +313,15 @@ def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: 
 # --resume and --plot
 
 
-def test_resume_of_a_finished_run(command: Command, trained: Path) -> None:
-    command("--resume", trained).one_line(2, str(trained), "finished", "4 epochs")
+def test_resume_of_a_finished_run(drawing_command: Command, trained: Path, first_run: tuple[Path, Outcome]) -> None:
+    """It says again what came out, and changes nothing."""
+    lines = first_run[1].success().splitlines()
+    out = drawing_command("--resume", trained).success().splitlines()
+    assert out == [
+        f"{trained} is finished: all 4 epochs are trained",
+        lines[1].removesuffix(", 30 images"),
+        *lines[2:],
+    ]
 
 
 @pytest.mark.parametrize("action", ["--resume", "--plot"])
@@ -618,7 +623,7 @@ def test_loss_that_is_not_finite(
         1, "the loss is nan at epoch 2, step 4", f"first not finite: {first};", str(path / "epoch0001-step000000.h5")
     )
     assert [line["epoch"] for line in metrics(path)] == [1]
-    assert checkpoints(path) == ["best.h5", "epoch0001-step000000.h5"]
+    assert checkpoints(path) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
     assert all(
         np.isfinite(value).all()
         for value in saved_state(path / "epoch0001-step000000.h5").values()
@@ -629,7 +634,7 @@ def test_loss_that_is_not_finite(
 def test_logits_that_are_not_finite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, 1, 1, "head", "scale")
     command(*SMALL, "--out", tmp_path / "run").one_line(
-        1, "epoch 1, step 2", "first not finite: the logits", "no checkpoint was due"
+        1, "epoch 1, step 2", "first not finite: the logits", "epoch0000-step000000.h5"
     )
 
 
@@ -641,7 +646,7 @@ def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(
     command(*SMALL, "--out", path).one_line(
         1, "layer03/h is not finite at epoch 2, step 4", str(path / "epoch0001-step000000.h5")
     )
-    assert checkpoints(path) == ["best.h5", "epoch0001-step000000.h5"]
+    assert checkpoints(path) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
 
 
 def test_weights_spoilt_by_the_step_that_a_signal_interrupts_are_not_saved(
@@ -658,7 +663,7 @@ def test_weights_spoilt_by_the_step_that_a_signal_interrupts_are_not_saved(
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
     command(*SMALL, "--out", path).one_line(1, "layer04/bias is not finite at epoch 2, step 2")
-    assert checkpoints(path) == ["best.h5", "epoch0001-step000000.h5"]
+    assert checkpoints(path) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
 
 
 def test_validation_loss_that_is_not_finite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -805,7 +810,7 @@ def test_interrupted_while_data_are_loaded(command: Command, tmp_path: Path, mon
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cifar, "_dataset", interrupt)
-    command(*SMALL, "--out", tmp_path / "run").one_line(1, "interrupted", "before anything was to save")
+    command(*SMALL, "--out", tmp_path / "run").one_line(130, "interrupted")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -817,7 +822,7 @@ def test_interrupted_while_modules_are_imported(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     outcome = finish(process, "\n" * 100)
-    outcome.one_line(1, "interrupted", "before anything was to save")
+    outcome.one_line(130, "interrupted", "before anything was to save")
 
 
 @pytest.mark.parametrize("argument", ["--describe", "--help"])
