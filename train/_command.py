@@ -8,9 +8,11 @@ import io
 import os
 import signal
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hcnn_core._backend import get_namespace
@@ -24,12 +26,16 @@ ONE_LINE = (CheckpointError, DataError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
 
 
+LONGEST_WORD, LONGEST_LINE = 300, 1000
+"""Characters of a word and of a message that are shown."""
+
+
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong; `prog` is "python -m" and the module."""
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
-        self.exit(2, f"{self.module}: {' '.join(message.split())}; --help lists the flags\n")
+        self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
 
     @property
     def module(self) -> str:
@@ -51,7 +57,7 @@ def run_command(
         with contextlib.suppress(OSError):  # of a terminal that has gone
             if debug:
                 traceback.print_exc()
-            print(f"{parser.module}: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"{parser.module}: {one_line(str(error))}", file=sys.stderr)
         return status
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -81,11 +87,37 @@ def run_command(
         return fail(128 + signal.SIGINT, "interrupted; what was saved before is whole")
     except BrokenPipeError:  # who closed the pipe has read enough
         return 1
+    except OSError as error:
+        return fail(1, _of_the_system(error))
     except Exception as error:
         return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
     finally:
         with contextlib.suppress(OSError, RunError):
             _flush()
+
+
+def one_line(text: str) -> str:
+    """The text on one line, long words and what is beyond a thousand characters cut."""
+    words = (f"{word[:160]}...{word[-40:]}" if len(word) > LONGEST_WORD else word for word in text.split())
+    return textwrap.shorten(" ".join(words), LONGEST_LINE, placeholder=" ...")
+
+
+def given_path(text: str) -> Path:
+    """The path that a flag gives."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path; name a file or a directory")
+    return Path(text)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, in a sentence."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone; change to another one"
+    if error.filename is None or error.strerror is None:
+        return f"{type(error).__name__}: {error}; --debug shows where"
+    return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def say(text: str) -> None:

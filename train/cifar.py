@@ -19,7 +19,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, namespace, run_command, say  # noqa: E402
+from train._command import Parser, given_path, namespace, run_command, say  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
 from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
@@ -330,14 +330,16 @@ def _parser() -> Parser:
         "of the signal that stopped it, such as 130 for Ctrl-C.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings; flags override it")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new run directory (default: runs/PRESET-TIME)")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue a run, bit for bit on the same backend")
+    parser.add_argument("--config", type=given_path, metavar="FILE", help="TOML file of settings; flags override it")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="new run directory (default: runs/PRESET-TIME)")
     parser.add_argument(
-        "--evaluate", type=Path, metavar="CHECKPOINT", help="accuracy, loss and confusion on the test set"
+        "--resume", type=given_path, metavar="DIR", help="continue a run, bit for bit on the same backend"
+    )
+    parser.add_argument(
+        "--evaluate", type=given_path, metavar="CHECKPOINT", help="accuracy, loss and confusion on the test set"
     )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw a run's learning curve and stop")
+    parser.add_argument("--plot", type=given_path, metavar="DIR", help="draw a run's learning curve and stop")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     settings = parser.add_argument_group("settings (defaults are the preset's)")
     for f in dataclasses.fields(Config):

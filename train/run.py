@@ -296,10 +296,10 @@ class Run:
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 if number == len(lines):
                     break
-                raise RunError(f"{self.metrics_path}, line {number}, is not JSON: {error.msg}") from error
+                raise RunError(f"{self.metrics_path}, line {number}, is not JSON: {error}") from error
             if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
                 raise RunError(f"{self.metrics_path}, line {number}, is not the record of an epoch")
             records.append(record)
@@ -314,7 +314,8 @@ class Run:
             Its epoch, test_loss and test_accuracy.
         """
         records = self.read_metrics() if self.metrics_path.is_file() else []
-        return next((r for r in reversed(records) if {"test_loss", "test_accuracy"} <= r.keys()), None)
+        names = "test_loss", "test_accuracy"
+        return next((r for r in reversed(records) if all(isinstance(r.get(n), int | float) for n in names)), None)
 
     def forget_metrics_after(self, epoch: int) -> None:
         """Drop the records of epochs that will be trained again, after a stop between record and checkpoint.

@@ -79,6 +79,11 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="t
         (["--preset", "sample", "--validation-size", "40"], ["--validation-size", "40", "1 to 39"]),
         (["--describe", "--evaluate", "a.h5"], ["--describe", "--evaluate", "exclude"]),
         (["--resume", "a", "--plot", "a"], ["--resume", "--plot", "exclude"]),
+        (["--out", ""], ["--out", "'' is no path"]),
+        (["--out", "a\0b"], ["--out", "is no path"]),
+        (["--resume", ""], ["--resume", "'' is no path"]),
+        (["--data-dir", "a\0b"], ["data_dir is 'a\\x00b'", "UTF-8 text without NUL"]),
+        (["--data-dir", "\udcff"], ["data_dir is '\\udcff'", "UTF-8 text without NUL"]),
         (["--describe", "--out", "a"], ["--describe", "remove --out"]),
         (["--plot", "a", "--epochs", "3"], ["--plot", "remove --epochs"]),
         (["--plot", "a", "--out", "b"], ["--plot", "remove --out"]),
@@ -310,6 +315,44 @@ def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
+def denied(self: Path, *arguments: Any) -> Any:
+    raise PermissionError(13, "Permission denied", str(self))
+
+
+def test_what_the_system_refuses_is_said_in_a_sentence(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("a" * 280)
+    for flag in ("--out", "--resume", "--plot", "--evaluate"):
+        line = command(*SMALL[: 2 * (flag == "--out")], flag, long).one_line(1, "cannot use", "File name too long")
+        assert "--debug" not in line
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", denied)
+        command("--resume", tmp_path).one_line(1, f"cannot use {tmp_path / 'best.h5'}: Permission denied")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    command(*SMALL).one_line(1, "No such file or directory")
+    monkeypatch.setattr(cifar, "_dataset", lambda config: Path().resolve())
+    command(*SMALL, "--out", tmp_path / "run").one_line(1, "the working directory is gone")
+
+
+def test_what_was_given_is_echoed_in_a_line_one_can_read(command: Command) -> None:
+    for arguments in (["--width", "9" * 5000], ["--" + "z" * 5000], ["--preset", "a" * 10**5], ["a"] * 10**4):
+        assert len(command(*arguments).one_line(2, "--help")) < 1100
+    long = "/".join(["folder"] * 30)
+    command("--resume", long).one_line(1, long)  # a path of usual length is shown whole
+
+
+def test_a_directory_whose_name_is_not_utf8_has_a_curve(drawing_command: Command, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"r\xffn")
+    drawing_command(*SMALL, "--epochs", 1, "--out", path).success()
+    assert (path / "learning-curve.png").stat().st_size > 1000
+    outcome = finish(start("-m", "train.cifar", "--resume", path))
+    assert "r\\udcffn/best.h5" in outcome.success()
+
+
 # --resume and --plot
 
 
@@ -366,6 +409,16 @@ def test_resume_with_every_checkpoint_damaged(command: Command, trained: Path, t
     assert contents(path) == before
 
 
+def test_resume_with_an_epoch_that_cannot_be_changes_nothing(command: Command, trained: Path, tmp_path: Path) -> None:
+    """A negative one would have emptied metrics.jsonl."""
+    path = part_of(trained, tmp_path)
+    with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
+        file.attrs["epoch"] = -1
+    before = contents(path)
+    command("--resume", path).one_line(1, "epoch0002-step000000.h5", "epoch is -1 of 4")
+    assert contents(path) == before
+
+
 def test_resume_with_another_network_in_the_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
     for group in ("parameters", "velocity", "moments"):
         path = part_of(trained, tmp_path)
@@ -401,7 +454,9 @@ def test_resume_from_another_data_dir_and_backend(command: Command, trained: Pat
 
 
 @pytest.mark.parametrize("action", ["--resume", "--plot"])
-@pytest.mark.parametrize("bad", ["{", "3", "null", '{"train_loss": 1}', '{"epoch": "one"}', "\udcff"])
+@pytest.mark.parametrize(
+    "bad", ["[" * 10**5, "9" * 5000, "{", "3", "null", '{"train_loss": 1}', '{"epoch": "one"}', "\udcff"]
+)
 def test_damaged_metrics(command: Command, trained: Path, tmp_path: Path, action: str, bad: str) -> None:
     path = part_of(trained, tmp_path)
     with open(path / "metrics.jsonl", "a", encoding="utf-8", errors="surrogateescape") as file:

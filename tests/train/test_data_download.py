@@ -169,9 +169,10 @@ def test_without_network_one_line_says_what_to_put_where(
     monkeypatch.setattr(cifar, "BASE_URL", "http://127.0.0.1:9")
     for download in (True, False):
         with pytest.raises(DataError) as caught:
-            load_dataset(name, tmp_path / "data", download=download)
+            load_dataset(name, tmp_path / "new" / "data", download=download)
+        assert list(tmp_path.iterdir()) == []
         message = str(caught.value)
-        assert "\n" not in message and f"into {tmp_path / 'data'}" in message
+        assert "\n" not in message and f"into {tmp_path / 'new' / 'data'}" in message
         assert all(layout.archive in message and layout.folder in message for layout in cifar.LAYOUTS[name])
         assert ("cannot download http://127.0.0.1:9/" in message) == download
 

@@ -412,6 +412,8 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command,
     last.write_bytes(last.read_bytes()[:-1])
     out = command("--resume", run).success()
     assert "after epoch 3, step 0" in out
+    before = run / "epoch0003-step000000.h5"
+    assert f"{last} is not a whole checkpoint: truncated, damaged or of another program; going on from {before}" in out
     assert_same_run(run, trained)
 
 

@@ -210,6 +210,20 @@ def test_damaged_counterexamples_are_refused(verified: tuple[Path, str], tmp_pat
     one_line(verifying("--replay", verified[0]), 1, "is a directory")
 
 
+def test_a_changed_byte_of_any_number_in_a_replay_file_is_refused(
+    verified: tuple[Path, str], tmp_path: Path, verifying: Command
+) -> None:
+    """Single numbers, such as the scale of the logits, included."""
+    source, path = verified[0] / "counterexamples.h5", tmp_path / "changed.h5"
+    whole = source.read_bytes()
+    with h5py.File(source) as file:
+        arrays = [file[f"networks/0/parameters/{name}"][()] for name in ("head/scale", "layer03/g")]
+    for array in arrays:
+        place = whole.index(array.tobytes())
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        one_line(verifying("--replay", path), 1, "changed.h5", "truncated, damaged or of another program")
+
+
 @pytest.mark.usefixtures("small_preset")
 def test_the_report_is_there_whoever_closes_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
