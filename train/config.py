@@ -267,8 +267,8 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         allowed: Any = (int, float) if kind is float else (kind,)
         if not isinstance(item, allowed) or (isinstance(item, bool) and kind is not bool):
             raise ConfigError(f"{f.name} is {item!r}; its type is {kind.__name__}")
-        if kind is str and ("\0" in item or not _is_text(item)):
-            raise ConfigError(f"{f.name} is {item!r}, which no file can record; give UTF-8 text without NUL")
+        if kind is str and not _is_text(item):
+            raise ConfigError(f"{f.name} is {item!r}, which is not UTF-8 and cannot be recorded; give it another name")
         if (choices := f.metadata["choices"]) and item not in choices:
             raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
         low, high = f.metadata["low"], f.metadata["high"]

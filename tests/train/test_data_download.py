@@ -193,3 +193,8 @@ def test_missing_data_set_is_downloaded_then_found(tmp_path: Path, monkeypatch: 
         loaded = load_dataset("cifar100", tmp_path / "data", download=download, progress=Steps())
         assert loaded.train_labels.tolist() == [99] and loaded.test_labels.tolist() == [42]
     assert names(tmp_path / "data") == [layout.archive]
+
+
+def test_a_folder_that_no_path_can_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="NUL"):
+        load_dataset("cifar10", f"{tmp_path}/a\0b")
