@@ -248,8 +248,9 @@ def _replay(options: argparse.Namespace, xp: Any) -> int:
         raise ConfigError(f"--replay takes its networks from the file: remove {flags}")
     found = [(row, examine(subject, row, x).row) for subject, row, x in counterexamples.load(options.replay, xp)]
     for row, again in found:
+        what = f"to shift {row.shift} of" if row.shift else "at windows along"
         print(
-            f"{row.statement} to shift {row.shift} of {row.axis}, j = {row.j}, {row.boundary}, {row.mode}: "
+            f"{row.statement} {what} {row.axis}, j = {row.j}, {row.boundary}, {row.mode}: "
             f"error {row.largest:.3g} then, {again.largest:.3g} now, rounding explains {again.bounds[0]:.2g}; "
             f"{again.kind}, {again.verdict}"
         )
