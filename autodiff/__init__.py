@@ -15,6 +15,7 @@ from autodiff.primitives import (
     log_softmax,
     marginal,
     marginal_vjp,
+    normalize_elu,
     patch_moments,
     translate,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "log_softmax",
     "marginal",
     "marginal_vjp",
+    "normalize_elu",
     "patch_moments",
     "primitive",
     "translate",
