@@ -108,6 +108,20 @@ def outer(a: Array, b: Array, out: None = None) -> Array:
     return np.expand_dims(np.ravel(a), 1) * np.ravel(b)
 
 
+def _outer_by(ufunc: Any) -> Callable[..., Array]:
+    """The method outer of a ufunc: of all pairs of elements."""
+
+    def pairs(A: Array, B: Array) -> Array:
+        A, B = as_array(A, B), as_array(B, A)
+        return ufunc(np.reshape(A, (*np.shape(A), *(1,) * np.ndim(B))), B)
+
+    return pairs
+
+
+for _ufunc in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum):
+    composite((_ufunc, "outer"))(_outer_by(_ufunc))
+
+
 @composite(np.kron)
 def kron(a: Array, b: Array) -> Array:
     a, b = as_array(a, b), as_array(b, a)

@@ -314,6 +314,18 @@ CASES = [
         for f in (np.nansum, np.nanmean, np.nanmax, np.nanmin)
     ),
     Case(np.nanvar, lambda a: np.nanvar(np.where(chosen(a), a, np.nan), 0, ddof=1), (cplx(7, 2),)),
+    *(
+        Case((f, "reduce"), lambda a, f=f: f.reduce(a) + f.reduce(a, axis=1, keepdims=True), (spaced(3, 4),))
+        for f in (np.add, np.multiply, np.maximum, np.minimum)
+    ),
+    *(
+        Case((f, "accumulate"), lambda a, f=f: f.accumulate(a) + f.accumulate(a, axis=-1), (X,))
+        for f in (np.add, np.multiply)
+    ),
+    *(
+        Case((f, "outer"), lambda a, b, f=f: f.outer(a, b), (spaced(3, 4), POSITIVE[0]))
+        for f in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum)
+    ),
     # shapes
     *(Case(f, f, (X,)) for f in (np.fliplr, np.flipud, np.matrix_transpose, np.diagflat, np.ediff1d)),
     Case(np.rollaxis, lambda a: np.rollaxis(a, 2), (T3,)),
