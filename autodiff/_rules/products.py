@@ -152,8 +152,9 @@ def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
     return np.sum(np.conj(np.moveaxis(x1, axis, -1)) * np.moveaxis(x2, axis, -1), axis=-1)
 
 
-composite(np.matvec)(lambda x1, x2: np.squeeze(matmul(x1, np.expand_dims(x2, -1)), -1))
-composite(np.vecmat)(lambda x1, x2: np.squeeze(matmul(np.expand_dims(np.conj(x1), -2), x2), -2))
+if hasattr(np, "matvec"):  # from NumPy 2.2
+    composite(np.matvec)(lambda x1, x2: np.squeeze(matmul(x1, np.expand_dims(x2, -1)), -1))
+    composite(np.vecmat)(lambda x1, x2: np.squeeze(matmul(np.expand_dims(np.conj(x1), -2), x2), -2))
 
 
 @composite(np.linalg.multi_dot)

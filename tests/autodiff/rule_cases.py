@@ -388,7 +388,7 @@ CASES = [
     Case(np.hsplit, lambda a: np.hsplit(a, 2), (normal(4),)),
     Case(np.vsplit, lambda a: np.vsplit(a, [1]), (X,)),
     Case(np.dsplit, lambda a: np.dsplit(a, 2), (T3,)),
-    Case(np.unstack, lambda a: np.unstack(a, axis=1), (X,)),
+    *(Case(np.unstack, lambda a: np.unstack(a, axis=1), (X,)) for _ in range(hasattr(np, "unstack"))),
     Case(np.linspace, lambda a, b: np.linspace(a, b, 5), (X, Y)),
     Case(np.linspace, lambda a: np.linspace(a, 2, 4, endpoint=False, retstep=True), (X,)),
     Case(np.linspace, lambda a: np.linspace(0, a, axis=-1), (normal(2),)),
@@ -400,8 +400,8 @@ CASES = [
     Case(np.linalg.vecdot, lambda a, b: np.linalg.vecdot(a, b, axis=0), (Z, Z2)),
     Case(np.linalg.vecdot, lambda a, b: np.linalg.vecdot(a, b), (Z, X)),
     Case(np.vecdot, np.vecdot, (Z, Z2)),
-    Case(np.matvec, np.matvec, (T3, normal(2, 4))),
-    Case(np.vecmat, np.vecmat, (cplx(2, 3), T3)),
+    *(Case(np.matvec, np.matvec, (T3, normal(2, 4))) for _ in range(hasattr(np, "matvec"))),
+    *(Case(np.vecmat, np.vecmat, (cplx(2, 3), T3)) for _ in range(hasattr(np, "vecmat"))),
     Case(np.linalg.multi_dot, lambda a, b: np.linalg.multi_dot([a, b, a]), (X, normal(4, 3))),
     *(
         Case(np.linalg.matrix_power, lambda a, n=n: np.linalg.matrix_power(a, n), (well_conditioned(2, 3, 3) / 4,))
