@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from hcnn_core._engines.cpu import elementwise
 from hcnn_core._engines.cpu.allocator import zeros
 from hcnn_core._engines.transform import fast_length, tap_positions
 from hcnn_core._problem import Problem
@@ -27,9 +27,9 @@ class FFTPlan:
     transpose without conjugation is a product with the spectrum at -f, which for any z is conj(F conj z).
     """
 
-    def __init__(self, problem: Problem, real: bool, tuning: Tuning) -> None:
+    def __init__(self, problem: Problem, real: bool, tuning: Tuning, elementwise: ModuleType) -> None:
         g = problem
-        self.problem, self.real = g, real
+        self.problem, self.real, self.elementwise = g, real, elementwise
         self.sorted = sorted(range(len(g.axes)), key=g.axes.__getitem__)  # of convolved axes, as they come in x
         self.axes, lengths, sizes, strides = (
             tuple(values[k] for k in self.sorted) for values in (g.axes, g.lengths, g.kernel_size, g.stride)
@@ -57,13 +57,13 @@ class FFTPlan:
         products *= self._of_filter(xp, w)
         y = self._back(xp, products, self.axes, self.results)
         y = np.ascontiguousarray(y) if self.strided else y  # a view would keep what is left out
-        return y if bias is None else elementwise.elu(xp, y, bias)
+        return y if bias is None else self.elementwise.elu(xp, y, bias)
 
     def adjoints(
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
-        g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
+        g = g if ans is None else self.elementwise.elu_vjp(xp, g, ans)
         spectrum = self._spectrum(xp, g, self.axes, self.results)
         x_cotangent = w_cotangent = None
         if w is not None:
