@@ -94,7 +94,7 @@ def test_what_is_lent_never_overlaps_and_no_more_is_kept_than_the_limit(steps: l
         for i, a in held.items():
             assert (a == a[0]).all() and not any(np.may_share_memory(a, held[j]) for j in held if j != i)
         assert store.kept <= store.limit
-        assert store.kept == sum(size * len(rooms) for size, rooms in store.rooms.items())
+        assert store.kept == sum(size * len(memories) for size, memories in store.free.items())
         assert len(store.lent) == len(held)
         del a
     held.clear()
@@ -105,7 +105,7 @@ def test_the_oldest_goes_first(store: Store) -> None:
     sizes = [n * MIB for n in (20, 24, 28)]
     for size in sizes:
         store.lend(np.empty, size, (size,), BYTE)
-    assert [room // MIB for room in store.rooms] == [24, 28]
+    assert [size // MIB for size in store.free] == [24, 28]
 
 
 def test_threads_share_nothing() -> None:
@@ -200,5 +200,5 @@ def test_rounding_wastes_an_eighth_at_most(store: Store) -> None:
     for size in (LARGE, LARGE + 1, 100_001, 2 * MIB - 1, 2 * MIB + 1, 40_000_001):
         array = store.lend(np.empty, size, (size,), BYTE)
         (lent,) = store.lent.values()
-        assert size <= len(lent.room) - LINE <= math.ceil(9 / 8 * size)
+        assert size <= len(lent.memory) - LINE <= math.ceil(9 / 8 * size)
         del array
