@@ -138,7 +138,7 @@ def _is_whole(places: Places, length: int) -> bool:
 
 
 def _laid_out(xp: Any, x: Array, axis: int, length: int, places: Places) -> Array:
-    """x at these places of an axis of this length, zeros elsewhere. Taps that wrap around are added up."""
+    """Values of x at these places of an axis of this length, and zeros. Taps that wrap around are added up."""
     if _is_whole(places, length):
         return x
     shape = *x.shape[:axis], length, *x.shape[axis + 1 :]

@@ -88,7 +88,7 @@ class _Writer:
         return Line(self.inputs, tuple(self.sums), tuple(() if y is None else (y,) for y in outputs))
 
     def multiply(self, z: Complex, turn: Fraction) -> Complex:
-        """z exp(-2 pi i turn)."""
+        """Complex product z exp(-2 pi i turn)."""
         c, s = _cosine(turn), _cosine(turn - Fraction(1, 4))
         re, im = z
         return self.add(_times(c, re), _times(s, im)), self.add(_times(c, im), _times(-s, re))
