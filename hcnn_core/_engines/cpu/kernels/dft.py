@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -14,7 +15,7 @@ from hcnn_core._engines.cpu.kernels.elu import elu_line, elu_vjp_line
 from hcnn_core._engines.cpu.kernels.gemm import block_bounds, gemm_rows
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray, Rows
-from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, address
 
 BLOCK_ELEMENTS = 1 << 17
 """Elements of the rows that a transform reads and of the rows between its steps, which stay in cache together."""
@@ -58,20 +59,19 @@ def _execute(
     """
     size = between.itemsize
     for s in range(first, last):
-        x = source if program.steps[s, 1] else between.ctypes.data
-        y = target if program.steps[s, 2] else between.ctypes.data
+        x = source if program.steps[s, 1] else address(between)
+        y = target if program.steps[s, 2] else address(between)
         table = program.reads[program.reads_from[s] : program.reads_from[s + 1]]
         to = program.writes[program.writes_from[s] : program.writes_from[s + 1]]
         if program.steps[s, 0]:
             begin = program.steps[s, 5] * program.elu_rows.itemsize
-            other_rows, rows = program.elu_rows.ctypes.data + begin, program.sum_rows.ctypes.data + begin
-            address = program.steps[s, 0]
-            _call(address, x, table.ctypes.data, y, to.ctypes.data, n * size, other, other_rows, sums, rows)
+            other_rows, rows = address(program.elu_rows) + begin, address(program.sum_rows) + begin
+            _call(program.steps[s, 0], x, address(table), y, address(to), n * size, other, other_rows, sums, rows)
         else:
             begin, count = program.steps[s, 3], program.steps[s, 4]
             matrix = program.factors[begin : begin + table.size * count].reshape(table.size, count)
             step = to[1] - to[0] if count > 1 else 0
-            gemm_rows(between, y + to[0], step, n, x, table, matrix)
+            gemm_rows(y + to[0], step, n, x, table, matrix)
 
 
 @compiled()
@@ -79,7 +79,7 @@ def run_steps(
     program: BoundProgram, first: int, last: int, source: int, target: int, between: NDArray, n: int
 ) -> None:  # fmt: skip
     """Take some steps of a program, without ELU."""
-    _execute(program, first, last, source, target, between, n, 0, 0)
+    _execute(program, first, last, source, target, between, n, np.int64(0), np.int64(0))
 
 
 @compiled()
@@ -92,8 +92,8 @@ def run_elu(
     `rows` are the offsets of rows in the target. Programs of matrices take no ELU on the way, so it is taken after.
     """
     _execute(
-        program, 0, program.steps.shape[0], source, target, between, n,
-        bias.ctypes.data + channel * bias.itemsize, 0,
+        program, np.int64(0), program.steps.shape[0], source, target, between, n,
+        address(bias) + channel * bias.itemsize, np.int64(0),
     )  # fmt: skip
     for row in range(0 if program.elu_rows.size else bias.shape[0]):
         elu_line(bias, target + rows[row], target + rows[row], n, bias[row, channel])
@@ -113,12 +113,12 @@ def run_elu_vjp(
     source, answers = g.origin + channel * g.step + at, ans.origin + channel * ans.step + at
     taken = source
     if sums.size and not program.elu_rows.size:
-        taken = scaled.ctypes.data
+        taken = address(scaled)
         for row in range(sums.shape[0]):
-            to = scaled[row].ctypes.data
+            to = address(scaled[row])
             sums[row, channel] += elu_vjp_line(scaled, to, answers + ans.offsets[row], source + g.offsets[row], n)
-    last, into = program.steps.shape[0], sums.ctypes.data + channel * sums.itemsize
-    _execute(program, 0, last, taken, target, between, n, answers, into)
+    last, into = program.steps.shape[0], address(sums) + channel * sums.itemsize
+    _execute(program, np.int64(0), last, taken, target, between, n, answers, into)
 
 
 @compiled()

@@ -15,7 +15,7 @@ from hcnn_core._engines.cpu.kernels.elu import elu_line
 from hcnn_core._engines.cpu.kernels.gemm import MAX_TERMS, correlate_rows, gemm_block, lines_at_once
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import ExtendedSignal, NDArray, OffsetTable
-from hcnn_core._engines.cpu.kernels.vectors import INT64, REGISTERS, VECTOR_BYTES, Vectors, load_offset
+from hcnn_core._engines.cpu.kernels.vectors import INT64, REGISTERS, VECTOR_BYTES, Vectors, address, load_offset
 
 # Lines and vectors of a tile of neighbouring lines.
 TILE_LINES, TILE_LINES_VECTORS = (4, 4) if REGISTERS == 32 else (4, 2)
@@ -94,11 +94,11 @@ def apply(out: NDArray, first: int, signal: Any, taps: Any, matrices: NDArray, b
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
         for line in range(0, starts.size, together):
             some = starts[line : line + together]
-            begin, source = first + line * n, signal.padded.ctypes.data
+            begin, source = first + line * n, address(signal.padded)
             # (rows, K) @ (K, lines * n)
-            gemm_block(x, out[entry, 0, begin:].ctypes.data, out.strides[1], n, source, some, taps.offsets, matrix)
+            gemm_block(address(out[entry, 0, begin:]), out.strides[1], n, source, some, taps.offsets, matrix)
             for row in range(bias.size):
-                at = out[entry, row, begin:].ctypes.data
+                at = address(out[entry, row, begin:])
                 elu_line(x, at, at, n * some.size, bias[row])
 
 
@@ -108,7 +108,7 @@ def _neighbours(
     factors: NDArray, size: int, shift: int,
 ) -> None:  # fmt: skip
     """Write positions [begin, end) of TILE_LINES lines. The last tile begins earlier and writes some again."""
-    lanes, offsets, matrix = VECTOR_BYTES // like.itemsize, table.ctypes.data, factors.ctypes.data
+    lanes, offsets, matrix = VECTOR_BYTES // like.itemsize, address(table), address(factors)
     for i in range(begin, end, vectors * lanes):
         at = min(i, end - vectors * lanes) * like.itemsize
         neighbours_tile(like, TILE_LINES, vectors, out + at, out_stride, x + at, offsets, matrix, size, shift)
@@ -137,8 +137,8 @@ def apply_to_one(
         for begin in range(0, starts.size, across):
             for i in range(begin, begin + across, TILE_LINES):
                 line = min(i, begin + across - TILE_LINES)
-                to = out[entry, 0, first + line * n :].ctypes.data
-                source = signal.padded.ctypes.data + starts[line] * x.itemsize
+                to = address(out[entry, 0, first + line * n :])
+                source = address(signal.padded) + starts[line] * x.itemsize
                 _neighbours(TILE_LINES_VECTORS, x, to, step, 0, whole, source, table, factors, size, shift)
                 _neighbours(2, x, to, step, whole, n, source, table, factors, size, shift)
 
@@ -168,7 +168,7 @@ def apply_strided(
                 some = taps.starts[line : min(line + together, end)]
                 # (rows, K of the component) @ (K, lines * size)
                 gemm_block(
-                    x, workspace.ctypes.data, workspace.strides[0], size, signal.padded.ctypes.data, some,
+                    address(workspace), workspace.strides[0], size, address(signal.padded), some,
                     taps.offsets[tap:last_tap], matrix[tap:last_tap],
                 )  # fmt: skip
                 for row in range(workspace.shape[0]):
@@ -193,8 +193,8 @@ def correlate(g: NDArray, first: int, signal: Any, taps: Any, total: NDArray) ->
     for entry in range(x.shape[0]):
         _extend(signal, entry)
         for line in range(0, 0 if shorter_than_a_vector else starts.size, step):
-            source, some = signal.padded.ctypes.data, starts[line : line + step]
-            other = g[entry, 0, first + line * n :].ctypes.data
+            source, some = address(signal.padded), starts[line : line + step]
+            other = address(g[entry, 0, first + line * n :])
             # (K, lines * n) @ (lines * n, rows)
             correlate_rows(total[entry], source, offsets, other, g.strides[1], n * x.itemsize, n, some)
         for line in range(starts.size if shorter_than_a_vector else 0):

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import NDArray
-from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, address
 
 
 @intrinsic(prefer_literal=True)
@@ -71,7 +71,7 @@ def elu(out: NDArray, x: NDArray, bias: NDArray) -> None:
     """Write the ELU of x (rows, length) + bias (rows,). Arrays may have any strides."""
     one_by_one = x.strides[1] != x.itemsize or out.strides[1] != x.itemsize
     for row in range(x.shape[0]):
-        to, source = out[row].ctypes.data, x[row].ctypes.data
+        to, source = address(out[row]), address(x[row])
         if not one_by_one:
             elu_line(x, to, source, x.shape[1], bias[row])
         for i in range(x.shape[1] if one_by_one else 0):

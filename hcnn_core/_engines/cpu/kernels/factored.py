@@ -40,7 +40,7 @@ from hcnn_core._engines.cpu.kernels.spectral import (
     synthesize,
     synthesize_vjp,
 )
-from hcnn_core._engines.cpu.kernels.vectors import INT32, VECTOR_BYTES
+from hcnn_core._engines.cpu.kernels.vectors import INT32, VECTOR_BYTES, address
 
 ROWS_AT_ONCE = 4
 """Rows of x whose cotangents are summed at once, since so many stay in the first-level cache."""
@@ -89,10 +89,10 @@ def _expand(
         for r in range(rows.size):
             if not first and r + 1 < rows.size:
                 _prefetch_taps(m * size, x + rows[r + 1] * size, expansion.prefetched)
-            source, target = x + rows[r] * size, to[0, r].ctypes.data
-            gemm_elu_rows(z, target, z.strides[0], m, source, expansion.taps, of_tile, shifts[first:last])
+            source, target = x + rows[r] * size, address(to[0, r])
+            gemm_elu_rows(target, z.strides[0], m, source, expansion.taps, of_tile, shifts[first:last])
         for channel in range(first, last):
-            source, target = to[channel - first].ctypes.data, spectrum.ctypes.data + channel * spectrum.strides[2]
+            source, target = address(to[channel - first]), address(spectrum) + channel * spectrum.strides[2]
             run_steps(analysis, begin_step, end_step, source, target, workspace.between, m)
 
 
@@ -137,16 +137,16 @@ def _expand_vjp(
     for channel in range(gz.shape[0]):
         if m < gz.shape[2]:
             gz[channel, :, m:] = 0  # whole vectors of it are summed
-        to, answers = gz[channel].ctypes.data, z[channel].ctypes.data
+        to, answers = address(gz[channel]), address(z[channel])
         cotangents.shifts[group, channel] += elu_vjp_line(gz, to, answers, to, rows.size * gz.shape[2])
     for v in range(0, rows.size, ROWS_AT_ONCE):
-        g, some = gz[0, v].ctypes.data, rows[v : v + ROWS_AT_ONCE]
+        g, some = address(gz[0, v]), rows[v : v + ROWS_AT_ONCE]
         into = cotangents.filters_part[group]
         correlate_rows(into, expansion.x + at, expansion.taps, g, gz.strides[0], step, width, some)
         for i in range(some.size):
-            to = gx.ctypes.data + (cotangents.x_starts[first + v + i] + gx_at) * size
+            to = address(gx) + (cotangents.x_starts[first + v + i] + gx_at) * size
             matrix = cotangents.filters_transposed[group]
-            scatter_add_rows(gz, to, expansion.taps, m, g + i * step, cotangents.z_offsets, matrix)
+            scatter_add_rows(to, expansion.taps, m, g + i * step, cotangents.z_offsets, matrix)
 
 
 @compiled()
@@ -180,7 +180,7 @@ def factored_adjoints(
                         add_filter_products(workspace, adjoint, m, p * groups + group, f)
                         multiply_transposed(workspace, width, matrices, p * groups + group, f)
                     for channel in range(gz.shape[0]):
-                        source, to = spectrum.ctypes.data + channel * spectrum.strides[2], gz[channel].ctypes.data
+                        source, to = address(spectrum) + channel * spectrum.strides[2], address(gz[channel])
                         run_steps(analysis_transpose, first_back, last_back, source, to, between, m)
                     _expand_vjp(expansion, cotangents, at, gx_at, m, p, group)
             for group in range(groups):

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import Factors, InnerOperands, NDArray
-from hcnn_core._engines.cpu.kernels.vectors import INT64, REGISTERS, VECTOR_BYTES, Vectors, load_offset
+from hcnn_core._engines.cpu.kernels.vectors import INT64, REGISTERS, VECTOR_BYTES, Vectors, address, load_offset
 
 # Rows and vectors of a tile. Its sums, the vectors of one term and one factor fill the registers.
 TILE_ROWS, TILE_VECTORS = (8, 3) if REGISTERS == 32 else (4, 3)
@@ -247,63 +247,61 @@ def _target(how: int, out: int, out_stride: int, row: int) -> tuple[int, int]:
 
 
 @compiled(inline="always")
-def _factors(like: NDArray, table: NDArray, matrix: NDArray, row: int, bias: int) -> Factors:
+def _factors(table: NDArray, matrix: NDArray, row: int, bias: int) -> Factors:
     """Factors of the rows of results from some row on."""
-    at = row * like.itemsize
-    return Factors(like, table.ctypes.data, table.size, matrix.ctypes.data + at, matrix.strides[0], bias + at)
+    at = row * matrix.itemsize
+    return Factors(matrix, address(table), table.size, address(matrix) + at, matrix.strides[0], bias + at)
 
 
 @compiled(inline="always")
-def _gemm(
-    how: int, like: NDArray, out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray, bias: int
-) -> None:
+def _gemm(how: int, out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray, bias: int) -> None:
     """Make all rows of n results: tiles of many rows first, then of few."""
     rows, row = matrix.shape[1], 0
     while row + TILE_ROWS <= rows:
-        (to, stride), factors = _target(how, out, out_stride, row), _factors(like, table, matrix, row, bias)
+        (to, stride), factors = _target(how, out, out_stride, row), _factors(table, matrix, row, bias)
         done = _full_tiles(how, TILE_ROWS, TILE_VECTORS, to, stride, 0, n, x, factors)
         _remainder(how, TILE_ROWS, to, stride, done, n, x, factors)
         row += TILE_ROWS
     while row + FEW_ROWS <= rows:
-        (to, stride), factors = _target(how, out, out_stride, row), _factors(like, table, matrix, row, bias)
+        (to, stride), factors = _target(how, out, out_stride, row), _factors(table, matrix, row, bias)
         _few_rows(how, FEW_ROWS, FEW_ROWS_VECTORS, to, stride, n, x, factors)
         row += FEW_ROWS
     if row < rows:
-        (to, stride), factors = _target(how, out, out_stride, row), _factors(like, table, matrix, row, bias)
+        (to, stride), factors = _target(how, out, out_stride, row), _factors(table, matrix, row, bias)
         _few_rows(how, 1, ONE_ROW_VECTORS, to, stride, n, x, factors)
 
 
 @compiled()
-def gemm_rows(like: NDArray, out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
+def gemm_rows(out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
     """Write matrix (K, rows) transposed @ rows of x (K, n), which begin `table` (K,) bytes from x, to out (rows, n)."""
-    _gemm(SET, like, out, out_stride, n, x, table, matrix, 0)
+    _gemm(SET, out, out_stride, n, x, table, matrix, 0)
 
 
 @compiled()
-def add_gemm_rows(like: NDArray, out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
+def add_gemm_rows(out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
     """As `gemm_rows`, added to what is there."""
-    _gemm(ADD, like, out, out_stride, n, x, table, matrix, 0)
+    _gemm(ADD, out, out_stride, n, x, table, matrix, 0)
 
 
 @compiled()
-def scatter_add_rows(like: NDArray, out: int, places: NDArray, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
+def scatter_add_rows(out: int, places: NDArray, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
     """As `add_gemm_rows`, to rows that begin `places` (rows,) bytes from out and may overlap."""
-    _gemm(SCATTER_ADD, like, out, places.ctypes.data, n, x, table, matrix, 0)
+    _gemm(SCATTER_ADD, out, address(places), n, x, table, matrix, 0)
 
 
 @compiled()
 def gemm_elu_rows(
-    like: NDArray, out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray, bias: NDArray
+    out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray, bias: NDArray
 ) -> None:  # fmt: skip
     """As `gemm_rows`, but write the ELU of the product plus a bias (rows,)."""
-    _gemm(ELU, like, out, out_stride, n, x, table, matrix, bias.ctypes.data)
+    _gemm(ELU, out, out_stride, n, x, table, matrix, address(bias))
 
 
 @compiled()
 def sum_lines(out: NDArray, lines: NDArray, terms: NDArray, factors: NDArray) -> None:
     """Write sum over k of factors[k, 0] * the line at lines[r] + terms[k] to row r of out; addresses in bytes."""
     for r in range(lines.size):
-        gemm_rows(out, out[r].ctypes.data, 0, out.shape[1], lines[r], terms, factors)
+        gemm_rows(address(out[r]), 0, out.shape[1], lines[r], terms, factors)
 
 
 @compiled(inline="always")
@@ -336,33 +334,33 @@ def _gemm_lines(
 
 @compiled()
 def gemm_lines(
-    like: NDArray, out: int, out_stride: int, out_line: int, n: int, x: int, starts: NDArray, table: NDArray,
+    out: int, out_stride: int, out_line: int, n: int, x: int, starts: NDArray, table: NDArray,
     matrix: NDArray,
 ) -> None:  # fmt: skip
     """As `gemm_rows` for lines of n positions, at least a vector, that begin `starts` elements from x."""
     rows, row = matrix.shape[1], 0
     while row + TILE_ROWS <= rows:
-        to, factors = out + row * out_stride, _factors(like, table, matrix, row, 0)
+        to, factors = out + row * out_stride, _factors(table, matrix, row, 0)
         _gemm_lines(TILE_ROWS, TILE_VECTORS, to, out_stride, out_line, n, x, starts, factors, NO_TILE)
         row += TILE_ROWS
     while row + FEW_ROWS <= rows:
-        to, factors = out + row * out_stride, _factors(like, table, matrix, row, 0)
+        to, factors = out + row * out_stride, _factors(table, matrix, row, 0)
         _gemm_lines(FEW_ROWS, FEW_ROWS_VECTORS, to, out_stride, out_line, n, x, starts, factors, NO_FEW_ROWS)
         row += FEW_ROWS
     if row < rows:
-        to, factors = out + row * out_stride, _factors(like, table, matrix, row, 0)
+        to, factors = out + row * out_stride, _factors(table, matrix, row, 0)
         _gemm_lines(1, ONE_ROW_VECTORS, to, out_stride, out_line, n, x, starts, factors, NO_ONE_ROW)
 
 
 @compiled(inline="always")
 def gemm_block(
-    like: NDArray, out: int, out_stride: int, n: int, x: int, starts: NDArray, table: NDArray, matrix: NDArray
+    out: int, out_stride: int, n: int, x: int, starts: NDArray, table: NDArray, matrix: NDArray
 ) -> None:  # fmt: skip
     """As `gemm_lines`, for a single line too; results of one line follow those of the one before."""
     if starts.size > 1:
-        gemm_lines(like, out, out_stride, n * like.itemsize, n, x, starts, table, matrix)
+        gemm_lines(out, out_stride, n * matrix.itemsize, n, x, starts, table, matrix)
     else:
-        gemm_rows(like, out, out_stride, n, x + starts[0] * like.itemsize, table, matrix)
+        gemm_rows(out, out_stride, n, x + starts[0] * matrix.itemsize, table, matrix)
 
 
 @compiled(inline="always")
@@ -377,7 +375,7 @@ def _correlate_tile(
     x_rows: int, y_rows: int, total: NDArray, k: int, r: int, offsets: int, y: int, operands: InnerOperands
 ) -> None:  # fmt: skip
     """Add the inner products of `x_rows` rows of x with `y_rows` rows of y to total from [k, r] on."""
-    to, others = total[k, r:].ctypes.data, y + r * operands.y_step
+    to, others = address(total[k, r:]), y + r * operands.y_step
     inner_products(x_rows, y_rows, total, to, total.strides[0], offsets + k * 8, others, operands)
 
 
@@ -407,7 +405,7 @@ def correlate_rows(
     Rows consist of lines of n elements, at least a vector. They begin `starts` elements from x, and in y `y_line` bytes
     apart. A total (K, rows, lanes) takes the sums of each lane.
     """
-    operands, offsets = InnerOperands(x, y_step, y_line, n, starts.ctypes.data, starts.size), table.ctypes.data
+    operands, offsets = InnerOperands(x, y_step, y_line, n, address(starts), starts.size), address(table)
     k = 0
     while k + INNER_X <= total.shape[0]:
         _correlate_rows(INNER_X, total, k, offsets, y, operands)
@@ -431,22 +429,22 @@ def block_bounds(index: int, n: int, size: int, lanes: int) -> tuple[int, int]:
 
 
 @compiled()
-def add_outer_products(like: NDArray, total: NDArray, x: int, x_step: int, n: int, y: NDArray) -> None:
+def add_outer_products(total: NDArray, x: int, x_step: int, n: int, y: NDArray) -> None:
     """Add x @ y to total (rows, columns), for x (rows, n), rows `x_step` bytes apart, and y (n, columns)."""
-    lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
+    lanes, size = VECTOR_BYTES // total.itemsize, total.itemsize
     rows, columns = total.shape
     for k in range(0, columns, lanes):
-        row, source = 0, y.ctypes.data + k * size
+        row, source = 0, address(y) + k * size
         while row < rows:
-            to, terms = total[row, k:].ctypes.data, x + row * x_step
+            to, terms = address(total[row, k:]), x + row * x_step
             if row + 16 <= rows:
-                outer_products(like, 16, to, total.strides[0], terms, x_step, source, y.strides[0], n)
+                outer_products(total, 16, to, total.strides[0], terms, x_step, source, y.strides[0], n)
                 row += 16
             elif row + 4 <= rows:
-                outer_products(like, 4, to, total.strides[0], terms, x_step, source, y.strides[0], n)
+                outer_products(total, 4, to, total.strides[0], terms, x_step, source, y.strides[0], n)
                 row += 4
             else:
-                outer_products(like, 1, to, total.strides[0], terms, x_step, source, y.strides[0], n)
+                outer_products(total, 1, to, total.strides[0], terms, x_step, source, y.strides[0], n)
                 row += 1
 
 

@@ -20,7 +20,7 @@ class Factors(NamedTuple):
     """The matrix of a product and where it reads its terms: out[r] = sum over k < K of matrix[k, r] * x row k."""
 
     like: NDArray
-    """Any array of the dtype of all operands."""
+    """The matrix: its dtype is that of all operands."""
     offsets: int
     """Address of the offset table: K int64, each the bytes from x to row k."""
     terms: int

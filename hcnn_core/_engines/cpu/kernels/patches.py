@@ -12,7 +12,7 @@ from numpy import empty
 from hcnn_core._engines.cpu.kernels.gemm import MAX_TERMS, ORIGIN, correlate_rows, gemm_rows
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import NDArray
-from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, address
 
 
 @compiled(_nrt=True)
@@ -80,7 +80,7 @@ def gram(x: NDArray, y: NDArray, s1: int, s2: int, inner: int, symmetric: bool, 
         for begin in range(0, n - lanes + 1, MAX_TERMS):
             part[:] = 0
             n_part = n - begin if n - begin < MAX_TERMS + lanes else MAX_TERMS
-            source, other = y[first, begin:].ctypes.data, x[a, begin:].ctypes.data
+            source, other = address(y[first, begin:]), address(x[a, begin:])
             correlate_rows(part, source, of_rows, other, inner * x.itemsize, 0, n_part, ORIGIN)
             for k in range(part.shape[0]):
                 for t in range(s2):
@@ -214,8 +214,8 @@ def spreads(
                 matrices = factors[pair, k].reshape(-1, 2)
                 if rows == 1:
                     matrices = np.ascontiguousarray(matrices[: steps1 * steps2, :1])
-                to, source = lines[first, begin:].ctypes.data, padded[p, begin:].ctypes.data
-                gemm_rows(x, to, lines.strides[0], end - begin, source, table[: matrices.shape[0]], matrices)
+                to, source = address(lines[first, begin:]), address(padded[p, begin:])
+                gemm_rows(to, lines.strides[0], end - begin, source, table[: matrices.shape[0]], matrices)
                 for i in range(rows):
                     row, constant = lines[first + i, begin:end], constants[pair, k, i]
                     if other.size:

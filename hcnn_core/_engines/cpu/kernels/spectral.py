@@ -24,7 +24,7 @@ from hcnn_core._engines.cpu.kernels.operands import (
     SpectralWorkspace,
 )
 from hcnn_core._engines.cpu.kernels.transpose import transpose_tile
-from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, address
 
 
 @compiled(inline="always")
@@ -35,13 +35,13 @@ def padded_width(like: NDArray, n: int) -> int:
 
 
 @compiled()
-def transpose_rows(like: NDArray, transposed: NDArray, n: int, y: int, y_step: int, rows: int) -> None:
+def transpose_rows(transposed: NDArray, n: int, y: int, y_step: int, rows: int) -> None:
     """Write rows of y, n elements each, to `transposed` (n and padding, rows and padding)."""
-    lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
+    lanes, size = VECTOR_BYTES // transposed.itemsize, transposed.itemsize
     for k in range(0, transposed.shape[1], lanes):
         for i in range(0, n, lanes):
-            to = transposed.ctypes.data + i * transposed.strides[0] + k * size
-            transpose_tile(like, to, transposed.strides[0], y + k * y_step + i * size, y_step, rows - 1 - k)
+            to = address(transposed) + i * transposed.strides[0] + k * size
+            transpose_tile(transposed, to, transposed.strides[0], y + k * y_step + i * size, y_step, rows - 1 - k)
 
 
 @compiled()
@@ -50,11 +50,11 @@ def multiply_group(workspace: SpectralWorkspace, width: int, matrices: NDArray, 
     spectrum, result = workspace.x_spectrum, workspace.y_spectrum
     row, terms = spectrum.strides[2], workspace.offsets[: matrices.shape[2]]
     for f in range(spectrum.shape[0]):
-        x, y, matrix = spectrum[f].ctypes.data, result[f].ctypes.data, matrices[group, f]
+        x, y, matrix = address(spectrum[f]), address(result[f]), matrices[group, f]
         if group:
-            add_gemm_rows(spectrum, y, row, width, x, terms, matrix)
+            add_gemm_rows(y, row, width, x, terms, matrix)
         else:
-            gemm_rows(spectrum, y, row, width, x, terms, matrix)
+            gemm_rows(y, row, width, x, terms, matrix)
 
 
 @compiled()
@@ -64,7 +64,7 @@ def synthesize(
     """Write the samples of the result's spectrum to n positions of the target, from `at` bytes on."""
     spectrum = workspace.y_spectrum
     for channel in range(spectrum.shape[2]):
-        source, to = spectrum.ctypes.data + channel * spectrum.strides[2], target.origin + channel * target.step + at
+        source, to = address(spectrum) + channel * spectrum.strides[2], target.origin + channel * target.step + at
         run_elu(program, source, to, workspace.between, n, target.offsets, bias, channel)
 
 
@@ -76,26 +76,26 @@ def synthesize_vjp(
     spectrum = workspace.y_spectrum
     step, rows = spectrum.strides[2], spectrum.shape[1] * spectrum.shape[2]
     for channel in range(spectrum.shape[2]):
-        to = spectrum.ctypes.data + channel * step
+        to = address(spectrum) + channel * step
         run_elu_vjp(program, g, ans, at, to, workspace.between, n, adjoint.scaled, adjoint.bias, channel)
     for f in range(spectrum.shape[0] if adjoint.part.size else 0):
-        transpose_rows(spectrum, adjoint.y_transposed[f], n, spectrum[f].ctypes.data, step, rows)
+        transpose_rows(adjoint.y_transposed[f], n, address(spectrum[f]), step, rows)
 
 
 @compiled()
 def multiply_transposed(workspace: SpectralWorkspace, width: int, matrices: NDArray, group: int, f: int) -> None:
     """Write the product of the result's spectrum with a group's transposed matrix to its spectrum, at frequency f."""
     spectrum, result = workspace.x_spectrum, workspace.y_spectrum
-    x, y, terms = spectrum[f].ctypes.data, result[f].ctypes.data, workspace.offsets[: matrices.shape[2]]
-    gemm_rows(spectrum, x, spectrum.strides[2], width, y, terms, matrices[group, f])
+    x, y, terms = address(spectrum[f]), address(result[f]), workspace.offsets[: matrices.shape[2]]
+    gemm_rows(x, spectrum.strides[2], width, y, terms, matrices[group, f])
 
 
 @compiled()
 def add_filter_products(workspace: SpectralWorkspace, adjoint: AdjointWorkspace, n: int, group: int, f: int) -> None:
     """Add the product of a group's spectrum with the result's, over n positions, to the filters' cotangent at f."""
     spectrum = workspace.x_spectrum
-    x, y = spectrum[f].ctypes.data, adjoint.y_transposed[f]
-    add_outer_products(spectrum, adjoint.part[group, f], x, spectrum.strides[2], n, y)
+    x, y = address(spectrum[f]), adjoint.y_transposed[f]
+    add_outer_products(adjoint.part[group, f], x, spectrum.strides[2], n, y)
 
 
 @compiled()
@@ -127,7 +127,7 @@ def contract(
             for group in range(groups):
                 for channel in range(channels):
                     taken = source.origin + (group * channels + channel) * source.step + begin * size
-                    to = spectrum.ctypes.data + channel * spectrum.strides[2]
+                    to = address(spectrum) + channel * spectrum.strides[2]
                     run_steps(analysis, steps_from[p], steps_from[p + 1], taken, to, between, m)
                 # (frequencies, entries * channels, width) -> (frequencies, planes * out, width)
                 multiply_group(workspace, width, matrices, p * groups + group)
@@ -164,7 +164,7 @@ def contract_adjoints(
                 if adjoint.part.size:
                     for channel in range(channels):
                         taken = source.origin + (first + channel) * source.step + at
-                        to = spectrum.ctypes.data + channel * spectrum.strides[2]
+                        to = address(spectrum) + channel * spectrum.strides[2]
                         run_steps(analysis, steps_from[p], steps_from[p + 1], taken, to, between, m)
                     for f in range(spectrum.shape[0]):
                         add_filter_products(workspace, adjoint, m, p * groups + group, f)
@@ -173,7 +173,7 @@ def contract_adjoints(
                         multiply_transposed(workspace, width, matrices, p * groups + group, f)
                     for channel in range(channels):
                         to = target.origin + (first + channel) * target.step + at
-                        taken = spectrum.ctypes.data + channel * spectrum.strides[2]
+                        taken = address(spectrum) + channel * spectrum.strides[2]
                         run_steps(analysis_transpose, first_back, last_back, taken, to, between, m)
         done = (block + 1) * size_of_block
         if adjoint.total.size and (done >= n or done // MAX_TERMS > (done - size_of_block) // MAX_TERMS):

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import NDArray
-from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, load_offset
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, address, load_offset
 
 ROWS_PER_BLOCK = 1 << 12
 """Rows of the copy that are written column by column; so many stay in cache until all columns are written."""
@@ -58,7 +58,7 @@ def _copy_transposed(part: int, like: NDArray, out: int, step: int, x: int, colu
     Square tiles, of a vector divided by `part`, are transposed in registers. The rest is copied one by one.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize // part
-    n, table = columns.size, columns.ctypes.data
+    n, table = columns.size, address(columns)
     whole_rows, whole = rows - rows % lanes, n - n % lanes
     for i in range(0, whole_rows, lanes):
         for j in range(0, whole, lanes):
@@ -82,7 +82,7 @@ def reorder(
     """
     lanes = VECTOR_BYTES // x.itemsize
     for k in range(to.size):
-        begin, end = x.ctypes.data + source[k] + first * x.itemsize, out.ctypes.data + to[k] + first * step
+        begin, end = address(x) + source[k] + first * x.itemsize, address(out) + to[k] + first * step
         if rows >= lanes:
             _copy_transposed(1, x, end, step, begin, columns, rows)
         elif 2 * rows >= lanes:

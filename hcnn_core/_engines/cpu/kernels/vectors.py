@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.polynomial import Chebyshev, Polynomial
 
 _features = llvmlite.binding.get_host_cpu_features()
@@ -159,6 +161,20 @@ EXP = {
     8: _Exp(_factors(10), -700, 1.5 * 2**52, 52),
 }
 """By the bytes of a number."""
+
+
+@intrinsic
+def address(typing: Any, array: Any) -> Any:
+    """Address of the first element of an array, an int64.
+
+    `ctypes.data` is unsigned: with signed offsets it would make a float64.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, INT64)
+
+    return types.int64(array), generate
 
 
 def load_offset(builder: Any, table: Any, index: Any) -> Any:

@@ -24,7 +24,7 @@ from hcnn_core._engines.cpu.kernels.gemm import (
 )
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import NDArray, Tiling, WinogradWorkspace
-from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, load_offset
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, address, load_offset
 
 # F(4, 3) makes 4 results of 3 taps by 6 products: y = OUTPUT [(FILTER w) * (INPUT x)], arXiv:1509.09308
 INPUT = (
@@ -109,15 +109,15 @@ def _evenly_spaced(places: NDArray, step: int) -> Any:
     """Fill a table with multiples of a step; return its address."""
     for k in range(places.size):
         places[k] = k * step
-    return places.ctypes.data
+    return address(places)
 
 
 @compiled(inline="always")
 def _addresses_of_lines(places: NDArray, x: NDArray, six: NDArray, missing: NDArray) -> Any:
     """Fill a table with the addresses of six lines of x, of `missing` where a line is -1; return its address."""
     for k in range(six.size):
-        places[k] = missing.ctypes.data if six[k] < 0 else x[six[k]].ctypes.data
-    return places.ctypes.data
+        places[k] = address(missing) if six[k] < 0 else address(x[six[k]])
+    return address(places)
 
 
 @compiled()
@@ -132,7 +132,7 @@ def _transform_input(
             if source < 0:
                 tile[:, column, begin : begin + count] = 0
             else:
-                to, size = tile[0, column, begin:].ctypes.data, count * x.itemsize
+                to, size = address(tile[0, column, begin:]), count * x.itemsize
                 linear(x, INPUT_TRANSFORM, SET, to, of_tile, source * x.itemsize, of_lines, size)
 
 
@@ -146,7 +146,7 @@ def _transform_input_transpose(
         of_lines = _addresses_of_lines(places[1], x[column], six, missing)
         for begin, source, count in segments:
             if source >= 0:
-                taken, size = tile[0, column, begin:].ctypes.data, count * x.itemsize
+                taken, size = address(tile[0, column, begin:]), count * x.itemsize
                 linear(x, INPUT_TRANSPOSE, ADD, source * x.itemsize, of_lines, taken, of_tile, size)
 
 
@@ -166,8 +166,8 @@ def _transform_output(
         tile, within = divmod(line + done, per_tile)
         count = min(lines - done, per_tile - within)  # lines of one tile are contiguous
         for row in range(out.shape[0]):
-            to = out[row, 4 * tile, first + within * n :].ctypes.data
-            taken = products[0, row, done * length :].ctypes.data
+            to = address(out[row, 4 * tile, first + within * n :])
+            taken = address(products[0, row, done * length :])
             linear(out, OUTPUT_TRANSFORM, SET, to, to_results, taken, of_products, count * length * out.itemsize)
             for result in range(4 if bias.size else 0):
                 at = to + places[0, result]
@@ -208,9 +208,9 @@ def apply_tiled(
                     row, last = row_block * rows_held, min((row_block + 1) * rows_held, out.shape[1])
                     # (6, rows, K) @ (6, K, lines * positions) -> (6, rows, lines * positions)
                     for p in range(6):
-                        to, source = products[p].ctypes.data, inputs[p].ctypes.data + begin * size
+                        to, source = address(products[p]), address(inputs[p]) + begin * size
                         factors = matrix[p, :, row:last]
-                        gemm_block(x, to, products.strides[1], end - begin, source, some, tiling.offsets, factors)
+                        gemm_block(to, products.strides[1], end - begin, source, some, tiling.offsets, factors)
                     # (6, rows, lines * positions) -> (rows, 4 lines, positions)
                     _transform_output(
                         out[entry, row:last, 4 * tile :], first + begin, n, products, end - begin, line, some.size,
@@ -283,18 +283,18 @@ def adjoints_tiled(
                 begin, end = block_bounds(block, n, width, lanes)
                 count = end - begin
                 for row in range(g.shape[1]):
-                    source = g[entry, row, 4 * tile, first + line * n + begin :].ctypes.data
-                    to = cotangents[0, row].ctypes.data
+                    source = address(g[entry, row, 4 * tile, first + line * n + begin :])
+                    to = address(cotangents[0, row])
                     linear(g, OUTPUT_TRANSPOSE, SET, to, of_cotangents, source, of_results, count * size)
                 at = (tiling.starts[line] + begin) * size
                 for p in range(6):
-                    y = cotangents[p].ctypes.data
+                    y = address(cotangents[p])
                     if total.shape[0]:  # (K, positions) @ (positions, rows)
-                        source = tile_inputs[p].ctypes.data + at
+                        source = address(tile_inputs[p]) + at
                         step = cotangents.strides[1]
                         correlate_rows(total[entry, p], source, tiling.offsets, y, step, 0, count, ORIGIN)
                     for tap in range(matrix.shape[1] if gx.shape[0] else 0):  # (columns, rows) @ (rows, positions)
-                        to = sums[p].ctypes.data + at + tiling.offsets[tap]
-                        add_gemm_rows(g, to, sums.strides[1], count, y, rows, matrix[p, tap])
+                        to = address(sums[p]) + at + tiling.offsets[tap]
+                        add_gemm_rows(to, sums.strides[1], count, y, rows, matrix[p, tap])
             if gx.shape[0]:
                 _transform_input_transpose(gx[entry], sums, six, workspace.missing[1], tiling.segments, places)
