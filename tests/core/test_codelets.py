@@ -15,7 +15,7 @@ from hcnn_core._engines.cpu import codelets as _codelets
 from hcnn_core._engines.cpu.codelets import ELU, ELU_VJP, PLAIN, codelet
 from hcnn_core._engines.cpu.kernels import dft, jit
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
-from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, Line, dft_line
+from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, StraightLine, dft_line
 from tests.core.oracle import C, NDArray, eps, noise, norm
 
 numba = pytest.importorskip("numba")
@@ -94,7 +94,7 @@ def test_what_is_compiled_is_the_line(length: int, is_complex: bool, form: int, 
     line = dft_line(*key)
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     for backward in (False, True):
-        mapped: Line = line.transposed() if backward else line
+        mapped: StraightLine = line.transposed() if backward else line
         for n in (lanes, lanes + 1, 3 * lanes, 3 * lanes - 1):
             x = noise(n, (mapped.inputs, n), dtype)
             y, sums = compiled(dtype, x, len(mapped.outputs), *key, backward=backward)
@@ -119,7 +119,7 @@ def test_elus_on_the_way(key: tuple[int, int, bool, int], dtype: str) -> None:
     for backward, (n, one_by_one) in product(
         (False, True), ((lanes, False), (3 * lanes + 1, False), (lanes - 1, True))
     ):
-        mapped: Line = line.transposed() if backward else line
+        mapped: StraightLine = line.transposed() if backward else line
         options: dict[str, Any] = {"backward": backward, "one_by_one": one_by_one}
         x, bias = noise(n, (mapped.inputs, n), dtype), noise(1, (len(mapped.outputs), 1), dtype)
         y, sums = compiled(dtype, x, len(bias), *key, how=ELU, others=bias, **options)

@@ -24,7 +24,7 @@ import numpy as np
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.taps import Integers
 
-LINE = 64
+CACHE_LINE = 64
 """Bytes of a cache line."""
 
 SMALL = 1 << 12
@@ -54,8 +54,8 @@ def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
         return array
     if size >= LARGE and size <= (store := _store()).limit:
         return store.lend(make, size, shape, dtype)
-    memory = make(size + LINE, np.uint8)
-    offset = -addressof(c_char.from_buffer(memory)) % LINE  # memory.ctypes.data takes longer
+    memory = make(size + CACHE_LINE, np.uint8)
+    offset = -addressof(c_char.from_buffer(memory)) % CACHE_LINE  # memory.ctypes.data takes longer
     return np.ndarray(shape, dtype, memory, offset)
 
 
@@ -83,18 +83,18 @@ class Store:
         """An array of `size` bytes, in memory of a freed array of nearly the same size or in new memory from `make`."""
         step = 1 << size.bit_length() - 4
         size = -(-size // step) * step
-        memory = self._take(size + LINE)
+        memory = self._take(size + CACHE_LINE)
         if memory is None:
             try:
-                buffer = make(size + LINE, np.uint8)
+                buffer = make(size + CACHE_LINE, np.uint8)
             except MemoryError:
                 self._clear()
-                buffer = make(size + LINE, np.uint8)
+                buffer = make(size + CACHE_LINE, np.uint8)
             # not an array: views of an array made of one would hold that one, and `_Lent` would end before them
-            memory = (c_char * (size + LINE)).from_buffer(buffer)
+            memory = (c_char * (size + CACHE_LINE)).from_buffer(buffer)
         elif make is np.zeros:
-            memset(memory, 0, size + LINE)
-        array = np.ndarray(shape, dtype, memory, -addressof(memory) % LINE)
+            memset(memory, 0, size + CACHE_LINE)
+        array = np.ndarray(shape, dtype, memory, -addressof(memory) % CACHE_LINE)
         lent = _Lent(array, self._back)
         lent.memory = memory
         self.lent[id(lent)] = lent

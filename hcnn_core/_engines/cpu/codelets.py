@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 from hcnn_core._engines.cpu import straight_line
 from hcnn_core._engines.cpu.kernels.jit import SOURCES, on_disk
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Vectors
-from hcnn_core._engines.cpu.straight_line import Line, Terms, dft_line
+from hcnn_core._engines.cpu.straight_line import StraightLine, Terms, dft_line
 
 PLAIN, ELU, ELU_VJP = range(3)
 """What a codelet does besides: nothing; the ELU of its outputs; the derivative of an ELU times its inputs."""
@@ -34,7 +34,9 @@ SOURCE_CHECKSUM = zlib.crc32((inspect.getsource(straight_line) + SOURCES).encode
 """Checksum of the straight lines and of all kernels."""
 
 
-def _emit(builder: Any, line: Line, v: Vectors, load: Callable[[int], Any], store: Callable[[int, Any], None]) -> None:
+def _emit(
+    builder: Any, line: StraightLine, v: Vectors, load: Callable[[int], Any], store: Callable[[int, Any], None]
+) -> None:
     """Write the instructions of a straight line: numbers just before they are first read, outputs as soon as possible.
 
     This keeps few numbers in registers at a time.

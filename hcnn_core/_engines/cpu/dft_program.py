@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._engines.cpu.allocator import LINE, empty, offsets
+from hcnn_core._engines.cpu.allocator import CACHE_LINE, empty, offsets
 from hcnn_core._engines.cpu.codelets import ELU, ELU_VJP, PLAIN, codelet
 from hcnn_core._engines.cpu.kernels import dft as kernels
 from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray
@@ -55,8 +55,8 @@ class Rows:
     def fill_cache_lines(self, size: int, line_step: int) -> bool:
         """Whether lines of `size` bytes, `line_step` bytes apart, consist of whole vectors and whole cache lines."""
         strides = (stride for n, stride in zip(*self.layout, strict=True) if n > 1)
-        return VECTOR_BYTES == LINE and not any(
-            value % LINE for value in (self.origin, self.step, size, line_step, *strides)
+        return VECTOR_BYTES == CACHE_LINE and not any(
+            value % CACHE_LINE for value in (self.origin, self.step, size, line_step, *strides)
         )
 
 

@@ -24,7 +24,7 @@ Complex = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
-class Line:
+class StraightLine:
     """A linear map as a straight-line program of sums."""
 
     inputs: int
@@ -37,7 +37,7 @@ class Line:
         every = (*self.sums, *self.outputs)
         return sum(max(len(terms) - 1, 0) + all(abs(c) != 1 for c, _ in terms) for terms in every if terms)
 
-    def transposed(self) -> Line:
+    def transposed(self) -> StraightLine:
         """The transposed map, as reverse-mode differentiation of the sums gives it."""
         readers: list[list[tuple[float, int]]] = [[] for _ in range(self.inputs + len(self.sums))]
         for i, terms in enumerate(self.outputs):
@@ -50,7 +50,7 @@ class Line:
             number_of[i] = len(self.outputs) + len(sums) - 1
             for c, number in self.sums[i]:
                 readers[number].append((c, number_of[i]))
-        return Line(len(self.outputs), tuple(sums), tuple(tuple(r) for r in readers[: self.inputs]))
+        return StraightLine(len(self.outputs), tuple(sums), tuple(tuple(r) for r in readers[: self.inputs]))
 
     def __call__(self, x: Any) -> Any:
         """Values of the map by NumPy. Tests compare codelets with this."""
@@ -84,8 +84,8 @@ class _Writer:
             total = self.add(total, number)
         return total
 
-    def line(self, outputs: Sequence[Number]) -> Line:
-        return Line(self.inputs, tuple(self.sums), tuple(() if y is None else (y,) for y in outputs))
+    def line(self, outputs: Sequence[Number]) -> StraightLine:
+        return StraightLine(self.inputs, tuple(self.sums), tuple(() if y is None else (y,) for y in outputs))
 
     def multiply(self, z: Complex, turn: Fraction) -> Complex:
         """Complex product z exp(-2 pi i turn)."""
@@ -159,7 +159,7 @@ conjugate. TRIPLED: their sum as well, before them. PAIRED: both parts, also if 
 
 
 @cache
-def dft_line(length: int, count: int, is_complex: bool, form: int) -> Line:
+def dft_line(length: int, count: int, is_complex: bool, form: int) -> StraightLine:
     """DFT of `count` numbers, followed by zeros up to `length`.
 
     Complex numbers come as all real parts, then all imaginary parts. For real numbers only frequencies 0 .. length // 2

@@ -163,8 +163,7 @@ EXP = {
 """By the bytes of a number."""
 
 
-@intrinsic
-def address(typing: Any, array: Any) -> Any:
+def _address(typing: Any, array: Any) -> Any:
     """Address of the first element of an array, an int64.
 
     `ctypes.data` is unsigned: with signed offsets it would make a float64.
@@ -175,6 +174,9 @@ def address(typing: Any, array: Any) -> Any:
         return builder.ptrtoint(data, INT64)
 
     return types.int64(array), generate
+
+
+address: Any = intrinsic(_address)  # typed, since Numba types intrinsics as functions that never return
 
 
 def load_offset(builder: Any, table: Any, index: Any) -> Any:
