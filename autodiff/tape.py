@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -98,6 +99,10 @@ class Primitive:
 
     def __repr__(self) -> str:
         return f"<primitive {self._name}>"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind like a function. `help` shows a signature only for objects that have this method."""
+        return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, on the arrays under the innermost trace where arguments are traced."""

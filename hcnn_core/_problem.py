@@ -13,6 +13,16 @@ BOUNDARIES = ("periodic", "zero")
 METHODS = ("auto", "direct", "fft")
 MAX_AXES = 6
 
+SYNONYMS = {
+    "wrap": "periodic",
+    "grid-wrap": "periodic",
+    "circular": "periodic",
+    "constant": "zero",
+    "grid-constant": "zero",
+    "zeros": "zero",
+}
+"""What SciPy, NumPy and PyTorch call the two boundaries; an error names ours."""
+
 PLAIN = {int, str}
 
 
@@ -50,13 +60,18 @@ class Problem:
         return tuple(self.x_shape[a] for a in self.axes)
 
     @cached_property
+    def kernel_axes(self) -> range:
+        """Axes of w that hold the taps."""
+        return range(len(self.sum_axes), len(self.sum_axes) + len(self.axes))
+
+    @cached_property
     def kernel_size(self) -> tuple[int, ...]:
-        return self.w_shape[len(self.sum_axes) : len(self.sum_axes) + len(self.axes)]
+        return self.w_shape[self.kernel_axes.start : self.kernel_axes.stop]
 
     @cached_property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of the new attribute axes."""
-        return self.w_shape[len(self.sum_axes) + len(self.axes) :]
+        return self.w_shape[self.kernel_axes.stop :]
 
     @cached_property
     def out_lengths(self) -> tuple[int, ...]:
@@ -170,7 +185,9 @@ def normalize_choice(name: str, value: str | Sequence[str], count: int, choices:
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse what is not among `choices`."""
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, choices))}")
+        renamed = SYNONYMS.get(value) if isinstance(value, str) else None
+        here = f"; its name here is {renamed!r}" if renamed in choices else ""
+        raise ValueError(f"{name} is {value!r}{here}; choose {' or '.join(map(repr, choices))}")
 
 
 def shape_of(name: str, array: Any) -> tuple[int, ...]:

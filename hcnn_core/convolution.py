@@ -89,11 +89,9 @@ def convolve(
     >>> convolve(x, np.array([1.0, 0.0, 0.0]), 0, boundary="periodic")
     array([1., 2., 3., 0.])
     """
-    xp, x, w = _operands("x", x, "w", w)
+    xp, x, w = operands("x", x, "w", w)
     problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
-    if problem.empty:
-        return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
-    return make_plan(problem, _is_real(x), x).forward(xp, x, w)
+    return forward(xp, problem, x, w)
 
 
 def convolve_elu(
@@ -137,7 +135,7 @@ def convolve_elu(
     -----
     Eqs. (3) and (4) of arXiv:1703.04140, rho being `elu`.
     """
-    xp, x, w = _operands("x", x, "w", w)
+    xp, x, w = operands("x", x, "w", w)
     x, bias = (
         require_real(xp, "x", x),
         xp.astype(require_real(array_namespace(x, bias), "bias", bias), x.dtype, copy=False),
@@ -189,7 +187,7 @@ def convolve_vjp_x(
     TypeError, ValueError
         As `convolve`, and ValueError if g has not the shape of the result.
     """
-    xp, g, w = _operands("g", g, "w", w)
+    xp, g, w = operands("g", g, "w", w)
     problem = make_problem(
         shape_of("x", x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
@@ -232,7 +230,7 @@ def convolve_vjp_w(
     TypeError, ValueError
         As `convolve`, and ValueError if g has not the shape of the result.
     """
-    xp, g, x = _operands("g", g, "x", x)
+    xp, g, x = operands("g", g, "x", x)
     problem = make_problem(
         x.shape, shape_of("w", w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
@@ -262,6 +260,13 @@ def convolve_cotangents(
     return adjoints(xp, problem, g, x if wanted[1] else None, w if wanted[0] else None, ans)
 
 
+def forward(xp: Any, problem: Problem, x: Array, w: Array) -> Array:
+    """The convolution of a validated problem, of operands of one dtype."""
+    if problem.empty:
+        return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
+    return make_plan(problem, _is_real(x), x).forward(xp, x, w)
+
+
 def adjoints(
     xp: Any, problem: Problem, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
 ) -> tuple[Array | None, Array | None, Array | None]:
@@ -278,7 +283,7 @@ def adjoints(
     return make_plan(problem, _is_real(g), g if x is None else x).adjoints(xp, g, x, w, ans)
 
 
-def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:
+def operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:
     """The namespace and both arrays in their common dtype."""
     if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype in NUMPY_DTYPES:
         return np, a, b  # as what follows would have it, in less time than a small convolution takes

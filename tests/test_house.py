@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import hcnn_core
+
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("hcnn_core", "autodiff", "train")  # each imports itself and those before it
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "matplotlib", "numba", "pytest", "tqdm")  # what a CuPy user may lack
@@ -96,6 +98,7 @@ def test_blocking_an_import_blocks_it() -> None:
 def test_one_version() -> None:
     version = PYPROJECT["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert hcnn_core.__version__ == version
     try:
         installed = metadata.version("hcnn")
     except metadata.PackageNotFoundError:

@@ -28,6 +28,9 @@ from hcnn_core import (
     convolve_elu,
     convolve_vjp_w,
     convolve_vjp_x,
+    correlate,
+    correlate_vjp_w,
+    correlate_vjp_x,
     cross_entropy,
     elu,
     elu_vjp,
@@ -285,7 +288,7 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "convolve_elu": lambda a, b: convolve_elu(a, b, a, 0, boundary="zero"),
     "convolve_elu, its bias": lambda a, b: convolve_elu(a, a, b, 0, boundary="zero"),
     "factored_layer": lambda a, b: factored_layer(a, a, a, b, a, 0, 1, boundary="zero"),
-    "elu": elu,
+    "elu": lambda a, b: elu(a, bias=b),
     "elu_vjp": elu_vjp,
     "cross_entropy": cross_entropy,
     "patch_moments_vjp": lambda a, b: patch_moments_vjp(a, a, b, 0, 1, boundary="zero"),
@@ -318,6 +321,9 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "convolve": lambda a: convolve(a, np.ones(2), 0, boundary="zero"),
     "convolve_vjp_x": lambda a: convolve_vjp_x(a, (2,), np.ones(2), 0, boundary="zero"),
     "convolve_vjp_w": lambda a: convolve_vjp_w(np.ones(2), a, (2,), 0, boundary="zero"),
+    "correlate": lambda a: correlate(a, np.ones(2), 0, boundary="zero"),
+    "correlate_vjp_x": lambda a: correlate_vjp_x(a, (2,), np.ones(2), 0, boundary="zero"),
+    "correlate_vjp_w": lambda a: correlate_vjp_w(np.ones(2), a, (2,), 0, boundary="zero"),
     "elu": elu,
     "elu_vjp": lambda a: elu_vjp(np.ones(2), a),
     "translate": lambda a: translate(a, 1, 0, boundary="zero"),
@@ -325,6 +331,7 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "patch_moments_vjp": lambda a: patch_moments_vjp(np.ones(1), np.ones((1, 1)), a, 0, 1, boundary="zero"),
     "convolve_elu": lambda a: convolve_elu(a, a, a, 0, boundary="zero"),
     "factored_layer": lambda a: factored_layer(a, a, a, a, a, 0, 1, boundary="zero"),
+    "matmul": lambda a: hcnn_core.matmul(a, np.ones(2)),
     "marginal": lambda a: marginal(a, 0),
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
@@ -333,7 +340,7 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
 
 
 def test_the_tables_name_every_public_function() -> None:
-    assert set(ONE_ARRAY) == set(hcnn_core.__all__) - {"precision"}  # which takes no array
+    assert set(ONE_ARRAY) == set(hcnn_core.__all__) - {"precision"}  # it takes no array
 
 
 @pytest.mark.parametrize("name", ONE_ARRAY)
