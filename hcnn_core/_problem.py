@@ -7,10 +7,14 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypeVar
 
-BOUNDARIES = ("periodic", "zero")
-METHODS = ("auto", "direct", "fft")
+Boundary: TypeAlias = Literal["periodic", "zero"]
+Method: TypeAlias = Literal["auto", "direct", "fft"]
+Word = TypeVar("Word", bound=str)
+
+BOUNDARIES: tuple[Boundary, ...] = ("periodic", "zero")
+METHODS: tuple[Method, ...] = ("auto", "direct", "fft")
 MAX_AXES = 6
 
 SYNONYMS = {
@@ -35,8 +39,8 @@ class Problem:
     axes: tuple[int, ...]
     sum_axes: tuple[int, ...]
     stride: tuple[int, ...]
-    boundary: tuple[str, ...]
-    method: tuple[str, ...]
+    boundary: tuple[Boundary, ...]
+    method: tuple[Method, ...]
 
     def __hash__(self) -> int:
         return self._hash
@@ -93,10 +97,10 @@ def make_problem(
     w_shape: Sequence[int],
     axes: int | Sequence[int],
     *,
-    boundary: str | Sequence[str],
+    boundary: Boundary | Sequence[Boundary],
     sum_axes: int | Sequence[int],
     stride: int | Sequence[int],
-    method: str | Sequence[str],
+    method: Method | Sequence[Method],
 ) -> Problem:
     """Validate the arguments of `convolve` and return them in normal form."""
     arguments = tuple(x_shape), tuple(w_shape), axes, boundary, sum_axes, stride, method
@@ -174,7 +178,9 @@ def normalize_integers(
     return tuple(int(entry) for entry in given)
 
 
-def normalize_choice(name: str, value: str | Sequence[str], count: int, choices: tuple[str, ...]) -> tuple[str, ...]:
+def normalize_choice(
+    name: str, value: Word | Sequence[Word], count: int, choices: tuple[Word, ...]
+) -> tuple[Word, ...]:
     """One word per axis, each among `choices`."""
     given = _entries(name, value, " or ".join(map(repr, choices)), isinstance(value, str), count)
     for word in given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy as np
 from hcnn_core._engines import planner
 from hcnn_core._engines.generic.elementwise import by_blocks
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array, array_namespace, require_real
+from hcnn_core.backend import array_namespace, require_real
+from hcnn_core.typing import AnyArray, Array
 
 __all__ = ["elu", "elu_vjp"]
 
 
-def elu(x: Array, /, *, bias: Array | None = None) -> Array:
+def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
     """Exponential linear unit of c = x + bias: c where c > 0, exp(c) - 1 elsewhere.
 
     Parameters
@@ -44,10 +46,10 @@ def elu(x: Array, /, *, bias: Array | None = None) -> Array:
     x = require_real(xp, "x", x)
     if bias is not None:
         bias = _like(xp, "bias", bias, x)
-    return planner.elementwise(xp, x.size).elu(xp, x, bias)
+    return planner.elementwise(xp, math.prod(x.shape)).elu(xp, x, bias)
 
 
-def elu_vjp(g: Array, ans: Array, /) -> Array:
+def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
     """Cotangent of x in ``ans = elu(x)``: g where ans > 0, g * (1 + ans) elsewhere.
 
     Parameters
@@ -72,7 +74,7 @@ def elu_vjp(g: Array, ans: Array, /) -> Array:
     xp = array_namespace(g, ans)
     ans = require_real(xp, "ans", ans)
     g = _like(xp, "g", g, ans)
-    return planner.elementwise(xp, ans.size).elu_vjp(xp, g, ans)
+    return planner.elementwise(xp, math.prod(ans.shape)).elu_vjp(xp, g, ans)
 
 
 def total(x: Array, y: Array) -> Array:

@@ -18,8 +18,10 @@ import numpy as np
 
 from hcnn_core._threads import worker_count as worker_count
 
+__all__ = ["array_namespace", "get_namespace"]  # what users may call; autodiff and train also import the rest
+
 Array: TypeAlias = Any
-"""An n-dimensional array of NumPy, CuPy or another array-API namespace."""
+"""An array inside an engine: a type checker cannot know of which library. Public signatures have `typing.Array`."""
 
 Result = TypeVar("Result")
 

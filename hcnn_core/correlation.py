@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Unpack, overload
 
 from hcnn_core._problem import Problem, make_problem, shape_of
-from hcnn_core.backend import Array, placement
+from hcnn_core.backend import placement
 from hcnn_core.convolution import adjoints, forward, operands
+from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Scalar, Shape
 
 __all__ = ["correlate", "correlate_vjp_w", "correlate_vjp_x"]
 
 
+@overload
+def correlate(
+    x: NumpyArray[Scalar], w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def correlate(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
 def correlate(
     x: Array,
     w: Array,
     /,
-    axes: int | Sequence[int],
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int] = (),
-    stride: int | Sequence[int] = 1,
-    method: str | Sequence[str] = "auto",
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
 ) -> Array:
     r"""Correlate along some axes, contract others, and append new attribute axes.
 
@@ -76,17 +82,25 @@ def correlate(
     return forward(xp, _as_convolution(problem), x, _flip(xp, w, problem))
 
 
+@overload
+def correlate_vjp_x(
+    g: NumpyArray[Scalar], x: Array | Shape, w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def correlate_vjp_x(
+    g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> Array: ...
 def correlate_vjp_x(
     g: Array,
-    x: Array | Sequence[int],
+    x: Array | Shape,
     w: Array,
     /,
-    axes: int | Sequence[int],
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int] = (),
-    stride: int | Sequence[int] = 1,
-    method: str | Sequence[str] = "auto",
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
 ) -> Array:
     """Cotangent of x in ``correlate(x, w, axes, ...)``: a convolution of g with w, linear in both.
 
@@ -116,20 +130,30 @@ def correlate_vjp_x(
     problem = make_problem(
         shape_of("x", x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
-    return adjoints(xp, _as_convolution(problem), g, None, _flip(xp, w, problem))[0]
+    g_x, _, _ = adjoints(xp, _as_convolution(problem), g, None, _flip(xp, w, problem))
+    assert g_x is not None
+    return g_x
 
 
+@overload
+def correlate_vjp_w(
+    g: NumpyArray[Scalar], x: NumpyArray[Scalar], w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def correlate_vjp_w(
+    g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> Array: ...
 def correlate_vjp_w(
     g: Array,
     x: Array,
-    w: Array | Sequence[int],
+    w: Array | Shape,
     /,
-    axes: int | Sequence[int],
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int] = (),
-    stride: int | Sequence[int] = 1,
-    method: str | Sequence[str] = "auto",
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
 ) -> Array:
     """Cotangent of w in ``correlate(x, w, axes, ...)``: a correlation of x with g, linear in both.
 
@@ -159,7 +183,9 @@ def correlate_vjp_w(
     problem = make_problem(
         x.shape, shape_of("w", w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
-    return _flip_transpose(xp, adjoints(xp, _as_convolution(problem), g, x, None)[1], problem)
+    _, flipped, _ = adjoints(xp, _as_convolution(problem), g, x, None)
+    assert flipped is not None
+    return _flip_transpose(xp, flipped, problem)
 
 
 @lru_cache(maxsize=1024)

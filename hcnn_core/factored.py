@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -20,8 +19,9 @@ from hcnn_core._problem import (
 )
 from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
-from hcnn_core.backend import Array, array_namespace, joined, library_of, require_real
+from hcnn_core.backend import array_namespace, joined, library_of, require_real
 from hcnn_core.convolution import adjoints, convolve_elu
+from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
 
 __all__ = ["factored_layer"]
 
@@ -29,6 +29,21 @@ EXPANSION_ELEMENTS = current().expansion_elements
 """Elements of the Q copies that are held at a time where no kernel avoids them; what users reckon memory with."""
 
 
+@overload
+def factored_layer(
+    x: NumpyArray[Scalar],
+    h: NumpyArray[Scalar],
+    shift: NumpyArray[Scalar],
+    g: NumpyArray[Scalar],
+    bias: NumpyArray[Scalar],
+    /,
+    h_axes: Axes,
+    g_axes: Axes,
+    *,
+    boundary: Boundaries,
+    stride: Axes = 1,
+) -> NumpyArray[Scalar]: ...
+@overload
 def factored_layer(
     x: Array,
     h: Array,
@@ -36,11 +51,24 @@ def factored_layer(
     g: Array,
     bias: Array,
     /,
-    h_axes: int | Sequence[int],
-    g_axes: int | Sequence[int],
+    h_axes: Axes,
+    g_axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    stride: int | Sequence[int] = 1,
+    boundary: Boundaries,
+    stride: Axes = 1,
+) -> Array: ...
+def factored_layer(
+    x: Array,
+    h: Array,
+    shift: Array,
+    g: Array,
+    bias: Array,
+    /,
+    h_axes: Axes,
+    g_axes: Axes,
+    *,
+    boundary: Boundaries,
+    stride: Axes = 1,
 ) -> Array:
     r"""Layer x_j = rho(W^g rho(W^h x_{j-1} + a) + b): filters along some axes, then along others and their own number.
 
@@ -101,11 +129,11 @@ def factored_adjoints(
     shift: Array,
     g: Array,
     bias: Array,
-    h_axes: int | Sequence[int],
-    g_axes: int | Sequence[int],
+    h_axes: Axes,
+    g_axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    stride: int | Sequence[int] = 1,
+    boundary: Boundaries,
+    stride: Axes = 1,
 ) -> tuple[Array, ...]:
     """Cotangents of x, h, shift, g and of the bias, in their shapes, where `ans` is the result of `factored_layer`."""
     xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
@@ -124,6 +152,7 @@ def factored_adjoints(
         if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
             of_bias = elu_vjp(cotangent[part], ans[part])  # the bias varies where it was summed
         of_x, of_h, of_shift = adjoints(xp, e, of_z, x[part], h, z)
+        assert of_x is not None and of_shift is not None
         parts.append(of_x)
         sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, _summed_to(xp, of_bias, bias.shape)))
     totals = (sum(found[1:], start=found[0]) for found in zip(*sums, strict=True))

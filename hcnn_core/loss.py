@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any, overload
 
-from hcnn_core.backend import Array, array_namespace, placement, require_real
+import numpy as np
+from numpy.typing import NDArray
+
+from hcnn_core.backend import array_namespace, placement, require_real
+from hcnn_core.typing import AnyArray, Array, NumpyArray, Scalar
 
 __all__ = ["cross_entropy", "log_softmax"]
 
 
-def log_softmax(x: Array, /) -> Array:
+def log_softmax(x: AnyArray, /) -> AnyArray:
     """Logarithm of the softmax along the last axis.
 
     Parameters
@@ -37,6 +41,12 @@ def log_softmax(x: Array, /) -> Array:
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
 
 
+@overload
+def cross_entropy(
+    logits: NumpyArray[Scalar], labels: NDArray[np.integer[Any]], /, *, label_smoothing: float = 0.0
+) -> NumpyArray[Scalar]: ...
+@overload
+def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0.0) -> Array: ...
 def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0.0) -> Array:
     """Mean negative log-likelihood of the labels under the softmax of the logits, in nats.
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Literal, TypeAlias, overload
 
 from hcnn_core._engines import planner
 from hcnn_core._problem import normalize_axes, require_choice, shape_of
-from hcnn_core.backend import Array, array_namespace, require_floating
+from hcnn_core.backend import array_namespace, require_floating
+from hcnn_core.typing import Array, Axes, NumpyArray, Scalar, Shape
 
 __all__ = ["marginal", "marginal_vjp"]
 
+Reduction: TypeAlias = Literal["sum", "mean"]
 REDUCTIONS = ("sum", "mean")
 
 
-def marginal(x: Array, axes: int | Sequence[int], *, reduction: str = "sum") -> Array:
+@overload
+def marginal(x: NumpyArray[Scalar], axes: Axes, *, reduction: Reduction = "sum") -> NumpyArray[Scalar]: ...
+@overload
+def marginal(x: Array, axes: Axes, *, reduction: Reduction = "sum") -> Array: ...
+def marginal(x: Array, axes: Axes, *, reduction: Reduction = "sum") -> Array:
     """Sum, or average, over some axes.
 
     Parameters
@@ -45,7 +51,13 @@ def marginal(x: Array, axes: int | Sequence[int], *, reduction: str = "sum") -> 
     return planner.elementwise(xp).marginal(xp, x, axes, reduction)
 
 
-def marginal_vjp(g: Array, x: Array | Sequence[int], axes: int | Sequence[int], *, reduction: str = "sum") -> Array:
+@overload
+def marginal_vjp(
+    g: NumpyArray[Scalar], x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum"
+) -> NumpyArray[Scalar]: ...
+@overload
+def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum") -> Array: ...
+def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum") -> Array:
     """Cotangent of x in ``marginal(x, axes)``: g spread evenly over the axes that were removed.
 
     Parameters

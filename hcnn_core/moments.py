@@ -6,19 +6,25 @@ h . mean(P) and its variance h . cov(P) h, so batch normalisation of any number 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from hcnn_core._engines import planner
-from hcnn_core._engines.generic.patches import Patches
-from hcnn_core.backend import Array, array_namespace, placement, require_real
+from hcnn_core.backend import array_namespace, placement, require_real
+from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
+
+if TYPE_CHECKING:
+    from hcnn_core._engines.generic.patches import Patches
 
 __all__ = ["patch_moments", "patch_moments_vjp"]
 
 
+@overload
 def patch_moments(
-    x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
-) -> tuple[Array, Array]:
+    x: NumpyArray[Scalar], axes: Axes, kernel_size: Axes, *, boundary: Boundaries
+) -> tuple[NumpyArray[Scalar], NumpyArray[Scalar]]: ...
+@overload
+def patch_moments(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array]: ...
+def patch_moments(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array]:
     """Mean and covariance of the patches around every position of x.
 
     Parameters
@@ -54,14 +60,28 @@ def patch_moments(
     return moments_and_mean(x, axes, kernel_size, boundary=boundary)[:2]
 
 
+@overload
+def patch_moments_vjp(
+    g_mean: NumpyArray[Scalar],
+    g_covariance: NumpyArray[Scalar],
+    x: NumpyArray[Scalar],
+    axes: Axes,
+    kernel_size: Axes,
+    *,
+    boundary: Boundaries,
+) -> NumpyArray[Scalar]: ...
+@overload
+def patch_moments_vjp(
+    g_mean: Array, g_covariance: Array, x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries
+) -> Array: ...
 def patch_moments_vjp(
     g_mean: Array,
     g_covariance: Array,
     x: Array,
-    axes: int | Sequence[int],
-    kernel_size: int | Sequence[int],
+    axes: Axes,
+    kernel_size: Axes,
     *,
-    boundary: str | Sequence[str],
+    boundary: Boundaries,
 ) -> Array:
     """Cotangent of x in ``patch_moments(x, ...)``.
 
@@ -99,9 +119,7 @@ def patch_moments_vjp(
     return patches.filter(xp, g_mean, g_covariance + g_covariance.T, x)
 
 
-def moments_and_mean(
-    x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
-) -> tuple[Array, Array, Array]:
+def moments_and_mean(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array, Array]:
     """`patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
@@ -109,9 +127,7 @@ def moments_and_mean(
     return xp.astype(mean, x.dtype), covariance, mean
 
 
-def patch_covariance(
-    x: Array, y: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
-) -> Array:
+def patch_covariance(x: Array, y: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> Array:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; symmetric bilinear up to a transpose."""
     xp = array_namespace(x, y)
     return _moments(xp, x, y, planner.make_patches(xp, x, axes, kernel_size, boundary))[1]
@@ -131,10 +147,10 @@ def patch_filter(
     constant: Array,
     matrix: Array,
     x: Array,
-    axes: int | Sequence[int],
-    kernel_size: int | Sequence[int],
+    axes: Axes,
+    kernel_size: Axes,
     *,
-    boundary: str | Sequence[str],
+    boundary: Boundaries,
     mean: Array | None = None,
     other: Array | None = None,
 ) -> Array:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from hcnn_core._engines import planner
-from hcnn_core.backend import Array
+from hcnn_core.typing import Array, NumpyArray, Scalar
 
 __all__ = ["matmul"]
 
 
+@overload
+def matmul(a: NumpyArray[Scalar], b: NumpyArray[Scalar], /) -> NumpyArray[Scalar]: ...
+@overload
+def matmul(a: Array, b: Array, /) -> Array: ...
 def matmul(a: Array, b: Array, /) -> Array:
     """Matrix product ``a @ b``, which on a GPU can be part of a recorded step.
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import array_namespace
+from hcnn_core.typing import AnyArray, Axes, Boundaries
 
 
 def translate(
-    x: Array,
-    shift: int | Sequence[int],
-    axes: int | Sequence[int],
+    x: AnyArray,
+    shift: Axes,
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-) -> Array:
+    boundary: Boundaries,
+) -> AnyArray:
     """Translate along some axes: ``result[.., i, ..] = x[.., i - shift, ..]``.
 
     Parameters

@@ -1,4 +1,7 @@
-"""Which engine carries out a call: chosen here, before anything is built. The only file that knows every engine."""
+"""Which engine carries out a call: chosen here, before anything is built. The only file that knows every engine.
+
+Engines and the cost model are imported where the first plan needs them, so that ``import hcnn_core`` stays fast.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcnn_core._engines import cost_model
-from hcnn_core._engines.arrangement import Arrangement, BatchAxes
 from hcnn_core._engines.generic import elementwise as generic_elementwise
 from hcnn_core._engines.generic import matmul as generic_matmul
-from hcnn_core._engines.generic.fft import LibraryFFT
-from hcnn_core._engines.generic.im2col import Im2col
-from hcnn_core._engines.generic.patches import Patches
-from hcnn_core._engines.generic.plan import Plan
-from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
 from hcnn_core.backend import Array, library_of
 
 if TYPE_CHECKING:
+    from hcnn_core._engines.arrangement import BatchAxes
     from hcnn_core._engines.cpu.factored import FactoredPlan
     from hcnn_core._engines.cpu.fft_plan import FFTPlan
+    from hcnn_core._engines.generic.patches import Patches
+    from hcnn_core._engines.generic.plan import Plan
 
     AnyPlan = Plan | FFTPlan
 
@@ -43,6 +42,8 @@ def _plan_of(
 
 @lru_cache(maxsize=512)
 def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> AnyPlan:
+    from hcnn_core._engines import cost_model
+
     methods = cost_model.choose_methods(problem, real, library, tuning)
     if cost_model.at_once(problem, methods, real, library, tuning):
         from hcnn_core._engines.cpu.fft_plan import FFTPlan
@@ -55,6 +56,12 @@ def plan_by(
     methods: tuple[str, ...], problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning
 ) -> Plan:
     """The plan with these methods, one axis after another, by the best engine for the arrays."""
+    from hcnn_core._engines import cost_model
+    from hcnn_core._engines.arrangement import Arrangement
+    from hcnn_core._engines.generic.fft import LibraryFFT
+    from hcnn_core._engines.generic.im2col import Im2col
+    from hcnn_core._engines.generic.plan import Plan
+
     count = range(len(problem.axes))
     spectral = tuple(k for k in count if methods[k] == "fft")
     direct = tuple(sorted((k for k in count if methods[k] == "direct"), key=lambda k: problem.axes[k]))
@@ -89,6 +96,7 @@ def _cpu_plan(
     from hcnn_core._engines.cpu.plan import CpuPlan
     from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
     from hcnn_core._engines.cpu.winograd import products_for
+    from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover
 
     untapped = not direct
     transform = transform_for(straight_line=True, three_products=untapped)
@@ -105,6 +113,8 @@ def _cpu_plan(
 
 def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning) -> BatchAxes:
     """How the batch axes of x, or of the result, lie in memory."""
+    from hcnn_core._engines import cost_model
+
     if strides is None:
         return (), problem.batch_axes
     kept = range(len(problem.x_shape)) if shape == problem.x_shape else problem.kept_axes
@@ -148,6 +158,8 @@ def make_patches(
     xp: Any, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
 ) -> Patches:
     """The map from arrays like x to their patches."""
+    from hcnn_core._engines.generic.patches import Patches
+
     library = library_of(x)
     if library == "numpy" and has_compiled_kernels():
         from hcnn_core._engines.cpu.patches import CpuPatches

@@ -36,7 +36,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
+from hcnn_core._problem import BOUNDARIES, Boundary, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core.backend import Array
 from hcnn_core.testing._edges import NDArray, call, like, to_host
 from hcnn_core.translation import translate
@@ -113,7 +113,7 @@ def assert_translation_covariant(
     in_axes: int | Sequence[int],
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
@@ -174,7 +174,7 @@ def assert_translation_invariant(
     x: Array,
     axes: int | Sequence[int],
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
@@ -224,7 +224,7 @@ def covariance_deviations(
     in_axes: int | Sequence[int],
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
@@ -511,7 +511,7 @@ class Translation:
     out_axes: tuple[int, ...]
     """Empty for operators that are to be invariant."""
     stride: tuple[int, ...]
-    boundary: tuple[str, ...]
+    boundary: tuple[Boundary, ...]
 
     @classmethod
     def make(cls, shape: tuple[int, ...], in_axes: Any, out_axes: Any, stride: Any, boundary: Any) -> Translation:

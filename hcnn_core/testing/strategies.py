@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise ImportError("hcnn_core.testing's strategies need Hypothesis: pip install hypothesis") from error
 
-from hcnn_core._problem import BOUNDARIES, normalize_integers
+from hcnn_core._problem import BOUNDARIES, Boundary, normalize_integers
 from hcnn_core.testing._edges import NDArray
 from hcnn_core.testing.assertions import (
     Operator,
@@ -262,7 +262,7 @@ def check_translation_covariant(
     in_axes: int | Sequence[int],
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
@@ -320,7 +320,7 @@ def check_translation_invariant(
     shape: Lengths,
     axes: int | Sequence[int],
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
