@@ -1,7 +1,7 @@
 """N-dimensional convolutions along space and attributes, their adjoints, and the equations built on them.
 
-Arrays in, arrays out: NumPy or CuPy, decided by the arrays. The equations are those of Jacobsen, Oyallon, Mallat and
-Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
+Functions take and return NumPy or CuPy arrays; the arguments decide which. The equations are those of Jacobsen,
+Oyallon, Mallat and Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
 """
 
 from hcnn_core.activations import elu, elu_vjp

@@ -1,4 +1,4 @@
-"""What one call of `convolve` asks for, validated once: which axes, how long, extended how."""
+"""The problem that one call of `convolve` poses: its shapes and options, validated once."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ SYNONYMS = {
     "grid-constant": "zero",
     "zeros": "zero",
 }
-"""What SciPy, NumPy and PyTorch call the two boundaries; an error names ours."""
+"""Names of the two boundaries in SciPy, NumPy and PyTorch. An error message translates them."""
 
 PLAIN = {int, str}
+"""Types of which equal values are the same argument."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Problem:
 
     @cached_property
     def _hash(self) -> int:
-        """Found once, for caches ask for it at every call."""
+        """Cached, because plans are looked up by it at every call."""
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @cached_property
@@ -56,7 +57,7 @@ class Problem:
 
     @cached_property
     def kept_axes(self) -> tuple[int, ...]:
-        """Axes of x that the result has, in its order."""
+        """Axes of x that remain in the result, in its order."""
         return tuple(a for a in range(len(self.x_shape)) if a not in self.sum_axes)
 
     @cached_property
@@ -88,7 +89,7 @@ class Problem:
 
     @cached_property
     def empty(self) -> bool:
-        """Whether no product enters the sum: some operand or the result has no element."""
+        """Whether x, w or the result has no element, so that there is nothing to sum."""
         return not (math.prod(self.x_shape) and math.prod(self.w_shape))
 
 
@@ -105,7 +106,7 @@ def make_problem(
     """Validate the arguments of `convolve` and return them in normal form."""
     arguments = tuple(x_shape), tuple(w_shape), axes, boundary, sum_axes, stride, method
     for value in arguments[2:]:
-        # what equals only what is like it is known again; to a cache 1, 1.0 and True are one
+        # A cache cannot tell 1, 1.0 and True apart, so only int, str and tuples of them are looked up.
         if type(value) not in PLAIN and not (type(value) is tuple and PLAIN.issuperset(map(type, value))):
             return _validated(*arguments)
     return _known(*arguments)
@@ -181,7 +182,7 @@ def normalize_integers(
 def normalize_choice(
     name: str, value: Word | Sequence[Word], count: int, choices: tuple[Word, ...]
 ) -> tuple[Word, ...]:
-    """One word per axis, each among `choices`."""
+    """One choice per axis, each among `choices`."""
     given = _entries(name, value, " or ".join(map(repr, choices)), isinstance(value, str), count)
     for word in given:
         require_choice(name, word, choices)
@@ -189,7 +190,7 @@ def normalize_choice(
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among `choices`."""
+    """Raise ValueError unless the value is among `choices`."""
     if value not in choices:
         renamed = SYNONYMS.get(value) if isinstance(value, str) else None
         here = f"; its name here is {renamed!r}" if renamed in choices else ""
@@ -197,7 +198,7 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def shape_of(name: str, array: Any) -> tuple[int, ...]:
-    """The shape of an array, or a shape given in its place."""
+    """The shape of an array, or the shape that was given instead of one."""
     if hasattr(array, "shape"):
         return tuple(array.shape)
     shape = _entries(f"the shape of {name}", array, "an integer", _is_integer(array))
@@ -205,7 +206,7 @@ def shape_of(name: str, array: Any) -> tuple[int, ...]:
 
 
 def _entries(name: str, value: Any, kind: str, single: bool, count: int | None = None) -> tuple[Any, ...]:
-    """A single value repeated, or the entries of a sequence, whose number must be `count` unless that is None."""
+    """A single value, `count` times, or the entries of a sequence, of which there must be `count` unless it is None."""
     if single:
         return (value,) * (1 if count is None else count)
     try:

@@ -24,7 +24,7 @@ def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
     x : array
         float32 or float64, any shape.
     bias : array, optional
-        Added first, in x's dtype; its shape broadcasts to x's.
+        Added to x first. It is converted to the dtype of x, and its shape broadcasts to that of x.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
 
 
 def total(x: Array, y: Array) -> Array:
-    """Sum of two arrays; large ones of NumPy's, of one shape and dtype, are shared among threads.
+    """Sum of two arrays, by several threads where both are large NumPy arrays of one shape and dtype.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def total(x: Array, y: Array) -> Array:
 
 
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
-    """An argument in the dtype and, broadcast, the shape of x."""
+    """An argument converted to the dtype of x and broadcast to its shape."""
     array = xp.astype(require_real(xp, name, array), x.dtype, copy=False)
     try:
         return xp.broadcast_to(array, x.shape)

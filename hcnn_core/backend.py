@@ -1,6 +1,6 @@
 """The array library behind the arguments: NumPy, CuPy, or any array-API namespace.
 
-The only module of the project that imports CuPy, and only when asked for it by name.
+Only this module imports CuPy, and only when it is asked for by name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def array_namespace(*arrays: Array) -> Any:
     ----------
     *arrays : array
         NumPy arrays, CuPy arrays or arrays with ``__array_namespace__``, all of one kind.
-        Python scalars, lists and tuples count as NumPy.
+        Python scalars, lists and tuples count as NumPy arrays.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def array_namespace(*arrays: Array) -> Any:
             raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
         if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
             found.setdefault("NumPy", np)
-        elif root == "cupy":  # whoever made this array has imported CuPy
+        elif root == "cupy":  # CuPy must be imported already, because this array exists
             found.setdefault("CuPy", sys.modules["cupy"])
         elif hasattr(array, "__array_namespace__"):
             found.setdefault(root, array.__array_namespace__())
@@ -76,12 +76,12 @@ def array_namespace(*arrays: Array) -> Any:
 
 
 def permute_dims(xp: Any, array: Array, axes: tuple[int, ...]) -> Array:
-    """As the array API's; NumPy's own function takes longer than the method it calls, which tells in small calls."""
+    """The array API's function. For NumPy it calls the method, which is faster and matters in small calls."""
     return array.transpose(axes) if xp is np else xp.permute_dims(array, axes)
 
 
 def reshape(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
-    """Likewise."""
+    """The array API's function, by NumPy's method for the same reason."""
     return array.reshape(shape) if xp is np else xp.reshape(array, shape)
 
 
@@ -144,7 +144,7 @@ def _usable_cupy() -> ModuleType:
         raise RuntimeError(
             "CuPy is not installed: install the extra cuda12 or cuda13 (the wheel cupy-cuda12x or cupy-cuda13x)"
         ) from error
-    except Exception as error:  # it makes a folder for its kernels when imported, which can fail
+    except Exception as error:  # CuPy creates a folder for its kernels on import, which can fail
         raise RuntimeError(f"CuPy cannot be imported ({error})") from error
     try:
         driver, needed = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
@@ -176,7 +176,7 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
 
 
 def fft_namespace(xp: Any) -> Any:
-    """The module with rfft, irfft, fft and ifft for a namespace: SciPy's for NumPy, since it keeps every dtype."""
+    """The module with rfft, irfft, fft and ifft for a namespace: SciPy's for NumPy, for it keeps single precision."""
     if xp is np:
         import scipy.fft
 
@@ -185,22 +185,22 @@ def fft_namespace(xp: Any) -> Any:
 
 
 def device_of(array: Array) -> str:
-    """A name for the device an array lives on, for keys of caches."""
+    """Name of an array's device, for keys of caches."""
     return str(getattr(array, "device", "cpu"))
 
 
 def placement(xp: Any, like: Array) -> dict[str, Any]:
-    """Keyword arguments that make creation functions allocate beside `like`; NumPy and CuPy need none."""
+    """Keyword arguments that make a creation function allocate on the device of `like`; NumPy and CuPy need none."""
     return {} if xp is np or xp.__name__ == "cupy" else {"device": like.device}
 
 
 def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
-    """An array beside `like`, of its dtype, whose elements nobody has written."""
+    """An uninitialised array of the dtype and on the device of `like`."""
     return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:
-    """Arrays one after the other along an axis; CuPy's own way, of many, sends a table of addresses to the device."""
+    """Concatenate arrays. CuPy's own function would copy a table of addresses to the device where there are many."""
     if library_of(arrays[0]) != "cupy":
         return np.concatenate(arrays, axis)
     xp = array_namespace(*arrays)
@@ -236,12 +236,12 @@ def require_real(xp: Any, name: str, array: Array) -> Array:
 
 
 def library_of(array: Array) -> str:
-    """The library whose kernels may work on an array."""
+    """Name of the library that an array belongs to."""
     return type(array).__module__.partition(".")[0]
 
 
 def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
-    """A kernel of a CUDA text, compiled for the present device; RuntimeError with the line that cannot be."""
+    """A kernel of a CUDA source, compiled for the current device; RuntimeError names the line that does not compile."""
     import cupy
 
     try:
@@ -263,18 +263,18 @@ def write(array: Array, values: np.ndarray[Any, Any]) -> None:
 
 
 def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
-    """Record what a function launches as a CUDA graph; return what launches all of it again, and the results.
+    """Record what a function launches as a CUDA graph; return a function that launches it again, and the results.
 
-    The function must find its operands in the same memory every time, and change there what it changes; its results
-    too keep their place. Whatever it allocates stays its own, so that nothing else is written over; what it finds in
-    caches must stay there. It is called twice: first to compile what it launches and to fill the pool of memory,
-    neither of which may happen while recording.
+    Every launch reads its operands from the same memory and writes to the same memory, its results included. The graph
+    owns the memory that the function allocates, so that nothing else overwrites it. Arrays that the function takes from
+    caches must stay in them. The function is called twice: the first call compiles kernels and fills the memory pool,
+    which must not happen while recording.
     """
     import cupy
 
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     cupy.cuda.get_current_stream().synchronize()
-    cupy.get_default_memory_pool().free_all_blocks()  # what steps one by one leave behind is as large as what comes
+    cupy.get_default_memory_pool().free_all_blocks()  # the graph needs as much memory as is free in this pool
     with stream, cupy.cuda.using_allocator(pool.malloc):
         work()
         stream.synchronize()
@@ -282,12 +282,12 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         try:
             results = work()
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error says why
+            with contextlib.suppress(Exception):  # the first error is the one to report
                 stream.end_capture()
             raise
         graph = stream.end_capture()
 
-    def launch(pool: Any = pool) -> None:  # which keeps the memory
+    def launch(pool: Any = pool) -> None:  # the default argument keeps the memory alive
         cupy.cuda.get_current_stream().synchronize()
         graph.launch(stream)
         stream.synchronize()

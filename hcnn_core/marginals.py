@@ -42,7 +42,7 @@ def marginal(x: Array, axes: Axes, *, reduction: Reduction = "sum") -> Array:
     TypeError
         If x is of an integer dtype.
     ValueError
-        If axes are repeated or out of range, or the reduction is neither word.
+        If axes are repeated or out of range, or the reduction is neither "sum" nor "mean".
     """
     xp = array_namespace(x)
     x = require_floating(xp, "x", x)
@@ -58,7 +58,7 @@ def marginal_vjp(
 @overload
 def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum") -> Array: ...
 def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum") -> Array:
-    """Cotangent of x in ``marginal(x, axes)``: g spread evenly over the axes that were removed.
+    """Cotangent of x in ``marginal(x, axes)``: g repeated along the removed axes, divided by their size for a mean.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction
     TypeError
         If g is of an integer dtype.
     ValueError
-        If g has not the shape of the result, or axes and reduction do not fit.
+        If g does not have the shape of the result, or axes or reduction do not fit.
     """
     xp = array_namespace(g)
     g = require_floating(xp, "g", g)

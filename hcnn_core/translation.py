@@ -1,4 +1,4 @@
-"""Translations along axes: the group whose action the paper's layers are covariant to (section 3)."""
+"""Translations along axes, which the paper's layers are covariant to (section 3)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def translate(
     x : array
         Any shape and dtype.
     shift : int or sequence of int
-        Samples to move by, of either sign and any size; one for all axes or one per axis.
+        Number of samples to move by, positive or negative, of any size; one for all axes or one per axis.
     axes : int or sequence of int
         The axes to translate along.
     boundary : {"periodic", "zero"} or sequence of them
-        What enters at the end that was left: the other end, or zeros. One for all axes or one per axis.
+        What fills the samples that become free: those that leave at the other end, or zeros. One for all axes or one
+        per axis.
 
     Returns
     -------
