@@ -67,7 +67,7 @@ class Tuning:
     """Costs on which the planner bases its choices."""
 
     matrix_macs: int = 128
-    """Up to this many multiply-adds per sample, a DFT is computed by matrices or straight-line code; above, by an FFT."""
+    """Up to this many multiply-adds per sample, DFTs are computed by matrices or straight-line code; above, by FFT."""
 
     table_elements: int = 1 << 22
     """Most elements, per plane of the spectrum, of the matrix that transforms filters."""
@@ -105,7 +105,7 @@ class Tuning:
     """Elements of the input tiles of F(4, 3) that are worked on at once: 1 MB in float32."""
 
     winograd_positions: int = 1 << 10
-    """Positions of a line that are worked on at once. Long blocks amortise calls; short ones stay in a faster cache."""
+    """Positions of a line in a block. Longer blocks mean longer inner loops; shorter ones stay in a faster cache."""
 
     winograd_rows: int = 8
     """Rows of results that are computed at once. Their stores overlap with the products of the next rows."""

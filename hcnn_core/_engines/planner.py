@@ -55,7 +55,7 @@ def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuni
 def plan_by(
     methods: tuple[str, ...], problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning
 ) -> Plan:
-    """The plan with these methods, one axis after another, by the best engine for the arrays."""
+    """The plan that computes each axis by the given method, on the best engine for the arrays."""
     from hcnn_core._engines import cost_model
     from hcnn_core._engines.arrangement import Arrangement
     from hcnn_core._engines.generic.fft import LibraryFFT
@@ -77,7 +77,7 @@ def plan_by(
     compiled = real and longest >= tuning.compiled_positions and not isinstance(transform_for(), LibraryFFT)
     if library == "numpy" and compiled and has_compiled_kernels():
         return _cpu_plan(problem, arrange, direct, transform_for, samples, tuning)
-    # the longest axis first, since im2col cuts its tiles along it
+    # The longest axis comes first, because im2col cuts its blocks along it.
     arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -problem.out_lengths[k])))
     if library == "cupy":
         from hcnn_core._engines.cuda.matmul import matmul
@@ -92,7 +92,7 @@ def plan_by(
 def _cpu_plan(
     problem: Problem, arrange: Any, direct: tuple[int, ...], transform_for: Any, batch: int, tuning: Tuning
 ) -> Plan:
-    """By compiled kernels."""
+    """The plan that runs compiled kernels on NumPy arrays."""
     from hcnn_core._engines.cpu.plan import CpuPlan
     from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
     from hcnn_core._engines.cpu.winograd import products_for
@@ -101,18 +101,20 @@ def _cpu_plan(
     untapped = not direct
     transform = transform_for(straight_line=True, three_products=untapped)
     if direct and problem.out_lengths[direct[-1]] * batch < tuning.compiled_positions:
-        direct = tuple(sorted(direct, key=lambda k: problem.out_lengths[k]))  # the longest last, for vectors
+        direct = tuple(
+            sorted(direct, key=lambda k: problem.out_lengths[k])
+        )  # the longest axis last, because vectors lie along it
     elif len(direct) < len(problem.axes) and batch >= LEAST_IN_TILES:
         sizes = zip(problem.kernel_size, problem.stride, problem.out_lengths, strict=True)
         covered = [tiles_cover(*axis) for axis in sizes]
-        direct = tuple(sorted(direct, key=lambda k: not covered[k]))  # an axis that tiles cover first
+        direct = tuple(sorted(direct, key=lambda k: not covered[k]))  # first an axis that Winograd tiles cover
     arrangement = arrange(direct=direct)
     kind = SpectralPlan if untapped else CpuPlan
     return kind(arrangement, transform, products_for(arrangement.taps, tuning), tuning)
 
 
 def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning) -> BatchAxes:
-    """How the batch axes of x, or of the result, lie in memory."""
+    """The batch axes of x, or of the result, in their order in memory: outside the convolved axes, and inside."""
     from hcnn_core._engines import cost_model
 
     if strides is None:
@@ -131,7 +133,7 @@ def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ..
 
 
 def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Array) -> FactoredPlan | None:
-    """The plan of a (+) layer that never holds its Q copies, if there is one for these arrays."""
+    """The plan of a (+) layer that holds its Q intermediate signals in blocks only; None if there is none."""
     if library_of(like) != "numpy" or not has_compiled_kernels():
         return None
     plan = _factored_plan_for(expansion, contraction, current())
@@ -157,7 +159,7 @@ def _factored_plan_for(expansion: Problem, contraction: Problem, tuning: Tuning)
 def make_patches(
     xp: Any, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
 ) -> Patches:
-    """The map from arrays like x to their patches."""
+    """The map from arrays like x to their patches, on the best engine for them."""
     from hcnn_core._engines.generic.patches import Patches
 
     library = library_of(x)
@@ -177,7 +179,7 @@ def make_patches(
 
 
 def elementwise(xp: Any, size: int | None = None) -> Any:
-    """The module whose `elu`, `elu_vjp` and `marginal` work on arrays, of so many elements if that matters."""
+    """The module whose `elu`, `elu_vjp` and `marginal` are fastest for arrays of this many elements."""
     large = size is None or size >= current().elementwise_elements
     if xp is np and large and has_compiled_kernels():
         from hcnn_core._engines.cpu import elementwise as compiled
@@ -187,7 +189,7 @@ def elementwise(xp: Any, size: int | None = None) -> Any:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """``a @ b``: small matrices of CuPy's by a kernel that a CUDA graph can record, others by the library."""
+    """``a @ b``: small CuPy matrices by a kernel that a CUDA graph can record, all others by their library."""
     if library_of(a) == "cupy":
         from hcnn_core._engines.cuda.matmul import matmul as by_kernel
 
@@ -197,7 +199,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def has_compiled_kernels() -> bool:
-    """Whether NumPy arrays can have compiled kernels: Numba is installed, and can keep what it compiles."""
+    """Whether compiled kernels can be used: Numba is installed and can cache what it compiles on disk."""
     try:
         from hcnn_core._engines.cpu.kernels import gemm  # noqa: F401
     except (ImportError, RuntimeError):
