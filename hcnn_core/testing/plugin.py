@@ -18,13 +18,13 @@ NAMES = {"hcnn", __name__}
 
 @pytest.fixture(scope="session")
 def check_translation_covariant() -> Callable[..., None]:
-    """`hcnn_core.testing.check_translation_covariant`: search for an array on which an operator is not covariant."""
+    """`hcnn_core.testing.check_translation_covariant`: a search for an array on which an operator is not covariant."""
     return _check("check_translation_covariant")
 
 
 @pytest.fixture(scope="session")
 def check_translation_invariant() -> Callable[..., None]:
-    """`hcnn_core.testing.check_translation_invariant`: search for an array on which an operator is not invariant."""
+    """`hcnn_core.testing.check_translation_invariant`: a search for an array on which an operator is not invariant."""
     return _check("check_translation_invariant")
 
 
