@@ -39,6 +39,7 @@ from hcnn_core import (
     log_softmax,
     marginal,
     marginal_vjp,
+    matmul,
     patch_moments,
     patch_moments_vjp,
     translate,
@@ -290,6 +291,7 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "factored_layer": lambda a, b: factored_layer(a, a, a, b, a, 0, 1, boundary="zero"),
     "elu": lambda a, b: elu(a, bias=b),
     "elu_vjp": elu_vjp,
+    "matmul": matmul,
     "cross_entropy": cross_entropy,
     "patch_moments_vjp": lambda a, b: patch_moments_vjp(a, a, b, 0, 1, boundary="zero"),
 }
@@ -331,10 +333,10 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "patch_moments_vjp": lambda a: patch_moments_vjp(np.ones(1), np.ones((1, 1)), a, 0, 1, boundary="zero"),
     "convolve_elu": lambda a: convolve_elu(a, a, a, 0, boundary="zero"),
     "factored_layer": lambda a: factored_layer(a, a, a, a, a, 0, 1, boundary="zero"),
-    "matmul": lambda a: hcnn_core.matmul(a, np.ones(2)),
     "marginal": lambda a: marginal(a, 0),
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
+    "matmul": lambda a: matmul(a, np.ones(2)),
     "cross_entropy": lambda a: cross_entropy(a, [0, 1]),
 }
 
