@@ -28,7 +28,7 @@ SYNONYMS = {
 """Names of the two boundaries in SciPy, NumPy and PyTorch. An error message translates them."""
 
 PLAIN = {int, str}
-"""Types of which equal values are the same argument."""
+"""Argument types whose equal values mean the same, so that they can be cached."""
 
 
 @dataclass(frozen=True)

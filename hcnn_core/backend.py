@@ -89,7 +89,7 @@ def reshape(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
 
 
 def dtype_name(dtype: Any) -> str:
-    """A dtype's name, such as float32, in every namespace."""
+    """Name of a dtype of any namespace, such as float32."""
     return _numpys_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
 
 
@@ -140,7 +140,7 @@ def get_namespace(backend: str) -> ModuleType:
 
 
 def _usable_cupy() -> ModuleType:
-    """CuPy after a first allocation on the device, or RuntimeError naming what is missing."""
+    """CuPy, after a first allocation on the device; RuntimeError names what is missing."""
     try:
         import cupy
     except ImportError as error:
@@ -203,16 +203,17 @@ def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
 
 
 def memory_order(array: Array) -> tuple[int, ...]:
-    """Axes from the largest stride to the smallest; all in their order where strides are not known."""
+    """Axes from the largest stride to the smallest; in their own order if the array has no `strides`."""
     strides = getattr(array, "strides", None)
     axes = range(array.ndim)
     return tuple(axes) if strides is None else tuple(sorted(axes, key=lambda axis: -abs(strides[axis])))
 
 
 def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
-    """A pointwise function of arrays of one shape, whose result lies in memory as they do.
+    """Apply a pointwise function to arrays of one shape, with a result in the arrays' memory order.
 
-    CuPy's results are in C order. Where arrays are not, every 4 bytes of such a result, or of the arrays, take 32.
+    CuPy's own results are in C order. If the arrays are in another order, neighbouring threads then access distant
+    memory, and each 4-byte access moves a sector of 32 bytes.
     """
     order = memory_order(next((a for a in arrays if not _is_broadcast(a)), arrays[0]))
     if order == tuple(range(len(order))):
@@ -223,7 +224,7 @@ def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
 
 
 def reduced(function: Callable[..., Array], x: Array, axes: Sequence[int], **options: Any) -> Array:
-    """A sum, or the like, over some axes; the result lies in memory as x does, for the same reason."""
+    """Apply a reduction such as a sum over some axes, with a result in the memory order of x, for the same reason."""
     order = memory_order(x)
     if order == tuple(range(len(order))):
         return function(x, axis=tuple(axes), **options)
@@ -239,7 +240,7 @@ def _is_broadcast(array: Array) -> bool:
 
 
 def _inverse(order: Sequence[int]) -> tuple[int, ...]:
-    """What brings axes in this order back."""
+    """The permutation that undoes an order of axes."""
     return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 

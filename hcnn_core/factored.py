@@ -152,9 +152,7 @@ def factored_adjoints(
         of_z, of_g, of_bias = adjoints(xp, c, cotangent[part], z, g, ans[part])
         assert of_z is not None and of_bias is not None
         if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
-            of_bias = elu_vjp(
-                cotangent[part], ans[part]
-            )  # of_bias was summed along an axis along which the bias varies
+            of_bias = elu_vjp(cotangent[part], ans[part])  # the other is summed along an axis of the bias
         of_x, of_h, of_shift = adjoints(xp, e, of_z, x[part], h, z)
         assert of_x is not None and of_shift is not None
         parts.append(of_x)
@@ -191,9 +189,9 @@ def _arguments(
     of_h, of_g = factor_options(x.ndim, h_axes, g_axes, boundary=boundary, stride=stride)
     h_axes = of_h["axes"]
     if h.ndim != len(h_axes) + 1:
-        raise ValueError(f"h has shape {h.shape}; it needs {len(h_axes)} convolved axes, then one for q")
+        raise ValueError(f"h has shape {h.shape}; it needs {len(h_axes)} convolved axes, and one for q")
     if shift.shape != h.shape[-1:]:
-        raise ValueError(f"shift has shape {shift.shape}; it needs {h.shape[-1:]}, one number per filter of h")
+        raise ValueError(f"shift has shape {shift.shape}; it needs {h.shape[-1:]}, a number for each filter of h")
     expansion = make_problem(x.shape, h.shape, sum_axes=(), method="auto", **of_h)
     contraction = make_problem(expansion.y_shape, g.shape, method="auto", **of_g)
     try:

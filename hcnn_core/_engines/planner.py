@@ -198,7 +198,7 @@ def elementwise(xp: Any, size: int | None = None) -> Any:
 
 
 def normalization(xp: Any, size: int) -> Any:
-    """The module whose `forward` and `vjp` normalise arrays of so many elements."""
+    """The module whose `forward` and `vjp` normalise arrays of this many elements fastest."""
     if xp is np and size >= current().elementwise_elements and has_compiled_kernels():
         from hcnn_core._engines.cpu import normalization as compiled
 
@@ -207,7 +207,7 @@ def normalization(xp: Any, size: int) -> Any:
 
 
 def add(x: Array, y: Array) -> Array:
-    """``x + y`` of two NumPy arrays of one shape and dtype, shared among threads."""
+    """``x + y`` of two NumPy arrays of one shape and dtype, on several threads."""
     return generic_elementwise.add(x, y)
 
 

@@ -1,4 +1,4 @@
-"""The directly convolved axes: which samples each tap reads and which results it contributes to."""
+"""The directly convolved axes: the samples that each tap reads, and the results it contributes to."""
 
 from __future__ import annotations
 
