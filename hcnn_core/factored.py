@@ -115,8 +115,8 @@ def factored_layer(
     if plan is not None:
         return plan.forward(x, h, shift, g, bias)
     results = []
-    for part in _blocks(expansion, contraction, bias):
-        z = convolve_elu(x[part], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
+    for block in _blocks(expansion, contraction, bias):
+        z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
         c = contraction
         y = convolve_elu(z, g, bias, c.axes, boundary=c.boundary, stride=c.stride, sum_axes=c.sum_axes)
         results.append(y)
@@ -146,14 +146,14 @@ def factored_adjoints(
         *found, of_bias = plan.adjoints(cotangent, ans, x, h, shift, g)
         return (*found, _summed_to(xp, of_bias, bias.shape))
     parts, sums = [], []
-    for part in _blocks(expansion, contraction, bias):
-        z = convolve_elu(x[part], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
-        e, c = (replace(problem, x_shape=a.shape) for problem, a in ((expansion, x[part]), (contraction, z)))
-        of_z, of_g, of_bias = adjoints(xp, c, cotangent[part], z, g, ans[part])
+    for block in _blocks(expansion, contraction, bias):
+        z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
+        e, c = (replace(problem, x_shape=a.shape) for problem, a in ((expansion, x[block]), (contraction, z)))
+        of_z, of_g, of_bias = adjoints(xp, c, cotangent[block], z, g, ans[block])
         assert of_z is not None and of_bias is not None
         if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
-            of_bias = elu_vjp(cotangent[part], ans[part])  # the other is summed along an axis of the bias
-        of_x, of_h, of_shift = adjoints(xp, e, of_z, x[part], h, z)
+            of_bias = elu_vjp(cotangent[block], ans[block])  # the other is summed along an axis of the bias
+        of_x, of_h, of_shift = adjoints(xp, e, of_z, x[block], h, z)
         assert of_x is not None and of_shift is not None
         parts.append(of_x)
         sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, _summed_to(xp, of_bias, bias.shape)))
@@ -210,7 +210,7 @@ def _blocks(expansion: Problem, contraction: Problem, bias: Array) -> list[tuple
     n = expansion.x_shape[axis]
     size = max(1, current().expansion_elements * n // max(1, math.prod(expansion.y_shape)))
     parts = [slice(begin, min(n, begin + size)) for begin in range(0, n, size)]
-    return [(*(slice(None),) * axis, part, ...) for part in parts] or [(...,)]
+    return [(*(slice(None),) * axis, block, ...) for block in parts] or [(...,)]
 
 
 def _batch_axis(expansion: Problem, contraction: Problem) -> int | None:

@@ -162,13 +162,13 @@ class MatrixDFT(ByTable):
         x = xp.reshape(x, (self.n1, self.last.n, -1))
         spectrum = empty(xp, (self.kept, along.shape[0], self.last.fold, x.shape[2]), x)
 
-        def work(part: slice) -> None:
-            half = empty(xp, (across.shape[0], self.n1, part.stop - part.start), x)
+        def work(columns: slice) -> None:
+            half = empty(xp, (across.shape[0], self.n1, columns.stop - columns.start), x)
             # (F2 A2 P, n2) @ (n1, n2, rest) -> (n1, F2 A2 P, rest)
-            product(xp, across, x[:, :, part], xp.permute_dims(half, (1, 0, 2)))
+            product(xp, across, x[:, :, columns], xp.permute_dims(half, (1, 0, 2)))
             half = xp.reshape(half, (self.kept, self.last.fold, along.shape[1], -1))  # (F2, A2, P n1, rest)
             # (F1 A1 P, P n1) @ (F2, A2, P n1, rest) -> (F2, A2, F1 A1 P, rest)
-            product(xp, along, half, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)))
+            product(xp, along, half, xp.permute_dims(spectrum[..., columns], (0, 2, 1, 3)))
 
         by_columns(xp, work, x.shape[2], across.shape[0] * self.n1)
         return xp.reshape(spectrum, (self.frequencies, self.aliases * self.planes, -1))
@@ -178,13 +178,13 @@ class MatrixDFT(ByTable):
         spectrum = xp.reshape(spectrum, (self.kept, along.shape[0], self.last.fold, -1))
         x = empty(xp, (self.n1, self.last.n, spectrum.shape[3]), spectrum)
 
-        def work(part: slice) -> None:
-            half = empty(xp, (self.kept, self.last.fold, along.shape[1], part.stop - part.start), spectrum)
+        def work(columns: slice) -> None:
+            half = empty(xp, (self.kept, self.last.fold, along.shape[1], columns.stop - columns.start), spectrum)
             # (P n1, F1 A1 P) @ (F2, A2, F1 A1 P, rest)
-            product(xp, along.T, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)), half)
+            product(xp, along.T, xp.permute_dims(spectrum[..., columns], (0, 2, 1, 3)), half)
             half = xp.reshape(half, (across.shape[0], self.n1, -1))  # (F2 A2 P, n1, rest)
             # (n2, F2 A2 P) @ (n1, F2 A2 P, rest) -> (n1, n2, rest)
-            product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, part])
+            product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, columns])
 
         by_columns(xp, work, spectrum.shape[3], across.shape[0] * self.n1)
         return xp.reshape(x, (self.n1 * self.last.n, -1))
@@ -194,12 +194,12 @@ class MatrixDFT(ByTable):
         spectrum = xp.reshape(spectrum, (self.kept, back1.shape[1], -1))  # (F2, F1 P, rest)
         y = empty(xp, (self.o1, self.last.kept, spectrum.shape[2]), spectrum)
 
-        def work(part: slice) -> None:
-            half = empty(xp, (self.kept, back1.shape[0], part.stop - part.start), spectrum)
-            product(xp, back1, spectrum[:, :, part], half)  # (P o1, F1 P) @ (F2, F1 P, rest)
+        def work(columns: slice) -> None:
+            half = empty(xp, (self.kept, back1.shape[0], columns.stop - columns.start), spectrum)
+            product(xp, back1, spectrum[:, :, columns], half)  # (P o1, F1 P) @ (F2, F1 P, rest)
             half = xp.reshape(half, (back2.shape[1], self.o1, -1))  # (F2 P, o1, rest)
             # (o2, F2 P) @ (o1, F2 P, rest) -> (o1, o2, rest)
-            product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, part])
+            product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, columns])
 
         by_columns(xp, work, spectrum.shape[2], self.kept * back1.shape[0])
         return xp.reshape(y, (self.o1 * self.last.kept, -1))
@@ -209,12 +209,12 @@ class MatrixDFT(ByTable):
         y = xp.reshape(y, (self.o1, self.last.kept, -1))
         spectrum = empty(xp, (self.kept, back1.shape[1], y.shape[2]), y)
 
-        def work(part: slice) -> None:
-            half = empty(xp, (back2.shape[1], self.o1, part.stop - part.start), y)
+        def work(columns: slice) -> None:
+            half = empty(xp, (back2.shape[1], self.o1, columns.stop - columns.start), y)
             # (F2 P, o2) @ (o1, o2, rest) -> (o1, F2 P, rest)
-            product(xp, back2.T, y[:, :, part], xp.permute_dims(half, (1, 0, 2)))
+            product(xp, back2.T, y[:, :, columns], xp.permute_dims(half, (1, 0, 2)))
             # (F1 P, P o1) @ (F2, P o1, rest)
-            product(xp, back1.T, xp.reshape(half, (self.kept, back1.shape[0], -1)), spectrum[:, :, part])
+            product(xp, back1.T, xp.reshape(half, (self.kept, back1.shape[0], -1)), spectrum[:, :, columns])
 
         by_columns(xp, work, y.shape[2], self.kept * back1.shape[0])
         return xp.reshape(spectrum, (self.frequencies, self.planes, -1))

@@ -116,8 +116,8 @@ class Patches:
         """Sum over all samples of an arranged array minus `guess`: (*patch axes), in double precision."""
         sums: dict[int, Array] = {}
 
-        def block(part: slice) -> None:
-            sums[part.start] = xp.sum(xp.sum(x[part, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
+        def block(samples: slice) -> None:
+            sums[samples.start] = xp.sum(xp.sum(x[samples, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
 
         self._each_block(xp, block, products=False)
         return in_order(sums)
@@ -126,11 +126,12 @@ class Patches:
         """Sum (T, T) of products of the centred patches of two arranged arrays, in double precision."""
         sums: dict[int, Array] = {}
 
-        def block(part: slice) -> None:
-            patches = self.gather(xp, x[part, ...], x_centre)
-            others = patches if x is y else self.gather(xp, y[part, ...], y_centre)
+        def block(samples: slice) -> None:
+            patches = self.gather(xp, x[samples, ...], x_centre)
+            others = patches if x is y else self.gather(xp, y[samples, ...], y_centre)
             # (samples, T, positions) @ (samples, positions, T)
-            sums[part.start] = xp.sum(xp.matmul(patches, xp.permute_dims(others, (0, 2, 1))), axis=0, dtype=xp.float64)
+            products = xp.matmul(patches, xp.permute_dims(others, (0, 2, 1)))
+            sums[samples.start] = xp.sum(products, axis=0, dtype=xp.float64)
 
         self._each_block(xp, block, products=True)
         return in_order(sums)
@@ -141,10 +142,10 @@ class Patches:
         """P^T (offset + matrix (P x - centre)) + other, arranged."""
         result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
 
-        def block(part: slice) -> None:
+        def block(samples: slice) -> None:
             # (T, T) @ (samples, T, positions)
-            patches = xp.matmul(matrix, self.gather(xp, x[part, ...], centre))
-            self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
+            patches = xp.matmul(matrix, self.gather(xp, x[samples, ...], centre))
+            self.scatter_add(xp, patches + offset[None, :, None], result[samples, ...])
 
         self._each_block(xp, block, products=True)
         return result if other is None else other + result
