@@ -337,6 +337,8 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
     "matmul": lambda a: matmul(a, np.ones(2)),
+    "normalize_elu": lambda a: hcnn_core.normalize_elu(a, a, a, a, epsilon=0.1),
+    "normalize_elu_vjp": lambda a: hcnn_core.normalize_elu_vjp(a, a, a, a, a, a, a, a, epsilon=0.1),
     "cross_entropy": lambda a: cross_entropy(a, [0, 1]),
 }
 
