@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+import hcnn_core
+
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 PACKAGES = ("hcnn_core", "autodiff", "train")
@@ -21,6 +23,7 @@ GENERATED = ("PKG-INFO", "setup.cfg", "hcnn.egg-info")  # by setuptools, in an s
 
 def test_one_version() -> None:
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert hcnn_core.__version__ == VERSION
     try:
         installed = metadata.version("hcnn")
     except metadata.PackageNotFoundError:
