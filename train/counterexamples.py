@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train._files import write_atomically
 from train.checkpoint import CheckpointError, require_same_arrays
@@ -123,9 +124,9 @@ def _write_subject(group: Any, subject: Subject) -> None:
     for layer, arrays in subject.parameters.items():
         for name, array in arrays.items():
             _write(group, f"parameters/{layer}/{name}", array)
-    for layer, (mean, covariance) in subject.moments.items():
-        _write(group, f"moments/{layer}/mean", mean)
-        _write(group, f"moments/{layer}/covariance", covariance)
+    for layer, arrays in subject.moments.items():
+        for name, array in arrays.items():
+            _write(group, f"moments/{layer}/{name}", array)
     _write(group, "images", subject.images)
 
 
@@ -150,6 +151,6 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     return Subject(
         network,
         {layer: {name: xp.asarray(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
-        {layer: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for layer, m in moments.items()},
+        tree_map(xp.asarray, moments),
         xp.asarray(group["images"][...]),
     )

@@ -1,0 +1,1 @@
+"""How convolutions are carried out: a planner chooses, an engine works."""

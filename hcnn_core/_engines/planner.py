@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hcnn_core._engines import cost_model
 from hcnn_core._engines.arrangement import Arrangement, BatchAxes
 from hcnn_core._engines.generic import elementwise as generic_elementwise
 from hcnn_core._engines.generic import matmul as generic_matmul
+from hcnn_core._engines.generic import normalization as generic_normalization
 from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.generic.patches import Patches
@@ -74,11 +76,18 @@ def plan_by(
     arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -problem.out_lengths[k])))
     if library == "cupy":
         from hcnn_core._engines.cuda.matmul import matmul
-        from hcnn_core._engines.cuda.plan import CudaPlan
+        from hcnn_core._engines.cuda.plan import CudaPlan, SubsampledPlan
 
         transform = transform_for(matmul=matmul)
+        parts = arrangement, transform, Im2col(arrangement.taps, tuning), tuning
         if real and CudaPlan.suits(arrangement, transform):
-            return CudaPlan(arrangement, transform, Im2col(arrangement.taps, tuning), tuning)
+            return CudaPlan(*parts)
+        if real and arrangement.taps.uneven:
+            along = zip(problem.lengths, problem.stride, problem.boundary, strict=True)
+            stride = tuple(1 if boundary == "periodic" and n % r else r for n, r, boundary in along)
+            return SubsampledPlan(
+                *parts, plan_by(methods, replace(problem, stride=stride), real, batch, library, tuning)
+            )
     return Plan(arrangement, transform_for(), Im2col(arrangement.taps, tuning), tuning)
 
 
@@ -172,6 +181,15 @@ def elementwise(xp: Any, size: int | None = None) -> Any:
 
         return compiled
     return generic_elementwise
+
+
+def normalization(xp: Any, size: int) -> Any:
+    """The module whose `forward` and `vjp` normalise arrays of so many elements."""
+    if xp is np and size >= current().elementwise_elements and has_compiled_kernels():
+        from hcnn_core._engines.cpu import normalization as compiled
+
+        return compiled
+    return generic_normalization
 
 
 def add(x: Array, y: Array) -> Array:

@@ -167,6 +167,35 @@ def moments(dtype: str, boundary: str) -> dict[str, Case]:
     }
 
 
+def normalizations(dtype: str) -> dict[str, Case]:
+    y, shift = noise(0, (3, 4, 2, 5), dtype), noise(1, (2, 1), dtype)
+    scale, bias = 1 + noise(2, (5,), dtype) ** 2, noise(3, (5,), dtype)
+    epsilon, everywhere = 0.1, (0, 1, 2)
+    centred = wide(y) + shift - (wide(y) + shift).mean(everywhere)
+    inverse = 1 / np.sqrt(centred.var(everywhere) + epsilon)
+    normal = centred * inverse
+    c = scale * normal + bias
+    slope = np.where(c > 0, 1, np.exp(c))
+
+    def all_results(*operands: Any) -> Any:
+        ans, mean, variance = autodiff.normalize_elu(*operands, epsilon=epsilon)
+        return np.concatenate([np.reshape(ans, (-1,)), mean, variance])
+
+    def along_y(d: NDArray) -> NDArray:
+        d = np.broadcast_to(d, y.shape)
+        mean, variance = d.mean(everywhere), 2 * (centred * d).mean(everywhere)
+        of_normal = (d - mean) * inverse - normal * inverse**2 * variance / 2
+        return np.concatenate([(slope * scale * of_normal).ravel(), mean, variance])
+
+    def along_c(d: NDArray) -> NDArray:
+        return np.concatenate([(slope * d).ravel(), np.zeros(10)])
+
+    along = (along_y, along_y, lambda d: along_c(normal * d), along_c)
+    return {
+        f"normalize_elu, argument {i}": Case(all_results, (y, shift, scale, bias), i, f) for i, f in enumerate(along)
+    }
+
+
 def losses(dtype: str) -> dict[str, Case]:
     x, labels = noise(0, (4, 5), dtype), np.array([4, 0, 2, 2])
     p = scipy.special.softmax(wide(x), axis=-1)
@@ -189,6 +218,7 @@ def cases(dtype: str) -> dict[str, Case]:
             **factored_layers(dtype),
             **moments(dtype, "zero"),
             **moments(dtype, "periodic"),
+            **normalizations(dtype),
             **losses(dtype),
         }
     return found

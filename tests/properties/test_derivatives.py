@@ -188,6 +188,15 @@ COMPOSITIONS: dict[str, tuple[Callable[..., Any], tuple[NDArray, ...]]] = {
     "elu": (lambda *p: np.sum(rectified(*p) ** 3), (X, W, BIAS)),
     "elu_vjp": (lambda g, *p: np.sum(np.tanh(autodiff.elu_vjp(g, rectified(*p)))), (G, X, W, BIAS)),
     "patch_moments": (normalised, (X, FILTERS)),
+    "normalize_elu": (
+        lambda x, w, shift, scale: sum(
+            np.sum(part**3)
+            for part in autodiff.normalize_elu(
+                autodiff.convolve(x, w, (1, 2), **STRIDED), shift, scale, scale * shift, epsilon=0.1
+            )
+        ),
+        (X, W, BIAS, np.square(BIAS) + 1),
+    ),
     "marginal": (
         lambda x: np.sum(autodiff.marginal(autodiff.translate(x, 1, 2, boundary="zero") * x, 1, reduction="mean") ** 3),
         (X,),
