@@ -43,9 +43,10 @@ import scipy.signal
 from benchmarks.layer import load_torch
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve
-from hcnn_core._engines import cost_model as _costs
+from hcnn_core._engines import cost_model
 from hcnn_core._problem import make_problem
 from hcnn_core._threads import worker_count
+from hcnn_core._tuning import DEFAULT
 
 Array = np.ndarray[Any, Any]
 
@@ -204,14 +205,17 @@ class Problem:
             stride=1,
             method="auto",
         )
-        chosen = _costs.choose_methods(problem, True)
+        chosen = cost_model.choose_methods(problem, True, "numpy", DEFAULT)
         options = list(dict.fromkeys([chosen, *itertools.product(("direct", "fft"), repeat=len(self.axes))]))
         if len(options) > METHODS:
             alike = [tuple(sorted(zip(self.case.lengths, self.case.kernel, m, strict=True))) for m in options]
             options = [m for i, m in enumerate(options) if alike[i] not in alike[:i]]
         others = sorted(
             (methods for methods in options if methods != chosen),
-            key=lambda methods: (len(set(methods)) > 1, _costs.estimate_seconds(problem, methods, True)),
+            key=lambda methods: (
+                len(set(methods)) > 1,
+                cost_model.estimate_seconds(problem, methods, True, "numpy", DEFAULT),
+            ),
         )
         return chosen, others[: METHODS - 1]
 

@@ -32,21 +32,21 @@ from train.training import initial_moments  # noqa: E402
 CIFAR10_IMAGES = 50_000
 
 STAGES = {
-    "augmentation": ("augmentation.py", ("move", "standardise", "draw_sources")),
-    "patch moments": ("_compiled_patches.py", ("moments",)),
-    "patch moments, backward": ("_patches.py", ("filter",)),
-    "layers: convolution and ELU": ("_compiled_plan.py", ("forward",)),
-    "layers, backward": ("_compiled_plan.py", ("adjoints",)),
-    "(+) layers": ("factored.py", ("factored_layer",)),
-    "(+) layers, backward": ("factored.py", ("factored_adjoints",)),
-    "marginals": ("marginal.py", ("marginal", "marginal_vjp")),
-    "gradient step": ("optimizer.py", ("descend",)),
+    "augmentation": ("data/augmentation.py", ("move", "standardise", "draw_sources")),
+    "patch moments": ("cpu/patches.py", ("moments",)),
+    "patch moments, backward": ("generic/patches.py", ("filter",)),
+    "layers: convolution and ELU": ("cpu/plan.py", ("forward",)),
+    "layers, backward": ("cpu/plan.py", ("adjoints",)),
+    "(+) layers": ("hcnn_core/factored.py", ("factored_layer",)),
+    "(+) layers, backward": ("hcnn_core/factored.py", ("factored_adjoints",)),
+    "marginals": ("hcnn_core/marginals.py", ("marginal", "marginal_vjp")),
+    "gradient step": ("train/optimizer.py", ("descend",)),
 }
 PARTS = {
-    "of these: spectra of x": ("_compiled_plan.py", ("_spectrum",)),
-    "spectra of cotangents": ("_compiled_plan.py", ("_cotangent",)),
-    "products of both cotangents": ("_compiled_tiles.py", ("adjoints",)),
-    "spectra back to x": ("_compiled_plan.py", ("_samples", "_add_samples")),
+    "of these: spectra of x": ("cpu/plan.py", ("_spectrum",)),
+    "spectra of cotangents": ("cpu/plan.py", ("_cotangent",)),
+    "products of both cotangents": ("cpu/winograd.py", ("adjoints",)),
+    "spectra back to x": ("cpu/plan.py", ("_samples", "_add_samples")),
 }
 """What layers call as one; the rest of them is transforms and products chunk by chunk."""
 
@@ -93,7 +93,7 @@ def profile(step: Step) -> tuple[dict[str, float], dict[str, float]]:
         table: dict[str, float] = dict.fromkeys(stages, 0.0)
         for (file, _, function), (_, _, _, cumulative, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
             for stage, (name, functions) in stages.items():
-                if Path(file).name == name and function in functions:
+                if Path(file).as_posix().endswith(f"/{name}") and function in functions:
                     table[stage] += cumulative
         tables.append(table)
     whole_table, parts = tables
