@@ -12,7 +12,6 @@ real loss L(x + iy) has the gradient dL/dx - i dL/dy, whose conjugate is the dir
 from __future__ import annotations
 
 import functools
-import importlib
 import itertools
 import operator
 import sys
@@ -34,6 +33,9 @@ JointMaker = Callable[[tuple[int, ...], Any, tuple[Any, ...], dict[str, Any]], P
 
 HANDLERS: dict[Any, Callable[..., Any]] = {}
 """What stands in for a NumPy function or an operator when an argument is traced; autodiff._rules fills it."""
+
+LATE_RULES: dict[str, Callable[[], object]] = {}
+"""What loads the rules for a library's functions, by the library's name; autodiff._rules fills it."""
 
 _next_index = itertools.count().__next__
 
@@ -449,9 +451,11 @@ def _full_name(function: Any) -> str:
 
 
 def _handler(ufunc: Any) -> Any:
-    """What stands in for a ufunc; the rules of scipy.special are loaded when the first of them is asked for."""
-    if ufunc not in HANDLERS and "scipy.special" in sys.modules:
-        importlib.import_module("autodiff._rules.special")
+    """What stands in for a ufunc; rules for a library that is slow to import are loaded once the user has it."""
+    if ufunc not in HANDLERS:
+        for library, load in LATE_RULES.items():
+            if library in sys.modules:
+                load()
     return HANDLERS.get(ufunc)
 
 

@@ -1,1 +1,0 @@
-"""How convolutions are carried out: a planner chooses, an engine works."""
