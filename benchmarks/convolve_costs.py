@@ -1,8 +1,9 @@
 """Coefficients of `convolve`'s cost model, and where it chooses wrongly: `python -m benchmarks.convolve_costs`.
 
-Random convolutions, each with its transpose, as in training, are timed by every choice of methods, alternating, and the
-coefficients fitted to those times, each in seconds per unit. Problems of another seed than they were fitted to judge
-them, and so does the second table, of cases that were not fitted: what the choice of "auto" cost against the best.
+It times random convolutions, each together with its transpose as in training, by every choice of methods in alternating
+rounds. It fits the model's coefficients, in seconds per unit, to these times. To judge the coefficients in use, run it
+with a seed that they were not fitted to: it prints how much longer the choice of "auto" takes than the best choice. A
+second table does the same for usual convolutions, which are never fitted.
 """
 
 from train._process import prepare
@@ -31,16 +32,16 @@ from hcnn_core._tuning import DEFAULT, Costs  # noqa: E402
 
 ROUNDS = 5
 FREEDOM = 16.0
-"""How many times as large or small as it is a coefficient may become: what few problems show stays near it."""
+"""A coefficient may grow or shrink by this factor at most, so that rarely used ones stay near their values."""
 
 NEAR = 5.0
-"""How much slower than the best a choice may be that is fitted; those beyond are chosen by no model."""
+"""Choices slower than this many times the best are not fitted, since no model would choose them."""
 
 MOST_SECONDS, MOST_UNITS = 0.3, 12
-"""What a problem may take, as estimated; how many of its choices are timed."""
+"""Estimated seconds that a problem may take; how many of its choices are timed."""
 
 SHORT = 0.05
-"""Seconds, as estimated, beyond which fewer of its choices are timed, and fewer times."""
+"""If a problem takes more than these estimated seconds, fewer of its choices are timed, in fewer rounds."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def draw(rng: np.random.Generator) -> Case:
 
 
 def choices(problem: Problem) -> dict[str, cost_model.Units]:
-    """Every choice of methods, axis by axis, as d and f, and the FFT along all axes at once; and what each does."""
+    """The units of work of every choice of methods, by its name: d or f for each axis, or one FFT along all axes."""
     one_filter = not problem.sum_axes and not problem.out_shape
     found = {"at once": cost_model.units_at_once(problem, True)} if one_filter else {}
     for methods in itertools.product(("direct", "fft"), repeat=len(problem.axes)):
@@ -129,7 +130,7 @@ def chosen_by(units: dict[str, cost_model.Units]) -> str:
 
 
 def timed(case: Case, rng: np.random.Generator) -> dict[str, list[float]]:
-    """Seconds in each round of the choices that are not far too slow by the model, of both ways; rounds alternate."""
+    """Seconds of each round, forward plus transpose, for the choices that the model does not find far too slow."""
     problem = case.problem
     x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.x_shape, problem.w_shape, problem.y_shape))
     batch = planner._batch_axes(problem, x.shape, x.strides, DEFAULT)
@@ -167,7 +168,7 @@ def medians(rounds: dict[str, list[float]]) -> dict[str, float]:
 
 
 def fitted(observations: Sequence[tuple[cost_model.Units, float]]) -> dict[str, float]:
-    """Coefficients that make relative errors small in the mean square."""
+    """Coefficients with the least mean square of relative errors."""
     names = sorted(field.name for field in fields(Costs))
     in_use = np.array([getattr(DEFAULT.costs, name) for name in names])
     matrix = np.array([[units.get(name, 0) / seconds for name in names] for units, seconds in observations]) * in_use

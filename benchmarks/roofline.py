@@ -1,8 +1,8 @@
 """Products and bytes of each stage of a layer against what the machine can do: `python -m benchmarks.roofline`.
 
-One plain layer of 32 x 32 pixels, K = 16, Q = 32, and a (+) layer, forward and backward. Multiply-adds are those of the
-convolutions and of patch moments as they are carried out, an addition of a DFT counted as one; bytes are those of
-arrays too large for a cache, each read or written once per stage. The roofs are `benchmarks.ceilings`: matrix products
+It measures a plain layer of 32 x 32 pixels, K = 16, Q = 32, and a (+) layer, forward and backward. Multiply-adds are
+those that the convolutions and patch moments carry out; an addition in a DFT counts as one. Bytes are those of arrays
+too large for a cache, each read or written once per stage. The roofs come from `benchmarks.ceilings`: matrix products
 and copies on all threads.
 """
 

@@ -1,8 +1,8 @@
 """Images/s, time by stage and peak memory of a training step: `python -m benchmarks.step --preset hcnn`.
 
-Whole steps are timed without the profiler, alternating between the networks given, and quoted as medians; one more
-step of each runs under the profiler and says where its time goes. Stages are those functions the main thread waits
-for; "rest" is what lies between them: the tape, sums of cotangents, biases.
+Whole steps are timed without the profiler, alternating between the networks given, and reported as medians. One more
+step of each runs under the profiler, which shows where its time goes. Stages are functions that the main thread waits
+for. "rest" is everything between them: the tape, sums of cotangents, biases.
 """
 
 from train._process import prepare
@@ -48,7 +48,7 @@ PARTS = {
     "products of both cotangents": ("cpu/winograd.py", ("adjoints",)),
     "spectra back to x": ("cpu/plan.py", ("_samples", "_add_samples")),
 }
-"""What layers call as one; the rest of them is transforms and products chunk by chunk."""
+"""Functions that layers call for all positions; the rest of their time is transforms and products of blocks."""
 
 
 class Step:
