@@ -15,6 +15,7 @@ from hcnn_core.backend import (
     Array,
     array_namespace,
     dtype_name,
+    on_host,
     placement,
     require_floating,
     require_real,
@@ -259,6 +260,8 @@ def convolve_cotangents(
     bias's. All arrays are of one dtype.
     """
     xp = array_namespace(g, x, w)
+    if xp is np:
+        g, x, w = on_host(g), on_host(x), on_host(w)
     problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
     return adjoints(xp, problem, g, x if wanted[1] else None, w if wanted[0] else None, ans)
 

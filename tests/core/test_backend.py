@@ -299,7 +299,7 @@ def test_mixing_libraries_is_refused_everywhere(name: str) -> None:
     one, other = np.ones(2), array_api_strict.ones(2)
     for mixed in ((one, other), (other, one)):
         with pytest.raises(
-            TypeError, match="arrays of NumPy and array_api_strict in one call: move them to one device"
+            TypeError, match="arrays of NumPy and array_api_strict in one call: make them arrays of one library"
         ):
             MIXED[name](*mixed)
 
