@@ -108,12 +108,11 @@ def factored_layer(
     ValueError
         If axes, shapes, strides or boundary do not fit; the message says what would.
     """
-    xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
-        x, h, shift, g, bias, h_axes, g_axes, boundary, stride
-    )
+    xp, operands, expansion, contraction = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
+    x, h, shift, g, bias = operands
     plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
-        return plan.forward(x, h, shift, g, bias)
+        return plan.forward(*operands)
     results = []
     for block in _blocks(expansion, contraction, bias):
         z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
@@ -138,12 +137,12 @@ def factored_adjoints(
     stride: Axes = 1,
 ) -> tuple[Array, ...]:
     """Cotangents of x, h, shift, g and bias, each in its shape; `ans` is the result of `factored_layer`."""
-    xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
-        x, h, shift, g, bias, h_axes, g_axes, boundary, stride
-    )
+    xp, operands, expansion, contraction = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
+    x, h, shift, g, bias = operands
     plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
-        *found, of_bias = plan.adjoints(cotangent, ans, x, h, shift, g)
+        given: Any = cotangent, ans, *operands[:4]
+        *found, of_bias = plan.adjoints(*given)
         return (*found, _summed_to(xp, of_bias, bias.shape))
     parts, sums = [], []
     for block in _blocks(expansion, contraction, bias):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ GENERATED = ("PKG-INFO", "setup.cfg", "hcnn.egg-info")  # by setuptools, in an s
 def test_one_version() -> None:
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
     assert hcnn_core.__version__ == VERSION
+    released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert released[:1] in ([], [VERSION])
     try:
         installed = metadata.version("hcnn")
     except metadata.PackageNotFoundError:
