@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from train._files import write_atomically
-from train.config import Config, ConfigError, make_config
+from train.config import Config, ConfigError, make_config, with_defaults
 
 SCHEMA = 1
 GROUPS = ("parameters", "velocity", "moments", "average")
@@ -200,7 +200,7 @@ def load(path: Path) -> Checkpoint:
                     best=float(file.attrs["best"]),
                     average=trees["average"],
                 ),
-                make_config(config.pop("preset"), config),
+                make_config(config.pop("preset"), with_defaults(config)),
                 tuple(json.loads(file.attrs["class_names"])),
                 int(file.attrs["image_size"]),
                 file["data/channel_mean"][...],
