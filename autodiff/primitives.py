@@ -64,7 +64,11 @@ defvjp(
 )
 
 
-_elu = primitive(lambda x, bias=None: hcnn_core.elu(x, bias=bias))
+def _with_bias(x: Array, bias: Array | None = None) -> Array:
+    return hcnn_core.elu(x, bias=bias)
+
+
+_elu = primitive(functools.wraps(hcnn_core.elu)(_with_bias))
 elu_vjp = primitive(hcnn_core.elu_vjp)
 
 

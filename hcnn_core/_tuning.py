@@ -51,6 +51,14 @@ class Costs:
     """A piece that im2col copies: each tap, on each side of a periodic boundary."""
 
 
+OTHER_COSTS = Costs(
+    plan=0, transform=5e-5, library=1.5e-4, mac=2e-11, gathered_mac=4e-11, dft_mac=4e-11, copy=2e-10,
+    transposed=8e-10, fft_point=2.6e-10, scattered=0, line=6e-8, gathered=1.2e-9, piece=3e-6,
+)  # fmt: skip
+"""The same for other libraries than NumPy, by an older fit on two cores: no GPU has been measured. With the costs of
+NumPy's engines the strided layers of preset hcnn would take a third more multiply-adds there (benchmarks.gpu.trace)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tuning:
     """How large the pieces are in which engines work; results differ by rounding at most.
@@ -64,7 +72,10 @@ class Tuning:
     virtual processors, where a wake-up takes about 0.1 ms."""
 
     costs: Costs = Costs()
-    """What the planner's choices are based on."""
+    """What the planner's choices are based on, for NumPy arrays."""
+
+    other_costs: Costs = OTHER_COSTS
+    """And for arrays of other libraries."""
 
     matrix_macs: int = 128
     """Multiply-adds per sample up to which a DFT is by matrices or straight lines, and not by the library's FFT."""

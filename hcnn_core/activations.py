@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from hcnn_core._engines import planner
-from hcnn_core._engines.generic.elementwise import by_blocks
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array, array_namespace, require_real
+from hcnn_core.backend import Array, array_namespace, in_memory_order, library_of, require_real
 
 __all__ = ["elu", "elu_vjp"]
 
@@ -88,11 +88,13 @@ def total(x: Array, y: Array) -> Array:
     array
         ``x + y``, bit for bit; where it is large, in the memory layout of `x`.
     """
+    if library_of(x) == library_of(y) == "cupy" and x.shape == y.shape:
+        return in_memory_order(operator.add, x, y)
     if not type(x) is type(y) is np.ndarray or x.size < current().elementwise_elements:
         return x + y
     if (x.shape, x.dtype) != (y.shape, y.dtype) or not x.dtype.isnative:
         return x + y
-    return by_blocks(lambda out, x, y: np.add(x, y, out=out), x, y)
+    return planner.add(x, y)
 
 
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:

@@ -6,9 +6,12 @@ The only module of the project that imports CuPy, and only when asked for it by 
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import re
 import sys
+import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -197,6 +200,47 @@ def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
     return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
+def memory_order(array: Array) -> tuple[int, ...]:
+    """Axes from the largest stride to the smallest; all in their order where strides are not known."""
+    strides = getattr(array, "strides", None)
+    axes = range(array.ndim)
+    return tuple(axes) if strides is None else tuple(sorted(axes, key=lambda axis: -abs(strides[axis])))
+
+
+def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
+    """A pointwise function of arrays of one shape, whose result lies in memory as they do.
+
+    CuPy's results are in C order. Where arrays are not, every 4 bytes of such a result, or of the arrays, take 32.
+    """
+    order = memory_order(next((a for a in arrays if not _is_broadcast(a)), arrays[0]))
+    if order == tuple(range(len(order))):
+        return function(*arrays)
+    xp = array_namespace(*arrays)
+    result = function(*(xp.permute_dims(array, order) for array in arrays))
+    return xp.permute_dims(result, _inverse(order))
+
+
+def reduced(function: Callable[..., Array], x: Array, axes: Sequence[int], **options: Any) -> Array:
+    """A sum, or the like, over some axes; the result lies in memory as x does, for the same reason."""
+    order = memory_order(x)
+    if order == tuple(range(len(order))):
+        return function(x, axis=tuple(axes), **options)
+    xp = array_namespace(x)
+    kept = [axis for axis in order if axis not in axes]
+    result = function(xp.permute_dims(x, order), axis=tuple(order.index(axis) for axis in axes), **options)
+    return xp.permute_dims(result, _inverse(kept))
+
+
+def _is_broadcast(array: Array) -> bool:
+    strides = getattr(array, "strides", ())
+    return any(n > 1 and not step for n, step in zip(array.shape, strides, strict=False))
+
+
+def _inverse(order: Sequence[int]) -> tuple[int, ...]:
+    """What brings axes in this order back."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
 def joined(arrays: Sequence[Array], axis: int) -> Array:
     """Arrays one after the other along an axis; CuPy's own way, of many, sends a table of addresses to the device."""
     if library_of(arrays[0]) != "cupy":
@@ -209,11 +253,12 @@ def joined(arrays: Sequence[Array], axis: int) -> Array:
         if array.shape != tuple(shape):
             raise ValueError(f"arrays of shapes {[a.shape for a in arrays]} cannot be joined along axis {axis}")
     shape[axis] = sum(lengths)
-    result = xp.empty(tuple(shape), dtype=xp.result_type(*arrays))
-    parts = xp.moveaxis(result, axis, 0)
+    order = memory_order(arrays[0])
+    result = xp.empty(tuple(shape[a] for a in order), dtype=xp.result_type(*arrays))
+    along = (*(slice(None),) * order.index(axis % len(order)),)
     for end, array in zip(itertools.accumulate(lengths), arrays, strict=True):
-        parts[end - array.shape[axis] : end] = xp.moveaxis(array, axis, 0)
-    return result
+        result[(*along, slice(end - array.shape[axis], end))] = array.transpose(order)
+    return result.transpose(_inverse(order))
 
 
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
@@ -266,28 +311,36 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     The function must find its operands in the same memory every time, and change there what it changes; its results
     too keep their place. Whatever it allocates stays its own, so that nothing else is written over; what it finds in
     caches must stay there. It is called twice: first to compile what it launches and to fill the pool of memory,
-    neither of which may happen while recording.
+    neither of which may happen while recording. The memory goes back to the device when the results, and then what
+    launches the graph, are dropped: CuPy's pools do not give their blocks back by themselves.
     """
     import cupy
 
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     cupy.cuda.get_current_stream().synchronize()
     cupy.get_default_memory_pool().free_all_blocks()  # what steps one by one leave behind is as large as what comes
-    with stream, cupy.cuda.using_allocator(pool.malloc):
-        work()
-        stream.synchronize()
-        stream.begin_capture()
-        try:
-            results = work()
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error says why
-                stream.end_capture()
-            raise
-        graph = stream.end_capture()
+    try:
+        with stream, cupy.cuda.using_allocator(pool.malloc):
+            work()
+            stream.synchronize()
+            stream.begin_capture()
+            try:
+                results = work()
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error says why
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # which hold arrays
+        gc.collect()
+        pool.free_all_blocks()
+        raise
 
-    def launch(pool: Any = pool) -> None:  # which keeps the memory
+    def launch() -> None:
         cupy.cuda.get_current_stream().synchronize()
         graph.launch(stream)
         stream.synchronize()
 
+    weakref.finalize(launch, pool.free_all_blocks).atexit = False
     return launch, results

@@ -42,7 +42,8 @@ def convolve(
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
 
     For one filter and stride 1 this is ``scipy.ndimage.convolve(x, w, mode="wrap" or "constant", axes=axes)``, for
-    every filter length: odd, even, and longer than the axis.
+    every filter length: odd, even, and longer than the axis. That holds for ascending `axes`: here the axes of w follow
+    the order given, which SciPy ignores.
 
     Parameters
     ----------

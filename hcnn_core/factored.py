@@ -20,7 +20,7 @@ from hcnn_core._problem import (
 )
 from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
-from hcnn_core.backend import Array, array_namespace, joined, library_of, require_real
+from hcnn_core.backend import Array, array_namespace, joined, library_of, reduced, require_real
 from hcnn_core.convolution import adjoints, convolve_elu
 
 __all__ = ["factored_layer"]
@@ -203,4 +203,4 @@ def _summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
     """A cotangent summed over the axes along which an argument of this shape was broadcast."""
     extra = g.ndim - len(shape)
     axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))
-    return xp.reshape(xp.sum(g, axis=axes, dtype=g.dtype), shape) if axes else xp.reshape(g, shape)
+    return xp.reshape(reduced(xp.sum, g, axes, dtype=g.dtype), shape) if axes else xp.reshape(g, shape)

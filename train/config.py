@@ -347,6 +347,8 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         allowed: Any = (int, float) if kind is float else (kind,)
         if not isinstance(item, allowed) or (isinstance(item, bool) and kind is not bool):
             raise ConfigError(f"{f.name} is {item!r}; its type is {kind.__name__}")
+        if kind is str and not _is_text(item):
+            raise ConfigError(f"{f.name} is {item!r}, which is not UTF-8 and cannot be recorded; give it another name")
         if (choices := f.metadata["choices"]) and item not in choices:
             raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
         low, high = f.metadata["low"], f.metadata["high"]
@@ -355,6 +357,15 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         if (low is not None and item < low) or (high is not None and item > high):
             bounds = f"at least {low}" if high is None else f"between {low} and {high}"
             raise ConfigError(f"{f.name} is {item}; it must be {bounds}")
+
+
+def _is_text(value: str) -> bool:
+    """Whether a string has no bytes that a path had and UTF-8 has not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _toml_value(value: Any) -> str:

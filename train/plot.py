@@ -38,7 +38,8 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
     test = next((record for record in reversed(records) if "test_accuracy" in record), None)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    text = title.encode(errors="replace").decode()  # a path need not be text
+    figure.suptitle(text, fontsize=10, parse_math=False)
     x = [record["epoch"] for record in epochs]
     for axes, key, label, scale in zip(
         figure.subplots(1, 2),

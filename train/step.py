@@ -6,6 +6,7 @@ records them once as a CUDA graph, on memory of its own, and from then on launch
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -212,8 +213,10 @@ class GraphedStep:
         tree_map(_assign, self.arrays, arrays)  # what the rehearsal changed
 
     def _drop(self) -> None:
-        """Give back what a graph keeps."""
-        self.launch, self.arrays, self.inputs, self.results = None, {}, {}, ()
+        """Give back what a graph keeps: its results first, since what they lie in is given back with the launch."""
+        self.arrays, self.inputs, self.results = {}, {}, ()
+        gc.collect()  # arrays of the tape, which is a cycle
+        self.launch = None
 
 
 def _assign(held: Array, given: Array) -> None:

@@ -35,7 +35,19 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """Training stopped by a signal, its state saved; the message is one line."""
+    """Work stopped by a signal; the message is one line that says what is saved.
+
+    Parameters
+    ----------
+    message : str
+        The line.
+    signum : int, optional
+        The signal.
+    """
+
+    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signum = signum
 
 
 @dataclass(frozen=True)
@@ -294,7 +306,7 @@ class Trainer:
         Raises
         ------
         Interrupted
-            After SIGINT or SIGTERM, the state having been saved.
+            After SIGINT, SIGTERM or SIGHUP, the state having been saved.
         TrainingError
             If the loss is not finite.
         """
@@ -340,10 +352,10 @@ class Trainer:
             seen = min(state.step * config.batch_size, self.count)
             advance(state.loss_sum / seen, state.correct / seen, len(index))
             if stop and state.step < self.steps_per_epoch:
-                raise Interrupted(self._saved_for(stop[0]))
+                raise Interrupted(self._saved_for(stop[0]), stop[0])
         self._end_epoch()
         if stop and state.epoch < config.epochs:
-            raise Interrupted(self._saved_for(stop[0]))
+            raise Interrupted(self._saved_for(stop[0]), stop[0])
 
     def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
         """One gradient step; returns the batch's loss and how many images were classified right."""
@@ -479,7 +491,10 @@ class Trainer:
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the step in progress can end; a second one acts at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP, so that the step in progress can end; a second one acts at once.
+
+    SIGHUP stays ignored where it was, as nohup has it.
+    """
     received: list[int] = []
     before: dict[int, Any] = {}
 
@@ -487,7 +502,10 @@ def _stop_requests() -> Iterator[list[int]]:
         received.append(signum)
         signal.signal(signum, before[signum])
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    signals: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    for signum in signals:
         before[signum] = signal.signal(signum, receive)
     try:
         yield received

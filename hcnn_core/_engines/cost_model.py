@@ -103,14 +103,15 @@ def choose_transform(
     return matrices
 
 
-def seconds_of(units: Units, tuning: Tuning) -> float:
+def seconds_of(units: Units, tuning: Tuning, library: str = "numpy") -> float:
     """What these units take."""
-    return float(sum(getattr(tuning.costs, name) * count for name, count in units.items()))
+    costs = tuning.costs if library == "numpy" else tuning.other_costs
+    return float(sum(getattr(costs, name) * count for name, count in units.items()))
 
 
 def estimate_seconds(problem: Problem, methods: tuple[str, ...], real: bool, library: str, tuning: Tuning) -> float:
     """Predicted time of `convolve` and its transpose with one method per axis."""
-    return seconds_of(units_of(problem, methods, real, library, tuning), tuning)
+    return seconds_of(units_of(problem, methods, real, library, tuning), tuning, library)
 
 
 def roughness(n: int) -> float:

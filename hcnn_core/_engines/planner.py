@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,18 @@ def plan_by(
     arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -problem.out_lengths[k])))
     if library == "cupy":
         from hcnn_core._engines.cuda.matmul import matmul
-        from hcnn_core._engines.cuda.plan import CudaPlan
+        from hcnn_core._engines.cuda.plan import CudaPlan, SubsampledPlan
 
         transform = transform_for(matmul=matmul)
+        parts = arrangement, transform, Im2col(arrangement.taps, tuning), tuning
         if real and CudaPlan.suits(arrangement, transform):
-            return CudaPlan(arrangement, transform, Im2col(arrangement.taps, tuning), tuning)
+            return CudaPlan(*parts)
+        if real and arrangement.taps.uneven:
+            along = zip(problem.lengths, problem.stride, problem.boundary, strict=True)
+            stride = tuple(1 if boundary == "periodic" and n % r else r for n, r, boundary in along)
+            return SubsampledPlan(
+                *parts, plan_by(methods, replace(problem, stride=stride), real, batch, library, tuning)
+            )
     return Plan(arrangement, transform_for(), Im2col(arrangement.taps, tuning), tuning)
 
 
@@ -182,6 +190,11 @@ def normalization(xp: Any, size: int) -> Any:
 
         return compiled
     return generic_normalization
+
+
+def add(x: Array, y: Array) -> Array:
+    """``x + y`` of two NumPy arrays of one shape and dtype, shared among threads."""
+    return generic_elementwise.add(x, y)
 
 
 def matmul(a: Array, b: Array) -> Array:

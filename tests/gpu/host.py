@@ -35,9 +35,9 @@ def host_kernels(folder: Path) -> Callable[..., Any]:
     built: dict[Any, Any] = {}
 
     def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
-        key = (name, dtype, sizes)
+        key = (name, _cuda.source(dtype, dict(sizes)))
         if key not in built:
-            built[key] = _compile(folder, name, _cuda.source(dtype, dict(sizes)))
+            built[key] = _compile(folder, *key)
         return built[key]
 
     return kernel

@@ -20,7 +20,7 @@ from hcnn_core._engines.generic.plan import Plan
 from hcnn_core._engines.taps import Integers, TapProducts, untapped
 from hcnn_core._engines.transform import Identity, Transform
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, empty
+from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, empty, placement
 
 CHUNK = 1 << 22
 """Elements of a result's spectrum that are made before they are transformed back, so that they stay in the L2 cache."""
@@ -282,3 +282,33 @@ class CudaPlan(Plan):
         """The result as (rows, positions)."""
         shape = (self.outer * self.y_rows * self.out, math.prod(self.taps.out_lengths) * self.taps.batch)
         return xp.ascontiguousarray(self._to_plan(xp, y, self.y_order, shape))
+
+
+class SubsampledPlan(Plan):
+    """A plan along periodic axes whose stride does not divide them: every sample is made, and some are kept.
+
+    There the taps that meet a sample differ each time around, which no kernel's table says; the axes are short ones.
+    """
+
+    def __init__(
+        self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning, whole: Plan
+    ) -> None:
+        super().__init__(arrangement, transform, products, tuning)
+        self.whole = whole
+        stride = dict(zip(self.problem.axes, self.problem.stride, strict=True))
+        made = dict(zip(self.problem.axes, whole.problem.stride, strict=True))
+        self.kept = (*(slice(None, None, stride.get(a, 1) // made.get(a, 1)) for a in self.problem.kept_axes), ...)
+
+    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+        """Convolve x with w; with a bias, the ELU of the sum."""
+        y = self.whole.forward(xp, x, w)[self.kept]
+        return y if bias is None else elementwise.elu(xp, y, bias)
+
+    def adjoints(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
+        g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
+        spread = xp.zeros(self.whole.problem.y_shape, dtype=g.dtype, **placement(xp, g))
+        spread[self.kept] = g
+        return (*self.whole.adjoints(xp, spread, x, w)[:2], None if ans is None else g)

@@ -1,6 +1,7 @@
 // `apply` and `correlate` by tensor cores, in place of those of `_kernels.cu`: the same arguments, the same blocks. Every
 // operand is rounded to TensorFloat-32, or, in three PASSES, split into two of them, whose products miss less than
-// rounding to float32 does. Sums are kept in float32.
+// rounding to float32 does. Sums are kept in float32. Tensor cores cut off what a sum has no room for, always towards
+// zero, which many products add up to more than three PASSES spare: so their sums are added to others now and then.
 
 #if defined TALL && defined PASSES
 #ifdef __CUDACC__
@@ -37,6 +38,22 @@ __device__ inline void multiply_add(float (&sum)[4], const Operand<4>& a, const 
     mma(sum, a.part[0], b.part[0]);
 }
 
+// Products of a pass after which a sum goes to its total.
+constexpr int MOST_IN_SUM = 64;
+
+// Add sums to totals where there are any, and begin again.
+template <int M, int N> __device__ inline void flush(float (&total)[M][N][4], float (&sum)[M][N][4]) {
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                total[m][n][e] += sum[m][n][e];
+                sum[m][n][e] = 0;
+            }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) apply(
     Reals x, Reals matrices, Table offsets, Table sources, Table targets, Reals bias,
     Target out, int rows, int columns, int positions, int run, long long x_entry, long long matrix_entry,
@@ -56,8 +73,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
         const int p = min(begin + n * 8 + i, positions - 1);
         place[n] = sources[p / run] + p % run;
     }
-    float sum[M][N][4] = {};
+    float sum[M][N][4] = {}, total[M][N][4] = {};
     for (int k0 = 0; k0 < columns; k0 += DEPTH) {
+        if (PASSES == 3 && k0 && k0 % (MOST_IN_SUM / (DEPTH / 8 * PASSES) * DEPTH) == 0) flush(total, sum);
         const int depth = min(DEPTH, columns - k0);
         __syncthreads();
         for (int t = threadIdx.x; t < DEPTH * ROW_TILE; t += THREADS) {
@@ -86,6 +104,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
             }
         }
     }
+    if (PASSES == 3) flush(sum, total);
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -117,8 +136,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
     real (*taken_g)[PITCH] = reinterpret_cast<real (*)[PITCH]>(room) + warp * (G_TILE + X_TILE);
     real (*taken_x)[PITCH] = taken_g + G_TILE;
 
-    float sum[M][N][4] = {};
+    float sum[M][N][4] = {}, total[M][N][4] = {};
+    int tiles = 0;
     for (int begin = blockIdx.x * THREADS; begin < positions; begin += gridDim.x * THREADS) {
+        if (PASSES == 3 && ++tiles % (MOST_IN_SUM / (LANES / 8 * PASSES)) == 0) flush(total, sum);
         take_tiles<G_TILE, X_TILE>(
             taken_g, taken_x, g, x, offsets, g_lines, x_lines, first_row, rows, first_k, columns, begin, positions, run,
             g_entry, g_row, x_entry
@@ -139,6 +160,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
             }
         }
     }
+    if (PASSES == 3) flush(sum, total);
     real* to = parts + ((long long)(blockIdx.x * WARPS + warp) * gridDim.y + blockIdx.y) * columns * rows;
 #pragma unroll
     for (int m = 0; m < M; ++m)

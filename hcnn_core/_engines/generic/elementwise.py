@@ -10,28 +10,39 @@ import numpy as np
 
 from hcnn_core._threads import MEMORY, parallel_for
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, in_memory_order, reduced
 
 
 def elu(xp: Any, x: Array, bias: Array | None = None) -> Array:
     """ELU of x, or of x plus a bias that broadcasts to it, in its dtype."""
     if xp is np:
         return by_blocks(elu_block, x, *(() if bias is None else (np.broadcast_to(bias, x.shape),)))
-    c = x if bias is None else x + bias
-    zero = xp.zeros_like(c)
-    return xp.maximum(c, zero) + xp.expm1(xp.minimum(c, zero))
+
+    def compute(x: Array, *bias: Array) -> Array:
+        c = x + bias[0] if bias else x
+        zero = xp.zeros_like(c)
+        return xp.maximum(c, zero) + xp.expm1(xp.minimum(c, zero))
+
+    return in_memory_order(compute, x, *(() if bias is None else (xp.broadcast_to(bias, x.shape),)))
 
 
 def elu_vjp(xp: Any, g: Array, ans: Array) -> Array:
     """Cotangent of the argument of ``ans = elu(.)``; g broadcasts to `ans`."""
     if xp is np:
         return by_blocks(_elu_vjp_block, ans, np.broadcast_to(g, ans.shape))
-    return (xp.minimum(ans, xp.zeros_like(ans)) + 1) * g
+    return in_memory_order(
+        lambda ans, g: (xp.minimum(ans, xp.zeros_like(ans)) + 1) * g, ans, xp.broadcast_to(g, ans.shape)
+    )
 
 
 def marginal(xp: Any, x: Array, axes: tuple[int, ...], reduction: str) -> Array:
     """Sum or mean over some axes."""
-    return xp.sum(x, axis=axes) if reduction == "sum" else xp.mean(x, axis=axes)
+    return reduced(xp.sum if reduction == "sum" else xp.mean, x, axes)
+
+
+def add(x: Array, y: Array) -> Array:
+    """Sum of two NumPy arrays of one shape and dtype."""
+    return by_blocks(lambda out, x, y: np.add(x, y, out=out), x, y)
 
 
 def elu_block(out: Array, x: Array, *bias: Array) -> None:
