@@ -18,7 +18,8 @@ def test_python_blocks_run():
         with contextlib.redirect_stdout(output):
             exec(compile(block, "README.md", "exec"), names)
         printed += output.getvalue().splitlines()
-    shape, covariance, adjoint, gradient = printed
+    classified, shape, covariance, adjoint, gradient = printed
+    assert classified.endswith("'] (10,)")
     assert shape == "(2, 32, 32, 4, 8, 16)"
     assert float(covariance) < 1e-11
     assert adjoint == "True"

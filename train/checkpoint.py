@@ -18,7 +18,7 @@ import numpy as np
 
 from train._files import write_atomically
 from train._hdf5 import LIBVER, read_array, write_array
-from train.config import Config, ConfigError, make_config
+from train.config import Config, ConfigError, make_config, with_defaults
 
 SCHEMA = 1
 GROUPS = ("parameters", "velocity", "moments", "average")
@@ -204,7 +204,7 @@ def load(path: Path) -> Checkpoint:
                     best=float(file.attrs["best"]),
                     average=trees["average"],
                 ),
-                make_config(config.pop("preset"), config),
+                make_config(config.pop("preset"), with_defaults(config)),
                 tuple(json.loads(file.attrs["class_names"])),
                 int(file.attrs["image_size"]),
                 read_array(file["data/channel_mean"]),

@@ -19,7 +19,7 @@ from hcnn_core.backend import to_numpy
 from train._files import write_atomically
 from train._hdf5 import LIBVER, read_array, write_array
 from train.checkpoint import CheckpointError, require_same_arrays
-from train.config import ConfigError, make_config
+from train.config import ConfigError, make_config, with_defaults
 from train.covariance import KINDS, MODES, STATEMENTS, ComplexNetwork, Example, Row, Subject, axes
 from train.network import Network
 from train.training import initial_moments
@@ -135,7 +135,9 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     config = json.loads(group.attrs["config"])
     kind = ComplexNetwork if group.attrs["complex"] else Network
     network = kind(
-        make_config(config.pop("preset"), config), int(group.attrs["image_size"]), int(group.attrs["classes"])
+        make_config(config.pop("preset"), with_defaults(config)),
+        int(group.attrs["image_size"]),
+        int(group.attrs["classes"]),
     )
     parameters, moments = (
         {

@@ -119,7 +119,7 @@ def layers(config: Config, image_size: int, classes: int) -> list[Layer]:
     image_size : int
         Pixels along each side of an image.
     classes : int
-        C: layer J-1 has as many filters, since its last attribute is the class (Eq. 7).
+        C: layer J-1 has as many filters, since its last attribute is the class (Eq. 7); K where the head is dense.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def layers(config: Config, image_size: int, classes: int) -> list[Layer]:
                 attributes,
                 (*space, *config.attribute_kernel[2 - attributes :]),
                 (*steps, *(r,) * attributes),
-                classes if j == config.depth - 1 else k,
+                classes if j == config.depth - 1 and config.head != "dense" else k,
                 config.factors if attributes == 2 else 0,
                 config.nonlinear_factors and attributes == 2,
             )
@@ -193,7 +193,8 @@ class Network:
         -------
         dict of dict of array
             Per layer: w (j = 1, 2), or the factors h (Q, s, s) and g (Q, s1, s2, K); bias (K,), and scale (K,) where
-            outputs are normalised. Under "head" the scale of the logits, where it is learned.
+            outputs are normalised, and in the (+) network h_scale and h_bias (Q,) then. Under "head" the scale of the
+            logits, where it is learned; or w (K, C) and bias (C,) of a dense layer.
         """
         dtype = self.config.dtype
         parameters: Parameters = {}
@@ -221,8 +222,15 @@ class Network:
             parameters[layer.name] = {**weights, "bias": np.zeros(layer.filters, dtype)}
             if self.config.normalization == "both":
                 parameters[layer.name]["scale"] = np.ones(layer.filters, dtype)
+                if layer.nonlinear:
+                    parameters[layer.name]["h_scale"] = np.ones(layer.factors, dtype)
+                    parameters[layer.name]["h_bias"] = np.zeros(layer.factors, dtype)
         if self.config.head == "mean":
             parameters["head"] = {"scale": np.asarray(self.config.logit_scale, dtype)}
+        elif self.config.head == "dense":
+            filters = self.table[-1].filters
+            w = rng.standard_normal((filters, self.classes)) * self.config.logit_scale / math.sqrt(filters)
+            parameters["head"] = {"w": w.astype(dtype), "bias": np.zeros(self.classes, dtype)}
         return parameters
 
     def initial_moments(self) -> Moments:
@@ -385,9 +393,9 @@ class Network:
             of_patches = (own["mean"], own["covariance"]) if layer.factors else None
             if layer.nonlinear:
                 assert of_patches is not None
-                h, shift = _normalise_filters(weights["h"], *of_patches, self.config.epsilon)
+                h, shift = _first_filters(weights, of_patches, self.config.epsilon)
                 g, bias = self._folded(weights["g"], np.zeros_like(weights["bias"]), weights, own)
-                found[layer.name] = {"h": h, "shift": -shift, "g": g, "bias": bias}
+                found[layer.name] = {"h": h, "shift": shift, "g": g, "bias": bias}
             else:
                 w, shift = self._filters(layer, weights, of_patches, self.config.epsilon, layer.inputs[2:])
                 w, bias = self._folded(w, shift, weights, own)
@@ -404,15 +412,15 @@ class Network:
         own: dict[str, Array],
     ) -> Array:
         """The (+) layer, rho(W^g rho(W^h x)); the backward pass expands x again."""
-        h, shift = _normalise_filters(weights["h"], *moments, epsilon)
+        h, shift = _first_filters(weights, moments, epsilon)
         options = {"boundary": self.config.boundary, "stride": layer.stride}
         none = np.zeros_like(getval(weights["bias"]))
         if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
             g, bias = self._folded(weights["g"], none, weights, own)
-            return self._factored(x, h, -shift, g, bias, SPACE, ATTRIBUTES, **options)
+            return self._factored(x, h, shift, g, bias, SPACE, ATTRIBUTES, **options)
         of_h, of_g = factor_options(x.ndim, SPACE, ATTRIBUTES, **options)
         expand, contract = functools.partial(self._rho, **of_h), functools.partial(convolve, **of_g)
-        y = checkpoint_before(expand, contract)((x, h, -shift), (weights["g"],))
+        y = checkpoint_before(expand, contract)((x, h, shift), (weights["g"],))
         return self._normalize(y, none, weights, own)
 
     def _normalize(self, y: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> Array:
@@ -423,12 +431,12 @@ class Network:
         return y
 
     def logits(self, parameters: Parameters, x: Array) -> Array:
-        """Return the sum of x_{J-1} over everything but the class (Eq. 7), or its mean times a learned scale.
+        """Return the sum of x_{J-1} over everything but the class (Eq. 7), or what the head makes of the mean.
 
         Parameters
         ----------
         parameters : dict
-            As `initialize` returns; its "head" holds the scale.
+            As `initialize` returns; its "head" holds the scale, or the dense layer.
         x : array
             Output of layer J-1, (N, u1, u2, v_{J-3}, v_{J-2}, C).
 
@@ -440,13 +448,24 @@ class Network:
         axes = tuple(range(1, x.ndim - 1))
         if self.config.head == "sum":
             return marginal(x, axes)
-        return marginal(x, axes, reduction="mean") * parameters["head"]["scale"]
+        means = marginal(x, axes, reduction="mean")
+        if self.config.head == "dense":
+            return means @ parameters["head"]["w"] + parameters["head"]["bias"]
+        return means * parameters["head"]["scale"]
 
 
 def _moments_of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[Array, Array]:
     """Mean and covariance of so many times what has these."""
     mean, covariance = moments
     return moments if factor == 1 else (mean * factor, covariance * factor**2)
+
+
+def _first_filters(weights: dict[str, Array], moments: tuple[Array, Array], epsilon: float) -> tuple[Array, Array]:
+    """Filters h of a (+) layer, normalised and scaled, (s, s, Q), and what is added to what they make (Q,)."""
+    h, mean = _normalise_filters(weights["h"], *moments, epsilon)
+    if "h_scale" not in weights:
+        return h, -mean
+    return h * weights["h_scale"], weights["h_bias"] - mean * weights["h_scale"]
 
 
 def _normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
@@ -550,9 +569,12 @@ def describe(config: Config, image_size: int, classes: int) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     trained = sum(la.trained for la in table)
+    weights = Network(config, image_size, classes).initialize(np.random.default_rng(0))
+    trainable = sum(array.size for arrays in weights.values() for array in arrays.values())
     lines += [
         "",
         f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors}).",
+        f"Trainable numbers, with biases, scales and the head: {trainable:,}.",
         "GMAC: 10^9 multiply-adds per image, were the filters applied tap by tap. MiB: outputs of one batch.",
     ]
     return "\n".join(lines)

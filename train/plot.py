@@ -1,10 +1,10 @@
-"""The learning curve of a run as a picture."""
+"""Learning curves as pictures, of one run or of several."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,55 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
+    _write(figure, path)
+
+
+def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
+    """Draw the loss and the accuracy of several runs over epochs.
+
+    Parameters
+    ----------
+    runs : mapping of str to sequence of dict
+        Names of runs, and the records of their epochs.
+    path : Path
+        PNG file to write; one that is there is replaced.
+
+    Raises
+    ------
+    ValueError
+        If no run has a completed epoch.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if not any(runs.values()):
+        raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, key, label, scale in zip(
+        figure.subplots(1, 2),
+        ("loss", "accuracy"),
+        ("negative log-likelihood [nats]", "accuracy [%]"),
+        (1, 100),
+        strict=True,
+    ):
+        for index, (name, records) in enumerate(runs.items()):
+            for part, style in (("train", "--"), ("validation", "-")):
+                known = [record for record in records if f"{part}_{key}" in record]
+                x, y = [r["epoch"] for r in known], [scale * r[f"{part}_{key}"] for r in known]
+                shown = f"{name}, {'training' if part == 'train' else 'held out'}"
+                axes.plot(x, y, style, color=f"C{index % 10}", linewidth=1, label=shown if known else None)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    _write(figure, path)
+
+
+def _write(figure: Any, path: Path) -> None:
+    """Write a picture as a PNG file."""
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a title in letters the font has not

@@ -251,7 +251,7 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
         "boundary": st.sampled_from(BOUNDARIES),
         "reduction": st.sampled_from(("mean", "sum")),
         "normalization": st.sampled_from(("factors", "both")),
-        "head": st.sampled_from(("mean", "sum")),
+        "head": st.sampled_from(("mean", "sum", "dense")),
         "dtype": st.sampled_from(("float32", "float64")),
     }
     return st.fixed_dictionaries({**settings_of, **{name: st.just(value) for name, value in fixed.items()}})

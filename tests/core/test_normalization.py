@@ -1,4 +1,4 @@
-"""`normalize_elu` and its adjoint against their definition in double precision, in every layout, with large means."""
+"""`normalize_elu` and its adjoint against their definition in the longest floats, in every layout, with large means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hcnn_core import normalize_elu, normalize_elu_vjp
 from hcnn_core._engines import planner
 from hcnn_core._engines.cpu.normalization import runs_of
 from hcnn_core.testing import assert_translation_covariant
-from tests.core.oracle import SEEDS, NDArray, eps, noise, poisoned_memory, threads, wide
+from tests.core.oracle import SEEDS, NDArray, eps, noise, poisoned_memory, threads
 
 REAL = ("float32", "float64")
 EPSILON = 1e-3
@@ -30,8 +30,13 @@ def in_order(array: NDArray, order: tuple[int, ...] | None) -> NDArray:
     return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
 
 
+def longest(array: NDArray) -> NDArray:
+    """In the longest floats there are: a mean of 1000 costs double precision three of its digits."""
+    return np.asarray(array, np.longdouble)
+
+
 def definition(y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    z = wide(y) + shift
+    z = longest(y) + shift
     everywhere = tuple(range(z.ndim - 1))
     mean, variance = z.mean(everywhere), z.var(everywhere)
     c = (z - mean) / np.sqrt(variance + EPSILON) * scale + bias
@@ -40,8 +45,8 @@ def definition(y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray) -> tup
 
 def cotangents(gs: list[NDArray], y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray) -> list[NDArray]:
     """By the chain rule, mean and variance being functions of y like any other."""
-    g, g_mean, g_variance = map(wide, gs)
-    z = wide(y) + shift
+    g, g_mean, g_variance = map(longest, gs)
+    z = longest(y) + shift
     everywhere, count = tuple(range(z.ndim - 1)), z.size // z.shape[-1]
     centred = z - z.mean(everywhere)
     inverse = 1 / np.sqrt(centred.var(everywhere) + EPSILON)
@@ -80,7 +85,7 @@ def assert_near(found: Any, expected: Any, dtype: str, factor: float) -> None:
 def test_results_and_cotangents_are_those_of_the_definition(
     shape: tuple[int, ...], along: tuple[int, ...], dtype: str, in_memory: str, mean: float
 ) -> None:
-    """A large mean costs the digits that y itself has lost, no more: 1000 + z leaves z an error of 1000 eps / 2."""
+    """A large mean costs kernels no digits, the others those of z = y + s and of the mean: some 1000 eps of z."""
     layout = None if in_memory == "by shape" else LAYER if len(shape) == 5 else (2, 3, 1, 0)
     given = operands(shape, along, dtype, layout, mean)
     kept = [a.copy() for a in given]
@@ -90,10 +95,13 @@ def test_results_and_cotangents_are_those_of_the_definition(
         (again, *_), pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=EPSILON), *given)
         found = pullback(tuple(gs))
     assert np.array_equal(again, ans) and all(map(np.array_equal, given, kept))
-    factor = 60 * (1 + mean)
+    factor = 60 if runs_of(given[1], given[0]) else 60 * (1 + mean)
+    # a sum of n doubles, one after another, is off by about the root of n roundings of what it has become
+    summed = (given[0].size / shape[-1]) ** 0.5 * eps("float64") / eps(dtype)
+    factor += (1 + mean) * summed
     expected = definition(*given)
     assert_near((ans, variance), (expected[0], expected[2]), dtype, factor)
-    assert_near((found_mean,), (expected[1],), dtype, 20)
+    assert_near((found_mean,), (expected[1],), dtype, 20 + summed)
     # sums of cotangents grow with their number: so does what rounding leaves, as its root
     assert_near(found[:1], cotangents(gs, *given)[:1], dtype, factor)
     for actual, exact in zip(found[1:], cotangents(gs, *given)[1:], strict=True):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from train.config import PRESETS, Config, ConfigError, field_type, make_config, read_toml, to_toml
 
+ROOT = Path(__file__).resolve().parents[2]
 FIELDS = dataclasses.fields(Config)
 
 
@@ -45,6 +46,18 @@ def test_a_preset_changes_what_it_says_and_nothing_else(preset: str) -> None:
 def test_every_preset_can_be_chosen() -> None:
     (choices,) = (f.metadata["choices"] for f in FIELDS if f.name == "preset")
     assert set(choices) == set(PRESETS)
+
+
+def test_a_run_older_than_a_setting_has_its_default(tmp_path: Path) -> None:
+    """A preset may have got new settings since; what trained the run had none."""
+    path, record = tmp_path / "config.toml", ROOT / "benchmarks" / "results" / "hcnn-fast" / "config.toml"
+    settings = read_toml(record)
+    assert settings["preset"] == "hcnn-fast" and PRESETS["hcnn-fast"]["normalization"] == "both"
+    config = make_config(settings.pop("preset"), settings)
+    assert (config.normalization, config.image_sizes, config.epochs) == ("factors", (), 19)
+    path.write_text('preset = "hcnn-fast"\nepochs = 3\n', "utf-8")  # a user's file is no record
+    settings = read_toml(path)
+    assert make_config(settings.pop("preset"), settings) == make_config("hcnn-fast", {"epochs": 3})
 
 
 def test_changes_come_after_the_preset() -> None:
@@ -214,6 +227,7 @@ def test_toml_that_is_not_there_or_a_directory(tmp_path: Path) -> None:
 def test_toml_of_a_run_says_versions_which_are_no_settings(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("width = 4\n[versions]\nnumpy = '1'\n")
-    assert read_toml(path) == {"width": 4}
+    assert make_config(changes=read_toml(path)) == Config(width=4)
+    assert "versions" not in read_toml(path)
     path.write_text("[training]\nwidth = 4\n")
     assert "'training'" in refused(changes=read_toml(path))

@@ -31,6 +31,18 @@ def test_counts_of_the_paper(preset, dataset):
     assert f"{COUNTS[preset, dataset]:,}" in describe(config, 32, CLASSES[dataset])
 
 
+def test_the_authors_network_has_their_numbers():
+    """Of layers 11: 16 filters; beside the filters 928 scales and biases, 160 weights and 10 biases of the head."""
+    config = make_config("released")
+    parameters = Network(config).initialize(np.random.default_rng(0))
+    assert sum(a.size for arrays in parameters.values() for a in arrays.values()) == 360_522
+    assert "360,522" in describe(config, 32, 10)
+    table = layers(config, 32, 10)
+    assert [la.outputs[0] for la in table] == [32] * 3 + [16] * 4 + [8] * 4
+    assert table[-1].outputs == (8, 8, 4, 8, 16)
+    assert sum(la.parameters for la in table) == 344_640 + 39_712 - 24_928
+
+
 @pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])
 def test_counts_are_those_of_the_arrays(preset):
     """The (+) network's counted coefficients exist as such; the plain one's are counted after merging."""
@@ -92,6 +104,8 @@ def plainly(network, parameters, x):
             copies = hc.convolve(x, np.moveaxis(weights["h"], 0, -1), (1, 2), **options)
             everywhere = (0, 1, 2, 3, 4)
             copies = (copies - copies.mean(everywhere)) / np.sqrt(copies.var(everywhere) + config.epsilon)
+            if "h_scale" in weights:
+                copies = copies * weights["h_scale"] + weights["h_bias"]
             if layer.nonlinear:
                 copies = np.where(copies > 0, copies, np.exp(np.minimum(copies, 0)) - 1)
             s1, s2 = layer.stride[:2]
@@ -103,6 +117,8 @@ def plainly(network, parameters, x):
         x = np.where(c > 0, c, np.exp(np.minimum(c, 0)) - 1)
     if config.head == "sum":
         return x.sum((1, 2, 3, 4))
+    if config.head == "dense":
+        return x.mean((1, 2, 3, 4)) @ parameters["head"]["w"] + parameters["head"]["bias"]
     return x.mean((1, 2, 3, 4)) * parameters["head"]["scale"]
 
 
@@ -115,8 +131,9 @@ def small_network(rng, **changes):
     for weights in parameters.values():
         if "bias" in weights:
             weights["bias"] += rng.standard_normal(weights["bias"].shape)
-            if "scale" in weights:
-                weights["scale"] *= rng.uniform(0.5, 2, weights["scale"].shape)
+        for name in ("scale", "h_scale", "h_bias"):
+            if weights.get(name, np.zeros(())).ndim:
+                weights[name] += rng.uniform(-0.5, 1, weights[name].shape)
     return network, parameters
 
 
@@ -124,7 +141,7 @@ def small_network(rng, **changes):
 @pytest.mark.parametrize("boundary", ["zero", "periodic"])
 @pytest.mark.parametrize(
     ("reduction", "head", "normalization"),
-    [("mean", "mean", "factors"), ("sum", "sum", "factors"), ("mean", "mean", "both"), ("sum", "sum", "both")],
+    [("mean", "mean", "factors"), ("sum", "sum", "factors"), ("mean", "dense", "both"), ("sum", "sum", "both")],
 )
 def test_layers_equal_the_normalised_factors_written_out(nonlinear, boundary, reduction, head, normalization):
     rng = np.random.default_rng(1)
@@ -233,7 +250,7 @@ def test_average_taps(n, size, stride, boundary):
 def test_any_configuration_describes_itself():
     config = make_config("hcnn", {"depth": 5, "width": 5, "factors": 3, "attribute_stride": 1, "space_kernel": 1})
     text = describe(config, 32, 10)
-    assert "MiB" in text and len(text.splitlines()) == 10
+    assert "MiB" in text and len(text.splitlines()) == 11
     network = Network(config, image_size=4, classes=3)
     logits, _ = network(network.initialize(np.random.default_rng(0)), np.ones((2, 4, 4, 3), np.float32))
     assert logits.shape == (2, 3) and logits.dtype == np.float32

@@ -1,0 +1,146 @@
+"""Compare runs: `python -m train.compare RUN RUN ...` prints a table and draws their curves in one picture."""
+
+from train._process import leave_on_interrupt, prepare
+
+if __name__ == "__main__":
+    leave_on_interrupt("train.compare")
+prepare()  # before NumPy is loaded
+
+import argparse  # noqa: E402
+import dataclasses  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from train._command import Parser, run_command  # noqa: E402
+from train.config import Config, make_config, read_toml  # noqa: E402
+from train.network import layers  # noqa: E402
+from train.plot import plot_runs  # noqa: E402
+from train.run import Run, RunError  # noqa: E402
+
+LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
+"""Settings whose differences the table does not show, since they change no recipe, or have a column."""
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
+IMAGE_SIZE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """What one run's folder says."""
+
+    name: str
+    config: Config
+    metrics: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> "_Record":
+        """Read a run's configuration and metrics; RunError where there is none."""
+        run = Run(path)
+        if not run.config_path.is_file():
+            raise RunError(f"{path} holds no run: it has no config.toml")
+        settings = read_toml(run.config_path)
+        return cls(path.resolve().name, make_config(settings.pop("preset", "hcnn"), settings), run.read_metrics())
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        return [record for record in self.metrics if "train_loss" in record]
+
+    def last(self, key: str) -> Any:
+        """The last value of a key, None where there is none."""
+        return next((record[key] for record in reversed(self.metrics) if key in record), None)
+
+    def row(self) -> list[str]:
+        """Cells of the table."""
+        held_out = [record["validation_accuracy"] for record in self.epochs if "validation_accuracy" in record]
+        table = layers(self.config, IMAGE_SIZE, CLASSES[self.config.dataset])
+        return [
+            self.name,
+            self.config.preset,
+            str(self.config.seed),
+            f"{sum(layer.parameters for layer in table):,}",
+            f"{len(self.epochs)}/{self.config.epochs}",
+            f"{sum(record['seconds'] for record in self.epochs) / 60:.1f}",
+            _number(self.last("train_loss"), ".4f"),
+            _number(self.last("train_accuracy"), ".2%"),
+            _number(held_out[-1] if held_out else None, ".2%"),
+            _number(max(held_out, default=None), ".2%"),
+            _number(self.last("test_accuracy"), ".2%"),
+            _number(self.last("test_accuracy_of_views"), ".2%"),
+        ]
+
+
+HEADER = [
+    *("run", "preset", "seed", "coefficients", "epochs", "minutes", "train loss", "train"),
+    *("held out", "best", "test", "six views"),
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; the process's own by default.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 if it failed, 2 if the command line is wrong.
+    """
+    return run_command(_parser(), arguments, _act, "compare fewer runs")
+
+
+def _act(options: argparse.Namespace) -> int:
+    records = [_Record.read(path) for path in options.runs]
+    rows = [HEADER, *(record.row() for record in records)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    for row in rows:
+        cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+    for line in _differences(records):
+        print(line)
+    curves = {}
+    for record in records:
+        name, again = record.name, 1
+        while name in curves:  # of folders of one name
+            again += 1
+            name = f"{record.name} ({again})"
+        curves[name] = record.epochs
+    plot_runs(curves, options.out)
+    print(options.out)
+    return 0
+
+
+def _differences(records: Sequence[_Record]) -> list[str]:
+    """One line for each run with the settings in which the runs differ."""
+    fields = [f.name for f in dataclasses.fields(Config) if f.name not in LEFT_OUT]
+    varied = [name for name in fields if len({getattr(record.config, name) for record in records}) > 1]
+    if not varied:
+        return []
+    return ["", *(f"{r.name}: " + ", ".join(f"{n} {getattr(r.config, n)}" for n in varied) for r in records)]
+
+
+def _number(value: Any, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m train.compare",
+        description="Print a table of runs and draw their learning curves in one picture.",
+        epilog="Exit status: 0; 1 it failed; 2 the command line is wrong.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of runs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
