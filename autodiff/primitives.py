@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 import hcnn_core
+from autodiff.functional import vjp
 from autodiff.tape import Onto, Traced, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core._backend import Array, array_namespace
-from hcnn_core._geometry import Geometry, make_geometry
-from hcnn_core.convolution import convolve_adjoints
+from hcnn_core.backend import Array
+from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import targets
 from hcnn_core.moments import moments_and_mean
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
+from hcnn_core.normalization import normalized_and_moments
 
 convolve = primitive(hcnn_core.convolve)
 convolve_vjp_x = primitive(hcnn_core.convolve_vjp_x)
@@ -36,16 +37,10 @@ def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
     def together(g: Array) -> Any:
         if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
-        return convolve_adjoints(array_namespace(g, x, w), _geometry(x, w, axes, kwargs), g, x, w)[:2]
+        return convolve_cotangents(g, x, w, *axes, **kwargs)[:2]
 
     plain = not (isinstance(x, Traced) or isinstance(w, Traced)) and x.dtype == w.dtype
     return together if plain and argnums == (0, 1) else separately
-
-
-def _geometry(x: Array, w: Array, axes: list[Any], kwargs: dict[str, Any]) -> Geometry:
-    options = {"sum_axes": (), "stride": 1, "method": "auto", **kwargs}
-    options.update(zip(("axes",), axes, strict=False))
-    return make_geometry(x.shape, w.shape, **options)
 
 
 defvjp_argnums(convolve, _convolve_pullback)
@@ -69,7 +64,11 @@ defvjp(
 )
 
 
-elu = primitive(hcnn_core.elu)
+def _with_bias(x: Array, bias: Array | None = None) -> Array:
+    return hcnn_core.elu(x, bias=bias)
+
+
+_elu = primitive(functools.wraps(hcnn_core.elu)(_with_bias))
 elu_vjp = primitive(hcnn_core.elu_vjp)
 
 
@@ -78,7 +77,14 @@ def _elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwa
     return lambda g: (elu_vjp(g, ans),) * len(argnums)
 
 
-defvjp_argnums(elu, _elu_pullback)
+defvjp_argnums(_elu, _elu_pullback)
+
+
+@functools.wraps(hcnn_core.elu)
+def elu(x: Array, /, *, bias: Array | None = None) -> Array:  # noqa: D103 - hcnn_core's docstring is its own
+    return _elu(x) if bias is None else _elu(x, bias)
+
+
 defvjp(
     elu_vjp,
     lambda ans, g, y: lambda h: elu_vjp(h, y),
@@ -103,9 +109,8 @@ def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, 
     def together(g: Array) -> Any:
         if isinstance(g, Traced) or g.dtype != x.dtype:
             return separately(g)
-        geometry = _geometry(x, w, axes, kwargs)
-        x_or_none, w_or_none = (x if 1 in argnums else None), (w if 0 in argnums else None)
-        found: list[Any] = list(convolve_adjoints(array_namespace(g, x, w), geometry, g, x_or_none, w_or_none, ans))
+        wanted = 0 in argnums, 1 in argnums
+        found: list[Any] = list(convolve_cotangents(g, x, w, *axes, **kwargs, ans=ans, wanted=wanted))
         if 2 in argnums and np.broadcast_shapes(bias.shape, found[2].shape) != found[2].shape:
             found[2] = elu_vjp(g, ans)  # the bias varies where it was summed
         return [found[argnum] for argnum in argnums]
@@ -197,6 +202,40 @@ defvjp(
     lambda ans, x, y, *rest, **kwargs: lambda g: patch_filter(np.zeros_like(getval(g)[0]), g, y, *rest, **kwargs),
     lambda ans, x, y, *rest, **kwargs: lambda g: patch_filter(np.zeros_like(getval(g)[0]), g.T, x, *rest, **kwargs),
 )
+
+_normalized_and_moments = primitive(functools.wraps(hcnn_core.normalize_elu)(normalized_and_moments))
+normalize_elu = functools.wraps(hcnn_core.normalize_elu)(
+    lambda *args, **kwargs: _normalized_and_moments(*args, **kwargs)[:3]
+)
+
+
+def _normalize_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    y, shift, scale, bias = args
+    zeros, moments = [np.zeros_like(getval(a)) for a in ans[1:3]], getval(ans[3])
+
+    def pullback(g: dict[int, Array]) -> list[Array]:
+        of_ans = g[0] if 0 in g else np.zeros_like(getval(y))
+        given = of_ans, g.get(1, zeros[0]), g.get(2, zeros[1])
+        if any(isinstance(a, Traced) for a in (*given, *args)):
+            found = vjp(functools.partial(_normalize_elu_written_out, **kwargs), *args)[1](given)
+        else:
+            found = hcnn_core.normalize_elu_vjp(*given, y, shift, scale, bias, moments, **kwargs)
+        return [found[argnum] for argnum in argnums]
+
+    return pullback
+
+
+def _normalize_elu_written_out(y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float) -> Any:
+    """`normalize_elu` of operations that are differentiable any number of times."""
+    axes = tuple(range(y.ndim - 1))
+    y = y + shift
+    mean = np.mean(y, axis=axes)
+    deviation = y - mean
+    variance = np.mean(np.square(deviation), axis=axes)
+    return elu(deviation * (scale / np.sqrt(variance + epsilon)) + bias), mean, variance
+
+
+defvjp_argnums(_normalized_and_moments, _normalize_elu_pullback)
 
 log_softmax = primitive(hcnn_core.log_softmax)
 defvjp(

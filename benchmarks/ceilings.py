@@ -27,7 +27,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from hcnn_core._parallel import processors  # noqa: E402
+from hcnn_core._threads import processors  # noqa: E402
 
 SQUARE = 2048
 SKINNY = (32, 72, 51_200)

@@ -42,9 +42,10 @@ import scipy.signal
 
 from benchmarks.layer import load_torch
 from benchmarks.machine import describe_machine
-from hcnn_core import _costs, convolve
-from hcnn_core._geometry import make_geometry
-from hcnn_core._parallel import worker_count
+from hcnn_core import convolve
+from hcnn_core._engines import cost_model as _costs
+from hcnn_core._problem import make_problem
+from hcnn_core._threads import worker_count
 
 Array = np.ndarray[Any, Any]
 
@@ -194,7 +195,7 @@ class Problem:
         Where that is too much, of axes alike in length and kernel one choice stands for all, and with "direct" and
         "fft" throughout are those kept that the model finds the cheapest.
         """
-        geometry = make_geometry(
+        problem = make_problem(
             self.x.shape,
             self.w.shape,
             self.axes,
@@ -203,14 +204,14 @@ class Problem:
             stride=1,
             method="auto",
         )
-        chosen = _costs.choose_methods(geometry, True)
+        chosen = _costs.choose_methods(problem, True)
         options = list(dict.fromkeys([chosen, *itertools.product(("direct", "fft"), repeat=len(self.axes))]))
         if len(options) > METHODS:
             alike = [tuple(sorted(zip(self.case.lengths, self.case.kernel, m, strict=True))) for m in options]
             options = [m for i, m in enumerate(options) if alike[i] not in alike[:i]]
         others = sorted(
             (methods for methods in options if methods != chosen),
-            key=lambda methods: (len(set(methods)) > 1, _costs.estimate_seconds(geometry, methods, True)),
+            key=lambda methods: (len(set(methods)) > 1, _costs.estimate_seconds(problem, methods, True)),
         )
         return chosen, others[: METHODS - 1]
 

@@ -24,9 +24,10 @@ import numpy as np  # noqa: E402
 from scipy.optimize import lsq_linear  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from hcnn_core import _costs, _plan  # noqa: E402
-from hcnn_core._fourier_plan import FourierPlan  # noqa: E402
-from hcnn_core._geometry import Geometry, make_geometry  # noqa: E402
+from hcnn_core._engines import cost_model as _costs  # noqa: E402
+from hcnn_core._engines.cpu.fft_plan import FFTPlan  # noqa: E402
+from hcnn_core._engines.generic import plan as _plan  # noqa: E402
+from hcnn_core._problem import Problem, make_problem  # noqa: E402
 
 ROUNDS = 5
 FREEDOM = 16.0
@@ -61,8 +62,8 @@ class Problem:
         return (*channels, *self.kernel, *([self.filters] if self.filters > 1 else []))
 
     @property
-    def geometry(self) -> Geometry:
-        return make_geometry(
+    def problem(self) -> Problem:
+        return make_problem(
             self.shape, self.w_shape, self.axes,
             boundary=self.boundary, sum_axes=self.sum_axes, stride=self.stride, method="auto",
         )  # fmt: skip
@@ -114,12 +115,12 @@ def draw(rng: np.random.Generator) -> Problem:
     )  # fmt: skip
 
 
-def choices(geometry: Geometry) -> dict[str, _costs.Units]:
+def choices(problem: Problem) -> dict[str, _costs.Units]:
     """Every choice of methods, axis by axis, as d and f, and the FFT along all axes at once; and what each does."""
-    one_filter = not geometry.sum_axes and not geometry.out_shape
-    found = {"at once": _costs.units_at_once(geometry, True)} if one_filter else {}
-    for methods in itertools.product(("direct", "fft"), repeat=len(geometry.axes)):
-        found["".join(m[0] for m in methods)] = _costs.units_of(geometry, methods, True)
+    one_filter = not problem.sum_axes and not problem.out_shape
+    found = {"at once": _costs.units_at_once(problem, True)} if one_filter else {}
+    for methods in itertools.product(("direct", "fft"), repeat=len(problem.axes)):
+        found["".join(m[0] for m in methods)] = _costs.units_of(problem, methods, True)
     return found
 
 
@@ -129,20 +130,20 @@ def chosen_by(units: dict[str, _costs.Units]) -> str:
 
 def timed(problem: Problem, rng: np.random.Generator) -> dict[str, list[float]]:
     """Seconds in each round of the choices that are not far too slow by the model, of both ways; rounds alternate."""
-    geometry = problem.geometry
-    x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.shape, problem.w_shape, geometry.y_shape))
-    layout = _plan._layout(geometry, x.shape, x.strides)
-    estimates = {name: _costs.seconds_of(units) for name, units in choices(geometry).items()}
+    problem = problem.problem
+    x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.shape, problem.w_shape, problem.y_shape))
+    layout = _plan._layout(problem, x.shape, x.strides)
+    estimates = {name: _costs.seconds_of(units) for name, units in choices(problem).items()}
     least = min(estimates.values())
     near, rounds = (4 * NEAR, ROUNDS) if least < SHORT else (NEAR, ROUNDS // 2)
     kept = sorted((n for n in estimates if estimates[n] < near * least), key=estimates.__getitem__)[:MOST_UNITS]
 
     def run(name: str) -> Callable[[], Any]:
         if name == "at once":
-            plan: Any = FourierPlan(geometry, True)
+            plan: Any = FFTPlan(problem, True)
         else:
             methods = tuple({"d": "direct", "f": "fft"}[letter] for letter in name)
-            plan = _plan.plan_by(methods, geometry, True, layout, "numpy")
+            plan = _plan.plan_by(methods, problem, True, layout, "numpy")
         return lambda: (plan.forward(np, x, w), plan.adjoints(np, g, None, w))
 
     runs = {name: run(name) for name in kept}
@@ -177,7 +178,7 @@ def fitted(observations: Sequence[tuple[_costs.Units, float]]) -> dict[str, floa
 def compared(problem: Problem, rounds: dict[str, list[float]]) -> dict[str, Any]:
     """The time of the model's choice beside that of the best."""
     seconds = medians(rounds)
-    chosen, best = chosen_by(choices(problem.geometry)), min(seconds, key=seconds.__getitem__)
+    chosen, best = chosen_by(choices(problem.problem)), min(seconds, key=seconds.__getitem__)
     return {
         "case": problem.name, "boundary": problem.boundary, "chosen": chosen, "best": best,
         "chosen_ms": 1e3 * seconds[chosen], "best_ms": 1e3 * seconds[best], "regret": seconds[chosen] / seconds[best],
@@ -208,8 +209,8 @@ def main() -> None:
     observations, random = [], []
     while len(random) < options.problems:
         problem = draw(rng)
-        units = choices(problem.geometry)
-        if min(map(_costs.seconds_of, units.values())) > MOST_SECONDS or math.prod(problem.geometry.y_shape) > 1 << 24:
+        units = choices(problem.problem)
+        if min(map(_costs.seconds_of, units.values())) > MOST_SECONDS or math.prod(problem.problem.y_shape) > 1 << 24:
             continue
         rounds = timed(problem, rng)
         seconds = medians(rounds)

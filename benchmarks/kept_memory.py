@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve
-from hcnn_core._memory import KEEP
+from hcnn_core._engines.cpu.allocator import KEEP
 
 CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
     "image 256^2, kernel 15^2": ((256, 256), (15, 15), "float32"),

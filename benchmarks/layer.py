@@ -11,6 +11,8 @@ Each formulation has its input in the memory layout it returns its output in. Of
 the axis the marginal removed, none makes a copy: it is what the layer below receives in a network.
 """
 
+from __future__ import annotations
+
 import os
 
 # Who waits does not spin: OpenMP's threads (PyTorch) would take the processors from OpenBLAS's, and the reverse.
@@ -32,7 +34,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from unittest import mock
 
 import numpy as np
@@ -40,13 +42,14 @@ import numpy as np
 from autodiff import defvjp, primitive, vjp
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
-from hcnn_core._compiled_factored import FactoredPlan
-from hcnn_core._compiled_plan import CompiledPlan
-from hcnn_core._compiled_tiles import TiledTaps
-from hcnn_core._memory import empty
-from hcnn_core._parallel import parallel_for, processors, worker_count
+from hcnn_core._engines.cpu.allocator import empty
+from hcnn_core._threads import parallel_for, processors, worker_count
 from train.config import make_config
 from train.network import ATTRIBUTES, SPACE, Network, merge_factors
+
+if TYPE_CHECKING:  # these import Numba, which the comparison on a GPU does without
+    from hcnn_core._engines.cpu.factored import FactoredPlan
+    from hcnn_core._engines.cpu.plan import CpuPlan
 
 DEPTH = 4
 SHAPE = (32, 32, 4, 8, 16)
@@ -165,10 +168,13 @@ class Products:
     SHAPE = (32, 72, 1536)
 
     def __init__(self, step: Callable[[], Any]) -> None:
+        from hcnn_core._engines.cpu.factored import FactoredPlan
+        from hcnn_core._engines.cpu.plan import CpuPlan
+
         self.multiply_adds = self.by_taps = 0
         self.calls = 0
         with contextlib.ExitStack() as stack:
-            for kind in (CompiledPlan, FactoredPlan):
+            for kind in (CpuPlan, FactoredPlan):
                 for index, name in enumerate(("forward", "adjoints")):
                     stack.enter_context(mock.patch.object(kind, name, self._counting(kind, name, index)))
             step()
@@ -187,7 +193,7 @@ class Products:
     def _counting(self, kind: type[Any], name: str, index: int) -> Callable[..., Any]:
         method = getattr(kind, name)
 
-        def counted(plan: CompiledPlan | FactoredPlan, *args: Any, **kwargs: Any) -> Any:
+        def counted(plan: CpuPlan | FactoredPlan, *args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             self.multiply_adds += step_macs(plan)[index]
             self.by_taps += step_macs(plan, by_taps=True)[index]
@@ -204,20 +210,24 @@ class Products:
         parallel_for(work, len(self.operands))
 
 
-def plan_macs(plan: CompiledPlan, *, by_taps: bool = False) -> tuple[int, int, int]:
+def plan_macs(plan: CpuPlan, *, by_taps: bool = False) -> tuple[int, int, int]:
     """Multiply-adds of a plan's analysis, products and synthesis; `by_taps`, as if it made no tiles of F(4, 3)."""
+    from hcnn_core._engines.cpu.winograd import WinogradProducts
+
     taps, transform = plan.products.taps, plan.transform
     read, kept = math.prod(taps.lengths) * taps.batch, math.prod(taps.out_lengths) * taps.batch
     columns = taps.count * transform.aliases * transform.planes * plan.channels
     products = transform.frequencies * plan.outer * transform.planes * plan.out * columns * kept
-    if isinstance(plan.products, TiledTaps) and not by_taps:
+    if isinstance(plan.products, WinogradProducts) and not by_taps:
         products //= 2  # four results of three taps by six products
     analysis, synthesis = (getattr(transform, f"{stage}_macs", 0) for stage in ("analysis", "synthesis"))
     return analysis * plan.channels * read, products, synthesis * plan.out * kept
 
 
-def step_macs(plan: CompiledPlan | FactoredPlan, *, by_taps: bool = False) -> tuple[int, int]:
+def step_macs(plan: CpuPlan | FactoredPlan, *, by_taps: bool = False) -> tuple[int, int]:
     """Multiply-adds forward, and backward, counted as by `plan_macs`; a (+) layer makes its copies again there."""
+    from hcnn_core._engines.cpu.factored import FactoredPlan
+
     contraction = plan.plan if isinstance(plan, FactoredPlan) else plan
     analysis, products, synthesis = plan_macs(contraction, by_taps=by_taps)
     expansion = 0
@@ -434,7 +444,9 @@ def main() -> int:
         if (value := getattr(options, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} is {value}; give 1 or more")
     if options.by_taps:
-        mock.patch.object(TiledTaps, "suits", return_value=False).start()
+        from hcnn_core._engines.cpu.winograd import WinogradProducts
+
+        mock.patch.object(WinogradProducts, "suits", return_value=False).start()
     torch = load_torch() if set(options.only) - set(OURS.values()) else None
 
     lines: list[str] = []

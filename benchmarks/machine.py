@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._parallel import processors, worker_count
+from hcnn_core._threads import processors, worker_count
 from train.run import versions
 
 ENVIRONMENT = (

@@ -19,7 +19,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 class Layer:
-    """Eq. (8), forward, for one geometry."""
+    """Eq. (8), forward, for one problem."""
 
     def __init__(
         self, boundary: str, lengths: tuple[int, int], factors: Arrays, stride: int, epsilon: float, device: str

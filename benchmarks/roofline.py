@@ -27,11 +27,11 @@ from benchmarks import ceilings  # noqa: E402
 from benchmarks.layer import plan_macs, step_macs  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from hcnn_core import convolve_elu, factored_layer, marginal, patch_moments, patch_moments_vjp  # noqa: E402
-from hcnn_core._compiled_factored import FactoredPlan  # noqa: E402
-from hcnn_core._compiled_plan import CompiledPlan  # noqa: E402
-from hcnn_core._compiled_tiles import TiledTaps  # noqa: E402
-from hcnn_core._geometry import make_geometry  # noqa: E402
-from hcnn_core._plan import make_plan  # noqa: E402
+from hcnn_core._engines.cpu.factored import FactoredPlan  # noqa: E402
+from hcnn_core._engines.cpu.plan import CpuPlan  # noqa: E402
+from hcnn_core._engines.cpu.winograd import WinogradProducts  # noqa: E402
+from hcnn_core._engines.generic.plan import make_plan  # noqa: E402
+from hcnn_core._problem import make_problem  # noqa: E402
 from hcnn_core.convolution import convolve_adjoints  # noqa: E402
 from hcnn_core.factored import factored_adjoints, plan_for  # noqa: E402
 
@@ -57,9 +57,9 @@ def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
     m = marginal(y, 3, reduction="mean")
     g = np.broadcast_to(np.ones_like(m)[:, :, :, None], y.shape)
     moments = patch_moments(x, (1, 2), 3, boundary=boundary)
-    geometry = make_geometry(x.shape, w.shape, AXES, sum_axes=(), method="auto", **options)
-    plan = make_plan(geometry, True, x)
-    assert isinstance(plan, CompiledPlan)
+    problem = make_problem(x.shape, w.shape, AXES, sum_axes=(), method="auto", **options)
+    plan = make_plan(problem, True, x)
+    assert isinstance(plan, CpuPlan)
     analysis, products, synthesis = plan_macs(plan)
     spectrum = plan.transform.frequencies * plan.transform.aliases * plan.transform.planes * x.size // 128 * x.itemsize
     cotangent = plan.transform.frequencies * plan.transform.planes * 16 * x.size // 128 * x.itemsize
@@ -77,16 +77,16 @@ def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
         ),
         "marginal": (lambda: marginal(y, 3, reduction="mean"), y.size, y.nbytes + m.nbytes),
         "backward": (
-            lambda: convolve_adjoints(np, geometry, g, x, w, y),
+            lambda: convolve_adjoints(np, problem, g, x, w, y),
             2 * analysis + 2 * products + synthesis,
             m.nbytes + y.nbytes + 2 * cotangent + x.nbytes + 2 * spectrum + 2 * spectrum + x.nbytes,
         ),
     }
     parts = {
-        "backward: ELU, to spectra": (CompiledPlan, ("_cotangent",), synthesis, m.nbytes + y.nbytes + cotangent),
-        "backward: of x and w": (TiledTaps, ("adjoints",), 2 * products, cotangent + 2 * spectrum),
-        "backward: spectra of x": (CompiledPlan, ("_spectrum",), analysis, x.nbytes + spectrum),
-        "backward: spectra to x": (CompiledPlan, ("_samples", "_add_samples"), analysis, x.nbytes + spectrum),
+        "backward: ELU, to spectra": (CpuPlan, ("_cotangent",), synthesis, m.nbytes + y.nbytes + cotangent),
+        "backward: of x and w": (WinogradProducts, ("adjoints",), 2 * products, cotangent + 2 * spectrum),
+        "backward: spectra of x": (CpuPlan, ("_spectrum",), analysis, x.nbytes + spectrum),
+        "backward: spectra to x": (CpuPlan, ("_samples", "_add_samples"), analysis, x.nbytes + spectrum),
     }
     times: dict[str, list[float]] = {name: [] for name in (*whole, *parts)}
     for index in range(rounds + 1):

@@ -4,13 +4,15 @@ Arrays in, arrays out: NumPy or CuPy, decided by the arrays. The equations are t
 Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
 """
 
+from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.convolution import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x
 from hcnn_core.factored import factored_layer
 from hcnn_core.loss import cross_entropy, log_softmax
-from hcnn_core.marginal import marginal, marginal_vjp
+from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
-from hcnn_core.pointwise import elu, elu_vjp
-from hcnn_core.precision import precision
+from hcnn_core.normalization import normalize_elu, normalize_elu_vjp
+from hcnn_core.precisions import precision
+from hcnn_core.products import matmul
 from hcnn_core.translation import translate
 
 __all__ = [
@@ -25,6 +27,9 @@ __all__ = [
     "log_softmax",
     "marginal",
     "marginal_vjp",
+    "matmul",
+    "normalize_elu",
+    "normalize_elu_vjp",
     "patch_moments",
     "patch_moments_vjp",
     "precision",

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import (
+from hcnn_core._engines.planner import make_plan
+from hcnn_core._problem import Problem, make_problem, shape_of
+from hcnn_core.activations import elu, elu_vjp
+from hcnn_core.backend import (
     FLOATING_DTYPES,
     Array,
     array_namespace,
@@ -16,9 +19,6 @@ from hcnn_core._backend import (
     require_floating,
     require_real,
 )
-from hcnn_core._geometry import Geometry, make_geometry, shape_of
-from hcnn_core._plan import make_plan
-from hcnn_core.pointwise import elu, elu_vjp
 
 __all__ = ["convolve", "convolve_elu", "convolve_vjp_w", "convolve_vjp_x"]
 
@@ -42,7 +42,8 @@ def convolve(
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
 
     For one filter and stride 1 this is ``scipy.ndimage.convolve(x, w, mode="wrap" or "constant", axes=axes)``, for
-    every filter length: odd, even, and longer than the axis.
+    every filter length: odd, even, and longer than the axis. That holds for ascending `axes`: here the axes of w follow
+    the order given, which SciPy ignores.
 
     Parameters
     ----------
@@ -90,10 +91,10 @@ def convolve(
     array([1., 2., 3., 0.])
     """
     xp, x, w = _operands("x", x, "w", w)
-    geometry = make_geometry(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
-    if geometry.empty:
-        return xp.zeros(geometry.y_shape, dtype=x.dtype, **placement(xp, x))
-    return make_plan(geometry, _is_real(x), x).forward(xp, x, w)
+    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    if problem.empty:
+        return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
+    return make_plan(problem, _is_real(x), x).forward(xp, x, w)
 
 
 def convolve_elu(
@@ -108,7 +109,7 @@ def convolve_elu(
     stride: int | Sequence[int] = 1,
     method: str | Sequence[str] = "auto",
 ) -> Array:
-    """Layer x_j = rho(W_j x_{j-1} + b): ``elu(convolve(x, w, axes, ...), bias)``, in one pass over memory.
+    """Layer x_j = rho(W_j x_{j-1} + b): ``elu(convolve(x, w, axes, ...), bias=bias)``, in one pass over memory.
 
     Parameters
     ----------
@@ -142,14 +143,14 @@ def convolve_elu(
         require_real(xp, "x", x),
         xp.astype(require_real(array_namespace(x, bias), "bias", bias), x.dtype, copy=False),
     )
-    geometry = make_geometry(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
     try:
-        xp.broadcast_to(bias, geometry.y_shape)
+        xp.broadcast_to(bias, problem.y_shape)
     except ValueError:
-        raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {geometry.y_shape}") from None
-    if geometry.empty:
-        return elu(xp.zeros(geometry.y_shape, dtype=x.dtype, **placement(xp, x)), bias)
-    return make_plan(geometry, True, x).forward(xp, x, w, bias)
+        raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {problem.y_shape}") from None
+    if problem.empty:
+        return elu(xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x)), bias=bias)
+    return make_plan(problem, True, x).forward(xp, x, w, bias)
 
 
 def convolve_vjp_x(
@@ -190,10 +191,10 @@ def convolve_vjp_x(
         As `convolve`, and ValueError if g has not the shape of the result.
     """
     xp, g, w = _operands("g", g, "w", w)
-    geometry = make_geometry(
+    problem = make_problem(
         shape_of("x", x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
-    return convolve_adjoints(xp, geometry, g, None, w)[0]
+    return adjoints(xp, problem, g, None, w)[0]
 
 
 def convolve_vjp_w(
@@ -233,26 +234,49 @@ def convolve_vjp_w(
         As `convolve`, and ValueError if g has not the shape of the result.
     """
     xp, g, x = _operands("g", g, "x", x)
-    geometry = make_geometry(
+    problem = make_problem(
         x.shape, shape_of("w", w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
-    return convolve_adjoints(xp, geometry, g, x, None)[1]
+    return adjoints(xp, problem, g, x, None)[1]
 
 
-def convolve_adjoints(
-    xp: Any, geometry: Geometry, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+def convolve_cotangents(
+    g: Array,
+    x: Array,
+    w: Array,
+    axes: int | Sequence[int],
+    *,
+    wanted: tuple[bool, bool] = (True, True),
+    ans: Array | None = None,
+    boundary: str | Sequence[str],
+    sum_axes: int | Sequence[int] = (),
+    stride: int | Sequence[int] = 1,
+    method: str | Sequence[str] = "auto",
+) -> tuple[Array | None, Array | None, Array | None]:
+    """`convolve_vjp_x` and `convolve_vjp_w` at once, which share the spectrum of g; None for what is not wanted.
+
+    With `ans`, the result of `convolve_elu`, the cotangents of x and w in that; third is a cotangent that sums to the
+    bias's. All arrays are of one dtype.
+    """
+    xp = array_namespace(g, x, w)
+    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    return adjoints(xp, problem, g, x if wanted[1] else None, w if wanted[0] else None, ans)
+
+
+def adjoints(
+    xp: Any, problem: Problem, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Both cotangents at once, sharing the spectrum of g: x's where w is given, w's where x is given.
 
     With `ans`, the result of `convolve_elu`, theirs, and a cotangent that sums to the bias's.
     """
-    if g.shape != geometry.y_shape:
-        raise ValueError(f"g has shape {g.shape}; the result of this convolution has {geometry.y_shape}")
-    if geometry.empty:
-        zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (geometry.x_shape, geometry.w_shape)]
+    if g.shape != problem.y_shape:
+        raise ValueError(f"g has shape {g.shape}; the result of this convolution has {problem.y_shape}")
+    if problem.empty:
+        zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (problem.x_shape, problem.w_shape)]
         bias = None if ans is None else elu_vjp(g, ans)
         return (None if w is None else zeros[0]), (None if x is None else zeros[1]), bias
-    return make_plan(geometry, _is_real(g), g if x is None else x).adjoints(xp, g, x, w, ans)
+    return make_plan(problem, _is_real(g), g if x is None else x).adjoints(xp, g, x, w, ans)
 
 
 def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:

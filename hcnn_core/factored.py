@@ -5,27 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array, array_namespace, compiled_kernels, joined, library_of, require_real
-from hcnn_core._geometry import (
+from hcnn_core._engines.planner import make_factored_plan
+from hcnn_core._problem import (
     BOUNDARIES,
-    Geometry,
-    make_geometry,
+    Problem,
+    make_problem,
     normalize_axes,
     normalize_choice,
     normalize_integers,
 )
-from hcnn_core.convolution import convolve_adjoints, convolve_elu
-from hcnn_core.pointwise import elu_vjp
+from hcnn_core._tuning import current
+from hcnn_core.activations import elu_vjp
+from hcnn_core.backend import Array, array_namespace, joined, library_of, reduced, require_real
+from hcnn_core.convolution import adjoints, convolve_elu
 
 __all__ = ["factored_layer"]
 
-TILE = 1 << 25
-"""Elements of the expansion held at a time where no kernel spares it: about 128 MB, float32."""
+EXPANSION_ELEMENTS = current().expansion_elements
+"""Elements of the Q copies that are held at a time where no kernel avoids them; what users reckon memory with."""
 
 
 def factored_layer(
@@ -80,7 +81,7 @@ def factored_layer(
     xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
         x, h, shift, g, bias, h_axes, g_axes, boundary, stride
     )
-    plan = _plan(xp, expansion, contraction, bias)
+    plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
         return plan.forward(x, h, shift, g, bias)
     results = []
@@ -110,19 +111,19 @@ def factored_adjoints(
     xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
         x, h, shift, g, bias, h_axes, g_axes, boundary, stride
     )
-    plan = _plan(xp, expansion, contraction, bias)
+    plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
         *found, of_bias = plan.adjoints(cotangent, ans, x, h, shift, g)
         return (*found, _summed_to(xp, of_bias, bias.shape))
     parts, sums = [], []
     for part in _tiles(expansion, contraction, bias):
         z = convolve_elu(x[part], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
-        e, c = (replace(geometry, x_shape=a.shape) for geometry, a in ((expansion, x[part]), (contraction, z)))
-        of_z, of_g, of_bias = convolve_adjoints(xp, c, cotangent[part], z, g, ans[part])
+        e, c = (replace(problem, x_shape=a.shape) for problem, a in ((expansion, x[part]), (contraction, z)))
+        of_z, of_g, of_bias = adjoints(xp, c, cotangent[part], z, g, ans[part])
         assert of_z is not None and of_bias is not None
         if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
             of_bias = elu_vjp(cotangent[part], ans[part])  # the bias varies where it was summed
-        of_x, of_h, of_shift = convolve_adjoints(xp, e, of_z, x[part], h, z)
+        of_x, of_h, of_shift = adjoints(xp, e, of_z, x[part], h, z)
         parts.append(of_x)
         sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, _summed_to(xp, of_bias, bias.shape)))
     totals = (sum(found[1:], start=found[0]) for found in zip(*sums, strict=True))
@@ -147,8 +148,8 @@ def factor_options(
 
 def _arguments(
     x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, boundary: Any, stride: Any
-) -> tuple[Any, list[Array], Geometry, Geometry]:
-    """The namespace, the arrays in the dtype of x and filters together, and the geometries of both convolutions."""
+) -> tuple[Any, list[Array], Problem, Problem]:
+    """The namespace, the arrays in the dtype of x and filters together, and the problems of both convolutions."""
     xp = array_namespace(x, h, shift, g, bias)
     named = {"x": x, "h": h, "shift": shift, "g": g, "bias": bias}
     given = [require_real(xp, name, a) for name, a in named.items()]
@@ -160,8 +161,8 @@ def _arguments(
         raise ValueError(f"h has shape {h.shape}; it needs {len(h_axes)} convolved axes, and one for q")
     if shift.shape != h.shape[-1:]:
         raise ValueError(f"shift has shape {shift.shape}; it needs {h.shape[-1:]}, a number for each filter of h")
-    expansion = make_geometry(x.shape, h.shape, sum_axes=(), method="auto", **of_h)
-    contraction = make_geometry(expansion.y_shape, g.shape, method="auto", **of_g)
+    expansion = make_problem(x.shape, h.shape, sum_axes=(), method="auto", **of_h)
+    contraction = make_problem(expansion.y_shape, g.shape, method="auto", **of_g)
     try:
         xp.broadcast_to(operands[4], contraction.y_shape)
     except ValueError:
@@ -169,46 +170,24 @@ def _arguments(
     return xp, operands, expansion, contraction
 
 
-def plan_for(
-    x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, *, boundary: Any, stride: Any = 1
-) -> Any:
-    """The plan that never holds the expansion of these operands, where there is one."""
-    xp, operands, *geometries = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
-    return _plan(xp, geometries[0], geometries[1], operands[4])
-
-
-def _plan(xp: Any, expansion: Geometry, contraction: Geometry, bias: Array) -> Any:
-    if not compiled_kernels(xp):
-        return None  # CuPy's, array-API's
-    plan = _cached_plan(expansion, contraction)
-    return plan if plan is not None and plan.takes(bias) else None
-
-
-@lru_cache(maxsize=256)
-def _cached_plan(expansion: Geometry, contraction: Geometry) -> Any:
-    from hcnn_core._compiled_factored import FactoredPlan
-
-    return FactoredPlan.make(expansion, contraction)
-
-
-def _tiles(expansion: Geometry, contraction: Geometry, bias: Array) -> list[tuple[Any, ...]]:
+def _tiles(expansion: Problem, contraction: Problem, bias: Array) -> list[tuple[Any, ...]]:
     """Parts of the longest axis that nothing but the batch lies along, whose expansions are small."""
     axis = _batch_axis(expansion, contraction)
     position = bias.ndim - len(contraction.y_shape) + (-1 if axis is None else axis)
     if axis is None or (0 <= position < bias.ndim and bias.shape[position] > 1):
         return [(...,)]
     n = expansion.x_shape[axis]
-    size = max(1, TILE * n // max(1, math.prod(expansion.y_shape)))
+    size = max(1, current().expansion_elements * n // max(1, math.prod(expansion.y_shape)))
     parts = [slice(begin, min(n, begin + size)) for begin in range(0, n, size)]
     return [(*(slice(None),) * axis, part, ...) for part in parts] or [(...,)]
 
 
-def _batch_axis(expansion: Geometry, contraction: Geometry) -> int | None:
+def _batch_axis(expansion: Problem, contraction: Problem) -> int | None:
     batch = [a for a in range(len(expansion.x_shape)) if a not in (*expansion.axes, *contraction.axes)]
     return max(batch, key=lambda a: expansion.x_shape[a], default=None)
 
 
-def _joined(xp: Any, tiles: list[Array], expansion: Geometry, contraction: Geometry, new: int) -> Array:
+def _joined(xp: Any, tiles: list[Array], expansion: Problem, contraction: Problem, new: int) -> Array:
     """Tiles as one array, whose memory has the batch last, as every layer leaves its output and likes its input."""
     if len(tiles) == 1:
         return tiles[0]
@@ -224,4 +203,4 @@ def _summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
     """A cotangent summed over the axes along which an argument of this shape was broadcast."""
     extra = g.ndim - len(shape)
     axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))
-    return xp.reshape(xp.sum(g, axis=axes, dtype=g.dtype), shape) if axes else xp.reshape(g, shape)
+    return xp.reshape(reduced(xp.sum, g, axes, dtype=g.dtype), shape) if axes else xp.reshape(g, shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hcnn_core._backend import Array, array_namespace, placement, require_real
+from hcnn_core.backend import Array, array_namespace, placement, require_real
 
 __all__ = ["cross_entropy", "log_softmax"]
 

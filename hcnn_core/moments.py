@@ -7,10 +7,13 @@ h . mean(P) and its variance h . cov(P) h, so batch normalisation of any number 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hcnn_core._backend import Array, array_namespace, placement, require_real
-from hcnn_core._patches import Patches, patches_of
+from hcnn_core._engines import planner
+from hcnn_core.backend import Array, array_namespace, placement, require_real
+
+if TYPE_CHECKING:
+    from hcnn_core._engines.generic.patches import Patches
 
 __all__ = ["patch_moments", "patch_moments_vjp"]
 
@@ -88,7 +91,7 @@ def patch_moments_vjp(
     xp = array_namespace(g_mean, g_covariance, x)
     x = require_real(xp, "x", x)
     g_mean, g_covariance = require_real(xp, "g_mean", g_mean), require_real(xp, "g_covariance", g_covariance)
-    patches = patches_of(xp, x, axes, kernel_size, boundary)
+    patches = planner.make_patches(xp, x, axes, kernel_size, boundary)
     shapes = (patches.taps,), (patches.taps, patches.taps)
     if (g_mean.shape, g_covariance.shape) != shapes:
         raise ValueError(
@@ -104,7 +107,7 @@ def moments_and_mean(
     """`patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
-    mean, covariance = _moments(xp, x, x, patches_of(xp, x, axes, kernel_size, boundary))
+    mean, covariance = _moments(xp, x, x, planner.make_patches(xp, x, axes, kernel_size, boundary))
     return xp.astype(mean, x.dtype), covariance, mean
 
 
@@ -113,7 +116,7 @@ def patch_covariance(
 ) -> Array:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; symmetric bilinear up to a transpose."""
     xp = array_namespace(x, y)
-    return _moments(xp, x, y, patches_of(xp, x, axes, kernel_size, boundary))[1]
+    return _moments(xp, x, y, planner.make_patches(xp, x, axes, kernel_size, boundary))[1]
 
 
 def _moments(xp: Any, x: Array, y: Array, patches: Patches) -> tuple[Array, Array]:
@@ -142,4 +145,4 @@ def patch_filter(
     Their mean in double precision may be given, and another array like x, which is added.
     """
     xp = array_namespace(constant, matrix, x)
-    return patches_of(xp, x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other)
+    return planner.make_patches(xp, x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other)

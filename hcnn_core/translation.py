@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hcnn_core._backend import Array, array_namespace
-from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
+from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
+from hcnn_core.backend import Array, array_namespace
 
 
 def translate(

@@ -8,7 +8,7 @@ import warnings
 import pytest
 from hypothesis import HealthCheck, settings
 
-from hcnn_core._backend import get_namespace
+from hcnn_core.backend import get_namespace
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -185,7 +185,7 @@ def recording() -> Iterator[None]:
 
 
 def rehearse_and_repeat(work: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-    """In place of `hcnn_core._backend.record`: the work itself is launched again, its results in their place."""
+    """In place of `hcnn_core.backend.record`: the work itself is launched again, its results in their place."""
     work()
     with recording():
         results = tuple(np.array(r) if isinstance(r, np.generic) else r for r in work())

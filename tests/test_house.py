@@ -1,76 +1,242 @@
-"""The house: who imports whom, what is shipped, and that the documents quote what exists."""
+"""The architecture: which module may import which, and that the documents quote what exists."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import re
-import shutil
 import subprocess
 import sys
-import tomllib
-import zipfile
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ("hcnn_core", "autodiff", "train")  # each imports itself and those before it
+PACKAGES = ("hcnn_core", "autodiff", "train")
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "matplotlib", "numba", "pytest", "tqdm")  # what a CuPy user may lack
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LONGEST_KERNEL_FILE = 460
+
+ENGINES = "hcnn_core._engines"
+ROOMS = {  # a module belongs to the first of these that it is, or lies in; see docs/architecture.md
+    f"{ENGINES}.planner": "planner",
+    f"{ENGINES}.cost_model": "cost model",
+    f"{ENGINES}.generic": "generic",
+    f"{ENGINES}.cpu": "cpu",
+    f"{ENGINES}.cuda": "cuda",
+    f"{ENGINES}.arrangement": "shared",
+    f"{ENGINES}.taps": "shared",
+    f"{ENGINES}.transform": "shared",
+    ENGINES: "no room",
+    "hcnn_core.backend": "backend",
+    "hcnn_core._problem": "base",
+    "hcnn_core._threads": "base",
+    "hcnn_core._tuning": "base",
+    "hcnn_core.precisions": "settings",
+    "hcnn_core.testing": "testing",
+    "hcnn_core": "public",
+    "autodiff": "autodiff",
+    "train": "train",
+}
+BASE = {"base", "backend"}
+MAY_IMPORT = {  # every room may also import itself
+    "train": {"autodiff", "public", "settings", "testing", "backend"},
+    "autodiff": {"public", "settings", "backend"},
+    "testing": {"public", *BASE},
+    "public": {"planner", "settings", *BASE},
+    "planner": {"cost model", "generic", "cpu", "cuda", "shared", *BASE},
+    "cost model": {"generic", "cpu", "cuda", "shared", *BASE},
+    "cpu": {"generic", "shared", *BASE},
+    "cuda": {"generic", "shared", "settings", *BASE},
+    "generic": {"shared", *BASE},
+    "shared": BASE,
+    "settings": set(),
+    "backend": {"base"},
+    "base": {"backend"},
+}
+
+Sources = dict[str, str]
+"""Source text by the name of its module."""
 
 
-def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+def source_tree() -> Sources:
+    """Every module of the three packages."""
+    tree = {}
+    for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        tree[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text("utf-8")
+    return tree
 
 
-def imported_roots(source: str) -> set[str]:
-    """Top-level names of every absolute import of the source, wherever it stands."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+def nodes_that_run(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those in the body of ``if TYPE_CHECKING:``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING":
+            for other in node.orelse:
+                yield other
+                yield from nodes_that_run(other)
+        else:
+            yield node
+            yield from nodes_that_run(node)
+
+
+@functools.lru_cache(maxsize=1024)
+def imports_of(module: str, source: str, is_package: bool) -> frozenset[tuple[str, str]]:
+    """Imported modules, each with a name taken from it or "", wherever in the source the import stands."""
+    found: set[tuple[str, str]] = set()
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in nodes_that_run(ast.parse(source)):
         match node:
             case ast.Import():
-                names += [alias.name for alias in node.names]
-            case ast.ImportFrom(module=str(name), level=0):
-                names.append(name)
+                found |= {(alias.name, "") for alias in node.names}
+            case ast.ImportFrom():
+                above = package[: len(package) - node.level + 1] if node.level else []
+                name = ".".join([*above, *filter(None, [node.module])])
+                found |= {(name, alias.name) for alias in node.names}
             case ast.Call(
                 func=ast.Attribute(attr="import_module" | "__import__") | ast.Name(id="import_module" | "__import__"),
                 args=[ast.Constant(value=str(name)), *_],
             ):
-                names.append(name)
-    return {name.partition(".")[0] for name in names}
+                found.add((name, ""))
+    return frozenset(found)
+
+
+def targets(module: str, sources: Sources) -> set[str]:
+    """Names of the modules that a module imports; what is not among the sources keeps the name it is given."""
+    is_package = any(name.startswith(f"{module}.") for name in sources)
+    found = set()
+    for name, member in imports_of(module, sources[module], is_package):
+        found.add(f"{name}.{member}" if f"{name}.{member}" in sources else name)
+    return found - {module}
+
+
+def room(module: str) -> str:
+    """The room of a module of the three packages."""
+    name = next(name for name in ROOMS if module == name or module.startswith(f"{name}."))
+    is_known = name != "hcnn_core" or "._" not in module
+    return ROOMS[name] if is_known else "no room"
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, or nothing."""
+    done: set[str] = set()
+
+    def follow(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module not in done:
+            for target in sorted(graph[module]):
+                if found := follow(target, [*path, module]):
+                    return found
+            done.add(module)
+        return []
+
+    return next(filter(None, (follow(module, []) for module in sorted(graph))), [])
+
+
+def violations(sources: Sources) -> list[str]:
+    """Everything in the sources that breaks the import rule, a line each."""
+    found = []
+    graph = {module: targets(module, sources) for module in sorted(sources)}
+    for module, imported in graph.items():
+        here = room(module)
+        if here == "no room" and sources[module].strip():
+            found.append(f"{module} has no room: give it one in ROOMS and in docs/architecture.md")
+            continue
+        for target in sorted(name for name in imported if name.partition(".")[0] in PACKAGES):
+            there = room(target)
+            if there != here and there not in MAY_IMPORT.get(here, set()):
+                found.append(f"{module} ({here}) imports {target} ({there})")
+    known = {module: imported & sources.keys() for module, imported in graph.items()}
+    if loop := circle(known):
+        found.append(f"circle: {' -> '.join(loop)}")
+    cupy = sorted(module for module, names in graph.items() if {n.partition(".")[0] for n in names} & {"cupy", "cupyx"})
+    if cupy != ["hcnn_core.backend"]:
+        found.append(f"CuPy is imported by {', '.join(cupy) or 'no module'}, not by hcnn_core.backend alone")
+    public = {member for _, member in imports_of("hcnn_core", sources["hcnn_core"], True)}
+    for name in sorted(public):
+        if f"hcnn_core.{name}" in sources:
+            found.append(f"hcnn_core.{name} is both a module and a public function")
+    for module, source in sorted(sources.items()):
+        lines = len(source.splitlines())
+        if module.startswith(f"{ENGINES}.cpu.kernels.") and lines > LONGEST_KERNEL_FILE:
+            found.append(f"{module} has {lines} lines; a file of kernels has {LONGEST_KERNEL_FILE} at most")
+    return found
+
+
+def test_no_module_breaks_the_import_rule() -> None:
+    sources = source_tree()
+    assert {"hcnn_core.backend", f"{ENGINES}.cpu.kernels.gemm", "autodiff.tape", "train.cifar"} <= sources.keys()
+    assert {room(module) for module in sources} == {*MAY_IMPORT, "no room"}  # _engines/__init__.py, which is empty
+    assert violations(sources) == []
+
+
+LEGAL: Sources = {
+    "hcnn_core": "from hcnn_core.convolution import convolve",
+    "hcnn_core.backend": "import cupy",
+    "hcnn_core._problem": "",
+    "hcnn_core._tuning": "",
+    "hcnn_core.convolution": "from hcnn_core._engines.planner import make_plan",
+    "hcnn_core._engines": "",
+    f"{ENGINES}.planner": f"from {ENGINES} import cost_model\ndef late():\n    from {ENGINES}.cpu import plan",
+    f"{ENGINES}.cost_model": f"from {ENGINES}.generic.dft import MatrixDFT",
+    f"{ENGINES}.taps": "from hcnn_core.backend import Array",
+    f"{ENGINES}.generic.dft": "from ..taps import Taps",
+    f"{ENGINES}.cpu.plan": f"from {ENGINES}.generic import dft\nfrom {ENGINES}.cpu.kernels import gemm",
+    f"{ENGINES}.cpu.kernels.gemm": "import numba",
+    f"{ENGINES}.cuda.plan": "from hcnn_core._engines.generic.dft import MatrixDFT",
+    "autodiff": "import hcnn_core\nfrom hcnn_core.backend import Array",
+    "train": "from autodiff import convolve",
+}
+
+
+def test_a_tree_that_keeps_the_rule_passes() -> None:
+    assert violations(LEGAL) == []
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("module", "source", "complaint"),
     [
-        "import train",
-        "import numpy, train.data as data",
-        "from train.data import load",
-        "def late():\n    import train",
-        "import importlib\nimportlib.import_module('train.cifar')",
-        "__import__('train')",
+        ("hcnn_core.convolution", "import autodiff", "(public) imports autodiff"),
+        ("hcnn_core.convolution", "def late():\n    import train.network", "(public) imports train.network"),
+        ("hcnn_core.convolution", "__import__('train')", "(public) imports train (train)"),
+        ("hcnn_core.convolution", f"from {ENGINES}.cpu import plan", "(public) imports hcnn_core._engines.cpu.plan"),
+        ("hcnn_core.convolution", f"from {ENGINES} import taps", "(public) imports hcnn_core._engines.taps"),
+        ("autodiff", "import importlib\nimportlib.import_module('train')", "(autodiff) imports train"),
+        ("autodiff", "from hcnn_core import _problem", "(autodiff) imports hcnn_core._problem (base)"),
+        ("train", "from hcnn_core._tuning import DEFAULT", "(train) imports hcnn_core._tuning (base)"),
+        ("train", f"from {ENGINES}.planner import make_plan", "(train) imports hcnn_core._engines.planner"),
+        (f"{ENGINES}.generic.dft", "from ..cpu import plan", "(generic) imports hcnn_core._engines.cpu.plan"),
+        (f"{ENGINES}.cuda.plan", f"import {ENGINES}.cpu.plan", "(cuda) imports hcnn_core._engines.cpu.plan"),
+        (f"{ENGINES}.cpu.plan", f"from {ENGINES}.cuda.plan import x", "(cpu) imports hcnn_core._engines.cuda.plan"),
+        (f"{ENGINES}.cpu.plan", f"from {ENGINES} import planner", "(cpu) imports hcnn_core._engines.planner"),
+        (f"{ENGINES}.cuda.plan", "from .. import cost_model", "(cuda) imports hcnn_core._engines.cost_model"),
+        ("hcnn_core.convolution", f"import {ENGINES}.cost_model", "(public) imports hcnn_core._engines.cost_model"),
+        (f"{ENGINES}.taps", f"from {ENGINES}.generic import dft", "(shared) imports hcnn_core._engines.generic.dft"),
+        ("hcnn_core.backend", f"import cupy\nfrom {ENGINES} import taps", "(backend) imports hcnn_core._engines.taps"),
+        ("hcnn_core._problem", "from hcnn_core import convolve", "(base) imports hcnn_core (public)"),
+        ("hcnn_core._helpers", "x = 1", "hcnn_core._helpers has no room"),
+        (f"{ENGINES}.helpers", "x = 1", "hcnn_core._engines.helpers has no room"),
+        (
+            f"{ENGINES}.cpu.kernels.gemm",
+            "def late():\n    from hcnn_core._engines.cpu import plan",
+            "circle: hcnn_core._engines.cpu.plan -> hcnn_core._engines.cpu.kernels.gemm -> hcnn_core._engines.cpu.plan",
+        ),
+        ("hcnn_core.convolution", "from hcnn_core import backend, convolve", "circle: hcnn_core -> hcnn_core.conv"),
+        ("hcnn_core._tuning", "import cupyx.scipy.fft", "imported by hcnn_core._tuning, hcnn_core.backend, not"),
+        ("hcnn_core.backend", "import numpy", "CuPy is imported by no module, not"),
+        ("hcnn_core.convolve", "", "hcnn_core.convolve is both a module and a public function"),
+        (f"{ENGINES}.cpu.kernels.gemm", "x = 1\n" * 461, "has 461 lines"),
     ],
-)
-def test_reading_imports_misses_no_form_of_them(source: str) -> None:
-    assert "train" in imported_roots(source)
+)  # fmt: skip
+def test_a_tree_that_breaks_the_rule_is_refused(module: str, source: str, complaint: str) -> None:
+    assert complaint in "\n".join(violations({**LEGAL, module: source}))
 
 
-def test_reading_imports_leaves_relative_ones_and_text_alone() -> None:
-    assert imported_roots("'import train'\nfrom . import train\nfrom .train import x\nimport ast") == {"ast"}
-
-
-@pytest.mark.parametrize("package", LAYERS[:-1])
-def test_imports_go_one_way(package: str) -> None:
-    above = set(LAYERS[LAYERS.index(package) + 1 :])
-    assert modules(package)
-    assert [path for path in modules(package) if above & imported_roots(path.read_text("utf-8"))] == []
-
-
-def test_one_module_imports_cupy() -> None:
-    paths = [path for package in LAYERS for path in modules(package)]
-    found = [path for path in paths if {"cupy", "cupyx"} & imported_roots(path.read_text("utf-8"))]
-    assert [path.relative_to(ROOT).as_posix() for path in found] == ["hcnn_core/_backend.py"]
+def test_imports_for_type_checkers_alone_are_free() -> None:
+    source = f"if TYPE_CHECKING:\n    from {ENGINES}.cpu.plan import CpuPlan\nelse:\n    import train"
+    found = violations({**LEGAL, "hcnn_core.convolution": source})
+    assert [line for line in found if "circle" not in line] == ["hcnn_core.convolution (public) imports train (train)"]
 
 
 def import_without(blocked: tuple[str, ...], module: str) -> subprocess.CompletedProcess[str]:
@@ -89,39 +255,8 @@ def test_imports_with_numpy_and_scipy_alone(module: str) -> None:
 
 
 def test_blocking_an_import_blocks_it() -> None:
-    assert import_without((), "hcnn_core._backend").returncode == 0
-    assert "ModuleNotFoundError" in import_without(("numpy",), "hcnn_core._backend").stderr
-
-
-def test_one_version() -> None:
-    version = PYPROJECT["project"]["version"]
-    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
-    try:
-        installed = metadata.version("hcnn")
-    except metadata.PackageNotFoundError:
-        pytest.skip("hcnn is not installed")
-    assert installed == version
-
-
-def test_wheel_holds_the_packages_and_their_data_and_nothing_else(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools", minversion="77")
-    tree = tmp_path / "tree"
-    caches = shutil.ignore_patterns("__pycache__", ".*")
-    for package in (*LAYERS, "tests"):
-        shutil.copytree(ROOT / package, tree / package, ignore=caches)
-    for name in ("pyproject.toml", "LICENSE", "README.md"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, tree)
-    files = [path for package in LAYERS for path in (tree / package).rglob("*") if path.is_file()]
-    shipped = {path.relative_to(tree).as_posix() for path in files}
-    assert any(name.startswith("train/data/sample/") for name in shipped)
-
-    code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(tmp_path)!r}))"
-    build = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
-    assert build.returncode == 0, build.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        assert {name for name in archive.namelist() if ".dist-info/" not in name} == shipped
+    assert import_without((), "hcnn_core.backend").returncode == 0
+    assert "ModuleNotFoundError" in import_without(("numpy",), "hcnn_core.backend").stderr
 
 
 def make_targets() -> set[str]:
@@ -134,10 +269,49 @@ def test_continuous_integration_runs_lint_and_test() -> None:
     assert set(commands) <= make_targets()
 
 
-def test_readme_quotes_make_targets_that_exist() -> None:
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("there is no README.md")
-    code = re.findall(r"^```.*?^```|`[^`\n]+`", readme.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / ".github").rglob("*.md")])
+NAMED = re.compile(r"(?<![\w/.*])((?:[\w-]+/)*[\w-]+\.(?:py|cu))\b")
+
+
+def file_names() -> set[str]:
+    """Every Python and CUDA file, by its path and by every end of it."""
+    folders = [ROOT / name for name in (*PACKAGES, "tests", "benchmarks", "scripts")]
+    paths = [path.relative_to(ROOT).parts for folder in folders for path in folder.rglob("*.*")]
+    return {"/".join(parts[k:]) for parts in paths for k in range(len(parts))}
+
+
+def missing_names(text: str) -> list[str]:
+    return sorted(set(NAMED.findall(text)) - file_names())
+
+
+def missing_links(document: Path, text: str) -> list[str]:
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return [link for link in links if "://" not in link and not (document.parent / link).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_files_that_exist(document: Path) -> None:
+    text = document.read_text("utf-8")
+    assert missing_names(text) == []
+    assert missing_links(document, text) == []
+
+
+def test_names_and_links_that_lead_nowhere_are_noticed() -> None:
+    text = "See `cpu/plan.py`, `cpu/gone.py`, _lost.cu and *.cu; [here](gone.md#part), [there](../README.md#train)."
+    assert missing_names(text) == ["_lost.cu", "cpu/gone.py"]
+    assert missing_links(ROOT / "docs" / "architecture.md", text) == ["gone.md"]
+
+
+def test_architecture_names_every_module_of_the_core() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    folders = ROOT / "hcnn_core", ROOT / "hcnn_core" / "_engines"
+    names = {path.name for folder in folders for path in folder.glob("*.py")} - {"__init__.py"}
+    assert names - set(NAMED.findall(text)) == set()
+
+
+def test_documents_quote_make_targets_that_exist() -> None:
+    code = re.findall(
+        r"^```.*?^```|`[^`\n]+`", "\n".join(p.read_text("utf-8") for p in DOCUMENTS), re.MULTILINE | re.DOTALL
+    )
     quoted = set(re.findall(r"\bmake ([a-z]+)", "\n".join(code)))
     assert {"demo", "test"} <= quoted <= make_targets()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hcnn_core._backend import get_namespace
+from hcnn_core.backend import get_namespace
 from train.checkpoint import CheckpointError
 from train.config import ConfigError
 from train.data import DataError

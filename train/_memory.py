@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._parallel import worker_count
-from hcnn_core.factored import TILE
+from hcnn_core.backend import worker_count
+from hcnn_core.factored import EXPANSION_ELEMENTS
 from train.config import Config
 from train.network import layers
 
@@ -47,7 +47,7 @@ def required_bytes(config: Config, image_size: int, classes: int, batch_size: in
     elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
-        elements += PER_TILE * min(batch_size * expanded, max(TILE, expanded))
+        elements += PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
     return LIBRARIES + DATA[config.dataset] + int(np.dtype(config.dtype).itemsize * elements)
 
 

@@ -1,8 +1,8 @@
 """Checkpoints: one HDF5 file holds all that a run needs to go on, or a network to be evaluated.
 
-Readable with h5py alone. Groups /parameters, /velocity and /moments hold one group per layer and one data set per
-array, /data the statistics that standardise images, /epoch the unfinished epoch's order of images; attributes of the
-root hold the rest, composite ones as JSON.
+Readable with h5py alone. Groups /parameters, /velocity, /moments and, where weights are averaged, /average hold one
+group per layer and one data set per array, /data the statistics that standardise images, /epoch the unfinished epoch's
+order of images; attributes of the root hold the rest, composite ones as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from train._hdf5 import LIBVER, read_array, write_array
 from train.config import Config, ConfigError, make_config
 
 SCHEMA = 1
-GROUPS = ("parameters", "velocity", "moments")
+GROUPS = ("parameters", "velocity", "moments", "average")
 
 LARGEST_IMAGE = 2**15
 """Pixels along a side."""
@@ -42,7 +42,7 @@ class State:
     parameters, velocity : dict of dict of array
         Weights by layer and name, and what momentum keeps of each.
     moments : dict of dict of array
-        Running mean and covariance of patches by layer.
+        Running moments by layer, see `train.network.Moments`.
     generator : dict
         State of the random generator.
     epoch : int
@@ -59,6 +59,8 @@ class State:
         Time its steps took.
     best : float
         Highest score of a completed epoch: accuracy on held-out images, or minus the training loss.
+    average : dict of dict of array
+        Running average of the weights; empty where none is wanted.
     """
 
     parameters: Tree
@@ -72,6 +74,12 @@ class State:
     correct: int = 0
     seconds: float = 0.0
     best: float = float("-inf")
+    average: Tree = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> Tree:
+        """The weights that are evaluated: their average, or where there is none themselves."""
+        return self.average or self.parameters
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Checkpoint:
         Pixels along each side.
     channel_mean, channel_std : array, shape (3,)
         Statistics that standardise images, in units of a pixel value.
+    figures : dict
+        What the network reached; of those that ship with the package alone.
     """
 
     state: State
@@ -98,6 +108,7 @@ class Checkpoint:
     image_size: int
     channel_mean: Any
     channel_std: Any
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
@@ -133,6 +144,8 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
             file.attrs["versions"] = json.dumps(versions)
             file.attrs["class_names"] = json.dumps(checkpoint.class_names)
             file.attrs["image_size"] = checkpoint.image_size
+            if checkpoint.figures:
+                file.attrs["figures"] = json.dumps(checkpoint.figures)
             file.attrs["generator"] = json.dumps(state.generator)
             for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best"):
                 file.attrs[name] = getattr(state, name)
@@ -189,12 +202,14 @@ def load(path: Path) -> Checkpoint:
                     correct=int(file.attrs["correct"]),
                     seconds=float(file.attrs["seconds"]),
                     best=float(file.attrs["best"]),
+                    average=trees["average"],
                 ),
                 make_config(config.pop("preset"), config),
                 tuple(json.loads(file.attrs["class_names"])),
                 int(file.attrs["image_size"]),
                 read_array(file["data/channel_mean"]),
                 read_array(file["data/channel_std"]),
+                json.loads(file.attrs.get("figures", "{}")),
             )
             for failing in _inconsistencies(checkpoint):
                 raise CheckpointError(f"{path} is not a checkpoint that a run can have written: {failing}")

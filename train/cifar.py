@@ -9,10 +9,12 @@ prepare()  # before NumPy is loaded
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
+import math  # noqa: E402
+import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable, Iterator, Sequence  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -20,6 +22,7 @@ import numpy as np  # noqa: E402
 
 from train import checkpoint as checkpoints  # noqa: E402
 from train._command import Parser, given_path, namespace, run_command, say  # noqa: E402
+from train._export import write_safetensors  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
 from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
@@ -34,13 +37,14 @@ from train.data import (  # noqa: E402
 from train.network import Network, describe  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
+from train.shipped import bare, find, names  # noqa: E402
 from train.step import wants_graphs  # noqa: E402
 from train.training import Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
 IMAGE_SIZE = 32
 
-NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "debug")
+NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "hours", "export", "debug")
 WITH_RESUME = ("backend", "data_dir")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
@@ -72,12 +76,15 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
     actions: dict[str, Callable[[argparse.Namespace, dict[str, Any]], None]] = {
         "describe": _describe,
         "plot": _plot,
+        "export": _export,
         "evaluate": _evaluate,
         "resume": _resume,
     }
     chosen = [name for name in actions if getattr(options, name)]
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
+    if options.hours < math.inf and chosen not in ([], ["resume"]):
+        raise ConfigError(f"--hours limits training, which --{chosen[0]} does not do: remove it")
     return actions[chosen[0]] if chosen else _train
 
 
@@ -103,6 +110,25 @@ def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
     say(str(run.picture_path))
 
 
+def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    _refuse("--export", options, given, ())
+    source, target = options.export
+    path = find(source)
+    checkpoint = checkpoints.load(path)
+    if os.path.lexists(target):
+        raise RunError(f"--export {target} is there already; name a new file")
+    if target.suffix == ".safetensors":
+        write_safetensors(target, path, checkpoint)
+    elif target.suffix == ".h5":
+        figures = dict(checkpoint.figures)
+        with contextlib.suppress(RunError):  # a checkpoint alone says nothing of its test
+            figures |= Run(path.parent).test_figures(checkpoint.state.epoch)
+        checkpoints.save(target, bare(checkpoint, figures), versions("numpy"))
+    else:
+        raise ConfigError(f"--export {target} ends in neither .h5 (weights and moments) nor .safetensors (filters)")
+    say(str(target))
+
+
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     config = _settings(options, given)
     xp = namespace(config.backend)
@@ -120,7 +146,7 @@ def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
             f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
             f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}"
         )
-        _fit(trainer, dataset)
+        _fit(trainer, dataset, options.hours)
 
 
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -149,15 +175,16 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
         if path.name == BEST:
             trainer.save()
         say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
-        _fit(trainer, dataset)
+        _fit(trainer, dataset, options.hours)
 
 
 def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     _refuse("--evaluate", options, given, WITH_EVALUATE)
-    checkpoint = checkpoints.load(options.evaluate)
+    path = find(options.evaluate)
+    checkpoint = checkpoints.load(path)
     config = dataclasses.replace(checkpoint.config, **given)
     xp = namespace(config.backend)
-    network, parameters, moments = restore(options.evaluate, checkpoint, config, xp)
+    network, parameters, moments = restore(path, checkpoint, config, xp)
     if len(checkpoint.class_names) != CLASSES[config.dataset]:
         raise CheckpointError(
             f"{options.evaluate} tells {len(checkpoint.class_names)} classes apart, {config.dataset} has "
@@ -171,8 +198,10 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
         checkpoint.channel_std,
         config.dtype,
     )
-    result = evaluate(xp, network, parameters, moments, test)
-    _report(result.loss, result.accuracy, f", {len(dataset.test_labels):,} images")
+    result = evaluate(xp, network, parameters, moments, test, averages=True)
+    _report(_figures(result), f", {len(dataset.test_labels):,} images")
+    if checkpoint.figures:
+        say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")
     say(_confusion(result, dataset.class_names))
 
 
@@ -189,17 +218,17 @@ def _own(run: Run, *, make: bool = False) -> Iterator[None]:
         raise Interrupted(f"stopped at once; {kept}") from error
 
 
-def _fit(trainer: Trainer, dataset: Dataset) -> None:
+def _fit(trainer: Trainer, dataset: Dataset, hours: float) -> None:
     """Train to the end, then read the test set, once, if it may be read; the curve is drawn in any case."""
     run = trainer.run
     try:
-        result = _train_and_test(trainer, dataset)
+        result = _train_and_test(trainer, dataset, hours)
     except BaseException:
         with contextlib.suppress(Exception, KeyboardInterrupt):  # why it stopped is what there is to say
             _draw(run)
         raise
     if result is not None:
-        _report(result.loss, result.accuracy, f", {len(dataset.test_labels):,} images")
+        _report(_figures(result), f", {len(dataset.test_labels):,} images")
     _finish(run)
 
 
@@ -207,14 +236,14 @@ def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None
     """Report a run of which nothing is left to compute, and draw its curve again."""
     say(f"{run.path} is finished: all {config.epochs} epochs are trained")
     if test:
-        _report(test["test_loss"], test["test_accuracy"])
+        _report(test)
     if not run.config_path.is_file():
         run.write_config(config, versions(config.backend))
     _finish(run)
 
 
 def _finish(run: Run) -> None:
-    """Draw the curve of a finished run, and say where it is."""
+    """Draw the curve of a run, and say where it is."""
     rest = f"all else of the run is saved; --plot {run.path} draws it"
     try:
         _draw(run)
@@ -222,22 +251,30 @@ def _finish(run: Run) -> None:
         raise RunError(f"{error}; {rest}") from error
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted while {run.picture_path} was drawn; {rest}") from error
-    say(f"{run.picture_path}\n{run.path / BEST}")
+    say(str(run.picture_path))
+    if (run.path / BEST).exists():  # not if it stopped before held-out images were first read
+        say(str(run.path / BEST))
 
 
-def _train_and_test(trainer: Trainer, dataset: Dataset) -> Result | None:
+def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result | None:
     run, xp, train = trainer.run, trainer.xp, trainer.train
     try:
-        trainer.fit()
+        if not trainer.fit(hours):
+            done, rest = trainer.state.epoch, trainer.seconds_left() / 3600
+            say(
+                f"stopped after epoch {done} of {trainer.config.epochs}, since no other fits into {hours:g} hours; "
+                f"about {rest:.1f} hours are left: continue with --resume {run.path}"
+            )
+            return None
         if not trainer.config.test:
             return None
         labels = xp.asarray(dataset.test_labels)
         test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
-        result = evaluate(xp, trainer.network, trainer.state.parameters, trainer.moments, test)
+        result = evaluate(xp, trainer.network, trainer.state.evaluated, trainer.moments, test, averages=True)
     except MemoryError as error:
         size = trainer.config.batch_size
         raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
-    run.append_metrics({"epoch": trainer.state.epoch, "test_loss": result.loss, "test_accuracy": result.accuracy})
+    run.append_metrics({"epoch": trainer.state.epoch, **_figures(result)})
     return result
 
 
@@ -299,8 +336,17 @@ def _draw(run: Run) -> None:
         raise RunError(f"cannot draw {run.picture_path}: {error}") from error
 
 
-def _report(loss: float, accuracy: float, images: str = "") -> None:
-    say(f"test: accuracy {100 * accuracy:.2f} %, loss {loss:.4f} nats{images}")
+def _figures(result: Result) -> dict[str, float]:
+    """What is recorded of a test."""
+    views = {} if result.averaged is None else {"test_accuracy_of_views": result.averaged}
+    return {"test_loss": result.loss, "test_accuracy": result.accuracy, **views}
+
+
+def _report(test: Mapping[str, Any], images: str = "") -> None:
+    say(f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats{images}")
+    if "test_accuracy_of_views" in test:
+        views = 100 * test["test_accuracy_of_views"]
+        say(f"test: accuracy {views:.2f} % by the mean of six views (shifts of a pixel, mirrored)")
 
 
 def _confusion(result: Result, names: Sequence[str]) -> str:
@@ -336,7 +382,21 @@ def _parser() -> Parser:
         "--resume", type=given_path, metavar="DIR", help="continue a run, bit for bit on the same backend"
     )
     parser.add_argument(
-        "--evaluate", type=given_path, metavar="CHECKPOINT", help="accuracy, loss and confusion on the test set"
+        "--evaluate",
+        type=given_path,
+        metavar="CHECKPOINT",
+        help=f"accuracy, loss and confusion on the test set; that ship: {', '.join(names()) or 'none'}",
+    )
+    parser.add_argument(
+        "--hours", type=_hours, default=math.inf, help="stop after the last epoch that fits; --resume continues"
+    )
+    parser.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("CHECKPOINT", "FILE"),
+        type=given_path,
+        help="write a network alone: weights and moments to a .h5, or what they fold into, merged 4D filters and "
+        "biases, to a .safetensors",
     )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
     parser.add_argument("--plot", type=given_path, metavar="DIR", help="draw a run's learning curve and stop")
@@ -358,6 +418,13 @@ def _parser() -> Parser:
                 options |= {"nargs": count or "*"}
         settings.add_argument(f"--{f.name.replace('_', '-')}", **options)
     return parser
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no time; give hours, more than 0")
+    return hours
 
 
 def _shown(value: Any) -> str:

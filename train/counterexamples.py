@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import to_numpy
+from autodiff import tree_map
+from hcnn_core.backend import to_numpy
 from train._files import write_atomically
 from train._hdf5 import LIBVER, read_array, write_array
 from train._memory import require_weights
@@ -125,9 +126,9 @@ def _write_subject(group: Any, subject: Subject) -> None:
     for layer, arrays in subject.parameters.items():
         for name, array in arrays.items():
             write_array(group, f"parameters/{layer}/{name}", to_numpy(array))
-    for layer, (mean, covariance) in subject.moments.items():
-        write_array(group, f"moments/{layer}/mean", to_numpy(mean))
-        write_array(group, f"moments/{layer}/covariance", to_numpy(covariance))
+    for layer, arrays in subject.moments.items():
+        for name, array in arrays.items():
+            write_array(group, f"moments/{layer}/{name}", to_numpy(array))
     write_array(group, "images", to_numpy(subject.images))
 
 
@@ -149,6 +150,6 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     return Subject(
         network,
         {layer: {name: xp.asarray(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
-        {layer: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for layer, m in moments.items()},
+        tree_map(xp.asarray, moments),
         xp.asarray(read_array(group["images"])),
     )

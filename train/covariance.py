@@ -19,7 +19,7 @@ import numpy as np
 
 from autodiff import convolve, elu
 from hcnn_core import patch_moments, translate
-from hcnn_core._backend import Array, to_numpy
+from hcnn_core.backend import Array, to_numpy
 from hcnn_core.factored import factor_options
 from hcnn_core.moments import patch_covariance
 from hcnn_core.testing import rounding_bound
@@ -173,10 +173,13 @@ class ComplexNetwork(Network):
 
         Returns
         -------
-        dict of (array, array)
-            As `Network.initial_moments`.
+        dict of dict of array
+            As `Network.initial_moments`; variances of outputs are real.
         """
-        return {layer: (mean + 0j, covariance + 0j) for layer, (mean, covariance) in super().initial_moments().items()}
+        return {
+            layer: {name: a if name == "output_variance" else a + 0j for name, a in arrays.items()}
+            for layer, arrays in super().initial_moments().items()
+        }
 
     @staticmethod
     def _rho(x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
@@ -190,6 +193,15 @@ class ComplexNetwork(Network):
         rho = ComplexNetwork._rho
         for_h, for_g = factor_options(x.ndim, h_axes, g_axes, **options)
         return rho(rho(x, h, shift, **for_h), g, bias, **for_g)
+
+    @staticmethod
+    def _normalized(y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+        everywhere = tuple(range(y.ndim - 1))
+        y = y + shift
+        mean = np.mean(y, axis=everywhere)
+        variance = np.mean(np.square((y - mean).real) + np.square((y - mean).imag), axis=everywhere)
+        y = (y - mean) * (scale / np.sqrt(variance + epsilon)) + bias
+        return elu(y.real) + 1j * elu(y.imag), mean, variance
 
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         size = self.config.space_kernel

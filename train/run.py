@@ -305,6 +305,27 @@ class Run:
             records.append(record)
         return records
 
+    def test_figures(self, epoch: int) -> dict[str, float]:
+        """Return what the test set said of the network after an epoch; nothing where it was not read then.
+
+        Parameters
+        ----------
+        epoch : int
+            The epochs it was trained for.
+
+        Returns
+        -------
+        dict of str to float
+            Those keys of the record that begin with "test".
+
+        Raises
+        ------
+        RunError
+            As `read_metrics`.
+        """
+        records = [record for record in self.read_metrics() if record["epoch"] == epoch]
+        return {key: value for record in records for key, value in record.items() if key.startswith("test")}
+
     def test_record(self) -> dict[str, Any] | None:
         """Return the record of the test in metrics.jsonl, if it is there.
 

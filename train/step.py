@@ -6,6 +6,7 @@ records them once as a CUDA graph, on memory of its own, and from then on launch
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -15,20 +16,22 @@ import numpy as np
 
 from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
-from hcnn_core._backend import Array, record, write
+from hcnn_core.backend import Array, record, write
 from train.config import Config
-from train.data import Images, move
+from train.data import Images, move, resize
 from train.network import Network, Parameters
 from train.optimizer import descend
 
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "wants_graphs"]
 
 Arrays = dict[str, Any]
-"""Trees "parameters", "velocity" and "moments", the parts of a run's state that are arrays."""
+"""Trees "parameters", "velocity", "moments" and, where weights are averaged, "average": the parts of a run's state
+that are arrays."""
 
 Inputs = dict[str, np.ndarray[Any, Any]]
 """What a step is told by the host: "index" of its images, the "rows" and "columns" they are moved by, learning "rate",
-"keep", the part kept of the running moments, and "fresh", the part taken of the batch's."""
+"keep", the part kept of the running moments, "fresh", the part taken of the batch's, and "settled", the part kept of
+the averaged weights, where there are any."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, Array]]
 """From arrays and inputs to arrays, loss, and how many images were classified right."""
@@ -37,7 +40,7 @@ WARM_UP = 3
 """Steps before one is recorded: tables have then been placed on the device and kernels compiled."""
 
 
-def batch_of(config: Config, images: Images, inputs: Any) -> tuple[Array, Array]:
+def batch_of(config: Config, images: Images, inputs: Any, size: int | None = None) -> tuple[Array, Array]:
     """Return a step's augmented images and their labels.
 
     Parameters
@@ -48,6 +51,8 @@ def batch_of(config: Config, images: Images, inputs: Any) -> tuple[Array, Array]
         The set they are taken from.
     inputs : dict of array
         See `Inputs`, on the device.
+    size : int, optional
+        Pixels along each side that images are brought to; by default they keep their own.
 
     Returns
     -------
@@ -55,10 +60,11 @@ def batch_of(config: Config, images: Images, inputs: Any) -> tuple[Array, Array]
         Shapes (n, H, W, 3) and (n,).
     """
     x, labels = images.take(inputs["index"])
-    return move(x, inputs["rows"], inputs["columns"], max_shift=config.shift), labels
+    x = move(x, inputs["rows"], inputs["columns"], max_shift=config.shift)
+    return resize(x, size or x.shape[1]), labels
 
 
-def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> Step:
+def gradient_step(xp: Any, config: Config, network: Network, images: Images, size: int | None = None) -> Step:
     """Return the step of a network on a set of images.
 
     Parameters
@@ -71,6 +77,8 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
         What is trained.
     images : Images
         What it is trained on.
+    size : int, optional
+        As `batch_of` takes it.
 
     Returns
     -------
@@ -79,7 +87,7 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
     """
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, Array]:
-        x, labels = batch_of(config, images, inputs)
+        x, labels = batch_of(config, images, inputs, size)
 
         def loss_of(parameters: Parameters) -> Any:
             logits, moments = network(parameters, x)
@@ -88,15 +96,14 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
         with precision(config.precision):
             (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
         parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
-        averages = {}
-        for layer, (mean, covariance) in moments.items():
-            old = arrays["moments"][layer]
-            averages[layer] = {
-                "mean": inputs["keep"] * old["mean"] + inputs["fresh"] * mean,
-                "covariance": inputs["keep"] * old["covariance"] + inputs["fresh"] * covariance,
-            }
+        averages = tree_map(lambda old, new: inputs["keep"] * old + inputs["fresh"] * new, arrays["moments"], moments)
         correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
-        return {"parameters": parameters, "velocity": velocity, "moments": averages}, loss, correct
+        after = {**arrays, "parameters": parameters, "velocity": velocity, "moments": averages}
+        if config.average_decay:
+            after["average"] = tree_map(
+                lambda old, new: new + inputs["settled"] * (old - new), arrays["average"], parameters
+            )
+        return after, loss, correct
 
     return step
 
@@ -206,8 +213,10 @@ class GraphedStep:
         tree_map(_assign, self.arrays, arrays)  # what the rehearsal changed
 
     def _drop(self) -> None:
-        """Give back what a graph keeps."""
-        self.launch, self.arrays, self.inputs, self.results = None, {}, {}, ()
+        """Give back what a graph keeps: its results first, since what they lie in is given back with the launch."""
+        self.arrays, self.inputs, self.results = {}, {}, ()
+        gc.collect()  # arrays of the tape, which is a cycle
+        self.launch = None
 
 
 def _assign(held: Array, given: Array) -> None:

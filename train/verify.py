@@ -31,6 +31,7 @@ from train.covariance import ComplexNetwork, Example, Row, Subject, examine, mea
 from train.data import channel_statistics, load_dataset, standardise  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
+from train.shipped import find  # noqa: E402
 from train.training import Interrupted, TrainingError, restore  # noqa: E402
 from train.verification_report import as_json, page, summary_table  # noqa: E402
 
@@ -46,7 +47,7 @@ BIAS_SCALE = 0.5
 
 LAYER_SETTINGS = (
     *("depth", "width", "factors", "space_kernel", "attribute_kernel", "attribute_stride", "strided_layers"),
-    *("nonlinear_factors", "head", "epsilon"),
+    *("nonlinear_factors", "normalization", "head", "epsilon"),
 )
 """What the description of a verification says of the network."""
 
@@ -76,7 +77,7 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace, xp: Any) -> int:
-    checkpoint = checkpoints.load(options.checkpoint) if options.checkpoint else None
+    checkpoint = checkpoints.load(find(options.checkpoint)) if options.checkpoint else None
     own = checkpoint.config.boundary if checkpoint else "both"
     boundary = options.boundary or own
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
@@ -140,11 +141,11 @@ def _subject(
                 f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
             )
         statistics = {"channels": {"mean": checkpoint.channel_mean, "std": checkpoint.channel_std}}
-        trees = {"parameters": checkpoint.state.parameters, "moments": checkpoint.state.moments, "data": statistics}
+        trees = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments, "data": statistics}
         for kind, tree in trees.items():
-            require_finite(options.checkpoint, tree, kind)
+            require_finite(find(options.checkpoint), tree, kind)
         config = dataclasses.replace(checkpoint.config, **changes)
-        network, parameters, moments = restore(options.checkpoint, checkpoint, config, xp)
+        network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
         network = Network(dataclasses.replace(config, dtype=dtype), checkpoint.image_size, network.classes)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
         mean, std = checkpoint.channel_mean, checkpoint.channel_std

@@ -1,7 +1,9 @@
-"""The stages of `benchmarks.gpu.stages` one by one, each bounded in time: `bash benchmarks/gpu/gate.sh OUT`.
+"""The stages of `benchmarks.gpu.stages` in three parts, each bounded in time: `bash benchmarks/gpu/gate.sh FOLDER`.
 
-Every stage is a process of its own, whose log and result stay in OUT; a stage with a result is not run again. Without a
-GPU nothing is run, and one line says why.
+Every stage is a process of its own, whose log and result stay in FOLDER; a stage with a result is not run again, and a
+stopped stage goes on after the last row it wrote. Everything in FOLDER but the images goes into one archive, if one is
+asked for, after every stage; where there is no FOLDER it is unpacked from that. Without a GPU nothing is run, and one
+line says why.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,71 +35,113 @@ class Stage:
     seconds: int
 
 
-STAGES = (
-    Stage("environment", 40),
-    Stage("parity", 240),
-    Stage("ceilings", 30),
-    Stage("step", 150),
-    Stage("profile", 45),
-    Stage("layer", 240),
-    Stage("convolve", 60),
-    Stage("sanitizer", 90),
-    Stage("tests", 150),
-    Stage("train", 150),
-)
-"""In the order of what one would miss most, were the time to run out."""
+SECONDS = 570
+"""What one call may take."""
+
+PARTS = {
+    "check": (Stage("environment", 30), Stage("compilation", 180), Stage("parity", 180), Stage("step", 170)),
+    "measure": (
+        Stage("ceilings", 30),
+        Stage("layer", 240),
+        Stage("profile", 60),
+        Stage("convolve", 60),
+        Stage("train", 170),
+    ),
+    "test": (Stage("tests", 330), Stage("sanitizer", 220)),
+}
+"""What a call runs: each part by itself within `SECONDS`, and of use without the others."""
+
+STAGES = tuple(stage for part in PARTS.values() for stage in part)
 
 BARS = {
-    "step": (1, 4, "s an epoch of CIFAR-10"),
+    "step": (5, 7, "s an epoch of CIFAR-10"),
     "profile": (1, 2, "ms of a step"),
     "layer": (2, 2, "ms forward and backward"),
     "convolve": (2, 2, "ms"),
 }
 """What is drawn of a stage's table: how many of its columns name a bar, which holds the length, and its unit."""
 
-PICTURE, LEARNING_CURVE = "times.png", "run/learning-curve.png"
+PICTURE, LEARNING_CURVE, REPORT = "times.png", "run/learning-curve.png", "report.md"
+DATA, SITE = "data", "site"
 
 
 def main() -> int:
     """Run what is not done, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="folder of logs, results and report")
-    parser.add_argument("--seconds", type=float, default=570, help="for all stages together [570]")
+    parser.add_argument("out", type=Path, metavar="folder", help="folder of logs, results and report, kept by calls")
+    parser.add_argument("--archive", type=Path, help="file, .tgz, that all of it goes into, and comes from if missing")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="only the stages of these")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for all stages together [{SECONDS}]")
     parser.add_argument("--stages", nargs="+", choices=[s.name for s in STAGES], help="only these, again if done")
     parser.add_argument("--data", type=Path, action="append", default=[], help="folder with files of binary CIFAR-10")
     parser.add_argument(
-        "--keep", type=Path, help="folder they are copied to, some now and some in a later call [OUT/data]"
+        "--keep", type=Path, help=f"folder they are copied to, some now and some in a later call [FOLDER/{DATA}]"
     )
-    parser.add_argument("--wheels", type=Path, help="folder of wheels to install first, beside OUT")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels to install first, into FOLDER")
     options = parser.parse_args()
 
     begun = time.monotonic()
+    if options.archive and options.archive.exists() and not options.out.exists():
+        unpack(options.archive, options.out)
     options.out.mkdir(parents=True, exist_ok=True)
-    keep = options.keep or options.out / "data"
+    keep = options.keep or options.out / DATA
     collect(options.data, keep)
     environment = dict(os.environ, HCNN_GATE_DATA=str(keep.resolve()))
     if options.wheels:
-        environment["PYTHONPATH"] = install(options.wheels, options.out / "site")
-    chosen = [s for s in STAGES if not options.stages or s.name in options.stages]
-    for stage in chosen:
-        if options.stages:
-            (options.out / f"{stage.name}.json").unlink(missing_ok=True)
+        environment["PYTHONPATH"] = install(options.wheels, options.out / SITE)
+    chosen = [s for name in options.part for s in PARTS[name]]
+    if options.stages:
+        chosen = [s for s in STAGES if s.name in options.stages]
+        for stage in chosen:
+            for path in (result_of(options.out, stage.name), rows_of(options.out, stage.name)):
+                path.unlink(missing_ok=True)
     if (reason := no_gpu(environment)) is not None:
         print(f"no GPU, so nothing is run: {reason}", file=sys.stderr)
         return 1
     for stage in chosen:
         left = options.seconds - (time.monotonic() - begun)
         print(run(stage, options.out, environment, left), flush=True)
+        (options.out / REPORT).write_text(markdown(options.out), encoding="utf-8")
+        if options.archive:
+            pack(options.out, options.archive)
     draw(options.out)
-    report = options.out / "report.md"
-    report.write_text(markdown(options.out), encoding="utf-8")
-    print(report)
+    (options.out / REPORT).write_text(markdown(options.out), encoding="utf-8")
+    if options.archive:
+        pack(options.out, options.archive)
+    print(options.archive or options.out / REPORT)
     return 0
+
+
+def result_of(out: Path, name: str) -> Path:
+    """The result of a stage that is done."""
+    return out / f"{name}.json"
+
+
+def rows_of(out: Path, name: str) -> Path:
+    """The rows of a stage's table, one a line as they come, the head first."""
+    return out / f"{name}.rows.jsonl"
+
+
+def pack(out: Path, archive: Path) -> None:
+    """Put all of a folder but images and packages into one file, which is whole at any time."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    part = archive.with_name(f"{archive.name}.part")
+    with tarfile.open(part, "w:gz") as file:
+        for path in sorted(out.iterdir()):
+            if path.name not in (DATA, SITE) and path.resolve() not in (archive.resolve(), part.resolve()):
+                file.add(path, path.name)
+    part.replace(archive)
+
+
+def unpack(archive: Path, out: Path) -> None:
+    """What an earlier call has packed."""
+    with tarfile.open(archive) as file:
+        file.extractall(out, filter="data")
 
 
 def no_gpu(environment: dict[str, str]) -> str | None:
     """What a GPU lacks to be used, or None."""
-    code = "from hcnn_core._backend import get_namespace; get_namespace('cupy')"
+    code = "from hcnn_core.backend import get_namespace; get_namespace('cupy')"
     tried = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True
     )
@@ -105,7 +150,7 @@ def no_gpu(environment: dict[str, str]) -> str | None:
 
 def run(stage: Stage, out: Path, environment: dict[str, str], left: float) -> str:
     """Run a stage that has no result yet, in the time that is left; returns what became of it."""
-    result = out / f"{stage.name}.json"
+    result = result_of(out, stage.name)
     if result.exists():
         return f"{stage.name}: done before"
     limit = min(stage.seconds, left)
@@ -132,14 +177,19 @@ def run(stage: Stage, out: Path, environment: dict[str, str], left: float) -> st
 
 
 def collect(sources: list[Path], keep: Path) -> None:
-    """Copy what files of CIFAR-10 have come."""
+    """Copy what files of CIFAR-10 have come, compressed or not."""
     for source in sources:
         for name in CIFAR10:
-            found = next(source.rglob(name), None)
-            if found is not None and not (keep / name).exists():
+            found = next((path for form in (name, f"{name}.xz") for path in source.rglob(form)), None)
+            if found is not None and not present(keep, name):
                 keep.mkdir(parents=True, exist_ok=True)
-                shutil.copy(found, keep / f"{name}.part")
-                (keep / f"{name}.part").rename(keep / name)
+                shutil.copy(found, keep / f"{found.name}.part")
+                (keep / f"{found.name}.part").rename(keep / found.name)
+
+
+def present(folder: Path, name: str) -> bool:
+    """Whether a file of CIFAR-10 is there, compressed or not."""
+    return (folder / name).exists() or (folder / f"{name}.xz").exists()
 
 
 def install(wheels: Path, site: Path) -> str:
@@ -160,9 +210,9 @@ def draw(out: Path) -> None:
         return
     panels = {}
     for name, (names, column, unit) in BARS.items():
-        if (path := out / f"{name}.json").exists():
+        if (path := result_of(out, name)).exists():
             table = json.loads(path.read_text("utf-8"))["table"][1:]
-            timed = [(", ".join(row[:names]), row[column]) for row in table if isinstance(row[column], float)]
+            timed = [(", ".join(map(str, row[:names])), row[column]) for row in table if isinstance(row[column], float)]
             panels |= {f"{name}, {unit}": timed[::-1]} if timed else {}
     if not panels:
         return
@@ -186,14 +236,29 @@ def markdown(out: Path) -> str:
         if (out / picture).exists():
             lines += [f"![{Path(picture).stem}]({picture})", ""]
     for stage in STAGES:
-        path = out / f"{stage.name}.json"
-        if not path.exists():
+        path = result_of(out, stage.name)
+        if path.exists():
+            result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        elif table := rows_so_far(out, stage.name):
+            result = {"text": "Stopped before its end.", "table": table}
+        else:
             lines += [f"## {stage.name}", "", "Not done.", ""]
             continue
-        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
         head, *rows = result["table"]
         lines += [f"## {stage.name}", "", result["text"], "", row(head), row(["---"] * len(head)), *map(row, rows), ""]
     return "\n".join(lines)
+
+
+def rows_so_far(out: Path, name: str) -> list[list[Any]]:
+    """The head and the rows that a stage has written; a last line cut short is left out."""
+    path, found = rows_of(out, name), []
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return found
 
 
 def row(cells: list[Any]) -> str:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# All that a GPU has to show, in one folder, within ten minutes: bash benchmarks/gpu/gate.sh OUT
-# Run again with the same folder, it goes on with the stages that are not done. --help lists the options.
+# All that a GPU has to show, in one folder: bash benchmarks/gpu/gate.sh FOLDER [--part check|measure|test] [--archive FILE.tgz]
+# Each part takes less than ten minutes. A later call goes on with what is not done, in the same folder or, where that is
+# gone, from the archive. --help lists the options.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

@@ -1,4 +1,4 @@
-"""The stages of the gate, each a function that returns a text, a table and what else is worth keeping.
+"""The stages of the gate, each a function that fills a table and returns a text and what else is worth keeping.
 
 Times are medians, between device events or two synchronisations, after warming up; formulations that are compared take
 turns. Inputs are random and fresh, their seed is kept, and memory is poisoned with NaN before values are compared.
@@ -8,9 +8,14 @@ from train._process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
+import ast  # noqa: E402
+import contextlib  # noqa: E402
+import gc  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
+import multiprocessing  # noqa: E402
 import os  # noqa: E402
+import pickle  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 import statistics  # noqa: E402
@@ -18,20 +23,24 @@ import subprocess  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections import defaultdict  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
+from concurrent.futures import ProcessPoolExecutor, as_completed  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from importlib import metadata  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
+from unittest import mock  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 import hcnn_core  # noqa: E402
 from autodiff import convolve_elu, vjp  # noqa: E402
-from benchmarks.gpu.gate import CIFAR10  # noqa: E402
+from benchmarks.gpu.gate import CIFAR10, ROOT, present, result_of, rows_of, rows_so_far  # noqa: E402
 from benchmarks.step import CIFAR10_IMAGES, Step  # noqa: E402
-from hcnn_core import _cuda, patch_moments, precision  # noqa: E402
-from hcnn_core._backend import get_namespace, record, to_numpy  # noqa: E402
+from hcnn_core import patch_moments, precision  # noqa: E402
+from hcnn_core._engines.cuda import launch as _cuda  # noqa: E402
+from hcnn_core._problem import make_problem  # noqa: E402
+from hcnn_core.backend import get_namespace, record, to_numpy  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import versions  # noqa: E402
@@ -44,11 +53,44 @@ TOLERANCE = {"float32": 1e-4, "tf32x3": 1e-4, "tf32": 2e-3}
 
 ROUNDS = 7
 
+NAN_BYTE = 0xFF
+"""Floating-point numbers made of it are NaN."""
+
 AHEAD = 1 << 29
 """Elements whose filling takes a card longer than a launch takes the host."""
 
-SANITIZER_SECONDS = 80
+SANITIZER_SECONDS = 200
 """For compute-sanitizer's tools, within those of its stage."""
+
+
+class Table(list[list[Any]]):
+    """A stage's table, each row written to a file as it comes; a stage that was stopped finds its rows there.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the file.
+    stage : str
+        Whose table it is.
+    head : sequence of str
+        The first row.
+    """
+
+    def __init__(self, out: Path, stage: str, head: Sequence[str]) -> None:
+        self.path = rows_of(out, stage)
+        rows = rows_so_far(out, stage)
+        super().__init__(rows if rows[:1] == [list(head)] else [list(head)])
+        self.path.write_text("".join(json.dumps(row, default=str) + "\n" for row in self), encoding="utf-8")
+
+    def add(self, *rows: list[Any]) -> None:
+        """Append rows, here and in the file."""
+        self.extend(rows)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+
+    def lacks(self, *key: Any) -> bool:
+        """Whether no row begins like this."""
+        return not any(row[: len(key)] == list(key) for row in self)
 
 
 def environment(cupy: Any, out: Path) -> Result:
@@ -64,7 +106,7 @@ def environment(cupy: Any, out: Path) -> Result:
         "wheel's CUDA": runtime.runtimeGetVersion(),
         "processors": os.cpu_count(),
         **versions("cupy"),
-        **{name: version(name) for name in ("torch", "jax", "numba")},
+        **{name: version(name) for name in ("torch", "jax", *TESTS_WANT)},
     }
     return {"text": "", "table": [["what", "value"], *found.items()]}
 
@@ -79,10 +121,22 @@ def version(module: str) -> str:
 
 @contextmanager
 def poisoned_memory(cupy: Any) -> Iterator[None]:
-    """New arrays lie where NaN was, so that what a kernel does not write shows."""
-    with cupy.cuda.using_allocator(cupy.cuda.MemoryPool().malloc):
-        held = [cupy.full(1 << 28, cupy.nan, dtype=cupy.float32) for _ in range(4)]
-        del held
+    """New arrays begin as NaN, so that what a kernel does not write shows."""
+    pool = cupy.get_default_memory_pool()
+
+    def malloc(size: int) -> Any:
+        memory = pool.malloc(size)
+        memory.memset_async(NAN_BYTE, size, cupy.cuda.get_current_stream())
+        return memory
+
+    with cupy.cuda.using_allocator(malloc):
+        yield
+
+
+@contextmanager
+def without_numba() -> Iterator[None]:
+    """NumPy's arrays go the way of every namespace: Numba's kernels, unless loaded, take minutes to compile."""
+    with contextlib.nullcontext() if "numba" in sys.modules else mock.patch.dict(sys.modules, {"numba": None}):
         yield
 
 
@@ -98,6 +152,8 @@ PROBLEMS: tuple[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], di
         ("(+) along attributes", (2, 16, 16, 8, 16, 32), (32, 7, 11, 16), (3, 4), {"sum_axes": 5, "stride": 2}),
         ("three axes of space", (3, 20, 17, 15, 2), (4, 3, 5, 6), (1, 2, 3), {}),
         ("a long axis", (3, 3000), (129, 2), (1,), {"method": "fft"}),
+        ("odd attributes", (10, 32, 32, 5, 10), (3, 3, 7, 11, 10), (1, 2, 3, 4), {"stride": (1, 1, 2, 2)}),
+        ("sums of 512,000 positions", (500, 32, 32, 4, 8), (3, 3, 7, 11, 8), (1, 2, 3, 4), {"stride": (1, 1, 2, 2)}),
     )
 )
 
@@ -108,52 +164,115 @@ def differentiated(axes: tuple[int, ...], options: dict[str, Any], x: Any, w: An
     return [y, *pullback(g)]
 
 
+def exercise(cupy: Any) -> None:
+    """Launch every kernel that parity and step take, of whose texts `compilation` wants to know."""
+    for _, x_shape, w_shape, axes, options in PROBLEMS:
+        if options.get("method") == "fft":
+            continue  # by cuFFT, which wants a card
+        x, w, bias = (cupy.zeros(s, dtype=cupy.float32) for s in (x_shape, w_shape, w_shape[-1:]))
+        for products in TOLERANCE:
+            with precision(products):
+                g = cupy.zeros_like(convolve_elu(x, w, bias, axes, **options))
+                differentiated(axes, options, x, w, bias, g)
+    for boundary in ("zero", "periodic"):
+        patch_moments(cupy.zeros(MOMENTS_SHAPE, dtype=cupy.float32), (1, 2), (3, 3), boundary=boundary)
+    for make in (*STEPS.values(), *(FIRST_STEPS | {"small": SMALL}).values()):
+        take = make(cupy, 0)
+        for _ in range(WARM_UP + 1):
+            take()
+
+
+def compilation(cupy: Any, out: Path) -> Result:
+    """Every kernel of `exercise` compiled into CuPy's cache, by all processors; which there are, a stand-in tells."""
+    begun = time.monotonic()
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu.driverless", "--texts", str(out / "texts.pickle")]
+    subprocess.run(command, check=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"})
+    texts = pickle.loads((out / "texts.pickle").read_bytes())
+    (out / "texts.pickle").unlink()
+    listed = time.monotonic() - begun
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(compile_text, arguments) for arguments in texts]
+        for count, future in enumerate(as_completed(futures), 1):
+            future.result()
+            print(f"{count} of {len(texts)} texts compiled, {time.monotonic() - begun:.0f} s", flush=True)
+    table = [["what", "value"], ["texts", len(texts)], ["s to list them", listed], ["s", time.monotonic() - begun]]
+    return {"text": "Compiled into CuPy's cache.", "table": table}
+
+
+def compile_text(arguments: tuple[Any, ...]) -> None:
+    """One text, as CuPy compiles it for the present card."""
+    from cupy.cuda import compiler
+
+    source, options, _, *others = arguments
+    compiler._compile_with_cache_cuda(source, options, None, *others)
+
+
 def compared(found: Any, expected: Any, products: str = "float32") -> list[Any]:
     """Largest errors relative to the largest entry, and whether they are small."""
     errors = [float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(found, expected, strict=True)]
     return [*errors, "yes" if all(e <= TOLERANCE[products] for e in errors) else "NO"]
 
 
+MOMENTS_SHAPE = (20, 32, 32, 8, 16)
+
+
 def parity(cupy: Any, out: Path) -> Result:
     """Layers and their gradients against NumPy in double precision, and training steps run twice."""
-    seed = int.from_bytes(os.urandom(4), "little")
-    rng = np.random.default_rng(seed)
-    rows = []
+    with without_numba():
+        return _parity(cupy, out)
+
+
+def _parity(cupy: Any, out: Path) -> Result:
+    table = Table(out, "parity", ["what", "y", "x", "w", "bias", "good", "seed"])
     for name, x_shape, w_shape, axes, options in PROBLEMS:
+        if not table.lacks(f"{name}, {list(TOLERANCE)[-1]}"):
+            continue
+        rng, seed = fresh()
         x, w, bias = (rng.standard_normal(s, np.float32) for s in (x_shape, w_shape, w_shape[-1:]))
-        g = rng.standard_normal(convolve_elu(x, w, bias, axes, **options).shape, np.float32)
-        wide = [a.astype(np.float64) for a in (x, w, bias, g)]
-        expected = differentiated(axes, options, *wide)
+        y_shape = make_problem(
+            x_shape, w_shape, axes=axes, **{"stride": 1, "sum_axes": (), "method": "auto"} | options
+        ).y_shape
+        g = rng.standard_normal(y_shape, np.float32)
+        expected = differentiated(axes, options, *(a.astype(np.float64) for a in (x, w, bias, g)))
         for products in TOLERANCE:
             with poisoned_memory(cupy), precision(products):
                 found = [to_numpy(a) for a in differentiated(axes, options, *map(cupy.asarray, (x, w, bias, g)))]
-            rows.append([f"{name}, {products}", *compared(found, expected, products)])
-    x = rng.standard_normal((20, 32, 32, 8, 16), np.float32) + np.float32(3)
+            table.add([f"{name}, {products}", *compared(found, expected, products), seed])
+            del found
+        cupy.get_default_memory_pool().free_all_blocks()
     for boundary in ("zero", "periodic"):
-        expected = patch_moments(x.astype(np.float64), (1, 2), (3, 3), boundary=boundary)
-        with poisoned_memory(cupy):
-            found = [to_numpy(a) for a in patch_moments(cupy.asarray(x), (1, 2), (3, 3), boundary=boundary)]
-        errors = compared(found, expected)
-        rows.append([f"patch moments, {boundary}", *errors[:2], "", "", errors[2]])
-    for preset in ("hcnn", "hcnn-plus"):
-        losses = {xp.__name__: [first_losses(xp, preset, seed) for _ in range(2)] for xp in (np, cupy)}
-        same = losses["cupy"][0] == losses["cupy"][1]
-        apart = max(abs(a - b) / abs(b) for a, b in zip(losses["cupy"][0], losses["numpy"][0], strict=True))
-        good = "yes" if same and apart <= TOLERANCE["float32"] else "NO"
-        rows.append(
-            [f"{preset}: {WARM_UP + 4} steps", f"losses {apart:.1g} apart", f"same bits again: {same}", "", "", good]
-        )
-    if any(r[-1] == "NO" for r in rows):
-        (out / "parity.wrong.json").write_text(json.dumps(rows, indent=1))
-        raise SystemExit(f"not equal: {[r for r in rows if r[-1] == 'NO']}")
-    text = f"Largest errors against double precision, relative to the largest entry; good are {TOLERANCE}; seed {seed}."
-    return {"text": text, "table": [["what", "y", "x", "w", "bias", "good"], *rows]}
+        if table.lacks(name := f"patch moments, {boundary}"):
+            rng, seed = fresh()
+            x = rng.standard_normal(MOMENTS_SHAPE, np.float32) + np.float32(3)
+            expected = patch_moments(x.astype(np.float64), (1, 2), (3, 3), boundary=boundary)
+            with poisoned_memory(cupy):
+                found = [to_numpy(a) for a in patch_moments(cupy.asarray(x), (1, 2), (3, 3), boundary=boundary)]
+            errors = compared(found, expected)
+            table.add([name, *errors[:2], "", "", errors[2], seed])
+    for preset in FIRST_STEPS:
+        if table.lacks(name := f"{preset}: {WARM_UP + 4} steps"):
+            seed = fresh()[1]
+            once, again = (first_losses(cupy, preset, seed) for _ in range(2))
+            apart = max(abs(a - b) / abs(b) for a, b in zip(once, first_losses(np, preset, seed), strict=True))
+            good = "yes" if once == again and apart <= TOLERANCE["float32"] else "NO"
+            table.add([name, f"losses {apart:.1g} apart", f"same bits again: {once == again}", "", "", good, seed])
+    wrong = [row for row in table[1:] if row[-2] == "NO"]
+    if wrong:
+        raise SystemExit(f"not equal: {wrong}")
+    text = f"Largest errors against double precision, relative to the largest entry; good are {TOLERANCE}."
+    return {"text": text, "table": table}
+
+
+def fresh() -> tuple[np.random.Generator, int]:
+    """A generator of random numbers nobody has seen, and its seed."""
+    seed = int.from_bytes(os.urandom(4), "little")
+    return np.random.default_rng(seed), seed
 
 
 def first_losses(xp: Any, preset: str, seed: int) -> list[float]:
     """Losses of the first steps, the last of them by a CUDA graph."""
-    step = Step(preset, "zero", 10, xp, seed, depth=7)
-    return [float(step()) for _ in range(WARM_UP + 4)]
+    take = FIRST_STEPS[preset](xp, seed)
+    return [float(take()) for _ in range(WARM_UP + 4)]
 
 
 def seconds(cupy: Any, function: Callable[[], Any], repeats: int = 1) -> float:
@@ -193,33 +312,57 @@ def ceilings(cupy: Any, out: Path) -> Result:
     return {"text": "", "table": table, "rounds": times}
 
 
+MakeStep = Callable[[Any, int], Step]
+"""From an array namespace and a seed to a step."""
+
+
+def _maker(preset: str, boundary: str, size: int, graph: bool = True, **changes: Any) -> MakeStep:
+    def make(xp: Any, seed: int) -> Step:
+        step = Step(preset, boundary, size, xp, seed, **changes)
+        step.take.wanted &= graph
+        return step
+
+    return make
+
+
+STEPS: dict[tuple[str, str, int, str, bool], MakeStep] = {
+    (preset, boundary, size, products, graph): _maker(preset, boundary, size, graph, precision=products)
+    for preset, boundary, size, products, graph in (
+        *(("hcnn", "zero", size, products, True) for size in (50, 500) for products in TOLERANCE),
+        *(("hcnn-plus", "zero", 50, products, True) for products in TOLERANCE),
+        *(("hcnn", "periodic", size, products, True) for size in (50, 500) for products in ("float32", "tf32")),
+        ("hcnn-plus", "periodic", 50, "float32", True),
+        ("hcnn-fast", "zero", 100, "float32", True),
+        ("hcnn-fast", "periodic", 100, "float32", True),
+        ("hcnn", "zero", 50, "float32", False),
+    )
+}
+"""Preset, boundary, batch, precision, and whether a CUDA graph is wanted: in the order of what one would miss most."""
+
+FIRST_STEPS = {preset: _maker(preset, "zero", 10, depth=7) for preset in ("hcnn", "hcnn-plus")}
+
+SMALL = _maker("hcnn", "zero", 4, width=4, factors=4, depth=6)
+
+
 def step(cupy: Any, out: Path) -> Result:
-    """Whole training steps of both networks, as a CUDA graph and kernel by kernel."""
-    steps = {
-        f"{preset}, {boundary}, batch of {size}": Step(preset, boundary, size, cupy)
-        for preset, boundary, size in (
-            ("hcnn", "zero", 50), ("hcnn", "periodic", 50), ("hcnn", "zero", 500), ("hcnn", "periodic", 500),
-            ("hcnn-plus", "zero", 50), ("hcnn-plus", "periodic", 50),
-        )
-    }  # fmt: skip
-    steps |= {
-        f"hcnn, {boundary}, batch of {size}, {products}": Step("hcnn", boundary, size, cupy, precision=products)
-        for boundary in ("zero", "periodic") for size in (50, 500) for products in ("tf32x3", "tf32")
-    }  # fmt: skip
-    one_by_one = Step("hcnn", "zero", 50, cupy)
-    one_by_one.take.wanted = False
-    steps[f"{one_by_one.name}, batch of 50, kernel by kernel"] = one_by_one
-    for s in steps.values():
-        for _ in range(WARM_UP + 1):
-            s()
-    times = in_turns(cupy, steps, 1)
-    rows = []
-    for name, s in steps.items():
-        median, size = statistics.median(times[name]), s.config.batch_size
-        graph = "no" if s.take.launch is None else "yes"
-        rows.append([name, graph, 1e3 * median, size / median, CIFAR10_IMAGES * median / size])
-    head = ["network", "graph", "ms a step", "images/s", "s an epoch of CIFAR-10"]
-    return {"text": "Augmentation, forward, backward and descent.", "table": [head, *rows], "rounds": times}
+    """Whole training steps of both networks, as a CUDA graph and kernel by kernel, one after the other."""
+    head = ["network", "boundary", "batch", "products", "graph", "ms a step", "images/s", "s an epoch of CIFAR-10"]
+    table = Table(out, "step", head)
+    for (preset, boundary, size, products, graph), make in STEPS.items():
+        key = [preset, boundary, size, products, "yes" if graph else "no"]
+        if not (table.lacks(*key) and table.lacks(*key[:-1], "refused")):
+            continue
+        take = make(cupy, 0)
+        for _ in range(WARM_UP + 2):
+            take()
+        median = statistics.median(seconds(cupy, take) for _ in range(ROUNDS))
+        if graph and take.take.launch is None:
+            key[-1] = "refused"
+        table.add([*key, 1e3 * median, size / median, CIFAR10_IMAGES * median / size])
+        del take
+        gc.collect()
+        cupy.get_default_memory_pool().free_all_blocks()
+    return {"text": "Augmentation, forward, backward and descent.", "table": table}
 
 
 def profile(cupy: Any, out: Path) -> Result:
@@ -255,9 +398,10 @@ def layer(cupy: Any, out: Path) -> Result:
         from benchmarks.peers_torch import Step as Peer
     except ImportError as error:
         return {"text": f"Skipped: {error}.", "table": [["formulation", "ms"]]}
-    rows: list[list[Any]] = []
-    rounds = {}
+    table, rounds = Table(out, "layer", ["formulation", "boundary", "ms", "times ours"]), {}
     for boundary in ("zero", "periodic"):
+        if not table.lacks("ours", boundary):
+            continue
         problem = Problem(boundary, 50)
         arrays = problem.arrays(50)
         network = Network(make_config("hcnn", {"boundary": boundary}))
@@ -287,7 +431,7 @@ def layer(cupy: Any, out: Path) -> Result:
                     run()
                 except Exception as failure:  # what one formulation cannot do is named, and keeps the others' times
                     print(f"{peer}, {products}: {failure}")
-                    rows.append([f"{peer}, {products}", boundary, "", f"cannot: {type(failure).__name__}"])
+                    table.add([f"{peer}, {products}", boundary, "", f"cannot: {type(failure).__name__}"])
                 else:
                     functions[f"{peer}, {products}"] = run
         stream = cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream)
@@ -295,9 +439,9 @@ def layer(cupy: Any, out: Path) -> Result:
             times = in_turns(cupy, functions, 2)
         rounds[boundary] = times
         own = statistics.median(times["ours"])
-        rows += [[n, boundary, 1e3 * statistics.median(t), statistics.median(t) / own] for n, t in times.items()]
+        table.add(*([n, boundary, 1e3 * statistics.median(t), statistics.median(t) / own] for n, t in times.items()))
     text = f"Axes {SPACE} by taps, {ATTRIBUTES} by DFT; whole layers, the marginal, moments and ELU included."
-    return {"text": text, "table": [["formulation", "boundary", "ms", "times ours"], *rows], "rounds": rounds}
+    return {"text": text, "table": table, "rounds": rounds}
 
 
 def _in_precision(torch: Any, function: Callable[[], Any], tf32: bool) -> Callable[[], Any]:
@@ -314,11 +458,14 @@ def convolve(cupy: Any, out: Path) -> Result:
     """Convolutions along four and five axes beside cupyx.scipy.ndimage and JAX, values compared first."""
     from cupyx.scipy import ndimage
 
-    rows = []
+    table = Table(out, "convolve", ["problem", "by", "ms", "times ours"])
     rng = np.random.default_rng(0)
     for lengths, kernel_size in (((32, 32, 32, 32), (3, 3, 7, 11)), ((16, 16, 16, 16, 16), (3, 3, 3, 5, 5))):
         x, w = (cupy.asarray(rng.standard_normal(s, np.float32)) for s in (lengths, kernel_size))
         axes = tuple(range(len(lengths)))
+        problem = f"{lengths} * {kernel_size}"
+        if not table.lacks(problem, "ours"):
+            continue
         functions: dict[str, Callable[[], Any]] = {
             "ours": lambda x=x, w=w, axes=axes: hcnn_core.convolve(x, w, axes, boundary="zero"),
             "cupyx.scipy.ndimage": lambda x=x, w=w: ndimage.convolve(x, w, mode="constant"),
@@ -330,15 +477,15 @@ def convolve(cupy: Any, out: Path) -> Result:
             try:
                 error = float(np.abs(to_numpy(function()) - to_numpy(expected)).max())
             except Exception as failure:  # a peer that cannot do this many axes is named
-                rows.append([f"{lengths} * {kernel_size}", name, "", f"cannot: {type(failure).__name__}"])
+                table.add([problem, name, "", f"cannot: {type(failure).__name__}"])
                 continue
             if error <= 1e-4 * float(abs(expected).max()):
                 kept[name] = function
             else:
-                rows.append([f"{lengths} * {kernel_size}", name, "", f"differs by {error:.2g}"])
+                table.add([problem, name, "", f"differs by {error:.2g}"])
         times = {name: statistics.median(t) for name, t in in_turns(cupy, kept).items()}
-        rows += [[f"{lengths} * {kernel_size}", n, 1e3 * t, t / times["ours"]] for n, t in times.items()]
-    return {"text": "Zero boundary, float32.", "table": [["problem", "by", "ms", "times ours"], *rows]}
+        table.add(*([problem, n, 1e3 * t, t / times["ours"]] for n, t in times.items()))
+    return {"text": "Zero boundary, float32.", "table": table}
 
 
 def _jax_convolve(x: Any, w: Any) -> Callable[[], Any] | None:
@@ -391,49 +538,87 @@ def sanitizer(cupy: Any, out: Path) -> Result:
 
 def small(cupy: Any, out: Path) -> Result:
     """A step of a small network, for the sanitizer."""
-    loss = float(Step("hcnn", "zero", 4, cupy, width=4, factors=4, depth=6)())
+    loss = float(SMALL(cupy, 0)())
     return {"text": "", "table": [["loss"], [loss]]}
 
 
+TESTS_WANT = ("pytest", "hypothesis", "array_api_strict", "numba", "h5py", "tqdm", "scipy")
+"""What the tests import, by the names of modules; a machine with a GPU may lack any of it."""
+
+
 def tests(cupy: Any, out: Path) -> Result:
-    """The tests that want a GPU."""
-    wanted = ("pytest", "hypothesis", "array_api_strict")
-    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
+    """The tests that want a GPU, file by file; those that import what is missing are named."""
+    lacking = {name for name in TESTS_WANT if importlib.util.find_spec(name) is None}
+    if missing := sorted(lacking & {"pytest", "hypothesis"}):
         raise SystemExit(f"wants {', '.join(missing)}: give a folder of their wheels by --wheels")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
-    done = subprocess.run(command, env={**os.environ, "HYPOTHESIS_PROFILE": "ci"}, capture_output=True, text=True)
-    print(done.stdout, done.stderr)
-    last = done.stdout.strip().splitlines()[-1]
-    if done.returncode:
-        raise SystemExit(last)
-    return {"text": "", "table": [["command", "result"], [" ".join(command[1:]), last]]}
+    table = Table(out, "tests", ["file", "result"])
+    failed = False
+    for path in sorted(p for p in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in p.read_text("utf-8")):
+        name = str(path.relative_to(ROOT))
+        if not table.lacks(name):
+            continue
+        if missing := sorted(lacking & imported(path)):
+            table.add([name, f"skipped for want of {', '.join(missing)}: give their wheels by --wheels"])
+            continue
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", name]
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "HYPOTHESIS_PROFILE": "ci"}, capture_output=True, text=True
+        )
+        print(done.stdout, done.stderr, flush=True)
+        failed |= done.returncode != 0
+        if done.returncode == 0:  # what failed is run again by the next call
+            table.add([name, done.stdout.strip().splitlines()[-1]])
+    if failed:
+        raise SystemExit("see what failed above")
+    return {"text": "python -m pytest -m gpu, file by file.", "table": table}
+
+
+def imported(path: Path, seen: frozenset[Path] = frozenset()) -> set[str]:
+    """Modules that a file of tests imports at its top, itself, by its folder's conftest, or by others of tests."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    found = {name.partition(".")[0] for name in names}
+    within = {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names if name.startswith("tests.")}
+    for other in {*within, path.parent / "conftest.py"} - {path, *seen}:
+        if other.exists():
+            found |= imported(other, seen | {path})
+    return found
 
 
 def train(cupy: Any, out: Path) -> Result:
-    """A short run on CIFAR-10, where all its files have come."""
+    """A short run on those files of CIFAR-10 that have come."""
     data = Path(os.environ["HCNN_GATE_DATA"])
-    if missing := [name for name in CIFAR10 if not (data / name).exists()]:
-        raise SystemExit(f"waiting for {', '.join(missing)} in {data}: give --data, and run again")
+    there = [name for name in CIFAR10 if present(data, name)]
+    if CIFAR10[-1] not in there or len(there) < 2:
+        raise SystemExit(f"waiting for {CIFAR10[-1]} and some of {', '.join(CIFAR10[:-1])} in {data}: give --data")
     run = out / "run"
     if run.exists():
         shutil.rmtree(run)
     command = [sys.executable, "-m", "train.cifar", "--preset", "hcnn-fast", "--epochs", "3", "--backend", "cupy"]
     began = time.monotonic()
-    subprocess.run([*command, "--data-dir", str(data), "--out", str(run)], check=True)
+    partial = {**os.environ, "HCNN_PARTIAL_DATA": "1"}
+    subprocess.run([*command, "--data-dir", str(data), "--out", str(run)], check=True, env=partial)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = [[r["epoch"], r["seconds"], r["train_loss"], ""] for r in records[:-1]]
     rows.append(["test", time.monotonic() - began, records[-1]["test_loss"], records[-1]["test_accuracy"]])
-    return {"text": " ".join(command[1:]), "table": [["epoch", "s", "loss", "accuracy"], *rows]}
+    text = f"{' '.join(command[1:])}, on {', '.join(there)}"
+    return {"text": text, "table": [["epoch", "s", "loss", "accuracy"], *rows]}
 
 
 def main() -> None:
     """Run one stage and write what it returns."""
     name, out = sys.argv[1], Path(sys.argv[2])
-    stages = (environment, parity, ceilings, step, profile, layer, convolve, sanitizer, small, tests, train)
+    stages = (
+        environment, compilation, parity, ceilings, step, profile, layer, convolve, sanitizer, small, tests, train
+    )  # fmt: skip
     functions = {f.__name__: f for f in stages}
     result = functions[name](get_namespace("cupy"), out)
     (out / f"{name}.json.part").write_text(json.dumps(result, indent=1, default=str) + "\n")
-    (out / f"{name}.json.part").rename(out / f"{name}.json")
+    (out / f"{name}.json.part").rename(result_of(out, name))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._backend import Array, constant, to_numpy
+from hcnn_core.backend import Array, constant, to_numpy
 
 NDArray = np.ndarray[Any, Any]
 

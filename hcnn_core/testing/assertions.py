@@ -36,8 +36,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hcnn_core._backend import Array
-from hcnn_core._geometry import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
+from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
+from hcnn_core.backend import Array
 from hcnn_core.testing._edges import NDArray, call, like, to_host
 from hcnn_core.translation import translate
 

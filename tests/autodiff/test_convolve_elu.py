@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import autodiff
 from autodiff import check_grads, checkpoint_before, defvjp, primitive, vjp
-from tests.core.oracle import ENGINES, C, Problem, engine, eps, lay_out, noise, norm, poisoned_memory, problems, wide
+from hcnn_core._tuning import tuned
+from tests.core.oracle import ENGINES, C, Problem, eps, lay_out, noise, norm, poisoned_memory, problems, wide
 from tests.core.test_convolution_elu import REAL, biases, definition
 
 
@@ -50,7 +51,7 @@ def test_cotangents_are_the_transposes(data: st.DataObject, problem: Problem, co
     shape = tuple(n if data.draw(st.booleans()) else 1 for n in problem.y_shape)  # as a marginal's cotangent repeats
     g = np.broadcast_to(noise(7, shape, problem.x.dtype.name), problem.y_shape)
     wanted = data.draw(st.sampled_from([(0, 1, 2), (0, 1), (1, 2), (0, 2), (0,), (1,), (2,)]))
-    with engine(**constants), poisoned_memory():
+    with tuned(**constants), poisoned_memory():
         assert_cotangents(problem, bias, g, wanted)
 
 
@@ -82,7 +83,7 @@ def test_layers_in_chunks(dtype: str, chunk: int, boundary: str) -> None:
         marginal = np.broadcast_to(noise(4, (*shape[:3], 1, *shape[4:]), dtype), shape)
         for g in (noise(5, shape, dtype), marginal, lay_out(noise(6, shape, dtype), "negative")):
             for bias_shape in (shape[-1:], shape[-3:], shape):
-                with engine(CHUNK=chunk):
+                with tuned(spectrum_elements=chunk):
                     assert_cotangents(problem, noise(8, bias_shape, dtype), g)
 
 

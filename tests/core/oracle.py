@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numba
@@ -13,24 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hcnn_core import (
-    _compiled_patches,
-    _compiled_plan,
-    _compiled_taps,
-    _contracted_plan,
-    _costs,
-    _fourier_plan,
-    _memory,
-    _parallel,
-    _patches,
-    _plan,
-    _products,
-    _real_dft,
-    _reorder,
-    _taps,
-    _transforms,
-    factored,
-)
+from hcnn_core import _threads
+from hcnn_core._engines.cpu import allocator
+from hcnn_core._tuning import Tuning, tuned
 from hcnn_core.testing.strategies import LAYOUTS, SEEDS, lay_out, noise
 
 NDArray = np.ndarray[Any, Any]
@@ -227,63 +212,28 @@ def problems(draw: st.DrawFn, dtypes: Sequence[str] = DTYPES, max_axes: int = 6,
     return Problem(x, w, axes[0] if m == 1 and draw(st.booleans()) else tuple(axes), options)
 
 
+DEFAULT = Tuning()
+
 ENGINES = st.fixed_dictionaries(
     {
-        "MATRIX_LIMIT": st.sampled_from([_transforms.MATRIX_LIMIT, 0]),  # 0: every transform is an FFT
-        "TILE": st.sampled_from([50, _taps.TILE]),
-        "ROOM": st.sampled_from([50, _compiled_taps.ROOM]),
-        "MIN_CHUNK": st.sampled_from([1, _compiled_taps.MIN_CHUNK]),
-        "CHUNK": st.sampled_from([50, _compiled_plan.CHUNK]),
-        "HELD": st.sampled_from([50, _compiled_plan.HELD]),
-        "PAST": st.sampled_from([1, _compiled_plan.PAST]),
-        "GROUP": st.sampled_from([1, 2, _contracted_plan.GROUP]),
-        "PART": st.sampled_from([1, _products.PART]),
-        "MIN_RUN": st.sampled_from([1, 1, _costs.MIN_RUN]),  # 1: compiled products wherever there are any
-        "FEW": st.sampled_from([1, _reorder.FEW]),
-        "MIN_INNER": st.sampled_from([1, 1, _plan.MIN_INNER]),  # 1: batch axes stay outside wherever they lie there
-        "SECONDS_PER_CALL": st.sampled_from([-1, 1, _costs.SECONDS_PER_CALL]),  # -1: one filter by FFT at once
-        "PARTED": st.sampled_from([1, _fourier_plan.PARTED]),
+        "matrix_macs": st.sampled_from([DEFAULT.matrix_macs, 0]),  # 0: every transform is an FFT
+        "gathered_elements": st.sampled_from([50, DEFAULT.gathered_elements]),
+        "extended_elements": st.sampled_from([50, DEFAULT.extended_elements]),
+        "positions_per_part": st.sampled_from([1, DEFAULT.positions_per_part]),
+        "spectrum_elements": st.sampled_from([50, DEFAULT.spectrum_elements]),
+        "cotangent_elements": st.sampled_from([50, DEFAULT.cotangent_elements]),
+        "nontemporal_bytes": st.sampled_from([1, DEFAULT.nontemporal_bytes]),
+        "spectral_channels": st.sampled_from([1, 2, DEFAULT.spectral_channels]),
+        "product_elements": st.sampled_from([1, DEFAULT.product_elements]),
+        "compiled_positions": st.sampled_from([1, 1, DEFAULT.compiled_positions]),  # 1: compiled wherever possible
+        "transpose_elements": st.sampled_from([1, DEFAULT.transpose_elements]),
+        "inner_elements": st.sampled_from([1, 1, DEFAULT.inner_elements]),  # 1: outer batch axes stay where they lie
+        # -1: one filter goes by FFT along all axes at once
+        "costs": st.sampled_from([-1, 1, DEFAULT.costs.call]).map(lambda call: replace(DEFAULT.costs, call=call)),
+        "fft_by_axis_samples": st.sampled_from([1, DEFAULT.fft_by_axis_samples]),
     }
 )
-"""Constants by which a plan chooses its engine, some set so that small inputs reach each of them."""
-
-
-CONSTANTS = {
-    "MATRIX_LIMIT": (_transforms,),
-    "TILE": (_taps, _patches),
-    "ROOM": (_compiled_taps,),
-    "MIN_CHUNK": (_compiled_taps,),
-    "CHUNK": (_compiled_plan,),
-    "HELD": (_compiled_plan,),
-    "PAST": (_compiled_plan,),
-    "GROUP": (_contracted_plan,),
-    "PART": (_products,),
-    "MIN_RUN": (_costs,),
-    "FEW": (_reorder,),
-    "MIN_INNER": (_plan,),
-    "SECONDS_PER_CALL": (_costs,),
-    "PARTED": (_fourier_plan,),
-    "LONG": (_compiled_patches,),
-    "SECONDS_PER_DFT_MAC": (_costs,),
-}
-
-
-@contextlib.contextmanager
-def engine(**constants: float) -> Iterator[None]:
-    """Plans made under other constants."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in constants.items():
-            for module in CONSTANTS[name]:
-                patch.setattr(module, name, value)
-        forget_plans()
-        yield
-    forget_plans()
-
-
-def forget_plans() -> None:
-    made = (_plan._plan_of, _plan.cached_plan, _transforms.make_transform, _real_dft.make_real_transform)
-    for cached in (*made, _costs.choose_methods, factored._cached_plan):
-        cached.cache_clear()
+"""Sizes by which a plan chooses its engine, some set so that small inputs reach each of them."""
 
 
 @contextlib.contextmanager
@@ -296,25 +246,25 @@ def poisoned_memory() -> Iterator[None]:
         array = empty(shape, dtype, **options)
         if array.dtype.kind in "fc":
             array.fill(np.nan)
-        elif array.dtype == np.uint8:  # what _memory.py makes floating-point arrays of
+        elif array.dtype == np.uint8:  # what the allocator makes floating-point arrays of
             array.fill(0xFF)
         return array
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(np, "empty", poisoned)
-        patch.setattr(_memory, "_store", lambda: _memory.Store(0))
+        patch.setattr(allocator, "_store", lambda: allocator.Store(0))
         yield
 
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
     """Work shared among this many threads, however small it is."""
-    caches = (_parallel.worker_count, _parallel.asked_for)
+    caches = (_threads.worker_count, _threads.asked_for)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HCNN_NUM_THREADS", str(count))
-        patch.setattr(_parallel, "SERIAL", 0)
         for cached in caches:
             cached.cache_clear()
-        yield
+        with tuned(serial_elements=0):
+            yield
     for cached in caches:
         cached.cache_clear()

@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, elu, translate
-from hcnn_core._transforms import LibraryFFT, MatrixDFT, padded_length
+from hcnn_core._engines.generic.dft import MatrixDFT
+from hcnn_core._engines.generic.fft import LibraryFFT
+from hcnn_core._engines.transform import padded_length
+from hcnn_core._tuning import tuned
 from hcnn_core.testing import assert_linear, assert_translation_covariant
-from tests.core.oracle import BOUNDARIES, DTYPES, ENGINES, METHODS, SEEDS, C, NDArray, engine, eps, noise, norm, wide
+from tests.core.oracle import BOUNDARIES, DTYPES, ENGINES, METHODS, SEEDS, C, NDArray, eps, noise, norm, wide
 
 
 def norm1(array: NDArray) -> float:
@@ -150,7 +153,7 @@ def cascades(draw: st.DrawFn, boundary: str = "periodic", strides: tuple[int, ..
 
 @given(cascades(), ENGINES)
 def test_two_periodic_convolutions_are_one(cascade: Cascade, constants: dict[str, int]) -> None:
-    with engine(**constants):
+    with tuned(**constants):
         assert largest(cascade.run() - cascade.run_merged(cascade.merged())) <= cascade.bound()
 
 
@@ -314,7 +317,7 @@ def autocorrelation(x: NDArray, w: NDArray, boundary: str = "periodic", method: 
 def test_autocorrelation_at_lag_zero_is_the_energy(
     x: NDArray, boundary: str, method: str, constants: dict[str, int]
 ) -> None:
-    with engine(**constants):
+    with tuned(**constants):
         y, zero = autocorrelation(x, np.flip(x).conj(), boundary, method)
     energy, tolerance = norm(x) ** 2, C * eps(x.dtype)
     assert abs(wide(y)[zero] - energy) <= tolerance * energy

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 
 import hcnn_core
+from hcnn_core import backend as _backend
 from hcnn_core import (
-    _backend,
     convolve,
     convolve_elu,
     convolve_vjp_w,
@@ -36,13 +36,14 @@ from hcnn_core import (
     log_softmax,
     marginal,
     marginal_vjp,
+    matmul,
     patch_moments,
     patch_moments_vjp,
     translate,
 )
-from hcnn_core._backend import array_namespace, get_namespace, to_numpy
-from hcnn_core._transforms import MATRIX_LIMIT
-from tests.core.oracle import BOUNDARIES, DTYPES, C, NDArray, Problem, engine, eps, noise, norm, wide
+from hcnn_core._tuning import Tuning, tuned
+from hcnn_core.backend import array_namespace, get_namespace, to_numpy
+from tests.core.oracle import BOUNDARIES, DTYPES, C, NDArray, Problem, eps, noise, norm, wide
 
 DEVICE = array_api_strict.Device("device1")
 
@@ -105,7 +106,7 @@ def assert_parity(
 METHODS = ("direct", "fft", ("direct", "fft"), "auto")
 
 
-@pytest.mark.parametrize("limit", [MATRIX_LIMIT, 0], ids=["matrices", "library"])
+@pytest.mark.parametrize("limit", [Tuning().matrix_macs, 0], ids=["matrices", "library"])
 @pytest.mark.parametrize("method", METHODS, ids=str)
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -114,7 +115,7 @@ def test_convolution(library: Library, dtype: str, boundary: str, method: Any, l
     options = {"boundary": boundary, "stride": (1, 2), "sum_axes": 3, "method": method}
     problem = Problem(x, w, (1, 2), options)
     g = noise(2, problem.y_shape, dtype)
-    with engine(MATRIX_LIMIT=limit):
+    with tuned(matrix_macs=limit):
         assert_parity(library, lambda x, w: problem.run(convolve, x, w), x, w)
         assert_parity(library, lambda g, w: problem.run(convolve_vjp_x, g, x.shape, w), g, w)
         assert_parity(library, lambda g, x: problem.run(convolve_vjp_w, g, x, w.shape), g, x)
@@ -167,7 +168,7 @@ def test_moments(library: Library, dtype: str, boundary: str, axes: tuple[int, .
 def test_pointwise(library: Library, dtype: str) -> None:
     x, bias = noise(0, (4, 6, 5), dtype), noise(1, (6, 1), dtype)
     assert_parity(library, elu, x, scale=1.0)
-    assert_parity(library, elu, x, bias, scale=1.0)
+    assert_parity(library, lambda x, bias: elu(x, bias=bias), x, bias, scale=1.0)
     assert_parity(library, elu_vjp, x, elu(x), scale=1.0)
     assert_parity(library, elu_vjp, bias, elu(x), scale=1.0)
     assert_parity(library, elu_vjp, x.astype("float64"), elu(x).astype("float32"), scale=1.0)
@@ -179,9 +180,13 @@ def test_pointwise(library: Library, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("tile", [1, 1 << 25])
-def test_factored_layers(library: Library, dtype: str, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_factored_layers(library: Library, dtype: str, tile: int) -> None:
     """As NumPy's, in tiles or whole, and so is the way back."""
-    monkeypatch.setattr(factored, "TILE", tile)
+    with tuned(expansion_elements=tile):
+        check_factored_layers(library, dtype)
+
+
+def check_factored_layers(library: Library, dtype: str) -> None:
     x, shift, bias = noise(0, (3, 4, 17, 6, 8), dtype), noise(2, (4,), dtype), noise(4, (2,), dtype)
     h, g = noise(1, (3, 3, 4), dtype), noise(3, (4, 3, 5, 2), dtype)
     options: dict[str, Any] = {"h_axes": (1, 2), "g_axes": (3, 4), "boundary": "zero", "stride": (1, 1, 2, 2)}
@@ -281,8 +286,9 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "convolve_elu": lambda a, b: convolve_elu(a, b, a, 0, boundary="zero"),
     "convolve_elu, its bias": lambda a, b: convolve_elu(a, a, b, 0, boundary="zero"),
     "factored_layer": lambda a, b: factored_layer(a, a, a, b, a, 0, 1, boundary="zero"),
-    "elu": elu,
+    "elu": lambda a, b: elu(a, bias=b),
     "elu_vjp": elu_vjp,
+    "matmul": matmul,
     "cross_entropy": cross_entropy,
     "patch_moments_vjp": lambda a, b: patch_moments_vjp(a, a, b, 0, 1, boundary="zero"),
 }
@@ -324,6 +330,7 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "marginal": lambda a: marginal(a, 0),
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
+    "matmul": lambda a: matmul(a, np.ones(2)),
     "cross_entropy": lambda a: cross_entropy(a, [0, 1]),
 }
 
@@ -416,7 +423,7 @@ def test_a_gpu_is_preferred_where_there_is_one(monkeypatch: pytest.MonkeyPatch) 
 
 # The names used of a namespace exist in each of them.
 
-SOURCES = sorted(Path(hcnn_core.__file__).parent.glob("*.py"))
+SOURCES = sorted(Path(hcnn_core.__file__).parent.rglob("*.py"))
 ROOTS = {"xp": "", "fft": "fft."}  # variables that hold a namespace, and where it lies in the library
 
 
@@ -438,7 +445,7 @@ def calls(sources: Iterable[Path]) -> Iterator[tuple[str, frozenset[str]]]:
 
 
 USED = sorted({(name, tuple(sorted(keywords))) for name, keywords in calls(SOURCES)})
-OFF_GPU = sorted({(n, tuple(sorted(k))) for n, k in calls(p for p in SOURCES if not p.name.startswith("_cuda"))})
+OFF_GPU = sorted({(n, tuple(sorted(k))) for n, k in calls(p for p in SOURCES if p.parent.name != "cuda")})
 
 
 def missing(module: Any, name: str, keywords: tuple[str, ...]) -> str | None:

@@ -11,10 +11,11 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from hcnn_core import _codelets
-from hcnn_core import _kernels as kernels
-from hcnn_core._codelets import ELU, ELU_VJP, PLAIN, codelet
-from hcnn_core._lines import LEAN, PAIRED, TRIPLED, Line, dft_line
+from hcnn_core._engines.cpu import codelets as _codelets
+from hcnn_core._engines.cpu.codelets import ELU, ELU_VJP, PLAIN, codelet
+from hcnn_core._engines.cpu.kernels import dft, jit
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
+from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, Line, dft_line
 from tests.core.oracle import C, NDArray, eps, noise, norm
 
 numba = pytest.importorskip("numba")
@@ -67,7 +68,7 @@ def call(
 ) -> None:
     at, other, to = rows.ctypes.data, others.ctypes.data, sums.ctypes.data
     of_others, of_sums = other_rows.ctypes.data, sum_rows.ctypes.data
-    kernels._call(address, at, sources.ctypes.data, at, targets.ctypes.data, size, other, of_others, to, of_sums)
+    dft._call(address, at, sources.ctypes.data, at, targets.ctypes.data, size, other, of_others, to, of_sums)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -91,7 +92,7 @@ def test_lines_are_dfts(length: int, is_complex: bool, form: int) -> None:
 def test_what_is_compiled_is_the_line(length: int, is_complex: bool, form: int, dtype: str) -> None:
     key = (length, max(1, length - 1), is_complex, form)
     line = dft_line(*key)
-    lanes = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     for backward in (False, True):
         mapped: Line = line.transposed() if backward else line
         for n in (lanes, lanes + 1, 3 * lanes, 3 * lanes - 1):
@@ -114,7 +115,7 @@ def test_elus_on_the_way(key: tuple[int, int, bool, int], dtype: str) -> None:
     Two operations after each other: twice the bound of one.
     """
     line = dft_line(*key)
-    lanes = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     for backward, (n, one_by_one) in product(
         (False, True), ((lanes, False), (3 * lanes + 1, False), (lanes - 1, True))
     ):
@@ -152,7 +153,9 @@ def kept_by(path: Path) -> Any:
     """How a process keeps what it compiles of a function."""
     source = path / "double.py"
     if not source.exists():
-        source.write_text("from hcnn_core._kernels import compiled\n\n@compiled()\ndef double(x): return 2 * x\n")
+        source.write_text(
+            "from hcnn_core._engines.cpu.kernels.jit import compiled\n\n@compiled()\ndef double(x): return 2 * x\n"
+        )
     return runpy.run_path(str(source))["double"]._cache._cache_file
 
 
@@ -181,7 +184,7 @@ def test_code_of_an_older_source_is_not_run(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written_each_process_compiles() -> None:
     with mock.patch("numba.core.caching.CacheImpl._locator_classes", []):
-        assert kernels.compiled()(lambda x: 2 * x)(3) == 6
+        assert jit.compiled()(lambda x: 2 * x)(3) == 6
         function = _codelets._compiled.__wrapped__(_codelets.LINES, 4, 1, 2, 2, 0, LEAN, 0, PLAIN, 0)
     x, y, rows = np.array([3, 5], "f4"), np.empty(2, "f4"), np.array([0, 4])
     function.ctypes(x.ctypes.data, rows.ctypes.data, y.ctypes.data, rows.ctypes.data, 4, 0, 0, 0, 0)

@@ -15,17 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hcnn_core
-from hcnn_core import _costs, convolve, convolve_vjp_w, convolve_vjp_x, translate
-from hcnn_core import _kernels as kernels
-from hcnn_core._compiled_taps import CompiledTaps
-from hcnn_core._compiled_tiles import TiledTaps
-from hcnn_core._costs import choose_methods
-from hcnn_core._fourier_plan import FourierPlan
-from hcnn_core._geometry import MAX_AXES, make_geometry
-from hcnn_core._plan import make_plan
-from hcnn_core._real_dft import RealDFT
-from hcnn_core._taps import GatheredTaps
-from hcnn_core._transforms import MATRIX_LIMIT, Identity, LibraryFFT
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
+from hcnn_core._engines import cost_model
+from hcnn_core._engines.cost_model import choose_methods
+from hcnn_core._engines.cpu.direct import DirectProducts
+from hcnn_core._engines.cpu.fft_plan import FFTPlan
+from hcnn_core._engines.cpu.kernels import direct as direct_kernels
+from hcnn_core._engines.cpu.kernels import gemm
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
+from hcnn_core._engines.cpu.real_dft import RealDFT
+from hcnn_core._engines.cpu.winograd import WinogradProducts
+from hcnn_core._engines.generic.fft import LibraryFFT
+from hcnn_core._engines.generic.im2col import Im2col
+from hcnn_core._engines.planner import make_plan
+from hcnn_core._engines.transform import Identity
+from hcnn_core._problem import MAX_AXES, make_problem
+from hcnn_core._tuning import Tuning, tuned
 from tests.core.oracle import (
     BOUNDARIES,
     DTYPES,
@@ -35,7 +40,6 @@ from tests.core.oracle import (
     SEEDS,
     Problem,
     assert_close,
-    engine,
     eps,
     lay_out,
     noise,
@@ -51,14 +55,14 @@ MODES = {"periodic": "wrap", "zero": "constant"}
 def plan_of(problem: Problem) -> Any:
     """The plan `convolve` makes for a problem."""
     options = {"sum_axes": (), "stride": 1, "method": "auto", **problem.options}
-    geometry = make_geometry(problem.x.shape, problem.w.shape, problem.axes, **options)
-    return make_plan(geometry, problem.x.dtype.kind == "f", problem.x)
+    asked = make_problem(problem.x.shape, problem.w.shape, problem.axes, **options)
+    return make_plan(asked, problem.x.dtype.kind == "f", problem.x)
 
 
 @given(problems(), ENGINES)
 def test_convolution_is_its_definition(problem: Problem, constants: dict[str, int]) -> None:
     kept = problem.x.copy(), problem.w.copy()
-    with engine(**constants), poisoned_memory():
+    with tuned(**constants), poisoned_memory():
         y = problem.run(convolve, problem.x, problem.w)
     assert y.dtype == problem.x.dtype
     assert_close(y, problem.convolution(), problem.x, problem.w)
@@ -203,12 +207,12 @@ LARGE = {
     ),
 }
 ENGINE = {
-    "compiled": (Identity, CompiledTaps),
-    "gathered": (Identity, GatheredTaps),
-    "outer": (Identity, CompiledTaps | GatheredTaps),
-    "a layer": (RealDFT, CompiledTaps),
-    "tiles": (RealDFT, CompiledTaps),
-    "library": (LibraryFFT, GatheredTaps),
+    "compiled": (Identity, DirectProducts),
+    "gathered": (Identity, Im2col),
+    "outer": (Identity, DirectProducts | Im2col),
+    "a layer": (RealDFT, DirectProducts),
+    "tiles": (RealDFT, DirectProducts),
+    "library": (LibraryFFT, Im2col),
 }
 
 
@@ -219,8 +223,8 @@ def test_engines_at_sizes_that_choose_them(name: str) -> None:
     kind = name.partition(",")[0].partition(":")[0].partition(" on")[0]
     assert isinstance(plan.transform, ENGINE[kind][0]) and isinstance(plan.products, ENGINE[kind][1])
     assert (plan.outer > 1) == (kind == "outer")
-    if isinstance(plan.products, CompiledTaps):
-        assert isinstance(plan.products, TiledTaps) == (kind == "tiles")
+    if isinstance(plan.products, DirectProducts):
+        assert isinstance(plan.products, WinogradProducts) == (kind == "tiles")
 
     y = problem.run(convolve, problem.x, problem.w)
     g = noise(99, y.shape, str(y.dtype))
@@ -251,8 +255,8 @@ AT_ONCE = {
 def test_one_filter_by_fft_along_all_axes(name: str, parted: int) -> None:
     """By one call, or axis by axis."""
     problem = AT_ONCE[name].with_options(method="fft")
-    with engine(PARTED=parted):
-        assert isinstance(plan_of(problem), FourierPlan)
+    with tuned(fft_by_axis_samples=parted):
+        assert isinstance(plan_of(problem), FFTPlan)
         y = problem.run(convolve, problem.x, problem.w)
         assert y.base is None or y.base.nbytes <= 4 * y.nbytes  # what subsampling leaves out is not kept
         g, x, w = noise(99, y.shape, str(y.dtype)), problem.x, problem.w
@@ -266,7 +270,7 @@ def test_one_filter_by_fft_along_all_axes(name: str, parted: int) -> None:
 def test_automatic_choice_takes_taps_for_short_filters_and_spectra_for_long_ones() -> None:
     def chosen(n: int, size: int) -> tuple[str, ...]:
         options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1, "method": "auto"}
-        return choose_methods(make_geometry((64, n), (size, 16), 1, **options), True)
+        return choose_methods(make_problem((64, n), (size, 16), 1, **options), True, "numpy", Tuning())
 
     assert chosen(1024, 2) == ("direct",)
     assert chosen(1024, 800) == ("fft",)
@@ -276,19 +280,22 @@ def test_what_was_asked_for_is_not_chosen_again() -> None:
     options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1}
     for methods in itertools.product(("direct", "fft"), repeat=3):
         assert (
-            choose_methods(make_geometry((4, 5, 6), (3, 3, 3), (0, 1, 2), method=methods, **options), True) == methods
+            choose_methods(
+                make_problem((4, 5, 6), (3, 3, 3), (0, 1, 2), method=methods, **options), True, "numpy", Tuning()
+            )
+            == methods
         )
 
 
-@pytest.mark.skipif(kernels.VECTOR_BYTES != 64, reason="the model's coefficients are of vectors of 64 bytes")
+@pytest.mark.skipif(VECTOR_BYTES != 64, reason="the model's coefficients are of vectors of 64 bytes")
 def test_the_cost_model_counts_tiles_as_the_kernels_make_them() -> None:
-    like, (tall, few, one) = np.empty(0, "float32"), _costs.TILES
+    like, (tall, few, one) = np.empty(0, "float32"), cost_model.TILES
     for n in (1, 15, 16, 100, 383, 384, 385, 1000):
-        assert _costs.lines_at_once(n) == kernels.lines_at_once(like, n)
-    assert tall == (kernels.TALL, (kernels.WIDE_OF_TALL, 1))
-    assert few == (kernels.FEW, (kernels.WIDE_OF_FEW, 4, 2, 1))
-    assert one == (1, (kernels.WIDE_OF_ONE, 4, 2, 1))
-    assert _costs.LEAST_NEAR == kernels.NEAR - 1
+        assert cost_model.lines_at_once(n) == gemm.lines_at_once(like, n)
+    assert tall == (gemm.TALL, (gemm.WIDE_OF_TALL, 1))
+    assert few == (gemm.FEW, (gemm.WIDE_OF_FEW, 4, 2, 1))
+    assert one == (1, (gemm.WIDE_OF_ONE, 4, 2, 1))
+    assert cost_model.LEAST_NEAR == direct_kernels.NEAR - 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -366,7 +373,7 @@ def test_taps_spread_nan_and_infinity_over_the_filter_alone(
     x = problem.x.copy()
     x[tuple(rng.integers(n) for n in x.shape)] = np.nan
     x[tuple(rng.integers(n) for n in x.shape)] = np.inf
-    with np.errstate(invalid="ignore"), engine(**constants):
+    with np.errstate(invalid="ignore"), tuned(**constants):
         y = problem.run(convolve, x, problem.w)
         expected = Problem(x, problem.w, problem.axes, problem.options).convolution()
     assert np.array_equal(np.isnan(y), np.isnan(expected))
@@ -375,11 +382,11 @@ def test_taps_spread_nan_and_infinity_over_the_filter_alone(
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("limit", [MATRIX_LIMIT, 0])
+@pytest.mark.parametrize("limit", [Tuning().matrix_macs, 0])
 def test_spectra_spread_nan_and_infinity_along_their_axes_alone(value: float, limit: int) -> None:
     x, w = noise(0, (3, 8, 4), "float32"), noise(1, (3,), "float32")
     x[1, 2, 3] = value
-    with np.errstate(invalid="ignore"), engine(MATRIX_LIMIT=limit):
+    with np.errstate(invalid="ignore"), tuned(matrix_macs=limit):
         y = convolve(x, w, 1, boundary="zero", method="fft")
     lost = np.zeros(x.shape, bool)
     lost[1, :, 3] = True
@@ -447,8 +454,8 @@ TO_ONE: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int, 
 @pytest.mark.parametrize("name", TO_ONE)
 def test_neighbouring_lines_are_made_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths, size, strides, of_results, of_cotangents = TO_ONE[name]
-    calls, kernel = [], kernels.apply_to_one
-    monkeypatch.setattr(kernels, "apply_to_one", lambda *arguments: calls.append(kernel(*arguments)))
+    calls, kernel = [], direct_kernels.apply_to_one
+    monkeypatch.setattr(direct_kernels, "apply_to_one", lambda *arguments: calls.append(kernel(*arguments)))
     x, w, options = noise(0, lengths, "float32"), noise(1, size, "float32"), {"boundary": "zero", "method": "direct"}
     problem = Problem(x, w, tuple(range(len(strides))), {**options, "stride": strides})
     y = problem.run(convolve, x, w)

@@ -10,10 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
-from hcnn_core._geometry import make_geometry
-from hcnn_core._real_dft import RealDFT
-from hcnn_core._transforms import LibraryFFT, MatrixDFT
-from hcnn_core.convolution import convolve_adjoints
+from hcnn_core._engines.cpu.real_dft import RealDFT
+from hcnn_core._engines.generic.dft import MatrixDFT
+from hcnn_core._engines.generic.fft import LibraryFFT
+from hcnn_core._problem import make_problem
+from hcnn_core._tuning import tuned
+from hcnn_core.convolution import adjoints
 from tests.core.oracle import (
     BOUNDARIES,
     DTYPES,
@@ -25,7 +27,6 @@ from tests.core.oracle import (
     NDArray,
     Problem,
     assert_close,
-    engine,
     eps,
     lay_out,
     noise,
@@ -53,7 +54,7 @@ def test_adjoints_are_their_definitions(case: tuple[Problem, NDArray], constants
     problem, g = case
     x, w = problem.x, problem.w
     kept = [a.copy() for a in (g, x, w)]
-    with engine(**constants), poisoned_memory():
+    with tuned(**constants), poisoned_memory():
         g_x, g_w = problem.run(convolve_vjp_x, g, x, w), problem.run(convolve_vjp_w, g, x, w)
     assert g_x.dtype == g_w.dtype == x.dtype
     assert_close(g_x, problem.transpose_x(g), g, w)
@@ -68,7 +69,7 @@ def test_adjoints_are_their_definitions(case: tuple[Problem, NDArray], constants
 def test_dot_test(case: tuple[Problem, NDArray], constants: dict[str, int]) -> None:
     problem, g = case
     x, w = problem.x, problem.w
-    with engine(**constants):
+    with tuned(**constants):
         y = problem.run(convolve, x, w)
         g_x, g_w = problem.run(convolve_vjp_x, g, x, w), problem.run(convolve_vjp_w, g, x, w)
     # each of the two sides is off by at most 20 eps of the norms of all three
@@ -92,12 +93,12 @@ def test_methods_agree(case: tuple[Problem, NDArray]) -> None:
 @given(with_cotangents(max_axes=3))
 def test_both_adjoints_at_once_are_the_two(case: tuple[Problem, NDArray]) -> None:
     problem, g = case
-    geometry = make_geometry(problem.x.shape, problem.w.shape, problem.axes, **problem.options)
-    g_x, g_w, _ = convolve_adjoints(np, geometry, g, problem.x, problem.w)
+    asked = make_problem(problem.x.shape, problem.w.shape, problem.axes, **problem.options)
+    g_x, g_w, _ = adjoints(np, asked, g, problem.x, problem.w)
     assert g_x is not None and g_w is not None
     assert_close(g_x, wide(problem.run(convolve_vjp_x, g, problem.x, problem.w)), g, problem.w)
     assert_close(g_w, wide(problem.run(convolve_vjp_w, g, problem.x, problem.w)), g, problem.x)
-    assert convolve_adjoints(np, geometry, g, None, None) == (None, None, None)
+    assert adjoints(np, asked, g, None, None) == (None, None, None)
 
 
 @given(with_cotangents(max_axes=3))
@@ -268,7 +269,7 @@ def test_phases_and_groups_of_channels_are_told_apart(boundary: str) -> None:
     )
     options: dict[str, Any] = {"axes": (1, 2), "sum_axes": 0, "stride": 2, "boundary": boundary}
     maps = (convolve, (x, w), (x, w)), (convolve_vjp_x, (g, x, w), (g, w)), (convolve_vjp_w, (g, x, w), (g, x))
-    with engine(GROUP=2):
+    with tuned(spectral_channels=2):
         for function, operands, multiplied in maps:
             taps, spectra = (function(*operands, method=method, **options) for method in ("direct", "fft"))
             assert_close(spectra, taps, *multiplied)
@@ -298,7 +299,7 @@ def test_cotangents_of_strided_axes_in_parts(n: int, stride: int) -> None:
             options = {"boundary": boundary, "method": "direct", "stride": stride}
             problem = Problem(x, w, tuple(range(len(size))), options)
             g = noise(2, problem.y_shape, "float64")
-            with engine(ROOM=1, MIN_CHUNK=1), poisoned_memory():
+            with tuned(extended_elements=1, positions_per_part=1), poisoned_memory():
                 assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
 
 

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnn_core import _compiled_plan, convolve_elu, elu
-from hcnn_core import _kernels as kernels
-from hcnn_core._programs import Rows
-from hcnn_core.pointwise import BLOCK
+from hcnn_core import convolve_elu, elu
+from hcnn_core._engines.cpu import elementwise
+from hcnn_core._engines.cpu.dft_program import Rows
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
+from hcnn_core._tuning import Tuning, tuned
 from tests.core.oracle import (
     ENGINES,
     C,
     NDArray,
     Problem,
-    engine,
     eps,
     lay_out,
     noise,
@@ -55,7 +55,7 @@ def biases(draw: st.DrawFn, problem: Problem) -> NDArray:
 def test_it_is_the_elu_of_the_convolution(data: st.DataObject, problem: Problem, constants: dict[str, int]) -> None:
     bias = data.draw(biases(problem))
     kept = problem.x.copy(), problem.w.copy(), bias.copy()
-    with engine(**constants), poisoned_memory():
+    with tuned(**constants), poisoned_memory():
         y = convolve_elu(problem.x, problem.w, bias, problem.axes, **problem.options)
     assert y.dtype == problem.x.dtype and y.shape == problem.y_shape
     assert np.abs(y - definition(problem, bias)).max(initial=0) <= bound(problem, bias)
@@ -85,7 +85,7 @@ def test_at_sizes_that_are_cut_into_chunks(
     for chunk in (1 << 12, 1 << 30):
         for bias_shape in (problem.y_shape[-1:], problem.y_shape[-3:], problem.y_shape):
             bias = noise(2, bias_shape, dtype)
-            with engine(CHUNK=chunk):
+            with tuned(spectrum_elements=chunk):
                 y = convolve_elu(problem.x, problem.w, bias, axes, **options)
             assert np.abs(y - definition(problem, bias)).max() <= bound(problem, bias)
 
@@ -99,10 +99,10 @@ def test_results_past_the_caches_are_the_same(dtype: str, batch: int, fills: boo
     fill_lines = Rows.fill_lines
     with mock.patch.object(Rows, "fill_lines", lambda *a: asked.append(fill_lines(*a)) or asked[-1]), threads(2):
         for past in (1, 1 << 40):
-            with engine(PAST=past, CHUNK=1 << 14), poisoned_memory():
+            with tuned(nontemporal_bytes=past, spectrum_elements=1 << 14), poisoned_memory():
                 found.append(convolve_elu(x, w, noise(2, (5,), dtype), (1, 2, 3, 4), **LAYER))
     assert np.array_equal(*found)
-    assert len(asked) > 1 and set(asked) == {fills and kernels.VECTOR_BYTES == 64}
+    assert len(asked) > 1 and set(asked) == {fills and VECTOR_BYTES == 64}
 
 
 @pytest.mark.parametrize("bias_shape", [(5,), (4, 8, 5), (1, 8, 1), ()])
@@ -116,7 +116,7 @@ def test_a_bias_that_is_the_same_everywhere_takes_no_pass_of_its_own(
     problem = Problem(x, w, (1, 2, 3, 4), LAYER)
     bias = noise(2, bias_shape, "float32")
     expected = convolve_elu(x, w, np.broadcast_to(bias, problem.y_shape).copy(), (1, 2, 3, 4), **LAYER)
-    monkeypatch.setattr(_compiled_plan, "elu", second_pass)
+    monkeypatch.setattr(elementwise, "elu", second_pass)
     assert np.allclose(convolve_elu(x, w, bias, (1, 2, 3, 4), **LAYER), expected, rtol=1e-4, atol=1e-3)
     with pytest.raises(AssertionError, match="an ELU after"):
         convolve_elu(x, w, noise(3, (9, 8, 4, 8, 5), "float32"), (1, 2, 3, 4), **LAYER)
@@ -125,7 +125,7 @@ def test_a_bias_that_is_the_same_everywhere_takes_no_pass_of_its_own(
 def test_signs_and_ends_of_elu() -> None:
     one = np.ones(1)
     x = np.array([0.0, -0.0, 1e300, -1e300, np.inf, -np.inf, np.nan, 1e-300, -1e-300])
-    y = convolve_elu(np.resize(x, (BLOCK, 9)), one, np.zeros(()), 0, boundary="zero")
+    y = convolve_elu(np.resize(x, (Tuning().elementwise_elements, 9)), one, np.zeros(()), 0, boundary="zero")
     assert np.array_equal(y[0], elu(x), equal_nan=True)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +14,16 @@ from hypothesis import strategies as st
 
 from autodiff import check_grads, vjp
 from autodiff import factored_layer as traced_layer
-from hcnn_core import _compiled_factored, _contracted_plan, factored, factored_layer
+from hcnn_core import factored, factored_layer
+from hcnn_core._engines.planner import make_factored_plan
+from hcnn_core._tuning import Costs, tuned
 from hcnn_core.testing import assert_translation_covariant
 from tests.core.oracle import (
     BOUNDARIES,
     C,
     NDArray,
     Problem,
-    engine,
     eps,
-    forget_plans,
     lay_out,
     noise,
     norm,
@@ -32,6 +35,20 @@ from tests.core.oracle import (
 REAL = ("float32", "float64")
 ORDERS = [(0, 1, 2, 3, 4), (3, 4, 1, 2, 0), (4, 2, 0, 3, 1)]
 """Axes of x from the slowest to the fastest in memory; the second is that of the network."""
+
+
+def plan_for(layer: Layer) -> Any:
+    """The plan that never holds the Q copies, if there is one."""
+    _, (x, *_, bias), *problems = factored._arguments(*layer.operands, *layer.axes, **{"stride": 1, **layer.options})
+    return make_factored_plan(*problems, x, bias)
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Layers as two convolutions, whose Q copies are in memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factored, "make_factored_plan", lambda *_: None)
+        yield
 
 
 def rho(c: NDArray) -> NDArray:
@@ -127,15 +144,9 @@ def layers(draw: st.DrawFn) -> Layer:
 
 @given(layers(), st.booleans(), st.sampled_from([32, 48, 128]), st.sampled_from([1, 2, 16]))
 def test_it_is_its_definition(layer: Layer, tiled: bool, strip: int, group: int) -> None:
-    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
-        for module in (_contracted_plan, _compiled_factored):
-            patch.setattr(module, "STRIP", strip)
-        patch.setattr(_contracted_plan, "GROUP", group)
-        if not tiled:
-            patch.setattr(factored, "_plan", lambda *_: None)
-        forget_plans()
+    sizes = {"spectral_positions": strip, "factored_positions": strip, "spectral_channels": group}
+    with tuned(**sizes), nullcontext() if tiled else written_out(), poisoned_memory():
         assert_right(layer)
-    forget_plans()
 
 
 PAPER = {"shape": (2, 3, 33, 8, 16), "sizes": (3, 3, 7, 11), "counts": (6, 12), "stride": (1, 1, 2, 2)}
@@ -146,15 +157,15 @@ PAPER = {"shape": (2, 3, 33, 8, 16), "sizes": (3, 3, 7, 11), "counts": (6, 12), 
 @pytest.mark.parametrize("in_space", [1, 2])
 def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str, in_space: int) -> None:
     layer = Layer(**{**PAPER, "stride": (in_space, in_space, 2, 2)}, dtype=dtype, boundary=boundary)
-    assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
+    assert plan_for(layer) is not None
     assert_right(layer)
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_phases_and_groups_of_filters_are_told_apart(boundary: str) -> None:
     layer = Layer(**PAPER, boundary=boundary)
-    with engine(GROUP=2):
-        plan = factored.plan_for(*layer.operands, *layer.axes, **layer.options).plan
+    with tuned(spectral_channels=2):
+        plan = plan_for(layer).plan
         assert (len(plan.phases), plan.channels // plan.group) == (4, 3)
         assert_right(layer)
 
@@ -162,35 +173,34 @@ def test_phases_and_groups_of_filters_are_told_apart(boundary: str) -> None:
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_samples_that_no_filter_reads_have_no_cotangent(boundary: str) -> None:
     layer = Layer((2, 4, 34, 4, 5), (1, 1, 3, 3), (3, 2), stride=(2, 2, 1, 1), boundary=boundary)
-    assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
+    assert plan_for(layer) is not None
     with poisoned_memory():
         assert_right(layer)
 
 
 def test_tiles_are_used_where_auto_would_take_taps() -> None:
     layer = Layer(**PAPER, boundary="zero")
-    with engine(SECONDS_PER_DFT_MAC=1.0):
-        assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
+    with tuned(costs=replace(Costs(), dft_mac=1.0)):
+        assert plan_for(layer) is not None
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_both_ways_agree_and_threads_repeat_bit_for_bit(boundary: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_agree_and_threads_repeat_bit_for_bit(boundary: str) -> None:
     layer = Layer(**{**PAPER, "shape": (3, 6, 32, 8, 16)}, dtype="float32", boundary=boundary)
     with threads(2):
         first, second = layer.run(), layer.run()
     assert np.array_equal(first, second)
-    monkeypatch.setattr(factored, "_plan", lambda *_: None)
-    for tile in (1, 1 << 25):
-        monkeypatch.setattr(factored, "TILE", tile)
-        assert np.abs(layer.run() - first).max() <= C * eps("float32") * layer.scale
-        assert_right(layer)
+    for elements in (1, 1 << 25):
+        with written_out(), tuned(expansion_elements=elements):
+            assert np.abs(layer.run() - first).max() <= C * eps("float32") * layer.scale
+            assert_right(layer)
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_sums_over_many_positions(boundary: str) -> None:
     """More than `RUN` of them are passed on in double precision."""
     layer = Layer((160, 3, 32, 3, 3), (3, 1, 3, 3), (2, 3), "float32", boundary=boundary)
-    assert factored.plan_for(*layer.operands, *layer.axes, **layer.options) is not None
+    assert plan_for(layer) is not None
     assert_right(layer)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from hcnn_core import marginal, marginal_vjp, translate
-from hcnn_core.marginal import REDUCTIONS
+from hcnn_core.marginals import REDUCTIONS
 from tests.core.oracle import DTYPES, LAYOUTS, SEEDS, C, NDArray, eps, lay_out, noise, norm, wide
 
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnn_core import _memory, convolve
-from hcnn_core._memory import LARGE, LINE, Store, empty, zeros
+from hcnn_core import convolve
+from hcnn_core._engines.cpu import allocator as _memory
+from hcnn_core._engines.cpu.allocator import LARGE, LINE, Store, empty, zeros
 
 MIB = 1 << 20
 BYTE = np.dtype(np.uint8)
@@ -170,7 +171,8 @@ def test_what_is_kept_makes_room(store: Store, monkeypatch: pytest.MonkeyPatch) 
 
 COUNT = """
 import numpy as np
-from hcnn_core import _memory, convolve
+from hcnn_core import convolve
+from hcnn_core._engines.cpu import allocator as _memory
 y = convolve(np.ones((1024, 1024)), np.ones((3, 3)), (0, 1), boundary="zero")
 del y
 print(_memory._store().kept >> 20)

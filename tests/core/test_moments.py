@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, patch_moments, patch_moments_vjp
+from hcnn_core._engines import planner
+from hcnn_core._tuning import tuned
 from hcnn_core.moments import moments_and_mean, patch_covariance, patch_filter
 from tests.core.oracle import (
     BOUNDARIES,
@@ -22,7 +23,6 @@ from tests.core.oracle import (
     C,
     NDArray,
     Problem,
-    engine,
     eps,
     lay_out,
     noise,
@@ -107,7 +107,7 @@ def cases(
 @given(cases(), st.sampled_from([1, 1 << 19]), st.sampled_from([8, 256]))
 def test_moments_of_explicit_patches(case: Patches, tile: int, long: int) -> None:
     kept = case.x.copy()
-    with engine(TILE=tile, LONG=long):
+    with tuned(gathered_elements=tile, patch_line_elements=long):
         mean, covariance = case.moments()
     rows = case.rows()
     assert mean.dtype == covariance.dtype == case.x.dtype
@@ -152,7 +152,7 @@ def test_cotangent_keeps_its_precision(case: Patches, seed: int, layout: str, lo
     """
     g_mean, g_covariance = cotangents(case, seed)
     kept = case.x.copy()
-    with engine(LONG=long):
+    with tuned(patch_line_elements=long):
         g_x = case.vjp(g_mean, g_covariance)
     assert g_x.shape == case.x.shape and g_x.dtype == case.x.dtype and g_x.flags.writeable
     assert np.array_equal(case.x, kept) and not np.shares_memory(g_x, case.x)
@@ -170,7 +170,7 @@ def test_cotangent_keeps_its_precision(case: Patches, seed: int, layout: str, lo
     args, options = case.arguments()
     other = lay_out(noise(seed + 2, case.x.shape, str(case.x.dtype)), layout)
     before, mean = other.copy(), moments_and_mean(*args, **options)[2]
-    with engine(LONG=long):
+    with tuned(patch_line_elements=long):
         total = patch_filter(g_mean, g_covariance + g_covariance.T, *args, **options, mean=mean, other=other)
     assert total.shape == case.x.shape and total.dtype == case.x.dtype and mean.dtype == float
     assert np.array_equal(other, before) and not np.shares_memory(total, other)
@@ -266,8 +266,7 @@ def test_without_numba_the_result_is_the_same(
     case = Patches(noise(0, shape, "float32"), (1, 2), kernel_size, boundary)
     g_mean, g_covariance = cotangents(case, 1)
     compiled = *case.moments(), case.vjp(g_mean, g_covariance)
-    monkeypatch.setitem(sys.modules, "hcnn_core._kernels", None)
-    monkeypatch.delattr("hcnn_core._kernels", raising=False)
+    monkeypatch.setattr(planner, "has_compiled_kernels", lambda: False)
     plain = *case.moments(), case.vjp(g_mean, g_covariance)
     rows = case.rows()
     scales = np.abs(rows).mean(), np.square(rows).mean(), norm(g_mean) + norm(g_covariance) * np.linalg.norm(rows)

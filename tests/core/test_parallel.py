@@ -17,19 +17,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hcnn_core import (
-    _parallel,
-    convolve,
-    convolve_vjp_w,
-    convolve_vjp_x,
-    elu,
-    elu_vjp,
-    marginal,
-    patch_moments,
-    patch_moments_vjp,
-)
-from hcnn_core._parallel import asked_for, parallel_for, worker_count
-from hcnn_core.pointwise import total
+from hcnn_core import _threads as _parallel
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, elu, elu_vjp, marginal, patch_moments, patch_moments_vjp
+from hcnn_core._threads import asked_for, parallel_for, worker_count
+from hcnn_core._tuning import tuned
+from hcnn_core.activations import total
 from tests.core.oracle import BOUNDARIES, C, NDArray, Problem, assert_close, eps, noise, norm, threads, wide
 
 
@@ -46,8 +38,7 @@ def test_every_index_is_worked_on_once(workers: int, count: int) -> None:
 
 def test_small_work_stays_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[tuple[int, int]] = []
-    with threads(2):
-        monkeypatch.setattr(_parallel, "SERIAL", 100)
+    with threads(2), tuned(serial_elements=100):
         parallel_for(lambda begin, end: parts.append((begin, end)), 6, elements=100)
         assert parts == [(0, 6)]
         parallel_for(lambda begin, end: parts.append((begin, end)), 6, elements=101)
@@ -119,7 +110,7 @@ def test_the_first_error_of_others_is_raised_and_keeps_nothing() -> None:
 def test_while_the_interpreter_ends_the_caller_does_all_the_work() -> None:
     """Other threads have ended by then, and would be waited for forever."""
     script = """
-from hcnn_core._parallel import parallel_for
+from hcnn_core._threads import parallel_for
 
 class Last:
     def __del__(self, share=parallel_for, write=print):
@@ -256,7 +247,7 @@ def results() -> Iterator[tuple[NDArray, float]]:
         g = patch_moments_vjp(mean, covariance, x, (1, 2), (3, 3), boundary=boundary)
         yield g, norm(mean) + norm(covariance) * norm(x)
     many = noise(2, (5, 300, 200), "float32")
-    y = elu(many, many[0])
+    y = elu(many, bias=many[0])
     yield y, 4.0
     yield elu_vjp(many, y), 4.0
     yield total(many, many[::-1]), 4.0

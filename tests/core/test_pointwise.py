@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hcnn_core import elu, elu_vjp, pointwise
-from hcnn_core.pointwise import BLOCK, total
+from hcnn_core import elu, elu_vjp
+from hcnn_core._tuning import Tuning, tuned
+from hcnn_core.activations import total
 from tests.core.oracle import LAYOUTS, SEEDS, NDArray, eps, lay_out, noise, wide
 
 REAL = ("float32", "float64")
@@ -42,9 +43,8 @@ def in_memory_like(a: NDArray, b: NDArray) -> bool:
 def test_elu_is_its_definition(case: tuple[NDArray, NDArray], block: int) -> None:
     x, bias = case
     kept = x.copy(), bias.copy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pointwise, "BLOCK", block)
-        plain, biased = elu(x), elu(x, bias)
+    with tuned(elementwise_elements=block):
+        plain, biased = elu(x), elu(x, bias=bias)
     for y, c in ((plain, x), (biased, x + bias.astype(x.dtype))):
         assert isinstance(y, np.ndarray) and y.dtype == x.dtype and y.shape == x.shape
         assert y.flags.writeable and not np.shares_memory(y, x) and in_memory_like(y, x)
@@ -58,8 +58,7 @@ def test_elu_is_its_definition(case: tuple[NDArray, NDArray], block: int) -> Non
 def test_cotangent_is_g_above_zero_and_g_times_one_plus_answer_below(case: tuple[NDArray, NDArray], block: int) -> None:
     ans, g = elu(case[0]), case[1]
     kept = ans.copy(), g.copy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pointwise, "BLOCK", block)
+    with tuned(elementwise_elements=block):
         g_x = elu_vjp(g, ans)
     assert g_x.dtype == ans.dtype and g_x.shape == ans.shape and in_memory_like(g_x, ans)
     assert not np.shares_memory(g_x, ans) and not np.shares_memory(g_x, g)
@@ -102,7 +101,7 @@ def test_special_values(dtype: str) -> None:
 def test_arrays_larger_than_a_block(shape: tuple[int, ...], layout: str) -> None:
     x, bias = lay_out(noise(0, shape, "float32"), layout), noise(1, shape[-1:], "float32")
     c = x + bias
-    y = elu(x, bias)
+    y = elu(x, bias=bias)
     expected = np.where(c > 0, c, np.expm1(np.minimum(c, 0, dtype=np.float64)))
     assert (np.abs(y - expected) <= 2 * eps("float32") * np.abs(expected)).all()  # two roundings of the last digit
     assert np.array_equal(elu_vjp(x, y), x * (np.minimum(y, 0) + 1))
@@ -113,7 +112,8 @@ def test_exponentials_of_every_size(dtype: str) -> None:
     """The compiled kernel, against the longest floats there are; NaN, infinities and zeros among its arguments."""
     rng = np.random.default_rng(0)
     odd = [0.0, -0.0, np.nan, np.inf, -np.inf, -1e-40, -88, -104, -710, -750, -1e30, np.finfo(dtype).max]
-    x = np.concatenate([-(10.0 ** rng.uniform(-12, 3, BLOCK)), -np.log(2) * (np.arange(200) / 2), odd]).astype(dtype)
+    many = Tuning().elementwise_elements
+    x = np.concatenate([-(10.0 ** rng.uniform(-12, 3, many)), -np.log(2) * (np.arange(200) / 2), odd]).astype(dtype)
     with np.errstate(invalid="ignore"):
         y = elu(x)
     wide = x.astype(np.longdouble)
@@ -135,7 +135,7 @@ def test_elu_is_increasing_and_never_below_its_argument_below_one(x: NDArray) ->
 
 def test_scalars_and_lists() -> None:
     assert elu(1.5) == 1.5 and elu(-1.0).shape == ()
-    assert elu([1.0, -1.0], 1.0).tolist() == [2.0, 0.0]
+    assert elu([1.0, -1.0], bias=1.0).tolist() == [2.0, 0.0]
     assert elu(np.float32(2)).dtype == np.float32
 
 
@@ -152,10 +152,11 @@ X = np.ones((2, 3))
     [
         (lambda: elu(X.astype(int)), TypeError, "x has dtype int64; convert it to one of float32, float64"),
         (lambda: elu(X * 1j), TypeError, "x has dtype complex128; this function takes float32 or float64"),
-        (lambda: elu(X, X.astype(bool)), TypeError, "bias has dtype bool; convert it"),
-        (lambda: elu(X, X * 1j), TypeError, "bias has dtype complex128; this function takes float32 or float64"),
-        (lambda: elu(X, np.ones(2)), ValueError, r"bias has shape \(2,\), which does not broadcast to \(2, 3\)"),
-        (lambda: elu(X[0], X), ValueError, r"bias has shape \(2, 3\), which does not broadcast to \(3,\)"),
+        (lambda: elu(X, 1.0), TypeError, "1 positional argument"),
+        (lambda: elu(X, bias=X.astype(bool)), TypeError, "bias has dtype bool; convert it"),
+        (lambda: elu(X, bias=X * 1j), TypeError, "bias has dtype complex128; this function takes float32 or float64"),
+        (lambda: elu(X, bias=np.ones(2)), ValueError, r"bias has shape \(2,\), which does not broadcast to \(2, 3\)"),
+        (lambda: elu(X[0], bias=X), ValueError, r"bias has shape \(2, 3\), which does not broadcast to \(3,\)"),
         (lambda: elu_vjp(X.astype(int), X), TypeError, "g has dtype int64; convert it"),
         (lambda: elu_vjp(X, X * 1j), TypeError, "ans has dtype complex128; this function takes"),
         (lambda: elu_vjp(X, X[0]), ValueError, r"g has shape \(2, 3\), which does not broadcast to \(3,\)"),

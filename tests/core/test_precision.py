@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from hcnn_core import precision
-from hcnn_core.precision import passes
+from hcnn_core.precisions import passes
 
 
 def test_a_precision_holds_inside_its_block() -> None:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
-from hcnn_core import _reorder as reorder
+from hcnn_core._engines.cpu import transpose as reorder
+from hcnn_core._tuning import tuned
 
 SHAPES = st.lists(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 17, 33]), min_size=1, max_size=5).filter(
     lambda shape: np.prod(shape) < 100_000
@@ -29,10 +29,8 @@ def test_it_is_numpys_contiguous_copy(shape: list[int], dtype: str, columns: int
     x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     cut = tuple(slice(None, None, data.draw(st.sampled_from([1, 1, 1, 2, -1]))) for _ in shape)
     x = x[cut].transpose(data.draw(st.permutations(range(len(shape)))))
-    with mock.patch.multiple(reorder, FEW=1, COLUMNS=columns):
-        reorder._places.cache_clear()
+    with tuned(transpose_elements=1, transpose_columns=columns):
         copy = reorder.contiguous(x)
-        reorder._places.cache_clear()
     assert copy.flags.c_contiguous
     np.testing.assert_array_equal(copy, x, strict=True)
 
@@ -43,8 +41,8 @@ def test_rows_and_columns_of_any_number(rows: int, columns: int) -> None:
     """Fewer than a square has, as many, and some more, in one piece and in many."""
     for shape in ((columns, rows), (300, columns, rows), (2, 3, columns, 5, rows)):
         x = np.random.default_rng(1).standard_normal(shape, np.float32).transpose()
-        with mock.patch.object(reorder, "FEW", 1):
-            assert (reorder._places(x.shape, x.strides, 4) is None) == (rows < 4 or max(shape[:-1]) == 1)
+        with tuned(transpose_elements=1):
+            assert (reorder._places(x.shape, x.strides, 4, 64) is None) == (rows < 4 or max(shape[:-1]) == 1)
             np.testing.assert_array_equal(reorder.contiguous(x), np.ascontiguousarray(x), strict=True)
 
 
@@ -56,7 +54,7 @@ def test_what_is_in_order_is_not_copied() -> None:
 def test_parts_of_an_array_and_repeated_ones_are_numpys() -> None:
     x = np.arange(10_000.0).reshape(100, 100)
     for part in (x[:, ::2].T, x[::-1].T, x[:50, :50].T, np.broadcast_to(x, (3, 100, 100)).transpose(2, 0, 1)):
-        assert reorder._places(part.shape, part.strides, 8) is None
+        assert reorder._places(part.shape, part.strides, 8, 64) is None
         np.testing.assert_array_equal(reorder.contiguous(part), part, strict=True)
 
 
@@ -67,13 +65,15 @@ for name in [n for n in features if n.startswith("avx")]:
     del features[name]
 llvm.get_host_cpu_features = lambda: features
 import numpy as np
-from hcnn_core import _kernels, _reorder
-assert _kernels.VECTOR_BYTES == 16
-_reorder.FEW = 1
+from hcnn_core._engines.cpu import transpose
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
+from hcnn_core._tuning import tuned
+assert VECTOR_BYTES == 16
 for dtype in ("float32", "float64"):
     for rows in (3, 4, 21):
         x = np.arange(20.0 * 30 * rows).reshape(20, 30, rows).astype(dtype).transpose(2, 1, 0)
-        assert np.array_equal(_reorder.contiguous(x), x)
+        with tuned(transpose_elements=1):
+            assert np.array_equal(transpose.contiguous(x), x)
 """
 
 

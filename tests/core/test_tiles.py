@@ -9,16 +9,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hcnn_core import _costs, convolve, convolve_elu, convolve_vjp_x
-from hcnn_core._geometry import make_geometry
-from hcnn_core._plan import make_plan
-from hcnn_core._taps import GatheredTaps, Taps
-from hcnn_core.convolution import convolve_adjoints
-from tests.core.oracle import BOUNDARIES, assert_close, engine, lay_out, noise, poisoned_memory, threads
+from hcnn_core import convolve, convolve_elu, convolve_vjp_x
+from hcnn_core._engines import cost_model
+from hcnn_core._engines.generic.im2col import Im2col
+from hcnn_core._engines.planner import make_plan
+from hcnn_core._engines.taps import Taps
+from hcnn_core._problem import make_problem
+from hcnn_core._tuning import Tuning, tuned
+from hcnn_core.convolution import adjoints
+from tests.core.oracle import BOUNDARIES, assert_close, lay_out, noise, poisoned_memory, threads
 
 numba = pytest.importorskip("numba")
 
-from hcnn_core import _compiled_tiles as tiles  # noqa: E402
+from hcnn_core._engines.cpu import winograd as tiles  # noqa: E402
 
 
 @st.composite
@@ -48,7 +51,7 @@ IMAGE = Taps((12, 17), (12, 17), (3, 3), (1, 1), (True, True), 1, tiled=True)
 """No batch: what wraps around is a single number, and lines share tiles of registers."""
 
 
-def results(engine: tiles.TiledTaps, x: np.ndarray, filters: np.ndarray, pieces: int) -> np.ndarray:
+def results(engine: tiles.WinogradProducts, x: np.ndarray, filters: np.ndarray, pieces: int) -> np.ndarray:
     """The results, chunk by chunk; each position is in one."""
     t = engine.taps
     y = np.full((len(x), filters.shape[1], t.leading * t.positions), np.nan, x.dtype)
@@ -107,19 +110,16 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
     pieces: int,
     seed: int,
 ) -> None:
-    assert tiles.TiledTaps.suits(taps)
+    assert tiles.WinogradProducts.suits(taps)
     (count, columns, rows), rng = shape, np.random.default_rng(seed)
     x = rng.standard_normal((count, columns, *taps.lengths, taps.batch)).astype(dtype)
     g = rng.standard_normal((count, rows, *taps.out_lengths, taps.batch)).astype(dtype)
     filters = rng.standard_normal((1 if one_filter else count, rows, taps.count * columns)).astype(dtype)
-    oracle, (wide_x, wide_g, wide) = GatheredTaps(taps), (a.astype(np.float64) for a in (x, g, filters))
+    oracle, (wide_x, wide_g, wide) = Im2col(taps, Tuning()), (a.astype(np.float64) for a in (x, g, filters))
 
-    always = mock.Mock(return_value=True)
-    with (
-        mock.patch.multiple(tiles, TILES=at_once, WIDTH=width, STRIP=strip, tiles_pay=always),
-        poisoned_memory(),
-    ):
-        engine, wanted = tiles.TiledTaps(taps), oracle.apply(np, wide_x, wide)
+    sizes = {"winograd_elements": at_once, "winograd_positions": width, "winograd_rows": strip, "winograd_terms": 0}
+    with tuned(**sizes) as tuning, mock.patch.object(tiles, "tiles_pay", lambda *_: True), poisoned_memory():
+        engine, wanted = tiles.WinogradProducts(taps, tuning), oracle.apply(np, wide_x, wide)
         assert_close(results(engine, x, filters, pieces), wanted, x, filters)
         assert_close(engine.apply(np, x, filters), wanted, x, filters)
         bias = rng.standard_normal(rows).astype(dtype)
@@ -146,20 +146,22 @@ def test_cotangents_by_sections_of_the_axis_in_tiles(boundary: str, taps: int, h
     x, w = lay_out(noise(0, (17, 9, 12, 6, 6, 2), "float32"), "F"), noise(1, (2, taps, 3, 3, 5, 3), "float32")
     axes, bias = (1, 2, 3, 4), noise(2, (3,), "float32")
     options = {"boundary": boundary, "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
-    geometry = make_geometry(x.shape, w.shape, axes, sum_axes=(5,), **options)
+    problem = make_problem(x.shape, w.shape, axes, sum_axes=(5,), **options)
     ans = convolve_elu(x, w, bias, axes, sum_axes=5, **options)
     g = lay_out(noise(3, ans.shape, "float32"), "F")
     wide = [a.astype(np.float64) for a in (g, x, w, ans)]
-    expected = convolve_adjoints(np, geometry, *wide)
+    expected = adjoints(np, problem, *wide)
     with (
-        engine(HELD=held),
+        tuned(cotangent_elements=held),
         threads(2),
         poisoned_memory(),
-        mock.patch.object(tiles.TiledTaps, "adjoints", autospec=True, side_effect=tiles.TiledTaps.adjoints) as products,
+        mock.patch.object(
+            tiles.WinogradProducts, "adjoints", autospec=True, side_effect=tiles.WinogradProducts.adjoints
+        ) as products,
     ):
-        found = convolve_adjoints(np, geometry, g, x, w, ans)
+        found = adjoints(np, problem, g, x, w, ans)
         count = products.call_count
-        alone = convolve_adjoints(np, geometry, g, None, w, ans)[0], convolve_adjoints(np, geometry, g, x, None, ans)[1]
+        alone = adjoints(np, problem, g, None, w, ans)[0], adjoints(np, problem, g, x, None, ans)[1]
     assert count == (1 if held == 1 << 18 else 3)
     for value, other, wanted, operand in zip(found, alone, expected, (w, x), strict=False):
         assert_close(value, wanted, g, operand)
@@ -173,20 +175,24 @@ def test_a_spectrum_no_larger_than_the_result_is_held_whole(lengths: tuple[int, 
     """That of a periodic grid, unless all lengths are odd, and frequency 0 has an entry of two planes alone."""
     x, w = lay_out(noise(0, (17, 9, 12, *lengths), "float32"), "F"), noise(1, (3, 3, 3, 5, 3), "float32")
     options = {"boundary": "periodic", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
-    geometry = make_geometry(x.shape, w.shape, (1, 2, 3, 4), sum_axes=(), **options)
-    g = lay_out(noise(3, geometry.y_shape, "float32"), "F")
+    problem = make_problem(x.shape, w.shape, (1, 2, 3, 4), sum_axes=(), **options)
+    g = lay_out(noise(3, problem.y_shape, "float32"), "F")
     with (
-        engine(HELD=1),
-        mock.patch.object(tiles.TiledTaps, "adjoints", autospec=True, side_effect=tiles.TiledTaps.adjoints) as products,
+        tuned(cotangent_elements=1),
+        mock.patch.object(
+            tiles.WinogradProducts, "adjoints", autospec=True, side_effect=tiles.WinogradProducts.adjoints
+        ) as products,
     ):
-        found = convolve_adjoints(np, geometry, g, x, w)[0]
+        found = adjoints(np, problem, g, x, w)[0]
     assert products.call_count == count
-    assert_close(found, convolve_adjoints(np, geometry, *(a.astype(np.float64) for a in (g, x, w)))[0], g, w)
+    assert_close(found, adjoints(np, problem, *(a.astype(np.float64) for a in (g, x, w)))[0], g, w)
 
 
 def test_sections_are_whole_tiles_and_read_most_lines_once() -> None:
     for lines, held, steps in ((32, 1, [4] * 8), (32, 12, [12, 12, 8]), (32, 31, [28, 4]), (32, 32, [32]), (4, 1, [4])):
-        products = tiles.TiledTaps(Taps((lines, 8), (lines, 8), (3, 3), (1, 1), (True, True), 16, tiled=True))
+        products = tiles.WinogradProducts(
+            Taps((lines, 8), (lines, 8), (3, 3), (1, 1), (True, True), 16, tiled=True), Tuning()
+        )
         found = list(tiles.sections(products, held * 8 * 16))
         assert [section.end - section.begin for section in found] == steps
         assert [section.begin for section in found] == list(range(0, lines, steps[0]))
@@ -199,10 +205,10 @@ def test_an_axis_that_tiles_cover_comes_first(
 ) -> None:
     """Whichever it is, and though another is longer; where nothing is done in tiles, axes stay as they lie."""
     options = {"sum_axes": (4,), "boundary": "zero", "stride": 1, "method": ("direct", "direct", method)}
-    geometry = make_geometry((batch, *lengths, 4, 2), (2, *sizes, 3, 3), (1, 2, 3), **options)
-    products = make_plan(geometry, True, np.empty(geometry.x_shape, "float32")).products
-    assert isinstance(products, tiles.TiledTaps) == (batch == 16 and method == "fft")
-    exchanged = isinstance(products, tiles.TiledTaps) and (sizes[0] != 3 or lengths[0] % 4)
+    problem = make_problem((batch, *lengths, 4, 2), (2, *sizes, 3, 3), (1, 2, 3), **options)
+    products = make_plan(problem, True, np.empty(problem.x_shape, "float32")).products
+    assert isinstance(products, tiles.WinogradProducts) == (batch == 16 and method == "fft")
+    exchanged = isinstance(products, tiles.WinogradProducts) and (sizes[0] != 3 or lengths[0] % 4)
     assert products.taps.lengths[:2] == (lengths[::-1] if exchanged else lengths)
 
 
@@ -225,7 +231,7 @@ def test_images_of_some_channels_are_convolved_in_tiles_unless_taps_are_asked_fo
     for method in ("auto", "direct", ("direct", "auto")):
         options = {"sum_axes": 1, "boundary": "periodic", "method": method}
         with mock.patch.object(
-            tiles.TiledTaps, "_apply_tiles", autospec=True, side_effect=tiles.TiledTaps._apply_tiles
+            tiles.WinogradProducts, "_apply_tiles", autospec=True, side_effect=tiles.WinogradProducts._apply_tiles
         ) as made:
             y = convolve(x, w, (2, 3), **options)
             assert made.called == (forwards and method == "auto")
@@ -235,7 +241,7 @@ def test_images_of_some_channels_are_convolved_in_tiles_unless_taps_are_asked_fo
         wide = [a.astype(np.float64) for a in (x, w, y)]
         assert_close(y, convolve(wide[0], wide[1], (2, 3), **options | {"method": "direct"}), x, w)
         assert_close(of_x, convolve_vjp_x(wide[2], x.shape, wide[1], (2, 3), **options | {"method": "direct"}), y, w)
-        geometry = make_geometry(x.shape, w.shape, (2, 3), stride=1, **options)
-        spent[method] = _costs.units_of(geometry, ("direct", "direct"), True)["MAC"]
+        problem = make_problem(x.shape, w.shape, (2, 3), stride=1, **options)
+        spent[method] = cost_model.units_of(problem, ("direct", "direct"), True, "numpy", Tuning())["mac"]
     assert spent["direct", "auto"] == spent["direct"]
     assert (spent["auto"] < spent["direct"]) == (forwards or back)

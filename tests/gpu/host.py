@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hcnn_core import _cuda, _patches, _plan, _products
-from tests.core.oracle import forget_plans
+from hcnn_core._engines import planner
+from hcnn_core._engines.cuda import launch as _cuda
 
 HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")
@@ -26,11 +26,8 @@ def in_place_of_cupy(kernel: Callable[..., Any]) -> Iterator[None]:
     """NumPy arrays go the way of CuPy's, through kernels of one's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
-        for module in (_plan, _patches, _products):
-            patch.setattr(module, "library_of", lambda array: "cupy")
-        forget_plans()
+        patch.setattr(planner, "library_of", lambda array: "cupy")
         yield
-    forget_plans()
 
 
 def host_kernels(folder: Path) -> Callable[..., Any]:
@@ -38,9 +35,9 @@ def host_kernels(folder: Path) -> Callable[..., Any]:
     built: dict[Any, Any] = {}
 
     def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
-        key = (name, dtype, sizes)
+        key = (name, _cuda.source(dtype, dict(sizes)))
         if key not in built:
-            built[key] = _compile(folder, name, _cuda.source(dtype, dict(sizes)))
+            built[key] = _compile(folder, *key)
         return built[key]
 
     return kernel

@@ -101,6 +101,12 @@ static inline unsigned tf32(float x) {
     return std::isfinite(x) ? (bits + 0x1000u) & ~0x1fffu : bits;
 }
 
+// What tensor cores keep of a sum: what does not fit is cut off.
+static inline float cut(double sum) {
+    const float nearest = static_cast<float>(sum);
+    return std::abs(static_cast<double>(nearest)) > std::abs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 // mma.sync.m16n8k8: the lanes of a warp show each other their parts, in one of two places in turn, so that who is late
 // still finds what who is early has replaced.
 static inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
@@ -110,9 +116,12 @@ static inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (
     Parts (&warp)[32] = shown[host::barriers[t] % 2][t / 32];
     std::copy(a, a + 4, warp[lane].a), std::copy(b, b + 2, warp[lane].b);
     __syncthreads();
-    for (unsigned e = 0; e < 4; ++e)
+    for (unsigned e = 0; e < 4; ++e) {
+        double total = sum[e];
         for (unsigned k = 0; k < 8; ++k) {
-            const float left = __uint_as_float(warp[i * 4 + k % 4].a[k / 4 * 2 + e / 2]);
-            sum[e] += left * __uint_as_float(warp[(2 * j + e % 2) * 4 + k % 4].b[k / 4]);
+            const double left = __uint_as_float(warp[i * 4 + k % 4].a[k / 4 * 2 + e / 2]);
+            total += left * __uint_as_float(warp[(2 * j + e % 2) * 4 + k % 4].b[k / 4]);
         }
+        sum[e] = cut(total);
+    }
 }

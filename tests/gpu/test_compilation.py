@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from autodiff import cross_entropy, value_and_grad
-from hcnn_core import _backend, _cuda, precision
+from hcnn_core import backend as _backend
+from hcnn_core import precision
+from hcnn_core._engines.cuda import launch as _cuda
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
 from train.config import make_config
@@ -77,7 +79,8 @@ def test_nvrtc_refuses_what_is_not_cuda(variants: list[Variant]) -> None:
 def test_registers_and_spills(variants: list[Variant], tmp_path: Path) -> None:
     for name, text, _ in variants:
         registers, kept = resources(name, text, tmp_path)
-        limit = REGISTERS if "using real = float;" in text else 255
+        roomy = "using real = double;" in text or "#define PASSES 3" in text  # two sums for each, of two numbers
+        limit = 255 if roomy else REGISTERS
         assert kept <= SCALARS and registers <= limit, f"{name} uses {registers} registers, {kept} bytes of memory"
 
 

@@ -23,6 +23,7 @@ STEPS: list[dict[str, Any]] = [
     {"preset": "hcnn", "dataset": "cifar100", "attribute_kernel": [11, 11]},
     {"preset": "hcnn-plus"},
     {"preset": "hcnn-fast"},
+    {"preset": "hcnn-fast", "boundary": "periodic"},
 ]
 
 
@@ -33,7 +34,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("settings", STEPS, ids=lambda s: ", ".join(map(str, s.values())))
 def test_steps_are_recorded(settings: dict[str, Any]) -> None:
-    done = python("-m", "tests.gpu.driverless", json.dumps(settings))
+    done = python("-m", "benchmarks.gpu.driverless", json.dumps(settings))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads(done.stdout)
@@ -43,11 +44,76 @@ def test_steps_are_recorded(settings: dict[str, Any]) -> None:
     assert shorter > 100
 
 
+def test_memory_of_a_graph_that_is_dropped_is_given_back() -> None:
+    """The graph's first step is said to differ from the same step kernel by kernel, so training goes on without it."""
+    more = {}
+    for differs in (False, True):
+        done = python("-m", "benchmarks.gpu.driverless", json.dumps({"preset": "hcnn", "differs": differs}))
+        assert ("its first step has other results" in done.stderr) == differs
+        found = json.loads(done.stdout)
+        assert found["recorded"] != differs and (found["launches"][-1] > 0) == differs
+        more[differs] = found["held"][-1] - found["held"][2]
+    assert more[False] > 1 << 24
+    assert more[True] < more[False] / 8  # steps kernel by kernel leave pieces of blocks in use
+
+
+def drained(work: str) -> list[int]:
+    """Bytes that the driver has given out before and after some work, when all pools have given theirs back."""
+    done = python("-c", DRAINED.format(work=work))
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in done.stdout.split()]
+
+
+DRAINED = """
+import numpy as np
+from benchmarks.gpu.driverless import without_driver
+cupy, driver = without_driver()
+from hcnn_core.backend import record
+from benchmarks.gpu.stages import poisoned_memory
+def held():
+    cupy.get_default_memory_pool().free_all_blocks()
+    return driver.held
+def fails(n):
+    y = cupy.ones(n)
+    raise RuntimeError("no")
+before = held()
+{work}
+print(before, held())
+import os, sys
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "kept"),
+    [
+        ("launch, results = record(lambda: cupy.ones(1 << 20) + 1); del results, launch", False),
+        ("launch, results = record(lambda: cupy.ones(1 << 20) + 1)", True),
+        ("for _ in range(3):\n  try: record(lambda: fails(1 << 20))\n  except RuntimeError: pass", False),
+        ("for _ in range(3):\n  with poisoned_memory(cupy): cupy.ones(1 << 20) + 1", False),
+    ],
+)
+def test_memory_is_given_back(work: str, kept: bool) -> None:
+    before, after = drained(work)
+    assert (after - before > 1 << 20) if kept else after == before
+
+
+def test_poisoned_memory_is_nan() -> None:
+    done = python("-c", DRAINED.format(work="""
+for dtype in ("float32", "float64"):
+    with poisoned_memory(cupy): x = cupy.empty(1000, dtype)
+    assert np.isnan(x.get()).all()
+    assert not np.isnan(cupy.zeros(1000, dtype).get()).any()
+"""))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 CONTROL = """
 import numpy as np
-from tests.gpu.driverless import without_driver
+from benchmarks.gpu.driverless import without_driver
 cupy, driver = without_driver()
-from hcnn_core._backend import record
+from hcnn_core.backend import record
 x = cupy.zeros(3)
 try:
     record(lambda: {work})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
+import random
 import subprocess
 import sys
 import time
@@ -18,7 +20,8 @@ import pytest
 
 import train.step
 from benchmarks.gpu import gate
-from benchmarks.gpu.gate import CIFAR10, Stage, collect, markdown, run
+from benchmarks.gpu.gate import CIFAR10, Stage, collect, markdown, pack, rows_of, run, unpack
+from tests.gpu.requirements import required
 from tests.remote import rehearse_and_repeat
 from train.config import make_config
 from train.run import versions
@@ -66,9 +69,104 @@ def test_no_stage_begins_without_time(tmp_path: Path, environment: dict[str, str
 def test_report(tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "STAGES", (Stage("quick", 60), Stage("wrong", 60)))
     run(Stage("quick", 60), tmp_path, environment, 100)
+    rows_of(tmp_path, "wrong").write_text('["what", "s"]\n["b", 2]\n["c", ')
     lines = markdown(tmp_path).splitlines()
     assert lines[2:10] == ["## quick", "", "As measured.", "", "| what | s |", "| --- | --- |", "| a | 0.1235 |", ""]
-    assert lines[10:] == ["## wrong", "", "Not done."]
+    assert lines[10:16] == ["## wrong", "", "Stopped before its end.", "", "| what | s |", "| --- | --- |"]
+    assert lines[16:] == ["| b | 2 |"]
+    rows_of(tmp_path, "wrong").unlink()
+    assert markdown(tmp_path).splitlines()[10:] == ["## wrong", "", "Not done."]
+
+
+def test_each_part_fits_into_a_call() -> None:
+    assert all(sum(stage.seconds for stage in part) <= gate.SECONDS for part in gate.PARTS.values())
+    assert {"compilation", "parity", "step"} <= {stage.name for stage in gate.PARTS["check"]}
+
+
+def test_all_but_images_goes_into_one_archive_and_back(tmp_path: Path) -> None:
+    out, archive = tmp_path / "out", tmp_path / "out" / "found.tgz"
+    for name in ("parity.json", "run/metrics.jsonl", "data/data_batch_1.bin", "site/numba.py"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(name)
+    for _ in range(2):
+        pack(out, archive)
+    unpack(archive, tmp_path / "again")
+    found = sorted(str(p.relative_to(tmp_path / "again")) for p in (tmp_path / "again").rglob("*") if p.is_file())
+    assert found == ["parity.json", "run/metrics.jsonl"]
+    assert sorted(p.name for p in out.iterdir()) == ["data", "found.tgz", "parity.json", "run", "site"]
+
+
+def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
+    stages = importlib.import_module("benchmarks.gpu.stages")
+    table = stages.Table(tmp_path, "step", ["a", "b"])
+    table.add(["x", 1.5])
+    with table.path.open("a") as file:
+        file.write('["y", ')  # a stage stopped while it wrote
+    again = stages.Table(tmp_path, "step", ["a", "b"])
+    assert again == [["a", "b"], ["x", 1.5]] and again.lacks("y") and not again.lacks("x")
+    again.add(["y", 2])
+    assert stages.Table(tmp_path, "step", ["a", "b"]) == again
+    assert stages.Table(tmp_path, "step", ["another", "head"]) == [["another", "head"]]
+
+
+def test_every_missing_package_is_named_and_what_needs_none_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = importlib.import_module("benchmarks.gpu.stages")
+    root = tmp_path / "root"
+    (root / "tests").mkdir(parents=True)
+    (root / "tests" / "helper.py").write_text("import array_api_strict\n")
+    text = "import pytest\n@pytest.mark.gpu\ndef test_a(): pass\n"
+    (root / "tests" / "test_plain.py").write_text(text)
+    (root / "tests" / "test_wants.py").write_text("from tests.helper import x\n" + text)
+    (root / "tests" / "test_cpu.py").write_text("def test_b(): assert False\n")
+    monkeypatch.setattr(stages, "ROOT", root)
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        stages.importlib.util, "find_spec", lambda name: None if name == "array_api_strict" else there(name)
+    )
+    (root / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
+    rows = stages.tests(Cupy(), tmp_path)["table"][1:]
+    assert rows[0][0] == "tests/test_plain.py" and rows[0][1].startswith("1 passed")
+    assert rows[1][0] == "tests/test_wants.py" and rows[1][1].startswith("skipped for want of array_api_strict")
+    assert len(rows) == 2
+    monkeypatch.setattr(stages.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="wants hypothesis, pytest: give"):
+        stages.tests(Cupy(), tmp_path)
+
+
+def test_the_tests_that_want_a_gpu_name_all_they_import() -> None:
+    stages = importlib.import_module("benchmarks.gpu.stages")
+    known = {*stages.TESTS_WANT, "numpy", "cupy", "autodiff", "benchmarks", "hcnn_core", "tests", "train", "__future__"}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        if "mark.gpu" in path.read_text("utf-8") and path.name != "test_gate.py":
+            assert stages.imported(path) - known <= sys.stdlib_module_names, path
+
+
+def test_stages_import_no_numba() -> None:
+    """The comparison with PyTorch, and what else imports it, must do without."""
+    text = "import sys; sys.modules['numba'] = None; import benchmarks.layer, benchmarks.gpu.stages"
+    subprocess.run([sys.executable, "-c", text], cwd=ROOT, check=True)
+
+
+def test_texts_that_cupy_would_compile(tmp_path: Path) -> None:
+    """Without a driver all of them are listed; NVRTC compiles some, with the options that CuPy asks for."""
+    cupy = required("cupy")
+    listing = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu.driverless", "--texts", str(tmp_path / "texts")]
+    subprocess.run(listing, cwd=ROOT, check=True)
+    texts = pickle.loads((tmp_path / "texts").read_bytes())
+    own = [text for text in texts if "using real =" in text[0]]
+    assert len(texts) > 100 and len(own) > 10
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cupy.cuda.compiler, "_compile_with_cache_cuda", lambda *arguments: asked.append(arguments))
+        stages = importlib.import_module("benchmarks.gpu.stages")
+        for text in texts:
+            stages.compile_text(text)
+    assert asked == [(source, options, None, *others) for source, options, _, *others in texts]
+    for source, options, *_ in (*random.sample(own, 2), random.choice([text for text in texts if text not in own])):
+        program = cupy.cuda.compiler._NVRTCProgram(source, "text.cu")
+        assert program.compile(("-arch=sm_90", *options))[0]
 
 
 def test_data_come_in_parts(tmp_path: Path) -> None:
@@ -81,6 +179,19 @@ def test_data_come_in_parts(tmp_path: Path) -> None:
         collect([tmp_path / str(part)], keep)
         assert sorted(p.name for p in keep.iterdir()) == sorted(CIFAR10[: 3 + 3 * part])
     assert all((keep / name).read_text() == name for name in CIFAR10)
+
+
+def test_data_come_compressed_in_any_order(tmp_path: Path) -> None:
+    keep = tmp_path / "keep"
+    for part, name in enumerate(CIFAR10[::-1]):
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        (folder / f"{name}.xz").write_bytes(b"as it is")
+        collect([folder], keep)
+        assert gate.present(keep, name)
+        (folder / name).write_bytes(b"again")
+        collect([folder], keep)
+    assert sorted(p.name for p in keep.iterdir()) == sorted(f"{name}.xz" for name in CIFAR10)
 
 
 class Cupy:
@@ -109,6 +220,9 @@ class Cupy:
         ),
     )  # fmt: skip
 
+    def get_default_memory_pool(self) -> Any:
+        return types.SimpleNamespace(free_all_blocks=lambda: None)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
@@ -127,7 +241,7 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(stages, "ROUNDS", 2)
     monkeypatch.setattr(stages, "poisoned_memory", lambda cupy: nullcontext())
     monkeypatch.setattr(stages, "AHEAD", 16)
-    sizes = {50: 2, 33: 2, 32: 6, 20: 2, 17: 5, 15: 4, 10: 2, 3000: 300}
+    sizes = {500: 3, 50: 2, 33: 2, 32: 6, 20: 2, 17: 5, 15: 4, 3000: 300}
     problems = [(n, tuple(sizes.get(k, k) for k in x), *rest) for n, x, *rest in stages.PROBLEMS if "(+)" not in n]
     monkeypatch.setattr(stages, "PROBLEMS", problems)
     monkeypatch.setattr(stages, "first_losses", lambda xp, preset, seed: [1.0])
@@ -140,9 +254,9 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         assert (tmp_path / gate.PICTURE).read_bytes().startswith(b"\x89PNG")
         assert f"![times]({gate.PICTURE})" in markdown(tmp_path)
     if name == "step":
-        assert [row[1] for row in rows] == ["yes"] * 14 + ["no"]
+        assert [row[4] for row in rows] == ["yes" if key[-1] else "no" for key in stages.STEPS]
     if name == "parity":
-        assert all(row[-1] == "yes" for row in rows)
+        assert all(row[-2] == "yes" for row in rows)
 
 
 def test_nothing_timed_is_not_drawn(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from autodiff import tree_leaves, tree_map
-from hcnn_core import _cuda_patches, _cuda_plan, _transforms
+from hcnn_core._engines.cuda import patches as _cuda_patches
+from hcnn_core._engines.cuda import plan as _cuda_plan
+from hcnn_core._engines.generic import dft as _transforms
 from train.config import make_config
 from train.data import Images
 from train.data import augmentation as augmentation_module

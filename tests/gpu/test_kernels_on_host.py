@@ -10,18 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autodiff import convolve_elu, vjp
-from hcnn_core import (
-    _backend,
-    _cuda_plan,
-    _cuda_products,
-    convolve,
-    convolve_vjp_w,
-    convolve_vjp_x,
-    patch_moments,
-    patch_moments_vjp,
-    precision,
-)
-from hcnn_core._products import matmul
+from hcnn_core import backend as _backend
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, matmul, patch_moments, patch_moments_vjp, precision
+from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core._engines.cuda import matmul as _cuda_products
+from hcnn_core._engines.cuda import plan as _cuda_plan
+from hcnn_core._engines.generic import elementwise
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
 
 pytestmark = pytest.mark.usefixtures("kernels_on_host")
@@ -64,6 +58,29 @@ def test_maps_by_tensor_cores(problem: Problem, seed: int, name: str) -> None:
     ):
         assert found.shape == expected.shape
         assert np.abs(found - expected).max(initial=0) <= C * UNITS[name] * norm(a) * norm(b)
+
+
+def drift(kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch) -> float:
+    """Largest relative error of sums of 8,192 positive terms, each by one warp, whose products tensor cores cut off."""
+    monkeypatch.setattr(_cuda_plan, "BLOCKS", 1)
+    n = 8192 * 4  # a block has four warps
+    x, g = (np.abs(noise(seed, (n,), "float32")) + np.float32(1) for seed in (0, 1))
+    w = np.ones(3, np.float32)
+    with precision("tf32x3"):
+        found = convolve_vjp_w(g, x, w, 0, boundary="zero", method="direct")
+    expected = Problem(x, w, 0, {"boundary": "zero"}).transpose_w(g)
+    return float(np.abs(found / expected - 1).max())
+
+
+def test_long_sums_of_three_passes_do_not_drift(kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drift(kernels_on_host, monkeypatch) < 64 * eps("float32")
+
+
+def test_sums_that_are_never_flushed_drift(kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _cuda.source
+    never = lambda *of: source(*of).replace("MOST_IN_SUM = 64", "MOST_IN_SUM = 1 << 20")  # noqa: E731
+    monkeypatch.setattr(_cuda, "source", never)
+    assert drift(kernels_on_host, monkeypatch) > 128 * eps("float32")
 
 
 @few
@@ -170,7 +187,7 @@ def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtyp
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         patch.setattr(_cuda_plan, "CHUNK", 20_000)
         if not varying:
-            patch.setattr(_cuda_plan, "elu", None)  # it comes on the way
+            patch.setattr(elementwise, "elu", None)  # it comes on the way
         y, pullback = vjp(lambda x, w, bias: convolve_elu(x, w, bias, axes, **options), x, w, bias)
         g_x, g_w, g_bias = pullback(g)
     assert {"apply", "correlate"} <= set(kernels_on_host)

@@ -39,7 +39,7 @@ def made(seed: int = 0, dtype: str = "float32", **changes: Any) -> Checkpoint:
         }
 
     parameters = network.initialize(rng)
-    moments = {la: {"mean": m, "covariance": c} for la, (m, c) in network.initial_moments().items()}
+    moments = network.initial_moments()
     state = State(noise(parameters), noise(parameters), noise(moments), dict(rng.bit_generator.state))
     state = dataclasses.replace(
         state, epoch=3, step=2, order=rng.permutation(50), loss_sum=rng.random(), correct=7, seconds=0.1, best=-1.5

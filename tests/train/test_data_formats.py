@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import pickle
 import struct
@@ -229,6 +230,54 @@ def test_overlong_binary(name: str, layout: Layout, tmp_path: Path) -> None:
     assert len(load_dataset(name, tmp_path, download=False).test_labels) == 10_000
     os.truncate(file, 10_001 * RECORDS[name])
     refuse(name, tmp_path, str(file), "expected at most 10000 images")
+
+
+def compressed(folder: Path, names: list[str]) -> None:
+    """Put these files of a folder in the place of themselves, compressed."""
+    for name in names:
+        (folder / f"{name}.xz").write_bytes(lzma.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize(("name", "layout"), CASES, ids=str)
+@pytest.mark.parametrize("every", [1, 2])
+def test_files_may_be_compressed(name: str, layout: Layout, every: int, tmp_path: Path) -> None:
+    files = make_files(layout)
+    folder = write_folder(tmp_path / layout.folder, layout, files)
+    compressed(folder, list(layout.members)[::every])
+    check(name, tmp_path, files)
+
+
+def test_a_damaged_compressed_file(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / CIFAR10.folder, CIFAR10, make_files(CIFAR10))
+    compressed(folder, ["data_batch_2.bin"])
+    path = folder / "data_batch_2.bin.xz"
+    whole = path.read_bytes()
+    for damaged in (whole[:-30], whole[:200] + b"?" + whole[201:], b"not compressed"):
+        path.write_bytes(damaged)
+        refuse("cifar10", tmp_path, "cannot be read")
+
+
+def test_part_of_the_training_set_where_one_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = make_files(CIFAR10)
+    folder = write_folder(tmp_path / CIFAR10.folder, CIFAR10, files)
+    for missing in ("data_batch_1.bin", "data_batch_4.bin"):
+        (folder / missing).unlink()
+        del files[missing]
+    compressed(folder, ["data_batch_5.bin"])
+    refuse("cifar10", tmp_path, "no data_batch_1.bin")
+    monkeypatch.setenv("HCNN_PARTIAL_DATA", "1")
+    check("cifar10", tmp_path, files)
+    (folder / "test_batch.bin").unlink()
+    refuse("cifar10", tmp_path, "no data_batch_1.bin")
+
+
+def test_no_part_of_the_training_set_is_too_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_folder(tmp_path / CIFAR10.folder, CIFAR10, make_files(CIFAR10))
+    for path in folder.glob("data_batch_*"):
+        path.unlink()
+    monkeypatch.setenv("HCNN_PARTIAL_DATA", "1")
+    refuse("cifar10", tmp_path, "no data_batch_1.bin")
 
 
 def test_counts_are_the_originals() -> None:

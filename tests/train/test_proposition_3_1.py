@@ -212,9 +212,13 @@ PAPER = {"depth": 8, "width": 8, "factors": 9, "strided_layers": (4,), "boundary
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_proposition_tells_exact_translations_from_all_others(nonlinear: bool, reduction: str) -> None:
+@pytest.mark.parametrize("normalization", ["factors", "both"])
+def test_proposition_tells_exact_translations_from_all_others(
+    nonlinear: bool, reduction: str, normalization: str
+) -> None:
     """At the paper's supports and strides the two kinds lie nine orders of magnitude apart."""
-    tried = subject({**PAPER, "nonlinear_factors": nonlinear, "reduction": reduction}, 0, size=8)
+    settings = {"nonlinear_factors": nonlinear, "reduction": reduction, "normalization": normalization}
+    tried = subject({**PAPER, **settings}, 0, size=8)
     rows = [example.row for example in measure(tried)]
     exact, aliased = ([row.largest for row in rows if row.kind == kind] for kind in ("exact", "aliased"))
     assert len(exact) > 100 and len(aliased) > 100
@@ -256,7 +260,7 @@ class PositionBias(Network):
     def _rho(x: Any, w: Any, bias: Any, axes: tuple[int, ...], **options: Any) -> Any:
         c = convolve(x, w, axes, **options)
         ramp = np.linspace(0, 1, c.shape[-2], dtype=c.dtype) if c.ndim > 4 else np.zeros(c.shape[-2], c.dtype)
-        return elu(c + ramp[:, None], bias)
+        return elu(c + ramp[:, None], bias=bias)
 
 
 class PositionNorm(Network):
@@ -313,7 +317,7 @@ def late_samples(x: Any, w: Any, axes: Any, **options: Any) -> Any:
 def test_convolutions_that_are_none_break_the_proposition(
     broken: Callable[..., Any], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(broken(x, w, axes, **o), b)))
+    monkeypatch.setattr(Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(broken(x, w, axes, **o), bias=b)))
     assert failures(subject({**PAPER, "dtype": dtype}, 3, size=8))
 
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from autodiff import tree_leaves, tree_map
-from hcnn_core import _backend, _cuda_products, _products, factored
-from hcnn_core._backend import get_namespace, to_numpy
-from hcnn_core.precision import passes
+from hcnn_core import backend as _backend
+from hcnn_core._engines import planner
+from hcnn_core._engines.cuda import matmul as _cuda_products
+from hcnn_core._tuning import tuned
+from hcnn_core.backend import get_namespace, to_numpy
+from hcnn_core.precisions import passes
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
 from train import step as steps
 from train.config import make_config
@@ -32,16 +35,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def as_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small matrices are multiplied by a kernel of one's own, and arrays joined by copies, as CuPy's are."""
 
     def multiply(xp: Any, a: Any, b: Any) -> Any:
         return put(np.matmul(take(a), take(b)))
 
-    for module in (_products, _backend):
+    for module in (planner, _backend):
         monkeypatch.setattr(module, "library_of", lambda array: "cupy" if isinstance(array, Remote) else "numpy")
     monkeypatch.setattr(_cuda_products, "multiply", multiply)
-    monkeypatch.setattr(factored, "TILE", 1 << 14)  # several tiles of a (+) layer
+    with tuned(expansion_elements=1 << 14):  # several tiles of a (+) layer
+        yield
 
 
 @pytest.fixture
@@ -150,8 +154,7 @@ def test_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Network, "__call__", spying)
     problem = Problem(np, precision="tf32x3")
     problem.run(problem.kernel_by_kernel, [BATCH])
-    moments = {layer: (m["mean"], m["covariance"]) for layer, m in problem.arrays["moments"].items()}
-    evaluate(np, problem.network, problem.arrays["parameters"], moments, problem.images)
+    evaluate(np, problem.network, problem.arrays["parameters"], problem.arrays["moments"], problem.images)
     assert set(seen) == {3} and len(seen) > 1
     assert passes("float32") == 0
 

@@ -94,7 +94,7 @@ def test_a_network_that_is_not_covariant_fails(
 ) -> None:
     checkpoint = first_run[0] / "best.h5"
     monkeypatch.setattr(
-        Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), b))
+        Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), bias=b))
     )
     outcome = verifying("--checkpoint", checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
     one_line(outcome, 1, "statements that must hold fail", f"--replay {tmp_path / 'counterexamples.h5'}")

@@ -1,12 +1,14 @@
 """CIFAR's files: batches of binary records or Python pickles, in a folder or in a gzipped tar archive.
 
-Archives are streamed and their members known by name, so nothing is extracted to disk.
+Archives are streamed and their members known by name, so nothing is extracted to disk. Files of a folder may each be
+compressed, as NAME.xz.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -41,16 +43,22 @@ class Layout:
     members: dict[str, int]
 
 
-def read_layout(path: Path, layout: Layout) -> list[Batch]:
-    """Return the batches of a folder or an archive, in the order of the layout's members."""
+def read_layout(path: Path, layout: Layout, *, partial: bool = False) -> list[Batch]:
+    """Return the batches of a folder or an archive, in the order of the layout's members.
+
+    With `partial`, some of the training set's may be missing.
+    """
     files = _folder_files(path, layout) if path.is_dir() else _archive_files(path, layout)
     batches = {}
     try:
         for where, name, file in files:
             batches[name] = _read_batch(where, name, file, layout)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected {layout.archive} or its files, whole") from error
+    *train, test = layout.members
     missing = [name for name in layout.members if name not in batches]
+    if partial and test in batches and not set(train) <= set(missing):
+        return [batches[name] for name in layout.members if name in batches]
     if missing:
         raise DataError(f"{path}: no {missing[0]}; expected {', '.join(layout.members)}, in the folder {layout.folder}")
     return [batches[name] for name in layout.members]
@@ -59,9 +67,13 @@ def read_layout(path: Path, layout: Layout) -> list[Batch]:
 def _folder_files(path: Path, layout: Layout) -> Iterator[tuple[str, str, IO[bytes]]]:
     """Yield the batch files of a folder: path, name, open file."""
     for name in layout.members:
+        compressed = path / f"{name}.xz"
         if (path / name).is_file():
             with (path / name).open("rb") as file:
                 yield str(path / name), name, file
+        elif compressed.is_file():
+            with lzma.open(compressed) as unpacked:
+                yield str(compressed), name, unpacked
 
 
 def _archive_files(path: Path, layout: Layout) -> Iterator[tuple[str, str, IO[bytes]]]:

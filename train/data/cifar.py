@@ -92,7 +92,8 @@ def load_dataset(
     CIFAR is looked for in `data_dir` and its subfolders, unpacked or as the official archive, binary or pickled
     (``cifar-10-batches-bin``, ``cifar-10-batches-py``, ``cifar-10-binary.tar.gz``, ``cifar-10-python.tar.gz``;
     ``cifar-100-binary``, ``cifar-100-python`` and their archives); `data_dir` may be that folder itself.
-    Shorter files in the same format load too. CIFAR-100 is labelled by its fine labels.
+    Shorter files in the same format load too, and so does a folder of which each file is compressed as NAME.xz.
+    CIFAR-100 is labelled by its fine labels.
 
     Parameters
     ----------
@@ -116,6 +117,11 @@ def load_dataset(
         If `name` is none of the three.
     DataError
         If the files are missing and cannot be had, or are damaged, or hold something else.
+
+    Notes
+    -----
+    Where the environment variable HCNN_PARTIAL_DATA is 1, files of the training set may be missing, but for one: for
+    machines that the files reach one by one.
     """
     if name == "sample":
         images, labels, count = _sample.load()
@@ -126,7 +132,8 @@ def load_dataset(
     if "\0" in os.fspath(data_dir):
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
     path, layout = _find(name, Path(data_dir)) or _obtain(name, Path(data_dir), download, progress)
-    *train, (test_images, test_labels) = read_layout(path, layout)
+    partial = os.environ.get("HCNN_PARTIAL_DATA", "0") == "1"
+    *train, (test_images, test_labels) = read_layout(path, layout, partial=partial)
     return Dataset(
         name,
         tuple(CLASS_NAMES[name].split()),
@@ -151,7 +158,8 @@ def _find(name: str, data_dir: Path) -> tuple[Path, Layout] | None:
 def _holds(path: Path, layout: Layout) -> bool:
     """Whether the path is an archive or a folder of this layout, by its name or its files' names."""
     if path.is_dir():
-        return path.name == layout.folder or any((path / member).is_file() for member in layout.members)
+        files = (path / f"{member}{ending}" for member in layout.members for ending in ("", ".xz"))
+        return path.name == layout.folder or any(file.is_file() for file in files)
     return path.name == layout.archive and path.is_file()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hcnn_core._backend import Array
+from hcnn_core.backend import Array
 from train.data.augmentation import standardise
 
 

@@ -1,0 +1,506 @@
+"""CuPy itself on a machine without a driver: `python -m benchmarks.gpu.driverless` takes training steps with it.
+
+The C functions of CUDA's runtime and driver, as CuPy's modules call them, are replaced before CuPy is loaded. Memory is
+the host's, and a launch does nothing but to be written down. So all of CuPy's own code runs, and ours as it does on a
+GPU; results are whatever memory holds, which is zeros. What a driver or a card would refuse is collected in `refused`:
+calls that a graph cannot hold, grids and shared memory that are too large, arguments that a kernel does not take.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+python = ctypes.pythonapi
+python.PyCapsule_GetName.restype = ctypes.c_char_p
+python.PyCapsule_GetName.argtypes = [ctypes.py_object]
+python.PyCapsule_New.restype = ctypes.py_object
+python.PyCapsule_New.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+python.Py_IncRef.argtypes = [ctypes.py_object]
+libc = ctypes.CDLL(None)
+libc.calloc.restype, libc.calloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t, ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+READ_WRITE, ANONYMOUS_UNRESERVED, DONTNEED, PAGE = 3, 0x4022, 4, 4096
+
+TYPES: dict[str, Any] = {
+    "int": ctypes.c_int,
+    "unsigned int": ctypes.c_uint,
+    "intptr_t": ctypes.c_ssize_t,
+    "size_t": ctypes.c_size_t,
+    "uintmax_t": ctypes.c_uint64,
+    "PyObject *": ctypes.py_object,
+    "CUdevice": ctypes.c_int,
+    "cudaMemcpyKind": ctypes.c_int,
+    "float": ctypes.c_float,
+}
+TO_HOST, ON_DEVICE, ANYWHERE = 2, 3, 4
+
+MAX_SHARED_ATTRIBUTE = 8
+"""CUDA's number for the bytes of dynamic shared memory that a kernel may be given."""
+
+UNASKED_SHARED, MOST_SHARED = 48 << 10, 227 << 10
+"""Bytes of shared memory that a block may take without that attribute, and with it, on an H100 or H200."""
+
+OWN = "using real ="
+"""Only in the texts of this project's kernels."""
+
+HARMLESS = {"graphDestroy", "_ensure_context", "streamIsCapturing", "getDevice", "setDevice", "memcpyAsync"}
+HARMLESS |= {"memsetAsync", "launchKernel", "streamEndCapture", "deviceGetAttribute", "funcGetAttribute"}
+HARMLESS |= {"occupancyMaxActiveBlocksPerMultiprocessor", "occupancyMaxPotentialBlockSize", "ctxGetCurrent"}
+"""What may be called while a graph is recorded."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """A CuPy kernel's argument: an array's address, C type, shape, and strides in bytes."""
+
+    pointer: int
+    type: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    constant: bool
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, its text, and what it was given."""
+
+    name: str
+    text: str
+    grid: tuple[int, ...]
+    block: int
+    shared: int
+    arguments: dict[str, Any]
+    """By name: an `Array`, the integer of a pointer or a number, or None where nothing is known of the type."""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is one of this project's kernels."""
+        return OWN in self.text
+
+
+class Driver:
+    """The functions that do something; the others do nothing.
+
+    With `differs`, whatever a graph computes is said to differ from the same step launched kernel by kernel. Otherwise
+    it does if the graph holds other launches than the rehearsal before it.
+    """
+
+    def __init__(self, *, differs: bool = False) -> None:
+        self.recording: int | None = None
+        self.refused: list[str] = []
+        self.names: dict[int, tuple[int, str]] = {}
+        self.texts: dict[int, str] = {}
+        self.compiled: dict[tuple[Any, ...], None] = {}
+        self.shared: dict[int, int] = {}
+        self.allocated: dict[int, int] = {}
+        self.held = self.peak = 0
+        self.handles = 100
+        self.launches = 0
+        self.differs = differs
+        self.listening = False
+        self.heard: list[Launch] = []
+        self.recorded: list[Launch] = []
+        self._signatures: list[tuple[Any, ...]] = []
+        self._begun = 0
+        self._same = 1
+
+    def refuse(self, what: str) -> None:
+        """Write down what a driver would not do, and who asked for it."""
+        frames = [f for f in traceback.extract_stack() if "driverless" not in f.filename]
+        self.refused.append(f"{what}, by " + " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-4:])))
+
+    def on_stream(self, what: str, stream: int) -> None:
+        if self.recording not in (None, stream):
+            self.refuse(f"{what} on another stream than is recorded")
+
+    def handle(self, *_: Any) -> int:
+        self.handles += 1
+        return self.handles
+
+    streamCreate = streamCreateWithFlags = streamCreateWithPriority = graphInstantiate = moduleLoadData = handle
+
+    def getDeviceCount(self, *_: Any) -> int:
+        return 1
+
+    def malloc(self, size: int, *_: Any) -> int:
+        pointer = int(libc.mmap(None, max(1, size), READ_WRITE, ANONYMOUS_UNRESERVED, -1, 0))  # no page until written
+        self.allocated[pointer] = size
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        return pointer
+
+    def hostAlloc(self, size: int, *_: Any) -> int:
+        return int(libc.calloc(max(1, size), 1))
+
+    def free(self, pointer: int, *_: Any) -> None:
+        size = self.allocated.pop(pointer)
+        self.held -= size
+        libc.munmap(pointer, max(1, size))
+
+    def freeHost(self, pointer: int, *_: Any) -> None:
+        libc.free(pointer)
+
+    def memcpy(self, to: int, source: int, size: int, kind: int, *_: Any) -> None:
+        ctypes.memmove(to, source, size)
+
+    def memcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int, *_: Any) -> None:
+        self.on_stream("a copy", stream)
+        if self.recording is not None and kind not in (ON_DEVICE, ANYWHERE):
+            self.refuse("a copy from or to the host")
+        ctypes.memmove(to, source, size)
+        if kind == TO_HOST and size == 1:  # whether a loss is finite, or two results are the same
+            ctypes.memset(to, self._same, 1)
+        if self.listening and kind in (ON_DEVICE, ANYWHERE):
+            given = {
+                name: Array(at, "char", (size,), (1,), name == "from") for name, at in (("from", source), ("to", to))
+            }
+            self.heard.append(Launch("memcpy", "", (1, 1, 1), 1, 0, given))
+
+    def memset(self, pointer: int, value: int, size: int, *_: Any) -> None:
+        first, last = -(-pointer // PAGE) * PAGE, (pointer + size) // PAGE * PAGE
+        if value or first >= last:
+            ctypes.memset(pointer, value, size)
+            return
+        libc.madvise(first, last - first, DONTNEED)  # pages of zeros, which take no memory
+        ctypes.memset(pointer, 0, first - pointer)
+        ctypes.memset(last, 0, pointer + size - last)
+
+    def memsetAsync(self, pointer: int, value: int, size: int, stream: int, *_: Any) -> None:
+        self.on_stream("zeros", stream)
+        self.memset(pointer, value, size)
+        if self.listening:
+            self.heard.append(
+                Launch("memset", "", (1, 1, 1), 1, 0, {"to": Array(pointer, "char", (size,), (1,), False)})
+            )
+
+    def streamBeginCapture(self, stream: int, *_: Any) -> None:
+        self.recording = stream
+        self._begun = len(self._signatures)
+        self.heard = []
+
+    def streamEndCapture(self, *_: Any) -> int:
+        self.recording = None
+        self.recorded, self.heard = self.heard, []
+        recorded = self._signatures[self._begun :]
+        rehearsed = self._signatures[self._begun - len(recorded) : self._begun]
+        self._same = int(recorded == rehearsed and not self.differs)
+        return self.handle()
+
+    def streamIsCapturing(self, stream: int, *_: Any) -> int:
+        return int(stream == self.recording)
+
+    def deviceGetAttribute(self, attribute: int, *_: Any) -> int:
+        return {75: 9, 76: 0, 16: 132, 97: 227 << 10, 8: 48 << 10, 10: 32}.get(attribute, 1024)  # an H200's
+
+    def driverGetVersion(self, *_: Any) -> int:
+        return 13000
+
+    runtimeGetVersion = driverGetVersion
+
+    def _getCUDAMajorVersion(self, *_: Any) -> int:
+        return 13
+
+    def memGetInfo(self, *_: Any) -> tuple[int, int]:
+        return 1 << 36, 1 << 37
+
+    def deviceGetPCIBusId(self, *_: Any) -> str:
+        return "0000:00:00.0"
+
+    def moduleGetFunction(self, module: int, name: str, *_: Any) -> int:
+        self.names[self.handle()] = (module, name)
+        return self.handles
+
+    def funcSetAttribute(self, function: int, attribute: int, value: int, *_: Any) -> None:
+        if attribute == MAX_SHARED_ATTRIBUTE:
+            self.shared[function] = value
+
+    def funcGetAttribute(self, *_: Any) -> int:
+        return 64
+
+    def occupancyMaxActiveBlocksPerMultiprocessor(self, *_: Any) -> int:
+        return 4
+
+    def occupancyMaxPotentialBlockSize(self, *_: Any) -> tuple[int, int]:
+        return 132, 256
+
+    def launchKernel(self, function: int, *arguments: Any) -> None:
+        *sizes, shared, stream, values = arguments[:9]
+        module, name = self.names[function]
+        self.launches += 1
+        self._signatures.append((name, module, *sizes, shared))
+        self.on_stream(f"kernel {name}", stream)
+        (_, y, z), (across, down, deep) = sizes[:3], sizes[3:]
+        if max(y, z) >= 1 << 16 or across * down * deep > 1024 or shared > MOST_SHARED or min(sizes) < 1:
+            self.refuse(f"kernel {name} in a grid of {sizes[:3]}, blocks of {sizes[3:]}, {shared} bytes")
+        elif shared > max(UNASKED_SHARED, self.shared.get(function, 0)):
+            self.refuse(f"kernel {name} with {shared} bytes of shared memory, which its attribute does not allow")
+        if self.listening:
+            text = self.texts.get(module, "")
+            given = arguments_of(text, name, values)
+            self.heard.append(Launch(name, text, tuple(sizes[:3]), across * down * deep, shared, given))
+
+    def hear_of_library(self, name: str, x: Any, result: Any) -> None:
+        """A launch by a library of CuPy's, which does not go through the driver's functions replaced here."""
+        self.launches += 1
+        self._signatures.append((name, x.shape))
+        if self.listening:
+            arrays = {"in": (x, True), "out": (result, False)}
+            given = {
+                label: Array(a.data.ptr, C_TYPES[a.dtype.name], a.shape, a.strides, constant)
+                for label, (a, constant) in arrays.items()
+            }
+            self.heard.append(Launch(name, "", (1, 1, 1), 1, 0, given))
+
+
+C_TYPES = {"bool": "bool", "uint8": "unsigned char", "int32": "int", "int64": "long long", "float32": "float"}
+C_TYPES |= {"float64": "double"}
+
+
+@functools.lru_cache(maxsize=1024)
+def parameters(text: str, name: str) -> tuple[tuple[str, str], ...]:
+    """(type, name) of each parameter of a kernel in a text."""
+    found = re.search(rf"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?{re.escape(name)}\s*\(", text)
+    if found is None:
+        return ()
+    depth, listed = 1, [""]
+    for c in text[found.end() :]:
+        depth += (c in "(<") - (c in ")>")
+        if depth == 0:
+            break
+        if c == "," and depth == 1:
+            listed.append("")
+        else:
+            listed[-1] += c
+    pairs = (parameter.strip().rpartition(" ") for parameter in listed)
+    return tuple((kind.strip(), label.strip("*& ")) for kind, _, label in pairs)
+
+
+POINTERS = ("Reals", "Target", "Table")
+NUMBERS = {"int": ctypes.c_int32, "long long": ctypes.c_int64, "ptrdiff_t": ctypes.c_int64}
+
+
+def arguments_of(text: str, name: str, values: int) -> dict[str, Any]:
+    """What a kernel is launched with, read from the addresses that the driver is given."""
+    found: dict[str, Any] = {}
+    addresses = ctypes.cast(values, ctypes.POINTER(ctypes.c_void_p))
+    for i, (kind, label) in enumerate(parameters(text, name)):
+        address = addresses[i]
+        assert address is not None
+        array = re.search(r"CArray<\s*([^,]+?)\s*,\s*(\d+)", kind)
+        if array:
+            ndim = int(array[2])
+            numbers = (ctypes.c_int64 * (2 + 2 * ndim)).from_address(address)
+            shape, strides = tuple(numbers[2 : 2 + ndim]), tuple(numbers[2 + ndim :])
+            found[label] = Array(numbers[0], array[1], shape, strides, kind.startswith("const"))
+        elif kind.endswith("*") or kind in POINTERS or "__restrict__" in kind:
+            found[label] = ctypes.c_uint64.from_address(address).value
+        elif kind.removeprefix("const ") in NUMBERS:
+            found[label] = NUMBERS[kind.removeprefix("const ")].from_address(address).value
+        else:
+            found[label] = None
+    return found
+
+
+class CheckedKernel:
+    """A kernel of `RawModule` whose arguments are compared with its parameters."""
+
+    def __init__(self, driver: Driver, kernel: Any, text: str, name: str) -> None:
+        self.__dict__.update(driver=driver, kernel=kernel, text=text, name=name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.kernel, name, value)
+
+    def __call__(self, grid: Any, block: Any, arguments: tuple[Any, ...], **options: Any) -> None:
+        wanted = parameters(self.text, self.name)
+        if len(arguments) != len(wanted):
+            self.driver.refuse(f"kernel {self.name} with {len(arguments)} arguments for {len(wanted)} parameters")
+        for value, (kind, label) in zip(arguments, wanted, strict=False):
+            dtypes = self._dtypes(kind)
+            if str(getattr(value, "dtype", type(value))) not in dtypes:
+                self.driver.refuse(f"kernel {self.name} with a {value.dtype} as {kind} {label}")
+        self.kernel(grid, block, arguments, **options)
+
+    def _dtypes(self, kind: str) -> tuple[str, ...]:
+        """What a parameter takes; a null pointer is a uint64."""
+        real = "float32" if f"{OWN} float;" in self.text else "float64"
+        match kind.replace("__restrict__", "").replace("const ", "").strip():
+            case "Reals" | "Target" | "real*":
+                return real, "uint64"
+            case "Table" | "int*":
+                return "int32", "uint64"
+            case "double*":
+                return "float64", "uint64"
+            case "int":
+                return ("int32",)
+            case "long long":
+                return ("int64",)
+        return (kind,)
+
+
+def ctype(name: str) -> Any:
+    """The type of an argument or a result, as the name of a capsule spells it."""
+    name = name.strip().replace(" __pyx_skip_dispatch", "")
+    return TYPES.get(name, ctypes.c_void_p if "*" in name else None)
+
+
+def install(driver: Driver, module: Any, kept: list[Any]) -> None:
+    """Put the driver's functions in the place of a module's, for C and for Python."""
+    table = module.__pyx_capi__
+    for name, capsule in list(table.items()):
+        signature = python.PyCapsule_GetName(capsule)
+        found = re.fullmatch(r"(.*?)\s*\((.*)\)", signature.decode())
+        if found is None or name in ("check_status", "_ensure_context0"):
+            continue
+        result, *arguments = map(ctype, (found[1], *([] if found[2] == "void" else found[2].split(","))))
+        if None in (result, *arguments):
+            continue
+        function = ctypes.CFUNCTYPE(result, *arguments)(called(driver, name, result is ctypes.py_object))
+        label = ctypes.create_string_buffer(signature)
+        kept += [function, label]
+        pointer = ctypes.cast(function, ctypes.c_void_p).value
+        table[name] = python.PyCapsule_New(pointer, ctypes.cast(label, ctypes.c_char_p), None)
+        if hasattr(module, name):
+            setattr(module, name, getattr(driver, name, lambda *_, **__: None))
+
+
+def called(driver: Driver, name: str, wants_object: bool) -> Callable[..., Any]:
+    """A function of the driver, as C calls it."""
+    function = getattr(driver, name, None)
+
+    def call(*arguments: Any) -> Any:
+        if driver.recording is not None and name not in HARMLESS:
+            driver.refuse(name)
+        result = function(*arguments) if function else None if wants_object else 0
+        if wants_object and result is None:
+            python.Py_IncRef(None)
+        return result
+
+    return call
+
+
+def without_driver(*, differs: bool = False) -> tuple[Any, Driver]:
+    """CuPy, and the driver it believes in. No other module may have loaded CuPy before."""
+    import cupy_backends.cuda.api.driver as driver_module
+    import cupy_backends.cuda.api.runtime as runtime_module
+
+    driver, kept = Driver(differs=differs), []  # type: ignore[var-annotated]
+    for module in (runtime_module, driver_module):
+        install(driver, module, kept)
+    import cupy
+    from cupy.cuda import compiler, function
+
+    def compiled(source: str, *options: Any) -> Any:
+        module = function.Module()
+        module.load(b" ")
+        driver.texts[driver.handles] = source
+        driver.compiled[source, *options] = None
+        return module
+
+    compiler._compile_with_cache_cuda = compiled
+    get_function = cupy.RawModule.get_function
+
+    class RawModule:
+        """CuPy's, whose kernels compare their arguments with their parameters."""
+
+        def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
+            self.code, self.module = code, cupy_module(code=code, options=options)
+
+        def get_function(self, name: str) -> Any:
+            return CheckedKernel(driver, get_function(self.module, name), self.code, name)
+
+    cupy_module, cupy.RawModule = cupy.RawModule, RawModule
+    from cupy.cuda import cub
+
+    by_cub = cub.cub_reduction
+
+    def cub_reduction(x: Any, *options: Any, **more: Any) -> Any:  # which launches its kernels itself
+        result = by_cub(x, *options, **more)
+        if result is not None:
+            driver.hear_of_library("cub_reduction", x, result)
+        return result
+
+    cub.cub_reduction = cub_reduction
+    cupy._kept_by_driverless = kept
+    return cupy, driver
+
+
+def write_texts(path: str) -> None:
+    """What the stages of the gate ask CuPy to compile, as it asks its compiler."""
+    import pickle
+
+    cupy, driver = without_driver()
+    from benchmarks.gpu.stages import exercise
+
+    exercise(cupy)
+    if driver.refused:
+        raise SystemExit(driver.refused[0])
+    with open(path, "wb") as file:
+        pickle.dump(list(driver.compiled), file)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def main() -> None:
+    """Take steps of the network that the settings on the command line describe; print what became of them."""
+    if sys.argv[1] == "--texts":
+        write_texts(sys.argv[2])
+    settings = json.loads(sys.argv[1])
+    cupy, driver = without_driver(differs=settings.pop("differs", False))
+
+    import numpy as np
+
+    from autodiff import tree_map
+    from hcnn_core.backend import get_namespace, to_numpy
+    from train import step as steps
+    from train.config import make_config
+    from train.data import Images
+    from train.network import Network
+    from train.training import initial_moments
+
+    assert get_namespace("cupy") is cupy
+    config = make_config(settings.pop("preset"), {"batch_size": 2, **settings})
+    classes = 100 if config.dataset == "cifar100" else 10
+    network, rng = Network(config, 32, classes), np.random.default_rng(0)
+    parameters = network.initialize(rng)
+    state = {
+        "parameters": parameters,
+        "velocity": tree_map(np.zeros_like, parameters),
+        "moments": initial_moments(network),
+    }
+    arrays = tree_map(cupy.asarray, state)
+    pixels, labels = cupy.zeros((8, 32, 32, 3), cupy.uint8), cupy.zeros(8, int)
+    images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)
+    take = steps.GraphedStep(cupy, steps.gradient_step(cupy, config, network, images), 2)
+    launches, held = [], []
+    for size in [2] * (steps.WARM_UP + 2) + [1, 2]:
+        numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "keep", "fresh")}
+        rows = np.tile(np.arange(32), (size, 1))
+        before = driver.launches
+        arrays, loss, correct = take(arrays, {"index": np.arange(size), "rows": rows, "columns": rows, **numbers})
+        float(loss), int(correct), to_numpy(labels)
+        launches.append(driver.launches - before)
+        gc.collect()
+        cupy.get_default_memory_pool().free_all_blocks()
+        held.append(driver.held)
+    found = {"recorded": take.launch is not None, "launches": launches, "held": held, "refused": driver.refused[:5]}
+    print(json.dumps(found))
+    sys.stdout.flush()
+    os._exit(0)  # what CuPy does when it is unloaded is not ours to test
+
+
+if __name__ == "__main__":
+    main()

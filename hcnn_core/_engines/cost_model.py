@@ -1,0 +1,275 @@
+"""Which axes are cheaper in the frequency domain: a model of seconds, its coefficients measured."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+
+from hcnn_core._engines.cpu.real_dft import RealDFT
+from hcnn_core._engines.generic.dft import MatrixDFT
+from hcnn_core._engines.generic.fft import LibraryFFT
+from hcnn_core._engines.generic.matmul import Matmul, matmul
+from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover, tiles_pay
+from hcnn_core._engines.transform import Identity, Transform, fast_length
+from hcnn_core._problem import Problem
+from hcnn_core._tuning import Tuning
+
+IN_REGISTERS = 32
+"""Samples of a straight line that registers hold."""
+
+GRID = 256
+"""Points of several axes whose DFTs by straight lines take twice as long each: few positions of all fit in cache."""
+
+LINES, LONE_LINES = 4, 3.5
+"""Lines that an FFT takes at a time, and how many times as long a sample of fewer takes."""
+
+MIN_LINE, MIN_SUMS, MANY = 32, 128, 1 << 19
+"""With so many positions along the innermost axis, and sums along it, of all filters, batch axes outside stay there.
+
+So they do with fewer sums where samples are so many that copies of them leave the cache.
+"""
+
+TILED = 0.7
+"""Part of the time that three taps take by products of F(4, 3)."""
+
+LANES, LATENCY = 16, 4
+"""Numbers in a vector, and cycles until one may be added to again; two are added to in a cycle, or two read."""
+
+SHARED = 24
+"""Lines that fill tiles together in the kernels, where they are shorter than as many vectors."""
+
+LEAST_NEAR = 3
+"""Lines of samples, at least, that each of some neighbouring ones of a single row reads for them to share samples."""
+
+TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
+"""Rows of sums that are worked on at once, and vectors of each, as the kernels have them."""
+
+FEWEST_ROWS = 1.8
+"""Elsewhere: a product with fewer rows takes as long, since reading terms does."""
+
+Units = dict[str, float]
+"""How often each coefficient counts."""
+
+
+@lru_cache(maxsize=512)
+def choose_methods(problem: Problem, real: bool, library: str, tuning: Tuning) -> tuple[str, ...]:
+    """Replace each "auto" by the method that makes the whole convolution cheapest."""
+    options = [("direct", "fft") if method == "auto" else (method,) for method in problem.method]
+
+    def seconds(methods: tuple[str, ...]) -> float:
+        if at_once(problem, methods, real, library, tuning):
+            return seconds_of(units_at_once(problem, real), tuning)
+        return estimate_seconds(problem, methods, real, library, tuning)
+
+    return min(itertools.product(*options), key=seconds)
+
+
+def at_once(problem: Problem, methods: tuple[str, ...], real: bool, library: str, tuning: Tuning) -> bool:
+    """Whether one FFT along all axes is cheaper: for one filter, and NumPy arrays."""
+    one_filter = not problem.sum_axes and not problem.out_shape
+    if library != "numpy" or not one_filter or "direct" in methods:
+        return False
+    by_axis = estimate_seconds(problem, methods, real, library, tuning)
+    return seconds_of(units_at_once(problem, real), tuning) < by_axis
+
+
+@lru_cache(maxsize=512)
+def choose_transform(
+    lengths: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    boundary: tuple[str, ...],
+    real: bool,
+    tuning: Tuning,
+    *,
+    straight_line: bool = False,
+    three_products: bool = False,
+    matmul: Matmul = matmul,
+) -> Transform:
+    """The transform along these axes: none, by straight-line code if asked for, by DFT matrices, or by FFT."""
+    if not lengths:
+        return Identity()
+    matrices = MatrixDFT(lengths, kernel_size, stride, boundary, real, matmul)
+    most_macs, most_elements = tuning.matrix_macs * math.prod(lengths), tuning.table_elements * matrices.planes
+    if matrices.analysis_macs > most_macs or matrices.kernel_macs > most_elements:
+        return LibraryFFT(lengths, kernel_size, stride, boundary, real)
+    if straight_line and real:
+        by_phases = RealDFT(lengths, kernel_size, stride, boundary, three_products)
+        if all(axis.suits and axis.is_fast for axis in by_phases.axes):
+            return by_phases
+    return matrices
+
+
+def seconds_of(units: Units, tuning: Tuning, library: str = "numpy") -> float:
+    """What these units take."""
+    costs = tuning.costs if library == "numpy" else tuning.other_costs
+    return float(sum(getattr(costs, name) * count for name, count in units.items()))
+
+
+def estimate_seconds(problem: Problem, methods: tuple[str, ...], real: bool, library: str, tuning: Tuning) -> float:
+    """Predicted time of `convolve` and its transpose with one method per axis."""
+    return seconds_of(units_of(problem, methods, real, library, tuning), tuning, library)
+
+
+def roughness(n: int) -> float:
+    """How many times as long an FFT takes whose length has a large prime factor."""
+    for p in (2, 3, 5, 7, 11):
+        while n % p == 0:
+            n //= p
+    return min(max(1.0, n / 11), 8.0)
+
+
+@lru_cache(maxsize=4096)
+def sums(rows: int, n: int, size: int = 0) -> float:
+    """What one term of `rows` rows of n sums takes, in multiply-adds of full tiles, which short lines share.
+
+    Neighbours of a single row share what they read; the size is that of a filter across them, 0 if there are none.
+    """
+    if rows == 1 and size >= LEAST_NEAR and n >= 2 * LANES:
+        return 2 * LANES * -(-n // (2 * LANES))
+    cycles, lines = 0.0, lines_at_once(n)
+    for tall, widths in TILES:
+        vectors = lines * -(-n // LANES)
+        for wide in widths:
+            reads = 1.5 * wide + tall  # every other vector lies across two lines of the cache
+            cycles += rows // tall * (vectors // wide) * max(tall * wide, reads, 2 * LATENCY) / 2
+            vectors %= wide
+        rows %= tall
+    return 2 * LANES * cycles / lines
+
+
+def may_tile(problem: Problem, methods: tuple[str, ...], batch: int) -> bool:
+    """Whether three taps may be products of F(4, 3): beside spectra, with a batch, or where no method is asked for."""
+    if "fft" in methods:
+        return batch >= LEAST_IN_TILES
+    return all(method == "auto" for method in problem.method)
+
+
+def long_lines(n: int, problem: Problem) -> bool:
+    """Whether lines of n positions are worked on where they lie."""
+    made = n * math.prod(problem.out_shape)
+    return n >= MIN_LINE and (made >= MIN_SUMS or math.prod(problem.x_shape) >= MANY)
+
+
+def lines_at_once(n: int) -> int:
+    """How many lines of n results are worked on together."""
+    return SHARED if LANES <= n < SHARED * LANES else 1
+
+
+def sums_of_products(columns: int, rows: int, n: int) -> float:
+    """What a line of n adds to the products of so many columns with rows takes, likewise."""
+    tiles = rows // 4 + (1 if rows % 4 == 3 else 0.5 * (rows % 4))
+    return 4 * tiles * columns * -(-n // LANES) * LANES
+
+
+def units_at_once(problem: Problem, real: bool) -> Units:
+    """What `convolve` with one filter does by FFT along all axes, one after the other."""
+    g = problem
+    padded = tuple(
+        fast_length(n, size, bound, real) for n, size, bound in zip(g.lengths, g.kernel_size, g.boundary, strict=True)
+    )
+    order = sorted(range(len(g.axes)), key=g.axes.__getitem__)
+    grown = [padded[k] for k in order]
+    points, batch = math.prod(padded), math.prod(g.x_shape[a] for a in g.batch_axes)
+
+    def parts(lengths: Sequence[int]) -> list[int]:
+        """Samples while each axis is transformed: those before it are as long as given, the others padded."""
+        given = [lengths[k] for k in order]
+        return [math.prod(given[:k]) * math.prod(grown[k:]) for k in range(len(order))]
+
+    of_x, of_y, of_w = parts(g.lengths), parts(g.out_lengths), parts(list(map(min, g.kernel_size, padded)))
+    units = {"call": 1.0, "fft_pass": 0.0, "copy": 0.0}
+    for n, length, x, y, w in zip((g.lengths[k] for k in order), grown, of_x, of_y, of_w, strict=True):
+        lone = LONE_LINES if points * batch < LINES * length else 1
+        units["fft_pass"] += lone * roughness(length) * (batch * (x + y) + w)
+        units["copy"] += (n != length) * 2 * batch * x
+    return units
+
+
+def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: str, tuning: Tuning) -> Units:
+    """What `convolve` does with one method per axis."""
+    g = problem
+    spectral = [k for k, method in enumerate(methods) if method == "fft"]
+    direct = sorted((k for k, method in enumerate(methods) if method == "direct"), key=lambda k: g.axes[k])
+    axes = (tuple(values[k] for k in spectral) for values in (g.lengths, g.kernel_size, g.stride, g.boundary))
+    on_cpu = library == "numpy"
+    transform = choose_transform(*axes, real, tuning, straight_line=on_cpu, three_products=on_cpu and not direct)
+    batch = math.prod(g.x_shape[a] for a in g.batch_axes)
+    pixels_in = batch * math.prod(g.lengths[k] for k in direct)
+    pixels_out = batch * math.prod(g.out_lengths[k] for k in direct)
+    taps = math.prod(g.kernel_size[k] for k in direct)
+    channels = math.prod(g.x_shape[a] for a in g.sum_axes)
+    out = math.prod(g.out_shape)
+    lines_in, lines_out, lines_kernel = channels * pixels_in, out * pixels_out, taps * channels * out
+    f, p = transform.frequencies, transform.planes
+    columns, rows = transform.aliases * p * channels, p * out
+
+    units: Units = defaultdict(float, plan=1)
+    if spectral:  # and x brought in the order that transforms want, as if from that of its axes
+        units["transform"] += 1
+        order = (*(g.axes[k] for k in spectral), *g.sum_axes, *(g.axes[k] for k in direct), *g.batch_axes)
+        wanted = [a for a in order if g.x_shape[a] > 1]
+        given = sorted(wanted)
+        if wanted[-1:] != given[-1:]:
+            units["transposed"] += math.prod(g.x_shape)
+        elif wanted != given:
+            units["copy"] += math.prod(g.x_shape)
+    longest = max((g.out_lengths[k] for k in direct), default=1) * batch
+    short = longest < tuning.compiled_positions and library != "cupy"
+    pieces = math.prod(g.kernel_size[k] * (1 + (g.boundary[k] == "periodic")) for k in direct)
+    if isinstance(transform, LibraryFFT) or not real or short:  # taps gathered
+        macs = (4 if isinstance(transform, LibraryFFT) or not real else 1) * f * rows * taps * columns * pixels_out
+        units["gathered_mac"] += macs
+        units["piece"] += pieces * bool(direct)
+        units["gathered"] += f * taps * columns * pixels_out * (taps > 1)
+        units["copy"] += 2 * f * rows * pixels_out
+    else:
+        last = direct[-1] if direct else 0
+        if direct and g.lengths[last] * batch < tuning.compiled_positions:
+            last = max(direct, key=lambda k: g.lengths[k])
+        run = g.out_lengths[last] if direct else 1
+        stays = not spectral and long_lines(run, g) and library == "numpy"
+        run *= 1 if stays else batch
+        if library == "numpy":  # there and back
+            across = [k for k in direct if k != last] or [last] * (not stays and batch > 1)
+            size = g.kernel_size[across[-1]] if across and g.stride[across[-1]] == 1 else 0
+            of_y, of_x = columns * sums(rows, run, size), rows * sums(columns, run, size)
+            of_w = sums_of_products(columns, rows, run)
+            first = direct if spectral else direct[:1]  # beside spectra axes change places for tiles
+            covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in first)
+            if covered and len(direct) > 1 and may_tile(g, methods, batch) and run >= LEAST_IN_TILES:
+                of_y *= TILED if spectral or tiles_pay(taps * columns, rows, tuning) else 1
+                of_x *= TILED if spectral or tiles_pay(taps * rows, columns, tuning) else 1
+                of_w *= TILED if spectral else 1
+            products = f * taps * pixels_out / run * (of_y + of_x + of_w)
+        else:
+            products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
+        units["mac"] += products
+        phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each, and scatter
+        in_runs = bool(spectral) and batch >= LANES and library == "numpy"  # the batch lies innermost
+        units["copy" if in_runs else "scattered"] += f * columns * pixels_in * (phases > 1)
+        units["copy"] += f * (columns * pixels_in * (taps > 1) + rows * pixels_out * phases)
+        units["line"] += f * pixels_out / run / (lines_at_once(run) if library == "numpy" else 1)
+        uneven = any(g.boundary[k] == "periodic" and g.lengths[k] % g.stride[k] for k in direct)
+        if uneven and library == "numpy":  # no engine transposes this
+            units["piece"] += pieces
+            units["copy"] += f * taps * rows * pixels_out
+    if isinstance(transform, MatrixDFT | RealDFT):
+        macs = (
+            transform.analysis_macs * lines_in
+            + transform.kernel_macs * lines_kernel
+            + transform.synthesis_macs * lines_out
+        )
+        spills = isinstance(transform, RealDFT) and any(axis.length > IN_REGISTERS for axis in transform.axes)
+        grid = math.prod(axis.length for axis in transform.axes) if isinstance(transform, RealDFT) else 0
+        units["long_dft_mac" if spills else "dft_mac"] += (1 if real else 4) * macs * (1 + grid / GRID)
+        units["copy"] += f * transform.aliases * p * lines_in
+        units["scattered" if library == "numpy" else "copy"] += f * transform.aliases * p * lines_kernel
+    elif isinstance(transform, LibraryFFT):
+        units["library"] += 1
+        points = transform.points * math.log2(max(2, transform.points))
+        units["fft_point"] += points * (lines_in + lines_kernel + lines_out)
+    return units

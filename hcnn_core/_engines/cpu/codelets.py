@@ -1,0 +1,182 @@
+"""The straight lines of `_lines.py` as vector instructions, compiled when first asked for.
+
+Numba keeps what it compiled until this file changes; a checksum of the lines' own makes it notice when they do.
+"""
+
+# mypy: disable-error-code="call-arg,no-untyped-call,untyped-decorator"
+
+from __future__ import annotations
+
+import inspect
+import threading
+import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from hcnn_core._engines.cpu import straight_line
+from hcnn_core._engines.cpu.kernels.jit import SOURCES, on_disk
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Vectors
+from hcnn_core._engines.cpu.straight_line import Line, Terms, dft_line
+
+PLAIN, ELU, ELU_VJP = range(3)
+"""What becomes of outputs, or inputs, on the way."""
+
+LINES = zlib.crc32((inspect.getsource(straight_line) + SOURCES).encode())
+
+
+def _emit(builder: Any, line: Line, v: Vectors, load: Callable[[int], Any], store: Callable[[int, Any], None]) -> None:
+    """Write a line's instructions: each number where it is first read, each output as soon as it is known."""
+    known: dict[int, Any] = {}
+
+    def total(terms: Terms) -> Any:
+        if not terms:
+            return v.constant(0)
+        rank = {1.0: 0, -1.0: 2}
+        (c, number), *others = sorted(terms, key=lambda term: rank.get(term[0], 1))
+        value = known[number]
+        if c == -1:
+            value = builder.fneg(value)
+        elif c != 1:
+            value = builder.fmul(v.constant(c), value)
+        for c, number in others:
+            if c == 1:
+                value = builder.fadd(value, known[number])
+            elif c == -1:
+                value = builder.fsub(value, known[number])
+            else:
+                value = v.multiply_add(v.constant(c), known[number], value)
+        return value
+
+    def need(terms: Terms) -> None:
+        stack = [number for _, number in reversed(terms)]
+        while stack:
+            number = stack[-1]
+            if number in known:
+                stack.pop()
+            elif number < line.inputs:
+                known[number] = load(number)
+            else:
+                inner = line.sums[number - line.inputs]
+                missing = [k for _, k in reversed(inner) if k not in known]
+                stack.extend(missing)
+                if not missing:
+                    known[number] = total(inner)
+
+    for i, terms in enumerate(line.outputs):
+        need(terms)
+        store(i, total(terms))
+
+
+@intrinsic(prefer_literal=True)
+def _dft(
+    typing: Any, lines: Any, size: Any, lanes: Any, length: Any, count: Any, is_complex: Any, form: Any, backward: Any,
+    how: Any, past: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any,
+    sum_rows: Any,
+) -> Any:  # fmt: skip
+    """Apply a line to rows of n bytes: row i begins at x + x_rows[i], and y + y_rows[i].
+
+    How: PLAIN; ELU, of each output plus the number at other + other_rows[i]; ELU_VJP, of each input before, where the
+    result of that ELU begins at other + other_rows[i], and what comes is added at sums + sum_rows[i], a double. Written
+    `past` the caches, rows begin and end at lines of these.
+    """
+    literals = (lines, size, lanes, length, count, is_complex, form, backward, how, past)
+    if not all(isinstance(value, types.IntegerLiteral) for value in literals):
+        return None
+    signature = types.void(*literals, *(types.int64,) * 9)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, item, width, length, count, is_complex, form, backward, how, past = (v.literal_value for v in literals)
+        line = dft_line(length, count, bool(is_complex), form)
+        line = line.transposed() if backward else line
+        x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows = arguments[-9:]
+        v, int64 = Vectors(builder, types.float32 if item == 4 else types.float64, width), ir.IntType(64)
+
+        def rows(base: Any, table: Any, count: int) -> list[Any]:
+            places = [builder.inttoptr(builder.add(table, int64(8 * i)), int64.as_pointer()) for i in range(count)]
+            return [builder.add(base, builder.load(place, align=8)) for place in places]
+
+        sources, targets = rows(x, x_rows, line.inputs), rows(y, y_rows, len(line.outputs))
+        others = rows(other, other_rows, {PLAIN: 0, ELU: len(targets), ELU_VJP: len(sources)}[how])
+        biases = [v.repeat(place) for place in others] if how == ELU else []
+        totals = v.sums(len(sources)) if how == ELU_VJP else []
+        step = int64(width * item)
+        with cgutils.for_range(builder, builder.sdiv(builder.add(n, int64(width * item - 1)), step)) as loop:
+            last, here = builder.sub(n, step), builder.mul(loop.index, step)
+            at = builder.select(builder.icmp_signed("<", here, last), here, last)
+            unread = set(range(line.inputs))
+            done = v.first_lanes(builder.sdiv(builder.sub(here, at), int64(item)))
+
+            def load(i: int) -> Any:
+                unread.discard(i)
+                value = v.load(builder.add(sources[i], at))
+                if how == ELU_VJP:
+                    value = v.elu_vjp(v.load(builder.add(others[i], at)), value)
+                    new = builder.select(done, v.constant(0), value)
+                    builder.store(builder.fadd(builder.load(totals[i]), new), totals[i])
+                return value
+
+            def store(i: int, value: Any) -> None:
+                value = v.elu(builder.fadd(value, biases[i])) if how == ELU else value
+                place = v.at(builder.add(targets[i], at), 0)
+                written = builder.store(value, place, align=width * item if past else item)
+                if past:
+                    written.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+
+            _emit(builder, line, v, load, store)
+            for i in sorted(unread) if how == ELU_VJP else ():  # no output needs these, but sums do
+                load(i)
+        for place, total in zip(rows(sums, sum_rows, len(totals)), totals, strict=True):
+            into = v.pointer(place, ir.DoubleType())
+            found = v.total(total)
+            found = found if item == 8 else builder.fpext(found, ir.DoubleType())
+            builder.store(builder.fadd(builder.load(into), found), into)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+_compiling = threading.Lock()
+
+
+@cache
+def _compiled(*key: int) -> Any:
+    lines, size, lanes, length, count, is_complex, form, backward, how, past = key
+
+    def codelet(x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows):  # type: ignore[no-untyped-def]
+        _dft(
+            lines, size, lanes, length, count, is_complex, form, backward, how, past,
+            x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows,
+        )  # fmt: skip
+
+    # of equal names, what two processes compiled and left on disk would be mistaken for each other in a third
+    codelet.__name__ = codelet.__qualname__ = "_".join(("codelet", *map(str, key)))
+    return on_disk(numba.cfunc, types.void(*(types.int64,) * 9))(codelet)
+
+
+def codelet(
+    dtype: Any,
+    length: int,
+    count: int,
+    *,
+    is_complex: bool,
+    form: int,
+    backward: bool,
+    how: int = PLAIN,
+    past: bool = False,
+    one_by_one: bool = False,
+) -> int:
+    """Address of a compiled `dft_line`, or its transpose; it takes rows of a vector at least, or any one by one."""
+    size = np.dtype(dtype).itemsize
+    lanes = 1 if one_by_one else VECTOR_BYTES // size
+    with _compiling:  # of two threads' the one not kept would be freed, and its address be used
+        function = _compiled(LINES, size, lanes, length, count, int(is_complex), form, int(backward), how, int(past))
+    address: int = function.address
+    return address

@@ -1,0 +1,154 @@
+"""A convolution of one filter as a product of spectra along all its axes at once, by SciPy's FFT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.cpu import elementwise
+from hcnn_core._engines.cpu.allocator import zeros
+from hcnn_core._engines.transform import fast_length, tap_positions
+from hcnn_core._problem import Problem
+from hcnn_core._threads import threads_for
+from hcnn_core._tuning import Tuning
+from hcnn_core.backend import Array, fft_namespace
+
+Places = slice | np.ndarray[Any, Any]
+"""Where samples, results or taps lie on a padded axis that is zero elsewhere."""
+
+
+class FFTPlan:
+    """A convolution and its two adjoints where x lies: no axis is moved.
+
+    Axes are transformed one after the other, so that lines of zeros, and lines of which nothing is kept, are not. A
+    transpose without conjugation is a product with the spectrum at -f, which for any z is conj(F conj z).
+    """
+
+    def __init__(self, problem: Problem, real: bool, tuning: Tuning) -> None:
+        g = problem
+        self.problem, self.real = g, real
+        self.sorted = sorted(range(len(g.axes)), key=g.axes.__getitem__)  # of convolved axes, as they come in x
+        self.axes, lengths, sizes, strides = (
+            tuple(values[k] for k in self.sorted) for values in (g.axes, g.lengths, g.kernel_size, g.stride)
+        )
+        boundary = tuple(g.boundary[k] for k in self.sorted)
+        self.padded = tuple(
+            fast_length(n, size, bound, real) for n, size, bound in zip(lengths, sizes, boundary, strict=True)
+        )
+        samples = math.prod(self.padded) * math.prod(g.x_shape[a] for a in g.batch_axes)
+        self.threaded, self.little = samples >= tuning.fft_threaded_samples, samples < tuning.fft_by_axis_samples
+        self.strided = max(strides) > 1
+        self.samples: list[Places] = [slice(0, n, 1) for n in lengths]
+        self.results: list[Places] = [slice(0, n, r) for n, r in zip(lengths, strides, strict=True)]
+        taps = [tap_positions(size) for size in sizes]
+        reached = [
+            np.flatnonzero((bound == "periodic") | (abs(t) < n))
+            for t, n, bound in zip(taps, lengths, boundary, strict=True)
+        ]
+        self.reached = np.ix_(*reached)
+        self.taps: list[Places] = [t[r] % length for t, r, length in zip(taps, reached, self.padded, strict=True)]
+
+    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+        """Convolve x with w; with a bias, the ELU of the sum."""
+        products = self._spectrum(xp, x, self.axes, self.samples)
+        products *= self._of_filter(xp, w)
+        y = self._back(xp, products, self.axes, self.results)
+        y = np.ascontiguousarray(y) if self.strided else y  # a view would keep what is left out
+        return y if bias is None else elementwise.elu(xp, y, bias)
+
+    def adjoints(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
+        g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
+        spectrum = self._spectrum(xp, g, self.axes, self.results)
+        x_cotangent = w_cotangent = None
+        if w is not None:
+            products = spectrum * xp.conj(self._of_filter(xp, xp.conj(w)))
+            x_cotangent = self._back(xp, products, self.axes, self.samples)
+        if x is not None:
+            products = spectrum * xp.conj(self._spectrum(xp, xp.conj(x), self.axes, self.samples))
+            w_cotangent = self._taps_of(xp, xp.sum(products, axis=self.problem.batch_axes))
+        return x_cotangent, w_cotangent, None if ans is None else g
+
+    def _of_filter(self, xp: Any, w: Array) -> Array:
+        """Spectrum of the taps, laid out around 0 on the padded grid; it broadcasts to that of x."""
+        taps, places = xp.permute_dims(w, tuple(self.sorted))[self.reached], list(self.taps)
+        for axis, length in enumerate(self.padded):
+            if taps.shape[axis] > length:  # first, since it leaves fewer
+                taps, places[axis] = _laid_out(xp, taps, axis, length, places[axis]), slice(0, length, 1)
+        spectrum = self._spectrum(xp, taps, range(len(self.axes)), places)
+        lengths = dict(zip(self.axes, spectrum.shape, strict=True))
+        return xp.reshape(spectrum, tuple(lengths.get(a, 1) for a in range(len(self.problem.x_shape))))
+
+    def _taps_of(self, xp: Any, spectrum: Array) -> Array:
+        """The transpose of laying taps out, from the spectrum of where they lie."""
+        taps = self._back(xp, spectrum, range(len(self.axes)), self.taps)
+        w = xp.zeros(tuple(self.problem.kernel_size[k] for k in self.sorted), dtype=taps.dtype)
+        w[self.reached] = taps
+        return xp.permute_dims(w, tuple(int(k) for k in np.argsort(self.sorted)))
+
+    def _spectrum(self, xp: Any, x: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
+        """DFT of what lies at these places of the padded grid; axis by axis, the last first."""
+        fft, workers = fft_namespace(xp), self._threads()
+        if self._by_one_call(places):
+            for axis, length, where in zip(axes, self.padded, places, strict=True):
+                x = _laid_out(xp, x, axis, length, where)
+            return (fft.rfftn if self.real else fft.fftn)(x, axes=tuple(axes), workers=workers)
+        for axis, length, where in reversed(list(zip(axes, self.padded, places, strict=True))):
+            x = _laid_out(xp, x, axis, length, where)
+            transform = fft.rfft if self.real and axis == axes[-1] else fft.fft
+            x = transform(x, axis=axis, overwrite_x=axis != axes[-1], workers=workers)
+        return x
+
+    def _back(self, xp: Any, spectrum: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
+        """What a spectrum, which is overwritten, makes at these places of the padded grid."""
+        fft, workers = fft_namespace(xp), self._threads()
+        if self._by_one_call(places):
+            transform = fft.irfftn if self.real else fft.ifftn
+            x = transform(spectrum, self.padded, tuple(axes), overwrite_x=True, workers=workers)
+            for axis, where in zip(axes, places, strict=True):
+                x = x[_along(axis, where)]
+            return x
+        for axis, length, where in zip(axes, self.padded, places, strict=True):
+            transform = fft.irfft if self.real and axis == axes[-1] else fft.ifft
+            spectrum = transform(spectrum, length, axis, overwrite_x=True, workers=workers)[_along(axis, where)]
+        return spectrum
+
+    def _by_one_call(self, places: Sequence[Places]) -> bool:
+        """Whether one call for all axes is as good: there is little, or nothing is left out."""
+        return len(self.axes) > 1 and (
+            self.little or all(_is_whole(where, n) for where, n in zip(places, self.padded, strict=True))
+        )
+
+    def _threads(self) -> int:
+        return threads_for() if self.threaded else 1
+
+
+def _along(axis: int, places: Places) -> tuple[Any, ...]:
+    return (*[slice(None)] * axis, places)
+
+
+def _is_whole(places: Places, length: int) -> bool:
+    return isinstance(places, slice) and places == slice(0, length, 1)
+
+
+def _laid_out(xp: Any, x: Array, axis: int, length: int, places: Places) -> Array:
+    """What lies at these places of an axis of this length, where taps that wrap around add up, and zeros."""
+    if _is_whole(places, length):
+        return x
+    shape = *x.shape[:axis], length, *x.shape[axis + 1 :]
+    grid = zeros(shape, x.dtype) if xp is np else xp.zeros(shape, dtype=x.dtype)
+    if isinstance(places, slice):
+        grid[_along(axis, places)] = x
+        return grid
+    for begin in range(0, len(places), length):
+        turn = slice(begin, begin + length)
+        if begin:
+            grid[_along(axis, places[turn])] += x[_along(axis, turn)]
+        else:
+            grid[_along(axis, places[turn])] = x[_along(axis, turn)]
+    return grid

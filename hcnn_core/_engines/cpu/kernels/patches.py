@@ -1,0 +1,221 @@
+"""Moments of spatial patches, and their adjoints."""
+
+# mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy import empty
+
+from hcnn_core._engines.cpu.kernels.gemm import ORIGIN, RUN, combine_rows, correlate_rows
+from hcnn_core._engines.cpu.kernels.jit import compiled
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Array
+
+
+@compiled(_nrt=True)
+def pad(
+    x: Array, centre: Any, before1: int, before2: int, more1: int, more2: int, periodic1: bool, periodic2: bool
+) -> Array:
+    """Return x (n1, n2, inner) less its centre, with more1 and more2 samples more, some of them before."""
+    n1, n2, inner = x.shape
+    padded, lines, n = empty((n1 + more1, (n2 + more2) * inner), x.dtype), x.reshape(n1, n2 * inner), n2 * inner
+    for i in range(n1 + more1):
+        a, row = i - before1, padded[i]
+        if not (periodic1 or 0 <= a < n1):
+            row[:] = -centre
+            continue
+        line, own = lines[a % n1], row[before2 * inner : before2 * inner + n]
+        for c in range(n):
+            own[c] = line[c] - centre
+        for j in range(more2):
+            column = j if j < before2 else j + n2
+            to = row[column * inner : (column + 1) * inner]
+            if periodic2:
+                begin = (column - before2) % n2 * inner
+                for c in range(inner):
+                    to[c] = line[begin + c] - centre
+            else:
+                to[:] = -centre
+    return padded
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def position_sums(x: Array, guess: Any, total: Array) -> None:
+    """Add the sums of x (samples, n1, n2, inner) less a guess of its mean over samples and inner to total (n1, n2)."""
+    for sample in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                for begin in range(0, x.shape[3], RUN):
+                    run = x[sample, i, j, begin : begin + RUN]
+                    part = run[0] - guess
+                    for c in range(1, run.size):
+                        part += run[c] - guess
+                    total[i, j] += part
+
+
+@compiled(_nrt=True)
+def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, products: Array) -> None:
+    """Add the inner products of windows of rows of y with those of rows of x, both from `pad`, to products.
+
+    That is (kinds of rows, distances, s2, s2): entry (k, d, r, t) is of window r of a row of y and window t of a row a
+    of x, d rows from the first that meets it: a if x is y, `symmetric`, else a - s1 + 1 or row 0. Rows met by all taps
+    are of one kind, others of one each.
+    """
+    rows, n, more = x.shape[0], x.shape[1] - (s2 - 1) * inner, x.shape[0] - products.shape[0]
+    lanes = VECTOR_BYTES // x.itemsize
+    lone = n if n < lanes else 0
+    table, parts = empty(products.shape[1] * s2, np.int64), empty((products.shape[1] * s2, s2), x.dtype)
+    for k in range(table.size):
+        table[k] = (k // s2 * y.shape[1] + k % s2 * inner) * y.itemsize
+    for a in range(rows):
+        first, last = a if symmetric else max(0, a - s1 + 1), min(rows, a + s1)
+        of_rows, part = table[: (last - first) * s2], parts[: (last - first) * s2]
+        sums = products[max(min(a, s1 - 1), a - more)]
+        for begin in range(0, n - lanes + 1, RUN):
+            part[:] = 0
+            n_part = n - begin if n - begin < RUN + lanes else RUN
+            source, other = y[first, begin:].ctypes.data, x[a, begin:].ctypes.data
+            correlate_rows(part, source, of_rows, other, inner * x.itemsize, 0, n_part, ORIGIN)
+            for k in range(part.shape[0]):
+                for t in range(s2):
+                    sums[k // s2, k % s2, t] += part[k, t]
+        for k in range(part.shape[0] if lone else 0):
+            for t in range(s2):
+                for i in range(lone):
+                    sums[k // s2, k % s2, t] += x[a, t * inner + i] * y[first + k // s2, k % s2 * inner + i]
+
+
+@compiled()
+def _add_gram(products: Array, rows: int, symmetric: bool, total: Array) -> None:
+    """Add sum over u of P_t(x)[u] P_t'(y)[u], which `gram` made products of, to total (s1, s2, s1, s2), taps reversed.
+
+    Rows a of x and b of y meet as taps t1 and t1 + b - a of every patch that holds both. If x is y each pair of rows
+    was multiplied once and counts for both orders.
+    """
+    s1, s2 = total.shape[:2]
+    n1 = rows - s1 + 1
+    for k in range(products.shape[0]):
+        a = k if k < s1 else k + rows - products.shape[0]
+        first, last = a if symmetric else max(0, a - s1 + 1), min(rows, a + s1)
+        for b in range(first, last):
+            for r2 in range(s2):
+                for t2 in range(s2):
+                    dot = products[k, b - first, r2, t2]
+                    for t1 in range(max(0, a - n1 + 1, a - b), min(s1, a + 1, s1 + a - b)):
+                        total[t1, t2, t1 + b - a, r2] += dot
+                        if symmetric and a != b:
+                            total[t1 + b - a, r2, t1, t2] += dot
+
+
+@compiled(_nrt=True)
+def grams(
+    x: Array, x_centre: Any, y: Array, y_centre: Any, symmetric: bool, before: Any, periodic: Any, sums: Array,
+    total: Array,
+) -> None:  # fmt: skip
+    """Add `position_sums` of x (samples, n1, n2, inner) to sums, if there is room, and products of patches to total.
+
+    That is (s1, s2, s1, s2), of patches of x with those of y; see `_add_gram`. Patches begin `before` their position;
+    both lose their centres. If x is y, `symmetric`, it is worked on once.
+    """
+    s1, s2 = total.shape[:2]
+    rows = x.shape[1] + s1 - 1
+    products = np.zeros((min(rows, 2 * s1 - 1), s1 if symmetric else 2 * s1 - 1, s2, s2), np.float64)
+    for sample in range(x.shape[0]):
+        if sums.size:
+            position_sums(x[sample : sample + 1], x_centre, sums)
+        padded = pad(x[sample], x_centre, before[0], before[1], s1 - 1, s2 - 1, periodic[0], periodic[1])
+        other = padded
+        if not symmetric:
+            other = pad(y[sample], y_centre, before[0], before[1], s1 - 1, s2 - 1, periodic[0], periodic[1])
+        gram(padded, other, s1, s2, x.shape[3], symmetric, products)
+    _add_gram(products, rows, symmetric, total)
+
+
+@compiled()
+def _taps_at(p: int, n: int, s: int, periodic: bool) -> tuple[int, int]:
+    """The first and the end of the taps by which position p of an axis is read."""
+    return (0, s) if periodic else (max(0, s // 2 - p), min(s, n + s // 2 - p))
+
+
+@compiled(_nrt=True)
+def _stretches(n: int, s: int, periodic: bool, step: int) -> tuple[Array, int]:
+    """Where stretches of positions begin, and the last ends, of which as many in a row as a step are read alike."""
+    begins, count = empty(n + 1, np.int64), 0
+    for p in range(0, n, step):
+        unlike = p == 0
+        for i in range(p, min(p + step, n)):
+            unlike |= _taps_at(i, n, s, periodic) != _taps_at(max(i - step, 0), n, s, periodic)
+        if unlike:
+            begins[count] = p
+            count += 1
+    begins[count] = n
+    return begins, count
+
+
+@compiled()
+def _coefficients(taps1: tuple[int, int], taps2: tuple[int, int], matrix: Array, offset: Array, to: Array) -> Any:
+    """Write what samples around a position that these taps read are multiplied by to `to`; return what is added."""
+    s1, s2 = offset.shape
+    to[:] = 0
+    constant = offset.dtype.type(0)
+    for t1 in range(*taps1):
+        for t2 in range(*taps2):
+            constant += offset[t1, t2]
+            for r1 in range(s1):
+                for r2 in range(s2):
+                    to[t1 - r1 + s1 - 1, t2 - r2 + s2 - 1] += matrix[t1, t2, r1, r2]
+    return constant
+
+
+@compiled(_nrt=True)
+def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, other: Array, y: Array) -> None:
+    """Write sum over u and t of (offset_t + sum_t' matrix_tt' P_t'(x)[u]) at tap t of patch u to y, for every sample.
+
+    x, which loses its centre, and y are (samples, n1, n2, inner); so is `other`, which is added unless it has none.
+
+    A position p meets tap t of the patch around u = p + t - s // 2, if there is one, which reads x at p + t - t' for
+    t': a correlation with 2 s - 1 taps along each axis, whose coefficients are others only near zero boundaries. Two
+    lines of positions, which read most samples in common, are made at once.
+    """
+    (s1, s2), (_, n1, n2, inner) = offset.shape, x.shape
+    steps1, steps2, width = 2 * s1 - 1, 2 * s2 - 1, (n2 + 2 * s2 - 2) * inner
+    table = empty((steps1 + 1) * steps2, np.int64)
+    for k in range(table.size):
+        table[k] = (k // steps2 * width + k % steps2 * inner) * x.itemsize
+    begins, stretches = _stretches(n2, s2, periodic[1], 1)
+    ends, pairs = _stretches(n1, s1, periodic[0], 2)
+    factors = np.zeros((pairs, stretches, steps1 + 1, steps2, 2), x.dtype)
+    constants = empty((pairs, stretches, 2), x.dtype)
+    for pair in range(pairs):
+        for k in range(stretches):
+            along = _taps_at(begins[k], n2, s2, periodic[1])
+            for i in range(2):
+                across = _taps_at(min(ends[pair] + i, n1 - 1), n1, s1, periodic[0])
+                of_line = factors[pair, k, i : i + steps1, :, i]
+                constants[pair, k, i] = _coefficients(across, along, matrix, offset, of_line)
+    others, lines = other.reshape(-1, n2 * inner), y.reshape(-1, n2 * inner)
+    for sample in range(x.shape[0]):
+        padded = pad(x[sample], centre, s1 - 1, s2 - 1, 2 * s1 - 2, 2 * s2 - 2, periodic[0], periodic[1])
+        pair = 0
+        for p in range(0, n1, 2):
+            rows, first = min(2, n1 - p), sample * n1 + p
+            if p == ends[pair + 1]:
+                pair += 1
+            for k in range(stretches):
+                begin, end = begins[k] * inner, begins[k + 1] * inner
+                matrices = factors[pair, k].reshape(-1, 2)
+                if rows == 1:
+                    matrices = np.ascontiguousarray(matrices[: steps1 * steps2, :1])
+                to, source = lines[first, begin:].ctypes.data, padded[p, begin:].ctypes.data
+                combine_rows(x, to, lines.strides[0], end - begin, source, table[: matrices.shape[0]], matrices)
+                for i in range(rows):
+                    row, constant = lines[first + i, begin:end], constants[pair, k, i]
+                    if other.size:
+                        more = others[first + i, begin:end]
+                        for c in range(row.size):  # the other, which is large, last: one rounding less of its size
+                            row[c] = (row[c] + constant) + more[c]
+                    else:
+                        for c in range(row.size):
+                            row[c] += constant

@@ -1,0 +1,293 @@
+"""Spectra of real signals by codelets: DFTs of their phases, and three or four real products for a complex one.
+
+Of a convolution with stride r, y[i] = sum_p sum_u x[r (i - u) + p] w[r u - p], every phase p of x is convolved with one
+of w and all of them are added, so DFTs are as long as the result. Weights that the inverse needs are the filter's, so
+that the inverse is the transposed DFT, and one set of codelets serves all four maps.
+
+With three products, (Re x + Im x) Re w, Re x (Im w - Re w) and Im x (Re w + Im w), a frequency makes three entries of
+the spectrum, or one if it is its own conjugate: a quarter less to multiply, half as much more to hold. That pays where
+spectra stay in cache. With four it is one entry of two planes, its real and its imaginary part, or two frequencies that
+are their own conjugates, and memory counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, dft_line, pairs
+from hcnn_core._engines.generic.dft import ByTable
+from hcnn_core._engines.generic.matmul import matmul
+from hcnn_core._engines.taps import Integers
+from hcnn_core._engines.transform import tap_positions
+from hcnn_core.backend import Array, constant, device_of, dtype_name
+
+LIMIT = 20
+"""Most instructions per sample of a straight line that beats a matrix; long prime lengths take more."""
+
+SUM, RE, IM = range(3)
+"""Parts of a frequency."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A DFT along one axis of some rows; they come from the signal or from steps before, and go to later ones or out.
+
+    Rows of complex numbers are all real, then all imaginary parts.
+    """
+
+    length: int
+    count: int
+    is_complex: bool
+    form: int
+    first: bool
+    last: bool
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis by its phases."""
+
+    n: int
+    size: int
+    stride: int
+    boundary: str
+
+    @property
+    def suits(self) -> bool:
+        """Whether all phases are there, and as long as the result."""
+        return self.n > self.stride and (self.boundary == "zero" or self.n % self.stride == 0)
+
+    @property
+    def is_fast(self) -> bool:
+        return dft_line(self.length, self.length, False, TRIPLED).operations <= LIMIT * self.length
+
+    @property
+    def kept(self) -> int:
+        return -(-self.n // self.stride)
+
+    def samples(self, phase: int) -> Integers:
+        return np.arange(phase, self.n, self.stride)
+
+    def taps(self, phase: int) -> tuple[Integers, Integers]:
+        """Indices of the taps that meet a phase of x, and by how many samples of it they move it."""
+        positions = tap_positions(self.size)
+        meet = (positions + phase) % self.stride == 0
+        if self.boundary == "zero":
+            meet &= np.abs(positions) < self.n
+        return np.flatnonzero(meet), (positions[meet] + phase) // self.stride
+
+    @cached_property
+    def length(self) -> int:
+        """Length of the DFTs: the result's, or with zeros for what is moved across its ends."""
+        if self.boundary == "periodic":
+            return self.kept
+        least = self.kept
+        for phase in range(self.stride):
+            moves = self.taps(phase)[1]
+            if moves.size:
+                least = max(least, self.samples(phase).size + int(moves.max()), self.kept - int(moves.min()))
+        return least
+
+
+class RealDFT(ByTable):
+    """Spectra (F, A * P, rest): F entries, A phases that their convolutions add up, P planes."""
+
+    matmul = staticmethod(matmul)
+
+    def __init__(
+        self,
+        lengths: tuple[int, ...],
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        boundary: tuple[str, ...],
+        three_products: bool,
+    ) -> None:
+        self.axes = [Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True)]
+        self.aliases = math.prod(stride)
+        self.planes = 1 if three_products else 2
+        lengths = tuple(axis.length for axis in self.axes)
+        odd = all(length % 2 for length in lengths)  # only frequency 0 is its own conjugate: its second plane is empty
+        self.form = TRIPLED if three_products else PAIRED if odd else LEAN
+        parts = list(_parts(lengths, self.form))
+        # those that are their own conjugates come last, so that two of them make an entry
+        order = sorted(range(len(parts)), key=lambda row: not three_products and parts[row][1] is None)
+        self.parts = [parts[row] for row in order]
+        self.places = np.argsort(order)
+        self.frequencies = len(self.parts) // self.planes
+        self._placed: dict[tuple[str, str], Array] = {}
+
+    @cached_property
+    def phases(self) -> list[tuple[Integers, list[Step], int]]:
+        """Of each phase its samples, the steps from them to entries, and how many rows lie between."""
+        grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
+        part, found = self.places, []
+        for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
+            rows = grid[np.ix_(*(axis.samples(p) for axis, p in zip(self.axes, phases, strict=True)))]
+            to = (part // self.planes * self.aliases + a) * self.planes + part % self.planes
+            steps: list[Step] = []
+            between = _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
+            found.append((rows.reshape(-1), steps, between))
+        return found
+
+    @property
+    def analysis(self) -> tuple[list[Step], int]:
+        """From samples to entries, a phase after the other, and how many rows lie between."""
+        _, steps, between = zip(*self.phases, strict=True)
+        return list(itertools.chain(*steps)), max(between)
+
+    @cached_property
+    def synthesis_transpose(self) -> tuple[list[Step], int]:
+        """From the cotangent of the result to those of the entries."""
+        kept = [axis.kept for axis in self.axes]
+        to = self.places.copy()
+        for row, (_, part) in enumerate(self.parts if self.form == TRIPLED else ()):
+            if part:  # the product with the real part makes the imaginary part's other half, and the reverse
+                to[row] += 1 if part == RE else -1
+        steps: list[Step] = []
+        rows = np.arange(math.prod(kept)).reshape(kept)
+        return steps, _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
+
+    @cached_property
+    def _table(self) -> np.ndarray[Any, Any]:
+        """Matrix from taps to filters (F * P' * A * P, taps), to plane P' of the result from plane P of a phase."""
+        lengths = [axis.length for axis in self.axes]
+        frequencies = np.asarray([f for f, _ in self.parts])
+        spectrum = np.ones((len(self.parts), 1, 1), complex)
+        for f, length, axis in zip(frequencies.T, lengths, self.axes, strict=True):
+            along = np.zeros((len(self.parts), axis.stride, axis.size), complex)
+            for phase in range(axis.stride):
+                taps, moves = axis.taps(phase)
+                along[:, phase, taps] = np.exp(-2j * np.pi * (np.multiply.outer(f, moves) % length) / length)
+            spectrum = (spectrum[:, :, None, :, None] * along[:, None, :, None, :]).reshape(
+                len(self.parts), spectrum.shape[1] * axis.stride, -1
+            )
+        own = np.asarray([part is None for _, part in self.parts])[:, None, None]
+        spectrum *= np.where(own, 1, 2) / math.prod(lengths)
+        re, im = spectrum.real, np.where(own, 0, spectrum.imag)
+        if self.form == TRIPLED:
+            part = np.asarray([SUM if part is None else part for _, part in self.parts])[:, None, None]
+            table = np.select([part == SUM, part == RE], [re, im - re], -re - im)
+        else:
+            table = np.stack((np.stack((re[::2], -im[::2]), 2), np.stack((im[1::2], re[1::2]), 2)), 1)
+        return np.reshape(table, (self.frequencies * self.planes**2 * self.aliases, -1))
+
+    @cached_property
+    def analysis_macs(self) -> int:
+        """Instructions from samples to entries; an addition takes the time of a multiply-add."""
+        return _operations(self.analysis[0])
+
+    @cached_property
+    def synthesis_macs(self) -> int:
+        """Instructions from entries to the result."""
+        return _operations(self.synthesis_transpose[0])
+
+    @property
+    def kernel_macs(self) -> int:
+        """Multiply-adds of the entries of filters."""
+        return math.prod(self._kernel_rows) * math.prod(axis.size for axis in self.axes)
+
+    def analyze(self, xp: Any, x: Array) -> Array:
+        rows = self.frequencies, self.aliases * self.planes
+        return self._carry_out(self.analysis, x, math.prod(rows)).reshape(*rows, -1)
+
+    def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
+        x_rows = math.prod(axis.n for axis in self.axes)
+        return self._carry_out(self.analysis, spectrum.reshape(-1, spectrum.shape[-1]), x_rows, backward=True)
+
+    def synthesize(self, xp: Any, spectrum: Array) -> Array:
+        rows = math.prod(axis.kept for axis in self.axes)
+        spectrum = spectrum.reshape(self.frequencies * self.planes, -1)
+        return self._carry_out(self.synthesis_transpose, spectrum, rows, backward=True)
+
+    def synthesize_transpose(self, xp: Any, y: Array) -> Array:
+        rows = self.frequencies, self.planes
+        return self._carry_out(self.synthesis_transpose, y, math.prod(rows)).reshape(*rows, -1)
+
+    @staticmethod
+    def _carry_out(steps: tuple[list[Step], int], x: Array, rows: int, *, backward: bool = False) -> Array:
+        """The steps, or their transposes in reverse, by NumPy: the oracle of what is compiled."""
+        result, between = (np.zeros((n, x.shape[1]), x.dtype) for n in (rows, steps[1]))
+        for step in steps[0][::-1] if backward else steps[0]:
+            line = dft_line(step.length, step.count, step.is_complex, step.form)
+            ends = [(step.first, step.reads), (step.last, step.writes)]
+            (from_x, reads), (to_result, writes) = ends[::-1] if backward else ends
+            values = (line.transposed() if backward else line)((x if from_x else between)[list(reads)])
+            (result if to_result else between)[list(writes)] = values
+        return result
+
+    def _filter_table(self, xp: Any, like: Array) -> Array:
+        key = (dtype_name(like.dtype), device_of(like))
+        if key not in self._placed:
+            self._placed[key] = constant(xp, np.ascontiguousarray(self._table, key[0]), like.device)
+        return self._placed[key]
+
+    @property
+    def _kernel_rows(self) -> tuple[int, ...]:
+        return self.frequencies, self.planes, self.aliases, self.planes, 1
+
+
+def _parts(lengths: tuple[int, ...], form: int, real: bool = True) -> Iterator[tuple[tuple[int, ...], int | None]]:
+    """Frequency and part of each row of a spectrum, in the order of `_add_steps`; None if it is its own conjugate."""
+    *others, length = lengths
+    for f, own in pairs(length) if real else [(f, False) for f in range(length)]:
+        if others:
+            yield from (((*g, f), part) for g, part in _parts(tuple(others), form, real and own))
+        elif own:
+            yield from [((f,), None)] * (2 if form == PAIRED else 1)
+        else:
+            yield from (((f,), part) for part in ((SUM, RE, IM) if form == TRIPLED else (RE, IM)))
+
+
+def _add_steps(
+    steps: list[Step],
+    parts: list[Integers],
+    lengths: list[int],
+    to: Integers,
+    form: int,
+    used: int = 0,
+    first: bool = True,
+) -> int:
+    """Add the DFTs along all axes, the last axis first, of rows of real parts, or of real and imaginary ones.
+
+    Returns how many rows lie between steps, of which `used` are taken; results go to the rows `to`, in order.
+    """
+    *others, length = lengths
+    is_complex, count = len(parts) == 2, parts[0].shape[-1]
+
+    def add(index: tuple[int, ...], writes: Integers) -> None:
+        reads = np.concatenate([part[index] for part in parts])
+        left = LEAN if others else form
+        rows = tuple(reads.tolist()), tuple(writes.tolist())
+        steps.append(Step(length, count, is_complex, left, first, not others, *rows))
+
+    if not others:
+        add((), to)
+        return used
+    frequencies = [(f, False) for f in range(length)] if is_complex else pairs(length)
+    of_frequency = [1 if own else 2 for _, own in frequencies]
+    shape = parts[0].shape[:-1]
+    rows = used + np.arange(sum(of_frequency) * math.prod(shape)).reshape(-1, *shape)
+    for index in np.ndindex(shape):
+        add(index, rows[(slice(None), *index)])
+    used = most = used + rows.size
+    begin = taken = 0
+    for (_, own), planes in zip(frequencies, of_frequency, strict=True):
+        size = sum(1 for _ in _parts(tuple(others), form, own and not is_complex))
+        inner = list(rows[begin : begin + planes])
+        most = max(most, _add_steps(steps, inner, others, to[taken : taken + size], form, used, False))
+        begin, taken = begin + planes, taken + size
+    return most
+
+
+def _operations(steps: list[Step]) -> int:
+    """Vector instructions of some steps."""
+    return sum(dft_line(s.length, s.count, s.is_complex, s.form).operations for s in steps)

@@ -1,0 +1,84 @@
+"""CUDA kernels for CuPy arrays: their sizes, how they are compiled, and how they are launched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from hcnn_core.backend import compile_cuda
+from hcnn_core.precisions import passes
+
+LANES = 32
+OPTIONS = ("-std=c++17",)
+
+TILING = {
+    "float32": {"THREADS": 128, "TALL": 16, "WIDE": 4, "DEPTH": 64, "G_TALL": 8, "X_TALL": 9},
+    "float64": {"THREADS": 128, "TALL": 8, "WIDE": 2, "DEPTH": 32, "G_TALL": 4, "X_TALL": 4},
+}
+"""Rows (TALL) and positions (WIDE, a lane's) whose sums a thread keeps in registers, and what a block shares."""
+
+TENSOR_ROWS = 16
+"""Rows that tensor cores multiply at a time."""
+
+MAP_THREADS, MAP_TALL = 256, 8
+MAP_TILE = {"float32": 64, "float64": 32}
+"""Positions that a block maps at a time."""
+
+MAX_SHARED = 160 << 10
+"""Bytes of shared memory that a block may ask for on every card since sm_80."""
+
+
+@cache
+def _text(name: str) -> str:
+    return (files("hcnn_core._engines.cuda") / name).read_text("utf-8")
+
+
+def source(dtype: str, sizes: Mapping[str, int]) -> str:
+    """The kernels' text for one dtype and some sizes."""
+    real, expm1 = ("float", "expm1f") if dtype == "float32" else ("double", "expm1")
+    macros = {**sizes, "EXPM1": expm1, "PACK": 16 // np.dtype(dtype).itemsize}
+    lines = [f"#define {name} {value}" for name, value in macros.items()]
+    types = f"using real = {real};\nstruct __align__(16) pack {{ real value[PACK]; }};\n"
+    tensor = "\n" + _text("tensor_kernels.cu") if "PASSES" in sizes else ""
+    return "\n".join(lines) + "\n" + types + _text("kernels.cu") + tensor
+
+
+@lru_cache(maxsize=512)
+def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
+    """A kernel ready to be launched: a callable of grid, block, arguments and bytes of shared memory."""
+    compiled = compile_cuda(source(dtype, dict(sizes)), name, OPTIONS)
+    if shared:
+        compiled.max_dynamic_shared_size_bytes = shared
+    return compiled
+
+
+def product_sizes(dtype: str, rows: int) -> dict[str, int]:
+    """The sizes of `apply` and `correlate`: few rows want lower tiles of more positions."""
+    tiling = TILING[dtype]
+    if count := passes(dtype):
+        tall = TENSOR_ROWS if rows <= TENSOR_ROWS else 2 * TENSOR_ROWS
+        return {**tiling, "TALL": tall, "WIDE": 4 * TENSOR_ROWS // tall, "ROW_TILE": tall, "PASSES": count}
+    tall, wide = tiling["TALL"], tiling["WIDE"]
+    if rows <= tall // 2:
+        tall, wide = tall // 2, 2 * wide
+    return {**tiling, "TALL": tall, "WIDE": wide, "ROW_TILE": tall * min(2, -(-rows // tall))}
+
+
+def room_of_correlate(dtype: str) -> int:
+    """Bytes of shared memory for the samples and cotangents that a block's warps take at a time."""
+    tiling, size = TILING[dtype], np.dtype(dtype).itemsize
+    rows = tiling["THREADS"] // LANES * (4 * tiling["G_TALL"] + 8 * tiling["X_TALL"])
+    return rows * (LANES * size + 16)
+
+
+def launch(
+    name: str, dtype: str, sizes: Mapping[str, int], grid: tuple[int, ...], threads: int, arguments: tuple[Any, ...],
+    shared: int = 0,
+) -> None:  # fmt: skip
+    """Run a kernel; arguments are arrays, None for a null pointer, and sizes as np.int32 or np.int64."""
+    pointers = tuple(np.uintp(0) if value is None else value for value in arguments)
+    kernel(name, dtype, tuple(sizes.items()), shared)(grid, (threads,), pointers, shared_mem=shared)

@@ -1,0 +1,47 @@
+"""Products of small matrices by a CUDA kernel, which a CUDA graph can hold; CuPy refuses cuBLAS there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core.backend import Array, array_namespace, dtype_name, empty
+
+SIDE = 32
+"""Rows and columns of a block's sums."""
+
+MOST = 1 << 26
+"""Multiply-adds from which cuBLAS takes less time."""
+
+MOST_BLOCKS = (1 << 16) - 1
+"""Along a grid's second axis."""
+
+
+def suits(a: Array, b: Array) -> bool:
+    """Whether the kernel can multiply, and should: real vectors or matrices of one dtype, not too large."""
+    if not {a.ndim, b.ndim} <= {1, 2} or a.shape[-1] != b.shape[0] or a.dtype != b.dtype:
+        return False
+    if dtype_name(a.dtype) not in cuda.TILING or not a.size or not b.size:
+        return False
+    return bool(a.size * b.size // a.shape[-1] <= MOST and b.size // b.shape[0] <= SIDE * MOST_BLOCKS)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """``a @ b``: by the kernel where it suits, else by the library."""
+    xp = array_namespace(a, b)
+    return multiply(xp, a, b) if suits(a, b) else xp.matmul(a, b)
+
+
+def multiply(xp: Any, a: Array, b: Array) -> Array:
+    """``a @ b``."""
+    rows, columns = (a if a.ndim == 2 else a[None, :]), (b if b.ndim == 2 else b[:, None])
+    (m, depth), n = rows.shape, columns.shape[1]
+    out = empty(xp, (m, n), a)
+    steps = (np.int64(step // a.itemsize) for operand in (rows, columns) for step in operand.strides)
+    cuda.launch(
+        "multiply", dtype_name(a.dtype), {"SIDE": SIDE}, (-(-m // SIDE), -(-n // SIDE)), SIDE**2 // 4,
+        (rows, columns, out, *map(np.int32, (m, n, depth)), *steps),
+    )  # fmt: skip
+    return xp.reshape(out, (*a.shape[:-1], *b.shape[1:]))

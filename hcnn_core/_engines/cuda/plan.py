@@ -1,0 +1,314 @@
+"""The three maps of a plan by CUDA kernels, on arrays whose rows are extended by their boundary once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.arrangement import Arrangement
+from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.cuda.tables import Reading, tables_of
+from hcnn_core._engines.generic import elementwise
+from hcnn_core._engines.generic.dft import MatrixDFT
+from hcnn_core._engines.generic.dft_stages import Stage, stages_of
+from hcnn_core._engines.generic.plan import Plan
+from hcnn_core._engines.taps import Integers, TapProducts, untapped
+from hcnn_core._engines.transform import Identity, Transform
+from hcnn_core._tuning import Tuning
+from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, empty, placement
+
+CHUNK = 1 << 22
+"""Elements of a result's spectrum that are made before they are transformed back, so that they stay in the L2 cache."""
+
+MAPS = ("analysis", "analysis back", "synthesis", "back")
+
+BLOCKS = 1024
+"""Blocks among which sums over all positions are shared out, at least where there are as many positions."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """Two stages as `map_rows` wants them."""
+
+    factors: tuple[Array, Array]
+    rows: Integers
+    sizes: tuple[tuple[str, int], ...]
+    shared: int
+
+
+@lru_cache(maxsize=256)
+def maps_of(transform: MatrixDFT, dtype: str) -> tuple[Map, ...]:
+    """Analysis, its transpose, synthesis, its transpose."""
+    found = zip(MAPS, stages_of(transform, np.dtype(dtype)), strict=True)
+    return tuple(_map(dtype, *stages, summed=name == "back") for name, stages in found)
+
+
+def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: bool) -> Map:
+    """Two stages; those whose rows are summed on the way keep a second copy of them for it."""
+    rows = first.reads.size * first.matrix.shape[1]
+    width = cuda.MAP_TILE[dtype]
+    sizes = {"MAP_TILE": width, "MAP_THREADS": cuda.MAP_THREADS, "MAP_TALL": cuda.MAP_TALL, "IN_ROWS": rows}
+    for name, stage in (("FIRST", first), ("SECOND", second)):
+        sizes |= {
+            f"{name}_GROUPS": stage.reads.size,
+            f"{name}_ROWS": stage.matrix.shape[0],
+            f"{name}_DEPTH": stage.matrix.shape[1],
+            f"{name}_READ_STEP": stage.read_step,
+            f"{name}_WRITE_STEP": stage.write_step,
+        }
+    tables = np.concatenate([first.reads, first.writes, second.reads, second.writes])
+    shared = (rows + (max(rows, half_rows) if summed else half_rows)) * width * np.dtype(dtype).itemsize
+    return Map((_padded(first.matrix), _padded(second.matrix)), tables, tuple(sizes.items()), shared)
+
+
+def _padded(matrix: Array) -> Array:
+    """Factors (K, rows), with zeros for the rows that a last strip lacks."""
+    more = -matrix.shape[0] % cuda.MAP_TALL
+    return np.ascontiguousarray(np.pad(matrix, ((0, more), (0, 0))).T)
+
+
+class CudaPlan(Plan):
+    """A plan for real arrays on a GPU whose transform is by matrices, or none."""
+
+    def __init__(self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning) -> None:
+        super().__init__(arrangement, transform, products, tuning)
+        t = products.taps
+        self.taps = t if t.sizes else untapped(t.batch)
+        self.tables = tables_of(self.taps)
+        self.maps = self.transform if isinstance(self.transform, MatrixDFT) else None
+        self._placed: dict[tuple[Any, ...], Array] = {}
+
+    @classmethod
+    def suits(cls, arrangement: Arrangement, transform: Transform) -> bool:
+        """Whether the kernels can carry out a plan."""
+        t = arrangement.taps
+        if t.uneven:
+            return False
+        if isinstance(transform, MatrixDFT):
+            if max(m.shared for m in maps_of(transform, "float64")) > cuda.MAX_SHARED:
+                return False
+        elif not isinstance(transform, Identity):
+            return False
+        tables = tables_of(t if t.sizes else untapped(t.batch))
+        entry = max(transform.aliases * arrangement.channels * tables.x.positions, arrangement.out * tables.g.positions)
+        blocks = max(transform.frequencies, 1) * arrangement.outer_size * max(arrangement.channels, arrangement.out)
+        return transform.planes * entry < 1 << 31 and blocks < 1 << 16  # offsets, and blocks along a grid's second axis
+
+    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+        """Convolve x with w; with a bias, the ELU of the sum."""
+        filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+        per_row = None if bias is None else self.per_row(xp, bias)
+        per_row = None if per_row is None else xp.ascontiguousarray(per_row)
+        y = self._products(xp, self._spectrum(xp, x), filters, per_row)
+        result = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
+        return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
+
+    def adjoints(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
+        sums = None
+        if self.maps:
+            answers = None if ans is None else self._result_rows(xp, ans)
+            rows, sums = self._map(xp, "back", self._result_rows(xp, g), self.out, "g", answers)
+            sums = None if sums is None else self.like_result(xp, sums)
+        else:
+            sums = g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
+            rows = self._extend(xp, self._result_rows(xp, g), "g")
+        cotangent = xp.reshape(rows, (self._count, -1, self.tables.g.positions))
+        x_cotangent = w_cotangent = None
+        if w is not None:
+            filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+            x_rows = self._cotangent_of_x(xp, cotangent, filters)
+            x_cotangent = self.from_plan(xp, x_rows, self.x_order, self.problem.x_shape)
+        if x is not None:
+            w_cotangent = self.filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
+        return x_cotangent, w_cotangent, None if ans is None else sums
+
+    def _spectrum(self, xp: Any, x: Array) -> Array:
+        """Spectrum of x, extended (entries, columns, positions)."""
+        shape = (self.outer * self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch)
+        rows = xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
+        rows = self._map(xp, "analysis", rows, self.channels, "x")[0] if self.maps else self._extend(xp, rows, "x")
+        return xp.reshape(rows, (self._count, -1, self.tables.x.positions))
+
+    def _products(self, xp: Any, x: Array, filters: Array, bias: Array | None) -> Array:
+        """The result (rows, positions) of filters (entries or 1, rows, taps * columns); with a bias, its ELU."""
+        count, rows, reading = x.shape[0], filters.shape[1], self.tables.forward
+        matrices = xp.ascontiguousarray(xp.permute_dims(filters, (0, 2, 1)))
+        lines = reading.lines.size
+        offsets = self._offsets(x, "x taps", reading, x)
+        sources = self._table(x, "x lines", reading.lines)
+        targets = self._table(x, "y lines", lambda: np.arange(lines) * reading.run)
+        if not self.maps:
+            y = empty(xp, (count * rows, lines * reading.run), x)
+            self._apply(x, matrices, offsets, sources, targets, reading.run, y, bias)
+            return y
+        y = empty(xp, (self.y_rows * self.out, lines * reading.run), x)
+        step = max(1, CHUNK // (count * rows * reading.run))
+        for begin in range(0, lines, step):
+            end = min(lines, begin + step)
+            block = empty(xp, (count * rows, (end - begin) * reading.run), x)
+            self._apply(x, matrices, offsets, sources[begin:end], targets[: end - begin], reading.run, block)
+            self._map(xp, "synthesis", block, self.out, None, bias=bias, out=y[:, begin * reading.run :])
+        return y
+
+    def _cotangent_of_x(self, xp: Any, g: Array, filters: Array) -> Array:
+        """Cotangent of x (rows, positions) from that of its products, extended."""
+        count, rows = g.shape[:2]
+        filters = xp.reshape(filters, (filters.shape[0], rows, self.taps.count, -1))
+        columns = filters.shape[3]
+        x = empty(xp, (count * columns, math.prod(self.taps.lengths) * self.taps.batch), g)
+        if not self.tables.complete:
+            x[...] = 0
+        by_taps = xp.permute_dims(filters, (0, 2, 1, 3))  # (entries, taps, rows, columns)
+        for index, phase in enumerate(self.tables.phases):
+            every = phase.taps.size == self.taps.count
+            chosen = by_taps if every else by_taps[:, self._table(g, ("taps", index), phase.taps), ...]
+            self._apply(
+                g,
+                xp.ascontiguousarray(xp.reshape(chosen, (filters.shape[0], -1, columns))),
+                self._offsets(g, ("g taps", index), phase.reading, g),
+                self._table(g, ("g lines", index), phase.reading.lines),
+                self._table(g, ("x targets", index), phase.targets),
+                phase.reading.run,
+                x,
+            )
+        return self._map(xp, "analysis back", x, self.channels, None)[0] if self.maps else x
+
+    def _cotangent_of_filters(self, xp: Any, g: Array, x: Array) -> Array:
+        """Cotangents of each entry's filters (entries, rows, taps * columns)."""
+        (count, rows, _), columns, reading = g.shape, x.shape[1], self.tables.forward
+        dtype = dtype_name(g.dtype)
+        tiling, depth = cuda.TILING[dtype], columns * reading.offsets.size
+        threads, positions = tiling["THREADS"], reading.lines.size * reading.run
+        tiles = -(-rows // (4 * tiling["G_TALL"])) * -(-depth // (8 * tiling["X_TALL"]))
+        parts = max(1, min(-(-positions // threads), -(-BLOCKS // (tiles * count))))
+        totals = empty(xp, (parts * threads // cuda.LANES, count, depth, rows), g)
+        cuda.launch(
+            "correlate", dtype, cuda.product_sizes(dtype, rows), (parts, count, tiles), threads,
+            (
+                g, x, self._offsets(x, "x taps", reading, x),
+                self._table(g, "g interior", self.tables.interior.lines),
+                self._table(x, "x lines", reading.lines), totals,
+                *map(np.int32, (rows, depth, positions, reading.run)),
+                *map(np.int64, (rows * g.shape[2], g.shape[2], columns * x.shape[2])),
+            ),
+            cuda.room_of_correlate(dtype),
+        )  # fmt: skip
+        return xp.permute_dims(xp.sum(totals, axis=0), (0, 2, 1))
+
+    def _apply(
+        self, x: Array, matrices: Array, offsets: Array, sources: Array, targets: Array, run: int, out: Array,
+        bias: Array | None = None,
+    ) -> None:  # fmt: skip
+        """Products of matrices (entries or 1, K, rows) with rows of x (entries, columns, .), to out (rows, .)."""
+        dtype, count, (depth, rows) = dtype_name(x.dtype), x.shape[0], matrices.shape[1:]
+        sizes = cuda.product_sizes(dtype, rows)
+        positions = sources.size * run
+        block = sizes["THREADS"] * sizes["TALL"] // sizes["ROW_TILE"] * sizes["WIDE"]
+        cuda.launch(
+            "apply", dtype, sizes, (-(-positions // block), count, -(-rows // sizes["ROW_TILE"])), sizes["THREADS"],
+            (
+                x, matrices, offsets, sources, targets, bias, out, *map(np.int32, (rows, depth, positions, run)),
+                np.int64(math.prod(x.shape[1:])), np.int64(depth * rows if matrices.shape[0] > 1 else 0),
+                np.int64(rows * out.shape[1]), np.int64(out.shape[1]),
+            ),
+        )  # fmt: skip
+
+    def _map(
+        self, xp: Any, name: str, x: Array, channels: int, extension: str | None, answers: Array | None = None,
+        *, bias: Array | None = None, out: Array | None = None,
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """Rows (rows * channels, .) through two stages; with answers, also the sums of what these then are."""
+        dtype = dtype_name(x.dtype)
+        assert self.maps
+        stages = maps_of(self.maps, dtype)[MAPS.index(name)]
+        sizes = dict(stages.sizes)
+        places, batch, n = self._source(x, extension)
+        if out is None:
+            out = empty(xp, (sizes["SECOND_GROUPS"] * sizes["SECOND_ROWS"] * channels, n), x)
+        tiles = -(-n // sizes["MAP_TILE"])
+        sums = None if answers is None else empty(xp, (tiles, sizes["IN_ROWS"] * channels), x)
+        cuda.launch(
+            "map_rows", dtype, sizes, (tiles, channels), cuda.MAP_THREADS,
+            (
+                x, places, self._table(x, (name, 1), stages.factors[0]),
+                self._table(x, (name, 2), stages.factors[1]),
+                self._table(x, (name, "rows"), stages.rows), bias, answers, sums, out,
+                np.int32(n), np.int32(batch), np.int64(x.shape[1]), np.int64(out.strides[0] // out.itemsize),
+            ),
+            stages.shared,
+        )  # fmt: skip
+        return out, None if sums is None else xp.sum(sums, axis=0, dtype=xp.float64)
+
+    def _extend(self, xp: Any, x: Array, extension: str) -> Array:
+        """Rows (rows, .) extended by their boundary."""
+        places, batch, n = self._source(x, extension)
+        out = empty(xp, (x.shape[0], n), x)
+        cuda.launch(
+            "extend", dtype_name(x.dtype), {"EXTEND": 1}, (-(-n // 256), x.shape[0]), 256,
+            (x, places, out, np.int32(n), np.int32(batch), np.int64(x.shape[1])),
+        )  # fmt: skip
+        return out
+
+    def _source(self, x: Array, extension: str | None) -> tuple[Array | None, int, int]:
+        """Places, batch and number of extended positions; without an extension those of x itself."""
+        if extension is None:
+            return None, 1, x.shape[1]
+        table = getattr(self.tables, extension)
+        return self._table(x, (extension, "places"), table.places), table.batch, table.positions
+
+    def _offsets(self, like: Array, name: Any, reading: Reading, x: Array) -> Array:
+        """Offsets of taps and columns in an entry of x (entries, columns, positions)."""
+        columns = np.arange(x.shape[1]) * x.shape[2]
+        return self._table(like, (name, x.shape[1:]), lambda: np.add.outer(reading.offsets, columns).reshape(-1))
+
+    def _table(self, like: Array, name: Any, values: Array | Callable[[], Array]) -> Array:
+        """A table on the device of `like`, placed there once; integers as the kernels read them."""
+        key = (name, dtype_name(like.dtype), device_of(like))
+        if key not in self._placed:
+            table = values() if callable(values) else values
+            table = np.ascontiguousarray(table, np.int32) if table.dtype.kind == "i" else table
+            self._placed[key] = constant(array_namespace(like), table, like.device)
+        return self._placed[key]
+
+    def _result_rows(self, xp: Any, y: Array) -> Array:
+        """The result as (rows, positions)."""
+        shape = (self.outer * self.y_rows * self.out, math.prod(self.taps.out_lengths) * self.taps.batch)
+        return xp.ascontiguousarray(self._to_plan(xp, y, self.y_order, shape))
+
+
+class SubsampledPlan(Plan):
+    """A plan along periodic axes whose stride does not divide them: every sample is made, and some are kept.
+
+    There the taps that meet a sample differ each time around, which no kernel's table says; the axes are short ones.
+    """
+
+    def __init__(
+        self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning, whole: Plan
+    ) -> None:
+        super().__init__(arrangement, transform, products, tuning)
+        self.whole = whole
+        stride = dict(zip(self.problem.axes, self.problem.stride, strict=True))
+        made = dict(zip(self.problem.axes, whole.problem.stride, strict=True))
+        self.kept = (*(slice(None, None, stride.get(a, 1) // made.get(a, 1)) for a in self.problem.kept_axes), ...)
+
+    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+        """Convolve x with w; with a bias, the ELU of the sum."""
+        y = self.whole.forward(xp, x, w)[self.kept]
+        return y if bias is None else elementwise.elu(xp, y, bias)
+
+    def adjoints(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
+        g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
+        spread = xp.zeros(self.whole.problem.y_shape, dtype=g.dtype, **placement(xp, g))
+        spread[self.kept] = g
+        return (*self.whole.adjoints(xp, spread, x, w)[:2], None if ans is None else g)

@@ -1,0 +1,158 @@
+"""Where the CUDA kernels find what: the boundary's extensions and the taps around every position, as offsets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.taps import Integers, Taps, extended, outputs_met, samples_read, taps_that_meet
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where the taps around some positions lie in an extended row: at lines[p // run] + p % run + offsets."""
+
+    lines: Integers
+    offsets: Integers
+    run: int
+
+
+@dataclass(frozen=True)
+class Extension:
+    """An array's positions extended by their boundary: where each comes from (see `source_of` in the kernels)."""
+
+    places: Integers
+    batch: int
+
+    @property
+    def positions(self) -> int:
+        return self.places.size * self.batch
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Samples of x, stride * a + phase, to be summed from the same taps of the cotangent."""
+
+    taps: Integers
+    reading: Reading
+    targets: Integers
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the kernels need to know of some axes, their boundary and strides.
+
+    The extensions of the signal and of the cotangent of the result; the taps around every output; where outputs lie in
+    the extended cotangent; the phases of samples that some output reads, and whether these are all.
+    """
+
+    x: Extension
+    g: Extension
+    forward: Reading
+    interior: Reading
+    phases: tuple[Phase, ...]
+    complete: bool
+
+
+@lru_cache(maxsize=256)
+def tables_of(t: Taps) -> Tables:
+    """Tables for the convolved axes of `t`."""
+    x_sources, x_taps, g_sources, g_first = [], [], [], []
+    for n, o, size, r, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, t.periodic, strict=True):
+        index, phases_and_indices = samples_read(size, r, 0, o)
+        x_sources.append(_marked(index, n, wrap))
+        x_taps.append(phases_and_indices)
+        reached = [(outputs_met(size, r, p), -(-(n - p) // r)) for p in range(min(r, n))]
+        first = min([0, *(int(meets[0]) for meets, _ in reached if meets.size)])
+        last = max([o, *(count + int(meets[-1]) for meets, count in reached if meets.size)])
+        g_sources.append(_marked(np.arange(first, last), o, wrap)[None])
+        g_first.append(first)
+    m = len(t.sizes)
+    x_shape, g_shape = _shape(x_sources), _shape(g_sources)
+    origin = [np.zeros(1, np.int64)] * m
+    forward = _reading(
+        x_shape, t.batch, [*origin, *map(np.arange, t.out_lengths)], [k[0] for k in x_taps] + [k[1] for k in x_taps]
+    )
+    interior = _reading(
+        g_shape,
+        t.batch,
+        [*origin, *(np.arange(o) - f for o, f in zip(t.out_lengths, g_first, strict=True))],
+        origin * 2,
+    )
+    phases = []
+    every_phase = list(itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))))
+    for phase_of_axes in every_phase:
+        along = list(zip(t.lengths, t.sizes, t.stride, phase_of_axes, strict=True))
+        meets = [outputs_met(size, r, p) for _, size, r, p in along]
+        if not all(k.size for k in meets):
+            continue
+        whole = t.stride[-1] == 1
+        samples = [np.arange(p, n, r) for n, _, r, p in along]
+        positions = [np.arange(k.size) - f for k, f in zip(samples, g_first, strict=True)]
+        phases.append(
+            Phase(
+                taps_that_meet(t, phase_of_axes),
+                _reading(g_shape, t.batch, [*origin, *positions], [*origin, *meets], whole),
+                _lines(t.lengths, t.batch, samples, whole),
+            )
+        )
+    return Tables(
+        Extension(_places(x_sources, t.lengths), t.batch),
+        Extension(_places(g_sources, t.out_lengths), t.batch),
+        forward,
+        interior,
+        tuple(phases),
+        len(phases) == len(every_phase),
+    )
+
+
+def _marked(index: Integers, n: int, periodic: bool) -> Integers:
+    """Places of samples with these indices: -1 for zeros, -2 - place for periodic copies."""
+    place = extended(index, n, periodic)
+    return np.where((place == index) | (place < 0), place, -2 - place)
+
+
+def _shape(sources: Sequence[Integers]) -> tuple[int, ...]:
+    return (*(s.shape[0] for s in sources), *(s.shape[1] for s in sources))
+
+
+def _places(sources: Sequence[Integers], lengths: tuple[int, ...]) -> Integers:
+    """Flat places of the samples of extended axes (phases, indices), all phases before all indices."""
+    m = len(sources)
+    flat: Any = 0
+    zero: Any = False
+    copy: Any = False
+    for k, (source, n) in enumerate(zip(sources, lengths, strict=True)):
+        source = np.expand_dims(source, [a for a in range(2 * m) if a not in (k, m + k)])
+        zero, copy = zero | (source == -1), copy | (source < -1)
+        flat = flat * n + np.where(source < -1, -2 - source, source)
+    places: Integers = np.where(zero, -1, np.where(copy, -2 - flat, flat)).reshape(-1)
+    return places
+
+
+def _lines(shape: Sequence[int], batch: int, index: Sequence[Integers], whole: bool) -> Integers:
+    """Where lines of positions begin: along the last axis and the batch if `whole`, else along the batch alone."""
+    index = [*index[:-1], index[-1][:1]] if whole else index
+    return _flat(shape, np.ix_(*index)) * batch
+
+
+def _flat(shape: Sequence[int], index: Sequence[Integers]) -> Integers:
+    """Places in an array of this shape, negative ones before it, in the order of the broadcast indices."""
+    places = np.zeros((), np.int64)
+    for i, n in zip(index, shape, strict=True):
+        places = places * n + i
+    return places.reshape(-1)
+
+
+def _reading(
+    shape: tuple[int, ...], batch: int, positions: Sequence[Integers], taps: Sequence[Integers], whole: bool = True
+) -> Reading:
+    """Positions and taps by their indices (phases, then indices) in an extended row of this shape."""
+    m = len(shape) // 2
+    offsets = _flat(shape, [*np.ix_(*taps[:m]), *np.ix_(*taps[m:])]) * batch
+    return Reading(_lines(shape, batch, positions, whole), offsets, (len(positions[-1]) if whole else 1) * batch)

@@ -1,0 +1,234 @@
+"""Spectra along short axes by DFT matrices; see `hcnn_core._engines.transform`."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.generic.matmul import Matmul, by_columns, matmul, product
+from hcnn_core._engines.transform import padded_length, tap_positions
+from hcnn_core.backend import Array, constant, device_of, dtype_name, empty
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a grid: how long its DFT is, and how subsampling folds it."""
+
+    n: int
+    size: int
+    stride: int
+    boundary: str
+
+    @property
+    def length(self) -> int:
+        return padded_length(self.n, self.size, self.stride, self.boundary)
+
+    @property
+    def fold(self) -> int:
+        return self.stride if self.length % self.stride == 0 else 1
+
+    @property
+    def folded(self) -> int:
+        return self.length // self.fold
+
+    @property
+    def kept(self) -> int:
+        return -(-self.n // self.stride)
+
+    def tables(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """Exponentials (folded frequencies, aliases, .) of analysis and of the filter, and (., 1, .) of synthesis."""
+        f = (np.arange(self.folded)[:, None] + self.folded * np.arange(self.fold))[:, :, None]
+        taps = tap_positions(self.size)
+        reached = (self.boundary == "periodic") | (np.abs(taps) < self.n)
+        return (
+            _phases(-f * np.arange(self.n), self.length),
+            _phases(-f * taps, self.length) * reached,
+            _phases(f[:, :1] * np.arange(0, self.n, self.stride), self.length) / self.length,
+        )
+
+
+class ByTable(ABC):
+    """What makes spectra of filters by one matrix, of rows (F, P', A1, P, A2): from plane P of an alias to plane P'."""
+
+    frequencies: int
+    planes: int
+    matmul: Matmul
+
+    @property
+    @abstractmethod
+    def _kernel_rows(self) -> tuple[int, ...]:
+        """Those sizes, (F, P', A1, P, A2)."""
+
+    @abstractmethod
+    def _filter_table(self, xp: Any, like: Array) -> Array:
+        """The matrix, (F P' A1 P A2, taps), in the dtype of `like`."""
+
+    def kernel(self, xp: Any, w: Array) -> Array:
+        size, taps, channels, out = w.shape
+        spectrum = self.matmul(self._filter_table(xp, w), xp.reshape(w, (size, -1)))
+        spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
+        spectrum = xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6))  # (F, P', K, T, A1, P, A2, C)
+        return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))
+
+    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
+        taps, channels, out = shape
+        f, p, a1, _, a2 = self._kernel_rows
+        rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels)), (0, 1, 4, 5, 6, 3, 7, 2))
+        matrix = self._filter_table(xp, spectrum)
+        return xp.reshape(self.matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
+
+
+class MatrixDFT(ByTable):
+    """DFT by precomputed matrices, along the last axis and then along the others jointly; subsampling folds it.
+
+    Since y[stride * i] has the spectrum sum_a Y[f + a L / stride] / stride, frequencies are grouped by their folded
+    f, and the sum over aliases a becomes part of the product with the filter. Real signals keep half of the folded
+    frequencies of the last axis.
+
+    Names in shape comments: 2 for the last axis, 1 for the others; F folded frequencies, A aliases, P planes, n samples
+    read, o samples kept. Spectra are laid out (F2, F1, A1, P, A2, rest): there both products read and write matrices
+    of evenly spaced rows, and nothing is ever rearranged in memory.
+    """
+
+    def __init__(
+        self,
+        lengths: tuple[int, ...],
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        boundary: tuple[str, ...],
+        real: bool,
+        matmul: Matmul = matmul,
+    ) -> None:
+        self.planes, self.matmul = 2 if real else 1, matmul
+        *self._others, self.last = (_Axis(*a) for a in zip(lengths, kernel_size, stride, boundary, strict=True))
+        self.kept = self.last.folded // 2 + 1 if real else self.last.folded
+        self.f1, self.a1, self.n1, self.o1 = (
+            math.prod(getattr(axis, name) for axis in self._others) for name in ("folded", "fold", "n", "kept")
+        )
+        self.frequencies = self.kept * self.f1
+        self.aliases = self.last.fold * self.a1
+        rows2, rows1 = self.kept * self.last.fold * self.planes, self.f1 * self.a1 * self.planes
+        self.analysis_macs = self.n1 * rows2 * (self.last.n + (rows1 if self._others else 0))
+        self.synthesis_macs = self.o1 * self.kept * self.planes * (self.last.kept + self.f1 * self.planes)
+        self.kernel_macs = rows1 * rows2 * math.prod(kernel_size)
+        self._placed: dict[tuple[str, str, str], tuple[Array, ...]] = {}
+
+    @cached_property
+    def _tables(self) -> tuple[np.ndarray[Any, Any], ...]:
+        """Matrices of analysis along 2 and 1, of synthesis along 1 and 2, and of the filters."""
+        jointly: tuple[np.ndarray[Any, Any], ...] = (np.ones((1, 1, 1), complex),) * 3
+        for axis in self._others:
+            jointly = tuple(map(_kronecker, jointly, axis.tables()))
+        analysis1, kernel1, synthesis1 = jointly
+        analysis2, kernel2, synthesis2 = (m[: self.kept] for m in self.last.tables())
+        kernel = np.einsum("gbs,fat->gfabts", kernel2, kernel1)[:, :, None, :, None]  # (F2, F1, P', A1, P, A2, .)
+        if self.planes == 2:
+            f = np.arange(self.kept)
+            alone = (f == 0) | (2 * f == self.last.folded)  # their own conjugates, so not counted twice
+            synthesis2 = synthesis2 * np.where(alone, 1, 2)[:, None, None]
+            analysis1, synthesis1 = _as_real(analysis1), _as_real(synthesis1)  # (F1, A1, P', P, .)
+            analysis2 = np.stack((analysis2.real, analysis2.imag), 2)  # (F2, A2, P, n2)
+            synthesis2 = np.stack((synthesis2.real, -synthesis2.imag), 2)  # (F2, 1, P, o2)
+            re, im = kernel.real, kernel.imag
+            kernel = np.concatenate((np.concatenate((re, -im), 4), np.concatenate((im, re), 4)), 2)
+        p = self.planes
+        rows1, rows2 = self.f1 * self.a1 * p, self.kept * self.last.fold * p
+        back1 = synthesis1.reshape(self.f1, p, p, self.o1).transpose(1, 3, 0, 2)  # (P', o1, F1, P)
+        return (
+            analysis2.reshape(rows2, self.last.n),
+            analysis1.reshape(rows1, p * self.n1),
+            back1.reshape(p * self.o1, self.f1 * p),
+            synthesis2.reshape(self.kept * p, self.last.kept).T,
+            kernel.reshape(rows1 * rows2, -1),
+        )
+
+    def matrices(self, xp: Any, like: Array) -> tuple[Array, ...]:
+        """The tables in the dtype and on the device of `like`."""
+        dtype = dtype_name(like.dtype)
+        key = (xp.__name__, dtype, device_of(like))
+        if key not in self._placed:
+            self._placed[key] = tuple(constant(xp, np.ascontiguousarray(m, dtype), like.device) for m in self._tables)
+        return self._placed[key]
+
+    def analyze(self, xp: Any, x: Array) -> Array:
+        across, along = self.matrices(xp, x)[:2]
+        x = xp.reshape(x, (self.n1, self.last.n, -1))
+        spectrum = empty(xp, (self.kept, along.shape[0], self.last.fold, x.shape[2]), x)
+
+        def work(part: slice) -> None:
+            half = empty(xp, (across.shape[0], self.n1, part.stop - part.start), x)
+            product(xp, across, x[:, :, part], xp.permute_dims(half, (1, 0, 2)))
+            half = xp.reshape(half, (self.kept, self.last.fold, along.shape[1], -1))  # (F2, A2, P*n1, rest)
+            product(xp, along, half, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)))
+
+        by_columns(xp, work, x.shape[2], across.shape[0] * self.n1)
+        return xp.reshape(spectrum, (self.frequencies, self.aliases * self.planes, -1))
+
+    def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
+        across, along = self.matrices(xp, spectrum)[:2]
+        spectrum = xp.reshape(spectrum, (self.kept, along.shape[0], self.last.fold, -1))
+        x = empty(xp, (self.n1, self.last.n, spectrum.shape[3]), spectrum)
+
+        def work(part: slice) -> None:
+            half = empty(xp, (self.kept, self.last.fold, along.shape[1], part.stop - part.start), spectrum)
+            product(xp, along.T, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)), half)
+            half = xp.reshape(half, (across.shape[0], self.n1, -1))  # (F2*A2*P, n1, rest)
+            product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, part])
+
+        by_columns(xp, work, spectrum.shape[3], across.shape[0] * self.n1)
+        return xp.reshape(x, (self.n1 * self.last.n, -1))
+
+    def synthesize(self, xp: Any, spectrum: Array) -> Array:
+        back1, back2 = self.matrices(xp, spectrum)[2:4]
+        spectrum = xp.reshape(spectrum, (self.kept, back1.shape[1], -1))  # (F2, F1*P, rest)
+        y = empty(xp, (self.o1, self.last.kept, spectrum.shape[2]), spectrum)
+
+        def work(part: slice) -> None:
+            half = empty(xp, (self.kept, back1.shape[0], part.stop - part.start), spectrum)
+            product(xp, back1, spectrum[:, :, part], half)
+            half = xp.reshape(half, (back2.shape[1], self.o1, -1))  # (F2*P, o1, rest)
+            product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, part])
+
+        by_columns(xp, work, spectrum.shape[2], self.kept * back1.shape[0])
+        return xp.reshape(y, (self.o1 * self.last.kept, -1))
+
+    def synthesize_transpose(self, xp: Any, y: Array) -> Array:
+        back1, back2 = self.matrices(xp, y)[2:4]
+        y = xp.reshape(y, (self.o1, self.last.kept, -1))
+        spectrum = empty(xp, (self.kept, back1.shape[1], y.shape[2]), y)
+
+        def work(part: slice) -> None:
+            half = empty(xp, (back2.shape[1], self.o1, part.stop - part.start), y)
+            product(xp, back2.T, y[:, :, part], xp.permute_dims(half, (1, 0, 2)))
+            product(xp, back1.T, xp.reshape(half, (self.kept, back1.shape[0], -1)), spectrum[:, :, part])
+
+        by_columns(xp, work, y.shape[2], self.kept * back1.shape[0])
+        return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
+
+    def _filter_table(self, xp: Any, like: Array) -> Array:
+        return self.matrices(xp, like)[4]
+
+    @property
+    def _kernel_rows(self) -> tuple[int, ...]:
+        return self.frequencies, self.planes, self.a1, self.planes, self.last.fold
+
+
+def _phases(numerator: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
+    """exp(2 pi i numerator / length), the argument reduced exactly first."""
+    return np.exp(2j * np.pi * (numerator % length) / length)
+
+
+def _kronecker(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Product over the pairs of entries, axis by axis."""
+    pairs: np.ndarray[Any, Any] = a[:, None, :, None, :, None] * b[None, :, None, :, None, :]
+    return pairs.reshape([i * j for i, j in zip(a.shape, b.shape, strict=True)])
+
+
+def _as_real(m: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Multiplication by complex numbers as 2 x 2 blocks, on axes 2 and 3: (F, A, P', P, .)."""
+    return np.stack((np.stack((m.real, -m.imag), 2), np.stack((m.imag, m.real), 2)), 2)

@@ -1,0 +1,81 @@
+"""Pointwise functions and sums in any namespace; NumPy's arrays go block by block, so that each stays in cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._threads import MEMORY, parallel_for
+from hcnn_core._tuning import current
+from hcnn_core.backend import Array, in_memory_order, reduced
+
+
+def elu(xp: Any, x: Array, bias: Array | None = None) -> Array:
+    """ELU of x, or of x plus a bias that broadcasts to it, in its dtype."""
+    if xp is np:
+        return by_blocks(elu_block, x, *(() if bias is None else (np.broadcast_to(bias, x.shape),)))
+
+    def compute(x: Array, *bias: Array) -> Array:
+        c = x + bias[0] if bias else x
+        zero = xp.zeros_like(c)
+        return xp.maximum(c, zero) + xp.expm1(xp.minimum(c, zero))
+
+    return in_memory_order(compute, x, *(() if bias is None else (xp.broadcast_to(bias, x.shape),)))
+
+
+def elu_vjp(xp: Any, g: Array, ans: Array) -> Array:
+    """Cotangent of the argument of ``ans = elu(.)``; g broadcasts to `ans`."""
+    if xp is np:
+        return by_blocks(_elu_vjp_block, ans, np.broadcast_to(g, ans.shape))
+    return in_memory_order(
+        lambda ans, g: (xp.minimum(ans, xp.zeros_like(ans)) + 1) * g, ans, xp.broadcast_to(g, ans.shape)
+    )
+
+
+def marginal(xp: Any, x: Array, axes: tuple[int, ...], reduction: str) -> Array:
+    """Sum or mean over some axes."""
+    return reduced(xp.sum if reduction == "sum" else xp.mean, x, axes)
+
+
+def add(x: Array, y: Array) -> Array:
+    """Sum of two NumPy arrays of one shape and dtype."""
+    return by_blocks(lambda out, x, y: np.add(x, y, out=out), x, y)
+
+
+def elu_block(out: Array, x: Array, *bias: Array) -> None:
+    if bias:
+        x = np.add(x, bias[0], out=out)
+    below = np.minimum(x, 0)
+    np.expm1(below, out=below)
+    np.maximum(x, 0, out=out)
+    np.add(out, below, out=out)
+
+
+def _elu_vjp_block(out: Array, ans: Array, g: Array) -> None:
+    np.minimum(ans, 0, out=out)
+    np.add(out, 1, out=out)
+    np.multiply(out, g, out=out)
+
+
+def by_blocks(compute: Callable[..., None], x: Array, *others: Array) -> Array:
+    """Fill an array like x by `compute(out, x, *others)`, on blocks that are contiguous in memory."""
+    out: np.ndarray[Any, Any] = np.empty_like(x, subok=False)
+    size = current().elementwise_elements
+    order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
+    arrays = [np.atleast_1d(array.transpose(order)) for array in (out, x, *others)]
+    shape = arrays[0].shape
+    cut = next(k for k in range(len(shape)) if math.prod(shape[k + 1 :]) <= size)  # the axis that blocks divide
+    length = size // max(1, math.prod(shape[cut + 1 :]))
+    blocks = -(-shape[cut] // length)
+
+    def work(first: int, last: int) -> None:
+        for flat in range(first, last):
+            row, block = divmod(flat, blocks)
+            part = (*np.unravel_index(row, shape[:cut]), slice(block * length, (block + 1) * length))
+            compute(*(array[part] for array in arrays))
+
+    parallel_for(work, math.prod(shape[:cut]) * blocks, MEMORY * x.size)
+    return out

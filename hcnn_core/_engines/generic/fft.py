@@ -1,0 +1,146 @@
+"""Spectra by the array library's FFT, one axis at a time: for axes too long for DFT matrices."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.transform import fast_length
+from hcnn_core.backend import Array, constant, dtype_name, fft_namespace, placement
+
+
+class LibraryFFT:
+    """DFT by the array library's FFT, one axis at a time; the result is subsampled after the inverse."""
+
+    aliases = planes = 1
+
+    def __init__(
+        self,
+        lengths: tuple[int, ...],
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        boundary: tuple[str, ...],
+        real: bool,
+    ) -> None:
+        self.lengths, self.kernel_size, self.stride, self.boundary = lengths, kernel_size, stride, boundary
+        self.real = real
+        self.padded = tuple(
+            fast_length(n, size, bound, real) for n, size, bound in zip(lengths, kernel_size, boundary, strict=True)
+        )
+        self.points = math.prod(self.padded)
+        last = self.padded[-1] // 2 + 1 if real else self.padded[-1]
+        self.spectrum_shape = (*self.padded[:-1], last)
+        self.frequencies = math.prod(self.spectrum_shape)
+        self.out_slices = tuple(slice(0, n, r) for n, r in zip(lengths, stride, strict=True))
+        self.out_lengths = tuple(len(range(*s.indices(n))) for s, n in zip(self.out_slices, lengths, strict=True))
+
+    def analyze(self, xp: Any, x: Array) -> Array:
+        return self._flat(xp, self._forward(xp, xp.reshape(x, (*self.lengths, -1))))
+
+    def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
+        x = self._forward_transpose(xp, spectrum)[(*(slice(0, n) for n in self.lengths), ...)]
+        return xp.reshape(x, (math.prod(self.lengths), -1))
+
+    def kernel(self, xp: Any, w: Array) -> Array:
+        _, taps, channels, out = w.shape
+        w = xp.reshape(w, (*self.kernel_size, -1))
+        for axis, (n, bound) in enumerate(zip(self.lengths, self.boundary, strict=True)):
+            w = _wrap(xp, w, axis, n, self.padded[axis], bound)
+        spectrum = xp.reshape(self._forward(xp, w), (self.frequencies, taps * channels, out))
+        return xp.permute_dims(spectrum, (0, 2, 1))
+
+    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
+        taps, channels, out = shape
+        spectrum = xp.permute_dims(xp.reshape(spectrum, (self.frequencies, out, taps * channels)), (0, 2, 1))
+        w = self._forward_transpose(xp, xp.reshape(spectrum, (self.frequencies, -1)))
+        for axis, (n, size, bound) in enumerate(zip(self.lengths, self.kernel_size, self.boundary, strict=True)):
+            w = _wrap_transpose(xp, w, axis, n, size, bound)
+        return xp.reshape(w, (-1, *shape))
+
+    def synthesize(self, xp: Any, spectrum: Array) -> Array:
+        fft = fft_namespace(xp)
+        y = xp.reshape(spectrum, (*self.spectrum_shape, -1))
+        last = len(self.padded) - 1
+        for axis in range(last):
+            y = fft.ifft(y, axis=axis)
+        y = fft.irfft(y, n=self.padded[-1], axis=last) if self.real else fft.ifft(y, axis=last)
+        return xp.reshape(y[(*self.out_slices, ...)], (math.prod(self.out_lengths), -1))
+
+    def synthesize_transpose(self, xp: Any, y: Array) -> Array:
+        fft = fft_namespace(xp)
+        y = xp.reshape(y, (*self.out_lengths, -1))
+        full = xp.zeros((*self.padded, y.shape[-1]), dtype=y.dtype, **placement(xp, y))
+        full[(*self.out_slices, ...)] = y
+        if not self.real:
+            for axis in range(len(self.padded)):
+                full = fft.ifft(full, axis=axis)
+            return self._flat(xp, full)
+        spectrum = xp.conj(self._forward(xp, full)) * self._pair_weight(xp, y)
+        return self._flat(xp, spectrum / self.points)
+
+    def _forward(self, xp: Any, x: Array) -> Array:
+        fft = fft_namespace(xp)
+        last = len(self.padded) - 1
+        x = fft.rfft(x, n=self.padded[-1], axis=last) if self.real else fft.fft(x, n=self.padded[-1], axis=last)
+        for axis in range(last):
+            x = fft.fft(x, n=self.padded[axis], axis=axis)
+        return x
+
+    def _forward_transpose(self, xp: Any, spectrum: Array) -> Array:
+        fft = fft_namespace(xp)
+        last = len(self.padded) - 1
+        spectrum = xp.reshape(spectrum, (*self.spectrum_shape, -1))
+        if not self.real:
+            for axis in range(last + 1):
+                spectrum = fft.fft(spectrum, axis=axis)
+            return spectrum
+        # irfft doubles the frequencies that stand for a conjugate pair, the transpose of rfft must not
+        x = xp.conj(spectrum) / self._pair_weight(xp, xp.real(spectrum))
+        for axis in range(last):
+            x = fft.ifft(x, axis=axis)
+        return fft.irfft(x, n=self.padded[-1], axis=last) * self.points
+
+    def _pair_weight(self, xp: Any, like: Array) -> Array:
+        f = np.arange(self.spectrum_shape[-1])
+        alone = (f == 0) | (2 * f == self.padded[-1])
+        weight = np.where(alone, 1.0, 2.0).astype(dtype_name(like.dtype))
+        return constant(xp, weight[:, None], like.device)
+
+    def _flat(self, xp: Any, spectrum: Array) -> Array:
+        return xp.reshape(spectrum, (self.frequencies, 1, -1))
+
+
+def _wrap(xp: Any, w: Array, axis: int, n: int, length: int, boundary: str) -> Array:
+    """Lay taps out on a circle of `length`, tap size // 2 at 0; taps that cannot meet a zero-extended x are dropped."""
+    size = w.shape[axis]
+    first = -(size // 2)
+    if boundary == "zero":
+        low, high = max(0, -first - n + 1), min(size, n - first)
+        w, first = _take(w, axis, low, high), first + low
+    w = _pad_end(xp, w, axis, -w.shape[axis] % length)
+    folded = xp.reshape(w, (*w.shape[:axis], -1, length, *w.shape[axis + 1 :]))
+    return xp.roll(xp.sum(folded, axis=axis), first, axis=axis)
+
+
+def _wrap_transpose(xp: Any, w: Array, axis: int, n: int, size: int, boundary: str) -> Array:
+    first = -(size // 2)
+    low, high = (max(0, -first - n + 1), min(size, n - first)) if boundary == "zero" else (0, size)
+    w = xp.roll(w, -(first + low), axis=axis)
+    repeats = -(-(high - low) // w.shape[axis])
+    w = _take(xp.concat([w] * repeats, axis=axis), axis, 0, high - low)
+    w = _pad_end(xp, w, axis, size - high)
+    return xp.flip(_pad_end(xp, xp.flip(w, axis=axis), axis, low), axis=axis)
+
+
+def _take(x: Array, axis: int, start: int, stop: int) -> Array:
+    return x[(*(slice(None),) * axis, slice(start, stop), ...)]
+
+
+def _pad_end(xp: Any, x: Array, axis: int, count: int) -> Array:
+    """Append `count` zeros along an axis."""
+    if count == 0:
+        return x
+    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+    return xp.concat([x, xp.zeros(shape, dtype=x.dtype, **placement(xp, x))], axis=axis)

@@ -1,0 +1,44 @@
+"""Matrix products as the engines use them: batched, written in place where the namespace can, columns in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._threads import parallel_for
+from hcnn_core._tuning import current
+from hcnn_core.backend import Array, array_namespace
+
+Matmul = Callable[[Array, Array], Array]
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """``a @ b`` by the library of the arrays."""
+    return array_namespace(a, b).matmul(a, b)
+
+
+def product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+    """Batched matrix product; an outer product is an elementwise one, which is faster for many tiny matrices."""
+    function = xp.multiply if a.shape[-1] == 1 else xp.matmul
+    if out is None:
+        return function(a, b)
+    if xp is np or xp.__name__ == "cupy":
+        return function(a, b, out=out)
+    out[...] = function(a, b)
+    return out
+
+
+def by_columns(xp: Any, work: Callable[[slice], None], count: int, rows: int) -> None:
+    """Call `work` on parts of range(count), shared among threads; `rows` intermediate rows of each stay in cache."""
+    if xp is not np:
+        work(slice(0, count))
+        return
+    size = max(64, current().product_elements // rows)
+
+    def each(first: int, last: int) -> None:
+        for begin in range(first, last, size):
+            work(slice(begin, min(last, begin + size)))
+
+    parallel_for(each, count, count * rows, threaded=True)

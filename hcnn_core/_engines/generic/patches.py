@@ -1,0 +1,174 @@
+"""The map P from an array to its patches, and what moments need of it, by copies of the taps and matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.generic.matmul import Matmul, matmul
+from hcnn_core._engines.taps import tap_pieces
+from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
+from hcnn_core._threads import parallel_for
+from hcnn_core._tuning import current
+from hcnn_core.backend import Array, placement
+
+
+class Patches:
+    """The map P from arrays of one shape to their patches, tile by tile, and its transpose."""
+
+    matmul: Matmul = staticmethod(matmul)
+
+    def __init__(
+        self, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
+    ) -> None:
+        axes = normalize_axes("axes", axes, x.ndim)
+        if not axes:
+            raise ValueError("axes names no axis; patches extend along at least one")
+        if not math.prod(x.shape):
+            raise ValueError(f"x has shape {x.shape}; an empty array has no moments")
+        self.sizes = normalize_integers("kernel_size", kernel_size, len(axes), 1)
+        self.periodic = tuple(b == "periodic" for b in normalize_choice("boundary", boundary, len(axes), BOUNDARIES))
+        self.lengths = tuple(x.shape[a] for a in axes)
+        self.count = math.prod(x.shape)
+        self.taps = math.prod(self.sizes)
+        # axes that lie inside the patch axes in memory stay there, so that taps are copied in long runs
+        strides = getattr(x, "strides", None) or tuple(range(x.ndim, 0, -1))
+        inner = min(abs(strides[a]) for a in axes)
+        rest = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(strides[a]))
+        lead = [a for a in rest if abs(strides[a]) >= inner]
+        trail = [a for a in rest if abs(strides[a]) < inner]
+        if math.prod(x.shape[a] for a in trail) == 1:
+            outer = self._outer([x.shape[a] for a in lead])
+            lead, trail = lead[:outer], lead[outer:] + trail
+        self.order = (*lead, *axes, *trail)
+        self.shape = (math.prod(x.shape[a] for a in lead), *self.lengths, math.prod(x.shape[a] for a in trail))
+
+    def _outer(self, samples: list[int]) -> int:
+        """How many axes of samples, of these lengths, stay outside the patch axes where all lie there."""
+        return len(samples)
+
+    def arrange(self, xp: Any, x: Array) -> Array:
+        """(samples, *patch axes, inner samples)."""
+        arranged = xp.reshape(xp.permute_dims(x, self.order), self.shape)
+        return np.ascontiguousarray(arranged) if xp is np else arranged
+
+    def gather(self, xp: Any, x: Array, centre: Array | float) -> Array:
+        """Patches (samples, T, positions) less `centre` of an arranged x, which is extended by zeros or by itself."""
+        patches = xp.empty((x.shape[0], self.taps, *x.shape[1:]), dtype=x.dtype, **placement(xp, x))
+        for index, pieces, whole in self._pieces():
+            if not whole:
+                patches[:, index, ...] = -centre
+            for to, source in pieces:
+                patches[(slice(None), index, *to, ...)] = x[(slice(None), *source, ...)] - centre
+        return xp.reshape(patches, (x.shape[0], self.taps, -1))
+
+    def scatter_add(self, xp: Any, patches: Array, x: Array) -> None:
+        """Transpose of `gather`."""
+        patches = xp.reshape(patches, (x.shape[0], self.taps, *x.shape[1:]))
+        for index, pieces, _ in self._pieces():
+            for to, source in pieces:
+                x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
+
+    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
+        """Mean patch of x, in double precision, and the covariance of those of x and y.
+
+        They are summed about the arrays' own means, so that nothing cancels.
+        """
+        arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
+        centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
+        total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])
+        covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype, copy=False)
+        return offsets[0] + xp.astype(centres[0], xp.float64), covariance
+
+    def filter(
+        self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None
+    ) -> Array:
+        """P^T (constant + matrix (P x - mean P x)) / count + other; the mean is taken where it is not given."""
+        arranged = self.arrange(xp, x)
+        if mean is None:
+            centre, offset = self.centre(xp, arranged)
+        else:  # the tap that reads its own position has the mean of x
+            own = mean[int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))]
+            centre = xp.astype(own, x.dtype)
+            offset = mean - xp.astype(centre, xp.float64)
+        matrix = xp.astype(matrix, x.dtype, copy=False) / self.count
+        offset = xp.astype(constant, x.dtype, copy=False) / self.count - self.matmul(matrix, xp.astype(offset, x.dtype))
+        result = self.spread(xp, arranged, centre, matrix, offset, None if other is None else self.arrange(xp, other))
+        back = tuple(int(i) for i in np.argsort(self.order))
+        return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
+
+    def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
+        """Mean of an arranged array, and its mean patch less that, in double precision."""
+        guess = xp.mean(x[:1, ...])  # sums of what is left of x are exact where its mean is large
+        samples = self.shape[0] * self.shape[-1]
+        total = self.position_sums(xp, x, guess) + samples * xp.astype(guess, xp.float64)
+        centre = xp.astype(xp.sum(total) / self.count, x.dtype)
+        return centre, self.tap_sums(xp, total, samples * xp.astype(centre, xp.float64)) / self.count
+
+    def tap_sums(self, xp: Any, x: Array, centre: Array) -> Array:
+        """Sum of the patches (T,) of one array (*patch axes), which zeros extend, less `centre` at every position."""
+        return xp.sum(self.gather(xp, x[None, ..., None], centre), axis=(0, 2))
+
+    def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
+        """Sums of an arranged array less a guess of its mean over all samples, in double precision."""
+        sums: dict[int, Array] = {}
+
+        def tile(part: slice) -> None:
+            sums[part.start] = xp.sum(xp.sum(x[part, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
+
+        self._each_tile(xp, tile, products=False)
+        return in_order(sums)
+
+    def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
+        """Sums of products (T, T) of the patches of two arranged arrays less their centres, in double precision."""
+        sums: dict[int, Array] = {}
+
+        def tile(part: slice) -> None:
+            patches = self.gather(xp, x[part, ...], x_centre)
+            others = patches if x is y else self.gather(xp, y[part, ...], y_centre)
+            sums[part.start] = xp.sum(xp.matmul(patches, xp.permute_dims(others, (0, 2, 1))), axis=0, dtype=xp.float64)
+
+        self._each_tile(xp, tile, products=True)
+        return in_order(sums)
+
+    def spread(
+        self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array, other: Array | None = None
+    ) -> Array:
+        """P^T (offset + matrix P (x - centre)) + other, arranged; zeros extend x before its centre is taken."""
+        result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
+
+        def tile(part: slice) -> None:
+            patches = xp.matmul(matrix, self.gather(xp, x[part, ...], centre))
+            self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
+
+        self._each_tile(xp, tile, products=True)
+        return result if other is None else other + result
+
+    def met(self) -> list[bool]:
+        """Whether each tap meets a sample anywhere, and not only zeros."""
+        return [bool(pieces) for _, pieces, _ in self._pieces()]
+
+    def _pieces(self) -> Any:
+        spans = tuple((0, n) for n in self.lengths)
+        return tap_pieces(self.lengths, spans, (1,) * len(spans), self.sizes, self.periodic)
+
+    def _each_tile(self, xp: Any, tile: Callable[[slice], None], *, products: bool) -> None:
+        """Work through the samples, threads taking different ones; `products` of matrices have threads of their own."""
+        size = max(1, current().gathered_elements // (self.taps * math.prod(self.shape[1:])))
+
+        def work(first: int, last: int) -> None:
+            for begin in range(first, last, size):
+                tile(slice(begin, min(last, begin + size)))
+
+        if xp is np:
+            parallel_for(work, self.shape[0], self.count * self.taps, threaded=products)
+        else:
+            work(0, self.shape[0])
+
+
+def in_order(sums: dict[int, Array]) -> Array:
+    """The sum of tiles, in their order, whoever made them."""
+    return sum(sums[start] for start in sorted(sums))

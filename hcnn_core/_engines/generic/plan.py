@@ -1,0 +1,122 @@
+"""A convolution as three maps, on the arrays of any library.
+
+Every array is brought to one order, transformed axes first and the batch last, where the operator is
+
+    x -> spectrum -> (for each folded frequency: filter matrix @ taps) -> y
+
+and its adjoints are the same three maps, transposed, in reverse. With no transformed axis this is direct convolution as
+a matrix product; with all of them it is the FFT method; the network's layers take space directly and attributes by DFT.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from hcnn_core._engines.arrangement import Arrangement
+from hcnn_core._engines.generic import elementwise
+from hcnn_core._engines.taps import TapProducts
+from hcnn_core._engines.transform import Transform
+from hcnn_core._tuning import Tuning
+from hcnn_core.backend import Array, permute_dims, reshape
+
+
+class Plan:
+    """A convolution and its two adjoints for one set of shapes, options and methods.
+
+    Without transformed axes there is one frequency, and the outer batch axes take its place: each of their entries is
+    worked on by itself, where it lies, all with the same filter.
+    """
+
+    def __init__(self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning) -> None:
+        self.arrangement, self.transform, self.products, self.tuning = arrangement, transform, products, tuning
+        self.problem = arrangement.problem
+        self.outer, self.batch = arrangement.outer_size, arrangement.batch
+        self.channels, self.out = arrangement.channels, arrangement.out
+        self.x_order, self.y_order, self.w_order = arrangement.x_order, arrangement.y_order, arrangement.w_order
+        self.x_rows, self.y_rows = arrangement.x_rows, arrangement.y_rows
+        self.outside, self.within = len(arrangement.outer), len(arrangement.last_axes)
+        self.w_matrix = (-1, products.taps.count, self.channels, self.out)
+
+    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+        """Convolve x with w; with a bias, the ELU of the sum."""
+        filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+        spectrum = self.products.apply(xp, self._analyze(xp, x), filters)
+        y = self.transform.synthesize(xp, spectrum)
+        y = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
+        return y if bias is None else elementwise.elu(xp, y, bias)
+
+    def adjoints(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """Cotangents of x, if w is given, and of w, if x is, for the cotangent g of the result.
+
+        With `ans`, the result of an ELU after the convolution, also that of its argument: an array that broadcasts to
+        the result, possibly summed over some of its axes already.
+        """
+        if ans is not None:
+            g = elementwise.elu_vjp(xp, g, ans)
+        taps = self.products.taps
+        cotangent = self.transform.synthesize_transpose(xp, self._to_plan(xp, g, self.y_order, (self.y_rows, -1)))
+        cotangent = xp.reshape(cotangent, (self._count, -1, *taps.out_lengths, taps.batch))
+        x_cotangent = w_cotangent = None
+        if w is not None:
+            filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+            spectrum = self.products.apply_transpose(xp, cotangent, filters)
+            x_rows = self.transform.analyze_transpose(xp, spectrum)
+            x_cotangent = self.from_plan(xp, x_rows, self.x_order, self.problem.x_shape)
+        if x is not None:
+            spectrum = self.products.correlate(xp, cotangent, self._analyze(xp, x))
+            w_cotangent = self.filters_of(xp, spectrum)
+        return x_cotangent, w_cotangent, None if ans is None else g
+
+    def filters_of(self, xp: Any, spectrum: Array) -> Array:
+        """Cotangent of w from those of each entry's filter matrix."""
+        if self.outer > 1:
+            spectrum = xp.sum(spectrum, axis=0, keepdims=True)
+        w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])
+        return self.from_plan(xp, w_rows, self.w_order, self.problem.w_shape)
+
+    @property
+    def _count(self) -> int:
+        """Frequencies, or outer batch entries in their place."""
+        return self.transform.frequencies * self.outer
+
+    def _analyze(self, xp: Any, x: Array) -> Array:
+        spectrum = self.transform.analyze(xp, self._to_plan(xp, x, self.x_order, (self.x_rows, -1)))
+        return xp.reshape(spectrum, (self._count, -1, *self.products.taps.lengths, self.products.taps.batch))
+
+    def per_row(self, xp: Any, bias: Array) -> Array | None:
+        """The bias (rows, out), if it is the same at all positions."""
+        y_shape = self.problem.y_shape
+        bias = xp.permute_dims(xp.reshape(bias, (*(1,) * (len(y_shape) - bias.ndim), *bias.shape)), self.y_order)
+        new = len(self.problem.out_shape)
+        rows = len(self.y_order) - self.within - new - self.outside
+        kept = (*range(rows), *range(rows + self.outside, rows + self.outside + new))
+        if any(n > 1 for a, n in enumerate(bias.shape) if a not in kept):
+            return None
+        shape = tuple(y_shape[self.y_order[a]] for a in kept)
+        bias = xp.broadcast_to(xp.reshape(bias, tuple(bias.shape[a] for a in kept)), shape)
+        return xp.reshape(bias, (self.y_rows, self.out))
+
+    def like_result(self, xp: Any, sums: Array) -> Array:
+        """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
+        back, shape = _way_back(self.y_order, self.problem.y_shape)
+        ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))
+        return xp.permute_dims(ordered, back)
+
+    @staticmethod
+    def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+        return reshape(xp, permute_dims(xp, array, order), shape)
+
+    @staticmethod
+    def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+        """A view in the caller's order of axes; memory keeps the plan's."""
+        back, ordered = _way_back(order, shape)
+        return permute_dims(xp, reshape(xp, array, ordered), back)
+
+
+@lru_cache(maxsize=1024)
+def _way_back(order: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The inverse of an order of axes, and a shape in that order."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__)), tuple(shape[a] for a in order)

@@ -1,0 +1,216 @@
+"""Which engine carries out a call: chosen here, before anything is built. The only file that knows every engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hcnn_core._engines import cost_model
+from hcnn_core._engines.arrangement import Arrangement, BatchAxes
+from hcnn_core._engines.generic import elementwise as generic_elementwise
+from hcnn_core._engines.generic import matmul as generic_matmul
+from hcnn_core._engines.generic import normalization as generic_normalization
+from hcnn_core._engines.generic.fft import LibraryFFT
+from hcnn_core._engines.generic.im2col import Im2col
+from hcnn_core._engines.generic.patches import Patches
+from hcnn_core._engines.generic.plan import Plan
+from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover
+from hcnn_core._problem import Problem
+from hcnn_core._tuning import Tuning, current
+from hcnn_core.backend import Array, library_of
+
+if TYPE_CHECKING:
+    from hcnn_core._engines.cpu.factored import FactoredPlan
+    from hcnn_core._engines.cpu.fft_plan import FFTPlan
+
+    AnyPlan = Plan | FFTPlan
+
+
+def make_plan(problem: Problem, real: bool, like: Array) -> AnyPlan:
+    """The plan for a call; calls with the same shapes, options and memory layout share it."""
+    return _plan_of(problem, real, like.shape, getattr(like, "strides", None), library_of(like), current())
+
+
+@lru_cache(maxsize=512)
+def _plan_of(
+    problem: Problem, real: bool, shape: tuple[int, ...], strides: tuple[int, ...] | None, library: str, tuning: Tuning
+) -> AnyPlan:
+    return _plan_for(problem, real, _batch_axes(problem, shape, strides, tuning), library, tuning)
+
+
+@lru_cache(maxsize=512)
+def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> AnyPlan:
+    methods = cost_model.choose_methods(problem, real, library, tuning)
+    if cost_model.at_once(problem, methods, real, library, tuning):
+        from hcnn_core._engines.cpu.fft_plan import FFTPlan
+
+        return FFTPlan(problem, real, tuning)
+    return plan_by(methods, problem, real, batch, library, tuning)
+
+
+def plan_by(
+    methods: tuple[str, ...], problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning
+) -> Plan:
+    """The plan with these methods, one axis after another, by the best engine for the arrays."""
+    count = range(len(problem.axes))
+    spectral = tuple(k for k in count if methods[k] == "fft")
+    direct = tuple(sorted((k for k in count if methods[k] == "direct"), key=lambda k: problem.axes[k]))
+    outer, inner = ((), (*batch[0], *batch[1])) if spectral else batch
+    samples = math.prod(problem.x_shape[a] for a in inner)
+    tiled = cost_model.may_tile(problem, methods, samples)
+    axes = (problem.lengths, problem.kernel_size, problem.stride, problem.boundary)
+    transform_for = partial(
+        cost_model.choose_transform, *(tuple(values[k] for k in spectral) for values in axes), real, tuning
+    )
+    arrange = partial(Arrangement, problem, methods, spectral, outer=outer, inner=inner, tiled=tiled)
+    longest = max((problem.out_lengths[k] for k in direct), default=1) * samples
+    compiled = real and longest >= tuning.compiled_positions and not isinstance(transform_for(), LibraryFFT)
+    if library == "numpy" and compiled and has_compiled_kernels():
+        return _cpu_plan(problem, arrange, direct, transform_for, samples, tuning)
+    # the longest axis first, since im2col cuts its tiles along it
+    arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -problem.out_lengths[k])))
+    if library == "cupy":
+        from hcnn_core._engines.cuda.matmul import matmul
+        from hcnn_core._engines.cuda.plan import CudaPlan, SubsampledPlan
+
+        transform = transform_for(matmul=matmul)
+        parts = arrangement, transform, Im2col(arrangement.taps, tuning), tuning
+        if real and CudaPlan.suits(arrangement, transform):
+            return CudaPlan(*parts)
+        if real and arrangement.taps.uneven:
+            along = zip(problem.lengths, problem.stride, problem.boundary, strict=True)
+            stride = tuple(1 if boundary == "periodic" and n % r else r for n, r, boundary in along)
+            return SubsampledPlan(
+                *parts, plan_by(methods, replace(problem, stride=stride), real, batch, library, tuning)
+            )
+    return Plan(arrangement, transform_for(), Im2col(arrangement.taps, tuning), tuning)
+
+
+def _cpu_plan(
+    problem: Problem, arrange: Any, direct: tuple[int, ...], transform_for: Any, batch: int, tuning: Tuning
+) -> Plan:
+    """By compiled kernels."""
+    from hcnn_core._engines.cpu.plan import CpuPlan
+    from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
+    from hcnn_core._engines.cpu.winograd import products_for
+
+    untapped = not direct
+    transform = transform_for(straight_line=True, three_products=untapped)
+    if direct and problem.out_lengths[direct[-1]] * batch < tuning.compiled_positions:
+        direct = tuple(sorted(direct, key=lambda k: problem.out_lengths[k]))  # the longest last, for vectors
+    elif len(direct) < len(problem.axes) and batch >= LEAST_IN_TILES:
+        sizes = zip(problem.kernel_size, problem.stride, problem.out_lengths, strict=True)
+        covered = [tiles_cover(*axis) for axis in sizes]
+        direct = tuple(sorted(direct, key=lambda k: not covered[k]))  # an axis that tiles cover first
+    arrangement = arrange(direct=direct)
+    kind = SpectralPlan if untapped else CpuPlan
+    return kind(arrangement, transform, products_for(arrangement.taps, tuning), tuning)
+
+
+def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning) -> BatchAxes:
+    """How the batch axes of x, or of the result, lie in memory."""
+    if strides is None:
+        return (), problem.batch_axes
+    kept = range(len(problem.x_shape)) if shape == problem.x_shape else problem.kept_axes
+    stride = {axis: abs(strides[position]) for position, axis in enumerate(kept)}
+    order = sorted(problem.batch_axes, key=lambda axis: -stride[axis])
+    outermost, innermost = (choose(problem.axes, key=stride.__getitem__) for choose in (max, min))
+    outer = tuple(axis for axis in order if stride[axis] > stride[outermost])
+    inner = tuple(axis for axis in order if axis not in outer)
+    samples = math.prod(problem.x_shape[axis] for axis in inner)
+    line = samples * problem.x_shape[innermost]
+    if samples >= tuning.inner_elements or cost_model.long_lines(line, problem):
+        return outer, inner
+    return (), tuple(order)
+
+
+def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Array) -> FactoredPlan | None:
+    """The plan of a (+) layer that never holds its Q copies, if there is one for these arrays."""
+    if library_of(like) != "numpy" or not has_compiled_kernels():
+        return None
+    plan = _factored_plan_for(expansion, contraction, current())
+    return plan if plan is not None and plan.takes(bias) else None
+
+
+@lru_cache(maxsize=256)
+def _factored_plan_for(expansion: Problem, contraction: Problem, tuning: Tuning) -> FactoredPlan | None:
+    from hcnn_core._engines.cpu.factored import FactoredPlan
+    from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
+
+    e, c = expansion, contraction
+    if len(e.axes) != 2 or e.empty or c.empty:
+        return None
+    rest = tuple(a for a in c.batch_axes if a not in e.axes)
+    plan = plan_by(("fft",) * len(c.axes), c, True, ((), (*e.axes, *rest)), "numpy", tuning)
+    positions = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)
+    if not isinstance(plan, SpectralPlan) or not FactoredPlan.suits(positions):
+        return None
+    return FactoredPlan(e, c, plan)
+
+
+def make_patches(
+    xp: Any, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
+) -> Patches:
+    """The map from arrays like x to their patches."""
+    library = library_of(x)
+    if library == "numpy" and has_compiled_kernels():
+        from hcnn_core._engines.cpu.patches import CpuPatches
+
+        compiled = CpuPatches(x, axes, kernel_size, boundary)
+        if len(compiled.sizes) == 2:
+            return compiled
+    patches = Patches(x, axes, kernel_size, boundary)
+    if library == "cupy":
+        from hcnn_core._engines.cuda.patches import CudaPatches
+
+        if CudaPatches.suits(patches):
+            return CudaPatches(x, axes, kernel_size, boundary)
+    return patches
+
+
+def elementwise(xp: Any, size: int | None = None) -> Any:
+    """The module whose `elu`, `elu_vjp` and `marginal` work on arrays, of so many elements if that matters."""
+    large = size is None or size >= current().elementwise_elements
+    if xp is np and large and has_compiled_kernels():
+        from hcnn_core._engines.cpu import elementwise as compiled
+
+        return compiled
+    return generic_elementwise
+
+
+def normalization(xp: Any, size: int) -> Any:
+    """The module whose `forward` and `vjp` normalise arrays of so many elements."""
+    if xp is np and size >= current().elementwise_elements and has_compiled_kernels():
+        from hcnn_core._engines.cpu import normalization as compiled
+
+        return compiled
+    return generic_normalization
+
+
+def add(x: Array, y: Array) -> Array:
+    """``x + y`` of two NumPy arrays of one shape and dtype, shared among threads."""
+    return generic_elementwise.add(x, y)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """``a @ b``: small matrices of CuPy's by a kernel that a CUDA graph can record, others by the library."""
+    if library_of(a) == "cupy":
+        from hcnn_core._engines.cuda.matmul import matmul as by_kernel
+
+        return by_kernel(a, b)
+    return generic_matmul.matmul(a, b)
+
+
+@lru_cache(maxsize=1)
+def has_compiled_kernels() -> bool:
+    """Whether NumPy arrays can have compiled kernels: Numba is installed, and can keep what it compiles."""
+    try:
+        from hcnn_core._engines.cpu.kernels import gemm  # noqa: F401
+    except (ImportError, RuntimeError):
+        return False
+    return True

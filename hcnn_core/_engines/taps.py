@@ -1,0 +1,155 @@
+"""The directly convolved axes: which samples a tap reads, which results it reaches, and how products are asked for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from hcnn_core._tuning import Tuning
+from hcnn_core.backend import Array
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+
+
+LEAST_IN_TILES = 16
+"""Elements of a batch, or of a line, that fill the vectors of tiles."""
+
+
+def tiles_cover(size: int, stride: int, count: int) -> bool:
+    """Whether tiles of F(4, 3) cover an axis of so many results."""
+    return size == 3 and stride == 1 and count % 4 == 0
+
+
+def tiles_pay(terms: int, rows: int, tuning: Tuning) -> bool:
+    """Whether F(4, 3) pays for a few rows of sums of so many terms, beside the transforms of samples and results."""
+    return terms >= tuning.winograd_terms and rows > 1
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The directly convolved axes, and the batch that lies inside them in memory."""
+
+    lengths: tuple[int, ...]
+    out_lengths: tuple[int, ...]
+    sizes: tuple[int, ...]
+    stride: tuple[int, ...]
+    periodic: tuple[bool, ...]
+    batch: int
+    tiled: bool = False
+    """Whether taps may be multiplied tile by tile, which spreads rounding errors, NaN and infinity over a tile."""
+
+    @cached_property
+    def count(self) -> int:
+        return math.prod(self.sizes)
+
+    @cached_property
+    def leading(self) -> int:
+        """Output indices of the first axis, along which tiles are cut."""
+        return self.out_lengths[0] if self.sizes else 1
+
+    @cached_property
+    def positions(self) -> int:
+        """Output positions per index of the first axis."""
+        return math.prod(self.out_lengths[1:]) * self.batch
+
+    @cached_property
+    def uneven(self) -> bool:
+        """Whether strides along a periodic axis fall on other samples each time around."""
+        return any(wrap and n % r for wrap, n, r in zip(self.periodic, self.lengths, self.stride, strict=True))
+
+
+def untapped(count: int) -> Taps:
+    """A batch as an axis with one tap."""
+    return Taps((count,), (count,), (1,), (1,), (False,), 1)
+
+
+def batch_as_axis(t: Taps) -> Taps:
+    """The batch as one more axis, with one tap."""
+    return Taps(
+        (*t.lengths, t.batch), (*t.out_lengths, t.batch), (*t.sizes, 1), (*t.stride, 1), (*t.periodic, False), 1
+    )
+
+
+def samples_read(size: int, stride: int, begin: int, end: int) -> tuple[Integers, Integers]:
+    """Samples (phases, indices) around outputs [begin, end) of an axis, and phase and index (2, size) of its taps.
+
+    Output i meets tap t at sample stride * i + size // 2 - t: at e = stride * i + size - 1 - t of an axis extended by
+    size - 1 - size // 2 samples before its first. What e leaves when divided by the stride is its phase: laid out by
+    phases, neighbouring outputs read neighbouring samples.
+    """
+    phase, index = np.ogrid[: min(stride, size), begin : end + (size - 1) // stride]
+    taps = np.stack(np.divmod(size - 1 - np.arange(size), stride)[::-1])
+    return stride * index + phase - (size - 1 - size // 2), taps
+
+
+def _taps_met(size: int, stride: int, phase: int) -> Integers:
+    """Tap t takes sample s to output (s + t - size // 2) / stride: those for which that is an integer."""
+    return np.arange((size // 2 - phase) % stride, size, stride)
+
+
+def outputs_met(size: int, stride: int, phase: int) -> Integers:
+    """The outputs, less a, that taps take samples phase + stride * a to."""
+    return (_taps_met(size, stride, phase) - size // 2 + phase) // stride
+
+
+def taps_that_meet(t: Taps, phases: tuple[int, ...]) -> Integers:
+    """Flat indices of the taps that take samples of these phases to an output."""
+    along = [_taps_met(size, r, phase) for size, r, phase in zip(t.sizes, t.stride, phases, strict=True)]
+    return np.ravel_multi_index(np.ix_(*along), t.sizes).reshape(-1)
+
+
+def extended(index: Integers, n: int, periodic: bool) -> Integers:
+    """Samples at these indices of an extended axis; -1 stands for zero."""
+    return index % n if periodic else np.where((index >= 0) & (index < n), index, -1)
+
+
+class TapProducts(Protocol):
+    """The linear map of each entry, its transpose, and the transpose in its matrix."""
+
+    taps: Taps
+
+    def apply(self, xp: Any, x: Array, filters: Array) -> Array: ...
+    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array: ...
+    def correlate(self, xp: Any, g: Array, x: Array) -> Array: ...
+
+
+@lru_cache(maxsize=4096)
+def tap_pieces(
+    lengths: tuple[int, ...],
+    spans: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    sizes: tuple[int, ...],
+    periodic: tuple[bool, ...],
+) -> list[tuple[int, list[Any], bool]]:
+    """For each tap: the boxes to copy, (to, from), and whether they cover all output indices of the spans."""
+    result = []
+    for index, taps in enumerate(itertools.product(*map(range, sizes))):
+        along = [
+            _segments(n, span, r, t - size // 2, wrap)
+            for n, span, r, t, size, wrap in zip(lengths, spans, strides, taps, sizes, periodic, strict=True)
+        ]
+        pieces: list[Any] = [tuple(zip(*box, strict=True)) or ((), ()) for box in itertools.product(*along)]
+        covered = [sum(to.stop - to.start for to, _ in axis) for axis in along]
+        result.append((index, pieces, covered == [stop - start for start, stop in spans]))
+    return result
+
+
+@lru_cache(maxsize=4096)
+def _segments(n: int, span: tuple[int, int], stride: int, tap: int, periodic: bool) -> list[tuple[slice, slice]]:
+    """Runs of output indices i in `span` whose source stride * i - tap lies in one period, with that source."""
+    begin, end = span
+    first, last = (stride * begin - tap) // n, (stride * (end - 1) - tap) // n
+    segments = []
+    for period in range(first, last + 1) if periodic else (0,):
+        low = max(begin, -((-period * n - tap) // stride))
+        high = min(end, -((-(period + 1) * n - tap) // stride))
+        if low < high:
+            source = stride * low - tap - period * n
+            to = slice(low - begin, high - begin)
+            segments.append((to, slice(source, source + stride * (high - low - 1) + 1, stride)))
+    return segments

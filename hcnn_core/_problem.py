@@ -1,0 +1,207 @@
+"""What one call of `convolve` asks for, validated once: which axes, how long, extended how."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from typing import Any
+
+BOUNDARIES = ("periodic", "zero")
+METHODS = ("auto", "direct", "fft")
+MAX_AXES = 6
+
+PLAIN = {int, str}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Shapes of a convolution; the tuples that describe convolved axes follow the order of `axes`."""
+
+    x_shape: tuple[int, ...]
+    w_shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    sum_axes: tuple[int, ...]
+    stride: tuple[int, ...]
+    boundary: tuple[str, ...]
+    method: tuple[str, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Found once, for caches ask for it at every call."""
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
+    @cached_property
+    def batch_axes(self) -> tuple[int, ...]:
+        return tuple(a for a in range(len(self.x_shape)) if a not in self.axes and a not in self.sum_axes)
+
+    @cached_property
+    def kept_axes(self) -> tuple[int, ...]:
+        """Axes of x that the result has, in its order."""
+        return tuple(a for a in range(len(self.x_shape)) if a not in self.sum_axes)
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(self.x_shape[a] for a in self.axes)
+
+    @cached_property
+    def kernel_size(self) -> tuple[int, ...]:
+        return self.w_shape[len(self.sum_axes) : len(self.sum_axes) + len(self.axes)]
+
+    @cached_property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of the new attribute axes."""
+        return self.w_shape[len(self.sum_axes) + len(self.axes) :]
+
+    @cached_property
+    def out_lengths(self) -> tuple[int, ...]:
+        return tuple(-(-n // r) for n, r in zip(self.lengths, self.stride, strict=True))
+
+    @cached_property
+    def y_shape(self) -> tuple[int, ...]:
+        length = dict(zip(self.axes, self.out_lengths, strict=True))
+        return tuple(length.get(a, self.x_shape[a]) for a in self.kept_axes) + self.out_shape
+
+    @cached_property
+    def empty(self) -> bool:
+        """Whether no product enters the sum: some operand or the result has no element."""
+        return not (math.prod(self.x_shape) and math.prod(self.w_shape))
+
+
+def make_problem(
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    axes: int | Sequence[int],
+    *,
+    boundary: str | Sequence[str],
+    sum_axes: int | Sequence[int],
+    stride: int | Sequence[int],
+    method: str | Sequence[str],
+) -> Problem:
+    """Validate the arguments of `convolve` and return them in normal form."""
+    arguments = tuple(x_shape), tuple(w_shape), axes, boundary, sum_axes, stride, method
+    for value in arguments[2:]:
+        # what equals only what is like it is known again; to a cache 1, 1.0 and True are one
+        if type(value) not in PLAIN and not (type(value) is tuple and PLAIN.issuperset(map(type, value))):
+            return _validated(*arguments)
+    return _known(*arguments)
+
+
+@lru_cache(maxsize=1024)
+def _known(*arguments: Any) -> Problem:
+    return _validated(*arguments)
+
+
+def _validated(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    axes: Any,
+    boundary: Any,
+    sum_axes: Any,
+    stride: Any,
+    method: Any,
+) -> Problem:
+    axes = normalize_axes("axes", axes, len(x_shape))
+    sum_axes = normalize_axes("sum_axes", sum_axes, len(x_shape))
+    if not 1 <= len(axes) <= MAX_AXES:
+        raise ValueError(f"axes names {len(axes)} axes; between 1 and {MAX_AXES} can be convolved")
+    if both := sorted(set(axes) & set(sum_axes)):
+        raise ValueError(f"axes and sum_axes both name {both}; an axis is either convolved or summed")
+    if len(w_shape) < len(sum_axes) + len(axes):
+        raise ValueError(
+            f"w has shape {w_shape}; it needs {len(sum_axes)} summed and {len(axes)} convolved axes, "
+            f"so at least {len(sum_axes) + len(axes)}"
+        )
+    summed = tuple(x_shape[a] for a in sum_axes)
+    if w_shape[: len(sum_axes)] != summed:
+        raise ValueError(f"w has shape {w_shape}; its leading axes must be {summed}, the lengths of x along sum_axes")
+    # Strides beyond an axis keep its first sample alone, as its own length does, whose phases are as many as samples.
+    strides = normalize_integers("stride", stride, len(axes), 1)
+    return Problem(
+        x_shape,
+        w_shape,
+        axes,
+        sum_axes,
+        tuple(min(r, max(x_shape[a], 1)) for r, a in zip(strides, axes, strict=True)),
+        normalize_choice("boundary", boundary, len(axes), BOUNDARIES),
+        normalize_choice("method", method, len(axes), METHODS),
+    )
+
+
+def normalize_axes(name: str, axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """Axes as a tuple of distinct non-negative integers."""
+    given = _entries(name, axes, "an integer", _is_integer(axes))
+    for a in given:
+        if not _is_integer(a):
+            raise TypeError(f"{name} holds {a!r}; axes are integers")
+        if not -ndim <= a < ndim:
+            fits = f"use {-ndim} to {ndim - 1}" if ndim else "none can be named"
+            raise ValueError(f"{name} names axis {a} of an array with {ndim} axes; {fits}")
+    normal = tuple(int(a) % ndim for a in given)
+    if len(set(normal)) < len(normal):
+        raise ValueError(f"{name} is {given}; an axis is named twice")
+    return normal
+
+
+def normalize_integers(
+    name: str, value: int | Sequence[int], count: int, minimum: int | None = None
+) -> tuple[int, ...]:
+    """One integer per axis, each at least `minimum`."""
+    given = _entries(name, value, "an integer", _is_integer(value), count)
+    for entry in given:
+        if not _is_integer(entry):
+            raise TypeError(f"{name} holds {entry!r}; give integers")
+        if minimum is not None and entry < minimum:
+            raise ValueError(f"{name} holds {entry}; give {minimum} or more")
+    return tuple(int(entry) for entry in given)
+
+
+def normalize_choice(name: str, value: str | Sequence[str], count: int, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """One word per axis, each among `choices`."""
+    given = _entries(name, value, " or ".join(map(repr, choices)), isinstance(value, str), count)
+    for word in given:
+        require_choice(name, word, choices)
+    return given
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse what is not among `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, choices))}")
+
+
+def shape_of(name: str, array: Any) -> tuple[int, ...]:
+    """The shape of an array, or a shape given in its place."""
+    if hasattr(array, "shape"):
+        return tuple(array.shape)
+    shape = _entries(f"the shape of {name}", array, "an integer", _is_integer(array))
+    return normalize_integers(f"the shape of {name}", shape, len(shape), 0)
+
+
+def _entries(name: str, value: Any, kind: str, single: bool, count: int | None = None) -> tuple[Any, ...]:
+    """A single value repeated, or the entries of a sequence, whose number must be `count` unless that is None."""
+    if single:
+        return (value,) * (1 if count is None else count)
+    try:
+        given = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; give {kind}, or one per axis") from None
+    if count not in (None, len(given)):
+        raise ValueError(f"{name} has {len(given)} entries for {count} axes; give one, or one per axis")
+    return given
+
+
+def _is_integer(value: object) -> bool:
+    """Whether a value is an integer of any kind: Python's, NumPy's, or an integer array without axes."""
+    if type(value) is int:
+        return True
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool)

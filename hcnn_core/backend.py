@@ -1,0 +1,346 @@
+"""The array library behind the arguments: NumPy, CuPy, or any array-API namespace.
+
+The only module of the project that imports CuPy, and only when asked for it by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import re
+import sys
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from hcnn_core._threads import worker_count as worker_count
+
+Array: TypeAlias = Any
+"""An n-dimensional array of NumPy, CuPy or another array-API namespace."""
+
+Result = TypeVar("Result")
+
+FLOATING_DTYPES = ("float32", "float64", "complex64", "complex128")
+
+
+def array_namespace(*arrays: Array) -> Any:
+    """Return the one namespace all the arrays belong to.
+
+    Parameters
+    ----------
+    *arrays : array
+        NumPy arrays, CuPy arrays or arrays with ``__array_namespace__``, all of one kind.
+        Python scalars, lists and tuples count as NumPy.
+
+    Returns
+    -------
+    module
+        ``numpy``, ``cupy``, or what ``__array_namespace__`` returns.
+
+    Raises
+    ------
+    TypeError
+        If the arrays belong to different libraries, or one is of a type that is no array.
+    """
+    if arrays and list(map(type, arrays)).count(np.ndarray) == len(arrays):
+        return np
+    found: dict[str, Any] = {}
+    for array in arrays:
+        kind = type(array)
+        root = kind.__module__.partition(".")[0]
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
+        if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
+            found.setdefault("NumPy", np)
+        elif root == "cupy":  # whoever made this array has imported CuPy
+            found.setdefault("CuPy", sys.modules["cupy"])
+        elif hasattr(array, "__array_namespace__"):
+            found.setdefault(root, array.__array_namespace__())
+        else:
+            raise TypeError(
+                f"expected a NumPy or CuPy array, got {root}.{kind.__qualname__}"
+                + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
+            )
+    if len(found) > 1:
+        names = " and ".join(sorted(found))
+        raise TypeError(
+            f"arrays of {names} in one call: move them to one device first, "
+            "with cupy.asarray(x) to the GPU or cupy.asnumpy(x) to the host"
+        )
+    return next(iter(found.values()), np)
+
+
+def permute_dims(xp: Any, array: Array, axes: tuple[int, ...]) -> Array:
+    """As the array API's; NumPy's own function takes longer than the method it calls, which tells in small calls."""
+    return array.transpose(axes) if xp is np else xp.permute_dims(array, axes)
+
+
+def reshape(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
+    """Likewise."""
+    return array.reshape(shape) if xp is np else xp.reshape(array, shape)
+
+
+def dtype_name(dtype: Any) -> str:
+    """A dtype's name, such as float32, in every namespace."""
+    return _numpys_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
+
+
+@lru_cache(maxsize=64)
+def _numpys_name(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
+
+
+def require_floating(xp: Any, name: str, array: Array) -> Array:
+    """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
+    array = xp.asarray(array)
+    dtype = dtype_name(array.dtype)
+    if dtype not in FLOATING_DTYPES:
+        raise TypeError(f"{name} has dtype {dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
+    return array
+
+
+def get_namespace(backend: str) -> ModuleType:
+    """Return the array namespace of a backend's name, ready for use.
+
+    Parameters
+    ----------
+    backend : {"numpy", "cupy", "auto"}
+        ``"auto"`` is CuPy where a GPU can be used, else NumPy.
+
+    Returns
+    -------
+    module
+        ``numpy`` or ``cupy``.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of the three.
+    RuntimeError
+        If ``"cupy"`` is asked for and cannot be used; the message says what is missing.
+    """
+    if backend not in ("numpy", "cupy", "auto"):
+        raise ValueError(f"backend is {backend!r}; choose 'auto', 'numpy' or 'cupy'")
+    if backend == "numpy":
+        return np
+    try:
+        return _usable_cupy()
+    except RuntimeError:
+        if backend == "auto":
+            return np
+        raise
+
+
+def _usable_cupy() -> ModuleType:
+    """CuPy after a first allocation on the device, or RuntimeError naming what is missing."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(
+            "CuPy is not installed: install the extra cuda12 or cuda13 (the wheel cupy-cuda12x or cupy-cuda13x)"
+        ) from error
+    except Exception as error:  # it makes a folder for its kernels when imported, which can fail
+        raise RuntimeError(f"CuPy cannot be imported ({error})") from error
+    try:
+        driver, needed = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise RuntimeError(f"CuPy found no usable CUDA driver ({error}): install NVIDIA's driver") from error
+    if driver // 1000 < needed // 1000:
+        raise RuntimeError(
+            f"NVIDIA's driver supports CUDA {driver // 1000}, CuPy's wheel needs CUDA {needed // 1000}: "
+            f"install a newer driver, or the extra cuda{driver // 1000} where there is one"
+        )
+    if devices == 0:
+        raise RuntimeError("CuPy found no CUDA device: this machine shows no NVIDIA GPU")
+    try:
+        cupy.zeros(1)
+    except MemoryError as error:
+        raise RuntimeError(f"the CUDA device has no memory left ({error}): end what else runs on it") from error
+    except Exception as error:
+        advice = ": end the other process that holds it" if "DevicesUnavailable" in str(error) else ""
+        raise RuntimeError(f"CuPy cannot use the CUDA device ({error}){advice}") from error
+    return cupy  # type: ignore[no-any-return]
+
+
+def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+    """Return a NumPy array with the values of an array of any supported namespace."""
+    if hasattr(array, "get") and type(array).__module__.startswith("cupy"):
+        return array.get()  # type: ignore[no-any-return]
+    return np.asarray(array)
+
+
+def fft_namespace(xp: Any) -> Any:
+    """The module with rfft, irfft, fft and ifft for a namespace: SciPy's for NumPy, since it keeps every dtype."""
+    if xp is np:
+        import scipy.fft
+
+        return scipy.fft
+    return xp.fft
+
+
+def device_of(array: Array) -> str:
+    """A name for the device an array lives on, for keys of caches."""
+    return str(getattr(array, "device", "cpu"))
+
+
+def placement(xp: Any, like: Array) -> dict[str, Any]:
+    """Keyword arguments that make creation functions allocate beside `like`; NumPy and CuPy need none."""
+    return {} if xp is np or xp.__name__ == "cupy" else {"device": like.device}
+
+
+def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
+    """An array beside `like`, of its dtype, whose elements nobody has written."""
+    return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
+
+
+def memory_order(array: Array) -> tuple[int, ...]:
+    """Axes from the largest stride to the smallest; all in their order where strides are not known."""
+    strides = getattr(array, "strides", None)
+    axes = range(array.ndim)
+    return tuple(axes) if strides is None else tuple(sorted(axes, key=lambda axis: -abs(strides[axis])))
+
+
+def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
+    """A pointwise function of arrays of one shape, whose result lies in memory as they do.
+
+    CuPy's results are in C order. Where arrays are not, every 4 bytes of such a result, or of the arrays, take 32.
+    """
+    order = memory_order(next((a for a in arrays if not _is_broadcast(a)), arrays[0]))
+    if order == tuple(range(len(order))):
+        return function(*arrays)
+    xp = array_namespace(*arrays)
+    result = function(*(xp.permute_dims(array, order) for array in arrays))
+    return xp.permute_dims(result, _inverse(order))
+
+
+def reduced(function: Callable[..., Array], x: Array, axes: Sequence[int], **options: Any) -> Array:
+    """A sum, or the like, over some axes; the result lies in memory as x does, for the same reason."""
+    order = memory_order(x)
+    if order == tuple(range(len(order))):
+        return function(x, axis=tuple(axes), **options)
+    xp = array_namespace(x)
+    kept = [axis for axis in order if axis not in axes]
+    result = function(xp.permute_dims(x, order), axis=tuple(order.index(axis) for axis in axes), **options)
+    return xp.permute_dims(result, _inverse(kept))
+
+
+def _is_broadcast(array: Array) -> bool:
+    strides = getattr(array, "strides", ())
+    return any(n > 1 and not step for n, step in zip(array.shape, strides, strict=False))
+
+
+def _inverse(order: Sequence[int]) -> tuple[int, ...]:
+    """What brings axes in this order back."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+def joined(arrays: Sequence[Array], axis: int) -> Array:
+    """Arrays one after the other along an axis; CuPy's own way, of many, sends a table of addresses to the device."""
+    if library_of(arrays[0]) != "cupy":
+        return np.concatenate(arrays, axis)
+    xp = array_namespace(*arrays)
+    lengths = [array.shape[axis] for array in arrays]
+    shape = list(arrays[0].shape)
+    for array, length in zip(arrays, lengths, strict=True):
+        shape[axis] = length
+        if array.shape != tuple(shape):
+            raise ValueError(f"arrays of shapes {[a.shape for a in arrays]} cannot be joined along axis {axis}")
+    shape[axis] = sum(lengths)
+    order = memory_order(arrays[0])
+    result = xp.empty(tuple(shape[a] for a in order), dtype=xp.result_type(*arrays))
+    along = (*(slice(None),) * order.index(axis % len(order)),)
+    for end, array in zip(itertools.accumulate(lengths), arrays, strict=True):
+        result[(*along, slice(end - array.shape[axis], end))] = array.transpose(order)
+    return result.transpose(_inverse(order))
+
+
+def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
+    """Host values as an array of `xp` on a device."""
+    if xp.__name__ == "cupy":
+        with device:
+            return xp.asarray(values)
+    where = {} if xp is np else {"device": device}
+    return xp.asarray(values, **where)
+
+
+def require_real(xp: Any, name: str, array: Array) -> Array:
+    """Return the argument as a float32 or float64 array; TypeError otherwise."""
+    array = require_floating(xp, name, array)
+    if xp.isdtype(array.dtype, "complex floating"):
+        raise TypeError(f"{name} has dtype {array.dtype}; this function takes float32 or float64")
+    return array
+
+
+def library_of(array: Array) -> str:
+    """The library whose kernels may work on an array."""
+    return type(array).__module__.partition(".")[0]
+
+
+def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
+    """A kernel of a CUDA text, compiled for the present device; RuntimeError with the line that cannot be."""
+    import cupy
+
+    try:
+        return cupy.RawModule(code=text, options=options).get_function(name)
+    except cupy.cuda.compiler.CompileException as error:
+        message = next((line for line in str(error).splitlines() if "error" in line), str(error))
+        at = re.search(r"\((\d+)\)", message)
+        line = f"; the line: {text.splitlines()[int(at[1]) - 1].strip()}" if at else ""
+        raise RuntimeError(f"the CUDA kernel {name} cannot be compiled: {message}{line}") from error
+
+
+def write(array: Array, values: np.ndarray[Any, Any]) -> None:
+    """Write host values to an array."""
+    if library_of(array) == "cupy":
+        array.set(values)
+    else:
+        xp = array_namespace(array)
+        array[...] = xp.asarray(values, **placement(xp, array))
+
+
+def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
+    """Record what a function launches as a CUDA graph; return what launches all of it again, and the results.
+
+    The function must find its operands in the same memory every time, and change there what it changes; its results
+    too keep their place. Whatever it allocates stays its own, so that nothing else is written over; what it finds in
+    caches must stay there. It is called twice: first to compile what it launches and to fill the pool of memory,
+    neither of which may happen while recording. The memory goes back to the device when the results, and then what
+    launches the graph, are dropped: CuPy's pools do not give their blocks back by themselves.
+    """
+    import cupy
+
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    cupy.cuda.get_current_stream().synchronize()
+    cupy.get_default_memory_pool().free_all_blocks()  # what steps one by one leave behind is as large as what comes
+    try:
+        with stream, cupy.cuda.using_allocator(pool.malloc):
+            work()
+            stream.synchronize()
+            stream.begin_capture()
+            try:
+                results = work()
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error says why
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # which hold arrays
+        gc.collect()
+        pool.free_all_blocks()
+        raise
+
+    def launch() -> None:
+        cupy.cuda.get_current_stream().synchronize()
+        graph.launch(stream)
+        stream.synchronize()
+
+    weakref.finalize(launch, pool.free_all_blocks).atexit = False
+    return launch, results

@@ -1,0 +1,67 @@
+"""`benchmarks/gpu/train.sh`: it goes on where it stopped, whenever that was. A stub stands in for Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "train.sh"
+
+STUB = """#!/bin/sh
+echo "$@" >> "$LOG"
+case "$*" in *--plot*) exit 0;; esac
+[ -e "$RUN/config.toml" ] && [ -z "$(ls "$RUN" | grep h5)" ] && exit 2
+mkdir -p "$RUN" && touch "$RUN/config.toml"
+eval "$DO"
+"""
+
+
+class Script:
+    """Calls of the script on one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run, self.log, self.stub = folder / "run", folder / "log", folder / "python"
+        self.stub.write_text(STUB)
+        self.stub.chmod(0o755)
+
+    def __call__(self, do: str, *flags: str, seconds: str = "60") -> tuple[int, str, list[str]]:
+        """Exit status, output, and with what the stub was called."""
+        self.log.write_text("")
+        own = {"PYTHON": str(self.stub), "RUN": str(self.run), "LOG": str(self.log), "DO": do}
+        command = ["bash", str(SCRIPT), str(self.run), seconds, *flags]
+        done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr, self.log.read_text().splitlines()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path)
+
+
+def test_a_stop_before_the_first_checkpoint_begins_anew(script: Script) -> None:
+    status, said, _ = script("exec sleep 60", "--preset", "hcnn", seconds="1")
+    assert status == 0 and "before the end of the first epoch" in said
+    assert (script.run / "config.toml").exists()
+    status, _, called = script("exit 0", "--preset", "hcnn")
+    assert status == 0 and called[0].endswith(f"-m train.cifar --out {script.run} --backend cupy --preset hcnn")
+
+
+def test_a_stop_inside_the_first_epoch_is_no_failure(script: Script) -> None:
+    status, said, called = script("touch $RUN/epoch0000-step000007.h5; exec sleep 60", seconds="1")
+    assert status == 0 and "first epoch" in said and len(called) == 1
+
+
+def test_a_resumed_run_keeps_its_settings_and_takes_another_folder(script: Script) -> None:
+    script("touch $RUN/epoch0001-step000000.h5; echo {} > $RUN/metrics.jsonl; exec sleep 60", seconds="1")
+    flags = ["--preset", "hcnn", "--data-dir", "elsewhere", "--epochs", "3", "--backend=cupy"]
+    status, _, called = script("exec sleep 60", *flags, seconds="1")
+    assert status == 0 and len(called) == 2
+    assert called[0].endswith(f"-m train.cifar --resume {script.run} --data-dir elsewhere --backend=cupy")
+    assert called[1].endswith(f"--plot {script.run}")
+
+
+def test_a_failure_is_one(script: Script) -> None:
+    assert script("exit 1")[0] == 1
