@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HCNN_NUM_THREADS", "1")
+os.environ |= {"HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a fork takes no threads along
 
 from tests.train.runs import SMALL, assert_same_run, checkpoints
 from train import cifar
@@ -46,18 +46,20 @@ class BrokenPromiseError(Exception):
 class Command:
     """A command line in a fork of this process, which has all of its modules."""
 
-    def __init__(self, folder: Path, arguments: Sequence[object], file_size: int | None = None) -> None:
-        self.arguments, self.said = [str(a) for a in arguments], folder / f"said-{time.monotonic_ns()}"
+    def __init__(self, arguments: Sequence[object], file_size: int | None = None) -> None:
+        self.arguments = [str(a) for a in arguments]
+        self.said, end = os.pipe()  # which no limit on files cuts short
         self.pid = os.fork()
         if self.pid == 0:
-            self._act(file_size)
+            self._act(end, file_size)
+        os.close(end)
 
-    def _act(self, file_size: int | None) -> None:
+    def _act(self, end: int, file_size: int | None) -> None:
         status = 99
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            for number in (1, 2):
-                os.dup2(os.open(f"{self.said}.{number}", os.O_WRONLY | os.O_CREAT), number)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(end, 2)
             sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
             if file_size is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
@@ -88,9 +90,8 @@ class Command:
                 os.waitpid(self.pid, 0)
                 raise BrokenPromiseError(f"{self.arguments} hangs")
             time.sleep(0.005)
-        error = Path(f"{self.said}.2")
-        text = error.read_text(errors="replace") if error.exists() else ""
-        return os.waitstatus_to_exitcode(status), text
+        with open(self.said, errors="replace") as said:
+            return os.waitstatus_to_exitcode(status), said.read()
 
 
 def require_line(arguments: Sequence[str], status: int, text: str) -> None:
@@ -107,19 +108,18 @@ class Soak:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.rng = folder, random.Random(seed)
         self.counts: collections.Counter[str] = collections.Counter()
-        begin = time.monotonic()
-        self.reference = folder / "reference"
-        for path in (folder / "warm-up", self.reference):
-            begin = time.monotonic()
-            status, text = Command(folder, (*SMALL, "--out", path)).finish()
-            if status:
-                raise BrokenPromiseError(text)
+        with contextlib.redirect_stdout(io.StringIO()):
+            cifar.main([*map(str, SMALL), "--out", str(folder / "warm-up")])  # compiles, for all forks of this process
+        self.reference, begin = folder / "reference", time.monotonic()
+        status, text = Command((*SMALL, "--out", self.reference)).finish()
+        if status:
+            raise BrokenPromiseError(text)
         self.seconds = time.monotonic() - begin
-        self.archive = _archive(folder)
+        self.archive = _archive()
 
     def begin_or_resume(self, run: Path, file_size: int | None = None) -> Command:
         found = checkpoints(run) if run.is_dir() else []
-        return Command(self.folder, ("--resume", run) if found else (*SMALL, "--out", run), file_size)
+        return Command(("--resume", run) if found else (*SMALL, "--out", run), file_size)
 
     def complete(self, run: Path) -> None:
         """Resume to the end; nothing may be lost, left over or different."""
@@ -229,7 +229,7 @@ class Soak:
         else:
             (run / archives.LAYOUTS["cifar10"][0].archive).write_bytes(self.mutated(self.archive))
             arguments = (*SMALL, "--dataset", "cifar10", "--data-dir", run, "--out", run / "run", "--epochs", 1)
-        command = Command(self.folder, arguments)
+        command = Command(arguments)
         status, text = command.finish()
         require_line(command.arguments, status, text)
         return f"{kind} {'refused' if status else 'read'}"
@@ -240,7 +240,7 @@ class Soak:
         values = ["", "0", "-1", "1e308", "nan", "9" * 30, "x" * 500, "\udcff", "True", "a b", "../..", "0.5"]
         flag = f"--{self.rng.choice(names).replace('_', '-')}"
         arguments = (*SMALL, "--epochs", 1, flag, self.rng.choice(values), "--describe")
-        command = Command(self.folder, arguments)
+        command = Command(arguments)
         status, text = command.finish()
         require_line(command.arguments, status, text)
         return "refused" if status else "taken"
@@ -260,15 +260,13 @@ class Soak:
                 print(f"event {number}, {event.__name__}: {type(error).__name__}: {error}", flush=True)
             self.counts[f"{event.__name__}: {outcome}"] += 1
             shutil.rmtree(run, ignore_errors=True)
-            for path in self.folder.glob("said-*"):
-                path.unlink()
         for name, count in sorted(self.counts.items()):
             print(f"{count:6}  {name}")
         print(f"{number:6}  events, {failures} promises broken")
         return int(failures > 0)
 
 
-def _archive(folder: Path) -> bytes:
+def _archive() -> bytes:
     """A small archive of CIFAR-10's form."""
     sample, layout = load_dataset("sample"), archives.LAYOUTS["cifar10"][0]
     stream = io.BytesIO()
@@ -308,7 +306,7 @@ def held() -> dict[str, int]:
 
 def loop(folder: Path, seconds: float) -> int:
     """Train short runs in this process; after the first quarter it may hold no more than 1 % more, and no file more."""
-    begin, lines = time.monotonic(), []
+    begin, lines = time.monotonic(), list[dict[str, int]]()
     while time.monotonic() < begin + seconds:
         run = folder / "run"
         with contextlib.redirect_stdout(io.StringIO()):
