@@ -520,7 +520,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     config = network.config
     weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
     wide = np.result_type(*weights.values(), np.float64)
-    x = to_numpy(x).astype(wide)
+    given, x = x, to_numpy(x).astype(wide)
     if x.ndim == 6:
         x = x.mean(axis=3) if config.reduction == "mean" else x.sum(axis=3)
     rho = _elu_of_parts if np.iscomplexobj(x) else _elu
@@ -533,19 +533,24 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         exists = exists & known.reshape(shape)
     patches = x[(slice(None), *mesh)]  # (N, WINDOWS, s1, .., sm), at j = 0 with colours
     patches = np.where(exists.reshape(exists.shape + (1,) * (patches.ndim - 1 - exists.ndim)), patches, 0)
-    if not layer.factors:
+    if layer.factors:
+        mean, covariance = _moments(subject, row, x)
+        h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
+        sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
+        flat = patches.reshape(*patches.shape[:2], -1, *patches.shape[4:])
+        z = (np.tensordot(flat, h, (2, 1)) - h @ mean) / sigma  # (N, WINDOWS, s1, s2, Q)
+        z = rho(z) if layer.nonlinear else z
+        along_v = inside[2][:, :, None] & inside[3][:, None, :]
+        y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
+    else:
         w = np.moveaxis(weights["w"], 0, -2) if layer.attributes == 0 else weights["w"]
         taps = w.ndim - 1
         y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
-        return np.asarray(rho(y + weights["bias"]))
-    mean, covariance = _moments(subject, row, x)
-    h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
-    sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
-    z = np.tensordot(patches.reshape(*patches.shape[:2], -1, *patches.shape[4:]), h, (2, 1))  # (N, WINDOWS, s1, s2, Q)
-    z = (z - h @ mean) / sigma
-    z = rho(z) if layer.nonlinear else z
-    along_v = inside[2][:, :, None] & inside[3][:, None, :]
-    y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
+    if config.normalization == "both":  # by the moments that the layer says it used
+        moments = subject.moments if row.mode == "evaluation" else None
+        _, _, own = next(network.trace(subject.parameters, given, moments, after=row.j))
+        deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
+        y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
     return np.asarray(rho(y + weights["bias"]))
 
 
@@ -563,8 +568,8 @@ def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, 
     """Mean (T,) and covariance (T, T) of the spatial patches of x: the running ones, or those of x tap by tap."""
     layer = subject.network.table[row.j]
     if row.mode == "evaluation":
-        mean, covariance = subject.moments[layer.name]
-        return to_numpy(mean), to_numpy(covariance)
+        own = subject.moments[layer.name]
+        return to_numpy(own["mean"]), to_numpy(own["covariance"])
     size = layer.kernel_size[0]
     before, after = size - 1 - size // 2, size // 2
     padded = np.pad(x, ((0, 0), (before, after), (before, after), *((0, 0),) * (x.ndim - 3)))

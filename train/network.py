@@ -526,9 +526,9 @@ def _average_taps(n: int, size: int, stride: int, boundary: str) -> float:
     """Taps of a filter that meet data, averaged over its outputs along an axis of length n."""
     if boundary == "periodic":
         return float(size)
-    positions = range(0, n, stride)
-    met = sum(1 for i in positions for t in range(size) if 0 <= i - (t - size // 2) < n)
-    return met / len(positions)
+    newest = np.arange(0, n, stride) + size // 2  # the sample that tap 0 meets; tap t meets the one t before
+    met = np.minimum(newest, size - 1) - np.maximum(newest - n + 1, 0) + 1
+    return float(np.maximum(met, 0).mean())
 
 
 def describe(config: Config, image_size: int, classes: int) -> str:
