@@ -253,7 +253,6 @@ class Driver:
             given = arguments_of(text, name, values)
             self.heard.append(Launch(name, text, tuple(sizes[:3]), across * down * deep, shared, given))
 
-
     def hear_of_library(self, name: str, x: Any, result: Any) -> None:
         """A launch by a library of CuPy's, which does not go through the driver's functions replaced here."""
         self.launches += 1
@@ -345,6 +344,8 @@ class CheckedKernel:
                 return "int32", "uint64"
             case "double*":
                 return "float64", "uint64"
+            case "double":
+                return ("float64",)
             case "int":
                 return ("int32",)
             case "long long":
