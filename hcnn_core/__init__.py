@@ -13,8 +13,10 @@ from hcnn_core.moments import patch_moments, patch_moments_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.translation import translate
+from hcnn_core.updates import Term, weighted_sums
 
 __all__ = [
+    "Term",
     "convolve",
     "convolve_elu",
     "convolve_vjp_w",
@@ -31,4 +33,5 @@ __all__ = [
     "patch_moments_vjp",
     "precision",
     "translate",
+    "weighted_sums",
 ]

@@ -296,6 +296,11 @@ def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
         raise RuntimeError(f"the CUDA kernel {name} cannot be compiled: {message}{line}") from error
 
 
+def address_of(array: Array) -> int:
+    """Where the first element of an array lies, of NumPy's or CuPy's."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
 def write(array: Array, values: np.ndarray[Any, Any]) -> None:
     """Write host values to an array."""
     if library_of(array) == "cupy":

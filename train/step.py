@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
-from hcnn_core import precision
+from hcnn_core import Term, precision, weighted_sums
 from hcnn_core.backend import Array, record, write
 from train.config import Config
 from train.data import Images, move
@@ -89,13 +89,20 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
         with precision(config.precision):
             (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
         parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
-        averages = {}
-        for layer, (mean, covariance) in moments.items():
-            old = arrays["moments"][layer]
-            averages[layer] = {
-                "mean": inputs["keep"] * old["mean"] + inputs["fresh"] * mean,
-                "covariance": inputs["keep"] * old["covariance"] + inputs["fresh"] * covariance,
-            }
+        own = {layer: {"mean": mean, "covariance": covariance} for layer, (mean, covariance) in moments.items()}
+        names = [(layer, name) for layer, both in own.items() for name in both]
+        averaged = weighted_sums(
+            [
+                [
+                    Term(arrays["moments"][layer][name], 0.0, 1.0, inputs["keep"]),
+                    Term(own[layer][name], 0.0, 1.0, inputs["fresh"]),
+                ]
+                for layer, name in names
+            ]
+        )
+        averages: dict[str, Any] = {layer: {} for layer in own}
+        for (layer, name), average in zip(names, averaged, strict=True):
+            averages[layer][name] = average
         correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
         return {"parameters": parameters, "velocity": velocity, "moments": averages}, loss, correct
 
@@ -200,7 +207,8 @@ class GraphedStep:
         def work() -> tuple[Array, Array]:
             after, loss, correct = self.step(self.arrays, self.inputs)
             finite = xp.isfinite(loss)
-            tree_map(lambda held, new: np.copyto(held, new, where=finite), self.arrays, after)
+            held = tree_leaves(self.arrays)
+            weighted_sums([[Term(new, 1.0)] for new in tree_leaves(after)], out=held, where=finite)
             return loss, correct
 
         self.launch, self.results = record(work)

@@ -33,6 +33,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.gpu.driverless import Array, Driver, Launch, without_driver  # noqa: E402
+from hcnn_core._engines.cuda.updates import layout_of  # noqa: E402
 
 IMAGES = 50_000
 """Of CIFAR-10's training set."""
@@ -197,6 +198,13 @@ def _own_work(launch: Launch) -> Work:
             touch("x", m * depth)
             touch("y", n * depth)
             touch("out", m * n, writes=True)
+        case "weigh":
+            table = np.frombuffer(a["all"], layout_of("float32" if size == 4 else "float64"))[0]
+            for entry in table["sums"][: launch.grid[1]]:
+                flop += 2.0 * entry["count"] * entry["terms"]
+                for pointer in (*entry["term"]["array"][: entry["terms"]], entry["out"]):
+                    moved = float(entry["count"]) * size
+                    accesses.append(Access(int(pointer), moved, moved, pointer == entry["out"]))
         case _:
             raise ValueError(f"what the kernel {name} touches is not known here")
     rates = TENSOR_RATES[s["PASSES"]] if "PASSES" in s else RATES

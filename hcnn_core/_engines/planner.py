@@ -18,6 +18,8 @@ from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.generic.patches import Patches
 from hcnn_core._engines.generic.plan import Plan
+from hcnn_core._engines.generic.updates import MOST_TERMS as MOST_TERMS
+from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
 from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
@@ -189,6 +191,15 @@ def matmul(a: Array, b: Array) -> Array:
 
         return by_kernel(a, b)
     return generic_matmul.matmul(a, b)
+
+
+def weighted_sums(like: Array) -> Any:
+    """The function of a namespace, sums, results and a condition for arrays like one."""
+    if library_of(like) == "cupy":
+        from hcnn_core._engines.cuda.updates import weighted_sums as at_once
+
+        return at_once
+    return one_by_one
 
 
 @lru_cache(maxsize=1)

@@ -458,3 +458,26 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE / 4) multiply(
         }
 }
 #endif
+
+#ifdef SUMS
+struct Term { const real* array; const real* scalar; real weight, rate; };
+struct Sum { Term term[TERMS]; real* out; int count, terms; };
+struct Sums { Sum sum[SUMS]; const bool* where; };
+static_assert(sizeof(Sums) == BYTES, "the argument is laid out otherwise");
+
+// Write each of some sums of arrays, weighted by numbers and by scalars: a row of blocks for each, unless `where` is false.
+extern "C" __global__ void __launch_bounds__(256) weigh(const Sums all) {
+    if (all.where && !*all.where) return;
+    const Sum& sum = all.sum[blockIdx.y];
+    real weight[TERMS];
+    for (int k = 0; k < sum.terms; ++k) {
+        const Term& term = sum.term[k];
+        weight[k] = term.scalar ? term.weight + term.rate * *term.scalar : term.weight;
+    }
+    for (int i = blockIdx.x * 256 + threadIdx.x; i < sum.count; i += gridDim.x * 256) {
+        real total = 0;
+        for (int k = 0; k < sum.terms; ++k) total += weight[k] * sum.term[k].array[i];
+        sum.out[i] = total;
+    }
+}
+#endif
