@@ -257,8 +257,8 @@ def joined(arrays: Sequence[Array], axis: int) -> Array:
     result = xp.empty(tuple(shape[a] for a in order), dtype=xp.result_type(*arrays))
     along = (*(slice(None),) * order.index(axis % len(order)),)
     for end, array in zip(itertools.accumulate(lengths), arrays, strict=True):
-        result[(*along, slice(end - array.shape[axis], end))] = array.transpose(order)
-    return result.transpose(_inverse(order))
+        result[(*along, slice(end - array.shape[axis], end))] = xp.permute_dims(array, order)
+    return xp.permute_dims(result, _inverse(order))
 
 
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:

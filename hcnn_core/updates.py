@@ -40,7 +40,7 @@ def weighted_sums(sums: Sequence[Sequence[Term]], /, *, out: Sequence[Array] | N
     sums : sequence of sequence of Term
         The terms of each result, one to three, all of one shape; all arrays of one dtype and library.
     out : sequence of array, optional
-        Where results are written, contiguous and of the terms' shapes; new arrays if not given.
+        Where results are written, of the terms' shapes; new arrays if not given.
     where : bool or array without axes, optional
         Whether `out` is changed at all.
 

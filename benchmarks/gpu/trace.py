@@ -33,7 +33,6 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.gpu.driverless import Array, Driver, Launch, without_driver  # noqa: E402
-from hcnn_core._engines.cuda.updates import layout_of  # noqa: E402
 
 IMAGES = 50_000
 """Of CIFAR-10's training set."""
@@ -146,7 +145,7 @@ def _own_work(launch: Launch) -> Work:
     flop = 0.0
 
     def touch(label: str, elements: float, *, writes: bool = False, at: int = 0) -> None:
-        if pointer := a[label]:
+        if pointer := a.get(label):
             accesses.append(Access(pointer + at * size, elements * size, elements * size, writes))
 
     match name:
@@ -171,7 +170,7 @@ def _own_work(launch: Launch) -> Work:
             per_position = outs * s["SECOND_DEPTH"] + s["FIRST_GROUPS"] * s["FIRST_ROWS"] * s["FIRST_DEPTH"]
             flop = 2 * per_position * a["positions"] * gy
             read = min(a["positions"], a["x_row"])
-            touch("x", a["x_rows"] * gy * read)
+            touch("x", a.get("x_rows", s["IN_ROWS"]) * gy * read)
             touch("answers", s["IN_ROWS"] * gy * read)
             touch("sums", s["IN_ROWS"] * gy * launch.grid[0], writes=True)
             touch("out", outs * gy * a["positions"], writes=True)
@@ -182,7 +181,7 @@ def _own_work(launch: Launch) -> Work:
             touch("out", gy * a["positions"], writes=True)
         case "gram" | "spread" | "place_sums":
             elements, taps = a["count"] * a["inner"] * a["samples"], s["TAPS"]
-            products = {"gram": taps * (taps + 1) // 2 if s["SAME"] else taps**2, "spread": s["STEPS"]}
+            products = {"gram": taps * (taps + 1) // 2 if s.get("SAME") else taps**2, "spread": s["STEPS"]}
             flop = 2 * elements * products.get(name, 1)
             touch("x", elements)
             if name == "spread":
@@ -199,6 +198,8 @@ def _own_work(launch: Launch) -> Work:
             touch("y", n * depth)
             touch("out", m * n, writes=True)
         case "weigh":
+            from hcnn_core._engines.cuda.updates import layout_of
+
             table = np.frombuffer(a["all"], layout_of("float32" if size == 4 else "float64"))[0]
             for entry in table["sums"][: launch.grid[1]]:
                 flop += 2.0 * entry["count"] * entry["terms"]

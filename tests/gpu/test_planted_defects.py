@@ -62,6 +62,7 @@ def layers() -> None:
     for x_shape, w_shape, axes, options in (
         ((40, 5, 6), (3, 3, 3), (1, 2), SPACE),
         ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), SPECTRAL),
+        ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), {**SPECTRAL, "boundary": "periodic"}),
     ):
         x, w, bias = noise(0, x_shape, "float32"), noise(1, w_shape, "float32"), noise(2, w_shape[-1:], "float32")
         problem = Problem(x, w, axes, options)
@@ -89,7 +90,7 @@ def small_arguments() -> None:
 
 
 def patches() -> None:
-    """Moments and their derivative by 2 and 3 blocks of several rounds, of samples whose mean is large, beside others."""
+    """Moments and their derivative by 2 and 3 blocks of several rounds, of samples with a large mean and without."""
     for positions in (150, 250):
         x = noise(0, (5, 6, 4 * positions), "float32") + np.float32(3000)
         rows = np.moveaxis(
@@ -154,24 +155,24 @@ def far(elements: int) -> np.ndarray[Any, Any]:
 
 
 def large_arrays(tmp: Path) -> None:
-    """Entries, rows and results that begin beyond 2^31 elements."""
+    """Entries and rows that begin beyond 2^32 elements."""
     build = host_kernels(tmp)
-    entry, run = (1 << 31) + 64, 32
-    x = far(3 * entry)
-    x[2 * entry : 2 * entry + run] = np.arange(run)
+    entry, run = (1 << 32) + 64, 32  # which 32 bits make 64
+    x = far(2 * entry)
+    x[entry : entry + run] = np.arange(run)
     sizes = _cuda.product_sizes("float32", 1)
     zero = np.zeros(1, np.int32)
     for passes in (0, 1):
         kind = tuple((sizes if not passes else {**sizes, "TALL": 16, "WIDE": 4, "ROW_TILE": 16, "PASSES": 1}).items())
-        out = np.full((3, run), np.nan, np.float32)
+        out = np.full((2, run), np.nan, np.float32)
         numbers = (*map(np.int32, (1, 1, run, run)), *map(np.int64, (entry, 0, run, run)))
         arguments = (x, np.full(1, 2, np.float32), zero, zero, zero, np.uintp(0), out, *numbers)
-        build("apply", "float32", kind)((1, 3, 1), (sizes["THREADS"],), arguments)
-        assert np.array_equal(out[2], 2 * np.arange(run)) and not out[:2].any()
-    out = np.full((3, run), np.nan, np.float32)
+        build("apply", "float32", kind)((1, 2, 1), (sizes["THREADS"],), arguments)
+        assert np.array_equal(out[1], 2 * np.arange(run)) and not out[0].any()
+    out = np.full((2, run), np.nan, np.float32)
     arguments = (x, np.uintp(0), np.uintp(0), np.uintp(0), out, np.int32(run), np.int32(1), np.int64(entry))
-    build("extend", "float32", (("EXTEND", 256),))((1, 3), (256,), arguments)
-    assert np.array_equal(out[2], np.arange(run)) and not out[:2].any()
+    build("extend", "float32", (("EXTEND", 256),))((1, 2), (256,), arguments)
+    assert np.array_equal(out[1], np.arange(run)) and not out[0].any()
 
 
 def limits() -> None:
@@ -188,9 +189,9 @@ def limits() -> None:
     assert kind((4, 9), (3,), (1,)) == "CudaPlan"
     assert kind((4, 9), (3,), (1,), boundary="periodic", stride=2) == "SubsampledPlan"
     assert kind((4, 3000), (129,), (1,), method="fft") == "Plan"
-    assert kind((1 << 20, 9), (9, 3), (0,), sum_axes=1, boundary="zero") == "CudaPlan"
-    assert kind((1 << 28, 9), (9, 3), (0,), sum_axes=1, boundary="zero") == "Plan"  # offsets beyond 31 bits
-    assert kind((9, 1 << 16), (1 << 16, 3), (0,), sum_axes=1, boundary="zero") == "Plan"  # too many rows of blocks
+    assert kind((9, 5, 1 << 10), (9, 3), (1,), sum_axes=0) == "CudaPlan"
+    assert kind((9, 5, 1 << 26), (9, 3), (1,), sum_axes=0) == "Plan"  # offsets beyond 31 bits
+    assert kind((1 << 16, 5, 4), (1 << 16, 3), (1,), sum_axes=0) == "Plan"  # too many rows of blocks
 
 
 def stand_in(tmp: Path, defect: Callable[[str], str], file: str) -> None:
@@ -352,10 +353,10 @@ DEFECTS = [
         patches,
     ),
     Defect(
-        "a product's last strip of terms unmasked",
+        "a product's last term of each strip left out",
         KERNELS,
-        "in_y = k0 + i < depth && first_column",
-        "in_y = k0 + i <= depth && first_column",
+        "for (int k = 0; k < SIDE; ++k)",
+        "for (int k = 0; k < SIDE - 1; ++k)",
         products,
     ),
     Defect(

@@ -10,7 +10,8 @@ import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.generic.updates import MOST_TERMS
-from hcnn_core.backend import Array, address_of, dtype_name
+from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
+from hcnn_core.backend import Array, address_of, dtype_name, empty
 
 THREADS, MOST_BLOCKS = 256, 64
 
@@ -20,12 +21,18 @@ MOST_SUMS = 32
 
 def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
     """A sum of (array, weight, rate, scalar) for each result."""
+    if out is not None and not all(result.flags.c_contiguous for result in out):
+        return one_by_one(xp, sums, out, where)
     dtype = dtype_name(sums[0][0].array.dtype)
     results: list[Array] = []
     for first in range(0, len(sums), MOST_SUMS):
         part = sums[first : first + MOST_SUMS]
-        arrays = [[xp.ascontiguousarray(term.array) for term in terms] for terms in part]
-        written = out[first : first + MOST_SUMS] if out else [xp.empty_like(terms[0]) for terms in arrays]
+        arrays = [[xp.ascontiguousarray(term.array) for term in terms] for terms in part]  # never without axes
+        written = (
+            out[first : first + MOST_SUMS]
+            if out
+            else [empty(xp, terms[0].array.shape, terms[0].array) for terms in part]
+        )
         table = np.zeros((), layout_of(dtype))
         for entry, terms, taken, result in zip(table["sums"], part, arrays, written, strict=False):
             entry["out"], entry["count"], entry["terms"] = address_of(result), result.size, len(terms)
