@@ -1,7 +1,8 @@
 """Reverse-mode differentiation of functions of NumPy and CuPy arrays."""
 
-from autodiff import _numpy_rules as _numpy_rules  # gives NumPy functions their derivatives
+from autodiff import _rules as _rules  # gives NumPy functions their derivatives
 from autodiff.functional import check_grads, checkpoint, checkpoint_before, grad, value_and_grad, vjp
+from autodiff.jacobians import elementwise_grad, hessian, hessian_vector_product, jacobian, jvp
 from autodiff.primitives import (
     convolve,
     convolve_elu,
@@ -14,6 +15,7 @@ from autodiff.primitives import (
     log_softmax,
     marginal,
     marginal_vjp,
+    normalize_elu,
     patch_moments,
     translate,
 )
@@ -31,14 +33,20 @@ __all__ = [
     "cross_entropy",
     "defvjp",
     "defvjp_argnums",
+    "elementwise_grad",
     "elu",
     "elu_vjp",
     "factored_layer",
     "getval",
     "grad",
+    "hessian",
+    "hessian_vector_product",
+    "jacobian",
+    "jvp",
     "log_softmax",
     "marginal",
     "marginal_vjp",
+    "normalize_elu",
     "patch_moments",
     "primitive",
     "translate",

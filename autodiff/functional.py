@@ -22,8 +22,9 @@ from autodiff.tape import (
     getval,
     live,
     primitive,
+    refuse_class,
 )
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace, library_of, on_host
 
 __all__ = ["check_grads", "checkpoint", "checkpoint_before", "grad", "value_and_grad", "vjp"]
 
@@ -372,6 +373,9 @@ def _start(trace: Trace, tree: Any, name: str) -> Any:
 
     def start(leaf: Any) -> Traced:
         value = live(leaf)
+        refuse_class(value, "an argument to differentiate by is")
+        if hasattr(value, "__dlpack__") and library_of(value) in ("jax", "jaxlib", "torch"):
+            value = on_host(value)
         if type(value) in (float, complex):
             value = np.asarray(value)[()]
         if not differentiable(value):
@@ -424,6 +428,8 @@ def _require_real_scalar(value: Any) -> None:
         raise TypeError(f"grad needs a function that returns a real scalar, not {type(value).__name__}")
     if np.shape(value) != ():
         raise TypeError(f"grad needs a scalar output, not shape {np.shape(value)}: sum it, or use vjp")
+    if np.result_type(value).kind not in "fc":
+        raise TypeError(f"grad needs a float, not {np.result_type(value)}, which has no derivative")
     if np.iscomplexobj(value):
         raise TypeError("grad needs a real output, not a complex one: take its real part or absolute value, or use vjp")
 

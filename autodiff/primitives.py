@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import hcnn_core
+from autodiff.functional import vjp
 from autodiff.tape import Onto, Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array
 from hcnn_core.convolution import convolve_cotangents
@@ -16,6 +17,7 @@ from hcnn_core.loss import targets
 from hcnn_core.moments import moments_and_mean
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
+from hcnn_core.normalization import normalized_and_moments
 
 convolve = primitive(hcnn_core.convolve)
 convolve_vjp_x = primitive(hcnn_core.convolve_vjp_x)
@@ -62,7 +64,11 @@ defvjp(
 )
 
 
-_elu = primitive(lambda x, bias=None: hcnn_core.elu(x, bias=bias))
+def _with_bias(x: Array, bias: Array | None = None) -> Array:
+    return hcnn_core.elu(x, bias=bias)
+
+
+_elu = primitive(functools.wraps(hcnn_core.elu)(_with_bias))
 elu_vjp = primitive(hcnn_core.elu_vjp)
 
 
@@ -196,6 +202,40 @@ defvjp(
     lambda ans, x, y, *rest, **kwargs: lambda g: patch_filter(np.zeros_like(getval(g)[0]), g, y, *rest, **kwargs),
     lambda ans, x, y, *rest, **kwargs: lambda g: patch_filter(np.zeros_like(getval(g)[0]), g.T, x, *rest, **kwargs),
 )
+
+_normalized_and_moments = primitive(functools.wraps(hcnn_core.normalize_elu)(normalized_and_moments))
+normalize_elu = functools.wraps(hcnn_core.normalize_elu)(
+    lambda *args, **kwargs: _normalized_and_moments(*args, **kwargs)[:3]
+)
+
+
+def _normalize_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    y, shift, scale, bias = args
+    zeros, moments = [np.zeros_like(getval(a)) for a in ans[1:3]], getval(ans[3])
+
+    def pullback(g: dict[int, Array]) -> list[Array]:
+        of_ans = g[0] if 0 in g else np.zeros_like(getval(y))
+        given = of_ans, g.get(1, zeros[0]), g.get(2, zeros[1])
+        if any(isinstance(a, Traced) for a in (*given, *args)):
+            found = vjp(functools.partial(_normalize_elu_written_out, **kwargs), *args)[1](given)
+        else:
+            found = hcnn_core.normalize_elu_vjp(*given, y, shift, scale, bias, moments, **kwargs)
+        return [found[argnum] for argnum in argnums]
+
+    return pullback
+
+
+def _normalize_elu_written_out(y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float) -> Any:
+    """`normalize_elu` of operations that are differentiable any number of times."""
+    axes = tuple(range(y.ndim - 1))
+    y = y + shift
+    mean = np.mean(y, axis=axes)
+    deviation = y - mean
+    variance = np.mean(np.square(deviation), axis=axes)
+    return elu(deviation * (scale / np.sqrt(variance + epsilon)) + bias), mean, variance
+
+
+defvjp_argnums(_normalized_and_moments, _normalize_elu_pullback)
 
 log_softmax = primitive(hcnn_core.log_softmax)
 defvjp(

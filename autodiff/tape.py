@@ -14,6 +14,8 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import sys
+import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -30,7 +32,10 @@ Pullback = Callable[[Any], Iterable[Any]]
 JointMaker = Callable[[tuple[int, ...], Any, tuple[Any, ...], dict[str, Any]], Pullback]
 
 HANDLERS: dict[Any, Callable[..., Any]] = {}
-"""What stands in for a NumPy function or an operator when an argument is traced; _numpy_rules.py fills it."""
+"""What stands in for a NumPy function or an operator when an argument is traced; autodiff._rules fills it."""
+
+LATE_RULES: dict[str, Callable[[], object]] = {}
+"""What loads the rules for a library's functions, by the library's name; autodiff._rules fills it."""
 
 _next_index = itertools.count().__next__
 
@@ -99,6 +104,10 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<primitive {self._name}>"
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """In a class body a primitive is a method, as a function is; that also lets help() show its signature."""
+        return self if instance is None else types.MethodType(self, instance)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, on the arrays under the innermost trace where arguments are traced."""
         top: Trace | None = None
@@ -119,6 +128,8 @@ class Primitive:
                 values[argnum] = arg._value
                 parents.append(arg._node)
                 argnums.append(argnum)
+            elif isinstance(arg, REFUSED):
+                refuse_class(arg, f"{self._name} got")
         ans = self(*values, **kwargs)
         if type(ans) is not tuple:
             if type(ans) in (bool, int, float, complex):
@@ -127,8 +138,13 @@ class Primitive:
                 raise TypeError(
                     f"{self._name} returned {type(ans).__name__}; a primitive returns arrays, several as a tuple"
                 )
-            if ans.dtype.kind not in "fc":  # integers and booleans have no derivative
-                return ans
+            if ans.dtype.kind not in "fc":
+                if ans.dtype.kind == "O":
+                    raise TypeError(
+                        f"{self._name} of these operands has dtype object, which has no derivative: "
+                        "make them floats or arrays of floats first"
+                    )
+                return ans  # integers and booleans have no derivative
         pullback = self.pullback(tuple(argnums), ans, tuple(values), kwargs)
         node = Node(top, tuple(parents), pullback, self._name, ans)
         if type(ans) is not tuple:
@@ -327,6 +343,17 @@ def differentiable(x: Any) -> bool:
     return getattr(getattr(x, "dtype", None), "kind", None) in ("f", "c")
 
 
+REFUSED = (np.matrix, np.ma.MaskedArray)
+
+
+def refuse_class(x: Any, where: str) -> None:
+    """TypeError for an array of a class whose own rules, for shapes or for masks, the derivatives do not follow."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{where} a masked array: fill it, x.filled(0), and sum with where=mask")
+    if isinstance(x, np.matrix):
+        raise TypeError(f"{where} a numpy.matrix: pass np.asarray(x), and multiply with @")
+
+
 def live(x: Any) -> Any:
     """Return the value without the traces that have ended."""
     while type(x) is Traced and x._node.trace.ended:
@@ -358,11 +385,25 @@ def _attribute(name: str, doc: str) -> property:
     return property(operator.attrgetter(f"_value.{name}"), doc=doc)
 
 
+def _listed(x: Any, beside: Any) -> Any:
+    """An operand, as an array where it is a list or a tuple."""
+    return HANDLERS[np.array](x, like=beside) if isinstance(x, list | tuple) else x
+
+
+def _operator(function: Any) -> Callable[..., Any]:
+    """An operator, the traced value first."""
+
+    def method(self: Traced, other: Any) -> Any:
+        return HANDLERS[function](self, _listed(other, self))
+
+    return method
+
+
 def _reflected(function: Any) -> Callable[..., Any]:
     """A reflected operator, the traced value second."""
 
     def method(self: Traced, other: Any) -> Any:
-        return HANDLERS[function](other, self)
+        return HANDLERS[function](_listed(other, self), self)
 
     return method
 
@@ -379,7 +420,8 @@ def _refused(what: str, instead: str) -> Callable[..., NoReturn]:
 _number = functools.partial(_refused, instead="stay with NumPy functions and operators")
 
 
-def _in_place(*_: Any, **__: Any) -> NoReturn:
+def in_place(*_: Any, **__: Any) -> NoReturn:
+    """Refuse a write into an array, from which no gradient would come back."""
     raise TypeError(
         "traced values cannot take part in in-place writes (x[i] = y, x += y, out=): make a new array, with x = x + y, "
         "np.where, np.stack or np.concatenate"
@@ -389,7 +431,7 @@ def _in_place(*_: Any, **__: Any) -> NoReturn:
 def _check_keywords(function: Any, handler: Any, kwargs: dict[str, Any]) -> None:
     """Refuse in-place keywords and those a rule does not know."""
     if kwargs.get("out") is not None:
-        _in_place()
+        in_place()
     known: tuple[str, ...] = getattr(handler, "keywords", tuple(kwargs))
     unknown = [key for key in kwargs if key not in known]
     if unknown:
@@ -406,6 +448,15 @@ def _full_name(function: Any) -> str:
     if isinstance(function, np.ufunc):
         return f"numpy.{name}" if getattr(np, name, None) is function else name
     return f"{function.__module__}.{name}"
+
+
+def _handler(ufunc: Any) -> Any:
+    """What stands in for a ufunc; rules for a library that is slow to import are loaded once the user has it."""
+    if ufunc not in HANDLERS:
+        for library, load in LATE_RULES.items():
+            if library in sys.modules:
+                load()
+    return HANDLERS.get(ufunc)
 
 
 def _no_rule(name: str) -> TypeError:
@@ -427,14 +478,17 @@ class Traced:
         self._node = node
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        handler = HANDLERS.get(ufunc)
+        handler = _handler(ufunc) if method == "__call__" else HANDLERS.get((ufunc, method))
         if kwargs.get("out") is not None:
-            _in_place()
-        if handler is None or method != "__call__":
+            in_place()
+        if handler is None:
             raise _no_rule(_full_name(ufunc) + ("" if method == "__call__" else f".{method}"))
+        if kwargs and method != "__call__":
+            _check_keywords(getattr(ufunc, method), handler, kwargs)
+            return handler(*inputs, **kwargs)
         if kwargs:
             raise TypeError(f"{_full_name(ufunc)} on traced values does not take {', '.join(kwargs)}")
-        return handler(*inputs)
+        return handler(*(_listed(x, self) for x in inputs))
 
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         handler = HANDLERS.get(func)
@@ -445,9 +499,12 @@ class Traced:
         return handler(*args, **kwargs)
 
     __reduce__ = _refused("pickling", "differentiate in one process")
-    __array__ = _refused("np.asarray, np.array or assignment into an array", "build arrays with np.stack or np.where")
+    __array__ = _refused(
+        "np.asarray, np.array or assignment into an array",
+        "build arrays with np.stack, np.where or autodiff.numpy.array; autodiff.scipy has functions of SciPy's",
+    )
     __bool__ = _refused("bool()", "compare it first, x > 0 gives a plain array, or use np.where")
-    __float__ = _number("float()")
+    __float__ = _refused("float()", "stay with NumPy functions; for y[0] = x[0], build y with np.stack or np.where")
     __int__ = _number("int()")
     __complex__ = _number("complex()")
     __index__ = _number("an index")
@@ -456,6 +513,9 @@ class Traced:
 
     def __repr__(self) -> str:
         return f"Traced({self._value!r})"
+
+    def __format__(self, spec: str) -> str:
+        return format(getval(self), spec) if spec else repr(self)
 
     def __copy__(self) -> Traced:
         return self
@@ -473,7 +533,10 @@ class Traced:
     ndim = _attribute("ndim", "Number of axes.")
     size = _attribute("size", "Number of elements.")
     dtype = _attribute("dtype", "Dtype of the array.")
+    itemsize = _attribute("itemsize", "Bytes an element takes.")
+    nbytes = _attribute("nbytes", "Bytes all elements take.")
     T = property(_method(np.transpose), doc="The array with its axes reversed.")
+    mT = property(_method(np.matrix_transpose), doc="The array with its last two axes swapped.")
     real = property(_method(np.real), doc="The real part.")
     imag = property(_method(np.imag), doc="The imaginary part.")
 
@@ -498,21 +561,33 @@ class Traced:
     clip = _method(np.clip)
     argmax = _method(np.argmax)
     argmin = _method(np.argmin)
+    take = _method(np.take)
+    repeat = _method(np.repeat)
+    trace = _method(np.trace)
+    diagonal = _method(np.diagonal)
+    cumprod = _method(np.cumprod)
+    round = _method(np.round)
+    argsort = _method(np.argsort)
+    argpartition = _method(np.argpartition)
+    searchsorted = _method(np.searchsorted)
+    nonzero = _method(np.nonzero)
+    any = _method(np.any)
+    all = _method(np.all)
 
     __neg__ = _method(np.negative)
     __pos__ = _method(np.positive)
     __abs__ = _method(np.absolute)
-    __add__, __radd__ = _method(np.add), _reflected(np.add)
-    __sub__, __rsub__ = _method(np.subtract), _reflected(np.subtract)
-    __mul__, __rmul__ = _method(np.multiply), _reflected(np.multiply)
-    __truediv__, __rtruediv__ = _method(np.divide), _reflected(np.divide)
-    __floordiv__, __rfloordiv__ = _method(np.floor_divide), _reflected(np.floor_divide)
-    __mod__, __rmod__ = _method(np.remainder), _reflected(np.remainder)
-    __pow__, __rpow__ = _method(np.power), _reflected(np.power)
-    __matmul__, __rmatmul__ = _method(np.matmul), _reflected(np.matmul)
-    __lt__, __le__ = _method(np.less), _method(np.less_equal)
-    __gt__, __ge__ = _method(np.greater), _method(np.greater_equal)
-    __eq__, __ne__ = _method(np.equal), _method(np.not_equal)
+    __add__, __radd__ = _operator(np.add), _reflected(np.add)
+    __sub__, __rsub__ = _operator(np.subtract), _reflected(np.subtract)
+    __mul__, __rmul__ = _operator(np.multiply), _reflected(np.multiply)
+    __truediv__, __rtruediv__ = _operator(np.divide), _reflected(np.divide)
+    __floordiv__, __rfloordiv__ = _operator(np.floor_divide), _reflected(np.floor_divide)
+    __mod__, __rmod__ = _operator(np.remainder), _reflected(np.remainder)
+    __pow__, __rpow__ = _operator(np.power), _reflected(np.power)
+    __matmul__, __rmatmul__ = _operator(np.matmul), _reflected(np.matmul)
+    __lt__, __le__ = _operator(np.less), _operator(np.less_equal)
+    __gt__, __ge__ = _operator(np.greater), _operator(np.greater_equal)
+    __eq__, __ne__ = _operator(np.equal), _operator(np.not_equal)
 
-    __setitem__ = __delitem__ = _in_place
-    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = _in_place
+    __setitem__ = __delitem__ = sort = partition = fill = put = in_place
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = in_place

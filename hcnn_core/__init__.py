@@ -10,6 +10,7 @@ from hcnn_core.factored import factored_layer
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
+from hcnn_core.normalization import normalize_elu, normalize_elu_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.translation import translate
@@ -29,6 +30,8 @@ __all__ = [
     "marginal",
     "marginal_vjp",
     "matmul",
+    "normalize_elu",
+    "normalize_elu_vjp",
     "patch_moments",
     "patch_moments_vjp",
     "precision",

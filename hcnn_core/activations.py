@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines import planner
-from hcnn_core._engines.generic.elementwise import by_blocks
 from hcnn_core._tuning import current
 from hcnn_core.backend import Array, array_namespace, in_memory_order, library_of, require_real
 
@@ -95,7 +94,7 @@ def total(x: Array, y: Array) -> Array:
         return x + y
     if (x.shape, x.dtype) != (y.shape, y.dtype) or not x.dtype.isnative:
         return x + y
-    return by_blocks(lambda out, x, y: np.add(x, y, out=out), x, y)
+    return planner.add(x, y)
 
 
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:

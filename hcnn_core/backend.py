@@ -26,6 +26,14 @@ Array: TypeAlias = Any
 
 Result = TypeVar("Result")
 
+DLPACK_CPU = 1
+"""The number of the CPU among DLPack's devices."""
+
+IMMUTABLE = {"jax": "JAX", "jaxlib": "JAX"}
+"""Array-API libraries whose arrays cannot be written to, so that what is computed of them is computed by NumPy."""
+
+RECIPE = "docs/frameworks.md shows how"
+
 FLOATING_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
@@ -36,7 +44,8 @@ def array_namespace(*arrays: Array) -> Any:
     ----------
     *arrays : array
         NumPy arrays, CuPy arrays or arrays with ``__array_namespace__``, all of one kind.
-        Python scalars, lists and tuples count as NumPy.
+        Python scalars, lists and tuples count as NumPy, and so do arrays on the CPU of libraries that are none of
+        these and have ``__dlpack__``: PyTorch's and JAX's.
 
     Returns
     -------
@@ -60,20 +69,60 @@ def array_namespace(*arrays: Array) -> Any:
             found.setdefault("NumPy", np)
         elif root == "cupy":  # whoever made this array has imported CuPy
             found.setdefault("CuPy", sys.modules["cupy"])
-        elif hasattr(array, "__array_namespace__"):
+        elif root not in IMMUTABLE and hasattr(array, "__array_namespace__"):
             found.setdefault(root, array.__array_namespace__())
         else:
-            raise TypeError(
-                f"expected a NumPy or CuPy array, got {root}.{kind.__qualname__}"
-                + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
-            )
-    if len(found) > 1:
+            on_host(array)
+            found.setdefault(IMMUTABLE.get(root, root), np)
+    if len({*map(id, found.values())}) > 1:
         names = " and ".join(sorted(found))
-        raise TypeError(
-            f"arrays of {names} in one call: move them to one device first, "
-            "with cupy.asarray(x) to the GPU or cupy.asnumpy(x) to the host"
-        )
+        cure = "make them arrays of one library first"
+        if "CuPy" in found:
+            cure = "move them to one device first, with cupy.asarray(x) to the GPU or cupy.asnumpy(x) to the host"
+        raise TypeError(f"arrays of {names} in one call: {cure}")
     return next(iter(found.values()), np)
+
+
+def on_host(array: Array) -> Array:
+    """Return an array of another library, such as PyTorch's or JAX's, as NumPy's, on the same memory.
+
+    Parameters
+    ----------
+    array : array
+        One with ``__dlpack__``, on the CPU; anything of NumPy's, and numbers and lists, are returned as they are.
+
+    Returns
+    -------
+    numpy.ndarray
+        Read-only where the library's arrays are.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be one; the message says what to do.
+    """
+    if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
+        return array
+    kind = type(array)
+    root = kind.__module__.partition(".")[0]
+    name = f"{root}.{kind.__qualname__}"
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError(
+            f"expected a NumPy or CuPy array, got {name}"
+            + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
+        )
+    if root == "jax" and "Tracer" in kind.__qualname__:
+        raise TypeError(f"got a {name}, inside jax.jit or jax.grad: call through jax.pure_callback, {RECIPE}")
+    if getattr(array, "requires_grad", False):
+        raise TypeError(f"got a {name} that records gradients: pass x.detach(), or for its gradients {RECIPE}")
+    try:
+        device = array.__dlpack_device__()[0]
+        if device == DLPACK_CPU:
+            return np.from_dlpack(array)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise TypeError(f"got a {name} that NumPy cannot take ({reason}): make it a plain float array first") from error
+    raise TypeError(f"got a {name} on another device: bring it to the CPU first, or pass cupy.from_dlpack(x)")
 
 
 def permute_dims(xp: Any, array: Array, axes: tuple[int, ...]) -> Array:
@@ -98,7 +147,7 @@ def _numpys_name(dtype: np.dtype[Any]) -> str:
 
 def require_floating(xp: Any, name: str, array: Array) -> Array:
     """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
-    array = xp.asarray(array)
+    array = xp.asarray(on_host(array) if xp is np else array)
     dtype = dtype_name(array.dtype)
     if dtype not in FLOATING_DTYPES:
         raise TypeError(f"{name} has dtype {dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")

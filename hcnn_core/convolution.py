@@ -15,6 +15,7 @@ from hcnn_core.backend import (
     Array,
     array_namespace,
     dtype_name,
+    on_host,
     placement,
     require_floating,
     require_real,
@@ -42,7 +43,8 @@ def convolve(
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
 
     For one filter and stride 1 this is ``scipy.ndimage.convolve(x, w, mode="wrap" or "constant", axes=axes)``, for
-    every filter length: odd, even, and longer than the axis.
+    every filter length: odd, even, and longer than the axis. That holds for ascending `axes`: here the axes of w follow
+    the order given, which SciPy ignores.
 
     Parameters
     ----------
@@ -258,6 +260,8 @@ def convolve_cotangents(
     bias's. All arrays are of one dtype.
     """
     xp = array_namespace(g, x, w)
+    if xp is np:
+        g, x, w = on_host(g), on_host(x), on_host(w)
     problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
     return adjoints(xp, problem, g, x if wanted[1] else None, w if wanted[0] else None, ans)
 

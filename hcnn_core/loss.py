@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hcnn_core.backend import Array, array_namespace, placement, require_real
+from hcnn_core.backend import Array, array_namespace, on_host, placement, require_real
 
 __all__ = ["cross_entropy", "log_softmax"]
 
@@ -70,7 +70,7 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
 def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
     """Target distribution of each image, (N, classes), in the dtype of the logits."""
     xp = array_namespace(logits, labels)
-    logits, labels = require_real(xp, "logits", logits), xp.asarray(labels)
+    logits, labels = require_real(xp, "logits", logits), xp.asarray(on_host(labels) if xp is np else labels)
     if not xp.isdtype(labels.dtype, "integral"):
         raise TypeError(f"labels have dtype {labels.dtype}; give integers")
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:

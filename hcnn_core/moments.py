@@ -7,11 +7,13 @@ h . mean(P) and its variance h . cov(P) h, so batch normalisation of any number 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hcnn_core._engines import planner
-from hcnn_core._engines.generic.patches import Patches
 from hcnn_core.backend import Array, array_namespace, placement, require_real
+
+if TYPE_CHECKING:
+    from hcnn_core._engines.generic.patches import Patches
 
 __all__ = ["patch_moments", "patch_moments_vjp"]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace, on_host
 
 
 def translate(
@@ -41,7 +43,7 @@ def translate(
         If axes are repeated or out of range, or the numbers of shifts, boundaries and axes differ.
     """
     xp = array_namespace(x)
-    x = xp.asarray(x)
+    x = xp.asarray(on_host(x) if xp is np else x)
     axes = normalize_axes("axes", axes, x.ndim)
     boundaries = normalize_choice("boundary", boundary, len(axes), BOUNDARIES)
     shifts = normalize_integers("shift", shift, len(axes))

@@ -1,1 +1,16 @@
-"""Networks, data, training and command lines. Imports nothing, so that a command can set up its process first."""
+"""Networks, data, training and command lines. Imports nothing at first, so that a command can set up its process."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from train.shipped import load as load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from train.shipped import load
+
+        return load
+    raise AttributeError(f"module 'train' has no attribute {name!r}")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import signal
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hcnn_core.backend import get_namespace
@@ -17,8 +22,12 @@ from train.data import DataError
 from train.run import RunError
 from train.training import Interrupted, TrainingError
 
-ONE_LINE = (CheckpointError, DataError, Interrupted, RunError, TrainingError)
+ONE_LINE = (CheckpointError, DataError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
+
+
+LONGEST_WORD, LONGEST_LINE = 300, 1000
+"""Characters of a word and of a message that are shown."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
-        self.exit(2, f"{self.module}: {' '.join(message.split())}; --help lists the flags\n")
+        self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
 
     @property
     def module(self) -> str:
@@ -37,40 +46,84 @@ class Parser(argparse.ArgumentParser):
 def run_command(
     parser: Parser, arguments: Sequence[str] | None, action: Callable[[argparse.Namespace], int], memory_hint: str
 ) -> int:
-    """Parse the arguments, act, and return the exit status: the action's, 1 if it failed, 2 if the settings are wrong.
+    """Parse the arguments, act, and return the exit status.
 
-    The parser knows --debug, which shows tracebacks and warnings.
+    It is the action's; 1 if it failed; 2 if the settings are wrong; 128 and the signal's number if one stopped it. The
+    parser knows --debug, which shows tracebacks and warnings.
     """
     debug = False
 
     def fail(status: int, error: object) -> int:
-        if debug:
-            traceback.print_exc()
-        print(f"{parser.module}: {' '.join(str(error).split())}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # of a terminal that has gone
+            if debug:
+                traceback.print_exc()
+            print(f"{parser.module}: {one_line(str(error))}", file=sys.stderr)
         return status
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text in the terminal's encoding
     try:
         try:
             options = parser.parse_args(arguments)
-            debug = options.debug
-            with warnings.catch_warnings():
-                if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
-                    warnings.simplefilter("ignore")
-                return action(options)
-        finally:
+        except SystemExit:
             _flush()
+            raise
+        debug = options.debug
+        with warnings.catch_warnings():
+            if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
+                warnings.simplefilter("ignore")
+            status = action(options)
+        _flush()
+        return status
     except ConfigError as error:
         return fail(2, error)
+    except Interrupted as error:
+        return fail(128 + error.signum, error)
     except ONE_LINE as error:
         return fail(1, error)
     except MemoryError as error:
         return fail(1, f"not enough memory: {str(error) or 'an array could not be made'}; {memory_hint}")
     except KeyboardInterrupt:
-        return fail(1, "interrupted before anything was to save")
+        return fail(128 + signal.SIGINT, "interrupted; what was saved before is whole")
     except BrokenPipeError:  # who closed the pipe has read enough
         return 1
+    except OSError as error:
+        return fail(1, _of_the_system(error))
     except Exception as error:
         return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
+    finally:
+        with contextlib.suppress(OSError, RunError):
+            _flush()
+
+
+def one_line(text: str) -> str:
+    """The text on one line, long words and what is beyond a thousand characters cut."""
+    words = (f"{word[:160]}...{word[-40:]}" if len(word) > LONGEST_WORD else word for word in text.split())
+    return textwrap.shorten(" ".join(words), LONGEST_LINE, placeholder=" ...")
+
+
+def given_path(text: str) -> Path:
+    """The path that a flag gives."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path; name a file or a directory")
+    return Path(text)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, in a sentence."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone; change to another one"
+    if error.filename is None or error.strerror is None:
+        return f"{type(error).__name__}: {error}; --debug shows where"
+    return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def say(text: str) -> None:
+    """Print text at once; if that fails, the command goes on, and ends with status 1."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def namespace(backend: str) -> Any:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
+
+PARTIAL = re.compile(r"\..+?(?:\.(\d+))?\.partial")
+"""Names of files that are being written, with the writer's process."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside `path`, flush it to the disk and move it there; an older one stays if that fails."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a file beside `path`, flush it to the disk and move it there; an older one stays if that fails.
+
+    The file beside it is named after the process, so two writers of one path do not write into each other's.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as stream:
             stream.write(content)
@@ -26,3 +33,24 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what processes that no longer run, and earlier ones with this process's number, left half written."""
+    for path in folder.glob(".*.partial"):
+        found = PARTIAL.fullmatch(path.name)
+        if found and not _other_process_runs(int(found[1] or 0)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _other_process_runs(pid: int) -> bool:
+    if pid in (0, os.getpid()):
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it runs and is another user's
+        return True
+    return True

@@ -41,7 +41,7 @@ def leave_on_interrupt(module: str) -> None:
 
     def leave(signum: int, frame: Any) -> None:
         os.write(2, f"{module}: interrupted before anything was to save\n".encode())
-        os._exit(1)
+        os._exit(128 + signum)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)

@@ -1,13 +1,14 @@
 """Checkpoints: one HDF5 file holds all that a run needs to go on, or a network to be evaluated.
 
-Readable with h5py alone. Groups /parameters, /velocity and /moments hold one group per layer and one data set per
-array, /data the statistics that standardise images, /epoch the unfinished epoch's order of images; attributes of the
-root hold the rest, composite ones as JSON.
+Readable with h5py alone. Groups /parameters, /velocity, /moments and, where weights are averaged, /average hold one
+group per layer and one data set per array, /data the statistics that standardise images, /epoch the unfinished epoch's
+order of images; attributes of the root hold the rest, composite ones as JSON.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,14 @@ from typing import Any
 import numpy as np
 
 from train._files import write_atomically
+from train._hdf5 import LIBVER, read_array, write_array
 from train.config import Config, ConfigError, make_config
 
 SCHEMA = 1
-GROUPS = ("parameters", "velocity", "moments")
+GROUPS = ("parameters", "velocity", "moments", "average")
+
+LARGEST_IMAGE = 2**15
+"""Pixels along a side."""
 
 Tree = dict[str, dict[str, Any]]
 
@@ -37,7 +42,7 @@ class State:
     parameters, velocity : dict of dict of array
         Weights by layer and name, and what momentum keeps of each.
     moments : dict of dict of array
-        Running mean and covariance of patches by layer.
+        Running moments by layer, see `train.network.Moments`.
     generator : dict
         State of the random generator.
     epoch : int
@@ -54,6 +59,8 @@ class State:
         Time its steps took.
     best : float
         Highest score of a completed epoch: accuracy on held-out images, or minus the training loss.
+    average : dict of dict of array
+        Running average of the weights; empty where none is wanted.
     """
 
     parameters: Tree
@@ -67,6 +74,12 @@ class State:
     correct: int = 0
     seconds: float = 0.0
     best: float = float("-inf")
+    average: Tree = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> Tree:
+        """The weights that are evaluated: their average, or where there is none themselves."""
+        return self.average or self.parameters
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,8 @@ class Checkpoint:
         Pixels along each side.
     channel_mean, channel_std : array, shape (3,)
         Statistics that standardise images, in units of a pixel value.
+    figures : dict
+        What the network reached; of those that ship with the package alone.
     """
 
     state: State
@@ -93,6 +108,7 @@ class Checkpoint:
     image_size: int
     channel_mean: Any
     channel_std: Any
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
@@ -117,18 +133,19 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
     state = checkpoint.state
     try:
         # HDF5 reports a full disk at some later flush, or never: the image is made in memory and written by us.
-        # Since version 1.10 it sums up its metadata, and chunks, which a scalar has not, where asked: damage shows
-        with h5py.File(path.name, "w", libver="v110", driver="core", backing_store=False) as file:
+        with h5py.File(path.name, "w", libver=LIBVER, driver="core", backing_store=False) as file:
             arrays = {f"{group}/{name}": a for group in GROUPS for name, a in _flatten(getattr(state, group))}
             arrays["epoch/order"] = state.order
             arrays["data/channel_mean"], arrays["data/channel_std"] = checkpoint.channel_mean, checkpoint.channel_std
             for name, array in arrays.items():
-                file.create_dataset(name, data=array, fletcher32=array.size > 1)
+                write_array(file, name, array)
             file.attrs["schema"] = SCHEMA
             file.attrs["config"] = json.dumps(vars(checkpoint.config))
             file.attrs["versions"] = json.dumps(versions)
             file.attrs["class_names"] = json.dumps(checkpoint.class_names)
             file.attrs["image_size"] = checkpoint.image_size
+            if checkpoint.figures:
+                file.attrs["figures"] = json.dumps(checkpoint.figures)
             file.attrs["generator"] = json.dumps(state.generator)
             for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best"):
                 file.attrs[name] = getattr(state, name)
@@ -172,7 +189,7 @@ def load(path: Path) -> Checkpoint:
                 raise CheckpointError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
             config = json.loads(file.attrs["config"])
             trees = {group: _read_tree(file[group]) if group in file else {} for group in GROUPS}
-            return Checkpoint(
+            checkpoint = Checkpoint(
                 State(
                     parameters=trees["parameters"],
                     velocity=trees["velocity"],
@@ -180,18 +197,23 @@ def load(path: Path) -> Checkpoint:
                     generator=json.loads(file.attrs["generator"]),
                     epoch=int(file.attrs["epoch"]),
                     step=int(file.attrs["step"]),
-                    order=file["epoch/order"][...],
+                    order=read_array(file["epoch/order"]),
                     loss_sum=float(file.attrs["loss_sum"]),
                     correct=int(file.attrs["correct"]),
                     seconds=float(file.attrs["seconds"]),
                     best=float(file.attrs["best"]),
+                    average=trees["average"],
                 ),
                 make_config(config.pop("preset"), config),
                 tuple(json.loads(file.attrs["class_names"])),
                 int(file.attrs["image_size"]),
-                file["data/channel_mean"][...],
-                file["data/channel_std"][...],
+                read_array(file["data/channel_mean"]),
+                read_array(file["data/channel_std"]),
+                json.loads(file.attrs.get("figures", "{}")),
             )
+            for failing in _inconsistencies(checkpoint):
+                raise CheckpointError(f"{path} is not a checkpoint that a run can have written: {failing}")
+            return checkpoint
     except ConfigError as error:
         raise CheckpointError(f"{path} holds a configuration this version does not know: {error}") from error
     except CheckpointError:
@@ -240,6 +262,36 @@ def require_finite(path: Path, tree: Tree, kind: str) -> None:
             raise CheckpointError(f"{path}: {kind} {name} holds values that are not finite")
 
 
+def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
+    """What no run can have written, in words."""
+    state, config, order = checkpoint.state, checkpoint.config, checkpoint.state.order
+    if not 0 <= state.epoch <= config.epochs:
+        yield f"epoch is {state.epoch} of {config.epochs}"
+    if order.ndim != 1 or order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(order.size)):
+        yield "epoch/order does not hold every image once"
+    steps = math.ceil(order.size / config.batch_size)
+    if not 0 <= state.step <= max(steps - 1, 0):
+        yield f"step is {state.step} of {steps}"
+    if order.size and not 0 <= state.correct <= min(state.step * config.batch_size, order.size):
+        yield f"correct is {state.correct} after {state.step} steps"
+    if not (math.isfinite(state.loss_sum) and math.isfinite(state.seconds) and state.seconds >= 0):
+        yield f"loss_sum is {state.loss_sum}, seconds is {state.seconds}"
+    if not state.best <= 1:  # an accuracy, minus a loss, or minus infinity; NaN is none
+        yield f"best is {state.best}"
+    names = checkpoint.class_names
+    if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
+        yield "class_names is not a list of different names"
+    if not 1 <= checkpoint.image_size <= LARGEST_IMAGE:
+        yield f"image_size is {checkpoint.image_size}"
+    mean, std = checkpoint.channel_mean, checkpoint.channel_std
+    if not (mean.shape == std.shape == (3,) and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        yield "data/channel_mean and data/channel_std are not those of three colours"
+    try:
+        np.random.default_rng(0).bit_generator.state = state.generator
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        yield "generator is not the state of one"
+
+
 def _flatten(tree: Tree) -> Iterator[tuple[str, Any]]:
     for layer, arrays in tree.items():
         for name, array in arrays.items():
@@ -247,7 +299,4 @@ def _flatten(tree: Tree) -> Iterator[tuple[str, Any]]:
 
 
 def _read_tree(group: Any) -> Tree:
-    return {
-        layer: {name: data[()] if data.shape == () else data[...] for name, data in arrays.items()}
-        for layer, arrays in group.items()
-    }
+    return {layer: {name: read_array(data) for name, data in arrays.items()} for layer, arrays in group.items()}

@@ -9,17 +9,20 @@ prepare()  # before NumPy is loaded
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
+import math  # noqa: E402
+import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, namespace, run_command  # noqa: E402
+from train._command import Parser, given_path, namespace, run_command, say  # noqa: E402
+from train._export import write_safetensors  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
 from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
@@ -34,13 +37,14 @@ from train.data import (  # noqa: E402
 from train.network import Network, describe  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
+from train.shipped import bare, find, names  # noqa: E402
 from train.step import wants_graphs  # noqa: E402
 from train.training import Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
 IMAGE_SIZE = 32
 
-NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "debug")
+NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "hours", "export", "debug")
 WITH_RESUME = ("backend", "data_dir")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
@@ -56,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 if it failed, 2 if the command line or the configuration is wrong.
+        Exit status: 0, 1 if it failed, 2 if the command line or the configuration is wrong, 128 and its number if a
+        signal stopped it.
     """
     return run_command(_parser(), arguments, _act, "a smaller --batch-size, --width or --factors may do")
 
@@ -71,12 +76,15 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
     actions: dict[str, Callable[[argparse.Namespace, dict[str, Any]], None]] = {
         "describe": _describe,
         "plot": _plot,
+        "export": _export,
         "evaluate": _evaluate,
         "resume": _resume,
     }
     chosen = [name for name in actions if getattr(options, name)]
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
+    if options.hours < math.inf and chosen not in ([], ["resume"]):
+        raise ConfigError(f"--hours limits training, which --{chosen[0]} does not do: remove it")
     return actions[chosen[0]] if chosen else _train
 
 
@@ -92,14 +100,33 @@ def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if options.out:
         raise ConfigError("--describe makes no run: remove --out")
     config = _settings(options, given)
-    print(describe(config, IMAGE_SIZE, CLASSES[config.dataset]))
+    say(describe(config, IMAGE_SIZE, CLASSES[config.dataset]))
 
 
 def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
     run = Run(options.plot)
     _refuse("--plot", options, given, ())
     _draw(run)
-    print(run.picture_path)
+    say(str(run.picture_path))
+
+
+def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    _refuse("--export", options, given, ())
+    source, target = options.export
+    path = find(source)
+    checkpoint = checkpoints.load(path)
+    if os.path.lexists(target):
+        raise RunError(f"--export {target} is there already; name a new file")
+    if target.suffix == ".safetensors":
+        write_safetensors(target, path, checkpoint)
+    elif target.suffix == ".h5":
+        figures = dict(checkpoint.figures)
+        with contextlib.suppress(RunError):  # a checkpoint alone says nothing of its test
+            figures |= Run(path.parent).test_figures(checkpoint.state.epoch)
+        checkpoints.save(target, bare(checkpoint, figures), versions("numpy"))
+    else:
+        raise ConfigError(f"--export {target} ends in neither .h5 (weights and moments) nor .safetensors (filters)")
+    say(str(target))
 
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -113,40 +140,51 @@ def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     dataset = _dataset(config)
     found = versions(xp.__name__)
     trainer = _trainer(xp, config, dataset, run, found)
-    run.create(config, found)
-    print(
-        f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
-        f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}",
-        flush=True,
-    )
-    _fit(trainer, dataset)
+    with _own(run, make=True):
+        run.create(trainer.save, config, found)
+        say(
+            f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
+            f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}"
+        )
+        _fit(trainer, dataset, options.hours)
 
 
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
     _refuse("--resume", options, given, WITH_RESUME)
     run = Run(options.resume)
-    checkpoint = run.latest()
-    config = dataclasses.replace(checkpoint.config, **given)
-    state = checkpoint.state
-    ended = state.epoch >= config.epochs
-    if ended and (not config.test or any("test_accuracy" in record for record in run.read_metrics())):
-        raise ConfigError(f"{run.path} is finished: all {config.epochs} epochs are trained; nothing to resume")
-    xp = namespace(config.backend)
-    _require_memory(xp, config)
-    dataset = _dataset(config)
-    trainer = _trainer(xp, config, dataset, run, versions(xp.__name__))
-    trainer.restore(checkpoint, run.path)
-    run.forget_metrics_after(state.epoch)
-    print(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs", flush=True)
-    _fit(trainer, dataset)
+    run.require_resumable()
+    with _own(run):
+        path, checkpoint, notices = run.latest()
+        config = dataclasses.replace(checkpoint.config, **given)
+        state = checkpoint.state
+        for notice in notices:
+            say(f"{notice}; going on from {path}")
+        test = run.test_record()
+        if state.epoch >= config.epochs and (test or not config.test):
+            _say_finished(run, config, test)
+            return
+        xp = namespace(config.backend)
+        _require_memory(xp, config)
+        dataset = _dataset(config)
+        found = versions(xp.__name__)
+        trainer = _trainer(xp, config, dataset, run, found)
+        trainer.restore(checkpoint, path)
+        run.forget_metrics_after(state.epoch)
+        if not run.config_path.is_file():
+            run.write_config(config, found)
+        if path.name == BEST:
+            trainer.save()
+        say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
+        _fit(trainer, dataset, options.hours)
 
 
 def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     _refuse("--evaluate", options, given, WITH_EVALUATE)
-    checkpoint = checkpoints.load(options.evaluate)
+    path = find(options.evaluate)
+    checkpoint = checkpoints.load(path)
     config = dataclasses.replace(checkpoint.config, **given)
     xp = namespace(config.backend)
-    network, parameters, moments = restore(options.evaluate, checkpoint, config, xp)
+    network, parameters, moments = restore(path, checkpoint, config, xp)
     if len(checkpoint.class_names) != CLASSES[config.dataset]:
         raise CheckpointError(
             f"{options.evaluate} tells {len(checkpoint.class_names)} classes apart, {config.dataset} has "
@@ -160,41 +198,83 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
         checkpoint.channel_std,
         config.dtype,
     )
-    result = evaluate(xp, network, parameters, moments, test)
-    _report(result, len(dataset.test_labels))
-    print(_confusion(result, dataset.class_names))
+    result = evaluate(xp, network, parameters, moments, test, averages=True)
+    _report(_figures(result), f", {len(dataset.test_labels):,} images")
+    if checkpoint.figures:
+        say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")
+    say(_confusion(result, dataset.class_names))
 
 
-def _fit(trainer: Trainer, dataset: Dataset) -> None:
+@contextlib.contextmanager
+def _own(run: Run, *, make: bool = False) -> Iterator[None]:
+    """Hold the run's lock; what interrupts at once says what is saved."""
+    try:
+        with run.lock(make=make):
+            yield
+    except KeyboardInterrupt as error:
+        kept = (
+            f"{run.last_good()}; continue with --resume {run.path}" if run.checkpoint_paths() else "nothing was saved"
+        )
+        raise Interrupted(f"stopped at once; {kept}") from error
+
+
+def _fit(trainer: Trainer, dataset: Dataset, hours: float) -> None:
     """Train to the end, then read the test set, once, if it may be read; the curve is drawn in any case."""
     run = trainer.run
     try:
-        result = _train_and_test(trainer, dataset)
+        result = _train_and_test(trainer, dataset, hours)
     except BaseException:
-        with contextlib.suppress(RunError):
+        with contextlib.suppress(Exception, KeyboardInterrupt):  # why it stopped is what there is to say
             _draw(run)
         raise
     if result is not None:
-        _report(result, len(dataset.test_labels))
-    _draw(run)
-    print(f"{run.picture_path}\n{run.path / BEST}")
+        _report(_figures(result), f", {len(dataset.test_labels):,} images")
+    _finish(run)
 
 
-def _train_and_test(trainer: Trainer, dataset: Dataset) -> Result | None:
+def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None:
+    """Report a run of which nothing is left to compute, and draw its curve again."""
+    say(f"{run.path} is finished: all {config.epochs} epochs are trained")
+    if test:
+        _report(test)
+    if not run.config_path.is_file():
+        run.write_config(config, versions(config.backend))
+    _finish(run)
+
+
+def _finish(run: Run) -> None:
+    """Draw the curve of a run, and say where it is."""
+    rest = f"all else of the run is saved; --plot {run.path} draws it"
+    try:
+        _draw(run)
+    except RunError as error:
+        raise RunError(f"{error}; {rest}") from error
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted while {run.picture_path} was drawn; {rest}") from error
+    say(str(run.picture_path))
+    if (run.path / BEST).exists():  # not if it stopped before held-out images were first read
+        say(str(run.path / BEST))
+
+
+def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result | None:
     run, xp, train = trainer.run, trainer.xp, trainer.train
     try:
-        trainer.fit()
+        if not trainer.fit(hours):
+            done, rest = trainer.state.epoch, trainer.seconds_left() / 3600
+            say(
+                f"stopped after epoch {done} of {trainer.config.epochs}, since no other fits into {hours:g} hours; "
+                f"about {rest:.1f} hours are left: continue with --resume {run.path}"
+            )
+            return None
         if not trainer.config.test:
             return None
         labels = xp.asarray(dataset.test_labels)
         test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
-        result = evaluate(xp, trainer.network, trainer.state.parameters, trainer.moments, test)
+        result = evaluate(xp, trainer.network, trainer.state.evaluated, trainer.moments, test, averages=True)
     except MemoryError as error:
         size = trainer.config.batch_size
         raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
-    except KeyboardInterrupt as error:
-        raise Interrupted(f"stopped at once; {run.last_good()}") from error
-    run.append_metrics({"epoch": trainer.state.epoch, "test_loss": result.loss, "test_accuracy": result.accuracy})
+    run.append_metrics({"epoch": trainer.state.epoch, **_figures(result)})
     return result
 
 
@@ -252,12 +332,21 @@ def _draw(run: Run) -> None:
     records = run.read_metrics()
     try:
         plot_learning_curve(records, run.picture_path, run.path.resolve().name)
-    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever fonts, back ends and other people's metrics do
         raise RunError(f"cannot draw {run.picture_path}: {error}") from error
 
 
-def _report(result: Result, count: int) -> None:
-    print(f"test: accuracy {100 * result.accuracy:.2f} %, loss {result.loss:.4f} nats, {count:,} images")
+def _figures(result: Result) -> dict[str, float]:
+    """What is recorded of a test."""
+    views = {} if result.averaged is None else {"test_accuracy_of_views": result.averaged}
+    return {"test_loss": result.loss, "test_accuracy": result.accuracy, **views}
+
+
+def _report(test: Mapping[str, Any], images: str = "") -> None:
+    say(f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats{images}")
+    if "test_accuracy_of_views" in test:
+        views = 100 * test["test_accuracy_of_views"]
+        say(f"test: accuracy {views:.2f} % by the mean of six views (shifts of a pixel, mirrored)")
 
 
 def _confusion(result: Result, names: Sequence[str]) -> str:
@@ -283,17 +372,34 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m train.cifar",
         description="Train a hierarchical attribute CNN (arXiv:1703.04140) on CIFAR-10 or CIFAR-100, or evaluate one.",
-        epilog="Exit status: 0; 1 it failed; 2 the command line or the configuration is wrong.",
+        epilog="Exit status: 0; 1 it failed; 2 the command line or the configuration is wrong; 128 and the number "
+        "of the signal that stopped it, such as 130 for Ctrl-C.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings; flags override it")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new run directory (default: runs/PRESET-TIME)")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="continue a run, bit for bit on the same backend")
+    parser.add_argument("--config", type=given_path, metavar="FILE", help="TOML file of settings; flags override it")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="new run directory (default: runs/PRESET-TIME)")
     parser.add_argument(
-        "--evaluate", type=Path, metavar="CHECKPOINT", help="accuracy, loss and confusion on the test set"
+        "--resume", type=given_path, metavar="DIR", help="continue a run, bit for bit on the same backend"
+    )
+    parser.add_argument(
+        "--evaluate",
+        type=given_path,
+        metavar="CHECKPOINT",
+        help=f"accuracy, loss and confusion on the test set; that ship: {', '.join(names()) or 'none'}",
+    )
+    parser.add_argument(
+        "--hours", type=_hours, default=math.inf, help="stop after the last epoch that fits; --resume continues"
+    )
+    parser.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("CHECKPOINT", "FILE"),
+        type=given_path,
+        help="write a network alone: weights and moments to a .h5, or what they fold into, merged 4D filters and "
+        "biases, to a .safetensors",
     )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw a run's learning curve and stop")
+    parser.add_argument("--plot", type=given_path, metavar="DIR", help="draw a run's learning curve and stop")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     settings = parser.add_argument_group("settings (defaults are the preset's)")
     for f in dataclasses.fields(Config):
@@ -312,6 +418,13 @@ def _parser() -> Parser:
                 options |= {"nargs": count or "*"}
         settings.add_argument(f"--{f.name.replace('_', '-')}", **options)
     return parser
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no time; give hours, more than 0")
+    return hours
 
 
 def _shown(value: Any) -> str:

@@ -18,6 +18,26 @@ from hcnn_core.precisions import PRECISIONS
 __all__ = ["CIFAR100_KERNEL", "PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
 
+BEST: dict[str, Any] = {
+    "normalization": "both",
+    "moment_decay": 0.99,
+    "strided_layers": (4, 8),
+    "epochs": 100,
+    "batch_size": 100,
+    "image_sizes": (20, 24, 28, 32),
+    "optimizer": "muon",
+    "schedule": "one-cycle",
+    "learning_rate": 0.03,
+    "warmup": 0.1,
+    "nesterov": True,
+    "weight_decay": 0.003,
+    "average_decay": 0.999,
+    "logit_scale": 10.0,
+    "shift": 4,
+    "alternate_flips": True,
+}
+"""Recipe of the network of most accuracy with at most 97,650 coefficients, K = 16."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "hcnn": {},
     "hcnn-plus": {"nonlinear_factors": True},
@@ -34,6 +54,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "logit_scale": 10.0,
         "shift": 4,
     },
+    "hcnn-best": BEST,
+    "hcnn-periodic": {**BEST, "boundary": "periodic"},
     "short": {
         "epochs": 2,
         "schedule": "one-cycle",
@@ -109,6 +131,11 @@ class Config:
         "mean", "final marginal (Eq. 7): the sum itself, or the mean by a learned scale", choices=("mean", "sum")
     )
     logit_scale: float = _setting(1.0, "initial scale of the logits where head is mean", low=0.0)
+    normalization: str = _setting(
+        "factors",
+        "what is normalised: what the first factors of Eq. (8) make, or what all filters make too",
+        choices=("factors", "both"),
+    )
     epsilon: float = _setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
     moment_decay: float = _setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
 
@@ -125,9 +152,22 @@ class Config:
     weight_decay: float = _setting(
         2e-4, "added to the gradient (muon: the direction) per unit of filter coefficient", low=0.0
     )
+    average_decay: float = _setting(
+        0.0,
+        "part of the averaged weights, which are evaluated, kept at each step; 0: no average",
+        low=0.0,
+        high=0.99999,
+    )
     label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
     shift: int = _setting(6, "largest random translation, pixels along each axis", low=0, high=31)
     flip: bool = _setting(True, "mirror half of the training images")
+    alternate_flips: bool = _setting(
+        False, "with flip: mirror each image every other epoch, rather than by chance (arXiv:2404.00498)"
+    )
+    image_sizes: tuple[int, ...] = _setting(
+        (), "pixels along each side of training images, in equal parts of the epochs; none: their own size", low=8
+    )
+    validation_every: int = _setting(1, "epochs between evaluations on held-out images; the last is evaluated", low=1)
     seed: int = _setting(0, "of initial weights, order and augmentation", low=0)
     test: bool = _setting(True, "read the test set, once, after the last epoch")
 
@@ -267,6 +307,8 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         allowed: Any = (int, float) if kind is float else (kind,)
         if not isinstance(item, allowed) or (isinstance(item, bool) and kind is not bool):
             raise ConfigError(f"{f.name} is {item!r}; its type is {kind.__name__}")
+        if kind is str and not _is_text(item):
+            raise ConfigError(f"{f.name} is {item!r}, which is not UTF-8 and cannot be recorded; give it another name")
         if (choices := f.metadata["choices"]) and item not in choices:
             raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
         low, high = f.metadata["low"], f.metadata["high"]
@@ -275,6 +317,15 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         if (low is not None and item < low) or (high is not None and item > high):
             bounds = f"at least {low}" if high is None else f"between {low} and {high}"
             raise ConfigError(f"{f.name} is {item}; it must be {bounds}")
+
+
+def _is_text(value: str) -> bool:
+    """Whether a string has no bytes that a path had and UTF-8 has not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _toml_value(value: Any) -> str:

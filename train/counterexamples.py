@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train._files import write_atomically
+from train._hdf5 import LIBVER, read_array, write_array
 from train.checkpoint import CheckpointError, require_same_arrays
 from train.config import ConfigError, make_config
 from train.covariance import KINDS, MODES, STATEMENTS, ComplexNetwork, Example, Row, Subject, axes
@@ -43,7 +45,7 @@ def save(path: Path, cases: Sequence[tuple[Subject, Example]]) -> None:
     import h5py
 
     subjects: list[Subject] = []
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+    with h5py.File(path.name, "w", libver=LIBVER, driver="core", backing_store=False) as file:
         file.attrs["counterexamples"] = SCHEMA
         for number, (subject, example) in enumerate(cases):
             if not any(subject is known for known in subjects):
@@ -54,7 +56,7 @@ def save(path: Path, cases: Sequence[tuple[Subject, Example]]) -> None:
             case.attrs["row"] = json.dumps(dataclasses.asdict(example.row))
             arrays = {"x": to_numpy(example.x), "found": example.found, "expected": example.expected}
             for name, array in arrays.items():
-                case.create_dataset(name, data=array, fletcher32=array.size > 1)
+                write_array(case, name, array)
         file.flush()
         image = file.id.get_file_image()
     write_atomically(path, image)
@@ -105,7 +107,7 @@ def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:
 
 def _read_case(path: Path, case: Any, subjects: Sequence[Subject], xp: Any) -> tuple[Subject, Row, Any]:
     """One case, refused unless its row is one of its network and x_j has the shape of that layer."""
-    subject, x = subjects[case.attrs["network"]], case["x"][...]
+    subject, x = subjects[case.attrs["network"]], read_array(case["x"])
     row, network = Row.from_json(json.loads(case.attrs["row"])), subject.network
     shape = network.table[0].inputs if row.j == 0 else network.table[row.j - 1].outputs
     known = row.statement in STATEMENTS and row.mode in MODES and row.kind in KINDS and len(row.errors) == 1
@@ -122,17 +124,11 @@ def _write_subject(group: Any, subject: Subject) -> None:
     group.attrs["complex"] = isinstance(network, ComplexNetwork)
     for layer, arrays in subject.parameters.items():
         for name, array in arrays.items():
-            _write(group, f"parameters/{layer}/{name}", array)
-    for layer, (mean, covariance) in subject.moments.items():
-        _write(group, f"moments/{layer}/mean", mean)
-        _write(group, f"moments/{layer}/covariance", covariance)
-    _write(group, "images", subject.images)
-
-
-def _write(group: Any, name: str, array: Any) -> None:
-    """An array with a sum that shows damage, which a scalar cannot have."""
-    host = np.asarray(to_numpy(array))
-    group.create_dataset(name, data=host, fletcher32=host.size > 1)
+            write_array(group, f"parameters/{layer}/{name}", to_numpy(array))
+    for layer, arrays in subject.moments.items():
+        for name, array in arrays.items():
+            write_array(group, f"moments/{layer}/{name}", to_numpy(array))
+    write_array(group, "images", to_numpy(subject.images))
 
 
 def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
@@ -142,7 +138,10 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
         make_config(config.pop("preset"), config), int(group.attrs["image_size"]), int(group.attrs["classes"])
     )
     parameters, moments = (
-        {layer: {name: np.asarray(a[()]) for name, a in arrays.items()} for layer, arrays in group[tree].items()}
+        {
+            layer: {name: np.asarray(read_array(a)) for name, a in arrays.items()}
+            for layer, arrays in group[tree].items()
+        }
         for tree in ("parameters", "moments")
     )
     require_same_arrays(path, parameters, network.initialize(np.random.default_rng(0)), "parameters")
@@ -150,6 +149,6 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     return Subject(
         network,
         {layer: {name: xp.asarray(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
-        {layer: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for layer, m in moments.items()},
-        xp.asarray(group["images"][...]),
+        tree_map(xp.asarray, moments),
+        xp.asarray(read_array(group["images"])),
     )

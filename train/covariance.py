@@ -27,13 +27,16 @@ from train.network import SPACE, Layer, Moments, Network, Parameters
 
 __all__ = ["Axis", "ComplexNetwork", "Example", "Row", "Subject", "axes", "exact_multiple", "examine", "measure"]
 
-STATEMENTS = ("invariance", "covariance")
+STATEMENTS = ("invariance", "covariance", "definition")
 MODES = ("evaluation", "training")
-KINDS = ("exact", "inside", "aliased", "boundary")
+KINDS = ("exact", "inside", "written out", "aliased", "boundary")
 
 SHIFTS_IN_SPACE = (1, 2, 3, 4, 5, 6, 7, 8)
 """Translations along u that are tried, in samples: the images' axes are long, and the pattern repeats."""
 
+
+WINDOWS = 24
+"""Outputs of a layer, along each axis, that are compared with the layer written out; both ends are among them."""
 
 DECISIVE = 0.1
 """A larger relative bound decides nothing; nor does one of 0, of a network that does not react to its input."""
@@ -170,10 +173,13 @@ class ComplexNetwork(Network):
 
         Returns
         -------
-        dict of (array, array)
-            As `Network.initial_moments`.
+        dict of dict of array
+            As `Network.initial_moments`; variances of outputs are real.
         """
-        return {layer: (mean + 0j, covariance + 0j) for layer, (mean, covariance) in super().initial_moments().items()}
+        return {
+            layer: {name: a if name == "output_variance" else a + 0j for name, a in arrays.items()}
+            for layer, arrays in super().initial_moments().items()
+        }
 
     @staticmethod
     def _rho(x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
@@ -187,6 +193,15 @@ class ComplexNetwork(Network):
         rho = ComplexNetwork._rho
         for_h, for_g = factor_options(x.ndim, h_axes, g_axes, **options)
         return rho(rho(x, h, shift, **for_h), g, bias, **for_g)
+
+    @staticmethod
+    def _normalized(y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+        everywhere = tuple(range(y.ndim - 1))
+        y = y + shift
+        mean = np.mean(y, axis=everywhere)
+        variance = np.mean(np.square((y - mean).real) + np.square((y - mean).imag), axis=everywhere)
+        y = (y - mean) * (scale / np.sqrt(variance + epsilon)) + bias
+        return elu(y.real) + 1j * elu(y.imag), mean, variance
 
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         size = self.config.space_kernel
@@ -294,8 +309,8 @@ class Row:
 
     Parameters
     ----------
-    statement : {"invariance", "covariance"}
-        Of x_J (Proposition 3.1), or of x_{j+1} alone, the step of its induction.
+    statement : {"invariance", "covariance", "definition"}
+        Of x_J (Proposition 3.1), or of x_{j+1} alone, the step of its induction; or that x_{j+1} is Eq. (3), (4), (8).
     boundary : {"periodic", "zero"}
         Of the network, and what enters where a translation leaves.
     mode : {"evaluation", "training"}
@@ -305,12 +320,12 @@ class Row:
     axis : str
         Its axis.
     shift : int
-        Samples it is translated by.
+        Samples it is translated by; 0 in a definition.
     strides : tuple of int
         Subsamplings still to come before the axis is summed; in a covariance, the layer's own.
-    kind : {"exact", "inside", "aliased", "boundary"}
-        Exact by the algebra of sampling; exact because only zeros leave; not a multiple of the strides still to come;
-        not exact because values leave at a zero boundary.
+    kind : {"exact", "inside", "written out", "aliased", "boundary"}
+        Exact by the algebra of sampling; exact because only zeros leave; compared with the layer written out at windows
+        along the axis; not a multiple of the strides still to come; not exact because values leave at a zero boundary.
     errors, bounds : tuple of float
         Per example: largest change relative to the largest value, and what rounding explains of it.
     changed : tuple of float
@@ -374,7 +389,7 @@ class Row:
     @property
     def must_hold(self) -> bool:
         """Whether the theory says that nothing changes but by rounding."""
-        return self.kind in ("exact", "inside")
+        return self.kind in ("exact", "inside", "written out")
 
     @property
     def within(self) -> bool:
@@ -444,6 +459,8 @@ def measure(subject: Subject) -> Iterator[Example]:
         for mode in MODES:
             if j + 1 < subject.network.config.depth:
                 yield from (_covariance if periodic else _covariance_inside)(subject, mode, j, x)
+                if not periodic:
+                    yield from _definition(subject, mode, j, x)
             yield from _invariance(subject, mode, j, x)
 
 
@@ -470,6 +487,99 @@ def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterato
             inside[(*before, slice(0, reach))] = 0
             inside[(*before, slice(axis.length - reach - stride, None))] = 0
             yield examine(subject, Row("covariance", "zero", mode, j, axis.name, stride, (stride,), "inside"), inside)
+
+
+def _definition(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
+    """x_{j+1} is what Eq. (3), (4) or (8) say, with one bias per v_{j+1} and one deviation per factor.
+
+    At a zero boundary hardly a translation along an attribute is exact. This sees what no other statement does there:
+    what depends on the position, and arrays that are extended otherwise.
+    """
+    reference = None
+    for axis in axes(subject.network.table, j):
+        if axis.strides:
+            row = Row("definition", "zero", mode, j, axis.name, 0, axis.strides[:1], "written out")
+            reference = reference or _reference(subject, row, x)
+            yield examine(subject, row, x, reference)
+
+
+def _windows(layer: Layer, index: int) -> np.ndarray[Any, Any]:
+    """Positions (m, WINDOWS) of outputs of a layer: along axis `index` from both ends inwards, at random elsewhere."""
+    lengths = layer.outputs[:-1]
+    rng = np.random.default_rng([layer.j, index])
+    found = np.stack([rng.integers(n, size=WINDOWS) for n in lengths])
+    steps = np.arange(WINDOWS) // 2 % lengths[index]
+    found[index] = np.where(np.arange(WINDOWS) % 2, lengths[index] - 1 - steps, steps)
+    return found
+
+
+def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """x_{j+1} at windows, (N, WINDOWS, K): sums over taps in double precision, of arrays extended by zeros."""
+    network, layer = subject.network, subject.network.table[row.j]
+    config = network.config
+    weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
+    wide = np.result_type(*weights.values(), np.float64)
+    x = to_numpy(x).astype(wide)
+    if x.ndim == 6:
+        x = x.mean(axis=3) if config.reduction == "mean" else x.sum(axis=3)
+    rho = _elu_of_parts if np.iscomplexobj(x) else _elu
+    places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
+    patches, exists = x, np.ones((), bool)
+    mesh = []
+    for axis, (place, known) in enumerate(zip(places, inside, strict=True)):
+        shape = (WINDOWS, *(place.shape[1] if a == axis else 1 for a in range(len(places))))
+        mesh.append(place.reshape(shape))
+        exists = exists & known.reshape(shape)
+    patches = x[(slice(None), *mesh)]  # (N, WINDOWS, s1, .., sm), at j = 0 with colours
+    patches = np.where(exists.reshape(exists.shape + (1,) * (patches.ndim - 1 - exists.ndim)), patches, 0)
+    if not layer.factors:
+        w = np.moveaxis(weights["w"], 0, -2) if layer.attributes == 0 else weights["w"]
+        taps = w.ndim - 1
+        y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
+        return np.asarray(rho(y + weights["bias"]))
+    mean, covariance = _moments(subject, row, x)
+    h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
+    sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
+    z = np.tensordot(patches.reshape(*patches.shape[:2], -1, *patches.shape[4:]), h, (2, 1))  # (N, WINDOWS, s1, s2, Q)
+    z = (z - h @ mean) / sigma
+    z = rho(z) if layer.nonlinear else z
+    along_v = inside[2][:, :, None] & inside[3][:, None, :]
+    y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
+    return np.asarray(rho(y + weights["bias"]))
+
+
+def _taps(layer: Layer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:
+    """Along each convolved axis the inputs that the taps of each window meet, and whether they lie inside the array."""
+    places, inside = [], []
+    for n, size, stride, positions in zip(layer.inputs, layer.kernel_size, layer.stride, windows, strict=False):
+        place = stride * positions[:, None] - (np.arange(size) - size // 2)
+        inside.append((place >= 0) & (place < n))
+        places.append(np.clip(place, 0, n - 1))
+    return places, inside
+
+
+def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+    """Mean (T,) and covariance (T, T) of the spatial patches of x: the running ones, or those of x tap by tap."""
+    layer = subject.network.table[row.j]
+    if row.mode == "evaluation":
+        mean, covariance = subject.moments[layer.name]
+        return to_numpy(mean), to_numpy(covariance)
+    size = layer.kernel_size[0]
+    before, after = size - 1 - size // 2, size // 2
+    padded = np.pad(x, ((0, 0), (before, after), (before, after), *((0, 0),) * (x.ndim - 3)))
+    taps = [(size - 1 - a, size - 1 - b) for a in range(size) for b in range(size)]
+    patches = np.stack([padded[:, a : a + x.shape[1], b : b + x.shape[2]].ravel() for a, b in taps])
+    mean = patches.mean(axis=1)
+    centred = patches - mean[:, None]
+    return mean, centred @ centred.conj().T / centred.shape[1]
+
+
+def _elu(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+
+
+def _elu_of_parts(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(_elu(z.real) + 1j * _elu(z.imag))
 
 
 def _invariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
@@ -511,6 +621,9 @@ def examine(
     """
     (axis,) = (a for a in axes(subject.network.table, row.j) if a.name == row.axis)
     expected, bound = reference or _reference(subject, row, x)
+    if row.statement == "definition":
+        windows = _windows(subject.network.table[row.j], axis.position - 1 - (axis.position > 2 and row.j > 2))
+        return _example(row, bound, x, expected[:, *windows], _written_out(subject, row, x, windows))
     found = to_numpy(_operator(subject, row)(translate(x, row.shift, axis.position, boundary=row.boundary)))
     if row.statement == "covariance":
         position = axis.position - (axis.position > 2 and row.j > 2)  # Eq. (6) has summed the first of three attributes
@@ -519,6 +632,11 @@ def examine(
         if row.boundary == "zero":  # what enters is not a sample of the result but rho of the bias
             entered = (slice(None),) * position + (slice(0, steps),)
             expected[entered] = found[entered]
+    return _example(row, bound, x, found, expected)
+
+
+def _example(row: Row, bound: float, x: Array, found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Example:
+    """The row with one error and one bound, relative to the largest value."""
     scale = float(np.max(np.abs(expected))) or 1.0
     error = float(np.max(np.abs(found - expected)))
     changed: tuple[float, ...] = ()

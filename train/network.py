@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,8 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import convolve, convolve_elu, factored_layer, getval, marginal, patch_moments
+from autodiff import (
+    checkpoint_before,
+    convolve,
+    convolve_elu,
+    factored_layer,
+    getval,
+    marginal,
+    normalize_elu,
+    patch_moments,
+)
 from hcnn_core.backend import Array
+from hcnn_core.factored import factor_options
 from train.config import Config
 
 __all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "merge_factors"]
@@ -18,11 +29,14 @@ __all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "m
 SPACE = (1, 2)
 ATTRIBUTES = (3, 4)
 CHANNELS = 3
+OUTPUT_MOMENTS = {"output_mean", "output_variance"}
 ELU_SECOND_MOMENT = 0.6449419
 """E[elu(z)^2] for a standard normal z: 1/2 + e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2."""
 
 Parameters = dict[str, dict[str, Array]]
-Moments = dict[str, tuple[Array, Array]]
+Moments = dict[str, dict[str, Array]]
+"""Per layer: "mean" (T,) and "covariance" (T, T) of the patches it filters, where it has factors; "output_mean" and
+"output_variance" (K,) of what its filters make, where that is normalised."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,9 @@ class Network:
     _factored: Callable[..., Any] = staticmethod(factored_layer)
     """A (+) layer: of x, h, shift, g, bias, the axes of h and g, and options of `factored_layer`."""
 
+    _normalized: Callable[..., Any] = staticmethod(normalize_elu)
+    """Normalisation of what filters made, and rho: of y, shift, scale, bias and epsilon."""
+
     def __init__(self, config: Config, image_size: int = 32, classes: int = 10) -> None:
         self.config = config
         self.table = layers(config, image_size, classes)
@@ -165,7 +182,7 @@ class Network:
         Filters are normal with the variance that gives every layer's output, before rho, the second moment 1: the
         reciprocal of the number of terms that meet data (fewer at zero boundaries, on average over outputs) times the
         second moment of each term. Terms are standardised images at j = 1, rho of a standard normal at j = 2,
-        normalised by Eq. (8) at j > 2, and rho of such in the (+) network. Biases are zero.
+        normalised by Eq. (8) at j > 2, and rho of such in the (+) network. Biases are zero, scales 1.
 
         Parameters
         ----------
@@ -175,8 +192,8 @@ class Network:
         Returns
         -------
         dict of dict of array
-            Per layer: w (j = 1, 2), or the factors h (Q, s, s) and g (Q, s1, s2, K); bias (K,). Under "head" the scale
-            of the logits, where it is learned.
+            Per layer: w (j = 1, 2), or the factors h (Q, s, s) and g (Q, s1, s2, K); bias (K,), and scale (K,) where
+            outputs are normalised. Under "head" the scale of the logits, where it is learned.
         """
         dtype = self.config.dtype
         parameters: Parameters = {}
@@ -202,25 +219,34 @@ class Network:
                 w = rng.standard_normal((*summed, *space, *attributes, layer.filters))
                 weights = {"w": (w / math.sqrt(math.prod(summed) * terms * second_moment)).astype(dtype)}
             parameters[layer.name] = {**weights, "bias": np.zeros(layer.filters, dtype)}
+            if self.config.normalization == "both":
+                parameters[layer.name]["scale"] = np.ones(layer.filters, dtype)
         if self.config.head == "mean":
             parameters["head"] = {"scale": np.asarray(self.config.logit_scale, dtype)}
         return parameters
 
     def initial_moments(self) -> Moments:
-        """Return the running moments before the first step: standardised, uncorrelated patches.
+        """Return the running moments before the first step: standardised, uncorrelated patches; standardised outputs.
 
         Returns
         -------
-        dict of (array, array)
-            Mean (T,) and covariance (T, T) per factored layer, on the host.
+        dict of dict of array
+            See `Moments`; on the host. Layers that normalise nothing have none.
         """
         taps, dtype = self.config.space_kernel**2, self.config.dtype
-        return {la.name: (np.zeros(taps, dtype), np.eye(taps, dtype=dtype)) for la in self.table if la.factors}
+        found: Moments = {}
+        for la in self.table:
+            if la.factors:
+                found[la.name] = {"mean": np.zeros(taps, dtype), "covariance": np.eye(taps, dtype=dtype)}
+            if self.config.normalization == "both":
+                outputs = {"output_mean": np.zeros(la.filters, dtype), "output_variance": np.ones(la.filters, dtype)}
+                found[la.name] = found.get(la.name, {}) | outputs
+        return found
 
     def trace(
         self, parameters: Parameters, x: Array, moments: Moments | None = None, *, after: int = 0
-    ) -> Iterator[tuple[Layer, Array, tuple[Array, Array] | None]]:
-        """Yield each layer, its output x_j, and the patch moments it was normalised with.
+    ) -> Iterator[tuple[Layer, Array, dict[str, Array]]]:
+        """Yield each layer, its output x_j, and the moments it was normalised with.
 
         Parameters
         ----------
@@ -229,26 +255,26 @@ class Network:
         x : array
             Standardised images (N, u1, u2, 3), or x_j of layer j = `after`.
         moments : dict, optional
-            Mean and covariance of patches per layer, for evaluation; without it each batch's own are used (training).
+            For evaluation; without it each batch's own are used (training).
         after : int, optional
             The layer that x is the output of.
 
         Yields
         ------
         tuple
-            (layer, x_j, moments of its input patches or None at j = 1, 2).
+            (layer, x_j, what `Moments` holds of it).
         """
         for layer in self.table[after:]:
             terms = self._averaged(x)
             x = self._reduce(x)
-            own = of_sums = None
+            own: dict[str, Array] = dict(moments[layer.name]) if moments and layer.name in moments else {}
+            of_sums = None
             if layer.factors and moments:
-                own = moments[layer.name]
-                of_sums = _moments_of_multiple(own, terms)
+                of_sums = _moments_of_multiple((own["mean"], own["covariance"]), terms)
             elif layer.factors:
                 of_sums = self._patch_moments(x)
-                own = _moments_of_multiple(of_sums, 1 / terms)
-            x = self._apply(layer, parameters[layer.name], x, of_sums, self.config.epsilon * terms**2)
+                own["mean"], own["covariance"] = _moments_of_multiple(of_sums, 1 / terms)
+            x = self._apply(layer, parameters[layer.name], x, of_sums, self.config.epsilon * terms**2, own)
             yield layer, x, own
 
     def __call__(self, parameters: Parameters, x: Array, moments: Moments | None = None) -> tuple[Array, Moments]:
@@ -256,7 +282,7 @@ class Network:
         used: Moments = {}
         last = x
         for layer, last, own in self.trace(parameters, x, moments):  # noqa: B007 - the last x_j is what counts
-            if own is not None:
+            if own:
                 used[layer.name] = own
         return self.logits(parameters, last), used
 
@@ -279,36 +305,122 @@ class Network:
         return mean, covariance
 
     def _apply(
-        self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array] | None, epsilon: float
+        self,
+        layer: Layer,
+        weights: dict[str, Array],
+        x: Array,
+        moments: tuple[Array, Array] | None,
+        epsilon: float,
+        own: dict[str, Array],
     ) -> Array:
-        """The output x_j of layer j from its input: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on."""
-        options: dict[str, Any] = {"boundary": self.config.boundary}
-        if layer.attributes == 0:
-            return self._rho(x, weights["w"], weights["bias"], SPACE, sum_axes=3, stride=layer.stride, **options)
-        axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
-        if not layer.factors:
-            return self._rho(x, weights["w"], weights["bias"], axes, stride=layer.stride, **options)
-        assert moments is not None
+        """The output x_j of layer j from its input: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on.
+
+        Where outputs are normalised, by moments in `own` or by the batch's, which are put there.
+        """
+        options: dict[str, Any] = {"boundary": self.config.boundary, "stride": layer.stride}
+        axes: tuple[int, ...] = SPACE
         if layer.nonlinear:
-            return self._nonlinear(layer, weights, x, moments, epsilon)
-        w, shift = merge_factors(
+            assert moments is not None
+            return self._nonlinear(layer, weights, x, moments, epsilon, own)
+        if layer.attributes == 0:
+            options["sum_axes"] = 3
+        else:
+            axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
+        w, shift = self._filters(layer, weights, moments, epsilon, x.shape[3:])
+        if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
+            return self._rho(x, *self._folded(w, shift, weights, own), axes, **options)
+        return self._normalize(convolve(x, w, axes, **options), -shift, weights, own)
+
+    def _filters(
+        self,
+        layer: Layer,
+        weights: dict[str, Array],
+        moments: tuple[Array, Array] | None,
+        epsilon: float,
+        lengths: tuple[int, ...],
+    ) -> tuple[Array, Array]:
+        """Filters of a layer, merged where it has factors, and what is subtracted from what they make."""
+        if not layer.factors:
+            return weights["w"], np.zeros_like(getval(weights["bias"]))
+        assert moments is not None
+        return merge_factors(
             weights["h"],
             weights["g"],
             *moments,
-            lengths=x.shape[3:],
+            lengths=lengths,
             stride=layer.stride[2:],
             boundary=self.config.boundary,
             epsilon=epsilon,
         )
-        return self._rho(x, w, weights["bias"] - shift, axes, stride=layer.stride, **options)
+
+    def _folded(self, w: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> tuple[Array, Array]:
+        """Filters and bias that make what rho is taken of, the output normalised by given moments where it is."""
+        if self.config.normalization == "factors":
+            return w, weights["bias"] - shift
+        slope = weights["scale"] / np.sqrt(own["output_variance"] + self.config.epsilon)
+        return w * slope, weights["bias"] - slope * (shift + own["output_mean"])
+
+    def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
+        """Return the filters and biases that a network at evaluation folds into.
+
+        Layer j is rho(convolve(x, w, ...) + bias) of the marginal x of x_{j-1}; a (+) layer has filters h with a shift
+        that is added, rho, and g with the bias.
+
+        Parameters
+        ----------
+        parameters : dict
+            As `initialize` returns.
+        moments : dict
+            See `Moments`.
+
+        Returns
+        -------
+        dict of dict of array
+            By layer: "w" and "bias", whose shape broadcasts to that of x_j; or "h" (s, s, Q), "shift", "g" and "bias".
+            "head" as it is.
+        """
+        found: Parameters = {}
+        for layer in self.table:
+            weights, own = parameters[layer.name], moments.get(layer.name, {})
+            of_patches = (own["mean"], own["covariance"]) if layer.factors else None
+            if layer.nonlinear:
+                assert of_patches is not None
+                h, shift = _normalise_filters(weights["h"], *of_patches, self.config.epsilon)
+                g, bias = self._folded(weights["g"], np.zeros_like(weights["bias"]), weights, own)
+                found[layer.name] = {"h": h, "shift": -shift, "g": g, "bias": bias}
+            else:
+                w, shift = self._filters(layer, weights, of_patches, self.config.epsilon, layer.inputs[2:])
+                w, bias = self._folded(w, shift, weights, own)
+                found[layer.name] = {"w": w, "bias": bias}
+        return found | {name: arrays for name, arrays in parameters.items() if name == "head"}
 
     def _nonlinear(
-        self, layer: Layer, weights: dict[str, Array], x: Array, moments: tuple[Array, Array], epsilon: float
+        self,
+        layer: Layer,
+        weights: dict[str, Array],
+        x: Array,
+        moments: tuple[Array, Array],
+        epsilon: float,
+        own: dict[str, Array],
     ) -> Array:
         """The (+) layer, rho(W^g rho(W^h x)); the backward pass expands x again."""
         h, shift = _normalise_filters(weights["h"], *moments, epsilon)
         options = {"boundary": self.config.boundary, "stride": layer.stride}
-        return self._factored(x, h, -shift, weights["g"], weights["bias"], SPACE, ATTRIBUTES, **options)
+        none = np.zeros_like(getval(weights["bias"]))
+        if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
+            g, bias = self._folded(weights["g"], none, weights, own)
+            return self._factored(x, h, -shift, g, bias, SPACE, ATTRIBUTES, **options)
+        of_h, of_g = factor_options(x.ndim, SPACE, ATTRIBUTES, **options)
+        expand, contract = functools.partial(self._rho, **of_h), functools.partial(convolve, **of_g)
+        y = checkpoint_before(expand, contract)((x, h, -shift), (weights["g"],))
+        return self._normalize(y, none, weights, own)
+
+    def _normalize(self, y: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> Array:
+        """Rho of y + shift, normalised by the batch's moments, which are put into `own`."""
+        y, own["output_mean"], own["output_variance"] = self._normalized(
+            y, shift, weights["scale"], weights["bias"], epsilon=self.config.epsilon
+        )
+        return y
 
     def logits(self, parameters: Parameters, x: Array) -> Array:
         """Return the sum of x_{J-1} over everything but the class (Eq. 7), or its mean times a learned scale.

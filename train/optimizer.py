@@ -50,6 +50,45 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     return highest
 
 
+def image_size(config: Config, epoch: int, own: int) -> int:
+    """Return the pixels along each side of an epoch's training images.
+
+    Parameters
+    ----------
+    config : Config
+        Its `image_sizes`, which share the epochs equally, in their order.
+    epoch : int
+        Epochs completed.
+    own : int
+        What the images have.
+
+    Returns
+    -------
+    int
+        One of the sizes, or `own` where there are none.
+    """
+    sizes = config.image_sizes
+    return sizes[min(epoch * len(sizes) // config.epochs, len(sizes) - 1)] if sizes else own
+
+
+def averaged_part(config: Config, step: int) -> float:
+    """Return the part of the averaged weights that a step keeps: at first less, so that the start is forgotten.
+
+    Parameters
+    ----------
+    config : Config
+        Its `average_decay`.
+    step : int
+        Steps taken before, from the start of training.
+
+    Returns
+    -------
+    float
+        At most `average_decay`.
+    """
+    return min(config.average_decay, step / (step + 10))
+
+
 def descend(
     config: Config, rate: float | Array, parameters: Tree, gradients: Tree, velocity: Tree
 ) -> tuple[Tree, Tree]:

@@ -38,7 +38,8 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
     test = next((record for record in reversed(records) if "test_accuracy" in record), None)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, parse_math=False)
+    text = title.encode(errors="replace").decode()  # a path need not be text
+    figure.suptitle(text, fontsize=10, parse_math=False)
     x = [record["epoch"] for record in epochs]
     for axes, key, label, scale in zip(
         figure.subplots(1, 2),
@@ -51,9 +52,16 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
             ("train", "training, augmented", "tab:blue"),
             ("validation", "held out", "tab:orange"),
         ):
-            if f"{part}_{key}" in epochs[-1]:
-                values = [scale * record[f"{part}_{key}"] for record in epochs]
-                axes.plot(x, values, marker="o" if len(x) < 40 else None, markersize=3, color=colour, label=name)
+            if known := [record for record in epochs if f"{part}_{key}" in record]:
+                values = [scale * record[f"{part}_{key}"] for record in known]
+                axes.plot(
+                    [record["epoch"] for record in known],
+                    values,
+                    marker="o" if len(x) < 40 else None,
+                    markersize=3,
+                    color=colour,
+                    label=name,
+                )
         if test:
             value = scale * test[f"test_{key}"]
             shown = f"{value:.2f} %" if key == "accuracy" else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""A run directory: config.toml, metrics.jsonl, checkpoints, the learning curve. Nothing in it is ever overwritten."""
+"""A run directory: config.toml, metrics.jsonl, checkpoints, the learning curve. One process at a time writes there."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from train import checkpoint as checkpoints
-from train._files import write_atomically
+from train._files import remove_partial_files, write_atomically
+from train._lock import HeldError, locked
 from train.checkpoint import Checkpoint, CheckpointError
 from train.config import Config, to_toml
 
@@ -73,11 +74,49 @@ class Run:
         if resumable or any(file.exists() for file in files):
             raise RunError(f"--out {path} holds a run already; name another directory{resumable}")
 
-    def create(self, config: Config, versions: Mapping[str, str]) -> None:
-        """Make the directory of a new run, unless it is there without a run in it, and write the configuration.
+    @contextlib.contextmanager
+    def lock(self, *, make: bool = False) -> Iterator[None]:
+        """Keep every other process from writing to the run, until the context is left or this process dies.
+
+        What earlier processes left half written or half deleted is removed first.
 
         Parameters
         ----------
+        make : bool
+            Whether to make the directory if it is absent.
+
+        Yields
+        ------
+        None
+            While the lock is held.
+
+        Raises
+        ------
+        RunError
+            If another process has the run, or the directory cannot be made or written.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                if make:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path / ".lock"))
+            except HeldError as error:
+                raise RunError(
+                    f"{self.path} is in use by {error}; wait for it or end it, or name another directory"
+                ) from error
+            except OSError as error:
+                raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
+            remove_partial_files(self.path)
+            self._drop_old_checkpoints()
+            yield
+
+    def create(self, save: Callable[[], Path], config: Config, versions: Mapping[str, str]) -> None:
+        """Write the files of a new run: the state before the first step, then the configuration.
+
+        Parameters
+        ----------
+        save : callable
+            Saves that state and returns its file. It comes first, so that whatever has a configuration can be resumed.
         config : Config
             What to write to config.toml.
         versions : mapping of str to str
@@ -86,24 +125,39 @@ class Run:
         Raises
         ------
         RunError
-            If there is a run already, or the directory cannot be made or written.
+            If there is a run already, or the directory cannot be written.
         """
         self.require_new()
-        path = self.path
-        text = to_toml(config, versions).encode()
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self.config_path.touch(exist_ok=False)  # of two runs begun at once, one gets it
-        except FileExistsError as error:
-            raise RunError(f"--out {path} holds a run already; name another directory") from error
-        except OSError as error:
-            raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
+            first = save()
+        except CheckpointError as error:
+            raise RunError(f"cannot write the run to {self.path}: {error}") from error
         try:
-            write_atomically(self.config_path, text)
-        except OSError as error:
+            self.write_config(config, versions)
+        except RunError:
             with contextlib.suppress(OSError):
-                self.config_path.unlink()
-            raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
+                first.unlink()
+            raise
+
+    def write_config(self, config: Config, versions: Mapping[str, str]) -> None:
+        """Write config.toml.
+
+        Parameters
+        ----------
+        config : Config
+            Its settings.
+        versions : mapping of str to str
+            Recorded beside them.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written.
+        """
+        try:
+            write_atomically(self.config_path, to_toml(config, versions).encode())
+        except OSError as error:
+            raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
 
     @property
     def config_path(self) -> Path:
@@ -130,31 +184,46 @@ class Run:
         """
         return sorted(self.path.glob("epoch????-step??????.h5"))
 
-    def latest(self) -> Checkpoint:
-        """Return the latest checkpoint that is whole.
+    def require_resumable(self) -> None:
+        """Raise RunError if there is nothing in the directory to go on from."""
+        if not (self.checkpoint_paths() or (self.path / BEST).is_file()):
+            if self.config_path.is_file():
+                raise RunError(f"{self.path} has no checkpoint; start the run anew in another directory")
+            raise RunError(f"{self.path} holds no run to resume: it has no checkpoint")
+
+    def latest(self) -> tuple[Path, Checkpoint, list[str]]:
+        """Return the latest checkpoint that is whole, the best one included.
 
         Returns
         -------
-        Checkpoint
+        path : Path
+            Its file.
+        checkpoint : Checkpoint
             The one to go on from.
+        notices : list of str
+            What is wrong with the checkpoints passed over, a line each.
 
         Raises
         ------
         RunError
             If there is no run, or none of its checkpoints can be read.
         """
-        if not self.config_path.is_file():
-            raise RunError(f"{self.path} holds no run to resume: it has no config.toml")
-        paths = self.checkpoint_paths()
-        if not paths:
-            raise RunError(f"{self.path} has no checkpoint yet; start the run anew in another directory")
-        failure: CheckpointError | None = None
-        for path in reversed(paths):
-            try:
-                return checkpoints.load(path)
-            except CheckpointError as error:
-                failure = failure or error
-        raise RunError(str(failure))
+        self.require_resumable()
+        found: list[tuple[Path, Checkpoint]] = []
+        notices = []
+        for paths in (reversed(self.checkpoint_paths()), [self.path / BEST]):
+            for path in paths:
+                if not path.is_file():
+                    continue
+                try:
+                    found.append((path, checkpoints.load(path)))
+                    break
+                except CheckpointError as error:
+                    notices.append(str(error))
+        if not found:
+            raise RunError(notices[0])
+        path, checkpoint = max(found, key=lambda pair: (pair[1].state.epoch, pair[1].state.step))  # the first of equals
+        return path, checkpoint, notices
 
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from.
@@ -188,10 +257,13 @@ class Run:
         if best:  # first, since a run that goes on from `path` takes its best for saved
             checkpoints.save(self.path / BEST, checkpoint, versions)
         checkpoints.save(path, checkpoint, versions)
+        self._drop_old_checkpoints()
+        return path
+
+    def _drop_old_checkpoints(self) -> None:
         for old in self.checkpoint_paths()[:-KEPT]:
             with contextlib.suppress(OSError):
                 old.unlink()
-        return path
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl and flush it to the disk.
@@ -224,14 +296,47 @@ class Run:
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 if number == len(lines):
                     break
-                raise RunError(f"{self.metrics_path}, line {number}, is not JSON: {error.msg}") from error
+                raise RunError(f"{self.metrics_path}, line {number}, is not JSON: {error}") from error
             if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
                 raise RunError(f"{self.metrics_path}, line {number}, is not the record of an epoch")
             records.append(record)
         return records
+
+    def test_figures(self, epoch: int) -> dict[str, float]:
+        """Return what the test set said of the network after an epoch; nothing where it was not read then.
+
+        Parameters
+        ----------
+        epoch : int
+            The epochs it was trained for.
+
+        Returns
+        -------
+        dict of str to float
+            Those keys of the record that begin with "test".
+
+        Raises
+        ------
+        RunError
+            As `read_metrics`.
+        """
+        records = [record for record in self.read_metrics() if record["epoch"] == epoch]
+        return {key: value for record in records for key, value in record.items() if key.startswith("test")}
+
+    def test_record(self) -> dict[str, Any] | None:
+        """Return the record of the test in metrics.jsonl, if it is there.
+
+        Returns
+        -------
+        dict or None
+            Its epoch, test_loss and test_accuracy.
+        """
+        records = self.read_metrics() if self.metrics_path.is_file() else []
+        names = "test_loss", "test_accuracy"
+        return next((r for r in reversed(records) if all(isinstance(r.get(n), int | float) for n in names)), None)
 
     def forget_metrics_after(self, epoch: int) -> None:
         """Drop the records of epochs that will be trained again, after a stop between record and checkpoint.

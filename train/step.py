@@ -18,18 +18,20 @@ from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
 from hcnn_core import Term, precision, weighted_sums
 from hcnn_core.backend import Array, record, write
 from train.config import Config
-from train.data import Images, move
+from train.data import Images, move, resize
 from train.network import Network, Parameters
 from train.optimizer import descend
 
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "wants_graphs"]
 
 Arrays = dict[str, Any]
-"""Trees "parameters", "velocity" and "moments", the parts of a run's state that are arrays."""
+"""Trees "parameters", "velocity", "moments" and, where weights are averaged, "average": the parts of a run's state
+that are arrays."""
 
 Inputs = dict[str, np.ndarray[Any, Any]]
 """What a step is told by the host: "index" of its images, the "rows" and "columns" they are moved by, learning "rate",
-"keep", the part kept of the running moments, and "fresh", the part taken of the batch's."""
+"keep", the part kept of the running moments, "fresh", the part taken of the batch's, and "settled", the part kept of
+the averaged weights, where there are any."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, Array]]
 """From arrays and inputs to arrays, loss, and how many images were classified right."""
@@ -38,7 +40,7 @@ WARM_UP = 3
 """Steps before one is recorded: tables have then been placed on the device and kernels compiled."""
 
 
-def batch_of(config: Config, images: Images, inputs: Any) -> tuple[Array, Array]:
+def batch_of(config: Config, images: Images, inputs: Any, size: int | None = None) -> tuple[Array, Array]:
     """Return a step's augmented images and their labels.
 
     Parameters
@@ -49,6 +51,8 @@ def batch_of(config: Config, images: Images, inputs: Any) -> tuple[Array, Array]
         The set they are taken from.
     inputs : dict of array
         See `Inputs`, on the device.
+    size : int, optional
+        Pixels along each side that images are brought to; by default they keep their own.
 
     Returns
     -------
@@ -56,10 +60,11 @@ def batch_of(config: Config, images: Images, inputs: Any) -> tuple[Array, Array]
         Shapes (n, H, W, 3) and (n,).
     """
     x, labels = images.take(inputs["index"])
-    return move(x, inputs["rows"], inputs["columns"], max_shift=config.shift), labels
+    x = move(x, inputs["rows"], inputs["columns"], max_shift=config.shift)
+    return resize(x, size or x.shape[1]), labels
 
 
-def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> Step:
+def gradient_step(xp: Any, config: Config, network: Network, images: Images, size: int | None = None) -> Step:
     """Return the step of a network on a set of images.
 
     Parameters
@@ -72,6 +77,8 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
         What is trained.
     images : Images
         What it is trained on.
+    size : int, optional
+        As `batch_of` takes it.
 
     Returns
     -------
@@ -80,7 +87,7 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
     """
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, Array]:
-        x, labels = batch_of(config, images, inputs)
+        x, labels = batch_of(config, images, inputs, size)
 
         def loss_of(parameters: Parameters) -> Any:
             logits, moments = network(parameters, x)
@@ -89,22 +96,22 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images) -> 
         with precision(config.precision):
             (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
         parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
-        own = {layer: {"mean": mean, "covariance": covariance} for layer, (mean, covariance) in moments.items()}
-        names = [(layer, name) for layer, both in own.items() for name in both]
-        averaged = weighted_sums(
-            [
+        found = iter(
+            weighted_sums(
                 [
-                    Term(arrays["moments"][layer][name], 0.0, 1.0, inputs["keep"]),
-                    Term(own[layer][name], 0.0, 1.0, inputs["fresh"]),
+                    [Term(old, 0.0, 1.0, inputs["keep"]), Term(new, 0.0, 1.0, inputs["fresh"])]
+                    for old, new in _pairs(arrays["moments"], moments)
                 ]
-                for layer, name in names
-            ]
+            )
         )
-        averages: dict[str, Any] = {layer: {} for layer in own}
-        for (layer, name), average in zip(names, averaged, strict=True):
-            averages[layer][name] = average
+        averages = tree_map(lambda _: next(found), arrays["moments"])
         correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
-        return {"parameters": parameters, "velocity": velocity, "moments": averages}, loss, correct
+        after = {**arrays, "parameters": parameters, "velocity": velocity, "moments": averages}
+        if config.average_decay:
+            after["average"] = tree_map(
+                lambda old, new: new + inputs["settled"] * (old - new), arrays["average"], parameters
+            )
+        return after, loss, correct
 
     return step
 
@@ -207,8 +214,8 @@ class GraphedStep:
         def work() -> tuple[Array, Array]:
             after, loss, correct = self.step(self.arrays, self.inputs)
             finite = xp.isfinite(loss)
-            held = tree_leaves(self.arrays)
-            weighted_sums([[Term(new, 1.0)] for new in tree_leaves(after)], out=held, where=finite)
+            pairs = _pairs(self.arrays, after)
+            weighted_sums([[Term(new, 1.0)] for _, new in pairs], out=[held for held, _ in pairs], where=finite)
             return loss, correct
 
         self.launch, self.results = record(work)
@@ -219,6 +226,13 @@ class GraphedStep:
         self.arrays, self.inputs, self.results = {}, {}, ()
         gc.collect()  # arrays of the tape, which is a cycle
         self.launch = None
+
+
+def _pairs(one: Any, other: Any) -> list[tuple[Array, Array]]:
+    """The leaves of two trees of one structure, side by side."""
+    pairs: list[tuple[Array, Array]] = []
+    tree_map(lambda a, b: pairs.append((a, b)), one, other)
+    return pairs
 
 
 def _assign(held: Array, given: Array) -> None:

@@ -21,9 +21,9 @@ from hcnn_core.backend import Array, to_numpy
 from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
-from train.data import Images, draw_sources
+from train.data import Images, draw_sources, views
 from train.network import Moments, Network, Parameters
-from train.optimizer import learning_rate
+from train.optimizer import averaged_part, image_size, learning_rate
 from train.run import Run
 from train.step import GraphedStep, Inputs, batch_of, gradient_step
 
@@ -35,7 +35,19 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """Training stopped by a signal, its state saved; the message is one line."""
+    """Work stopped by a signal; the message is one line that says what is saved.
+
+    Parameters
+    ----------
+    message : str
+        The line.
+    signum : int, optional
+        The signal.
+    """
+
+    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signum = signum
 
 
 @dataclass(frozen=True)
@@ -50,14 +62,19 @@ class Result:
         Part classified right.
     confusion : ndarray of int, shape (C, C)
         Images of class i (row) taken for class j (column).
+    averaged : float or None
+        Part classified right by the mean of the logits of several views of each image, where that was asked for.
     """
 
     loss: float
     accuracy: float
     confusion: np.ndarray[Any, Any]
+    averaged: float | None
 
 
-def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images) -> Result:
+def evaluate(
+    xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images, *, averages: bool = False
+) -> Result:
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments.
 
     Parameters
@@ -70,6 +87,8 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
         Its weights and running moments.
     data : Images
         The set.
+    averages : bool, optional
+        Whether to classify by several views of each image too, see `train.data.views`.
 
     Returns
     -------
@@ -83,7 +102,7 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
     """
     count = data.images.shape[0]
     confusion = np.zeros((network.classes, network.classes), np.int64)
-    loss = 0.0
+    loss, hits = 0.0, 0
     config = network.config
     size = min(EVALUATION_BATCH, config.batch_size)  # what memory was reckoned for
     for begin in range(0, count, size):
@@ -96,7 +115,12 @@ def evaluate(xp: Any, network: Network, parameters: Parameters, moments: Moments
             raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
         loss += batch_loss * x.shape[0]
         np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
-    return Result(loss / count, float(np.trace(confusion)) / count, confusion)
+        if averages:
+            with precision(config.precision):
+                logits = sum((network(parameters, view, moments)[0] for view in views(x)), start=logits)
+            hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
+    averaged = hits / count if averages else None
+    return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged)
 
 
 def first_not_finite(
@@ -138,9 +162,9 @@ def initial_moments(network: Network) -> checkpoints.Tree:
     Returns
     -------
     dict of dict of array
-        Per layer: mean and covariance.
+        As `Network.initial_moments`.
     """
-    return {layer: {"mean": mean, "covariance": cov} for layer, (mean, cov) in network.initial_moments().items()}
+    return network.initial_moments()
 
 
 def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Network, Parameters, Moments]:
@@ -170,14 +194,10 @@ def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tupl
         If its arrays are not those its configuration wants.
     """
     network, state = Network(config, checkpoint.image_size, len(checkpoint.class_names)), checkpoint.state
-    checkpoints.require_same_arrays(path, state.parameters, network.initialize(np.random.default_rng(0)), "parameters")
+    parameters = network.initialize(np.random.default_rng(0))
+    checkpoints.require_same_arrays(path, state.evaluated, parameters, "parameters")
     checkpoints.require_same_arrays(path, state.moments, initial_moments(network), "moments")
-    parameters = tree_map(xp.asarray, state.parameters)
-    return (
-        network,
-        parameters,
-        {la: (xp.asarray(m["mean"]), xp.asarray(m["covariance"])) for la, m in state.moments.items()},
-    )
+    return network, tree_map(xp.asarray, state.evaluated), tree_map(xp.asarray, state.moments)
 
 
 class Trainer:
@@ -226,8 +246,12 @@ class Trainer:
             {layer: {name: np.zeros_like(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
             initial_moments(network),
             {},
+            average=parameters if config.average_decay else {},
         )
-        self._take = GraphedStep(xp, gradient_step(xp, config, network, train), config.batch_size)
+        # drawn apart, so that what comes after is the same with and without
+        self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
+        self._take: tuple[int, GraphedStep] | None = None
+        self._seconds_per_pixel = 0.0  # of each step's images, by the last epoch
         self.to_device()
 
     def to_device(self) -> None:
@@ -236,6 +260,7 @@ class Trainer:
         state.parameters = tree_map(place, state.parameters)
         state.velocity = tree_map(place, state.velocity)
         state.moments = tree_map(place, state.moments)
+        state.average = tree_map(place, state.average)
 
     def restore(self, checkpoint: Checkpoint, where: Any) -> None:
         """Go on from a checkpoint's state, which must be of this network and these images.
@@ -263,22 +288,53 @@ class Trainer:
     @property
     def moments(self) -> Moments:
         """The running moments as the network takes them."""
-        return {layer: (m["mean"], m["covariance"]) for layer, m in self.state.moments.items()}
+        return self.state.moments
 
-    def fit(self) -> None:
-        """Train until the last epoch is complete.
+    def fit(self, hours: float = math.inf) -> bool:
+        """Train until the last epoch is complete, or the last that fits into some hours.
+
+        Parameters
+        ----------
+        hours : float, optional
+            From now. An epoch fits if there is time for it at the speed of the last one.
+
+        Returns
+        -------
+        bool
+            Whether all epochs are complete.
 
         Raises
         ------
         Interrupted
-            After SIGINT or SIGTERM, the state having been saved.
+            After SIGINT, SIGTERM or SIGHUP, the state having been saved.
         TrainingError
             If the loss is not finite.
         """
+        end = time.monotonic() + 3600 * hours
         with _stop_requests() as stop:
             while self.state.epoch < self.config.epochs:
-                with _progress(self.config, self.state, self.count) as advance:
+                begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
+                expected = self._seconds_per_pixel * steps * self._image_size() ** 2
+                if begin + expected > end:
+                    return False
+                with _progress(self.config, self.state, self.count, self.seconds_left()) as advance:
+                    pixels = steps * self._image_size() ** 2
                     self._epoch(advance, stop)
+                self._seconds_per_pixel = (time.monotonic() - begin) / pixels
+        return True
+
+    def seconds_left(self) -> float:
+        """Return how long the rest of the run takes at the speed of the last epoch.
+
+        Returns
+        -------
+        float
+            Seconds; 0 before an epoch is complete.
+        """
+        state, own = self.state, int(self.train.images.shape[1])
+        sides = [image_size(self.config, epoch, own) for epoch in range(state.epoch, self.config.epochs)]
+        pixels = self.steps_per_epoch * sum(n**2 for n in sides) - state.step * sides[0] ** 2
+        return self._seconds_per_pixel * pixels
 
     def _epoch(self, advance: Callable[[float, float, int], None], stop: list[int]) -> None:
         state, config = self.state, self.config
@@ -296,16 +352,16 @@ class Trainer:
             seen = min(state.step * config.batch_size, self.count)
             advance(state.loss_sum / seen, state.correct / seen, len(index))
             if stop and state.step < self.steps_per_epoch:
-                raise Interrupted(self._saved_for(stop[0]))
+                raise Interrupted(self._saved_for(stop[0]), stop[0])
         self._end_epoch()
         if stop and state.epoch < config.epochs:
-            raise Interrupted(self._saved_for(stop[0]))
+            raise Interrupted(self._saved_for(stop[0]), stop[0])
 
     def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
         """One gradient step; returns the batch's loss and how many images were classified right."""
         inputs = self._inputs(index)
         arrays = {kind: getattr(self.state, kind) for kind in checkpoints.GROUPS}
-        arrays, value, correct = self._take(arrays, inputs)
+        arrays, value, correct = self._taken(self._image_size())(arrays, inputs)
         loss = float(value)
         if not math.isfinite(loss):
             raise TrainingError(self._not_finite(loss, inputs))
@@ -313,17 +369,32 @@ class Trainer:
             setattr(self.state, kind, tree)
         return loss, int(correct)
 
+    def _image_size(self) -> int:
+        """Pixels along each side of this epoch's training images."""
+        return image_size(self.config, self.state.epoch, int(self.train.images.shape[1]))
+
+    def _taken(self, size: int) -> GraphedStep:
+        """The step on images of a size; that of another size is let go."""
+        if self._take is None or self._take[0] != size:
+            step = gradient_step(self.xp, self.config, self.network, self.train, size)
+            self._take = size, GraphedStep(self.xp, step, self.config.batch_size)
+        return self._take[1]
+
     def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
         """What the host tells a step."""
         state, config = self.state, self.config
         shape = (len(index), *self.train.images.shape[1:])
-        rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=config.flip)
+        flip: Any = config.flip
+        if config.flip and config.alternate_flips:
+            flip = self.mirrored_first[index] ^ bool(state.epoch % 2)
+        rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=flip)
         taken = state.epoch * self.steps_per_epoch + state.step
         keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
         rates = {
             "rate": learning_rate(config, taken, self.steps_per_epoch),
             "keep": keep,
             "fresh": 1 - keep,
+            "settled": averaged_part(config, taken),
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
         return {"index": index, "rows": rows, "columns": columns, **numbers}
@@ -340,10 +411,11 @@ class Trainer:
             "train_accuracy": state.correct / self.count,
         }
         self._require_finite_weights()
-        score = -record["train_loss"]
-        if self.held_out is not None:
+        score = -record["train_loss"] if self.held_out is None else -math.inf
+        due = (state.epoch + 1) % self.config.validation_every == 0 or state.epoch + 1 == self.config.epochs
+        if self.held_out is not None and due:
             try:
-                result = evaluate(self.xp, self.network, state.parameters, self.moments, self.held_out)
+                result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out)
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
@@ -406,7 +478,7 @@ class Trainer:
     def _not_finite(self, loss: float, inputs: Inputs) -> str:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
-        x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs))
+        x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size())
         first = first_not_finite(self.xp, self.network, state.parameters, x)
         return (
             f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "
@@ -419,7 +491,10 @@ class Trainer:
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the step in progress can end; a second one acts at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP, so that the step in progress can end; a second one acts at once.
+
+    SIGHUP stays ignored where it was, as nohup has it.
+    """
     received: list[int] = []
     before: dict[int, Any] = {}
 
@@ -427,7 +502,10 @@ def _stop_requests() -> Iterator[list[int]]:
         received.append(signum)
         signal.signal(signum, before[signum])
 
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    signals: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    for signum in signals:
         before[signum] = signal.signal(signum, receive)
     try:
         yield received
@@ -437,7 +515,9 @@ def _stop_requests() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _progress(config: Config, state: State, count: int) -> Iterator[Callable[[float, float, int], None]]:
+def _progress(
+    config: Config, state: State, count: int, seconds_left: float
+) -> Iterator[Callable[[float, float, int], None]]:
     """A bar with images/s, loss, accuracy and the time left; silent when nobody watches."""
     if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda loss, accuracy, images: None
@@ -448,6 +528,8 @@ def _progress(config: Config, state: State, count: int) -> Iterator[Callable[[fl
         yield lambda loss, accuracy, images: None
         return
     title = f"epoch {state.epoch + 1}/{config.epochs}"
+    if seconds_left:
+        title += f", all in {seconds_left / 3600:.1f} h"
     done = min(state.step * config.batch_size, count)
     with tqdm(total=count, initial=done, desc=title, unit="img", dynamic_ncols=True, leave=False) as bar:
 

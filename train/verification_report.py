@@ -31,6 +31,11 @@ TOTALS_HEADER = ("must hold", "hold", "fail", "undecided", "largest error", "mea
 AXIS = re.compile(r"\b([uv])_?(\{[^{}]*\}|[j12]\b)")
 """u1, v_j or v_{j-1}, as `train.covariance.axes` names them."""
 
+UNCHECKED = {
+    "zero": "not checked at zero boundaries: outputs between the windows, and translations of values that leave",
+}
+"""What no statement says of a boundary; part of the verdict."""
+
 COLOURS = "viridis"
 MARKS: dict[str, tuple[float, dict[str, Any]]] = {
     "holds": (0.3, {"marker": "o", "color": "white", "markeredgecolor": "white"}),
@@ -47,10 +52,12 @@ TITLE = "Proposition 3.1 on a network: what translations change"
 EXPLANATION = f"""<p>Proposition 3.1 of <a href="https://arxiv.org/abs/1703.04140">arXiv:1703.04140</a> says that
 translating x<sub>j</sub>, the output of layer j (x<sub>0</sub>: the images), along space u or along an attribute v
 leaves x<sub>J</sub>, the logits, as they are; the step of its induction says that it translates x<sub>j+1</sub>. The
-proposition has periodic boundaries and no strides. With strides a translation must reach every layer as a whole number
-of samples until its axis is summed, and at a zero boundary nothing but zeros may leave. Hence the kinds below: the
-first two must hold, and how much the others change is measured. An error is the largest change of a value relative to
-the largest value. It holds if every example's error is within its bound, what rounding explains:
+proposition has periodic boundaries and no strides. At a zero boundary each layer is compared besides with Eq. (3), (4)
+or (8) written out, at windows along each axis that include both ends: a bias or a normalisation that depends on the
+position shows there, and an array that is not extended by zeros. With strides a translation must reach every layer as
+a whole number of samples until its axis is summed, and at a zero boundary nothing but zeros may leave. Hence the kinds
+below: the first three must hold, and how much the others change is measured. An error is the largest change of a value
+relative to the largest value. It holds if every example's error is within its bound, what rounding explains:
 2 · {ROUNDINGS} · stages · (R + eps · max |y|), where two results y are compared, each after a number of stages (two a
 layer) whose sums are wrong by some {ROUNDINGS} roundings, and R is how far white noise of standard deviation eps · |x|
 in x moves the value it moves most (<code>hcnn_core.testing</code> derives it). A bound above a tenth of the largest
@@ -59,6 +66,7 @@ given another class.</p>
 <dl>
 <dt>exact</dt><dd>must hold: periodic boundary, a multiple of the strides still to come</dd>
 <dt>inside</dt><dd>must hold: zero boundary, only zeros leave and no stride is to come</dd>
+<dt>written out</dt><dd>must hold: zero boundary, a layer at windows along an axis</dd>
 <dt>aliased</dt><dd>measured: periodic boundary, not a multiple of the strides still to come</dd>
 <dt>boundary</dt><dd>measured: zero boundary, values leave</dd>
 </dl>"""
@@ -79,8 +87,8 @@ a { color: inherit }
 .verdict { font-size: 1.3rem; font-weight: bold }
 .holds { color: var(--good) }
 .fails { color: var(--bad); font-weight: bold }
-dt { float: left; clear: left; width: 6rem; font-weight: bold }
-dd { margin-left: 6rem }
+dt { float: left; clear: left; width: 7rem; font-weight: bold }
+dd { margin-left: 7rem }
 figure { margin: 1rem 0 }
 img { max-width: 100%; height: auto; background: #fff }
 figcaption { max-width: 60rem }
@@ -137,11 +145,16 @@ def summary_table(rows: Sequence[Row]) -> str:
         name = f"{boundary} boundary, {mode} mode, {_examples(case)}"
         for title, (header, cells) in (
             ("x_j translated, change of x_J", _invariance_table(case)),
-            ("x_j translated by a stride, x_{j+1} by one sample", _covariance_table(case)),
+            ("x_j translated by a stride, x_{j+1} by one sample", _layer_table(case, "covariance")),
+            ("x_{j+1} and the layer written out, at windows along each axis", _layer_table(case, "definition")),
         ):
             if cells:
                 blocks.append([f"{title}: {name}", *_aligned(header, cells)])
-    blocks.append([f"{b}: {_in_words(_select(rows, b))}" for b in dict.fromkeys(r.boundary for r in rows)])
+    verdicts = []
+    for boundary in dict.fromkeys(row.boundary for row in rows):
+        verdict = f"{boundary}: {_in_words(_select(rows, boundary))}"
+        verdicts += [f"{verdict};", f"  {UNCHECKED[boundary]}"] if boundary in UNCHECKED else [verdict]
+    blocks.append(verdicts)
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
@@ -269,7 +282,8 @@ def page(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
     failing = sorted((row for row in rows if row.verdict == "FAILS"), key=lambda row: row.statement)  # layers first
     claim = _claim(totals)
     colour = "fails" if failing else "holds" if totals["must_hold"] else ""
-    verdict = f'<p class="verdict {colour}">{claim[0].upper()}{claim[1:]}.</p>'
+    unchecked = "".join(f"; {text}" for name, text in UNCHECKED.items() if _select(rows, name))
+    verdict = f'<p class="verdict {colour}">{claim[0].upper()}{claim[1:]}{unchecked}.</p>'
     body = [f"<h1>{TITLE}</h1>", verdict, EXPLANATION]
     if failing:
         lines = [(row.boundary, row.mode, *_row_cells(row)) for row in failing]
@@ -287,7 +301,11 @@ def page(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
             ("Translations of x<sub>j</sub> and the change of x<sub>J</sub>, by kind", _invariance_table(case)),
             (
                 "Single layers: x<sub>j</sub> translated by one stride, x<sub>j+1</sub> by one sample; largest error",
-                _covariance_table(case),
+                _layer_table(case, "covariance"),
+            ),
+            (
+                "Single layers: x<sub>j+1</sub> and the layer written out, at windows along each axis; largest error",
+                _layer_table(case, "definition"),
             ),
             (f"All {len(case)} statements", (ROW_HEADER, [_row_cells(row) for row in case])),
         ):
@@ -414,9 +432,9 @@ def _invariance_table(case: Sequence[Row]) -> Table:
     return LINE_HEADER, cells
 
 
-def _covariance_table(case: Sequence[Row]) -> Table:
+def _layer_table(case: Sequence[Row], statement: str) -> Table:
     """A line per layer: the largest error along each axis, the largest bound, and which axes fail."""
-    rows = [row for row in case if row.statement == "covariance"]
+    rows = [row for row in case if row.statement == statement]
     axes = sorted({row.axis for row in rows}, key=AXES.index)
     cells = []
     for j in sorted({row.j for row in rows}):

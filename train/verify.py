@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 from autodiff import tree_map  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
 from train import counterexamples  # noqa: E402
-from train._command import Parser, namespace, run_command  # noqa: E402
+from train._command import Parser, given_path, namespace, run_command  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train.checkpoint import require_finite  # noqa: E402
 from train.config import PRESETS, ConfigError, make_config  # noqa: E402
@@ -31,6 +31,7 @@ from train.covariance import ComplexNetwork, Example, Row, Subject, examine, mea
 from train.data import channel_statistics, load_dataset, standardise  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
+from train.shipped import find  # noqa: E402
 from train.training import Interrupted, TrainingError, restore  # noqa: E402
 from train.verification_report import as_json, page, summary_table  # noqa: E402
 
@@ -46,7 +47,7 @@ BIAS_SCALE = 0.5
 
 LAYER_SETTINGS = (
     *("depth", "width", "factors", "space_kernel", "attribute_kernel", "attribute_stride", "strided_layers"),
-    *("nonlinear_factors", "head", "epsilon"),
+    *("nonlinear_factors", "normalization", "head", "epsilon"),
 )
 """What the description of a verification says of the network."""
 
@@ -76,7 +77,7 @@ def _act(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace, xp: Any) -> int:
-    checkpoint = checkpoints.load(options.checkpoint) if options.checkpoint else None
+    checkpoint = checkpoints.load(find(options.checkpoint)) if options.checkpoint else None
     own = checkpoint.config.boundary if checkpoint else "both"
     boundary = options.boundary or own
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
@@ -140,11 +141,11 @@ def _subject(
                 f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
             )
         statistics = {"channels": {"mean": checkpoint.channel_mean, "std": checkpoint.channel_std}}
-        trees = {"parameters": checkpoint.state.parameters, "moments": checkpoint.state.moments, "data": statistics}
+        trees = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments, "data": statistics}
         for kind, tree in trees.items():
-            require_finite(options.checkpoint, tree, kind)
+            require_finite(find(options.checkpoint), tree, kind)
         config = dataclasses.replace(checkpoint.config, **changes)
-        network, parameters, moments = restore(options.checkpoint, checkpoint, config, xp)
+        network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
         network = Network(dataclasses.replace(config, dtype=dtype), checkpoint.image_size, network.classes)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
@@ -212,8 +213,8 @@ def _report(out: Path, rows: list[Row], description: dict[str, Any], cases: list
     """Write and print everything; the status says whether all that must hold holds."""
     try:
         counterexamples.save(out / COUNTEREXAMPLES, cases)
-        write_atomically(out / PAGE, page(rows, description).encode())
-        write_atomically(out / JSON, as_json(rows, description).encode())
+        write_atomically(out / PAGE, page(rows, description).encode(errors="backslashreplace"))
+        write_atomically(out / JSON, as_json(rows, description).encode(errors="backslashreplace"))
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
     print(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}\n{out / COUNTEREXAMPLES}")
@@ -248,8 +249,9 @@ def _replay(options: argparse.Namespace, xp: Any) -> int:
         raise ConfigError(f"--replay takes its networks from the file: remove {flags}")
     found = [(row, examine(subject, row, x).row) for subject, row, x in counterexamples.load(options.replay, xp)]
     for row, again in found:
+        what = f"to shift {row.shift} of" if row.shift else "at windows along"
         print(
-            f"{row.statement} to shift {row.shift} of {row.axis}, j = {row.j}, {row.boundary}, {row.mode}: "
+            f"{row.statement} {what} {row.axis}, j = {row.j}, {row.boundary}, {row.mode}: "
             f"error {row.largest:.3g} then, {again.largest:.3g} now, rounding explains {again.bounds[0]:.2g}; "
             f"{again.kind}, {again.verdict}"
         )
@@ -309,14 +311,15 @@ def _parser() -> Parser:
         prog="python -m train.verify",
         description="Verify that translations of the attributes of a network leave its result (Proposition 3.1 of "
         "arXiv:1703.04140) where strides and boundaries let them, and measure how much they change it elsewhere.",
-        epilog="Exit status: 0 all that must hold holds; 1 it does not, or something failed; 2 wrong command line.",
+        epilog="Exit status: 0 all that must hold holds; 1 it does not, or something failed; 2 wrong command line; "
+        "128 and the number of the signal that stopped it.",
         allow_abbrev=False,
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--checkpoint", type=Path, metavar="FILE", help="verify a trained network")
+    which.add_argument("--checkpoint", type=given_path, metavar="FILE", help="verify a trained network")
     which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
     which.add_argument(
-        "--replay", type=Path, metavar="FILE", help="measure the counterexamples of a verification again"
+        "--replay", type=given_path, metavar="FILE", help="measure the counterexamples of a verification again"
     )
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help=f"of weights and arrays [{DTYPE}]")

@@ -14,6 +14,7 @@ from hcnn_core._engines import cost_model
 from hcnn_core._engines.arrangement import Arrangement, BatchAxes
 from hcnn_core._engines.generic import elementwise as generic_elementwise
 from hcnn_core._engines.generic import matmul as generic_matmul
+from hcnn_core._engines.generic import normalization as generic_normalization
 from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.generic.patches import Patches
@@ -182,6 +183,20 @@ def elementwise(xp: Any, size: int | None = None) -> Any:
 
         return compiled
     return generic_elementwise
+
+
+def normalization(xp: Any, size: int) -> Any:
+    """The module whose `forward` and `vjp` normalise arrays of so many elements."""
+    if xp is np and size >= current().elementwise_elements and has_compiled_kernels():
+        from hcnn_core._engines.cpu import normalization as compiled
+
+        return compiled
+    return generic_normalization
+
+
+def add(x: Array, y: Array) -> Array:
+    """``x + y`` of two NumPy arrays of one shape and dtype, shared among threads."""
+    return generic_elementwise.add(x, y)
 
 
 def matmul(a: Array, b: Array) -> Array:

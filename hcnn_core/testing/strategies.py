@@ -236,8 +236,8 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
     -------
     strategy of dict
         J = 4 to 7 layers, K = 1 to 8 values per attribute, Q = 1 to 10 factors, filters shorter and longer than the
-        attributes, strides in space and attributes, both networks, boundaries, marginals, heads and real dtypes. The
-        smallest example has the first of each.
+        attributes, strides in space and attributes, both networks, boundaries, marginals, heads, normalisations and
+        real dtypes. The smallest example has the first of each.
     """
     settings_of = {
         "depth": st.integers(4, 7),
@@ -250,6 +250,7 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
         "nonlinear_factors": st.booleans(),
         "boundary": st.sampled_from(BOUNDARIES),
         "reduction": st.sampled_from(("mean", "sum")),
+        "normalization": st.sampled_from(("factors", "both")),
         "head": st.sampled_from(("mean", "sum")),
         "dtype": st.sampled_from(("float32", "float64")),
     }

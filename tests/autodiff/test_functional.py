@@ -98,7 +98,7 @@ def test_python_numbers() -> None:
 
 def test_no_dependence_is_a_zero_gradient() -> None:
     x = np.ones((2, 3), np.float32)
-    for fun in (lambda x: 3.0, lambda x: np.float64(2), lambda x: 7, lambda x: np.argmax(x)):
+    for fun in (lambda x: 3.0, lambda x: np.float64(2), lambda x: np.floor(x).max()):
         g = grad(fun)(x)
         assert g.dtype == np.float32
         assert np.array_equal(g, np.zeros((2, 3)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import pickle
+import pydoc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import autodiff
+import hcnn_core
 from autodiff import check_grads, checkpoint, defvjp, defvjp_argnums, getval, grad, primitive, value_and_grad, vjp
 from autodiff.tape import Onto, Primitive, Traced
 
@@ -442,6 +446,21 @@ def test_attributes() -> None:
     grad(loss)(X)
 
 
+def test_a_loss_can_be_printed() -> None:
+    seen: list[str] = []
+
+    def loss(x: Any) -> Any:
+        total = np.sum(x * x)
+        seen.extend([f"{total:.3f}", f"{total:8.1e}", format(x[0], ""), str(total)])
+        return grad(lambda y: (seen.append(f"{np.sum(y):.2f}"), np.sum(y))[1])(x)[0, 0] * total  # traced twice
+
+    grad(loss)(X)
+    total = np.sum(X * X)
+    assert seen[:2] == [f"{total:.3f}", f"{total:8.1e}"]
+    assert seen[4] == f"{np.sum(X):.2f}"
+    assert "Traced(" in seen[2] and "Traced(" in seen[3]
+
+
 def test_copies_are_the_value_itself() -> None:
     def loss(p: Any) -> Any:
         return np.sum(copy.deepcopy(p)["x"] * copy.copy(p["x"]) * p["x"].copy())
@@ -451,7 +470,7 @@ def test_copies_are_the_value_itself() -> None:
 
 METHODS = [
     *("sum", "mean", "prod", "var", "std", "max", "min", "cumsum", "ravel", "flatten", "squeeze", "copy", "conj"),
-    *("conjugate", "transpose", "argmax", "argmin"),
+    *("conjugate", "transpose", "argmax", "argmin", "trace", "diagonal", "cumprod", "round", "argsort", "any", "all"),
 ]
 
 
@@ -477,6 +496,14 @@ def test_methods_with_arguments() -> None:
         lambda x: x.swapaxes(0, 1),
         lambda x: x.astype(np.float32),
         lambda x: x.dot(np.arange(4.0)),
+        lambda x: x.take([0, 2], axis=1),
+        lambda x: x.repeat(2, axis=0),
+        lambda x: x.round(1),
+        lambda x: x.argpartition(2),
+        lambda x: x[0].searchsorted(0.3),
+        lambda x: x.nonzero()[1],
+        lambda x: x.mT,
+        lambda x: x.max(where=X < 0, initial=-3.0),
         lambda x: x.clip(-0.5, 0.5),
         lambda x: x.real + x.imag,
     ):
@@ -520,12 +547,18 @@ def fill_array(x: Any) -> None:
         (lambda x: np.exp(x, out=np.ones_like(X)), IN_PLACE),
         (lambda x: np.sum(x, out=np.ones(())), IN_PLACE),
         (lambda x: x.T.__imul__(2), IN_PLACE),
+        (lambda x: x.sort(), IN_PLACE),
+        (lambda x: np.fill_diagonal(x, 0.0), IN_PLACE),
+        (lambda x: np.copyto(np.zeros_like(X), x), IN_PLACE),
         (np.asarray, NO_ARRAY),
         (lambda x: np.array([x, x]), NO_ARRAY),
         (lambda x: np.sum([x, x]), NO_ARRAY),
         (fill_array, NO_ARRAY),
         (lambda x: X[x], NO_ARRAY),
-        (lambda x: float(x[0, 0]), r"float\(\) of a traced value: stay with NumPy functions and operators"),
+        (
+            lambda x: float(x[0, 0]),
+            r"float\(\) of a traced value: stay with NumPy functions; for y\[0\] = x\[0\], build y",
+        ),
         (lambda x: int(x[0, 0]), r"int\(\) of a traced value"),
         (lambda x: complex(x[0, 0]), r"complex\(\) of a traced value"),
         (lambda x: bool(x[0, 0]), r"bool\(\) of a traced value: compare it first"),
@@ -550,8 +583,9 @@ def test_refusals_are_one_line_that_says_what_to_do(action: Any, message: str) -
 
 def test_an_element_of_an_array_cannot_be_set_to_a_traced_value() -> None:
     def loss(x: Any) -> Any:
-        with pytest.raises((TypeError, ValueError)):  # NumPy's own error, with ours as its cause
+        with pytest.raises(ValueError) as error:  # NumPy's own error, with ours as its cause
             np.zeros(3)[0] = x[0, 0]
+        assert "y[0] = x[0], build y with np.stack or np.where" in str(error.value.__cause__)
         return np.sum(x)
 
     grad(loss)(X)
@@ -559,3 +593,21 @@ def test_an_element_of_an_array_cannot_be_set_to_a_traced_value() -> None:
 
 def test_the_cure_that_messages_name() -> None:
     assert np.array_equal(grad(lambda x: np.sum(x) * float(getval(x)[0, 0]))(X), np.full_like(X, X[0, 0]))
+
+
+def test_help_shows_a_signature_and_the_documentation() -> None:
+    shown = pydoc.plain(pydoc.render_doc(autodiff.convolve))
+    assert "convolve(x:" in shown and "boundary:" in shown
+    assert inspect.getdoc(hcnn_core.convolve).splitlines()[0] in shown
+
+
+def test_a_primitive_in_a_class_body_is_a_method() -> None:
+    class Cube:
+        scale = 2.0
+
+        @primitive
+        def value(self, x: Any) -> Any:
+            return self.scale * x**3
+
+    defvjp(Cube.value, lambda ans, self, x: lambda g: g * (3 * self.scale * x**2), argnums=(1,))
+    check_grads(Cube().value)(X)

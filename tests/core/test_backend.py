@@ -36,6 +36,7 @@ from hcnn_core import (
     log_softmax,
     marginal,
     marginal_vjp,
+    matmul,
     patch_moments,
     patch_moments_vjp,
     translate,
@@ -285,8 +286,9 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "convolve_elu": lambda a, b: convolve_elu(a, b, a, 0, boundary="zero"),
     "convolve_elu, its bias": lambda a, b: convolve_elu(a, a, b, 0, boundary="zero"),
     "factored_layer": lambda a, b: factored_layer(a, a, a, b, a, 0, 1, boundary="zero"),
-    "elu": elu,
+    "elu": lambda a, b: elu(a, bias=b),
     "elu_vjp": elu_vjp,
+    "matmul": matmul,
     "cross_entropy": cross_entropy,
     "patch_moments_vjp": lambda a, b: patch_moments_vjp(a, a, b, 0, 1, boundary="zero"),
 }
@@ -297,7 +299,7 @@ def test_mixing_libraries_is_refused_everywhere(name: str) -> None:
     one, other = np.ones(2), array_api_strict.ones(2)
     for mixed in ((one, other), (other, one)):
         with pytest.raises(
-            TypeError, match="arrays of NumPy and array_api_strict in one call: move them to one device"
+            TypeError, match="arrays of NumPy and array_api_strict in one call: make them arrays of one library"
         ):
             MIXED[name](*mixed)
 
@@ -328,6 +330,7 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "marginal": lambda a: marginal(a, 0),
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
+    "matmul": lambda a: matmul(a, np.ones(2)),
     "cross_entropy": lambda a: cross_entropy(a, [0, 1]),
 }
 

@@ -190,7 +190,9 @@ def test_a_spectrum_no_larger_than_the_result_is_held_whole(lengths: tuple[int, 
 
 def test_sections_are_whole_tiles_and_read_most_lines_once() -> None:
     for lines, held, steps in ((32, 1, [4] * 8), (32, 12, [12, 12, 8]), (32, 31, [28, 4]), (32, 32, [32]), (4, 1, [4])):
-        products = tiles.WinogradProducts(Taps((lines, 8), (lines, 8), (3, 3), (1, 1), (True, True), 16, tiled=True))
+        products = tiles.WinogradProducts(
+            Taps((lines, 8), (lines, 8), (3, 3), (1, 1), (True, True), 16, tiled=True), Tuning()
+        )
         found = list(tiles.sections(products, held * 8 * 16))
         assert [section.end - section.begin for section in found] == steps
         assert [section.begin for section in found] == list(range(0, lines, steps[0]))

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import chi2
 
 from hcnn_core.backend import get_namespace, to_numpy
-from train.data import augment, channel_statistics, standardise
+from train.data import augment, channel_statistics, resize, standardise, views
 
 
 def distinct_images(count: int, height: int, width: int, channels: int) -> np.ndarray[Any, Any]:
@@ -147,3 +147,24 @@ def test_standardise_refuses_other_dtypes_and_constant_colours() -> None:
         standardise(images, np.zeros(3), np.ones(3), "int32")
     with pytest.raises(ValueError, match="must be positive"):
         standardise(images, np.zeros(3), np.array([1.0, 0.0, 1.0]))
+
+
+def test_resizing_takes_means_over_areas() -> None:
+    images = np.random.default_rng(11).standard_normal((2, 6, 6, 3))
+    halved = images.reshape(2, 3, 2, 3, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(resize(images, 3), halved, rtol=0, atol=1e-14)
+    fine = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)  # a quarter of a pixel is a whole one here
+    np.testing.assert_allclose(resize(images, 4), fine.reshape(2, 4, 3, 4, 3, 3).mean((2, 4)), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(resize(images, 12), fine, rtol=0, atol=1e-14)
+    assert resize(images, 6) is images
+    assert resize(images.astype(np.float32), 5).dtype == np.float32
+
+
+def test_views_are_moved_and_mirrored() -> None:
+    images = np.random.default_rng(12).standard_normal((2, 5, 4, 3))
+    moved = {step: np.zeros_like(images) for step in (-1, 1)}
+    moved[1][:, 1:, 1:], moved[-1][:, :-1, :-1] = images[:, :-1, :-1], images[:, 1:, 1:]
+    flipped = images[:, :, ::-1]
+    expected = [flipped, moved[-1], moved[-1][:, :, ::-1], moved[1], moved[1][:, :, ::-1]]
+    for found, view in zip(views(images), expected, strict=True):
+        np.testing.assert_array_equal(found, view)

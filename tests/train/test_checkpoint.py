@@ -39,7 +39,7 @@ def made(seed: int = 0, dtype: str = "float32", **changes: Any) -> Checkpoint:
         }
 
     parameters = network.initialize(rng)
-    moments = {la: {"mean": m, "covariance": c} for la, (m, c) in network.initial_moments().items()}
+    moments = network.initial_moments()
     state = State(noise(parameters), noise(parameters), noise(moments), dict(rng.bit_generator.state))
     state = dataclasses.replace(
         state, epoch=3, step=2, order=rng.permutation(50), loss_sum=rng.random(), correct=7, seconds=0.1, best=-1.5
@@ -263,8 +263,7 @@ def test_a_changed_byte_anywhere_is_noticed_or_harmless(saved: Path, tmp_path: P
         for group in GROUPS:
             for layer, arrays in getattr(expected.state, group).items():
                 for name, array in arrays.items():
-                    if array.size > 1:
-                        np.testing.assert_array_equal(getattr(found.state, group)[layer][name], array)
+                    np.testing.assert_array_equal(getattr(found.state, group)[layer][name], array)
     assert noticed > 40
 
 
@@ -321,6 +320,75 @@ def test_a_configuration_of_another_version(saved: Path) -> None:
 )
 def test_an_inconsistent_file(saved: Path, change: Callable[[Any], None]) -> None:
     assert "not a whole checkpoint" in refused(edited(saved, change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("epoch", value) for value in (-1, -(2**63), 6, 10**9)),
+        *(("step", value) for value in (-1, 3, 10**9)),
+        *(("best", value) for value in (float("nan"), float("inf"), 1.5)),
+        *(("correct", value) for value in (-1, 41)),
+        *(("loss_sum", value) for value in (float("nan"), float("inf"))),
+        *(("seconds", value) for value in (-1.0, float("nan"))),
+        *(("class_names", json.dumps(value)) for value in ([], ["a", "a"], ["a", 3], ["a", ""], {"a": 1, "": 2})),
+        *(("image_size", value) for value in (0, -32, 10**6)),
+        *(("generator", json.dumps(value)) for value in ({}, 3, {"bit_generator": "PCG64"})),
+    ],
+)
+def test_a_number_no_run_can_have_written(saved: Path, name: str, value: Any) -> None:
+    message = refused(edited(saved, set_attribute(name, value)))
+    assert "not a checkpoint that a run can have written" in message and name in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epoch/order", np.arange(49)[::-1] + 1),
+        ("epoch/order", np.zeros(50, int)),
+        ("epoch/order", np.arange(50.0)),
+        ("epoch/order", np.arange(50).reshape(5, 10)),
+        ("data/channel_mean", np.zeros(4)),
+        ("data/channel_mean", np.full(3, np.nan)),
+        ("data/channel_std", np.array([1.0, 0.0, 1.0])),
+        ("data/channel_std", np.array([1.0, -1.0, 1.0])),
+    ],
+)
+def test_an_array_no_run_can_have_written(saved: Path, name: str, value: Any) -> None:
+    def change(file: Any) -> None:
+        del file[name]
+        file[name] = value
+
+    assert name in refused(edited(saved, change))
+
+
+def test_an_array_larger_than_its_file_is_not_read(saved: Path) -> None:
+    """Chunks that were never written take no room in a file, and terabytes in memory."""
+
+    def change(file: Any) -> None:
+        del file["velocity/layer03/h"]
+        file.create_dataset("velocity/layer03/h", (10**6, 10**6), "f4", chunks=(10, 10))
+
+    assert "not a whole checkpoint" in refused(edited(saved, change))
+
+
+@pytest.mark.parametrize("name", ["parameters/head/scale", "velocity/head/scale", "single"])
+def test_a_changed_byte_of_a_single_number_is_noticed(tmp_path: Path, name: str) -> None:
+    """HDF5's checksums of chunks do not reach it: the object header's does."""
+    checkpoint, path = made(), tmp_path / "a.h5"
+    if name == "single":
+        name = "parameters/layer03/bias"
+        checkpoint.state.parameters["layer03"]["bias"] = np.float32([0.125])
+    save(path, checkpoint, {})
+    group, layer, key = name.split("/")
+    whole = path.read_bytes()
+    value = np.asarray(getattr(checkpoint.state, group)[layer][key]).tobytes()
+    places = [place for place in range(len(whole)) if whole.startswith(value, place)]
+    assert_same(load(path), checkpoint)
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert "not a whole checkpoint" in refused(path)
+    assert len(places) == 1
 
 
 def test_missing_or_a_directory(tmp_path: Path) -> None:

@@ -79,6 +79,10 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="t
         (["--preset", "sample", "--validation-size", "40"], ["--validation-size", "40", "1 to 39"]),
         (["--describe", "--evaluate", "a.h5"], ["--describe", "--evaluate", "exclude"]),
         (["--resume", "a", "--plot", "a"], ["--resume", "--plot", "exclude"]),
+        (["--out", ""], ["--out", "'' is no path"]),
+        (["--out", "a\0b"], ["--out", "is no path"]),
+        (["--resume", ""], ["--resume", "'' is no path"]),
+        (["--data-dir", "\udcff"], ["data_dir is '\\udcff'", "not UTF-8"]),
         (["--describe", "--out", "a"], ["--describe", "remove --out"]),
         (["--plot", "a", "--epochs", "3"], ["--plot", "remove --epochs"]),
         (["--plot", "a", "--out", "b"], ["--plot", "remove --out"]),
@@ -270,8 +274,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
         patch.setattr(run.Run, "save", on_full_disk)
         command(*SMALL, "--out", path).one_line(1, "cannot write the checkpoint", str(path), "File too large")
     assert [name for name in checkpoints(path) if name != "best.h5"] == [
-        "epoch0001-step000000.h5",
-        "epoch0002-step000000.h5",
+        f"epoch000{n}-step000000.h5" for n in (0, 1, 2)
     ]
     assert not list(path.glob(".*"))
     command("--resume", path).success()
@@ -283,7 +286,6 @@ def test_metrics_on_a_full_disk(command: Command, tmp_path: Path, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(run.Run, "metrics_path", Path("/dev/full"))
         patch.setattr(run.Run, "require_new", lambda self: None)
-        patch.setattr(run.Run, "create", lambda self, config, versions: self.path.mkdir())
         command(*SMALL, "--out", tmp_path / "run").one_line(1, "cannot write /dev/full", "No space left")
 
 
@@ -312,11 +314,56 @@ def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
+def denied(self: Path, *arguments: Any) -> Any:
+    raise PermissionError(13, "Permission denied", str(self))
+
+
+def test_what_the_system_refuses_is_said_in_a_sentence(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("a" * 280)
+    for flag in ("--out", "--resume", "--plot", "--evaluate"):
+        line = command(*SMALL[: 2 * (flag == "--out")], flag, long).one_line(1, "cannot use", "File name too long")
+        assert "--debug" not in line
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", denied)
+        command("--resume", tmp_path).one_line(1, f"cannot use {tmp_path / 'best.h5'}: Permission denied")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    command(*SMALL).one_line(1, "No such file or directory")
+    monkeypatch.setattr(cifar, "_dataset", lambda config: Path().resolve())
+    command(*SMALL, "--out", tmp_path / "run").one_line(1, "the working directory is gone")
+
+
+def test_what_was_given_is_echoed_in_a_line_one_can_read(command: Command) -> None:
+    for arguments in (["--width", "9" * 5000], ["--" + "z" * 5000], ["--preset", "a" * 10**5], ["a"] * 10**4):
+        assert len(command(*arguments).one_line(2, "--help")) < 1100
+    long = "/".join(["folder"] * 30)
+    command("--resume", long).one_line(1, long)  # a path of usual length is shown whole
+
+
+def test_a_directory_whose_name_is_not_utf8_has_a_curve(drawing_command: Command, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"r\xffn")
+    drawing_command(*SMALL, "--epochs", 1, "--out", path).success()
+    assert (path / "learning-curve.png").stat().st_size > 1000
+    outcome = finish(start("-m", "train.cifar", "--resume", path))
+    assert "r\\udcffn/best.h5" in outcome.success()
+
+
 # --resume and --plot
 
 
-def test_resume_of_a_finished_run(command: Command, trained: Path) -> None:
-    command("--resume", trained).one_line(2, str(trained), "finished", "4 epochs")
+def test_resume_of_a_finished_run(drawing_command: Command, trained: Path, first_run: tuple[Path, Outcome]) -> None:
+    """It says again what came out, and changes nothing."""
+    lines = first_run[1].success().splitlines()
+    out = drawing_command("--resume", trained).success().splitlines()
+    assert out == [
+        f"{trained} is finished: all 4 epochs are trained",
+        lines[1].removesuffix(", 30 images"),
+        *lines[2:],
+    ]
 
 
 @pytest.mark.parametrize("action", ["--resume", "--plot"])
@@ -361,6 +408,16 @@ def test_resume_with_every_checkpoint_damaged(command: Command, trained: Path, t
     assert contents(path) == before
 
 
+def test_resume_with_an_epoch_that_cannot_be_changes_nothing(command: Command, trained: Path, tmp_path: Path) -> None:
+    """A negative one would have emptied metrics.jsonl."""
+    path = part_of(trained, tmp_path)
+    with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
+        file.attrs["epoch"] = -1
+    before = contents(path)
+    command("--resume", path).one_line(1, "epoch0002-step000000.h5", "epoch is -1 of 4")
+    assert contents(path) == before
+
+
 def test_resume_with_another_network_in_the_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
     for group in ("parameters", "velocity", "moments"):
         path = part_of(trained, tmp_path)
@@ -396,7 +453,9 @@ def test_resume_from_another_data_dir_and_backend(command: Command, trained: Pat
 
 
 @pytest.mark.parametrize("action", ["--resume", "--plot"])
-@pytest.mark.parametrize("bad", ["{", "3", "null", '{"train_loss": 1}', '{"epoch": "one"}', "\udcff"])
+@pytest.mark.parametrize(
+    "bad", ["[" * 10**5, "9" * 5000, "{", "3", "null", '{"train_loss": 1}', '{"epoch": "one"}', "\udcff"]
+)
 def test_damaged_metrics(command: Command, trained: Path, tmp_path: Path, action: str, bad: str) -> None:
     path = part_of(trained, tmp_path)
     with open(path / "metrics.jsonl", "a", encoding="utf-8", errors="surrogateescape") as file:
@@ -618,7 +677,7 @@ def test_loss_that_is_not_finite(
         1, "the loss is nan at epoch 2, step 4", f"first not finite: {first};", str(path / "epoch0001-step000000.h5")
     )
     assert [line["epoch"] for line in metrics(path)] == [1]
-    assert checkpoints(path) == ["best.h5", "epoch0001-step000000.h5"]
+    assert checkpoints(path) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
     assert all(
         np.isfinite(value).all()
         for value in saved_state(path / "epoch0001-step000000.h5").values()
@@ -629,7 +688,7 @@ def test_loss_that_is_not_finite(
 def test_logits_that_are_not_finite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, 1, 1, "head", "scale")
     command(*SMALL, "--out", tmp_path / "run").one_line(
-        1, "epoch 1, step 2", "first not finite: the logits", "no checkpoint was due"
+        1, "epoch 1, step 2", "first not finite: the logits", "epoch0000-step000000.h5"
     )
 
 
@@ -641,7 +700,7 @@ def test_weights_spoilt_by_the_last_step_of_an_epoch_are_not_saved(
     command(*SMALL, "--out", path).one_line(
         1, "layer03/h is not finite at epoch 2, step 4", str(path / "epoch0001-step000000.h5")
     )
-    assert checkpoints(path) == ["best.h5", "epoch0001-step000000.h5"]
+    assert checkpoints(path) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
 
 
 def test_weights_spoilt_by_the_step_that_a_signal_interrupts_are_not_saved(
@@ -658,7 +717,7 @@ def test_weights_spoilt_by_the_step_that_a_signal_interrupts_are_not_saved(
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
     command(*SMALL, "--out", path).one_line(1, "layer04/bias is not finite at epoch 2, step 2")
-    assert checkpoints(path) == ["best.h5", "epoch0001-step000000.h5"]
+    assert checkpoints(path) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
 
 
 def test_validation_loss_that_is_not_finite(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -668,7 +727,8 @@ def test_validation_loss_that_is_not_finite(command: Command, tmp_path: Path, mo
         "moments",
         property(
             lambda self: {
-                layer: (m * np.nan if self.state.epoch == 1 else m, c) for layer, (m, c) in moments(self).items()
+                layer: own | {"mean": own["mean"] * (np.nan if self.state.epoch == 1 else 1)}
+                for layer, own in moments(self).items()
             }
         ),
     )
@@ -805,7 +865,7 @@ def test_interrupted_while_data_are_loaded(command: Command, tmp_path: Path, mon
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cifar, "_dataset", interrupt)
-    command(*SMALL, "--out", tmp_path / "run").one_line(1, "interrupted", "before anything was to save")
+    command(*SMALL, "--out", tmp_path / "run").one_line(130, "interrupted")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -817,7 +877,7 @@ def test_interrupted_while_modules_are_imported(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
     outcome = finish(process, "\n" * 100)
-    outcome.one_line(1, "interrupted", "before anything was to save")
+    outcome.one_line(130, "interrupted", "before anything was to save")
 
 
 @pytest.mark.parametrize("argument", ["--describe", "--help"])

@@ -169,9 +169,10 @@ def test_without_network_one_line_says_what_to_put_where(
     monkeypatch.setattr(cifar, "BASE_URL", "http://127.0.0.1:9")
     for download in (True, False):
         with pytest.raises(DataError) as caught:
-            load_dataset(name, tmp_path / "data", download=download)
+            load_dataset(name, tmp_path / "new" / "data", download=download)
+        assert list(tmp_path.iterdir()) == []
         message = str(caught.value)
-        assert "\n" not in message and f"into {tmp_path / 'data'}" in message
+        assert "\n" not in message and f"into {tmp_path / 'new' / 'data'}" in message
         assert all(layout.archive in message and layout.folder in message for layout in cifar.LAYOUTS[name])
         assert ("cannot download http://127.0.0.1:9/" in message) == download
 
@@ -192,3 +193,8 @@ def test_missing_data_set_is_downloaded_then_found(tmp_path: Path, monkeypatch: 
         loaded = load_dataset("cifar100", tmp_path / "data", download=download, progress=Steps())
         assert loaded.train_labels.tolist() == [99] and loaded.test_labels.tolist() == [42]
     assert names(tmp_path / "data") == [layout.archive]
+
+
+def test_a_folder_that_no_path_can_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="NUL"):
+        load_dataset("cifar10", f"{tmp_path}/a\0b")

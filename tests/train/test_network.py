@@ -43,7 +43,7 @@ def test_counts_are_those_of_the_arrays(preset):
         for layer in network.table:
             weights = parameters[layer.name]
             if layer.factors:
-                moments = network.initial_moments()[layer.name]
+                moments = network.initial_moments()[layer.name].values()
                 w, _ = merge_factors(
                     weights["h"],
                     weights["g"],
@@ -96,6 +96,9 @@ def plainly(network, parameters, x):
                 copies = np.where(copies > 0, copies, np.exp(np.minimum(copies, 0)) - 1)
             s1, s2 = layer.stride[:2]
             z = hc.convolve(copies[:, ::s1, ::s2], weights["g"], (3, 4), sum_axes=5, stride=layer.stride[2:], **options)
+        if config.normalization == "both":
+            everywhere = tuple(range(z.ndim - 1))
+            z = (z - z.mean(everywhere)) / np.sqrt(z.var(everywhere) + config.epsilon) * weights["scale"]
         c = z + weights["bias"]
         x = np.where(c > 0, c, np.exp(np.minimum(c, 0)) - 1)
     if config.head == "sum":
@@ -112,17 +115,21 @@ def small_network(rng, **changes):
     for weights in parameters.values():
         if "bias" in weights:
             weights["bias"] += rng.standard_normal(weights["bias"].shape)
+            if "scale" in weights:
+                weights["scale"] *= rng.uniform(0.5, 2, weights["scale"].shape)
     return network, parameters
 
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
 @pytest.mark.parametrize("boundary", ["zero", "periodic"])
-@pytest.mark.parametrize(("reduction", "head"), [("mean", "mean"), ("sum", "sum")])
-def test_layers_equal_the_normalised_factors_written_out(nonlinear, boundary, reduction, head):
+@pytest.mark.parametrize(
+    ("reduction", "head", "normalization"),
+    [("mean", "mean", "factors"), ("sum", "sum", "factors"), ("mean", "mean", "both"), ("sum", "sum", "both")],
+)
+def test_layers_equal_the_normalised_factors_written_out(nonlinear, boundary, reduction, head, normalization):
     rng = np.random.default_rng(1)
-    network, parameters = small_network(
-        rng, nonlinear_factors=nonlinear, boundary=boundary, reduction=reduction, head=head
-    )
+    settings = {"boundary": boundary, "reduction": reduction, "head": head, "normalization": normalization}
+    network, parameters = small_network(rng, nonlinear_factors=nonlinear, **settings)
     x = rng.standard_normal((3, 8, 8, 3))
     expected = plainly(network, parameters, x)
     np.testing.assert_allclose(network(parameters, x)[0], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
@@ -175,13 +182,17 @@ def test_moments_are_those_of_the_marginal(reduction):
     outputs = {layer.j: (x, own) for layer, x, own in network.trace(parameters, rng.standard_normal((3, 8, 8, 3)))}
     for j in range(4, 7):
         x = hc.marginal(outputs[j - 1][0], 3, reduction=reduction)
-        for found, expected in zip(outputs[j][1], hc.patch_moments(x, (1, 2), 3, boundary="zero"), strict=True):
+        for found, expected in zip(
+            outputs[j][1].values(), hc.patch_moments(x, (1, 2), 3, boundary="zero"), strict=True
+        ):
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * np.abs(expected).max())
 
 
-def test_evaluation_uses_the_moments_it_is_given():
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
+@pytest.mark.parametrize("normalization", ["factors", "both"])
+def test_evaluation_uses_the_moments_it_is_given(nonlinear, normalization):
     rng = np.random.default_rng(5)
-    network, parameters = small_network(rng)
+    network, parameters = small_network(rng, nonlinear_factors=nonlinear, normalization=normalization)
     x = rng.standard_normal((3, 8, 8, 3))
     logits, used = network(parameters, x)
     again, _ = network(parameters, x[:1], used)

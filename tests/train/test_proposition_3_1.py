@@ -212,9 +212,13 @@ PAPER = {"depth": 8, "width": 8, "factors": 9, "strided_layers": (4,), "boundary
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_proposition_tells_exact_translations_from_all_others(nonlinear: bool, reduction: str) -> None:
+@pytest.mark.parametrize("normalization", ["factors", "both"])
+def test_proposition_tells_exact_translations_from_all_others(
+    nonlinear: bool, reduction: str, normalization: str
+) -> None:
     """At the paper's supports and strides the two kinds lie nine orders of magnitude apart."""
-    tried = subject({**PAPER, "nonlinear_factors": nonlinear, "reduction": reduction}, 0, size=8)
+    settings = {"nonlinear_factors": nonlinear, "reduction": reduction, "normalization": normalization}
+    tried = subject({**PAPER, **settings}, 0, size=8)
     rows = [example.row for example in measure(tried)]
     exact, aliased = ([row.largest for row in rows if row.kind == kind] for kind in ("exact", "aliased"))
     assert len(exact) > 100 and len(aliased) > 100

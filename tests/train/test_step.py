@@ -158,8 +158,7 @@ def test_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Network, "__call__", spying)
     problem = Problem(np, precision="tf32x3")
     problem.run(problem.kernel_by_kernel, [BATCH])
-    moments = {layer: (m["mean"], m["covariance"]) for layer, m in problem.arrays["moments"].items()}
-    evaluate(np, problem.network, problem.arrays["parameters"], moments, problem.images)
+    evaluate(np, problem.network, problem.arrays["parameters"], problem.arrays["moments"], problem.images)
     assert set(seen) == {3} and len(seen) > 1
     assert passes("float32") == 0
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import signal
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +47,9 @@ from train.run import Run
 from train.training import Trainer, TrainingError, evaluate
 
 Command = Callable[..., Outcome]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What a run answers by saving its state."""
 
 
 class Killed(BaseException):
@@ -121,7 +126,8 @@ def test_the_test_set_is_left_alone_where_it_may_not_be_read(
     out = command(*SMALL, "--no-test", "--out", tmp_path / "run").success()
     assert not evaluated and "test:" not in out
     assert metrics(tmp_path / "run") == metrics(trained)[:-1]
-    command("--resume", tmp_path / "run").one_line(2, "finished", "4 epochs")
+    out = command("--resume", tmp_path / "run").success()
+    assert "is finished: all 4 epochs are trained" in out and "test:" not in out and not evaluated
 
 
 def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcome]) -> None:
@@ -131,6 +137,8 @@ def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcom
     assert lines == [
         f"{path}: sample on 32 images of sample, 4 epochs of 4 steps, numpy, float32",
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images",
+        f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views "
+        "(shifts of a pixel, mirrored)",
         str(path / "learning-curve.png"),
         str(path / "best.h5"),
     ]
@@ -195,8 +203,9 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_and_the_next_epoch(
     run, seen, save, synced, fsync = tmp_path / "run", [], Run.save, [], os.fsync
 
     def watched_save(self: Run, *arguments: Any, **options: Any) -> Path:
-        lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
-        assert synced[-1] == (run / "metrics.jsonl").stat().st_ino
+        path = run / "metrics.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []  # none before the first step
+        assert not lines or synced[-1] == path.stat().st_ino
         seen.append([json.loads(line)["epoch"] for line in lines])
         return save(self, *arguments, **options)
 
@@ -207,7 +216,7 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_and_the_next_epoch(
     monkeypatch.setattr(Run, "save", watched_save)
     monkeypatch.setattr(os, "fsync", watched_fsync)
     command(*SMALL, "--epochs", 2, "--out", run).success()
-    assert seen == [[1], [1, 2]]
+    assert seen == [[], [1], [1, 2]]
 
 
 def test_default_directory_is_named_after_preset_and_time(
@@ -272,17 +281,14 @@ def test_resume_after_a_kill_repeats_the_uninterrupted_run(
     with monkeypatch.context() as patch:
         during_step(patch, epoch, step, kill)
         killed(command, *SMALL, "--out", run)
-    if epoch == 1:
-        assert not (run / "metrics.jsonl").exists()
-        command("--resume", run).one_line(1, str(run), "no checkpoint yet", "another directory")
-        return
-    assert [line["epoch"] for line in metrics(run)] == list(range(1, epoch))
+    assert (run / "metrics.jsonl").exists() == (epoch > 1)
+    assert epoch == 1 or [line["epoch"] for line in metrics(run)] == list(range(1, epoch))
     out = command("--resume", run).success()
     assert f"going on after epoch {epoch - 1}, step 0 of 4 epochs" in out
     assert_same_run(run, trained)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+@pytest.mark.parametrize("signum", SIGNALS, ids=lambda s: s.name)
 @pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 3), (2, 4)])
 def test_resume_after_a_signal_repeats_the_uninterrupted_run(
     command: Command,
@@ -294,12 +300,14 @@ def test_resume_after_a_signal_repeats_the_uninterrupted_run(
     step: int,
 ) -> None:
     run = tmp_path / "run"
-    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(s) for s in SIGNALS]
     with monkeypatch.context() as patch:
         during_step(patch, epoch, step, lambda: signal.raise_signal(signum))
         where = f"epoch {epoch}, step {step}" if step < 4 else f"the end of epoch {epoch}"
-        command(*SMALL, "--out", run).one_line(1, signum.name, f"{where} of 4 epochs", "saved", f"--resume {run}")
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+        command(*SMALL, "--out", run).one_line(
+            128 + signum, signum.name, f"{where} of 4 epochs", "saved", f"--resume {run}"
+        )
+    assert [signal.getsignal(s) for s in SIGNALS] == handlers
     name = f"epoch{epoch - 1:04d}-step{step:06d}.h5" if step < 4 else f"epoch{epoch:04d}-step000000.h5"
     assert name in checkpoints(run)
     resume_to_the_end(command, run, trained)
@@ -313,7 +321,7 @@ def test_stopped_twice_and_killed_in_between(
         with monkeypatch.context() as patch:
             during_step(patch, epoch, step, lambda: signal.raise_signal(signal.SIGINT))
             (command("--resume", run) if n else command(*SMALL, "--out", run)).one_line(
-                1, f"epoch {epoch}, step {step}"
+                130, f"epoch {epoch}, step {step}"
             )
     with monkeypatch.context() as patch:
         during_step(patch, 3, 2, kill)
@@ -331,7 +339,7 @@ def test_a_second_signal_acts_at_once(
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         during_step(patch, 2, 2, twice)
-        command(*SMALL, "--out", run).one_line(1, "stopped at once", str(run / "epoch0001-step000000.h5"))
+        command(*SMALL, "--out", run).one_line(130, "stopped at once", str(run / "epoch0001-step000000.h5"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     resume_to_the_end(command, run, trained)
 
@@ -396,7 +404,7 @@ def test_a_stop_while_the_test_set_is_read_can_be_made_good(
         if stop is kill:
             killed(command, *SMALL, "--out", run)
         else:
-            command(*SMALL, "--out", run).one_line(1, "stopped at once", str(run / "epoch0004-step000000.h5"))
+            command(*SMALL, "--out", run).one_line(130, "stopped at once", str(run / "epoch0004-step000000.h5"))
     assert [line["epoch"] for line in metrics(run)] == [1, 2, 3, 4]
     resume_to_the_end(command, run, trained)
 
@@ -408,6 +416,8 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command,
     last.write_bytes(last.read_bytes()[:-1])
     out = command("--resume", run).success()
     assert "after epoch 3, step 0" in out
+    before = run / "epoch0003-step000000.h5"
+    assert f"{last} is not a whole checkpoint: truncated, damaged or of another program; going on from {before}" in out
     assert_same_run(run, trained)
 
 
@@ -429,25 +439,79 @@ VARIANTS = (
 )
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+LEVERS = (
+    *("--normalization", "both", "--average-decay", 0.9, "--alternate-flips", "--image-sizes", 16, 24, 32),
+    *("--moment-decay", 0.5),
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [(*VARIANTS, "--optimizer", "sgd"), (*VARIANTS, "--optimizer", "muon"), LEVERS, (*VARIANTS, *LEVERS)],
+    ids=["sgd", "muon", "levers", "levers of the (+) network"],
+)
 def test_resume_is_exact_for_the_other_settings_too(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[Any, ...]
 ) -> None:
     """The (+) network in float64, a short last batch, and every option that takes another path."""
-    arguments = (*SMALL, *VARIANTS, "--epochs", 2, "--optimizer", optimizer)
+    arguments = (*SMALL, *settings, "--epochs", 2)
     command(*arguments, "--out", tmp_path / "whole").success()
     with monkeypatch.context() as patch:
         during_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
-        command(*arguments, "--out", tmp_path / "run").one_line(1, "epoch 2, step 3")
+        command(*arguments, "--out", tmp_path / "run").one_line(143, "epoch 2, step 3")
     command("--resume", tmp_path / "run").success()
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
     for name in ("epoch0002-step000000.h5", "best.h5"):
         assert_same_state(tmp_path / "run" / name, tmp_path / "whole" / name)
 
 
-def test_comparison_of_runs_notices_a_difference(command: Command, trained: Path, tmp_path: Path) -> None:
+def test_averaged_weights_are_those_evaluated(command: Command, tmp_path: Path, few_images: Dataset) -> None:
+    """The average follows its recursion, and the recorded accuracy is its own, not that of the last weights."""
+    seen: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        before = Trainer._step
+
+        def step(self: Trainer, index: Any) -> Any:
+            outcome = before(self, index)
+            seen.append({la: {n: a.copy() for n, a in arrays.items()} for la, arrays in self.state.parameters.items()})
+            return outcome
+
+        patch.setattr(Trainer, "_step", step)
+        command(*SMALL, "--average-decay", 0.7, "--dtype", "float64", "--out", tmp_path / "run").success()
+    state = checkpoint_files.load(tmp_path / "run" / "epoch0004-step000000.h5").state
+    average = seen[0]["layer03"]["g"]  # the first step keeps nothing of the initial weights
+    for taken, weights in enumerate(seen[1:], start=1):
+        keep = min(0.7, taken / (taken + 10))
+        average = keep * average + (1 - keep) * weights["layer03"]["g"]
+    np.testing.assert_allclose(state.average["layer03"]["g"], average, rtol=0, atol=1e-14)
+    assert np.abs(state.parameters["layer03"]["g"] - average).max() > 1e-3
+    assert state.evaluated is state.average
+
+
+def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> None:
+    """Each image is mirrored in every other epoch, half of them in each; sizes share the epochs."""
+    settings = {"alternate_flips": True, "image_sizes": (16, 24), "epochs": 4, "shift": 0, "width": 4, "depth": 5}
+    config = make_config("sample", settings)
+    images = small_images(few_images, "float32")
+    trainer = Trainer(np, config, Network(config), images, None, Run(tmp_path), {}, few_images.class_names)
+    index, mirrored, sizes = np.arange(30), [], []
+    for epoch in range(4):
+        trainer.state.epoch = epoch
+        inputs = trainer._inputs(index)
+        mirrored.append(inputs["columns"][:, 0] == 31)
+        sizes.append(trainer._image_size())
+    assert sizes == [16, 16, 24, 24]
+    assert 5 < mirrored[0].sum() < 25
+    for before, after in itertools.pairwise(mirrored):
+        assert np.array_equal(before, ~after)
+
+
+def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Path) -> None:
     """Negative control: a run that forgets its momentum, or its generator, when it is resumed."""
-    for change in ("velocity", "generator", "moments", "order"):
+    arguments = (*SMALL, "--average-decay", 0.9)
+    trained = tmp_path / "trained"
+    command(*arguments, "--out", trained).success()
+    for change in ("velocity", "generator", "moments", "average", "order"):
         run = tmp_path / change
         run.mkdir()
         shutil.copy(trained / "config.toml", run)
@@ -461,7 +525,7 @@ def test_comparison_of_runs_notices_a_difference(command: Command, trained: Path
                 del file["epoch/order"]
                 file["epoch/order"] = np.arange(32)
             else:
-                array = file[change]["layer03/g" if change == "velocity" else "layer03/mean"]
+                array = file[change]["layer03/mean" if change == "moments" else "layer03/g"]
                 array[...] = array[...] + 1
         command("--resume", run).success()
         with pytest.raises(AssertionError):
@@ -470,6 +534,7 @@ def test_comparison_of_runs_notices_a_difference(command: Command, trained: Path
 
 WAITING = """
 import sys
+import time
 from train import cifar
 from train.training import Trainer
 
@@ -508,7 +573,7 @@ def test_a_process_is_stopped_by_signals_and_goes_on_as_if_it_had_not_been(tmp_p
         if signum == signal.SIGKILL:
             assert (outcome.status, outcome.err) == (-signum, "")
         else:
-            outcome.one_line(1, f"stopped by {signum.name}", f"epoch {epoch}", f"--resume {run}")
+            outcome.one_line(128 + signum, f"stopped by {signum.name}", f"epoch {epoch}", f"--resume {run}")
         flags = ["--resume", run]
     process = start("-m", "train.cifar", "--resume", run)
     finish(process).success()
@@ -533,6 +598,8 @@ def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: P
     assert lines[0] == (
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images"
     )
+    assert lines[1].startswith(f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views")
+    lines = lines[1:]
     assert lines[1] == "rows: true class; columns: predicted"
     assert lines[2].split() == [name[:4] for name in few_images.class_names]
     assert [line.split()[0] for line in lines[3:]] == list(few_images.class_names)
@@ -565,7 +632,10 @@ def test_evaluation_uses_running_moments_so_that_images_do_not_mix(few_images: D
     for size in (1, 7, 100):
         network = Network(make_config("sample", {**settings, "batch_size": size}))
         parameters = network.initialize(np.random.default_rng(1))
-        moments = {la: (m + 0.1, 2 * c) for la, (m, c) in network.initial_moments().items()}
+        moments = {
+            la: {"mean": own["mean"] + 0.1, "covariance": 2 * own["covariance"]}
+            for la, own in network.initial_moments().items()
+        }
         results.append(evaluate(np, network, parameters, moments, data))
     for result in results[1:]:
         assert result.loss == pytest.approx(results[0].loss, rel=1e-11)
@@ -611,21 +681,22 @@ def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path)
     shares = np.zeros(0)
     for step, index in enumerate(np.arange(36).reshape(6, 6)):
         x, _ = images.take(index)
-        seen.append({la.name: own for la, _, own in network.trace(trainer.state.parameters, x) if own is not None})
+        seen.append({la.name: own for la, _, own in network.trace(trainer.state.parameters, x) if own})
         trainer.state.step = step
         trainer._step(index)
         shares = np.full(step + 1, 1 / (step + 1)) if step < 4 else np.append(0.75 * shares, 0.25)
         assert trainer.moments.keys() == seen[-1].keys() == {"layer03", "layer04"}
         for layer, found in trainer.moments.items():
-            for i in (0, 1):
-                expected = sum(share * moments[layer][i] for share, moments in zip(shares, seen, strict=True))
-                np.testing.assert_allclose(found[i], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+            for name in ("mean", "covariance"):
+                expected = sum(share * moments[layer][name] for share, moments in zip(shares, seen, strict=True))
+                np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 def test_loss_that_is_not_finite_in_evaluation(few_images: Dataset) -> None:
     network = Network(make_config("sample", {"width": 4, "factors": 4, "depth": 5}))
     parameters = network.initialize(np.random.default_rng(1))
-    moments = {la: (m, c * np.nan if la == "layer04" else c) for la, (m, c) in network.initial_moments().items()}
+    moments = network.initial_moments()
+    moments["layer04"]["covariance"] *= np.nan
     with pytest.raises(TrainingError, match=r"the loss is nan in evaluation; first not finite: layer 4"):
         evaluate(np, network, parameters, moments, small_images(few_images, "float32"))
 
@@ -644,3 +715,47 @@ def test_the_sample_itself_loads_through_the_command_line(tmp_path: Path) -> Non
     arguments = (*SMALL, "--epochs", 1, "--train-size", 24, "--out", tmp_path / "run")
     out = run_here(arguments, load_dataset("sample")).success()
     assert "16 images" in out and "500 images" in out
+
+
+# Limits and intervals
+
+
+def test_hours_end_a_run_after_an_epoch_and_it_goes_on_exactly(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that the steps advance: 100 s an epoch; two fit into 250 s, then one more, then all."""
+    now = 0.0
+    before = Trainer._step
+
+    def step(self: Trainer, index: Any) -> Any:
+        nonlocal now
+        now += 25
+        return before(self, index)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    run = tmp_path / "run"
+    out = command(*SMALL, "--out", run, "--hours", 250 / 3600).success()
+    assert "stopped after epoch 2 of 4" in out and "about 0.1 hours are left" in out and f"--resume {run}" in out
+    assert "stopped after epoch 3 of 4" in command("--resume", run, "--hours", 199 / 3600).success()
+    assert "test: accuracy" in command("--resume", run, "--hours", 1).success()
+    assert_same_run(run, trained)
+
+
+@pytest.mark.parametrize("hours", [0, -1, "nan", "inf"])
+def test_hours_that_are_no_time(command: Command, tmp_path: Path, hours: Any) -> None:
+    command(*SMALL, "--out", tmp_path / "run", "--hours", hours).one_line(2, f"{hours} is no time", "more than 0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_hours_are_for_training(command: Command, trained: Path) -> None:
+    command("--plot", trained, "--hours", 1).one_line(2, "--hours limits training", "--plot")
+
+
+def test_held_out_images_are_read_every_few_epochs_and_after_the_last(command: Command, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command(*SMALL, "--validation-every", 3, "--no-test", "--out", run).success()
+    assert ["validation_accuracy" in record for record in metrics(run)] == [False, False, True, True]
+    accuracies = [record["validation_accuracy"] for record in metrics(run)[2:]]
+    best = checkpoint_files.load(run / "best.h5").state.epoch
+    assert best == 3 + int(np.argmax(accuracies))

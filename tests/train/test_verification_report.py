@@ -125,7 +125,11 @@ def test_table_shows_single_layers_in_a_block_of_their_own() -> None:
 
 
 def test_table_counts_each_boundary() -> None:
-    *_, periodic, zero = summary_table(measurements()).splitlines()
+    *_, periodic, zero, unchecked = summary_table(measurements()).splitlines()
+    assert (
+        unchecked
+        == "  not checked at zero boundaries: outputs between the windows, and translations of values that leave"
+    )
     assert periodic.startswith("periodic: all 40 statements that must hold hold, largest error 3.0e-07; 32 measured, ")
     assert zero.startswith("zero: all 8 statements that must hold hold, largest error 0.0e+00; 56 measured, ")
     assert "FAIL" not in summary_table(measurements())
@@ -135,7 +139,7 @@ def test_table_counts_each_boundary() -> None:
 def test_nothing_that_must_hold_is_no_success() -> None:
     rows = [measurement(kind="boundary", boundary="zero")]
     assert "zero: no statement here must hold; 1 measured" in summary_table(rows)
-    assert '<p class="verdict ">No statement here must hold.</p>' in page(rows, {})
+    assert '<p class="verdict ">No statement here must hold; not checked at zero' in page(rows, {})
 
 
 def test_table_is_at_most_120_columns_wide() -> None:
@@ -410,14 +414,14 @@ def test_page_shows_the_picture() -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_page_says_that_all_holds() -> None:
     text = page(measurements(), {})
-    assert '<p class="verdict holds">All 48 statements that must hold hold.</p>' in text
+    assert '<p class="verdict holds">All 48 statements that must hold hold; not checked at zero boundaries: ' in text
     assert 'class="fails"' not in text and "FAIL" not in text
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_failure_shows_on_the_page(failing: list[Row]) -> None:
     text = page(failing, {})
-    assert '<p class="verdict fails">1 of 48 statements that must hold FAIL.</p>' in text
+    assert '<p class="verdict fails">1 of 48 statements that must hold FAIL; not checked at zero boundaries: ' in text
     assert "What fails" in Page(text).texts["h2"]
     assert text.count('<td class="fails">FAILS</td>') == 3  # among what fails, by kind, and among all
 

@@ -107,6 +107,67 @@ def test_a_network_that_is_not_covariant_fails(
     assert "FAILS" not in healed.success() and "holds" in healed.out
 
 
+def biased_along_v(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
+    return elu(biased_by_position(x, w, axes, **options), bias)
+
+
+def periodic_at_one_layer(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
+    """Where x has 16 samples along v_{j-2}, it is extended periodically, whatever is asked for."""
+    return elu(convolve(x, w, axes, **(options | ({"boundary": "periodic"} if len(axes) == 4 else {}))), bias)
+
+
+def deviating_by_position(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
+    """Normalised by a deviation that grows by 1 % along the last attribute."""
+    y = convolve(x, w, axes, **options)
+    return elu(y * np.linspace(1, 1.01, y.shape[-2], dtype=y.dtype)[:, None] if y.ndim > 4 else y, bias)
+
+
+@pytest.mark.parametrize("defect", [biased_along_v, periodic_at_one_layer, deviating_by_position])
+def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
+    first_run: tuple[Path, Outcome],
+    tmp_path: Path,
+    verifying: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    defect: Callable[..., Any],
+) -> None:
+    """Where no translation along them is exact."""
+    monkeypatch.setattr(Network, "_rho", staticmethod(defect))
+    flags = ("--checkpoint", first_run[0] / "best.h5", "--boundary", "zero", "--out", tmp_path)
+    outcome = verifying(*flags)
+    one_line(outcome, 1, "statements that must hold fail")
+    rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
+    failing = {(row["statement"], row["j"]) for row in rows if row["verdict"] == "FAILS"}
+    assert {("definition", 2), ("definition", 3)} & failing, failing
+    again = verifying("--replay", tmp_path / "counterexamples.h5")
+    assert again.status == 1 and "definition at windows along v" in again.out
+    monkeypatch.undo()
+    assert "FAILS" not in verifying("--replay", tmp_path / "counterexamples.h5").success()
+
+
+@pytest.mark.usefixtures("small_preset")
+@pytest.mark.parametrize(
+    ("dtype", "changes"),
+    [
+        ("float64", {"nonlinear_factors": True}),
+        ("complex128", {"nonlinear_factors": True, "attribute_kernel": (4, 6), "space_kernel": 2}),
+        ("complex128", {"reduction": "sum", "width": 5, "attribute_stride": 3}),
+    ],
+    ids=str,
+)
+def test_layers_of_random_networks_are_what_is_written_out(
+    dtype: str, changes: dict[str, Any], tmp_path: Path, verifying: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "sample", PRESETS["sample"] | changes)
+    out = verifying("--preset", "sample", "--boundary", "zero", "--dtype", dtype, "--out", tmp_path).success()
+    verdict = out.split("\n\n")[-2]
+    assert verdict.startswith("zero: all ") and ";\n  not checked at zero boundaries: outputs between" in verdict
+    rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
+    definitions = [row for row in rows if row["statement"] == "definition"]
+    assert {row["j"] for row in definitions} == set(range(5))
+    assert {row["axis"] for row in definitions} >= {"u1", "u2", "v_j", "v_{j-1}"}
+    assert all(row["largest"] < 1e-13 for row in definitions)
+
+
 @pytest.fixture
 def small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Preset sample with five layers."""
@@ -208,6 +269,20 @@ def test_damaged_counterexamples_are_refused(verified: tuple[Path, str], tmp_pat
         one_line(verifying("--replay", damaged), 1, fragment)
     one_line(verifying("--replay", source, "--images", 3), 2, "remove --images")
     one_line(verifying("--replay", verified[0]), 1, "is a directory")
+
+
+def test_a_changed_byte_of_any_number_in_a_replay_file_is_refused(
+    verified: tuple[Path, str], tmp_path: Path, verifying: Command
+) -> None:
+    """Single numbers, such as the scale of the logits, included."""
+    source, path = verified[0] / "counterexamples.h5", tmp_path / "changed.h5"
+    whole = source.read_bytes()
+    with h5py.File(source) as file:
+        arrays = [file[f"networks/0/parameters/{name}"][()] for name in ("head/scale", "layer03/g")]
+    for array in arrays:
+        place = whole.index(array.tobytes())
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        one_line(verifying("--replay", path), 1, "changed.h5", "truncated, damaged or of another program")
 
 
 @pytest.mark.usefixtures("small_preset")

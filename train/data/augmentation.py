@@ -10,12 +10,15 @@ Every random number comes from a NumPy `Generator` on the host, so both backends
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hcnn_core.backend import Array, array_namespace, constant, device_of, placement
+from hcnn_core import matmul
+from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, placement
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -130,7 +133,7 @@ def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bo
 
 
 def draw_sources(
-    rng: np.random.Generator, shape: tuple[int, ...], *, max_shift: int, flip: bool
+    rng: np.random.Generator, shape: tuple[int, ...], *, max_shift: int, flip: bool | NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw where the rows and columns of augmented images come from.
 
@@ -140,8 +143,10 @@ def draw_sources(
         What draws them.
     shape : tuple of int
         (N, H, W, C) of the images.
-    max_shift, flip
+    max_shift
         As in `augment`.
+    flip : bool or array of bool, shape (N,)
+        As in `augment`, or which images are mirrored.
 
     Returns
     -------
@@ -158,7 +163,10 @@ def draw_sources(
         raise ValueError(f"max_shift is {max_shift}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
     down, right = rng.integers(-max_shift, max_shift, size=(2, count, 1), endpoint=True)
     rows, columns = np.arange(height) - down, np.arange(width) - right
-    return rows, np.where(rng.integers(2, size=(count, 1)), width - 1 - columns, columns) if flip else columns
+    if flip is False:
+        return rows, columns
+    mirrored = rng.integers(2, size=(count, 1)) if flip is True else np.reshape(flip, (count, 1))
+    return rows, np.where(mirrored, width - 1 - columns, columns)
 
 
 def move(images: Array, rows: Array, columns: Array, *, max_shift: int) -> Array:
@@ -189,3 +197,56 @@ def move(images: Array, rows: Array, columns: Array, *, max_shift: int) -> Array
     source = rows[:, :, None] + (xp.asarray(columns) + max_shift)[:, None, :]  # (N, H, W)
     taken = xp.take(xp.reshape(padded, (-1, channels)), xp.reshape(source, (-1,)), axis=0)
     return xp.reshape(taken, images.shape)
+
+
+def views(images: Array) -> Iterator[Array]:
+    """Yield other views of images that averages of predictions are taken over, beside the images themselves.
+
+    Parameters
+    ----------
+    images : floating array, shape (N, H, W, C)
+        A standardised batch.
+
+    Yields
+    ------
+    array, shape (N, H, W, C)
+        The images mirrored, and both moved by one pixel along both axes, up and left or down and right: five.
+    """
+    xp = array_namespace(images)
+    count, height, width, _ = images.shape
+    for step, mirrored in ((0, True), (-1, False), (-1, True), (1, False), (1, True)):
+        rows, columns = np.arange(height) - step, np.arange(width) - step
+        chosen = [np.tile(a, (count, 1)) for a in (rows, columns[::-1] if mirrored else columns)]
+        yield move(images, *(constant(xp, a, images.device) for a in chosen), max_shift=1)
+
+
+def resize(images: Array, size: int) -> Array:
+    """Return square images of another size; each pixel is the mean over the area it covers.
+
+    Parameters
+    ----------
+    images : floating array, shape (N, H, H, C)
+        A batch.
+    size : int
+        Pixels along each side of the result.
+
+    Returns
+    -------
+    array, shape (N, size, size, C)
+        The images themselves if they have that size.
+    """
+    count, height, width, channels = images.shape
+    if height == size == width:
+        return images
+    xp = array_namespace(images)
+    matrix = constant(xp, _areas(height, size).astype(dtype_name(images.dtype)), images.device)
+    rows = matmul(matrix, xp.reshape(images, (count, height, -1)))  # (N, size, W C)
+    return matmul(matrix, xp.reshape(rows, (count, size, width, channels)))
+
+
+@lru_cache(maxsize=16)
+def _areas(before: int, after: int) -> NDArray[np.float64]:
+    """The part that each pixel of a line (columns) has of each pixel of another line of the same length (rows)."""
+    pixels, edges = np.arange(before), np.linspace(0, before, after + 1)
+    overlap = np.minimum(pixels + 1, edges[1:, None]) - np.maximum(pixels, edges[:-1, None])
+    return np.asarray(np.maximum(overlap, 0) * after / before)

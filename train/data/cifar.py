@@ -129,6 +129,8 @@ def load_dataset(
         return Dataset(name, classes, images[:count], labels[:count], images[count:], labels[count:])
     if name not in LAYOUTS:
         raise ValueError(f"dataset is {name!r}; choose 'cifar10', 'cifar100' or 'sample'")
+    if "\0" in os.fspath(data_dir):
+        raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
     path, layout = _find(name, Path(data_dir)) or _obtain(name, Path(data_dir), download, progress)
     partial = os.environ.get("HCNN_PARTIAL_DATA", "0") == "1"
     *train, (test_images, test_labels) = read_layout(path, layout, partial=partial)

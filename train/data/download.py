@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -55,9 +56,10 @@ def fetch(url: str, destination: Path, md5: str, *, progress: Progress = show_pr
     ------
     DataError
         If the server cannot be reached or stops early (what arrived is kept), or if the checksum is
-        another one (what arrived is removed).
+        another one (what arrived is removed). No empty folder is left.
     """
     part = destination.with_name(destination.name + ".part")
+    folders = [folder for folder in (destination.parent, *destination.parent.parents) if not folder.exists()]
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         if not part.exists() or _md5(part) != md5:
@@ -69,6 +71,10 @@ def fetch(url: str, destination: Path, md5: str, *, progress: Progress = show_pr
         os.replace(part, destination)
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"cannot download {url} ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):  # those that are not empty stay
+            for folder in folders:
+                folder.rmdir()
 
 
 def _transfer(url: str, part: Path, progress: Progress) -> None:

@@ -1,0 +1,1 @@
+"""Engines for NumPy arrays by compiled kernels."""

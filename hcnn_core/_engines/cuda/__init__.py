@@ -1,0 +1,1 @@
+"""Engines for CuPy arrays by CUDA kernels."""

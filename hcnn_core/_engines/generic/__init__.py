@@ -1,0 +1,1 @@
+"""Engines for NumPy, CuPy and array-API arrays without compiled kernels."""

@@ -40,6 +40,11 @@ def marginal(xp: Any, x: Array, axes: tuple[int, ...], reduction: str) -> Array:
     return reduced(xp.sum if reduction == "sum" else xp.mean, x, axes)
 
 
+def add(x: Array, y: Array) -> Array:
+    """Sum of two NumPy arrays of one shape and dtype."""
+    return by_blocks(lambda out, x, y: np.add(x, y, out=out), x, y)
+
+
 def elu_block(out: Array, x: Array, *bias: Array) -> None:
     if bias:
         x = np.add(x, bias[0], out=out)

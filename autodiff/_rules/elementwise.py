@@ -1,0 +1,181 @@
+"""Derivatives of functions of numbers, applied to each element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from autodiff._rules.table import composite, nonzero, rule
+from autodiff.tape import getval
+from hcnn_core.backend import Array
+
+# One argument
+
+LOG2, LOG10, DEGREE = math.log(2), math.log(10), math.pi / 180
+
+rule(np.negative, lambda ans, x: lambda g: -g)
+rule(np.positive, lambda ans, x: lambda g: g)
+rule(np.exp, lambda ans, x: lambda g: g * ans)
+rule(np.expm1, lambda ans, x: lambda g: g * (ans + 1))
+rule(np.exp2, lambda ans, x: lambda g: g * (LOG2 * ans))
+rule(np.log, lambda ans, x: lambda g: g / x)
+rule(np.log1p, lambda ans, x: lambda g: g / (x + 1))
+rule(np.log2, lambda ans, x: lambda g: g / (LOG2 * x))
+rule(np.log10, lambda ans, x: lambda g: g / (LOG10 * x))
+rule(np.sqrt, lambda ans, x: lambda g: g / (2 * ans))
+rule(np.cbrt, lambda ans, x: lambda g: g / (3 * np.square(ans)))
+rule(np.square, lambda ans, x: lambda g: g * (2 * x))
+rule(np.reciprocal, lambda ans, x: lambda g: -g * np.square(ans))
+rule(np.sin, lambda ans, x: lambda g: g * np.cos(x))
+rule(np.cos, lambda ans, x: lambda g: -g * np.sin(x))
+rule(np.tan, lambda ans, x: lambda g: g * (1 + np.square(ans)))
+rule(np.arcsin, lambda ans, x: lambda g: g / np.sqrt(1 - np.square(x)))
+rule(np.arccos, lambda ans, x: lambda g: -g / np.sqrt(1 - np.square(x)))
+rule(np.arctan, lambda ans, x: lambda g: g / (1 + np.square(x)))
+rule(np.sinh, lambda ans, x: lambda g: g * np.cosh(x))
+rule(np.cosh, lambda ans, x: lambda g: g * np.sinh(x))
+rule(np.tanh, lambda ans, x: lambda g: g * (1 - np.square(ans)))
+rule(np.arcsinh, lambda ans, x: lambda g: g / np.sqrt(1 + np.square(x)))
+rule(np.arccosh, lambda ans, x: lambda g: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))  # right in the complex plane too
+rule(np.arctanh, lambda ans, x: lambda g: g / (1 - np.square(x)))
+rule(np.conjugate, lambda ans, x: lambda g: np.conj(g))
+rule(np.real, lambda ans, val: lambda g: g)
+rule(np.imag, lambda ans, val: lambda g: -1j * g)
+rule(np.deg2rad, lambda ans, x: lambda g: g * DEGREE)
+rule(np.radians, lambda ans, x: lambda g: g * DEGREE)
+rule(np.rad2deg, lambda ans, x: lambda g: g / DEGREE)
+rule(np.degrees, lambda ans, x: lambda g: g / DEGREE)
+rule(np.unwrap, lambda ans, p, discont=None, axis=-1, *, period=2 * math.pi: lambda g: g)
+rule(
+    np.nan_to_num,
+    lambda ans, x, copy=True, nan=0.0, posinf=None, neginf=None: lambda g: np.where(np.isfinite(x), g, 0),
+)
+rule(np.fabs, lambda ans, x: lambda g: g * np.sign(x))
+rule(
+    np.absolute,
+    lambda ans, x: (lambda g: g / nonzero(ans) * np.conj(x)) if np.iscomplexobj(x) else (lambda g: g * np.sign(x)),
+)
+
+
+@composite(np.sign)
+def sign(x: Array) -> Array:
+    if np.iscomplexobj(x):
+        raise TypeError("numpy.sign of complex traced values has no derivative here: write z / abs(z)")
+    return np.sign(getval(x))
+
+
+def sinc_vjp(ans: Array, x: Array) -> Any:
+    """The quotient away from zero; near it, where that loses digits, the Taylor series."""
+    near = np.abs(getval(x)) < 0.1
+    series = [(-1) ** k * math.pi ** (2 * k) * 2 * k / math.factorial(2 * k + 1) for k in range(1, 9)]
+
+    def pullback(g: Array) -> Array:
+        far, small = np.where(near, 1, x), np.where(near, x, 0)
+        square, slope = np.square(small), 0.0
+        for coefficient in reversed(series):
+            slope = slope * square + coefficient
+        return g * np.where(near, slope * small, (np.cos(math.pi * far) - np.sinc(far)) / far)
+
+    return pullback
+
+
+rule(np.sinc, sinc_vjp)
+
+
+@composite(np.angle)
+def angle(z: Array, deg: bool = False) -> Array:
+    radians = np.arctan2(np.imag(z), np.real(z))
+    return np.rad2deg(radians) if deg else radians
+
+
+@composite(np.real_if_close)
+def real_if_close(a: Array, tol: float = 100) -> Array:
+    return a if np.iscomplexobj(np.real_if_close(getval(a), tol)) else np.real(a)
+
+
+# Two arguments
+
+rule(np.add, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: g)
+rule(np.subtract, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g)
+rule(np.multiply, lambda ans, x, y: lambda g: g * y, lambda ans, x, y: lambda g: g * x)
+rule(np.divide, lambda ans, x, y: lambda g: g / y, lambda ans, x, y: lambda g: -g * ans / y)
+rule(np.fmod, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g * np.trunc(x / y))
+rule(np.heaviside, None, lambda ans, x1, x2: lambda g: np.where(x1 == 0, g, 0))
+rule(np.copysign, lambda ans, x, y: lambda g: np.where(np.signbit(x) == np.signbit(y), g, -g), None)
+rule(np.ldexp, lambda ans, x1, x2: lambda g: np.ldexp(g, x2), None)
+rule(np.remainder, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g * np.floor_divide(x, y))
+rule(
+    np.arctan2,
+    lambda ans, x, y: lambda g: g * y / (np.square(x) + np.square(y)),
+    lambda ans, x, y: lambda g: -g * x / (np.square(x) + np.square(y)),
+)
+rule(
+    np.hypot,
+    lambda ans, x, y: lambda g: g / nonzero(ans) * x,
+    lambda ans, x, y: lambda g: g / nonzero(ans) * y,
+)
+rule(
+    np.logaddexp,
+    lambda ans, x, y: lambda g: g * np.exp(x - ans),
+    lambda ans, x, y: lambda g: g * np.exp(y - ans),
+)
+rule(
+    np.logaddexp2,
+    lambda ans, x, y: lambda g: g * np.exp2(x - ans),
+    lambda ans, x, y: lambda g: g * np.exp2(y - ans),
+)
+
+
+def power_vjp_x(ans: Array, x: Array, y: Array) -> Any:
+    if not hasattr(y, "__array_function__"):  # a number, which promotes as such
+        return None if y == 0 else lambda g: g * (y * x ** (y - 1))
+    return lambda g: g * (y * x ** np.where(y == 0, 1, y - 1))
+
+
+def power_vjp_y(ans: Array, x: Array, y: Array) -> Any:
+    return lambda g: g * (ans * np.log(np.where(x == 0, 1, x)))  # 0**y is flat in y > 0
+
+
+rule(np.power, power_vjp_x, power_vjp_y)
+rule(np.float_power, power_vjp_x, power_vjp_y)
+
+
+def extremum_vjp(ans: Array, x: Array, y: Array) -> Any:
+    """The gradient goes to x where x was chosen; a tie shares it, and where the answer is NaN, so is the gradient."""
+    return lambda g: np.where(x == y, g / 2, np.where(x == ans, g, np.where(np.isnan(ans), getval(ans), 0)))
+
+
+for _extremum in (np.maximum, np.minimum, np.fmax, np.fmin):
+    rule(_extremum, extremum_vjp, lambda ans, x, y: extremum_vjp(ans, y, x))
+
+_where = rule(
+    np.where,
+    None,
+    lambda ans, condition, x, y: lambda g: np.where(condition, g, 0),
+    lambda ans, condition, x, y: lambda g: np.where(condition, 0, g),
+)
+
+
+@composite(np.where)
+def where(condition: Array, *choices: Array) -> Any:
+    return _where(getval(condition), *choices) if choices else np.where(getval(condition))
+
+
+@composite(np.select)
+def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
+    chosen = default
+    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        chosen = np.where(condition, choice, chosen)
+    return chosen
+
+
+@composite(np.clip)
+def clip(
+    a: Array, a_min: Any = None, a_max: Any = None, out: None = None, *, min: Any = None, max: Any = None
+) -> Array:
+    low, high = (min if a_min is None else a_min), (max if a_max is None else a_max)
+    a = a if low is None else np.maximum(a, low)
+    return a if high is None else np.minimum(a, high)

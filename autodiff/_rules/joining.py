@@ -1,0 +1,246 @@
+"""Derivatives of functions that join arrays or take them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from autodiff._rules.table import Shape, as_array, axes_of, composite, constant
+from autodiff.tape import Traced, defvjp_argnums, primitive
+from hcnn_core.backend import Array, joined
+
+
+@primitive
+def _concatenate(axis: int, *arrays: Array) -> Array:
+    return joined(arrays, axis)
+
+
+def concatenate_vjp(argnums: Shape, ans: Array, args: Any, kwargs: Any) -> Any:
+    axis, ends = axes_of(args[0], np.ndim(ans))[0], np.cumsum([np.shape(array)[args[0]] for array in args[1:]]).tolist()
+    slices = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+    return lambda g: (g[(*(slice(None),) * axis, slices[argnum - 1])] for argnum in argnums)
+
+
+defvjp_argnums(_concatenate, concatenate_vjp)
+
+
+@primitive
+def _stack(*arrays: Array) -> Array:
+    return joined([array[None] for array in arrays], 0)
+
+
+defvjp_argnums(_stack, lambda argnums, ans, args, kwargs: lambda g: (g[argnum] for argnum in argnums))
+
+
+@composite(np.array, np.asarray, np.asanyarray, np.ascontiguousarray, np.asfortranarray)
+def array(
+    object: Any,
+    dtype: Any = None,
+    order: Any = None,
+    *,
+    copy: bool | None = None,
+    subok: bool = False,
+    ndmin: int = 0,
+    like: Any = None,
+) -> Any:
+    """An array of a traced value, or of lists of them and of numbers, nested to any depth; beside `like`."""
+    if isinstance(object, list | tuple):
+        leaves = list(_leaves(object))
+        beside = next((leaf for leaf in leaves if type(leaf) is Traced), like)
+        if beside is like:  # no leaf is traced
+            object = np.asarray(object) if like is None else constant(object, like)
+        else:
+            parts = [leaf if hasattr(leaf, "__array_function__") else constant(leaf, beside) for leaf in leaves]
+            shape = _nested_shape(object)
+            if any(np.shape(part) != np.shape(parts[0]) for part in parts):
+                raise ValueError(f"parts of shapes {sorted({np.shape(part) for part in parts})} do not make one array")
+            object = np.reshape(_stack(*parts), (*shape, *np.shape(parts[0])))
+    elif type(object) is not Traced:
+        object = np.asarray(object) if like is None else constant(object, like)
+    if dtype is not None and np.dtype(dtype) != object.dtype:
+        object = object.astype(dtype)
+    return (
+        np.reshape(object, (1,) * (ndmin - np.ndim(object)) + np.shape(object)) if ndmin > np.ndim(object) else object
+    )
+
+
+def _leaves(nest: Any) -> Iterable[Any]:
+    """What is in a nest of lists and tuples, in order."""
+    for part in nest:
+        if isinstance(part, list | tuple):
+            yield from _leaves(part)
+        else:
+            yield part
+
+
+def _nested_shape(nest: Any) -> Shape:
+    """The lengths of nested lists, which must agree."""
+    if not isinstance(nest, list | tuple):
+        return ()
+    shapes = {_nested_shape(part) for part in nest}
+    if len(shapes) != 1:
+        raise ValueError("nested lists of different lengths do not make one array")
+    return (len(nest), *shapes.pop())
+
+
+def _arrays(parts: Sequence[Any]) -> list[Array]:
+    """The parts as arrays; numbers and lists become arrays beside the others."""
+    beside = next((part for part in parts if hasattr(part, "__array_function__")), None)
+    return [as_array(part, beside) for part in parts]
+
+
+@composite(np.concatenate)
+def concatenate(arrays: Sequence[Array], axis: int | None = 0, out: None = None, *, dtype: Any = None) -> Array:
+    parts = _arrays(arrays)
+    joint = _concatenate(0, *map(np.ravel, parts)) if axis is None else _concatenate(axis, *parts)
+    return joint if dtype is None else joint.astype(dtype)
+
+
+@composite(np.stack)
+def stack(arrays: Sequence[Array], axis: int = 0, out: None = None, *, dtype: Any = None) -> Array:
+    return concatenate([np.expand_dims(array, axis) for array in _arrays(arrays)], axis, dtype=dtype)
+
+
+@composite(np.append)
+def append(arr: Array, values: Array, axis: int | None = None) -> Array:
+    return concatenate([arr, values], axis)
+
+
+@composite(np.atleast_1d)
+def atleast_1d(*arys: Array) -> Any:
+    return _each(arys, lambda a: np.reshape(a, (1,)) if np.ndim(a) == 0 else a)
+
+
+@composite(np.atleast_2d)
+def atleast_2d(*arys: Array) -> Any:
+    return _each(arys, lambda a: np.reshape(a, (1, -1)) if np.ndim(a) < 2 else a)
+
+
+@composite(np.atleast_3d)
+def atleast_3d(*arys: Array) -> Any:
+    return _each(
+        arys, lambda a: np.reshape(a, (1, -1, 1)) if np.ndim(a) < 2 else a[:, :, None] if np.ndim(a) == 2 else a
+    )
+
+
+def _each(arrays: Sequence[Any], function: Any) -> Any:
+    """The function of the one array, or the tuple of those of several."""
+    results = tuple(map(function, _arrays(arrays)))
+    return results[0] if len(results) == 1 else results
+
+
+@composite(np.vstack)
+def vstack(tup: Sequence[Array], *, dtype: Any = None) -> Array:
+    return concatenate([atleast_2d(array) for array in _arrays(tup)], dtype=dtype)
+
+
+@composite(np.hstack)
+def hstack(tup: Sequence[Array], *, dtype: Any = None) -> Array:
+    arrays = [atleast_1d(array) for array in _arrays(tup)]
+    return concatenate(arrays, 0 if np.ndim(arrays[0]) == 1 else 1, dtype=dtype)
+
+
+@composite(np.dstack)
+def dstack(tup: Sequence[Array]) -> Array:
+    return concatenate([atleast_3d(array) for array in _arrays(tup)], 2)
+
+
+@composite(np.column_stack)
+def column_stack(tup: Sequence[Array]) -> Array:
+    return concatenate([array if np.ndim(array) > 1 else np.reshape(array, (-1, 1)) for array in _arrays(tup)], 1)
+
+
+@composite(np.block)
+def block(arrays: Any) -> Array:
+    def depth_of(part: Any) -> int:
+        return 1 + max(map(depth_of, part)) if isinstance(part, list) else 0
+
+    def rank_of(part: Any) -> int:
+        return max(map(rank_of, part)) if isinstance(part, list) else int(np.ndim(part))
+
+    depth = depth_of(arrays)
+    ndim = max(depth, rank_of(arrays))
+    beside = next((part for part in _leaves([arrays]) if hasattr(part, "__array_function__")), None)
+
+    def joint(part: Any, level: int) -> Array:
+        if isinstance(part, list):
+            return concatenate([joint(inner, level + 1) for inner in part], level - depth)
+        part = as_array(part, beside)
+        return np.reshape(part, (1,) * (ndim - np.ndim(part)) + np.shape(part))
+
+    return joint(arrays, 0)
+
+
+@composite(np.broadcast_arrays)
+def broadcast_arrays(*args: Array, subok: bool = False) -> tuple[Array, ...]:
+    shape = np.broadcast_shapes(*map(np.shape, args))
+    return tuple(np.broadcast_to(array, shape) for array in args)
+
+
+@composite(np.meshgrid)
+def meshgrid(*xi: Array, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple[Array, ...]:
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"numpy.meshgrid takes the indexing 'xy' or 'ij', not {indexing!r}")
+    count = len(xi)
+    grids = [np.reshape(x, [-1 if i == axis else 1 for i in range(count)]) for axis, x in enumerate(_arrays(xi))]
+    if indexing == "xy" and count > 1:
+        grids = [np.swapaxes(grid, 0, 1) for grid in grids]
+    return tuple(grids) if sparse else broadcast_arrays(*grids)
+
+
+# Apart
+
+
+@composite(np.array_split)
+def array_split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
+    (axis,) = axes_of(axis, np.ndim(ary))
+    n = np.shape(ary)[axis]
+    if np.ndim(indices_or_sections) == 0:
+        sections = int(indices_or_sections)
+        if sections < 1:
+            raise ValueError(f"numpy.array_split needs 1 part or more, not {sections}")
+        bounds = [i * (n // sections) + min(i, n % sections) for i in range(1, sections)]
+    else:
+        bounds = list(indices_or_sections)
+    pairs = zip([None, *bounds], [*bounds, None], strict=True)
+    return [ary[(*(slice(None),) * axis, slice(start, stop))] for start, stop in pairs]
+
+
+@composite(np.split)
+def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
+    n = np.shape(ary)[axes_of(axis, np.ndim(ary))[0]]
+    if np.ndim(indices_or_sections) == 0 and n % indices_or_sections:
+        raise ValueError(f"numpy.split cannot divide an axis of length {n} into {indices_or_sections} equal parts")
+    parts: list[Array] = array_split(ary, indices_or_sections, axis)
+    return parts
+
+
+composite(np.hsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0 if np.ndim(ary) == 1 else 1))
+composite(np.vsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0))
+composite(np.dsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 2))
+if hasattr(np, "unstack"):  # from NumPy 2.1
+    composite(np.unstack)(lambda x, axis=0: tuple(np.moveaxis(x, axis, 0)))
+
+
+@composite(np.linspace)
+def linspace(
+    start: Array,
+    stop: Array,
+    num: int = 50,
+    endpoint: bool = True,
+    retstep: bool = False,
+    dtype: Any = None,
+    axis: int = 0,
+    *,
+    device: None = None,
+) -> Any:
+    beside = start if hasattr(start, "__array_function__") else stop
+    parts = num - 1 if endpoint else num
+    shape = np.broadcast_shapes(np.shape(start), np.shape(stop))
+    shares = np.reshape(np.arange(num) / (parts or 1), (-1,) + (1,) * len(shape))
+    shares = constant(shares.astype(np.result_type(start, stop)), beside)
+    points = np.moveaxis(start * (1 - shares) + stop * shares, 0, axis)
+    points = points if dtype is None else points.astype(dtype)
+    return (points, (stop - start) / (parts or np.nan)) if retstep else points

@@ -1,0 +1,379 @@
+"""Derivatives of sums, products, extrema and statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from autodiff._rules.table import as_array, axes_of, composite, constant, kept, nonzero, real_dtype, rule
+from autodiff.functional import vjp
+from autodiff.tape import Primitive, defvjp, getval, primitive
+from hcnn_core.backend import Array
+
+
+def _count(x: Array, axis: Any) -> int:
+    """How many elements each element of a reduction stands for."""
+    shape = np.shape(x)
+    return math.prod(shape[i] for i in axes_of(axis, len(shape)))
+
+
+def sum_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    shape = np.shape(a)
+    return lambda g: np.broadcast_to(np.reshape(g, kept(shape, axis)), shape)
+
+
+def mean_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    shape, count = np.shape(a), _count(a, axis)
+    return lambda g: np.broadcast_to(np.reshape(g / count, kept(shape, axis)), shape)
+
+
+def prod_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
+    shape = np.shape(a)
+    axes = axes_of(axis, len(shape))
+    rest = [i for i in range(len(shape)) if i not in axes]
+
+    def product(a: Array) -> Array:  # by halves, so that zeros are factors like any other
+        a = np.reshape(np.transpose(a, (*axes, *rest)), (_count(a, axis), *(shape[i] for i in rest)))
+        while (half := len(a) // 2) > 0:
+            a = np.concatenate([a[:half] * a[half : 2 * half], a[2 * half :]])
+        return np.sum(a, axis=0)
+
+    return lambda g: vjp(product, a)[1](np.reshape(g, [shape[i] for i in rest]))[0]
+
+
+def extremum_vjp(ans: Array, a: Array, axis: Any = None, keepdims: bool = False) -> Any:
+    """Equal extrema share the gradient; where the answer is NaN, so is the gradient."""
+    shape = kept(np.shape(a), axis)
+
+    def pullback(g: Array) -> Array:
+        found = np.reshape(getval(ans), shape)
+        chosen = a == found
+        ties = np.sum(chosen, axis=axis, keepdims=True, dtype=g.dtype)
+        return np.where(chosen, np.reshape(g, shape) / nonzero(ties), np.where(np.isnan(found), found, 0))
+
+    return pullback
+
+
+def cumsum_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> Any:
+    shape, along = np.shape(a), 0 if axis is None else axis
+    return lambda g: np.reshape(np.flip(np.cumsum(np.flip(g, along), axis=along), along), shape)
+
+
+def _reduction(function: Any, maker: Callable[..., Any]) -> Primitive:
+    """A reduction of all elements as a primitive; the options where= and initial= are written in terms of it."""
+    made = primitive(function)
+    defvjp(made, maker)
+    return made
+
+
+_sum, _mean, _prod = _reduction(np.sum, sum_vjp), _reduction(np.mean, mean_vjp), _reduction(np.prod, prod_vjp)
+_max, _min = _reduction(np.max, extremum_vjp), _reduction(np.min, extremum_vjp)
+rule(np.cumsum, cumsum_vjp)
+
+
+@composite(np.sum)
+def sum(
+    a: Array,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Array:
+    result = _sum(a if where is None else np.where(where, a, 0), axis=axis, dtype=dtype, keepdims=keepdims)
+    return result if initial is None else result + initial
+
+
+@composite(np.prod)
+def prod(
+    a: Array,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Array:
+    result = _prod(a if where is None else np.where(where, a, 1), axis=axis, dtype=dtype, keepdims=keepdims)
+    return result if initial is None else result * initial
+
+
+@composite(np.mean)
+def mean(
+    a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None
+) -> Array:
+    if where is None:
+        return _mean(a, axis=axis, dtype=dtype, keepdims=keepdims)
+    return sum(a, axis, dtype, None, keepdims, where=where) / _counted(a, where, axis, keepdims)
+
+
+@composite(np.max, np.amax)
+def max(
+    a: Array, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> Array:
+    result = _max(_chosen("max", a, initial, where), axis=axis, keepdims=keepdims)
+    return result if initial is None else np.maximum(result, initial)
+
+
+@composite(np.min, np.amin)
+def min(
+    a: Array, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> Array:
+    result = _min(_chosen("min", a, initial, where), axis=axis, keepdims=keepdims)
+    return result if initial is None else np.minimum(result, initial)
+
+
+def _chosen(name: str, a: Array, initial: Any, where: Any) -> Array:
+    """The elements an extremum is taken over, with the initial value in place of the others."""
+    if where is None:
+        return a
+    if initial is None:
+        raise ValueError(f"numpy.{name} with where= needs initial=, the value where nothing is chosen")
+    return np.where(where, a, initial)
+
+
+def _counted(a: Array, where: Any, axis: Any, keepdims: bool) -> Array:
+    """How many elements are chosen, in a's real dtype."""
+    return np.sum(np.broadcast_to(getval(where), np.shape(a)), axis=axis, keepdims=keepdims, dtype=real_dtype(a))
+
+
+@composite(np.var)
+def var(
+    a: Array,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = None,
+) -> Array:
+    deviation = a - mean(a, axis, dtype, keepdims=True, where=where)
+    squared = np.real(deviation * np.conj(deviation)) if np.iscomplexobj(a) else np.square(deviation)
+    total = sum(squared, axis, keepdims=keepdims, where=where)
+    if where is None:
+        count = _count(a, axis) - ddof
+        return total / (count if count > 0 else 0)
+    return total / np.maximum(_counted(a, where, axis, keepdims) - ddof, 0)
+
+
+@composite(np.std)
+def std(
+    a: Array,
+    axis: Any = None,
+    dtype: Any = None,
+    out: None = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = None,
+) -> Array:
+    variance = var(a, axis, dtype, out, ddof, keepdims, where=where)
+    return np.where(variance == 0, 0, np.sqrt(nonzero(variance)))  # equal elements have the subgradient 0
+
+
+@composite(np.ptp)
+def ptp(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return max(a, axis, keepdims=keepdims) - min(a, axis, keepdims=keepdims)
+
+
+@composite(np.average)
+def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
+    if weights is None:
+        result = mean(a, axis, keepdims=keepdims)
+        return (result, np.full_like(getval(result), _count(a, axis))) if returned else result
+    a, weights = as_array(a, weights), as_array(weights, a)
+    shape = np.shape(a)
+    if np.shape(weights) != shape:
+        axes = axes_of(axis, len(shape))
+        if axis is None or np.shape(weights) != tuple(shape[i] for i in axes):
+            raise ValueError(
+                f"numpy.average takes weights of the shape of a, {shape}, or of its shape along axis, "
+                f"not {np.shape(weights)}"
+            )
+        weights = np.transpose(weights, sorted(range(len(axes)), key=axes.__getitem__))
+        weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(shape)])
+    scale = sum(np.broadcast_to(weights, shape), axis, keepdims=keepdims)
+    result = sum(a * weights, axis, keepdims=keepdims) / scale
+    return (result, scale) if returned else result
+
+
+@composite(np.cumprod)
+def cumprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> Array:
+    a = np.ravel(a) if axis is None else np.moveaxis(a, axis, 0)
+    a = a if dtype is None else a.astype(dtype)
+    step = 1
+    while step < len(a):  # products of 2, 4, 8, ... elements, so that zeros are factors like any other
+        a = np.concatenate([a[:step], a[step:] * a[:-step]])
+        step *= 2
+    return a if axis is None else np.moveaxis(a, 0, axis)
+
+
+@composite(np.trapezoid)
+def trapezoid(y: Array, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
+    y = np.moveaxis(y, axis, -1)
+    if x is not None:
+        x = as_array(x, y)
+        dx = np.diff(x if np.ndim(x) == 1 else np.moveaxis(x, axis, -1))
+    return sum(dx * (y[..., 1:] + y[..., :-1]) / 2, -1)
+
+
+@composite(np.cov)
+def cov(m: Array, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None) -> Array:
+    def variables(x: Array) -> Array:
+        x = np.atleast_2d(x)
+        x = x.astype(np.result_type(x, np.float64))  # as NumPy's
+        return x if rowvar or np.shape(x)[0] == 1 else np.transpose(x)
+
+    rows = variables(m) if y is None else np.concatenate([variables(m), variables(y)])
+    rows = rows - mean(rows, 1, keepdims=True)
+    count = np.shape(rows)[1] - ((0 if bias else 1) if ddof is None else ddof)
+    return np.squeeze(rows @ np.conj(np.transpose(rows)) / count)
+
+
+@composite(np.corrcoef)
+def corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Array:
+    covariance = cov(x, y, rowvar)
+    if np.ndim(covariance) == 0:
+        return covariance / covariance
+    scale = np.sqrt(np.real(np.diagonal(covariance)))
+    return covariance / np.expand_dims(scale, 1) / scale
+
+
+def _reduce_by(reduction: Callable[..., Array]) -> Callable[..., Array]:
+    """The method reduce of a ufunc, which takes the first axis where none is given."""
+
+    def reduce(
+        array: Array,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = None,
+        where: Any = None,
+    ) -> Array:
+        options = {} if dtype is None else {"dtype": dtype}
+        return reduction(array, axis, keepdims=keepdims, initial=initial, where=where, **options)
+
+    return reduce
+
+
+composite((np.add, "reduce"))(_reduce_by(sum))
+composite((np.multiply, "reduce"))(_reduce_by(prod))
+composite((np.maximum, "reduce"))(_reduce_by(max))
+composite((np.minimum, "reduce"))(_reduce_by(min))
+composite((np.add, "accumulate"))(lambda array, axis=0, dtype=None, out=None: np.cumsum(array, axis, dtype))
+composite((np.multiply, "accumulate"))(lambda array, axis=0, dtype=None, out=None: cumprod(array, axis, dtype))
+
+
+# Order statistics
+
+
+@composite(np.median)
+def median(
+    a: Array, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False
+) -> Array:
+    return quantile(a, 0.5, axis, keepdims=keepdims)
+
+
+@composite(np.percentile)
+def percentile(
+    a: Array,
+    q: Any,
+    axis: Any = None,
+    out: None = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: bool = False,
+) -> Array:
+    return quantile(a, np.true_divide(q, 100), axis, out, overwrite_input, method, keepdims)
+
+
+@composite(np.quantile)
+def quantile(
+    a: Array,
+    q: Any,
+    axis: Any = None,
+    out: None = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: bool = False,
+) -> Array:
+    if method != "linear":
+        raise TypeError(f"numpy.quantile and percentile on traced values take the method 'linear', not {method!r}")
+    shape, axes, count = np.shape(a), axes_of(axis, np.ndim(a)), _count(a, axis)
+    rest = tuple(shape[i] for i in range(len(shape)) if i not in axes)
+    if count == 0:
+        raise ValueError("the quantiles of no elements are not defined")
+    positions = np.asarray(q) * (count - 1)
+    if not np.all((positions >= 0) & (positions <= count - 1)):
+        raise ValueError("quantiles lie from 0 to 1, percentiles from 0 to 100")
+    ordered = np.sort(np.reshape(np.moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
+    lower = np.floor(positions).astype(int)
+    upper = np.minimum(lower + 1, count - 1)
+    share = constant((positions - lower).astype(real_dtype(a)), a)
+    result = ordered[..., lower.tolist()] * (1 - share) + ordered[..., upper.tolist()] * share
+    last = getval(ordered[..., -1])  # NaN is sorted to the end; it makes the answer and the gradient NaN
+    result = result * np.reshape(np.where(np.isnan(last), last, 1), (*rest, *(1,) * np.ndim(q)))
+    result = np.moveaxis(result, range(len(rest), np.ndim(result)), range(np.ndim(q)))
+    return np.reshape(result, (*np.shape(q), *kept(shape, axis))) if keepdims else result
+
+
+# Without NaN
+
+
+def _without(a: Array, fill: float) -> Array:
+    return np.where(np.isnan(a), fill, a)
+
+
+@composite(np.nansum)
+def nansum(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return sum(_without(a, 0), axis, dtype, keepdims=keepdims)
+
+
+@composite(np.nanprod)
+def nanprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return prod(_without(a, 1), axis, dtype, keepdims=keepdims)
+
+
+@composite(np.nancumsum)
+def nancumsum(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> Array:
+    return np.cumsum(_without(a, 0), axis=axis, dtype=dtype)
+
+
+@composite(np.nanmean)
+def nanmean(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return mean(_without(a, 0), axis, dtype, keepdims=keepdims, where=np.logical_not(np.isnan(a)))
+
+
+@composite(np.nanvar)
+def nanvar(
+    a: Array, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
+) -> Array:
+    return var(_without(a, 0), axis, dtype, None, ddof, keepdims, where=np.logical_not(np.isnan(a)))
+
+
+@composite(np.nanstd)
+def nanstd(
+    a: Array, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
+) -> Array:
+    return std(_without(a, 0), axis, dtype, None, ddof, keepdims, where=np.logical_not(np.isnan(a)))
+
+
+@composite(np.nanmax)
+def nanmax(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return max(_without(a, -np.inf), axis, keepdims=keepdims) + _all_missing(a, axis, keepdims)
+
+
+@composite(np.nanmin)
+def nanmin(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) -> Array:
+    return min(_without(a, np.inf), axis, keepdims=keepdims) + _all_missing(a, axis, keepdims)
+
+
+def _all_missing(a: Array, axis: Any, keepdims: bool) -> Array:
+    """NaN where every element is, else 0."""
+    return np.where(np.all(np.isnan(a), axis=axis, keepdims=keepdims), np.nan, 0).astype(real_dtype(a))

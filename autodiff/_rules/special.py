@@ -1,0 +1,112 @@
+"""Derivatives of the ufuncs of scipy.special, loaded when the first of them meets a traced value.
+
+The formulas are those of the NIST Digital Library of Mathematical Functions, https://dlmf.nist.gov, chapters 5 to 10.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.special as sp
+
+from autodiff._rules.table import plain, register, rule
+from autodiff.tape import defvjp, primitive
+from hcnn_core.backend import Array, library_of
+
+SQRT_PI = math.sqrt(math.pi)
+
+
+def second(function: Any, maker: Callable[..., Any], *, argnum: int = 1) -> None:
+    """A function with a derivative by one of its arguments alone; for the others it is refused."""
+    made = primitive(function)
+    defvjp(made, maker, argnums=(argnum,))
+    register(function, made, [])
+
+
+@primitive
+def polygamma(n: Any, x: Array) -> Array:
+    if library_of(x) not in ("numpy", "builtins"):
+        raise TypeError(f"polygamma, the derivative of digamma, takes NumPy arrays, not {library_of(x)}'s")
+    return sp.polygamma(n, x)
+
+
+defvjp(polygamma, lambda ans, n, x: lambda g: g * polygamma(n + 1, x), argnums=(1,))
+
+# Error functions and the normal distribution
+
+rule(sp.erf, lambda ans, x: lambda g: g * (2 / SQRT_PI * np.exp(-np.square(x))))
+rule(sp.erfc, lambda ans, x: lambda g: g * (-2 / SQRT_PI * np.exp(-np.square(x))))
+rule(sp.erfcx, lambda ans, x: lambda g: g * (2 * x * ans - 2 / SQRT_PI))
+rule(sp.erfinv, lambda ans, x: lambda g: g * (SQRT_PI / 2 * np.exp(np.square(ans))))
+rule(sp.erfcinv, lambda ans, x: lambda g: g * (-SQRT_PI / 2 * np.exp(np.square(ans))))
+rule(sp.dawsn, lambda ans, x: lambda g: g * (1 - 2 * x * ans))
+rule(sp.ndtr, lambda ans, x: lambda g: g * (np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)))
+rule(sp.ndtri, lambda ans, x: lambda g: g * (math.sqrt(2 * math.pi) * np.exp(np.square(ans) / 2)))
+rule(sp.log_ndtr, lambda ans, x: lambda g: g * (np.exp(-np.square(x) / 2 - ans) / math.sqrt(2 * math.pi)))
+
+# Logistic functions, entropies, elementary functions
+
+rule(sp.expit, lambda ans, x: lambda g: g * (ans * (1 - ans)))
+rule(sp.logit, lambda ans, x: lambda g: g / (x * (1 - x)))
+rule(sp.log_expit, lambda ans, x: lambda g: g * sp.expit(-x))
+rule(sp.entr, lambda ans, x: lambda g: g * (-np.log(x) - 1))
+rule(sp.rel_entr, lambda ans, x, y: lambda g: g * (np.log(x / y) + 1), lambda ans, x, y: lambda g: -g * x / y)
+rule(sp.kl_div, lambda ans, x, y: lambda g: g * np.log(x / y), lambda ans, x, y: lambda g: g * (1 - x / y))
+rule(sp.xlogy, lambda ans, x, y: lambda g: g * np.log(y), lambda ans, x, y: lambda g: g * x / y)
+rule(sp.xlog1py, lambda ans, x, y: lambda g: g * np.log1p(y), lambda ans, x, y: lambda g: g * x / (1 + y))
+rule(sp.expm1, lambda ans, x: lambda g: g * (ans + 1))
+rule(sp.log1p, lambda ans, x: lambda g: g / (x + 1))
+rule(sp.exp2, lambda ans, x: lambda g: g * (math.log(2) * ans))
+rule(sp.exp10, lambda ans, x: lambda g: g * (math.log(10) * ans))
+rule(sp.cbrt, lambda ans, x: lambda g: g / (3 * np.square(ans)))
+rule(sp.cosm1, lambda ans, x: lambda g: -g * np.sin(x))
+rule(sp.exp1, lambda ans, x: lambda g: -g * np.exp(-x) / x)
+rule(sp.expi, lambda ans, x: lambda g: g * np.exp(x) / x)
+
+# Gamma and beta functions
+
+rule(sp.gammaln, lambda ans, x: lambda g: g * sp.psi(x))
+rule(sp.loggamma, lambda ans, x: lambda g: g * sp.psi(x))
+rule(sp.gamma, lambda ans, x: lambda g: g * ans * sp.psi(x))
+rule(sp.rgamma, lambda ans, x: lambda g: -g * ans * sp.psi(x))
+rule(sp.psi, lambda ans, x: lambda g: g * polygamma(1, x))
+rule(
+    sp.beta,
+    lambda ans, a, b: lambda g: g * ans * (sp.psi(a) - sp.psi(a + b)),
+    lambda ans, a, b: lambda g: g * ans * (sp.psi(b) - sp.psi(a + b)),
+)
+rule(
+    sp.betaln,
+    lambda ans, a, b: lambda g: g * (sp.psi(a) - sp.psi(a + b)),
+    lambda ans, a, b: lambda g: g * (sp.psi(b) - sp.psi(a + b)),
+)
+second(
+    sp.betainc,
+    lambda ans, a, b, x: lambda g: g * np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b)),
+    argnum=2,
+)
+second(sp.gammainc, lambda ans, a, x: lambda g: g * np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)))
+second(sp.gammaincc, lambda ans, a, x: lambda g: -g * np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)))
+plain(sp.gammasgn)
+
+# Bessel functions, by their argument and not by their order
+
+rule(sp.j0, lambda ans, x: lambda g: -g * sp.j1(x))
+rule(sp.y0, lambda ans, x: lambda g: -g * sp.y1(x))
+rule(sp.i0, lambda ans, x: lambda g: g * sp.i1(x))
+rule(sp.k0, lambda ans, x: lambda g: -g * sp.k1(x))
+rule(sp.i0e, lambda ans, x: lambda g: g * (sp.i1e(x) - np.sign(x) * ans))
+rule(sp.j1, lambda ans, x: lambda g: g * (sp.j0(x) - sp.jv(2, x)) / 2)
+rule(sp.y1, lambda ans, x: lambda g: g * (sp.y0(x) - sp.yv(2, x)) / 2)
+rule(sp.i1, lambda ans, x: lambda g: g * (sp.i0(x) + sp.iv(2, x)) / 2)
+rule(sp.k1, lambda ans, x: lambda g: -g * (sp.k0(x) + sp.kv(2, x)) / 2)
+rule(sp.i1e, lambda ans, x: lambda g: g * ((sp.i0e(x) + sp.ive(2, x)) / 2 - np.sign(x) * ans))
+second(sp.jv, lambda ans, n, x: lambda g: g * (sp.jv(n - 1, x) - sp.jv(n + 1, x)) / 2)
+second(sp.yv, lambda ans, n, x: lambda g: g * (sp.yv(n - 1, x) - sp.yv(n + 1, x)) / 2)
+second(sp.yn, lambda ans, n, x: lambda g: g * (sp.yn(n - 1, x) - sp.yn(n + 1, x)) / 2)
+second(sp.iv, lambda ans, n, x: lambda g: g * (sp.iv(n - 1, x) + sp.iv(n + 1, x)) / 2)
+second(sp.kv, lambda ans, n, x: lambda g: -g * (sp.kv(n - 1, x) + sp.kv(n + 1, x)) / 2)
+second(sp.ive, lambda ans, n, x: lambda g: g * ((sp.ive(n - 1, x) + sp.ive(n + 1, x)) / 2 - np.sign(x) * ans))

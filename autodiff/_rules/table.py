@@ -1,0 +1,108 @@
+"""The table of derivatives: three ways to enter a NumPy function, and what the rules share.
+
+A rule is one of three: a primitive, with ``maker(ans, *args)`` for each argument, which returns the function from the
+cotangent g of the answer to that of the argument; a composite, a function of primitives, differentiated through them;
+and a plain function, piecewise constant, whose answers are not traced. The tape undoes broadcasting and promotion: the
+cotangent of an argument may have the shape and dtype of the answer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from autodiff.pytree import tree_map
+from autodiff.tape import HANDLERS, Primitive, defvjp, getval, primitive
+from hcnn_core.backend import Array, array_namespace
+
+__all__ = [
+    "Shape",
+    "as_array",
+    "axes_of",
+    "composite",
+    "constant",
+    "kept",
+    "nonzero",
+    "plain",
+    "real_dtype",
+    "register",
+    "rule",
+]
+
+Shape = tuple[int, ...]
+
+
+def rule(function: Any, *makers: Callable[..., Any] | None, fun: Callable[..., Any] | None = None) -> Primitive:
+    """Make a NumPy function (computed by `fun`, if given) a primitive with these derivatives."""
+    made = primitive(fun or function)
+    defvjp(made, *makers)
+    maker = next(maker for maker in makers if maker)
+    register(function, made, list(inspect.signature(maker).parameters)[1:])
+    return made
+
+
+def composite(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let the decorated function stand in for these NumPy functions."""
+
+    def enter(handler: Callable[..., Any]) -> Callable[..., Any]:
+        for function in functions:
+            register(function, handler, list(inspect.signature(handler).parameters))
+        return handler
+
+    return enter
+
+
+def plain(function: Any) -> None:
+    """Evaluate the function on the arrays alone, with no gradient."""
+
+    def untraced(*args: Any, **kwargs: Any) -> Any:
+        return function(*tree_map(getval, args), **tree_map(getval, kwargs))
+
+    HANDLERS[function] = untraced
+
+
+def register(function: Any, handler: Any, keywords: list[str]) -> None:
+    """Make the handler stand in for the function, with the keywords it knows."""
+    HANDLERS[function] = handler
+    handler.keywords = tuple(keywords)
+
+
+def axes_of(axis: Any, ndim: int) -> Shape:
+    """The axes as a tuple of numbers from 0 up; None means all."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise np.exceptions.AxisError(a, ndim)
+    return tuple(a % ndim for a in axes)
+
+
+def kept(shape: Shape, axis: Any) -> Shape:
+    """The shape of a reduction that keeps its axes, with length 1."""
+    axes = axes_of(axis, len(shape))
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def nonzero(x: Array) -> Array:
+    """The norms x, with 1 for 0, where a norm has the subgradient 0."""
+    return np.where(x == 0, 1, x)
+
+
+def constant(values: Any, like: Array) -> Array:
+    """Plain values as an array of the library that `like` belongs to."""
+    return array_namespace(getval(like)).asarray(np.asarray(values))
+
+
+def as_array(x: Any, like: Array) -> Array:
+    """What NumPy's functions make of an argument: numbers and lists become arrays, of their own dtype."""
+    return x if hasattr(x, "__array_function__") else HANDLERS[np.array](x, like=like)
+
+
+def real_dtype(x: Array) -> Any:
+    """The dtype of the real part of x."""
+    return np.finfo(x.dtype).dtype

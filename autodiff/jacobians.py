@@ -1,0 +1,213 @@
+"""Derivatives of functions with many outputs, and of second order: jacobian, jvp, hessian and their kin."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from autodiff.functional import grad, vjp
+from autodiff.pytree import tree_map
+from autodiff.tape import differentiable, getval
+from hcnn_core.backend import Array, array_namespace
+
+__all__ = ["elementwise_grad", "hessian", "hessian_vector_product", "jacobian", "jvp"]
+
+
+def jvp(fun: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Evaluate a function and its derivative along a direction.
+
+    It transposes the transpose, so it takes about three evaluations of `fun` in time, and its memory.
+
+    Parameters
+    ----------
+    fun : callable
+        Takes and returns pytrees of float or complex arrays.
+    primals : tuple of pytree
+        The arguments.
+    tangents : tuple of pytree
+        The direction: a tree of the structure, shapes and dtypes of each argument.
+
+    Returns
+    -------
+    out : pytree
+        ``fun(*primals)``.
+    tangent : pytree
+        The derivative of `out` along `tangents`, of the structure and shapes of `out`; differentiable again.
+
+    Raises
+    ------
+    ValueError
+        If a direction has another structure or shape than its argument.
+    TypeError
+        If a leaf of `primals` or of the output is not of float or complex dtype.
+    """
+    if len(primals) != len(tangents):
+        raise ValueError(f"{len(tangents)} tangents for {len(primals)} arguments")
+
+    def check(x: Any, tangent: Any) -> None:
+        if np.shape(x) != np.shape(tangent):
+            raise ValueError(f"a tangent has shape {np.shape(tangent)} for an argument of shape {np.shape(x)}")
+
+    tree_map(check, tuple(primals), tuple(tangents))
+    out, pull = vjp(fun, *primals)
+    _, push = vjp(pull, tree_map(np.zeros_like, out))
+    return out, push(tuple(tangents))[0]
+
+
+def jacobian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
+    """Return the function that computes the Jacobian, with one backward pass for each number of the output.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns one array of float or complex dtype.
+    argnum : int
+        The positional argument to differentiate by: a pytree of float or complex arrays. For a complex output and a
+        complex argument, `fun` must be holomorphic.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `fun` and returns the derivatives, a pytree like the argument: a leaf has the shape
+        ``(*out.shape, *leaf.shape)``. Differentiable again.
+
+    Raises
+    ------
+    TypeError
+        By the returned function: if the output is not one float or complex array, or as `vjp`.
+    """
+
+    @functools.wraps(fun)
+    def derivatives(*args: Any, **kwargs: Any) -> Any:
+        out, pull = vjp(*_of_one(fun, argnum, args, kwargs))
+        _require_array(out, "jacobian")
+        plain = getval(out)
+        asarray, size = array_namespace(plain).asarray, int(np.size(plain))
+
+        def rows(scale: complex) -> list[Any]:
+            flat = np.zeros(size, plain.dtype)
+            found = []
+            for i in range(size):
+                flat[i] = scale
+                found.append(pull(asarray(flat.reshape(np.shape(plain)).copy()))[0])
+                flat[i] = 0
+            return found
+
+        def joint(leaf: Any, *parts: Array) -> Array:
+            stacked = np.stack(parts) if parts else np.zeros_like(leaf, shape=(0, *np.shape(leaf)))
+            return np.reshape(stacked, (*np.shape(plain), *np.shape(leaf)))
+
+        real = tree_map(joint, args[argnum], *rows(1))
+        if not np.iscomplexobj(plain):
+            return real
+        # a real argument has a real cotangent, so the imaginary part of its derivative takes a second pass
+        imaginary = tree_map(joint, args[argnum], *rows(-1j))
+        return tree_map(lambda a, b: a if np.iscomplexobj(a) else a + 1j * b, real, imaginary)
+
+    return derivatives
+
+
+def hessian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
+    """Return the function that computes the second derivatives of a scalar function by one array.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns a real scalar.
+    argnum : int
+        The positional argument to differentiate by: one float array.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `fun` and returns an array of shape ``(*x.shape, *x.shape)``, where x is the argument.
+
+    Raises
+    ------
+    TypeError
+        By the returned function: if the argument is not one float array, or `fun` returns no real scalar.
+    """
+    return jacobian(grad(fun, argnum), argnum)
+
+
+def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
+    """Return the function that multiplies the second derivatives by a vector, without the matrix.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns a real scalar.
+    argnum : int
+        The positional argument to differentiate by: a pytree of float arrays.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `fun` and then the vector, a pytree like the argument; returns the product, such a pytree
+        too, in about four evaluations of `fun`.
+
+    Raises
+    ------
+    TypeError
+        By the returned function: as `grad`.
+    ValueError
+        By the returned function: if the vector has another structure or shape than the argument.
+    """
+    gradient = grad(fun, argnum)
+
+    @functools.wraps(fun)
+    def product(*args: Any, **kwargs: Any) -> Any:
+        *args_, vector = args
+        return vjp(*_of_one(gradient, argnum, tuple(args_), kwargs))[1](vector)[0]
+
+    return product
+
+
+def elementwise_grad(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
+    """Return the function that computes the derivative of each output by its own input.
+
+    Parameters
+    ----------
+    fun : callable
+        Returns one array, each element of which depends on the element of the argument at its place, so that the
+        Jacobian is diagonal. Where it is not, the result is the sum of its rows.
+    argnum : int
+        The positional argument to differentiate by: a float array, or a complex one where `fun` is holomorphic.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `fun` and returns an array like the argument; differentiable again.
+
+    Raises
+    ------
+    TypeError
+        By the returned function: if the output is not a float array, or is complex and the argument real.
+    """
+
+    @functools.wraps(fun)
+    def derivatives(*args: Any, **kwargs: Any) -> Any:
+        out, pull = vjp(*_of_one(fun, argnum, args, kwargs))
+        _require_array(out, "elementwise_grad")
+        if np.iscomplexobj(out) and not np.iscomplexobj(args[argnum]):
+            raise TypeError("elementwise_grad of a complex output by a real argument: take the real and imaginary part")
+        return pull(np.ones_like(out))[0]
+
+    return derivatives
+
+
+def _of_one(fun: Callable[..., Any], argnum: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The function of one argument alone, and that argument."""
+    if not 0 <= argnum < len(args):
+        raise TypeError(f"argnum is {argnum}, and the call has {len(args)} positional arguments")
+    return lambda x: fun(*args[:argnum], x, *args[argnum + 1 :], **kwargs), args[argnum]
+
+
+def _require_array(out: Any, name: str) -> None:
+    """TypeError unless the output of a function is one array that can be differentiated."""
+    if not (isinstance(out, float | complex) or differentiable(out)):
+        what = f"dtype {out.dtype}" if hasattr(out, "dtype") else type(out).__name__
+        raise TypeError(f"{name} needs a function that returns one float or complex array, not {what}")

@@ -1,0 +1,119 @@
+"""NumPy under another name, with ``array`` and ``asarray`` for traced values: ``import autodiff.numpy as np``.
+
+NumPy's own functions work on traced values as they are. Those that make arrays of lists, or of a value to fill with,
+give NumPy no way to ask its arguments; here they take traced values anywhere among theirs. ``numpy.array(x, like=y)``
+with a traced y does the same. Everything else is NumPy's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from autodiff._rules.joining import array as _array
+from autodiff.pytree import tree_leaves
+from autodiff.tape import Traced
+
+__all__ = ["array", "asanyarray", "asarray", "ascontiguousarray", "asfortranarray", "c_", "full", "r_"]
+
+
+def array(object: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return an array of a traced value or of nested lists of them and of numbers, as `numpy.array`.
+
+    Parameters
+    ----------
+    object : array_like
+        Anything `numpy.array` takes, with traced values anywhere.
+    *args, **kwargs
+        As for `numpy.array`.
+
+    Returns
+    -------
+    array
+        Traced where `object` holds a traced value, else NumPy's.
+    """
+    return _made(numpy.array, object, *args, **kwargs)
+
+
+def asarray(a: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return its argument as an array, as `numpy.asarray`.
+
+    Parameters
+    ----------
+    a : array_like
+        Anything `numpy.asarray` takes, with traced values anywhere.
+    *args, **kwargs
+        As for `numpy.asarray`.
+
+    Returns
+    -------
+    array
+        Traced where `a` holds a traced value, else NumPy's.
+    """
+    return _made(numpy.asarray, a, *args, **kwargs)
+
+
+asanyarray = ascontiguousarray = asfortranarray = asarray
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> Any:
+    """Return an array filled with a value, as `numpy.full`.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+        The shape.
+    fill_value : array_like
+        The value, traced or not, broadcast to the shape.
+    dtype : dtype, optional
+        That of the value by default.
+    order : {"C", "F"}
+        Layout in memory, for a value that is not traced.
+
+    Returns
+    -------
+    array
+        Traced where `fill_value` is.
+    """
+    make: Any = numpy.broadcast_to
+    if not isinstance(fill_value, Traced):
+        make = numpy.full
+        return make(shape, fill_value, dtype, order)
+    filled = make(fill_value, shape)
+    return filled if dtype is None else filled.astype(dtype)
+
+
+class _Brackets:
+    """What NumPy's r_ and c_ do, for traced values too."""
+
+    def __init__(self, plain: Any, columns: bool) -> None:
+        self._plain, self._columns = plain, columns
+
+    def __getitem__(self, parts: Any) -> Any:
+        parts = parts if isinstance(parts, tuple) else (parts,)
+        if not any(isinstance(leaf, Traced) for leaf in tree_leaves(parts)):
+            return self._plain[parts]
+        if isinstance(parts[0], str):
+            raise TypeError(f"np.r_ of traced values takes no directive {parts[0]!r}: use np.concatenate or np.stack")
+        arrays = [numpy.r_[part] if isinstance(part, slice) else numpy.atleast_1d(asarray(part)) for part in parts]
+        if self._columns:
+            arrays = [numpy.reshape(a, (-1, 1)) if numpy.ndim(a) == 1 else a for a in arrays]
+        return numpy.concatenate(arrays, -1 if self._columns else 0)
+
+
+r_, c_ = _Brackets(numpy.r_, columns=False), _Brackets(numpy.c_, columns=True)
+
+
+def _made(function: Any, object: Any, *args: Any, **kwargs: Any) -> Any:
+    """NumPy's answer, or that of the rule where a traced value is in the object."""
+    traced = any(isinstance(leaf, Traced) for leaf in tree_leaves(object))
+    return (_array if traced else function)(object, *args, **kwargs)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(numpy, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(numpy)})

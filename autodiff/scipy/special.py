@@ -1,0 +1,127 @@
+"""scipy.special, with the functions that are no ufuncs for traced values too."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.special
+
+from autodiff._rules.special import polygamma as _polygamma
+from autodiff.tape import getval
+from hcnn_core.backend import Array
+
+__all__ = ["log_softmax", "logsumexp", "multigammaln", "polygamma", "softmax"]
+
+
+def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
+    """Return the logarithm of a sum of exponentials, as `scipy.special.logsumexp`.
+
+    Parameters
+    ----------
+    a : array
+        The exponents, real.
+    axis : int or tuple of int, optional
+        The axes summed over; all by default.
+    b : array_like, optional
+        Factors of the exponentials, broadcast against `a`.
+    keepdims : bool
+        Whether the axes summed over stay, with length 1.
+    return_sign : bool
+        Whether to return the sign of the sum too, and the logarithm of its size.
+
+    Returns
+    -------
+    array, or a pair of arrays
+        The logarithm; with `return_sign`, that of the absolute value, and the sign.
+    """
+    top = np.max(getval(a), axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    terms = np.exp(a - top)
+    if b is not None:
+        terms = np.asarray(b, like=getval(a)) * terms if isinstance(b, list | tuple) else b * terms
+    total = np.sum(terms, axis=axis, keepdims=keepdims)
+    shift = top if keepdims else np.reshape(top, np.shape(total))
+    return (np.log(np.abs(total)) + shift, np.sign(getval(total))) if return_sign else np.log(total) + shift
+
+
+def log_softmax(x: Array, axis: Any = None) -> Array:
+    """Return the logarithm of `softmax`, as `scipy.special.log_softmax`.
+
+    Parameters
+    ----------
+    x : array
+        Real numbers.
+    axis : int or tuple of int, optional
+        The axes normalised over; all by default.
+
+    Returns
+    -------
+    array
+        Of the shape of `x`.
+    """
+    return x - logsumexp(x, axis, keepdims=True)
+
+
+def softmax(x: Array, axis: Any = None) -> Array:
+    """Return exponentials divided by their sum, as `scipy.special.softmax`.
+
+    Parameters
+    ----------
+    x : array
+        Real numbers.
+    axis : int or tuple of int, optional
+        The axes normalised over; all by default.
+
+    Returns
+    -------
+    array
+        Of the shape of `x`.
+    """
+    return np.exp(log_softmax(x, axis))
+
+
+def polygamma(n: Any, x: Array) -> Array:
+    """Return a derivative of the digamma function, as `scipy.special.polygamma`.
+
+    Parameters
+    ----------
+    n : int or array of int
+        The order of the derivative.
+    x : array
+        Where, real.
+
+    Returns
+    -------
+    array
+        Differentiable by `x`.
+    """
+    return _polygamma(n, x)
+
+
+def multigammaln(a: Array, d: int) -> Array:
+    """Return the logarithm of the multivariate gamma function, as `scipy.special.multigammaln`.
+
+    Parameters
+    ----------
+    a : array
+        Real, larger than (d - 1) / 2.
+    d : int
+        The dimension.
+
+    Returns
+    -------
+    array
+        Of the shape of `a`.
+    """
+    shifts = (scipy.special.gammaln(a - j / 2) for j in range(d))
+    return d * (d - 1) / 4 * math.log(math.pi) + sum(shifts)  # DLMF 35.3.4
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(scipy.special, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(scipy.special)})

@@ -1,0 +1,159 @@
+"""Moments of runs of memory, their normalisation with ELU, and the adjoint of both. Addresses are in bytes."""
+
+# mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from hcnn_core._engines.cpu.kernels.jit import compiled
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Array, Vectors
+
+Body = Callable[[Vectors, Any, Any, list[Any]], tuple[Any, tuple[Any, ...]]]
+
+BLOCK = 1 << 13
+"""Elements of a piece: a thread's next one, few enough to be summed in single precision and read twice from cache."""
+
+SUMS = 3
+"""Most that a pass sums."""
+
+
+def _sweep(body: Body, reads_g: bool) -> Any:
+    """Return what calls `body(v, x, g, numbers)` along runs, stores its first result and sums its others."""
+
+    @intrinsic(prefer_literal=True)
+    def sweep(typing: Any, like: Any, vectors: Any, out: Any, x: Any, g: Any, numbers: Any, count: Any) -> Any:
+        """Handle `count` vectors, or numbers where `vectors` is 0; return the sums."""
+        if not isinstance(vectors, types.IntegerLiteral):
+            return None
+        signature = types.UniTuple(like.dtype, SUMS)(like, vectors, *(types.int64,) * 3, numbers, types.int64)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            out, x, g, numbers, count = arguments[2:]
+            v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
+            constants = [v.spread(number) for number in cgutils.unpack_tuple(builder, numbers)]
+            sums = v.sums(SUMS)
+            with cgutils.for_range(builder, count) as loop:
+                at = builder.mul(loop.index, INT64(v.lanes * v.size))
+                of_g = v.load(builder.add(g, at)) if reads_g else None
+                value, terms = body(v, v.load(builder.add(x, at)), of_g, constants)
+                if value is not None:
+                    builder.store(value, v.at(builder.add(out, at), 0), align=v.size)
+                for variable, term in zip(sums, terms, strict=False):
+                    builder.store(builder.fadd(builder.load(variable), term), variable)
+            return context.make_tuple(builder, signature.return_type, [v.total(variable) for variable in sums])
+
+        return signature, generate
+
+    return sweep
+
+
+def _deviation(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+    d = v.builder.fsub(x, numbers[0])
+    return None, (d, v.builder.fmul(d, d))
+
+
+def _elu(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+    center, slope, bias = numbers[:3]
+    return v.elu(v.multiply_add(v.builder.fsub(x, center), slope, bias)), ()
+
+
+def _cotangent(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+    ans, _ = _elu(v, x, g, numbers)
+    d, of_c = v.builder.fsub(x, numbers[0]), v.elu_vjp(ans, g)
+    return None, (of_c, v.builder.fmul(of_c, d), d)
+
+
+def _adjoint(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+    _, (of_c, _, d) = _cotangent(v, x, g, numbers)
+    slope, constant, tilt = numbers[1], numbers[3], numbers[4]
+    return v.multiply_add(of_c, slope, v.multiply_add(d, tilt, constant)), ()
+
+
+_deviations = _sweep(_deviation, reads_g=False)
+_elus = _sweep(_elu, reads_g=False)
+_cotangents = _sweep(_cotangent, reads_g=True)
+_adjoints = _sweep(_adjoint, reads_g=True)
+
+
+@compiled(inline="always")
+def _piece(piece: int, n: int) -> tuple[int, int, int]:
+    """The run of a piece, and its first element and length there."""
+    per_run = (n + BLOCK - 1) // BLOCK
+    begin = piece % per_run * BLOCK
+    return piece // per_run, begin, min(BLOCK, n - begin)
+
+
+@compiled()
+def moments(like: Array, sums: Array, first: int, last: int, n: int, x: Array) -> None:
+    """Write of each piece the mean, and the sum of squared deviations from it, to `sums` (pieces, 2).
+
+    `x` holds the addresses of runs of n elements. Deviations are taken from a first mean, so that squares lose no
+    digits where the mean is large.
+    """
+    size, lanes, none = like.itemsize, VECTOR_BYTES // like.itemsize, like.dtype.type(0)
+    for piece in range(first, last):
+        run, begin, count = _piece(piece, n)
+        at, whole = x[run] + begin * size, count // lanes
+        rest, left = at + whole * VECTOR_BYTES, count % lanes
+        center = (
+            _deviations(like, 1, 0, at, 0, (none,), whole)[0] + _deviations(like, 0, 0, rest, 0, (none,), left)[0]
+        ) / like.dtype.type(count)
+        a, b = _deviations(like, 1, 0, at, 0, (center,), whole), _deviations(like, 0, 0, rest, 0, (center,), left)
+        off = (np.float64(a[0]) + np.float64(b[0])) / count
+        sums[piece, 0] = center + off
+        sums[piece, 1] = np.float64(a[1]) + np.float64(b[1]) - count * off * off
+
+
+@compiled()
+def normalize(like: Array, first: int, last: int, n: int, out: Array, x: Array, numbers: Array) -> None:
+    """Write elu((x - center) * slope + bias); `numbers` (runs, 3) holds the three."""
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    for piece in range(first, last):
+        run, begin, count = _piece(piece, n)
+        to, at, whole = out[run] + begin * size, x[run] + begin * size, count // lanes
+        done, left = whole * VECTOR_BYTES, count % lanes
+        given = (numbers[run, 0], numbers[run, 1], numbers[run, 2])
+        _elus(like, 1, to, at, 0, given, whole)
+        _elus(like, 0, to + done, at + done, 0, given, left)
+
+
+@compiled()
+def cotangents(
+    like: Array, sums: Array, first: int, last: int, n: int, x: Array, g: Array, numbers: Array
+) -> None:  # fmt: skip
+    """Write of each piece the sums of c's cotangent, of it times x - center, and of x - center, to (pieces, 3).
+
+    c is what ELU is taken of, in `normalize`; g holds the addresses of cotangents of the result.
+    """
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    for piece in range(first, last):
+        run, begin, count = _piece(piece, n)
+        at, of, whole = x[run] + begin * size, g[run] + begin * size, count // lanes
+        done, left = whole * VECTOR_BYTES, count % lanes
+        given = (numbers[run, 0], numbers[run, 1], numbers[run, 2])
+        a, b = _cotangents(like, 1, 0, at, of, given, whole), _cotangents(like, 0, 0, at + done, of + done, given, left)
+        for i in range(SUMS):
+            sums[piece, i] = np.float64(a[i]) + np.float64(b[i])
+
+
+@compiled()
+def adjoint(like: Array, first: int, last: int, n: int, out: Array, x: Array, g: Array, numbers: Array) -> None:
+    """Write slope times c's cotangent + constant + tilt * (x - center).
+
+    `numbers` (runs, 5) holds center, slope, bias, constant and tilt.
+    """
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    for piece in range(first, last):
+        run, begin, count = _piece(piece, n)
+        to, at, of, whole = out[run] + begin * size, x[run] + begin * size, g[run] + begin * size, count // lanes
+        done, left = whole * VECTOR_BYTES, count % lanes
+        given = (numbers[run, 0], numbers[run, 1], numbers[run, 2], numbers[run, 3], numbers[run, 4])
+        _adjoints(like, 1, to, at, of, given, whole)
+        _adjoints(like, 0, to + done, at + done, of + done, given, left)

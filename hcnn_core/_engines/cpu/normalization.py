@@ -1,0 +1,162 @@
+"""Batch normalisation per value of the last axis with ELU, and its adjoint, by compiled kernels in two passes each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hcnn_core._engines.cpu.allocator import empty, is_one_run, offsets
+from hcnn_core._engines.cpu.kernels import normalization as kernels
+from hcnn_core._engines.generic import normalization as generic
+from hcnn_core._engines.generic.normalization import Results
+from hcnn_core._threads import MEMORY, parallel_for
+from hcnn_core.backend import Array
+
+MIN_ELEMENTS = 16
+"""Elements side by side, with one mean, variance and shift, from which on a call of a kernel is worth its overhead."""
+
+
+class Runs(NamedTuple):
+    """How large arrays lie: runs of elements side by side, with one shift each and one value of the last axis."""
+
+    order: tuple[int, ...]
+    """Axes from the farthest apart to the nearest."""
+    cut: int
+    """How many of these tell runs apart."""
+    length: int
+    index: Array
+    """The last axis's index of each run."""
+
+    def addresses(self, array: Array) -> Array:
+        array = array.transpose(self.order)
+        return array.ctypes.data + offsets(array.shape[: self.cut], array.strides[: self.cut])
+
+    def shifts(self, shift: Array, shape: tuple[int, ...]) -> Array:
+        """The shift of each run, in double precision."""
+        shift = np.broadcast_to(shift, shape).transpose(self.order)
+        first = shift[(..., *(0,) * (shift.ndim - self.cut))]
+        return np.asarray(first, np.float64).reshape(-1)
+
+    @property
+    def pieces(self) -> int:
+        return len(self.index) * self.per_run
+
+    @property
+    def per_run(self) -> int:
+        return -(-self.length // kernels.BLOCK)
+
+    def sum_by_index(self, values: Array, count: int) -> Array:
+        return np.asarray(np.bincount(self.index, values, count))
+
+
+def runs_of(shift: Array, y: Array, *others: Array) -> Runs | None:
+    """How kernels go through arrays of one shape; None where these do not lie side by side for long enough."""
+    order = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
+    varying = [y.ndim - 1, *(y.ndim - 1 - a for a, n in enumerate(shift.shape[::-1]) if n > 1)]
+    cut = 1 + max(order.index(axis) for axis in varying)
+    arrays = [a.transpose(order) for a in (y, *others)]
+    cut = next(c for c in range(cut, y.ndim + 1) if all(is_one_run(a, c) for a in arrays))
+    length = math.prod(arrays[0].shape[cut:])
+    if length < MIN_ELEMENTS:
+        return None
+    outer = arrays[0].shape[:cut]
+    along = [1] * cut
+    along[order.index(y.ndim - 1)] = y.shape[-1]
+    index = np.broadcast_to(np.arange(y.shape[-1]).reshape(along), outer).reshape(-1)
+    return Runs(order, cut, length, index)
+
+
+def _like(runs: Runs, y: Array) -> Array:
+    """An array for results, whose axes lie in y's order."""
+    out = empty(tuple(y.shape[a] for a in runs.order), y.dtype)
+    return out.transpose(np.argsort(runs.order))
+
+
+def forward(xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> Results:
+    """ELU of normalised y + shift; its mean, variance, and both in double precision, (2, K)."""
+    runs = runs_of(shift, y)
+    if runs is None:
+        return generic.forward(xp, y, shift, scale, bias, epsilon)
+    rows = scale.size
+    addresses, out = runs.addresses(y), _like(runs, y)
+    found = np.empty((runs.pieces, 2))
+    parallel_for(
+        lambda first, last: kernels.moments(y, found, first, last, runs.length, addresses), runs.pieces, MEMORY * y.size
+    )
+    count = y.size // rows
+    lengths = np.full(runs.per_run, kernels.BLOCK)
+    lengths[-1] = runs.length - (runs.per_run - 1) * kernels.BLOCK
+    lengths = np.tile(lengths, runs.index.size)
+    pieces = runs._replace(index=np.repeat(runs.index, runs.per_run))
+    shifts = runs.shifts(shift, y.shape)
+    means = found[:, 0] + np.repeat(shifts, runs.per_run)
+    mean = pieces.sum_by_index(means * lengths, rows) / count
+    # Chan's formula: squares within pieces, and of the pieces' means
+    squares = found[:, 1] + lengths * (means - mean[pieces.index]) ** 2
+    variance = pieces.sum_by_index(squares, rows) / count
+    numbers, _ = _numbers(runs, y, shifts, scale, bias, mean, 1 / np.sqrt(variance + epsilon))
+    to = runs.addresses(out)
+    parallel_for(
+        lambda first, last: kernels.normalize(y, first, last, runs.length, to, addresses, numbers),
+        runs.pieces,
+        MEMORY * y.size,
+    )
+    return out, mean.astype(y.dtype), variance.astype(y.dtype), np.stack([mean, variance])
+
+
+def _numbers(
+    runs: Runs, y: Array, shifts: Array, scale: Array, bias: Array, mean: Array, inverse: Array
+) -> tuple[Array, Array]:
+    """Center, slope and bias of each run, and what rounding of the center leaves, which the bias makes up for."""
+    exact = mean[runs.index] - shifts
+    center = exact.astype(y.dtype)
+    left = exact - center
+    slope = (scale * inverse)[runs.index]
+    return np.stack([center, slope, bias[runs.index] - slope * left], axis=1).astype(y.dtype), left
+
+
+def vjp(
+    xp: Any,
+    g: Array,
+    g_mean: Array,
+    g_variance: Array,
+    y: Array,
+    shift: Array,
+    scale: Array,
+    bias: Array,
+    moments: Array,
+    epsilon: float,
+) -> Results:
+    """Cotangents of y, shift, scale and bias from those of result, mean and variance; moments are `forward`'s last."""
+    runs = runs_of(shift, y, g)
+    if runs is None:
+        return generic.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon)
+    rows, n = scale.size, runs.length
+    mean, variance, scale = (np.asarray(a, np.float64) for a in (*moments, scale))
+    inverse = 1 / np.sqrt(variance + epsilon)
+    x, of = runs.addresses(y), runs.addresses(g)
+    numbers, left = _numbers(runs, y, runs.shifts(shift, y.shape), scale, bias, mean, inverse)
+    found = np.empty((runs.pieces, 3))
+    parallel_for(
+        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers), runs.pieces, MEMORY * y.size
+    )
+    sums, products, deviations = found.reshape(-1, runs.per_run, 3).sum(axis=1).T  # of each run
+    products, deviations = products - left * sums, deviations - left * n
+    of_bias, of_scale = runs.sum_by_index(sums, rows), inverse * runs.sum_by_index(products, rows)
+    count = y.size // rows
+    slope = scale * inverse
+    constant = ((g_mean - slope * of_bias) / count)[runs.index]
+    tilt = ((2 * g_variance - slope * inverse * of_scale) / count)[runs.index]
+    numbers = np.column_stack([numbers, constant - tilt * left, tilt]).astype(y.dtype)
+    out = _like(runs, y)
+    to = runs.addresses(out)
+    parallel_for(
+        lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), runs.pieces, MEMORY * y.size
+    )
+    # what the shift of a run receives is the sum of what its elements do
+    of_shifts = slope[runs.index] * sums + n * constant + tilt * deviations
+    shape = tuple(y.shape[a] if i < runs.cut else 1 for i, a in enumerate(runs.order))
+    of_shift = generic.summed_to(np, of_shifts.reshape(shape).transpose(np.argsort(runs.order)), shift.shape)
+    return out, *(a.astype(y.dtype) for a in (of_shift, of_scale, of_bias))

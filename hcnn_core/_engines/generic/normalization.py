@@ -1,0 +1,59 @@
+"""Batch normalisation per value of the last axis with ELU, and its adjoint, in any namespace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hcnn_core._engines.generic.elementwise import elu, elu_vjp
+from hcnn_core.backend import Array
+
+Results = tuple[Array, Array, Array, Array]
+
+
+def forward(xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> Results:
+    """ELU of normalised y + shift; its mean, variance, and both in double precision, (2, K)."""
+    axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
+    z = y + shift
+    exact = xp.sum(z, axis=axes, dtype=xp.float64) / count
+    mean = xp.astype(exact, y.dtype)
+    deviation = z - mean
+    exact_variance = xp.sum(deviation * deviation, axis=axes, dtype=xp.float64) / count
+    variance = xp.astype(exact_variance, y.dtype)
+    ans = elu(xp, deviation * (scale / xp.sqrt(variance + epsilon)) + bias)
+    return ans, mean, variance, xp.stack([exact, exact_variance])
+
+
+def vjp(
+    xp: Any,
+    g: Array,
+    g_mean: Array,
+    g_variance: Array,
+    y: Array,
+    shift: Array,
+    scale: Array,
+    bias: Array,
+    moments: Array,
+    epsilon: float,
+) -> Results:
+    """Cotangents of y, shift, scale and bias from those of result, mean and variance; moments are `forward`'s last."""
+    count = y.size // y.shape[-1]
+    mean, inverse = moments[0], 1 / xp.sqrt(moments[1] + epsilon)
+    axes = tuple(range(y.ndim - 1))
+    inverse, mean = (xp.astype(a, y.dtype, copy=False) for a in (inverse, mean))
+    deviation = y + shift - mean
+    normal = deviation * inverse
+    of_c = elu_vjp(xp, g, elu(xp, normal * scale + bias))
+    of_bias, of_scale = (
+        xp.astype(xp.sum(a, axis=axes, dtype=xp.float64), y.dtype, copy=False) for a in (of_c, of_c * normal)
+    )
+    slope = scale * inverse
+    of_y = slope * (of_c - of_bias / count - normal * (of_scale / count))
+    of_y = of_y + (g_mean + 2 * deviation * g_variance) / count
+    return of_y, summed_to(xp, of_y, shift.shape), of_scale, of_bias
+
+
+def summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
+    """A cotangent summed over the axes along which an argument of this shape was broadcast."""
+    extra = g.ndim - len(shape)
+    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))
+    return xp.reshape(xp.sum(g, axis=axes, dtype=g.dtype) if axes else g, shape)

@@ -1,0 +1,136 @@
+"""Batch normalisation after the filters along attributes, one mean and one variance for each value of v_j, with rho.
+
+Section 4.2 of arXiv:1703.04140 normalises between the factors of Eq. (8); the authors' code also after them. Statistics
+are taken over everything but v_j, so translations along space and attributes move them nowhere: Proposition 3.1 holds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hcnn_core._engines import planner
+from hcnn_core.backend import Array, array_namespace, require_real
+
+__all__ = ["normalize_elu", "normalize_elu_vjp"]
+
+
+def normalize_elu(
+    y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float
+) -> tuple[Array, Array, Array]:
+    r"""Batch normalisation per value of the last axis, scale and bias, and the exponential linear unit of the result.
+
+    .. math:: \rho\left(\gamma_k \frac{y + s - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + \beta_k\right)
+
+    Mean and variance are those of y + s over all axes but the last one.
+
+    Parameters
+    ----------
+    y : array, shape (..., K)
+        float32 or float64, in any memory layout; fastest where the axes that `shift` does not vary along lie last.
+    shift : array
+        Added to y first; its shape broadcasts to y's.
+    scale, bias : array, shape (K,)
+        Learned gamma and beta; these and `shift` take the dtype of y.
+    epsilon : float
+        Added to the variance.
+
+    Returns
+    -------
+    ans : array, shape (..., K)
+        The result, in dtype and memory layout of y.
+    mean, variance : array, shape (K,)
+        Of y + s; the variance is divided by the number of elements.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If y has no element, or shapes do not fit.
+
+    Notes
+    -----
+    With moments that are given, such as running ones, it is an affine map and `elu`, which folds into the filters
+    before it. Only y, not the result, is needed by `normalize_elu_vjp`.
+    """
+    ans, mean, variance, _ = normalized_and_moments(y, shift, scale, bias, epsilon=epsilon)
+    return ans, mean, variance
+
+
+def normalize_elu_vjp(
+    g: Array,
+    g_mean: Array,
+    g_variance: Array,
+    y: Array,
+    shift: Array,
+    scale: Array,
+    bias: Array,
+    moments: Array,
+    /,
+    *,
+    epsilon: float,
+) -> tuple[Array, Array, Array, Array]:
+    """Cotangents of y, shift, scale and bias in ``normalize_elu(y, shift, scale, bias, epsilon=epsilon)``.
+
+    Parameters
+    ----------
+    g, g_mean, g_variance : array
+        Cotangents of the three results, in their shapes and the dtype of y.
+    y, shift, scale, bias
+        The arguments.
+    moments : array, shape (2, K)
+        The mean and the variance found; those in double precision are more exact where the mean is large.
+    epsilon : float
+        The argument.
+
+    Returns
+    -------
+    tuple of array
+        In the shapes of y, shift, scale and bias.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If shapes do not fit.
+    """
+    xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
+    g = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
+    if g.shape != y.shape:
+        raise ValueError(f"g has shape {g.shape}; the result has {y.shape}")
+    engine = planner.normalization(xp, y.size)
+    found: tuple[Array, Array, Array, Array] = engine.vjp(
+        xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon
+    )
+    return found
+
+
+def normalized_and_moments(
+    y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float
+) -> tuple[Array, Array, Array, Array]:
+    """`normalize_elu`, and mean and variance in one array (2, K), in double precision."""
+    xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
+    if not math.isfinite(epsilon) or epsilon < 0:
+        raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
+    engine = planner.normalization(xp, y.size)
+    found: tuple[Array, Array, Array, Array] = engine.forward(xp, y, shift, scale, bias, epsilon)
+    return found
+
+
+def _arguments(y: Array, shift: Array, scale: Array, bias: Array) -> tuple[Any, Array, Array, Array, Array]:
+    xp = array_namespace(y, shift, scale, bias)
+    y = require_real(xp, "y", y)
+    if y.ndim == 0 or not y.size:
+        raise ValueError(f"y has shape {y.shape}; mean and variance need an element, and a last axis")
+    shift, scale, bias = (
+        xp.astype(require_real(xp, name, array), y.dtype, copy=False)
+        for name, array in (("shift", shift), ("scale", scale), ("bias", bias))
+    )
+    for name, array in (("scale", scale), ("bias", bias)):
+        if array.shape != y.shape[-1:]:
+            raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {y.shape[-1:]}")
+    if shift.ndim > y.ndim or any(n not in (1, m) for n, m in zip(shift.shape[::-1], y.shape[::-1], strict=False)):
+        raise ValueError(f"shift has shape {shift.shape}, which does not broadcast to {y.shape}")
+    return xp, y, shift, scale, bias

@@ -1,0 +1,176 @@
+"""No wrong gradient in silence: what has no derivative is refused, and limits, ties and NaN give what they should."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import check_grads, grad, value_and_grad, vjp
+
+X = np.array([0.5, 1.5, 2.5])
+NAN = np.array([1.0, np.nan, 3.0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: np.sum(Fraction(1, 2) * x),
+        lambda x: np.sum(x * Fraction(1, 2)),
+        lambda x: x[0] * Decimal(2),
+        lambda x: np.sum(x * np.array([1, 2, 3], dtype=object)),
+        lambda x: np.sum(x * [Fraction(1, 2), 1, 2]),
+    ],
+)
+def test_an_answer_of_dtype_object_is_refused(call: Any) -> None:
+    with pytest.raises(TypeError, match=r"dtype object.*make them floats|unsupported operand"):
+        grad(call)(X)
+
+
+@pytest.mark.parametrize(
+    ("call", "dtype"),
+    [
+        (np.argmax, "int64"),
+        (lambda x: np.any(x > 1), "bool"),
+        (lambda x: np.sum(x > 1), "int64"),
+        (lambda x: 3, "int64"),
+        (lambda x: True, "bool"),
+        (lambda x: x[0].astype(int), "int64"),
+    ],
+)
+def test_a_loss_that_is_no_float_is_refused(call: Any, dtype: str) -> None:
+    for transform in (grad, value_and_grad):
+        with pytest.raises(TypeError, match=f"grad needs a float, not {dtype}"):
+            transform(call)(X)
+    assert np.array_equal(grad(lambda x: 3.0)(X), np.zeros(3))
+
+
+@pytest.mark.parametrize("function", [np.max, np.min, np.ptp, np.median, lambda x: np.quantile(x, 0.2)])
+def test_extrema_of_nan_have_the_gradient_nan(function: Any) -> None:
+    assert np.isnan(function(NAN))
+    assert np.isnan(grad(function)(NAN)).any()
+    assert not np.isnan(grad(function)(X)).any()
+
+
+@pytest.mark.parametrize("function", [np.max, np.min])
+def test_rows_without_nan_keep_their_gradient(function: Any) -> None:
+    g = grad(lambda x: np.sum(function(x, axis=1)))(np.stack([NAN, X]))
+    assert np.isnan(g[0]).all()
+    assert np.array_equal(g[1], function(X) == X)
+
+
+@pytest.mark.parametrize("function", [np.maximum, np.minimum])
+def test_the_larger_of_nan_has_the_gradient_nan(function: Any) -> None:
+    gx, gy = grad(lambda x, y: np.sum(function(x, y)), (0, 1))(NAN, np.array([np.nan, 2.0, 4.0]))
+    assert np.isnan([gx[:2], gy[:2]]).all()
+    assert not np.isnan([gx[2], gy[2]]).any()
+
+
+def test_fmax_passes_nan_by() -> None:
+    gx, gy = grad(lambda x, y: np.sum(np.fmax(x, y)), (0, 1))(NAN, np.full(3, 2.0))
+    assert (gx.tolist(), gy.tolist()) == ([0, 0, 1], [1, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("array", "cure"),
+    [
+        (np.ones((1, 2)).view(np.matrix), r"numpy\.matrix: pass np\.asarray"),
+        (np.ma.array([[1.0, 2.0]], mask=[[0, 1]]), "masked"),
+    ],
+)
+def test_matrices_and_masked_arrays_are_refused(array: Any, cure: str) -> None:
+    x = np.ones((1, 2))
+    for call, argument in [
+        (np.sum, array),
+        (lambda x: np.sum(x * array), x),
+        (lambda x: np.sum(np.multiply(array, x)), x),
+        (lambda x: np.sum(array.T @ x), x),
+        (lambda x: np.sum(np.where(x > 0, x, array)), x),
+        (lambda x: np.sum(np.concatenate([x, array])), x),
+    ]:
+        with pytest.raises(TypeError, match=cure):
+            grad(call)(argument)
+
+
+def test_the_deviation_of_equal_elements_has_the_gradient_zero() -> None:
+    for call in (np.std, lambda x: np.sum(np.std(x, axis=0)), lambda x: np.nanstd(x, keepdims=True)[0]):
+        for x in (np.array([3.0]), np.full(4, 0.5)):
+            assert np.array_equal(grad(call)(x), np.zeros_like(x))
+    assert np.array_equal(
+        grad(lambda x: np.sum(np.std(x, 1)))(np.array([[2.0, 2.0], [1.0, 3.0]])), [[0, 0], [-0.5, 0.5]]
+    )
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2, 3, 4])
+def test_the_determinant_of_any_rank_has_the_adjugate_as_gradient(rank: int) -> None:
+    rng = np.random.default_rng(rank)
+    a = rng.integers(-3, 4, (4, rank)).astype(float) @ rng.integers(-3, 4, (rank, 4)).astype(float)
+    rest = [[j for j in range(4) if j != i] for i in range(4)]
+    cofactors = [[(-1) ** (i + j) * np.linalg.det(a[np.ix_(rest[i], rest[j])]) for j in range(4)] for i in range(4)]
+    bound = 64 * np.finfo(float).eps * max(1.0, np.linalg.norm(a)) ** 3
+    np.testing.assert_allclose(grad(np.linalg.det)(a), cofactors, rtol=0, atol=bound)
+    check_grads(lambda a: grad(np.linalg.det)(a))(a) if rank > 1 else None  # of lower rank, it is zero
+
+
+def test_powers_of_a_list() -> None:
+    value, g = value_and_grad(lambda x: np.sum(x ** [1, 2, 3]))(X)
+    assert value == np.sum(X ** np.array([1, 2, 3]))
+    np.testing.assert_allclose(g, [1, 2 * X[1], 3 * X[2] ** 2], rtol=1e-15)
+    assert np.array_equal(vjp(lambda x: [2.0, 3.0, 4.0] ** x, X)[0], np.array([2.0, 3.0, 4.0]) ** X)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: np.dot(x, 2.0),
+        lambda x: np.dot(2.0, x),
+        lambda x: np.dot(x, 2),
+        lambda x: x.dot([1.0, 2.0, 3.0]),
+        lambda x: np.inner(x, 2.0),
+        lambda x: np.outer(x, [1.0, 2.0]),
+        lambda x: np.kron(x, 2.0),
+        lambda x: np.tensordot(x, 2.0, 0),
+        lambda x: np.concatenate([x, [1.0]]),
+        lambda x: np.append(x, 1.0),
+        lambda x: np.stack([x, [1, 2, 3]]),
+        lambda x: np.where(x > 1, x, 0.0),
+        lambda x: np.where(x > 1, x, [0.0, 1.0, 2.0]),
+        lambda x: np.maximum(x, 1.0),
+        lambda x: np.clip(x, 0.0, 1.0),
+        lambda x: np.average(x, weights=[1.0, 2.0, 3.0]),
+        lambda x: np.mean(x, where=x > 1),
+        lambda x: np.std(x),
+        lambda x: np.nanmax(x),
+        lambda x: np.nanmean(x),
+        lambda x: np.median(x),
+        lambda x: np.quantile(x, 0.25),
+        lambda x: np.sum(x, initial=1.0),
+        lambda x: np.diff(x, prepend=0.0),
+        lambda x: np.gradient(x, 0.5),
+        lambda x: np.trapezoid(x, dx=0.5),
+        lambda x: np.linspace(x, 2.0, 3),
+        lambda x: np.float_power(x, 2),
+        lambda x: np.linalg.norm(x, 3),
+        lambda x: np.linalg.solve(np.diag(x), [1.0, 2.0, 3.0]),
+        lambda x: np.fft.rfft(x),
+        lambda x: np.sinc(x),
+        lambda x: np.nan_to_num(x),
+        lambda x: np.polyval(x, 2.0),
+        lambda x: np.cov(x),
+        lambda x: np.convolve(x, [1.0, 2.0]),
+        lambda x: x ** [1, 2, 3],
+        lambda x: np.select([x > 1], [x], 2.0),
+    ],
+)
+def test_numbers_and_lists_beside_single_precision_promote_as_in_numpy(call: Any) -> None:
+    x = X.astype(np.float32)
+    value, pull = vjp(call, x)
+    expected = call(x)
+    assert value.dtype == expected.dtype
+    assert value.shape == expected.shape
+    np.testing.assert_allclose(value, expected, rtol=8 * np.finfo(np.float32).eps)
+    (g,) = pull(np.ones_like(value))
+    assert g.dtype == np.float32

@@ -1,0 +1,198 @@
+"""`normalize_elu` and its adjoint against their definition in double precision, in every layout, with large means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import autodiff
+from autodiff import check_grads, vjp
+from hcnn_core import normalize_elu, normalize_elu_vjp
+from hcnn_core._engines import planner
+from hcnn_core._engines.cpu.normalization import runs_of
+from hcnn_core.testing import assert_translation_covariant
+from tests.core.oracle import SEEDS, NDArray, eps, noise, poisoned_memory, threads, wide
+
+REAL = ("float32", "float64")
+EPSILON = 1e-3
+LAYER = (3, 4, 1, 2, 0)
+"""Axes of what a layer's filters make, from the slowest to the fastest in memory."""
+
+
+def in_order(array: NDArray, order: tuple[int, ...] | None) -> NDArray:
+    """The same values, the axes in memory in this order; None for that of the shape."""
+    if order is None:
+        return np.array(array)
+    return np.array(array.transpose(order), order="C").transpose(np.argsort(order))
+
+
+def definition(y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    z = wide(y) + shift
+    everywhere = tuple(range(z.ndim - 1))
+    mean, variance = z.mean(everywhere), z.var(everywhere)
+    c = (z - mean) / np.sqrt(variance + EPSILON) * scale + bias
+    return np.where(c > 0, c, np.expm1(np.minimum(c, 0))), mean, variance
+
+
+def cotangents(gs: list[NDArray], y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray) -> list[NDArray]:
+    """By the chain rule, mean and variance being functions of y like any other."""
+    g, g_mean, g_variance = map(wide, gs)
+    z = wide(y) + shift
+    everywhere, count = tuple(range(z.ndim - 1)), z.size // z.shape[-1]
+    centred = z - z.mean(everywhere)
+    inverse = 1 / np.sqrt(centred.var(everywhere) + EPSILON)
+    c = centred * inverse * scale + bias
+    of_c = g * np.where(c > 0, 1, np.exp(np.minimum(c, 0)))
+    of_inverse = (of_c * centred * scale).sum(everywhere)
+    of_variance = g_variance - of_inverse * inverse**3 / 2
+    of_centred = of_c * scale * inverse + 2 * centred * of_variance / count
+    of_z = of_centred - of_centred.mean(everywhere) + g_mean / count
+    of_shift = of_z
+    for axis, n in enumerate((1,) * (z.ndim - np.ndim(shift)) + np.shape(shift)):
+        of_shift = of_shift.sum(axis, keepdims=True) if n == 1 else of_shift
+    return [of_z, of_shift.reshape(np.shape(shift)), (of_c * centred * inverse).sum(everywhere), of_c.sum(everywhere)]
+
+
+def operands(shape: tuple[int, ...], along: tuple[int, ...], dtype: str, layout: Any, mean: float) -> list[NDArray]:
+    k = shape[-1]
+    y = in_order(noise(0, shape, dtype) + np.asarray(mean, dtype), layout)
+    return [y, noise(1, along, dtype), 1 + noise(2, (k,), dtype) ** 2, noise(3, (k,), dtype)]
+
+
+SHAPES = [((48, 8, 8, 2, 16), (2, 16)), ((40, 7, 9, 3, 10), ()), ((30, 48, 48, 1, 3), (3,)), ((6, 5, 4, 3), (5, 1, 1))]
+
+
+def assert_near(found: Any, expected: Any, dtype: str, factor: float) -> None:
+    for actual, exact in zip(found, expected, strict=True):
+        assert actual.dtype == dtype and actual.shape == exact.shape
+        scale = max(1.0, float(np.abs(exact).max()))
+        assert float(np.abs(actual - exact).max()) <= factor * eps(dtype) * scale
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("in_memory", ["by shape", "as a layer"])
+@pytest.mark.parametrize(("shape", "along"), SHAPES)
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_results_and_cotangents_are_those_of_the_definition(
+    shape: tuple[int, ...], along: tuple[int, ...], dtype: str, in_memory: str, mean: float
+) -> None:
+    """A large mean costs the digits that y itself has lost, no more: 1000 + z leaves z an error of 1000 eps / 2."""
+    layout = None if in_memory == "by shape" else LAYER if len(shape) == 5 else (2, 3, 1, 0)
+    given = operands(shape, along, dtype, layout, mean)
+    kept = [a.copy() for a in given]
+    gs = [in_order(noise(4, shape, dtype), layout), noise(5, shape[-1:], dtype), noise(6, shape[-1:], dtype)]
+    with poisoned_memory():
+        ans, found_mean, variance = normalize_elu(*given, epsilon=EPSILON)
+        (again, *_), pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=EPSILON), *given)
+        found = pullback(tuple(gs))
+    assert np.array_equal(again, ans) and all(map(np.array_equal, given, kept))
+    factor = 60 * (1 + mean)
+    expected = definition(*given)
+    assert_near((ans, variance), (expected[0], expected[2]), dtype, factor)
+    assert_near((found_mean,), (expected[1],), dtype, 20)
+    # sums of cotangents grow with their number: so does what rounding leaves, as its root
+    assert_near(found[:1], cotangents(gs, *given)[:1], dtype, factor)
+    for actual, exact in zip(found[1:], cotangents(gs, *given)[1:], strict=True):
+        assert np.abs(actual - exact).max() <= factor * eps(dtype) * np.sqrt(ans.size)
+
+
+def test_kernels_and_what_stands_for_them_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = operands((48, 8, 8, 2, 16), (2, 16), "float64", LAYER, 3.0)
+    assert runs_of(given[1], given[0]) is not None
+    assert runs_of(given[1], np.ascontiguousarray(given[0])) is None  # v_j lies last
+    g = [noise(4, given[0].shape, "float64"), np.zeros(16), np.zeros(16)]
+    fast = normalize_elu(*given, epsilon=EPSILON)
+    back = normalize_elu_vjp(*g, *given, np.stack(fast[1:]), epsilon=EPSILON)
+    monkeypatch.setattr(planner, "has_compiled_kernels", lambda: False)
+    slow = normalize_elu(*given, epsilon=EPSILON)
+    assert_near(fast, slow, "float64", 20)
+    expected = normalize_elu_vjp(*g, *given, np.stack(slow[1:]), epsilon=EPSILON)
+    for actual, exact in zip(back, expected, strict=True):
+        assert np.abs(actual - exact).max() <= 1e-12 * np.sqrt(given[0].size)
+
+
+def test_a_broadcast_cotangent_and_memory_of_the_result() -> None:
+    """As the marginal's adjoint gives it: one number for all v_{j-2}."""
+    given = operands((32, 8, 8, 4, 16), (4, 16), "float32", LAYER, 0.0)
+    y = given[0]
+    ans, mean, variance = normalize_elu(*given, epsilon=EPSILON)
+    assert ans.strides == y.strides and not np.shares_memory(ans, y)
+    narrow = in_order(noise(7, (32, 8, 8, 1, 16), "float32"), LAYER)
+    moments, zero = np.stack([mean, variance]), np.zeros(16, "float32")
+    found = normalize_elu_vjp(np.broadcast_to(narrow, y.shape), zero, zero, *given, moments, epsilon=EPSILON)
+    copied = in_order(np.broadcast_to(narrow, y.shape).copy(), LAYER)
+    expected = normalize_elu_vjp(copied, zero, zero, *given, moments, epsilon=EPSILON)
+    assert all(map(np.array_equal, found, expected))
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    given = operands((48, 16, 16, 4, 16), (4, 16), "float32", LAYER, 1.0)
+    g = [in_order(noise(4, given[0].shape, "float32"), LAYER), np.ones(16, "float32"), np.ones(16, "float32")]
+    results = []
+    for count in (1, 3):
+        with threads(count):
+            found = normalize_elu(*given, epsilon=EPSILON)
+            results.append([*found, *normalize_elu_vjp(*g, *given, np.stack(found[1:]), epsilon=EPSILON)])
+    assert all(map(np.array_equal, *results))
+
+
+@given(SEEDS, st.sampled_from([(), (3,), (4, 1), (5, 1, 4, 3), (5, 1, 1, 1)]))
+def test_derivatives_of_both_orders(seed: int, along: tuple[int, ...]) -> None:
+    y, a = 2 * noise(seed, (5, 2, 4, 3), "float64"), noise(seed + 1, (5, 2, 4, 3), "float64")
+    given = [y, noise(seed + 2, along, "float64"), 1 + noise(seed + 3, (3,), "float64") ** 2]
+    b = noise(seed + 4, (3,), "float64")
+
+    def fun(y: Any, shift: Any, scale: Any) -> Any:
+        ans, mean, variance = autodiff.normalize_elu(y, shift, scale, 4 + scale, epsilon=EPSILON)  # mostly smooth
+        return np.sum(a * ans**2) + np.sum(b * mean**2) + np.sum(variance**2)
+
+    check_grads(fun, order=1)(*given)
+
+
+@pytest.mark.parametrize("layout", [None, LAYER])
+def test_it_is_covariant_to_translations_and_of_what_varies_with_position_is_not(layout: Any) -> None:
+    """Proposition 3.1 asks of every operator that it treats all positions alike: so do statistics per v_j."""
+    y, _, scale, bias = operands((12, 8, 8, 4, 16), (), "float64", layout, 0.5)
+
+    def per_value(y: NDArray) -> NDArray:
+        return normalize_elu(y, np.zeros(()), scale, bias, epsilon=EPSILON)[0]
+
+    def per_position(y: NDArray) -> NDArray:
+        return normalize_elu(y, np.arange(4.0)[:, None], scale, bias, epsilon=EPSILON)[0]
+
+    for axis, shift in ((1, 3), (2, 1), (3, 2)):
+        assert_translation_covariant(per_value, y, axis, shift=shift, stages=4)
+    with pytest.raises(AssertionError):
+        assert_translation_covariant(per_position, y, 3, shift=2, stages=4)
+
+
+Y, K = np.ones((2, 3, 4)), np.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epsilon", "error", "message"),
+    [
+        ((np.ones((0, 4)), K, K, K), 1.0, ValueError, r"y has shape \(0, 4\); mean and variance need an element"),
+        ((np.ones(()), K, K, K), 1.0, ValueError, r"y has shape \(\)"),
+        ((Y, K, np.ones(3), K), 1.0, ValueError, r"scale has shape \(3,\); y, of shape \(2, 3, 4\), wants \(4,\)"),
+        ((Y, K, K, np.ones(())), 1.0, ValueError, r"bias has shape \(\)"),
+        ((Y, np.ones((2, 4)), K, K), 1.0, ValueError, r"shift has shape \(2, 4\), which does not broadcast"),
+        ((Y, np.ones((1, 2, 3, 4)), K, K), 1.0, ValueError, r"shift has shape \(1, 2, 3, 4\)"),
+        ((Y, K, K, K), -1.0, ValueError, "epsilon is -1.0; it must be finite and at least 0"),
+        ((Y, K, K, K), float("nan"), ValueError, "epsilon is nan"),
+        ((Y.astype(int), K, K, K), 1.0, TypeError, "y has dtype int64"),
+        ((Y, K, K * 1j, K), 1.0, TypeError, "scale has dtype complex128"),
+    ],
+)
+def test_arguments_that_do_not_fit(arguments: Any, epsilon: float, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        normalize_elu(*arguments, epsilon=epsilon)
+
+
+def test_a_cotangent_of_another_shape() -> None:
+    with pytest.raises(ValueError, match=r"g has shape \(4,\); the result has \(2, 3, 4\)"):
+        normalize_elu_vjp(K, K, K, Y, K, K, K, np.ones((2, 4)), epsilon=1.0)

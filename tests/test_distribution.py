@@ -1,0 +1,76 @@
+"""What is released: one version everywhere, the whole repository in the sdist, the three packages in the wheel."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+PACKAGES = ("hcnn_core", "autodiff", "train")
+GENERATED = ("PKG-INFO", "setup.cfg", "hcnn.egg-info")  # by setuptools, in an sdist
+
+
+def test_one_version() -> None:
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    try:
+        installed = metadata.version("hcnn")
+    except metadata.PackageNotFoundError:
+        pytest.skip("hcnn is not installed")
+    assert installed == VERSION
+
+
+@pytest.fixture(scope="module")
+def tracked() -> set[str]:
+    """Every file of the repository."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("only git knows which files are the repository's")
+    listed = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {name for name in listed.split("\0") if name and (ROOT / name).is_file()}
+
+
+def build(kind: str, tree: Path, target: Path) -> Path:
+    """Build an "sdist" or a "wheel" of a source tree into a folder."""
+    pytest.importorskip("setuptools", minversion="77")
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(target)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def unpacked(tracked: set[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist built of a clean copy of the repository, unpacked."""
+    tree, target = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("sdist")
+    for name in tracked:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tree / name)
+    with tarfile.open(build("sdist", tree, target)) as archive:
+        archive.extractall(target, filter="data")
+    return target / f"hcnn-{VERSION}"
+
+
+def test_sdist_holds_the_repository(tracked: set[str], unpacked: Path) -> None:
+    names = [path.relative_to(unpacked) for path in unpacked.rglob("*") if path.is_file()]
+    assert {name.as_posix() for name in names if name.parts[0] not in GENERATED} == tracked
+    assert {"tests/conftest.py", "tests/core/oracle.py", "benchmarks/results/speed.md", "Makefile"} <= tracked
+
+
+def test_wheel_holds_the_packages_and_their_data_and_nothing_else(
+    tracked: set[str], unpacked: Path, tmp_path: Path
+) -> None:
+    """Built as `python -m build` does, from the sdist."""
+    shipped = {name for name in tracked if PurePosixPath(name).parts[0] in PACKAGES}
+    assert any(name.startswith("train/data/sample/") for name in shipped)
+    assert any(name.endswith(".cu") for name in shipped)
+    with zipfile.ZipFile(build("wheel", unpacked, tmp_path)) as archive:
+        assert {name for name in archive.namelist() if ".dist-info/" not in name} == shipped

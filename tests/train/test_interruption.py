@@ -1,0 +1,379 @@
+"""Two processes in one run, kills and signals at awkward moments, outputs that close: what is kept and said."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.runs import (
+    SMALL,
+    Outcome,
+    assert_same_run,
+    assert_same_state,
+    checkpoints,
+    contents,
+    finish,
+    metrics,
+    start,
+)
+from train import _files, _lock, cifar, run
+from train import checkpoint as checkpoint_files
+from train.run import Run, RunError
+from train.training import Trainer
+
+Command = Callable[..., Outcome]
+
+WAITING = """
+import sys
+from train import cifar
+from train.training import Trainer
+
+take = Trainer._step
+
+def announced(self, index):
+    print("step", self.state.epoch + 1, self.state.step + 1, flush=True)
+    sys.stdin.readline()
+    return take(self, index)
+
+Trainer._step = announced
+cifar.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
+sys.exit(cifar.main())
+"""
+"""A training that waits for a line before each step."""
+
+
+class Killed(BaseException):
+    """The process ends here, with no chance to save anything."""
+
+
+def kill(*arguments: Any, **options: Any) -> Any:
+    raise Killed
+
+
+def interrupt(*arguments: Any, **options: Any) -> Any:
+    signal.raise_signal(signal.SIGINT)
+
+
+def in_step(patch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], Any]) -> None:
+    """Do something inside one step of training, counted from 1."""
+    take = Trainer._step
+
+    def patched(self: Trainer, index: Any) -> Any:
+        result = take(self, index)
+        if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
+            action()
+        return result
+
+    patch.setattr(Trainer, "_step", patched)
+
+
+def until_step(process: subprocess.Popen[str], epoch: int, step: int) -> None:
+    """Let a process of `WAITING` go on until it waits before a step."""
+    assert process.stdin is not None and process.stdout is not None
+    for line in process.stdout:
+        if line == f"step {epoch} {step}\n":
+            return
+        if line.startswith("step"):
+            process.stdin.write("\n")
+            process.stdin.flush()
+    raise AssertionError(finish(process))
+
+
+# One process in a run
+
+
+def test_a_second_process_is_told_which_one_has_the_run(command: Command, tmp_path: Path) -> None:
+    """While it lives; its death by SIGKILL releases the run, and a run that has ended leaves no lock behind."""
+    path = tmp_path / "run"
+    first = start("-c", WAITING, *SMALL, "--train-size", 40, "--out", path)
+    until_step(first, 2, 2)
+    before = contents(path)
+    line = command("--resume", path).one_line(1, f"in use by process {first.pid} on {platform.node()}")
+    assert str(path) in line and contents(path) == before
+    first.kill()
+    finish(first)
+    second = start("-c", WAITING, "--resume", path)
+    until_step(second, 3, 1)
+    command("--resume", path).one_line(1, f"process {second.pid} on")
+    assert finish(second, "\n" * 100).status == 0
+    assert [line["epoch"] for line in metrics(path)] == [1, 2, 3, 4, 4]
+    assert not (path / ".lock").exists()
+
+
+def test_of_two_new_runs_in_one_directory_one_is_refused(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one looked before the first one's files were there."""
+    path = tmp_path / "run"
+    first = start("-c", WAITING, *SMALL, "--train-size", 40, "--out", path)
+    until_step(first, 1, 1)
+    monkeypatch.setattr(Run, "require_new", lambda self: None)
+    command(*SMALL, "--out", path).one_line(1, f"in use by process {first.pid}")
+    assert finish(first, "\n" * 100).status == 0
+
+
+def test_a_lock_is_held_once_and_again_when_it_is_free(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    for _ in range(2):
+        with _lock.locked(path):
+            owner = f"process {os.getpid()} on {platform.node()}"
+            with pytest.raises(_lock.HeldError, match=owner), _lock.locked(path):
+                raise AssertionError
+            assert path.read_text() == owner + "\n"
+        assert not path.exists()
+    path.write_text("process 1 on a host that crashed\n")
+    with _lock.locked(path):
+        assert path.read_text() == owner + "\n"
+
+
+def test_a_lock_on_a_file_that_its_owner_has_just_removed_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flock = tmp_path / ".lock", _lock.fcntl.flock
+    removed: list[int] = []
+
+    def late(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        if not removed:
+            path.unlink()
+            removed.append(descriptor)
+
+    monkeypatch.setattr(_lock.fcntl, "flock", late)
+    with _lock.locked(path):
+        monkeypatch.undo()
+        assert removed
+        with pytest.raises(_lock.HeldError), _lock.locked(path):
+            raise AssertionError
+
+
+def test_a_file_system_without_locks_is_used_and_named(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(_lock.fcntl, "flock", none)
+    outcome = command(*SMALL, "--epochs", 1, "--out", tmp_path / "run")
+    assert outcome.status == 0 and outcome.err.count("\n") == 1
+    assert f"{tmp_path / 'run'} is not locked (No locks available)" in outcome.err
+
+
+def test_two_writers_of_one_file_do_not_share_a_partial_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process writes in the middle of this one's writing; each version is whole."""
+    path, fsync, others = tmp_path / "a.png", os.fsync, []
+
+    def meanwhile(descriptor: int) -> None:
+        if not others:
+            others.append(os.getpid() + 1)
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "getpid", lambda: others[0])
+                _files.write_atomically(path, b"theirs")
+            assert path.read_bytes() == b"theirs"
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    _files.write_atomically(path, b"mine, and longer")
+    assert others and contents(tmp_path) == {"a.png": b"mine, and longer"}
+
+
+# What is said of an interruption
+
+
+def test_a_second_interruption_while_the_picture_is_drawn_does_not_change_what_is_said(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        in_step(patch, 2, 2, interrupt)
+        patch.setattr(cifar, "plot_learning_curve", interrupt)
+        command(*SMALL, "--out", path).one_line(130, "stopped by SIGINT at epoch 2, step 2", "saved", "--resume")
+    command("--resume", path).success()
+    assert_same_run(path, trained)
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("no font")])
+def test_a_picture_that_fails_does_not_hide_why_training_stopped(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise failure
+
+    in_step(monkeypatch, 2, 2, interrupt)
+    monkeypatch.setattr(cifar, "plot_learning_curve", fail)
+    command(*SMALL, "--out", tmp_path / "run").one_line(130, "stopped by SIGINT at epoch 2, step 2", "saved")
+
+
+def test_an_interruption_while_the_last_picture_is_drawn_says_that_all_else_is_saved(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar, "plot_learning_curve", interrupt)
+        command(*SMALL, "--out", path).one_line(
+            130, f"interrupted while {path / 'learning-curve.png'} was drawn", "all else", f"--plot {path}"
+        )
+    assert_same_run(path, trained)
+    command("--resume", path).success()
+    assert (path / "learning-curve.png").exists()
+
+
+def test_an_interruption_before_the_first_state_is_saved(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "create", interrupt)
+        command(*SMALL, "--out", tmp_path / "run").one_line(130, "nothing was saved")
+    command(*SMALL, "--epochs", 1, "--out", tmp_path / "run").success()
+
+
+# Kills
+
+
+def killed(command: Command, *arguments: object) -> None:
+    with pytest.raises(Killed):
+        command(*arguments)
+
+
+def test_a_run_killed_at_its_last_picture_is_completed(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar, "plot_learning_curve", kill)
+        killed(command, *SMALL, "--out", path)
+    assert not (path / "learning-curve.png").exists()
+    monkeypatch.setattr(cifar, "_dataset", None)  # the data are not needed for that
+    out = command("--resume", path).success()
+    assert "is finished" in out and "test: accuracy" in out and str(path / "best.h5") in out
+    assert_same_run(path, trained)
+    assert (path / "learning-curve.png").exists()
+
+
+def test_what_a_killed_process_left_half_written_goes_at_the_next_start(
+    command: Command, trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = [f".best.h5.{int(dead.stdout)}.partial", f".metrics.jsonl.{os.getpid()}.partial", ".config.toml.partial"]
+    kept = [f".learning-curve.png.{os.getppid()}.partial", ".notes.partial.txt"]
+    for name in (*left, *kept):
+        (path / name).touch()
+    command("--resume", path).success()
+    assert sorted(p.name for p in path.glob(".*")) == sorted(kept)
+
+
+@pytest.mark.parametrize("moment", ["before the checkpoint", "before the configuration"])
+def test_a_run_killed_while_it_is_created_can_be_begun_again_or_resumed(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    path, write = tmp_path / "run", _files.write_atomically
+
+    def patched(target: Path, content: bytes) -> None:
+        if (target.suffix == ".h5") == (moment == "before the checkpoint"):
+            raise Killed
+        write(target, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_atomically", patched)
+        patch.setattr(checkpoint_files, "write_atomically", patched)
+        killed(command, *SMALL, "--out", path)
+    if moment == "before the checkpoint":
+        command("--resume", path).one_line(1, "holds no run to resume")
+        command(*SMALL, "--out", path).success()
+    else:
+        command(*SMALL, "--out", path).one_line(1, "holds a run already", f"--resume {path}")
+        command("--resume", path).success()
+        assert (path / "config.toml").read_bytes() == (trained / "config.toml").read_bytes()
+    assert_same_run(path, trained)
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["the newest", "the only one"])
+def test_the_best_checkpoint_is_gone_on_from_where_it_is(
+    command: Command, trained: Path, tmp_path: Path, others: bool
+) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    for name in ("config.toml", "metrics.jsonl"):
+        shutil.copy(trained / name, path)
+    shutil.copy(trained / "epoch0003-step000000.h5", path / "best.h5")
+    if others:
+        shutil.copy(trained / "epoch0002-step000000.h5", path)
+    assert "going on after epoch 3, step 0" in command("--resume", path).success()
+    assert_same_state(path / "epoch0003-step000000.h5", trained / "epoch0003-step000000.h5")
+    assert_same_state(path / "epoch0004-step000000.h5", trained / "epoch0004-step000000.h5")
+    assert metrics(path) == metrics(trained)
+
+
+def test_a_kill_before_old_checkpoints_are_dropped_leaves_none_too_many(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kill)
+        killed(command, *SMALL, "--out", path)
+    assert len(checkpoints(path)) == 1 + 4
+    with Run(path).lock():
+        assert len(checkpoints(path)) == 1 + 3
+    command("--resume", path).success()
+    assert checkpoints(path) == checkpoints(trained)
+
+
+# Terminals and outputs
+
+
+def test_a_hangup_that_nohup_ignores_is_ignored(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        in_step(monkeypatch, 2, 2, lambda: signal.raise_signal(signal.SIGHUP))
+        command(*SMALL, "--out", tmp_path / "run").success()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert_same_run(tmp_path / "run", trained)
+
+
+@pytest.mark.parametrize("output", ["closed", "full"])
+def test_standard_output_that_is_closed_or_full_costs_neither_curve_nor_checkpoint(tmp_path: Path, output: str) -> None:
+    if output == "closed":
+        reader, writer = os.pipe()
+        os.close(reader)
+    elif Path("/dev/full").exists():
+        writer = os.open("/dev/full", os.O_WRONLY)
+    else:
+        pytest.skip("there is no /dev/full")
+    path = tmp_path / "run"
+    try:
+        process = start("-m", "train.cifar", *SMALL, "--epochs", 1, "--train-size", 24, "--out", path, stdout=writer)
+    finally:
+        os.close(writer)
+    outcome = finish(process)
+    assert outcome.status == 1
+    if output == "full":
+        Outcome(1, "", outcome.err).one_line(1, "cannot write to standard output", "No space left")
+    else:
+        assert outcome.err == ""  # who closed the pipe has read enough
+    assert {"best.h5", "epoch0001-step000000.h5", "learning-curve.png"} <= {p.name for p in path.iterdir()}
+    assert "test_accuracy" in metrics(path)[-1]
+
+
+def test_a_full_standard_output_does_not_hide_why_a_run_stopped(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise RunError("cannot write to standard output: No space left on device")
+
+    monkeypatch.setattr("train._command._flush", full)
+    in_step(monkeypatch, 1, 2, interrupt)
+    command(*SMALL, "--out", tmp_path / "run").one_line(130, "stopped by SIGINT", "saved")

@@ -1,0 +1,189 @@
+"""Networks that ship, and trained networks as functions of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hcnn_core import convolve, elu
+from tests.remote import Remote, put, take
+from tests.train.conftest import Command
+from train import checkpoint as checkpoints
+from train import load, shipped
+from train.checkpoint import CheckpointError
+from train.config import make_config
+from train.data import Dataset, Images, standardise
+from train.network import layers
+from train.shipped import bare, find, names
+from train.training import evaluate, restore
+
+LARGEST = 2 * 2**20
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_network_that_ships_is_small_and_bare_and_says_what_it_reached(name: str) -> None:
+    assert find(name).stat().st_size < LARGEST
+    checkpoint = checkpoints.load(find(name))
+    state, config = checkpoint.state, checkpoint.config
+    assert not state.velocity and not state.average and not len(state.order)
+    assert 0.1 < checkpoint.figures["test_accuracy"] < 1
+    restore(find(name), checkpoint, config, np)
+    table = layers(config, 32, len(checkpoint.class_names))
+    assert sum(layer.parameters for layer in table) <= (344_640 if config.nonlinear_factors else 97_650)
+
+
+def test_a_network_classifies_images_as_evaluation_does(trained: Path, few_images: Dataset) -> None:
+    path = trained / "best.h5"
+    checkpoint = checkpoints.load(path)
+    network, parameters, moments = restore(path, checkpoint, checkpoint.config, np)
+    images, labels = few_images.test_images, few_images.test_labels
+    data = Images(images, labels, checkpoint.channel_mean, checkpoint.channel_std, "float32")
+    classifier = load(path)
+    logits = classifier(images)
+    assert logits.shape == (len(images), 10) and logits.dtype == np.float32
+    accuracy = evaluate(np, network, parameters, moments, data).accuracy
+    assert np.mean(logits.argmax(1) == labels) == accuracy
+    predicted = classifier.predict(images)
+    assert predicted == [few_images.class_names[k] for k in logits.argmax(1)]
+    assert classifier.predict(images[3]) == predicted[3:4]
+    np.testing.assert_allclose(classifier.logits(images[3]), logits[3], rtol=0, atol=1e-4)
+    for dtype in (np.float32, np.float64):
+        floats = (images / 255).astype(dtype)
+        np.testing.assert_allclose(classifier(floats), logits, rtol=0, atol=1e-3)
+    x = standardise(images, checkpoint.channel_mean, checkpoint.channel_std)
+    np.testing.assert_allclose(network(parameters, x, moments)[0], logits, rtol=0, atol=1e-4)
+    assert classifier(images[:0]).shape == (0, 10) and classifier.predict(images[:0]) == []
+
+
+def test_it_takes_arrays_of_another_device(trained: Path, few_images: Dataset) -> None:
+    classifier = load(trained / "best.h5")
+    images = few_images.test_images[:4]
+    found = classifier(put(images))
+    assert isinstance(found, Remote)
+    np.testing.assert_allclose(take(found), classifier(images), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (np.zeros((2, 32, 32, 3), np.int64), TypeError, "images have dtype int64; give uint8"),
+        (np.zeros((32, 32), np.uint8), ValueError, r"images have shape \(32, 32\); give \(N, H, W, 3\)"),
+        (np.zeros((1, 3, 32, 32), np.uint8), ValueError, r"shape \(1, 3, 32, 32\)"),
+        (np.full((32, 32, 3), 200.0), ValueError, "floats from 200 to 200; give 0 to 1"),
+        (np.full((32, 32, 3), np.nan), ValueError, "floats from nan"),
+    ],
+)
+def test_images_that_do_not_fit(trained: Path, images: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        load(trained / "best.h5")(images)
+
+
+def test_names_are_found_before_files_and_others_refused(command: Command, tmp_path: Path) -> None:
+    for name in names():
+        assert find(name).parent == shipped.FOLDER
+    with pytest.raises(CheckpointError, match="there is no checkpoint at hcnn-bst; networks that ship: "):
+        load("hcnn-bst")
+    command("--evaluate", "hcnn-bst").one_line(1, "no checkpoint at hcnn-bst", *names())
+    command("--evaluate", tmp_path / "none.h5").one_line(1, "there is no checkpoint at")
+
+
+def test_what_ships_is_the_average_and_evaluates_as_recorded(
+    command: Command, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    settings = (
+        "--preset",
+        "sample",
+        "--width",
+        4,
+        "--factors",
+        4,
+        "--depth",
+        5,
+        "--epochs",
+        2,
+        "--batch-size",
+        8,
+        "--validation-size",
+        0,
+    )
+    command(*settings, "--average-decay", 0.9, "--normalization", "both", "--out", run).success()
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    last = run / "epoch0002-step000000.h5"
+    assert "tiny.h5" in command("--export", last, tmp_path / "tiny.h5").success()
+    assert names() == ["tiny"]
+    before, after = checkpoints.load(last), checkpoints.load(tmp_path / "tiny.h5")
+    assert np.array_equal(after.state.parameters["layer03"]["g"], before.state.average["layer03"]["g"])
+    out = command("--evaluate", "tiny").success().splitlines()
+    assert out[:2] == command("--evaluate", last).success().splitlines()[:2]
+    assert f"recorded when it was trained: accuracy {100 * after.figures['test_accuracy']:.2f} %" == out[2]
+    assert out[2].removeprefix("recorded when it was trained: ") in out[0]
+    assert bare(before, {}).config == make_config("sample", {**vars(before.config), "preset": "sample"})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [("--normalization", "both"), ("--nonlinear-factors", "--normalization", "both"), ("--boundary", "periodic")],
+)
+def test_exported_filters_are_the_network(
+    command: Command, tmp_path: Path, few_images: Dataset, settings: tuple[str, ...]
+) -> None:
+    """Layers written out from the file alone give the network's logits."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    run, target = tmp_path / "run", tmp_path / "network.safetensors"
+    small = (
+        "--preset",
+        "sample",
+        "--width",
+        4,
+        "--factors",
+        4,
+        "--depth",
+        5,
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--validation-size",
+        0,
+    )
+    command(*small, *settings, "--no-test", "--out", run).success()
+    command("--export", run / "best.h5", target).success()
+    classifier, tensors = load(run / "best.h5"), safetensors.load_file(target)
+    config = classifier.network.config
+    x = standardise(few_images.test_images, tensors["data.channel_mean"], tensors["data.channel_std"])
+    for layer in classifier.network.table:
+        x = x.mean(3) if x.ndim == 6 else x
+        axes, n = (1, 2, 3, 4)[: 2 + layer.attributes], len(layer.kernel_size)
+        options = {"boundary": config.boundary, "stride": layer.stride}
+        if layer.nonlinear:
+            h, shift, g, bias = (tensors[f"{layer.name}.{name}"] for name in ("h", "shift", "g", "bias"))
+            z = elu(convolve(x, h, (1, 2), boundary=config.boundary, stride=layer.stride[:2]) + shift)
+            x = elu(convolve(z, g, (3, 4), sum_axes=5, boundary=config.boundary, stride=layer.stride[2:]) + bias)
+        else:
+            w, bias = tensors[f"{layer.name}.w"], tensors[f"{layer.name}.bias"]
+            assert w.shape[-1 - n :] == (*layer.kernel_size, layer.filters)
+            summed = {"sum_axes": 3} if layer.attributes == 0 else {}
+            x = elu(convolve(x, w, axes, **options, **summed) + bias)
+    logits = x.mean((1, 2, 3, 4)) * tensors["head.scale"]
+    np.testing.assert_allclose(logits, classifier(few_images.test_images), rtol=0, atol=2e-4)
+    assert sum(
+        tensors[f"{la.name}.{n}"].size
+        for la in classifier.network.table
+        for n in ("w", "h", "g")
+        if f"{la.name}.{n}" in tensors
+    ) == sum(la.parameters for la in classifier.network.table)
+
+
+def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path) -> None:
+    best = trained / "best.h5"
+    command("--export", best, tmp_path / "net.onnx").one_line(2, "ends in neither .h5", ".safetensors")
+    (tmp_path / "net.h5").write_text("mine")
+    command("--export", best, tmp_path / "net.h5").one_line(1, "is there already; name a new file")
+    assert (tmp_path / "net.h5").read_text() == "mine"
+    command("--export", tmp_path / "no.h5", tmp_path / "new.h5").one_line(1, "there is no checkpoint at")
+    command("--export", best, tmp_path / "new.h5", "--epochs", 3).one_line(2, "--export takes its settings")

@@ -1,0 +1,207 @@
+"""Networks that ship with the package, by name, and any trained network as a function of images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodiff import tree_map
+from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
+from train import checkpoint as checkpoints
+from train.checkpoint import Checkpoint, CheckpointError, State
+from train.data import standardise
+from train.network import Moments, Network, Parameters
+from train.training import restore
+
+__all__ = ["Classifier", "bare", "find", "load", "names"]
+
+FOLDER = Path(__file__).parent / "weights"
+
+BATCH = 100
+"""Images classified at a time."""
+
+
+def names() -> list[str]:
+    """Return the names of the networks that ship with the package.
+
+    Returns
+    -------
+    list of str
+        In alphabetical order.
+    """
+    return sorted(path.stem for path in FOLDER.glob("*.h5"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """Return the file of a network: a shipped one's where there is one of this name, else the path itself.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A name of `names`, or a checkpoint.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no name of a network and there is no such file.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in names():
+        return FOLDER / f"{name_or_path}.h5"
+    if not path.exists() and not path.suffix:
+        raise CheckpointError(f"there is no checkpoint at {path}; networks that ship: {', '.join(names()) or 'none'}")
+    return path
+
+
+def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
+    """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Of a run.
+    figures : dict
+        What the network reached, for `--evaluate` to print: keys as in metrics.jsonl.
+
+    Returns
+    -------
+    Checkpoint
+        float32, with the figures; it cannot be resumed.
+    """
+    state = checkpoint.state
+    parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
+    return replace(
+        checkpoint,
+        state=State(parameters, {}, moments, {}, epoch=state.epoch),
+        config=replace(checkpoint.config, dtype="float32", data_dir="data"),
+        figures=figures,
+    )
+
+
+def load(name_or_path: str | Path) -> Classifier:
+    """Return a trained network.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        The name of a network that ships with the package, or a checkpoint.
+
+    Returns
+    -------
+    Classifier
+        A function of images.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such network, or its file is damaged.
+    """
+    path = find(name_or_path)
+    checkpoint = checkpoints.load(path)
+    return Classifier(checkpoint, *restore(path, checkpoint, checkpoint.config, np))
+
+
+class Classifier:
+    """A trained network as a function of images of NumPy or CuPy, which it standardises itself.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Where it comes from.
+    network : Network
+        Its layers.
+    parameters, moments : dict
+        Weights and running moments.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, network: Network, parameters: Parameters, moments: Moments) -> None:
+        self.network, self.checkpoint = network, checkpoint
+        self._arrays: dict[str, tuple[Parameters, Moments]] = {"numpy": (parameters, moments)}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.checkpoint.class_names
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What was recorded of the network when it was trained, such as its accuracy on the test set."""
+        return self.checkpoint.figures
+
+    def logits(self, images: Array) -> Array:
+        """Return the logits of images, whose softmax is the probability of each class.
+
+        Parameters
+        ----------
+        images : array, shape (N, H, W, 3) or (H, W, 3)
+            RGB: uint8 from 0 to 255, or floats from 0 to 1.
+
+        Returns
+        -------
+        array, shape (N, C) or (C,)
+            On the device of the images.
+
+        Raises
+        ------
+        TypeError
+            If the images are neither uint8 nor floats.
+        ValueError
+            If they have another shape, or floats lie outside 0 to 1.
+        """
+        xp = array_namespace(images)
+        images = xp.asarray(images)
+        if images.ndim not in (3, 4) or images.shape[-1] != 3:
+            raise ValueError(f"images have shape {tuple(images.shape)}; give (N, H, W, 3) or (H, W, 3)")
+        if images.ndim == 3:
+            return self.logits(images[None, ...])[0, ...]
+        kind = dtype_name(images.dtype)
+        if kind.startswith("float"):
+            if images.size and not (float(xp.min(images)) >= 0 and float(xp.max(images)) <= 1):
+                raise ValueError(f"floats from {float(xp.min(images)):.3g} to {float(xp.max(images)):.3g}; give 0 to 1")
+            images = images * 255
+        elif kind != "uint8":
+            raise TypeError(f"images have dtype {kind}; give uint8 from 0 to 255, or floats from 0 to 1")
+        parameters, moments = self._placed(xp)
+        found = []
+        count = images.shape[0]
+        for begin in range(0, count, BATCH):
+            x = standardise(
+                images[begin : min(begin + BATCH, count), ...],
+                self.checkpoint.channel_mean,
+                self.checkpoint.channel_std,
+                self.network.config.dtype,
+            )
+            found.append(self.network(parameters, x, moments)[0])
+        return xp.concat(found) if found else xp.zeros((0, self.network.classes), dtype=xp.float32)
+
+    __call__ = logits
+
+    def predict(self, images: Array) -> list[str]:
+        """Return the names of the classes that images most probably belong to.
+
+        Parameters
+        ----------
+        images : array, shape (N, H, W, 3) or (H, W, 3)
+            As `logits` takes them.
+
+        Returns
+        -------
+        list of str
+            One name for each image.
+        """
+        logits = to_numpy(self.logits(images))
+        return [self.class_names[index] for index in np.atleast_2d(logits).argmax(axis=1)]
+
+    def _placed(self, xp: Any) -> tuple[Parameters, Moments]:
+        """Weights and moments among arrays of a namespace."""
+        if xp.__name__ not in self._arrays:
+            self._arrays[xp.__name__] = tree_map(xp.asarray, self._arrays["numpy"])
+        return self._arrays[xp.__name__]
