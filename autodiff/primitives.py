@@ -237,6 +237,38 @@ def _normalize_elu_written_out(y: Array, shift: Array, scale: Array, bias: Array
 
 defvjp_argnums(_normalized_and_moments, _normalize_elu_pullback)
 
+normalize_filters = primitive(hcnn_core.normalize_filters)
+
+
+def _normalize_filters_pullback(
+    argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    zeros = [np.zeros_like(getval(a)) for a in ans]
+
+    def pullback(g: dict[int, Array]) -> list[Array]:
+        given = tuple(g.get(i, zero) for i, zero in enumerate(zeros))
+        if any(isinstance(a, Traced) for a in (*given, *args)):
+            found = vjp(functools.partial(normalized_filters_written_out, **kwargs), *args)[1](given)
+        else:
+            found = hcnn_core.normalize_filters_vjp(*given, *args, **kwargs)
+        return [found[argnum] for argnum in argnums]
+
+    return pullback
+
+
+def normalized_filters_written_out(
+    h: Array, mean: Array, covariance: Array, /, *, epsilon: float
+) -> tuple[Array, Array]:
+    """`normalize_filters` of operations that are differentiable any number of times, for complex filters too."""
+    taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
+    variance = np.real(np.sum((taps @ covariance) * np.conj(taps), axis=1))
+    sigma = np.sqrt(np.where(variance < 0, 0, variance) + epsilon)  # rounding may leave less than nothing
+    normal = taps / sigma[:, None]
+    return np.reshape(normal.T, (*h.shape[1:], h.shape[0])), normal @ mean
+
+
+defvjp_argnums(normalize_filters, _normalize_filters_pullback)
+
 log_softmax = primitive(hcnn_core.log_softmax)
 defvjp(
     log_softmax,

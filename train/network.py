@@ -20,7 +20,8 @@ from autodiff import (
     normalize_elu,
     patch_moments,
 )
-from hcnn_core.backend import Array
+from autodiff.primitives import normalize_filters, normalized_filters_written_out
+from hcnn_core.backend import Array, library_of
 from hcnn_core.factored import factor_options
 from train.config import Config
 
@@ -451,11 +452,11 @@ def _moments_of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[A
 
 def _normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
     """Filters (s, s, Q) whose responses have variance 1, and the responses' means m_q / sigma_q (Q,)."""
-    taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
-    variance = np.real(np.sum((taps @ covariance) * np.conj(taps), axis=1))
-    sigma = np.sqrt(np.where(variance < 0, 0, variance) + epsilon)  # rounding may leave less than nothing
-    normal = taps / sigma[:, None]
-    return np.reshape(normal.T, (*h.shape[1:], h.shape[0])), normal @ mean
+    # by one kernel on a GPU; on a processor, a few operations on small arrays take no longer
+    at_once = library_of(getval(h)) == "cupy"
+    function = normalize_filters if at_once else normalized_filters_written_out
+    filters, means = function(h, mean, covariance, epsilon=epsilon)
+    return filters, means
 
 
 def merge_factors(

@@ -197,6 +197,10 @@ def _own_work(launch: Launch) -> Work:
             touch("x", m * depth)
             touch("y", n * depth)
             touch("out", m * n, writes=True)
+        case "normalize" | "normalize_back":
+            touch("h", a["count"] * s["FILTER_TAPS"])
+            touch("covariance", s["FILTER_TAPS"] ** 2)
+            touch("filters" if name == "normalize" else "of_h", a["count"] * s["FILTER_TAPS"], writes=True)
         case "weigh":
             from hcnn_core._engines.cuda.updates import layout_of
 

@@ -13,6 +13,7 @@ import numpy as np
 from hcnn_core._engines import cost_model
 from hcnn_core._engines.arrangement import Arrangement, BatchAxes
 from hcnn_core._engines.generic import elementwise as generic_elementwise
+from hcnn_core._engines.generic import filters as generic_filters
 from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._engines.generic import normalization as generic_normalization
 from hcnn_core._engines.generic.fft import LibraryFFT
@@ -206,6 +207,16 @@ def matmul(a: Array, b: Array) -> Array:
 
         return by_kernel(a, b)
     return generic_matmul.matmul(a, b)
+
+
+def filters(h: Array) -> Any:
+    """The module whose `normalize` and `normalize_vjp` work on filters like these."""
+    if library_of(h) == "cupy":
+        from hcnn_core._engines.cuda import filters as by_kernels
+
+        if by_kernels.suits(h):
+            return by_kernels
+    return generic_filters
 
 
 def weighted_sums(like: Array) -> Any:

@@ -91,7 +91,7 @@ def test_every_method_exists_in_cupy() -> None:
         f"{at} .{name}" for at, name in found if not hasattr(cupy.ndarray, name) and name not in OTHER_METHODS
     ]
     assert not complaints, "\n".join(complaints)
-    assert not hasattr(cupy.ndarray, "tofile") or not hasattr(cupy.ndarray, "to_device")  # so that something is found
+    assert not hasattr(cupy.ndarray, "setflags")  # so that something could be found
 
 
 def test_every_call_exists_in_cupy() -> None:

@@ -481,3 +481,65 @@ extern "C" __global__ void __launch_bounds__(256) weigh(const Sums all) {
     }
 }
 #endif
+
+#ifdef FILTER_TAPS
+// The variance of what a filter makes of patches with this covariance, and the covariance, made symmetric, times it.
+__device__ inline real variance_of(const real (&h)[FILTER_TAPS], Reals covariance, real (&twice)[FILTER_TAPS]) {
+    real variance = 0;
+    for (int t = 0; t < FILTER_TAPS; ++t) {
+        twice[t] = 0;
+        for (int s = 0; s < FILTER_TAPS; ++s)
+            twice[t] += (covariance[t * FILTER_TAPS + s] + covariance[s * FILTER_TAPS + t]) * h[s];
+        variance += twice[t] * h[t] / 2;
+    }
+    return variance;
+}
+
+// Write filters h (count, taps) over the deviation of their responses to filters (taps, count), and the means of these.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
+    Reals h, Reals mean, Reals covariance, Target filters, Target means, int count, double epsilon
+) {
+    for (int q = threadIdx.x; q < count; q += FILTER_THREADS) {
+        real own[FILTER_TAPS], twice[FILTER_TAPS], response = 0;
+        for (int t = 0; t < FILTER_TAPS; ++t) own[t] = h[q * FILTER_TAPS + t];
+        const real variance = variance_of(own, covariance, twice);
+        const real sigma = sqrt((variance < 0 ? real(0) : variance) + real(epsilon));
+        for (int t = 0; t < FILTER_TAPS; ++t) {
+            filters[t * count + q] = own[t] / sigma;
+            response += own[t] / sigma * mean[t];
+        }
+        means[q] = response;
+    }
+}
+
+// The cotangents of filters, mean and covariance, of those of both results. One block.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
+    Reals h, Reals mean, Reals covariance, Reals g_filters, Reals g_means, Target of_h, Target of_mean,
+    Target of_covariance, int count, double epsilon
+) {
+    __shared__ real of_variance[MOST_FILTERS], of_sum[MOST_FILTERS];
+    for (int q = threadIdx.x; q < count; q += FILTER_THREADS) {
+        real own[FILTER_TAPS], twice[FILTER_TAPS], of_normal[FILTER_TAPS], along = 0;
+        for (int t = 0; t < FILTER_TAPS; ++t) own[t] = h[q * FILTER_TAPS + t];
+        const real variance = variance_of(own, covariance, twice);
+        const real sigma = sqrt((variance < 0 ? real(0) : variance) + real(epsilon));
+        for (int t = 0; t < FILTER_TAPS; ++t) {
+            of_normal[t] = g_filters[t * count + q] + g_means[q] * mean[t];
+            along += of_normal[t] * own[t];
+        }
+        of_variance[q] = variance < 0 ? real(0) : along / (-2 * sigma * sigma * sigma);
+        of_sum[q] = g_means[q] / sigma;
+        for (int t = 0; t < FILTER_TAPS; ++t)
+            of_h[q * FILTER_TAPS + t] = of_normal[t] / sigma + of_variance[q] * twice[t];
+    }
+    __syncthreads();
+    for (int k = threadIdx.x; k < FILTER_TAPS * (FILTER_TAPS + 1); k += FILTER_THREADS) {
+        const int t = k / (FILTER_TAPS + 1), s = k % (FILTER_TAPS + 1);
+        real total = 0;
+        for (int q = 0; q < count; ++q)
+            total += s < FILTER_TAPS ? of_variance[q] * h[q * FILTER_TAPS + t] * h[q * FILTER_TAPS + s]
+                                     : of_sum[q] * h[q * FILTER_TAPS + t];
+        (s < FILTER_TAPS ? of_covariance[t * FILTER_TAPS + s] : of_mean[t]) = total;
+    }
+}
+#endif
