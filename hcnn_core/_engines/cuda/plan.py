@@ -22,7 +22,7 @@ from hcnn_core._engines.transform import Identity, Transform
 from hcnn_core._tuning import Tuning
 from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, empty, placement
 
-CHUNK = 5 << 19
+CHUNK = 3 << 20
 """Elements of a result's spectrum that are made before they are transformed back, so that they stay in the L2 cache.
 
 With what is read for them, and what they become, they take half of an H100's in float32 (benchmarks.gpu.trace).
