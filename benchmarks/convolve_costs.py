@@ -140,7 +140,7 @@ def timed(problem: Problem, rng: np.random.Generator) -> dict[str, list[float]]:
 
     def run(name: str) -> Callable[[], Any]:
         if name == "at once":
-            plan: Any = FFTPlan(problem, True)
+            plan: Any = FFTPlan(problem, True, Tuning(), planner.elementwise(np))
         else:
             methods = tuple({"d": "direct", "f": "fft"}[letter] for letter in name)
             plan = _plan.plan_by(methods, problem, True, layout, "numpy")

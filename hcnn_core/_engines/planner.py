@@ -52,7 +52,7 @@ def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuni
     if cost_model.at_once(problem, methods, real, library, tuning):
         from hcnn_core._engines.cpu.fft_plan import FFTPlan
 
-        return FFTPlan(problem, real, tuning)
+        return FFTPlan(problem, real, tuning, elementwise(np))
     return plan_by(methods, problem, real, batch, library, tuning)
 
 

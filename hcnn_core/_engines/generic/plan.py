@@ -28,6 +28,9 @@ class Plan:
     worked on by itself, where it lies, all with the same filter.
     """
 
+    pointwise: Any = elementwise
+    """Module with `elu` and `elu_vjp` for the arrays of this plan."""
+
     def __init__(self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning) -> None:
         self.arrangement, self.transform, self.products, self.tuning = arrangement, transform, products, tuning
         self.problem = arrangement.problem
@@ -44,7 +47,7 @@ class Plan:
         spectrum = self.products.apply(xp, self._analyze(xp, x), filters)
         y = self.transform.synthesize(xp, spectrum)
         y = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
-        return y if bias is None else elementwise.elu(xp, y, bias)
+        return y if bias is None else self.pointwise.elu(xp, y, bias)
 
     def adjoints(
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
@@ -55,7 +58,7 @@ class Plan:
         the result, possibly summed over some of its axes already.
         """
         if ans is not None:
-            g = elementwise.elu_vjp(xp, g, ans)
+            g = self.pointwise.elu_vjp(xp, g, ans)
         taps = self.products.taps
         cotangent = self.transform.synthesize_transpose(xp, self._to_plan(xp, g, self.y_order, (self.y_rows, -1)))
         cotangent = xp.reshape(cotangent, (self._count, -1, *taps.out_lengths, taps.batch))
