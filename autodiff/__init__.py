@@ -16,6 +16,7 @@ from autodiff.primitives import (
     marginal,
     marginal_vjp,
     normalize_elu,
+    normalize_filters,
     patch_moments,
     translate,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "marginal",
     "marginal_vjp",
     "normalize_elu",
+    "normalize_filters",
     "patch_moments",
     "primitive",
     "translate",

@@ -18,10 +18,10 @@ from autodiff import (
     getval,
     marginal,
     normalize_elu,
+    normalize_filters,
     patch_moments,
 )
-from autodiff.primitives import normalize_filters, normalized_filters_written_out
-from hcnn_core.backend import Array, library_of
+from hcnn_core.backend import Array
 from hcnn_core.factored import factor_options
 from train.config import Config
 
@@ -386,7 +386,7 @@ class Network:
             of_patches = (own["mean"], own["covariance"]) if layer.factors else None
             if layer.nonlinear:
                 assert of_patches is not None
-                h, shift = _normalise_filters(weights["h"], *of_patches, self.config.epsilon)
+                h, shift = normalize_filters(weights["h"], *of_patches, epsilon=self.config.epsilon)
                 g, bias = self._folded(weights["g"], np.zeros_like(weights["bias"]), weights, own)
                 found[layer.name] = {"h": h, "shift": -shift, "g": g, "bias": bias}
             else:
@@ -405,7 +405,7 @@ class Network:
         own: dict[str, Array],
     ) -> Array:
         """The (+) layer, rho(W^g rho(W^h x)); the backward pass expands x again."""
-        h, shift = _normalise_filters(weights["h"], *moments, epsilon)
+        h, shift = normalize_filters(weights["h"], *moments, epsilon=epsilon)
         options = {"boundary": self.config.boundary, "stride": layer.stride}
         none = np.zeros_like(getval(weights["bias"]))
         if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
@@ -450,15 +450,6 @@ def _moments_of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[A
     return moments if factor == 1 else (mean * factor, covariance * factor**2)
 
 
-def _normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
-    """Filters (s, s, Q) whose responses have variance 1, and the responses' means m_q / sigma_q (Q,)."""
-    # by one kernel on a GPU; on a processor, a few operations on small arrays take no longer
-    at_once = library_of(getval(h)) == "cupy"
-    function = normalize_filters if at_once else normalized_filters_written_out
-    filters, means = function(h, mean, covariance, epsilon=epsilon)
-    return filters, means
-
-
 def merge_factors(
     h: Array,
     g: Array,
@@ -496,7 +487,7 @@ def merge_factors(
     shift : array, shape (n1', n2', K)
         What the normalised filters make of the mean patch: to be subtracted from the convolution with w.
     """
-    normal, means = _normalise_filters(h, mean, covariance, epsilon)
+    normal, means = normalize_filters(h, mean, covariance, epsilon=epsilon)
     flat = np.reshape(g, (g.shape[0], -1))
     w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
     ones = np.ones_like(getval(mean), shape=lengths)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autodiff import primitives
 from autodiff._rules import products
 from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
-from train import network
 
 HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")
@@ -28,7 +28,7 @@ def in_place_of_cupy(kernel: Callable[..., Any]) -> Iterator[None]:
     """NumPy arrays go the way of CuPy's, through kernels of one's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
-        for module in (planner, products, network):
+        for module in (planner, products, primitives):
             patch.setattr(module, "library_of", lambda array: "cupy")
         yield
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from autodiff import check_grads, vjp
-from autodiff.primitives import normalize_filters, normalized_filters_written_out
+from autodiff.primitives import _normalized_filters as normalize_filters
+from autodiff.primitives import _normalized_filters_written_out as written_out
 from hcnn_core import normalize_filters as plain
 from hcnn_core import normalize_filters_vjp
 from tests.core.oracle import eps, noise, wide
@@ -37,7 +38,7 @@ def operands(count: int, sizes: tuple[int, ...], dtype: str, *, negative: bool =
 @pytest.mark.parametrize(("count", "sizes"), [(32, (3, 3)), (1, (2,)), (300, (3, 1)), (5, (4, 4))])
 def test_values_and_cotangents(by: str, count: int, sizes: tuple[int, ...], dtype: str, negative: bool) -> None:
     given = operands(count, sizes, dtype, negative=negative)
-    exact, pullback = vjp(lambda *a: normalized_filters_written_out(*a, epsilon=EPSILON), *(wide(a) for a in given))
+    exact, pullback = vjp(lambda *a: written_out(*a, epsilon=EPSILON), *(wide(a) for a in given))
     found = plain(*given, epsilon=EPSILON)
     g = noise(4, exact[0].shape, dtype), noise(5, exact[1].shape, dtype)
     cotangents = normalize_filters_vjp(*g, *given, epsilon=EPSILON)
