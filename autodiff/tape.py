@@ -105,7 +105,7 @@ class Primitive:
         return f"<primitive {self._name}>"
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """In a class body a primitive is a method, as a function is; that also lets help() show its signature."""
+        """Bind like a function. `help` shows a signature only for objects that have this method."""
         return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
