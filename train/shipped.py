@@ -80,7 +80,7 @@ def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
     parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
     return replace(
         checkpoint,
-        state=State(parameters, {}, moments, np.random.default_rng(0).bit_generator.state, epoch=state.epoch),
+        state=State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state), epoch=state.epoch),
         config=replace(checkpoint.config, dtype="float32", data_dir="data"),
         figures=figures,
     )
