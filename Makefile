@@ -1,5 +1,5 @@
-# Every target sets up what it needs, from a clean clone with make and Python >= 3.11:
-# a virtual environment in .venv, and in it this package, editable, with the extras of that target.
+# Every target works from a clean clone with make and Python >= 3.11. It makes a virtual environment in .venv and installs
+# this package in it, editable, with the extras that the target needs.
 
 PYTHON ?= python3.13 python3.12 python3.11 python3
 DEMO = -m train.cifar --preset sample
@@ -8,7 +8,7 @@ TEST_EXTRAS ?= [test]
 
 BIN = .venv/bin/python
 
-.PHONY: help demo test lint format check clean
+.PHONY: help demo test lint format check dist clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -32,12 +32,17 @@ format: .venv/.dev ## format the code and repair what lint can
 
 check: lint test ## lint, then test
 
+dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
+	rm -rf dist
+	$(BIN) -m build --outdir dist
+
 clean: ## remove the environment, build outputs and caches, but not runs/
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# .venv/.half marks an environment in which make began something and did not finish, .venv/.whole a sound one.
-# A half-made one is made again, unless it was somebody else's from the start (.venv/.adopted): that one is kept.
+# make renames .venv/.whole to .venv/.half while it changes the environment, and back when it is done. If it finds .half, an
+# earlier make was interrupted, and it makes the environment again. An environment that make did not create (.adopted) is
+# never removed.
 .venv/.whole:
 	@if [ -d .venv ] && { [ ! -e .venv/.half ] || [ -e .venv/.adopted ]; }; then \
 	    $(BIN) -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && touch .venv/.adopted $@ && exit; \

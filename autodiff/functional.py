@@ -24,7 +24,7 @@ from autodiff.tape import (
     primitive,
     refuse_class,
 )
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace, library_of, on_host
 
 __all__ = ["check_grads", "checkpoint", "checkpoint_before", "grad", "value_and_grad", "vjp"]
 
@@ -374,6 +374,8 @@ def _start(trace: Trace, tree: Any, name: str) -> Any:
     def start(leaf: Any) -> Traced:
         value = live(leaf)
         refuse_class(value, "an argument to differentiate by is")
+        if hasattr(value, "__dlpack__") and library_of(value) in ("jax", "jaxlib", "torch"):
+            value = on_host(value)
         if type(value) in (float, complex):
             value = np.asarray(value)[()]
         if not differentiable(value):

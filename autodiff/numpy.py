@@ -15,7 +15,7 @@ from autodiff._rules.joining import array as _array
 from autodiff.pytree import tree_leaves
 from autodiff.tape import Traced
 
-__all__ = ["array", "asanyarray", "asarray", "ascontiguousarray", "asfortranarray", "full"]
+__all__ = ["array", "asanyarray", "asarray", "ascontiguousarray", "asfortranarray", "c_", "full", "r_"]
 
 
 def array(object: Any, *args: Any, **kwargs: Any) -> Any:
@@ -82,6 +82,27 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> An
         return make(shape, fill_value, dtype, order)
     filled = make(fill_value, shape)
     return filled if dtype is None else filled.astype(dtype)
+
+
+class _Brackets:
+    """What NumPy's r_ and c_ do, for traced values too."""
+
+    def __init__(self, plain: Any, columns: bool) -> None:
+        self._plain, self._columns = plain, columns
+
+    def __getitem__(self, parts: Any) -> Any:
+        parts = parts if isinstance(parts, tuple) else (parts,)
+        if not any(isinstance(leaf, Traced) for leaf in tree_leaves(parts)):
+            return self._plain[parts]
+        if isinstance(parts[0], str):
+            raise TypeError(f"np.r_ of traced values takes no directive {parts[0]!r}: use np.concatenate or np.stack")
+        arrays = [numpy.r_[part] if isinstance(part, slice) else numpy.atleast_1d(asarray(part)) for part in parts]
+        if self._columns:
+            arrays = [numpy.reshape(a, (-1, 1)) if numpy.ndim(a) == 1 else a for a in arrays]
+        return numpy.concatenate(arrays, -1 if self._columns else 0)
+
+
+r_, c_ = _Brackets(numpy.r_, columns=False), _Brackets(numpy.c_, columns=True)
 
 
 def _made(function: Any, object: Any, *args: Any, **kwargs: Any) -> Any:

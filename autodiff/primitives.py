@@ -9,7 +9,7 @@ import numpy as np
 
 import hcnn_core
 from autodiff.functional import vjp
-from autodiff.tape import Onto, Traced, defvjp, defvjp_argnums, getval, primitive
+from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
@@ -43,19 +43,38 @@ def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
     return together if plain and argnums == (0, 1) else separately
 
 
+def _define_transposes(forward: Primitive, vjp_x: Primitive, vjp_w: Primitive) -> None:
+    """Derivatives of the two VJPs of a map that is linear in x and in w: each is one of the three functions."""
+    defvjp(
+        vjp_x,
+        lambda ans, g, x, w, *axes, **kwargs: lambda h: forward(h, w, *axes, **kwargs),
+        None,
+        lambda ans, g, x, w, *axes, **kwargs: lambda h: vjp_w(g, h, w.shape, *axes, **kwargs),
+    )
+    defvjp(
+        vjp_w,
+        lambda ans, g, x, w, *axes, **kwargs: lambda h: forward(x, h, *axes, **kwargs),
+        lambda ans, g, x, w, *axes, **kwargs: lambda h: vjp_x(g, x.shape, h, *axes, **kwargs),
+        None,
+    )
+
+
 defvjp_argnums(convolve, _convolve_pullback)
+_define_transposes(convolve, convolve_vjp_x, convolve_vjp_w)
+
+correlate = primitive(hcnn_core.correlate)
+correlate_vjp_x = primitive(hcnn_core.correlate_vjp_x)
+correlate_vjp_w = primitive(hcnn_core.correlate_vjp_w)
 defvjp(
-    convolve_vjp_x,
-    lambda ans, g, x, w, *axes, **kwargs: lambda h: convolve(h, w, *axes, **kwargs),
-    None,
-    lambda ans, g, x, w, *axes, **kwargs: lambda h: convolve_vjp_w(g, h, w.shape, *axes, **kwargs),
+    correlate,
+    lambda ans, x, w, *axes, **kwargs: _with_shape(
+        x.shape, lambda shape, g: correlate_vjp_x(g, shape, w, *axes, **kwargs)
+    ),
+    lambda ans, x, w, *axes, **kwargs: _with_shape(
+        w.shape, lambda shape, g: correlate_vjp_w(g, x, shape, *axes, **kwargs)
+    ),
 )
-defvjp(
-    convolve_vjp_w,
-    lambda ans, g, x, w, *axes, **kwargs: lambda h: convolve(x, h, *axes, **kwargs),
-    lambda ans, g, x, w, *axes, **kwargs: lambda h: convolve_vjp_x(g, x.shape, h, *axes, **kwargs),
-    None,
-)
+_define_transposes(correlate, correlate_vjp_x, correlate_vjp_w)
 
 translate = primitive(hcnn_core.translate)
 defvjp(

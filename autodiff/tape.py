@@ -105,7 +105,7 @@ class Primitive:
         return f"<primitive {self._name}>"
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """In a class body a primitive is a method, as a function is; that also lets help() show its signature."""
+        """Bind like a function. `help` shows a signature only for objects that have this method."""
         return self if instance is None else types.MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -478,11 +478,14 @@ class Traced:
         self._node = node
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        handler = _handler(ufunc)
+        handler = _handler(ufunc) if method == "__call__" else HANDLERS.get((ufunc, method))
         if kwargs.get("out") is not None:
             in_place()
-        if handler is None or method != "__call__":
+        if handler is None:
             raise _no_rule(_full_name(ufunc) + ("" if method == "__call__" else f".{method}"))
+        if kwargs and method != "__call__":
+            _check_keywords(getattr(ufunc, method), handler, kwargs)
+            return handler(*inputs, **kwargs)
         if kwargs:
             raise TypeError(f"{_full_name(ufunc)} on traced values does not take {', '.join(kwargs)}")
         return handler(*(_listed(x, self) for x in inputs))
@@ -496,7 +499,10 @@ class Traced:
         return handler(*args, **kwargs)
 
     __reduce__ = _refused("pickling", "differentiate in one process")
-    __array__ = _refused("np.asarray, np.array or assignment into an array", "build arrays with np.stack or np.where")
+    __array__ = _refused(
+        "np.asarray, np.array or assignment into an array",
+        "build arrays with np.stack, np.where or autodiff.numpy.array; autodiff.scipy has functions of SciPy's",
+    )
     __bool__ = _refused("bool()", "compare it first, x > 0 gives a plain array, or use np.where")
     __float__ = _refused("float()", "stay with NumPy functions; for y[0] = x[0], build y with np.stack or np.where")
     __int__ = _number("int()")

@@ -1,9 +1,9 @@
-"""What this machine can do at most, as NumPy code sees it: `python -m benchmarks.ceilings`.
+"""The highest rates that NumPy code reaches on this machine: `python -m benchmarks.ceilings`.
 
-Matrix products, copies, sums and the first touch of memory, on one thread and, where there are two processors, on two:
-as in `hcnn_core`, each thread takes its part of the result and BLAS uses no threads of its own. Rounds alternate
-between all rates, and medians are quoted. Bytes are those the code names, read plus written; that a processor may fetch
-a line before it writes to it is not counted. `measure()` returns the medians.
+It times matrix products, copies, sums and the first touch of memory, on one thread and, where there are two processors,
+on two. As in `hcnn_core`, each thread computes its part of the result, and BLAS uses no threads of its own. Rounds
+alternate between all measurements, and medians are reported. Bytes are those that the code reads plus those it writes.
+A processor may fetch a cache line before it writes to it; such reads are not counted. `measure()` returns the medians.
 """
 
 from train._process import prepare

@@ -1,15 +1,16 @@
 """`hcnn_core.convolve` against SciPy, PyTorch and JAX, 1 to 5 axes: `python -m benchmarks.convolve`.
 
 Peers are scipy.ndimage.convolve, scipy.signal.fftconvolve and oaconvolve, a product of scipy.fft.rfftn's spectra,
-torch's conv1d to conv3d, and jax.lax.conv_general_dilated, compiled. Each has its operands ready as its users hold
-them: arrays of its library, channels first or last, the filter flipped where it correlates, an even filter given the
-zero that fftconvolve's centre asks for. Extending x by its boundary is part of the call. Where there is a choice of
-layout or of threads, the faster is taken. A result that is not ours within rounding errors is not timed, and what is
-not installed or cannot express a case is skipped with the reason.
+torch's conv1d to conv3d, and jax.lax.conv_general_dilated, compiled. Each peer gets its operands as its users hold
+them: arrays of its library, channels first or last, the filter flipped where the peer correlates, and a zero appended
+to even filters for fftconvolve, which centres them differently. Extending x by its boundary is part of the timed call.
+If a peer offers several layouts or numbers of threads, the fastest counts. A peer whose result differs from ours by
+more than rounding errors is not timed. A peer that is not installed, or cannot express a case, is skipped with the
+reason.
 
-Samples are of 5 ms or more: as many calls as that takes, after one that is not timed. They alternate among all that
-compute a case, the other choices of `method` among them, so that the second table, what the choice of "auto" cost,
-comes of the same rounds. What takes more than 20 times as long as ours is timed once.
+A sample repeats the call until 5 ms have passed, after one call that is not timed. Samples alternate among everything
+that computes a case. The other choices of `method` are timed in the same rounds; the second table compares them with
+the choice of "auto". What takes more than 20 times as long as ours is timed once.
 """
 
 import os
@@ -43,23 +44,24 @@ import scipy.signal
 from benchmarks.layer import load_torch
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve
-from hcnn_core._engines import cost_model as _costs
+from hcnn_core._engines import cost_model
 from hcnn_core._problem import make_problem
 from hcnn_core._threads import worker_count
+from hcnn_core._tuning import DEFAULT
 
 Array = np.ndarray[Any, Any]
 
 SAMPLE = 5e-3
-"""Seconds that a sample takes at least."""
+"""Least duration of a sample, in seconds."""
 
 SLOW = 20
-"""How many times ours, beyond which a peer is timed once."""
+"""A peer that takes more than this many times as long as ours is timed once."""
 
 CLOSE = 1.1
-"""Ratio of times up to which two are called equally fast."""
+"""Two times whose ratio is at most this are called equal."""
 
 METHODS = 8
-"""Most choices of methods that are timed for a case."""
+"""At most this many choices of methods are timed for a case."""
 
 NOUNS = ("signal", "image", "volume", "array", "array")
 
@@ -192,8 +194,8 @@ class Problem:
     def methods(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The choice of "auto", and what else it could have chosen.
 
-        Where that is too much, of axes alike in length and kernel one choice stands for all, and with "direct" and
-        "fft" throughout are those kept that the model finds the cheapest.
+        If there are too many, axes of the same length and kernel size share a choice. Then "direct" for all axes, "fft"
+        for all axes, and the choices that the model finds cheapest are kept.
         """
         problem = make_problem(
             self.x.shape,
@@ -204,14 +206,17 @@ class Problem:
             stride=1,
             method="auto",
         )
-        chosen = _costs.choose_methods(problem, True)
+        chosen = cost_model.choose_methods(problem, True, "numpy", DEFAULT)
         options = list(dict.fromkeys([chosen, *itertools.product(("direct", "fft"), repeat=len(self.axes))]))
         if len(options) > METHODS:
             alike = [tuple(sorted(zip(self.case.lengths, self.case.kernel, m, strict=True))) for m in options]
             options = [m for i, m in enumerate(options) if alike[i] not in alike[:i]]
         others = sorted(
             (methods for methods in options if methods != chosen),
-            key=lambda methods: (len(set(methods)) > 1, _costs.estimate_seconds(problem, methods, True)),
+            key=lambda methods: (
+                len(set(methods)) > 1,
+                cost_model.estimate_seconds(problem, methods, True, "numpy", DEFAULT),
+            ),
         )
         return chosen, others[: METHODS - 1]
 

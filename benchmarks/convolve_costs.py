@@ -1,8 +1,9 @@
 """Coefficients of `convolve`'s cost model, and where it chooses wrongly: `python -m benchmarks.convolve_costs`.
 
-Random convolutions, each with its transpose, as in training, are timed by every choice of methods, alternating, and the
-coefficients fitted to those times, each in seconds per unit. Problems of another seed than they were fitted to judge
-them, and so does the second table, of cases that were not fitted: what the choice of "auto" cost against the best.
+It times random convolutions, each together with its transpose as in training, by every choice of methods in alternating
+rounds. It fits the model's coefficients, in seconds per unit, to these times. To judge the coefficients in use, run it
+with a seed that they were not fitted to: it prints how much longer the choice of "auto" takes than the best choice. A
+second table does the same for usual convolutions, which are never fitted.
 """
 
 from train._process import prepare
@@ -16,7 +17,7 @@ import math  # noqa: E402
 import statistics  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
+from dataclasses import dataclass, fields  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -24,27 +25,27 @@ import numpy as np  # noqa: E402
 from scipy.optimize import lsq_linear  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
-from hcnn_core._engines import cost_model as _costs  # noqa: E402
+from hcnn_core._engines import cost_model, planner  # noqa: E402
 from hcnn_core._engines.cpu.fft_plan import FFTPlan  # noqa: E402
-from hcnn_core._engines.generic import plan as _plan  # noqa: E402
 from hcnn_core._problem import Problem, make_problem  # noqa: E402
+from hcnn_core._tuning import DEFAULT, Costs  # noqa: E402
 
 ROUNDS = 5
 FREEDOM = 16.0
-"""How many times as large or small as it is a coefficient may become: what few problems show stays near it."""
+"""A coefficient may grow or shrink by this factor at most, so that rarely used ones stay near their values."""
 
 NEAR = 5.0
-"""How much slower than the best a choice may be that is fitted; those beyond are chosen by no model."""
+"""Choices slower than this many times the best are not fitted, since no model would choose them."""
 
 MOST_SECONDS, MOST_UNITS = 0.3, 12
-"""What a problem may take, as estimated; how many of its choices are timed."""
+"""Estimated seconds that a problem may take; how many of its choices are timed."""
 
 SHORT = 0.05
-"""Seconds, as estimated, beyond which fewer of its choices are timed, and fewer times."""
+"""If a problem takes more than these estimated seconds, fewer of its choices are timed, in fewer rounds."""
 
 
 @dataclass(frozen=True)
-class Problem:
+class Case:
     """A convolution: shapes, axes, boundary and new filters."""
 
     name: str
@@ -70,7 +71,7 @@ class Problem:
 
 
 CASES = [
-    Problem(*case, boundary=boundary)
+    Case(*case, boundary=boundary)
     for case in (
         ("1 signal, 4096 x 9", (4096,), (0,), (9,), 1),
         ("1 signal, 100000 x 129", (100_000,), (0,), (129,), 1),
@@ -87,7 +88,7 @@ CASES = [
 ]
 
 
-def draw(rng: np.random.Generator) -> Problem:
+def draw(rng: np.random.Generator) -> Case:
     """A random convolution along one to five axes, of 2^9 to 2^22 samples."""
     count = int(rng.integers(1, 6))
     samples = 2 ** rng.uniform(9, 22)
@@ -108,42 +109,42 @@ def draw(rng: np.random.Generator) -> Problem:
     first = int(batch > 1) + len(before)
     boundary = str(rng.choice(["periodic", "zero"]))
     name = f"{shape} * {kernel}{f' -> {filters}' if filters > 1 else ''}"
-    return Problem(
+    return Case(
         name, shape, tuple(range(first, first + count)), kernel, filters, boundary,
         sum_axes=(len(shape) - 1 if channels_last else first - 1,) if channels > 1 else (),
         stride=int(rng.choice([1, 1, 1, 2])),
     )  # fmt: skip
 
 
-def choices(problem: Problem) -> dict[str, _costs.Units]:
-    """Every choice of methods, axis by axis, as d and f, and the FFT along all axes at once; and what each does."""
+def choices(problem: Problem) -> dict[str, cost_model.Units]:
+    """The units of work of every choice of methods, by its name: d or f for each axis, or one FFT along all axes."""
     one_filter = not problem.sum_axes and not problem.out_shape
-    found = {"at once": _costs.units_at_once(problem, True)} if one_filter else {}
+    found = {"at once": cost_model.units_at_once(problem, True)} if one_filter else {}
     for methods in itertools.product(("direct", "fft"), repeat=len(problem.axes)):
-        found["".join(m[0] for m in methods)] = _costs.units_of(problem, methods, True)
+        found["".join(m[0] for m in methods)] = cost_model.units_of(problem, methods, True, "numpy", DEFAULT)
     return found
 
 
-def chosen_by(units: dict[str, _costs.Units]) -> str:
-    return min(units, key=lambda name: _costs.seconds_of(units[name]))
+def chosen_by(units: dict[str, cost_model.Units]) -> str:
+    return min(units, key=lambda name: cost_model.seconds_of(units[name], DEFAULT))
 
 
-def timed(problem: Problem, rng: np.random.Generator) -> dict[str, list[float]]:
-    """Seconds in each round of the choices that are not far too slow by the model, of both ways; rounds alternate."""
-    problem = problem.problem
-    x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.shape, problem.w_shape, problem.y_shape))
-    layout = _plan._layout(problem, x.shape, x.strides)
-    estimates = {name: _costs.seconds_of(units) for name, units in choices(problem).items()}
+def timed(case: Case, rng: np.random.Generator) -> dict[str, list[float]]:
+    """Seconds of each round, forward plus transpose, for the choices that the model does not find far too slow."""
+    problem = case.problem
+    x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.x_shape, problem.w_shape, problem.y_shape))
+    batch = planner._batch_axes(problem, x.shape, x.strides, DEFAULT)
+    estimates = {name: cost_model.seconds_of(units, DEFAULT) for name, units in choices(problem).items()}
     least = min(estimates.values())
     near, rounds = (4 * NEAR, ROUNDS) if least < SHORT else (NEAR, ROUNDS // 2)
     kept = sorted((n for n in estimates if estimates[n] < near * least), key=estimates.__getitem__)[:MOST_UNITS]
 
     def run(name: str) -> Callable[[], Any]:
         if name == "at once":
-            plan: Any = FFTPlan(problem, True)
+            plan: Any = FFTPlan(problem, True, DEFAULT)
         else:
             methods = tuple({"d": "direct", "f": "fft"}[letter] for letter in name)
-            plan = _plan.plan_by(methods, problem, True, layout, "numpy")
+            plan = planner.plan_by(methods, problem, True, batch, "numpy", DEFAULT)
         return lambda: (plan.forward(np, x, w), plan.adjoints(np, g, None, w))
 
     runs = {name: run(name) for name in kept}
@@ -166,21 +167,21 @@ def medians(rounds: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rounds.items()}
 
 
-def fitted(observations: Sequence[tuple[_costs.Units, float]]) -> dict[str, float]:
-    """Coefficients that make relative errors small in the mean square."""
-    names = sorted(name.removeprefix("SECONDS_PER_") for name in vars(_costs) if name.startswith("SECONDS_PER_"))
-    in_use = np.array([getattr(_costs, f"SECONDS_PER_{name}") for name in names])
+def fitted(observations: Sequence[tuple[cost_model.Units, float]]) -> dict[str, float]:
+    """Coefficients with the least mean square of relative errors."""
+    names = sorted(field.name for field in fields(Costs))
+    in_use = np.array([getattr(DEFAULT.costs, name) for name in names])
     matrix = np.array([[units.get(name, 0) / seconds for name in names] for units, seconds in observations]) * in_use
     found = lsq_linear(matrix, np.ones(len(matrix)), (1 / FREEDOM, FREEDOM)).x
     return dict(zip(names, map(float, found * in_use), strict=True))
 
 
-def compared(problem: Problem, rounds: dict[str, list[float]]) -> dict[str, Any]:
+def compared(case: Case, rounds: dict[str, list[float]]) -> dict[str, Any]:
     """The time of the model's choice beside that of the best."""
     seconds = medians(rounds)
-    chosen, best = chosen_by(choices(problem.problem)), min(seconds, key=seconds.__getitem__)
+    chosen, best = chosen_by(choices(case.problem)), min(seconds, key=seconds.__getitem__)
     return {
-        "case": problem.name, "boundary": problem.boundary, "chosen": chosen, "best": best,
+        "case": case.name, "boundary": case.boundary, "chosen": chosen, "best": best,
         "chosen_ms": 1e3 * seconds[chosen], "best_ms": 1e3 * seconds[best], "regret": seconds[chosen] / seconds[best],
         "seconds": rounds,
     }  # fmt: skip
@@ -208,19 +209,22 @@ def main() -> None:
     print(f"{options.problems} problems of seed {options.seed}\n")
     observations, random = [], []
     while len(random) < options.problems:
-        problem = draw(rng)
-        units = choices(problem.problem)
-        if min(map(_costs.seconds_of, units.values())) > MOST_SECONDS or math.prod(problem.problem.y_shape) > 1 << 24:
+        case = draw(rng)
+        units = choices(case.problem)
+        if (
+            min(cost_model.seconds_of(u, DEFAULT) for u in units.values()) > MOST_SECONDS
+            or math.prod(case.problem.y_shape) > 1 << 24
+        ):
             continue
-        rounds = timed(problem, rng)
+        rounds = timed(case, rng)
         seconds = medians(rounds)
         best = min(seconds.values())
         observations += [(units[name], s) for name, s in seconds.items() if s < NEAR * best]
-        random.append(compared(problem, rounds))
+        random.append(compared(case, rounds))
     coefficients = fitted(observations)
     for name, value in coefficients.items():
-        print(f"SECONDS_PER_{name} = {value:.2g}  # in use: {getattr(_costs, f'SECONDS_PER_{name}'):.2g}")
-    errors = [math.log2(_costs.seconds_of(units) / seconds) for units, seconds in observations]
+        print(f"{name} = {value:.2g}  # in use: {getattr(DEFAULT.costs, name):.2g}")
+    errors = [math.log2(cost_model.seconds_of(units, DEFAULT) / seconds) for units, seconds in observations]
     regrets = [row["regret"] for row in random]
     print(
         f"\n{len(regrets)} random convolutions, with what is in use: median regret {statistics.median(regrets):.2f}, "
@@ -228,7 +232,7 @@ def main() -> None:
         f"estimates off by 2^{statistics.mean(map(abs, errors)):.2f} in the mean. The worst:"
     )
     print_table(sorted(random, key=lambda row: -row["regret"])[:5])
-    rows = [compared(problem, timed(problem, rng)) for problem in CASES]
+    rows = [compared(case, timed(case, rng)) for case in CASES]
     print_table(rows)
     ratios = [row["regret"] for row in rows]
     print(f"\nmedian ratio {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")

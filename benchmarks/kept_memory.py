@@ -1,9 +1,9 @@
-"""What keeping freed memory is worth to who imports the library: `python -m benchmarks.kept_memory`.
+"""What keeping freed memory gains in a user's process: `python -m benchmarks.kept_memory`.
 
-A process of its own draws operands, calls `convolve` on them some times, dropping the result, and draws the next, with
-HCNN_KEEP_MIB as it is by default or 0, which leaves freed memory to the allocator; several processes of each, taking
-turns. What an allocator keeps depends on where between other arrays that memory lies, so means over draws are given,
-and the slowest draw. The command lines of `train` have the allocator keep everything and are not concerned.
+A fresh process draws operands, calls `convolve` on them several times, drops each result, and draws the next operands.
+HCNN_KEEP_MIB has its default, or is 0, which leaves freed memory to the allocator. Several processes of each kind take
+turns. What an allocator keeps depends on where the memory lies between other arrays, so the table has the mean over
+draws and the slowest draw. The command lines of `train` make the allocator keep everything; this does not concern them.
 """
 
 import argparse

@@ -3,12 +3,12 @@
 Layer j = 4 of the paper's networks: x_3 (N, 32, 32, 4, 8, 16), its marginal, patch moments in training mode, filters
 3x3x7x11 merged of Q = 32 factors, convolution, ELU, x_4 (N, 32, 32, 4, 8, 16); then the cotangents of x_3, h, g and
 bias for a given cotangent of x_4. Every formulation is compared by value with this project's layer in double precision,
-and is not timed where it disagrees. Rounds alternate between formulations; what is timed follows a step of its kind, as
-in training, and finds caches and pages as that left them. What a framework is not installed for is skipped by name.
-Batches differ where memory demands it, so times are per image.
+and is not timed if it disagrees. Rounds alternate between formulations. Before each timed step, a step of the same kind
+runs that is not timed, so that caches and pages are as in training. Formulations of a framework that is not installed
+are skipped by name. Some batches are smaller because of memory, so times are per image.
 
-Each formulation has its input in the memory layout it returns its output in. Of the cotangent of x_3, constant along
-the axis the marginal removed, none makes a copy: it is what the layer below receives in a network.
+Each formulation gets its input in the memory layout of its output. The cotangent of x_3 is constant along the axis that
+the marginal removed; no formulation copies it along that axis, since the layer below receives it as it is.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Memory that a step of one 32x32 layer takes, this project's and PyTorch's: `python -m benchmarks.memory`.
 
-The step and its formulations are those of `benchmarks.layer`. Each is taken in a process of its own, which holds the
-operands and has taken a step before; figures are what a second step adds at its peak, an image. What is compiled and
-the operands are not counted. Batches are of 50 images, of 4 where Q copies are made, whose memory grows with the batch;
-a part of ours does not, so of few images an image takes more.
+The step and its formulations are those of `benchmarks.layer`. Each formulation runs in a process of its own, which
+holds the operands and has taken one step before. The figures are what a second step adds at its peak, per image.
+Compiled code and operands are not counted. Batches have 50 images, or 4 for formulations that make Q copies, whose
+memory grows with the batch. A part of this project's memory does not grow with the batch, so it is larger per image for
+few images.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Products and bytes of each stage of a layer against what the machine can do: `python -m benchmarks.roofline`.
 
-One plain layer of 32 x 32 pixels, K = 16, Q = 32, and a (+) layer, forward and backward. Multiply-adds are those of the
-convolutions and of patch moments as they are carried out, an addition of a DFT counted as one; bytes are those of
-arrays too large for a cache, each read or written once per stage. The roofs are `benchmarks.ceilings`: matrix products
+It measures a plain layer of 32 x 32 pixels, K = 16, Q = 32, and a (+) layer, forward and backward. Multiply-adds are
+those that the convolutions and patch moments carry out; an addition in a DFT counts as one. Bytes are those of arrays
+too large for a cache, each read or written once per stage. The roofs come from `benchmarks.ceilings`: matrix products
 and copies on all threads.
 """
 
@@ -30,10 +30,10 @@ from hcnn_core import convolve_elu, factored_layer, marginal, patch_moments, pat
 from hcnn_core._engines.cpu.factored import FactoredPlan  # noqa: E402
 from hcnn_core._engines.cpu.plan import CpuPlan  # noqa: E402
 from hcnn_core._engines.cpu.winograd import WinogradProducts  # noqa: E402
-from hcnn_core._engines.generic.plan import make_plan  # noqa: E402
+from hcnn_core._engines.planner import make_factored_plan, make_plan  # noqa: E402
 from hcnn_core._problem import make_problem  # noqa: E402
-from hcnn_core.convolution import convolve_adjoints  # noqa: E402
-from hcnn_core.factored import factored_adjoints, plan_for  # noqa: E402
+from hcnn_core.convolution import convolve_cotangents  # noqa: E402
+from hcnn_core.factored import _arguments, factored_adjoints  # noqa: E402
 
 AXES = (1, 2, 3, 4)
 STRIDE = (1, 1, 2, 2)
@@ -77,7 +77,7 @@ def measure(boundary: str, images: int, rounds: int) -> list[dict[str, Any]]:
         ),
         "marginal": (lambda: marginal(y, 3, reduction="mean"), y.size, y.nbytes + m.nbytes),
         "backward": (
-            lambda: convolve_adjoints(np, problem, g, x, w, y),
+            lambda: convolve_cotangents(g, x, w, AXES, ans=y, **options),
             2 * analysis + 2 * products + synthesis,
             m.nbytes + y.nbytes + 2 * cotangent + x.nbytes + 2 * spectrum + 2 * spectrum + x.nbytes,
         ),
@@ -124,7 +124,8 @@ def measure_plus(boundary: str, images: int, rounds: int) -> list[dict[str, Any]
     options: dict[str, Any] = {"boundary": boundary, "stride": STRIDE}
     y = factored_layer(*five, *axes, **options)
     cotangent = np.ones_like(y)
-    plan = plan_for(*five, *axes, **options)
+    problems = _arguments(*five, *axes, boundary, STRIDE)[2:]
+    plan = make_factored_plan(*problems, x, bias)
     assert isinstance(plan, FactoredPlan)
     runs: dict[str, Callable[[], Any]] = {
         "(+) layer": functools.partial(factored_layer, *five, *axes, **options),

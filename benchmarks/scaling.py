@@ -1,14 +1,14 @@
 """How time and memory of one layer grow with every size it has: `python -m benchmarks.scaling`.
 
-Forward and backward of layer j = 4 of the paper's network, as in `benchmarks.layer` and in single precision, in
-training mode and for a given cotangent. One size at a time leaves the paper's: images of a batch, side of the images,
-K, taps along the attributes, Q. Times are medians of rounds that alternate between all points and both boundaries.
-Memory is what operands and one step add at their peak to a process of their own that has taken such a step before; what
-is compiled is not counted.
+It runs layer j = 4 of the paper's network forward and backward, as in `benchmarks.layer`, in single precision, in
+training mode and for a given cotangent. One size at a time differs from the paper's: images in a batch, side of the
+images, K, taps along the attributes, Q. Times are medians of rounds that alternate between all points and both
+boundaries. Memory is what operands and one step add at their peak to a fresh process that has taken such a step before.
+Compiled code is not counted.
 
-Each series is fitted by a power of its size, and the largest departure from it is told: sizes are images, pixels, K^3
-(to which x_4 is proportional), taps, and Q. Filters are merged before they are applied, so nothing may grow with Q;
-attributes are convolved by spectra, so little may with taps.
+Each series is fitted by a power of its size, and the largest departure from the fit is reported. The sizes are images,
+pixels, K^3 (to which x_4 is proportional), taps, and Q. Filters are merged before they are applied, so nothing may grow
+with Q. Attributes are convolved by DFTs, so little may grow with the taps.
 
 It writes scaling.json, scaling.txt and scaling.png; `--plot FILE` draws the picture of such a JSON file again.
 """

@@ -1,8 +1,8 @@
 """Images/s, time by stage and peak memory of a training step: `python -m benchmarks.step --preset hcnn`.
 
-Whole steps are timed without the profiler, alternating between the networks given, and quoted as medians; one more
-step of each runs under the profiler and says where its time goes. Stages are those functions the main thread waits
-for; "rest" is what lies between them: the tape, sums of cotangents, biases.
+Whole steps are timed without the profiler, alternating between the networks given, and reported as medians. One more
+step of each runs under the profiler, which shows where its time goes. Stages are functions that the main thread waits
+for. "rest" is everything between them: the tape, sums of cotangents, biases.
 """
 
 from train._process import prepare
@@ -32,23 +32,23 @@ from train.training import initial_moments  # noqa: E402
 CIFAR10_IMAGES = 50_000
 
 STAGES = {
-    "augmentation": ("augmentation.py", ("move", "standardise", "draw_sources")),
-    "patch moments": ("_compiled_patches.py", ("moments",)),
-    "patch moments, backward": ("_patches.py", ("filter",)),
-    "layers: convolution and ELU": ("_compiled_plan.py", ("forward",)),
-    "layers, backward": ("_compiled_plan.py", ("adjoints",)),
-    "(+) layers": ("factored.py", ("factored_layer",)),
-    "(+) layers, backward": ("factored.py", ("factored_adjoints",)),
-    "marginals": ("marginal.py", ("marginal", "marginal_vjp")),
-    "gradient step": ("optimizer.py", ("descend",)),
+    "augmentation": ("data/augmentation.py", ("move", "standardise", "draw_sources")),
+    "patch moments": ("cpu/patches.py", ("moments",)),
+    "patch moments, backward": ("generic/patches.py", ("filter",)),
+    "layers: convolution and ELU": ("cpu/plan.py", ("forward",)),
+    "layers, backward": ("cpu/plan.py", ("adjoints",)),
+    "(+) layers": ("hcnn_core/factored.py", ("factored_layer",)),
+    "(+) layers, backward": ("hcnn_core/factored.py", ("factored_adjoints",)),
+    "marginals": ("hcnn_core/marginals.py", ("marginal", "marginal_vjp")),
+    "gradient step": ("train/optimizer.py", ("descend",)),
 }
 PARTS = {
-    "of these: spectra of x": ("_compiled_plan.py", ("_spectrum",)),
-    "spectra of cotangents": ("_compiled_plan.py", ("_cotangent",)),
-    "products of both cotangents": ("_compiled_tiles.py", ("adjoints",)),
-    "spectra back to x": ("_compiled_plan.py", ("_samples", "_add_samples")),
+    "of these: spectra of x": ("cpu/plan.py", ("_spectrum",)),
+    "spectra of cotangents": ("cpu/plan.py", ("_cotangent",)),
+    "products of both cotangents": ("cpu/winograd.py", ("adjoints",)),
+    "spectra back to x": ("cpu/plan.py", ("_samples", "_add_samples")),
 }
-"""What layers call as one; the rest of them is transforms and products chunk by chunk."""
+"""Functions that layers call for all positions; the rest of their time is transforms and products of blocks."""
 
 
 class Step:
@@ -93,7 +93,7 @@ def profile(step: Step) -> tuple[dict[str, float], dict[str, float]]:
         table: dict[str, float] = dict.fromkeys(stages, 0.0)
         for (file, _, function), (_, _, _, cumulative, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
             for stage, (name, functions) in stages.items():
-                if Path(file).name == name and function in functions:
+                if Path(file).as_posix().endswith(f"/{name}") and function in functions:
                     table[stage] += cumulative
         tables.append(table)
     whole_table, parts = tables

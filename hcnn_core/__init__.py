@@ -1,11 +1,12 @@
 """N-dimensional convolutions along space and attributes, their adjoints, and the equations built on them.
 
-Arrays in, arrays out: NumPy or CuPy, decided by the arrays. The equations are those of Jacobsen, Oyallon, Mallat and
-Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
+Functions take and return NumPy or CuPy arrays; the arguments decide which. The equations are those of Jacobsen,
+Oyallon, Mallat and Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
 """
 
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.convolution import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x
+from hcnn_core.correlation import correlate, correlate_vjp_w, correlate_vjp_x
 from hcnn_core.factored import factored_layer
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginals import marginal, marginal_vjp
@@ -15,11 +16,16 @@ from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.translation import translate
 
+__version__ = "0.1.0"
+
 __all__ = [
     "convolve",
     "convolve_elu",
     "convolve_vjp_w",
     "convolve_vjp_x",
+    "correlate",
+    "correlate_vjp_w",
+    "correlate_vjp_x",
     "cross_entropy",
     "elu",
     "elu_vjp",

@@ -1,4 +1,4 @@
-"""What one call of `convolve` asks for, validated once: which axes, how long, extended how."""
+"""The problem that one call of `convolve` poses: its shapes and options, validated once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypeVar
 
-BOUNDARIES = ("periodic", "zero")
-METHODS = ("auto", "direct", "fft")
+Boundary: TypeAlias = Literal["periodic", "zero"]
+Method: TypeAlias = Literal["auto", "direct", "fft"]
+Word = TypeVar("Word", bound=str)
+
+BOUNDARIES: tuple[Boundary, ...] = ("periodic", "zero")
+METHODS: tuple[Method, ...] = ("auto", "direct", "fft")
 MAX_AXES = 6
 
+SYNONYMS = {
+    "wrap": "periodic",
+    "grid-wrap": "periodic",
+    "circular": "periodic",
+    "constant": "zero",
+    "grid-constant": "zero",
+    "zeros": "zero",
+}
+"""Names of the two boundaries in SciPy, NumPy and PyTorch. An error message translates them."""
+
 PLAIN = {int, str}
+"""Argument types whose equal values mean the same, so that they can be cached."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +40,15 @@ class Problem:
     axes: tuple[int, ...]
     sum_axes: tuple[int, ...]
     stride: tuple[int, ...]
-    boundary: tuple[str, ...]
-    method: tuple[str, ...]
+    boundary: tuple[Boundary, ...]
+    method: tuple[Method, ...]
 
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
-        """Found once, for caches ask for it at every call."""
+        """Cached, because plans are looked up by it at every call."""
         return hash(tuple(getattr(self, field.name) for field in fields(self)))
 
     @cached_property
@@ -42,7 +57,7 @@ class Problem:
 
     @cached_property
     def kept_axes(self) -> tuple[int, ...]:
-        """Axes of x that the result has, in its order."""
+        """Axes of x that remain in the result, in its order."""
         return tuple(a for a in range(len(self.x_shape)) if a not in self.sum_axes)
 
     @cached_property
@@ -50,13 +65,18 @@ class Problem:
         return tuple(self.x_shape[a] for a in self.axes)
 
     @cached_property
+    def kernel_axes(self) -> range:
+        """Axes of w that hold the taps."""
+        return range(len(self.sum_axes), len(self.sum_axes) + len(self.axes))
+
+    @cached_property
     def kernel_size(self) -> tuple[int, ...]:
-        return self.w_shape[len(self.sum_axes) : len(self.sum_axes) + len(self.axes)]
+        return self.w_shape[self.kernel_axes.start : self.kernel_axes.stop]
 
     @cached_property
     def out_shape(self) -> tuple[int, ...]:
         """Shape of the new attribute axes."""
-        return self.w_shape[len(self.sum_axes) + len(self.axes) :]
+        return self.w_shape[self.kernel_axes.stop :]
 
     @cached_property
     def out_lengths(self) -> tuple[int, ...]:
@@ -69,7 +89,7 @@ class Problem:
 
     @cached_property
     def empty(self) -> bool:
-        """Whether no product enters the sum: some operand or the result has no element."""
+        """Whether x, w or the result has no element, so that there is nothing to sum."""
         return not (math.prod(self.x_shape) and math.prod(self.w_shape))
 
 
@@ -78,15 +98,15 @@ def make_problem(
     w_shape: Sequence[int],
     axes: int | Sequence[int],
     *,
-    boundary: str | Sequence[str],
+    boundary: Boundary | Sequence[Boundary],
     sum_axes: int | Sequence[int],
     stride: int | Sequence[int],
-    method: str | Sequence[str],
+    method: Method | Sequence[Method],
 ) -> Problem:
     """Validate the arguments of `convolve` and return them in normal form."""
     arguments = tuple(x_shape), tuple(w_shape), axes, boundary, sum_axes, stride, method
     for value in arguments[2:]:
-        # what equals only what is like it is known again; to a cache 1, 1.0 and True are one
+        # A cache cannot tell 1, 1.0 and True apart, so only int, str and tuples of them are looked up.
         if type(value) not in PLAIN and not (type(value) is tuple and PLAIN.issuperset(map(type, value))):
             return _validated(*arguments)
     return _known(*arguments)
@@ -159,8 +179,10 @@ def normalize_integers(
     return tuple(int(entry) for entry in given)
 
 
-def normalize_choice(name: str, value: str | Sequence[str], count: int, choices: tuple[str, ...]) -> tuple[str, ...]:
-    """One word per axis, each among `choices`."""
+def normalize_choice(
+    name: str, value: Word | Sequence[Word], count: int, choices: tuple[Word, ...]
+) -> tuple[Word, ...]:
+    """One choice per axis, each among `choices`."""
     given = _entries(name, value, " or ".join(map(repr, choices)), isinstance(value, str), count)
     for word in given:
         require_choice(name, word, choices)
@@ -168,13 +190,15 @@ def normalize_choice(name: str, value: str | Sequence[str], count: int, choices:
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among `choices`."""
+    """Raise ValueError unless the value is among `choices`."""
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose {' or '.join(map(repr, choices))}")
+        renamed = SYNONYMS.get(value) if isinstance(value, str) else None
+        here = f"; its name here is {renamed!r}" if renamed in choices else ""
+        raise ValueError(f"{name} is {value!r}{here}; choose {' or '.join(map(repr, choices))}")
 
 
 def shape_of(name: str, array: Any) -> tuple[int, ...]:
-    """The shape of an array, or a shape given in its place."""
+    """The shape of an array, or the shape that was given instead of one."""
     if hasattr(array, "shape"):
         return tuple(array.shape)
     shape = _entries(f"the shape of {name}", array, "an integer", _is_integer(array))
@@ -182,7 +206,7 @@ def shape_of(name: str, array: Any) -> tuple[int, ...]:
 
 
 def _entries(name: str, value: Any, kind: str, single: bool, count: int | None = None) -> tuple[Any, ...]:
-    """A single value repeated, or the entries of a sequence, whose number must be `count` unless that is None."""
+    """A single value, `count` times, or the entries of a sequence, of which there must be `count` unless it is None."""
     if single:
         return (value,) * (1 if count is None else count)
     try:

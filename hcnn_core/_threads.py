@@ -1,10 +1,11 @@
 """Work shared among threads.
 
-NumPy and compiled kernels release the interpreter lock inside their loops, so threads of Python's share their work: as
-many as there are processors, or as HCNN_NUM_THREADS, or else OMP_NUM_THREADS, says. NumPy's matrix products have
-threads of their own, and the two together fight over the processors. Work that calls them is shared only where
-HCNN_NUM_THREADS asks for it; many small products gain more from one thread each, so who sets it sets
-OPENBLAS_NUM_THREADS=1 as well, both before NumPy is imported. The command lines of `train` do.
+NumPy and compiled kernels release the interpreter lock inside their loops, so Python threads can share work. Their
+number is HCNN_NUM_THREADS, or else OMP_NUM_THREADS, or else the number of processors.
+
+NumPy's matrix products start threads of their own, and both kinds together would compete for the processors. Work that
+calls matrix products is therefore shared only where HCNN_NUM_THREADS is set. Many small products are faster with one
+thread each: set OPENBLAS_NUM_THREADS=1 as well, both before NumPy is imported. The command lines of `train` do so.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _inside = threading.local()
 
 @lru_cache(maxsize=1)
 def worker_count() -> int:
-    """Threads to use for work that has none of its own."""
+    """Number of threads for work that starts none itself."""
     return asked_for() or _number("OMP_NUM_THREADS") or processors()
 
 
 @lru_cache(maxsize=1)
 def asked_for() -> int | None:
-    """The environment's HCNN_NUM_THREADS; None where it says nothing."""
+    """HCNN_NUM_THREADS from the environment, or None where it is not set."""
     if "HCNN_NUM_THREADS" in os.environ and not _number("HCNN_NUM_THREADS"):
         given = os.environ["HCNN_NUM_THREADS"]
         raise ValueError(f"HCNN_NUM_THREADS is {given!r}; set it to a number of threads, 1 or more")
@@ -45,21 +46,21 @@ def processors() -> int:
 
 
 def _number(variable: str) -> int | None:
-    """A number of threads in the environment; None for anything else."""
+    """A number of threads from an environment variable; None where it holds anything else."""
     given = os.environ.get(variable, "")
     return int(given) if given.isdecimal() and int(given) else None
 
 
 class Crew:
-    """Threads that wait for work: with less ceremony, and awake sooner, than those of concurrent.futures."""
+    """Threads that wait for work. They start a task sooner than those of concurrent.futures."""
 
     def __init__(self) -> None:
         self.tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self.size = 0
-        self.lock = threading.RLock()  # a signal's handler may ask for work too
+        self.lock = threading.RLock()  # reentrant, because a signal handler may call grow as well
 
     def grow(self, size: int) -> None:
-        """Have so many threads or more."""
+        """Start threads until there are `size`."""
         if self.size < size:
             with self.lock:
                 while self.size < size:
@@ -77,47 +78,47 @@ def _crew() -> Crew:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_crew.cache_clear)  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_crew.cache_clear)  # a forked child has none of the parent's threads
 
 
 MEMORY = 4
-"""Of those, what takes as long as an element that comes from memory."""
+"""Additions of elements in cache that take as long as reading one element from memory."""
 
 PRODUCTS = 14
-"""Multiply-adds of compiled products that take as long as one of those elements."""
+"""Multiply-adds of compiled matrix products that take as long as one addition of elements in cache."""
 
 STEP = 16
-"""Where work has many items, parts begin at multiples of so many: single-precision numbers in a line of the cache."""
+"""Parts of large work begin at multiples of this many items: the float32 numbers of one cache line."""
 
 
 _processor: Callable[[], int] | None = (
     getattr(PyDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
 )
-"""Says which processor a thread is on, where threads can be moved."""
+"""Function that returns the processor of the calling thread; None where threads cannot be moved."""
 
 
 def keep_apart(taken: set[int]) -> None:
-    """Leave a processor that another part of the work has, and note which one this part has.
+    """Move this thread off the processors in `taken`, then add its processor to them.
 
-    Linux may wake a thread on the processor of the one that wakes it, while another is idle, and leave it there: two
-    parts then take turns, call after call.
+    Linux may wake a thread on the processor of the thread that wakes it, although another processor is idle, and leave
+    it there. Two parts then take turns on one processor, in every call.
     """
     if _processor is None:
         return
     if _processor() in taken:
-        with suppress(OSError):  # not allowed here
+        with suppress(OSError):  # a container may forbid it
             allowed = os.sched_getaffinity(0)
             if others := allowed - taken:
-                os.sched_setaffinity(0, others)  # which moves this thread
+                os.sched_setaffinity(0, others)  # this moves the thread
                 os.sched_setaffinity(0, allowed)
     taken.add(_processor())
 
 
 def threads_for(elements: int | None = None) -> int:
-    """Threads that work on so many elements should have: one inside a part of other work, or where there are few."""
+    """Number of threads for work on this many elements: one if they are few, or inside a part of other work."""
     if elements is not None and elements <= current().serial_elements:
         return 1
-    alone = getattr(_inside, "worker", False) or sys.is_finalizing()  # when other threads have ended
+    alone = getattr(_inside, "worker", False) or sys.is_finalizing()  # at interpreter exit the other threads have ended
     return 1 if alone else worker_count()
 
 
@@ -126,9 +127,9 @@ def parallel_for(
 ) -> None:
     """Call `work(begin, end)` on contiguous parts of range(count), one part per thread.
 
-    The parts depend on the number of threads and the shapes alone, never on timing, so results repeat bit for bit.
-    It runs serially from inside such a part, and where all the work touches few `elements`. Work that is `threaded`
-    calls matrix products, which have threads of their own unless the environment says otherwise.
+    The parts depend only on the number of threads and the shapes, never on timing, so results are reproducible bit for
+    bit. The call is serial inside a part of other work, and where the work touches few `elements`. Set `threaded` for
+    work that calls matrix products, which start threads themselves unless the environment forbids it.
     """
     workers = 1 if threaded and asked_for() is None else min(threads_for(elements), count)
     if workers <= 1:
@@ -158,15 +159,15 @@ def parallel_for(
     crew = _crew()
     crew.grow(workers - 1)
     keep_apart(taken)
-    # in the caller's context, where numpy.errstate keeps what to do about invalid values
+    # Parts run in a copy of the caller's context, because numpy.errstate is kept there.
     for index in range(1, workers):
         crew.tasks.put(partial(copy_context().run, part, index))
     part(0)
-    # every part is awaited before an error of one is raised, since all of them write to the caller's arrays
+    # All parts must end before an error is raised, because all of them write to the caller's arrays.
     for _ in range(workers):
         done.get()
     if errors:
         try:
             raise errors[min(errors)]
         finally:
-            errors.clear()  # an error holds this frame, and with it the caller's arrays
+            errors.clear()  # a kept error would keep this frame, and with it the caller's arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 
 from hcnn_core._engines import planner
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array, array_namespace, in_memory_order, library_of, require_real
+from hcnn_core.backend import array_namespace, in_memory_order, library_of, require_real
+from hcnn_core.typing import AnyArray, Array
 
 __all__ = ["elu", "elu_vjp"]
 
 
-def elu(x: Array, /, *, bias: Array | None = None) -> Array:
+def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
     """Exponential linear unit of c = x + bias: c where c > 0, exp(c) - 1 elsewhere.
 
     Parameters
@@ -22,7 +24,7 @@ def elu(x: Array, /, *, bias: Array | None = None) -> Array:
     x : array
         float32 or float64, any shape.
     bias : array, optional
-        Added first, in x's dtype; its shape broadcasts to x's.
+        Added to x first. It is converted to the dtype of x, and its shape broadcasts to that of x.
 
     Returns
     -------
@@ -44,10 +46,10 @@ def elu(x: Array, /, *, bias: Array | None = None) -> Array:
     x = require_real(xp, "x", x)
     if bias is not None:
         bias = _like(xp, "bias", bias, x)
-    return planner.elementwise(xp, x.size).elu(xp, x, bias)
+    return planner.elementwise(xp, math.prod(x.shape)).elu(xp, x, bias)
 
 
-def elu_vjp(g: Array, ans: Array, /) -> Array:
+def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
     """Cotangent of x in ``ans = elu(x)``: g where ans > 0, g * (1 + ans) elsewhere.
 
     Parameters
@@ -72,11 +74,11 @@ def elu_vjp(g: Array, ans: Array, /) -> Array:
     xp = array_namespace(g, ans)
     ans = require_real(xp, "ans", ans)
     g = _like(xp, "g", g, ans)
-    return planner.elementwise(xp, ans.size).elu_vjp(xp, g, ans)
+    return planner.elementwise(xp, math.prod(ans.shape)).elu_vjp(xp, g, ans)
 
 
 def total(x: Array, y: Array) -> Array:
-    """Sum of two arrays; large ones of NumPy's, of one shape and dtype, are shared among threads.
+    """Sum of two arrays, by several threads where both are large NumPy arrays of one shape and dtype.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ def total(x: Array, y: Array) -> Array:
 
 
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
-    """An argument in the dtype and, broadcast, the shape of x."""
+    """An argument converted to the dtype of x and broadcast to its shape."""
     array = xp.astype(require_real(xp, name, array), x.dtype, copy=False)
     try:
         return xp.broadcast_to(array, x.shape)

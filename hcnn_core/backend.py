@@ -1,6 +1,6 @@
 """The array library behind the arguments: NumPy, CuPy, or any array-API namespace.
 
-The only module of the project that imports CuPy, and only when asked for it by name.
+Only this module imports CuPy, and only when it is asked for by name.
 """
 
 from __future__ import annotations
@@ -21,10 +21,20 @@ import numpy as np
 
 from hcnn_core._threads import worker_count as worker_count
 
+__all__ = ["array_namespace", "get_namespace"]  # what users may call; autodiff and train also import the rest
+
 Array: TypeAlias = Any
-"""An n-dimensional array of NumPy, CuPy or another array-API namespace."""
+"""An array inside an engine: a type checker cannot know of which library. Public signatures have `typing.Array`."""
 
 Result = TypeVar("Result")
+
+DLPACK_CPU = 1
+"""The number of the CPU among DLPack's devices."""
+
+IMMUTABLE = {"jax": "JAX", "jaxlib": "JAX"}
+"""Array-API libraries whose arrays cannot be written to, so that what is computed of them is computed by NumPy."""
+
+RECIPE = "docs/frameworks.md shows how"
 
 FLOATING_DTYPES = ("float32", "float64", "complex64", "complex128")
 
@@ -36,7 +46,8 @@ def array_namespace(*arrays: Array) -> Any:
     ----------
     *arrays : array
         NumPy arrays, CuPy arrays or arrays with ``__array_namespace__``, all of one kind.
-        Python scalars, lists and tuples count as NumPy.
+        Python scalars, lists and tuples count as NumPy, and so do arrays on the CPU of libraries that are none of
+        these and have ``__dlpack__``: PyTorch's and JAX's.
 
     Returns
     -------
@@ -58,36 +69,76 @@ def array_namespace(*arrays: Array) -> Any:
             raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
         if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
             found.setdefault("NumPy", np)
-        elif root == "cupy":  # whoever made this array has imported CuPy
+        elif root == "cupy":  # CuPy must be imported already, because this array exists
             found.setdefault("CuPy", sys.modules["cupy"])
-        elif hasattr(array, "__array_namespace__"):
+        elif root not in IMMUTABLE and hasattr(array, "__array_namespace__"):
             found.setdefault(root, array.__array_namespace__())
         else:
-            raise TypeError(
-                f"expected a NumPy or CuPy array, got {root}.{kind.__qualname__}"
-                + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
-            )
-    if len(found) > 1:
+            on_host(array)
+            found.setdefault(IMMUTABLE.get(root, root), np)
+    if len({*map(id, found.values())}) > 1:
         names = " and ".join(sorted(found))
-        raise TypeError(
-            f"arrays of {names} in one call: move them to one device first, "
-            "with cupy.asarray(x) to the GPU or cupy.asnumpy(x) to the host"
-        )
+        cure = "make them arrays of one library first"
+        if "CuPy" in found:
+            cure = "move them to one device first, with cupy.asarray(x) to the GPU or cupy.asnumpy(x) to the host"
+        raise TypeError(f"arrays of {names} in one call: {cure}")
     return next(iter(found.values()), np)
 
 
+def on_host(array: Array) -> Array:
+    """Return an array of another library, such as PyTorch's or JAX's, as NumPy's, on the same memory.
+
+    Parameters
+    ----------
+    array : array
+        One with ``__dlpack__``, on the CPU; anything of NumPy's, and numbers and lists, are returned as they are.
+
+    Returns
+    -------
+    numpy.ndarray
+        Read-only where the library's arrays are.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be one; the message says what to do.
+    """
+    if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
+        return array
+    kind = type(array)
+    root = kind.__module__.partition(".")[0]
+    name = f"{root}.{kind.__qualname__}"
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError(
+            f"expected a NumPy or CuPy array, got {name}"
+            + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
+        )
+    if root == "jax" and "Tracer" in kind.__qualname__:
+        raise TypeError(f"got a {name}, inside jax.jit or jax.grad: call through jax.pure_callback, {RECIPE}")
+    if getattr(array, "requires_grad", False):
+        raise TypeError(f"got a {name} that records gradients: pass x.detach(), or for its gradients {RECIPE}")
+    try:
+        device = array.__dlpack_device__()[0]
+        if device == DLPACK_CPU:
+            return np.from_dlpack(array)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise TypeError(f"got a {name} that NumPy cannot take ({reason}): make it a plain float array first") from error
+    raise TypeError(f"got a {name} on another device: bring it to the CPU first, or pass cupy.from_dlpack(x)")
+
+
 def permute_dims(xp: Any, array: Array, axes: tuple[int, ...]) -> Array:
-    """As the array API's; NumPy's own function takes longer than the method it calls, which tells in small calls."""
+    """The array API's function. For NumPy it calls the method, which is faster and matters in small calls."""
     return array.transpose(axes) if xp is np else xp.permute_dims(array, axes)
 
 
 def reshape(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
-    """Likewise."""
+    """The array API's function, by NumPy's method for the same reason."""
     return array.reshape(shape) if xp is np else xp.reshape(array, shape)
 
 
 def dtype_name(dtype: Any) -> str:
-    """A dtype's name, such as float32, in every namespace."""
+    """Name of a dtype of any namespace, such as float32."""
     return _numpys_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
 
 
@@ -98,7 +149,7 @@ def _numpys_name(dtype: np.dtype[Any]) -> str:
 
 def require_floating(xp: Any, name: str, array: Array) -> Array:
     """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
-    array = xp.asarray(array)
+    array = xp.asarray(on_host(array) if xp is np else array)
     dtype = dtype_name(array.dtype)
     if dtype not in FLOATING_DTYPES:
         raise TypeError(f"{name} has dtype {dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
@@ -138,14 +189,14 @@ def get_namespace(backend: str) -> ModuleType:
 
 
 def _usable_cupy() -> ModuleType:
-    """CuPy after a first allocation on the device, or RuntimeError naming what is missing."""
+    """CuPy, after a first allocation on the device; RuntimeError names what is missing."""
     try:
         import cupy
     except ImportError as error:
         raise RuntimeError(
             "CuPy is not installed: install the extra cuda12 or cuda13 (the wheel cupy-cuda12x or cupy-cuda13x)"
         ) from error
-    except Exception as error:  # it makes a folder for its kernels when imported, which can fail
+    except Exception as error:  # CuPy creates a folder for its kernels on import, which can fail
         raise RuntimeError(f"CuPy cannot be imported ({error})") from error
     try:
         driver, needed = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
@@ -177,7 +228,7 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
 
 
 def fft_namespace(xp: Any) -> Any:
-    """The module with rfft, irfft, fft and ifft for a namespace: SciPy's for NumPy, since it keeps every dtype."""
+    """The module with rfft, irfft, fft and ifft for a namespace: SciPy's for NumPy, for it keeps single precision."""
     if xp is np:
         import scipy.fft
 
@@ -186,31 +237,32 @@ def fft_namespace(xp: Any) -> Any:
 
 
 def device_of(array: Array) -> str:
-    """A name for the device an array lives on, for keys of caches."""
+    """Name of an array's device, for keys of caches."""
     return str(getattr(array, "device", "cpu"))
 
 
 def placement(xp: Any, like: Array) -> dict[str, Any]:
-    """Keyword arguments that make creation functions allocate beside `like`; NumPy and CuPy need none."""
+    """Keyword arguments that make a creation function allocate on the device of `like`; NumPy and CuPy need none."""
     return {} if xp is np or xp.__name__ == "cupy" else {"device": like.device}
 
 
 def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
-    """An array beside `like`, of its dtype, whose elements nobody has written."""
+    """An uninitialised array of the dtype and on the device of `like`."""
     return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
 def memory_order(array: Array) -> tuple[int, ...]:
-    """Axes from the largest stride to the smallest; all in their order where strides are not known."""
+    """Axes from the largest stride to the smallest; in their own order if the array has no `strides`."""
     strides = getattr(array, "strides", None)
     axes = range(array.ndim)
     return tuple(axes) if strides is None else tuple(sorted(axes, key=lambda axis: -abs(strides[axis])))
 
 
 def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
-    """A pointwise function of arrays of one shape, whose result lies in memory as they do.
+    """Apply a pointwise function to arrays of one shape, with a result in the arrays' memory order.
 
-    CuPy's results are in C order. Where arrays are not, every 4 bytes of such a result, or of the arrays, take 32.
+    CuPy's own results are in C order. If the arrays are in another order, neighbouring threads then access distant
+    memory, and each 4-byte access moves a sector of 32 bytes.
     """
     order = memory_order(next((a for a in arrays if not _is_broadcast(a)), arrays[0]))
     if order == tuple(range(len(order))):
@@ -221,7 +273,7 @@ def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
 
 
 def reduced(function: Callable[..., Array], x: Array, axes: Sequence[int], **options: Any) -> Array:
-    """A sum, or the like, over some axes; the result lies in memory as x does, for the same reason."""
+    """Apply a reduction such as a sum over some axes, with a result in the memory order of x, for the same reason."""
     order = memory_order(x)
     if order == tuple(range(len(order))):
         return function(x, axis=tuple(axes), **options)
@@ -237,12 +289,12 @@ def _is_broadcast(array: Array) -> bool:
 
 
 def _inverse(order: Sequence[int]) -> tuple[int, ...]:
-    """What brings axes in this order back."""
+    """The permutation that undoes an order of axes."""
     return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:
-    """Arrays one after the other along an axis; CuPy's own way, of many, sends a table of addresses to the device."""
+    """Concatenate arrays. CuPy's own function would copy a table of addresses to the device where there are many."""
     if library_of(arrays[0]) != "cupy":
         return np.concatenate(arrays, axis)
     xp = array_namespace(*arrays)
@@ -279,12 +331,12 @@ def require_real(xp: Any, name: str, array: Array) -> Array:
 
 
 def library_of(array: Array) -> str:
-    """The library whose kernels may work on an array."""
+    """Name of the library that an array belongs to."""
     return type(array).__module__.partition(".")[0]
 
 
 def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
-    """A kernel of a CUDA text, compiled for the present device; RuntimeError with the line that cannot be."""
+    """A kernel of a CUDA source, compiled for the current device; RuntimeError names the line that does not compile."""
     import cupy
 
     try:
@@ -306,19 +358,20 @@ def write(array: Array, values: np.ndarray[Any, Any]) -> None:
 
 
 def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
-    """Record what a function launches as a CUDA graph; return what launches all of it again, and the results.
+    """Record what a function launches as a CUDA graph; return a function that launches it again, and the results.
 
-    The function must find its operands in the same memory every time, and change there what it changes; its results
-    too keep their place. Whatever it allocates stays its own, so that nothing else is written over; what it finds in
-    caches must stay there. It is called twice: first to compile what it launches and to fill the pool of memory,
-    neither of which may happen while recording. The memory goes back to the device when the results, and then what
-    launches the graph, are dropped: CuPy's pools do not give their blocks back by themselves.
+    Every launch reads its operands from the same memory and writes to the same memory, its results included. The graph
+    owns the memory that the function allocates, so that nothing else overwrites it. Arrays that the function takes from
+    caches must stay in them. The function is called twice: the first call compiles kernels and fills the memory pool,
+    which must not happen while recording. The memory
+    goes back to the device when first the results and then the returned function are dropped, because CuPy's pools do
+    not free their blocks by themselves.
     """
     import cupy
 
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
     cupy.cuda.get_current_stream().synchronize()
-    cupy.get_default_memory_pool().free_all_blocks()  # what steps one by one leave behind is as large as what comes
+    cupy.get_default_memory_pool().free_all_blocks()  # the graph needs as much memory as is free in this pool
     try:
         with stream, cupy.cuda.using_allocator(pool.malloc):
             work()
@@ -327,12 +380,12 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
             try:
                 results = work()
             except BaseException:
-                with contextlib.suppress(Exception):  # the first error says why
+                with contextlib.suppress(Exception):  # the first error is the one to report
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # which hold arrays
+        traceback.clear_frames(error.__traceback__)  # frames hold arrays
         gc.collect()
         pool.free_all_blocks()
         raise

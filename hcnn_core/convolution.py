@@ -1,9 +1,8 @@
-"""The one linear operator of the paper, Eqs. (2), (3), (4), (6) and (8), and its adjoints (arXiv:1703.04140)."""
+"""The linear operator of the paper's Eqs. (2), (3), (4), (6) and (8), and its adjoints (arXiv:1703.04140)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack, overload
 
 import numpy as np
 
@@ -12,59 +11,64 @@ from hcnn_core._problem import Problem, make_problem, shape_of
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.backend import (
     FLOATING_DTYPES,
-    Array,
     array_namespace,
     dtype_name,
+    on_host,
     placement,
     require_floating,
     require_real,
 )
+from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Scalar, Shape
 
 __all__ = ["convolve", "convolve_elu", "convolve_vjp_w", "convolve_vjp_x"]
 
 NUMPY_DTYPES = frozenset(map(np.dtype, FLOATING_DTYPES))
-"""The supported dtypes, in the machine's order of bytes."""
+"""The supported dtypes, in native byte order."""
 
 
+@overload
+def convolve(
+    x: NumpyArray[Scalar], w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
 def convolve(
     x: Array,
     w: Array,
     /,
-    axes: int | Sequence[int],
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int] = (),
-    stride: int | Sequence[int] = 1,
-    method: str | Sequence[str] = "auto",
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
 ) -> Array:
     r"""Convolve along some axes, contract others, and append new attribute axes.
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
 
-    For one filter and stride 1 this is ``scipy.ndimage.convolve(x, w, mode="wrap" or "constant", axes=axes)``, for
-    every filter length: odd, even, and longer than the axis. That holds for ascending `axes`: here the axes of w follow
-    the order given, which SciPy ignores.
+    The filters are flipped, as in mathematics and SciPy. `correlate` is the same without the flip, which is what
+    deep-learning frameworks call a convolution.
 
     Parameters
     ----------
     x : array
         Signal with any number of axes: float32, float64, complex64 or complex128, in any memory layout.
     w : array, shape (\*summed lengths, \*kernel_size, \*out)
-        Filters: first the lengths of x along `sum_axes`, then one kernel size per convolved axis, then any number of
-        new axes `out` (the attribute v_j). A dtype different from x's is promoted as NumPy promotes.
+        Filters: first the lengths of x along `sum_axes`, then one kernel size per convolved axis in the order of
+        `axes`, then any number of new axes `out` (the attribute v_j). x and w are promoted to a common dtype, by
+        NumPy's rules.
     axes : int or sequence of int
         The 1 to 6 axes of x that are convolved.
     boundary : {"periodic", "zero"} or sequence of them
         How x is extended beyond its ends, one for all convolved axes or one per axis.
     sum_axes : int or sequence of int, optional
-        Axes of x contracted with the leading axes of w.
+        Axes of x that are contracted with the leading axes of w, such as input channels.
     stride : int or sequence of int, optional
-        Every how many samples the result is kept, one for all convolved axes or one per axis.
+        The result keeps every stride-th sample, starting with the first. One for all convolved axes or one per axis.
     method : {"auto", "direct", "fft"} or sequence of them, optional
-        ``"direct"`` sums taps, ``"fft"`` multiplies spectra; ``"auto"`` takes what a measured cost model finds
-        cheaper, per axis. Spectra spread rounding errors, NaN and infinity over an axis, taps only over the kernel. 3
-        taps beside axes that have spectra, or of many channels where ``"auto"`` is given, are products of F(4, 3)
-        (arXiv:1509.09308), which spread them over 6 samples.
+        How each axis is computed, one for all convolved axes or one per axis. ``"direct"`` sums taps, ``"fft"``
+        multiplies spectra, ``"auto"`` takes what a measured cost model predicts to be faster.
 
     Returns
     -------
@@ -79,9 +83,42 @@ def convolve(
     ValueError
         If axes, shapes, strides, boundary or method do not fit; the message says what would.
 
+    See Also
+    --------
+    correlate : The same sum without the flip.
+    convolve_vjp_x, convolve_vjp_w : The derivatives.
+    convolve_elu : A convolution, a bias and an ELU in one pass over memory.
+    autodiff.convolve : The same function on traced values.
+
     Notes
     -----
     Eqs. (2), (3), (4), (6) and both halves of (8) of arXiv:1703.04140 are calls of this function.
+
+    *In SciPy.* For one filter, ascending `axes` and stride 1 this is ``scipy.ndimage.convolve(x, w, mode="wrap" or
+    "constant", axes=axes)``, for every kernel size: odd, even, and longer than the axis. Where `axes` do not ascend the
+    two differ: here the axes of w follow the order of `axes`, SciPy sorts `axes` first.
+
+    *In PyTorch and JAX.* Let x have shape (N, C, H, W), and let ``weight`` hold K filters in the shape (K, C, kh, kw),
+    with kh and kw odd. Then ::
+
+        correlate(x, weight.transpose(1, 2, 3, 0), (2, 3), sum_axes=1, boundary="zero", stride=r)
+
+    has shape (N, ceil(H / r), ceil(W / r), K). With K as axis 1 instead it is ::
+
+        torch.nn.functional.conv2d(x, weight, stride=r, padding=(kh // 2, kw // 2))
+        jax.lax.conv_general_dilated(x, weight, (r, r), [(kh // 2, kh // 2), (kw // 2, kw // 2)])
+
+    ``conv3d`` is the same with one more axis. For an even kernel size s, pad s // 2 samples before and s // 2 - 1
+    after. For ``boundary="periodic"``, pad x circularly first.
+
+    *What is left out.* A reflecting boundary, because translations do not commute with it: pad x with ``numpy.pad`` and
+    crop the result. Dilation: put zeros between the taps of w. Groups: call once per group. SciPy's ``origin``: append
+    zeros to w, or use `translate`.
+
+    *Accuracy.* Rounding errors, NaN and infinity spread over the whole axis with ``"fft"``, and over the kernel with
+    ``"direct"``. There is one exception. Filters with 3 taps may be applied by Winograd's algorithm F(4, 3)
+    (arXiv:1509.09308), which spreads them over 6 samples: along axes beside transformed ones, and with ``"auto"`` where
+    there are many channels.
 
     Examples
     --------
@@ -89,27 +126,43 @@ def convolve(
     >>> x = np.arange(4.0)
     >>> convolve(x, np.array([1.0, 0.0, 0.0]), 0, boundary="periodic")
     array([1., 2., 3., 0.])
+
+    16 filters over the 3 channels of 2 images, of which every second sample is kept:
+
+    >>> images = np.ones((2, 3, 8, 8))  # (N, C, H, W)
+    >>> filters = np.ones((3, 5, 5, 16))  # (C, kernel sizes, K)
+    >>> convolve(images, filters, (2, 3), sum_axes=1, boundary="zero", stride=2).shape
+    (2, 4, 4, 16)
     """
-    xp, x, w = _operands("x", x, "w", w)
+    xp, x, w = operands("x", x, "w", w)
     problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
-    if problem.empty:
-        return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
-    return make_plan(problem, _is_real(x), x).forward(xp, x, w)
+    return forward(xp, problem, x, w)
 
 
+@overload
+def convolve_elu(
+    x: NumpyArray[Scalar],
+    w: NumpyArray[Scalar],
+    bias: NumpyArray[Scalar],
+    /,
+    axes: Axes,
+    **options: Unpack[ConvolveOptions],
+) -> NumpyArray[Scalar]: ...
+@overload
+def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
 def convolve_elu(
     x: Array,
     w: Array,
     bias: Array,
     /,
-    axes: int | Sequence[int],
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int] = (),
-    stride: int | Sequence[int] = 1,
-    method: str | Sequence[str] = "auto",
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
 ) -> Array:
-    """Layer x_j = rho(W_j x_{j-1} + b): ``elu(convolve(x, w, axes, ...), bias=bias)``, in one pass over memory.
+    """Layer x_j = rho(W_j x_{j-1} + b): ``elu(convolve(x, w, axes, ...), bias=bias)`` in one pass over memory.
 
     Parameters
     ----------
@@ -118,7 +171,7 @@ def convolve_elu(
     w : array
         Filters, as `convolve` takes them.
     bias : array
-        Its shape broadcasts to that of the result, whose dtype it takes.
+        Its shape broadcasts to that of the result. It is converted to the dtype of the result.
     axes, boundary, sum_axes, stride, method
         As in `convolve`.
 
@@ -138,7 +191,7 @@ def convolve_elu(
     -----
     Eqs. (3) and (4) of arXiv:1703.04140, rho being `elu`.
     """
-    xp, x, w = _operands("x", x, "w", w)
+    xp, x, w = operands("x", x, "w", w)
     x, bias = (
         require_real(xp, "x", x),
         xp.astype(require_real(array_namespace(x, bias), "bias", bias), x.dtype, copy=False),
@@ -153,24 +206,32 @@ def convolve_elu(
     return make_plan(problem, True, x).forward(xp, x, w, bias)
 
 
+@overload
+def convolve_vjp_x(
+    g: NumpyArray[Scalar], x: Array | Shape, w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def convolve_vjp_x(
+    g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> Array: ...
 def convolve_vjp_x(
     g: Array,
-    x: Array | Sequence[int],
+    x: Array | Shape,
     w: Array,
     /,
-    axes: int | Sequence[int],
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int] = (),
-    stride: int | Sequence[int] = 1,
-    method: str | Sequence[str] = "auto",
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
 ) -> Array:
     """Cotangent of x in ``convolve(x, w, axes, ...)``: a correlation of g with w, linear in both.
 
     Parameters
     ----------
     g : array
-        Cotangent of the result, of its shape.
+        Cotangent of the result, in the shape of the result.
     x : array or sequence of int
         The signal or its shape; its values do not matter.
     w : array
@@ -181,40 +242,50 @@ def convolve_vjp_x(
     Returns
     -------
     array
-        The transpose of the linear map ``x -> convolve(x, w)`` applied to g, in the shape of x. There is no
-        conjugation: ``sum(g * convolve(x, w)) == sum(x * convolve_vjp_x(g, x, w))``. The Hilbert adjoint of complex
+        The transpose of the linear map ``x -> convolve(x, w)`` applied to g, in the shape of x, without conjugation:
+        ``sum(g * convolve(x, w)) == sum(x * convolve_vjp_x(g, x, w))``. The Hilbert adjoint of complex
         operators is ``convolve_vjp_x(g, x, w.conj())``.
 
     Raises
     ------
     TypeError, ValueError
-        As `convolve`, and ValueError if g has not the shape of the result.
+        As `convolve`, and ValueError if g does not have the shape of the result.
     """
-    xp, g, w = _operands("g", g, "w", w)
+    xp, g, w = operands("g", g, "w", w)
     problem = make_problem(
         shape_of("x", x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
-    return adjoints(xp, problem, g, None, w)[0]
+    g_x, _, _ = adjoints(xp, problem, g, None, w)
+    assert g_x is not None
+    return g_x
 
 
+@overload
+def convolve_vjp_w(
+    g: NumpyArray[Scalar], x: NumpyArray[Scalar], w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def convolve_vjp_w(
+    g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> Array: ...
 def convolve_vjp_w(
     g: Array,
     x: Array,
-    w: Array | Sequence[int],
+    w: Array | Shape,
     /,
-    axes: int | Sequence[int],
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int] = (),
-    stride: int | Sequence[int] = 1,
-    method: str | Sequence[str] = "auto",
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
 ) -> Array:
     """Cotangent of w in ``convolve(x, w, axes, ...)``: a correlation of g with x, linear in both.
 
     Parameters
     ----------
     g : array
-        Cotangent of the result, of its shape.
+        Cotangent of the result, in the shape of the result.
     x : array
         The signal.
     w : array or sequence of int
@@ -225,51 +296,59 @@ def convolve_vjp_w(
     Returns
     -------
     array
-        The transpose of the linear map ``w -> convolve(x, w)`` applied to g, in the shape of w. There is no
-        conjugation: ``sum(g * convolve(x, w)) == sum(w * convolve_vjp_w(g, x, w))``.
+        The transpose of the linear map ``w -> convolve(x, w)`` applied to g, in the shape of w, without conjugation:
+        ``sum(g * convolve(x, w)) == sum(w * convolve_vjp_w(g, x, w))``.
 
     Raises
     ------
     TypeError, ValueError
-        As `convolve`, and ValueError if g has not the shape of the result.
+        As `convolve`, and ValueError if g does not have the shape of the result.
     """
-    xp, g, x = _operands("g", g, "x", x)
+    xp, g, x = operands("g", g, "x", x)
     problem = make_problem(
         x.shape, shape_of("w", w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
     )
-    return adjoints(xp, problem, g, x, None)[1]
+    _, g_w, _ = adjoints(xp, problem, g, x, None)
+    assert g_w is not None
+    return g_w
 
 
 def convolve_cotangents(
     g: Array,
     x: Array,
     w: Array,
-    axes: int | Sequence[int],
+    axes: Axes,
     *,
     wanted: tuple[bool, bool] = (True, True),
     ans: Array | None = None,
-    boundary: str | Sequence[str],
-    sum_axes: int | Sequence[int] = (),
-    stride: int | Sequence[int] = 1,
-    method: str | Sequence[str] = "auto",
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """`convolve_vjp_x` and `convolve_vjp_w` at once, which share the spectrum of g; None for what is not wanted.
+    """`convolve_vjp_x` and `convolve_vjp_w` in one call, which transforms g once; None for what is not wanted.
 
-    With `ans`, the result of `convolve_elu`, the cotangents of x and w in that; third is a cotangent that sums to the
-    bias's. All arrays are of one dtype.
+    If `ans` is given, the function is `convolve_elu` and `ans` its result. The third array is then the cotangent of the
+    ELU's argument, possibly summed already over axes along which the bias is broadcast. All arrays have one dtype.
     """
     xp = array_namespace(g, x, w)
+    if xp is np:
+        g, x, w = on_host(g), on_host(x), on_host(w)
     problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
     return adjoints(xp, problem, g, x if wanted[1] else None, w if wanted[0] else None, ans)
+
+
+def forward(xp: Any, problem: Problem, x: Array, w: Array) -> Array:
+    """Convolve operands of one dtype; the problem describes them and is validated."""
+    if problem.empty:
+        return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
+    return make_plan(problem, _is_real(x), x).forward(xp, x, w)
 
 
 def adjoints(
     xp: Any, problem: Problem, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """Both cotangents at once, sharing the spectrum of g: x's where w is given, w's where x is given.
-
-    With `ans`, the result of `convolve_elu`, theirs, and a cotangent that sums to the bias's.
-    """
+    """Cotangents of x, if w is given, and of w, if x is given, as `convolve_cotangents` returns them."""
     if g.shape != problem.y_shape:
         raise ValueError(f"g has shape {g.shape}; the result of this convolution has {problem.y_shape}")
     if problem.empty:
@@ -279,10 +358,10 @@ def adjoints(
     return make_plan(problem, _is_real(g), g if x is None else x).adjoints(xp, g, x, w, ans)
 
 
-def _operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:
+def operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:
     """The namespace and both arrays in their common dtype."""
     if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype in NUMPY_DTYPES:
-        return np, a, b  # as what follows would have it, in less time than a small convolution takes
+        return np, a, b  # a shortcut: the checks below take as long as a small convolution
     xp = array_namespace(a, b)
     a, b = require_floating(xp, name_a, a), require_floating(xp, name_b, b)
     if a.dtype != b.dtype:

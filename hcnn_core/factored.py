@@ -1,11 +1,10 @@
-"""A layer of two factors with the nonlinearity between them, of the (+) networks (arXiv:1703.04140, section 4.2)."""
+"""A (+) layer: two convolutions with the nonlinearity between and after them (arXiv:1703.04140, section 4.2)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -20,15 +19,31 @@ from hcnn_core._problem import (
 )
 from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
-from hcnn_core.backend import Array, array_namespace, joined, library_of, reduced, require_real
+from hcnn_core.backend import array_namespace, joined, library_of, reduced, require_real
 from hcnn_core.convolution import adjoints, convolve_elu
+from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
 
 __all__ = ["factored_layer"]
 
 EXPANSION_ELEMENTS = current().expansion_elements
-"""Elements of the Q copies that are held at a time where no kernel avoids them; what users reckon memory with."""
+"""Elements of the Q intermediate signals that are held at a time on the path without compiled kernels."""
 
 
+@overload
+def factored_layer(
+    x: NumpyArray[Scalar],
+    h: NumpyArray[Scalar],
+    shift: NumpyArray[Scalar],
+    g: NumpyArray[Scalar],
+    bias: NumpyArray[Scalar],
+    /,
+    h_axes: Axes,
+    g_axes: Axes,
+    *,
+    boundary: Boundaries,
+    stride: Axes = 1,
+) -> NumpyArray[Scalar]: ...
+@overload
 def factored_layer(
     x: Array,
     h: Array,
@@ -36,35 +51,50 @@ def factored_layer(
     g: Array,
     bias: Array,
     /,
-    h_axes: int | Sequence[int],
-    g_axes: int | Sequence[int],
+    h_axes: Axes,
+    g_axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    stride: int | Sequence[int] = 1,
+    boundary: Boundaries,
+    stride: Axes = 1,
+) -> Array: ...
+def factored_layer(
+    x: Array,
+    h: Array,
+    shift: Array,
+    g: Array,
+    bias: Array,
+    /,
+    h_axes: Axes,
+    g_axes: Axes,
+    *,
+    boundary: Boundaries,
+    stride: Axes = 1,
 ) -> Array:
-    r"""Layer x_j = rho(W^g rho(W^h x_{j-1} + a) + b): filters along some axes, then along others and their own number.
+    r"""Layer x_j = rho(W^g rho(W^h x_{j-1} + a) + b): Q filters along some axes, then filters along others and over q.
 
-    The Q results of the first filters are made some positions at a time, or some of the batch on a GPU. It is
-    ``convolve_elu(convolve_elu(x, h, shift, h_axes), g, bias, g_axes, sum_axes=x.ndim)``, to rounding.
+    Up to rounding it is ``convolve_elu(convolve_elu(x, h, shift, h_axes), g, bias, g_axes, sum_axes=x.ndim)``. It needs
+    less memory: the Q results of the first filters exist for some positions at a time, or for some of the batch at a
+    time on a GPU.
 
     Parameters
     ----------
     x : array
-        Signal with any number of axes, float32 or float64; dtypes of filters are promoted with it as NumPy promotes.
+        Signal with any number of axes, float32 or float64. x, h and g are promoted to a common dtype.
     h : array, shape (\*kernel_size, Q)
         First filters, along `h_axes`.
     shift : array, shape (Q,)
-        Added to what they make of x, before rho, in the result's dtype.
+        Bias of the first filters, added before rho. It is converted to the dtype of the result.
     g : array, shape (Q, \*kernel_size, \*out)
         Second filters, along `g_axes`, summed over q.
     bias : array
-        Added to what they make; its shape broadcasts to that of the result, whose dtype it takes.
+        Bias of the second filters. Its shape broadcasts to that of the result, and it is converted to its dtype.
     h_axes, g_axes : int or sequence of int
-        Axes of x, different ones.
+        Axes of x that h and g are convolved along. No axis may be in both.
     boundary : {"periodic", "zero"} or sequence of them
-        How x, and the result of the first filters, is extended: one for all, or one for each of h_axes, then g_axes.
+        How x, and the result of the first filters, is extended beyond its ends: one for all axes, or one for each of
+        h_axes followed by g_axes.
     stride : int or sequence of int, optional
-        Every how many samples the result is kept, likewise.
+        The result keeps every stride-th sample; one for all axes, or one for each of h_axes followed by g_axes.
 
     Returns
     -------
@@ -78,15 +108,14 @@ def factored_layer(
     ValueError
         If axes, shapes, strides or boundary do not fit; the message says what would.
     """
-    xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
-        x, h, shift, g, bias, h_axes, g_axes, boundary, stride
-    )
+    xp, operands, expansion, contraction = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
+    x, h, shift, g, bias = operands
     plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
-        return plan.forward(x, h, shift, g, bias)
+        return plan.forward(*operands)
     results = []
-    for part in _tiles(expansion, contraction, bias):
-        z = convolve_elu(x[part], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
+    for block in _blocks(expansion, contraction, bias):
+        z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
         c = contraction
         y = convolve_elu(z, g, bias, c.axes, boundary=c.boundary, stride=c.stride, sum_axes=c.sum_axes)
         results.append(y)
@@ -101,29 +130,30 @@ def factored_adjoints(
     shift: Array,
     g: Array,
     bias: Array,
-    h_axes: int | Sequence[int],
-    g_axes: int | Sequence[int],
+    h_axes: Axes,
+    g_axes: Axes,
     *,
-    boundary: str | Sequence[str],
-    stride: int | Sequence[int] = 1,
+    boundary: Boundaries,
+    stride: Axes = 1,
 ) -> tuple[Array, ...]:
-    """Cotangents of x, h, shift, g and of the bias, in their shapes, where `ans` is the result of `factored_layer`."""
-    xp, (x, h, shift, g, bias), expansion, contraction = _arguments(
-        x, h, shift, g, bias, h_axes, g_axes, boundary, stride
-    )
+    """Cotangents of x, h, shift, g and bias, each in its shape; `ans` is the result of `factored_layer`."""
+    xp, operands, expansion, contraction = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
+    x, h, shift, g, bias = operands
     plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
-        *found, of_bias = plan.adjoints(cotangent, ans, x, h, shift, g)
+        given: Any = cotangent, ans, *operands[:4]
+        *found, of_bias = plan.adjoints(*given)
         return (*found, _summed_to(xp, of_bias, bias.shape))
     parts, sums = [], []
-    for part in _tiles(expansion, contraction, bias):
-        z = convolve_elu(x[part], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
-        e, c = (replace(problem, x_shape=a.shape) for problem, a in ((expansion, x[part]), (contraction, z)))
-        of_z, of_g, of_bias = adjoints(xp, c, cotangent[part], z, g, ans[part])
+    for block in _blocks(expansion, contraction, bias):
+        z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
+        e, c = (replace(problem, x_shape=a.shape) for problem, a in ((expansion, x[block]), (contraction, z)))
+        of_z, of_g, of_bias = adjoints(xp, c, cotangent[block], z, g, ans[block])
         assert of_z is not None and of_bias is not None
         if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
-            of_bias = elu_vjp(cotangent[part], ans[part])  # the bias varies where it was summed
-        of_x, of_h, of_shift = adjoints(xp, e, of_z, x[part], h, z)
+            of_bias = elu_vjp(cotangent[block], ans[block])  # the other is summed along an axis of the bias
+        of_x, of_h, of_shift = adjoints(xp, e, of_z, x[block], h, z)
+        assert of_x is not None and of_shift is not None
         parts.append(of_x)
         sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, _summed_to(xp, of_bias, bias.shape)))
     totals = (sum(found[1:], start=found[0]) for found in zip(*sums, strict=True))
@@ -133,7 +163,7 @@ def factored_adjoints(
 def factor_options(
     ndim: int, h_axes: Any, g_axes: Any, *, boundary: Any, stride: Any = 1
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the two convolutions of x with so many axes."""
+    """Options of the two convolutions, for an x with `ndim` axes."""
     h_axes, g_axes = (normalize_axes(name, a, ndim) for name, a in (("h_axes", h_axes), ("g_axes", g_axes)))
     if both := sorted(set(h_axes) & set(g_axes)):
         raise ValueError(f"h_axes and g_axes both name {both}; an axis has one filter")
@@ -148,8 +178,8 @@ def factor_options(
 
 def _arguments(
     x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, boundary: Any, stride: Any
-) -> tuple[Any, list[Array], Problem, Problem]:
-    """The namespace, the arrays in the dtype of x and filters together, and the problems of both convolutions."""
+) -> tuple[Any, list[Any], Problem, Problem]:
+    """The namespace, the arrays in their common dtype, and the problems of both convolutions."""
     xp = array_namespace(x, h, shift, g, bias)
     named = {"x": x, "h": h, "shift": shift, "g": g, "bias": bias}
     given = [require_real(xp, name, a) for name, a in named.items()]
@@ -170,8 +200,8 @@ def _arguments(
     return xp, operands, expansion, contraction
 
 
-def _tiles(expansion: Problem, contraction: Problem, bias: Array) -> list[tuple[Any, ...]]:
-    """Parts of the longest axis that nothing but the batch lies along, whose expansions are small."""
+def _blocks(expansion: Problem, contraction: Problem, bias: Array) -> list[tuple[Any, ...]]:
+    """Slices of x along its longest batch axis, each with a small enough intermediate result."""
     axis = _batch_axis(expansion, contraction)
     position = bias.ndim - len(contraction.y_shape) + (-1 if axis is None else axis)
     if axis is None or (0 <= position < bias.ndim and bias.shape[position] > 1):
@@ -179,7 +209,7 @@ def _tiles(expansion: Problem, contraction: Problem, bias: Array) -> list[tuple[
     n = expansion.x_shape[axis]
     size = max(1, current().expansion_elements * n // max(1, math.prod(expansion.y_shape)))
     parts = [slice(begin, min(n, begin + size)) for begin in range(0, n, size)]
-    return [(*(slice(None),) * axis, part, ...) for part in parts] or [(...,)]
+    return [(*(slice(None),) * axis, block, ...) for block in parts] or [(...,)]
 
 
 def _batch_axis(expansion: Problem, contraction: Problem) -> int | None:
@@ -187,20 +217,20 @@ def _batch_axis(expansion: Problem, contraction: Problem) -> int | None:
     return max(batch, key=lambda a: expansion.x_shape[a], default=None)
 
 
-def _joined(xp: Any, tiles: list[Array], expansion: Problem, contraction: Problem, new: int) -> Array:
-    """Tiles as one array, whose memory has the batch last, as every layer leaves its output and likes its input."""
-    if len(tiles) == 1:
-        return tiles[0]
+def _joined(xp: Any, blocks: list[Array], expansion: Problem, contraction: Problem, new: int) -> Array:
+    """Blocks as one array with the batch axis last in memory, which is the fastest layout for the next layer."""
+    if len(blocks) == 1:
+        return blocks[0]
     axis, ndim = _batch_axis(expansion, contraction), len(expansion.x_shape)
     first = (*contraction.axes, *range(ndim, ndim + new), *expansion.axes)
     order = (*first, *(a for a in range(ndim) if a not in (*first, axis)), axis)
-    parts = [xp.permute_dims(tile, order) for tile in tiles]
+    parts = [xp.permute_dims(block, order) for block in blocks]
     whole = joined(parts, -1) if library_of(parts[0]) == "cupy" else xp.concat(parts, axis=-1)
     return xp.permute_dims(whole, tuple(sorted(range(ndim + new), key=order.__getitem__)))
 
 
 def _summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
-    """A cotangent summed over the axes along which an argument of this shape was broadcast."""
+    """A cotangent summed over the axes along which an argument of this shape was broadcast, in that shape."""
     extra = g.ndim - len(shape)
     axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))
     return xp.reshape(reduced(xp.sum, g, axes, dtype=g.dtype), shape) if axes else xp.reshape(g, shape)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any, overload
 
-from hcnn_core.backend import Array, array_namespace, placement, require_real
+import numpy as np
+from numpy.typing import NDArray
+
+from hcnn_core.backend import array_namespace, on_host, placement, require_real
+from hcnn_core.typing import AnyArray, Array, NumpyArray, Scalar
 
 __all__ = ["cross_entropy", "log_softmax"]
 
 
-def log_softmax(x: Array, /) -> Array:
+def log_softmax(x: AnyArray, /) -> AnyArray:
     """Logarithm of the softmax along the last axis.
 
     Parameters
@@ -20,14 +24,14 @@ def log_softmax(x: Array, /) -> Array:
     Returns
     -------
     array
-        Log-probabilities, shape and dtype of x; finite wherever the differences of x are.
+        Log-probabilities, in the shape and dtype of x. They are finite where differences within x are.
 
     Raises
     ------
     TypeError
         If the dtype is integer or complex.
     ValueError
-        If there is no class.
+        If the last axis is empty or missing.
     """
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
@@ -37,6 +41,12 @@ def log_softmax(x: Array, /) -> Array:
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
 
 
+@overload
+def cross_entropy(
+    logits: NumpyArray[Scalar], labels: NDArray[np.integer[Any]], /, *, label_smoothing: float = 0.0
+) -> NumpyArray[Scalar]: ...
+@overload
+def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0.0) -> Array: ...
 def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0.0) -> Array:
     """Mean negative log-likelihood of the labels under the softmax of the logits, in nats.
 
@@ -47,7 +57,7 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
     labels : array of integers, shape (N,)
         From 0 to classes - 1.
     label_smoothing : float, optional
-        Part of the target, in [0, 1), spread evenly over all classes.
+        Share of the target distribution, in [0, 1), that is spread evenly over all classes.
 
     Returns
     -------
@@ -57,10 +67,10 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
     Raises
     ------
     TypeError
-        If the logits are not real floating, the labels no integers, or the arrays are of two libraries.
+        If the logits are not float32 or float64, the labels are not integers, or the arrays are of two libraries.
     ValueError
         If shapes do not fit, there is no image, or the smoothing or a label is out of range. On a GPU a label out of
-        range makes the loss NaN instead, since to ask would halt the queue.
+        range makes the loss NaN instead, because checking it would wait for the device.
     """
     xp = array_namespace(logits, labels)
     target = targets(logits, labels, label_smoothing)
@@ -70,7 +80,7 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
 def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
     """Target distribution of each image, (N, classes), in the dtype of the logits."""
     xp = array_namespace(logits, labels)
-    logits, labels = require_real(xp, "logits", logits), xp.asarray(labels)
+    logits, labels = require_real(xp, "logits", logits), xp.asarray(on_host(labels) if xp is np else labels)
     if not xp.isdtype(labels.dtype, "integral"):
         raise TypeError(f"labels have dtype {labels.dtype}; give integers")
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
@@ -85,5 +95,5 @@ def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array
         wrong = labels[~hit.any(axis=1)][0]
         raise ValueError(f"labels hold {wrong}; with {classes} classes they are 0 to {classes - 1}")
     hit = xp.astype(hit, logits.dtype)
-    hit = hit / xp.sum(hit, axis=1, keepdims=True)  # 0 / 0 where a label is out of range
+    hit = hit / xp.sum(hit, axis=1, keepdims=True)  # NaN where a label is out of range
     return hit * float(1 - label_smoothing) + float(label_smoothing / classes)

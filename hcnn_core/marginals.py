@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Literal, TypeAlias, overload
 
 from hcnn_core._engines import planner
 from hcnn_core._problem import normalize_axes, require_choice, shape_of
-from hcnn_core.backend import Array, array_namespace, require_floating
+from hcnn_core.backend import array_namespace, require_floating
+from hcnn_core.typing import Array, Axes, NumpyArray, Scalar, Shape
 
 __all__ = ["marginal", "marginal_vjp"]
 
+Reduction: TypeAlias = Literal["sum", "mean"]
 REDUCTIONS = ("sum", "mean")
 
 
-def marginal(x: Array, axes: int | Sequence[int], *, reduction: str = "sum") -> Array:
+@overload
+def marginal(x: NumpyArray[Scalar], axes: Axes, *, reduction: Reduction = "sum") -> NumpyArray[Scalar]: ...
+@overload
+def marginal(x: Array, axes: Axes, *, reduction: Reduction = "sum") -> Array: ...
+def marginal(x: Array, axes: Axes, *, reduction: Reduction = "sum") -> Array:
     """Sum, or average, over some axes.
 
     Parameters
@@ -36,7 +42,7 @@ def marginal(x: Array, axes: int | Sequence[int], *, reduction: str = "sum") -> 
     TypeError
         If x is of an integer dtype.
     ValueError
-        If axes are repeated or out of range, or the reduction is neither word.
+        If axes are repeated or out of range, or the reduction is neither "sum" nor "mean".
     """
     xp = array_namespace(x)
     x = require_floating(xp, "x", x)
@@ -45,8 +51,14 @@ def marginal(x: Array, axes: int | Sequence[int], *, reduction: str = "sum") -> 
     return planner.elementwise(xp).marginal(xp, x, axes, reduction)
 
 
-def marginal_vjp(g: Array, x: Array | Sequence[int], axes: int | Sequence[int], *, reduction: str = "sum") -> Array:
-    """Cotangent of x in ``marginal(x, axes)``: g spread evenly over the axes that were removed.
+@overload
+def marginal_vjp(
+    g: NumpyArray[Scalar], x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum"
+) -> NumpyArray[Scalar]: ...
+@overload
+def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum") -> Array: ...
+def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction = "sum") -> Array:
+    """Cotangent of x in ``marginal(x, axes)``: g repeated along the removed axes, divided by their size for a mean.
 
     Parameters
     ----------
@@ -69,7 +81,7 @@ def marginal_vjp(g: Array, x: Array | Sequence[int], axes: int | Sequence[int], 
     TypeError
         If g is of an integer dtype.
     ValueError
-        If g has not the shape of the result, or axes and reduction do not fit.
+        If g does not have the shape of the result, or axes or reduction do not fit.
     """
     xp = array_namespace(g)
     g = require_floating(xp, "g", g)

@@ -1,16 +1,16 @@
-"""Moments of spatial patches: all that Eq. (8)'s normalisation needs to know of the data.
+"""Mean and covariance of spatial patches, which is all that the normalisation of Eq. (8) needs of the data.
 
-A filter h gives at every position the number h . P, P being the patch around it. Over all positions its mean is
-h . mean(P) and its variance h . cov(P) h, so batch normalisation of any number Q of filters costs one pass.
+A filter h has the value h . P at a position with the patch P around it. Over all positions its mean is h . mean(P) and
+its variance h . cov(P) h. So one pass over the data gives the batch normalisation of any number Q of filters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from hcnn_core._engines import planner
-from hcnn_core.backend import Array, array_namespace, placement, require_real
+from hcnn_core.backend import array_namespace, placement, require_real
+from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
 
 if TYPE_CHECKING:
     from hcnn_core._engines.generic.patches import Patches
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["patch_moments", "patch_moments_vjp"]
 
 
+@overload
 def patch_moments(
-    x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
-) -> tuple[Array, Array]:
+    x: NumpyArray[Scalar], axes: Axes, kernel_size: Axes, *, boundary: Boundaries
+) -> tuple[NumpyArray[Scalar], NumpyArray[Scalar]]: ...
+@overload
+def patch_moments(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array]: ...
+def patch_moments(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array]:
     """Mean and covariance of the patches around every position of x.
 
     Parameters
@@ -37,7 +41,7 @@ def patch_moments(
     Returns
     -------
     mean : array, shape (T,)
-        Mean of ``x[u - (t - kernel_size // 2)]`` over all u and samples, taps t in C order, as `convolve` counts them.
+        Mean of ``x[u - (t - kernel_size // 2)]`` over all positions u and samples; taps t in C order, as in `convolve`.
     covariance : array, shape (T, T)
         Their covariance, divided by the number of positions (as batch normalisation does).
 
@@ -56,14 +60,28 @@ def patch_moments(
     return moments_and_mean(x, axes, kernel_size, boundary=boundary)[:2]
 
 
+@overload
+def patch_moments_vjp(
+    g_mean: NumpyArray[Scalar],
+    g_covariance: NumpyArray[Scalar],
+    x: NumpyArray[Scalar],
+    axes: Axes,
+    kernel_size: Axes,
+    *,
+    boundary: Boundaries,
+) -> NumpyArray[Scalar]: ...
+@overload
+def patch_moments_vjp(
+    g_mean: Array, g_covariance: Array, x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries
+) -> Array: ...
 def patch_moments_vjp(
     g_mean: Array,
     g_covariance: Array,
     x: Array,
-    axes: int | Sequence[int],
-    kernel_size: int | Sequence[int],
+    axes: Axes,
+    kernel_size: Axes,
     *,
-    boundary: str | Sequence[str],
+    boundary: Boundaries,
 ) -> Array:
     """Cotangent of x in ``patch_moments(x, ...)``.
 
@@ -86,7 +104,7 @@ def patch_moments_vjp(
     TypeError
         If a dtype is integer or complex.
     ValueError
-        If the cotangents have not the shapes of the results, or an argument does not fit as in `patch_moments`.
+        If the cotangents do not have the shapes of the results, or as `patch_moments`.
     """
     xp = array_namespace(g_mean, g_covariance, x)
     x = require_real(xp, "x", x)
@@ -101,26 +119,22 @@ def patch_moments_vjp(
     return patches.filter(xp, g_mean, g_covariance + g_covariance.T, x)
 
 
-def moments_and_mean(
-    x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
-) -> tuple[Array, Array, Array]:
-    """`patch_moments`, and the mean in double precision."""
+def moments_and_mean(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array, Array]:
+    """The results of `patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
     mean, covariance = _moments(xp, x, x, planner.make_patches(xp, x, axes, kernel_size, boundary))
     return xp.astype(mean, x.dtype), covariance, mean
 
 
-def patch_covariance(
-    x: Array, y: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], *, boundary: str | Sequence[str]
-) -> Array:
-    """Cross-covariance (T, T) of the patches of two arrays of one shape; symmetric bilinear up to a transpose."""
+def patch_covariance(x: Array, y: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> Array:
+    """Cross-covariance (T, T) of the patches of two arrays of one shape; exchanging the arrays transposes it."""
     xp = array_namespace(x, y)
     return _moments(xp, x, y, planner.make_patches(xp, x, axes, kernel_size, boundary))[1]
 
 
 def _moments(xp: Any, x: Array, y: Array, patches: Patches) -> tuple[Array, Array]:
-    """Those of `Patches.moments`: of taps that only meet zeros, zero, not what rounding leaves of it."""
+    """`Patches.moments`, with exact zeros for taps that read only zeros, instead of rounding errors."""
     mean, covariance = patches.moments(xp, x, y)
     if all(patches.met()):
         return mean, covariance
@@ -133,16 +147,17 @@ def patch_filter(
     constant: Array,
     matrix: Array,
     x: Array,
-    axes: int | Sequence[int],
-    kernel_size: int | Sequence[int],
+    axes: Axes,
+    kernel_size: Axes,
     *,
-    boundary: str | Sequence[str],
+    boundary: Boundaries,
     mean: Array | None = None,
     other: Array | None = None,
 ) -> Array:
-    """Patches of x, centred, times a (T, T) matrix, plus a constant (T,), added back in place, over their number.
+    """P^T (constant + matrix (P x - mean)) / count + other, where P maps x to its patches and P^T adds patches up.
 
-    Their mean in double precision may be given, and another array like x, which is added.
+    `constant` is (T,) and `matrix` (T, T). `mean` is the mean patch in double precision; it is computed if it is None.
+    `other` is an array like x, or None for zero.
     """
     xp = array_namespace(constant, matrix, x)
     return planner.make_patches(xp, x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other)

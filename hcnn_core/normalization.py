@@ -1,23 +1,38 @@
-"""Batch normalisation after the filters along attributes, one mean and one variance for each value of v_j, with rho.
+"""Batch normalisation after the filters along attributes, with one mean and variance per value of v_j, then rho.
 
-Section 4.2 of arXiv:1703.04140 normalises between the factors of Eq. (8); the authors' code also after them. Statistics
-are taken over everything but v_j, so translations along space and attributes move them nowhere: Proposition 3.1 holds.
+Section 4.2 of arXiv:1703.04140 normalises between the factors of Eq. (8); the authors' code also normalises after them.
+Statistics are taken over all axes but v_j. Translations along space and attributes do not change them, so
+Proposition 3.1 still holds.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 from hcnn_core._engines import planner
-from hcnn_core.backend import Array, array_namespace, require_real
+from hcnn_core.backend import array_namespace, require_real
+from hcnn_core.typing import Array, NumpyArray, Scalar
 
 __all__ = ["normalize_elu", "normalize_elu_vjp"]
 
+Arrays: TypeAlias = tuple[Array, Array, Array]
+NumpyArrays: TypeAlias = tuple[NumpyArray[Scalar], NumpyArray[Scalar], NumpyArray[Scalar]]
 
+
+@overload
 def normalize_elu(
-    y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float
-) -> tuple[Array, Array, Array]:
+    y: NumpyArray[Scalar],
+    shift: NumpyArray[Scalar],
+    scale: NumpyArray[Scalar],
+    bias: NumpyArray[Scalar],
+    /,
+    *,
+    epsilon: float,
+) -> NumpyArrays[Scalar]: ...
+@overload
+def normalize_elu(y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float) -> Arrays: ...
+def normalize_elu(y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float) -> Arrays:
     r"""Batch normalisation per value of the last axis, scale and bias, and the exponential linear unit of the result.
 
     .. math:: \rho\left(\gamma_k \frac{y + s - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + \beta_k\right)
@@ -27,20 +42,21 @@ def normalize_elu(
     Parameters
     ----------
     y : array, shape (..., K)
-        float32 or float64, in any memory layout; fastest where the axes that `shift` does not vary along lie last.
+        float32 or float64, in any memory layout. It is fastest if the axes along which `shift` is constant are last in
+        memory.
     shift : array
-        Added to y first; its shape broadcasts to y's.
+        Added to y first; its shape broadcasts to that of y.
     scale, bias : array, shape (K,)
-        Learned gamma and beta; these and `shift` take the dtype of y.
+        Learned gamma and beta. They and `shift` are converted to the dtype of y.
     epsilon : float
         Added to the variance.
 
     Returns
     -------
     ans : array, shape (..., K)
-        The result, in dtype and memory layout of y.
+        The result, in the dtype and memory layout of y.
     mean, variance : array, shape (K,)
-        Of y + s; the variance is divided by the number of elements.
+        Mean and variance of y + s. The variance is divided by the number of elements.
 
     Raises
     ------
@@ -51,8 +67,8 @@ def normalize_elu(
 
     Notes
     -----
-    With moments that are given, such as running ones, it is an affine map and `elu`, which folds into the filters
-    before it. Only y, not the result, is needed by `normalize_elu_vjp`.
+    In evaluation, with running moments, this is an affine map and `elu`; the affine map can be merged into the filters
+    before it. `normalize_elu_vjp` needs y but not the result.
     """
     ans, mean, variance, _ = normalized_and_moments(y, shift, scale, bias, epsilon=epsilon)
     return ans, mean, variance
@@ -80,14 +96,14 @@ def normalize_elu_vjp(
     y, shift, scale, bias
         The arguments.
     moments : array, shape (2, K)
-        The mean and the variance found; those in double precision are more exact where the mean is large.
+        The mean and the variance. Pass them in double precision if the mean may be large.
     epsilon : float
         The argument.
 
     Returns
     -------
     tuple of array
-        In the shapes of y, shift, scale and bias.
+        Cotangents in the shapes of y, shift, scale and bias.
 
     Raises
     ------
@@ -100,7 +116,7 @@ def normalize_elu_vjp(
     g = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
     if g.shape != y.shape:
         raise ValueError(f"g has shape {g.shape}; the result has {y.shape}")
-    engine = planner.normalization(xp, y.size)
+    engine = planner.normalization(xp, math.prod(y.shape))
     found: tuple[Array, Array, Array, Array] = engine.vjp(
         xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon
     )
@@ -110,11 +126,11 @@ def normalize_elu_vjp(
 def normalized_and_moments(
     y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float
 ) -> tuple[Array, Array, Array, Array]:
-    """`normalize_elu`, and mean and variance in one array (2, K), in double precision."""
+    """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision."""
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     if not math.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
-    engine = planner.normalization(xp, y.size)
+    engine = planner.normalization(xp, math.prod(y.shape))
     found: tuple[Array, Array, Array, Array] = engine.forward(xp, y, shift, scale, bias, epsilon)
     return found
 
@@ -122,7 +138,7 @@ def normalized_and_moments(
 def _arguments(y: Array, shift: Array, scale: Array, bias: Array) -> tuple[Any, Array, Array, Array, Array]:
     xp = array_namespace(y, shift, scale, bias)
     y = require_real(xp, "y", y)
-    if y.ndim == 0 or not y.size:
+    if y.ndim == 0 or not math.prod(y.shape):
         raise ValueError(f"y has shape {y.shape}; mean and variance need an element, and a last axis")
     shift, scale, bias = (
         xp.astype(require_real(xp, name, array), y.dtype, copy=False)

@@ -1,4 +1,4 @@
-"""How exactly a GPU multiplies in float32 convolutions."""
+"""Precision of the products in float32 convolutions on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextvars import ContextVar
 __all__ = ["precision"]
 
 PASSES = {"float32": 0, "tf32x3": 3, "tf32": 1}
-"""Products of TensorFloat-32 that make up one, 0 where none are used."""
+"""Number of TensorFloat-32 products per float32 product; 0 means plain float32."""
 
 PRECISIONS = tuple(PASSES)
 
@@ -18,27 +18,28 @@ _chosen = ContextVar("precision", default="float32")
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Choose what products of float32 convolutions on a GPU may be, within a ``with`` block.
+    """Choose the precision of products in float32 convolutions on a GPU, within a ``with`` block.
 
-    Convolutions of CuPy's float32 arrays and their adjoints multiply filters with samples, or with spectra, on tensor
-    cores if asked to; the DFTs, and all else, stay in float32. NumPy arrays, and other dtypes, are not affected.
+    With "tf32" or "tf32x3", convolutions of float32 CuPy arrays and their adjoints use tensor cores to multiply filters
+    with samples or with spectra. DFTs and everything else stay in float32. NumPy arrays and other dtypes are not
+    affected.
 
     Parameters
     ----------
     name : {"float32", "tf32x3", "tf32"}
-        ``"float32"``, the default, is float32. ``"tf32"`` rounds operands to TensorFloat-32, ten bits after the point,
-        and sums in float32. ``"tf32x3"`` splits each operand into two of these, for three products whose errors are
-        about those of float32; infinite operands make NaN.
+        ``"float32"`` is the default. ``"tf32"`` rounds operands to TensorFloat-32, which has ten fraction bits, and
+        sums in float32. ``"tf32x3"`` splits each operand into two TensorFloat-32 numbers and takes three products. Its
+        errors are about those of float32, but infinite operands give NaN.
 
     Yields
     ------
     None
-        What was chosen before holds again afterwards.
+        Nothing. The previous precision holds again after the block.
 
     Raises
     ------
     ValueError
-        If the name is another.
+        If the name is none of the three.
 
     Examples
     --------
@@ -55,5 +56,5 @@ def precision(name: str) -> Iterator[None]:
 
 
 def passes(dtype: str) -> int:
-    """Products of TensorFloat-32 for one of a dtype's; 0 for none."""
+    """Number of TensorFloat-32 products per product of this dtype; 0 means none are used."""
     return PASSES[_chosen.get()] if dtype == "float32" else 0

@@ -1,22 +1,30 @@
-"""Matrix products of small matrices."""
+"""Matrix products that a CUDA graph can record."""
 
 from __future__ import annotations
 
+from typing import overload
+
 from hcnn_core._engines import planner
-from hcnn_core.backend import Array
+from hcnn_core.typing import Array, NumpyArray, Scalar
 
 __all__ = ["matmul"]
 
 
+@overload
+def matmul(a: NumpyArray[Scalar], b: NumpyArray[Scalar], /) -> NumpyArray[Scalar]: ...
+@overload
+def matmul(a: Array, b: Array, /) -> Array: ...
 def matmul(a: Array, b: Array, /) -> Array:
-    """Matrix product ``a @ b``, which on a GPU can be part of a recorded step.
+    """Matrix product ``a @ b`` that can be recorded in a CUDA graph.
+
+    CuPy refuses to call cuBLAS while a CUDA graph is recorded. Small real matrices on a GPU are therefore multiplied by
+    a kernel of this package. All others are multiplied by their library's ``matmul``.
 
     Parameters
     ----------
     a, b : array
-        As `numpy.matmul` takes them, both of NumPy or both of CuPy. Real vectors and matrices of CuPy's with at most
-        2^26 multiply-adds are multiplied by a kernel of this package, since CuPy refuses cuBLAS while a CUDA graph is
-        recorded; all others by the library.
+        As `numpy.matmul` takes them, both of one library. The kernel takes real vectors and matrices with at most 2^26
+        multiply-adds.
 
     Returns
     -------

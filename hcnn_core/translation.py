@@ -1,20 +1,21 @@
-"""Translations along axes: the group whose action the paper's layers are covariant to (section 3)."""
+"""Translations along axes, which the paper's layers are covariant to (section 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
 
 from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import array_namespace, on_host
+from hcnn_core.typing import AnyArray, Axes, Boundaries
 
 
 def translate(
-    x: Array,
-    shift: int | Sequence[int],
-    axes: int | Sequence[int],
+    x: AnyArray,
+    shift: Axes,
+    axes: Axes,
     *,
-    boundary: str | Sequence[str],
-) -> Array:
+    boundary: Boundaries,
+) -> AnyArray:
     """Translate along some axes: ``result[.., i, ..] = x[.., i - shift, ..]``.
 
     Parameters
@@ -22,11 +23,12 @@ def translate(
     x : array
         Any shape and dtype.
     shift : int or sequence of int
-        Samples to move by, of either sign and any size; one for all axes or one per axis.
+        Number of samples to move by, positive or negative, of any size; one for all axes or one per axis.
     axes : int or sequence of int
         The axes to translate along.
     boundary : {"periodic", "zero"} or sequence of them
-        What enters at the end that was left: the other end, or zeros. One for all axes or one per axis.
+        What fills the samples that become free: those that leave at the other end, or zeros. One for all axes or one
+        per axis.
 
     Returns
     -------
@@ -41,7 +43,7 @@ def translate(
         If axes are repeated or out of range, or the numbers of shifts, boundaries and axes differ.
     """
     xp = array_namespace(x)
-    x = xp.asarray(x)
+    x = xp.asarray(on_host(x) if xp is np else x)
     axes = normalize_axes("axes", axes, x.ndim)
     boundaries = normalize_choice("boundary", boundary, len(axes), BOUNDARIES)
     shifts = normalize_integers("shift", shift, len(axes))

@@ -36,6 +36,10 @@ class Docstring(Validator):
         super().__init__(get_doc_object(obj_name))
 
     @property
+    def signature_parameters(self) -> tuple[str, ...]:
+        return () if getattr(self.obj, "_is_protocol", False) else super().signature_parameters
+
+    @property
     def doc_all_parameters(self) -> dict[str, tuple[str, str]]:
         parameters = dict(super().doc_all_parameters)
         if dataclasses.is_dataclass(self.obj):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+import hcnn_core
+
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 PACKAGES = ("hcnn_core", "autodiff", "train")
@@ -21,6 +24,9 @@ GENERATED = ("PKG-INFO", "setup.cfg", "hcnn.egg-info")  # by setuptools, in an s
 
 def test_one_version() -> None:
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert hcnn_core.__version__ == VERSION
+    released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert released[:1] in ([], [VERSION])
     try:
         installed = metadata.version("hcnn")
     except metadata.PackageNotFoundError:

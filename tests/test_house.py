@@ -254,6 +254,32 @@ def test_imports_with_numpy_and_scipy_alone(module: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from hcnn_core import convolve, convolve_elu, convolve_vjp_x, elu, factored_layer, marginal, patch_moments
+
+rng = np.random.default_rng(0)
+x, w = rng.standard_normal((3, 9, 400)), rng.standard_normal((3, 5))
+for method in ("auto", "direct", "fft"):
+    for boundary in ("periodic", "zero"):
+        options = {"boundary": boundary, "method": method}
+        y = convolve(x, w, (1, 2), **options)
+        assert np.isclose((y * y).sum(), (x * convolve_vjp_x(y, x.shape, w, (1, 2), **options)).sum())
+        assert np.allclose(convolve_elu(x, w, 1.0, (1, 2), **options), elu(y + 1))
+many = rng.standard_normal((3, 1 << 17))
+assert np.allclose(marginal(elu(many), 0), elu(many).sum(0)) and patch_moments(x, (1, 2), 3, boundary="zero")
+h, g = rng.standard_normal((3, 2)), rng.standard_normal((2, 5, 4))
+assert factored_layer(x, h, np.zeros(2), g, 0.0, 1, 2, boundary="zero").shape == (3, 9, 400, 4)
+"""
+
+
+def test_numpy_arrays_are_convolved_without_numba() -> None:
+    result = subprocess.run([sys.executable, "-c", WITHOUT_NUMBA], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def test_blocking_an_import_blocks_it() -> None:
     assert import_without((), "hcnn_core.backend").returncode == 0
     assert "ModuleNotFoundError" in import_without(("numpy",), "hcnn_core.backend").stderr

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from hcnn_core.backend import Array, to_numpy
 from hcnn_core.factored import factor_options
 from hcnn_core.moments import patch_covariance
 from hcnn_core.testing import rounding_bound
+from hcnn_core.typing import Boundary
 from train.network import SPACE, Layer, Moments, Network, Parameters
 
 __all__ = ["Axis", "ComplexNetwork", "Example", "Row", "Subject", "axes", "exact_multiple", "examine", "measure"]
@@ -333,7 +334,7 @@ class Row:
     """
 
     statement: str
-    boundary: str
+    boundary: Boundary
     mode: str
     j: int
     axis: str
@@ -584,7 +585,7 @@ def _elu_of_parts(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _invariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
     """Translating x_j leaves x_J."""
-    reference, boundary = None, subject.network.config.boundary
+    reference, boundary = None, cast(Boundary, subject.network.config.boundary)
     for axis in axes(subject.network.table, j):
         for shift in axis.shifts:
             kind = "boundary" if boundary == "zero" else "aliased" if shift % axis.exact else "exact"

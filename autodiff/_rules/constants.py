@@ -21,7 +21,7 @@ for _function in (
     *(np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal),
     *(np.logical_and, np.logical_or, np.logical_xor, np.logical_not, np.isfinite, np.isinf, np.isnan, np.signbit),
     *(np.isneginf, np.isposinf, np.iscomplex, np.isreal, np.isin, np.array_equiv),
-    *(np.floor, np.ceil, np.rint, np.trunc, np.fix, np.round, np.around, np.floor_divide, np.heaviside),
+    *(np.floor, np.ceil, np.rint, np.trunc, np.fix, np.round, np.around, np.floor_divide),
     *(np.argmax, np.argmin, np.nanargmax, np.nanargmin, np.argsort, np.argpartition, np.argwhere, np.lexsort),
     *(np.nonzero, np.flatnonzero, np.count_nonzero, np.searchsorted, np.digitize),
     *(np.all, np.any, np.allclose, np.isclose, np.array_equal, np.zeros_like, np.ones_like, np.empty_like),

@@ -220,7 +220,8 @@ def split(ary: Array, indices_or_sections: Any, axis: int = 0) -> list[Array]:
 composite(np.hsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0 if np.ndim(ary) == 1 else 1))
 composite(np.vsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0))
 composite(np.dsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 2))
-composite(np.unstack)(lambda x, axis=0: tuple(np.moveaxis(x, axis, 0)))
+if hasattr(np, "unstack"):  # from NumPy 2.1
+    composite(np.unstack)(lambda x, axis=0: tuple(np.moveaxis(x, axis, 0)))
 
 
 @composite(np.linspace)

@@ -108,6 +108,20 @@ def outer(a: Array, b: Array, out: None = None) -> Array:
     return np.expand_dims(np.ravel(a), 1) * np.ravel(b)
 
 
+def _outer_by(ufunc: Any) -> Callable[..., Array]:
+    """The method outer of a ufunc: of all pairs of elements."""
+
+    def pairs(A: Array, B: Array) -> Array:
+        A, B = as_array(A, B), as_array(B, A)
+        return ufunc(np.reshape(A, (*np.shape(A), *(1,) * np.ndim(B))), B)
+
+    return pairs
+
+
+for _ufunc in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum):
+    composite((_ufunc, "outer"))(_outer_by(_ufunc))
+
+
 @composite(np.kron)
 def kron(a: Array, b: Array) -> Array:
     a, b = as_array(a, b), as_array(b, a)
@@ -138,8 +152,9 @@ def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
     return np.sum(np.conj(np.moveaxis(x1, axis, -1)) * np.moveaxis(x2, axis, -1), axis=-1)
 
 
-composite(np.matvec)(lambda x1, x2: np.squeeze(matmul(x1, np.expand_dims(x2, -1)), -1))
-composite(np.vecmat)(lambda x1, x2: np.squeeze(matmul(np.expand_dims(np.conj(x1), -2), x2), -2))
+if hasattr(np, "matvec"):  # from NumPy 2.2
+    composite(np.matvec)(lambda x1, x2: np.squeeze(matmul(x1, np.expand_dims(x2, -1)), -1))
+    composite(np.vecmat)(lambda x1, x2: np.squeeze(matmul(np.expand_dims(np.conj(x1), -2), x2), -2))
 
 
 @composite(np.linalg.multi_dot)

@@ -244,6 +244,32 @@ def corrcoef(x: Array, y: Any = None, rowvar: bool = True) -> Array:
     return covariance / np.expand_dims(scale, 1) / scale
 
 
+def _reduce_by(reduction: Callable[..., Array]) -> Callable[..., Array]:
+    """The method reduce of a ufunc, which takes the first axis where none is given."""
+
+    def reduce(
+        array: Array,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+        initial: Any = None,
+        where: Any = None,
+    ) -> Array:
+        options = {} if dtype is None else {"dtype": dtype}
+        return reduction(array, axis, keepdims=keepdims, initial=initial, where=where, **options)
+
+    return reduce
+
+
+composite((np.add, "reduce"))(_reduce_by(sum))
+composite((np.multiply, "reduce"))(_reduce_by(prod))
+composite((np.maximum, "reduce"))(_reduce_by(max))
+composite((np.minimum, "reduce"))(_reduce_by(min))
+composite((np.add, "accumulate"))(lambda array, axis=0, dtype=None, out=None: np.cumsum(array, axis, dtype))
+composite((np.multiply, "accumulate"))(lambda array, axis=0, dtype=None, out=None: cumprod(array, axis, dtype))
+
+
 # Order statistics
 
 

@@ -1,4 +1,4 @@
-"""How a problem's axes are laid out for a plan: transformed axes first, then channels, direct axes, and the batch."""
+"""The order of axes that plans work in: transformed axes, outer batch, channels, direct axes, inner batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hcnn_core._engines.taps import Taps
 from hcnn_core._problem import Problem
 
 BatchAxes = tuple[tuple[int, ...], tuple[int, ...]]
-"""Batch axes that lie outside all convolved axes in memory, and the others, each from the slowest to the fastest."""
+"""Batch axes outside all convolved axes in memory, then the others; each ordered from slow to fast."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Arrangement:
     methods : tuple of str
         "direct" or "fft" for each convolved axis.
     spectral, direct : tuple of int
-        Which of the convolved axes are transformed, and which are not, in the plan's order.
+        Indices into `problem.axes` of the transformed axes and of the others, each in the plan's order.
     outer, inner : tuple of int
         Batch axes of x that come before the direct axes, and after them.
     tiled : bool
-        Whether F(4, 3) may be used, which spreads rounding errors, NaN and infinity over a tile.
+        Whether Winograd's F(4, 3) may be used, which spreads rounding errors, NaN and infinity over a tile.
     """
 
     problem: Problem
@@ -54,17 +54,17 @@ class Arrangement:
 
     @cached_property
     def out(self) -> int:
-        """Filters: values of the new attribute axes."""
+        """Number of filters: elements of the new attribute axes."""
         return math.prod(self.problem.out_shape)
 
     @cached_property
     def x_rows(self) -> int:
-        """Samples of the transformed axes."""
+        """Number of samples along the transformed axes together."""
         return math.prod(self.problem.lengths[k] for k in self.spectral)
 
     @cached_property
     def y_rows(self) -> int:
-        """Results along the transformed axes."""
+        """Number of results along the transformed axes together."""
         return math.prod(self.problem.out_lengths[k] for k in self.spectral)
 
     @cached_property
@@ -94,7 +94,7 @@ class Arrangement:
 
     @cached_property
     def taps(self) -> Taps:
-        """The direct axes."""
+        """The direct axes and the inner batch, as the direct engines take them."""
         g = self.problem
         return Taps(
             lengths=tuple(g.lengths[k] for k in self.direct),

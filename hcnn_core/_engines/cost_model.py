@@ -1,4 +1,4 @@
-"""Which axes are cheaper in the frequency domain: a model of seconds, its coefficients measured."""
+"""Which axes are faster in the frequency domain: a model of run time with measured coefficients."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning
 
 IN_REGISTERS = 32
-"""Samples of a straight line that registers hold."""
+"""Most samples of a straight-line DFT that fit the registers."""
 
 GRID = 256
-"""Points of several axes whose DFTs by straight lines take twice as long each: few positions of all fit in cache."""
+"""A grid of this many points takes twice as long per point in straight-line DFTs, for few positions fit in cache."""
 
 LINES, LONE_LINES = 4, 3.5
-"""Lines that an FFT takes at a time, and how many times as long a sample of fewer takes."""
+"""An FFT transforms 4 lines at once. With fewer lines, a sample takes 3.5 times as long."""
 
 MIN_LINE, MIN_SUMS, MANY = 32, 128, 1 << 19
-"""With so many positions along the innermost axis, and sums along it, of all filters, batch axes outside stay there.
+"""When outer batch axes are not moved inside the convolved axes.
 
-So they do with fewer sums where samples are so many that copies of them leave the cache.
+The innermost axis must have MIN_LINE positions. Further, either a line must have MIN_SUMS results over all filters, or
+x must have MANY samples, so that a copy of it would not fit the cache.
 """
 
 TILED = 0.7
-"""Part of the time that three taps take by products of F(4, 3)."""
+"""Time of a 3-tap filter by F(4, 3), relative to direct products."""
 
 LANES, LATENCY = 16, 4
-"""Numbers in a vector, and cycles until one may be added to again; two are added to in a cycle, or two read."""
+"""Numbers in a vector, and cycles until the same vector can be added to again. A cycle has two additions or reads."""
 
 SHARED = 24
-"""Lines that fill tiles together in the kernels, where they are shorter than as many vectors."""
+"""Kernels fill register tiles with several lines where a line is shorter than this many vectors."""
 
 LEAST_NEAR = 3
-"""Lines of samples, at least, that each of some neighbouring ones of a single row reads for them to share samples."""
+"""Neighbouring lines of a single row share the samples they read if each reads at least this many lines."""
 
 TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
-"""Rows of sums that are worked on at once, and vectors of each, as the kernels have them."""
+"""Register tiles of the kernels: rows, and the numbers of vectors per row."""
 
 FEWEST_ROWS = 1.8
-"""Elsewhere: a product with fewer rows takes as long, since reading terms does."""
+"""Other libraries than NumPy: a product with fewer rows takes as long, because reading the operand does."""
 
 Units = dict[str, float]
-"""How often each coefficient counts."""
+"""How many units of work each coefficient of `Costs` is multiplied by."""
 
 
 @lru_cache(maxsize=512)
@@ -68,7 +69,7 @@ def choose_methods(problem: Problem, real: bool, library: str, tuning: Tuning) -
 
 
 def at_once(problem: Problem, methods: tuple[str, ...], real: bool, library: str, tuning: Tuning) -> bool:
-    """Whether one FFT along all axes is cheaper: for one filter, and NumPy arrays."""
+    """Whether one FFT along all axes is faster. It needs one filter and NumPy arrays."""
     one_filter = not problem.sum_axes and not problem.out_shape
     if library != "numpy" or not one_filter or "direct" in methods:
         return False
@@ -89,7 +90,7 @@ def choose_transform(
     three_products: bool = False,
     matmul: Matmul = matmul,
 ) -> Transform:
-    """The transform along these axes: none, by straight-line code if asked for, by DFT matrices, or by FFT."""
+    """The transform along these axes: none, straight-line code if allowed, DFT matrices, or an FFT."""
     if not lengths:
         return Identity()
     matrices = MatrixDFT(lengths, kernel_size, stride, boundary, real, matmul)
@@ -104,7 +105,7 @@ def choose_transform(
 
 
 def seconds_of(units: Units, tuning: Tuning, library: str = "numpy") -> float:
-    """What these units take."""
+    """Predicted seconds for these units of work, for arrays of a library."""
     costs = tuning.costs if library == "numpy" else tuning.other_costs
     return float(sum(getattr(costs, name) * count for name, count in units.items()))
 
@@ -115,7 +116,7 @@ def estimate_seconds(problem: Problem, methods: tuple[str, ...], real: bool, lib
 
 
 def roughness(n: int) -> float:
-    """How many times as long an FFT takes whose length has a large prime factor."""
+    """Factor by which an FFT is slower if its length has a large prime factor."""
     for p in (2, 3, 5, 7, 11):
         while n % p == 0:
             n //= p
@@ -124,9 +125,10 @@ def roughness(n: int) -> float:
 
 @lru_cache(maxsize=4096)
 def sums(rows: int, n: int, size: int = 0) -> float:
-    """What one term of `rows` rows of n sums takes, in multiply-adds of full tiles, which short lines share.
+    """Cost of adding one term to `rows` rows of n sums, in multiply-adds of full register tiles.
 
-    Neighbours of a single row share what they read; the size is that of a filter across them, 0 if there are none.
+    Several short lines share a tile. Neighbouring lines of a single row share the samples they read; `size` is the
+    length of the filter across those lines, 0 if there are none.
     """
     if rows == 1 and size >= LEAST_NEAR and n >= 2 * LANES:
         return 2 * LANES * -(-n // (2 * LANES))
@@ -134,7 +136,7 @@ def sums(rows: int, n: int, size: int = 0) -> float:
     for tall, widths in TILES:
         vectors = lines * -(-n // LANES)
         for wide in widths:
-            reads = 1.5 * wide + tall  # every other vector lies across two lines of the cache
+            reads = 1.5 * wide + tall  # every other vector crosses a cache line
             cycles += rows // tall * (vectors // wide) * max(tall * wide, reads, 2 * LATENCY) / 2
             vectors %= wide
         rows %= tall
@@ -142,31 +144,31 @@ def sums(rows: int, n: int, size: int = 0) -> float:
 
 
 def may_tile(problem: Problem, methods: tuple[str, ...], batch: int) -> bool:
-    """Whether three taps may be products of F(4, 3): beside spectra, with a batch, or where no method is asked for."""
+    """Whether 3 taps may use F(4, 3): beside transformed axes with a large batch, or if all methods are "auto"."""
     if "fft" in methods:
         return batch >= LEAST_IN_TILES
     return all(method == "auto" for method in problem.method)
 
 
 def long_lines(n: int, problem: Problem) -> bool:
-    """Whether lines of n positions are worked on where they lie."""
+    """Whether lines of n positions are long enough to be convolved without moving batch axes inside."""
     made = n * math.prod(problem.out_shape)
     return n >= MIN_LINE and (made >= MIN_SUMS or math.prod(problem.x_shape) >= MANY)
 
 
 def lines_at_once(n: int) -> int:
-    """How many lines of n results are worked on together."""
+    """How many lines of n results share register tiles."""
     return SHARED if LANES <= n < SHARED * LANES else 1
 
 
 def sums_of_products(columns: int, rows: int, n: int) -> float:
-    """What a line of n adds to the products of so many columns with rows takes, likewise."""
+    """Cost of adding a line of n terms to each product of a column and a row, in multiply-adds of full tiles."""
     tiles = rows // 4 + (1 if rows % 4 == 3 else 0.5 * (rows % 4))
     return 4 * tiles * columns * -(-n // LANES) * LANES
 
 
 def units_at_once(problem: Problem, real: bool) -> Units:
-    """What `convolve` with one filter does by FFT along all axes, one after the other."""
+    """Units of work of `convolve` with one filter by one FFT along all axes."""
     g = problem
     padded = tuple(
         fast_length(n, size, bound, real) for n, size, bound in zip(g.lengths, g.kernel_size, g.boundary, strict=True)
@@ -176,7 +178,7 @@ def units_at_once(problem: Problem, real: bool) -> Units:
     points, batch = math.prod(padded), math.prod(g.x_shape[a] for a in g.batch_axes)
 
     def parts(lengths: Sequence[int]) -> list[int]:
-        """Samples while each axis is transformed: those before it are as long as given, the others padded."""
+        """Number of samples while each axis is transformed: earlier axes are not yet padded, the others are."""
         given = [lengths[k] for k in order]
         return [math.prod(given[:k]) * math.prod(grown[k:]) for k in range(len(order))]
 
@@ -190,7 +192,7 @@ def units_at_once(problem: Problem, real: bool) -> Units:
 
 
 def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: str, tuning: Tuning) -> Units:
-    """What `convolve` does with one method per axis."""
+    """Units of work of `convolve` and its transpose with one method per axis."""
     g = problem
     spectral = [k for k, method in enumerate(methods) if method == "fft"]
     direct = sorted((k for k, method in enumerate(methods) if method == "direct"), key=lambda k: g.axes[k])
@@ -208,7 +210,7 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
     columns, rows = transform.aliases * p * channels, p * out
 
     units: Units = defaultdict(float, plan=1)
-    if spectral:  # and x brought in the order that transforms want, as if from that of its axes
+    if spectral:  # x is copied into the order of the transforms; assume that it lies in the order of its axes
         units["transform"] += 1
         order = (*(g.axes[k] for k in spectral), *g.sum_axes, *(g.axes[k] for k in direct), *g.batch_axes)
         wanted = [a for a in order if g.x_shape[a] > 1]
@@ -220,7 +222,7 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
     longest = max((g.out_lengths[k] for k in direct), default=1) * batch
     short = longest < tuning.compiled_positions and library != "cupy"
     pieces = math.prod(g.kernel_size[k] * (1 + (g.boundary[k] == "periodic")) for k in direct)
-    if isinstance(transform, LibraryFFT) or not real or short:  # taps gathered
+    if isinstance(transform, LibraryFFT) or not real or short:  # by im2col
         macs = (4 if isinstance(transform, LibraryFFT) or not real else 1) * f * rows * taps * columns * pixels_out
         units["gathered_mac"] += macs
         units["piece"] += pieces * bool(direct)
@@ -230,31 +232,35 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
         last = direct[-1] if direct else 0
         if direct and g.lengths[last] * batch < tuning.compiled_positions:
             last = max(direct, key=lambda k: g.lengths[k])
-        run = g.out_lengths[last] if direct else 1
-        stays = not spectral and long_lines(run, g) and library == "numpy"
-        run *= 1 if stays else batch
-        if library == "numpy":  # there and back
+        line = g.out_lengths[last] if direct else 1
+        stays = not spectral and long_lines(line, g) and library == "numpy"
+        line *= 1 if stays else batch
+        if library == "numpy":  # products for y, for the cotangent of x, and for that of w
             across = [k for k in direct if k != last] or [last] * (not stays and batch > 1)
             size = g.kernel_size[across[-1]] if across and g.stride[across[-1]] == 1 else 0
-            of_y, of_x = columns * sums(rows, run, size), rows * sums(columns, run, size)
-            of_w = sums_of_products(columns, rows, run)
-            first = direct if spectral else direct[:1]  # beside spectra axes change places for tiles
+            of_y, of_x = columns * sums(rows, line, size), rows * sums(columns, line, size)
+            of_w = sums_of_products(columns, rows, line)
+            first = (
+                direct if spectral else direct[:1]
+            )  # beside transformed axes, the planner puts an axis that tiles cover first
             covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in first)
-            if covered and len(direct) > 1 and may_tile(g, methods, batch) and run >= LEAST_IN_TILES:
+            if covered and len(direct) > 1 and may_tile(g, methods, batch) and line >= LEAST_IN_TILES:
                 of_y *= TILED if spectral or tiles_pay(taps * columns, rows, tuning) else 1
                 of_x *= TILED if spectral or tiles_pay(taps * rows, columns, tuning) else 1
                 of_w *= TILED if spectral else 1
-            products = f * taps * pixels_out / run * (of_y + of_x + of_w)
+            products = f * taps * pixels_out / line * (of_y + of_x + of_w)
         else:
             products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
         units["mac"] += products
-        phases = math.prod(g.stride[k] for k in direct)  # cotangents of x read the result once for each, and scatter
-        in_runs = bool(spectral) and batch >= LANES and library == "numpy"  # the batch lies innermost
+        phases = math.prod(
+            g.stride[k] for k in direct
+        )  # the cotangent of x is computed phase by phase, each reads the result once
+        in_runs = bool(spectral) and batch >= LANES and library == "numpy"  # because the batch is innermost
         units["copy" if in_runs else "scattered"] += f * columns * pixels_in * (phases > 1)
         units["copy"] += f * (columns * pixels_in * (taps > 1) + rows * pixels_out * phases)
-        units["line"] += f * pixels_out / run / (lines_at_once(run) if library == "numpy" else 1)
+        units["line"] += f * pixels_out / line / (lines_at_once(line) if library == "numpy" else 1)
         uneven = any(g.boundary[k] == "periodic" and g.lengths[k] % g.stride[k] for k in direct)
-        if uneven and library == "numpy":  # no engine transposes this
+        if uneven and library == "numpy":  # no compiled kernel computes the transpose
             units["piece"] += pieces
             units["copy"] += f * taps * rows * pixels_out
     if isinstance(transform, MatrixDFT | RealDFT):

@@ -1,4 +1,7 @@
-"""Which engine carries out a call: chosen here, before anything is built. The only file that knows every engine."""
+"""Which engine carries out a call: chosen here, before anything is built. The only file that knows every engine.
+
+Engines and the cost model are imported where the first plan needs them, so that ``import hcnn_core`` stays fast.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcnn_core._engines import cost_model
-from hcnn_core._engines.arrangement import Arrangement, BatchAxes
 from hcnn_core._engines.generic import elementwise as generic_elementwise
 from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._engines.generic import normalization as generic_normalization
-from hcnn_core._engines.generic.fft import LibraryFFT
-from hcnn_core._engines.generic.im2col import Im2col
-from hcnn_core._engines.generic.patches import Patches
-from hcnn_core._engines.generic.plan import Plan
-from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
 from hcnn_core.backend import Array, library_of
 
 if TYPE_CHECKING:
+    from hcnn_core._engines.arrangement import BatchAxes
     from hcnn_core._engines.cpu.factored import FactoredPlan
     from hcnn_core._engines.cpu.fft_plan import FFTPlan
+    from hcnn_core._engines.generic.patches import Patches
+    from hcnn_core._engines.generic.plan import Plan
 
     AnyPlan = Plan | FFTPlan
 
@@ -45,18 +44,26 @@ def _plan_of(
 
 @lru_cache(maxsize=512)
 def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> AnyPlan:
+    from hcnn_core._engines import cost_model
+
     methods = cost_model.choose_methods(problem, real, library, tuning)
     if cost_model.at_once(problem, methods, real, library, tuning):
         from hcnn_core._engines.cpu.fft_plan import FFTPlan
 
-        return FFTPlan(problem, real, tuning)
+        return FFTPlan(problem, real, tuning, elementwise(np))
     return plan_by(methods, problem, real, batch, library, tuning)
 
 
 def plan_by(
     methods: tuple[str, ...], problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning
 ) -> Plan:
-    """The plan with these methods, one axis after another, by the best engine for the arrays."""
+    """The plan that computes each axis by the given method, on the best engine for the arrays."""
+    from hcnn_core._engines import cost_model
+    from hcnn_core._engines.arrangement import Arrangement
+    from hcnn_core._engines.generic.fft import LibraryFFT
+    from hcnn_core._engines.generic.im2col import Im2col
+    from hcnn_core._engines.generic.plan import Plan
+
     count = range(len(problem.axes))
     spectral = tuple(k for k in count if methods[k] == "fft")
     direct = tuple(sorted((k for k in count if methods[k] == "direct"), key=lambda k: problem.axes[k]))
@@ -72,7 +79,7 @@ def plan_by(
     compiled = real and longest >= tuning.compiled_positions and not isinstance(transform_for(), LibraryFFT)
     if library == "numpy" and compiled and has_compiled_kernels():
         return _cpu_plan(problem, arrange, direct, transform_for, samples, tuning)
-    # the longest axis first, since im2col cuts its tiles along it
+    # The longest axis comes first, because im2col cuts its blocks along it.
     arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -problem.out_lengths[k])))
     if library == "cupy":
         from hcnn_core._engines.cuda.matmul import matmul
@@ -94,26 +101,31 @@ def plan_by(
 def _cpu_plan(
     problem: Problem, arrange: Any, direct: tuple[int, ...], transform_for: Any, batch: int, tuning: Tuning
 ) -> Plan:
-    """By compiled kernels."""
+    """The plan that runs compiled kernels on NumPy arrays."""
     from hcnn_core._engines.cpu.plan import CpuPlan
     from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
     from hcnn_core._engines.cpu.winograd import products_for
+    from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover
 
     untapped = not direct
     transform = transform_for(straight_line=True, three_products=untapped)
     if direct and problem.out_lengths[direct[-1]] * batch < tuning.compiled_positions:
-        direct = tuple(sorted(direct, key=lambda k: problem.out_lengths[k]))  # the longest last, for vectors
+        direct = tuple(
+            sorted(direct, key=lambda k: problem.out_lengths[k])
+        )  # the longest axis last, because vectors lie along it
     elif len(direct) < len(problem.axes) and batch >= LEAST_IN_TILES:
         sizes = zip(problem.kernel_size, problem.stride, problem.out_lengths, strict=True)
         covered = [tiles_cover(*axis) for axis in sizes]
-        direct = tuple(sorted(direct, key=lambda k: not covered[k]))  # an axis that tiles cover first
+        direct = tuple(sorted(direct, key=lambda k: not covered[k]))  # first an axis that Winograd tiles cover
     arrangement = arrange(direct=direct)
     kind = SpectralPlan if untapped else CpuPlan
     return kind(arrangement, transform, products_for(arrangement.taps, tuning), tuning)
 
 
 def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning) -> BatchAxes:
-    """How the batch axes of x, or of the result, lie in memory."""
+    """The batch axes of x, or of the result, in their order in memory: outside the convolved axes, and inside."""
+    from hcnn_core._engines import cost_model
+
     if strides is None:
         return (), problem.batch_axes
     kept = range(len(problem.x_shape)) if shape == problem.x_shape else problem.kept_axes
@@ -130,7 +142,7 @@ def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ..
 
 
 def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Array) -> FactoredPlan | None:
-    """The plan of a (+) layer that never holds its Q copies, if there is one for these arrays."""
+    """The plan of a (+) layer that holds its Q intermediate signals in blocks only; None if there is none."""
     if library_of(like) != "numpy" or not has_compiled_kernels():
         return None
     plan = _factored_plan_for(expansion, contraction, current())
@@ -156,7 +168,9 @@ def _factored_plan_for(expansion: Problem, contraction: Problem, tuning: Tuning)
 def make_patches(
     xp: Any, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
 ) -> Patches:
-    """The map from arrays like x to their patches."""
+    """The map from arrays like x to their patches, on the best engine for them."""
+    from hcnn_core._engines.generic.patches import Patches
+
     library = library_of(x)
     if library == "numpy" and has_compiled_kernels():
         from hcnn_core._engines.cpu.patches import CpuPatches
@@ -174,7 +188,7 @@ def make_patches(
 
 
 def elementwise(xp: Any, size: int | None = None) -> Any:
-    """The module whose `elu`, `elu_vjp` and `marginal` work on arrays, of so many elements if that matters."""
+    """The module whose `elu`, `elu_vjp` and `marginal` are fastest for arrays of this many elements."""
     large = size is None or size >= current().elementwise_elements
     if xp is np and large and has_compiled_kernels():
         from hcnn_core._engines.cpu import elementwise as compiled
@@ -184,7 +198,7 @@ def elementwise(xp: Any, size: int | None = None) -> Any:
 
 
 def normalization(xp: Any, size: int) -> Any:
-    """The module whose `forward` and `vjp` normalise arrays of so many elements."""
+    """The module whose `forward` and `vjp` normalise arrays of this many elements fastest."""
     if xp is np and size >= current().elementwise_elements and has_compiled_kernels():
         from hcnn_core._engines.cpu import normalization as compiled
 
@@ -193,12 +207,12 @@ def normalization(xp: Any, size: int) -> Any:
 
 
 def add(x: Array, y: Array) -> Array:
-    """``x + y`` of two NumPy arrays of one shape and dtype, shared among threads."""
+    """``x + y`` of two NumPy arrays of one shape and dtype, on several threads."""
     return generic_elementwise.add(x, y)
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """``a @ b``: small matrices of CuPy's by a kernel that a CUDA graph can record, others by the library."""
+    """``a @ b``: small CuPy matrices by a kernel that a CUDA graph can record, all others by their library."""
     if library_of(a) == "cupy":
         from hcnn_core._engines.cuda.matmul import matmul as by_kernel
 
@@ -208,7 +222,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def has_compiled_kernels() -> bool:
-    """Whether NumPy arrays can have compiled kernels: Numba is installed, and can keep what it compiles."""
+    """Whether compiled kernels can be used: Numba is installed and can cache what it compiles on disk."""
     try:
         from hcnn_core._engines.cpu.kernels import gemm  # noqa: F401
     except (ImportError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The directly convolved axes: which samples a tap reads, which results it reaches, and how products are asked for."""
+"""The directly convolved axes: the samples that each tap reads, and the results it contributes to."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 LEAST_IN_TILES = 16
-"""Elements of a batch, or of a line, that fill the vectors of tiles."""
+"""Least number of elements in a batch or line for Winograd tiles, so that they fill vectors."""
 
 
 def tiles_cover(size: int, stride: int, count: int) -> bool:
-    """Whether tiles of F(4, 3) cover an axis of so many results."""
+    """Whether F(4, 3) applies to an axis of `count` results: 3 taps, stride 1, and whole tiles of 4 results."""
     return size == 3 and stride == 1 and count % 4 == 0
 
 
 def tiles_pay(terms: int, rows: int, tuning: Tuning) -> bool:
-    """Whether F(4, 3) pays for a few rows of sums of so many terms, beside the transforms of samples and results."""
+    """Whether the products that F(4, 3) saves outweigh its transforms, for sums of `terms` terms in `rows` rows."""
     return terms >= tuning.winograd_terms and rows > 1
 
 
 @dataclass(frozen=True)
 class Taps:
-    """The directly convolved axes, and the batch that lies inside them in memory."""
+    """The directly convolved axes, and the size of the batch inside them in memory."""
 
     lengths: tuple[int, ...]
     out_lengths: tuple[int, ...]
@@ -41,7 +41,7 @@ class Taps:
     periodic: tuple[bool, ...]
     batch: int
     tiled: bool = False
-    """Whether taps may be multiplied tile by tile, which spreads rounding errors, NaN and infinity over a tile."""
+    """Whether F(4, 3) may be used, which spreads rounding errors, NaN and infinity over a tile."""
 
     @cached_property
     def count(self) -> int:
@@ -49,38 +49,39 @@ class Taps:
 
     @cached_property
     def leading(self) -> int:
-        """Output indices of the first axis, along which tiles are cut."""
+        """Number of output indices of the first axis, along which work is cut into blocks."""
         return self.out_lengths[0] if self.sizes else 1
 
     @cached_property
     def positions(self) -> int:
-        """Output positions per index of the first axis."""
+        """Number of output positions per index of the first axis."""
         return math.prod(self.out_lengths[1:]) * self.batch
 
     @cached_property
     def uneven(self) -> bool:
-        """Whether strides along a periodic axis fall on other samples each time around."""
+        """Whether a stride does not divide its periodic axis, so that each period it falls on other samples."""
         return any(wrap and n % r for wrap, n, r in zip(self.periodic, self.lengths, self.stride, strict=True))
 
 
 def untapped(count: int) -> Taps:
-    """A batch as an axis with one tap."""
+    """A batch of `count` elements as an axis with one tap."""
     return Taps((count,), (count,), (1,), (1,), (False,), 1)
 
 
 def batch_as_axis(t: Taps) -> Taps:
-    """The batch as one more axis, with one tap."""
+    """The same taps, with the batch as one more axis that has one tap."""
     return Taps(
         (*t.lengths, t.batch), (*t.out_lengths, t.batch), (*t.sizes, 1), (*t.stride, 1), (*t.periodic, False), 1
     )
 
 
 def samples_read(size: int, stride: int, begin: int, end: int) -> tuple[Integers, Integers]:
-    """Samples (phases, indices) around outputs [begin, end) of an axis, and phase and index (2, size) of its taps.
+    """Samples that outputs [begin, end) of an axis read, by polyphase component, and where each tap finds its own.
 
-    Output i meets tap t at sample stride * i + size // 2 - t: at e = stride * i + size - 1 - t of an axis extended by
-    size - 1 - size // 2 samples before its first. What e leaves when divided by the stride is its phase: laid out by
-    phases, neighbouring outputs read neighbouring samples.
+    Tap t of output i reads sample stride * i + size // 2 - t. In an axis that is extended by size - 1 - size // 2
+    samples before its first, that is sample e = stride * i + size - 1 - t. Its phase is e modulo the stride. Within one
+    phase, neighbouring outputs read neighbouring samples. Returns the samples (phases, indices), and the phase and
+    index of each tap (2, size).
     """
     phase, index = np.ogrid[: min(stride, size), begin : end + (size - 1) // stride]
     taps = np.stack(np.divmod(size - 1 - np.arange(size), stride)[::-1])
@@ -88,28 +89,28 @@ def samples_read(size: int, stride: int, begin: int, end: int) -> tuple[Integers
 
 
 def _taps_met(size: int, stride: int, phase: int) -> Integers:
-    """Tap t takes sample s to output (s + t - size // 2) / stride: those for which that is an integer."""
+    """Taps that use samples of this phase: tap t takes sample s to output (s + t - size // 2) / stride, an integer."""
     return np.arange((size // 2 - phase) % stride, size, stride)
 
 
 def outputs_met(size: int, stride: int, phase: int) -> Integers:
-    """The outputs, less a, that taps take samples phase + stride * a to."""
+    """Outputs that sample phase + stride * a contributes to, relative to a, one per tap of `_taps_met`."""
     return (_taps_met(size, stride, phase) - size // 2 + phase) // stride
 
 
 def taps_that_meet(t: Taps, phases: tuple[int, ...]) -> Integers:
-    """Flat indices of the taps that take samples of these phases to an output."""
+    """Flat indices of the taps that use samples of these phases."""
     along = [_taps_met(size, r, phase) for size, r, phase in zip(t.sizes, t.stride, phases, strict=True)]
     return np.ravel_multi_index(np.ix_(*along), t.sizes).reshape(-1)
 
 
 def extended(index: Integers, n: int, periodic: bool) -> Integers:
-    """Samples at these indices of an extended axis; -1 stands for zero."""
+    """Indices into an axis of length n for indices into its extension; -1 stands for a zero sample."""
     return index % n if periodic else np.where((index >= 0) & (index < n), index, -1)
 
 
 class TapProducts(Protocol):
-    """The linear map of each entry, its transpose, and the transpose in its matrix."""
+    """Products of filters and taps, for each entry (a frequency or an outer batch element), and the two transposes."""
 
     taps: Taps
 
@@ -126,7 +127,7 @@ def tap_pieces(
     sizes: tuple[int, ...],
     periodic: tuple[bool, ...],
 ) -> list[tuple[int, list[Any], bool]]:
-    """For each tap: the boxes to copy, (to, from), and whether they cover all output indices of the spans."""
+    """For each tap: the boxes to copy as pairs (target, source), and whether they cover all outputs of the spans."""
     result = []
     for index, taps in enumerate(itertools.product(*map(range, sizes))):
         along = [
@@ -141,7 +142,7 @@ def tap_pieces(
 
 @lru_cache(maxsize=4096)
 def _segments(n: int, span: tuple[int, int], stride: int, tap: int, periodic: bool) -> list[tuple[slice, slice]]:
-    """Runs of output indices i in `span` whose source stride * i - tap lies in one period, with that source."""
+    """Ranges of output indices i in `span` whose source stride * i - tap lies in one period, with those sources."""
     begin, end = span
     first, last = (stride * begin - tap) // n, (stride * (end - 1) - tap) // n
     segments = []

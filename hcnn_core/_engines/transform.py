@@ -1,9 +1,10 @@
-"""What a transform is: linear maps between samples and spectra along the convolved axes.
+"""The interface of transforms: linear maps between samples and spectra along the convolved axes.
 
-A transform carries a signal, its grid flattened into the leading axis, to a spectrum (F, A*P, rest): F folded
-frequencies; A aliases that subsampling adds onto each of them; P planes, 2 where real and imaginary parts are separate
-real rows, 1 where numbers are complex. A convolution then is one small matrix product per frequency. Each
-`*_transpose` is the exact linear transpose (no conjugation) of the map above it.
+A signal has the shape (samples, rest), where the transformed axes are flattened into one. Its spectrum has the shape
+(F, A*P, rest). F is the number of folded frequencies: a stride adds A aliases up in each of them. P is the number of
+planes: 2 where real and imaginary parts are separate real rows, 1 where numbers are complex. A convolution is then one
+small matrix product per folded frequency. Each `*_transpose` is the exact linear transpose, without conjugation, of the
+map above it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hcnn_core.backend import Array, permute_dims, reshape
 
 
 class Transform(Protocol):
-    """Linear maps between samples and spectra; `shape` is (taps, channels in, channels out) of the filter."""
+    """Linear maps between samples and spectra; `shape` is (direct taps, channels, filters)."""
 
     frequencies: int
     aliases: int
@@ -31,7 +32,7 @@ class Transform(Protocol):
 
 
 class Identity:
-    """No transformed axis: samples are their own spectrum."""
+    """The transform along no axis: the spectrum is the signal."""
 
     frequencies = aliases = planes = 1
 
@@ -57,20 +58,20 @@ class Identity:
 
 
 def padded_length(n: int, size: int, stride: int, boundary: str) -> int:
-    """DFT length in which a circular convolution is the wanted one: n, or enough zeros for the taps that can meet x."""
+    """DFT length: n for a periodic axis, or n and enough zeros that taps do not wrap around onto samples."""
     if boundary == "periodic":
         return n
     reach = n + min(size // 2, n - 1)
-    return reach if n <= stride else -(-reach // stride) * stride  # of a single kept sample there is nothing to fold
+    return reach if n <= stride else -(-reach // stride) * stride  # with one result there is nothing to fold
 
 
 def fast_length(n: int, size: int, boundary: str, real: bool) -> int:
-    """Length of an FFT: n, or enough zeros, and then some that make it fast."""
+    """FFT length: n for a periodic axis, or the next length from `padded_length` on that is fast."""
     from scipy.fft import next_fast_len
 
     return n if boundary == "periodic" else next_fast_len(padded_length(n, size, 1, boundary), real)
 
 
 def tap_positions(size: int) -> np.ndarray[Any, Any]:
-    """Where the taps of a filter sit: t - size // 2, as scipy.ndimage.convolve has it."""
+    """Offsets of a filter's taps from its centre: t - size // 2, as in scipy.ndimage.convolve."""
     return np.arange(size) - size // 2

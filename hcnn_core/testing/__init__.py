@@ -1,7 +1,7 @@
-"""For users who check their own operators: assertions of covariance, adjoints and linearity, and what to try them on.
+"""Tools for testing your own operators: assertions of covariance, adjoints and linearity, and Hypothesis strategies.
 
-The assertions need NumPy alone. The strategies, and the checks that search with them, need Hypothesis, which is
-imported when one of them is first asked for. pytest finds the checks as fixtures too.
+The assertions need only NumPy. The strategies, and the checks that search with them, need Hypothesis. It is imported
+when one of them is first used. The checks are also pytest fixtures.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the strategies, and with them Hypothesis, when one is asked for."""
+    """Import the strategies, and with them Hypothesis, when one of them is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from hcnn_core.testing import strategies

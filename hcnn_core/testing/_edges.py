@@ -1,4 +1,4 @@
-"""Arrays of any framework, in and out of an operator: NumPy's on this side, whatever it wants on the other."""
+"""Conversion between NumPy arrays and the arrays of the framework that an operator works on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NDArray = np.ndarray[Any, Any]
 
 
 def to_host(name: str, array: Array) -> NDArray:
-    """A NumPy array with the values of an array of any framework; TypeError with one line where that is impossible."""
+    """An array of any framework as a NumPy array; TypeError with one line if that is impossible."""
     try:
         host = _export(array)
     except Exception as error:
@@ -25,7 +25,7 @@ def to_host(name: str, array: Array) -> NDArray:
 
 def like(host: NDArray, reference: Array) -> Array:
     """A new array with the values of `host`, of the framework and on the device of `reference`."""
-    fresh = np.array(host, order="C")  # contiguous and writeable, as exchange between frameworks wants it
+    fresh = np.array(host, order="C")  # DLPack needs contiguous and writeable memory
     if isinstance(reference, np.ndarray | np.generic | float | complex):
         return fresh
     try:
@@ -35,13 +35,15 @@ def like(host: NDArray, reference: Array) -> Array:
 
 
 def call(name: str, op: Any, x: Array) -> NDArray:
-    """op(x) on the host; what it raises, or returns besides an array, is a ValueError or TypeError with one line."""
+    """Return op(x) as a NumPy array; ValueError or TypeError with one line if op raises or returns no array."""
     try:
         result = op(x)
     except Exception as error:
         kind = f"of shape {tuple(getattr(x, 'shape', ()))}, {getattr(x, 'dtype', '')}"
         raise ValueError(f"{name} raised {type(error).__name__} on an array {kind}: {_line(error)}") from error
-    return np.array(to_host(f"the result of {name}", result))  # op may write its next result to the same memory
+    return np.array(
+        to_host(f"the result of {name}", result)
+    )  # a copy, because op may write its next result to the same memory
 
 
 def _export(array: Array) -> NDArray:
@@ -49,7 +51,7 @@ def _export(array: Array) -> NDArray:
         raise TypeError("it has a mask; x.filled(0) decides for zeros")
     if isinstance(array, int | float | complex):
         return np.asarray(array)
-    if hasattr(array, "detach"):  # a tensor that records gradients refuses to be exported
+    if hasattr(array, "detach"):  # a tensor that records gradients cannot be exported
         array = array.detach()
     if hasattr(array, "cpu"):
         array = array.cpu()
@@ -58,7 +60,7 @@ def _export(array: Array) -> NDArray:
     if hasattr(array, "__array__"):
         try:
             return np.asarray(array)
-        except Exception:  # an array of an array-API library, on a device of its own
+        except Exception:  # some array-API arrays can only be exported by DLPack
             if not hasattr(array, "__dlpack__"):
                 raise
     if not hasattr(array, "__dlpack__"):

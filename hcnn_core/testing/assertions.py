@@ -1,29 +1,32 @@
-r"""Assertions that any operator on arrays can be held to, with bounds that come from the arithmetic.
+r"""Assertions about operators on arrays, with error bounds derived from floating-point arithmetic.
 
 An operator is any callable from one array to one array. It gets arrays of the kind it is tested with (NumPy, CuPy, an
 array-API library, or a framework's tensors) and may return any that has ``__array__`` or ``__dlpack__``.
 
-**The bound.** Let a be the row of the operator's derivative at x that belongs to one output, so that small changes d
-of x change that output by a . d. A sum of products a . x is at most :math:`|a| |x|` (Euclidean norms), and computing
-it in N roundings, a random walk of steps of half an eps, goes wrong by about :math:`\sqrt{N}/2` eps of that.
-`ROUNDINGS` = 20 allows walks of N = 1600; longer sums are made in blocks whose errors do not add up, or else they are
-several stages. White noise of standard deviation eps :math:`|x|`, added to x, changes the output by eps
-:math:`|a| |x|` in quadratic mean: 20 roundings do 20 times what such noise does. So that is measured: R is how far the
-noise moves the output that it moves most. It also makes the roundings of all that is computed from x fall anew, so
-that R holds what :math:`|a| |x|` does not know of, the errors of large intermediate results that later ones cancel. Of
-an operator of several stages, convolution after convolution, each adds its own error, which the stages after it pass
-on as they pass on noise. Two results are compared, each wrong by as much, so
+**The bound.** Let a be the row of the operator's derivative at x that belongs to one output: a small change d of x
+changes that output by a . d. The sum of products a . x is at most :math:`|a| |x|` (Euclidean norms). Computing it takes
+N roundings of about half an eps each. They add up like a random walk, to an error of about :math:`\sqrt{N}/2` eps times
+that product. `ROUNDINGS` = 20 allows for N = 1600. Longer sums are computed in blocks, whose errors do not add up, or
+in several stages.
+
+The product :math:`|a| |x|` is measured. White noise of standard deviation eps :math:`|x|`, added to x, changes the
+output by eps :math:`|a| |x|` in quadratic mean. Let R be the change of the output that changes most. R also contains
+rounding errors that :math:`|a| |x|` does not: with x, all intermediate results change, so their roundings change too.
+This covers large intermediate results that cancel later.
+
+In an operator of several stages, such as convolution after convolution, each stage adds an error of its own, and the
+later stages pass it on as they pass on noise. Two results are compared, and each has this error. So
 
 .. math:: \mathrm{bound} = 2 \cdot 20 \cdot \mathrm{stages} \cdot (R + \mathrm{eps} \max |op(x)|).
 
-Errors of meaning (a tap, a sign, a border, a stride) are larger by the factor 1 / eps.
+A wrong tap, sign, border or stride causes an error that is larger by the factor 1 / eps.
 
-**Its limits.** What costs more than half the digits, :math:`R > \sqrt{\mathrm{eps}} \max |op(x)|`, need not be
-rounding: operators that draw random numbers, or jump at x, would excuse themselves. Such an R counts as half the
-digits, or as what noise `LOUD` times as strong does, divided by `LOUD`, where that is more; messages say what noise of
-one eps does. Hence an operator whose result is mostly rounding errors, as a marginal right after filters of mean zero,
-fails. Nor is measured what no noise in x reaches: the stages behind one that x saturates, and the roundings of
-constants that are large beside x.
+**Its limits.** If R is more than half the digits, :math:`R > \sqrt{\mathrm{eps}} \max |op(x)|`, it may not come from
+rounding: an operator that draws random numbers, or jumps at x, would get a large bound and pass. Such an R is replaced
+by half the digits, or by the response to noise `LOUD` times as strong, divided by `LOUD`, if that is more. The message
+then says how far noise of one eps moves the operator. As a consequence, an operator fails if its result is mostly
+rounding error, such as a marginal right after filters with mean zero. The bound does not contain errors that noise in x
+cannot reach: those of stages after one that x saturates, and those of constants that are large compared with x.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
+from hcnn_core._problem import BOUNDARIES, Boundary, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core.backend import Array
 from hcnn_core.testing._edges import NDArray, call, like, to_host
 from hcnn_core.translation import translate
@@ -55,19 +58,19 @@ __all__ = [
 Operator: TypeAlias = Callable[[Any], Any]
 
 ROUNDINGS = 20
-"""Rounding errors of one stage, in units of eps and the norms of what is multiplied."""
+"""Rounding error allowed per stage, in units of eps times the norms of the operands."""
 
 DRAWS = 8
-"""Draws of noise that R is the quadratic mean of: for a single output chance makes it eight times too small less than
-once in a million."""
+"""R is the quadratic mean of this many draws of noise. For a single output it is then eight times too small with a
+probability below one in a million."""
 
 LOUD = 32 * ROUNDINGS
-"""Strength of noise, per stage, that lets an output which moves by itself move by a 16th of what it does."""
+"""Strength of the loud noise per stage. An output that changes by itself gets a bound of a 16th of its change."""
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far an operator is from what was claimed of it, in one comparison.
+    """Difference between what an operator did and what it should do, in one comparison.
 
     Parameters
     ----------
@@ -76,14 +79,14 @@ class Deviation:
     error : float
         Largest absolute difference.
     bound : float
-        What rounding may make of it.
+        Largest difference that rounding errors explain.
     index : tuple of int
         Where the largest difference is.
     found, expected : complex
         The two values there.
     dtype : str
-        Whose eps the bound is made of, or the eps that was given; and how far noise of one eps moves the operator where
-        that is much.
+        The dtype whose eps is in the bound, or the eps that was given. If noise of one eps moves the operator far, also
+        by how much.
     """
 
     claim: str
@@ -96,7 +99,7 @@ class Deviation:
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is within the bound; NaN is not."""
+        """Whether the difference is within the bound; False for NaN."""
         return self.error <= self.bound
 
     def __str__(self) -> str:
@@ -113,13 +116,13 @@ def assert_translation_covariant(
     in_axes: int | Sequence[int],
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
     eps: float | None = None,
 ) -> None:
-    """Assert that translating x translates op(x), and nothing else.
+    """Assert that translating x translates op(x) and changes nothing else.
 
     Moving x by ``stride * k`` samples along ``in_axes`` has to move op(x) by k samples along ``out_axes``.
 
@@ -132,24 +135,25 @@ def assert_translation_covariant(
     in_axes : int or sequence of int
         Axes of x that are translated.
     out_axes : int or sequence of int, optional
-        The axes of op(x) they become, as many; the same by default, counted from the front.
+        The axes of op(x) that correspond to `in_axes`; by default the same ones, counted from the front.
     stride : int or sequence of int, optional
-        How many samples of x are one of op(x), along all axes or along each.
+        How many samples of x correspond to one of op(x), along all axes or along each.
     boundary : {"periodic", "zero"} or sequence of them, optional
-        What enters at the end that was left: the other end, or zeros. With zeros, results are compared where neither
-        is filled up, and x has to be zero as far from its ends as it is moved and the operator reaches together.
+        What fills the samples that become free: those that leave at the other end, or zeros. With zeros, results are
+        compared where neither was filled, and x must be zero near its ends: over as many samples as it is moved, plus
+        the reach of the operator.
     shift : int or sequence of int, optional
-        How far to move x, in samples, along all axes or each: multiples of `stride`. By default several are tried:
-        one stride forth and back along each axis, half the length where it is periodic, and one stride along all.
+        How far to move x, in samples, along all axes or each: multiples of `stride`. By default several shifts are
+        tried: one stride forth and back along each axis, half the length of periodic axes, and one stride along all.
     stages : int, optional
-        How many convolutions follow one another in op; its rounding errors are their sum.
+        Number of successive convolutions in op. Their rounding errors add up.
     eps : float, optional
-        Relative precision of op's arithmetic if it is coarser than its result's dtype (TF32: ``2**-10``).
+        Relative precision of op's arithmetic if it is lower than that of its result's dtype (TF32: ``2**-10``).
 
     Raises
     ------
     AssertionError
-        If it is not covariant; one line says which shift, which axis, where, and how large error and bound are.
+        If it is not covariant; one line gives shift, axis, place, error and bound.
     TypeError, ValueError
         If arguments do not fit, if op raises, or returns no array or one of a wrong shape.
 
@@ -174,13 +178,13 @@ def assert_translation_invariant(
     x: Array,
     axes: int | Sequence[int],
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
     eps: float | None = None,
 ) -> None:
-    """Assert that translating x by multiples of a stride leaves op(x) as it is.
+    """Assert that translating x by multiples of a stride does not change op(x).
 
     Parameters
     ----------
@@ -191,21 +195,21 @@ def assert_translation_invariant(
     axes : int or sequence of int
         Axes of x that are translated.
     stride : int or sequence of int, optional
-        Translations by multiples of it count. An operator that subsamples r times by 2 before it sums is invariant to
-        multiples of 2**r.
+        Only translations by multiples of the stride are tested. An operator that subsamples r times by 2 before it sums
+        is invariant to multiples of 2**r.
     boundary : {"periodic", "zero"} or sequence of them, optional
-        What enters at the end that was left; with zeros, as in `assert_translation_covariant`.
+        What fills the samples that become free, as in `assert_translation_covariant`.
     shift : int or sequence of int, optional
-        How far to move x, in samples: multiples of `stride`; by default several, as `assert_translation_covariant`.
+        How far to move x, in samples: multiples of `stride`. By default several, as in `assert_translation_covariant`.
     stages : int, optional
-        How many convolutions follow one another in op.
+        Number of successive convolutions in op.
     eps : float, optional
-        Relative precision of op's arithmetic if it is coarser than its result's dtype.
+        Relative precision of op's arithmetic if it is lower than that of its result's dtype.
 
     Raises
     ------
     AssertionError
-        If it is not invariant; one line says which shift, which axis, where, and how large error and bound are.
+        If it is not invariant; one line gives shift, axis, place, error and bound.
     TypeError, ValueError
         If arguments do not fit, if op raises or returns no array.
 
@@ -224,18 +228,18 @@ def covariance_deviations(
     in_axes: int | Sequence[int],
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
     eps: float | None = None,
 ) -> Iterator[Deviation]:
-    """Measure what `assert_translation_covariant` asserts, one deviation per translation.
+    """Measure what `assert_translation_covariant` asserts, one `Deviation` per translation.
 
     Parameters
     ----------
     op, x, in_axes, out_axes, stride, boundary, shift, stages, eps
-        As in `assert_translation_covariant`; no ``out_axes`` at all, ``()``, measures invariance.
+        As in `assert_translation_covariant`. With ``out_axes=()``, invariance is measured.
 
     Yields
     ------
@@ -275,14 +279,14 @@ def assert_linear(
     other : array, optional
         The y of the formula, of the shape and dtype of x; white noise of the size of x by default.
     stages : int, optional
-        How many convolutions follow one another in op.
+        Number of successive convolutions in op.
     eps : float, optional
-        Relative precision of op's arithmetic if it is coarser than its result's dtype.
+        Relative precision of op's arithmetic if it is lower than that of its result's dtype.
 
     Raises
     ------
     AssertionError
-        If it is not linear; one line says where, and how large error and bound are.
+        If it is not linear; one line gives place, error and bound.
     TypeError, ValueError
         If arguments do not fit, if op raises or returns no array.
     """
@@ -317,9 +321,9 @@ def assert_adjoint(
 ) -> None:
     r"""Assert by the dot test that two linear operators are each other's adjoints: <op(x), y> = <x, adjoint(y)>.
 
-    Each element of op(x) may be as wrong as `rounding_bound` says, by half of it, and the product with y passes that on
-    as it passes on noise: |y| times as much. The bound is the sum for both sides. Between real and complex arrays, as
-    of ``numpy.fft.rfft``, only real parts are compared: such operators are linear in the reals.
+    The error of each element of op(x) is at most half of `rounding_bound`. In the product with y it grows by the factor
+    |y|, as noise does. The bound is the sum for both sides. If one array is real and the other complex, as for
+    ``numpy.fft.rfft``, only real parts are compared: such operators are linear over the real numbers.
 
     Parameters
     ----------
@@ -330,17 +334,17 @@ def assert_adjoint(
     y : array, optional
         Of the shape of op(x); white noise by default.
     conjugate : bool, optional
-        Whether the products of complex numbers conjugate the second one: False for transposes, as in reverse mode
-        (`hcnn_core.convolve_vjp_x`, HIPS autograd, JAX), True for the adjoints of a Hilbert space (PyLops).
+        Whether products of complex numbers conjugate the second factor. False tests for the transpose, as in reverse
+        mode (`hcnn_core.convolve_vjp_x`, HIPS autograd, JAX); True for the adjoint of a Hilbert space (PyLops).
     stages : int, optional
-        How many convolutions follow one another in op.
+        Number of successive convolutions in op.
     eps : float, optional
-        Relative precision of op's arithmetic if it is coarser than its result's dtype.
+        Relative precision of op's arithmetic if it is lower than that of its result's dtype.
 
     Raises
     ------
     AssertionError
-        If the two products differ; one line says by how much, and what the bound is.
+        If the two products differ; one line gives error and bound.
     TypeError, ValueError
         If arguments do not fit, if an operator raises or returns no array or one of a wrong shape.
     """
@@ -375,7 +379,7 @@ def assert_adjoint(
 def rounding_bound(
     op: Operator, x: Array, y: NDArray | None = None, *, stages: int = 1, eps: float | None = None
 ) -> float:
-    """Return how far rounding can take apart two computations of op at x that are equal in exact arithmetic.
+    """Return how far two computations of op(x), equal in exact arithmetic, may differ by rounding errors.
 
     Parameters
     ----------
@@ -384,11 +388,11 @@ def rounding_bound(
     x : array
         As in `assert_translation_covariant`.
     y : NumPy array, optional
-        op(x), where it is known.
+        The value op(x), if it is known already.
     stages : int, optional
-        How many convolutions follow one another in op.
+        Number of successive convolutions in op.
     eps : float, optional
-        Relative precision of op's arithmetic if it is coarser than its result's dtype.
+        Relative precision of op's arithmetic if it is lower than that of its result's dtype.
 
     Returns
     -------
@@ -413,7 +417,7 @@ def rounding_bound(
 
 
 def norm(array: NDArray) -> float:
-    """Euclidean norm, in double precision, where its square may overflow."""
+    """Euclidean norm in double precision, computed so that squares do not overflow."""
     top = largest(array)
     return float(top * np.linalg.norm(wide(array).ravel() / top)) if top else 0.0
 
@@ -430,13 +434,13 @@ def wide(array: NDArray) -> NDArray:
 
 @dataclass
 class _Hosted:
-    """An operator of any kind of array, as one from NumPy arrays of one shape to NumPy arrays of one shape."""
+    """An operator wrapped as a function from NumPy arrays of one shape to NumPy arrays of one shape."""
 
     name: str
     op: Operator
     reference: Array
     shape: tuple[int, ...] | None = None
-    """Of its results, from the first one on."""
+    """Shape of its results; None before the first call."""
 
     def __call__(self, x: NDArray) -> NDArray:
         y = call(self.name, self.op, like(x, self.reference))
@@ -449,16 +453,16 @@ class _Hosted:
 
 @dataclass(frozen=True)
 class _Arithmetic:
-    """How many stages an operator has, and how precise they are."""
+    """Number of stages of an operator, and their precision."""
 
     stages: int
     eps: float
     dtype: str
-    """Whose eps it is, or that it was given."""
+    """The dtype that eps belongs to, or a text that says that eps was given."""
 
     @classmethod
     def make(cls, stages: Any, eps: Any, *arrays: NDArray) -> _Arithmetic:
-        """The precision asked for, or the coarsest of the arrays'."""
+        """The precision that was given, or else the lowest among the arrays."""
         try:
             stages = operator.index(stages)
         except TypeError:
@@ -475,7 +479,7 @@ class _Arithmetic:
         return cls(stages, float(eps), f"eps {float(eps):.3g}")
 
     def bound(self, name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray) -> tuple[float, str]:
-        """How far two computations of run(x), of which y is one, may be apart, and what that is made of."""
+        """How far two computations of run(x), one of them y, may differ, and the precision behind it in words."""
         size, faint, basis = largest(y), self.eps * norm(x), self.dtype
         moved, half = self._response(name, run, x, y, faint), math.sqrt(self.eps) * size
         if moved > half:
@@ -486,7 +490,7 @@ class _Arithmetic:
 
     @staticmethod
     def _response(name: str, run: Callable[[NDArray], NDArray], x: NDArray, y: NDArray, size: float) -> float:
-        """Largest change of an output by white noise of this size about x: the quadratic mean of several draws."""
+        """Largest change of an output under white noise of this size: the quadratic mean over several draws."""
         changes = []
         for seed in range(DRAWS):
             noisy = run(np.asarray(x + size * _noise(x.shape, x.dtype, 100 + seed), x.dtype))
@@ -504,14 +508,14 @@ class _Arithmetic:
 
 @dataclass(frozen=True)
 class Translation:
-    """Axes before and after an operator, and what one step along each is."""
+    """Axes before and after an operator, with the stride and boundary of each."""
 
     lengths: tuple[int, ...]
     in_axes: tuple[int, ...]
     out_axes: tuple[int, ...]
-    """Empty for operators that are to be invariant."""
+    """Empty for operators that should be invariant."""
     stride: tuple[int, ...]
-    boundary: tuple[str, ...]
+    boundary: tuple[Boundary, ...]
 
     @classmethod
     def make(cls, shape: tuple[int, ...], in_axes: Any, out_axes: Any, stride: Any, boundary: Any) -> Translation:
@@ -544,7 +548,7 @@ class Translation:
         return move
 
     def require_lengths(self, y_shape: tuple[int, ...]) -> None:
-        """Refuse a result whose axes are not those of x, subsampled."""
+        """Raise ValueError unless the lengths of the result are those of x, subsampled."""
         axes = normalize_axes("out_axes", self.out_axes, len(y_shape))
         for source, axis, n, r in zip(self.in_axes, axes, self.lengths, self.stride, strict=bool(axes)):
             if y_shape[axis] != -(-n // r):
@@ -554,7 +558,7 @@ class Translation:
                 )
 
     def multiples(self, shift: Any) -> tuple[int, ...]:
-        """A shift in samples as a number of strides along each axis."""
+        """Convert a shift in samples to a number of strides along each axis."""
         shifts = normalize_integers("shift", shift, len(self.in_axes))
         for axis, s, n, r, bound in zip(self.in_axes, shifts, self.lengths, self.stride, self.boundary, strict=True):
             if s % r:
@@ -571,7 +575,7 @@ class Translation:
         return tuple(s // r for s, r in zip(shifts, self.stride, strict=True))
 
     def few_shifts(self) -> list[tuple[int, ...]]:
-        """Steps other than the identity: one forth and back, and half a period, along each axis, and one along all."""
+        """Shifts in strides: 1, -1 and half a period along each axis, and 1 along all axes, without the identity."""
         along = [self._few_along(*axis) for axis in zip(self.lengths, self.stride, self.boundary, strict=True)]
         still = (0,) * len(along)
         found = {(*still[:i], k, *still[i + 1 :]) for i, ks in enumerate(along) for k in ks}
@@ -593,7 +597,7 @@ class Translation:
         return np.asarray(translate(x, self._samples(steps), self.in_axes, boundary=self.boundary))
 
     def overlap(self, moved: NDArray, y: NDArray, steps: tuple[int, ...]) -> tuple[NDArray, NDArray, tuple[int, ...]]:
-        """What op makes of x translated, and op(x) translated, where neither is filled up, and where that begins."""
+        """The parts of op(translated x) and translated op(x) that were not filled with zeros, and where they begin."""
         if not self.out_axes:
             return moved, y, (0,) * y.ndim
         axes = normalize_axes("out_axes", self.out_axes, y.ndim)
@@ -605,7 +609,7 @@ class Translation:
         return moved[tuple(inside)], expected[tuple(inside)], tuple(part.start for part in inside)
 
     def claim(self, steps: tuple[int, ...], x: NDArray) -> str:
-        """What one translation of x should do, in words."""
+        """A sentence that says what one translation of x should do."""
         lost = ", which pushes samples out that are not zero," if self._loses(steps, x) else ""
         words = f"translating x by {_along(self._samples(steps), self.in_axes)}{lost} should "
         if not self.out_axes:
@@ -616,7 +620,7 @@ class Translation:
         return tuple(k * r for k, r in zip(steps, self.stride, strict=True))
 
     def _loses(self, steps: tuple[int, ...], x: NDArray) -> bool:
-        """Whether what zeros replace at the end of an axis was something else."""
+        """Whether zeros replace samples that are not zero."""
         back = tuple(-k for k in steps)
         return "zero" in self.boundary and not np.array_equal(self.before(self.before(x, steps), back), x)
 
@@ -626,7 +630,7 @@ def _along(shifts: Sequence[int], axes: Sequence[int]) -> str:
 
 
 def _operand(name: str, array: Array) -> NDArray:
-    """The argument on the host; an empty one, or one that is not finite, can show nothing."""
+    """The argument as a NumPy array; ValueError if it is empty or not finite."""
     host = to_host(name, array)
     if wrong := _not_finite(name, host):
         raise ValueError(f"{wrong}; give finite numbers")
@@ -639,7 +643,7 @@ def _require_finite(name: str, y: NDArray) -> None:
 
 
 def _not_finite(name: str, array: NDArray) -> str:
-    """What is not finite, in words; ValueError where there is nothing at all."""
+    """A sentence about the first element that is not finite, or ""; ValueError if there is no element."""
     if not array.size:
         raise ValueError(f"{name} has shape {array.shape}; with no element there is nothing to test")
     finite = np.isfinite(array)
@@ -658,14 +662,14 @@ def _noise(shape: tuple[int, ...], dtype: Any, seed: int) -> NDArray:
 
 
 def _size(x: NDArray) -> float:
-    """Quadratic mean of the elements, or 1 for zeros."""
+    """Quadratic mean of the elements, or 1 if all are zero."""
     return norm(x) / math.sqrt(x.size) or 1.0
 
 
 def _compare(
     claim: str, found: NDArray, expected: NDArray, bound: float, offset: tuple[int, ...], basis: str
 ) -> Deviation:
-    """The largest difference, and its place in an array of which these are the part from `offset` on."""
+    """The largest difference of two arrays, and its index; the arrays begin at `offset` in the whole result."""
     errors = np.abs(wide(found) - wide(expected))
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)  # the first NaN, if there is one
     index = tuple(int(i) + o for i, o in zip(worst, offset, strict=True))

@@ -1,6 +1,6 @@
-"""pytest's fixtures `check_translation_covariant` and `check_translation_invariant`, from hcnn_core.testing.
+"""The pytest fixtures `check_translation_covariant` and `check_translation_invariant` of hcnn_core.testing.
 
-An installation registers them. They import Hypothesis when a test first asks for one.
+Installing the package registers them. They import Hypothesis when a test first uses one.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import pytest
 __all__ = ["check_translation_covariant", "check_translation_invariant"]
 
 NAMES = {"hcnn", __name__}
-"""What the plugin is registered as: the first by its entry point, the second by ``-p`` or ``pytest_plugins``."""
+"""Names under which pytest registers this plugin: by its entry point, and by ``-p`` or ``pytest_plugins``."""
 
 
 @pytest.fixture(scope="session")
 def check_translation_covariant() -> Callable[..., None]:
-    """`hcnn_core.testing.check_translation_covariant`: a search for what an operator is not covariant on."""
+    """`hcnn_core.testing.check_translation_covariant`: a search for an array on which an operator is not covariant."""
     return _check("check_translation_covariant")
 
 
 @pytest.fixture(scope="session")
 def check_translation_invariant() -> Callable[..., None]:
-    """`hcnn_core.testing.check_translation_invariant`: a search for what an operator is not invariant on."""
+    """`hcnn_core.testing.check_translation_invariant`: a search for an array on which an operator is not invariant."""
     return _check("check_translation_invariant")
 
 
 def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
-    """Make a second registration, under the other name, do nothing; pytest would raise an error."""
+    """Block a second registration under the other name, because pytest would raise an error."""
     if plugin is sys.modules[__name__]:
         for name in NAMES - {manager.get_name(plugin)}:
             manager.set_blocked(name)

@@ -1,7 +1,7 @@
-"""Hypothesis strategies: arrays, filters, translations and whole networks, and searches that use them.
+"""Hypothesis strategies of arrays, filters, translations and whole networks, and searches that use them.
 
-Every value is drawn from a seeded generator of NumPy, so Hypothesis handles a few small numbers per array and shrinks
-fast, and examples shrink to what is easily read: a unit impulse, one step along one axis, the smallest network.
+Hypothesis draws a few small numbers per array, such as a seed; NumPy's generator makes the values from them. So
+examples shrink fast, and to cases that are easy to read: a unit impulse, one step along one axis, the smallest network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise ImportError("hcnn_core.testing's strategies need Hypothesis: pip install hypothesis") from error
 
-from hcnn_core._problem import BOUNDARIES, normalize_integers
+from hcnn_core._problem import BOUNDARIES, Boundary, normalize_integers
 from hcnn_core.testing._edges import NDArray
 from hcnn_core.testing.assertions import (
     Operator,
@@ -46,10 +46,10 @@ LAYOUTS = ("C", "F", "shuffled", "negative", "sliced", "read-only", "broadcast")
 PATTERNS = ("impulse", "constant", "few", "half", "dense")
 EXPONENTS = (-6, 6)
 FEW = 3
-"""Elements of a sparse array that are not zero, and of one that a failure lists place by place."""
+"""Number of nonzero elements of a sparse array; a failure lists so few one by one."""
 
 SHORT = 64
-"""Elements of an array that a failure prints in full."""
+"""Most elements of an array that a failure prints in full."""
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -72,9 +72,9 @@ def arrays(
         One or several of float64, float32, complex128, complex64.
     layouts : str or sequence of str, optional
         One or several of C, F, shuffled (axes in any order), negative (strides), sliced (a view of every other
-        element), read-only, and broadcast (stride 0 along an axis, one without a margin, where there is one).
+        element), read-only, and broadcast (stride 0 along an axis that has no margin).
     margin : int or sequence of int, optional
-        How many samples at both ends of all axes, or of each, are zero, as operators with zero boundaries need it.
+        How many samples at both ends are zero, for all axes or for each. Operators with zero boundaries need a margin.
     exponents : (int, int), optional
         The smallest and the largest power of ten that arrays are multiplied by.
 
@@ -87,7 +87,7 @@ def arrays(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong type or not among these, or a margin leaves no sample.
+        If an argument is of the wrong type or not among the choices, or a margin leaves no sample.
     """
     dtypes = _choices("dtypes", dtypes, DTYPES)
     layouts = _choices("layouts", layouts, LAYOUTS)
@@ -117,7 +117,7 @@ def kernels(
     dtypes : str or sequence of str, optional
         One or several of float64, float32, complex128, complex64.
     max_size : int or sequence of int, optional
-        Most taps along all convolved axes or along each; by default one more than twice its length.
+        Largest kernel size, for all convolved axes or for each; by default one more than twice the axis length.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def strides(lengths: Lengths, *, dividing: bool = True) -> st.SearchStrategy[tup
     lengths : int or sequence of int
         Lengths of the axes that are subsampled.
     dividing : bool, optional
-        Whether each stride divides its length, without which there is no covariance to periodic translations.
+        Whether each stride divides its length, which covariance to periodic translations requires.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def strides(lengths: Lengths, *, dividing: bool = True) -> st.SearchStrategy[tup
     Raises
     ------
     TypeError, ValueError
-        If lengths are no positive integers.
+        If lengths are not positive integers.
     """
     axes = ([r for r in range(1, n + 2) if not dividing or n % r == 0] for n in _lengths("lengths", lengths))
     return st.tuples(*map(st.sampled_from, axes))
@@ -184,14 +184,14 @@ def strides(lengths: Lengths, *, dividing: bool = True) -> st.SearchStrategy[tup
 def shifts(
     lengths: Lengths, stride: int | Sequence[int] = 1, *, limit: int | Sequence[int] | None = None
 ) -> st.SearchStrategy[tuple[int, ...]]:
-    """Return a strategy of translations, none of them the identity of a periodic array if there are others.
+    """Return a strategy of translations; the identity of a periodic array is left out if there are others.
 
     Parameters
     ----------
     lengths : int or sequence of int
         Lengths of the axes that are translated.
     stride : int or sequence of int, optional
-        What shifts are multiples of, along all axes or along each.
+        Shifts are multiples of it, along all axes or along each.
     limit : int or sequence of int, optional
         The longest shift, of either sign, along all axes or along each; by default two periods.
 
@@ -224,13 +224,13 @@ def shifts(
 def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
     """Return a strategy of settings of whole networks, small enough for tests.
 
-    They are plain data, since hcnn_core knows no network: ``train.config.make_config("hcnn", settings)`` is the
-    configuration, and ``train.network.Network`` of that the network, for images of any size from 1 on.
+    Settings are plain data, because hcnn_core does not import `train`. ``train.config.make_config("hcnn", settings)``
+    makes a configuration of them, and ``train.network.Network`` a network, for images of any size from 1 on.
 
     Parameters
     ----------
     **fixed : Any
-        Settings with the same value in every example, these or any other.
+        Settings that have the same value in every example; also settings that are not drawn otherwise.
 
     Returns
     -------
@@ -263,7 +263,7 @@ def check_translation_covariant(
     in_axes: int | Sequence[int],
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
@@ -271,7 +271,7 @@ def check_translation_covariant(
     exponents: tuple[int, int] = (0, 0),
     max_examples: int | None = None,
 ) -> None:
-    """Search for an array and a translation that `assert_translation_covariant` fails on, the smallest ones.
+    """Search for the simplest array and translation for which `assert_translation_covariant` fails.
 
     Parameters
     ----------
@@ -285,9 +285,9 @@ def check_translation_covariant(
     dtypes : str or sequence of str, optional
         Of the arrays: one or several of float64, float32, complex128, complex64.
     exponents : (int, int), optional
-        The smallest and the largest power of ten that arrays are multiplied by; by default their values are of size 1.
+        The smallest and the largest power of ten that arrays are multiplied by. By default values have size 1.
     max_examples : int, optional
-        How many arrays are tried; by default as many as in the active profile of Hypothesis.
+        How many arrays are tried; by default the number in the active Hypothesis profile.
 
     Raises
     ------
@@ -321,7 +321,7 @@ def check_translation_invariant(
     shape: Lengths,
     axes: int | Sequence[int],
     stride: int | Sequence[int] = 1,
-    boundary: str | Sequence[str] = "periodic",
+    boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
@@ -329,7 +329,7 @@ def check_translation_invariant(
     exponents: tuple[int, int] = (0, 0),
     max_examples: int | None = None,
 ) -> None:
-    """Search for an array and a translation that `assert_translation_invariant` fails on, the smallest ones.
+    """Search for the simplest array and translation for which `assert_translation_invariant` fails.
 
     Parameters
     ----------
@@ -364,7 +364,7 @@ def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:
 
 
 def lay_out(array: NDArray, layout: str, seed: int = 0, *, axis: int | None = None) -> NDArray:
-    """The array in another memory layout; "broadcast" repeats its first values, along `axis` or any one."""
+    """The array in another memory layout; "broadcast" repeats its first values along `axis` or a random axis."""
     array, rng = np.array(array), np.random.default_rng(seed)
     if layout == "F":
         return np.array(array, order="F")
@@ -414,14 +414,14 @@ def _draw_array(
     margin: tuple[int, ...],
     exponents: tuple[int, int],
 ) -> NDArray:
-    """One array: a pattern inside the margin, the same one all along the axis of a broadcast."""
+    """Draw one array: a pattern inside the margin, repeated along an axis if the layout is "broadcast"."""
     dtype, layout, pattern = (draw(st.sampled_from(words)) for words in (dtypes, layouts, PATTERNS))
     inner, axis = [n - 2 * m for n, m in zip(shape, margin, strict=True)], None
     if layout == "broadcast":
         axis = draw(st.sampled_from([a for a, m in enumerate(margin) if not m]))
         inner[axis] = min(inner[axis], 1)
     exponent = draw(st.integers(*exponents))
-    # Every pattern draws one number, since what draws less counts as simpler than an impulse.
+    # Every pattern draws one number, because Hypothesis takes an example that draws less for a simpler one.
     number = draw(st.integers(0, max(0, math.prod(inner) - 1)) if pattern == "impulse" else SEEDS)
     x = np.zeros(shape, dtype)
     values = _pattern(pattern, tuple(inner), dtype, number)
@@ -430,7 +430,7 @@ def _draw_array(
 
 
 def _pattern(name: str, shape: tuple[int, ...], dtype: str, number: int) -> NDArray:
-    """Values of size 1, some or most of them zeros; `number` is the place of an impulse, and elsewhere a seed."""
+    """Values of size 1, some or most of them zero; `number` is the place of an impulse, or else a seed."""
     if name in ("impulse", "constant"):
         values = np.full(shape, name == "constant", dtype)
         values.flat[number : number + 1] = 1
@@ -442,7 +442,7 @@ def _pattern(name: str, shape: tuple[int, ...], dtype: str, number: int) -> NDAr
 
 
 def _sizes(n: int, most: int) -> st.SearchStrategy[int]:
-    """Filter sizes up to `most`: shorter than an axis of length n, as long, and longer, as often each."""
+    """Filter sizes up to `most`: shorter than, as long as and longer than an axis of length n, equally often."""
     ranges = ((low, min(high, most)) for low, high in ((1, n - 1), (n, n), (n + 1, most)))
     return st.one_of([st.integers(low, high) for low, high in ranges if low <= high])
 
@@ -455,7 +455,7 @@ def _search(
     exponents: tuple[int, int],
     max_examples: int | None,
 ) -> None:
-    """Raise what the claim raises on the simplest array and translation it does not hold for."""
+    """Raise the error of the claim for the simplest array and translation for which it does not hold."""
     __tracebackhide__ = True
     margin, limit = [0] * len(shape), []
     for axis, n, r, boundary in zip(move.in_axes, move.lengths, move.stride, move.boundary, strict=True):
@@ -472,7 +472,7 @@ def _search(
             "identity, so that nothing can be tested"
         )
 
-    # The operator gets copies, so that layouts would change nothing.
+    # Only layout "C" is drawn, because the operator gets copies anyway.
     @settings(
         max_examples=settings().max_examples if max_examples is None else max_examples,
         database=None,
@@ -492,7 +492,7 @@ def _search(
             try:
                 claim(x, shift)
             except AssertionError:
-                if sum(map(bool, shift)) > 1:  # the axis to blame may be one of them
+                if sum(map(bool, shift)) > 1:  # try each axis alone, to name the one that fails
                     together = shift
                     for i, s in enumerate(together):
                         if s:
@@ -515,7 +515,7 @@ def _search(
 
 
 def _as_code(x: NDArray) -> str:
-    """Python that makes the array, as far as it is short."""
+    """Python code that makes the array, shortened if it is long."""
     code = f'x = np.zeros({x.shape}, "{x.dtype}")'
     places = np.argwhere(x)
     if len(places) <= FEW:

@@ -254,6 +254,7 @@ CASES = [
     Case(np.unwrap, np.unwrap, (np.cumsum(between(0.5, 4, 7)),)),
     Case(np.fmod, np.fmod, (spaced(3, 4), POSITIVE + 0.06)),
     Case(np.copysign, np.copysign, (spaced(3, 4), spaced(4) - 0.9)),
+    Case(np.heaviside, lambda h: np.heaviside([0.0, 1.0, 0.0, -1.0], h), (X,)),
     Case(np.ldexp, lambda x: np.ldexp(x, 3), (X,)),
     Case(np.logaddexp2, np.logaddexp2, (X, Y)),
     Case(np.float_power, np.float_power, (POSITIVE, X)),
@@ -313,6 +314,18 @@ CASES = [
         for f in (np.nansum, np.nanmean, np.nanmax, np.nanmin)
     ),
     Case(np.nanvar, lambda a: np.nanvar(np.where(chosen(a), a, np.nan), 0, ddof=1), (cplx(7, 2),)),
+    *(
+        Case((f, "reduce"), lambda a, f=f: f.reduce(a) + f.reduce(a, axis=1, keepdims=True), (spaced(3, 4),))
+        for f in (np.add, np.multiply, np.maximum, np.minimum)
+    ),
+    *(
+        Case((f, "accumulate"), lambda a, f=f: f.accumulate(a) + f.accumulate(a, axis=-1), (X,))
+        for f in (np.add, np.multiply)
+    ),
+    *(
+        Case((f, "outer"), lambda a, b, f=f: f.outer(a, b), (spaced(3, 4), POSITIVE[0]))
+        for f in (np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum)
+    ),
     # shapes
     *(Case(f, f, (X,)) for f in (np.fliplr, np.flipud, np.matrix_transpose, np.diagflat, np.ediff1d)),
     Case(np.rollaxis, lambda a: np.rollaxis(a, 2), (T3,)),
@@ -375,7 +388,7 @@ CASES = [
     Case(np.hsplit, lambda a: np.hsplit(a, 2), (normal(4),)),
     Case(np.vsplit, lambda a: np.vsplit(a, [1]), (X,)),
     Case(np.dsplit, lambda a: np.dsplit(a, 2), (T3,)),
-    Case(np.unstack, lambda a: np.unstack(a, axis=1), (X,)),
+    *(Case(np.unstack, lambda a: np.unstack(a, axis=1), (X,)) for _ in range(hasattr(np, "unstack"))),
     Case(np.linspace, lambda a, b: np.linspace(a, b, 5), (X, Y)),
     Case(np.linspace, lambda a: np.linspace(a, 2, 4, endpoint=False, retstep=True), (X,)),
     Case(np.linspace, lambda a: np.linspace(0, a, axis=-1), (normal(2),)),
@@ -387,8 +400,8 @@ CASES = [
     Case(np.linalg.vecdot, lambda a, b: np.linalg.vecdot(a, b, axis=0), (Z, Z2)),
     Case(np.linalg.vecdot, lambda a, b: np.linalg.vecdot(a, b), (Z, X)),
     Case(np.vecdot, np.vecdot, (Z, Z2)),
-    Case(np.matvec, np.matvec, (T3, normal(2, 4))),
-    Case(np.vecmat, np.vecmat, (cplx(2, 3), T3)),
+    *(Case(np.matvec, np.matvec, (T3, normal(2, 4))) for _ in range(hasattr(np, "matvec"))),
+    *(Case(np.vecmat, np.vecmat, (cplx(2, 3), T3)) for _ in range(hasattr(np, "vecmat"))),
     Case(np.linalg.multi_dot, lambda a, b: np.linalg.multi_dot([a, b, a]), (X, normal(4, 3))),
     *(
         Case(np.linalg.matrix_power, lambda a, n=n: np.linalg.matrix_power(a, n), (well_conditioned(2, 3, 3) / 4,))

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy
 import pytest
+import scipy.linalg
+import scipy.signal
 import scipy.special
 import scipy.stats
 
 import autodiff.numpy as np
+import autodiff.scipy.linalg as linalg
+import autodiff.scipy.signal as signal
 import autodiff.scipy.special as special
+import autodiff.scipy.stats as stats
 from autodiff import check_grads, grad, jacobian, vjp
 from autodiff.tape import Traced
 
@@ -112,3 +117,136 @@ def test_traced_values_come_from_lists_alone() -> None:
     seen: list[Any] = []
     grad(lambda x: (seen.append(np.array([1.0, numpy.sum(numpy.ones(2))])), np.sum(x))[1])(X)
     assert not isinstance(seen[0], Traced)
+
+
+# scipy.stats, scipy.linalg and scipy.signal
+
+AT = RNG.uniform(0.1, 0.9, 5)
+SHAPES: dict[str, tuple[float, ...]] = {
+    "norm": (),
+    "expon": (),
+    "t": (3.5,),
+    "gamma": (2.3,),
+    "chi2": (3.0,),
+    "beta": (1.7, 2.4),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("method", ["pdf", "logpdf", "cdf", "logcdf"])
+def test_laws(name: str, method: str) -> None:
+    ours, theirs = getattr(getattr(stats, name), method), getattr(getattr(scipy.stats, name), method)
+    for location in ((), (0.05,), (0.05, 1.3)):
+        value = vjp(lambda x, a=location: ours(x, *SHAPES[name], *a), AT)[0]
+        numpy.testing.assert_allclose(value, theirs(AT, *SHAPES[name], *location), rtol=1e-13)
+    check_grads(lambda x, loc, scale: ours(x, *SHAPES[name], loc=loc, scale=scale))(AT, numpy.float64(0.05), 1.2 + AT)
+    if "pdf" in method:
+        check_grads(lambda x, *shapes: ours(x, *shapes))(AT, *(shape + AT for shape in SHAPES[name]))
+    elif SHAPES[name]:
+        with pytest.raises(TypeError, match="has no derivative for argument 0"):
+            grad(lambda shape: ours(0.5, shape, *SHAPES[name][1:]))(1.5)
+    with numpy.errstate(divide="ignore"):
+        outside = numpy.array([-1.0, 2.0])
+        numpy.testing.assert_allclose(ours(outside, *SHAPES[name]), theirs(outside, *SHAPES[name]), rtol=1e-13)
+
+
+def test_what_a_law_has_besides_is_scipys() -> None:
+    assert stats.norm.ppf(0.5) == 0
+    assert stats.describe is scipy.stats.describe
+    with pytest.raises(TypeError, match="gamma takes 1 parameters, then loc and scale, not 0"):
+        stats.gamma.pdf(AT)
+    numpy.testing.assert_allclose(stats.norm.sf(30.0), scipy.stats.norm.sf(30.0), rtol=1e-13)
+    numpy.testing.assert_allclose(stats.norm.logsf(AT, 0.1, 2.0), scipy.stats.norm.logsf(AT, 0.1, 2.0), rtol=1e-13)
+    check_grads(stats.norm.logsf)(AT)
+    check_grads(stats.norm.sf)(AT)
+
+
+def test_laws_of_numbers_and_vectors() -> None:
+    k = numpy.array([0, 1, 4, -1])
+    with numpy.errstate(divide="ignore"):
+        for method in ("pmf", "logpmf", "cdf"):
+            ours, theirs = getattr(stats.poisson, method), getattr(scipy.stats.poisson, method)
+            numpy.testing.assert_allclose(vjp(lambda mu, f=ours: f(k, mu), AT[:4])[0], theirs(k, AT[:4]), rtol=1e-13)
+            check_grads(lambda mu, f=ours: f(k[:3], mu))(AT[:3])
+    a = RNG.standard_normal((3, 3))
+    cov, mean, points = a @ a.T + numpy.eye(3), RNG.standard_normal(3), RNG.standard_normal((2, 4, 3))
+    for method in ("pdf", "logpdf"):
+        ours, theirs = getattr(stats.multivariate_normal, method), getattr(scipy.stats.multivariate_normal, method)
+        numpy.testing.assert_allclose(ours(points, mean, cov), theirs(points, mean, cov), rtol=1e-12)
+        numpy.testing.assert_allclose(ours(points[0, 0], mean, 2.0), theirs(points[0, 0], mean, 2.0), rtol=1e-12)
+        check_grads(lambda x, m, c, f=ours: f(x, m, c))(points, mean, cov)
+    assert (
+        abs(stats.multivariate_normal.entropy(mean, cov) - scipy.stats.multivariate_normal.entropy(mean, cov)) < 1e-12
+    )
+    check_grads(lambda c: stats.multivariate_normal.entropy(mean, c))(cov)
+    alpha, x = numpy.array([1.5, 2.5, 0.7]), numpy.array([0.2, 0.5, 0.3])
+    for method in ("pdf", "logpdf"):
+        ours, theirs = getattr(stats.dirichlet, method), getattr(scipy.stats.dirichlet, method)
+        numpy.testing.assert_allclose(ours(x, alpha), theirs(x, alpha), rtol=1e-13)
+        numpy.testing.assert_allclose(
+            ours(numpy.stack([x, x], 1), alpha), theirs(numpy.stack([x, x], 1), alpha), rtol=1e-13
+        )
+        check_grads(ours)(x, alpha)
+
+
+@pytest.mark.parametrize("trans", [0, 1, 2, "T"])
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("unit_diagonal", [False, True])
+def test_triangular_systems(trans: Any, lower: bool, unit_diagonal: bool) -> None:
+    a = RNG.standard_normal((4, 4)) + 3 * numpy.eye(4)
+    for b in (RNG.standard_normal(4), RNG.standard_normal((4, 2))):
+        for matrix in (a, a + 1j * RNG.standard_normal((4, 4))):
+            ours = lambda a, b: linalg.solve_triangular(a, b, trans, lower, unit_diagonal)  # noqa: E731
+            expected = scipy.linalg.solve_triangular(matrix, b, trans, lower, unit_diagonal)
+            numpy.testing.assert_allclose(vjp(ours, matrix, b)[0], expected, rtol=1e-12)
+            check_grads(ours)(matrix, b)
+
+
+def test_square_roots_and_sylvester_equations() -> None:
+    a, b, q = (RNG.standard_normal(shape) for shape in ((3, 3), (2, 2), (3, 2)))
+    a, b = a @ a.T + numpy.eye(3), b @ b.T + numpy.eye(2)
+    numpy.testing.assert_allclose(vjp(linalg.sqrtm, a)[0], scipy.linalg.sqrtm(a), rtol=1e-13)
+    check_grads(linalg.sqrtm)(a)
+    numpy.testing.assert_allclose(vjp(linalg.solve_sylvester, a, b, q)[0], scipy.linalg.solve_sylvester(a, b, q))
+    check_grads(linalg.solve_sylvester)(a, b, q)
+    assert linalg.expm is scipy.linalg.expm
+
+
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@pytest.mark.parametrize("shapes", [((6,), (3,)), ((6,), (4,)), ((3,), (5,)), ((5, 6), (2, 3)), ((4, 5, 3), (4, 2, 3))])
+def test_convolution_of_signals(mode: str, shapes: Any) -> None:
+    a, b = (RNG.standard_normal(shape) for shape in shapes)
+    value = vjp(lambda a, b: signal.convolve(a, b, mode), a, b)[0]
+    numpy.testing.assert_allclose(value, scipy.signal.convolve(a, b, mode, method="direct"), rtol=0, atol=1e-13)
+    check_grads(lambda a, b: signal.convolve(a, b, mode))(a, b)
+
+
+def test_convolution_along_some_axes() -> None:
+    a, b = RNG.standard_normal((2, 5, 6, 3)), RNG.standard_normal((4, 3, 2, 3))
+    found = signal.convolve(a, b, "valid", axes=([1, 2], [2, 3]), dot_axes=([3], [1]))
+    assert found.shape == (2, 4, 4, 4)
+    expected = sum(scipy.signal.convolve(a[1, :, :, c], b[3, c], "valid") for c in range(3))
+    numpy.testing.assert_allclose(found[1, 3], expected, rtol=0, atol=1e-13)
+    check_grads(lambda a, b: signal.convolve(a, b, axes=([1, 2], [2, 3]), dot_axes=([3], [1])))(a, b)
+    with pytest.raises(ValueError, match="mode is 'half'; choose"):
+        signal.convolve(a, a, "half")
+    with pytest.raises(ValueError, match="4 and 3 axes; without axes="):
+        signal.convolve(a, a[0])
+
+
+def test_arrays_written_in_brackets() -> None:
+    x = X[0]
+    for call in (
+        lambda x: np.r_[x, 1.0, x[0], 2:5],
+        lambda x: np.c_[x, x**2],
+        lambda x: np.c_[X.T, x],
+        lambda x: np.r_[np.outer(x, x), X],
+        lambda x: np.c_[x[0], 1.0],
+        lambda x: np.c_[X[None], np.outer(x[:3], x)[None]],
+    ):
+        value = vjp(call, x)[0]
+        numpy.testing.assert_array_equal(value, call(x))
+        check_grads(call)(x)
+    assert np.r_["0,2", x, x].shape == (2, 4)
+    with pytest.raises(TypeError, match="takes no directive"):
+        grad(lambda x: np.sum(np.r_["0,2", x, x]))(x)

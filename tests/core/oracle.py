@@ -61,12 +61,14 @@ def assert_close(actual: NDArray, expected: NDArray, *operands: NDArray) -> None
 
 @dataclass(frozen=True)
 class Problem:
-    """Operands and options of one convolution."""
+    """Operands and options of one convolution, or of one correlation."""
 
     x: NDArray
     w: NDArray
     axes: Any
     options: dict[str, Any]
+    sign: int = -1
+    """Tap t reads sample i + sign * (t - size // 2): -1 for a convolution, 1 for a correlation."""
 
     def per_axis(self, name: str, default: Any = None) -> tuple[Any, ...]:
         """An option, one entry per convolved axis."""
@@ -85,7 +87,7 @@ class Problem:
         return tuple(a % self.x.ndim for a in ((axes,) if isinstance(axes, int) else axes))
 
     def with_options(self, **options: Any) -> Problem:
-        return Problem(self.x, self.w, self.axes, {**self.options, **options})
+        return replace(self, options={**self.options, **options})
 
     def run(self, function: Callable[..., Any], *operands: Any) -> Any:
         """The function on other operands with the options of this problem."""
@@ -100,7 +102,7 @@ class Problem:
                 self.convolved, t, kernel_size, self.per_axis("stride", 1), self.per_axis("boundary"), strict=True
             ):
                 n = self.x.shape[axis]
-                source = r * np.arange(math.ceil(n / r)) - (tap - size // 2)
+                source = r * np.arange(math.ceil(n / r)) + self.sign * (tap - size // 2)
                 sources.append(source % max(n, 1))
                 inside.append(np.ones(source.shape, bool) if boundary == "periodic" else (source >= 0) & (source < n))
             yield t, sources, inside

@@ -28,6 +28,9 @@ from hcnn_core import (
     convolve_elu,
     convolve_vjp_w,
     convolve_vjp_x,
+    correlate,
+    correlate_vjp_w,
+    correlate_vjp_x,
     cross_entropy,
     elu,
     elu_vjp,
@@ -299,7 +302,7 @@ def test_mixing_libraries_is_refused_everywhere(name: str) -> None:
     one, other = np.ones(2), array_api_strict.ones(2)
     for mixed in ((one, other), (other, one)):
         with pytest.raises(
-            TypeError, match="arrays of NumPy and array_api_strict in one call: move them to one device"
+            TypeError, match="arrays of NumPy and array_api_strict in one call: make them arrays of one library"
         ):
             MIXED[name](*mixed)
 
@@ -320,6 +323,9 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "convolve": lambda a: convolve(a, np.ones(2), 0, boundary="zero"),
     "convolve_vjp_x": lambda a: convolve_vjp_x(a, (2,), np.ones(2), 0, boundary="zero"),
     "convolve_vjp_w": lambda a: convolve_vjp_w(np.ones(2), a, (2,), 0, boundary="zero"),
+    "correlate": lambda a: correlate(a, np.ones(2), 0, boundary="zero"),
+    "correlate_vjp_x": lambda a: correlate_vjp_x(a, (2,), np.ones(2), 0, boundary="zero"),
+    "correlate_vjp_w": lambda a: correlate_vjp_w(np.ones(2), a, (2,), 0, boundary="zero"),
     "elu": elu,
     "elu_vjp": lambda a: elu_vjp(np.ones(2), a),
     "translate": lambda a: translate(a, 1, 0, boundary="zero"),
@@ -331,12 +337,14 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
     "matmul": lambda a: matmul(a, np.ones(2)),
+    "normalize_elu": lambda a: hcnn_core.normalize_elu(a, a, a, a, epsilon=0.1),
+    "normalize_elu_vjp": lambda a: hcnn_core.normalize_elu_vjp(a, a, a, a, a, a, a, a, epsilon=0.1),
     "cross_entropy": lambda a: cross_entropy(a, [0, 1]),
 }
 
 
 def test_the_tables_name_every_public_function() -> None:
-    assert set(ONE_ARRAY) == set(hcnn_core.__all__) - {"precision"}  # which takes no array
+    assert set(ONE_ARRAY) == set(hcnn_core.__all__) - {"precision"}  # it takes no array
 
 
 @pytest.mark.parametrize("name", ONE_ARRAY)

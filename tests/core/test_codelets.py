@@ -15,7 +15,7 @@ from hcnn_core._engines.cpu import codelets as _codelets
 from hcnn_core._engines.cpu.codelets import ELU, ELU_VJP, PLAIN, codelet
 from hcnn_core._engines.cpu.kernels import dft, jit
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
-from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, Line, dft_line
+from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, StraightLine, dft_line
 from tests.core.oracle import C, NDArray, eps, noise, norm
 
 numba = pytest.importorskip("numba")
@@ -94,7 +94,7 @@ def test_what_is_compiled_is_the_line(length: int, is_complex: bool, form: int, 
     line = dft_line(*key)
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     for backward in (False, True):
-        mapped: Line = line.transposed() if backward else line
+        mapped: StraightLine = line.transposed() if backward else line
         for n in (lanes, lanes + 1, 3 * lanes, 3 * lanes - 1):
             x = noise(n, (mapped.inputs, n), dtype)
             y, sums = compiled(dtype, x, len(mapped.outputs), *key, backward=backward)
@@ -119,7 +119,7 @@ def test_elus_on_the_way(key: tuple[int, int, bool, int], dtype: str) -> None:
     for backward, (n, one_by_one) in product(
         (False, True), ((lanes, False), (3 * lanes + 1, False), (lanes - 1, True))
     ):
-        mapped: Line = line.transposed() if backward else line
+        mapped: StraightLine = line.transposed() if backward else line
         options: dict[str, Any] = {"backward": backward, "one_by_one": one_by_one}
         x, bias = noise(n, (mapped.inputs, n), dtype), noise(1, (len(mapped.outputs), 1), dtype)
         y, sums = compiled(dtype, x, len(bias), *key, how=ELU, others=bias, **options)
@@ -144,7 +144,7 @@ def test_fast_lengths_take_few_operations() -> None:
 
 def test_each_codelet_has_a_file_of_its_own() -> None:
     """Numba numbers what one name has compiled; two processes that did so at once would take each other's numbers."""
-    keys = [(_codelets.LINES, 4, 16, 4, count, 0, LEAN, 0, PLAIN, 0) for count in (3, 4)]
+    keys = [(_codelets.SOURCE_CHECKSUM, 4, 16, 4, count, 0, LEAN, 0, PLAIN, 0) for count in (3, 4)]
     names = {_codelets._compiled(*key)._pyfunc.__qualname__ for key in keys}
     assert len(names) == 2
 
@@ -185,7 +185,7 @@ def test_code_of_an_older_source_is_not_run(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_each_process_compiles() -> None:
     with mock.patch("numba.core.caching.CacheImpl._locator_classes", []):
         assert jit.compiled()(lambda x: 2 * x)(3) == 6
-        function = _codelets._compiled.__wrapped__(_codelets.LINES, 4, 1, 2, 2, 0, LEAN, 0, PLAIN, 0)
+        function = _codelets._compiled.__wrapped__(_codelets.SOURCE_CHECKSUM, 4, 1, 2, 2, 0, LEAN, 0, PLAIN, 0)
     x, y, rows = np.array([3, 5], "f4"), np.empty(2, "f4"), np.array([0, 4])
     function.ctypes(x.ctypes.data, rows.ctypes.data, y.ctypes.data, rows.ctypes.data, 4, 0, 0, 0, 0)
     assert y.tolist() == [8, -2]

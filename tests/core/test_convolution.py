@@ -116,7 +116,7 @@ LARGE = {
     "compiled": Problem(
         noise(0, (12, 40, 32), "float32"), noise(1, (5, 4), "float32"), (1, 2), {"boundary": "zero", "method": "direct"}
     ),
-    "compiled, in several chunks, rows for every tile": Problem(
+    "compiled, in several blocks, rows for every tile": Problem(
         noise(2, (64, 248, 40), "float64"),
         noise(3, (3, 9, 11), "float64"),
         (0, 1),
@@ -292,10 +292,10 @@ def test_the_cost_model_counts_tiles_as_the_kernels_make_them() -> None:
     like, (tall, few, one) = np.empty(0, "float32"), cost_model.TILES
     for n in (1, 15, 16, 100, 383, 384, 385, 1000):
         assert cost_model.lines_at_once(n) == gemm.lines_at_once(like, n)
-    assert tall == (gemm.TALL, (gemm.WIDE_OF_TALL, 1))
-    assert few == (gemm.FEW, (gemm.WIDE_OF_FEW, 4, 2, 1))
-    assert one == (1, (gemm.WIDE_OF_ONE, 4, 2, 1))
-    assert cost_model.LEAST_NEAR == direct_kernels.NEAR - 1
+    assert tall == (gemm.TILE_ROWS, (gemm.TILE_VECTORS, 1))
+    assert few == (gemm.FEW_ROWS, (gemm.FEW_ROWS_VECTORS, 4, 2, 1))
+    assert one == (1, (gemm.ONE_ROW_VECTORS, 4, 2, 1))
+    assert cost_model.LEAST_NEAR == direct_kernels.TILE_LINES - 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -555,7 +555,9 @@ X, W = np.ones((4, 5, 6)), np.ones((3, 3))
         ({"stride": (1, -2)}, "stride holds -2; give 1 or more"),
         ({"stride": (1, 2, 1)}, "stride has 3 entries for 2 axes; give one, or one per axis"),
         ({"boundary": "reflect"}, "boundary is 'reflect'; choose 'periodic' or 'zero'"),
-        ({"boundary": ("zero", "wrap")}, "boundary is 'wrap'; choose 'periodic' or 'zero'"),
+        ({"boundary": ("zero", "wrap")}, "boundary is 'wrap'; its name here is 'periodic'; choose"),
+        ({"boundary": "constant"}, "boundary is 'constant'; its name here is 'zero'; choose 'periodic' or 'zero'"),
+        ({"method": "wrap"}, "method is 'wrap'; choose 'auto' or 'direct' or 'fft'"),
         ({"boundary": ("zero",)}, "boundary has 1 entries for 2 axes; give one, or one per axis"),
         ({"method": "winograd"}, "method is 'winograd'; choose 'auto' or 'direct' or 'fft'"),
         ({"method": ("fft",) * 3}, "method has 3 entries for 2 axes; give one, or one per axis"),

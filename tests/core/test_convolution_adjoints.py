@@ -304,7 +304,7 @@ def test_cotangents_of_strided_axes_in_parts(n: int, stride: int) -> None:
 
 
 def test_filters_of_few_and_of_many_positions() -> None:
-    """Sums over more than `RUN` positions are passed on in double precision, as often as that."""
+    """Sums over more than `MAX_TERMS` positions are passed on in double precision, as often as that."""
     x, w, g = noise(0, (13_001, 2, 6), "float32"), noise(1, (2, 3, 3), "float32"), noise(2, (13_001, 3, 6), "float32")
     options: dict[str, Any] = {"axes": 2, "sum_axes": 1, "boundary": "periodic"}
     for n in (300, 4_100, 13_001):

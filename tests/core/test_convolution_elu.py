@@ -78,14 +78,14 @@ LAYER: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": (
     ],
     ids=["a layer", "a layer on a periodic grid", "a layer in tiles", "attributes alone", "space alone"],
 )
-def test_at_sizes_that_are_cut_into_chunks(
+def test_at_sizes_that_are_cut_into_blocks(
     dtype: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...], axes: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     problem = Problem(lay_out(noise(0, x_shape, dtype), "F"), noise(1, w_shape, dtype), axes, options)
-    for chunk in (1 << 12, 1 << 30):
+    for elements in (1 << 12, 1 << 30):
         for bias_shape in (problem.y_shape[-1:], problem.y_shape[-3:], problem.y_shape):
             bias = noise(2, bias_shape, dtype)
-            with tuned(spectrum_elements=chunk):
+            with tuned(spectrum_elements=elements):
                 y = convolve_elu(problem.x, problem.w, bias, axes, **options)
             assert np.abs(y - definition(problem, bias)).max() <= bound(problem, bias)
 
@@ -96,8 +96,11 @@ def test_results_past_the_caches_are_the_same(dtype: str, batch: int, fills: boo
     """Where rows are lines of the cache they are written past it, and no bit changes."""
     x, w = lay_out(noise(0, (batch, 12, 8, 8, 16), dtype), "F"), noise(1, (3, 3, 7, 11, 5), dtype)
     found, asked = [], []
-    fill_lines = Rows.fill_lines
-    with mock.patch.object(Rows, "fill_lines", lambda *a: asked.append(fill_lines(*a)) or asked[-1]), threads(2):
+    fill_cache_lines = Rows.fill_cache_lines
+    with (
+        mock.patch.object(Rows, "fill_cache_lines", lambda *a: asked.append(fill_cache_lines(*a)) or asked[-1]),
+        threads(2),
+    ):
         for past in (1, 1 << 40):
             with tuned(nontemporal_bytes=past, spectrum_elements=1 << 14), poisoned_memory():
                 found.append(convolve_elu(x, w, noise(2, (5,), dtype), (1, 2, 3, 4), **LAYER))

@@ -198,7 +198,7 @@ def test_both_ways_agree_and_threads_repeat_bit_for_bit(boundary: str) -> None:
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_sums_over_many_positions(boundary: str) -> None:
-    """More than `RUN` of them are passed on in double precision."""
+    """More than `MAX_TERMS` of them are passed on in double precision."""
     layer = Layer((160, 3, 32, 3, 3), (3, 1, 3, 3), (2, 3), "float32", boundary=boundary)
     assert plan_for(layer) is not None
     assert_right(layer)

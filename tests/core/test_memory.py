@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hcnn_core import convolve
 from hcnn_core._engines.cpu import allocator as _memory
-from hcnn_core._engines.cpu.allocator import LARGE, LINE, Store, empty, zeros
+from hcnn_core._engines.cpu.allocator import CACHE_LINE, LARGE, Store, empty, zeros
 
 MIB = 1 << 20
 BYTE = np.dtype(np.uint8)
@@ -41,7 +41,7 @@ def test_arrays_begin_at_a_line(make: Any, size: int, store: Store) -> None:
     for _ in range(2):
         array = make((size // 4,), np.float32)
         assert array.shape == (size // 4,) and array.dtype == np.float32
-        assert array.nbytes < 1 << 12 or address(array) % LINE == 0
+        assert array.nbytes < 1 << 12 or address(array) % CACHE_LINE == 0
         assert make is empty or not array.any()
         array.fill(1)
         del array  # and what comes next lies there
@@ -94,7 +94,7 @@ def test_what_is_lent_never_overlaps_and_no_more_is_kept_than_the_limit(steps: l
         for i, a in held.items():
             assert (a == a[0]).all() and not any(np.may_share_memory(a, held[j]) for j in held if j != i)
         assert store.kept <= store.limit
-        assert store.kept == sum(size * len(rooms) for size, rooms in store.rooms.items())
+        assert store.kept == sum(size * len(memories) for size, memories in store.free.items())
         assert len(store.lent) == len(held)
         del a
     held.clear()
@@ -105,7 +105,7 @@ def test_the_oldest_goes_first(store: Store) -> None:
     sizes = [n * MIB for n in (20, 24, 28)]
     for size in sizes:
         store.lend(np.empty, size, (size,), BYTE)
-    assert [room // MIB for room in store.rooms] == [24, 28]
+    assert [size // MIB for size in store.free] == [24, 28]
 
 
 def test_threads_share_nothing() -> None:
@@ -200,5 +200,5 @@ def test_rounding_wastes_an_eighth_at_most(store: Store) -> None:
     for size in (LARGE, LARGE + 1, 100_001, 2 * MIB - 1, 2 * MIB + 1, 40_000_001):
         array = store.lend(np.empty, size, (size,), BYTE)
         (lent,) = store.lent.values()
-        assert size <= len(lent.room) - LINE <= math.ceil(9 / 8 * size)
+        assert size <= len(lent.memory) - CACHE_LINE <= math.ceil(9 / 8 * size)
         del array

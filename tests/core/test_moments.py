@@ -297,7 +297,7 @@ X = np.ones((3, 5, 4))
         ({"kernel_size": (3, 3, 3)}, ValueError, "kernel_size has 3 entries for 2 axes; give one, or one per axis"),
         ({"kernel_size": (2.5, 3)}, TypeError, "kernel_size holds 2.5; give integers"),
         ({"kernel_size": 3.0}, TypeError, "kernel_size is 3.0; give an integer, or one per axis"),
-        ({"boundary": "wrap"}, ValueError, "boundary is 'wrap'; choose 'periodic' or 'zero'"),
+        ({"boundary": "wrap"}, ValueError, "boundary is 'wrap'; its name here is 'periodic'; choose"),
         ({"boundary": ("zero",)}, ValueError, "boundary has 1 entries for 2 axes; give one, or one per axis"),
         ({"x": np.ones((3, 0, 4))}, ValueError, r"x has shape \(3, 0, 4\); an empty array has no moments"),
         ({"x": np.ones((3, 5, 4), int)}, TypeError, "x has dtype int64; convert it to one of float32, float64"),

@@ -1,4 +1,4 @@
-"""F(4, 3) in tiles against taps gathered beside each other: results, both cotangents, in chunks of any size."""
+"""F(4, 3) in tiles against taps gathered beside each other: results, both cotangents, in blocks of any size."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ IMAGE = Taps((12, 17), (12, 17), (3, 3), (1, 1), (True, True), 1, tiled=True)
 """No batch: what wraps around is a single number, and lines share tiles of registers."""
 
 
-def results(engine: tiles.WinogradProducts, x: np.ndarray, filters: np.ndarray, pieces: int) -> np.ndarray:
-    """The results, chunk by chunk; each position is in one."""
+def results(engine: tiles.WinogradProducts, x: np.ndarray, filters: np.ndarray, count: int) -> np.ndarray:
+    """The results, block by block; each position is in one."""
     t = engine.taps
     y = np.full((len(x), filters.shape[1], t.leading * t.positions), np.nan, x.dtype)
-    for chunk in engine.chunks(pieces):
-        block = np.empty((*y.shape[:2], chunk.lines, chunk.n), x.dtype)
-        engine.apply_chunk(block, x, engine.pack(filters), chunk)
-        for line in range(chunk.lines):
-            begin = chunk.first + line * chunk.apart
-            assert np.isnan(y[:, :, begin : begin + chunk.n]).all()
-            y[:, :, begin : begin + chunk.n] = block[:, :, line]
+    for block in engine.blocks(count):
+        out = np.empty((*y.shape[:2], block.lines, block.n), x.dtype)
+        engine.apply_block(out, x, engine.pack(filters), block)
+        for line in range(block.lines):
+            begin = block.first + line * block.step
+            assert np.isnan(y[:, :, begin : begin + block.n]).all()
+            y[:, :, begin : begin + block.n] = out[:, :, line]
     return y.reshape(*y.shape[:2], *t.out_lengths, t.batch)
 
 
@@ -72,8 +72,8 @@ def results(engine: tiles.WinogradProducts, x: np.ndarray, filters: np.ndarray, 
     dtype=st.sampled_from(["float32", "float64"]),
     at_once=st.sampled_from([1, 500, 1 << 18]),
     width=st.sampled_from([32, 50, 1 << 10]),
-    strip=st.sampled_from([1, 4, 8]),
-    pieces=st.integers(1, 20),
+    held=st.sampled_from([1, 4, 8]),
+    blocks=st.integers(1, 20),
     seed=st.integers(0, 9),
 )
 @example(
@@ -83,21 +83,19 @@ def results(engine: tiles.WinogradProducts, x: np.ndarray, filters: np.ndarray, 
     dtype="float32",
     at_once=1 << 18,
     width=1 << 10,
-    strip=8,
-    pieces=1,
+    held=8,
+    blocks=1,
     seed=0,
 )
+@example(taps=VOLUME, shape=(2, 2, 3), one_filter=True, dtype="float64", at_once=1, width=32, held=8, blocks=20, seed=0)
 @example(
-    taps=VOLUME, shape=(2, 2, 3), one_filter=True, dtype="float64", at_once=1, width=32, strip=8, pieces=20, seed=0
+    taps=WRAPPED, shape=(2, 2, 3), one_filter=True, dtype="float32", at_once=1, width=32, held=8, blocks=20, seed=0
 )
 @example(
-    taps=WRAPPED, shape=(2, 2, 3), one_filter=True, dtype="float32", at_once=1, width=32, strip=8, pieces=20, seed=0
+    taps=IMAGE, shape=(2, 2, 9), one_filter=True, dtype="float32", at_once=1 << 18, width=32, held=8, blocks=1, seed=0
 )
 @example(
-    taps=IMAGE, shape=(2, 2, 9), one_filter=True, dtype="float32", at_once=1 << 18, width=32, strip=8, pieces=1, seed=0
-)
-@example(
-    taps=IMAGE, shape=(1, 2, 9), one_filter=True, dtype="float64", at_once=1, width=1 << 10, strip=8, pieces=3, seed=0
+    taps=IMAGE, shape=(1, 2, 9), one_filter=True, dtype="float64", at_once=1, width=1 << 10, held=8, blocks=3, seed=0
 )
 def test_tiles_are_the_products_with_taps_and_their_transposes(
     taps: Taps,
@@ -106,8 +104,8 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
     dtype: str,
     at_once: int,
     width: int,
-    strip: int,
-    pieces: int,
+    held: int,
+    blocks: int,
     seed: int,
 ) -> None:
     assert tiles.WinogradProducts.suits(taps)
@@ -117,10 +115,15 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
     filters = rng.standard_normal((1 if one_filter else count, rows, taps.count * columns)).astype(dtype)
     oracle, (wide_x, wide_g, wide) = Im2col(taps, Tuning()), (a.astype(np.float64) for a in (x, g, filters))
 
-    sizes = {"winograd_elements": at_once, "winograd_positions": width, "winograd_rows": strip, "winograd_terms": 0}
+    sizes = {
+        "winograd_elements": at_once,
+        "winograd_positions": width,
+        "winograd_rows": held,
+        "winograd_terms": 0,
+    }
     with tuned(**sizes) as tuning, mock.patch.object(tiles, "tiles_pay", lambda *_: True), poisoned_memory():
         engine, wanted = tiles.WinogradProducts(taps, tuning), oracle.apply(np, wide_x, wide)
-        assert_close(results(engine, x, filters, pieces), wanted, x, filters)
+        assert_close(results(engine, x, filters, blocks), wanted, x, filters)
         assert_close(engine.apply(np, x, filters), wanted, x, filters)
         bias = rng.standard_normal(rows).astype(dtype)
         added = wanted + bias.reshape(1, -1, *(1,) * (wanted.ndim - 2))
@@ -141,8 +144,8 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("taps", [1, 2, 9, 10])
 @pytest.mark.parametrize("held", [1, 20_000, 1 << 18])
-def test_cotangents_by_sections_of_the_axis_in_tiles(boundary: str, taps: int, held: int) -> None:
-    """Lines of the signal that two sections read, or that a boundary brings to the first and the last, are added up."""
+def test_cotangents_by_blocks_of_the_axis_in_tiles(boundary: str, taps: int, held: int) -> None:
+    """Lines of the signal that two blocks read, or that a boundary brings to the first and the last, are added up."""
     x, w = lay_out(noise(0, (17, 9, 12, 6, 6, 2), "float32"), "F"), noise(1, (2, taps, 3, 3, 5, 3), "float32")
     axes, bias = (1, 2, 3, 4), noise(2, (3,), "float32")
     options = {"boundary": boundary, "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
@@ -188,14 +191,13 @@ def test_a_spectrum_no_larger_than_the_result_is_held_whole(lengths: tuple[int, 
     assert_close(found, adjoints(np, problem, *(a.astype(np.float64) for a in (g, x, w)))[0], g, w)
 
 
-def test_sections_are_whole_tiles_and_read_most_lines_once() -> None:
+def test_leading_blocks_are_whole_tiles_and_read_most_lines_once() -> None:
     for lines, held, steps in ((32, 1, [4] * 8), (32, 12, [12, 12, 8]), (32, 31, [28, 4]), (32, 32, [32]), (4, 1, [4])):
-        products = tiles.WinogradProducts(
-            Taps((lines, 8), (lines, 8), (3, 3), (1, 1), (True, True), 16, tiled=True), Tuning()
-        )
-        found = list(tiles.sections(products, held * 8 * 16))
-        assert [section.end - section.begin for section in found] == steps
-        assert [section.begin for section in found] == list(range(0, lines, steps[0]))
+        taps = Taps((lines, 8), (lines, 8), (3, 3), (1, 1), (True, True), 16, tiled=True)
+        products = tiles.WinogradProducts(taps, Tuning())
+        found = list(tiles.leading_blocks(products, held * 8 * 16))
+        assert [block.end - block.begin for block in found] == steps
+        assert [block.begin for block in found] == list(range(0, lines, steps[0]))
 
 
 @pytest.mark.parametrize(("sizes", "lengths"), [((3, 5), (8, 12)), ((5, 3), (12, 8)), ((3, 3), (9, 8))])

@@ -1,20 +1,17 @@
-"""Runs: exact resumption after every kind of stop, what a run leaves, evaluation."""
+"""Runs: what they leave, progress, evaluation, limits."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import io
-import itertools
 import json
 import os
 import re
 import shutil
-import signal
 import sys
 import time
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,59 +21,25 @@ import numpy as np
 import pytest
 import tqdm
 
+from tests.train.commands import Command, small_images
 from tests.train.runs import (
     SMALL,
     TIMES,
     Outcome,
     assert_same_run,
-    assert_same_state,
     checkpoints,
-    finish,
     metrics,
     run_here,
     saved_state,
-    start,
 )
 from train import checkpoint as checkpoint_files
-from train import cifar, training
+from train import training
 from train.config import make_config, read_toml
 from train.data import Dataset, Images, channel_statistics, load_dataset
 from train.network import Network
 from train.plot import plot_learning_curve
 from train.run import Run
 from train.training import Trainer, TrainingError, evaluate
-
-Command = Callable[..., Outcome]
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What a run answers by saving its state."""
-
-
-class Killed(BaseException):
-    """The process ends here, with no chance to save anything."""
-
-
-def during_step(monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, action: Callable[[], None]) -> None:
-    """Do something inside one step of training, counted from 1."""
-    take = Trainer._step
-
-    def patched(self: Trainer, index: Any) -> Any:
-        result = take(self, index)
-        if (self.state.epoch + 1, self.state.step + 1) == (epoch, step):
-            action()
-        return result
-
-    monkeypatch.setattr(Trainer, "_step", patched)
-
-
-def kill() -> None:
-    raise Killed
-
-
-def killed(command: Command, *arguments: object) -> None:
-    with pytest.raises(Killed):
-        command(*arguments)
-
 
 # What a run leaves
 
@@ -263,326 +226,6 @@ def test_progress_is_silent_where_nobody_watches(monkeypatch: pytest.MonkeyPatch
     assert stderr is None or stderr.getvalue() == ""
 
 
-# Resumption
-
-
-def resume_to_the_end(command: Command, run: Path, trained: Path) -> None:
-    """Resume a run, which must then be the uninterrupted one."""
-    command("--resume", run).success()
-    assert_same_run(run, trained)
-
-
-@pytest.mark.parametrize(("epoch", "step"), [(1, 2), (3, 1), (4, 4)])
-def test_resume_after_a_kill_repeats_the_uninterrupted_run(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, step: int
-) -> None:
-    """Four epochs equal two, a kill, and two more."""
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        during_step(patch, epoch, step, kill)
-        killed(command, *SMALL, "--out", run)
-    assert (run / "metrics.jsonl").exists() == (epoch > 1)
-    assert epoch == 1 or [line["epoch"] for line in metrics(run)] == list(range(1, epoch))
-    out = command("--resume", run).success()
-    assert f"going on after epoch {epoch - 1}, step 0 of 4 epochs" in out
-    assert_same_run(run, trained)
-
-
-@pytest.mark.parametrize("signum", SIGNALS, ids=lambda s: s.name)
-@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 3), (2, 4)])
-def test_resume_after_a_signal_repeats_the_uninterrupted_run(
-    command: Command,
-    trained: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    signum: signal.Signals,
-    epoch: int,
-    step: int,
-) -> None:
-    run = tmp_path / "run"
-    handlers = [signal.getsignal(s) for s in SIGNALS]
-    with monkeypatch.context() as patch:
-        during_step(patch, epoch, step, lambda: signal.raise_signal(signum))
-        where = f"epoch {epoch}, step {step}" if step < 4 else f"the end of epoch {epoch}"
-        command(*SMALL, "--out", run).one_line(
-            128 + signum, signum.name, f"{where} of 4 epochs", "saved", f"--resume {run}"
-        )
-    assert [signal.getsignal(s) for s in SIGNALS] == handlers
-    name = f"epoch{epoch - 1:04d}-step{step:06d}.h5" if step < 4 else f"epoch{epoch:04d}-step000000.h5"
-    assert name in checkpoints(run)
-    resume_to_the_end(command, run, trained)
-
-
-def test_stopped_twice_and_killed_in_between(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = tmp_path / "run"
-    for n, (epoch, step) in enumerate([(1, 3), (2, 2), (2, 3)]):
-        with monkeypatch.context() as patch:
-            during_step(patch, epoch, step, lambda: signal.raise_signal(signal.SIGINT))
-            (command("--resume", run) if n else command(*SMALL, "--out", run)).one_line(
-                130, f"epoch {epoch}, step {step}"
-            )
-    with monkeypatch.context() as patch:
-        during_step(patch, 3, 2, kill)
-        killed(command, "--resume", run)
-    resume_to_the_end(command, run, trained)
-
-
-def test_a_second_signal_acts_at_once(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def twice() -> None:
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        during_step(patch, 2, 2, twice)
-        command(*SMALL, "--out", run).one_line(130, "stopped at once", str(run / "epoch0001-step000000.h5"))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    resume_to_the_end(command, run, trained)
-
-
-@pytest.mark.parametrize("function", ["save", "best", "after"])
-def test_a_kill_between_metrics_and_checkpoint_leaves_no_line_twice(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
-) -> None:
-    """Killed before the third checkpoint, between it and the best, and after both."""
-    run, save = tmp_path / "run", checkpoint_files.save
-
-    def patched(path: Path, checkpoint: Any, versions: dict[str, str]) -> None:
-        third = checkpoint.state.epoch == 3
-        if third and function == "save":
-            raise Killed
-        save(path, checkpoint, versions)
-        if third and (function == "best" or path.name != "best.h5"):
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "save", patched)
-        killed(command, *SMALL, "--out", run)
-    assert [line["epoch"] for line in metrics(run)] == [1, 2, 3]
-    resume_to_the_end(command, run, trained)
-
-
-def test_a_kill_between_the_best_and_the_checkpoint_loses_neither(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whichever of the two files of a better epoch is written first."""
-    arguments = (*SMALL, "--epochs", 2, "--validation-size", 0)
-    command(*arguments, "--out", tmp_path / "whole").success()
-    assert saved_state(tmp_path / "whole" / "best.h5")["epoch"] == 2
-    run, save = tmp_path / "run", checkpoint_files.save
-
-    def patched(path: Path, checkpoint: Any, versions: dict[str, str]) -> None:
-        save(path, checkpoint, versions)
-        if checkpoint.state.epoch == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "save", patched)
-        killed(command, *arguments, "--out", run)
-    command("--resume", run).success()
-    for name in ("best.h5", "epoch0002-step000000.h5"):
-        assert_same_state(run / name, tmp_path / "whole" / name)
-
-
-@pytest.mark.parametrize("stop", [lambda: signal.raise_signal(signal.SIGINT), kill], ids=["interrupted", "killed"])
-def test_a_stop_while_the_test_set_is_read_can_be_made_good(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None]
-) -> None:
-    run, read = tmp_path / "run", evaluate
-
-    def patched(xp: Any, network: Any, parameters: Any, moments: Any, data: Images) -> Any:
-        if len(data.labels) == 30:
-            stop()
-        return read(xp, network, parameters, moments, data)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(cifar, "evaluate", patched)
-        if stop is kill:
-            killed(command, *SMALL, "--out", run)
-        else:
-            command(*SMALL, "--out", run).one_line(130, "stopped at once", str(run / "epoch0004-step000000.h5"))
-    assert [line["epoch"] for line in metrics(run)] == [1, 2, 3, 4]
-    resume_to_the_end(command, run, trained)
-
-
-def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command, trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    last = run / "epoch0004-step000000.h5"
-    last.write_bytes(last.read_bytes()[:-1])
-    out = command("--resume", run).success()
-    assert "after epoch 3, step 0" in out
-    before = run / "epoch0003-step000000.h5"
-    assert f"{last} is not a whole checkpoint: truncated, damaged or of another program; going on from {before}" in out
-    assert_same_run(run, trained)
-
-
-def test_a_line_of_metrics_cut_short_is_written_again(command: Command, trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
-    (run / "epoch0004-step000000.h5").unlink()
-    lines = (run / "metrics.jsonl").read_text("utf-8").splitlines()
-    for cut in (lines[3][:40], lines[3]):  # also one that lacks nothing but the end of the line
-        (run / "metrics.jsonl").write_text("\n".join([*lines[:3], cut]), encoding="utf-8")
-        resume_to_the_end(command, run, trained)
-        (run / "epoch0004-step000000.h5").unlink()
-
-
-VARIANTS = (
-    *("--nonlinear-factors", "--nesterov", "--label-smoothing", 0.1, "--schedule", "cosine", "--dtype", "float64"),
-    *("--boundary", "periodic", "--head", "sum", "--reduction", "sum", "--batch-size", 7, "--seed", 5),
-    *("--learning-rate", 0.001),
-)
-
-
-LEVERS = (
-    *("--normalization", "both", "--average-decay", 0.9, "--alternate-flips", "--image-sizes", 16, 24, 32),
-    *("--moment-decay", 0.5),
-)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [(*VARIANTS, "--optimizer", "sgd"), (*VARIANTS, "--optimizer", "muon"), LEVERS, (*VARIANTS, *LEVERS)],
-    ids=["sgd", "muon", "levers", "levers of the (+) network"],
-)
-def test_resume_is_exact_for_the_other_settings_too(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[Any, ...]
-) -> None:
-    """The (+) network in float64, a short last batch, and every option that takes another path."""
-    arguments = (*SMALL, *settings, "--epochs", 2)
-    command(*arguments, "--out", tmp_path / "whole").success()
-    with monkeypatch.context() as patch:
-        during_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
-        command(*arguments, "--out", tmp_path / "run").one_line(143, "epoch 2, step 3")
-    command("--resume", tmp_path / "run").success()
-    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
-    for name in ("epoch0002-step000000.h5", "best.h5"):
-        assert_same_state(tmp_path / "run" / name, tmp_path / "whole" / name)
-
-
-def test_averaged_weights_are_those_evaluated(command: Command, tmp_path: Path, few_images: Dataset) -> None:
-    """The average follows its recursion, and the recorded accuracy is its own, not that of the last weights."""
-    seen: list[Any] = []
-    with pytest.MonkeyPatch.context() as patch:
-        before = Trainer._step
-
-        def step(self: Trainer, index: Any) -> Any:
-            outcome = before(self, index)
-            seen.append({la: {n: a.copy() for n, a in arrays.items()} for la, arrays in self.state.parameters.items()})
-            return outcome
-
-        patch.setattr(Trainer, "_step", step)
-        command(*SMALL, "--average-decay", 0.7, "--dtype", "float64", "--out", tmp_path / "run").success()
-    state = checkpoint_files.load(tmp_path / "run" / "epoch0004-step000000.h5").state
-    average = seen[0]["layer03"]["g"]  # the first step keeps nothing of the initial weights
-    for taken, weights in enumerate(seen[1:], start=1):
-        keep = min(0.7, taken / (taken + 10))
-        average = keep * average + (1 - keep) * weights["layer03"]["g"]
-    np.testing.assert_allclose(state.average["layer03"]["g"], average, rtol=0, atol=1e-14)
-    assert np.abs(state.parameters["layer03"]["g"] - average).max() > 1e-3
-    assert state.evaluated is state.average
-
-
-def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> None:
-    """Each image is mirrored in every other epoch, half of them in each; sizes share the epochs."""
-    settings = {"alternate_flips": True, "image_sizes": (16, 24), "epochs": 4, "shift": 0, "width": 4, "depth": 5}
-    config = make_config("sample", settings)
-    images = small_images(few_images, "float32")
-    trainer = Trainer(np, config, Network(config), images, None, Run(tmp_path), {}, few_images.class_names)
-    index, mirrored, sizes = np.arange(30), [], []
-    for epoch in range(4):
-        trainer.state.epoch = epoch
-        inputs = trainer._inputs(index)
-        mirrored.append(inputs["columns"][:, 0] == 31)
-        sizes.append(trainer._image_size())
-    assert sizes == [16, 16, 24, 24]
-    assert 5 < mirrored[0].sum() < 25
-    for before, after in itertools.pairwise(mirrored):
-        assert np.array_equal(before, ~after)
-
-
-def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Path) -> None:
-    """Negative control: a run that forgets its momentum, or its generator, when it is resumed."""
-    arguments = (*SMALL, "--average-decay", 0.9)
-    trained = tmp_path / "trained"
-    command(*arguments, "--out", trained).success()
-    for change in ("velocity", "generator", "moments", "average", "order"):
-        run = tmp_path / change
-        run.mkdir()
-        shutil.copy(trained / "config.toml", run)
-        shutil.copy(trained / "epoch0002-step000000.h5", run)
-        shutil.copy(trained / "metrics.jsonl", run)
-        with h5py.File(run / "epoch0002-step000000.h5", "r+") as file:
-            if change == "generator":
-                file.attrs["generator"] = json.dumps(np.random.default_rng(1).bit_generator.state)
-            elif change == "order":
-                file.attrs["step"] = 1
-                del file["epoch/order"]
-                file["epoch/order"] = np.arange(32)
-            else:
-                array = file[change]["layer03/mean" if change == "moments" else "layer03/g"]
-                array[...] = array[...] + 1
-        command("--resume", run).success()
-        with pytest.raises(AssertionError):
-            assert_same_run(run, trained)
-
-
-WAITING = """
-import sys
-import time
-from train import cifar
-from train.training import Trainer
-
-take = Trainer._step
-
-def announced(self, index):
-    result = take(self, index)
-    print("step", self.state.epoch + 1, self.state.step + 1, flush=True)
-    sys.stdin.readline()
-    return result
-
-Trainer._step = announced
-cifar.plot_learning_curve = lambda *arguments: None
-sys.exit(cifar.main())
-"""
-
-
-def test_a_process_is_stopped_by_signals_and_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """Real signals to real processes, each while it waits in the middle of an epoch; stderr is silent otherwise."""
-    arguments = (*SMALL, "--train-size", 32, "--epochs", 3, "--validation-size", 8)
-    whole = start("-m", "train.cifar", *arguments, "--out", tmp_path / "whole")
-
-    run, flags = tmp_path / "run", [*arguments, "--out", tmp_path / "run"]
-    stops = {(1, 2): signal.SIGINT, (2, 1): signal.SIGTERM, (3, 2): signal.SIGKILL}
-    for (epoch, step), signum in stops.items():
-        process = start("-c", WAITING, *flags)
-        assert process.stdin is not None and process.stdout is not None
-        for line in process.stdout:
-            if line == f"step {epoch} {step}\n":
-                process.send_signal(signum)
-                break
-            if line.startswith("step"):
-                process.stdin.write("\n")
-                process.stdin.flush()
-        outcome = finish(process, "\n" * 100)
-        if signum == signal.SIGKILL:
-            assert (outcome.status, outcome.err) == (-signum, "")
-        else:
-            outcome.one_line(128 + signum, f"stopped by {signum.name}", f"epoch {epoch}", f"--resume {run}")
-        flags = ["--resume", run]
-    process = start("-m", "train.cifar", "--resume", run)
-    finish(process).success()
-    assert "3 epochs of 3 steps" in finish(whole).success()
-    assert metrics(run) == metrics(tmp_path / "whole")
-    assert_same_state(run / "epoch0003-step000000.h5", tmp_path / "whole" / "epoch0003-step000000.h5")
-    assert_same_state(run / "best.h5", tmp_path / "whole" / "best.h5")
-
-
 # Evaluation
 
 
@@ -617,11 +260,6 @@ def test_evaluation_reads_and_changes_nothing_but_the_checkpoint(
     before = path.read_bytes()
     command("--evaluate", path, "--backend", "numpy", "--dataset", "cifar10", "--batch-size", 30).success()
     assert [p.name for p in tmp_path.iterdir()] == ["only.h5"] and path.read_bytes() == before
-
-
-def small_images(few_images: Dataset, dtype: str) -> Images:
-    mean, std = channel_statistics(few_images.train_images)
-    return Images(few_images.test_images, few_images.test_labels, mean, std, dtype)
 
 
 def test_evaluation_uses_running_moments_so_that_images_do_not_mix(few_images: Dataset) -> None:

@@ -1,11 +1,11 @@
-"""Where arrays lie in memory, for compiled kernels; those made here begin at a line of the cache.
+"""Arrays that begin at a cache line, and memory that is used again.
 
-A vector is as long as a line; one that crosses two takes twice as long to load, and longer to store. NumPy's own arrays
-begin anywhere.
+A vector is as long as a cache line. One that crosses two lines takes twice as long to load, and longer to store. The
+arrays of NumPy begin anywhere.
 
-Memory that arrays leave is kept, up to a limit, for those to come. What goes back to the system is cleared when it is
-next touched, page by page, which may take longer than a convolution; and whether an allocator keeps it depends on all
-else that the process has allocated. HCNN_KEEP_MIB says how much to keep.
+The memory of freed arrays is kept for later arrays, up to a limit. The system clears memory that it gives out, page by
+page when it is first touched, which may take longer than a convolution. Whether the C library's allocator keeps memory
+depends on all else that the process has allocated. HCNN_KEEP_MIB says how much to keep.
 """
 
 from __future__ import annotations
@@ -21,88 +21,90 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.taps import Integers
-from hcnn_core.backend import Array
 
-LINE = 64
-"""Bytes."""
+CACHE_LINE = 64
+"""Bytes of a cache line."""
 
 SMALL = 1 << 12
-"""Bytes of an array for which it makes no difference."""
+"""Bytes of an array below which its alignment makes no difference."""
 
 LARGE = 1 << 16
-"""Bytes from which on an array's memory is kept; of smaller pieces allocators keep enough."""
+"""Bytes from which on an array's memory is kept. Of smaller ones, the C library's allocator keeps enough."""
 
 KEEP = 256
-"""MiB that are kept, unless the environment says otherwise."""
+"""MiB that are kept, unless HCNN_KEEP_MIB says otherwise."""
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+def empty(shape: tuple[int, ...], dtype: Any) -> NDArray:
     """As `numpy.empty`."""
     return _placed(np.empty, shape, np.dtype(dtype))
 
 
-def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray:
     """As `numpy.zeros`."""
     return _placed(np.zeros, shape, np.dtype(dtype))
 
 
-def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
     size = math.prod(shape) * dtype.itemsize
     if size < SMALL:
-        return make(shape, dtype)
+        array: NDArray = make(shape, dtype)
+        return array
     if size >= LARGE and size <= (store := _store()).limit:
         return store.lend(make, size, shape, dtype)
-    room = make(size + LINE, np.uint8)
-    return np.ndarray(shape, dtype, room, -addressof(c_char.from_buffer(room)) % LINE)  # room.ctypes.data takes longer
+    memory = make(size + CACHE_LINE, np.uint8)
+    offset = -addressof(c_char.from_buffer(memory)) % CACHE_LINE  # memory.ctypes.data takes longer
+    return np.ndarray(shape, dtype, memory, offset)
 
 
-class _Lent(weakref.ref[Array]):
-    """Of an array, and where it lies; all its views hold the array."""
+class _Lent(weakref.ref[NDArray]):
+    """A reference to an array, and its memory. Views hold the array, so it ends after them."""
 
-    __slots__ = ("room",)
-    room: Any
+    __slots__ = ("memory",)
+    memory: Any
 
 
 class Store:
-    """Memory that arrays have left.
+    """The memory of freed arrays.
 
-    No method waits for another, since arrays may go at any time, in the midst of one too: whoever finds the lock taken
-    has new memory made, or lets the old go.
+    No method waits for the lock, since an array may be freed at any time, also inside a method of the same thread.
+    Where the lock is taken, new memory is made, or freed memory is not kept.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit, self.kept = limit, 0  # bytes
-        self.rooms: dict[int, list[Any]] = {}  # by size; the one that last came back is the last
+        self.free: dict[int, list[Any]] = {}  # by size; the size that was freed last comes last
         self.lent: dict[int, _Lent] = {}
         self.lock = threading.Lock()
 
-    def lend(self, make: Any, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """An array, of `size` bytes, where one about as large has been, or where `make` finds memory."""
+    def lend(self, make: Any, size: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
+        """An array of `size` bytes, in memory of a freed array of nearly the same size or in new memory from `make`."""
         step = 1 << size.bit_length() - 4
         size = -(-size // step) * step
-        room = self._take(size + LINE)
-        if room is None:
+        memory = self._take(size + CACHE_LINE)
+        if memory is None:
             try:
-                memory = make(size + LINE, np.uint8)
+                buffer = make(size + CACHE_LINE, np.uint8)
             except MemoryError:
                 self._clear()
-                memory = make(size + LINE, np.uint8)
-            # no array: views of an array in it would hold the memory, and not that array
-            room = (c_char * (size + LINE)).from_buffer(memory)
+                buffer = make(size + CACHE_LINE, np.uint8)
+            # not an array: views of an array made of one would hold that one, and `_Lent` would end before them
+            memory = (c_char * (size + CACHE_LINE)).from_buffer(buffer)
         elif make is np.zeros:
-            memset(room, 0, size + LINE)
-        array = np.ndarray(shape, dtype, room, -addressof(room) % LINE)
+            memset(memory, 0, size + CACHE_LINE)
+        array = np.ndarray(shape, dtype, memory, -addressof(memory) % CACHE_LINE)
         lent = _Lent(array, self._back)
-        lent.room = room
+        lent.memory = memory
         self.lent[id(lent)] = lent
         return array
 
     def _take(self, size: int) -> Any:
-        if size not in self.rooms or not self.lock.acquire(blocking=False):
+        if size not in self.free or not self.lock.acquire(blocking=False):
             return None
         try:
-            return self._out(size, -1) if size in self.rooms else None
+            return self._out(size, -1) if size in self.free else None
         finally:
             self.lock.release()
 
@@ -111,24 +113,24 @@ class Store:
         if not self.lock.acquire(blocking=False):
             return
         try:
-            size = len(lent.room)
-            self.rooms[size] = [*self.rooms.pop(size, []), lent.room]
+            size = len(lent.memory)
+            self.free[size] = [*self.free.pop(size, []), lent.memory]
             self.kept += size
             while self.kept > self.limit:
-                self._out(next(iter(self.rooms)), 0)
+                self._out(next(iter(self.free)), 0)
         finally:
             self.lock.release()
 
     def _out(self, size: int, which: int) -> Any:
-        room = self.rooms[size].pop(which)
+        memory = self.free[size].pop(which)
         self.kept -= size
-        if not self.rooms[size]:
-            del self.rooms[size]
-        return room
+        if not self.free[size]:
+            del self.free[size]
+        return memory
 
     def _clear(self) -> None:
         if self.lock.acquire(blocking=False):
-            self.rooms, self.kept = {}, 0
+            self.free, self.kept = {}, 0
             self.lock.release()
 
 
@@ -145,13 +147,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def offsets(shape: Sequence[int], strides: Sequence[int]) -> Integers:
-    """Bytes from the first to each element of an array of these axes."""
+    """Bytes from the first element to each element of an array with this shape and these strides."""
     along = np.ix_(*(np.arange(n) * step for n, step in zip(shape, strides, strict=True)))
     return np.asarray(sum(along, np.zeros((1,) * len(along), np.int64))).reshape(-1)
 
 
-def is_one_run(array: Array, begin: int, end: int | None = None) -> bool:
-    """Whether some neighbouring axes lie in memory like one; the last ones, without gaps."""
+def is_contiguous(array: NDArray, begin: int, end: int | None = None) -> bool:
+    """Whether axes [begin, end) lie in memory like one axis; to the last axis (no end), without gaps."""
     expected = array.itemsize if end is None else None
     for n, step in reversed(list(zip(array.shape[begin:end], array.strides[begin:end], strict=True))):
         if n > 1:

@@ -1,6 +1,7 @@
-"""The straight lines of `_lines.py` as vector instructions, compiled when first asked for.
+"""Codelets: straight-line DFTs as vector instructions, compiled when first asked for.
 
-Numba keeps what it compiled until this file changes; a checksum of the lines' own makes it notice when they do.
+Numba keeps compiled code until this file changes. A checksum of the sources that codelets are made of is part of their
+key, so that they are compiled again when those change.
 """
 
 # mypy: disable-error-code="call-arg,no-untyped-call,untyped-decorator"
@@ -24,16 +25,22 @@ from numba.extending import intrinsic
 from hcnn_core._engines.cpu import straight_line
 from hcnn_core._engines.cpu.kernels.jit import SOURCES, on_disk
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Vectors
-from hcnn_core._engines.cpu.straight_line import Line, Terms, dft_line
+from hcnn_core._engines.cpu.straight_line import StraightLine, Terms, dft_line
 
 PLAIN, ELU, ELU_VJP = range(3)
-"""What becomes of outputs, or inputs, on the way."""
+"""What a codelet does besides: nothing; the ELU of its outputs; the derivative of an ELU times its inputs."""
 
-LINES = zlib.crc32((inspect.getsource(straight_line) + SOURCES).encode())
+SOURCE_CHECKSUM = zlib.crc32((inspect.getsource(straight_line) + SOURCES).encode())
+"""Checksum of the straight lines and of all kernels."""
 
 
-def _emit(builder: Any, line: Line, v: Vectors, load: Callable[[int], Any], store: Callable[[int, Any], None]) -> None:
-    """Write a line's instructions: each number where it is first read, each output as soon as it is known."""
+def _emit(
+    builder: Any, line: StraightLine, v: Vectors, load: Callable[[int], Any], store: Callable[[int, Any], None]
+) -> None:
+    """Write the instructions of a straight line: numbers just before they are first read, outputs as soon as possible.
+
+    This keeps few numbers in registers at a time.
+    """
     known: dict[int, Any] = {}
 
     def total(terms: Terms) -> Any:
@@ -77,23 +84,21 @@ def _emit(builder: Any, line: Line, v: Vectors, load: Callable[[int], Any], stor
 
 @intrinsic(prefer_literal=True)
 def _dft(
-    typing: Any, lines: Any, size: Any, lanes: Any, length: Any, count: Any, is_complex: Any, form: Any, backward: Any,
-    how: Any, past: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any,
+    typing: Any, key: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any,
     sum_rows: Any,
 ) -> Any:  # fmt: skip
-    """Apply a line to rows of n bytes: row i begins at x + x_rows[i], and y + y_rows[i].
+    """Apply a straight line to rows of n bytes: row i begins at x + x_rows[i], and y + y_rows[i].
 
-    How: PLAIN; ELU, of each output plus the number at other + other_rows[i]; ELU_VJP, of each input before, where the
-    result of that ELU begins at other + other_rows[i], and what comes is added at sums + sum_rows[i], a double. Written
-    `past` the caches, rows begin and end at lines of these.
+    `key` is that of `_compiled`, a tuple of literals. Its `how` is PLAIN; ELU, of each output plus the bias at other +
+    other_rows[i]; or ELU_VJP: each input is first multiplied by the derivative of the ELU whose result begins at other
+    + other_rows[i], and the products are added to the float64 at sums + sum_rows[i].
     """
-    literals = (lines, size, lanes, length, count, is_complex, form, backward, how, past)
-    if not all(isinstance(value, types.IntegerLiteral) for value in literals):
+    if not all(isinstance(value, types.IntegerLiteral) for value in key):
         return None
-    signature = types.void(*literals, *(types.int64,) * 9)
+    signature = types.void(key, *(types.int64,) * 9)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, item, width, length, count, is_complex, form, backward, how, past = (v.literal_value for v in literals)
+        _, item, width, length, count, is_complex, form, backward, how, nontemporal = (v.literal_value for v in key)
         line = dft_line(length, count, bool(is_complex), form)
         line = line.transposed() if backward else line
         x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows = arguments[-9:]
@@ -126,12 +131,12 @@ def _dft(
             def store(i: int, value: Any) -> None:
                 value = v.elu(builder.fadd(value, biases[i])) if how == ELU else value
                 place = v.at(builder.add(targets[i], at), 0)
-                written = builder.store(value, place, align=width * item if past else item)
-                if past:
+                written = builder.store(value, place, align=width * item if nontemporal else item)
+                if nontemporal:
                     written.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
 
             _emit(builder, line, v, load, store)
-            for i in sorted(unread) if how == ELU_VJP else ():  # no output needs these, but sums do
+            for i in sorted(unread) if how == ELU_VJP else ():  # inputs that no output reads count in the sums
                 load(i)
         for place, total in zip(rows(sums, sum_rows, len(totals)), totals, strict=True):
             into = v.pointer(place, ir.DoubleType())
@@ -148,15 +153,16 @@ _compiling = threading.Lock()
 
 @cache
 def _compiled(*key: int) -> Any:
-    lines, size, lanes, length, count, is_complex, form, backward, how, past = key
+    """The codelet of a key.
+
+    That is (checksum, bytes of a number, lanes, length, count, is_complex, form, backward, how, nontemporal).
+    """
+    a, b, c, d, e, f, g, h, i, j = key  # Numba takes numbers as literals, but not those in a tuple
 
     def codelet(x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows):  # type: ignore[no-untyped-def]
-        _dft(
-            lines, size, lanes, length, count, is_complex, form, backward, how, past,
-            x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows,
-        )  # fmt: skip
+        _dft((a, b, c, d, e, f, g, h, i, j), x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows)
 
-    # of equal names, what two processes compiled and left on disk would be mistaken for each other in a third
+    # the cache on disk tells codelets apart by their names
     codelet.__name__ = codelet.__qualname__ = "_".join(("codelet", *map(str, key)))
     return on_disk(numba.cfunc, types.void(*(types.int64,) * 9))(codelet)
 
@@ -170,13 +176,19 @@ def codelet(
     form: int,
     backward: bool,
     how: int = PLAIN,
-    past: bool = False,
+    nontemporal: bool = False,
     one_by_one: bool = False,
 ) -> int:
-    """Address of a compiled `dft_line`, or its transpose; it takes rows of a vector at least, or any one by one."""
+    """Address of a compiled `dft_line`, or of its transpose.
+
+    Rows must have at least a vector; `one_by_one` codelets take rows of any length. With `nontemporal` stores, rows
+    must begin and end at cache lines.
+    """
     size = np.dtype(dtype).itemsize
     lanes = 1 if one_by_one else VECTOR_BYTES // size
-    with _compiling:  # of two threads' the one not kept would be freed, and its address be used
-        function = _compiled(LINES, size, lanes, length, count, int(is_complex), form, int(backward), how, int(past))
+    with _compiling:  # else two threads may compile one codelet; the one not kept is freed though its address is used
+        function = _compiled(
+            SOURCE_CHECKSUM, size, lanes, length, count, int(is_complex), form, int(backward), how, int(nontemporal)
+        )
     address: int = function.address
     return address

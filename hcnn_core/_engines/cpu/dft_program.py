@@ -1,4 +1,4 @@
-"""Transforms as programs for compiled kernels: steps from rows to rows, each a codelet's or by a matrix."""
+"""Transforms as programs for compiled kernels: each step maps some rows to others, by a codelet or by a matrix."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._engines.cpu.allocator import LINE, empty, offsets
+from hcnn_core._engines.cpu.allocator import CACHE_LINE, empty, offsets
 from hcnn_core._engines.cpu.codelets import ELU, ELU_VJP, PLAIN, codelet
 from hcnn_core._engines.cpu.kernels import dft as kernels
+from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.cpu.real_dft import RealDFT, Step
 from hcnn_core._engines.generic.dft import MatrixDFT
 from hcnn_core._engines.generic.dft_stages import Stage, stages_of
 from hcnn_core._engines.taps import Integers
 from hcnn_core._engines.transform import Transform
-from hcnn_core.backend import Array
 
-Layout = tuple[tuple[int, ...], tuple[int, ...]]
-"""Lengths of axes, and how many bytes apart their elements lie."""
+RowLayout = tuple[tuple[int, ...], tuple[int, ...]]
+"""Shape and strides (bytes) of the axes that index rows."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of samples in memory: an array whose row r of channel c begins at origin + offsets[r] + c * step (bytes)."""
+    """Rows of samples in memory: row r of channel c begins at origin + offsets[r] + c * step (bytes)."""
 
-    array: Array
+    array: NDArray
+    """The array that holds them."""
     origin: int
-    layout: Layout
+    layout: RowLayout
     step: int
 
     @classmethod
-    def of(cls, array: Array, first: int = 0) -> Rows:
+    def of(cls, array: NDArray, first: int = 0) -> Rows:
         """Rows of an array (rows, channels, positions), from a position on."""
         return cls(array, array.ctypes.data + first * array.itemsize, first_axis(array), array.strides[1])
 
@@ -46,16 +47,21 @@ class Rows:
     def offsets(self) -> Integers:
         return offsets_of(self.layout)
 
-    def fill_lines(self, size: int, apart: int) -> bool:
-        """Whether so many bytes of rows, and of others so far `apart`, are whole vectors and lines of the cache."""
+    @property
+    def operands(self) -> tuple[int, Integers, int]:
+        """As kernels take them; see `kernels.operands.Rows`."""
+        return self.origin, self.offsets, self.step
+
+    def fill_cache_lines(self, size: int, line_step: int) -> bool:
+        """Whether lines of `size` bytes, `line_step` bytes apart, consist of whole vectors and whole cache lines."""
         strides = (stride for n, stride in zip(*self.layout, strict=True) if n > 1)
-        return VECTOR_BYTES == LINE and not any(
-            value % LINE for value in (self.origin, self.step, size, apart, *strides)
+        return VECTOR_BYTES == CACHE_LINE and not any(
+            value % CACHE_LINE for value in (self.origin, self.step, size, line_step, *strides)
         )
 
 
 class Program:
-    """Steps from rows of a source to rows of a target; what one leaves to another lies in rows `between`."""
+    """Steps from rows of a source to rows of a target. Intermediate results lie in `between` rows of a workspace."""
 
     def __init__(
         self,
@@ -65,11 +71,11 @@ class Program:
         between: int,
         dtype: Any,
         codelets: list[tuple[int, int, bool, int, bool]] | None = None,
-        matrices: list[Array] | None = None,
+        matrices: list[NDArray] | None = None,
     ) -> None:
         self.between, self.dtype, self.codelets = between, np.dtype(dtype), codelets
         self.ends = np.asarray(list(ends), np.int64)
-        self.read_from, self.written_to = (np.cumsum([0, *map(len, rows)]) for rows in (reads, writes))
+        self.reads_from, self.writes_from = (np.cumsum([0, *map(len, rows)]) for rows in (reads, writes))
         self.reads, self.writes = np.concatenate(reads), np.concatenate(writes)
         self.of_source, self.of_target = (
             np.repeat(flags, list(map(len, rows))).astype(bool)
@@ -86,7 +92,7 @@ class Program:
 
     @classmethod
     def of_codelets(cls, steps: list[Step], between: int, dtype: Any, *, backward: bool) -> Program:
-        """The steps, or their transposes in reverse."""
+        """A program of codelets: the steps, or their transposes in reverse order."""
         if backward:
             steps = steps[::-1]
         reads, writes = [np.asarray(s.reads) for s in steps], [np.asarray(s.writes) for s in steps]
@@ -100,7 +106,7 @@ class Program:
 
     @classmethod
     def of_stages(cls, first: Stage, second: Stage, between: int, dtype: Any) -> Program:
-        """Two stages, a step for each group of rows."""
+        """A program of matrices: two stages, each with a step for each group of rows."""
         stages = [(s, group, s is first) for s in (first, second) for group in range(len(s.reads))]
         return cls(
             [(is_first, not is_first) for _, _, is_first in stages],
@@ -113,7 +119,7 @@ class Program:
 
     @property
     def fuses(self) -> bool:
-        """Whether an ELU is taken on the way, where `bound` is told so, or its derivative."""
+        """Whether codelets take an ELU or its derivative on the way."""
         return self.codelets is not None
 
     def bound(
@@ -125,28 +131,41 @@ class Program:
         *,
         bias: Integers | None = None,
         ans: tuple[Integers, Integers] | None = None,
-        past: bool = False,
-    ) -> tuple[Array, ...]:
-        """What kernels read, for rows of n elements that begin at these offsets; `between` they are so far apart.
+        nontemporal: bool = False,
+    ) -> tuple[NDArray, ...]:
+        """The program as kernels take it (`kernels.operands.BoundProgram`), for rows of n elements.
 
-        With an ELU, where the bias of each row of the target lies; with the derivative of one, where its result lies
-        for each row of the source, and where sums go. `past`: codelets write the target past the caches.
+        Parameters
+        ----------
+        source, target
+            Bytes to each row of the source and of the target.
+        between_step
+            Bytes from one row between steps to the next.
+        bias
+            For the ELU of the result: bytes to the bias of each row of the target.
+        ans
+            For the derivative of an ELU: bytes to its result, and to the sums, for each row of the source.
+        nontemporal
+            Whether codelets write the target by non-temporal stores.
         """
         tables = (
             np.where(ends, offsets.take(rows, mode="clip"), rows * between_step)
             for ends, offsets, rows in ((self.of_source, source, self.reads), (self.of_target, target, self.writes))
         )
         reads, writes = tables
-        how, others, sums = PLAIN, np.empty(0, np.int64), np.empty(0, np.int64)
+        how, elu_rows, sum_rows = PLAIN, np.empty(0, np.int64), np.empty(0, np.int64)
         if self.fuses and bias is not None:
-            how, others = ELU, bias.take(self.writes, mode="clip")
+            how, elu_rows = ELU, bias.take(self.writes, mode="clip")
         elif self.fuses and ans is not None:
-            how, others, sums = ELU_VJP, *(offsets.take(self.reads, mode="clip") for offsets in ans)
-        steps = self._compiled(how, past, n * self.dtype.itemsize < VECTOR_BYTES)
-        return steps, self.factors, reads, self.read_from, writes, self.written_to, others, sums
+            how, elu_rows, sum_rows = ELU_VJP, *(offsets.take(self.reads, mode="clip") for offsets in ans)
+        steps = self._compiled(how, nontemporal, n * self.dtype.itemsize < VECTOR_BYTES)
+        return tuple(
+            BoundProgram(steps, self.factors, reads, self.reads_from, writes, self.writes_from, elu_rows, sum_rows)
+        )
 
-    def _compiled(self, how: int, past: bool, one_by_one: bool) -> Integers:
-        if (how, past, one_by_one) not in self._steps:
+    def _compiled(self, how: int, nontemporal: bool, one_by_one: bool) -> Integers:
+        """`BoundProgram.steps`. Codelets of rows shorter than a vector work one by one."""
+        if (how, nontemporal, one_by_one) not in self._steps:
             addresses = [0] * len(self.ends)
             for i, (length, count, is_complex, form, backward) in enumerate(self.codelets or ()):
                 here = how if self.ends[i, int(how == ELU)] else PLAIN
@@ -158,12 +177,12 @@ class Program:
                     form=form,
                     backward=backward,
                     how=here,
-                    past=past and bool(self.ends[i, 1]),
+                    nontemporal=nontemporal and bool(self.ends[i, 1]),
                     one_by_one=one_by_one,
                 )
-            first = (self.written_to if how == ELU else self.read_from)[:-1]
-            self._steps[how, past, one_by_one] = np.column_stack((addresses, self.ends, self._matrices, first))
-        return self._steps[how, past, one_by_one]
+            first = (self.writes_from if how == ELU else self.reads_from)[:-1]
+            self._steps[how, nontemporal, one_by_one] = np.column_stack((addresses, self.ends, self._matrices, first))
+        return self._steps[how, nontemporal, one_by_one]
 
     def __call__(
         self,
@@ -173,66 +192,67 @@ class Program:
         n: int,
         *,
         lines: tuple[int, int, int] = (1, 0, 0),
-        bias: Array | None = None,
+        bias: NDArray | None = None,
         ans: Rows | None = None,
-        sums: Array | None = None,
-        past: bool = False,
+        sums: NDArray | None = None,
+        nontemporal: bool = False,
     ) -> None:
-        """Map n positions of the source; see `_kernels.transform` for the ELU on the way.
+        """Map n positions of the source to the target; see `kernels.dft.transform` for bias, ans and sums.
 
-        Or of so many lines, that many positions apart in the source and in the target. This may be written `past` the
-        caches, where that can be had.
+        `lines` are (how many, positions from one to the next in the source, and in the target). Where `nontemporal`,
+        the target is written by non-temporal stores if its rows allow it.
         """
-        like, size, rows = np.empty(0, self.dtype), self.dtype.itemsize, len(source.offsets)
+        size, rows = self.dtype.itemsize, len(source.offsets)
         lanes = VECTOR_BYTES // size
-        block = max(2, kernels.HALF // (self.between + rows) // lanes) * lanes
+        block = max(2, kernels.BLOCK_ELEMENTS // (self.between + rows) // lanes) * lanes
         block = min(block, max(n, 1))
-        half = empty((max(self.between, 1), block), self.dtype)
+        between = empty((max(self.between, 1), block), self.dtype)
         separate = sums is not None and not self.fuses
         of_bias = None if bias is None else first_axis(bias)
         of_ans = None if ans is None or sums is None else (ans.layout, first_axis(sums))
         bias = np.empty((0, 0), self.dtype) if bias is None else bias
         sums = np.empty((0, 0)) if sums is None else sums
         taken = ((rows,), (block * size,)) if separate else source.layout
-        past = past and target.fill_lines(n * size, lines[2] * size)
-        program = _bound(self, taken, target.layout, block * size, min(n, lanes), of_bias, of_ans, past)
+        nontemporal = nontemporal and target.fill_cache_lines(n * size, lines[2] * size)
+        program = _bound(self, taken, target.layout, block * size, min(n, lanes), of_bias, of_ans, nontemporal)
+        scaled = empty((len(sums) if separate else 0, block), self.dtype)
         kernels.transform(
-            like, channels, n, lines, half, program,
-            source.origin, source.offsets, source.step, target.origin, target.offsets, target.step, bias,
-            *((0, source.offsets, 0) if ans is None else (ans.origin, ans.offsets, ans.step)),
-            empty((len(sums) if separate else 0, block), self.dtype), sums,
+            program, channels, n, lines, source.operands, target.operands, between, bias,
+            (0, source.offsets, 0) if ans is None else ans.operands, scaled, sums,
         )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
 def _bound(
-    program: Program, source: Layout, target: Layout, step: int, n: int, bias: Layout | None,
-    ans: tuple[Layout, Layout] | None, past: bool,
-) -> tuple[Array, ...]:  # fmt: skip
-    """`Program.bound`, for layouts; of n it matters whether it is a vector."""
+    program: Program, source: RowLayout, target: RowLayout, step: int, n: int, bias: RowLayout | None,
+    ans: tuple[RowLayout, RowLayout] | None, nontemporal: bool,
+) -> tuple[NDArray, ...]:  # fmt: skip
+    """`Program.bound`, for layouts. Of n it only matters whether it fills a vector, so callers cut it to one."""
     of_bias = None if bias is None else offsets_of(bias)
     of_ans = None if ans is None else (offsets_of(ans[0]), offsets_of(ans[1]))
-    return program.bound(offsets_of(source), offsets_of(target), step, n, bias=of_bias, ans=of_ans, past=past)
+    return program.bound(
+        offsets_of(source), offsets_of(target), step, n, bias=of_bias, ans=of_ans, nontemporal=nontemporal
+    )
 
 
 @lru_cache(maxsize=256)
-def offsets_of(layout: Layout) -> Integers:
-    """Where rows begin, from the first; the same few layouts come back at every step."""
+def offsets_of(layout: RowLayout) -> Integers:
+    """Bytes from the first row to each row. Cached, since the same few layouts come back at every training step."""
     return offsets(*layout)
 
 
-def first_axis(array: Array) -> Layout:
-    """How the first axis of an array lies."""
+def first_axis(array: NDArray) -> RowLayout:
+    """Layout of the rows along an array's first axis."""
     return array.shape[:1], array.strides[:1]
 
 
-def rows_of(array: Array) -> Integers:
-    """Where rows of an array begin, from the first."""
+def rows_of(array: NDArray) -> Integers:
+    """Bytes from the first row of an array to each row."""
     return offsets_of(first_axis(array))
 
 
 def programs_of(transform: Transform, dtype: Any) -> tuple[Program, ...]:
-    """Analysis, its transpose, synthesis, its transpose."""
+    """Programs of a transform: analysis, its transpose, synthesis, its transpose."""
     key: Any = transform
     return _programs_of(key, np.dtype(dtype))
 

@@ -1,4 +1,4 @@
-"""Products of filter matrices with the taps around every position: taps read where they lie, by compiled kernels."""
+"""Direct convolution by indirect GEMM: filter matrices times the taps around every position, read where they lie."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from hcnn_core._engines.cpu.allocator import empty, zeros
 from hcnn_core._engines.cpu.kernels import direct as kernels
 from hcnn_core._engines.cpu.kernels.gemm import lines_at_once
+from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.taps import (
@@ -28,86 +29,96 @@ from hcnn_core._engines.taps import (
 )
 from hcnn_core._threads import PRODUCTS, parallel_for, threads_for
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Results made at once: lines of n positions, `apart`, of which the first begins at position `first`."""
+class Block:
+    """Results that are made at once: some lines of n positions."""
 
     begin: int
+    """First index of the axis that blocks are cut along."""
     end: int
     first: int
+    """Position where the first line begins."""
     n: int
     lines: int = 1
-    apart: int = 0
+    step: int = 0
+    """Positions from one line to the next."""
 
 
 class DirectProducts:
-    """Each entry is extended by its boundary once; sums over taps and columns stay in registers."""
+    """Products with the taps of a signal. Each entry is extended by its boundary once; sums stay in registers."""
 
     def __init__(self, taps: Taps, tuning: Tuning) -> None:
         self.taps, self.tuning = taps if taps.sizes else untapped(taps.batch), tuning
 
-    def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
-        """Products with filters; with a bias (rows,), the ELU of their sum."""
+    def apply(self, xp: Any, x: NDArray, filters: NDArray, bias: NDArray | None = None) -> NDArray:
+        """Multiply the taps of x by filters; with a bias (rows,), take the ELU of the sum.
+
+        (entries, rows, taps * columns) @ (entries, taps * columns, positions) -> (entries, rows, positions)
+        """
         t, matrices = self.taps, DirectProducts.pack(self, filters)
         y = empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
-        flat, added = y.reshape(*y.shape[:2], -1), nothing(x.dtype) if bias is None else bias
+        flat, added = y.reshape(*y.shape[:2], -1), no_bias(x.dtype) if bias is None else bias
 
         def work(part: slice, begin: int, end: int) -> None:
             first, factors = begin * t.positions, entries_of(matrices, part)
             self._apply_part(flat[part], first, x[part], factors, begin, end, added)
 
-        self._each_chunk(work, x, filters.shape[1], t.leading)
+        self._each_block(work, x, filters.shape[1], t.leading)
         return y
 
-    def pack(self, filters: Array) -> Array:
-        """Filters (entries, rows, taps * columns) as the kernels read them, (entries, columns * taps, rows)."""
+    def pack(self, filters: NDArray) -> NDArray:
+        """Filters as kernels read them: (entries, rows, taps * columns) -> (entries, columns * taps, rows)."""
         count, rows = filters.shape[:2]
         return _merged(filters.reshape(count, rows, self.taps.count, -1).transpose(0, 3, 2, 1))
 
-    def chunks(self, pieces: int) -> list[Chunk]:
-        """Parts of the results, about so many."""
-        size, parts = self.taps.positions, evenly(self.taps.leading, min(self.taps.leading, pieces))
-        return [Chunk(begin, end, first=begin * size, n=(end - begin) * size) for begin, end in parts]
+    def blocks(self, count: int) -> list[Block]:
+        """Cut the results into about so many blocks."""
+        size, bounds = self.taps.positions, evenly(self.taps.leading, min(self.taps.leading, count))
+        return [Block(begin, end, first=begin * size, n=(end - begin) * size) for begin, end in bounds]
 
-    def apply_chunk(self, out: Array, x: Array, matrices: Array, chunk: Chunk) -> None:
-        """Write the results of a chunk to out (entries, rows, lines, positions)."""
+    def apply_block(self, out: NDArray, x: NDArray, matrices: NDArray, block: Block) -> None:
+        """Write the results of a block to out (entries, rows, lines, positions)."""
         flat = out.reshape(*out.shape[:2], -1)
-        self._apply_part(flat, 0, x, matrices, chunk.begin, chunk.end, nothing(x.dtype))
+        self._apply_part(flat, 0, x, matrices, block.begin, block.end, no_bias(x.dtype))
 
-    def _apply_part(self, out: Array, first: int, x: Array, matrices: Array, begin: int, end: int, bias: Array) -> None:
+    def _apply_part(
+        self, out: NDArray, first: int, x: NDArray, matrices: NDArray, begin: int, end: int, bias: NDArray
+    ) -> None:
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
-        reading = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
-        reading.apply(out, first, x, matrices, bias)
+        table = taps_of_x(self.taps, x.shape[1], begin, end, x.itemsize)
+        table.apply(out, first, x, matrices, bias)
 
-    def pack_back(self, filters: Array) -> Array:
+    def pack_back(self, filters: NDArray) -> NDArray:
         """Filters as `adjoints` reads them."""
         return filters
 
-    def blank(self, count: int, columns: int, rows: int, dtype: Any) -> Array | None:
-        """What the first of several `adjoints` adds the cotangent of filters to; nothing, where it is the only one."""
+    def blank(self, count: int, columns: int, rows: int, dtype: Any) -> NDArray | None:
+        """Zeros for the cotangent of filters, where several calls of `adjoints` add to it; None if one call is all."""
         return None
 
-    def unpack(self, cotangent: Array) -> Array:
-        """That of filters (entries, rows, taps * columns), from that which `adjoints` makes."""
+    def unpack(self, cotangent: NDArray) -> NDArray:
+        """The cotangent of filters (entries, rows, taps * columns), from what `adjoints` returns."""
         return cotangent
 
     def adjoints(
-        self, g: Array, x: Array | None, filters: Array | None, onto: Array | None
-    ) -> tuple[Array | None, Array | None]:
-        """Cotangents of x, if filters are given, from `pack_back`, and of filters, if x is, for `unpack`.
+        self, g: NDArray, x: NDArray | None, filters: NDArray | None, onto: NDArray | None
+    ) -> tuple[NDArray | None, NDArray | None]:
+        """Cotangents of x, if filters are given, and of filters, if x is.
 
-        The latter is added to `onto`, from `blank`; here that is nothing, since one call makes all.
+        Filters come from `pack_back`, and their cotangent goes to `unpack`. It is added to `onto`, from `blank`: here
+        None, since one call makes all.
         """
         of_x = None if filters is None else self.apply_transpose(np, g, filters)
         return of_x, None if x is None else self.correlate(np, g, x)
 
-    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
+    def apply_transpose(self, xp: Any, g: NDArray, filters: NDArray) -> NDArray:
+        """The transpose of `apply` in x: each polyphase component of x is a product with the taps that reach it."""
         t, (count, rows) = self.taps, g.shape[:2]
         if t.uneven:
-            return Im2col(t, self.tuning).apply_transpose(xp, g, filters)
+            uneven: NDArray = Im2col(t, self.tuning).apply_transpose(xp, g, filters)
+            return uneven
         filters = np.reshape(filters, (-1, rows, t.count, filters.shape[2] // t.count))
         columns, phases = filters.shape[3], _phases_met(t)
         met_by_all = all(r <= size for r, size in zip(t.stride, t.sizes, strict=True))
@@ -116,124 +127,129 @@ class DirectProducts:
         matrices = np.concatenate([_merged(filters[:, :, taps]) for _, taps in phases], axis=1)
 
         def work(part: slice, begin: int, end: int) -> None:
-            reading, of_phases, targets = _taps_of_g(t, rows, begin, end, g.itemsize)
+            table, components, targets = _taps_of_g(t, rows, begin, end, g.itemsize)
             factors = entries_of(matrices, part)
             if math.prod(t.stride) == 1:
-                reading.apply(flat[part], int(targets[0]), g[part], factors, nothing(g.dtype))
+                table.apply(flat[part], int(targets[0]), g[part], factors, no_bias(g.dtype))
                 return
-            room = empty((columns, reading.n * lines_at_once(g, reading.n)), dtype=g.dtype)
-            apart = t.stride[-1] * t.batch
-            reading.call(kernels.apply_apart, flat[part], 0, g[part], factors, of_phases, targets, apart, room)
+            workspace = empty((columns, table.n * lines_at_once(g, table.n)), dtype=g.dtype)
+            signal, taps = table.operands(g[part])
+            stride = t.stride[-1] * t.batch
+            kernels.apply_strided(flat[part], signal, taps, factors, components, targets, stride, workspace)
 
-        self._each_chunk(work, g, columns, -(-t.lengths[0] // t.stride[0]))
+        self._each_block(work, g, columns, -(-t.lengths[0] // t.stride[0]))
         return x
 
-    def correlate(self, xp: Any, g: Array, x: Array) -> Array:
+    def correlate(self, xp: Any, g: NDArray, x: NDArray) -> NDArray:
+        """The transpose of `apply` in the filters: inner products of the taps of x with g."""
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
-        chunks = self._chunks(x, self._elements(x, rows), t.leading)
-        totals = zeros((len(chunks), count, columns * t.count, rows), x.dtype)
+        bounds = self._bounds(x, self._elements(x, rows), t.leading)
+        totals = zeros((len(bounds), count, columns * t.count, rows), x.dtype)
 
         def work(part: slice, begin: int, end: int) -> None:
-            total = totals[[first for first, _ in chunks].index(begin), part]
-            reading = taps_of_x(t, columns, begin, end, x.itemsize)
-            reading.call(kernels.correlate, flat[part], begin * t.positions, x[part], total)
+            total = totals[[first for first, _ in bounds].index(begin), part]
+            signal, taps = taps_of_x(t, columns, begin, end, x.itemsize).operands(x[part])
+            kernels.correlate(flat[part], begin * t.positions, signal, taps, total)
 
-        self._each_chunk(work, x, rows, t.leading)
-        total = totals[0] if len(chunks) == 1 else totals.sum(axis=0)
+        self._each_block(work, x, rows, t.leading)
+        total: NDArray = totals[0] if len(bounds) == 1 else totals.sum(axis=0)
+        # (entries, columns * taps, rows) -> (entries, rows, taps * columns)
         return total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
 
-    def _elements(self, source: Array, rows: int) -> int:
-        """The work of products with so many rows; of a few, reading the terms takes as long as those."""
+    def _elements(self, source: NDArray, rows: int) -> int:
+        """The work of products with so many rows, in additions. With fewer than 3, reading the terms takes longer."""
         return int(source.size) * self.taps.count * max(rows, 3) // PRODUCTS
 
-    def _chunks(self, source: Array, elements: int, leading: int) -> list[tuple[int, int]]:
-        """Parts of the leading axis, as many as cache, or threads for so much work, ask for."""
+    def _bounds(self, source: NDArray, elements: int, leading: int) -> list[tuple[int, int]]:
+        """Cut the leading axis into blocks, as many as caches, or threads for so much work, need."""
         count = source.shape[0]
         most, least = self.tuning.extended_elements, self.tuning.positions_per_part
-        pieces = max(-(-source.size // (most * count)), -(-threads_for(elements) // count))
-        if pieces == 1:
+        blocks = max(-(-source.size // (most * count)), -(-threads_for(elements) // count))
+        if blocks == 1:
             return [(0, leading)]
-        pieces = min(pieces, leading, max(1, leading * self.taps.batch * math.prod(source.shape[3:-1]) // least))
-        return evenly(leading, pieces)
+        blocks = min(blocks, leading, max(1, leading * self.taps.batch * math.prod(source.shape[3:-1]) // least))
+        return evenly(leading, blocks)
 
-    def _each_chunk(self, work: Callable[[slice, int, int], None], source: Array, rows: int, leading: int) -> None:
-        """Call work(entries, begin, end) on all entries and chunks, which threads share."""
+    def _each_block(self, work: Callable[[slice, int, int], None], source: NDArray, rows: int, leading: int) -> None:
+        """Call work(entries, begin, end) for all entries and blocks, which threads share."""
         elements = self._elements(source, rows)
         if (
             threads_for(elements) == 1 and source.size <= self.tuning.extended_elements
-        ):  # short work, of which Python is most
+        ):  # Python takes most of the time: avoid closures
             work(slice(0, source.shape[0]), 0, leading)
             return
-        chunks = self._chunks(source, elements, leading)
-        if len(chunks) == 1:
-            parallel_for(lambda first, last: work(slice(first, last), *chunks[0]), source.shape[0], elements)
+        bounds = self._bounds(source, elements, leading)
+        if len(bounds) == 1:
+            parallel_for(lambda first, last: work(slice(first, last), *bounds[0]), source.shape[0], elements)
             return
 
         def each(first: int, last: int) -> None:
             for task in range(first, last):
-                entry, chunk = divmod(task, len(chunks))
-                work(slice(entry, entry + 1), *chunks[chunk])
+                entry, block = divmod(task, len(bounds))
+                work(slice(entry, entry + 1), *bounds[block])
 
-        parallel_for(each, source.shape[0] * len(chunks), elements)
+        parallel_for(each, source.shape[0] * len(bounds), elements)
 
 
-def evenly(count: int, pieces: int, step: int = 1) -> list[tuple[int, int]]:
-    """Cut range(count) into parts of almost one length, at multiples of a step where they have as many."""
-    step = step if count >= pieces * step else 1
+def evenly(count: int, parts: int, step: int = 1) -> list[tuple[int, int]]:
+    """Cut range(count) into parts of nearly equal length; at multiples of `step` if each part can have one."""
+    step = step if count >= parts * step else 1
     steps = -(-count // step)
-    return list(itertools.pairwise(min(count, steps * i // pieces * step) for i in range(pieces + 1)))
+    return list(itertools.pairwise(min(count, steps * i // parts * step) for i in range(parts + 1)))
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Where the taps of some positions lie in an entry extended by its boundary; see `_kernels`."""
+class IndirectionTable:
+    """Where the taps of some positions lie in an entry that is extended by its boundary.
+
+    The fields are those of `kernels.operands.ExtendedSignal` and `OffsetTable`.
+    """
 
     n: int
     source_line: int
+    """Elements of a line of the signal."""
     lines: Integers
-    runs: Integers
+    segments: Integers
     starts: Integers
-    table: Integers
+    offsets: Integers
     inner: int
     elements: int
-    near: Near | None = None
+    """Elements of a line of the extended signal."""
+    neighbours: NeighbourTable | None = None
 
-    def apply(self, out: Array, first: int, x: Array, matrices: Array, bias: Array) -> None:
-        """Write to out (entries, rows, positions), from `first` on, products with matrices (entries, K, rows)."""
-        near = self.near
-        if near is None or matrices.shape[2] > 1 or bias.size:
-            self.call(kernels.apply, out, first, x, matrices, bias)
+    def apply(self, out: NDArray, first: int, x: NDArray, matrices: NDArray, bias: NDArray) -> None:
+        """Write products with matrices (entries, K, rows) to out (entries, rows, positions), from `first` on."""
+        t = self.neighbours
+        if t is None or matrices.shape[2] > 1 or bias.size:
+            kernels.apply(out, first, *self.operands(x), matrices, bias)
         else:
-            factors = np.empty(near.order.size, x.dtype)
-            near.reading.call(
-                kernels.apply_to_one, out, first, x, matrices, near.order, factors, near.across, near.size
-            )
+            factors = np.empty(t.order.size, x.dtype)
+            kernels.apply_to_one(out, first, *t.table.operands(x), matrices, t.order, factors, t.across, t.size)
 
-    def call(self, kernel: Callable[..., None], results: Array, first: int, x: Array, *others: Any) -> None:
-        """Run a kernel on entries of x (entries, columns, *lengths, batch) and results (entries, rows, positions)."""
+    def operands(self, x: NDArray) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """`ExtendedSignal` and `OffsetTable` for entries of x (entries, columns, *lengths, batch), as plain tuples."""
         x = (x if x.flags.c_contiguous else np.ascontiguousarray(x)).reshape(*x.shape[:2], -1, self.source_line)
         padded = empty((x.shape[1], len(self.lines), self.elements), dtype=x.dtype)
-        tables = (self.table, self.starts, self.lines, self.runs)
-        kernel(results, first, self.n, x, *tables, self.inner, padded, *others)
+        return (x, padded, self.lines, self.segments, self.inner), (self.n, self.offsets, self.starts)
 
 
 @dataclass(frozen=True)
-class Near:
-    """A reading for one row of sums, where neighbouring lines of positions read the same lines of samples.
+class NeighbourTable:
+    """A table for one row of results, where neighbouring lines of positions read the same lines of samples."""
 
-    `across` lines at a time are neighbours, and each reads `size` lines of samples. The table goes through these one by
-    one, then through those that only the next neighbours read; `order` says where its taps stand in the other table.
-    """
-
-    reading: Reading
+    table: IndirectionTable
+    """It lists the taps by lines of samples, then those that only the next neighbours read."""
     order: Integers
+    """Where these taps stand in the other table."""
     across: int
+    """Lines of positions that are neighbours."""
     size: int
+    """Lines of samples that each reads."""
 
 
 @lru_cache(maxsize=1024)
-def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> Reading:
+def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> IndirectionTable:
     """Taps of x around output indices [begin, end) of the leading axis."""
     spans = [(begin, end), *((0, n) for n in t.out_lengths[1:])]
     sources, taps = [], []
@@ -241,25 +257,27 @@ def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> Rea
         index, phases_and_indices = samples_read(size, r, *span)
         sources.append(extended(index, n, wrap))
         taps.append(phases_and_indices)
-    reading = _read(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize)
+    table = _indirection_table(t, t.lengths, columns, sources, taps, [stop - start for start, stop in spans], itemsize)
     if len(t.sizes) == 1 and t.batch > 1:
-        return replace(reading, near=taps_of_x(batch_as_axis(t), columns, begin, end, itemsize).near)
-    return reading
+        neighbours = taps_of_x(batch_as_axis(t), columns, begin, end, itemsize).neighbours
+        return replace(table, neighbours=neighbours)
+    return table
 
 
 @lru_cache(maxsize=1024)
 def _phases_met(t: Taps) -> list[tuple[tuple[int, ...], Integers]]:
-    """Phases of samples, along all axes, with the taps that take these to a result, where there are some."""
+    """Polyphase components of x, a phase along each axis, with the taps that take them to a result if there are any."""
     along = (range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))
     phases = [(phase, taps_that_meet(t, phase)) for phase in itertools.product(*along)]
     return [(phase, taps) for phase, taps in phases if taps.size]
 
 
 @lru_cache(maxsize=1024)
-def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple[Reading, Integers, Integers]:
-    """Cotangents that reach samples phase + stride * a, a in [begin, end) along the leading axis, phase by phase.
+def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple[IndirectionTable, Integers, Integers]:
+    """Where the cotangents lie that reach samples phase + stride * a, a in [begin, end) along the leading axis.
 
-    Second, where taps and lines of each phase begin, and the samples of a line; third, where lines of samples begin.
+    All polyphase components, one after the other. Second, for each (components + 1, 3): its first tap, its first line,
+    the samples of a line. Third, the position of each line of samples in x.
     """
     phases, axes = [phase for phase, _ in _phases_met(t)], list(zip(t.lengths, t.sizes, t.stride, strict=True))
     first, last = [begin, *(0 for _ in axes[1:])], [end, *(-(-n // r) for n, _, r in axes[1:])]
@@ -270,28 +288,28 @@ def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple
         extended(np.arange(a + low, b + high), n, wrap)[None, :]
         for a, b, low, high, n, wrap in zip(first, last, least, most, t.out_lengths, t.periodic, strict=True)
     ]
-    readings, targets = [], []
+    tables, targets = [], []
     for phase in phases:
         taps, counts, samples = [], [], []
         for (n, _, r), p, along, low, a, b in zip(axes, phase, met, least, first, last, strict=True):
             taps.append(np.stack((np.zeros_like(along[p]), along[p] - low)))
             samples.append(np.arange(p + r * a, min(n, p + r * b), r))
             counts.append(len(samples[-1]))
-        reading, lines = _read(t, t.out_lengths, rows, sources, taps, counts, itemsize), samples[:-1]
+        table, lines = _indirection_table(t, t.out_lengths, rows, sources, taps, counts, itemsize), samples[:-1]
         if min(counts) == 0:
-            reading = replace(reading, starts=reading.starts[:0])
+            table = replace(table, starts=table.starts[:0])
         targets.append(np.ravel_multi_index(np.ix_(*lines, samples[-1][:1]), t.lengths).reshape(-1) * t.batch)
-        readings.append(reading)
-    begins = np.cumsum([(0, 0), *((r.table.size, r.starts.size) for r in readings)], axis=0)
-    of_phases = np.column_stack((begins, [*(r.n // t.batch for r in readings), 0]))
-    starts, table = (np.concatenate([getattr(r, name) for r in readings]) for name in ("starts", "table"))
-    reading = replace(readings[0], n=max(r.n for r in readings), starts=starts, table=table)
+        tables.append(table)
+    begins = np.cumsum([(0, 0), *((one.offsets.size, one.starts.size) for one in tables)], axis=0)
+    components = np.column_stack((begins, [*(one.n // t.batch for one in tables), 0]))
+    starts, offsets = (np.concatenate([getattr(one, name) for one in tables]) for name in ("starts", "offsets"))
+    table = replace(tables[0], n=max(one.n for one in tables), starts=starts, offsets=offsets)
     if len(t.sizes) == 1 and t.batch > 1:
-        reading = replace(reading, near=_taps_of_g(batch_as_axis(t), rows, begin, end, itemsize)[0].near)
-    return reading, of_phases, np.concatenate(targets)
+        table = replace(table, neighbours=_taps_of_g(batch_as_axis(t), rows, begin, end, itemsize)[0].neighbours)
+    return table, components, np.concatenate(targets)
 
 
-def _read(
+def _indirection_table(
     t: Taps,
     lengths: Sequence[int],
     columns: int,
@@ -299,15 +317,15 @@ def _read(
     taps: Sequence[Integers],
     counts: Sequence[int],
     itemsize: int,
-) -> Reading:
-    """Tables for an extended entry (columns, *phases, *indices, batch).
+) -> IndirectionTable:
+    """The table for an extended entry, laid out as (columns, *phases, *indices, batch).
 
     Parameters
     ----------
     sources
-        Per axis the samples (phases, indices) that the extended one consists of.
+        Per axis, the samples (phases, indices) that the extended axis consists of.
     taps
-        Per axis phase and index (2, taps) of the taps of the first position.
+        Per axis, phase and index (2, taps) of the taps of the first position.
     counts
         Positions along each axis.
     """
@@ -317,12 +335,12 @@ def _read(
     for k, source in enumerate(sources[:-1]):
         source = np.expand_dims(source, [a for a in range(2 * m - 1) if a not in (k, m + k)])
         lines = np.where((lines < 0) | (source < 0), -1, lines * lengths[k] + source)
-    runs: list[tuple[int, int, int]] = []
+    cut: list[tuple[int, int, int]] = []
     ranges = []
     for samples in sources[-1]:
-        first = len(runs)
-        runs.extend(stretches(samples))
-        ranges.append((first, len(runs)))
+        first = len(cut)
+        cut.extend(segments(samples))
+        ranges.append((first, len(cut)))
     ranges_of_lines = np.broadcast_to(np.reshape(ranges, (*(1,) * (m - 1), -1, *(1,) * (m - 1), 2)), (*shape[:-1], 2))
 
     def offsets(index: Sequence[Integers]) -> Integers:
@@ -334,37 +352,37 @@ def _read(
     )
     line = shape[-1] * t.batch
     table = ((np.arange(columns) * lines.size * line)[:, None] + of_taps).reshape(-1)
-    reading = Reading(
+    found = IndirectionTable(
         n=counts[-1] * t.batch,
         source_line=lengths[-1] * t.batch,
         lines=np.ascontiguousarray(np.concatenate((lines[..., None], ranges_of_lines), axis=-1).reshape(-1, 3)),
-        runs=np.asarray(runs),
+        segments=np.asarray(cut),
         starts=of_lines,
-        table=table * itemsize,
+        offsets=table * itemsize,
         inner=t.batch,
         elements=line,
     )
-    return replace(reading, near=_near(t, reading, columns, taps, counts, itemsize))
+    return replace(found, neighbours=_neighbour_table(t, found, columns, taps, counts, itemsize))
 
 
-def _near(
-    t: Taps, reading: Reading, columns: int, taps: Sequence[Integers], counts: Sequence[int], itemsize: int
-) -> Near | None:
-    """For one row, where positions have neighbours enough along the last axis but one, and lines fill vectors."""
+def _neighbour_table(
+    t: Taps, table: IndirectionTable, columns: int, taps: Sequence[Integers], counts: Sequence[int], itemsize: int
+) -> NeighbourTable | None:
+    """The table for one row; None unless the last axis but one has enough neighbours, and lines fill two vectors."""
     sizes = [k.shape[1] for k in taps]
-    if len(sizes) == 1 or t.stride[-2] > 1 or sizes[-2] < kernels.NEAR - 1 or counts[-2] < kernels.NEAR:
+    if len(sizes) == 1 or t.stride[-2] > 1 or sizes[-2] < kernels.TILE_LINES - 1 or counts[-2] < kernels.TILE_LINES:
         return None
-    if reading.n * itemsize < 2 * VECTOR_BYTES:
+    if table.n * itemsize < 2 * VECTOR_BYTES:
         return None
-    along = np.moveaxis(np.arange(reading.table.size).reshape(columns, *sizes), -2, 0)
+    along = np.moveaxis(np.arange(table.offsets.size).reshape(columns, *sizes), -2, 0)
     order = along[np.argsort(taps[-2][1])].reshape(sizes[-2], -1)
-    lines = np.arange(sizes[-2] + kernels.NEAR - 1)[:, None]
-    table = (reading.table[order[0]] + lines * reading.elements * itemsize).reshape(-1)
-    return Near(replace(reading, table=table), order.reshape(-1), counts[-2], sizes[-2])
+    lines = np.arange(sizes[-2] + kernels.TILE_LINES - 1)[:, None]
+    offsets = (table.offsets[order[0]] + lines * table.elements * itemsize).reshape(-1)
+    return NeighbourTable(replace(table, offsets=offsets), order.reshape(-1), counts[-2], sizes[-2])
 
 
-def stretches(samples: Integers, step: int = 1) -> Iterator[tuple[int, int, int]]:
-    """(to, source, count) of stretches of samples a step apart, or of zeros (source -1)."""
+def segments(samples: Integers, step: int = 1) -> Iterator[tuple[int, int, int]]:
+    """Cut a list of samples into segments (to, source, count): samples a step apart, or zeros (source -1)."""
     begin = 0
     for i in range(1, len(samples) + 1):
         if i < len(samples) and samples[i] == (samples[i - 1] + step if samples[i - 1] >= 0 else -1):
@@ -374,16 +392,16 @@ def stretches(samples: Integers, step: int = 1) -> Iterator[tuple[int, int, int]
 
 
 @lru_cache
-def nothing(dtype: Any) -> Array:
-    """What stands for no bias."""
+def no_bias(dtype: Any) -> NDArray:
+    """The empty array that stands for no bias."""
     return np.empty(0, dtype)
 
 
-def entries_of(matrices: Array, part: slice) -> Array:
-    """The matrices of some entries, or the one that all share."""
+def entries_of(matrices: NDArray, part: slice) -> NDArray:
+    """The matrices of some entries, or the one matrix that all share."""
     return matrices if len(matrices) == 1 else matrices[part]
 
 
-def _merged(matrices: Array) -> Array:
-    """Filters (entries, columns, taps, rows) with both in one axis."""
+def _merged(matrices: NDArray) -> NDArray:
+    """Filters (entries, columns, taps, rows) -> (entries, columns * taps, rows)."""
     return np.ascontiguousarray(matrices).reshape(len(matrices), -1, matrices.shape[3])

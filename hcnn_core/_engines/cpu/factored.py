@@ -1,4 +1,4 @@
-"""A layer of two factors with a nonlinearity between them, a tile at a time: its Q copies never leave the cache."""
+"""The (+) layer, two convolutions with an ELU between them, a block at a time: its Q copies never leave the cache."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy as np
 
 from hcnn_core._engines.cpu.allocator import empty, zeros
 from hcnn_core._engines.cpu.dft_program import Rows, rows_of
-from hcnn_core._engines.cpu.direct import evenly, stretches
+from hcnn_core._engines.cpu.direct import evenly, segments
 from hcnn_core._engines.cpu.kernels import factored as kernels
-from hcnn_core._engines.cpu.kernels.gemm import TALL
+from hcnn_core._engines.cpu.kernels.gemm import TILE_ROWS
+from hcnn_core._engines.cpu.kernels.operands import Expansion, ExpansionCotangents, NDArray
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
-from hcnn_core._engines.cpu.spectral_plan import Room, SpectralPlan, added, share
+from hcnn_core._engines.cpu.spectral_plan import SpectralPlan, Workspace, added, share
 from hcnn_core._engines.taps import extended
 from hcnn_core._problem import Problem
 from hcnn_core._threads import MEMORY, parallel_for, threads_for
 from hcnn_core.backend import Array
 
 LANES = VECTOR_BYTES // 4
-"""Numbers in a vector, or in two."""
+"""float32 numbers of a vector; a multiple of the float64 numbers."""
 
 
 class FactoredPlan:
@@ -39,24 +40,26 @@ class FactoredPlan:
             for n, s, boundary in zip(e.lengths, e.kernel_size, e.boundary, strict=True)
         )
         self.every, stride = e.stride
-        phases = [samples[phase::stride] for phase in range(stride)]  # taps of one phase are neighbours again
+        phases = [samples[phase::stride] for phase in range(stride)]  # results read neighbouring samples of a phase
         longest = len(phases[0])
         self.samples = np.concatenate([np.pad(p, (0, longest - len(p)), constant_values=-1) for p in phases])
-        self.runs = list(stretches(self.samples, stride))
-        # of each phase of a line's samples the first run that has all of them, then the other runs
+        self.segments = list(segments(self.samples, stride))
+        # for each phase of a line, first the segment that has all its samples, which is written; the others are added
         length = e.lengths[1]
-        all_of = {s: f for f, s, count in self.runs[::-1] if 0 <= s < stride and count == -(-(length - s) // stride)}
-        self.folds = sorted((all_of.get(s) != f, f, s, count) for f, s, count in self.runs if s >= 0)
+        all_of = {
+            s: f for f, s, count in self.segments[::-1] if 0 <= s < stride and count == -(-(length - s) // stride)
+        }
+        self.folds = sorted((all_of.get(s) != f, f, s, count) for f, s, count in self.segments if s >= 0)
         self.line = len(self.samples) * self.inner
         self.n = e.out_lengths[1] * self.inner
-        pieces = -(-self.n // plan.tuning.factored_positions)
-        self.chunk = -(-self.n // (pieces * LANES)) * LANES
+        blocks = -(-self.n // plan.tuning.factored_positions)
+        self.block = -(-self.n // (blocks * LANES)) * LANES
         rows, columns = (np.arange(s)[::-1] for s in e.kernel_size)
         places = (columns % stride * longest + columns // stride) * self.inner
         self.steps = (rows[:, None] * self.line + places).reshape(-1)
         taps = np.sort(self.steps)
-        begin = np.append(True, np.diff(taps) > self.chunk)
-        self.ahead = np.stack((taps[begin], taps[np.append(begin[1:], True)]), axis=1)  # of runs of taps that overlap
+        begin = np.append(True, np.diff(taps) > self.block)
+        self.prefetched = np.stack((taps[begin], taps[np.append(begin[1:], True)]), axis=1)  # taps that overlap
         of_phases = [rows for rows, _ in plan.phases]
         self.x_rows, self.rows_from = np.concatenate(of_phases), np.cumsum([0, *map(len, of_phases)])
         self.longest = max(map(len, of_phases))
@@ -66,11 +69,11 @@ class FactoredPlan:
         """Whether lines of so many positions fill a vector."""
         return positions >= LANES
 
-    def takes(self, bias: Array) -> bool:
+    def takes(self, bias: NDArray) -> bool:
         """Whether the bias is the same at all positions."""
         return self.plan.per_row(np, bias) is not None
 
-    def forward(self, x: Array, h: Array, shift: Array, g: Array, bias: Array) -> Array:
+    def forward(self, x: NDArray, h: NDArray, shift: NDArray, g: NDArray, bias: NDArray) -> NDArray:
         """As `hcnn_core.factored_layer`."""
         plan, dtype, per_row = self.plan, x.dtype, np.ascontiguousarray(self.plan.per_row(np, bias))
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
@@ -78,25 +81,24 @@ class FactoredPlan:
         matrices = plan.matrices(plan.filters(g))
 
         def work(begin: int, end: int) -> None:
-            target, room = Rows.of(y), Room(plan, self.chunk, dtype)
-            z = self._expansion(room, TALL, self.longest)
+            target, workspace = Rows.of(y), Workspace(plan, self.block, self.block, dtype)
+            z = self._expanded(TILE_ROWS, dtype)
             analysis, _, synthesis, _ = plan.bound(
-                room, self.chunk, x=self._offsets(z), y=target.offsets, bias=rows_of(per_row)
+                workspace, self.block, x=self._offsets(z), y=target.offsets, bias=rows_of(per_row)
             )
             kernels.factored(
-                room.like, begin, end, self.n, self.chunk,
-                *self._places(padded), taps, shifts, z,
-                analysis, synthesis, room.half, target.origin, target.offsets, target.step,
-                room.spectrum, room.block, room.offsets, matrices, per_row,
+                begin, end, self._operands(padded, taps, shifts, z), analysis, synthesis, target.operands,
+                workspace.operands, matrices, per_row,
             )  # fmt: skip
 
         self._share(work)
-        return plan.from_plan(np, y, plan.y_order, plan.problem.y_shape)
+        result: NDArray = plan.from_plan(np, y, plan.y_order, plan.problem.y_shape)
+        return result
 
     def adjoints(
-        self, cotangent: Array, ans: Array, x: Array, h: Array, shift: Array, g: Array
+        self, cotangent: NDArray, ans: NDArray, x: NDArray, h: NDArray, shift: NDArray, g: NDArray
     ) -> tuple[Array, Array, Array, Array, Array]:
-        """As `hcnn_core.factored.factored_adjoints`; the bias's may still be summed over axes of the result."""
+        """As `hcnn_core.factored.factored_adjoints`. The cotangent of the bias may have to be summed over more axes."""
         plan, dtype = self.plan, x.dtype
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
         matrices = plan.matrices(plan.filters(g), transposed=True)
@@ -105,27 +107,30 @@ class FactoredPlan:
         parts = {}
 
         def work(begin: int, end: int) -> None:
-            room = Room(plan, self.chunk, dtype)
-            z, gz = (self._expansion(room, plan.group, self.longest) for _ in range(2))
-            part, totals = room.totals(self.n * (end - begin))
-            sums, shift_sums = np.zeros((plan.y_rows, plan.out)), np.zeros(shifts.shape)
-            taken, scaled = room.taken(rows, plan.y_rows)
+            workspace = Workspace(plan, self.block, self.block, dtype)
+            adjoint, taken = workspace.adjoint(rows, self.n * (end - begin), filters=True, bias=True)
+            z, gz = (self._expanded(plan.group, dtype) for _ in range(2))
             lines = self.every * (end - begin - 1) + self.expansion.kernel_size[0]
-            gx = zeros((self.rows, lines, self.line), dtype)
-            gh_part = zeros((*taps.shape, VECTOR_BYTES // dtype.itemsize), dtype)
-            gh = zeros(gh_part.shape, float)
-            analysis, analysis_back, _, back = plan.bound(
-                room, self.chunk, x=self._offsets(z), y=taken, ans=(answers.offsets, rows_of(sums))
+            lanes = VECTOR_BYTES // dtype.itemsize
+            of = ExpansionCotangents(
+                z=gz,
+                z_offsets=np.arange(len(gz)) * gz.strides[0],
+                filters_transposed=backwards,
+                x=zeros((self.rows, lines, self.line), dtype),
+                x_starts=self.x_rows * (lines * self.line),
+                filters_part=zeros((*taps.shape, lanes), dtype),
+                filters=zeros((*taps.shape, lanes), float),
+                shifts=np.zeros(shifts.shape),
+            )
+            analysis, analysis_transpose, _, synthesis_transpose = plan.bound(
+                workspace, self.block, x=self._offsets(z), y=taken, ans=(answers.offsets, rows_of(adjoint.bias))
             )
             kernels.factored_adjoints(
-                room.like, begin, end, self.n, self.chunk,
-                *self._places(padded), taps, backwards, shifts, z,
-                gz, np.arange(len(gz)) * gz.strides[0], back, analysis, analysis_back, room.half,
-                rows.origin, rows.offsets, rows.step, answers.origin, answers.offsets, answers.step, scaled, sums,
-                room.spectrum, room.block, room.offsets, room.turned, matrices, part, totals,
-                gx, self.x_rows * (lines * self.line), gh_part, gh, shift_sums,
+                begin, end, self._operands(padded, taps, shifts, z), tuple(of), analysis, analysis_transpose,
+                synthesis_transpose, rows.operands, answers.operands, workspace.operands, tuple(adjoint), matrices,
             )  # fmt: skip
-            parts[begin] = totals if totals.size else part, sums, shift_sums, gh.sum(axis=3), (begin, gx)
+            total = adjoint.total if adjoint.total.size else adjoint.part
+            parts[begin] = total, adjoint.bias, of.shifts, of.filters.sum(axis=3), (begin, of.x)
 
         self._share(work)
         totals, sums, shift_sums, ghs, gxs = zip(*(parts[key] for key in sorted(parts)), strict=True)
@@ -138,8 +143,8 @@ class FactoredPlan:
             plan.like_result(np, sum(sums)).astype(dtype, copy=False),
         )
 
-    def _extended(self, x: Array) -> Array:
-        """The signal (rows, lines, elements) with what its boundary adds; some room after it may be read."""
+    def _extended(self, x: NDArray) -> NDArray:
+        """The signal extended by its boundary, (rows, lines, elements). A vector after its end may be read."""
         x = x.transpose(self.order).reshape(self.rows, *self.expansion.lengths, self.inner)
         shape = (self.rows, len(self.lines), len(self.samples), self.inner)
         size, lanes = math.prod(shape), VECTOR_BYTES // x.itemsize
@@ -153,25 +158,37 @@ class FactoredPlan:
                 if line < 0:
                     part[:, to] = 0
                     continue
-                for first, source, count in self.runs:
-                    run = slice(first, first + count)
-                    part[:, to, run] = 0 if source < 0 else of_x[:, line, self._read(source, count)]
+                for first, source, count in self.segments:
+                    where = slice(first, first + count)
+                    part[:, to, where] = 0 if source < 0 else of_x[:, line, self._read(source, count)]
 
         parallel_for(work, self.rows, MEMORY * size)
         return padded.reshape(self.rows, len(self.lines), -1)
 
-    def _places(self, padded: Array) -> tuple[Any, ...]:
-        """Where the extended signal lies, the rows of its phases, every line that is kept, its taps, and their runs."""
+    def _operands(self, padded: NDArray, taps: NDArray, shifts: NDArray, z: NDArray) -> tuple[Any, ...]:
+        """The expansion as kernels take it."""
         size, row = padded.itemsize, math.prod(padded.shape[1:])
-        rows, every = (self.x_rows * row, self.rows_from, self.plan.steps_from), self.every * padded.strides[1]
-        return padded.ctypes.data, *rows, every, self.steps * size, self.ahead * size
+        expansion = Expansion(
+            x=padded.ctypes.data,
+            n=self.n,
+            starts=self.x_rows * row,
+            rows_from=self.rows_from,
+            steps_from=self.plan.steps_from,
+            line_step=self.every * padded.strides[1],
+            taps=self.steps * size,
+            prefetched=self.prefetched * size,
+            filters=taps,
+            shifts=shifts,
+            z=z,
+        )
+        return tuple(expansion)
 
     def _read(self, source: int, count: int) -> slice:
-        """So many samples of a line, from one on."""
+        """So many samples of a line, a stride apart."""
         stride = self.expansion.stride[1]
         return slice(source, source + (count - 1) * stride + 1, stride)
 
-    def _folded(self, parts: tuple[tuple[int, Array], ...]) -> Array:
+    def _folded(self, parts: tuple[tuple[int, NDArray], ...]) -> NDArray:
         """Transpose of `_extended`: the cotangent of x from those of the lines that each thread read."""
         x = empty((self.rows, *self.expansion.lengths, self.inner), parts[0][1].dtype)
 
@@ -196,24 +213,24 @@ class FactoredPlan:
         shape = [self.expansion.x_shape[a] for a in self.order]
         return x.reshape(shape).transpose(np.argsort(self.order))
 
-    def _factors(self, h: Array, shift: Array) -> tuple[Array, Array]:
+    def _factors(self, h: NDArray, shift: NDArray) -> tuple[NDArray, NDArray]:
         """Filters (groups, taps, channels) and shifts (groups, channels)."""
         group = self.plan.group
         taps = h.reshape(len(self.steps), -1, group).transpose(1, 0, 2)
         return np.ascontiguousarray(taps), np.ascontiguousarray(shift.reshape(-1, group))
 
-    def _expansion(self, room: Room, channels: int, rows: int) -> Array:
-        """Room for what a group of first filters makes, (channels, rows, positions)."""
-        return zeros((channels, rows, self.chunk), room.like.dtype)
+    def _expanded(self, channels: int, dtype: Any) -> NDArray:
+        """Zeros for what a group of first filters makes, (channels, rows, positions)."""
+        return zeros((channels, self.longest, self.block), dtype)
 
-    def _offsets(self, z: Array) -> Array:
-        """Where the rows of x lie among those of their phase."""
+    def _offsets(self, z: NDArray) -> NDArray:
+        """Bytes of z to each row of x, among the rows of its polyphase component."""
         offsets = np.empty_like(self.x_rows)
         offsets[self.x_rows] = np.arange(self.rows) - np.repeat(self.rows_from[:-1], np.diff(self.rows_from))
         return offsets * z.strides[1]
 
     def _share(self, work: Callable[[int, int], None]) -> None:
-        """Call work(begin, end) for the lines of each thread."""
+        """Call work(begin, end) for the lines of results of each thread."""
         lines = self.expansion.out_lengths[0]
         elements = lines * self.n * self.plan.work
         share(work, evenly(lines, min(lines, threads_for(elements))), elements)

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from hcnn_core._engines.cpu import elementwise
 from hcnn_core._engines.cpu.allocator import zeros
+from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.transform import fast_length, tap_positions
 from hcnn_core._problem import Problem
 from hcnn_core._threads import threads_for
 from hcnn_core._tuning import Tuning
 from hcnn_core.backend import Array, fft_namespace
 
-Places = slice | np.ndarray[Any, Any]
-"""Where samples, results or taps lie on a padded axis that is zero elsewhere."""
+Places = slice | NDArray
+"""Where samples, results or taps lie on a padded axis, which is zero elsewhere."""
 
 
 class FFTPlan:
-    """A convolution and its two adjoints where x lies: no axis is moved.
+    """A convolution with one filter and its two adjoints. No axis is moved.
 
-    Axes are transformed one after the other, so that lines of zeros, and lines of which nothing is kept, are not. A
-    transpose without conjugation is a product with the spectrum at -f, which for any z is conj(F conj z).
+    Axes are transformed one after the other. So lines of zeros, and lines of which nothing is kept, are skipped. A
+    transpose without conjugation multiplies by the spectrum at -f, which is conj(F conj z) for any z.
     """
 
-    def __init__(self, problem: Problem, real: bool, tuning: Tuning) -> None:
+    def __init__(self, problem: Problem, real: bool, tuning: Tuning, elementwise: ModuleType) -> None:
         g = problem
-        self.problem, self.real = g, real
-        self.sorted = sorted(range(len(g.axes)), key=g.axes.__getitem__)  # of convolved axes, as they come in x
+        self.problem, self.real, self.elementwise = g, real, elementwise
+        self.sorted = sorted(range(len(g.axes)), key=g.axes.__getitem__)  # convolved axes in the order of x
         self.axes, lengths, sizes, strides = (
             tuple(values[k] for k in self.sorted) for values in (g.axes, g.lengths, g.kernel_size, g.stride)
         )
@@ -56,14 +57,14 @@ class FFTPlan:
         products = self._spectrum(xp, x, self.axes, self.samples)
         products *= self._of_filter(xp, w)
         y = self._back(xp, products, self.axes, self.results)
-        y = np.ascontiguousarray(y) if self.strided else y  # a view would keep what is left out
-        return y if bias is None else elementwise.elu(xp, y, bias)
+        y = np.ascontiguousarray(y) if self.strided else y  # a view would keep the whole array
+        return y if bias is None else self.elementwise.elu(xp, y, bias)
 
     def adjoints(
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
-        g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
+        g = g if ans is None else self.elementwise.elu_vjp(xp, g, ans)
         spectrum = self._spectrum(xp, g, self.axes, self.results)
         x_cotangent = w_cotangent = None
         if w is not None:
@@ -75,24 +76,24 @@ class FFTPlan:
         return x_cotangent, w_cotangent, None if ans is None else g
 
     def _of_filter(self, xp: Any, w: Array) -> Array:
-        """Spectrum of the taps, laid out around 0 on the padded grid; it broadcasts to that of x."""
+        """Spectrum of the taps around 0 on the padded grid. It broadcasts to the spectrum of x."""
         taps, places = xp.permute_dims(w, tuple(self.sorted))[self.reached], list(self.taps)
         for axis, length in enumerate(self.padded):
-            if taps.shape[axis] > length:  # first, since it leaves fewer
+            if taps.shape[axis] > length:  # first, since this leaves fewer taps
                 taps, places[axis] = _laid_out(xp, taps, axis, length, places[axis]), slice(0, length, 1)
         spectrum = self._spectrum(xp, taps, range(len(self.axes)), places)
         lengths = dict(zip(self.axes, spectrum.shape, strict=True))
         return xp.reshape(spectrum, tuple(lengths.get(a, 1) for a in range(len(self.problem.x_shape))))
 
     def _taps_of(self, xp: Any, spectrum: Array) -> Array:
-        """The transpose of laying taps out, from the spectrum of where they lie."""
+        """The transpose of `_of_filter`, without the conjugation."""
         taps = self._back(xp, spectrum, range(len(self.axes)), self.taps)
         w = xp.zeros(tuple(self.problem.kernel_size[k] for k in self.sorted), dtype=taps.dtype)
         w[self.reached] = taps
         return xp.permute_dims(w, tuple(int(k) for k in np.argsort(self.sorted)))
 
     def _spectrum(self, xp: Any, x: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
-        """DFT of what lies at these places of the padded grid; axis by axis, the last first."""
+        """DFT of x at these places of the padded grid, axis by axis, the last axis first."""
         fft, workers = fft_namespace(xp), self._threads()
         if self._by_one_call(places):
             for axis, length, where in zip(axes, self.padded, places, strict=True):
@@ -105,7 +106,7 @@ class FFTPlan:
         return x
 
     def _back(self, xp: Any, spectrum: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
-        """What a spectrum, which is overwritten, makes at these places of the padded grid."""
+        """Inverse DFT at these places of the padded grid. The spectrum is overwritten."""
         fft, workers = fft_namespace(xp), self._threads()
         if self._by_one_call(places):
             transform = fft.irfftn if self.real else fft.ifftn
@@ -119,7 +120,7 @@ class FFTPlan:
         return spectrum
 
     def _by_one_call(self, places: Sequence[Places]) -> bool:
-        """Whether one call for all axes is as good: there is little, or nothing is left out."""
+        """Whether one call for all axes is as fast: for few samples, or where no line is skipped."""
         return len(self.axes) > 1 and (
             self.little or all(_is_whole(where, n) for where, n in zip(places, self.padded, strict=True))
         )
@@ -137,7 +138,7 @@ def _is_whole(places: Places, length: int) -> bool:
 
 
 def _laid_out(xp: Any, x: Array, axis: int, length: int, places: Places) -> Array:
-    """What lies at these places of an axis of this length, where taps that wrap around add up, and zeros."""
+    """Values of x at these places of an axis of this length, and zeros. Taps that wrap around are added up."""
     if _is_whole(places, length):
         return x
     shape = *x.shape[:axis], length, *x.shape[axis + 1 :]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hcnn_core._engines.cpu.allocator import empty, is_one_run, offsets
+from hcnn_core._engines.cpu.allocator import empty, is_contiguous, offsets
 from hcnn_core._engines.cpu.kernels import normalization as kernels
 from hcnn_core._engines.generic import normalization as generic
 from hcnn_core._engines.generic.normalization import Results
@@ -57,7 +57,7 @@ def runs_of(shift: Array, y: Array, *others: Array) -> Runs | None:
     varying = [y.ndim - 1, *(y.ndim - 1 - a for a, n in enumerate(shift.shape[::-1]) if n > 1)]
     cut = 1 + max(order.index(axis) for axis in varying)
     arrays = [a.transpose(order) for a in (y, *others)]
-    cut = next(c for c in range(cut, y.ndim + 1) if all(is_one_run(a, c) for a in arrays))
+    cut = next(c for c in range(cut, y.ndim + 1) if all(is_contiguous(a, c) for a in arrays))
     length = math.prod(arrays[0].shape[cut:])
     if length < MIN_ELEMENTS:
         return None

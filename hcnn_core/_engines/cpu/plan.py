@@ -1,4 +1,4 @@
-"""The three maps of a plan by compiled kernels; the spectrum of the result is there a chunk at a time."""
+"""The three maps of a plan by compiled kernels. The spectrum of the result is made a block at a time."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cpu import elementwise
-from hcnn_core._engines.cpu.allocator import empty, is_one_run
+from hcnn_core._engines.cpu.allocator import empty, is_contiguous
 from hcnn_core._engines.cpu.dft_program import Rows, programs_of
-from hcnn_core._engines.cpu.direct import DirectProducts, stretches
+from hcnn_core._engines.cpu.direct import DirectProducts, segments
+from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.cpu.real_dft import RealDFT
 from hcnn_core._engines.cpu.transpose import contiguous
-from hcnn_core._engines.cpu.winograd import Section, sections
+from hcnn_core._engines.cpu.winograd import LeadingBlock, leading_blocks
 from hcnn_core._engines.generic.plan import Plan
 from hcnn_core._engines.taps import Integers
 from hcnn_core._engines.transform import Identity
 from hcnn_core._threads import parallel_for, threads_for
-from hcnn_core.backend import Array
 
 
 class CpuPlan(Plan):
     """A plan for real NumPy arrays whose transform is by matrices, or none."""
 
     products: DirectProducts
+    pointwise = elementwise
 
-    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+    def forward(self, xp: Any, x: NDArray, w: NDArray, bias: NDArray | None = None) -> NDArray:
         """Convolve x with w; with a bias, the ELU of the sum."""
         per_row = None if bias is None else self.per_row(xp, bias)
         per_row = None if per_row is None else np.ascontiguousarray(per_row)
@@ -39,16 +40,15 @@ class CpuPlan(Plan):
         return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
 
     def adjoints(
-        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
-    ) -> tuple[Array | None, Array | None, Array | None]:
+        self, xp: Any, g: NDArray, x: NDArray | None, w: NDArray | None, ans: NDArray | None = None
+    ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
         """Cotangents of x, if w is given, and of w, if x is.
 
-        With `ans`, the result of an ELU after the convolution, also that of its argument, summed over positions where
-        that can be had on the way: an array that broadcasts to the result.
+        With `ans`, the result of an ELU after the convolution, also the cotangent of its argument: an array that
+        broadcasts to the result. With transformed axes it is summed over positions on the way.
         """
         if isinstance(self.transform, Identity):
-            g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
-            return (*super().adjoints(xp, g, x, w)[:2], None if ans is None else g)
+            return super().adjoints(xp, g, x, w, ans)
         x_rows, spectrum, sums = self._transformed_adjoints(
             self.cotangent_rows(g),
             None if x is None else self._channelled(x),
@@ -61,62 +61,63 @@ class CpuPlan(Plan):
             None if ans is None else self.like_result(xp, sums),
         )
 
-    def _transformed(self, x: Array, filters: Array, bias: Array | None) -> Array:
-        """Results (rows, out, positions)."""
+    def _transformed(self, x: NDArray, filters: NDArray, bias: NDArray | None) -> NDArray:
+        """Products with filters and their synthesis, (rows, channels, positions) -> (rows, out, positions)."""
         synthesis = programs_of(self.transform, x.dtype)[2]
         t, matrices, (count, rows, _) = self.products.taps, self.products.pack(filters), filters.shape
         y = empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
         spectrum, per_index = self._spectrum(x), count * rows * t.positions
         elements = t.leading * per_index * (t.count + 4)  # products and synthesis
         most = self.tuning.spectrum_elements
-        past = y.nbytes >= self.tuning.nontemporal_bytes
-        pieces = max(threads_for(elements), -(-t.leading * per_index // (most // 4 if past else most)))
-        chunks = self.products.chunks(pieces)
+        nontemporal = y.nbytes >= self.tuning.nontemporal_bytes
+        count_of_blocks = max(threads_for(elements), -(-t.leading * per_index // (most // 4 if nontemporal else most)))
+        blocks = self.products.blocks(count_of_blocks)
 
         def work(first: int, last: int) -> None:
-            room = empty((max(c.n * c.lines for c in chunks[first:last]) * count * rows,), x.dtype)
-            for c in chunks[first:last]:
-                block = room[: c.n * c.lines * count * rows].reshape(count, rows, c.lines, c.n)
-                self.products.apply_chunk(block, spectrum, matrices, c)
-                source, lines = Rows.of(block.reshape(-1, self.out, c.lines * c.n)), (c.lines, c.n, c.apart)
-                synthesis(source, Rows.of(y, c.first), self.out, c.n, lines=lines, bias=bias, past=past)
+            workspace = empty((max(b.n * b.lines for b in blocks[first:last]) * count * rows,), x.dtype)
+            for b in blocks[first:last]:
+                # (frequencies, rows, terms) @ (frequencies, terms, positions) -> (frequencies, rows, lines, positions)
+                products = workspace[: b.n * b.lines * count * rows].reshape(count, rows, b.lines, b.n)
+                self.products.apply_block(products, spectrum, matrices, b)
+                source, lines = Rows.of(products.reshape(-1, self.out, b.lines * b.n)), (b.lines, b.n, b.step)
+                synthesis(source, Rows.of(y, b.first), self.out, b.n, lines=lines, bias=bias, nontemporal=nontemporal)
 
-        parallel_for(work, len(chunks), elements)
+        parallel_for(work, len(blocks), elements)
         return y
 
     def _transformed_adjoints(
-        self, g: Rows, x: Array | None, filters: Array | None, ans: Rows | None
-    ) -> tuple[Array | None, Array | None, Array | None]:
+        self, g: Rows, x: NDArray | None, filters: NDArray | None, ans: Rows | None
+    ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
         """Cotangents of x (rows, channels, positions) and of filter spectra, and sums of g (rows, out)."""
         d, t, dtype = self.transform, self.products.taps, g.array.dtype
         shape = d.frequencies, d.planes * self.out
         sums = np.zeros((0 if ans is None else self.y_rows, self.out))
         rows, columns = math.prod(shape), d.aliases * d.planes * self.channels
         held = self.tuning.cotangent_elements // rows if rows > self.y_rows * self.out else t.leading * t.positions
-        parts = list(sections(self.products, held))
-        # what stays comes before what each section makes and frees, or memory would be left in pieces
+        blocks = list(leading_blocks(self.products, held))
+        # what stays is allocated first: blocks allocate and free, which would fragment memory
         packed = None if filters is None else self.products.pack_back(filters)
         of_filters = None if x is None else self.products.blank(d.frequencies, columns, d.planes * self.out, dtype)
         result, written = None, np.zeros(t.lengths[0], bool)
-        if filters is not None and parts[0].lines is not None:
+        if filters is not None and blocks[0].lines is not None:
             result = empty((self.x_rows, self.channels, len(written) * self._line), dtype)
-        for section in parts:
-            part = self._cotangent(g, ans, section, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
-            signal = None if x is None else self._spectrum(x, section.lines)
-            of_x, of_filters = section.products.adjoints(part, signal, packed, of_filters)
-            del part, signal  # before samples take their own
-            if result is not None and section.lines is not None:
-                self._add_samples(result, of_x, section.lines, written)
+        for block in blocks:
+            part = self._cotangent(g, ans, block, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
+            signal = None if x is None else self._spectrum(x, block.lines)
+            of_x, of_filters = block.products.adjoints(part, signal, packed, of_filters)
+            del part, signal  # so that the samples can use their memory
+            if result is not None and of_x is not None and block.lines is not None:
+                self._add_samples(result, of_x, block.lines, written)
             elif of_x is not None:
                 result = self._samples(of_x)
-            del of_x  # and the next section
+            del of_x  # so that the next block can use its memory
         spectra = None if of_filters is None else self.products.unpack(of_filters)
         return result, spectra, None if ans is None else sums
 
-    def _cotangent(self, g: Rows, ans: Rows | None, section: Section, sums: Array) -> Array:
-        """Spectra (rows, out, positions) of a section of g; where it is that of an ELU, its argument's goes to sums."""
+    def _cotangent(self, g: Rows, ans: Rows | None, block: LeadingBlock, sums: NDArray) -> NDArray:
+        """Spectra (rows, out, positions) of a block of g. With `ans`, the cotangents of the bias are added to sums."""
         d, t, back = self.transform, self.products.taps, programs_of(self.transform, g.array.dtype)[3]
-        first, n = section.begin * t.positions, (section.end - section.begin) * t.positions
+        first, n = block.begin * t.positions, (block.end - block.begin) * t.positions
         part = empty((d.frequencies * d.planes, self.out, n), g.array.dtype)
         parts = {}
 
@@ -130,8 +131,11 @@ class CpuPlan(Plan):
             sums += parts[begin]
         return part
 
-    def _spectrum(self, x: Array, lines: Integers | None = None) -> Array:
-        """Spectrum of x (rows, channels, positions), or of some lines of it, with the directly convolved axes apart."""
+    def _spectrum(self, x: NDArray, lines: Integers | None = None) -> NDArray:
+        """Spectrum of x, or of some lines of it, with the directly convolved axes apart.
+
+        (rows, channels, positions) -> (frequencies, aliases * planes * channels, *lengths, batch)
+        """
         t, d = self.products.taps, self.transform
         rows, lengths = d.frequencies * d.aliases * d.planes, t.lengths
         if lines is not None:
@@ -144,44 +148,45 @@ class CpuPlan(Plan):
             spectrum = d.analyze(np, x.reshape(self.x_rows, -1))
         return np.reshape(spectrum, (d.frequencies, -1, *lengths, t.batch))
 
-    def _samples(self, spectrum: Array) -> Array:
+    def _samples(self, spectrum: NDArray) -> NDArray:
         """The transpose of `_spectrum`."""
         d = self.transform
         if isinstance(d, RealDFT):
             return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases * d.planes, 1, -1), self.x_rows)[:, 0]
-        return d.analyze_transpose(np, spectrum)
+        samples: NDArray = d.analyze_transpose(np, spectrum)
+        return samples
 
-    def _add_samples(self, x: Array, spectrum: Array, lines: Integers, written: Array) -> None:
-        """Add the transpose of `_spectrum` of some lines to x (rows, channels, positions), or write what was not."""
+    def _add_samples(self, x: NDArray, spectrum: NDArray, lines: Integers, written: NDArray) -> None:
+        """Add the transpose of `_spectrum` of some lines to x (rows, channels, positions), or write new lines."""
         spectrum, again = spectrum.reshape(-1, self.channels, len(lines) * self._line), written[lines]
         for kept, added in ((np.where(again, -1, lines), False), (np.where(again, lines, -1), True)):
-            runs = [(there, here, count) for here, there, count in self._columns(kept)]
-            self._map(1, spectrum, x, runs, added=added)
+            columns = [(there, here, count) for here, there, count in self._columns(kept)]
+            self._map(1, spectrum, x, columns, added=added)
         written[lines] = True
 
     def _columns(self, lines: Integers) -> list[tuple[int, int, int]]:
-        """Runs of columns of these lines, -1 for none: where among them, where among all, how many."""
+        """Segments of columns of these lines (-1: left out): where among them, where among all, how many."""
         line = self._line
-        return [(here * line, there * line, n * line) for here, there, n in stretches(lines) if there >= 0]
+        return [(here * line, there * line, n * line) for here, there, n in segments(lines) if there >= 0]
 
-    def _mapped(self, which: int, source: Array, rows: int) -> Array:
-        """One of `programs_of` the transform, of all columns of the source (rows, 1, columns)."""
+    def _mapped(self, which: int, source: NDArray, rows: int) -> NDArray:
+        """Apply one of the transform's programs to all columns of the source (rows, 1, columns)."""
         result = empty((rows, 1, source.shape[2]), source.dtype)
         self._map(which, source, result, [(0, 0, source.shape[2])])
         return result
 
     def _map(
-        self, which: int, source: Array, target: Array, runs: list[tuple[int, int, int]], *, added: bool = False
+        self, which: int, source: NDArray, target: NDArray, segments: list[tuple[int, int, int]], *, added: bool = False
     ) -> None:
-        """Write one of `programs_of` the transform of the source (rows, channels, columns), or add it to the target.
+        """Apply one of the transform's programs to a source (rows, channels, columns); write or add to the target.
 
-        For runs of columns: where to, from where, how many.
+        Segments of columns are (where to, from where, how many).
         """
         apply, channels = programs_of(self.transform, source.dtype)[which], source.shape[1]
 
         def work(begin: int, end: int) -> None:
-            for to, first, count in runs:
-                at, n = max(begin, 0), min(end, count)  # begin and end count from the first of this run
+            for to, first, count in segments:
+                at, n = max(begin, 0), min(end, count)  # begin and end count from the start of this segment
                 if at < n and added:
                     more = empty((target.shape[0], channels, n - at), target.dtype)
                     apply(Rows.of(source, first + at), Rows.of(more), channels, n - at)
@@ -190,40 +195,41 @@ class CpuPlan(Plan):
                     apply(Rows.of(source, first + at), Rows.of(target, to + at), channels, n - at)
                 begin, end = begin - count, end - count
 
-        columns = sum(count for _, _, count in runs)
+        columns = sum(count for _, _, count in segments)
         parallel_for(work, columns, 4 * columns * channels * target.shape[0])
 
     @property
     def _line(self) -> int:
-        """Positions of the signal for each index of its first directly convolved axis."""
+        """Positions of the signal per index of its first directly convolved axis."""
         return math.prod(self.products.taps.lengths[1:]) * self.products.taps.batch
 
-    def _channelled(self, x: Array) -> Array:
+    def _channelled(self, x: NDArray) -> NDArray:
         """The signal as (rows, channels, positions)."""
         return self._to_plan(np, x, self.x_order, (self.x_rows, self.channels, -1))
 
-    def cotangent_rows(self, g: Array) -> Rows:
-        """A cotangent of the result as rows in memory, where it may repeat itself along transformed axes."""
+    def cotangent_rows(self, g: NDArray) -> Rows:
+        """A cotangent of the result as rows in memory. Transformed axes may be broadcast (stride 0)."""
         g, split = g.transpose(self.y_order), len(self.y_order) - self.within - len(self.problem.out_shape)
-        if not (is_one_run(g, split, -self.within or None) and is_one_run(g, len(self.y_order) - self.within)):
+        if not (is_contiguous(g, split, -self.within or None) and is_contiguous(g, len(self.y_order) - self.within)):
             g = contiguous(g)
         new = zip(self.problem.out_shape, g.strides[split : len(self.y_order) - self.within], strict=True)
         step = next((step for n, step in reversed(list(new)) if n > 1), 0)
         return Rows(g, g.ctypes.data, (g.shape[:split], g.strides[:split]), step)
 
-    def answers(self, ans: Array) -> Rows:
+    def answers(self, ans: NDArray) -> Rows:
         """A result as rows (rows, out, positions) in memory."""
         return Rows.of(self._to_plan(np, ans, self.y_order, (self.y_rows, self.out, -1)))
 
-    def _analyze(self, xp: Any, x: Array) -> Array:
-        """Samples with the directly convolved axes apart, where no axis is transformed."""
+    def _analyze(self, xp: Any, x: NDArray) -> NDArray:
+        """Samples with the directly convolved axes apart, for plans without transformed axes."""
         t = self.products.taps
         return self._to_plan(xp, x, self.x_order, (self.outer, self.channels, *t.lengths, t.batch))
 
     @staticmethod
-    def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    def _to_plan(xp: Any, array: NDArray, order: tuple[int, ...], shape: tuple[int, ...]) -> NDArray:
         return contiguous(array.transpose(order)).reshape(shape)
 
-    def filters(self, w: Array) -> Array:
+    def filters(self, w: NDArray) -> NDArray:
         """Spectra of filters, (frequencies, rows, taps * columns)."""
-        return self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
+        spectra: NDArray = self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
+        return spectra

@@ -1,13 +1,13 @@
-"""Spectra of real signals by codelets: DFTs of their phases, and three or four real products for a complex one.
+"""Spectra of real signals by codelets: DFTs of polyphase components, and complex products as real ones.
 
-Of a convolution with stride r, y[i] = sum_p sum_u x[r (i - u) + p] w[r u - p], every phase p of x is convolved with one
-of w and all of them are added, so DFTs are as long as the result. Weights that the inverse needs are the filter's, so
-that the inverse is the transposed DFT, and one set of codelets serves all four maps.
+A convolution with stride r is y[i] = sum_p sum_u x[r (i - u) + p] w[r u - p]: every polyphase component p of x is
+convolved with one of w, and the results are added. So DFTs are as long as the result. The weights of the inverse DFT
+are put into the filters. The inverse then is the transposed DFT, and one set of codelets serves all four maps.
 
-With three products, (Re x + Im x) Re w, Re x (Im w - Re w) and Im x (Re w + Im w), a frequency makes three entries of
-the spectrum, or one if it is its own conjugate: a quarter less to multiply, half as much more to hold. That pays where
-spectra stay in cache. With four it is one entry of two planes, its real and its imaginary part, or two frequencies that
-are their own conjugates, and memory counts.
+A complex product takes three or four real ones. With three, (Re x + Im x) Re w, Re x (Im w - Re w) and
+Im x (Re w + Im w), a frequency makes three entries of the spectrum, or one if it is its own conjugate. That is a
+quarter less to multiply and half as much more to hold, which pays where spectra stay in cache. With four, an entry has
+two planes: the real and the imaginary part of a frequency, or two real frequencies, each its own conjugate.
 """
 
 from __future__ import annotations
@@ -29,32 +29,34 @@ from hcnn_core._engines.transform import tap_positions
 from hcnn_core.backend import Array, constant, device_of, dtype_name
 
 LIMIT = 20
-"""Most instructions per sample of a straight line that beats a matrix; long prime lengths take more."""
+"""Instructions per sample up to which a straight line is faster than a matrix. Long prime lengths take more."""
 
 SUM, RE, IM = range(3)
-"""Parts of a frequency."""
+"""Parts of a frequency: real plus imaginary part, real part, imaginary part."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A DFT along one axis of some rows; they come from the signal or from steps before, and go to later ones or out.
-
-    Rows of complex numbers are all real, then all imaginary parts.
-    """
+    """A DFT along one axis of some rows. Rows of complex numbers are first all real parts, then all imaginary parts."""
 
     length: int
+    """Length of the DFT."""
     count: int
+    """Numbers that are transformed; zeros follow them."""
     is_complex: bool
     form: int
+    """How frequencies are written: `straight_line.LEAN`, `TRIPLED` or `PAIRED`."""
     first: bool
+    """Whether it reads rows of the signal; else rows between steps."""
     last: bool
+    """Whether it writes rows of the spectrum; else rows between steps."""
     reads: tuple[int, ...]
     writes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis by its phases."""
+    """A transformed axis and its polyphase components."""
 
     n: int
     size: int
@@ -63,7 +65,7 @@ class Axis:
 
     @property
     def suits(self) -> bool:
-        """Whether all phases are there, and as long as the result."""
+        """Whether there are all polyphase components, each as long as the result."""
         return self.n > self.stride and (self.boundary == "zero" or self.n % self.stride == 0)
 
     @property
@@ -78,7 +80,7 @@ class Axis:
         return np.arange(phase, self.n, self.stride)
 
     def taps(self, phase: int) -> tuple[Integers, Integers]:
-        """Indices of the taps that meet a phase of x, and by how many samples of it they move it."""
+        """Indices of the taps that meet a polyphase component of x, and by how many of its samples they move it."""
         positions = tap_positions(self.size)
         meet = (positions + phase) % self.stride == 0
         if self.boundary == "zero":
@@ -87,7 +89,7 @@ class Axis:
 
     @cached_property
     def length(self) -> int:
-        """Length of the DFTs: the result's, or with zeros for what is moved across its ends."""
+        """Length of the DFTs: that of the result, plus zeros for samples that taps move across its ends."""
         if self.boundary == "periodic":
             return self.kept
         least = self.kept
@@ -99,7 +101,7 @@ class Axis:
 
 
 class RealDFT(ByTable):
-    """Spectra (F, A * P, rest): F entries, A phases that their convolutions add up, P planes."""
+    """Spectra (F, A * P, rest): F entries, A polyphase components, P planes. See `Transform`."""
 
     matmul = staticmethod(matmul)
 
@@ -115,10 +117,10 @@ class RealDFT(ByTable):
         self.aliases = math.prod(stride)
         self.planes = 1 if three_products else 2
         lengths = tuple(axis.length for axis in self.axes)
-        odd = all(length % 2 for length in lengths)  # only frequency 0 is its own conjugate: its second plane is empty
+        odd = all(length % 2 for length in lengths)  # only frequency 0 is its own conjugate; its second plane is zero
         self.form = TRIPLED if three_products else PAIRED if odd else LEAN
         parts = list(_parts(lengths, self.form))
-        # those that are their own conjugates come last, so that two of them make an entry
+        # frequencies that are their own conjugates come last, so that two of them share an entry
         order = sorted(range(len(parts)), key=lambda row: not three_products and parts[row][1] is None)
         self.parts = [parts[row] for row in order]
         self.places = np.argsort(order)
@@ -127,7 +129,7 @@ class RealDFT(ByTable):
 
     @cached_property
     def phases(self) -> list[tuple[Integers, list[Step], int]]:
-        """Of each phase its samples, the steps from them to entries, and how many rows lie between."""
+        """For each polyphase component its samples, the steps from them to entries, and the number of rows between."""
         grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
         part, found = self.places, []
         for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
@@ -140,17 +142,17 @@ class RealDFT(ByTable):
 
     @property
     def analysis(self) -> tuple[list[Step], int]:
-        """From samples to entries, a phase after the other, and how many rows lie between."""
+        """Steps from samples to entries, one polyphase component after the other, and the number of rows between."""
         _, steps, between = zip(*self.phases, strict=True)
         return list(itertools.chain(*steps)), max(between)
 
     @cached_property
     def synthesis_transpose(self) -> tuple[list[Step], int]:
-        """From the cotangent of the result to those of the entries."""
+        """Steps from the cotangent of the result to those of the entries, and the number of rows between."""
         kept = [axis.kept for axis in self.axes]
         to = self.places.copy()
         for row, (_, part) in enumerate(self.parts if self.form == TRIPLED else ()):
-            if part:  # the product with the real part makes the imaginary part's other half, and the reverse
+            if part:  # the real part of x makes half of the imaginary part of y, and the reverse
                 to[row] += 1 if part == RE else -1
         steps: list[Step] = []
         rows = np.arange(math.prod(kept)).reshape(kept)
@@ -158,7 +160,7 @@ class RealDFT(ByTable):
 
     @cached_property
     def _table(self) -> np.ndarray[Any, Any]:
-        """Matrix from taps to filters (F * P' * A * P, taps), to plane P' of the result from plane P of a phase."""
+        """Matrix from taps to filters (F * P' * A * P, taps): from plane P of a component of x to plane P' of y."""
         lengths = [axis.length for axis in self.axes]
         frequencies = np.asarray([f for f, _ in self.parts])
         spectrum = np.ones((len(self.parts), 1, 1), complex)
@@ -182,17 +184,17 @@ class RealDFT(ByTable):
 
     @cached_property
     def analysis_macs(self) -> int:
-        """Instructions from samples to entries; an addition takes the time of a multiply-add."""
+        """Vector instructions from samples to entries. An addition takes as long as a multiply-add."""
         return _operations(self.analysis[0])
 
     @cached_property
     def synthesis_macs(self) -> int:
-        """Instructions from entries to the result."""
+        """Vector instructions from entries to the result."""
         return _operations(self.synthesis_transpose[0])
 
     @property
     def kernel_macs(self) -> int:
-        """Multiply-adds of the entries of filters."""
+        """Multiply-adds from taps to the entries of filters."""
         return math.prod(self._kernel_rows) * math.prod(axis.size for axis in self.axes)
 
     def analyze(self, xp: Any, x: Array) -> Array:
@@ -214,7 +216,7 @@ class RealDFT(ByTable):
 
     @staticmethod
     def _carry_out(steps: tuple[list[Step], int], x: Array, rows: int, *, backward: bool = False) -> Array:
-        """The steps, or their transposes in reverse, by NumPy: the oracle of what is compiled."""
+        """Take the steps, or their transposes in reverse, by NumPy. Tests compare codelets with this."""
         result, between = (np.zeros((n, x.shape[1]), x.dtype) for n in (rows, steps[1]))
         for step in steps[0][::-1] if backward else steps[0]:
             line = dft_line(step.length, step.count, step.is_complex, step.form)
@@ -236,7 +238,7 @@ class RealDFT(ByTable):
 
 
 def _parts(lengths: tuple[int, ...], form: int, real: bool = True) -> Iterator[tuple[tuple[int, ...], int | None]]:
-    """Frequency and part of each row of a spectrum, in the order of `_add_steps`; None if it is its own conjugate."""
+    """Frequency and part of each row of a spectrum, in the order of `_add_steps`. Part None: its own conjugate."""
     *others, length = lengths
     for f, own in pairs(length) if real else [(f, False) for f in range(length)]:
         if others:
@@ -256,9 +258,9 @@ def _add_steps(
     used: int = 0,
     first: bool = True,
 ) -> int:
-    """Add the DFTs along all axes, the last axis first, of rows of real parts, or of real and imaginary ones.
+    """Add the DFTs along all axes, the last axis first, of rows of real parts, or of real and imaginary parts.
 
-    Returns how many rows lie between steps, of which `used` are taken; results go to the rows `to`, in order.
+    Results go to the rows `to`, in order. Returns the number of rows between steps, of which `used` are taken.
     """
     *others, length = lengths
     is_complex, count = len(parts) == 2, parts[0].shape[-1]

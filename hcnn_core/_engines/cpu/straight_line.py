@@ -1,6 +1,6 @@
-"""Short DFTs of real numbers as straight lines: a list of sums, each of earlier ones, written by recursion.
+"""Short DFTs of real numbers as straight-line programs: a list of sums, each of inputs and earlier sums.
 
-The transpose is the same list read backwards. `_codelets.py` compiles them.
+The transpose is the same list read backwards. `codelets.py` compiles them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 Terms = tuple[tuple[float, int], ...]
-"""A sum, as (coefficient, number): inputs are numbered first, then the sums that others read."""
+"""A sum of (coefficient, number). Inputs are numbered first, then the sums that others read."""
 
 Number = tuple[float, int] | None
-"""A multiple of a number under construction; None is zero."""
+"""A number while a line is written: (factor, number). None is zero."""
 
 Complex = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A linear map as a straight line of sums."""
+class StraightLine:
+    """A linear map as a straight-line program of sums."""
 
     inputs: int
     sums: tuple[Terms, ...]
@@ -33,12 +33,12 @@ class Line:
 
     @property
     def operations(self) -> int:
-        """Vector instructions, of additions, products and both at once."""
+        """Number of vector instructions: additions, products and multiply-adds."""
         every = (*self.sums, *self.outputs)
         return sum(max(len(terms) - 1, 0) + all(abs(c) != 1 for c, _ in terms) for terms in every if terms)
 
-    def transposed(self) -> Line:
-        """The transposed map: cotangents run through the same sums, backwards."""
+    def transposed(self) -> StraightLine:
+        """The transposed map, as reverse-mode differentiation of the sums gives it."""
         readers: list[list[tuple[float, int]]] = [[] for _ in range(self.inputs + len(self.sums))]
         for i, terms in enumerate(self.outputs):
             for c, number in terms:
@@ -50,10 +50,10 @@ class Line:
             number_of[i] = len(self.outputs) + len(sums) - 1
             for c, number in self.sums[i]:
                 readers[number].append((c, number_of[i]))
-        return Line(len(self.outputs), tuple(sums), tuple(tuple(r) for r in readers[: self.inputs]))
+        return StraightLine(len(self.outputs), tuple(sums), tuple(tuple(r) for r in readers[: self.inputs]))
 
     def __call__(self, x: Any) -> Any:
-        """Values of the map: the oracle of what is compiled."""
+        """Values of the map by NumPy. Tests compare codelets with this."""
         values = list(x)
         for terms in self.sums:
             values.append(sum(c * values[number] for c, number in terms))
@@ -61,7 +61,7 @@ class Line:
 
 
 class _Writer:
-    """Writes a line; equal sums are written once, whatever their common factor."""
+    """Writes a line. Sums that are equal up to a factor are written once."""
 
     def __init__(self, inputs: int) -> None:
         self.inputs = inputs
@@ -72,7 +72,9 @@ class _Writer:
             return a or b
         if a[1] == b[1]:
             return (a[0] + b[0], a[1]) if a[0] + b[0] else None
-        (c, first), (d, second) = sorted((a, b), key=lambda term: (-abs(term[0]), term[1]))  # ratios of 1 at most
+        (c, first), (d, second) = sorted(
+            (a, b), key=lambda term: (-abs(term[0]), term[1])
+        )  # so that the ratio is at most 1
         terms = ((1.0, first), (d / c, second))
         return c, self.sums.setdefault(terms, self.inputs + len(self.sums))
 
@@ -82,11 +84,11 @@ class _Writer:
             total = self.add(total, number)
         return total
 
-    def line(self, outputs: Sequence[Number]) -> Line:
-        return Line(self.inputs, tuple(self.sums), tuple(() if y is None else (y,) for y in outputs))
+    def line(self, outputs: Sequence[Number]) -> StraightLine:
+        return StraightLine(self.inputs, tuple(self.sums), tuple(() if y is None else (y,) for y in outputs))
 
     def multiply(self, z: Complex, turn: Fraction) -> Complex:
-        """Z exp(-2 pi i turn)."""
+        """Complex product z exp(-2 pi i turn)."""
         c, s = _cosine(turn), _cosine(turn - Fraction(1, 4))
         re, im = z
         return self.add(_times(c, re), _times(s, im)), self.add(_times(c, im), _times(-s, re))
@@ -115,7 +117,7 @@ class _Writer:
         return result
 
     def _short(self, z: list[Complex], k: int) -> Complex:
-        """Sum over r of z[r] exp(-2 pi i r k / p), for prime p: terms r and p - r are sums and differences."""
+        """Sum over r of z[r] exp(-2 pi i r k / p) for prime p. Terms r and p - r are first added and subtracted."""
         p = len(z)
         if p == 2:
             return self.plus(z[0], z[1] if k == 0 else _negative(z[1]))
@@ -138,7 +140,7 @@ def _negative(z: Complex) -> Complex:
 
 
 def _cosine(turn: Fraction) -> float:
-    """cos(2 pi turn), the same bits wherever the same number."""
+    """cos(2 pi turn). Equal numbers have equal bits, so that equal sums are found."""
     turn %= 1
     turn = min(turn, 1 - turn)
     if turn > Fraction(1, 4):
@@ -152,16 +154,16 @@ def pairs(length: int) -> list[tuple[int, bool]]:
 
 
 LEAN, TRIPLED, PAIRED = range(3)
-"""How a line leaves a frequency: its real and imaginary part, none of which need be zero; their sum before them; both
-of every frequency, also of one that is its own conjugate."""
+"""What a line writes for a frequency. LEAN: its real and imaginary part, or the real part alone if it is its own
+conjugate. TRIPLED: their sum as well, before them. PAIRED: both parts, also if it is its own conjugate."""
 
 
 @cache
-def dft_line(length: int, count: int, is_complex: bool, form: int) -> Line:
-    """DFT of `count` numbers, as many zeros after them as make up `length`.
+def dft_line(length: int, count: int, is_complex: bool, form: int) -> StraightLine:
+    """DFT of `count` numbers, followed by zeros up to `length`.
 
-    Complex numbers come as all real parts, then all imaginary parts. Of real numbers there are the frequencies 0 ..
-    length // 2; those that are their own conjugates are a real number alone, unless PAIRED.
+    Complex numbers come as all real parts, then all imaginary parts. For real numbers only frequencies 0 .. length // 2
+    are written.
     """
     writer = _Writer(count * (1 + is_complex))
     zeros: list[Number] = [None] * (length - count)

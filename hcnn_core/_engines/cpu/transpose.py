@@ -1,7 +1,7 @@
-"""Copies of arrays whose axes come in another order, by squares that are transposed in registers.
+"""Copies of arrays with their axes in another order, by square tiles that are transposed in registers.
 
-NumPy copies one element at a time from lines of the cache that lie far apart, and when those are apart by a power of
-two, reads each line many times.
+NumPy copies one element at a time, from cache lines that lie far apart. If they are a power of two apart, they evict
+each other, and each line is read many times.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 from hcnn_core._engines.cpu.allocator import empty, offsets
 from hcnn_core._engines.cpu.kernels import transpose as kernels
+from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.taps import Integers
 from hcnn_core._threads import MEMORY, parallel_for, worker_count
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array
 
 
-def contiguous(x: Array) -> Array:
+def contiguous(x: NDArray) -> NDArray:
     """As `numpy.ascontiguousarray`, for float32 and float64."""
     if x.flags.c_contiguous:
         return x
@@ -47,9 +47,9 @@ def contiguous(x: Array) -> Array:
 def _places(
     shape: Sequence[int], strides: Sequence[int], size: int, least_columns: int
 ) -> tuple[tuple[int, ...], int, int, Integers, Integers, Integers] | None:
-    """The order of axes in memory, from the slowest, and what `kernels.reorder` is told.
+    """The order of axes in memory, slowest first, and the last five arguments of `kernels.reorder`.
 
-    None unless the array fills a piece of memory, and squares can be transposed.
+    None unless the array has no gaps in memory, and square tiles can be transposed.
     """
     axes = [a for a, n in enumerate(shape) if n > 1]
     by_speed = sorted(axes, key=lambda a: strides[a])

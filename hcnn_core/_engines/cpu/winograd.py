@@ -1,4 +1,4 @@
-"""Three taps along the first axis by F(4, 3): four lines of positions by six products, in tiles that stay in cache."""
+"""Winograd's F(4, 3) for three taps along the first axis: four lines of results by six products, in cache."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cpu.allocator import empty, zeros
-from hcnn_core._engines.cpu.direct import Chunk, DirectProducts, entries_of, evenly, nothing, taps_of_x
+from hcnn_core._engines.cpu.direct import Block, DirectProducts, entries_of, evenly, no_bias, taps_of_x
 from hcnn_core._engines.cpu.kernels import winograd as kernels
+from hcnn_core._engines.cpu.kernels.operands import NDArray, Tiling, WinogradWorkspace
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.taps import LEAST_IN_TILES, Integers, Taps, extended, tiles_cover, tiles_pay
 from hcnn_core._threads import STEP, parallel_for
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array
 
 
 class WinogradProducts(DirectProducts):
-    """Results and cotangents in tiles, for taps that these suit; the other axes are convolved within each product."""
+    """Results and cotangents by tiles of F(4, 3). The other axes are convolved directly within each product."""
 
     def __init__(self, taps: Taps, tuning: Tuning, after: int = 0) -> None:
+        """With `after`, `adjoints` takes a g that begins at this leading index."""
         super().__init__(taps, tuning)
         self.after = after
 
     @staticmethod
     def suits(t: Taps) -> bool:
-        """Whether tiles cover the first axis, and vectors the others."""
+        """Whether tiles cover the first axis, and the others are long enough for vectors."""
         several = len(t.sizes) > 1 and t.out_lengths[-1] * t.batch >= LEAST_IN_TILES
         return t.tiled and several and tiles_cover(t.sizes[0], t.stride[0], t.out_lengths[0])
 
@@ -39,49 +40,49 @@ class WinogradProducts(DirectProducts):
         t = self.taps
         return Taps(t.lengths[1:], t.out_lengths[1:], t.sizes[1:], t.stride[1:], t.periodic[1:], t.batch)
 
-    def pack(self, filters: Array) -> Array:
-        """Factors of filters (entries, rows, taps * columns) as the kernels read them: (entries, 6, K, rows).
+    def pack(self, filters: NDArray) -> NDArray:
+        """Filter transform, as kernels read it: (entries, rows, taps * columns) -> (entries, 6, K, rows).
 
-        K counts the taps along the other axes, those of one column after the other.
+        K counts the taps along the other axes, column by column.
         """
         count, rows = filters.shape[:2]
         groups = self._groups(filters, rows)
         packed = empty((count, 6, groups.shape[1] * groups.shape[2], rows), filters.dtype)
 
-        def work(i: int, j: int) -> None:  # of taps that lie in the order of the factors, which vectors take
-            kernels.factors_of_tiles(np.ascontiguousarray(groups[i:j]), packed[i:j])
+        def work(i: int, j: int) -> None:  # a contiguous copy, for vectors
+            kernels.transform_filters(np.ascontiguousarray(groups[i:j]), packed[i:j])
 
         parallel_for(work, count, packed.size)
         return packed
 
-    def _groups(self, filters: Array, rows: int) -> Array:
-        """Filters as (entries, columns, taps along the other axes, 3, rows); tiles read samples forwards."""
+    def _groups(self, filters: NDArray, rows: int) -> NDArray:
+        """Filters as (entries, columns, taps along the other axes, 3, rows), reversed: tiles correlate."""
         split = filters.reshape(len(filters), rows, 3, self.taps.count // 3, -1)
         return split.transpose(0, 4, 3, 2, 1)[:, :, :, ::-1]
 
-    def chunks(self, pieces: int) -> list[Chunk]:
-        """Parts of the results, about so many: four lines each, or a part of them."""
+    def blocks(self, count: int) -> list[Block]:
+        """Cut the results into about so many blocks, each of four lines or a part of four lines."""
         size, whole, tiles = self._within.positions, self.taps.positions, self.taps.leading // 4
-        parts = evenly(self._within.leading, min(self._within.leading, -(-pieces // tiles)), self._aligned)
+        parts = evenly(self._within.leading, min(self._within.leading, -(-count // tiles)), self._aligned)
         return [
-            Chunk(begin, end, first=4 * tile * whole + begin * size, n=(end - begin) * size, lines=4, apart=whole)
+            Block(begin, end, first=4 * tile * whole + begin * size, n=(end - begin) * size, lines=4, step=whole)
             for tile in range(tiles)
             for begin, end in parts
         ]
 
     @property
     def _aligned(self) -> int:
-        """Indices of the second axis after which positions are as far in a line of the cache, in any dtype."""
+        """Indices of the second axis whose positions fill whole cache lines, in any dtype."""
         return STEP // math.gcd(STEP, self._within.positions)
 
-    def apply(self, xp: Any, x: Array, filters: Array, bias: Array | None = None) -> Array:
-        """Products with filters; with a bias (rows,), the ELU of their sum."""
+    def apply(self, xp: Any, x: NDArray, filters: NDArray, bias: NDArray | None = None) -> NDArray:
+        """As `DirectProducts.apply`."""
         t = self.taps
         if not tiles_pay(filters.shape[2], filters.shape[1], self.tuning):
             return super().apply(xp, x, filters, bias)
         matrices = self.pack(filters)
         y = empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
-        lines, added = y.reshape(*y.shape[:2], t.leading, -1), nothing(x.dtype) if bias is None else bias
+        lines, added = y.reshape(*y.shape[:2], t.leading, -1), no_bias(x.dtype) if bias is None else bias
         parts = self._parts(x.shape[1])
 
         def work(part: slice, first: int, last: int) -> None:
@@ -91,11 +92,11 @@ class WinogradProducts(DirectProducts):
                     out, begin * self._within.positions, x[part], factors, (first, last), begin, end, added
                 )
 
-        self._each_chunk(work, x, filters.shape[1], t.leading // 4)
+        self._each_block(work, x, filters.shape[1], t.leading // 4)
         return y
 
-    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
-        """That of taps which lie the other way round, where their middle is one of them."""
+    def apply_transpose(self, xp: Any, g: NDArray, filters: NDArray) -> NDArray:
+        """As `apply` of the reversed taps, where they are centred."""
         t, (count, rows) = self.taps, filters.shape[:2]
         centred = all(size % 2 == 1 and r == 1 for size, r in zip(t.sizes, t.stride, strict=True))
         if not centred or not tiles_pay(rows * t.count, filters.shape[2] // t.count, self.tuning):
@@ -103,40 +104,51 @@ class WinogradProducts(DirectProducts):
         back = filters.reshape(count, rows, t.count, -1).transpose(0, 3, 2, 1)[:, :, ::-1]
         return self.apply(xp, g, back.reshape(count, -1, t.count * rows))
 
-    def apply_chunk(self, out: Array, x: Array, matrices: Array, chunk: Chunk) -> None:
-        """Write the results of a chunk to out (entries, rows, lines, positions)."""
-        tile = chunk.first // (4 * chunk.apart)
-        self._apply_tiles(out, 0, x, matrices, (tile, tile + 1), chunk.begin, chunk.end, nothing(x.dtype))
+    def apply_block(self, out: NDArray, x: NDArray, matrices: NDArray, block: Block) -> None:
+        """Write the results of a block to out (entries, rows, lines, positions)."""
+        tile = block.first // (4 * block.step)
+        self._apply_tiles(out, 0, x, matrices, (tile, tile + 1), block.begin, block.end, no_bias(x.dtype))
 
     def _apply_tiles(
-        self, out: Array, at: int, x: Array, matrices: Array, tiles: tuple[int, int], begin: int, end: int, bias: Array
+        self,
+        out: NDArray,
+        at: int,
+        x: NDArray,
+        matrices: NDArray,
+        tiles: tuple[int, int],
+        begin: int,
+        end: int,
+        bias: NDArray,
     ) -> None:
         """Write the results of some tiles at indices [begin, end) of the second axis to out, from position `at` on."""
         columns = x.shape[1]
-        (n, table, starts, runs), elements = reading_of(self._within, columns, begin, end, x.itemsize)
+        (n, table, starts, segments), elements = line_table(self._within, columns, begin, end, x.itemsize)
         count = max(1, min(tiles[1] - tiles[0], self.tuning.winograd_elements // (6 * columns * elements)))
         starts = (starts + np.arange(count)[:, None] * (columns * elements)).reshape(-1)
-        room = empty((6, count, columns, elements), x.dtype)
-        products = empty(
-            (6, min(self.tuning.winograd_rows, out.shape[1]), min(self.tuning.winograd_positions, n * starts.size)),
-            x.dtype,
+        rows, positions = min(self.tuning.winograd_rows, out.shape[1]), self.tuning.winograd_positions
+        x = self._by_lines(x)
+        workspace = WinogradWorkspace(
+            missing=zeros((x.shape[3],), x.dtype),
+            places=np.empty((2, 6), np.int64),
+            inputs=empty((6, count, columns, elements), x.dtype),
+            outputs=empty((6, rows, min(positions, n * starts.size)), x.dtype),
+            sums=no_bias(x.dtype),
         )
-        x, six = self._by_lines(x), self._six[slice(*tiles)]
-        missing, places = zeros((x.shape[3],), x.dtype), np.empty((2, 6), np.int64)
-        kernels.apply_tiled(out, at, x, six, missing, n, table, starts, runs, places, room, products, matrices, bias)
+        tiling = Tiling(self._six[slice(*tiles)], n, table, starts, segments)
+        kernels.apply_tiled(out, at, x, tuple(tiling), tuple(workspace), matrices, bias)
 
     def _parts(self, columns: int) -> list[tuple[int, int]]:
-        """Parts of the second axis that are worked on at once."""
-        leading, pieces = self._within.leading, -(-6 * columns * self.taps.positions // self.tuning.winograd_elements)
-        return evenly(leading, min(leading, pieces))
+        """Blocks of the second axis that are worked on at once."""
+        leading, count = self._within.leading, -(-6 * columns * self.taps.positions // self.tuning.winograd_elements)
+        return evenly(leading, min(leading, count))
 
-    def pack_back(self, filters: Array) -> Array:
-        """Factors of filters as (entries, 6, taps in K of a column, rows, columns)."""
+    def pack_back(self, filters: NDArray) -> NDArray:
+        """Filter transform for adjoints, (entries, 6, taps of a column, rows, columns)."""
         packed = self.pack(filters)
         by_columns = packed.reshape(*packed.shape[:2], -1, self.taps.count // 3, packed.shape[3])
         return np.ascontiguousarray(by_columns.transpose(0, 1, 3, 4, 2))
 
-    def unpack(self, cotangent: Array) -> Array:
+    def unpack(self, cotangent: NDArray) -> NDArray:
         """The transpose of `pack`."""
         count, _, terms, rows = cotangent.shape
         filters = np.empty((count, rows, 3 * terms), cotangent.dtype)
@@ -144,22 +156,19 @@ class WinogradProducts(DirectProducts):
 
         def work(i: int, j: int) -> None:
             taps = np.empty(groups[i:j].shape, cotangent.dtype)
-            kernels.factors_transpose(cotangent[i:j], taps)
+            kernels.transform_filters_transpose(cotangent[i:j], taps)
             groups[i:j] = taps
 
         parallel_for(work, count, cotangent.size)
         return filters
 
-    def blank(self, count: int, columns: int, rows: int, dtype: Any) -> Array:
+    def blank(self, count: int, columns: int, rows: int, dtype: Any) -> NDArray:
         return zeros((count, 6, columns * self.taps.count // 3, rows), dtype)
 
     def adjoints(
-        self, g: Array, x: Array | None, filters: Array | None, onto: Array | None
-    ) -> tuple[Array | None, Array | None]:
-        """As of other products, from one pass over the tiles of g.
-
-        That is of as many results as it has, from leading index `after` on.
-        """
+        self, g: NDArray, x: NDArray | None, filters: NDArray | None, onto: NDArray | None
+    ) -> tuple[NDArray | None, NDArray | None]:
+        """As `DirectProducts.adjoints`, both in one pass over the tiles of g, which begins at leading index `after`."""
         t, (count, rows), dtype = self.taps, g.shape[:2], g.dtype
         if filters is not None:
             columns = filters.shape[4]
@@ -182,75 +191,81 @@ class WinogradProducts(DirectProducts):
         parallel_for(work, count, g.size * t.count)
         return None if filters is None else gx, onto
 
-    def _add_adjoints(self, g: Array, x: Array, total: Array, matrices: Array, gx: Array, begin: int, end: int) -> None:
-        """What g makes at indices [begin, end) of the second axis."""
-        reading, elements = reading_of(self._within, x.shape[1], begin, end, g.itemsize)
-        x, gx, six, size = self._by_lines(x), self._by_lines(gx), self._six[: g.shape[2] // 4], self._within.positions
-        cotangents = empty((6, g.shape[1], min(self.tuning.winograd_positions, (end - begin) * size)), g.dtype)
-        tiles, sums = (empty((6, x.shape[1], elements), g.dtype) for _ in range(2))
-        missing, places = zeros((2, x.shape[3]), g.dtype), np.empty((4, 6), np.int64)
-        rows = np.arange(g.shape[1]) * cotangents.strides[1]
+    def _add_adjoints(
+        self, g: NDArray, x: NDArray, total: NDArray, matrices: NDArray, gx: NDArray, begin: int, end: int
+    ) -> None:
+        """Add the cotangents that g makes at indices [begin, end) of the second axis."""
+        table, elements = line_table(self._within, x.shape[1], begin, end, g.itemsize)
+        x, gx, size = self._by_lines(x), self._by_lines(gx), self._within.positions
+        workspace = WinogradWorkspace(
+            missing=zeros((2, x.shape[3]), g.dtype),
+            places=np.empty((4, 6), np.int64),
+            inputs=empty((6, x.shape[1], elements), g.dtype),
+            outputs=empty((6, g.shape[1], min(self.tuning.winograd_positions, (end - begin) * size)), g.dtype),
+            sums=empty((6, x.shape[1], elements), g.dtype),
+        )
+        tiling = Tiling(self._six[: g.shape[2] // 4], *table)
+        rows = np.arange(g.shape[1]) * workspace.outputs.strides[1]
         kernels.adjoints_tiled(
-            g, begin * size, x, six, missing, *reading, places, tiles, cotangents, rows, total, sums, matrices, gx,
-            begin > 0,
+            g, begin * size, x, tuple(tiling), tuple(workspace), rows, total, matrices, gx, begin > 0
         )  # fmt: skip
 
     @cached_property
     def _six(self) -> Integers:
-        """Lines of the signal that each tile reads (tiles, 6), -1 where there is none."""
+        """Lines of the signal that each tile reads (tiles, 6), -1 for zeros."""
         t = self.taps
         index = self.after - 1 + 4 * np.arange(-(-t.lengths[0] // 4))[:, None] + np.arange(6)
         return extended(index, t.lengths[0], t.periodic[0])
 
-    def _by_lines(self, x: Array) -> Array:
-        """An array (entries, columns, *lengths, batch) as (entries, columns, lines, elements of one)."""
+    def _by_lines(self, x: NDArray) -> NDArray:
+        """(entries, columns, *lengths, batch) -> (entries, columns, lines, elements of a line)."""
         return np.ascontiguousarray(x).reshape(*x.shape[:3], math.prod(x.shape[3:]))
 
 
 @lru_cache(maxsize=1024)
-def reading_of(
+def line_table(
     t: Taps, columns: int, begin: int, end: int, itemsize: int
 ) -> tuple[tuple[int, Integers, Integers, Integers], int]:
-    """`taps_of_x` as kernels want it: positions, table, starts, runs (where to, from where or -1, how many).
+    """`taps_of_x` as the last four fields of a `Tiling`, and second the elements of a column.
 
-    With columns and the longest run at lines of the cache. Second, the elements of a column.
+    Columns, and the longest segment, begin at cache lines.
     """
     r, lanes = taps_of_x(t, columns, begin, end, itemsize), VECTOR_BYTES // itemsize
-    runs = np.array(
+    segments = np.array(
         [
             (line * r.elements + to * r.inner, source * r.source_line + at * r.inner if min(source, at) >= 0 else -1, n)
             for line, (source, first, last) in enumerate(r.lines)
-            for to, at, n in r.runs[first:last]
+            for to, at, n in r.segments[first:last]
         ]
     ) * (1, 1, r.inner)
-    lead = -runs[np.argmax(runs[:, 2]), 0] % lanes
+    lead = -segments[np.argmax(segments[:, 2]), 0] % lanes
     elements = -(-(lead + len(r.lines) * r.elements) // lanes) * lanes
-    table = r.table.reshape(columns, -1)[:1] + np.arange(columns)[:, None] * (elements * itemsize)
-    return (r.n, table.reshape(-1), r.starts + lead, runs + np.array((lead, 0, 0))), int(elements)
+    table = r.offsets.reshape(columns, -1)[:1] + np.arange(columns)[:, None] * (elements * itemsize)
+    return (r.n, table.reshape(-1), r.starts + lead, segments + np.array((lead, 0, 0))), int(elements)
 
 
 def products_for(taps: Taps, tuning: Tuning) -> DirectProducts:
-    """Products with taps by compiled kernels."""
+    """The products by compiled kernels that suit the taps."""
     return WinogradProducts(taps, tuning) if WinogradProducts.suits(taps) else DirectProducts(taps, tuning)
 
 
 @dataclass(frozen=True)
-class Section:
-    """Results at leading indices [begin, end), and the products that make them of some lines of the signal alone."""
+class LeadingBlock:
+    """Results at leading indices [begin, end), and the products that make them from some lines of the signal."""
 
     begin: int
     end: int
     products: DirectProducts
     lines: Integers | None = None
-    """Those lines; None for all."""
+    """Those lines, in order; None for all lines."""
 
 
-def sections(products: DirectProducts, elements: int) -> Iterator[Section]:
-    """All results, in sections of about so many elements of a row where tiles can be had by lines, or in one."""
+def leading_blocks(products: DirectProducts, elements: int) -> Iterator[LeadingBlock]:
+    """Cut the results into blocks of about so many elements of a row. Only F(4, 3) can be cut: others are one block."""
     t = products.taps
     step = max(elements // t.positions // 4, 1) * 4
     if not isinstance(products, WinogradProducts) or step + 2 > t.lengths[0]:
-        yield Section(0, t.leading, products)
+        yield LeadingBlock(0, t.leading, products)
         return
     for begin in range(0, t.leading, step):
         end = min(begin + step, t.leading)
@@ -262,4 +277,4 @@ def sections(products: DirectProducts, elements: int) -> Iterator[Section]:
             out_lengths=(len(lines), *t.out_lengths[1:]),
             periodic=(False, *t.periodic[1:]),
         )
-        yield Section(begin, end, WinogradProducts(taps, products.tuning, after), lines)
+        yield LeadingBlock(begin, end, WinogradProducts(taps, products.tuning, after), lines)

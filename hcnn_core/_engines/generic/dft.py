@@ -17,7 +17,7 @@ from hcnn_core.backend import Array, constant, device_of, dtype_name, empty
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of a grid: how long its DFT is, and how subsampling folds it."""
+    """One transformed axis: the length of its DFT, and how a stride folds its frequencies."""
 
     n: int
     size: int
@@ -41,7 +41,7 @@ class _Axis:
         return -(-self.n // self.stride)
 
     def tables(self) -> tuple[np.ndarray[Any, Any], ...]:
-        """Exponentials (folded frequencies, aliases, .) of analysis and of the filter, and (., 1, .) of synthesis."""
+        """Exponentials of analysis and filter (folded, fold, samples or taps), and of synthesis (folded, 1, kept)."""
         f = (np.arange(self.folded)[:, None] + self.folded * np.arange(self.fold))[:, :, None]
         taps = tap_positions(self.size)
         reached = (self.boundary == "periodic") | (np.abs(taps) < self.n)
@@ -53,7 +53,7 @@ class _Axis:
 
 
 class ByTable(ABC):
-    """What makes spectra of filters by one matrix, of rows (F, P', A1, P, A2): from plane P of an alias to plane P'."""
+    """Spectra of filters by one matrix. Its rows are (F, P', A1, P, A2): they take plane P of an alias to plane P'."""
 
     frequencies: int
     planes: int
@@ -62,7 +62,7 @@ class ByTable(ABC):
     @property
     @abstractmethod
     def _kernel_rows(self) -> tuple[int, ...]:
-        """Those sizes, (F, P', A1, P, A2)."""
+        """The sizes (F, P', A1, P, A2)."""
 
     @abstractmethod
     def _filter_table(self, xp: Any, like: Array) -> Array:
@@ -70,29 +70,31 @@ class ByTable(ABC):
 
     def kernel(self, xp: Any, w: Array) -> Array:
         size, taps, channels, out = w.shape
+        # (F P' A1 P A2, size) @ (size, T C K)
         spectrum = self.matmul(self._filter_table(xp, w), xp.reshape(w, (size, -1)))
         spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
         spectrum = xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6))  # (F, P', K, T, A1, P, A2, C)
-        return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))
+        return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))  # (F, P' K, T A1 P A2 C)
 
     def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
         taps, channels, out = shape
         f, p, a1, _, a2 = self._kernel_rows
+        # (F, P', K, T, A1, P, A2, C) -> (F, P', A1, P, A2, T, C, K)
         rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels)), (0, 1, 4, 5, 6, 3, 7, 2))
         matrix = self._filter_table(xp, spectrum)
         return xp.reshape(self.matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
 
 
 class MatrixDFT(ByTable):
-    """DFT by precomputed matrices, along the last axis and then along the others jointly; subsampling folds it.
+    """DFT by precomputed matrices, along the last axis and then along the others together.
 
-    Since y[stride * i] has the spectrum sum_a Y[f + a L / stride] / stride, frequencies are grouped by their folded
-    f, and the sum over aliases a becomes part of the product with the filter. Real signals keep half of the folded
-    frequencies of the last axis.
+    A stride folds the spectrum: y[stride * i] has the spectrum sum_a Y[f + a L / stride] / stride. Frequencies are
+    therefore grouped by their folded f, and the sum over aliases a is part of the product with the filter. For real
+    signals, half of the folded frequencies of the last axis are kept.
 
-    Names in shape comments: 2 for the last axis, 1 for the others; F folded frequencies, A aliases, P planes, n samples
-    read, o samples kept. Spectra are laid out (F2, F1, A1, P, A2, rest): there both products read and write matrices
-    of evenly spaced rows, and nothing is ever rearranged in memory.
+    Names in shape comments: 2 is the last axis, 1 the others together; F folded frequencies, A aliases, P planes, n
+    samples read, o samples kept. Spectra are laid out (F2, F1, A1, P, A2, rest). In this order both matrix products
+    read and write evenly spaced rows, so that no step copies memory.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class MatrixDFT(ByTable):
 
     @cached_property
     def _tables(self) -> tuple[np.ndarray[Any, Any], ...]:
-        """Matrices of analysis along 2 and 1, of synthesis along 1 and 2, and of the filters."""
+        """Matrices of analysis along 2 and 1, of synthesis along 1 and 2, and of filters."""
         jointly: tuple[np.ndarray[Any, Any], ...] = (np.ones((1, 1, 1), complex),) * 3
         for axis in self._others:
             jointly = tuple(map(_kronecker, jointly, axis.tables()))
@@ -129,7 +131,7 @@ class MatrixDFT(ByTable):
         kernel = np.einsum("gbs,fat->gfabts", kernel2, kernel1)[:, :, None, :, None]  # (F2, F1, P', A1, P, A2, .)
         if self.planes == 2:
             f = np.arange(self.kept)
-            alone = (f == 0) | (2 * f == self.last.folded)  # their own conjugates, so not counted twice
+            alone = (f == 0) | (2 * f == self.last.folded)  # no conjugate partner, so they count once
             synthesis2 = synthesis2 * np.where(alone, 1, 2)[:, None, None]
             analysis1, synthesis1 = _as_real(analysis1), _as_real(synthesis1)  # (F1, A1, P', P, .)
             analysis2 = np.stack((analysis2.real, analysis2.imag), 2)  # (F2, A2, P, n2)
@@ -160,11 +162,13 @@ class MatrixDFT(ByTable):
         x = xp.reshape(x, (self.n1, self.last.n, -1))
         spectrum = empty(xp, (self.kept, along.shape[0], self.last.fold, x.shape[2]), x)
 
-        def work(part: slice) -> None:
-            half = empty(xp, (across.shape[0], self.n1, part.stop - part.start), x)
-            product(xp, across, x[:, :, part], xp.permute_dims(half, (1, 0, 2)))
-            half = xp.reshape(half, (self.kept, self.last.fold, along.shape[1], -1))  # (F2, A2, P*n1, rest)
-            product(xp, along, half, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)))
+        def work(columns: slice) -> None:
+            half = empty(xp, (across.shape[0], self.n1, columns.stop - columns.start), x)
+            # (F2 A2 P, n2) @ (n1, n2, rest) -> (n1, F2 A2 P, rest)
+            product(xp, across, x[:, :, columns], xp.permute_dims(half, (1, 0, 2)))
+            half = xp.reshape(half, (self.kept, self.last.fold, along.shape[1], -1))  # (F2, A2, P n1, rest)
+            # (F1 A1 P, P n1) @ (F2, A2, P n1, rest) -> (F2, A2, F1 A1 P, rest)
+            product(xp, along, half, xp.permute_dims(spectrum[..., columns], (0, 2, 1, 3)))
 
         by_columns(xp, work, x.shape[2], across.shape[0] * self.n1)
         return xp.reshape(spectrum, (self.frequencies, self.aliases * self.planes, -1))
@@ -174,25 +178,28 @@ class MatrixDFT(ByTable):
         spectrum = xp.reshape(spectrum, (self.kept, along.shape[0], self.last.fold, -1))
         x = empty(xp, (self.n1, self.last.n, spectrum.shape[3]), spectrum)
 
-        def work(part: slice) -> None:
-            half = empty(xp, (self.kept, self.last.fold, along.shape[1], part.stop - part.start), spectrum)
-            product(xp, along.T, xp.permute_dims(spectrum[..., part], (0, 2, 1, 3)), half)
-            half = xp.reshape(half, (across.shape[0], self.n1, -1))  # (F2*A2*P, n1, rest)
-            product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, part])
+        def work(columns: slice) -> None:
+            half = empty(xp, (self.kept, self.last.fold, along.shape[1], columns.stop - columns.start), spectrum)
+            # (P n1, F1 A1 P) @ (F2, A2, F1 A1 P, rest)
+            product(xp, along.T, xp.permute_dims(spectrum[..., columns], (0, 2, 1, 3)), half)
+            half = xp.reshape(half, (across.shape[0], self.n1, -1))  # (F2 A2 P, n1, rest)
+            # (n2, F2 A2 P) @ (n1, F2 A2 P, rest) -> (n1, n2, rest)
+            product(xp, across.T, xp.permute_dims(half, (1, 0, 2)), x[:, :, columns])
 
         by_columns(xp, work, spectrum.shape[3], across.shape[0] * self.n1)
         return xp.reshape(x, (self.n1 * self.last.n, -1))
 
     def synthesize(self, xp: Any, spectrum: Array) -> Array:
         back1, back2 = self.matrices(xp, spectrum)[2:4]
-        spectrum = xp.reshape(spectrum, (self.kept, back1.shape[1], -1))  # (F2, F1*P, rest)
+        spectrum = xp.reshape(spectrum, (self.kept, back1.shape[1], -1))  # (F2, F1 P, rest)
         y = empty(xp, (self.o1, self.last.kept, spectrum.shape[2]), spectrum)
 
-        def work(part: slice) -> None:
-            half = empty(xp, (self.kept, back1.shape[0], part.stop - part.start), spectrum)
-            product(xp, back1, spectrum[:, :, part], half)
-            half = xp.reshape(half, (back2.shape[1], self.o1, -1))  # (F2*P, o1, rest)
-            product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, part])
+        def work(columns: slice) -> None:
+            half = empty(xp, (self.kept, back1.shape[0], columns.stop - columns.start), spectrum)
+            product(xp, back1, spectrum[:, :, columns], half)  # (P o1, F1 P) @ (F2, F1 P, rest)
+            half = xp.reshape(half, (back2.shape[1], self.o1, -1))  # (F2 P, o1, rest)
+            # (o2, F2 P) @ (o1, F2 P, rest) -> (o1, o2, rest)
+            product(xp, back2, xp.permute_dims(half, (1, 0, 2)), y[:, :, columns])
 
         by_columns(xp, work, spectrum.shape[2], self.kept * back1.shape[0])
         return xp.reshape(y, (self.o1 * self.last.kept, -1))
@@ -202,10 +209,12 @@ class MatrixDFT(ByTable):
         y = xp.reshape(y, (self.o1, self.last.kept, -1))
         spectrum = empty(xp, (self.kept, back1.shape[1], y.shape[2]), y)
 
-        def work(part: slice) -> None:
-            half = empty(xp, (back2.shape[1], self.o1, part.stop - part.start), y)
-            product(xp, back2.T, y[:, :, part], xp.permute_dims(half, (1, 0, 2)))
-            product(xp, back1.T, xp.reshape(half, (self.kept, back1.shape[0], -1)), spectrum[:, :, part])
+        def work(columns: slice) -> None:
+            half = empty(xp, (back2.shape[1], self.o1, columns.stop - columns.start), y)
+            # (F2 P, o2) @ (o1, o2, rest) -> (o1, F2 P, rest)
+            product(xp, back2.T, y[:, :, columns], xp.permute_dims(half, (1, 0, 2)))
+            # (F1 P, P o1) @ (F2, P o1, rest)
+            product(xp, back1.T, xp.reshape(half, (self.kept, back1.shape[0], -1)), spectrum[:, :, columns])
 
         by_columns(xp, work, y.shape[2], self.kept * back1.shape[0])
         return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
@@ -219,16 +228,16 @@ class MatrixDFT(ByTable):
 
 
 def _phases(numerator: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, Any]:
-    """exp(2 pi i numerator / length), the argument reduced exactly first."""
+    """exp(2 pi i numerator / length); the integer numerator is reduced modulo the length first, which is exact."""
     return np.exp(2j * np.pi * (numerator % length) / length)
 
 
 def _kronecker(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Product over the pairs of entries, axis by axis."""
+    """Kronecker product along each of three axes."""
     pairs: np.ndarray[Any, Any] = a[:, None, :, None, :, None] * b[None, :, None, :, None, :]
     return pairs.reshape([i * j for i, j in zip(a.shape, b.shape, strict=True)])
 
 
 def _as_real(m: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Multiplication by complex numbers as 2 x 2 blocks, on axes 2 and 3: (F, A, P', P, .)."""
+    """Complex numbers as real 2 x 2 matrices that multiply by them, on new axes 2 and 3: (F, A, P', P, .)."""
     return np.stack((np.stack((m.real, -m.imag), 2), np.stack((m.imag, m.real), 2)), 2)

@@ -1,4 +1,4 @@
-"""The DFTs by matrices as two stages over rows of samples, each one matrix for several groups of evenly spaced rows."""
+"""DFTs by matrices as two stages. A stage multiplies several groups of evenly spaced rows by one matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hcnn_core.backend import Array
 
 @dataclass(frozen=True)
 class Stage:
-    """One matrix (rows, K) for several groups of rows: which of them it reads, and writes, each evenly spaced."""
+    """One matrix for several groups of rows: the first row that each group reads and writes, and the row steps."""
 
     matrix: Array
     reads: Integers
@@ -27,7 +27,7 @@ class Stage:
 
 
 def stages_of(transform: MatrixDFT, dtype: Any) -> tuple[tuple[Stage, Stage, int], ...]:
-    """First and second stage, and the rows between them, of analysis, its transpose, synthesis, its transpose."""
+    """Analysis, its transpose, synthesis and its transpose: two stages each, and the number of rows between them."""
     d = transform
     across, along, back1, back2 = d.matrices(np, np.empty(0, dtype))[:4]
     p, n1, n2, o1, o2, fold = d.planes, d.n1, d.last.n, d.o1, d.last.kept, d.last.fold

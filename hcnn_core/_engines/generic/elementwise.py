@@ -1,4 +1,4 @@
-"""Pointwise functions and sums in any namespace; NumPy's arrays go block by block, so that each stays in cache."""
+"""Pointwise functions and sums in any namespace. NumPy arrays are processed in blocks that stay in cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hcnn_core.backend import Array, in_memory_order, reduced
 
 
 def elu(xp: Any, x: Array, bias: Array | None = None) -> Array:
-    """ELU of x, or of x plus a bias that broadcasts to it, in its dtype."""
+    """ELU of x, or of x + bias; the bias has the dtype of x and broadcasts to it."""
     if xp is np:
         return by_blocks(elu_block, x, *(() if bias is None else (np.broadcast_to(bias, x.shape),)))
 
@@ -61,13 +61,13 @@ def _elu_vjp_block(out: Array, ans: Array, g: Array) -> None:
 
 
 def by_blocks(compute: Callable[..., None], x: Array, *others: Array) -> Array:
-    """Fill an array like x by `compute(out, x, *others)`, on blocks that are contiguous in memory."""
+    """A new array like x that `compute(out, x, *others)` fills, called on blocks that are contiguous in memory."""
     out: np.ndarray[Any, Any] = np.empty_like(x, subok=False)
     size = current().elementwise_elements
     order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
     arrays = [np.atleast_1d(array.transpose(order)) for array in (out, x, *others)]
     shape = arrays[0].shape
-    cut = next(k for k in range(len(shape)) if math.prod(shape[k + 1 :]) <= size)  # the axis that blocks divide
+    cut = next(k for k in range(len(shape)) if math.prod(shape[k + 1 :]) <= size)  # the axis that is cut into blocks
     length = size // max(1, math.prod(shape[cut + 1 :]))
     blocks = -(-shape[cut] // length)
 

@@ -12,7 +12,7 @@ from hcnn_core.backend import Array, constant, dtype_name, fft_namespace, placem
 
 
 class LibraryFFT:
-    """DFT by the array library's FFT, one axis at a time; the result is subsampled after the inverse."""
+    """DFT by the array library's FFT, one axis at a time. A stride drops samples after the inverse transform."""
 
     aliases = planes = 1
 
@@ -37,7 +37,7 @@ class LibraryFFT:
         self.out_lengths = tuple(len(range(*s.indices(n))) for s, n in zip(self.out_slices, lengths, strict=True))
 
     def analyze(self, xp: Any, x: Array) -> Array:
-        return self._flat(xp, self._forward(xp, xp.reshape(x, (*self.lengths, -1))))
+        return self._flat(xp, self._forward(xp, xp.reshape(x, (*self.lengths, -1))))  # (F, 1, rest)
 
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
         x = self._forward_transpose(xp, spectrum)[(*(slice(0, n) for n in self.lengths), ...)]
@@ -49,7 +49,7 @@ class LibraryFFT:
         for axis, (n, bound) in enumerate(zip(self.lengths, self.boundary, strict=True)):
             w = _wrap(xp, w, axis, n, self.padded[axis], bound)
         spectrum = xp.reshape(self._forward(xp, w), (self.frequencies, taps * channels, out))
-        return xp.permute_dims(spectrum, (0, 2, 1))
+        return xp.permute_dims(spectrum, (0, 2, 1))  # (F, K, T C)
 
     def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
         taps, channels, out = shape
@@ -96,7 +96,7 @@ class LibraryFFT:
             for axis in range(last + 1):
                 spectrum = fft.fft(spectrum, axis=axis)
             return spectrum
-        # irfft doubles the frequencies that stand for a conjugate pair, the transpose of rfft must not
+        # irfft counts frequencies twice that stand for a conjugate pair; the transpose of rfft counts them once
         x = xp.conj(spectrum) / self._pair_weight(xp, xp.real(spectrum))
         for axis in range(last):
             x = fft.ifft(x, axis=axis)
@@ -113,14 +113,14 @@ class LibraryFFT:
 
 
 def _wrap(xp: Any, w: Array, axis: int, n: int, length: int, boundary: str) -> Array:
-    """Lay taps out on a circle of `length`, tap size // 2 at 0; taps that cannot meet a zero-extended x are dropped."""
+    """Place taps on a circle of `length` with the centre at 0; drop those that meet only the zeros around x."""
     size = w.shape[axis]
     first = -(size // 2)
     if boundary == "zero":
         low, high = max(0, -first - n + 1), min(size, n - first)
         w, first = _take(w, axis, low, high), first + low
     w = _pad_end(xp, w, axis, -w.shape[axis] % length)
-    folded = xp.reshape(w, (*w.shape[:axis], -1, length, *w.shape[axis + 1 :]))
+    folded = xp.reshape(w, (*w.shape[:axis], -1, length, *w.shape[axis + 1 :]))  # (.., turns, length, ..)
     return xp.roll(xp.sum(folded, axis=axis), first, axis=axis)
 
 

@@ -1,7 +1,7 @@
-"""im2col: taps copied beside each other, tile by tile, and multiplied by the library's matrix product.
+"""im2col: copy the samples of all taps into a matrix, block by block, and multiply it by the filter matrix.
 
-Arrays are (entries, columns, *lengths, batch): an entry is a frequency, or one of the outer batch, with a filter matrix
-(rows, taps * columns) of its own or the one that all share.
+Arrays are (entries, columns, *lengths, batch). An entry is a frequency or an element of the outer batch. Its filter
+matrix is (rows, taps * columns); outer batch elements share one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hcnn_core.backend import Array, placement
 
 
 class Im2col:
-    """Taps copied beside each other, tile by tile, and multiplied by the library's matrix product."""
+    """Products of filters and taps by im2col and the library's matrix product, block by block."""
 
     def __init__(self, taps: Taps, tuning: Tuning) -> None:
         self.taps, self.tuning = taps, tuning
@@ -30,12 +30,12 @@ class Im2col:
         y = xp.empty((count, rows, *self.taps.out_lengths, self.taps.batch), dtype=x.dtype, **placement(xp, x))
         filters = xp.broadcast_to(filters, (count, *filters.shape[1:]))
 
-        def tile(part: slice, begin: int, end: int) -> None:
-            product(
-                xp, filters[part, ...], self._gather(xp, x[part, ...], begin, end), self._cut(xp, y, part, begin, end)
-            )
+        def block(entries: slice, begin: int, end: int) -> None:
+            gathered = self._gather(xp, x[entries, ...], begin, end)
+            # (entries, rows, taps * columns) @ (entries, taps * columns, positions)
+            product(xp, filters[entries, ...], gathered, self._cut(xp, y, entries, begin, end))
 
-        self._each_tile(xp, tile, count, x.shape[1], independent=True)
+        self._each_block(xp, block, count, x.shape[1], independent=True)
         return y
 
     def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
@@ -43,11 +43,12 @@ class Im2col:
         x = xp.zeros((count, columns, *self.taps.lengths, self.taps.batch), dtype=g.dtype, **placement(xp, g))
         filters = xp.broadcast_to(xp.permute_dims(filters, (0, 2, 1)), (count, filters.shape[2], filters.shape[1]))
 
-        def tile(part: slice, begin: int, end: int) -> None:
-            scattered = product(xp, filters[part, ...], self._cut(xp, g, part, begin, end))
-            self._scatter_add(xp, scattered, x[part, ...], begin, end)
+        def block(entries: slice, begin: int, end: int) -> None:
+            # (entries, taps * columns, rows) @ (entries, rows, positions)
+            scattered = product(xp, filters[entries, ...], self._cut(xp, g, entries, begin, end))
+            self._scatter_add(xp, scattered, x[entries, ...], begin, end)
 
-        self._each_tile(xp, tile, count, columns, independent=False)
+        self._each_block(xp, block, count, columns, independent=False)
         return x
 
     def correlate(self, xp: Any, g: Array, x: Array) -> Array:
@@ -55,18 +56,20 @@ class Im2col:
         shape = (count, self.taps.count * columns, g.shape[1])
         total = xp.zeros(shape, dtype=g.dtype, **placement(xp, g))
 
-        def tile(part: slice, begin: int, end: int) -> None:
-            cut = self._cut(xp, g, part, begin, end)
-            # the taller operand first: OpenBLAS takes a third less time than for the transposed product
-            total[part, ...] += product(xp, self._gather(xp, x[part, ...], begin, end), xp.permute_dims(cut, (0, 2, 1)))
+        def block(entries: slice, begin: int, end: int) -> None:
+            gathered = self._gather(xp, x[entries, ...], begin, end)
+            cotangents = xp.permute_dims(self._cut(xp, g, entries, begin, end), (0, 2, 1))
+            # (entries, taps * columns, positions) @ (entries, positions, rows)
+            # With the taller operand first, OpenBLAS takes a third less time than for the transposed product.
+            total[entries, ...] += product(xp, gathered, cotangents)
 
-        self._each_tile(xp, tile, count, columns, independent=False)
-        return xp.permute_dims(total, (0, 2, 1))
+        self._each_block(xp, block, count, columns, independent=False)
+        return xp.permute_dims(total, (0, 2, 1))  # (entries, rows, taps * columns)
 
-    def _each_tile(
-        self, xp: Any, tile: Callable[[slice, int, int], None], count: int, columns: int, *, independent: bool
+    def _each_block(
+        self, xp: Any, block: Callable[[slice, int, int], None], count: int, columns: int, *, independent: bool
     ) -> None:
-        """Work through entries and leading output indices; threads share entries, or tiles if independent."""
+        """Call `block` on all entries and leading output indices. Threads share entries, or blocks if independent."""
         leading, per_index = self.taps.leading, self.taps.count * columns * self.taps.positions
         most = self.tuning.gathered_elements
         indices = min(leading, max(1, most // per_index))
@@ -77,11 +80,11 @@ class Im2col:
         def work(first: int, last: int) -> None:
             for f in range(first, last, entries):
                 for begin in begins:
-                    tile(slice(f, min(last, f + entries)), begin, min(leading, begin + indices))
+                    block(slice(f, min(last, f + entries)), begin, min(leading, begin + indices))
 
         def work_along(first: int, last: int) -> None:
             for begin in begins[first:last]:
-                tile(slice(0, count), begin, min(leading, begin + indices))
+                block(slice(0, count), begin, min(leading, begin + indices))
 
         if xp is not np:
             work(0, count)
@@ -90,32 +93,32 @@ class Im2col:
         else:
             parallel_for(work, count, elements, threaded=True)
 
-    def _cut(self, xp: Any, y: Array, part: slice, begin: int, end: int) -> Array:
-        """Results of a tile as a view (entries, rows, positions)."""
-        flat = xp.reshape(y[part, ...], (-1, y.shape[1], self.taps.leading * self.taps.positions))
+    def _cut(self, xp: Any, y: Array, entries: slice, begin: int, end: int) -> Array:
+        """The part of y that a block computes, as a view (entries, rows, positions)."""
+        flat = xp.reshape(y[entries, ...], (-1, y.shape[1], self.taps.leading * self.taps.positions))
         return flat[:, :, begin * self.taps.positions : end * self.taps.positions]
 
     def _gather(self, xp: Any, x: Array, begin: int, end: int) -> Array:
-        """Taps around leading output indices [begin, end): (entries, taps * columns, positions)."""
+        """The im2col matrix of leading output indices [begin, end): (entries, taps * columns, positions)."""
         if not self.taps.sizes:
             return x
         count, columns = x.shape[:2]
-        block = (count, self.taps.count, columns, end - begin, *self.taps.out_lengths[1:], self.taps.batch)
-        gathered = xp.empty(block, dtype=x.dtype, **placement(xp, x))
+        shape = (count, self.taps.count, columns, end - begin, *self.taps.out_lengths[1:], self.taps.batch)
+        gathered = xp.empty(shape, dtype=x.dtype, **placement(xp, x))
         for index, pieces, whole in self._pieces(begin, end):
             if not whole:
                 gathered[:, index, ...] = 0
             for to, source in pieces:
                 gathered[(slice(None), index, slice(None), *to, ...)] = x[(slice(None), slice(None), *source, ...)]
-        return xp.reshape(gathered, (count, block[1] * columns, math.prod(block[3:])))
+        return xp.reshape(gathered, (count, shape[1] * columns, math.prod(shape[3:])))
 
     def _scatter_add(self, xp: Any, scattered: Array, x: Array, begin: int, end: int) -> None:
-        """Transpose of `_gather` by copies: add every tap's share back to where it was read."""
+        """Transpose of `_gather`: add each element of the im2col matrix to the sample that it was copied from."""
         if not self.taps.sizes:
             x[...] = xp.reshape(scattered, x.shape)
             return
-        block = (x.shape[0], -1, x.shape[1], end - begin, *self.taps.out_lengths[1:], self.taps.batch)
-        scattered = xp.reshape(scattered, block)
+        shape = (x.shape[0], -1, x.shape[1], end - begin, *self.taps.out_lengths[1:], self.taps.batch)
+        scattered = xp.reshape(scattered, shape)  # (entries, taps, columns, *positions, batch)
         for index, pieces, _ in self._pieces(begin, end):
             for to, source in pieces:
                 x[(slice(None), slice(None), *source, ...)] += scattered[(slice(None), index, slice(None), *to, ...)]

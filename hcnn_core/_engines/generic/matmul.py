@@ -1,4 +1,4 @@
-"""Matrix products as the engines use them: batched, written in place where the namespace can, columns in parts."""
+"""Matrix products for the engines: batched, into a given array where the namespace can, in blocks of columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 def product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-    """Batched matrix product; an outer product is an elementwise one, which is faster for many tiny matrices."""
+    """Batched matrix product. Outer products are computed elementwise, which is faster for many tiny matrices."""
     function = xp.multiply if a.shape[-1] == 1 else xp.matmul
     if out is None:
         return function(a, b)
@@ -31,7 +31,7 @@ def product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
 
 
 def by_columns(xp: Any, work: Callable[[slice], None], count: int, rows: int) -> None:
-    """Call `work` on parts of range(count), shared among threads; `rows` intermediate rows of each stay in cache."""
+    """Call `work` on blocks of range(count), on several threads. A block's `rows` intermediate rows fit the cache."""
     if xp is not np:
         work(slice(0, count))
         return

@@ -11,7 +11,7 @@ Results = tuple[Array, Array, Array, Array]
 
 
 def forward(xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> Results:
-    """ELU of normalised y + shift; its mean, variance, and both in double precision, (2, K)."""
+    """ELU of the normalised y + shift, its mean (K,), its variance (K,), and both in double precision (2, K)."""
     axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
     z = y + shift
     exact = xp.sum(z, axis=axes, dtype=xp.float64) / count
@@ -35,7 +35,7 @@ def vjp(
     moments: Array,
     epsilon: float,
 ) -> Results:
-    """Cotangents of y, shift, scale and bias from those of result, mean and variance; moments are `forward`'s last."""
+    """Cotangents of y, shift, scale and bias from those of the three results; `forward` returns `moments` last."""
     count = y.size // y.shape[-1]
     mean, inverse = moments[0], 1 / xp.sqrt(moments[1] + epsilon)
     axes = tuple(range(y.ndim - 1))

@@ -1,4 +1,4 @@
-"""The map P from an array to its patches, and what moments need of it, by copies of the taps and matrix products."""
+"""The map P from an array to its patches and its use for moments, by im2col and matrix products."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hcnn_core.backend import Array, placement
 
 
 class Patches:
-    """The map P from arrays of one shape to their patches, tile by tile, and its transpose."""
+    """The map P from arrays of one shape to their patches, and its transpose, block by block."""
 
     matmul: Matmul = staticmethod(matmul)
 
@@ -34,7 +34,7 @@ class Patches:
         self.lengths = tuple(x.shape[a] for a in axes)
         self.count = math.prod(x.shape)
         self.taps = math.prod(self.sizes)
-        # axes that lie inside the patch axes in memory stay there, so that taps are copied in long runs
+        # Axes inside the patch axes in memory stay there, so that taps are copied in long contiguous runs.
         strides = getattr(x, "strides", None) or tuple(range(x.ndim, 0, -1))
         inner = min(abs(strides[a]) for a in axes)
         rest = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -abs(strides[a]))
@@ -47,16 +47,16 @@ class Patches:
         self.shape = (math.prod(x.shape[a] for a in lead), *self.lengths, math.prod(x.shape[a] for a in trail))
 
     def _outer(self, samples: list[int]) -> int:
-        """How many axes of samples, of these lengths, stay outside the patch axes where all lie there."""
+        """How many sample axes, of these lengths, stay outside the patch axes if all are outside in memory."""
         return len(samples)
 
     def arrange(self, xp: Any, x: Array) -> Array:
-        """(samples, *patch axes, inner samples)."""
+        """Reorder and reshape x to (samples, *patch axes, inner samples)."""
         arranged = xp.reshape(xp.permute_dims(x, self.order), self.shape)
         return np.ascontiguousarray(arranged) if xp is np else arranged
 
     def gather(self, xp: Any, x: Array, centre: Array | float) -> Array:
-        """Patches (samples, T, positions) less `centre` of an arranged x, which is extended by zeros or by itself."""
+        """Patches (samples, T, positions) of an arranged x, extended by its boundary, minus `centre`."""
         patches = xp.empty((x.shape[0], self.taps, *x.shape[1:]), dtype=x.dtype, **placement(xp, x))
         for index, pieces, whole in self._pieces():
             if not whole:
@@ -66,7 +66,7 @@ class Patches:
         return xp.reshape(patches, (x.shape[0], self.taps, -1))
 
     def scatter_add(self, xp: Any, patches: Array, x: Array) -> None:
-        """Transpose of `gather`."""
+        """Transpose of `gather`: add patches (samples, T, positions) to the samples of x."""
         patches = xp.reshape(patches, (x.shape[0], self.taps, *x.shape[1:]))
         for index, pieces, _ in self._pieces():
             for to, source in pieces:
@@ -75,7 +75,7 @@ class Patches:
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
         """Mean patch of x, in double precision, and the covariance of those of x and y.
 
-        They are summed about the arrays' own means, so that nothing cancels.
+        The arrays' own means are subtracted before sums of products, so that no digits cancel.
         """
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
@@ -86,11 +86,11 @@ class Patches:
     def filter(
         self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None
     ) -> Array:
-        """P^T (constant + matrix (P x - mean P x)) / count + other; the mean is taken where it is not given."""
+        """P^T (constant + matrix (P x - mean)) / count + other; the mean patch of x is computed if it is None."""
         arranged = self.arrange(xp, x)
         if mean is None:
             centre, offset = self.centre(xp, arranged)
-        else:  # the tap that reads its own position has the mean of x
+        else:  # the centre tap reads every sample once, so its mean is that of x
             own = mean[int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))]
             centre = xp.astype(own, x.dtype)
             offset = mean - xp.astype(centre, xp.float64)
@@ -101,67 +101,70 @@ class Patches:
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
 
     def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
-        """Mean of an arranged array, and its mean patch less that, in double precision."""
-        guess = xp.mean(x[:1, ...])  # sums of what is left of x are exact where its mean is large
+        """Mean of an arranged array, and its mean patch minus that mean, in double precision."""
+        guess = xp.mean(x[:1, ...])  # subtracted first, so that a large mean costs no digits
         samples = self.shape[0] * self.shape[-1]
         total = self.position_sums(xp, x, guess) + samples * xp.astype(guess, xp.float64)
         centre = xp.astype(xp.sum(total) / self.count, x.dtype)
         return centre, self.tap_sums(xp, total, samples * xp.astype(centre, xp.float64)) / self.count
 
     def tap_sums(self, xp: Any, x: Array, centre: Array) -> Array:
-        """Sum of the patches (T,) of one array (*patch axes), which zeros extend, less `centre` at every position."""
+        """Sum (T,) over positions of the patches of one array (*patch axes) minus `centre`."""
         return xp.sum(self.gather(xp, x[None, ..., None], centre), axis=(0, 2))
 
     def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
-        """Sums of an arranged array less a guess of its mean over all samples, in double precision."""
+        """Sum over all samples of an arranged array minus `guess`: (*patch axes), in double precision."""
         sums: dict[int, Array] = {}
 
-        def tile(part: slice) -> None:
-            sums[part.start] = xp.sum(xp.sum(x[part, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
+        def block(samples: slice) -> None:
+            sums[samples.start] = xp.sum(xp.sum(x[samples, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
 
-        self._each_tile(xp, tile, products=False)
+        self._each_block(xp, block, products=False)
         return in_order(sums)
 
     def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
-        """Sums of products (T, T) of the patches of two arranged arrays less their centres, in double precision."""
+        """Sum (T, T) of products of the centred patches of two arranged arrays, in double precision."""
         sums: dict[int, Array] = {}
 
-        def tile(part: slice) -> None:
-            patches = self.gather(xp, x[part, ...], x_centre)
-            others = patches if x is y else self.gather(xp, y[part, ...], y_centre)
-            sums[part.start] = xp.sum(xp.matmul(patches, xp.permute_dims(others, (0, 2, 1))), axis=0, dtype=xp.float64)
+        def block(samples: slice) -> None:
+            patches = self.gather(xp, x[samples, ...], x_centre)
+            others = patches if x is y else self.gather(xp, y[samples, ...], y_centre)
+            # (samples, T, positions) @ (samples, positions, T)
+            products = xp.matmul(patches, xp.permute_dims(others, (0, 2, 1)))
+            sums[samples.start] = xp.sum(products, axis=0, dtype=xp.float64)
 
-        self._each_tile(xp, tile, products=True)
+        self._each_block(xp, block, products=True)
         return in_order(sums)
 
     def spread(
         self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array, other: Array | None = None
     ) -> Array:
-        """P^T (offset + matrix P (x - centre)) + other, arranged; zeros extend x before its centre is taken."""
+        """P^T (offset + matrix (P x - centre)) + other, arranged."""
         result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
 
-        def tile(part: slice) -> None:
-            patches = xp.matmul(matrix, self.gather(xp, x[part, ...], centre))
-            self.scatter_add(xp, patches + offset[None, :, None], result[part, ...])
+        def block(samples: slice) -> None:
+            # (T, T) @ (samples, T, positions)
+            patches = xp.matmul(matrix, self.gather(xp, x[samples, ...], centre))
+            self.scatter_add(xp, patches + offset[None, :, None], result[samples, ...])
 
-        self._each_tile(xp, tile, products=True)
+        self._each_block(xp, block, products=True)
         return result if other is None else other + result
 
     def met(self) -> list[bool]:
-        """Whether each tap meets a sample anywhere, and not only zeros."""
+        """Whether each tap reads a sample at some position, and not only zeros."""
         return [bool(pieces) for _, pieces, _ in self._pieces()]
 
     def _pieces(self) -> Any:
         spans = tuple((0, n) for n in self.lengths)
         return tap_pieces(self.lengths, spans, (1,) * len(spans), self.sizes, self.periodic)
 
-    def _each_tile(self, xp: Any, tile: Callable[[slice], None], *, products: bool) -> None:
-        """Work through the samples, threads taking different ones; `products` of matrices have threads of their own."""
+    def _each_block(self, xp: Any, block: Callable[[slice], None], *, products: bool) -> None:
+        """Call `block` on all samples, on several threads; `products` says that it calls matrix products."""
         size = max(1, current().gathered_elements // (self.taps * math.prod(self.shape[1:])))
 
         def work(first: int, last: int) -> None:
             for begin in range(first, last, size):
-                tile(slice(begin, min(last, begin + size)))
+                block(slice(begin, min(last, begin + size)))
 
         if xp is np:
             parallel_for(work, self.shape[0], self.count * self.taps, threaded=products)
@@ -170,5 +173,5 @@ class Patches:
 
 
 def in_order(sums: dict[int, Array]) -> Array:
-    """The sum of tiles, in their order, whoever made them."""
+    """The sum of the blocks' sums in a fixed order, so that it does not depend on the threads."""
     return sum(sums[start] for start in sorted(sums))

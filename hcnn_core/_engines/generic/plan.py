@@ -1,11 +1,12 @@
-"""A convolution as three maps, on the arrays of any library.
+"""A convolution as three linear maps, on the arrays of any library.
 
-Every array is brought to one order, transformed axes first and the batch last, where the operator is
+All arrays are brought into one order of axes, transformed axes first and the batch last. There the operator is
 
     x -> spectrum -> (for each folded frequency: filter matrix @ taps) -> y
 
-and its adjoints are the same three maps, transposed, in reverse. With no transformed axis this is direct convolution as
-a matrix product; with all of them it is the FFT method; the network's layers take space directly and attributes by DFT.
+Its adjoints are the transposes of the three maps in reverse order. With no transformed axis this is a direct
+convolution by matrix products; with all axes transformed it is the FFT method. The network's layers convolve space
+directly and transform attributes.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from hcnn_core.backend import Array, permute_dims, reshape
 class Plan:
     """A convolution and its two adjoints for one set of shapes, options and methods.
 
-    Without transformed axes there is one frequency, and the outer batch axes take its place: each of their entries is
-    worked on by itself, where it lies, all with the same filter.
+    Without transformed axes there is one frequency. Then elements of the outer batch take the place of frequencies:
+    each is convolved where it lies in memory, and all have the same filter matrix.
     """
+
+    pointwise: Any = elementwise
+    """Module with `elu` and `elu_vjp` for the arrays of this plan."""
 
     def __init__(self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning) -> None:
         self.arrangement, self.transform, self.products, self.tuning = arrangement, transform, products, tuning
@@ -39,26 +43,27 @@ class Plan:
         self.w_matrix = (-1, products.taps.count, self.channels, self.out)
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
-        """Convolve x with w; with a bias, the ELU of the sum."""
+        """Convolve x with w; if a bias is given, return the ELU of the convolution plus the bias."""
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+        # (F, P K, T A P C) applied to (F, A P C, *direct axes, batch) -> (F, P K, *direct results, batch)
         spectrum = self.products.apply(xp, self._analyze(xp, x), filters)
-        y = self.transform.synthesize(xp, spectrum)
+        y = self.transform.synthesize(xp, spectrum)  # (results of the transformed axes, rest)
         y = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
-        return y if bias is None else elementwise.elu(xp, y, bias)
+        return y if bias is None else self.pointwise.elu(xp, y, bias)
 
     def adjoints(
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
     ) -> tuple[Array | None, Array | None, Array | None]:
-        """Cotangents of x, if w is given, and of w, if x is, for the cotangent g of the result.
+        """Cotangents of x, if w is given, and of w, if x is given, for the cotangent g of the result.
 
-        With `ans`, the result of an ELU after the convolution, also that of its argument: an array that broadcasts to
-        the result, possibly summed over some of its axes already.
+        If `ans` is given, it is the result of an ELU after the convolution, and g its cotangent. The third array is
+        then the cotangent of the ELU's argument, possibly summed already over some axes, which have length 1.
         """
         if ans is not None:
-            g = elementwise.elu_vjp(xp, g, ans)
+            g = self.pointwise.elu_vjp(xp, g, ans)
         taps = self.products.taps
         cotangent = self.transform.synthesize_transpose(xp, self._to_plan(xp, g, self.y_order, (self.y_rows, -1)))
-        cotangent = xp.reshape(cotangent, (self._count, -1, *taps.out_lengths, taps.batch))
+        cotangent = xp.reshape(cotangent, (self._count, -1, *taps.out_lengths, taps.batch))  # (F, P K, ..)
         x_cotangent = w_cotangent = None
         if w is not None:
             filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
@@ -71,7 +76,7 @@ class Plan:
         return x_cotangent, w_cotangent, None if ans is None else g
 
     def filters_of(self, xp: Any, spectrum: Array) -> Array:
-        """Cotangent of w from those of each entry's filter matrix."""
+        """Cotangent of w from the cotangents of all filter matrices: (frequencies, rows, taps * columns)."""
         if self.outer > 1:
             spectrum = xp.sum(spectrum, axis=0, keepdims=True)
         w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])
@@ -79,7 +84,7 @@ class Plan:
 
     @property
     def _count(self) -> int:
-        """Frequencies, or outer batch entries in their place."""
+        """Number of frequencies, or of outer batch elements in their place."""
         return self.transform.frequencies * self.outer
 
     def _analyze(self, xp: Any, x: Array) -> Array:
@@ -87,7 +92,7 @@ class Plan:
         return xp.reshape(spectrum, (self._count, -1, *self.products.taps.lengths, self.products.taps.batch))
 
     def per_row(self, xp: Any, bias: Array) -> Array | None:
-        """The bias (rows, out), if it is the same at all positions."""
+        """The bias as (rows, out) if it is the same at all positions, else None."""
         y_shape = self.problem.y_shape
         bias = xp.permute_dims(xp.reshape(bias, (*(1,) * (len(y_shape) - bias.ndim), *bias.shape)), self.y_order)
         new = len(self.problem.out_shape)
@@ -100,7 +105,7 @@ class Plan:
         return xp.reshape(bias, (self.y_rows, self.out))
 
     def like_result(self, xp: Any, sums: Array) -> Array:
-        """Sums (rows, out) with the axes of the result, of length 1 where they were summed."""
+        """Sums (rows, out) as an array with the axes of the result, of length 1 where they were summed."""
         back, shape = _way_back(self.y_order, self.problem.y_shape)
         ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))
         return xp.permute_dims(ordered, back)
@@ -111,7 +116,7 @@ class Plan:
 
     @staticmethod
     def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-        """A view in the caller's order of axes; memory keeps the plan's."""
+        """A view in the caller's order of axes, of an array that lies in memory in the plan's order."""
         back, ordered = _way_back(order, shape)
         return permute_dims(xp, reshape(xp, array, ordered), back)
 

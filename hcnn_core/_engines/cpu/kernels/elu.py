@@ -11,12 +11,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.jit import compiled
-from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Array, Vectors
+from hcnn_core._engines.cpu.kernels.operands import NDArray
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, address
 
 
 @intrinsic(prefer_literal=True)
 def elu_of(typing: Any, like: Any, vectors: Any, out: Any, x: Any, bias: Any) -> Any:
-    """Write the ELU of x + bias, a vector each or, if `vectors` is 0, a number."""
+    """Write the ELU of one vector of x plus a bias; of one number if `vectors` is 0."""
     if not isinstance(vectors, types.IntegerLiteral):
         return None
     signature = types.void(like, vectors, types.int64, types.int64, like.dtype)
@@ -32,9 +33,9 @@ def elu_of(typing: Any, like: Any, vectors: Any, out: Any, x: Any, bias: Any) ->
 
 @intrinsic(prefer_literal=True)
 def elu_vjp_of(typing: Any, like: Any, vectors: Any, out: Any, ans: Any, g: Any, count: Any) -> Any:
-    """Write the cotangents g of ELUs that are `ans` multiplied by the derivative, and return the sum of these.
+    """Write g times the derivative of the ELU whose result is `ans`, and return the sum of the products.
 
-    `count` vectors or, if `vectors` is 0, numbers.
+    `count` counts vectors; numbers if `vectors` is 0.
     """
     if not isinstance(vectors, types.IntegerLiteral):
         return None
@@ -55,8 +56,8 @@ def elu_vjp_of(typing: Any, like: Any, vectors: Any, out: Any, ans: Any, g: Any,
 
 
 @compiled()
-def elu_run(like: Array, out: int, x: int, n: int, bias: Any) -> None:
-    """Write the ELU of n elements of x, plus a bias; out may be x."""
+def elu_line(like: NDArray, out: int, x: int, n: int, bias: Any) -> None:
+    """Write the ELU of a line of n elements of x plus a bias; out may be x."""
     lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
     whole = n - n % lanes
     for i in range(0, whole, lanes):
@@ -66,20 +67,20 @@ def elu_run(like: Array, out: int, x: int, n: int, bias: Any) -> None:
 
 
 @compiled()
-def elu(out: Array, x: Array, bias: Array) -> None:
-    """Write the ELU of x (rows, length) + bias (rows,); arrays of any strides."""
+def elu(out: NDArray, x: NDArray, bias: NDArray) -> None:
+    """Write the ELU of x (rows, length) + bias (rows,). Arrays may have any strides."""
     one_by_one = x.strides[1] != x.itemsize or out.strides[1] != x.itemsize
     for row in range(x.shape[0]):
-        to, source = out[row].ctypes.data, x[row].ctypes.data
+        to, source = address(out[row]), address(x[row])
         if not one_by_one:
-            elu_run(x, to, source, x.shape[1], bias[row])
+            elu_line(x, to, source, x.shape[1], bias[row])
         for i in range(x.shape[1] if one_by_one else 0):
             elu_of(x, 0, to + i * out.strides[1], source + i * x.strides[1], bias[row])
 
 
 @compiled()
-def elu_vjp_run(like: Array, out: int, ans: int, g: int, n: int) -> Any:
-    """Write g where n elements of ans are positive, g * (1 + ans) elsewhere, and return the sum; out may be g."""
+def elu_vjp_line(like: NDArray, out: int, ans: int, g: int, n: int) -> Any:
+    """Write g where a line of n elements of ans is positive, g * (1 + ans) elsewhere; return the sum. out may be g."""
     size, count = like.itemsize, n * like.itemsize // VECTOR_BYTES
     at = count * VECTOR_BYTES
     rest: Any = elu_vjp_of(like, 0, out + at, ans + at, g + at, n - at // size)
@@ -87,8 +88,8 @@ def elu_vjp_run(like: Array, out: int, ans: int, g: int, n: int) -> Any:
 
 
 @compiled()
-def elu_vjp(out: Array, ans: Array, g: Array) -> None:
-    """Write g where ans is positive, g * (1 + ans) elsewhere; arrays of any strides, g of either dtype."""
+def elu_vjp(out: NDArray, ans: NDArray, g: NDArray) -> None:
+    """Write g where ans is positive, g * (1 + ans) elsewhere. Arrays may have any strides; g may be of either dtype."""
     zero, one = ans.dtype.type(0), ans.dtype.type(1)
     for i in range(ans.shape[0]):
         a = ans[i]

@@ -1,4 +1,4 @@
-"""The (+) layer: ELU between its two factors, whose Q copies stay in the cache."""
+"""The (+) layer: an expansion to Q copies, their ELU, and a contraction. The copies stay in cache."""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -11,165 +11,179 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hcnn_core._engines.cpu.kernels.dft import run_elu, run_elu_vjp, run_steps
-from hcnn_core._engines.cpu.kernels.elu import elu_vjp_run
+from hcnn_core._engines.cpu.kernels.dft import run_steps
+from hcnn_core._engines.cpu.kernels.elu import elu_vjp_line
 from hcnn_core._engines.cpu.kernels.gemm import (
-    RUN,
-    TALL,
+    MAX_TERMS,
+    TILE_ROWS,
     add_and_clear,
-    add_outer_products,
     block_bounds,
-    combine_rows,
     correlate_rows,
-    elu_rows,
-    spread_rows,
+    gemm_elu_rows,
+    scatter_add_rows,
 )
 from hcnn_core._engines.cpu.kernels.jit import compiled
-from hcnn_core._engines.cpu.kernels.spectral import add_group, transpose_rows
-from hcnn_core._engines.cpu.kernels.vectors import INT32, VECTOR_BYTES, Array
+from hcnn_core._engines.cpu.kernels.operands import (
+    AdjointWorkspace,
+    BoundProgram,
+    Expansion,
+    ExpansionCotangents,
+    NDArray,
+    Rows,
+    SpectralWorkspace,
+)
+from hcnn_core._engines.cpu.kernels.spectral import (
+    add_filter_products,
+    multiply_group,
+    multiply_transposed,
+    padded_width,
+    synthesize,
+    synthesize_vjp,
+)
+from hcnn_core._engines.cpu.kernels.vectors import INT32, VECTOR_BYTES, address
 
-ROWS = 4
-"""Rows of samples of a layer of two factors whose cotangents are summed at once, from the nearest cache."""
+ROWS_AT_ONCE = 4
+"""Rows of x whose cotangents are summed at once, since so many stay in the first-level cache."""
 
 
 @intrinsic
 def _prefetch(typing: Any, address: Any) -> Any:
-    """Ask for the line of the cache at an address."""
+    """Prefetch the cache line at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         function = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
-        ask = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        builder.call(ask, [builder.inttoptr(arguments[0], byte), INT32(0), INT32(3), INT32(1)])  # all levels, data
+        prefetch = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+        # to read, into all levels, data
+        builder.call(prefetch, [builder.inttoptr(arguments[0], byte), INT32(0), INT32(3), INT32(1)])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
 
 
 @compiled(inline="always")
-def _ask(like: Array, m: int, x: int, runs: Array) -> None:
-    """Ask for what taps of m positions read; `runs` (runs, 2) are the first and last tap of some that overlap."""
-    for run in range(runs.shape[0]):
-        for at in range(x + runs[run, 0], x + runs[run, 1] + m * like.itemsize, 64):
+def _prefetch_taps(size: int, x: int, ranges: NDArray) -> None:
+    """Prefetch what the taps of some positions, `size` bytes, read; see `Expansion.prefetched`."""
+    for k in range(ranges.shape[0]):
+        for at in range(x + ranges[k, 0], x + ranges[k, 1] + size, 64):
             _prefetch(at)
 
 
 @compiled()
 def _expand(
-    like: Array, m: int, x: int, rows: Array, table: Array, ahead: Array, h: Array, shift: Array, z: Array, kept: int,
-    analysis: Any, begin_step: int, end_step: int, spectrum: Array, half: Array,
+    expansion: Expansion, at: int, m: int, component: int, group: int, kept: int, analysis: BoundProgram,
+    workspace: SpectralWorkspace,
 ) -> None:  # fmt: skip
-    """Write the spectra of the ELU of what filters h (taps, channels) make of m positions of some rows, plus shifts.
+    """Write the spectra of the ELU of what a group of filters makes of m positions of one polyphase component of x.
 
-    z has room for (channels, rows, positions): if `kept`, for all, else for those that are analyzed before others are
-    made. The next row of x is asked for by `ahead`, as rows are too short for a processor to foresee.
+    If `kept` is 1, all of z stays; if it is 0, z holds a tile of channels at a time. The next row of x is prefetched,
+    since rows are too short for the processor to foresee it.
     """
-    size, row = like.itemsize, spectrum.strides[2]
-    for first in range(0, h.shape[1], TALL):
-        last = min(first + TALL, h.shape[1])
-        of_block, shifts, room = h[:, first:last], shift[first:last], z[kept * first :]
+    filters, shifts, z = expansion.filters[group], expansion.shifts[group], expansion.z
+    spectrum, size, x = workspace.x_spectrum, z.itemsize, expansion.x + at
+    rows = expansion.starts[expansion.rows_from[component] : expansion.rows_from[component + 1]]
+    begin_step, end_step = expansion.steps_from[component], expansion.steps_from[component + 1]
+    for first in range(0, filters.shape[1], TILE_ROWS):
+        last = min(first + TILE_ROWS, filters.shape[1])
+        of_tile, to = filters[:, first:last], z[kept * first :]
         for r in range(rows.size):
             if not first and r + 1 < rows.size:
-                _ask(like, m, x + rows[r + 1] * size, ahead)
-            elu_rows(like, room[0, r].ctypes.data, z.strides[0], m, x + rows[r] * size, table, of_block, shifts)
+                _prefetch_taps(m * size, x + rows[r + 1] * size, expansion.prefetched)
+            source, target = x + rows[r] * size, address(to[0, r])
+            gemm_elu_rows(target, z.strides[0], m, source, expansion.taps, of_tile, shifts[first:last])
         for channel in range(first, last):
-            source, to = room[channel - first].ctypes.data, spectrum.ctypes.data + channel * row
-            run_steps(like, analysis, begin_step, end_step, source, to, half, m)
+            source, target = address(to[channel - first]), address(spectrum) + channel * spectrum.strides[2]
+            run_steps(analysis, begin_step, end_step, source, target, workspace.between, m)
 
 
 @compiled()
 def factored(
-    like: Array, begin_line: int, end_line: int, n: int, chunk: int,
-    x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, ahead: Array, h: Array,
-    shift: Array, z: Array,
-    analysis: Any, synthesis: Any, half: Array, target: int, target_rows: Array, target_channel: int,
-    spectrum: Array, block: Array, offsets: Array, matrices: Array, bias: Array,
+    begin_line: int, end_line: int, expansion: Any, analysis: Any, synthesis: Any, target: Any, workspace: Any,
+    matrices: NDArray, bias: NDArray,
 ) -> None:  # fmt: skip
-    """`contract` of channels that are made of x a group at a time: the ELU of filters h (groups, taps, channels).
+    """As `spectral.contract`, for channels that are made of x a group at a time.
 
-    Rows of the extended x begin at `starts`, in elements; steps of the analysis from steps_from[p] on take those of
-    phase p, from rows_from[p] on. Lines of x are `line_step` bytes apart, results of n positions a line follow each
-    other. `ahead` is of `_ask`. Shifts are (groups, channels), z is room for (channels, rows of a phase, positions).
+    Makes lines [begin_line, end_line) of results, n positions each, which follow each other. expansion is an
+    `Expansion`.
     """
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    groups, row = h.shape[0], spectrum.strides[2]
+    expansion, analysis, synthesis = Expansion(*expansion), BoundProgram(*analysis), BoundProgram(*synthesis)
+    target, workspace = Rows(*target), SpectralWorkspace(*workspace)
+    size, n, groups = bias.itemsize, expansion.n, expansion.filters.shape[0]
     for line in range(begin_line, end_line):
-        for c in range(-(-n // chunk)):
-            begin, end = block_bounds(c, n, chunk, lanes)
-            m, width = end - begin, -(-(end - begin) // lanes) * lanes
-            taken = x + line * line_step + begin * size
-            for p in range(rows_from.size - 1):
-                rows = starts[rows_from[p] : rows_from[p + 1]]
+        for block in range(-(-n // workspace.block)):
+            begin, end = block_bounds(block, n, workspace.block, VECTOR_BYTES // size)
+            m, width = end - begin, padded_width(bias, end - begin)
+            for p in range(expansion.rows_from.size - 1):
                 for group in range(groups):
-                    _expand(
-                        like, m, taken, rows, table, ahead, h[group], shift[group], z, 0,
-                        analysis, steps_from[p], steps_from[p + 1], spectrum, half,
-                    )  # fmt: skip
-                    add_group(like, width, spectrum, block, offsets, matrices, p * groups + group)
-            for channel in range(block.shape[2]):
-                to = target + channel * target_channel + (line * n + begin) * size
-                run_elu(like, synthesis, block.ctypes.data + channel * row, to, half, m, target_rows, bias, channel)
+                    at = line * expansion.line_step + begin * size
+                    _expand(expansion, at, m, p, group, 0, analysis, workspace)
+                    # (frequencies, entries * channels, width) -> (frequencies, planes * out, width)
+                    multiply_group(workspace, width, matrices, p * groups + group)
+            synthesize(workspace, synthesis, target, (line * n + begin) * size, m, bias)
+
+
+@compiled()
+def _expand_vjp(
+    expansion: Expansion, cotangents: ExpansionCotangents, at: int, gx_at: int, m: int, component: int, group: int
+) -> None:
+    """Transpose of `_expand`, from the cotangent of the ELU's result on: add to the cotangents of x, filters, shifts.
+
+    `at` counts bytes in x, `gx_at` elements in its cotangent.
+    """
+    z, gz, gx = expansion.z, cotangents.z, cotangents.x
+    size, step, width = gz.itemsize, gz.strides[1], padded_width(gz, m)
+    first = expansion.rows_from[component]
+    rows = expansion.starts[first : expansion.rows_from[component + 1]]
+    for channel in range(gz.shape[0]):
+        if m < gz.shape[2]:
+            gz[channel, :, m:] = 0  # whole vectors of it are summed
+        to, answers = address(gz[channel]), address(z[channel])
+        cotangents.shifts[group, channel] += elu_vjp_line(gz, to, answers, to, rows.size * gz.shape[2])
+    for v in range(0, rows.size, ROWS_AT_ONCE):
+        g, some = address(gz[0, v]), rows[v : v + ROWS_AT_ONCE]
+        into = cotangents.filters_part[group]
+        correlate_rows(into, expansion.x + at, expansion.taps, g, gz.strides[0], step, width, some)
+        for i in range(some.size):
+            to = address(gx) + (cotangents.x_starts[first + v + i] + gx_at) * size
+            matrix = cotangents.filters_transposed[group]
+            scatter_add_rows(to, expansion.taps, m, g + i * step, cotangents.z_offsets, matrix)
 
 
 @compiled()
 def factored_adjoints(
-    like: Array, begin_line: int, end_line: int, n: int, chunk: int,
-    x: int, starts: Array, rows_from: Array, steps_from: Array, line_step: int, table: Array, ahead: Array, h: Array,
-    h_transposed: Array, shift: Array, z: Array, gz: Array, of_channels: Array,
-    back: Any, analysis: Any, analysis_back: Any, half: Array,
-    g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
-    spectrum: Array, block: Array, offsets: Array, turned: Array, matrices: Array, part: Array, totals: Array,
-    gx: Array, gx_starts: Array, gh_part: Array, gh: Array, shift_sums: Array,
+    begin_line: int, end_line: int, expansion: Any, cotangents: Any, analysis: Any, analysis_transpose: Any,
+    synthesis_transpose: Any, g: Any, ans: Any, workspace: Any, adjoint: Any, matrices: NDArray,
 ) -> None:  # fmt: skip
-    """Cotangents of `factored`, whose z is made again: added to totals as in `contract_adjoints`, gx, gh, shift_sums.
+    """Cotangents of `factored`, for which z is made again.
 
-    gx holds the lines of the extended x that these lines read, its rows from `gx_starts` on, gh (groups, taps,
-    channels, lanes) sums by lanes; each total has an equal part. `h_transposed` is (groups, channels, taps); z and gz
-    are room for (channels, rows of a phase, positions).
+    They are added to `cotangents`, an `ExpansionCotangents`, and to `adjoint` as in `spectral.contract_adjoints`.
     """
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    frequencies, row = block.shape[0], block.strides[2]
-    out, groups, channels = block.shape[1] * block.shape[2], h.shape[0], z.shape[0]
+    expansion, cotangents = Expansion(*expansion), ExpansionCotangents(*cotangents)
+    analysis, analysis_transpose = BoundProgram(*analysis), BoundProgram(*analysis_transpose)
+    synthesis_transpose, g, ans = BoundProgram(*synthesis_transpose), Rows(*g), Rows(*ans)
+    workspace, adjoint = SpectralWorkspace(*workspace), AdjointWorkspace(*adjoint)
+    spectrum, gz, between, steps_from = workspace.x_spectrum, cotangents.z, workspace.between, expansion.steps_from
+    size, n, groups = gz.itemsize, expansion.n, expansion.filters.shape[0]
     for line in range(begin_line, end_line):
-        for c in range(-(-n // chunk)):
-            begin, end = block_bounds(c, n, chunk, lanes)
-            m, width = end - begin, -(-(end - begin) // lanes) * lanes
-            for channel in range(block.shape[2]):
-                at = (line * n + begin) * size
-                taken, answers = g + channel * g_channel + at, ans + channel * ans_channel + at
-                to = block.ctypes.data + channel * row
-                run_elu_vjp(like, back, taken, g_rows, answers, ans_rows, to, half, m, scaled, sums, channel)
-            for f in range(frequencies):
-                transpose_rows(like, turned[f], m, block[f].ctypes.data, row, out)
-            taken = x + line * line_step + begin * size
-            at, step = (line - begin_line) * (line_step // size) + begin, gz.strides[1]
-            for p in range(rows_from.size - 1):
-                rows = starts[rows_from[p] : rows_from[p + 1]]
+        for block in range(-(-n // workspace.block)):
+            begin, end = block_bounds(block, n, workspace.block, VECTOR_BYTES // size)
+            m, width = end - begin, padded_width(gz, end - begin)
+            synthesize_vjp(workspace, adjoint, synthesis_transpose, g, ans, (line * n + begin) * size, m)
+            at = line * expansion.line_step + begin * size
+            gx_at = (line - begin_line) * (expansion.line_step // size) + begin
+            for p in range(expansion.rows_from.size - 1):
+                # transposed, the steps come in reverse
                 first_back, last_back = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
                 for group in range(groups):
-                    k = p * groups + group
-                    _expand(
-                        like, m, taken, rows, table, ahead, h[group], shift[group], z, 1,
-                        analysis, steps_from[p], steps_from[p + 1], spectrum, half,
-                    )  # fmt: skip
-                    for f in range(frequencies):
-                        a, b = spectrum[f].ctypes.data, block[f].ctypes.data
-                        add_outer_products(like, part[k, f], a, row, m, turned[f])
-                        combine_rows(like, a, row, width, b, offsets[:out], matrices[k, f])
-                    for channel in range(channels):
-                        source, to = spectrum.ctypes.data + channel * row, gz[channel].ctypes.data
-                        run_steps(like, analysis_back, first_back, last_back, source, to, half, m)
-                        if m < gz.shape[2]:
-                            gz[channel, :, m:] = 0
-                        answers, n_part = z[channel].ctypes.data, rows.size * gz.shape[2]
-                        shift_sums[group, channel] += elu_vjp_run(like, to, answers, to, n_part)
-                    for v in range(0, rows.size, ROWS):
-                        cotangents, of_rows = gz[0, v].ctypes.data, rows[v : v + ROWS]
-                        correlate_rows(gh_part[group], taken, table, cotangents, gz.strides[0], step, width, of_rows)
-                        for i in range(of_rows.size):
-                            to = gx.ctypes.data + (gx_starts[rows_from[p] + v + i] + at) * size
-                            spread_rows(like, to, table, m, cotangents + i * step, of_channels, h_transposed[group])
+                    _expand(expansion, at, m, p, group, 1, analysis, workspace)
+                    for f in range(spectrum.shape[0]):  # both while the frequency is in the first-level cache
+                        add_filter_products(workspace, adjoint, m, p * groups + group, f)
+                        multiply_transposed(workspace, width, matrices, p * groups + group, f)
+                    for channel in range(gz.shape[0]):
+                        source, to = address(spectrum) + channel * spectrum.strides[2], address(gz[channel])
+                        run_steps(analysis_transpose, first_back, last_back, source, to, between, m)
+                    _expand_vjp(expansion, cotangents, at, gx_at, m, p, group)
             for group in range(groups):
-                add_and_clear(gh_part[group], gh[group])
-        if totals.size and (line == end_line - 1 or (line + 1) * n // RUN > line * n // RUN):
-            add_and_clear(part, totals)
+                add_and_clear(cotangents.filters_part[group], cotangents.filters[group])
+        if adjoint.total.size and (line == end_line - 1 or (line + 1) * n // MAX_TERMS > line * n // MAX_TERMS):
+            add_and_clear(adjoint.part, adjoint.total)

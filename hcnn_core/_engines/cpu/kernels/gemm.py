@@ -1,4 +1,7 @@
-"""Micro-kernels of matrix products: an operand's rows lie wherever an offset table says."""
+"""Micro-kernels of matrix products whose terms lie where an offset table says (indirect GEMM).
+
+Results are made in tiles that registers hold: some rows by some vectors.
+"""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -13,64 +16,61 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.jit import compiled
-from hcnn_core._engines.cpu.kernels.vectors import INT64, REGISTERS, VECTOR_BYTES, Array, Vectors, load_offset
+from hcnn_core._engines.cpu.kernels.operands import Factors, InnerOperands, NDArray
+from hcnn_core._engines.cpu.kernels.vectors import INT64, REGISTERS, VECTOR_BYTES, Vectors, address, load_offset
 
-# of a tile of sums: its rows, and its columns in vectors; they, a row's vectors and a factor fill the registers
-TALL, WIDE_OF_TALL = (8, 3) if REGISTERS == 32 else (4, 3)
+# Rows and vectors of a tile. Its sums, the vectors of one term and one factor fill the registers.
+TILE_ROWS, TILE_VECTORS = (8, 3) if REGISTERS == 32 else (4, 3)
 
+# The same where fewer rows are left.
+FEW_ROWS, FEW_ROWS_VECTORS = (2, 8) if REGISTERS == 32 else (2, 4)
 
-FEW, WIDE_OF_FEW = (2, 8) if REGISTERS == 32 else (2, 4)
+# The same where one row is left.
+ONE_ROW_VECTORS = 8
 
+# Tuples that the addresses of a tile's vectors are collected in.
+NO_TILE, NO_FEW_ROWS, NO_ONE_ROW = ((0,) * count for count in (TILE_VECTORS, FEW_ROWS_VECTORS, ONE_ROW_VECTORS))
 
-WIDE_OF_ONE = 8
+# Rows of x and of y in a tile of inner products, and the same where fewer are left.
+INNER_X, FEW_INNER_X = (6, 3) if REGISTERS == 32 else (3, 2)
+INNER_Y, FEW_INNER_Y = 4, 3
 
+SET, ELU, ADD, SCATTER_ADD = range(4)
+"""What a product does: write the sums; write their ELU; add them to what is there; add them to rows that a table
+lists."""
 
-NONE_OF_TALL, NONE_OF_FEW, NONE_OF_ONE = ((0,) * wide for wide in (WIDE_OF_TALL, WIDE_OF_FEW, WIDE_OF_ONE))
-
-
-# of a tile of inner products, rows of either operand
-DEEP, LESS_DEEP = (6, 3) if REGISTERS == 32 else (3, 2)
-
-
-BROAD, LESS_BROAD = 4, 3
-
-
-SET, ELU, ADD, SPREAD = range(4)
-"""What becomes of sums: they are written, or their ELU is, or they are added to what is there, or to rows anywhere."""
-
-
-BLOCK = 24
-"""Lines of fewer vectors than this fill tiles together, so many lines at a time: a multiple of what tiles are wide."""
-
+LINES_PER_BLOCK = 24
+"""Lines that share tiles, where one line has fewer vectors than this. A multiple of the tiles' vectors, so that a block
+of full lines leaves no tile unfilled."""
 
 ORIGIN = np.zeros(1, np.int64)
-"""Where a line begins that is the only one."""
+"""The table of line starts for a single line."""
 
-
-RUN = 1 << 12
-"""Products summed in the dtype of the arrays; many more in single precision would lose digits."""
+MAX_TERMS = 1 << 12
+"""Terms that are summed in the arrays' dtype; longer sums continue in float64, since float32 would lose digits."""
 
 
 @intrinsic(prefer_literal=True)
-def combine(
-    typing: Any, like: Any, rows: Any, vectors: Any, how: Any, out: Any, out_stride: Any, x: Any, table: Any,
-    count: Any, matrix: Any, matrix_stride: Any, bias: Any,
+def gemm_tile(
+    typing: Any, how: Any, rows: Any, vectors: Any, out: Any, out_stride: Any, x: Any, factors: Any
 ) -> Any:  # fmt: skip
-    """Write sum over k < count of matrix[k, r] * x[table[k] + i] to out[r, i], r < rows, i < vectors * lanes.
+    """Micro-kernel: out[r, i] from sum over k of matrix[k, r] * x[offsets[k] + i], r < rows, i < vectors * lanes.
 
-    `like` is any array of the dtype of all; `vectors` is 0 for a single column. How: SET; ELU, of the sum and bias[r];
-    ADD, to what is there; SPREAD, likewise, row after row, to where a table at `out_stride` says: they may overlap.
-    x and out are where vectors lie side by side, or a tuple of where each does.
+    `how` is SET, ELU (of the sum and bias[r]), ADD, or SCATTER_ADD, where `out_stride` is the address of a table of
+    row offsets and rows may overlap. `vectors` is 0 for a single column. `out` and `x` are the address of adjacent
+    vectors, or a tuple with the address of each vector.
     """
-    if not all(isinstance(value, types.IntegerLiteral) for value in (rows, vectors, how)):
+    if not all(isinstance(value, types.IntegerLiteral) for value in (how, rows, vectors)):
         return None
     out, x = (place if isinstance(place, types.UniTuple) else types.int64 for place in (out, x))
-    signature = types.void(like, rows, vectors, how, out, types.int64, x, *(types.int64,) * 5)
+    signature = types.void(how, rows, vectors, out, types.int64, x, factors)
+    dtype = factors.types[0].dtype
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        out, out_stride, x, table, count, matrix, matrix_stride, bias = arguments[4:]
+        out, out_stride, x, factors = arguments[3:]
+        _, table, count, matrix, matrix_stride, bias = cgutils.unpack_tuple(builder, factors)
         width = max(1, vectors.literal_value)
-        v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth if vectors.literal_value else 1)
+        v = Vectors(builder, dtype, 8 * VECTOR_BYTES // dtype.bitwidth if vectors.literal_value else 1)
 
         def places(where: Any) -> list[Any]:
             if where.type == INT64:
@@ -78,7 +78,7 @@ def combine(
             return cgutils.unpack_tuple(builder, where)
 
         sums = [v.sums(width) for _ in range(rows.literal_value)]
-        if how.literal_value == SPREAD:
+        if how.literal_value == SCATTER_ADD:
             steps = [load_offset(builder, out_stride, INT64(r)) for r in range(rows.literal_value)]
         else:
             steps = [builder.mul(INT64(r), out_stride) for r in range(rows.literal_value)]
@@ -93,9 +93,9 @@ def combine(
         with cgutils.for_range(builder, count) as loop:
             offset = load_offset(builder, table, loop.index)
             terms = [v.load(builder.add(source, offset)) for source in sources]
-            factors = builder.add(matrix, builder.mul(loop.index, matrix_stride))
+            of_term = builder.add(matrix, builder.mul(loop.index, matrix_stride))
             for r, row in enumerate(sums):
-                factor = v.repeat(builder.add(factors, INT64(r * v.size)))
+                factor = v.repeat(builder.add(of_term, INT64(r * v.size)))
                 for variable, term in zip(row, terms, strict=True):
                     v.accumulate(variable, factor, term)
         for row_of_targets, row in zip(targets, sums, strict=True):
@@ -103,7 +103,7 @@ def combine(
                 total = builder.load(variable)
                 if how.literal_value == ELU:
                     total = v.elu(total)
-                elif how.literal_value == SPREAD:
+                elif how.literal_value == SCATTER_ADD:  # only now: the row before may have written the same elements
                     total = builder.fadd(total, v.load(target))
                 builder.store(total, v.at(target, 0), align=v.size)
         return context.get_dummy_value()
@@ -116,7 +116,7 @@ def outer_products(
     typing: Any, like: Any, rows: Any, total: Any, total_stride: Any, x: Any, x_stride: Any, y: Any, y_stride: Any,
     count: Any,
 ) -> Any:  # fmt: skip
-    """Add sum over i < count of x[r, i] * y[i, :lanes] to total[r, :lanes], r < rows."""
+    """Micro-kernel: add sum over i < count of x[r, i] * y[i, :lanes] to total[r, :lanes], r < rows."""
     if not isinstance(rows, types.IntegerLiteral):
         return None
     signature = types.void(like, rows, *(types.int64,) * 7)
@@ -143,31 +143,34 @@ def outer_products(
 
 @intrinsic(prefer_literal=True)
 def inner_products(
-    typing: Any, like: Any, deep: Any, broad: Any, total: Any, total_stride: Any, x: Any, table: Any, y: Any,
-    y_stride: Any, y_line: Any, n: Any, starts: Any, lines: Any,
-) -> Any:  # fmt: skip
-    """Add sum over l < lines, i < n of x[starts[l] + table[k] + i] * y[r, l, i] to total[k, r], k < deep, r < broad.
+    typing: Any, x_rows: Any, y_rows: Any, like: Any, total: Any, total_stride: Any, offsets: Any, y: Any, operands: Any
+) -> Any:
+    """Micro-kernel: add to total[k, r] the inner product of row k of x with row r of y, k < x_rows, r < y_rows.
 
-    n is a vector or more, `starts` counts elements. `like` is the total: where it has a third axis, of lanes, lanes are
-    left unsummed.
+    That is sum over l < lines, i < n of x[starts[l] + offsets[k] + i] * y[r, l, i]. `like` is the array of totals;
+    where it has a third axis, that of lanes, the lanes are not summed.
     """
-    if not all(isinstance(value, types.IntegerLiteral) for value in (deep, broad)):
+    if not all(isinstance(value, types.IntegerLiteral) for value in (x_rows, y_rows)):
         return None
-    signature, by_lanes = types.void(like, deep, broad, *(types.int64,) * 10), like.ndim == 3
+    signature = types.void(x_rows, y_rows, like, *(types.int64,) * 4, operands)
+    by_lanes = like.ndim == 3
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        total, total_stride, x, table, y, y_stride, y_line, n, starts, lines = arguments[3:]
+        total, total_stride, offsets, y, operands = arguments[3:]
+        x, y_step, y_line, n, starts, lines = cgutils.unpack_tuple(builder, operands)
+        x_count, y_count = x_rows.literal_value, y_rows.literal_value
         v = Vectors(builder, like.dtype, 8 * VECTOR_BYTES // like.dtype.bitwidth)
-        sums = [v.sums(broad.literal_value) for _ in range(deep.literal_value)]
-        targets = [builder.add(total, builder.mul(INT64(k), total_stride)) for k in range(deep.literal_value)]
+        sums = [v.sums(y_count) for _ in range(x_count)]
+        targets = [builder.add(total, builder.mul(INT64(k), total_stride)) for k in range(x_count)]
         if by_lanes:
             for target, row in zip(targets, sums, strict=True):
                 for r, variable in enumerate(row):
                     builder.store(v.load(target, r), variable)
-        rows = [builder.add(x, load_offset(builder, table, INT64(k))) for k in range(deep.literal_value)]
-        columns = [builder.add(y, builder.mul(INT64(r), y_stride)) for r in range(broad.literal_value)]
+        rows = [builder.add(x, load_offset(builder, offsets, INT64(k))) for k in range(x_count)]
+        columns = [builder.add(y, builder.mul(INT64(r), y_step)) for r in range(y_count)]
         count, rest = builder.sdiv(n, INT64(v.lanes)), builder.srem(n, INT64(v.lanes))
-        met, zero = v.first_lanes(builder.sub(INT64(v.lanes), rest)), v.constant(0)  # in whole vectors before the rest
+        # the last vector begins earlier: these lanes of it were summed with the one before
+        done, zero = v.first_lanes(builder.sub(INT64(v.lanes), rest)), v.constant(0)
 
         def add(sources: list[Any], others: list[Any], position: Any, take: Callable[[Any], Any]) -> None:
             factors = [take(v.load(builder.add(other, position))) for other in others]
@@ -178,13 +181,13 @@ def inner_products(
 
         with cgutils.for_range(builder, lines) as line:
             start = builder.mul(load_offset(builder, starts, line.index), INT64(v.size))
-            done = builder.mul(line.index, y_line)
-            sources, others = [builder.add(row, start) for row in rows], [builder.add(c, done) for c in columns]
+            begin = builder.mul(line.index, y_line)
+            sources, others = [builder.add(row, start) for row in rows], [builder.add(c, begin) for c in columns]
             with cgutils.for_range(builder, count) as loop:
                 add(sources, others, builder.mul(loop.index, INT64(VECTOR_BYTES)), lambda vector: vector)
             with builder.if_then(cgutils.is_not_null(builder, rest), likely=False):
                 last = builder.mul(builder.sub(n, INT64(v.lanes)), INT64(v.size))
-                add(sources, others, last, lambda vector: builder.select(met, zero, vector))
+                add(sources, others, last, lambda vector: builder.select(done, zero, vector))
         for target, row in zip(targets, sums, strict=True):
             for r, variable in enumerate(row):
                 if by_lanes:
@@ -198,258 +201,256 @@ def inner_products(
 
 
 @compiled(inline="always")
-def _tiles(
-    how: int, rows: int, wide: int, like: Array, out: int, out_stride: int, begin: int, n: int, x: int, table: Array,
-    matrix: int, step: int, bias: int,
-) -> int:  # fmt: skip
-    """Write `rows` rows of sums in tiles as long as fit between begin and n; return where the last ends."""
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    end = n - (n - begin) % (lanes * wide)
-    for i in range(begin, end, lanes * wide):
-        at = i * size
-        combine(like, rows, wide, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
+def _full_tiles(
+    how: int, rows: int, vectors: int, out: int, out_stride: int, begin: int, n: int, x: int, factors: Factors
+) -> int:
+    """Make `rows` rows of results in as many full tiles as fit between columns begin and n; return where they end."""
+    size, lanes = factors.like.itemsize, VECTOR_BYTES // factors.like.itemsize
+    end = n - (n - begin) % (lanes * vectors)
+    for i in range(begin, end, lanes * vectors):
+        gemm_tile(how, rows, vectors, out + i * size, out_stride, x + i * size, factors)
     return end
 
 
 @compiled(inline="always")
-def _rest(
-    how: int, rows: int, like: Array, out: int, out_stride: int, begin: int, n: int, x: int, table: Array, matrix: int,
-    step: int, bias: int,
+def _remainder(
+    how: int, rows: int, out: int, out_stride: int, begin: int, n: int, x: int, factors: Factors
 ) -> None:  # fmt: skip
-    """The sums that tiles left, in vectors, of which the last begins earlier and writes some sums again.
+    """Make the columns that tiles left. The last vector begins earlier and writes some results again.
 
-    Those that are added are not added twice, but one by one.
+    Results that are added must not be added twice: they are made column by column.
     """
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
+    size, lanes = factors.like.itemsize, VECTOR_BYTES // factors.like.itemsize
     end = n if how < ADD and n >= lanes else n - n % lanes
     for i in range(begin, end, lanes):
         at = min(i, n - lanes) * size
-        combine(like, rows, 1, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
+        gemm_tile(how, rows, 1, out + at, out_stride, x + at, factors)
     for i in range(end, n):
-        at = i * size
-        combine(like, rows, 0, how, out + at, out_stride, x + at, table.ctypes.data, table.size, matrix, step, bias)
+        gemm_tile(how, rows, 0, out + i * size, out_stride, x + i * size, factors)
 
 
 @compiled(inline="always")
-def _slender(
-    how: int, rows: int, wide: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: int,
-    step: int, bias: int,
+def _few_rows(
+    how: int, rows: int, vectors: int, out: int, out_stride: int, n: int, x: int, factors: Factors
 ) -> None:  # fmt: skip
-    """Write a few rows of n sums. A single vector of them would wait for each sum before the next is added to it."""
-    done = _tiles(how, rows, wide, like, out, out_stride, 0, n, x, table, matrix, step, bias)
-    done = _tiles(how, rows, 4, like, out, out_stride, done, n, x, table, matrix, step, bias)
-    done = _tiles(how, rows, 2, like, out, out_stride, done, n, x, table, matrix, step, bias)
-    _rest(how, rows, like, out, out_stride, done, n, x, table, matrix, step, bias)
+    """Make a few rows of n results in tiles of several vectors: a single sum would wait for each multiply-add."""
+    done = _full_tiles(how, rows, vectors, out, out_stride, 0, n, x, factors)
+    done = _full_tiles(how, rows, 4, out, out_stride, done, n, x, factors)
+    done = _full_tiles(how, rows, 2, out, out_stride, done, n, x, factors)
+    _remainder(how, rows, out, out_stride, done, n, x, factors)
 
 
 @compiled(inline="always")
-def _from_row(how: int, out: int, out_stride: int, row: int) -> tuple[int, int]:
-    """What `combine` is given to write from some row on."""
-    return (out, out_stride + row * 8) if how == SPREAD else (out + row * out_stride, out_stride)
+def _target(how: int, out: int, out_stride: int, row: int) -> tuple[int, int]:
+    """The `out` and `out_stride` of `gemm_tile` from some row on."""
+    return (out, out_stride + row * 8) if how == SCATTER_ADD else (out + row * out_stride, out_stride)
 
 
 @compiled(inline="always")
-def _strips(
-    how: int, like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array, bias: int
-) -> None:
-    """Strips of as many rows as registers hold, then of fewer."""
-    rows, row, size, step = matrix.shape[1], 0, like.itemsize, matrix.strides[0]
-    while row + TALL <= rows:
-        to, there = _from_row(how, out, out_stride, row)
-        factors, start = matrix.ctypes.data + row * size, bias + row * size
-        done = _tiles(how, TALL, WIDE_OF_TALL, like, to, there, 0, n, x, table, factors, step, start)
-        _rest(how, TALL, like, to, there, done, n, x, table, factors, step, start)
-        row += TALL
-    while row + FEW <= rows:
-        to, there = _from_row(how, out, out_stride, row)
-        factors, start = matrix.ctypes.data + row * size, bias + row * size
-        _slender(how, FEW, WIDE_OF_FEW, like, to, there, n, x, table, factors, step, start)
-        row += FEW
+def _factors(table: NDArray, matrix: NDArray, row: int, bias: int) -> Factors:
+    """Factors of the rows of results from some row on."""
+    at = row * matrix.itemsize
+    return Factors(matrix, address(table), table.size, address(matrix) + at, matrix.strides[0], bias + at)
+
+
+@compiled(inline="always")
+def _gemm(how: int, out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray, bias: int) -> None:
+    """Make all rows of n results: tiles of many rows first, then of few."""
+    rows, row = matrix.shape[1], 0
+    while row + TILE_ROWS <= rows:
+        (to, stride), factors = _target(how, out, out_stride, row), _factors(table, matrix, row, bias)
+        done = _full_tiles(how, TILE_ROWS, TILE_VECTORS, to, stride, 0, n, x, factors)
+        _remainder(how, TILE_ROWS, to, stride, done, n, x, factors)
+        row += TILE_ROWS
+    while row + FEW_ROWS <= rows:
+        (to, stride), factors = _target(how, out, out_stride, row), _factors(table, matrix, row, bias)
+        _few_rows(how, FEW_ROWS, FEW_ROWS_VECTORS, to, stride, n, x, factors)
+        row += FEW_ROWS
     if row < rows:
-        to, there = _from_row(how, out, out_stride, row)
-        factors, start = matrix.ctypes.data + row * size, bias + row * size
-        _slender(how, 1, WIDE_OF_ONE, like, to, there, n, x, table, factors, step, start)
+        (to, stride), factors = _target(how, out, out_stride, row), _factors(table, matrix, row, bias)
+        _few_rows(how, 1, ONE_ROW_VECTORS, to, stride, n, x, factors)
 
 
 @compiled()
-def combine_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
-    """Write the products of matrix (K, rows) with rows of n elements of x, found by a table of K offsets."""
-    _strips(SET, like, out, out_stride, n, x, table, matrix, 0)
+def gemm_rows(out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
+    """Write matrix (K, rows) transposed @ rows of x (K, n), which begin `table` (K,) bytes from x, to out (rows, n)."""
+    _gemm(SET, out, out_stride, n, x, table, matrix, 0)
 
 
 @compiled()
-def add_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array) -> None:
-    """As `combine_rows`, added to what is there."""
-    _strips(ADD, like, out, out_stride, n, x, table, matrix, 0)
+def add_gemm_rows(out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
+    """As `gemm_rows`, added to what is there."""
+    _gemm(ADD, out, out_stride, n, x, table, matrix, 0)
 
 
 @compiled()
-def spread_rows(like: Array, out: int, places: Array, n: int, x: int, table: Array, matrix: Array) -> None:
-    """As `add_rows`, to rows that lie `places` from out on, and may overlap."""
-    _strips(SPREAD, like, out, places.ctypes.data, n, x, table, matrix, 0)
+def scatter_add_rows(out: int, places: NDArray, n: int, x: int, table: NDArray, matrix: NDArray) -> None:
+    """As `add_gemm_rows`, to rows that begin `places` (rows,) bytes from out and may overlap."""
+    _gemm(SCATTER_ADD, out, address(places), n, x, table, matrix, 0)
 
 
 @compiled()
-def elu_rows(like: Array, out: int, out_stride: int, n: int, x: int, table: Array, matrix: Array, bias: Array) -> None:
-    """As `combine_rows`, the ELU of the sum of that and a bias (rows,)."""
-    _strips(ELU, like, out, out_stride, n, x, table, matrix, bias.ctypes.data)
+def gemm_elu_rows(
+    out: int, out_stride: int, n: int, x: int, table: NDArray, matrix: NDArray, bias: NDArray
+) -> None:  # fmt: skip
+    """As `gemm_rows`, but write the ELU of the product plus a bias (rows,)."""
+    _gemm(ELU, out, out_stride, n, x, table, matrix, address(bias))
 
 
 @compiled()
-def sum_runs(out: Array, rows: Array, terms: Array, factors: Array) -> None:
-    """Write to row r of out the sum of what lies `terms` from rows[r] on, as often as factors (terms, 1) say."""
-    for r in range(rows.size):
-        combine_rows(out, out[r].ctypes.data, 0, out.shape[1], rows[r], terms, factors)
+def sum_lines(out: NDArray, lines: NDArray, terms: NDArray, factors: NDArray) -> None:
+    """Write sum over k of factors[k, 0] * the line at lines[r] + terms[k] to row r of out; addresses in bytes."""
+    for r in range(lines.size):
+        gemm_rows(address(out[r]), 0, out.shape[1], lines[r], terms, factors)
 
 
 @compiled(inline="always")
-def _across(
-    rows: int, wide: int, like: Array, out: int, out_stride: int, out_line: int, n: int, x: int, starts: Array,
-    table: Array, matrix: int, step: int, none: tuple[int, ...],
+def _gemm_lines(
+    rows: int, vectors: int, out: int, out_stride: int, out_line: int, n: int, x: int, starts: NDArray,
+    factors: Factors, none: tuple[int, ...],
 ) -> None:  # fmt: skip
-    """Write `rows` rows of sums of all lines; vectors that would leave a tile of one line unfilled share one.
+    """Make `rows` rows of results of all lines. Vectors that do not fill a tile of one line share one with other lines.
 
-    The last of a line begins earlier and writes some sums again, as does the last of all until its tile is filled.
+    The last vector of a line begins earlier and writes some results again. The last tile repeats its last vector until
+    it is full.
     """
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    sources, targets, met = none, none, 0
+    size, lanes = factors.like.itemsize, VECTOR_BYTES // factors.like.itemsize
+    sources, targets, collected = none, none, 0
     for line in range(starts.size):
         source, target = x + starts[line] * size, out + line * out_line
-        done = _tiles(SET, rows, wide, like, target, out_stride, 0, n, source, table, matrix, step, 0)
+        done = _full_tiles(SET, rows, vectors, target, out_stride, 0, n, source, factors)
         for i in range(done, n, lanes):
             at = min(i, n - lanes) * size
             sources, targets = sources[1:] + (source + at,), targets[1:] + (target + at,)  # noqa: RUF005
-            met += 1
-            if met == wide:
-                combine(
-                    like, rows, wide, SET, targets, out_stride, sources, table.ctypes.data, table.size, matrix, step, 0
-                )
-                met = 0
-    if met:
-        for _ in range(met, wide):
+            collected += 1
+            if collected == vectors:
+                gemm_tile(SET, rows, vectors, targets, out_stride, sources, factors)
+                collected = 0
+    if collected:
+        for _ in range(collected, vectors):
             sources, targets = sources[1:] + sources[-1:], targets[1:] + targets[-1:]
-        combine(like, rows, wide, SET, targets, out_stride, sources, table.ctypes.data, table.size, matrix, step, 0)
+        gemm_tile(SET, rows, vectors, targets, out_stride, sources, factors)
 
 
 @compiled()
-def combine_lines(
-    like: Array, out: int, out_stride: int, out_line: int, n: int, x: int, starts: Array, table: Array, matrix: Array
-) -> None:
-    """As `combine_rows` for lines of n, a vector or more, which begin at `starts` elements in x."""
-    rows, row, size, step = matrix.shape[1], 0, like.itemsize, matrix.strides[0]
-    while row + TALL <= rows:
-        to, factors = out + row * out_stride, matrix.ctypes.data + row * size
-        _across(TALL, WIDE_OF_TALL, like, to, out_stride, out_line, n, x, starts, table, factors, step, NONE_OF_TALL)
-        row += TALL
-    while row + FEW <= rows:
-        to, factors = out + row * out_stride, matrix.ctypes.data + row * size
-        _across(FEW, WIDE_OF_FEW, like, to, out_stride, out_line, n, x, starts, table, factors, step, NONE_OF_FEW)
-        row += FEW
+def gemm_lines(
+    out: int, out_stride: int, out_line: int, n: int, x: int, starts: NDArray, table: NDArray,
+    matrix: NDArray,
+) -> None:  # fmt: skip
+    """As `gemm_rows` for lines of n positions, at least a vector, that begin `starts` elements from x."""
+    rows, row = matrix.shape[1], 0
+    while row + TILE_ROWS <= rows:
+        to, factors = out + row * out_stride, _factors(table, matrix, row, 0)
+        _gemm_lines(TILE_ROWS, TILE_VECTORS, to, out_stride, out_line, n, x, starts, factors, NO_TILE)
+        row += TILE_ROWS
+    while row + FEW_ROWS <= rows:
+        to, factors = out + row * out_stride, _factors(table, matrix, row, 0)
+        _gemm_lines(FEW_ROWS, FEW_ROWS_VECTORS, to, out_stride, out_line, n, x, starts, factors, NO_FEW_ROWS)
+        row += FEW_ROWS
     if row < rows:
-        to, factors = out + row * out_stride, matrix.ctypes.data + row * size
-        _across(1, WIDE_OF_ONE, like, to, out_stride, out_line, n, x, starts, table, factors, step, NONE_OF_ONE)
+        to, factors = out + row * out_stride, _factors(table, matrix, row, 0)
+        _gemm_lines(1, ONE_ROW_VECTORS, to, out_stride, out_line, n, x, starts, factors, NO_ONE_ROW)
 
 
 @compiled(inline="always")
-def combine_some_lines(
-    like: Array, out: int, out_stride: int, n: int, x: int, starts: Array, table: Array, matrix: Array
+def gemm_block(
+    out: int, out_stride: int, n: int, x: int, starts: NDArray, table: NDArray, matrix: NDArray
 ) -> None:  # fmt: skip
-    """Write the products of a matrix with lines of n, one after the other."""
+    """As `gemm_lines`, for a single line too; results of one line follow those of the one before."""
     if starts.size > 1:
-        combine_lines(like, out, out_stride, n * like.itemsize, n, x, starts, table, matrix)
+        gemm_lines(out, out_stride, n * matrix.itemsize, n, x, starts, table, matrix)
     else:
-        combine_rows(like, out, out_stride, n, x + starts[0] * like.itemsize, table, matrix)
+        gemm_rows(out, out_stride, n, x + starts[0] * matrix.itemsize, table, matrix)
 
 
 @compiled(inline="always")
-def lines_at_once(like: Array, n: int) -> int:
-    """How many lines of n are worked on together."""
+def lines_at_once(like: NDArray, n: int) -> int:
+    """How many lines of n positions are multiplied together."""
     lanes = VECTOR_BYTES // like.itemsize
-    return BLOCK if lanes <= n < BLOCK * lanes else 1
+    return LINES_PER_BLOCK if lanes <= n < LINES_PER_BLOCK * lanes else 1
 
 
 @compiled(inline="always")
-def _products(
-    deep: int, broad: int, total: Array, k: int, r: int, x: int, table: Array, y: int, y_stride: int, y_line: int,
-    n: int, starts: Array,
+def _correlate_tile(
+    x_rows: int, y_rows: int, total: NDArray, k: int, r: int, offsets: int, y: int, operands: InnerOperands
 ) -> None:  # fmt: skip
-    """Add the inner products of `deep` rows of x with `broad` rows of y, lines of n each, to total (K, rows)."""
-    to, offsets, others = total[k, r:].ctypes.data, table[k:].ctypes.data, y + r * y_stride
-    lines = starts.ctypes.data
-    step = total.strides[0]
-    inner_products(total, deep, broad, to, step, x, offsets, others, y_stride, y_line, n, lines, starts.size)
+    """Add the inner products of `x_rows` rows of x with `y_rows` rows of y to total from [k, r] on."""
+    to, others = address(total[k, r:]), y + r * operands.y_step
+    inner_products(x_rows, y_rows, total, to, total.strides[0], offsets + k * 8, others, operands)
 
 
 @compiled(inline="always")
-def _band(
-    deep: int, total: Array, k: int, x: int, table: Array, y: int, y_stride: int, y_line: int, n: int, starts: Array
-) -> None:
-    """Add the inner products of `deep` rows of x with all rows of y."""
+def _correlate_rows(
+    x_rows: int, total: NDArray, k: int, offsets: int, y: int, operands: InnerOperands
+) -> None:  # fmt: skip
+    """Add the inner products of `x_rows` rows of x, from row k on, with all rows of y."""
     r = 0
-    while r + BROAD <= total.shape[1]:
-        _products(deep, BROAD, total, k, r, x, table, y, y_stride, y_line, n, starts)
-        r += BROAD
-    while r + LESS_BROAD <= total.shape[1]:
-        _products(deep, LESS_BROAD, total, k, r, x, table, y, y_stride, y_line, n, starts)
-        r += LESS_BROAD
+    while r + INNER_Y <= total.shape[1]:
+        _correlate_tile(x_rows, INNER_Y, total, k, r, offsets, y, operands)
+        r += INNER_Y
+    while r + FEW_INNER_Y <= total.shape[1]:
+        _correlate_tile(x_rows, FEW_INNER_Y, total, k, r, offsets, y, operands)
+        r += FEW_INNER_Y
     while r < total.shape[1]:
-        _products(deep, 1, total, k, r, x, table, y, y_stride, y_line, n, starts)
+        _correlate_tile(x_rows, 1, total, k, r, offsets, y, operands)
         r += 1
 
 
 @compiled()
 def correlate_rows(
-    total: Array, x: int, table: Array, y: int, y_stride: int, y_line: int, n: int, starts: Array
+    total: NDArray, x: int, table: NDArray, y: int, y_step: int, y_line: int, n: int, starts: NDArray
 ) -> None:
-    """Add the inner products of rows of x, by a table, with rows of y to total (K, rows), or (K, rows, lanes).
+    """Add the inner products of rows of x, by an offset table (K,), with rows of y to total (K, rows).
 
-    Rows are lines of n, a vector or more, which begin at `starts` elements in x, and `y_line` bytes apart in y.
+    Rows consist of lines of n elements, at least a vector. They begin `starts` elements from x, and in y `y_line` bytes
+    apart. A total (K, rows, lanes) takes the sums of each lane.
     """
+    operands, offsets = InnerOperands(x, y_step, y_line, n, address(starts), starts.size), address(table)
     k = 0
-    while k + DEEP <= total.shape[0]:
-        _band(DEEP, total, k, x, table, y, y_stride, y_line, n, starts)
-        k += DEEP
-    while k + LESS_DEEP <= total.shape[0]:
-        _band(LESS_DEEP, total, k, x, table, y, y_stride, y_line, n, starts)
-        k += LESS_DEEP
+    while k + INNER_X <= total.shape[0]:
+        _correlate_rows(INNER_X, total, k, offsets, y, operands)
+        k += INNER_X
+    while k + FEW_INNER_X <= total.shape[0]:
+        _correlate_rows(FEW_INNER_X, total, k, offsets, y, operands)
+        k += FEW_INNER_X
     while k < total.shape[0]:
-        _band(1, total, k, x, table, y, y_stride, y_line, n, starts)
+        _correlate_rows(1, total, k, offsets, y, operands)
         k += 1
 
 
 @compiled(inline="always")
-def block_bounds(c: int, n: int, size: int, lanes: int) -> tuple[int, int]:
-    """Begin and end of part c of range(n), of two vectors or more; the last has a whole one, if there are so many."""
-    begin, end = c * size, (c + 1) * size
+def block_bounds(index: int, n: int, size: int, lanes: int) -> tuple[int, int]:
+    """Begin and end of a block of range(n), of `size`, at least two vectors.
+
+    The last block has a whole vector if n has: the block before it ends earlier where need be.
+    """
+    begin, end = index * size, (index + 1) * size
     return max(0, min(begin, n - lanes)), n if end >= n else min(end, max(0, n - lanes))
 
 
 @compiled()
-def add_outer_products(like: Array, total: Array, x: int, x_step: int, n: int, turned: Array) -> None:
-    """Add the inner products of rows of x, n elements each, with columns of `turned` to total (rows of x, columns).
-
-    What it is multiplied by has been transposed, so that sums need not cross lanes.
-    """
-    lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
+def add_outer_products(total: NDArray, x: int, x_step: int, n: int, y: NDArray) -> None:
+    """Add x @ y to total (rows, columns), for x (rows, n), rows `x_step` bytes apart, and y (n, columns)."""
+    lanes, size = VECTOR_BYTES // total.itemsize, total.itemsize
     rows, columns = total.shape
     for k in range(0, columns, lanes):
-        row, source = 0, turned.ctypes.data + k * size
+        row, source = 0, address(y) + k * size
         while row < rows:
-            to, terms = total[row, k:].ctypes.data, x + row * x_step
+            to, terms = address(total[row, k:]), x + row * x_step
             if row + 16 <= rows:
-                outer_products(like, 16, to, total.strides[0], terms, x_step, source, turned.strides[0], n)
+                outer_products(total, 16, to, total.strides[0], terms, x_step, source, y.strides[0], n)
                 row += 16
             elif row + 4 <= rows:
-                outer_products(like, 4, to, total.strides[0], terms, x_step, source, turned.strides[0], n)
+                outer_products(total, 4, to, total.strides[0], terms, x_step, source, y.strides[0], n)
                 row += 4
             else:
-                outer_products(like, 1, to, total.strides[0], terms, x_step, source, turned.strides[0], n)
+                outer_products(total, 1, to, total.strides[0], terms, x_step, source, y.strides[0], n)
                 row += 1
 
 
 @compiled()
-def add_and_clear(part: Array, total: Array) -> None:
-    """Add a part to a total in double precision, and begin it anew."""
+def add_and_clear(part: NDArray, total: NDArray) -> None:
+    """Add `part` to a total in float64, and set it to zero."""
     source, target = part.reshape(-1), total.reshape(-1)
     for i in range(source.size):
         target[i] += source[i]

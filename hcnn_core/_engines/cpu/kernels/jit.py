@@ -1,7 +1,7 @@
-"""How kernels are compiled, and how what was compiled is kept on disk.
+"""Compile kernels, and keep compiled code on disk.
 
-Numba keeps compiled code until the file of the function itself changes, whatever that function calls. Kernels call
-kernels of other files, so the digest of all files in this folder is part of what Numba compares.
+Numba keeps compiled code until the file of the function changes, and does not look at the functions it calls. Kernels
+call kernels of other files. So Numba is given a digest of all files in this folder to compare as well.
 """
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
@@ -17,15 +17,15 @@ from typing import Any
 import numba
 
 SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-"""Digest of every kernel's source: code compiled from any other sources is not used."""
+"""Digest of the source of all kernels. Code that was compiled from other sources is not used."""
 
 
 def _save(files: Any, key: Any, compiled: Any) -> None:
-    """Keep what was compiled in a file named by its signature.
+    """Write compiled code to a file that is named by its signature.
 
-    Numba numbers files as they come: of two processes that first compile different signatures of a function at once,
-    each would write its own to the number 1, and a third process run one's code on the other's arrays. It also lists a
-    file before it is written, by a name that may be that of an older source's.
+    Numba numbers the files. Two processes that compile different signatures of a function at once would both write
+    number 1, and a third process would run one's code on the other's arrays. Numba also lists a file in the index
+    before it is written, when it may still hold code of an older source.
     """
     index = files._load_index()
     digest = hashlib.sha256(repr(key).encode()).digest()
@@ -35,21 +35,22 @@ def _save(files: Any, key: Any, compiled: Any) -> None:
 
 
 def on_disk(compiler: Any, *arguments: Any, **options: Any) -> Callable[[Any], Any]:
-    """One of Numba's compilers, which keeps what it compiled; where nothing can be written, each process compiles."""
+    """One of Numba's compilers, with its cache on disk; where nothing can be written, each process compiles again."""
 
     def decorate(function: Any) -> Any:
         try:
             return compiler(*arguments, **options, cache=True)(function)
-        except RuntimeError:  # no folder for it
+        except RuntimeError:  # no folder can be written
             return compiler(*arguments, **options)(function)
 
     return decorate
 
 
 def compiled(**options: Any) -> Callable[[Any], Any]:
-    """As `numba.njit`, for code kept on disk, without the interpreter lock.
+    """As `numba.njit`, with the cache on disk and without the interpreter lock.
 
-    No references are counted: arrays outlive the call, and an atomic count waits for all stores before it.
+    References to arrays are not counted: arrays outlive the call, and an atomic count would wait for all stores before
+    it.
     """
 
     def decorate(function: Any) -> Any:

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from numpy import empty
 
-from hcnn_core._engines.cpu.kernels.gemm import ORIGIN, RUN, combine_rows, correlate_rows
+from hcnn_core._engines.cpu.kernels.gemm import MAX_TERMS, ORIGIN, correlate_rows, gemm_rows
 from hcnn_core._engines.cpu.kernels.jit import compiled
-from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Array
+from hcnn_core._engines.cpu.kernels.operands import NDArray
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, address
 
 
 @compiled(_nrt=True)
 def pad(
-    x: Array, centre: Any, before1: int, before2: int, more1: int, more2: int, periodic1: bool, periodic2: bool
-) -> Array:
-    """Return x (n1, n2, inner) less its centre, with more1 and more2 samples more, some of them before."""
+    x: NDArray, centre: Any, before1: int, before2: int, more1: int, more2: int, periodic1: bool, periodic2: bool
+) -> NDArray:
+    """Return x (n1, n2, inner) minus its centre, extended by more1 and more2 samples, before1 and before2 in front."""
     n1, n2, inner = x.shape
     padded, lines, n = empty((n1 + more1, (n2 + more2) * inner), x.dtype), x.reshape(n1, n2 * inner), n2 * inner
     for i in range(n1 + more1):
@@ -42,26 +43,29 @@ def pad(
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def position_sums(x: Array, guess: Any, total: Array) -> None:
-    """Add the sums of x (samples, n1, n2, inner) less a guess of its mean over samples and inner to total (n1, n2)."""
+def position_sums(x: NDArray, guess: Any, total: NDArray) -> None:
+    """Add the sums of x (samples, n1, n2, inner) minus `guess` over samples and inner to total (n1, n2) float64.
+
+    The guess is near the mean, so that sums stay small and lose few digits.
+    """
     for sample in range(x.shape[0]):
         for i in range(x.shape[1]):
             for j in range(x.shape[2]):
-                for begin in range(0, x.shape[3], RUN):
-                    run = x[sample, i, j, begin : begin + RUN]
-                    part = run[0] - guess
-                    for c in range(1, run.size):
-                        part += run[c] - guess
+                for begin in range(0, x.shape[3], MAX_TERMS):
+                    line = x[sample, i, j, begin : begin + MAX_TERMS]
+                    part = line[0] - guess
+                    for c in range(1, line.size):
+                        part += line[c] - guess
                     total[i, j] += part
 
 
 @compiled(_nrt=True)
-def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, products: Array) -> None:
-    """Add the inner products of windows of rows of y with those of rows of x, both from `pad`, to products.
+def gram(x: NDArray, y: NDArray, s1: int, s2: int, inner: int, symmetric: bool, products: NDArray) -> None:
+    """Add the inner products of windows of rows of y with windows of rows of x, both from `pad`, to products.
 
-    That is (kinds of rows, distances, s2, s2): entry (k, d, r, t) is of window r of a row of y and window t of a row a
-    of x, d rows from the first that meets it: a if x is y, `symmetric`, else a - s1 + 1 or row 0. Rows met by all taps
-    are of one kind, others of one each.
+    products is (kinds of rows, distances, s2, s2). Entry (k, d, r, t) is for window r of a row of y and window t of row
+    a of x. d counts rows of y from the first that shares a patch with row a: from a itself if x is y (`symmetric`),
+    else from max(0, a - s1 + 1). Rows that all taps read are of one kind; each row near an end is of its own kind.
     """
     rows, n, more = x.shape[0], x.shape[1] - (s2 - 1) * inner, x.shape[0] - products.shape[0]
     lanes = VECTOR_BYTES // x.itemsize
@@ -73,10 +77,10 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, prod
         first, last = a if symmetric else max(0, a - s1 + 1), min(rows, a + s1)
         of_rows, part = table[: (last - first) * s2], parts[: (last - first) * s2]
         sums = products[max(min(a, s1 - 1), a - more)]
-        for begin in range(0, n - lanes + 1, RUN):
+        for begin in range(0, n - lanes + 1, MAX_TERMS):
             part[:] = 0
-            n_part = n - begin if n - begin < RUN + lanes else RUN
-            source, other = y[first, begin:].ctypes.data, x[a, begin:].ctypes.data
+            n_part = n - begin if n - begin < MAX_TERMS + lanes else MAX_TERMS
+            source, other = address(y[first, begin:]), address(x[a, begin:])
             correlate_rows(part, source, of_rows, other, inner * x.itemsize, 0, n_part, ORIGIN)
             for k in range(part.shape[0]):
                 for t in range(s2):
@@ -88,11 +92,11 @@ def gram(x: Array, y: Array, s1: int, s2: int, inner: int, symmetric: bool, prod
 
 
 @compiled()
-def _add_gram(products: Array, rows: int, symmetric: bool, total: Array) -> None:
-    """Add sum over u of P_t(x)[u] P_t'(y)[u], which `gram` made products of, to total (s1, s2, s1, s2), taps reversed.
+def _add_gram(products: NDArray, rows: int, symmetric: bool, total: NDArray) -> None:
+    """Add sum over u of P_t(x)[u] P_t'(y)[u], from the products of `gram`, to total (s1, s2, s1, s2), taps reversed.
 
-    Rows a of x and b of y meet as taps t1 and t1 + b - a of every patch that holds both. If x is y each pair of rows
-    was multiplied once and counts for both orders.
+    Rows a of x and b of y are taps t1 and t1 + b - a of every patch that holds both. If x is y, each pair of rows was
+    multiplied once and counts for both orders.
     """
     s1, s2 = total.shape[:2]
     n1 = rows - s1 + 1
@@ -111,13 +115,13 @@ def _add_gram(products: Array, rows: int, symmetric: bool, total: Array) -> None
 
 @compiled(_nrt=True)
 def grams(
-    x: Array, x_centre: Any, y: Array, y_centre: Any, symmetric: bool, before: Any, periodic: Any, sums: Array,
-    total: Array,
+    x: NDArray, x_centre: Any, y: NDArray, y_centre: Any, symmetric: bool, before: Any, periodic: Any, sums: NDArray,
+    total: NDArray,
 ) -> None:  # fmt: skip
-    """Add `position_sums` of x (samples, n1, n2, inner) to sums, if there is room, and products of patches to total.
+    """Add `position_sums` of x (samples, n1, n2, inner) to sums, unless it is empty, and products of patches to total.
 
-    That is (s1, s2, s1, s2), of patches of x with those of y; see `_add_gram`. Patches begin `before` their position;
-    both lose their centres. If x is y, `symmetric`, it is worked on once.
+    total is (s1, s2, s1, s2): patches of x by patches of y, both minus their centres; see `_add_gram`. Patches begin
+    `before` samples before their position. If x is y, it is padded once.
     """
     s1, s2 = total.shape[:2]
     rows = x.shape[1] + s1 - 1
@@ -135,13 +139,13 @@ def grams(
 
 @compiled()
 def _taps_at(p: int, n: int, s: int, periodic: bool) -> tuple[int, int]:
-    """The first and the end of the taps by which position p of an axis is read."""
+    """First and end of the taps that read position p of an axis."""
     return (0, s) if periodic else (max(0, s // 2 - p), min(s, n + s // 2 - p))
 
 
 @compiled(_nrt=True)
-def _stretches(n: int, s: int, periodic: bool, step: int) -> tuple[Array, int]:
-    """Where stretches of positions begin, and the last ends, of which as many in a row as a step are read alike."""
+def _segments(n: int, s: int, periodic: bool, step: int) -> tuple[NDArray, int]:
+    """Cut an axis, at multiples of `step`, into segments of positions that the same taps read: bounds, and how many."""
     begins, count = empty(n + 1, np.int64), 0
     for p in range(0, n, step):
         unlike = p == 0
@@ -155,8 +159,8 @@ def _stretches(n: int, s: int, periodic: bool, step: int) -> tuple[Array, int]:
 
 
 @compiled()
-def _coefficients(taps1: tuple[int, int], taps2: tuple[int, int], matrix: Array, offset: Array, to: Array) -> Any:
-    """Write what samples around a position that these taps read are multiplied by to `to`; return what is added."""
+def _coefficients(taps1: tuple[int, int], taps2: tuple[int, int], matrix: NDArray, offset: NDArray, to: NDArray) -> Any:
+    """Write the factors of the samples around a position that these taps read to `to`; return the constant to add."""
     s1, s2 = offset.shape
     to[:] = 0
     constant = offset.dtype.type(0)
@@ -170,26 +174,28 @@ def _coefficients(taps1: tuple[int, int], taps2: tuple[int, int], matrix: Array,
 
 
 @compiled(_nrt=True)
-def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, other: Array, y: Array) -> None:
+def spreads(
+    x: NDArray, centre: Any, periodic: Any, matrix: NDArray, offset: NDArray, other: NDArray, y: NDArray
+) -> None:
     """Write sum over u and t of (offset_t + sum_t' matrix_tt' P_t'(x)[u]) at tap t of patch u to y, for every sample.
 
-    x, which loses its centre, and y are (samples, n1, n2, inner); so is `other`, which is added unless it has none.
+    x, minus its centre, and y are (samples, n1, n2, inner). `other` has the same shape and is added, unless empty.
 
-    A position p meets tap t of the patch around u = p + t - s // 2, if there is one, which reads x at p + t - t' for
-    t': a correlation with 2 s - 1 taps along each axis, whose coefficients are others only near zero boundaries. Two
-    lines of positions, which read most samples in common, are made at once.
+    Position p is tap t of the patch around u = p + t - s // 2, whose tap t' reads x at p + t - t'. So this is a
+    correlation with 2 s - 1 taps along each axis; its coefficients differ only near zero boundaries. Two lines of
+    positions are made at once, since they read most samples in common.
     """
     (s1, s2), (_, n1, n2, inner) = offset.shape, x.shape
     steps1, steps2, width = 2 * s1 - 1, 2 * s2 - 1, (n2 + 2 * s2 - 2) * inner
     table = empty((steps1 + 1) * steps2, np.int64)
     for k in range(table.size):
         table[k] = (k // steps2 * width + k % steps2 * inner) * x.itemsize
-    begins, stretches = _stretches(n2, s2, periodic[1], 1)
-    ends, pairs = _stretches(n1, s1, periodic[0], 2)
-    factors = np.zeros((pairs, stretches, steps1 + 1, steps2, 2), x.dtype)
-    constants = empty((pairs, stretches, 2), x.dtype)
+    begins, segments = _segments(n2, s2, periodic[1], 1)
+    ends, pairs = _segments(n1, s1, periodic[0], 2)
+    factors = np.zeros((pairs, segments, steps1 + 1, steps2, 2), x.dtype)
+    constants = empty((pairs, segments, 2), x.dtype)
     for pair in range(pairs):
-        for k in range(stretches):
+        for k in range(segments):
             along = _taps_at(begins[k], n2, s2, periodic[1])
             for i in range(2):
                 across = _taps_at(min(ends[pair] + i, n1 - 1), n1, s1, periodic[0])
@@ -203,18 +209,18 @@ def spreads(x: Array, centre: Any, periodic: Any, matrix: Array, offset: Array, 
             rows, first = min(2, n1 - p), sample * n1 + p
             if p == ends[pair + 1]:
                 pair += 1
-            for k in range(stretches):
+            for k in range(segments):
                 begin, end = begins[k] * inner, begins[k + 1] * inner
                 matrices = factors[pair, k].reshape(-1, 2)
                 if rows == 1:
                     matrices = np.ascontiguousarray(matrices[: steps1 * steps2, :1])
-                to, source = lines[first, begin:].ctypes.data, padded[p, begin:].ctypes.data
-                combine_rows(x, to, lines.strides[0], end - begin, source, table[: matrices.shape[0]], matrices)
+                to, source = address(lines[first, begin:]), address(padded[p, begin:])
+                gemm_rows(to, lines.strides[0], end - begin, source, table[: matrices.shape[0]], matrices)
                 for i in range(rows):
                     row, constant = lines[first + i, begin:end], constants[pair, k, i]
                     if other.size:
                         more = others[first + i, begin:end]
-                        for c in range(row.size):  # the other, which is large, last: one rounding less of its size
+                        for c in range(row.size):  # the other is large: added last, it is rounded once
                             row[c] = (row[c] + constant) + more[c]
                     else:
                         for c in range(row.size):

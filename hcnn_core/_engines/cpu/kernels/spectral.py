@@ -1,4 +1,4 @@
-"""Convolution as products of spectra, some positions at a time."""
+"""Convolution as products of spectra, a block of positions at a time."""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -8,118 +8,173 @@ from typing import Any
 
 from hcnn_core._engines.cpu.kernels.dft import run_elu, run_elu_vjp, run_steps
 from hcnn_core._engines.cpu.kernels.gemm import (
-    RUN,
+    MAX_TERMS,
     add_and_clear,
+    add_gemm_rows,
     add_outer_products,
-    add_rows,
     block_bounds,
-    combine_rows,
+    gemm_rows,
 )
 from hcnn_core._engines.cpu.kernels.jit import compiled
+from hcnn_core._engines.cpu.kernels.operands import (
+    AdjointWorkspace,
+    BoundProgram,
+    NDArray,
+    Rows,
+    SpectralWorkspace,
+)
 from hcnn_core._engines.cpu.kernels.transpose import transpose_tile
-from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Array
+from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, address
+
+
+@compiled(inline="always")
+def padded_width(like: NDArray, n: int) -> int:
+    """Elements of n positions in whole vectors."""
+    lanes = VECTOR_BYTES // like.itemsize
+    return -(-n // lanes) * lanes
 
 
 @compiled()
-def transpose_rows(like: Array, turned: Array, n: int, y: int, y_step: int, rows: int) -> None:
-    """Write rows of y, n elements each, to `turned` (n and some, rows and some), transposed."""
-    lanes, size = VECTOR_BYTES // like.itemsize, like.itemsize
-    for k in range(0, turned.shape[1], lanes):
+def transpose_rows(transposed: NDArray, n: int, y: int, y_step: int, rows: int) -> None:
+    """Write rows of y, n elements each, to `transposed` (n and padding, rows and padding)."""
+    lanes, size = VECTOR_BYTES // transposed.itemsize, transposed.itemsize
+    for k in range(0, transposed.shape[1], lanes):
         for i in range(0, n, lanes):
-            to = turned.ctypes.data + i * turned.strides[0] + k * size
-            transpose_tile(like, to, turned.strides[0], y + k * y_step + i * size, y_step, rows - 1 - k)
+            to = address(transposed) + i * transposed.strides[0] + k * size
+            transpose_tile(transposed, to, transposed.strides[0], y + k * y_step + i * size, y_step, rows - 1 - k)
 
 
 @compiled()
-def add_group(
-    like: Array, width: int, spectrum: Array, block: Array, offsets: Array, matrices: Array, group: int
-) -> None:  # fmt: skip
-    """Write the products of a group's spectrum with its matrices to `block`, or add them to those of other groups."""
-    row, terms = spectrum.strides[2], offsets[: matrices.shape[2]]
+def multiply_group(workspace: SpectralWorkspace, width: int, matrices: NDArray, group: int) -> None:
+    """Write the products of a group's spectrum with its matrices to the result's, or add them to those of others."""
+    spectrum, result = workspace.x_spectrum, workspace.y_spectrum
+    row, terms = spectrum.strides[2], workspace.offsets[: matrices.shape[2]]
     for f in range(spectrum.shape[0]):
-        x, y, matrix = spectrum[f].ctypes.data, block[f].ctypes.data, matrices[group, f]
+        x, y, matrix = address(spectrum[f]), address(result[f]), matrices[group, f]
         if group:
-            add_rows(like, y, row, width, x, terms, matrix)
+            add_gemm_rows(y, row, width, x, terms, matrix)
         else:
-            combine_rows(like, y, row, width, x, terms, matrix)
+            gemm_rows(y, row, width, x, terms, matrix)
+
+
+@compiled()
+def synthesize(
+    workspace: SpectralWorkspace, program: BoundProgram, target: Rows, at: int, n: int, bias: NDArray
+) -> None:  # fmt: skip
+    """Write the samples of the result's spectrum to n positions of the target, from `at` bytes on."""
+    spectrum = workspace.y_spectrum
+    for channel in range(spectrum.shape[2]):
+        source, to = address(spectrum) + channel * spectrum.strides[2], target.origin + channel * target.step + at
+        run_elu(program, source, to, workspace.between, n, target.offsets, bias, channel)
+
+
+@compiled()
+def synthesize_vjp(
+    workspace: SpectralWorkspace, adjoint: AdjointWorkspace, program: BoundProgram, g: Rows, ans: Rows, at: int, n: int
+) -> None:
+    """Transpose of `synthesize`: the spectrum of n positions of a cotangent g, and its transpose for filters."""
+    spectrum = workspace.y_spectrum
+    step, rows = spectrum.strides[2], spectrum.shape[1] * spectrum.shape[2]
+    for channel in range(spectrum.shape[2]):
+        to = address(spectrum) + channel * step
+        run_elu_vjp(program, g, ans, at, to, workspace.between, n, adjoint.scaled, adjoint.bias, channel)
+    for f in range(spectrum.shape[0] if adjoint.part.size else 0):
+        transpose_rows(adjoint.y_transposed[f], n, address(spectrum[f]), step, rows)
+
+
+@compiled()
+def multiply_transposed(workspace: SpectralWorkspace, width: int, matrices: NDArray, group: int, f: int) -> None:
+    """Write the product of the result's spectrum with a group's transposed matrix to its spectrum, at frequency f."""
+    spectrum, result = workspace.x_spectrum, workspace.y_spectrum
+    x, y, terms = address(spectrum[f]), address(result[f]), workspace.offsets[: matrices.shape[2]]
+    gemm_rows(x, spectrum.strides[2], width, y, terms, matrices[group, f])
+
+
+@compiled()
+def add_filter_products(workspace: SpectralWorkspace, adjoint: AdjointWorkspace, n: int, group: int, f: int) -> None:
+    """Add the product of a group's spectrum with the result's, over n positions, to the filters' cotangent at f."""
+    spectrum = workspace.x_spectrum
+    x, y = address(spectrum[f]), adjoint.y_transposed[f]
+    add_outer_products(adjoint.part[group, f], x, spectrum.strides[2], n, y)
 
 
 @compiled()
 def contract(
-    like: Array, n: int, chunk: int, analysis: Any, steps_from: Array, synthesis: Any, half: Array,
-    source: int, source_channel: int, target: int, target_rows: Array, target_channel: int,
-    spectrum: Array, block: Array, offsets: Array, matrices: Array, bias: Array,
+    n: int, analysis: Any, steps_from: NDArray, synthesis: Any, source: Any, target: Any, workspace: Any,
+    matrices: NDArray, bias: NDArray,
 ) -> None:  # fmt: skip
-    """Analyze, multiply by a matrix for each frequency, and synthesize, `chunk` of n positions at a time.
+    """Analyze, multiply by a matrix for each frequency, and synthesize n positions, a block at a time.
 
-    A phase of a group of channels is analyzed at once, by the steps from steps_from[p] on, into `spectrum`
-    (frequencies, entries of a phase, channels of a group, positions), and added to `block` (frequencies, planes, out,
-    positions) by matrices (phases * groups, frequencies, entries * channels, planes * out). Rows of either lie one
-    after the other; those of the next frequency need not.
+    For each polyphase component p and each group of channels, steps [steps_from[p], steps_from[p + 1]) of the analysis
+    make the spectrum of the group. Matrices (components * groups, frequencies, entries * channels, planes * out) then
+    add to the result's. analysis and synthesis are a `BoundProgram`, source and target `Rows`, workspace a
+    `SpectralWorkspace`.
     """
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    phases, row = steps_from.size - 1, spectrum.strides[2]
-    groups = matrices.shape[0] // phases
-    for c in range(-(-n // chunk)):
-        begin, end = block_bounds(c, n, chunk, lanes)
-        m, width = end - begin, -(-(end - begin) // lanes) * lanes
-        for p in range(phases):
+    analysis, synthesis, source, target = (
+        BoundProgram(*analysis),
+        BoundProgram(*synthesis),
+        Rows(*source),
+        Rows(*target),
+    )
+    workspace = SpectralWorkspace(*workspace)
+    spectrum, between = workspace.x_spectrum, workspace.between
+    size, channels, components = spectrum.itemsize, spectrum.shape[2], steps_from.size - 1
+    groups = matrices.shape[0] // components
+    for block in range(-(-n // workspace.block)):
+        begin, end = block_bounds(block, n, workspace.block, VECTOR_BYTES // size)
+        m, width = end - begin, padded_width(spectrum, end - begin)
+        for p in range(components):
             for group in range(groups):
-                for channel in range(spectrum.shape[2]):
-                    taken = source + (group * spectrum.shape[2] + channel) * source_channel + begin * size
-                    to = spectrum.ctypes.data + channel * row
-                    run_steps(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
-                add_group(like, width, spectrum, block, offsets, matrices, p * groups + group)
-        for channel in range(block.shape[2]):
-            to = target + channel * target_channel + begin * size
-            run_elu(like, synthesis, block.ctypes.data + channel * row, to, half, m, target_rows, bias, channel)
+                for channel in range(channels):
+                    taken = source.origin + (group * channels + channel) * source.step + begin * size
+                    to = address(spectrum) + channel * spectrum.strides[2]
+                    run_steps(analysis, steps_from[p], steps_from[p + 1], taken, to, between, m)
+                # (frequencies, entries * channels, width) -> (frequencies, planes * out, width)
+                multiply_group(workspace, width, matrices, p * groups + group)
+        synthesize(workspace, synthesis, target, begin * size, m, bias)
 
 
 @compiled()
 def contract_adjoints(
-    like: Array, n: int, chunk: int, back: Any, analysis: Any, analysis_back: Any, steps_from: Array, half: Array,
-    g: int, g_rows: Array, g_channel: int, ans: int, ans_rows: Array, ans_channel: int, scaled: Array, sums: Array,
-    source: int, source_channel: int, target: int, target_channel: int,
-    spectrum: Array, block: Array, offsets: Array, turned: Array, matrices: Array, part: Array, totals: Array,
+    n: int, analysis: Any, analysis_transpose: Any, steps_from: NDArray, synthesis_transpose: Any, g: Any, ans: Any,
+    source: Any, target: Any, workspace: Any, adjoint: Any, matrices: NDArray,
 ) -> None:  # fmt: skip
-    """Cotangents of `contract`: of x to target, of filters added to totals.
+    """Cotangents of `contract`: that of x is written to the target, that of filters added to `adjoint.part`.
 
-    By matrices (phases * groups, frequencies, planes * out, entries * channels), to `part` (phases * groups,
-    frequencies, entries * channels, planes * out and some); either may be empty. Totals, for more than RUN positions,
-    are what parts are passed on to. `sums`, `ans` and g are as in `transform`.
+    Matrices are (components * groups, frequencies, planes * out, entries * channels). Where they, or `adjoint.part`,
+    are empty, that cotangent is not made. `adjoint` is an `AdjointWorkspace`; for g and ans, both `Rows`, see
+    `run_elu_vjp`. With a total, parts are passed on to it after `MAX_TERMS` positions.
     """
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    frequencies, row = block.shape[0], block.strides[2]
-    rows = block.shape[1] * block.shape[2]
-    phases = steps_from.size - 1
-    groups = max(matrices.shape[0], part.shape[0]) // phases
-    for c in range(-(-n // chunk)):
-        begin, end = block_bounds(c, n, chunk, lanes)
-        m, width = end - begin, -(-(end - begin) // lanes) * lanes
-        for channel in range(block.shape[2]):
-            taken, answers = g + channel * g_channel + begin * size, ans + channel * ans_channel + begin * size
-            to = block.ctypes.data + channel * row
-            run_elu_vjp(like, back, taken, g_rows, answers, ans_rows, to, half, m, scaled, sums, channel)
-        for f in range(frequencies if part.size else 0):
-            transpose_rows(like, turned[f], m, block[f].ctypes.data, row, rows)
-        for p in range(phases):
+    analysis, analysis_transpose = BoundProgram(*analysis), BoundProgram(*analysis_transpose)
+    synthesis_transpose, g, ans = BoundProgram(*synthesis_transpose), Rows(*g), Rows(*ans)
+    source, target = Rows(*source), Rows(*target)
+    workspace, adjoint = SpectralWorkspace(*workspace), AdjointWorkspace(*adjoint)
+    spectrum, between, size_of_block = workspace.x_spectrum, workspace.between, workspace.block
+    size, channels, components = spectrum.itemsize, spectrum.shape[2], steps_from.size - 1
+    groups = max(matrices.shape[0], adjoint.part.shape[0]) // components
+    for block in range(-(-n // size_of_block)):
+        begin, end = block_bounds(block, n, size_of_block, VECTOR_BYTES // size)
+        m, width, at = end - begin, padded_width(spectrum, end - begin), begin * size
+        synthesize_vjp(workspace, adjoint, synthesis_transpose, g, ans, at, m)
+        for p in range(components):
+            # transposed, the steps come in reverse
             first_back, last_back = steps_from[-1] - steps_from[p + 1], steps_from[-1] - steps_from[p]
             for group in range(groups):
-                k, first = p * groups + group, group * spectrum.shape[2]
-                if part.size:
-                    for channel in range(spectrum.shape[2]):
-                        taken = source + (first + channel) * source_channel + begin * size
-                        to = spectrum.ctypes.data + channel * row
-                        run_steps(like, analysis, steps_from[p], steps_from[p + 1], taken, to, half, m)
-                    for f in range(frequencies):
-                        add_outer_products(like, part[k, f], spectrum[f].ctypes.data, row, m, turned[f])
+                first = group * channels
+                if adjoint.part.size:
+                    for channel in range(channels):
+                        taken = source.origin + (first + channel) * source.step + at
+                        to = address(spectrum) + channel * spectrum.strides[2]
+                        run_steps(analysis, steps_from[p], steps_from[p + 1], taken, to, between, m)
+                    for f in range(spectrum.shape[0]):
+                        add_filter_products(workspace, adjoint, m, p * groups + group, f)
                 if matrices.size:
-                    for f in range(frequencies):
-                        x, y = spectrum[f].ctypes.data, block[f].ctypes.data
-                        combine_rows(like, x, row, width, y, offsets[:rows], matrices[k, f])
-                    for channel in range(spectrum.shape[2]):
-                        to = target + (first + channel) * target_channel + begin * size
-                        taken = spectrum.ctypes.data + channel * row
-                        run_steps(like, analysis_back, first_back, last_back, taken, to, half, m)
-        if totals.size and ((c + 1) * chunk >= n or (c + 1) * chunk // RUN > c * chunk // RUN):
-            add_and_clear(part, totals)
+                    for f in range(spectrum.shape[0]):
+                        multiply_transposed(workspace, width, matrices, p * groups + group, f)
+                    for channel in range(channels):
+                        to = target.origin + (first + channel) * target.step + at
+                        taken = address(spectrum) + channel * spectrum.strides[2]
+                        run_steps(analysis_transpose, first_back, last_back, taken, to, between, m)
+        done = (block + 1) * size_of_block
+        if adjoint.total.size and (done >= n or done // MAX_TERMS > (done - size_of_block) // MAX_TERMS):
+            add_and_clear(adjoint.part, adjoint.total)

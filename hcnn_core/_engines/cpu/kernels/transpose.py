@@ -10,15 +10,16 @@ from numba import types
 from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.jit import compiled
-from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Array, Vectors, load_offset
+from hcnn_core._engines.cpu.kernels.operands import NDArray
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, address, load_offset
 
-BAND = 1 << 12
-"""Rows of a copy that are written column by column, while they stay in cache."""
+ROWS_PER_BLOCK = 1 << 12
+"""Rows of the copy that are written column by column; so many stay in cache until all columns are written."""
 
 
 @intrinsic(prefer_literal=True)
 def transpose_tile(typing: Any, like: Any, out: Any, out_stride: Any, x: Any, x_stride: Any, last: Any) -> Any:
-    """Write a transposed square, a vector wide, to out; of rows of x beyond the last, that one is taken."""
+    """Write the transpose of a square tile, a vector wide, to out. Rows of x beyond `last` repeat that row."""
     signature = types.void(like, *(types.int64,) * 5)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -36,7 +37,7 @@ def transpose_tile(typing: Any, like: Any, out: Any, out_stride: Any, x: Any, x_
 
 @intrinsic(prefer_literal=True)
 def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: Any, x: Any, columns: Any) -> Any:
-    """Write to row i of out the elements i of the vectors at x + columns[j] bytes, a part of a whole one; 0 is one."""
+    """Write element i of the vector at x + columns[j] to out[i, j]. Vectors have lanes / part elements, or 1 if 0."""
     signature = types.void(like, part, *(types.int64,) * 4)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -51,13 +52,13 @@ def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: An
 
 
 @compiled(inline="always")
-def _in_squares(part: int, like: Array, out: int, step: int, x: int, columns: Array, rows: int) -> None:
-    """Write element j of rows of out, `step` bytes apart, from x + columns[j] bytes, where the rows' lie side by side.
+def _copy_transposed(part: int, like: NDArray, out: int, step: int, x: int, columns: NDArray, rows: int) -> None:
+    """Write out[i * step + j] = x[i + columns[j]] for some rows i; step and columns in bytes.
 
-    What squares of a part of a vector hold is transposed in registers, the rest is copied one by one.
+    Square tiles, of a vector divided by `part`, are transposed in registers. The rest is copied one by one.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize // part
-    n, table = columns.size, columns.ctypes.data
+    n, table = columns.size, address(columns)
     whole_rows, whole = rows - rows % lanes, n - n % lanes
     for i in range(0, whole_rows, lanes):
         for j in range(0, whole, lanes):
@@ -65,24 +66,26 @@ def _in_squares(part: int, like: Array, out: int, step: int, x: int, columns: Ar
     for i in range(whole_rows, rows):
         for j in range(whole):
             transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
-    for begin in range(0, rows, BAND):
+    for begin in range(0, rows, ROWS_PER_BLOCK):
         for j in range(whole, n):
-            for i in range(begin, min(rows, begin + BAND)):
+            for i in range(begin, min(rows, begin + ROWS_PER_BLOCK)):
                 transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
 
 
 @compiled()
-def reorder(out: Array, x: Array, first: int, rows: int, step: int, to: Array, source: Array, columns: Array) -> None:
-    """Write out[to + i * step + j] = x[source + i + columns[j]] for pairs of `to` and `source`, and some rows i.
+def reorder(
+    out: NDArray, x: NDArray, first: int, rows: int, step: int, to: NDArray, source: NDArray, columns: NDArray
+) -> None:
+    """Write out[to[k] + i * step + j] = x[source[k] + i + columns[j]] for all k and j, and rows [first, first + rows).
 
-    Both arrays are flat, and places counted in bytes.
+    Both arrays are flat. step, to, source and columns count bytes.
     """
     lanes = VECTOR_BYTES // x.itemsize
     for k in range(to.size):
-        begin, end = x.ctypes.data + source[k] + first * x.itemsize, out.ctypes.data + to[k] + first * step
+        begin, end = address(x) + source[k] + first * x.itemsize, address(out) + to[k] + first * step
         if rows >= lanes:
-            _in_squares(1, x, end, step, begin, columns, rows)
+            _copy_transposed(1, x, end, step, begin, columns, rows)
         elif 2 * rows >= lanes:
-            _in_squares(2, x, end, step, begin, columns, rows)
+            _copy_transposed(2, x, end, step, begin, columns, rows)
         else:
-            _in_squares(4, x, end, step, begin, columns, rows)
+            _copy_transposed(4, x, end, step, begin, columns, rows)

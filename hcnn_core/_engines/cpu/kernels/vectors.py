@@ -1,4 +1,4 @@
-"""SIMD vectors in LLVM, and the exponential in them."""
+"""SIMD vectors in LLVM, and the exponential linear unit of them."""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -8,28 +8,28 @@ import math
 from typing import Any, NamedTuple
 
 import llvmlite.binding
-import numpy as np
 from llvmlite import ir
+from numba import types
 from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.polynomial import Chebyshev, Polynomial
-
-Array = np.ndarray[Any, Any]
-
 
 _features = llvmlite.binding.get_host_cpu_features()
 
-
 VECTOR_BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx2") else 16
-
+"""Bytes of a vector register."""
 
 REGISTERS = 16 if "avx" in _features and not _features.get("avx512f") else 32
-
+"""Vector registers."""
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 
 class Vectors:
-    """Vectors of one dtype in a function under construction."""
+    """Instructions on vectors of one dtype, written to a function that is being built.
+
+    Addresses are int64 values in bytes.
+    """
 
     def __init__(self, builder: Any, number: Any, lanes: int) -> None:
         self.builder = builder
@@ -44,6 +44,7 @@ class Vectors:
         return self.builder.inttoptr(address, type_.as_pointer())
 
     def at(self, address: Any, vector: int) -> Any:
+        """Pointer to the vector that is so many vectors after an address."""
         return self.pointer(self.builder.add(address, INT64(vector * self.lanes * self.size)), self.type)
 
     def load(self, address: Any, vector: int = 0) -> Any:
@@ -63,7 +64,7 @@ class Vectors:
         return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, self.lanes), None))
 
     def sums(self, count: int) -> list[Any]:
-        """Variables that begin at zero; none outlives its registers."""
+        """Variables that begin at zero; LLVM keeps them in registers."""
         variables = [cgutils.alloca_once(self.builder, self.type) for _ in range(count)]
         for variable in variables:
             self.builder.store(ir.Constant(self.type, None), variable)
@@ -73,7 +74,7 @@ class Vectors:
         self.builder.store(self.builder.call(self.fma, [a, b, self.builder.load(variable)]), variable)
 
     def first_lanes(self, count: Any) -> Any:
-        """Whether a lane is one of so many first ones."""
+        """Mask of the first `count` lanes."""
         integers = ir.VectorType(INT32, self.lanes)
         undefined = ir.Constant(integers, ir.Undefined)
         first = self.builder.insert_element(undefined, self.builder.trunc(count, INT32), INT32(0))
@@ -81,7 +82,7 @@ class Vectors:
         return self.builder.icmp_signed("<", ir.Constant(integers, list(range(self.lanes))), counts)
 
     def total(self, variable: Any) -> Any:
-        """Sum of all lanes, by halves."""
+        """Sum of all lanes: one half is added to the other until one lane is left."""
         builder, vector, lanes = self.builder, self.builder.load(variable), self.lanes
         while lanes > 1:
             lanes //= 2
@@ -93,33 +94,33 @@ class Vectors:
         return builder.extract_element(vector, INT32(0))
 
     def store_transposed(self, rows: list[Any], out: Any, out_stride: Any) -> None:
-        """Write a square of vectors, transposed."""
+        """Write as many vectors as they have lanes, transposed."""
         builder, n = self.builder, self.lanes
         half = [[(n * (i % 2) + i // 2) + begin for i in range(n)] for begin in (0, n // 2)]
         masks = [ir.Constant(ir.VectorType(INT32, n), indices) for indices in half]
-        for _ in range(n.bit_length() - 1):  # rows i and i + n / 2 merged, as one merges cards
+        for _ in range(n.bit_length() - 1):  # interleave rows i and i + n / 2
             rows = [builder.shuffle_vector(rows[i // 2], rows[i // 2 + n // 2], masks[i % 2]) for i in range(n)]
         for r, row in enumerate(rows):
             builder.store(row, self.at(builder.add(out, builder.mul(INT64(r), out_stride)), 0), align=self.size)
 
     def choose(self, operator: str, a: Any, b: Any, then: Any, otherwise: Any) -> Any:
-        """`then` where an ordered comparison holds, `otherwise` where it does not, nor with NaN."""
+        """`then` where an ordered comparison holds, `otherwise` where it does not or where a number is NaN."""
         return self.builder.select(self.builder.fcmp_ordered(operator, a, b), then, otherwise)
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         return self.builder.call(self.fma, [a, b, c])
 
     def elu(self, c: Any) -> Any:
-        """Exponential linear unit: c, or where that is not positive exp(c) - 1 = 2^n exp(r) - 1, c = n ln 2 + r."""
+        """Exponential linear unit: c where c > 0, else exp(c) - 1 = 2^n exp(r) - 1 with c = n ln 2 + r."""
         builder, series = self.builder, EXP[self.size]
         m = self.choose("<", c, self.constant(series.least), self.constant(series.least), c)
         shifted = self.multiply_add(m, self.constant(LOG2_E), self.constant(series.round))
         n = builder.fsub(shifted, self.constant(series.round))  # to the nearest integer
-        r = self.multiply_add(n, self.constant(-math.log(2)), m)  # off by n ulps of ln 2 at most, where 2^n is small
+        r = self.multiply_add(n, self.constant(-math.log(2)), m)  # an error of n ulps of ln 2: small, as 2^n is
         integers = ir.VectorType(ir.IntType(8 * self.size), self.lanes)
         digits = ir.Constant(integers, [series.digits] * self.lanes)
         one = builder.bitcast(self.constant(1), integers)
-        exponent = builder.shl(builder.bitcast(shifted, integers), digits)  # n stands in the last digits
+        exponent = builder.shl(builder.bitcast(shifted, integers), digits)  # n is in the last digits
         power = builder.bitcast(builder.add(exponent, one), self.type)
         p, *others = map(self.constant, series.factors[::-1])
         for factor in others:
@@ -129,34 +130,55 @@ class Vectors:
         return self.choose("<=", c, self.constant(0), found, c)
 
     def elu_vjp(self, ans: Any, g: Any) -> Any:
-        """Its cotangent: g where ans is positive, g (1 + ans) elsewhere."""
+        """Cotangent of the argument of ``ans = elu(.)``: g where ans is positive, g (1 + ans) elsewhere."""
         zero = self.constant(0)
         return self.builder.fmul(g, self.builder.fadd(self.choose(">", ans, zero, zero, ans), self.constant(1)))
 
 
 def _factors(degree: int) -> tuple[float, ...]:
-    """Of a polynomial near (exp(r) - 1 - r) / r^2 where |r| <= ln 2 / 2: the Taylor series, economized."""
+    """Coefficients of a polynomial near (exp(r) - 1 - r) / r^2 for |r| <= ln 2 / 2: the Taylor series, economized."""
     taylor, domain = Polynomial([1 / math.factorial(k) for k in range(2, 22)]), [-math.log(2) / 2, math.log(2) / 2]
     return tuple(taylor.convert(kind=Chebyshev, domain=domain).cutdeg(degree).convert(kind=Polynomial).coef)
 
 
 class _Exp(NamedTuple):
-    """How the exponential is computed."""
+    """Constants of the exponential in one dtype."""
 
     factors: tuple[float, ...]
+    """Coefficients of the polynomial, the constant first."""
     least: float
+    """Arguments below this one give the same result, -1."""
     round: float
+    """Added to a number and subtracted again, this rounds it to an integer."""
     digits: int
+    """Digits of the significand that are stored."""
 
 
 LOG2_E = 1.4426950408889634
-
 
 EXP = {
     4: _Exp(_factors(4), -87, 1.5 * 2**23, 23),
     8: _Exp(_factors(10), -700, 1.5 * 2**52, 52),
 }
+"""By the bytes of a number."""
+
+
+def _address(typing: Any, array: Any) -> Any:
+    """Address of the first element of an array, an int64.
+
+    `ctypes.data` is unsigned: with signed offsets it would make a float64.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, INT64)
+
+    return types.int64(array), generate
+
+
+address: Any = intrinsic(_address)  # typed, since Numba types intrinsics as functions that never return
 
 
 def load_offset(builder: Any, table: Any, index: Any) -> Any:
+    """Entry of a table of int64 at an address."""
     return builder.load(builder.inttoptr(builder.add(table, builder.mul(index, INT64(8))), INT64.as_pointer()), align=8)

@@ -11,22 +11,23 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hcnn_core._engines.cpu.kernels.elu import elu_run
+from hcnn_core._engines.cpu.kernels.elu import elu_line
 from hcnn_core._engines.cpu.kernels.gemm import (
     ADD,
     ORIGIN,
     SET,
-    add_rows,
+    add_gemm_rows,
     block_bounds,
-    combine_some_lines,
     correlate_rows,
+    gemm_block,
     lines_at_once,
 )
 from hcnn_core._engines.cpu.kernels.jit import compiled
-from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Array, Vectors, load_offset
+from hcnn_core._engines.cpu.kernels.operands import NDArray, Tiling, WinogradWorkspace
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors, address, load_offset
 
-# F(4, 3) of Winograd: 4 results of 3 taps by 6 products (arXiv:1509.09308), y = RESULTS [(FACTORS w) * (SAMPLES x)]
-SAMPLES = (
+# F(4, 3) makes 4 results of 3 taps by 6 products: y = OUTPUT [(FILTER w) * (INPUT x)], arXiv:1509.09308
+INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
     (0, 4, -4, -1, 1, 0),
@@ -35,8 +36,7 @@ SAMPLES = (
     (0, 4, 0, -5, 0, 1),
 )
 
-
-FACTORS = np.array(
+FILTER = np.array(
     (
         (1 / 4, 0, 0),
         (-1 / 6, -1 / 6, -1 / 6),
@@ -47,22 +47,20 @@ FACTORS = np.array(
     )
 )
 
+OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
-RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+MAPS = (INPUT, OUTPUT, tuple(zip(*INPUT, strict=True)), tuple(zip(*OUTPUT, strict=True)))
 
-
-MAPS = (SAMPLES, RESULTS, tuple(zip(*SAMPLES, strict=True)), tuple(zip(*RESULTS, strict=True)))
-
-
-OF_SAMPLES, OF_RESULTS, SAMPLES_TRANSPOSED, RESULTS_TRANSPOSED = range(4)
+INPUT_TRANSFORM, OUTPUT_TRANSFORM, INPUT_TRANSPOSE, OUTPUT_TRANSPOSE = range(4)
+"""Indices of MAPS."""
 
 
 @intrinsic(prefer_literal=True)
 def linear(typing: Any, like: Any, which: Any, how: Any, out: Any, places: Any, x: Any, table: Any, n: Any) -> Any:
-    """Write a row of n bytes for each of a matrix of MAPS: the sum over j of entry j times row j of x.
+    """Apply one of MAPS to rows of n bytes: write sum over j of matrix[i, j] * row j of x to row i of out.
 
-    Row i begins at out + places[i], row j at x + table[j]. How: SET, or ADD to what is there, where rows may be the
-    same.
+    Row i of out begins at out + places[i], row j of x at x + table[j]. `how` is SET, or ADD to what is there. With ADD
+    rows of out may coincide.
     """
     if not isinstance(which, types.IntegerLiteral) or not isinstance(how, types.IntegerLiteral):
         return None
@@ -75,7 +73,7 @@ def linear(typing: Any, like: Any, which: Any, how: Any, out: Any, places: Any, 
         targets = [builder.add(out, load_offset(builder, places, INT64(i))) for i in range(len(matrix))]
 
         def write(lanes: int) -> None:
-            """In vectors, of which the last begins earlier; what they have in common is not added twice."""
+            """Write all vectors. The last begins earlier, and does not add again what the one before it added."""
             v = Vectors(builder, like.dtype, lanes)
             step, zero = INT64(lanes * v.size), v.constant(0)
             last, count = builder.sub(n, step), builder.sdiv(builder.add(n, builder.sub(step, INT64(1))), step)
@@ -107,118 +105,125 @@ def linear(typing: Any, like: Any, which: Any, how: Any, out: Any, places: Any, 
 
 
 @compiled(inline="always")
-def _places_apart(places: Array, step: int) -> Any:
-    """Note rows that lie one step after the other, and say where that is noted."""
+def _evenly_spaced(places: NDArray, step: int) -> Any:
+    """Fill a table with multiples of a step; return its address."""
     for k in range(places.size):
         places[k] = k * step
-    return places.ctypes.data
+    return address(places)
 
 
 @compiled(inline="always")
-def _places_of_lines(places: Array, x: Array, six: Array, missing: Array) -> Any:
-    """Likewise six lines of x, of which -1 is `missing`."""
+def _addresses_of_lines(places: NDArray, x: NDArray, six: NDArray, missing: NDArray) -> Any:
+    """Fill a table with the addresses of six lines of x, of `missing` where a line is -1; return its address."""
     for k in range(six.size):
-        places[k] = missing.ctypes.data if six[k] < 0 else x[six[k]].ctypes.data
-    return places.ctypes.data
+        places[k] = address(missing) if six[k] < 0 else address(x[six[k]])
+    return address(places)
 
 
 @compiled()
-def _tiles_of_samples(tiles: Array, x: Array, six: Array, missing: Array, runs: Array, places: Array) -> None:
-    """Write SAMPLES of six lines of x (columns, lines, elements) to tiles (6, columns, elements), extended.
-
-    Line -1 is `missing`, of zeros. Runs (where to, from where in a line or -1, how many) count elements, -1 stands for
-    zeros. `places` is room for where rows lie.
-    """
-    of_tiles = _places_apart(places[0], tiles.strides[0])
+def _transform_input(
+    tile: NDArray, x: NDArray, six: NDArray, missing: NDArray, segments: NDArray, places: NDArray
+) -> None:
+    """Input transform: INPUT @ six lines of x (columns, lines, elements) -> tile (6, columns, elements), extended."""
+    of_tile = _evenly_spaced(places[0], tile.strides[0])
     for column in range(x.shape[0]):
-        of_lines = _places_of_lines(places[1], x[column], six, missing)
-        for begin, source, count in runs:
+        of_lines = _addresses_of_lines(places[1], x[column], six, missing)
+        for begin, source, count in segments:
             if source < 0:
-                tiles[:, column, begin : begin + count] = 0
+                tile[:, column, begin : begin + count] = 0
             else:
-                to, size = tiles[0, column, begin:].ctypes.data, count * x.itemsize
-                linear(x, OF_SAMPLES, SET, to, of_tiles, source * x.itemsize, of_lines, size)
+                to, size = address(tile[0, column, begin:]), count * x.itemsize
+                linear(x, INPUT_TRANSFORM, SET, to, of_tile, source * x.itemsize, of_lines, size)
 
 
 @compiled()
-def _samples_of_tiles(x: Array, tiles: Array, six: Array, missing: Array, runs: Array, places: Array) -> None:
-    """Transpose of `_tiles_of_samples`, added to x; what comes to `missing` is of no use."""
-    of_tiles = _places_apart(places[0], tiles.strides[0])
+def _transform_input_transpose(
+    x: NDArray, tile: NDArray, six: NDArray, missing: NDArray, segments: NDArray, places: NDArray
+) -> None:
+    """Add the transpose of `_transform_input` of a tile to x. What is written to `missing` is not used."""
+    of_tile = _evenly_spaced(places[0], tile.strides[0])
     for column in range(x.shape[0]):
-        of_lines = _places_of_lines(places[1], x[column], six, missing)
-        for begin, source, count in runs:
+        of_lines = _addresses_of_lines(places[1], x[column], six, missing)
+        for begin, source, count in segments:
             if source >= 0:
-                taken, size = tiles[0, column, begin:].ctypes.data, count * x.itemsize
-                linear(x, SAMPLES_TRANSPOSED, ADD, source * x.itemsize, of_lines, taken, of_tiles, size)
+                taken, size = address(tile[0, column, begin:]), count * x.itemsize
+                linear(x, INPUT_TRANSPOSE, ADD, source * x.itemsize, of_lines, taken, of_tile, size)
 
 
 @compiled()
-def _results_of_products(
-    out: Array, first: int, n: int, products: Array, length: int, line: int, lines: int, each: int, places: Array,
-    bias: Array,
+def _transform_output(
+    out: NDArray, first: int, n: int, products: NDArray, length: int, line: int, lines: int, per_tile: int,
+    places: NDArray, bias: NDArray,
 ) -> None:  # fmt: skip
-    """Write RESULTS of products (6, rows, positions) to out (rows, lines, positions), or the ELU of that and a bias.
+    """Output transform: OUTPUT @ products (6, rows, positions) -> out (rows, lines, positions), or the ELU with a bias.
 
-    The products are of so many lines of a length, from `line` on. A tile has `each` of them, which come to lie n apart,
-    the first at `first`.
+    The products are of `lines` lines of some length, from `line` on. A tile has `per_tile` lines. They begin n apart
+    in out, the first at position `first`.
     """
-    to_results, of_products = _places_apart(places[0], out.strides[1]), _places_apart(places[1], products.strides[0])
+    to_results, of_products = _evenly_spaced(places[0], out.strides[1]), _evenly_spaced(places[1], products.strides[0])
     done = 0
     while done < lines:
-        tile, within = divmod(line + done, each)
-        met = min(lines - done, each - within)  # all that lie one after the other
+        tile, within = divmod(line + done, per_tile)
+        count = min(lines - done, per_tile - within)  # lines of one tile are contiguous
         for row in range(out.shape[0]):
-            to = out[row, 4 * tile, first + within * n :].ctypes.data
-            taken = products[0, row, done * length :].ctypes.data
-            linear(out, OF_RESULTS, SET, to, to_results, taken, of_products, met * length * out.itemsize)
+            to = address(out[row, 4 * tile, first + within * n :])
+            taken = address(products[0, row, done * length :])
+            linear(out, OUTPUT_TRANSFORM, SET, to, to_results, taken, of_products, count * length * out.itemsize)
             for result in range(4 if bias.size else 0):
                 at = to + places[0, result]
-                elu_run(out, at, at, met * length, bias[row])
-        done += met
+                elu_line(out, at, at, count * length, bias[row])
+        done += count
 
 
 @compiled()
 def apply_tiled(
-    out: Array, first: int, x: Array, six: Array, missing: Array, n: int, table: Array, starts: Array, runs: Array,
-    places: Array, tiles: Array, products: Array, matrices: Array, bias: Array,
+    out: NDArray, first: int, x: NDArray, tiling: Any, workspace: Any, matrices: NDArray, bias: NDArray
 ) -> None:  # fmt: skip
-    """Write to out (entries, rows, lines, positions) the products of matrices with the taps of x, 3 along lines.
+    """Write the products of matrices (entries or 1, 6, K, rows) with the taps of x to out (entries, rows, lines, .).
 
-    Each 4 lines, around which lie six (tiles, 6), by 6 products, of matrices (entries or 1, 6, K, rows). A product has
-    the positions of a line, from `first` on, as `apply` has all; K counts the taps along the other axes. x is (entries,
-    columns, lines, elements), `missing` a line of zeros; `tiles` (6, some tiles, columns, elements) and `products` (6,
-    some rows, some positions) are room, `starts` those of as many tiles. With a bias (rows,), the ELU of their sum is
-    written.
+    The three taps along lines go by tiles: four lines of results from six lines of x by six products. K counts the taps
+    along the other axes, of all columns. x is (entries, columns, lines, elements). Positions of a line are written from
+    `first` on. With a bias (rows,), the ELU of the sum is written. tiling is a `Tiling`, workspace a
+    `WinogradWorkspace`; their lines are those of as many tiles as the workspace holds.
     """
+    tiling, workspace = Tiling(*tiling), WinogradWorkspace(*workspace)
+    inputs, products, n, starts = workspace.inputs, workspace.outputs, tiling.n, tiling.starts
     size, lanes, width = x.itemsize, VECTOR_BYTES // x.itemsize, products.shape[2]
-    each = starts.size // tiles.shape[1]
-    together, parts = max(1, min(lines_at_once(x, n), width // n)), -(-n // width)
-    strips = -(-out.shape[1] // products.shape[1])
+    tiles_held, rows_held = inputs.shape[1], products.shape[1]
+    per_tile = starts.size // tiles_held
+    together, blocks = max(1, min(lines_at_once(x, n), width // n)), -(-n // width)
+    row_blocks = -(-out.shape[1] // rows_held)
     for entry in range(x.shape[0]):
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
-        for tile in range(0, six.shape[0], tiles.shape[1]):
-            count = min(tiles.shape[1], six.shape[0] - tile)
+        for tile in range(0, tiling.six.shape[0], tiles_held):
+            count = min(tiles_held, tiling.six.shape[0] - tile)
             for k in range(count):
-                _tiles_of_samples(tiles[:, k], x[entry], six[tile + k], missing, runs, places)
-            for line in range(0, count * each, together):
-                of_lines = starts[line : min(line + together, count * each)]
-                for part in range(parts * strips):
-                    c, strip = divmod(part, strips)
-                    begin, end = block_bounds(c, n, width, lanes)
-                    row, last = strip * products.shape[1], min((strip + 1) * products.shape[1], out.shape[1])
+                six = tiling.six[tile + k]
+                _transform_input(inputs[:, k], x[entry], six, workspace.missing, tiling.segments, workspace.places)
+            for line in range(0, count * per_tile, together):
+                some = starts[line : min(line + together, count * per_tile)]
+                for index in range(blocks * row_blocks):
+                    block, row_block = divmod(index, row_blocks)
+                    begin, end = block_bounds(block, n, width, lanes)
+                    row, last = row_block * rows_held, min((row_block + 1) * rows_held, out.shape[1])
+                    # (6, rows, K) @ (6, K, lines * positions) -> (6, rows, lines * positions)
                     for p in range(6):
-                        to, source = products[p].ctypes.data, tiles[p].ctypes.data + begin * size
+                        to, source = address(products[p]), address(inputs[p]) + begin * size
                         factors = matrix[p, :, row:last]
-                        combine_some_lines(x, to, products.strides[1], end - begin, source, of_lines, table, factors)
-                    _results_of_products(
-                        out[entry, row:last, 4 * tile :], first + begin, n, products, end - begin, line, of_lines.size,
-                        each, places, bias[row:last],
+                        gemm_block(to, products.strides[1], end - begin, source, some, tiling.offsets, factors)
+                    # (6, rows, lines * positions) -> (rows, 4 lines, positions)
+                    _transform_output(
+                        out[entry, row:last, 4 * tile :], first + begin, n, products, end - begin, line, some.size,
+                        per_tile, workspace.places, bias[row:last],
                     )  # fmt: skip
 
 
 @compiled()
-def factors_of_tiles(w: Array, out: Array) -> None:
-    """Write FACTORS w for filters (entries, columns, groups, 3, rows) to out (entries, 6, columns * groups, rows)."""
+def transform_filters(w: NDArray, out: NDArray) -> None:
+    """Filter transform: FILTER @ w, (entries, columns, groups, 3, rows) -> (entries, 6, columns * groups, rows).
+
+    A group is a combination of taps along the other axes.
+    """
     entries, columns, groups, _, rows = w.shape
     for entry in range(entries):
         for column in range(columns):
@@ -228,13 +233,13 @@ def factors_of_tiles(w: Array, out: Array) -> None:
                     target = out[entry, p, column * groups + group]
                     for row in range(rows):
                         target[row] = (
-                            FACTORS[p, 0] * taps[0, row] + FACTORS[p, 1] * taps[1, row] + FACTORS[p, 2] * taps[2, row]
+                            FILTER[p, 0] * taps[0, row] + FILTER[p, 1] * taps[1, row] + FILTER[p, 2] * taps[2, row]
                         )
 
 
 @compiled()
-def factors_transpose(total: Array, w: Array) -> None:
-    """Transpose of `factors_of_tiles`."""
+def transform_filters_transpose(total: NDArray, w: NDArray) -> None:
+    """Transpose of `transform_filters`, from total to w."""
     entries, columns, groups, _, rows = w.shape
     for entry in range(entries):
         for column in range(columns):
@@ -243,52 +248,53 @@ def factors_transpose(total: Array, w: Array) -> None:
                     for row in range(rows):
                         s = 0.0
                         for p in range(6):
-                            s += FACTORS[p, tap] * total[entry, p, column * groups + group, row]
+                            s += FILTER[p, tap] * total[entry, p, column * groups + group, row]
                         w[entry, column, group, tap, row] = s
 
 
 @compiled()
 def adjoints_tiled(
-    g: Array, first: int, x: Array, six: Array, missing: Array, n: int, table: Array, starts: Array, runs: Array,
-    places: Array, tiles: Array, cotangents: Array, rows: Array, total: Array, sums: Array, matrices: Array, gx: Array,
-    more: bool,
+    g: NDArray, first: int, x: NDArray, tiling: Any, workspace: Any, rows: NDArray, total: NDArray, matrices: NDArray,
+    gx: NDArray, add: bool,
 ) -> None:  # fmt: skip
-    """Cotangents of `apply_tiled` for those of its results, g: of matrices added to total, of x written to gx.
+    """Cotangents of `apply_tiled` for g (entries, rows, lines, positions): add to total, and write or `add` to gx.
 
-    g is (entries, rows, lines, positions), of which those from `first` on are read, `six` (tiles, 6). Total is
-    (entries, 6, K, rows), gx (entries, columns, lines, elements), the matrices for it (entries or 1, 6, taps in K of a
-    column, rows, columns); without entries either is left out. With `more`, what gx has is added. Both read the same
-    tiles of g: `cotangents` is room for (6, rows, positions) of some positions, `rows` are their offsets, `sums` is
-    room for more `tiles`, `missing` for two lines, the first of zeros.
+    Positions of g are read from `first` on. total (entries, 6, K, rows) is the cotangent of the matrices, gx (entries,
+    columns, lines, elements) that of x. An array without entries is left out. Matrices are (entries or 1, 6, taps in K
+    of a column, rows, columns), `rows` the offsets of rows of `workspace.outputs` in bytes.
     """
-    size, lanes, width = g.itemsize, VECTOR_BYTES // g.itemsize, cotangents.shape[2]
-    parts, of_results = -(-n // width), _places_apart(places[2], g.strides[2])
-    of_cotangents = _places_apart(places[3], cotangents.strides[0])
+    tiling, workspace = Tiling(*tiling), WinogradWorkspace(*workspace)
+    tile_inputs, cotangents, sums, places = workspace.inputs, workspace.outputs, workspace.sums, workspace.places
+    size, lanes, width, n = g.itemsize, VECTOR_BYTES // g.itemsize, cotangents.shape[2], tiling.n
+    blocks, of_results = -(-n // width), _evenly_spaced(places[2], g.strides[2])
+    of_cotangents = _evenly_spaced(places[3], cotangents.strides[0])
     for entry in range(g.shape[0]):
-        if gx.shape[0] and not more:
+        if gx.shape[0] and not add:
             gx[entry] = 0
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
-        for tile in range(six.shape[0]):
+        for tile in range(tiling.six.shape[0]):
+            six = tiling.six[tile]
             if total.shape[0]:
-                _tiles_of_samples(tiles, x[entry], six[tile], missing[0], runs, places)
+                _transform_input(tile_inputs, x[entry], six, workspace.missing[0], tiling.segments, places)
             if gx.shape[0]:
                 sums[:] = 0
-            for part in range(starts.size * parts):
-                line, c = divmod(part, parts)
-                begin, end = block_bounds(c, n, width, lanes)
+            for index in range(tiling.starts.size * blocks):
+                line, block = divmod(index, blocks)
+                begin, end = block_bounds(block, n, width, lanes)
                 count = end - begin
                 for row in range(g.shape[1]):
-                    source = g[entry, row, 4 * tile, first + line * n + begin :].ctypes.data
-                    to = cotangents[0, row].ctypes.data
-                    linear(g, RESULTS_TRANSPOSED, SET, to, of_cotangents, source, of_results, count * size)
-                at = (starts[line] + begin) * size
+                    source = address(g[entry, row, 4 * tile, first + line * n + begin :])
+                    to = address(cotangents[0, row])
+                    linear(g, OUTPUT_TRANSPOSE, SET, to, of_cotangents, source, of_results, count * size)
+                at = (tiling.starts[line] + begin) * size
                 for p in range(6):
-                    y = cotangents[p].ctypes.data
-                    if total.shape[0]:
-                        source = tiles[p].ctypes.data + at
-                        correlate_rows(total[entry, p], source, table, y, cotangents.strides[1], 0, count, ORIGIN)
-                    for tap in range(matrix.shape[1] if gx.shape[0] else 0):
-                        to = sums[p].ctypes.data + at + table[tap]
-                        add_rows(g, to, sums.strides[1], count, y, rows, matrix[p, tap])
+                    y = address(cotangents[p])
+                    if total.shape[0]:  # (K, positions) @ (positions, rows)
+                        source = address(tile_inputs[p]) + at
+                        step = cotangents.strides[1]
+                        correlate_rows(total[entry, p], source, tiling.offsets, y, step, 0, count, ORIGIN)
+                    for tap in range(matrix.shape[1] if gx.shape[0] else 0):  # (columns, rows) @ (rows, positions)
+                        to = address(sums[p]) + at + tiling.offsets[tap]
+                        add_gemm_rows(to, sums.strides[1], count, y, rows, matrix[p, tap])
             if gx.shape[0]:
-                _samples_of_tiles(gx[entry], sums, six[tile], missing[1], runs, places)
+                _transform_input_transpose(gx[entry], sums, six, workspace.missing[1], tiling.segments, places)

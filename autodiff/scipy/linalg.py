@@ -1,0 +1,131 @@
+"""scipy.linalg, with triangular systems, Sylvester equations and matrix square roots for traced values too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from autodiff._rules.products import swap
+from autodiff._rules.table import as_array
+from autodiff.tape import defvjp, defvjp_argnums, primitive
+from hcnn_core.backend import Array
+
+__all__ = ["solve_sylvester", "solve_triangular", "sqrtm"]
+
+
+def solve_triangular(
+    a: Array, b: Array, trans: int | str = 0, lower: bool = False, unit_diagonal: bool = False
+) -> Array:
+    """Return the solution of a triangular system of equations, as `scipy.linalg.solve_triangular`.
+
+    Parameters
+    ----------
+    a : array, shape (n, n)
+        The matrix; one triangle is read, and the other has no gradient.
+    b : array, shape (n,) or (n, k)
+        The right-hand sides.
+    trans : {0, 1, 2} or {"N", "T", "C"}
+        Whether to solve a x = b, or that with a transposed, or transposed and conjugated.
+    lower : bool
+        Whether the lower triangle is read.
+    unit_diagonal : bool
+        Whether the diagonal counts as ones and is not read.
+
+    Returns
+    -------
+    array
+        The solution, of the shape of `b`.
+    """
+    a, b = as_array(a, b), as_array(b, a)
+    if trans in (1, "T", 2, "C"):
+        a, lower = swap(np.conj(a) if trans in (2, "C") else a), not lower
+    return _triangular(a, b, lower, unit_diagonal)
+
+
+@primitive
+def _triangular(a: Array, b: Array, lower: bool, unit_diagonal: bool) -> Array:
+    return scipy.linalg.solve_triangular(a, b, lower=lower, unit_diagonal=unit_diagonal)
+
+
+def _triangular_vjp(argnums: tuple[int, ...], ans: Array, args: Any, kwargs: Any) -> Any:
+    a, b, lower, unit_diagonal = args
+
+    def pullback(g: Array) -> list[Array]:
+        column = _triangular(swap(a), g, not lower, unit_diagonal)
+        product = np.outer(column, ans) if np.ndim(b) == 1 else column @ swap(ans)
+        triangle = (np.tril if lower else np.triu)(product, 0 if not unit_diagonal else -1 if lower else 1)
+        return [column if argnum else -triangle for argnum in argnums]
+
+    return pullback
+
+
+defvjp_argnums(_triangular, _triangular_vjp)
+
+
+@primitive
+def _sylvester(a: Array, b: Array, q: Array) -> Array:
+    return scipy.linalg.solve_sylvester(a, b, q)
+
+
+def _sylvester_vjp(argnums: tuple[int, ...], ans: Array, args: Any, kwargs: Any) -> Any:
+    a, b, _ = args
+
+    def pullback(g: Array) -> list[Array]:
+        s = _sylvester(swap(a), swap(b), g)
+        made = {0: lambda: -s @ swap(ans), 1: lambda: -swap(ans) @ s, 2: lambda: s}
+        return [made[argnum]() for argnum in argnums]
+
+    return pullback
+
+
+defvjp_argnums(_sylvester, _sylvester_vjp)
+
+
+def solve_sylvester(a: Array, b: Array, q: Array) -> Array:
+    """Return the solution x of a x + x b = q, as `scipy.linalg.solve_sylvester`.
+
+    Parameters
+    ----------
+    a : array, shape (m, m)
+        The matrix on the left.
+    b : array, shape (n, n)
+        The matrix on the right.
+    q : array, shape (m, n)
+        The right-hand side.
+
+    Returns
+    -------
+    array, shape (m, n)
+        The solution.
+    """
+    return _sylvester(a, b, q)
+
+
+_sqrtm = primitive(lambda a: scipy.linalg.sqrtm(a))
+defvjp(_sqrtm, lambda ans, a: lambda g: _sylvester(swap(ans), swap(ans), g))
+
+
+def sqrtm(a: Array) -> Array:
+    """Return the matrix whose square is `a`, as `scipy.linalg.sqrtm`.
+
+    Parameters
+    ----------
+    a : array, shape (n, n)
+        Without eigenvalues on the negative real axis or at zero.
+
+    Returns
+    -------
+    array, shape (n, n)
+        The principal square root.
+    """
+    return _sqrtm(a)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(scipy.linalg, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(scipy.linalg)})

@@ -1,0 +1,88 @@
+"""scipy.signal, with convolve for traced values too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.signal
+
+from autodiff._rules.table import axes_of
+from autodiff.primitives import convolve as _convolve
+from hcnn_core.backend import Array
+
+__all__ = ["convolve"]
+
+
+def convolve(
+    in1: Array,
+    in2: Array,
+    mode: str = "full",
+    method: str = "auto",
+    *,
+    axes: tuple[Sequence[int], Sequence[int]] | None = None,
+    dot_axes: tuple[Sequence[int], Sequence[int]] = ((), ()),
+) -> Array:
+    """Return a convolution with zeros beyond the ends, as `scipy.signal.convolve` and as HIPS autograd's.
+
+    Parameters
+    ----------
+    in1, in2 : array
+        The arrays; without `axes`, of as many axes as each other.
+    mode : {"full", "same", "valid"}
+        Which part is returned: where the two meet, as long as `in1`, or where the shorter lies inside the longer.
+    method : {"auto", "direct", "fft"}
+        As in `hcnn_core.convolve`.
+    axes : pair of sequences of int, optional
+        The axes of each that are convolved, 1 to 6, in the same order; all by default.
+    dot_axes : pair of sequences of int
+        Axes of each that are multiplied and summed.
+
+    Returns
+    -------
+    array
+        The other axes of `in1`, those of `in2`, then the convolved ones.
+
+    Raises
+    ------
+    ValueError
+        If the mode is another, or for ``"valid"`` neither is longer along every axis.
+    """
+    ndims = np.ndim(in1), np.ndim(in2)
+    if axes is None:
+        if ndims[0] != ndims[1]:
+            raise ValueError(f"in1 and in2 have {ndims[0]} and {ndims[1]} axes; without axes= they have as many")
+        axes = (range(ndims[0]), range(ndims[1]))
+    along, other = (axes_of(tuple(a), n) for a, n in zip(axes, ndims, strict=True))
+    summed, summed_2 = (axes_of(tuple(a), n) for a, n in zip(dot_axes, ndims, strict=True))
+    free = [i for i in range(ndims[1]) if i not in other and i not in summed_2]
+    w = np.transpose(in2, (*summed_2, *other, *free))
+    lengths, sizes = [np.shape(in1)[i] for i in along], [np.shape(in2)[i] for i in other]
+    widths = [(0, 0)] * ndims[0]
+    for i, s in zip(along, sizes, strict=True):
+        widths[i] = (s // 2, s - 1 - s // 2)
+    full = _convolve(np.pad(in1, widths), w, along, boundary="zero", sum_axes=summed, method=method)
+    kept = [i for i in range(ndims[0]) if i not in summed]
+    order = [kept.index(i) for i in kept if i not in along]
+    order += list(range(len(kept), len(kept) + len(free))) + [kept.index(i) for i in along]
+    result = np.transpose(full, order)
+    parts: tuple[Any, ...] = tuple(_part(mode, n, s) for n, s in zip(lengths, sizes, strict=True))
+    return result[(..., *parts)]
+
+
+def _part(mode: str, n: int, s: int) -> slice:
+    """The part of a full convolution of n by s numbers."""
+    starts = {"full": (0, n + s - 1), "same": ((s - 1) // 2, n), "valid": (min(n, s) - 1, abs(n - s) + 1)}
+    if mode not in starts:
+        raise ValueError(f"mode is {mode!r}; choose 'full', 'same' or 'valid'")
+    start, length = starts[mode]
+    return slice(start, start + length)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(scipy.signal, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(scipy.signal)})

@@ -1,0 +1,215 @@
+"""Correlations: convolutions whose filters are not flipped, as in SciPy's pair `correlate` and `convolve`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Unpack, overload
+
+from hcnn_core._problem import Problem, make_problem, shape_of
+from hcnn_core.backend import placement
+from hcnn_core.convolution import adjoints, forward, operands
+from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Scalar, Shape
+
+__all__ = ["correlate", "correlate_vjp_w", "correlate_vjp_x"]
+
+
+@overload
+def correlate(
+    x: NumpyArray[Scalar], w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def correlate(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
+def correlate(
+    x: Array,
+    w: Array,
+    /,
+    axes: Axes,
+    *,
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
+) -> Array:
+    r"""Correlate along some axes, contract others, and append new attribute axes.
+
+    .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i + t - \lfloor s/2 \rfloor, ..]\, w[c, t, k]
+
+    This is what deep-learning frameworks call a convolution. It is `convolve` with the filters flipped along the
+    convolved axes.
+
+    Parameters
+    ----------
+    x : array
+        Signal, as `convolve` takes it.
+    w : array, shape (\*summed lengths, \*kernel_size, \*out)
+        Filters, as `convolve` takes them.
+    axes, boundary, sum_axes, stride, method
+        As in `convolve`.
+
+    Returns
+    -------
+    array
+        As `convolve`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `convolve`.
+
+    See Also
+    --------
+    convolve : The same sum with flipped filters, and what its options mean in JAX, PyTorch and SciPy.
+    correlate_vjp_x, correlate_vjp_w : The derivatives.
+
+    Notes
+    -----
+    For one real filter, ascending `axes` and stride 1 this is ``scipy.ndimage.correlate(x, w, mode="wrap" or
+    "constant", axes=axes)``, for every kernel size. SciPy conjugates complex filters; this function does not.
+
+    A filter of even length is computed as one of the next odd length, with a zero as its first tap after the flip. That
+    costs one more tap, and where x holds NaN or infinity, that tap spreads NaN by one more sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.arange(4.0)
+    >>> correlate(x, np.array([1.0, 0.0, 0.0]), 0, boundary="periodic")
+    array([3., 0., 1., 2.])
+    """
+    xp, x, w = operands("x", x, "w", w)
+    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    return forward(xp, _as_convolution(problem), x, _flip(xp, w, problem))
+
+
+@overload
+def correlate_vjp_x(
+    g: NumpyArray[Scalar], x: Array | Shape, w: NumpyArray[Scalar], /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def correlate_vjp_x(
+    g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> Array: ...
+def correlate_vjp_x(
+    g: Array,
+    x: Array | Shape,
+    w: Array,
+    /,
+    axes: Axes,
+    *,
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
+) -> Array:
+    """Cotangent of x in ``correlate(x, w, axes, ...)``: a convolution of g with w, linear in both.
+
+    Parameters
+    ----------
+    g : array
+        Cotangent of the result, in the shape of the result.
+    x : array or sequence of int
+        The signal or its shape; its values do not matter.
+    w : array
+        The filters.
+    axes, boundary, sum_axes, stride, method
+        As in `convolve`.
+
+    Returns
+    -------
+    array
+        The transpose of the linear map ``x -> correlate(x, w)`` applied to g, in the shape of x, without conjugation:
+        ``sum(g * correlate(x, w)) == sum(x * correlate_vjp_x(g, x, w))``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `convolve`, and ValueError if g does not have the shape of the result.
+    """
+    xp, g, w = operands("g", g, "w", w)
+    problem = make_problem(
+        shape_of("x", x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
+    )
+    g_x, _, _ = adjoints(xp, _as_convolution(problem), g, None, _flip(xp, w, problem))
+    assert g_x is not None
+    return g_x
+
+
+@overload
+def correlate_vjp_w(
+    g: NumpyArray[Scalar], x: NumpyArray[Scalar], w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> NumpyArray[Scalar]: ...
+@overload
+def correlate_vjp_w(
+    g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]
+) -> Array: ...
+def correlate_vjp_w(
+    g: Array,
+    x: Array,
+    w: Array | Shape,
+    /,
+    axes: Axes,
+    *,
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
+) -> Array:
+    """Cotangent of w in ``correlate(x, w, axes, ...)``: a correlation of x with g, linear in both.
+
+    Parameters
+    ----------
+    g : array
+        Cotangent of the result, in the shape of the result.
+    x : array
+        The signal.
+    w : array or sequence of int
+        The filters or their shape; their values do not matter.
+    axes, boundary, sum_axes, stride, method
+        As in `convolve`.
+
+    Returns
+    -------
+    array
+        The transpose of the linear map ``w -> correlate(x, w)`` applied to g, in the shape of w, without conjugation:
+        ``sum(g * correlate(x, w)) == sum(w * correlate_vjp_w(g, x, w))``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `convolve`, and ValueError if g does not have the shape of the result.
+    """
+    xp, g, x = operands("g", g, "x", x)
+    problem = make_problem(
+        x.shape, shape_of("w", w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
+    )
+    _, flipped, _ = adjoints(xp, _as_convolution(problem), g, x, None)
+    assert flipped is not None
+    return _flip_transpose(xp, flipped, problem)
+
+
+@lru_cache(maxsize=1024)
+def _as_convolution(problem: Problem) -> Problem:
+    """The convolution with flipped filters: of odd lengths, whose centre a flip leaves where it is."""
+    first, last = problem.kernel_axes.start, problem.kernel_axes.stop
+    odd = (size | 1 for size in problem.kernel_size)
+    return replace(problem, w_shape=(*problem.w_shape[:first], *odd, *problem.w_shape[last:]))
+
+
+def _flip(xp: Any, w: Array, problem: Problem) -> Array:
+    """Append a zero to filters of even length, then flip them.
+
+    `convolve` and `correlate` both put the filter's centre at tap s // 2. A flip moves tap s // 2 to s - 1 - s // 2,
+    which is the same tap for odd s only. The zero makes an even s odd and leaves s // 2 as it is.
+    """
+    shape = _as_convolution(problem).w_shape
+    if shape != w.shape:
+        padded = xp.zeros(shape, dtype=w.dtype, **placement(xp, w))
+        padded[tuple(slice(0, n) for n in w.shape)] = w
+        w = padded
+    return xp.flip(w, axis=tuple(problem.kernel_axes))
+
+
+def _flip_transpose(xp: Any, w: Array, problem: Problem) -> Array:
+    """Transpose of `_flip`: flip the cotangent back, and drop what the appended zero got."""
+    return xp.flip(w, axis=tuple(problem.kernel_axes))[tuple(slice(0, n) for n in problem.w_shape)]

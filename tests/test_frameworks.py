@@ -1,0 +1,176 @@
+"""Arrays of PyTorch and JAX come in, and the recipes of docs/frameworks.md run and have right derivatives."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import autodiff
+from autodiff import grad
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, cross_entropy, elu, marginal, patch_moments, translate
+from hcnn_core.backend import array_namespace, on_host
+
+DOCUMENT = (Path(__file__).resolve().parents[1] / "docs" / "frameworks.md").read_text(encoding="utf-8")
+RNG = np.random.default_rng(1)
+X, W = RNG.standard_normal((2, 6, 5)), RNG.standard_normal((3, 2, 4))
+OPTIONS: dict[str, Any] = {"axes": (1, 2), "boundary": "periodic"}
+
+
+def recipe(name: str) -> tuple[dict[str, Any], list[str]]:
+    """What the block of a framework defines, and the lines that it prints."""
+    (block,) = re.findall(rf"```python {name}\n(.*?)```", DOCUMENT, re.DOTALL)
+    names: dict[str, Any] = {}
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(block, f"docs/frameworks.md, {name}", "exec"), names)
+    return names, output.getvalue().splitlines()
+
+
+class Exchanged:
+    """Stands in for an array of another library: DLPack and nothing else."""
+
+    def __init__(self, data: Any, device: int = 1) -> None:
+        self.data, self.device = data, device
+        self.shape, self.dtype, self.ndim = data.shape, data.dtype, data.ndim
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device, 0
+
+
+def makers() -> list[Any]:
+    """Ways to make an array of another library of NumPy's."""
+
+    def of_torch(a: Any) -> Any:
+        return pytest.importorskip("torch").from_numpy(a.copy())
+
+    def of_jax(a: Any) -> Any:
+        jax = pytest.importorskip("jax")
+        with jax.enable_x64(True):
+            return jax.numpy.asarray(a)
+
+    return [pytest.param(f, id=n) for n, f in (("stand-in", Exchanged), ("torch", of_torch), ("jax", of_jax))]
+
+
+every_library = pytest.mark.parametrize("make", makers())
+
+
+@every_library
+def test_arrays_of_another_library_give_numpys_results(make: Any) -> None:
+    x, w, y = make(X), make(W), convolve(X, W, **OPTIONS)
+    for found, expected in [
+        (convolve(x, w, **OPTIONS), y),
+        (convolve(X, w, **OPTIONS), y),
+        (convolve(x, W, **OPTIONS), y),
+        (convolve_vjp_x(make(y), X.shape, w, **OPTIONS), convolve_vjp_x(y, X.shape, W, **OPTIONS)),
+        (convolve_vjp_w(make(y), x, W.shape, **OPTIONS), convolve_vjp_w(y, X, W.shape, **OPTIONS)),
+        (translate(x, 2, 1, boundary="zero"), translate(X, 2, 1, boundary="zero")),
+        (elu(x, bias=make(X[0])), elu(X, bias=X[0])),
+        (marginal(x, 1), marginal(X, 1)),
+        (patch_moments(x, (1, 2), 3, boundary="zero")[1], patch_moments(X, (1, 2), 3, boundary="zero")[1]),
+        (cross_entropy(make(X[0]), make(np.arange(5).repeat(2)[:6])), cross_entropy(X[0], np.arange(5).repeat(2)[:6])),
+    ]:
+        assert isinstance(found, np.ndarray | np.floating)
+        np.testing.assert_array_equal(found, expected)
+
+
+@every_library
+def test_they_are_not_copied(make: Any) -> None:
+    array = make(X)
+    seen = on_host(array)
+    assert type(seen) is np.ndarray
+    assert seen.__array_interface__["data"][0] == on_host(array).__array_interface__["data"][0]
+    assert np.shares_memory(seen, np.from_dlpack(array))
+
+
+@every_library
+def test_gradients_by_arrays_of_another_library(make: Any) -> None:
+    def loss(x: Any, w: Any) -> Any:
+        return np.sum(autodiff.convolve(x, w, **OPTIONS) ** 2)
+
+    expected = grad(loss, (0, 1))(X, W)
+    if make is not Exchanged:  # what is to be differentiated by
+        for a, b in zip(grad(loss, (0, 1))(make(X), make(W)), expected, strict=True):
+            assert type(a) is np.ndarray
+            np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(grad(loss)(X, make(W)), grad(loss)(X, W))
+
+
+def test_what_cannot_come_in_is_refused_with_the_cure() -> None:
+    with pytest.raises(TypeError, match=r"got a tests\.Exchanged on another device: bring it to the CPU first"):
+        convolve(Exchanged(X, device=2), W, **OPTIONS)
+    with pytest.raises(TypeError, match=r"NumPy cannot take \(.*\): make it a plain float array first"):
+        convolve(Exchanged(np.array(["a"])), W, **OPTIONS)
+    with pytest.raises(TypeError, match=r"expected a NumPy or CuPy array, got builtins\.object"):
+        convolve(object(), W, **OPTIONS)
+
+
+def test_tensors_that_cannot_come_in() -> None:
+    torch = pytest.importorskip("torch")
+    for tensor, message in [
+        (torch.ones(5, requires_grad=True), r"torch\.Tensor that records gradients: pass x\.detach\(\)"),
+        (torch.ones(5, dtype=torch.bfloat16), "NumPy cannot take .*: make it a plain float array"),
+        (torch.ones(5, dtype=torch.complex64).conj(), "NumPy cannot take .*conjugate bit"),
+        (torch.ones(5, device="meta"), "NumPy cannot take"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            convolve(tensor, np.ones(3), 0, boundary="zero")
+
+
+def test_traced_arrays_of_jax_are_refused() -> None:
+    jax = pytest.importorskip("jax")
+    for transform in (jax.jit, jax.grad):
+        with pytest.raises(TypeError, match=r"inside jax\.jit or jax\.grad: call through jax\.pure_callback"):
+            transform(lambda x: convolve(x, np.ones(3), 0, boundary="zero").sum())(jax.numpy.ones(5))
+
+
+def test_libraries_that_do_not_mix_get_no_advice_about_cupy() -> None:
+    strict = pytest.importorskip("array_api_strict")
+    with pytest.raises(
+        TypeError, match="arrays of NumPy and array_api_strict in one call: make them arrays of one lib"
+    ):
+        array_namespace(X, strict.asarray(X))
+
+
+def test_the_recipe_for_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    names, printed = recipe("torch")
+    assert printed == ["(2, 8, 8) (3, 3, 4)", "True"]
+
+    def layer(x: Any, w: Any) -> Any:
+        return names["Convolve"].apply(x, w, (1, 2), "periodic")
+
+    x, w = (torch.from_numpy(a.copy()).requires_grad_() for a in (X, W))
+    np.testing.assert_array_equal(layer(x, w).detach(), convolve(X, W, **OPTIONS))
+    assert torch.autograd.gradcheck(layer, (x, w))
+    assert torch.autograd.gradgradcheck(layer, (x, w))
+    x, w = x.detach(), w.detach()
+    jacobian = torch.func.jacrev(lambda w: layer(x, w))(w)
+    np.testing.assert_allclose(torch.tensordot(jacobian, w, 3), layer(x, w), rtol=0, atol=1e-12)
+    batched = torch.func.vmap(layer, in_dims=(0, None))(torch.stack([x, 2 * x]), w)
+    np.testing.assert_allclose(batched[1], 2 * batched[0], rtol=0, atol=1e-12)
+
+
+def test_the_recipe_for_jax() -> None:
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(True):
+        names, printed = recipe("jax")
+        assert printed == ["(3, 3, 4)"]
+
+        def layer(x: Any, w: Any) -> Any:
+            return names["convolve"](x, w, (1, 2), "periodic")
+
+        x, w = jax.numpy.asarray(X), jax.numpy.asarray(W)
+        np.testing.assert_array_equal(jax.jit(layer)(x, w), convolve(X, W, **OPTIONS))
+        test_util = pytest.importorskip("jax.test_util")
+        test_util.check_grads(layer, (x, w), order=2, modes=["rev"])
+        batched = jax.vmap(layer, in_axes=(0, None))(jax.numpy.stack([x, 2 * x]), w)
+        np.testing.assert_allclose(batched[1], 2 * batched[0], rtol=0, atol=1e-12)

@@ -1,0 +1,303 @@
+"""The command line and run directories: --out, --resume, --plot, --evaluate."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.train.commands import Command, needs_proc, part_of
+from tests.train.runs import (
+    SMALL,
+    Outcome,
+    assert_same_run,
+    checkpoints,
+    contents,
+    metrics,
+)
+from train import cifar, run
+from train.data import Dataset
+
+# --out
+
+
+def test_out_with_a_run_in_it(command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before data are looked for, which may mean a download."""
+    monkeypatch.setattr(cifar, "_dataset", None)
+    command(*SMALL, "--out", trained).one_line(1, str(trained), "holds a run already", f"--resume {trained}")
+
+
+@pytest.mark.parametrize("name", ["config.toml", "metrics.jsonl", "best.h5", "learning-curve.png"])
+def test_out_with_a_part_of_a_run_in_it(command: Command, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    command(*SMALL, "--out", tmp_path).one_line(1, str(tmp_path), "holds a run already", "another directory")
+    assert contents(tmp_path) == {name: b"mine"}
+
+
+def test_out_of_two_runs_begun_at_once_goes_to_one(command: Command, tmp_path: Path, monkeypatch: Any) -> None:
+    """The other run's configuration appears after this one has looked."""
+    mkdir = Path.mkdir
+
+    def late(self: Path, *arguments: Any, **options: Any) -> None:
+        mkdir(self, *arguments, **options)
+        (self / "config.toml").write_text("theirs")
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    command(*SMALL, "--out", tmp_path / "run").one_line(1, "holds a run already")
+    assert contents(tmp_path) == {"run/config.toml": b"theirs"}
+
+
+def test_out_without_a_run_in_it_keeps_what_is_there(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    command(*SMALL, "--epochs", 1, "--out", tmp_path).success()
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "best.h5").exists()
+
+
+def test_out_that_is_a_file_or_below_one(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    command(*SMALL, "--out", file).one_line(1, str(file), "is a file", "directory")
+    command(*SMALL, "--out", file / "run").one_line(1, f"cannot write the run to {file / 'run'}", "Not a directory")
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    command(*SMALL, "--out", tmp_path / "link").one_line(1, str(tmp_path / "link"), "name a directory")
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+@needs_proc
+def test_out_that_cannot_be_written(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("/proc/run", "/proc/self"):
+        command(*SMALL, "--out", path).one_line(1, f"cannot write the run to {path}: ")
+    monkeypatch.chdir("/proc")
+    command(*SMALL).one_line(1, "cannot write the run to runs/sample-")
+
+
+@needs_proc
+def test_only_the_run_directory_need_be_writable(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/proc")
+    command(*SMALL, "--epochs", 1, "--out", tmp_path / "run").success()
+
+
+def limit_file_size(size: int) -> int:
+    """Let no file grow beyond a size, as a full disk would; return the limit before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    return soft
+
+
+def test_out_on_a_full_disk(command: Command, tmp_path: Path) -> None:
+    before = limit_file_size(100)
+    try:
+        outcome = command(*SMALL, "--out", tmp_path / "run")
+    finally:
+        limit_file_size(before)
+    outcome.one_line(1, f"cannot write the run to {tmp_path / 'run'}", "File too large")
+    assert contents(tmp_path) == {}
+    command(*SMALL, "--epochs", 1, "--out", tmp_path / "run").success()
+
+
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, save = tmp_path / "run", run.Run.save
+
+    def on_full_disk(self: run.Run, checkpoint: Any, *arguments: Any, **options: Any) -> Path:
+        before = limit_file_size(10_000 if checkpoint.state.epoch == 3 else resource.RLIM_INFINITY)
+        try:
+            return save(self, checkpoint, *arguments, **options)
+        finally:
+            limit_file_size(before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "save", on_full_disk)
+        command(*SMALL, "--out", path).one_line(1, "cannot write the checkpoint", str(path), "File too large")
+    assert [name for name in checkpoints(path) if name != "best.h5"] == [
+        f"epoch000{n}-step000000.h5" for n in (0, 1, 2)
+    ]
+    assert not list(path.glob(".*"))
+    command("--resume", path).success()
+    assert_same_run(path, trained)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_metrics_on_a_full_disk(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Run, "metrics_path", Path("/dev/full"))
+        patch.setattr(run.Run, "require_new", lambda self: None)
+        command(*SMALL, "--out", tmp_path / "run").one_line(1, "cannot write /dev/full", "No space left")
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_hide_the_result(
+    drawing_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.Run, "picture_path", tmp_path / "absent" / "a.png")
+    outcome = drawing_command(*SMALL, "--epochs", 1, "--out", tmp_path / "run")
+    outcome.one_line(1, "cannot draw", str(tmp_path / "absent" / "a.png"))
+    assert "test: accuracy" in outcome.out
+    assert "test_accuracy" in metrics(tmp_path / "run")[-1]
+
+
+# --resume and --plot
+
+
+def test_resume_of_a_finished_run(drawing_command: Command, trained: Path, first_run: tuple[Path, Outcome]) -> None:
+    """It says again what came out, and changes nothing."""
+    lines = first_run[1].success().splitlines()
+    out = drawing_command("--resume", trained).success().splitlines()
+    assert out == [
+        f"{trained} is finished: all 4 epochs are trained",
+        lines[1].removesuffix(", 30 images"),
+        *lines[2:],
+    ]
+
+
+@pytest.mark.parametrize("action", ["--resume", "--plot"])
+def test_resume_and_plot_of_no_run(command: Command, tmp_path: Path, action: str) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "absent", tmp_path, tmp_path / "file"):
+        command(action, path).one_line(1, str(path), "holds no run")
+    assert contents(tmp_path) == {"file": b""}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--epochs", "9"),
+        ("--seed", "1"),
+        ("--no-flip",),
+        ("--preset", "sample"),
+        ("--config", "a.toml"),
+        ("--out", "a"),
+    ],
+    ids=" ".join,
+)
+def test_resume_with_other_flags(command: Command, trained: Path, flags: tuple[str, ...]) -> None:
+    command("--resume", trained, *flags).one_line(2, "--resume takes its settings from the run", f"remove {flags[0]}")
+
+
+def test_resume_with_every_checkpoint_damaged(command: Command, trained: Path, tmp_path: Path) -> None:
+    path = part_of(trained, tmp_path)
+    (path / "epoch0001-step000000.h5").write_bytes(b"")
+    (path / "epoch0002-step000000.h5").write_bytes(b"not HDF5")
+    before = contents(path)
+    command("--resume", path).one_line(1, "epoch0002-step000000.h5", "not a whole checkpoint")
+    assert contents(path) == before
+
+
+def test_resume_with_an_epoch_that_cannot_be_changes_nothing(command: Command, trained: Path, tmp_path: Path) -> None:
+    """A negative one would have emptied metrics.jsonl."""
+    path = part_of(trained, tmp_path)
+    with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
+        file.attrs["epoch"] = -1
+    before = contents(path)
+    command("--resume", path).one_line(1, "epoch0002-step000000.h5", "epoch is -1 of 4")
+    assert contents(path) == before
+
+
+def test_resume_with_another_network_in_the_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
+    for group in ("parameters", "velocity", "moments"):
+        path = part_of(trained, tmp_path)
+        with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
+            name = "covariance" if group == "moments" else "g"
+            del file[group]["layer03"][name]
+            file[group]["layer03"][name] = np.zeros((4, 7, 11, 5), "f4")
+        before = contents(path)
+        command("--resume", path).one_line(1, str(path), "another network", group, f"layer03/{name}")
+        assert contents(path) == before
+        shutil.rmtree(path)
+
+
+def test_resume_on_other_images(
+    command: Command, trained: Path, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = part_of(trained, tmp_path)
+    before = contents(path)
+    few_images.train_images[0, 0, 0, 0] ^= 255
+    try:
+        command("--resume", path, "--data-dir", "elsewhere").one_line(1, "other images than elsewhere", "--data-dir")
+    finally:
+        few_images.train_images[0, 0, 0, 0] ^= 255
+    assert contents(path) == before
+
+
+def test_resume_from_another_data_dir_and_backend(command: Command, trained: Path, tmp_path: Path) -> None:
+    path = part_of(trained, tmp_path)
+    command("--resume", path, "--data-dir", "elsewhere", "--backend", "numpy").success()
+    assert metrics(path) == metrics(trained)
+    with h5py.File(path / "epoch0004-step000000.h5") as file:
+        assert json.loads(file.attrs["config"])["data_dir"] == "elsewhere"
+
+
+@pytest.mark.parametrize("action", ["--resume", "--plot"])
+@pytest.mark.parametrize(
+    "bad", ["[" * 10**5, "9" * 5000, "{", "3", "null", '{"train_loss": 1}', '{"epoch": "one"}', "\udcff"]
+)
+def test_damaged_metrics(command: Command, trained: Path, tmp_path: Path, action: str, bad: str) -> None:
+    path = part_of(trained, tmp_path)
+    with open(path / "metrics.jsonl", "a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(bad + "\n" + '{"epoch": 5}\n')
+    before = contents(path)
+    command(action, path).one_line(1, str(path / "metrics.jsonl"), "line 6")
+    assert contents(path) == before
+
+
+def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_lo')
+    drawing_command("--plot", tmp_path).one_line(1, "cannot draw", "no epoch is complete")
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 1}\n{"epoch": 2, "train_accuracy": 1}\n')
+    drawing_command("--plot", tmp_path).success()
+    (tmp_path / "learning-curve.png").unlink()
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"epoch": 1, "train_loss": 1}\n{"epoch": 2, "train_loss": 1, "train_accuracy": 1}\n'
+    )
+    drawing_command("--plot", tmp_path).one_line(1, "cannot draw", "train_accuracy")
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+# --evaluate
+
+
+def test_evaluate_no_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
+    command("--evaluate", tmp_path / "absent.h5").one_line(1, "no checkpoint at", "absent.h5")
+    command("--evaluate", trained).one_line(1, str(trained), "directory", str(trained / "best.h5"))
+    command("--evaluate", trained / "config.toml").one_line(1, "config.toml", "not a whole checkpoint")
+    for share in (0, 0.3, 0.9):
+        whole = (trained / "best.h5").read_bytes()
+        (tmp_path / "cut.h5").write_bytes(whole[: int(share * len(whole))])
+        command("--evaluate", tmp_path / "cut.h5").one_line(1, "cut.h5", "truncated")
+
+
+def test_evaluate_another_schema_or_network(command: Command, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.h5"
+    changes: list[tuple[Callable[[Any], Any], str]] = [
+        (lambda file: file.attrs.__setitem__("schema", 99), "schema 99"),
+        (lambda file: file["parameters"].__delitem__("layer03"), "parameters layer03/bias is absent"),
+        (lambda file: file["moments"].__delitem__("layer03"), "moments layer03/covariance is absent"),
+        (lambda file: file.__delitem__("moments"), "moments layer03/covariance is absent"),
+        (lambda file: file["parameters/layer03"].move("g", "f"), "parameters layer03/f"),
+    ]
+    for change, fragment in changes:
+        shutil.copy(trained / "best.h5", path)
+        with h5py.File(path, "r+") as file:
+            change(file)
+        command("--evaluate", path).one_line(1, str(path), fragment)
+
+
+def test_evaluate_on_a_data_set_of_other_classes(command: Command, trained: Path) -> None:
+    command("--evaluate", trained / "best.h5", "--dataset", "cifar100").one_line(
+        1, "10", "cifar100 has 100", "--dataset"
+    )
+
+
+def test_tensor_cores_are_a_gpus(command: Command, tmp_path: Path) -> None:
+    arguments = ("--preset", "sample", "--backend", "numpy", "--precision", "tf32", "--out", tmp_path / "run")
+    command(*arguments).one_line(2, "precision is 'tf32'", "--backend cupy")
+    assert not (tmp_path / "run").exists()
