@@ -5,10 +5,11 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 DEMO = -m train.cifar --preset sample
 PYTEST_ARGS ?=
 TEST_EXTRAS ?= [test]
+MINUTES ?= 10
 
 BIN = .venv/bin/python
 
-.PHONY: help demo test lint format check dist clean
+.PHONY: help demo test lint format check dist soak mutants clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -35,6 +36,12 @@ check: lint test ## lint, then test
 dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist
 	$(BIN) -m build --outdir dist
+
+soak: .venv/.test ## kill, interrupt and damage runs for MINUTES=10; docs/reliability.md says what is promised
+	$(BIN) scripts/soak.py --minutes $(MINUTES)
+
+mutants: .venv/.test ## change one expression at a time, 300 times, and count what the tests notice
+	$(BIN) scripts/mutants.py --count 300 --out mutants.jsonl
 
 clean: ## remove the environment, build outputs and caches, but not runs/
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

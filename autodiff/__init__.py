@@ -19,6 +19,7 @@ from autodiff.primitives import (
     marginal,
     marginal_vjp,
     normalize_elu,
+    normalize_filters,
     patch_moments,
     translate,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "marginal",
     "marginal_vjp",
     "normalize_elu",
+    "normalize_filters",
     "patch_moments",
     "primitive",
     "translate",

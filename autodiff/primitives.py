@@ -10,7 +10,7 @@ import numpy as np
 import hcnn_core
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, library_of
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import targets
@@ -255,6 +255,49 @@ def _normalize_elu_written_out(y: Array, shift: Array, scale: Array, bias: Array
 
 
 defvjp_argnums(_normalized_and_moments, _normalize_elu_pullback)
+
+_normalized_filters = primitive(hcnn_core.normalize_filters)
+
+
+def _normalize_filters_pullback(
+    argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    zeros = [np.zeros_like(getval(a)) for a in ans]
+
+    def pullback(g: dict[int, Array]) -> list[Array]:
+        given = tuple(g.get(i, zero) for i, zero in enumerate(zeros))
+        if any(isinstance(a, Traced) for a in (*given, *args)):
+            found = vjp(functools.partial(_normalized_filters_written_out, **kwargs), *args)[1](given)
+        else:
+            found = hcnn_core.normalize_filters_vjp(*given, *args, **kwargs)
+        return [found[argnum] for argnum in argnums]
+
+    return pullback
+
+
+def _normalized_filters_written_out(
+    h: Array, mean: Array, covariance: Array, /, *, epsilon: float
+) -> tuple[Array, Array]:
+    """`normalize_filters` of operations that are differentiable any number of times, for complex filters too."""
+    taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
+    variance = np.real(np.sum((taps @ covariance) * np.conj(taps), axis=1))
+    sigma = np.sqrt(np.where(variance < 0, 0, variance) + epsilon)  # rounding may leave less than nothing
+    normal = taps / sigma[:, None]
+    return np.reshape(normal.T, (*h.shape[1:], h.shape[0])), normal @ mean
+
+
+defvjp_argnums(_normalized_filters, _normalize_filters_pullback)
+
+
+def _filters_normalized(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
+    """By one kernel on a GPU; elsewhere a few operations on small arrays take no longer, and filters may be complex."""
+    at_once = library_of(getval(h)) == "cupy"
+    function = _normalized_filters if at_once else _normalized_filters_written_out
+    filters, means = function(h, mean, covariance, epsilon=epsilon)
+    return filters, means
+
+
+normalize_filters = functools.wraps(hcnn_core.normalize_filters)(_filters_normalized)
 
 log_softmax = primitive(hcnn_core.log_softmax)
 defvjp(

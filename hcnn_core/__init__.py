@@ -8,6 +8,7 @@ from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.convolution import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x
 from hcnn_core.correlation import correlate, correlate_vjp_w, correlate_vjp_x
 from hcnn_core.factored import factored_layer
+from hcnn_core.filters import normalize_filters, normalize_filters_vjp
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
@@ -15,10 +16,12 @@ from hcnn_core.normalization import normalize_elu, normalize_elu_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.translation import translate
+from hcnn_core.updates import Term, weighted_sums
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Term",
     "convolve",
     "convolve_elu",
     "convolve_vjp_w",
@@ -36,8 +39,11 @@ __all__ = [
     "matmul",
     "normalize_elu",
     "normalize_elu_vjp",
+    "normalize_filters",
+    "normalize_filters_vjp",
     "patch_moments",
     "patch_moments_vjp",
     "precision",
     "translate",
+    "weighted_sums",
 ]

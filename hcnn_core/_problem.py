@@ -140,12 +140,14 @@ def _validated(
     summed = tuple(x_shape[a] for a in sum_axes)
     if w_shape[: len(sum_axes)] != summed:
         raise ValueError(f"w has shape {w_shape}; its leading axes must be {summed}, the lengths of x along sum_axes")
+    # Strides beyond an axis keep its first sample alone, as its own length does, whose phases are as many as samples.
+    strides = normalize_integers("stride", stride, len(axes), 1)
     return Problem(
         x_shape,
         w_shape,
         axes,
         sum_axes,
-        normalize_integers("stride", stride, len(axes), 1),
+        tuple(min(r, max(x_shape[a], 1)) for r, a in zip(strides, axes, strict=True)),
         normalize_choice("boundary", boundary, len(axes), BOUNDARIES),
         normalize_choice("method", method, len(axes), METHODS),
     )

@@ -309,8 +309,8 @@ def joined(arrays: Sequence[Array], axis: int) -> Array:
     result = xp.empty(tuple(shape[a] for a in order), dtype=xp.result_type(*arrays))
     along = (*(slice(None),) * order.index(axis % len(order)),)
     for end, array in zip(itertools.accumulate(lengths), arrays, strict=True):
-        result[(*along, slice(end - array.shape[axis], end))] = array.transpose(order)
-    return result.transpose(_inverse(order))
+        result[(*along, slice(end - array.shape[axis], end))] = xp.permute_dims(array, order)
+    return xp.permute_dims(result, _inverse(order))
 
 
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
@@ -346,6 +346,11 @@ def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
         at = re.search(r"\((\d+)\)", message)
         line = f"; the line: {text.splitlines()[int(at[1]) - 1].strip()}" if at else ""
         raise RuntimeError(f"the CUDA kernel {name} cannot be compiled: {message}{line}") from error
+
+
+def address_of(array: Array) -> int:
+    """Where the first element of an array lies, of NumPy's or CuPy's."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
 def write(array: Array, values: np.ndarray[Any, Any]) -> None:

@@ -22,6 +22,9 @@ PER_OUTPUT = 2.5
 PER_WEIGHT = 8
 """Copies of the trained coefficients: weights, gradient and velocity, old and new; and the first draw."""
 
+PER_COVARIANCE = 8
+"""Copies of the covariance of the taps along space, of each layer of Eq. (8)."""
+
 PER_TILE = 8
 """Copies of a tile that the (+) layer expands."""
 
@@ -40,11 +43,23 @@ def required_bytes(config: Config, image_size: int, classes: int, batch_size: in
     table = layers(config, image_size, classes)
     outputs = sum(math.prod(la.outputs) for la in table)
     weights = sum(la.trained for la in table)
-    elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights
+    covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
+    elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
         elements += PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
     return LIBRARIES + DATA[config.dataset] + int(np.dtype(config.dtype).itemsize * elements)
+
+
+def require_weights(config: Config, image_size: int, classes: int) -> None:
+    """Raise MemoryError if the weights alone of a network do not fit on the host, before one of them is made."""
+    weights = sum(la.trained for la in layers(config, image_size, classes))
+    needed = PER_WEIGHT * weights * int(np.dtype(config.dtype).itemsize)
+    available = available_bytes(np)
+    if available is not None and needed > available:
+        raise MemoryError(
+            f"its {weights:,} weights need {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free"
+        )
 
 
 def available_bytes(xp: Any) -> int | None:

@@ -18,6 +18,7 @@ from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train._files import write_atomically
 from train._hdf5 import LIBVER, read_array, write_array
+from train._memory import require_weights
 from train.checkpoint import CheckpointError, require_same_arrays
 from train.config import ConfigError, make_config, with_defaults
 from train.covariance import KINDS, MODES, STATEMENTS, ComplexNetwork, Example, Row, Subject, axes
@@ -94,7 +95,7 @@ def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:
                 raise CheckpointError(f"{path} holds no counterexamples that this version of train.verify wrote")
             subjects = [_read_subject(path, file[f"networks/{i}"], xp) for i in range(len(file["networks"]))]
             cases = [_read_case(path, case, subjects, xp) for case in file["cases"].values()]
-    except (CheckpointError, ConfigError):
+    except (CheckpointError, ConfigError, MemoryError):
         raise
     except PermissionError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
@@ -134,11 +135,10 @@ def _write_subject(group: Any, subject: Subject) -> None:
 def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     config = json.loads(group.attrs["config"])
     kind = ComplexNetwork if group.attrs["complex"] else Network
-    network = kind(
-        make_config(config.pop("preset"), with_defaults(config)),
-        int(group.attrs["image_size"]),
-        int(group.attrs["classes"]),
-    )
+    settings = make_config(config.pop("preset"), with_defaults(config))
+    table = settings, int(group.attrs["image_size"]), int(group.attrs["classes"])
+    require_weights(*table)
+    network = kind(*table)
     parameters, moments = (
         {
             layer: {name: np.asarray(read_array(a)) for name, a in arrays.items()}

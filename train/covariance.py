@@ -520,8 +520,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     config = network.config
     weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
     wide = np.result_type(*weights.values(), np.float64)
-    slope, shift = _affine(subject, row, x, weights)
-    x = to_numpy(x).astype(wide)
+    given, x = x, to_numpy(x).astype(wide)
     if x.ndim == 6:
         x = x.mean(axis=3) if config.reduction == "mean" else x.sum(axis=3)
     rho = _elu_of_parts if np.iscomplexobj(x) else _elu
@@ -534,39 +533,27 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         exists = exists & known.reshape(shape)
     patches = x[(slice(None), *mesh)]  # (N, WINDOWS, s1, .., sm), at j = 0 with colours
     patches = np.where(exists.reshape(exists.shape + (1,) * (patches.ndim - 1 - exists.ndim)), patches, 0)
-    if not layer.factors:
+    if layer.factors:
+        mean, covariance = _moments(subject, row, x)
+        h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
+        sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
+        flat = patches.reshape(*patches.shape[:2], -1, *patches.shape[4:])
+        z = (np.tensordot(flat, h, (2, 1)) - h @ mean) / sigma  # (N, WINDOWS, s1, s2, Q)
+        if "h_scale" in weights:
+            z = z * weights["h_scale"] + weights["h_bias"]
+        z = rho(z) if layer.nonlinear else z
+        along_v = inside[2][:, :, None] & inside[3][:, None, :]
+        y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
+    else:
         w = np.moveaxis(weights["w"], 0, -2) if layer.attributes == 0 else weights["w"]
         taps = w.ndim - 1
         y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
-        return np.asarray(rho(y * slope + shift))
-    mean, covariance = _moments(subject, row, x)
-    h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
-    sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
-    z = np.tensordot(patches.reshape(*patches.shape[:2], -1, *patches.shape[4:]), h, (2, 1))  # (N, WINDOWS, s1, s2, Q)
-    z = (z - h @ mean) / sigma
-    if "h_scale" in weights:
-        z = z * weights["h_scale"] + weights["h_bias"]
-    z = rho(z) if layer.nonlinear else z
-    along_v = inside[2][:, :, None] & inside[3][:, None, :]
-    y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
-    return np.asarray(rho(y * slope + shift))
-
-
-def _affine(subject: Subject, row: Row, x: Array, weights: dict[str, Any]) -> tuple[Any, Any]:
-    """What the filters' results are multiplied by, and what is added then, (K,).
-
-    Where outputs are normalised by the batch's own moments, these are the network's: they are numbers per v_j, which
-    cannot tell positions apart.
-    """
-    network = subject.network
-    if network.config.normalization == "factors":
-        return 1, weights["bias"]
-    if row.mode == "evaluation":
-        own = subject.moments[network.table[row.j].name]
-    else:
-        _, _, own = next(network.trace(subject.parameters, x, after=row.j))
-    slope = weights["scale"] / np.sqrt(to_numpy(own["output_variance"]) + network.config.epsilon)
-    return slope, weights["bias"] - slope * to_numpy(own["output_mean"])
+    if config.normalization == "both":  # by the moments that the layer says it used
+        moments = subject.moments if row.mode == "evaluation" else None
+        _, _, own = next(network.trace(subject.parameters, given, moments, after=row.j))
+        deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
+        y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
+    return np.asarray(rho(y + weights["bias"]))
 
 
 def _taps(layer: Layer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:

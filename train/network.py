@@ -18,6 +18,7 @@ from autodiff import (
     getval,
     marginal,
     normalize_elu,
+    normalize_filters,
     patch_moments,
 )
 from hcnn_core.backend import Array
@@ -462,19 +463,10 @@ def _moments_of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[A
 
 def _first_filters(weights: dict[str, Array], moments: tuple[Array, Array], epsilon: float) -> tuple[Array, Array]:
     """Filters h of a (+) layer, normalised and scaled, (s, s, Q), and what is added to what they make (Q,)."""
-    h, mean = _normalise_filters(weights["h"], *moments, epsilon)
+    h, mean = normalize_filters(weights["h"], *moments, epsilon=epsilon)
     if "h_scale" not in weights:
         return h, -mean
     return h * weights["h_scale"], weights["h_bias"] - mean * weights["h_scale"]
-
-
-def _normalise_filters(h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
-    """Filters (s, s, Q) whose responses have variance 1, and the responses' means m_q / sigma_q (Q,)."""
-    taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
-    variance = np.real(np.sum((taps @ covariance) * np.conj(taps), axis=1))
-    sigma = np.sqrt(np.where(variance < 0, 0, variance) + epsilon)  # rounding may leave less than nothing
-    normal = taps / sigma[:, None]
-    return np.reshape(normal.T, (*h.shape[1:], h.shape[0])), normal @ mean
 
 
 def merge_factors(
@@ -514,7 +506,7 @@ def merge_factors(
     shift : array, shape (n1', n2', K)
         What the normalised filters make of the mean patch: to be subtracted from the convolution with w.
     """
-    normal, means = _normalise_filters(h, mean, covariance, epsilon)
+    normal, means = normalize_filters(h, mean, covariance, epsilon=epsilon)
     flat = np.reshape(g, (g.shape[0], -1))
     w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
     ones = np.ones_like(getval(mean), shape=lengths)
@@ -526,9 +518,9 @@ def _average_taps(n: int, size: int, stride: int, boundary: str) -> float:
     """Taps of a filter that meet data, averaged over its outputs along an axis of length n."""
     if boundary == "periodic":
         return float(size)
-    positions = range(0, n, stride)
-    met = sum(1 for i in positions for t in range(size) if 0 <= i - (t - size // 2) < n)
-    return met / len(positions)
+    newest = np.arange(0, n, stride) + size // 2  # the sample that tap 0 meets; tap t meets the one t before
+    met = np.minimum(newest, size - 1) - np.maximum(newest - n + 1, 0) + 1
+    return float(np.maximum(met, 0).mean())
 
 
 def describe(config: Config, image_size: int, classes: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core import Term, weighted_sums
+from hcnn_core.backend import Array, array_namespace, library_of
 from hcnn_core.products import matmul
 from train.config import Config
 
@@ -115,6 +116,8 @@ def descend(
     parameters, velocity : dict of dict of array
         After the step.
     """
+    if config.optimizer == "sgd" and library_of(rate) == "cupy":
+        return _descend_at_once(config, rate, parameters, gradients, velocity)
     new: Tree = {}
     moved: Tree = {}
     for layer, weights in parameters.items():
@@ -131,6 +134,26 @@ def descend(
                 step = config.momentum * v - rate * (gradient + decay) if config.nesterov else v
             moved[layer][name] = v
             new[layer][name] = weight + step
+    return new, moved
+
+
+def _descend_at_once(
+    config: Config, rate: Array, parameters: Tree, gradients: Tree, velocity: Tree
+) -> tuple[Tree, Tree]:
+    """The same by weighted sums of weights, velocities and gradients, for which a GPU wants few kernels."""
+    names = [(layer, name) for layer, weights in parameters.items() for name in weights]
+    sums: list[list[Term]] = []
+    # what weights move by: the velocity, or what comes after it
+    ahead = config.momentum if config.nesterov else 0.0
+    for moves in (False, True):
+        for layer, name in names:
+            w, v, g = (tree[layer][name] for tree in (parameters, velocity, gradients))
+            keep = config.momentum * (ahead if moves and config.nesterov else 1.0)
+            taken = -(1.0 + ahead) if moves else -1.0
+            decay = taken * config.weight_decay if name in DECAYED else 0.0
+            sums.append([Term(v, keep), Term(g, 0.0, taken, rate), Term(w, 1.0 if moves else 0.0, decay, rate)])
+    found = iter(weighted_sums(sums))
+    moved, new = ({layer: {name: next(found) for name in parameters[layer]} for layer in parameters} for _ in range(2))
     return new, moved
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
-from hcnn_core import precision
+from hcnn_core import Term, precision, weighted_sums
 from hcnn_core.backend import Array, record, write
 from train.config import Config
 from train.data import Images, move, resize
@@ -96,7 +96,15 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images, siz
         with precision(config.precision):
             (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
         parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
-        averages = tree_map(lambda old, new: inputs["keep"] * old + inputs["fresh"] * new, arrays["moments"], moments)
+        found = iter(
+            weighted_sums(
+                [
+                    [Term(old, 0.0, 1.0, inputs["keep"]), Term(new, 0.0, 1.0, inputs["fresh"])]
+                    for old, new in _pairs(arrays["moments"], moments)
+                ]
+            )
+        )
+        averages = tree_map(lambda _: next(found), arrays["moments"])
         correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
         after = {**arrays, "parameters": parameters, "velocity": velocity, "moments": averages}
         if config.average_decay:
@@ -206,7 +214,8 @@ class GraphedStep:
         def work() -> tuple[Array, Array]:
             after, loss, correct = self.step(self.arrays, self.inputs)
             finite = xp.isfinite(loss)
-            tree_map(lambda held, new: np.copyto(held, new, where=finite), self.arrays, after)
+            pairs = _pairs(self.arrays, after)
+            weighted_sums([[Term(new, 1.0)] for _, new in pairs], out=[held for held, _ in pairs], where=finite)
             return loss, correct
 
         self.launch, self.results = record(work)
@@ -217,6 +226,13 @@ class GraphedStep:
         self.arrays, self.inputs, self.results = {}, {}, ()
         gc.collect()  # arrays of the tape, which is a cycle
         self.launch = None
+
+
+def _pairs(one: Any, other: Any) -> list[tuple[Array, Array]]:
+    """The leaves of two trees of one structure, side by side."""
+    pairs: list[tuple[Array, Array]] = []
+    tree_map(lambda a, b: pairs.append((a, b)), one, other)
+    return pairs
 
 
 def _assign(held: Array, given: Array) -> None:

@@ -19,6 +19,7 @@ from autodiff import cross_entropy, tree_map
 from hcnn_core import precision
 from hcnn_core.backend import Array, to_numpy
 from train import checkpoint as checkpoints
+from train._memory import require_weights
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
 from train.data import Images, draw_sources, views
@@ -193,6 +194,7 @@ def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tupl
     CheckpointError
         If its arrays are not those its configuration wants.
     """
+    require_weights(config, checkpoint.image_size, len(checkpoint.class_names))
     network, state = Network(config, checkpoint.image_size, len(checkpoint.class_names)), checkpoint.state
     parameters = network.initialize(np.random.default_rng(0))
     checkpoints.require_same_arrays(path, state.evaluated, parameters, "parameters")

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 python = ctypes.pythonapi
 python.PyCapsule_GetName.restype = ctypes.c_char_p
 python.PyCapsule_GetName.argtypes = [ctypes.py_object]
@@ -310,6 +312,9 @@ def arguments_of(text: str, name: str, values: int) -> dict[str, Any]:
             found[label] = ctypes.c_uint64.from_address(address).value
         elif kind.removeprefix("const ") in NUMBERS:
             found[label] = NUMBERS[kind.removeprefix("const ")].from_address(address).value
+        elif "Sums" in kind:
+            sizes = dict(re.findall(r"^#define (SUMS|TERMS|BYTES) (\d+)$", text, re.MULTILINE))
+            found[label] = bytes((ctypes.c_char * int(sizes["BYTES"])).from_address(address))
         else:
             found[label] = None
     return found
@@ -330,6 +335,8 @@ class CheckedKernel:
             self.driver.refuse(f"kernel {self.name} with {len(arguments)} arguments for {len(wanted)} parameters")
         for value, (kind, label) in zip(arguments, wanted, strict=False):
             dtypes = self._dtypes(kind)
+            if getattr(value, "dtype", np.dtype("O")).kind == "V":  # a structure, whose size its text asserts
+                continue
             if str(getattr(value, "dtype", type(value))) not in dtypes:
                 self.driver.refuse(f"kernel {self.name} with a {value.dtype} as {kind} {label}")
         self.kernel(grid, block, arguments, **options)
@@ -344,6 +351,8 @@ class CheckedKernel:
                 return "int32", "uint64"
             case "double*":
                 return "float64", "uint64"
+            case "double":
+                return ("float64",)
             case "int":
                 return ("int32",)
             case "long long":

@@ -71,6 +71,9 @@ CARDS = {"H100": Card(3.0e12, 50 << 20), "H200": Card(4.3e12, 60 << 20)}
 SMALL = 0.02
 """Part of a step below which CuPy's kernels are shown together."""
 
+MOST_PAGES = 1 << 16
+"""Pages of an array that a launch reads, up to which the cache is asked for each."""
+
 RESIDENT = 0.5
 """Part of the L2 cache that is taken to hold what was used last."""
 
@@ -142,7 +145,7 @@ def _own_work(launch: Launch) -> Work:
     flop = 0.0
 
     def touch(label: str, elements: float, *, writes: bool = False, at: int = 0) -> None:
-        if pointer := a[label]:
+        if pointer := a.get(label):
             accesses.append(Access(pointer + at * size, elements * size, elements * size, writes))
 
     match name:
@@ -150,9 +153,11 @@ def _own_work(launch: Launch) -> Work:
             rows, columns, positions, run = a["rows"], a["columns"], a["positions"], a["run"]
             flop = 2 * rows * columns * positions * gy
             lines = "sources" if name == "apply" else "x_lines"
-            read = min(a["x_entry"], _reach(a[lines], a["offsets"], positions // run, columns, run))
+            size_of_page, pages = _reach(a[lines], a["offsets"], positions // run, columns, run, a["x_entry"])
+            read = size_of_page * len(pages)
             if name == "apply":
-                touch("x", gy * read * gz, at=int(ctypes_array(a["sources"], 1)[0]))
+                for page in pages:
+                    touch("x", gy * size_of_page * gz, at=page)
                 touch("matrices", rows * columns * (gy if a["matrix_entry"] else 1))
                 touch("out", gy * rows * positions, writes=True)
             else:
@@ -165,43 +170,68 @@ def _own_work(launch: Launch) -> Work:
             per_position = outs * s["SECOND_DEPTH"] + s["FIRST_GROUPS"] * s["FIRST_ROWS"] * s["FIRST_DEPTH"]
             flop = 2 * per_position * a["positions"] * gy
             read = min(a["positions"], a["x_row"])
-            touch("x", s["IN_ROWS"] * gy * read)
+            touch("x", a.get("x_rows", s["IN_ROWS"]) * gy * read)
             touch("answers", s["IN_ROWS"] * gy * read)
             touch("sums", s["IN_ROWS"] * gy * launch.grid[0], writes=True)
             touch("out", outs * gy * a["positions"], writes=True)
         case "extend":
             touch("x", gy * min(a["x_row"], a["positions"]))
+            touch("answers", gy * min(a["x_row"], a["positions"]))
+            touch("sums", gy * launch.grid[0], writes=True)
             touch("out", gy * a["positions"], writes=True)
-        case "gram" | "spread":
-            elements = a["count"] * a["inner"] * a["samples"]
-            flop = 2 * elements * (s["TAPS"] ** 2 if name == "gram" else s["STEPS"])
+        case "gram" | "spread" | "place_sums":
+            elements, taps = a["count"] * a["inner"] * a["samples"], s["TAPS"]
+            products = {"gram": taps * (taps + 1) // 2 if s.get("SAME") else taps**2, "spread": s["STEPS"]}
+            flop = 2 * elements * products.get(name, 1)
             touch("x", elements)
             if name == "spread":
+                touch("other", elements)
                 touch("y", elements, writes=True)
-            elif a["y"] != a["x"]:
+            elif name == "gram" and a["y"] != a["x"]:
                 touch("y", elements)
+        case "centre_of" | "covariance_of":
+            touch("parts", 2 * a["blocks"] * (a["count"] if name == "centre_of" else s["TAPS"] ** 2))
         case "multiply":
             m, n, depth = a["rows"], a["columns"], a["depth"]
             flop = 2 * m * n * depth
             touch("x", m * depth)
             touch("y", n * depth)
             touch("out", m * n, writes=True)
+        case "normalize" | "normalize_back":
+            touch("h", a["count"] * s["FILTER_TAPS"])
+            touch("covariance", s["FILTER_TAPS"] ** 2)
+            touch("filters" if name == "normalize" else "of_h", a["count"] * s["FILTER_TAPS"], writes=True)
+        case "weigh":
+            from hcnn_core._engines.cuda.updates import layout_of
+
+            table = np.frombuffer(a["all"], layout_of("float32" if size == 4 else "float64"))[0]
+            for entry in table["sums"][: launch.grid[1]]:
+                flop += 2.0 * entry["count"] * entry["terms"]
+                for pointer in (*entry["term"]["array"][: entry["terms"]], entry["out"]):
+                    moved = float(entry["count"]) * size
+                    accesses.append(Access(int(pointer), moved, moved, pointer == entry["out"]))
         case _:
             raise ValueError(f"what the kernel {name} touches is not known here")
     rates = TENSOR_RATES[s["PASSES"]] if "PASSES" in s else RATES
     return Work(name, flop, rates.get(name, OTHER_RATE), tuple(accesses))
 
 
-def _reach(lines: int, offsets: int, line_count: int, columns: int, run: int) -> int:
-    """Elements of an entry that lines of positions reach by some offsets, from the tables themselves."""
+def _reach(
+    lines: int, offsets: int, line_count: int, columns: int, run: int, entry: int
+) -> tuple[int, tuple[int, ...]]:
+    """What lines of positions reach by some offsets, from the tables themselves: pages, their size and beginnings."""
     tables = (ctypes_array(pointer, count).tobytes() for pointer, count in ((lines, line_count), (offsets, columns)))
-    return _union(*tables, run)
+    return _pages(*tables, run, entry)
 
 
-@lru_cache(maxsize=1024)
-def _union(lines: bytes, offsets: bytes, run: int) -> int:
+@lru_cache(maxsize=4096)
+def _pages(lines: bytes, offsets: bytes, run: int, entry: int) -> tuple[int, tuple[int, ...]]:
     starts = np.unique(np.add.outer(np.frombuffer(lines, np.int32), np.frombuffer(offsets, np.int32)))
-    return int(np.minimum(np.diff(starts, append=starts[-1] + run), run).sum())
+    page = int(np.gcd.reduce(np.append(np.diff(starts), run)))
+    if run // page * starts.size > MOST_PAGES:
+        union = int(np.minimum(np.diff(starts, append=starts[-1] + run), run).sum())
+        return min(entry, union), (int(starts[0]),)
+    return page, tuple(map(int, np.unique(np.add.outer(starts, np.arange(0, run, page)))))
 
 
 def ctypes_array(pointer: int, count: int) -> np.ndarray[Any, np.dtype[np.int32]]:

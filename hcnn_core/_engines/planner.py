@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hcnn_core._engines.generic import elementwise as generic_elementwise
+from hcnn_core._engines.generic import filters as generic_filters
 from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._engines.generic import normalization as generic_normalization
+from hcnn_core._engines.generic.updates import MOST_TERMS as MOST_TERMS
+from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
 from hcnn_core.backend import Array, library_of
@@ -218,6 +221,25 @@ def matmul(a: Array, b: Array) -> Array:
 
         return by_kernel(a, b)
     return generic_matmul.matmul(a, b)
+
+
+def filters(h: Array) -> Any:
+    """The module whose `normalize` and `normalize_vjp` work on filters like these."""
+    if library_of(h) == "cupy":
+        from hcnn_core._engines.cuda import filters as by_kernels
+
+        if by_kernels.suits(h):
+            return by_kernels
+    return generic_filters
+
+
+def weighted_sums(like: Array) -> Any:
+    """The function of a namespace, sums, results and a condition for arrays like one."""
+    if library_of(like) == "cupy":
+        from hcnn_core._engines.cuda.updates import weighted_sums as at_once
+
+        return at_once
+    return one_by_one
 
 
 @lru_cache(maxsize=1)

@@ -673,3 +673,22 @@ def test_docstring_examples_hold() -> None:
     modules = [importlib.import_module(f"hcnn_core.{m.name}") for m in pkgutil.iter_modules(hcnn_core.__path__)]
     results = [doctest.testmod(module) for module in modules]
     assert sum(r.attempted for r in results) > 0 and sum(r.failed for r in results) == 0
+
+
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+@pytest.mark.parametrize("method", ["auto", "direct", "fft"])
+def test_a_stride_beyond_the_axis_costs_no_more_than_its_length(boundary: str, method: str) -> None:
+    """The first sample alone is kept; work in proportion to such a stride would not end."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 5, 8, 3)), rng.standard_normal((3, 7, 2))
+    options: dict[str, Any] = {"boundary": boundary, "method": method, "stride": (10**15, 10**18)}
+    y = convolve(x, w, (1, 2), **options)
+    whole = convolve(x, w, (1, 2), boundary=boundary)
+    np.testing.assert_allclose(y, whole[:, :1, :1], rtol=0, atol=1e-13)
+    kept = np.zeros_like(whole)
+    kept[:, :1, :1] = y
+    for found, expected in (
+        (convolve_vjp_x(y, x.shape, w, (1, 2), **options), convolve_vjp_x(kept, x.shape, w, (1, 2), boundary=boundary)),
+        (convolve_vjp_w(y, x, w.shape, (1, 2), **options), convolve_vjp_w(kept, x, w.shape, (1, 2), boundary=boundary)),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)

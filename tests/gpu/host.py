@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autodiff import primitives
+from autodiff._rules import products
 from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
 
@@ -26,7 +28,8 @@ def in_place_of_cupy(kernel: Callable[..., Any]) -> Iterator[None]:
     """NumPy arrays go the way of CuPy's, through kernels of one's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
-        patch.setattr(planner, "library_of", lambda array: "cupy")
+        for module in (planner, products, primitives):
+            patch.setattr(module, "library_of", lambda array: "cupy")
         yield
 
 

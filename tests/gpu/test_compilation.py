@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from autodiff import cross_entropy, value_and_grad
+from hcnn_core import Term, precision, weighted_sums
 from hcnn_core import backend as _backend
-from hcnn_core import precision
 from hcnn_core._engines.cuda import launch as _cuda
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
@@ -56,11 +56,14 @@ def variants() -> Iterator[list[Variant]]:
             step = value_and_grad(lambda p, network=network, x=x: cross_entropy(network(p, x)[0], np.zeros(2, int)))
             with precision(exactness):
                 step(parameters)
+        for dtype in ("float32", "float64"):
+            weighted_sums([[Term(np.zeros(3, dtype), 1.0)]])
         yield list(found)
 
 
 def test_networks_use_every_kernel(variants: list[Variant]) -> None:
-    names = {"apply", "correlate", "extend", "gram", "map_rows", "multiply", "spread"}
+    names = {"apply", "centre_of", "correlate", "covariance_of", "extend", "gram", "map_rows", "multiply", "normalize"}
+    names |= {"normalize_back", "place_sums", "spread", "weigh"}
     assert {name for name, _, _ in variants} == names
     assert all(shared <= _cuda.MAX_SHARED for _, _, shared in variants)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.gpu.requirements import required
@@ -33,6 +34,25 @@ def calls() -> Iterator[tuple[str, ast.Call, str]]:
             first, _, rest = name.partition(".")
             if first in NAMESPACES and "(" not in name:
                 yield at, node, f"{NAMESPACES[first]}.{rest}"
+
+
+OTHER_METHODS = {"to_device", "__array_namespace__"}
+"""Of other objects: the trainer's, and what is asked for only of arrays that have it."""
+
+
+def methods() -> Iterator[tuple[str, str]]:
+    """(where, name) of every method call that NumPy's arrays would answer, where CuPy's may come."""
+    packages = [p for package in ("hcnn_core", "autodiff", "train") for p in sorted((ROOT / package).rglob("*.py"))]
+    for path in packages:
+        if {"cpu", "testing", "data"} & set(path.parts):  # NumPy's alone
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in dir(np.ndarray)
+            ):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node.func.attr
 
 
 def resolve(name: str) -> Any:
@@ -62,6 +82,16 @@ def complaint(call: ast.Call, name: str) -> str | None:
     except TypeError as error:
         return f"{name}: {error}"
     return None
+
+
+def test_every_method_exists_in_cupy() -> None:
+    found = list(methods())
+    assert len(found) > 50 and {name for _, name in found} >= {"astype", "reshape", "transpose"}
+    complaints = [
+        f"{at} .{name}" for at, name in found if not hasattr(cupy.ndarray, name) and name not in OTHER_METHODS
+    ]
+    assert not complaints, "\n".join(complaints)
+    assert not hasattr(cupy.ndarray, "setflags")  # so that something could be found
 
 
 def test_every_call_exists_in_cupy() -> None:

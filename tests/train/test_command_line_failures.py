@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import signal
 import sys
 import types
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -26,7 +29,7 @@ from tests.train.runs import (
     saved_state,
     start,
 )
-from train import _memory, cifar
+from train import _memory, cifar, training
 from train._command import namespace
 from train.config import make_config
 from train.training import Trainer
@@ -95,6 +98,44 @@ def test_memory_that_runs_out_in_training(
     arguments = (*SMALL, "--train-size", 16, "--batch-size", size, "--out", tmp_path / "run")
     command(*arguments).one_line(1, f"not enough memory for a batch of {size}", advice)
     assert "epoch0001-step000000.h5" in checkpoints(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--width", 10**6),
+        ("--factors", 10**10),
+        ("--space-kernel", 20_000),
+        ("--attribute-kernel", 10**6, 10**6),
+        ("--batch-size", 10**9),
+        ("--attribute-stride", 1, "--width", 3000),
+    ],
+    ids=str,
+)
+def test_what_no_memory_holds_is_refused_before_any_work(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[object, ...]
+) -> None:
+    free(monkeypatch, 2**40)
+    monkeypatch.setattr(cifar, "_dataset", None)
+    command(*SMALL, *flags, "--out", tmp_path / "run").one_line(1, "needs about", "GiB", "are free")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_stride_is_as_good_as_the_axis_is_long(command: Command, tmp_path: Path) -> None:
+    for name, stride in (("a", 10**15), ("b", 16)):
+        command(*SMALL, "--epochs", 1, "--attribute-stride", stride, "--out", tmp_path / name).success()
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+
+
+def test_a_checkpoint_that_claims_a_large_network_is_refused_before_one_is_made(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.h5"
+    shutil.copy(trained / "best.h5", path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["config"] = json.dumps(json.loads(file.attrs["config"]) | {"width": 10**8})
+    monkeypatch.setattr(training.Network, "initialize", None)
+    command("--evaluate", path).one_line(1, "not enough memory", "weights need", "GiB are free")
 
 
 def test_memory_that_runs_out_elsewhere(command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

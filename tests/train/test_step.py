@@ -11,8 +11,8 @@ import pytest
 
 from autodiff import tree_leaves, tree_map
 from hcnn_core import backend as _backend
-from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import matmul as _cuda_products
+from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._tuning import tuned
 from hcnn_core.backend import get_namespace, to_numpy
 from hcnn_core.precisions import passes
@@ -41,9 +41,13 @@ def as_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def multiply(xp: Any, a: Any, b: Any) -> Any:
         return put(np.matmul(take(a), take(b)))
 
-    for module in (planner, _backend):
-        monkeypatch.setattr(module, "library_of", lambda array: "cupy" if isinstance(array, Remote) else "numpy")
+    monkeypatch.setattr(_backend, "library_of", lambda array: "cupy" if isinstance(array, Remote) else "numpy")
     monkeypatch.setattr(_cuda_products, "multiply", multiply)
+    of_library = _backend.array_namespace
+    kernels = SimpleNamespace(matmul=_cuda_products.matmul)
+    monkeypatch.setattr(
+        generic_matmul, "array_namespace", lambda a, b: kernels if isinstance(a, Remote) else of_library(a, b)
+    )
     with tuned(expansion_elements=1 << 14):  # several tiles of a (+) layer
         yield
 

@@ -151,6 +151,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
         ("float64", {"nonlinear_factors": True}),
         ("complex128", {"nonlinear_factors": True, "attribute_kernel": (4, 6), "space_kernel": 2}),
         ("complex128", {"reduction": "sum", "width": 5, "attribute_stride": 3}),
+        ("float64", {"normalization": "both"}),
     ],
     ids=str,
 )

@@ -24,15 +24,28 @@ __device__ inline long long source_of(const int* places, int position, int batch
 
 __device__ inline real elu(real x) { return x > 0 ? x : EXPM1(x); }
 
+// The derivative of ELU where its value is this.
+__device__ inline real slope(real answer) { return answer > 0 ? real(1) : answer + 1; }
+
 #ifdef EXTEND
-// Write rows of x, extended by their boundary, to out.
-extern "C" __global__ void extend(
-    Reals x, Table places, Target out, int positions, int batch, long long x_row
+// Write rows of x, extended by their boundary, to out. With answers, x is the cotangent of their ELU and becomes that of
+// its argument, and sums[block, row] receive what it is then, each sample once.
+extern "C" __global__ void __launch_bounds__(EXTEND) extend(
+    Reals x, Table places, Reals answers, Target sums, Target out, int positions, int batch, long long x_row
 ) {
-    const int p = blockIdx.x * blockDim.x + threadIdx.x;
-    if (p >= positions) return;
-    const long long source = source_of(places, p, batch);
-    out[(long long)blockIdx.y * positions + p] = source < 0 ? real(0) : x[blockIdx.y * x_row + source];
+    const int p = blockIdx.x * EXTEND + threadIdx.x;
+    const long long source = p < positions ? source_of(places, p, batch) : -1;
+    real value = source < 0 ? real(0) : x[blockIdx.y * x_row + source];
+    if (answers && source >= 0) value *= slope(answers[blockIdx.y * x_row + source]);
+    if (p < positions) out[(long long)blockIdx.y * positions + p] = value;
+    if (!sums) return;
+    __shared__ real part[EXTEND];
+    part[threadIdx.x] = p < positions && (!places || places[p / batch] >= 0) ? value : real(0);
+    for (int half = EXTEND / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) sums[(long long)blockIdx.x * gridDim.y + blockIdx.y] = part[0];
 }
 #endif
 
@@ -188,7 +201,8 @@ __device__ void stage(const real* from, const real* matrix, const int* reads, co
 // multiplied by its derivative, and sums[tile, row] receive what it is then; with a bias (rows,), an ELU comes last.
 extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
     Reals x, Table places, Reals first, Reals second, Table reads_and_writes,
-    Reals bias, Reals answers, Target sums, Target out, int positions, int batch, long long x_row, long long out_row
+    Reals bias, Reals answers, Target sums, Target out, int positions, int batch, int x_rows, long long x_row,
+    long long out_row
 ) {
     ROOM;
     real* taken = reinterpret_cast<real*>(room);
@@ -206,14 +220,12 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
     }
     for (int row = warp; row < IN_ROWS; row += MAP_THREADS / LANES) {
         const long long at = ((long long)row * channels + channel) * x_row;
+        const long long from = ((long long)(row % x_rows) * channels + channel) * x_row;
         real* to = taken + row * MAP_TILE + lane;
 #pragma unroll
         for (int v = 0; v < MAP_TILE / LANES; ++v) {
-            real value = source[v] < 0 ? real(0) : x[at + source[v]];
-            if (answers && source[v] >= 0) {
-                const real answer = answers[at + source[v]];
-                value *= answer > 0 ? real(1) : answer + 1;
-            }
+            real value = source[v] < 0 ? real(0) : x[from + source[v]];
+            if (answers && source[v] >= 0) value *= slope(answers[at + source[v]]);
             to[v * LANES] = value;
         }
         if (sums)
@@ -250,28 +262,96 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
 // Patches around the positions of samples (samples, places, inner): tap t around place u reads place places[t, u], or a
 // zero for -1. Samples less their centre are what counts, zeros included.
 
-// Write parts[block, t, t'], the sums of products of the patches of x and y.
+// A number near the mean of samples, the same for all threads: sums of what samples differ from it lose nothing.
+__device__ inline real near_mean(Reals x, long long all) {
+    const int count = min(all, (long long)PATCH_THREADS);
+    real total = 0;
+    for (int i = 0; i < count; ++i) total += x[i];
+    return total / count;
+}
+
+// Write parts[block, u], the sums over samples of x less `near_mean` at each place u.
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS) place_sums(
+    Reals x, double* __restrict__ parts, int count, int inner, int samples
+) {
+    __shared__ double part[PATCH_THREADS];
+    const int u = blockIdx.x;
+    const unsigned all = samples * inner, step = gridDim.y * PATCH_THREADS;
+    const real guess = near_mean(x, (long long)all * count);
+    double total = 0;
+    for (unsigned p = blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step)
+        total += x[((long long)(p / inner) * count + u) * inner + p % inner] - guess;
+    part[threadIdx.x] = total;
+    for (int half = PATCH_THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) parts[(long long)blockIdx.y * count + u] = part[0];
+}
+
+// From the parts of `place_sums`: the mean of x, rounded, and the mean patch less that. One block.
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS) centre_of(
+    Reals x, const double* __restrict__ parts, Table places, Target centre, double* __restrict__ offsets,
+    int blocks, int count, int inner, int samples
+) {
+    ROOM;
+    double* total = reinterpret_cast<double*>(room);
+    double* part = total + count;
+    const double each = (double)samples * inner, guess = near_mean(x, (long long)samples * inner * count);
+    for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
+        total[u] = each * guess;
+        for (int b = 0; b < blocks; ++b) total[u] += parts[(long long)b * count + u];
+    }
+    __syncthreads();
+    double all = 0;
+    for (int u = threadIdx.x; u < count; u += PATCH_THREADS) all += total[u];
+    part[threadIdx.x] = all;
+    for (int half = PATCH_THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    __syncthreads();
+    const real mean = part[0] / (each * count);
+    if (threadIdx.x == 0) *centre = mean;
+    for (int t = 0; t < TAPS; ++t) {
+        double sum = 0;
+        for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
+            const int place = places[t * count + u];
+            sum += (place < 0 ? 0 : total[place]) - each * mean;
+        }
+        __syncthreads();
+        part[threadIdx.x] = sum;
+        for (int half = PATCH_THREADS / 2; half; half /= 2) {
+            __syncthreads();
+            if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+        }
+        if (threadIdx.x == 0) offsets[t] = part[0] / (each * count);
+    }
+}
+
+// Write parts[block, t, t'], the sums of products of the patches of x and y: of x with itself, those of t' >= t.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
     Reals x, Reals y, Reals x_centre, Reals y_centre, Table places, double* __restrict__ parts,
     int count, int inner, int samples
 ) {
     ROOM;
     real* sums = reinterpret_cast<real*>(room);
-    const long long all = (long long)samples * count * inner, step = (long long)gridDim.x * PATCH_THREADS;
+    const unsigned lines = samples * count, step = gridDim.x * PATCH_THREADS;
     const real zero_x = -*x_centre, zero_y = -*y_centre;
     real sum[TAPS][TAPS] = {};
-    for (long long p = (long long)blockIdx.x * PATCH_THREADS + threadIdx.x; p < all; p += step) {
-        const long long sample = p / inner / count * count;
-        const int u = p / inner % count, i = p % inner;
+    // a line is what lies inside a place; threads take `inner` positions of a line, or several lines where they are short
+    for (unsigned p = blockIdx.x * PATCH_THREADS + threadIdx.x; p < lines * (long long)inner; p += step) {
+        const unsigned line = p / inner, i = p % inner, u = line % count;
+        const long long sample = line - u;
         real of_x[TAPS], of_y[TAPS];
         for (int t = 0; t < TAPS; ++t) {
             const int place = places[t * count + u];
             const long long at = (sample + place) * inner + i;
             of_x[t] = place < 0 ? zero_x : x[at] + zero_x;
-            of_y[t] = place < 0 ? zero_y : y[at] + zero_y;
+            if (!SAME) of_y[t] = place < 0 ? zero_y : y[at] + zero_y;
         }
         for (int t = 0; t < TAPS; ++t)
-            for (int s = 0; s < TAPS; ++s) sum[t][s] += of_x[t] * of_y[s];
+            for (int s = SAME ? t : 0; s < TAPS; ++s) sum[t][s] += of_x[t] * (SAME ? of_x : of_y)[s];
     }
 #pragma unroll
     for (int t = 0; t < TAPS; ++t)
@@ -285,36 +365,64 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
     }
 }
 
-// Write to y, at each place, the sum over the patches that hold it, at tap t, of offset[t] + matrix[t, :] . patch: of the
-// places sources[u, :] by factors that pairs of taps add up to, slots[u, t, t'] telling where, -1 for no such patch.
+// From the parts of `gram` and the offsets of both arrays: the mean patch of x, and the covariance. A block for each pair
+// of taps.
+extern "C" __global__ void __launch_bounds__(PATCH_THREADS) covariance_of(
+    const double* __restrict__ parts, const double* __restrict__ x_offsets, const double* __restrict__ y_offsets,
+    Reals x_centre, double* __restrict__ mean, Target covariance, int blocks, double all
+) {
+    __shared__ double part[PATCH_THREADS];
+    const int t = blockIdx.x / TAPS, s = blockIdx.x % TAPS;
+    const int k = SAME && s < t ? s * TAPS + t : t * TAPS + s;
+    double total = 0;
+    for (int b = threadIdx.x; b < blocks; b += PATCH_THREADS) total += parts[(long long)b * TAPS * TAPS + k];
+    part[threadIdx.x] = total;
+    for (int half = PATCH_THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) covariance[t * TAPS + s] = part[0] / all - x_offsets[t] * y_offsets[s];
+    if (threadIdx.x == 0 && s == 0) mean[t] = x_offsets[t] + *x_centre;
+}
+
+// Write to y, at each place, the sum over the patches that hold it, at tap t, of constant[t] + matrix[t, :] . (patch -
+// mean), over the number of positions, and what is at that place in other, if there is one: of the places sources[u, :]
+// by factors that pairs of taps add up to, slots[u, t, t'] telling where, -1 for no such patch.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
-    Reals x, Reals centre, Reals matrix, Reals offset, Table sources, Table slots,
+    Reals x, const double* __restrict__ mean, Reals matrix, Reals constant, Table sources, Table slots, Reals other,
     Target y, int count, int inner, int samples
 ) {
-    __shared__ real factors[STEPS + 1];
+    __shared__ real factors[STEPS + 1], offset[TAPS];
     const int u = blockIdx.x;
+    const real positions = (real)samples * count * inner, middle = mean[OWN];  // the tap that reads its own position
+    for (int t = threadIdx.x; t < TAPS; t += PATCH_THREADS) {
+        real total = constant[t] / positions;
+        for (int s = 0; s < TAPS; ++s) total -= matrix[t * TAPS + s] / positions * real(mean[s] - middle);
+        offset[t] = total;
+    }
+    __syncthreads();
     for (int k = threadIdx.x; k <= STEPS; k += PATCH_THREADS) {
         real total = 0;  // the last is what does not depend on x
         for (int t = 0; t < TAPS; ++t)
             for (int s = 0; s < TAPS; ++s) {
                 const int slot = slots[(u * TAPS + t) * TAPS + s];
-                if (k < STEPS ? slot == k : slot >= 0 && s == 0) total += k < STEPS ? matrix[t * TAPS + s] : offset[t];
+                if (k < STEPS ? slot == k : slot >= 0 && s == 0) total += k < STEPS ? matrix[t * TAPS + s] / positions : offset[t];
             }
         factors[k] = total;
     }
     __syncthreads();
-    const real middle = *centre;
-    const long long all = (long long)samples * inner, step = (long long)gridDim.y * PATCH_THREADS;
-    for (long long p = (long long)blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step) {
-        const long long first = p / inner * count;
-        const int i = p % inner;
+    const unsigned all = samples * inner, step = gridDim.y * PATCH_THREADS;
+    for (unsigned p = blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step) {
+        const unsigned i = p % inner;
+        const long long first = (long long)(p / inner) * count;
         real total = factors[STEPS];
         for (int k = 0; k < STEPS; ++k) {
             const int place = sources[u * STEPS + k];
             if (place == -2) break;
             total += factors[k] * ((place < 0 ? real(0) : x[(first + place) * inner + i]) - middle);
         }
-        y[(first + u) * inner + i] = total;
+        const long long at = (first + u) * inner + i;
+        y[at] = other ? other[at] + total : total;
     }
 }
 #endif
@@ -348,5 +456,90 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE / 4) multiply(
             const int i = first_row + down + r * HALF, j = first_column + across + c * HALF;
             if (i < rows && j < columns) out[(long long)i * columns + j] = sum[r][c];
         }
+}
+#endif
+
+#ifdef SUMS
+struct Term { const real* array; const real* scalar; real weight, rate; };
+struct Sum { Term term[TERMS]; real* out; int count, terms; };
+struct Sums { Sum sum[SUMS]; const bool* where; };
+static_assert(sizeof(Sums) == BYTES, "the argument is laid out otherwise");
+
+// Write each of some sums of arrays, weighted by numbers and by scalars: a row of blocks for each, unless `where` is false.
+extern "C" __global__ void __launch_bounds__(256) weigh(const Sums all) {
+    if (all.where && !*all.where) return;
+    const Sum& sum = all.sum[blockIdx.y];
+    real weight[TERMS];
+    for (int k = 0; k < sum.terms; ++k) {
+        const Term& term = sum.term[k];
+        weight[k] = term.scalar ? term.weight + term.rate * *term.scalar : term.weight;
+    }
+    for (int i = blockIdx.x * 256 + threadIdx.x; i < sum.count; i += gridDim.x * 256) {
+        real total = 0;
+        for (int k = 0; k < sum.terms; ++k) total += weight[k] * sum.term[k].array[i];
+        sum.out[i] = total;
+    }
+}
+#endif
+
+#ifdef FILTER_TAPS
+// The variance of what a filter makes of patches with this covariance, and the covariance, made symmetric, times it.
+__device__ inline real variance_of(const real (&h)[FILTER_TAPS], Reals covariance, real (&twice)[FILTER_TAPS]) {
+    real variance = 0;
+    for (int t = 0; t < FILTER_TAPS; ++t) {
+        twice[t] = 0;
+        for (int s = 0; s < FILTER_TAPS; ++s)
+            twice[t] += (covariance[t * FILTER_TAPS + s] + covariance[s * FILTER_TAPS + t]) * h[s];
+        variance += twice[t] * h[t] / 2;
+    }
+    return variance;
+}
+
+// Write filters h (count, taps) over the deviation of their responses to filters (taps, count), and the means of these.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
+    Reals h, Reals mean, Reals covariance, Target filters, Target means, int count, double epsilon
+) {
+    for (int q = threadIdx.x; q < count; q += FILTER_THREADS) {
+        real own[FILTER_TAPS], twice[FILTER_TAPS], response = 0;
+        for (int t = 0; t < FILTER_TAPS; ++t) own[t] = h[q * FILTER_TAPS + t];
+        const real variance = variance_of(own, covariance, twice);
+        const real sigma = sqrt((variance < 0 ? real(0) : variance) + real(epsilon));
+        for (int t = 0; t < FILTER_TAPS; ++t) {
+            filters[t * count + q] = own[t] / sigma;
+            response += own[t] / sigma * mean[t];
+        }
+        means[q] = response;
+    }
+}
+
+// The cotangents of filters, mean and covariance, of those of both results. One block.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
+    Reals h, Reals mean, Reals covariance, Reals g_filters, Reals g_means, Target of_h, Target of_mean,
+    Target of_covariance, int count, double epsilon
+) {
+    __shared__ real of_variance[MOST_FILTERS], of_sum[MOST_FILTERS];
+    for (int q = threadIdx.x; q < count; q += FILTER_THREADS) {
+        real own[FILTER_TAPS], twice[FILTER_TAPS], of_normal[FILTER_TAPS], along = 0;
+        for (int t = 0; t < FILTER_TAPS; ++t) own[t] = h[q * FILTER_TAPS + t];
+        const real variance = variance_of(own, covariance, twice);
+        const real sigma = sqrt((variance < 0 ? real(0) : variance) + real(epsilon));
+        for (int t = 0; t < FILTER_TAPS; ++t) {
+            of_normal[t] = g_filters[t * count + q] + g_means[q] * mean[t];
+            along += of_normal[t] * own[t];
+        }
+        of_variance[q] = variance < 0 ? real(0) : along / (-2 * sigma * sigma * sigma);
+        of_sum[q] = g_means[q] / sigma;
+        for (int t = 0; t < FILTER_TAPS; ++t)
+            of_h[q * FILTER_TAPS + t] = of_normal[t] / sigma + of_variance[q] * twice[t];
+    }
+    __syncthreads();
+    for (int k = threadIdx.x; k < FILTER_TAPS * (FILTER_TAPS + 1); k += FILTER_THREADS) {
+        const int t = k / (FILTER_TAPS + 1), s = k % (FILTER_TAPS + 1);
+        real total = 0;
+        for (int q = 0; q < count; ++q)
+            total += s < FILTER_TAPS ? of_variance[q] * h[q * FILTER_TAPS + t] * h[q * FILTER_TAPS + s]
+                                     : of_sum[q] * h[q * FILTER_TAPS + t];
+        (s < FILTER_TAPS ? of_covariance[t * FILTER_TAPS + s] : of_mean[t]) = total;
+    }
 }
 #endif

@@ -24,6 +24,8 @@ TILING = {
 TENSOR_ROWS = 16
 """Rows that tensor cores multiply at a time."""
 
+EXTEND_THREADS = 256
+
 MAP_THREADS, MAP_TALL = 256, 8
 MAP_TILE = {"float32": 64, "float64": 32}
 """Positions that a block maps at a time."""

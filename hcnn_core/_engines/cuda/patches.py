@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
-from hcnn_core._engines.cuda.matmul import matmul
 from hcnn_core._engines.generic.patches import Patches
 from hcnn_core._engines.taps import Integers, extended
 from hcnn_core.backend import Array, constant, device_of, dtype_name, empty, placement
@@ -26,66 +25,86 @@ MOST_TAPS, MOST_POSITIONS = 9, 1 << 14
 class CudaPatches(Patches):
     """Patches of few taps in images."""
 
-    matmul = staticmethod(matmul)
-
     @classmethod
     def suits(cls, patches: Patches) -> bool:
         """Whether the kernels can carry out a map."""
-        return patches.taps <= MOST_TAPS and math.prod(patches.lengths) <= MOST_POSITIONS
+        few = patches.taps <= MOST_TAPS and math.prod(patches.lengths) <= MOST_POSITIONS
+        return few and patches.count < 1 << 31  # which the kernels count in 32 bits
 
     def arrange(self, xp: Any, x: Array) -> Array:
         """(samples, *patch axes, inner samples), in one piece."""
         return xp.ascontiguousarray(super().arrange(xp, x))
 
-    def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
-        """Sums of an arranged array less a guess of its mean over all samples, in double precision."""
-        return xp.sum(xp.sum(x - guess, axis=-1), axis=0, dtype=xp.float64)
-
-    def tap_sums(self, xp: Any, x: Array, centre: Array) -> Array:
-        """Sum of the patches (T,) of one array (*patch axes), which zeros extend, less `centre` at every position."""
-        places = _tables(xp, x, self.lengths, self.sizes, self.periodic)[0]
-        return xp.sum(xp.where(places < 0, 0.0, xp.reshape(x, (-1,))[places]) - centre, axis=1)
-
-    def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
-        """Sums of products (T, T) of the patches of two arranged arrays less their centres, in double precision."""
+    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
+        """Mean patch of x, in double precision, and the covariance of those of x and y, about the arrays' own means."""
+        arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
+        centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         blocks = min(-(-self.count // (THREADS * PER_THREAD)), 1 << 16)
-        parts = xp.empty((blocks, self.taps, self.taps), dtype=xp.float64, **placement(xp, x))
-        places = _tables(xp, x, self.lengths, self.sizes, self.periodic)[0]
+        parts, mean = self._doubles(xp, x, (blocks, self.taps, self.taps)), self._doubles(xp, x, (self.taps,))
         self._launch(
             "gram",
             x,
             (blocks,),
-            (x, y, xp.asarray(x_centre), xp.asarray(y_centre), places, parts),
+            (arranged[0], arranged[-1], centres[0], centres[-1], self._tables(xp, x)[0], parts, *self._numbers),
             self.taps**2 * THREADS * x.itemsize,
+            same=x is y,
         )
-        return xp.sum(parts, axis=0)
+        covariance = empty(xp, (self.taps, self.taps), x)
+        arguments = parts, offsets[0], offsets[-1], centres[0], mean, covariance
+        numbers = np.int32(blocks), np.float64(self.count)
+        self._launch("covariance_of", x, (self.taps**2,), (*arguments, *numbers), same=x is y)
+        return mean, covariance
 
-    def spread(
-        self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array, other: Array | None = None
+    def filter(
+        self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None
     ) -> Array:
-        """P^T (offset + matrix P (x - centre)) + other, arranged; zeros extend x before its centre is taken."""
-        y = empty(xp, x.shape, x)
-        _, sources, slots = _tables(xp, x, self.lengths, self.sizes, self.periodic)
+        """P^T (constant + matrix (P x - mean P x)) / count + other; the mean is taken where it is not given."""
+        arranged = self.arrange(xp, x)
+        if mean is None:
+            centre, offsets = self.centre(xp, arranged)
+            mean = offsets + xp.astype(centre, xp.float64)
+        y = empty(xp, arranged.shape, x)
+        _, sources, slots = self._tables(xp, x)
         blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * THREADS)), (1 << 16) - 1)
-        arguments = (
-            x,
-            xp.asarray(centre),
-            xp.ascontiguousarray(matrix),
-            xp.ascontiguousarray(offset),
-            sources,
-            slots,
-            y,
-        )
+        like_x = (xp.ascontiguousarray(xp.astype(a, x.dtype, copy=False)) for a in (matrix, constant))
+        added = None if other is None else self.arrange(xp, other)
+        arguments = arranged, mean, *like_x, sources, slots, added, y, *self._numbers
         self._launch("spread", x, (math.prod(self.lengths), blocks), arguments)
-        return y if other is None else other + y
+        back = tuple(int(i) for i in np.argsort(self.order))
+        return xp.permute_dims(xp.reshape(y, tuple(x.shape[a] for a in self.order)), back)
+
+    def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
+        """Mean of an arranged array, and its mean patch less that, in double precision."""
+        count = math.prod(self.lengths)
+        blocks = min(-(-self.count // (count * THREADS * PER_THREAD)), (1 << 16) - 1)
+        parts, offsets = self._doubles(xp, x, (blocks, count)), self._doubles(xp, x, (self.taps,))
+        centre = empty(xp, (), x)
+        self._launch("place_sums", x, (count, blocks), (x, parts, *self._numbers))
+        arguments = x, parts, self._tables(xp, x)[0], centre, offsets, np.int32(blocks), *self._numbers
+        self._launch("centre_of", x, (1,), arguments, (count + THREADS) * 8)
+        return centre, offsets
+
+    @property
+    def _numbers(self) -> tuple[np.int32, ...]:
+        """Places, samples inside them, and samples outside, as the kernels take them."""
+        return np.int32(math.prod(self.lengths)), np.int32(self.shape[-1]), np.int32(self.shape[0])
+
+    def _tables(self, xp: Any, x: Array) -> tuple[Array, ...]:
+        return _tables(xp, x, self.lengths, self.sizes, self.periodic)
+
+    @staticmethod
+    def _doubles(xp: Any, like: Array, shape: tuple[int, ...]) -> Array:
+        return xp.empty(shape, dtype=xp.float64, **placement(xp, like))
 
     def _launch(
-        self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Array, ...], shared: int = 0
-    ) -> None:
+        self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0,
+        *, same: bool = True,
+    ) -> None:  # fmt: skip
+        own = int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))
+        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": own, "SAME": int(same)}
         blocks = 3 if x.itemsize == 4 else 1  # that fit beside each other; sums take twice the registers in float64
-        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "PATCH_THREADS": THREADS, "PATCH_BLOCKS": blocks}
-        numbers = map(np.int32, (math.prod(self.lengths), self.shape[-1], self.shape[0]))
-        cuda.launch(name, dtype_name(x.dtype), sizes, grid, THREADS, (*arguments, *numbers), shared)
+        sizes |= {"PATCH_THREADS": THREADS, "PATCH_BLOCKS": blocks}
+        cuda.launch(name, dtype_name(x.dtype), sizes, grid, THREADS, arguments, shared)
 
 
 def _steps(sizes: tuple[int, ...]) -> int:

@@ -22,8 +22,11 @@ from hcnn_core._engines.transform import Identity, Transform
 from hcnn_core._tuning import Tuning
 from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, empty, placement
 
-CHUNK = 1 << 22
-"""Elements of a result's spectrum that are made before they are transformed back, so that they stay in the L2 cache."""
+CHUNK = 3 << 20
+"""Elements of a result's spectrum that are made before they are transformed back, so that they stay in the L2 cache.
+
+With what is read for them, and what they become, they take half of an H100's in float32 (benchmarks.gpu.trace).
+"""
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 
@@ -64,6 +67,11 @@ def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: boo
     tables = np.concatenate([first.reads, first.writes, second.reads, second.writes])
     shared = (rows + (max(rows, half_rows) if summed else half_rows)) * width * np.dtype(dtype).itemsize
     return Map((_padded(first.matrix), _padded(second.matrix)), tables, tuple(sizes.items()), shared)
+
+
+def _pieces(run: int, rows: int) -> int:
+    """In how many equal pieces lines of positions are cut, so that one piece of all rows is no more than a chunk."""
+    return next((n for n in range(1, run + 1) if run % n == 0 and run // n * rows <= CHUNK), run)
 
 
 def _padded(matrix: Array) -> Array:
@@ -115,11 +123,11 @@ class CudaPlan(Plan):
         sums = None
         if self.maps:
             answers = None if ans is None else self._result_rows(xp, ans)
-            rows, sums = self._map(xp, "back", self._result_rows(xp, g), self.out, "g", answers)
-            sums = None if sums is None else self.like_result(xp, sums)
+            rows, sums = self._map(xp, "back", self._result_rows(xp, g, spread=True), self.out, "g", answers)
         else:
-            sums = g = g if ans is None else elementwise.elu_vjp(xp, g, ans)
-            rows = self._extend(xp, self._result_rows(xp, g), "g")
+            answers = None if ans is None else self._result_rows(xp, ans)
+            rows, sums = self._extend(xp, self._result_rows(xp, g), "g", answers)
+        sums = None if sums is None else self.like_result(xp, sums)
         cotangent = xp.reshape(rows, (self._count, -1, self.tables.g.positions))
         x_cotangent = w_cotangent = None
         if w is not None:
@@ -134,28 +142,39 @@ class CudaPlan(Plan):
         """Spectrum of x, extended (entries, columns, positions)."""
         shape = (self.outer * self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch)
         rows = xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
-        rows = self._map(xp, "analysis", rows, self.channels, "x")[0] if self.maps else self._extend(xp, rows, "x")
+        rows = self._map(xp, "analysis", rows, self.channels, "x")[0] if self.maps else self._extend(xp, rows, "x")[0]
         return xp.reshape(rows, (self._count, -1, self.tables.x.positions))
 
     def _products(self, xp: Any, x: Array, filters: Array, bias: Array | None) -> Array:
         """The result (rows, positions) of filters (entries or 1, rows, taps * columns); with a bias, its ELU."""
         count, rows, reading = x.shape[0], filters.shape[1], self.tables.forward
         matrices = xp.ascontiguousarray(xp.permute_dims(filters, (0, 2, 1)))
-        lines = reading.lines.size
         offsets = self._offsets(x, "x taps", reading, x)
-        sources = self._table(x, "x lines", reading.lines)
-        targets = self._table(x, "y lines", lambda: np.arange(lines) * reading.run)
+        positions = reading.lines.size * reading.run
         if not self.maps:
-            y = empty(xp, (count * rows, lines * reading.run), x)
+            sources = self._table(x, "x lines", reading.lines)
+            targets = self._table(x, "y lines", lambda: np.arange(reading.lines.size) * reading.run)
+            y = empty(xp, (count * rows, positions), x)
             self._apply(x, matrices, offsets, sources, targets, reading.run, y, bias)
             return y
-        y = empty(xp, (self.y_rows * self.out, lines * reading.run), x)
-        step = max(1, CHUNK // (count * rows * reading.run))
-        for begin in range(0, lines, step):
-            end = min(lines, begin + step)
-            block = empty(xp, (count * rows, (end - begin) * reading.run), x)
-            self._apply(x, matrices, offsets, sources[begin:end], targets[: end - begin], reading.run, block)
-            self._map(xp, "synthesis", block, self.out, None, bias=bias, out=y[:, begin * reading.run :])
+        y = empty(xp, (self.y_rows * self.out, positions), x)
+        # pieces that the L2 cache keeps until they are transformed; a piece of a line follows that of the line before,
+        # with whose taps it shares most samples
+        pieces = _pieces(reading.run, count * rows)
+        run = reading.run // pieces
+        step = max(1, CHUNK // (count * rows * run)) if pieces == 1 else 1
+        lines = reading.lines.size
+        begins = np.add.outer(np.arange(pieces) * run, reading.lines).reshape(-1)
+        sources = self._table(x, ("x lines", run), begins)
+        targets = self._table(x, ("y lines", run), np.arange(step) * run)
+        room = empty(xp, (count * rows * min(step, begins.size) * run,), x)
+        for first in range(0, begins.size, step):
+            last = min(begins.size, first + step)
+            piece, line = divmod(first, lines)
+            block = xp.reshape(room[: count * rows * (last - first) * run], (count * rows, -1))
+            self._apply(x, matrices, offsets, sources[first:last], targets[: last - first], run, block)
+            out = y[:, line * reading.run + piece * run :]
+            self._map(xp, "synthesis", block, self.out, None, bias=bias, out=out)
         return y
 
     def _cotangent_of_x(self, xp: Any, g: Array, filters: Array) -> Array:
@@ -163,10 +182,11 @@ class CudaPlan(Plan):
         count, rows = g.shape[:2]
         filters = xp.reshape(filters, (filters.shape[0], rows, self.taps.count, -1))
         columns = filters.shape[3]
-        x = empty(xp, (count * columns, math.prod(self.taps.lengths) * self.taps.batch), g)
+        by_taps = xp.permute_dims(filters, (0, 2, 1, 3))  # (entries, taps, rows, columns)
+        size = math.prod(self.taps.lengths) * self.taps.batch
+        x = empty(xp, (count * columns, size), g)
         if not self.tables.complete:
             x[...] = 0
-        by_taps = xp.permute_dims(filters, (0, 2, 1, 3))  # (entries, taps, rows, columns)
         for index, phase in enumerate(self.tables.phases):
             every = phase.taps.size == self.taps.count
             chosen = by_taps if every else by_taps[:, self._table(g, ("taps", index), phase.taps), ...]
@@ -241,21 +261,26 @@ class CudaPlan(Plan):
                 x, places, self._table(x, (name, 1), stages.factors[0]),
                 self._table(x, (name, 2), stages.factors[1]),
                 self._table(x, (name, "rows"), stages.rows), bias, answers, sums, out,
-                np.int32(n), np.int32(batch), np.int64(x.shape[1]), np.int64(out.strides[0] // out.itemsize),
+                np.int32(n), np.int32(batch), np.int32(x.shape[0] // channels),
+                np.int64(x.shape[1]), np.int64(out.strides[0] // out.itemsize),
             ),
             stages.shared,
         )  # fmt: skip
         return out, None if sums is None else xp.sum(sums, axis=0, dtype=xp.float64)
 
-    def _extend(self, xp: Any, x: Array, extension: str) -> Array:
-        """Rows (rows, .) extended by their boundary."""
+    def _extend(
+        self, xp: Any, x: Array, extension: str, answers: Array | None = None
+    ) -> tuple[Array, Array | None]:  # fmt: skip
+        """Rows (rows, .) extended by their boundary; with answers, also the sums of what these then are."""
         places, batch, n = self._source(x, extension)
         out = empty(xp, (x.shape[0], n), x)
+        blocks = -(-n // cuda.EXTEND_THREADS)
+        sums = None if answers is None else empty(xp, (blocks, x.shape[0]), x)
         cuda.launch(
-            "extend", dtype_name(x.dtype), {"EXTEND": 1}, (-(-n // 256), x.shape[0]), 256,
-            (x, places, out, np.int32(n), np.int32(batch), np.int64(x.shape[1])),
+            "extend", dtype_name(x.dtype), {"EXTEND": cuda.EXTEND_THREADS}, (blocks, x.shape[0]), cuda.EXTEND_THREADS,
+            (x, places, answers, sums, out, np.int32(n), np.int32(batch), np.int64(x.shape[1])),
         )  # fmt: skip
-        return out
+        return out, None if sums is None else xp.sum(sums, axis=0, dtype=xp.float64)
 
     def _source(self, x: Array, extension: str | None) -> tuple[Array | None, int, int]:
         """Places, batch and number of extended positions; without an extension those of x itself."""
@@ -278,10 +303,15 @@ class CudaPlan(Plan):
             self._placed[key] = constant(array_namespace(like), table, like.device)
         return self._placed[key]
 
-    def _result_rows(self, xp: Any, y: Array) -> Array:
-        """The result as (rows, positions)."""
-        shape = (self.outer * self.y_rows * self.out, math.prod(self.taps.out_lengths) * self.taps.batch)
-        return xp.ascontiguousarray(self._to_plan(xp, y, self.y_order, shape))
+    def _result_rows(self, xp: Any, y: Array, *, spread: bool = False) -> Array:
+        """The result as (rows, positions); with `spread`, the first rows if others repeat them, as under a marginal."""
+        ordered = xp.permute_dims(y, self.y_order)
+        rows = self.outer * self.y_rows * self.out
+        for axis, n in enumerate(ordered.shape[: len(self.arrangement.spectral)] if spread else ()):
+            if n > 1 and y.strides[self.y_order[axis]]:
+                break
+            ordered, rows = ordered[(*(slice(None),) * axis, slice(0, 1))], rows // n
+        return xp.ascontiguousarray(xp.reshape(ordered, (rows, math.prod(self.taps.out_lengths) * self.taps.batch)))
 
 
 class SubsampledPlan(Plan):

@@ -1,0 +1,58 @@
+"""Weighted sums of many arrays by one CUDA kernel, whose one argument tells it where they all lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.generic.updates import MOST_TERMS
+from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
+from hcnn_core.backend import Array, address_of, dtype_name, empty
+
+THREADS, MOST_BLOCKS = 256, 64
+
+MOST_SUMS = 32
+"""Of a launch: what tells where they lie is an argument, of at most 4 KiB."""
+
+
+def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
+    """A sum of (array, weight, rate, scalar) for each result."""
+    if out is not None and not all(result.flags.c_contiguous for result in out):
+        return one_by_one(xp, sums, out, where)
+    dtype = dtype_name(sums[0][0].array.dtype)
+    results: list[Array] = []
+    for first in range(0, len(sums), MOST_SUMS):
+        part = sums[first : first + MOST_SUMS]
+        arrays = [[xp.ascontiguousarray(term.array) for term in terms] for terms in part]  # never without axes
+        written = (
+            out[first : first + MOST_SUMS]
+            if out
+            else [empty(xp, terms[0].array.shape, terms[0].array) for terms in part]
+        )
+        table = np.zeros((), layout_of(dtype))
+        for entry, terms, taken, result in zip(table["sums"], part, arrays, written, strict=False):
+            entry["out"], entry["count"], entry["terms"] = address_of(result), result.size, len(terms)
+            for place, term, array in zip(entry["term"], terms, taken, strict=False):
+                scalar = 0 if term.scalar is None else address_of(term.scalar)
+                place["array"], place["scalar"] = address_of(array), scalar
+                place["weight"], place["rate"] = term.weight, term.rate
+        table["where"] = 0 if where is True else address_of(where)
+        largest = max(result.size for result in written)
+        sizes = {"SUMS": MOST_SUMS, "TERMS": MOST_TERMS, "BYTES": table.dtype.itemsize}
+        blocks = max(1, min(MOST_BLOCKS, -(-largest // THREADS)))
+        cuda.launch("weigh", dtype, sizes, (blocks, len(part)), THREADS, (table[()],))
+        results += written
+    return results
+
+
+@lru_cache(maxsize=2)
+def layout_of(dtype: str) -> np.dtype[Any]:
+    """The argument of `weigh`, as C lays it out."""
+    real = np.dtype(dtype)
+    term = np.dtype([("array", "u8"), ("scalar", "u8"), ("weight", real), ("rate", real)], align=True)
+    entry = np.dtype([("term", term, MOST_TERMS), ("out", "u8"), ("count", "i4"), ("terms", "i4")], align=True)
+    return np.dtype([("sums", entry, MOST_SUMS), ("where", "u8")], align=True)

@@ -1,0 +1,35 @@
+"""Weighted sums of arrays, one after the other, in any namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hcnn_core.backend import Array
+
+MOST_TERMS = 3
+
+
+def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
+    """A sum of (array, weight, rate, scalar) for each result."""
+    results = []
+    for number, terms in enumerate(sums):
+        parts = [
+            array if (w, scalar) == (1, None) else _weight(w, rate, scalar) * array for array, w, rate, scalar in terms
+        ]
+        total = sum(parts[1:], start=parts[0])
+        if out is not None:
+            np.copyto(out[number], total, where=where)
+            total = out[number]
+        results.append(total)
+    return results
+
+
+def _weight(weight: float, rate: float, scalar: Array | None) -> Any:
+    """The factor of a term, without terms and factors that change nothing."""
+    if scalar is None:
+        return weight
+    product = scalar if rate == 1 else rate * scalar
+    return weight + product if weight else product

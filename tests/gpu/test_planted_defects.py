@@ -1,0 +1,421 @@
+"""Defects planted in the kernels and in what launches them: each must be noticed by the check that is named beside it.
+
+docs/gpu.md has the same table. A check passes on the text as it is, and fails on the text with the defect.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import convolve_elu, vjp
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, matmul, patch_moments, patch_moments_vjp, precision
+from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core._engines.cuda import plan as _cuda_plan
+from hcnn_core._problem import make_problem
+from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
+from tests.gpu.host import host_kernels
+from tests.gpu.requirements import required
+
+ROOT = Path(__file__).parents[2]
+SPACE: dict[str, Any] = {"boundary": "zero", "stride": (1, 2), "method": "direct"}
+SPECTRAL: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2), "method": ("direct", "direct", "fft")}
+X, W = (2, 5, 6, 40), (3, 3, 3)
+
+
+def close(found: Any, expected: Any, scale: float) -> None:
+    assert found.shape == expected.shape and np.isfinite(found).all()
+    assert np.abs(found - expected).max() <= C * eps("float32") * scale
+
+
+def maps() -> None:
+    """Convolutions and both adjoints, by taps and by a DFT, few blocks taking several rounds each."""
+    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
+        patch.setattr(_cuda_plan, "BLOCKS", 2)
+        patch.setattr(_cuda_plan, "CHUNK", 500)
+        for x_shape, w_shape, axes, options in (
+            ((7, 6, 400), (3, 3, 3), (0, 1), SPACE),
+            ((60, 6, 5, 8), (3, 3, 5, 3), (1, 2, 3), SPECTRAL),
+        ):
+            x, w = noise(0, x_shape, "float32"), noise(1, w_shape, "float32")
+            problem = Problem(x, w, axes, options)
+            g = noise(2, problem.y_shape, "float32")
+            close(convolve(x, w, axes, **options), problem.convolution(), norm(x) * norm(w))
+            close(convolve_vjp_x(g, x, w, axes, **options), problem.transpose_x(g), norm(g) * norm(w))
+            close(convolve_vjp_w(g, x, w, axes, **options), problem.transpose_w(g), norm(g) * norm(x))
+
+
+def layers() -> None:
+    """ELU, its derivative and the bias's sums on the way, also for the cotangent of a marginal."""
+    for x_shape, w_shape, axes, options in (
+        ((40, 5, 6), (3, 3, 3), (1, 2), SPACE),
+        ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), SPECTRAL),
+        ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), {**SPECTRAL, "boundary": "periodic"}),
+    ):
+        x, w, bias = noise(0, x_shape, "float32"), noise(1, w_shape, "float32"), noise(2, w_shape[-1:], "float32")
+        problem = Problem(x, w, axes, options)
+        c = problem.convolution() + wide(bias)
+        y, pullback = vjp(lambda *a, axes=axes, options=options: convolve_elu(*a, axes, **options), x, w, bias)
+        close(y, np.where(c > 0, c, np.expm1(np.minimum(c, 0))), norm(x) * norm(w) + norm(bias))
+        full = noise(3, problem.y_shape, "float32")
+        for g in (full, np.broadcast_to(full.take([0], axes[-1]), full.shape)):
+            inner = wide(g) * np.where(c > 0, 1, np.exp(np.minimum(c, 0)))
+            g_x, g_w, g_bias = pullback(g)
+            scale = norm(g) * (1 + norm(x) * norm(w) + norm(bias))
+            close(g_x, problem.transpose_x(inner), scale * norm(w))
+            close(g_w, problem.transpose_w(inner), scale * norm(x))
+            close(g_bias, inner.reshape(-1, bias.size).sum(axis=0), scale * np.sqrt(g.size / bias.size))
+
+
+def small_arguments() -> None:
+    """ELU where it is close to its argument, by each kernel that ends with it."""
+    x = np.linspace(-2e-4, -5e-5, 240, dtype=np.float32)
+    for shape, axes, options in (((240, 1), (1,), {"method": "direct"}), ((30, 8), (1,), {"method": "fft"})):
+        w = np.zeros((1, 1), np.float32) + 1
+        y = convolve_elu(x.reshape(shape), w, np.zeros(1, np.float32), axes, boundary="zero", **options)
+        exact = np.expm1(wide(x)).reshape(y.shape)
+        assert np.abs(y / exact - 1).max() <= 32 * eps("float32")
+
+
+def patches() -> None:
+    """Moments and their derivative by 2 and 3 blocks of several rounds, of samples with a large mean and without."""
+    for positions in (150, 250):
+        x = noise(0, (5, 6, 4 * positions), "float32") + np.float32(3000)
+        rows = np.moveaxis(
+            Problem(wide(x), np.eye(9).reshape(3, 3, 9), (0, 1), {"boundary": "periodic"}).convolution(), -1, 0
+        )
+        rows = rows.reshape(9, -1)
+        mean, covariance = patch_moments(x, (0, 1), (3, 3), boundary="periodic")
+        assert np.abs(mean / rows.mean(axis=1) - 1).max() <= 4 * eps("float32")
+        assert np.abs(covariance - np.cov(rows, bias=True)).max() <= 2e-3
+    x = noise(1, (5, 6, 300), "float32") + np.float32(2)
+    problem = Problem(wide(x), np.eye(9).reshape(3, 3, 9), (0, 1), {"boundary": "zero"})
+    rows = np.moveaxis(problem.convolution(), -1, 0).reshape(9, -1)
+    close(patch_moments(x, (0, 1), (3, 3), boundary="zero")[1], np.cov(rows, bias=True), np.abs(rows).max() ** 2)
+    g_mean, g_covariance = noise(2, (9,), "float32"), noise(3, (9, 9), "float32")
+    shares = g_mean[:, None] + wide(g_covariance + g_covariance.T) @ (rows - rows.mean(axis=1, keepdims=True))
+    expected = problem.transpose_x(np.moveaxis((shares / rows.shape[1]).reshape(9, *x.shape), 0, -1))
+    found = patch_moments_vjp(g_mean, g_covariance, x, (0, 1), (3, 3), boundary="zero")
+    close(found, expected, 9 * (norm(g_mean) + norm(g_covariance) * np.abs(rows).max()) / rows.shape[1])
+
+
+def products() -> None:
+    """Products of matrices whose sides fill no block."""
+    for m, depth, n in ((33, 40, 5), (3, 70, 65)):
+        a, b = noise(0, (m, depth), "float32"), noise(1, (depth, n), "float32")
+        with poisoned_memory():
+            close(matmul(a, b), wide(a) @ wide(b), norm(a) * norm(b))
+
+
+def split_products() -> None:
+    """Three products of TensorFloat-32 are as good as float32, also in long sums."""
+    x, w = noise(0, (20, 5, 6), "float32"), noise(1, (3, 3, 3), "float32")
+    problem = Problem(x, w, (1, 2), SPACE)
+    with precision("tf32x3"):
+        close(convolve(x, w, (1, 2), **SPACE), problem.convolution(), norm(x) * norm(w) / 4)
+    x, g = (np.abs(noise(seed, (4 * 8192,), "float32")) + np.float32(1) for seed in (0, 1))
+    with precision("tf32x3"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cuda_plan, "BLOCKS", 1)
+        found = convolve_vjp_w(g, x, np.ones(3, np.float32), 0, boundary="zero", method="direct")
+    exact = Problem(x, np.ones(3, np.float32), 0, {"boundary": "zero"}).transpose_w(g)
+    assert np.abs(found / exact - 1).max() < 64 * eps("float32")
+
+
+def instruction() -> None:
+    """The product of tensor cores as the PTX manual has it: d, a, b, c; tests on the processor run another."""
+    text = _cuda.source("float32", {**_cuda.TILING["float32"], "ROW_TILE": 16, "PASSES": 1})
+    found = re.search(r'asm volatile\("mma\.([^ ]+) ([^;]+);"\s*:(.*?):(.*?)\);', text, re.DOTALL)
+    assert found
+    kind, operands, outputs, inputs = found.groups()
+    assert kind == "sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
+    assert re.sub(r"\s", "", operands) == "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3}"
+    assert re.findall(r'"\+f"\((\w+\[\d\])\)', outputs) == [f"sum[{i}]" for i in range(4)]
+    assert re.findall(r'"r"\((\w+\[\d\])\)', inputs) == [*(f"a[{i}]" for i in range(4)), "b[0]", "b[1]"]
+    assert re.search(r"cvt\.rna\.tf32\.f32 %0, %1;", text)
+
+
+def far(elements: int) -> np.ndarray[Any, Any]:
+    """So many numbers, of which the system keeps only the pages that are written."""
+    room = mmap.mmap(
+        -1, 4 * elements, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+    )
+    return np.frombuffer(room, np.float32)
+
+
+def large_arrays(tmp: Path) -> None:
+    """Entries and rows that begin beyond 2^32 elements."""
+    build = host_kernels(tmp)
+    entry, run = (1 << 32) + 64, 32  # which 32 bits make 64
+    x = far(2 * entry)
+    x[entry : entry + run] = np.arange(run)
+    sizes = _cuda.product_sizes("float32", 1)
+    zero = np.zeros(1, np.int32)
+    for passes in (0, 1):
+        kind = tuple((sizes if not passes else {**sizes, "TALL": 16, "WIDE": 4, "ROW_TILE": 16, "PASSES": 1}).items())
+        out = np.full((2, run), np.nan, np.float32)
+        numbers = (*map(np.int32, (1, 1, run, run)), *map(np.int64, (entry, 0, run, run)))
+        arguments = (x, np.full(1, 2, np.float32), zero, zero, zero, np.uintp(0), out, *numbers)
+        build("apply", "float32", kind)((1, 2, 1), (sizes["THREADS"],), arguments)
+        assert np.array_equal(out[1], 2 * np.arange(run)) and not out[0].any()
+    out = np.full((2, run), np.nan, np.float32)
+    arguments = (x, np.uintp(0), np.uintp(0), np.uintp(0), out, np.int32(run), np.int32(1), np.int64(entry))
+    build("extend", "float32", (("EXTEND", 256),))((1, 2), (256,), arguments)
+    assert np.array_equal(out[1], np.arange(run)) and not out[0].any()
+
+
+def limits() -> None:
+    """What no kernel can carry out goes another way."""
+    from hcnn_core._engines import planner
+    from hcnn_core._tuning import current
+
+    def kind(x_shape: tuple[int, ...], w_shape: tuple[int, ...], axes: tuple[int, ...], **options: Any) -> str:
+        defaults: dict[str, Any] = {"boundary": "zero", "sum_axes": (), "stride": 1, "method": "direct"}
+        problem = make_problem(x_shape, w_shape, axes, **defaults | options)
+        batch = (), problem.batch_axes
+        return type(planner.plan_by(problem.method, problem, True, batch, "cupy", current())).__name__
+
+    assert kind((4, 9), (3,), (1,)) == "CudaPlan"
+    assert kind((4, 9), (3,), (1,), boundary="periodic", stride=2) == "SubsampledPlan"
+    assert kind((4, 3000), (129,), (1,), method="fft") == "Plan"
+    assert kind((9, 5, 1 << 10), (9, 3), (1,), sum_axes=0) == "CudaPlan"
+    assert kind((9, 5, 1 << 26), (9, 3), (1,), sum_axes=0) == "Plan"  # offsets beyond 31 bits
+    assert kind((1 << 16, 5, 4), (1 << 16, 3), (1,), sum_axes=0) == "Plan"  # too many rows of blocks
+
+
+def stand_in(tmp: Path, defect: Callable[[str], str], file: str) -> None:
+    """Steps by CuPy on a stand-in for the driver, of a copy of the project with the defect."""
+    required("cupy")
+    folder = tmp / "project"
+    for package in ("hcnn_core", "autodiff", "train", "benchmarks/gpu"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "sample"))
+    for module in ("__init__", "step", "machine"):
+        shutil.copy(ROOT / "benchmarks" / f"{module}.py", folder / "benchmarks")
+    path = folder / file
+    path.write_text(defect(path.read_text("utf-8")), "utf-8")
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.gpu.driverless",
+        json.dumps({"preset": "hcnn", "depth": 5}),
+    ]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    found = json.loads(done.stdout)
+    assert found["recorded"] and not found["refused"], found
+    assert found["launches"][4] == 0
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong, where it is, what stands there and what in its place, and the check that notices."""
+
+    what: str
+    file: str
+    text: str
+    planted: str
+    check: Callable[..., None]
+
+    def __str__(self) -> str:
+        return self.what
+
+    def plant(self, text: str) -> str:
+        assert text.count(self.text) >= 1, f"{self.text!r} is not in {self.file}"
+        return text.replace(self.text, self.planted, 1)
+
+
+CUDA = "hcnn_core/_engines/cuda"
+KERNELS, TENSOR = f"{CUDA}/kernels.cu", f"{CUDA}/tensor_kernels.cu"
+
+DEFECTS = [
+    Defect(
+        "no attribute for shared memory above 48 KiB",
+        f"{CUDA}/launch.py",
+        "    if shared:\n",
+        "    if False:\n",
+        stand_in,
+    ),
+    Defect(
+        "no barrier before `take_tiles` writes",
+        KERNELS,
+        "    __syncthreads();\n    for (int r = 0; r < G_TILE; ++r)",
+        "    for (int r = 0; r < G_TILE; ++r)",
+        maps,
+    ),
+    Defect(
+        "no barrier after `take_tiles` has written",
+        KERNELS,
+        "from_x[offsets[first_k + k]] : real(0);\n    __syncthreads();",
+        "from_x[offsets[first_k + k]] : real(0);",
+        maps,
+    ),
+    Defect(
+        "`gram` steps by one block",
+        KERNELS,
+        "lines = samples * count, step = gridDim.x * PATCH_THREADS",
+        "lines = samples * count, step = PATCH_THREADS",
+        patches,
+    ),
+    Defect(
+        "an entry's offset in 32 bits",
+        KERNELS,
+        "x + blockIdx.y * x_entry + sources",
+        "x + int(blockIdx.y * x_entry) + sources",
+        large_arrays,
+    ),
+    Defect(
+        "an entry's offset in 32 bits, tensor cores",
+        TENSOR,
+        "const real* entry = x + blockIdx.y * x_entry",
+        "const real* entry = x + int(blockIdx.y * x_entry)",
+        large_arrays,
+    ),
+    Defect("operands of mma swapped", TENSOR, "{%4, %5, %6, %7}, {%8, %9}", "{%4, %6, %5, %7}, {%8, %9}", instruction),
+    Defect("EXPM1 as exp(x) - 1", KERNELS, "x > 0 ? x : EXPM1(x)", "x > 0 ? x : (real)(exp(x)) - 1", small_arguments),
+    Defect("`suits` always true", f"{CUDA}/plan.py", "", "", limits),
+    Defect(
+        "a row's offset in 32 bits",
+        KERNELS,
+        "x[blockIdx.y * x_row + source]",
+        "x[int(blockIdx.y * x_row) + source]",
+        large_arrays,
+    ),
+    Defect(
+        "an argument of the wrong size",
+        f"{CUDA}/plan.py",
+        "*map(np.int32, (rows, depth, positions, run)),\n                np.int64(math.prod(x.shape[1:]))",
+        "*map(np.int32, (rows, depth, positions, run)),\n                np.int32(math.prod(x.shape[1:]))",
+        stand_in,
+    ),
+    Defect("a table sent at every step", f"{CUDA}/plan.py", "if key not in self._placed:", "if True:", stand_in),
+    Defect(
+        "periodic copies counted by the bias",
+        KERNELS,
+        "counts[v] = p < positions && (!places || places[p / batch] >= 0)",
+        "counts[v] = p < positions",
+        layers,
+    ),
+    Defect(
+        "ELU's derivative less one",
+        KERNELS,
+        "answer > 0 ? real(1) : answer + 1",
+        "answer > 0 ? real(1) : answer",
+        layers,
+    ),
+    Defect(
+        "a marginal's cotangent read beyond its rows",
+        KERNELS,
+        "(row % x_rows)",
+        "(row % (x_rows > 1 ? x_rows - 1 : 1))",
+        layers,
+    ),
+    Defect(
+        "taps beyond a zero boundary read",
+        KERNELS,
+        "real value = source < 0 ? real(0) : x[",
+        "real value = source < 0 ? x[0] : x[",
+        maps,
+    ),
+    Defect(
+        "samples not centred in `spread`",
+        KERNELS,
+        "x[(first + place) * inner + i]) - middle)",
+        "x[(first + place) * inner + i]))",
+        patches,
+    ),
+    Defect(
+        "the lower triangle of a covariance",
+        KERNELS,
+        "SAME && s < t ? s * TAPS + t : t * TAPS + s",
+        "t * TAPS + s",
+        patches,
+    ),
+    Defect(
+        "sums of samples not centred",
+        KERNELS,
+        "+ u) * inner + p % inner] - guess;",
+        "+ u) * inner + p % inner];",
+        patches,
+    ),
+    Defect(
+        "a product's last term of each strip left out",
+        KERNELS,
+        "for (int k = 0; k < SIDE; ++k)",
+        "for (int k = 0; k < SIDE - 1; ++k)",
+        products,
+    ),
+    Defect(
+        "the smaller half of an operand dropped",
+        TENSOR,
+        "tf32(x - __uint_as_float(to.part[0][i]))",
+        "tf32(0.0f)",
+        split_products,
+    ),
+    Defect("sums of three passes never flushed", TENSOR, "MOST_IN_SUM = 64", "MOST_IN_SUM = 1 << 20", split_products),
+]
+
+
+@pytest.fixture
+def on_host(kernels_on_host: list[str]) -> list[str]:
+    return kernels_on_host
+
+
+def run(check: Callable[..., None], tmp: Path) -> None:
+    check(tmp) if check is large_arrays else check()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [maps, layers, small_arguments, patches, products, split_products, instruction, large_arrays, limits],
+    ids=lambda c: c.__name__,
+)
+def test_checks_pass_on_what_there_is(on_host: list[str], check: Callable[..., None], tmp_path: Path) -> None:
+    run(check, tmp_path)
+
+
+@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.file in (KERNELS, TENSOR)], ids=str)
+def test_defects_of_kernels_are_noticed(
+    on_host: list[str], defect: Defect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = _cuda._text
+    name = Path(defect.file).name
+    monkeypatch.setattr(_cuda, "_text", lambda asked: defect.plant(text(asked)) if asked == name else text(asked))
+    with pytest.raises((AssertionError, subprocess.CalledProcessError)):
+        run(defect.check, tmp_path)
+
+
+@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.check is stand_in], ids=str)
+def test_defects_of_launches_are_noticed(defect: Defect, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        stand_in(tmp_path, defect.plant, defect.file)
+
+
+def test_the_stand_in_refuses_nothing_of_what_there_is(tmp_path: Path) -> None:
+    stand_in(tmp_path, lambda text: text, f"{CUDA}/launch.py")
+
+
+def test_suits_always_true_is_noticed(on_host: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cuda_plan.CudaPlan, "suits", lambda *_: True)
+    with pytest.raises(Exception):  # noqa: B017 - another plan, or none that can be made
+        limits()
+
+
+def test_the_document_lists_every_defect() -> None:
+    text = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    for defect in DEFECTS:
+        assert f"| {defect.what} | `{defect.check.__name__}` |" in text

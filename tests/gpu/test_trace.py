@@ -1,0 +1,105 @@
+"""The count of launches and bytes: what it says of known kernels, and what a small step may take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gpu.requirements import required
+
+required("cupy")
+trace = pytest.importorskip("benchmarks.gpu.trace")
+
+ROOT = Path(__file__).parents[2]
+
+LAUNCHES, MEGABYTES, SECTORS = 236, 826.585, 843.380
+"""Of a step of preset hcnn of depth 5, batch of 8. Who takes more gives the reason; who takes fewer, the figures."""
+
+
+@pytest.fixture(scope="module")
+def small_step(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("trace") / "step.json"
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu.trace", "--batch-size", "8", "--depth", "5"]
+    done = subprocess.run([*command, "--json", str(path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "not measured on a GPU" in done.stdout
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+def test_no_pass_creeps_in(small_step: dict[str, Any]) -> None:
+    total = small_step["total"]
+    assert round(total["launches"]) == LAUNCHES
+    assert 1e3 * total["GB"] == pytest.approx(MEGABYTES, rel=1e-3)
+    assert 1e3 * total["GB of sectors"] == pytest.approx(SECTORS, rel=1e-3)
+
+
+def test_totals_are_those_of_the_kernels(small_step: dict[str, Any]) -> None:
+    for key, value in small_step["total"].items():
+        assert value == pytest.approx(sum(row.get(key, 0) for row in small_step["kernels"].values()))
+    assert small_step["kernels"]["apply"]["GFLOP"] > 0 and small_step["GiB held"] > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "lanes", "factor"),
+    [
+        ((1000,), (4,), None, 1),
+        ((10, 100), (400, 4), None, 1),
+        ((10, 100), (4, 40), None, 8),  # a transposed array: each number in a sector of its own
+        ((1000,), (8,), None, 2),
+        ((1000,), (0,), None, 1),  # one number for all
+        ((100, 10), (4, 400), (1, 10), 1),  # a sum over the first axis, whose terms lie beside each other
+        ((64, 640), (2560, 4), (32, 640), 1),  # neighbouring sums
+    ],
+)
+def test_sectors(shape: Any, strides: Any, lanes: Any, factor: float) -> None:
+    assert trace.spread_of(shape, strides, 4, lanes) == pytest.approx(factor, rel=0.3)
+
+
+def test_cache() -> None:
+    cache, read, write = trace.Cache(100), trace.Access, trace.Access
+    assert cache.moved(read(1, 60, 60, False)) == 60
+    assert cache.moved(read(1, 60, 60, False)) == 0
+    assert cache.moved(write(2, 30, 30, True)) == 0  # it is written back when it is dropped
+    assert cache.moved(read(3, 40, 40, False)) == 40
+    assert cache.moved(read(1, 60, 60, False)) == 60 + 30
+    assert cache.moved(read(4, 500, 500, False)) == 500
+    assert cache.moved(read(1, 60, 60, False)) == 60
+
+
+COUNTED = """
+import json, os, sys
+from benchmarks.gpu.driverless import without_driver
+cupy, driver = without_driver()
+from benchmarks.gpu.trace import summary
+x = cupy.zeros((64, 1000), cupy.float32)
+driver.listening = True
+{work}
+print(json.dumps(summary(driver.heard)["total"]))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "launches", "megabytes", "sectors"),
+    [
+        ("x + x", 1, 3 * 0.256, 3 * 0.256),
+        ("x.T + x.T", 1, 3 * 0.256, 17 * 0.256),  # the sum lies in C order, and its operands do not
+        ("x.copy(); x.sum()", 2, 3 * 0.256, 3 * 0.256),
+        ("x.sum(axis=0)", 1, 0.256 + 0.004, 0.256 + 0.004),
+    ],
+)
+def test_known_passes(work: str, launches: int, megabytes: float, sectors: float) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COUNTED.format(work=work)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    total = json.loads(done.stdout)
+    assert total["launches"] == launches
+    assert 1e3 * total["GB"] == pytest.approx(megabytes, rel=0.01)
+    assert 1e3 * total["GB of sectors"] == pytest.approx(sectors, rel=0.1)
