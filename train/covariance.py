@@ -539,6 +539,8 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
         flat = patches.reshape(*patches.shape[:2], -1, *patches.shape[4:])
         z = (np.tensordot(flat, h, (2, 1)) - h @ mean) / sigma  # (N, WINDOWS, s1, s2, Q)
+        if "h_scale" in weights:
+            z = z * weights["h_scale"] + weights["h_bias"]
         z = rho(z) if layer.nonlinear else z
         along_v = inside[2][:, :, None] & inside[3][:, None, :]
         y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from train import checkpoint as checkpoints
+from train._events import write_events
 from train._files import remove_partial_files, write_atomically
 from train._lock import HeldError, locked
 from train.checkpoint import Checkpoint, CheckpointError
@@ -280,6 +281,7 @@ class Run:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
+        write_events(self.path / "tensorboard", record)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the records of metrics.jsonl; a last line cut short by a crash is left out.

@@ -252,7 +252,7 @@ class Trainer:
         )
         # drawn apart, so that what comes after is the same with and without
         self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
-        self._take: tuple[int, GraphedStep] | None = None
+        self._graphed: tuple[int, GraphedStep] | None = None
         self._seconds_per_pixel = 0.0  # of each step's images, by the last epoch
         self.to_device()
 
@@ -363,7 +363,7 @@ class Trainer:
         """One gradient step; returns the batch's loss and how many images were classified right."""
         inputs = self._inputs(index)
         arrays = {kind: getattr(self.state, kind) for kind in checkpoints.GROUPS}
-        arrays, value, correct = self._taken(self._image_size())(arrays, inputs)
+        arrays, value, correct = self._take(arrays, inputs)
         loss = float(value)
         if not math.isfinite(loss):
             raise TrainingError(self._not_finite(loss, inputs))
@@ -375,12 +375,13 @@ class Trainer:
         """Pixels along each side of this epoch's training images."""
         return image_size(self.config, self.state.epoch, int(self.train.images.shape[1]))
 
-    def _taken(self, size: int) -> GraphedStep:
-        """The step on images of a size; that of another size is let go."""
-        if self._take is None or self._take[0] != size:
+    def _take(self, arrays: Any, inputs: Inputs) -> Any:
+        """A step on images of this epoch's size; the graph of another size is let go."""
+        size = self._image_size()
+        if self._graphed is None or self._graphed[0] != size:
             step = gradient_step(self.xp, self.config, self.network, self.train, size)
-            self._take = size, GraphedStep(self.xp, step, self.config.batch_size)
-        return self._take[1]
+            self._graphed = size, GraphedStep(self.xp, step, self.config.batch_size)
+        return self._graphed[1](arrays, inputs)
 
     def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
         """What the host tells a step."""
@@ -518,7 +519,7 @@ def _stop_requests() -> Iterator[list[int]]:
 
 @contextmanager
 def _progress(
-    config: Config, state: State, count: int, seconds_left: float
+    config: Config, state: State, count: int, seconds_left: float = 0.0
 ) -> Iterator[Callable[[float, float, int], None]]:
     """A bar with images/s, loss, accuracy and the time left; silent when nobody watches."""
     if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":

@@ -194,10 +194,10 @@ def test_a_stop_while_the_test_set_is_read_can_be_made_good(
 ) -> None:
     run, read = tmp_path / "run", evaluate
 
-    def patched(xp: Any, network: Any, parameters: Any, moments: Any, data: Images) -> Any:
+    def patched(xp: Any, network: Any, parameters: Any, moments: Any, data: Images, **options: Any) -> Any:
         if len(data.labels) == 30:
             stop()
-        return read(xp, network, parameters, moments, data)
+        return read(xp, network, parameters, moments, data, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(cifar, "evaluate", patched)

@@ -17,6 +17,7 @@ from train.checkpoint import CheckpointError
 from train.config import make_config
 from train.data import Dataset, Images, standardise
 from train.network import layers
+from train.run import Run
 from train.shipped import bare, find, names
 from train.training import evaluate, restore
 
@@ -187,3 +188,14 @@ def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path)
     assert (tmp_path / "net.h5").read_text() == "mine"
     command("--export", tmp_path / "no.h5", tmp_path / "new.h5").one_line(1, "there is no checkpoint at")
     command("--export", best, tmp_path / "new.h5", "--epochs", 3).one_line(2, "--export takes its settings")
+
+
+def test_metrics_are_events_where_a_writer_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    run = Run(tmp_path)
+    run.append_metrics({"epoch": 1, "train_loss": 2.0, "validation_accuracy": 0.5})
+    run.append_metrics({"epoch": 1, "test_loss": 3.0, "test_accuracy_of_views": None})
+    first, test = sorted((tmp_path / "tensorboard").iterdir(), key=lambda path: path.name.endswith("-test"))
+    assert b"train_loss" in first.read_bytes() and b"validation_accuracy" in first.read_bytes()
+    assert b"test_loss" in test.read_bytes() and b"views" not in test.read_bytes()
+    assert len(run.read_metrics()) == 2

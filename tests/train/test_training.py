@@ -54,7 +54,7 @@ def test_metrics_have_a_line_for_every_epoch_and_one_for_the_test(trained: Path)
         assert line["images_per_second"] == pytest.approx(32 / line["seconds"])
         assert line["train_accuracy"] * 32 == round(line["train_accuracy"] * 32)
         assert line["validation_accuracy"] * 8 == round(line["validation_accuracy"] * 8)
-    assert set(lines[-1]) == {"epoch", "test_loss", "test_accuracy"}
+    assert set(lines[-1]) == {"epoch", "test_loss", "test_accuracy", "test_accuracy_of_views"}
 
 
 def test_the_last_three_checkpoints_and_the_best_are_kept(trained: Path) -> None:
@@ -178,6 +178,7 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_and_the_next_epoch(
 
     monkeypatch.setattr(Run, "save", watched_save)
     monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # which writes files of its own
     command(*SMALL, "--epochs", 2, "--out", run).success()
     assert seen == [[], [1], [1, 2]]
 

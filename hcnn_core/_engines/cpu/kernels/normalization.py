@@ -13,7 +13,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.jit import compiled
-from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Array, Vectors
+from hcnn_core._engines.cpu.kernels.operands import NDArray
+from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors
 
 Body = Callable[[Vectors, Any, Any, list[Any]], tuple[Any, tuple[Any, ...]]]
 
@@ -91,7 +92,7 @@ def _piece(piece: int, n: int) -> tuple[int, int, int]:
 
 
 @compiled()
-def moments(like: Array, sums: Array, first: int, last: int, n: int, x: Array) -> None:
+def moments(like: NDArray, sums: NDArray, first: int, last: int, n: int, x: NDArray) -> None:
     """Write of each piece the mean, and the sum of squared deviations from it, to `sums` (pieces, 2).
 
     `x` holds the addresses of runs of n elements. Deviations are taken from a first mean, so that squares lose no
@@ -112,7 +113,7 @@ def moments(like: Array, sums: Array, first: int, last: int, n: int, x: Array) -
 
 
 @compiled()
-def normalize(like: Array, first: int, last: int, n: int, out: Array, x: Array, numbers: Array) -> None:
+def normalize(like: NDArray, first: int, last: int, n: int, out: NDArray, x: NDArray, numbers: NDArray) -> None:
     """Write elu((x - center) * slope + bias); `numbers` (runs, 3) holds the three."""
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     for piece in range(first, last):
@@ -126,7 +127,7 @@ def normalize(like: Array, first: int, last: int, n: int, out: Array, x: Array, 
 
 @compiled()
 def cotangents(
-    like: Array, sums: Array, first: int, last: int, n: int, x: Array, g: Array, numbers: Array
+    like: NDArray, sums: NDArray, first: int, last: int, n: int, x: NDArray, g: NDArray, numbers: NDArray
 ) -> None:  # fmt: skip
     """Write of each piece the sums of c's cotangent, of it times x - center, and of x - center, to (pieces, 3).
 
@@ -144,7 +145,9 @@ def cotangents(
 
 
 @compiled()
-def adjoint(like: Array, first: int, last: int, n: int, out: Array, x: Array, g: Array, numbers: Array) -> None:
+def adjoint(
+    like: NDArray, first: int, last: int, n: int, out: NDArray, x: NDArray, g: NDArray, numbers: NDArray
+) -> None:
     """Write slope times c's cotangent + constant + tilt * (x - center).
 
     `numbers` (runs, 5) holds center, slope, bias, constant and tilt.
