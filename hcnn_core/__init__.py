@@ -16,12 +16,10 @@ from hcnn_core.normalization import normalize_elu, normalize_elu_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.translation import translate
-from hcnn_core.updates import Term, weighted_sums
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Term",
     "convolve",
     "convolve_elu",
     "convolve_vjp_w",
@@ -45,5 +43,4 @@ __all__ = [
     "patch_moments_vjp",
     "precision",
     "translate",
-    "weighted_sums",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from hcnn_core import Term, weighted_sums
 from hcnn_core.backend import Array, array_namespace, library_of
 from hcnn_core.products import matmul
+from hcnn_core.updates import Term, weighted_sums
 from train.config import Config
 
 Tree = dict[str, dict[str, Array]]

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
-from hcnn_core import Term, precision, weighted_sums
+from hcnn_core import precision
 from hcnn_core.backend import Array, record, write
+from hcnn_core.updates import Term, weighted_sums
 from train.config import Config
 from train.data import Images, move, resize
 from train.network import Network, Parameters

@@ -40,6 +40,8 @@ from hcnn_core import (
     marginal,
     marginal_vjp,
     matmul,
+    normalize_filters,
+    normalize_filters_vjp,
     patch_moments,
     patch_moments_vjp,
     translate,
@@ -336,6 +338,10 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "marginal": lambda a: marginal(a, 0),
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
+    "normalize_filters": lambda a: normalize_filters(a, np.ones(2), np.ones((2, 2)), epsilon=0.1),
+    "normalize_filters_vjp": lambda a: normalize_filters_vjp(
+        a, np.ones(1), np.ones((1, 2)), np.ones(2), np.ones((2, 2)), epsilon=0.1
+    ),
     "matmul": lambda a: matmul(a, np.ones(2)),
     "normalize_elu": lambda a: hcnn_core.normalize_elu(a, a, a, a, epsilon=0.1),
     "normalize_elu_vjp": lambda a: hcnn_core.normalize_elu_vjp(a, a, a, a, a, a, a, a, epsilon=0.1),

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from autodiff import cross_entropy, value_and_grad
-from hcnn_core import Term, precision, weighted_sums
 from hcnn_core import backend as _backend
+from hcnn_core import precision
 from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core.updates import Term, weighted_sums
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
 from train.config import make_config

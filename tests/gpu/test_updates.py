@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hcnn_core import Term, weighted_sums
+from hcnn_core.updates import Term, weighted_sums
 from tests.core.oracle import eps, noise
 
 SHAPES = [(), (1,), (5,), (3, 4), (300, 7), (0, 3)] * 12

@@ -20,7 +20,7 @@ def normalize_vjp(
     """Cotangents of h, mean and covariance."""
     taps = xp.reshape(h, (h.shape[0], -1))  # (Q, T)
     sigma = _deviation(xp, taps, covariance, epsilon)
-    of_normal = xp.reshape(g_filters, (-1, h.shape[0])).T + g_means[:, None] * mean
+    of_normal = xp.permute_dims(xp.reshape(g_filters, (-1, h.shape[0])), (1, 0)) + g_means[:, None] * mean
     variance = xp.sum(xp.matmul(taps, covariance) * taps, axis=1)
     of_variance = xp.sum(of_normal * taps, axis=1) / (-2 * sigma**3)
     of_variance = xp.where(variance < 0, xp.zeros_like(variance), of_variance)
