@@ -561,8 +561,7 @@ def describe(config: Config, image_size: int, classes: int) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     trained = sum(la.trained for la in table)
-    weights = Network(config, image_size, classes).initialize(np.random.default_rng(0))
-    trainable = sum(array.size for arrays in weights.values() for array in arrays.values())
+    trainable = _trainable(config, table, classes)
     lines += [
         "",
         f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors}).",
@@ -570,6 +569,13 @@ def describe(config: Config, image_size: int, classes: int) -> str:
         "GMAC: 10^9 multiply-adds per image, were the filters applied tap by tap. MiB: outputs of one batch.",
     ]
     return "\n".join(lines)
+
+
+def _trainable(config: Config, table: list[Layer], classes: int) -> int:
+    """Numbers in what `Network.initialize` returns, without making it."""
+    both = config.normalization == "both"
+    count = sum(la.trained + la.filters * (1 + both) + 2 * la.factors * (both and la.nonlinear) for la in table)
+    return count + {"mean": 1, "dense": (table[-1].filters + 1) * classes}.get(config.head, 0)
 
 
 def _times(lengths: tuple[int, ...]) -> str:

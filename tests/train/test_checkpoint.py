@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from train import _files
+from train._hdf5 import read_array
 from train.checkpoint import SCHEMA, Checkpoint, CheckpointError, State, load, require_same_arrays, save
 from train.config import make_config
 from train.network import Network
@@ -370,6 +371,8 @@ def test_an_array_larger_than_its_file_is_not_read(saved: Path) -> None:
         file.create_dataset("velocity/layer03/h", (10**6, 10**6), "f4", chunks=(10, 10))
 
     assert "not a whole checkpoint" in refused(edited(saved, change))
+    with h5py.File(saved) as file, pytest.raises(ValueError, match="larger than its file"):
+        read_array(file["velocity/layer03/h"])
 
 
 @pytest.mark.parametrize("name", ["parameters/head/scale", "velocity/head/scale", "single"])

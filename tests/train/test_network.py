@@ -11,7 +11,7 @@ import hcnn_core as hc
 from autodiff import check_grads, cross_entropy, value_and_grad
 from hcnn_core._tuning import tuned
 from train import network as networks
-from train.config import make_config
+from train.config import PRESETS, make_config
 from train.network import Network, describe, layers, merge_factors
 
 COUNTS = {
@@ -29,6 +29,15 @@ def test_counts_of_the_paper(preset, dataset):
     table = layers(config, 32, CLASSES[dataset])
     assert sum(layer.parameters for layer in table) == COUNTS[preset, dataset]
     assert f"{COUNTS[preset, dataset]:,}" in describe(config, 32, CLASSES[dataset])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("changes", [{}, {"normalization": "both"}, {"head": "sum"}, {"head": "dense"}], ids=str)
+def test_trainable_numbers_are_those_of_the_weights(preset, changes):
+    config = make_config(preset, changes)
+    weights = Network(config).initialize(np.random.default_rng(0))
+    count = sum(array.size for arrays in weights.values() for array in arrays.values())
+    assert f"with biases, scales and the head: {count:,}." in describe(config, 32, 10)
 
 
 def test_the_authors_network_has_their_numbers():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from autodiff import tree_leaves, tree_map
+from autodiff._rules import products as product_rules
 from hcnn_core import backend as _backend
 from hcnn_core._engines.cuda import matmul as _cuda_products
 from hcnn_core._engines.generic import matmul as generic_matmul
@@ -41,7 +42,8 @@ def as_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def multiply(xp: Any, a: Any, b: Any) -> Any:
         return put(np.matmul(take(a), take(b)))
 
-    monkeypatch.setattr(_backend, "library_of", lambda array: "cupy" if isinstance(array, Remote) else "numpy")
+    for module in (product_rules, _backend):
+        monkeypatch.setattr(module, "library_of", lambda array: "cupy" if isinstance(array, Remote) else "numpy")
     monkeypatch.setattr(_cuda_products, "multiply", multiply)
     of_library = _backend.array_namespace
     kernels = SimpleNamespace(matmul=_cuda_products.matmul)

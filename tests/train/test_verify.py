@@ -108,18 +108,18 @@ def test_a_network_that_is_not_covariant_fails(
 
 
 def biased_along_v(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
-    return elu(biased_by_position(x, w, axes, **options), bias)
+    return elu(biased_by_position(x, w, axes, **options) + bias)
 
 
 def periodic_at_one_layer(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
     """Where x has 16 samples along v_{j-2}, it is extended periodically, whatever is asked for."""
-    return elu(convolve(x, w, axes, **(options | ({"boundary": "periodic"} if len(axes) == 4 else {}))), bias)
+    return elu(convolve(x, w, axes, **(options | ({"boundary": "periodic"} if len(axes) == 4 else {}))) + bias)
 
 
 def deviating_by_position(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
     """Normalised by a deviation that grows by 1 % along the last attribute."""
     y = convolve(x, w, axes, **options)
-    return elu(y * np.linspace(1, 1.01, y.shape[-2], dtype=y.dtype)[:, None] if y.ndim > 4 else y, bias)
+    return elu((y * np.linspace(1, 1.01, y.shape[-2], dtype=y.dtype)[:, None] if y.ndim > 4 else y) + bias)
 
 
 @pytest.mark.parametrize("defect", [biased_along_v, periodic_at_one_layer, deviating_by_position])

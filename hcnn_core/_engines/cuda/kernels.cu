@@ -470,13 +470,16 @@ extern "C" __global__ void __launch_bounds__(256) weigh(const Sums all) {
     if (all.where && !*all.where) return;
     const Sum& sum = all.sum[blockIdx.y];
     real weight[TERMS];
-    for (int k = 0; k < sum.terms; ++k) {
+#pragma unroll
+    for (int k = 0; k < TERMS; ++k) {  // all of them, so that weights are registers
         const Term& term = sum.term[k];
         weight[k] = term.scalar ? term.weight + term.rate * *term.scalar : term.weight;
     }
     for (int i = blockIdx.x * 256 + threadIdx.x; i < sum.count; i += gridDim.x * 256) {
         real total = 0;
-        for (int k = 0; k < sum.terms; ++k) total += weight[k] * sum.term[k].array[i];
+#pragma unroll
+        for (int k = 0; k < TERMS; ++k)
+            if (k < sum.terms) total += weight[k] * sum.term[k].array[i];
         sum.out[i] = total;
     }
 }
