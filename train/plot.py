@@ -52,16 +52,13 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
             ("train", "training, augmented", "tab:blue"),
             ("validation", "held out", "tab:orange"),
         ):
-            if known := [record for record in epochs if f"{part}_{key}" in record]:
-                values = [scale * record[f"{part}_{key}"] for record in known]
-                axes.plot(
-                    [record["epoch"] for record in known],
-                    values,
-                    marker="o" if len(x) < 40 else None,
-                    markersize=3,
-                    color=colour,
-                    label=name,
-                )
+            wanted = f"{part}_{key}"
+            # held-out images may be read after some epochs alone
+            known = [record for record in epochs if part == "train" or wanted in record]
+            if known and wanted in known[-1]:
+                values = [scale * record[wanted] for record in known]
+                places = [record["epoch"] for record in known]
+                axes.plot(places, values, marker="o" if len(x) < 40 else None, markersize=3, color=colour, label=name)
         if test:
             value = scale * test[f"test_{key}"]
             shown = f"{value:.2f} %" if key == "accuracy" else f"{value:.3f}"

@@ -139,7 +139,7 @@ def test_a_checkpoint_that_claims_a_large_network_is_refused_before_one_is_made(
 
 
 def test_memory_that_runs_out_elsewhere(command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def out_of_memory(*arguments: Any) -> Any:
+    def out_of_memory(*arguments: Any, **options: Any) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(cifar, "evaluate", out_of_memory)
