@@ -413,7 +413,10 @@ def _parser() -> Parser:
         else:
             options |= {"type": kind, "metavar": kind.__name__.upper()}
             if f.metadata["choices"]:
-                options |= {"choices": f.metadata["choices"], "metavar": "{" + ",".join(f.metadata["choices"]) + "}"}
+                named = "{" + ",".join(f.metadata["choices"]) + "}"
+                options |= {"choices": f.metadata["choices"], "metavar": named if len(named) <= 60 else "NAME"}
+                if len(named) > 60:  # argparse does not break a line inside it
+                    options["help"] += f"; choose {', '.join(f.metadata['choices'])}"
             if count is not None:
                 options |= {"nargs": count or "*"}
         settings.add_argument(f"--{f.name.replace('_', '-')}", **options)

@@ -254,7 +254,8 @@ SETTINGS = {
     "nonlinear_factors": [False, True],
     "boundary": ["periodic", "zero"],
     "reduction": ["mean", "sum"],
-    "head": ["mean", "sum"],
+    "head": ["mean", "sum", "dense"],
+    "normalization": ["factors", "both"],
     "dtype": ["float32", "float64"],
 }
 
@@ -286,7 +287,7 @@ def test_networks_run(choice: dict[str, Any], size: int, seed: int) -> None:
     assert logits.shape == (2, 3)
     assert logits.dtype == choice["dtype"]
     assert np.isfinite(logits).all()
-    assert len(moments) == 2
+    assert len(moments) == (4 if choice["normalization"] == "both" else 2)
 
 
 @given(networks())

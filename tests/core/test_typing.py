@@ -89,7 +89,7 @@ def test_importing_loads_no_engine() -> None:
     assert engines <= {f"hcnn_core._engines.{name}" for name in ("planner", "generic", *LIGHT)}
 
 
-LIGHT = ("generic.elementwise", "generic.matmul", "generic.normalization")
+LIGHT = ("generic.elementwise", "generic.filters", "generic.matmul", "generic.normalization", "generic.updates")
 """Engines of functions that need no plan."""
 
 

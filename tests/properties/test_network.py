@@ -96,7 +96,7 @@ def third_layer(w: NDArray, boundary: str, *, plus: bool, offset: float) -> Call
     network = Network(config, image_size=6, classes=w.shape[-1])
     h, g = factor(w, config.factors, np.random.default_rng(0))
     parameters = {"layer03": {"h": h, "g": g, "bias": np.full(w.shape[-1], offset)}}
-    plain = {"layer03": (np.zeros(9), np.eye(9))}
+    plain = {"layer03": {"mean": np.zeros(9), "covariance": np.eye(9)}}
     return lambda x: next(network.trace(parameters, x, plain, after=2))[1]
 
 

@@ -234,7 +234,7 @@ def test_debug_shows_the_traceback_before_the_same_line(command: Command, traine
 def test_an_error_nobody_thought_of(
     command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(*arguments: Any) -> Any:
+    def fail(*arguments: Any, **options: Any) -> Any:
         raise error
 
     monkeypatch.setattr(cifar, "evaluate", fail)
@@ -296,7 +296,7 @@ def test_a_first_line_is_there_before_training(
     """Buffered output would say nothing until the end."""
     said = []
 
-    def fit(self: Trainer) -> None:
+    def fit(self: Trainer, hours: float) -> None:
         said.append(sys.stdout.getvalue())  # type: ignore[attr-defined]
         raise training.TrainingError("enough")
 
