@@ -365,6 +365,7 @@ def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:
 
 def lay_out(array: NDArray, layout: str, seed: int = 0, *, axis: int | None = None) -> NDArray:
     """The array in another memory layout; "broadcast" repeats its first values along `axis` or a random axis."""
+    assert layout in LAYOUTS, layout
     array, rng = np.array(array), np.random.default_rng(seed)
     if layout == "F":
         return np.array(array, order="F")

@@ -24,7 +24,6 @@ from tests.core.oracle import (
     NDArray,
     Problem,
     eps,
-    lay_out,
     noise,
     norm,
     poisoned_memory,
@@ -51,6 +50,11 @@ def written_out() -> Iterator[None]:
         yield
 
 
+def in_order(x: NDArray, order: tuple[int, ...]) -> NDArray:
+    """The array with its axes in this order in memory, from the slowest to the fastest."""
+    return np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+
+
 def rho(c: NDArray) -> NDArray:
     return np.where(c > 0, c, np.expm1(np.minimum(c, 0)))
 
@@ -68,7 +72,7 @@ class Layer:
         **options: Any,
     ) -> None:
         q, k = counts
-        x = lay_out(noise(0, shape, dtype), order) if order else noise(0, shape, dtype)
+        x = in_order(noise(0, shape, dtype), order) if order else noise(0, shape, dtype)
         h, g = noise(1, (*sizes[:2], q), dtype), noise(3, (q, *sizes[2:], k), dtype)
         self.operands = [x, h / dtype_of(h, norm(h) / q), noise(2, (q,), dtype), g, noise(4, (k,), dtype)]
         self.options = options
