@@ -57,7 +57,13 @@ def convolutions(dtype: str) -> dict[str, Case]:
     axes = (2, 1)
     options: dict[str, Any] = {"sum_axes": 3, "boundary": ("periodic", "zero"), "stride": (1, 2)}
     g = noise(2, hc.convolve(x, w, axes, **options).shape, dtype)
+    correlations = {
+        **multilinear("correlate", lambda x, w: autodiff.correlate(x, w, axes, **options), x, w),
+        **multilinear("correlate_vjp_x", lambda g, w: autodiff.correlate_vjp_x(g, x.shape, w, axes, **options), g, w),
+        **multilinear("correlate_vjp_w", lambda g, x: autodiff.correlate_vjp_w(g, x, w.shape, axes, **options), g, x),
+    }
     return {
+        **correlations,
         **multilinear("convolve", lambda x, w: autodiff.convolve(x, w, axes, **options), x, w),
         **multilinear("convolve_vjp_x", lambda g, w: autodiff.convolve_vjp_x(g, x.shape, w, axes, **options), g, w),
         **multilinear("convolve_vjp_w", lambda g, x: autodiff.convolve_vjp_w(g, x, w.shape, axes, **options), g, x),
@@ -167,6 +173,33 @@ def moments(dtype: str, boundary: str) -> dict[str, Case]:
     }
 
 
+def filters(dtype: str) -> dict[str, Case]:
+    h, mean, root = noise(0, (4, 3, 3), dtype), noise(1, (9,), dtype), noise(2, (9, 9), dtype)
+    covariance, epsilon = root @ root.T, 0.1
+    taps, wide_mean = wide(h).reshape(4, 9), wide(mean)
+    sigma = np.sqrt(np.sum(taps @ wide(covariance) * taps, 1) + epsilon)[:, None]
+
+    def both(*operands: Any) -> Any:
+        found, means = autodiff.primitives._normalized_filters(*operands, epsilon=epsilon)
+        return np.concatenate([np.reshape(found, (-1,)), means])
+
+    def along(of_taps: NDArray, of_variance: NDArray, of_mean: NDArray) -> NDArray:
+        of_normal = of_taps / sigma - taps * of_variance[:, None] / (2 * sigma**3)
+        return np.concatenate([of_normal.T.ravel(), of_normal @ wide_mean + taps / sigma @ of_mean])
+
+    def along_h(d: NDArray) -> NDArray:
+        d = d.reshape(4, 9)
+        return along(d, np.sum((d @ covariance) * taps + (taps @ covariance) * d, 1), 0 * wide_mean)
+
+    derivatives = (
+        along_h,
+        lambda d: along(0 * taps, np.zeros(4), d),
+        lambda d: along(0 * taps, np.sum(taps @ d * taps, 1), 0 * wide_mean),
+    )
+    operands = h, mean, covariance
+    return {f"normalize_filters, argument {i}": Case(both, operands, i, f) for i, f in enumerate(derivatives)}
+
+
 def normalizations(dtype: str) -> dict[str, Case]:
     y, shift = noise(0, (3, 4, 2, 5), dtype), noise(1, (2, 1), dtype)
     scale, bias = 1 + noise(2, (5,), dtype) ** 2, noise(3, (5,), dtype)
@@ -218,6 +251,7 @@ def cases(dtype: str) -> dict[str, Case]:
             **factored_layers(dtype),
             **moments(dtype, "zero"),
             **moments(dtype, "periodic"),
+            **filters(dtype),
             **normalizations(dtype),
             **losses(dtype),
         }
