@@ -7,6 +7,7 @@ the number in `poisson`, which have no closed form; those are refused. What a la
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,18 @@ class Law:
         return getattr(self._law, name)
 
 
-class Continuous(Law):
+class Continuous(Law, ABC):
     """A law with a location and a scale, by its logarithmic density and its distribution function at scale 1."""
 
     support: tuple[float, float] = (-math.inf, math.inf)
 
+    @abstractmethod
     def _logpdf(self, x: Array, *shapes: Any) -> Array:
-        raise NotImplementedError
+        """The logarithm of the density."""
 
+    @abstractmethod
     def _cdf(self, x: Array, *shapes: Any) -> Array:
-        raise NotImplementedError
+        """The distribution function."""
 
     def _standard(self, x: Array, shapes: tuple[Any, ...], loc: Any, scale: Any) -> tuple[Array, Array, Array]:
         """The argument at location 0 and scale 1, inside the support; where it is inside; where it is above."""
