@@ -66,8 +66,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 0.03,
         "nesterov": True,
         "weight_decay": 0.0,
+        "average_decay": 0.999,
         "logit_scale": 10.0,
         "shift": 4,
+        "alternate_flips": True,
     },
     "hcnn-best": BEST,
     "hcnn-periodic": {**BEST, "boundary": "periodic"},
@@ -161,6 +163,12 @@ class Config:
     )
     epsilon: float = _setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
     moment_decay: float = _setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
+    moment_images: int = _setting(
+        1000,
+        "training images whose moments, with the weights that are evaluated, replace the running ones after each "
+        "epoch (arXiv:2105.07576); 0: none",
+        low=0,
+    )
 
     epochs: int = _setting(240, "passes over the training images", low=1, high=9999)
     batch_size: int = _setting(50, "images a step", low=1)

@@ -414,6 +414,7 @@ class Trainer:
             "train_accuracy": state.correct / self.count,
         }
         self._require_finite_weights()
+        self._renew_moments()
         score = -record["train_loss"] if self.held_out is None else -math.inf
         due = (state.epoch + 1) % self.config.validation_every == 0 or state.epoch + 1 == self.config.epochs
         if self.held_out is not None and due:
@@ -430,6 +431,23 @@ class Trainer:
         state.best = max(score, state.best)
         self.run.append_metrics(record)
         self.save(best=best)
+
+    def _renew_moments(self) -> None:
+        """Replace the running moments by those of some training images, with the weights that are evaluated.
+
+        Running moments are of weights that change at each step: late where they change fast, and not those of weights
+        that are averaged over steps.
+        """
+        size = min(self.config.batch_size, EVALUATION_BATCH, self.count)
+        batches = min(self.config.moment_images, self.count) // size
+        sums: Any = None
+        for batch in range(batches):
+            x, _ = self.train.take(slice(batch * size, (batch + 1) * size))
+            with precision(self.config.precision):
+                _, moments = self.network(self.state.evaluated, x)
+            sums = moments if sums is None else tree_map(lambda a, b: a + b, sums, moments)
+        if batches:
+            self.state.moments = tree_map(lambda a: a / batches, sums)
 
     def save(self, *, best: bool = False) -> Any:
         """Write a checkpoint of the present state.
