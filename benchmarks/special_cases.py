@@ -24,12 +24,8 @@ from unittest import mock
 
 from benchmarks.machine import describe_machine
 from benchmarks.versions import layers_and_steps
-from hcnn_core._engines import planner
 from hcnn_core._engines.cpu import direct
-from hcnn_core._engines.cpu.patches import CpuPatches
 from hcnn_core._engines.cpu.winograd import WinogradProducts
-from hcnn_core._engines.generic import elementwise
-from hcnn_core._engines.generic.patches import Patches
 from hcnn_core._tuning import current, tuned
 
 NEVER = 1 << 60
@@ -65,14 +61,6 @@ CASES: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     ),
     "transposes in tiles": (lambda: tuned(transpose_elements=NEVER), ("step of hcnn,", "32x32x8x16")),
     "cotangents in blocks": (lambda: tuned(cotangent_elements=NEVER), ("step of hcnn,",)),
-    "marginals line by line": (
-        lambda: mock.patch.object(planner, "elementwise", lambda xp, size=None: elementwise),
-        ("step of hcnn,",),
-    ),
-    "moments in one pass": (
-        lambda: mock.patch.object(CpuPatches, "moments", Patches.moments),
-        ("step of hcnn,", "step of hcnn-plus"),
-    ),
 }
 """How each is left out, and the rows it might matter to."""
 

@@ -26,14 +26,13 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.data import Images, draw_sources  # noqa: E402
 from train.network import Network  # noqa: E402
-from train.step import GraphedStep, gradient_step  # noqa: E402
-from train.training import initial_moments  # noqa: E402
+from train.step import GraphedStep, gradient_step, initial_arrays  # noqa: E402
 
 CIFAR10_IMAGES = 50_000
 
 STAGES = {
     "augmentation": ("data/augmentation.py", ("move", "standardise", "draw_sources")),
-    "patch moments": ("cpu/patches.py", ("moments",)),
+    "patch moments": ("generic/patches.py", ("moments",)),
     "patch moments, backward": ("generic/patches.py", ("filter",)),
     "layers: convolution and ELU": ("cpu/plan.py", ("forward",)),
     "layers, backward": ("cpu/plan.py", ("adjoints",)),
@@ -61,10 +60,7 @@ class Step:
         self.name = f"{preset}, {boundary}"
         network = Network(self.config)
         self.rng = np.random.default_rng(seed)
-        parameters = network.initialize(self.rng)
-        velocity = tree_map(np.zeros_like, parameters)
-        state = {"parameters": parameters, "velocity": velocity, "moments": initial_moments(network)}
-        self.arrays = tree_map(xp.asarray, state)
+        self.arrays = tree_map(xp.asarray, initial_arrays(network, network.initialize(self.rng)))
         pixels = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
         labels, half = self.rng.integers(0, 10, batch_size), np.full(3, 127.5)
         images = Images(xp.asarray(pixels), xp.asarray(labels), half, half / 2, self.config.dtype)
@@ -75,7 +71,7 @@ class Step:
         config = self.config
         shape = (config.batch_size, 32, 32, 3)
         rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=config.flip)
-        numbers = {"rate": 1e-3, "keep": 0.9, "fresh": 0.1}
+        numbers = {"rate": 1e-3, "keep": 0.9, "fresh": 0.1, "settled": 0.9}
         inputs = {name: np.asarray(value, config.dtype) for name, value in numbers.items()}
         inputs |= {"index": np.arange(config.batch_size), "rows": rows, "columns": columns}
         self.arrays, loss, _ = self.take(self.arrays, inputs)

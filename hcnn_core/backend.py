@@ -322,6 +322,26 @@ def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
     return xp.asarray(values, **where)
 
 
+class DeviceTables:
+    """Host tables that are sent to a device at their first use there, once."""
+
+    def __init__(self) -> None:
+        self._placed: dict[tuple[Any, ...], Any] = {}
+
+    def beside(self, like: Array, name: Any, make: Callable[[], Any]) -> Any:
+        """The array or tuple of arrays that `make` returns on the host, on the device of `like`.
+
+        The name tells it from others, of another dtype too.
+        """
+        key = (name, library_of(like), device_of(like))
+        if key not in self._placed:
+            xp, made = array_namespace(like), make()
+            several = isinstance(made, tuple)
+            placed = tuple(constant(xp, table, like.device) for table in (made if several else (made,)))
+            self._placed[key] = placed if several else placed[0]
+        return self._placed[key]
+
+
 def require_real(xp: Any, name: str, array: Array) -> Array:
     """Return the argument as a float32 or float64 array; TypeError otherwise."""
     array = require_floating(xp, name, array)
@@ -362,15 +382,21 @@ def write(array: Array, values: np.ndarray[Any, Any]) -> None:
         array[...] = xp.asarray(values, **placement(xp, array))
 
 
+SPARE = 0.25
+"""Memory of a recorded function beyond what its rehearsal took, as a part of that.
+
+CuPy's pool keeps free blocks in sets, whose order depends on addresses, so a second call may divide them otherwise.
+"""
+
+
 def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     """Record what a function launches as a CUDA graph; return a function that launches it again, and the results.
 
     Every launch reads its operands from the same memory and writes to the same memory, its results included. The graph
     owns the memory that the function allocates, so that nothing else overwrites it. Arrays that the function takes from
     caches must stay in them. The function is called twice: the first call compiles kernels and fills the memory pool,
-    which must not happen while recording. The memory
-    goes back to the device when first the results and then the returned function are dropped, because CuPy's pools do
-    not free their blocks by themselves.
+    which must not happen while recording. The memory goes back to the device when first the results and then the
+    returned function are dropped, because CuPy's pools do not free their blocks by themselves.
     """
     import cupy
 
@@ -380,6 +406,7 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     try:
         with stream, cupy.cuda.using_allocator(pool.malloc):
             work()
+            pool.malloc(int(SPARE * pool.total_bytes()))  # freed at once, and kept by the pool
             stream.synchronize()
             stream.begin_capture()
             try:

@@ -20,6 +20,7 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
+from hcnn_core.backend import SPARE  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
 from train._command import Parser, given_path, namespace, run_command, say  # noqa: E402
 from train._export import write_safetensors  # noqa: E402
@@ -312,10 +313,10 @@ def _require_memory(xp: Any, config: Config) -> None:
     """Refuse a batch that cannot fit before the system ends the process for it."""
     available = available_bytes(xp)
     classes = CLASSES[config.dataset]
-    steps = 2 if wants_graphs(xp) else 1
+    steps = 2 + SPARE if wants_graphs(xp) else 1  # what a graph records takes its own memory
     needed = steps * required_bytes(config, IMAGE_SIZE, classes, config.batch_size)
     if available is not None and needed > available:
-        fits = batch_that_fits(config, IMAGE_SIZE, classes, available // steps)
+        fits = batch_that_fits(config, IMAGE_SIZE, classes, int(available / steps))
         raise TrainingError(
             f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
             f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"

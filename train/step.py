@@ -23,7 +23,7 @@ from train.data import Images, move, resize
 from train.network import Network, Parameters
 from train.optimizer import descend
 
-__all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "wants_graphs"]
+__all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "initial_arrays", "wants_graphs"]
 
 Arrays = dict[str, Any]
 """Trees "parameters", "velocity", "moments" and, where weights are averaged, "average": the parts of a run's state
@@ -63,6 +63,29 @@ def batch_of(config: Config, images: Images, inputs: Any, size: int | None = Non
     x, labels = images.take(inputs["index"])
     x = move(x, inputs["rows"], inputs["columns"], max_shift=config.shift)
     return resize(x, size or x.shape[1]), labels
+
+
+def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
+    """Return what a step changes, before the first one.
+
+    Parameters
+    ----------
+    network : Network
+        What is trained.
+    parameters : dict of dict of array
+        Its initial weights.
+
+    Returns
+    -------
+    dict
+        See `Arrays`; on the host.
+    """
+    arrays = {
+        "parameters": parameters,
+        "velocity": tree_map(np.zeros_like, parameters),
+        "moments": network.initial_moments(),
+    }
+    return arrays | ({"average": parameters} if network.config.average_decay else {})
 
 
 def gradient_step(xp: Any, config: Config, network: Network, images: Images, size: int | None = None) -> Step:
@@ -109,9 +132,12 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images, siz
         correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
         after = {**arrays, "parameters": parameters, "velocity": velocity, "moments": averages}
         if config.average_decay:
-            after["average"] = tree_map(
-                lambda old, new: new + inputs["settled"] * (old - new), arrays["average"], parameters
+            settled = inputs["settled"]
+            pairs = _pairs(arrays["average"], parameters)
+            found = iter(
+                weighted_sums([[Term(old, 0.0, 1.0, settled), Term(w, 1.0, -1.0, settled)] for old, w in pairs])
             )
+            after["average"] = tree_map(lambda _: next(found), parameters)
         return after, loss, correct
 
     return step

@@ -26,7 +26,7 @@ from train.data import Images, draw_sources, views
 from train.network import Moments, Network, Parameters
 from train.optimizer import averaged_part, image_size, learning_rate
 from train.run import Run
-from train.step import GraphedStep, Inputs, batch_of, gradient_step
+from train.step import GraphedStep, Inputs, batch_of, gradient_step, initial_arrays
 
 EVALUATION_BATCH = 100
 
@@ -242,14 +242,7 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         self.count = int(train.images.shape[0])
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
-        parameters = network.initialize(self.rng)
-        self.state = State(
-            parameters,
-            {layer: {name: np.zeros_like(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},
-            initial_moments(network),
-            {},
-            average=parameters if config.average_decay else {},
-        )
+        self.state = State(**initial_arrays(network, network.initialize(self.rng)), generator={})
         # drawn apart, so that what comes after is the same with and without
         self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
         self._graphed: tuple[int, GraphedStep] | None = None

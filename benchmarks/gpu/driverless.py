@@ -478,25 +478,18 @@ def main() -> None:
     from train.config import make_config
     from train.data import Images
     from train.network import Network
-    from train.training import initial_moments
 
     assert get_namespace("cupy") is cupy
     config = make_config(settings.pop("preset"), {"batch_size": 2, **settings})
     classes = 100 if config.dataset == "cifar100" else 10
     network, rng = Network(config, 32, classes), np.random.default_rng(0)
-    parameters = network.initialize(rng)
-    state = {
-        "parameters": parameters,
-        "velocity": tree_map(np.zeros_like, parameters),
-        "moments": initial_moments(network),
-    }
-    arrays = tree_map(cupy.asarray, state)
+    arrays = tree_map(cupy.asarray, steps.initial_arrays(network, network.initialize(rng)))
     pixels, labels = cupy.zeros((8, 32, 32, 3), cupy.uint8), cupy.zeros(8, int)
     images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)
     take = steps.GraphedStep(cupy, steps.gradient_step(cupy, config, network, images), 2)
     launches, held = [], []
     for size in [2] * (steps.WARM_UP + 2) + [1, 2]:
-        numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "keep", "fresh")}
+        numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "keep", "fresh", "settled")}
         rows = np.tile(np.arange(32), (size, 1))
         before = driver.launches
         arrays, loss, correct = take(arrays, {"index": np.arange(size), "rows": rows, "columns": rows, **numbers})

@@ -32,7 +32,7 @@ static std::vector<char> finished;
 static std::vector<unsigned> barriers;
 static unsigned current;
 static const std::function<void()>* body;
-static std::vector<unsigned char> room;
+static std::vector<unsigned char> shared_memory;
 
 static void enter() {
     (*body)();
@@ -43,7 +43,7 @@ static void enter() {
 static void run(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& kernel) {
     static std::vector<unsigned char> stacks;
     gridDim = grid, blockDim = block, body = &kernel;
-    room.assign(shared + 16, 0xff);  // NaN, as what nobody wrote should be
+    shared_memory.assign(shared + 16, 0xff);  // NaN, as what nobody wrote should be
     stacks.resize(block.x * STACK);
     for (unsigned z = 0; z < grid.z; ++z) for (unsigned y = 0; y < grid.y; ++y) for (unsigned x = 0; x < grid.x; ++x) {
         blockIdx = {x, y, z};
@@ -79,7 +79,7 @@ void launch(void (*kernel)(Arguments...), const unsigned* sizes, std::size_t sha
 }
 }  // namespace host
 
-#define ROOM unsigned char* room = host::room.data()
+#define SHARED_MEMORY unsigned char* shared_memory = host::shared_memory.data()
 
 static inline void __syncthreads() {
     const unsigned t = host::current;

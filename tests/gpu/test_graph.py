@@ -7,23 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodiff import tree_leaves, tree_map
-from hcnn_core._engines.cuda import patches as _cuda_patches
-from hcnn_core._engines.cuda import plan as _cuda_plan
-from hcnn_core._engines.generic import dft as _transforms
+from autodiff import tree_leaves
+from hcnn_core import backend
 from train.config import make_config
 from train.data import Images
 from train.data import augmentation as augmentation_module
 from train.network import Network
-from train.step import gradient_step
-from train.training import initial_moments
+from train.step import gradient_step, initial_arrays
 
 
 def refused(*arguments: Any, **options: Any) -> Any:
     raise AssertionError("this sends a table to the device, or is cuBLAS")
 
 
-@pytest.mark.parametrize("settings", [{}, {"boundary": "periodic", "optimizer": "muon"}, {"nonlinear_factors": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"boundary": "periodic", "optimizer": "muon"}, {"nonlinear_factors": True, "average_decay": 0.9}]
+)
 def test_a_second_step_sends_no_table(
     kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
@@ -33,18 +32,13 @@ def test_a_second_step_sends_no_table(
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (20, 8, 8, 3), np.uint8), rng.integers(0, 10, 20)
     images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)
-    parameters = network.initialize(rng)
-    arrays = {
-        "parameters": parameters,
-        "velocity": tree_map(np.zeros_like, parameters),
-        "moments": initial_moments(network),
-    }
-    numbers = {name: np.asarray(0.1, config.dtype) for name in ("rate", "keep", "fresh")}
+    arrays = initial_arrays(network, network.initialize(rng))
+    numbers = {name: np.asarray(0.1, config.dtype) for name in ("rate", "keep", "fresh", "settled")}
     inputs = {"index": np.arange(5), "rows": np.tile(np.arange(8), (5, 1)), "columns": np.tile(np.arange(8), (5, 1))}
     step = gradient_step(np, config, network, images)
     first = step(arrays, {**inputs, **numbers})
 
-    for module in (_cuda_patches, _cuda_plan, _transforms, augmentation_module):
+    for module in (backend, augmentation_module):
         monkeypatch.setattr(module, "constant", refused)
     for name in ("matmul", "dot", "tensordot", "einsum", "concatenate", "stack"):
         monkeypatch.setattr(np, name, refused)

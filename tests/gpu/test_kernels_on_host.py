@@ -185,7 +185,7 @@ def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtyp
     g = noise(3, problem.y_shape, dtype)
     kernels_on_host.clear()
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
-        patch.setattr(_cuda_plan, "CHUNK", 20_000)
+        patch.setattr(_cuda_plan, "BLOCK_ELEMENTS", 20_000)
         if not varying:
             patch.setattr(elementwise, "elu", None)  # it comes on the way
         y, pullback = vjp(lambda x, w, bias: convolve_elu(x, w, bias, axes, **options), x, w, bias)

@@ -44,7 +44,7 @@ def maps() -> None:
     """Convolutions and both adjoints, by taps and by a DFT, few blocks taking several rounds each."""
     with pytest.MonkeyPatch.context() as patch, poisoned_memory():
         patch.setattr(_cuda_plan, "BLOCKS", 2)
-        patch.setattr(_cuda_plan, "CHUNK", 500)
+        patch.setattr(_cuda_plan, "BLOCK_ELEMENTS", 500)
         for x_shape, w_shape, axes, options in (
             ((7, 6, 400), (3, 3, 3), (0, 1), SPACE),
             ((60, 6, 5, 8), (3, 3, 5, 3), (1, 2, 3), SPECTRAL),
@@ -148,10 +148,10 @@ def instruction() -> None:
 
 def far(elements: int) -> np.ndarray[Any, Any]:
     """So many numbers, of which the system keeps only the pages that are written."""
-    room = mmap.mmap(
+    memory = mmap.mmap(
         -1, 4 * elements, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
     )
-    return np.frombuffer(room, np.float32)
+    return np.frombuffer(memory, np.float32)
 
 
 def large_arrays(tmp: Path) -> None:
@@ -302,7 +302,7 @@ DEFECTS = [
         "*map(np.int32, (rows, depth, positions, run)),\n                np.int32(math.prod(x.shape[1:]))",
         stand_in,
     ),
-    Defect("a table sent at every step", f"{CUDA}/plan.py", "if key not in self._placed:", "if True:", stand_in),
+    Defect("a table sent at every step", "hcnn_core/backend.py", "if key not in self._placed:", "if True:", stand_in),
     Defect(
         "periodic copies counted by the bias",
         KERNELS,
@@ -353,7 +353,7 @@ DEFECTS = [
         patches,
     ),
     Defect(
-        "a product's last term of each strip left out",
+        "a product's last term of each tile left out",
         KERNELS,
         "for (int k = 0; k < SIDE; ++k)",
         "for (int k = 0; k < SIDE - 1; ++k)",

@@ -22,8 +22,8 @@ from train import step as steps
 from train.config import make_config
 from train.data import Images
 from train.network import Network
-from train.step import WARM_UP, GraphedStep, gradient_step
-from train.training import evaluate, initial_moments
+from train.step import WARM_UP, GraphedStep, gradient_step, initial_arrays
+from train.training import evaluate
 
 BATCH, COUNT = 6, 40
 
@@ -84,13 +84,7 @@ class Problem:
         images = rng.integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
         labels = rng.integers(0, 10, COUNT)
         self.images = Images(put(images), put(labels), np.full(3, 120.0), np.full(3, 60.0), self.config.dtype)
-        parameters = self.network.initialize(rng)
-        state = {
-            "parameters": parameters,
-            "velocity": tree_map(np.zeros_like, parameters),
-            "moments": initial_moments(self.network),
-        }
-        self.arrays = tree_map(put, state)
+        self.arrays = tree_map(put, initial_arrays(self.network, self.network.initialize(rng)))
         self.step = gradient_step(xp, self.config, self.network, self.images)
 
     def inputs(self, number: int, batch: int = BATCH) -> dict[str, Any]:

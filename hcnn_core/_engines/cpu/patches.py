@@ -31,29 +31,6 @@ class CpuPatches(Patches):
     def arrange(self, xp: Any, x: NDArray) -> NDArray:
         return contiguous(x.transpose(self.order)).reshape(self.shape)
 
-    def moments(self, xp: Any, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-        """As `Patches.moments`. For one array, sums of samples and of products are taken in one pass.
-
-        They are taken about the mean of a sixteenth of all samples. That is at most sqrt(15) standard deviations from
-        the mean of all, so at most four bits cancel.
-        """
-        if x is not y:
-            return super().moments(xp, x, y)
-        arranged = self.arrange(xp, x)
-        centre = arranged[::4, ::4].mean(dtype=np.float64).astype(x.dtype)
-        sums: dict[int, NDArray] = {}
-        grams: dict[int, NDArray] = {}
-
-        def work(part: slice) -> None:
-            sums[part.start] = np.zeros(self.lengths)
-            grams[part.start] = self._gram(arranged[part], centre, arranged[part], centre, True, sums[part.start])
-
-        self._each_thread(work)
-        of_centre = self.shape[0] * self.shape[-1] * float(centre)
-        offset = self.tap_sums(xp, in_order(sums) + of_centre, of_centre) / self.count
-        covariance = (in_order(grams) / self.count - offset[:, None] * offset).astype(x.dtype)
-        return offset + float(centre), covariance
-
     def position_sums(self, xp: Any, x: NDArray, guess: NDArray) -> NDArray:
         """Sums over samples of an arranged array minus a guess of its mean, in float64."""
         sums: dict[int, NDArray] = {}
@@ -71,18 +48,14 @@ class CpuPatches(Patches):
         sums: dict[int, NDArray] = {}
 
         def work(part: slice) -> None:
-            sums[part.start] = self._gram(x[part], x_centre, y[part], y_centre, x is y, np.empty((0, 0)))
+            product = np.zeros((*self.sizes, *self.sizes))
+            before = tuple(size - 1 - size // 2 for size in self.sizes)
+            kernels.grams(x[part], x_centre, y[part], y_centre, x is y, before, self.periodic, product)
+            sums[part.start] = product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
 
         self._each_thread(work)
         total: NDArray = in_order(sums)
         return total
-
-    def _gram(self, x: NDArray, x_centre: NDArray, y: NDArray, y_centre: NDArray, same: bool, sums: NDArray) -> NDArray:
-        """The same for some samples. Sums over positions are added to `sums`, unless it is empty."""
-        product = np.zeros((*self.sizes, *self.sizes))
-        before = tuple(size - 1 - size // 2 for size in self.sizes)
-        kernels.grams(x, x_centre, y, y_centre, same, before, self.periodic, sums, product)
-        return product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
 
     def spread(
         self, xp: Any, x: NDArray, centre: NDArray, matrix: NDArray, offset: NDArray, other: NDArray | None = None

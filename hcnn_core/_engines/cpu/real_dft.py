@@ -26,7 +26,7 @@ from hcnn_core._engines.generic.dft import ByTable
 from hcnn_core._engines.generic.matmul import matmul
 from hcnn_core._engines.taps import Integers
 from hcnn_core._engines.transform import tap_positions
-from hcnn_core.backend import Array, constant, device_of, dtype_name
+from hcnn_core.backend import Array, DeviceTables, dtype_name
 
 LIMIT = 20
 """Instructions per sample up to which a straight line is faster than a matrix. Long prime lengths take more."""
@@ -125,7 +125,7 @@ class RealDFT(ByTable):
         self.parts = [parts[row] for row in order]
         self.places = np.argsort(order)
         self.frequencies = len(self.parts) // self.planes
-        self._placed: dict[tuple[str, str], Array] = {}
+        self._placed = DeviceTables()
 
     @cached_property
     def phases(self) -> list[tuple[Integers, list[Step], int]]:
@@ -226,11 +226,9 @@ class RealDFT(ByTable):
             (result if to_result else between)[list(writes)] = values
         return result
 
-    def _filter_table(self, xp: Any, like: Array) -> Array:
-        key = (dtype_name(like.dtype), device_of(like))
-        if key not in self._placed:
-            self._placed[key] = constant(xp, np.ascontiguousarray(self._table, key[0]), like.device)
-        return self._placed[key]
+    def _filter_table(self, like: Array) -> Array:
+        dtype = dtype_name(like.dtype)
+        return self._placed.beside(like, dtype, lambda: np.ascontiguousarray(self._table, dtype))
 
     @property
     def _kernel_rows(self) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ using Reals = const real* __restrict__;
 using Table = const int* __restrict__;
 using Target = real* __restrict__;
 
-#ifndef ROOM
-#define ROOM extern __shared__ __align__(16) unsigned char room[]
+#ifndef SHARED_MEMORY
+#define SHARED_MEMORY extern __shared__ __align__(16) unsigned char shared_memory[]
 #endif
 
 // The sources of extended positions: a place >= 0; -1 for a zero; -2 - place for a periodic copy. Without places
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
     __shared__ __align__(16) real factors[DEPTH][ROW_TILE];
     __shared__ int offset[DEPTH];
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
-    const int strip = warp % (ROW_TILE / TALL) * TALL, first_row = blockIdx.z * ROW_TILE;
+    const int tile_row = warp % (ROW_TILE / TALL) * TALL, first_row = blockIdx.z * ROW_TILE;
     const int group = blockIdx.x * (THREADS / LANES / (ROW_TILE / TALL)) + warp / (ROW_TILE / TALL);
     const int begin = group * WIDE * LANES + lane;
 
@@ -110,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
             real taken[WIDE];
             for (int v = 0; v < WIDE; ++v) taken[v] = from[v][offset[k]];
             for (int r = 0; r < TALL; r += PACK) {
-                const pack of_rows = *reinterpret_cast<const pack*>(&factors[k][strip + r]);
+                const pack of_rows = *reinterpret_cast<const pack*>(&factors[k][tile_row + r]);
                 for (int i = 0; i < PACK; ++i)
                     for (int v = 0; v < WIDE; ++v) sum[r + i][v] += of_rows.value[i] * taken[v];
             }
@@ -123,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
         real* to = out + blockIdx.y * out_entry + targets[p / run] + p % run;
 #pragma unroll
         for (int r = 0; r < TALL; ++r) {
-            const int row = first_row + strip + r;
+            const int row = first_row + tile_row + r;
             if (row < rows) to[row * out_row] = bias ? elu(sum[r][v] + bias[row]) : sum[r][v];
         }
     }
@@ -137,12 +137,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
 ) {
     constexpr int PITCH = LANES + PACK, ACROSS = 8, DOWN = LANES / ACROSS;
     constexpr int G_TILE = DOWN * G_TALL, X_TILE = ACROSS * X_TALL, WARPS = THREADS / LANES;
-    ROOM;
+    SHARED_MEMORY;
     const int g_tiles = (rows + G_TILE - 1) / G_TILE;
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
     const int first_row = blockIdx.z % g_tiles * G_TILE, first_k = blockIdx.z / g_tiles * X_TILE;
     const int down = lane / ACROSS * G_TALL, across = lane % ACROSS * X_TALL;
-    real (*taken_g)[PITCH] = reinterpret_cast<real (*)[PITCH]>(room) + warp * (G_TILE + X_TILE);
+    real (*taken_g)[PITCH] = reinterpret_cast<real (*)[PITCH]>(shared_memory) + warp * (G_TILE + X_TILE);
     real (*taken_x)[PITCH] = taken_g + G_TILE;
 
     real sum[G_TALL][X_TALL] = {};
@@ -175,10 +175,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
 // One matrix for several groups of rows: out(writes[group] + step * row) = sum over k of matrix[k, row] * from[...].
 template <int GROUPS, int ROWS_, int DEPTH_, int READ_STEP, int WRITE_STEP, typename Store>
 __device__ void stage(const real* from, const real* matrix, const int* reads, const int* writes, Store store) {
-    constexpr int STRIPS = (ROWS_ + MAP_TALL - 1) / MAP_TALL;
+    constexpr int TILES = (ROWS_ + MAP_TALL - 1) / MAP_TALL;
     const int lane = threadIdx.x % LANES;
-    for (int unit = threadIdx.x / LANES; unit < GROUPS * STRIPS; unit += MAP_THREADS / LANES) {
-        const int group = unit / STRIPS, first = unit % STRIPS * MAP_TALL;
+    for (int unit = threadIdx.x / LANES; unit < GROUPS * TILES; unit += MAP_THREADS / LANES) {
+        const int group = unit / TILES, first = unit % TILES * MAP_TALL;
         const real* row = from + reads[group] * MAP_TILE + lane;
         real sum[MAP_TALL][MAP_TILE / LANES] = {};
 #pragma unroll 4
@@ -186,7 +186,7 @@ __device__ void stage(const real* from, const real* matrix, const int* reads, co
             real taken[MAP_TILE / LANES];
             for (int v = 0; v < MAP_TILE / LANES; ++v) taken[v] = row[k * READ_STEP * MAP_TILE + v * LANES];
             for (int r = 0; r < MAP_TALL; r += PACK) {
-                const pack of_rows = *reinterpret_cast<const pack*>(&matrix[k * STRIPS * MAP_TALL + first + r]);
+                const pack of_rows = *reinterpret_cast<const pack*>(&matrix[k * TILES * MAP_TALL + first + r]);
                 for (int i = 0; i < PACK; ++i)
                     for (int v = 0; v < MAP_TILE / LANES; ++v) sum[r + i][v] += of_rows.value[i] * taken[v];
             }
@@ -204,8 +204,8 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
     Reals bias, Reals answers, Target sums, Target out, int positions, int batch, int x_rows, long long x_row,
     long long out_row
 ) {
-    ROOM;
-    real* taken = reinterpret_cast<real*>(room);
+    SHARED_MEMORY;
+    real* taken = reinterpret_cast<real*>(shared_memory);
     real* half = taken + IN_ROWS * MAP_TILE;
     const int channel = blockIdx.y, channels = gridDim.y, begin = blockIdx.x * MAP_TILE;
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
@@ -294,8 +294,8 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) centre_of(
     Reals x, const double* __restrict__ parts, Table places, Target centre, double* __restrict__ offsets,
     int blocks, int count, int inner, int samples
 ) {
-    ROOM;
-    double* total = reinterpret_cast<double*>(room);
+    SHARED_MEMORY;
+    double* total = reinterpret_cast<double*>(shared_memory);
     double* part = total + count;
     const double each = (double)samples * inner, guess = near_mean(x, (long long)samples * inner * count);
     for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
@@ -334,8 +334,8 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
     Reals x, Reals y, Reals x_centre, Reals y_centre, Table places, double* __restrict__ parts,
     int count, int inner, int samples
 ) {
-    ROOM;
-    real* sums = reinterpret_cast<real*>(room);
+    SHARED_MEMORY;
+    real* sums = reinterpret_cast<real*>(shared_memory);
     const unsigned lines = samples * count, step = gridDim.x * PATCH_THREADS;
     const real zero_x = -*x_centre, zero_y = -*y_centre;
     real sum[TAPS][TAPS] = {};

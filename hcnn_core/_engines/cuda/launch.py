@@ -70,7 +70,7 @@ def product_sizes(dtype: str, rows: int) -> dict[str, int]:
     return {**tiling, "TALL": tall, "WIDE": wide, "ROW_TILE": tall * min(2, -(-rows // tall))}
 
 
-def room_of_correlate(dtype: str) -> int:
+def shared_bytes_of_correlate(dtype: str) -> int:
     """Bytes of shared memory for the samples and cotangents that a block's warps take at a time."""
     tiling, size = TILING[dtype], np.dtype(dtype).itemsize
     rows = tiling["THREADS"] // LANES * (4 * tiling["G_TALL"] + 8 * tiling["X_TALL"])

@@ -10,7 +10,7 @@ import numpy as np
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.generic.patches import Patches
 from hcnn_core._engines.taps import Integers, extended
-from hcnn_core.backend import Array, constant, device_of, dtype_name, empty, placement
+from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, placement
 
 THREADS = 128
 
@@ -45,7 +45,7 @@ class CudaPatches(Patches):
             "gram",
             x,
             (blocks,),
-            (arranged[0], arranged[-1], centres[0], centres[-1], self._tables(xp, x)[0], parts, *self._numbers),
+            (arranged[0], arranged[-1], centres[0], centres[-1], self._tables(x)[0], parts, *self._numbers),
             self.taps**2 * THREADS * x.itemsize,
             same=x is y,
         )
@@ -64,7 +64,7 @@ class CudaPatches(Patches):
             centre, offsets = self.centre(xp, arranged)
             mean = offsets + xp.astype(centre, xp.float64)
         y = empty(xp, arranged.shape, x)
-        _, sources, slots = self._tables(xp, x)
+        _, sources, slots = self._tables(x)
         blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * THREADS)), (1 << 16) - 1)
         like_x = (xp.ascontiguousarray(xp.astype(a, x.dtype, copy=False)) for a in (matrix, constant))
         added = None if other is None else self.arrange(xp, other)
@@ -80,7 +80,7 @@ class CudaPatches(Patches):
         parts, offsets = self._doubles(xp, x, (blocks, count)), self._doubles(xp, x, (self.taps,))
         centre = empty(xp, (), x)
         self._launch("place_sums", x, (count, blocks), (x, parts, *self._numbers))
-        arguments = x, parts, self._tables(xp, x)[0], centre, offsets, np.int32(blocks), *self._numbers
+        arguments = x, parts, self._tables(x)[0], centre, offsets, np.int32(blocks), *self._numbers
         self._launch("centre_of", x, (1,), arguments, (count + THREADS) * 8)
         return centre, offsets
 
@@ -89,8 +89,8 @@ class CudaPatches(Patches):
         """Places, samples inside them, and samples outside, as the kernels take them."""
         return np.int32(math.prod(self.lengths)), np.int32(self.shape[-1]), np.int32(self.shape[0])
 
-    def _tables(self, xp: Any, x: Array) -> tuple[Array, ...]:
-        return _tables(xp, x, self.lengths, self.sizes, self.periodic)
+    def _tables(self, x: Array) -> tuple[Array, ...]:
+        return _tables(x, self.lengths, self.sizes, self.periodic)
 
     @staticmethod
     def _doubles(xp: Any, like: Array, shape: tuple[int, ...]) -> Array:
@@ -122,16 +122,15 @@ def _neighbours(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tupl
     return places  # type: ignore[no-any-return]
 
 
-_placed: dict[Any, tuple[Array, ...]] = {}
+_placed = DeviceTables()
 
 
-def _tables(xp: Any, like: Array, *problem: Any) -> tuple[Array, ...]:
-    """Places of taps, and sources and slots of `spread`, on the device of `like`, sent there once."""
-    key = (xp.__name__, device_of(like), problem)
-    if key not in _placed:
-        tables = (np.ascontiguousarray(a, np.int32) for a in _spreading(*problem))
-        _placed[key] = tuple(constant(xp, a, like.device) for a in tables)
-    return _placed[key]
+def _tables(like: Array, *problem: Any) -> tuple[Array, ...]:
+    """Places of taps, and sources and slots of `spread`, on the device of `like`."""
+    tables: tuple[Array, ...] = _placed.beside(
+        like, problem, lambda: tuple(np.ascontiguousarray(a, np.int32) for a in _spreading(*problem))
+    )
+    return tables
 
 
 def _spreading(

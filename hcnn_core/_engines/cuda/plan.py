@@ -20,9 +20,9 @@ from hcnn_core._engines.generic.plan import Plan
 from hcnn_core._engines.taps import Integers, TapProducts, untapped
 from hcnn_core._engines.transform import Identity, Transform
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, empty, placement
+from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, placement
 
-CHUNK = 3 << 20
+BLOCK_ELEMENTS = 3 << 20
 """Elements of a result's spectrum that are made before they are transformed back, so that they stay in the L2 cache.
 
 With what is read for them, and what they become, they take half of an H100's in float32 (benchmarks.gpu.trace).
@@ -70,12 +70,12 @@ def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: boo
 
 
 def _pieces(run: int, rows: int) -> int:
-    """In how many equal pieces lines of positions are cut, so that one piece of all rows is no more than a chunk."""
-    return next((n for n in range(1, run + 1) if run % n == 0 and run // n * rows <= CHUNK), run)
+    """In how many equal pieces lines of positions are cut, so that one piece of all rows is no more than a block."""
+    return next((n for n in range(1, run + 1) if run % n == 0 and run // n * rows <= BLOCK_ELEMENTS), run)
 
 
 def _padded(matrix: Array) -> Array:
-    """Factors (K, rows), with zeros for the rows that a last strip lacks."""
+    """Factors (K, rows), with zeros for the rows that a last tile lacks."""
     more = -matrix.shape[0] % cuda.MAP_TALL
     return np.ascontiguousarray(np.pad(matrix, ((0, more), (0, 0))).T)
 
@@ -89,7 +89,7 @@ class CudaPlan(Plan):
         self.taps = t if t.sizes else untapped(t.batch)
         self.tables = tables_of(self.taps)
         self.maps = self.transform if isinstance(self.transform, MatrixDFT) else None
-        self._placed: dict[tuple[Any, ...], Array] = {}
+        self._placed = DeviceTables()
 
     @classmethod
     def suits(cls, arrangement: Arrangement, transform: Transform) -> bool:
@@ -162,16 +162,16 @@ class CudaPlan(Plan):
         # with whose taps it shares most samples
         pieces = _pieces(reading.run, count * rows)
         run = reading.run // pieces
-        step = max(1, CHUNK // (count * rows * run)) if pieces == 1 else 1
+        step = max(1, BLOCK_ELEMENTS // (count * rows * run)) if pieces == 1 else 1
         lines = reading.lines.size
         begins = np.add.outer(np.arange(pieces) * run, reading.lines).reshape(-1)
         sources = self._table(x, ("x lines", run), begins)
         targets = self._table(x, ("y lines", run), np.arange(step) * run)
-        room = empty(xp, (count * rows * min(step, begins.size) * run,), x)
+        buffer = empty(xp, (count * rows * min(step, begins.size) * run,), x)
         for first in range(0, begins.size, step):
             last = min(begins.size, first + step)
             piece, line = divmod(first, lines)
-            block = xp.reshape(room[: count * rows * (last - first) * run], (count * rows, -1))
+            block = xp.reshape(buffer[: count * rows * (last - first) * run], (count * rows, -1))
             self._apply(x, matrices, offsets, sources[first:last], targets[: last - first], run, block)
             out = y[:, line * reading.run + piece * run :]
             self._map(xp, "synthesis", block, self.out, None, bias=bias, out=out)
@@ -219,7 +219,7 @@ class CudaPlan(Plan):
                 *map(np.int32, (rows, depth, positions, reading.run)),
                 *map(np.int64, (rows * g.shape[2], g.shape[2], columns * x.shape[2])),
             ),
-            cuda.room_of_correlate(dtype),
+            cuda.shared_bytes_of_correlate(dtype),
         )  # fmt: skip
         return xp.permute_dims(xp.sum(totals, axis=0), (0, 2, 1))
 
@@ -295,13 +295,13 @@ class CudaPlan(Plan):
         return self._table(like, (name, x.shape[1:]), lambda: np.add.outer(reading.offsets, columns).reshape(-1))
 
     def _table(self, like: Array, name: Any, values: Array | Callable[[], Array]) -> Array:
-        """A table on the device of `like`, placed there once; integers as the kernels read them."""
-        key = (name, dtype_name(like.dtype), device_of(like))
-        if key not in self._placed:
+        """A table on the device of `like`; integers as the kernels read them."""
+
+        def make() -> Array:
             table = values() if callable(values) else values
-            table = np.ascontiguousarray(table, np.int32) if table.dtype.kind == "i" else table
-            self._placed[key] = constant(array_namespace(like), table, like.device)
-        return self._placed[key]
+            return np.ascontiguousarray(table, np.int32) if table.dtype.kind == "i" else table
+
+        return self._placed.beside(like, (name, dtype_name(like.dtype)), make)
 
     def _result_rows(self, xp: Any, y: Array, *, spread: bool = False) -> Array:
         """The result as (rows, positions); with `spread`, the first rows if others repeat them, as under a marginal."""

@@ -129,11 +129,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
 ) {
     constexpr int PITCH = LANES + PACK, G_TILE = 4 * G_TALL, X_TILE = 8 * X_TALL, WARPS = THREADS / LANES;
     constexpr int M = G_TILE / 16, N = X_TILE / 8;
-    ROOM;
+    SHARED_MEMORY;
     const int g_tiles = (rows + G_TILE - 1) / G_TILE;
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES, i = lane / 4, j = lane % 4;
     const int first_row = blockIdx.z % g_tiles * G_TILE, first_k = blockIdx.z / g_tiles * X_TILE;
-    real (*taken_g)[PITCH] = reinterpret_cast<real (*)[PITCH]>(room) + warp * (G_TILE + X_TILE);
+    real (*taken_g)[PITCH] = reinterpret_cast<real (*)[PITCH]>(shared_memory) + warp * (G_TILE + X_TILE);
     real (*taken_x)[PITCH] = taken_g + G_TILE;
 
     float sum[M][N][4] = {}, total[M][N][4] = {};

@@ -12,7 +12,7 @@ import numpy as np
 
 from hcnn_core._engines.generic.matmul import Matmul, by_columns, matmul, product
 from hcnn_core._engines.transform import padded_length, tap_positions
-from hcnn_core.backend import Array, constant, device_of, dtype_name, empty
+from hcnn_core.backend import Array, DeviceTables, dtype_name, empty
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class ByTable(ABC):
         """The sizes (F, P', A1, P, A2)."""
 
     @abstractmethod
-    def _filter_table(self, xp: Any, like: Array) -> Array:
+    def _filter_table(self, like: Array) -> Array:
         """The matrix, (F P' A1 P A2, taps), in the dtype of `like`."""
 
     def kernel(self, xp: Any, w: Array) -> Array:
         size, taps, channels, out = w.shape
         # (F P' A1 P A2, size) @ (size, T C K)
-        spectrum = self.matmul(self._filter_table(xp, w), xp.reshape(w, (size, -1)))
+        spectrum = self.matmul(self._filter_table(w), xp.reshape(w, (size, -1)))
         spectrum = xp.reshape(spectrum, (*self._kernel_rows, taps, channels, out))
         spectrum = xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6))  # (F, P', K, T, A1, P, A2, C)
         return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))  # (F, P' K, T A1 P A2 C)
@@ -81,7 +81,7 @@ class ByTable(ABC):
         f, p, a1, _, a2 = self._kernel_rows
         # (F, P', K, T, A1, P, A2, C) -> (F, P', A1, P, A2, T, C, K)
         rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels)), (0, 1, 4, 5, 6, 3, 7, 2))
-        matrix = self._filter_table(xp, spectrum)
+        matrix = self._filter_table(spectrum)
         return xp.reshape(self.matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
 
 
@@ -118,7 +118,7 @@ class MatrixDFT(ByTable):
         self.analysis_macs = self.n1 * rows2 * (self.last.n + (rows1 if self._others else 0))
         self.synthesis_macs = self.o1 * self.kept * self.planes * (self.last.kept + self.f1 * self.planes)
         self.kernel_macs = rows1 * rows2 * math.prod(kernel_size)
-        self._placed: dict[tuple[str, str, str], tuple[Array, ...]] = {}
+        self._placed = DeviceTables()
 
     @cached_property
     def _tables(self) -> tuple[np.ndarray[Any, Any], ...]:
@@ -149,16 +149,16 @@ class MatrixDFT(ByTable):
             kernel.reshape(rows1 * rows2, -1),
         )
 
-    def matrices(self, xp: Any, like: Array) -> tuple[Array, ...]:
+    def matrices(self, like: Array) -> tuple[Array, ...]:
         """The tables in the dtype and on the device of `like`."""
         dtype = dtype_name(like.dtype)
-        key = (xp.__name__, dtype, device_of(like))
-        if key not in self._placed:
-            self._placed[key] = tuple(constant(xp, np.ascontiguousarray(m, dtype), like.device) for m in self._tables)
-        return self._placed[key]
+        tables: tuple[Array, ...] = self._placed.beside(
+            like, dtype, lambda: tuple(np.ascontiguousarray(m, dtype) for m in self._tables)
+        )
+        return tables
 
     def analyze(self, xp: Any, x: Array) -> Array:
-        across, along = self.matrices(xp, x)[:2]
+        across, along = self.matrices(x)[:2]
         x = xp.reshape(x, (self.n1, self.last.n, -1))
         spectrum = empty(xp, (self.kept, along.shape[0], self.last.fold, x.shape[2]), x)
 
@@ -174,7 +174,7 @@ class MatrixDFT(ByTable):
         return xp.reshape(spectrum, (self.frequencies, self.aliases * self.planes, -1))
 
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
-        across, along = self.matrices(xp, spectrum)[:2]
+        across, along = self.matrices(spectrum)[:2]
         spectrum = xp.reshape(spectrum, (self.kept, along.shape[0], self.last.fold, -1))
         x = empty(xp, (self.n1, self.last.n, spectrum.shape[3]), spectrum)
 
@@ -190,7 +190,7 @@ class MatrixDFT(ByTable):
         return xp.reshape(x, (self.n1 * self.last.n, -1))
 
     def synthesize(self, xp: Any, spectrum: Array) -> Array:
-        back1, back2 = self.matrices(xp, spectrum)[2:4]
+        back1, back2 = self.matrices(spectrum)[2:4]
         spectrum = xp.reshape(spectrum, (self.kept, back1.shape[1], -1))  # (F2, F1 P, rest)
         y = empty(xp, (self.o1, self.last.kept, spectrum.shape[2]), spectrum)
 
@@ -205,7 +205,7 @@ class MatrixDFT(ByTable):
         return xp.reshape(y, (self.o1 * self.last.kept, -1))
 
     def synthesize_transpose(self, xp: Any, y: Array) -> Array:
-        back1, back2 = self.matrices(xp, y)[2:4]
+        back1, back2 = self.matrices(y)[2:4]
         y = xp.reshape(y, (self.o1, self.last.kept, -1))
         spectrum = empty(xp, (self.kept, back1.shape[1], y.shape[2]), y)
 
@@ -219,8 +219,8 @@ class MatrixDFT(ByTable):
         by_columns(xp, work, y.shape[2], self.kept * back1.shape[0])
         return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
 
-    def _filter_table(self, xp: Any, like: Array) -> Array:
-        return self.matrices(xp, like)[4]
+    def _filter_table(self, like: Array) -> Array:
+        return self.matrices(like)[4]
 
     @property
     def _kernel_rows(self) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ class Stage:
 def stages_of(transform: MatrixDFT, dtype: Any) -> tuple[tuple[Stage, Stage, int], ...]:
     """Analysis, its transpose, synthesis and its transpose: two stages each, and the number of rows between them."""
     d = transform
-    across, along, back1, back2 = d.matrices(np, np.empty(0, dtype))[:4]
+    across, along, back1, back2 = d.matrices(np.empty(0, dtype))[:4]
     p, n1, n2, o1, o2, fold = d.planes, d.n1, d.last.n, d.o1, d.last.kept, d.last.fold
     kept, rows1, rows2 = d.kept, along.shape[0], across.shape[0]
     blocks = np.arange(kept * fold)

@@ -297,13 +297,6 @@ def gemm_elu_rows(
     _gemm(ELU, out, out_stride, n, x, table, matrix, address(bias))
 
 
-@compiled()
-def sum_lines(out: NDArray, lines: NDArray, terms: NDArray, factors: NDArray) -> None:
-    """Write sum over k of factors[k, 0] * the line at lines[r] + terms[k] to row r of out; addresses in bytes."""
-    for r in range(lines.size):
-        gemm_rows(address(out[r]), 0, out.shape[1], lines[r], terms, factors)
-
-
 @compiled(inline="always")
 def _gemm_lines(
     rows: int, vectors: int, out: int, out_stride: int, out_line: int, n: int, x: int, starts: NDArray,

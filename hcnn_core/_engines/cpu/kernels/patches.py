@@ -115,20 +115,17 @@ def _add_gram(products: NDArray, rows: int, symmetric: bool, total: NDArray) -> 
 
 @compiled(_nrt=True)
 def grams(
-    x: NDArray, x_centre: Any, y: NDArray, y_centre: Any, symmetric: bool, before: Any, periodic: Any, sums: NDArray,
-    total: NDArray,
-) -> None:  # fmt: skip
-    """Add `position_sums` of x (samples, n1, n2, inner) to sums, unless it is empty, and products of patches to total.
+    x: NDArray, x_centre: Any, y: NDArray, y_centre: Any, symmetric: bool, before: Any, periodic: Any, total: NDArray
+) -> None:
+    """Add products of the patches of x and y (samples, n1, n2, inner), both minus their centres, to total.
 
-    total is (s1, s2, s1, s2): patches of x by patches of y, both minus their centres; see `_add_gram`. Patches begin
-    `before` samples before their position. If x is y, it is padded once.
+    total is (s1, s2, s1, s2): patches of x by patches of y; see `_add_gram`. Patches begin `before` samples before
+    their position. If x is y (`symmetric`), it is padded once.
     """
     s1, s2 = total.shape[:2]
     rows = x.shape[1] + s1 - 1
     products = np.zeros((min(rows, 2 * s1 - 1), s1 if symmetric else 2 * s1 - 1, s2, s2), np.float64)
     for sample in range(x.shape[0]):
-        if sums.size:
-            position_sums(x[sample : sample + 1], x_centre, sums)
         padded = pad(x[sample], x_centre, before[0], before[1], s1 - 1, s2 - 1, periodic[0], periodic[1])
         other = padded
         if not symmetric:
