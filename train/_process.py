@@ -16,7 +16,7 @@ KEEP = 2**31 - 1
 def prepare() -> None:
     """Give each thread its own matrix products and keep freed memory; what the user has set stays.
 
-    Many small products run best on one BLAS thread each, several side by side (hcnn_core/_parallel.py). OpenBLAS may
+    Many small products run best on one BLAS thread each, several side by side (hcnn_core/_threads.py). OpenBLAS may
     not know a processor with AVX-512 (github.com/OpenMathLib/OpenBLAS/pull/6033) and then takes slower kernels.
     Arrays of 100 MB are made and freed many times a step: by default glibc returns each to the system, which then
     clears every page again. Where it keeps all of them, hcnn_core/_memory.py need keep none.

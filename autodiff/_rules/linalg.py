@@ -136,7 +136,17 @@ def pinv_vjp(ans: Array, a: Array, rcond: Any = None, hermitian: bool = False, *
 
 @composite(np.linalg.pinv)
 def pinv(a: Array, rcond: Any = None, hermitian: bool = False, *, rtol: Any = None) -> Array:
-    return _pinv(hermitian_from(a, "L") if hermitian else a, rcond if rtol is None else rtol)
+    a, cutoff = hermitian_from(a, "L") if hermitian else a, rcond if rtol is None else rtol
+    if cutoff is None:
+        return _pinv(a, None)
+    sizes = np.linalg.svd(getval(a), compute_uv=False)
+    kept = sizes > np.expand_dims(np.asarray(cutoff, like=sizes), -1) * np.max(sizes, axis=-1, keepdims=True)
+    if np.all(kept):
+        return _pinv(a, cutoff)
+    # what the cutoff removes is not in the inverse, but its directions move with a: the derivative is that of the SVD
+    u, s, vh = np.linalg.svd(a, full_matrices=False)
+    inverse = np.where(kept, 1 / np.where(kept, s, 1), 0)
+    return (swap(vh).conj() * np.expand_dims(inverse, -2)) @ swap(u).conj()
 
 
 _pinv = primitive(lambda a, rcond: np.linalg.pinv(a) if rcond is None else np.linalg.pinv(a, rcond))
@@ -372,8 +382,6 @@ def _vector_norm(x: Array, ord: float, axis: int, keepdims: bool) -> Array:
         return np.min(size, axis=axis, keepdims=keepdims)
     if ord == 0:
         return np.sum(getval(x) != 0, axis=axis, keepdims=keepdims, dtype=size.dtype)
-    if ord == 1:
-        return np.sum(size, axis=axis, keepdims=keepdims)
     total = np.sum(nonzero(size) ** ord * (size != 0) if ord > 0 else size**ord, axis=axis, keepdims=keepdims)
     return np.where(total == 0, 0, nonzero(total) ** (1 / ord))  # the zero vector has the subgradient 0
 

@@ -1,0 +1,85 @@
+"""Arguments that few calls give: each value and dtype is NumPy's own, and where it matters the derivative too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import check_grads, vjp
+from autodiff import numpy as anp
+from autodiff._rules import linalg
+
+X = np.random.default_rng(0).standard_normal((4, 3))
+CUBE = np.random.default_rng(1).standard_normal((2, 3, 4))
+HOLES = np.where(X > 0.5, np.nan, X)
+SMALL = X.astype(np.float32)
+
+CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
+    "full_like, dtype": (lambda x: np.full_like(x, 2, dtype=np.float32) * x.astype(np.float32), X),
+    "select, default": (lambda x: np.select([x > 0.5], [x]), X),
+    "bincount": (lambda x: np.bincount(np.array([0, 2, 2, 5]), weights=x), X[:, 0].copy()),
+    "array, dtype": (lambda x: anp.array([x, 2 * x], dtype=np.float32), X),
+    "pinv, rtol": (lambda x: np.linalg.pinv(x, rtol=0.5), X),
+    "pinv, rcond": (lambda x: np.linalg.pinv(x, 0.5), X),
+    "pinv, nothing cut": (lambda x: np.linalg.pinv(x, 1e-3), X),
+    "pinv, complex": (lambda x: np.linalg.pinv((1 + 2j) * x, 0.5).real, X),
+    "norm, order 1": (lambda x: np.linalg.norm(x, 1, axis=0), X),
+    "norm, order 0": (lambda x: np.linalg.norm(x, 0, axis=0) * x, np.where(X > 0, X, 0)),
+    "row by matrices": (lambda x: x @ CUBE, X[0].copy()),
+    "matrices by column": (lambda x: CUBE @ x, X[:, 0].copy()),
+    "inner, vectors by number": (lambda x: np.inner(x, 3.0), X),
+    "inner, number by vectors": (lambda x: np.inner(3.0, x), X),
+    "mean, where": (lambda x: np.mean(x, axis=0, where=X > -0.5), X),
+    "mean in float32, where": (lambda x: np.mean(x, where=X > 0), SMALL),
+    "nancumsum, dtype": (lambda x: np.nancumsum(x, axis=0, dtype=np.float64), HOLES.astype(np.float32)),
+    "nanmax": (lambda x: np.nanmax(x, axis=0), HOLES),
+    "rollaxis forward": (lambda x: np.rollaxis(x, 2, 1), CUBE),
+    "rollaxis back": (lambda x: np.rollaxis(x, 0, 2), CUBE),
+    "rollaxis to its place": (lambda x: np.rollaxis(x, 1, 1), CUBE),
+    "rollaxis to the end": (lambda x: np.rollaxis(x, 1, 3), CUBE),
+}
+
+
+NOT_DIFFERENTIATED = {"full_like, dtype", "array, dtype", "nancumsum, dtype"}  # float32: differences tell little
+NOT_DIFFERENTIATED |= {"norm, order 0", "nanmax"}  # steps off zero; NaN moves nowhere
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_values_and_dtypes_are_those_of_numpy(name: str) -> None:
+    call, x = CALLS[name]
+    expected = np.array([x, 2 * x], np.float32) if name == "array, dtype" else call(x)
+    found, _ = vjp(call, x)
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", [k for k, (_, x) in CALLS.items() if x.dtype == float and k not in NOT_DIFFERENTIATED])
+def test_derivatives(name: str) -> None:
+    call, x = CALLS[name]
+    check_grads(call)(x)
+
+
+def test_missing_columns_keep_their_warning_and_nan() -> None:
+    x = HOLES.copy()
+    x[:, 1] = np.nan
+    with pytest.warns(RuntimeWarning, match="All-NaN"):
+        expected = np.nanmax(x, axis=0)
+    found, pull = vjp(lambda x: np.nanmax(x, axis=0), x)
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(found[1]) and np.isfinite(pull(np.ones(3))[0][:, [0, 2]]).all()
+
+
+def test_determinants_of_matrices_of_moderate_condition_need_no_svd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inverse serves until half of the digits are lost, and not from there on."""
+
+    def refused(*_: Any) -> Any:
+        raise AssertionError("the singular way")
+
+    good, bad = np.diag([1.0, 1e-6]), np.diag([1.0, 1e-9])
+    monkeypatch.setattr(linalg, "_singular_adjugate", refused)
+    np.testing.assert_allclose(vjp(np.linalg.det, good)[1](np.ones(()))[0], np.diag([1e-6, 1.0]), rtol=1e-12)
+    with pytest.raises(AssertionError, match="singular way"):
+        vjp(np.linalg.det, bad)[1](np.ones(()))
