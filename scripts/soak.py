@@ -26,12 +26,21 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ |= {"HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a fork takes no threads along
 
 from tests.train.runs import SMALL, assert_same_run, checkpoints
-from train import cifar
+from train import cifar, verify
+from train.config import Config
 from train.data import cifar as archives
 from train.data import load_dataset
 
@@ -46,8 +55,8 @@ class BrokenPromiseError(Exception):
 class Command:
     """A command line in a fork of this process, which has all of its modules."""
 
-    def __init__(self, arguments: Sequence[object], file_size: int | None = None) -> None:
-        self.arguments = [str(a) for a in arguments]
+    def __init__(self, arguments: Sequence[object], file_size: int | None = None, program: ModuleType = cifar) -> None:
+        self.arguments, self.program = [str(a) for a in arguments], program
         self.said, end = os.pipe()  # which no limit on files cuts short
         self.pid = os.fork()
         if self.pid == 0:
@@ -64,7 +73,7 @@ class Command:
             if file_size is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
             try:
-                status = cifar.main(self.arguments)
+                status = self.program.main(self.arguments)
             except SystemExit as stop:
                 status = int(stop.code or 0)
             sys.stderr.flush()
@@ -94,12 +103,42 @@ class Command:
             return os.waitstatus_to_exitcode(status), said.read()
 
 
-def require_line(arguments: Sequence[str], status: int, text: str) -> None:
+def require_line(arguments: Sequence[str], status: int, text: str, program: ModuleType = cifar) -> None:
     """A command that fails says one line for users."""
-    if status > 0 and (text.count("\n") != 1 or not text.startswith("train.cifar: ") or "--debug" in text):
+    if status > 0 and (text.count("\n") != 1 or not text.startswith(f"{program.__name__}: ") or "--debug" in text):
         raise BrokenPromiseError(f"{arguments} ended with {status} and said:\n{text}")
     if status < 0 or status == 99:
         raise BrokenPromiseError(f"{arguments} died: status {status}\n{text}")
+
+
+NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats() | st.booleans()
+TYPES = st.sampled_from(["float32", "float64", "int64", "uint8", "complex64", "S3"])
+VALUES = NUMBERS | st.text(max_size=20) | hnp.arrays(TYPES, hnp.array_shapes(min_dims=0, max_dims=4, max_side=4))
+"""What a place in an HDF5 file may hold instead of what belongs there."""
+
+SETTINGS = st.dictionaries(
+    st.sampled_from([f.name for f in dataclasses.fields(Config)]) | st.text(max_size=8),
+    NUMBERS | st.text(max_size=8) | st.lists(NUMBERS, max_size=3),
+    min_size=1,
+    max_size=4,
+)
+"""What a configuration file may say."""
+
+
+def drawn(strategy: st.SearchStrategy[Any], rng: random.Random) -> Any:
+    """A value of a strategy; Hypothesis tends to what breaks programs."""
+    found: list[Any] = []
+
+    @seeded(rng.getrandbits(64))
+    @settings(
+        max_examples=10, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    @given(strategy)
+    def take(value: Any) -> None:
+        found.append(value)
+
+    take()
+    return rng.choice(found)
 
 
 class Soak:
@@ -239,6 +278,64 @@ class Soak:
         require_line(command.arguments, status, text)
         return f"{kind} {'refused' if status else 'read'}"
 
+    def restructured(self, path: Path) -> None:
+        """Delete, replace or rename some objects and attributes of an HDF5 file; it stays one."""
+        with h5py.File(path, "r+") as file:
+            for _ in range(self.rng.choice([1, 1, 2, 5])):
+                names: list[str] = []
+                file.visit(names.append)
+                holder = file[self.rng.choice(names)] if names and self.rng.random() < 0.7 else file
+                where: Any = holder.attrs if self.rng.random() < 0.5 and len(holder.attrs) else file
+                name = self.rng.choice(sorted(where.keys() if where is not file else names) or [""])
+                with contextlib.suppress(KeyError, ValueError, TypeError, OSError, RuntimeError):  # what HDF5 refuses
+                    value = drawn(VALUES, self.rng)
+                    if self.rng.random() < 0.3 and where is file:
+                        file.move(name, f"{name}x")
+                        continue
+                    del where[name]
+                    if self.rng.random() < 0.8:
+                        where[name] = value
+
+    def structures(self, run: Path) -> str:
+        """Files of the right format whose content Hypothesis draws."""
+        run.mkdir()
+        kind = self.rng.choice(["evaluated", "resumed", "verified", "replayed", "config"])
+        program, path = cifar, run / "a.h5"
+        if kind == "config":
+            lines = [
+                f"{name!r} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
+                for name, value in drawn(SETTINGS, self.rng).items()
+            ]
+            path.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
+            arguments: tuple[object, ...] = ("--describe", "--config", path)
+        elif kind == "resumed":
+            shutil.copytree(self.reference, run, dirs_exist_ok=True)
+            for checkpoint in run.glob("*.h5"):
+                self.restructured(checkpoint)
+            arguments = ("--resume", run)
+        else:
+            program = cifar if kind == "evaluated" else verify
+            shutil.copy(self.counterexamples() if kind == "replayed" else self.reference / "best.h5", path)
+            self.restructured(path)
+            arguments = {
+                "evaluated": ("--evaluate", path),
+                "verified": ("--checkpoint", path, "--images", 1, "--max-examples", 1, "--out", run / "out"),
+                "replayed": ("--replay", path),
+            }[kind]
+        command = Command(arguments, program=program)
+        status, text = command.finish()
+        if not (program is verify and status == 1 and not text):  # a network for which not all statements hold
+            require_line(command.arguments, status, text, program)
+        return f"{kind} {'refused' if status else 'read'}"
+
+    def counterexamples(self) -> Path:
+        """A file of verify, made when it is first wanted."""
+        out = self.folder / "verified"
+        if not out.exists():
+            arguments = ("--checkpoint", self.reference / "best.h5", "--images", 1, "--max-examples", 1, "--out", out)
+            Command(arguments, program=verify).finish()
+        return out / verify.COUNTEREXAMPLES
+
     def flags(self, run: Path) -> str:
         """Flags whose values are of no kind, or of one and absurd."""
         names = [f.name for f in dataclasses.fields(cifar.Config)]
@@ -252,7 +349,7 @@ class Soak:
 
     def run(self, seconds: float) -> int:
         events: list[Callable[[Path], str]] = [self.kill, self.signals, self.race, self.disk]
-        events += 6 * [self.malformed] + 2 * [self.flags]
+        events += 6 * [self.malformed] + 3 * [self.structures] + 2 * [self.flags]
         end, failures, number = time.monotonic() + seconds, 0, 0
         while time.monotonic() < end:
             number += 1
