@@ -68,7 +68,7 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
@@ -112,11 +112,19 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
-def _write(figure: Any, path: Path) -> None:
-    """Write a picture as a PNG file."""
+def write_figure(figure: Any, path: Path) -> None:
+    """Write a picture as a PNG file.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        With a canvas that can draw.
+    path : Path
+        PNG file to write; one that is there is replaced.
+    """
     picture = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a title in letters the font has not
