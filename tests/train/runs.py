@@ -52,11 +52,12 @@ class Outcome:
         return self.out
 
 
-def run_here(arguments: tuple[object, ...], dataset: Dataset) -> Outcome:
-    """Run the command line in this process on the given images."""
+def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
+    """Run the command line in this process, on the given images, or on those that it names."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(cifar, "load_dataset", lambda name, data_dir: dataset)
+        if dataset is not None:
+            patch.setattr(cifar, "load_dataset", lambda name, data_dir: dataset)
         try:
             status = cifar.main([str(argument) for argument in arguments])
         except SystemExit as stop:
