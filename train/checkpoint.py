@@ -199,7 +199,7 @@ def load(path: Path) -> Checkpoint:
             if schema is None:
                 raise CheckpointError(f"{path} is an HDF5 file, but not a checkpoint: it has no attribute 'schema'")
             if int(schema) not in (1, SCHEMA):
-                raise CheckpointError(f"{path} has schema {schema}; this version reads schemas 1 and {SCHEMA}")
+                raise CheckpointError(f"{path} has schema {schema}; this version reads schema 1 to {SCHEMA}")
             config = json.loads(file.attrs["config"])
             trees = {group: _read_tree(file[group]) if group in file else {} for group in GROUPS}
             checkpoint = Checkpoint(

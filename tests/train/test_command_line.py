@@ -166,7 +166,7 @@ def test_describe_needs_no_data_and_makes_nothing(
 def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What loading says is passed on, and no run directory is left."""
 
-    def missing(config: Config) -> Dataset:
+    def missing(xp: Any, config: Config) -> Dataset:
         raise DataError(f"no {config.dataset} in {config.data_dir}: put\nan archive there")
 
     monkeypatch.setattr(cifar, "_dataset", missing)
@@ -194,7 +194,7 @@ def test_what_the_system_refuses_is_said_in_a_sentence(
     monkeypatch.chdir(gone)
     gone.rmdir()
     command(*SMALL).one_line(1, "No such file or directory")
-    monkeypatch.setattr(cifar, "_dataset", lambda config: Path().resolve())
+    monkeypatch.setattr(cifar, "_dataset", lambda xp, config: Path().resolve())
     command(*SMALL, "--out", tmp_path / "run").one_line(1, "the working directory is gone")
 
 
@@ -296,7 +296,7 @@ def test_a_first_line_is_there_before_training(
     """Buffered output would say nothing until the end."""
     said = []
 
-    def fit(self: Trainer, hours: float) -> None:
+    def fit(self: Trainer, *arguments: Any) -> None:
         said.append(sys.stdout.getvalue())  # type: ignore[attr-defined]
         raise training.TrainingError("enough")
 
