@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +26,9 @@ from train.training import Interrupted, TrainingError
 ONE_LINE = (CheckpointError, DataError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
 
+
+COMPILING = "compiling kernels for this processor (once)"
+"""What is said before the first of them is compiled."""
 
 LONGEST_WORD, LONGEST_LINE = 300, 1000
 """Characters of a word and of a message that are shown."""
@@ -69,7 +73,7 @@ def run_command(
             _flush()
             raise
         debug = options.debug
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _compiling_said(parser.module):
             if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
                 warnings.simplefilter("ignore")
             status = action(options)
@@ -94,6 +98,31 @@ def run_command(
     finally:
         with contextlib.suppress(OSError, RunError):
             _flush()
+
+
+@contextlib.contextmanager
+def _compiling_said(module: str) -> Iterator[None]:
+    """Say that kernels are compiled, when they are: the library's only log records are of that."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            stop()
+            with contextlib.suppress(OSError):
+                print(f"{module}: {COMPILING}", file=sys.stderr, flush=True)
+
+    logger, handler = logging.getLogger("hcnn_core"), Handler()
+    level = logger.level
+
+    def stop() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        stop()
 
 
 def one_line(text: str) -> str:
