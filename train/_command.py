@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import logging
 import os
@@ -27,6 +28,9 @@ ONE_LINE = (CheckpointError, DataError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
 
 
+NEEDED = ("h5py", "jinja2", "matplotlib", "tqdm")
+"""What training needs and hcnn_core does not: the extra `train`."""
+
 COMPILING = "compiling kernels for this processor (once)"
 """What is said before the first of them is compiled."""
 
@@ -35,7 +39,11 @@ LONGEST_WORD, LONGEST_LINE = 300, 1000
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong; `prog` is "python -m" and the module."""
+    """Says in one line what is wrong; `prog` is "python -m" and the module, unless an installed command was called."""
+
+    def __init__(self, *, prog: str, **options: Any) -> None:
+        called = Path(sys.argv[0]).stem
+        super().__init__(prog=called if called.startswith("hcnn-") else prog, **options)
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
@@ -93,6 +101,9 @@ def run_command(
         return 1
     except OSError as error:
         return fail(1, _of_the_system(error))
+    except ModuleNotFoundError as error:
+        cure = "pip install 'hcnn[train]'" if error.name in NEEDED else "--debug shows where"
+        return fail(1, f"{error.name} is not installed: {cure}")
     except Exception as error:
         return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
     finally:
@@ -153,6 +164,13 @@ def say(text: str) -> None:
     """Print text at once; if that fails, the command goes on, and ends with status 1."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
+
+
+def require_installed() -> None:
+    """Raise ModuleNotFoundError now rather than at the end of training."""
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def namespace(backend: str) -> Any:

@@ -21,7 +21,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, given_path, namespace, run_command, say  # noqa: E402
+from train._command import Parser, given_path, namespace, require_installed, run_command, say  # noqa: E402
 from train._export import write_safetensors  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
 from train._transfer import begin_from  # noqa: E402
@@ -134,6 +134,7 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    require_installed()
     config = _settings(options, given)
     xp = namespace(config.backend)
     if config.precision != "float32" and xp is np:
@@ -158,6 +159,7 @@ def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    require_installed()
     _refuse("--resume", options, given, WITH_RESUME)
     run = Run(options.resume)
     run.require_resumable()
