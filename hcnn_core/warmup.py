@@ -23,7 +23,6 @@ import numpy as np
 
 from hcnn_core._engines.planner import has_compiled_kernels
 from hcnn_core._threads import processors
-from hcnn_core._tuning import tuned
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.backend import Array
 from hcnn_core.convolution import convolve, convolve_cotangents, convolve_elu, convolve_vjp_w, convolve_vjp_x
@@ -38,10 +37,10 @@ DTYPES = ("float32", "float64", "complex64", "complex128")
 """Of arrays that kernels are compiled for. Networks are real."""
 
 BOUNDARIES = ("periodic", "zero")
-BATCH = 4
+BATCH = 32
+"""Images: enough for the ways that larger batches are computed, such as non-temporal stores."""
+
 WIDTH = 16
-LARGE = 8 << 20
-"""Bytes of results that are written by non-temporal stores here, so that small arrays stand for large ones."""
 
 Step = tuple[str, str, str]
 """Kind of work, boundary, dtype."""
@@ -80,8 +79,7 @@ def _take(step: Step) -> list[str]:
     logger.addHandler(found)
     logger.setLevel(logging.INFO)
     try:
-        with tuned(nontemporal_bytes=LARGE):
-            WORK[kind](boundary, dtype)
+        WORK[kind](boundary, dtype)
     finally:
         logger.removeHandler(found)
         logger.setLevel(before)
@@ -141,6 +139,11 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
         pullbacks.append(pullback)
         return z
 
+    def written_out(x: Array, *_: Any, stride: Sequence[int]) -> Array:
+        """A (+) layer whose second factors are normalised."""
+        z = convolved(x, array(3, 3, 2 * k), array(2 * k), (1, 2), stride=stride[:2])
+        return normalized(z, array(2 * k, 7, 11, k), array(k), (3, 4), sum_axes=5, stride=stride[2:])
+
     def factored(x: Array, *_: Any, stride: Sequence[int]) -> Array:
         given = x, array(3, 3, 2 * k), array(2 * k), array(2 * k, 7, 11, k), array(k), (1, 2), (3, 4)
         y = factored_layer(*given, **both, stride=stride)
@@ -157,10 +160,11 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
         pullbacks.append(lambda g: patch_filter(mean, covariance, x, (1, 2), (3, 3), **both, mean=exact, other=g))
         return x
 
-    layer: Any = normalized if kind == "normalized" else convolved
+    later = {"plain": convolved, "normalized": normalized, "factored": factored, "written out": written_out}[kind]
+    layer: Any = normalized if kind in ("normalized", "written out") else convolved
     x = layer(array(BATCH, 32, 32, 3), array(3, 3, 3, k), array(k), (1, 2), sum_axes=3)
     x = layer(x, array(3, 3, 11, k), array(k), (1, 2, 3), stride=(1, 1, 2))
-    layer = factored if kind == "factored" else layer
+    layer = later
     for j in range(3, 7):
         x = measured(summed(x) if j > 3 else x)
         space = 2 if j > 4 else 1
@@ -177,6 +181,7 @@ WORK: dict[str, Callable[[str, str], None]] = {
     "networks": functools.partial(_network, "plain"),
     "networks with normalised outputs": functools.partial(_network, "normalized"),
     "(+) networks": functools.partial(_network, "factored"),
+    "(+) networks with normalised outputs": functools.partial(_network, "written out"),
 }
 """What is called, by its name: functions of the boundary and the dtype."""
 

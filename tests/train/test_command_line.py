@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import re
 import signal
@@ -21,11 +23,32 @@ from tests.train.runs import (
     start,
 )
 from train import cifar, training
+from train._command import Parser, run_command
 from train.config import PRESETS, Config
 from train.data import DataError, Dataset
 from train.training import Trainer
 
 # Flags
+
+
+def test_that_kernels_are_compiled_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("hcnn_core")
+    before = logger.level, list(logger.handlers)
+
+    def action(options: argparse.Namespace) -> int:
+        for name in ("a", "b"):
+            logger.debug("compiling %s", name)
+            logger.info("compiled %s in 1.0 s", name)
+        return 0
+
+    for _ in range(2):
+        parser = Parser(prog="python -m train.cifar")
+        parser.add_argument("--debug", action="store_true")
+        assert run_command(parser, [], action, "") == 0
+        assert capsys.readouterr().err == "train.cifar: compiling kernels for this processor (once)\n"
+        assert run_command(parser, [], lambda options: 0, "") == 0
+        assert capsys.readouterr().err == ""
+    assert (logger.level, logger.handlers) == before
 
 
 @pytest.mark.parametrize(
