@@ -5,11 +5,16 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 DEMO = -m train.cifar --preset sample
 PYTEST_ARGS ?=
 TEST_EXTRAS ?= [test]
+OLDEST_PYTHON ?= python3.11
+# What the dependencies do for the package: arrays, FFTs, compiled kernels, files, pictures, pages.
+OLDEST_TESTS ?= tests/core/test_convolution.py tests/core/test_backend.py tests/core/test_moments.py \
+	tests/autodiff/test_functional.py tests/train/test_checkpoint.py tests/train/test_data_formats.py \
+	tests/train/test_training.py tests/train/test_pages.py
 MINUTES ?= 10
 
 BIN = .venv/bin/python
 
-.PHONY: help demo test lint format check dist soak mutants clean
+.PHONY: help demo test oldest lint format check dist soak mutants clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -33,6 +38,13 @@ format: .venv/.dev ## format the code and repair what lint can
 
 check: lint test ## lint, then test
 
+oldest: .venv/.dev ## test with the oldest supported versions of Python and of the dependencies
+	rm -rf .venv-oldest
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	$(BIN) -m uv pip install --python .venv-oldest --only-binary :all: --resolution lowest-direct --editable '.[train]'
+	$(BIN) -m uv pip install --python .venv-oldest --only-binary :all: --editable '.[test]'
+	.venv-oldest/bin/python -m pytest --numprocesses auto --maxprocesses 4 $(OLDEST_TESTS)
+
 dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist
 	$(BIN) -m build --outdir dist
@@ -44,7 +56,7 @@ mutants: .venv/.test ## change one expression at a time, 300 times, and count wh
 	$(BIN) scripts/mutants.py --count 300 --out mutants.jsonl
 
 clean: ## remove the environment, build outputs and caches, but not runs/
-	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # make renames .venv/.whole to .venv/.half while it changes the environment, and back when it is done. If it finds .half, an
@@ -61,6 +73,7 @@ clean: ## remove the environment, build outputs and caches, but not runs/
 	done; \
 	echo "no Python >= 3.11 with venv among: $(PYTHON); name one with make PYTHON=/path/to/python3" >&2; exit 1
 
+.venv/.run: EXTRA = [train]
 .venv/.test: EXTRA = $(TEST_EXTRAS)
 .venv/.dev: EXTRA = [dev]
 .venv/.run .venv/.test .venv/.dev: pyproject.toml | .venv/.whole

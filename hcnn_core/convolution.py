@@ -45,6 +45,10 @@ def convolve(
 ) -> Array:
     r"""Convolve along some axes, contract others, and append new attribute axes.
 
+    The axes of w come in this order: those of `sum_axes`, one per convolved axis, then the new ones. A filter in the
+    layout of PyTorch, (K, C, kh, kw), or HWIO, (kh, kw, C, K), must be transposed to (C, kh, kw, K) first. Otherwise
+    its last axes count as new axes of the result, or its lengths do not fit.
+
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i - (t - \lfloor s/2 \rfloor), ..]\, w[c, t, k]
 
     The filters are flipped, as in mathematics and SciPy. `correlate` is the same without the flip, which is what
@@ -66,6 +70,8 @@ def convolve(
         Axes of x that are contracted with the leading axes of w, such as input channels.
     stride : int or sequence of int, optional
         The result keeps every stride-th sample, starting with the first. One for all convolved axes or one per axis.
+        Where a stride does not divide the length of a periodic axis, translating x along that axis does not translate
+        the result.
     method : {"auto", "direct", "fft"} or sequence of them, optional
         How each axis is computed, one for all convolved axes or one per axis. ``"direct"`` sums taps, ``"fft"``
         multiplies spectra, ``"auto"`` takes what a measured cost model predicts to be faster.

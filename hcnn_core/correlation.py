@@ -36,7 +36,8 @@ def correlate(
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i + t - \lfloor s/2 \rfloor, ..]\, w[c, t, k]
 
     This is what deep-learning frameworks call a convolution. It is `convolve` with the filters flipped along the
-    convolved axes.
+    convolved axes. Filters in the layout of PyTorch, (K, C, kh, kw), or HWIO, (kh, kw, C, K), must be transposed to
+    (C, kh, kw, K) first, see `convolve`.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ import pytest
 import hcnn_core
 
 ROOT = Path(__file__).resolve().parents[1]
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+VERSION = PROJECT["version"]
 PACKAGES = ("hcnn_core", "autodiff", "train")
 GENERATED = ("PKG-INFO", "setup.cfg", "hcnn.egg-info")  # by setuptools, in an sdist
 
@@ -69,6 +71,42 @@ def test_sdist_holds_the_repository(tracked: set[str], unpacked: Path) -> None:
     names = [path.relative_to(unpacked) for path in unpacked.rglob("*") if path.is_file()]
     assert {name.as_posix() for name in names if name.parts[0] not in GENERATED} == tracked
     assert {"tests/conftest.py", "tests/core/oracle.py", "benchmarks/results/speed.md", "Makefile"} <= tracked
+
+
+def called(tmp_path: Path, entry: str, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Run an entry point of pyproject.toml as its script does, in a folder that has a train.py."""
+    (tmp_path / "train.py").write_text("raise SystemExit('the user's own')\n")
+    module, _, function = PROJECT["scripts"][entry].partition(":")
+    code = f"import sys; sys.argv[0] = '/somewhere/bin/{entry}'\n{before}\nfrom {module} import {function}\n"
+    command = [sys.executable, "-P", "-c", f"{code}sys.exit({function}())", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("entry", ["hcnn-train", "hcnn-verify"])
+def test_commands_are_not_hidden_by_files_of_the_user(tmp_path: Path, entry: str) -> None:
+    done = called(tmp_path, entry, "--help")
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: {entry} "), done
+    done = called(tmp_path, entry, "--width")
+    assert done.returncode == 2 and done.stderr.startswith(f"{entry}: ") and done.stderr.count("\n") == 1, done
+
+
+def test_python_m_is_hidden_by_a_file_of_the_user(tmp_path: Path) -> None:
+    """Which is why there are commands."""
+    called(tmp_path, "hcnn-train", "--help")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "train.cifar", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0 and "the user's own" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["h5py", "matplotlib", "jinja2", "tqdm"])
+def test_what_is_not_installed_is_said_before_training(tmp_path: Path, name: str) -> None:
+    hide = f"import importlib.util as u; find = u.find_spec; u.find_spec = lambda n: None if n == {name!r} else find(n)"
+    done = called(tmp_path, "hcnn-train", "--preset", "sample", "--out", "run", before=hide)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"hcnn-train: {name} is not installed: pip install 'hcnn[train]'\n"
+    assert not (tmp_path / "run").exists()
 
 
 def test_wheel_holds_the_packages_and_their_data_and_nothing_else(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import io
+import logging
 import os
 import signal
 import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,12 +28,22 @@ ONE_LINE = (CheckpointError, DataError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
 
 
+NEEDED = ("h5py", "jinja2", "matplotlib", "tqdm")
+"""What training needs and hcnn_core does not: the extra `train`."""
+
+COMPILING = "compiling kernels for this processor (once)"
+"""What is said before the first of them is compiled."""
+
 LONGEST_WORD, LONGEST_LINE = 300, 1000
 """Characters of a word and of a message that are shown."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong; `prog` is "python -m" and the module."""
+    """Says in one line what is wrong; `prog` is "python -m" and the module, unless an installed command was called."""
+
+    def __init__(self, *, prog: str, **options: Any) -> None:
+        called = Path(sys.argv[0]).stem
+        super().__init__(prog=called if called.startswith("hcnn-") else prog, **options)
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
@@ -69,7 +81,7 @@ def run_command(
             _flush()
             raise
         debug = options.debug
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _compiling_said(parser.module):
             if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
                 warnings.simplefilter("ignore")
             status = action(options)
@@ -89,11 +101,39 @@ def run_command(
         return 1
     except OSError as error:
         return fail(1, _of_the_system(error))
+    except ModuleNotFoundError as error:
+        cure = "pip install 'hcnn[train]'" if error.name in NEEDED else "--debug shows where"
+        return fail(1, f"{error.name} is not installed: {cure}")
     except Exception as error:
         return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
     finally:
         with contextlib.suppress(OSError, RunError):
             _flush()
+
+
+@contextlib.contextmanager
+def _compiling_said(module: str) -> Iterator[None]:
+    """Say that kernels are compiled, when they are: the library's only log records are of that."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            stop()
+            with contextlib.suppress(OSError):
+                print(f"{module}: {COMPILING}", file=sys.stderr, flush=True)
+
+    logger, handler = logging.getLogger("hcnn_core"), Handler()
+    level = logger.level
+
+    def stop() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        stop()
 
 
 def one_line(text: str) -> str:
@@ -124,6 +164,13 @@ def say(text: str) -> None:
     """Print text at once; if that fails, the command goes on, and ends with status 1."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
+
+
+def require_installed() -> None:
+    """Raise ModuleNotFoundError now rather than at the end of training."""
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def namespace(backend: str) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from hcnn_core.backend import worker_count
 from hcnn_core.factored import EXPANSION_ELEMENTS
 from train.config import Config
+from train.data import DatasetInfo
 from train.network import layers
 
 # What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
@@ -34,13 +35,11 @@ LIBRARIES = 192 * 2**20
 RESERVED, RESERVED_PER_THREAD = 256 * 2**20, 136 * 2**20
 """Addresses that libraries and threads (stack and glibc's arena) reserve and never touch."""
 
-DATA = {"sample": 0, "cifar10": 2 * 60_000 * 3072, "cifar100": 2 * 60_000 * 3072}
-"""Bytes of the images, as loaded and as split."""
 
-
-def required_bytes(config: Config, image_size: int, classes: int, batch_size: int) -> int:
+def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
     """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
-    table = layers(config, image_size, classes)
+    height, width, channels = data.image_shape
+    table = layers(config, (height, width), data.classes, channels)
     outputs = sum(math.prod(la.outputs) for la in table)
     weights = sum(la.trained for la in table)
     covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
@@ -48,12 +47,12 @@ def required_bytes(config: Config, image_size: int, classes: int, batch_size: in
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
         elements += PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
-    return LIBRARIES + DATA[config.dataset] + int(np.dtype(config.dtype).itemsize * elements)
+    return LIBRARIES + data.nbytes + int(np.dtype(config.dtype).itemsize * elements)
 
 
-def require_weights(config: Config, image_size: int, classes: int) -> None:
+def require_weights(config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3) -> None:
     """Raise MemoryError if the weights alone of a network do not fit on the host, before one of them is made."""
-    weights = sum(la.trained for la in layers(config, image_size, classes))
+    weights = sum(la.trained for la in layers(config, image_size, classes, channels))
     needed = PER_WEIGHT * weights * int(np.dtype(config.dtype).itemsize)
     available = available_bytes(np)
     if available is not None and needed > available:
@@ -71,10 +70,10 @@ def available_bytes(xp: Any) -> int | None:
     return min((n for n in limits if n is not None), default=None)
 
 
-def batch_that_fits(config: Config, image_size: int, classes: int, available: int) -> int:
+def batch_that_fits(config: Config, data: DatasetInfo, available: int) -> int:
     """The largest batch whose estimated memory is available; 0 if none is."""
     sizes = range(1, 2**20)
-    return bisect.bisect_right(sizes, available, key=lambda n: required_bytes(config, image_size, classes, n))
+    return bisect.bisect_right(sizes, available, key=lambda n: required_bytes(config, data, n))
 
 
 def _meminfo() -> int | None:

@@ -19,8 +19,11 @@ import numpy as np
 from train._files import write_atomically
 from train._hdf5 import LIBVER, read_array, write_array
 from train.config import Config, ConfigError, make_config, with_defaults
+from train.data.dataset import CHANNELS
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of files that are written. Schema 1, which is read too, has the attribute image_size, pixels along each side of RGB
+images, in the place of image_shape."""
 GROUPS = ("parameters", "velocity", "moments", "average")
 
 LARGEST_IMAGE = 2**15
@@ -94,9 +97,9 @@ class Checkpoint:
         Its settings.
     class_names : tuple of str
         Of the data set.
-    image_size : int
-        Pixels along each side.
-    channel_mean, channel_std : array, shape (3,)
+    image_shape : tuple of int
+        Rows, columns and channels of an image.
+    channel_mean, channel_std : array, shape (channels,)
         Statistics that standardise images, in units of a pixel value.
     figures : dict
         What the network reached; of those that ship with the package alone.
@@ -105,10 +108,20 @@ class Checkpoint:
     state: State
     config: Config
     class_names: tuple[str, ...]
-    image_size: int
+    image_shape: tuple[int, int, int]
     channel_mean: Any
     channel_std: Any
     figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Rows and columns of an image."""
+        return self.image_shape[:2]
+
+    @property
+    def channels(self) -> int:
+        """How many an image has."""
+        return self.image_shape[2]
 
 
 def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
@@ -143,7 +156,7 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
             file.attrs["config"] = json.dumps(vars(checkpoint.config))
             file.attrs["versions"] = json.dumps(versions)
             file.attrs["class_names"] = json.dumps(checkpoint.class_names)
-            file.attrs["image_size"] = checkpoint.image_size
+            file.attrs["image_shape"] = checkpoint.image_shape
             if checkpoint.figures:
                 file.attrs["figures"] = json.dumps(checkpoint.figures)
             file.attrs["generator"] = json.dumps(state.generator)
@@ -185,8 +198,8 @@ def load(path: Path) -> Checkpoint:
             schema = file.attrs.get("schema")
             if schema is None:
                 raise CheckpointError(f"{path} is an HDF5 file, but not a checkpoint: it has no attribute 'schema'")
-            if int(schema) != SCHEMA:
-                raise CheckpointError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
+            if int(schema) not in (1, SCHEMA):
+                raise CheckpointError(f"{path} has schema {schema}; this version reads schema 1 to {SCHEMA}")
             config = json.loads(file.attrs["config"])
             trees = {group: _read_tree(file[group]) if group in file else {} for group in GROUPS}
             checkpoint = Checkpoint(
@@ -206,7 +219,7 @@ def load(path: Path) -> Checkpoint:
                 ),
                 make_config(config.pop("preset"), with_defaults(config)),
                 tuple(json.loads(file.attrs["class_names"])),
-                int(file.attrs["image_size"]),
+                _image_shape(file.attrs),
                 read_array(file["data/channel_mean"]),
                 read_array(file["data/channel_std"]),
                 json.loads(file.attrs.get("figures", "{}")),
@@ -281,15 +294,26 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
     names = checkpoint.class_names
     if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
         yield "class_names is not a list of different names"
-    if not 1 <= checkpoint.image_size <= LARGEST_IMAGE:
-        yield f"image_size is {checkpoint.image_size}"
-    mean, std = checkpoint.channel_mean, checkpoint.channel_std
-    if not (mean.shape == std.shape == (3,) and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-        yield "data/channel_mean and data/channel_std are not those of three colours"
+    if not all(1 <= n <= LARGEST_IMAGE for n in checkpoint.image_size) or checkpoint.channels not in CHANNELS:
+        yield f"image_shape (image_size in schema 1) is {checkpoint.image_shape}"
+    mean, std, shape = checkpoint.channel_mean, checkpoint.channel_std, (checkpoint.channels,)
+    if not (
+        mean.shape == std.shape == shape and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+    ):
+        yield "data/channel_mean and data/channel_std are not those of the channels of its images"
     try:
         np.random.default_rng(0).bit_generator.state = state.generator
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         yield "generator is not the state of one"
+
+
+def _image_shape(attributes: Any) -> tuple[int, int, int]:
+    """Rows, columns and channels, as either schema has them."""
+    if int(attributes["schema"]) == 1:
+        side = int(attributes["image_size"])
+        return side, side, 3
+    height, width, channels = map(int, attributes["image_shape"])
+    return height, width, channels
 
 
 def _flatten(tree: Tree) -> Iterator[tuple[str, Any]]:

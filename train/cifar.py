@@ -22,31 +22,34 @@ import numpy as np  # noqa: E402
 
 from hcnn_core.backend import SPARE  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, given_path, namespace, run_command, say  # noqa: E402
+from train._command import Parser, given_path, namespace, require_installed, run_command, say  # noqa: E402
 from train._export import write_safetensors  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
+from train._transfer import begin_from  # noqa: E402
 from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
 from train.data import (  # noqa: E402
+    INFO,
+    DataError,
     Dataset,
+    DatasetInfo,
     Images,
     channel_statistics,
+    is_function,
     load_dataset,
     split_validation,
     train_subset,
 )
-from train.network import Network, describe  # noqa: E402
+from train.network import Network, describe, layers  # noqa: E402
+from train.optimizer import image_size  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
-from train.shipped import bare, find, names  # noqa: E402
+from train.shipped import bare, names, open_network  # noqa: E402
 from train.step import wants_graphs  # noqa: E402
 from train.training import Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
 
-CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
-IMAGE_SIZE = 32
-
 NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "hours", "export", "debug")
-WITH_RESUME = ("backend", "data_dir")
+WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
 
@@ -101,7 +104,9 @@ def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if options.out:
         raise ConfigError("--describe makes no run: remove --out")
     config = _settings(options, given)
-    say(describe(config, IMAGE_SIZE, CLASSES[config.dataset]))
+    info = INFO[config.dataset] if config.dataset in INFO else load_dataset(config.dataset, Path(config.data_dir)).info
+    height, width, channels = info.image_shape
+    say(describe(config, (height, width), info.classes, channels))
 
 
 def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -114,8 +119,7 @@ def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
 def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
     _refuse("--export", options, given, ())
     source, target = options.export
-    path = find(source)
-    checkpoint = checkpoints.load(path)
+    path, checkpoint = _opened(source)
     if os.path.lexists(target):
         raise RunError(f"--export {target} is there already; name a new file")
     if target.suffix == ".safetensors":
@@ -131,16 +135,21 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    require_installed()
     config = _settings(options, given)
     xp = namespace(config.backend)
     if config.precision != "float32" and xp is np:
         raise ConfigError(f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'")
     run = Run(options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     run.require_new()
-    _require_memory(xp, config)
-    dataset = _dataset(config)
+    source = _opened(Path(config.init_from)) if config.init_from else None
+    dataset = _dataset(xp, config)
+    _require_suitable(config, dataset)
     found = versions(xp.__name__)
     trainer = _trainer(xp, config, dataset, run, found)
+    if source:
+        anew = begin_from(trainer, *source)
+        say(f"weights of {source[0]}" + (f"; drawn, since its head is another: {', '.join(anew)}" if anew else ""))
     with _own(run, make=True):
         run.create(trainer.save, config, found)
         say(
@@ -151,47 +160,87 @@ def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    require_installed()
     _refuse("--resume", options, given, WITH_RESUME)
     run = Run(options.resume)
     run.require_resumable()
     with _own(run):
         path, checkpoint, notices = run.latest()
         config = dataclasses.replace(checkpoint.config, **given)
-        state = checkpoint.state
+        state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
         for notice in notices:
             say(f"{notice}; going on from {path}")
+        if changed:
+            _require_extensible(run, checkpoint, config.epochs)
         test = run.test_record()
+        if test and test["epoch"] < config.epochs:
+            if config.test:
+                say(f"the test set was read after epoch {test['epoch']}; it is read again after epoch {config.epochs}")
+            test = None
         if state.epoch >= config.epochs and (test or not config.test):
             _say_finished(run, config, test)
             return
         xp = namespace(config.backend)
-        _require_memory(xp, config)
-        dataset = _dataset(config)
+        _require_named(config, given, f"--resume {run.path}")
+        dataset = _dataset(xp, config)
         found = versions(xp.__name__)
         trainer = _trainer(xp, config, dataset, run, found)
         trainer.restore(checkpoint, path)
         run.forget_metrics_after(state.epoch)
-        if not run.config_path.is_file():
-            run.write_config(config, found)
-        if path.name == BEST:
+        if changed or path.name == BEST:  # before the configuration: a checkpoint's own is what counts
             trainer.save()
+        if changed or not run.config_path.is_file():
+            run.write_config(config, found)
         say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
         _fit(trainer, dataset, options.hours)
 
 
+def _require_extensible(run: Run, checkpoint: checkpoints.Checkpoint, epochs: int) -> None:
+    """Refuse another number of epochs where the epochs that are trained would have been others with it."""
+    config, state = checkpoint.config, checkpoint.state
+    if epochs < state.epoch + bool(state.step):
+        raise ConfigError(f"--epochs {epochs} is less than {run.path} has trained: {state.epoch}; give more")
+    spread = None
+    if config.schedule in ("cosine", "one-cycle"):
+        spread = f"--schedule {config.schedule} spreads its learning rates"
+    elif config.image_sizes:
+        spread = "--image-sizes are spread"
+    if spread:
+        raise ConfigError(
+            f"{spread} over all {config.epochs} epochs of {run.path}, so {epochs} would be another run; begin one from "
+            f"its weights with --init-from {run.path}"
+        )
+
+
+def _require_named(config: Config, given: Mapping[str, Any], action: str) -> None:
+    """Refuse to call a function that a file names, unless the command line names it too."""
+    if is_function(config.dataset) and "dataset" not in given:
+        raise ConfigError(
+            f"{action} would call {config.dataset}, which runs code that a file names: add --dataset {config.dataset}"
+        )
+
+
+def _opened(name_or_path: Path) -> tuple[Path, checkpoints.Checkpoint]:
+    """A network's checkpoint, of a run the latest; says which, and what is wrong with later ones."""
+    path, checkpoint, notices = open_network(name_or_path)
+    for notice in notices:
+        say(f"{notice}; taking {path}")
+    if name_or_path.is_dir():
+        say(f"{path}: after epoch {checkpoint.state.epoch} of {checkpoint.config.epochs}")
+    return path, checkpoint
+
+
 def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     _refuse("--evaluate", options, given, WITH_EVALUATE)
-    path = find(options.evaluate)
-    checkpoint = checkpoints.load(path)
+    path, checkpoint = _opened(options.evaluate)
     config = dataclasses.replace(checkpoint.config, **given)
     xp = namespace(config.backend)
     network, parameters, moments = restore(path, checkpoint, config, xp)
-    if len(checkpoint.class_names) != CLASSES[config.dataset]:
-        raise CheckpointError(
-            f"{options.evaluate} tells {len(checkpoint.class_names)} classes apart, {config.dataset} has "
-            f"{CLASSES[config.dataset]}; name the set it was trained on with --dataset"
-        )
+    _require_named(config, given, f"--evaluate {options.evaluate}")
+    if config.dataset in INFO:
+        _require_same_kind(path, checkpoint, config.dataset, INFO[config.dataset])
     dataset = load_dataset(config.dataset, Path(config.data_dir))
+    _require_same_kind(path, checkpoint, config.dataset, dataset.info)
     test = Images(
         xp.asarray(dataset.test_images),
         xp.asarray(dataset.test_labels),
@@ -204,6 +253,16 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if checkpoint.figures:
         say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")
     say(_confusion(result, dataset.class_names))
+
+
+def _require_same_kind(path: Path, checkpoint: checkpoints.Checkpoint, name: str, data: DatasetInfo) -> None:
+    """Refuse images of another shape, or of another number of classes, than a network was trained on."""
+    found = (checkpoint.image_shape, len(checkpoint.class_names)), (data.image_shape, data.classes)
+    if found[0] != found[1]:
+        kinds = ["{} classes of {}x{}x{} images".format(classes, *shape) for shape, classes in found]
+        raise CheckpointError(
+            f"{path} tells {kinds[0]} apart, {name} has {kinds[1]}; name the set it was trained on with --dataset"
+        )
 
 
 @contextlib.contextmanager
@@ -230,7 +289,8 @@ def _fit(trainer: Trainer, dataset: Dataset, hours: float) -> None:
         raise
     if result is not None:
         _report(_figures(result), f", {len(dataset.test_labels):,} images")
-    _finish(run)
+    if run.metrics_path.is_file():  # not if no epoch fitted into the hours
+        _finish(run)
 
 
 def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None:
@@ -260,7 +320,7 @@ def _finish(run: Run) -> None:
 def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result | None:
     run, xp, train = trainer.run, trainer.xp, trainer.train
     try:
-        if not trainer.fit(hours):
+        if not trainer.fit(hours, say):
             done, rest = trainer.state.epoch, trainer.seconds_left() / 3600
             say(
                 f"stopped after epoch {done} of {trainer.config.epochs}, since no other fits into {hours:g} hours; "
@@ -288,19 +348,29 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
         except ValueError as error:
             raise ConfigError(f"--validation-size: {error}") from error
     mean, std = channel_statistics(dataset.train_images[kept])
+    if not std.all():
+        raise DataError(
+            f"channel {int(std.argmin())} of the training images of {config.dataset} is {mean[std.argmin()]:g} "
+            "everywhere; leave it out"
+        )
 
     def images(index: np.ndarray[Any, Any]) -> Images:
         return Images(
             xp.asarray(dataset.train_images[index]), xp.asarray(dataset.train_labels[index]), mean, std, config.dtype
         )
 
-    network = Network(config, IMAGE_SIZE, len(dataset.class_names))
+    network = Network(config, dataset.image_shape[:2], len(dataset.class_names), dataset.image_shape[2])
     validation = None if held_out is None else images(held_out)
     return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names)
 
 
-def _dataset(config: Config) -> Dataset:
+def _dataset(xp: Any, config: Config) -> Dataset:
+    """Load the images, and refuse a batch that cannot fit: before that, where their number and size are known."""
+    if config.dataset in INFO:
+        _require_memory(xp, config, INFO[config.dataset])
     dataset = load_dataset(config.dataset, Path(config.data_dir))
+    if config.dataset not in INFO:
+        _require_memory(xp, config, dataset.info)
     if not config.train_size:
         return dataset
     try:
@@ -309,14 +379,33 @@ def _dataset(config: Config) -> Dataset:
         raise ConfigError(f"--train-size: {error}") from error
 
 
-def _require_memory(xp: Any, config: Config) -> None:
+def _require_suitable(config: Config, dataset: Dataset) -> None:
+    """Refuse shifts that move images out of sight, and periodic axes that a stride does not divide.
+
+    There a subsampled axis is no longer periodic, and Proposition 3.1 does not hold.
+    """
+    height, width, channels = dataset.image_shape
+    if config.shift >= min(height, width):
+        raise ConfigError(f"shift is {config.shift}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
+    sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}
+    for size in sorted(sizes) if config.boundary == "periodic" else []:
+        for layer in layers(config, size, len(dataset.class_names), channels):
+            for axis, (length, stride) in enumerate(zip(layer.inputs, layer.stride, strict=False)):
+                if length % stride:
+                    what = f"images of {size[0]}x{size[1]}" if axis < 2 else f"--width {config.width}"
+                    raise ConfigError(
+                        f"{what} cannot be periodic: layer {layer.j} subsamples an axis of {length} by {stride}, which "
+                        f"does not divide it; take another {'size' if axis < 2 else 'width'}, or --boundary zero"
+                    )
+
+
+def _require_memory(xp: Any, config: Config, data: DatasetInfo) -> None:
     """Refuse a batch that cannot fit before the system ends the process for it."""
     available = available_bytes(xp)
-    classes = CLASSES[config.dataset]
     steps = 2 + SPARE if wants_graphs(xp) else 1  # what a graph records takes its own memory
-    needed = steps * required_bytes(config, IMAGE_SIZE, classes, config.batch_size)
+    needed = steps * required_bytes(config, data, config.batch_size)
     if available is not None and needed > available:
-        fits = batch_that_fits(config, IMAGE_SIZE, classes, int(available / steps))
+        fits = batch_that_fits(config, data, int(available / steps))
         raise TrainingError(
             f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
             f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"
@@ -380,13 +469,17 @@ def _parser() -> Parser:
     parser.add_argument("--config", type=given_path, metavar="FILE", help="TOML file of settings; flags override it")
     parser.add_argument("--out", type=given_path, metavar="DIR", help="new run directory (default: runs/PRESET-TIME)")
     parser.add_argument(
-        "--resume", type=given_path, metavar="DIR", help="continue a run, bit for bit on the same backend"
+        "--resume",
+        type=given_path,
+        metavar="DIR",
+        help="continue a run, bit for bit on the same backend; --epochs extends it where its schedule allows",
     )
     parser.add_argument(
         "--evaluate",
         type=given_path,
         metavar="CHECKPOINT",
-        help=f"accuracy, loss and confusion on the test set; that ship: {', '.join(names()) or 'none'}",
+        help="accuracy, loss and confusion on the test set: of a checkpoint, of a run's latest, or of a network that "
+        f"ships: {', '.join(names()) or 'none'}",
     )
     parser.add_argument(
         "--hours", type=_hours, default=math.inf, help="stop after the last epoch that fits; --resume continues"

@@ -15,15 +15,13 @@ from typing import Any  # noqa: E402
 
 from train._command import Parser, run_command  # noqa: E402
 from train.config import Config, make_config, read_toml  # noqa: E402
+from train.data import INFO  # noqa: E402
 from train.network import layers  # noqa: E402
 from train.plot import plot_runs  # noqa: E402
 from train.run import Run, RunError  # noqa: E402
 
 LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
 """Settings whose differences the table does not show, since they change no recipe, or have a column."""
-
-CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
-IMAGE_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +31,7 @@ class _Record:
     name: str
     config: Config
     metrics: list[dict[str, Any]]
+    coefficients: int | None
 
     @classmethod
     def read(cls, path: Path) -> "_Record":
@@ -41,7 +40,8 @@ class _Record:
         if not run.config_path.is_file():
             raise RunError(f"{path} holds no run: it has no config.toml")
         settings = read_toml(run.config_path)
-        return cls(path.resolve().name, make_config(settings.pop("preset", "hcnn"), settings), run.read_metrics())
+        config = make_config(settings.pop("preset", "hcnn"), settings)
+        return cls(path.resolve().name, config, run.read_metrics(), _coefficients(run, config))
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
@@ -54,12 +54,11 @@ class _Record:
     def row(self) -> list[str]:
         """Cells of the table."""
         held_out = [record["validation_accuracy"] for record in self.epochs if "validation_accuracy" in record]
-        table = layers(self.config, IMAGE_SIZE, CLASSES[self.config.dataset])
         return [
             self.name,
             self.config.preset,
             str(self.config.seed),
-            f"{sum(layer.parameters for layer in table):,}",
+            "" if self.coefficients is None else f"{self.coefficients:,}",
             f"{len(self.epochs)}/{self.config.epochs}",
             f"{sum(record['seconds'] for record in self.epochs) / 60:.1f}",
             _number(self.last("train_loss"), ".4f"),
@@ -69,6 +68,19 @@ class _Record:
             _number(self.last("test_accuracy"), ".2%"),
             _number(self.last("test_accuracy_of_views"), ".2%"),
         ]
+
+
+def _coefficients(run: Run, config: Config) -> int | None:
+    """How many a run's network has; for one's own images only a checkpoint tells."""
+    if config.dataset in INFO:
+        (rows, columns, channels), classes = INFO[config.dataset].image_shape, INFO[config.dataset].classes
+    else:
+        try:
+            _, checkpoint, _ = run.latest()
+        except RunError:
+            return None
+        (rows, columns, channels), classes = checkpoint.image_shape, len(checkpoint.class_names)
+    return sum(layer.parameters for layer in layers(config, (rows, columns), classes, channels))
 
 
 HEADER = [

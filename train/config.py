@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from hcnn_core.precisions import PRECISIONS
+from train.data.cifar import INFO
+from train.data.custom import is_custom
 
 __all__ = ["CIFAR100_KERNEL", "PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
@@ -133,7 +135,9 @@ class Config:
     """
 
     preset: str = _setting("hcnn", "what the other settings start from", choices=tuple(PRESETS))
-    dataset: str = _setting("cifar10", "images to train on", choices=("cifar10", "cifar100", "sample"))
+    dataset: str = _setting(
+        "cifar10", "images to train on: cifar10, cifar100, sample, a file FILE.npz, or MODULE:FUNCTION"
+    )
     data_dir: str = _setting("data", "folder that holds, or will hold, the data set")
     train_size: int = _setting(0, "training images used, the first ones; 0 for all", low=0)
     validation_size: int = _setting(0, "training images held out, to choose recipes on", low=0)
@@ -170,6 +174,9 @@ class Config:
         low=0,
     )
 
+    init_from: str = _setting(
+        "", "checkpoint, run or name of a network whose weights to begin with; what tells other classes apart is drawn"
+    )
     epochs: int = _setting(240, "passes over the training images", low=1, high=9999)
     batch_size: int = _setting(50, "images a step", low=1)
     optimizer: str = _setting("sgd", "how weights follow from gradients", choices=("sgd", "muon"))
@@ -190,13 +197,15 @@ class Config:
         high=0.99999,
     )
     label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
-    shift: int = _setting(6, "largest random translation, pixels along each axis", low=0, high=31)
+    shift: int = _setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
     flip: bool = _setting(True, "mirror half of the training images")
     alternate_flips: bool = _setting(
         False, "with flip: mirror each image every other epoch, rather than by chance (arXiv:2404.00498)"
     )
     image_sizes: tuple[int, ...] = _setting(
-        (), "pixels along each side of training images, in equal parts of the epochs; none: their own size", low=8
+        (),
+        "pixels along the shorter side of training images, in equal parts of the epochs; none: their own size",
+        low=8,
     )
     validation_every: int = _setting(1, "epochs between evaluations on held-out images; the last is evaluated", low=1)
     seed: int = _setting(0, "of initial weights, order and augmentation", low=0)
@@ -211,6 +220,10 @@ class Config:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             _check(f, getattr(self, f.name))
+        if self.dataset not in INFO and not is_custom(self.dataset):
+            raise ConfigError(
+                f"dataset is {self.dataset!r}; choose {', '.join(INFO)}, a file FILE.npz, or MODULE:FUNCTION"
+            )
         if self.precision != "float32" != self.dtype:
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
         if self.moment_decay == 1:

@@ -120,7 +120,7 @@ def _read_case(path: Path, case: Any, subjects: Sequence[Subject], xp: Any) -> t
 def _write_subject(group: Any, subject: Subject) -> None:
     network = subject.network
     group.attrs["config"] = json.dumps(vars(network.config))
-    group.attrs["image_size"] = network.table[0].inputs[0]
+    group.attrs["image_shape"] = network.image_shape
     group.attrs["classes"] = network.classes
     group.attrs["complex"] = isinstance(network, ComplexNetwork)
     for layer, arrays in subject.parameters.items():
@@ -136,7 +136,11 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     config = json.loads(group.attrs["config"])
     kind = ComplexNetwork if group.attrs["complex"] else Network
     settings = make_config(config.pop("preset"), with_defaults(config))
-    table = settings, int(group.attrs["image_size"]), int(group.attrs["classes"])
+    if "image_shape" in group.attrs:
+        height, width, channels = map(int, group.attrs["image_shape"])
+    else:  # of a file that is older than networks for other images
+        height, width, channels = 2 * (int(group.attrs["image_size"]),) + (3,)
+    table = settings, (height, width), int(group.attrs["classes"]), channels
     require_weights(*table)
     network = kind(*table)
     parameters, moments = (

@@ -141,10 +141,12 @@ class ComplexNetwork(Network):
     ----------
     config : Config
         As `Network`'s; its dtype is that of real and imaginary parts.
-    image_size : int, optional
-        Pixels along each side of an image.
+    image_size : int or tuple of int, optional
+        Rows and columns of an image; one number stands for both.
     classes : int, optional
         C, the values of the last attribute.
+    channels : int, optional
+        Of an image.
     """
 
     def initialize(self, rng: np.random.Generator) -> Parameters:

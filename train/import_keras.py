@@ -25,7 +25,7 @@ from train.network import Network  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
 
 NAMES = tuple(CLASS_NAMES["cifar10"].split())
-IMAGE_SIZE = 32
+IMAGE_SHAPE = (32, 32, 3)
 CHANNEL_MEAN, CHANNEL_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 """What the authors' program standardises CIFAR-10 by."""
 
@@ -86,14 +86,14 @@ def import_keras(source: Path) -> Checkpoint:
             "epsilon": EPSILON,
         },
     )
-    network = Network(config, IMAGE_SIZE, len(NAMES))
+    network = Network(config, IMAGE_SHAPE[:2], len(NAMES))
     expected = network.initialize(np.random.default_rng(0))
     checkpoints.require_same_arrays(source, parameters, expected, "parameters")
     checkpoints.require_same_arrays(source, moments, network.initial_moments(), "moments")
     checkpoints.require_finite(source, parameters, "parameters")
     checkpoints.require_finite(source, moments, "moments")
     state = State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state))
-    return Checkpoint(state, config, NAMES, IMAGE_SIZE, np.array(CHANNEL_MEAN), np.array(CHANNEL_STD))
+    return Checkpoint(state, config, NAMES, IMAGE_SHAPE, np.array(CHANNEL_MEAN), np.array(CHANNEL_STD))
 
 
 def _parameters(pairs: Sequence[tuple[list[Array], list[Array]]], dense: list[Array]) -> Any:

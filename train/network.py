@@ -29,7 +29,6 @@ __all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "m
 
 SPACE = (1, 2)
 ATTRIBUTES = (3, 4)
-CHANNELS = 3
 OUTPUT_MOMENTS = {"output_mean", "output_variance"}
 ELU_SECOND_MOMENT = 0.6449419
 """E[elu(z)^2] for a standard normal z: 1/2 + e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2."""
@@ -49,9 +48,9 @@ class Layer:
     j : int
         Depth.
     inputs : tuple of int
-        Lengths of the axes convolved or summed: u1, u2, then colours or attributes, after the marginal of Eq. (6).
+        Lengths of the axes convolved or summed: u1, u2, then channels or attributes, after the marginal of Eq. (6).
     attributes : int
-        How many attribute axes are convolved: 0 (Eq. 3, colours are summed), 1, or 2.
+        How many attribute axes are convolved: 0 (Eq. 3, channels are summed), 1, or 2.
     kernel_size : tuple of int
         Taps along each convolved axis.
     stride : tuple of int
@@ -110,17 +109,19 @@ class Layer:
         return space + math.prod(self.kernel_size[2:]) * self.factors * math.prod(self.outputs)
 
 
-def layers(config: Config, image_size: int, classes: int) -> list[Layer]:
+def layers(config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3) -> list[Layer]:
     """Return the table of the convolutional layers j = 1 .. J-1.
 
     Parameters
     ----------
     config : Config
         J, K, Q, supports and strides.
-    image_size : int
-        Pixels along each side of an image.
+    image_size : int or tuple of int
+        Rows and columns of an image; one number stands for both.
     classes : int
         C: layer J-1 has as many filters, since its last attribute is the class (Eq. 7); K where the head is dense.
+    channels : int, optional
+        Of an image.
 
     Returns
     -------
@@ -129,11 +130,12 @@ def layers(config: Config, image_size: int, classes: int) -> list[Layer]:
     """
     k, r = config.width, config.attribute_stride
     space = (config.space_kernel, config.space_kernel)
+    pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
     table: list[Layer] = []
     for j in range(1, config.depth):
-        u = table[-1].outputs[:2] if table else (image_size, image_size)
+        u = table[-1].outputs[:2] if table else pixels
         attributes = min(j - 1, 2)
-        v = (CHANNELS,) if j == 1 else table[-1].outputs[-attributes:]
+        v = (channels,) if j == 1 else table[-1].outputs[-attributes:]
         steps = (2, 2) if j in config.strided_layers else (1, 1)
         table.append(
             Layer(
@@ -157,10 +159,12 @@ class Network:
     ----------
     config : Config
         J, K, Q, supports, strides, boundary, marginals, dtype.
-    image_size : int, optional
-        Pixels along each side of an image.
+    image_size : int or tuple of int, optional
+        Rows and columns of an image; one number stands for both.
     classes : int, optional
         C, the values of the last attribute.
+    channels : int, optional
+        Of an image.
     """
 
     _rho: Callable[..., Any] = staticmethod(convolve_elu)
@@ -172,10 +176,18 @@ class Network:
     _normalized: Callable[..., Any] = staticmethod(normalize_elu)
     """Normalisation of what filters made, and rho: of y, shift, scale, bias and epsilon."""
 
-    def __init__(self, config: Config, image_size: int = 32, classes: int = 10) -> None:
+    def __init__(
+        self, config: Config, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3
+    ) -> None:
         self.config = config
-        self.table = layers(config, image_size, classes)
+        self.table = layers(config, image_size, classes, channels)
         self.classes = classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of the images it is made for."""
+        rows, columns, channels = self.table[0].inputs
+        return rows, columns, channels
 
     def initialize(self, rng: np.random.Generator) -> Parameters:
         """Draw initial weights on the host.
@@ -262,7 +274,7 @@ class Network:
         parameters : dict
             As `initialize` returns.
         x : array
-            Standardised images (N, u1, u2, 3), or x_j of layer j = `after`.
+            Standardised images (N, u1, u2, channels), or x_j of layer j = `after`.
         moments : dict, optional
             For evaluation; without it each batch's own are used (training).
         after : int, optional
@@ -287,7 +299,7 @@ class Network:
             yield layer, x, own
 
     def __call__(self, parameters: Parameters, x: Array, moments: Moments | None = None) -> tuple[Array, Moments]:
-        """Return the logits (N, C) of standardised images (N, u1, u2, 3), and the moments used per layer."""
+        """Return the logits (N, C) of standardised images (N, u1, u2, channels), and the moments used per layer."""
         used: Moments = {}
         last = x
         for layer, last, own in self.trace(parameters, x, moments):  # noqa: B007 - the last x_j is what counts
@@ -523,14 +535,16 @@ def _average_taps(n: int, size: int, stride: int, boundary: str) -> float:
     return float(np.maximum(met, 0).mean())
 
 
-def describe(config: Config, image_size: int, classes: int) -> str:
+def describe(config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3) -> str:
     """Return the table of a network as text: axes, support, stride, parameters, GMAC and memory per layer, totals.
 
     Parameters
     ----------
     config : Config
         The network.
-    image_size, classes : int
+    image_size : int or tuple of int
+        Rows and columns of an image; one number stands for both.
+    classes, channels : int
         Of the data set.
 
     Returns
@@ -538,7 +552,7 @@ def describe(config: Config, image_size: int, classes: int) -> str:
     str
         Lines of a table. Memory is that of the layer's output for one batch, GMAC (10^9 multiply-adds) per image.
     """
-    table = layers(config, image_size, classes)
+    table = layers(config, image_size, classes, channels)
     size = np.dtype(config.dtype).itemsize * config.batch_size / 2**20
     rows = [("j", "input", "support", "stride", "output", "parameters", "GMAC", "MiB/batch")]
     for la in table:

@@ -50,25 +50,30 @@ def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
     return highest
 
 
-def image_size(config: Config, epoch: int, own: int) -> int:
-    """Return the pixels along each side of an epoch's training images.
+def image_size(config: Config, epoch: int, own: tuple[int, int]) -> tuple[int, int]:
+    """Return the rows and columns of an epoch's training images.
 
     Parameters
     ----------
     config : Config
-        Its `image_sizes`, which share the epochs equally, in their order.
+        Its `image_sizes`, which share the epochs equally, in their order. Each is that of the shorter side; the longer
+        one keeps its proportion.
     epoch : int
         Epochs completed.
-    own : int
+    own : tuple of int
         What the images have.
 
     Returns
     -------
-    int
+    tuple of int
         One of the sizes, or `own` where there are none.
     """
     sizes = config.image_sizes
-    return sizes[min(epoch * len(sizes) // config.epochs, len(sizes) - 1)] if sizes else own
+    if not sizes:
+        return own
+    side, short = sizes[min(epoch * len(sizes) // config.epochs, len(sizes) - 1)], min(own)
+    rows, columns = ((2 * side * n + short) // (2 * short) for n in own)  # rounded
+    return rows, columns
 
 
 def averaged_part(config: Config, step: int) -> float:

@@ -190,7 +190,7 @@ class Run:
         if not (self.checkpoint_paths() or (self.path / BEST).is_file()):
             if self.config_path.is_file():
                 raise RunError(f"{self.path} has no checkpoint; start the run anew in another directory")
-            raise RunError(f"{self.path} holds no run to resume: it has no checkpoint")
+            raise RunError(f"{self.path} holds no run: it has no checkpoint")
 
     def latest(self) -> tuple[Path, Checkpoint, list[str]]:
         """Return the latest checkpoint that is whole, the best one included.
@@ -329,7 +329,7 @@ class Run:
         return {key: value for record in records for key, value in record.items() if key.startswith("test")}
 
     def test_record(self) -> dict[str, Any] | None:
-        """Return the record of the test in metrics.jsonl, if it is there.
+        """Return the last record of a test in metrics.jsonl, if there is one.
 
         Returns
         -------

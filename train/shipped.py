@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.data import standardise
 from train.network import Moments, Network, Parameters
+from train.run import Run, RunError
 from train.training import restore
 
-__all__ = ["Classifier", "bare", "find", "load", "names"]
+__all__ = ["Classifier", "bare", "find", "load", "names", "open_network"]
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -61,6 +63,37 @@ def find(name_or_path: str | Path) -> Path:
     return path
 
 
+def open_network(name_or_path: str | Path) -> tuple[Path, Checkpoint, list[str]]:
+    """Return a network's checkpoint: of a run, the latest that is whole.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A name of `names`, a checkpoint, or the directory of a run.
+
+    Returns
+    -------
+    path : Path
+        Its file.
+    checkpoint : Checkpoint
+        Its content.
+    notices : list of str
+        What is wrong with later checkpoints of the run, a line each.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is damaged.
+    """
+    path = find(name_or_path)
+    if not path.is_dir():
+        return path, checkpoints.load(path), []
+    try:
+        return Run(path).latest()
+    except RunError as error:
+        raise CheckpointError(str(error)) from error
+
+
 def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
     """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics.
 
@@ -92,7 +125,8 @@ def load(name_or_path: str | Path) -> Classifier:
     Parameters
     ----------
     name_or_path : str or Path
-        The name of a network that ships with the package, or a checkpoint.
+        The name of a network that ships with the package, a checkpoint, or the directory of a run, whose latest
+        checkpoint is taken.
 
     Returns
     -------
@@ -103,9 +137,15 @@ def load(name_or_path: str | Path) -> Classifier:
     ------
     CheckpointError
         If there is no such network, or its file is damaged.
+
+    Warns
+    -----
+    UserWarning
+        If a later checkpoint of the run is damaged.
     """
-    path = find(name_or_path)
-    checkpoint = checkpoints.load(path)
+    path, checkpoint, notices = open_network(name_or_path)
+    for notice in notices:
+        warnings.warn(f"{notice}; taking {path}", stacklevel=2)
     return Classifier(checkpoint, *restore(path, checkpoint, checkpoint.config, np))
 
 
@@ -141,8 +181,8 @@ class Classifier:
 
         Parameters
         ----------
-        images : array, shape (N, H, W, 3) or (H, W, 3)
-            RGB: uint8 from 0 to 255, or floats from 0 to 1.
+        images : array, shape (N, H, W, C) or (H, W, C)
+            Of as many channels as it was trained on, RGB for CIFAR: uint8 from 0 to 255, or floats from 0 to 1.
 
         Returns
         -------
@@ -158,8 +198,11 @@ class Classifier:
         """
         xp = array_namespace(images)
         images = xp.asarray(images)
-        if images.ndim not in (3, 4) or images.shape[-1] != 3:
-            raise ValueError(f"images have shape {tuple(images.shape)}; give (N, H, W, 3) or (H, W, 3)")
+        channels = self.checkpoint.channels
+        if images.ndim not in (3, 4) or images.shape[-1] != channels:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; give (N, H, W, {channels}) or (H, W, {channels})"
+            )
         if images.ndim == 3:
             return self.logits(images[None, ...])[0, ...]
         kind = dtype_name(images.dtype)
@@ -189,7 +232,7 @@ class Classifier:
 
         Parameters
         ----------
-        images : array, shape (N, H, W, 3) or (H, W, 3)
+        images : array, shape (N, H, W, C) or (H, W, C)
             As `logits` takes them.
 
         Returns

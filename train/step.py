@@ -41,7 +41,7 @@ WARM_UP = 3
 """Steps before one is recorded: tables have then been placed on the device and kernels compiled."""
 
 
-def batch_of(config: Config, images: Images, inputs: Any, size: int | None = None) -> tuple[Array, Array]:
+def batch_of(config: Config, images: Images, inputs: Any, size: tuple[int, int] | None = None) -> tuple[Array, Array]:
     """Return a step's augmented images and their labels.
 
     Parameters
@@ -52,17 +52,17 @@ def batch_of(config: Config, images: Images, inputs: Any, size: int | None = Non
         The set they are taken from.
     inputs : dict of array
         See `Inputs`, on the device.
-    size : int, optional
-        Pixels along each side that images are brought to; by default they keep their own.
+    size : tuple of int, optional
+        Rows and columns that images are brought to; by default they keep their own.
 
     Returns
     -------
     x, labels : array
-        Shapes (n, H, W, 3) and (n,).
+        Shapes (n, H, W, C) and (n,).
     """
     x, labels = images.take(inputs["index"])
     x = move(x, inputs["rows"], inputs["columns"], max_shift=config.shift)
-    return resize(x, size or x.shape[1]), labels
+    return resize(x, size or x.shape[1:3]), labels
 
 
 def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
@@ -88,7 +88,9 @@ def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
     return arrays | ({"average": parameters} if network.config.average_decay else {})
 
 
-def gradient_step(xp: Any, config: Config, network: Network, images: Images, size: int | None = None) -> Step:
+def gradient_step(
+    xp: Any, config: Config, network: Network, images: Images, size: tuple[int, int] | None = None
+) -> Step:
     """Return the step of a network on a set of images.
 
     Parameters
@@ -101,7 +103,7 @@ def gradient_step(xp: Any, config: Config, network: Network, images: Images, siz
         What is trained.
     images : Images
         What it is trained on.
-    size : int, optional
+    size : tuple of int, optional
         As `batch_of` takes it.
 
     Returns

@@ -22,7 +22,7 @@ from train import checkpoint as checkpoints
 from train._memory import require_weights
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
-from train.data import Images, draw_sources, views
+from train.data import INFO, Images, draw_sources, views
 from train.network import Moments, Network, Parameters
 from train.optimizer import averaged_part, image_size, learning_rate
 from train.run import Run
@@ -194,8 +194,9 @@ def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tupl
     CheckpointError
         If its arrays are not those its configuration wants.
     """
-    require_weights(config, checkpoint.image_size, len(checkpoint.class_names))
-    network, state = Network(config, checkpoint.image_size, len(checkpoint.class_names)), checkpoint.state
+    sizes = checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels
+    require_weights(config, *sizes)
+    network, state = Network(config, *sizes), checkpoint.state
     parameters = network.initialize(np.random.default_rng(0))
     checkpoints.require_same_arrays(path, state.evaluated, parameters, "parameters")
     checkpoints.require_same_arrays(path, state.moments, initial_moments(network), "moments")
@@ -243,9 +244,12 @@ class Trainer:
         self.count = int(train.images.shape[0])
         self.steps_per_epoch = math.ceil(self.count / config.batch_size)
         self.state = State(**initial_arrays(network, network.initialize(self.rng)), generator={})
+        self.record: dict[str, Any] = {}  # of the last epoch
+        self._timed = 0, 0.0  # images of this epoch that this process took, and seconds
+        self._warm = False  # after the first step, which compiles kernels or loads them
         # drawn apart, so that what comes after is the same with and without
         self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
-        self._graphed: tuple[int, GraphedStep] | None = None
+        self._graphed: tuple[tuple[int, int], GraphedStep] | None = None
         self._seconds_per_pixel = 0.0  # of each step's images, by the last epoch
         self.to_device()
 
@@ -273,9 +277,7 @@ class Trainer:
             checkpoint.channel_std, self.train.std
         )
         if not same or len(checkpoint.state.order) not in (0, self.count):
-            raise CheckpointError(
-                f"{where} was trained on other images than {self.config.data_dir} holds; name theirs with --data-dir"
-            )
+            raise CheckpointError(f"{where} was trained on other images than {self._images()}")
         self.state = checkpoint.state
         self.rng.bit_generator.state = checkpoint.state.generator
         self.to_device()
@@ -285,13 +287,21 @@ class Trainer:
         """The running moments as the network takes them."""
         return self.state.moments
 
-    def fit(self, hours: float = math.inf) -> bool:
+    def _images(self) -> str:
+        """Where the images come from, and what would name others."""
+        if self.config.dataset in INFO:
+            return f"{self.config.data_dir} holds; name theirs with --data-dir"
+        return f"{self.config.dataset} holds; name theirs with --dataset"
+
+    def fit(self, hours: float = math.inf, say: Callable[[str], None] = lambda line: None) -> bool:
         """Train until the last epoch is complete, or the last that fits into some hours.
 
         Parameters
         ----------
         hours : float, optional
             From now. An epoch fits if there is time for it at the speed of the last one.
+        say : callable, optional
+            Takes a line for each epoch.
 
         Returns
         -------
@@ -309,13 +319,17 @@ class Trainer:
         with _stop_requests() as stop:
             while self.state.epoch < self.config.epochs:
                 begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
-                expected = self._seconds_per_pixel * steps * self._image_size() ** 2
+                expected = self._seconds_per_pixel * steps * math.prod(self._image_size())
                 if begin + expected > end:
                     return False
-                with _progress(self.config, self.state, self.count, self.seconds_left()) as advance:
-                    pixels = steps * self._image_size() ** 2
-                    self._epoch(advance, stop)
-                self._seconds_per_pixel = (time.monotonic() - begin) / pixels
+                done, pixels = self.state.epoch, steps * math.prod(self._image_size())
+                try:
+                    with _progress(self.config, self.state, self.count, self.seconds_left()) as advance:
+                        self._epoch(advance, stop)
+                finally:
+                    if self.state.epoch > done:
+                        self._seconds_per_pixel = (time.monotonic() - begin) / pixels
+                        say(summary(self.record, self.config.epochs, self.seconds_left()))
         return True
 
     def seconds_left(self) -> float:
@@ -326,16 +340,17 @@ class Trainer:
         float
             Seconds; 0 before an epoch is complete.
         """
-        state, own = self.state, int(self.train.images.shape[1])
-        sides = [image_size(self.config, epoch, own) for epoch in range(state.epoch, self.config.epochs)]
-        pixels = self.steps_per_epoch * sum(n**2 for n in sides) - state.step * sides[0] ** 2
-        return self._seconds_per_pixel * pixels
+        state, own = self.state, self._own_size()
+        sizes = [image_size(self.config, epoch, own) for epoch in range(state.epoch, self.config.epochs)]
+        areas = [math.prod(size) for size in sizes]
+        return self._seconds_per_pixel * (self.steps_per_epoch * sum(areas) - state.step * sum(areas[:1]))
 
     def _epoch(self, advance: Callable[[float, float, int], None], stop: list[int]) -> None:
         state, config = self.state, self.config
         if not len(state.order):
             state.order = self.rng.permutation(self.count)
             state.step, state.loss_sum, state.correct, state.seconds = 0, 0.0, 0, 0.0
+        self._timed = 0, 0.0
         while state.step < self.steps_per_epoch:
             started = time.perf_counter()
             index = state.order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
@@ -343,7 +358,11 @@ class Trainer:
             state.loss_sum += loss * len(index)
             state.correct += correct
             state.step += 1
-            state.seconds += time.perf_counter() - started
+            elapsed = time.perf_counter() - started
+            state.seconds += elapsed
+            if self._warm:
+                self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
+            self._warm = True
             seen = min(state.step * config.batch_size, self.count)
             advance(state.loss_sum / seen, state.correct / seen, len(index))
             if stop and state.step < self.steps_per_epoch:
@@ -364,9 +383,14 @@ class Trainer:
             setattr(self.state, kind, tree)
         return loss, int(correct)
 
-    def _image_size(self) -> int:
-        """Pixels along each side of this epoch's training images."""
-        return image_size(self.config, self.state.epoch, int(self.train.images.shape[1]))
+    def _own_size(self) -> tuple[int, int]:
+        """Rows and columns of the images as they are."""
+        _, height, width, _ = self.train.images.shape
+        return int(height), int(width)
+
+    def _image_size(self) -> tuple[int, int]:
+        """Rows and columns of this epoch's training images."""
+        return image_size(self.config, self.state.epoch, self._own_size())
 
     def _take(self, arrays: Any, inputs: Inputs) -> Any:
         """A step on images of this epoch's size; the graph of another size is let go."""
@@ -417,7 +441,9 @@ class Trainer:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
             score = result.accuracy
-        record |= {"seconds": state.seconds, "images_per_second": self.count / state.seconds}
+        images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)
+        record |= {"seconds": state.seconds, "images_per_second": images / seconds}
+        self.record = record
         state.epoch += 1
         state.step, state.order = 0, np.zeros(0, np.int64)
         best = score > state.best
@@ -464,7 +490,7 @@ class Trainer:
             }
         )
         checkpoint = Checkpoint(
-            host, self.config, self.class_names, self.network.table[0].inputs[0], self.train.mean, self.train.std
+            host, self.config, self.class_names, self.network.image_shape, self.train.mean, self.train.std
         )
         return self.run.save(checkpoint, self.versions, best=best)
 
@@ -501,6 +527,37 @@ class Trainer:
 
     def _advice(self) -> str:
         return f"{self.run.last_good()}; a lower --learning-rate may help"
+
+
+def summary(record: dict[str, Any], epochs: int, seconds_left: float) -> str:
+    """Return an epoch's record as a line.
+
+    Parameters
+    ----------
+    record : dict
+        As in metrics.jsonl.
+    epochs : int
+        Of the run.
+    seconds_left : float
+        Until its end.
+
+    Returns
+    -------
+    str
+        Epoch, loss in nats, accuracies, images/s and the time left.
+    """
+    said = f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.3f}, "
+    said += f"accuracy {100 * record['train_accuracy']:.1f} %, "
+    if "validation_accuracy" in record:
+        said += f"held out {100 * record['validation_accuracy']:.1f} %, "
+    said += f"{record['images_per_second']:.0f} images/s"
+    return said + (f", {_duration(seconds_left)} left" if record["epoch"] < epochs else "")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -144,6 +144,9 @@ def _subject(
         trees = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments, "data": statistics}
         for kind, tree in trees.items():
             require_finite(find(options.checkpoint), tree, kind)
+        if checkpoint.image_shape != sample.image_shape:
+            found, known = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, sample.image_shape))
+            raise ConfigError(f"{options.checkpoint} takes images of {found}; train.verify has some of {known} alone")
         config = dataclasses.replace(checkpoint.config, **changes)
         network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
         network = Network(dataclasses.replace(config, dtype=dtype), checkpoint.image_size, network.classes)

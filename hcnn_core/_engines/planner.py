@@ -246,7 +246,9 @@ def weighted_sums(like: Array) -> Any:
 def has_compiled_kernels() -> bool:
     """Whether compiled kernels can be used: Numba is installed and can cache what it compiles on disk."""
     try:
+        from hcnn_core._engines.cpu import compile_log
         from hcnn_core._engines.cpu.kernels import gemm  # noqa: F401
     except (ImportError, RuntimeError):
         return False
+    compile_log.install()
     return True

@@ -113,11 +113,12 @@ class Deviation:
 def assert_translation_covariant(
     op: Operator,
     x: Array,
-    in_axes: int | Sequence[int],
+    in_axes: int | Sequence[int] | None = None,
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
     boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
+    axes: int | Sequence[int] | None = None,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
     eps: float | None = None,
@@ -132,8 +133,8 @@ def assert_translation_covariant(
         From an array of the kind of x to an array.
     x : array
         float or complex, of NumPy, CuPy, an array-API library, or a tensor with ``__dlpack__``. It is not changed.
-    in_axes : int or sequence of int
-        Axes of x that are translated.
+    in_axes, axes : int or sequence of int
+        Axes of x that are translated, under one of the two names.
     out_axes : int or sequence of int, optional
         The axes of op(x) that correspond to `in_axes`; by default the same ones, counted from the front.
     stride : int or sequence of int, optional
@@ -169,6 +170,7 @@ def assert_translation_covariant(
     >>> assert_translation_covariant(lambda x: convolve(x, w, 0, boundary="periodic"), x, 0)
     """
     __tracebackhide__ = True
+    in_axes = named_once(in_axes, axes)
     deviations = covariance_deviations(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
     _raise_first("op is not covariant to translations", deviations)
 
@@ -176,10 +178,11 @@ def assert_translation_covariant(
 def assert_translation_invariant(
     op: Operator,
     x: Array,
-    axes: int | Sequence[int],
+    in_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
     boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
+    axes: int | Sequence[int] | None = None,
     shift: int | Sequence[int] | None = None,
     stages: int = 1,
     eps: float | None = None,
@@ -192,8 +195,8 @@ def assert_translation_invariant(
         From an array of the kind of x to an array.
     x : array
         As in `assert_translation_covariant`.
-    axes : int or sequence of int
-        Axes of x that are translated.
+    in_axes, axes : int or sequence of int
+        Axes of x that are translated, under one of the two names.
     stride : int or sequence of int, optional
         Only translations by multiples of the stride are tested. An operator that subsamples r times by 2 before it sums
         is invariant to multiples of 2**r.
@@ -218,8 +221,18 @@ def assert_translation_invariant(
     Proposition 3.1 of arXiv:1703.04140.
     """
     __tracebackhide__ = True
-    deviations = covariance_deviations(op, x, axes, (), stride, boundary, shift=shift, stages=stages, eps=eps)
+    in_axes = named_once(in_axes, axes)
+    deviations = covariance_deviations(op, x, in_axes, (), stride, boundary, shift=shift, stages=stages, eps=eps)
     _raise_first("op is not invariant to translations", deviations)
+
+
+def named_once(in_axes: int | Sequence[int] | None, axes: int | Sequence[int] | None) -> int | Sequence[int]:
+    """The axes that are translated, given under one of two names."""
+    found = [given for given in (in_axes, axes) if given is not None]
+    if len(found) != 1:
+        what = "both are" if found else "neither is"
+        raise TypeError(f"in_axes and axes are names of the axes that are translated, and {what} given; give one")
+    return found[0]
 
 
 def covariance_deviations(

@@ -26,6 +26,7 @@ from hcnn_core.testing.assertions import (
     Translation,
     assert_translation_covariant,
     assert_translation_invariant,
+    named_once,
 )
 
 __all__ = [
@@ -260,11 +261,12 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
 def check_translation_covariant(
     op: Operator,
     shape: Lengths,
-    in_axes: int | Sequence[int],
+    in_axes: int | Sequence[int] | None = None,
     out_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
     boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
+    axes: int | Sequence[int] | None = None,
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
     eps: float | None = None,
@@ -280,7 +282,7 @@ def check_translation_covariant(
     shape : tuple of int
         Shape of the arrays. With zero boundaries they are zero on the outer thirds of ``in_axes`` and move by at most
         half of that, so that an operator may reach over a sixth of an axis.
-    in_axes, out_axes, stride, boundary, stages, eps
+    in_axes, axes, out_axes, stride, boundary, stages, eps
         As in `assert_translation_covariant`.
     dtypes : str or sequence of str, optional
         Of the arrays: one or several of float64, float32, complex128, complex64.
@@ -308,21 +310,23 @@ def check_translation_covariant(
     shift = (1,)
     """
     __tracebackhide__ = True
+    where = named_once(in_axes, axes)
 
     def claim(x: NDArray, shift: tuple[int, ...]) -> None:
-        assert_translation_covariant(op, x, in_axes, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
+        assert_translation_covariant(op, x, where, out_axes, stride, boundary, shift=shift, stages=stages, eps=eps)
 
     shape = _lengths("shape", shape)
-    _search(claim, shape, Translation.make(shape, in_axes, out_axes, stride, boundary), dtypes, exponents, max_examples)
+    _search(claim, shape, Translation.make(shape, where, out_axes, stride, boundary), dtypes, exponents, max_examples)
 
 
 def check_translation_invariant(
     op: Operator,
     shape: Lengths,
-    axes: int | Sequence[int],
+    in_axes: int | Sequence[int] | None = None,
     stride: int | Sequence[int] = 1,
     boundary: Boundary | Sequence[Boundary] = "periodic",
     *,
+    axes: int | Sequence[int] | None = None,
     dtypes: str | Sequence[str] = "float64",
     stages: int = 1,
     eps: float | None = None,
@@ -335,7 +339,7 @@ def check_translation_invariant(
     ----------
     op, shape, dtypes, exponents, max_examples
         As in `check_translation_covariant`.
-    axes, stride, boundary, stages, eps
+    in_axes, axes, stride, boundary, stages, eps
         As in `assert_translation_invariant`.
 
     Raises
@@ -346,12 +350,13 @@ def check_translation_invariant(
         As `assert_translation_invariant`, and if every translation is the identity.
     """
     __tracebackhide__ = True
+    where = named_once(in_axes, axes)
 
     def claim(x: NDArray, shift: tuple[int, ...]) -> None:
-        assert_translation_invariant(op, x, axes, stride, boundary, shift=shift, stages=stages, eps=eps)
+        assert_translation_invariant(op, x, where, stride, boundary, shift=shift, stages=stages, eps=eps)
 
     shape = _lengths("shape", shape)
-    _search(claim, shape, Translation.make(shape, axes, (), stride, boundary), dtypes, exponents, max_examples)
+    _search(claim, shape, Translation.make(shape, where, (), stride, boundary), dtypes, exponents, max_examples)
 
 
 def noise(seed: int, shape: tuple[int, ...], dtype: str) -> NDArray:

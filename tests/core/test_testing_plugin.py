@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from hcnn_core.testing import (
+    assert_translation_covariant,
+    assert_translation_invariant,
+    check_translation_covariant,
+    check_translation_invariant,
+)
 
 pytest_plugins = ["pytester"]
 
@@ -57,11 +68,42 @@ def test_numpy(pytester: pytest.Pytester) -> None:
 
 
 def test_fixtures_are_listed(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest("-p", PLUGIN, "--fixtures")
-    for name in ("covariant", "invariant"):
-        result.stdout.fnmatch_lines(
-            [f"check_translation_{name} [[]session scope[]] -- *plugin.py:*", "    *a search for *"]
-        )
+    """With the parameters of the functions they are; without -v, pytest shows the first paragraph alone."""
+    brief, whole = (pytester.runpytest("-p", PLUGIN, "--fixtures", *v).stdout.str() for v in ((), ("-v",)))
+    for function in (check_translation_covariant, check_translation_invariant):
+        expected = inspect.signature(function)
+        plain = [p.replace(annotation=p.empty) for p in expected.parameters.values()]
+        call = str(expected.replace(parameters=plain, return_annotation=expected.empty))
+        assert f"{function.__name__}{call}" in " ".join(whole.split())
+        name = function.__name__.removeprefix("check_translation_")
+        line = re.search(rf"operator is not {name}: \((.*), \.\.\)\.$", brief, re.MULTILINE)
+        assert line
+        names = [n for n in line[1].split(", ") if n != "*"]
+        assert names == list(expected.parameters)[: len(names)] and "axes" in names and "boundary" in names
+
+
+@pytest.mark.parametrize("function", [check_translation_covariant, assert_translation_covariant])
+def test_axes_have_either_name(function: Callable[..., None]) -> None:
+    given = (4, 6) if function is check_translation_covariant else np.ones((4, 6)) + np.arange(6.0)
+    for options in ({"axes": 1}, {"in_axes": 1}):
+        function(np.abs, given, **options)
+        with pytest.raises(AssertionError, match="not covariant"):
+            function(lambda x: x - x[:, :1], given, **options)
+    for wrong in ({}, {"axes": 1, "in_axes": 1}):
+        with pytest.raises(TypeError, match="in_axes and axes are names of the axes that are translated"):
+            function(np.abs, given, **wrong)
+
+
+@pytest.mark.parametrize("function", [check_translation_invariant, assert_translation_invariant])
+def test_axes_of_an_invariance_have_either_name(function: Callable[..., None]) -> None:
+    given = (4, 6) if function is check_translation_invariant else np.ones((4, 6)) + np.arange(6.0)
+    for options in ({"axes": 1}, {"in_axes": 1}):
+        function(lambda x: x.sum(axis=1), given, **options)
+        with pytest.raises(AssertionError, match="not invariant"):
+            function(lambda x: x[:, :3].sum(axis=1), given, **options)
+    for wrong in ({}, {"axes": 1, "in_axes": 1}):
+        with pytest.raises(TypeError, match="in_axes and axes"):
+            function(np.sum, given, **wrong)
 
 
 def test_pytorch(pytester: pytest.Pytester) -> None:

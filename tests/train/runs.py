@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from train import cifar
+from train._command import COMPILING
 from train.data import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,17 +53,23 @@ class Outcome:
         return self.out
 
 
-def run_here(arguments: tuple[object, ...], dataset: Dataset) -> Outcome:
-    """Run the command line in this process on the given images."""
+def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
+    """Run the command line in this process, on the given images, or on those that it names."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(cifar, "load_dataset", lambda name, data_dir: dataset)
+        if dataset is not None:
+            patch.setattr(cifar, "load_dataset", lambda name, data_dir: dataset)
         try:
             status = cifar.main([str(argument) for argument in arguments])
         except SystemExit as stop:
             assert isinstance(stop.code, int)
             status = stop.code
-    return Outcome(status, out.getvalue(), err.getvalue())
+    return Outcome(status, out.getvalue(), without_notice(err.getvalue()))
+
+
+def without_notice(err: str) -> str:
+    """Standard error without the line that kernels are compiled, which is there where none were compiled before."""
+    return "".join(line for line in err.splitlines(keepends=True) if COMPILING not in line)
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -81,7 +88,7 @@ def finish(process: subprocess.Popen[str], text: str | None = None) -> Outcome:
     """Wait for a process, having sent it text; return what it left."""
     with process:
         out, err = process.communicate(text)
-    return Outcome(process.returncode, out, err)
+    return Outcome(process.returncode, out, without_notice(err))
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import re
 import signal
@@ -21,11 +23,32 @@ from tests.train.runs import (
     start,
 )
 from train import cifar, training
+from train._command import Parser, run_command
 from train.config import PRESETS, Config
 from train.data import DataError, Dataset
 from train.training import Trainer
 
 # Flags
+
+
+def test_that_kernels_are_compiled_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("hcnn_core")
+    before = logger.level, list(logger.handlers)
+
+    def action(options: argparse.Namespace) -> int:
+        for name in ("a", "b"):
+            logger.debug("compiling %s", name)
+            logger.info("compiled %s in 1.0 s", name)
+        return 0
+
+    for _ in range(2):
+        parser = Parser(prog="python -m train.cifar")
+        parser.add_argument("--debug", action="store_true")
+        assert run_command(parser, [], action, "") == 0
+        assert capsys.readouterr().err == "train.cifar: compiling kernels for this processor (once)\n"
+        assert run_command(parser, [], lambda options: 0, "") == 0
+        assert capsys.readouterr().err == ""
+    assert (logger.level, logger.handlers) == before
 
 
 @pytest.mark.parametrize(
@@ -37,7 +60,7 @@ from train.training import Trainer
         (["--preset", "huge"], ["--preset", "'huge'", "hcnn-plus", "sample"]),
         (["--preset", ""], ["--preset", "''"]),
         (["--preset"], ["--preset", "expected one argument"]),
-        (["--dataset", "mnist"], ["--dataset", "'mnist'", "cifar100"]),
+        (["--dataset", "mnist"], ["dataset is 'mnist'", "cifar100", "FILE.npz", "MODULE:FUNCTION"]),
         (["--backend", "torch"], ["--backend", "'torch'", "cupy"]),
         (["--width", "eight"], ["--width", "invalid int value", "'eight'"]),
         (["--width", "8.5"], ["--width", "'8.5'"]),
@@ -52,7 +75,7 @@ from train.training import Trainer
         (["--attribute-kernel", "7"], ["--attribute-kernel", "expected 2 arguments"]),
         (["--attribute-kernel", "7", "0"], ["attribute_kernel is 0", "at least 1"]),
         (["--strided-layers", "0"], ["strided_layers is 0", "at least 1"]),
-        (["--shift", "40"], ["shift is 40", "between 0 and 31"]),
+        (["--shift", "40"], ["shift is 40", "images of 32x32", "0 to 31"]),
         (["--flip", "yes"], ["unrecognized arguments: yes"]),
         (["--seed", "-1"], ["seed is -1", "at least 0"]),
         (["--preset", "sample", "--train-size", "41"], ["--train-size", "41", "1 to 40"]),
@@ -166,7 +189,7 @@ def test_describe_needs_no_data_and_makes_nothing(
 def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What loading says is passed on, and no run directory is left."""
 
-    def missing(config: Config) -> Dataset:
+    def missing(xp: Any, config: Config) -> Dataset:
         raise DataError(f"no {config.dataset} in {config.data_dir}: put\nan archive there")
 
     monkeypatch.setattr(cifar, "_dataset", missing)
@@ -194,7 +217,7 @@ def test_what_the_system_refuses_is_said_in_a_sentence(
     monkeypatch.chdir(gone)
     gone.rmdir()
     command(*SMALL).one_line(1, "No such file or directory")
-    monkeypatch.setattr(cifar, "_dataset", lambda config: Path().resolve())
+    monkeypatch.setattr(cifar, "_dataset", lambda xp, config: Path().resolve())
     command(*SMALL, "--out", tmp_path / "run").one_line(1, "the working directory is gone")
 
 
@@ -296,7 +319,7 @@ def test_a_first_line_is_there_before_training(
     """Buffered output would say nothing until the end."""
     said = []
 
-    def fit(self: Trainer, hours: float) -> None:
+    def fit(self: Trainer, *arguments: Any) -> None:
         said.append(sys.stdout.getvalue())  # type: ignore[attr-defined]
         raise training.TrainingError("enough")
 

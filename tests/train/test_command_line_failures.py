@@ -32,7 +32,10 @@ from tests.train.runs import (
 from train import _memory, cifar, training
 from train._command import namespace
 from train.config import make_config
+from train.data import INFO
 from train.training import Trainer
+
+DATA = INFO["sample"]
 
 # Memory
 
@@ -52,13 +55,13 @@ def test_too_large_a_batch_is_refused_with_the_largest_that_fits(
     fits = int(re.findall(r"--batch-size (\d+) would fit", line)[0])
     config = make_config(preset, {"dataset": "sample"})
     assert 1 <= fits < 5000
-    assert _memory.required_bytes(config, 32, 10, fits) <= size < _memory.required_bytes(config, 32, 10, fits + 1)
+    assert _memory.required_bytes(config, DATA, fits) <= size < _memory.required_bytes(config, DATA, fits + 1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_batch_that_fits_is_accepted(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config("sample", {"width": 4, "factors": 4, "depth": 5, "strided_layers": (3, 4)})
-    free(monkeypatch, _memory.required_bytes(config, 32, 10, 5))
+    free(monkeypatch, _memory.required_bytes(config, DATA, 5))
     line = command(*SMALL, "--out", tmp_path / "run").one_line(1, "--batch-size 5 would fit")
     assert "a batch of 8 " in line
     command(*SMALL, "--epochs", 1, "--batch-size", 5, "--out", tmp_path / "run").success()
@@ -116,7 +119,7 @@ def test_what_no_memory_holds_is_refused_before_any_work(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[object, ...]
 ) -> None:
     free(monkeypatch, 2**40)
-    monkeypatch.setattr(cifar, "_dataset", None)
+    monkeypatch.setattr(cifar, "load_dataset", None)
     command(*SMALL, *flags, "--out", tmp_path / "run").one_line(1, "needs about", "GiB", "are free")
     assert list(tmp_path.iterdir()) == []
 

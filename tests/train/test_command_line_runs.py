@@ -151,6 +151,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_hide_the_result(
 def test_resume_of_a_finished_run(drawing_command: Command, trained: Path, first_run: tuple[Path, Outcome]) -> None:
     """It says again what came out, and changes nothing."""
     lines = first_run[1].success().splitlines()
+    lines = [line for line in lines if not line.startswith("epoch ")]
     out = drawing_command("--resume", trained).success().splitlines()
     assert out == [
         f"{trained} is finished: all 4 epochs are trained",
@@ -170,7 +171,6 @@ def test_resume_and_plot_of_no_run(command: Command, tmp_path: Path, action: str
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--epochs", "9"),
         ("--seed", "1"),
         ("--no-flip",),
         ("--preset", "sample"),
@@ -267,7 +267,6 @@ def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_p
 
 def test_evaluate_no_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
     command("--evaluate", tmp_path / "absent.h5").one_line(1, "no checkpoint at", "absent.h5")
-    command("--evaluate", trained).one_line(1, str(trained), "directory", str(trained / "best.h5"))
     command("--evaluate", trained / "config.toml").one_line(1, "config.toml", "not a whole checkpoint")
     for share in (0, 0.3, 0.9):
         whole = (trained / "best.h5").read_bytes()

@@ -142,7 +142,7 @@ def test_every_line_of_the_toml_explains_its_setting() -> None:
         ({"epochs": 0}, ["epochs", "0", "between 1 and 9999"]),
         ({"epochs": 10_000}, ["epochs", "10000", "between 1 and 9999"]),
         ({"batch_size": 0}, ["batch_size", "0", "at least 1"]),
-        ({"shift": 32}, ["shift", "32", "between 0 and 31"]),
+        ({"shift": -1}, ["shift", "-1", "at least 0"]),
         ({"moment_decay": 1.0}, ["moment_decay", "1", "less than 1"]),
         ({"precision": "tf32", "dtype": "float64"}, ["precision", "'tf32'", "dtype 'float32'"]),
         ({"moment_decay": 1.5}, ["moment_decay", "1.5", "between 0"]),

@@ -300,7 +300,7 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
         inputs = trainer._inputs(index)
         mirrored.append(inputs["columns"][:, 0] == 31)
         sizes.append(trainer._image_size())
-    assert sizes == [16, 16, 24, 24]
+    assert sizes == [(16, 16), (16, 16), (24, 24), (24, 24)]
     assert 5 < mirrored[0].sum() < 25
     for before, after in itertools.pairwise(mirrored):
         assert np.array_equal(before, ~after)

@@ -1,17 +1,22 @@
-"""Image data: CIFAR-10, CIFAR-100 and an embedded sample, their splits, and augmented batches of them."""
+"""Image data: CIFAR-10, CIFAR-100, an embedded sample and one's own, their splits, and augmented batches of them."""
 
 from train.data.augmentation import augment, channel_statistics, draw_sources, move, resize, standardise, views
-from train.data.cifar import load_dataset
-from train.data.dataset import DataError, Dataset, split_validation, train_subset
+from train.data.cifar import INFO, load_dataset
+from train.data.custom import dataset_from_arrays, is_function
+from train.data.dataset import DataError, Dataset, DatasetInfo, split_validation, train_subset
 from train.data.images import Images
 
 __all__ = [
+    "INFO",
     "DataError",
     "Dataset",
+    "DatasetInfo",
     "Images",
     "augment",
     "channel_statistics",
+    "dataset_from_arrays",
     "draw_sources",
+    "is_function",
     "load_dataset",
     "move",
     "resize",

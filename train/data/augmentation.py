@@ -220,28 +220,31 @@ def views(images: Array) -> Iterator[Array]:
         yield move(images, *(constant(xp, a, images.device) for a in chosen), max_shift=1)
 
 
-def resize(images: Array, size: int) -> Array:
-    """Return square images of another size; each pixel is the mean over the area it covers.
+def resize(images: Array, size: int | tuple[int, int]) -> Array:
+    """Return images of another size; each pixel is the mean over the area it covers.
 
     Parameters
     ----------
-    images : floating array, shape (N, H, H, C)
+    images : floating array, shape (N, H, W, C)
         A batch.
-    size : int
-        Pixels along each side of the result.
+    size : int or tuple of int
+        Rows and columns of the result; one number stands for both.
 
     Returns
     -------
-    array, shape (N, size, size, C)
+    array, shape (N, rows, columns, C)
         The images themselves if they have that size.
     """
     count, height, width, channels = images.shape
-    if height == size == width:
+    tall, wide = (size, size) if isinstance(size, int) else size
+    if (height, width) == (tall, wide):
         return images
-    xp = array_namespace(images)
-    matrix = constant(xp, _areas(height, size).astype(dtype_name(images.dtype)), images.device)
-    rows = matmul(matrix, xp.reshape(images, (count, height, -1)))  # (N, size, W C)
-    return matmul(matrix, xp.reshape(rows, (count, size, width, channels)))
+    xp, dtype = array_namespace(images), dtype_name(images.dtype)
+    of_rows, of_columns = (
+        constant(xp, _areas(*lengths).astype(dtype), images.device) for lengths in ((height, tall), (width, wide))
+    )
+    rows = matmul(of_rows, xp.reshape(images, (count, height, -1)))  # (N, rows, W C)
+    return matmul(of_columns, xp.reshape(rows, (count, tall, width, channels)))
 
 
 @lru_cache(maxsize=16)

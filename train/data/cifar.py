@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and the embedded sample: found on disk, downloaded, or shipped with the package."""
+"""Data sets by name: CIFAR-10 and CIFAR-100, found on disk or downloaded, the embedded sample, and one's own images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 from train.data import _sample
 from train.data._formats import Layout, read_layout
-from train.data.dataset import DataError, Dataset
+from train.data.custom import is_custom, load_custom
+from train.data.dataset import IMAGE_SHAPE, DataError, Dataset, DatasetInfo
 from train.data.download import Progress, fetch, show_progress
 
-__all__ = ["DataError", "Dataset", "load_dataset"]
+__all__ = ["INFO", "DataError", "Dataset", "load_dataset"]
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz"
 
@@ -28,6 +29,13 @@ CLASS_NAMES = {
         tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
     """,
 }
+
+INFO = {
+    "cifar10": DatasetInfo(IMAGE_SHAPE, 10, 2 * 60_000 * 3072),
+    "cifar100": DatasetInfo(IMAGE_SHAPE, 100, 2 * 60_000 * 3072),
+    "sample": DatasetInfo(IMAGE_SHAPE, 10, 0),
+}
+"""What is known of data sets before they are loaded. Images are held as loaded and as split."""
 
 CIFAR10_LABELS = {"labels": 10}
 CIFAR100_LABELS = {"coarse_labels": 20, "fine_labels": 100}
@@ -87,7 +95,7 @@ def load_dataset(
     download: bool = True,
     progress: Progress = show_progress,
 ) -> Dataset:
-    """Load a data set, downloading it first if it is not there.
+    """Load a data set; CIFAR is downloaded first if it is not there.
 
     CIFAR is looked for in `data_dir` and its subfolders, unpacked or as the official archive, binary or pickled
     (``cifar-10-batches-bin``, ``cifar-10-batches-py``, ``cifar-10-binary.tar.gz``, ``cifar-10-python.tar.gz``;
@@ -97,10 +105,12 @@ def load_dataset(
 
     Parameters
     ----------
-    name : {"cifar10", "cifar100", "sample"}
-        ``"sample"`` is 2,000 training and 500 test images of CIFAR-10 that come with the package.
+    name : str
+        ``"cifar10"``, ``"cifar100"``, or ``"sample"``: 2,000 training and 500 test images of CIFAR-10 that come with
+        the package. Or one's own images: a path that ends in ``.npz``, or ``"MODULE:FUNCTION"``, see
+        `train.data.custom`.
     data_dir : path, optional
-        Where the files are, or where the archive goes. Not used by ``"sample"``.
+        Where CIFAR's files are, or where the archive goes.
     download : bool, optional
         Whether to fetch the official archive when nothing is found.
     progress : callable, optional
@@ -114,7 +124,7 @@ def load_dataset(
     Raises
     ------
     ValueError
-        If `name` is none of the three.
+        If `name` is none of these.
     DataError
         If the files are missing and cannot be had, or are damaged, or hold something else.
 
@@ -123,12 +133,14 @@ def load_dataset(
     Where the environment variable HCNN_PARTIAL_DATA is 1, files of the training set may be missing, but for one: for
     machines that the files reach one by one.
     """
+    if is_custom(name):
+        return load_custom(name)
     if name == "sample":
         images, labels, count = _sample.load()
         classes = tuple(CLASS_NAMES["cifar10"].split())
         return Dataset(name, classes, images[:count], labels[:count], images[count:], labels[count:])
     if name not in LAYOUTS:
-        raise ValueError(f"dataset is {name!r}; choose 'cifar10', 'cifar100' or 'sample'")
+        raise ValueError(f"dataset is {name!r}; choose 'cifar10', 'cifar100', 'sample', a file .npz or MODULE:FUNCTION")
     if "\0" in os.fspath(data_dir):
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
     path, layout = _find(name, Path(data_dir)) or _obtain(name, Path(data_dir), download, progress)

@@ -1,4 +1,4 @@
-"""Labelled images, and the parts of a training set: its first N images, a held-out share."""
+"""Labelled images, what a network must know of them, and the parts of a training set: its first N images, a share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMAGE_SHAPE = (32, 32, 3)
+"""Of CIFAR."""
+
+CHANNELS = range(1, 5)
+"""How many channels an image may have: grey, grey and alpha, RGB, RGB and alpha, or whatever they are."""
 
 
 class DataError(ValueError):
     """The data are missing, damaged, or not what they should be; one line says which and what would do."""
 
 
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What a network must know of a data set.
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        Rows, columns and channels of an image.
+    classes : int
+        How many classes there are.
+    nbytes : int
+        Memory that the images take from now on until training begins.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    nbytes: int
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled colour images, a training set and a test set, in host memory.
+    """Labelled images, a training set and a test set, in host memory.
 
     Parameters
     ----------
@@ -25,8 +48,8 @@ class Dataset:
         What the data set is called, such as ``"cifar10"``.
     class_names : tuple of str
         One name per class; labels index it.
-    train_images, test_images : ndarray of uint8, shape (N, 32, 32, 3)
-        Pixels in 0..255: rows, columns, then red, green, blue.
+    train_images, test_images : ndarray of uint8, shape (N, H, W, C)
+        Pixels in 0..255: rows, columns, then 1 to 4 channels. All images have the same shape.
     train_labels, test_labels : ndarray of int64, shape (N,)
         Classes in ``0 .. len(class_names) - 1``.
 
@@ -47,16 +70,31 @@ class Dataset:
         """Hold every array to its contract."""
         self._check("train", self.train_images, self.train_labels)
         self._check("test", self.test_images, self.test_labels)
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            shapes = [_times(images.shape[1:]) for images in (self.train_images, self.test_images)]
+            raise DataError(f"{self.name}: training images are {shapes[0]}, test images {shapes[1]}; bring them to one")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of an image."""
+        _, height, width, channels = self.train_images.shape
+        return height, width, channels
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What a network must know of it; training copies the training images once."""
+        return DatasetInfo(self.image_shape, len(self.class_names), self.train_images.nbytes)
 
     def _check(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
         """Raise DataError unless images and labels are a pair as documented."""
-        if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE:
+        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:] or images.shape[3] not in CHANNELS:
             raise DataError(
-                f"{self.name}: {part}_images is {_describe(images)}; expected uint8 of shape (N, 32, 32, 3)"
+                f"{self.name}: {part}_images is {describe_array(images)}; expected uint8 of shape (N, H, W, C) with 1 "
+                "to 4 channels C, such as (N, 32, 32, 3)"
             )
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             raise DataError(
-                f"{self.name}: {part}_labels is {_describe(labels)}; expected int64 of shape ({len(images)},), "
+                f"{self.name}: {part}_labels is {describe_array(labels)}; expected int64 of shape ({len(images)},), "
                 "a label per image"
             )
         if labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
@@ -66,9 +104,24 @@ class Dataset:
             )
 
 
-def _describe(array: NDArray[Any]) -> str:
-    """Dtype and shape in words."""
+def describe_array(array: NDArray[Any]) -> str:
+    """Return dtype and shape in words.
+
+    Parameters
+    ----------
+    array : ndarray
+        Any array.
+
+    Returns
+    -------
+    str
+        Part of a sentence.
+    """
     return f"{array.dtype} of shape {array.shape}"
+
+
+def _times(lengths: tuple[int, ...]) -> str:
+    return "x".join(map(str, lengths))
 
 
 def train_subset(dataset: Dataset, size: int) -> Dataset:

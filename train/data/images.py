@@ -15,12 +15,12 @@ class Images:
 
     Parameters
     ----------
-    images : array of uint8, shape (N, H, W, 3)
+    images : array of uint8, shape (N, H, W, C)
         Pixels.
     labels : array of int, shape (N,)
         Classes.
-    mean, std : array, shape (3,)
-        Of each colour, in units of a pixel value.
+    mean, std : array, shape (C,)
+        Of each channel, in units of a pixel value.
     dtype : str
         Of standardised images.
     """
@@ -42,6 +42,6 @@ class Images:
         Returns
         -------
         images, labels : array
-            Shapes (n, H, W, 3) and (n,).
+            Shapes (n, H, W, C) and (n,).
         """
         return standardise(self.images[index], self.mean, self.std, self.dtype), self.labels[index]

@@ -1,0 +1,251 @@
+"""Compile the kernels before they are needed: `python -m hcnn_core.warmup`.
+
+Kernels are compiled for this processor when they are first called, and kept on disk. This program calls them: those of
+convolutions along one to four axes, and those of the layers of arXiv:1703.04140 and their gradients, at the lengths of
+its networks. Attribute axes of other lengths need some more short functions, a tenth of a second each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import logging
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.planner import has_compiled_kernels
+from hcnn_core._threads import processors
+from hcnn_core.activations import elu, elu_vjp
+from hcnn_core.backend import Array
+from hcnn_core.convolution import convolve, convolve_cotangents, convolve_elu, convolve_vjp_w, convolve_vjp_x
+from hcnn_core.factored import factored_adjoints, factored_layer
+from hcnn_core.marginals import marginal, marginal_vjp
+from hcnn_core.moments import moments_and_mean, patch_filter
+from hcnn_core.normalization import normalize_elu_vjp, normalized_and_moments
+
+__all__ = ["DTYPES", "main", "warm_up"]
+
+DTYPES = ("float32", "float64", "complex64", "complex128")
+"""Of arrays that kernels are compiled for. Networks are real."""
+
+BOUNDARIES = ("periodic", "zero")
+BATCH = 32
+"""Images: enough for the ways that larger batches are computed, such as non-temporal stores."""
+
+WIDTH = 16
+
+Step = tuple[str, str, str]
+"""Kind of work, boundary, dtype."""
+
+
+def warm_up(dtypes: Sequence[str] = DTYPES) -> Iterator[str]:
+    """Call all kernels for arrays of some dtypes.
+
+    Parameters
+    ----------
+    dtypes : sequence of str, optional
+        Among `DTYPES`.
+
+    Yields
+    ------
+    str
+        What was called, after each piece of the work.
+    """
+    for step in _steps(dtypes):
+        _take(step)
+        yield " ".join(step)
+
+
+def _steps(dtypes: Sequence[str]) -> list[Step]:
+    """The work, in an order in which neighbours have few kernels in common."""
+    steps = itertools.product(WORK, BOUNDARIES, dtypes)
+    return [step for step in steps if step[0] == "convolutions" or step[2].startswith("float")]
+
+
+def _take(step: Step) -> list[str]:
+    """Do one piece of the work; return what was compiled for it."""
+    kind, boundary, dtype = step
+    found = _Compiled()
+    logger = logging.getLogger("hcnn_core")
+    before = logger.level
+    logger.addHandler(found)
+    logger.setLevel(logging.INFO)
+    try:
+        WORK[kind](boundary, dtype)
+    finally:
+        logger.removeHandler(found)
+        logger.setLevel(before)
+    return found.lines
+
+
+class _Compiled(logging.Handler):
+    """Keeps what the logger says was compiled."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append(record.getMessage())
+
+
+def _array(*shape: int, dtype: str) -> Array:
+    return np.full(shape, 0.01, dtype)
+
+
+def _convolutions(boundary: str, dtype: str) -> None:
+    """Along one to four axes, with gradients."""
+    array = functools.partial(_array, dtype=dtype)
+    sizes = ((64,), (5,)), ((24, 20), (3, 3)), ((12, 8, 16), (3, 5, 5)), ((12, 12, 8, 16), (3, 3, 7, 11))
+    for (lengths, taps), last_stride in itertools.product(sizes, (1, 2)):
+        axes = tuple(range(1, 1 + len(lengths)))
+        options: Any = {"boundary": boundary, "stride": (1,) * (len(axes) - 1) + (last_stride,)}
+        x, w = array(BATCH, *lengths), array(*taps, 2)
+        y = convolve(x, w, axes, **options)
+        convolve_vjp_x(y, x.shape, w, axes, **options)
+        convolve_vjp_w(y, x, w.shape, axes, **options)
+        convolve_cotangents(y, x, w, axes, **options)
+
+
+def _network(kind: str, boundary: str, dtype: str) -> None:
+    """Layers 1 to 6 forward and backward, from the third on Eq. (8) of one kind; the last two subsample space."""
+    array, k = functools.partial(_array, dtype=dtype), WIDTH
+    both: dict[str, Any] = {"boundary": boundary}
+    pullbacks: list[Callable[[Array], Any]] = []
+
+    def convolved(x: Array, w: Array, bias: Array, axes: Sequence[int], **options: Any) -> Array:
+        y = convolve_elu(x, w, bias, axes, **both, **options)
+        pullbacks.append(lambda g: convolve_cotangents(g, x, w, axes, ans=y, **both, **options)[0])
+        return y
+
+    def normalized(x: Array, w: Array, bias: Array, axes: Sequence[int], **options: Any) -> Array:
+        y = convolve(x, w, axes, **both, **options)
+        shift, scale = array(*y.shape[3:]), array(k)
+        z, mean, variance, moments = normalized_and_moments(y, shift, scale, bias, epsilon=1e-5)
+
+        def pullback(g: Array) -> Any:
+            g, *_ = normalize_elu_vjp(g, mean, variance, y, shift, scale, bias, moments, epsilon=1e-5)
+            return convolve_cotangents(g, x, w, axes, **both, **options)[0]
+
+        pullbacks.append(pullback)
+        return z
+
+    def written_out(x: Array, *_: Any, stride: Sequence[int]) -> Array:
+        """A (+) layer whose second factors are normalised."""
+        z = convolved(x, array(3, 3, 2 * k), array(2 * k), (1, 2), stride=stride[:2])
+        return normalized(z, array(2 * k, 7, 11, k), array(k), (3, 4), sum_axes=5, stride=stride[2:])
+
+    def factored(x: Array, *_: Any, stride: Sequence[int]) -> Array:
+        given = x, array(3, 3, 2 * k), array(2 * k), array(2 * k, 7, 11, k), array(k), (1, 2), (3, 4)
+        y = factored_layer(*given, **both, stride=stride)
+        pullbacks.append(lambda g: factored_adjoints(g, y, *given, **both, stride=stride)[0])
+        return y
+
+    def summed(x: Array) -> Array:
+        pullbacks.append(lambda g: marginal_vjp(g, x, 3))
+        return marginal(x, 3)
+
+    def measured(x: Array) -> Array:
+        """The moments of patches, whose cotangent is added to that of x."""
+        mean, covariance, exact = moments_and_mean(x, (1, 2), (3, 3), **both)
+        pullbacks.append(lambda g: patch_filter(mean, covariance, x, (1, 2), (3, 3), **both, mean=exact, other=g))
+        return x
+
+    later = {"plain": convolved, "normalized": normalized, "factored": factored, "written out": written_out}[kind]
+    layer: Any = normalized if kind in ("normalized", "written out") else convolved
+    x = layer(array(BATCH, 32, 32, 3), array(3, 3, 3, k), array(k), (1, 2), sum_axes=3)
+    x = layer(x, array(3, 3, 11, k), array(k), (1, 2, 3), stride=(1, 1, 2))
+    layer = later
+    for j in range(3, 7):
+        x = measured(summed(x) if j > 3 else x)
+        space = 2 if j > 4 else 1
+        x = layer(x, array(3, 3, 7, 11, k), array(k), (1, 2, 3, 4), stride=(space, space, 2, 2))
+    axes = tuple(range(1, 5))
+    g = marginal_vjp(marginal(x, axes, reduction="mean"), x, axes, reduction="mean")
+    elu_vjp(g, elu(x))
+    for pullback in reversed(pullbacks):
+        g = pullback(g)
+
+
+WORK: dict[str, Callable[[str, str], None]] = {
+    "convolutions": _convolutions,
+    "networks": functools.partial(_network, "plain"),
+    "networks with normalised outputs": functools.partial(_network, "normalized"),
+    "(+) networks": functools.partial(_network, "factored"),
+    "(+) networks with normalised outputs": functools.partial(_network, "written out"),
+}
+"""What is called, by its name: functions of the boundary and the dtype."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; the process's own by default.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 if compiled kernels cannot be kept or used here, 2 if the command line is wrong.
+    """
+    options = _parser().parse_args(arguments)
+    if not has_compiled_kernels():
+        print("hcnn_core.warmup: Numba is not installed or cannot keep what it compiles", file=sys.stderr)
+        return 1
+    begin, compiled = time.perf_counter(), 0
+    steps = _steps(options.dtype or DTYPES)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(options.processes, len(steps)), context) as pool, _progress(len(steps)) as advance:
+        for done in as_completed([pool.submit(_take, step) for step in steps]):
+            compiled += len(done.result())
+            advance()
+    # two processes that write the index of one function at the same time may lose an entry of it
+    compiled += sum(len(_take(step)) for step in steps if compiled)
+    print(f"{compiled} functions were compiled in {time.perf_counter() - begin:.0f} s; what was compiled is kept")
+    return 0
+
+
+@contextmanager
+def _progress(count: int) -> Iterator[Callable[[], object]]:
+    """A bar on a terminal; nothing where tqdm is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda: None
+        return
+    with tqdm(total=count, desc="compiling kernels", leave=False, disable=None) as bar:
+        yield bar.update
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m hcnn_core.warmup",
+        description="Compile the kernels for this processor, and keep them on disk.",
+        epilog="Exit status: 0; 1 kernels cannot be compiled or kept; 2 the command line is wrong.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--processes", type=_positive, default=processors(), metavar="N", help="[%(default)s]")
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, metavar="DTYPE", help=f"of {', '.join(DTYPES)} [all]")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is given; at least 1 is needed")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""One's own images: files .npz and functions, of any size, 1 to 4 channels and any number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.train.commands import Arrays, made_up
+from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, start
+from train import load
+from train.config import ConfigError, make_config
+from train.data import DataError, dataset_from_arrays, load_dataset, resize
+from train.network import Network
+from train.optimizer import image_size
+
+FASHION = (28, 28)
+"""Shape of the images of Fashion-MNIST, whose files hold no axis of channels."""
+
+
+def run(*arguments: object) -> Outcome:
+    """The command line in this process, on the images that it names."""
+    return run_here(arguments, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "flags", "table"),
+    [
+        (FASHION, 10, (), "28x28x1"),
+        ((64, 64, 3), 3, (), "64x64x3"),
+        ((12, 20, 4), 2, ("--image-sizes", "8", "12"), "12x20x4"),
+        ((9, 16, 2), 5, ("--shift", "0"), "9x16x2"),
+        ((16, 24), 4, ("--boundary", "periodic"), "16x24x1"),
+    ],
+    ids=str,
+)
+def test_trained_evaluated_described_and_resumed(
+    tmp_path: Path, shape: tuple[int, ...], classes: int, flags: tuple[str, ...], table: str
+) -> None:
+    file, whole = tmp_path / "images.npz", tmp_path / "run"
+    arrays = made_up(shape, classes)
+    np.savez_compressed(file, **arrays)
+    given = (*SMALL, "--epochs", 2, "--dataset", file, *flags)
+    assert table in run("--describe", *given).success()
+    assert f"sample on 32 images of {file}" in run(*given, "--out", whole).success()  # 8 of the 40 are held out
+    records = metrics(whole)
+    assert [record["epoch"] for record in records] == [1, 2, 2]
+
+    out = run("--evaluate", whole).success()
+    assert f"test: accuracy {100 * records[-1]['test_accuracy']:.2f} %" in out and "12 images" in out
+    logits = load(whole).logits(images := arrays["x_test"].reshape(12, *shape[:2], -1))
+    assert logits.shape == (12, classes)
+    assert np.mean(logits.argmax(axis=1) == arrays["y_test"]) == pytest.approx(records[-1]["test_accuracy"])
+    np.testing.assert_allclose(load(whole).logits(images / np.float32(255)), logits, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match=rf"give \(N, H, W, {images.shape[3]}\)"):
+        load(whole).logits(images[:, :, :, :1].repeat(5, axis=3))
+
+    part = tmp_path / "part"
+    run(*given, "--epochs", 2, "--out", part, "--hours", 1e-9).success()
+    run("--resume", part).success()
+    assert metrics(part) == metrics(whole)
+
+
+def test_a_run_learns_what_brightness_tells(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", **made_up((10, 14), 2, train=64, test=40))
+    given = (*SMALL, "--epochs", 4, "--dataset", tmp_path / "two.npz", "--shift", 1)
+    run(*given, "--out", tmp_path / "run").success()
+    assert metrics(tmp_path / "run")[-1]["test_accuracy"] > 0.9  # by chance: 0.5
+
+
+def test_a_function_of_the_working_directory(tmp_path: Path) -> None:
+    """As a process; a function that a file names is called only where the command line names it too."""
+    np.savez(tmp_path / "images.npz", **made_up((8, 8)))
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef images():\n    print('called')\n    return dict(np.load('images.npz'))\n"
+    )
+    flags = (*SMALL, "--epochs", "1", "--shift", "1", "--dataset", "mine:images")
+    begun = finish(start("-m", "train.cifar", *flags, "--out", "run", "--hours", 1e-9, cwd=tmp_path))
+    assert "called" in begun.success()
+    refused = finish(start("-m", "train.cifar", "--resume", "run", cwd=tmp_path))
+    refused.one_line(2, "mine:images", "runs code", "--dataset mine:images")
+    assert "called" not in refused.out
+    resumed = finish(start("-m", "train.cifar", "--resume", "run", "--dataset", "mine:images", cwd=tmp_path))
+    assert "test: accuracy" in resumed.success()
+    refused = finish(start("-m", "train.cifar", "--evaluate", "run/best.h5", cwd=tmp_path))
+    refused.one_line(2, "runs code", "--dataset mine:images")
+
+
+@pytest.mark.parametrize(
+    ("source", "fragments"),
+    [
+        ("", ["cannot be called", "AttributeError"]),
+        ("images = 3", ["cannot be called", "TypeError"]),
+        ("def images(): return 1 / 0", ["ZeroDivisionError", "--debug"]),
+        ("def images(): return [1]", ["returned a list", "x_train"]),
+        ("def images(): return {}", ["no array x_train", "it has none"]),
+        ("import nowhere_to_be_found", ["ModuleNotFoundError", "nowhere_to_be_found"]),
+    ],
+)
+def test_functions_that_do_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, fragments: list[str], request: pytest.FixtureRequest
+) -> None:
+    module = f"hook_{abs(hash(request.node.name))}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = run("--dataset", f"{module}:images", "--out", "run")
+    outcome.one_line(1, module, *fragments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_function_may_return_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hook_of_a_set.py").write_text(
+        "from train.data import load_dataset\nimages = lambda: load_dataset('sample')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = load_dataset("hook_of_a_set:images")
+    assert found.name == "hook_of_a_set:images" and found.class_names == load_dataset("sample").class_names
+
+
+def without(*names: str) -> Callable[[Arrays], Arrays]:
+    return lambda arrays: {name: array for name, array in arrays.items() if name not in names}
+
+
+def with_(**changes: Any) -> Callable[[Arrays], Arrays]:
+    return lambda arrays: arrays | changes
+
+
+NAMES = np.array([f"class {i}" for i in range(10)])
+
+
+@pytest.mark.parametrize(
+    ("change", "fragments"),
+    [
+        (without("y_test"), ["no array y_test", "expected x_train, y_train, x_test, y_test"]),
+        (without("x_train", "y_train"), ["no array x_train, y_train", "it has x_test, y_test"]),
+        (with_(x_train=np.zeros((40, 8, 8, 3))), ["x_train is float64 of shape (40, 8, 8, 3)", "uint8 from 0 to 255"]),
+        (with_(x_train=np.zeros((40, 8, 8), bool)), ["x_train is bool", "uint8"]),
+        (with_(x_train=np.zeros((40, 8, 8, 5), np.uint8)), ["(40, 8, 8, 5)", "1 to 4 channels"]),
+        (with_(x_train=np.zeros((40, 3, 32, 32), np.uint8)), ["(40, 3, 32, 32)", "(N, H, W, C)"]),
+        (with_(x_train=np.zeros((40, 64), np.uint8)), ["x_train is uint8 of shape (40, 64)"]),
+        (with_(x_train=np.zeros((0, 8, 8, 3), np.uint8)), ["x_train is uint8 of shape (0, 8, 8, 3)"]),
+        (with_(x_test=np.zeros((12, 9, 8, 3), np.uint8)), ["training images are 8x8x3, test images 9x8x3"]),
+        (with_(x_test=np.zeros((11, 8, 8, 3), np.uint8)), ["test_labels is int64 of shape (12,)", "(11,)"]),
+        (with_(y_train=np.zeros((40, 10), int)), ["y_train is int64 of shape (40, 10)", "integers from 0"]),
+        (with_(y_train=np.zeros(40)), ["y_train is float64", "integers"]),
+        (with_(y_train=np.arange(40) % 10 - 1), ["y_train holds -1 to 8", "from 0"]),
+        (with_(y_train=np.arange(40) % 10 + 1), ["y_train holds 1 to 10", "number the classes 0, 1, 2"]),
+        (with_(y_train=np.zeros(40, int)), ["y_train holds 0 to 0", "class_names"]),
+        (with_(y_train=np.arange(40) * 1000), ["y_train holds 0 to 39000 for 40 images"]),
+        (with_(y_train=np.full(40, 2**64 - 1, np.uint64)), ["y_train holds", "from 0"]),
+        (with_(y_test=np.full(12, 10)), ["test_labels lie in 10..10", "expected 0..9"]),
+        (with_(class_names=NAMES[:9]), ["train_labels lie in 0..9", "expected 0..8"]),
+        (with_(class_names=NAMES[:1].repeat(10)), ["class_names", "different strings"]),
+        (with_(class_names=np.arange(10)), ["class_names is int64", "strings"]),
+        (with_(y_train=np.array([[1], "two"], object)), ["cannot be read", "Python objects", "numpy.savez"]),
+    ],
+)
+def test_arrays_that_do_not_do(tmp_path: Path, change: Callable[[Arrays], Arrays], fragments: list[str]) -> None:
+    file = tmp_path / "images.npz"
+    np.savez(file, **change(made_up((8, 8, 3))))
+    before = contents(tmp_path)
+    for flags in ((), ("--describe",)):
+        run("--preset", "sample", "--dataset", file, *flags).one_line(1, str(file), *fragments)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        (None, ["there is no file"]),
+        (b"", ["cannot be read"]),
+        (b"PK\3\4", ["cannot be read"]),
+        (b"text", ["cannot be read"]),
+    ],
+)
+def test_files_that_do_not_do(tmp_path: Path, content: bytes | None, fragments: list[str]) -> None:
+    file = tmp_path / "images.npz"
+    if content is not None:
+        file.write_bytes(content)
+    run("--dataset", file, "--out", tmp_path / "run").one_line(1, str(file), *fragments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    """Half of it, and every one of some bytes changed, in whichever array it lies."""
+    file = tmp_path / "images.npz"
+    np.savez_compressed(file, **made_up((8, 8, 3)))
+    whole = file.read_bytes()
+    good = load_dataset(str(file))
+    for place in (*range(60, len(whole), len(whole) // 40), None):
+        damaged = (
+            whole[: len(whole) // 2]
+            if place is None
+            else whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
+        )
+        file.write_bytes(damaged)
+        try:
+            found = load_dataset(str(file))
+        except DataError as error:
+            assert "\n" not in str(error)
+        else:  # what changed is nothing that is read, such as a time
+            for name in ("train_images", "train_labels", "test_images", "test_labels"):
+                assert np.array_equal(getattr(found, name), getattr(good, name))
+    assert place is None
+
+
+def test_forms_that_do() -> None:
+    arrays = made_up((8, 6), 3)
+    plain = dataset_from_arrays("a", arrays)
+    assert plain.image_shape == (8, 6, 1) and plain.class_names == ("0", "1", "2")
+    columns = dataset_from_arrays("a", arrays | {"y_train": arrays["y_train"][:, None], "more": 3})
+    assert np.array_equal(columns.train_labels, plain.train_labels)
+    named = dataset_from_arrays("a", arrays | {"class_names": NAMES[:4]})
+    assert named.class_names == tuple(NAMES[:4]) and named.info.classes == 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags", "fragments"),
+    [
+        (
+            (28, 28),
+            ("--strided-layers", "2", "3", "4"),
+            ["images of 28x28 cannot be periodic", "layer 4", "axis of 7 by 2"],
+        ),
+        ((32, 20), ("--strided-layers", "2", "3", "4"), ["images of 32x20", "axis of 5 by 2", "--boundary zero"]),
+        ((32, 32), ("--image-sizes", "10", "32"), ["images of 10x10", "axis of 5 by 2"]),
+        ((32, 32), ("--width", "6"), ["--width 6 cannot be periodic", "axis of 3 by 2", "another width"]),
+    ],
+)
+def test_what_strides_do_not_divide_cannot_be_periodic(
+    tmp_path: Path, shape: tuple[int, ...], flags: tuple[str, ...], fragments: list[str]
+) -> None:
+    file = tmp_path / "images.npz"
+    np.savez(file, **made_up(shape))
+    given = (*SMALL, "--dataset", file, "--out", tmp_path / "run", *flags, "--epochs", 2)
+    run(*given, "--boundary", "periodic").one_line(2, *fragments)
+    assert not (tmp_path / "run").exists()
+    run(*given, "--boundary", "zero", "--epochs", 1, "--hours", 1e-9).success()
+
+
+def test_a_shift_out_of_sight_and_a_channel_without_news(tmp_path: Path) -> None:
+    arrays = made_up((6, 20, 4))
+    np.savez(tmp_path / "a.npz", **arrays)
+    given = (*SMALL, "--out", tmp_path / "run", "--dataset")
+    run(*given, tmp_path / "a.npz", "--shift", 6).one_line(2, "shift is 6; images of 6x20 allow 0 to 5")
+    for part in ("x_train", "x_test"):
+        arrays[part][..., 3] = 255
+    np.savez(tmp_path / "b.npz", **arrays)
+    run(*given, tmp_path / "b.npz").one_line(1, "channel 3 of the training images", "is 255 everywhere; leave it out")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluated_on_other_images(tmp_path: Path) -> None:
+    for name, shape, classes in (("a", (8, 8), 4), ("b", (8, 9), 4), ("c", (8, 8), 3)):
+        np.savez(tmp_path / f"{name}.npz", **made_up(shape, classes))
+    run(*SMALL, "--epochs", 1, "--shift", 1, "--dataset", tmp_path / "a.npz", "--out", tmp_path / "run").success()
+    best = tmp_path / "run" / "best.h5"
+    for name, kind in (("b", "4 classes of 8x9x1 images"), ("c", "3 classes of 8x8x1 images")):
+        refused = run("--evaluate", best, "--dataset", tmp_path / f"{name}.npz")
+        refused.one_line(1, "tells 4 classes of 8x8x1 images apart", f"{name}.npz has {kind}")
+    run("--evaluate", best, "--dataset", "sample").one_line(1, "10 classes of 32x32x3 images", "--dataset")
+    given = (*SMALL, "--epochs", 2, "--shift", 1, "--dataset", tmp_path / "a.npz", "--out", tmp_path / "part")
+    run(*given, "--hours", 1e-9).success()
+    before = contents(tmp_path / "part")
+    run("--resume", tmp_path / "part", "--dataset", tmp_path / "c.npz").one_line(1, "is of another network")
+    np.savez(tmp_path / "d.npz", **made_up((8, 8), 4, seed=1))
+    run("--resume", tmp_path / "part", "--dataset", tmp_path / "d.npz").one_line(1, "trained on other images", "d.npz")
+    assert contents(tmp_path / "part") == before
+    (tmp_path / "a.npz").rename(tmp_path / "moved.npz")
+    run("--resume", tmp_path / "part").one_line(1, "there is no file", "a.npz", "--dataset")
+    run("--resume", tmp_path / "part", "--dataset", tmp_path / "moved.npz").success()
+
+
+def test_a_file_of_schema_1_is_read(tmp_path: Path) -> None:
+    """The form that files had when all images were square and RGB; the shipped network is one, and one is made here."""
+    run(
+        *SMALL, "--epochs", 1, "--dataset", "sample", "--train-size", 40, "--no-test", "--out", tmp_path / "run"
+    ).success()
+    path = tmp_path / "run" / "best.h5"
+    images = load_dataset("sample").test_images[:3]
+    expected = load(path).logits(images)
+    with h5py.File(path, "r+") as file:
+        assert file.attrs["schema"] == 2 and file.attrs["image_shape"].tolist() == [32, 32, 3]
+        del file.attrs["image_shape"]
+        file.attrs["schema"], file.attrs["image_size"] = 1, 32
+    assert np.array_equal(load(path).logits(images), expected)
+    assert load("hcnn-fast").checkpoint.image_shape == (32, 32, 3)
+
+
+def test_sizes_keep_the_proportion_of_oblong_images() -> None:
+    config = make_config("hcnn", {"image_sizes": [8, 12], "epochs": 4})
+    assert [image_size(config, epoch, (24, 40)) for epoch in range(4)] == [(8, 13)] * 2 + [(12, 20)] * 2
+    images = np.random.default_rng(0).random((2, 6, 9, 2))
+    small = resize(images, (2, 3))
+    np.testing.assert_allclose(small, images.reshape(2, 2, 3, 3, 3, 2).mean(axis=(2, 4)), rtol=0, atol=1e-12)
+    assert not np.allclose(resize(images, (3, 2)).swapaxes(1, 2), small)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_initial_outputs_are_of_order_one_whatever_the_channels(channels: int) -> None:
+    """The variance of the first filters counts the channels they sum."""
+    network = Network(make_config("sample", {"width": 16}), (12, 16), 3, channels)
+    rng = np.random.default_rng(0)
+    parameters = network.initialize(rng)
+    assert parameters["layer01"]["w"].shape == (channels, 3, 3, 16)
+    x = rng.standard_normal((20, 12, 16, channels)).astype(np.float32)
+    layer = next(iter(network.trace(parameters, x)))[1]
+    assert 0.4 < float(np.mean(layer**2)) < 1.0  # 0.64 expected: rho of a standard normal
+
+
+@pytest.mark.parametrize("name", ["mnist", "images.npy", "a:b:c", ":f", "a:", "a.:f", "1a:f", ""])
+def test_names_of_no_data_set(name: str) -> None:
+    with pytest.raises(ConfigError, match="choose cifar10, cifar100, sample, a file FILE"):
+        make_config("hcnn", {"dataset": name})
+
+
+@pytest.mark.parametrize("name", ["images.npz", "some/images.npz", "a:f", "a.b:f"])
+def test_names_of_data_sets(name: str) -> None:
+    assert make_config("hcnn", {"dataset": name}).dataset == name

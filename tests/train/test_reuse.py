@@ -1,0 +1,265 @@
+"""What is done with a finished run: evaluated by its folder, extended, or taken as the beginning of another."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.train.commands import Command, made_up
+from tests.train.runs import SMALL, Outcome, assert_same_state, contents, metrics, run_here, saved_state
+from train import cifar, load
+from train.checkpoint import CheckpointError
+from train.config import read_toml
+from train.data import Dataset
+from train.run import Run
+from train.training import Trainer, summary
+
+LAST = "epoch0004-step000000.h5"
+CONSTANT = (*SMALL, "--schedule", "constant")
+
+
+def test_a_folder_stands_for_its_latest_checkpoint(command: Command, trained: Path, few_images: Dataset) -> None:
+    by_folder, by_file = command("--evaluate", trained).success(), command("--evaluate", trained / LAST).success()
+    assert by_folder == f"{trained / LAST}: after epoch 4 of 4\n{by_file}"
+    assert metrics(trained)[-1]["test_accuracy"] == pytest.approx(
+        np.mean(load(trained).logits(few_images.test_images).argmax(axis=1) == few_images.test_labels)
+    )
+
+
+def test_a_folder_whose_latest_checkpoint_is_damaged(command: Command, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    (path / LAST).write_bytes(b"damaged")
+    before = {name: data for name, data in contents(path).items()}
+    lines = command("--evaluate", path).success().splitlines()
+    assert LAST in lines[0] and "not a whole checkpoint" in lines[0] and "; taking " in lines[0]
+    assert lines[1].endswith(" of 4") and LAST not in lines[1]
+    with pytest.warns(UserWarning, match="not a whole checkpoint"):
+        load(path)
+    assert contents(path) == before
+
+
+def test_a_folder_without_a_run(command: Command, tmp_path: Path) -> None:
+    command("--evaluate", tmp_path).one_line(1, str(tmp_path), "holds no run")
+    with pytest.raises(CheckpointError, match="holds no run"):
+        load(tmp_path)
+
+
+# Extended
+
+
+@pytest.mark.parametrize("schedule", [("constant",), ("step", "--step-epochs", "3")], ids=" ".join)
+def test_an_extended_run_is_what_a_longer_one_would_have_been(
+    command: Command, tmp_path: Path, schedule: tuple[str, ...]
+) -> None:
+    """Bit for bit, since neither schedule looks at the number of epochs."""
+    longer, extended = tmp_path / "longer", tmp_path / "extended"
+    command(*SMALL, "--schedule", *schedule, "--epochs", 5, "--out", longer).success()
+    command(*SMALL, "--schedule", *schedule, "--epochs", 3, "--out", extended).success()
+    said = command("--resume", extended, "--epochs", 5).success()
+    assert "the test set was read after epoch 3; it is read again after epoch 5" in said
+    for name in ("best.h5", "epoch0005-step000000.h5"):
+        assert_same_state(extended / name, longer / name)
+    assert [r for r in metrics(extended) if not (r["epoch"] == 3 and "test_loss" in r)] == metrics(longer)
+    settings = [read_toml(path / "config.toml") for path in (extended, longer)]
+    assert settings[0] == settings[1]
+    assert "is finished: all 5 epochs are trained" in command("--resume", extended).success()
+    assert f"accuracy {100 * metrics(longer)[-1]['test_accuracy']:.2f}" in command("--resume", extended).success()
+
+
+def test_an_extension_that_is_cut_off_goes_on_without_the_flag(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before its first step; and the test set is read when it is complete, though it was read before."""
+    run = tmp_path / "run"
+    command(*CONSTANT, "--epochs", 2, "--out", run).success()
+    command("--resume", run, "--epochs", 4, "--hours", 1e-9).success()
+    assert Run(run).latest()[1].config.epochs == 4
+    command("--resume", run, "--epochs", 4).success()
+    records = metrics(run)
+    assert [record["epoch"] for record in records] == [1, 2, 2, 3, 4, 4]
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar, "_train_and_test", lambda trainer, dataset, hours: trainer.fit() and None)
+        command("--resume", run, "--epochs", 5).success()  # stopped between its last epoch and the test
+    assert "test_accuracy" not in metrics(run)[-1]
+    assert "is finished" not in command("--resume", run).success()
+    assert metrics(run)[-1]["epoch"] == 5 and "test_accuracy" in metrics(run)[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "epochs", "fragments"),
+    [
+        (("--schedule", "cosine"), 8, ["--schedule cosine", "over all 2 epochs", "--init-from"]),
+        (("--schedule", "one-cycle"), 8, ["--schedule one-cycle", "--init-from"]),
+        (("--schedule", "constant", "--image-sizes", "16", "32"), 8, ["--image-sizes", "over all 2 epochs"]),
+        (("--schedule", "constant"), 1, ["--epochs 1 is less than", "has trained: 2"]),
+    ],
+)
+def test_what_cannot_be_extended(
+    command: Command, tmp_path: Path, flags: tuple[str, ...], epochs: int, fragments: list[str]
+) -> None:
+    run = tmp_path / "run"
+    command(*SMALL, *flags, "--epochs", 2, "--out", run).success()
+    before = contents(run)
+    command("--resume", run, "--epochs", epochs).one_line(2, str(run), *fragments)
+    assert contents(run) == before
+    assert "is finished" in command("--resume", run, "--epochs", 2).success()  # what it has
+
+
+# Another run's weights
+
+
+def first_state(run: Path) -> dict[str, Any]:
+    return saved_state(run / "epoch0000-step000000.h5")
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_a_run_begins_with_the_weights_of_another(command: Command, trained: Path, tmp_path: Path, form: str) -> None:
+    run, source = tmp_path / "run", trained if form == "folder" else trained / LAST
+    out = command(*SMALL, "--epochs", 1, "--init-from", source, "--out", run).success()
+    assert f"weights of {trained / LAST}\n" in out and "drawn" not in out
+    found, expected = first_state(run), saved_state(trained / LAST)
+    arrays = [name for name in found if name.startswith(("parameters", "moments"))]
+    assert len(arrays) > 10
+    for name in arrays:
+        assert np.array_equal(found[name], expected[name]), name
+    assert found["epoch"] == 0 and not any(found[name].any() for name in found if name.startswith("velocity"))
+    fresh = tmp_path / "fresh"
+    command(*SMALL, "--epochs", 1, "--out", fresh).success()
+    assert found["generator"] == first_state(fresh)["generator"]  # order and augmentation are those of the seed
+    assert metrics(run)[0]["train_loss"] < metrics(fresh)[0]["train_loss"]
+    assert f'init_from = "{source}"' in (run / "config.toml").read_text()
+    command("--resume", run).success()
+
+
+def test_average_and_dtype_follow(command: Command, trained: Path, tmp_path: Path) -> None:
+    flags = ("--epochs", 1, "--average-decay", 0.9, "--dtype", "float64", "--init-from", trained)
+    command(*SMALL, *flags, "--out", tmp_path / "run").success()
+    found, expected = first_state(tmp_path / "run"), saved_state(trained / LAST)
+    for name in expected:
+        if name.startswith("parameters"):
+            assert found[name].dtype == np.float64 and np.array_equal(found[name], expected[name])
+            assert np.array_equal(found[name], found[name.replace("parameters", "average")])
+
+
+@pytest.mark.parametrize(
+    ("flags", "drawn"),
+    [(("--dataset",), "layer04, head"), (("--head", "dense"), "layer04, head"), (("--head", "sum"), "layer04")],
+)
+def test_what_tells_other_classes_apart_is_drawn(
+    trained: Path, tmp_path: Path, few_images: Dataset, flags: tuple[str, ...], drawn: str
+) -> None:
+    run, images = tmp_path / "run", few_images
+    if "--dataset" in flags:
+        file = tmp_path / "other.npz"
+        np.savez(file, **made_up((32, 32, 3), 3))
+        flags, images = ("--dataset", str(file)), None
+    out = run_here((*SMALL, *flags, "--epochs", 1, "--init-from", trained, "--out", run), images).success()
+    assert f"drawn, since its head is another: {drawn}\n" in out
+    found, expected = first_state(run), saved_state(trained / LAST)
+    for name in found:
+        if name.startswith(("parameters/layer01", "parameters/layer02", "parameters/layer03", "moments/layer03")):
+            assert np.array_equal(found[name], expected[name]), name
+    assert not np.array_equal(found["parameters/layer04/h"], expected["parameters/layer04/h"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "fragments"),
+    [
+        (("--width", 6), 1, ["is of another network", "layer01/bias is float32(4,)", "float32(6,)"]),
+        (("--depth", 6), 1, ["is of another network", "layer04"]),
+        (("--normalization", "both"), 1, ["is of another network", "scale is absent"]),
+        (("--init-from", "nowhere"), 1, ["no checkpoint at nowhere", "hcnn-fast"]),
+        (("--init-from", "."), 1, ["holds no run"]),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_do(
+    command: Command,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[object, ...],
+    status: int,
+    fragments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command(*SMALL, "--init-from", trained, *flags, "--out", tmp_path / "run")
+    assert [f for f in fragments if f not in outcome.err] == [] and outcome.err.count("\n") == 1, outcome
+    assert outcome.status == status and not (tmp_path / "run").exists()
+
+
+# What a run says
+
+
+LINE = (
+    r"epoch (\d+)/4: loss (\d+\.\d{3}), accuracy (\d+\.\d) %, held out (\d+\.\d) %, (\d+) images/s"
+    r"(?:, (\d+(?:\.\d)?) (s|min|h) left)?"
+)
+
+
+def test_a_line_for_every_epoch(first_run: tuple[Path, Outcome]) -> None:
+    """On standard output, with what metrics.jsonl has."""
+    path, outcome = first_run
+    lines = [re.fullmatch(LINE, line) for line in outcome.success().splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 4 and all(lines)
+    for line, record in zip(lines, metrics(path), strict=False):
+        assert line
+        epoch, loss, accuracy, held_out = map(float, line.groups()[:4])
+        assert epoch == record["epoch"] and loss == pytest.approx(record["train_loss"], abs=5e-4)
+        assert accuracy == pytest.approx(100 * record["train_accuracy"], abs=0.0501)
+        assert held_out == pytest.approx(100 * record["validation_accuracy"], abs=0.0501)
+        assert bool(line[7]) == (epoch < 4)
+
+
+def test_an_epoch_that_a_signal_ends_has_its_line(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Trainer.save
+
+    def save_and_stop(trainer: Trainer, **options: Any) -> Any:
+        found = save(trainer, **options)
+        if trainer.state.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(Trainer, "save", save_and_stop)
+    outcome = command(*SMALL, "--out", tmp_path / "run")
+    assert outcome.status == 128 + signal.SIGTERM and "saved; continue with --resume" in outcome.err
+    assert [line[:9] for line in outcome.out.splitlines()[1:]] == ["epoch 1/4", "epoch 2/4"]
+
+
+def test_the_first_step_of_a_process_does_not_count_in_images_per_second(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It compiles kernels, or loads them; here it waits. The epoch's seconds hold it."""
+    step, waited = Trainer._step, []
+
+    def slow(trainer: Trainer, index: Any) -> Any:
+        if not waited:
+            waited.append(time.sleep(3))
+        return step(trainer, index)
+
+    monkeypatch.setattr(Trainer, "_step", slow)
+    command(*SMALL, "--epochs", 2, "--out", tmp_path / "run").success()
+    records = Run(tmp_path / "run").read_metrics()
+    assert records[0]["seconds"] > 3 and records[0]["images_per_second"] > 32 / 3
+    for record in records[1:2]:
+        assert record["images_per_second"] * record["seconds"] == pytest.approx(32)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (99.4, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1.7 h"), (86400, "24.0 h")],
+)
+def test_how_a_time_is_said(seconds: float, said: str) -> None:
+    record = {"epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5, "images_per_second": 10.0}
+    assert summary(record, 3, seconds) == f"epoch 1/3: loss 1.000, accuracy 50.0 %, 10 images/s, {said} left"

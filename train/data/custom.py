@@ -1,0 +1,183 @@
+"""One's own images: arrays in a file .npz, or what a function of one's own returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.data.dataset import DataError, Dataset, describe_array
+
+__all__ = ["ARRAYS", "dataset_from_arrays", "is_custom", "is_function", "load_custom"]
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+"""Names of the arrays of a data set: images and labels."""
+
+HOOK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""MODULE:FUNCTION."""
+
+
+def is_function(name: str) -> bool:
+    """Return whether a data set's name is that of a function, MODULE:FUNCTION.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+
+    Returns
+    -------
+    bool
+        If so, loading it runs code.
+    """
+    return HOOK.fullmatch(name) is not None
+
+
+def is_custom(name: str) -> bool:
+    """Return whether a data set's name is a file .npz or a function.
+
+    Parameters
+    ----------
+    name : str
+        The name.
+
+    Returns
+    -------
+    bool
+        Whether `load_custom` takes it.
+    """
+    return name.endswith(".npz") or is_function(name)
+
+
+def load_custom(name: str) -> Dataset:
+    """Load one's own images.
+
+    Parameters
+    ----------
+    name : str
+        The path of a file .npz, or MODULE:FUNCTION: an importable module, also of the working directory, and its
+        function, which is called without arguments. The file holds, and the function returns a mapping with, the
+        arrays that `dataset_from_arrays` describes; the function may return a `Dataset` as well.
+
+    Returns
+    -------
+    Dataset
+        Its images and labels.
+
+    Raises
+    ------
+    DataError
+        If the file or the function is missing or fails, or the arrays are not as described.
+    """
+    return _from_function(name) if is_function(name) else _from_file(name)
+
+
+def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
+    """Return a data set made of arrays.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set, for messages.
+    arrays : mapping of str to array
+        `x_train` and `x_test`: uint8 from 0 to 255 of shape (N, H, W, C) with 1 to 4 channels, or (N, H, W) for one.
+        `y_train` and `y_test`: integers from 0, shape (N,) or (N, 1). `class_names`, if it is there: strings, one for
+        each class; without it the classes are those of `y_train`, named by their numbers. Others are ignored.
+
+    Returns
+    -------
+    Dataset
+        The images and labels.
+
+    Raises
+    ------
+    DataError
+        If an array is missing or not as described.
+    """
+    missing = [key for key in ARRAYS if key not in arrays]
+    if missing:
+        has = ", ".join(map(str, arrays)) or "none"
+        raise DataError(f"{name}: no array {', '.join(missing)}; expected {', '.join(ARRAYS)}, it has {has}")
+    images = [_images(name, key, np.asarray(arrays[key])) for key in ARRAYS[::2]]
+    labels = [_labels(name, key, np.asarray(arrays[key])) for key in ARRAYS[1::2]]
+    names = _class_names(name, np.asarray(arrays["class_names"]) if "class_names" in arrays else None, labels[0])
+    return Dataset(name, names, images[0], labels[0], images[1], labels[1])
+
+
+def _from_file(path: str) -> Dataset:
+    if not os.path.isfile(path):
+        raise DataError(f"there is no file {path}; name one with --dataset FILE.npz")
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in (*ARRAYS, "class_names") if key in file}
+            others = {key: None for key in file.files if key not in arrays}
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy fail in many ways on a damaged file
+        reason = "an array of Python objects" if "allow_pickle" in str(error) else " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read ({reason}); make it with numpy.savez of arrays of numbers") from error
+    return dataset_from_arrays(path, others | arrays)
+
+
+def _from_function(name: str) -> Dataset:
+    module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:  # a console script does not search the working directory
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), function)()
+    except MemoryError:
+        raise
+    except Exception as error:  # it is the user's
+        raise DataError(f"{name} cannot be called: {type(error).__name__}: {error}; --debug shows where") from error
+    if isinstance(found, Dataset):
+        return dataclasses.replace(found, name=name)
+    if isinstance(found, Mapping):
+        return dataset_from_arrays(name, found)
+    raise DataError(
+        f"{name} returned a {type(found).__name__}; expected a mapping of {', '.join(ARRAYS)}, or a Dataset"
+    )
+
+
+def _images(name: str, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Images with a channel axis."""
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or 0 in array.shape or array.shape[3:] > (4,):
+        raise DataError(
+            f"{name}: {key} is {describe_array(array)}; expected uint8 from 0 to 255 of shape (N, H, W, C) with 1 to 4 "
+            "channels C, or (N, H, W)"
+        )
+    return np.ascontiguousarray(array[..., None] if array.ndim == 3 else array)
+
+
+def _labels(name: str, key: str, array: NDArray[Any]) -> NDArray[np.int64]:
+    """Labels without a second axis."""
+    if array.dtype.kind not in "iu" or array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)):
+        raise DataError(f"{name}: {key} is {describe_array(array)}; expected integers from 0 of shape (N,)")
+    if array.size and not 0 <= int(array.min()) <= int(array.max()) < 2**31:
+        raise DataError(f"{name}: {key} holds {array.min()} to {array.max()}; number the classes from 0")
+    return array.reshape(-1).astype(np.int64)
+
+
+def _class_names(name: str, given: NDArray[Any] | None, labels: NDArray[np.int64]) -> tuple[str, ...]:
+    """Names of the classes: those given, or their numbers."""
+    if given is not None:
+        names = tuple(given.tolist()) if given.ndim == 1 and given.dtype.kind == "U" else ()
+        if len(set(names)) < 2 or len(set(names)) != len(names) or "" in names:
+            raise DataError(
+                f"{name}: class_names is {describe_array(given)}; expected two or more different "
+                "strings, a name per class"
+            )
+        return names
+    highest = int(labels.max(initial=0))
+    if not 0 < highest < labels.size or labels.min() > 0:
+        raise DataError(
+            f"{name}: y_train holds {labels.min() if labels.size else 0} to {highest} for {labels.size} images; number "
+            "the classes 0, 1, 2, .., or give class_names"
+        )
+    return tuple(map(str, range(highest + 1)))
