@@ -366,6 +366,8 @@ def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None
     if not run.config_path.is_file():
         run.write_config(config, versions(config.backend))
     _finish(run)
+    if not run.report_path.exists():
+        say(f"there is no {run.report_path}; --report {run.path} writes it")
 
 
 def _finish(run: Run) -> None:

@@ -145,6 +145,7 @@ def test_it_is_written_anew(drawing_command: Command, first_run: tuple[Path, Out
     path = tmp_path / "run"
     shutil.copytree(first_run[0], path)
     (path / "report.html").unlink()
+    assert f"there is no {path / 'report.html'}; --report {path} writes it" in drawing_command("--resume", path).out
     drawing_command("--report", path).success()
     before, after = (re.sub("Run run", "", (p / "report.html").read_text("utf-8")) for p in (first_run[0], path))
     assert after == before
