@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hcnn_core", "autodiff", "train")
-OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")  # some lack these
+# What a CuPy user may lack.
+OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
 
 ENGINES = "hcnn_core._engines"

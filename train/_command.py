@@ -45,6 +45,10 @@ class Parser(argparse.ArgumentParser):
         called = Path(sys.argv[0]).stem
         super().__init__(prog=called if called.startswith("hcnn-") else prog, **options)
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse's own would not notice that it cannot be written."""
+        print(self.format_help(), end="", file=file)
+
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
         self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")

@@ -20,10 +20,11 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from hcnn_core.backend import SPARE  # noqa: E402
+from hcnn_core.backend import SPARE, array_namespace, to_numpy  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
 from train._command import Parser, given_path, namespace, require_installed, run_command, say  # noqa: E402
 from train._export import write_safetensors  # noqa: E402
+from train._files import write_atomically  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
 from train._transfer import begin_from  # noqa: E402
 from train.checkpoint import CheckpointError  # noqa: E402
@@ -44,12 +45,14 @@ from train.network import Network, describe, layers  # noqa: E402
 from train.optimizer import image_size  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
+from train.run_report import Classified, page  # noqa: E402
 from train.shipped import bare, names, open_network  # noqa: E402
 from train.step import wants_graphs  # noqa: E402
 from train.training import Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
 
-NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "hours", "export", "debug")
+NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "report", "hours", "export", "debug")
 WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
+WITH_REPORT = ("backend", "data_dir", "dataset")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
 
@@ -82,6 +85,7 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
         "plot": _plot,
         "export": _export,
         "evaluate": _evaluate,
+        "report": _remake_report,
         "resume": _resume,
     }
     chosen = [name for name in actions if getattr(options, name)]
@@ -279,7 +283,10 @@ def _own(run: Run, *, make: bool = False) -> Iterator[None]:
 
 
 def _fit(trainer: Trainer, dataset: Dataset, hours: float) -> None:
-    """Train to the end, then read the test set, once, if it may be read; the curve is drawn in any case."""
+    """Train to the end, then read the test set, once, if it may be read; the curve is drawn in any case.
+
+    The report shows the test images, or else those that were held out.
+    """
     run = trainer.run
     try:
         result = _train_and_test(trainer, dataset, hours)
@@ -289,8 +296,66 @@ def _fit(trainer: Trainer, dataset: Dataset, hours: float) -> None:
         raise
     if result is not None:
         _report(_figures(result), f", {len(dataset.test_labels):,} images")
-    if run.metrics_path.is_file():  # not if no epoch fitted into the hours
-        _finish(run)
+    if not run.metrics_path.is_file():  # no epoch fitted into the hours
+        return
+    _finish(run)
+    classified = None
+    if result is not None:
+        classified = Classified("test", dataset.test_images, dataset.test_labels, result.logits)
+    elif trainer.held_out is not None:
+        network, state = trainer.network, trainer.state
+        classified = _classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
+    _write_report(run, trainer.config, trainer.class_names, trainer.state.evaluated, classified)
+
+
+def _classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:
+    """Evaluate images that a report shows."""
+    result = evaluate(array_namespace(data.images), network, parameters, moments, data)
+    return Classified(part, to_numpy(data.images), to_numpy(data.labels), result.logits)
+
+
+def _write_report(
+    run: Run, config: Config, names: Sequence[str], parameters: Any, classified: Classified | None
+) -> None:
+    """Write report.html, beside a learning curve that is drawn, and say where it is."""
+    filters = to_numpy(parameters["layer01"]["w"])
+    curve = run.picture_path.read_bytes() if run.picture_path.is_file() else None
+    name, rest = run.path.resolve().name, f"all else of the run is saved; --report {run.path} writes it"
+    try:
+        text = page(name, config, run.machine(), run.read_metrics(), names, filters, curve, classified)
+        write_atomically(run.report_path, text.encode())
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted while {run.report_path} was written; {rest}") from error
+    except Exception as error:  # whatever fonts, back ends and other people's metrics do
+        raise RunError(f"cannot write {run.report_path}: {error}; {rest}") from error
+    say(str(run.report_path))
+
+
+def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Write the report of a run anew: of its test images only if the run has read them."""
+    require_installed()
+    _refuse("--report", options, given, WITH_REPORT)
+    run = Run(options.report)
+    path, checkpoint = _opened(run.path)
+    config = dataclasses.replace(checkpoint.config, **given)
+    xp = namespace(config.backend)
+    network, parameters, moments = restore(path, checkpoint, config, xp)
+    _require_named(config, given, f"--report {run.path}")
+    test = run.test_record()
+    classified = None
+    if (test and test["epoch"] == checkpoint.state.epoch) or config.validation_size:
+        dataset = _dataset(xp, config)
+        _require_same_kind(path, checkpoint, config.dataset, dataset.info)
+        if test and test["epoch"] == checkpoint.state.epoch:
+            part, images, labels = "test", dataset.test_images, dataset.test_labels
+        else:
+            _, held_out = split_validation(dataset, config.validation_size, config.seed)
+            part, images, labels = "held-out", dataset.train_images[held_out], dataset.train_labels[held_out]
+        statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
+        data = Images(xp.asarray(images), xp.asarray(labels), *statistics)
+        classified = _classified(part, network, parameters, moments, data)
+    with _own(run):
+        _write_report(run, config, checkpoint.class_names, parameters, classified)
 
 
 def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None:
@@ -301,6 +366,8 @@ def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None
     if not run.config_path.is_file():
         run.write_config(config, versions(config.backend))
     _finish(run)
+    if not run.report_path.exists():
+        say(f"there is no {run.report_path}; --report {run.path} writes it")
 
 
 def _finish(run: Run) -> None:
@@ -331,11 +398,13 @@ def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result 
             return None
         labels = xp.asarray(dataset.test_labels)
         test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
+        begin = time.perf_counter()
         result = evaluate(xp, trainer.network, trainer.state.evaluated, trainer.moments, test, averages=True)
     except MemoryError as error:
         size = trainer.config.batch_size
         raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
-    run.append_metrics({"epoch": trainer.state.epoch, **_figures(result)})
+    seconds = time.perf_counter() - begin
+    run.append_metrics({"epoch": trainer.state.epoch, **_figures(result), "seconds": seconds})
     return result
 
 
@@ -494,6 +563,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
     parser.add_argument("--plot", type=given_path, metavar="DIR", help="draw a run's learning curve and stop")
+    parser.add_argument("--report", type=given_path, metavar="DIR", help="write a run's report.html anew and stop")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     settings = parser.add_argument_group("settings (defaults are the preset's)")
     for f in dataclasses.fields(Config):

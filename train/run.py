@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,7 @@ class RunError(RuntimeError):
 
 
 def versions(backend: str) -> dict[str, str]:
-    """Return the versions of what computes a run: the packages, Python and the machine's architecture.
+    """Return what computes a run: versions of the packages and Python, architecture, processor and system.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def versions(backend: str) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Versions by name.
+        Versions and names.
     """
     names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
         ["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else []
@@ -50,7 +51,24 @@ def versions(backend: str) -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {**found, "python": platform.python_version(), "machine": platform.machine(), "backend": backend}
+    return {
+        **found,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "system": platform.platform(),
+        "backend": backend,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, and how many of them this process may use."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = platform.processor()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{count} x {name or 'unknown'}"
 
 
 class Run:
@@ -174,6 +192,25 @@ class Run:
     def picture_path(self) -> Path:
         """The learning curve."""
         return self.path / "learning-curve.png"
+
+    @property
+    def report_path(self) -> Path:
+        """The page that shows the run."""
+        return self.path / "report.html"
+
+    def machine(self) -> dict[str, Any]:
+        """Return what config.toml says of what computed the run.
+
+        Returns
+        -------
+        dict
+            As `versions`; empty where there is no such file.
+        """
+        try:
+            found: dict[str, Any] = tomllib.loads(self.config_path.read_text("utf-8"))["versions"]
+        except (OSError, ValueError, KeyError):
+            return {}
+        return found
 
     def checkpoint_paths(self) -> list[Path]:
         """Return the checkpoints in the order they were made, without the best.

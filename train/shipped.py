@@ -114,7 +114,7 @@ def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
     return replace(
         checkpoint,
         state=State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state), epoch=state.epoch),
-        config=replace(checkpoint.config, dtype="float32", data_dir="data"),
+        config=replace(checkpoint.config, dtype="float32", data_dir="data", init_from=""),
         figures=figures,
     )
 

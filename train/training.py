@@ -65,12 +65,15 @@ class Result:
         Images of class i (row) taken for class j (column).
     averaged : float or None
         Part classified right by the mean of the logits of several views of each image, where that was asked for.
+    logits : ndarray, shape (N, C)
+        Of each image, in the order of the set.
     """
 
     loss: float
     accuracy: float
     confusion: np.ndarray[Any, Any]
     averaged: float | None
+    logits: np.ndarray[Any, Any]
 
 
 def evaluate(
@@ -103,7 +106,7 @@ def evaluate(
     """
     count = data.images.shape[0]
     confusion = np.zeros((network.classes, network.classes), np.int64)
-    loss, hits = 0.0, 0
+    loss, hits, found = 0.0, 0, []
     config = network.config
     size = min(EVALUATION_BATCH, config.batch_size)  # what memory was reckoned for
     for begin in range(0, count, size):
@@ -115,13 +118,14 @@ def evaluate(
             first = first_not_finite(xp, network, parameters, x, moments)
             raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
         loss += batch_loss * x.shape[0]
+        found.append(to_numpy(logits))
         np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
         if averages:
             with precision(config.precision):
                 logits = sum((network(parameters, view, moments)[0] for view in views(x)), start=logits)
             hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
     averaged = hits / count if averages else None
-    return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged)
+    return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged, np.concatenate(found))
 
 
 def first_not_finite(
@@ -246,7 +250,7 @@ class Trainer:
         self.state = State(**initial_arrays(network, network.initialize(self.rng)), generator={})
         self.record: dict[str, Any] = {}  # of the last epoch
         self._timed = 0, 0.0  # images of this epoch that this process took, and seconds
-        self._warm = False  # after the first step, which compiles kernels or loads them
+        self._first_step: float | None = None  # its seconds: it compiles kernels, or loads them
         # drawn apart, so that what comes after is the same with and without
         self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
         self._graphed: tuple[tuple[int, int], GraphedStep] | None = None
@@ -360,9 +364,10 @@ class Trainer:
             state.step += 1
             elapsed = time.perf_counter() - started
             state.seconds += elapsed
-            if self._warm:
+            if self._first_step is None:
+                self._first_step = elapsed
+            else:
                 self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
-            self._warm = True
             seen = min(state.step * config.batch_size, self.count)
             advance(state.loss_sum / seen, state.correct / seen, len(index))
             if stop and state.step < self.steps_per_epoch:
@@ -435,14 +440,18 @@ class Trainer:
         score = -record["train_loss"] if self.held_out is None else -math.inf
         due = (state.epoch + 1) % self.config.validation_every == 0 or state.epoch + 1 == self.config.epochs
         if self.held_out is not None and due:
+            begin = time.perf_counter()
             try:
                 result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out)
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+            record["evaluation_seconds"] = time.perf_counter() - begin
             score = result.accuracy
         images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)
         record |= {"seconds": state.seconds, "images_per_second": images / seconds}
+        if self._first_step:
+            record["first_step_seconds"], self._first_step = self._first_step, 0.0
         self.record = record
         state.epoch += 1
         state.step, state.order = 0, np.zeros(0, np.int64)

@@ -23,8 +23,8 @@ import logging
 logging.basicConfig(level=logging.INFO, format="%(name)s %(levelname)s %(message)s")
 import numba, numpy as np
 from hcnn_core import elu
-numba.njit(lambda x: x + 1)(1)
 elu(np.ones(1 << 18, np.float32))
+numba.njit(lambda x: x + 1)(1)
 """
 
 COMPILED = """

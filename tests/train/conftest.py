@@ -37,8 +37,9 @@ def drawing_command(few_images: Dataset) -> Command:
 
 @pytest.fixture
 def command(drawing_command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The same without the time that a picture takes."""
+    """The same without the time that pictures take."""
     monkeypatch.setattr(cifar, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
+    monkeypatch.setattr(cifar, "page", lambda *arguments: "report")
     return drawing_command
 
 

@@ -29,7 +29,7 @@ SMALL = (
 )
 """Of 40 images 32 to train on, 4 steps an epoch."""
 
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "evaluation_seconds", "first_step_seconds")
 
 
 @dataclass(frozen=True)
