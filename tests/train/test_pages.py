@@ -1,0 +1,101 @@
+"""Templates of pages: what they are given is shown and escaped, and nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+import numpy as np
+import pytest
+from jinja2 import DictLoader, StrictUndefined
+
+from train import pages
+from train.pages import Picture, Scale, Table, axes_as_html, png, render
+
+SMALL = """{% extends "base.html" %}
+{% from "macros.html" import facts, picture, scale, table %}
+{% block title %}A {{ word }}{% endblock %}
+{% block body %}{{ picture(shown) }}{{ table(numbers) }}{{ facts(description) }}{{ scale(colours) }}{% endblock %}"""
+
+VALUES: dict[str, Any] = {
+    "word": "page",
+    "shown": Picture(b"a picture", 'all "dark"', "Below."),
+    "numbers": Table(("j", "v_{j-1}"), [("1", "FAILS & more"), ("2", "holds")], "by layer"),
+    "description": {"layers": {"depth": 4, "strided": (5, 9)}},
+    "colours": Scale("change of x_j", ["#000", "#fff"], ["0", "1"]),
+}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A page of every macro, with some of its values changed."""
+    environment = pages._environment().overlay(
+        loader=jinja2.ChoiceLoader([DictLoader({"small.html": SMALL}), pages._environment().loader])
+    )
+    monkeypatch.setattr(pages, "_environment", lambda: environment)
+    return lambda **changes: render("small.html", **VALUES | changes)
+
+
+def test_a_page_shows_what_it_is_given(small: Callable[..., str]) -> None:
+    text = small()
+    assert text.startswith("<!DOCTYPE html>\n") and "<title>A page</title>" in text and "<h1>A page</h1>" in text
+    (data,) = re.findall(r'src="data:image/png;base64,([^"]*)" alt="all &#34;dark&#34;"', text)
+    assert base64.b64decode(data) == b"a picture"
+    assert '<th scope="col">v<sub>j-1</sub></th>' in text
+    assert '<td class="fails">FAILS &amp; more</td>' in text and "<td>holds</td>" in text
+    assert "depth 4, strided 5, 9" in text
+    assert "linear-gradient(to right, #000, #fff)" in text
+
+
+def test_a_page_fetches_nothing(small: Callable[..., str]) -> None:
+    text = small()
+    assert "default-src 'none'" in text
+    assert re.findall(r"(?:src|href)=\"(?!data:|#)", text) == [] and "@import" not in text and "url(" not in text
+
+
+def test_text_is_escaped(small: Callable[..., str]) -> None:
+    hostile = "<script>'x'</script> \udcff"
+    text = small(word=hostile, numbers=Table((hostile,), [(hostile,)]), shown=Picture(b"", hostile, hostile))
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") == 7
+    text.encode()
+
+
+def test_a_missing_value_is_an_error(small: Callable[..., str]) -> None:
+    assert pages._environment().undefined is StrictUndefined
+    with pytest.raises(jinja2.UndefinedError, match="'word' is undefined"):
+        render("small.html", **{name: value for name, value in VALUES.items() if name != "word"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("v_{j-1}", "v<sub>j-1</sub>"),
+        ("along u1 and v_j", "along u<sub>1</sub> and v<sub>j</sub>"),
+        ("<j>", "&lt;j&gt;"),
+    ],
+)
+def test_axes_as_html(text: str, expected: str) -> None:
+    assert axes_as_html(text) == expected
+
+
+def test_pixels_come_back_from_png() -> None:
+    from matplotlib.image import imread
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, 7, 3), np.uint8)
+    read = np.asarray(imread(io.BytesIO(png(pixels)), format="png"))
+    assert np.array_equal(np.rint(255 * read[..., :3]).astype(np.uint8), pixels)
+    assert png(pixels / 255) == png(pixels)
+    numbers = np.asarray([[-5.0, 0.0], [1.0, 9.0]])
+    shown = np.asarray(imread(io.BytesIO(png(numbers)), format="png"))[..., 0]
+    assert shown.tolist() == [[0, 0], [1, 1]]
+
+
+def test_the_legend_has_the_colours_of_the_map() -> None:
+    scale = Scale.of("gray", "amplitude", ("0", "1"))
+    assert (scale.colours[0], scale.colours[-1], len(scale.colours)) == ("#000000", "#ffffff", 17)
