@@ -113,6 +113,21 @@ class Model:
         for layer, x, _ in self.network.trace(self.parameters, self.standardised(images), self.moments):
             yield layer, x
 
+    def layer(self, j: int) -> Callable[[Array], Array]:
+        """Return x_{j-1} -> x_j, in evaluation mode.
+
+        Parameters
+        ----------
+        j : int
+            Depth of the result.
+
+        Returns
+        -------
+        callable
+            From x_{j-1} to x_j, traced or not.
+        """
+        return lambda x: next(self.network.trace(self.parameters, x, self.moments, after=j - 1))[1]
+
     def subject(self, images: Array) -> Subject:
         """Return what `train.covariance` measures.
 
