@@ -22,6 +22,7 @@ from train._files import remove_partial_files
 from train.covariance import Subject
 from train.data import Dataset, standardise
 from train.network import Layer, Moments, Network, Parameters
+from train.run import RunError
 
 __all__ = [
     "AXES",
@@ -48,7 +49,7 @@ BATCH = 100
 SCHEMA = 1
 
 
-class FeaturesError(RuntimeError):
+class FeaturesError(RunError):
     """Features that cannot be kept; the message is one line that says why."""
 
 

@@ -124,6 +124,7 @@ def maximise(
     units: list[tuple[int, int]],
     images: np.ndarray[Any, Any],
     *,
+    axis: str = "v_{j-1}",
     position: tuple[float, float] = (0.5, 0.5),
     steps: int = 96,
     rng: np.random.Generator,
@@ -142,11 +143,11 @@ def maximise(
     j : int
         Depth, from 3 to J-1.
     units : list of (int, int)
-        (v_{j-1}, v_j) of each.
+        Where each is in the array.
     images : ndarray of uint8, shape (N, u1, u2, 3)
         Whose colours' covariance is taken.
-    position : tuple of float, optional
-        In parts of the image.
+    axis, position : optional
+        Of the array, as `train.attributes.features.invariant_array` takes them.
     steps : int, optional
         Of gradient ascent.
     rng : numpy.random.Generator
@@ -167,8 +168,10 @@ def maximise(
     amplitudes = _amplitudes(rows, columns)
     cotangent = np.zeros((len(units), *layer.outputs), model.network.config.dtype)
     row, column = (int(p * n) for p, n in zip(position, layer.outputs[:2], strict=True))
-    for index, (before, now) in enumerate(units):
-        cotangent[index, row, column, :, before, now] = 1
+    for index, (first, second) in enumerate(units):
+        everything: Any = slice(None)
+        place = {"v_{j-1}": (everything, first, second), "v_{j-2}": (first, everything, second)}
+        cotangent[(index, row, column, *place.get(axis, (everything, second, first)))] = 1
     cotangent = xp.asarray(cotangent)
 
     def apply(x: Array) -> Array:
@@ -182,7 +185,7 @@ def maximise(
         return to_numpy(xp.sum(x * cotangent, axis=tuple(range(1, x.ndim)))).astype(np.float64)
 
     z = START * rng.standard_normal((len(units), rows, columns, 3))
-    first, second = np.zeros_like(z), np.zeros_like(z)
+    mean, square = np.zeros_like(z), np.zeros_like(z)
     found = [activations(pixels(z))]
     for step in range(1, steps + 1):
         shift = tuple(int(s) for s in rng.integers(-JITTER, JITTER + 1, size=2))
@@ -192,9 +195,9 @@ def maximise(
         gradient = np.roll(to_numpy(pull(cotangent)[0]).astype(np.float64), tuple(-s for s in shift), axis=(1, 2))
         gradient = _filtered((gradient * 255 / model.std * shown * (1 - shown)) @ colours, amplitudes)
         gradient /= np.sqrt((gradient**2).mean(axis=(1, 2, 3), keepdims=True)) + 1e-12
-        first += 0.1 * (gradient - first)
-        second += 0.01 * (gradient**2 - second)
-        z += STEP * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+        mean += 0.1 * (gradient - mean)
+        square += 0.01 * (gradient**2 - square)
+        z += STEP * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
     found.append(activations(pixels(z)))
     return np.rint(255 * pixels(z)).astype(np.uint8), np.stack(found)
 
