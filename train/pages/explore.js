@@ -11,10 +11,9 @@ function put(id, uri, alt) {
   get(id).alt = alt;
 }
 
-function describe(tau) {
-  const step = steps()[tau], [index, label, distance] = step.found[0];
-  return `${label}, training image ${index}; distance ${distance}, ${step.small ? "small" : "not small"}: ` +
-    `${step.closer} % of random pairs are as close`;
+function distance(step) {
+  return `distance ${step.found[0][2]}: ${step.closer} % of random pairs are as close, ` +
+    `so this is ${step.small ? "small" : "not small"}`;
 }
 
 function show() {
@@ -22,15 +21,15 @@ function show() {
   get("tau-value").textContent = slider.value;
   slider.setAttribute("aria-valuetext", `${tau}: ${label}`);
   put("x-image", chosen.image, `The image x: ${chosen.label} ${chosen.index}`);
-  put("x-array", steps()[0].moved, `Its array at depth ${form.elements.depth.value}`);
-  get("x-text").textContent = `x: ${chosen.label}, ${data.set} image ${chosen.index}`;
   put("moved-array", step.moved, `The array of x, translated by ${tau}`);
+  get("x-text").textContent = `x, ${chosen.label}; its array, translated by ${tau}`;
   put("found-image", data.images[index], `The image found: ${label} ${index}`);
-  put("found-array", step.array, `The array of the image found`);
-  const more = step.found.slice(1).map(([i, name, distance], k) => `${k + 2}. ${name} ${i} (${distance})`);
-  get("found-text").textContent = `${describe(tau)}. ` + (more.length ? `Next: ${more.join(", ")}. ` : "") +
-    (step.rank === null ? "" : `x itself is number ${step.rank}.`);
+  put("found-array", step.array, "The array of the image found");
+  get("found-text").textContent = `found: ${label}, and its array`;
   get("found-text").classList.toggle("other", label !== chosen.label);
+  const all = step.found.map(([i, name, d], k) => `${k + 1}. ${name} ${i} (${d})`).join(", ");
+  get("details").textContent = `${data.set} image ${chosen.index}, ${distance(step)}. Training images in their order: ` +
+    `${all}. ` + (step.rank === null ? "" : `x itself is number ${step.rank}.`);
   for (const button of strip.children) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.tau) === tau));
   }
@@ -45,7 +44,7 @@ function rebuild() {
     const button = document.createElement("button");
     button.type = "button";
     button.dataset.tau = tau;
-    button.title = describe(tau);
+    button.title = `${label}, training image ${index}; ${distance(step)}`;
     for (const uri of [data.images[index], step.array]) {
       const image = document.createElement("img");
       image.className = "pixels";
