@@ -15,50 +15,17 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.train.runs import Outcome
+from tests.train.runs import Outcome, explore_here
 from tests.train.test_attribute_features import random_model
 from tests.train.test_attribute_translations import CLASSES, planted
 from train import explore
-from train.attributes import features, meaning, organisation, report
+from train.attributes import features, report
 from train.attributes.study import Settings, Study
 from train.data import DataError, Dataset
 
 Command = Callable[..., Outcome]
 
 SMALL = ("--agreement", "20", "--images", "0", "1", "7")
-
-
-def run(dataset: Dataset, *arguments: object) -> Outcome:
-    """The command line in this process, on few images and with few permutations."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(explore, "load_dataset", lambda name, data_dir: dataset)
-        patch.setattr(meaning, "PERMUTATIONS", 19)
-        patch.setattr(organisation, "ORDERS", 19)
-        try:
-            status = explore.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            assert isinstance(stop.code, int)
-            status = stop.code
-    return Outcome(status, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(scope="session")
-def explored(
-    first_run: tuple[Path, Outcome], few_images: Dataset, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Outcome]:
-    """Everything the explorer writes of a network of five layers, and what it said."""
-    folder = tmp_path_factory.mktemp("explored")
-    arguments = (
-        "--checkpoint",
-        first_run[0] / "best.h5",
-        *SMALL,
-        "--out",
-        folder / "page",
-        "--cache",
-        folder / "cache",
-    )
-    return folder / "page", run(few_images, *arguments)
 
 
 def one_line(outcome: Outcome, status: int, *fragments: str) -> None:
@@ -106,7 +73,7 @@ def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_ima
     assert len(kept) == 2  # of the network and of the untrained one
     skip = ("--skip", "agreement", "meaning", "contraction", "organisation", "units")
     cache = folder.parent / "cache"
-    outcome = run(
+    outcome = explore_here(
         few_images, "--checkpoint", first_run[0] / "best.h5", *SMALL, "--cache", cache, "--out", tmp_path / "p", *skip
     )
     assert outcome.status == 0
@@ -118,7 +85,7 @@ def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_ima
 
 def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     for axis in ("v_{j-2}", "v_j"):
-        outcome = run(
+        outcome = explore_here(
             few_images,
             *(
                 "--checkpoint",
@@ -156,7 +123,7 @@ def test_other_axes_positions_and_test_images(first_run: Any, few_images: Datase
 def test_bad_arguments(
     first_run: Any, few_images: Dataset, tmp_path: Path, arguments: Any, status: int, fragments: Any
 ) -> None:
-    outcome = run(
+    outcome = explore_here(
         few_images, "--checkpoint", first_run[0] / "best.h5", "--cache", tmp_path, "--out", tmp_path / "p", *arguments
     )
     one_line(outcome, status, *fragments)
@@ -165,12 +132,14 @@ def test_bad_arguments(
 
 def test_a_folder_that_is_there_is_kept(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
-    one_line(run(few_images, "--checkpoint", first_run[0] / "best.h5", "--out", tmp_path), 1, "is there already")
+    one_line(
+        explore_here(few_images, "--checkpoint", first_run[0] / "best.h5", "--out", tmp_path), 1, "is there already"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_no_checkpoint(few_images: Dataset, tmp_path: Path) -> None:
-    one_line(run(few_images, "--checkpoint", tmp_path / "no.h5"), 1, "there is no checkpoint")
+    one_line(explore_here(few_images, "--checkpoint", tmp_path / "no.h5"), 1, "there is no checkpoint")
 
 
 def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +155,7 @@ def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_network_of_other_classes(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
     others = dataclasses.replace(few_images, class_names=tuple(f"fine {i}" for i in range(100)))
-    outcome = run(others, "--checkpoint", first_run[0] / "best.h5", "--out", tmp_path / "p")
+    outcome = explore_here(others, "--checkpoint", first_run[0] / "best.h5", "--out", tmp_path / "p")
     one_line(outcome, 1, "tells 10 classes apart", "sample has 100", "--dataset")
     assert list(tmp_path.iterdir()) == []
 
@@ -200,7 +169,7 @@ def test_a_full_disk(
 
     monkeypatch.setattr(*((features, "_write") if where == "features" else (report, "write_atomically")), full)
     arguments = ("--cache", tmp_path / "cache", "--out", tmp_path / "p", "--skip", *explore.PARTS)
-    outcome = run(few_images, "--checkpoint", first_run[0] / "best.h5", *arguments)
+    outcome = explore_here(few_images, "--checkpoint", first_run[0] / "best.h5", *arguments)
     assert outcome.status == 1 and outcome.err.splitlines()[-1].endswith("No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     assert len(list((tmp_path / "cache").iterdir())) == (0 if where == "features" else 2)
