@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, cast
@@ -26,7 +26,18 @@ from hcnn_core.testing import rounding_bound
 from hcnn_core.typing import Boundary
 from train.network import SPACE, Layer, Moments, Network, Parameters
 
-__all__ = ["Axis", "ComplexNetwork", "Example", "Row", "Subject", "axes", "exact_multiple", "examine", "measure"]
+__all__ = [
+    "Axis",
+    "ComplexNetwork",
+    "Example",
+    "Row",
+    "Subject",
+    "axes",
+    "exact_multiple",
+    "examine",
+    "invariance",
+    "measure",
+]
 
 STATEMENTS = ("invariance", "covariance", "definition")
 MODES = ("evaluation", "training")
@@ -464,7 +475,7 @@ def measure(subject: Subject) -> Iterator[Example]:
                 yield from (_covariance if periodic else _covariance_inside)(subject, mode, j, x)
                 if not periodic:
                     yield from _definition(subject, mode, j, x)
-            yield from _invariance(subject, mode, j, x)
+            yield from invariance(subject, mode, j, x)
 
 
 def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
@@ -592,10 +603,33 @@ def _elu_of_parts(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(_elu(z.real) + 1j * _elu(z.imag))
 
 
-def _invariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """Translating x_j leaves x_J."""
+def invariance(
+    subject: Subject, mode: str, j: int, x: Array, names: Collection[str] | None = None
+) -> Iterator[Example]:
+    """Measure how translating x_j changes x_J.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network and its weights.
+    mode : {"evaluation", "training"}
+        Whose moments normalise.
+    j : int
+        Depth.
+    x : array
+        x_j.
+    names : collection of str, optional
+        The axes that are translated; all by default.
+
+    Yields
+    ------
+    Example
+        Axis by axis and translation by translation.
+    """
     reference, boundary = None, cast(Boundary, subject.network.config.boundary)
     for axis in axes(subject.network.table, j):
+        if names is not None and axis.name not in names:
+            continue
         for shift in axis.shifts:
             kind = "boundary" if boundary == "zero" else "aliased" if shift % axis.exact else "exact"
             row = Row("invariance", boundary, mode, j, axis.name, shift, axis.strides, kind)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
-from train.covariance import KINDS, Row, largest
+from train.covariance import DECISIVE, KINDS, Row, largest
+from train.pages import AXIS, Picture, Scale, Table, render
 
 __all__ = ["as_json", "error_maps", "page", "summary_table"]
 
@@ -28,95 +26,34 @@ LINE_HEADER = ("j", "axis", "shifts", *MEASUREMENTS)
 ROW_HEADER = ("statement", "j", "axis", "shift", *MEASUREMENTS)
 TOTALS_HEADER = ("must hold", "hold", "fail", "undecided", "largest error", "measured only", "largest change")
 
-AXIS = re.compile(r"\b([uv])_?(\{[^{}]*\}|[j12]\b)")
-"""u1, v_j or v_{j-1}, as `train.covariance.axes` names them."""
-
 UNCHECKED = {
     "zero": "not checked at zero boundaries: outputs between the windows, and translations of values that leave",
 }
 """What no statement says of a boundary; part of the verdict."""
 
-COLOURS = "viridis"
+COLOURS = "RdBu_r"
 MARKS: dict[str, tuple[float, dict[str, Any]]] = {
     "holds": (0.3, {"marker": "o", "color": "white", "markeredgecolor": "white"}),
-    "FAILS": (0.6, {"marker": "x", "color": "red"}),
-    "undecided": (0.6, {"marker": "+", "color": "red"}),
+    "FAILS": (0.6, {"marker": "X", "color": "lime", "markeredgecolor": "black"}),
+    "undecided": (0.6, {"marker": "P", "color": "lime", "markeredgecolor": "black"}),
 }
 """Of cells that must not change: size in cells, and style."""
 
-LOWEST_COLOURS = 1e-17, 1e-6
-"""Between which the colours begin: below there is nothing to tell apart, and 1e-6 is rounding in float32."""
+LOWEST = 1e-17
+"""Where the colours of rounding begin: below there is nothing to tell apart."""
 
-TITLE = "Proposition 3.1 on a network: what translations change"
+LOWEST_CHANGE = 1e-4
+"""Where the colours of changes begin at the least, so that large ones differ."""
 
-EXPLANATION = f"""<p>Proposition 3.1 of <a href="https://arxiv.org/abs/1703.04140">arXiv:1703.04140</a> says that
-translating x<sub>j</sub>, the output of layer j (x<sub>0</sub>: the images), along space u or along an attribute v
-leaves x<sub>J</sub>, the logits, as they are; the step of its induction says that it translates x<sub>j+1</sub>. The
-proposition has periodic boundaries and no strides. At a zero boundary each layer is compared besides with Eq. (3), (4)
-or (8) written out, at windows along each axis that include both ends: a bias or a normalisation that depends on the
-position shows there, and an array that is not extended by zeros. With strides a translation must reach every layer as
-a whole number of samples until its axis is summed, and at a zero boundary nothing but zeros may leave. Hence the kinds
-below: the first three must hold, and how much the others change is measured. An error is the largest change of a value
-relative to the largest value. It holds if every example's error is within its bound, what rounding explains:
-2 · {ROUNDINGS} · stages · (R + eps · max |y|), where two results y are compared, each after a number of stages (two a
-layer) whose sums are wrong by some {ROUNDINGS} roundings, and R is how far white noise of standard deviation eps · |x|
-in x moves the value it moves most (<code>hcnn_core.testing</code> derives it). A bound above a tenth of the largest
-value, or of zero, leaves a row undecided. Tables show the largest bound, and under "class" the share of images that are
-given another class.</p>
-<dl>
-<dt>exact</dt><dd>must hold: periodic boundary, a multiple of the strides still to come</dd>
-<dt>inside</dt><dd>must hold: zero boundary, only zeros leave and no stride is to come</dd>
-<dt>written out</dt><dd>must hold: zero boundary, a layer at windows along an axis</dd>
-<dt>aliased</dt><dd>measured: periodic boundary, not a multiple of the strides still to come</dd>
-<dt>boundary</dt><dd>measured: zero boundary, values leave</dd>
-</dl>"""
+ROUNDING_COLOURS, CHANGE_COLOURS = (0.0, 0.4), (0.62, 1.0)
+"""Parts of the colour map: blue for what rounding explains, red for what it does not; no colour between them."""
 
-CAPTION = """A cell is one translation of one array, its colour the largest error of all examples. Cells with a dot must
-not change, and are dark where they do not; a red cross marks one that does. Cells without a mark may change. Blank ones
-were not measured: there is no such axis, or it is shorter."""
+CAPTION = """A cell is one translation of one array, its colour the largest error of all examples: blue as far as
+rounding explains it, red beyond. Cells with a dot must not change; a cross marks one that does. Cells without a mark
+may change. Blank ones were not measured: there is no such axis, or it is shorter."""
 
-STYLE = """:root { color-scheme: light dark;
-  --text: #1a1a1a; --back: #fff; --line: #ccc; --good: #176930; --bad: #b00020 }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e6e6e6; --back: #161616; --line: #444; --good: #7bd88f; --bad: #ff7b86 }
-}
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 70rem;
-  margin: 2rem auto; padding: 0 1rem }
-h1, h2 { line-height: 1.2 }
-a { color: inherit }
-.verdict { font-size: 1.3rem; font-weight: bold }
-.holds { color: var(--good) }
-.fails { color: var(--bad); font-weight: bold }
-dt { float: left; clear: left; width: 7rem; font-weight: bold }
-dd { margin-left: 7rem }
-figure { margin: 1rem 0 }
-img { max-width: 100%; height: auto; background: #fff }
-figcaption { max-width: 60rem }
-summary { cursor: pointer; margin: .5rem 0 }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { text-align: left; vertical-align: top; padding: .15rem .7rem .15rem 0; border-bottom: 1px solid var(--line) }
-td { overflow-wrap: anywhere }
-.scroll { overflow-x: auto; white-space: nowrap }
-.scroll td { overflow-wrap: normal }
-sub { line-height: 0 }"""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+Lines = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Header and cells of a table."""
 
 
 def summary_table(rows: Sequence[Row]) -> str:
@@ -209,12 +146,10 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
         If there is no such row, or one without a measurement or of an unknown axis.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
     _require_measurements(rows)
-    mapped = [row for row in rows if _is_mapped(row)]
+    mapped = _mapped(rows)
     drawn = _select(mapped, boundary, mode)
     if not drawn:
         there = ", ".join(f"{b} {m}" for b, m in _cases(mapped)) or "nothing"
@@ -236,7 +171,7 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     def place(x: float, y: float, w: float, h: float) -> Any:
         return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
 
-    norm = LogNorm(_smallest_decade(mapped), 1)
+    norm = _Norm(mapped)
     for i, axes in enumerate(lines):
         x = left
         for axis in axes:
@@ -246,9 +181,7 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
             plot.set_ylabel("layer $j$" if axis == axes[0] else "", fontsize=9)
             x += slots[axis]
     scale = place(width - right, top, 0.16, height - top - below)
-    figure.colorbar(ScalarMappable(norm, COLOURS), cax=scale, extend="both", extendfrac=0.12 / (height - top - below))
-    scale.set_ylabel("largest relative change of $x_J$", fontsize=9)
-    scale.tick_params(labelsize=8)
+    _draw_scale(scale, norm)
     title = f"$x_j$ translated, change of $x_J$: {boundary} boundary, {mode} mode, {_examples(drawn)}"
     figure.text(left / width, 1 - 0.15 / height, title, fontsize=10, va="top")
     _draw_legend(figure, {row.verdict for row in drawn}, (left / width, 1 - 0.38 / height))
@@ -257,7 +190,7 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     return picture.getvalue()
 
 
-def page(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
+def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[Picture] = ()) -> str:
     """Return the measurements as one HTML file that needs neither network nor scripts.
 
     Parameters
@@ -266,11 +199,13 @@ def page(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
         What was measured.
     description : mapping
         What it was measured on, as `as_json` takes it.
+    images : sequence of Picture, optional
+        The images it was measured on, their classes as captions.
 
     Returns
     -------
     str
-        The verdict, what it means, what was measured, pictures and tables.
+        The verdict, what was measured, pictures and tables.
 
     Raises
     ------
@@ -281,38 +216,43 @@ def page(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
     totals = _totals(rows)
     failing = sorted((row for row in rows if row.verdict == "FAILS"), key=lambda row: row.statement)  # layers first
     claim = _claim(totals)
-    colour = "fails" if failing else "holds" if totals["must_hold"] else ""
-    unchecked = "".join(f"; {text}" for name, text in UNCHECKED.items() if _select(rows, name))
-    verdict = f'<p class="verdict {colour}">{claim[0].upper()}{claim[1:]}{unchecked}.</p>'
-    body = [f"<h1>{TITLE}</h1>", verdict, EXPLANATION]
-    if failing:
-        lines = [(row.boundary, row.mode, *_row_cells(row)) for row in failing]
-        body += ["<h2>What fails</h2>", _html_table(("boundary", "mode", *ROW_HEADER), lines)]
-    body += ["<h2>Totals</h2>", _html_table(*_totals_table(rows))]
-    if description:
-        body += ["<h2>What was measured</h2>", _html_description(description)]
-    for boundary, mode in _cases(rows):
-        case, name = _select(rows, boundary, mode), html.escape(f"{boundary} boundary, {mode} mode")
-        body.append(f"<h2>{name[:1].upper()}{name[1:]}</h2>")
-        if any(map(_is_mapped, case)):
-            alt = f"Change of the logits over layer and translation, a map per axis: {_in_words(case)}."
-            body.append(_html_picture(error_maps(rows, boundary, mode), alt))
-        for title, (header, cells) in (
-            ("Translations of x<sub>j</sub> and the change of x<sub>J</sub>, by kind", _invariance_table(case)),
-            (
-                "Single layers: x<sub>j</sub> translated by one stride, x<sub>j+1</sub> by one sample; largest error",
-                _layer_table(case, "covariance"),
-            ),
-            (
-                "Single layers: x<sub>j+1</sub> and the layer written out, at windows along each axis; largest error",
-                _layer_table(case, "definition"),
-            ),
-            (f"All {len(case)} statements", (ROW_HEADER, [_row_cells(row) for row in case])),
-        ):
-            if cells:
-                body.append(f"<details>\n<summary>{title}</summary>\n{_html_table(header, cells)}\n</details>")
-    text = PAGE.format(title=TITLE, style=STYLE, body="\n".join(body))
-    return text.encode("utf-8", "replace").decode("utf-8")  # arguments of a command may hold bytes that are no text
+    norm = _Norm(_mapped(rows)) if any(map(_is_mapped, rows)) else None
+    return render(
+        "verify.html",
+        verdict=claim[0].upper() + claim[1:],
+        colour="fails" if failing else "holds" if totals["must_hold"] else "",
+        unchecked=[text for name, text in UNCHECKED.items() if _select(rows, name)],
+        failing=Table(
+            ("boundary", "mode", *ROW_HEADER), [(row.boundary, row.mode, *_row_cells(row)) for row in failing]
+        ),
+        totals=Table(*_totals_table(rows)),
+        description=description,
+        images=images,
+        roundings=ROUNDINGS,
+        scales=norm.legends() if norm else (),
+        cases=[_case(rows, boundary, mode) for boundary, mode in _cases(rows)],
+    )
+
+
+def _case(rows: Sequence[Row], boundary: str, mode: str) -> dict[str, Any]:
+    """What the page shows of one boundary and mode: its name, a picture, and tables by title."""
+    case = _select(rows, boundary, mode)
+    picture = None
+    if any(map(_is_mapped, case)):
+        alt = f"Change of the logits over layer and translation, a map per axis: {_in_words(case)}."
+        picture = Picture(error_maps(rows, boundary, mode), alt, CAPTION)
+    tables = {
+        "Translations of x_j and the change of x_J, by kind": _invariance_table(case),
+        "Single layers: x_j translated by one stride, x_{j+1} by one sample; largest error": _layer_table(
+            case, "covariance"
+        ),
+        "Single layers: x_{j+1} and the layer written out, at windows along each axis; largest error": _layer_table(
+            case, "definition"
+        ),
+        f"All {len(case)} statements": (ROW_HEADER, [_row_cells(row) for row in case]),
+    }
+    named = {title: Table(*lines, title) for title, lines in tables.items() if lines[1]}
+    return {"boundary": boundary, "mode": mode, "picture": picture, "tables": named}
 
 
 def _require_measurements(rows: Sequence[Row]) -> None:
@@ -409,7 +349,7 @@ def _row_cells(row: Row) -> tuple[str, ...]:
     return (row.statement, str(row.j), row.axis, str(row.shift), *_measurements(row))
 
 
-def _totals_table(rows: Sequence[Row]) -> Table:
+def _totals_table(rows: Sequence[Row]) -> Lines:
     """A line of counts per boundary and mode."""
     cells = []
     for case in _cases(rows):
@@ -418,7 +358,7 @@ def _totals_table(rows: Sequence[Row]) -> Table:
     return ("boundary", "mode", *TOTALS_HEADER), cells
 
 
-def _invariance_table(case: Sequence[Row]) -> Table:
+def _invariance_table(case: Sequence[Row]) -> Lines:
     """A line per depth, axis and kind."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in case:
@@ -432,7 +372,7 @@ def _invariance_table(case: Sequence[Row]) -> Table:
     return LINE_HEADER, cells
 
 
-def _layer_table(case: Sequence[Row], statement: str) -> Table:
+def _layer_table(case: Sequence[Row], statement: str) -> Lines:
     """A line per layer: the largest error along each axis, the largest bound, and which axes fail."""
     rows = [row for row in case if row.statement == statement]
     axes = sorted({row.axis for row in rows}, key=AXES.index)
@@ -472,54 +412,61 @@ def _dumps(value: Any, indent: int | None = None) -> str:
     return text.replace("\n", "\n" + " " * (indent or 0))
 
 
-def _text(value: Any) -> str:
-    """A value of the description in words."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
-    return str(value)
-
-
-def _html_axes(text: str) -> str:
-    """Escaped text with v_{j-1} as v<sub>j-1</sub>."""
-    return AXIS.sub(lambda m: f"{m[1]}<sub>{m[2].strip('{}')}</sub>", html.escape(text))
-
-
-def _html_table(header: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
-    lines = ['<div class="scroll">\n<table>\n<thead>']
-    lines.append("<tr>" + "".join(f'<th scope="col">{_html_axes(name)}</th>' for name in header) + "</tr>")
-    lines.append("</thead>\n<tbody>")
-    for line in cells:
-        tags = ('<td class="fails">' if cell.startswith("FAILS") else "<td>" for cell in line)
-        lines.append("<tr>" + "".join(f"{t}{_html_axes(c)}</td>" for t, c in zip(tags, line, strict=True)) + "</tr>")
-    return "\n".join([*lines, "</tbody>\n</table>\n</div>"])
-
-
-def _html_description(description: Mapping[str, Any]) -> str:
-    lines = [
-        f'<tr><th scope="row">{html.escape(str(name))}</th><td>{html.escape(_text(value))}</td></tr>'
-        for name, value in description.items()
-    ]
-    return "\n".join(["<table>\n<tbody>", *lines, "</tbody>\n</table>"])
-
-
-def _html_picture(picture: bytes, alt: str) -> str:
-    data = base64.b64encode(picture).decode("ascii")
-    return (
-        f'<figure>\n<img src="data:image/png;base64,{data}" alt="{alt}">\n<figcaption>{CAPTION}</figcaption>\n</figure>'
-    )
-
-
 def _mathematical(axis: str) -> str:
     """The name of an axis as matplotlib sets it."""
     return AXIS.sub(lambda m: f"${m[1]}_{{{m[2].strip('{}')}}}$", axis)
 
 
-def _smallest_decade(rows: Iterable[Row]) -> float:
-    """The power of ten at or below the smallest error that is not 0, where the colours begin."""
-    smallest = min((row.largest for row in rows if row.largest > 0), default=math.inf)
-    return float(10.0 ** math.floor(math.log10(np.clip(smallest, *LOWEST_COLOURS))))
+def _mapped(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if _is_mapped(row)]
+
+
+class _Norm:
+    """Where errors are in the colour map: on two logarithmic scales, up to what rounding explains and beyond it.
+
+    What lies between the two holds no colour, so that differences of size show on either side.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        edge = largest(bound for row in rows for bound in row.bounds)
+        self.edge = float(np.clip(edge, 1e-16, DECISIVE)) if edge == edge else DECISIVE
+        errors = [row.largest for row in rows if math.isfinite(row.largest)]
+        small = [error for error in errors if 0 < error <= self.edge]
+        large = [error for error in errors if error > self.edge]
+        lowest = min(small, default=self.edge / 10)
+        self.rounding = float(np.clip(lowest, LOWEST, self.edge / 10)), self.edge
+        smallest = min(large, default=self.edge)
+        self.changes = float(np.clip(smallest, LOWEST_CHANGE, 0.1)), 1.0
+
+    def __call__(self, errors: np.ma.MaskedArray[Any, Any]) -> np.ma.MaskedArray[Any, Any]:
+        """Places in the colour map, from 0 to 1; what is not measured stays masked."""
+        below, beyond = (
+            self._place(errors, *scale) for scale in ((self.rounding, ROUNDING_COLOURS), (self.changes, CHANGE_COLOURS))
+        )
+        return np.ma.MaskedArray(np.where(errors.data <= self.edge, below, beyond), errors.mask)
+
+    @staticmethod
+    def _place(errors: np.ma.MaskedArray[Any, Any], ends: tuple[float, float], colours: tuple[float, float]) -> Any:
+        low, high = np.log(ends)
+        part = (np.log(np.clip(errors.data, *ends)) - low) / (high - low)
+        return colours[0] + (colours[1] - colours[0]) * part
+
+    def legends(self) -> list[Scale]:
+        """The two scales."""
+        return [
+            Scale(label, _hex(np.linspace(*colours, 9)), [f"{v:.1e}" for v in np.geomspace(*ends, 3)])
+            for label, ends, colours in (
+                ("change of x_J: explained by rounding", self.rounding, ROUNDING_COLOURS),
+                ("change of x_J: not explained", self.changes, CHANGE_COLOURS),
+            )
+        ]
+
+
+def _hex(places: Iterable[float]) -> list[str]:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    return [to_hex(colormaps[COLOURS](place)) for place in places]
 
 
 def _draw_map(plot: Any, rows: Iterable[Row], shape: tuple[int, int], norm: Any, cell: tuple[float, float]) -> None:
@@ -531,8 +478,8 @@ def _draw_map(plot: Any, rows: Iterable[Row], shape: tuple[int, int], norm: Any,
         errors[where] = np.fmax(errors[where], np.inf if math.isnan(row.largest) else row.largest)
         marks[row.verdict].append((row.shift, row.j))
     edges = np.arange(shape[1] + 1) + 0.5, np.arange(shape[0] + 1) - 0.5
-    shown = np.ma.masked_invalid(np.clip(errors, norm.vmin, norm.vmax))
-    plot.pcolormesh(*edges, shown, norm=norm, cmap=COLOURS, edgecolors="white", linewidth=2 * min(cell))
+    shown = norm(np.ma.masked_where(np.isnan(errors), errors))
+    plot.pcolormesh(*edges, shown, vmin=0, vmax=1, cmap=COLOURS, edgecolors="white", linewidth=2 * min(cell))
     for verdict in MARKS:
         if marks[verdict]:
             plot.plot(*zip(*marks[verdict], strict=True), **_mark(verdict, 72 * min(cell)))
@@ -544,6 +491,26 @@ def _draw_map(plot: Any, rows: Iterable[Row], shape: tuple[int, int], norm: Any,
     plot.set_xticks(range(column_step, shape[1] + 1, column_step))
     plot.tick_params(labelsize=8, length=2)
     plot.spines[:].set_color("0.6")
+
+
+def _draw_scale(plot: Any, norm: _Norm) -> None:
+    """Draw both colour scales, one above the other."""
+    from matplotlib import colormaps
+
+    places = [np.linspace(*colours, 64) for colours in (CHANGE_COLOURS, ROUNDING_COLOURS)]
+    gap = np.ones((8, 4))
+    column = [colormaps[COLOURS](part[::-1]) for part in places]
+    plot.imshow(np.concatenate([column[0], gap, column[1]])[:, None], aspect="auto", extent=(0, 1, 136, 0))
+    ticks = {}
+    for top, ends in ((0, norm.changes), (72, norm.rounding)):
+        for part, value in zip((64, 32, 0), np.geomspace(*ends, 3), strict=True):
+            ticks[top + part] = f"{value:.0e}"
+    plot.set_xticks([])
+    plot.yaxis.tick_right()
+    plot.set_yticks(list(ticks), list(ticks.values()), fontsize=8)
+    plot.yaxis.set_label_position("right")
+    plot.set_ylabel("rounding    |    change of $x_J$, relative", fontsize=9)
+    plot.spines[:].set_visible(False)
 
 
 def _mark(verdict: str, cell: float) -> dict[str, Any]:
@@ -561,7 +528,7 @@ def _draw_legend(figure: Any, verdicts: Iterable[str], corner: tuple[float, floa
         return Line2D([], [], linestyle="", marker="s", markersize=11, color=colour, markeredgecolor=edge)
 
     def marked(verdict: str) -> tuple[Line2D, ...]:
-        colour = colormaps[COLOURS](0.1 if verdict == "holds" else 0.95)
+        colour = colormaps[COLOURS](0.1 if verdict == "holds" else 0.9)
         return (cell(colour, colour), *([Line2D([], [], **_mark(verdict, 12))] if verdict in MARKS else []))
 
     meanings = {

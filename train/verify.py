@@ -21,6 +21,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from autodiff import tree_map  # noqa: E402
+from hcnn_core.backend import to_numpy  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
 from train import counterexamples  # noqa: E402
 from train._command import Parser, given_path, namespace, run_command  # noqa: E402
@@ -30,6 +31,7 @@ from train.config import PRESETS, ConfigError, make_config  # noqa: E402
 from train.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
 from train.data import channel_statistics, load_dataset, standardise  # noqa: E402
 from train.network import Network  # noqa: E402
+from train.pages import Picture, png  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
 from train.shipped import find  # noqa: E402
 from train.training import Interrupted, TrainingError, restore  # noqa: E402
@@ -51,7 +53,7 @@ LAYER_SETTINGS = (
 )
 """What the description of a verification says of the network."""
 
-COUNTEREXAMPLES, JSON, PAGE = "counterexamples.h5", "verify.json", "verify.html"
+COUNTEREXAMPLES, LARGEST, JSON, PAGE = "counterexamples.h5", "largest-changes.h5", "verify.json", "verify.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,6 +102,11 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
         raise Interrupted(f"stopped; nothing is written to {out}, begin again") from error
     except MemoryError as error:
         raise TrainingError("not enough memory; fewer --images, or a preset with a smaller width, may do") from error
+    pictures = [
+        picture
+        for number in range(options.max_examples)
+        for picture in _pictures(options, number, _subject(options, xp, checkpoint, boundaries[0], number), checkpoint)
+    ]
     config = subject.network.config
     description = {
         "command": shlex.join(["python", "-m", "train.verify", *_given(options)]),
@@ -114,7 +121,28 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
         "seconds": round(time.monotonic() - begin, 1),
         "versions": versions(xp.__name__),
     }
-    return _report(out, list(rows.values()), description, list(worst.values()))
+    return _report(out, list(rows.values()), description, pictures, list(worst.values()))
+
+
+def _drawn(options: argparse.Namespace, number: int) -> tuple[np.random.Generator, np.ndarray[Any, Any]]:
+    """Which of the sample's test images are tried, and a source of random weights."""
+    rng = np.random.default_rng([options.seed, number])
+    count = len(load_dataset("sample").test_images)
+    if options.images > count:
+        raise ConfigError(f"--images is {options.images}; the sample has {count} to test with")
+    return rng, np.sort(rng.choice(count, options.images, replace=False))
+
+
+def _pictures(
+    options: argparse.Namespace, number: int, subject: Subject, checkpoint: checkpoints.Checkpoint | None
+) -> Iterator[Picture]:
+    """The images with their classes, and what a trained network takes them for."""
+    sample, (_, chosen) = load_dataset("sample"), _drawn(options, number)
+    taken = to_numpy(subject.tail(0, "evaluation")(subject.images)).argmax(axis=1) if checkpoint else chosen
+    for index, guess in zip(chosen, taken, strict=True):
+        own = sample.class_names[sample.test_labels[index]]
+        text = f"{own}, taken for {checkpoint.class_names[guess]}" if checkpoint else own
+        yield Picture(png(sample.test_images[index]), f"{own}, test image {index} of the sample", text)
 
 
 def _trained(checkpoint: checkpoints.Checkpoint) -> str:
@@ -130,11 +158,8 @@ def _subject(
     changes: dict[str, Any] = {"boundary": boundary}
     if options.reduction:
         changes["reduction"] = options.reduction
-    rng = np.random.default_rng([options.seed, number])
+    rng, chosen = _drawn(options, number)
     sample = load_dataset("sample")
-    if options.images > len(sample.test_images):
-        raise ConfigError(f"--images is {options.images}; the sample has {len(sample.test_images)} to test with")
-    chosen = np.sort(rng.choice(len(sample.test_images), options.images, replace=False))
     if checkpoint:
         if dtype.startswith("complex"):
             raise ConfigError(
@@ -212,16 +237,23 @@ def _size(row: Row) -> float:
     return math.inf if math.isnan(row.largest) else row.largest
 
 
-def _report(out: Path, rows: list[Row], description: dict[str, Any], cases: list[tuple[Subject, Example]]) -> int:
+def _report(
+    out: Path,
+    rows: list[Row],
+    description: dict[str, Any],
+    pictures: list[Picture],
+    cases: list[tuple[Subject, Example]],
+) -> int:
     """Write and print everything; the status says whether all that must hold holds."""
+    name = COUNTEREXAMPLES if any(row.verdict == "FAILS" for row in rows) else LARGEST
     try:
-        counterexamples.save(out / COUNTEREXAMPLES, cases)
-        write_atomically(out / PAGE, page(rows, description).encode(errors="backslashreplace"))
+        counterexamples.save(out / name, cases)
+        write_atomically(out / PAGE, page(rows, description, pictures).encode(errors="backslashreplace"))
         write_atomically(out / JSON, as_json(rows, description).encode(errors="backslashreplace"))
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
-    print(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}\n{out / COUNTEREXAMPLES}")
-    return _status([row for row in rows if row.must_hold], f"--replay {out / COUNTEREXAMPLES} shows them again")
+    print(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}\n{out / name}")
+    return _status([row for row in rows if row.must_hold], f"--replay {out / name} shows them again")
 
 
 def _status(claims: list[Row], hint: str) -> int:
@@ -240,7 +272,7 @@ def _status(claims: list[Row], hint: str) -> int:
 
 
 def _replay(options: argparse.Namespace, xp: Any) -> int:
-    """Measure saved counterexamples again, and say what was found then and now."""
+    """Measure saved failures and changes again, and say what was found then and now."""
     parser = _parser()
     extra = [
         name
@@ -258,7 +290,7 @@ def _replay(options: argparse.Namespace, xp: Any) -> int:
             f"error {row.largest:.3g} then, {again.largest:.3g} now, rounding explains {again.bounds[0]:.2g}; "
             f"{again.kind}, {again.verdict}"
         )
-    print(f"{len(found)} counterexamples in {options.replay}")
+    print(f"{len(found)} measurements of {options.replay}")
     return _status([again for _, again in found if again.must_hold], "the lines above say which")
 
 
@@ -269,7 +301,7 @@ def _make(asked: Path | None) -> Path:
     out = asked or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         if asked and out.is_dir():
-            if any((out / name).exists() for name in (JSON, PAGE, COUNTEREXAMPLES)):
+            if any((out / name).exists() for name in (JSON, PAGE, COUNTEREXAMPLES, LARGEST)):
                 raise RunError(f"--out {out} holds a verification; name a new directory")
             (out / JSON).touch()  # whether it can be written shows now, not after the work
             (out / JSON).unlink()
@@ -322,7 +354,10 @@ def _parser() -> Parser:
     which.add_argument("--checkpoint", type=given_path, metavar="FILE", help="verify a trained network")
     which.add_argument("--preset", choices=tuple(PRESETS), help="verify random networks of this kind [hcnn]")
     which.add_argument(
-        "--replay", type=given_path, metavar="FILE", help="measure the counterexamples of a verification again"
+        "--replay",
+        type=given_path,
+        metavar="FILE",
+        help="measure the failures and the largest changes of a verification again",
     )
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help=f"of weights and arrays [{DTYPE}]")

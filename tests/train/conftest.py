@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.runs import SMALL, Outcome, contents, run_here
+from tests.train.runs import SMALL, Outcome, contents, explore_here, run_here
 from train import cifar
 from train.data import Dataset, load_dataset
 
@@ -66,3 +66,13 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def explored(
+    first_run: tuple[Path, Outcome], few_images: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Outcome]:
+    """Everything the explorer writes of that run's network, and what it said."""
+    folder = tmp_path_factory.mktemp("explored")
+    few = ("--agreement", "20", "--images", "0", "1", "7", "--cache", folder / "cache", "--out", folder / "page")
+    return folder / "page", explore_here(few_images, "--checkpoint", first_run[0] / "best.h5", *few)

@@ -17,8 +17,9 @@ import h5py
 import numpy as np
 import pytest
 
-from train import cifar
+from train import cifar, explore
 from train._command import COMPILING
+from train.attributes import meaning, organisation
 from train.data import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +71,21 @@ def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
 def without_notice(err: str) -> str:
     """Standard error without the line that kernels are compiled, which is there where none were compiled before."""
     return "".join(line for line in err.splitlines(keepends=True) if COMPILING not in line)
+
+
+def explore_here(dataset: Dataset, *arguments: object) -> Outcome:
+    """Run the explorer in this process on the given images, with few permutations."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(explore, "load_dataset", lambda name, data_dir: dataset)
+        patch.setattr(meaning, "PERMUTATIONS", 19)
+        patch.setattr(organisation, "ORDERS", 19)
+        try:
+            status = explore.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            assert isinstance(stop.code, int)
+            status = stop.code
+    return Outcome(status, out.getvalue(), err.getvalue())
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:

@@ -244,8 +244,9 @@ def box(one: Any, other: Any) -> tuple[int, int, int, int]:
     return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
 
 
-def is_red(picture: Any) -> bool:
-    return bool((picture == (255, 0, 0)).all(axis=-1).any())
+def is_marked(picture: Any) -> bool:
+    """Whether a cross or a plus is in it."""
+    return bool((picture == (0, 255, 0)).all(axis=-1).any())
 
 
 CELL = 36
@@ -286,19 +287,23 @@ def test_a_cell_that_was_not_measured_is_blank(dark: Any, first_cell: tuple[int,
     assert not any((inside(dark, first_cell, j, s) == 255).any() for j in range(4) for s in range(1, 6))
 
 
-def test_the_larger_a_change_the_brighter_its_cell(dark: Any, first_cell: tuple[int, int]) -> None:
-    errors = (0.0, 1e-7, 1e-4, 1e-2, 1.0)
-    picture = grid({(2, shift): {"errors": (error,)} for shift, error in enumerate(errors, 1)})
-    sums = [inside(picture, first_cell, 2, shift).sum() for shift in range(1, 6)]
-    assert sums[0] <= sums[1] < sums[2] < sums[3] < sums[4]
-    for other in (0, 1, 3):
-        assert np.array_equal(inside(picture, first_cell, other, 5), inside(dark, first_cell, other, 5))
+def test_rounding_is_blue_and_changes_are_the_redder_the_larger() -> None:
+    errors = (0.0, 1e-8, 1e-7, 2e-3, 0.05, 0.2, 1.0)
+    bounds: dict[str, Any] = {"axis": "v_j", "kind": "aliased", "bounds": (1e-6,)}
+    rows = [measurement(j=j, shift=s, errors=(e,), **bounds) for s, e in enumerate(errors, 1) for j in range(4)]
+    picture = pixels(error_maps(rows, "periodic", "evaluation"))
+    wide = pixels(error_maps([row for row in rows if (row.j, row.shift) != (0, 1)], "periodic", "evaluation"))
+    top, _, begin, _ = box(picture, wide)
+    red, green, blue = np.asarray([inside(picture, (top, begin), 2, s)[1, 1] for s in range(1, 8)]).T
+    assert (blue[:3] > red[:3]).all() and (red[3:] > blue[3:]).all()
+    assert (np.diff(green[:3]) >= 0).all() and green[2] > green[0]  # dark blue, then paler
+    assert (np.diff(green[3:]) < -20).all()  # pale red, then darker: sizes differ visibly
 
 
 def test_a_change_beyond_the_scale_has_its_last_colour(first_cell: tuple[int, int]) -> None:
     picture = grid({(1, s): {"errors": (error,)} for s, error in enumerate((1.0, 17.0, *NOT_FINITE), 1)})
     for shift in range(1, 5):
-        assert (inside(picture, first_cell, 1, shift) == (253, 231, 37)).all()
+        assert (inside(picture, first_cell, 1, shift) == (103, 0, 31)).all()
 
 
 def test_dots_mark_what_must_hold_and_crosses_what_does_not(dark: Any, first_cell: tuple[int, int]) -> None:
@@ -306,19 +311,19 @@ def test_dots_mark_what_must_hold_and_crosses_what_does_not(dark: Any, first_cel
     picture = grid({(0, 2): exact, (0, 4): exact, (3, 1): exact | {"errors": (0.1,), "bounds": (0.01,)}})
     dots = {(j, s) for j in range(4) for s in range(1, 6) if (inside(picture, first_cell, j, s) == 255).all()}
     assert dots == {(0, 2), (0, 4)}
-    assert is_red(inside(picture, first_cell, 3, 1))
-    assert not is_red(dark)
+    assert is_marked(inside(picture, first_cell, 3, 1))
+    assert not is_marked(dark)
     undecided = grid({(2, 2): {"kind": "exact", "bounds": (0.5,)}})  # a bound that decides nothing
-    assert is_red(inside(undecided, first_cell, 2, 2))
+    assert is_marked(inside(undecided, first_cell, 2, 2))
 
 
 def test_failure_shows_in_the_picture(failing: list[Row]) -> None:
     rows = [row for row in failing if row.axis == "v_j"]
-    assert is_red(pixels(error_maps(rows, "periodic", "evaluation")))
+    assert is_marked(pixels(error_maps(rows, "periodic", "evaluation")))
 
 
 def test_no_failure_no_cross() -> None:
-    assert not is_red(pixels(error_maps(measurements(), "periodic", "evaluation")))
+    assert not is_marked(pixels(error_maps(measurements(), "periodic", "evaluation")))
 
 
 @pytest.mark.parametrize(

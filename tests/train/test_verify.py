@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from hcnn_core import convolve, elu
 from tests.train.runs import Outcome, finish, start
 from train import verify
 from train.config import PRESETS
+from train.data import load_dataset
 from train.network import Network
 
 Command = Callable[..., Outcome]
@@ -60,23 +62,27 @@ def verified(first_run: tuple[Path, Outcome], tmp_path_factory: pytest.TempPathF
 
 def test_a_trained_network_is_verified(verified: tuple[Path, str]) -> None:
     out, text = verified
-    assert sorted(path.name for path in out.iterdir()) == ["counterexamples.h5", "verify.html", "verify.json"]
-    assert all(str(out / name) in text for name in ("counterexamples.h5", "verify.html", "verify.json"))
+    assert sorted(path.name for path in out.iterdir()) == ["largest-changes.h5", "verify.html", "verify.json"]
+    assert all(str(out / name) in text for name in ("largest-changes.h5", "verify.html", "verify.json"))
     assert "holds" in text and "measured" in text and "FAILS" not in text
     rows = json.loads((out / "verify.json").read_text("utf-8"))["rows"]
     assert {row["boundary"] for row in rows} == {"periodic", "zero"}
     assert {row["mode"] for row in rows} == {"evaluation", "training"}
     assert all(len(row["errors"]) == len(row["bounds"]) == 2 for row in rows)
     assert all(row["largest"] <= max(row["bounds"]) for row in rows if row["must_hold"])
+    page = (out / "verify.html").read_text("utf-8")
+    names = load_dataset("sample").class_names
+    captions = re.findall(r"<figcaption>(\w+), taken for (\w+)</figcaption>", page)
+    assert len(captions) == 2 and {name for caption in captions for name in caption} <= set(names)
 
 
 def test_what_is_not_exact_is_measured_and_comes_back(verified: tuple[Path, str], verifying: Command) -> None:
     out, _ = verified
-    with h5py.File(out / "counterexamples.h5") as file:
+    with h5py.File(out / "largest-changes.h5") as file:
         cases = [json.loads(case.attrs["row"]) for case in file["cases"].values()]
         assert all({"x", "found", "expected"} == set(case) for case in file["cases"].values())
     assert {row["kind"] for row in cases} == {"aliased", "boundary"}
-    outcome = verifying("--replay", out / "counterexamples.h5")
+    outcome = verifying("--replay", out / "largest-changes.h5")
     lines = outcome.success().splitlines()
     assert len(lines) == len(cases) + 1
     for row, line in zip(cases, lines, strict=False):  # bit for bit what it was
@@ -185,7 +191,7 @@ def test_random_networks_are_verified(dtype: str, tmp_path: Path, verifying: Com
     outcome.success()
     saved = json.loads((tmp_path / "verify.json").read_text("utf-8"))
     assert "--preset sample" in json.dumps(saved) and "FAILS" not in outcome.out
-    with h5py.File(tmp_path / "counterexamples.h5") as file:
+    with h5py.File(tmp_path / "largest-changes.h5") as file:
         assert {case["x"].dtype for case in file["cases"].values()} == {np.dtype(dtype)}
 
 
@@ -251,7 +257,7 @@ def test_weights_that_are_not_finite_are_refused(trained: Path, tmp_path: Path, 
 
 
 def test_damaged_counterexamples_are_refused(verified: tuple[Path, str], tmp_path: Path, verifying: Command) -> None:
-    source = verified[0] / "counterexamples.h5"
+    source = verified[0] / "largest-changes.h5"
 
     def moments(file: Any) -> None:
         del file["networks/0/moments"]
@@ -276,7 +282,7 @@ def test_a_changed_byte_of_any_number_in_a_replay_file_is_refused(
     verified: tuple[Path, str], tmp_path: Path, verifying: Command
 ) -> None:
     """Single numbers, such as the scale of the logits, included."""
-    source, path = verified[0] / "counterexamples.h5", tmp_path / "changed.h5"
+    source, path = verified[0] / "largest-changes.h5", tmp_path / "changed.h5"
     whole = source.read_bytes()
     with h5py.File(source) as file:
         arrays = [file[f"networks/0/parameters/{name}"][()] for name in ("head/scale", "layer03/g")]
@@ -320,7 +326,7 @@ def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
 def test_on_a_gpu(tmp_path: Path, verifying: Command) -> None:
     arguments = ("--preset", "sample", "--boundary", "periodic", "--max-examples", 1, "--backend", "cupy")
     verifying(*arguments, "--out", tmp_path).success()
-    verifying("--replay", tmp_path / "counterexamples.h5", "--backend", "cupy").success()
+    verifying("--replay", tmp_path / "largest-changes.h5", "--backend", "cupy").success()
 
 
 def test_help_in_a_process_of_its_own() -> None:

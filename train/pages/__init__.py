@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Picture", "Scale", "Table", "axes_as_html", "png", "render"]
+__all__ = ["AXIS", "Picture", "Scale", "Table", "axes_as_html", "png", "render"]
 
 AXIS = re.compile(r"\b([uv])_?(\{[^{}]*\}|[j12]\b)")
 """u1, v_j or v_{j-1}."""

@@ -1,0 +1,151 @@
+"""Invariant attribute arrays against plain loops, and the file that keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.train.runs import finish, start
+from train.attributes import features as module
+from train.attributes.features import (
+    AXES,
+    FeaturesError,
+    Model,
+    features,
+    invariant_array,
+    mean_array,
+    smooth,
+)
+from train.config import make_config
+from train.data import Dataset, channel_statistics
+from train.network import Network
+
+rng = np.random.default_rng(0)
+
+
+def random_model(dataset: Dataset) -> Model:
+    """A random network of four layers, periodic."""
+    config = make_config("sample", {"width": 4, "factors": 4, "depth": 5, "boundary": "periodic"})
+    empty = Model(Network(config), {}, {}, *channel_statistics(dataset.train_images), "")
+    return empty.untrained(dataset.train_images, 0)
+
+
+@pytest.fixture(scope="module")
+def model(few_images: Dataset) -> Model:
+    return random_model(few_images)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_invariant_array_is_equation_9(axis: str) -> None:
+    x = rng.standard_normal((2, 5, 6, 3, 4, 7))
+    found = invariant_array(x, axis, (0.5, 0.25))
+    row, column = 2, 1
+    for image in range(2):
+        for a in range(3):
+            for b in range(4):
+                for c in range(7):
+                    v_2 = sum(x[image, row, column, i, b, c] for i in range(3))
+                    v_1 = sum(x[image, row, column, a, i, c] for i in range(4))
+                    where: dict[str, Any] = {
+                        "v_{j-1}": ((image, b, c), v_2),
+                        "v_{j-2}": ((image, a, c), v_1),
+                        "v_j": ((image, c, b), v_2),
+                    }
+                    index, expected = where[axis]
+                    assert found[index] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "position", "fragment"),
+    [
+        ((2, 5, 5, 4, 4), "v_j", (0.5, 0.5), "5 axes"),
+        ((2, 5, 5, 4, 4, 4), "u1", (0.5, 0.5), "'u1'; choose v_{j-1}"),
+        ((2, 5, 5, 4, 4, 4), "v_j", (0.5, 1.0), "(0.5, 1.0)"),
+    ],
+)
+def test_what_is_no_invariant_array(shape: Any, axis: str, position: Any, fragment: str) -> None:
+    with pytest.raises(ValueError) as error:
+        invariant_array(np.zeros(shape), axis, position)
+    assert fragment in str(error.value)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 9])
+@pytest.mark.parametrize("boundary", ["periodic", "zero"])
+def test_smoothing_is_a_running_mean(width: int, boundary: Any) -> None:
+    arrays = rng.standard_normal((2, 5, 3))
+    found = smooth(arrays, width, boundary)
+    for i in range(5):
+        taken = [i - (t - width // 2) for t in range(width)]
+        terms = [arrays[:, k % 5] for k in taken if boundary == "periodic" or 0 <= k < 5]
+        assert np.allclose(found[:, i], sum(terms, np.zeros((2, 3))) / width)
+
+
+def test_features_are_those_of_the_network(model: Model, few_images: Dataset, tmp_path: Path) -> None:
+    done: list[int] = []
+    found = features(model, few_images, tmp_path, axis="v_{j-1}", position=(0.5, 0.5), progress=done.append)
+    assert sum(done) == 70
+    for part, images in (("train", few_images.train_images), ("test", few_images.test_images)):
+        assert np.allclose(found.means(part, 0), model.standardised(images).mean(axis=(1, 2)), atol=1e-6)
+        for layer, x in model.outputs(images):
+            assert np.allclose(found.means(part, layer.j), mean_array(x), rtol=1e-5, atol=1e-6)
+            if layer.j >= 3:
+                assert np.allclose(found.arrays(part, layer.j), invariant_array(x), rtol=1e-5, atol=1e-6)
+                assert found.arrays(part, layer.j).shape == (len(images), *layer.outputs[3:])
+
+
+def test_features_are_computed_once(model: Model, few_images: Dataset, tmp_path: Path, monkeypatch: Any) -> None:
+    options: dict[str, Any] = {"axis": "v_{j-1}", "position": (0.5, 0.5)}
+    calls: list[int] = []
+    write = module._write
+    monkeypatch.setattr(module, "_write", lambda *args: (calls.append(1), write(*args)))
+    first = features(model, few_images, tmp_path, **options)
+    assert features(model, few_images, tmp_path, **options).path == first.path and len(calls) == 1
+    others = [
+        features(model, few_images, tmp_path, axis="v_j", position=(0.5, 0.5)),
+        features(model, few_images, tmp_path, axis="v_{j-1}", position=(0.25, 0.5)),
+        features(dataclasses.replace(model, key="other weights"), few_images, tmp_path, **options),
+        features(model, dataclasses.replace(few_images, test_images=few_images.test_images[::-1]), tmp_path, **options),
+    ]
+    assert len({f.path for f in (first, *others)}) == 5 == len(calls)
+    first.path.write_bytes(first.path.read_bytes()[:1000])  # cut off: made again
+    features(model, few_images, tmp_path, **options).arrays("test", 4)
+    assert len(calls) == 6
+
+
+def test_damage_is_noticed(model: Model, few_images: Dataset, tmp_path: Path) -> None:
+    found = features(model, few_images, tmp_path, axis="v_{j-1}", position=(0.5, 0.5))
+    data = bytearray(found.path.read_bytes())
+    at = data.find(found.arrays("train", 3)[0].tobytes())
+    data[at] ^= 255
+    found.path.write_bytes(bytes(data))
+    with pytest.raises(FeaturesError, match="damaged; remove the file"):
+        found.arrays("train", 3)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from tests.train.test_attribute_features import FeaturesError, features, random_model
+from train.data import load_dataset
+
+images = load_dataset("sample")
+model = random_model(images)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    features(model, images, Path(sys.argv[1]), axis="v_{j-1}", position=(0.5, 0.5))
+except FeaturesError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 5000, 400_000])
+def test_a_full_disk_leaves_nothing(tmp_path: Path, limit: int) -> None:
+    outcome = finish(start("-c", FULL_DISK, tmp_path, limit))
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("cannot write the features ") and outcome.out.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

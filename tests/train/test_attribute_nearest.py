@@ -1,0 +1,88 @@
+"""The nearest arrays against brute force, with ties and with products that round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from train.attributes import nearest as module
+from train.attributes.nearest import distances_of_random_pairs, nearest, rank
+
+
+def brute_force(queries: Any, database: Any, count: int, exclude: Any = None) -> tuple[Any, Any]:
+    distances, indices = [], []
+    for row, query in enumerate(queries):
+        all_distances = [float(np.linalg.norm(query.astype(float) - x.astype(float))) for x in database]
+        order = [i for i in sorted(range(len(database)), key=lambda i: (all_distances[i], i))]
+        order = [i for i in order if exclude is None or i != exclude[row]][:count]
+        indices.append(order)
+        distances.append([all_distances[i] for i in order])
+    return np.asarray(distances), np.asarray(indices)
+
+
+@given(
+    # few integers, so that many distances are equal
+    database=arrays.arrays(np.float32, st.tuples(st.integers(4, 200), st.just(3)), elements=st.integers(-2, 2)),
+    queries=arrays.arrays(np.float32, st.tuples(st.integers(0, 9), st.just(3)), elements=st.integers(-2, 2)),
+    count=st.integers(1, 3),
+    offset=st.sampled_from([0, 1000]),
+)
+def test_nearest_is_brute_force(database: Any, queries: Any, count: int, offset: int) -> None:
+    database, queries = database + np.float32(offset), queries + np.float32(offset)
+    distances, indices = nearest(queries, database, count)
+    expected = brute_force(queries, database, count)
+    if len(queries):
+        assert np.array_equal(indices, expected[1]) and np.allclose(distances, expected[0])
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_arrays_that_rounding_confuses(monkeypatch: pytest.MonkeyPatch, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    database = (offset + rng.standard_normal((1, 40)) + 1e-4 * rng.standard_normal((300, 40))).astype(np.float32)
+    queries = database[:50] + np.float32(1e-4) * rng.standard_normal((50, 40)).astype(np.float32)
+    monkeypatch.setattr(module, "QUERIES", 16)
+    own = np.where(np.arange(50) % 2, np.arange(50), -1)
+    distances, indices = nearest(queries, database, 4, exclude=own)
+    expected = brute_force(queries, database, 4, own)
+    assert np.array_equal(indices, expected[1]) and np.allclose(distances, expected[0], rtol=1e-12)
+    products = (queries**2).sum(1)[:, None] - 2 * queries @ database.T + (database**2).sum(1)
+    products[np.flatnonzero(own >= 0), own[own >= 0]] = np.inf
+    if offset:  # products alone would have been wrong
+        assert not np.array_equal(products.argmin(axis=1), expected[1][:, 0])
+
+
+def test_of_equal_arrays_the_first_is_found() -> None:
+    database = np.tile(np.eye(3, dtype=np.float32), (70, 1))
+    _, indices = nearest(np.eye(3, dtype=np.float32), database, 2, exclude=np.asarray([0, -1, 2]))
+    assert indices.tolist() == [[3, 6], [1, 4], [5, 8]]
+
+
+def test_rank_counts_those_that_are_closer() -> None:
+    database = np.asarray([[0.0], [1.0], [2.0], [2.0], [5.0]])
+    queries = np.zeros((4, 1))
+    assert rank(queries, database, np.asarray([0, 2, 3, 4])).tolist() == [1, 3, 3, 5]
+
+
+def test_random_pairs_are_of_different_arrays() -> None:
+    database = np.asarray([[0.0], [3.0]])
+    assert (distances_of_random_pairs(database, np.random.default_rng(0), 50) == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("queries", "database", "count", "fragment"),
+    [
+        (np.zeros((2, 3)), np.zeros((2, 4)), 1, "give (Q, D) and (M, D)"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), 3, "3 nearest of 2"),
+        (np.zeros((2, 3)), np.full((2, 3), np.nan), 1, "not finite"),
+        (np.full((2, 3), np.inf), np.zeros((2, 3)), 1, "not finite"),
+    ],
+)
+def test_what_cannot_be_found(queries: Any, database: Any, count: int, fragment: str) -> None:
+    with pytest.raises(ValueError) as error:
+        nearest(queries, database, count)
+    assert fragment in str(error.value)

@@ -1,0 +1,106 @@
+"""Measures of order: they see a planted order, and none where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from train.attributes import organisation
+from train.attributes.organisation import (
+    Comparison,
+    haar_matrix,
+    haar_norm,
+    neighbour_correlation,
+    seriation,
+    similarity_of_orders,
+    spectral_order,
+)
+
+
+@pytest.fixture(autouse=True)
+def few_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(organisation, "ORDERS", 199)
+
+
+def organised(rng: np.random.Generator, length: int, samples: int = 300) -> Any:
+    """Smooth periodic functions (S, n) with random phases."""
+    v = 2 * np.pi * np.arange(length) / length
+    waves = np.cos(v + rng.uniform(0, 2 * np.pi, (samples, 1)))
+    return waves + 0.1 * rng.standard_normal(waves.shape)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 16])
+def test_haar_matrix_is_orthonormal(length: int) -> None:
+    matrix = haar_matrix(length)
+    assert matrix.shape == (length - 1, length)
+    assert np.allclose(matrix @ matrix.T, np.eye(length - 1)) and np.allclose(matrix.sum(axis=1), 0)
+
+
+def test_haar_matrix_of_four() -> None:
+    h = 0.5**0.5
+    assert np.allclose(haar_matrix(4), [[0.5, 0.5, -0.5, -0.5], [h, -h, 0, 0], [0, 0, h, -h]])
+
+
+@pytest.mark.parametrize("length", [8, 10, 16])
+def test_a_planted_order_is_seen(length: int) -> None:
+    rng = np.random.default_rng(0)
+    samples = organised(rng, length)
+    assert neighbour_correlation(samples.T, True, rng).p < 0.02
+    # steps are what Haar's basis is made for; it does not tell 128 orders of 8 samples apart, nor turns of the circle,
+    # together 1,024 of 40,320 orders
+    assert haar_norm(np.sign(samples), rng).p < 0.05
+    found = seriation(samples, True, rng)
+    assert (found.value, found.p) == (1, 1 / 200) and found.mean < 0.7
+
+
+@pytest.mark.parametrize("length", [8, 16])
+def test_values_in_random_order_are_not_organised(length: int) -> None:
+    """About one in twenty is significant at 0.05."""
+    rng = np.random.default_rng(0)
+    p: dict[str, list[float]] = {"neighbours": [], "haar": [], "seriation": []}
+    for _ in range(40):
+        samples = organised(rng, length, 50)[:, rng.permutation(length)]
+        p["neighbours"].append(neighbour_correlation(samples.T, True, rng).p)
+        p["haar"].append(haar_norm(samples, rng).p)
+        p["seriation"].append(seriation(samples, True, rng).p)
+    for values in p.values():
+        assert sum(value <= 0.05 for value in values) <= 7  # P(more) < 0.005 if uniform
+        assert 0.3 < np.mean(values) < 0.8
+
+
+def test_neighbours_of_a_line_and_of_a_circle() -> None:
+    rng = np.random.default_rng(0)
+    filters = rng.standard_normal((5, 30))
+    c = np.corrcoef(filters)
+    line = [c[i, i + 1] for i in range(4)]
+    assert neighbour_correlation(filters, False, rng).value == pytest.approx(np.mean(line))
+    assert neighbour_correlation(filters, True, rng).value == pytest.approx(np.mean([*line, c[4, 0]]))
+
+
+@pytest.mark.parametrize("circular", [True, False])
+def test_spectral_order_of_a_shuffled_line_or_circle(circular: bool) -> None:
+    rng = np.random.default_rng(0)
+    shuffled = rng.permutation(12)
+    apart = np.abs(shuffled[:, None] - shuffled)
+    if circular:
+        apart = np.minimum(apart, 12 - apart)
+    order = shuffled[spectral_order(np.exp(-apart / 3), circular)]
+    assert similarity_of_orders(order[None], circular)[0] == 1
+
+
+def test_similarity_of_orders() -> None:
+    natural = np.arange(6)
+    turned = np.roll(natural, 2)
+    assert similarity_of_orders(np.stack([natural, natural[::-1], turned, turned[::-1]]), True).tolist() == [1, 1, 1, 1]
+    assert similarity_of_orders(np.stack([natural, natural[::-1]]), False).tolist() == [1, 1]
+    assert similarity_of_orders(turned[None], False)[0] == pytest.approx(abs(15 - 2 * 8) / 15)
+    assert similarity_of_orders(np.asarray([[0, 3, 1, 4, 2, 5]]), True)[0] < 1
+
+
+def test_equal_values_are_as_organised_in_any_order() -> None:
+    rng = np.random.default_rng(0)
+    assert haar_norm(np.ones((5, 4)), rng) == Comparison(0, 0, 0, 1)
+    assert haar_norm(rng.standard_normal((5, 2)), rng).p == 1
+    assert 0 <= seriation(np.ones((5, 4)), True, rng).value <= 1

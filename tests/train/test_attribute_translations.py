@@ -1,0 +1,129 @@
+"""Nearest images of translated arrays: planted answers come out, and chance where there is nothing to find."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from train.attributes.nearest import nearest
+from train.attributes.translations import Agreement, agreement, agreement_in_shuffled_order, match, translated, trend
+
+OPTIONS: dict[str, Any] = {"width": 2, "boundary": "periodic", "quantile": 0.05}
+CLASSES, LENGTH, WIDTH = 4, 8, 6
+
+
+def planted(rng: np.random.Generator, size: int) -> tuple[Any, Any]:
+    """Arrays of classes that are closed under translation: one wave at every place; phases along v_j tell classes."""
+    v = 2 * np.pi * np.arange(LENGTH) / LENGTH
+    pattern_rng = np.random.default_rng(7)
+    patterns = np.cos(v[None, :, None] + pattern_rng.uniform(0, 2 * np.pi, (CLASSES, 1, WIDTH)))
+    labels, shifts = rng.integers(CLASSES, size=size), rng.integers(LENGTH, size=size)
+    arrays = np.stack([np.roll(patterns[c], s, axis=0) for c, s in zip(labels, shifts, strict=True)])
+    return (arrays + 0.01 * rng.standard_normal(arrays.shape)).astype(np.float32), labels
+
+
+def test_translated_by_every_tau() -> None:
+    arrays = np.arange(24.0).reshape(2, 3, 4)
+    found = translated(arrays, "periodic")
+    for tau in range(3):
+        assert np.array_equal(found[:, tau], np.roll(arrays, tau, axis=1))
+    assert np.array_equal(translated(arrays, "zero")[:, 2, :2], np.zeros((2, 2, 4)))
+
+
+def test_matches_are_the_nearest_of_translated_smoothed_arrays() -> None:
+    rng = np.random.default_rng(0)
+    database = rng.standard_normal((60, 5, 3)).astype(np.float32)
+    queries = np.asarray([7, 30])
+    found = match(4, database[queries], queries, database, **OPTIONS, count=3, among=True, rng=np.random.default_rng(1))
+    smoothed = (database + np.roll(database, -1, axis=1)) / 2
+    assert np.allclose(found.arrays, smoothed[queries], atol=1e-6)
+    for row in range(2):
+        for tau in range(5):
+            moved = np.roll(smoothed[queries[row]], tau, axis=0)
+            distances = np.sqrt(((smoothed - moved).astype(float) ** 2).sum(axis=(1, 2)))
+            order = np.argsort(distances, kind="stable")
+            assert found.indices[row, tau].tolist() == order[:3].tolist()
+            assert np.allclose(found.distances[row, tau], distances[order[:3]], atol=1e-5)
+            assert np.allclose(found.found_arrays[row, tau], smoothed[order[0]], atol=1e-6)
+            assert found.rank is not None and found.rank[row, tau] == 1 + order.tolist().index(queries[row])
+    assert found.indices[:, 0, 0].tolist() == [7, 30] and found.distances[:, 0, 0].max() < 1e-6
+    assert found.threshold == np.quantile(found.random, 0.05)
+
+
+def test_classes_that_are_translations_of_one_another_agree() -> None:
+    rng = np.random.default_rng(0)
+    database, labels = planted(rng, 1200)
+    own, options = np.arange(200), OPTIONS | {"width": 1}
+    found = agreement(5, database[own], labels[own], database, labels, **options, own=own, rng=rng)
+    assert found.share.tolist() == [1.0] * LENGTH and found.moved == 1
+    assert found.interval.tolist() == [[1.0] * LENGTH] * 2
+    assert (found.found != own[:, None]).all()
+    shuffled = agreement_in_shuffled_order(
+        5, database[own], labels[own], database, labels, **options, orders=8, own=own, rng=rng
+    )
+    assert shuffled.same.shape == found.same.shape
+    assert shuffled.share[0] == 1  # no translation, no need of an order
+    assert shuffled.moved_interval(rng)[1] < 0.9  # the order is what made translations keep the class
+
+
+def test_arrays_without_classes_agree_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    database = rng.standard_normal((1500, LENGTH, WIDTH)).astype(np.float32)
+    labels = rng.integers(CLASSES, size=1500)
+    own = np.arange(1000)
+    found = agreement(5, database[own], labels[own], database, labels, **OPTIONS, own=own, rng=rng)
+    deviation = (0.25 * 0.75 / 1000) ** 0.5
+    assert np.abs(found.share - 0.25).max() < 4 * deviation
+
+
+def test_queries_of_another_set_find_equal_images() -> None:
+    rng = np.random.default_rng(0)
+    database, labels = planted(rng, 300)
+    found = agreement(5, database[:9], labels[:9], database, labels, **OPTIONS, own=None, rng=rng)
+    assert found.found[:, 0].tolist() == list(range(9))
+
+
+def test_intervals_are_those_of_a_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    same = rng.random((400, 3)) < (0.9, 0.5, 0.7)
+    same[:, 2] = same[:, 1]  # dependent, as translations of one image are
+    found = Agreement(3, same, same, np.zeros(same.shape, int))
+    samples = rng.integers(400, size=(4000, 400))
+    for tau in range(3):
+        drawn = same[:, tau][samples].mean(axis=1)
+        assert np.allclose(found.interval[:, tau], np.quantile(drawn, (0.025, 0.975)), atol=0.006)
+    drawn = same[:, 1:].mean(axis=1)[samples].mean(axis=1)
+    assert np.allclose(found.moved_interval(rng), np.quantile(drawn, (0.025, 0.975)), atol=0.006)
+    assert found.moved == same[:, 1].mean()
+
+
+def test_share_of_close() -> None:
+    same = np.asarray([[True, False, True], [False, False, True]])
+    close = np.asarray([[True, True, False], [False, True, False]])
+    found = Agreement(3, same, close, np.zeros(same.shape, int)).share_of_close
+    assert found[:2].tolist() == [1.0, 0.0] and np.isnan(found[2])
+
+
+def test_axis_of_one_sample_has_no_translation() -> None:
+    found = Agreement(3, np.ones((4, 1), bool), np.ones((4, 1), bool), np.zeros((4, 1), int))
+    assert np.isnan(found.moved) and np.isnan(found.moved_interval(np.random.default_rng(0))).all()
+    assert dataclasses.replace(found, j=4).share.tolist() == [1.0]
+
+
+def test_trend() -> None:
+    assert trend([1, 2, 3, 4, 5]) == pytest.approx((1.0, 2 / 120))
+    assert trend([3, 2, 1])[0] == -1
+    assert np.isnan(trend([1.0])).all()
+
+
+def test_matches_agree_with_nearest() -> None:
+    database = np.random.default_rng(0).standard_normal((50, 4, 2)).astype(np.float32)
+    found = match(
+        3, database[:1], np.zeros(1, int), database, **OPTIONS | {"width": 1}, count=99, among=False,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert found.rank is None and found.indices.shape == (1, 4, 50)
+    assert np.array_equal(found.indices[0, 0], nearest(database[:1].reshape(1, -1), database.reshape(50, -1), 50)[1][0])

@@ -1,0 +1,233 @@
+"""`python -m train.explore`: what it writes, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.train.runs import Outcome, explore_here
+from tests.train.test_attribute_features import random_model
+from tests.train.test_attribute_translations import CLASSES, planted
+from train import explore
+from train.attributes import features, report
+from train.attributes.study import Settings, Study
+from train.data import DataError, Dataset
+
+Command = Callable[..., Outcome]
+
+SMALL = ("--agreement", "20", "--images", "0", "1", "7")
+
+
+def one_line(outcome: Outcome, status: int, *fragments: str) -> None:
+    """Check the status, and that one line on standard error holds every fragment."""
+    assert outcome.status == status, outcome
+    assert outcome.err.startswith("train.explore: ") and outcome.err.count("\n") == 1, outcome
+    assert [fragment for fragment in fragments if fragment not in outcome.err] == [], outcome
+
+
+def test_it_writes_a_page_pictures_and_numbers(explored: tuple[Path, Outcome]) -> None:
+    folder, outcome = explored
+    assert outcome.status == 0
+    assert "zero boundaries, for which Proposition 3.1 does not hold" in outcome.err
+    assert str(folder / report.PAGE) in outcome.out
+    names = {path.name for path in folder.iterdir()}
+    assert {report.PAGE, report.JSON, "agreement.png", "layers.png", "first-filters.png"} <= names
+    assert set(report.CSV_FILES) <= names
+    assert {"image-00000.png", "image-00007.png", "filters-03.png", "units-04.png"} <= names
+    assert not any(name.startswith(".") for name in names)
+    page = (folder / report.PAGE).read_text("utf-8")
+    assert "Proposition 3.1 does not hold" in page and "no translation is exact" in page
+
+
+def test_numbers_agree_with_one_another(explored: tuple[Path, Outcome], few_images: Dataset) -> None:
+    folder, _ = explored
+    record = json.loads((folder / report.JSON).read_text("utf-8"))
+    assert record["description"]["settings"]["images"] == [0, 1, 7]
+    for name in ("matches", "agreement", "findings", "layers", "organisation"):
+        with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert len(lines) == len(record[name]) > 0 and list(lines[0]) == list(record[name][0])
+    for match in record["matches"]:
+        assert match["found_class"] == few_images.class_names[few_images.train_labels[match["found"]]]
+        assert match["class"] == few_images.class_names[few_images.train_labels[match["image"]]]
+        if match["tau"] == 0 and match["rank"] == 1:
+            assert match["found"] == match["image"] and match["distance"] < 1e-3 and match["rank_of_image"] == 1
+    taus = {(m["j"], m["image"], m["tau"], m["rank"]) for m in record["matches"]}
+    assert taus == {(j, i, tau, r) for j in (3, 4) for i in (0, 1, 7) for tau in range(2) for r in (1, 2, 3)}
+    assert record["conclusion"][0].startswith('"Progressively higher probability')
+
+
+def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
+    folder, _ = explored
+    kept = {path: path.stat().st_mtime_ns for path in (folder.parent / "cache").iterdir()}
+    assert len(kept) == 2  # of the network and of the untrained one
+    skip = ("--skip", "agreement", "meaning", "contraction", "organisation", "units")
+    cache = folder.parent / "cache"
+    outcome = explore_here(
+        few_images, "--checkpoint", first_run[0] / "best.h5", *SMALL, "--cache", cache, "--out", tmp_path / "p", *skip
+    )
+    assert outcome.status == 0
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == kept
+    assert {path.name for path in (tmp_path / "p").iterdir()} >= {report.PAGE, "matches.csv"}
+    again = json.loads((tmp_path / "p" / report.JSON).read_text("utf-8"))["matches"]
+    assert again == json.loads((folder / report.JSON).read_text("utf-8"))["matches"]
+
+
+def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
+    for axis in ("v_{j-2}", "v_j"):
+        outcome = explore_here(
+            few_images,
+            *(
+                "--checkpoint",
+                first_run[0] / "best.h5",
+                "--cache",
+                tmp_path,
+                "--axis",
+                axis,
+                "--position",
+                "0.2",
+                "0.8",
+            ),
+            *("--queries", "test", "--agreement", "9", "--images", "3", "--depths", "4", "--smooth", "1"),
+            *("--skip", "meaning", "contraction", "organisation", "--out", tmp_path / axis),
+        )
+        assert outcome.status == 0, outcome
+        record = json.loads((tmp_path / axis / report.JSON).read_text("utf-8"))
+        assert {m["j"] for m in record["matches"]} == {4} and {m["rank_of_image"] for m in record["matches"]} == {""}
+        assert record["matches"][0]["class"] == few_images.class_names[few_images.test_labels[3]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "fragments"),
+    [
+        (("--depths", "2"), 2, ("--depths has 2", "3 to 4")),
+        (("--depths", "5"), 2, ("--depths has 5",)),
+        (("--images", "40"), 2, ("--images has 40", "0 to 39")),
+        (("--position", "0", "1"), 2, ("--position",)),
+        (("--threshold", "1"), 2, ("--threshold is 1",)),
+        (("--axis", "u1"), 2, ("v_{j-1}",)),
+        (("--smooth", "0"), 2, ("at least 1",)),
+        (("--train-size", "50"), 1, ("50",)),
+    ],
+)
+def test_bad_arguments(
+    first_run: Any, few_images: Dataset, tmp_path: Path, arguments: Any, status: int, fragments: Any
+) -> None:
+    outcome = explore_here(
+        few_images, "--checkpoint", first_run[0] / "best.h5", "--cache", tmp_path, "--out", tmp_path / "p", *arguments
+    )
+    one_line(outcome, status, *fragments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_kept(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    one_line(
+        explore_here(few_images, "--checkpoint", first_run[0] / "best.h5", "--out", tmp_path), 1, "is there already"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_no_checkpoint(few_images: Dataset, tmp_path: Path) -> None:
+    one_line(explore_here(few_images, "--checkpoint", tmp_path / "no.h5"), 1, "there is no checkpoint")
+
+
+def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str, data_dir: Any) -> Dataset:
+        raise DataError("cifar10 is not in DIR")
+
+    monkeypatch.setattr(explore, "load_dataset", missing)
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        assert explore.main(["--checkpoint", str(first_run[0] / "best.h5"), "--out", str(tmp_path / "p")]) == 1
+    assert err.getvalue() == "train.explore: cifar10 is not in DIR\n" and list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_other_classes(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
+    others = dataclasses.replace(few_images, class_names=tuple(f"fine {i}" for i in range(100)))
+    outcome = explore_here(others, "--checkpoint", first_run[0] / "best.h5", "--out", tmp_path / "p")
+    one_line(outcome, 1, "tells 10 classes apart", "sample has 100", "--dataset")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["features", "page"])
+def test_a_full_disk(
+    first_run: Any, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((features, "_write") if where == "features" else (report, "write_atomically")), full)
+    arguments = ("--cache", tmp_path / "cache", "--out", tmp_path / "p", "--skip", *explore.PARTS)
+    outcome = explore_here(few_images, "--checkpoint", first_run[0] / "best.h5", *arguments)
+    assert outcome.status == 1 and outcome.err.splitlines()[-1].endswith("No space left on device")
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert len(list((tmp_path / "cache").iterdir())) == (0 if where == "features" else 2)
+
+
+def test_an_existing_cache_of_another_kind_is_not_believed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.attrs["key"] = "other"
+    assert not features._is_whole(tmp_path / "f.h5", {"schema": 1})
+
+
+class Planted:
+    """Arrays of classes that are translations of one another, at every depth."""
+
+    def __init__(self, arrays: Any) -> None:
+        self.of = arrays
+
+    def arrays(self, part: str, j: int) -> Any:
+        return self.of
+
+
+def study_of(few_images: Dataset, arrays: Any, labels: Any, untrained: Any) -> Study:
+    dataset = dataclasses.replace(
+        few_images,
+        train_images=np.zeros((len(labels), 32, 32, 3), np.uint8),
+        train_labels=labels.astype(np.int64),
+        class_names=few_images.class_names,
+    )
+    model, any_features = random_model(few_images), Planted(arrays)
+    settings = Settings((0, 1), "train", (3, 4, 5, 6, 7), agreement=150)
+    study = Study(model, model, any_features, Planted(untrained), dataset, settings)  # type: ignore[arg-type]
+    study._agreement()
+    return study
+
+
+def test_a_planted_network_agrees_and_a_random_one_does_by_chance(few_images: Dataset) -> None:
+    rng = np.random.default_rng(0)
+    arrays, labels = planted(rng, 1000)
+    noise = rng.standard_normal(arrays.shape).astype(np.float32)
+    found = study_of(few_images, arrays, labels, noise).agreements
+    for j in (3, 7):
+        assert found["trained"][j].moved == 1
+        low, high = found["untrained"][j].moved_interval(rng)
+        assert low - 0.05 < 1 / CLASSES < high + 0.05
+
+
+def test_the_conclusion_says_what_came_out(few_images: Dataset) -> None:
+    rng = np.random.default_rng(0)
+    arrays, labels = planted(rng, 400)
+    study = study_of(few_images, arrays, labels, arrays)
+    assert "not true of this network" in report.conclusion(study)[0]  # the same at every depth
+    trained = study.agreements["trained"]
+    for place, j in enumerate(trained):
+        same = rng.random(trained[j].same.shape) < 0.2 + 0.15 * place
+        trained[j] = dataclasses.replace(trained[j], same=same)
+    assert '"Progressively higher probability to belong to the same class": true' in report.conclusion(study)[0]
+    study.agreements["random order"][7] = dataclasses.replace(trained[7], same=np.ones_like(trained[7].same))
+    assert "less often than" in report.conclusion(study)[2]
+    few = {kind: {j: a for j, a in found.items() if j > 5} for kind, found in study.agreements.items()}
+    study.agreements = few
+    assert "not to be decided at so few depths" in report.conclusion(study)[0]

@@ -1,0 +1,335 @@
+"""How layers contract distances, and keep classes apart while they do.
+
+E. Oyallon, "Organising Deep Networks": a representation must contract space, ||Phi x - Phi x'|| <= ||x - x'||, and keep
+classes at a distance, ||Phi x - Phi x'|| >= epsilon where their classes differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autodiff import convolve, jvp, marginal, vjp
+from hcnn_core.backend import Array, array_namespace, to_numpy
+from train.attributes.features import Model
+from train.attributes.nearest import distances_of_random_pairs, nearest
+from train.network import ATTRIBUTES, SPACE, Layer
+
+__all__ = ["Gain", "PairDistances", "closest_classes", "gains", "operator_norm", "pair_distances", "probe"]
+
+BATCH = 50
+"""Pairs a forward pass."""
+
+PENALTIES = 10.0 ** np.arange(-6, 3)
+"""Ridge penalties that are tried, relative to the mean variance of the features."""
+
+
+@dataclass(frozen=True)
+class PairDistances:
+    """Distances between images of pairs, at every depth.
+
+    Parameters
+    ----------
+    within, between : ndarray of float64, shape (P, J)
+        Euclidean distances of x_0 to x_{J-1}, of pairs of one class and of two classes.
+    """
+
+    within: np.ndarray[Any, Any]
+    between: np.ndarray[Any, Any]
+
+    @property
+    def ratios(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Distances after each layer over those before it (P, J-1), within and between classes."""
+        return self.within[:, 1:] / self.within[:, :-1], self.between[:, 1:] / self.between[:, :-1]
+
+
+def pair_distances(
+    model: Model, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], pairs: int, rng: np.random.Generator,
+    xp: Any = np,
+) -> PairDistances:  # fmt: skip
+    """Measure distances of pairs of images before and after each layer.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    images : ndarray of uint8, shape (N, u1, u2, 3)
+        Of at least two classes, one of which has two images.
+    labels : ndarray of int, shape (N,)
+        Their classes.
+    pairs : int
+        Pairs within classes, and as many between them.
+    rng : numpy.random.Generator
+        Draws the pairs.
+    xp : module, optional
+        Namespace the network computes with.
+
+    Returns
+    -------
+    PairDistances
+        Distances of the whole arrays x_j, not of parts.
+
+    Raises
+    ------
+    ValueError
+        If there is no pair of one class, or of two.
+    """
+    found = []
+    for same in (True, False):
+        one, other = _pairs(labels, same, pairs, rng)
+        parts = []
+        for begin in range(0, pairs, BATCH):
+            index = np.concatenate([one[begin : begin + BATCH], other[begin : begin + BATCH]])
+            parts.append(np.stack([_halves_apart(x) for x in _activations(model, xp.asarray(images[index]))], axis=1))
+        found.append(np.concatenate(parts))
+    return PairDistances(*found)
+
+
+def _activations(model: Model, images: Array) -> Iterator[Array]:
+    yield model.standardised(images)
+    for _, x in model.outputs(images):
+        yield x
+
+
+def _halves_apart(x: Array) -> np.ndarray[Any, Any]:
+    """Distances between the first half of a batch and the second."""
+    xp = array_namespace(x)
+    half = x.shape[0] // 2
+    difference = x[:half, ...] - x[half:, ...]
+    squared = xp.sum(difference * difference, axis=tuple(range(1, x.ndim)))
+    return np.asarray(np.sqrt(to_numpy(squared).astype(np.float64)))
+
+
+def _pairs(labels: np.ndarray[Any, Any], same: bool, pairs: int, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Indices of different images of one class, or of two."""
+    members = {c: np.flatnonzero(labels == c) for c in np.unique(labels)}
+    firsts = np.concatenate([m for m in members.values() if not same or len(m) > 1] or [np.empty(0, np.int64)])
+    if not len(firsts) or (not same and len(members) < 2):
+        raise ValueError(f"there is no pair of images of {'one class' if same else 'two classes'} among {len(labels)}")
+    one = rng.choice(firsts, pairs)
+    other = np.empty_like(one)
+    for c, m in members.items():
+        rows = np.flatnonzero(labels[one] == c)
+        allowed = m if same else np.flatnonzero(labels != c)
+        drawn = rng.choice(allowed, len(rows)) if len(rows) else one[rows]
+        while same and (again := drawn == one[rows]).any():
+            drawn[again] = rng.choice(allowed, int(again.sum()))
+        other[rows] = drawn
+    return one, other
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much a layer can stretch distances.
+
+    Parameters
+    ----------
+    j : int
+        Depth of its output.
+    upper : float
+        The norm of its linear map; of a (+) layer, the product of the norms of both. The ELU stretches nothing, so the
+        layer's Lipschitz constant is at most this.
+    local : float
+        The largest norm of its derivative at some images: the Lipschitz constant is at least this.
+    converged : bool
+        Whether both iterations ended before their limit. The norm of power iteration comes from below.
+    """
+
+    j: int
+    upper: float
+    local: float
+    converged: bool
+
+
+def operator_norm(
+    forward: Callable[[Array], Array],
+    adjoint: Callable[[Array], Array],
+    start: Array,
+    *,
+    tolerance: float = 1e-3,
+    limit: int = 200,
+) -> tuple[float, bool]:
+    """Return the largest singular value of a linear map by power iteration.
+
+    Parameters
+    ----------
+    forward, adjoint : callable
+        The map and its transpose.
+    start : array
+        Where it begins, not 0.
+    tolerance : float, optional
+        It ends when the value rises by a smaller part of it three times in a row.
+    limit : int, optional
+        Iterations at most.
+
+    Returns
+    -------
+    norm : float
+        A lower bound that tends to the norm.
+    converged : bool
+        Whether it ended before the limit.
+    """
+    xp = array_namespace(start)
+    x, norm, calm = start / xp.sqrt(xp.sum(start * start)), 0.0, 0
+    for _ in range(limit):
+        y = forward(x)
+        now = math.sqrt(float(xp.sum(y * y)))
+        if now == 0:
+            return 0.0, True
+        calm = calm + 1 if now - norm <= tolerance * now else 0
+        norm = max(norm, now)
+        if calm == 3:
+            return norm, True
+        x = adjoint(y)
+        x = x / xp.sqrt(xp.sum(x * x))
+    return norm, False
+
+
+def gains(model: Model, images: Array, rng: np.random.Generator) -> Iterator[Gain]:
+    """Yield bounds of the Lipschitz constant of each layer x_{j-1} -> x_j, in evaluation mode.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    images : array of uint8, shape (N, u1, u2, 3)
+        Where derivatives are taken; few.
+    rng : numpy.random.Generator
+        Where power iteration begins.
+
+    Yields
+    ------
+    Gain
+        Layer by layer.
+    """
+    network = model.network
+    folded = network.merged(model.parameters, model.moments)
+    before = model.standardised(images)
+    xp = array_namespace(before)
+
+    def random(like: Array) -> Array:
+        return xp.asarray(rng.standard_normal(like.shape), dtype=like.dtype)
+
+    for layer, after in model.outputs(images):
+        uppers, start = [], before[:1, ...]
+        for stage in _linear_maps(model, layer, folded[layer.name]):
+            out, pull = vjp(stage, start)
+            uppers.append(operator_norm(stage, _first(pull), random(start)))
+            start = out
+        locals_ = []
+        for index in range(before.shape[0]):
+            x = before[index : index + 1, ...]
+            apply = model.layer(layer.j)
+            _, pull = vjp(apply, x)
+            locals_.append(operator_norm(_derivative(apply, x), _first(pull), random(x)))
+        yield Gain(
+            layer.j,
+            math.prod(norm for norm, _ in uppers),
+            max(norm for norm, _ in locals_),
+            all(converged for _, converged in uppers + locals_),
+        )
+        before = after
+
+
+def _first(pull: Callable[[Array], tuple[Array, ...]]) -> Callable[[Array], Array]:
+    return lambda y: pull(y)[0]
+
+
+def _derivative(apply: Callable[[Array], Array], x: Array) -> Callable[[Array], Array]:
+    return lambda v: jvp(apply, (x,), (v,))[1]
+
+
+def _linear_maps(model: Model, layer: Layer, weights: dict[str, Array]) -> list[Callable[[Array], Array]]:
+    """What a layer is without biases and rho: the marginal (Eq. 6) and a convolution, or two of a (+) layer."""
+    config = model.network.config
+    boundary: Any = config.boundary
+
+    def reduced(x: Array) -> Array:
+        return marginal(x, ATTRIBUTES[0], reduction=config.reduction) if x.ndim == 6 else x
+
+    if layer.nonlinear:
+        space, attributes = layer.stride[:2], layer.stride[2:]
+        return [
+            lambda x: convolve(reduced(x), weights["h"], SPACE, boundary=boundary, stride=space),
+            lambda x: convolve(x, weights["g"], ATTRIBUTES, sum_axes=5, boundary=boundary, stride=attributes),
+        ]
+    axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
+    summed = 3 if layer.attributes == 0 else ()
+    return [lambda x: convolve(reduced(x), weights["w"], axes, sum_axes=summed, boundary=boundary, stride=layer.stride)]
+
+
+def probe(
+    train: np.ndarray[Any, Any],
+    train_labels: np.ndarray[Any, Any],
+    test: np.ndarray[Any, Any],
+    test_labels: np.ndarray[Any, Any],
+) -> tuple[float, float]:
+    """Classify by the nearest neighbour, and by a linear map fitted by ridge regression.
+
+    Parameters
+    ----------
+    train, test : ndarray, shapes (N, D), (M, D)
+        Features.
+    train_labels, test_labels : ndarray of int
+        Classes.
+
+    Returns
+    -------
+    nearest_neighbour, linear : float
+        Accuracies on the second set. The penalty is the one of least leave-one-out error on the first.
+    """
+    _, found = nearest(test, train)
+    by_neighbour = float((train_labels[found[:, 0]] == test_labels).mean())
+    classes = np.unique(train_labels)
+    targets = np.where(train_labels[:, None] == classes, 1.0, -1.0)
+    offset, mean = targets.mean(axis=0), train.mean(axis=0, dtype=np.float64)
+    x = train - mean
+    values, vectors = np.linalg.eigh(x.T @ x)
+    rotated = x @ vectors
+    products = rotated.T @ (targets - offset)
+    best = (math.inf, np.zeros((x.shape[1], len(classes))))
+    for penalty in PENALTIES * max(values.mean(), 1e-300):
+        scale = 1 / (np.maximum(values, 0) + penalty)
+        residual = targets - offset - rotated @ (scale[:, None] * products)
+        leverage = 1 / len(x) + (rotated**2) @ scale
+        error = float(((residual / (1 - np.minimum(leverage, 1 - 1e-9))[:, None]) ** 2).mean())
+        if error < best[0]:
+            best = error, vectors @ (scale[:, None] * products)
+    predicted = classes[((test - mean) @ best[1] + offset).argmax(axis=1)]
+    return by_neighbour, float((predicted == test_labels).mean())
+
+
+def closest_classes(
+    features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], rng: np.random.Generator
+) -> tuple[float, tuple[int, int]]:
+    """Return the smallest distance between images of different classes: the epsilon of separation.
+
+    Parameters
+    ----------
+    features : ndarray, shape (N, D)
+        One row an image.
+    labels : ndarray of int, shape (N,)
+        At least two classes.
+    rng : numpy.random.Generator
+        Draws the pairs that give the unit.
+
+    Returns
+    -------
+    distance : float
+        In units of the mean distance of random pairs, so that depths compare.
+    images : tuple of int
+        The two images.
+    """
+    best = math.inf, (0, 0)
+    for c in np.unique(labels)[:-1]:
+        mine, later = np.flatnonzero(labels == c), np.flatnonzero(labels > c)
+        distances, found = nearest(features[mine], features[later])
+        row = int(distances[:, 0].argmin())
+        if distances[row, 0] < best[0]:
+            best = float(distances[row, 0]), (int(mine[row]), int(later[found[row, 0]]))
+    unit = float(distances_of_random_pairs(features, rng).mean())
+    return best[0] / unit if unit else math.nan, best[1]

@@ -1,0 +1,484 @@
+"""Invariant attribute arrays (Eq. 9 of arXiv:1703.04140) of all images of a data set, in a file that is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodiff import tree_map
+from hcnn_core import convolve
+from hcnn_core.backend import Array, array_namespace, to_numpy
+from hcnn_core.typing import Boundary
+from train._files import remove_partial_files
+from train.covariance import Subject
+from train.data import Dataset, standardise
+from train.network import Layer, Moments, Network, Parameters
+from train.run import RunError
+
+__all__ = [
+    "AXES",
+    "Features",
+    "FeaturesError",
+    "Model",
+    "boundary_of",
+    "features",
+    "invariant_array",
+    "mean_array",
+    "smooth",
+]
+
+AXES = ("v_{j-1}", "v_{j-2}", "v_j")
+"""Axes of x_j along which arrays can be translated."""
+
+PARTS = ("train", "test")
+FIRST = 3
+"""The first depth whose outputs have three attributes."""
+
+BATCH = 100
+"""Images a forward pass."""
+
+SCHEMA = 1
+
+
+class FeaturesError(RunError):
+    """Features that cannot be kept; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its weights, as a function of the images' pixels.
+
+    Parameters
+    ----------
+    network : Network
+        The layers.
+    parameters : dict
+        Their weights.
+    moments : dict
+        Running moments.
+    mean, std : ndarray, shape (3,)
+        Statistics that standardise images, in units of a pixel value.
+    key : str
+        Names the weights: equal keys, equal weights.
+    """
+
+    network: Network
+    parameters: Parameters
+    moments: Moments
+    mean: Any
+    std: Any
+    key: str
+
+    @property
+    def depths(self) -> range:
+        """The depths j whose outputs have three attributes: 3 to J-1."""
+        return range(FIRST, self.network.config.depth)
+
+    def standardised(self, images: Array) -> Array:
+        """Return x_0 of images.
+
+        Parameters
+        ----------
+        images : array of uint8, shape (N, u1, u2, 3)
+            Pixels.
+
+        Returns
+        -------
+        array, shape (N, u1, u2, 3)
+            Of the network's dtype.
+        """
+        return standardise(images, self.mean, self.std, self.network.config.dtype)
+
+    def outputs(self, images: Array) -> Iterator[tuple[Layer, Array]]:
+        """Yield each layer with its output x_j, in evaluation mode.
+
+        Parameters
+        ----------
+        images : array of uint8, shape (N, u1, u2, 3)
+            Pixels.
+
+        Yields
+        ------
+        tuple
+            (layer, x_j), from j = 1 to J-1.
+        """
+        for layer, x, _ in self.network.trace(self.parameters, self.standardised(images), self.moments):
+            yield layer, x
+
+    def layer(self, j: int) -> Callable[[Array], Array]:
+        """Return x_{j-1} -> x_j, in evaluation mode.
+
+        Parameters
+        ----------
+        j : int
+            Depth of the result.
+
+        Returns
+        -------
+        callable
+            From x_{j-1} to x_j, traced or not.
+        """
+        return lambda x: next(self.network.trace(self.parameters, x, self.moments, after=j - 1))[1]
+
+    def subject(self, images: Array) -> Subject:
+        """Return what `train.covariance` measures.
+
+        Parameters
+        ----------
+        images : array of uint8, shape (N, u1, u2, 3)
+            Pixels.
+
+        Returns
+        -------
+        Subject
+            The network, its weights and the images, in float64.
+        """
+        xp, dtype = array_namespace(images), "float64"
+        network = Network(
+            replace(self.network.config, dtype=dtype, precision="float32"),
+            self.network.table[0].inputs[0],
+            self.network.classes,
+        )
+        parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (self.parameters, self.moments))
+        return Subject(network, parameters, moments, standardise(images, self.mean, self.std, dtype))
+
+    def untrained(self, images: Array, seed: int) -> Model:
+        """Return the same layers with initial weights, and moments of some images.
+
+        Parameters
+        ----------
+        images : array of uint8, shape (N, u1, u2, 3)
+            What its moments are taken of.
+        seed : int
+            Of the weights.
+
+        Returns
+        -------
+        Model
+            A network as it is before the first step.
+        """
+        xp = array_namespace(images)
+        parameters = tree_map(xp.asarray, self.network.initialize(np.random.default_rng(seed)))
+        _, moments = self.network(parameters, self.standardised(images))
+        settings = json.dumps(vars(self.network.config), sort_keys=True)
+        return replace(self, parameters=parameters, moments=moments, key=f"untrained, seed {seed}: {settings}")
+
+
+def boundary_of(model: Model) -> Boundary:
+    """Return how a network extends its arrays.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+
+    Returns
+    -------
+    {"periodic", "zero"}
+        Its boundary.
+    """
+    return "periodic" if model.network.config.boundary == "periodic" else "zero"
+
+
+def invariant_array(x: Array, axis: str = "v_{j-1}", position: tuple[float, float] = (0.5, 0.5)) -> Array:
+    """Return the invariant attribute array of Eq. (9): x_j at one position of space, summed over one attribute.
+
+    Parameters
+    ----------
+    x : array, shape (N, u1, u2, v_{j-2}, v_{j-1}, v_j)
+        Output of layer j.
+    axis : {"v_{j-1}", "v_{j-2}", "v_j"}, optional
+        The axis that is to be translated; Eq. (9) has v_{j-1}.
+    position : tuple of float, optional
+        Row and column in parts of the image, from 0 up to but not including 1; 0.5 is the sample u // 2.
+
+    Returns
+    -------
+    array, shape (N, n, m)
+        First the axis that is to be translated, then the other one that is kept: (v_{j-1}, v_j), summed over v_{j-2};
+        (v_{j-2}, v_j), summed over v_{j-1}; or (v_j, v_{j-1}), summed over v_{j-2}.
+
+    Raises
+    ------
+    ValueError
+        If x has other axes, or the axis or the position is another one.
+
+    Notes
+    -----
+    Section 5.3 of arXiv:1703.04140.
+    """
+    if x.ndim != 6:
+        raise ValueError(f"x has {x.ndim} axes; give the output of a layer from j = 3 on, which has 6")
+    if axis not in AXES:
+        raise ValueError(f"axis is {axis!r}; choose {', '.join(AXES)}")
+    if not all(0 <= p < 1 for p in position):
+        raise ValueError(f"position is {position}; give row and column from 0 up to, not including, 1")
+    xp = array_namespace(x)
+    row, column = (int(p * n) for p, n in zip(position, x.shape[1:3], strict=True))
+    kept = xp.sum(x[:, row, column, :, :, :], axis=2 if axis == "v_{j-2}" else 1)
+    return xp.permute_dims(kept, (0, 2, 1)) if axis == "v_j" else kept
+
+
+def mean_array(x: Array) -> Array:
+    """Return the mean of x_j over space, summed over v_{j-2} where there are three attributes.
+
+    Parameters
+    ----------
+    x : array, shape (N, u1, u2, ...)
+        Output of layer j, or images.
+
+    Returns
+    -------
+    array, shape (N, D)
+        One row an image.
+    """
+    xp = array_namespace(x)
+    found = xp.mean(x, axis=(1, 2))
+    found = xp.sum(found, axis=1) if found.ndim == 4 else found
+    return xp.reshape(found, (found.shape[0], -1))
+
+
+def smooth(arrays: Array, width: int, boundary: Boundary) -> Array:
+    """Average consecutive samples along the axis that is to be translated, as section 5.3 asks.
+
+    Parameters
+    ----------
+    arrays : array, shape (N, n, m)
+        As `invariant_array` returns.
+    width : int
+        Samples that are averaged; 1 leaves the arrays as they are.
+    boundary : {"periodic", "zero"}
+        How the axis is extended.
+
+    Returns
+    -------
+    array, shape (N, n, m)
+        The running means.
+    """
+    if width == 1:
+        return arrays
+    xp = array_namespace(arrays)
+    return convolve(arrays, xp.full((width,), 1 / width, dtype=arrays.dtype), 1, boundary=boundary)
+
+
+class Features:
+    """Arrays of every image of a data set, read from a file depth by depth.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def arrays(self, part: str, j: int) -> np.ndarray[Any, Any]:
+        """Return the invariant attribute arrays of depth j.
+
+        Parameters
+        ----------
+        part : {"train", "test"}
+            Which images.
+        j : int
+            Depth, from 3 to J-1.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, n, m)
+            As `invariant_array` returns.
+        """
+        return self._read(f"{part}/array{j:02d}")
+
+    def means(self, part: str, j: int) -> np.ndarray[Any, Any]:
+        """Return the means over space of depth j.
+
+        Parameters
+        ----------
+        part : {"train", "test"}
+            Which images.
+        j : int
+            Depth, from 0 (the images) to J-1.
+
+        Returns
+        -------
+        ndarray of float32, shape (N, D)
+            As `mean_array` returns.
+        """
+        return self._read(f"{part}/mean{j:02d}")
+
+    def _read(self, name: str) -> np.ndarray[Any, Any]:
+        import h5py
+
+        try:
+            with h5py.File(self.path, "r") as file:
+                return np.asarray(file[name][...])
+        except (OSError, KeyError) as error:
+            raise FeaturesError(f"the features in {self.path} are damaged; remove the file and begin again") from error
+
+
+def features(
+    model: Model,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    axis: str,
+    position: tuple[float, float],
+    xp: Any = np,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Features:
+    """Return the arrays of every image, computed unless a file has them.
+
+    The file is beside others of its kind, and its name holds a digest of everything the arrays depend on. At every
+    moment it is either whole or absent. One batch of images is in memory at a time.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    dataset : Dataset
+        The images.
+    folder : Path
+        Where the file is, or will be.
+    axis, position
+        As `invariant_array` takes them.
+    xp : module, optional
+        Namespace of the arrays the network computes with.
+    progress : callable, optional
+        Called with the number of images of each batch that is done.
+
+    Returns
+    -------
+    Features
+        What reads the file.
+
+    Raises
+    ------
+    FeaturesError
+        If the file cannot be written.
+    """
+    key = {
+        "schema": SCHEMA,
+        "weights": model.key,
+        "images": _digest(dataset),
+        "axis": axis,
+        "position": list(position),
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"features-{name}.h5"
+    if _is_whole(path, key):
+        progress(sum(len(images) for images in _images(dataset).values()))
+        return Features(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(folder)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            _write(partial, key, model, dataset, xp, progress)
+            os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise FeaturesError(f"cannot write the features {path}: {error.strerror or error}") from error
+    return Features(path)
+
+
+def _images(dataset: Dataset) -> dict[str, Any]:
+    return {"train": dataset.train_images, "test": dataset.test_images}
+
+
+def _digest(dataset: Dataset) -> str:
+    """Of all pixels."""
+    digest = hashlib.sha256()
+    for images in _images(dataset).values():
+        digest.update(str(images.shape).encode())
+        digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
+
+
+def _is_whole(path: Path, key: Mapping[str, Any]) -> bool:
+    """Whether a file holds what the key says; one that cannot be read is made again."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("key") == json.dumps(key))
+    except OSError:
+        return False
+
+
+class _Stream(io.FileIO):
+    """A file that keeps the first error of a write for later: HDF5 crashes if it sees one while it closes."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            done = 0
+            while done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self.error = self.error or error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+
+def _write(
+    path: Path, key: Mapping[str, Any], model: Model, dataset: Dataset, xp: Any, progress: Callable[[int], None]
+) -> None:
+    """Compute and write everything, batch by batch; OSError if the disk does not take it."""
+    import h5py
+
+    axis, position = key["axis"], tuple(key["position"])
+    with _Stream(path, "w+b") as stream:
+        try:
+            with h5py.File(stream, "w", libver="v110") as file:
+                for part, images in _images(dataset).items():
+                    for begin in range(0, len(images), BATCH):
+                        end = min(begin + BATCH, len(images))
+                        batch = xp.asarray(images[begin:end])
+                        for name, found in _arrays(model, batch, axis, position):
+                            where = f"{part}/{name}"
+                            if begin == 0:
+                                shape = (len(images), *found.shape[1:])
+                                chunk = (min(BATCH, len(images)), *found.shape[1:])
+                                file.create_dataset(where, shape, np.float32, chunks=chunk, fletcher32=True)
+                            file[where][begin:end] = to_numpy(found)
+                        if stream.error:
+                            raise stream.error
+                        progress(end - begin)
+                file.attrs["key"] = json.dumps(key)
+        except Exception:
+            if stream.error:
+                raise stream.error from None
+            raise
+        if stream.error:
+            raise stream.error
+        os.fsync(stream.fileno())
+
+
+def _arrays(model: Model, images: Array, axis: str, position: tuple[float, float]) -> Iterator[tuple[str, Array]]:
+    """Names and arrays of a batch of images."""
+    yield "mean00", mean_array(model.standardised(images))
+    for layer, x in model.outputs(images):
+        yield f"mean{layer.j:02d}", mean_array(x)
+        if layer.j >= FIRST:
+            yield f"array{layer.j:02d}", invariant_array(x, axis, position)

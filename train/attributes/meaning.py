@@ -1,0 +1,282 @@
+"""What translations of attributes have to do with known properties of images (the end of section 5.3).
+
+Two questions. Do the images that translations lead to differ in a property from those that no translation leads to? And
+does changing a property of an image change its arrays as a translation does? Many pairs of translation and property
+are tried, so p-values are corrected for their number by the largest statistic of each permutation (Westfall and Young,
+1993, single step).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["CHANGES", "Finding", "found_images_differ", "like_translations", "properties", "strongest"]
+
+PERMUTATIONS = 1999
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One translation and one property.
+
+    Parameters
+    ----------
+    question : {"found images", "changed images"}
+        Which of the two questions.
+    j : int
+        Depth.
+    axis : str
+        Axis of the translation.
+    tau : int
+        Samples.
+    name : str
+        The property, or the change.
+    effect : float
+        Found images: mean difference in standard deviations of the property. Changed images: correlation, from -1 to 1,
+        of the array's change with that of the translation.
+    score : float
+        The effect less its mean under permutation, in standard deviations.
+    p : float
+        Probability that the largest score of all tests is as large if there is nothing, from permutations.
+    """
+
+    question: str
+    j: int
+    axis: str
+    tau: int
+    name: str
+    effect: float
+    score: float
+    p: float
+
+
+def properties(images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return properties of images.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (N, H, W, 3)
+        RGB.
+
+    Returns
+    -------
+    dict of str to ndarray of float64, shape (N,)
+        Mean and deviation of luma (Rec. 601, from 0 to 1); mean of red less green, and of yellow less blue; balance of
+        vertical and horizontal edges, and of the two diagonals, from the structure tensor, -1 to 1; mean frequency of
+        the power spectrum, in cycles an image.
+    """
+    found: dict[str, list[np.ndarray[Any, Any]]] = {}
+    for begin in range(0, len(images), 1000):
+        for name, values in _properties(images[begin : begin + 1000] / 255.0).items():
+            found.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def _properties(rgb: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    centred = luma - luma.mean(axis=(1, 2), keepdims=True)
+    down, right = np.gradient(luma, axis=(1, 2))
+    tensor = {name: (a * b).sum(axis=(1, 2)) for name, a, b in (("xx", right, right), ("yy", down, down))}
+    mixed, edges = (right * down).sum(axis=(1, 2)), tensor["xx"] + tensor["yy"] + 1e-12
+    rows, columns = (np.fft.fftfreq(n) * n for n in luma.shape[1:])
+    radius = np.hypot(rows[:, None], columns[None, :])
+    power = np.abs(np.fft.fft2(centred)) ** 2
+    return {
+        "brightness": luma.mean(axis=(1, 2)),
+        "contrast": luma.std(axis=(1, 2)),
+        "hue: red over green": (red - green).mean(axis=(1, 2)),
+        "hue: yellow over blue": ((red + green) / 2 - blue).mean(axis=(1, 2)),
+        "orientation: vertical edges over horizontal": (tensor["xx"] - tensor["yy"]) / edges,
+        "orientation: falling diagonals over rising": -2 * mixed / edges,
+        "spatial frequency": (power * radius).sum(axis=(1, 2)) / (power.sum(axis=(1, 2)) + 1e-12),
+    }
+
+
+def _levels(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(np.rint(np.clip(images, 0, 255)), np.uint8)
+
+
+def _contrast(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    mean = images.mean(axis=(1, 2, 3), keepdims=True)
+    return _levels(mean + 1.25 * (images - mean))
+
+
+def _hue(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Turned by 30 degrees about the grey axis."""
+    c, s, third = math.cos(math.pi / 6), math.sin(math.pi / 6), math.sqrt(1 / 3)
+    cross = third * np.asarray([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    turn = c * np.eye(3) + s * cross + (1 - c) / 3 * np.ones((3, 3))
+    return _levels(np.asarray(images @ turn.T))
+
+
+def _turn(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    from scipy.ndimage import rotate
+
+    return _levels(rotate(images.astype(np.float32), 15, (2, 1), reshape=False, order=1, mode="reflect"))
+
+
+def _blur(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    from scipy.ndimage import gaussian_filter
+
+    return _levels(gaussian_filter(images.astype(np.float32), 0.7, axes=(1, 2)))
+
+
+def _moved(axis: int) -> Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Two pixels further along an axis; the first ones are repeated."""
+
+    def move(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        sources = np.maximum(np.arange(images.shape[axis]) - 2, 0)
+        return np.asarray(np.take(images, sources, axis=axis))
+
+    return move
+
+
+CHANGES: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
+    "brighter by 16 levels": lambda images: _levels(images + 16.0),
+    "contrast times 1.25": _contrast,
+    "hue turned by 30 degrees": _hue,
+    "turned by 15 degrees": _turn,
+    "blurred, 0.7 pixels": _blur,
+    "mirrored left to right": lambda images: images[:, :, ::-1],
+    "mirrored top to bottom": lambda images: images[:, ::-1],
+    "moved right by 2 pixels": _moved(2),
+    "moved down by 2 pixels": _moved(1),
+}
+"""Changes of known properties: functions of images (N, H, W, 3), uint8."""
+
+
+def found_images_differ(
+    found: Mapping[tuple[int, str], np.ndarray[Any, Any]],
+    values: Mapping[str, np.ndarray[Any, Any]],
+    rng: np.random.Generator,
+) -> list[Finding]:
+    """Test whether images found by a translation differ from those found without one.
+
+    The permutations exchange the two images of each query.
+
+    Parameters
+    ----------
+    found : mapping of (int, str) to ndarray of int, shape (Q, n)
+        By depth and axis: the images found for each query and tau; the queries are the same everywhere.
+    values : mapping of str to ndarray, shape (M,)
+        Properties of all images.
+    rng : numpy.random.Generator
+        Source of the permutations.
+
+    Returns
+    -------
+    list of Finding
+        One for each depth, axis, tau from 1 on, and property.
+    """
+    tests, differences = [], []
+    for (j, axis), indices in found.items():
+        for name, of_image in values.items():
+            deviation = float(of_image.std()) or 1.0
+            for tau in range(1, indices.shape[1]):
+                tests.append((j, axis, tau, name))
+                differences.append((of_image[indices[:, tau]] - of_image[indices[:, 0]]) / deviation)
+    if not tests:
+        return []
+    table = np.stack(differences, axis=1)  # (Q, tests)
+    spread = np.sqrt((table**2).sum(axis=0)) / len(table)  # under exchange
+    spread[spread == 0] = 1
+    effects = table.mean(axis=0)
+    highest = np.empty(PERMUTATIONS)
+    for index in range(PERMUTATIONS):
+        signs = rng.choice(np.asarray([-1.0, 1.0]), len(table))
+        highest[index] = np.abs(signs @ table / len(table) / spread).max()
+    return [
+        Finding("found images", *test, float(effect), float(effect / s), _corrected(abs(effect / s), highest))
+        for test, effect, s in zip(tests, effects, spread, strict=True)
+    ]
+
+
+def like_translations(
+    arrays: Mapping[tuple[int, str], np.ndarray[Any, Any]],
+    changed: Mapping[tuple[int, str], Mapping[str, np.ndarray[Any, Any]]],
+    rng: np.random.Generator,
+) -> list[Finding]:
+    """Test whether changing images changes their arrays as a circular translation does.
+
+    The effect is the correlation, over all images and entries, of the array's change with the change that translating
+    the array makes. The permutations put the axis into another order, in which the translation is then taken: what is
+    no more than chance is as large in any order.
+
+    Parameters
+    ----------
+    arrays : mapping of (int, str) to ndarray, shape (N, n, m)
+        By depth and axis: arrays of some images, smoothed or not.
+    changed : mapping of (int, str) to mapping of str to ndarray, shape (N, n, m)
+        By depth, axis and name of the change: arrays of the same images, changed.
+    rng : numpy.random.Generator
+        Source of the orders.
+
+    Returns
+    -------
+    list of Finding
+        One for each depth, axis, tau from 1 on, and change.
+    """
+    tests, effects, drawn = [], [], []
+    for (j, axis), before in arrays.items():
+        length = before.shape[1]
+        before = before.astype(np.float64)
+        own = np.einsum("nvm,nwm->vw", before, before)
+        orders = np.stack([np.arange(length), *(rng.permutation(length) for _ in range(PERMUTATIONS))])
+        for name, after in changed[j, axis].items():
+            difference = after - before
+            cross = np.einsum("nvm,nwm->vw", difference, before)
+            size = float((difference**2).sum())
+            for tau in range(1, length):
+                # where the translation takes each sample from, in the natural order and in the others
+                sources = np.empty_like(orders)
+                np.put_along_axis(sources, orders, np.roll(orders, tau, axis=1), axis=1)
+                places = np.arange(length), sources
+                inner = cross[places].sum(axis=1) - np.trace(cross)
+                squared = 2 * (np.trace(own) - own[places].sum(axis=1))
+                found = inner / np.sqrt(np.maximum(size * squared, 1e-300))
+                tests.append((j, axis, tau, name))
+                effects.append(found[0])
+                drawn.append(found[1:])
+    if not tests:
+        return []
+    null = np.stack(drawn)
+    mean, spread = null.mean(axis=1), null.std(axis=1)
+    spread[spread < 1e-9] = np.inf  # two or three samples have no other order
+    highest = np.abs((null - mean[:, None]) / spread[:, None]).max(axis=0)
+    scores = (np.asarray(effects) - mean) / spread
+    return [
+        Finding("changed images", *test, float(effect), float(score), _corrected(abs(score), highest))
+        for test, effect, score in zip(tests, effects, scores, strict=True)
+    ]
+
+
+def strongest(findings: Iterable[Finding]) -> list[Finding]:
+    """Return, of each question, depth and axis, the finding with the largest score.
+
+    Parameters
+    ----------
+    findings : iterable of Finding
+        All that was tried.
+
+    Returns
+    -------
+    list of Finding
+        In the order the depths and axes come in.
+    """
+    best: dict[tuple[str, int, str], Finding] = {}
+    for finding in findings:
+        key = finding.question, finding.j, finding.axis
+        if key not in best or abs(finding.score) > abs(best[key].score):
+            best[key] = finding
+    return list(best.values())
+
+
+def _corrected(score: float, highest: np.ndarray[Any, Any]) -> float:
+    """Of the permutations, and the natural order itself, the part whose largest score is as large."""
+    return float((1 + np.count_nonzero(highest >= score)) / (1 + len(highest)))

@@ -1,0 +1,150 @@
+"""The nearest arrays of a large set by Euclidean distance: blocked matrix products, then exact distances of candidates.
+
+Products are in the arrays' own precision, so their distances are wrong by rounding. Every array whose distance may be
+among the smallest, given a bound of that rounding, is a candidate. Candidates are compared in double precision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hcnn_core.backend import Array, array_namespace, to_numpy
+
+__all__ = ["distances_of_random_pairs", "nearest", "rank"]
+
+QUERIES = 256
+"""Queries in a block: their distances to 50,000 arrays take 50 MB."""
+
+GROUP = 64
+"""Arrays of which only the smallest distance is looked at, before any of them is."""
+
+
+def nearest(
+    queries: Array, database: Array, count: int = 1, *, exclude: np.ndarray[Any, Any] | None = None
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Find the nearest arrays.
+
+    Parameters
+    ----------
+    queries : array, shape (Q, D)
+        What is looked for; real, of any array library.
+    database : array, shape (M, D)
+        Where; of the same library.
+    count : int, optional
+        How many are found for each query.
+    exclude : ndarray of int, shape (Q,), optional
+        For each query an index of the database that is left out; -1 for none.
+
+    Returns
+    -------
+    distances : ndarray of float64, shape (Q, count)
+        In ascending order.
+    indices : ndarray of int64, shape (Q, count)
+        Where they are in the database. Of equal distances the smallest index comes first.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `count` arrays, shapes do not fit, or something is not finite.
+    """
+    if queries.ndim != 2 or database.ndim != 2 or queries.shape[1] != database.shape[1]:
+        raise ValueError(f"queries {tuple(queries.shape)} and database {tuple(database.shape)}; give (Q, D) and (M, D)")
+    size, width = database.shape
+    if not 0 < count <= size - (exclude is not None):
+        raise ValueError(f"{count} nearest of {size} arrays are asked for, one left out: {exclude is not None}")
+    xp = array_namespace(queries, database)
+    host, host_queries = to_numpy(database), to_numpy(queries)
+    centre = xp.mean(database, axis=0)  # distances stay, and are less wrong the smaller the arrays are
+    padding = -size % GROUP
+    centred = xp.concat([database - centre, xp.zeros((padding, width), dtype=database.dtype)])
+    norms = xp.sum(centred * centred, axis=1)
+    largest = float(xp.max(norms)) ** 0.5
+    if not np.isfinite(largest) or not bool(xp.all(xp.isfinite(queries))):
+        raise ValueError("arrays to be compared are not finite; train with a lower learning rate")
+    norms[size:] = xp.inf
+    distances, indices = np.empty((len(queries), count)), np.empty((len(queries), count), np.int64)
+    for begin in range(0, len(queries), QUERIES):
+        block = queries[begin : begin + QUERIES, :] - centre
+        own = xp.sum(block * block, axis=1)
+        squared = block @ centred.T
+        squared *= -2
+        squared += norms
+        if exclude is not None:
+            left_out = exclude[begin : begin + QUERIES]
+            rows = np.flatnonzero(left_out >= 0)
+            squared[xp.asarray(rows), xp.asarray(left_out[rows])] = xp.inf
+        grouped = xp.reshape(squared, (block.shape[0], -1, GROUP))
+        minima = to_numpy(xp.min(grouped, axis=2)).astype(np.float64)
+        # at least `count` arrays are within the count-th smallest minimum
+        bound = (
+            np.partition(minima, count - 1)[:, count - 1] if minima.shape[1] >= count else np.full(len(block), np.inf)
+        )
+        rounding = (width + 8) * float(xp.finfo(queries.dtype).eps) * (np.sqrt(to_numpy(own)) + largest) ** 2
+        for row, limit in enumerate(bound + 2 * rounding):
+            groups = np.flatnonzero(minima[row] <= limit)
+            near = to_numpy(grouped[row, xp.asarray(groups), :]) <= limit
+            found = (groups[:, None] * GROUP + np.arange(GROUP))[near]
+            found = found[found < size]
+            if exclude is not None:
+                found = found[found != exclude[begin + row]]
+            exact = _distances(host_queries[begin + row], host[found])
+            best = np.lexsort((found, exact))[:count]
+            distances[begin + row], indices[begin + row] = exact[best], found[best]
+    return distances, indices
+
+
+def rank(queries: Array, database: Array, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return which place certain arrays have among all, by distance from each query.
+
+    Parameters
+    ----------
+    queries : array, shape (Q, D)
+        From where distances are taken; few.
+    database : array, shape (M, D)
+        All arrays.
+    wanted : ndarray of int, shape (Q,)
+        For each query the index of an array.
+
+    Returns
+    -------
+    ndarray of int64, shape (Q,)
+        1 for the nearest one: 1 and the number of arrays that are closer.
+    """
+    host = to_numpy(database)
+    found = np.empty(len(queries), np.int64)
+    for row, query in enumerate(to_numpy(queries)):
+        distances = _distances(query, host)
+        found[row] = 1 + np.count_nonzero(distances < distances[wanted[row]])
+    return found
+
+
+def distances_of_random_pairs(
+    database: np.ndarray[Any, Any], rng: np.random.Generator, pairs: int = 10_000
+) -> np.ndarray[Any, Any]:
+    """Return the distances of pairs of different arrays drawn at random.
+
+    Parameters
+    ----------
+    database : ndarray, shape (M, D)
+        At least two arrays.
+    rng : numpy.random.Generator
+        Source of the pairs.
+    pairs : int, optional
+        How many.
+
+    Returns
+    -------
+    ndarray of float64, shape (pairs,)
+        Euclidean distances.
+    """
+    first = rng.integers(len(database), size=pairs)
+    second = (first + rng.integers(1, len(database), size=pairs)) % len(database)
+    return _distances(database[first], database[second])
+
+
+def _distances(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Along the last axis, in double precision."""
+    difference = one.astype(np.float64) - other.astype(np.float64)
+    return np.asarray(np.sqrt(np.einsum("...d,...d->...", difference, difference)))

@@ -1,0 +1,486 @@
+"""What the explorer measured: one page, pictures as PNG, numbers as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train._files import write_atomically
+from train.attributes import pictures
+from train.attributes.features import boundary_of
+from train.attributes.meaning import strongest
+from train.attributes.study import Study
+from train.attributes.translations import trend
+from train.attributes.units import patch_of, receptive_field
+from train.pages import Picture, Scale, Table, png, render
+
+__all__ = ["CSV_FILES", "JSON", "PAGE", "conclusion", "summary", "write"]
+
+PAGE, JSON = "explore.html", "explore.json"
+CSV_FILES = ("matches.csv", "agreement.csv", "findings.csv", "layers.csv", "organisation.csv")
+
+KINDS = {"trained": "this network", "random order": "the axis in random order", "untrained": "untrained network"}
+SIGNIFICANT = 0.05
+
+FEWEST = 5
+"""Depths: of four, even those in perfect order are in order by chance with probability 1/12."""
+
+
+def write(folder: Path, study: Study, description: Mapping[str, Any], warning: str) -> None:
+    """Write everything into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        There, and empty.
+    study : Study
+        What was measured.
+    description : mapping
+        What it was measured on, and how.
+    warning : str
+        What the page says of a network at zero boundaries.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    files: dict[str, bytes] = {}
+    if study.matches:
+        files |= _strips(study)
+    if study.agreements:
+        files["agreement.png"] = pictures.agreement_chart(study.agreements)
+    if study.layers:
+        files["layers.png"] = pictures.layers_chart(study.layers)
+    if study.first_filters is not None:
+        files["first-filters.png"] = pictures.tiles(study.first_filters, 8)
+        for units in study.units:
+            limit = float(np.abs(units.filters).max()) or 1.0
+            files[f"filters-{units.j:02d}.png"] = pictures.tiles(pictures.coloured(units.filters, limit), 8)
+            files[f"units-{units.j:02d}.png"] = pictures.tiles(units.images / 255, len(units.images))
+    tables = {name: table for name, table in _tables(study).items() if table[1]}
+    record = {"description": description, **{name: _records(*table) for name, table in tables.items()}}
+    if study.agreements:
+        record["conclusion"] = conclusion(study)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    for name, (header, lines) in tables.items():
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *lines])
+        write_atomically(folder / f"{name}.csv", text.getvalue().encode(errors="backslashreplace"))
+    text_of_json = json.dumps(_plain(record), indent=1, allow_nan=False)
+    write_atomically(folder / JSON, text_of_json.encode(errors="backslashreplace"))
+    shown = render("explore.html", **_values(study, description, warning, files))
+    write_atomically(folder / PAGE, shown.encode())
+
+
+def summary(study: Study) -> list[str]:
+    """Return what was found, in some lines for a terminal.
+
+    Parameters
+    ----------
+    study : Study
+        What was measured.
+
+    Returns
+    -------
+    list of str
+        Lines.
+    """
+    lines = []
+    for j, found in study.matches.items():
+        near = (found.distances[:, 1:, 0] <= found.threshold).mean() if found.distances.shape[1] > 1 else math.nan
+        lines.append(
+            f"depth {j:2d}: {100 * near:3.0f} % of the nearest images of translated arrays are within "
+            f"{found.threshold:.3g}, as {100 * study.settings.quantile:.3g} % of random pairs are"
+        )
+    return lines + (conclusion(study) if study.agreements else [])
+
+
+def conclusion(study: Study) -> list[str]:
+    """Return whether translations keep the class more often the deeper they are made, in words.
+
+    Parameters
+    ----------
+    study : Study
+        With agreements.
+
+    Returns
+    -------
+    list of str
+        Sentences.
+    """
+    trained, others = study.agreements["trained"], study.agreements
+    depths = list(trained)
+    first, last = depths[0], depths[-1]
+    rng = np.random.default_rng(study.settings.seed)
+    ends = {(kind, j): others[kind][j].moved_interval(rng) for kind in others for j in (first, last)}
+    statistic, p = trend([trained[j].moved for j in depths])
+    rises = statistic > 0 and p <= SIGNIFICANT and ends["trained", last][0] > ends["trained", first][1]
+    claim = "true" if rises else "not true" if len(depths) >= FEWEST else "not to be decided at so few depths"
+
+    def percent(kind: str, j: int) -> str:
+        low, high = ends[kind, j]
+        return f"{100 * others[kind][j].moved:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+    lines = [
+        f'"Progressively higher probability to belong to the same class": {claim} of this '
+        f"network. Over all translations it is {percent('trained', first)} at depth {first} and "
+        f"{percent('trained', last)} at depth {last}; Kendall's tau with depth {statistic:.2f}, p = {p:.2g}."
+    ]
+    nearest = 100 * float(trained[last].share[0])
+    lines.append(
+        f"Without a translation the nearest image has the class in {nearest:.1f} % of the cases at depth {last}; "
+        f"with the axis in random order {percent('random order', last)}; in the untrained network "
+        f"{percent('untrained', last)}; chance is {100 / len(study.dataset.class_names):.1f} %."
+    )
+    low, high = ends["trained", last]
+    other_low, other_high = ends["random order", last]
+    verdict = (
+        "keep the class more often than"
+        if low > other_high
+        else "keep the class less often than"
+        if high < other_low
+        else "keep the class about as often as"
+    )
+    lines.append(f"At depth {last}, translations {verdict} the same steps along the axis in random order.")
+    return lines
+
+
+def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+    """Header and lines of each CSV file."""
+    names, labels = study.dataset.class_names, study.labels()
+    found: dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]] = {
+        "exactness": (
+            tuple(f.name for f in dataclasses.fields(study.exactness[0])) if study.exactness else (),
+            [dataclasses.astuple(row) for row in study.exactness],
+        )
+    }
+    lines: list[tuple[Any, ...]] = []
+    for j, m in study.matches.items():
+        for row, query in enumerate(m.queries):
+            for tau in range(m.indices.shape[1]):
+                for place, (index, distance) in enumerate(
+                    zip(m.indices[row, tau], m.distances[row, tau], strict=True), 1
+                ):
+                    closer = float((m.random <= distance).mean())
+                    own = int(m.rank[row, tau]) if m.rank is not None else ""
+                    image = int(index), names[study.dataset.train_labels[index]]
+                    lines.append(
+                        (
+                            j,
+                            int(query),
+                            names[labels[query]],
+                            tau,
+                            place,
+                            *image,
+                            float(distance),
+                            closer,
+                            m.threshold,
+                            own,
+                        )
+                    )
+    header = ("j", "image", "class", "tau", "rank", "found", "found_class", "distance")
+    found["matches"] = (*header, "random_pairs_as_close", "threshold", "rank_of_image"), lines
+    lines = [
+        (kind, j, tau, len(a.same), *(float(v[tau]) for v in (a.share, *a.interval, a.close.mean(0), a.share_of_close)))
+        for kind, of_depth in study.agreements.items()
+        for j, a in of_depth.items()
+        for tau in range(a.same.shape[1])
+    ]
+    found["agreement"] = (
+        ("kind", "j", "tau", "queries", "same_class", "low", "high", "close", "same_class_of_close"),
+        lines,
+    )
+    found["findings"] = (
+        ("question", "j", "axis", "tau", "name", "effect", "score", "p"),
+        [dataclasses.astuple(finding) for finding in study.findings],
+    )
+    found["layers"] = _layer_lines(study)
+    found["organisation"] = (
+        (
+            *("j", "axis", "measure", "value", "random_mean", "random_deviation", "p"),
+            *("untrained_value", "untrained_random_mean", "untrained_random_deviation", "untrained_p"),
+        ),
+        [
+            (o.j, o.axis, o.measure, *dataclasses.astuple(o.trained), *dataclasses.astuple(o.untrained))
+            for o in study.organisation
+        ],
+    )
+    return found
+
+
+def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    header = (
+        *("j", "ratio_within", "ratio_between", "untrained_ratio_within", "untrained_ratio_between"),
+        *("lipschitz_at_most", "lipschitz_at_least", "converged", "nearest_neighbour", "linear"),
+        *("untrained_nearest_neighbour", "untrained_linear", "smallest_distance_between_classes"),
+    )
+    if study.layers is None:
+        return header, []
+    layers = study.layers
+    ratios = [np.median(r, axis=0) for p in (layers.pairs, layers.untrained_pairs) for r in p.ratios]
+    lines: list[tuple[Any, ...]] = []
+    for j, (probes, untrained, (distance, _)) in enumerate(
+        zip(layers.probes, layers.untrained_probes, layers.separation, strict=True)
+    ):
+        own: tuple[Any, ...] = ("",) * 7
+        if j:
+            gain = layers.gains[j - 1]
+            own = (*(float(r[j - 1]) for r in ratios), gain.upper, gain.local, gain.converged)
+        lines.append((j, *own, *probes, *untrained, distance))
+    return header, lines
+
+
+def _records(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+def _plain(value: Any) -> Any:
+    """What strict JSON can say of a value; a number that is not finite is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _strips(study: Study) -> dict[str, bytes]:
+    """The paper's figures by file name: Figure 3, two images at the last depth; Figure 4, each image at every depth."""
+    files = {}
+    last, labels = study.settings.depths[-1], study.labels()
+    queries = study.matches[last].queries
+    for row, query in enumerate(queries):
+        twin = next((r for r in range(len(queries)) if r != row and labels[queries[r]] == labels[query]), None)
+        if twin is not None and "figure3.png" not in files:
+            files["figure3.png"] = pictures.strips(study, [(row, last), (twin, last)])
+        files[f"image-{query:05d}.png"] = pictures.strips(study, [(row, j) for j in study.settings.depths])
+    return files
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _scientific(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1e}"
+
+
+def _values(study: Study, description: Mapping[str, Any], warning: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What the page shows."""
+    names = study.dataset.class_names
+    return {
+        "axis": study.settings.axis,
+        "warning": warning if boundary_of(study.model) == "zero" else "",
+        "boundary": boundary_of(study.model),
+        "description": description,
+        "settings": study.settings,
+        "exactness": Table(
+            (
+                "depth j",
+                "axis",
+                "samples",
+                "exact multiples of",
+                "largest change, exact",
+                "rounding explains",
+                "largest change, others",
+                "other class",
+            ),
+            [
+                (
+                    str(e.j),
+                    e.axis,
+                    str(e.length),
+                    str(e.multiple) if boundary_of(study.model) == "periodic" else "-",
+                    *map(_scientific, (e.error, e.bound, e.change)),
+                    _percent(e.classes),
+                )
+                for e in study.exactness
+            ],
+            "Which translations are exact, and the largest relative change of the logits",
+        ),
+        "viewer": _viewer(study) if study.matches else None,
+        "figure3": _picture(files, "figure3.png", _strip_alt(study)),
+        "conclusion": conclusion(study) if study.agreements else [],
+        "agreement": _picture(files, "agreement.png", " ".join(conclusion(study)) if study.agreements else ""),
+        "agreement_table": _agreement_table(study),
+        "findings": _finding_table(study),
+        "layers": _picture(
+            files,
+            "layers.png",
+            "Ratios of distances and accuracies of probes over depth; the table below has the numbers.",
+        ),
+        "layers_table": _layers_table(study),
+        "organisation": _organisation_table(study),
+        "first_filters": _picture(
+            files,
+            "first-filters.png",
+            f"The {study.model.network.table[0].filters} filters of the first layer in colour.",
+        ),
+        "units": [
+            {
+                "j": units.j,
+                "field": receptive_field(study.model.network.table, units.j)[0],
+                "filters": _picture(
+                    files,
+                    f"filters-{units.j:02d}.png",
+                    f"The {len(units.filters)} filters of layer {units.j} along v_{{j-2}} (down) and v_{{j-1}} "
+                    f"(across), {units.filters.shape[1]} by {units.filters.shape[2]} taps.",
+                ),
+                "scale": Scale.of(
+                    "RdBu_r",
+                    "filter coefficient",
+                    [f"{v:.2g}" for v in np.linspace(-1, 1, 3) * np.abs(units.filters).max()],
+                ),
+                "made": [
+                    Picture(png(image), f"Image made to excite the unit {unit} of depth {units.j}.", f"{value:.3g}")
+                    for image, unit, value in zip(units.images, units.units, units.activations, strict=True)
+                ],
+                "found": [
+                    [
+                        Picture(
+                            png(
+                                patch_of(
+                                    study.dataset.train_images[i],
+                                    study.model.network.table,
+                                    units.j,
+                                    study.settings.position,
+                                )
+                            ),
+                            f"{names[study.dataset.train_labels[i]]}, training image {i}",
+                            f"{names[study.dataset.train_labels[i]]}, {value:.3g}",
+                        )
+                        for i, value in zip(found, values, strict=True)
+                    ]
+                    for found, values in zip(units.found, units.found_activations, strict=True)
+                ],
+                "column": units.units[0][1],
+            }
+            for units in study.units
+        ],
+    }
+
+
+def _picture(files: Mapping[str, bytes], name: str, alt: str) -> Picture | None:
+    return Picture(files[name], alt) if name in files else None
+
+
+def _strip_alt(study: Study) -> str:
+    if not study.matches:
+        return ""
+    names, last = study.dataset.class_names, study.settings.depths[-1]
+    found = study.matches[last]
+    lines = [
+        f"{names[study.labels()[q]]} {q}: "
+        + ", ".join(names[study.dataset.train_labels[i]] for i in found.indices[row, :, 0])
+        for row, q in enumerate(found.queries[:2])
+    ]
+    return f"Images found by translations at depth {last}. " + ". ".join(lines) + "."
+
+
+def _viewer(study: Study) -> dict[str, Any]:
+    """What the script of the page needs: pictures as data URIs, and for each image, depth and tau what was found."""
+    data, names, labels = study.dataset, study.dataset.class_names, study.labels()
+    shown = sorted({int(i) for m in study.matches.values() for i in m.indices[:, :, 0].ravel()})
+    queries: list[dict[str, Any]] = [
+        {"index": int(q), "label": names[labels[q]], "image": Picture(png(study.images()[q]), "").uri, "depths": {}}
+        for q in study.settings.images
+    ]
+    scales = {}
+    for j, m in study.matches.items():
+        low, high = pictures.limits(m)
+        scales[j] = [f"{low:.3g}", f"{high:.3g}"]
+
+        def array(values: np.ndarray[Any, Any], low: float = low, high: float = high) -> str:
+            return Picture(png(values, low=low, high=high), "").uri
+
+        moved = pictures.moved(m, boundary_of(study.model))
+        for row, query in enumerate(queries):
+            query["depths"][j] = [
+                {
+                    "moved": array(moved[row, tau]),
+                    "array": array(m.found_arrays[row, tau]),
+                    "rank": int(m.rank[row, tau]) if m.rank is not None else None,
+                    "small": bool(m.distances[row, tau, 0] <= m.threshold),
+                    "closer": f"{100 * (m.random <= m.distances[row, tau, 0]).mean():.2g}",
+                    "found": [
+                        [int(i), names[data.train_labels[i]], f"{d:.3g}"]
+                        for i, d in zip(m.indices[row, tau], m.distances[row, tau], strict=True)
+                    ],
+                }
+                for tau in range(m.indices.shape[1])
+            ]
+    return {
+        "queries": queries,
+        "images": {i: Picture(png(data.train_images[i]), "").uri for i in shown},
+        "depths": list(study.matches),
+        "scales": scales,
+        "set": "training" if study.settings.queries == "train" else "test",
+    }
+
+
+def _agreement_table(study: Study) -> Table | None:
+    if not study.agreements:
+        return None
+    rng = np.random.default_rng(study.settings.seed)
+    lines = []
+    for j, own in study.agreements["trained"].items():
+        cells = [str(j), _percent(float(own.share[0]))]
+        for kind in KINDS:
+            a = study.agreements[kind][j]
+            low, high = a.moved_interval(rng)
+            cells.append(f"{_percent(a.moved)} [{100 * low:.1f}, {100 * high:.1f}]")
+        cells.append(_percent(float(own.close[:, 1:].mean()) if own.close.shape[1] > 1 else math.nan))
+        lines.append(cells)
+    header = ("depth j", "no translation", *(f"translated, {name}" for name in KINDS.values()), "small distance")
+    return Table(header, lines, "Probability of the same class, by depth")
+
+
+def _finding_table(study: Study) -> Table | None:
+    if not study.findings:
+        return None
+    lines = [
+        (f.question, str(f.j), f.axis, str(f.tau), f.name, f"{f.effect:+.3f}", f"{f.score:+.1f}", f"{f.p:.2g}")
+        for f in strongest(study.findings)
+    ]
+    header = ("question", "depth j", "axis", "translation", "property or change", "effect", "score", "corrected p")
+    return Table(header, lines, "The strongest relation of each depth and axis")
+
+
+def _layers_table(study: Study) -> Table | None:
+    header, lines = _layer_lines(study)
+    if not lines:
+        return None
+
+    def cell(value: Any) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return Table(
+        [name.replace("_", " ") for name in header], [[cell(v) for v in line] for line in lines], "Layer by layer"
+    )
+
+
+def _organisation_table(study: Study) -> Table | None:
+    if not study.organisation:
+        return None
+    lines = [
+        (str(o.j), o.axis, o.measure, *(cell for c in (o.trained, o.untrained) for cell in (
+            f"{c.value:.3f}", f"{c.mean:.3f} ± {c.deviation:.3f}", f"{c.p:.2g}")))
+        for o in study.organisation
+    ]  # fmt: skip
+    header = ("depth j", "axis", "measure", "value", "in random order", "p", "untrained", "in random order", "p")
+    return Table(header, lines, "Order along the attributes")

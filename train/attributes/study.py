@@ -1,0 +1,460 @@
+"""Everything that the explorer measures of one network, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hcnn_core.backend import to_numpy
+from train.attributes.contraction import Gain, PairDistances, closest_classes, gains, pair_distances, probe
+from train.attributes.features import AXES, FIRST, Features, Model, boundary_of, invariant_array, smooth
+from train.attributes.meaning import CHANGES, Finding, found_images_differ, like_translations, properties
+from train.attributes.organisation import Comparison, haar_norm, neighbour_correlation, seriation
+from train.attributes.translations import Agreement, Matches, agreement, agreement_in_shuffled_order, match
+from train.attributes.units import attribute_filters, first_filters, maximise
+from train.covariance import axes, invariance, largest
+from train.data import Dataset
+
+__all__ = ["PARTS", "Exactness", "Layers", "Organisation", "Settings", "Study", "Units"]
+
+PARTS = ("figures", "agreement", "meaning", "contraction", "organisation", "units")
+
+BATCH = 100
+"""Images a forward pass."""
+
+ORDERS = 8
+"""Random orders of an axis, each for a part of the queries."""
+
+SAMPLES = 3000
+"""Functions of an attribute that its organisation is measured on."""
+
+PROBED, SEPARATED = 2000, 10_000
+"""Test images that are classified by the nearest neighbour; training images among which the closest are looked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is looked at.
+
+    Parameters
+    ----------
+    images : tuple of int
+        Indices of the images whose arrays are translated on the page.
+    queries : {"train", "test"}
+        Which images these are, and those that agreement is measured on.
+    depths : tuple of int
+        From 3 to J-1.
+    axis, position
+        As `train.attributes.features.invariant_array` takes them.
+    width : int
+        Samples that smoothing averages.
+    quantile : float
+        Part of random pairs whose distances count as small.
+    nearest : int
+        Images found for each translation.
+    agreement : int
+        Queries that agreement is measured on.
+    pairs : int
+        Pairs of images that contraction is measured on, within classes and between them.
+    few : int
+        Images for what needs all of x_j: changes of images, organisation.
+    seed : int
+        Of everything that is drawn.
+    """
+
+    images: tuple[int, ...]
+    queries: str
+    depths: tuple[int, ...]
+    axis: str = "v_{j-1}"
+    position: tuple[float, float] = (0.5, 0.5)
+    width: int = 2
+    quantile: float = 0.05
+    nearest: int = 3
+    agreement: int = 2000
+    pairs: int = 500
+    few: int = 300
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Which translations of x_j leave x_J, and by how much others change it.
+
+    Parameters
+    ----------
+    j : int
+        Depth.
+    axis : str
+        Its axis.
+    length : int
+        Samples.
+    multiple : int
+        At a periodic boundary translations by multiples of this are exact.
+    error, bound : float
+        Largest relative change of a logit by those that are exact, and what rounding explains; NaN where none is.
+    change, classes : float
+        Largest relative change by the others, and the largest share of images given another class; NaN where none is.
+    """
+
+    j: int
+    axis: str
+    length: int
+    multiple: int
+    error: float
+    bound: float
+    change: float
+    classes: float
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What layers do to distances and to classes.
+
+    Parameters
+    ----------
+    pairs, untrained_pairs : PairDistances
+        Of the network, and of the same one untrained.
+    gains : list of Gain
+        Bounds of Lipschitz constants.
+    probes, untrained_probes : list of (float, float)
+        Accuracy by the nearest neighbour and by ridge regression, from each depth 0 .. J-1.
+    separation : list of (float, (int, int))
+        Smallest distance between classes at each depth, and the images.
+    """
+
+    pairs: PairDistances
+    untrained_pairs: PairDistances
+    gains: list[Gain]
+    probes: list[tuple[float, float]]
+    untrained_probes: list[tuple[float, float]]
+    separation: list[tuple[float, tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Organisation:
+    """One measure of order, of the network and of the same one untrained.
+
+    Parameters
+    ----------
+    j : int
+        Depth.
+    axis : str
+        The attribute.
+    measure : {"neighbouring filters", "Haar coefficients", "seriation"}
+        What is compared with random orders.
+    trained, untrained : Comparison
+        With its p-value.
+    """
+
+    j: int
+    axis: str
+    measure: str
+    trained: Comparison
+    untrained: Comparison
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of one depth along the translated axis, and what excites them.
+
+    Parameters
+    ----------
+    j : int
+        Depth.
+    units : list of (int, int)
+        Where they are in the array.
+    images : ndarray of uint8, shape (U, u1, u2, 3)
+        Made by gradient ascent.
+    activations : ndarray, shape (U,)
+        Of these images.
+    found : ndarray of int, shape (U, 3)
+        Training images with the largest activations.
+    found_activations : ndarray, shape (U, 3)
+        Theirs.
+    filters : ndarray, shape (K, s1, s2)
+        Of the layer along the attributes.
+    """
+
+    j: int
+    units: list[tuple[int, int]]
+    images: np.ndarray[Any, Any]
+    activations: np.ndarray[Any, Any]
+    found: np.ndarray[Any, Any]
+    found_activations: np.ndarray[Any, Any]
+    filters: np.ndarray[Any, Any]
+
+
+@dataclass
+class Study:
+    """A network, its features and what was measured of them.
+
+    Parameters
+    ----------
+    model, untrained : Model
+        The network, and the same one before training.
+    features, untrained_features : Features
+        Their arrays.
+    dataset : Dataset
+        The images.
+    settings : Settings
+        What is looked at.
+    xp : module
+        Namespace the networks compute with, and nearest images are searched with.
+    exactness : list of Exactness
+        Of every depth and attribute.
+    matches : dict of int to Matches
+        By depth.
+    agreements : dict of str to dict of int to Agreement
+        Of "trained", "random order" and "untrained", by depth.
+    findings : list of Finding
+        What translations have to do with properties.
+    layers : Layers, optional
+        Contraction and separation.
+    organisation : list of Organisation
+        Measures of order.
+    first_filters : ndarray, optional
+        Of the first layer, (K, s, s, 3).
+    units : list of Units
+        By depth.
+    """
+
+    model: Model
+    untrained: Model
+    features: Features
+    untrained_features: Features
+    dataset: Dataset
+    settings: Settings
+    xp: Any = np
+    exactness: list[Exactness] = field(default_factory=list)
+    matches: dict[int, Matches] = field(default_factory=dict)
+    agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    layers: Layers | None = None
+    organisation: list[Organisation] = field(default_factory=list)
+    first_filters: np.ndarray[Any, Any] | None = None
+    units: list[Units] = field(default_factory=list)
+
+    def run(self, parts: tuple[str, ...], progress: Callable[[str], None] = lambda part: None) -> None:
+        """Measure.
+
+        Parameters
+        ----------
+        parts : tuple of str
+            Of `PARTS`. Which translations are exact is always measured.
+        progress : callable, optional
+            Called with what is measured next.
+        """
+        progress("which translations are exact")
+        self.exactness = list(self._exactness())
+        for part in PARTS:
+            if part in parts:
+                progress(part)
+                getattr(self, f"_{part}")()
+
+    def images(self) -> np.ndarray[Any, Any]:
+        """Return the images that queries are indices of.
+
+        Returns
+        -------
+        ndarray of uint8, shape (N, u1, u2, 3)
+            The training or the test set.
+        """
+        return self.dataset.train_images if self.settings.queries == "train" else self.dataset.test_images
+
+    def labels(self) -> np.ndarray[Any, Any]:
+        """Return the classes of `images`.
+
+        Returns
+        -------
+        ndarray of int64, shape (N,)
+            Indices of class names.
+        """
+        return self.dataset.train_labels if self.settings.queries == "train" else self.dataset.test_labels
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        """A source of its own for each part, so that one does not depend on which others are measured."""
+        return np.random.default_rng([self.settings.seed, *key])
+
+    def _exactness(self) -> Iterator[Exactness]:
+        subject = self.model.subject(self.xp.asarray(self.dataset.test_images[:2]))
+        for j, x in enumerate(subject.activations()):
+            for axis in axes(subject.network.table, j):
+                if j < FIRST or axis.name not in AXES:
+                    continue
+                rows = [e.row for e in invariance(subject, "evaluation", j, x, {axis.name}) if e.row.kind != "inside"]
+                exact, others = ([r for r in rows if r.must_hold is kind] for kind in (True, False))
+                yield Exactness(
+                    j,
+                    axis.name,
+                    axis.length,
+                    axis.exact,
+                    largest(row.largest for row in exact),
+                    largest(bound for row in exact for bound in row.bounds),
+                    largest(row.largest for row in others),
+                    largest(share for row in others for share in row.changed),
+                )
+
+    def _options(self) -> dict[str, Any]:
+        settings = self.settings
+        boundary = boundary_of(self.model)
+        return {"width": settings.width, "boundary": boundary, "quantile": settings.quantile, "xp": self.xp}
+
+    def _figures(self) -> None:
+        settings, queries = self.settings, np.asarray(self.settings.images)
+        for j in settings.depths:
+            self.matches[j] = match(
+                j,
+                self.features.arrays(settings.queries, j)[queries],
+                queries,
+                self.features.arrays("train", j),
+                **self._options(),
+                count=settings.nearest,
+                among=settings.queries == "train",
+                rng=self._rng(1, j),
+            )
+
+    def _agreement(self) -> None:
+        settings, labels = self.settings, self.labels()
+        chosen = self._rng(2).permutation(len(labels))[: settings.agreement]
+        own = chosen if settings.queries == "train" else None
+        kinds: dict[str, tuple[Features, Callable[..., Agreement], dict[str, Any]]] = {
+            "trained": (self.features, agreement, {}),
+            "random order": (self.features, agreement_in_shuffled_order, {"orders": ORDERS}),
+            "untrained": (self.untrained_features, agreement, {}),
+        }
+        for kind, (features, measure, more) in kinds.items():
+            self.agreements[kind] = {}
+            for j in settings.depths:
+                self.agreements[kind][j] = measure(
+                    j,
+                    features.arrays(settings.queries, j)[chosen],
+                    labels[chosen],
+                    features.arrays("train", j),
+                    self.dataset.train_labels,
+                    own=own,
+                    rng=self._rng(3, j),
+                    **self._options(),
+                    **more,
+                )
+
+    def _meaning(self) -> None:
+        settings = self.settings
+        if "trained" not in self.agreements:
+            self._agreement()
+        found = {(j, settings.axis): a.found for j, a in self.agreements["trained"].items()}
+        self.findings = found_images_differ(found, properties(self.dataset.train_images), self._rng(4))
+        images = self.dataset.train_images[self._few()]
+        before = self._all_axes(images)
+        changed: dict[tuple[int, str], dict[str, np.ndarray[Any, Any]]] = {key: {} for key in before}
+        for name, change in CHANGES.items():
+            for key, arrays in self._all_axes(np.ascontiguousarray(change(images))).items():
+                changed[key][name] = arrays
+        self.findings += like_translations(before, changed, self._rng(5))
+
+    def _few(self) -> np.ndarray[Any, Any]:
+        """Some training images."""
+        return np.sort(self._rng(6).permutation(len(self.dataset.train_images))[: self.settings.few])
+
+    def _all_axes(self, images: np.ndarray[Any, Any]) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
+        """Smoothed arrays of images, by depth and axis."""
+        settings, boundary = self.settings, boundary_of(self.model)
+        found: dict[tuple[int, str], list[np.ndarray[Any, Any]]] = {}
+        for begin in range(0, len(images), BATCH):
+            for layer, x in self.model.outputs(self.xp.asarray(images[begin : begin + BATCH])):
+                for axis in AXES if layer.j in settings.depths else ():
+                    arrays = smooth(invariant_array(x, axis, settings.position), settings.width, boundary)
+                    found.setdefault((layer.j, axis), []).append(to_numpy(arrays))
+        return {key: np.concatenate(parts) for key, parts in found.items()}
+
+    def _contraction(self) -> None:
+        data, settings = self.dataset, self.settings
+        pairs = [
+            pair_distances(m, data.test_images, data.test_labels, settings.pairs, self._rng(7), self.xp)
+            for m in (self.model, self.untrained)
+        ]
+        probes: list[list[tuple[float, float]]] = [[], []]
+        separation = []
+        for j in range(self.model.network.config.depth):
+            for features, found in zip((self.features, self.untrained_features), probes, strict=True):
+                train, test = features.means("train", j), features.means("test", j)
+                found.append(probe(train, data.train_labels, test[:PROBED], data.test_labels[:PROBED]))
+            means = self.features.means("train", j)[:SEPARATED]
+            separation.append(closest_classes(means, data.train_labels[:SEPARATED], self._rng(8)))
+        bounds = list(gains(self.model, self.xp.asarray(data.test_images[:2]), self._rng(9)))
+        self.layers = Layers(pairs[0], pairs[1], bounds, probes[0], probes[1], separation)
+
+    def _organisation(self) -> None:
+        images = self.dataset.train_images[self._few()]
+        models = (self.model, self.untrained)
+        circular = boundary_of(self.model) == "periodic"
+        last = self.model.network.config.depth - 1
+        for j in range(1, last):  # the last attribute is the class, whose order means nothing
+            comparisons = (neighbour_correlation(_filters(m, j), circular, self._rng(10, j)) for m in models)
+            self.organisation.append(Organisation(j, "v_j", "neighbouring filters", *comparisons))
+        samples = [_samples(m, images, self.settings, self._rng(11), self.xp) for m in models]
+        for j, axis in samples[0]:
+            if samples[0][j, axis].shape[1] > 2 and not (j == last and axis == "v_j"):
+                both = [s[j, axis] for s in samples]
+                haar = (haar_norm(s, self._rng(12, j)) for s in both)
+                self.organisation.append(Organisation(j, axis, "Haar coefficients", *haar))
+                series = (seriation(s, circular, self._rng(13, j)) for s in both)
+                self.organisation.append(Organisation(j, axis, "seriation", *series))
+
+    def _units(self) -> None:
+        self.first_filters = first_filters(self.model)
+        for j in self.settings.depths:
+            arrays = self.features.arrays("train", j)
+            column = int(arrays.var(axis=0, dtype=np.float64).sum(axis=0).argmax())
+            units = [(place, column) for place in range(arrays.shape[1])]
+            made, activations = maximise(
+                self.model,
+                j,
+                units,
+                self.dataset.train_images[:1000],
+                axis=self.settings.axis,
+                position=self.settings.position,
+                rng=self._rng(14, j),
+                xp=self.xp,
+            )
+            values = arrays[:, :, column].T  # (U, N)
+            found = np.argsort(-values, axis=1, kind="stable")[:, :3]
+            self.units.append(
+                Units(
+                    j,
+                    units,
+                    made,
+                    activations[1],
+                    found,
+                    np.take_along_axis(values, found, axis=1),
+                    attribute_filters(self.model, j),
+                )
+            )
+
+
+def _filters(model: Model, j: int) -> np.ndarray[Any, Any]:
+    """The merged filters of layer j, a row for each v_j; g of a (+) layer."""
+    folded = model.network.merged(model.parameters, model.moments)[f"layer{j:02d}"]
+    w = to_numpy(folded["g" if "g" in folded else "w"]).astype(np.float64)
+    return w.reshape(-1, w.shape[-1]).T
+
+
+def _samples(
+    model: Model, images: np.ndarray[Any, Any], settings: Settings, rng: np.random.Generator, xp: Any
+) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
+    """Functions (S, n) of each attribute: x_j at one position of space, all else being anything."""
+    parts: dict[int, list[np.ndarray[Any, Any]]] = {}
+    for begin in range(0, len(images), BATCH):
+        for layer, x in model.outputs(xp.asarray(images[begin : begin + BATCH])):
+            if layer.j in settings.depths:
+                row, column = (int(p * n) for p, n in zip(settings.position, x.shape[1:3], strict=True))
+                parts.setdefault(layer.j, []).append(to_numpy(x[:, row, column, :, :, :]))
+    found = {}
+    for j, arrays in parts.items():
+        x = np.concatenate(arrays)  # (N, v_{j-2}, v_{j-1}, v_j)
+        for place, axis in enumerate(("v_{j-2}", "v_{j-1}", "v_j"), 1):
+            functions = np.moveaxis(x, place, -1).reshape(-1, x.shape[place])
+            found[j, axis] = functions[rng.permutation(len(functions))[:SAMPLES]]
+    return found

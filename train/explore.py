@@ -1,0 +1,287 @@
+"""Show what the attributes of a trained network mean (section 5.3 of arXiv:1703.04140): `python -m train.explore`."""
+
+from train._process import leave_on_interrupt, prepare
+
+if __name__ == "__main__":
+    leave_on_interrupt("train.explore")
+prepare()  # before NumPy is loaded
+
+import argparse  # noqa: E402
+import contextlib  # noqa: E402
+import dataclasses  # noqa: E402
+import hashlib  # noqa: E402
+import os  # noqa: E402
+import shlex  # noqa: E402
+import shutil  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from train import checkpoint as checkpoints  # noqa: E402
+from train._command import Parser, given_path, namespace, run_command, say  # noqa: E402
+from train.attributes import report  # noqa: E402
+from train.attributes.features import AXES, FIRST, Features, Model, features  # noqa: E402
+from train.attributes.study import PARTS, Settings, Study  # noqa: E402
+from train.checkpoint import CheckpointError, require_finite  # noqa: E402
+from train.config import ConfigError  # noqa: E402
+from train.data import Dataset, load_dataset, train_subset  # noqa: E402
+from train.run import RunError, versions  # noqa: E402
+from train.shipped import FOLDER, find  # noqa: E402
+from train.training import restore  # noqa: E402
+
+PER_CLASS = 2
+"""Images of each class, unless others are asked for."""
+
+OF_MOMENTS = 200
+"""Images that the untrained network's moments are taken of."""
+
+WARNING = (
+    "this network was trained at zero boundaries, for which Proposition 3.1 does not hold: translations of its "
+    "attributes change its result (docs/aliasing.md)"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; the process's own by default.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 if something failed, 2 if the command line is wrong.
+    """
+    return run_command(_parser(), arguments, _act, "a smaller --train-size may do")
+
+
+def _act(options: argparse.Namespace) -> int:
+    begin = time.monotonic()
+    xp = namespace(options.backend)
+    path = find(options.checkpoint)
+    checkpoint = checkpoints.load(path)
+    out = options.out or Path("runs") / f"explore-{time.strftime('%Y%m%d-%H%M%S')}"
+    if out.exists():
+        raise RunError(f"--out {out} is there already; name a new directory")
+    dataset = _dataset(options, checkpoint)
+    network, parameters, moments = restore(path, checkpoint, checkpoint.config, xp)
+    for kind, tree in (("parameters", parameters), ("moments", moments)):
+        require_finite(path, tree, kind)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    model = Model(network, parameters, moments, checkpoint.channel_mean, checkpoint.channel_std, digest)
+    settings = _settings(options, model, dataset)
+    if checkpoint.config.boundary == "zero":
+        print(f"train.explore: {WARNING}", file=sys.stderr)
+    cache = options.cache or (path.parent if path.parent != FOLDER else out.parent)
+    untrained = model.untrained(xp.asarray(dataset.train_images[:OF_MOMENTS]), options.seed)
+    arrays, untrained_arrays = _features([model, untrained], dataset, cache, settings, xp)
+    study = Study(model, untrained, arrays, untrained_arrays, dataset, settings, xp)
+    seconds: dict[str, float] = {"features": time.monotonic() - begin}
+    with _stages(seconds) as stage:
+        study.run(tuple(part for part in PARTS if part not in options.skip), stage)
+    description = {
+        "command": shlex.join(["python", "-m", "train.explore", *_given(options)]),
+        "network": str(options.checkpoint),
+        "trained": f"{checkpoint.state.epoch} epochs, {checkpoint.config.boundary} boundary",
+        "recorded": checkpoint.figures or "nothing",
+        "weights": f"SHA-256 {digest}",
+        "images": f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with",
+        "settings": dataclasses.asdict(settings),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "versions": versions(xp.__name__),
+    }
+    _write(out, lambda folder: report.write(folder, study, description, WARNING))
+    say("\n".join(report.summary(study)))
+    say(f"\n{out / report.PAGE}")
+    return 0
+
+
+def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Dataset:
+    """The images, of the classes that the network knows."""
+    name = options.dataset or checkpoint.config.dataset
+    dataset = load_dataset(name, options.data_dir or checkpoint.config.data_dir)
+    if tuple(checkpoint.class_names) != tuple(dataset.class_names):
+        raise CheckpointError(
+            f"{options.checkpoint} tells {len(checkpoint.class_names)} classes apart "
+            f"({', '.join(checkpoint.class_names[:3])}, ...), {name} has {len(dataset.class_names)} "
+            f"({', '.join(dataset.class_names[:3])}, ...); name the set it was trained on with --dataset"
+        )
+    if checkpoint.image_size != dataset.train_images.shape[1]:
+        raise CheckpointError(
+            f"{options.checkpoint} takes images of {checkpoint.image_size} pixels a side, "
+            f"{name} has {dataset.train_images.shape[1]}"
+        )
+    return train_subset(dataset, options.train_size) if options.train_size else dataset
+
+
+def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Settings:
+    """What is looked at; ConfigError where there is no such thing."""
+    labels = dataset.train_labels if options.queries == "train" else dataset.test_labels
+    depths = tuple(sorted(set(options.depths or model.depths)))
+    for j in depths:
+        if j not in model.depths:
+            raise ConfigError(
+                f"--depths has {j}; this network has arrays of three attributes at depths {FIRST} to {model.depths[-1]}"
+            )
+    images = tuple(options.images or _two_of_each(labels))
+    for index in images:
+        if not 0 <= index < len(labels):
+            raise ConfigError(f"--images has {index}; the {options.queries} images are 0 to {len(labels) - 1}")
+    if not all(0 <= p < 1 for p in options.position):
+        raise ConfigError(f"--position is {options.position}; give row and column from 0 up to, not including, 1")
+    if not 0 < options.threshold < 1:
+        raise ConfigError(f"--threshold is {options.threshold}; give a part of the random pairs between 0 and 1")
+    return Settings(
+        images,
+        options.queries,
+        depths,
+        options.axis,
+        tuple(options.position),
+        options.smooth,
+        options.threshold,
+        options.nearest,
+        options.agreement,
+        seed=options.seed,
+    )
+
+
+def _two_of_each(labels: np.ndarray[Any, Any]) -> list[int]:
+    """The first images of each class."""
+    return [int(i) for c in np.unique(labels) for i in np.flatnonzero(labels == c)[:PER_CLASS]]
+
+
+def _features(
+    models: Sequence[Model], dataset: Dataset, folder: Path, settings: Settings, xp: Any
+) -> Iterator[Features]:
+    """The arrays of each network, showing progress on a terminal."""
+    for name, model in zip(("trained", "untrained"), models, strict=True):
+        total = len(dataset.train_images) + len(dataset.test_images)
+        with _bar(total, f"arrays of the {name} network", "images") as bar:
+            yield features(
+                model, dataset, folder, axis=settings.axis, position=settings.position, xp=xp, progress=bar.update
+            )
+
+
+@contextlib.contextmanager
+def _stages(seconds: dict[str, float]) -> Iterator[Callable[[str], None]]:
+    """Show what is measured, and record how long each part takes."""
+    with _bar(len(PARTS) + 1, "", "parts") as bar:
+        current: list[tuple[str, float]] = []
+
+        def end() -> None:
+            if current:
+                name, begin = current.pop()
+                seconds[name] = time.monotonic() - begin
+                bar.update()
+
+        def stage(name: str) -> None:
+            end()
+            current.append((name, time.monotonic()))
+            bar.set_description(name)
+
+        yield stage
+        end()
+
+
+def _bar(total: int, description: str, unit: str) -> Any:
+    """A bar on standard error; silent when nobody watches."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=description, unit=f" {unit}", dynamic_ncols=True, leave=False, disable=None)
+
+
+def _write(out: Path, write: Callable[[Path], None]) -> None:
+    """Make a folder whole, or not at all."""
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        try:
+            partial.mkdir(parents=True)
+            write(partial)
+            os.rename(partial, out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """The flags that were given, as they would be typed."""
+    parser = _parser()
+    found: list[str] = []
+    for name, value in vars(options).items():
+        if name not in ("out", "debug", "cache") and value != parser.get_default(name):
+            values = value if isinstance(value, (list, tuple)) else [value]
+            found += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return found
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is given; at least {minimum} is needed")
+        return value
+
+    return integer
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m train.explore",
+        description="Translate the attributes of a trained network, find the images that have such arrays (Eq. 9, "
+        "Figures 3 and 4 of arXiv:1703.04140), and measure what each layer does. Writes one folder: a page that opens "
+        "without a network, pictures, and numbers as JSON and CSV.",
+        allow_abbrev=False,
+    )
+    count, natural = _at_least(1), _at_least(0)
+    parser.add_argument(
+        "--checkpoint", type=given_path, required=True, metavar="FILE", help="a trained network, or the name of one"
+    )
+    parser.add_argument("--dataset", choices=("cifar10", "cifar100", "sample"), help="images [those it was trained on]")
+    parser.add_argument("--data-dir", type=given_path, metavar="DIR", help="folder of the data set [the run's]")
+    parser.add_argument("--train-size", type=natural, default=0, metavar="N", help="search the first N images [all]")
+    parser.add_argument(
+        "--images", type=natural, nargs="+", metavar="INDEX", help="images to translate [two of each class]"
+    )
+    parser.add_argument("--queries", choices=("train", "test"), default="train", help="set these are of [train]")
+    parser.add_argument("--depths", type=natural, nargs="+", metavar="J", help="depths [3 to J-1]")
+    parser.add_argument("--axis", choices=AXES, default=AXES[0], help=f"attribute to translate [{AXES[0]}]")
+    parser.add_argument(
+        "--position",
+        type=float,
+        nargs=2,
+        default=[0.5, 0.5],
+        metavar=("ROW", "COLUMN"),
+        help="in parts of the image [0.5 0.5]",
+    )
+    parser.add_argument("--smooth", type=count, default=2, metavar="N", help="samples averaged along the axis [2]")
+    parser.add_argument(
+        "--threshold", type=float, default=0.05, metavar="PART", help="random pairs as close as a small distance [0.05]"
+    )
+    parser.add_argument("--nearest", type=count, default=3, metavar="K", help="images found for a translation [3]")
+    parser.add_argument(
+        "--agreement", type=count, default=2000, metavar="N", help="images class agreement is measured on [2000]"
+    )
+    parser.add_argument("--skip", choices=PARTS, nargs="+", default=[], help="parts to leave out [none]")
+    parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="array library [auto]")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of everything that is drawn [0]")
+    parser.add_argument(
+        "--cache", type=given_path, metavar="DIR", help="where arrays of all images are kept [beside the checkpoint]"
+    )
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="new folder [runs/explore-TIME]")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(main())
