@@ -64,7 +64,7 @@ for ax, (title, shown) in zip(
     {"counterexample x": x, "moved, then pooled": moved_then_pooled, "pooled, then moved": pooled_then_moved}.items(),
     strict=True,
 ):
-    ax.imshow(shown, cmap="gray")
+    ax.imshow(shown, cmap="gray", vmin=0, vmax=1)
     ax.set(title=title, yticks=[])
 
 # %%
