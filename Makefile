@@ -14,7 +14,7 @@ MINUTES ?= 10
 
 BIN = .venv/bin/python
 
-.PHONY: help demo test oldest lint format check dist soak mutants clean
+.PHONY: help demo test oldest lint format check docs dist soak mutants clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -45,6 +45,10 @@ oldest: .venv/.dev ## test with the oldest supported versions of Python and of t
 	$(BIN) -m uv pip install --python .venv-oldest --only-binary :all: --editable '.[test]'
 	.venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning --numprocesses auto --maxprocesses 4 $(OLDEST_TESTS)
 
+docs: .venv/.docs ## build the site into docs/_build/html; HCNN_EXAMPLES=small runs the examples on less data
+	$(BIN) -m sphinx -b html -q -W --keep-going docs docs/_build/html
+	$(BIN) scripts/check_links.py docs/_build/html
+
 dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist
 	$(BIN) -m build --outdir dist
@@ -56,6 +60,7 @@ mutants: .venv/.test ## change one expression at a time, 300 times, and count wh
 	$(BIN) scripts/mutants.py --count 300 --out mutants.jsonl
 
 clean: ## remove the environment, build outputs and caches, but not runs/
+	rm -rf docs/_build docs/gallery docs/api/generated docs/api/uses docs/sg_execution_times.rst
 	rm -rf .venv .venv-oldest build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -76,7 +81,8 @@ clean: ## remove the environment, build outputs and caches, but not runs/
 .venv/.run: EXTRA = [train]
 .venv/.test: EXTRA = $(TEST_EXTRAS)
 .venv/.dev: EXTRA = [dev]
-.venv/.run .venv/.test .venv/.dev: pyproject.toml | .venv/.whole
+.venv/.docs: EXTRA = [docs]
+.venv/.run .venv/.test .venv/.dev .venv/.docs: pyproject.toml | .venv/.whole
 	@mv .venv/.whole .venv/.half
 	$(BIN) -m pip install --disable-pip-version-check --only-binary :all: --editable '.$(EXTRA)'
 	@mv .venv/.half .venv/.whole && touch $@

@@ -415,6 +415,34 @@ class Network:
                 found[layer.name] = {"w": w, "bias": bias}
         return found | {name: arrays for name, arrays in parameters.items() if name == "head"}
 
+    def apply_merged(self, merged: Parameters, x: Array) -> Array:
+        """Return the logits that merged filters give, those of `merged` or others in their shapes.
+
+        Parameters
+        ----------
+        merged : dict of dict of array
+            As `merged` returns.
+        x : array
+            Standardised images (N, u1, u2, 3).
+
+        Returns
+        -------
+        array
+            Logits (N, C).
+        """
+        for layer in self.table:
+            weights = merged[layer.name]
+            options: dict[str, Any] = {"boundary": self.config.boundary, "stride": layer.stride}
+            if x.ndim == 6:
+                x = marginal(x, ATTRIBUTES[0], reduction=self.config.reduction)
+            if layer.nonlinear:
+                h, shift, g, bias = (weights[name] for name in ("h", "shift", "g", "bias"))
+                x = self._factored(x, h, shift, g, bias, SPACE, ATTRIBUTES, **options)
+                continue
+            axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
+            x = self._rho(x, weights["w"], weights["bias"], axes, sum_axes=() if layer.attributes else 3, **options)
+        return self.logits(merged, x)
+
     def _nonlinear(
         self,
         layer: Layer,

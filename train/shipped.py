@@ -176,6 +176,16 @@ class Classifier:
         """What was recorded of the network when it was trained, such as its accuracy on the test set."""
         return self.checkpoint.figures
 
+    @property
+    def merged(self) -> Parameters:
+        """Filters and biases of each layer, as `train.network.Network.merged` returns them; NumPy arrays."""
+        return self.network.merged(*self._arrays["numpy"])
+
+    @property
+    def moments(self) -> Moments:
+        """Running moments of each layer, see `train.network.Moments`; NumPy arrays."""
+        return self._arrays["numpy"][1]
+
     def logits(self, images: Array) -> Array:
         """Return the logits of images, whose softmax is the probability of each class.
 

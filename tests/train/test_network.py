@@ -229,6 +229,21 @@ def test_evaluation_uses_the_moments_it_is_given(nonlinear, normalization):
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
 @pytest.mark.parametrize("boundary", ["zero", "periodic"])
+@pytest.mark.parametrize(("reduction", "normalization"), [("mean", "both"), ("sum", "factors")])
+def test_merged_filters_give_the_logits(nonlinear, boundary, reduction, normalization):
+    rng = np.random.default_rng(7)
+    settings = {"boundary": boundary, "reduction": reduction, "normalization": normalization}
+    network, parameters = small_network(rng, nonlinear_factors=nonlinear, **settings)
+    x = rng.standard_normal((3, 8, 8, 3))
+    logits, moments = network(parameters, x)
+    merged = network.merged(parameters, moments)
+    np.testing.assert_allclose(network.apply_merged(merged, x), logits, rtol=0, atol=1e-12 * np.abs(logits).max())
+    merged["layer04"]["bias"] = merged["layer04"]["bias"] + 1
+    assert np.abs(network.apply_merged(merged, x) - logits).max() > 1e-3
+
+
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
 def test_initial_scale_is_kept_at_every_depth(nonlinear, boundary):
     """Second moment 1 before rho means E[rho^2] near 0.645; sixteen draws of weights average out."""
     second_moments = []

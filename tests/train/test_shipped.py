@@ -56,6 +56,8 @@ def test_a_network_classifies_images_as_evaluation_does(trained: Path, few_image
         np.testing.assert_allclose(classifier(floats), logits, rtol=0, atol=1e-3)
     x = standardise(images, checkpoint.channel_mean, checkpoint.channel_std)
     np.testing.assert_allclose(network(parameters, x, moments)[0], logits, rtol=0, atol=1e-4)
+    assert classifier.moments.keys() == moments.keys()
+    np.testing.assert_allclose(network.apply_merged(classifier.merged, x), logits, rtol=0, atol=1e-3)
     assert classifier(images[:0]).shape == (0, 10) and classifier.predict(images[:0]) == []
 
 
