@@ -9,7 +9,7 @@ MINUTES ?= 10
 
 BIN = .venv/bin/python
 
-.PHONY: help demo test lint format check dist soak mutants clean
+.PHONY: help demo test lint format check docs dist soak mutants clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -33,6 +33,10 @@ format: .venv/.dev ## format the code and repair what lint can
 
 check: lint test ## lint, then test
 
+docs: .venv/.docs ## build the site into docs/_build/html; HCNN_EXAMPLES=small runs the examples on less data
+	$(BIN) -m sphinx -b html -q -W --keep-going docs docs/_build/html
+	$(BIN) scripts/check_links.py docs/_build/html
+
 dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist
 	$(BIN) -m build --outdir dist
@@ -44,6 +48,7 @@ mutants: .venv/.test ## change one expression at a time, 300 times, and count wh
 	$(BIN) scripts/mutants.py --count 300 --out mutants.jsonl
 
 clean: ## remove the environment, build outputs and caches, but not runs/
+	rm -rf docs/_build docs/gallery docs/api/generated docs/api/uses docs/sg_execution_times.rst
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -63,7 +68,8 @@ clean: ## remove the environment, build outputs and caches, but not runs/
 
 .venv/.test: EXTRA = $(TEST_EXTRAS)
 .venv/.dev: EXTRA = [dev]
-.venv/.run .venv/.test .venv/.dev: pyproject.toml | .venv/.whole
+.venv/.docs: EXTRA = [docs]
+.venv/.run .venv/.test .venv/.dev .venv/.docs: pyproject.toml | .venv/.whole
 	@mv .venv/.whole .venv/.half
 	$(BIN) -m pip install --disable-pip-version-check --only-binary :all: --editable '.$(EXTRA)'
 	@mv .venv/.half .venv/.whole && touch $@

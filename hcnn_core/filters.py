@@ -11,11 +11,11 @@ __all__ = ["normalize_filters", "normalize_filters_vjp"]
 
 
 def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
-    """Filters divided by the deviation of their responses, and the means of what they make then.
+    r"""Filters divided by the deviation of their responses, and the means of what they make then.
 
     Parameters
     ----------
-    h : array, shape (Q, *kernel_size)
+    h : array, shape (Q, \*kernel_size)
         Filters, float32 or float64; T is the product of the kernel's lengths.
     mean, covariance : array, shapes (T,) and (T, T)
         Moments of the patches, as `patch_moments` returns them, in the dtype of h.
@@ -24,7 +24,7 @@ def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: f
 
     Returns
     -------
-    filters : array, shape (*kernel_size, Q)
+    filters : array, shape (\*kernel_size, Q)
         h_q / sigma_q, sigma_q^2 being h_q . C h_q + epsilon.
     means : array, shape (Q,)
         h_q . m / sigma_q.
@@ -48,11 +48,11 @@ def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: f
 def normalize_filters_vjp(
     g_filters: Array, g_means: Array, h: Array, mean: Array, covariance: Array, /, *, epsilon: float
 ) -> tuple[Array, Array, Array]:
-    """Cotangents of h, mean and covariance in ``normalize_filters(h, mean, covariance, epsilon=epsilon)``.
+    r"""Cotangents of h, mean and covariance in ``normalize_filters(h, mean, covariance, epsilon=epsilon)``.
 
     Parameters
     ----------
-    g_filters, g_means : array, shapes (*kernel_size, Q) and (Q,)
+    g_filters, g_means : array, shapes (\*kernel_size, Q) and (Q,)
         Cotangents of the results.
     h, mean, covariance, epsilon
         As in `normalize_filters`.

@@ -296,7 +296,7 @@ def make_targets() -> set[str]:
 
 def test_continuous_integration_runs_lint_and_test() -> None:
     commands = re.findall(r"^make ([a-z]+)$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
-    assert commands == ["lint", "test"]
+    assert commands == ["lint", "test", "docs"]
     assert set(commands) <= make_targets()
 
 
@@ -306,7 +306,7 @@ NAMED = re.compile(r"(?<![\w/.*])((?:[\w-]+/)*[\w-]+\.(?:py|cu))\b")
 
 def file_names() -> set[str]:
     """Every Python and CUDA file, by its path and by every end of it."""
-    folders = [ROOT / name for name in (*PACKAGES, "tests", "benchmarks", "scripts")]
+    folders = [ROOT / name for name in (*PACKAGES, "tests", "benchmarks", "docs", "examples", "scripts")]
     paths = [path.relative_to(ROOT).parts for folder in folders for path in folder.rglob("*.*")]
     return {"/".join(parts[k:]) for parts in paths for k in range(len(parts))}
 

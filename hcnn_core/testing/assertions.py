@@ -322,7 +322,7 @@ def assert_adjoint(
     r"""Assert by the dot test that two linear operators are each other's adjoints: <op(x), y> = <x, adjoint(y)>.
 
     The error of each element of op(x) is at most half of `rounding_bound`. In the product with y it grows by the factor
-    |y|, as noise does. The bound is the sum for both sides. If one array is real and the other complex, as for
+    ``|y|``, as noise does. The bound is the sum for both sides. If one array is real and the other complex, as for
     ``numpy.fft.rfft``, only real parts are compared: such operators are linear over the real numbers.
 
     Parameters

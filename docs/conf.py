@@ -1,0 +1,89 @@
+"""Sphinx's settings for the site that ``make docs`` builds: the documents, the examples and the public functions."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(ROOT), os.environ.get("PYTHONPATH", "")]
+)  # for examples that start Python
+
+import hcnn_core  # noqa: E402
+
+project = "hcnn"
+author = copyright = "the hcnn authors"
+version = release = hcnn_core.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"]  # documents of their own, whose first headings are not of the first level
+
+html_theme = "pydata_sphinx_theme"
+html_title = "hcnn"
+html_theme_options = {"secondary_sidebar_items": ["page-toc", "sg_download_links"], "show_prev_next": False}
+html_context = {"default_mode": "light"}
+
+autosummary_generate = True
+autodoc_typehints = "none"  # the docstrings have the types
+numpydoc_show_class_members = False
+numpydoc_validation_checks: set[str] = set()  # scripts/check_docstrings.py checks them
+add_module_names = False
+
+NEEDS = {"plot_04_frameworks.py": ("torch", "jax")}
+"""Modules that an example needs and that the extra "docs" does not install. Without them its page is not run."""
+
+left_out = [name for name, modules in NEEDS.items() if not all(map(find_spec, modules))]
+for name in left_out:
+    print(f"{name} is shown but not run: it needs {' and '.join(NEEDS[name])}")
+
+# A Matplotlib picture that nobody sees is no reason to fail; everything else that warns in an example is.
+warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["../examples"],
+    "gallery_dirs": ["gallery"],
+    "filename_pattern": rf"{os.sep}plot_(?!{'|'.join(name.removeprefix('plot_') for name in left_out) or '$'})",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": False,  # run them all, then fail
+    "only_warn_on_example_error": False,
+    "backreferences_dir": "api/uses",
+    "doc_module": ("hcnn_core", "autodiff", "train"),
+    "reference_url": {"hcnn_core": None, "autodiff": None, "train": None},
+    "inspect_global_variables": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+    "write_computation_times": True,
+    "run_stale_examples": True,  # their size may have changed, or the package
+    "image_scrapers": ("matplotlib",),
+    "matplotlib_animations": False,
+    "copyfile_regex": "",
+    "min_reported_time": 1,
+}
+
+
+def link_to_files(app: Any, name: str, source: list[str]) -> None:
+    """Make links to Markdown files outside this folder downloads; MyST takes them for pages of the site."""
+    source[0] = re.sub(r"\]\((\.\./[^)#]+\.md)\)", r"](path:\1)", source[0])
+
+
+def setup(app: Any) -> None:
+    """Connect what Sphinx calls."""
+    app.connect("source-read", link_to_files)
