@@ -65,8 +65,8 @@ sphinx_gallery_conf = {
     "abort_on_example_error": False,  # run them all, then fail
     "only_warn_on_example_error": False,
     "backreferences_dir": "api/uses",
-    "doc_module": ("hcnn_core", "autodiff", "train"),
-    "reference_url": {"hcnn_core": None, "autodiff": None, "train": None},
+    "doc_module": ("hcnn_core", "autodiff", "wavelets", "train"),
+    "reference_url": {"hcnn_core": None, "autodiff": None, "wavelets": None, "train": None},
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "show_signature": False,
