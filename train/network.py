@@ -24,6 +24,7 @@ from autodiff import (
 from hcnn_core.backend import Array
 from hcnn_core.factored import factor_options
 from train.config import Config
+from train.first_stage import ScatteringStage, scattering_channels
 
 __all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "merge_factors"]
 
@@ -131,9 +132,9 @@ def layers(config: Config, image_size: int, classes: int) -> list[Layer]:
     space = (config.space_kernel, config.space_kernel)
     table: list[Layer] = []
     for j in range(1, config.depth):
-        u = table[-1].outputs[:2] if table else (image_size, image_size)
+        u = table[-1].outputs[:2] if table else (image_size // 2**config.scattering,) * 2
         attributes = min(j - 1, 2)
-        v = (CHANNELS,) if j == 1 else table[-1].outputs[-attributes:]
+        v = (scattering_channels(config.scattering, CHANNELS),) if j == 1 else table[-1].outputs[-attributes:]
         steps = (2, 2) if j in config.strided_layers else (1, 1)
         table.append(
             Layer(
@@ -175,7 +176,8 @@ class Network:
     def __init__(self, config: Config, image_size: int = 32, classes: int = 10) -> None:
         self.config = config
         self.table = layers(config, image_size, classes)
-        self.classes = classes
+        self.image_size, self.classes = image_size, classes
+        self._stages: dict[int, ScatteringStage] = {}
 
     def initialize(self, rng: np.random.Generator) -> Parameters:
         """Draw initial weights on the host.
@@ -262,7 +264,8 @@ class Network:
         parameters : dict
             As `initialize` returns.
         x : array
-            Standardised images (N, u1, u2, 3), or x_j of layer j = `after`.
+            Standardised images (N, u1, u2, 3), or x_j of layer j = `after`. Images are scattered first where the
+            configuration says so.
         moments : dict, optional
             For evaluation; without it each batch's own are used (training).
         after : int, optional
@@ -273,6 +276,8 @@ class Network:
         tuple
             (layer, x_j, what `Moments` holds of it).
         """
+        if after == 0:
+            x = self._scattered(x)
         for layer in self.table[after:]:
             terms = self._averaged(x)
             x = self._reduce(x)
@@ -294,6 +299,15 @@ class Network:
             if own:
                 used[layer.name] = own
         return self.logits(parameters, last), used
+
+    def _scattered(self, x: Array) -> Array:
+        """The scattering coefficients that layer 1 filters, or the images where there is no such stage."""
+        config, size = self.config, int(x.shape[1])
+        if not config.scattering:
+            return x
+        if size not in self._stages:
+            self._stages[size] = ScatteringStage(config.scattering, size, config.boundary, config.dtype)
+        return self._stages[size](x)
 
     def _averaged(self, x: Array) -> int:
         """How many terms the marginal of x_{j-1} is a mean of, if it is one.

@@ -453,7 +453,7 @@ class Trainer:
             }
         )
         checkpoint = Checkpoint(
-            host, self.config, self.class_names, self.network.table[0].inputs[0], self.train.mean, self.train.std
+            host, self.config, self.class_names, self.network.image_size, self.train.mean, self.train.std
         )
         return self.run.save(checkpoint, self.versions, best=best)
 

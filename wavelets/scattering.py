@@ -77,7 +77,9 @@ def scattering(
         if min(lengths) <= edge:
             raise ValueError(f"an axis of length {min(lengths)} cannot be mirrored by {edge} samples; use fewer scales")
         for axis, n in zip(where, lengths, strict=True):
-            x = np.take(x, np.pad(np.arange(n), edge, mode="reflect"), axis=axis)
+            before, end = (slice(None),) * axis, n - 2 - edge
+            left, right = slice(edge, 0, -1), slice(n - 2, end if end >= 0 else None, -1)
+            x = np.concatenate([x[(*before, left)], x, x[(*before, right)]], axis=axis)
     last = last_axes(bank)
     cascade = _Cascade(bank.like(x), oversampling)
     result = np.moveaxis(_in_blocks(cascade, np.moveaxis(x, where, last), order), last, where)

@@ -118,6 +118,15 @@ def test_derivatives(boundary: str, shape: tuple[int, int]) -> None:
     check_grads(lambda x: scattering(x, bank, (0, 2), boundary=boundary), 1)(noise(7, (8, 2, 8), "float64"))
 
 
+@pytest.mark.parametrize("length", [4, 8])
+def test_a_mirrored_array_is_numpys(length: int) -> None:
+    x = noise(8, (2, length, 8), "float64")
+    bank = morlet_bank((length + 4, 12), 1, 2)
+    mirrored = np.pad(x, ((0, 0), (2, 2), (2, 2)), mode="reflect")
+    inner = scattering(mirrored, bank, (1, 2))[:, 1:-1, 1:-1]
+    assert np.array_equal(scattering(x, bank, (1, 2), boundary="reflect"), inner)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
