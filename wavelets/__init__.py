@@ -1,6 +1,6 @@
 """Wavelets, scattering, phase harmonics and sparse codes of NumPy, CuPy and traced arrays."""
 
-from wavelets.filters import FilterBank, littlewood_paley, morlet_bank
+from wavelets.filters import FilterBank, littlewood_paley, morlet_bank, steerable_bank
 from wavelets.harmonics import (
     from_rectified,
     harmonic_statistics,
@@ -23,5 +23,6 @@ __all__ = [
     "rectifier_coefficient",
     "scattering",
     "scattering_paths",
+    "steerable_bank",
     "wavelet_transform",
 ]

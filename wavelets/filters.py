@@ -13,7 +13,7 @@ import numpy as np
 from autodiff import getval
 from hcnn_core.backend import Array, array_namespace, require_floating
 
-__all__ = ["FilterBank", "littlewood_paley", "morlet_bank"]
+__all__ = ["FilterBank", "littlewood_paley", "morlet_bank", "steerable_bank"]
 
 DEVIATIONS = 9
 """Gaussian spectra are summed over the periods within so many deviations; what is left out is below 1e-17."""
@@ -127,24 +127,10 @@ def morlet_bank(
     ValueError
         If a number is below 1, 2^J does not divide a length, or there are more than two axes.
     """
-    lengths = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-    for name, number in (("scales", scales), ("angles", angles), *(("shape", n) for n in lengths)):
-        if isinstance(number, bool) or not isinstance(number, int | np.integer):
-            raise TypeError(f"{name} has {number!r}; give integers")
-        if number < 1:
-            raise ValueError(f"{name} has {number}; it must be at least 1")
-    if len(lengths) not in (1, 2):
-        raise ValueError(f"shape is {lengths}; wavelets have one or two axes")
-    if any(n % 2**scales for n in lengths):
-        raise ValueError(f"shape is {lengths} and scales {scales}: 2^{scales} = {2**scales} must divide each length")
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise TypeError(f"dtype is {np.dtype(dtype)}; choose float32 or float64")
-    if len(lengths) == 1:
-        angles = 1
-
+    lengths, angles = _checked(shape, scales, angles, dtype)
     psi = np.empty((scales, angles, *lengths))
     for j, k in np.ndindex(scales, angles):
-        theta = (angles - angles // 2 - 1 - k) * math.pi / angles
+        theta = _angle(k, angles)
         axis = np.array([math.cos(theta), math.sin(theta)])[: len(lengths)]
         covariance = _covariance(axis, 0.8 * 2**j, 4 / angles)
         xi = 3 / 4 * math.pi / 2**j * axis
@@ -155,10 +141,61 @@ def morlet_bank(
         psi[j, k][origin] = 0  # the mean is zero exactly, and not to rounding
     isotropic = np.eye(len(lengths)) * (0.8 * 2 ** (scales - 1)) ** 2
     phi = _gaussian_spectrum(lengths, isotropic, np.zeros(len(lengths)))
-    if tight:
-        root = np.sqrt(littlewood_paley(FilterBank(phi, psi)))
-        phi, psi = phi / root, psi / root
-    return FilterBank(phi.astype(dtype), psi.astype(dtype))
+    return _tight(phi, psi, dtype) if tight else FilterBank(phi.astype(dtype), psi.astype(dtype))
+
+
+def steerable_bank(shape: int | Sequence[int], scales: int, angles: int = 4, *, dtype: Any = np.float64) -> FilterBank:
+    """Return tight wavelets whose spectra are limited to two octaves and to half of the plane.
+
+    They are complex steerable filters (J. Portilla, E. P. Simoncelli, A parametric texture model based on joint
+    statistics of complex wavelet coefficients, 2000, section 1.1). A wavelet of scale 2^j has the spectrum
+    cos(pi/2 log2(r / xi)) cos(theta - theta_l)^(L-1), up to a factor, where log2(r / xi) is between -1 and 1 and
+    theta - theta_l within a right angle, xi = pi / sqrt(2) / 2^j. Above xi, the first factor of the finest wavelets is
+    1. Spectra of scales j and j + 2 do not overlap.
+
+    Parameters
+    ----------
+    shape : int or sequence of int
+        Lengths of the one or two axes to be filtered; 2^J divides each of them.
+    scales : int
+        J, the number of octaves.
+    angles : int, optional
+        L, orientations: theta_l = (L - L//2 - 1 - l) pi / L. With one axis there is one, of positive frequencies.
+    dtype : dtype, optional
+        float32 or float64.
+
+    Returns
+    -------
+    FilterBank
+        NumPy arrays with a Littlewood-Paley sum of 1.
+
+    Raises
+    ------
+    TypeError
+        If a number is not an integer, or the dtype is another.
+    ValueError
+        If a number is below 1, or L below 2 with two axes, 2^J does not divide a length, or there are more than two
+        axes.
+    """
+    lengths, angles = _checked(shape, scales, angles, dtype)
+    if angles < len(lengths):
+        raise ValueError(f"angles is {angles}; steerable wavelets of two axes need at least 2")
+    w = np.stack(np.meshgrid(*(2 * math.pi * np.fft.fftfreq(n) for n in lengths), indexing="ij"))
+    radius = np.sqrt((w * w).sum(0))
+    octave = np.log2(np.maximum(radius, 1e-300) / (math.pi / math.sqrt(2)))
+    psi = np.empty((scales, angles, *lengths))
+    for k in range(angles):
+        axis = np.array([math.cos(_angle(k, angles)), math.sin(_angle(k, angles))])[: len(lengths)]
+        power = np.zeros(lengths)
+        for signs in itertools.product((1, -1), repeat=len(lengths)):  # the frequency pi is also -pi
+            turned = np.stack([np.where(a == -math.pi, sign * a, a) for a, sign in zip(w, signs, strict=True)])
+            cosine = np.tensordot(axis, turned, 1) / np.maximum(radius, 1e-300)
+            cosine[cosine < 1e-12] = 0  # what rounding leaves at a right angle too
+            power += (cosine > 0) * cosine ** (2 * angles - 2) / 2 ** len(lengths)
+        for j in range(scales):
+            psi[j, k] = _window(octave + j if j else np.minimum(octave, 0)) * np.sqrt(power)
+    phi = _window(np.maximum(octave + scales, 0))  # what the wavelets leave
+    return _tight(phi, psi, dtype)
 
 
 def littlewood_paley(bank: FilterBank) -> Array:
@@ -183,6 +220,41 @@ def littlewood_paley(bank: FilterBank) -> Array:
     axes = tuple(range(power.ndim))
     reflected = xp.roll(xp.flip(power, axis=axes), (1,) * power.ndim, axis=axes)
     return bank.phi**2 + (power + reflected) / 2
+
+
+def _checked(shape: int | Sequence[int], scales: int, angles: int, dtype: Any) -> tuple[tuple[int, ...], int]:
+    """The lengths of the axes and the number of orientations, once everything is seen to be as it must."""
+    lengths = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+    for name, number in (("scales", scales), ("angles", angles), *(("shape", n) for n in lengths)):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise TypeError(f"{name} has {number!r}; give integers")
+        if number < 1:
+            raise ValueError(f"{name} has {number}; it must be at least 1")
+    if len(lengths) not in (1, 2):
+        raise ValueError(f"shape is {lengths}; wavelets have one or two axes")
+    if any(n % 2**scales for n in lengths):
+        raise ValueError(f"shape is {lengths} and scales {scales}: 2^{scales} = {2**scales} must divide each length")
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise TypeError(f"dtype is {np.dtype(dtype)}; choose float32 or float64")
+    if len(lengths) == 1:
+        angles = 1
+    return lengths, angles
+
+
+def _angle(k: int, angles: int) -> float:
+    """The orientation of a wavelet, in Kymatio's order."""
+    return (angles - angles // 2 - 1 - k) * math.pi / angles
+
+
+def _window(octave: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A cosine over two octaves around 0, 0 elsewhere. With its neighbours' the squares add up to 1."""
+    return (abs(octave) < 1) * np.cos(math.pi / 2 * octave)
+
+
+def _tight(phi: np.ndarray[Any, Any], psi: np.ndarray[Any, Any], dtype: Any) -> FilterBank:
+    """The filters divided by the root of their Littlewood-Paley sum."""
+    root = np.sqrt(littlewood_paley(FilterBank(phi, psi)))
+    return FilterBank((phi / root).astype(dtype), (psi / root).astype(dtype))
 
 
 def _covariance(axis: np.ndarray[Any, Any], deviation: float, slant: float) -> np.ndarray[Any, Any]:

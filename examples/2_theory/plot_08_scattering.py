@@ -152,5 +152,5 @@ assert accuracies["scattering", count] > accuracies["pixels", count] + 0.1
 
 # %%
 # With ``--preset scattering``, ``python -m train.cifar`` puts the same transform before a hierarchical network;
-# `the recipes <../../recipes.html>`_ compare it with the network alone. The functions take CuPy arrays as well, but this
+# `the recipes <../../recipes.html>`_ compare it with the network alone. The functions take CuPy arrays as well; this
 # page ran on NumPy's. Values equal to Kymatio's on the same filters are a test of the package, not of this page.

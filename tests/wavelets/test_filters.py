@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.core.oracle import eps
-from wavelets import FilterBank, littlewood_paley, morlet_bank
+from wavelets import FilterBank, littlewood_paley, morlet_bank, steerable_bank
 
 
 def gabor(shape: tuple[int, int], deviation: float, slant: float, theta: float, xi: float) -> np.ndarray[Any, Any]:
@@ -66,6 +66,28 @@ def test_littlewood_paley_sum_is_its_definition() -> None:
             assert littlewood_paley(bank)[a, b] == pytest.approx(bank.phi[a, b] ** 2 + halves, rel=1e-14)
 
 
+@pytest.mark.parametrize(("shape", "angles"), [(64, 1), ((32, 32), 4), ((32, 16), 3), ((16, 16), 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_steerable_filters_are_tight_and_limited(shape: Any, angles: int, dtype: str) -> None:
+    bank = steerable_bank(shape, 3, angles, dtype=dtype)
+    assert bank.psi.dtype == bank.phi.dtype == dtype
+    assert np.abs(littlewood_paley(bank) - 1).max() <= 20 * eps(dtype)
+    assert not (bank.psi[0] * bank.psi[2]).any() and (bank.psi[0] * bank.psi[1]).any()
+    assert not (bank.phi * bank.psi[1]).any()
+    w = np.stack(np.meshgrid(*(2 * math.pi * np.fft.fftfreq(n) for n in bank.shape), indexing="ij"))
+    for k in range(angles):
+        theta = (angles - angles // 2 - 1 - k) * math.pi / angles
+        along = (w.T @ np.array([math.cos(theta), math.sin(theta)])[: len(w)]).T
+        assert not bank.psi[:, k, (along < -1e-9) & (w > -math.pi).all(0)].any()  # pi is also -pi
+    # in the middle of an octave that two scales share, along an orientation: cos(pi/4)^2 each, and the angular factors
+    radius = np.sqrt((w**2).sum(0))
+    inner = (radius > math.pi / math.sqrt(2) / 2) & (radius < math.pi / math.sqrt(2))
+    share = (bank.psi[1] ** 2).sum(0) / (bank.psi[:2] ** 2).sum((0, 1)).clip(1e-30)
+    expected = np.cos(math.pi / 2 * np.log2(radius[inner] / (math.pi / math.sqrt(2) / 2))) ** 2
+    seen = (bank.psi[:2] ** 2).sum((0, 1))[inner] > 1e-6
+    assert seen.any() and np.abs(share[inner] - expected)[seen].max() <= 1e4 * eps(dtype)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -79,8 +101,14 @@ def test_littlewood_paley_sum_is_its_definition() -> None:
     ],
 )
 def test_what_no_bank_can_be_made_of_is_refused(arguments: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        morlet_bank(*arguments)
+    for make in (morlet_bank, steerable_bank):
+        with pytest.raises(error, match=message):
+            make(*arguments)
+
+
+def test_one_orientation_covers_no_plane() -> None:
+    with pytest.raises(ValueError, match="angles is 1; steerable wavelets of two axes need at least 2"):
+        steerable_bank((8, 8), 1, 1)
 
 
 def test_a_bank_of_another_dtype_or_shape_is_refused() -> None:
