@@ -77,7 +77,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 10,
         "normalization": "both",
         "strided_layers": (),
-        "epochs": 60,
+        "epochs": 30,
         "batch_size": 20,
         "optimizer": "muon",
         "schedule": "one-cycle",
