@@ -8,18 +8,26 @@ from wavelets.harmonics import (
     rectified_transform,
     rectifier_coefficient,
 )
+from wavelets.orthogonal import daubechies_filter, dwt, idwt
 from wavelets.processes import decaying_vorticity, lognormal_cascade, multifractal_noise, randomize_phases
 from wavelets.scattering import scattering, scattering_paths
+from wavelets.sparse import hard_threshold, ista, lista, soft_threshold, sparse_loss
 from wavelets.synthesis import lbfgs, moment_distance
 from wavelets.transform import inverse_wavelet_transform, wavelet_transform
 
 __all__ = [
     "FilterBank",
+    "daubechies_filter",
     "decaying_vorticity",
+    "dwt",
     "from_rectified",
+    "hard_threshold",
     "harmonic_statistics",
+    "idwt",
     "inverse_wavelet_transform",
+    "ista",
     "lbfgs",
+    "lista",
     "littlewood_paley",
     "lognormal_cascade",
     "moment_distance",
@@ -31,6 +39,8 @@ __all__ = [
     "rectifier_coefficient",
     "scattering",
     "scattering_paths",
+    "soft_threshold",
+    "sparse_loss",
     "steerable_bank",
     "wavelet_transform",
 ]
