@@ -10,6 +10,7 @@ from wavelets.harmonics import (
 )
 from wavelets.orthogonal import daubechies_filter, dwt, idwt
 from wavelets.processes import decaying_vorticity, lognormal_cascade, multifractal_noise, randomize_phases
+from wavelets.scaling import leverage, scaling_exponents, structure_functions
 from wavelets.scattering import scattering, scattering_paths
 from wavelets.sparse import hard_threshold, ista, lista, soft_threshold, sparse_loss
 from wavelets.synthesis import lbfgs, moment_distance
@@ -27,6 +28,7 @@ __all__ = [
     "inverse_wavelet_transform",
     "ista",
     "lbfgs",
+    "leverage",
     "lista",
     "littlewood_paley",
     "lognormal_cascade",
@@ -37,10 +39,12 @@ __all__ = [
     "randomize_phases",
     "rectified_transform",
     "rectifier_coefficient",
+    "scaling_exponents",
     "scattering",
     "scattering_paths",
     "soft_threshold",
     "sparse_loss",
     "steerable_bank",
+    "structure_functions",
     "wavelet_transform",
 ]
