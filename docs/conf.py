@@ -15,7 +15,9 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), os.environ.get("PYTHONPATH", "")]
 )  # for examples that start Python
-os.environ.setdefault("CUPY_PYLOPS", "0")  # PyLops imports CuPy where it finds it, and fails without the GPU's libraries
+os.environ.setdefault(
+    "CUPY_PYLOPS", "0"
+)  # PyLops imports CuPy where it finds it, and fails without the GPU's libraries
 
 import hcnn_core  # noqa: E402
 
@@ -66,8 +68,8 @@ sphinx_gallery_conf = {
     "abort_on_example_error": False,  # run them all, then fail
     "only_warn_on_example_error": False,
     "backreferences_dir": "api/uses",
-    "doc_module": ("hcnn_core", "autodiff", "train"),
-    "reference_url": {"hcnn_core": None, "autodiff": None, "train": None},
+    "doc_module": ("hcnn_core", "autodiff", "wavelets", "train"),
+    "reference_url": {"hcnn_core": None, "autodiff": None, "wavelets": None, "train": None},
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "show_signature": False,

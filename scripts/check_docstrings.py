@@ -24,7 +24,7 @@ from numpydoc.hooks.validate_docstrings import parse_config
 from numpydoc.validate import Validator, validate
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("hcnn_core", "autodiff", "train")
+PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")
 INTERNAL = ("hcnn_core.backend",)  # for autodiff and train, not for users
 MEMBERS = (property, functools.cached_property, classmethod, staticmethod)
 

@@ -1,4 +1,4 @@
-"""What is released: one version everywhere, the whole repository in the sdist, the three packages in the wheel."""
+"""What is released: one version everywhere, the whole repository in the sdist, the packages in the wheel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import hcnn_core
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 VERSION = PROJECT["version"]
-PACKAGES = ("hcnn_core", "autodiff", "train")
+PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")
 GENERATED = ("PKG-INFO", "setup.cfg", "hcnn.egg-info")  # by setuptools, in an sdist
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("hcnn_core", "autodiff", "train")
+PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
@@ -37,11 +37,13 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     "hcnn_core.testing": "testing",
     "hcnn_core": "public",
     "autodiff": "autodiff",
+    "wavelets": "wavelets",
     "train": "train",
 }
 BASE = {"base", "backend"}
 MAY_IMPORT = {  # every room may also import itself
-    "train": {"autodiff", "public", "settings", "testing", "backend"},
+    "train": {"wavelets", "autodiff", "public", "settings", "testing", "backend"},
+    "wavelets": {"autodiff", "public", "backend"},
     "autodiff": {"public", "settings", "backend"},
     "testing": {"public", *BASE},
     "public": {"planner", "settings", *BASE},
@@ -61,7 +63,7 @@ Sources = dict[str, str]
 
 
 def source_tree() -> Sources:
-    """Every module of the three packages."""
+    """Every module of the packages."""
     tree = {}
     for path in sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -112,7 +114,7 @@ def targets(module: str, sources: Sources) -> set[str]:
 
 
 def room(module: str) -> str:
-    """The room of a module of the three packages."""
+    """The room of a module of the packages."""
     name = next(name for name in ROOMS if module == name or module.startswith(f"{name}."))
     is_known = name != "hcnn_core" or "._" not in module
     return ROOMS[name] if is_known else "no room"
@@ -187,7 +189,8 @@ LEGAL: Sources = {
     f"{ENGINES}.cpu.kernels.gemm": "import numba",
     f"{ENGINES}.cuda.plan": "from hcnn_core._engines.generic.dft import MatrixDFT",
     "autodiff": "import hcnn_core\nfrom hcnn_core.backend import Array",
-    "train": "from autodiff import convolve",
+    "wavelets": "from autodiff import primitive",
+    "train": "from autodiff import convolve\nfrom wavelets import scattering",
 }
 
 
@@ -205,6 +208,8 @@ def test_a_tree_that_keeps_the_rule_passes() -> None:
         ("hcnn_core.convolution", f"from {ENGINES} import taps", "(public) imports hcnn_core._engines.taps"),
         ("autodiff", "import importlib\nimportlib.import_module('train')", "(autodiff) imports train"),
         ("autodiff", "from hcnn_core import _problem", "(autodiff) imports hcnn_core._problem (base)"),
+        ("autodiff", "import wavelets", "(autodiff) imports wavelets (wavelets)"),
+        ("wavelets", "from train import network", "(wavelets) imports train (train)"),
         ("train", "from hcnn_core._tuning import DEFAULT", "(train) imports hcnn_core._tuning (base)"),
         ("train", f"from {ENGINES}.planner import make_plan", "(train) imports hcnn_core._engines.planner"),
         (f"{ENGINES}.generic.dft", "from ..cpu import plan", "(generic) imports hcnn_core._engines.cpu.plan"),
@@ -246,7 +251,7 @@ def import_without(blocked: tuple[str, ...], module: str) -> subprocess.Complete
     return subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("module", ["hcnn_core", "hcnn_core.testing", "autodiff", "train", "train.network"])
+@pytest.mark.parametrize("module", ["hcnn_core", "hcnn_core.testing", "autodiff", "wavelets", "train", "train.network"])
 def test_imports_with_numpy_and_scipy_alone(module: str) -> None:
     path = ROOT / module.replace(".", "/")
     if not (path.is_dir() or path.with_suffix(".py").is_file()):

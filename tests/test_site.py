@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 
-@pytest.mark.parametrize("name", ["hcnn_core", "hcnn_core.testing", "autodiff"])
+@pytest.mark.parametrize("name", ["hcnn_core", "hcnn_core.testing", "autodiff", "wavelets"])
 def test_every_public_name_has_a_page(name: str) -> None:
     text = (ROOT / "docs" / "api" / "index.rst").read_text("utf-8")
     section = text.split(f".. currentmodule:: {name}\n")[1].split(".. currentmodule::")[0]

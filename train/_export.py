@@ -18,6 +18,8 @@ def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> Non
         from safetensors.numpy import save
     except ImportError as error:
         raise CheckpointError("safetensors is not installed: pip install 'hcnn[safetensors]'") from error
+    if checkpoint.config.scattering:
+        raise CheckpointError("this network filters scattering coefficients, which no merged filter makes: export .h5")
     network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
     tensors = {
         f"{layer}.{name}": np.ascontiguousarray(array)

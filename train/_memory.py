@@ -43,7 +43,7 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
     """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
     height, width, channels = data.image_shape
     table = layers(config, (height, width), data.classes, channels)
-    outputs = sum(math.prod(la.outputs) for la in table)
+    outputs = sum(math.prod(la.outputs) for la in table) + math.prod(table[0].inputs) * (config.scattering > 0)
     weights = sum(la.trained for la in table)
     covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
     elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances

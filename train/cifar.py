@@ -454,6 +454,11 @@ def _require_suitable(config: Config, dataset: Dataset) -> None:
     There a subsampled axis is no longer periodic, and Proposition 3.1 does not hold.
     """
     height, width, channels = dataset.image_shape
+    if config.scattering and (height != width or height % 2**config.scattering):
+        raise ConfigError(
+            f"scattering is {config.scattering}, for square images of a multiple of {2**config.scattering} pixels a "
+            f"side; these have {height}x{width}"
+        )
     if config.shift >= min(height, width):
         raise ConfigError(f"shift is {config.shift}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
     sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}

@@ -75,6 +75,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "hcnn-best": BEST,
     "hcnn-periodic": {**BEST, "boundary": "periodic"},
+    "scattering": {
+        "scattering": 2,
+        "depth": 6,
+        "width": 10,
+        "normalization": "both",
+        "strided_layers": (),
+        "epochs": 30,
+        "batch_size": 20,
+        "optimizer": "muon",
+        "schedule": "one-cycle",
+        "learning_rate": 0.03,
+        "nesterov": True,
+        "weight_decay": 0.0,
+        "logit_scale": 10.0,
+        "shift": 4,
+    },
     "short": {
         "epochs": 2,
         "schedule": "one-cycle",
@@ -142,6 +158,9 @@ class Config:
     train_size: int = _setting(0, "training images used, the first ones; 0 for all", low=0)
     validation_size: int = _setting(0, "training images held out, to choose recipes on", low=0)
 
+    scattering: int = _setting(
+        0, "octaves of a scattering transform before layer 1, mirrored at boundary zero; 0: none", low=0, high=4
+    )
     depth: int = _setting(12, "J, layers with the final sum (Eq. 7)", low=4, high=99)
     width: int = _setting(16, "K, values of each attribute v_j", low=1)
     factors: int = _setting(32, "Q, separable filters in the sum of Eq. (8)", low=1)
@@ -226,6 +245,11 @@ class Config:
             )
         if self.precision != "float32" != self.dtype:
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
+        if unfit := [n for n in self.image_sizes if n % 2**self.scattering or n <= 2**self.scattering]:
+            raise ConfigError(
+                f"image_sizes has {unfit[0]}; with scattering = {self.scattering} choose larger multiples of "
+                f"{2**self.scattering}"
+            )
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 

@@ -113,11 +113,9 @@ def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) ->
             f"({', '.join(checkpoint.class_names[:3])}, ...), {name} has {len(dataset.class_names)} "
             f"({', '.join(dataset.class_names[:3])}, ...); name the set it was trained on with --dataset"
         )
-    if checkpoint.image_size != dataset.train_images.shape[1]:
-        raise CheckpointError(
-            f"{options.checkpoint} takes images of {checkpoint.image_size} pixels a side, "
-            f"{name} has {dataset.train_images.shape[1]}"
-        )
+    if checkpoint.image_shape != dataset.image_shape:
+        ours, theirs = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
+        raise CheckpointError(f"{options.checkpoint} takes images of {ours}, {name} has {theirs}")
     return train_subset(dataset, options.train_size) if options.train_size else dataset
 
 

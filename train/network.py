@@ -24,6 +24,7 @@ from autodiff import (
 from hcnn_core.backend import Array
 from hcnn_core.factored import factor_options
 from train.config import Config
+from train.first_stage import ScatteringStage, scattering_channels
 
 __all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "merge_factors"]
 
@@ -133,9 +134,9 @@ def layers(config: Config, image_size: int | tuple[int, int], classes: int, chan
     pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
     table: list[Layer] = []
     for j in range(1, config.depth):
-        u = table[-1].outputs[:2] if table else pixels
+        u = table[-1].outputs[:2] if table else (pixels[0] // 2**config.scattering, pixels[1] // 2**config.scattering)
         attributes = min(j - 1, 2)
-        v = (channels,) if j == 1 else table[-1].outputs[-attributes:]
+        v = (scattering_channels(config.scattering, channels),) if j == 1 else table[-1].outputs[-attributes:]
         steps = (2, 2) if j in config.strided_layers else (1, 1)
         table.append(
             Layer(
@@ -182,12 +183,10 @@ class Network:
         self.config = config
         self.table = layers(config, image_size, classes, channels)
         self.classes = classes
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
+        rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.image_shape = (rows, columns, channels)
         """Rows, columns and channels of the images it is made for."""
-        rows, columns, channels = self.table[0].inputs
-        return rows, columns, channels
+        self._stages: dict[int, ScatteringStage] = {}
 
     def initialize(self, rng: np.random.Generator) -> Parameters:
         """Draw initial weights on the host.
@@ -274,7 +273,8 @@ class Network:
         parameters : dict
             As `initialize` returns.
         x : array
-            Standardised images (N, u1, u2, channels), or x_j of layer j = `after`.
+            Standardised images (N, u1, u2, channels), or x_j of layer j = `after`. Images are scattered first where the
+            configuration says so.
         moments : dict, optional
             For evaluation; without it each batch's own are used (training).
         after : int, optional
@@ -285,6 +285,8 @@ class Network:
         tuple
             (layer, x_j, what `Moments` holds of it).
         """
+        if after == 0:
+            x = self._scattered(x)
         for layer in self.table[after:]:
             terms = self._averaged(x)
             x = self._reduce(x)
@@ -306,6 +308,15 @@ class Network:
             if own:
                 used[layer.name] = own
         return self.logits(parameters, last), used
+
+    def _scattered(self, x: Array) -> Array:
+        """The scattering coefficients that layer 1 filters, or the images where there is no such stage."""
+        config, size = self.config, int(x.shape[1])
+        if not config.scattering:
+            return x
+        if size not in self._stages:
+            self._stages[size] = ScatteringStage(config.scattering, size, config.boundary, config.dtype)
+        return self._stages[size](x)
 
     def _averaged(self, x: Array) -> int:
         """How many terms the marginal of x_{j-1} is a mean of, if it is one.

@@ -27,7 +27,7 @@ from train import counterexamples  # noqa: E402
 from train._command import Parser, given_path, namespace, run_command  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train.checkpoint import require_finite  # noqa: E402
-from train.config import PRESETS, ConfigError, make_config  # noqa: E402
+from train.config import PRESETS, Config, ConfigError, make_config  # noqa: E402
 from train.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
 from train.data import channel_statistics, load_dataset, standardise  # noqa: E402
 from train.network import Network  # noqa: E402
@@ -173,12 +173,14 @@ def _subject(
             found, known = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, sample.image_shape))
             raise ConfigError(f"{options.checkpoint} takes images of {found}; train.verify has some of {known} alone")
         config = dataclasses.replace(checkpoint.config, **changes)
+        _require_layers(config)
         network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
         network = Network(dataclasses.replace(config, dtype=dtype), checkpoint.image_size, network.classes)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
     else:
         config = make_config(options.preset or "hcnn", {**changes, "dtype": DTYPES[dtype]})
+        _require_layers(config)
         network = (ComplexNetwork if dtype.startswith("complex") else Network)(config)
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
         mean, std = channel_statistics(sample.train_images)
@@ -187,6 +189,11 @@ def _subject(
     if not checkpoint:
         moments = network(parameters, images)[1]
     return Subject(network, parameters, moments, images)
+
+
+def _require_layers(config: Config) -> None:
+    if config.scattering:
+        raise ConfigError("the network begins with scattering, which section 3 does not treat; verify one without")
 
 
 def _random_weights(network: Network, rng: np.random.Generator) -> Any:

@@ -24,7 +24,9 @@ cupy = required("cupy")
 
 def calls() -> Iterator[tuple[str, ast.Call, str]]:
     """(where, call, dotted name in CuPy) of every call of a function of an array namespace."""
-    for path in sorted(p for package in ("hcnn_core", "autodiff", "train") for p in (ROOT / package).rglob("*.py")):
+    for path in sorted(
+        p for package in ("hcnn_core", "autodiff", "wavelets", "train") for p in (ROOT / package).rglob("*.py")
+    ):
         if path.parent.name == "_rules":  # rules by NumPy's functions, which dispatch to CuPy's of the same name
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -42,7 +44,9 @@ OTHER_METHODS = {"to_device", "__array_namespace__"}
 
 def methods() -> Iterator[tuple[str, str]]:
     """(where, name) of every method call that NumPy's arrays would answer, where CuPy's may come."""
-    packages = [p for package in ("hcnn_core", "autodiff", "train") for p in sorted((ROOT / package).rglob("*.py"))]
+    packages = [
+        p for package in ("hcnn_core", "autodiff", "wavelets", "train") for p in sorted((ROOT / package).rglob("*.py"))
+    ]
     for path in packages:
         if {"cpu", "testing", "data"} & set(path.parts):  # NumPy's alone
             continue

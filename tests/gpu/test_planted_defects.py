@@ -198,7 +198,7 @@ def stand_in(tmp: Path, defect: Callable[[str], str], file: str) -> None:
     """Steps by CuPy on a stand-in for the driver, of a copy of the project with the defect."""
     required("cupy")
     folder = tmp / "project"
-    for package in ("hcnn_core", "autodiff", "train", "benchmarks/gpu"):
+    for package in ("hcnn_core", "autodiff", "wavelets", "train", "benchmarks/gpu"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "sample"))
     for module in ("__init__", "step", "machine"):
         shutil.copy(ROOT / "benchmarks" / f"{module}.py", folder / "benchmarks")

@@ -1,0 +1,126 @@
+"""Morlet filters against their definition in space and against Kymatio's; Littlewood-Paley sums."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.core.oracle import eps
+from wavelets import FilterBank, littlewood_paley, morlet_bank, steerable_bank
+
+
+def gabor(shape: tuple[int, int], deviation: float, slant: float, theta: float, xi: float) -> np.ndarray[Any, Any]:
+    """A Gaussian of sum 1 times a plane wave, sampled and summed over periods, by its formula in space."""
+    total = np.zeros(shape, complex)
+    for i in range(-8, 9):
+        for k in range(-8, 9):
+            u, v = np.mgrid[i * shape[0] : (i + 1) * shape[0], k * shape[1] : (k + 1) * shape[1]]
+            along = u * math.cos(theta) + v * math.sin(theta)
+            across = v * math.cos(theta) - u * math.sin(theta)
+            total += np.exp(-(along**2 + (slant * across) ** 2) / (2 * deviation**2) + 1j * xi * along)
+    return total * slant / (2 * math.pi * deviation**2)
+
+
+@pytest.mark.parametrize(("shape", "scales", "angles"), [((16, 24), 2, 8), ((8, 8), 3, 3), ((12, 8), 1, 1)])
+def test_filters_are_those_of_the_docstring(shape: tuple[int, int], scales: int, angles: int) -> None:
+    bank = morlet_bank(shape, scales, angles)
+    for j in range(scales):
+        for k in range(angles):
+            theta = (angles - angles // 2 - 1 - k) * math.pi / angles
+            wave, envelope = (gabor(shape, 0.8 * 2**j, 4 / angles, theta, xi) for xi in (3 * math.pi / 4 / 2**j, 0.0))
+            expected = np.fft.fft2(wave - wave.sum() / envelope.sum() * envelope)
+            assert np.abs(bank.psi[j, k] - expected).max() <= 1e-13
+            assert bank.psi[j, k, 0, 0] == 0
+    assert np.abs(bank.phi - np.fft.fft2(gabor(shape, 0.8 * 2 ** (scales - 1), 1, 0, 0))).max() <= 1e-13
+
+
+@pytest.mark.parametrize(("size", "scales", "angles"), [(32, 2, 8), (64, 3, 6), (16, 1, 4)])
+def test_filters_are_kymatios(size: int, scales: int, angles: int) -> None:
+    kymatio = pytest.importorskip("kymatio.scattering2d.filter_bank")
+    theirs, bank = kymatio.filter_bank(size, size, scales, angles), morlet_bank((size, size), scales, angles)
+    assert [(f["j"], f["theta"]) for f in theirs["psi"]] == [(j, k) for j in range(scales) for k in range(angles)]
+    relative = abs(math.pi / 3.1415 - 1) + 10 * eps("float32")  # they have 3.1415 for pi, and single precision
+    psi = np.array([f["levels"][0] for f in theirs["psi"]]).reshape(bank.psi.shape)
+    assert np.abs(psi - bank.psi).max() <= relative
+    assert np.abs(theirs["phi"]["levels"][0] - bank.phi).max() <= relative
+
+
+@pytest.mark.parametrize("shape", [32, (32,), (16, 32), (32, 16)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tight_filters_have_a_littlewood_paley_sum_of_one(shape: Any, dtype: str) -> None:
+    bank, plain = (morlet_bank(shape, 3, 4, tight=tight, dtype=dtype) for tight in (True, False))
+    assert bank.phi.dtype == bank.psi.dtype == dtype
+    assert bank.angles == (4 if len(bank.shape) == 2 else 1)
+    assert np.abs(littlewood_paley(bank) - 1).max() <= 20 * eps(dtype)
+    assert np.abs(littlewood_paley(plain) - 1).max() > 0.1
+
+
+def test_littlewood_paley_sum_is_its_definition() -> None:
+    bank = morlet_bank((4, 8), 2, 3)
+    for a in range(4):
+        for b in range(8):
+            halves = (bank.psi[:, :, a, b] ** 2 + bank.psi[:, :, -a % 4, -b % 8] ** 2).sum() / 2
+            assert littlewood_paley(bank)[a, b] == pytest.approx(bank.phi[a, b] ** 2 + halves, rel=1e-14)
+
+
+@pytest.mark.parametrize(("shape", "angles"), [(64, 1), ((32, 32), 4), ((32, 16), 3), ((16, 16), 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_steerable_filters_are_tight_and_limited(shape: Any, angles: int, dtype: str) -> None:
+    bank = steerable_bank(shape, 3, angles, dtype=dtype)
+    assert bank.psi.dtype == bank.phi.dtype == dtype
+    assert np.abs(littlewood_paley(bank) - 1).max() <= 20 * eps(dtype)
+    assert not (bank.psi[0] * bank.psi[2]).any() and (bank.psi[0] * bank.psi[1]).any()
+    assert not (bank.phi * bank.psi[1]).any()
+    w = np.stack(np.meshgrid(*(2 * math.pi * np.fft.fftfreq(n) for n in bank.shape), indexing="ij"))
+    for k in range(angles):
+        theta = (angles - angles // 2 - 1 - k) * math.pi / angles
+        along = (w.T @ np.array([math.cos(theta), math.sin(theta)])[: len(w)]).T
+        assert not bank.psi[:, k, (along < -1e-9) & (w > -math.pi).all(0)].any()  # pi is also -pi
+    # in the middle of an octave that two scales share, along an orientation: cos(pi/4)^2 each, and the angular factors
+    radius = np.sqrt((w**2).sum(0))
+    inner = (radius > math.pi / math.sqrt(2) / 2) & (radius < math.pi / math.sqrt(2))
+    share = (bank.psi[1] ** 2).sum(0) / (bank.psi[:2] ** 2).sum((0, 1)).clip(1e-30)
+    expected = np.cos(math.pi / 2 * np.log2(radius[inner] / (math.pi / math.sqrt(2) / 2))) ** 2
+    seen = (bank.psi[:2] ** 2).sum((0, 1))[inner] > 1e-6
+    assert seen.any() and np.abs(share[inner] - expected)[seen].max() <= 1e4 * eps(dtype)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (((30, 32), 2), ValueError, r"shape is \(30, 32\) and scales 2: 2\^2 = 4 must divide each length"),
+        (((8, 8, 8), 1), ValueError, "wavelets have one or two axes"),
+        (((8, 8), 0), ValueError, "scales has 0; it must be at least 1"),
+        (((8, 8), 1, 0), ValueError, "angles has 0; it must be at least 1"),
+        (((8, 0), 1), ValueError, "shape has 0; it must be at least 1"),
+        (((8, 8.0), 1), TypeError, "shape has 8.0; give integers"),
+        (((8, 8), True), TypeError, "scales has True; give integers"),
+    ],
+)
+def test_what_no_bank_can_be_made_of_is_refused(arguments: Any, error: type[Exception], message: str) -> None:
+    for make in (morlet_bank, steerable_bank):
+        with pytest.raises(error, match=message):
+            make(*arguments)
+
+
+def test_one_orientation_covers_no_plane() -> None:
+    with pytest.raises(ValueError, match="angles is 1; steerable wavelets of two axes need at least 2"):
+        steerable_bank((8, 8), 1, 1)
+
+
+def test_a_bank_of_another_dtype_or_shape_is_refused() -> None:
+    with pytest.raises(TypeError, match="dtype is float16; choose float32 or float64"):
+        morlet_bank((8, 8), 1, dtype="float16")
+    with pytest.raises(TypeError, match="give the real spectra of the filters"):
+        FilterBank(np.zeros((4, 4), complex), np.zeros((1, 1, 4, 4), complex))
+    with pytest.raises(ValueError, match=r"phi has shape \(4, 4\) and psi \(1, 4, 4\)"):
+        FilterBank(np.zeros((4, 4)), np.zeros((1, 4, 4)))
+
+
+def test_a_bank_is_brought_to_the_precision_of_an_array() -> None:
+    bank = morlet_bank((8, 8), 1)
+    assert bank.like(np.zeros(3)) is bank
+    assert bank.like(np.zeros(3, np.complex64)).psi.dtype == np.float32

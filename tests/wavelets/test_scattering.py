@@ -1,0 +1,148 @@
+"""Scattering against Kymatio's, against its definition, and what the theory says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autodiff import check_grads
+from hcnn_core.testing import assert_translation_covariant
+from tests.core.oracle import C, eps, noise
+from wavelets import FilterBank, morlet_bank, scattering, scattering_paths, wavelet_transform
+
+
+@pytest.mark.parametrize(
+    ("size", "scales", "angles", "order"), [(32, 2, 8, 2), (32, 3, 4, 2), (16, 1, 6, 2), (32, 2, 4, 1)]
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_are_kymatios_on_the_same_filters(size: int, scales: int, angles: int, order: int, dtype: str) -> None:
+    """Kymatio's NumPy frontend alone: its package cannot be imported as a whole with SciPy 1.17."""
+    kymatio = pytest.importorskip("kymatio.scattering2d.frontend.numpy_frontend")
+    theirs = kymatio.ScatteringNumPy2D(J=scales, L=angles, shape=(size, size), max_order=order)
+    padded = size + 2 * 2**scales
+    psi = np.array([f["levels"][0] for f in theirs.psi]).reshape(scales, angles, padded, padded)
+    bank = FilterBank(theirs.phi["levels"][0].astype(dtype), psi.astype(dtype))
+    x = noise(0, (3, size, size), dtype)
+    found = scattering(x, bank, (1, 2), order=order, boundary="reflect")
+    expected = np.moveaxis(theirs(x), -3, -1)
+    assert found.shape == expected.shape and found.dtype == dtype
+    assert np.abs(found - expected).max() <= C * eps(dtype) * np.linalg.norm(x[0])
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((16, 8), (1, 2)), ((8, 16), (2, 1)), ((16,), 1)])
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_without_subsampling_it_is_the_definition(shape: tuple[int, ...], axes: Any, order: int) -> None:
+    x, bank = noise(1, (2, 16, 8, 3), "float64"), morlet_bank(shape, 3, 3)
+    found = scattering(x, bank, axes, order=order, oversampling=3)
+    paths = scattering_paths(bank, order)
+    assert found.shape == (*x.shape, len(paths)) and len(set(paths)) == len(paths)
+    for path, values in zip(paths, np.moveaxis(found, -1, 0), strict=True):
+        u = x
+        for j, k in path:
+            u = np.abs(wavelet_transform(u, bank, axes)[1][..., j, k])
+        assert np.abs(values - wavelet_transform(u, bank, axes)[0]).max() <= C * eps("float64") * np.linalg.norm(x)
+
+
+def test_paths_grow_in_scale() -> None:
+    bank = morlet_bank((8, 8), 3, 2)
+    paths = scattering_paths(bank)
+    assert len(paths) == 1 + 3 * 2 + 3 * 2 * 2
+    assert all(one[0] < two[0] for one, two in (path for path in paths if len(path) == 2))
+
+
+@pytest.mark.parametrize("oversampling", [0, 1, 2])
+def test_subsampling_aliases_little(oversampling: int) -> None:
+    """The moduli are not band-limited, so subsampled values are near, but not equal to every n-th of the others."""
+    x, bank = noise(2, (16, 16), "float64"), morlet_bank((16, 16), 2, 4)
+    whole, found = (scattering(x, bank, oversampling=n) for n in (2, oversampling))
+    step = 2 ** max(2 - oversampling, 0)
+    assert found.shape[:2] == (16 // step, 16 // step)
+    difference = np.linalg.norm(found - whole[::step, ::step]) / np.linalg.norm(whole[::step, ::step])
+    assert difference == 0 if oversampling == 2 else difference < 0.1
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e-3, 1.0]))
+def test_a_tight_bank_makes_it_non_expansive(seed: int, distance: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((16, 16))
+    y = x + distance * rng.standard_normal((16, 16))
+    bank = morlet_bank((16, 16), 2, 4, tight=True)
+    apart = np.linalg.norm(scattering(x, bank, oversampling=2) - scattering(y, bank, oversampling=2))
+    assert apart <= np.linalg.norm(x - y) * (1 + C * eps("float64"))
+
+
+def test_larger_filters_are_expansive() -> None:
+    bank = morlet_bank((16, 16), 2, 4, tight=True)
+    x = noise(3, (16, 16), "float64")
+    assert np.linalg.norm(scattering(x, FilterBank(2 * bank.phi, 4 * bank.psi), oversampling=2)) > np.linalg.norm(x)
+
+
+def test_the_norm_is_that_of_the_orders_and_of_what_is_left() -> None:
+    """abs(x)^2 = abs(S_0 x)^2 + abs(U_1 x)^2, and the same of U_1 x with all second wavelets."""
+    x, bank = noise(4, (16, 16), "float64"), morlet_bank((16, 16), 2, 4, tight=True)
+    first, moduli = wavelet_transform(x, bank)
+    energy = (first**2).sum()
+    second, left = wavelet_transform(np.abs(moduli), bank, (0, 1))
+    energy += (second**2).sum() + (np.abs(left) ** 2).sum()
+    assert energy == pytest.approx((x**2).sum(), rel=1e-12)
+    orders = scattering(x, bank, oversampling=2, order=1)
+    assert (orders**2).sum() == pytest.approx((first**2).sum() + (second**2).sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("oversampling", "stride"), [(0, 4), (1, 2), (2, 1)])
+def test_it_is_covariant_to_translations_by_its_stride(oversampling: int, stride: int) -> None:
+    bank = morlet_bank((16, 16), 2, 3)
+    assert_translation_covariant(
+        lambda x: scattering(x, bank, (1, 2), oversampling=oversampling),
+        noise(5, (2, 16, 16), "float64"),
+        in_axes=(1, 2),
+        shift=(stride, -2 * stride),
+        stride=(stride, stride),
+    )
+
+
+def test_many_images_are_the_same_as_one_by_one() -> None:
+    """They go by several threads, in parts."""
+    x, bank = noise(6, (97, 16, 2, 16), "float32"), morlet_bank((16, 16), 2, 8)
+    found = scattering(x, bank, (1, 3))
+    assert np.array_equal(found[50], scattering(x[50], bank, (0, 2)))
+
+
+@pytest.mark.parametrize(("boundary", "shape"), [("periodic", (8, 8)), ("reflect", (12, 12))])
+def test_derivatives(boundary: str, shape: tuple[int, int]) -> None:
+    bank = morlet_bank(shape, 1, 2)
+    check_grads(lambda x: scattering(x, bank, (0, 2), boundary=boundary), 1)(noise(7, (8, 2, 8), "float64"))
+
+
+@pytest.mark.parametrize("length", [4, 8])
+def test_a_mirrored_array_is_numpys(length: int) -> None:
+    x = noise(8, (2, length, 8), "float64")
+    bank = morlet_bank((length + 4, 12), 1, 2)
+    mirrored = np.pad(x, ((0, 0), (2, 2), (2, 2)), mode="reflect")
+    inner = scattering(mirrored, bank, (1, 2))[:, 1:-1, 1:-1]
+    assert np.array_equal(scattering(x, bank, (1, 2), boundary="reflect"), inner)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": 3}, "order is 3; choose 0, 1 or 2"),
+        ({"boundary": "zero"}, "boundary is 'zero'; choose 'periodic' or 'reflect'"),
+        ({"oversampling": -1}, "oversampling is -1; it must be at least 0"),
+        ({"boundary": "reflect"}, r"have lengths \(8, 8\); expected \(4, 4\) with this bank"),
+    ],
+)
+def test_options_that_are_none_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        scattering(np.zeros((8, 8)), morlet_bank((8, 8), 1, 2), **options)
+
+
+def test_what_is_too_short_to_be_mirrored_is_refused() -> None:
+    with pytest.raises(ValueError, match="an axis of length 2 cannot be mirrored by 2 samples; use fewer scales"):
+        scattering(np.zeros((2, 2)), morlet_bank((6, 6), 1, 2), boundary="reflect")
+    with pytest.raises(ValueError, match="order is -1"):
+        scattering_paths(morlet_bank((8, 8), 1, 2), -1)

@@ -1,0 +1,100 @@
+"""Thresholds as proximal maps, ISTA against the conditions of a minimum, and LISTA as ISTA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import check_grads, grad
+from tests.core.oracle import noise
+from wavelets import hard_threshold, ista, lista, soft_threshold, sparse_loss
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_thresholds_are_their_cases(dtype: str) -> None:
+    x = np.array([-3, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 3], dtype)
+    assert np.array_equal(soft_threshold(x, 1.0), np.array([-2, -0.5, 0, 0, 0, 0, 0, 0.5, 2], dtype))
+    assert np.array_equal(hard_threshold(x, 1.0), np.array([-3, -1.5, 0, 0, 0, 0, 0, 1.5, 3], dtype))
+    assert soft_threshold(x, 1.0).dtype == hard_threshold(x, 1.0).dtype == dtype
+    assert np.array_equal(soft_threshold(x, np.array(0.0, dtype)), x)
+    for threshold in (soft_threshold, hard_threshold):
+        with pytest.raises(ValueError, match="the threshold is -1; it must be at least 0"):
+            threshold(x, -1)
+
+
+def test_soft_thresholding_is_the_proximal_map() -> None:
+    grid = np.linspace(-5, 5, 100_001)
+    for x in (-2.3, -0.2, 0.7, 4.0):
+        nearest = grid[np.argmin((grid - x) ** 2 / 2 + 0.6 * np.abs(grid))]
+        assert float(soft_threshold(np.array(x), 0.6)) == pytest.approx(nearest, abs=1e-4)
+
+
+def test_derivatives_of_thresholds() -> None:
+    x = np.array([-3.0, -0.5, 0.5, 3.0])
+    check_grads(lambda x, tau: soft_threshold(x, tau))(x, np.array([1.0, 1, 1, 1]))
+    assert np.array_equal(grad(lambda x: np.sum(hard_threshold(x, 1.0) ** 2))(x), [-6, 0, 0, 6])
+
+
+def problem(dtype: str = "float64") -> tuple[Any, Any]:
+    dictionary = noise(0, (10, 16), dtype)
+    return noise(1, (5, 10), dtype), dictionary / np.linalg.norm(dictionary, axis=0)
+
+
+def test_ista_ends_where_the_subgradient_holds_zero() -> None:
+    x, dictionary = problem()
+    code = ista(x, dictionary, 0.3, iterations=4000)
+    correlation = (x - code @ dictionary.T) @ dictionary  # of the residual with each atom
+    active = code != 0
+    assert active.any() and not active.all()
+    assert np.abs(correlation - 0.3 * np.sign(code))[active].max() < 1e-9
+    assert np.abs(correlation[~active]).max() <= 0.3
+
+
+def test_the_loss_falls_with_the_step_and_not_with_a_larger_one() -> None:
+    x, dictionary = problem()
+    step = 1 / np.linalg.norm(dictionary, 2) ** 2
+
+    def losses(step: float) -> Any:
+        codes = [ista(x, dictionary, 0.3, iterations=k, step=step) for k in range(1, 30)]
+        return np.diff([sparse_loss(x, code, dictionary, 0.3).sum() for code in codes])
+
+    assert losses(step).max() <= 1e-12
+    assert losses(3 * step).max() > 0
+    assert np.array_equal(ista(x, dictionary, 0.3, iterations=7), ista(x, dictionary, 0.3, iterations=7, step=step))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lista_with_the_transposed_dictionary_is_ista_exactly(dtype: str) -> None:
+    """Against ISTA as its textbook formula, written in the network's order of operations."""
+    x, dictionary = problem(dtype)
+    eta, penalty = 0.2, 0.3
+    code = np.zeros((5, 16), dtype)
+    for _ in range(6):
+        code = soft_threshold(code + (code @ dictionary.T - x) @ (-eta * dictionary.T).T, eta * penalty)
+    found = lista(x, dictionary, -eta * dictionary.T, eta * penalty, iterations=6)
+    assert found.dtype == dtype and np.array_equal(found, code)
+    gradient = np.zeros((5, 16))
+    for _ in range(6):
+        v = gradient - eta * (gradient @ dictionary.T - x) @ dictionary
+        gradient = np.sign(v) * np.maximum(np.abs(v) - eta * penalty, 0)
+    assert np.abs(found - gradient).max() <= 100 * np.finfo(dtype).eps * np.abs(x).max()
+    assert not np.array_equal(lista(x, dictionary, 1.01 * -eta * dictionary.T, eta * penalty, iterations=6), code)
+
+
+def test_derivatives_of_the_unrolled_network() -> None:
+    x, dictionary = problem()
+    threshold = np.full(16, 0.05)
+    check_grads(lambda x, d, e, t: lista(x, d, e, t, iterations=3), 1)(x, dictionary, -0.2 * dictionary.T, threshold)
+    check_grads(lambda x, a, d: sparse_loss(x, a, d, 0.3), 1)(x, noise(2, (5, 16), "float64"), dictionary)
+
+
+def test_shapes_that_do_not_match_are_refused() -> None:
+    x, dictionary = problem()
+    with pytest.raises(ValueError, match=r"x has shape \(5, 10\) and the dictionary \(16, 10\); expected \(N, d\)"):
+        ista(x, dictionary.T, 0.1, iterations=1)
+    with pytest.raises(ValueError, match=r"encoder has shape \(10, 16\); this dictionary wants \(16, 10\)"):
+        lista(x, dictionary, dictionary, 0.1, iterations=1)
+    with pytest.raises(ValueError, match="iterations is 0; it must be at least 1"):
+        ista(x, dictionary, 0.1, iterations=0)

@@ -1,0 +1,60 @@
+"""Moments as a distance, and L-BFGS on gradients of the tape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.core.oracle import noise
+from wavelets import harmonic_statistics, lbfgs, moment_distance, randomize_phases, steerable_bank
+
+BANK = steerable_bank((16, 16), 2, 2)
+
+
+def test_the_distance_is_that_of_the_scaled_moments() -> None:
+    x, y = noise(0, (16, 16), "float64"), noise(1, (16, 16), "float64")
+    distance, count = moment_distance(x, BANK, harmonics=(0, 2), lags=1)
+    one, other = (harmonic_statistics(z, BANK, harmonics=(0, 2), lags=1) for z in (x, y))
+    deviation = np.sqrt(np.diag(one["covariance"]).real)
+    expected = (np.abs((one["mean"] - other["mean"]) / deviation) ** 2).sum()
+    expected += (np.abs((one["covariance"] - other["covariance"]) / np.outer(deviation, deviation)) ** 2).sum()
+    expected += (np.abs((one["lagged"] - other["lagged"]) / deviation**2) ** 2).sum()
+    assert distance(y) == pytest.approx(expected, rel=1e-12)
+    rows = 1 + 2 * 2 * 2
+    assert count == rows + rows * (rows - 1) + 2 * rows + 2 * 4 * rows
+    assert moment_distance(x, BANK, lags=0)[1] < moment_distance(x, BANK)[1]
+
+
+def test_translations_have_no_distance_but_random_phases_have() -> None:
+    x = np.maximum(noise(2, (16, 16), "float64"), 0)
+    distance, _ = moment_distance(x, BANK)
+    assert distance(np.roll(x, (3, 5), (0, 1))) <= 1e-24
+    assert distance(randomize_phases(x, np.random.default_rng(0))) > 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_descent_reaches_the_moments(dtype: str) -> None:
+    x, start = noise(3, (16, 16), dtype), noise(4, (16, 16), dtype)
+    distance, _ = moment_distance(x, BANK, harmonics=(0, 1), lags=0)
+    y, value = lbfgs(distance, start, iterations=40)
+    assert y.dtype == dtype and y.shape == x.shape
+    assert value == pytest.approx(float(distance(y)), rel=1e-3)
+    assert value < 1e-2 * distance(start)
+
+
+def test_descent_solves_a_quadratic_problem() -> None:
+    a, b = noise(5, (6, 4), "float64"), noise(6, (6,), "float64")
+    y, value = lbfgs(lambda x: np.sum((a @ x - b) ** 2), np.zeros(4), iterations=100)
+    expected, residual = np.linalg.lstsq(a, b)[:2]
+    assert np.abs(y - expected).max() < 1e-4 and value == pytest.approx(residual[0], rel=1e-8)
+
+
+def test_what_has_no_moments_is_refused() -> None:
+    with pytest.raises(ValueError, match="row 0 of the statistics of x is constant: x has no such frequencies"):
+        moment_distance(np.zeros((16, 16)), BANK)
+    x = noise(7, (16, 16), "float64")
+    x[3, 4] = np.inf
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="x is not finite everywhere"):
+        moment_distance(x, BANK)
+    with pytest.raises(TypeError, match="start has dtype int64; L-BFGS takes float32 or float64"):
+        lbfgs(lambda x: x @ x, np.arange(3), iterations=1)

@@ -1,0 +1,178 @@
+"""Sparse codes: thresholds, iterative soft thresholding, and its unrolled form with learned matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autodiff import getval
+from hcnn_core.backend import Array
+
+__all__ = ["hard_threshold", "ista", "lista", "soft_threshold", "sparse_loss"]
+
+
+def soft_threshold(x: Array, tau: Any) -> Array:
+    """Return sign(x) max(abs(x) - tau, 0): the proximal map of tau abs(x).
+
+    J. Tanner, Theories of Deep Learning, lecture 11, whose formula has the wrong sign for x < -tau: it is x + tau.
+
+    Parameters
+    ----------
+    x : array
+        Real, NumPy's, CuPy's or traced.
+    tau : float or array
+        Threshold, not negative; it broadcasts with x.
+
+    Returns
+    -------
+    array
+        Of the shape and dtype of x.
+
+    Raises
+    ------
+    ValueError
+        If `tau` is a negative number.
+    """
+    _require_threshold(tau)
+    return np.maximum(x - tau, 0) + np.minimum(x + tau, 0)
+
+
+def hard_threshold(x: Array, tau: Any) -> Array:
+    """Return x where abs(x) > tau, and 0 elsewhere.
+
+    J. Tanner, Theories of Deep Learning, lecture 11, whose formula has the wrong sign for x < -tau: it is x.
+
+    Parameters
+    ----------
+    x : array
+        Real or complex, NumPy's, CuPy's or traced.
+    tau : float or array
+        Threshold, not negative; it broadcasts with x.
+
+    Returns
+    -------
+    array
+        Of the shape and dtype of x. The derivative with respect to `tau` is taken for 0.
+
+    Raises
+    ------
+    ValueError
+        If `tau` is a negative number.
+    """
+    _require_threshold(tau)
+    return np.where(np.abs(getval(x)) > getval(tau), x, np.zeros_like(getval(x)))
+
+
+def sparse_loss(x: Array, code: Array, dictionary: Array, penalty: float) -> Array:
+    """Return 1/2 |x - code D'|^2 + penalty |code|_1, one number for each signal.
+
+    Slide 31 of S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, with 1/2 of its gamma.
+
+    Parameters
+    ----------
+    x : array, shape (N, d)
+        Signals.
+    code : array, shape (N, m)
+        Their codes.
+    dictionary : array, shape (d, m)
+        D; its columns are the atoms.
+    penalty : float
+        Weight of the l1 norm.
+
+    Returns
+    -------
+    array, shape (N,)
+        The loss.
+    """
+    residual = x - code @ dictionary.T
+    return np.sum(residual * residual, axis=-1) / 2 + penalty * np.sum(np.abs(code), axis=-1)
+
+
+def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: float | None = None) -> Array:
+    """Minimise `sparse_loss` over the codes by iterative soft thresholding, from 0.
+
+    a <- soft_threshold(a + step (x - a D') D, step penalty).
+
+    Parameters
+    ----------
+    x : array, shape (N, d)
+        Signals, NumPy's, CuPy's or traced.
+    dictionary : array, shape (d, m)
+        D; its columns are the atoms.
+    penalty : float
+        Weight of the l1 norm, not negative.
+    iterations : int
+        How often to threshold.
+    step : float, optional
+        At most 1 / |D|^2 for the loss to fall at each iteration; that by default.
+
+    Returns
+    -------
+    array, shape (N, m)
+        Codes.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, or a number is negative.
+    """
+    _require_dictionary(x, dictionary)
+    if step is None:
+        step = 1 / float(np.linalg.norm(getval(dictionary), 2)) ** 2
+    return lista(x, dictionary, -step * dictionary.T, step * penalty, iterations=iterations)
+
+
+def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterations: int) -> Array:
+    """Return codes by an unrolled network: LISTA with the dictionary and an encoder of its own.
+
+    a <- soft_threshold(a + (a D' - x) W_e', threshold), from 0: slide 31 of S. Mallat, Multiscale Sparse Models in Deep
+    Convolutional Networks (K. Gregor, Y. LeCun, Learning fast approximations of sparse coding, 2010). With the encoder
+    W_e = -step D' and the threshold step * penalty it is `ista`. It is differentiable in all its arrays.
+
+    Parameters
+    ----------
+    x : array, shape (N, d)
+        Signals, NumPy's, CuPy's or traced.
+    dictionary : array, shape (d, m)
+        D.
+    encoder : array, shape (m, d)
+        W_e.
+    threshold : float or array
+        Threshold, one for all codes or (m,).
+    iterations : int
+        Layers of the network.
+
+    Returns
+    -------
+    array, shape (N, m)
+        Codes.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, or a number is negative.
+    """
+    _require_dictionary(x, dictionary)
+    expected = tuple(np.shape(dictionary))[::-1]
+    if tuple(np.shape(encoder)) != expected:
+        raise ValueError(f"encoder has shape {tuple(np.shape(encoder))}; this dictionary wants {expected}")
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}; it must be at least 1")
+    code = soft_threshold(-x @ encoder.T, threshold)  # the first, from 0
+    for _ in range(iterations - 1):
+        code = soft_threshold(code + (code @ dictionary.T - x) @ encoder.T, threshold)
+    return code
+
+
+def _require_threshold(tau: Any) -> None:
+    if isinstance(tau, float | int) and not tau >= 0:
+        raise ValueError(f"the threshold is {tau}; it must be at least 0")
+
+
+def _require_dictionary(x: Array, dictionary: Array) -> None:
+    if np.ndim(x) != 2 or np.ndim(dictionary) != 2 or np.shape(x)[1] != np.shape(dictionary)[0]:
+        raise ValueError(
+            f"x has shape {tuple(np.shape(x))} and the dictionary {tuple(np.shape(dictionary))}; "
+            "expected (N, d) and (d, m)"
+        )

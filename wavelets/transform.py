@@ -1,0 +1,112 @@
+"""The wavelet transform, and its inverse for tight banks, by FFT."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autodiff import getval
+from hcnn_core.backend import Array, array_namespace, dtype_name
+from hcnn_core.typing import Axes
+from wavelets._fourier import fftn, ifftn
+from wavelets.filters import FilterBank
+
+__all__ = ["inverse_wavelet_transform", "wavelet_transform"]
+
+
+def wavelet_transform(x: Array, bank: FilterBank, axes: Axes = (-2, -1)) -> tuple[Array, Array]:
+    """Convolve an array with the filters of a bank at periodic boundaries, without subsampling.
+
+    Slide 8 of S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks: W x = (x * phi_J, x * psi_lambda).
+
+    Parameters
+    ----------
+    x : array
+        Real, NumPy's, CuPy's or traced.
+    bank : FilterBank
+        Its `shape` is the lengths of the axes.
+    axes : int or sequence of int, optional
+        The axes to filter, as many as the filters have.
+
+    Returns
+    -------
+    low : array, shape of x
+        x * phi_J.
+    high : array, shape (*x.shape, J, L)
+        x * psi_(j, l), complex.
+
+    Raises
+    ------
+    TypeError
+        If x is not of dtype float32 or float64.
+    ValueError
+        If the axes are not as many as the filters', are repeated or out of range, or have other lengths.
+    """
+    where = filtered_axes(x, bank, axes, bank.shape)
+    bank, last = bank.like(x), last_axes(bank)
+    spectrum = fftn(np.moveaxis(x, where, last), last)  # (..., *shape)
+    low = np.real(ifftn(spectrum * bank.phi, last))
+    rest = spectrum.shape[: -len(where)]
+    high = ifftn(np.reshape(spectrum, (*rest, 1, 1, *bank.shape)) * bank.psi, last)  # (..., J, L, *shape)
+    return np.moveaxis(low, last, where), np.moveaxis(high, last, where)
+
+
+def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: Axes = (-2, -1)) -> Array:
+    """Return the real array whose wavelet transform is given, for a bank with a Littlewood-Paley sum of 1.
+
+    It is the transpose of `wavelet_transform`. If the sum A is 1 it is the inverse on what `wavelet_transform` returns,
+    and elsewhere the nearest array in the sense of least squares. If A is not 1, frequencies come back times A.
+
+    Parameters
+    ----------
+    low, high : array
+        As `wavelet_transform` returns them.
+    bank : FilterBank
+        The filters; see `tight` of `morlet_bank`.
+    axes : int or sequence of int, optional
+        The filtered axes of `low`.
+
+    Returns
+    -------
+    array, shape of low
+        Real.
+
+    Raises
+    ------
+    TypeError
+        If `low` is not of dtype float32 or float64.
+    ValueError
+        If the shapes and axes do not match.
+    """
+    where = filtered_axes(low, bank, axes, bank.shape)
+    expected = (*low.shape, bank.scales, bank.angles)
+    if tuple(high.shape) != expected:
+        raise ValueError(f"high has shape {tuple(high.shape)}; low and the bank want {expected}")
+    bank, last = bank.like(low), last_axes(bank)
+    spectrum = fftn(np.moveaxis(high, where, last), last) * bank.psi
+    spectrum = np.sum(spectrum, axis=(-len(where) - 2, -len(where) - 1))
+    spectrum = spectrum + fftn(np.moveaxis(low, where, last), last) * bank.phi
+    return np.moveaxis(np.real(ifftn(spectrum, last)), last, where)
+
+
+def last_axes(bank: FilterBank) -> tuple[int, ...]:
+    """The last axes of an array, as many as the filters have."""
+    return tuple(range(-len(bank.shape), 0))
+
+
+def filtered_axes(x: Array, bank: FilterBank, axes: Axes, shape: tuple[int, ...], name: str = "x") -> tuple[int, ...]:
+    """The axes as numbers from 0, once array and axes are checked against the lengths they must have."""
+    value = getval(x)
+    array_namespace(value)
+    if not hasattr(value, "dtype") or dtype_name(value.dtype) not in ("float32", "float64"):
+        got = f"dtype {value.dtype}" if hasattr(value, "dtype") else f"type {type(value).__name__}"
+        raise TypeError(f"{name} has {got}; this function takes arrays of dtype float32 or float64")
+    given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
+    if len(given) != len(shape):
+        raise ValueError(f"axes is {given}; this bank filters {len(shape)}, of lengths {bank.shape}")
+    if any(not -value.ndim <= a < value.ndim for a in given) or len({a % value.ndim for a in given}) < len(given):
+        raise ValueError(f"axes is {given}; give different axes of an array that has {value.ndim}")
+    where = tuple(int(a) % value.ndim for a in given)
+    lengths = tuple(value.shape[a] for a in where)
+    if lengths != tuple(shape):
+        raise ValueError(f"axes {given} of {name} have lengths {lengths}; expected {tuple(shape)} with this bank")
+    return where
