@@ -51,7 +51,7 @@ class CpuPatches(Patches):
         self._each_thread(work)
         of_centre = self.shape[0] * self.shape[-1] * float(centre)
         offset = self.tap_sums(xp, in_order(sums) + of_centre, of_centre) / self.count
-        covariance = (in_order(grams) / self.count - offset[:, None] * offset).astype(x.dtype)
+        covariance = in_order(grams) / self.count - offset[:, None] * offset
         return offset + float(centre), covariance
 
     def position_sums(self, xp: Any, x: NDArray, guess: NDArray) -> NDArray:
