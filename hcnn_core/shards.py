@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from hcnn_core.backend import array_namespace
+
 __all__ = ["Shard"]
 
 
@@ -58,6 +60,6 @@ class Shard(NamedTuple):
 
 def _rows(*arrays: Any) -> Any:
     """The arrays, as matrices of float64, one below the other."""
-    xp = arrays[0].__array_namespace__()
+    xp = array_namespace(*arrays)
     rows = [xp.astype(xp.reshape(a, (-1, a.shape[-1])), xp.float64) for a in arrays]
     return xp.concat(rows, axis=0)

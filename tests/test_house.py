@@ -33,7 +33,7 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     "hcnn_core._threads": "base",
     "hcnn_core._tuning": "base",
     "hcnn_core.precisions": "settings",
-    "hcnn_core.shards": "settings",
+    "hcnn_core.shards": "shards",
     "hcnn_core.testing": "testing",
     "hcnn_core": "public",
     "autodiff": "autodiff",
@@ -41,17 +41,18 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
 }
 BASE = {"base", "backend"}
 MAY_IMPORT = {  # every room may also import itself
-    "train": {"autodiff", "public", "settings", "testing", "backend"},
-    "autodiff": {"public", "settings", "backend"},
+    "train": {"autodiff", "public", "settings", "shards", "testing", "backend"},
+    "autodiff": {"public", "settings", "shards", "backend"},
     "testing": {"public", *BASE},
-    "public": {"planner", "settings", *BASE},
+    "public": {"planner", "settings", "shards", *BASE},
     "planner": {"cost model", "generic", "cpu", "cuda", "shared", *BASE},
     "cost model": {"generic", "cpu", "cuda", "shared", *BASE},
-    "cpu": {"generic", "shared", "settings", *BASE},
+    "cpu": {"generic", "shared", "shards", *BASE},
     "cuda": {"generic", "shared", "settings", *BASE},
-    "generic": {"shared", "settings", *BASE},
+    "generic": {"shared", "shards", *BASE},
     "shared": BASE,
     "settings": set(),
+    "shards": {"backend"},
     "backend": {"base"},
     "base": {"backend"},
 }

@@ -34,6 +34,7 @@ from train.data import (  # noqa: E402
     split_validation,
     train_subset,
 )
+from train.distributed import DistributedError, Ranks, join, launch_rank, share_processors  # noqa: E402
 from train.network import Network, describe  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
@@ -44,7 +45,7 @@ from train.training import Interrupted, Result, Trainer, TrainingError, evaluate
 CLASSES = {"cifar10": 10, "cifar100": 100, "sample": 10}
 IMAGE_SIZE = 32
 
-NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "hours", "export", "debug")
+NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "hours", "export", "debug", "ranks")
 WITH_RESUME = ("backend", "data_dir")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
@@ -63,7 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 if it failed, 2 if the command line or the configuration is wrong, 128 and its number if a
         signal stopped it.
     """
-    return run_command(_parser(), arguments, _act, "a smaller --batch-size, --width or --factors may do")
+    parser, hint = _parser(), "a smaller --batch-size, --width or --factors may do"
+    try:
+        ranks = join()
+    except DistributedError as error:
+        if not launch_rank():
+            print(f"{parser.module}: {error}", file=sys.stderr)
+        return 1
+    if not ranks.writes:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    share_processors(ranks)
+    ranks.be_watched(parser.module)
+
+    def act(options: argparse.Namespace) -> int:
+        options.ranks = ranks
+        return _act(options)
+
+    return run_command(parser, arguments, act, hint, ranks)
 
 
 def _act(options: argparse.Namespace) -> int:
@@ -85,6 +102,8 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
     if options.hours < math.inf and chosen not in ([], ["resume"]):
         raise ConfigError(f"--hours limits training, which --{chosen[0]} does not do: remove it")
+    if options.ranks.size > 1 and chosen not in ([], ["resume"]):
+        raise options.ranks.agreed(ConfigError(f"--{chosen[0]} runs in one process: start it without the launcher"))
     return actions[chosen[0]] if chosen else _train
 
 
@@ -130,52 +149,82 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
-    config = _settings(options, given)
-    xp = namespace(config.backend)
-    if config.precision != "float32" and xp is np:
-        raise ConfigError(f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'")
-    run = Run(options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
-    run.require_new()
-    _require_memory(xp, config)
-    dataset = _dataset(config)
-    found = versions(xp.__name__)
-    trainer = _trainer(xp, config, dataset, run, found)
+    ranks: Ranks = options.ranks
+    now = ranks.from_first(lambda: time.strftime("%Y%m%d-%H%M%S"))
+
+    def settings() -> tuple[Config, Any, Run]:
+        config = _settings(options, given)
+        xp = namespace(config.backend)
+        if config.precision != "float32" and xp is np:
+            raise ConfigError(f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'")
+        run = _run(ranks, options.out or Path("runs") / f"{config.preset}-{now}")
+        run.require_new()
+        return config, xp, run
+
+    config, xp, run = ranks.agree(settings)
+    trainer, dataset = _start(ranks, xp, config, run)
     with _own(run, make=True):
-        run.create(trainer.save, config, found)
+        run.create(trainer.save, config, trainer.versions)
+        shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
         say(
             f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
-            f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}"
+            f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}{shared}"
         )
         _fit(trainer, dataset, options.hours)
 
 
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
     _refuse("--resume", options, given, WITH_RESUME)
-    run = Run(options.resume)
-    run.require_resumable()
+    ranks: Ranks = options.ranks
+    run = _run(ranks, options.resume)
+    ranks.from_first(run.require_resumable)
     with _own(run):
-        path, checkpoint, notices = run.latest()
+        path, checkpoint, notices = ranks.from_first(run.latest)
         config = dataclasses.replace(checkpoint.config, **given)
         state = checkpoint.state
         for notice in notices:
             say(f"{notice}; going on from {path}")
-        test = run.test_record()
+        test = ranks.from_first(run.test_record)
         if state.epoch >= config.epochs and (test or not config.test):
             _say_finished(run, config, test)
             return
-        xp = namespace(config.backend)
-        _require_memory(xp, config)
-        dataset = _dataset(config)
-        found = versions(xp.__name__)
-        trainer = _trainer(xp, config, dataset, run, found)
-        trainer.restore(checkpoint, path)
+        xp = ranks.agree(lambda: namespace(config.backend))
+        trainer, dataset = _start(ranks, xp, config, run)
+        ranks.agree(lambda: trainer.restore(checkpoint, path))
         run.forget_metrics_after(state.epoch)
         if not run.config_path.is_file():
-            run.write_config(config, found)
+            run.write_config(config, trainer.versions)
         if path.name == BEST:
             trainer.save()
         say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
         _fit(trainer, dataset, options.hours)
+
+
+def _run(ranks: Ranks, path: Path) -> Run:
+    """The run at a path, which rank 0 alone writes."""
+    return Run(path, writes=ranks.writes)
+
+
+def _start(ranks: Ranks, xp: Any, config: Config, run: Run) -> tuple[Trainer, Dataset]:
+    """A trainer on the data of a configuration, the same on every rank."""
+    ranks.use_devices(xp)
+
+    def load() -> tuple[Dataset, dict[str, str]]:
+        if ranks.size > config.batch_size:
+            raise ConfigError(
+                f"batch_size is {config.batch_size}, less than the {ranks.size} ranks; each takes a part of every "
+                f"batch: start at most {config.batch_size}, or take a larger --batch-size"
+            )
+        _require_memory(xp, config, ranks)
+        return _dataset(config), versions(xp.__name__)
+
+    dataset, found = ranks.agree(load)
+    if ranks.size > 1:
+        settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
+        ranks.require_same(settings | found | {"the images and labels": f"checksum {dataset.checksum():08x}"})
+        if ranks.watch is not None:
+            ranks.watch.advise(f"continue with --resume {run.path}")
+    return ranks.agree(lambda: _trainer(xp, config, dataset, run, found, ranks)), dataset
 
 
 def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -244,6 +293,8 @@ def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None
 
 def _finish(run: Run) -> None:
     """Draw the curve of a run, and say where it is."""
+    if not run.writes:
+        return
     rest = f"all else of the run is saved; --plot {run.path} draws it"
     try:
         _draw(run)
@@ -270,7 +321,8 @@ def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result 
             return None
         labels = xp.asarray(dataset.test_labels)
         test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
-        result = evaluate(xp, trainer.network, trainer.state.evaluated, trainer.moments, test, averages=True)
+        network, state, ranks = trainer.network, trainer.state, trainer.ranks
+        result = evaluate(xp, network, state.evaluated, trainer.moments, test, averages=True, ranks=ranks)
     except MemoryError as error:
         size = trainer.config.batch_size
         raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
@@ -278,7 +330,7 @@ def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result 
     return result
 
 
-def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
+def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str], ranks: Ranks) -> Trainer:
     """Split, standardise by the training part's statistics, and move everything to the device."""
     kept, held_out = np.arange(len(dataset.train_labels)), None
     if config.validation_size:
@@ -295,7 +347,7 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
 
     network = Network(config, IMAGE_SIZE, len(dataset.class_names))
     validation = None if held_out is None else images(held_out)
-    return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names)
+    return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names, ranks)
 
 
 def _dataset(config: Config) -> Dataset:
@@ -308,14 +360,16 @@ def _dataset(config: Config) -> Dataset:
         raise ConfigError(f"--train-size: {error}") from error
 
 
-def _require_memory(xp: Any, config: Config) -> None:
+def _require_memory(xp: Any, config: Config, ranks: Ranks) -> None:
     """Refuse a batch that cannot fit before the system ends the process for it."""
     available = available_bytes(xp)
+    if available is not None and xp is np:
+        available //= ranks.local_size
     classes = CLASSES[config.dataset]
-    steps = 2 if wants_graphs(xp) else 1
-    needed = steps * required_bytes(config, IMAGE_SIZE, classes, config.batch_size)
+    steps = 2 if wants_graphs(xp) and ranks.size == 1 else 1
+    needed = steps * required_bytes(config, IMAGE_SIZE, classes, -(-config.batch_size // ranks.size))
     if available is not None and needed > available:
-        fits = batch_that_fits(config, IMAGE_SIZE, classes, available // steps)
+        fits = ranks.size * batch_that_fits(config, IMAGE_SIZE, classes, available // steps)
         raise TrainingError(
             f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
             f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"
@@ -329,6 +383,8 @@ def _smaller(fits: int) -> str:
 
 
 def _draw(run: Run) -> None:
+    if not run.writes:
+        return
     records = run.read_metrics()
     try:
         plot_learning_curve(records, run.picture_path, run.path.resolve().name)

@@ -23,6 +23,7 @@ from train._memory import require_weights
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
 from train.data import Images, draw_sources, views
+from train.distributed import Ranks
 from train.network import Moments, Network, Parameters
 from train.optimizer import averaged_part, image_size, learning_rate
 from train.run import Run
@@ -74,7 +75,14 @@ class Result:
 
 
 def evaluate(
-    xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images, *, averages: bool = False
+    xp: Any,
+    network: Network,
+    parameters: Parameters,
+    moments: Moments,
+    data: Images,
+    *,
+    averages: bool = False,
+    ranks: Ranks | None = None,
 ) -> Result:
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments.
 
@@ -90,6 +98,8 @@ def evaluate(
         The set.
     averages : bool, optional
         Whether to classify by several views of each image too, see `train.data.views`.
+    ranks : Ranks, optional
+        Several that share the batches and return the same result.
 
     Returns
     -------
@@ -105,8 +115,9 @@ def evaluate(
     confusion = np.zeros((network.classes, network.classes), np.int64)
     loss, hits = 0.0, 0
     config = network.config
-    size = min(EVALUATION_BATCH, config.batch_size)  # what memory was reckoned for
-    for begin in range(0, count, size):
+    ranks = ranks or Ranks()
+    size = min(EVALUATION_BATCH, -(-config.batch_size // ranks.size))  # what memory was reckoned for
+    for begin in range(ranks.rank * size, count, ranks.size * size):
         x, labels = data.take(slice(begin, begin + size))
         with precision(config.precision):
             logits, _ = network(parameters, x, moments)
@@ -120,6 +131,9 @@ def evaluate(
             with precision(config.precision):
                 logits = sum((network(parameters, view, moments)[0] for view in views(x)), start=logits)
             hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
+    if ranks.size > 1:
+        *flat, loss, found = ranks.all_reduce(np.array([*confusion.reshape(-1), loss, hits], np.float64))
+        confusion, hits = np.array(flat, np.int64).reshape(confusion.shape), int(found)
     averaged = hits / count if averages else None
     return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged)
 
@@ -223,6 +237,8 @@ class Trainer:
         Recorded in checkpoints.
     class_names : tuple of str
         Of the data set.
+    ranks : Ranks, optional
+        Several that share each batch; this process alone by default.
     """
 
     def __init__(
@@ -235,7 +251,9 @@ class Trainer:
         run: Run,
         versions: dict[str, str],
         class_names: tuple[str, ...],
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.xp, self.config, self.network, self.run = xp, config, network, run
         self.train, self.held_out = train, held_out
         self.versions, self.class_names = versions, class_names
@@ -317,7 +335,7 @@ class Trainer:
             while self.state.epoch < self.config.epochs:
                 begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
                 expected = self._seconds_per_pixel * steps * self._image_size() ** 2
-                if begin + expected > end:
+                if max(self.ranks.gather(begin + expected > end)):
                     return False
                 with _progress(self.config, self.state, self.count, self.seconds_left()) as advance:
                     pixels = steps * self._image_size() ** 2
@@ -345,6 +363,7 @@ class Trainer:
             state.step, state.loss_sum, state.correct, state.seconds = 0, 0.0, 0, 0.0
         while state.step < self.steps_per_epoch:
             started = time.perf_counter()
+            self.ranks.begin_step(f"epoch {state.epoch + 1}, step {state.step + 1}", stop)
             index = state.order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
             loss, correct = self._step(index)
             state.loss_sum += loss * len(index)
@@ -353,11 +372,11 @@ class Trainer:
             state.seconds += time.perf_counter() - started
             seen = min(state.step * config.batch_size, self.count)
             advance(state.loss_sum / seen, state.correct / seen, len(index))
-            if stop and state.step < self.steps_per_epoch:
-                raise Interrupted(self._saved_for(stop[0]), stop[0])
+            if (signum := self.ranks.asked_to_stop(stop)) and state.step < self.steps_per_epoch:
+                raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
         self._end_epoch()
-        if stop and state.epoch < config.epochs:
-            raise Interrupted(self._saved_for(stop[0]), stop[0])
+        if (signum := self.ranks.asked_to_stop(stop)) and state.epoch < config.epochs:
+            raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
 
     def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
         """One gradient step; returns the batch's loss and how many images were classified right."""
@@ -366,7 +385,7 @@ class Trainer:
         arrays, value, correct = self._take(arrays, inputs)
         loss = float(value)
         if not math.isfinite(loss):
-            raise TrainingError(self._not_finite(loss, inputs))
+            raise self.ranks.agreed(TrainingError(self._not_finite(loss, inputs)))
         for kind, tree in arrays.items():
             setattr(self.state, kind, tree)
         return loss, int(correct)
@@ -379,8 +398,9 @@ class Trainer:
         """A step on images of this epoch's size; the graph of another size is let go."""
         size = self._image_size()
         if self._graphed is None or self._graphed[0] != size:
-            step = gradient_step(self.xp, self.config, self.network, self.train, size)
+            step = gradient_step(self.xp, self.config, self.network, self.train, size, self.ranks)
             self._graphed = size, GraphedStep(self.xp, step, self.config.batch_size)
+            self._graphed[1].wanted &= self.ranks.size == 1  # messages cannot be recorded
         return self._graphed[1](arrays, inputs)
 
     def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
@@ -400,7 +420,7 @@ class Trainer:
             "settled": averaged_part(config, taken),
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
-        return {"index": index, "rows": rows, "columns": columns, **numbers}
+        return self.ranks.part_of({"index": index, "rows": rows, "columns": columns}) | numbers
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""
@@ -414,15 +434,18 @@ class Trainer:
             "train_accuracy": state.correct / self.count,
         }
         self._require_finite_weights()
+        self.ranks.require_same_bits(state.parameters, "the weights after the epoch")
         score = -record["train_loss"] if self.held_out is None else -math.inf
         due = (state.epoch + 1) % self.config.validation_every == 0 or state.epoch + 1 == self.config.epochs
         if self.held_out is not None and due:
             try:
-                result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out)
+                result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out, ranks=self.ranks)
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
             score = result.accuracy
+        if self.ranks.size > 1:
+            record |= {"ranks": self.ranks.size}
         record |= {"seconds": state.seconds, "images_per_second": self.count / state.seconds}
         state.epoch += 1
         state.step, state.order = 0, np.zeros(0, np.int64)
@@ -474,15 +497,17 @@ class Trainer:
         for layer, arrays in state.parameters.items():
             for name, array in arrays.items():
                 if not bool(self.xp.isfinite(array).all()):
-                    raise TrainingError(
+                    error = TrainingError(
                         f"{layer}/{name} is not finite at epoch {state.epoch + 1}, step {state.step}; {self._advice()}"
                     )
+                    raise self.ranks.agreed(error)
 
     def _not_finite(self, loss: float, inputs: Inputs) -> str:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
         x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size())
         first = first_not_finite(self.xp, self.network, state.parameters, x)
+        first = self.ranks.first_to_fail(first, "the loss")
         return (
             f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "
             f"{self._advice()}"
