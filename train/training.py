@@ -331,7 +331,7 @@ class Trainer:
             If the loss is not finite.
         """
         end = time.monotonic() + 3600 * hours
-        with _stop_requests() as stop:
+        with _stop_requests(forwarded=self.ranks.size > 1) as stop:
             while self.state.epoch < self.config.epochs:
                 begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
                 expected = self._seconds_per_pixel * steps * self._image_size() ** 2
@@ -518,10 +518,11 @@ class Trainer:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[list[int]]:
+def _stop_requests(*, forwarded: bool = False) -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP, so that the step in progress can end; a second one acts at once.
 
-    SIGHUP stays ignored where it was, as nohup has it.
+    SIGHUP stays ignored where it was, as nohup has it. SIGUSR1 is collected too where a launcher of MPI forwards it:
+    some launchers answer SIGTERM by ending all ranks before they can save.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
@@ -533,6 +534,8 @@ def _stop_requests() -> Iterator[list[int]]:
     signals: list[int] = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.append(signal.SIGHUP)
+    if forwarded and hasattr(signal, "SIGUSR1"):
+        signals.append(signal.SIGUSR1)
     for signum in signals:
         before[signum] = signal.signal(signum, receive)
     try:
