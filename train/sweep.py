@@ -12,10 +12,8 @@ import dataclasses
 import io
 import itertools
 import math
-import os
 import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -31,6 +29,17 @@ from hcnn_core.backend import worker_count
 from train._command import Parser, given_path, one_line, run_command, say
 from train._files import write_atomically
 from train._lock import HeldError, locked
+from train._trial import (
+    FAILED,
+    FINISHED,
+    OUT_OF_TIME,
+    WAITING,
+    allow_trials,
+    records_of,
+    run_path,
+    run_trial,
+    stop_trials,
+)
 from train.config import Config, ConfigError, make_config, to_toml
 from train.plot import plot_trials
 from train.run import Run, RunError
@@ -39,8 +48,6 @@ from train.training import Interrupted
 MOST_TRIALS = 10_000
 
 KEYS = {"settings", "grid", "random", "seeds", "minutes", "total_minutes", "workers"}
-
-FINISHED, OUT_OF_TIME, FAILED, STOPPED, WAITING = "finished", "out of time", "failed", "stopped", "waiting"
 
 TABLE, MEANS, PICTURE = "results.csv", "results.md", "results.png"
 
@@ -178,80 +185,6 @@ def _draw(rng: np.random.Generator, name: str, among: Any) -> Any:
     )
 
 
-_children: set[subprocess.Popen[bytes]] = set()
-
-
-def run_trial(folder: str, number: int, minutes: float, deadline: float, threads: int) -> str:
-    """Train one trial in a process of its own, from its last checkpoint where there is one.
-
-    Parameters
-    ----------
-    folder : str
-        Of the sweep. Where workers are on several machines it is on a file system that they share.
-    number : int
-        Of the trial, whose settings are in the folder.
-    minutes : float
-        Of training, those of earlier calls counted.
-    deadline : float
-        Seconds since the epoch after which it does not begin.
-    threads : int
-        That it computes with; 0 for all processors.
-
-    Returns
-    -------
-    str
-        What became of it: "finished", "out of time", "failed", "stopped" or "waiting".
-    """
-    run = Run(_run_path(Path(folder), number))
-    if time.time() >= deadline:
-        return WAITING
-    flags: list[str] = ["--config", str(run.path.with_suffix(".toml")), "--out", str(run.path)]
-    if run.checkpoint_paths():
-        flags = ["--resume", str(run.path)]
-    spent = sum(record.get("seconds", 0.0) for record in _records(run))
-    if math.isfinite(minutes):
-        hours = minutes / 60 - spent / 3600
-        if hours <= 0:
-            return OUT_OF_TIME
-        flags += ["--hours", repr(hours)]
-    environment = dict(os.environ)
-    if threads and not {"HCNN_NUM_THREADS", "OMP_NUM_THREADS"} & environment.keys():
-        environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
-    with open(run.path.with_suffix(".log"), "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "train.cifar", *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C comes to the sweep, which stops its trials
-        )
-        _children.add(process)
-        try:
-            status = process.wait()
-        finally:
-            _children.discard(process)
-    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT):
-        return STOPPED
-    if status:
-        return FAILED
-    return FINISHED if (run.path / "best.h5").exists() and _is_whole(run) else OUT_OF_TIME
-
-
-def _is_whole(run: Run) -> bool:
-    epochs = tomllib.loads(run.config_path.read_text())["epochs"]
-    return any(record["epoch"] == epochs for record in _records(run))
-
-
-def _records(run: Run) -> list[dict[str, Any]]:
-    """Lines of a trial's metrics that are those of epochs; none where it has not begun."""
-    return [r for r in run.read_metrics() if "train_loss" in r] if run.metrics_path.is_file() else []
-
-
-def _run_path(folder: Path, number: int) -> Path:
-    return folder / f"trial{number:04d}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -304,7 +237,7 @@ def _begin(folder: Path, text: str, sweep: Sweep) -> None:
         raise RunError(f"{folder} holds trials but no sweep.toml; name another folder with --out")
     try:
         for trial in sweep.trials:
-            path = _run_path(folder, trial.number).with_suffix(".toml")
+            path = run_path(folder, trial.number).with_suffix(".toml")
             if not path.exists():
                 write_atomically(path, to_toml(trial.config, {}).encode())
         write_atomically(asked, text.encode())
@@ -349,8 +282,8 @@ def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
 
 def _has_time(folder: Path, trial: Trial, sweep: Sweep) -> bool:
     """Whether a trial that ran out of time has some of a budget that has been raised since."""
-    run = Run(_run_path(folder, trial.number))
-    records = _records(run)
+    run = Run(run_path(folder, trial.number))
+    records = records_of(run)
     if not records or records[-1]["epoch"] >= trial.config.epochs:
         return False
     spent, longest = (f(r["seconds"] for r in records) for f in (sum, max))
@@ -391,9 +324,7 @@ def _stopping() -> Iterator[list[int]]:
 
     def stop(signum: int, frame: Any) -> None:
         received.append(signum)
-        for process in list(_children):
-            with contextlib.suppress(OSError):
-                process.send_signal(signal.SIGTERM)
+        stop_trials()
 
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -404,15 +335,16 @@ def _stopping() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        allow_trials()
 
 
 def _log(folder: Path, trial: Trial) -> Path:
-    return _run_path(folder, trial.number).with_suffix(".log")
+    return run_path(folder, trial.number).with_suffix(".log")
 
 
 def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
     """A line of the table: settings, what was reached, and what went wrong."""
-    records = _records(Run(_run_path(folder, trial.number)))
+    records = records_of(Run(run_path(folder, trial.number)))
     known = [r["validation_accuracy"] for r in records if "validation_accuracy" in r]
     last = records[-1] if records else {}
     row = {"trial": trial.number, **trial.varied, "state": state, "epochs": len(records)}
