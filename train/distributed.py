@@ -142,19 +142,20 @@ class Ranks:
         Parameters
         ----------
         inputs : dict of ndarray
-            What a step on the whole batch is told of each image, see `train.step.Inputs`.
+            What a step on the whole batch is told, see `train.step.Inputs`.
 
         Returns
         -------
         dict of ndarray
-            The same of this rank's images. A rank that has none gets the batch's first one, and the share 0.
+            The same, of this rank's images. A rank that has none gets the batch's first one, and the share 0.
         """
         if self.size == 1:
             return inputs
         count = len(inputs["index"])
         part = self.share_of(count)
         share = (part.stop - part.start) / count
-        mine = {name: array[part] if share else array[:1] for name, array in inputs.items()}
+        part = part if share else slice(1)
+        mine = {name: array[part] if array.ndim else array for name, array in inputs.items()}
         return mine | {"share": np.asarray(share)}
 
     def begin_step(self, where: str, received: list[int]) -> None:

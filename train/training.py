@@ -420,7 +420,7 @@ class Trainer:
             "settled": averaged_part(config, taken),
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
-        return self.ranks.part_of({"index": index, "rows": rows, "columns": columns}) | numbers
+        return self.ranks.part_of({"index": index, "rows": rows, "columns": columns, **numbers})
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""
