@@ -29,6 +29,7 @@ from train.config import Config, ConfigError, field_type, make_config, read_toml
 from train.data import (  # noqa: E402
     Dataset,
     Images,
+    MappedImages,
     channel_statistics,
     load_dataset,
     split_validation,
@@ -216,7 +217,7 @@ def _start(ranks: Ranks, xp: Any, config: Config, run: Run) -> tuple[Trainer, Da
                 f"batch: start at most {config.batch_size}, or take a larger --batch-size"
             )
         _require_memory(xp, config, ranks)
-        return _dataset(config), versions(xp.__name__)
+        return _dataset(config, ranks), versions(xp.__name__)
 
     dataset, found = ranks.agree(load)
     if ranks.size > 1:
@@ -320,7 +321,7 @@ def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result 
         if not trainer.config.test:
             return None
         labels = xp.asarray(dataset.test_labels)
-        test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
+        test = Images(_placed(xp, dataset.test_images), labels, train.mean, train.std, train.dtype)
         network, state, ranks = trainer.network, trainer.state, trainer.ranks
         result = evaluate(xp, network, state.evaluated, trainer.moments, test, averages=True, ranks=ranks)
     except MemoryError as error:
@@ -342,7 +343,7 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
 
     def images(index: np.ndarray[Any, Any]) -> Images:
         return Images(
-            xp.asarray(dataset.train_images[index]), xp.asarray(dataset.train_labels[index]), mean, std, config.dtype
+            _placed(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index]), mean, std, config.dtype
         )
 
     network = Network(config, IMAGE_SIZE, len(dataset.class_names))
@@ -350,8 +351,14 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
     return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names, ranks)
 
 
-def _dataset(config: Config) -> Dataset:
-    dataset = load_dataset(config.dataset, Path(config.data_dir))
+def _placed(xp: Any, images: Any) -> Any:
+    """Images on the device, unless they stay in their files."""
+    return images if isinstance(images, MappedImages) else xp.asarray(images)
+
+
+def _dataset(config: Config, ranks: Ranks) -> Dataset:
+    options: dict[str, Any] = {"mapped": True} if ranks.size > 1 else {}
+    dataset = load_dataset(config.dataset, Path(config.data_dir), **options)
     if not config.train_size:
         return dataset
     try:

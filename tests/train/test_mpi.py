@@ -217,8 +217,8 @@ import sys, dataclasses
 from train import cifar
 from train.run import versions
 load = cifar.load_dataset
-def changed(*arguments):
-    dataset = load(*arguments)
+def changed(*arguments, **options):
+    dataset = load(*arguments, **options)
     dataset.train_images[0, 0, 0, 0] ^= 1
     return dataset
 {change}

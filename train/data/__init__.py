@@ -4,11 +4,13 @@ from train.data.augmentation import augment, channel_statistics, draw_sources, m
 from train.data.cifar import load_dataset
 from train.data.dataset import DataError, Dataset, split_validation, train_subset
 from train.data.images import Images
+from train.data.mapped import MappedImages
 
 __all__ = [
     "DataError",
     "Dataset",
     "Images",
+    "MappedImages",
     "augment",
     "channel_statistics",
     "draw_sources",

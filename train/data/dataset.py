@@ -27,7 +27,7 @@ class Dataset:
     class_names : tuple of str
         One name per class; labels index it.
     train_images, test_images : ndarray of uint8, shape (N, 32, 32, 3)
-        Pixels in 0..255: rows, columns, then red, green, blue.
+        Pixels in 0..255: rows, columns, then red, green, blue. Or `MappedImages` of the same shape.
     train_labels, test_labels : ndarray of int64, shape (N,)
         Classes in ``0 .. len(class_names) - 1``.
 
@@ -39,9 +39,9 @@ class Dataset:
 
     name: str
     class_names: tuple[str, ...]
-    train_images: NDArray[np.uint8]
+    train_images: Any
     train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
+    test_images: Any
     test_labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Dataset:
         found = 0
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             for begin in range(0, len(array), 1000):
-                found = zlib.crc32(np.ascontiguousarray(array[begin : begin + 1000]).tobytes(), found)
+                found = zlib.crc32(np.asarray(array[begin : begin + 1000]).tobytes(), found)
         return found
 
     def _check(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
