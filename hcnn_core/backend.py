@@ -434,7 +434,7 @@ def nccl_sums(rank: int, size: int, bcast: Callable[[Any], Any]) -> Callable[[Ar
         array = cupy.ascontiguousarray(array)
         total = cupy.empty_like(array)
         kind, stream = kinds[dtype_name(array.dtype)], cupy.cuda.get_current_stream().ptr
-        communicator.allReduce(array.data.ptr, total.data.ptr, array.size, kind, nccl.NCCL_SUM, stream)
+        communicator.allReduce(address_of(array), address_of(total), array.size, kind, nccl.NCCL_SUM, stream)
         return total
 
     return all_reduce

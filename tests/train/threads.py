@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,25 @@ from train.distributed import Ranks
 
 
 class Communicator:
-    """One rank's communicator: sums are taken in the order of ranks."""
+    """One rank's communicator: sums are taken in the order of ranks.
 
-    def __init__(self, rank: int, size: int, board: list[Any], barrier: threading.Barrier) -> None:
-        self.rank, self.size, self.board, self.barrier = rank, size, board, barrier
+    With a lock, one rank at a time computes, and lets the others while it waits.
+    """
+
+    def __init__(
+        self, rank: int, size: int, board: list[Any], barrier: threading.Barrier, lock: threading.Lock | None
+    ) -> None:
+        self.rank, self.size, self.board, self.barrier, self.lock = rank, size, board, barrier, lock
         self.messages: list[int] = []
+
+    def wait(self) -> None:
+        if self.lock:
+            self.lock.release()
+        try:
+            self.barrier.wait(60)
+        finally:
+            if self.lock:
+                self.lock.acquire()
 
     def Get_rank(self) -> int:
         return self.rank
@@ -27,9 +42,9 @@ class Communicator:
 
     def allgather(self, value: Any) -> list[Any]:
         self.board[self.rank] = value
-        self.barrier.wait(60)
+        self.wait()
         found = list(self.board)
-        self.barrier.wait(60)
+        self.wait()
         return found
 
     def bcast(self, value: Any) -> Any:
@@ -40,15 +55,15 @@ class Communicator:
         total[...] = sum(self.allgather(array))
 
 
-def on_ranks(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
+def on_ranks(size: int, work: Callable[[Ranks], Any], *, in_turn: bool = False) -> list[Any]:
     """What a function returns on each of several ranks; the first error that is not of a broken barrier is raised."""
     board: list[Any] = [None] * size
-    barrier = threading.Barrier(size)
+    barrier, lock = threading.Barrier(size), threading.Lock() if in_turn else None
 
     def run(rank: int) -> Any:
         try:
-            with np.errstate(all="ignore"):
-                return work(Ranks(Communicator(rank, size, board, barrier)))
+            with np.errstate(all="ignore"), lock or contextlib.nullcontext():
+                return work(Ranks(Communicator(rank, size, board, barrier, lock)))
         except BaseException:
             barrier.abort()
             raise
