@@ -61,7 +61,7 @@ NETWORKS = {
     "assumed: 20 us, 25 Gbit/s (Ethernet)": (20e-6, 25e9 / 8),
     "assumed: 2 us, 200 Gbit/s (InfiniBand)": (2e-6, 200e9 / 8),
 }
-LENGTHS = (1, 90, 1000, 10_000, 100_000, 226_000, 1_000_000)
+LENGTHS = (1, 90, 1000, 10_000, 30_000, 100_000, 226_000)
 """Elements of float64; 90 are the moments of patches of nine taps."""
 
 

