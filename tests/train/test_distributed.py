@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 import autodiff
 from autodiff import grad, tree_leaves, tree_map, vjp
 from hcnn_core import Shard, normalize_elu, patch_moments, patch_moments_vjp
+from hcnn_core._engines.cpu import normalization as compiled
+from hcnn_core._tuning import tuned
 from tests.train.threads import on_ranks
 from train import distributed
+from train._watch import start
 from train.config import make_config
 from train.data import Images
-from train.distributed import DistributedError, Ranks, join, launched
+from train.distributed import DistributedError, Ranks, join, launched, share_processors
 from train.network import Network
 from train.step import gradient_step
 from train.training import evaluate, initial_moments
@@ -172,25 +175,26 @@ def test_moments_of_shards_are_those_of_the_batch(sizes: tuple[int, ...], bounda
         assert np.abs(cotangent - whole).max() <= tolerance * 9 * np.abs(h).max() * np.abs(x).max() / sum(sizes)
 
 
-@given(
-    SIZES, st.sampled_from([(5, 4, 3, 2), (40, 6, 3, 1)]), st.sampled_from(["float32", "float64"]), st.integers(0, 99)
-)
+@given(SIZES, st.sampled_from([1, 1 << 30]), st.sampled_from(["float32", "float64"]), st.integers(0, 99))
 def test_outputs_of_shards_are_normalised_as_the_batch_is(
-    sizes: tuple[int, ...], along: tuple[int, ...], dtype: str, seed: int
+    sizes: tuple[int, ...], least: int, dtype: str, seed: int
 ) -> None:
-    """By compiled kernels, for which runs must be long, and without."""
+    """By compiled kernels and without."""
     rng = np.random.default_rng(seed)
-    shape = (sum(sizes), *along[:-1], 3)
-    y, g = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
-    y = np.moveaxis(np.ascontiguousarray(np.moveaxis(y + 1, -1, 1)), 1, -1)
+    shape = (sum(sizes), 5, 4, 3, 3)
+    drawn = (1 + rng.standard_normal((shape[0], 3, *shape[1:-1])).astype(dtype) for _ in range(2))
+    y, g = (np.moveaxis(array, 1, -1) for array in drawn)  # values of the last axis lie far apart, as a layer has them
     shift, scale, bias, g_mean, g_variance = (rng.standard_normal(3).astype(dtype) for _ in range(5))
 
     def work(ranks: Ranks) -> Any:
         part, cotangent, shard = split(y, sizes)[ranks.rank], split(g, sizes)[ranks.rank], shards(ranks, sizes)
         of_moments = [a * (ranks.rank == 0) for a in (g_mean, g_variance)]
-        ans, pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=1e-3, shard=shard), part, shift, scale, bias)
-        found = pullback((cotangent, *of_moments))
-        plain = normalize_elu(part, shift, scale, bias, epsilon=1e-3, shard=shard)
+        given = part, shift, scale, bias
+        with tuned(elementwise_elements=least):
+            assert compiled.runs_of(shift, part, cotangent)
+            ans, pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=1e-3, shard=shard), *given)
+            found = pullback((cotangent, *of_moments))
+            plain = normalize_elu(*given, epsilon=1e-3, shard=shard)
         assert all(map(np.array_equal, plain, ans))
         return (*ans, *found)
 
@@ -307,3 +311,62 @@ def test_a_launcher_without_mpi4py_is_refused(monkeypatch: pytest.MonkeyPatch, v
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(DistributedError, match="install the extra mpi"):
         join()
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "threads"),
+    [
+        ({0, 1, 2, 3}, [("here", {0, 1, 2, 3})], 2),
+        ({0, 1}, [("here", {2, 3})], 2),  # bound to processors of its own
+        ({0, 1, 2}, [("there", {0, 1, 2})], 3),  # on another host
+        ({0}, [("here", {0}), ("here", {0})], 1),
+    ],
+)
+def test_ranks_share_the_processors_of_their_host(
+    mine: set[int], others: list[Any], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed.os, "sched_getaffinity", lambda pid: mine, raising=False)
+    for name in ("HCNN_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    ranks = Ranks()
+    ranks.host = "here"
+    monkeypatch.setattr(ranks, "gather", lambda value: [value, *others])
+    share_processors(ranks)
+    assert distributed.os.environ.pop("HCNN_NUM_THREADS") == str(threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    share_processors(ranks)
+    assert "HCNN_NUM_THREADS" not in distributed.os.environ  # what the user has set stays
+
+
+def test_ranks_that_cannot_be_watched_say_so_and_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+
+    def nowhere(module: str, one_host: bool) -> Any:
+        process, (host, _), key = start(module, one_host)
+        started.append(process)
+        return process, (host, 1), key
+
+    monkeypatch.setattr(distributed, "start", nowhere)
+
+    def work(ranks: Ranks) -> bool:
+        ranks.be_watched("train.cifar")
+        return ranks.watch is None
+
+    assert on_ranks(2, work) == [True, True]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "ranks that hang will not be noticed: rank 0 on " in said
+    assert started[0].returncode == 0  # the watching process has gone
+
+
+def test_ranks_that_end_well_let_the_watching_process_end() -> None:
+    def work(ranks: Ranks) -> Any:
+        ranks.be_watched("train.cifar")
+        watcher = ranks._watcher
+        assert ranks.watch is not None
+        ranks.gather(None)
+        ranks.leave()
+        return watcher
+
+    assert on_ranks(2, work)[0].returncode == 0

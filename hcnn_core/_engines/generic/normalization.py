@@ -22,8 +22,7 @@ def forward(
     deviation = z - mean
     exact_variance = xp.sum(deviation * deviation, axis=axes, dtype=xp.float64) / count
     if shard is not None:
-        # the deviations' squares are about the rounded mean
-        exact, exact_variance = pooled(shard, exact, exact_variance - (exact - xp.astype(mean, xp.float64)) ** 2)
+        exact, exact_variance = pooled(shard, exact, exact_variance)
         mean = xp.astype(exact, y.dtype)
         deviation = z - mean
     variance = xp.astype(exact_variance, y.dtype)
