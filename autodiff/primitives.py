@@ -14,7 +14,7 @@ from hcnn_core.backend import Array, library_of
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import targets
-from hcnn_core.moments import moments_and_mean
+from hcnn_core.moments import moments_and_mean, shard_cotangents
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
 from hcnn_core.normalization import normalized_and_moments
@@ -198,15 +198,26 @@ patch_filter = primitive(_patch_filter)
 def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, *rest = args
     zeros, exact = [np.zeros_like(getval(a)) for a in ans[:2]], getval(ans[2])
+    kwargs = dict(kwargs)
+    shard = kwargs.pop("shard", None)
 
     def pullback(g: dict[int, Array]) -> tuple[Any]:
         mean, covariance = (g.get(i, zero) for i, zero in enumerate(zeros))
+        if shard is not None:
+            _refuse_second_order(mean, covariance, x)
+            mean, covariance = shard_cotangents(mean, covariance, shard)
         given = mean, covariance + covariance.T, x
         if any(isinstance(a, Traced) for a in given):
             return (patch_filter(*given, *rest, **kwargs),)
         return (Onto(lambda other: _patch_filter(*given, *rest, **kwargs, mean=exact, other=other)),)
 
     return pullback
+
+
+def _refuse_second_order(*given: Any) -> None:
+    """Raise TypeError where a derivative of moments of shards is to be differentiated again."""
+    if any(isinstance(a, Traced) for a in given):
+        raise TypeError("moments of shards have first derivatives only: leave out `shard` for second ones")
 
 
 defvjp_argnums(_moments_and_mean, _patch_moments_pullback)
@@ -235,8 +246,11 @@ def _normalize_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any,
     def pullback(g: dict[int, Array]) -> list[Array]:
         of_ans = g[0] if 0 in g else np.zeros_like(getval(y))
         given = of_ans, g.get(1, zeros[0]), g.get(2, zeros[1])
+        if kwargs.get("shard") is not None:
+            _refuse_second_order(*given, *args)
         if any(isinstance(a, Traced) for a in (*given, *args)):
-            found = vjp(functools.partial(_normalize_elu_written_out, **kwargs), *args)[1](given)
+            options = {"epsilon": kwargs["epsilon"]}
+            found = vjp(functools.partial(_normalize_elu_written_out, **options), *args)[1](given)
         else:
             found = hcnn_core.normalize_elu_vjp(*given, y, shift, scale, bias, moments, **kwargs)
         return [found[argnum] for argnum in argnums]

@@ -58,12 +58,12 @@ class Step:
     ) -> None:
         self.config = make_config(preset, {"boundary": boundary, "batch_size": batch_size, **changes})
         self.name = f"{preset}, {boundary}"
-        network = Network(self.config)
+        network = self.network = Network(self.config)
         self.rng = np.random.default_rng(seed)
         self.arrays = tree_map(xp.asarray, initial_arrays(network, network.initialize(self.rng)))
         pixels = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
         labels, half = self.rng.integers(0, 10, batch_size), np.full(3, 127.5)
-        images = Images(xp.asarray(pixels), xp.asarray(labels), half, half / 2, self.config.dtype)
+        self.images = images = Images(xp.asarray(pixels), xp.asarray(labels), half, half / 2, self.config.dtype)
         self.take = GraphedStep(xp, gradient_step(xp, self.config, network, images), batch_size)
 
     def __call__(self) -> Any:

@@ -15,11 +15,13 @@ from hcnn_core.moments import patch_moments, patch_moments_vjp
 from hcnn_core.normalization import normalize_elu, normalize_elu_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
+from hcnn_core.shards import Shard
 from hcnn_core.translation import translate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Shard",
     "convolve",
     "convolve_elu",
     "convolve_vjp_w",

@@ -429,3 +429,39 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
 
     weakref.finalize(launch, pool.free_all_blocks).atexit = False
     return launch, results
+
+
+def use_device(index: int) -> str:
+    """Make the CUDA device of this number, modulo how many there are, the current one; return its PCI address."""
+    import cupy
+
+    device = cupy.cuda.Device(index % cupy.cuda.runtime.getDeviceCount())
+    device.use()
+    return str(device.pci_bus_id)
+
+
+def nccl_is_available() -> bool:
+    """Whether CuPy finds NCCL, which sums arrays over the devices of several processes."""
+    try:
+        from cupy.cuda import nccl
+    except ImportError:
+        return False
+    return bool(nccl.available)
+
+
+def nccl_sums(rank: int, size: int, bcast: Callable[[Any], Any]) -> Callable[[Array], Array]:
+    """A function that sums an array over the current devices of `size` processes; `bcast` returns what rank 0 gives."""
+    import cupy
+    from cupy.cuda import nccl
+
+    communicator = nccl.NcclCommunicator(size, bcast(nccl.get_unique_id() if rank == 0 else None), rank)
+    kinds = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
+
+    def all_reduce(array: Array) -> Array:
+        array = cupy.ascontiguousarray(array)
+        total = cupy.empty_like(array)
+        kind, stream = kinds[dtype_name(array.dtype)], cupy.cuda.get_current_stream().ptr
+        communicator.allReduce(address_of(array), address_of(total), array.size, kind, nccl.NCCL_SUM, stream)
+        return total
+
+    return all_reduce

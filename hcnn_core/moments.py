@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from hcnn_core._engines import planner
 from hcnn_core.backend import array_namespace, placement, require_real
+from hcnn_core.shards import Shard
 from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ __all__ = ["patch_moments", "patch_moments_vjp"]
 
 @overload
 def patch_moments(
-    x: NumpyArray[Scalar], axes: Axes, kernel_size: Axes, *, boundary: Boundaries
+    x: NumpyArray[Scalar], axes: Axes, kernel_size: Axes, *, boundary: Boundaries, shard: Shard | None = None
 ) -> tuple[NumpyArray[Scalar], NumpyArray[Scalar]]: ...
 @overload
-def patch_moments(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array]: ...
-def patch_moments(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array]:
+def patch_moments(
+    x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries, shard: Shard | None = None
+) -> tuple[Array, Array]: ...
+def patch_moments(
+    x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries, shard: Shard | None = None
+) -> tuple[Array, Array]:
     """Mean and covariance of the patches around every position of x.
 
     Parameters
@@ -37,6 +42,8 @@ def patch_moments(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundari
         Patch lengths, one for all axes or one per axis. T is their product.
     boundary : {"periodic", "zero"} or sequence of them
         How x is extended for patches that reach beyond its ends.
+    shard : Shard, optional
+        The part of a batch that x is, where other processes have the rest: moments are those of the whole batch.
 
     Returns
     -------
@@ -57,7 +64,7 @@ def patch_moments(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundari
     For a filter h, flattened, ``h @ mean`` and ``h @ covariance @ h`` are mean and variance of
     ``convolve(x, h, axes, boundary=boundary)``: m_{j,q} and sigma_{j,q}^2 of section 4.2, arXiv:1703.04140.
     """
-    return moments_and_mean(x, axes, kernel_size, boundary=boundary)[:2]
+    return moments_and_mean(x, axes, kernel_size, boundary=boundary, shard=shard)[:2]
 
 
 @overload
@@ -69,10 +76,18 @@ def patch_moments_vjp(
     kernel_size: Axes,
     *,
     boundary: Boundaries,
+    shard: Shard | None = None,
 ) -> NumpyArray[Scalar]: ...
 @overload
 def patch_moments_vjp(
-    g_mean: Array, g_covariance: Array, x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries
+    g_mean: Array,
+    g_covariance: Array,
+    x: Array,
+    axes: Axes,
+    kernel_size: Axes,
+    *,
+    boundary: Boundaries,
+    shard: Shard | None = None,
 ) -> Array: ...
 def patch_moments_vjp(
     g_mean: Array,
@@ -82,6 +97,7 @@ def patch_moments_vjp(
     kernel_size: Axes,
     *,
     boundary: Boundaries,
+    shard: Shard | None = None,
 ) -> Array:
     """Cotangent of x in ``patch_moments(x, ...)``.
 
@@ -91,8 +107,8 @@ def patch_moments_vjp(
         Cotangents of the two results.
     x : array
         The argument.
-    axes, kernel_size, boundary
-        As in `patch_moments`.
+    axes, kernel_size, boundary, shard
+        As in `patch_moments`. The cotangents of the whole loss are the sums of those on all processes.
 
     Returns
     -------
@@ -116,21 +132,39 @@ def patch_moments_vjp(
             f"g_mean and g_covariance have shapes {g_mean.shape} and {g_covariance.shape}; "
             f"mean and covariance have {shapes[0]} and {shapes[1]}"
         )
-    return patches.filter(xp, g_mean, g_covariance + g_covariance.T, x)
+    mean = None
+    if shard is not None:
+        mean = moments_and_mean(x, axes, kernel_size, boundary=boundary, shard=shard)[2]
+        g_mean, g_covariance = shard_cotangents(g_mean, g_covariance, shard)
+    return patches.filter(xp, g_mean, g_covariance + g_covariance.T, x, mean)
 
 
-def moments_and_mean(x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> tuple[Array, Array, Array]:
+def moments_and_mean(
+    x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries, shard: Shard | None = None
+) -> tuple[Array, Array, Array]:
     """The results of `patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
     mean, covariance = _moments(xp, x, x, planner.make_patches(xp, x, axes, kernel_size, boundary))
-    return xp.astype(mean, x.dtype), covariance, mean
+    if shard is not None:
+        found = shard.mean(mean, covariance + mean[:, None] * mean)
+        mean = found[0, :]
+        covariance = found[1:, :] - mean[:, None] * mean
+    return xp.astype(mean, x.dtype), xp.astype(covariance, x.dtype, copy=False), mean
+
+
+def shard_cotangents(g_mean: Array, g_covariance: Array, shard: Shard) -> tuple[Array, Array]:
+    """Cotangents of a shard's own moments from those of the whole batch's on every process."""
+    xp = array_namespace(g_mean, g_covariance)
+    total = xp.astype(shard.share * shard.sum(g_mean, g_covariance), g_mean.dtype)
+    return total[0, :], total[1:, :]
 
 
 def patch_covariance(x: Array, y: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> Array:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; exchanging the arrays transposes it."""
     xp = array_namespace(x, y)
-    return _moments(xp, x, y, planner.make_patches(xp, x, axes, kernel_size, boundary))[1]
+    covariance = _moments(xp, x, y, planner.make_patches(xp, x, axes, kernel_size, boundary))[1]
+    return xp.astype(covariance, x.dtype, copy=False)
 
 
 def _moments(xp: Any, x: Array, y: Array, patches: Patches) -> tuple[Array, Array]:

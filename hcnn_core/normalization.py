@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, overload
 
 from hcnn_core._engines import planner
 from hcnn_core.backend import array_namespace, require_real
+from hcnn_core.shards import Shard
 from hcnn_core.typing import Array, NumpyArray, Scalar
 
 __all__ = ["normalize_elu", "normalize_elu_vjp"]
@@ -29,10 +30,15 @@ def normalize_elu(
     /,
     *,
     epsilon: float,
+    shard: Shard | None = None,
 ) -> NumpyArrays[Scalar]: ...
 @overload
-def normalize_elu(y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float) -> Arrays: ...
-def normalize_elu(y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float) -> Arrays:
+def normalize_elu(
+    y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None
+) -> Arrays: ...
+def normalize_elu(
+    y: Array, shift: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None
+) -> Arrays:
     r"""Batch normalisation per value of the last axis, scale and bias, and the exponential linear unit of the result.
 
     .. math:: \rho\left(\gamma_k \frac{y + s - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + \beta_k\right)
@@ -50,6 +56,8 @@ def normalize_elu(y: Array, shift: Array, scale: Array, bias: Array, /, *, epsil
         Learned gamma and beta. They and `shift` are converted to the dtype of y.
     epsilon : float
         Added to the variance.
+    shard : Shard, optional
+        The part of a batch that y is, where other processes have the rest: moments are those of the whole batch.
 
     Returns
     -------
@@ -70,7 +78,7 @@ def normalize_elu(y: Array, shift: Array, scale: Array, bias: Array, /, *, epsil
     In evaluation, with running moments, this is an affine map and `elu`; the affine map can be merged into the filters
     before it. `normalize_elu_vjp` needs y but not the result.
     """
-    ans, mean, variance, _ = normalized_and_moments(y, shift, scale, bias, epsilon=epsilon)
+    ans, mean, variance, _ = normalized_and_moments(y, shift, scale, bias, epsilon=epsilon, shard=shard)
     return ans, mean, variance
 
 
@@ -86,6 +94,7 @@ def normalize_elu_vjp(
     /,
     *,
     epsilon: float,
+    shard: Shard | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """Cotangents of y, shift, scale and bias in ``normalize_elu(y, shift, scale, bias, epsilon=epsilon)``.
 
@@ -99,6 +108,9 @@ def normalize_elu_vjp(
         The mean and the variance. Pass them in double precision if the mean may be large.
     epsilon : float
         The argument.
+    shard : Shard, optional
+        The argument. Cotangents are those of the sum of the losses of all processes; `shift`, `scale` and `bias` get
+        the share that comes from this process's loss and shard.
 
     Returns
     -------
@@ -118,20 +130,20 @@ def normalize_elu_vjp(
         raise ValueError(f"g has shape {g.shape}; the result has {y.shape}")
     engine = planner.normalization(xp, math.prod(y.shape))
     found: tuple[Array, Array, Array, Array] = engine.vjp(
-        xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon
+        xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard
     )
     return found
 
 
 def normalized_and_moments(
-    y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float
+    y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision."""
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     if not math.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
     engine = planner.normalization(xp, math.prod(y.shape))
-    found: tuple[Array, Array, Array, Array] = engine.forward(xp, y, shift, scale, bias, epsilon)
+    found: tuple[Array, Array, Array, Array] = engine.forward(xp, y, shift, scale, bias, epsilon, shard)
     return found
 
 

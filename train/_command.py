@@ -21,10 +21,11 @@ from hcnn_core.backend import get_namespace
 from train.checkpoint import CheckpointError
 from train.config import ConfigError
 from train.data import DataError
+from train.distributed import DistributedError, Ranks, launched
 from train.run import RunError
 from train.training import Interrupted, TrainingError
 
-ONE_LINE = (CheckpointError, DataError, RunError, TrainingError)
+ONE_LINE = (CheckpointError, DataError, DistributedError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
 
 
@@ -51,6 +52,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
+        if launched():  # the ranks have one line between them
+            raise ConfigError(f"{one_line(message)}; --help lists the flags")
         self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
 
     @property
@@ -60,27 +63,36 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(
-    parser: Parser, arguments: Sequence[str] | None, action: Callable[[argparse.Namespace], int], memory_hint: str
+    parser: Parser,
+    arguments: Sequence[str] | None,
+    action: Callable[[argparse.Namespace], int],
+    memory_hint: str,
+    ranks: Ranks | None = None,
 ) -> int:
     """Parse the arguments, act, and return the exit status.
 
     It is the action's; 1 if it failed; 2 if the settings are wrong; 128 and the signal's number if one stopped it. The
-    parser knows --debug, which shows tracebacks and warnings.
+    parser knows --debug, which shows tracebacks and warnings. Of several ranks, rank 0 speaks; an error that only one
+    of them knows ends all.
     """
     debug = False
+    ranks = ranks or Ranks()
 
     def fail(status: int, error: object) -> int:
         with contextlib.suppress(OSError):  # of a terminal that has gone
             if debug:
                 traceback.print_exc()
-            print(f"{parser.module}: {one_line(str(error))}", file=sys.stderr)
+            if ranks.size > 1 and not getattr(sys.exception(), "agreed", False):
+                ranks.fail(one_line(str(error)), status)
+            if ranks.writes:
+                print(f"{parser.module}: {one_line(str(error))}", file=sys.stderr)
         return status
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text in the terminal's encoding
     try:
         try:
-            options = parser.parse_args(arguments)
+            options = ranks.agree(lambda: parser.parse_args(arguments))
         except SystemExit:
             _flush()
             raise
@@ -113,6 +125,7 @@ def run_command(
     finally:
         with contextlib.suppress(OSError, RunError):
             _flush()
+        ranks.leave()
 
 
 @contextlib.contextmanager

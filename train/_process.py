@@ -11,6 +11,8 @@ from typing import Any
 AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS calls SkylakeX
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 KEEP = 2**31 - 1
+LAUNCHERS = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "MV2_COMM_WORLD_")
+"""How variables begin that a launcher of MPI sets; train.distributed then shares the processors among its ranks."""
 
 
 def prepare() -> None:
@@ -23,7 +25,8 @@ def prepare() -> None:
     """
     if "numpy" not in sys.modules:
         if not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
-            os.environ.setdefault("HCNN_NUM_THREADS", str(_processors()))
+            if not any(name.startswith(LAUNCHERS) for name in os.environ):
+                os.environ.setdefault("HCNN_NUM_THREADS", str(_processors()))
             os.environ["OPENBLAS_NUM_THREADS"] = "1"
         if _processor_flags() >= AVX512:
             os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")

@@ -35,12 +35,14 @@ from train.data import (  # noqa: E402
     Dataset,
     DatasetInfo,
     Images,
+    MappedImages,
     channel_statistics,
     is_function,
     load_dataset,
     split_validation,
     train_subset,
 )
+from train.distributed import DistributedError, Ranks, join, launch_rank, share_processors  # noqa: E402
 from train.network import Network, describe, layers  # noqa: E402
 from train.optimizer import image_size  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
@@ -50,7 +52,19 @@ from train.shipped import bare, names, open_network  # noqa: E402
 from train.step import wants_graphs  # noqa: E402
 from train.training import Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
 
-NOT_CONFIGURED = ("config", "out", "resume", "evaluate", "describe", "plot", "report", "hours", "export", "debug")
+NOT_CONFIGURED = (
+    "config",
+    "out",
+    "resume",
+    "evaluate",
+    "describe",
+    "plot",
+    "report",
+    "hours",
+    "export",
+    "debug",
+    "ranks",
+)
 WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
 WITH_REPORT = ("backend", "data_dir", "dataset")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
@@ -70,7 +84,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 if it failed, 2 if the command line or the configuration is wrong, 128 and its number if a
         signal stopped it.
     """
-    return run_command(_parser(), arguments, _act, "a smaller --batch-size, --width or --factors may do")
+    parser, hint = _parser(), "a smaller --batch-size, --width or --factors may do"
+    try:
+        ranks = join()
+    except DistributedError as error:
+        if not launch_rank():
+            print(f"{parser.module}: {error}", file=sys.stderr)
+        return 1
+    if not ranks.writes:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    share_processors(ranks)
+    ranks.be_watched(parser.module)
+
+    def act(options: argparse.Namespace) -> int:
+        options.ranks = ranks
+        return _act(options)
+
+    return run_command(parser, arguments, act, hint, ranks)
 
 
 def _act(options: argparse.Namespace) -> int:
@@ -93,6 +123,8 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
     if options.hours < math.inf and chosen not in ([], ["resume"]):
         raise ConfigError(f"--hours limits training, which --{chosen[0]} does not do: remove it")
+    if options.ranks.size > 1 and chosen not in ([], ["resume"]):
+        raise options.ranks.agreed(ConfigError(f"--{chosen[0]} runs in one process: start it without the launcher"))
     return actions[chosen[0]] if chosen else _train
 
 
@@ -140,25 +172,29 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     require_installed()
-    config = _settings(options, given)
-    xp = namespace(config.backend)
-    if config.precision != "float32" and xp is np:
-        raise ConfigError(f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'")
-    run = Run(options.out or Path("runs") / f"{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
-    run.require_new()
-    source = _opened(Path(config.init_from)) if config.init_from else None
-    dataset = _dataset(xp, config)
-    _require_suitable(config, dataset)
-    found = versions(xp.__name__)
-    trainer = _trainer(xp, config, dataset, run, found)
+    ranks: Ranks = options.ranks
+    now = ranks.from_first(lambda: time.strftime("%Y%m%d-%H%M%S"))
+
+    def settings() -> tuple[Config, Any, Run, tuple[Path, checkpoints.Checkpoint] | None]:
+        config = _settings(options, given)
+        xp = namespace(config.backend)
+        if config.precision != "float32" and xp is np:
+            raise ConfigError(f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'")
+        run = _run(ranks, options.out or Path("runs") / f"{config.preset}-{now}")
+        run.require_new()
+        return config, xp, run, _opened(Path(config.init_from)) if config.init_from else None
+
+    config, xp, run, source = ranks.agree(settings)
+    trainer, dataset = _start(ranks, xp, config, run)
     if source:
-        anew = begin_from(trainer, *source)
+        anew = ranks.agree(lambda: begin_from(trainer, *source))
         say(f"weights of {source[0]}" + (f"; drawn, since its head is another: {', '.join(anew)}" if anew else ""))
     with _own(run, make=True):
-        run.create(trainer.save, config, found)
+        run.create(trainer.save, config, trainer.versions)
+        shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
         say(
             f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
-            f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}"
+            f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}{shared}"
         )
         _fit(trainer, dataset, options.hours)
 
@@ -166,17 +202,18 @@ def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
     require_installed()
     _refuse("--resume", options, given, WITH_RESUME)
-    run = Run(options.resume)
-    run.require_resumable()
+    ranks: Ranks = options.ranks
+    run = _run(ranks, options.resume)
+    ranks.from_first(run.require_resumable)
     with _own(run):
-        path, checkpoint, notices = run.latest()
+        path, checkpoint, notices = ranks.from_first(run.latest)
         config = dataclasses.replace(checkpoint.config, **given)
         state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
         for notice in notices:
             say(f"{notice}; going on from {path}")
         if changed:
-            _require_extensible(run, checkpoint, config.epochs)
-        test = run.test_record()
+            ranks.agree(lambda: _require_extensible(run, checkpoint, config.epochs))
+        test = ranks.from_first(run.test_record)
         if test and test["epoch"] < config.epochs:
             if config.test:
                 say(f"the test set was read after epoch {test['epoch']}; it is read again after epoch {config.epochs}")
@@ -184,19 +221,45 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
         if state.epoch >= config.epochs and (test or not config.test):
             _say_finished(run, config, test)
             return
-        xp = namespace(config.backend)
+        xp = ranks.agree(lambda: namespace(config.backend))
         _require_named(config, given, f"--resume {run.path}")
-        dataset = _dataset(xp, config)
-        found = versions(xp.__name__)
-        trainer = _trainer(xp, config, dataset, run, found)
-        trainer.restore(checkpoint, path)
+        trainer, dataset = _start(ranks, xp, config, run)
+        ranks.agree(lambda: trainer.restore(checkpoint, path))
         run.forget_metrics_after(state.epoch)
         if changed or path.name == BEST:  # before the configuration: a checkpoint's own is what counts
             trainer.save()
         if changed or not run.config_path.is_file():
-            run.write_config(config, found)
+            run.write_config(config, trainer.versions)
         say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
         _fit(trainer, dataset, options.hours)
+
+
+def _run(ranks: Ranks, path: Path) -> Run:
+    """The run at a path, which rank 0 alone writes."""
+    return Run(path, writes=ranks.writes)
+
+
+def _start(ranks: Ranks, xp: Any, config: Config, run: Run) -> tuple[Trainer, Dataset]:
+    """A trainer on the data of a configuration, the same on every rank."""
+    ranks.use_devices(xp)
+
+    def load() -> tuple[Dataset, dict[str, str]]:
+        if ranks.size > config.batch_size:
+            raise ConfigError(
+                f"batch_size is {config.batch_size}, less than the {ranks.size} ranks; each takes a part of every "
+                f"batch: start at most {config.batch_size}, or take a larger --batch-size"
+            )
+        dataset = _dataset(xp, config, ranks)
+        _require_suitable(config, dataset)
+        return dataset, versions(xp.__name__)
+
+    dataset, found = ranks.agree(load)
+    if ranks.size > 1:
+        settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
+        ranks.require_same(settings | found | {"the images and labels": f"checksum {dataset.checksum():08x}"})
+        if ranks.watch is not None:
+            ranks.watch.advise(f"continue with --resume {run.path}")
+    return ranks.agree(lambda: _trainer(xp, config, dataset, run, found, ranks)), dataset
 
 
 def _require_extensible(run: Run, checkpoint: checkpoints.Checkpoint, epochs: int) -> None:
@@ -344,7 +407,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     test = run.test_record()
     classified = None
     if (test and test["epoch"] == checkpoint.state.epoch) or config.validation_size:
-        dataset = _dataset(xp, config)
+        dataset = _dataset(xp, config, options.ranks)
         _require_same_kind(path, checkpoint, config.dataset, dataset.info)
         if test and test["epoch"] == checkpoint.state.epoch:
             part, images, labels = "test", dataset.test_images, dataset.test_labels
@@ -372,6 +435,8 @@ def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None
 
 def _finish(run: Run) -> None:
     """Draw the curve of a run, and say where it is."""
+    if not run.writes:
+        return
     rest = f"all else of the run is saved; --plot {run.path} draws it"
     try:
         _draw(run)
@@ -397,9 +462,10 @@ def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result 
         if not trainer.config.test:
             return None
         labels = xp.asarray(dataset.test_labels)
-        test = Images(xp.asarray(dataset.test_images), labels, train.mean, train.std, train.dtype)
+        test = Images(_placed(xp, dataset.test_images), labels, train.mean, train.std, train.dtype)
+        network, state, ranks = trainer.network, trainer.state, trainer.ranks
         begin = time.perf_counter()
-        result = evaluate(xp, trainer.network, trainer.state.evaluated, trainer.moments, test, averages=True)
+        result = evaluate(xp, network, state.evaluated, trainer.moments, test, averages=True, ranks=ranks)
     except MemoryError as error:
         size = trainer.config.batch_size
         raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
@@ -408,7 +474,7 @@ def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result 
     return result
 
 
-def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
+def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str], ranks: Ranks) -> Trainer:
     """Split, standardise by the training part's statistics, and move everything to the device."""
     kept, held_out = np.arange(len(dataset.train_labels)), None
     if config.validation_size:
@@ -425,21 +491,27 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
 
     def images(index: np.ndarray[Any, Any]) -> Images:
         return Images(
-            xp.asarray(dataset.train_images[index]), xp.asarray(dataset.train_labels[index]), mean, std, config.dtype
+            _placed(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index]), mean, std, config.dtype
         )
 
     network = Network(config, dataset.image_shape[:2], len(dataset.class_names), dataset.image_shape[2])
     validation = None if held_out is None else images(held_out)
-    return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names)
+    return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names, ranks)
 
 
-def _dataset(xp: Any, config: Config) -> Dataset:
+def _placed(xp: Any, images: Any) -> Any:
+    """Images on the device, unless they stay in their files."""
+    return images if isinstance(images, MappedImages) else xp.asarray(images)
+
+
+def _dataset(xp: Any, config: Config, ranks: Ranks) -> Dataset:
     """Load the images, and refuse a batch that cannot fit: before that, where their number and size are known."""
     if config.dataset in INFO:
-        _require_memory(xp, config, INFO[config.dataset])
-    dataset = load_dataset(config.dataset, Path(config.data_dir))
+        _require_memory(xp, config, INFO[config.dataset], ranks)
+    options: dict[str, Any] = {"mapped": True} if ranks.size > 1 else {}
+    dataset = load_dataset(config.dataset, Path(config.data_dir), **options)
     if config.dataset not in INFO:
-        _require_memory(xp, config, dataset.info)
+        _require_memory(xp, config, dataset.info, ranks)
     if not config.train_size:
         return dataset
     try:
@@ -473,13 +545,16 @@ def _require_suitable(config: Config, dataset: Dataset) -> None:
                     )
 
 
-def _require_memory(xp: Any, config: Config, data: DatasetInfo) -> None:
+def _require_memory(xp: Any, config: Config, data: DatasetInfo, ranks: Ranks) -> None:
     """Refuse a batch that cannot fit before the system ends the process for it."""
     available = available_bytes(xp)
-    steps = 2 + SPARE if wants_graphs(xp) else 1  # what a graph records takes its own memory
-    needed = steps * required_bytes(config, data, config.batch_size)
+    if available is not None and xp is np:
+        available //= ranks.local_size
+    recorded = wants_graphs(xp) and ranks.size == 1
+    steps = 2 + SPARE if recorded else 1  # what a graph records takes its own memory
+    needed = steps * required_bytes(config, data, -(-config.batch_size // ranks.size))
     if available is not None and needed > available:
-        fits = batch_that_fits(config, data, int(available / steps))
+        fits = ranks.size * batch_that_fits(config, data, int(available / steps))
         raise TrainingError(
             f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
             f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"
@@ -493,6 +568,8 @@ def _smaller(fits: int) -> str:
 
 
 def _draw(run: Run) -> None:
+    if not run.writes:
+        return
     records = run.read_metrics()
     try:
         plot_learning_curve(records, run.picture_path, run.path.resolve().name)

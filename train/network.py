@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from autodiff import (
 )
 from hcnn_core.backend import Array
 from hcnn_core.factored import factor_options
+from hcnn_core.shards import Shard
 from train.config import Config
 from train.first_stage import ScatteringStage, scattering_channels
 
@@ -177,6 +180,9 @@ class Network:
     _normalized: Callable[..., Any] = staticmethod(normalize_elu)
     """Normalisation of what filters made, and rho: of y, shift, scale, bias and epsilon."""
 
+    _sharing: Mapping[str, Any] = MappingProxyType({})
+    """The option `shard` of moments, where several processes share a batch."""
+
     def __init__(
         self, config: Config, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3
     ) -> None:
@@ -187,6 +193,23 @@ class Network:
         self.image_shape = (rows, columns, channels)
         """Rows, columns and channels of the images it is made for."""
         self._stages: dict[int, ScatteringStage] = {}
+
+    def on_shard(self, shard: Shard) -> Network:
+        """Return the network for one part of a batch: in training, moments are those of the whole batch.
+
+        Parameters
+        ----------
+        shard : Shard
+            The part that this process has.
+
+        Returns
+        -------
+        Network
+            The same layers.
+        """
+        network = copy.copy(self)
+        network._sharing = {"shard": shard}
+        return network
 
     def initialize(self, rng: np.random.Generator) -> Parameters:
         """Draw initial weights on the host.
@@ -333,7 +356,7 @@ class Network:
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
         size = self.config.space_kernel
-        mean, covariance = patch_moments(x, SPACE, (size, size), boundary=self.config.boundary)
+        mean, covariance = patch_moments(x, SPACE, (size, size), boundary=self.config.boundary, **self._sharing)
         return mean, covariance
 
     def _apply(
@@ -478,7 +501,7 @@ class Network:
     def _normalize(self, y: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> Array:
         """Rho of y + shift, normalised by the batch's moments, which are put into `own`."""
         y, own["output_mean"], own["output_variance"] = self._normalized(
-            y, shift, weights["scale"], weights["bias"], epsilon=self.config.epsilon
+            y, shift, weights["scale"], weights["bias"], epsilon=self.config.epsilon, **self._sharing
         )
         return y
 

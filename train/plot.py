@@ -115,6 +115,42 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     write_figure(figure, path)
 
 
+def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float], path: Path, title: str) -> None:
+    """Draw what trials reached over each setting in which they differ.
+
+    Parameters
+    ----------
+    varied : mapping of str to sequence
+        Settings, and the value of each trial.
+    accuracies : sequence of float
+        Of each trial, from 0 to 1.
+    path : Path
+        PNG file to write; one that is there is replaced.
+    title : str
+        Above the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = {name: values for name, values in varied.items() if len(set(map(str, values))) > 1} or dict(
+        list(varied.items())[:1]
+    )
+    figure = Figure(figsize=(1 + 3.2 * len(shown), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, (name, values) in zip(panels, shown.items(), strict=True):
+        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        places = list(values) if numeric else [str(v) for v in values]
+        axes.plot(places, [100 * a for a in accuracies], "o", markersize=4, alpha=0.7)
+        if numeric and 0 < 20 * min(values) <= max(values):
+            axes.set_xscale("log")
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("held-out accuracy [%]")
+    write_figure(figure, path)
+
+
 def write_figure(figure: Any, path: Path) -> None:
     """Write a picture as a PNG file.
 

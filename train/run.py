@@ -78,10 +78,12 @@ class Run:
     ----------
     path : Path
         Its directory.
+    writes : bool, optional
+        Whether this process writes there: of several ranks rank 0 alone. Methods that write do nothing in the others.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     def require_new(self) -> None:
         """Raise RunError if there is a file of a run in the directory, or it is no directory."""
@@ -114,6 +116,9 @@ class Run:
         RunError
             If another process has the run, or the directory cannot be made or written.
         """
+        if not self.writes:
+            yield
+            return
         with contextlib.ExitStack() as stack:
             try:
                 if make:
@@ -146,6 +151,8 @@ class Run:
         RunError
             If there is a run already, or the directory cannot be written.
         """
+        if not self.writes:
+            return
         self.require_new()
         try:
             first = save()
@@ -173,6 +180,8 @@ class Run:
         RunError
             If it cannot be written.
         """
+        if not self.writes:
+            return
         try:
             write_atomically(self.config_path, to_toml(config, versions).encode())
         except OSError as error:
@@ -292,6 +301,8 @@ class Run:
             The file.
         """
         path = self.path / f"epoch{checkpoint.state.epoch:04d}-step{checkpoint.state.step:06d}.h5"
+        if not self.writes:
+            return path
         if best:  # first, since a run that goes on from `path` takes its best for saved
             checkpoints.save(self.path / BEST, checkpoint, versions)
         checkpoints.save(path, checkpoint, versions)
@@ -311,6 +322,8 @@ class Run:
         record : mapping
             What JSON can hold.
         """
+        if not self.writes:
+            return
         try:
             with open(self.metrics_path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -385,7 +398,7 @@ class Run:
         epoch : int
             The last epoch whose record stays.
         """
-        if not self.metrics_path.is_file():
+        if not (self.writes and self.metrics_path.is_file()):
             return
         kept = [record for record in self.read_metrics() if record["epoch"] <= epoch]
         try:

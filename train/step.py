@@ -20,6 +20,7 @@ from hcnn_core.backend import Array, record, write
 from hcnn_core.updates import Term, weighted_sums
 from train.config import Config
 from train.data import Images, move, resize
+from train.distributed import Ranks
 from train.network import Network, Parameters
 from train.optimizer import descend
 
@@ -89,7 +90,12 @@ def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
 
 
 def gradient_step(
-    xp: Any, config: Config, network: Network, images: Images, size: tuple[int, int] | None = None
+    xp: Any,
+    config: Config,
+    network: Network,
+    images: Images,
+    size: tuple[int, int] | None = None,
+    ranks: Ranks | None = None,
 ) -> Step:
     """Return the step of a network on a set of images.
 
@@ -105,22 +111,33 @@ def gradient_step(
         What it is trained on.
     size : tuple of int, optional
         As `batch_of` takes it.
+    ranks : Ranks, optional
+        Several that share each batch: inputs are those of this rank's images, with their "share" of the batch.
 
     Returns
     -------
     callable
-        A `Step`, which changes none of its arguments and converts nothing to host values.
+        A `Step`, which changes none of its arguments and converts nothing to host values, unless ranks exchange them.
     """
+    shared = ranks is not None and ranks.size > 1
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, Array]:
         x, labels = batch_of(config, images, inputs, size)
+        whole, share = network, 1.0
+        if ranks is not None and shared:
+            share = float(inputs["share"])
+            whole = network.on_shard(ranks.shard(share))
 
         def loss_of(parameters: Parameters) -> Any:
-            logits, moments = network(parameters, x)
-            return cross_entropy(logits, labels, label_smoothing=config.label_smoothing), (logits, moments)
+            logits, moments = whole(parameters, x)
+            loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            return (loss * share if shared else loss), (logits, moments)
 
         with precision(config.precision):
             (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
+        correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
+        if ranks is not None and shared:
+            gradients, loss, correct = ranks.sum_step(gradients, loss, correct * bool(share))
         parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
         found = iter(
             weighted_sums(
@@ -131,7 +148,6 @@ def gradient_step(
             )
         )
         averages = tree_map(lambda _: next(found), arrays["moments"])
-        correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
         after = {**arrays, "parameters": parameters, "velocity": velocity, "moments": averages}
         if config.average_decay:
             settled = inputs["settled"]

@@ -23,6 +23,7 @@ from train._memory import require_weights
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
 from train.data import INFO, Images, draw_sources, views
+from train.distributed import Ranks
 from train.network import Moments, Network, Parameters
 from train.optimizer import averaged_part, image_size, learning_rate
 from train.run import Run
@@ -77,7 +78,14 @@ class Result:
 
 
 def evaluate(
-    xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images, *, averages: bool = False
+    xp: Any,
+    network: Network,
+    parameters: Parameters,
+    moments: Moments,
+    data: Images,
+    *,
+    averages: bool = False,
+    ranks: Ranks | None = None,
 ) -> Result:
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments.
 
@@ -93,6 +101,8 @@ def evaluate(
         The set.
     averages : bool, optional
         Whether to classify by several views of each image too, see `train.data.views`.
+    ranks : Ranks, optional
+        Several that share the batches and return the same result.
 
     Returns
     -------
@@ -106,10 +116,11 @@ def evaluate(
     """
     count = data.images.shape[0]
     confusion = np.zeros((network.classes, network.classes), np.int64)
-    loss, hits, found = 0.0, 0, []
+    loss, hits, found = 0.0, 0, np.zeros((count, network.classes), data.dtype)
     config = network.config
-    size = min(EVALUATION_BATCH, config.batch_size)  # what memory was reckoned for
-    for begin in range(0, count, size):
+    ranks = ranks or Ranks()
+    size = min(EVALUATION_BATCH, -(-config.batch_size // ranks.size))  # what memory was reckoned for
+    for begin in range(ranks.rank * size, count, ranks.size * size):
         x, labels = data.take(slice(begin, begin + size))
         with precision(config.precision):
             logits, _ = network(parameters, x, moments)
@@ -118,14 +129,18 @@ def evaluate(
             first = first_not_finite(xp, network, parameters, x, moments)
             raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
         loss += batch_loss * x.shape[0]
-        found.append(to_numpy(logits))
+        found[begin : begin + size] = to_numpy(logits)
         np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
         if averages:
             with precision(config.precision):
                 logits = sum((network(parameters, view, moments)[0] for view in views(x)), start=logits)
             hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
+    if ranks.size > 1:
+        *flat, loss, right = ranks.all_reduce(np.array([*confusion.reshape(-1), loss, hits], np.float64))
+        confusion, hits = np.array(flat, np.int64).reshape(confusion.shape), int(right)
+        found = to_numpy(ranks.all_reduce(found))
     averaged = hits / count if averages else None
-    return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged, np.concatenate(found))
+    return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged, found)
 
 
 def first_not_finite(
@@ -228,6 +243,8 @@ class Trainer:
         Recorded in checkpoints.
     class_names : tuple of str
         Of the data set.
+    ranks : Ranks, optional
+        Several that share each batch; this process alone by default.
     """
 
     def __init__(
@@ -240,7 +257,9 @@ class Trainer:
         run: Run,
         versions: dict[str, str],
         class_names: tuple[str, ...],
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.xp, self.config, self.network, self.run = xp, config, network, run
         self.train, self.held_out = train, held_out
         self.versions, self.class_names = versions, class_names
@@ -320,11 +339,11 @@ class Trainer:
             If the loss is not finite.
         """
         end = time.monotonic() + 3600 * hours
-        with _stop_requests() as stop:
+        with _stop_requests(forwarded=self.ranks.size > 1) as stop:
             while self.state.epoch < self.config.epochs:
                 begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
                 expected = self._seconds_per_pixel * steps * math.prod(self._image_size())
-                if begin + expected > end:
+                if max(self.ranks.gather(begin + expected > end)):
                     return False
                 done, pixels = self.state.epoch, steps * math.prod(self._image_size())
                 try:
@@ -357,6 +376,7 @@ class Trainer:
         self._timed = 0, 0.0
         while state.step < self.steps_per_epoch:
             started = time.perf_counter()
+            self.ranks.begin_step(f"epoch {state.epoch + 1}, step {state.step + 1}", stop)
             index = state.order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
             loss, correct = self._step(index)
             state.loss_sum += loss * len(index)
@@ -370,11 +390,11 @@ class Trainer:
                 self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
             seen = min(state.step * config.batch_size, self.count)
             advance(state.loss_sum / seen, state.correct / seen, len(index))
-            if stop and state.step < self.steps_per_epoch:
-                raise Interrupted(self._saved_for(stop[0]), stop[0])
+            if (signum := self.ranks.asked_to_stop(stop)) and state.step < self.steps_per_epoch:
+                raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
         self._end_epoch()
-        if stop and state.epoch < config.epochs:
-            raise Interrupted(self._saved_for(stop[0]), stop[0])
+        if (signum := self.ranks.asked_to_stop(stop)) and state.epoch < config.epochs:
+            raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
 
     def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
         """One gradient step; returns the batch's loss and how many images were classified right."""
@@ -383,7 +403,7 @@ class Trainer:
         arrays, value, correct = self._take(arrays, inputs)
         loss = float(value)
         if not math.isfinite(loss):
-            raise TrainingError(self._not_finite(loss, inputs))
+            raise self.ranks.agreed(TrainingError(self._not_finite(loss, inputs)))
         for kind, tree in arrays.items():
             setattr(self.state, kind, tree)
         return loss, int(correct)
@@ -401,8 +421,9 @@ class Trainer:
         """A step on images of this epoch's size; the graph of another size is let go."""
         size = self._image_size()
         if self._graphed is None or self._graphed[0] != size:
-            step = gradient_step(self.xp, self.config, self.network, self.train, size)
+            step = gradient_step(self.xp, self.config, self.network, self.train, size, self.ranks)
             self._graphed = size, GraphedStep(self.xp, step, self.config.batch_size)
+            self._graphed[1].wanted &= self.ranks.size == 1  # messages cannot be recorded
         return self._graphed[1](arrays, inputs)
 
     def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
@@ -422,7 +443,7 @@ class Trainer:
             "settled": averaged_part(config, taken),
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
-        return {"index": index, "rows": rows, "columns": columns, **numbers}
+        return self.ranks.part_of({"index": index, "rows": rows, "columns": columns, **numbers})
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""
@@ -436,19 +457,22 @@ class Trainer:
             "train_accuracy": state.correct / self.count,
         }
         self._require_finite_weights()
+        self.ranks.require_same_bits(state.parameters, "the weights after the epoch")
         self._renew_moments()
         score = -record["train_loss"] if self.held_out is None else -math.inf
         due = (state.epoch + 1) % self.config.validation_every == 0 or state.epoch + 1 == self.config.epochs
         if self.held_out is not None and due:
             begin = time.perf_counter()
             try:
-                result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out)
+                result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out, ranks=self.ranks)
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
             record["evaluation_seconds"] = time.perf_counter() - begin
             score = result.accuracy
         images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)
+        if self.ranks.size > 1:
+            record |= {"ranks": self.ranks.size}
         record |= {"seconds": state.seconds, "images_per_second": images / seconds}
         if self._first_step:
             record["first_step_seconds"], self._first_step = self._first_step, 0.0
@@ -520,15 +544,17 @@ class Trainer:
         for layer, arrays in state.parameters.items():
             for name, array in arrays.items():
                 if not bool(self.xp.isfinite(array).all()):
-                    raise TrainingError(
+                    error = TrainingError(
                         f"{layer}/{name} is not finite at epoch {state.epoch + 1}, step {state.step}; {self._advice()}"
                     )
+                    raise self.ranks.agreed(error)
 
     def _not_finite(self, loss: float, inputs: Inputs) -> str:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
         x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size())
         first = first_not_finite(self.xp, self.network, state.parameters, x)
+        first = self.ranks.first_to_fail(first, "the loss")
         return (
             f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "
             f"{self._advice()}"
@@ -570,10 +596,11 @@ def _duration(seconds: float) -> str:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[list[int]]:
+def _stop_requests(*, forwarded: bool = False) -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP, so that the step in progress can end; a second one acts at once.
 
-    SIGHUP stays ignored where it was, as nohup has it.
+    SIGHUP stays ignored where it was, as nohup has it. SIGUSR1 is collected too where a launcher of MPI forwards it:
+    some launchers answer SIGTERM by ending all ranks before they can save.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
@@ -585,6 +612,8 @@ def _stop_requests() -> Iterator[list[int]]:
     signals: list[int] = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.append(signal.SIGHUP)
+    if forwarded and hasattr(signal, "SIGUSR1"):
+        signals.append(signal.SIGUSR1)
     for signum in signals:
         before[signum] = signal.signal(signum, receive)
     try:

@@ -262,7 +262,8 @@ class Study:
         ndarray of uint8, shape (N, u1, u2, 3)
             The training or the test set.
         """
-        return self.dataset.train_images if self.settings.queries == "train" else self.dataset.test_images
+        found: np.ndarray[Any, Any] = self.dataset.train_images
+        return found if self.settings.queries == "train" else np.asarray(self.dataset.test_images)
 
     def labels(self) -> np.ndarray[Any, Any]:
         """Return the classes of `images`.

@@ -5,6 +5,7 @@ from train.data.cifar import INFO, load_dataset
 from train.data.custom import dataset_from_arrays, is_function
 from train.data.dataset import DataError, Dataset, DatasetInfo, split_validation, train_subset
 from train.data.images import Images
+from train.data.mapped import MappedImages
 
 __all__ = [
     "INFO",
@@ -12,6 +13,7 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "Images",
+    "MappedImages",
     "augment",
     "channel_statistics",
     "dataset_from_arrays",

@@ -20,15 +20,18 @@ from numpy.typing import DTypeLike, NDArray
 from hcnn_core import matmul
 from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, placement
 
+BLOCK = 1000
+"""Images that are summed at once."""
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+
+def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation of each colour over all pixels of all images.
 
     Both come from exact integer sums, rounded once to float64; the deviation is the population's.
 
     Parameters
     ----------
-    images : ndarray of uint8, shape (N, H, W, C)
+    images : ndarray of uint8 or MappedImages, shape (N, H, W, C)
         The training images, on the host.
 
     Returns
@@ -48,11 +51,16 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], 
     count = math.prod(images.shape[:3])
     if count == 0:
         raise ValueError(f"images have shape {images.shape}: no pixel to take a mean over")
-    sums = np.einsum("nhwc->c", images, dtype=np.int64).tolist()
-    squares = np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64).tolist()
+    sums = squares = np.zeros(images.shape[3], np.int64)
+    for begin in range(0, len(images), BLOCK):
+        block = np.asarray(images[begin : begin + BLOCK])
+        sums = sums + np.einsum("nhwc->c", block, dtype=np.int64)
+        squares = squares + np.einsum("nhwc,nhwc->c", block, block, dtype=np.int64)
     # Python integers: count * square passes 2**63 on CIFAR-10.
-    variances = [(count * square - total**2) / count**2 for total, square in zip(sums, squares, strict=True)]
-    return np.array([total / count for total in sums]), np.sqrt(variances)
+    variances = [
+        (count * square - total**2) / count**2 for total, square in zip(sums.tolist(), squares.tolist(), strict=True)
+    ]
+    return np.array([total / count for total in sums.tolist()]), np.sqrt(variances)
 
 
 def standardise(

@@ -12,6 +12,7 @@ from train.data._formats import Layout, read_layout
 from train.data.custom import is_custom, load_custom
 from train.data.dataset import IMAGE_SHAPE, DataError, Dataset, DatasetInfo
 from train.data.download import Progress, fetch, show_progress
+from train.data.mapped import map_layout
 
 __all__ = ["INFO", "DataError", "Dataset", "load_dataset"]
 
@@ -94,6 +95,7 @@ def load_dataset(
     *,
     download: bool = True,
     progress: Progress = show_progress,
+    mapped: bool = False,
 ) -> Dataset:
     """Load a data set; CIFAR is downloaded first if it is not there.
 
@@ -115,6 +117,9 @@ def load_dataset(
         Whether to fetch the official archive when nothing is found.
     progress : callable, optional
         Called as ``progress(file, bytes done, bytes in all)`` during a download.
+    mapped : bool, optional
+        Whether images stay in their files until they are wanted, as `MappedImages`; where the files are not whole
+        binary ones in a folder, they are loaded all the same.
 
     Returns
     -------
@@ -144,6 +149,8 @@ def load_dataset(
     if "\0" in os.fspath(data_dir):
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
     path, layout = _find(name, Path(data_dir)) or _obtain(name, Path(data_dir), download, progress)
+    if mapped and (found := map_layout(path, layout)):
+        return Dataset(name, tuple(CLASS_NAMES[name].split()), *found[0], *found[1])
     partial = os.environ.get("HCNN_PARTIAL_DATA", "0") == "1"
     *train, (test_images, test_labels) = read_layout(path, layout, partial=partial)
     return Dataset(

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hcnn_core.backend import Array
+import numpy as np
+
+from hcnn_core.backend import Array, array_namespace, to_numpy
 from train.data.augmentation import standardise
+from train.data.mapped import MappedImages
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Images:
     Parameters
     ----------
     images : array of uint8, shape (N, H, W, C)
-        Pixels.
+        Pixels; or MappedImages, which are read when they are taken.
     labels : array of int, shape (N,)
         Classes.
     mean, std : array, shape (C,)
@@ -44,4 +47,9 @@ class Images:
         images, labels : array
             Shapes (n, H, W, C) and (n,).
         """
-        return standardise(self.images[index], self.mean, self.std, self.dtype), self.labels[index]
+        if isinstance(self.images, MappedImages):
+            chosen = self.images[index if isinstance(index, slice) else to_numpy(index)]
+            images = array_namespace(self.labels).asarray(np.asarray(chosen))
+        else:
+            images = self.images[index]
+        return standardise(images, self.mean, self.std, self.dtype), self.labels[index]

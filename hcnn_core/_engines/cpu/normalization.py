@@ -13,6 +13,7 @@ from hcnn_core._engines.generic import normalization as generic
 from hcnn_core._engines.generic.normalization import Results
 from hcnn_core._threads import MEMORY, parallel_for
 from hcnn_core.backend import Array
+from hcnn_core.shards import Shard
 
 MIN_ELEMENTS = 16
 """Elements side by side, with one mean, variance and shift, from which on a call of a kernel is worth its overhead."""
@@ -74,11 +75,13 @@ def _like(runs: Runs, y: Array) -> Array:
     return out.transpose(np.argsort(runs.order))
 
 
-def forward(xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> Results:
+def forward(
+    xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float, shard: Shard | None = None
+) -> Results:
     """ELU of normalised y + shift; its mean, variance, and both in double precision, (2, K)."""
     runs = runs_of(shift, y)
     if runs is None:
-        return generic.forward(xp, y, shift, scale, bias, epsilon)
+        return generic.forward(xp, y, shift, scale, bias, epsilon, shard)
     rows = scale.size
     addresses, out = runs.addresses(y), _like(runs, y)
     found = np.empty((runs.pieces, 2))
@@ -96,6 +99,8 @@ def forward(xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon:
     # Chan's formula: squares within pieces, and of the pieces' means
     squares = found[:, 1] + lengths * (means - mean[pieces.index]) ** 2
     variance = pieces.sum_by_index(squares, rows) / count
+    if shard is not None:
+        mean, variance = generic.pooled(shard, mean, variance)
     numbers, _ = _numbers(runs, y, shifts, scale, bias, mean, 1 / np.sqrt(variance + epsilon))
     to = runs.addresses(out)
     parallel_for(
@@ -128,11 +133,12 @@ def vjp(
     bias: Array,
     moments: Array,
     epsilon: float,
+    shard: Shard | None = None,
 ) -> Results:
     """Cotangents of y, shift, scale and bias from those of result, mean and variance; moments are `forward`'s last."""
     runs = runs_of(shift, y, g)
     if runs is None:
-        return generic.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon)
+        return generic.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard)
     rows, n = scale.size, runs.length
     mean, variance, scale = (np.asarray(a, np.float64) for a in (*moments, scale))
     inverse = 1 / np.sqrt(variance + epsilon)
@@ -147,8 +153,11 @@ def vjp(
     of_bias, of_scale = runs.sum_by_index(sums, rows), inverse * runs.sum_by_index(products, rows)
     count = y.size // rows
     slope = scale * inverse
-    constant = ((g_mean - slope * of_bias) / count)[runs.index]
-    tilt = ((2 * g_variance - slope * inverse * of_scale) / count)[runs.index]
+    every_bias, every_scale = of_bias, of_scale
+    if shard is not None:
+        every_bias, every_scale, g_mean, g_variance = shard.share * shard.sum(of_bias, of_scale, g_mean, g_variance)
+    constant = ((g_mean - slope * every_bias) / count)[runs.index]
+    tilt = ((2 * g_variance - slope * inverse * every_scale) / count)[runs.index]
     numbers = np.column_stack([numbers, constant - tilt * left, tilt]).astype(y.dtype)
     out = _like(runs, y)
     to = runs.addresses(out)

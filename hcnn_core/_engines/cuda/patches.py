@@ -36,7 +36,7 @@ class CudaPatches(Patches):
         return xp.ascontiguousarray(super().arrange(xp, x))
 
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
-        """Mean patch of x, in double precision, and the covariance of those of x and y, about the arrays' own means."""
+        """Mean patch of x, in double precision, and the covariance of those of x and y, in x's dtype."""
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         blocks = min(-(-self.count // (THREADS * PER_THREAD)), 1 << 16)

@@ -6,11 +6,14 @@ from typing import Any
 
 from hcnn_core._engines.generic.elementwise import elu, elu_vjp
 from hcnn_core.backend import Array
+from hcnn_core.shards import Shard
 
 Results = tuple[Array, Array, Array, Array]
 
 
-def forward(xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> Results:
+def forward(
+    xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float, shard: Shard | None = None
+) -> Results:
     """ELU of the normalised y + shift, its mean (K,), its variance (K,), and both in double precision (2, K)."""
     axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
     z = y + shift
@@ -18,6 +21,10 @@ def forward(xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon:
     mean = xp.astype(exact, y.dtype)
     deviation = z - mean
     exact_variance = xp.sum(deviation * deviation, axis=axes, dtype=xp.float64) / count
+    if shard is not None:
+        exact, exact_variance = pooled(shard, exact, exact_variance)
+        mean = xp.astype(exact, y.dtype)
+        deviation = z - mean
     variance = xp.astype(exact_variance, y.dtype)
     ans = elu(xp, deviation * (scale / xp.sqrt(variance + epsilon)) + bias)
     return ans, mean, variance, xp.stack([exact, exact_variance])
@@ -34,6 +41,7 @@ def vjp(
     bias: Array,
     moments: Array,
     epsilon: float,
+    shard: Shard | None = None,
 ) -> Results:
     """Cotangents of y, shift, scale and bias from those of the three results; `forward` returns `moments` last."""
     count = y.size // y.shape[-1]
@@ -47,9 +55,19 @@ def vjp(
         xp.astype(xp.sum(a, axis=axes, dtype=xp.float64), y.dtype, copy=False) for a in (of_c, of_c * normal)
     )
     slope = scale * inverse
-    of_y = slope * (of_c - of_bias / count - normal * (of_scale / count))
+    every_bias, every_scale = of_bias, of_scale
+    if shard is not None:
+        every = xp.astype(shard.share * shard.sum(of_bias, of_scale, g_mean, g_variance), y.dtype)
+        every_bias, every_scale, g_mean, g_variance = (every[i, :] for i in range(4))
+    of_y = slope * (of_c - every_bias / count - normal * (every_scale / count))
     of_y = of_y + (g_mean + 2 * deviation * g_variance) / count
     return of_y, summed_to(xp, of_y, shift.shape), of_scale, of_bias
+
+
+def pooled(shard: Shard, mean: Array, variance: Array) -> tuple[Array, Array]:
+    """Mean and variance (K,) of the whole batch, from those of a shard."""
+    found = shard.mean(mean, variance + mean * mean)
+    return found[0, :], found[1, :] - found[0, :] ** 2
 
 
 def summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:

@@ -73,14 +73,14 @@ class Patches:
                 x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
 
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
-        """Mean patch of x, in double precision, and the covariance of those of x and y.
+        """Mean patch of x and the covariance of those of x and y, in double precision.
 
         The arrays' own means are subtracted before sums of products, so that no digits cancel.
         """
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
         total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])
-        covariance = xp.astype(total / self.count - offsets[0][:, None] * offsets[-1][None, :], x.dtype, copy=False)
+        covariance = total / self.count - offsets[0][:, None] * offsets[-1][None, :]
         return offsets[0] + xp.astype(centres[0], xp.float64), covariance
 
     def filter(

@@ -1,0 +1,372 @@
+"""Several ranks take the steps of one: moments, their cotangents, gradients, order and augmentation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import autodiff
+from autodiff import grad, tree_leaves, tree_map, vjp
+from hcnn_core import Shard, normalize_elu, patch_moments, patch_moments_vjp
+from hcnn_core._engines.cpu import normalization as compiled
+from hcnn_core._tuning import tuned
+from tests.train.threads import on_ranks
+from train import distributed
+from train._watch import start
+from train.config import make_config
+from train.data import Images
+from train.distributed import DistributedError, Ranks, join, launched, share_processors
+from train.network import Network
+from train.step import gradient_step
+from train.training import evaluate, initial_moments
+
+SMALL = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (3, 3), "strided_layers": (3,), "shift": 2}
+COUNT, STEPS = 40, 20
+BATCHES = (7, 8, 2, 5)
+"""No size divides by 2 and by 3; of 2 images, one of 3 ranks has none."""
+
+PER_STEP = 2**10
+"""Roundings that the weights of one step may differ by, in eps of the largest weight.
+
+A sum over the positions of a batch differs with its order by a few eps of the terms' size, and each of the four layers
+passes that on, forward and backward. Newton-Schulz iterations (muon) multiply small singular values, and what rounding
+left in them, by up to 3.4445^5 = 485.
+"""
+
+
+def bound(dtype: str, steps: int = STEPS) -> float:
+    return steps * PER_STEP * float(np.finfo(dtype).eps)
+
+
+class Problem:
+    """A small network, its images and what each step is told, alike on any number of ranks."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.config = make_config("sample", {**SMALL, "dtype": "float64", **settings})
+        self.network = Network(self.config, image_size=8)
+        rng = np.random.default_rng(0)
+        pixels, labels = rng.integers(0, 256, (COUNT, 8, 8, 3), np.uint8), rng.integers(0, 10, COUNT)
+        self.images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), self.config.dtype)
+        parameters = self.network.initialize(rng)
+        self.arrays = {
+            "parameters": parameters,
+            "velocity": tree_map(np.zeros_like, parameters),
+            "moments": initial_moments(self.network),
+        }
+
+    def inputs(self, number: int) -> dict[str, Any]:
+        rng, batch = np.random.default_rng(number), BATCHES[number % len(BATCHES)]
+        index = rng.integers(COUNT, size=batch)
+        rows, columns = (np.arange(8) + rng.integers(-2, 3, (batch, 1)) for _ in range(2))
+        return {"index": index, "rows": rows, "columns": columns}
+
+    def run(self, ranks: Ranks, steps: int = STEPS) -> tuple[Any, list[float], list[int]]:
+        step = gradient_step(np, self.config, self.network, self.images, ranks=ranks)
+        arrays, losses, hits = self.arrays, [], []
+        for number in range(steps):
+            rates = {"rate": 0.02 / (number + 1), "keep": 0.9, "fresh": 0.1}
+            numbers = {name: np.asarray(value, self.config.dtype) for name, value in rates.items()}
+            arrays, loss, correct = step(arrays, ranks.part_of(self.inputs(number)) | numbers)
+            losses.append(float(loss))
+            hits.append(int(correct))
+        return arrays, losses, hits
+
+
+def difference(one: Any, other: Any) -> float:
+    """The largest difference of two trees' arrays, by the largest element of each array or 1 where that is less."""
+    pairs = zip(tree_leaves(one), tree_leaves(other), strict=True)
+    return max(float(np.abs(a - b).max() / max(1e-2, np.abs(b).max())) for a, b in pairs)
+
+
+CASES = [
+    {"nonlinear_factors": plus, "boundary": boundary, "optimizer": optimizer, "normalization": normalization}
+    for (plus, boundary, optimizer), normalization in zip(
+        itertools.product([False, True], ["zero", "periodic"], ["sgd", "muon"]),
+        itertools.cycle(["factors", "both", "both", "factors"]),
+        strict=False,
+    )
+] + [{"normalization": "both", "dtype": "float32"}, {"nonlinear_factors": True, "dtype": "float32"}]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_ranks_take_the_steps_of_one(case: dict[str, Any]) -> None:
+    problem = Problem(**case)
+    arrays, losses, hits = problem.run(Ranks())
+    for size in (2, 3):
+        found = on_ranks(size, problem.run)
+        for other in found[1:]:
+            assert all(map(np.array_equal, tree_leaves(other[0]), tree_leaves(found[0][0])))  # ranks do not drift apart
+        assert difference(found[0][0], arrays) <= bound(problem.config.dtype)
+        assert np.allclose(found[0][1], losses, rtol=bound(problem.config.dtype), atol=0)
+        assert found[0][2] == hits
+
+
+def test_a_run_repeats_bit_for_bit_on_as_many_ranks() -> None:
+    problem = Problem(normalization="both", dtype="float32")
+    one, other = (on_ranks(3, lambda ranks: problem.run(ranks, 5))[0] for _ in range(2))
+    assert all(map(np.array_equal, tree_leaves(one), tree_leaves(other)))
+
+
+@pytest.mark.parametrize("normalization", ["factors", "both"])
+@pytest.mark.parametrize("missing", ["each", "each of the way back", "the last"])
+def test_a_message_that_is_left_out_is_noticed(normalization: str, missing: str) -> None:
+    """Negative controls: moments of a rank's own images, or their cotangents, or one message less."""
+    problem = Problem(normalization=normalization)
+    forward = 2 if normalization == "factors" else 6  # moments of two layers' inputs; and of four layers' outputs
+    first = {"each": 0, "each of the way back": forward, "the last": 2 * forward - 1}[missing]
+    rates = {name: np.asarray(0.1) for name in ("rate", "keep", "fresh")}
+
+    def taken(ranks: Ranks, first: int) -> Any:
+        calls = itertools.count()
+        ranks.shard = lambda share: Shard(  # type: ignore[method-assign]
+            share, lambda a: ranks.all_reduce(a) if next(calls) < first else a / share
+        )
+        step = gradient_step(np, problem.config, problem.network, problem.images, ranks=ranks)
+        arrays, *_ = step(problem.arrays, ranks.part_of(problem.inputs(1)) | rates)
+        assert next(calls) == 2 * forward
+        return arrays
+
+    step = gradient_step(np, problem.config, problem.network, problem.images)
+    expected = step(problem.arrays, problem.inputs(1) | rates)[0]
+    assert difference(on_ranks(2, lambda ranks: taken(ranks, 2 * forward))[0], expected) <= bound("float64", 1)
+    assert difference(on_ranks(2, lambda ranks: taken(ranks, first))[0], expected) > 1e3 * bound("float64", 1)
+
+
+def split(array: Any, sizes: tuple[int, ...]) -> list[Any]:
+    return np.split(array, np.cumsum(sizes)[:-1])
+
+
+def shards(ranks: Ranks, sizes: tuple[int, ...]) -> Shard:
+    return ranks.shard(sizes[ranks.rank] / sum(sizes))
+
+
+SIZES = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
+
+
+@given(SIZES, st.sampled_from(["zero", "periodic"]), st.sampled_from(["float32", "float64"]), st.integers(0, 99))
+def test_moments_of_shards_are_those_of_the_batch(sizes: tuple[int, ...], boundary: Any, dtype: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, g, h = ((rng.standard_normal(n) + 1).astype(dtype) for n in ((sum(sizes), 5, 4, 2), (9,), (9, 9)))
+    options: dict[str, Any] = {"axes": (1, 2), "kernel_size": 3, "boundary": boundary}
+
+    def work(ranks: Ranks) -> Any:
+        part, shard = split(x, sizes)[ranks.rank], shards(ranks, sizes)
+        mine = g * (ranks.rank == 0), h * (ranks.rank == 0)  # cotangents add up, wherever they come from
+        mean, covariance = patch_moments(part, **options, shard=shard)
+        plain = patch_moments_vjp(*mine, part, **options, shard=shard)
+        _, pullback = vjp(lambda x: autodiff.patch_moments(x, **options, shard=shard), part)
+        return mean, covariance, plain, pullback(mine)[0]
+
+    found = on_ranks(len(sizes), work)
+    expected = patch_moments(x, **options)
+    tolerance = 50 * float(np.finfo(dtype).eps)
+    for one in found:
+        assert np.abs(one[0] - expected[0]).max() <= tolerance and np.abs(one[1] - expected[1]).max() <= 8 * tolerance
+    whole = patch_moments_vjp(g, h, x, **options)
+    for cotangent in (np.concatenate([one[i] for one in found]) for i in (2, 3)):
+        assert cotangent.dtype == x.dtype
+        assert np.abs(cotangent - whole).max() <= tolerance * 9 * np.abs(h).max() * np.abs(x).max() / sum(sizes)
+
+
+@given(SIZES, st.sampled_from([1, 1 << 30]), st.sampled_from(["float32", "float64"]), st.integers(0, 99))
+def test_outputs_of_shards_are_normalised_as_the_batch_is(
+    sizes: tuple[int, ...], least: int, dtype: str, seed: int
+) -> None:
+    """By compiled kernels and without."""
+    rng = np.random.default_rng(seed)
+    shape = (sum(sizes), 5, 4, 3, 3)
+    drawn = (1 + rng.standard_normal((shape[0], 3, *shape[1:-1])).astype(dtype) for _ in range(2))
+    y, g = (np.moveaxis(array, 1, -1) for array in drawn)  # values of the last axis lie far apart, as a layer has them
+    shift, scale, bias, g_mean, g_variance = (rng.standard_normal(3).astype(dtype) for _ in range(5))
+
+    def work(ranks: Ranks) -> Any:
+        part, cotangent, shard = split(y, sizes)[ranks.rank], split(g, sizes)[ranks.rank], shards(ranks, sizes)
+        of_moments = [a * (ranks.rank == 0) for a in (g_mean, g_variance)]
+        given = part, shift, scale, bias
+        with tuned(elementwise_elements=least):
+            assert compiled.runs_of(shift, part, cotangent)
+            ans, pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=1e-3, shard=shard), *given)
+            found = pullback((cotangent, *of_moments))
+            plain = normalize_elu(*given, epsilon=1e-3, shard=shard)
+        assert all(map(np.array_equal, plain, ans))
+        return (*ans, *found)
+
+    found = on_ranks(len(sizes), work)
+    ans, pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=1e-3), y, shift, scale, bias)
+    expected = pullback((g, g_mean, g_variance))
+    tolerance = 200 * float(np.finfo(dtype).eps)
+    for one in found:
+        for actual, exact in zip(one[1:3], ans[1:], strict=True):
+            assert np.abs(actual - exact).max() <= tolerance * max(1, np.abs(exact).max())
+    joined = [np.concatenate([one[i] for one in found]) for i in (0, 3)]
+    added = [sum(one[i] for one in found) for i in (4, 5, 6)]
+    for actual, exact in zip([*joined, *added], [ans[0], *expected], strict=True):
+        scale_of = math.sqrt(y.size) if actual.ndim == 1 else 1
+        assert np.abs(actual - exact).max() <= tolerance * scale_of * max(1, np.abs(exact).max())
+
+
+def test_second_derivatives_of_shards_are_refused() -> None:
+    def work(ranks: Ranks) -> None:
+        shard = ranks.shard(0.5)
+        first = grad(lambda x: np.sum(autodiff.patch_moments(x, 1, 3, boundary="zero", shard=shard)[1] ** 2))
+        with pytest.raises(TypeError, match="first derivatives only"):
+            grad(lambda x: np.sum(first(x) ** 2))(np.ones((2, 5)))
+
+    on_ranks(2, work)
+
+
+@given(st.integers(1, 9), st.integers(1, 40))
+def test_every_image_of_a_batch_is_on_one_rank(size: int, count: int) -> None:
+    """In order, and what a step is told of it too; shares add up to 1, and no rank has two images more than another."""
+    inputs = {"index": np.arange(count), "rows": np.arange(3 * count).reshape(count, 3)}
+    told = []
+    for rank in range(size):
+        ranks = Ranks()
+        ranks.rank, ranks.size = rank, size
+        told.append(ranks.part_of(inputs))
+        assert len(told[-1]["index"]) >= 1
+    mine = [one for one in told if size == 1 or one["share"] > 0]
+    for name, array in inputs.items():
+        assert np.array_equal(np.concatenate([one[name] for one in mine]), array)
+    assert max(len(one["index"]) for one in mine) - min(len(one["index"]) for one in mine) <= 1
+    assert size == 1 or sum(one["share"] for one in told) == pytest.approx(1)
+
+
+def test_one_message_holds_all_gradients_and_one_each_layers_moments() -> None:
+    problem = Problem(normalization="both")
+
+    def work(ranks: Ranks) -> list[int]:
+        problem.run(ranks, 1)
+        return [*ranks.comm.messages]
+
+    weights = sum(leaf.size for leaf in tree_leaves(problem.arrays["parameters"]))
+    patches = 9 + 9 * 9
+    outputs = [2 * layer.filters for layer in problem.network.table]
+    forward = [*outputs[:2], patches, outputs[2], patches, outputs[3]]
+    backward = [2 * outputs[3], patches, 2 * outputs[2], patches, *(2 * n for n in reversed(outputs[:2]))]
+    assert on_ranks(2, work)[1] == [8 * n for n in (*forward, *backward, weights + 3)]
+
+
+def test_evaluation_on_ranks_is_that_of_one() -> None:
+    problem = Problem()
+    parameters, moments = problem.arrays["parameters"], problem.arrays["moments"]
+    arguments = np, problem.network, parameters, moments, problem.images
+    one = evaluate(*arguments, averages=True)
+    for size in (2, 3):
+        for found in on_ranks(size, lambda ranks: evaluate(*arguments, averages=True, ranks=ranks)):
+            assert np.array_equal(found.confusion, one.confusion) and found.averaged == one.averaged
+            assert found.loss == pytest.approx(one.loss, rel=1e-13)
+
+
+def test_ranks_that_differ_are_told_apart() -> None:
+    def work(ranks: Ranks) -> None:
+        ranks.require_same({"numpy": "2.3"})
+        ranks.require_same_bits({"w": np.arange(3)}, "weights")
+        with pytest.raises(DistributedError, match=r"differ in numpy: 2\.0 on rank 0 .*, 2\.1 on rank 1 "):
+            ranks.require_same({"a": 1, "numpy": f"2.{ranks.rank}"})
+        with pytest.raises(DistributedError, match="differ in weights"):
+            ranks.require_same_bits({"w": np.nextafter(np.ones(3), ranks.rank)}, "weights")
+
+    on_ranks(2, work)
+
+
+def test_an_error_of_one_rank_reaches_all() -> None:
+    def work(ranks: Ranks) -> None:
+        with pytest.raises(ValueError, match="of rank 1") as caught:
+            ranks.agree(lambda: _fail(ranks.rank))
+        assert caught.value.agreed  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="of rank 0"):
+            ranks.from_first(lambda: _fail(1, "of rank 0"))
+        assert ranks.from_first(lambda: ranks.rank) == 0
+
+    on_ranks(3, work)
+
+
+def _fail(rank: int, text: str = "of rank 1") -> None:
+    if rank == 1:
+        raise ValueError(text)
+
+
+@pytest.mark.parametrize("variables", [{}, {"OMPI_COMM_WORLD_SIZE": "1"}, {"PMI_SIZE": "1", "PMI_RANK": "0"}])
+def test_one_process_imports_no_mpi(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name in (*distributed.SIZES, *distributed.RANKS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert launched() == 0 and join().size == 1
+
+
+@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"])
+def test_a_launcher_without_mpi4py_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Else every process would train by itself, and write to one directory."""
+    monkeypatch.setenv(variable, "2")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(DistributedError, match="install the extra mpi"):
+        join()
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "threads"),
+    [
+        ({0, 1, 2, 3}, [("here", {0, 1, 2, 3})], 2),
+        ({0, 1}, [("here", {2, 3})], 2),  # bound to processors of its own
+        ({0, 1, 2}, [("there", {0, 1, 2})], 3),  # on another host
+        ({0}, [("here", {0}), ("here", {0})], 1),
+    ],
+)
+def test_ranks_share_the_processors_of_their_host(
+    mine: set[int], others: list[Any], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed.os, "sched_getaffinity", lambda pid: mine, raising=False)
+    for name in ("HCNN_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    ranks = Ranks()
+    ranks.host = "here"
+    monkeypatch.setattr(ranks, "gather", lambda value: [value, *others])
+    share_processors(ranks)
+    assert distributed.os.environ.pop("HCNN_NUM_THREADS") == str(threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    share_processors(ranks)
+    assert "HCNN_NUM_THREADS" not in distributed.os.environ  # what the user has set stays
+
+
+def test_ranks_that_cannot_be_watched_say_so_and_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+
+    def nowhere(module: str, one_host: bool) -> Any:
+        process, (host, _), key = start(module, one_host)
+        started.append(process)
+        return process, (host, 1), key
+
+    monkeypatch.setattr(distributed, "start", nowhere)
+
+    def work(ranks: Ranks) -> bool:
+        ranks.be_watched("train.cifar")
+        return ranks.watch is None
+
+    assert on_ranks(2, work) == [True, True]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "ranks that hang will not be noticed: rank 0 on " in said
+    assert started[0].returncode == 0  # the watching process has gone
+
+
+def test_ranks_that_end_well_let_the_watching_process_end() -> None:
+    def work(ranks: Ranks) -> Any:
+        ranks.be_watched("train.cifar")
+        watcher = ranks._watcher
+        assert ranks.watch is not None
+        ranks.gather(None)
+        ranks.leave()
+        return watcher
+
+    assert on_ranks(2, work)[0].returncode == 0

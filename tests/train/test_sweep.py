@@ -1,0 +1,183 @@
+"""Sweeps: which trials a file asks for, and that they are trained, resumed, tabled and kept apart."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.train.runs import Outcome, contents, finish, start
+from train import _trial
+from train._lock import locked
+from train.config import ConfigError
+from train.sweep import read_sweep
+
+SETTINGS = """
+[settings]
+preset = "sample"
+width = 4
+factors = 4
+depth = 5
+strided_layers = [3, 4]
+batch_size = 8
+epochs = 2
+train_size = 40
+validation_size = 8
+"""
+
+
+def run(file: Path, *arguments: object) -> Outcome:
+    """The command in a process of its own."""
+    return finish(start("-m", "train.sweep", file, *arguments, env={"HCNN_NUM_THREADS": "1"}))
+
+
+def write(tmp_path: Path, text: str) -> tuple[Path, Path]:
+    """A sweep's file, and its folder."""
+    file = tmp_path / "some.toml"
+    file.write_text(text)
+    return file, tmp_path / "out"
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_trials_are_all_combinations_with_all_draws_and_seeds() -> None:
+    text = "seeds = [3, 4]\n" + SETTINGS + "[grid]\nlearning_rate = [0.1, 0.2]\nboundary = ['zero', 'periodic']\n"
+    text += "[random]\ndraws = 3\nshift = {low = 0, high = 5}\n"
+    trials = read_sweep(text).trials
+    assert [trial.number for trial in trials] == list(range(1, 25))
+    chosen = {(t.config.learning_rate, t.config.boundary, t.config.shift, t.config.seed) for t in trials}
+    draws = [t.config.shift for t in trials[:6:2]]
+    assert chosen == {(r, b, d, s) for r in (0.1, 0.2) for b in ("zero", "periodic") for d in draws for s in (3, 4)}
+    assert all(not t.config.test and t.config.preset == "sample" and t.config.width == 4 for t in trials)
+    assert read_sweep(text).trials == trials  # draws depend on the file alone
+
+
+@given(st.floats(1e-6, 1e3), st.floats(1, 1e4), st.booleans(), st.integers(0, 99))
+def test_draws_lie_in_their_range(low: float, ratio: float, log: bool, seed: int) -> None:
+    high = low * ratio
+    text = (
+        f"[random]\ndraws = 20\nseed = {seed}\nepsilon = {{low = {low!r}, high = {high!r}, log = {str(log).lower()}}}\n"
+    )
+    found = [trial.config.epsilon for trial in read_sweep(text + SETTINGS).trials]
+    assert all(low * (1 - 1e-12) <= value <= high * (1 + 1e-12) for value in found)
+
+
+def test_logarithmic_draws_are_even_in_the_logarithm() -> None:
+    text = SETTINGS + "[random]\ndraws = 400\nlearning_rate = {low = 1e-4, high = 1.0, log = true}\n"
+    logs = sorted(math.log10(trial.config.learning_rate) for trial in read_sweep(text).trials)
+    assert max(abs(x - (-4 + 4 * (i + 0.5) / 400)) for i, x in enumerate(logs)) < 4 * 1.95 / 20  # Kolmogorov, 0.1 %
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trials = 3", "'trials' is no key of a sweep"),
+        ("[grid]\nwidht = [1]", "did you mean 'width'"),
+        ("[grid]\nwidth = 3", "grid.width is 3; give a list"),
+        ("[grid]\nwidth = []", "grid.width is []; give a list"),
+        ("seeds = 3", "seeds is 3; give a list"),
+        ("minutes = 0", "minutes is 0; give a number, more than 0"),
+        ("workers = 'two'", "workers is 'two'"),
+        ("grid = 3", "grid is 3; it is a table"),
+        ("[random]\ndraws = 0", "random.draws is 0"),
+        ("[random]\nwidth = {low = 3}", "random.width is {'low': 3}; give a list"),
+        ("[random]\nwidth = {low = 5, high = 3}", "random.width is"),
+        ("[random]\nepsilon = {low = 0.0, high = 3.0, log = true}", "random.epsilon is"),
+        ("[grid]\nvalidation_size = [0]", "validation_size is 0; a sweep compares"),
+        ("[grid]\nseed = [1]\nshift = [0]\nx = [", "not valid TOML"),
+        ("[random]\ndraws = 20000\nshift = [1]", "20000 trials; a sweep has at most 10000"),
+    ],
+)
+def test_what_no_sweep_can_be_made_of_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_sweep(text + "\n" + SETTINGS)
+    assert said in str(caught.value)
+
+
+def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None:
+    """One of three trials fails; the others go on. The test set is not read."""
+    file, folder = write(tmp_path, "workers = 2\n" + SETTINGS + "[grid]\nlearning_rate = [0.02, 1e30, 0.01]\n")
+    out = run(file, "--out", folder).success()
+    assert "3 of 3 trials to train, 2 at a time" in out and "trial 2: failed: the loss is" in out
+    rows = table(folder)
+    assert [row["state"] for row in rows] == ["finished", "failed", "finished"]
+    assert [row["epochs"] for row in rows] == ["2", "0", "2"] and "the loss is" in rows[1]["error"]
+    for row in (rows[0], rows[2]):
+        lines = (folder / f"trial000{row['trial']}" / "metrics.jsonl").read_text().splitlines()
+        last = json.loads(lines[-1])
+        assert float(row["validation_accuracy"]) == last["validation_accuracy"] and "test_loss" not in last
+    means = (folder / "results.md").read_text().splitlines()
+    best = max(rows, key=lambda row: float(row["validation_accuracy"] or -1))
+    assert means[2].startswith(f"| {float(best['learning_rate']):.4g} |") and means[-1].endswith("| failed |")
+    assert (folder / "results.png").read_bytes().startswith(b"\x89PNG")
+    before = contents(folder)
+    assert "0 of 3 trials" in run(file, "--out", folder).success()
+    changed = {name for name, content in contents(folder).items() if content != before.get(name)}
+    assert changed <= {"results.png"}
+    assert "1 of 3 trials" in run(file, "--out", folder, "--retry").success()
+    file.write_text("workers = 2\n" + SETTINGS + "[grid]\nlearning_rate = [0.02]\n")
+    assert "holds a sweep of other trials" in run(file, "--out", folder).err
+
+
+def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 400") + "[grid]\nshift = [1, 2]\n")
+    process = start("-m", "train.sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"})
+    metrics = folder / "trial0001" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") > 2):
+        pass
+    process.send_signal(signal.SIGINT)
+    outcome = finish(process)
+    assert outcome.status == 130 and "stopped by SIGINT, saved; the same command goes on" in outcome.err
+    assert [row["state"] for row in table(folder)] == ["stopped", "waiting"]
+    done = len(metrics.read_text().splitlines())
+    assert done >= 3
+    minutes = 1e-9  # a budget that is spent: nothing more is trained
+    assert _trial.run_trial(str(folder), 1, minutes, math.inf, 1) == _trial.OUT_OF_TIME
+    spent = sum(json.loads(line)["seconds"] for line in metrics.read_text().splitlines())
+    minutes = spent / 60 + 1.5 * spent / done / 60  # for one epoch more, or two
+    assert _trial.run_trial(str(folder), 1, minutes, math.inf, 1) == _trial.OUT_OF_TIME
+    assert done < len(metrics.read_text().splitlines()) <= done + 4
+
+
+def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path) -> None:
+    file, folder = write(tmp_path, SETTINGS)
+    folder.mkdir()
+    with locked(folder / ".lock"):
+        outcome = run(file, "--out", folder)
+    assert outcome.status == 1 and "is in use by process" in outcome.err and outcome.err.count("\n") == 1
+    (folder / "trial0001").mkdir()
+    outcome = run(file, "--out", folder)
+    assert outcome.status == 1 and "holds trials but no sweep.toml" in outcome.err
+
+
+def test_no_trial_begins_after_the_total_time(tmp_path: Path) -> None:
+    file, folder = write(tmp_path, "total_minutes = 1e-9\n" + SETTINGS)
+    assert "| 0 | waiting |" in run(file, "--out", folder).success()
+    assert not (folder / "trial0001").exists()
+
+
+def test_dask_runs_trials(tmp_path: Path) -> None:
+    """On workers that are threads of this process; the command connects to their scheduler."""
+    distributed = pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: the extra dask")
+    file, folder = write(tmp_path, SETTINGS + "[grid]\nlearning_rate = [0.02, 1e30]\n")
+    options: dict[str, Any] = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "protocol": "tcp://"}
+    with distributed.LocalCluster(**options, dashboard_address=None, host="127.0.0.1") as cluster:
+        out = run(file, "--out", folder, "--dask", cluster.scheduler_address).success()
+    assert "trial 1: finished" in out and "trial 2: failed" in out
+
+
+def test_dask_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: the extra dask")
+    file, folder = write(tmp_path, SETTINGS)
+    outcome = run(file, "--out", folder, "--dask", "nowhere")
+    assert outcome.status == 1 and "no scheduler answers" in outcome.err

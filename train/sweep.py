@@ -1,0 +1,438 @@
+"""Train one network for each of many settings, and table what they reach: `python -m train.sweep sweep.toml`."""
+
+from train._process import leave_on_interrupt
+
+if __name__ == "__main__":
+    leave_on_interrupt("train.sweep")
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import io
+import itertools
+import math
+import signal
+import statistics
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hcnn_core.backend import worker_count
+from train._command import Parser, given_path, one_line, run_command, say
+from train._files import write_atomically
+from train._lock import HeldError, locked
+from train._trial import (
+    FAILED,
+    FINISHED,
+    OUT_OF_TIME,
+    WAITING,
+    allow_trials,
+    records_of,
+    run_path,
+    run_trial,
+    stop_trials,
+)
+from train.config import Config, ConfigError, make_config, to_toml
+from train.plot import plot_trials
+from train.run import Run, RunError
+from train.training import Interrupted
+
+MOST_TRIALS = 10_000
+
+KEYS = {"settings", "grid", "random", "seeds", "minutes", "total_minutes", "workers"}
+
+TABLE, MEANS, PICTURE = "results.csv", "results.md", "results.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One network to be trained.
+
+    Parameters
+    ----------
+    number : int
+        From 1, in the order of the sweep's file.
+    varied : dict of str to object
+        The settings that tell it from others, its seed too.
+    config : Config
+        All settings.
+    """
+
+    number: int
+    varied: dict[str, Any]
+    config: Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a file asks for.
+
+    Parameters
+    ----------
+    trials : tuple of Trial
+        All of them.
+    minutes : float
+        Training time of each.
+    total_minutes : float
+        Time after which no other begins.
+    workers : int
+        Trials side by side.
+    """
+
+    trials: tuple[Trial, ...]
+    minutes: float
+    total_minutes: float
+    workers: int
+
+
+def read_sweep(text: str) -> Sweep:
+    """Return the trials that a TOML text describes.
+
+    Parameters
+    ----------
+    text : str
+        Tables `settings` (of every trial; a preset too), `grid` (a list of values for each setting: all combinations),
+        `random` (`draws`, `seed`, and for each setting a list to choose from or `{low, high, log}`), and keys `seeds`
+        (a list), `minutes` (of training for each trial), `total_minutes` and `workers`. All may be left out.
+
+    Returns
+    -------
+    Sweep
+        Its trials: every combination of the grid, with every draw and every seed.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not TOML, or a key or a value in it is none that could be used.
+    """
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"it is not valid TOML: {error}") from error
+    if unknown := sorted(content.keys() - KEYS):
+        raise ConfigError(f"{unknown[0]!r} is no key of a sweep; choose {', '.join(sorted(KEYS))}")
+    settings, grid, random = (_table(content, name) for name in ("settings", "grid", "random"))
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"grid.{name} is {values!r}; give a list of values")
+    seeds = content.get("seeds", [settings.get("seed", 0)])
+    if not isinstance(seeds, list) or not seeds:
+        raise ConfigError(f"seeds is {seeds!r}; give a list of numbers")
+    draws = list(_draws(random))
+    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    if len(combinations) * len(draws) * len(seeds) > MOST_TRIALS:
+        raise ConfigError(f"{len(combinations) * len(draws) * len(seeds)} trials; a sweep has at most {MOST_TRIALS}")
+    trials: list[Trial] = []
+    preset = settings.pop("preset", "hcnn")
+    for chosen in (g | d | {"seed": s} for g, d, s in itertools.product(combinations, draws, seeds)):
+        config = make_config(chosen.get("preset", preset), settings | chosen | {"test": False})
+        if not config.validation_size:
+            raise ConfigError(
+                "validation_size is 0; a sweep compares trials on images held out: give it under settings"
+            )
+        trials.append(Trial(len(trials) + 1, chosen, config))
+    limits = [_positive(content, name, math.inf) for name in ("minutes", "total_minutes")]
+    return Sweep(tuple(trials), limits[0], limits[1], int(_positive(content, "workers", 1)))
+
+
+def _table(content: dict[str, Any], name: str) -> dict[str, Any]:
+    found = content.get(name, {})
+    if not isinstance(found, dict):
+        raise ConfigError(f"{name} is {found!r}; it is a table: [{name}]")
+    return dict(found)
+
+
+def _positive(content: Mapping[str, Any], name: str, default: float) -> float:
+    value = content.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigError(f"{name} is {value!r}; give a number, more than 0")
+    return float(value)
+
+
+def _draws(random: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Settings drawn at random; one empty draw where nothing is to be drawn."""
+    count, seed = random.pop("draws", 1), random.pop("seed", 0)
+    if not isinstance(count, int) or count < 1:
+        raise ConfigError(f"random.draws is {count!r}; give a number, 1 or more")
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield {name: _draw(rng, name, among) for name, among in random.items()}
+
+
+def _draw(rng: np.random.Generator, name: str, among: Any) -> Any:
+    match among:
+        case [_, *_]:
+            return among[int(rng.integers(len(among)))]
+        case {"low": int(low), "high": int(high), **rest} if low <= high and not rest:
+            return int(rng.integers(low, high, endpoint=True))
+        case {"low": int() | float() as low, "high": int() | float() as high, **rest} if low <= high and rest in (
+            {},
+            {"log": False},
+        ):
+            return float(rng.uniform(low, high))
+        case {"low": int() | float() as low, "high": int() | float() as high, "log": True} if 0 < low <= high:
+            return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    raise ConfigError(
+        f"random.{name} is {among!r}; give a list to choose from, or {{low = 1e-4, high = 1e-2, log = true}}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; the process's own by default.
+
+    Returns
+    -------
+    int
+        Exit status: 0, also if trials failed; 1 if the sweep did; 2 if the command line or the file is wrong; 128 and
+        its number if a signal stopped it.
+    """
+    return run_command(_parser(), arguments, _act, "take fewer workers")
+
+
+def _act(options: argparse.Namespace) -> int:
+    try:
+        text = options.file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"cannot read {options.file}: {reason}") from error
+    try:
+        sweep = read_sweep(text)
+    except ConfigError as error:
+        raise ConfigError(f"{options.file}: {error}") from error
+    sweep = dataclasses.replace(sweep, workers=options.workers or sweep.workers)
+    folder: Path = options.out or Path("runs") / options.file.stem
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".lock"))
+        except HeldError as error:
+            raise RunError(f"{folder} is in use by {error}; wait for it or end it, or name another folder") from error
+        except OSError as error:
+            raise RunError(f"cannot write the sweep to {folder}: {error.strerror or error}") from error
+        _begin(folder, text, sweep)
+        _run_all(folder, sweep, options)
+    return 0
+
+
+def _begin(folder: Path, text: str, sweep: Sweep) -> None:
+    """Write what is to be done, or check that it is the same as before."""
+    asked = folder / "sweep.toml"
+    if asked.exists():
+        if read_sweep(asked.read_text(encoding="utf-8")).trials != sweep.trials:
+            raise RunError(f"{folder} holds a sweep of other trials (sweep.toml there); name another folder with --out")
+    elif any(folder.glob("trial*")):
+        raise RunError(f"{folder} holds trials but no sweep.toml; name another folder with --out")
+    try:
+        for trial in sweep.trials:
+            path = run_path(folder, trial.number).with_suffix(".toml")
+            if not path.exists():
+                write_atomically(path, to_toml(trial.config, {}).encode())
+        write_atomically(asked, text.encode())
+    except OSError as error:
+        raise RunError(f"cannot write the sweep to {folder}: {error.strerror or error}") from error
+
+
+def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
+    states = _earlier(folder, sweep)
+    done = {FINISHED, OUT_OF_TIME} | (set() if options.retry else {FAILED})
+    deadline = time.time() + 60 * sweep.total_minutes
+    todo = [trial for trial in sweep.trials if states[trial.number] not in done or _has_time(folder, trial, sweep)]
+    say(f"{folder}: {len(todo)} of {len(sweep.trials)} trials to train, {sweep.workers} at a time")
+    with _executor(options.dask, sweep.workers) as (executor, threads), _stopping() as stopped:
+        futures: dict[Future[str], Trial] = {}
+        for trial in todo:
+            given = str(folder.resolve()), trial.number, sweep.minutes, deadline, threads
+            futures[executor.submit(run_trial, *given)] = trial
+        for future in as_completed(futures):
+            trial = futures[future]
+            try:
+                states[trial.number] = future.result()
+            except Exception as error:  # of a worker that was lost; the other trials go on
+                states[trial.number] = WAITING if future.cancelled() else FAILED
+                if not future.cancelled():
+                    with contextlib.suppress(OSError), open(_log(folder, trial), "a", encoding="utf-8") as log:
+                        log.write(f"{one_line(f'{type(error).__name__}: {error}')}\n")
+            rows = _write_results(folder, sweep, states)
+            if states[trial.number] != WAITING:
+                say(_line(rows[trial.number - 1]))
+            if stopped:
+                for other in futures:
+                    other.cancel()
+    rows = _write_results(folder, sweep, states)
+    if stopped:
+        raise Interrupted(f"stopped by {signal.Signals(stopped[0]).name}, saved; the same command goes on", stopped[0])
+    say("\n".join(["", *_means(sweep, rows)]))
+    for name in (TABLE, MEANS, PICTURE):
+        if (folder / name).exists():
+            say(str(folder / name))
+
+
+def _has_time(folder: Path, trial: Trial, sweep: Sweep) -> bool:
+    """Whether a trial that ran out of time has some of a budget that has been raised since."""
+    run = Run(run_path(folder, trial.number))
+    records = records_of(run)
+    if not records or records[-1]["epoch"] >= trial.config.epochs:
+        return False
+    spent, longest = (f(r["seconds"] for r in records) for f in (sum, max))
+    return bool(60 * sweep.minutes - spent > longest)
+
+
+def _earlier(folder: Path, sweep: Sweep) -> dict[int, str]:
+    """What became of each trial in earlier calls."""
+    states = dict.fromkeys((trial.number for trial in sweep.trials), WAITING)
+    with contextlib.suppress(OSError, ValueError, KeyError), open(folder / TABLE, newline="", encoding="utf-8") as file:
+        states |= {int(row["trial"]): row["state"] for row in csv.DictReader(file) if int(row["trial"]) in states}
+    return states
+
+
+@contextlib.contextmanager
+def _executor(address: str | None, workers: int) -> Iterator[tuple[Executor, int]]:
+    """What runs trials, and the threads of each; 0 for all of a machine."""
+    if address is None:
+        with ThreadPoolExecutor(workers) as pool:  # threads that wait for processes
+            yield pool, max(1, worker_count() // workers)
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise RunError("--dask needs the extra dask: pip install 'hcnn[dask]'") from error
+    try:
+        client = Client(address, timeout=30)
+    except (OSError, ValueError) as error:
+        raise RunError(f"--dask {address}: no scheduler answers ({one_line(str(error))})") from error
+    with client:
+        yield client.get_executor(pure=False, retries=0), 0
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[list[int]]:
+    """On SIGINT and SIGTERM, let the trials of this machine save and end; Dask's end with their workers."""
+    received: list[int] = []
+
+    def stop(signum: int, frame: Any) -> None:
+        received.append(signum)
+        stop_trials()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        allow_trials()
+
+
+def _log(folder: Path, trial: Trial) -> Path:
+    return run_path(folder, trial.number).with_suffix(".log")
+
+
+def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
+    """A line of the table: settings, what was reached, and what went wrong."""
+    records = records_of(Run(run_path(folder, trial.number)))
+    known = [r["validation_accuracy"] for r in records if "validation_accuracy" in r]
+    last = records[-1] if records else {}
+    row = {"trial": trial.number, **trial.varied, "state": state, "epochs": len(records)}
+    row |= {"validation_accuracy": known[-1] if known else "", "best_validation_accuracy": max(known, default="")}
+    row |= {"validation_loss": last.get("validation_loss", ""), "train_loss": last.get("train_loss", "")}
+    row |= {"seconds": round(sum(r["seconds"] for r in records), 1), "error": ""}
+    if state == FAILED and _log(folder, trial).is_file():
+        lines = _log(folder, trial).read_text(encoding="utf-8", errors="replace").splitlines()
+        row["error"] = lines[-1].removeprefix("train.cifar: ") if lines else "it said nothing"
+    return row
+
+
+def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> list[dict[str, Any]]:
+    rows = [_row(folder, trial, states[trial.number]) for trial in sweep.trials]
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    try:
+        write_atomically(folder / TABLE, text.getvalue().encode())
+        write_atomically(folder / MEANS, ("\n".join(_means(sweep, rows)) + "\n").encode())
+        known = [row for row in rows if row["validation_accuracy"] != ""]
+        if known:
+            varied = {name: [row[name] for row in known] for name in sweep.trials[0].varied}
+            plot_trials(varied, [row["validation_accuracy"] for row in known], folder / PICTURE, folder.name)
+    except OSError as error:
+        raise RunError(f"cannot write the results to {folder}: {error.strerror or error}") from error
+    return rows
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    reached = row["validation_accuracy"]
+    shown = f", {100 * reached:.2f} % of the images held out" if reached != "" else ""
+    why = f": {row['error']}" if row["error"] else ""
+    return f"trial {row['trial']}: {row['state']}{shown}{why}"
+
+
+def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table in Markdown: what each combination of settings reaches, the best first, means over seeds."""
+    names = [name for name in sweep.trials[0].varied if name != "seed"]
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(" | ".join(_shown(row[name]) for name in names), []).append(row)
+    found = []
+    for settings, group in groups.items():
+        known = [100 * row["validation_accuracy"] for row in group if row["validation_accuracy"] != ""]
+        states = sorted({row["state"] for row in group} - {FINISHED})
+        mean = statistics.fmean(known) if known else -math.inf
+        reached = f"{mean:.2f} %" if known else "-"
+        if len(known) > 1:
+            reached += f" ± {statistics.stdev(known):.2f}"
+        cells = [*([settings] if names else []), reached, str(len(known)), ", ".join(states)]
+        found.append((mean, f"| {' | '.join(cells)} |"))
+    found.sort(key=lambda pair: -pair[0])
+    head = [*(f"`{name}`" for name in names), "held-out accuracy, ± deviation over seeds", "trials", "not finished"]
+    return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(line for _, line in found)]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m train.sweep",
+        description="Train a network for each of many settings, side by side, and table what they reach on images that "
+        "are held out of the training set. The test set is not read. The same command goes on with a sweep.",
+        epilog="Exit status: 0, also if trials failed; 1 the sweep failed; 2 the command line or the file is wrong; "
+        "128 and the number of the signal that stopped it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", type=given_path, metavar="FILE", help="TOML file: docs/distributed.md has an example")
+    parser.add_argument("--out", type=given_path, metavar="DIR", help="folder of the sweep (default: runs/FILE's name)")
+    parser.add_argument("--workers", type=_count, metavar="N", help="trials side by side, instead of the file's")
+    parser.add_argument("--dask", metavar="ADDRESS", help="run trials on the workers of a Dask scheduler: HOST:PORT")
+    parser.add_argument("--retry", action="store_true", help="train those again that failed")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of workers; give 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(main())
