@@ -362,6 +362,8 @@ def _fit(trainer: Trainer, dataset: Dataset, hours: float) -> None:
     if not run.metrics_path.is_file():  # no epoch fitted into the hours
         return
     _finish(run)
+    if not run.writes:
+        return
     classified = None
     if result is not None:
         classified = Classified("test", dataset.test_images, dataset.test_labels, result.logits)
@@ -373,8 +375,9 @@ def _fit(trainer: Trainer, dataset: Dataset, hours: float) -> None:
 
 def _classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:
     """Evaluate images that a report shows."""
-    result = evaluate(array_namespace(data.images), network, parameters, moments, data)
-    return Classified(part, to_numpy(data.images), to_numpy(data.labels), result.logits)
+    result = evaluate(array_namespace(data.labels), network, parameters, moments, data)
+    images = data.images if isinstance(data.images, MappedImages) else to_numpy(data.images)
+    return Classified(part, images, to_numpy(data.labels), result.logits)
 
 
 def _write_report(
@@ -415,7 +418,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
             _, held_out = split_validation(dataset, config.validation_size, config.seed)
             part, images, labels = "held-out", dataset.train_images[held_out], dataset.train_labels[held_out]
         statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
-        data = Images(xp.asarray(images), xp.asarray(labels), *statistics)
+        data = Images(_placed(xp, images), xp.asarray(labels), *statistics)
         classified = _classified(part, network, parameters, moments, data)
     with _own(run):
         _write_report(run, config, checkpoint.class_names, parameters, classified)

@@ -31,7 +31,7 @@ class Classified:
     ----------
     part : str
         Which images: "test" or "held-out".
-    images : ndarray of uint8, shape (N, H, W, C)
+    images : ndarray of uint8, shape (N, H, W, C), or MappedImages
         Pixels.
     labels : ndarray of int, shape (N,)
         Their classes.
@@ -40,7 +40,7 @@ class Classified:
     """
 
     part: str
-    images: Array
+    images: Any
     labels: Array
     logits: Array
 
@@ -173,7 +173,7 @@ def _wrong(classified: Classified, names: Sequence[str]) -> list[dict[str, Any]]
     for i in classified.most_wrong(MOST_WRONG):
         label = int(classified.labels[i])
         likely = [int(c) for c in np.argsort(-probabilities[i], kind="stable")[:3]]
-        image = classified.images[i]
+        (image,) = np.asarray(classified.images[i : i + 1])  # which may still be in a file
         pixels = image[..., :3] if image.shape[2] >= 3 else image[..., 0] / 255
         found.append(
             {
