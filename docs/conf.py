@@ -15,7 +15,11 @@ sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), os.environ.get("PYTHONPATH", "")]
 )  # for examples that start Python
-os.environ.setdefault("CUPY_PYLOPS", "0")  # PyLops imports CuPy where it finds it, and fails without the GPU's libraries
+for name in ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # the arrays are small, and examples run side by side
+    os.environ.setdefault(name, "1")
+os.environ.setdefault(
+    "CUPY_PYLOPS", "0"
+)  # PyLops imports CuPy where it finds it, and fails without the GPU's libraries
 
 import hcnn_core  # noqa: E402
 
@@ -77,6 +81,7 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "copyfile_regex": "",
     "min_reported_time": 1,
+    "parallel": 2,
 }
 
 
