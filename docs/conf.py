@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+for name in ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # the arrays are small, and examples run side by side
+    os.environ.setdefault(name, "1")
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), os.environ.get("PYTHONPATH", "")]
 )  # for examples that start Python
-for name in ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # the arrays are small, and examples run side by side
-    os.environ.setdefault(name, "1")
 os.environ.setdefault(
     "CUPY_PYLOPS", "0"
 )  # PyLops imports CuPy where it finds it, and fails without the GPU's libraries
