@@ -75,7 +75,7 @@ sphinx_gallery_conf = {
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "show_signature": False,
-    "write_computation_times": True,
+    "write_computation_times": False,  # every page says its own
     "run_stale_examples": True,  # their size may have changed, or the package
     "image_scrapers": ("matplotlib",),
     "matplotlib_animations": False,
@@ -86,8 +86,15 @@ sphinx_gallery_conf = {
 
 
 def link_to_files(app: Any, name: str, source: list[str]) -> None:
-    """Make links to Markdown files outside this folder downloads; MyST takes them for pages of the site."""
-    source[0] = re.sub(r"\]\((\.\./[^)#]+\.md)\)", r"](path:\1)", source[0])
+    """Make links to Markdown files outside this folder downloads, and those to folders text; MyST has neither."""
+
+    def link(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        if (ROOT / "docs" / target).is_dir():
+            return text.strip("[]")
+        return f"{text}(path:{target})" if target.endswith(".md") else found.group()
+
+    source[0] = re.sub(r"(\[[^][]*\])\((\.\./[^)#]+)\)", link, source[0])
 
 
 def setup(app: Any) -> None:
