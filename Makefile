@@ -48,7 +48,7 @@ mutants: .venv/.test ## change one expression at a time, 300 times, and count wh
 	$(BIN) scripts/mutants.py --count 300 --out mutants.jsonl
 
 clean: ## remove the environment, build outputs and caches, but not runs/
-	rm -rf docs/_build docs/gallery docs/api/generated docs/api/uses
+	rm -rf docs/_build docs/gallery docs/api/generated docs/api/uses docs/sg_execution_times.rst
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
