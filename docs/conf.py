@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+for name in ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # the arrays are small, and examples run side by side
+    os.environ.setdefault(name, "1")
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -73,18 +75,26 @@ sphinx_gallery_conf = {
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "show_signature": False,
-    "write_computation_times": True,
+    "write_computation_times": False,  # every page says its own
     "run_stale_examples": True,  # their size may have changed, or the package
     "image_scrapers": ("matplotlib",),
     "matplotlib_animations": False,
     "copyfile_regex": "",
     "min_reported_time": 1,
+    "parallel": 2,
 }
 
 
 def link_to_files(app: Any, name: str, source: list[str]) -> None:
-    """Make links to Markdown files outside this folder downloads; MyST takes them for pages of the site."""
-    source[0] = re.sub(r"\]\((\.\./[^)#]+\.md)\)", r"](path:\1)", source[0])
+    """Make links to Markdown files outside this folder downloads, and those to folders text; MyST has neither."""
+
+    def link(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        if (ROOT / "docs" / target).is_dir():
+            return text.strip("[]")
+        return f"{text}(path:{target})" if target.endswith(".md") else found.group()
+
+    source[0] = re.sub(r"(\[[^][]*\])\((\.\./[^)#]+)\)", link, source[0])
 
 
 def setup(app: Any) -> None:

@@ -52,15 +52,14 @@ assert np.allclose(logits, classifier(sample.test_images[:20]), atol=1e-3 * abs(
 # --------------------------
 # *Own terms*: r separable terms for each filter. *Shared*: r spatial factors for all filters of a layer, from the SVD
 # of their matrix of 9 rows. *Shared, weighted*: the same, but the error is measured where images are. With C for the
-# second moments of the patches that a layer meets, the matrix is multiplied by the root of C before the SVD, and by the
+# second moments of the patches that a layer meets, the matrix is multiplied by a root of C before the SVD, and by its
 # inverse after it.
 
 
 def root(layer):
-    """The symmetric root of the second moments of the 3 x 3 patches of a layer's input, (9, 9)."""
+    """A matrix R with R'R = C, the second moments of the 3 x 3 patches of a layer's input."""
     moments = classifier.moments[layer.name]
-    values, vectors = np.linalg.eigh(moments["covariance"] + np.outer(moments["mean"], moments["mean"]))
-    return (vectors * np.sqrt(np.maximum(values, 1e-6 * values[-1]))) @ vectors.T
+    return np.linalg.cholesky(moments["covariance"] + np.outer(moments["mean"], moments["mean"]) + 1e-6 * np.eye(9)).T
 
 
 def cut(layer, rank, way):

@@ -51,15 +51,14 @@ for ax, order, shown in zip(panels, orders, derivatives, strict=True):
 # %%
 # Projections
 # -----------
-# The error is measured where images are, as in :ref:`sphx_glr_gallery_3_networks_plot_17_low_rank.py`: R is the root of
-# the second moments of the patches that a layer meets.
+# The error is measured where images are, as in :ref:`sphx_glr_gallery_3_networks_plot_17_low_rank.py`: R'R is the
+# matrix of the second moments of the patches that a layer meets.
 
 
 def root(layer):
-    """The symmetric root of the second moments of the 3 x 3 patches of a layer's input, (9, 9)."""
+    """The matrix R, (9, 9)."""
     moments = classifier.moments[layer.name]
-    values, vectors = np.linalg.eigh(moments["covariance"] + np.outer(moments["mean"], moments["mean"]))
-    return (vectors * np.sqrt(np.maximum(values, 1e-6 * values[-1]))) @ vectors.T
+    return np.linalg.cholesky(moments["covariance"] + np.outer(moments["mean"], moments["mean"]) + 1e-6 * np.eye(9)).T
 
 
 def basis(kind, size, layer):
