@@ -6,8 +6,7 @@ DEMO = -m train.cifar --preset sample
 PYTEST_ARGS ?=
 TEST_EXTRAS ?= [test]
 OLDEST_PYTHON ?= python3.11
-# What the dependencies do for the package: arrays, compiled kernels, derivatives, files, pictures, pages. The newest
-# array-api-strict, which tests stand on, does not do with the oldest NumPy.
+# What the dependencies do for the package: arrays, compiled kernels, derivatives, files, pictures, pages.
 OLDEST_TESTS ?= tests/test_readme.py tests/core/test_backend.py tests/autodiff/test_functional.py \
 	tests/train/test_checkpoint.py tests/train/test_custom_data.py tests/train/test_training.py \
 	tests/train/test_run_report.py
@@ -44,7 +43,7 @@ oldest: .venv/.dev ## test with the oldest supported versions of Python and of t
 	$(OLDEST_PYTHON) -m venv .venv-oldest
 	$(BIN) -m uv pip install --python .venv-oldest --only-binary :all: --resolution lowest-direct --editable '.[train]'
 	$(BIN) -m uv pip install --python .venv-oldest --only-binary :all: --editable '.[test]'
-	.venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning -k "not strict" --numprocesses auto --maxprocesses 4 $(OLDEST_TESTS)
+	.venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning --numprocesses auto --maxprocesses 4 $(OLDEST_TESTS)
 
 dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist
