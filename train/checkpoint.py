@@ -7,6 +7,7 @@ order of images; attributes of the root hold the rest, composite ones as JSON.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -145,8 +146,9 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
 
     state = checkpoint.state
     try:
-        # HDF5 reports a full disk at some later flush, or never: the image is made in memory and written by us.
-        with h5py.File(path.name, "w", libver=LIBVER, driver="core", backing_store=False) as file:
+        # HDF5 reports a full disk at some later flush, or never: the file is made in memory and written by us.
+        image = io.BytesIO()
+        with h5py.File(image, "w", libver=LIBVER) as file:
             arrays = {f"{group}/{name}": a for group in GROUPS for name, a in _flatten(getattr(state, group))}
             arrays["epoch/order"] = state.order
             arrays["data/channel_mean"], arrays["data/channel_std"] = checkpoint.channel_mean, checkpoint.channel_std
@@ -162,9 +164,7 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
             file.attrs["generator"] = json.dumps(state.generator)
             for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best"):
                 file.attrs[name] = getattr(state, name)
-            file.flush()
-            image = file.id.get_file_image()
-        write_atomically(path, image)
+        write_atomically(path, image.getvalue())
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
 

@@ -540,7 +540,7 @@ def _require_suitable(config: Config, dataset: Dataset) -> None:
     for size in sorted(sizes) if config.boundary == "periodic" else []:
         for layer in layers(config, size, len(dataset.class_names), channels):
             for axis, (length, stride) in enumerate(zip(layer.inputs, layer.stride, strict=False)):
-                if length % stride:
+                if length > 1 and length % stride:
                     what = f"images of {size[0]}x{size[1]}" if axis < 2 else f"--width {config.width}"
                     raise ConfigError(
                         f"{what} cannot be periodic: layer {layer.j} subsamples an axis of {length} by {stride}, which "

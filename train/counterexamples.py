@@ -7,6 +7,7 @@ the array x_j, the logits (or x_{j+1}) found and expected, and as attributes the
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,7 +47,8 @@ def save(path: Path, cases: Sequence[tuple[Subject, Example]]) -> None:
     import h5py
 
     subjects: list[Subject] = []
-    with h5py.File(path.name, "w", libver=LIBVER, driver="core", backing_store=False) as file:
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=LIBVER) as file:
         file.attrs["counterexamples"] = SCHEMA
         for number, (subject, example) in enumerate(cases):
             if not any(subject is known for known in subjects):
@@ -58,9 +60,7 @@ def save(path: Path, cases: Sequence[tuple[Subject, Example]]) -> None:
             arrays = {"x": to_numpy(example.x), "found": example.found, "expected": example.expected}
             for name, array in arrays.items():
                 write_array(case, name, array)
-        file.flush()
-        image = file.id.get_file_image()
-    write_atomically(path, image)
+    write_atomically(path, image.getvalue())
 
 
 def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:

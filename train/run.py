@@ -236,7 +236,7 @@ class Run:
         if not (self.checkpoint_paths() or (self.path / BEST).is_file()):
             if self.config_path.is_file():
                 raise RunError(f"{self.path} has no checkpoint; start the run anew in another directory")
-            raise RunError(f"{self.path} holds no run: it has no checkpoint")
+            raise RunError(f"{self.path} holds no run to resume: it has no checkpoint")
 
     def latest(self) -> tuple[Path, Checkpoint, list[str]]:
         """Return the latest checkpoint that is whole, the best one included.

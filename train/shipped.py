@@ -15,7 +15,7 @@ from train import checkpoint as checkpoints
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.data import standardise
 from train.network import Moments, Network, Parameters
-from train.run import Run, RunError
+from train.run import BEST, Run, RunError
 from train.training import restore
 
 __all__ = ["Classifier", "bare", "find", "load", "names", "open_network"]
@@ -88,8 +88,11 @@ def open_network(name_or_path: str | Path) -> tuple[Path, Checkpoint, list[str]]
     path = find(name_or_path)
     if not path.is_dir():
         return path, checkpoints.load(path), []
+    run = Run(path)
+    if not (run.checkpoint_paths() or (path / BEST).is_file()):
+        raise CheckpointError(f"{path} holds no run: it has no checkpoint")
     try:
-        return Run(path).latest()
+        return run.latest()
     except RunError as error:
         raise CheckpointError(str(error)) from error
 

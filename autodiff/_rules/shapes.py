@@ -15,7 +15,7 @@ def reshape_vjp(ans: Array, a: Array, shape: Any = None, order: Any = "C") -> An
     if order not in ("C", "F"):
         raise TypeError(f"numpy.reshape and ravel on traced values take the order 'C' or 'F', not {order!r}")
     before = np.shape(a)
-    return lambda g: np.reshape(g, before, order)
+    return lambda g: np.reshape(g, before, order=order)
 
 
 def transpose_vjp(ans: Array, a: Array, axes: Any = None) -> Any:

@@ -228,11 +228,12 @@ def assert_translation_invariant(
 
 def named_once(in_axes: int | Sequence[int] | None, axes: int | Sequence[int] | None) -> int | Sequence[int]:
     """The axes that are translated, given under one of two names."""
-    found = [given for given in (in_axes, axes) if given is not None]
-    if len(found) != 1:
-        what = "both are" if found else "neither is"
-        raise TypeError(f"in_axes and axes are names of the axes that are translated, and {what} given; give one")
-    return found[0]
+    if in_axes is not None and axes is not None:
+        raise TypeError("in_axes and axes are two names of the axes that are translated; give one of them")
+    given = axes if in_axes is None else in_axes
+    if given is None:
+        raise TypeError("in_axes is None; give an integer or several, under this name or as axes")
+    return given
 
 
 def covariance_deviations(
