@@ -31,6 +31,9 @@ ORDERS = 8
 SAMPLES = 3000
 """Functions of an attribute that its organisation is measured on."""
 
+SHORTEST = 4
+"""Samples of an axis whose organisation is measured: in a circle all orders of three are the same."""
+
 PROBED, SEPARATED = 2000, 10_000
 """Test images that are classified by the nearest neighbour; training images among which the closest are looked for."""
 
@@ -396,7 +399,7 @@ class Study:
             self.organisation.append(Organisation(j, "v_j", "neighbouring filters", *comparisons))
         samples = [_samples(m, images, self.settings, self._rng(11), self.xp) for m in models]
         for j, axis in samples[0]:
-            if samples[0][j, axis].shape[1] > 2 and not (j == last and axis == "v_j"):
+            if samples[0][j, axis].shape[1] >= SHORTEST and not (j == last and axis == "v_j"):
                 both = [s[j, axis] for s in samples]
                 haar = (haar_norm(s, self._rng(12, j)) for s in both)
                 self.organisation.append(Organisation(j, axis, "Haar coefficients", *haar))
