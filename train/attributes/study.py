@@ -14,7 +14,7 @@ from train.attributes.features import AXES, FIRST, Features, Model, boundary_of,
 from train.attributes.meaning import CHANGES, Finding, found_images_differ, like_translations, properties
 from train.attributes.organisation import Comparison, haar_norm, neighbour_correlation, seriation
 from train.attributes.translations import Agreement, Matches, agreement, agreement_in_shuffled_order, match
-from train.attributes.units import attribute_filters, first_filters, maximise
+from train.attributes.units import attribute_filters, maximise
 from train.covariance import axes, invariance, largest
 from train.data import Dataset
 
@@ -214,12 +214,10 @@ class Study:
         Of "trained", "random order" and "untrained", by depth.
     findings : list of Finding
         What translations have to do with properties.
-    layers : Layers, optional
-        Contraction and separation.
+    layers : list of Layers
+        Contraction and separation; empty until measured.
     organisation : list of Organisation
         Measures of order.
-    first_filters : ndarray, optional
-        Of the first layer, (K, s, s, 3).
     units : list of Units
         By depth.
     """
@@ -235,9 +233,8 @@ class Study:
     matches: dict[int, Matches] = field(default_factory=dict)
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    layers: Layers | None = None
+    layers: list[Layers] = field(default_factory=list)
     organisation: list[Organisation] = field(default_factory=list)
-    first_filters: np.ndarray[Any, Any] | None = None
     units: list[Units] = field(default_factory=list)
 
     def run(self, parts: tuple[str, ...], progress: Callable[[str], None] = lambda part: None) -> None:
@@ -387,7 +384,7 @@ class Study:
             means = self.features.means("train", j)[:SEPARATED]
             separation.append(closest_classes(means, data.train_labels[:SEPARATED], self._rng(8)))
         bounds = list(gains(self.model, self.xp.asarray(data.test_images[:2]), self._rng(9)))
-        self.layers = Layers(pairs[0], pairs[1], bounds, probes[0], probes[1], separation)
+        self.layers = [Layers(pairs[0], pairs[1], bounds, probes[0], probes[1], separation)]
 
     def _organisation(self) -> None:
         images = self.dataset.train_images[self._few()]
@@ -407,7 +404,6 @@ class Study:
                 self.organisation.append(Organisation(j, axis, "seriation", *series))
 
     def _units(self) -> None:
-        self.first_filters = first_filters(self.model)
         for j in self.settings.depths:
             arrays = self.features.arrays("train", j)
             column = int(arrays.var(axis=0, dtype=np.float64).sum(axis=0).argmax())
