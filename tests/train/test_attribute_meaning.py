@@ -121,9 +121,17 @@ def test_axes_without_another_order_say_nothing() -> None:
 
 
 def test_strongest_of_each_question_depth_and_axis() -> None:
-    def finding(question: str, j: int, score: float) -> Finding:
-        return Finding(question, j, "v_j", 1, "x", score, score, 0.5)
+    def finding(question: str, j: int, score: float, effect: float = 0.5) -> Finding:
+        return Finding(question, j, "v_j", 1, "x", effect, score, 0.5)
 
     found, changed = "found images", "changed images"
-    best = strongest([finding(found, 3, 1), finding(found, 3, -2), finding(changed, 3, -2), finding(changed, 3, 0.5)])
+    best = strongest(
+        [
+            finding(found, 3, 1),
+            finding(found, 3, -2),
+            finding(changed, 3, -2),
+            finding(changed, 3, 0.5),
+            finding(changed, 3, 9, effect=-0.1),
+        ]
+    )
     assert [(f.question, f.j, f.score) for f in best] == [(found, 3, -2), (changed, 3, 0.5)]

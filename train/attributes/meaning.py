@@ -213,7 +213,7 @@ def like_translations(
     Parameters
     ----------
     arrays : mapping of (int, str) to ndarray, shape (N, n, m)
-        By depth and axis: arrays of some images, smoothed or not.
+        By depth and axis: arrays of some images, not smoothed, since averages of neighbours make their order special.
     changed : mapping of (int, str) to mapping of str to ndarray, shape (N, n, m)
         By depth, axis and name of the change: arrays of the same images, changed.
     rng : numpy.random.Generator
@@ -280,7 +280,9 @@ def strongest(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _strength(finding: Finding) -> float:
-    return abs(finding.score) if finding.question == "found images" else finding.score
+    if finding.question == "found images":
+        return abs(finding.score)
+    return finding.score if finding.effect > 0 else -math.inf  # a change against a translation is not like it
 
 
 def _corrected(score: float, highest: np.ndarray[Any, Any]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hcnn_core.backend import to_numpy
 from train.attributes.contraction import Gain, PairDistances, closest_classes, gains, pair_distances, probe
-from train.attributes.features import AXES, FIRST, Features, Model, boundary_of, invariant_array, smooth
+from train.attributes.features import AXES, FIRST, Features, Model, boundary_of, invariant_array
 from train.attributes.meaning import CHANGES, Finding, found_images_differ, like_translations, properties
 from train.attributes.organisation import Comparison, haar_norm, neighbour_correlation, seriation
 from train.attributes.translations import Agreement, Matches, agreement, agreement_in_shuffled_order, match
@@ -359,13 +359,13 @@ class Study:
         return np.sort(self._rng(6).permutation(len(self.dataset.train_images))[: self.settings.few])
 
     def _all_axes(self, images: np.ndarray[Any, Any]) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
-        """Smoothed arrays of images, by depth and axis."""
-        settings, boundary = self.settings, boundary_of(self.model)
+        """Arrays of images by depth and axis, not smoothed, which would make the natural order unlike any other."""
+        settings = self.settings
         found: dict[tuple[int, str], list[np.ndarray[Any, Any]]] = {}
         for begin in range(0, len(images), BATCH):
             for layer, x in self.model.outputs(self.xp.asarray(images[begin : begin + BATCH])):
                 for axis in AXES if layer.j in settings.depths else ():
-                    arrays = smooth(invariant_array(x, axis, settings.position), settings.width, boundary)
+                    arrays = invariant_array(x, axis, settings.position)
                     found.setdefault((layer.j, axis), []).append(to_numpy(arrays))
         return {key: np.concatenate(parts) for key, parts in found.items()}
 
