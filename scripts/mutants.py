@@ -39,6 +39,8 @@ TAPE = ("tests/autodiff/test_tape.py", "tests/autodiff/test_functional.py", "tes
 
 RULES = ("constants", "elementwise", "fft", "indexing", "joining", "linalg", "products", "reductions", "shapes")
 
+ATTRIBUTES = ("contraction", "features", "meaning", "nearest", "organisation", "translations", "units")
+
 TESTS: dict[str, tuple[str, ...]] = {
     "hcnn_core/convolution.py": (
         *("tests/core/test_convolution.py", "tests/core/test_convolution_adjoints.py"),
@@ -63,6 +65,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "train/_lock.py": (INTERRUPTION,),
     "train/_memory.py": (COMMAND_LINE, "-k", "memory or batch or address"),
     "train/_process.py": ("tests/train/test_process.py",),
+    **{f"train/attributes/{name}.py": (f"tests/train/test_attribute_{name}.py",) for name in ATTRIBUTES},
     "train/checkpoint.py": ("tests/train/test_checkpoint.py", INTERRUPTION),
     "train/cifar.py": (INTERRUPTION, COMMAND_LINE),
     "train/config.py": ("tests/train/test_config.py",),

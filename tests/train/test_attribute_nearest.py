@@ -62,6 +62,13 @@ def test_of_equal_arrays_the_first_is_found() -> None:
     assert indices.tolist() == [[3, 6], [1, 4], [5, 8]]
 
 
+def test_what_is_left_out_of_few_is_not_found() -> None:
+    """As many are asked for as there are groups of arrays, and more."""
+    database = np.arange(5.0)[:, None]
+    _, indices = nearest(database[:2], database, 4, exclude=np.asarray([0, -1]))
+    assert indices.tolist() == [[1, 2, 3, 4], [1, 0, 2, 3]]
+
+
 def test_rank_counts_those_that_are_closer() -> None:
     database = np.asarray([[0.0], [1.0], [2.0], [2.0], [5.0]])
     queries = np.zeros((4, 1))

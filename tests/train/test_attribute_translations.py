@@ -101,10 +101,10 @@ def test_intervals_are_those_of_a_bootstrap() -> None:
 
 
 def test_share_of_close() -> None:
-    same = np.asarray([[True, False, True], [False, False, True]])
-    close = np.asarray([[True, True, False], [False, True, False]])
+    same = np.asarray([[True, False, True], [True, False, True], [False, False, True]])
+    close = np.asarray([[True, True, False], [False, True, False], [True, False, False]])
     found = Agreement(3, same, close, np.zeros(same.shape, int)).share_of_close
-    assert found[:2].tolist() == [1.0, 0.0] and np.isnan(found[2])
+    assert found[:2].tolist() == [0.5, 0.0] and np.isnan(found[2])
 
 
 def test_axis_of_one_sample_has_no_translation() -> None:

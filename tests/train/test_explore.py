@@ -14,12 +14,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from tests.train.runs import Outcome, explore_here
 from tests.train.test_attribute_features import random_model
 from tests.train.test_attribute_translations import CLASSES, planted
 from train import explore
-from train.attributes import features, report
+from train.attributes import features, pictures, report
 from train.attributes.study import Settings, Study
 from train.data import DataError, Dataset
 
@@ -65,6 +66,17 @@ def test_numbers_agree_with_one_another(explored: tuple[Path, Outcome], few_imag
     taus = {(m["j"], m["image"], m["tau"], m["rank"]) for m in record["matches"]}
     assert taus == {(j, i, tau, r) for j in (3, 4) for i in (0, 1, 7) for tau in range(2) for r in (1, 2, 3)}
     assert record["conclusion"][0].startswith('"Progressively higher probability')
+
+
+def test_strips_show_the_image_and_the_images_found(explored: tuple[Path, Outcome], few_images: Dataset) -> None:
+    folder, _ = explored
+    matches = json.loads((folder / report.JSON).read_text("utf-8"))["matches"]
+    found = {m["tau"]: m["found"] for m in matches if (m["image"], m["j"], m["rank"]) == (7, 3, 1)}
+    picture = np.rint(255 * imread(folder / "image-00007.png")[..., :3]).astype(int)
+    for place, index in enumerate([7, found[0], found[1]]):
+        left = 60 + place * (pictures.CELL + pictures.GAP)
+        cell = picture[pictures.TEXT : pictures.TEXT + pictures.CELL : 2, left : left + pictures.CELL : 2]
+        assert np.array_equal(cell, few_images.train_images[index])
 
 
 def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_images: Dataset, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ class Finding:
         Found images: mean difference in standard deviations of the property. Changed images: correlation, from -1 to 1,
         of the array's change with that of the translation.
     score : float
-        The effect less its mean under permutation, in standard deviations.
+        The effect less its mean under permutation, in standard deviations. Of found images either sign counts; a change
+        is like a translation if the score is positive.
     p : float
         Probability that the largest score of all tests is as large if there is nothing, from permutations.
     """
@@ -206,12 +207,13 @@ def like_translations(
 
     The effect is the correlation, over all images and entries, of the array's change with the change that translating
     the array makes. The permutations put the axis into another order, in which the translation is then taken: what is
-    no more than chance is as large in any order.
+    no more than chance is as large in any order. The test is one-sided, since the opposite of a translation's change is
+    not that of another translation.
 
     Parameters
     ----------
     arrays : mapping of (int, str) to ndarray, shape (N, n, m)
-        By depth and axis: arrays of some images, smoothed or not.
+        By depth and axis: arrays of some images, not smoothed, since averages of neighbours make their order special.
     changed : mapping of (int, str) to mapping of str to ndarray, shape (N, n, m)
         By depth, axis and name of the change: arrays of the same images, changed.
     rng : numpy.random.Generator
@@ -248,10 +250,10 @@ def like_translations(
     null = np.stack(drawn)
     mean, spread = null.mean(axis=1), null.std(axis=1)
     spread[spread < 1e-9] = np.inf  # two or three samples have no other order
-    highest = np.abs((null - mean[:, None]) / spread[:, None]).max(axis=0)
+    highest = ((null - mean[:, None]) / spread[:, None]).max(axis=0)
     scores = (np.asarray(effects) - mean) / spread
     return [
-        Finding("changed images", *test, float(effect), float(score), _corrected(abs(score), highest))
+        Finding("changed images", *test, float(effect), float(score), _corrected(score, highest))
         for test, effect, score in zip(tests, effects, scores, strict=True)
     ]
 
@@ -272,9 +274,15 @@ def strongest(findings: Iterable[Finding]) -> list[Finding]:
     best: dict[tuple[str, int, str], Finding] = {}
     for finding in findings:
         key = finding.question, finding.j, finding.axis
-        if key not in best or abs(finding.score) > abs(best[key].score):
+        if key not in best or _strength(finding) > _strength(best[key]):
             best[key] = finding
     return list(best.values())
+
+
+def _strength(finding: Finding) -> float:
+    if finding.question == "found images":
+        return abs(finding.score)
+    return finding.score if finding.effect > 0 else -math.inf  # a change against a translation is not like it
 
 
 def _corrected(score: float, highest: np.ndarray[Any, Any]) -> float:

@@ -95,7 +95,7 @@ def tiles(images: np.ndarray[Any, Any], columns: int) -> bytes:
         A PNG file.
     """
     count, height, width, _ = images.shape
-    zoom = max(1, CELL // max(height, width))
+    zoom = _zoom((height, width))
     rows = -(-count // columns)
     canvas = np.ones((rows * (height * zoom + 4) - 4, min(columns, count) * (width * zoom + 4) - 4, 3))
     for index, image in enumerate(images):
@@ -128,7 +128,8 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
 
     names, train, labels = study.dataset.class_names, study.dataset, study.labels()
     steps = max(study.matches[j].indices.shape[1] for _, j in lines)
-    tall = CELL + TEXT + CELL + 2 * TEXT + GAP
+    arrays = max(study.matches[j].arrays.shape[1] * _zoom(study.matches[j].arrays.shape[1:]) for _, j in lines)
+    tall = CELL + TEXT + min(arrays, CELL) + 2 * TEXT + GAP
     width, height = 60 + (steps + 1) * (CELL + GAP), len(lines) * tall + TEXT
     canvas = np.full((height, width, 3), 255, np.uint8)
     texts: list[tuple[int, int, str, str]] = []
@@ -178,10 +179,15 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
 
 def _put(canvas: np.ndarray[Any, Any], image: np.ndarray[Any, Any], top: int, left: int) -> int:
     """Put a picture on the canvas, enlarged to a cell; returns where it ends."""
-    zoom = max(1, CELL // max(image.shape[:2]))
+    zoom = _zoom(image.shape[:2])
     large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)[:CELL, :CELL]
     canvas[top : top + large.shape[0], left : left + large.shape[1]] = large
     return int(top + large.shape[0])
+
+
+def _zoom(shape: tuple[int, ...]) -> int:
+    """How often a picture fits into a cell."""
+    return max(1, CELL // max(shape))
 
 
 def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
@@ -215,8 +221,8 @@ def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
             plot.fill_between(tau, 100 * low, 100 * high, color=COLOURS[kind], alpha=0.25, linewidth=0)
         plot.set_title(f"depth $j = {j}$", fontsize=9)
         plot.grid(alpha=0.3)
-        plot.set_ylim(bottom=0)
         plot.tick_params(labelsize=8)
+    plots.flat[0].set_ylim(bottom=0)  # shared by all, so after all are drawn
     for plot in list(plots.flat)[len(depths) :]:
         plot.set_axis_off()
     figure.supxlabel("translation τ [samples]; 95 % bootstrap intervals", fontsize=9)
@@ -262,12 +268,12 @@ def layers_chart(layers: Layers) -> bytes:
         for index, (label, colour) in enumerate((("nearest neighbour", "tab:purple"), ("linear", "tab:olive"))):
             right.plot(depths, [100 * p[index] for p in probes], style, color=colour, label=label + name, marker=".")
     right.set_title("accuracy from a depth, test images [%]", fontsize=9)
+    left.set_yscale("log")
     for plot in (left, middle, right):
         plot.set_xlabel("depth $j$", fontsize=9)
         plot.grid(alpha=0.3)
-        plot.tick_params(labelsize=8)
+        plot.tick_params(which="both", labelsize=8)
         plot.legend(fontsize=7)
-    left.set_yscale("log")
     return _saved(figure, 120)
 
 

@@ -19,7 +19,7 @@ from train.attributes.features import boundary_of
 from train.attributes.meaning import strongest
 from train.attributes.study import Study
 from train.attributes.translations import trend
-from train.attributes.units import patch_of, receptive_field
+from train.attributes.units import first_filters, patch_of, receptive_field
 from train.pages import Picture, Scale, Table, png, render
 
 __all__ = ["CSV_FILES", "JSON", "PAGE", "conclusion", "summary", "write"]
@@ -59,9 +59,9 @@ def write(folder: Path, study: Study, description: Mapping[str, Any], warning: s
     if study.agreements:
         files["agreement.png"] = pictures.agreement_chart(study.agreements)
     if study.layers:
-        files["layers.png"] = pictures.layers_chart(study.layers)
-    if study.first_filters is not None:
-        files["first-filters.png"] = pictures.tiles(study.first_filters, 8)
+        files["layers.png"] = pictures.layers_chart(study.layers[0])
+    if study.units:
+        files["first-filters.png"] = pictures.tiles(first_filters(study.model), 8)
         for units in study.units:
             limit = float(np.abs(units.filters).max()) or 1.0
             files[f"filters-{units.j:02d}.png"] = pictures.tiles(pictures.coloured(units.filters, limit), 8)
@@ -224,9 +224,9 @@ def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         *("lipschitz_at_most", "lipschitz_at_least", "converged", "nearest_neighbour", "linear"),
         *("untrained_nearest_neighbour", "untrained_linear", "smallest_distance_between_classes"),
     )
-    if study.layers is None:
+    if not study.layers:
         return header, []
-    layers = study.layers
+    layers = study.layers[0]
     ratios = [np.median(r, axis=0) for p in (layers.pairs, layers.untrained_pairs) for r in p.ratios]
     lines: list[tuple[Any, ...]] = []
     for j, (probes, untrained, (distance, _)) in enumerate(

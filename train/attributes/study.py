@@ -10,11 +10,11 @@ import numpy as np
 
 from hcnn_core.backend import to_numpy
 from train.attributes.contraction import Gain, PairDistances, closest_classes, gains, pair_distances, probe
-from train.attributes.features import AXES, FIRST, Features, Model, boundary_of, invariant_array, smooth
+from train.attributes.features import AXES, FIRST, Features, Model, boundary_of, invariant_array
 from train.attributes.meaning import CHANGES, Finding, found_images_differ, like_translations, properties
 from train.attributes.organisation import Comparison, haar_norm, neighbour_correlation, seriation
 from train.attributes.translations import Agreement, Matches, agreement, agreement_in_shuffled_order, match
-from train.attributes.units import attribute_filters, first_filters, maximise
+from train.attributes.units import attribute_filters, maximise
 from train.covariance import axes, invariance, largest
 from train.data import Dataset
 
@@ -30,6 +30,9 @@ ORDERS = 8
 
 SAMPLES = 3000
 """Functions of an attribute that its organisation is measured on."""
+
+SHORTEST = 4
+"""Samples of an axis whose organisation is measured: in a circle all orders of three are the same."""
 
 PROBED, SEPARATED = 2000, 10_000
 """Test images that are classified by the nearest neighbour; training images among which the closest are looked for."""
@@ -211,12 +214,10 @@ class Study:
         Of "trained", "random order" and "untrained", by depth.
     findings : list of Finding
         What translations have to do with properties.
-    layers : Layers, optional
-        Contraction and separation.
+    layers : list of Layers
+        Contraction and separation; empty until measured.
     organisation : list of Organisation
         Measures of order.
-    first_filters : ndarray, optional
-        Of the first layer, (K, s, s, 3).
     units : list of Units
         By depth.
     """
@@ -232,9 +233,8 @@ class Study:
     matches: dict[int, Matches] = field(default_factory=dict)
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    layers: Layers | None = None
+    layers: list[Layers] = field(default_factory=list)
     organisation: list[Organisation] = field(default_factory=list)
-    first_filters: np.ndarray[Any, Any] | None = None
     units: list[Units] = field(default_factory=list)
 
     def run(self, parts: tuple[str, ...], progress: Callable[[str], None] = lambda part: None) -> None:
@@ -360,13 +360,13 @@ class Study:
         return np.sort(self._rng(6).permutation(len(self.dataset.train_images))[: self.settings.few])
 
     def _all_axes(self, images: np.ndarray[Any, Any]) -> dict[tuple[int, str], np.ndarray[Any, Any]]:
-        """Smoothed arrays of images, by depth and axis."""
-        settings, boundary = self.settings, boundary_of(self.model)
+        """Arrays of images by depth and axis, not smoothed, which would make the natural order unlike any other."""
+        settings = self.settings
         found: dict[tuple[int, str], list[np.ndarray[Any, Any]]] = {}
         for begin in range(0, len(images), BATCH):
             for layer, x in self.model.outputs(self.xp.asarray(images[begin : begin + BATCH])):
                 for axis in AXES if layer.j in settings.depths else ():
-                    arrays = smooth(invariant_array(x, axis, settings.position), settings.width, boundary)
+                    arrays = invariant_array(x, axis, settings.position)
                     found.setdefault((layer.j, axis), []).append(to_numpy(arrays))
         return {key: np.concatenate(parts) for key, parts in found.items()}
 
@@ -385,7 +385,7 @@ class Study:
             means = self.features.means("train", j)[:SEPARATED]
             separation.append(closest_classes(means, data.train_labels[:SEPARATED], self._rng(8)))
         bounds = list(gains(self.model, self.xp.asarray(data.test_images[:2]), self._rng(9)))
-        self.layers = Layers(pairs[0], pairs[1], bounds, probes[0], probes[1], separation)
+        self.layers = [Layers(pairs[0], pairs[1], bounds, probes[0], probes[1], separation)]
 
     def _organisation(self) -> None:
         images = self.dataset.train_images[self._few()]
@@ -397,7 +397,7 @@ class Study:
             self.organisation.append(Organisation(j, "v_j", "neighbouring filters", *comparisons))
         samples = [_samples(m, images, self.settings, self._rng(11), self.xp) for m in models]
         for j, axis in samples[0]:
-            if samples[0][j, axis].shape[1] > 2 and not (j == last and axis == "v_j"):
+            if samples[0][j, axis].shape[1] >= SHORTEST and not (j == last and axis == "v_j"):
                 both = [s[j, axis] for s in samples]
                 haar = (haar_norm(s, self._rng(12, j)) for s in both)
                 self.organisation.append(Organisation(j, axis, "Haar coefficients", *haar))
@@ -405,7 +405,6 @@ class Study:
                 self.organisation.append(Organisation(j, axis, "seriation", *series))
 
     def _units(self) -> None:
-        self.first_filters = first_filters(self.model)
         for j in self.settings.depths:
             arrays = self.features.arrays("train", j)
             column = int(arrays.var(axis=0, dtype=np.float64).sum(axis=0).argmax())
