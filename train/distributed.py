@@ -282,6 +282,8 @@ class Ranks:
     def agree(self, action: Callable[[], Result]) -> Result:
         """Return what an action returns; an error on any rank is raised on all, that of the lowest rank.
 
+        Where it is not an error of all ranks, its message names the one.
+
         Parameters
         ----------
         action : callable
@@ -300,9 +302,12 @@ class Ranks:
             value = action()
         except Exception as raised:
             error = raised
-        first = next((e for e in self.gather(error) if e is not None), None)
-        if first is not None:
-            raise self.agreed(first)
+        errors = self.gather(error)
+        for rank, first in enumerate(errors):
+            if first is not None:
+                if None in errors:
+                    first.args = (f"{first} (rank {rank} on {self.hosts[rank]})", *first.args[1:])
+                raise self.agreed(first)
         return value  # type: ignore[no-any-return]
 
     @staticmethod
