@@ -14,12 +14,12 @@ from train.training import restore
 
 def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> None:
     """Write what `Network.merged` makes of a checkpoint, by names such as layer03.w, with its configuration."""
+    if checkpoint.config.scattering:
+        raise CheckpointError("this network filters scattering coefficients, which no merged filter makes: export .h5")
     try:
         from safetensors.numpy import save
     except ImportError as error:
         raise CheckpointError("safetensors is not installed: pip install 'hcnn[safetensors]'") from error
-    if checkpoint.config.scattering:
-        raise CheckpointError("this network filters scattering coefficients, which no merged filter makes: export .h5")
     network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
     tensors = {
         f"{layer}.{name}": np.ascontiguousarray(array)

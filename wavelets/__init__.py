@@ -1,5 +1,6 @@
 """Wavelets, scattering, phase harmonics and sparse codes of NumPy, CuPy and traced arrays."""
 
+from wavelets.descent import adam, lbfgs
 from wavelets.filters import FilterBank, littlewood_paley, morlet_bank, steerable_bank
 from wavelets.harmonics import (
     from_rectified,
@@ -13,11 +14,12 @@ from wavelets.processes import decaying_vorticity, lognormal_cascade, multifract
 from wavelets.scaling import leverage, scaling_exponents, structure_functions
 from wavelets.scattering import scattering, scattering_paths
 from wavelets.sparse import hard_threshold, ista, lista, soft_threshold, sparse_loss
-from wavelets.synthesis import lbfgs, moment_distance
+from wavelets.synthesis import moment_distance
 from wavelets.transform import inverse_wavelet_transform, wavelet_transform
 
 __all__ = [
     "FilterBank",
+    "adam",
     "daubechies_filter",
     "decaying_vorticity",
     "dwt",

@@ -114,4 +114,4 @@ def leverage(x: Array, lags: int) -> NumpyArray[np.float64]:
     for lag in range(-lags, lags + 1):
         later, earlier = slice(max(lag, 0), n + min(lag, 0)), slice(max(-lag, 0), n - max(lag, 0))
         found.append(float(np.mean(power[..., later] * x[..., earlier])))
-    return np.asarray(found) / float(np.mean(power)) ** 1.5
+    return np.asarray(found, np.float64) / np.float64(np.mean(power)) ** 1.5

@@ -1,4 +1,4 @@
-"""Arrays with given moments, found by gradient descent."""
+"""The distance of an array from given moments, whose descent is synthesis."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
-from autodiff import value_and_grad
 from hcnn_core.backend import Array, to_numpy
-from hcnn_core.typing import NumpyArray
 from wavelets.filters import FilterBank
 from wavelets.harmonics import harmonic_statistics
 
-__all__ = ["lbfgs", "moment_distance"]
+__all__ = ["moment_distance"]
 
 
 def moment_distance(
@@ -69,44 +66,3 @@ def moment_distance(
     rows, lagged = len(variance), wanted.get("lagged")
     # a mean and a lagged covariance are two real numbers, a Hermitian matrix of R rows is R^2
     return distance, rows**2 + 2 * rows + (0 if lagged is None else 2 * lagged.size)
-
-
-def lbfgs(
-    fun: Callable[[Any], Any], start: NumpyArray[Any], *, iterations: int, memory: int = 20
-) -> tuple[NumpyArray[Any], float]:
-    """Minimise a function of one array by L-BFGS, with gradients of the tape.
-
-    Parameters
-    ----------
-    fun : callable
-        From an array, traced or not, to a real scalar.
-    start : numpy.ndarray
-        Where to begin. The function gets arrays of its shape and dtype.
-    iterations : int
-        How many iterations to take at most.
-    memory : int, optional
-        How many past steps approximate the second derivatives.
-
-    Returns
-    -------
-    x : numpy.ndarray
-        Of the shape and dtype of `start`.
-    value : float
-        ``fun(x)``.
-
-    Raises
-    ------
-    TypeError
-        If `start` is not of dtype float32 or float64, or `fun` returns no real scalar.
-    """
-    if start.dtype not in (np.float32, np.float64):
-        raise TypeError(f"start has dtype {start.dtype}; L-BFGS takes float32 or float64")
-    gradient = value_and_grad(fun)
-
-    def evaluate(v: Any) -> tuple[float, Any]:
-        value, g = gradient(v.reshape(start.shape).astype(start.dtype))
-        return float(value), g.astype(np.float64).ravel()  # what SciPy computes with
-
-    options = {"maxiter": iterations, "maxcor": memory, "maxfun": 10 * iterations}
-    found = optimize.minimize(evaluate, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return found.x.reshape(start.shape).astype(start.dtype), float(found.fun)

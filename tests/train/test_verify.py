@@ -219,6 +219,7 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
         (("--seed", -1), ("--seed",)),
         (("--replay", "x.h5", "--boundary", "zero"), ("remove --boundary",)),
         (("--shift", 1), ("--shift",)),
+        (("--preset", "scattering"), ("begins with scattering", "verify one without")),
         (("--out", ""), ("--out names no directory",)),
     ],
 )

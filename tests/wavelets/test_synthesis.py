@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.core.oracle import noise
-from wavelets import harmonic_statistics, lbfgs, moment_distance, randomize_phases, steerable_bank
+from wavelets import adam, harmonic_statistics, lbfgs, moment_distance, randomize_phases, steerable_bank
 
 BANK = steerable_bank((16, 16), 2, 2)
 
@@ -47,6 +47,28 @@ def test_descent_solves_a_quadratic_problem() -> None:
     y, value = lbfgs(lambda x: np.sum((a @ x - b) ** 2), np.zeros(4), iterations=100)
     expected, residual = np.linalg.lstsq(a, b)[:2]
     assert np.abs(y - expected).max() < 1e-4 and value == pytest.approx(residual[0], rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_is_its_algorithm(dtype: str) -> None:
+    """The algorithm of arXiv:1412.6980, with a falling rate, written out for one number after the other."""
+    start = {"a": noise(8, (3,), dtype), "b": [noise(9, (2, 2), dtype)]}
+    batches = [noise(10 + i, (3,), dtype) for i in range(5)]
+
+    def loss(p: dict, batch: np.ndarray) -> np.ndarray:
+        return np.sum((p["a"] - batch) ** 2) + np.sum(p["b"][0] ** 4)
+
+    found = adam(loss, start, batches, rate=0.1, decays=(0.8, 0.9))
+    assert found["a"].dtype == found["b"][0].dtype == dtype
+    a, m, v = start["a"].astype(float), np.zeros(3), np.zeros(3)
+    for t, batch in enumerate(batches, 1):
+        g = 2 * (a - batch)
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
+        a = a - 0.1 * (1 - (t - 1) / 5) * (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
+    assert np.abs(found["a"] - a).max() <= 100 * np.finfo(dtype).eps
+    assert loss(found, batches[0]) < loss(start, batches[0])
+    with pytest.raises(ValueError, match=r"decays is \(0\.9, 1\); both must be at least 0 and below 1"):
+        adam(loss, start, batches, rate=0.1, decays=(0.9, 1))
 
 
 def test_what_has_no_moments_is_refused() -> None:

@@ -1,0 +1,107 @@
+"""A scattering transform before the first layer: its values, runs with it, and what refuses it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from autodiff import check_grads, cross_entropy
+from tests.core.oracle import noise
+from tests.train.commands import Command
+from train import load
+from train.config import ConfigError, make_config
+from train.first_stage import ScatteringStage, scattering_channels
+from train.network import Network, layers
+from wavelets import morlet_bank, scattering, scattering_paths
+
+TINY = {"scattering": 1, "depth": 4, "width": 3, "factors": 2, "strided_layers": (), "dtype": "float64"}
+RUN = ("--preset", "sample", "--scattering", 2, "--depth", 4, "--width", 3, "--factors", 2, "--validation-size", 10)
+
+
+@pytest.mark.parametrize("scales", range(4))
+def test_channels_are_paths_times_colours(scales: int) -> None:
+    paths = len(scattering_paths(morlet_bank((16, 16), scales))) if scales else 1
+    assert scattering_channels(scales) == 3 * paths
+    (first, *_) = layers(make_config("hcnn", {"scattering": scales}), 32, 10)
+    assert first.inputs == (32 // 2**scales, 32 // 2**scales, 3 * paths)
+
+
+@pytest.mark.parametrize(("boundary", "size"), [("zero", 12), ("periodic", 8)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_stage_standardises_scattering_coefficients(boundary: str, size: int, dtype: str) -> None:
+    x = noise(0, (2, 8, 8, 3), dtype)
+    stage = ScatteringStage(1, 8, boundary, dtype)
+    y = stage(x)
+    assert y.shape == (2, 4, 4, 27) and y.dtype == dtype
+    bank = morlet_bank((size, size), 1, dtype=dtype)
+    plain = scattering(x, bank, (1, 2), boundary="reflect" if boundary == "zero" else "periodic")
+    for colour in range(3):
+        for path in range(9):
+            found, given = y[..., 9 * colour + path].ravel(), plain[..., colour, path].ravel()
+            slope = np.polyfit(given, found, 1)
+            assert slope[0] > 0 and np.abs(np.polyval(slope, given) - found).max() < 1e-3 * np.abs(found).max()
+
+
+def test_coefficients_of_images_like_photographs_are_standardised() -> None:
+    """On Gaussian images that the constants were not made of, with power over the square of the frequency."""
+    n, rng = 32, np.random.default_rng(1)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n)))
+    amplitude = np.where(frequency > 0, 1 / np.maximum(frequency, 1 / n), 0)
+    x = np.fft.ifft2(np.fft.fft2(rng.standard_normal((60, n, n))) * amplitude).real[..., None]
+    y = ScatteringStage(2, n, "periodic", "float64")(x / x.std())
+    assert np.abs(y.mean((0, 1, 2))).max() < 0.4
+    assert y.std((0, 1, 2)).min() > 0.7 and y.std((0, 1, 2)).max() < 1.4
+
+
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+def test_a_network_filters_what_the_stage_makes(boundary: str) -> None:
+    network = Network(make_config("hcnn", {**TINY, "boundary": boundary}), image_size=8, classes=3)
+    parameters = network.initialize(np.random.default_rng(0))
+    x, labels = noise(1, (4, 8, 8, 3), "float64"), np.arange(4) % 3
+    logits, moments = network(parameters, x)
+    behind = Network(make_config("hcnn", {**TINY, "boundary": boundary}), image_size=8, classes=3)
+    y = ScatteringStage(1, 8, boundary, "float64")(x)
+    behind._scattered = lambda given: given  # type: ignore[method-assign]
+    assert np.array_equal(behind(parameters, y)[0], logits)
+    assert parameters["layer01"]["w"].shape == (27, 3, 3, 3) and "layer03" in moments
+    check_grads(lambda p: cross_entropy(network(p, x)[0], labels), 1)(parameters)
+    assert network(parameters, noise(2, (2, 12, 12, 3), "float64"))[0].shape == (2, 3)  # other sizes of images too
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scattering": 5}, "scattering is 5; it must be between 0 and 4"),
+        (
+            {"scattering": 2, "image_sizes": (16, 18)},
+            "image_sizes has 18; with scattering = 2 choose larger multiples of 4",
+        ),
+        ({"scattering": 4, "image_sizes": (16,)}, "image_sizes has 16; with scattering = 4 choose larger multiples"),
+    ],
+)
+def test_settings_that_no_transform_has_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config("hcnn", changes)
+
+
+def test_a_run_resumes_exactly_and_is_loaded(command: Command, tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    command(*RUN, "--epochs", 2, "--out", whole).success()
+    part.mkdir()
+    for name in ("config.toml", "metrics.jsonl", "epoch0001-step000000.h5"):
+        shutil.copy(whole / name, part)
+    command("--resume", part).success()
+    last = "epoch0002-step000000.h5"
+    with h5py.File(whole / last) as one, h5py.File(part / last) as other:
+        assert np.array_equal(one["parameters/layer01/w"][()], other["parameters/layer01/w"][()])
+        assert one["parameters/layer01/w"].shape == (243, 3, 3, 3)
+    network = load(whole / last)
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    assert network.network.image_size == 32 and network.logits(images).shape == (3, 10)
+    exported = command("--export", whole / "best.h5", tmp_path / "net.safetensors")
+    exported.one_line(1, "this network filters scattering coefficients", "export .h5")
+    assert not (tmp_path / "net.safetensors").exists()

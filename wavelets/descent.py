@@ -1,0 +1,106 @@
+"""Minimisation with gradients of the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+from autodiff import tree_leaves, tree_structure, tree_unflatten, value_and_grad
+from hcnn_core.typing import NumpyArray
+
+__all__ = ["adam", "lbfgs"]
+
+
+def lbfgs(
+    fun: Callable[[Any], Any], start: NumpyArray[Any], *, iterations: int, memory: int = 20
+) -> tuple[NumpyArray[Any], float]:
+    """Minimise a function of one array by L-BFGS, with gradients of the tape.
+
+    Parameters
+    ----------
+    fun : callable
+        From an array, traced or not, to a real scalar.
+    start : numpy.ndarray
+        Where to begin. The function gets arrays of its shape and dtype.
+    iterations : int
+        How many iterations to take at most.
+    memory : int, optional
+        How many past steps approximate the second derivatives.
+
+    Returns
+    -------
+    x : numpy.ndarray
+        Of the shape and dtype of `start`.
+    value : float
+        ``fun(x)``.
+
+    Raises
+    ------
+    TypeError
+        If `start` is not of dtype float32 or float64, or `fun` returns no real scalar.
+    """
+    if start.dtype not in (np.float32, np.float64):
+        raise TypeError(f"start has dtype {start.dtype}; L-BFGS takes float32 or float64")
+    gradient = value_and_grad(fun)
+
+    def evaluate(v: Any) -> tuple[float, Any]:
+        value, g = gradient(v.reshape(start.shape).astype(start.dtype))
+        return float(value), g.astype(np.float64).ravel()  # what SciPy computes with
+
+    options = {"maxiter": iterations, "maxcor": memory, "maxfun": 10 * iterations}
+    found = optimize.minimize(evaluate, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(start.shape).astype(start.dtype), float(found.fun)
+
+
+def adam(
+    loss: Callable[[Any, Any], Any],
+    parameters: Any,
+    batches: Sequence[Any],
+    *,
+    rate: float,
+    decays: tuple[float, float] = (0.9, 0.99),
+) -> Any:
+    """Minimise a loss over batches by Adam (arXiv:1412.6980, algorithm 1), with a rate that falls linearly to 0.
+
+    Parameters
+    ----------
+    loss : callable
+        From parameters and a batch to a real scalar.
+    parameters : pytree of array
+        Where to begin; none is changed.
+    batches : sequence
+        One for each step.
+    rate : float
+        Of the first step.
+    decays : tuple of float, optional
+        Parts of the running means of the gradient and of its square that are kept at each step, from 0 to below 1.
+
+    Returns
+    -------
+    pytree of array
+        Parameters after the last step, of the structure and dtypes given.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not of a floating dtype, or `loss` returns no real scalar.
+    ValueError
+        If a decay is out of range.
+    """
+    if not all(0 <= decay < 1 for decay in decays):
+        raise ValueError(f"decays is {decays}; both must be at least 0 and below 1")
+    gradient = value_and_grad(loss)
+    leaves, structure = tree_leaves(parameters), tree_structure(parameters)
+    first, second = ([np.zeros_like(leaf) for leaf in leaves] for _ in range(2))
+    for i, batch in enumerate(batches):
+        found = tree_leaves(gradient(tree_unflatten(structure, leaves), batch)[1])
+        step = rate * (1 - i / len(batches)) / (1 - decays[0] ** (i + 1))
+        correction = 1 / (1 - decays[1] ** (i + 1))  # the means begin at 0
+        for k, g in enumerate(found):
+            first[k] = decays[0] * first[k] + (1 - decays[0]) * g
+            second[k] = decays[1] * second[k] + (1 - decays[1]) * g * g
+            leaves[k] = leaves[k] - step * first[k] / (np.sqrt(correction * second[k]) + 1e-8)
+    return tree_unflatten(structure, leaves)
