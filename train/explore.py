@@ -40,6 +40,9 @@ PER_CLASS = 2
 OF_MOMENTS = 200
 """Images that the untrained network's moments are taken of."""
 
+ORDER = ("v_{j-2}", "v_{j-1}", "v_j")
+"""Attributes of x_j, in the order of its axes."""
+
 WARNING = (
     "this network was trained at zero boundaries, for which Proposition 3.1 does not hold: translations of its "
     "attributes change its result (docs/aliasing.md)"
@@ -127,6 +130,12 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
         if j not in model.depths:
             raise ConfigError(
                 f"--depths has {j}; this network has arrays of three attributes at depths {FIRST} to {model.depths[-1]}"
+            )
+        length = model.network.table[j - 1].outputs[2 + ORDER.index(options.axis)]
+        if length < 2:
+            raise ConfigError(
+                f"{options.axis} has {length} sample at depth {j}, so there is no translation; "
+                "choose other --depths or another --axis"
             )
     images = tuple(options.images or _two_of_each(labels))
     for index in images:

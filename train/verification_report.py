@@ -13,7 +13,7 @@ import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
 from train.covariance import DECISIVE, KINDS, Row, largest
-from train.pages import AXIS, Picture, Scale, Table, render
+from train.pages import AXIS, Picture, Table, render
 
 __all__ = ["as_json", "error_maps", "page", "summary_table"]
 
@@ -216,7 +216,6 @@ def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[P
     totals = _totals(rows)
     failing = sorted((row for row in rows if row.verdict == "FAILS"), key=lambda row: row.statement)  # layers first
     claim = _claim(totals)
-    norm = _Norm(_mapped(rows)) if any(map(_is_mapped, rows)) else None
     return render(
         "verify.html",
         verdict=claim[0].upper() + claim[1:],
@@ -229,7 +228,6 @@ def page(rows: Sequence[Row], description: Mapping[str, Any], images: Sequence[P
         description=description,
         images=images,
         roundings=ROUNDINGS,
-        scales=norm.legends() if norm else (),
         cases=[_case(rows, boundary, mode) for boundary, mode in _cases(rows)],
     )
 
@@ -450,23 +448,6 @@ class _Norm:
         low, high = np.log(ends)
         part = (np.log(np.clip(errors.data, *ends)) - low) / (high - low)
         return colours[0] + (colours[1] - colours[0]) * part
-
-    def legends(self) -> list[Scale]:
-        """The two scales."""
-        return [
-            Scale(label, _hex(np.linspace(*colours, 9)), [f"{v:.1e}" for v in np.geomspace(*ends, 3)])
-            for label, ends, colours in (
-                ("change of x_J: explained by rounding", self.rounding, ROUNDING_COLOURS),
-                ("change of x_J: not explained", self.changes, CHANGE_COLOURS),
-            )
-        ]
-
-
-def _hex(places: Iterable[float]) -> list[str]:
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    return [to_hex(colormaps[COLOURS](place)) for place in places]
 
 
 def _draw_map(plot: Any, rows: Iterable[Row], shape: tuple[int, int], norm: Any, cell: tuple[float, float]) -> None:

@@ -96,27 +96,17 @@ def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_ima
 
 
 def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
-    for axis in ("v_{j-2}", "v_j"):
-        outcome = explore_here(
-            few_images,
-            *(
-                "--checkpoint",
-                first_run[0] / "best.h5",
-                "--cache",
-                tmp_path,
-                "--axis",
-                axis,
-                "--position",
-                "0.2",
-                "0.8",
-            ),
-            *("--queries", "test", "--agreement", "9", "--images", "3", "--depths", "4", "--smooth", "1"),
-            *("--skip", "meaning", "contraction", "organisation", "--out", tmp_path / axis),
-        )
-        assert outcome.status == 0, outcome
-        record = json.loads((tmp_path / axis / report.JSON).read_text("utf-8"))
-        assert {m["j"] for m in record["matches"]} == {4} and {m["rank_of_image"] for m in record["matches"]} == {""}
-        assert record["matches"][0]["class"] == few_images.class_names[few_images.test_labels[3]]
+    outcome = explore_here(
+        few_images,
+        *("--checkpoint", first_run[0] / "best.h5", "--cache", tmp_path, "--axis", "v_j", "--position", "0.2", "0.8"),
+        *("--queries", "test", "--agreement", "9", "--images", "3", "--depths", "4", "--smooth", "1"),
+        *("--skip", "meaning", "contraction", "organisation", "--out", tmp_path / "page"),
+    )
+    assert outcome.status == 0, outcome
+    record = json.loads((tmp_path / "page" / report.JSON).read_text("utf-8"))
+    assert {m["j"] for m in record["matches"]} == {4} and {m["rank_of_image"] for m in record["matches"]} == {""}
+    assert {m["tau"] for m in record["matches"]} == set(range(10))  # v_j of the last layer is the class
+    assert record["matches"][0]["class"] == few_images.class_names[few_images.test_labels[3]]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +118,7 @@ def test_other_axes_positions_and_test_images(first_run: Any, few_images: Datase
         (("--position", "0", "1"), 2, ("--position",)),
         (("--threshold", "1"), 2, ("--threshold is 1",)),
         (("--axis", "u1"), 2, ("v_{j-1}",)),
+        (("--axis", "v_{j-2}"), 2, ("v_{j-2} has 1 sample at depth 3", "--axis")),
         (("--smooth", "0"), 2, ("at least 1",)),
         (("--train-size", "50"), 1, ("50",)),
     ],

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcnn_core.typing import Boundary
-from train.attributes.translations import Agreement, Matches, translated
+from train.attributes.translations import Agreement, Matches
 from train.pages import png
 
 if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
 
-__all__ = ["agreement_chart", "coloured", "layers_chart", "limits", "moved", "strips", "tiles"]
+__all__ = ["agreement_chart", "coloured", "layers_chart", "limits", "strips", "tiles"]
 
 CELL, GAP, TEXT = 64, 10, 15
 """Pixels: an image, what is between two, and a line of text."""
@@ -39,24 +38,6 @@ def limits(found: Matches) -> tuple[float, float]:
     """
     low, high = np.quantile(found.arrays, (0.01, 0.99))
     return float(low), float(high if high > low else low + 1)
-
-
-def moved(found: Matches, boundary: Boundary) -> np.ndarray[Any, Any]:
-    """Return the arrays translated by every tau.
-
-    Parameters
-    ----------
-    found : Matches
-        Of one depth.
-    boundary : {"periodic", "zero"}
-        What enters.
-
-    Returns
-    -------
-    ndarray, shape (Q, n, n, m)
-        The second axis is tau.
-    """
-    return np.asarray(translated(found.arrays, boundary))
 
 
 def coloured(values: np.ndarray[Any, Any], limit: float) -> np.ndarray[Any, Any]:

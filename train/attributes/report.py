@@ -18,7 +18,7 @@ from train.attributes import pictures
 from train.attributes.features import boundary_of
 from train.attributes.meaning import strongest
 from train.attributes.study import Study
-from train.attributes.translations import trend
+from train.attributes.translations import translated, trend
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.pages import Picture, Scale, Table, png, render
 
@@ -223,6 +223,7 @@ def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         *("j", "ratio_within", "ratio_between", "untrained_ratio_within", "untrained_ratio_between"),
         *("lipschitz_at_most", "lipschitz_at_least", "converged", "nearest_neighbour", "linear"),
         *("untrained_nearest_neighbour", "untrained_linear", "smallest_distance_between_classes"),
+        *("mean_distance_between_over_within", "untrained_mean_distance_between_over_within"),
     )
     if not study.layers:
         return header, []
@@ -236,7 +237,8 @@ def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         if j:
             gain = layers.gains[j - 1]
             own = (*(float(r[j - 1]) for r in ratios), gain.upper, gain.local, gain.converged)
-        lines.append((j, *own, *probes, *untrained, distance))
+        apart = (float(p.between[:, j].mean() / p.within[:, j].mean()) for p in (layers.pairs, layers.untrained_pairs))
+        lines.append((j, *own, *probes, *untrained, distance, *apart))
     return header, lines
 
 
@@ -406,7 +408,7 @@ def _viewer(study: Study) -> dict[str, Any]:
         def array(values: np.ndarray[Any, Any], low: float = low, high: float = high) -> str:
             return Picture(png(values, low=low, high=high), "").uri
 
-        moved = pictures.moved(m, boundary_of(study.model))
+        moved = translated(m.arrays, boundary_of(study.model))
         for row, query in enumerate(queries):
             query["depths"][j] = [
                 {
