@@ -31,7 +31,7 @@ def wavelet_transform(x: Array, bank: FilterBank, axes: Axes = (-2, -1)) -> tupl
     -------
     low : array, shape of x
         x * phi_J.
-    high : array, shape (*x.shape, J, L)
+    high : array, shape ``(*x.shape, J, L)``
         x * psi_(j, l), complex.
 
     Raises
