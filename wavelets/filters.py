@@ -28,9 +28,9 @@ class FilterBank:
 
     Parameters
     ----------
-    phi : array, shape (*shape)
-        Low-pass filter, `shape` having one or two axes.
-    psi : array, shape (J, L, *shape)
+    phi : array, shape ``shape``
+        Low-pass filter, with one or two axes.
+    psi : array, shape ``(J, L, *shape)``
         Wavelets of scale 2^j, j = 0 .. J-1, and L orientations.
 
     Raises
@@ -138,7 +138,6 @@ def morlet_bank(
         envelope = _gaussian_spectrum(lengths, covariance, np.zeros_like(xi))
         origin = (0,) * len(lengths)
         psi[j, k] = gabor - gabor[origin] / envelope[origin] * envelope
-        psi[j, k][origin] = 0  # the mean is zero exactly, and not to rounding
     isotropic = np.eye(len(lengths)) * (0.8 * 2 ** (scales - 1)) ** 2
     phi = _gaussian_spectrum(lengths, isotropic, np.zeros(len(lengths)))
     return _tight(phi, psi, dtype) if tight else FilterBank(phi.astype(dtype), psi.astype(dtype))
@@ -212,7 +211,7 @@ def littlewood_paley(bank: FilterBank) -> Array:
 
     Returns
     -------
-    array, shape (*bank.shape)
+    array, shape ``bank.shape``
         A, in the dtype and order of the filters' spectra.
     """
     power = (bank.psi**2).sum((0, 1))

@@ -130,7 +130,7 @@ def rectified_transform(x: Array, bank: FilterBank, axes: Axes = (-2, -1), *, ph
     -------
     low : array, shape of x
         x * phi_J.
-    high : array, shape (*x.shape, J, L, A)
+    high : array, shape ``(*x.shape, J, L, A)``
         Rectified coefficients, not negative.
 
     Raises
@@ -191,7 +191,7 @@ def harmonic_statistics(
 
     Parameters
     ----------
-    x : array, shape (*bank.shape)
+    x : array, shape ``bank.shape``
         Real, NumPy's, CuPy's or traced.
     bank : FilterBank
         The filters.

@@ -120,7 +120,7 @@ def lognormal_cascade(levels: int, intermittency: float, rng: np.random.Generato
 
     At each level every interval is halved, and the density of each half is multiplied by an independent log-normal
     weight of mean 1, whose logarithm has the variance `intermittency`. The integral X of the density scales like
-    E |X(t + l) - X(t)|^q ~ l^zeta(q) with zeta(q) = q - intermittency q (q - 1) / (2 ln 2).
+    E abs(X(t + l) - X(t))^q ~ l^zeta(q) with zeta(q) = q - intermittency q (q - 1) / (2 ln 2).
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def multifractal_noise(
     """Return the increments of a multifractal random walk (E. Bacry, J. Delour, J. F. Muzy, cond-mat/0005405).
 
     They are e(t) exp(w(t)), with white noise e and a Gaussian process w, whose covariance is intermittency
-    ln(scale / (1 + lag)) for lags below `scale`, and 0 beyond. Their sum X scales like E |X(t + l) - X(t)|^q ~
+    ln(scale / (1 + lag)) for lags below `scale`, and 0 beyond. Their sum X scales like E abs(X(t + l) - X(t))^q ~
     l^zeta(q) with zeta(q) = q/2 - intermittency q (q - 2) / 2. With `leverage` K, past increments act on later
     variances: w(t) is lowered by K sum_s e(t - s) / sqrt(s), 0 < s < scale (B. Pochart, J.-P. Bouchaud,
     cond-mat/0204047).

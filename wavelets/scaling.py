@@ -16,7 +16,7 @@ __all__ = ["leverage", "scaling_exponents", "structure_functions"]
 
 
 def structure_functions(x: Array, bank: FilterBank, orders: Sequence[float]) -> NumpyArray[np.float64]:
-    """Return the mean of abs(x * psi_j)^q at each scale: S(j, q) = E |x * psi_j|^q.
+    """Return the mean of abs(x * psi_j)^q at each scale: S(j, q) = E abs(x * psi_j)^q.
 
     For a process with multifractal scaling S(j, q) ~ 2^(j zeta(q)): slide 20 of S. Mallat, Multiscale Sparse Models in
     Deep Convolutional Networks. The wavelets of `steerable_bank` and `morlet_bank` have spectra of one height at all
@@ -24,7 +24,7 @@ def structure_functions(x: Array, bank: FilterBank, orders: Sequence[float]) -> 
 
     Parameters
     ----------
-    x : array, shape (..., *bank.shape)
+    x : array, shape ``(..., *bank.shape)``
         Real realisations, NumPy's or CuPy's, over whose values the mean is taken.
     bank : FilterBank
         The wavelets.

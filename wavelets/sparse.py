@@ -65,9 +65,10 @@ def hard_threshold(x: Array, tau: Any) -> Array:
 
 
 def sparse_loss(x: Array, code: Array, dictionary: Array, penalty: float) -> Array:
-    """Return 1/2 |x - code D'|^2 + penalty |code|_1, one number for each signal.
+    """Return the squared residual over two plus the penalty times the l1 norm, for each signal.
 
-    Slide 31 of S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, with 1/2 of its gamma.
+    Slide 31 of S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, for a gamma of twice the
+    penalty. The residual is x - code D'.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: 
     iterations : int
         How often to threshold.
     step : float, optional
-        At most 1 / |D|^2 for the loss to fall at each iteration; that by default.
+        At most 1 over the squared spectral norm of D, for the loss to fall at each iteration; that by default.
 
     Returns
     -------

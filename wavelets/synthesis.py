@@ -25,7 +25,7 @@ def moment_distance(
 
     Parameters
     ----------
-    x : array, shape (*bank.shape)
+    x : array, shape ``bank.shape``
         Whose moments are wanted.
     bank : FilterBank
         The filters.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from autodiff import getval
-from hcnn_core.backend import Array, array_namespace, dtype_name
+from hcnn_core.backend import Array, dtype_name, library_of
 from hcnn_core.typing import Axes
 from wavelets._fourier import fftn, ifftn
 from wavelets.filters import FilterBank
@@ -31,7 +31,7 @@ def wavelet_transform(x: Array, bank: FilterBank, axes: Axes = (-2, -1)) -> tupl
     -------
     low : array, shape of x
         x * phi_J.
-    high : array, shape (*x.shape, J, L)
+    high : array, shape ``(*x.shape, J, L)``
         x * psi_(j, l), complex.
 
     Raises
@@ -96,10 +96,10 @@ def last_axes(bank: FilterBank) -> tuple[int, ...]:
 def filtered_axes(x: Array, bank: FilterBank, axes: Axes, shape: tuple[int, ...], name: str = "x") -> tuple[int, ...]:
     """The axes as numbers from 0, once array and axes are checked against the lengths they must have."""
     value = getval(x)
-    array_namespace(value)
-    if not hasattr(value, "dtype") or dtype_name(value.dtype) not in ("float32", "float64"):
-        got = f"dtype {value.dtype}" if hasattr(value, "dtype") else f"type {type(value).__name__}"
-        raise TypeError(f"{name} has {got}; this function takes arrays of dtype float32 or float64")
+    known = library_of(value) in ("numpy", "cupy") and hasattr(value, "dtype")
+    if not known or dtype_name(value.dtype) not in ("float32", "float64"):
+        got = f"dtype {value.dtype}" if known else f"type {type(value).__name__}"
+        raise TypeError(f"{name} has {got}; this function takes NumPy and CuPy arrays of dtype float32 or float64")
     given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
     if len(given) != len(shape):
         raise ValueError(f"axes is {given}; this bank filters {len(shape)}, of lengths {bank.shape}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import array_api_strict
 import numpy as np
 import pytest
 
@@ -75,9 +76,10 @@ def test_derivatives() -> None:
 @pytest.mark.parametrize(
     ("x", "axes", "error", "message"),
     [
-        (np.zeros((8, 8), int), (0, 1), TypeError, "x has dtype int64; this function takes arrays of dtype float32"),
+        (np.zeros((8, 8), int), (0, 1), TypeError, "x has dtype int64; this function takes NumPy and CuPy arrays of"),
         (np.zeros((8, 8), complex), (0, 1), TypeError, "x has dtype complex128"),
         ([[0.0] * 8] * 8, (0, 1), TypeError, "x has type list"),
+        (array_api_strict.zeros((8, 8)), (0, 1), TypeError, "x has type Array; this function takes NumPy and CuPy"),
         (np.zeros((8, 8)), 0, ValueError, r"axes is \(0,\); this bank filters 2, of lengths \(8, 8\)"),
         (np.zeros((8, 8)), (0, 0), ValueError, "give different axes of an array that has 2"),
         (np.zeros((8, 8)), (0, 2), ValueError, "give different axes of an array that has 2"),
