@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.train.runs import ROOT, SMALL, Outcome, assert_same_state, checkpoints, metrics, saved_state
+from tests.train.runs import ROOT, SMALL, Outcome, assert_same_state, checkpoints, metrics, saved_state, without_notice
 from tests.train.test_distributed import PER_STEP
 
 pytest.importorskip("mpi4py", reason="mpi4py is not installed: the extra mpi")
@@ -71,7 +71,8 @@ def begin(size: int, *arguments: object, others: tuple[object, ...] = ()) -> sub
 
 def finish(process: subprocess.Popen[str]) -> Outcome:
     out, err = process.communicate(timeout=300)
-    lines = [line for line in err.splitlines(keepends=True) if line.startswith("train.cifar: ") or "Traceback" in line]
+    said = without_notice(err).splitlines(keepends=True)
+    lines = [line for line in said if line.startswith("train.cifar: ") or "Traceback" in line]
     return Outcome(process.returncode, out, "".join(lines))  # launchers have a say of their own
 
 
