@@ -87,14 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser, hint = _parser(), "a smaller --batch-size, --width or --factors may do"
     try:
         ranks = join()
-    except DistributedError as error:
+        share_processors(ranks)
+        ranks.be_watched(parser.module)
+    except (DistributedError, OSError) as error:
         if not launch_rank():
             print(f"{parser.module}: {error}", file=sys.stderr)
         return 1
     if not ranks.writes:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    share_processors(ranks)
-    ranks.be_watched(parser.module)
 
     def act(options: argparse.Namespace) -> int:
         options.ranks = ranks
