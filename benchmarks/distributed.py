@@ -17,11 +17,11 @@ The model of P ranks, each with as many images as one of the two had:
     sum(P, bytes) = ceil(log2 P) latency + min(ceil(log2 P), 2 (P - 1) / P) bytes / bandwidth
     waiting(P) = (n_m + 1) d sqrt(2 ln P)
 
-with n_m messages of m bytes for moments and one of g bytes for gradients. Sums are taken by recursive doubling or,
-where that moves less, by a reduce-scatter and an allgather. Between two exchanges the compute of each rank varies with
-the standard deviation d, independently, and all wait for the slowest. Overlap of gradients and compute is not modelled:
-it could hide at most sum(P, g). Latency and bandwidth of a network are not measured here; the rows of a network assume
-them.
+with n_m messages of m bytes for moments and one of g bytes for gradients. Compute is CPU time of one thread, of which
+other processes on the machine take none. Sums are taken by recursive doubling or, where that moves less, by a
+reduce-scatter and an allgather. Between two exchanges the compute of each rank varies with the standard deviation d,
+independently, and all wait for the slowest. Overlap of gradients and compute is not modelled: it could hide at most
+sum(P, g). Latency and bandwidth of a network are not measured here; the rows of a network assume them.
 """
 
 from train._process import prepare
@@ -75,10 +75,12 @@ class TimedRanks(Ranks):
     def forget(self) -> None:
         self.seconds = {"moments": 0.0, "gradients": 0.0, "waiting": 0.0}
         self.messages: list[int] = []
-        self.arrivals: list[float] = []
+        self.computed: list[float] = []  # CPU seconds before each message
+        self.last = time.process_time()
 
     def all_reduce(self, array: Array) -> Array:
         kind = "moments" if array.dtype == np.float64 else "gradients"
+        self.computed.append(time.process_time() - self.last)
         began = time.perf_counter()
         self.comm.Barrier()
         met = time.perf_counter()
@@ -86,7 +88,7 @@ class TimedRanks(Ranks):
         self.seconds["waiting"] += met - began
         self.seconds[kind] += time.perf_counter() - met
         self.messages.append(array.nbytes)
-        self.arrivals.append(began)
+        self.last = time.process_time()
         return total
 
 
@@ -107,8 +109,10 @@ def take_steps(ranks: Ranks, options: argparse.Namespace) -> Record:
     if isinstance(ranks, TimedRanks):
         found["stages"] = {name: value / options.steps for name, value in ranks.seconds.items()}
         found["messages"] = ranks.messages[: len(ranks.messages) // options.steps]
-        between = np.diff(np.array(ranks.gather(ranks.arrivals)), axis=0)[0]  # how much later rank 1 comes
-        found["deviation"] = float(np.std(between) / math.sqrt(2))  # of each of two that vary alike
+        # (ranks, steps, messages): what is computed before a message varies over steps and ranks
+        computed = np.reshape(ranks.gather(ranks.computed), (ranks.size, options.steps, -1))
+        found["compute"] = float(computed.sum(axis=2).mean())
+        found["deviation"] = float(np.sqrt(computed.var(axis=(0, 1)).mean()))
     found["weights"] = sum(leaf.nbytes for leaf in tree_leaves(step.arrays["parameters"]))
     return found
 
@@ -199,9 +203,10 @@ def measure(options: argparse.Namespace) -> Record:
     staged = start(2, 1, "stages", options, options.batch_size)
     record["stages"] = staged[0]["stages"]
     record["staged step"] = statistics.median(staged[0]["seconds"])
-    record["messages"], record["deviation"] = staged[0]["messages"], staged[0]["deviation"]
+    record |= {name: staged[0][name] for name in ("messages", "compute", "deviation")}
     record["sums"] = start(2, 1, "sums", options, options.batch_size)
-    record["compute"] = statistics.fmean(staged[0]["seconds"]) - sum(record["stages"].values())
+    rest = statistics.fmean(staged[0]["seconds"]) - sum(record["stages"].values())
+    record["stages"] = {"compute": rest, **record["stages"]}
     record["load after"] = os.getloadavg()
     return record
 
@@ -227,7 +232,7 @@ def report(record: Record) -> str:
             f"2 ranks against {title}: {values[0]:.1f} % (quartiles {values[1]:.1f} %, least {values[2]:.1f} %)"
         )
     lines += ["", "a step of 2 ranks, each exchange after a barrier, on rank 0"]
-    for name, seconds in {"compute": record["compute"], **record["stages"]}.items():
+    for name, seconds in record["stages"].items():
         lines.append(f"    {name:12s} {1e3 * seconds:8.2f} ms")
     *moments, gradients = record["messages"]
     lines.append(
@@ -236,6 +241,7 @@ def report(record: Record) -> str:
     latency, bandwidth = fit(record["sums"])
     lines += ["", "sums over 2 ranks", *(f"    {size:9d} bytes {1e6 * s:10.1f} us" for size, s in record["sums"])]
     lines.append(f"latency {1e6 * latency:.1f} us, bandwidth {bandwidth / 1e9:.2f} GB/s")
+    lines.append(f"compute of a step: {1e3 * record['compute']:.0f} ms of CPU time")
     lines.append(f"deviation of compute between two exchanges: {1e6 * record['deviation']:.0f} us")
     for waiting in (False, True):
         lines += ["", f"predicted weak-scaling efficiency, %, {'with' if waiting else 'without'} waiting"]

@@ -97,7 +97,7 @@ def run_command(
             _flush()
             raise
         debug = options.debug
-        with warnings.catch_warnings(), _compiling_said(parser.module):
+        with warnings.catch_warnings(), _compiling_said(parser.module if ranks.writes else None):
             if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
                 warnings.simplefilter("ignore")
             status = action(options)
@@ -129,14 +129,15 @@ def run_command(
 
 
 @contextlib.contextmanager
-def _compiling_said(module: str) -> Iterator[None]:
-    """Say that kernels are compiled, when they are: the library's only log records are of that."""
+def _compiling_said(module: str | None) -> Iterator[None]:
+    """Say that kernels are compiled, when they are: the library's only log records are of that. None says nothing."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             stop()
             with contextlib.suppress(OSError):
-                print(f"{module}: {COMPILING}", file=sys.stderr, flush=True)
+                if module:
+                    print(f"{module}: {COMPILING}", file=sys.stderr, flush=True)
 
     logger, handler = logging.getLogger("hcnn_core"), Handler()
     level = logger.level

@@ -87,14 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser, hint = _parser(), "a smaller --batch-size, --width or --factors may do"
     try:
         ranks = join()
-    except DistributedError as error:
+        share_processors(ranks)
+        ranks.be_watched(parser.module)
+    except (DistributedError, OSError) as error:
         if not launch_rank():
             print(f"{parser.module}: {error}", file=sys.stderr)
         return 1
     if not ranks.writes:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    share_processors(ranks)
-    ranks.be_watched(parser.module)
 
     def act(options: argparse.Namespace) -> int:
         options.ranks = ranks
@@ -175,16 +175,17 @@ def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     ranks: Ranks = options.ranks
     now = ranks.from_first(lambda: time.strftime("%Y%m%d-%H%M%S"))
 
-    def settings() -> tuple[Config, Any, Run, tuple[Path, checkpoints.Checkpoint] | None]:
+    def settings() -> tuple[Config, Any, Run]:
         config = _settings(options, given)
         xp = namespace(config.backend)
         if config.precision != "float32" and xp is np:
             raise ConfigError(f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'")
         run = _run(ranks, options.out or Path("runs") / f"{config.preset}-{now}")
         run.require_new()
-        return config, xp, run, _opened(Path(config.init_from)) if config.init_from else None
+        return config, xp, run
 
-    config, xp, run, source = ranks.agree(settings)
+    config, xp, run = ranks.agree(settings)
+    source = ranks.from_first(lambda: _opened(Path(config.init_from)) if config.init_from else None)
     trainer, dataset = _start(ranks, xp, config, run)
     if source:
         anew = ranks.agree(lambda: begin_from(trainer, *source))
@@ -222,7 +223,7 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
             _say_finished(run, config, test)
             return
         xp = ranks.agree(lambda: namespace(config.backend))
-        _require_named(config, given, f"--resume {run.path}")
+        ranks.agree(lambda: _require_named(config, given, f"--resume {run.path}"))
         trainer, dataset = _start(ranks, xp, config, run)
         ranks.agree(lambda: trainer.restore(checkpoint, path))
         run.forget_metrics_after(state.epoch)

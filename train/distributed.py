@@ -370,11 +370,19 @@ class Ranks:
         ----------
         module : str
             What begins the line.
+
+        Raises
+        ------
+        DistributedError
+            On every rank, if HCNN_PATIENCE is no number of seconds.
         """
         if self.size == 1:
             return
 
         def begin() -> Any:
+            patience = os.environ.get("HCNN_PATIENCE", "1")
+            if not patience.replace(".", "", 1).isdecimal() or not float(patience) > 0:
+                raise DistributedError(f"HCNN_PATIENCE is {patience!r}; give seconds, more than 0")
             self._watcher, *reached_by = start(module, len(set(self.hosts)) == 1)
             return reached_by
 

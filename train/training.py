@@ -136,9 +136,10 @@ def evaluate(
                 logits = sum((network(parameters, view, moments)[0] for view in views(x)), start=logits)
             hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
     if ranks.size > 1:
-        *flat, loss, right = ranks.all_reduce(np.array([*confusion.reshape(-1), loss, hits], np.float64))
+        counted = np.array([*confusion.reshape(-1), loss, hits], np.float64)
+        *flat, loss, right = to_numpy(ranks.all_reduce(xp.asarray(counted))).tolist()
         confusion, hits = np.array(flat, np.int64).reshape(confusion.shape), int(right)
-        found = to_numpy(ranks.all_reduce(found))
+        found = to_numpy(ranks.all_reduce(xp.asarray(found)))
     averaged = hits / count if averages else None
     return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged, found)
 

@@ -26,6 +26,7 @@ from train import cifar, training
 from train._command import Parser, run_command
 from train.config import PRESETS, Config
 from train.data import DataError, Dataset
+from train.distributed import Ranks
 from train.training import Trainer
 
 # Flags
@@ -189,7 +190,7 @@ def test_describe_needs_no_data_and_makes_nothing(
 def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What loading says is passed on, and no run directory is left."""
 
-    def missing(xp: Any, config: Config) -> Dataset:
+    def missing(xp: Any, config: Config, ranks: Ranks) -> Dataset:
         raise DataError(f"no {config.dataset} in {config.data_dir}: put\nan archive there")
 
     monkeypatch.setattr(cifar, "_dataset", missing)
@@ -217,7 +218,7 @@ def test_what_the_system_refuses_is_said_in_a_sentence(
     monkeypatch.chdir(gone)
     gone.rmdir()
     command(*SMALL).one_line(1, "No such file or directory")
-    monkeypatch.setattr(cifar, "_dataset", lambda xp, config: Path().resolve())
+    monkeypatch.setattr(cifar, "_dataset", lambda xp, config, ranks: Path().resolve())
     command(*SMALL, "--out", tmp_path / "run").one_line(1, "the working directory is gone")
 
 

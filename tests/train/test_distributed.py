@@ -370,3 +370,14 @@ def test_ranks_that_end_well_let_the_watching_process_end() -> None:
         return watcher
 
     assert on_ranks(2, work)[0].returncode == 0
+
+
+@pytest.mark.parametrize("patience", ["soon", "0", "-3", "1.5.2", "inf"])
+def test_patience_that_is_no_number_is_refused(patience: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HCNN_PATIENCE", patience)
+
+    def work(ranks: Ranks) -> None:
+        with pytest.raises(DistributedError, match=r"HCNN_PATIENCE is .*; give seconds"):
+            ranks.be_watched("train.cifar")
+
+    on_ranks(2, work)

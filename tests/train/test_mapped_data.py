@@ -73,8 +73,8 @@ def test_other_forms_are_loaded() -> None:
 def test_ranks_train_on_mapped_images_as_one_process_does(tmp_path: Path) -> None:
     folder = write_set(tmp_path)
     config = make_config("hcnn", {"data_dir": str(folder), "train_size": 30, "validation_size": 6})
-    whole = [d for d in on_ranks(2, lambda ranks: cifar._dataset(config, ranks))]
-    alone = cifar._dataset(config, cifar.Ranks())
+    whole = [d for d in on_ranks(2, lambda ranks: cifar._dataset(np, config, ranks))]
+    alone = cifar._dataset(np, config, cifar.Ranks())
     assert isinstance(alone.train_images, np.ndarray) and isinstance(whole[1].train_images, MappedImages)
     kept, _ = split_validation(alone, 6, 0)
     assert np.array_equal(whole[1].train_images[kept], alone.train_images[kept])

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.train.runs import ROOT, SMALL, Outcome, assert_same_state, checkpoints, metrics, saved_state
+from tests.train.runs import ROOT, SMALL, Outcome, assert_same_state, checkpoints, metrics, saved_state, without_notice
 from tests.train.test_distributed import PER_STEP
 
 pytest.importorskip("mpi4py", reason="mpi4py is not installed: the extra mpi")
@@ -71,7 +71,8 @@ def begin(size: int, *arguments: object, others: tuple[object, ...] = ()) -> sub
 
 def finish(process: subprocess.Popen[str]) -> Outcome:
     out, err = process.communicate(timeout=300)
-    lines = [line for line in err.splitlines(keepends=True) if line.startswith("train.cifar: ") or "Traceback" in line]
+    said = without_notice(err).splitlines(keepends=True)
+    lines = [line for line in said if line.startswith("train.cifar: ") or "Traceback" in line]
     return Outcome(process.returncode, out, "".join(lines))  # launchers have a say of their own
 
 
@@ -234,6 +235,6 @@ def test_what_ranks_cannot_do_is_refused(whole: Path, tmp_path: Path) -> None:
     too_many.one_line(2, "batch_size is 2, less than the 3 ranks", "--batch-size")
     mpirun(2, *acting(), "--describe").one_line(2, "--describe runs in one process")
     train(2, whole).one_line(1, "holds a run already")
-    mpirun(2, *acting(), "--resume", tmp_path).one_line(1, "holds no run to resume")
+    mpirun(2, *acting(), "--resume", tmp_path).one_line(1, "holds no run: it has no checkpoint")
     outcome = mpirun(2, *acting(), "--resume", whole)  # which is finished
     assert "is finished" in outcome.success()
