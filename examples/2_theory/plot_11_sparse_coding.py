@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from train.data import load_dataset
+from train.linear import linear_accuracy
 from wavelets import adam, ista, lista, morlet_bank, scattering, soft_threshold, sparse_loss
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
@@ -129,17 +130,10 @@ axes[1].set(xlabel="passes", ylabel="loss", title="learning the dictionary")
 print(f"loss per place {losses[0]:.1f} to {losses[-1]:.1f}; {np.mean(code != 0):.0%} of the codes are not zero")
 assert losses[-1] < losses[0]
 
-# %%
-# Least squares with a ridge, as on the page about scattering.
-
 
 def accuracy(a, b):
-    """Part of the test images classified right from features b, after training on a."""
-    mean, deviation = a.mean(0), a.std(0) + 1e-6
-    a, b = (a - mean) / deviation, (b - mean) / deviation
-    targets = np.eye(10)[sample.train_labels[:count]] - 0.1
-    weights = np.linalg.solve(a @ a.T + np.sum(a * a) / count * np.eye(count), targets)
-    return np.mean((b @ (a.T @ weights)).argmax(1) == sample.test_labels)
+    """Part of the test images that a linear classifier gets right from features b, trained on a."""
+    return linear_accuracy(a, sample.train_labels[:count], b, sample.test_labels, ridge=1.0)
 
 
 codes = [
@@ -149,7 +143,7 @@ codes = [averaged(np.concatenate([np.maximum(c, 0), np.maximum(-c, 0)], axis=-1)
 scores = {
     "components, averaged": accuracy(averaged(train), averaged(test)),
     "sparse codes, averaged": accuracy(*codes),
-    "components at all places": accuracy(train.reshape(count, -1), test.reshape(len(test), -1)),
+    "components at all places": accuracy(train, test),
 }
 for name, score in scores.items():
     print(f"{name}: {score:.1%} of 500 test images")

@@ -1,0 +1,34 @@
+"""The linear classifier against the normal equations with a column per feature."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from train.linear import FLOOR, linear_accuracy
+
+
+def data(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = rng.integers(3, size=count)
+    return rng.standard_normal((count, 2, 3)) + 1.2 * np.eye(3)[labels][:, None], labels
+
+
+def test_it_is_ridge_regression() -> None:
+    rng = np.random.default_rng(0)
+    (x, labels), (test, wanted) = data(rng, 40), data(rng, 300)
+    a, b = x.reshape(40, 6), test.reshape(300, 6)
+    a, b = ((f - x.reshape(40, 6).mean(0)) / (x.reshape(40, 6).std(0) + FLOOR) for f in (a, b))
+    scale = 0.5 * (a**2).sum() / 40
+    w = np.linalg.solve(a.T @ a + scale * np.eye(6), a.T @ (np.eye(3)[labels] - 1 / 3))
+    expected = ((b @ w).argmax(1) == wanted).mean()
+    assert linear_accuracy(x, labels, test, wanted, ridge=0.5) == expected
+    assert 0.6 < expected < 1
+    assert linear_accuracy(x, rng.permutation(labels), test, wanted, ridge=0.5) < 0.6  # a negative control
+
+
+def test_what_does_not_match_is_refused() -> None:
+    x, y = np.zeros((4, 2)), np.zeros(4, int)
+    with pytest.raises(ValueError, match=r"features have shapes \(4, 2\) and \(4, 3\), labels \(4,\) and \(4,\)"):
+        linear_accuracy(x, y, np.zeros((4, 3)), y)
+    with pytest.raises(ValueError, match=r"4 training and 0 test images, and ridge is 0\.1; all must be positive"):
+        linear_accuracy(x, y, x[:0], y[:0])
