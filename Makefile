@@ -11,7 +11,7 @@ OLDEST_TESTS ?= tests/test_readme.py tests/core/test_backend.py tests/autodiff/t
 	tests/train/test_checkpoint.py tests/train/test_custom_data.py tests/train/test_training.py \
 	tests/train/test_run_report.py
 MINUTES ?= 10
-MPI_TESTS ?= tests/train/test_mpi.py tests/train/test_distributed.py tests/train/test_sweep.py tests/gpu/test_ranks.py
+MPI_TESTS ?= tests/train/test_mpi.py
 
 BIN = .venv/bin/python
 

@@ -235,6 +235,6 @@ def test_what_ranks_cannot_do_is_refused(whole: Path, tmp_path: Path) -> None:
     too_many.one_line(2, "batch_size is 2, less than the 3 ranks", "--batch-size")
     mpirun(2, *acting(), "--describe").one_line(2, "--describe runs in one process")
     train(2, whole).one_line(1, "holds a run already")
-    mpirun(2, *acting(), "--resume", tmp_path).one_line(1, "holds no run: it has no checkpoint")
+    mpirun(2, *acting(), "--resume", tmp_path).one_line(1, "holds no run to resume: it has no checkpoint")
     outcome = mpirun(2, *acting(), "--resume", whole)  # which is finished
     assert "is finished" in outcome.success()
