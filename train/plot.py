@@ -135,16 +135,19 @@ def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float]
     shown = {name: values for name, values in varied.items() if len(set(map(str, values))) > 1} or dict(
         list(varied.items())[:1]
     )
-    figure = Figure(figsize=(1 + 3.2 * len(shown), 3.4), layout="constrained")
+    widths = [max(3.2, 0.25 * len(set(map(str, values)))) for values in shown.values()]
+    figure = Figure(figsize=(1 + sum(widths), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)
-    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False, width_ratios=widths)[0]
     for axes, (name, values) in zip(panels, shown.items(), strict=True):
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
         places = list(values) if numeric else [str(v) for v in values]
         axes.plot(places, [100 * a for a in accuracies], "o", markersize=4, alpha=0.7)
         if numeric and 0 < 20 * min(values) <= max(values):
             axes.set_xscale("log")
+        if not numeric and max(map(len, places)) > 8:
+            axes.tick_params(axis="x", labelrotation=90)
         axes.set_xlabel(name)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("held-out accuracy [%]")

@@ -47,7 +47,7 @@ from train.training import Interrupted
 
 MOST_TRIALS = 10_000
 
-KEYS = {"settings", "grid", "random", "seeds", "minutes", "total_minutes", "workers"}
+KEYS = {"settings", "variants", "grid", "random", "seeds", "minutes", "total_minutes", "workers"}
 
 TABLE, MEANS, PICTURE = "results.csv", "results.md", "results.png"
 
@@ -61,7 +61,7 @@ class Trial:
     number : int
         From 1, in the order of the sweep's file.
     varied : dict of str to object
-        The settings that tell it from others, its seed too.
+        What tells it from others: the name of its variant, settings, its seed.
     config : Config
         All settings.
     """
@@ -99,14 +99,15 @@ def read_sweep(text: str) -> Sweep:
     Parameters
     ----------
     text : str
-        Tables `settings` (of every trial; a preset too), `grid` (a list of values for each setting: all combinations),
-        `random` (`draws`, `seed`, and for each setting a list to choose from or `{low, high, log}`), and keys `seeds`
-        (a list), `minutes` (of training for each trial), `total_minutes` and `workers`. All may be left out.
+        Tables `settings` (of every trial; a preset too), `variants` (a table of settings for each name), `grid` (a list
+        of values for each setting: all combinations), `random` (`draws`, `seed`, and for each setting a list to choose
+        from or `{low, high, log}`), and keys `seeds` (a list), `minutes` (of training for each trial), `total_minutes`
+        and `workers`. All may be left out.
 
     Returns
     -------
     Sweep
-        Its trials: every combination of the grid, with every draw and every seed.
+        Its trials: every variant, with every combination of the grid, every draw and every seed.
 
     Raises
     ------
@@ -119,7 +120,10 @@ def read_sweep(text: str) -> Sweep:
         raise ConfigError(f"it is not valid TOML: {error}") from error
     if unknown := sorted(content.keys() - KEYS):
         raise ConfigError(f"{unknown[0]!r} is no key of a sweep; choose {', '.join(sorted(KEYS))}")
-    settings, grid, random = (_table(content, name) for name in ("settings", "grid", "random"))
+    settings, variants, grid, random = (_table(content, name) for name in ("settings", "variants", "grid", "random"))
+    for name, changed in variants.items():
+        if not isinstance(changed, dict):
+            raise ConfigError(f"variants.{name} is {changed!r}; give a table of settings, {{}} for none")
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"grid.{name} is {values!r}; give a list of values")
@@ -127,18 +131,21 @@ def read_sweep(text: str) -> Sweep:
     if not isinstance(seeds, list) or not seeds:
         raise ConfigError(f"seeds is {seeds!r}; give a list of numbers")
     draws = list(_draws(random))
+    names = [{"variant": name} for name in variants] or [{}]
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if len(combinations) * len(draws) * len(seeds) > MOST_TRIALS:
-        raise ConfigError(f"{len(combinations) * len(draws) * len(seeds)} trials; a sweep has at most {MOST_TRIALS}")
+    if (count := len(names) * len(combinations) * len(draws) * len(seeds)) > MOST_TRIALS:
+        raise ConfigError(f"{count} trials; a sweep has at most {MOST_TRIALS}")
     trials: list[Trial] = []
     preset = settings.pop("preset", "hcnn")
-    for chosen in (g | d | {"seed": s} for g, d, s in itertools.product(combinations, draws, seeds)):
-        config = make_config(chosen.get("preset", preset), settings | chosen | {"test": False})
+    for name, combination, draw, seed in itertools.product(names, combinations, draws, seeds):
+        chosen = combination | draw | {"seed": seed}
+        given = settings | variants.get(name.get("variant", ""), {}) | chosen
+        config = make_config(given.pop("preset", preset), given | {"test": False})
         if not config.validation_size:
             raise ConfigError(
                 "validation_size is 0; a sweep compares trials on images held out: give it under settings"
             )
-        trials.append(Trial(len(trials) + 1, chosen, config))
+        trials.append(Trial(len(trials) + 1, name | chosen, config))
     limits = [_positive(content, name, math.inf) for name in ("minutes", "total_minutes")]
     return Sweep(tuple(trials), limits[0], limits[1], int(_positive(content, "workers", 1)))
 
@@ -397,10 +404,17 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         reached = f"{mean:.2f} %" if known else "-"
         if len(known) > 1:
             reached += f" ± {statistics.stdev(known):.2f}"
-        cells = [*([settings] if names else []), reached, str(len(known)), ", ".join(states)]
+        seconds = f"{statistics.fmean(row['seconds'] for row in group):.0f}"
+        cells = [*([settings] if names else []), reached, seconds, str(len(known)), ", ".join(states)]
         found.append((mean, f"| {' | '.join(cells)} |"))
     found.sort(key=lambda pair: -pair[0])
-    head = [*(f"`{name}`" for name in names), "held-out accuracy, ± deviation over seeds", "trials", "not finished"]
+    head = [
+        *(f"`{name}`" for name in names),
+        "held-out accuracy, ± deviation over seeds",
+        "seconds",
+        "trials",
+        "not finished",
+    ]
     return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(line for _, line in found)]
 
 

@@ -62,6 +62,15 @@ def test_trials_are_all_combinations_with_all_draws_and_seeds() -> None:
     assert read_sweep(text).trials == trials  # draws depend on the file alone
 
 
+def test_a_variant_changes_settings_under_a_name_of_its_own() -> None:
+    text = "seeds = [3, 4]\n" + SETTINGS + "[variants]\nas-it-is = {}\n'K = 6' = {width = 6, epochs = 1}\n"
+    trials = read_sweep(text + "released = {preset = 'released'}\n[grid]\nshift = [1]\n").trials
+    assert [t.varied for t in trials[2:4]] == [{"variant": "K = 6", "shift": 1, "seed": s} for s in (3, 4)]
+    assert [(t.config.width, t.config.epochs) for t in trials] == [(4, 2)] * 2 + [(6, 1)] * 2 + [(4, 2)] * 2
+    assert [t.config.nonlinear_factors for t in trials] == [False] * 4 + [True] * 2
+    assert {t.config.shift for t in trials} == {1}
+
+
 @given(st.floats(1e-6, 1e3), st.floats(1, 1e4), st.booleans(), st.integers(0, 99))
 def test_draws_lie_in_their_range(low: float, ratio: float, log: bool, seed: int) -> None:
     high = low * ratio
@@ -89,6 +98,8 @@ def test_logarithmic_draws_are_even_in_the_logarithm() -> None:
         ("minutes = 0", "minutes is 0; give a number, more than 0"),
         ("workers = 'two'", "workers is 'two'"),
         ("grid = 3", "grid is 3; it is a table"),
+        ("[variants]\nwide = 9", "variants.wide is 9; give a table of settings"),
+        ("[variants]\nwide = {widht = 9}", "did you mean 'width'"),
         ("[random]\ndraws = 0", "random.draws is 0"),
         ("[random]\nwidth = {low = 3}", "random.width is {'low': 3}; give a list"),
         ("[random]\nwidth = {low = 5, high = 3}", "random.width is"),
@@ -162,7 +173,7 @@ def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 def test_no_trial_begins_after_the_total_time(tmp_path: Path) -> None:
     file, folder = write(tmp_path, "total_minutes = 1e-9\n" + SETTINGS)
-    assert "| 0 | waiting |" in run(file, "--out", folder).success()
+    assert "| 0 | 0 | waiting |" in run(file, "--out", folder).success()
     assert not (folder / "trial0001").exists()
 
 
