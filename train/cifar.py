@@ -31,7 +31,6 @@ from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
 from train.data import (  # noqa: E402
     INFO,
-    DataError,
     Dataset,
     DatasetInfo,
     Images,
@@ -39,6 +38,7 @@ from train.data import (  # noqa: E402
     channel_statistics,
     is_function,
     load_dataset,
+    require_varying,
     split_validation,
     train_subset,
 )
@@ -487,11 +487,7 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
         except ValueError as error:
             raise ConfigError(f"--validation-size: {error}") from error
     mean, std = channel_statistics(dataset.train_images[kept])
-    if not std.all():
-        raise DataError(
-            f"channel {int(std.argmin())} of the training images of {config.dataset} is {mean[std.argmin()]:g} "
-            "everywhere; leave it out"
-        )
+    require_varying(config.dataset, mean, std)
 
     def images(index: np.ndarray[Any, Any]) -> Images:
         return Images(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from train.config import Config
-from train.pages import Picture, Table, png, render
+from train.pages import Picture, Table, image_png, png, render
 
 __all__ = ["Classified", "page"]
 
@@ -174,10 +174,9 @@ def _wrong(classified: Classified, names: Sequence[str]) -> list[dict[str, Any]]
         label = int(classified.labels[i])
         likely = [int(c) for c in np.argsort(-probabilities[i], kind="stable")[:3]]
         (image,) = np.asarray(classified.images[i : i + 1])  # which may still be in a file
-        pixels = image[..., :3] if image.shape[2] >= 3 else image[..., 0] / 255
         found.append(
             {
-                "picture": Picture(png(pixels), f"Image {i}: {names[label]}, taken for {names[likely[0]]}"),
+                "picture": Picture(image_png(image), f"Image {i}: {names[label]}, taken for {names[likely[0]]}"),
                 "index": i,
                 "own": (names[label], _percent(probabilities[i, label])),
                 "said": [(names[c], _percent(probabilities[i, c])) for c in likely],

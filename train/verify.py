@@ -29,9 +29,18 @@ from train._files import write_atomically  # noqa: E402
 from train.checkpoint import require_finite  # noqa: E402
 from train.config import PRESETS, Config, ConfigError, make_config  # noqa: E402
 from train.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
-from train.data import channel_statistics, load_dataset, standardise  # noqa: E402
+from train.data import (  # noqa: E402
+    INFO,
+    Dataset,
+    channel_statistics,
+    is_custom,
+    is_function,
+    load_dataset,
+    require_varying,
+    standardise,
+)
 from train.network import Network  # noqa: E402
-from train.pages import Picture, png  # noqa: E402
+from train.pages import Picture, image_png  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
 from train.shipped import find  # noqa: E402
 from train.training import Interrupted, TrainingError, restore  # noqa: E402
@@ -83,8 +92,9 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
     own = checkpoint.config.boundary if checkpoint else "both"
     boundary = options.boundary or own
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
+    dataset = _dataset(options, checkpoint)
     subjects = (
-        (f"{boundary}, network {number + 1}", _subject(options, xp, checkpoint, boundary, number))
+        (f"{boundary}, network {number + 1}", _subject(options, xp, checkpoint, dataset, boundary, number))
         for boundary in boundaries
         for number in range(options.max_examples)
     )
@@ -105,7 +115,9 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
     pictures = [
         picture
         for number in range(options.max_examples)
-        for picture in _pictures(options, number, _subject(options, xp, checkpoint, boundaries[0], number), checkpoint)
+        for picture in _pictures(
+            options, number, _subject(options, xp, checkpoint, dataset, boundaries[0], number), checkpoint, dataset
+        )
     ]
     config = subject.network.config
     description = {
@@ -115,7 +127,7 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
         "measured at boundary": ", ".join(boundaries),
         "marginal": config.reduction,
         "dtype": options.dtype or DTYPE,
-        "images": f"{options.images} of the built-in CIFAR-10 sample's test images, {options.max_examples} times",
+        "images": f"{options.images} of the test images of {_named(dataset)}, {options.max_examples} times",
         "seed": options.seed,
         "layers": {name: getattr(config, name) for name in LAYER_SETTINGS},
         "seconds": round(time.monotonic() - begin, 1),
@@ -124,25 +136,53 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
     return _report(out, list(rows.values()), description, pictures, list(worst.values()))
 
 
-def _drawn(options: argparse.Namespace, number: int) -> tuple[np.random.Generator, np.ndarray[Any, Any]]:
-    """Which of the sample's test images are tried, and a source of random weights."""
+def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
+    """The images that are asked for, else those of the network, for CIFAR the sample's."""
+    own = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
+    if is_function(own) and not options.dataset:
+        raise ConfigError(
+            f"{options.checkpoint} would call {own}, which runs code that a file names: add --dataset {own}"
+        )
+    dataset = load_dataset(options.dataset or own, download=False)
+    if checkpoint and checkpoint.image_shape != dataset.image_shape:
+        wanted, found = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
+        raise ConfigError(
+            f"{options.checkpoint} takes images of {wanted}, those of {_named(dataset)} are {found}; name its own with "
+            "--dataset"
+        )
+    if options.images > len(dataset.test_images):
+        raise ConfigError(
+            f"--images is {options.images}; {_named(dataset)} has {len(dataset.test_images)} to test with"
+        )
+    return dataset
+
+
+def _named(dataset: Dataset) -> str:
+    return "the built-in CIFAR-10 sample" if dataset.name == "sample" else dataset.name
+
+
+def _drawn(
+    options: argparse.Namespace, dataset: Dataset, number: int
+) -> tuple[np.random.Generator, np.ndarray[Any, Any]]:
+    """Which of the test images are tried, and a source of random weights."""
     rng = np.random.default_rng([options.seed, number])
-    count = len(load_dataset("sample").test_images)
-    if options.images > count:
-        raise ConfigError(f"--images is {options.images}; the sample has {count} to test with")
-    return rng, np.sort(rng.choice(count, options.images, replace=False))
+    return rng, np.sort(rng.choice(len(dataset.test_images), options.images, replace=False))
 
 
 def _pictures(
-    options: argparse.Namespace, number: int, subject: Subject, checkpoint: checkpoints.Checkpoint | None
+    options: argparse.Namespace,
+    number: int,
+    subject: Subject,
+    checkpoint: checkpoints.Checkpoint | None,
+    dataset: Dataset,
 ) -> Iterator[Picture]:
     """The images with their classes, and what a trained network takes them for."""
-    sample, (_, chosen) = load_dataset("sample"), _drawn(options, number)
+    _, chosen = _drawn(options, dataset, number)
     taken = to_numpy(subject.tail(0, "evaluation")(subject.images)).argmax(axis=1) if checkpoint else chosen
     for index, guess in zip(chosen, taken, strict=True):
-        own = sample.class_names[sample.test_labels[index]]
+        own = dataset.class_names[dataset.test_labels[index]]
         text = f"{own}, taken for {checkpoint.class_names[guess]}" if checkpoint else own
-        yield Picture(png(sample.test_images[index]), f"{own}, test image {index} of the sample", text)
+        yield Picture(image_png(dataset.test_images[index]), f"{own}, test image {index} of {_named(dataset)}", text)
 
 
 def _trained(checkpoint: checkpoints.Checkpoint) -> str:
@@ -151,15 +191,19 @@ def _trained(checkpoint: checkpoints.Checkpoint) -> str:
 
 
 def _subject(
-    options: argparse.Namespace, xp: Any, checkpoint: checkpoints.Checkpoint | None, boundary: str, number: int
+    options: argparse.Namespace,
+    xp: Any,
+    checkpoint: checkpoints.Checkpoint | None,
+    dataset: Dataset,
+    boundary: str,
+    number: int,
 ) -> Subject:
-    """A network, given or random, and images of the sample to try it on."""
+    """A network, given or random, and images to try it on."""
     dtype = options.dtype or DTYPE
     changes: dict[str, Any] = {"boundary": boundary}
     if options.reduction:
         changes["reduction"] = options.reduction
-    rng, chosen = _drawn(options, number)
-    sample = load_dataset("sample")
+    rng, chosen = _drawn(options, dataset, number)
     if checkpoint:
         if dtype.startswith("complex"):
             raise ConfigError(
@@ -169,22 +213,23 @@ def _subject(
         trees = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments, "data": statistics}
         for kind, tree in trees.items():
             require_finite(find(options.checkpoint), tree, kind)
-        if checkpoint.image_shape != sample.image_shape:
-            found, known = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, sample.image_shape))
-            raise ConfigError(f"{options.checkpoint} takes images of {found}; train.verify has some of {known} alone")
         config = dataclasses.replace(checkpoint.config, **changes)
         _require_layers(config)
         network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
-        network = Network(dataclasses.replace(config, dtype=dtype), checkpoint.image_size, network.classes)
+        config = dataclasses.replace(config, dtype=dtype)
+        network = Network(config, checkpoint.image_size, network.classes, checkpoint.channels)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
     else:
         config = make_config(options.preset or "hcnn", {**changes, "dtype": DTYPES[dtype]})
         _require_layers(config)
-        network = (ComplexNetwork if dtype.startswith("complex") else Network)(config)
+        of_kind = ComplexNetwork if dtype.startswith("complex") else Network
+        height, width, channels = dataset.image_shape
+        network = of_kind(config, (height, width), len(dataset.class_names), channels)
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
-        mean, std = channel_statistics(sample.train_images)
-    images = standardise(xp.asarray(sample.test_images[chosen]), mean, std, DTYPES[dtype])
+        mean, std = channel_statistics(dataset.train_images)
+        require_varying(dataset.name, mean, std)
+    images = standardise(xp.asarray(dataset.test_images[chosen]), mean, std, DTYPES[dtype])
     images = xp.asarray(images, dtype=dtype)
     if not checkpoint:
         moments = network(parameters, images)[1]
@@ -348,6 +393,14 @@ def _at_least(minimum: int) -> Callable[[str], int]:
     return integer
 
 
+def _own_images(text: str) -> str:
+    if not is_custom(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a file FILE.npz nor MODULE:FUNCTION; leave it out for CIFAR's images"
+        )
+    return text
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m train.verify",
@@ -365,6 +418,13 @@ def _parser() -> Parser:
         type=given_path,
         metavar="FILE",
         help="measure the failures and the largest changes of a verification again",
+    )
+    parser.add_argument(
+        "--dataset",
+        type=_own_images,
+        metavar="FILE.npz",
+        help="images to try it on: such a file, or MODULE:FUNCTION [those it was trained on; for CIFAR, and random "
+        "networks, the built-in sample's]",
     )
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help=f"of weights and arrays [{DTYPE}]")

@@ -9,6 +9,7 @@ map above it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,9 +68,21 @@ def padded_length(n: int, size: int, stride: int, boundary: str) -> int:
 
 def fast_length(n: int, size: int, boundary: str, real: bool) -> int:
     """FFT length: n for a periodic axis, or the next length from `padded_length` on that is fast."""
-    from scipy.fft import next_fast_len
+    return n if boundary == "periodic" else next_fast_length(padded_length(n, size, 1, boundary), real)
 
-    return n if boundary == "periodic" else next_fast_len(padded_length(n, size, 1, boundary), real)
+
+@lru_cache(maxsize=1024)
+def next_fast_length(n: int, real: bool) -> int:
+    """As `scipy.fft.next_fast_len`: the least length from n on whose prime factors are 5, or for complex 11, at most.
+
+    The cost model needs it in every process, and importing SciPy takes 0.2 s.
+    """
+    lengths = [1]
+    for prime in (2, 3, 5) if real else (2, 3, 5, 7, 11):
+        for length in lengths:  # those that are appended are visited too
+            if length < n:
+                lengths.append(length * prime)
+    return min(length for length in lengths if length >= n)
 
 
 def tap_positions(size: int) -> np.ndarray[Any, Any]:

@@ -27,6 +27,15 @@ elu(np.ones(1 << 18, np.float32))
 numba.njit(lambda x: x + 1)(1)
 """
 
+FORWARD = """
+import logging
+logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+import numpy as np
+from hcnn_core import convolve
+x, w = np.ones((2, 8, 8, 8, 16)), np.ones((3, 3, 7, 11, 2))
+convolve(x, w, (1, 2, 3, 4), boundary="periodic", stride=(1, 1, 2, 2))
+"""
+
 COMPILED = """
 import numpy as np
 from hcnn_core import elu, warmup
@@ -48,6 +57,13 @@ def test_what_is_compiled_is_logged_with_its_time(tmp_path: Path) -> None:
     lines = [line for line in run(LOGGED, tmp_path).stderr.splitlines() if line.startswith("hcnn_core ")]
     assert lines and all(re.fullmatch(r"hcnn_core INFO compiled elu\.\w+ in \d+\.\d s", line) for line in lines)
     assert "hcnn_core" not in run(LOGGED, tmp_path).stderr
+
+
+def test_a_convolution_compiles_only_what_it_calls(tmp_path: Path) -> None:
+    """Lines of 16 positions go by `gemm_lines`, transforms by codelets. Nothing else is compiled, and no adjoint."""
+    names = re.findall(r"compiled (\S+) in", run(FORWARD, tmp_path).stderr)
+    assert {"direct.apply_together", "dft.transform", "gemm.gemm_lines"} <= set(names)
+    assert not [name for name in names if "vjp" in name or "gemm_rows" in name]
 
 
 def test_what_was_compiled_ahead_is_not_compiled_again(tmp_path: Path) -> None:

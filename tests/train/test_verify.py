@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from hcnn_core import convolve, elu
-from tests.train.runs import Outcome, finish, start
+from tests.train.commands import made_up
+from tests.train.runs import SMALL, Outcome, finish, run_here, start
 from train import verify
 from train.config import PRESETS
 from train.data import load_dataset
@@ -219,6 +220,7 @@ def test_what_is_there_is_not_overwritten(verified: tuple[Path, str], verifying:
         (("--seed", -1), ("--seed",)),
         (("--replay", "x.h5", "--boundary", "zero"), ("remove --boundary",)),
         (("--shift", 1), ("--shift",)),
+        (("--dataset", "cifar10"), ("'cifar10' is neither a file FILE.npz nor MODULE:FUNCTION",)),
         (("--preset", "scattering"), ("begins with scattering", "verify one without")),
         (("--out", ""), ("--out names no directory",)),
     ],
@@ -321,6 +323,55 @@ def test_wrong_files(trained: Path, tmp_path: Path, verifying: Command) -> None:
         del file["parameters/layer03/g"]
         file["parameters/layer03/g"] = weights[:, :-1]
     one_line(verifying("--checkpoint", other), 1, "is of another network: parameters layer03/g")
+
+
+@pytest.mark.parametrize(
+    ("shape", "exact"), [((28, 28), {"u1": 4, "u2": 4}), ((12, 20, 4), {"u1": 4, "u2": 4}), ((7, 10, 2), {"u1": 7})]
+)
+def test_networks_for_other_images_are_verified(
+    tmp_path: Path, shape: tuple[int, ...], exact: dict[str, int], verifying: Command
+) -> None:
+    """On the images that they were trained on. 7 pixels are not whole strides: only the whole turn is exact."""
+    file, run, out = tmp_path / "images.npz", tmp_path / "run", tmp_path / "out"
+    np.savez(file, **made_up(shape, 3))
+    run_here((*SMALL, "--epochs", 1, "--shift", 0, "--dataset", file, "--out", run), None).success()
+    outcome = verifying("--checkpoint", run / "best.h5", "--boundary", "both", "--images", 2, "--out", out)
+    assert outcome.status == 0 and "FAILS" not in outcome.out, outcome
+    found = json.loads((out / "verify.json").read_text("utf-8"))
+    assert f"2 of the test images of {file}" in json.dumps(found)
+    rows = [row for row in found["rows"] if row["statement"] == "invariance" and row["boundary"] == "periodic"]
+    for axis, least in exact.items():
+        of_images = [row for row in rows if row["j"] == 0 and row["axis"] == axis]
+        must = {row["shift"] for row in of_images if row["must_hold"]}
+        assert of_images and must == {row["shift"] for row in of_images if row["shift"] % least == 0}
+    assert (out / "verify.html").read_text("utf-8").count("taken for") == 2
+    verifying("--replay", out / "largest-changes.h5").success()
+
+    np.savez(tmp_path / "other.npz", **made_up((*shape[:2][::-1], 3), 3))
+    other = verifying("--checkpoint", run / "best.h5", "--dataset", tmp_path / "other.npz")
+    one_line(other, 2, f"takes images of {shape[0]}x{shape[1]}x", "other.npz", "name its own with --dataset")
+    file.rename(tmp_path / "moved.npz")
+    one_line(verifying("--checkpoint", run / "best.h5"), 1, f"there is no file {file}", "--dataset")
+
+
+@pytest.mark.usefixtures("small_preset")
+def test_random_networks_take_images_of_ones_own(tmp_path: Path, verifying: Command) -> None:
+    arrays, small = made_up((8, 12, 2), 3), ("--preset", "sample", "--boundary", "periodic", "--dtype", "complex64")
+    np.savez(tmp_path / "a.npz", **arrays)
+    outcome = verifying(*small, "--dataset", tmp_path / "a.npz", "--out", tmp_path / "out")
+    assert outcome.status == 0 and "holds" in outcome.out, outcome
+    for part in ("x_train", "x_test"):
+        arrays[part][..., 1] = 255
+    np.savez(tmp_path / "b.npz", **arrays)
+    one_line(verifying(*small, "--dataset", tmp_path / "b.npz"), 1, "channel 1", "is 255 everywhere")
+
+
+def test_no_code_is_called_that_a_checkpoint_alone_names(trained: Path, tmp_path: Path, verifying: Command) -> None:
+    def rename(file: Any) -> None:
+        file.attrs["config"] = json.dumps(json.loads(file.attrs["config"]) | {"dataset": "antigravity:geohash"})
+
+    named = changed_copy(trained / "best.h5", tmp_path / "named.h5", rename)
+    one_line(verifying("--checkpoint", named), 2, "would call antigravity:geohash", "add --dataset antigravity:geohash")
 
 
 @pytest.mark.gpu

@@ -2,8 +2,8 @@
 
 from train.data.augmentation import augment, channel_statistics, draw_sources, move, resize, standardise, views
 from train.data.cifar import INFO, load_dataset
-from train.data.custom import dataset_from_arrays, is_function
-from train.data.dataset import DataError, Dataset, DatasetInfo, split_validation, train_subset
+from train.data.custom import dataset_from_arrays, is_custom, is_function
+from train.data.dataset import DataError, Dataset, DatasetInfo, require_varying, split_validation, train_subset
 from train.data.images import Images
 from train.data.mapped import MappedImages
 
@@ -18,9 +18,11 @@ __all__ = [
     "channel_statistics",
     "dataset_from_arrays",
     "draw_sources",
+    "is_custom",
     "is_function",
     "load_dataset",
     "move",
+    "require_varying",
     "resize",
     "split_validation",
     "standardise",

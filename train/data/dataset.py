@@ -119,6 +119,23 @@ class Dataset:
             )
 
 
+def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+    """Raise DataError if a channel has the same value everywhere: it cannot be standardised.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set, for the message.
+    mean, std : ndarray of float64, shape (C,)
+        Of each channel of the training images.
+    """
+    if not std.all():
+        raise DataError(
+            f"channel {int(std.argmin())} of the training images of {name} is {mean[std.argmin()]:g} everywhere; "
+            "leave it out"
+        )
+
+
 def describe_array(array: NDArray[Any]) -> str:
     """Return dtype and shape in words.
 

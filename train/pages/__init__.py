@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["AXIS", "Picture", "Scale", "Table", "axes_as_html", "png", "render"]
+__all__ = ["AXIS", "Picture", "Scale", "Table", "axes_as_html", "image_png", "png", "render"]
 
 AXIS = re.compile(r"\b([uv])_?(\{[^{}]*\}|[j12]\b)")
 """u1, v_j or v_{j-1}."""
@@ -135,6 +135,22 @@ def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.
     metadata: dict[str, Any] = {"Software": None}  # a new version of matplotlib does not change the file
     imsave(stream, pixels, vmin=low, vmax=high, cmap=colormap, format="png", metadata=metadata)
     return stream.getvalue()
+
+
+def image_png(image: np.ndarray[Any, Any]) -> bytes:
+    """Return an image of a data set as a PNG file.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (rows, columns, channels)
+        With 1 to 4 channels. Three or four are shown as RGB; of one or two, the first is shown in grey.
+
+    Returns
+    -------
+    bytes
+        The file.
+    """
+    return png(image[..., :3] if image.shape[2] >= 3 else image[..., 0] / 255)
 
 
 def axes_as_html(text: object) -> str:

@@ -4,7 +4,7 @@ Numba keeps compiled code until this file changes. A checksum of the sources tha
 key, so that they are compiled again when those change.
 """
 
-# mypy: disable-error-code="call-arg,no-untyped-call,untyped-decorator"
+# mypy: disable-error-code="attr-defined,call-arg,no-untyped-call,untyped-decorator"
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu import straight_line
-from hcnn_core._engines.cpu.kernels.jit import SOURCES, on_disk
+from hcnn_core._engines.cpu.kernels.gemm import gemm_rows
+from hcnn_core._engines.cpu.kernels.jit import SOURCES, callback
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Vectors
 from hcnn_core._engines.cpu.straight_line import StraightLine, Terms, dft_line
 
@@ -164,7 +164,7 @@ def _compiled(*key: int) -> Any:
 
     # the cache on disk tells codelets apart by their names
     codelet.__name__ = codelet.__qualname__ = "_".join(("codelet", *map(str, key)))
-    return on_disk(numba.cfunc, types.void(*(types.int64,) * 9))(codelet)
+    return callback(types.void(*(types.int64,) * 9))(codelet)
 
 
 def codelet(
@@ -190,5 +190,30 @@ def codelet(
         function = _compiled(
             SOURCE_CHECKSUM, size, lanes, length, count, int(is_complex), form, int(backward), how, int(nontemporal)
         )
+    address: int = function.address
+    return address
+
+
+@cache
+def _compiled_product(size: int) -> Any:
+    number = types.float32 if size == 4 else types.float64
+
+    def product(out, step, n, x, table, terms, matrix, rows, _):  # type: ignore[no-untyped-def]
+        gemm_rows(out, step, n, x, carray(table, terms), carray(matrix, (terms, rows)))
+
+    product.__name__ = product.__qualname__ = f"product_{size}"
+    of_table, of_matrix = types.CPointer(types.int64), types.CPointer(number)
+    arguments = *(types.int64,) * 4, of_table, types.int64, of_matrix, types.int64, types.int64
+    return callback(types.void(*arguments))(product)
+
+
+def product(dtype: Any) -> int:
+    """Address of compiled `gemm_rows`, for steps by a matrix.
+
+    It takes nine int64: address of the results and step of their rows, n, address of x, address of the offset table, K,
+    address of the matrix, number of rows, and one that is not used.
+    """
+    with _compiling:
+        function = _compiled_product(np.dtype(dtype).itemsize)
     address: int = function.address
     return address

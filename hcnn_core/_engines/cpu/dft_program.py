@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cpu.allocator import CACHE_LINE, empty, offsets
-from hcnn_core._engines.cpu.codelets import ELU, ELU_VJP, PLAIN, codelet
+from hcnn_core._engines.cpu.codelets import ELU, ELU_VJP, PLAIN, codelet, product
 from hcnn_core._engines.cpu.kernels import dft as kernels
 from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
@@ -82,12 +82,12 @@ class Program:
             for flags, rows in zip(self.ends.T, (reads, writes), strict=True)
         )
         self.factors = np.empty(0, dtype)
-        self._matrices = np.zeros((len(self.ends), 2), np.int64)
+        self._matrices = np.zeros(len(self.ends), np.int64)
         if matrices is not None:
             unique = {id(m): m for m in matrices}
             self.factors = np.concatenate([m.T.reshape(-1) for m in unique.values()])
             begin = dict(zip(unique, np.cumsum([0, *(m.size for m in unique.values())]), strict=False))
-            self._matrices = np.asarray([(begin[id(m)], m.shape[0]) for m in matrices])
+            self._matrices = np.asarray([begin[id(m)] for m in matrices])
         self._steps: dict[tuple[int, bool, bool], Integers] = {}
 
     @classmethod
@@ -166,7 +166,7 @@ class Program:
     def _compiled(self, how: int, nontemporal: bool, one_by_one: bool) -> Integers:
         """`BoundProgram.steps`. Codelets of rows shorter than a vector work one by one."""
         if (how, nontemporal, one_by_one) not in self._steps:
-            addresses = [0] * len(self.ends)
+            addresses = [0 if self.fuses else product(self.dtype)] * len(self.ends)
             for i, (length, count, is_complex, form, backward) in enumerate(self.codelets or ()):
                 here = how if self.ends[i, int(how == ELU)] else PLAIN
                 addresses[i] = codelet(
@@ -197,29 +197,29 @@ class Program:
         sums: NDArray | None = None,
         nontemporal: bool = False,
     ) -> None:
-        """Map n positions of the source to the target; see `kernels.dft.transform` for bias, ans and sums.
+        """Map n positions of the source to the target; see `kernels.dft.transform`, with `ans` `transform_vjp`.
 
-        `lines` are (how many, positions from one to the next in the source, and in the target). Where `nontemporal`,
-        the target is written by non-temporal stores if its rows allow it.
+        `lines` are (how many, positions from one to the next in the source, and in the target); with `ans` there is
+        one. Where `nontemporal`, the target is written by non-temporal stores if its rows allow it.
         """
         size, rows = self.dtype.itemsize, len(source.offsets)
         lanes = VECTOR_BYTES // size
         block = max(2, kernels.BLOCK_ELEMENTS // (self.between + rows) // lanes) * lanes
         block = min(block, max(n, 1))
         between = empty((max(self.between, 1), block), self.dtype)
-        separate = sums is not None and not self.fuses
+        if ans is not None and sums is not None:
+            scaled = empty((0 if self.fuses else rows, block), self.dtype)
+            taken = source.layout if self.fuses else first_axis(scaled)
+            of_ans = ans.layout, first_axis(sums)
+            program = _bound(self, taken, target.layout, block * size, min(n, lanes), None, of_ans, False)
+            given = source.operands, ans.operands, target.operands
+            kernels.transform_vjp(program, channels, n, *given, between, scaled, sums)
+            return
         of_bias = None if bias is None else first_axis(bias)
-        of_ans = None if ans is None or sums is None else (ans.layout, first_axis(sums))
         bias = np.empty((0, 0), self.dtype) if bias is None else bias
-        sums = np.empty((0, 0)) if sums is None else sums
-        taken = ((rows,), (block * size,)) if separate else source.layout
         nontemporal = nontemporal and target.fill_cache_lines(n * size, lines[2] * size)
-        program = _bound(self, taken, target.layout, block * size, min(n, lanes), of_bias, of_ans, nontemporal)
-        scaled = empty((len(sums) if separate else 0, block), self.dtype)
-        kernels.transform(
-            program, channels, n, lines, source.operands, target.operands, between, bias,
-            (0, source.offsets, 0) if ans is None else ans.operands, scaled, sums,
-        )  # fmt: skip
+        program = _bound(self, source.layout, target.layout, block * size, min(n, lanes), of_bias, None, nontemporal)
+        kernels.transform(program, channels, n, lines, source.operands, target.operands, between, bias)
 
 
 @lru_cache(maxsize=256)

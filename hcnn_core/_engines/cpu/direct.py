@@ -222,7 +222,9 @@ class IndirectionTable:
         """Write products with matrices (entries, K, rows) to out (entries, rows, positions), from `first` on."""
         t = self.neighbours
         if t is None or matrices.shape[2] > 1 or bias.size:
-            kernels.apply(out, first, *self.operands(x), matrices, bias)
+            together = len(self.starts) > 1 and lines_at_once.py_func(x, self.n) > 1
+            apply = kernels.apply_together if together else kernels.apply
+            apply(out, first, *self.operands(x), matrices, bias)
         else:
             factors = np.empty(t.order.size, x.dtype)
             kernels.apply_to_one(out, first, *t.table.operands(x), matrices, t.order, factors, t.across, t.size)

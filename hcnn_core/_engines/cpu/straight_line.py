@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class StraightLine:
     sums: tuple[Terms, ...]
     outputs: tuple[Terms, ...]
 
-    @property
+    @cached_property
     def operations(self) -> int:
         """Number of vector instructions: additions, products and multiply-adds."""
         every = (*self.sums, *self.outputs)

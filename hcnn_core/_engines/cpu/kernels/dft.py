@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.elu import elu_line, elu_vjp_line
-from hcnn_core._engines.cpu.kernels.gemm import block_bounds, gemm_rows
+from hcnn_core._engines.cpu.kernels.gemm import block_bounds
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray, Rows
 from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, address
@@ -33,11 +33,8 @@ def _store_fence(typing: Any) -> Any:
 
 
 @intrinsic
-def _call(
-    typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any,
-    sum_rows: Any,
-) -> Any:  # fmt: skip
-    """Call the codelet at an address."""
+def _call(typing: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> Any:
+    """Call the function of nine int64 at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         function = ir.FunctionType(ir.VoidType(), [INT64] * 9)
@@ -63,15 +60,13 @@ def _execute(
         y = target if program.steps[s, 2] else address(between)
         table = program.reads[program.reads_from[s] : program.reads_from[s + 1]]
         to = program.writes[program.writes_from[s] : program.writes_from[s + 1]]
-        if program.steps[s, 0]:
-            begin = program.steps[s, 5] * program.elu_rows.itemsize
+        if program.factors.size:
+            matrix, step = address(program.factors) + program.steps[s, 3] * size, to[1] - to[0] if to.size > 1 else 0
+            _call(program.steps[s, 0], y + to[0], step, n, x, address(table), table.size, matrix, to.size, 0)
+        else:
+            begin = program.steps[s, 4] * program.elu_rows.itemsize
             other_rows, rows = address(program.elu_rows) + begin, address(program.sum_rows) + begin
             _call(program.steps[s, 0], x, address(table), y, address(to), n * size, other, other_rows, sums, rows)
-        else:
-            begin, count = program.steps[s, 3], program.steps[s, 4]
-            matrix = program.factors[begin : begin + table.size * count].reshape(table.size, count)
-            step = to[1] - to[0] if count > 1 else 0
-            gemm_rows(y + to[0], step, n, x, table, matrix)
 
 
 @compiled()
@@ -124,26 +119,37 @@ def run_elu_vjp(
 @compiled()
 def transform(
     program: Any, channels: int, n: int, lines: tuple[int, int, int], source: Any, target: Any, between: NDArray,
-    bias: NDArray, ans: Any, scaled: NDArray, sums: NDArray,
+    bias: NDArray,
 ) -> None:  # fmt: skip
     """Map rows by a program, in blocks of as many columns as `between` (rows, columns) has.
 
-    `program` is a `BoundProgram`; source, target and ans are `Rows`. A row may have several lines of n columns: (how
-    many, elements from one to the next in the source, and in the target). With a bias (rows, channels) the ELU of the
-    sum is written. With sums (rows, channels), `ans` and `scaled`, see `run_elu_vjp`.
+    `program` is a `BoundProgram`; source and target are `Rows`. A row may have several lines of n columns: (how many,
+    elements from one to the next in the source, and in the target). With a bias (rows, channels) the ELU of the sum is
+    written.
     """
-    program, source, target, ans = BoundProgram(*program), Rows(*source), Rows(*target), Rows(*ans)
+    program, source, target = BoundProgram(*program), Rows(*source), Rows(*target)
     size, block = between.itemsize, between.shape[1]
     blocks = -(-n // block)
     for channel in range(channels):
         for index in range(lines[0] * blocks):
             line, b = divmod(index, blocks)
             begin, end = block_bounds(b, n, block, VECTOR_BYTES // size)
-            at = (line * lines[1] + begin) * size
+            taken = source.origin + channel * source.step + (line * lines[1] + begin) * size
             to = target.origin + channel * target.step + (line * lines[2] + begin) * size
-            if sums.size:
-                run_elu_vjp(program, source, ans, at, to, between, end - begin, scaled, sums, channel)
-            else:
-                taken = source.origin + channel * source.step + at
-                run_elu(program, taken, to, between, end - begin, target.offsets, bias, channel)
+            run_elu(program, taken, to, between, end - begin, target.offsets, bias, channel)
     _store_fence()
+
+
+@compiled()
+def transform_vjp(
+    program: Any, channels: int, n: int, source: Any, ans: Any, target: Any, between: NDArray, scaled: NDArray,
+    sums: NDArray,
+) -> None:  # fmt: skip
+    """As `transform` of a cotangent times the derivative of the ELU whose result is `ans`; see `run_elu_vjp`."""
+    program, source, ans, target = BoundProgram(*program), Rows(*source), Rows(*ans), Rows(*target)
+    size, block = between.itemsize, between.shape[1]
+    for channel in range(channels):
+        for b in range(-(-n // block)):
+            begin, end = block_bounds(b, n, block, VECTOR_BYTES // size)
+            to = target.origin + channel * target.step + begin * size
+            run_elu_vjp(program, source, ans, begin * size, to, between, end - begin, scaled, sums, channel)

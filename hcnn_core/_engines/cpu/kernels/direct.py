@@ -12,7 +12,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu.kernels.elu import elu_line
-from hcnn_core._engines.cpu.kernels.gemm import MAX_TERMS, correlate_rows, gemm_block, lines_at_once
+from hcnn_core._engines.cpu.kernels.gemm import (
+    LINES_PER_BLOCK,
+    MAX_TERMS,
+    correlate_rows,
+    gemm_block,
+    gemm_lines,
+    gemm_rows,
+    lines_at_once,
+)
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import ExtendedSignal, NDArray, OffsetTable
 from hcnn_core._engines.cpu.kernels.vectors import INT64, REGISTERS, VECTOR_BYTES, Vectors, address, load_offset
@@ -79,16 +87,13 @@ def _extend(signal: ExtendedSignal, entry: int) -> None:
                         to[i] = taken[i]
 
 
-@compiled()
-def apply(out: NDArray, first: int, signal: Any, taps: Any, matrices: NDArray, bias: NDArray) -> None:
-    """Write the products of matrices (entries or 1, K, rows) with the taps of x to out (entries, rows, positions).
-
-    Results begin at position `first`; lines of results follow each other. With a bias (rows,), the ELU of the sum is
-    written. signal is an `ExtendedSignal`, taps an `OffsetTable`.
-    """
+@compiled(inline="always")
+def _apply(
+    together: int, out: NDArray, first: int, signal: Any, taps: Any, matrices: NDArray, bias: NDArray
+) -> None:  # fmt: skip
+    """As `apply`, for so many lines together. It is a constant, and Numba compiles only the branch that it takes."""
     signal, taps = ExtendedSignal(*signal), OffsetTable(*taps)
     x, starts, n = signal.x, taps.starts, taps.n
-    together = lines_at_once(x, n)
     for entry in range(x.shape[0]):
         _extend(signal, entry)
         matrix = matrices[min(entry, matrices.shape[0] - 1)]
@@ -96,10 +101,30 @@ def apply(out: NDArray, first: int, signal: Any, taps: Any, matrices: NDArray, b
             some = starts[line : line + together]
             begin, source = first + line * n, address(signal.padded)
             # (rows, K) @ (K, lines * n)
-            gemm_block(address(out[entry, 0, begin:]), out.strides[1], n, source, some, taps.offsets, matrix)
+            to, step = address(out[entry, 0, begin:]), out.strides[1]
+            if together > 1:
+                gemm_lines(to, step, n * x.itemsize, n, source, some, taps.offsets, matrix)
+            else:
+                gemm_rows(to, step, n, source + some[0] * x.itemsize, taps.offsets, matrix)
             for row in range(bias.size):
                 at = address(out[entry, row, begin:])
                 elu_line(x, at, at, n * some.size, bias[row])
+
+
+@compiled()
+def apply(out: NDArray, first: int, signal: Any, taps: Any, matrices: NDArray, bias: NDArray) -> None:
+    """Write the products of matrices (entries or 1, K, rows) with the taps of x to out (entries, rows, positions).
+
+    Results begin at position `first`; lines of results follow each other. With a bias (rows,), the ELU of the sum is
+    written. signal is an `ExtendedSignal`, taps an `OffsetTable`.
+    """
+    _apply(1, out, first, signal, taps, matrices, bias)
+
+
+@compiled()
+def apply_together(out: NDArray, first: int, signal: Any, taps: Any, matrices: NDArray, bias: NDArray) -> None:
+    """As `apply`, for lines that share tiles; see `lines_at_once`."""
+    _apply(LINES_PER_BLOCK, out, first, signal, taps, matrices, bias)
 
 
 @compiled(inline="always")

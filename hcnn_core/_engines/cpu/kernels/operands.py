@@ -65,10 +65,10 @@ class BoundProgram(NamedTuple):
     """A DFT as steps from rows to rows, for rows at given offsets. Tables of all steps are concatenated."""
 
     steps: NDArray
-    """(steps, 6) int64: address of the codelet, or 0 for a matrix; whether it reads the source; whether it writes the
-    target; where its matrix begins in `factors`; how many rows that makes; where its rows begin in `elu_rows`."""
+    """(steps, 5) int64: address of the codelet, or of the product; whether it reads the source; whether it writes the
+    target; where its matrix begins in `factors`; where its rows begin in `elu_rows`."""
     factors: NDArray
-    """(elements,): matrices (rows read, rows written)."""
+    """(elements,): matrices (rows read, rows written) of the steps; empty if they are codelets."""
     reads: NDArray
     """int64: bytes to each row that is read, from the source or from the rows between steps."""
     reads_from: NDArray

@@ -72,7 +72,23 @@ def _copy_transposed(part: int, like: NDArray, out: int, step: int, x: int, colu
                 transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
 
 
-@compiled()
+def _reordering(part: int) -> Any:
+    """Compile `reorder` for square tiles of a vector divided by `part`."""
+
+    def reorder(
+        out: NDArray, x: NDArray, first: int, rows: int, step: int, to: NDArray, source: NDArray, columns: NDArray
+    ) -> None:
+        for k in range(to.size):
+            begin, end = address(x) + source[k] + first * x.itemsize, address(out) + to[k] + first * step
+            _copy_transposed(part, x, end, step, begin, columns, rows)
+
+    reorder.__name__ = reorder.__qualname__ = f"reorder_{part}"
+    return compiled()(reorder)
+
+
+_REORDER = {part: _reordering(part) for part in (1, 2, 4)}
+
+
 def reorder(
     out: NDArray, x: NDArray, first: int, rows: int, step: int, to: NDArray, source: NDArray, columns: NDArray
 ) -> None:
@@ -80,12 +96,6 @@ def reorder(
 
     Both arrays are flat. step, to, source and columns count bytes.
     """
-    lanes = VECTOR_BYTES // x.itemsize
-    for k in range(to.size):
-        begin, end = address(x) + source[k] + first * x.itemsize, address(out) + to[k] + first * step
-        if rows >= lanes:
-            _copy_transposed(1, x, end, step, begin, columns, rows)
-        elif 2 * rows >= lanes:
-            _copy_transposed(2, x, end, step, begin, columns, rows)
-        else:
-            _copy_transposed(4, x, end, step, begin, columns, rows)
+    filled = rows * x.itemsize
+    part = 1 if filled >= VECTOR_BYTES else 2 if 2 * filled >= VECTOR_BYTES else 4
+    _REORDER[part](out, x, first, rows, step, to, source, columns)
