@@ -12,9 +12,9 @@ import numpy as np
 
 from hcnn_core.backend import worker_count
 from hcnn_core.factored import EXPANSION_ELEMENTS
+from train.architectures import build
 from train.config import Config
 from train.data import DatasetInfo
-from train.network import layers
 
 # What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
 PER_OUTPUT = 2.5
@@ -42,7 +42,7 @@ RESERVED, RESERVED_PER_THREAD = 256 * 2**20, 136 * 2**20
 def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
     """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
     height, width, channels = data.image_shape
-    table = layers(config, (height, width), data.classes, channels)
+    table = build(config, (height, width), data.classes, channels).table
     outputs = sum(math.prod(la.outputs) for la in table) + math.prod(table[0].inputs) * (config.scattering > 0)
     weights = sum(la.trained for la in table)
     covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
@@ -57,7 +57,7 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
 
 def require_weights(config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3) -> None:
     """Raise MemoryError if the weights alone of a network do not fit on the host, before one of them is made."""
-    weights = sum(la.trained for la in layers(config, image_size, classes, channels))
+    weights = sum(la.trained for la in build(config, image_size, classes, channels).table)
     needed = PER_WEIGHT * weights * int(np.dtype(config.dtype).itemsize)
     available = available_bytes(np)
     if available is not None and needed > available:

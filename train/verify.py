@@ -172,15 +172,16 @@ def _subject(
         if checkpoint.image_shape != sample.image_shape:
             found, known = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, sample.image_shape))
             raise ConfigError(f"{options.checkpoint} takes images of {found}; train.verify has some of {known} alone")
+        _require_layers(checkpoint.config)
         config = dataclasses.replace(checkpoint.config, **changes)
-        _require_layers(config)
         network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
         network = Network(dataclasses.replace(config, dtype=dtype), checkpoint.image_size, network.classes)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
     else:
-        config = make_config(options.preset or "hcnn", {**changes, "dtype": DTYPES[dtype]})
-        _require_layers(config)
+        preset = options.preset or "hcnn"
+        _require_layers(make_config(preset))
+        config = make_config(preset, {**changes, "dtype": DTYPES[dtype]})
         network = (ComplexNetwork if dtype.startswith("complex") else Network)(config)
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
         mean, std = channel_statistics(sample.train_images)
@@ -192,6 +193,8 @@ def _subject(
 
 
 def _require_layers(config: Config) -> None:
+    if config.architecture != "hcnn":
+        raise ConfigError("LeNet-5 has no attributes, which section 3 is about; verify a hierarchical network")
     if config.scattering:
         raise ConfigError("the network begins with scattering, which section 3 does not treat; verify one without")
 
