@@ -129,7 +129,8 @@ class LeNet:
         shape: tuple[int, ...] = self.image_shape
         self.table: list[LeNetLayer] = []
         for name, maps in {"C1": 6, "S2": 6, "C3": 16, "S4": 16, "C5": 120, "F6": 84, "output": classes}.items():
-            made, seen = (maps,), shape[-1] * maps
+            made: tuple[int, ...] = (maps,)
+            seen = shape[-1] * maps
             if name.startswith("C"):
                 made = (shape[0] - TAPS + 1, shape[1] - TAPS + 1, maps)
             elif name.startswith("S"):
