@@ -129,6 +129,9 @@ halves every 40 epochs (theirs from epoch 240 on every 20).
 `hcnn-fast` is meant for an hour of two processor cores; of it only three epochs were measured so far, and of
 `hcnn-best` and `hcnn-periodic`, for half a day, nothing yet (docs/recipes.md).
 
+`lenet` is LeNet-5 (LeCun et al., 1998) with a dense last layer, 61,150 trainable numbers on CIFAR-10. Its learning rate
+was the best of three on held-out images of the sample (benchmarks/results/lenet/results.md); nothing else was varied.
+
 The mean over attributes makes all Q s1 s2 coefficients of a class act together in the last layer, so the steepest
 curvature of the loss grows with them and with the square of the logits' scale: a scale of 10 wants learning rates near
 0.003, the printed 0.25 a scale of 1 (benchmarks/results/recipes.md).
