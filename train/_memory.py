@@ -17,8 +17,8 @@ from train.config import Config
 from train.data import DatasetInfo
 
 # What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
-PER_OUTPUT = 2.5
-"""Bytes per byte of all layers' outputs."""
+PER_OUTPUT = {"hcnn": 2.5, "lenet": 6.0}
+"""Bytes per byte of all layers' outputs, by architecture."""
 
 PER_WEIGHT = 8
 """Copies of the trained coefficients: weights, gradient and velocity, old and new; and the first draw."""
@@ -46,7 +46,7 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
     outputs = sum(math.prod(la.outputs) for la in table) + math.prod(table[0].inputs) * (config.scattering > 0)
     weights = sum(la.trained for la in table)
     covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
-    elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
+    elements = PER_OUTPUT[config.architecture] * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
         tiles = PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))

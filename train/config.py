@@ -266,11 +266,12 @@ class Config:
                 f"{2**self.scattering}"
             )
         names = [f.name for f in dataclasses.fields(self)]
-        for name in names[names.index("scattering") : names.index("moment_images") + 1]:
-            if self.architecture == "lenet" and getattr(self, name) != getattr(Config, name):
+        of_hcnn = names[names.index("scattering") : names.index("moment_images") + 1]
+        for name in of_hcnn if self.architecture == "lenet" else []:
+            if getattr(self, name) != getattr(Config, name):
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}, which is for architecture 'hcnn'; LeNet-5 has no such "
-                    f"setting: leave it out"
+                    "setting: leave it out"
                 )
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")

@@ -40,11 +40,11 @@ z = wavelet_transform(x, bank, -1)[1][..., 0]  # (8, 1024, 6 scales), complex
 
 alpha = 2 * np.pi * np.arange(64) / 64
 half = rectified_transform(x, bank, -1, phases=64)[1][0, 100, 2, 0]  # (64,)
-fig, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
-left.plot(alpha, (np.exp(1j * alpha) * z[0, 100, 2]).real, ":", label="wavelet coefficient")
-left.plot(alpha, half, label="rectified")
-left.set(xlabel="phase (radians)", ylabel="gray levels", title="one coefficient over the phase")
-left.legend()
+fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+ax.plot(alpha, (np.exp(1j * alpha) * z[0, 100, 2]).real, ":", label="wavelet coefficient")
+ax.plot(alpha, half, label="rectified")
+ax.set(xlabel="phase (radians)", ylabel="gray levels", title="one coefficient over the phase")
+ax.legend()
 assert np.allclose(half, np.maximum((np.exp(1j * alpha) * z[0, 100, 2]).real, 0))
 
 # %%
@@ -55,6 +55,7 @@ assert np.allclose(half, np.maximum((np.exp(1j * alpha) * z[0, 100, 2]).real, 0)
 # reached where the aliases have one phase.
 
 sampled = (4, 8, 16, 32)
+fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 print(" A  k  gamma(k)  largest error / abs(z)  aliasing bound")
 for k in (0, 1, 2):
     errors, bounds = [], []
@@ -69,11 +70,10 @@ for k in (0, 1, 2):
         assert errors[-1] <= bounds[-1] + 1e-4 / phases  # aliases beyond the 10,000th, and rounding
         assert errors[-1] > 0.8 * bounds[-1]  # the bound says how large the error is
     if k != 1:
-        right.loglog(sampled, errors, f"C{k}o", label=f"k = {k}")
-        right.loglog(sampled, bounds, f"C{k}:", label=f"k = {k}, bound")
-right.set(xlabel="phases A", ylabel="largest error / |z|", title="aliasing")
-right.set_xticks(sampled, sampled)
-right.legend()
+        ax.semilogy(sampled, errors, f"C{k}o", label=f"k = {k}")
+        ax.semilogy(sampled, bounds, f"C{k}:", label=f"k = {k}, bound")
+ax.set(xlabel="phases A", ylabel="largest error / |z|", title="aliasing", xticks=sampled)
+ax.legend()
 coefficients = [rectifier_coefficient(k) for k in range(5)]
 assert np.allclose(coefficients, [1 / np.pi, 1 / 4, 1 / (3 * np.pi), 0, -1 / (15 * np.pi)])
 

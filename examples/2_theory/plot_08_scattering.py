@@ -40,7 +40,7 @@ coefficients = scattering(x, bank)  # (n / 2^J, n / 2^J, paths)
 
 fig, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
 wavelet = np.fft.fftshift(np.fft.ifft2(bank.psi[1, 0]))[n // 2 - 12 : n // 2 + 12, n // 2 - 12 : n // 2 + 12]
-axes[0].imshow(wavelet.real, cmap="RdBu")
+axes[0].imshow(wavelet.real, cmap="RdBu", vmin=-abs(wavelet).max(), vmax=abs(wavelet).max())
 axes[1].imshow(np.fft.fftshift(plain), cmap="gray")
 axes[2].imshow(x, cmap="gray")
 first = np.concatenate([np.concatenate(list(np.moveaxis(coefficients[..., a : a + 4], -1, 0)), 1) for a in (1, 5)])

@@ -107,7 +107,7 @@ for harmonics in ((1,), (0, 1), (0, 1, 2), (0, 1, 2, 3)):
     print(f"harmonics {harmonics}: m / d = {results[-1][0]:.2f}, relative error {results[-1][1]:.3f}")
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-axes[0].loglog([m for m, _, _ in results], [error for _, error, _ in results], "o-")
+axes[0].semilogy([m for m, _, _ in results], [error for _, error, _ in results], "o-")
 axes[0].set(xlabel="moments per sample, m / d", ylabel="relative error", title="reconstruction")
 _, error, best = min(results, key=lambda result: result[1])
 axes[1].plot(signal, label="signal")

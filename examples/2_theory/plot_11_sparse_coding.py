@@ -77,12 +77,11 @@ for depth in depths:
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for name, values in excess.items():
-    left.loglog(depths, values, "o-", label=name)
-left.set(xlabel="layers, or iterations", ylabel="loss above the minimum, relative", title="new signals")
-left.set_xticks(depths, depths)
+    left.semilogy(depths, values, "o-", label=name)
+left.set(xlabel="layers, or iterations", ylabel="loss above the minimum, relative", title="new signals", xticks=depths)
 left.legend()
-right.stem(best[0], "C1", markerfmt="C1o", label="minimum")
-right.stem(code_of(learned, tested)[0], "C0", markerfmt="C0x", label=f"LISTA, {depth} layers")
+right.plot(best[0], "C1o", mfc="none", label="minimum")
+right.plot(code_of(learned, tested)[0], "C0x", label=f"LISTA, {depth} layers")
 right.set(xlabel="atom", ylabel="coefficient", title="the code of one signal")
 right.legend()
 assert all(a < 0.9 * b for a, b in zip(excess["LISTA"], excess["ISTA"], strict=True))

@@ -37,17 +37,17 @@ z = {name: wavelet_transform(x, bank, -1)[1][..., 0] for name, x in lines.items(
 # finer wavelet is, and is as long as before: it is not dilated in space.
 
 j = 3
-fig, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 w = 2 * np.pi * np.arange(photograph.shape[1] // 2) / photograph.shape[1]
 centers = []
 for k in (1, 2, 3):
     power = (np.abs(np.fft.fft(phase_harmonic(z["photograph"][..., j], k), axis=1)) ** 2).mean(0)[: len(w)]
     centers.append((w * power).sum() / power.sum())
-    axes[0].semilogx(w[1:], power[1:] / power.max(), label=f"$[x \\star \\psi]^{k}$")
+    ax.semilogx(w[1:], power[1:] / power.max(), label=f"$[x \\star \\psi]^{k}$")
 finer = bank.psi[j - 1, 0, 1 : len(w)] ** 2
-axes[0].semilogx(w[1:], finer / finer.max(), "k:", label="next finer wavelet")
-axes[0].set(xlabel="frequency (radians per pixel)", ylabel="mean power, over its maximum", title="harmonics of scale 3")
-axes[0].legend()
+ax.semilogx(w[1:], finer / finer.max(), "k:", label="next finer wavelet")
+ax.set(xlabel="frequency (radians per pixel)", ylabel="mean power, over its maximum", title="harmonics of scale 3")
+ax.legend()
 print("mean frequency of k = 1, 2, 3:", ", ".join(f"{c:.3f}" for c in centers))
 assert 1.6 < centers[1] / centers[0] < 2.4 and 2.4 < centers[2] / centers[0] < 3.6
 
@@ -75,17 +75,18 @@ operations = {
     "$[z_j]^2$ with $z_{j-1}$": lambda z, j: correlation(phase_harmonic(z[..., j], 2), z[..., j - 1]),
 }
 steps = np.arange(2, scales)
+fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
 for (name, function), marker in zip(operations.items(), "o^s", strict=True):
     found = {kind: [function(coefficients, j) for j in steps] for kind, coefficients in z.items()}
     for kind, style in (("photograph", f"C0{marker}-"), ("Gaussian", f"C1{marker}:")):
         print(f"{name:25} {kind:10}", *(f"{c:.3f}" for c in found[kind]))
-        axes[1].plot(steps, found[kind], style, label=f"{name}, {kind}")
+        ax.plot(steps, found[kind], style, label=f"{name}, {kind}")
     if name.startswith("wavelets"):
         assert max(found["photograph"]) < 1e-12  # zero before
     else:
         assert np.mean(found["photograph"]) > 5 * np.mean(found["Gaussian"])  # and not after
-axes[1].set(xlabel="scale j", xticks=steps, ylabel="modulus of the correlation", title="correlations across scales")
-axes[1].legend(fontsize=7)
+ax.set(xlabel="scale j", xticks=steps, ylabel="modulus of the correlation", title="correlations across scales")
+ax.legend(fontsize=7)
 
 neighbours = [[correlation(f[..., j], f[..., j - 1]) for j in steps] for f in z.values()]
 print(f"neighbouring octaves correlate at up to {max(neighbours[0]):.2f}, in Gaussian lines {max(neighbours[1]):.2f}")
