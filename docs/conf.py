@@ -102,8 +102,11 @@ def link_to_files(app: Any, name: str, source: list[str]) -> None:
 
 def write_formula(translator: Any, node: Any) -> None:
     """Write a formula as MathML, which browsers draw by themselves, without scripts or the network."""
-    block = isinstance(node, nodes.math_block)
-    translator.body.append(convert(node.astext(), display="block" if block else "inline"))
+    if isinstance(node, nodes.math_block):
+        formula = f'<div class="math">{convert(node.astext(), display="block")}</div>'
+    else:
+        formula = convert(node.astext())
+    translator.body.append(formula)
     raise nodes.SkipNode
 
 

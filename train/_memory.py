@@ -46,7 +46,9 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
     outputs = sum(math.prod(la.outputs) for la in table) + math.prod(table[0].inputs) * (config.scattering > 0)
     weights = sum(la.trained for la in table)
     covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
-    elements = PER_OUTPUT[config.architecture] * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
+    elements = (
+        PER_OUTPUT[config.architecture] * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
+    )
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
         tiles = PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))

@@ -65,8 +65,11 @@ class LeNetLayer:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     connections: int
-    factors: int = 0
-    """Q of Eq. (8) of arXiv:1703.04140, of which there are none here."""
+
+    @property
+    def factors(self) -> int:
+        """Q of Eq. (8) of arXiv:1703.04140: 0, since no filter is factored."""
+        return 0
 
     @property
     def trained(self) -> int:

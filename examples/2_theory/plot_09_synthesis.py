@@ -45,7 +45,7 @@ bank = steerable_bank((n, n), scales, dtype=np.float32)
 # Two measures of what is not Gaussian
 # ------------------------------------
 # Coherence is the mean modulus of the correlation of [z]^2 with the next finer octave, over orientations. Flatness is
-# the mean of E |z|^4 / (E |z|^2)^2 over the finest wavelets; it is 2 for a Gaussian field.
+# the mean of ``E |z|^4 / (E |z|^2)^2`` over the finest wavelets; it is 2 for a Gaussian field.
 
 
 def measures(x):

@@ -111,7 +111,7 @@ for ax, kind in zip(panels, networks, strict=True):
     ax.axhline(0.1, color="gray", ls=":")
     ax.set(title=kind, xlabel="the trained layer", xticks=range(depth - 1), xticklabels=range(1, depth))
 panels[0].set_ylabel("accuracy (dashed: all layers trained)")
-panels[0].legend()
+panels[1].legend()
 
 # %%
 # The fully connected network does what Raghu et al. found: its earlier layers matter more. The hierarchical network
