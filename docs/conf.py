@@ -10,6 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 ROOT = Path(__file__).resolve().parents[1]
 for name in ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # the arrays are small, and examples run side by side
     os.environ.setdefault(name, "1")
@@ -32,7 +35,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build"]
@@ -41,6 +43,7 @@ source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # documents of their own, whose first headings are not of the first level
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "hcnn"
 html_theme_options = {"secondary_sidebar_items": ["page-toc", "sg_download_links"], "show_prev_next": False}
@@ -97,6 +100,17 @@ def link_to_files(app: Any, name: str, source: list[str]) -> None:
     source[0] = re.sub(r"(\[[^][]*\])\((\.\./[^)#]+)\)", link, source[0])
 
 
+def write_formula(translator: Any, node: Any) -> None:
+    """Write a formula as MathML, which browsers draw by themselves, without scripts or the network."""
+    if isinstance(node, nodes.math_block):
+        formula = f'<div class="math">{convert(node.astext(), display="block")}</div>'
+    else:
+        formula = convert(node.astext())
+    translator.body.append(formula)
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
     """Connect what Sphinx calls."""
     app.connect("source-read", link_to_files)
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

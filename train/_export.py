@@ -9,11 +9,14 @@ import numpy as np
 
 from train._files import write_atomically
 from train.checkpoint import Checkpoint, CheckpointError
+from train.network import Network
 from train.training import restore
 
 
 def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> None:
     """Write what `Network.merged` makes of a checkpoint, by names such as layer03.w, with its configuration."""
+    if checkpoint.config.architecture != "hcnn":
+        raise CheckpointError("LeNet-5 has no filters to merge: export .h5")
     if checkpoint.config.scattering:
         raise CheckpointError("this network filters scattering coefficients, which no merged filter makes: export .h5")
     try:
@@ -21,6 +24,7 @@ def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> Non
     except ImportError as error:
         raise CheckpointError("safetensors is not installed: pip install 'hcnn[safetensors]'") from error
     network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
+    assert isinstance(network, Network)
     tensors = {
         f"{layer}.{name}": np.ascontiguousarray(array)
         for layer, arrays in network.merged(parameters, moments).items()

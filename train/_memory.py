@@ -12,13 +12,13 @@ import numpy as np
 
 from hcnn_core.backend import worker_count
 from hcnn_core.factored import EXPANSION_ELEMENTS
+from train.architectures import build
 from train.config import Config
 from train.data import DatasetInfo
-from train.network import layers
 
 # What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
-PER_OUTPUT = 2.5
-"""Bytes per byte of all layers' outputs."""
+PER_OUTPUT = {"hcnn": 2.5, "lenet": 6.0}
+"""Bytes per byte of all layers' outputs, by architecture."""
 
 PER_WEIGHT = 8
 """Copies of the trained coefficients: weights, gradient and velocity, old and new; and the first draw."""
@@ -42,11 +42,13 @@ RESERVED, RESERVED_PER_THREAD = 256 * 2**20, 136 * 2**20
 def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
     """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
     height, width, channels = data.image_shape
-    table = layers(config, (height, width), data.classes, channels)
+    table = build(config, (height, width), data.classes, channels).table
     outputs = sum(math.prod(la.outputs) for la in table) + math.prod(table[0].inputs) * (config.scattering > 0)
     weights = sum(la.trained for la in table)
     covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
-    elements = PER_OUTPUT * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
+    elements = (
+        PER_OUTPUT[config.architecture] * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
+    )
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
         tiles = PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
@@ -57,7 +59,7 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
 
 def require_weights(config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3) -> None:
     """Raise MemoryError if the weights alone of a network do not fit on the host, before one of them is made."""
-    weights = sum(la.trained for la in layers(config, image_size, classes, channels))
+    weights = sum(la.trained for la in build(config, image_size, classes, channels).table)
     needed = PER_WEIGHT * weights * int(np.dtype(config.dtype).itemsize)
     available = available_bytes(np)
     if available is not None and needed > available:

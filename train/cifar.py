@@ -27,6 +27,7 @@ from train._export import write_safetensors  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
 from train._transfer import begin_from  # noqa: E402
+from train.architectures import Trainable, build  # noqa: E402
 from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
 from train.data import (  # noqa: E402
@@ -43,7 +44,7 @@ from train.data import (  # noqa: E402
     train_subset,
 )
 from train.distributed import DistributedError, Ranks, join, launch_rank, share_processors  # noqa: E402
-from train.network import Network, describe, layers  # noqa: E402
+from train.network import layers  # noqa: E402
 from train.optimizer import image_size  # noqa: E402
 from train.plot import plot_learning_curve  # noqa: E402
 from train.run import BEST, Run, RunError, versions  # noqa: E402
@@ -142,7 +143,7 @@ def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
     config = _settings(options, given)
     info = INFO[config.dataset] if config.dataset in INFO else load_dataset(config.dataset, Path(config.data_dir)).info
     height, width, channels = info.image_shape
-    say(describe(config, (height, width), info.classes, channels))
+    say(build(config, (height, width), info.classes, channels).describe())
 
 
 def _plot(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -371,10 +372,10 @@ def _fit(trainer: Trainer, dataset: Dataset, hours: float) -> None:
     elif trainer.held_out is not None:
         network, state = trainer.network, trainer.state
         classified = _classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
-    _write_report(run, trainer.config, trainer.class_names, trainer.state.evaluated, classified)
+    _write_report(run, trainer.network, trainer.class_names, trainer.state.evaluated, classified)
 
 
-def _classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:
+def _classified(part: str, network: Trainable, parameters: Any, moments: Any, data: Images) -> Classified:
     """Evaluate images that a report shows."""
     result = evaluate(array_namespace(data.labels), network, parameters, moments, data)
     images = data.images if isinstance(data.images, MappedImages) else to_numpy(data.images)
@@ -382,14 +383,14 @@ def _classified(part: str, network: Network, parameters: Any, moments: Any, data
 
 
 def _write_report(
-    run: Run, config: Config, names: Sequence[str], parameters: Any, classified: Classified | None
+    run: Run, network: Trainable, names: Sequence[str], parameters: Any, classified: Classified | None
 ) -> None:
     """Write report.html, beside a learning curve that is drawn, and say where it is."""
-    filters = to_numpy(parameters["layer01"]["w"])
+    filters = to_numpy(parameters[network.table[0].name]["w"])
     curve = run.picture_path.read_bytes() if run.picture_path.is_file() else None
     name, rest = run.path.resolve().name, f"all else of the run is saved; --report {run.path} writes it"
     try:
-        text = page(name, config, run.machine(), run.read_metrics(), names, filters, curve, classified)
+        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, curve, classified)
         write_atomically(run.report_path, text.encode())
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted while {run.report_path} was written; {rest}") from error
@@ -422,7 +423,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
         data = Images(_placed(xp, images), xp.asarray(labels), *statistics)
         classified = _classified(part, network, parameters, moments, data)
     with _own(run):
-        _write_report(run, config, checkpoint.class_names, parameters, classified)
+        _write_report(run, network, checkpoint.class_names, parameters, classified)
 
 
 def _say_finished(run: Run, config: Config, test: dict[str, Any] | None) -> None:
@@ -494,7 +495,7 @@ def _trainer(xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[st
             _placed(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index]), mean, std, config.dtype
         )
 
-    network = Network(config, dataset.image_shape[:2], len(dataset.class_names), dataset.image_shape[2])
+    network = build(config, dataset.image_shape[:2], len(dataset.class_names), dataset.image_shape[2])
     validation = None if held_out is None else images(held_out)
     return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names, ranks)
 
@@ -534,8 +535,9 @@ def _require_suitable(config: Config, dataset: Dataset) -> None:
     if config.shift >= min(height, width):
         raise ConfigError(f"shift is {config.shift}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
     sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}
-    for size in sorted(sizes) if config.boundary == "periodic" else []:
-        for layer in layers(config, size, len(dataset.class_names), channels):
+    for size in sorted(sizes):
+        build(config, size, len(dataset.class_names), channels)  # refuses a size that it does not take
+        for layer in layers(config, size, len(dataset.class_names), channels) if config.boundary == "periodic" else []:
             for axis, (length, stride) in enumerate(zip(layer.inputs, layer.stride, strict=False)):
                 if length > 1 and length % stride:
                     what = f"images of {size[0]}x{size[1]}" if axis < 2 else f"--width {config.width}"

@@ -14,9 +14,9 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from train._command import Parser, run_command  # noqa: E402
+from train.architectures import build  # noqa: E402
 from train.config import Config, make_config, read_toml  # noqa: E402
 from train.data import INFO  # noqa: E402
-from train.network import layers  # noqa: E402
 from train.plot import plot_runs  # noqa: E402
 from train.run import Run, RunError  # noqa: E402
 
@@ -80,7 +80,7 @@ def _coefficients(run: Run, config: Config) -> int | None:
         except RunError:
             return None
         (rows, columns, channels), classes = checkpoint.image_shape, len(checkpoint.class_names)
-    return sum(layer.parameters for layer in layers(config, (rows, columns), classes, channels))
+    return sum(layer.parameters for layer in build(config, (rows, columns), classes, channels).table)
 
 
 HEADER = [

@@ -91,6 +91,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "logit_scale": 10.0,
         "shift": 4,
     },
+    "lenet": {
+        "architecture": "lenet",
+        "epochs": 30,
+        "schedule": "one-cycle",
+        "learning_rate": 0.03,
+        "shift": 2,
+    },
     "short": {
         "epochs": 2,
         "schedule": "one-cycle",
@@ -121,6 +128,9 @@ halves every 40 epochs (theirs from epoch 240 on every 20).
 
 `hcnn-fast` takes about 72 minutes of two processor cores (docs/recipes.md); of
 `hcnn-best` and `hcnn-periodic`, for some five hours, nothing was measured yet.
+
+`lenet` is LeNet-5 (LeCun et al., 1998) with a dense last layer, 61,150 trainable numbers on CIFAR-10. Its learning rate
+was the best of three on held-out images of the sample (benchmarks/results/lenet/results.md); nothing else was varied.
 
 The mean over attributes makes all Q s1 s2 coefficients of a class act together in the last layer, so the steepest
 curvature of the loss grows with them and with the square of the logits' scale: a scale of 10 wants learning rates near
@@ -158,6 +168,11 @@ class Config:
     train_size: int = _setting(0, "training images used, the first ones; 0 for all", low=0)
     validation_size: int = _setting(0, "training images held out, to choose recipes on", low=0)
 
+    architecture: str = _setting(
+        "hcnn",
+        "kind of network: hierarchical, with the settings from scattering to moment_images, or LeNet-5 without them",
+        choices=("hcnn", "lenet"),
+    )
     scattering: int = _setting(
         0, "octaves of a scattering transform before layer 1, mirrored at boundary zero; 0: none", low=0, high=4
     )
@@ -250,6 +265,14 @@ class Config:
                 f"image_sizes has {unfit[0]}; with scattering = {self.scattering} choose larger multiples of "
                 f"{2**self.scattering}"
             )
+        names = [f.name for f in dataclasses.fields(self)]
+        of_hcnn = names[names.index("scattering") : names.index("moment_images") + 1]
+        for name in of_hcnn if self.architecture == "lenet" else []:
+            if getattr(self, name) != getattr(Config, name):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, which is for architecture 'hcnn'; LeNet-5 has no such "
+                    "setting: leave it out"
+                )
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 
@@ -295,7 +318,7 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
             near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(f"no setting is called {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     settings: dict[str, Any] = {**PRESETS[preset], **changes, "preset": preset}
-    if settings.get("dataset") == "cifar100":
+    if settings.get("dataset") == "cifar100" and settings.get("architecture") != "lenet":
         settings.setdefault("attribute_kernel", CIFAR100_KERNEL)
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     return Config(**values)

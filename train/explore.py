@@ -30,6 +30,7 @@ from train.attributes.study import PARTS, Settings, Study  # noqa: E402
 from train.checkpoint import CheckpointError, require_finite  # noqa: E402
 from train.config import ConfigError  # noqa: E402
 from train.data import Dataset, load_dataset, train_subset  # noqa: E402
+from train.network import Network  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
 from train.shipped import FOLDER, find  # noqa: E402
 from train.training import restore  # noqa: E402
@@ -70,11 +71,14 @@ def _act(options: argparse.Namespace) -> int:
     xp = namespace(options.backend)
     path = find(options.checkpoint)
     checkpoint = checkpoints.load(path)
+    if checkpoint.config.architecture != "hcnn":
+        raise CheckpointError(f"{path} is a LeNet-5, which has no attributes; explore a hierarchical network")
     out = options.out or Path("runs") / f"explore-{time.strftime('%Y%m%d-%H%M%S')}"
     if out.exists():
         raise RunError(f"--out {out} is there already; name a new directory")
     dataset = _dataset(options, checkpoint)
     network, parameters, moments = restore(path, checkpoint, checkpoint.config, xp)
+    assert isinstance(network, Network)
     for kind, tree in (("parameters", parameters), ("moments", moments)):
         require_finite(path, tree, kind)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +26,7 @@ from autodiff import (
 from hcnn_core.backend import Array
 from hcnn_core.factored import factor_options
 from hcnn_core.shards import Shard
-from train.config import Config
+from train.config import Config, ConfigError
 from train.first_stage import ScatteringStage, scattering_channels
 
 __all__ = ["Layer", "Moments", "Network", "Parameters", "describe", "layers", "merge_factors"]
@@ -131,7 +131,14 @@ def layers(config: Config, image_size: int | tuple[int, int], classes: int, chan
     -------
     list of Layer
         One row per layer.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is of another architecture.
     """
+    if config.architecture != "hcnn":
+        raise ConfigError(f"architecture is {config.architecture!r}, no hierarchical network: take another preset")
     k, r = config.width, config.attribute_stride
     space = (config.space_kernel, config.space_kernel)
     pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -193,6 +200,16 @@ class Network:
         self.image_shape = (rows, columns, channels)
         """Rows, columns and channels of the images it is made for."""
         self._stages: dict[int, ScatteringStage] = {}
+
+    def describe(self) -> str:
+        """Return the table of the layers as text, see `train.network.describe`.
+
+        Returns
+        -------
+        str
+            Lines of a table.
+        """
+        return describe(self.config, self.image_shape[:2], self.classes, self.image_shape[2])
 
     def on_shard(self, shard: Shard) -> Network:
         """Return the network for one part of a batch: in training, moments are those of the whole batch.
@@ -634,17 +651,33 @@ def describe(config: Config, image_size: int | tuple[int, int], classes: int, ch
     total = [sum(getattr(la, key) for la in table) for key in ("parameters", "multiply_adds")]
     memory = sum(math.prod(la.outputs) for la in table) * size
     rows.append(("all", "", "", "", "", f"{total[0]:,}", f"{total[1] / 1e9:.4f}", f"{memory:.1f}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     trained = sum(la.trained for la in table)
     trainable = _trainable(config, table, classes)
-    lines += [
+    lines = [
+        *aligned(rows),
         "",
         f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors}).",
         f"Trainable numbers, with biases, scales and the head: {trainable:,}.",
         "GMAC: 10^9 multiply-adds per image, were the filters applied tap by tap. MiB: outputs of one batch.",
     ]
     return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows of a table as lines, each column aligned at its right.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of str
+        Cells, equally many in each row.
+
+    Returns
+    -------
+    list of str
+        A line for each row.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _trainable(config: Config, table: list[Layer], classes: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from autodiff import tree_map
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train import checkpoint as checkpoints
+from train.architectures import Trainable
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.data import standardise
 from train.network import Moments, Network, Parameters
@@ -159,13 +160,13 @@ class Classifier:
     ----------
     checkpoint : Checkpoint
         Where it comes from.
-    network : Network
+    network : Network or LeNet
         Its layers.
     parameters, moments : dict
         Weights and running moments.
     """
 
-    def __init__(self, checkpoint: Checkpoint, network: Network, parameters: Parameters, moments: Moments) -> None:
+    def __init__(self, checkpoint: Checkpoint, network: Trainable, parameters: Parameters, moments: Moments) -> None:
         self.network, self.checkpoint = network, checkpoint
         self._arrays: dict[str, tuple[Parameters, Moments]] = {"numpy": (parameters, moments)}
 
@@ -181,7 +182,12 @@ class Classifier:
 
     @property
     def merged(self) -> Parameters:
-        """Filters and biases of each layer, as `train.network.Network.merged` returns them; NumPy arrays."""
+        """Filters and biases of each layer, as `train.network.Network.merged` returns them; NumPy arrays.
+
+        A TypeError of any other network than a hierarchical one.
+        """
+        if not isinstance(self.network, Network):
+            raise TypeError(f"{type(self.network).__name__} has no merged filters, a hierarchical network has")
         return self.network.merged(*self._arrays["numpy"])
 
     @property

@@ -18,10 +18,11 @@ from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
 from hcnn_core.backend import Array, record, write
 from hcnn_core.updates import Term, weighted_sums
+from train.architectures import Trainable
 from train.config import Config
 from train.data import Images, move, resize
 from train.distributed import Ranks
-from train.network import Network, Parameters
+from train.network import Parameters
 from train.optimizer import descend
 
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "initial_arrays", "wants_graphs"]
@@ -66,12 +67,12 @@ def batch_of(config: Config, images: Images, inputs: Any, size: tuple[int, int] 
     return resize(x, size or x.shape[1:3]), labels
 
 
-def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
+def initial_arrays(network: Trainable, parameters: Parameters) -> Arrays:
     """Return what a step changes, before the first one.
 
     Parameters
     ----------
-    network : Network
+    network : Network or LeNet
         What is trained.
     parameters : dict of dict of array
         Its initial weights.
@@ -92,7 +93,7 @@ def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
 def gradient_step(
     xp: Any,
     config: Config,
-    network: Network,
+    network: Trainable,
     images: Images,
     size: tuple[int, int] | None = None,
     ranks: Ranks | None = None,
@@ -105,7 +106,7 @@ def gradient_step(
         Namespace of the arrays.
     config : Config
         Recipe.
-    network : Network
+    network : Network or LeNet
         What is trained.
     images : Images
         What it is trained on.

@@ -20,11 +20,12 @@ from hcnn_core import precision
 from hcnn_core.backend import Array, to_numpy
 from train import checkpoint as checkpoints
 from train._memory import require_weights
+from train.architectures import Trainable, build
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
 from train.data import INFO, Images, draw_sources, views
 from train.distributed import Ranks
-from train.network import Moments, Network, Parameters
+from train.network import Moments, Parameters
 from train.optimizer import averaged_part, image_size, learning_rate
 from train.run import Run
 from train.step import GraphedStep, Inputs, batch_of, gradient_step, initial_arrays
@@ -79,7 +80,7 @@ class Result:
 
 def evaluate(
     xp: Any,
-    network: Network,
+    network: Trainable,
     parameters: Parameters,
     moments: Moments,
     data: Images,
@@ -93,7 +94,7 @@ def evaluate(
     ----------
     xp : module
         Namespace of the arrays.
-    network : Network
+    network : Network or LeNet
         The network.
     parameters, moments : dict
         Its weights and running moments.
@@ -145,7 +146,7 @@ def evaluate(
 
 
 def first_not_finite(
-    xp: Any, network: Network, parameters: Parameters, x: Array, moments: Moments | None = None
+    xp: Any, network: Trainable, parameters: Parameters, x: Array, moments: Moments | None = None
 ) -> str:
     """Name the first layer whose output is not finite.
 
@@ -153,7 +154,7 @@ def first_not_finite(
     ----------
     xp : module
         Namespace of the arrays.
-    network : Network
+    network : Network or LeNet
         The network.
     parameters, moments : dict
         Its weights, and moments as the network takes them.
@@ -172,12 +173,12 @@ def first_not_finite(
     return "the loss" if bool(xp.isfinite(network.logits(parameters, y)).all()) else "the logits"
 
 
-def initial_moments(network: Network) -> checkpoints.Tree:
+def initial_moments(network: Trainable) -> checkpoints.Tree:
     """Return a network's running moments before the first step, named as a checkpoint has them.
 
     Parameters
     ----------
-    network : Network
+    network : Network or LeNet
         The network.
 
     Returns
@@ -188,7 +189,7 @@ def initial_moments(network: Network) -> checkpoints.Tree:
     return network.initial_moments()
 
 
-def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Network, Parameters, Moments]:
+def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Trainable, Parameters, Moments]:
     """Return a checkpoint's network with its weights and running moments on a device.
 
     Parameters
@@ -204,7 +205,7 @@ def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tupl
 
     Returns
     -------
-    network : Network
+    network : Network or LeNet
         The layers.
     parameters, moments : dict
         As the network takes them.
@@ -216,7 +217,7 @@ def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tupl
     """
     sizes = checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels
     require_weights(config, *sizes)
-    network, state = Network(config, *sizes), checkpoint.state
+    network, state = build(config, *sizes), checkpoint.state
     parameters = network.initialize(np.random.default_rng(0))
     checkpoints.require_same_arrays(path, state.evaluated, parameters, "parameters")
     checkpoints.require_same_arrays(path, state.moments, initial_moments(network), "moments")
@@ -232,7 +233,7 @@ class Trainer:
         Namespace of its arrays.
     config : Config
         Its settings.
-    network : Network
+    network : Network or LeNet
         What is trained.
     train : Images
         What it is trained on.
@@ -252,7 +253,7 @@ class Trainer:
         self,
         xp: Any,
         config: Config,
-        network: Network,
+        network: Trainable,
         train: Images,
         held_out: Images | None,
         run: Run,
@@ -491,6 +492,8 @@ class Trainer:
         Running moments are of weights that change at each step: late where they change fast, and not those of weights
         that are averaged over steps.
         """
+        if not self.state.moments:
+            return
         size = min(self.config.batch_size, EVALUATION_BATCH, self.count)
         batches = min(self.config.moment_images, self.count) // size
         sums: Any = None

@@ -213,16 +213,17 @@ def _subject(
         trees = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments, "data": statistics}
         for kind, tree in trees.items():
             require_finite(find(options.checkpoint), tree, kind)
+        _require_layers(checkpoint.config)
         config = dataclasses.replace(checkpoint.config, **changes)
-        _require_layers(config)
         network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
         config = dataclasses.replace(config, dtype=dtype)
         network = Network(config, checkpoint.image_size, network.classes, checkpoint.channels)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
     else:
-        config = make_config(options.preset or "hcnn", {**changes, "dtype": DTYPES[dtype]})
-        _require_layers(config)
+        preset = options.preset or "hcnn"
+        _require_layers(make_config(preset))
+        config = make_config(preset, {**changes, "dtype": DTYPES[dtype]})
         of_kind = ComplexNetwork if dtype.startswith("complex") else Network
         height, width, channels = dataset.image_shape
         network = of_kind(config, (height, width), len(dataset.class_names), channels)
@@ -237,6 +238,8 @@ def _subject(
 
 
 def _require_layers(config: Config) -> None:
+    if config.architecture != "hcnn":
+        raise ConfigError("LeNet-5 has no attributes, which section 3 is about; verify a hierarchical network")
     if config.scattering:
         raise ConfigError("the network begins with scattering, which section 3 does not treat; verify one without")
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-from autodiff import tree_leaves, tree_structure, tree_unflatten, value_and_grad
+from autodiff import grad, tree_leaves, tree_map, tree_structure, tree_unflatten, value_and_grad
 from hcnn_core.typing import NumpyArray
 
-__all__ = ["adam", "lbfgs"]
+__all__ = ["adam", "lbfgs", "momentum"]
 
 
 def lbfgs(
@@ -104,3 +104,47 @@ def adam(
             second[k] = decays[1] * second[k] + (1 - decays[1]) * g * g
             leaves[k] = leaves[k] - step * first[k] / (np.sqrt(correction * second[k]) + 1e-8)
     return tree_unflatten(structure, leaves)
+
+
+def momentum(
+    loss: Callable[[Any, Any], Any], parameters: Any, batches: Sequence[Any], *, rate: float, keep: float = 0.9
+) -> Any:
+    """Minimise a loss over batches by gradient descent with momentum, with a rate that falls linearly to 0.
+
+    The velocity is ``v = keep v - rate gradient``, and parameters move by it (B. T. Polyak, 1964).
+
+    Parameters
+    ----------
+    loss : callable
+        From parameters and a batch to a real scalar.
+    parameters : pytree of array
+        Where to begin; none is changed.
+    batches : sequence
+        One for each step.
+    rate : float
+        Of the first step.
+    keep : float, optional
+        Part of the velocity that is kept, from 0 to below 1.
+
+    Returns
+    -------
+    pytree of array
+        Parameters after the last step, of the structure and dtypes given.
+
+    Raises
+    ------
+    TypeError
+        If a leaf is not of a floating dtype, or `loss` returns no real scalar.
+    ValueError
+        If `keep` is out of range.
+    """
+    if not 0 <= keep < 1:
+        raise ValueError(f"keep is {keep}; it must be at least 0 and below 1")
+    gradient = grad(loss)
+    velocity = tree_map(np.zeros_like, parameters)
+    for i, batch in enumerate(batches):
+        step = rate * (1 - i / len(batches))
+        found = gradient(parameters, batch)
+        velocity = tree_map(lambda v, g, step=step: keep * v - step * g, velocity, found)
+        parameters = tree_map(np.add, parameters, velocity)
+    return parameters

@@ -1,4 +1,4 @@
-"""Random processes that models are tried on: cascades, multifractal walks, a flow, and Gaussian surrogates."""
+"""Random processes that models are tried on: cascades, multifractal walks, a flow, warps, and Gaussian surrogates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from hcnn_core.typing import NumpyArray
 
@@ -13,6 +14,7 @@ __all__ = [
     "decaying_vorticity",
     "lognormal_cascade",
     "multifractal_noise",
+    "random_warp",
     "randomize_phases",
 ]
 
@@ -113,6 +115,39 @@ def decaying_vorticity(
                 f"the flow cannot be resolved by n = {n} samples; take more, or a viscosity above {viscosity}"
             )
     return np.asarray(np.fft.ifft2(w).real)
+
+
+def random_warp(n: int, smoothness: float, rng: np.random.Generator) -> Float64:
+    """Return displacements tau(u) of the samples of a periodic square, whose largest gradient is 1.
+
+    Each of their two components is white noise, smoothed by a Gaussian. Times s, they warp an image x to x(u - s
+    tau(u)), which is invertible for s < 1.
+
+    Parameters
+    ----------
+    n : int
+        Samples along each side, at least 2.
+    smoothness : float
+        Standard deviation of the Gaussian, in samples; positive.
+    rng : numpy.random.Generator
+        Source of the noise.
+
+    Returns
+    -------
+    numpy.ndarray, shape (2, n, n)
+        Displacements along each axis, in samples. The largest spectral norm of the matrix of their differences between
+        neighbours is 1.
+
+    Raises
+    ------
+    ValueError
+        If `n` or `smoothness` is too small.
+    """
+    if n < 2 or not smoothness > 0:
+        raise ValueError(f"n is {n} and smoothness {smoothness}; n is at least 2, smoothness positive")
+    tau = ndimage.gaussian_filter(rng.standard_normal((2, n, n)), (0, smoothness, smoothness), mode="wrap")
+    gradient = np.stack([np.roll(tau, -1, axis) - tau for axis in (1, 2)], axis=1)  # (2 displacements, 2 axes, n, n)
+    return np.asarray(tau / np.linalg.norm(gradient, ord=2, axis=(0, 1)).max())
 
 
 def lognormal_cascade(levels: int, intermittency: float, rng: np.random.Generator) -> Float64:

@@ -8,8 +8,12 @@ import numpy as np
 
 from autodiff import getval
 from hcnn_core.backend import Array
+from hcnn_core.typing import NumpyArray
 
-__all__ = ["hard_threshold", "ista", "lista", "soft_threshold", "sparse_loss"]
+__all__ = ["hard_threshold", "ista", "learn_dictionary", "lista", "soft_threshold", "sparse_loss"]
+
+RIDGE = 1e-3
+"""Added to the diagonal of the codes' Gram matrix, in units of its mean, so that atoms used alike do no harm."""
 
 
 def soft_threshold(x: Array, tau: Any) -> Array:
@@ -164,6 +168,52 @@ def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterat
     for _ in range(iterations - 1):
         code = soft_threshold(code + (code @ dictionary.T - x) @ encoder.T, threshold)
     return code
+
+
+def learn_dictionary(
+    x: NumpyArray[Any], start: NumpyArray[Any], penalty: float, *, passes: int, iterations: int = 30
+) -> tuple[NumpyArray[Any], list[float]]:
+    """Minimise `sparse_loss` over codes and atoms in turn: `ista`, then least squares (method of optimal directions).
+
+    Parameters
+    ----------
+    x : numpy.ndarray, shape (N, d)
+        Signals.
+    start : numpy.ndarray, shape (d, m)
+        Where the dictionary begins, such as signals scaled to norm 1; its columns are not 0.
+    penalty : float
+        Weight of the l1 norm, not negative.
+    passes : int
+        How often both are done.
+    iterations : int, optional
+        Of `ista` in each pass.
+
+    Returns
+    -------
+    dictionary : numpy.ndarray, shape (d, m)
+        Its columns, the atoms, have norm 1. One that no code uses stays as it is.
+    losses : list of float
+        Mean of `sparse_loss` in each pass, before its least squares. Atoms are scaled to norm 1 after these, so it may
+        rise.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, or a number is negative.
+    """
+    dictionary, losses = start, []
+    for _ in range(passes):
+        code = ista(x, dictionary, penalty, iterations=iterations)
+        losses.append(float(sparse_loss(x, code, dictionary, penalty).mean()))
+        used = code.any(axis=0)
+        if used.any():
+            code = code[:, used]
+            gram = code.T @ code
+            gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=gram.dtype)
+            atoms = np.linalg.solve(gram, code.T @ x).T
+            dictionary = dictionary.copy()
+            dictionary[:, used] = atoms / np.linalg.norm(atoms, axis=0)
+    return dictionary, losses
 
 
 def _require_threshold(tau: Any) -> None:

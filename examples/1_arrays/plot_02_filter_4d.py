@@ -86,7 +86,8 @@ assert distances[-1] < 0.1 * error, "what descent has still to go is small again
 fig = plt.figure(figsize=(11, 4), layout="constrained")
 left, right = fig.subfigures(1, 2)
 panels = left.subplots(2, size[3])
-for row, filters in zip(panels, (w_true, w), strict=True):
+for row, (name, filters) in zip(panels, {"truth": w_true, "fit": w}.items(), strict=True):
+    row[0].set_ylabel(name)
     for t, ax in enumerate(row):
         ax.imshow(filters[:, :, 1, t], vmin=0, vmax=w_true.max(), cmap="magma")
         ax.set(title=f"t = {t}", xticks=[], yticks=[])

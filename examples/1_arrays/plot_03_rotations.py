@@ -48,9 +48,10 @@ assert difference <= rounding_bound(lift, image)
 fig, panels = plt.subplots(2, 5, figsize=(11, 4.6), layout="constrained")
 for row, x, maps in zip(panels, (image, np.rot90(image)), (f, f_rotated), strict=True):
     row[0].imshow(x, cmap="gray")
+    row[0].set_title("image" if x is image else "rotated image")
     for a in range(4):
         row[a + 1].imshow(maps[..., a], vmax=f.max(), cmap="magma")
-        row[a + 1].set_title(f"angle {90 * a}")
+        row[a + 1].set_title(f"angle {90 * a}°")
 for ax in panels.flat:
     ax.set(xticks=[], yticks=[])
 

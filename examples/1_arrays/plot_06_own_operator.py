@@ -65,7 +65,7 @@ for ax, (title, shown) in zip(
     strict=True,
 ):
     ax.imshow(shown, cmap="gray", vmin=0, vmax=1)
-    ax.set(title=title, yticks=[])
+    ax.set(title=title, xlabel="sample", yticks=[])
 
 # %%
 # An operator and its adjoint

@@ -18,9 +18,7 @@ import numpy as np
 from scipy import ndimage
 from skimage import data
 
-from train.data import load_dataset
-from train.linear import linear_accuracy
-from wavelets import littlewood_paley, morlet_bank, scattering, scattering_paths, wavelet_transform
+from wavelets import littlewood_paley, morlet_bank, random_warp, scattering, scattering_paths, wavelet_transform
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 n, scales = (64, 3) if SMALL else (128, 4)
@@ -42,7 +40,7 @@ coefficients = scattering(x, bank)  # (n / 2^J, n / 2^J, paths)
 
 fig, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
 wavelet = np.fft.fftshift(np.fft.ifft2(bank.psi[1, 0]))[n // 2 - 12 : n // 2 + 12, n // 2 - 12 : n // 2 + 12]
-axes[0].imshow(wavelet.real, cmap="RdBu")
+axes[0].imshow(wavelet.real, cmap="RdBu", vmin=-abs(wavelet).max(), vmax=abs(wavelet).max())
 axes[1].imshow(np.fft.fftshift(plain), cmap="gray")
 axes[2].imshow(x, cmap="gray")
 first = np.concatenate([np.concatenate(list(np.moveaxis(coefficients[..., a : a + 4], -1, 0)), 1) for a in (1, 5)])
@@ -85,15 +83,7 @@ for distance in (1e-3, 0.1, 1.0, 10.0):
 # Random smooth warps, from weak to strong. We compare the scattering transform with the image itself and with the
 # modulus of its Fourier transform. That modulus does not see translations at all, but warps move high frequencies far.
 
-
-def random_warp():
-    """Displacements of both coordinates, smooth and periodic, whose largest gradient (spectral norm) is 1."""
-    tau = [ndimage.gaussian_filter(rng.standard_normal((n, n)), n / 12, mode="wrap") for _ in range(2)]
-    gradient = np.array([[np.roll(t, -1, a) - t for a in (0, 1)] for t in tau])  # (2, 2, n, n)
-    return np.array(tau) / np.linalg.norm(gradient, ord=2, axis=(0, 1)).max()
-
-
-warps, sizes = [random_warp() for _ in range(3)], np.geomspace(0.005, 0.3, 8)
+warps, sizes = [random_warp(n, n / 12, rng) for _ in range(3)], np.geomspace(0.005, 0.3, 8)
 transforms = {
     "image": lambda x: x,
     "Fourier modulus": lambda x: np.abs(np.fft.fft2(x, norm="ortho")),
@@ -123,27 +113,6 @@ assert 0.8 < slope < 1.2
 # The constant is the largest of these few warps of one image, so it is a lower bound of the C in the theorem. The
 # theorem is about the limit of large scales 2^J. At this finite scale its bound has a further term, in proportion to
 # the displacement over 2^J.
-#
-# Few training images
-# -------------------
-# A linear classifier, :func:`train.linear.linear_accuracy`, on the pixels and on the scattering coefficients of the
-# CIFAR-10 images of this package. Its 500 test images give a standard error of two points.
-
-sample = load_dataset("sample")
-images = {"train": sample.train_images[: 200 if SMALL else 1000], "test": sample.test_images}
-local = morlet_bank((40, 40), 2, dtype=np.float32)  # 32 pixels, mirrored by 4 at each end
-accuracies = {}
-for name in ("pixels", "scattering"):
-    features = {part: pictures.astype(np.float32) / 255 for part, pictures in images.items()}
-    if name == "scattering":
-        features = {part: scattering(y, local, (1, 2), boundary="reflect") for part, y in features.items()}
-    for count in (100, 200) if SMALL else (100, 500, 1000):
-        known = features["train"][:count], sample.train_labels[:count]
-        accuracies[name, count] = linear_accuracy(*known, features["test"], sample.test_labels)
-        print(f"{name:10} {count:4} training images: {accuracies[name, count]:.1%} of the test images")
-assert accuracies["scattering", count] > accuracies["pixels", count] + 0.1
-
-# %%
-# With ``--preset scattering``, ``python -m train.cifar`` puts the same transform before a hierarchical network;
-# `the recipes <../../recipes.html>`_ compare it with the network alone. The functions take CuPy arrays as well; this
-# page ran on NumPy's. Values equal to Kymatio's on the same filters are a test of the package, not of this page.
+# The functions take CuPy arrays as well; this page ran on NumPy's. Values equal to Kymatio's on the same filters are a
+# test of the package, not of this page. What scattering does for a classifier is in
+# :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.

@@ -44,20 +44,17 @@ bank = steerable_bank((n, n), scales, dtype=np.float32)
 # %%
 # Two measures of what is not Gaussian
 # ------------------------------------
+# Coherence is the mean modulus of the correlation of [z]^2 with the next finer octave, over orientations. Flatness is
+# the mean of ``E |z|^4 / (E |z|^2)^2`` over the finest wavelets; it is 2 for a Gaussian field.
 
 
-def coherence(x):
-    """Mean modulus of the correlation of [z]^2 with the next finer octave, over orientations."""
+def measures(x):
+    """Coherence and flatness."""
     z = wavelet_transform(x, bank)[1]
     a, b = phase_harmonic(z[..., 1, :], 2), z[..., 0, :]
-    norms = np.linalg.norm(a, axis=(0, 1)) * np.linalg.norm(b, axis=(0, 1))
-    return np.mean(np.abs((a * b.conj()).sum((0, 1))) / norms)
-
-
-def flatness(x):
-    """Mean of E |z|^4 / (E |z|^2)^2 over the finest wavelets. It is 2 for a Gaussian field."""
-    power = np.abs(wavelet_transform(x, bank)[1][..., 0, :]) ** 2
-    return np.mean((power**2).mean((0, 1)) / power.mean((0, 1)) ** 2)
+    norms, power = np.linalg.norm(a, axis=(0, 1)) * np.linalg.norm(b, axis=(0, 1)), np.abs(b) ** 2
+    flatness = np.mean((power**2).mean((0, 1)) / power.mean((0, 1)) ** 2)
+    return np.mean(np.abs((a * b.conj()).sum((0, 1))) / norms), flatness
 
 
 # %%
@@ -67,25 +64,27 @@ def flatness(x):
 fig, axes = plt.subplots(2, 3, figsize=(9, 6.2), layout="constrained")
 for row, (name, x) in zip(axes, fields.items(), strict=True):
     distance, count = moment_distance(x, bank)
-    noise = rng.standard_normal(x.shape).astype(np.float32)
-    gaussian = randomize_phases(x, rng)
+    noise, gaussian = rng.standard_normal(x.shape).astype(np.float32), randomize_phases(x, rng)
     y, final = lbfgs(distance, noise, iterations=iterations)
     far, near = float(distance(noise)), float(distance(gaussian))
-    print(f"{name}: {count} moments of {x.size} pixels; their distance is {far:.0f} for noise, {near:.2f} for random")
-    print(f"  phases, {final:.3f} after {iterations} iterations")
+    print(
+        f"{name}: {count} moments, {x.size} pixels; distance {near:.2f} for random phases, {final:.3f} from {far:.0f}"
+    )
+    measured = []
     for ax, title, field in zip(row, ("original", "random phases", "from moments"), (x, gaussian, y), strict=True):
         ax.imshow(field, cmap="gray", vmin=-3, vmax=3)
         ax.set(title=f"{name}, {title}", xticks=[], yticks=[])
-        print(f"  {title:14} coherence {coherence(field):.3f}, flatness {flatness(field):.2f}")
-    assert final < 0.1 * near
-    assert abs(flatness(y) - flatness(x)) < abs(flatness(y) - flatness(gaussian))
+        measured.append(measures(field))
+        print(f"  {title:14} coherence {measured[-1][0]:.3f}, flatness {measured[-1][1]:.2f}")
+    coherence, flatness = zip(*measured, strict=True)  # of the original, random phases, and the model
+    assert final < 0.1 * near and abs(flatness[2] - flatness[0]) < abs(flatness[2] - flatness[1])
     if name == "gravel":
-        assert abs(coherence(y) - coherence(x)) < 0.1 * coherence(x) < 0.5 * abs(coherence(gaussian) - coherence(x))
+        assert abs(coherence[2] - coherence[0]) < 0.1 * coherence[0] < 0.5 * abs(coherence[1] - coherence[0])
 
 # %%
-# The coherence across scales is one of the moments asked for. The flatness, a fourth moment, is not: that it comes out
-# near the original's is what the model predicts. Vorticity has little coherence of this kind, and is far from Gaussian
-# by its flatness. Its long filaments come back shorter: wavelets of these few scales do not see that far.
+# The coherence is one of the moments asked for. The flatness, a fourth moment, is not: that it comes out near the
+# original's is what the model predicts. Vorticity has little coherence, and is far from Gaussian by its flatness. Its
+# long filaments come back shorter: wavelets of these few scales do not see that far.
 #
 # Reconstruction
 # --------------
@@ -93,26 +92,27 @@ for row, (name, x) in zip(axes, fields.items(), strict=True):
 # piecewise constant. The problem is not convex: we start three times and keep the smallest distance of the moments.
 
 d, octaves, steps = (128, 6, 150) if SMALL else (256, 7, 300)
-jumps, signal = np.random.default_rng(1), np.zeros(d)
-for edge, height in zip(jumps.choice(d, 6, replace=False), jumps.standard_normal(6), strict=True):
-    signal[edge:] += height
+jumps = np.random.default_rng(1)
+edges, heights = jumps.choice(d, 6, replace=False), jumps.standard_normal(6)
+signal = np.cumsum(np.bincount(edges, heights, d))
 signal = (signal - signal.mean()) / signal.std()
 
 results = []
 for harmonics in ((1,), (0, 1), (0, 1, 2), (0, 1, 2, 3)):
     distance, count = moment_distance(signal, steerable_bank(d, octaves), harmonics=harmonics, lags=2)
     starts = [np.random.default_rng(seed).standard_normal(d) for seed in range(3)]
-    y, final = min((lbfgs(distance, start, iterations=steps) for start in starts), key=lambda found: found[1])
+    y, _ = min((lbfgs(distance, start, iterations=steps) for start in starts), key=lambda found: found[1])
     y = min((np.roll(y, shift) for shift in range(d)), key=lambda moved: np.linalg.norm(moved - signal))
     results.append((count / d, np.linalg.norm(y - signal) / np.linalg.norm(signal), y))
     print(f"harmonics {harmonics}: m / d = {results[-1][0]:.2f}, relative error {results[-1][1]:.3f}")
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-axes[0].loglog([m for m, _, _ in results], [error for _, error, _ in results], "o-")
+axes[0].semilogy([m for m, _, _ in results], [error for _, error, _ in results], "o-")
 axes[0].set(xlabel="moments per sample, m / d", ylabel="relative error", title="reconstruction")
 _, error, best = min(results, key=lambda result: result[1])
 axes[1].plot(signal, label="signal")
 axes[1].plot(best, ":", label="from moments, translated")
+axes[1].set(xlabel="sample", title="the best of them")
 axes[1].legend()
 assert error < 0.25 < 0.5 < results[0][1]
 

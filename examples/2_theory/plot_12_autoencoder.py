@@ -11,13 +11,15 @@ Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slid
 
 import itertools
 import os
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
+from skimage.metrics import peak_signal_noise_ratio
 
 from autodiff import convolve_vjp_x
 from train.data import load_dataset
-from wavelets import adam, morlet_bank, scattering
+from wavelets import adam, morlet_bank, principal_components, scattering
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 count, tested, steps, hidden = (300, 100, 100, 12) if SMALL else (1500, 300, 400, 24)
@@ -41,10 +43,7 @@ def encoder(scales):
         y = scattering(images, bank, (1, 2), boundary="reflect")
         return y.reshape(-1, y.shape[3] * y.shape[4])
 
-    places = coefficients(train)
-    mean = places.mean(0)
-    values, vectors = np.linalg.eigh(np.cov((places - mean).T))
-    whiten = (vectors[:, -channels:] / np.sqrt(values[-channels:])).astype(np.float32)
+    mean, whiten, _ = principal_components(coefficients(train), channels)
     return lambda images: ((coefficients(images) - mean) @ whiten).reshape(-1, size, size, channels)
 
 
@@ -65,42 +64,34 @@ def generate(parameters, z):
 
 def initial(channels, layers, rng):
     """Weights (made channels, 5, 5, given channels) and biases of each layer."""
-    widths = [channels, *[hidden] * (layers - 1), 3]
     found = []
-    for given, made in itertools.pairwise(widths):
+    for given, made in itertools.pairwise([channels, *[hidden] * (layers - 1), 3]):
         w = rng.standard_normal((made, 5, 5, given)) * np.sqrt(2 / (25 / 4 * given))
         w *= 0.1 if made == 3 else 1  # so that it begins near the mean of all images
         found.append([w.astype(np.float32), np.full(made, 0.45 if made == 3 else 0, np.float32)])
     return found
 
 
-def psnr(images, given):
-    """Peak signal-to-noise ratio over all images, in dB; their range is 1."""
-    return -10 * np.log10(np.mean((images - given) ** 2))
-
-
 # %%
 # PSNR against depth
 # ------------------
+psnr = partial(peak_signal_noise_ratio, data_range=1)  # over all images, in dB
 depths, results, pictures = (1, 2, 3), {}, [test[:8]]
 for scales in depths:
     encode, rng = encoder(scales), np.random.default_rng(scales)
-    z = {"train": encode(train), "test": encode(test)}
+    z_train, z = encode(train), encode(test)
     batches = [rng.choice(count, 32, replace=False) for _ in range(steps)]
-    z_train = z["train"]
 
-    def loss(parameters, batch, z_train=z_train):
-        return np.mean((generate(parameters, z_train[batch]) - train[batch]) ** 2)
+    def loss(parameters, batch, z=z_train):
+        return np.mean((generate(parameters, z[batch]) - train[batch]) ** 2)
 
-    parameters = adam(loss, initial(z_train.shape[-1], scales, rng), batches, rate=5e-3)
-    made = {"train": generate(parameters, z_train), "test": generate(parameters, z["test"])}
-    results[scales] = psnr(made["train"], train), psnr(made["test"], test)
-    kurtosis = np.mean(z["test"] ** 4) / np.mean(z["test"] ** 2) ** 2
-    print(f"J = {scales}: PSNR {results[scales][0]:.1f} dB (training), {results[scales][1]:.1f} dB (test); "
-          f"kurtosis of Z {kurtosis:.1f}")  # fmt: skip
-    pictures.append(np.clip(made["test"][:8], 0, 1))
+    parameters = adam(loss, initial(z.shape[-1], scales, rng), batches, rate=5e-3)
+    results[scales] = psnr(train, generate(parameters, z_train)), psnr(test, generate(parameters, z))
+    on_train, on_test, kurtosis = *results[scales], np.mean(z**4) / np.mean(z**2) ** 2
+    print(f"J = {scales}: PSNR {on_train:.1f} dB (training), {on_test:.1f} dB (test); kurtosis of Z {kurtosis:.1f}")
+    pictures.append(np.clip(generate(parameters, z[:8]), 0, 1))
 
-flat = psnr(test.mean(axis=(1, 2), keepdims=True), test)
+flat = psnr(test, np.broadcast_to(test.mean(axis=(1, 2), keepdims=True), test.shape))
 print(f"the mean colour of each image: {flat:.1f} dB (test)")
 
 fig, axes = plt.subplots(1, 2, figsize=(12, 4), width_ratios=(2, 1), layout="constrained")
@@ -111,17 +102,16 @@ for part, label in enumerate(("training images", "test images")):
 axes[1].axhline(flat, color="0.5", ls=":", label="mean colour of each image")
 axes[1].set(xlabel="depth J", ylabel="PSNR (dB)", xticks=depths)
 axes[1].legend()
-assert results[1][1] > results[2][1] > results[3][1]  # phases of ever larger scales are lost
-assert results[3][1] > flat
+assert results[1][1] > results[2][1] > results[3][1] > flat  # phases of ever larger scales are lost
 
 # %%
 # Interpolation and noise
 # -----------------------
 # Images generated from convex combinations of two codes (slide 27), and from white noise in the place of Z (slide 28).
 
-rows = [generate(parameters, np.stack([(1 - t) * z["test"][a] + t * z["test"][b] for t in np.linspace(0, 1, 8)]))
-        for a, b in ((0, 1), (2, 3))]  # fmt: skip
-rows.append(generate(parameters, rng.standard_normal((8, *z["test"].shape[1:])).astype(np.float32)))
+t = np.linspace(0, 1, 8, dtype=np.float32).reshape(8, 1, 1, 1)
+rows = [generate(parameters, (1 - t) * z[a] + t * z[b]) for a, b in ((0, 1), (2, 3))]
+rows.append(generate(parameters, rng.standard_normal((8, *z.shape[1:])).astype(np.float32)))
 fig, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
 ax.imshow(np.clip(np.concatenate([np.concatenate(list(row), axis=1) for row in rows]), 0, 1))
 ax.set(yticks=16 + 32 * np.arange(3), yticklabels=["between two", "between two", "white noise"], xticks=[])

@@ -15,11 +15,10 @@ import os
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.optimize import least_squares, minimize
 from skimage import color, data
 
-from autodiff import value_and_grad
 from train import load
+from wavelets import fit_gabor, lbfgs, principal_components, randomize_phases
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 rng = np.random.default_rng(0)
@@ -39,13 +38,10 @@ corners = [
 x = np.stack([p[i : i + side, j : j + side].ravel() for p, i, j in corners])
 x -= x.mean(axis=1, keepdims=True)
 x /= np.sqrt(x.var(axis=1, keepdims=True) + 1e-3)
-values, vectors = np.linalg.eigh(np.cov(x.T))
-keep = slice(-filters, None)
-whiten = vectors[:, keep] / np.sqrt(values[keep])  # (taps, filters)
-white = x @ whiten
+mean, whiten, unwhiten = principal_components(x, filters)
+white = (x - mean) @ whiten
 
 
-@value_and_grad
 def cost(w):
     """Reconstruction error and sparsity of the responses to all patches."""
     response = white @ w.T
@@ -53,58 +49,20 @@ def cost(w):
     return np.mean(np.sum((response @ w - white) ** 2, axis=1)) + 0.3 * sparse
 
 
-def flat(w):
-    """The cost and its gradient as SciPy wants them."""
-    value, gradient = cost(w.reshape(filters, filters))
-    return float(value), gradient.ravel()
-
-
 start = np.linalg.qr(rng.standard_normal((filters, filters)))[0]
-found = minimize(flat, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": iterations})
-unwhiten = vectors[:, keep] * np.sqrt(values[keep])  # what a filter looks like, its pattern in the picture
-learned = (found.x.reshape(filters, filters) @ unwhiten.T).reshape(-1, side, side)
-print(f"cost {flat(start.ravel())[0]:.2f} at the start, {found.fun:.2f} after {found.nit} iterations")
-assert found.fun < flat(start.ravel())[0]
+w, least = lbfgs(cost, start, iterations=iterations)
+learned = (w @ unwhiten).reshape(-1, side, side)  # what the filters look for in a picture
+print(f"cost {cost(start):.2f} at the start, {least:.2f} after at most {iterations} iterations")
+assert least < cost(start)
 
 # %%
 # Fit Gabor functions
 # -------------------
-# A Gabor function is a plane wave in a Gaussian window. Amplitude and phase follow by linear least squares from the six
-# other numbers: center, widths, angle and frequency. Several starts avoid poor local minima.
+# A Gabor function is a plane wave in a Gaussian window, of eight numbers: center, widths, angle, frequency, amplitude
+# and phase. :func:`wavelets.fit_gabor` fits them from several starts.
 
-
-def gabor_fit(f):
-    """Return the Gabor function nearest to a filter, and R^2."""
-    n = len(f)
-    grid = np.arange(n) - (n - 1) / 2
-    u, v = np.meshgrid(grid, grid, indexing="ij")
-
-    def best(p):
-        along = (u - p[0]) * np.cos(p[4]) + (v - p[1]) * np.sin(p[4])
-        across = (v - p[1]) * np.cos(p[4]) - (u - p[0]) * np.sin(p[4])
-        width, height = np.exp(np.clip(p[2:4], np.log(0.4), np.log(2 * n)))
-        wave = np.exp(-((along / width) ** 2 + (across / height) ** 2) / 2 + 1j * p[5] * along).ravel()
-        real, imaginary = wave.real, wave.imag
-        gram = np.array([[real @ real, real @ imaginary], [real @ imaginary, imaginary @ imaginary]])
-        amplitudes = np.linalg.solve(gram + 1e-9 * np.eye(2), [real @ f.ravel(), imaginary @ f.ravel()])
-        return (amplitudes[0] * real + amplitudes[1] * imaginary).reshape(f.shape)
-
-    peak = np.array(np.unravel_index(np.argmax(abs(f)), f.shape)) - (n - 1) / 2
-    starts = [(*peak, *np.log([n / 5, n / 5]), a, w) for a in np.arange(8) * np.pi / 8 for w in (0.7, 1.4, 2.2)]
-    starts = sorted(starts, key=lambda p: np.sum((best(p) - f) ** 2))[:2]
-    fits = [least_squares(lambda p: (best(p) - f).ravel(), s, method="lm", max_nfev=250) for s in starts]
-    fit = best(min(fits, key=lambda r: r.cost).x)
-    return fit, 1 - np.sum((fit - f) ** 2) / np.sum(f**2)
-
-
-def random_phases(f):
-    """A filter with the amplitudes of f's Fourier transform and the phases of noise."""
-    noise = np.fft.fft2(rng.standard_normal(f.shape))
-    return np.fft.ifft2(abs(np.fft.fft2(f)) * noise / abs(noise)).real
-
-
-fits, r2 = zip(*map(gabor_fit, learned), strict=True)
-control = [gabor_fit(random_phases(f))[1] for f in learned]
+fits, r2 = zip(*map(fit_gabor, learned), strict=True)
+control = [fit_gabor(randomize_phases(f, rng))[1] for f in learned]
 print(f"median R^2 of {filters} learned filters: {np.median(r2):.2f}, with random phases: {np.median(control):.2f}")
 assert np.median(r2) > np.median(control) + 0.1
 
@@ -117,7 +75,7 @@ assert np.median(r2) > np.median(control) + 0.1
 w = load("hcnn-fast").merged["layer01"]["w"]  # (colours, 3, 3, filters)
 shipped = np.moveaxis(w, -1, 1).reshape(-1, 3, 3)
 shipped = shipped[:12] if SMALL else shipped
-small = [np.median([gabor_fit(f)[1] for f in kind]) for kind in (shipped, rng.standard_normal(shipped.shape))]
+small = [np.median([fit_gabor(f)[1] for f in kind]) for kind in (shipped, rng.standard_normal(shipped.shape))]
 print(f"median R^2 at 3 x 3 taps: {small[0]:.3f} trained, {small[1]:.3f} random numbers")
 assert small[0] - small[1] < (np.median(r2) - np.median(control)) / 2, "so few taps hardly tell"
 

@@ -14,11 +14,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.linalg import circulant
 
-from autodiff import convolve, cross_entropy, tree_map, value_and_grad
+from autodiff import convolve, cross_entropy
 from train.data import channel_statistics, load_dataset, resize, standardise
+from wavelets import momentum
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
-epochs, seeds = (3, 1) if SMALL else (10, 3)
+epochs, seeds = (4, 1) if SMALL else (10, 3)
 
 # %%
 # Images of 10 x 10 pixels and three colours, 2,000 for training and 500 for testing.
@@ -60,21 +61,15 @@ def fit(layer, shape, trained, seed):
     hidden = np.float32(rng.standard_normal(shape) / np.sqrt(d))
     parameters = {"bias": np.zeros(d, np.float32), "out": np.float32(rng.standard_normal((d, 10)) / np.sqrt(d))}
     parameters |= {"hidden": hidden} if trained else {}
-    velocity = tree_map(np.zeros_like, parameters)
+    batches = [i for _ in range(epochs) for i in np.array_split(rng.permutation(len(train)), len(train) // 50)]
 
     def logits_of(p, x):
         return np.maximum(layer(x, p.get("hidden", hidden)) + p["bias"], 0) @ p["out"]
 
-    @value_and_grad
-    def loss_of(p, x, classes):
-        return cross_entropy(logits_of(p, x), classes)
+    def loss(p, index):
+        return cross_entropy(logits_of(p, train[index]), sample.train_labels[index])
 
-    for epoch in range(epochs):
-        rate = np.float32(0.02 * (1 - epoch / epochs))
-        for index in np.array_split(rng.permutation(len(train)), len(train) // 50):
-            _, gradient = loss_of(parameters, train[index], sample.train_labels[index])
-            velocity = tree_map(lambda v, g, rate=rate: np.float32(0.9) * v - rate * g, velocity, gradient)
-            parameters = tree_map(np.add, parameters, velocity)
+    parameters = momentum(loss, parameters, batches, rate=0.02)
     pairs = ((train, sample.train_labels), (test, sample.test_labels))
     return [np.mean(logits_of(parameters, x).argmax(axis=1) == classes) for x, classes in pairs]
 

@@ -31,7 +31,7 @@ def test_counts_of_the_paper(preset, dataset):
     assert f"{COUNTS[preset, dataset]:,}" in describe(config, 32, CLASSES[dataset])
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"lenet"}))
 @pytest.mark.parametrize("changes", [{}, {"normalization": "both"}, {"head": "sum"}, {"head": "dense"}], ids=str)
 def test_trainable_numbers_are_those_of_the_weights(preset, changes):
     config = make_config(preset, changes)

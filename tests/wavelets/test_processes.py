@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.core.oracle import noise
-from wavelets import decaying_vorticity, lognormal_cascade, multifractal_noise, randomize_phases
+from wavelets import decaying_vorticity, lognormal_cascade, multifractal_noise, random_warp, randomize_phases
 
 
 @pytest.mark.parametrize("shape", [(32,), (33,), (8, 10), (9, 8)])
@@ -102,3 +102,20 @@ def test_numbers_out_of_range_are_refused() -> None:
         decaying_vorticity(4, rng)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="the flow cannot be resolved by n = 16 samples"):
         decaying_vorticity(16, rng, time=30, viscosity=1e-9, speed=200)
+
+
+def test_a_warp_has_gradient_1_and_the_smoothness_asked_for() -> None:
+    n, width = 64, 6.0
+    tau = random_warp(n, width, np.random.default_rng(0))
+    jacobians = np.empty((n, n, 2, 2))
+    for i, j in np.ndindex(n, n):
+        jacobians[i, j, :, 0] = tau[:, (i + 1) % n, j] - tau[:, i, j]
+        jacobians[i, j, :, 1] = tau[:, i, (j + 1) % n] - tau[:, i, j]
+    assert np.linalg.svd(jacobians, compute_uv=False).max() == pytest.approx(1)
+    power = (np.abs(np.fft.fft2(tau)) ** 2).sum(0)
+    k = 2 * np.pi * np.fft.fftfreq(n)
+    spread = (power * k[:, None] ** 2).sum() / power.sum()  # of exp(-width^2 k^2) it is 1 / (2 width^2)
+    assert spread == pytest.approx(1 / (2 * width**2), rel=0.3)
+    for n, width in ((1, 2.0), (8, 0.0)):
+        with pytest.raises(ValueError, match=f"n is {n} and smoothness {width}; n is at least 2, smoothness positive"):
+            random_warp(n, width, np.random.default_rng(0))

@@ -9,7 +9,7 @@ import pytest
 
 from autodiff import check_grads, grad
 from tests.core.oracle import noise
-from wavelets import hard_threshold, ista, lista, soft_threshold, sparse_loss
+from wavelets import hard_threshold, ista, learn_dictionary, lista, soft_threshold, sparse_loss
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -98,3 +98,35 @@ def test_shapes_that_do_not_match_are_refused() -> None:
         lista(x, dictionary, dictionary, 0.1, iterations=1)
     with pytest.raises(ValueError, match="iterations is 0; it must be at least 1"):
         ista(x, dictionary, 0.1, iterations=0)
+
+
+def test_a_pass_is_least_squares_on_the_codes_of_ista() -> None:
+    x, dictionary = problem()
+    learned, (loss,) = learn_dictionary(x, dictionary, 0.3, passes=1, iterations=50)
+    code = ista(x, dictionary, 0.3, iterations=50)
+    assert loss == pytest.approx((((x - code @ dictionary.T) ** 2).sum() / 2 + 0.3 * np.abs(code).sum()) / len(x))
+    used = np.flatnonzero(np.abs(code).sum(0))
+    assert 0 < len(used) < 16
+    weak = np.sqrt(1e-3 * (code**2).sum() / len(used)) * np.eye(len(used))
+    extended = np.concatenate([code[:, used], weak]), np.concatenate([x, np.zeros((len(used), 10))])
+    atoms = np.linalg.lstsq(*extended)[0].T
+    np.testing.assert_allclose(learned[:, used], atoms / np.linalg.norm(atoms, axis=0), atol=1e-9)
+    rest = np.delete(np.arange(16), used)
+    assert np.array_equal(learned[:, rest], dictionary[:, rest])
+    assert np.array_equal(learn_dictionary(x, dictionary, 1e3, passes=1)[0], dictionary)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_dictionary_comes_nearer_to_the_one_that_made_the_signals(dtype: str) -> None:
+    """Signals of two atoms each; the search begins at the atoms with some noise."""
+    rng = np.random.default_rng(0)
+    atoms = rng.standard_normal((12, 16))
+    atoms /= np.linalg.norm(atoms, axis=0)
+    code = rng.standard_normal((800, 16)) * (rng.random((800, 16)).argsort(1) < 2)
+    start = (atoms + 0.15 * rng.standard_normal(atoms.shape)).astype(dtype)
+    start /= np.linalg.norm(start, axis=0)
+    learned, losses = learn_dictionary((code @ atoms.T).astype(dtype), start, 0.05, passes=6)
+    assert learned.dtype == dtype and losses[-1] < losses[0]
+    np.testing.assert_allclose(np.linalg.norm(learned, axis=0), 1, rtol=1e-5)
+    before, after = ((d * atoms).sum(0) for d in (start, learned))
+    assert after.mean() > before.mean() and after.min() > before.min()

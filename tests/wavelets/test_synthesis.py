@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.core.oracle import noise
-from wavelets import adam, harmonic_statistics, lbfgs, moment_distance, randomize_phases, steerable_bank
+from wavelets import adam, harmonic_statistics, lbfgs, moment_distance, momentum, randomize_phases, steerable_bank
 
 BANK = steerable_bank((16, 16), 2, 2)
 
@@ -69,6 +69,21 @@ def test_adam_is_its_algorithm(dtype: str) -> None:
     assert loss(found, batches[0]) < loss(start, batches[0])
     with pytest.raises(ValueError, match=r"decays is \(0\.9, 1\); both must be at least 0 and below 1"):
         adam(loss, start, batches, rate=0.1, decays=(0.9, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_momentum_is_its_recurrence(dtype: str) -> None:
+    start = {"a": noise(8, (3,), dtype), "b": [noise(9, (2,), dtype)]}
+    batches = [noise(10 + i, (3,), dtype) for i in range(4)]
+    found = momentum(lambda p, batch: np.sum((p["a"] - batch) ** 2), start, batches, rate=0.2, keep=0.7)
+    a, v = start["a"].astype(float), np.zeros(3)
+    for t, batch in enumerate(batches):
+        v = 0.7 * v - 0.2 * (1 - t / 4) * 2 * (a - batch)
+        a = a + v
+    assert found["a"].dtype == dtype and np.abs(found["a"] - a).max() <= 100 * np.finfo(dtype).eps
+    assert np.array_equal(found["b"][0], start["b"][0])
+    with pytest.raises(ValueError, match="keep is 1; it must be at least 0 and below 1"):
+        momentum(lambda p, batch: p @ p, start["a"], batches, rate=0.2, keep=1)
 
 
 def test_what_has_no_moments_is_refused() -> None:

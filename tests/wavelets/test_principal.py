@@ -1,0 +1,41 @@
+"""Principal components: whitened, in order, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.core.oracle import noise
+from wavelets import principal_components
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_components_are_white_and_the_largest(dtype: str) -> None:
+    x = noise(0, (400, 6), dtype) * np.array([1, 5, 0.1, 2, 3, 0.5], dtype) @ noise(1, (6, 6), dtype) + 4
+    mean, whiten, unwhiten = principal_components(x, 4)
+    z = (x - mean) @ whiten
+    bound = 1e4 * float(np.finfo(dtype).eps)
+    assert z.dtype == whiten.dtype == unwhiten.dtype == dtype
+    assert np.abs(np.cov(z.T) - np.eye(4)).max() < bound
+    assert np.abs(unwhiten @ whiten - np.eye(4)).max() < bound
+    # by Eckart and Young, no other four leave less
+    singular = np.linalg.svd(x.astype(float) - x.mean(0, dtype=float), compute_uv=False)
+    left = np.linalg.norm(z @ unwhiten + mean - x)
+    assert left == pytest.approx(np.linalg.norm(singular[4:]), rel=1e-3)
+    whole = principal_components(x, 6)
+    assert np.abs((x - mean) @ whole.whiten @ whole.unwhiten + mean - x).max() < bound * np.abs(x).max()
+
+
+@pytest.mark.parametrize("components", [0, 3])
+def test_components_that_have_no_variance_are_refused(components: int) -> None:
+    x = noise(0, (50, 2), "float64") @ noise(1, (2, 5), "float64")
+    with pytest.raises(ValueError, match=f"components is {components}; the covariance of x has rank 2: give 1 to 2"):
+        principal_components(x, components)
+
+
+@pytest.mark.parametrize(("x", "error"), [(np.ones((4, 3), int), TypeError), (np.ones(3), ValueError)])
+def test_what_is_no_set_of_vectors_is_refused(x: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"x has (dtype int64; give float32|shape .3,.; give at least two vectors)"):
+        principal_components(x, 1)
