@@ -223,8 +223,9 @@ def _is_type(node: ast.BinOp) -> bool:
 def mutants(path: str) -> Iterator[tuple[int, str, str, str]]:
     """Yield line, old text, new text and new source of every mutant of a file."""
     source = (ROOT / path).read_text("utf-8")
-    found = Mutations()
-    found.visit(ast.parse(source))
+    found, tree = Mutations(), ast.parse(source)
+    same = ast.dump(tree)
+    found.visit(tree)
     begins = [0]
     for line in source.encode().splitlines(keepends=True):
         begins.append(begins[-1] + len(line))
@@ -237,7 +238,7 @@ def mutants(path: str) -> Iterator[tuple[int, str, str, str]]:
             new = f"({new})"
         changed = (whole[:begin] + new.encode() + whole[end:]).decode()
         try:
-            if ast.dump(ast.parse(changed)) == ast.dump(ast.parse(source)):
+            if ast.dump(ast.parse(changed)) == same:
                 continue
         except SyntaxError:
             continue

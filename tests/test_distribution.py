@@ -88,8 +88,7 @@ def test_commands_are_not_hidden_by_files_of_the_user(tmp_path: Path, entry: str
     done = called(tmp_path, entry, "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: {entry} "), done
     done = called(tmp_path, entry, "--no-such-flag")
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done
-    assert done.stderr.startswith(f"{entry}: ") and "--no-such-flag" in done.stderr, done
+    assert done.returncode == 2 and done.stderr.startswith(f"{entry}: ") and done.stderr.count("\n") == 1, done
 
 
 def test_python_m_is_hidden_by_a_file_of_the_user(tmp_path: Path) -> None:
