@@ -221,11 +221,10 @@ def _is_type(node: ast.BinOp) -> bool:
 
 
 def mutants(path: str) -> Iterator[tuple[int, str, str, str]]:
-    """Yield line, old text, new text and new source of every mutant of a file."""
+    """Yield line, old text, new text and new source of every mutant of a file, and of some changes that are none."""
     source = (ROOT / path).read_text("utf-8")
-    found, tree = Mutations(), ast.parse(source)
-    same = ast.dump(tree)
-    found.visit(tree)
+    found = Mutations()
+    found.visit(ast.parse(source))
     begins = [0]
     for line in source.encode().splitlines(keepends=True):
         begins.append(begins[-1] + len(line))
@@ -237,12 +236,15 @@ def mutants(path: str) -> Iterator[tuple[int, str, str, str]]:
         if isinstance(other, ast.expr):
             new = f"({new})"
         changed = (whole[:begin] + new.encode() + whole[end:]).decode()
-        try:
-            if ast.dump(ast.parse(changed)) == same:
-                continue
-        except SyntaxError:
-            continue
         yield node.lineno, whole[begin:end].decode(), new, changed  # type: ignore[attr-defined]
+
+
+def is_mutant(path: str, changed: str) -> bool:
+    """Whether a changed source is another program, and one at all."""
+    try:
+        return ast.dump(ast.parse(changed)) != ast.dump(ast.parse((ROOT / path).read_text("utf-8")))
+    except SyntaxError:
+        return False
 
 
 def drawn(count: int, seed: int, only: Sequence[str]) -> list[tuple[str, int, str, str, str]]:
@@ -253,7 +255,10 @@ def drawn(count: int, seed: int, only: Sequence[str]) -> list[tuple[str, int, st
         rng.shuffle(pool)
     total = sum(map(len, pools.values()))
     chosen = [
-        (path, *mutant) for path, pool in pools.items() for mutant in pool[: max(4, round(count * len(pool) / total))]
+        (path, *mutant)
+        for path, pool in pools.items()
+        for mutant in pool[: max(4, round(count * len(pool) / total))]
+        if is_mutant(path, mutant[-1])
     ]
     rng.shuffle(chosen)
     print(f"{len(chosen)} of {total} possible mutants of {len(pools)} files", flush=True)
@@ -397,6 +402,20 @@ def tested(folder: Path, arguments: Sequence[str], plugin: object, cpu: float, w
     return "killed" if status else "survived"
 
 
+def first_run(folder: Path, tests: tuple[str, ...], log: Path) -> dict[str, Any]:
+    """What a `Recorder` finds of some tests without a mutant; those that fail say nothing and are left out."""
+    record = log.with_name("record")
+    recorder = Recorder(folder, [path for path, own in TESTS.items() if own == tests], record)
+    tested(folder, tests, recorder, 3600, 36000, log)
+    found: dict[str, Any] = json.loads(record.read_text("utf-8"))
+    cost = sum(test["seconds"] for test in found.values())
+    print(f"{len(found)} tests that pass, in {cost:.0f} s of CPU: {' '.join(tests)}")
+    print(
+        *(text for text in log.read_text().splitlines() if text.startswith(("FAILED", "ERROR"))), sep="\n", flush=True
+    )
+    return found
+
+
 def copy_tree(folder: Path) -> None:
     """Copy the repository, with compiled kernels, which are those of the copy as long as its files have their times."""
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -419,6 +438,9 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=1200, help="seconds of the clock for the tests of a mutant")
     parser.add_argument("--minutes", type=float, default=600, help="no mutant is begun later than that")
     parser.add_argument("--out", type=Path, default=ROOT / "mutants.jsonl", help="records, a line each; appended to")
+    parser.add_argument(
+        "--record", type=Path, default=ROOT / "mutants.tests.json", help="of first runs; remove it when tests change"
+    )
     options = parser.parse_args()
     os.environ.update(OPENBLAS_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
     os.environ.setdefault("HCNN_NUM_THREADS", "1")
@@ -433,23 +455,18 @@ def main() -> int:
     chosen = drawn(options.count, options.seed, options.only)[part::parts]
     results: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as temporary:
-        folder, log, record = (Path(temporary).resolve() / name for name in ("tree", "log", "record"))
+        folder, log = (Path(temporary).resolve() / name for name in ("tree", "log"))
         copy_tree(folder)
-        sound: dict[tuple[str, ...], dict[str, Any]] = {}
+        sound: dict[str, Any] = json.loads(options.record.read_text("utf-8")) if options.record.exists() else {}
         for path, line, old, new, changed in chosen:
             if time.monotonic() - begun > 60 * options.minutes:
                 break
             tests = TESTS[path]
-            if tests not in sound:
-                record.unlink(missing_ok=True)
-                recorder = Recorder(folder, [name for name, own in TESTS.items() if own == tests], record)
-                tested(folder, tests, recorder, 3600, 36000, log)
-                sound[tests] = json.loads(record.read_text("utf-8")) if record.exists() else {}
-                cost = sum(test["seconds"] for test in sound[tests].values())
-                print(f"{len(sound[tests])} tests that pass, in {cost:.0f} s of CPU: {' '.join(tests)}", flush=True)
-                print("\n".join(text for text in log.read_text().splitlines() if text.startswith(("FAILED", "ERROR"))))
+            if (key := " ".join(tests)) not in sound:
+                sound[key] = first_run(folder, tests, log)
+                options.record.write_text(json.dumps(sound), "utf-8")
             whole, times = (folder / path).read_bytes(), (folder / path).stat()
-            selected, cost = chosen_tests(sound[tests], path, lines_of(whole.decode(), line), options.seconds)
+            selected, cost = chosen_tests(sound[key], path, lines_of(whole.decode(), line), options.seconds)
             start = time.monotonic()
             (folder / path).write_text(changed, "utf-8")
             try:
