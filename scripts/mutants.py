@@ -51,6 +51,9 @@ TAPE = ("tests/autodiff/test_tape.py", "tests/autodiff/test_functional.py", "tes
 
 RULES = ("constants", "elementwise", "fft", "indexing", "joining", "linalg", "products", "reductions", "shapes")
 
+USES = ("custom_data", "first_stage", "reuse", "run_report", "shipped")
+"""What runs are made of, and made into."""
+
 ATTRIBUTES = ("contraction", "features", "meaning", "nearest", "organisation", "translations", "units")
 
 TESTS: dict[str, tuple[str, ...]] = {
@@ -75,17 +78,17 @@ TESTS: dict[str, tuple[str, ...]] = {
     "train/_files.py": ("tests/train/test_checkpoint.py", INTERRUPTION),
     "train/_hdf5.py": ("tests/train/test_checkpoint.py",),
     "train/_lock.py": (INTERRUPTION,),
-    "train/_memory.py": (*COMMAND_LINE, "-k", "memory or batch or address"),
+    "train/_memory.py": COMMAND_LINE,
     "train/_process.py": ("tests/train/test_process.py",),
     **{f"train/attributes/{name}.py": (f"tests/train/test_attribute_{name}.py",) for name in ATTRIBUTES},
     "train/checkpoint.py": ("tests/train/test_checkpoint.py", INTERRUPTION),
-    "train/cifar.py": RUNS,
+    "train/cifar.py": (*RUNS, *(f"tests/train/test_{name}.py" for name in USES)),
     "train/config.py": ("tests/train/test_config.py",),
     "train/counterexamples.py": VERIFY,
     "train/covariance.py": VERIFY,
     "train/network.py": ("tests/train/test_recipe.py", "tests/train/test_network.py"),
     "train/optimizer.py": ("tests/train/test_optimizer.py", "tests/train/test_recipe.py"),
-    "train/plot.py": ("tests/train/test_training.py", "-k", "picture or title or plot"),
+    "train/plot.py": ("tests/train/test_training.py",),
     "train/run.py": RUNS,
     "train/step.py": ("tests/train/test_step.py", "tests/train/test_recipe.py"),
     "train/training.py": RUNS,
@@ -402,14 +405,13 @@ def tested(folder: Path, arguments: Sequence[str], plugin: object, cpu: float, w
     return "killed" if status else "survived"
 
 
-def first_run(folder: Path, tests: tuple[str, ...], log: Path) -> dict[str, Any]:
-    """What a `Recorder` finds of some tests without a mutant; those that fail say nothing and are left out."""
+def first_run(folder: Path, file: str, log: Path) -> dict[str, Any]:
+    """What a `Recorder` finds of a file's tests without a mutant; those that fail say nothing and are left out."""
     record = log.with_name("record")
-    recorder = Recorder(folder, [path for path, own in TESTS.items() if own == tests], record)
-    tested(folder, tests, recorder, 3600, 36000, log)
+    tested(folder, [file], Recorder(folder, list(TESTS), record), 3600, 36000, log)
     found: dict[str, Any] = json.loads(record.read_text("utf-8"))
     cost = sum(test["seconds"] for test in found.values())
-    print(f"{len(found)} tests that pass, in {cost:.0f} s of CPU: {' '.join(tests)}")
+    print(f"{file}: {len(found)} tests pass, in {cost:.0f} s of CPU")
     print(
         *(text for text in log.read_text().splitlines() if text.startswith(("FAILED", "ERROR"))), sep="\n", flush=True
     )
@@ -461,12 +463,13 @@ def main() -> int:
         for path, line, old, new, changed in chosen:
             if time.monotonic() - begun > 60 * options.minutes:
                 break
-            tests = TESTS[path]
-            if (key := " ".join(tests)) not in sound:
-                sound[key] = first_run(folder, tests, log)
-                options.record.write_text(json.dumps(sound), "utf-8")
+            for file in TESTS[path]:
+                if file not in sound:
+                    sound[file] = first_run(folder, file, log)
+                    options.record.write_text(json.dumps(sound), "utf-8")
+            tests = {name: test for file in TESTS[path] for name, test in sound[file].items()}
             whole, times = (folder / path).read_bytes(), (folder / path).stat()
-            selected, cost = chosen_tests(sound[key], path, lines_of(whole.decode(), line), options.seconds)
+            selected, cost = chosen_tests(tests, path, lines_of(whole.decode(), line), options.seconds)
             start = time.monotonic()
             (folder / path).write_text(changed, "utf-8")
             try:

@@ -415,10 +415,19 @@ def test_hours_are_for_training(command: Command, trained: Path) -> None:
     command("--plot", trained, "--hours", 1).one_line(2, "--hours limits training", "--plot")
 
 
-def test_held_out_images_are_read_every_few_epochs_and_after_the_last(command: Command, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def test_held_out_images_are_read_every_few_epochs_and_after_the_last(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, save, best_after = tmp_path / "run", Run.save, dict[int, bool]()
+
+    def watched(self: Run, checkpoint: Any, versions: Any, *, best: bool) -> Path:
+        best_after[checkpoint.state.epoch] = best
+        return save(self, checkpoint, versions, best=best)
+
+    monkeypatch.setattr(Run, "save", watched)
     command(*SMALL, "--validation-every", 3, "--no-test", "--out", run).success()
     assert ["validation_accuracy" in record for record in metrics(run)] == [False, False, True, True]
+    assert [best_after[epoch] for epoch in (0, 1, 2, 3)] == [False, False, False, True]
     accuracies = [record["validation_accuracy"] for record in metrics(run)[2:]]
     best = checkpoint_files.load(run / "best.h5").state.epoch
     assert best == 3 + int(np.argmax(accuracies))
