@@ -83,11 +83,11 @@ def called(tmp_path: Path, entry: str, *arguments: str, before: str = "") -> sub
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("entry", ["hcnn-train", "hcnn-verify"])
+@pytest.mark.parametrize("entry", sorted(PROJECT["scripts"]))
 def test_commands_are_not_hidden_by_files_of_the_user(tmp_path: Path, entry: str) -> None:
     done = called(tmp_path, entry, "--help")
     assert done.returncode == 0 and done.stdout.startswith(f"usage: {entry} "), done
-    done = called(tmp_path, entry, "--width")
+    done = called(tmp_path, entry, "--no-such-flag")
     assert done.returncode == 2 and done.stderr.startswith(f"{entry}: ") and done.stderr.count("\n") == 1, done
 
 

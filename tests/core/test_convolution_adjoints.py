@@ -15,7 +15,7 @@ from hcnn_core._engines.generic.dft import MatrixDFT
 from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import tuned
-from hcnn_core.convolution import adjoints
+from hcnn_core.convolution import adjoints, convolve_cotangents
 from tests.core.oracle import (
     BOUNDARIES,
     DTYPES,
@@ -99,6 +99,16 @@ def test_both_adjoints_at_once_are_the_two(case: tuple[Problem, NDArray]) -> Non
     assert_close(g_x, wide(problem.run(convolve_vjp_x, g, problem.x, problem.w)), g, problem.w)
     assert_close(g_w, wide(problem.run(convolve_vjp_w, g, problem.x, problem.w)), g, problem.x)
     assert adjoints(np, asked, g, None, None) == (None, None, None)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+def test_only_wanted_cotangents_are_returned(count: int, wanted: tuple[bool, bool]) -> None:
+    x, w = np.ones((count, 5)), np.ones(3)
+    g = convolve(x, w, 1, boundary="zero")
+    found = convolve_cotangents(g, x, w, 1, wanted=wanted, boundary="zero")
+    shapes = [None if a is None else a.shape for a in found]
+    assert shapes == [a.shape if want else None for a, want in zip((x, w), wanted, strict=True)] + [None]
 
 
 @given(with_cotangents(max_axes=3))

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hcnn_core import elu, elu_vjp
+from hcnn_core import activations, elu, elu_vjp
 from hcnn_core._tuning import Tuning, tuned
 from hcnn_core.activations import total
+from hcnn_core.backend import in_memory_order
 from tests.core.oracle import LAYOUTS, SEEDS, NDArray, eps, lay_out, noise, wide
 
 REAL = ("float32", "float64")
@@ -176,3 +177,21 @@ def test_total_is_the_sum_whatever_the_layout(shape: tuple[int, ...]) -> None:
             result = total(a, b)
             np.testing.assert_array_equal(result, a + b, strict=True)
             assert not any(np.shares_memory(result, c) for c in (a, b))
+
+
+@pytest.mark.parametrize(("other", "ordered"), [((2, 3, 4), True), ((4,), False)])
+def test_on_a_gpu_total_is_taken_in_memory_order_where_the_shapes_are_equal(
+    other: tuple[int, ...], ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrays of NumPy stand for those of CuPy."""
+    calls = []
+
+    def watched(function: Any, *arrays: Any) -> Any:
+        calls.append(function)
+        return in_memory_order(function, *arrays)
+
+    monkeypatch.setattr(activations, "library_of", lambda array: "cupy")
+    monkeypatch.setattr(activations, "in_memory_order", watched)
+    x, y = np.asfortranarray(noise(1, (2, 3, 4), "float32")), noise(2, other, "float32")
+    np.testing.assert_array_equal(total(x, y), x + y, strict=True)
+    assert bool(calls) == ordered

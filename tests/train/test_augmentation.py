@@ -130,9 +130,11 @@ def test_statistics_refuse_what_is_not_pixels() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", np.float32, np.dtype("float64")])
-def test_standardised_is_minus_mean_over_std(dtype: Any) -> None:
-    images = np.random.default_rng(7).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+@pytest.mark.parametrize("levels", [256, 2])
+def test_standardised_is_minus_mean_over_std(dtype: Any, levels: int) -> None:
+    images = np.random.default_rng(7).integers(0, levels, (4, 8, 8, 3), dtype=np.uint8)
     mean, std = channel_statistics(images)
+    assert (std < 1).all() == (levels == 2)
     result = standardise(images, mean, std, dtype)
     assert result.dtype == np.dtype(dtype)
     exact = (images.astype(np.float64) - mean) / std

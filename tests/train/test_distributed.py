@@ -18,7 +18,7 @@ from hcnn_core import Shard, normalize_elu, patch_moments, patch_moments_vjp
 from hcnn_core._engines.cpu import normalization as compiled
 from hcnn_core._tuning import tuned
 from tests.train.threads import on_ranks
-from train import distributed
+from train import cifar, distributed
 from train._watch import start
 from train.config import make_config
 from train.data import Images
@@ -311,6 +311,17 @@ def test_a_launcher_without_mpi4py_is_refused(monkeypatch: pytest.MonkeyPatch, v
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(DistributedError, match="install the extra mpi"):
         join()
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_what_all_ranks_lack_is_said_by_one(
+    rank: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", rank)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert cifar.main(["--describe"]) == 1
+    assert capsys.readouterr().err.count("install the extra mpi") == lines
 
 
 @pytest.mark.parametrize(

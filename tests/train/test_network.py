@@ -98,6 +98,23 @@ def test_table_of_the_paper():
     assert outputs[-1] == (8, 8, 4, 8, 10)
 
 
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
+def test_multiply_adds_are_counted_by_convolving_ones(nonlinear):
+    config = make_config("hcnn", {"width": 4, "factors": 3, "depth": 5, "nonlinear_factors": nonlinear})
+    for la in layers(config, 8, 6):
+        x, taps, boundary = np.ones(la.inputs), la.kernel_size, {"boundary": "periodic"}
+        if la.nonlinear:
+            y = hc.convolve(x, np.ones((*taps[:2], la.factors)), (0, 1), stride=la.stride[:2], **boundary)
+            g = np.ones((*taps[2:], la.filters))
+            count = y.sum() + hc.convolve(np.ones_like(y), g, (2, 3), stride=la.stride[2:], **boundary).sum()
+        else:
+            summed = (2,) if la.attributes == 0 else ()
+            w = np.ones((*(x.shape[axis] for axis in summed), *taps, la.filters))
+            y = hc.convolve(x, w, tuple(range(len(taps))), sum_axes=summed, stride=la.stride, **boundary)
+            count = y.sum()
+        assert la.multiply_adds == count, la
+
+
 def plainly(network, parameters, x):
     """The network of Eqs. (3), (4), (6), (7), (8), every one of the Q copies made, normalised and convolved."""
     config, options = network.config, {"boundary": network.config.boundary, "method": "direct"}
@@ -258,6 +275,21 @@ def test_initial_scale_is_kept_at_every_depth(nonlinear, boundary):
     assert np.all((means > 0.4) & (means < 1.0)), means
 
 
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
+def test_initial_variance_is_one_over_the_second_moment_of_all_terms(nonlinear):
+    z = np.linspace(-12, 12, 100_001)
+    of_rho = np.mean(np.where(z > 0, z, np.expm1(z)) ** 2 * np.exp(-(z**2) / 2)) * 24 / math.sqrt(2 * math.pi)
+    config = make_config("hcnn", {"width": 64, "boundary": "periodic", "nonlinear_factors": nonlinear})
+    network = Network(config, image_size=32, classes=64)
+    parameters = network.initialize(np.random.default_rng(0))
+    for layer in network.table:
+        weights = parameters[layer.name]
+        w = weights["g"] if layer.factors else weights["w"]
+        normalised = layer.j == 1 or (layer.factors and not nonlinear)  # images, or what Eq. (8) normalises
+        found = np.mean(w.astype(float) ** 2) * w.size / layer.filters * (1 if normalised else of_rho)
+        assert abs(found - 1) < 6 * math.sqrt(2 / w.size), layer  # six deviations of a mean of squares
+
+
 @settings(max_examples=30)
 @given(
     n=st.integers(1, 12),
@@ -275,6 +307,8 @@ def test_any_configuration_describes_itself():
     config = make_config("hcnn", {"depth": 5, "width": 5, "factors": 3, "attribute_stride": 1, "space_kernel": 1})
     text = describe(config, 32, 10)
     assert "MiB" in text and len(text.splitlines()) == 11
+    mebibytes = 32 * 32 * 5 * 4 * config.batch_size / 2**20
+    assert text.splitlines()[1].split()[-1] == f"{mebibytes:.1f}" != "0.0"
     network = Network(config, image_size=4, classes=3)
     logits, _ = network(network.initialize(np.random.default_rng(0)), np.ones((2, 4, 4, 3), np.float32))
     assert logits.shape == (2, 3) and logits.dtype == np.float32

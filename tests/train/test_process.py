@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from numpy._core._multiarray_umath import __cpu_features__
 
+from tests.train.commands import needs_proc
 from train import _process
 
 NAMES = ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "HCNN_KEEP_MIB")
@@ -50,6 +51,36 @@ def test_threads_and_kernels_of_the_blas(flags: str, coretype: str) -> None:
     found = prepared(flags, OPENBLAS_CORETYPE="Haswell", OMP_NUM_THREADS="3", HCNN_KEEP_MIB="9")
     assert found == "[None, None, '3', 'Haswell', '9']"
     assert prepared(flags, "numpy") == f"[None, None, None, None, {KEPT!r}]"
+
+
+RESIDENT = """
+import sys
+from train import _process
+if sys.argv[1] == "prepared":
+    _process.prepare()
+import os
+import numpy as np
+
+def pages():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1])
+
+before = pages()
+array = np.ones(2**23)  # 64 MiB
+held = pages() - before
+del array
+print((pages() - before) / held)
+"""
+
+
+@needs_proc
+@pytest.mark.skipif(KEPT is None, reason="needs glibc")
+def test_freed_arrays_stay_with_the_process() -> None:
+    parts = {}
+    for kind in ("prepared", "as Python does"):
+        command = [sys.executable, "-c", RESIDENT, kind]
+        parts[kind] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert parts["prepared"] > 0.9 and parts["as Python does"] < 0.1
 
 
 def test_flags_of_the_processor(tmp_path: Path) -> None:

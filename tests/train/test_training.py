@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -12,6 +13,7 @@ import shutil
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from train.config import make_config, read_toml
 from train.data import Dataset, Images, channel_statistics, load_dataset
 from train.network import Network
 from train.plot import plot_learning_curve
-from train.run import Run
+from train.run import Run, versions
 from train.training import Trainer, TrainingError, evaluate
 
 # What a run leaves
@@ -56,6 +58,19 @@ def test_metrics_have_a_line_for_every_epoch_and_one_for_the_test(trained: Path)
         assert line["train_accuracy"] * 32 == round(line["train_accuracy"] * 32)
         assert line["validation_accuracy"] * 8 == round(line["validation_accuracy"] * 8)
     assert set(lines[-1]) == {"epoch", "test_loss", "test_accuracy", "test_accuracy_of_views", "seconds"}
+
+
+def test_of_several_ranks_the_first_alone_writes(trained: Path, tmp_path: Path) -> None:
+    """The fixture compares every file of its run."""
+    checkpoint = checkpoint_files.load(trained / "best.h5")
+    for run in (Run(trained, writes=False), Run(tmp_path / "new", writes=False)):
+        with run.lock(make=True):
+            run.create(lambda: pytest.fail("saved"), checkpoint.config, {})
+            run.write_config(checkpoint.config, {})
+            run.save(checkpoint, {}, best=True)
+            run.append_metrics({"epoch": 5})
+            run.forget_metrics_after(0)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_last_three_checkpoints_and_the_best_are_kept(trained: Path) -> None:
@@ -118,6 +133,14 @@ def test_configuration_of_a_run_says_everything(trained: Path) -> None:
     versions = tomllib.loads(text)["versions"]
     assert {"numpy", "scipy", "numba", "h5py", "python", "machine", "backend"} <= versions.keys()
     assert (versions["numpy"], versions["backend"]) == (np.__version__, "numpy")
+
+
+def test_a_run_records_how_many_processors_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    assert versions("numpy")["processor"].startswith("3 x ")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert versions("numpy")["processor"].startswith("7 x ")
 
 
 def test_configuration_of_a_run_reproduces_it(command: Command, trained: Path, tmp_path: Path) -> None:
@@ -218,6 +241,22 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     text = terminal.getvalue()
     assert "epoch 3/8" in text and "loss 1.500" in text and "accuracy 25.0 %" in text and "img/s" in text
     assert "8/20" in text and "20/20" in text and "100%" in text
+
+
+def test_progress_ends_at_the_means_of_the_epoch(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[float, float, int]] = []
+
+    @contextlib.contextmanager
+    def watched(*arguments: Any) -> Iterator[Any]:
+        yield lambda *figures: shown.append(figures)
+
+    monkeypatch.setattr(training, "_progress", watched)
+    command(*SMALL, "--batch-size", 12, "--epochs", 1, "--no-test", "--out", tmp_path / "run").success()
+    (record,) = metrics(tmp_path / "run")
+    assert [images for *_, images in shown] == [12, 12, 8]
+    assert shown[-1][:2] == (record["train_loss"], record["train_accuracy"])
 
 
 @pytest.mark.parametrize("stderr", [io.StringIO(), None, Terminal()], ids=["a file", "closed", "dumb"])
@@ -415,10 +454,19 @@ def test_hours_are_for_training(command: Command, trained: Path) -> None:
     command("--plot", trained, "--hours", 1).one_line(2, "--hours limits training", "--plot")
 
 
-def test_held_out_images_are_read_every_few_epochs_and_after_the_last(command: Command, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def test_held_out_images_are_read_every_few_epochs_and_after_the_last(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, save, best_after = tmp_path / "run", Run.save, dict[int, bool]()
+
+    def watched(self: Run, checkpoint: Any, versions: Any, *, best: bool) -> Path:
+        best_after[checkpoint.state.epoch] = best
+        return save(self, checkpoint, versions, best=best)
+
+    monkeypatch.setattr(Run, "save", watched)
     command(*SMALL, "--validation-every", 3, "--no-test", "--out", run).success()
     assert ["validation_accuracy" in record for record in metrics(run)] == [False, False, True, True]
+    assert [best_after[epoch] for epoch in (0, 1, 2, 3)] == [False, False, False, True]
     accuracies = [record["validation_accuracy"] for record in metrics(run)[2:]]
     best = checkpoint_files.load(run / "best.h5").state.epoch
     assert best == 3 + int(np.argmax(accuracies))
