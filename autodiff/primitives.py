@@ -313,6 +313,48 @@ def _filters_normalized(h: Array, mean: Array, covariance: Array, /, *, epsilon:
 
 normalize_filters = functools.wraps(hcnn_core.normalize_filters)(_filters_normalized)
 
+_merged_factors = primitive(hcnn_core.merge_factors)
+
+
+def _merge_factors_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    zeros = [np.zeros_like(getval(a)) for a in ans]
+
+    def pullback(g: dict[int, Array]) -> list[Array]:
+        given = tuple(g.get(i, zero) for i, zero in enumerate(zeros))
+        if any(isinstance(a, Traced) for a in (*given, *args)):
+            found = vjp(functools.partial(_merged_factors_written_out, **kwargs), *args)[1](given)
+        else:
+            found = hcnn_core.merge_factors_vjp(*given, *args, **kwargs)
+        return [found[argnum] for argnum in argnums]
+
+    return pullback
+
+
+def _merged_factors_written_out(
+    h: Array, g: Array, mean: Array, covariance: Array, /, *, lengths: Any, stride: Any, boundary: Any, epsilon: float
+) -> tuple[Array, Array]:
+    """`merge_factors` of operations that are differentiable any number of times, for complex factors too."""
+    normal, means = normalize_filters(h, mean, covariance, epsilon=epsilon)
+    flat = np.reshape(g, (g.shape[0], -1))
+    w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
+    ones, axes = np.ones_like(getval(mean), shape=lengths), tuple(range(len(lengths)))
+    shift = convolve(ones, np.reshape(means @ flat, g.shape[1:]), axes, boundary=boundary, stride=stride)
+    return w, shift
+
+
+defvjp_argnums(_merged_factors, _merge_factors_pullback)
+
+
+def _factors_merged(h: Array, g: Array, mean: Array, covariance: Array, /, **options: Any) -> tuple[Array, Array]:
+    """By one kernel on a GPU, and elsewhere written out, as filters are normalised."""
+    at_once = library_of(getval(h)) == "cupy"
+    function = _merged_factors if at_once else _merged_factors_written_out
+    w, shift = function(h, g, mean, covariance, **options)
+    return w, shift
+
+
+merge_factors = functools.wraps(hcnn_core.merge_factors)(_factors_merged)
+
 log_softmax = primitive(hcnn_core.log_softmax)
 defvjp(
     log_softmax,

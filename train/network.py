@@ -19,6 +19,7 @@ from autodiff import (
     factored_layer,
     getval,
     marginal,
+    merge_factors,
     normalize_elu,
     normalize_filters,
     patch_moments,
@@ -541,51 +542,6 @@ def _first_filters(weights: dict[str, Array], moments: tuple[Array, Array], epsi
     if "h_scale" not in weights:
         return h, -mean
     return h * weights["h_scale"], weights["h_bias"] - mean * weights["h_scale"]
-
-
-def merge_factors(
-    h: Array,
-    g: Array,
-    mean: Array,
-    covariance: Array,
-    *,
-    lengths: tuple[int, ...],
-    stride: tuple[int, ...],
-    boundary: str,
-    epsilon: float,
-) -> tuple[Array, Array]:
-    """Merge the batch-normalised factors of Eq. (8) into one filter.
-
-    Parameters
-    ----------
-    h : array, shape (Q, s, s)
-        Factors along space.
-    g : array, shape (Q, s1, s2, K)
-        Factors along the attributes.
-    mean, covariance : array, shapes (s*s,), (s*s, s*s)
-        Moments of the spatial patches of the layer's input.
-    lengths : tuple of int
-        Lengths of the attribute axes.
-    stride : tuple of int
-        Subsampling along them.
-    boundary : {"periodic", "zero"}
-        Their extension.
-    epsilon : float
-        Added to the variances.
-
-    Returns
-    -------
-    w : array, shape (s, s, s1, s2, K)
-        The sum over q of h_q g_q / sigma_q, of tensor rank at most s*s.
-    shift : array, shape (n1', n2', K)
-        What the normalised filters make of the mean patch: to be subtracted from the convolution with w.
-    """
-    normal, means = normalize_filters(h, mean, covariance, epsilon=epsilon)
-    flat = np.reshape(g, (g.shape[0], -1))
-    w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
-    ones = np.ones_like(getval(mean), shape=lengths)
-    shift = convolve(ones, np.reshape(means @ flat, g.shape[1:]), (0, 1), boundary=boundary, stride=stride)
-    return w, shift
 
 
 def _average_taps(n: int, size: int, stride: int, boundary: str) -> float:

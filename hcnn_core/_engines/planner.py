@@ -223,12 +223,12 @@ def matmul(a: Array, b: Array) -> Array:
     return generic_matmul.matmul(a, b)
 
 
-def filters(h: Array) -> Any:
-    """The module whose `normalize` and `normalize_vjp` work on filters like these."""
+def filters(h: Array, g: Array | None = None) -> Any:
+    """The module that normalises filters like these, and merges them with factors like g."""
     if library_of(h) == "cupy":
         from hcnn_core._engines.cuda import filters as by_kernels
 
-        if by_kernels.suits(h):
+        if by_kernels.suits(h, g):
             return by_kernels
     return generic_filters
 

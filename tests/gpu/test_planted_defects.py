@@ -21,7 +21,18 @@ import numpy as np
 import pytest
 
 from autodiff import convolve_elu, vjp
-from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, matmul, patch_moments, patch_moments_vjp, precision
+from autodiff.primitives import _merged_factors_written_out
+from hcnn_core import (
+    convolve,
+    convolve_vjp_w,
+    convolve_vjp_x,
+    matmul,
+    merge_factors,
+    merge_factors_vjp,
+    patch_moments,
+    patch_moments_vjp,
+    precision,
+)
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import plan as _cuda_plan
 from hcnn_core._problem import make_problem
@@ -117,6 +128,19 @@ def products() -> None:
         a, b = noise(0, (m, depth), "float32"), noise(1, (depth, n), "float32")
         with poisoned_memory():
             close(matmul(a, b), wide(a) @ wide(b), norm(a) * norm(b))
+
+
+def merging() -> None:
+    """Merged factors and their cotangents, at a boundary that some taps reach beyond."""
+    given = [noise(seed, shape, "float32") for seed, shape in enumerate([(5, 3), (5, 6, 3), (3,), (3, 3)])]
+    given[3] = given[3] @ given[3].T
+    options: dict[str, Any] = {"lengths": (7,), "stride": 2, "boundary": "zero", "epsilon": 1.0}
+    exact, pullback = vjp(lambda *a: _merged_factors_written_out(*a, **options), *map(wide, given))
+    g = tuple(noise(5 + i, a.shape, "float32") for i, a in enumerate(exact))
+    with poisoned_memory():
+        found = *merge_factors(*given, **options), *merge_factors_vjp(*g, *given, **options)
+    for one, other in zip(found, (*exact, *pullback(tuple(map(wide, g)))), strict=True):
+        close(one, other, 5 * norm(other))
 
 
 def split_products() -> None:
@@ -366,6 +390,34 @@ DEFECTS = [
         "tf32(0.0f)",
         split_products,
     ),
+    Defect(
+        "a merged filter's taps beyond the boundary counted",
+        KERNELS,
+        "total += reach[t * places + p] * of_means[t]",
+        "total += of_means[t]",
+        merging,
+    ),
+    Defect(
+        "no barrier before the shift of merged filters",
+        KERNELS,
+        "    __syncthreads();\n    for (int p = threadIdx.x; p < places",
+        "    for (int p = threadIdx.x; p < places",
+        merging,
+    ),
+    Defect(
+        "the shift's cotangent left out of the factors'",
+        KERNELS,
+        "given[FILTER_TAPS * across + t] = total;",
+        "given[FILTER_TAPS * across + t] = 0;",
+        merging,
+    ),
+    Defect(
+        "one kernel's part of the factors' cotangent",
+        KERNELS,
+        "for (int k = 0; k < parts; ++k) of_normal",
+        "for (int k = 0; k < 1; ++k) of_normal",
+        merging,
+    ),
     Defect("sums of three passes never flushed", TENSOR, "MOST_IN_SUM = 64", "MOST_IN_SUM = 1 << 20", split_products),
 ]
 
@@ -381,7 +433,7 @@ def run(check: Callable[..., None], tmp: Path) -> None:
 
 @pytest.mark.parametrize(
     "check",
-    [maps, layers, small_arguments, patches, products, split_products, instruction, large_arrays, limits],
+    [maps, layers, small_arguments, patches, products, merging, split_products, instruction, large_arrays, limits],
     ids=lambda c: c.__name__,
 )
 def test_checks_pass_on_what_there_is(on_host: list[str], check: Callable[..., None], tmp_path: Path) -> None:

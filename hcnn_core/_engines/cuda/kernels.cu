@@ -499,8 +499,8 @@ __device__ inline real variance_of(const real (&h)[FILTER_TAPS], Reals covarianc
 }
 
 // Write filters h (count, taps) over the deviation of their responses to filters (taps, count), and the means of these.
-extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
-    Reals h, Reals mean, Reals covariance, Target filters, Target means, int count, double epsilon
+__device__ inline void normalize_filters(
+    Reals h, Reals mean, Reals covariance, real* filters, real* means, int count, double epsilon
 ) {
     for (int q = threadIdx.x; q < count; q += FILTER_THREADS) {
         real own[FILTER_TAPS], twice[FILTER_TAPS], response = 0;
@@ -515,10 +515,79 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
     }
 }
 
-// The cotangents of filters, mean and covariance, of those of both results. One block.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
+    Reals h, Reals mean, Reals covariance, Target filters, Target means, int count, double epsilon
+) {
+    normalize_filters(h, mean, covariance, filters, means, count, epsilon);
+}
+
+// Merge the normalised factors h (count, taps) with g (count, across, kernels), a block for each kernel: w (across, taps,
+// kernels) is the sum of their products, shift (places, kernels) what the means of h's responses become by g, whose tap
+// t counts reach[t, place] at a place.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) merge(
+    Reals h, Reals g, Reals mean, Reals covariance, Reals reach, Target w, Target shift,
+    int count, int across, int kernels, int places, double epsilon
+) {
+    SHARED_MEMORY;
+    real* normal = reinterpret_cast<real*>(shared_memory);  // (FILTER_TAPS + 1, count), the last row the means
+    real* of_means = normal + (FILTER_TAPS + 1) * count;
+    const int k = blockIdx.x;
+    normalize_filters(h, mean, covariance, normal, normal + FILTER_TAPS * count, count, epsilon);
+    __syncthreads();
+    for (int t = threadIdx.x; t < across; t += FILTER_THREADS) {
+        real sum[FILTER_TAPS + 1] = {};
+        for (int q = 0; q < count; ++q) {
+            const real factor = g[((long long)q * across + t) * kernels + k];
+            for (int r = 0; r <= FILTER_TAPS; ++r) sum[r] += normal[r * count + q] * factor;
+        }
+        for (int r = 0; r < FILTER_TAPS; ++r) w[(t * FILTER_TAPS + r) * kernels + k] = sum[r];
+        of_means[t] = sum[FILTER_TAPS];
+    }
+    __syncthreads();
+    for (int p = threadIdx.x; p < places; p += FILTER_THREADS) {
+        real total = 0;
+        for (int t = 0; t < across; ++t) total += reach[t * places + p] * of_means[t];
+        shift[p * kernels + k] = total;
+    }
+}
+
+// The cotangent of g, and each kernel's part (kernels, FILTER_TAPS + 1, count) of those of the normalised filters and of
+// the means of their responses, from the cotangents of w and shift. A block for each kernel.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) merge_back(
+    Reals h, Reals g, Reals mean, Reals covariance, Reals reach, Reals g_w, Reals g_shift, Target of_g, Target parts,
+    int count, int across, int kernels, int places, double epsilon
+) {
+    SHARED_MEMORY;
+    real* normal = reinterpret_cast<real*>(shared_memory);  // (FILTER_TAPS + 1, count), the last row the means
+    real* given = normal + (FILTER_TAPS + 1) * count;  // (FILTER_TAPS + 1, across), the last row of what they become
+    const int k = blockIdx.x;
+    normalize_filters(h, mean, covariance, normal, normal + FILTER_TAPS * count, count, epsilon);
+    for (int t = threadIdx.x; t < across; t += FILTER_THREADS) {
+        real total = 0;
+        for (int p = 0; p < places; ++p) total += reach[t * places + p] * g_shift[p * kernels + k];
+        given[FILTER_TAPS * across + t] = total;
+        for (int r = 0; r < FILTER_TAPS; ++r) given[r * across + t] = g_w[(t * FILTER_TAPS + r) * kernels + k];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < count * across; i += FILTER_THREADS) {
+        const int q = i / across, t = i % across;
+        real total = 0;
+        for (int r = 0; r <= FILTER_TAPS; ++r) total += normal[r * count + q] * given[r * across + t];
+        of_g[(long long)i * kernels + k] = total;
+    }
+    for (int i = threadIdx.x; i < (FILTER_TAPS + 1) * count; i += FILTER_THREADS) {
+        const int r = i / count, q = i % count;
+        real total = 0;
+        for (int t = 0; t < across; ++t) total += given[r * across + t] * g[((long long)q * across + t) * kernels + k];
+        parts[(long long)k * (FILTER_TAPS + 1) * count + i] = total;
+    }
+}
+
+// The cotangents of filters, mean and covariance, of those of both results, each the sum of some parts, whose beginnings
+// lie part_step apart. One block.
 extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
     Reals h, Reals mean, Reals covariance, Reals g_filters, Reals g_means, Target of_h, Target of_mean,
-    Target of_covariance, int count, double epsilon
+    Target of_covariance, int count, int parts, int part_step, double epsilon
 ) {
     __shared__ real of_variance[MOST_FILTERS], of_sum[MOST_FILTERS];
     for (int q = threadIdx.x; q < count; q += FILTER_THREADS) {
@@ -526,12 +595,15 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
         for (int t = 0; t < FILTER_TAPS; ++t) own[t] = h[q * FILTER_TAPS + t];
         const real variance = variance_of(own, covariance, twice);
         const real sigma = sqrt((variance < 0 ? real(0) : variance) + real(epsilon));
+        real of_response = 0;
+        for (int k = 0; k < parts; ++k) of_response += g_means[(long long)k * part_step + q];
         for (int t = 0; t < FILTER_TAPS; ++t) {
-            of_normal[t] = g_filters[t * count + q] + g_means[q] * mean[t];
+            of_normal[t] = of_response * mean[t];
+            for (int k = 0; k < parts; ++k) of_normal[t] += g_filters[(long long)k * part_step + t * count + q];
             along += of_normal[t] * own[t];
         }
         of_variance[q] = variance < 0 ? real(0) : along / (-2 * sigma * sigma * sigma);
-        of_sum[q] = g_means[q] / sigma;
+        of_sum[q] = of_response / sigma;
         for (int t = 0; t < FILTER_TAPS; ++t)
             of_h[q * FILTER_TAPS + t] = of_normal[t] / sigma + of_variance[q] * twice[t];
     }
