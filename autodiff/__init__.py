@@ -6,6 +6,7 @@ from autodiff.jacobians import elementwise_grad, hessian, hessian_vector_product
 from autodiff.primitives import (
     convolve,
     convolve_elu,
+    convolve_elu_marginal,
     convolve_vjp_w,
     convolve_vjp_x,
     correlate,
@@ -33,6 +34,7 @@ __all__ = [
     "checkpoint_before",
     "convolve",
     "convolve_elu",
+    "convolve_elu_marginal",
     "convolve_vjp_w",
     "convolve_vjp_x",
     "correlate",

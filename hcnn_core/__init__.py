@@ -5,7 +5,7 @@ Oyallon, Mallat and Smeulders, "Multiscale Hierarchical Convolutional Networks" 
 """
 
 from hcnn_core.activations import elu, elu_vjp
-from hcnn_core.convolution import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x
+from hcnn_core.convolution import convolve, convolve_elu, convolve_elu_marginal, convolve_vjp_w, convolve_vjp_x
 from hcnn_core.correlation import correlate, correlate_vjp_w, correlate_vjp_x
 from hcnn_core.factored import factored_layer
 from hcnn_core.filters import merge_factors, merge_factors_vjp, normalize_filters, normalize_filters_vjp
@@ -24,6 +24,7 @@ __all__ = [
     "Shard",
     "convolve",
     "convolve_elu",
+    "convolve_elu_marginal",
     "convolve_vjp_w",
     "convolve_vjp_x",
     "correlate",

@@ -86,6 +86,7 @@ def merge_factors(
     g: Array,
     mean: Array,
     covariance: Array,
+    bias: Array,
     /,
     *,
     lengths: tuple[int, ...],
@@ -93,7 +94,7 @@ def merge_factors(
     boundary: Boundaries,
     epsilon: float,
 ) -> tuple[Array, Array]:
-    r"""Merge the batch-normalised factors of Eq. (8) into one filter.
+    r"""Merge the batch-normalised factors of Eq. (8) into one filter and a bias.
 
     Parameters
     ----------
@@ -103,6 +104,8 @@ def merge_factors(
         Factors along the attributes, in the dtype of h.
     mean, covariance : array, shapes (T,) and (T, T)
         Moments of the spatial patches of the layer's input, in the dtype of h.
+    bias : array, shape (K,)
+        Of the layer, in the dtype of h.
     lengths : tuple of int
         Lengths of the attribute axes.
     stride : int or sequence of int
@@ -116,8 +119,8 @@ def merge_factors(
     -------
     w : array, shape (\*space, \*taps, K)
         The sum over q of h_q g_q / sigma_q, of tensor rank at most T.
-    shift : array, shape (\*lengths / stride, K)
-        What the normalised filters make of the mean patch: to be subtracted from the convolution with w.
+    offset : array, shape (\*lengths / stride, K)
+        The bias less what the normalised filters make of the mean patch: to be added to the convolution with w.
 
     Raises
     ------
@@ -130,59 +133,61 @@ def merge_factors(
     -----
     Eq. (8) of arXiv:1703.04140, whose two convolutions are one because the first is linear in the patches.
     """
-    xp = array_namespace(h, g, mean, covariance)
-    problem = _merging(xp, h, g, mean, covariance, lengths, stride, boundary)
-    w, shift = planner.filters(h, g).merge(xp, h, g, mean, covariance, problem, epsilon)
-    return w, xp.reshape(shift, problem.y_shape)
+    xp = array_namespace(h, g, mean, covariance, bias)
+    problem = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary)
+    w, offset = planner.filters(h, g).merge(xp, h, g, mean, covariance, bias, problem, epsilon)
+    return w, xp.reshape(offset, problem.y_shape)
 
 
 def merge_factors_vjp(
     g_w: Array,
-    g_shift: Array,
+    g_offset: Array,
     h: Array,
     g: Array,
     mean: Array,
     covariance: Array,
+    bias: Array,
     /,
     *,
     lengths: tuple[int, ...],
     stride: Axes,
     boundary: Boundaries,
     epsilon: float,
-) -> tuple[Array, Array, Array, Array]:
-    r"""Cotangents of h, g, mean and covariance in ``merge_factors(h, g, mean, covariance, ...)``.
+) -> tuple[Array, Array, Array, Array, Array]:
+    r"""Cotangents of the arrays in ``merge_factors(h, g, mean, covariance, bias, ...)``.
 
     Parameters
     ----------
-    g_w, g_shift : array, shapes (\*space, \*taps, K) and (\*lengths / stride, K)
+    g_w, g_offset : array, shapes (\*space, \*taps, K) and (\*lengths / stride, K)
         Cotangents of the results.
-    h, g, mean, covariance, lengths, stride, boundary, epsilon
+    h, g, mean, covariance, bias, lengths, stride, boundary, epsilon
         As in `merge_factors`.
 
     Returns
     -------
     tuple of array
-        In the shapes of h, g, mean and covariance.
+        In the shapes of h, g, mean, covariance and bias.
 
     Raises
     ------
     TypeError, ValueError
         As `merge_factors`, and ValueError if the cotangents have not the shapes of the results.
     """
-    xp = array_namespace(g_w, g_shift, h, g, mean, covariance)
-    problem = _merging(xp, h, g, mean, covariance, lengths, stride, boundary)
+    xp = array_namespace(g_w, g_offset, h, g, mean, covariance, bias)
+    problem = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary)
     shapes = (*h.shape[1:], *g.shape[1:]), problem.y_shape
-    if (g_w.shape, g_shift.shape) != shapes:
+    if (g_w.shape, g_offset.shape) != shapes:
         raise ValueError(
-            f"g_w and g_shift have shapes {g_w.shape} and {g_shift.shape}; the results have {shapes[0]} and {shapes[1]}"
+            f"g_w and g_offset have shapes {g_w.shape} and {g_offset.shape}; "
+            f"the results have {shapes[0]} and {shapes[1]}"
         )
-    g_shift = xp.reshape(g_shift, (-1, g.shape[-1]))
-    found = planner.filters(h, g).merge_vjp(xp, g_w, g_shift, h, g, mean, covariance, problem, epsilon)
+    g_offset = xp.reshape(g_offset, (-1, g.shape[-1]))
+    found = planner.filters(h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
     return found  # type: ignore[no-any-return]
 
 
 def _merging(
-    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, lengths: tuple[int, ...], stride: Axes,
+    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, lengths: tuple[int, ...], stride: Axes,
     boundary: Boundaries,
 ) -> Problem:  # fmt: skip
     """The convolution along attributes that g does, when all arguments fit."""
@@ -192,6 +197,8 @@ def _merging(
         raise ValueError(
             f"g has shape {g.shape}; it is (Q, *taps, K), with Q = {h.shape[0]} of h and taps along {len(lengths)} axes"
         )
+    if require_real(xp, "bias", bias).shape != g.shape[-1:]:
+        raise ValueError(f"bias has shape {bias.shape}; g has {g.shape[-1]} filters")
     axes = tuple(range(len(lengths)))
     return make_problem(
         tuple(lengths), g.shape[1:], axes, boundary=boundary, sum_axes=(), stride=stride, method="direct"

@@ -174,6 +174,7 @@ def _own_work(launch: Launch) -> Work:
             touch("answers", s["IN_ROWS"] * gy * read)
             touch("sums", s["IN_ROWS"] * gy * launch.grid[0], writes=True)
             touch("out", outs * gy * a["positions"], writes=True)
+            touch("marginal", outs // a.get("summed", 1) * gy * a["positions"], writes=True)
         case "extend":
             touch("x", gy * min(a["x_row"], a["positions"]))
             touch("answers", gy * min(a["x_row"], a["positions"]))
@@ -213,6 +214,9 @@ def _own_work(launch: Launch) -> Work:
             touch("g_shift", a["places"] * a["kernels"])
             touch("of_g", a["count"] * elements, writes=True)
             touch("parts", a["kernels"] * rows * a["count"], writes=True)
+        case "cross_entropy":
+            touch("logits", a["images"] * a["classes"])
+            touch("gradient", a["images"] * a["classes"], writes=True)
         case "weigh":
             from hcnn_core._engines.cuda.updates import layout_of
 

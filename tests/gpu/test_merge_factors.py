@@ -39,6 +39,7 @@ def operands(count: int, space: tuple[int, ...], taps: tuple[int, ...], filters:
         noise(3, (count, *taps, filters), dtype),
         noise(4, (size,), dtype),
         covariance,
+        noise(5, (filters,), dtype),
     ]
 
 
@@ -50,7 +51,7 @@ def test_values_and_cotangents(by: str, case: Any, dtype: str) -> None:
     given = operands(*sizes, dtype)
     exact, pullback = vjp(lambda *a: _merged_factors_written_out(*a, **options), *(wide(a) for a in given))
     found = merge_factors(*given, **options)
-    g = tuple(np.asfortranarray(noise(5 + i, a.shape, dtype)) for i, a in enumerate(exact))
+    g = tuple(np.asfortranarray(noise(6 + i, a.shape, dtype)) for i, a in enumerate(exact))
     cotangents = merge_factors_vjp(*g, *given, **options)
     expected = pullback(tuple(wide(a) for a in g))
     for one, other in zip((*found, *cotangents), (*exact, *expected), strict=True):
@@ -66,13 +67,15 @@ def test_derivatives_of_every_order() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    h, g, mean, covariance = operands(3, (2, 2), (3,), 2, "float32")
+    h, g, mean, covariance, bias = operands(3, (2, 2), (3,), 2, "float32")
     options: dict[str, Any] = {"lengths": (4,), "stride": 1, "boundary": "zero", "epsilon": EPSILON}
     with pytest.raises(ValueError, match="mean and covariance have shapes"):
-        merge_factors(h, g, mean[:3], covariance, **options)
+        merge_factors(h, g, mean[:3], covariance, bias, **options)
     with pytest.raises(ValueError, match=r"g has shape \(2, 3, 2\); it is \(Q, \*taps, K\), with Q = 3"):
-        merge_factors(h, g[:2], mean, covariance, **options)
-    with pytest.raises(ValueError, match="g_w and g_shift have shapes"):
-        merge_factors_vjp(g, g, h, g, mean, covariance, **options)
+        merge_factors(h, g[:2], mean, covariance, bias, **options)
+    with pytest.raises(ValueError, match=r"bias has shape \(3,\); g has 2 filters"):
+        merge_factors(h, g, mean, covariance, np.zeros(3, "float32"), **options)
+    with pytest.raises(ValueError, match="g_w and g_offset have shapes"):
+        merge_factors_vjp(g, g, h, g, mean, covariance, bias, **options)
     with pytest.raises(TypeError, match="complex"):
-        merge_factors(h.astype(complex), g, mean, covariance, **options)
+        merge_factors(h.astype(complex), g, mean, covariance, bias, **options)

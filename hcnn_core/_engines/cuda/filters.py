@@ -41,36 +41,37 @@ def normalize_vjp(
 
 
 def merge(
-    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, problem: Problem, epsilon: float
+    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, problem: Problem, epsilon: float
 ) -> tuple[Array, Array]:
-    """Merged filters (*kernel_size of h, *kernel_size of g, K), and the shift (places, K) of `merge_factors`."""
+    """Merged filters (*kernel_size of h, *kernel_size of g, K), and the offset (places, K) of `merge_factors`."""
     table, kernels = reach(problem, h), g.shape[-1]
     across, places = table.shape
-    w, shift = empty(xp, (across, mean.size, kernels), h), empty(xp, (places, kernels), h)
+    w, offset = empty(xp, (across, mean.size, kernels), h), empty(xp, (places, kernels), h)
     numbers, shared = (across, kernels, places), _shared_bytes(h, across)
-    _launch(xp, "merge", h, (h, g, mean, covariance, table), (w, shift), numbers, epsilon, kernels, shared)
+    _launch(xp, "merge", h, (h, g, mean, covariance, bias, table), (w, offset), numbers, epsilon, kernels, shared)
     # the taps of g come first in memory, as in the plan of the convolution that w is for
     first = g.ndim - 2
     axes = (*range(first, first + h.ndim - 1), *range(first), -1)
-    return xp.permute_dims(xp.reshape(w, (*g.shape[1:-1], *h.shape[1:], kernels)), axes), shift
+    return xp.permute_dims(xp.reshape(w, (*g.shape[1:-1], *h.shape[1:], kernels)), axes), offset
 
 
 def merge_vjp(
-    xp: Any, g_w: Array, g_shift: Array, h: Array, g: Array, mean: Array, covariance: Array, problem: Problem,
+    xp: Any, g_w: Array, g_offset: Array, h: Array, g: Array, mean: Array, covariance: Array, problem: Problem,
     epsilon: float,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """Cotangents of h, g, mean and covariance."""
+) -> tuple[Array, Array, Array, Array, Array]:  # fmt: skip
+    """Cotangents of h, g, mean, covariance and bias."""
     table, kernels = reach(problem, h), g.shape[-1]
     across, places = table.shape
-    of_g, parts = empty(xp, g.shape, h), empty(xp, (kernels, mean.size + 1, h.shape[0]), h)
+    of_g, of_bias = empty(xp, g.shape, h), empty(xp, (kernels,), h)
+    parts = empty(xp, (kernels, mean.size + 1, h.shape[0]), h)
     first = h.ndim - 1
     by_taps = xp.permute_dims(g_w, (*range(first, g_w.ndim - 1), *range(first), g_w.ndim - 1))
-    given = (h, g, mean, covariance, table, by_taps, g_shift)
+    given = (h, g, mean, covariance, table, by_taps, g_offset)
     numbers, shared = (across, kernels, places), _shared_bytes(h, across)
-    _launch(xp, "merge_back", h, given, (of_g, parts), numbers, epsilon, kernels, shared)
+    _launch(xp, "merge_back", h, given, (of_g, of_bias, parts), numbers, epsilon, kernels, shared)
     first_part, step = (parts, parts[0, -1, :]), (mean.size + 1) * h.shape[0]
     of_h, of_mean, of_covariance = _normalize_vjp(xp, first_part, (kernels, step), h, mean, covariance, epsilon)
-    return of_h, of_g, of_mean, of_covariance
+    return of_h, of_g, of_mean, of_covariance, of_bias
 
 
 def _normalize_vjp(

@@ -19,6 +19,9 @@ MOST_BLOCKS = (1 << 16) - 1
 """Along a grid's second axis."""
 
 
+Tables = tuple[Array | None, Array | None]
+
+
 def suits(a: Array, b: Array) -> bool:
     """Whether the kernel can multiply, and should: real vectors or matrices of one dtype, not too large."""
     if not {a.ndim, b.ndim} <= {1, 2} or a.shape[-1] != b.shape[0] or a.dtype != b.dtype:
@@ -37,11 +40,23 @@ def matmul(a: Array, b: Array) -> Array:
 def multiply(xp: Any, a: Array, b: Array) -> Array:
     """``a @ b``."""
     rows, columns = (a if a.ndim == 2 else a[None, :]), (b if b.ndim == 2 else b[:, None])
-    (m, depth), n = rows.shape, columns.shape[1]
-    out = empty(xp, (m, n), a)
-    steps = (np.int64(step // a.itemsize) for operand in (rows, columns) for step in operand.strides)
+    out = empty(xp, (rows.shape[0], columns.shape[1]), a)
+    _launch(rows, columns, columns.strides, columns.shape[1], (None, None), out, (None, None))
+    return xp.reshape(out, (*a.shape[:-1], *b.shape[1:]))
+
+
+def multiply_into(a: Array, b: Array, out: Array, *, reads: Tables | None = None, writes: Tables | None = None) -> None:
+    """Write ``a @ b`` to `out`: tables of offsets (rows, columns) say where b's elements, or those of `out`, lie."""
+    if reads is None:
+        _launch(a, b, b.strides, b.shape[1], (None, None), out, writes or (None, None))
+    else:
+        _launch(a, b, (0, 0), reads[1].size, reads, out, writes or (None, None))
+
+
+def _launch(a: Array, b: Array, b_strides: tuple[int, ...], n: int, reads: Tables, out: Array, writes: Tables) -> None:
+    m, depth = a.shape
+    steps = (np.int64(step // a.itemsize) for step in (*a.strides, *b_strides))
     cuda.launch(
         "multiply", dtype_name(a.dtype), {"SIDE": SIDE}, (-(-m // SIDE), -(-n // SIDE)), SIDE**2 // 4,
-        (rows, columns, out, *map(np.int32, (m, n, depth)), *steps),
+        (a, b, out, *reads, *writes, *map(np.int32, (m, n, depth)), *steps),
     )  # fmt: skip
-    return xp.reshape(out, (*a.shape[:-1], *b.shape[1:]))

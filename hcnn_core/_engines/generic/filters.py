@@ -36,29 +36,29 @@ def normalize_vjp(
 
 
 def merge(
-    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, problem: Problem, epsilon: float
+    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, problem: Problem, epsilon: float
 ) -> tuple[Array, Array]:
-    """Merged filters (*kernel_size of h, *kernel_size of g, K), and the shift (places, K) of `merge_factors`."""
+    """Merged filters (*kernel_size of h, *kernel_size of g, K), and the offset (places, K) of `merge_factors`."""
     normal, means = normalize(xp, h, mean, covariance, epsilon)
     flat = xp.reshape(g, (g.shape[0], -1))
     w = xp.matmul(xp.reshape(normal, (-1, h.shape[0])), flat)
     shift = xp.matmul(reach(problem, h).T, xp.reshape(xp.matmul(means, flat), (-1, g.shape[-1])))
-    return xp.reshape(w, (*h.shape[1:], *g.shape[1:])), shift
+    return xp.reshape(w, (*h.shape[1:], *g.shape[1:])), bias - shift
 
 
 def merge_vjp(
-    xp: Any, g_w: Array, g_shift: Array, h: Array, g: Array, mean: Array, covariance: Array, problem: Problem,
+    xp: Any, g_w: Array, g_offset: Array, h: Array, g: Array, mean: Array, covariance: Array, problem: Problem,
     epsilon: float,
-) -> tuple[Array, Array, Array, Array]:  # fmt: skip
-    """Cotangents of h, g, mean and covariance."""
+) -> tuple[Array, Array, Array, Array, Array]:  # fmt: skip
+    """Cotangents of h, g, mean, covariance and bias."""
     normal, means = normalize(xp, h, mean, covariance, epsilon)
     flat = xp.reshape(g, (g.shape[0], -1))
     of_w = xp.reshape(g_w, (mean.size, -1))
-    of_responses = xp.reshape(xp.matmul(reach(problem, h), g_shift), (-1,))
+    of_responses = xp.reshape(xp.matmul(reach(problem, h), -g_offset), (-1,))
     of_flat = xp.matmul(xp.reshape(normal, (-1, h.shape[0])).T, of_w) + means[:, None] * of_responses
     of_filters = xp.reshape(xp.matmul(of_w, flat.T), normal.shape)
     found = normalize_vjp(xp, of_filters, xp.matmul(flat, of_responses), h, mean, covariance, epsilon)
-    return found[0], xp.reshape(of_flat, g.shape), *found[1:]
+    return found[0], xp.reshape(of_flat, g.shape), *found[1:], xp.sum(g_offset, axis=0)
 
 
 _placed = DeviceTables()
