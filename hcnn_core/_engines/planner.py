@@ -148,7 +148,7 @@ def elu_and_marginal(xp: Any, problem: Problem, x: Array, w: Array, bias: Array,
     """The ELU of a real convolution plus a bias, and its sum over an axis of the result."""
     plan = make_plan(problem, True, x)
     if library_of(x) == "cupy":
-        return plan.forward_and_marginal(xp, x, w, bias, axis)
+        return plan.forward_and_marginal(xp, x, w, bias, axis)  # type: ignore[union-attr]  # no FFTPlan
     y = plan.forward(xp, x, w, bias)
     return y, elementwise(xp).marginal(xp, y, (axis,), "sum")
 

@@ -76,14 +76,16 @@ def layers() -> None:
         ((40, 5, 6), (3, 3, 3), (1, 2), SPACE),
         ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), SPECTRAL),
         ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), {**SPECTRAL, "boundary": "periodic"}),
+        ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), {**SPECTRAL, "method": ("direct", "fft", "fft")}),
     ):
         x, w, bias = noise(0, x_shape, "float32"), noise(1, w_shape, "float32"), noise(2, w_shape[-1:], "float32")
         problem = Problem(x, w, axes, options)
         c = problem.convolution() + wide(bias)
         y, pullback = vjp(lambda *a, axes=axes, options=options: convolve_elu(*a, axes, **options), x, w, bias)
-        same, total = convolve_elu_marginal(x, w, bias, axes, axes[-1], **options)
-        close(total, wide(y).sum(axis=axes[-1]), norm(y))
-        assert np.array_equal(same, y)
+        for axis in axes[-2:]:
+            same, total = convolve_elu_marginal(x, w, bias, axes, axis, **options)
+            close(total, wide(y).sum(axis=axis), norm(y))
+            assert np.array_equal(same, y)
         close(y, np.where(c > 0, c, np.expm1(np.minimum(c, 0))), norm(x) * norm(w) + norm(bias))
         full = noise(3, problem.y_shape, "float32")
         for g in (full, np.broadcast_to(full.take([0], axes[-1]), full.shape)):

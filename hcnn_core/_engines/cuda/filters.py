@@ -86,7 +86,7 @@ def _normalize_vjp(
 
 def _shared_bytes(h: Array, across: int) -> int:
     """Bytes of the filters and cotangents that a block of `merge` or `merge_back` keeps."""
-    return (h.size // h.shape[0] + 1) * (h.shape[0] + across) * h.itemsize
+    return int((h.size // h.shape[0] + 1) * (h.shape[0] + across) * h.itemsize)
 
 
 def _launch(

@@ -19,7 +19,8 @@ MOST_BLOCKS = (1 << 16) - 1
 """Along a grid's second axis."""
 
 
-Tables = tuple[Array | None, Array | None]
+Tables = tuple[Any, Any]
+"""Where rows begin, and where columns do; two None for an operand that has strides."""
 
 
 def suits(a: Array, b: Array) -> bool:
@@ -41,19 +42,16 @@ def multiply(xp: Any, a: Array, b: Array) -> Array:
     """``a @ b``."""
     rows, columns = (a if a.ndim == 2 else a[None, :]), (b if b.ndim == 2 else b[:, None])
     out = empty(xp, (rows.shape[0], columns.shape[1]), a)
-    _launch(rows, columns, columns.strides, columns.shape[1], (None, None), out, (None, None))
+    multiply_into(rows, columns, out)
     return xp.reshape(out, (*a.shape[:-1], *b.shape[1:]))
 
 
-def multiply_into(a: Array, b: Array, out: Array, *, reads: Tables | None = None, writes: Tables | None = None) -> None:
-    """Write ``a @ b`` to `out`: tables of offsets (rows, columns) say where b's elements, or those of `out`, lie."""
-    if reads is None:
-        _launch(a, b, b.strides, b.shape[1], (None, None), out, writes or (None, None))
-    else:
-        _launch(a, b, (0, 0), reads[1].size, reads, out, writes or (None, None))
-
-
-def _launch(a: Array, b: Array, b_strides: tuple[int, ...], n: int, reads: Tables, out: Array, writes: Tables) -> None:
+def multiply_into(
+    a: Array, b: Array, out: Array, *, reads: Tables = (None, None), writes: Tables = (None, None)
+) -> None:
+    """Write ``a @ b`` to `out`; with tables of where their rows and columns begin, b or `out` may lie in any order."""
+    columns = reads[1]
+    n, b_strides = (b.shape[1], b.strides) if columns is None else (columns.size, (0, 0))
     m, depth = a.shape
     steps = (np.int64(step // a.itemsize) for step in (*a.strides, *b_strides))
     cuda.launch(

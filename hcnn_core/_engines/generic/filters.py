@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._engines.taps import extended
-from hcnn_core._engines.transform import tap_positions
 from hcnn_core._problem import Problem
 from hcnn_core.backend import Array, DeviceTables, dtype_name
 
@@ -55,7 +53,8 @@ def merge_vjp(
     flat = xp.reshape(g, (g.shape[0], -1))
     of_w = xp.reshape(g_w, (mean.size, -1))
     of_responses = xp.reshape(xp.matmul(reach(problem, h), -g_offset), (-1,))
-    of_flat = xp.matmul(xp.reshape(normal, (-1, h.shape[0])).T, of_w) + means[:, None] * of_responses
+    by_taps = xp.reshape(normal, (-1, h.shape[0]))  # (T, Q)
+    of_flat = xp.matmul(by_taps.T, of_w) + means[:, None] * of_responses
     of_filters = xp.reshape(xp.matmul(of_w, flat.T), normal.shape)
     found = normalize_vjp(xp, of_filters, xp.matmul(flat, of_responses), h, mean, covariance, epsilon)
     return found[0], xp.reshape(of_flat, g.shape), *found[1:], xp.sum(g_offset, axis=0)
@@ -73,6 +72,9 @@ def reach(problem: Problem, like: Array) -> Array:
 
 @lru_cache(maxsize=256)
 def _reach_on_host(problem: Problem) -> np.ndarray[Any, Any]:
+    from hcnn_core._engines.taps import extended  # late, because importing hcnn_core loads this module
+    from hcnn_core._engines.transform import tap_positions
+
     axes = zip(problem.lengths, problem.kernel_size, problem.stride, problem.boundary, strict=True)
     along = (
         extended(np.arange(0, n, r) - tap_positions(size)[:, None], n, boundary == "periodic") >= 0
