@@ -13,7 +13,7 @@ from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getva
 from hcnn_core.backend import Array, library_of
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
-from hcnn_core.loss import targets
+from hcnn_core.loss import cross_entropy_and_gradient, targets
 from hcnn_core.moments import moments_and_mean, shard_cotangents
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
@@ -184,6 +184,27 @@ defvjp(
 )
 
 
+convolve_elu_marginal = primitive(hcnn_core.convolve_elu_marginal)
+
+
+def _convolve_elu_marginal_pullback(
+    argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    *rest, axis = args
+    shape, layer = ans[0].shape, _convolve_elu_pullback(argnums, ans[0], tuple(rest), kwargs)
+
+    def pullback(g: dict[int, Array]) -> Any:
+        if 1 not in g:
+            return layer(g[0])
+        of_total = marginal_vjp(g[1], shape, axis)
+        return layer(of_total + g[0] if 0 in g else of_total)
+
+    return pullback
+
+
+defvjp_argnums(convolve_elu_marginal, _convolve_elu_marginal_pullback)
+
+
 def _with_shape(shape: tuple[int, ...], pullback: Any) -> Any:
     """A pullback that keeps the argument's shape and not the argument."""
     return lambda g: pullback(shape, g)
@@ -197,12 +218,12 @@ patch_filter = primitive(_patch_filter)
 
 def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, *rest = args
-    zeros, exact = [np.zeros_like(getval(a)) for a in ans[:2]], getval(ans[2])
+    exact = getval(ans[2])
     kwargs = dict(kwargs)
     shard = kwargs.pop("shard", None)
 
     def pullback(g: dict[int, Array]) -> tuple[Any]:
-        mean, covariance = (g.get(i, zero) for i, zero in enumerate(zeros))
+        mean, covariance = _with_zeros(g, ans[:2])
         if shard is not None:
             _refuse_second_order(mean, covariance, x)
             mean, covariance = shard_cotangents(mean, covariance, shard)
@@ -212,6 +233,11 @@ def _patch_moments_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any,
         return (Onto(lambda other: _patch_filter(*given, *rest, **kwargs, mean=exact, other=other)),)
 
     return pullback
+
+
+def _with_zeros(g: dict[int, Array], ans: tuple[Array, ...]) -> list[Array]:
+    """The cotangents of the parts of an answer, zeros for those that have none."""
+    return [g[i] if i in g else np.zeros_like(getval(a)) for i, a in enumerate(ans)]
 
 
 def _refuse_second_order(*given: Any) -> None:
@@ -276,10 +302,8 @@ _normalized_filters = primitive(hcnn_core.normalize_filters)
 def _normalize_filters_pullback(
     argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    zeros = [np.zeros_like(getval(a)) for a in ans]
-
     def pullback(g: dict[int, Array]) -> list[Array]:
-        given = tuple(g.get(i, zero) for i, zero in enumerate(zeros))
+        given = tuple(_with_zeros(g, ans))
         if any(isinstance(a, Traced) for a in (*given, *args)):
             found = vjp(functools.partial(_normalized_filters_written_out, **kwargs), *args)[1](given)
         else:
@@ -313,11 +337,77 @@ def _filters_normalized(h: Array, mean: Array, covariance: Array, /, *, epsilon:
 
 normalize_filters = functools.wraps(hcnn_core.normalize_filters)(_filters_normalized)
 
+_merged_factors = primitive(hcnn_core.merge_factors)
+
+
+def _merge_factors_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def pullback(g: dict[int, Array]) -> list[Array]:
+        given = tuple(_with_zeros(g, ans))
+        if any(isinstance(a, Traced) for a in (*given, *args)):
+            found = vjp(functools.partial(_merged_factors_written_out, **kwargs), *args)[1](given)
+        else:
+            found = hcnn_core.merge_factors_vjp(*given, *args, **kwargs)
+        return [found[argnum] for argnum in argnums]
+
+    return pullback
+
+
+def _merged_factors_written_out(
+    h: Array, g: Array, mean: Array, covariance: Array, bias: Array, /, *, lengths: Any, stride: Any, boundary: Any,
+    epsilon: float,
+) -> tuple[Array, Array]:  # fmt: skip
+    """`merge_factors` of operations that are differentiable any number of times, for complex factors too."""
+    normal, means = normalize_filters(h, mean, covariance, epsilon=epsilon)
+    flat = np.reshape(g, (g.shape[0], -1))
+    w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
+    ones, axes = np.ones_like(getval(mean), shape=lengths), tuple(range(len(lengths)))
+    shift = convolve(ones, np.reshape(means @ flat, g.shape[1:]), axes, boundary=boundary, stride=stride)
+    return w, bias - shift
+
+
+defvjp_argnums(_merged_factors, _merge_factors_pullback)
+
+
+def _factors_merged(
+    h: Array, g: Array, mean: Array, covariance: Array, bias: Array, /, **options: Any
+) -> tuple[Array, Array]:
+    """By one kernel on a GPU, and elsewhere written out, as filters are normalised."""
+    at_once = library_of(getval(h)) == "cupy"
+    function = _merged_factors if at_once else _merged_factors_written_out
+    w, offset = function(h, g, mean, covariance, bias, **options)
+    return w, offset
+
+
+merge_factors = functools.wraps(hcnn_core.merge_factors)(_factors_merged)
+
 log_softmax = primitive(hcnn_core.log_softmax)
 defvjp(
     log_softmax,
     lambda ans, x: lambda g: g - np.exp(ans) * np.sum(g, axis=-1, keepdims=True),
 )
+
+
+_cross_entropy_at_once = primitive(cross_entropy_and_gradient)
+
+
+def _cross_entropy_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    logits, *rest = args
+
+    def pullback(g: dict[int, Array]) -> list[Array]:
+        if isinstance(logits, Traced) or isinstance(g[0], Traced):
+            return list(vjp(lambda x: _cross_entropy_written_out(x, *rest), logits)[1](g[0]))
+        return [g[0] * ans[1]]
+
+    return pullback
+
+
+defvjp_argnums(_cross_entropy_at_once, _cross_entropy_pullback)
+
+
+def _cross_entropy_written_out(logits: Array, labels: Array, label_smoothing: float) -> Array:
+    """`cross_entropy` of operations that are differentiable any number of times."""
+    target = targets(getval(logits), labels, label_smoothing)
+    return -np.sum(log_softmax(logits) * target) / logits.shape[0]
 
 
 def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0.0) -> Array:
@@ -342,5 +432,7 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
     TypeError, ValueError
         As `hcnn_core.cross_entropy`.
     """
-    target = targets(getval(logits), labels, label_smoothing)
-    return -np.sum(log_softmax(logits) * target) / logits.shape[0]
+    if library_of(getval(logits)) == "cupy":
+        loss, _ = _cross_entropy_at_once(logits, labels, label_smoothing)
+        return loss
+    return _cross_entropy_written_out(logits, labels, label_smoothing)

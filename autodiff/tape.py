@@ -325,7 +325,11 @@ def fit(g: Array, node: Node, name: str) -> Array:
         if len(kept) != len(node.shape) or any(n not in (1, m) for n, m in zip(node.shape, kept, strict=True)):
             raise ValueError(f"the derivative of {name} has shape {shape} for an argument of shape {node.shape}")
         stretched = [extra + i for i, (n, m) in enumerate(zip(node.shape, kept, strict=True)) if n != m]
-        g = np.reshape(np.sum(g, axis=(*range(extra), *stretched)), node.shape)
+        summed = (*range(extra), *stretched)
+        if any(shape[axis] != 1 for axis in summed):
+            g = np.sum(g, axis=summed)
+        if g.shape != node.shape or not g.shape:  # a view would be copied where a caller may write to it
+            g = np.reshape(g, node.shape)
     if dtype != node.dtype:
         if dtype.kind == "c" and node.dtype.kind == "f":
             g = g.real

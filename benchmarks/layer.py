@@ -265,7 +265,8 @@ class Problem:
         moments = patch_moments(x, SPACE, h.shape[1:], boundary=self.boundary)
         options: dict[str, Any] = {"boundary": self.boundary, "epsilon": self.epsilon}
         strides = (self.stride,) * 2
-        return x, merge_factors(h, g, *moments, lengths=x.shape[3:], stride=strides, **options)[0]
+        bias = self.weights["bias"].astype(np.float64)
+        return x, merge_factors(h, g, *moments, bias, lengths=x.shape[3:], stride=strides, **options)[0]
 
     def reference(self, kind: str, images: int) -> Arrays:
         """Output and cotangents in double precision."""

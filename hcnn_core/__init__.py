@@ -5,10 +5,10 @@ Oyallon, Mallat and Smeulders, "Multiscale Hierarchical Convolutional Networks" 
 """
 
 from hcnn_core.activations import elu, elu_vjp
-from hcnn_core.convolution import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x
+from hcnn_core.convolution import convolve, convolve_elu, convolve_elu_marginal, convolve_vjp_w, convolve_vjp_x
 from hcnn_core.correlation import correlate, correlate_vjp_w, correlate_vjp_x
 from hcnn_core.factored import factored_layer
-from hcnn_core.filters import normalize_filters, normalize_filters_vjp
+from hcnn_core.filters import merge_factors, merge_factors_vjp, normalize_filters, normalize_filters_vjp
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
@@ -24,6 +24,7 @@ __all__ = [
     "Shard",
     "convolve",
     "convolve_elu",
+    "convolve_elu_marginal",
     "convolve_vjp_w",
     "convolve_vjp_x",
     "correlate",
@@ -37,6 +38,8 @@ __all__ = [
     "marginal",
     "marginal_vjp",
     "matmul",
+    "merge_factors",
+    "merge_factors_vjp",
     "normalize_elu",
     "normalize_elu_vjp",
     "normalize_filters",

@@ -6,8 +6,8 @@ from typing import Any, Unpack, overload
 
 import numpy as np
 
-from hcnn_core._engines.planner import make_plan
-from hcnn_core._problem import Problem, make_problem, shape_of
+from hcnn_core._engines.planner import elu_and_marginal, make_plan
+from hcnn_core._problem import Problem, make_problem, normalize_axes, shape_of
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.backend import (
     FLOATING_DTYPES,
@@ -20,7 +20,7 @@ from hcnn_core.backend import (
 )
 from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Scalar, Shape
 
-__all__ = ["convolve", "convolve_elu", "convolve_vjp_w", "convolve_vjp_x"]
+__all__ = ["convolve", "convolve_elu", "convolve_elu_marginal", "convolve_vjp_w", "convolve_vjp_x"]
 
 NUMPY_DTYPES = frozenset(map(np.dtype, FLOATING_DTYPES))
 """The supported dtypes, in native byte order."""
@@ -197,19 +197,77 @@ def convolve_elu(
     -----
     Eqs. (3) and (4) of arXiv:1703.04140, rho being `elu`.
     """
+    options = {"boundary": boundary, "sum_axes": sum_axes, "stride": stride, "method": method}
+    xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
+    if problem.empty:
+        return elu(xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x)), bias=bias)
+    return make_plan(problem, True, x).forward(xp, x, w, bias)
+
+
+def _with_bias(
+    x: Array, w: Array, bias: Array, axes: Axes, options: dict[str, Any]
+) -> tuple[Any, Problem, Array, Array, Array]:
+    """The namespace and the problem of a real convolution with a bias, and its operands in one dtype."""
     xp, x, w = operands("x", x, "w", w)
     x, bias = (
         require_real(xp, "x", x),
         xp.astype(require_real(array_namespace(x, bias), "bias", bias), x.dtype, copy=False),
     )
-    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    problem = make_problem(x.shape, w.shape, axes, **options)
     try:
         xp.broadcast_to(bias, problem.y_shape)
     except ValueError:
         raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {problem.y_shape}") from None
+    return xp, problem, x, w, bias
+
+
+def convolve_elu_marginal(
+    x: Array,
+    w: Array,
+    bias: Array,
+    /,
+    axes: Axes,
+    axis: int,
+    *,
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
+) -> tuple[Array, Array]:
+    """Layer x_j as `convolve_elu` returns it, and its marginal over an axis, which the next layer convolves.
+
+    A GPU adds the marginal up while it writes x_j.
+
+    Parameters
+    ----------
+    x, w, bias, axes, boundary, sum_axes, stride, method
+        As in `convolve_elu`.
+    axis : int
+        The axis of the result that is summed over.
+
+    Returns
+    -------
+    y : array
+        As `convolve_elu`.
+    total : array
+        ``marginal(y, axis)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `convolve_elu`, and ValueError if the result has no such axis.
+
+    Notes
+    -----
+    Eqs. (4) and (6) of arXiv:1703.04140.
+    """
+    options = {"boundary": boundary, "sum_axes": sum_axes, "stride": stride, "method": method}
+    xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
+    (axis,) = normalize_axes("axis", axis, len(problem.y_shape))
     if problem.empty:
-        return elu(xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x)), bias=bias)
-    return make_plan(problem, True, x).forward(xp, x, w, bias)
+        y = elu(xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x)), bias=bias)
+        return y, xp.sum(y, axis=axis)
+    return elu_and_marginal(xp, problem, x, w, bias, axis)
 
 
 @overload

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from hcnn_core._engines import planner
+from hcnn_core._problem import Problem, make_problem
 from hcnn_core.backend import Array, array_namespace, require_real
+from hcnn_core.typing import Axes, Boundaries
 
-__all__ = ["normalize_filters", "normalize_filters_vjp"]
+__all__ = ["merge_factors", "merge_factors_vjp", "normalize_filters", "normalize_filters_vjp"]
 
 
 def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
@@ -76,6 +79,130 @@ def normalize_filters_vjp(
         )
     found = planner.filters(h).normalize_vjp(xp, g_filters, g_means, h, mean, covariance, epsilon)
     return found  # type: ignore[no-any-return]
+
+
+def merge_factors(
+    h: Array,
+    g: Array,
+    mean: Array,
+    covariance: Array,
+    bias: Array,
+    /,
+    *,
+    lengths: tuple[int, ...],
+    stride: Axes,
+    boundary: Boundaries,
+    epsilon: float,
+) -> tuple[Array, Array]:
+    r"""Merge the batch-normalised factors of Eq. (8) into one filter and a bias.
+
+    Parameters
+    ----------
+    h : array, shape (Q, \*space)
+        Factors along space, float32 or float64; T is the product of the lengths `space`.
+    g : array, shape (Q, \*taps, K)
+        Factors along the attributes, in the dtype of h.
+    mean, covariance : array, shapes (T,) and (T, T)
+        Moments of the spatial patches of the layer's input, in the dtype of h.
+    bias : array, shape (K,)
+        Of the layer, in the dtype of h.
+    lengths : tuple of int
+        Lengths of the attribute axes.
+    stride : int or sequence of int
+        Subsampling along them.
+    boundary : {"periodic", "zero"} or sequence of them
+        Their extension.
+    epsilon : float
+        Added to the variances.
+
+    Returns
+    -------
+    w : array, shape (\*space, \*taps, K)
+        The sum over q of h_q g_q / sigma_q, of tensor rank at most T.
+    offset : array, shape (\*lengths / stride, K)
+        The bias less what the normalised filters make of the mean patch: to be added to the convolution with w.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If shapes, lengths, stride and boundary do not fit.
+
+    Notes
+    -----
+    Eq. (8) of arXiv:1703.04140, whose two convolutions are one because the first is linear in the patches.
+    """
+    xp = array_namespace(h, g, mean, covariance, bias)
+    problem = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary)
+    w, offset = planner.filters(h, g).merge(xp, h, g, mean, covariance, bias, problem, epsilon)
+    return w, xp.reshape(offset, problem.y_shape)
+
+
+def merge_factors_vjp(
+    g_w: Array,
+    g_offset: Array,
+    h: Array,
+    g: Array,
+    mean: Array,
+    covariance: Array,
+    bias: Array,
+    /,
+    *,
+    lengths: tuple[int, ...],
+    stride: Axes,
+    boundary: Boundaries,
+    epsilon: float,
+) -> tuple[Array, Array, Array, Array, Array]:
+    r"""Cotangents of the arrays in ``merge_factors(h, g, mean, covariance, bias, ...)``.
+
+    Parameters
+    ----------
+    g_w, g_offset : array, shapes (\*space, \*taps, K) and (\*lengths / stride, K)
+        Cotangents of the results.
+    h, g, mean, covariance, bias, lengths, stride, boundary, epsilon
+        As in `merge_factors`.
+
+    Returns
+    -------
+    tuple of array
+        In the shapes of h, g, mean, covariance and bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `merge_factors`, and ValueError if the cotangents have not the shapes of the results.
+    """
+    xp = array_namespace(g_w, g_offset, h, g, mean, covariance, bias)
+    problem = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary)
+    shapes = (*h.shape[1:], *g.shape[1:]), problem.y_shape
+    if (g_w.shape, g_offset.shape) != shapes:
+        raise ValueError(
+            f"g_w and g_offset have shapes {g_w.shape} and {g_offset.shape}; "
+            f"the results have {shapes[0]} and {shapes[1]}"
+        )
+    g_offset = xp.reshape(g_offset, (-1, g.shape[-1]))
+    found = planner.filters(h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
+    return found  # type: ignore[no-any-return]
+
+
+def _merging(
+    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, lengths: tuple[int, ...], stride: Axes,
+    boundary: Boundaries,
+) -> Problem:  # fmt: skip
+    """The convolution along attributes that g does, when all arguments fit."""
+    _require_fitting(xp, h, mean, covariance)
+    require_real(xp, "g", g)
+    if g.ndim != len(lengths) + 2 or g.shape[0] != h.shape[0]:
+        raise ValueError(
+            f"g has shape {g.shape}; it is (Q, *taps, K), with Q = {h.shape[0]} of h and taps along {len(lengths)} axes"
+        )
+    if require_real(xp, "bias", bias).shape != g.shape[-1:]:
+        raise ValueError(f"bias has shape {bias.shape}; g has {g.shape[-1]} filters")
+    axes = tuple(range(len(lengths)))
+    return make_problem(
+        tuple(lengths), g.shape[1:], axes, boundary=boundary, sum_axes=(), stride=stride, method="direct"
+    )
 
 
 def _require_fitting(xp: object, h: Array, mean: Array, covariance: Array) -> None:

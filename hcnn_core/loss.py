@@ -7,6 +7,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from hcnn_core._engines import planner
 from hcnn_core.backend import array_namespace, on_host, placement, require_real
 from hcnn_core.typing import AnyArray, Array, NumpyArray, Scalar
 
@@ -77,8 +78,30 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
     return -xp.sum(log_softmax(logits) * target) / target.shape[0]
 
 
+def cross_entropy_and_gradient(logits: Array, labels: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:
+    """`cross_entropy`, and its gradient (N, classes)."""
+    xp, logits, labels = _checked(logits, labels, label_smoothing)
+    if at_once := planner.cross_entropy(logits):
+        return at_once(xp, logits, labels, label_smoothing)
+    logs, target = log_softmax(logits), targets(logits, labels, label_smoothing)
+    return -xp.sum(logs * target) / target.shape[0], (xp.exp(logs) - target) / target.shape[0]
+
+
 def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
     """Target distribution of each image, (N, classes), in the dtype of the logits."""
+    xp, logits, labels = _checked(logits, labels, label_smoothing)
+    classes = logits.shape[1]
+    hit = xp.astype(labels, xp.int64)[:, None] == xp.arange(classes, **placement(xp, logits))[None, :]
+    if xp is np and not hit.any(axis=1).all():
+        wrong = labels[~hit.any(axis=1)][0]
+        raise ValueError(f"labels hold {wrong}; with {classes} classes they are 0 to {classes - 1}")
+    hit = xp.astype(hit, logits.dtype)
+    hit = hit / xp.sum(hit, axis=1, keepdims=True)  # NaN where a label is out of range
+    return hit * float(1 - label_smoothing) + float(label_smoothing / classes)
+
+
+def _checked(logits: Array, labels: Array, label_smoothing: float) -> tuple[Any, Array, Array]:
+    """The namespace and both arrays; TypeError or ValueError where they do not fit."""
     xp = array_namespace(logits, labels)
     logits, labels = require_real(xp, "logits", logits), xp.asarray(on_host(labels) if xp is np else labels)
     if not xp.isdtype(labels.dtype, "integral"):
@@ -89,11 +112,4 @@ def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array
         raise ValueError(f"logits have shape {logits.shape}; the mean needs at least one image")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing is {label_smoothing}; it lies in [0, 1)")
-    classes = logits.shape[1]
-    hit = xp.astype(labels, xp.int64)[:, None] == xp.arange(classes, **placement(xp, logits))[None, :]
-    if xp is np and not hit.any(axis=1).all():
-        wrong = labels[~hit.any(axis=1)][0]
-        raise ValueError(f"labels hold {wrong}; with {classes} classes they are 0 to {classes - 1}")
-    hit = xp.astype(hit, logits.dtype)
-    hit = hit / xp.sum(hit, axis=1, keepdims=True)  # NaN where a label is out of range
-    return hit * float(1 - label_smoothing) + float(label_smoothing / classes)
+    return xp, logits, labels

@@ -16,9 +16,11 @@ from autodiff import (
     checkpoint_before,
     convolve,
     convolve_elu,
+    convolve_elu_marginal,
     factored_layer,
     getval,
     marginal,
+    merge_factors,
     normalize_elu,
     normalize_filters,
     patch_moments,
@@ -327,9 +329,10 @@ class Network:
         """
         if after == 0:
             x = self._scattered(x)
+        reduced: Array | None = None
         for layer in self.table[after:]:
             terms = self._averaged(x)
-            x = self._reduce(x)
+            x = self._reduce(x) if reduced is None else reduced
             own: dict[str, Array] = dict(moments[layer.name]) if moments and layer.name in moments else {}
             of_sums = None
             if layer.factors and moments:
@@ -337,7 +340,7 @@ class Network:
             elif layer.factors:
                 of_sums = self._patch_moments(x)
                 own["mean"], own["covariance"] = _moments_of_multiple(of_sums, 1 / terms)
-            x = self._apply(layer, parameters[layer.name], x, of_sums, self.config.epsilon * terms**2, own)
+            x, reduced = self._apply(layer, parameters[layer.name], x, of_sums, self.config.epsilon * terms**2, own)
             yield layer, x, own
 
     def __call__(self, parameters: Parameters, x: Array, moments: Moments | None = None) -> tuple[Array, Moments]:
@@ -384,24 +387,32 @@ class Network:
         moments: tuple[Array, Array] | None,
         epsilon: float,
         own: dict[str, Array],
-    ) -> Array:
+    ) -> tuple[Array, Array | None]:
         """The output x_j of layer j from its input: Eq. (3) at j = 1, Eq. (4) at j = 2, Eq. (8) from j = 3 on.
 
-        Where outputs are normalised, by moments in `own` or by the batch's, which are put there.
+        With it comes the marginal that the next layer takes of x_j, where it is made on the way. Where outputs are
+        normalised, by moments in `own` or by the batch's, which are put there.
         """
         options: dict[str, Any] = {"boundary": self.config.boundary, "stride": layer.stride}
         axes: tuple[int, ...] = SPACE
         if layer.nonlinear:
             assert moments is not None
-            return self._nonlinear(layer, weights, x, moments, epsilon, own)
+            return self._nonlinear(layer, weights, x, moments, epsilon, own), None
         if layer.attributes == 0:
             options["sum_axes"] = 3
         else:
             axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
-        w, shift = self._filters(layer, weights, moments, epsilon, x.shape[3:])
+        w, offset = self._filters(layer, weights, moments, epsilon, x.shape[3:])
         if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
-            return self._rho(x, *self._folded(w, shift, weights, own), axes, **options)
-        return self._normalize(convolve(x, w, axes, **options), -shift, weights, own)
+            w, bias = self._folded(w, offset, weights, own)
+            if layer.attributes == 2 and layer is not self.table[-1] and self._reduces_layers():
+                return convolve_elu_marginal(x, w, bias, axes, ATTRIBUTES[0], **options)  # type: ignore[no-any-return]
+            return self._rho(x, w, bias, axes, **options), None
+        return self._normalize(convolve(x, w, axes, **options), offset, weights, own), None
+
+    def _reduces_layers(self) -> bool:
+        """Whether rho and the marginal are the paper's, which one function makes."""
+        return self._rho is convolve_elu and type(self)._reduce is Network._reduce
 
     def _filters(
         self,
@@ -411,26 +422,32 @@ class Network:
         epsilon: float,
         lengths: tuple[int, ...],
     ) -> tuple[Array, Array]:
-        """Filters of a layer, merged where it has factors, and what is subtracted from what they make."""
+        """Filters of a layer, merged where it has factors, and what is added to what they make."""
         if not layer.factors:
-            return weights["w"], np.zeros_like(getval(weights["bias"]))
+            return weights["w"], self._offset(weights)
         assert moments is not None
         return merge_factors(
             weights["h"],
             weights["g"],
             *moments,
+            self._offset(weights),
             lengths=lengths,
             stride=layer.stride[2:],
             boundary=self.config.boundary,
             epsilon=epsilon,
         )
 
-    def _folded(self, w: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> tuple[Array, Array]:
+    def _offset(self, weights: dict[str, Array]) -> Array:
+        """What is added to what filters make: the bias, or zeros where outputs are normalised before it is added."""
+        bias = weights["bias"]
+        return bias if self.config.normalization == "factors" else np.zeros_like(getval(bias))
+
+    def _folded(self, w: Array, offset: Array, weights: dict[str, Array], own: dict[str, Array]) -> tuple[Array, Array]:
         """Filters and bias that make what rho is taken of, the output normalised by given moments where it is."""
         if self.config.normalization == "factors":
-            return w, weights["bias"] - shift
+            return w, offset
         slope = weights["scale"] / np.sqrt(own["output_variance"] + self.config.epsilon)
-        return w * slope, weights["bias"] - slope * (shift + own["output_mean"])
+        return w * slope, weights["bias"] + slope * (offset - own["output_mean"])
 
     def merged(self, parameters: Parameters, moments: Moments) -> Parameters:
         """Return the filters and biases that a network at evaluation folds into.
@@ -458,11 +475,11 @@ class Network:
             if layer.nonlinear:
                 assert of_patches is not None
                 h, shift = _first_filters(weights, of_patches, self.config.epsilon)
-                g, bias = self._folded(weights["g"], np.zeros_like(weights["bias"]), weights, own)
+                g, bias = self._folded(weights["g"], self._offset(weights), weights, own)
                 found[layer.name] = {"h": h, "shift": shift, "g": g, "bias": bias}
             else:
-                w, shift = self._filters(layer, weights, of_patches, self.config.epsilon, layer.inputs[2:])
-                w, bias = self._folded(w, shift, weights, own)
+                w, offset = self._filters(layer, weights, of_patches, self.config.epsilon, layer.inputs[2:])
+                w, bias = self._folded(w, offset, weights, own)
                 found[layer.name] = {"w": w, "bias": bias}
         return found | {name: arrays for name, arrays in parameters.items() if name == "head"}
 
@@ -506,14 +523,14 @@ class Network:
         """The (+) layer, rho(W^g rho(W^h x)); the backward pass expands x again."""
         h, shift = _first_filters(weights, moments, epsilon)
         options = {"boundary": self.config.boundary, "stride": layer.stride}
-        none = np.zeros_like(getval(weights["bias"]))
+        offset = self._offset(weights)
         if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
-            g, bias = self._folded(weights["g"], none, weights, own)
+            g, bias = self._folded(weights["g"], offset, weights, own)
             return self._factored(x, h, shift, g, bias, SPACE, ATTRIBUTES, **options)
         of_h, of_g = factor_options(x.ndim, SPACE, ATTRIBUTES, **options)
         expand, contract = functools.partial(self._rho, **of_h), functools.partial(convolve, **of_g)
         y = checkpoint_before(expand, contract)((x, h, shift), (weights["g"],))
-        return self._normalize(y, none, weights, own)
+        return self._normalize(y, offset, weights, own)
 
     def _normalize(self, y: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> Array:
         """Rho of y + shift, normalised by the batch's moments, which are put into `own`."""
@@ -558,51 +575,6 @@ def _first_filters(weights: dict[str, Array], moments: tuple[Array, Array], epsi
     if "h_scale" not in weights:
         return h, -mean
     return h * weights["h_scale"], weights["h_bias"] - mean * weights["h_scale"]
-
-
-def merge_factors(
-    h: Array,
-    g: Array,
-    mean: Array,
-    covariance: Array,
-    *,
-    lengths: tuple[int, ...],
-    stride: tuple[int, ...],
-    boundary: str,
-    epsilon: float,
-) -> tuple[Array, Array]:
-    """Merge the batch-normalised factors of Eq. (8) into one filter.
-
-    Parameters
-    ----------
-    h : array, shape (Q, s, s)
-        Factors along space.
-    g : array, shape (Q, s1, s2, K)
-        Factors along the attributes.
-    mean, covariance : array, shapes (s*s,), (s*s, s*s)
-        Moments of the spatial patches of the layer's input.
-    lengths : tuple of int
-        Lengths of the attribute axes.
-    stride : tuple of int
-        Subsampling along them.
-    boundary : {"periodic", "zero"}
-        Their extension.
-    epsilon : float
-        Added to the variances.
-
-    Returns
-    -------
-    w : array, shape (s, s, s1, s2, K)
-        The sum over q of h_q g_q / sigma_q, of tensor rank at most s*s.
-    shift : array, shape (n1', n2', K)
-        What the normalised filters make of the mean patch: to be subtracted from the convolution with w.
-    """
-    normal, means = normalize_filters(h, mean, covariance, epsilon=epsilon)
-    flat = np.reshape(g, (g.shape[0], -1))
-    w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
-    ones = np.ones_like(getval(mean), shape=lengths)
-    shift = convolve(ones, np.reshape(means @ flat, g.shape[1:]), (0, 1), boundary=boundary, stride=stride)
-    return w, shift
 
 
 def _average_taps(n: int, size: int, stride: int, boundary: str) -> float:

@@ -349,6 +349,8 @@ class CheckedKernel:
                 return real, "uint64"
             case "Table" | "int*":
                 return "int32", "uint64"
+            case "long long*":
+                return ("int64", "uint64")
             case "double*":
                 return "float64", "uint64"
             case "double":

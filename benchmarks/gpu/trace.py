@@ -174,6 +174,7 @@ def _own_work(launch: Launch) -> Work:
             touch("answers", s["IN_ROWS"] * gy * read)
             touch("sums", s["IN_ROWS"] * gy * launch.grid[0], writes=True)
             touch("out", outs * gy * a["positions"], writes=True)
+            touch("marginal", outs // a.get("summed", 1) * gy * a["positions"], writes=True)
         case "extend":
             touch("x", gy * min(a["x_row"], a["positions"]))
             touch("answers", gy * min(a["x_row"], a["positions"]))
@@ -200,7 +201,22 @@ def _own_work(launch: Launch) -> Work:
         case "normalize" | "normalize_back":
             touch("h", a["count"] * s["FILTER_TAPS"])
             touch("covariance", s["FILTER_TAPS"] ** 2)
+            touch("g_filters", a.get("parts", 1) * a["count"] * (s["FILTER_TAPS"] + 1))
             touch("filters" if name == "normalize" else "of_h", a["count"] * s["FILTER_TAPS"], writes=True)
+        case "merge" | "merge_back":
+            rows, elements = s["FILTER_TAPS"] + 1, a["across"] * a["kernels"]
+            flop = 2 * rows * a["count"] * elements * (1 if name == "merge" else 2)
+            touch("h", a["count"] * s["FILTER_TAPS"])
+            touch("g", a["count"] * elements)
+            touch("w", s["FILTER_TAPS"] * elements, writes=True)
+            touch("shift", a["places"] * a["kernels"], writes=True)
+            touch("g_w", s["FILTER_TAPS"] * elements)
+            touch("g_shift", a["places"] * a["kernels"])
+            touch("of_g", a["count"] * elements, writes=True)
+            touch("parts", a["kernels"] * rows * a["count"], writes=True)
+        case "cross_entropy":
+            touch("logits", a["images"] * a["classes"])
+            touch("gradient", a["images"] * a["classes"], writes=True)
         case "weigh":
             from hcnn_core._engines.cuda.updates import layout_of
 

@@ -144,6 +144,15 @@ def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ..
     return (), tuple(order)
 
 
+def elu_and_marginal(xp: Any, problem: Problem, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
+    """The ELU of a real convolution plus a bias, and its sum over an axis of the result."""
+    plan = make_plan(problem, True, x)
+    if library_of(x) == "cupy":
+        return plan.forward_and_marginal(xp, x, w, bias, axis)  # type: ignore[union-attr]  # no FFTPlan
+    y = plan.forward(xp, x, w, bias)
+    return y, elementwise(xp).marginal(xp, y, (axis,), "sum")
+
+
 def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Array) -> FactoredPlan | None:
     """The plan of a (+) layer that holds its Q intermediate signals in blocks only; None if there is none."""
     if library_of(like) != "numpy" or not has_compiled_kernels():
@@ -223,14 +232,23 @@ def matmul(a: Array, b: Array) -> Array:
     return generic_matmul.matmul(a, b)
 
 
-def filters(h: Array) -> Any:
-    """The module whose `normalize` and `normalize_vjp` work on filters like these."""
+def filters(h: Array, g: Array | None = None) -> Any:
+    """The module that normalises filters like these, and merges them with factors like g."""
     if library_of(h) == "cupy":
         from hcnn_core._engines.cuda import filters as by_kernels
 
-        if by_kernels.suits(h):
+        if by_kernels.suits(h, g):
             return by_kernels
     return generic_filters
+
+
+def cross_entropy(logits: Array) -> Any:
+    """The function that makes a loss and its gradient at once, where there is one for arrays like these."""
+    if library_of(logits) == "cupy":
+        from hcnn_core._engines.cuda.loss import cross_entropy as by_kernel
+
+        return by_kernel
+    return None
 
 
 def weighted_sums(like: Array) -> Any:

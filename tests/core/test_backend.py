@@ -321,6 +321,8 @@ def test_mixing_with_cupy_is_refused_everywhere(name: str) -> None:
 FOREIGN = type("Tensor", (), {"__module__": "torch", "shape": (2,), "__array__": lambda self: np.ones(2)})
 TRACED = type("Traced", (), {"__module__": "autodiff.tape", "shape": (2,)})
 
+MERGING: dict[str, Any] = {"lengths": (2,), "stride": 1, "boundary": "zero", "epsilon": 0.1}
+
 ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "convolve": lambda a: convolve(a, np.ones(2), 0, boundary="zero"),
     "convolve_vjp_x": lambda a: convolve_vjp_x(a, (2,), np.ones(2), 0, boundary="zero"),
@@ -334,10 +336,13 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "patch_moments": lambda a: patch_moments(a, 0, 1, boundary="zero"),
     "patch_moments_vjp": lambda a: patch_moments_vjp(np.ones(1), np.ones((1, 1)), a, 0, 1, boundary="zero"),
     "convolve_elu": lambda a: convolve_elu(a, a, a, 0, boundary="zero"),
+    "convolve_elu_marginal": lambda a: hcnn_core.convolve_elu_marginal(a, a, a, 0, 0, boundary="zero"),
     "factored_layer": lambda a: factored_layer(a, a, a, a, a, 0, 1, boundary="zero"),
     "marginal": lambda a: marginal(a, 0),
     "marginal_vjp": lambda a: marginal_vjp(a, (2, 3), 1),
     "log_softmax": log_softmax,
+    "merge_factors": lambda a: hcnn_core.merge_factors(a, a, a, a, a, **MERGING),
+    "merge_factors_vjp": lambda a: hcnn_core.merge_factors_vjp(a, a, a, a, a, a, a, **MERGING),
     "normalize_filters": lambda a: normalize_filters(a, np.ones(2), np.ones((2, 2)), epsilon=0.1),
     "normalize_filters_vjp": lambda a: normalize_filters_vjp(
         a, np.ones(1), np.ones((1, 2)), np.ones(2), np.ones((2, 2)), epsilon=0.1

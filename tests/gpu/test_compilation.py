@@ -64,7 +64,7 @@ def variants() -> Iterator[list[Variant]]:
 
 def test_networks_use_every_kernel(variants: list[Variant]) -> None:
     names = {"apply", "centre_of", "correlate", "covariance_of", "extend", "gram", "map_rows", "multiply", "normalize"}
-    names |= {"normalize_back", "place_sums", "spread", "weigh"}
+    names |= {"cross_entropy", "merge", "merge_back", "normalize_back", "place_sums", "spread", "weigh"}
     assert {name for name, _, _ in variants} == names
     assert all(shared <= _cuda.MAX_SHARED for _, _, shared in variants)
 

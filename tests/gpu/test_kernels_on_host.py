@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autodiff import convolve_elu, vjp
+from autodiff import convolve_elu, convolve_elu_marginal, vjp
 from hcnn_core import backend as _backend
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, matmul, patch_moments, patch_moments_vjp, precision
 from hcnn_core._engines.cuda import launch as _cuda
@@ -200,6 +200,24 @@ def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtyp
     assert np.abs(g_w - problem.transpose_w(inner)).max() <= bound * norm(x)
     summed = inner.reshape(-1, *bias.shape).sum(axis=0)
     assert g_bias.shape == bias.shape and np.abs(g_bias - summed).max() <= bound * np.sqrt(g.size / bias.size)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("axis", [1, 3, -2, -1])
+def test_marginals_on_the_way(kernels_on_host: list[str], layer: str, axis: int) -> None:
+    """The result of a layer and its sum over any axis, and their cotangents together."""
+    x_shape, w_shape, axes, options = LAYERS[layer]
+    x, w, bias = noise(0, x_shape, "float32"), noise(1, w_shape, "float32"), noise(2, w_shape[-1:], "float32")
+    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
+        patch.setattr(_cuda_plan, "BLOCK_ELEMENTS", 20_000)
+        (y, total), pullback = vjp(lambda *a: convolve_elu_marginal(*a, axes, axis, **options), x, w, bias)
+        expected, separate = vjp(lambda *a: convolve_elu(*a, axes, **options), x, w, bias)
+        g = noise(3, y.shape, "float32"), noise(4, total.shape, "float32")
+        found, wanted = pullback(g), separate(g[0] + np.expand_dims(g[1], axis))
+    assert np.array_equal(y, expected)
+    assert_close(total, wide(y).sum(axis=axis), y)
+    for one, other in zip(found, wanted, strict=True):
+        assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

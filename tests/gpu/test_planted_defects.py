@@ -20,8 +20,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodiff import convolve_elu, vjp
-from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, matmul, patch_moments, patch_moments_vjp, precision
+from autodiff import convolve_elu, cross_entropy, value_and_grad, vjp
+from autodiff.primitives import _cross_entropy_written_out, _merged_factors_written_out
+from hcnn_core import (
+    convolve,
+    convolve_elu_marginal,
+    convolve_vjp_w,
+    convolve_vjp_x,
+    matmul,
+    merge_factors,
+    merge_factors_vjp,
+    patch_moments,
+    patch_moments_vjp,
+    precision,
+)
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import plan as _cuda_plan
 from hcnn_core._problem import make_problem
@@ -48,6 +60,7 @@ def maps() -> None:
         for x_shape, w_shape, axes, options in (
             ((7, 6, 400), (3, 3, 3), (0, 1), SPACE),
             ((60, 6, 5, 8), (3, 3, 5, 3), (1, 2, 3), SPECTRAL),
+            ((60, 6, 5, 8), (3, 3, 5, 3), (1, 2, 3), {**SPECTRAL, "stride": (2, 1, 2)}),
         ):
             x, w = noise(0, x_shape, "float32"), noise(1, w_shape, "float32")
             problem = Problem(x, w, axes, options)
@@ -63,11 +76,16 @@ def layers() -> None:
         ((40, 5, 6), (3, 3, 3), (1, 2), SPACE),
         ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), SPECTRAL),
         ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), {**SPECTRAL, "boundary": "periodic"}),
+        ((40, 4, 3, 8), (3, 3, 5, 3), (1, 2, 3), {**SPECTRAL, "method": ("direct", "fft", "fft")}),
     ):
         x, w, bias = noise(0, x_shape, "float32"), noise(1, w_shape, "float32"), noise(2, w_shape[-1:], "float32")
         problem = Problem(x, w, axes, options)
         c = problem.convolution() + wide(bias)
         y, pullback = vjp(lambda *a, axes=axes, options=options: convolve_elu(*a, axes, **options), x, w, bias)
+        for axis in axes[-2:]:
+            same, total = convolve_elu_marginal(x, w, bias, axes, axis, **options)
+            close(total, wide(y).sum(axis=axis), norm(y))
+            assert np.array_equal(same, y)
         close(y, np.where(c > 0, c, np.expm1(np.minimum(c, 0))), norm(x) * norm(w) + norm(bias))
         full = noise(3, problem.y_shape, "float32")
         for g in (full, np.broadcast_to(full.take([0], axes[-1]), full.shape)):
@@ -117,6 +135,29 @@ def products() -> None:
         a, b = noise(0, (m, depth), "float32"), noise(1, (depth, n), "float32")
         with poisoned_memory():
             close(matmul(a, b), wide(a) @ wide(b), norm(a) * norm(b))
+
+
+def merging() -> None:
+    """Merged factors and their cotangents, at a boundary that some taps reach beyond."""
+    given = [noise(seed, shape, "float32") for seed, shape in enumerate([(5, 3), (5, 6, 3), (3,), (3, 3), (3,)])]
+    given[3] = given[3] @ given[3].T
+    options: dict[str, Any] = {"lengths": (7,), "stride": 2, "boundary": "zero", "epsilon": 1.0}
+    exact, pullback = vjp(lambda *a: _merged_factors_written_out(*a, **options), *map(wide, given))
+    g = tuple(noise(5 + i, a.shape, "float32") for i, a in enumerate(exact))
+    with poisoned_memory():
+        found = *merge_factors(*given, **options), *merge_factors_vjp(*g, *given, **options)
+    for one, other in zip(found, (*exact, *pullback(tuple(map(wide, g)))), strict=True):
+        close(one, other, 5 * norm(other))
+
+
+def losses() -> None:
+    """Cross-entropy with smoothed labels, and its gradient, of more images than a block has threads."""
+    logits, labels = 3 * noise(0, (300, 4), "float32"), np.arange(300) % 4
+    exact, gradient = value_and_grad(lambda x: _cross_entropy_written_out(x, labels, 0.2))(wide(logits))
+    with poisoned_memory():
+        loss, found = value_and_grad(lambda x: cross_entropy(x, labels, label_smoothing=0.2))(logits)
+    close(loss, exact, 10)
+    close(found, gradient, 1 / 300)
 
 
 def split_products() -> None:
@@ -324,6 +365,21 @@ DEFECTS = [
         "(row % (x_rows > 1 ? x_rows - 1 : 1))",
         layers,
     ),
+    Defect("a marginal of neighbouring rows", KERNELS, "from[n * apart * MAP_TILE]", "from[n * MAP_TILE]", layers),
+    Defect(
+        "no barrier before a marginal is added up",
+        KERNELS,
+        "if (!marginal) return;\n    __syncthreads();",
+        "if (!marginal) return;",
+        layers,
+    ),
+    Defect(
+        "the tables of a product's results swapped",
+        KERNELS,
+        "out_rows[i] + out_columns[j]",
+        "out_rows[j] + out_columns[i]",
+        maps,
+    ),
     Defect(
         "taps beyond a zero boundary read",
         KERNELS,
@@ -366,6 +422,44 @@ DEFECTS = [
         "tf32(0.0f)",
         split_products,
     ),
+    Defect(
+        "a merged filter's taps beyond the boundary counted",
+        KERNELS,
+        "total += reach[t * places + p] * of_means[t]",
+        "total += of_means[t]",
+        merging,
+    ),
+    Defect(
+        "no barrier before the offset of merged filters",
+        KERNELS,
+        "    __syncthreads();\n    for (int p = threadIdx.x; p < places",
+        "    for (int p = threadIdx.x; p < places",
+        merging,
+    ),
+    Defect(
+        "the offset's cotangent left out of the factors'",
+        KERNELS,
+        "given[FILTER_TAPS * across + t] = total;",
+        "given[FILTER_TAPS * across + t] = 0;",
+        merging,
+    ),
+    Defect(
+        "one kernel's part of the factors' cotangent",
+        KERNELS,
+        "for (int k = 0; k < parts; ++k) of_normal",
+        "for (int k = 0; k < 1; ++k) of_normal",
+        merging,
+    ),
+    Defect(
+        "a label's target without its part of what is smoothed",
+        KERNELS,
+        "at_label = 1 - smoothing + smoothing / classes",
+        "at_label = 1 - smoothing",
+        losses,
+    ),
+    Defect(
+        "the loss of one image of each thread", KERNELS, "total -= (double)target", "total = -(double)target", losses
+    ),
     Defect("sums of three passes never flushed", TENSOR, "MOST_IN_SUM = 64", "MOST_IN_SUM = 1 << 20", split_products),
 ]
 
@@ -381,7 +475,19 @@ def run(check: Callable[..., None], tmp: Path) -> None:
 
 @pytest.mark.parametrize(
     "check",
-    [maps, layers, small_arguments, patches, products, split_products, instruction, large_arrays, limits],
+    [
+        maps,
+        layers,
+        small_arguments,
+        patches,
+        products,
+        merging,
+        losses,
+        split_products,
+        instruction,
+        large_arrays,
+        limits,
+    ],
     ids=lambda c: c.__name__,
 )
 def test_checks_pass_on_what_there_is(on_host: list[str], check: Callable[..., None], tmp_path: Path) -> None:

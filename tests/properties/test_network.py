@@ -45,10 +45,10 @@ def factor(w: NDArray, count: int, rng: np.random.Generator) -> tuple[NDArray, N
 
 
 def merge(h: NDArray, g: NDArray, boundary: str = "zero") -> tuple[NDArray, NDArray]:
-    """The merged filter and its shift for patches that need no normalisation: mean 0, covariance 1."""
-    mean, covariance = np.zeros(9, h.dtype), np.eye(9, dtype=h.dtype)
-    w, shift = merge_factors(h, g, mean, covariance, lengths=(4, 8), stride=(2, 2), boundary=boundary, epsilon=0)
-    return w, shift
+    """The merged filter and its offset for patches that need no normalisation: mean 0, covariance 1."""
+    moments, bias = (np.zeros(9, h.dtype), np.eye(9, dtype=h.dtype)), np.zeros(g.shape[-1], h.dtype)
+    w, offset = merge_factors(h, g, *moments, bias, lengths=(4, 8), stride=(2, 2), boundary=boundary, epsilon=0)
+    return w, offset
 
 
 FACTORED = 3 * C
@@ -66,11 +66,11 @@ def filters(draw: st.DrawFn) -> NDArray:
 @given(filters(), st.sampled_from([9, 10, 16, 32]), SEEDS)
 def test_nine_terms_are_every_filter(w: NDArray, count: int, seed: int) -> None:
     h, g = factor(w, count, np.random.default_rng(seed))
-    merged, shift = merge(h, g)
+    merged, offset = merge(h, g)
     assert h.shape[0] == g.shape[0] == count and merged.dtype == w.dtype and merged.shape == w.shape
     assert norm(wide(merged) - w) <= FACTORED * eps(w.dtype) * norm(w)
     assert FACTORED * eps("float64") < 1e-12
-    assert not shift.any()
+    assert not offset.any()
 
 
 @given(st.integers(1, 8), SEEDS)

@@ -69,6 +69,7 @@ def test_counts_are_those_of_the_arrays(preset):
                     weights["h"],
                     weights["g"],
                     *moments,
+                    weights["bias"],
                     lengths=layer.inputs[2:],
                     stride=(2, 2),
                     boundary="zero",
@@ -85,8 +86,8 @@ def test_variance_that_rounding_leaves_below_zero():
     h, g = np.ones((2, 3, 3), np.float32), np.ones((2, 3, 5, 4), np.float32)
     options = {"lengths": (4, 8), "stride": (2, 2), "boundary": "periodic", "epsilon": 1e-5}
     below, none = (np.eye(9, dtype=np.float32) * np.float32(number) for number in (-1e-3, 0))
-    mean = np.zeros(9, np.float32)
-    (w, _), (expected, _) = (merge_factors(h, g, mean, covariance, **options) for covariance in (below, none))
+    mean, bias = np.zeros(9, np.float32), np.zeros(4, np.float32)
+    (w, _), (expected, _) = (merge_factors(h, g, mean, covariance, bias, **options) for covariance in (below, none))
     assert w.dtype == np.float32 and np.array_equal(w, expected) and expected.all()
 
 
@@ -187,8 +188,8 @@ def test_writing_out_notices_a_missing_mean():
     exact = networks.merge_factors
 
     def constant_share(*args, **kwargs):
-        w, shift = exact(*args, **kwargs)
-        return w, np.broadcast_to(shift.mean((0, 1)), shift.shape)
+        w, offset = exact(*args, **kwargs)
+        return w, np.broadcast_to(offset.mean((0, 1)), offset.shape)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "merge_factors", constant_share)

@@ -1,12 +1,15 @@
-"""Normalised filters and their derivatives by one CUDA kernel each."""
+"""Normalised filters, merged factors and their derivatives by CUDA kernels."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.generic.filters import reach
+from hcnn_core._problem import Problem
 from hcnn_core.backend import Array, dtype_name, empty
 
 THREADS = 128
@@ -15,16 +18,18 @@ MOST_TAPS, MOST_FILTERS = 16, 2048
 """A filter stays in registers, and a number for each of them in the memory that a block shares."""
 
 
-def suits(h: Array) -> bool:
-    """Whether the kernels take filters (Q, *kernel_size)."""
+def suits(h: Array, g: Array | None = None) -> bool:
+    """Whether the kernels take filters (Q, *kernel_size), and factors g (Q, *kernel_size, K)."""
     few = 0 < h.shape[0] <= MOST_FILTERS and 0 < h.size <= MOST_TAPS * h.shape[0]
-    return few and dtype_name(h.dtype) in cuda.TILING
+    if not few or dtype_name(h.dtype) not in cuda.TILING:
+        return False
+    return g is None or (0 < g.size < 1 << 31 and _shared_bytes(h, math.prod(g.shape[1:-1])) <= cuda.MAX_SHARED)
 
 
 def normalize(xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
     """Filters (..., Q) over the deviation of their responses, and the means of these."""
     filters, means = empty(xp, (*h.shape[1:], h.shape[0]), h), empty(xp, h.shape[:1], h)
-    _launch(xp, "normalize", (h, mean, covariance), (filters, means), h, epsilon)
+    _launch(xp, "normalize", h, (h, mean, covariance), (filters, means), (), epsilon)
     return filters, means
 
 
@@ -32,14 +37,64 @@ def normalize_vjp(
     xp: Any, g_filters: Array, g_means: Array, h: Array, mean: Array, covariance: Array, epsilon: float
 ) -> tuple[Array, Array, Array]:
     """Cotangents of h, mean and covariance."""
+    return _normalize_vjp(xp, (g_filters, g_means), (1, 0), h, mean, covariance, epsilon)
+
+
+def merge(
+    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, problem: Problem, epsilon: float
+) -> tuple[Array, Array]:
+    """Merged filters (*kernel_size of h, *kernel_size of g, K), and the offset (places, K) of `merge_factors`."""
+    table, kernels = reach(problem, h), g.shape[-1]
+    across, places = table.shape
+    w, offset = empty(xp, (across, mean.size, kernels), h), empty(xp, (places, kernels), h)
+    numbers, shared = (across, kernels, places), _shared_bytes(h, across)
+    _launch(xp, "merge", h, (h, g, mean, covariance, bias, table), (w, offset), numbers, epsilon, kernels, shared)
+    # the taps of g come first in memory, as in the plan of the convolution that w is for
+    first = g.ndim - 2
+    axes = (*range(first, first + h.ndim - 1), *range(first), -1)
+    return xp.permute_dims(xp.reshape(w, (*g.shape[1:-1], *h.shape[1:], kernels)), axes), offset
+
+
+def merge_vjp(
+    xp: Any, g_w: Array, g_offset: Array, h: Array, g: Array, mean: Array, covariance: Array, problem: Problem,
+    epsilon: float,
+) -> tuple[Array, Array, Array, Array, Array]:  # fmt: skip
+    """Cotangents of h, g, mean, covariance and bias."""
+    table, kernels = reach(problem, h), g.shape[-1]
+    across, places = table.shape
+    of_g, of_bias = empty(xp, g.shape, h), empty(xp, (kernels,), h)
+    parts = empty(xp, (kernels, mean.size + 1, h.shape[0]), h)
+    first = h.ndim - 1
+    by_taps = xp.permute_dims(g_w, (*range(first, g_w.ndim - 1), *range(first), g_w.ndim - 1))
+    given = (h, g, mean, covariance, table, by_taps, g_offset)
+    numbers, shared = (across, kernels, places), _shared_bytes(h, across)
+    _launch(xp, "merge_back", h, given, (of_g, of_bias, parts), numbers, epsilon, kernels, shared)
+    first_part, step = (parts, parts[0, -1, :]), (mean.size + 1) * h.shape[0]
+    of_h, of_mean, of_covariance = _normalize_vjp(xp, first_part, (kernels, step), h, mean, covariance, epsilon)
+    return of_h, of_g, of_mean, of_covariance, of_bias
+
+
+def _normalize_vjp(
+    xp: Any, given: tuple[Array, Array], parts: tuple[int, int], h: Array, mean: Array, covariance: Array,
+    epsilon: float,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """From the first parts of both cotangents, how many parts there are, and how far they lie apart."""
     found = empty(xp, h.shape, h), empty(xp, mean.shape, h), empty(xp, covariance.shape, h)
-    _launch(xp, "normalize_back", (h, mean, covariance, g_filters, g_means), found, h, epsilon)
+    _launch(xp, "normalize_back", h, (h, mean, covariance, *given), found, parts, epsilon)
     return found
 
 
-def _launch(xp: Any, name: str, given: tuple[Array, ...], results: tuple[Array, ...], h: Array, epsilon: float) -> None:
+def _shared_bytes(h: Array, across: int) -> int:
+    """Bytes of the filters and cotangents that a block of `merge` or `merge_back` keeps."""
+    return int((h.size // h.shape[0] + 1) * (h.shape[0] + across) * h.itemsize)
+
+
+def _launch(
+    xp: Any, name: str, h: Array, given: tuple[Array, ...], results: tuple[Array, ...], numbers: tuple[int, ...],
+    epsilon: float, blocks: int = 1, shared: int = 0,
+) -> None:  # fmt: skip
     dtype, count = dtype_name(h.dtype), h.shape[0]
     operands = (xp.ascontiguousarray(xp.astype(a, h.dtype, copy=False)) for a in given)
     sizes = {"FILTER_TAPS": h.size // count, "FILTER_THREADS": THREADS, "MOST_FILTERS": MOST_FILTERS}
-    arguments = (*operands, *results, np.int32(count), np.float64(epsilon))
-    cuda.launch(name, dtype, sizes, (1,), THREADS, arguments)
+    arguments = (*operands, *results, *map(np.int32, (count, *numbers)), np.float64(epsilon))
+    cuda.launch(name, dtype, sizes, (blocks,), THREADS, arguments, shared)

@@ -198,11 +198,12 @@ __device__ void stage(const real* from, const real* matrix, const int* reads, co
 }
 
 // Two stages on all rows of a channel, MAP_TILE positions at a time. With answers, the results of an ELU, x is first
-// multiplied by its derivative, and sums[tile, row] receive what it is then; with a bias (rows,), an ELU comes last.
+// multiplied by its derivative, and sums[tile, row] receive what it is then; with a bias (rows,), an ELU comes last. With a
+// marginal, it receives the sums of `summed` rows of the result each, which lie `apart` rows apart.
 extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
     Reals x, Table places, Reals first, Reals second, Table reads_and_writes,
-    Reals bias, Reals answers, Target sums, Target out, int positions, int batch, int x_rows, long long x_row,
-    long long out_row
+    Reals bias, Reals answers, Target sums, Target out, Target marginal, int positions, int batch, int x_rows,
+    int summed, int apart, long long x_row, long long out_row
 ) {
     SHARED_MEMORY;
     real* taken = reinterpret_cast<real*>(shared_memory);
@@ -253,8 +254,20 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
         half, second, reads, writes, [&](int row, int i, real value) {
             if (begin + i >= positions) return;
             const long long to = (long long)row * channels + channel;
-            out[to * out_row + begin + i] = bias ? elu(value + bias[to]) : value;
+            const real result = bias ? elu(value + bias[to]) : value;
+            out[to * out_row + begin + i] = result;
+            if (marginal) taken[row * MAP_TILE + i] = result;
         });
+    if (!marginal) return;
+    __syncthreads();
+    const int marginal_rows = SECOND_GROUPS * SECOND_ROWS / summed;
+    for (int k = threadIdx.x; k < marginal_rows * MAP_TILE; k += MAP_THREADS) {
+        const int row = k / MAP_TILE, i = k % MAP_TILE;
+        const real* from = taken + (row / apart * summed * apart + row % apart) * MAP_TILE + i;
+        real total = 0;
+        for (int n = 0; n < summed; ++n) total += from[n * apart * MAP_TILE];
+        if (begin + i < positions) marginal[((long long)row * channels + channel) * out_row + begin + i] = total;
+    }
 }
 #endif
 
@@ -428,10 +441,11 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
 #endif
 
 #ifdef SIDE
-// Write out[i, j], the sum over k of x[i, k] * y[k, j], in blocks of SIDE x SIDE sums; operands may be transposed.
+// Write out[i, j], the sum over k of x[i, k] * y[k, j], in blocks of SIDE x SIDE sums; operands may be transposed. With
+// tables of where its rows and columns begin, y or out may lie in any order of axes.
 extern "C" __global__ void __launch_bounds__(SIDE * SIDE / 4) multiply(
-    Reals x, Reals y, Target out, int rows, int columns, int depth,
-    long long x_row, long long x_column, long long y_row, long long y_column
+    Reals x, Reals y, Target out, Table y_rows, Table y_columns, Table out_rows, Table out_columns,
+    int rows, int columns, int depth, long long x_row, long long x_column, long long y_row, long long y_column
 ) {
     __shared__ real of_x[SIDE][SIDE + 1], of_y[SIDE][SIDE + 1];
     constexpr int HALF = SIDE / 2;
@@ -444,7 +458,10 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE / 4) multiply(
             const int i = t / SIDE, j = t % SIDE;
             const bool in_x = first_row + i < rows && k0 + j < depth, in_y = k0 + i < depth && first_column + j < columns;
             of_x[i][j] = in_x ? x[(first_row + i) * x_row + (k0 + j) * x_column] : real(0);
-            of_y[i][j] = in_y ? y[(k0 + i) * y_row + (first_column + j) * y_column] : real(0);
+            of_y[i][j] = real(0);
+            if (in_y)
+                of_y[i][j] = y[y_rows ? y_rows[k0 + i] + y_columns[first_column + j]
+                                      : (k0 + i) * y_row + (first_column + j) * y_column];
         }
         __syncthreads();
         for (int k = 0; k < SIDE; ++k)
@@ -454,7 +471,8 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE / 4) multiply(
     for (int r = 0; r < 2; ++r)
         for (int c = 0; c < 2; ++c) {
             const int i = first_row + down + r * HALF, j = first_column + across + c * HALF;
-            if (i < rows && j < columns) out[(long long)i * columns + j] = sum[r][c];
+            if (i < rows && j < columns)
+                out[out_rows ? out_rows[i] + out_columns[j] : (long long)i * columns + j] = sum[r][c];
         }
 }
 #endif
@@ -499,8 +517,8 @@ __device__ inline real variance_of(const real (&h)[FILTER_TAPS], Reals covarianc
 }
 
 // Write filters h (count, taps) over the deviation of their responses to filters (taps, count), and the means of these.
-extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
-    Reals h, Reals mean, Reals covariance, Target filters, Target means, int count, double epsilon
+__device__ inline void normalize_filters(
+    Reals h, Reals mean, Reals covariance, real* filters, real* means, int count, double epsilon
 ) {
     for (int q = threadIdx.x; q < count; q += FILTER_THREADS) {
         real own[FILTER_TAPS], twice[FILTER_TAPS], response = 0;
@@ -515,10 +533,85 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
     }
 }
 
-// The cotangents of filters, mean and covariance, of those of both results. One block.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
+    Reals h, Reals mean, Reals covariance, Target filters, Target means, int count, double epsilon
+) {
+    normalize_filters(h, mean, covariance, filters, means, count, epsilon);
+}
+
+// Merge the normalised factors h (count, taps) with g (count, across, kernels), a block for each kernel: w (across, taps,
+// kernels) is the sum of their products, offset (places, kernels) the bias less what the means of h's responses become by
+// g, whose tap t counts reach[t, place] at a place.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) merge(
+    Reals h, Reals g, Reals mean, Reals covariance, Reals bias, Reals reach, Target w, Target offset,
+    int count, int across, int kernels, int places, double epsilon
+) {
+    SHARED_MEMORY;
+    real* normal = reinterpret_cast<real*>(shared_memory);  // (FILTER_TAPS + 1, count), the last row the means
+    real* of_means = normal + (FILTER_TAPS + 1) * count;
+    const int k = blockIdx.x;
+    normalize_filters(h, mean, covariance, normal, normal + FILTER_TAPS * count, count, epsilon);
+    __syncthreads();
+    for (int t = threadIdx.x; t < across; t += FILTER_THREADS) {
+        real sum[FILTER_TAPS + 1] = {};
+        for (int q = 0; q < count; ++q) {
+            const real factor = g[((long long)q * across + t) * kernels + k];
+            for (int r = 0; r <= FILTER_TAPS; ++r) sum[r] += normal[r * count + q] * factor;
+        }
+        for (int r = 0; r < FILTER_TAPS; ++r) w[(t * FILTER_TAPS + r) * kernels + k] = sum[r];
+        of_means[t] = sum[FILTER_TAPS];
+    }
+    __syncthreads();
+    for (int p = threadIdx.x; p < places; p += FILTER_THREADS) {
+        real total = 0;
+        for (int t = 0; t < across; ++t) total += reach[t * places + p] * of_means[t];
+        offset[p * kernels + k] = bias[k] - total;
+    }
+}
+
+// The cotangents of g and the bias, and each kernel's part (kernels, FILTER_TAPS + 1, count) of those of the normalised
+// filters and of the means of their responses, from the cotangents of w and offset. A block for each kernel.
+extern "C" __global__ void __launch_bounds__(FILTER_THREADS) merge_back(
+    Reals h, Reals g, Reals mean, Reals covariance, Reals reach, Reals g_w, Reals g_offset, Target of_g,
+    Target of_bias, Target parts,
+    int count, int across, int kernels, int places, double epsilon
+) {
+    SHARED_MEMORY;
+    real* normal = reinterpret_cast<real*>(shared_memory);  // (FILTER_TAPS + 1, count), the last row the means
+    real* given = normal + (FILTER_TAPS + 1) * count;  // (FILTER_TAPS + 1, across), the last row of what they become
+    const int k = blockIdx.x;
+    normalize_filters(h, mean, covariance, normal, normal + FILTER_TAPS * count, count, epsilon);
+    for (int t = threadIdx.x; t < across; t += FILTER_THREADS) {
+        real total = 0;
+        for (int p = 0; p < places; ++p) total -= reach[t * places + p] * g_offset[p * kernels + k];
+        given[FILTER_TAPS * across + t] = total;
+        for (int r = 0; r < FILTER_TAPS; ++r) given[r * across + t] = g_w[(t * FILTER_TAPS + r) * kernels + k];
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        real total = 0;
+        for (int p = 0; p < places; ++p) total += g_offset[p * kernels + k];
+        of_bias[k] = total;
+    }
+    for (int i = threadIdx.x; i < count * across; i += FILTER_THREADS) {
+        const int q = i / across, t = i % across;
+        real total = 0;
+        for (int r = 0; r <= FILTER_TAPS; ++r) total += normal[r * count + q] * given[r * across + t];
+        of_g[(long long)i * kernels + k] = total;
+    }
+    for (int i = threadIdx.x; i < (FILTER_TAPS + 1) * count; i += FILTER_THREADS) {
+        const int r = i / count, q = i % count;
+        real total = 0;
+        for (int t = 0; t < across; ++t) total += given[r * across + t] * g[((long long)q * across + t) * kernels + k];
+        parts[(long long)k * (FILTER_TAPS + 1) * count + i] = total;
+    }
+}
+
+// The cotangents of filters, mean and covariance, of those of both results, each the sum of some parts, whose beginnings
+// lie part_step apart. One block.
 extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
     Reals h, Reals mean, Reals covariance, Reals g_filters, Reals g_means, Target of_h, Target of_mean,
-    Target of_covariance, int count, double epsilon
+    Target of_covariance, int count, int parts, int part_step, double epsilon
 ) {
     __shared__ real of_variance[MOST_FILTERS], of_sum[MOST_FILTERS];
     for (int q = threadIdx.x; q < count; q += FILTER_THREADS) {
@@ -526,12 +619,15 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
         for (int t = 0; t < FILTER_TAPS; ++t) own[t] = h[q * FILTER_TAPS + t];
         const real variance = variance_of(own, covariance, twice);
         const real sigma = sqrt((variance < 0 ? real(0) : variance) + real(epsilon));
+        real of_response = 0;
+        for (int k = 0; k < parts; ++k) of_response += g_means[(long long)k * part_step + q];
         for (int t = 0; t < FILTER_TAPS; ++t) {
-            of_normal[t] = g_filters[t * count + q] + g_means[q] * mean[t];
+            of_normal[t] = of_response * mean[t];
+            for (int k = 0; k < parts; ++k) of_normal[t] += g_filters[(long long)k * part_step + t * count + q];
             along += of_normal[t] * own[t];
         }
         of_variance[q] = variance < 0 ? real(0) : along / (-2 * sigma * sigma * sigma);
-        of_sum[q] = g_means[q] / sigma;
+        of_sum[q] = of_response / sigma;
         for (int t = 0; t < FILTER_TAPS; ++t)
             of_h[q * FILTER_TAPS + t] = of_normal[t] / sigma + of_variance[q] * twice[t];
     }
@@ -544,5 +640,38 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
                                      : of_sum[q] * h[q * FILTER_TAPS + t];
         (s < FILTER_TAPS ? of_covariance[t * FILTER_TAPS + s] : of_mean[t]) = total;
     }
+}
+#endif
+
+#ifdef LOSS_THREADS
+// The mean over images of the cross-entropy of logits (images, classes), and its gradient: a target is 1 - smoothing at the
+// label, and what is left everywhere alike. A label out of range makes NaN. One block.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS) cross_entropy(
+    Reals logits, const long long* __restrict__ labels, Target loss, Target gradient, int images, int classes,
+    double smoothing
+) {
+    __shared__ double part[LOSS_THREADS];
+    const real elsewhere = smoothing / classes, at_label = 1 - smoothing + smoothing / classes;
+    double total = 0;
+    for (int n = threadIdx.x; n < images; n += LOSS_THREADS) {
+        const real* x = logits + (long long)n * classes;
+        const long long label = labels[n];
+        real largest = x[0], sum = 0;
+        for (int c = 1; c < classes; ++c) largest = x[c] > largest ? x[c] : largest;
+        for (int c = 0; c < classes; ++c) sum += exp(x[c] - largest);
+        const real all = log(sum);
+        for (int c = 0; c < classes; ++c) {
+            const real log_probability = x[c] - largest - all;
+            const real target = label < 0 || label >= classes ? real(nan("")) : c == label ? at_label : elsewhere;
+            total -= (double)target * log_probability;
+            gradient[(long long)n * classes + c] = (exp(log_probability) - target) / images;
+        }
+    }
+    part[threadIdx.x] = total;
+    for (int half = LOSS_THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) *loss = part[0] / images;
 }
 #endif

@@ -19,6 +19,10 @@ MOST_BLOCKS = (1 << 16) - 1
 """Along a grid's second axis."""
 
 
+Tables = tuple[Any, Any]
+"""Where rows begin, and where columns do; two None for an operand that has strides."""
+
+
 def suits(a: Array, b: Array) -> bool:
     """Whether the kernel can multiply, and should: real vectors or matrices of one dtype, not too large."""
     if not {a.ndim, b.ndim} <= {1, 2} or a.shape[-1] != b.shape[0] or a.dtype != b.dtype:
@@ -37,11 +41,20 @@ def matmul(a: Array, b: Array) -> Array:
 def multiply(xp: Any, a: Array, b: Array) -> Array:
     """``a @ b``."""
     rows, columns = (a if a.ndim == 2 else a[None, :]), (b if b.ndim == 2 else b[:, None])
-    (m, depth), n = rows.shape, columns.shape[1]
-    out = empty(xp, (m, n), a)
-    steps = (np.int64(step // a.itemsize) for operand in (rows, columns) for step in operand.strides)
+    out = empty(xp, (rows.shape[0], columns.shape[1]), a)
+    multiply_into(rows, columns, out)
+    return xp.reshape(out, (*a.shape[:-1], *b.shape[1:]))
+
+
+def multiply_into(
+    a: Array, b: Array, out: Array, *, reads: Tables = (None, None), writes: Tables = (None, None)
+) -> None:
+    """Write ``a @ b`` to `out`; with tables of where their rows and columns begin, b or `out` may lie in any order."""
+    columns = reads[1]
+    n, b_strides = (b.shape[1], b.strides) if columns is None else (columns.size, (0, 0))
+    m, depth = a.shape
+    steps = (np.int64(step // a.itemsize) for step in (*a.strides, *b_strides))
     cuda.launch(
         "multiply", dtype_name(a.dtype), {"SIDE": SIDE}, (-(-m // SIDE), -(-n // SIDE)), SIDE**2 // 4,
-        (rows, columns, out, *map(np.int32, (m, n, depth)), *steps),
+        (a, b, out, *reads, *writes, *map(np.int32, (m, n, depth)), *steps),
     )  # fmt: skip
-    return xp.reshape(out, (*a.shape[:-1], *b.shape[1:]))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
 from hcnn_core._engines.cuda.tables import Reading, tables_of
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.generic.dft import MatrixDFT
@@ -105,16 +106,36 @@ class CudaPlan(Plan):
         tables = tables_of(t if t.sizes else untapped(t.batch))
         entry = max(transform.aliases * arrangement.channels * tables.x.positions, arrangement.out * tables.g.positions)
         blocks = max(transform.frequencies, 1) * arrangement.outer_size * max(arrangement.channels, arrangement.out)
-        return transform.planes * entry < 1 << 31 and blocks < 1 << 16  # offsets, and blocks along a grid's second axis
+        columns = t.count * arrangement.channels * arrangement.out
+        spectra = transform.planes**2 * transform.frequencies * transform.aliases * columns
+        fits = columns <= SIDE * MOST_BLOCKS and blocks <= MOST_BLOCKS  # along a grid's second axis
+        return fits and max(spectra, transform.planes * entry) < 1 << 31  # offsets
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
-        filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
-        per_row = None if bias is None else self.per_row(xp, bias)
-        per_row = None if per_row is None else xp.ascontiguousarray(per_row)
-        y = self._products(xp, self._spectrum(xp, x), filters, per_row)
+        per_row = None if bias is None else self._bias_of_rows(xp, bias)
+        y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row)
         result = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
         return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
+
+    def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
+        """The ELU of x convolved with w plus a bias, and its sum over an axis, on the way if a transform makes it."""
+        per_row, place = self._bias_of_rows(xp, bias), self.y_order.index(axis)
+        if per_row is None or place >= len(self.arrangement.spectral):
+            return super().forward_and_marginal(xp, x, w, bias, axis)
+        shape, order = self.problem.y_shape, self.y_order
+        summed = shape[axis], math.prod(shape[a] for a in order[place + 1 : len(self.arrangement.spectral)])
+        positions = math.prod(self.taps.out_lengths) * self.taps.batch
+        total = empty(xp, (self.y_rows // summed[0] * self.out, positions), x)
+        y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row, (total, *summed))
+        kept_order = tuple(a - (a > axis) for a in order if a != axis)
+        kept_shape = shape[:axis] + shape[axis + 1 :]
+        return self.from_plan(xp, y, order, shape), self.from_plan(xp, total, kept_order, kept_shape)
+
+    def _bias_of_rows(self, xp: Any, bias: Array) -> Array | None:
+        """`per_row`, in one piece."""
+        per_row = self.per_row(xp, bias)
+        return None if per_row is None else xp.ascontiguousarray(per_row)
 
     def adjoints(
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
@@ -131,11 +152,10 @@ class CudaPlan(Plan):
         cotangent = xp.reshape(rows, (self._count, -1, self.tables.g.positions))
         x_cotangent = w_cotangent = None
         if w is not None:
-            filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
-            x_rows = self._cotangent_of_x(xp, cotangent, filters)
+            x_rows = self._cotangent_of_x(xp, cotangent, self._matrices_back(xp, w))
             x_cotangent = self.from_plan(xp, x_rows, self.x_order, self.problem.x_shape)
         if x is not None:
-            w_cotangent = self.filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
+            w_cotangent = self._filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
         return x_cotangent, w_cotangent, None if ans is None else sums
 
     def _spectrum(self, xp: Any, x: Array) -> Array:
@@ -145,10 +165,71 @@ class CudaPlan(Plan):
         rows = self._map(xp, "analysis", rows, self.channels, "x")[0] if self.maps else self._extend(xp, rows, "x")[0]
         return xp.reshape(rows, (self._count, -1, self.tables.x.positions))
 
-    def _products(self, xp: Any, x: Array, filters: Array, bias: Array | None) -> Array:
-        """The result (rows, positions) of filters (entries or 1, rows, taps * columns); with a bias, its ELU."""
-        count, rows, reading = x.shape[0], filters.shape[1], self.tables.forward
-        matrices = xp.ascontiguousarray(xp.permute_dims(filters, (0, 2, 1)))
+    def _matrices(self, xp: Any, w: Array) -> Array:
+        """Filters, or their spectra, (entries or 1, taps * columns, rows)."""
+        if self.maps:
+            filters = self._filter_spectra(xp, w, "filters")
+            return xp.reshape(filters, (self._count, -1, self.maps.planes * self.out))
+        matrix = (1, self.taps.count * self.channels, self.out)
+        return xp.ascontiguousarray(self._to_plan(xp, w, self.w_order, matrix))
+
+    def _matrices_back(self, xp: Any, w: Array) -> Array:
+        """The same as (entries or 1, taps * rows, columns), taps in the order of `_phase_taps`."""
+        if self.maps:
+            filters = self._filter_spectra(xp, w, "filters back")
+            return xp.reshape(filters, (self._count, self.taps.count * self.maps.planes * self.out, -1))
+        by_taps = xp.permute_dims(self._to_plan(xp, w, self.w_order, self.w_matrix), (0, 1, 3, 2))
+        by_taps = by_taps[:, self._table(w, "taps", self._phase_taps), ...]
+        return xp.reshape(xp.ascontiguousarray(by_taps), (1, -1, self.channels))
+
+    def _filter_spectra(self, xp: Any, w: Array, order: str) -> Array:
+        """Spectra of filters, in one of the orders of `_filter_places`."""
+        d = self.maps
+        assert d
+        matrix, rows = d.matrices(w)[4], self._to_plan(xp, w, self.w_order, self.w_matrix)
+        spectra = empty(xp, (matrix.shape[0] * math.prod(self.w_matrix[1:]),), w)
+        multiply_into(matrix, xp.reshape(rows, (matrix.shape[1], -1)), spectra, writes=self._filter_tables(w, order))
+        return spectra
+
+    def _filter_tables(self, like: Array, order: str) -> tuple[Array, Array]:
+        """Where the products of rows (F, P', A1, P, A2) and columns (T, C, K) of a filter's spectra lie in an order.
+
+        "filters" is (F, T, A1, P, A2, C, P', K), as `apply` wants them and `correlate` makes them, "filters back" is
+        (F, T, P', K, A1, P, A2, C).
+        """
+        d, (taps, channels, out) = self.maps, self.w_matrix[1:]
+        assert d
+        f, p, a1, a2 = d.frequencies, d.planes, d.a1, d.last.fold
+
+        def places() -> Integers:
+            every: Integers = np.arange(f * p * a1 * p * a2 * taps * channels * out)
+            if order == "filters":
+                every = every.reshape(f, taps, a1, p, a2, channels, p, out).transpose(0, 6, 2, 3, 4, 1, 5, 7)
+            else:
+                every = every.reshape(f, taps, p, out, a1, p, a2, channels)[:, np.argsort(self._phase_taps)]
+                every = every.transpose(0, 2, 4, 5, 6, 1, 7, 3)
+            return every.reshape(f * p * a1 * p * a2, -1)
+
+        return (
+            self._table(like, (order, "rows"), lambda: places()[:, 0]),
+            self._table(like, (order, "columns"), lambda: places()[0] - places()[0, 0]),
+        )
+
+    @cached_property
+    def _phase_taps(self) -> Integers:
+        """All taps, those that each phase of x meets together, those that none meets last."""
+        met = np.concatenate([np.zeros(0, np.int64), *(phase.taps for phase in self.tables.phases)])
+        return np.concatenate([met, np.setdiff1d(np.arange(self.taps.count), met)])
+
+    def _products(
+        self, xp: Any, x: Array, matrices: Array, bias: Array | None, marginal: tuple[Array, int, int] | None = None
+    ) -> Array:
+        """The result (rows, positions) of matrices (entries or 1, taps * columns, rows); with a bias, its ELU.
+
+        With a transform, also a marginal of it (rows, positions): of how many rows each sum is, and how far they lie
+        apart.
+        """
+        count, rows, reading = x.shape[0], matrices.shape[2], self.tables.forward
         offsets = self._offsets(x, "x taps", reading, x)
         positions = reading.lines.size * reading.run
         if not self.maps:
@@ -173,26 +254,23 @@ class CudaPlan(Plan):
             piece, line = divmod(first, lines)
             block = xp.reshape(buffer[: count * rows * (last - first) * run], (count * rows, -1))
             self._apply(x, matrices, offsets, sources[first:last], targets[: last - first], run, block)
-            out = y[:, line * reading.run + piece * run :]
-            self._map(xp, "synthesis", block, self.out, None, bias=bias, out=out)
+            begin = line * reading.run + piece * run
+            sums = None if marginal is None else (marginal[0][:, begin:], *marginal[1:])
+            self._map(xp, "synthesis", block, self.out, None, bias=bias, out=y[:, begin:], marginal=sums)
         return y
 
-    def _cotangent_of_x(self, xp: Any, g: Array, filters: Array) -> Array:
-        """Cotangent of x (rows, positions) from that of its products, extended."""
-        count, rows = g.shape[:2]
-        filters = xp.reshape(filters, (filters.shape[0], rows, self.taps.count, -1))
-        columns = filters.shape[3]
-        by_taps = xp.permute_dims(filters, (0, 2, 1, 3))  # (entries, taps, rows, columns)
+    def _cotangent_of_x(self, xp: Any, g: Array, matrices: Array) -> Array:
+        """Cotangent of x (rows, positions) from that of its products, extended, by `_matrices_back`."""
+        (count, rows), columns, met = g.shape[:2], matrices.shape[2], 0
         size = math.prod(self.taps.lengths) * self.taps.batch
         x = empty(xp, (count * columns, size), g)
         if not self.tables.complete:
             x[...] = 0
         for index, phase in enumerate(self.tables.phases):
-            every = phase.taps.size == self.taps.count
-            chosen = by_taps if every else by_taps[:, self._table(g, ("taps", index), phase.taps), ...]
+            first, met = met, met + phase.taps.size * rows
             self._apply(
                 g,
-                xp.ascontiguousarray(xp.reshape(chosen, (filters.shape[0], -1, columns))),
+                matrices[:, first:met, :],
                 self._offsets(g, ("g taps", index), phase.reading, g),
                 self._table(g, ("g lines", index), phase.reading.lines),
                 self._table(g, ("x targets", index), phase.targets),
@@ -201,8 +279,18 @@ class CudaPlan(Plan):
             )
         return self._map(xp, "analysis back", x, self.channels, None)[0] if self.maps else x
 
+    def _filters_of(self, xp: Any, matrices: Array) -> Array:
+        """Cotangent of w from that of `_matrices`, of each entry."""
+        if self.maps:
+            table = self.maps.matrices(matrices)[4]
+            rows = empty(xp, (table.shape[1], *self.w_matrix[1:]), matrices)
+            multiply_into(table.T, matrices, rows, reads=self._filter_tables(matrices, "filters"))
+        else:
+            rows = xp.sum(matrices, axis=0) if self.outer > 1 else matrices
+        return self.from_plan(xp, rows, self.w_order, self.problem.w_shape)
+
     def _cotangent_of_filters(self, xp: Any, g: Array, x: Array) -> Array:
-        """Cotangents of each entry's filters (entries, rows, taps * columns)."""
+        """Cotangents of each entry's matrices (entries, taps * columns, rows)."""
         (count, rows, _), columns, reading = g.shape, x.shape[1], self.tables.forward
         dtype = dtype_name(g.dtype)
         tiling, depth = cuda.TILING[dtype], columns * reading.offsets.size
@@ -221,7 +309,7 @@ class CudaPlan(Plan):
             ),
             cuda.shared_bytes_of_correlate(dtype),
         )  # fmt: skip
-        return xp.permute_dims(xp.sum(totals, axis=0), (0, 2, 1))
+        return xp.sum(totals, axis=0)
 
     def _apply(
         self, x: Array, matrices: Array, offsets: Array, sources: Array, targets: Array, run: int, out: Array,
@@ -231,21 +319,25 @@ class CudaPlan(Plan):
         dtype, count, (depth, rows) = dtype_name(x.dtype), x.shape[0], matrices.shape[1:]
         sizes = cuda.product_sizes(dtype, rows)
         positions = sources.size * run
+        matrix_entry = matrices.strides[0] // matrices.itemsize if matrices.shape[0] > 1 else 0
         block = sizes["THREADS"] * sizes["TALL"] // sizes["ROW_TILE"] * sizes["WIDE"]
         cuda.launch(
             "apply", dtype, sizes, (-(-positions // block), count, -(-rows // sizes["ROW_TILE"])), sizes["THREADS"],
             (
                 x, matrices, offsets, sources, targets, bias, out, *map(np.int32, (rows, depth, positions, run)),
-                np.int64(math.prod(x.shape[1:])), np.int64(depth * rows if matrices.shape[0] > 1 else 0),
+                np.int64(math.prod(x.shape[1:])), np.int64(matrix_entry),
                 np.int64(rows * out.shape[1]), np.int64(out.shape[1]),
             ),
         )  # fmt: skip
 
     def _map(
         self, xp: Any, name: str, x: Array, channels: int, extension: str | None, answers: Array | None = None,
-        *, bias: Array | None = None, out: Array | None = None,
+        *, bias: Array | None = None, out: Array | None = None, marginal: tuple[Array | None, int, int] | None = None,
     ) -> tuple[Array, Array | None]:  # fmt: skip
-        """Rows (rows * channels, .) through two stages; with answers, also the sums of what these then are."""
+        """Rows (rows * channels, .) through two stages; with answers, also the sums of what these then are.
+
+        `out` and a marginal of it, as `_products` takes one, may be parts of larger arrays with rows of one length.
+        """
         dtype = dtype_name(x.dtype)
         assert self.maps
         stages = maps_of(self.maps, dtype)[MAPS.index(name)]
@@ -255,18 +347,19 @@ class CudaPlan(Plan):
             out = empty(xp, (sizes["SECOND_GROUPS"] * sizes["SECOND_ROWS"] * channels, n), x)
         tiles = -(-n // sizes["MAP_TILE"])
         sums = None if answers is None else empty(xp, (tiles, sizes["IN_ROWS"] * channels), x)
+        total, summed, apart = marginal or (None, 1, 1)
         cuda.launch(
             "map_rows", dtype, sizes, (tiles, channels), cuda.MAP_THREADS,
             (
                 x, places, self._table(x, (name, 1), stages.factors[0]),
                 self._table(x, (name, 2), stages.factors[1]),
-                self._table(x, (name, "rows"), stages.rows), bias, answers, sums, out,
-                np.int32(n), np.int32(batch), np.int32(x.shape[0] // channels),
+                self._table(x, (name, "rows"), stages.rows), bias, answers, sums, out, total,
+                *map(np.int32, (n, batch, x.shape[0] // channels, summed, apart)),
                 np.int64(x.shape[1]), np.int64(out.strides[0] // out.itemsize),
             ),
             stages.shared,
         )  # fmt: skip
-        return out, None if sums is None else xp.sum(sums, axis=0, dtype=xp.float64)
+        return out, None if sums is None else self._total(xp, sums)
 
     def _extend(
         self, xp: Any, x: Array, extension: str, answers: Array | None = None
@@ -280,7 +373,12 @@ class CudaPlan(Plan):
             "extend", dtype_name(x.dtype), {"EXTEND": cuda.EXTEND_THREADS}, (blocks, x.shape[0]), cuda.EXTEND_THREADS,
             (x, places, answers, sums, out, np.int32(n), np.int32(batch), np.int64(x.shape[1])),
         )  # fmt: skip
-        return out, None if sums is None else xp.sum(sums, axis=0, dtype=xp.float64)
+        return out, None if sums is None else self._total(xp, sums)
+
+    @staticmethod
+    def _total(xp: Any, parts: Array) -> Array:
+        """The sum of parts, added up in double precision and rounded once."""
+        return xp.sum(parts, axis=0, dtype=xp.float64, out=empty(xp, parts.shape[1:], parts))
 
     def _source(self, x: Array, extension: str | None) -> tuple[Array | None, int, int]:
         """Places, batch and number of extended positions; without an extension those of x itself."""

@@ -1,10 +1,14 @@
-"""Normalised filters and their derivatives, in any namespace."""
+"""Normalised filters, merged factors and their derivatives, in any namespace."""
 
 from __future__ import annotations
 
+from functools import lru_cache, reduce
 from typing import Any
 
-from hcnn_core.backend import Array
+import numpy as np
+
+from hcnn_core._problem import Problem
+from hcnn_core.backend import Array, DeviceTables, dtype_name
 
 
 def normalize(xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
@@ -27,6 +31,56 @@ def normalize_vjp(
     of_taps = of_normal / sigma[:, None] + of_variance[:, None] * xp.matmul(taps, covariance + covariance.T)
     of_covariance = xp.matmul((of_variance[:, None] * taps).T, taps)
     return xp.reshape(of_taps, h.shape), xp.matmul((taps / sigma[:, None]).T, g_means), of_covariance
+
+
+def merge(
+    xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, problem: Problem, epsilon: float
+) -> tuple[Array, Array]:
+    """Merged filters (*kernel_size of h, *kernel_size of g, K), and the offset (places, K) of `merge_factors`."""
+    normal, means = normalize(xp, h, mean, covariance, epsilon)
+    flat = xp.reshape(g, (g.shape[0], -1))
+    w = xp.matmul(xp.reshape(normal, (-1, h.shape[0])), flat)
+    shift = xp.matmul(reach(problem, h).T, xp.reshape(xp.matmul(means, flat), (-1, g.shape[-1])))
+    return xp.reshape(w, (*h.shape[1:], *g.shape[1:])), bias - shift
+
+
+def merge_vjp(
+    xp: Any, g_w: Array, g_offset: Array, h: Array, g: Array, mean: Array, covariance: Array, problem: Problem,
+    epsilon: float,
+) -> tuple[Array, Array, Array, Array, Array]:  # fmt: skip
+    """Cotangents of h, g, mean, covariance and bias."""
+    normal, means = normalize(xp, h, mean, covariance, epsilon)
+    flat = xp.reshape(g, (g.shape[0], -1))
+    of_w = xp.reshape(g_w, (mean.size, -1))
+    of_responses = xp.reshape(xp.matmul(reach(problem, h), -g_offset), (-1,))
+    by_taps = xp.reshape(normal, (-1, h.shape[0]))  # (T, Q)
+    of_flat = xp.matmul(by_taps.T, of_w) + means[:, None] * of_responses
+    of_filters = xp.reshape(xp.matmul(of_w, flat.T), normal.shape)
+    found = normalize_vjp(xp, of_filters, xp.matmul(flat, of_responses), h, mean, covariance, epsilon)
+    return found[0], xp.reshape(of_flat, g.shape), *found[1:], xp.sum(g_offset, axis=0)
+
+
+_placed = DeviceTables()
+
+
+def reach(problem: Problem, like: Array) -> Array:
+    """Whether tap t meets a sample around place p, 1 or 0, (taps, places); a period has one everywhere."""
+    dtype = dtype_name(like.dtype)
+    table: Array = _placed.beside(like, (problem, dtype), lambda: _reach_on_host(problem).astype(dtype))
+    return table
+
+
+@lru_cache(maxsize=256)
+def _reach_on_host(problem: Problem) -> np.ndarray[Any, Any]:
+    from hcnn_core._engines.taps import extended  # late, because importing hcnn_core loads this module
+    from hcnn_core._engines.transform import tap_positions
+
+    axes = zip(problem.lengths, problem.kernel_size, problem.stride, problem.boundary, strict=True)
+    along = (
+        extended(np.arange(0, n, r) - tap_positions(size)[:, None], n, boundary == "periodic") >= 0
+        for n, size, r, boundary in axes
+    )
+    return reduce(np.kron, along)
 
 
 def _deviation(xp: Any, taps: Array, covariance: Array, epsilon: float) -> Array:

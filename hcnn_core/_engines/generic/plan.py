@@ -51,6 +51,11 @@ class Plan:
         y = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
         return y if bias is None else self.pointwise.elu(xp, y, bias)
 
+    def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
+        """The ELU of x convolved with w plus a bias, and its sum over an axis."""
+        y = self.forward(xp, x, w, bias)
+        return y, elementwise.marginal(xp, y, (axis,), "sum")
+
     def adjoints(
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
     ) -> tuple[Array | None, Array | None, Array | None]:

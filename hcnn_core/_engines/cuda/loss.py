@@ -1,0 +1,21 @@
+"""Cross-entropy and its gradient by one CUDA kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core.backend import Array, dtype_name, empty
+
+THREADS = 256
+
+
+def cross_entropy(xp: Any, logits: Array, labels: Array, smoothing: float) -> tuple[Array, Array]:
+    """Mean cross-entropy of logits (N, classes), and its gradient."""
+    logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(xp.astype(labels, xp.int64, copy=False))
+    loss, gradient = empty(xp, (), logits), empty(xp, logits.shape, logits)
+    arguments = logits, labels, loss, gradient, *map(np.int32, logits.shape), np.float64(smoothing)
+    cuda.launch("cross_entropy", dtype_name(logits.dtype), {"LOSS_THREADS": THREADS}, (1,), THREADS, arguments)
+    return loss, gradient
