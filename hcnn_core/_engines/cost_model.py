@@ -222,7 +222,8 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
     longest = max((g.out_lengths[k] for k in direct), default=1) * batch
     short = longest < tuning.compiled_positions and library != "cupy"
     pieces = math.prod(g.kernel_size[k] * (1 + (g.boundary[k] == "periodic")) for k in direct)
-    if isinstance(transform, LibraryFFT) or not real or short:  # by im2col
+    without_kernels = (LibraryFFT, MatrixDFT) if on_cpu else (LibraryFFT,)
+    if isinstance(transform, without_kernels) or not real or short:  # by im2col
         macs = (4 if isinstance(transform, LibraryFFT) or not real else 1) * f * rows * taps * columns * pixels_out
         units["gathered_mac"] += macs
         units["piece"] += pieces * bool(direct)

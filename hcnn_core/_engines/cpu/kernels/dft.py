@@ -1,4 +1,4 @@
-"""DFTs as programs: each step maps some rows to others, by a codelet or by a matrix."""
+"""DFTs as programs: each step maps some rows to others by a codelet."""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -11,25 +11,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hcnn_core._engines.cpu.kernels.elu import elu_line, elu_vjp_line
-from hcnn_core._engines.cpu.kernels.gemm import block_bounds, gemm_rows
+from hcnn_core._engines.cpu.kernels.gemm import block_bounds
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray, Rows
 from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, address
 
 BLOCK_ELEMENTS = 1 << 17
 """Elements of the rows that a transform reads and of the rows between its steps, which stay in cache together."""
-
-
-@intrinsic
-def _store_fence(typing: Any) -> Any:
-    """Wait until other threads see what non-temporal stores have written."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 @intrinsic
@@ -63,15 +51,9 @@ def _execute(
         y = target if program.steps[s, 2] else address(between)
         table = program.reads[program.reads_from[s] : program.reads_from[s + 1]]
         to = program.writes[program.writes_from[s] : program.writes_from[s + 1]]
-        if program.steps[s, 0]:
-            begin = program.steps[s, 5] * program.elu_rows.itemsize
-            other_rows, rows = address(program.elu_rows) + begin, address(program.sum_rows) + begin
-            _call(program.steps[s, 0], x, address(table), y, address(to), n * size, other, other_rows, sums, rows)
-        else:
-            begin, count = program.steps[s, 3], program.steps[s, 4]
-            matrix = program.factors[begin : begin + table.size * count].reshape(table.size, count)
-            step = to[1] - to[0] if count > 1 else 0
-            gemm_rows(y + to[0], step, n, x, table, matrix)
+        begin = program.steps[s, 3] * program.elu_rows.itemsize
+        other_rows, rows = address(program.elu_rows) + begin, address(program.sum_rows) + begin
+        _call(program.steps[s, 0], x, address(table), y, address(to), n * size, other, other_rows, sums, rows)
 
 
 @compiled()
@@ -84,53 +66,40 @@ def run_steps(
 
 @compiled()
 def run_elu(
-    program: BoundProgram, source: int, target: int, between: NDArray, n: int, rows: NDArray, bias: NDArray,
-    channel: int,
-) -> None:  # fmt: skip
-    """Take all steps of a program; with a bias (rows, channels), write the ELU of the sum.
-
-    `rows` are the offsets of rows in the target. Programs of matrices take no ELU on the way, so it is taken after.
-    """
+    program: BoundProgram, source: int, target: int, between: NDArray, n: int, bias: NDArray, channel: int
+) -> None:
+    """Take all steps of a program; with a bias (rows, channels), write the ELU of the sum."""
     _execute(
         program, np.int64(0), program.steps.shape[0], source, target, between, n,
         address(bias) + channel * bias.itemsize, np.int64(0),
     )  # fmt: skip
-    for row in range(0 if program.elu_rows.size else bias.shape[0]):
-        elu_line(bias, target + rows[row], target + rows[row], n, bias[row, channel])
 
 
 @compiled()
 def run_elu_vjp(
-    program: BoundProgram, g: Rows, ans: Rows, at: int, target: int, between: NDArray, n: int, scaled: NDArray,
-    sums: NDArray, channel: int,
+    program: BoundProgram, g: Rows, ans: Rows, at: int, target: int, between: NDArray, n: int, sums: NDArray,
+    channel: int,
 ) -> None:  # fmt: skip
     """Take all steps of a program on channel `channel` of a cotangent g, from `at` bytes on.
 
     With sums (rows, channels), g is the cotangent of an ELU whose result is `ans`: it is first multiplied by the ELU's
-    derivative, and the products are added to the sums. Programs of matrices do not do so on the way; for these `scaled`
-    holds the products.
+    derivative, and the products are added to the sums.
     """
     source, answers = g.origin + channel * g.step + at, ans.origin + channel * ans.step + at
-    taken = source
-    if sums.size and not program.elu_rows.size:
-        taken = address(scaled)
-        for row in range(sums.shape[0]):
-            to = address(scaled[row])
-            sums[row, channel] += elu_vjp_line(scaled, to, answers + ans.offsets[row], source + g.offsets[row], n)
     last, into = program.steps.shape[0], address(sums) + channel * sums.itemsize
-    _execute(program, np.int64(0), last, taken, target, between, n, answers, into)
+    _execute(program, np.int64(0), last, source, target, between, n, answers, into)
 
 
 @compiled()
 def transform(
     program: Any, channels: int, n: int, lines: tuple[int, int, int], source: Any, target: Any, between: NDArray,
-    bias: NDArray, ans: Any, scaled: NDArray, sums: NDArray,
+    bias: NDArray, ans: Any, sums: NDArray,
 ) -> None:  # fmt: skip
     """Map rows by a program, in blocks of as many columns as `between` (rows, columns) has.
 
     `program` is a `BoundProgram`; source, target and ans are `Rows`. A row may have several lines of n columns: (how
     many, elements from one to the next in the source, and in the target). With a bias (rows, channels) the ELU of the
-    sum is written. With sums (rows, channels), `ans` and `scaled`, see `run_elu_vjp`.
+    sum is written. With sums (rows, channels) and `ans`, see `run_elu_vjp`.
     """
     program, source, target, ans = BoundProgram(*program), Rows(*source), Rows(*target), Rows(*ans)
     size, block = between.itemsize, between.shape[1]
@@ -142,8 +111,7 @@ def transform(
             at = (line * lines[1] + begin) * size
             to = target.origin + channel * target.step + (line * lines[2] + begin) * size
             if sums.size:
-                run_elu_vjp(program, source, ans, at, to, between, end - begin, scaled, sums, channel)
+                run_elu_vjp(program, source, ans, at, to, between, end - begin, sums, channel)
             else:
                 taken = source.origin + channel * source.step + at
-                run_elu(program, taken, to, between, end - begin, target.offsets, bias, channel)
-    _store_fence()
+                run_elu(program, taken, to, between, end - begin, bias, channel)
