@@ -141,7 +141,7 @@ def timed(case: Case, rng: np.random.Generator) -> dict[str, list[float]]:
 
     def run(name: str) -> Callable[[], Any]:
         if name == "at once":
-            plan: Any = FFTPlan(problem, True, DEFAULT)
+            plan: Any = FFTPlan(problem, True, DEFAULT, planner.elementwise(np))
         else:
             methods = tuple({"d": "direct", "f": "fft"}[letter] for letter in name)
             plan = planner.plan_by(methods, problem, True, batch, "numpy", DEFAULT)

@@ -49,7 +49,6 @@ def without_neighbours() -> Iterator[None]:
 
 
 CASES: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
-    "non-temporal stores": (lambda: tuned(nontemporal_bytes=NEVER), ("step of hcnn,", "kernel 7^2, 3 -> 64")),
     "F(4, 3)": (without_winograd, ("step of hcnn,", "kernel 3^2, 16 -> 32", "kernel 3^3, 8 -> 16")),
     "neighbouring lines of one filter": (
         without_neighbours,

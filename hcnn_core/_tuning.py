@@ -99,9 +99,6 @@ class Tuning:
     """Elements of a result's spectrum that are held at a time. Blocks of whole lines do not fit the second-level cache,
     but shorter lines were slower, because they are written to memory in shorter runs (docs/tuning-notes.md)."""
 
-    nontemporal_bytes: int = 1 << 25
-    """Results of at least this many bytes are written by non-temporal stores, since they leave the cache anyway."""
-
     cotangent_elements: int = 16 << 20
     """Elements of a cotangent's spectrum that are held at a time, by all threads together. More would take more memory;
     with fewer, threads would wait for each other."""

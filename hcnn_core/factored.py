@@ -142,8 +142,8 @@ def factored_adjoints(
     plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
         given: Any = cotangent, ans, *operands[:4]
-        *found, of_bias = plan.adjoints(*given)
-        return (*found, _summed_to(xp, of_bias, bias.shape))
+        *found, of_sum = plan.adjoints(*given)
+        return (*found, _summed_to(xp, of_sum, bias.shape))
     parts, sums = [], []
     for block in _blocks(expansion, contraction, bias):
         z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)

@@ -38,7 +38,7 @@ DTYPES = ("float32", "float64")
 
 BOUNDARIES = ("periodic", "zero")
 BATCH, LARGE_BATCH = 4, 32
-"""Images. The larger batch is enough for the ways that large arrays are computed, such as non-temporal stores."""
+"""Images. The larger batch is enough for the ways that large arrays are computed."""
 
 WIDTH = 16
 

@@ -56,6 +56,15 @@ class Parser(argparse.ArgumentParser):
             raise ConfigError(f"{one_line(message)}; --help lists the flags")
         self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
 
+    def given(self, options: argparse.Namespace, *left_out: str) -> list[str]:
+        """The flags that were given, as they would be typed, without --out, --debug and those left out."""
+        found: list[str] = []
+        for name, value in vars(options).items():
+            if name not in ("out", "debug", *left_out) and value != self.get_default(name):
+                values = value if isinstance(value, (list, tuple)) else [value]
+                found += [f"--{name.replace('_', '-')}", *map(str, values)]
+        return found
+
     @property
     def module(self) -> str:
         """The module's name, which begins every message."""
@@ -165,6 +174,18 @@ def given_path(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no path; name a file or a directory")
     return Path(text)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of a flag that takes an integer, not below a minimum."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is given; at least {minimum} is needed")
+        return value
+
+    return integer
 
 
 def _of_the_system(error: OSError) -> str:

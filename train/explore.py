@@ -23,7 +23,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, given_path, namespace, run_command, say  # noqa: E402
+from train._command import Parser, at_least, given_path, namespace, run_command, say  # noqa: E402
 from train.attributes import report  # noqa: E402
 from train.attributes.features import AXES, FIRST, Features, Model, features  # noqa: E402
 from train.attributes.study import PARTS, Settings, Study  # noqa: E402
@@ -94,7 +94,7 @@ def _act(options: argparse.Namespace) -> int:
     with _stages(seconds) as stage:
         study.run(tuple(part for part in PARTS if part not in options.skip), stage)
     description = {
-        "command": shlex.join(["python", "-m", "train.explore", *_given(options)]),
+        "command": shlex.join(["python", "-m", "train.explore", *_parser().given(options, "cache")]),
         "network": str(options.checkpoint),
         "trained": f"{checkpoint.state.epoch} epochs, {checkpoint.config.boundary} boundary",
         "recorded": checkpoint.figures or "nothing",
@@ -223,27 +223,6 @@ def _write(out: Path, write: Callable[[Path], None]) -> None:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
-def _given(options: argparse.Namespace) -> list[str]:
-    """The flags that were given, as they would be typed."""
-    parser = _parser()
-    found: list[str] = []
-    for name, value in vars(options).items():
-        if name not in ("out", "debug", "cache") and value != parser.get_default(name):
-            values = value if isinstance(value, (list, tuple)) else [value]
-            found += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return found
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"{value} is given; at least {minimum} is needed")
-        return value
-
-    return integer
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m train.explore",
@@ -252,7 +231,7 @@ def _parser() -> Parser:
         "without a network, pictures, and numbers as JSON and CSV.",
         allow_abbrev=False,
     )
-    count, natural = _at_least(1), _at_least(0)
+    count, natural = at_least(1), at_least(0)
     parser.add_argument(
         "--checkpoint", type=given_path, required=True, metavar="FILE", help="a trained network, or the name of one"
     )

@@ -13,7 +13,7 @@ import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable, Iterable, Iterator, Sequence  # noqa: E402
+from collections.abc import Iterable, Iterator, Sequence  # noqa: E402
 from itertools import chain  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -24,7 +24,7 @@ from autodiff import tree_map  # noqa: E402
 from hcnn_core.backend import to_numpy  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
 from train import counterexamples  # noqa: E402
-from train._command import Parser, given_path, namespace, run_command  # noqa: E402
+from train._command import Parser, at_least, given_path, namespace, run_command  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train.checkpoint import require_finite  # noqa: E402
 from train.config import PRESETS, Config, ConfigError, make_config  # noqa: E402
@@ -121,7 +121,7 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
     ]
     config = subject.network.config
     description = {
-        "command": shlex.join(["python", "-m", "train.verify", *_given(options)]),
+        "command": shlex.join(["python", "-m", "train.verify", *_parser().given(options)]),
         "network": str(options.checkpoint) if checkpoint else f"preset {config.preset}, random weights",
         "trained": _trained(checkpoint) if checkpoint else "no",
         "measured at boundary": ", ".join(boundaries),
@@ -375,27 +375,6 @@ def _make(asked: Path | None) -> Path:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
-def _given(options: argparse.Namespace) -> list[str]:
-    """The flags that were given, as they would be typed."""
-    parser = _parser()
-    return [
-        text
-        for name, value in vars(options).items()
-        if name not in ("out", "debug") and value != parser.get_default(name)
-        for text in (f"--{name.replace('_', '-')}", str(value))
-    ]
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"{value} is given; at least {minimum} is needed")
-        return value
-
-    return integer
-
-
 def _own_images(text: str) -> str:
     if not is_custom(text):
         raise argparse.ArgumentTypeError(
@@ -436,10 +415,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("--reduction", choices=("mean", "sum"), help="marginal over v_{j-3} [the network's]")
     parser.add_argument(
-        "--max-examples", type=_at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"
+        "--max-examples", type=at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"
     )
-    parser.add_argument("--images", type=_at_least(1), default=1, metavar="N", help="images in each of them [1]")
-    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of weights and images [0]")
+    parser.add_argument("--images", type=at_least(1), default=1, metavar="N", help="images in each of them [1]")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of weights and images [0]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="new directory for the report [runs/verify-TIME]")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser

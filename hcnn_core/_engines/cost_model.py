@@ -210,19 +210,13 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
     columns, rows = transform.aliases * p * channels, p * out
 
     units: Units = defaultdict(float, plan=1)
-    if spectral:  # x is copied into the order of the transforms; assume that it lies in the order of its axes
-        units["transform"] += 1
-        order = (*(g.axes[k] for k in spectral), *g.sum_axes, *(g.axes[k] for k in direct), *g.batch_axes)
-        wanted = [a for a in order if g.x_shape[a] > 1]
-        given = sorted(wanted)
-        if wanted[-1:] != given[-1:]:
-            units["transposed"] += math.prod(g.x_shape)
-        elif wanted != given:
-            units["copy"] += math.prod(g.x_shape)
+    if spectral:
+        _add_order(units, g, spectral, direct)
     longest = max((g.out_lengths[k] for k in direct), default=1) * batch
     short = longest < tuning.compiled_positions and library != "cupy"
     pieces = math.prod(g.kernel_size[k] * (1 + (g.boundary[k] == "periodic")) for k in direct)
-    if isinstance(transform, LibraryFFT) or not real or short:  # by im2col
+    without_kernels = (LibraryFFT, MatrixDFT) if on_cpu else (LibraryFFT,)
+    if isinstance(transform, without_kernels) or not real or short:  # by im2col
         macs = (4 if isinstance(transform, LibraryFFT) or not real else 1) * f * rows * taps * columns * pixels_out
         units["gathered_mac"] += macs
         units["piece"] += pieces * bool(direct)
@@ -233,49 +227,78 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
         if direct and g.lengths[last] * batch < tuning.compiled_positions:
             last = max(direct, key=lambda k: g.lengths[k])
         line = g.out_lengths[last] if direct else 1
-        stays = not spectral and long_lines(line, g) and library == "numpy"
+        stays = not spectral and long_lines(line, g) and on_cpu
         line *= 1 if stays else batch
-        if library == "numpy":  # products for y, for the cotangent of x, and for that of w
+        if on_cpu:
             across = [k for k in direct if k != last] or [last] * (not stays and batch > 1)
             size = g.kernel_size[across[-1]] if across and g.stride[across[-1]] == 1 else 0
-            of_y, of_x = columns * sums(rows, line, size), rows * sums(columns, line, size)
-            of_w = sums_of_products(columns, rows, line)
-            first = (
-                direct if spectral else direct[:1]
-            )  # beside transformed axes, the planner puts an axis that tiles cover first
-            covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in first)
-            if covered and len(direct) > 1 and may_tile(g, methods, batch) and line >= LEAST_IN_TILES:
-                of_y *= TILED if spectral or tiles_pay(taps * columns, rows, tuning) else 1
-                of_x *= TILED if spectral or tiles_pay(taps * rows, columns, tuning) else 1
-                of_w *= TILED if spectral else 1
-            products = f * taps * pixels_out / line * (of_y + of_x + of_w)
+            tiled = line >= LEAST_IN_TILES and _may_use_tiles(g, methods, direct, batch)
+            terms = _sums_of_a_tap(columns, rows, line, size, taps, tiled, bool(spectral), tuning)
+            products = f * taps * pixels_out / line * terms
         else:
             products = f * taps * pixels_out * (max(rows, FEWEST_ROWS) * columns + rows * max(columns, FEWEST_ROWS)) / 2
         units["mac"] += products
         phases = math.prod(
             g.stride[k] for k in direct
         )  # the cotangent of x is computed phase by phase, each reads the result once
-        in_runs = bool(spectral) and batch >= LANES and library == "numpy"  # because the batch is innermost
+        in_runs = bool(spectral) and batch >= LANES and on_cpu  # because the batch is innermost
         units["copy" if in_runs else "scattered"] += f * columns * pixels_in * (phases > 1)
         units["copy"] += f * (columns * pixels_in * (taps > 1) + rows * pixels_out * phases)
-        units["line"] += f * pixels_out / line / (lines_at_once(line) if library == "numpy" else 1)
+        units["line"] += f * pixels_out / line / (lines_at_once(line) if on_cpu else 1)
         uneven = any(g.boundary[k] == "periodic" and g.lengths[k] % g.stride[k] for k in direct)
-        if uneven and library == "numpy":  # no compiled kernel computes the transpose
+        if uneven and on_cpu:  # no compiled kernel computes the transpose
             units["piece"] += pieces
             units["copy"] += f * taps * rows * pixels_out
+    _add_transform(units, transform, real, on_cpu, (lines_in, lines_kernel, lines_out))
+    return units
+
+
+def _add_order(units: Units, problem: Problem, spectral: Sequence[int], direct: Sequence[int]) -> None:
+    """Add the copy of x into the order of the transforms. We assume that x lies in the order of its axes."""
+    g = problem
+    units["transform"] += 1
+    order = (*(g.axes[k] for k in spectral), *g.sum_axes, *(g.axes[k] for k in direct), *g.batch_axes)
+    wanted = [a for a in order if g.x_shape[a] > 1]
+    given = sorted(wanted)
+    if wanted[-1:] != given[-1:]:
+        units["transposed"] += math.prod(g.x_shape)
+    elif wanted != given:
+        units["copy"] += math.prod(g.x_shape)
+
+
+def _may_use_tiles(problem: Problem, methods: tuple[str, ...], direct: Sequence[int], batch: int) -> bool:
+    """Whether an axis suits F(4, 3). Beside transformed axes, the planner puts such an axis first."""
+    g, first = problem, direct if "fft" in methods else direct[:1]
+    covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in first)
+    return covered and len(direct) > 1 and may_tile(g, methods, batch)
+
+
+def _sums_of_a_tap(
+    columns: int, rows: int, line: int, size: int, taps: int, tiled: bool, spectral: bool, tuning: Tuning
+) -> float:
+    """Cost of one tap along a line: for the result, the cotangent of x, and that of w. For `size` see `sums`."""
+    of_y, of_x = columns * sums(rows, line, size), rows * sums(columns, line, size)
+    of_w = sums_of_products(columns, rows, line)
+    if tiled:
+        of_y *= TILED if spectral or tiles_pay(taps * columns, rows, tuning) else 1
+        of_x *= TILED if spectral or tiles_pay(taps * rows, columns, tuning) else 1
+        of_w *= TILED if spectral else 1
+    return of_y + of_x + of_w
+
+
+def _add_transform(units: Units, transform: Transform, real: bool, on_cpu: bool, lines: tuple[int, int, int]) -> None:
+    """Add the transforms of so many lines of the signal, of the filters and of the result."""
+    of_x, of_w, of_y = lines
     if isinstance(transform, MatrixDFT | RealDFT):
-        macs = (
-            transform.analysis_macs * lines_in
-            + transform.kernel_macs * lines_kernel
-            + transform.synthesis_macs * lines_out
-        )
-        spills = isinstance(transform, RealDFT) and any(axis.length > IN_REGISTERS for axis in transform.axes)
-        grid = math.prod(axis.length for axis in transform.axes) if isinstance(transform, RealDFT) else 0
+        macs = transform.analysis_macs * of_x + transform.kernel_macs * of_w + transform.synthesis_macs * of_y
+        axes = transform.axes if isinstance(transform, RealDFT) else []
+        spills = any(axis.length > IN_REGISTERS for axis in axes)
+        grid = math.prod(axis.length for axis in axes) if axes else 0
         units["long_dft_mac" if spills else "dft_mac"] += (1 if real else 4) * macs * (1 + grid / GRID)
-        units["copy"] += f * transform.aliases * p * lines_in
-        units["scattered" if library == "numpy" else "copy"] += f * transform.aliases * p * lines_kernel
+        entries = transform.frequencies * transform.aliases * transform.planes
+        units["copy"] += entries * of_x
+        units["scattered" if on_cpu else "copy"] += entries * of_w
     elif isinstance(transform, LibraryFFT):
         units["library"] += 1
         points = transform.points * math.log2(max(2, transform.points))
-        units["fft_point"] += points * (lines_in + lines_kernel + lines_out)
-    return units
+        units["fft_point"] += points * sum(lines)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hcnn_core._engines.cpu.fft_plan import FFTPlan
     from hcnn_core._engines.generic.patches import Patches
     from hcnn_core._engines.generic.plan import Plan
+    from hcnn_core._engines.transform import Transform
 
     AnyPlan = Plan | FFTPlan
 
@@ -63,9 +64,10 @@ def plan_by(
     """The plan that computes each axis by the given method, on the best engine for the arrays."""
     from hcnn_core._engines import cost_model
     from hcnn_core._engines.arrangement import Arrangement
-    from hcnn_core._engines.generic.fft import LibraryFFT
+    from hcnn_core._engines.cpu.real_dft import RealDFT
     from hcnn_core._engines.generic.im2col import Im2col
     from hcnn_core._engines.generic.plan import Plan
+    from hcnn_core._engines.transform import Identity
 
     count = range(len(problem.axes))
     spectral = tuple(k for k in count if methods[k] == "fft")
@@ -79,9 +81,10 @@ def plan_by(
     )
     arrange = partial(Arrangement, problem, methods, spectral, outer=outer, inner=inner, tiled=tiled)
     longest = max((problem.out_lengths[k] for k in direct), default=1) * samples
-    compiled = real and longest >= tuning.compiled_positions and not isinstance(transform_for(), LibraryFFT)
-    if library == "numpy" and compiled and has_compiled_kernels():
-        return _cpu_plan(problem, arrange, direct, transform_for, samples, tuning)
+    if library == "numpy" and real and longest >= tuning.compiled_positions and has_compiled_kernels():
+        transform = transform_for(straight_line=True, three_products=not direct)
+        if isinstance(transform, Identity | RealDFT):
+            return _cpu_plan(problem, arrange, direct, transform, samples, tuning)
     # The longest axis comes first, because im2col cuts its blocks along it.
     arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -problem.out_lengths[k])))
     if library == "cupy":
@@ -102,7 +105,7 @@ def plan_by(
 
 
 def _cpu_plan(
-    problem: Problem, arrange: Any, direct: tuple[int, ...], transform_for: Any, batch: int, tuning: Tuning
+    problem: Problem, arrange: Any, direct: tuple[int, ...], transform: Transform, batch: int, tuning: Tuning
 ) -> Plan:
     """The plan that runs compiled kernels on NumPy arrays."""
     from hcnn_core._engines.cpu.plan import CpuPlan
@@ -110,8 +113,6 @@ def _cpu_plan(
     from hcnn_core._engines.cpu.winograd import products_for
     from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover
 
-    untapped = not direct
-    transform = transform_for(straight_line=True, three_products=untapped)
     if direct and problem.out_lengths[direct[-1]] * batch < tuning.compiled_positions:
         direct = tuple(
             sorted(direct, key=lambda k: problem.out_lengths[k])
@@ -121,7 +122,7 @@ def _cpu_plan(
         covered = [tiles_cover(*axis) for axis in sizes]
         direct = tuple(sorted(direct, key=lambda k: not covered[k]))  # first an axis that Winograd tiles cover
     arrangement = arrange(direct=direct)
-    kind = SpectralPlan if untapped else CpuPlan
+    kind = CpuPlan if direct else SpectralPlan
     return kind(arrangement, transform, products_for(arrangement.taps, tuning), tuning)
 
 

@@ -144,7 +144,7 @@ def test_fast_lengths_take_few_operations() -> None:
 
 def test_each_codelet_has_a_file_of_its_own() -> None:
     """Numba numbers what one name has compiled; two processes that did so at once would take each other's numbers."""
-    keys = [(_codelets.SOURCE_CHECKSUM, 4, 16, 4, count, 0, LEAN, 0, PLAIN, 0) for count in (3, 4)]
+    keys = [(_codelets.SOURCE_CHECKSUM, 4, 16, 4, count, 0, LEAN, 0, PLAIN) for count in (3, 4)]
     names = {_codelets._compiled(*key)._pyfunc.__qualname__ for key in keys}
     assert len(names) == 2
 
@@ -185,7 +185,7 @@ def test_code_of_an_older_source_is_not_run(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_each_process_compiles() -> None:
     with mock.patch("numba.core.caching.CacheImpl._locator_classes", []):
         assert jit.compiled()(lambda x: 2 * x)(3) == 6
-        function = _codelets._compiled.__wrapped__(_codelets.SOURCE_CHECKSUM, 4, 1, 2, 2, 0, LEAN, 0, PLAIN, 0)
+        function = _codelets._compiled.__wrapped__(_codelets.SOURCE_CHECKSUM, 4, 1, 2, 2, 0, LEAN, 0, PLAIN)
     x, y, rows = np.array([3, 5], "f4"), np.empty(2, "f4"), np.array([0, 4])
     function.ctypes(x.ctypes.data, rows.ctypes.data, y.ctypes.data, rows.ctypes.data, 4, 0, 0, 0, 0)
     assert y.tolist() == [8, -2]

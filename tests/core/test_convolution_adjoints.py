@@ -13,6 +13,8 @@ from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
 from hcnn_core._engines.cpu.real_dft import RealDFT
 from hcnn_core._engines.generic.dft import MatrixDFT
 from hcnn_core._engines.generic.fft import LibraryFFT
+from hcnn_core._engines.generic.plan import Plan
+from hcnn_core._engines.planner import make_plan
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import tuned
 from hcnn_core.convolution import adjoints, convolve_cotangents
@@ -321,3 +323,30 @@ def test_filters_of_few_and_of_many_positions() -> None:
         spectra = convolve_vjp_w(g[:n].transpose(0, 2, 1), x[:n], w, method="fft", **options)
         taps = convolve_vjp_w(wide(g[:n]).transpose(0, 2, 1), wide(x[:n]), wide(w), method="direct", **options)
         assert_close(spectra, taps, g[:n], x[:n])
+
+
+@pytest.mark.parametrize(
+    ("n", "stride", "boundary", "length"),
+    [
+        (39, 1, "zero", 42),  # 41 would do, but its straight-line code is long
+        (2, 2, "zero", 2),
+        (2, 2, "periodic", 1),
+        (41, 1, "periodic", None),
+        (9, 2, "periodic", None),
+    ],
+)
+def test_transforms_of_awkward_lengths(n: int, stride: int, boundary: str, length: int | None) -> None:
+    """By straight-line code of a fast length, or where there is none by the library."""
+    options: dict[str, Any] = {"boundary": boundary, "stride": (stride, 1), "method": ("fft", "direct")}
+    problem = Problem(noise(0, (n, 40), "float64"), noise(1, (5, 3, 4), "float64"), (0, 1), options)
+    g = noise(2, problem.y_shape, "float64")
+    asked = make_problem(problem.x.shape, problem.w.shape, (0, 1), sum_axes=(), **options)
+    plan = make_plan(asked, True, problem.x)
+    assert isinstance(plan, Plan)
+    transform = plan.transform
+    lengths = [axis.length for axis in transform.axes] if isinstance(transform, RealDFT) else [None]
+    assert lengths == [length]
+    x, w = problem.x, problem.w
+    assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
+    assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
+    assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)

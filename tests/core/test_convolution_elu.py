@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ from hypothesis import strategies as st
 
 from hcnn_core import convolve_elu, elu
 from hcnn_core._engines.cpu import elementwise
-from hcnn_core._engines.cpu.dft_program import Rows
-from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._tuning import Tuning, tuned
 from tests.core.oracle import (
     ENGINES,
@@ -26,7 +23,6 @@ from tests.core.oracle import (
     norm,
     poisoned_memory,
     problems,
-    threads,
     wide,
 )
 
@@ -88,24 +84,6 @@ def test_at_sizes_that_are_cut_into_blocks(
             with tuned(spectrum_elements=elements):
                 y = convolve_elu(problem.x, problem.w, bias, axes, **options)
             assert np.abs(y - definition(problem, bias)).max() <= bound(problem, bias)
-
-
-@pytest.mark.parametrize("dtype", REAL)
-@pytest.mark.parametrize(("batch", "fills"), [(32, True), (33, False)])
-def test_results_past_the_caches_are_the_same(dtype: str, batch: int, fills: bool) -> None:
-    """Where rows are lines of the cache they are written past it, and no bit changes."""
-    x, w = lay_out(noise(0, (batch, 12, 8, 8, 16), dtype), "F"), noise(1, (3, 3, 7, 11, 5), dtype)
-    found, asked = [], []
-    fill_cache_lines = Rows.fill_cache_lines
-    with (
-        mock.patch.object(Rows, "fill_cache_lines", lambda *a: asked.append(fill_cache_lines(*a)) or asked[-1]),
-        threads(2),
-    ):
-        for past in (1, 1 << 40):
-            with tuned(nontemporal_bytes=past, spectrum_elements=1 << 14), poisoned_memory():
-                found.append(convolve_elu(x, w, noise(2, (5,), dtype), (1, 2, 3, 4), **LAYER))
-    assert np.array_equal(*found)
-    assert len(asked) > 1 and set(asked) == {fills and VECTOR_BYTES == 64}
 
 
 @pytest.mark.parametrize("bias_shape", [(5,), (4, 8, 5), (1, 8, 1), ()])

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from tests.gpu.host import COMPILER, host_kernels, in_place_of_cupy
+from tests.gpu.host import COMPILER, host_kernels, in_place_of_cupy, precompile_header
 from tests.gpu.requirements import missing
 
 
-@pytest.fixture(scope="module")
-def kernels_on_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """NumPy arrays go the way of CuPy's, through the same kernels compiled for the processor; the names launched."""
+@pytest.fixture(scope="session")
+def compiled_kernels(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Kernels compiled for the processor, in a folder that all processes of this test run share."""
     if COMPILER is None:
         missing("no g++, to compile the CUDA kernels for the processor")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "kernels"
+    folder.mkdir(exist_ok=True)
+    precompile_header(folder)
+    return host_kernels(folder)
+
+
+@pytest.fixture(scope="module")
+def kernels_on_host(compiled_kernels: Callable[..., Any]) -> Iterator[list[str]]:
+    """NumPy arrays go the way of CuPy's, through the same kernels compiled for the processor; the names launched."""
     launched: list[str] = []
-    build = host_kernels(tmp_path_factory.mktemp("kernels"))
 
     def kernel(name: str, *arguments: object) -> object:
         launched.append(name)
-        return build(name, *arguments)
+        return compiled_kernels(name, *arguments)
 
     with in_place_of_cupy(kernel):
         yield launched

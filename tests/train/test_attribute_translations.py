@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from train.attributes.nearest import nearest
-from train.attributes.translations import Agreement, agreement, agreement_in_shuffled_order, match, translated, trend
+from train.attributes.translations import (
+    Agreement,
+    Search,
+    agreement,
+    agreement_in_shuffled_order,
+    match,
+    translated,
+    trend,
+)
 
-OPTIONS: dict[str, Any] = {"width": 2, "boundary": "periodic", "quantile": 0.05}
+SEARCH = Search(width=2, boundary="periodic", quantile=0.05)
+UNSMOOTHED = replace(SEARCH, width=1)
 CLASSES, LENGTH, WIDTH = 4, 8, 6
 
 
@@ -37,7 +47,7 @@ def test_matches_are_the_nearest_of_translated_smoothed_arrays() -> None:
     rng = np.random.default_rng(0)
     database = rng.standard_normal((60, 5, 3)).astype(np.float32)
     queries = np.asarray([7, 30])
-    found = match(4, database[queries], queries, database, **OPTIONS, count=3, among=True, rng=np.random.default_rng(1))
+    found = match(4, database[queries], queries, database, SEARCH, count=3, among=True, rng=np.random.default_rng(1))
     smoothed = (database + np.roll(database, -1, axis=1)) / 2
     assert np.allclose(found.arrays, smoothed[queries], atol=1e-6)
     for row in range(2):
@@ -56,13 +66,13 @@ def test_matches_are_the_nearest_of_translated_smoothed_arrays() -> None:
 def test_classes_that_are_translations_of_one_another_agree() -> None:
     rng = np.random.default_rng(0)
     database, labels = planted(rng, 1200)
-    own, options = np.arange(200), OPTIONS | {"width": 1}
-    found = agreement(5, database[own], labels[own], database, labels, **options, own=own, rng=rng)
+    own = np.arange(200)
+    found = agreement(5, database[own], labels[own], database, labels, UNSMOOTHED, own=own, rng=rng)
     assert found.share.tolist() == [1.0] * LENGTH and found.moved == 1
     assert found.interval.tolist() == [[1.0] * LENGTH] * 2
     assert (found.found != own[:, None]).all()
     shuffled = agreement_in_shuffled_order(
-        5, database[own], labels[own], database, labels, **options, orders=8, own=own, rng=rng
+        5, database[own], labels[own], database, labels, UNSMOOTHED, orders=8, own=own, rng=rng
     )
     assert shuffled.same.shape == found.same.shape
     assert shuffled.share[0] == 1  # no translation, no need of an order
@@ -74,7 +84,7 @@ def test_arrays_without_classes_agree_by_chance() -> None:
     database = rng.standard_normal((1500, LENGTH, WIDTH)).astype(np.float32)
     labels = rng.integers(CLASSES, size=1500)
     own = np.arange(1000)
-    found = agreement(5, database[own], labels[own], database, labels, **OPTIONS, own=own, rng=rng)
+    found = agreement(5, database[own], labels[own], database, labels, SEARCH, own=own, rng=rng)
     deviation = (0.25 * 0.75 / 1000) ** 0.5
     assert np.abs(found.share - 0.25).max() < 4 * deviation
 
@@ -82,7 +92,7 @@ def test_arrays_without_classes_agree_by_chance() -> None:
 def test_queries_of_another_set_find_equal_images() -> None:
     rng = np.random.default_rng(0)
     database, labels = planted(rng, 300)
-    found = agreement(5, database[:9], labels[:9], database, labels, **OPTIONS, own=None, rng=rng)
+    found = agreement(5, database[:9], labels[:9], database, labels, SEARCH, own=None, rng=rng)
     assert found.found[:, 0].tolist() == list(range(9))
 
 
@@ -122,7 +132,7 @@ def test_trend() -> None:
 def test_matches_agree_with_nearest() -> None:
     database = np.random.default_rng(0).standard_normal((50, 4, 2)).astype(np.float32)
     found = match(
-        3, database[:1], np.zeros(1, int), database, **OPTIONS | {"width": 1}, count=99, among=False,
+        3, database[:1], np.zeros(1, int), database, UNSMOOTHED, count=99, among=False,
         rng=np.random.default_rng(0),
     )  # fmt: skip
     assert found.rank is None and found.indices.shape == (1, 4, 50)

@@ -13,7 +13,7 @@ from train.attributes.contraction import Gain, PairDistances, closest_classes, g
 from train.attributes.features import AXES, FIRST, Features, Model, boundary_of, invariant_array
 from train.attributes.meaning import CHANGES, Finding, found_images_differ, like_translations, properties
 from train.attributes.organisation import Comparison, haar_norm, neighbour_correlation, seriation
-from train.attributes.translations import Agreement, Matches, agreement, agreement_in_shuffled_order, match
+from train.attributes.translations import Agreement, Matches, Search, agreement, agreement_in_shuffled_order, match
 from train.attributes.units import attribute_filters, maximise
 from train.covariance import axes, invariance, largest
 from train.data import Dataset
@@ -298,10 +298,9 @@ class Study:
                     largest(share for row in others for share in row.changed),
                 )
 
-    def _options(self) -> dict[str, Any]:
+    def _search(self) -> Search:
         settings = self.settings
-        boundary = boundary_of(self.model)
-        return {"width": settings.width, "boundary": boundary, "quantile": settings.quantile, "xp": self.xp}
+        return Search(settings.width, boundary_of(self.model), settings.quantile, self.xp)
 
     def _figures(self) -> None:
         settings, queries = self.settings, np.asarray(self.settings.images)
@@ -311,7 +310,7 @@ class Study:
                 self.features.arrays(settings.queries, j)[queries],
                 queries,
                 self.features.arrays("train", j),
-                **self._options(),
+                self._search(),
                 count=settings.nearest,
                 among=settings.queries == "train",
                 rng=self._rng(1, j),
@@ -335,9 +334,9 @@ class Study:
                     labels[chosen],
                     features.arrays("train", j),
                     self.dataset.train_labels,
+                    self._search(),
                     own=own,
                     rng=self._rng(3, j),
-                    **self._options(),
                     **more,
                 )
 

@@ -14,9 +14,46 @@ from hcnn_core.typing import Boundary
 from train.attributes.features import smooth
 from train.attributes.nearest import distances_of_random_pairs, nearest, rank
 
-__all__ = ["Agreement", "Matches", "agreement", "agreement_in_shuffled_order", "match", "translated", "trend"]
+__all__ = ["Agreement", "Matches", "Search", "agreement", "agreement_in_shuffled_order", "match", "translated", "trend"]
 
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the nearest images of translated arrays are found.
+
+    Parameters
+    ----------
+    width : int
+        Samples that smoothing averages.
+    boundary : {"periodic", "zero"}
+        How arrays are extended and translated.
+    quantile : float
+        Part of the random pairs whose distances count as small.
+    xp : module, optional
+        Namespace that searches.
+    """
+
+    width: int
+    boundary: Boundary
+    quantile: float
+    xp: Any = np
+
+    def smoothed(self, arrays: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return smoothed arrays.
+
+        Parameters
+        ----------
+        arrays : ndarray, shape (N, n, m)
+            As `train.attributes.features.invariant_array` returns.
+
+        Returns
+        -------
+        ndarray, shape (N, n, m)
+            Of the same dtype.
+        """
+        return np.asarray(smooth(arrays, self.width, self.boundary))
 
 
 @dataclass(frozen=True)
@@ -80,14 +117,11 @@ def match(
     arrays: np.ndarray[Any, Any],
     queries: np.ndarray[Any, Any],
     database: np.ndarray[Any, Any],
+    search: Search,
     *,
-    width: int,
-    boundary: Boundary,
-    quantile: float,
     count: int,
     among: bool,
     rng: np.random.Generator,
-    xp: Any = np,
 ) -> Matches:
     """Find the nearest images of translated arrays: the x^tau of section 5.3.
 
@@ -101,31 +135,25 @@ def match(
         Indices of these images.
     database : ndarray, shape (M, n, m)
         Arrays that are searched, before smoothing.
-    width : int
-        Samples that smoothing averages.
-    boundary : {"periodic", "zero"}
-        How arrays are extended and translated.
-    quantile : float
-        Part of the random pairs whose distances count as small.
+    search : Search
+        How.
     count : int
         k, how many images are found for each.
     among : bool
         Whether the queries are indices of the database, so that an image may be found itself.
     rng : numpy.random.Generator
         Source of the random pairs.
-    xp : module, optional
-        Namespace that searches.
 
     Returns
     -------
     Matches
         What was found.
     """
-    searched, smoothed = (smooth(a, width, boundary) for a in (database, arrays))
-    moved = translated(smoothed, boundary)
+    searched, smoothed = search.smoothed(database), search.smoothed(arrays)
+    moved = translated(smoothed, search.boundary)
     many, steps = moved.shape[:2]
     flat, flat_moved = searched.reshape(len(searched), -1), moved.reshape(many * steps, -1)
-    distances, indices = nearest(xp.asarray(flat_moved), xp.asarray(flat), min(count, len(flat)))
+    distances, indices = nearest(search.xp.asarray(flat_moved), search.xp.asarray(flat), min(count, len(flat)))
     random = distances_of_random_pairs(flat, rng)
     return Matches(
         j,
@@ -136,7 +164,7 @@ def match(
         distances.reshape(many, steps, -1),
         rank(flat_moved, flat, np.repeat(queries, steps)).reshape(many, steps) if among else None,
         random,
-        float(np.quantile(random, quantile)),
+        float(np.quantile(random, search.quantile)),
     )
 
 
@@ -220,13 +248,10 @@ def agreement(
     labels: np.ndarray[Any, Any],
     database: np.ndarray[Any, Any],
     database_labels: np.ndarray[Any, Any],
+    search: Search,
     *,
-    width: int,
-    boundary: Boundary,
-    quantile: float,
     own: np.ndarray[Any, Any] | None,
     rng: np.random.Generator,
-    xp: Any = np,
 ) -> Agreement:
     """Measure how often translations keep the class, as section 5.3 claims for deep layers.
 
@@ -242,31 +267,26 @@ def agreement(
         Arrays that are searched, before smoothing.
     database_labels : ndarray of int, shape (M,)
         Their classes.
-    width : int
-        Samples that smoothing averages.
-    boundary : {"periodic", "zero"}
-        How arrays are extended and translated.
-    quantile : float
-        Part of the random pairs whose distances count as small.
+    search : Search
+        How.
     own : ndarray of int, shape (Q,), or None
         Where the queries are in the database; an image is not found for itself.
     rng : numpy.random.Generator
         Source of the random pairs.
-    xp : module, optional
-        Namespace that searches.
 
     Returns
     -------
     Agreement
         One share for each translation.
     """
-    searched, smoothed = (smooth(a, width, boundary) for a in (database, arrays))
-    moved = translated(smoothed, boundary)
+    searched, smoothed = search.smoothed(database), search.smoothed(arrays)
+    moved = translated(smoothed, search.boundary)
     many, steps = moved.shape[:2]
     flat = searched.reshape(len(searched), -1)
     exclude = None if own is None else np.repeat(own, steps)
-    distances, indices = nearest(xp.asarray(moved.reshape(many * steps, -1)), xp.asarray(flat), exclude=exclude)
-    threshold = np.quantile(distances_of_random_pairs(flat, rng), quantile)
+    asarray = search.xp.asarray
+    distances, indices = nearest(asarray(moved.reshape(many * steps, -1)), asarray(flat), exclude=exclude)
+    threshold = np.quantile(distances_of_random_pairs(flat, rng), search.quantile)
     found = indices.reshape(many, steps)
     return Agreement(j, database_labels[found] == labels[:, None], distances.reshape(many, steps) <= threshold, found)
 
@@ -277,17 +297,17 @@ def agreement_in_shuffled_order(
     labels: np.ndarray[Any, Any],
     database: np.ndarray[Any, Any],
     database_labels: np.ndarray[Any, Any],
+    search: Search,
     *,
     orders: int,
     own: np.ndarray[Any, Any] | None,
     rng: np.random.Generator,
-    **options: Any,
 ) -> Agreement:
     """Measure the same of arrays whose first axis is in random order: a translation of what has no order.
 
     Parameters
     ----------
-    j, arrays, labels, database, database_labels
+    j, arrays, labels, database, database_labels, search
         As `agreement` takes them.
     orders : int
         How many orders are drawn; each is that of an equal part of the queries, and of the database with it.
@@ -295,8 +315,6 @@ def agreement_in_shuffled_order(
         As `agreement` takes it.
     rng : numpy.random.Generator
         Source of the orders and of the random pairs.
-    **options : value
-        The others of `agreement`.
 
     Returns
     -------
@@ -313,9 +331,9 @@ def agreement_in_shuffled_order(
                 labels[part],
                 np.ascontiguousarray(database[:, order]),
                 database_labels,
+                search,
                 own=None if own is None else own[part],
                 rng=rng,
-                **options,
             )
         )
     return Agreement(j, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("same", "close", "found")))

@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from hcnn_core._engines.cpu import straight_line
-from hcnn_core._engines.cpu.kernels.gemm import gemm_rows
 from hcnn_core._engines.cpu.kernels.jit import SOURCES, callback
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Vectors
 from hcnn_core._engines.cpu.straight_line import StraightLine, Terms, dft_line
@@ -98,7 +97,7 @@ def _dft(
     signature = types.void(key, *(types.int64,) * 9)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, item, width, length, count, is_complex, form, backward, how, nontemporal = (v.literal_value for v in key)
+        _, item, width, length, count, is_complex, form, backward, how = (v.literal_value for v in key)
         line = dft_line(length, count, bool(is_complex), form)
         line = line.transposed() if backward else line
         x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows = arguments[-9:]
@@ -130,10 +129,7 @@ def _dft(
 
             def store(i: int, value: Any) -> None:
                 value = v.elu(builder.fadd(value, biases[i])) if how == ELU else value
-                place = v.at(builder.add(targets[i], at), 0)
-                written = builder.store(value, place, align=width * item if nontemporal else item)
-                if nontemporal:
-                    written.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+                builder.store(value, v.at(builder.add(targets[i], at), 0), align=item)
 
             _emit(builder, line, v, load, store)
             for i in sorted(unread) if how == ELU_VJP else ():  # inputs that no output reads count in the sums
@@ -153,14 +149,11 @@ _compiling = threading.Lock()
 
 @cache
 def _compiled(*key: int) -> Any:
-    """The codelet of a key.
-
-    That is (checksum, bytes of a number, lanes, length, count, is_complex, form, backward, how, nontemporal).
-    """
-    a, b, c, d, e, f, g, h, i, j = key  # Numba takes numbers as literals, but not those in a tuple
+    """The codelet of a key: (checksum, bytes of a number, lanes, length, count, is_complex, form, backward, how)."""
+    a, b, c, d, e, f, g, h, i = key  # Numba takes numbers as literals, but not those in a tuple
 
     def codelet(x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows):  # type: ignore[no-untyped-def]
-        _dft((a, b, c, d, e, f, g, h, i, j), x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows)
+        _dft((a, b, c, d, e, f, g, h, i), x, x_rows, y, y_rows, n, other, other_rows, sums, sum_rows)
 
     # the cache on disk tells codelets apart by their names
     codelet.__name__ = codelet.__qualname__ = "_".join(("codelet", *map(str, key)))
@@ -176,44 +169,15 @@ def codelet(
     form: int,
     backward: bool,
     how: int = PLAIN,
-    nontemporal: bool = False,
     one_by_one: bool = False,
 ) -> int:
     """Address of a compiled `dft_line`, or of its transpose.
 
-    Rows must have at least a vector; `one_by_one` codelets take rows of any length. With `nontemporal` stores, rows
-    must begin and end at cache lines.
+    Rows must have at least a vector; `one_by_one` codelets take rows of any length.
     """
     size = np.dtype(dtype).itemsize
     lanes = 1 if one_by_one else VECTOR_BYTES // size
     with _compiling:  # else two threads may compile one codelet; the one not kept is freed though its address is used
-        function = _compiled(
-            SOURCE_CHECKSUM, size, lanes, length, count, int(is_complex), form, int(backward), how, int(nontemporal)
-        )
-    address: int = function.address
-    return address
-
-
-@cache
-def _compiled_product(size: int) -> Any:
-    number = types.float32 if size == 4 else types.float64
-
-    def product(out, step, n, x, table, terms, matrix, rows, _):  # type: ignore[no-untyped-def]
-        gemm_rows(out, step, n, x, carray(table, terms), carray(matrix, (terms, rows)))
-
-    product.__name__ = product.__qualname__ = f"product_{size}"
-    of_table, of_matrix = types.CPointer(types.int64), types.CPointer(number)
-    arguments = *(types.int64,) * 4, of_table, types.int64, of_matrix, types.int64, types.int64
-    return callback(types.void(*arguments))(product)
-
-
-def product(dtype: Any) -> int:
-    """Address of compiled `gemm_rows`, for steps by a matrix.
-
-    It takes nine int64: address of the results and step of their rows, n, address of x, address of the offset table, K,
-    address of the matrix, number of rows, and one that is not used.
-    """
-    with _compiling:
-        function = _compiled_product(np.dtype(dtype).itemsize)
+        function = _compiled(SOURCE_CHECKSUM, size, lanes, length, count, int(is_complex), form, int(backward), how)
     address: int = function.address
     return address

@@ -19,7 +19,6 @@ from hcnn_core._engines.cpu.spectral_plan import SpectralPlan, Workspace, added,
 from hcnn_core._engines.taps import extended
 from hcnn_core._problem import Problem
 from hcnn_core._threads import MEMORY, parallel_for, threads_for
-from hcnn_core.backend import Array
 
 LANES = VECTOR_BYTES // 4
 """float32 numbers of a vector; a multiple of the float64 numbers."""
@@ -97,7 +96,7 @@ class FactoredPlan:
 
     def adjoints(
         self, cotangent: NDArray, ans: NDArray, x: NDArray, h: NDArray, shift: NDArray, g: NDArray
-    ) -> tuple[Array, Array, Array, Array, Array]:
+    ) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
         """As `hcnn_core.factored.factored_adjoints`. The cotangent of the bias may have to be summed over more axes."""
         plan, dtype = self.plan, x.dtype
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
@@ -108,7 +107,7 @@ class FactoredPlan:
 
         def work(begin: int, end: int) -> None:
             workspace = Workspace(plan, self.block, self.block, dtype)
-            adjoint, taken = workspace.adjoint(rows, self.n * (end - begin), filters=True, bias=True)
+            adjoint = workspace.adjoint(self.n * (end - begin), filters=True, bias=True)
             z, gz = (self._expanded(plan.group, dtype) for _ in range(2))
             lines = self.every * (end - begin - 1) + self.expansion.kernel_size[0]
             lanes = VECTOR_BYTES // dtype.itemsize
@@ -123,7 +122,7 @@ class FactoredPlan:
                 shifts=np.zeros(shifts.shape),
             )
             analysis, analysis_transpose, _, synthesis_transpose = plan.bound(
-                workspace, self.block, x=self._offsets(z), y=taken, ans=(answers.offsets, rows_of(adjoint.bias))
+                workspace, self.block, x=self._offsets(z), y=rows.offsets, ans=(answers.offsets, rows_of(adjoint.bias))
             )
             kernels.factored_adjoints(
                 begin, end, self._operands(padded, taps, shifts, z), tuple(of), analysis, analysis_transpose,

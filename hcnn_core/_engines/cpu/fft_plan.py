@@ -54,9 +54,9 @@ class FFTPlan:
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
-        products = self._spectrum(xp, x, self.axes, self.samples)
-        products *= self._of_filter(xp, w)
-        y = self._back(xp, products, self.axes, self.results)
+        products = self._spectrum(x, self.axes, self.samples)
+        products *= self._of_filter(w)
+        y = self._back(products, self.axes, self.results)
         y = np.ascontiguousarray(y) if self.strided else y  # a view would keep the whole array
         return y if bias is None else self.elementwise.elu(xp, y, bias)
 
@@ -65,55 +65,57 @@ class FFTPlan:
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
         g = g if ans is None else self.elementwise.elu_vjp(xp, g, ans)
-        spectrum = self._spectrum(xp, g, self.axes, self.results)
+        spectrum = self._spectrum(g, self.axes, self.results)
         x_cotangent = w_cotangent = None
         if w is not None:
-            products = spectrum * xp.conj(self._of_filter(xp, xp.conj(w)))
-            x_cotangent = self._back(xp, products, self.axes, self.samples)
+            products = spectrum * self._of_filter(w.conj()).conj()
+            x_cotangent = self._back(products, self.axes, self.samples)
         if x is not None:
-            products = spectrum * xp.conj(self._spectrum(xp, xp.conj(x), self.axes, self.samples))
-            w_cotangent = self._taps_of(xp, xp.sum(products, axis=self.problem.batch_axes))
+            products = spectrum * self._spectrum(x.conj(), self.axes, self.samples).conj()
+            w_cotangent = self._taps_of(products.sum(axis=self.problem.batch_axes))
         return x_cotangent, w_cotangent, None if ans is None else g
 
-    def _of_filter(self, xp: Any, w: Array) -> Array:
+    def _of_filter(self, w: NDArray) -> NDArray:
         """Spectrum of the taps around 0 on the padded grid. It broadcasts to the spectrum of x."""
-        taps, places = xp.permute_dims(w, tuple(self.sorted))[self.reached], list(self.taps)
+        taps, places = w.transpose(self.sorted)[self.reached], list(self.taps)
         for axis, length in enumerate(self.padded):
             if taps.shape[axis] > length:  # first, since this leaves fewer taps
-                taps, places[axis] = _laid_out(xp, taps, axis, length, places[axis]), slice(0, length, 1)
-        spectrum = self._spectrum(xp, taps, range(len(self.axes)), places)
+                taps, places[axis] = _laid_out(taps, axis, length, places[axis]), slice(0, length, 1)
+        spectrum = self._spectrum(taps, range(len(self.axes)), places)
         lengths = dict(zip(self.axes, spectrum.shape, strict=True))
-        return xp.reshape(spectrum, tuple(lengths.get(a, 1) for a in range(len(self.problem.x_shape))))
+        return spectrum.reshape([lengths.get(a, 1) for a in range(len(self.problem.x_shape))])
 
-    def _taps_of(self, xp: Any, spectrum: Array) -> Array:
+    def _taps_of(self, spectrum: NDArray) -> NDArray:
         """The transpose of `_of_filter`, without the conjugation."""
-        taps = self._back(xp, spectrum, range(len(self.axes)), self.taps)
-        w = xp.zeros(tuple(self.problem.kernel_size[k] for k in self.sorted), dtype=taps.dtype)
+        taps = self._back(spectrum, range(len(self.axes)), self.taps)
+        w = np.zeros([self.problem.kernel_size[k] for k in self.sorted], taps.dtype)
         w[self.reached] = taps
-        return xp.permute_dims(w, tuple(int(k) for k in np.argsort(self.sorted)))
+        return w.transpose(np.argsort(self.sorted))
 
-    def _spectrum(self, xp: Any, x: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
+    def _spectrum(self, x: NDArray, axes: Sequence[int], places: Sequence[Places]) -> NDArray:
         """DFT of x at these places of the padded grid, axis by axis, the last axis first."""
-        fft, workers = fft_namespace(xp), self._threads()
+        fft, workers = fft_namespace(np), self._threads()
         if self._by_one_call(places):
             for axis, length, where in zip(axes, self.padded, places, strict=True):
-                x = _laid_out(xp, x, axis, length, where)
-            return (fft.rfftn if self.real else fft.fftn)(x, axes=tuple(axes), workers=workers)
+                x = _laid_out(x, axis, length, where)
+            transform = fft.rfftn if self.real else fft.fftn
+            whole: NDArray = transform(x, axes=tuple(axes), workers=workers)
+            return whole
         for axis, length, where in reversed(list(zip(axes, self.padded, places, strict=True))):
-            x = _laid_out(xp, x, axis, length, where)
+            x = _laid_out(x, axis, length, where)
             transform = fft.rfft if self.real and axis == axes[-1] else fft.fft
             x = transform(x, axis=axis, overwrite_x=axis != axes[-1], workers=workers)
         return x
 
-    def _back(self, xp: Any, spectrum: Array, axes: Sequence[int], places: Sequence[Places]) -> Array:
+    def _back(self, spectrum: NDArray, axes: Sequence[int], places: Sequence[Places]) -> NDArray:
         """Inverse DFT at these places of the padded grid. The spectrum is overwritten."""
-        fft, workers = fft_namespace(xp), self._threads()
+        fft, workers = fft_namespace(np), self._threads()
         if self._by_one_call(places):
             transform = fft.irfftn if self.real else fft.ifftn
-            x = transform(spectrum, self.padded, tuple(axes), overwrite_x=True, workers=workers)
+            spectrum = transform(spectrum, self.padded, tuple(axes), overwrite_x=True, workers=workers)
             for axis, where in zip(axes, places, strict=True):
-                x = x[_along(axis, where)]
-            return x
+                spectrum = spectrum[_along(axis, where)]
+            return spectrum
         for axis, length, where in zip(axes, self.padded, places, strict=True):
             transform = fft.irfft if self.real and axis == axes[-1] else fft.ifft
             spectrum = transform(spectrum, length, axis, overwrite_x=True, workers=workers)[_along(axis, where)]
@@ -137,12 +139,12 @@ def _is_whole(places: Places, length: int) -> bool:
     return isinstance(places, slice) and places == slice(0, length, 1)
 
 
-def _laid_out(xp: Any, x: Array, axis: int, length: int, places: Places) -> Array:
+def _laid_out(x: NDArray, axis: int, length: int, places: Places) -> NDArray:
     """Values of x at these places of an axis of this length, and zeros. Taps that wrap around are added up."""
     if _is_whole(places, length):
         return x
     shape = *x.shape[:axis], length, *x.shape[axis + 1 :]
-    grid = zeros(shape, x.dtype) if xp is np else xp.zeros(shape, dtype=x.dtype)
+    grid = zeros(shape, x.dtype)
     if isinstance(places, slice):
         grid[_along(axis, places)] = x
         return grid

@@ -9,10 +9,10 @@ import numpy as np
 
 from hcnn_core._engines.cpu.allocator import empty, is_contiguous, offsets
 from hcnn_core._engines.cpu.kernels import normalization as kernels
+from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.generic import normalization as generic
 from hcnn_core._engines.generic.normalization import Results
 from hcnn_core._threads import MEMORY, parallel_for
-from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
 
 MIN_ELEMENTS = 16
@@ -27,32 +27,32 @@ class Runs(NamedTuple):
     cut: int
     """How many of these tell runs apart."""
     length: int
-    index: Array
+    indices: NDArray
     """The last axis's index of each run."""
 
-    def addresses(self, array: Array) -> Array:
+    def addresses(self, array: NDArray) -> NDArray:
         array = array.transpose(self.order)
         return array.ctypes.data + offsets(array.shape[: self.cut], array.strides[: self.cut])
 
-    def shifts(self, shift: Array, shape: tuple[int, ...]) -> Array:
+    def shifts(self, shift: NDArray, shape: tuple[int, ...]) -> NDArray:
         """The shift of each run, in double precision."""
         shift = np.broadcast_to(shift, shape).transpose(self.order)
-        first = shift[(..., *(0,) * (shift.ndim - self.cut))]
+        first = shift[(slice(None),) * self.cut + (0,) * (shift.ndim - self.cut)]
         return np.asarray(first, np.float64).reshape(-1)
 
     @property
     def pieces(self) -> int:
-        return len(self.index) * self.per_run
+        return len(self.indices) * self.per_run
 
     @property
     def per_run(self) -> int:
         return -(-self.length // kernels.BLOCK)
 
-    def sum_by_index(self, values: Array, count: int) -> Array:
-        return np.asarray(np.bincount(self.index, values, count))
+    def sum_by_index(self, values: NDArray, count: int) -> NDArray:
+        return np.asarray(np.bincount(self.indices, values, count))
 
 
-def runs_of(shift: Array, y: Array, *others: Array) -> Runs | None:
+def runs_of(shift: NDArray, y: NDArray, *others: NDArray) -> Runs | None:
     """How kernels go through arrays of one shape; None where these do not lie side by side for long enough."""
     order = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
     varying = [y.ndim - 1, *(y.ndim - 1 - a for a, n in enumerate(shift.shape[::-1]) if n > 1)]
@@ -69,14 +69,14 @@ def runs_of(shift: Array, y: Array, *others: Array) -> Runs | None:
     return Runs(order, cut, length, index)
 
 
-def _like(runs: Runs, y: Array) -> Array:
+def _like(runs: Runs, y: NDArray) -> NDArray:
     """An array for results, whose axes lie in y's order."""
     out = empty(tuple(y.shape[a] for a in runs.order), y.dtype)
     return out.transpose(np.argsort(runs.order))
 
 
 def forward(
-    xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float, shard: Shard | None = None
+    xp: Any, y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray, epsilon: float, shard: Shard | None = None
 ) -> Results:
     """ELU of normalised y + shift; its mean, variance, and both in double precision, (2, K)."""
     runs = runs_of(shift, y)
@@ -91,13 +91,13 @@ def forward(
     count = y.size // rows
     lengths = np.full(runs.per_run, kernels.BLOCK)
     lengths[-1] = runs.length - (runs.per_run - 1) * kernels.BLOCK
-    lengths = np.tile(lengths, runs.index.size)
-    pieces = runs._replace(index=np.repeat(runs.index, runs.per_run))
+    lengths = np.tile(lengths, runs.indices.size)
+    pieces = runs._replace(indices=np.repeat(runs.indices, runs.per_run))
     shifts = runs.shifts(shift, y.shape)
     means = found[:, 0] + np.repeat(shifts, runs.per_run)
     mean = pieces.sum_by_index(means * lengths, rows) / count
     # Chan's formula: squares within pieces, and of the pieces' means
-    squares = found[:, 1] + lengths * (means - mean[pieces.index]) ** 2
+    squares = found[:, 1] + lengths * (means - mean[pieces.indices]) ** 2
     variance = pieces.sum_by_index(squares, rows) / count
     if shard is not None:
         mean, variance = generic.pooled(shard, mean, variance)
@@ -112,26 +112,26 @@ def forward(
 
 
 def _numbers(
-    runs: Runs, y: Array, shifts: Array, scale: Array, bias: Array, mean: Array, inverse: Array
-) -> tuple[Array, Array]:
+    runs: Runs, y: NDArray, shifts: NDArray, scale: NDArray, bias: NDArray, mean: NDArray, inverse: NDArray
+) -> tuple[NDArray, NDArray]:
     """Center, slope and bias of each run, and what rounding of the center leaves, which the bias makes up for."""
-    exact = mean[runs.index] - shifts
+    exact = mean[runs.indices] - shifts
     center = exact.astype(y.dtype)
     left = exact - center
-    slope = (scale * inverse)[runs.index]
-    return np.stack([center, slope, bias[runs.index] - slope * left], axis=1).astype(y.dtype), left
+    slope = (scale * inverse)[runs.indices]
+    return np.stack([center, slope, bias[runs.indices] - slope * left], axis=1).astype(y.dtype), left
 
 
 def vjp(
     xp: Any,
-    g: Array,
-    g_mean: Array,
-    g_variance: Array,
-    y: Array,
-    shift: Array,
-    scale: Array,
-    bias: Array,
-    moments: Array,
+    g: NDArray,
+    g_mean: NDArray,
+    g_variance: NDArray,
+    y: NDArray,
+    shift: NDArray,
+    scale: NDArray,
+    bias: NDArray,
+    moments: NDArray,
     epsilon: float,
     shard: Shard | None = None,
 ) -> Results:
@@ -156,8 +156,8 @@ def vjp(
     every_bias, every_scale = of_bias, of_scale
     if shard is not None:
         every_bias, every_scale, g_mean, g_variance = shard.share * shard.sum(of_bias, of_scale, g_mean, g_variance)
-    constant = ((g_mean - slope * every_bias) / count)[runs.index]
-    tilt = ((2 * g_variance - slope * inverse * every_scale) / count)[runs.index]
+    constant = ((g_mean - slope * every_bias) / count)[runs.indices]
+    tilt = ((2 * g_variance - slope * inverse * every_scale) / count)[runs.indices]
     numbers = np.column_stack([numbers, constant - tilt * left, tilt]).astype(y.dtype)
     out = _like(runs, y)
     to = runs.addresses(out)
@@ -165,7 +165,7 @@ def vjp(
         lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), runs.pieces, MEMORY * y.size
     )
     # what the shift of a run receives is the sum of what its elements do
-    of_shifts = slope[runs.index] * sums + n * constant + tilt * deviations
+    of_shifts = slope[runs.indices] * sums + n * constant + tilt * deviations
     shape = tuple(y.shape[a] if i < runs.cut else 1 for i, a in enumerate(runs.order))
     of_shift = generic.summed_to(np, of_shifts.reshape(shape).transpose(np.argsort(runs.order)), shift.shape)
-    return out, *(a.astype(y.dtype) for a in (of_shift, of_scale, of_bias))
+    return out, of_shift.astype(y.dtype), of_scale.astype(y.dtype), of_bias.astype(y.dtype)

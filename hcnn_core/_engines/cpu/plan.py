@@ -22,8 +22,9 @@ from hcnn_core._threads import parallel_for, threads_for
 
 
 class CpuPlan(Plan):
-    """A plan for real NumPy arrays whose transform is by matrices, or none."""
+    """A plan for real NumPy arrays whose transform is a `RealDFT`, or none."""
 
+    transform: Identity | RealDFT
     products: DirectProducts
     pointwise = elementwise
 
@@ -68,10 +69,9 @@ class CpuPlan(Plan):
         y = empty((self.y_rows, self.out, t.leading * t.positions), x.dtype)
         spectrum, per_index = self._spectrum(x), count * rows * t.positions
         elements = t.leading * per_index * (t.count + 4)  # products and synthesis
-        most = self.tuning.spectrum_elements
-        nontemporal = y.nbytes >= self.tuning.nontemporal_bytes
-        count_of_blocks = max(threads_for(elements), -(-t.leading * per_index // (most // 4 if nontemporal else most)))
-        blocks = self.products.blocks(count_of_blocks)
+        blocks = self.products.blocks(
+            max(threads_for(elements), -(-t.leading * per_index // self.tuning.spectrum_elements))
+        )
 
         def work(first: int, last: int) -> None:
             workspace = empty((max(b.n * b.lines for b in blocks[first:last]) * count * rows,), x.dtype)
@@ -80,7 +80,7 @@ class CpuPlan(Plan):
                 products = workspace[: b.n * b.lines * count * rows].reshape(count, rows, b.lines, b.n)
                 self.products.apply_block(products, spectrum, matrices, b)
                 source, lines = Rows.of(products.reshape(-1, self.out, b.lines * b.n)), (b.lines, b.n, b.step)
-                synthesis(source, Rows.of(y, b.first), self.out, b.n, lines=lines, bias=bias, nontemporal=nontemporal)
+                synthesis(source, Rows.of(y, b.first), self.out, b.n, lines=lines, bias=bias)
 
         parallel_for(work, len(blocks), elements)
         return y
@@ -142,19 +142,14 @@ class CpuPlan(Plan):
             lengths = len(lines), *lengths[1:]
             spectrum = empty((rows, self.channels, len(lines) * self._line), x.dtype)
             self._map(0, x, spectrum, self._columns(lines))
-        elif isinstance(d, RealDFT):
-            spectrum = self._mapped(0, x.reshape(self.x_rows, 1, -1), rows)
         else:
-            spectrum = d.analyze(np, x.reshape(self.x_rows, -1))
+            spectrum = self._mapped(0, x.reshape(self.x_rows, 1, -1), rows)
         return np.reshape(spectrum, (d.frequencies, -1, *lengths, t.batch))
 
     def _samples(self, spectrum: NDArray) -> NDArray:
         """The transpose of `_spectrum`."""
         d = self.transform
-        if isinstance(d, RealDFT):
-            return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases * d.planes, 1, -1), self.x_rows)[:, 0]
-        samples: NDArray = d.analyze_transpose(np, spectrum)
-        return samples
+        return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases * d.planes, 1, -1), self.x_rows)[:, 0]
 
     def _add_samples(self, x: NDArray, spectrum: NDArray, lines: Integers, written: NDArray) -> None:
         """Add the transpose of `_spectrum` of some lines to x (rows, channels, positions), or write new lines."""

@@ -21,15 +21,16 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, dft_line, pairs
 from hcnn_core._engines.generic.dft import ByTable
 from hcnn_core._engines.generic.matmul import matmul
 from hcnn_core._engines.taps import Integers
 from hcnn_core._engines.transform import tap_positions
-from hcnn_core.backend import Array, DeviceTables, dtype_name
+from hcnn_core.backend import DeviceTables, dtype_name
 
 LIMIT = 20
-"""Instructions per sample up to which a straight line is faster than a matrix. Long prime lengths take more."""
+"""Instructions per sample up to which straight-line code is fast. Long prime lengths take more."""
 
 SUM, RE, IM = range(3)
 """Parts of a frequency: real plus imaginary part, real part, imaginary part."""
@@ -66,11 +67,11 @@ class Axis:
     @property
     def suits(self) -> bool:
         """Whether there are all polyphase components, each as long as the result."""
-        return self.n > self.stride and (self.boundary == "zero" or self.n % self.stride == 0)
+        return self.n >= self.stride and (self.boundary == "zero" or self.n % self.stride == 0)
 
     @property
     def is_fast(self) -> bool:
-        return dft_line(self.length, self.length, False, TRIPLED).operations <= LIMIT * self.length
+        return _is_fast(self.length)
 
     @property
     def kept(self) -> int:
@@ -89,7 +90,10 @@ class Axis:
 
     @cached_property
     def length(self) -> int:
-        """Length of the DFTs: that of the result, plus zeros for samples that taps move across its ends."""
+        """Length of the DFTs: that of the result, plus zeros for samples that taps move across its ends.
+
+        At zero boundaries it grows to a length of which straight-line code is fast.
+        """
         if self.boundary == "periodic":
             return self.kept
         least = self.kept
@@ -97,7 +101,7 @@ class Axis:
             moves = self.taps(phase)[1]
             if moves.size:
                 least = max(least, self.samples(phase).size + int(moves.max()), self.kept - int(moves.min()))
-        return least
+        return next(filter(_is_fast, itertools.count(least)))
 
 
 class RealDFT(ByTable):
@@ -197,25 +201,25 @@ class RealDFT(ByTable):
         """Multiply-adds from taps to the entries of filters."""
         return math.prod(self._kernel_rows) * math.prod(axis.size for axis in self.axes)
 
-    def analyze(self, xp: Any, x: Array) -> Array:
+    def analyze(self, xp: Any, x: NDArray) -> NDArray:
         rows = self.frequencies, self.aliases * self.planes
         return self._carry_out(self.analysis, x, math.prod(rows)).reshape(*rows, -1)
 
-    def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
+    def analyze_transpose(self, xp: Any, spectrum: NDArray) -> NDArray:
         x_rows = math.prod(axis.n for axis in self.axes)
         return self._carry_out(self.analysis, spectrum.reshape(-1, spectrum.shape[-1]), x_rows, backward=True)
 
-    def synthesize(self, xp: Any, spectrum: Array) -> Array:
+    def synthesize(self, xp: Any, spectrum: NDArray) -> NDArray:
         rows = math.prod(axis.kept for axis in self.axes)
         spectrum = spectrum.reshape(self.frequencies * self.planes, -1)
         return self._carry_out(self.synthesis_transpose, spectrum, rows, backward=True)
 
-    def synthesize_transpose(self, xp: Any, y: Array) -> Array:
+    def synthesize_transpose(self, xp: Any, y: NDArray) -> NDArray:
         rows = self.frequencies, self.planes
         return self._carry_out(self.synthesis_transpose, y, math.prod(rows)).reshape(*rows, -1)
 
     @staticmethod
-    def _carry_out(steps: tuple[list[Step], int], x: Array, rows: int, *, backward: bool = False) -> Array:
+    def _carry_out(steps: tuple[list[Step], int], x: NDArray, rows: int, *, backward: bool = False) -> NDArray:
         """Take the steps, or their transposes in reverse, by NumPy. Tests compare codelets with this."""
         result, between = (np.zeros((n, x.shape[1]), x.dtype) for n in (rows, steps[1]))
         for step in steps[0][::-1] if backward else steps[0]:
@@ -226,13 +230,18 @@ class RealDFT(ByTable):
             (result if to_result else between)[list(writes)] = values
         return result
 
-    def _filter_table(self, like: Array) -> Array:
+    def _filter_table(self, like: NDArray) -> NDArray:
         dtype = dtype_name(like.dtype)
-        return self._placed.beside(like, dtype, lambda: np.ascontiguousarray(self._table, dtype))
+        table: NDArray = self._placed.beside(like, dtype, lambda: np.ascontiguousarray(self._table, dtype))
+        return table
 
     @property
     def _kernel_rows(self) -> tuple[int, ...]:
         return self.frequencies, self.planes, self.aliases, self.planes, 1
+
+
+def _is_fast(length: int) -> bool:
+    return dft_line(length, length, False, TRIPLED).operations <= LIMIT * length
 
 
 def _parts(lengths: tuple[int, ...], form: int, real: bool = True) -> Iterator[tuple[tuple[int, ...], int | None]]:

@@ -29,6 +29,8 @@ from hcnn_core._threads import PRODUCTS, parallel_for, threads_for
 class SpectralPlan(CpuPlan):
     """A plan without directly convolved axes."""
 
+    transform: RealDFT
+
     def _transformed(self, x: NDArray, filters: NDArray, bias: NDArray | None) -> NDArray:
         """(rows, channels, positions) -> (rows, out, positions), by filters (frequencies, rows, terms)."""
         dtype, y = x.dtype, empty((self.y_rows, self.out, x.shape[2]), x.dtype)
@@ -63,7 +65,7 @@ class SpectralPlan(CpuPlan):
             source, target = (unused if a is None else Rows.of(a, begin) for a in (x, result))
             answers = cotangent if ans is None else ans.after(begin)
             workspace = Workspace(self, n, self.tuning.spectral_positions, dtype)
-            adjoint, taken = workspace.adjoint(cotangent, n, filters=x is not None, bias=ans is not None)
+            adjoint, taken = workspace.adjoint(n, filters=x is not None, bias=ans is not None), cotangent.offsets
             of_ans = None if ans is None else (answers.offsets, rows_of(adjoint.bias))
             analysis, _, _, synthesis_transpose = self.bound(workspace, n, x=source.offsets, y=taken, ans=of_ans)
             analysis_transpose = self.bound(workspace, n, x=target.offsets, y=taken)[1]
@@ -80,14 +82,8 @@ class SpectralPlan(CpuPlan):
 
     @functools.cached_property
     def phases(self) -> list[tuple[Integers, int]]:
-        """For each polyphase component its rows of samples, and how many steps of the analysis take them.
-
-        DFT matrices do not tell components apart.
-        """
-        d = self.transform
-        if isinstance(d, RealDFT):
-            return [(rows, len(steps)) for rows, steps, _ in d.phases]
-        return [(np.arange(self.x_rows), len(programs_of(d, np.float32)[0].ends))]
+        """For each polyphase component its rows of samples, and how many steps of the analysis take them."""
+        return [(rows, len(steps)) for rows, steps, _ in self.transform.phases]
 
     @property
     def steps_from(self) -> Integers:
@@ -175,9 +171,8 @@ class Workspace:
 
         def spectrum(*shape: int) -> NDArray:
             size = math.prod(shape) * self.width
-            step = size
-            if isinstance(d, RealDFT):  # an odd number of cache lines, or codelets would write to a single cache set
-                step += lanes if size // lanes % 2 == 0 else 0
+            # an odd number of cache lines, or codelets would write to a single cache set
+            step = size + (lanes if size // lanes % 2 == 0 else 0)
             # vectors read beyond n: what lies there must not be slow to add, as denormal numbers are
             make = empty if self.width == n else zeros
             return make((d.frequencies, step), dtype)[:, :size].reshape(-1, *shape, self.width)
@@ -190,27 +185,18 @@ class Workspace:
         """As kernels take it."""
         return tuple(SpectralWorkspace(self.block, self.between, self.x_spectrum, self.y_spectrum, self.offsets))
 
-    def adjoint(
-        self, cotangent: Rows, positions: int, *, filters: bool, bias: bool
-    ) -> tuple[AdjointWorkspace, Integers]:  # fmt: skip
-        """What adjoints hold besides, and the offsets of the rows that the transpose of synthesis reads.
-
-        `filters` and `bias` say which cotangents are wanted.
-        """
+    def adjoint(self, positions: int, *, filters: bool, bias: bool) -> AdjointWorkspace:
+        """What adjoints hold besides. `filters` and `bias` say which cotangents are wanted."""
         plan, d, lanes = self.plan, self.plan.transform, VECTOR_BYTES // self.dtype.itemsize
         columns = -(-d.planes * plan.out // lanes) * lanes
         groups = len(plan.phases) * (plan.channels // plan.group)
         total = groups, d.frequencies, plan.entries * plan.group, columns
-        separate = bias and not self.programs[3].fuses
-        scaled = empty((plan.y_rows if separate else 0, self.width), self.dtype)
-        workspace = AdjointWorkspace(
+        return AdjointWorkspace(
             y_transposed=empty((d.frequencies, self.width, columns), self.dtype),
-            scaled=scaled,
             bias=np.zeros((plan.y_rows if bias else 0, plan.out)),
             part=zeros(total if filters else (0,) * 4, self.dtype),
             total=zeros(total if filters and positions > MAX_TERMS else (0,) * 4, float),
         )
-        return workspace, rows_of(scaled) if separate else cotangent.offsets
 
 
 def added(parts: Sequence[NDArray]) -> NDArray:

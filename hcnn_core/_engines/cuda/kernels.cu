@@ -1,7 +1,7 @@
 // A convolution's work on a GPU: the DFTs by matrices, and the products with the taps around every position.
 //
 // Arrays are rows of positions; a row's elements lie next to each other, and neighbouring threads take neighbouring
-// positions. Row r of channel c is row r * channels + c. `_cuda.py` compiles this text for each set of sizes, which it
+// positions. Row r of channel c is row r * channels + c. `launch.py` compiles this text for each set of sizes, which it
 // writes before it as macros. There are no atomics: sums have one order, so results repeat bit for bit.
 
 constexpr int LANES = 32;

@@ -13,10 +13,10 @@ import numpy as np
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
+from hcnn_core._engines.cuda.dft_stages import Stage, stages_of
 from hcnn_core._engines.cuda.tables import Reading, tables_of
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.generic.dft import MatrixDFT
-from hcnn_core._engines.generic.dft_stages import Stage, stages_of
 from hcnn_core._engines.generic.plan import Plan
 from hcnn_core._engines.taps import Integers, TapProducts, untapped
 from hcnn_core._engines.transform import Identity, Transform

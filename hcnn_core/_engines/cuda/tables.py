@@ -59,6 +59,8 @@ class Tables:
     complete: bool
 
 
+# cpu/direct.py has tables of its own: of one block's lines, in bytes, extended by copied segments. These are of all
+# positions, in elements, with a place for each sample. One function with a switch for each difference would be longer.
 @lru_cache(maxsize=256)
 def tables_of(t: Taps) -> Tables:
     """Tables for the convolved axes of `t`."""

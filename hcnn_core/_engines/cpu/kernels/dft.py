@@ -1,4 +1,4 @@
-"""DFTs as programs: each step maps some rows to others, by a codelet or by a matrix."""
+"""DFTs as programs: each step maps some rows to others by a codelet."""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -11,7 +11,6 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from hcnn_core._engines.cpu.kernels.elu import elu_line, elu_vjp_line
 from hcnn_core._engines.cpu.kernels.gemm import block_bounds
 from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray, Rows
@@ -22,19 +21,11 @@ BLOCK_ELEMENTS = 1 << 17
 
 
 @intrinsic
-def _store_fence(typing: Any) -> Any:
-    """Wait until other threads see what non-temporal stores have written."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic
-def _call(typing: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> Any:
-    """Call the function of nine int64 at an address."""
+def _call(
+    typing: Any, address: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any,
+    sum_rows: Any,
+) -> Any:  # fmt: skip
+    """Call the codelet at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         function = ir.FunctionType(ir.VoidType(), [INT64] * 9)
@@ -60,13 +51,9 @@ def _execute(
         y = target if program.steps[s, 2] else address(between)
         table = program.reads[program.reads_from[s] : program.reads_from[s + 1]]
         to = program.writes[program.writes_from[s] : program.writes_from[s + 1]]
-        if program.factors.size:
-            matrix, step = address(program.factors) + program.steps[s, 3] * size, to[1] - to[0] if to.size > 1 else 0
-            _call(program.steps[s, 0], y + to[0], step, n, x, address(table), table.size, matrix, to.size, 0)
-        else:
-            begin = program.steps[s, 4] * program.elu_rows.itemsize
-            other_rows, rows = address(program.elu_rows) + begin, address(program.sum_rows) + begin
-            _call(program.steps[s, 0], x, address(table), y, address(to), n * size, other, other_rows, sums, rows)
+        begin = program.steps[s, 3] * program.elu_rows.itemsize
+        other_rows, rows = address(program.elu_rows) + begin, address(program.sum_rows) + begin
+        _call(program.steps[s, 0], x, address(table), y, address(to), n * size, other, other_rows, sums, rows)
 
 
 @compiled()
@@ -79,41 +66,28 @@ def run_steps(
 
 @compiled()
 def run_elu(
-    program: BoundProgram, source: int, target: int, between: NDArray, n: int, rows: NDArray, bias: NDArray,
-    channel: int,
-) -> None:  # fmt: skip
-    """Take all steps of a program; with a bias (rows, channels), write the ELU of the sum.
-
-    `rows` are the offsets of rows in the target. Programs of matrices take no ELU on the way, so it is taken after.
-    """
+    program: BoundProgram, source: int, target: int, between: NDArray, n: int, bias: NDArray, channel: int
+) -> None:
+    """Take all steps of a program; with a bias (rows, channels), write the ELU of the sum."""
     _execute(
         program, np.int64(0), program.steps.shape[0], source, target, between, n,
         address(bias) + channel * bias.itemsize, np.int64(0),
     )  # fmt: skip
-    for row in range(0 if program.elu_rows.size else bias.shape[0]):
-        elu_line(bias, target + rows[row], target + rows[row], n, bias[row, channel])
 
 
 @compiled()
 def run_elu_vjp(
-    program: BoundProgram, g: Rows, ans: Rows, at: int, target: int, between: NDArray, n: int, scaled: NDArray,
-    sums: NDArray, channel: int,
+    program: BoundProgram, g: Rows, ans: Rows, at: int, target: int, between: NDArray, n: int, sums: NDArray,
+    channel: int,
 ) -> None:  # fmt: skip
     """Take all steps of a program on channel `channel` of a cotangent g, from `at` bytes on.
 
     With sums (rows, channels), g is the cotangent of an ELU whose result is `ans`: it is first multiplied by the ELU's
-    derivative, and the products are added to the sums. Programs of matrices do not do so on the way; for these `scaled`
-    holds the products.
+    derivative, and the products are added to the sums.
     """
     source, answers = g.origin + channel * g.step + at, ans.origin + channel * ans.step + at
-    taken = source
-    if sums.size and not program.elu_rows.size:
-        taken = address(scaled)
-        for row in range(sums.shape[0]):
-            to = address(scaled[row])
-            sums[row, channel] += elu_vjp_line(scaled, to, answers + ans.offsets[row], source + g.offsets[row], n)
     last, into = program.steps.shape[0], address(sums) + channel * sums.itemsize
-    _execute(program, np.int64(0), last, taken, target, between, n, answers, into)
+    _execute(program, np.int64(0), last, source, target, between, n, answers, into)
 
 
 @compiled()
@@ -136,15 +110,13 @@ def transform(
             begin, end = block_bounds(b, n, block, VECTOR_BYTES // size)
             taken = source.origin + channel * source.step + (line * lines[1] + begin) * size
             to = target.origin + channel * target.step + (line * lines[2] + begin) * size
-            run_elu(program, taken, to, between, end - begin, target.offsets, bias, channel)
-    _store_fence()
+            run_elu(program, taken, to, between, end - begin, bias, channel)
 
 
 @compiled()
 def transform_vjp(
-    program: Any, channels: int, n: int, source: Any, ans: Any, target: Any, between: NDArray, scaled: NDArray,
-    sums: NDArray,
-) -> None:  # fmt: skip
+    program: Any, channels: int, n: int, source: Any, ans: Any, target: Any, between: NDArray, sums: NDArray
+) -> None:
     """As `transform` of a cotangent times the derivative of the ELU whose result is `ans`; see `run_elu_vjp`."""
     program, source, ans, target = BoundProgram(*program), Rows(*source), Rows(*ans), Rows(*target)
     size, block = between.itemsize, between.shape[1]
@@ -152,4 +124,4 @@ def transform_vjp(
         for b in range(-(-n // block)):
             begin, end = block_bounds(b, n, block, VECTOR_BYTES // size)
             to = target.origin + channel * target.step + begin * size
-            run_elu_vjp(program, source, ans, begin * size, to, between, end - begin, scaled, sums, channel)
+            run_elu_vjp(program, source, ans, begin * size, to, between, end - begin, sums, channel)

@@ -51,12 +51,13 @@ class InnerOperands(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of channels in memory: row r of channel c begins at origin + offsets[r] + c * step."""
+    """Rows of channels in memory: a row of channel c begins c * step after that of the first channel.
+
+    A `BoundProgram` holds the offsets of rows.
+    """
 
     origin: int
-    """Address of the first row of the first channel."""
-    offsets: NDArray
-    """(rows,) int64: bytes from there to each row."""
+    """Address that offsets count from, in the first channel."""
     step: int
     """Bytes from one channel to the next."""
 
@@ -65,10 +66,8 @@ class BoundProgram(NamedTuple):
     """A DFT as steps from rows to rows, for rows at given offsets. Tables of all steps are concatenated."""
 
     steps: NDArray
-    """(steps, 5) int64: address of the codelet, or of the product; whether it reads the source; whether it writes the
-    target; where its matrix begins in `factors`; where its rows begin in `elu_rows`."""
-    factors: NDArray
-    """(elements,): matrices (rows read, rows written) of the steps; empty if they are codelets."""
+    """(steps, 4) int64: address of the codelet; whether it reads the source; whether it writes the target; where its
+    rows begin in `elu_rows`."""
     reads: NDArray
     """int64: bytes to each row that is read, from the source or from the rows between steps."""
     reads_from: NDArray
@@ -103,8 +102,6 @@ class AdjointWorkspace(NamedTuple):
 
     y_transposed: NDArray
     """(frequencies, width, planes * out and padding): the result's spectrum, so that sums do not cross lanes."""
-    scaled: NDArray
-    """(rows, width): the cotangent times the ELU's derivative; without rows where codelets multiply on the way."""
     bias: NDArray
     """(rows, out) float64: sums of the cotangent over positions; empty where there is no ELU."""
     part: NDArray

@@ -65,7 +65,7 @@ def synthesize(
     spectrum = workspace.y_spectrum
     for channel in range(spectrum.shape[2]):
         source, to = address(spectrum) + channel * spectrum.strides[2], target.origin + channel * target.step + at
-        run_elu(program, source, to, workspace.between, n, target.offsets, bias, channel)
+        run_elu(program, source, to, workspace.between, n, bias, channel)
 
 
 @compiled()
@@ -77,7 +77,7 @@ def synthesize_vjp(
     step, rows = spectrum.strides[2], spectrum.shape[1] * spectrum.shape[2]
     for channel in range(spectrum.shape[2]):
         to = address(spectrum) + channel * step
-        run_elu_vjp(program, g, ans, at, to, workspace.between, n, adjoint.scaled, adjoint.bias, channel)
+        run_elu_vjp(program, g, ans, at, to, workspace.between, n, adjoint.bias, channel)
     for f in range(spectrum.shape[0] if adjoint.part.size else 0):
         transpose_rows(adjoint.y_transposed[f], n, address(spectrum[f]), step, rows)
 
