@@ -12,8 +12,8 @@ import numpy as np
 
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
-from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
 from hcnn_core._engines.cuda.dft_stages import Stage, stages_of
+from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
 from hcnn_core._engines.cuda.tables import Reading, tables_of
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.generic.dft import MatrixDFT
