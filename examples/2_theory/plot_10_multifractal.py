@@ -109,7 +109,7 @@ for color, strength in (("C3", 0.08), ("C0", 0.0)):
         ratio = values.mean() / (values.std(ddof=1) / np.sqrt(realisations))
         print(f"strength {strength}: mean of L over lags {name}: {values.mean():+.3f}, {ratio:+.1f} standard errors")
         assert ratio < -5 if strength and name == "1 to 20" else abs(ratio) < 4
-ax.set(xlabel="lag", title="leverage L, with two standard errors", ylim=(-0.4, 0.2))
+ax.set(xlabel="lag (samples)", title="leverage L, with two standard errors", ylim=(-0.4, 0.2))
 ax.legend()
 
 # %%

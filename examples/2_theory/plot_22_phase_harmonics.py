@@ -75,7 +75,7 @@ operations = {
     "$[z_j]^2$ with $z_{j-1}$": lambda z, j: correlation(phase_harmonic(z[..., j], 2), z[..., j - 1]),
 }
 steps = np.arange(2, scales)
-fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 for (name, function), marker in zip(operations.items(), "o^s", strict=True):
     found = {kind: [function(coefficients, j) for j in steps] for kind, coefficients in z.items()}
     for kind, style in (("photograph", f"C0{marker}-"), ("Gaussian", f"C1{marker}:")):
@@ -86,7 +86,7 @@ for (name, function), marker in zip(operations.items(), "o^s", strict=True):
     else:
         assert np.mean(found["photograph"]) > 5 * np.mean(found["Gaussian"])  # and not after
 ax.set(xlabel="scale j", xticks=steps, ylabel="modulus of the correlation", title="correlations across scales")
-ax.legend(fontsize=7)
+ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
 neighbours = [[correlation(f[..., j], f[..., j - 1]) for j in steps] for f in z.values()]
 print(f"neighbouring octaves correlate at up to {max(neighbours[0]):.2f}, in Gaussian lines {max(neighbours[1]):.2f}")
