@@ -91,7 +91,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "train/plot.py": ("tests/train/test_training.py",),
     "train/run.py": RUNS,
     "train/step.py": ("tests/train/test_step.py", "tests/train/test_recipe.py"),
-    "train/training.py": RUNS,
+    "train/training.py": (*RUNS, "tests/train/test_reuse.py"),
     "train/verification_report.py": ("tests/train/test_verification_report.py",),
     "train/verify.py": VERIFY,
     "train/data/augmentation.py": DATA,

@@ -308,6 +308,7 @@ def test_any_configuration_describes_itself():
     config = make_config("hcnn", {"depth": 5, "width": 5, "factors": 3, "attribute_stride": 1, "space_kernel": 1})
     text = describe(config, 32, 10)
     assert "MiB" in text and len(text.splitlines()) == 11
+    assert [" sum" in line for line in text.splitlines()[1:4]] == [True, False, False]  # channels, in layer 1 alone
     mebibytes = 32 * 32 * 5 * 4 * config.batch_size / 2**20
     assert text.splitlines()[1].split()[-1] == f"{mebibytes:.1f}" != "0.0"
     network = Network(config, image_size=4, classes=3)

@@ -14,12 +14,13 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.train.commands import Command, small_images
+from tests.train.commands import Command, part_of, small_images
 from tests.train.runs import (
     SMALL,
     assert_same_run,
     assert_same_state,
     checkpoints,
+    contents,
     finish,
     metrics,
     saved_state,
@@ -304,6 +305,16 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
     assert 5 < mirrored[0].sum() < 25
     for before, after in itertools.pairwise(mirrored):
         assert np.array_equal(before, ~after)
+
+
+def test_a_rank_that_does_not_write_leaves_the_run_as_it_is(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = part_of(trained, tmp_path)
+    before = contents(part)
+    monkeypatch.setattr(cifar, "_run", lambda ranks, path: Run(path, writes=False))
+    command("--resume", part).success()
+    assert contents(part) == before
 
 
 def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Path) -> None:
