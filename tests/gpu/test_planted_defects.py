@@ -374,10 +374,10 @@ DEFECTS = [
         layers,
     ),
     Defect(
-        "the tables of a product's results swapped",
+        "the rows of a product's results in reverse",
         KERNELS,
         "out_rows[i] + out_columns[j]",
-        "out_rows[j] + out_columns[i]",
+        "out_rows[rows - 1 - i] + out_columns[j]",
         maps,
     ),
     Defect(

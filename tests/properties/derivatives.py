@@ -112,7 +112,22 @@ def layers(dtype: str) -> dict[str, Case]:
         lambda d: slope * d,
     )
     fun = functools.partial(autodiff.convolve_elu, axes=axes, **options)
-    return {f"convolve_elu, argument {i}": Case(fun, (x, w, bias), i, f) for i, f in enumerate(along)}
+
+    def with_marginal(*operands: Any) -> Any:
+        found = autodiff.convolve_elu_marginal(*operands, axes, 1, **options)
+        return np.concatenate([np.reshape(part, (-1,)) for part in found])
+
+    def and_its_marginal(d: NDArray) -> NDArray:
+        return np.concatenate([d.ravel(), d.sum(1).ravel()])
+
+    marginals = (lambda d, f=f: and_its_marginal(np.broadcast_to(f(d), c.shape)) for f in along)
+    return {
+        **{f"convolve_elu, argument {i}": Case(fun, (x, w, bias), i, f) for i, f in enumerate(along)},
+        **{
+            f"convolve_elu_marginal, argument {i}": Case(with_marginal, (x, w, bias), i, f)
+            for i, f in enumerate(marginals)
+        },
+    }
 
 
 def factored_layers(dtype: str) -> dict[str, Case]:
@@ -200,6 +215,41 @@ def filters(dtype: str) -> dict[str, Case]:
     return {f"normalize_filters, argument {i}": Case(both, operands, i, f) for i, f in enumerate(derivatives)}
 
 
+def merged_factors(dtype: str) -> dict[str, Case]:
+    normalised = filters(dtype)
+    h, mean, covariance = normalised["normalize_filters, argument 0"].operands
+    g, bias = noise(3, (4, 2, 3, 5), dtype), noise(4, (5,), dtype)
+    options: dict[str, Any] = {"boundary": ("zero", "periodic"), "stride": (1, 2)}
+
+    def written_out(normal_and_means: NDArray, g: NDArray) -> NDArray:
+        """Filters and minus their shift, of the normalised h and their responses to the mean: linear in both."""
+        normal, means = normal_and_means[:36].reshape(9, 4), normal_and_means[36:]
+        flat = g.reshape(4, -1)
+        shift = hc.convolve(np.ones((4, 6)), (means @ flat).reshape(g.shape[1:]), (0, 1), **options)
+        return np.concatenate([(normal @ flat).ravel(), -shift.ravel()])
+
+    def both(h: Any, g: Any, mean: Any, covariance: Any, bias: Any) -> Any:
+        found = autodiff.primitives._merged_factors(
+            h, g, mean, covariance, bias, lengths=(4, 6), epsilon=0.1, **options
+        )
+        return np.concatenate([np.reshape(part, (-1,)) for part in found])
+
+    def along(argument: int) -> Callable[[NDArray], NDArray]:
+        case = normalised[f"normalize_filters, argument {argument}"]
+        return lambda d: written_out(case.tangent(d), wide(g))
+
+    point = wide(normalised["normalize_filters, argument 0"].at(h))
+    derivatives = (
+        along(0),
+        lambda d: written_out(point, d),
+        along(1),
+        along(2),
+        lambda d: np.concatenate([np.zeros(9 * 30), np.broadcast_to(d, (4, 3, 5)).ravel()]),
+    )
+    operands = h, g, mean, covariance, bias
+    return {f"merge_factors, argument {i}": Case(both, operands, i, f) for i, f in enumerate(derivatives)}
+
+
 def normalizations(dtype: str) -> dict[str, Case]:
     y, shift = noise(0, (3, 4, 2, 5), dtype), noise(1, (2, 1), dtype)
     scale, bias = 1 + noise(2, (5,), dtype) ** 2, noise(3, (5,), dtype)
@@ -236,6 +286,12 @@ def losses(dtype: str) -> dict[str, Case]:
     loss = functools.partial(autodiff.cross_entropy, label_smoothing=0.1)
     return {
         "log_softmax": Case(autodiff.log_softmax, (x,), 0, lambda d: d - np.sum(p * d, axis=-1, keepdims=True)),
+        "cross_entropy_and_gradient": Case(
+            lambda x: autodiff.primitives._cross_entropy_at_once(x, labels, 0.1)[0],
+            (x,),
+            0,
+            lambda d: np.sum((p - target) * d) / len(labels),
+        ),
         "cross_entropy": Case(loss, (x, labels), 0, lambda d: np.sum((p - target) * d) / len(labels)),
     }
 
@@ -252,6 +308,7 @@ def cases(dtype: str) -> dict[str, Case]:
             **moments(dtype, "zero"),
             **moments(dtype, "periodic"),
             **filters(dtype),
+            **merged_factors(dtype),
             **normalizations(dtype),
             **losses(dtype),
         }

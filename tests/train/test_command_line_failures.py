@@ -29,10 +29,11 @@ from tests.train.runs import (
     saved_state,
     start,
 )
-from train import _memory, cifar, training
+from train import _memory, cifar
 from train._command import namespace
 from train.config import make_config
 from train.data import INFO
+from train.network import Network
 from train.training import Trainer
 
 DATA = INFO["sample"]
@@ -137,7 +138,7 @@ def test_a_checkpoint_that_claims_a_large_network_is_refused_before_one_is_made(
     shutil.copy(trained / "best.h5", path)
     with h5py.File(path, "r+") as file:
         file.attrs["config"] = json.dumps(json.loads(file.attrs["config"]) | {"width": 10**8})
-    monkeypatch.setattr(training.Network, "initialize", None)
+    monkeypatch.setattr(Network, "initialize", None)
     command("--evaluate", path).one_line(1, "not enough memory", "weights need", "GiB are free")
 
 

@@ -50,7 +50,7 @@ def test_every_preset_can_be_chosen() -> None:
 
 def test_a_run_older_than_a_setting_has_its_default(tmp_path: Path) -> None:
     """A preset may have got new settings since; what trained the run had none."""
-    path, record = tmp_path / "config.toml", ROOT / "benchmarks" / "results" / "hcnn-fast" / "config.toml"
+    path, record = tmp_path / "config.toml", ROOT / "benchmarks" / "results" / "hcnn-fast-19-epochs" / "config.toml"
     settings = read_toml(record)
     assert settings["preset"] == "hcnn-fast" and PRESETS["hcnn-fast"]["normalization"] == "both"
     config = make_config(settings.pop("preset"), settings)

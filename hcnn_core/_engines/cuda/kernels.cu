@@ -265,6 +265,7 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
         const int row = k / MAP_TILE, i = k % MAP_TILE;
         const real* from = taken + (row / apart * summed * apart + row % apart) * MAP_TILE + i;
         real total = 0;
+#pragma unroll 1  // unrolled, it costs the registers of another block
         for (int n = 0; n < summed; ++n) total += from[n * apart * MAP_TILE];
         if (begin + i < positions) marginal[((long long)row * channels + channel) * out_row + begin + i] = total;
     }
