@@ -55,6 +55,10 @@ Units = dict[str, float]
 """How many units of work each coefficient of `Costs` is multiplied by."""
 
 
+GAIN = 0.9
+"""Part of the time without transforms that a choice must promise, since estimates that are closer err either way."""
+
+
 @lru_cache(maxsize=512)
 def choose_methods(problem: Problem, real: bool, library: str, tuning: Tuning) -> tuple[str, ...]:
     """Replace each "auto" by the method that makes the whole convolution cheapest."""
@@ -65,7 +69,9 @@ def choose_methods(problem: Problem, real: bool, library: str, tuning: Tuning) -
             return seconds_of(units_at_once(problem, real), tuning)
         return estimate_seconds(problem, methods, real, library, tuning)
 
-    return min(itertools.product(*options), key=seconds)
+    first, *others = sorted(itertools.product(*options), key=seconds)
+    plain = ("direct",) * len(options)
+    return plain if plain in others and seconds(first) > GAIN * seconds(plain) else first
 
 
 def at_once(problem: Problem, methods: tuple[str, ...], real: bool, library: str, tuning: Tuning) -> bool:
