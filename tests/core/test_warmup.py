@@ -33,7 +33,8 @@ logging.basicConfig(level=logging.DEBUG, format="%(message)s")
 import numpy as np
 from hcnn_core import convolve
 x, w = np.ones((2, 8, 8, 8, 16)), np.ones((3, 3, 7, 11, 2))
-convolve(x, w, (1, 2, 3, 4), boundary="periodic", stride=(1, 1, 2, 2))
+methods = ("direct", "direct", "fft", "fft")
+convolve(x, w, (1, 2, 3, 4), boundary="periodic", stride=(1, 1, 2, 2), method=methods)
 """
 
 COMPILED = """

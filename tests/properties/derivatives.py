@@ -287,8 +287,8 @@ def losses(dtype: str) -> dict[str, Case]:
     return {
         "log_softmax": Case(autodiff.log_softmax, (x,), 0, lambda d: d - np.sum(p * d, axis=-1, keepdims=True)),
         "cross_entropy_and_gradient": Case(
-            lambda x: autodiff.primitives._cross_entropy_at_once(x, labels, 0.1)[0],
-            (x,),
+            lambda x, labels: autodiff.primitives._cross_entropy_at_once(x, labels, 0.1)[0],
+            (x, labels),
             0,
             lambda d: np.sum((p - target) * d) / len(labels),
         ),
