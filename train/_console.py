@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-import signal
 
-from train._process import leave_on_interrupt
+from train._process import leave_on_interrupt, raise_on_interrupt
 
 
 def _run(module: str) -> int:
     """Import a command's module and run it, as its `if __name__ == "__main__":` does."""
     leave_on_interrupt(module)
     main = importlib.import_module(module).main
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_on_interrupt()
     return int(main())
 
 

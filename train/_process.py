@@ -50,6 +50,12 @@ def leave_on_interrupt(module: str) -> None:
         signal.signal(signal.SIGINT, leave)
 
 
+def raise_on_interrupt() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, once modules are imported; where it is ignored (`nohup`), it stays so."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

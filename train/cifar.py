@@ -1,6 +1,6 @@
 """Train and evaluate hierarchical CNNs on CIFAR: `python -m train.cifar --backend cupy`."""
 
-from train._process import leave_on_interrupt, prepare
+from train._process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.cifar")
@@ -11,7 +11,6 @@ import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import math  # noqa: E402
 import os  # noqa: E402
-import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
@@ -683,6 +682,5 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_on_interrupt()
     sys.exit(main())

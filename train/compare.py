@@ -1,6 +1,6 @@
 """Compare runs: `python -m train.compare RUN RUN ...` prints a table and draws their curves in one picture."""
 
-from train._process import leave_on_interrupt, prepare
+from train._process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.compare")
@@ -155,4 +155,5 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
+    raise_on_interrupt()
     sys.exit(main())

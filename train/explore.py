@@ -1,6 +1,6 @@
 """Show what the attributes of a trained network mean (section 5.3 of arXiv:1703.04140): `python -m train.explore`."""
 
-from train._process import leave_on_interrupt, prepare
+from train._process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.explore")
@@ -13,7 +13,6 @@ import hashlib  # noqa: E402
 import os  # noqa: E402
 import shlex  # noqa: E402
 import shutil  # noqa: E402
-import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
@@ -272,6 +271,5 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_on_interrupt()
     sys.exit(main())

@@ -1,6 +1,6 @@
 """Convert weights of the authors' program (Keras 1, TensorFlow) to a checkpoint: `python -m train.import_keras`."""
 
-from train._process import leave_on_interrupt, prepare
+from train._process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.import_keras")
@@ -216,4 +216,5 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
+    raise_on_interrupt()
     sys.exit(main())

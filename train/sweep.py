@@ -1,6 +1,6 @@
 """Train one network for each of many settings, and table what they reach: `python -m train.sweep sweep.toml`."""
 
-from train._process import leave_on_interrupt
+from train._process import leave_on_interrupt, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.sweep")
@@ -447,6 +447,5 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_on_interrupt()
     sys.exit(main())

@@ -1,6 +1,6 @@
 """Verify Proposition 3.1 of arXiv:1703.04140 on a network, and measure where it ends: `python -m train.verify`."""
 
-from train._process import leave_on_interrupt, prepare
+from train._process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.verify")
@@ -10,7 +10,6 @@ import argparse  # noqa: E402
 import dataclasses  # noqa: E402
 import math  # noqa: E402
 import shlex  # noqa: E402
-import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterable, Iterator, Sequence  # noqa: E402
@@ -425,6 +424,5 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_on_interrupt()
     sys.exit(main())

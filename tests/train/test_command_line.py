@@ -287,6 +287,29 @@ def test_interrupted_while_modules_are_imported(tmp_path: Path) -> None:
     outcome.one_line(130, "interrupted", "before anything was to save")
 
 
+AFTER_IMPORTS = """
+import runpy, signal, sys
+if sys.argv.pop(1) == "ignored":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.argv.append("--help")
+try:
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+except SystemExit:
+    print(repr(signal.getsignal(signal.SIGINT)))
+"""
+
+
+MODULES = ("cifar", "compare", "explore", "import_keras", "sweep", "verify")
+
+
+@pytest.mark.parametrize(("module", "before"), [*((m, "raised") for m in MODULES), ("cifar", "ignored")])
+def test_interrupts_after_imports_raise_again(module: str, before: str) -> None:
+    """So that a command that is interrupted later closes its files; under `nohup`, Ctrl-C stays ignored."""
+    outcome = finish(start("-c", AFTER_IMPORTS, before, f"train.{module}"))
+    after = signal.SIG_IGN if before == "ignored" else signal.default_int_handler
+    assert outcome.out.splitlines()[-1] == repr(after), outcome
+
+
 @pytest.mark.parametrize("argument", ["--describe", "--help"])
 def test_a_closed_pipe_is_no_failure_to_talk_about(argument: str) -> None:
     """As in `| head -1`."""

@@ -55,9 +55,13 @@ def acting(act: str = "pass", when: tuple[int, int, int] = (0, 0, 0)) -> tuple[s
     return "-c", ACTING.replace("ACT", act).replace("WHEN", repr(when))
 
 
-def begin(size: int, *arguments: object, others: tuple[object, ...] = ()) -> subprocess.Popen[str]:
+def begin(
+    size: int, *arguments: object, others: tuple[object, ...] = (), threads: str | None = "1"
+) -> subprocess.Popen[str]:
     """Start ranks, the last with arguments of its own where there are `others`."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HCNN_NUM_THREADS": "1", "HCNN_PATIENCE": str(PATIENCE)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HCNN_PATIENCE": str(PATIENCE)}
+    environment = {name: value for name, value in environment.items() if "NUM_THREADS" not in name}
+    environment |= {"HCNN_NUM_THREADS": threads} if threads else {}
     environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     environment |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
     count = size - bool(others)
@@ -112,6 +116,32 @@ def test_two_ranks_and_three_train_as_one_does(whole: Path, tmp_path: Path) -> N
         assert_near(tmp_path / str(size) / "epoch0004-step000000.h5", whole / "epoch0004-step000000.h5", 16)
     assert [record["ranks"] for record in metrics(whole)] == [2] * 4
     assert "ranks" not in metrics(tmp_path / "1")[0]
+
+
+LOADING = """
+import os, sys
+from train import cifar
+
+load = cifar.load_dataset
+
+def loading(*arguments, **options):
+    with open("NOTES", "a") as notes:
+        print(options, os.environ["HCNN_NUM_THREADS"], file=notes)
+    return load(*arguments, **options)
+
+cifar.load_dataset = loading
+sys.exit(cifar.main())
+"""
+
+
+def test_ranks_share_the_processors_and_map_their_images(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    script = LOADING.replace("NOTES", str(notes))
+    outcome = finish(begin(2, "-c", script, *FEW, "--epochs", 1, "--out", tmp_path / "run", threads=None))
+    outcome.success()
+    assert ", 2 ranks" in outcome.out
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    assert notes.read_text() == f"{{'mapped': True}} {max(1, processors // 2)}\n" * 2
 
 
 def test_a_signal_to_any_rank_saves_and_the_run_goes_on_bit_for_bit(whole: Path, tmp_path: Path) -> None:
