@@ -131,8 +131,7 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> Config:
     """Preset, then --config, then flags."""
     settings = read_toml(options.config) if options.config else {}
-    preset = given.pop("preset", None) or settings.pop("preset", "hcnn")
-    settings.pop("preset", None)
+    preset = given.pop("preset", None) or settings.get("preset", "hcnn")
     return make_config(preset, {**settings, **given})
 
 

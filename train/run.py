@@ -255,7 +255,6 @@ class Run:
         RunError
             If there is no run, or none of its checkpoints can be read.
         """
-        self.require_resumable()
         found: list[tuple[Path, Checkpoint]] = []
         notices = []
         for paths in (reversed(self.checkpoint_paths()), [self.path / BEST]):
@@ -268,7 +267,7 @@ class Run:
                 except CheckpointError as error:
                     notices.append(str(error))
         if not found:
-            raise RunError(notices[0])
+            raise RunError(notices[0] if notices else f"{self.path} holds no run: it has no checkpoint")
         path, checkpoint = max(found, key=lambda pair: (pair[1].state.epoch, pair[1].state.step))  # the first of equals
         return path, checkpoint, notices
 

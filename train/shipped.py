@@ -16,7 +16,7 @@ from train.architectures import Trainable
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.data import standardise
 from train.network import Moments, Network, Parameters
-from train.run import BEST, Run, RunError
+from train.run import Run, RunError
 from train.training import restore
 
 __all__ = ["Classifier", "bare", "find", "load", "names", "open_network"]
@@ -89,11 +89,8 @@ def open_network(name_or_path: str | Path) -> tuple[Path, Checkpoint, list[str]]
     path = find(name_or_path)
     if not path.is_dir():
         return path, checkpoints.load(path), []
-    run = Run(path)
-    if not (run.checkpoint_paths() or (path / BEST).is_file()):
-        raise CheckpointError(f"{path} holds no run: it has no checkpoint")
     try:
-        return run.latest()
+        return Run(path).latest()
     except RunError as error:
         raise CheckpointError(str(error)) from error
 

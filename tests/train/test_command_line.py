@@ -132,8 +132,9 @@ def test_bad_configuration(command: Command, tmp_path: Path, content: bytes | No
 
 def test_flags_override_the_configuration_which_overrides_the_preset(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "some.toml"
-    path.write_text("preset = 'sample'\nwidth = 4\nfactors = 4\ndepth = 5\nepochs = 1\nbatch_size = 8\n")
-    command("--config", path, "--factors", 3, "--validation-size", 8, "--out", tmp_path / "run").success()
+    path.write_text("preset = 'hcnn-fast'\nwidth = 4\nfactors = 4\ndepth = 5\nepochs = 1\nbatch_size = 8\n")
+    flags = ("--preset", "sample", "--factors", 3, "--validation-size", 8)
+    command("--config", path, *flags, "--out", tmp_path / "run").success()
     settings = (tmp_path / "run" / "config.toml").read_text("utf-8")
     found = dict(re.findall(r"^(\w+) = (.*?)  #", settings, re.MULTILINE))
     assert (found["preset"], found["width"], found["factors"], found["shift"]) == ('"sample"', "4", "3", "2")

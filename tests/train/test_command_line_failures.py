@@ -34,7 +34,7 @@ from train._command import namespace
 from train.config import make_config
 from train.data import INFO
 from train.network import Network
-from train.training import Trainer
+from train.training import Trainer, TrainingError
 
 DATA = INFO["sample"]
 
@@ -66,6 +66,16 @@ def test_the_batch_that_fits_is_accepted(command: Command, tmp_path: Path, monke
     line = command(*SMALL, "--out", tmp_path / "run").one_line(1, "--batch-size 5 would fit")
     assert "a batch of 8 " in line
     command(*SMALL, "--epochs", 1, "--batch-size", 5, "--out", tmp_path / "run").success()
+
+
+def test_ranks_of_one_host_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config("sample", {"batch_size": 16})
+    free(monkeypatch, _memory.required_bytes(config, DATA, 8))
+    ranks: Any = types.SimpleNamespace(size=2, local_size=1)
+    cifar._require_memory(np, config, DATA, ranks)
+    ranks.local_size = 2
+    with pytest.raises(TrainingError, match="a batch of 16 needs"):
+        cifar._require_memory(np, config, DATA, ranks)
 
 
 def test_a_network_of_which_no_image_fits(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

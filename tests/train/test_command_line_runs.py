@@ -166,6 +166,9 @@ def test_resume_and_plot_of_no_run(command: Command, tmp_path: Path, action: str
     for path in (tmp_path / "absent", tmp_path, tmp_path / "file"):
         command(action, path).one_line(1, str(path), "holds no run")
     assert contents(tmp_path) == {"file": b""}
+    (tmp_path / "config.toml").touch()
+    if action == "--resume":
+        command(action, tmp_path).one_line(1, "has no checkpoint; start the run anew in another directory")
 
 
 @pytest.mark.parametrize(

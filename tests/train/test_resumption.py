@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 import signal
 from collections.abc import Callable
@@ -292,9 +293,13 @@ def test_averaged_weights_are_those_evaluated(command: Command, tmp_path: Path, 
 def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> None:
     """Each image is mirrored in every other epoch, half of them in each; sizes share the epochs."""
     settings = {"alternate_flips": True, "image_sizes": (16, 24), "epochs": 4, "shift": 0, "width": 4, "depth": 5}
-    config = make_config("sample", settings)
     images = small_images(few_images, "float32")
-    trainer = Trainer(np, config, Network(config), images, None, Run(tmp_path), {}, few_images.class_names)
+
+    def make_trainer(seed: int) -> Trainer:
+        config = make_config("sample", settings | {"seed": seed})
+        return Trainer(np, config, Network(config), images, None, Run(tmp_path), {}, few_images.class_names)
+
+    trainer = make_trainer(0)
     index, mirrored, sizes = np.arange(30), [], []
     for epoch in range(4):
         trainer.state.epoch = epoch
@@ -303,6 +308,8 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
         sizes.append(trainer._image_size())
     assert sizes == [(16, 16), (16, 16), (24, 24), (24, 24)]
     assert 5 < mirrored[0].sum() < 25
+    firsts = [make_trainer(seed).mirrored_first for seed in range(40)]
+    assert abs(np.mean(firsts) - 0.5) < 5 * 0.5 / math.sqrt(np.size(firsts))
     for before, after in itertools.pairwise(mirrored):
         assert np.array_equal(before, ~after)
 
