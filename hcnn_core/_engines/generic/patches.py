@@ -52,8 +52,10 @@ class Patches(Generic[AnyArray]):
 
     def arrange(self, xp: Any, x: AnyArray) -> AnyArray:
         """Reorder and reshape x to (samples, *patch axes, inner samples)."""
-        arranged = xp.reshape(xp.permute_dims(x, self.order), self.shape)
-        return xp.ascontiguousarray(arranged) if xp is np else arranged
+        arranged: Any = xp.reshape(xp.permute_dims(x, self.order), self.shape)
+        if xp is np:
+            arranged = np.ascontiguousarray(arranged)
+        return arranged
 
     def gather(self, xp: Any, x: AnyArray, centre: AnyArray | float) -> AnyArray:
         """Patches (samples, T, positions) of an arranged x, extended by its boundary, minus `centre`."""
