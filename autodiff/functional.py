@@ -400,16 +400,16 @@ def _owned(cotangents: tuple[Any, ...], taken: list[Any]) -> tuple[Any, ...]:
     """The same cotangents, each in memory of its own, none of it taken, that the caller may write to."""
     seen = set(map(id, taken))
 
-    def own(g: Array) -> Array:
+    def own(g: Array | Traced) -> Array | Traced:
         if type(g) is not Traced and (id(g) in seen or getattr(g, "base", None) is not None):
             g = g.copy()
         seen.add(id(g))
         return g
 
-    return tree_map(own, cotangents)  # type: ignore[no-any-return]
+    return tree_map(own, cotangents)
 
 
-def _as_cotangent(g: Any, node: Node, scalar: Array) -> Array:
+def _as_cotangent(g: Any, node: Node, scalar: Array | None) -> Array:
     """A cotangent given by a caller, in the dtype of the output; a number becomes an array like the scalar output."""
     g = live(g)
     if isinstance(g, int | float | complex) and node.shape == ():

@@ -43,10 +43,10 @@ def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
     Section 2 of arXiv:1703.04140 prints the two cases swapped. Alpha, the limit of -ELU at minus infinity, is 1.
     """
     xp = array_namespace(x) if bias is None else array_namespace(x, bias)
-    x = require_real(xp, "x", x)
+    c = require_real(xp, "x", x)
     if bias is not None:
-        bias = _like(xp, "bias", bias, x)
-    return planner.elementwise(xp, math.prod(x.shape)).elu(xp, x, bias)
+        bias = _like(xp, "bias", bias, c)
+    return planner.elementwise(xp, math.prod(c.shape)).elu(xp, c, bias)
 
 
 def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
@@ -72,9 +72,9 @@ def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
         If g does not broadcast to `ans`.
     """
     xp = array_namespace(g, ans)
-    ans = require_real(xp, "ans", ans)
-    g = _like(xp, "g", g, ans)
-    return planner.elementwise(xp, math.prod(ans.shape)).elu_vjp(xp, g, ans)
+    y = require_real(xp, "ans", ans)
+    g = _like(xp, "g", g, y)
+    return planner.elementwise(xp, math.prod(y.shape)).elu_vjp(xp, g, y)
 
 
 def total(x: Array, y: Array) -> Array:

@@ -15,16 +15,87 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from hcnn_core._threads import worker_count as worker_count
+from hcnn_core.typing import Array as PublicArray
 
 __all__ = ["array_namespace", "get_namespace"]  # what users may call; autodiff and train also import the rest
 
-Array: TypeAlias = Any
-"""An array inside an engine: a type checker cannot know of which library. Public signatures have `typing.Array`."""
+
+class Array(PublicArray, Protocol):
+    """An array inside an engine: what NumPy's and CuPy's arrays have, as far as it is used.
+
+    Results are `Any`, because which library made an array is known at run time only. So are methods that the libraries
+    declare differently. Arrays of another array-API library lack the methods, `strides` and `nbytes`: an engine uses
+    these only where it knows that the array is NumPy's or CuPy's.
+    """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+    @property
+    def itemsize(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def flags(self) -> Any: ...
+    @property
+    def device(self) -> Any: ...
+    @property
+    def data(self) -> Any: ...
+    @property
+    def real(self) -> Any: ...
+    @property
+    def imag(self) -> Any: ...
+    @property
+    def any(self) -> Any: ...
+    @property
+    def astype(self) -> Any: ...
+    @property
+    def conj(self) -> Any: ...
+    @property
+    def copy(self) -> Any: ...
+    @property
+    def mean(self) -> Any: ...
+    @property
+    def reshape(self) -> Any: ...
+    @property
+    def std(self) -> Any: ...
+    @property
+    def sum(self) -> Any: ...
+    @property
+    def transpose(self) -> Any: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Any: ...
+    def __bool__(self) -> bool: ...
+    def __int__(self) -> int: ...
+    def __float__(self) -> float: ...
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+    def __array__(self) -> np.ndarray[Any, Any]: ...
+    def __eq__(self, other: Any, /) -> Any: ...
+    def __ne__(self, other: Any, /) -> Any: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __le__(self, other: Any, /) -> Any: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ge__(self, other: Any, /) -> Any: ...
+    def __pow__(self, other: Any, /) -> Any: ...
+    def __radd__(self, other: Any, /) -> Any: ...
+    def __rsub__(self, other: Any, /) -> Any: ...
+    def __rmul__(self, other: Any, /) -> Any: ...
+    def __rtruediv__(self, other: Any, /) -> Any: ...
+    def __rmatmul__(self, other: Any, /) -> Any: ...
+    def __rpow__(self, other: Any, /) -> Any: ...
+
+
+AnyArray = TypeVar("AnyArray", bound=Array)
+"""One kind of array inside an engine: NumPy's in `_engines/cpu`."""
+
+moveaxis: Callable[..., Any] = np.moveaxis
+"""`numpy.moveaxis`, which also moves axes of CuPy's arrays and of traced values; NumPy's stub says it does not."""
 
 Result = TypeVar("Result")
 
@@ -39,7 +110,7 @@ RECIPE = "docs/frameworks.md shows how"
 FLOATING_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
-def array_namespace(*arrays: Array) -> Any:
+def array_namespace(*arrays: object) -> Any:
     """Return the one namespace all the arrays belong to.
 
     Parameters
@@ -85,7 +156,7 @@ def array_namespace(*arrays: Array) -> Any:
     return next(iter(found.values()), np)
 
 
-def on_host(array: Array) -> Array:
+def on_host(array: Any) -> Any:
     """Return an array of another library, such as PyTorch's or JAX's, as NumPy's, on the same memory.
 
     Parameters
@@ -127,12 +198,12 @@ def on_host(array: Array) -> Array:
     raise TypeError(f"got a {name} on another device: bring it to the CPU first, or pass cupy.from_dlpack(x)")
 
 
-def permute_dims(xp: Any, array: Array, axes: tuple[int, ...]) -> Array:
+def permute_dims(xp: Any, array: AnyArray, axes: tuple[int, ...]) -> AnyArray:
     """The array API's function. For NumPy it calls the method, which is faster and matters in small calls."""
     return array.transpose(axes) if xp is np else xp.permute_dims(array, axes)
 
 
-def reshape(xp: Any, array: Array, shape: tuple[int, ...]) -> Array:
+def reshape(xp: Any, array: AnyArray, shape: tuple[int, ...]) -> AnyArray:
     """The array API's function, by NumPy's method for the same reason."""
     return array.reshape(shape) if xp is np else xp.reshape(array, shape)
 
@@ -147,13 +218,13 @@ def _numpys_name(dtype: np.dtype[Any]) -> str:
     return str(dtype)
 
 
-def require_floating(xp: Any, name: str, array: Array) -> Array:
+def require_floating(xp: Any, name: str, array: PublicArray) -> Array:
     """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
-    array = xp.asarray(on_host(array) if xp is np else array)
-    dtype = dtype_name(array.dtype)
+    found: Array = xp.asarray(on_host(array) if xp is np else array)
+    dtype = dtype_name(found.dtype)
     if dtype not in FLOATING_DTYPES:
         raise TypeError(f"{name} has dtype {dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
-    return array
+    return found
 
 
 def get_namespace(backend: str) -> ModuleType:
@@ -217,13 +288,13 @@ def _usable_cupy() -> ModuleType:
     except Exception as error:
         advice = ": end the other process that holds it" if "DevicesUnavailable" in str(error) else ""
         raise RuntimeError(f"CuPy cannot use the CUDA device ({error}){advice}") from error
-    return cupy  # type: ignore[no-any-return]
+    return cupy
 
 
-def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     """Return a NumPy array with the values of an array of any supported namespace."""
     if hasattr(array, "get") and type(array).__module__.startswith("cupy"):
-        return array.get()  # type: ignore[no-any-return]
+        return array.get()
     return np.asarray(array)
 
 
@@ -236,7 +307,7 @@ def fft_namespace(xp: Any) -> Any:
     return xp.fft
 
 
-def device_of(array: Array) -> str:
+def device_of(array: PublicArray) -> str:
     """Name of an array's device, for keys of caches."""
     return str(getattr(array, "device", "cpu"))
 
@@ -251,14 +322,14 @@ def empty(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
     return xp.empty(shape, dtype=like.dtype, **placement(xp, like))
 
 
-def memory_order(array: Array) -> tuple[int, ...]:
+def memory_order(array: PublicArray) -> tuple[int, ...]:
     """Axes from the largest stride to the smallest; in their own order if the array has no `strides`."""
     strides = getattr(array, "strides", None)
     axes = range(array.ndim)
     return tuple(axes) if strides is None else tuple(sorted(axes, key=lambda axis: -abs(strides[axis])))
 
 
-def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
+def in_memory_order(function: Callable[..., Any], *arrays: PublicArray) -> Any:
     """Apply a pointwise function to arrays of one shape, with a result in the arrays' memory order.
 
     CuPy's own results are in C order. If the arrays are in another order, neighbouring threads then access distant
@@ -272,7 +343,7 @@ def in_memory_order(function: Callable[..., Array], *arrays: Array) -> Array:
     return xp.permute_dims(result, _inverse(order))
 
 
-def reduced(function: Callable[..., Array], x: Array, axes: Sequence[int], **options: Any) -> Array:
+def reduced(function: Callable[..., Any], x: PublicArray, axes: Sequence[int], **options: Any) -> Any:
     """Apply a reduction such as a sum over some axes, with a result in the memory order of x, for the same reason."""
     order = memory_order(x)
     if order == tuple(range(len(order))):
@@ -283,7 +354,7 @@ def reduced(function: Callable[..., Array], x: Array, axes: Sequence[int], **opt
     return xp.permute_dims(result, _inverse(kept))
 
 
-def _is_broadcast(array: Array) -> bool:
+def _is_broadcast(array: PublicArray) -> bool:
     strides = getattr(array, "strides", ())
     return any(n > 1 and not step for n, step in zip(array.shape, strides, strict=False))
 
@@ -342,15 +413,15 @@ class DeviceTables:
         return self._placed[key]
 
 
-def require_real(xp: Any, name: str, array: Array) -> Array:
+def require_real(xp: Any, name: str, array: PublicArray) -> Array:
     """Return the argument as a float32 or float64 array; TypeError otherwise."""
-    array = require_floating(xp, name, array)
-    if xp.isdtype(array.dtype, "complex floating"):
-        raise TypeError(f"{name} has dtype {array.dtype}; this function takes float32 or float64")
-    return array
+    found = require_floating(xp, name, array)
+    if xp.isdtype(found.dtype, "complex floating"):
+        raise TypeError(f"{name} has dtype {found.dtype}; this function takes float32 or float64")
+    return found
 
 
-def library_of(array: Array) -> str:
+def library_of(array: object) -> str:
     """Name of the library that an array belongs to."""
     return type(array).__module__.partition(".")[0]
 
@@ -373,7 +444,7 @@ def address_of(array: Array) -> int:
     return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
-def write(array: Array, values: np.ndarray[Any, Any]) -> None:
+def write(array: Any, values: np.ndarray[Any, Any]) -> None:
     """Write host values to an array."""
     if library_of(array) == "cupy":
         array.set(values)

@@ -18,6 +18,7 @@ from hcnn_core.backend import (
     require_floating,
     require_real,
 )
+from hcnn_core.backend import Array as EngineArray
 from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Scalar, Shape
 
 __all__ = ["convolve", "convolve_elu", "convolve_elu_marginal", "convolve_vjp_w", "convolve_vjp_x"]
@@ -205,8 +206,8 @@ def convolve_elu(
 
 
 def _with_bias(
-    x: Array, w: Array, bias: Array, axes: Axes, options: dict[str, Any]
-) -> tuple[Any, Problem, Array, Array, Array]:
+    x: Array, w: Array, bias: Any, axes: Axes, options: dict[str, Any]
+) -> tuple[Any, Problem, EngineArray, EngineArray, EngineArray]:
     """The namespace and the problem of a real convolution with a bias, and its operands in one dtype."""
     xp, x, w = operands("x", x, "w", w)
     x, bias = (
@@ -378,18 +379,18 @@ def convolve_vjp_w(
 
 
 def convolve_cotangents(
-    g: Array,
-    x: Array,
-    w: Array,
+    g: EngineArray,
+    x: EngineArray,
+    w: EngineArray,
     axes: Axes,
     *,
     wanted: tuple[bool, bool] = (True, True),
-    ans: Array | None = None,
+    ans: EngineArray | None = None,
     boundary: Boundaries,
     sum_axes: Axes = (),
     stride: Axes = 1,
     method: Methods = "auto",
-) -> tuple[Array | None, Array | None, Array | None]:
+) -> tuple[EngineArray | None, EngineArray | None, EngineArray | None]:
     """`convolve_vjp_x` and `convolve_vjp_w` in one call, which transforms g once; None for what is not wanted.
 
     If `ans` is given, the function is `convolve_elu` and `ans` its result. The third array is then the cotangent of the
@@ -402,7 +403,7 @@ def convolve_cotangents(
     return adjoints(xp, problem, g, x if wanted[1] else None, w if wanted[0] else None, ans)
 
 
-def forward(xp: Any, problem: Problem, x: Array, w: Array) -> Array:
+def forward(xp: Any, problem: Problem, x: EngineArray, w: EngineArray) -> EngineArray:
     """Convolve operands of one dtype; the problem describes them and is validated."""
     if problem.empty:
         return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
@@ -410,8 +411,13 @@ def forward(xp: Any, problem: Problem, x: Array, w: Array) -> Array:
 
 
 def adjoints(
-    xp: Any, problem: Problem, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
-) -> tuple[Array | None, Array | None, Array | None]:
+    xp: Any,
+    problem: Problem,
+    g: EngineArray,
+    x: EngineArray | None,
+    w: EngineArray | None,
+    ans: EngineArray | None = None,
+) -> tuple[EngineArray | None, EngineArray | None, EngineArray | None]:
     """Cotangents of x, if w is given, and of w, if x is given, as `convolve_cotangents` returns them."""
     if g.shape != problem.y_shape:
         raise ValueError(f"g has shape {g.shape}; the result of this convolution has {problem.y_shape}")
@@ -422,7 +428,7 @@ def adjoints(
     return make_plan(problem, _is_real(g), g if x is None else x).adjoints(xp, g, x, w, ans)
 
 
-def operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, Array]:
+def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray, EngineArray]:
     """The namespace and both arrays in their common dtype."""
     if type(a) is type(b) is np.ndarray and a.dtype == b.dtype and a.dtype in NUMPY_DTYPES:
         return np, a, b  # a shortcut: the checks below take as long as a small convolution
@@ -434,5 +440,5 @@ def operands(name_a: str, a: Array, name_b: str, b: Array) -> tuple[Any, Array, 
     return xp, a, b
 
 
-def _is_real(array: Array) -> bool:
+def _is_real(array: EngineArray) -> bool:
     return not dtype_name(array.dtype).startswith("complex")

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Unpack, overload
 
 from hcnn_core._problem import Problem, make_problem, shape_of
+from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import placement
 from hcnn_core.convolution import adjoints, forward, operands
 from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Scalar, Shape
@@ -197,7 +198,7 @@ def _as_convolution(problem: Problem) -> Problem:
     return replace(problem, w_shape=(*problem.w_shape[:first], *odd, *problem.w_shape[last:]))
 
 
-def _flip(xp: Any, w: Array, problem: Problem) -> Array:
+def _flip(xp: Any, w: EngineArray, problem: Problem) -> EngineArray:
     """Append a zero to filters of even length, then flip them.
 
     `convolve` and `correlate` both put the filter's centre at tap s // 2. A flip moves tap s // 2 to s - 1 - s // 2,

@@ -19,6 +19,7 @@ from hcnn_core._problem import (
 )
 from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
+from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import array_namespace, joined, library_of, reduced, require_real
 from hcnn_core.convolution import adjoints, convolve_elu
 from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
@@ -112,8 +113,9 @@ def factored_layer(
     x, h, shift, g, bias = operands
     plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
-        return plan.forward(*operands)
-    results = []
+        given: Any = operands  # NumPy's arrays, or there would be no plan
+        return plan.forward(*given)
+    results: list[Any] = []
     for block in _blocks(expansion, contraction, bias):
         z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
         c = contraction
@@ -123,19 +125,19 @@ def factored_layer(
 
 
 def factored_adjoints(
-    cotangent: Array,
-    ans: Array,
-    x: Array,
-    h: Array,
-    shift: Array,
-    g: Array,
-    bias: Array,
+    cotangent: EngineArray,
+    ans: EngineArray,
+    x: EngineArray,
+    h: EngineArray,
+    shift: EngineArray,
+    g: EngineArray,
+    bias: EngineArray,
     h_axes: Axes,
     g_axes: Axes,
     *,
     boundary: Boundaries,
     stride: Axes = 1,
-) -> tuple[Array, ...]:
+) -> tuple[EngineArray, ...]:
     """Cotangents of x, h, shift, g and bias, each in its shape; `ans` is the result of `factored_layer`."""
     xp, operands, expansion, contraction = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
     x, h, shift, g, bias = operands
@@ -146,7 +148,7 @@ def factored_adjoints(
         return (*found, _summed_to(xp, of_sum, bias.shape))
     parts, sums = [], []
     for block in _blocks(expansion, contraction, bias):
-        z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
+        z: Any = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
         e, c = (replace(problem, x_shape=a.shape) for problem, a in ((expansion, x[block]), (contraction, z)))
         of_z, of_g, of_bias = adjoints(xp, c, cotangent[block], z, g, ans[block])
         assert of_z is not None and of_bias is not None
@@ -178,7 +180,7 @@ def factor_options(
 
 def _arguments(
     x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, boundary: Any, stride: Any
-) -> tuple[Any, list[Any], Problem, Problem]:
+) -> tuple[Any, list[EngineArray], Problem, Problem]:
     """The namespace, the arrays in their common dtype, and the problems of both convolutions."""
     xp = array_namespace(x, h, shift, g, bias)
     named = {"x": x, "h": h, "shift": shift, "g": g, "bias": bias}
@@ -200,7 +202,7 @@ def _arguments(
     return xp, operands, expansion, contraction
 
 
-def _blocks(expansion: Problem, contraction: Problem, bias: Array) -> list[tuple[Any, ...]]:
+def _blocks(expansion: Problem, contraction: Problem, bias: EngineArray) -> list[tuple[Any, ...]]:
     """Slices of x along its longest batch axis, each with a small enough intermediate result."""
     axis = _batch_axis(expansion, contraction)
     position = bias.ndim - len(contraction.y_shape) + (-1 if axis is None else axis)
@@ -217,7 +219,7 @@ def _batch_axis(expansion: Problem, contraction: Problem) -> int | None:
     return max(batch, key=lambda a: expansion.x_shape[a], default=None)
 
 
-def _joined(xp: Any, blocks: list[Array], expansion: Problem, contraction: Problem, new: int) -> Array:
+def _joined(xp: Any, blocks: list[EngineArray], expansion: Problem, contraction: Problem, new: int) -> EngineArray:
     """Blocks as one array with the batch axis last in memory, which is the fastest layout for the next layer."""
     if len(blocks) == 1:
         return blocks[0]
@@ -229,7 +231,7 @@ def _joined(xp: Any, blocks: list[Array], expansion: Problem, contraction: Probl
     return xp.permute_dims(whole, tuple(sorted(range(ndim + new), key=order.__getitem__)))
 
 
-def _summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
+def _summed_to(xp: Any, g: EngineArray, shape: tuple[int, ...]) -> EngineArray:
     """A cotangent summed over the axes along which an argument of this shape was broadcast, in that shape."""
     extra = g.ndim - len(shape)
     axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))

@@ -45,7 +45,7 @@ def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: f
     """
     xp = array_namespace(h, mean, covariance)
     _require_fitting(xp, h, mean, covariance)
-    return planner.filters(h).normalize(xp, h, mean, covariance, epsilon)  # type: ignore[no-any-return]
+    return planner.filters(h).normalize(xp, h, mean, covariance, epsilon)
 
 
 def normalize_filters_vjp(
@@ -77,8 +77,7 @@ def normalize_filters_vjp(
             f"g_filters and g_means have shapes {g_filters.shape} and {g_means.shape}; "
             f"the results have {(*h.shape[1:], h.shape[0])} and {h.shape[:1]}"
         )
-    found = planner.filters(h).normalize_vjp(xp, g_filters, g_means, h, mean, covariance, epsilon)
-    return found  # type: ignore[no-any-return]
+    return planner.filters(h).normalize_vjp(xp, g_filters, g_means, h, mean, covariance, epsilon)
 
 
 def merge_factors(
@@ -182,8 +181,7 @@ def merge_factors_vjp(
             f"the results have {shapes[0]} and {shapes[1]}"
         )
     g_offset = xp.reshape(g_offset, (-1, g.shape[-1]))
-    found = planner.filters(h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
-    return found  # type: ignore[no-any-return]
+    return planner.filters(h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
 
 
 def _merging(

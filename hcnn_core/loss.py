@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core._engines import planner
+from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import array_namespace, on_host, placement, require_real
 from hcnn_core.typing import AnyArray, Array, NumpyArray, Scalar
 
@@ -35,10 +36,10 @@ def log_softmax(x: AnyArray, /) -> AnyArray:
         If the last axis is empty or missing.
     """
     xp = array_namespace(x)
-    x = require_real(xp, "x", x)
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"x has shape {x.shape}; its last axis holds the classes, at least one")
-    shifted = x - xp.max(x, axis=-1, keepdims=True)
+    logits = require_real(xp, "x", x)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"x has shape {logits.shape}; its last axis holds the classes, at least one")
+    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
 
 
@@ -100,7 +101,7 @@ def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array
     return hit * float(1 - label_smoothing) + float(label_smoothing / classes)
 
 
-def _checked(logits: Array, labels: Array, label_smoothing: float) -> tuple[Any, Array, Array]:
+def _checked(logits: Array, labels: Any, label_smoothing: float) -> tuple[Any, EngineArray, EngineArray]:
     """The namespace and both arrays; TypeError or ValueError where they do not fit."""
     xp = array_namespace(logits, labels)
     logits, labels = require_real(xp, "logits", logits), xp.asarray(on_host(labels) if xp is np else labels)

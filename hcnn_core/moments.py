@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, overload
 
 from hcnn_core._engines import planner
+from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import array_namespace, placement, require_real
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
@@ -141,7 +142,7 @@ def patch_moments_vjp(
 
 def moments_and_mean(
     x: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries, shard: Shard | None = None
-) -> tuple[Array, Array, Array]:
+) -> tuple[EngineArray, EngineArray, EngineArray]:
     """The results of `patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
@@ -153,21 +154,23 @@ def moments_and_mean(
     return xp.astype(mean, x.dtype), xp.astype(covariance, x.dtype, copy=False), mean
 
 
-def shard_cotangents(g_mean: Array, g_covariance: Array, shard: Shard) -> tuple[Array, Array]:
+def shard_cotangents(g_mean: EngineArray, g_covariance: EngineArray, shard: Shard) -> tuple[EngineArray, EngineArray]:
     """Cotangents of a shard's own moments from those of the whole batch's on every process."""
     xp = array_namespace(g_mean, g_covariance)
     total = xp.astype(shard.share * shard.sum(g_mean, g_covariance), g_mean.dtype)
     return total[0, :], total[1:, :]
 
 
-def patch_covariance(x: Array, y: Array, axes: Axes, kernel_size: Axes, *, boundary: Boundaries) -> Array:
+def patch_covariance(
+    x: EngineArray, y: EngineArray, axes: Axes, kernel_size: Axes, *, boundary: Boundaries
+) -> EngineArray:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; exchanging the arrays transposes it."""
     xp = array_namespace(x, y)
     covariance = _moments(xp, x, y, planner.make_patches(xp, x, axes, kernel_size, boundary))[1]
     return xp.astype(covariance, x.dtype, copy=False)
 
 
-def _moments(xp: Any, x: Array, y: Array, patches: Patches) -> tuple[Array, Array]:
+def _moments(xp: Any, x: EngineArray, y: EngineArray, patches: Patches[Any]) -> tuple[EngineArray, EngineArray]:
     """`Patches.moments`, with exact zeros for taps that read only zeros, instead of rounding errors."""
     mean, covariance = patches.moments(xp, x, y)
     if all(patches.met()):
@@ -178,16 +181,16 @@ def _moments(xp: Any, x: Array, y: Array, patches: Patches) -> tuple[Array, Arra
 
 
 def patch_filter(
-    constant: Array,
-    matrix: Array,
-    x: Array,
+    constant: EngineArray,
+    matrix: EngineArray,
+    x: EngineArray,
     axes: Axes,
     kernel_size: Axes,
     *,
     boundary: Boundaries,
-    mean: Array | None = None,
-    other: Array | None = None,
-) -> Array:
+    mean: EngineArray | None = None,
+    other: EngineArray | None = None,
+) -> EngineArray:
     """P^T (constant + matrix (P x - mean)) / count + other, where P maps x to its patches and P^T adds patches up.
 
     `constant` is (T,) and `matrix` (T, T). `mean` is the mean patch in double precision; it is computed if it is None.

@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hcnn_core._engines.planner import has_compiled_kernels
 from hcnn_core._threads import processors
 from hcnn_core.activations import elu, elu_vjp
-from hcnn_core.backend import Array
 from hcnn_core.convolution import convolve, convolve_cotangents, convolve_elu, convolve_vjp_w, convolve_vjp_x
 from hcnn_core.factored import factored_adjoints, factored_layer
 from hcnn_core.marginals import marginal, marginal_vjp
@@ -41,6 +41,9 @@ BATCH, LARGE_BATCH = 4, 32
 """Images. The larger batch is enough for the ways that large arrays are computed."""
 
 WIDTH = 16
+
+Array = NDArray[Any]
+"""The kernels are those for NumPy's arrays."""
 
 Step = tuple[str, str, str]
 """Kind of work, boundary, dtype."""
@@ -126,12 +129,12 @@ def _network(kind: str, boundary: str, dtype: str) -> None:
         pullbacks.append(lambda g: convolve_cotangents(g, x, w, axes, ans=y, **both, **options)[0])
         return y
 
-    def normalized(x: Array, w: Array, bias: Array, axes: Sequence[int], **options: Any) -> Array:
+    def normalized(x: Array, w: Array, bias: Array, axes: Sequence[int], **options: Any) -> Any:
         y = convolve(x, w, axes, **both, **options)
         shift, scale = array(*y.shape[3:]), array(k)
         z, mean, variance, moments = normalized_and_moments(y, shift, scale, bias, epsilon=1e-5)
 
-        def pullback(g: Array) -> Any:
+        def pullback(g: Any) -> Any:
             g, *_ = normalize_elu_vjp(g, mean, variance, y, shift, scale, bias, moments, epsilon=1e-5)
             return convolve_cotangents(g, x, w, axes, **both, **options)[0]
 

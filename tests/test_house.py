@@ -35,6 +35,7 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     "hcnn_core._tuning": "base",
     "hcnn_core.precisions": "settings",
     "hcnn_core.shards": "shards",
+    "hcnn_core.typing": "types",
     "hcnn_core.testing": "testing",
     "hcnn_core": "public",
     "autodiff": "autodiff",
@@ -43,11 +44,11 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
 }
 BASE = {"base", "backend"}
 MAY_IMPORT = {  # every room may also import itself
-    "train": {"wavelets", "autodiff", "public", "settings", "shards", "testing", "backend"},
-    "wavelets": {"autodiff", "public", "backend"},
-    "autodiff": {"public", "settings", "shards", "backend"},
-    "testing": {"public", *BASE},
-    "public": {"planner", "settings", "shards", *BASE},
+    "train": {"wavelets", "autodiff", "public", "settings", "shards", "types", "testing", "backend"},
+    "wavelets": {"autodiff", "public", "types", "backend"},
+    "autodiff": {"public", "settings", "shards", "types", "backend"},
+    "testing": {"public", "types", *BASE},
+    "public": {"planner", "settings", "shards", "types", *BASE},
     "planner": {"cost model", "generic", "cpu", "cuda", "shared", *BASE},
     "cost model": {"generic", "cpu", "cuda", "shared", *BASE},
     "cpu": {"generic", "shared", "shards", *BASE},
@@ -56,7 +57,8 @@ MAY_IMPORT = {  # every room may also import itself
     "shared": BASE,
     "settings": set(),
     "shards": {"backend"},
-    "backend": {"base"},
+    "types": {"base"},
+    "backend": {"types", "base"},
     "base": {"backend"},
 }
 

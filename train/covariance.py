@@ -533,21 +533,21 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     config = network.config
     weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
     wide = np.result_type(*weights.values(), np.float64)
-    given, x = x, to_numpy(x).astype(wide)
-    if x.ndim == 6:
-        x = x.mean(axis=3) if config.reduction == "mean" else x.sum(axis=3)
-    rho = _elu_of_parts if np.iscomplexobj(x) else _elu
+    signal = to_numpy(x).astype(wide)
+    if signal.ndim == 6:
+        signal = signal.mean(axis=3) if config.reduction == "mean" else signal.sum(axis=3)
+    rho = _elu_of_parts if np.iscomplexobj(signal) else _elu
     places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
-    patches, exists = x, np.ones((), bool)
+    patches, exists = signal, np.ones((), bool)
     mesh = []
     for axis, (place, known) in enumerate(zip(places, inside, strict=True)):
         shape = (WINDOWS, *(place.shape[1] if a == axis else 1 for a in range(len(places))))
         mesh.append(place.reshape(shape))
         exists = exists & known.reshape(shape)
-    patches = x[(slice(None), *mesh)]  # (N, WINDOWS, s1, .., sm), at j = 0 with colours
+    patches = signal[(slice(None), *mesh)]  # (N, WINDOWS, s1, .., sm), at j = 0 with colours
     patches = np.where(exists.reshape(exists.shape + (1,) * (patches.ndim - 1 - exists.ndim)), patches, 0)
     if layer.factors:
-        mean, covariance = _moments(subject, row, x)
+        mean, covariance = _moments(subject, row, signal)
         h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
         sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
         flat = patches.reshape(*patches.shape[:2], -1, *patches.shape[4:])
@@ -563,7 +563,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
     if config.normalization == "both":  # by the moments that the layer says it used
         moments = subject.moments if row.mode == "evaluation" else None
-        _, _, own = next(network.trace(subject.parameters, given, moments, after=row.j))
+        _, _, own = next(network.trace(subject.parameters, x, moments, after=row.j))
         deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
         y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
     return np.asarray(rho(y + weights["bias"]))

@@ -277,7 +277,7 @@ class Ranks:
         value, error = self.comm.bcast((value, error))
         if error is not None:
             raise self.agreed(error)
-        return value  # type: ignore[no-any-return]
+        return value
 
     def agree(self, action: Callable[[], Result]) -> Result:
         """Return what an action returns; an error on any rank is raised on all, that of the lowest rank.
@@ -308,7 +308,7 @@ class Ranks:
                 if None in errors:
                     first.args = (f"{first} (rank {rank} on {self.hosts[rank]})", *first.args[1:])
                 raise self.agreed(first)
-        return value  # type: ignore[no-any-return]
+        return value
 
     @staticmethod
     def agreed(error: BaseException) -> BaseException:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import Array, array_namespace, constant
+from hcnn_core.backend import Array, array_namespace, constant, to_numpy
 from wavelets import FilterBank, morlet_bank, scattering, scattering_paths
 
 __all__ = ["ScatteringStage", "scattering_channels"]
@@ -59,6 +59,8 @@ class ScatteringStage:
     def __init__(self, scales: int, size: int, boundary: str, dtype: Any) -> None:
         self.boundary = "reflect" if boundary == "zero" else boundary
         self._bank = _bank(scales, size + 2 * 2**scales * (boundary == "zero")).like(np.zeros((), dtype))
+        self._mean: Array
+        self._scale: Array
         self._mean, self._scale = (a.astype(dtype) for a in _statistics(scales, size))
 
     def __call__(self, x: Array) -> Array:
@@ -84,7 +86,7 @@ class ScatteringStage:
         if type(x) is not type(self._mean):
             xp = array_namespace(x)
             self._bank = self._bank.like(x)
-            self._mean, self._scale = (constant(xp, a, x.device) for a in (self._mean, self._scale))
+            self._mean, self._scale = (constant(xp, to_numpy(a), x.device) for a in (self._mean, self._scale))
 
 
 @functools.lru_cache(maxsize=8)

@@ -182,7 +182,7 @@ class LeNet:
         parameters: Parameters = {}
         for layer in self.table:
             given, made = layer.inputs[-1], layer.outputs[-1]
-            weights = {"bias": np.zeros(made, dtype)}
+            weights: dict[str, Array] = {"bias": np.zeros(made, dtype)}
             if layer.name.startswith("S"):
                 weights["scale"] = np.ones(made, dtype)
             elif layer.name.startswith("C"):

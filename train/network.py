@@ -406,7 +406,7 @@ class Network:
         if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
             w, bias = self._folded(w, offset, weights, own)
             if layer.attributes == 2 and layer is not self.table[-1] and self._reduces_layers():
-                return convolve_elu_marginal(x, w, bias, axes, ATTRIBUTES[0], **options)  # type: ignore[no-any-return]
+                return convolve_elu_marginal(x, w, bias, axes, ATTRIBUTES[0], **options)
             return self._rho(x, w, bias, axes, **options), None
         return self._normalize(convolve(x, w, axes, **options), offset, weights, own), None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from hcnn_core.backend import Array, array_namespace, library_of
 from hcnn_core.products import matmul
@@ -142,9 +143,7 @@ def descend(
     return new, moved
 
 
-def _descend_at_once(
-    config: Config, rate: Array, parameters: Tree, gradients: Tree, velocity: Tree
-) -> tuple[Tree, Tree]:
+def _descend_at_once(config: Config, rate: Any, parameters: Tree, gradients: Tree, velocity: Tree) -> tuple[Tree, Tree]:
     """The same by weighted sums of weights, velocities and gradients, for which a GPU wants few kernels."""
     names = [(layer, name) for layer, weights in parameters.items() for name in weights]
     sums: list[list[Term]] = []

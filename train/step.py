@@ -64,7 +64,7 @@ def batch_of(config: Config, images: Images, inputs: Any, size: tuple[int, int] 
     """
     x, labels = images.take(inputs["index"])
     x = move(x, inputs["rows"], inputs["columns"], max_shift=config.shift)
-    return resize(x, size or x.shape[1:3]), labels
+    return resize(x, size or (x.shape[1], x.shape[2])), labels
 
 
 def initial_arrays(network: Trainable, parameters: Parameters) -> Arrays:
@@ -228,7 +228,8 @@ class GraphedStep:
         tree_map(_assign, self.arrays, arrays)
         tree_map(write, self.inputs, inputs)
         self.launch()
-        return self.arrays, *self.results
+        loss, correct = self.results
+        return self.arrays, loss, correct
 
     def _kernel_by_kernel(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
         return self.step(arrays, tree_map(self.xp.asarray, inputs))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import getval
-from hcnn_core.backend import Array, array_namespace, require_floating
+from hcnn_core.backend import Array, array_namespace, require_floating, to_numpy
 
 __all__ = ["FilterBank", "littlewood_paley", "morlet_bank", "steerable_bank"]
 
@@ -88,7 +88,8 @@ class FilterBank:
         if type(x) is type(self.phi) and x.real.dtype == self.phi.dtype:
             return self
         xp = array_namespace(x)
-        return FilterBank(*(xp.asarray(a, dtype=x.real.dtype) for a in (self.phi, self.psi)))
+        own = (to_numpy(a) if xp is np else a for a in (self.phi, self.psi))  # NumPy converts no CuPy array
+        return FilterBank(*(xp.asarray(a, dtype=x.real.dtype) for a in own))
 
 
 def morlet_bank(

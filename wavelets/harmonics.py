@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import defvjp, getval, primitive
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, moveaxis
 from hcnn_core.typing import Axes
 from wavelets.filters import FilterBank
 from wavelets.transform import inverse_wavelet_transform, last_axes, wavelet_transform
@@ -223,7 +223,7 @@ def harmonic_statistics(
         raise ValueError(f"x has shape {tuple(np.shape(x))}; this bank is for {bank.shape}")
     space = last_axes(bank)
     low, high = wavelet_transform(x, bank, space)
-    high = np.moveaxis(high, (-2, -1), (0, 1))  # (J, L, *shape)
+    high = moveaxis(high, (-2, -1), (0, 1))  # (J, L, *shape)
     maps = np.stack([phase_harmonic(high, k) for k in harmonics], axis=2)
     rows = np.concatenate([np.expand_dims(low, 0) + 0j, np.reshape(maps, (-1, *bank.shape))])
     mean = np.mean(rows, axis=space)
@@ -250,5 +250,5 @@ def harmonic_statistics(
 def _turns(phases: int, like: Array) -> Array:
     """The numbers exp(2 pi i a / A), in the precision and library of an array."""
     turns = np.exp(2j * math.pi * np.arange(phases) / phases)
-    like = getval(like)
-    return np.asarray(turns, like=like, dtype=np.result_type(like.dtype, np.complex64))
+    value: Any = getval(like)
+    return np.asarray(turns, like=value, dtype=np.result_type(value.dtype, np.complex64))

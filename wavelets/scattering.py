@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import Array, worker_count
+from hcnn_core.backend import Array, moveaxis, worker_count
 from hcnn_core.typing import Axes
 from wavelets._fourier import fftn, ifftn
 from wavelets.filters import FilterBank
@@ -82,7 +83,7 @@ def scattering(
             x = np.concatenate([x[(*before, left)], x, x[(*before, right)]], axis=axis)
     last = last_axes(bank)
     cascade = _Cascade(bank.like(x), oversampling)
-    result = np.moveaxis(_in_blocks(cascade, np.moveaxis(x, where, last), order), last, where)
+    result = moveaxis(_in_blocks(cascade, moveaxis(x, where, last), order), last, where)
     if edge:
         cut = edge // 2 ** cascade.octaves(bank.scales)
         inner = slice(cut, -cut)
@@ -198,7 +199,7 @@ class _Cascade:
             at = spectrum.ndim + axis
             shape = spectrum.shape
             parts = np.reshape(spectrum, (*shape[:at], step, shape[at] // step, *shape[at + 1 :]))
-            before = (slice(None),) * at
+            before: tuple[Any, ...] = (slice(None),) * at
             # sums of slices take less time than a reduction over an axis inside
             spectrum = sum((parts[(*before, i)] for i in range(1, step)), start=parts[(*before, 0)]) / step
         return spectrum

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from autodiff import getval
-from hcnn_core.backend import Array, dtype_name, library_of
+from hcnn_core.backend import Array, dtype_name, library_of, moveaxis
 from hcnn_core.typing import Axes
 from wavelets._fourier import fftn, ifftn
 from wavelets.filters import FilterBank
@@ -43,11 +43,11 @@ def wavelet_transform(x: Array, bank: FilterBank, axes: Axes = (-2, -1)) -> tupl
     """
     where = filtered_axes(x, bank, axes, bank.shape)
     bank, last = bank.like(x), last_axes(bank)
-    spectrum = fftn(np.moveaxis(x, where, last), last)  # (..., *shape)
+    spectrum = fftn(moveaxis(x, where, last), last)  # (..., *shape)
     low = np.real(ifftn(spectrum * bank.phi, last))
     rest = spectrum.shape[: -len(where)]
     high = ifftn(np.reshape(spectrum, (*rest, 1, 1, *bank.shape)) * bank.psi, last)  # (..., J, L, *shape)
-    return np.moveaxis(low, last, where), np.moveaxis(high, last, where)
+    return moveaxis(low, last, where), moveaxis(high, last, where)
 
 
 def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: Axes = (-2, -1)) -> Array:
@@ -82,10 +82,10 @@ def inverse_wavelet_transform(low: Array, high: Array, bank: FilterBank, axes: A
     if tuple(high.shape) != expected:
         raise ValueError(f"high has shape {tuple(high.shape)}; low and the bank want {expected}")
     bank, last = bank.like(low), last_axes(bank)
-    spectrum = fftn(np.moveaxis(high, where, last), last) * bank.psi
+    spectrum = fftn(moveaxis(high, where, last), last) * bank.psi
     spectrum = np.sum(spectrum, axis=(-len(where) - 2, -len(where) - 1))
-    spectrum = spectrum + fftn(np.moveaxis(low, where, last), last) * bank.phi
-    return np.moveaxis(np.real(ifftn(spectrum, last)), last, where)
+    spectrum = spectrum + fftn(moveaxis(low, where, last), last) * bank.phi
+    return moveaxis(np.real(ifftn(spectrum, last)), last, where)
 
 
 def last_axes(bank: FilterBank) -> tuple[int, ...]:

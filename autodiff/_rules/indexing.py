@@ -10,7 +10,7 @@ import numpy as np
 
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, rule
 from autodiff.tape import defvjp, getval, primitive
-from hcnn_core.backend import Array, array_namespace, to_numpy
+from hcnn_core.backend import Array, array_namespace, moveaxis, to_numpy
 
 
 @primitive
@@ -100,7 +100,7 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Array:
 
 @composite(np.diagonal)
 def diagonal(a: Array, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
-    a = np.moveaxis(a, (axis1, axis2), (-2, -1))
+    a = moveaxis(a, (axis1, axis2), (-2, -1))
     rows, columns = np.shape(a)[-2:]
     first = [i for i in range(rows) if 0 <= i + offset < columns]
     return a[..., first, [i + offset for i in first]]

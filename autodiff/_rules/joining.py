@@ -9,7 +9,7 @@ import numpy as np
 
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant
 from autodiff.tape import Traced, defvjp_argnums, primitive
-from hcnn_core.backend import Array, joined
+from hcnn_core.backend import Array, joined, moveaxis
 
 
 @primitive
@@ -221,7 +221,7 @@ composite(np.hsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sect
 composite(np.vsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 0))
 composite(np.dsplit)(lambda ary, indices_or_sections: split(ary, indices_or_sections, 2))
 if hasattr(np, "unstack"):  # from NumPy 2.1
-    composite(np.unstack)(lambda x, axis=0: tuple(np.moveaxis(x, axis, 0)))
+    composite(np.unstack)(lambda x, axis=0: tuple(moveaxis(x, axis, 0)))
 
 
 @composite(np.linspace)
@@ -239,8 +239,8 @@ def linspace(
     beside = start if hasattr(start, "__array_function__") else stop
     parts = num - 1 if endpoint else num
     shape = np.broadcast_shapes(np.shape(start), np.shape(stop))
-    shares = np.reshape(np.arange(num) / (parts or 1), (-1,) + (1,) * len(shape))
-    shares = constant(shares.astype(np.result_type(start, stop)), beside)
-    points = np.moveaxis(start * (1 - shares) + stop * shares, 0, axis)
+    steps = np.reshape(np.arange(num) / (parts or 1), (-1,) + (1,) * len(shape))
+    shares = constant(steps.astype(np.result_type(start, stop)), beside)
+    points = moveaxis(start * (1 - shares) + stop * shares, 0, axis)
     points = points if dtype is None else points.astype(dtype)
     return (points, (stop - start) / (parts or np.nan)) if retstep else points

@@ -18,7 +18,7 @@ from autodiff._rules.products import swap
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, kept, nonzero, rule
 from autodiff.functional import vjp
 from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, moveaxis
 
 RESULTS: dict[str, Any] = {
     name: type(getattr(np.linalg, name)(np.eye(1))) for name in ("eigh", "eig", "svd", "qr", "slogdet")
@@ -370,7 +370,7 @@ def norm(x: Array, ord: Any = None, axis: Any = None, keepdims: bool = False) ->
         return _vector_norm(x, ord, axes[0], keepdims)
     if len(axes) != 2:
         raise ValueError(f"numpy.linalg.norm of order {ord!r} is that of vectors or matrices, not of {len(axes)} axes")
-    result = _matrix_norm(np.moveaxis(x, axes, (-2, -1)), ord)
+    result = _matrix_norm(moveaxis(x, axes, (-2, -1)), ord)
     return np.reshape(result, kept(np.shape(x), axes)) if keepdims else result
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, rule
 from autodiff.tape import defvjp, defvjp_argnums, primitive
 from hcnn_core import products
-from hcnn_core.backend import Array, library_of
+from hcnn_core.backend import Array, library_of, moveaxis
 
 
 def swap(x: Array) -> Array:
@@ -57,7 +57,7 @@ def _as_matrices(g: Array, row: bool, column: bool) -> Array:
     return np.expand_dims(g, -2) if row else g
 
 
-def _matmul(a: Array, b: Array) -> Array:
+def _matmul(a: Array, b: Array) -> Any:
     return products.matmul(a, b) if library_of(a) == "cupy" else np.matmul(a, b)
 
 
@@ -138,7 +138,7 @@ def kron(a: Array, b: Array) -> Array:
 def cross(a: Array, b: Array, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Array:
     axisa, axisb, axisc = (axisa, axisb, axisc) if axis is None else (axis, axis, axis)
     a, b = as_array(a, b), as_array(b, a)
-    a, b = np.moveaxis(a, axisa, -1), np.moveaxis(b, axisb, -1)
+    a, b = moveaxis(a, axisa, -1), moveaxis(b, axisb, -1)
     if np.shape(a)[-1] != 3 or np.shape(b)[-1] != 3:
         raise ValueError(
             f"numpy.cross on traced values takes vectors of length 3, not {np.shape(a)[-1]} and {np.shape(b)[-1]}"
@@ -149,7 +149,7 @@ def cross(a: Array, b: Array, axisa: int = -1, axisb: int = -1, axisc: int = -1,
 
 @composite(np.vecdot, np.linalg.vecdot)
 def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
-    return np.sum(np.conj(np.moveaxis(x1, axis, -1)) * np.moveaxis(x2, axis, -1), axis=-1)
+    return np.sum(np.conj(moveaxis(x1, axis, -1)) * moveaxis(x2, axis, -1), axis=-1)
 
 
 if hasattr(np, "matvec"):  # from NumPy 2.2
@@ -168,7 +168,7 @@ def matrix_power(a: Array, n: int) -> Array:
         a, n = np.linalg.inv(a), -n
     if n == 0:
         return np.broadcast_to(constant(np.eye(np.shape(a)[-1], dtype=a.dtype), a), np.shape(a))
-    result = None
+    result: Any = None
     while n:  # by squaring
         if n % 2:
             result = a if result is None else result @ a

@@ -11,7 +11,7 @@ import numpy as np
 from autodiff._rules.table import as_array, axes_of, composite, constant, kept, nonzero, real_dtype, rule
 from autodiff.functional import vjp
 from autodiff.tape import Primitive, defvjp, getval, primitive
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, moveaxis
 
 
 def _count(x: Array, axis: Any) -> int:
@@ -204,21 +204,21 @@ def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = Fa
 
 @composite(np.cumprod)
 def cumprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> Array:
-    a = np.ravel(a) if axis is None else np.moveaxis(a, axis, 0)
+    a = np.ravel(a) if axis is None else moveaxis(a, axis, 0)
     a = a if dtype is None else a.astype(dtype)
     step = 1
     while step < len(a):  # products of 2, 4, 8, ... elements, so that zeros are factors like any other
         a = np.concatenate([a[:step], a[step:] * a[:-step]])
         step *= 2
-    return a if axis is None else np.moveaxis(a, 0, axis)
+    return a if axis is None else moveaxis(a, 0, axis)
 
 
 @composite(np.trapezoid)
 def trapezoid(y: Array, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
-    y = np.moveaxis(y, axis, -1)
+    y = moveaxis(y, axis, -1)
     if x is not None:
         x = as_array(x, y)
-        dx = np.diff(x if np.ndim(x) == 1 else np.moveaxis(x, axis, -1))
+        dx = np.diff(x if np.ndim(x) == 1 else moveaxis(x, axis, -1))
     return sum(dx * (y[..., 1:] + y[..., :-1]) / 2, -1)
 
 
@@ -312,14 +312,14 @@ def quantile(
     positions = np.asarray(q) * (count - 1)
     if not np.all((positions >= 0) & (positions <= count - 1)):
         raise ValueError("quantiles lie from 0 to 1, percentiles from 0 to 100")
-    ordered = np.sort(np.reshape(np.moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
+    ordered = np.sort(np.reshape(moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
     lower = np.floor(positions).astype(int)
     upper = np.minimum(lower + 1, count - 1)
     share = constant((positions - lower).astype(real_dtype(a)), a)
     result = ordered[..., lower.tolist()] * (1 - share) + ordered[..., upper.tolist()] * share
     last = getval(ordered[..., -1])  # NaN is sorted to the end; it makes the answer and the gradient NaN
     result = result * np.reshape(np.where(np.isnan(last), last, 1), (*rest, *(1,) * np.ndim(q)))
-    result = np.moveaxis(result, range(len(rest), np.ndim(result)), range(np.ndim(q)))
+    result = moveaxis(result, range(len(rest), np.ndim(result)), range(np.ndim(q)))
     return np.reshape(result, (*np.shape(q), *kept(shape, axis))) if keepdims else result
 
 

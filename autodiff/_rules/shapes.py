@@ -8,7 +8,7 @@ import numpy as np
 
 from autodiff._rules.table import axes_of, composite, rule
 from autodiff.tape import defvjp, primitive
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, moveaxis
 
 
 def reshape_vjp(ans: Array, a: Array, shape: Any = None, order: Any = "C") -> Any:
@@ -35,7 +35,7 @@ rule(np.ravel, lambda ans, a, order="C": reshape_vjp(ans, a, None, order))
 rule(np.squeeze, lambda ans, a, axis=None: reshape_vjp(ans, a))
 rule(np.expand_dims, lambda ans, a, axis: reshape_vjp(ans, a))
 rule(np.transpose, transpose_vjp)
-rule(np.moveaxis, lambda ans, a, source, destination: lambda g: np.moveaxis(g, destination, source))
+rule(np.moveaxis, lambda ans, a, source, destination: lambda g: moveaxis(g, destination, source))
 rule(np.swapaxes, lambda ans, a, axis1, axis2: lambda g: np.swapaxes(g, axis1, axis2))
 rule(np.broadcast_to, lambda ans, array, shape: lambda g: g)
 rule(np.flip, lambda ans, m, axis=None: lambda g: np.flip(g, axis))
@@ -59,7 +59,7 @@ composite(np.copy)(lambda a, order="K": a)
 def rollaxis(a: Array, axis: int, start: int = 0) -> Array:
     (axis,) = axes_of(axis, np.ndim(a))
     start = start + np.ndim(a) if start < 0 else start
-    return np.moveaxis(a, axis, start - 1 if axis < start else start)
+    return moveaxis(a, axis, start - 1 if axis < start else start)
 
 
 @composite(np.rot90)

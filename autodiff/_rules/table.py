@@ -93,12 +93,12 @@ def nonzero(x: Array) -> Array:
     return np.where(x == 0, 1, x)
 
 
-def constant(values: Any, like: Array) -> Array:
+def constant(values: Any, like: Any) -> Array:
     """Plain values as an array of the library that `like` belongs to."""
     return array_namespace(getval(like)).asarray(np.asarray(values))
 
 
-def as_array(x: Any, like: Array) -> Array:
+def as_array(x: Any, like: Any) -> Array:
     """What NumPy's functions make of an argument: numbers and lists become arrays, of their own dtype."""
     return x if hasattr(x, "__array_function__") else HANDLERS[np.array](x, like=like)
 

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from hcnn_core._engines.cpu.real_dft import RealDFT
 from hcnn_core._engines.generic.dft import MatrixDFT
@@ -95,7 +96,7 @@ def choose_transform(
     straight_line: bool = False,
     three_products: bool = False,
     matmul: Matmul = matmul,
-) -> Transform:
+) -> Transform[Any]:
     """The transform along these axes: none, straight-line code if allowed, DFT matrices, or an FFT."""
     if not lengths:
         return Identity()
@@ -292,7 +293,9 @@ def _sums_of_a_tap(
     return of_y + of_x + of_w
 
 
-def _add_transform(units: Units, transform: Transform, real: bool, on_cpu: bool, lines: tuple[int, int, int]) -> None:
+def _add_transform(
+    units: Units, transform: Transform[Any], real: bool, on_cpu: bool, lines: tuple[int, int, int]
+) -> None:
     """Add the transforms of so many lines of the signal, of the filters and of the result."""
     of_x, of_w, of_y = lines
     if isinstance(transform, MatrixDFT | RealDFT):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,20 +21,26 @@ from hcnn_core._engines.generic.updates import MOST_TERMS as MOST_TERMS
 from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
-from hcnn_core.backend import Array, library_of
+from hcnn_core.backend import AnyArray, Array, library_of
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
     from hcnn_core._engines.cpu.factored import FactoredPlan
-    from hcnn_core._engines.cpu.fft_plan import FFTPlan
     from hcnn_core._engines.generic.patches import Patches
     from hcnn_core._engines.generic.plan import Plan
     from hcnn_core._engines.transform import Transform
 
-    AnyPlan = Plan | FFTPlan
+
+class Convolution(Protocol[AnyArray]):
+    """A plan for arrays of one kind: a convolution and its adjoints."""
+
+    def forward(self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray | None = None) -> AnyArray: ...
+    def adjoints(
+        self, xp: Any, g: AnyArray, x: AnyArray | None, w: AnyArray | None, ans: AnyArray | None = None
+    ) -> tuple[AnyArray | None, AnyArray | None, AnyArray | None]: ...
 
 
-def make_plan(problem: Problem, real: bool, like: Array) -> AnyPlan:
+def make_plan(problem: Problem, real: bool, like: AnyArray) -> Convolution[AnyArray]:
     """The plan for a call; calls with the same shapes, options and memory layout share it."""
     return _plan_of(problem, real, like.shape, getattr(like, "strides", None), library_of(like), current())
 
@@ -42,12 +48,12 @@ def make_plan(problem: Problem, real: bool, like: Array) -> AnyPlan:
 @lru_cache(maxsize=512)
 def _plan_of(
     problem: Problem, real: bool, shape: tuple[int, ...], strides: tuple[int, ...] | None, library: str, tuning: Tuning
-) -> AnyPlan:
+) -> Convolution[Any]:
     return _plan_for(problem, real, _batch_axes(problem, shape, strides, tuning), library, tuning)
 
 
 @lru_cache(maxsize=512)
-def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> AnyPlan:
+def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Convolution[Any]:
     from hcnn_core._engines import cost_model
 
     methods = cost_model.choose_methods(problem, real, library, tuning)
@@ -60,7 +66,7 @@ def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuni
 
 def plan_by(
     methods: tuple[str, ...], problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning
-) -> Plan:
+) -> Plan[Any]:
     """The plan that computes each axis by the given method, on the best engine for the arrays."""
     from hcnn_core._engines import cost_model
     from hcnn_core._engines.arrangement import Arrangement
@@ -105,8 +111,8 @@ def plan_by(
 
 
 def _cpu_plan(
-    problem: Problem, arrange: Any, direct: tuple[int, ...], transform: Transform, batch: int, tuning: Tuning
-) -> Plan:
+    problem: Problem, arrange: Any, direct: tuple[int, ...], transform: Transform[Any], batch: int, tuning: Tuning
+) -> Plan[Any]:
     """The plan that runs compiled kernels on NumPy arrays."""
     from hcnn_core._engines.cpu.plan import CpuPlan
     from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
@@ -149,12 +155,12 @@ def elu_and_marginal(xp: Any, problem: Problem, x: Array, w: Array, bias: Array,
     """The ELU of a real convolution plus a bias, and its sum over an axis of the result."""
     plan = make_plan(problem, True, x)
     if library_of(x) == "cupy":
-        return plan.forward_and_marginal(xp, x, w, bias, axis)  # type: ignore[union-attr]  # no FFTPlan
+        return plan.forward_and_marginal(xp, x, w, bias, axis)  # type: ignore[attr-defined]  # no FFTPlan
     y = plan.forward(xp, x, w, bias)
     return y, elementwise(xp).marginal(xp, y, (axis,), "sum")
 
 
-def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Array) -> FactoredPlan | None:
+def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Any) -> FactoredPlan | None:
     """The plan of a (+) layer that holds its Q intermediate signals in blocks only; None if there is none."""
     if library_of(like) != "numpy" or not has_compiled_kernels():
         return None
@@ -180,7 +186,7 @@ def _factored_plan_for(expansion: Problem, contraction: Problem, tuning: Tuning)
 
 def make_patches(
     xp: Any, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
-) -> Patches:
+) -> Patches[Any]:
     """The map from arrays like x to their patches, on the best engine for them."""
     from hcnn_core._engines.generic.patches import Patches
 
@@ -191,7 +197,7 @@ def make_patches(
         compiled = CpuPatches(x, axes, kernel_size, boundary)
         if len(compiled.sizes) == 2:
             return compiled
-    patches = Patches(x, axes, kernel_size, boundary)
+    patches: Patches[Array] = Patches(x, axes, kernel_size, boundary)
     if library == "cupy":
         from hcnn_core._engines.cuda.patches import CudaPatches
 
@@ -224,7 +230,7 @@ def add(x: Array, y: Array) -> Array:
     return generic_elementwise.add(x, y)
 
 
-def matmul(a: Array, b: Array) -> Array:
+def matmul(a: Any, b: Any) -> Array:
     """``a @ b``: small CuPy matrices by a kernel that a CUDA graph can record, all others by their library."""
     if library_of(a) == "cupy":
         from hcnn_core._engines.cuda.matmul import matmul as by_kernel

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array
+from hcnn_core.backend import AnyArray
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -109,14 +109,14 @@ def extended(index: Integers, n: int, periodic: bool) -> Integers:
     return index % n if periodic else np.where((index >= 0) & (index < n), index, -1)
 
 
-class TapProducts(Protocol):
+class TapProducts(Protocol[AnyArray]):
     """Products of filters and taps, for each entry (a frequency or an outer batch element), and the two transposes."""
 
     taps: Taps
 
-    def apply(self, xp: Any, x: Array, filters: Array) -> Array: ...
-    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array: ...
-    def correlate(self, xp: Any, g: Array, x: Array) -> Array: ...
+    def apply(self, xp: Any, x: AnyArray, filters: AnyArray) -> AnyArray: ...
+    def apply_transpose(self, xp: Any, g: AnyArray, filters: AnyArray) -> AnyArray: ...
+    def correlate(self, xp: Any, g: AnyArray, x: AnyArray) -> AnyArray: ...
 
 
 @lru_cache(maxsize=4096)

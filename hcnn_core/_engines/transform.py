@@ -14,22 +14,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hcnn_core.backend import Array, permute_dims, reshape
+from hcnn_core.backend import AnyArray, permute_dims, reshape
 
 
-class Transform(Protocol):
+class Transform(Protocol[AnyArray]):
     """Linear maps between samples and spectra; `shape` is (direct taps, channels, filters)."""
 
     frequencies: int
     aliases: int
     planes: int
 
-    def analyze(self, xp: Any, x: Array) -> Array: ...
-    def analyze_transpose(self, xp: Any, spectrum: Array) -> Array: ...
-    def kernel(self, xp: Any, w: Array) -> Array: ...
-    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array: ...
-    def synthesize(self, xp: Any, spectrum: Array) -> Array: ...
-    def synthesize_transpose(self, xp: Any, y: Array) -> Array: ...
+    def analyze(self, xp: Any, x: AnyArray) -> AnyArray: ...
+    def analyze_transpose(self, xp: Any, spectrum: AnyArray) -> AnyArray: ...
+    def kernel(self, xp: Any, w: AnyArray) -> AnyArray: ...
+    def kernel_transpose(self, xp: Any, spectrum: AnyArray, shape: tuple[int, int, int]) -> AnyArray: ...
+    def synthesize(self, xp: Any, spectrum: AnyArray) -> AnyArray: ...
+    def synthesize_transpose(self, xp: Any, y: AnyArray) -> AnyArray: ...
 
 
 class Identity:
@@ -37,24 +37,24 @@ class Identity:
 
     frequencies = aliases = planes = 1
 
-    def analyze(self, xp: Any, x: Array) -> Array:
+    def analyze(self, xp: Any, x: AnyArray) -> AnyArray:
         return xp.reshape(x, (1, 1, -1))
 
-    def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
+    def analyze_transpose(self, xp: Any, spectrum: AnyArray) -> AnyArray:
         return xp.reshape(spectrum, (1, -1))
 
-    def kernel(self, xp: Any, w: Array) -> Array:
+    def kernel(self, xp: Any, w: AnyArray) -> AnyArray:
         _, taps, channels, out = w.shape
         return reshape(xp, permute_dims(xp, w, (0, 3, 1, 2)), (1, out, taps * channels))
 
-    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
+    def kernel_transpose(self, xp: Any, spectrum: AnyArray, shape: tuple[int, int, int]) -> AnyArray:
         taps, channels, out = shape
         return xp.permute_dims(xp.reshape(spectrum, (1, out, taps, channels)), (0, 2, 3, 1))
 
-    def synthesize(self, xp: Any, spectrum: Array) -> Array:
+    def synthesize(self, xp: Any, spectrum: AnyArray) -> AnyArray:
         return xp.reshape(spectrum, (1, -1))
 
-    def synthesize_transpose(self, xp: Any, y: Array) -> Array:
+    def synthesize_transpose(self, xp: Any, y: AnyArray) -> AnyArray:
         return xp.reshape(y, (1, 1, -1))
 
 

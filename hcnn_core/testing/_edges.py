@@ -65,7 +65,8 @@ def _export(array: Array) -> NDArray:
                 raise
     if not hasattr(array, "__dlpack__"):
         raise TypeError("it has neither __array__ nor __dlpack__")
-    return np.from_dlpack(array)
+    exported: Any = array
+    return np.from_dlpack(exported)
 
 
 def _import(host: NDArray, reference: Array) -> Array:

@@ -17,6 +17,7 @@ HEAD = """
 from typing import assert_type
 import numpy as np
 import hcnn_core
+from hcnn_core import backend
 from hcnn_core import convolve, convolve_elu, convolve_vjp_w, convolve_vjp_x, correlate, elu, marginal, translate
 from hcnn_core.typing import Array, Boundary, NumpyArray
 
@@ -43,6 +44,7 @@ RIGHT = [
     "n, m = elu(single).shape",
     "n, m = translate(x, 1, 0, boundary=zero).shape",
     "n, m, k = convolve(x, x, 0, boundary=zero).shape",  # x has two axes, the result three
+    "n, m = backend.empty(np, (2,), x).shape",
     "text: str = hcnn_core.__version__",
 ]
 
@@ -53,6 +55,7 @@ WRONG = {
     'convolve(x, x, 0, boundary="zero", method="taps")': "arg-type",
     'convolve("x", x, 0, boundary="zero")': "call-overload",
     'convolve(x, x, 0, boundary="zero").shapes': "attr-defined",
+    "backend.empty(np, (2,), x).shapes": "attr-defined",  # arrays inside the engines are not Any
     "elu(x, 1.0)": "call-arg",
     'marginal(x, 0, reduction="max")': "call-overload",
     'translate(x, 1, 0, boundary="wrap")': "arg-type",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -70,6 +71,32 @@ def test_a_network_filters_what_the_stage_makes(boundary: str) -> None:
     assert parameters["layer01"]["w"].shape == (27, 3, 3, 3) and "layer03" in moments
     check_grads(lambda p: cross_entropy(network(p, x)[0], labels), 1)(parameters)
     assert network(parameters, noise(2, (2, 12, 12, 3), "float64"))[0].shape == (2, 3)  # other sizes of images too
+
+
+class OnDevice:
+    """What is needed of a CuPy array, without a GPU: NumPy cannot convert it."""
+
+    __module__ = "cupy"
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def get(self) -> np.ndarray:
+        return self.values
+
+    def __array__(self, *args: object, **kwargs: object) -> np.ndarray:
+        raise TypeError("implicit conversion to a NumPy array is not allowed")
+
+
+def test_a_stage_that_was_on_a_gpu_takes_images_on_the_host() -> None:
+    x = noise(0, (2, 8, 8, 3), "float64")
+    stage = ScatteringStage(1, 8, "periodic", "float64")
+    expected = stage(x)
+    stage._mean, stage._scale = OnDevice(stage._mean), OnDevice(stage._scale)
+    stage._bank = copy.copy(stage._bank)
+    for name in ("phi", "psi"):
+        object.__setattr__(stage._bank, name, OnDevice(getattr(stage._bank, name)))
+    assert np.array_equal(stage(x), expected)
 
 
 @pytest.mark.parametrize(

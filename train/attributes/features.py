@@ -267,7 +267,8 @@ def smooth(arrays: Array, width: int, boundary: Boundary) -> Array:
     if width == 1:
         return arrays
     xp = array_namespace(arrays)
-    return convolve(arrays, xp.full((width,), 1 / width, dtype=arrays.dtype), 1, boundary=boundary)
+    means: Any = convolve(arrays, xp.full((width,), 1 / width, dtype=arrays.dtype), 1, boundary=boundary)
+    return means
 
 
 class Features:

@@ -252,7 +252,8 @@ def resize(images: Array, size: int | tuple[int, int]) -> Array:
         constant(xp, _areas(*lengths).astype(dtype), images.device) for lengths in ((height, tall), (width, wide))
     )
     rows = matmul(of_rows, xp.reshape(images, (count, height, -1)))  # (N, rows, W C)
-    return matmul(of_columns, xp.reshape(rows, (count, tall, width, channels)))
+    resized: Any = matmul(of_columns, xp.reshape(rows, (count, tall, width, channels)))
+    return resized
 
 
 @lru_cache(maxsize=16)

@@ -34,7 +34,7 @@ class Images:
     std: Any
     dtype: str
 
-    def take(self, index: Array) -> tuple[Array, Array]:
+    def take(self, index: Array | slice) -> tuple[Array, Array]:
         """Return standardised images and labels.
 
         Parameters

@@ -15,7 +15,7 @@ from hcnn_core._engines.transform import fast_length, tap_positions
 from hcnn_core._problem import Problem
 from hcnn_core._threads import threads_for
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array, fft_namespace
+from hcnn_core.backend import fft_namespace
 
 Places = slice | NDArray
 """Where samples, results or taps lie on a padded axis, which is zero elsewhere."""
@@ -52,7 +52,7 @@ class FFTPlan:
         self.reached = np.ix_(*reached)
         self.taps: list[Places] = [t[r] % length for t, r, length in zip(taps, reached, self.padded, strict=True)]
 
-    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+    def forward(self, xp: Any, x: NDArray, w: NDArray, bias: NDArray | None = None) -> NDArray:
         """Convolve x with w; with a bias, the ELU of the sum."""
         products = self._spectrum(x, self.axes, self.samples)
         products *= self._of_filter(w)
@@ -61,8 +61,8 @@ class FFTPlan:
         return y if bias is None else self.elementwise.elu(xp, y, bias)
 
     def adjoints(
-        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
-    ) -> tuple[Array | None, Array | None, Array | None]:
+        self, xp: Any, g: NDArray, x: NDArray | None, w: NDArray | None, ans: NDArray | None = None
+    ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
         g = g if ans is None else self.elementwise.elu_vjp(xp, g, ans)
         spectrum = self._spectrum(g, self.axes, self.results)

@@ -17,7 +17,7 @@ from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
 
 
-class CpuPatches(Patches):
+class CpuPatches(Patches[NDArray]):
     """Patches along two axes. Each thread works on all its samples at once."""
 
     def _outer(self, samples: list[int]) -> int:

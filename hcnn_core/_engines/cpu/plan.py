@@ -21,7 +21,7 @@ from hcnn_core._engines.transform import Identity
 from hcnn_core._threads import parallel_for, threads_for
 
 
-class CpuPlan(Plan):
+class CpuPlan(Plan[NDArray]):
     """A plan for real NumPy arrays whose transform is a `RealDFT`, or none."""
 
     transform: Identity | RealDFT
@@ -57,9 +57,9 @@ class CpuPlan(Plan):
             None if ans is None else self.answers(ans),
         )
         return (
-            None if w is None else self.from_plan(xp, x_rows, self.x_order, self.problem.x_shape),
-            None if x is None else self.filters_of(xp, spectrum),
-            None if ans is None else self.like_result(xp, sums),
+            None if x_rows is None else self.from_plan(xp, x_rows, self.x_order, self.problem.x_shape),
+            None if spectrum is None else self.filters_of(xp, spectrum),
+            None if sums is None else self.like_result(xp, sums),
         )
 
     def _transformed(self, x: NDArray, filters: NDArray, bias: NDArray | None) -> NDArray:

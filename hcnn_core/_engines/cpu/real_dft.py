@@ -104,7 +104,7 @@ class Axis:
         return next(filter(_is_fast, itertools.count(least)))
 
 
-class RealDFT(ByTable):
+class RealDFT(ByTable[NDArray]):
     """Spectra (F, A * P, rest): F entries, A polyphase components, P planes. See `Transform`."""
 
     matmul = staticmethod(matmul)

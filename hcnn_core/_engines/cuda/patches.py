@@ -22,11 +22,11 @@ MOST_TAPS, MOST_POSITIONS = 9, 1 << 14
 """The products of a patch stay in registers; a table tells every position what it sums up."""
 
 
-class CudaPatches(Patches):
+class CudaPatches(Patches[Array]):
     """Patches of few taps in images."""
 
     @classmethod
-    def suits(cls, patches: Patches) -> bool:
+    def suits(cls, patches: Patches[Array]) -> bool:
         """Whether the kernels can carry out a map."""
         few = patches.taps <= MOST_TAPS and math.prod(patches.lengths) <= MOST_POSITIONS
         return few and patches.count < 1 << 31  # which the kernels count in 32 bits
@@ -119,7 +119,7 @@ def _neighbours(lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tupl
         index = np.arange(n) - (np.arange(size)[:, None] - size // 2)
         place, index = places[:, None, :, None], extended(index, n, wrap)[None, :, None, :]
         places = np.where((place < 0) | (index < 0), -1, place * n + index).reshape(-1, places.shape[1] * n)
-    return places  # type: ignore[no-any-return]
+    return places
 
 
 _placed = DeviceTables()

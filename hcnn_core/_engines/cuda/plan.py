@@ -81,10 +81,12 @@ def _padded(matrix: Array) -> Array:
     return np.ascontiguousarray(np.pad(matrix, ((0, more), (0, 0))).T)
 
 
-class CudaPlan(Plan):
+class CudaPlan(Plan[Array]):
     """A plan for real arrays on a GPU whose transform is by matrices, or none."""
 
-    def __init__(self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning) -> None:
+    def __init__(
+        self, arrangement: Arrangement, transform: Transform[Array], products: TapProducts[Array], tuning: Tuning
+    ) -> None:
         super().__init__(arrangement, transform, products, tuning)
         t = products.taps
         self.taps = t if t.sizes else untapped(t.batch)
@@ -93,7 +95,7 @@ class CudaPlan(Plan):
         self._placed = DeviceTables()
 
     @classmethod
-    def suits(cls, arrangement: Arrangement, transform: Transform) -> bool:
+    def suits(cls, arrangement: Arrangement, transform: Transform[Array]) -> bool:
         """Whether the kernels can carry out a plan."""
         t = arrangement.taps
         if t.uneven:
@@ -412,14 +414,19 @@ class CudaPlan(Plan):
         return xp.ascontiguousarray(xp.reshape(ordered, (rows, math.prod(self.taps.out_lengths) * self.taps.batch)))
 
 
-class SubsampledPlan(Plan):
+class SubsampledPlan(Plan[Array]):
     """A plan along periodic axes whose stride does not divide them: every sample is made, and some are kept.
 
     There the taps that meet a sample differ each time around, which no kernel's table says; the axes are short ones.
     """
 
     def __init__(
-        self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning, whole: Plan
+        self,
+        arrangement: Arrangement,
+        transform: Transform[Array],
+        products: TapProducts[Array],
+        tuning: Tuning,
+        whole: Plan[Array],
     ) -> None:
         super().__init__(arrangement, transform, products, tuning)
         self.whole = whole

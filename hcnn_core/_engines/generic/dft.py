@@ -6,13 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from hcnn_core._engines.generic.matmul import Matmul, by_columns, matmul, product
 from hcnn_core._engines.transform import padded_length, tap_positions
-from hcnn_core.backend import Array, DeviceTables, dtype_name, empty
+from hcnn_core.backend import AnyArray, Array, DeviceTables, dtype_name, empty
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Axis:
         )
 
 
-class ByTable(ABC):
+class ByTable(ABC, Generic[AnyArray]):
     """Spectra of filters by one matrix. Its rows are (F, P', A1, P, A2): they take plane P of an alias to plane P'."""
 
     frequencies: int
@@ -65,10 +65,10 @@ class ByTable(ABC):
         """The sizes (F, P', A1, P, A2)."""
 
     @abstractmethod
-    def _filter_table(self, like: Array) -> Array:
+    def _filter_table(self, like: AnyArray) -> AnyArray:
         """The matrix, (F P' A1 P A2, taps), in the dtype of `like`."""
 
-    def kernel(self, xp: Any, w: Array) -> Array:
+    def kernel(self, xp: Any, w: AnyArray) -> AnyArray:
         size, taps, channels, out = w.shape
         # (F P' A1 P A2, size) @ (size, T C K)
         spectrum = self.matmul(self._filter_table(w), xp.reshape(w, (size, -1)))
@@ -76,7 +76,7 @@ class ByTable(ABC):
         spectrum = xp.permute_dims(spectrum, (0, 1, 7, 5, 2, 3, 4, 6))  # (F, P', K, T, A1, P, A2, C)
         return xp.reshape(spectrum, (self.frequencies, self.planes * out, -1))  # (F, P' K, T A1 P A2 C)
 
-    def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
+    def kernel_transpose(self, xp: Any, spectrum: AnyArray, shape: tuple[int, int, int]) -> AnyArray:
         taps, channels, out = shape
         f, p, a1, _, a2 = self._kernel_rows
         # (F, P', K, T, A1, P, A2, C) -> (F, P', A1, P, A2, T, C, K)
@@ -85,7 +85,7 @@ class ByTable(ABC):
         return xp.reshape(self.matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
 
 
-class MatrixDFT(ByTable):
+class MatrixDFT(ByTable[Array]):
     """DFT by precomputed matrices, along the last axis and then along the others together.
 
     A stride folds the spectrum: y[stride * i] has the spectrum sum_a Y[f + a L / stride] / stride. Frequencies are

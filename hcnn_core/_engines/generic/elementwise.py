@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hcnn_core._threads import MEMORY, parallel_for
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array, in_memory_order, reduced
+from hcnn_core.backend import AnyArray, Array, in_memory_order, reduced
 
 
 def elu(xp: Any, x: Array, bias: Array | None = None) -> Array:
@@ -35,7 +36,7 @@ def elu_vjp(xp: Any, g: Array, ans: Array) -> Array:
     )
 
 
-def marginal(xp: Any, x: Array, axes: tuple[int, ...], reduction: str) -> Array:
+def marginal(xp: Any, x: AnyArray, axes: tuple[int, ...], reduction: str) -> AnyArray:
     """Sum or mean over some axes."""
     return reduced(xp.sum if reduction == "sum" else xp.mean, x, axes)
 
@@ -45,7 +46,7 @@ def add(x: Array, y: Array) -> Array:
     return by_blocks(lambda out, x, y: np.add(x, y, out=out), x, y)
 
 
-def elu_block(out: Array, x: Array, *bias: Array) -> None:
+def elu_block(out: NDArray[Any], x: NDArray[Any], *bias: NDArray[Any]) -> None:
     if bias:
         x = np.add(x, bias[0], out=out)
     below = np.minimum(x, 0)
@@ -54,15 +55,15 @@ def elu_block(out: Array, x: Array, *bias: Array) -> None:
     np.add(out, below, out=out)
 
 
-def _elu_vjp_block(out: Array, ans: Array, g: Array) -> None:
+def _elu_vjp_block(out: NDArray[Any], ans: NDArray[Any], g: NDArray[Any]) -> None:
     np.minimum(ans, 0, out=out)
     np.add(out, 1, out=out)
     np.multiply(out, g, out=out)
 
 
-def by_blocks(compute: Callable[..., None], x: Array, *others: Array) -> Array:
+def by_blocks(compute: Callable[..., object], x: AnyArray, *others: Array) -> AnyArray:
     """A new array like x that `compute(out, x, *others)` fills, called on blocks that are contiguous in memory."""
-    out: np.ndarray[Any, Any] = np.empty_like(x, subok=False)
+    out: Any = np.empty_like(x, subok=False)
     size = current().elementwise_elements
     order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
     arrays = [np.atleast_1d(array.transpose(order)) for array in (out, x, *others)]

@@ -16,7 +16,7 @@ from hcnn_core._engines.generic.matmul import product
 from hcnn_core._engines.taps import Taps, tap_pieces
 from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array, placement
+from hcnn_core.backend import AnyArray, Array, placement
 
 
 class Im2col:
@@ -25,7 +25,7 @@ class Im2col:
     def __init__(self, taps: Taps, tuning: Tuning) -> None:
         self.taps, self.tuning = taps, tuning
 
-    def apply(self, xp: Any, x: Array, filters: Array) -> Array:
+    def apply(self, xp: Any, x: AnyArray, filters: AnyArray) -> AnyArray:
         count, rows = x.shape[0], filters.shape[1]
         y = xp.empty((count, rows, *self.taps.out_lengths, self.taps.batch), dtype=x.dtype, **placement(xp, x))
         filters = xp.broadcast_to(filters, (count, *filters.shape[1:]))
@@ -38,7 +38,7 @@ class Im2col:
         self._each_block(xp, block, count, x.shape[1], independent=True)
         return y
 
-    def apply_transpose(self, xp: Any, g: Array, filters: Array) -> Array:
+    def apply_transpose(self, xp: Any, g: AnyArray, filters: AnyArray) -> AnyArray:
         count, columns = g.shape[0], filters.shape[2] // self.taps.count
         x = xp.zeros((count, columns, *self.taps.lengths, self.taps.batch), dtype=g.dtype, **placement(xp, g))
         filters = xp.broadcast_to(xp.permute_dims(filters, (0, 2, 1)), (count, filters.shape[2], filters.shape[1]))
@@ -51,7 +51,7 @@ class Im2col:
         self._each_block(xp, block, count, columns, independent=False)
         return x
 
-    def correlate(self, xp: Any, g: Array, x: Array) -> Array:
+    def correlate(self, xp: Any, g: AnyArray, x: AnyArray) -> AnyArray:
         count, columns = x.shape[:2]
         shape = (count, self.taps.count * columns, g.shape[1])
         total = xp.zeros(shape, dtype=g.dtype, **placement(xp, g))

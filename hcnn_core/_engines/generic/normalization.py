@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hcnn_core._engines.generic.elementwise import elu, elu_vjp
-from hcnn_core.backend import Array
+from hcnn_core.backend import AnyArray, Array
 from hcnn_core.shards import Shard
 
 Results = tuple[Array, Array, Array, Array]
@@ -64,7 +64,7 @@ def vjp(
     return of_y, summed_to(xp, of_y, shift.shape), of_scale, of_bias
 
 
-def pooled(shard: Shard, mean: Array, variance: Array) -> tuple[Array, Array]:
+def pooled(shard: Shard, mean: AnyArray, variance: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Mean and variance (K,) of the whole batch, from those of a shard."""
     found = shard.mean(mean, variance + mean * mean)
     return found[0, :], found[1, :] - found[0, :] ** 2

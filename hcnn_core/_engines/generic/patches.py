@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
@@ -13,10 +13,10 @@ from hcnn_core._engines.taps import tap_pieces
 from hcnn_core._problem import BOUNDARIES, normalize_axes, normalize_choice, normalize_integers
 from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array, placement
+from hcnn_core.backend import AnyArray, Array, placement
 
 
-class Patches:
+class Patches(Generic[AnyArray]):
     """The map P from arrays of one shape to their patches, and its transpose, block by block."""
 
     matmul: Matmul = staticmethod(matmul)
@@ -50,12 +50,14 @@ class Patches:
         """How many sample axes, of these lengths, stay outside the patch axes if all are outside in memory."""
         return len(samples)
 
-    def arrange(self, xp: Any, x: Array) -> Array:
+    def arrange(self, xp: Any, x: AnyArray) -> AnyArray:
         """Reorder and reshape x to (samples, *patch axes, inner samples)."""
-        arranged = xp.reshape(xp.permute_dims(x, self.order), self.shape)
-        return np.ascontiguousarray(arranged) if xp is np else arranged
+        arranged: Any = xp.reshape(xp.permute_dims(x, self.order), self.shape)
+        if xp is np:
+            arranged = np.ascontiguousarray(arranged)
+        return arranged
 
-    def gather(self, xp: Any, x: Array, centre: Array | float) -> Array:
+    def gather(self, xp: Any, x: AnyArray, centre: AnyArray | float) -> AnyArray:
         """Patches (samples, T, positions) of an arranged x, extended by its boundary, minus `centre`."""
         patches = xp.empty((x.shape[0], self.taps, *x.shape[1:]), dtype=x.dtype, **placement(xp, x))
         for index, pieces, whole in self._pieces():
@@ -65,14 +67,14 @@ class Patches:
                 patches[(slice(None), index, *to, ...)] = x[(slice(None), *source, ...)] - centre
         return xp.reshape(patches, (x.shape[0], self.taps, -1))
 
-    def scatter_add(self, xp: Any, patches: Array, x: Array) -> None:
+    def scatter_add(self, xp: Any, patches: AnyArray, x: AnyArray) -> None:
         """Transpose of `gather`: add patches (samples, T, positions) to the samples of x."""
         patches = xp.reshape(patches, (x.shape[0], self.taps, *x.shape[1:]))
         for index, pieces, _ in self._pieces():
             for to, source in pieces:
                 x[(slice(None), *source, ...)] += patches[(slice(None), index, *to, ...)]
 
-    def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
+    def moments(self, xp: Any, x: AnyArray, y: AnyArray) -> tuple[AnyArray, AnyArray]:
         """Mean patch of x and the covariance of those of x and y, in double precision.
 
         The arrays' own means are subtracted before sums of products, so that no digits cancel.
@@ -84,8 +86,14 @@ class Patches:
         return offsets[0] + xp.astype(centres[0], xp.float64), covariance
 
     def filter(
-        self, xp: Any, constant: Array, matrix: Array, x: Array, mean: Array | None = None, other: Array | None = None
-    ) -> Array:
+        self,
+        xp: Any,
+        constant: AnyArray,
+        matrix: AnyArray,
+        x: AnyArray,
+        mean: AnyArray | None = None,
+        other: AnyArray | None = None,
+    ) -> AnyArray:
         """P^T (constant + matrix (P x - mean)) / count + other; the mean patch of x is computed if it is None."""
         arranged = self.arrange(xp, x)
         if mean is None:
@@ -100,7 +108,7 @@ class Patches:
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(result, tuple(x.shape[a] for a in self.order)), back)
 
-    def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
+    def centre(self, xp: Any, x: AnyArray) -> tuple[AnyArray, AnyArray]:
         """Mean of an arranged array, and its mean patch minus that mean, in double precision."""
         guess = xp.mean(x[:1, ...])  # subtracted first, so that a large mean costs no digits
         samples = self.shape[0] * self.shape[-1]
@@ -108,13 +116,13 @@ class Patches:
         centre = xp.astype(xp.sum(total) / self.count, x.dtype)
         return centre, self.tap_sums(xp, total, samples * xp.astype(centre, xp.float64)) / self.count
 
-    def tap_sums(self, xp: Any, x: Array, centre: Array) -> Array:
+    def tap_sums(self, xp: Any, x: AnyArray, centre: AnyArray) -> AnyArray:
         """Sum (T,) over positions of the patches of one array (*patch axes) minus `centre`."""
         return xp.sum(self.gather(xp, x[None, ..., None], centre), axis=(0, 2))
 
-    def position_sums(self, xp: Any, x: Array, guess: Array) -> Array:
+    def position_sums(self, xp: Any, x: AnyArray, guess: AnyArray) -> AnyArray:
         """Sum over all samples of an arranged array minus `guess`: (*patch axes), in double precision."""
-        sums: dict[int, Array] = {}
+        sums: dict[int, AnyArray] = {}
 
         def block(samples: slice) -> None:
             sums[samples.start] = xp.sum(xp.sum(x[samples, ...] - guess, axis=-1), axis=0, dtype=xp.float64)
@@ -122,9 +130,9 @@ class Patches:
         self._each_block(xp, block, products=False)
         return in_order(sums)
 
-    def gram(self, xp: Any, x: Array, y: Array, x_centre: Array, y_centre: Array) -> Array:
+    def gram(self, xp: Any, x: AnyArray, y: AnyArray, x_centre: AnyArray, y_centre: AnyArray) -> AnyArray:
         """Sum (T, T) of products of the centred patches of two arranged arrays, in double precision."""
-        sums: dict[int, Array] = {}
+        sums: dict[int, AnyArray] = {}
 
         def block(samples: slice) -> None:
             patches = self.gather(xp, x[samples, ...], x_centre)
@@ -137,8 +145,8 @@ class Patches:
         return in_order(sums)
 
     def spread(
-        self, xp: Any, x: Array, centre: Array, matrix: Array, offset: Array, other: Array | None = None
-    ) -> Array:
+        self, xp: Any, x: AnyArray, centre: AnyArray, matrix: AnyArray, offset: AnyArray, other: AnyArray | None = None
+    ) -> AnyArray:
         """P^T (offset + matrix (P x - centre)) + other, arranged."""
         result = xp.zeros(self.shape, dtype=x.dtype, **placement(xp, x))
 
@@ -172,6 +180,7 @@ class Patches:
             work(0, self.shape[0])
 
 
-def in_order(sums: dict[int, Array]) -> Array:
+def in_order(sums: dict[int, AnyArray]) -> AnyArray:
     """The sum of the blocks' sums in a fixed order, so that it does not depend on the threads."""
-    return sum(sums[start] for start in sorted(sums))
+    total: Any = sum(sums[start] for start in sorted(sums))
+    return total

@@ -12,17 +12,17 @@ directly and transform attributes.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic
 
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.taps import TapProducts
 from hcnn_core._engines.transform import Transform
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array, permute_dims, reshape
+from hcnn_core.backend import AnyArray, permute_dims, reshape
 
 
-class Plan:
+class Plan(Generic[AnyArray]):
     """A convolution and its two adjoints for one set of shapes, options and methods.
 
     Without transformed axes there is one frequency. Then elements of the outer batch take the place of frequencies:
@@ -32,7 +32,9 @@ class Plan:
     pointwise: Any = elementwise
     """Module with `elu` and `elu_vjp` for the arrays of this plan."""
 
-    def __init__(self, arrangement: Arrangement, transform: Transform, products: TapProducts, tuning: Tuning) -> None:
+    def __init__(
+        self, arrangement: Arrangement, transform: Transform[AnyArray], products: TapProducts[AnyArray], tuning: Tuning
+    ) -> None:
         self.arrangement, self.transform, self.products, self.tuning = arrangement, transform, products, tuning
         self.problem = arrangement.problem
         self.outer, self.batch = arrangement.outer_size, arrangement.batch
@@ -42,7 +44,7 @@ class Plan:
         self.outside, self.within = len(arrangement.outer), len(arrangement.last_axes)
         self.w_matrix = (-1, products.taps.count, self.channels, self.out)
 
-    def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
+    def forward(self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray | None = None) -> AnyArray:
         """Convolve x with w; if a bias is given, return the ELU of the convolution plus the bias."""
         filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
         # (F, P K, T A P C) applied to (F, A P C, *direct axes, batch) -> (F, P K, *direct results, batch)
@@ -51,14 +53,16 @@ class Plan:
         y = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
         return y if bias is None else self.pointwise.elu(xp, y, bias)
 
-    def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
+    def forward_and_marginal(
+        self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray, axis: int
+    ) -> tuple[AnyArray, AnyArray]:
         """The ELU of x convolved with w plus a bias, and its sum over an axis."""
         y = self.forward(xp, x, w, bias)
         return y, elementwise.marginal(xp, y, (axis,), "sum")
 
     def adjoints(
-        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
-    ) -> tuple[Array | None, Array | None, Array | None]:
+        self, xp: Any, g: AnyArray, x: AnyArray | None, w: AnyArray | None, ans: AnyArray | None = None
+    ) -> tuple[AnyArray | None, AnyArray | None, AnyArray | None]:
         """Cotangents of x, if w is given, and of w, if x is given, for the cotangent g of the result.
 
         If `ans` is given, it is the result of an ELU after the convolution, and g its cotangent. The third array is
@@ -80,7 +84,7 @@ class Plan:
             w_cotangent = self.filters_of(xp, spectrum)
         return x_cotangent, w_cotangent, None if ans is None else g
 
-    def filters_of(self, xp: Any, spectrum: Array) -> Array:
+    def filters_of(self, xp: Any, spectrum: AnyArray) -> AnyArray:
         """Cotangent of w from the cotangents of all filter matrices: (frequencies, rows, taps * columns)."""
         if self.outer > 1:
             spectrum = xp.sum(spectrum, axis=0, keepdims=True)
@@ -92,11 +96,11 @@ class Plan:
         """Number of frequencies, or of outer batch elements in their place."""
         return self.transform.frequencies * self.outer
 
-    def _analyze(self, xp: Any, x: Array) -> Array:
+    def _analyze(self, xp: Any, x: AnyArray) -> AnyArray:
         spectrum = self.transform.analyze(xp, self._to_plan(xp, x, self.x_order, (self.x_rows, -1)))
         return xp.reshape(spectrum, (self._count, -1, *self.products.taps.lengths, self.products.taps.batch))
 
-    def per_row(self, xp: Any, bias: Array) -> Array | None:
+    def per_row(self, xp: Any, bias: AnyArray) -> AnyArray | None:
         """The bias as (rows, out) if it is the same at all positions, else None."""
         y_shape = self.problem.y_shape
         bias = xp.permute_dims(xp.reshape(bias, (*(1,) * (len(y_shape) - bias.ndim), *bias.shape)), self.y_order)
@@ -109,18 +113,18 @@ class Plan:
         bias = xp.broadcast_to(xp.reshape(bias, tuple(bias.shape[a] for a in kept)), shape)
         return xp.reshape(bias, (self.y_rows, self.out))
 
-    def like_result(self, xp: Any, sums: Array) -> Array:
+    def like_result(self, xp: Any, sums: AnyArray) -> AnyArray:
         """Sums (rows, out) as an array with the axes of the result, of length 1 where they were summed."""
         back, shape = _way_back(self.y_order, self.problem.y_shape)
         ordered = xp.reshape(sums, (*shape[: len(shape) - self.within], *(1,) * self.within))
         return xp.permute_dims(ordered, back)
 
     @staticmethod
-    def _to_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    def _to_plan(xp: Any, array: AnyArray, order: tuple[int, ...], shape: tuple[int, ...]) -> AnyArray:
         return reshape(xp, permute_dims(xp, array, order), shape)
 
     @staticmethod
-    def from_plan(xp: Any, array: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    def from_plan(xp: Any, array: AnyArray, order: tuple[int, ...], shape: tuple[int, ...]) -> AnyArray:
         """A view in the caller's order of axes, of an array that lies in memory in the plan's order."""
         back, ordered = _way_back(order, shape)
         return permute_dims(xp, reshape(xp, array, ordered), back)

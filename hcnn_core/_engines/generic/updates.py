@@ -21,8 +21,9 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
         ]
         total = sum(parts[1:], start=parts[0])
         if out is not None:
-            np.copyto(out[number], total, where=where)
-            total = out[number]
+            held: Any = out[number]
+            np.copyto(held, total, where=where)
+            total = held
         results.append(total)
     return results
 
