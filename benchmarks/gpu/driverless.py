@@ -489,7 +489,8 @@ def main() -> None:
     pixels, labels = cupy.zeros((8, 32, 32, 3), cupy.uint8), cupy.zeros(8, int)
     images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)
     take = steps.GraphedStep(cupy, steps.gradient_step(cupy, config, network, images), 2)
-    launches, held = [], []
+    launches, held, pool = [], [], cupy.get_default_memory_pool()
+    results = [pool.total_bytes()]
     for size in [2] * (steps.WARM_UP + 2) + [1, 2]:
         numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "keep", "fresh", "settled")}
         rows = np.tile(np.arange(32), (size, 1))
@@ -498,9 +499,11 @@ def main() -> None:
         float(loss), int(correct), to_numpy(labels)
         launches.append(driver.launches - before)
         gc.collect()
-        cupy.get_default_memory_pool().free_all_blocks()
+        pool.free_all_blocks()
         held.append(driver.held)
+        results.append(pool.total_bytes())
     found = {"recorded": take.launch is not None, "launches": launches, "held": held, "refused": driver.refused[:5]}
+    found["in CuPy's own pool"] = results
     print(json.dumps(found))
     sys.stdout.flush()
     os._exit(0)  # what CuPy does when it is unloaded is not ours to test

@@ -71,10 +71,14 @@ def _compile(folder: Path, name: str, text: str) -> Callable[..., None]:
         _run_compiler(library, "-shared", f"-I{folder}", f"-I{HEADER.parent}", "-xc++", "-", input=text)
     entry_point = ctypes.CDLL(str(library)).entry
 
-    def launch(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+    def launch(
+        grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared_mem: int = 0,
+        first: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:  # fmt: skip
+        """Run a kernel's blocks, or only those from `first` on along each axis."""
         values = [np.asarray(a.ctypes.data if isinstance(a, np.ndarray) else a) for a in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
-        sizes = (ctypes.c_uint * 4)(*grid, *(1,) * (3 - len(grid)), *block)
+        sizes = (ctypes.c_uint * 7)(*grid, *(1,) * (3 - len(grid)), *block, *first)
         entry_point(sizes, ctypes.c_ulong(shared_mem), pointers)
 
     return launch

@@ -40,12 +40,14 @@ static void enter() {
     swapcontext(&threads[current], &scheduler);
 }
 
-static void run(dim3 grid, dim3 block, std::size_t shared, const std::function<void()>& kernel) {
+static void run(dim3 grid, dim3 block, dim3 first, std::size_t shared, const std::function<void()>& kernel) {
     static std::vector<unsigned char> stacks;
     gridDim = grid, blockDim = block, body = &kernel;
     shared_memory.assign(shared + 16, 0xff);  // NaN, as what nobody wrote should be
     stacks.resize(block.x * STACK);
-    for (unsigned z = 0; z < grid.z; ++z) for (unsigned y = 0; y < grid.y; ++y) for (unsigned x = 0; x < grid.x; ++x) {
+    for (unsigned z = first.z; z < grid.z; ++z)
+    for (unsigned y = first.y; y < grid.y; ++y)
+    for (unsigned x = first.x; x < grid.x; ++x) {
         blockIdx = {x, y, z};
         threads.assign(block.x, {}), finished.assign(block.x, 0), barriers.assign(block.x, 0);
         for (unsigned t = 0; t < block.x; ++t) {
@@ -70,7 +72,8 @@ static void run(dim3 grid, dim3 block, std::size_t shared, const std::function<v
 
 template <typename... Arguments, std::size_t... I>
 void call(void (*kernel)(Arguments...), const unsigned* sizes, std::size_t shared, void** values, std::index_sequence<I...>) {
-    run({sizes[0], sizes[1], sizes[2]}, {sizes[3]}, shared, [=] { kernel(*static_cast<Arguments*>(values[I])...); });
+    const dim3 grid{sizes[0], sizes[1], sizes[2]}, block{sizes[3]}, first{sizes[4], sizes[5], sizes[6]};
+    run(grid, block, first, shared, [=] { kernel(*static_cast<Arguments*>(values[I])...); });
 }
 
 template <typename... Arguments>

@@ -35,6 +35,7 @@ from hcnn_core import (
     precision,
 )
 from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core._engines.cuda import patches as _cuda_patches
 from hcnn_core._engines.cuda import plan as _cuda_plan
 from hcnn_core._problem import make_problem
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
@@ -216,6 +217,40 @@ def large_arrays(tmp: Path) -> None:
     assert np.array_equal(out[1], np.arange(run)) and not out[0].any()
 
 
+def large_patches(tmp: Path) -> None:
+    """Patches of 2^31 - 8 samples: what the last block makes of the last ones, all others zeros."""
+    build = host_kernels(tmp)
+    samples, places, inner, taps, steps, threads = 3, 4, 178_956_970, 3, 5, 128
+    sizes = {"TAPS": taps, "STEPS": steps, "OWN": 1, "SAME": 1, "PATCH_THREADS": threads, "PATCH_BLOCKS": 1}
+    variant, numbers = tuple(sizes.items()), tuple(map(np.int32, (places, inner, samples)))
+    reads, sources, slots = (a.astype(np.int32) for a in _cuda_patches._spreading((places,), (taps,), (True,)))
+    x = far(samples * places * inner)
+    last = x.reshape(samples, places, inner)[-1, :, -60:]
+    last[...] = noise(0, last.shape, "float32")
+    patches = wide(last)[reads]  # (taps, places, 60)
+
+    blocks = -(-x.size // threads)
+    sums, zero = far(2 * blocks * taps**2).view(np.float64), np.zeros(1, np.float32)
+    arguments = x, x, zero, zero, reads, sums, *numbers
+    build("gram", "float32", variant)((blocks,), (threads,), arguments, 4 * taps**2 * threads, (blocks - 1, 0, 0))
+    own = patches[:, -1]  # all that this block has, of the last place
+    found = np.triu(sums[-(taps**2) :].reshape(taps, taps))
+    assert np.abs(found - np.triu(own @ own.T)).max() <= C * eps("float32") * norm(own) ** 2
+
+    rows = -(-samples * inner // threads)
+    grid, at = (places, rows), (places - 1, rows - 1, 0)
+    totals = far(2 * rows * places).view(np.float64)
+    build("place_sums", "float32", variant)(grid, (threads,), (x, totals, *numbers), 0, at)
+    assert abs(totals[-1] - wide(last[-1]).sum()) <= C * eps("float32") * norm(last[-1])
+
+    y, matrix = far(x.size), noise(1, (taps, taps), "float32")
+    arguments = x, np.zeros(taps), matrix, np.zeros(taps, np.float32), sources, slots, np.uintp(0), y, *numbers
+    build("spread", "float32", variant)(grid, (threads,), arguments, 0, at)
+    shares = np.einsum("ts,spi->tpi", wide(matrix), patches) / x.size
+    expected = sum(shares[t, u] for t, u in zip(*np.nonzero(reads == places - 1), strict=True))
+    assert np.abs(y[-60:] - expected).max() <= C * eps("float32") * norm(matrix) * norm(last) / x.size
+
+
 def limits() -> None:
     """What no kernel can carry out goes another way."""
     from hcnn_core._engines import planner
@@ -233,6 +268,13 @@ def limits() -> None:
     assert kind((9, 5, 1 << 10), (9, 3), (1,), sum_axes=0) == "CudaPlan"
     assert kind((9, 5, 1 << 26), (9, 3), (1,), sum_axes=0) == "Plan"  # offsets beyond 31 bits
     assert kind((1 << 16, 5, 4), (1 << 16, 3), (1,), sum_axes=0) == "Plan"  # too many rows of blocks
+
+    def patches(samples: int) -> str:
+        x = np.broadcast_to(np.float32(0), (4, samples))
+        return type(planner.make_patches(np, x, 0, 3, "zero")).__name__
+
+    assert patches((1 << 29) - 1) == "CudaPatches"
+    assert patches(1 << 29) == "Patches"  # indices beyond 31 bits
 
 
 def stand_in(tmp: Path, defect: Callable[[str], str], file: str) -> None:
@@ -308,8 +350,8 @@ DEFECTS = [
     Defect(
         "`gram` steps by one block",
         KERNELS,
-        "lines = samples * count, step = gridDim.x * PATCH_THREADS",
-        "lines = samples * count, step = PATCH_THREADS",
+        "all = samples * count * inner, step = gridDim.x * PATCH_THREADS",
+        "all = samples * count * inner, step = PATCH_THREADS",
         patches,
     ),
     Defect(
@@ -329,6 +371,7 @@ DEFECTS = [
     Defect("operands of mma swapped", TENSOR, "{%4, %5, %6, %7}, {%8, %9}", "{%4, %6, %5, %7}, {%8, %9}", instruction),
     Defect("EXPM1 as exp(x) - 1", KERNELS, "x > 0 ? x : EXPM1(x)", "x > 0 ? x : (real)(exp(x)) - 1", small_arguments),
     Defect("`suits` always true", f"{CUDA}/plan.py", "", "", limits),
+    Defect("`suits` of patches always true", f"{CUDA}/patches.py", "", "", limits),
     Defect(
         "a row's offset in 32 bits",
         KERNELS,
@@ -390,10 +433,19 @@ DEFECTS = [
     Defect(
         "samples not centred in `spread`",
         KERNELS,
-        "x[(first + place) * inner + i]) - middle)",
-        "x[(first + place) * inner + i]))",
+        "x[first + place * inner]) - middle)",
+        "x[first + place * inner]))",
         patches,
     ),
+    Defect(
+        "a place taken as one sample further in `spread`",
+        KERNELS,
+        "x[first + place * inner]",
+        "x[first + place]",
+        patches,
+    ),
+    Defect("bytes of samples counted in 32 bits in `gram`", KERNELS, "x[at] +", "x[at * 4u / 4u] +", large_patches),
+    Defect("samples of `spread` counted in 28 bits", KERNELS, "y[at] =", "y[at & 0xfffffff] =", large_patches),
     Defect(
         "the lower triangle of a covariance",
         KERNELS,
@@ -470,7 +522,7 @@ def on_host(kernels_on_host: list[str]) -> list[str]:
 
 
 def run(check: Callable[..., None], tmp: Path) -> None:
-    check(tmp) if check is large_arrays else check()
+    check(tmp) if check in (large_arrays, large_patches) else check()
 
 
 @pytest.mark.parametrize(
@@ -486,6 +538,7 @@ def run(check: Callable[..., None], tmp: Path) -> None:
         split_products,
         instruction,
         large_arrays,
+        large_patches,
         limits,
     ],
     ids=lambda c: c.__name__,
@@ -515,8 +568,9 @@ def test_the_stand_in_refuses_nothing_of_what_there_is(tmp_path: Path) -> None:
     stand_in(tmp_path, lambda text: text, f"{CUDA}/launch.py")
 
 
-def test_suits_always_true_is_noticed(on_host: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda_plan.CudaPlan, "suits", lambda *_: True)
+@pytest.mark.parametrize("engine", [_cuda_plan.CudaPlan, _cuda_patches.CudaPatches])
+def test_suits_always_true_is_noticed(on_host: list[str], engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "suits", lambda *_: True)
     with pytest.raises(Exception):  # noqa: B017 - another plan, or none that can be made
         limits()
 

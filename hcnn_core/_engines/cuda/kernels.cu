@@ -274,11 +274,12 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
 
 #ifdef TAPS
 // Patches around the positions of samples (samples, places, inner): tap t around place u reads place places[t, u], or a
-// zero for -1. Samples less their centre are what counts, zeros included.
+// zero for -1. Samples less their centre are what counts, zeros included. There are fewer than 2^31 samples in all
+// (`CudaPatches.suits`), so 32 bits hold every index, and an index plus the step of a loop.
 
 // A number near the mean of samples, the same for all threads: sums of what samples differ from it lose nothing.
-__device__ inline real near_mean(Reals x, long long all) {
-    const int count = min(all, (long long)PATCH_THREADS);
+__device__ inline real near_mean(Reals x, int all) {
+    const int count = min(all, PATCH_THREADS);
     real total = 0;
     for (int i = 0; i < count; ++i) total += x[i];
     return total / count;
@@ -291,10 +292,10 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) place_sums(
     __shared__ double part[PATCH_THREADS];
     const int u = blockIdx.x;
     const unsigned all = samples * inner, step = gridDim.y * PATCH_THREADS;
-    const real guess = near_mean(x, (long long)all * count);
+    const real guess = near_mean(x, all * count);
     double total = 0;
     for (unsigned p = blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step)
-        total += x[((long long)(p / inner) * count + u) * inner + p % inner] - guess;
+        total += x[(p / inner * count + u) * inner + p % inner] - guess;
     part[threadIdx.x] = total;
     for (int half = PATCH_THREADS / 2; half; half /= 2) {
         __syncthreads();
@@ -311,7 +312,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) centre_of(
     SHARED_MEMORY;
     double* total = reinterpret_cast<double*>(shared_memory);
     double* part = total + count;
-    const double each = (double)samples * inner, guess = near_mean(x, (long long)samples * inner * count);
+    const double each = (double)samples * inner, guess = near_mean(x, samples * inner * count);
     for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
         total[u] = each * guess;
         for (int b = 0; b < blocks; ++b) total[u] += parts[(long long)b * count + u];
@@ -350,17 +351,16 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
 ) {
     SHARED_MEMORY;
     real* sums = reinterpret_cast<real*>(shared_memory);
-    const unsigned lines = samples * count, step = gridDim.x * PATCH_THREADS;
+    const unsigned all = samples * count * inner, step = gridDim.x * PATCH_THREADS;
     const real zero_x = -*x_centre, zero_y = -*y_centre;
     real sum[TAPS][TAPS] = {};
     // a line is what lies inside a place; threads take `inner` positions of a line, or several lines where they are short
-    for (unsigned p = blockIdx.x * PATCH_THREADS + threadIdx.x; p < lines * (long long)inner; p += step) {
-        const unsigned line = p / inner, i = p % inner, u = line % count;
-        const long long sample = line - u;
+    for (unsigned p = blockIdx.x * PATCH_THREADS + threadIdx.x; p < all; p += step) {
+        const unsigned line = p / inner, u = line % count, first = p - u * inner;
         real of_x[TAPS], of_y[TAPS];
         for (int t = 0; t < TAPS; ++t) {
             const int place = places[t * count + u];
-            const long long at = (sample + place) * inner + i;
+            const unsigned at = first + place * inner;
             of_x[t] = place < 0 ? zero_x : x[at] + zero_x;
             if (!SAME) of_y[t] = place < 0 ? zero_y : y[at] + zero_y;
         }
@@ -372,7 +372,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
 #pragma unroll
         for (int s = 0; s < TAPS; ++s) sums[(t * TAPS + s) * PATCH_THREADS + threadIdx.x] = sum[t][s];
     __syncthreads();
-    for (int k = threadIdx.x; k < TAPS * TAPS; k += PATCH_THREADS) {
+    for (unsigned k = threadIdx.x; k < TAPS * TAPS; k += PATCH_THREADS) {
         double total = 0;
         for (int i = 0; i < PATCH_THREADS; ++i) total += sums[k * PATCH_THREADS + (i + k) % PATCH_THREADS];
         parts[(long long)blockIdx.x * TAPS * TAPS + k] = total;
@@ -427,15 +427,14 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
     __syncthreads();
     const unsigned all = samples * inner, step = gridDim.y * PATCH_THREADS;
     for (unsigned p = blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step) {
-        const unsigned i = p % inner;
-        const long long first = (long long)(p / inner) * count;
+        const unsigned first = p / inner * count * inner + p % inner;
         real total = factors[STEPS];
         for (int k = 0; k < STEPS; ++k) {
             const int place = sources[u * STEPS + k];
             if (place == -2) break;
-            total += factors[k] * ((place < 0 ? real(0) : x[(first + place) * inner + i]) - middle);
+            total += factors[k] * ((place < 0 ? real(0) : x[first + place * inner]) - middle);
         }
-        const long long at = (first + u) * inner + i;
+        const unsigned at = first + u * inner;
         y[at] = other ? other[at] + total : total;
     }
 }
