@@ -396,7 +396,7 @@ def lasting_memory(xp: Any) -> contextlib.AbstractContextManager[Any]:
     """
     if xp.__name__ != "cupy":
         return contextlib.nullcontext()
-    return xp.cuda.using_allocator(_lasting_pool(xp).malloc)  # type: ignore[no-any-return]
+    return xp.cuda.using_allocator(_lasting_pool(xp).malloc)
 
 
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:

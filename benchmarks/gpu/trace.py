@@ -11,6 +11,8 @@ kernel with its shapes, strides and sizes. From these follow
   what it drops.
 - ms: the longer of FLOP at `RATES` and of DRAM sectors at the card's bandwidth, and `LAUNCH` for each launch. The rates
   are assumptions, not measurements; no figure here was measured on a GPU.
+- blocks: how many blocks of a kernel an H100's multiprocessor holds beside each other, the fewest and the most of all
+  launches, from the registers and shared memory of what NVRTC compiles. They are no part of the prediction.
 """
 
 from train._process import prepare
@@ -33,6 +35,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks.gpu.driverless import Array, Driver, Launch, without_driver  # noqa: E402
+from benchmarks.gpu.occupancy import occupancies  # noqa: E402
 
 IMAGES = 50_000
 """Of CIFAR-10's training set."""
@@ -339,8 +342,8 @@ def lines(found: dict[str, Any], batch_size: int) -> Iterator[str]:
         "GB of sectors",
         *(f"{what}, {c}" for c in CARDS for what in ("GB of DRAM", "ms")),
     ]
-    yield "| kernel | " + " | ".join(columns) + " |"
-    yield "| --- |" + " --- |" * len(columns)
+    yield "| kernel | " + " | ".join([*columns, "blocks"]) + " |"
+    yield "| --- |" + " --- |" * (len(columns) + 1)
     shown: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for name, row in found["kernels"].items():
         small = name.startswith("CuPy") and row["ms, H100"] < SMALL * found["total"]["ms, H100"]
@@ -348,6 +351,8 @@ def lines(found: dict[str, Any], batch_size: int) -> Iterator[str]:
             shown["CuPy: others" if small else name][key] += value
     for name, row in (*shown.items(), ("total", found["total"])):
         cells = [f"{row.get(c, 0):,.0f}" if c in ("launches", "GFLOP") else f"{row.get(c, 0):.2f}" for c in columns]
+        least, most = found["blocks"].get(name, ("", ""))
+        cells.append(f"{least}" if least == most else f"{least} to {most}")
         yield f"| {name} | " + " | ".join(cells) + " |"
     yield ""
     for card in CARDS:
@@ -372,6 +377,7 @@ def main() -> None:
         cupy, driver, options.preset, options.boundary, options.batch_size, precision=options.precision, **more
     )
     found = summary(launches)
+    found["blocks"] = occupancies(launches)
     found["GiB held"] = driver.peak / 2**30
     title = f"{options.preset}, {options.boundary} boundary, batch of {options.batch_size}, {options.precision}"
     print(f"{title}: a step as recorded, {found['GiB held']:.1f} GiB of memory\n")

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from hcnn_core._engines.cuda import launch as _cuda
 from tests.gpu.requirements import required
+from tests.gpu.test_compilation import resources
 
 required("cupy")
+occupancy = pytest.importorskip("benchmarks.gpu.occupancy")
 trace = pytest.importorskip("benchmarks.gpu.trace")
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +45,32 @@ def test_totals_are_those_of_the_kernels(small_step: dict[str, Any]) -> None:
     for key, value in small_step["total"].items():
         assert value == pytest.approx(sum(row.get(key, 0) for row in small_step["kernels"].values()))
     assert small_step["kernels"]["apply"]["GFLOP"] > 0 and small_step["GiB held"] > 0
+    assert set(small_step["blocks"]) == {name for name in small_step["kernels"] if not name.startswith("CuPy")}
+
+
+@pytest.mark.parametrize(
+    ("threads", "registers", "shared", "blocks"),
+    [
+        (256, 32, 1 << 10, 8),  # all threads that there may be
+        (256, 33, 1 << 10, 6),
+        (128, 168, 59 << 10, 3),  # three warps fit in the registers of each of four parts
+        (512, 64, 121 << 10, 1),
+        (256, 64, 114 << 10, 2),
+        (256, 64, (114 << 10) + 1, 1),
+        (32, 16, 1 << 10, 32),
+    ],
+)
+def test_blocks_of_a_multiprocessor(threads: int, registers: int, shared: int, blocks: int) -> None:
+    assert occupancy.blocks_beside(threads, registers, shared) == blocks
+
+
+def test_resources_are_those_that_the_compiler_reports(tmp_path: Path) -> None:
+    sizes = {"TAPS": 9, "STEPS": 25, "OWN": 4, "SAME": 1, "PATCH_THREADS": 128, "PATCH_BLOCKS": 3}
+    text = _cuda.source("float32", sizes)
+    (_, shared), (_, of_sums) = (occupancy.resources(text, name) for name in ("gram", "place_sums"))
+    assert (shared, of_sums) == (1 << 10, (1 << 10) + 128 * 8)
+    for name in ("gram", "spread"):
+        assert occupancy.resources(text, name)[0] == resources(name, text, tmp_path)[0]
 
 
 @pytest.mark.parametrize(

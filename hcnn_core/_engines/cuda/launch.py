@@ -33,6 +33,9 @@ MAP_TILE = {"float32": 64, "float64": 32}
 MAX_SHARED = 160 << 10
 """Bytes of shared memory that a block may ask for on every card since sm_80."""
 
+SHARED_OF_TWO = 113 << 10
+"""Bytes of shared memory up to which a multiprocessor of an H100 holds two blocks."""
+
 
 @cache
 def _text(name: str) -> str:

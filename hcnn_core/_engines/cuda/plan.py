@@ -56,7 +56,9 @@ def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: boo
     """Two stages; those whose rows are summed on the way keep a second copy of them for it."""
     rows = first.reads.size * first.matrix.shape[1]
     width = cuda.MAP_TILE[dtype]
-    sizes = {"MAP_TILE": width, "MAP_THREADS": cuda.MAP_THREADS, "MAP_TALL": cuda.MAP_TALL, "IN_ROWS": rows}
+    shared = (rows + (max(rows, half_rows) if summed else half_rows)) * width * np.dtype(dtype).itemsize
+    threads = cuda.MAP_THREADS * (1 if shared <= cuda.SHARED_OF_TWO else 2)  # a block alone has the warps of two
+    sizes = {"MAP_TILE": width, "MAP_THREADS": threads, "MAP_TALL": cuda.MAP_TALL, "IN_ROWS": rows}
     for name, stage in (("FIRST", first), ("SECOND", second)):
         sizes |= {
             f"{name}_GROUPS": stage.reads.size,
@@ -66,7 +68,6 @@ def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: boo
             f"{name}_WRITE_STEP": stage.write_step,
         }
     tables = np.concatenate([first.reads, first.writes, second.reads, second.writes])
-    shared = (rows + (max(rows, half_rows) if summed else half_rows)) * width * np.dtype(dtype).itemsize
     return Map((_padded(first.matrix), _padded(second.matrix)), tables, tuple(sizes.items()), shared)
 
 
@@ -351,7 +352,7 @@ class CudaPlan(Plan[Array]):
         sums = None if answers is None else empty(xp, (tiles, sizes["IN_ROWS"] * channels), x)
         total, summed, apart = marginal or (None, 1, 1)
         cuda.launch(
-            "map_rows", dtype, sizes, (tiles, channels), cuda.MAP_THREADS,
+            "map_rows", dtype, sizes, (tiles, channels), sizes["MAP_THREADS"],
             (
                 x, places, self._table(x, (name, 1), stages.factors[0]),
                 self._table(x, (name, 2), stages.factors[1]),

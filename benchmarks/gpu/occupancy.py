@@ -1,0 +1,81 @@
+"""How many blocks of a kernel a multiprocessor of an H100 holds beside each other, from the kernel's binary.
+
+NVRTC compiles without a GPU. The binary is an ELF file: its section `.nv.info` has the registers of a kernel's threads,
+its section `.nv.shared.NAME` is as large as the shared memory that the kernel declares, with what the driver takes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from benchmarks.gpu.driverless import Launch
+
+REGISTERS, SHARED_MEMORY, THREADS, BLOCKS = 65_536, 228 << 10, 2_048, 32
+"""Of a multiprocessor, whose registers belong to four parts of it."""
+
+PARTS, LANES, RESERVED = 4, 32, 1 << 10
+REGISTER_COUNT, WITH_VALUES = 0x2F, 4
+"""Numbers of an attribute and of a format in `.nv.info`."""
+
+
+@lru_cache(maxsize=512)
+def resources(text: str, name: str) -> tuple[int, int]:
+    """Registers of a thread, and bytes of shared memory that a block takes beside what its launch asks for."""
+    from cupy.cuda import compiler
+
+    from hcnn_core._engines.cuda.launch import OPTIONS
+
+    program = compiler._NVRTCProgram(text, "kernels.cu", method="cubin")
+    binary: bytes = program.compile(("-arch=sm_90", *OPTIONS))[0]
+    sections = _sections(binary)
+    symbols, names = sections[".symtab"], sections[".strtab"]
+    registers = 0
+    for attribute, values in _attributes(sections[".nv.info"]):
+        if attribute == REGISTER_COUNT:
+            symbol, count = struct.unpack("<II", values)
+            (label,) = struct.unpack_from("<I", symbols, 24 * symbol)
+            registers = count if _string(names, label) == name else registers
+    assert registers, f"the binary tells no registers of {name}"
+    return registers, max(RESERVED, len(sections.get(f".nv.shared.{name}", b"")))
+
+
+def _sections(binary: bytes) -> dict[str, bytes]:
+    (begin,), (count, index) = struct.unpack_from("<Q", binary, 0x28), struct.unpack_from("<HH", binary, 0x3C)
+    heads = [struct.unpack_from("<IIQQQQ", binary, begin + 64 * i) for i in range(count)]
+    names = binary[heads[index][4] :]
+    # a section that holds nothing yet, such as shared memory, is no part of the file
+    return {_string(names, h[0]): binary[h[4] : h[4] + h[5]] if h[1] != 8 else bytes(h[5]) for h in heads}
+
+
+def _attributes(info: bytes) -> Iterable[tuple[int, bytes]]:
+    at = 0
+    while at < len(info):
+        kind, attribute, size = struct.unpack_from("<BBH", info, at)
+        size = size if kind == WITH_VALUES else 0
+        yield attribute, info[at + 4 : at + 4 + size]
+        at += 4 + size
+
+
+def _string(names: bytes, at: int) -> str:
+    return names[at : names.index(b"\0", at)].decode()
+
+
+def blocks_beside(threads: int, registers: int, shared: int) -> int:
+    """Blocks on a multiprocessor: registers are given to warps in units of 256, shared memory in units of 128 bytes."""
+    of_warp = -(-registers * LANES // 256) * 256
+    warps = REGISTERS // PARTS // of_warp * PARTS
+    by_memory = SHARED_MEMORY // (-(-shared // 128) * 128)
+    return min(warps // -(-threads // LANES), by_memory, THREADS // threads, BLOCKS)
+
+
+def occupancies(launches: Iterable[Launch]) -> dict[str, Any]:
+    """The fewest and the most blocks of each of this project's kernels, over its launches."""
+    found: dict[str, list[int]] = {}
+    for launch in launches:
+        if launch.own:
+            registers, shared = resources(launch.text, launch.name)
+            found.setdefault(launch.name, []).append(blocks_beside(launch.block, registers, shared + launch.shared))
+    return {name: (min(counts), max(counts)) for name, counts in found.items()}
