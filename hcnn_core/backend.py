@@ -385,7 +385,9 @@ def joined(arrays: Sequence[Array], axis: int) -> Array:
 
 
 @lru_cache(maxsize=1)
-def _lasting_pool(cupy: Any) -> Any:
+def _lasting_pool() -> Any:
+    import cupy
+
     return cupy.cuda.MemoryPool()
 
 
@@ -396,7 +398,9 @@ def lasting_memory(xp: Any) -> contextlib.AbstractContextManager[Any]:
     """
     if xp.__name__ != "cupy":
         return contextlib.nullcontext()
-    return xp.cuda.using_allocator(_lasting_pool(xp).malloc)
+    import cupy
+
+    return cupy.cuda.using_allocator(_lasting_pool().malloc)
 
 
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
