@@ -126,8 +126,8 @@ and 8, means of 16 filters at layer 11 and a dense layer, 360,522 trainable numb
 as a convolution's are; strides begin at the first sample (theirs, at even lengths, at the second); the learning rate
 halves every 40 epochs (theirs from epoch 240 on every 20).
 
-`hcnn-fast` takes about 72 minutes of two processor cores (docs/recipes.md). Of
-`hcnn-best` and `hcnn-periodic`, meant for five hours, no whole run was measured yet.
+`hcnn-fast` takes about 72 minutes of two processor cores, `hcnn-best` about four hours (docs/recipes.md). Of
+`hcnn-periodic` no whole run was measured yet.
 
 `lenet` is LeNet-5 (LeCun et al., 1998) with a dense last layer, 61,150 trainable numbers on CIFAR-10. Its learning rate
 was the best of three on held-out images of the sample (benchmarks/results/lenet/results.md); nothing else was varied.
