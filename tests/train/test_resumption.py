@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def kill() -> None:
     raise Killed
 
 
+@contextlib.contextmanager
+def listening_to_hangups() -> Iterator[None]:
+    """Also where the tests were started by nohup, which has them ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def killed(command: Command, *arguments: object) -> None:
     with pytest.raises(Killed):
         command(*arguments)
@@ -103,7 +114,7 @@ def test_resume_after_a_signal_repeats_the_uninterrupted_run(
 ) -> None:
     run = tmp_path / "run"
     handlers = [signal.getsignal(s) for s in SIGNALS]
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, listening_to_hangups():
         during_step(patch, epoch, step, lambda: signal.raise_signal(signum))
         where = f"epoch {epoch}, step {step}" if step < 4 else f"the end of epoch {epoch}"
         command(*SMALL, "--out", run).one_line(
