@@ -532,6 +532,8 @@ def _require_suitable(config: Config, dataset: Dataset) -> None:
         )
     if config.shift >= min(height, width):
         raise ConfigError(f"shift is {config.shift}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
+    if config.cutout >= min(height, width):
+        raise ConfigError(f"cutout is {config.cutout}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
     sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}
     for size in sorted(sizes):
         build(config, size, len(dataset.class_names), channels)  # refuses a size that it does not take

@@ -232,6 +232,9 @@ class Config:
     )
     label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
     shift: int = _setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
+    cutout: int = _setting(
+        0, "side in pixels of the square of each training image that is hidden (arXiv:1708.04552); 0: none", low=0
+    )
     flip: bool = _setting(True, "mirror half of the training images")
     alternate_flips: bool = _setting(
         False, "with flip: mirror each image every other epoch, rather than by chance (arXiv:2404.00498)"

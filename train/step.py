@@ -20,7 +20,7 @@ from hcnn_core.backend import Array, lasting_memory, record, write
 from hcnn_core.updates import Term, weighted_sums
 from train.architectures import Trainable
 from train.config import Config
-from train.data import Images, move, resize
+from train.data import Images, hide, move, resize
 from train.distributed import Ranks
 from train.network import Parameters
 from train.optimizer import descend
@@ -32,9 +32,9 @@ Arrays = dict[str, Any]
 that are arrays."""
 
 Inputs = dict[str, np.ndarray[Any, Any]]
-"""What a step is told by the host: "index" of its images, the "rows" and "columns" they are moved by, learning "rate",
-"keep", the part kept of the running moments, "fresh", the part taken of the batch's, and "settled", the part kept of
-the averaged weights, where there are any."""
+"""What a step is told by the host: "index" of its images, the "rows" and "columns" they are moved by, "hidden_rows"
+and "hidden_columns" with cutout, learning "rate", "keep", the part kept of the running moments, "fresh", the part taken
+of the batch's, and "settled", the part kept of the averaged weights, where there are any."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, Array]]
 """From arrays and inputs to arrays, loss, and how many images were classified right."""
@@ -49,7 +49,7 @@ def batch_of(config: Config, images: Images, inputs: Any, size: tuple[int, int] 
     Parameters
     ----------
     config : Config
-        Its largest shift.
+        Its largest shift, and its cutout.
     images : Images
         The set they are taken from.
     inputs : dict of array
@@ -64,6 +64,8 @@ def batch_of(config: Config, images: Images, inputs: Any, size: tuple[int, int] 
     """
     x, labels = images.take(inputs["index"])
     x = move(x, inputs["rows"], inputs["columns"], max_shift=config.shift)
+    if config.cutout:
+        x = hide(x, inputs["hidden_rows"], inputs["hidden_columns"])
     return resize(x, size or (x.shape[1], x.shape[2])), labels
 
 

@@ -23,7 +23,7 @@ from train._memory import require_weights
 from train.architectures import Trainable, build
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
-from train.data import INFO, Images, draw_sources, views
+from train.data import INFO, Images, draw_holes, draw_sources, views
 from train.distributed import Ranks
 from train.network import Moments, Parameters
 from train.optimizer import averaged_part, image_size, learning_rate
@@ -435,7 +435,10 @@ class Trainer:
         flip: Any = config.flip
         if config.flip and config.alternate_flips:
             flip = self.mirrored_first[index] ^ bool(state.epoch % 2)
-        rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=flip)
+        sources: Inputs = {}
+        sources["rows"], sources["columns"] = draw_sources(self.rng, shape, max_shift=config.shift, flip=flip)
+        if config.cutout:
+            sources["hidden_rows"], sources["hidden_columns"] = draw_holes(self.rng, shape, config.cutout)
         taken = state.epoch * self.steps_per_epoch + state.step
         keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
         rates = {
@@ -445,7 +448,7 @@ class Trainer:
             "settled": averaged_part(config, taken),
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
-        return self.ranks.part_of({"index": index, "rows": rows, "columns": columns, **numbers})
+        return self.ranks.part_of({"index": index, **sources, **numbers})
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""

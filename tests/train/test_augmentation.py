@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import chi2
 
 from hcnn_core.backend import get_namespace, to_numpy
-from train.data import augment, channel_statistics, resize, standardise, views
+from train.data import augment, channel_statistics, draw_holes, hide, resize, standardise, views
 
 
 def distinct_images(count: int, height: int, width: int, channels: int) -> np.ndarray[Any, Any]:
@@ -78,6 +78,31 @@ def test_fill_is_zero_after_standardisation() -> None:
 def test_a_shift_that_leaves_nothing_is_refused(max_shift: int) -> None:
     with pytest.raises(ValueError, match=rf"max_shift is {max_shift}; images of 6x5 allow 0 to 4"):
         augment(distinct_images(1, 6, 5, 3), np.random.default_rng(), max_shift=max_shift, flip=True)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_cutout_hides_a_square_about_any_pixel(side: int) -> None:
+    """Every pixel is the centre equally often; an even square has one row and column more before it."""
+    count, height, width = 6000, 5, 6
+    rows, columns = draw_holes(np.random.default_rng(8), (count, height, width, 2), side)
+    images = distinct_images(count, height, width, 2)
+    result = hide(images, rows, columns)
+    assert ((result == images) | (result == 0)).all()
+    hidden = (result == 0).all(axis=-1)
+    np.testing.assert_array_equal(hidden, (result == 0).any(axis=-1))
+    expected = np.zeros((height, width, height, width), bool)
+    for row, column in np.ndindex(height, width):
+        top, left = row - side // 2, column - side // 2
+        expected[row, column, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = True
+    centre = np.array([np.flatnonzero((expected.reshape(-1, height, width) == one).all((1, 2)))[0] for one in hidden])
+    observed, mean = np.bincount(centre, minlength=height * width), count / (height * width)
+    assert np.sum((observed - mean) ** 2 / mean) < chi2.isf(1e-6, height * width - 1)
+
+
+def test_array_api_hides_what_numpy_does() -> None:
+    images, chosen = distinct_images(20, 5, 6, 2), draw_holes(np.random.default_rng(9), (20, 5, 6, 2), 3)
+    result = hide(array_api_strict.asarray(images), *map(array_api_strict.asarray, chosen))
+    np.testing.assert_array_equal(np.asarray(result), hide(images, *chosen), strict=True)
 
 
 def augmented(xp: Any, dtype: str) -> Any:

@@ -77,6 +77,7 @@ def test_that_kernels_are_compiled_is_said_once(capsys: pytest.CaptureFixture[st
         (["--attribute-kernel", "7", "0"], ["attribute_kernel is 0", "at least 1"]),
         (["--strided-layers", "0"], ["strided_layers is 0", "at least 1"]),
         (["--shift", "40"], ["shift is 40", "images of 32x32", "0 to 31"]),
+        (["--cutout", "32"], ["cutout is 32", "images of 32x32", "0 to 31"]),
         (["--flip", "yes"], ["unrecognized arguments: yes"]),
         (["--seed", "-1"], ["seed is -1", "at least 0"]),
         (["--preset", "sample", "--train-size", "41"], ["--train-size", "41", "1 to 40"]),

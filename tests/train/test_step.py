@@ -20,7 +20,7 @@ from hcnn_core.precisions import passes
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
 from train import step as steps
 from train.config import make_config
-from train.data import Images
+from train.data import Images, draw_holes
 from train.network import Network
 from train.step import WARM_UP, GraphedStep, gradient_step, initial_arrays
 from train.training import evaluate
@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "muon": {"optimizer": "muon", "nesterov": True, "weight_decay": 0.01},
     "plus": {"nonlinear_factors": True},
+    "cutout": {"cutout": 3},
     "smooth": {"label_smoothing": 0.1, "head": "sum", "reduction": "sum", "boundary": "periodic"},
 }
 
@@ -91,10 +92,15 @@ class Problem:
         rng = np.random.default_rng(number)
         keep = min(0.9, number / (number + 1))
         numbers = {"rate": 0.1 / (number + 1), "keep": keep, "fresh": 1 - keep}
-        return {
+        sources = {
             "index": rng.integers(COUNT, size=batch),
             "rows": np.arange(8) + rng.integers(-2, 3, (batch, 1)),
             "columns": np.arange(8) + rng.integers(-2, 3, (batch, 1)),
+        }
+        if side := self.config.cutout:
+            sources["hidden_rows"], sources["hidden_columns"] = draw_holes(rng, (batch, 8, 8, 3), side)
+        return {
+            **sources,
             **{name: np.asarray(value, self.config.dtype) for name, value in numbers.items()},
         }
 

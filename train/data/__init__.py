@@ -1,6 +1,16 @@
 """Image data: CIFAR-10, CIFAR-100, an embedded sample and one's own, their splits, and augmented batches of them."""
 
-from train.data.augmentation import augment, channel_statistics, draw_sources, move, resize, standardise, views
+from train.data.augmentation import (
+    augment,
+    channel_statistics,
+    draw_holes,
+    draw_sources,
+    hide,
+    move,
+    resize,
+    standardise,
+    views,
+)
 from train.data.cifar import INFO, load_dataset
 from train.data.custom import dataset_from_arrays, is_custom, is_function
 from train.data.dataset import DataError, Dataset, DatasetInfo, require_varying, split_validation, train_subset
@@ -17,7 +27,9 @@ __all__ = [
     "augment",
     "channel_statistics",
     "dataset_from_arrays",
+    "draw_holes",
     "draw_sources",
+    "hide",
     "is_custom",
     "is_function",
     "load_dataset",

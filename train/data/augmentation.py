@@ -207,6 +207,52 @@ def move(images: Array, rows: Array, columns: Array, *, max_shift: int) -> Array
     return xp.reshape(taken, images.shape)
 
 
+def draw_holes(
+    rng: np.random.Generator, shape: tuple[int, ...], side: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Draw which square of each image is hidden (cutout, arXiv:1708.04552).
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        What draws them.
+    shape : tuple of int
+        (N, H, W, C) of the images.
+    side : int
+        Rows and columns of a square. Its centre is any pixel with equal probability, so it may reach beyond the image.
+
+    Returns
+    -------
+    rows, columns : ndarray of bool, shapes (N, H) and (N, W)
+        What `hide` takes.
+    """
+    first = [rng.integers(length, size=(shape[0], 1)) - side // 2 for length in shape[1:3]]
+    from_first = [np.arange(length) - begin for length, begin in zip(shape[1:3], first, strict=True)]
+    rows, columns = ((n >= 0) & (n < side) for n in from_first)
+    return rows, columns
+
+
+def hide(images: Array, rows: Array, columns: Array) -> Array:
+    """Return images with zeros where a row and a column that are both chosen meet.
+
+    Parameters
+    ----------
+    images : floating array, shape (N, H, W, C)
+        A standardised batch, so that zero is the mean colour.
+    rows, columns : array of bool, shapes (N, H) and (N, W)
+        What `draw_holes` drew.
+
+    Returns
+    -------
+    array, shape (N, H, W, C)
+        A new array of the same dtype and backend.
+    """
+    xp = array_namespace(images)
+    rows, columns = xp.asarray(rows), xp.asarray(columns)
+    seen = xp.astype(~(rows[:, :, None] & columns[:, None, :]), images.dtype)  # (N, H, W)
+    return images * seen[..., None]
+
+
 def views(images: Array) -> Iterator[Array]:
     """Yield other views of images that averages of predictions are taken over, beside the images themselves.
 
