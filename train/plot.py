@@ -131,6 +131,7 @@ def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float]
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     shown = {name: values for name, values in varied.items() if len(set(map(str, values))) > 1} or dict(
         list(varied.items())[:1]
@@ -146,6 +147,8 @@ def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float]
         axes.plot(places, [100 * a for a in accuracies], "o", markersize=4, alpha=0.7)
         if numeric and 0 < 20 * min(values) <= max(values):
             axes.set_xscale("log")
+        elif all(isinstance(v, int) for v in values):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if not numeric and max(map(len, places)) > 8:
             axes.tick_params(axis="x", labelrotation=90)
         axes.set_xlabel(name)
