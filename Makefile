@@ -62,7 +62,7 @@ mpi: .venv/.dev ## train on two and three processes, with Open MPI and with MPIC
 define test_with
 $(BIN) -m venv --clear .venv-$(1)
 $(BIN) -m uv pip install --python .venv-$(1) --only-binary :all: --editable '.[test,mpi,dask]' $(1)
-.venv-$(1)/bin/python -m pytest $(2) $(PYTEST_ARGS)
+.venv-$(1)/bin/python -m pytest --numprocesses auto --maxprocesses 2 $(2) $(PYTEST_ARGS)
 endef
 
 soak: .venv/.test ## kill, interrupt and damage runs for MINUTES=10; docs/reliability.md says what is promised
