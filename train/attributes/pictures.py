@@ -254,7 +254,7 @@ def layers_chart(layers: Layers) -> bytes:
         plot.set_xlabel("depth $j$", fontsize=9)
         plot.grid(alpha=0.3)
         plot.tick_params(which="both", labelsize=8)
-        plot.legend(fontsize=7)
+        plot.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     return _saved(figure, 120)
 
 
