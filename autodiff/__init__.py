@@ -1,7 +1,7 @@
 """Reverse-mode differentiation of functions of NumPy and CuPy arrays."""
 
 from autodiff import _rules as _rules  # gives NumPy functions their derivatives
-from autodiff.functional import check_grads, checkpoint, checkpoint_before, grad, value_and_grad, vjp
+from autodiff.functional import check_grads, checkpoint, grad, value_and_grad, vjp
 from autodiff.jacobians import elementwise_grad, hessian, hessian_vector_product, jacobian, jvp
 from autodiff.primitives import (
     convolve,
@@ -31,7 +31,6 @@ from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
 __all__ = [
     "check_grads",
     "checkpoint",
-    "checkpoint_before",
     "convolve",
     "convolve_elu",
     "convolve_elu_marginal",

@@ -12,13 +12,11 @@ import numpy as np
 from autodiff.pytree import tree_leaves, tree_map, tree_paths, tree_structure, tree_unflatten
 from autodiff.tape import (
     Node,
-    Primitive,
     Trace,
     Traced,
     backward,
     defvjp_argnums,
     differentiable,
-    fit,
     getval,
     live,
     primitive,
@@ -26,7 +24,7 @@ from autodiff.tape import (
 )
 from hcnn_core.backend import Array, array_namespace, library_of, on_host
 
-__all__ = ["check_grads", "checkpoint", "checkpoint_before", "grad", "value_and_grad", "vjp"]
+__all__ = ["check_grads", "checkpoint", "grad", "value_and_grad", "vjp"]
 
 COTANGENT = "the cotangent"
 
@@ -196,80 +194,6 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
         return tree_unflatten(returned, leaves)
 
     return recomputed
-
-
-def checkpoint_before(fun: Callable[..., Any], last: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function ``last(fun(*args), *more)`` of `args` and `more` that evaluates `fun` again on the way back.
-
-    Its answer is kept, so `last`, where it is a primitive, is not evaluated again: its derivative needs what `fun`
-    returned and its answer, no more.
-
-    Parameters
-    ----------
-    fun : callable
-        Takes arrays, returns one; as `checkpoint` asks.
-    last : callable
-        Takes what `fun` returned and further arrays, returns one.
-
-    Returns
-    -------
-    callable
-        ``(args, more, **kwargs) -> last(fun(*args), *more, **kwargs)``, where both are sequences of arrays. It computes
-        the same values and derivatives in less memory.
-
-    Raises
-    ------
-    TypeError
-        By the returned function: if `fun` or `last` closes over a traced value, or gets one by keyword.
-    """
-
-    def chained(args: Sequence[Any], more: Sequence[Any], **kwargs: Any) -> Any:
-        count = len(args)
-
-        @functools.wraps(fun)
-        def flat(*leaves: Any) -> Any:
-            return last(fun(*leaves[:count]), *leaves[count:], **kwargs)
-
-        def maker(argnums: tuple[int, ...], ans: Any, leaves: tuple[Any, ...], _: Any) -> Callable[[Any], Any]:
-            before, after = ([i for i in argnums if (i < count) == early] for early in (True, False))
-
-            def some(*chosen: Any) -> Any:
-                values = dict(zip(before, chosen, strict=True))
-                return fun(*(values.get(i, leaf) for i, leaf in enumerate(leaves[:count])))
-
-            def pullback(g: Any) -> tuple[Any, ...]:
-                middle, transpose = _record(some, tuple(leaves[i] for i in before), release=True)
-                operands = (middle, *leaves[count:])
-                wanted = (*((0,) if before else ()), *(i - count + 1 for i in after))
-                if isinstance(last, Primitive):
-                    found = list(last.pullback(wanted, ans, operands, kwargs)(g))
-                else:
-                    found = list(_record_some(last, wanted, operands, kwargs)(g))
-                early: tuple[Any, ...] = ()
-                if before:
-                    g_middle = found.pop(0)
-                    early = transpose(None if g_middle is None else fit(g_middle, middle, "the last function"))
-                return (*early, *found)
-
-            return pullback
-
-        step = primitive(flat)
-        defvjp_argnums(step, maker)
-        return step(*args, *more)
-
-    return chained
-
-
-def _record_some(
-    fun: Callable[..., Any], argnums: tuple[int, ...], operands: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[[Any], tuple[Any, ...]]:
-    """The transpose of a function in some of its arguments."""
-
-    def some(*chosen: Any) -> Any:
-        values = dict(zip(argnums, chosen, strict=True))
-        return fun(*(values.get(i, operand) for i, operand in enumerate(operands)), **kwargs)
-
-    return _record(some, tuple(operands[i] for i in argnums), release=True)[1]
 
 
 def check_grads(

@@ -144,10 +144,11 @@ factored_layer = primitive(hcnn_core.factored_layer)
 
 
 def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, h, shift, g, _, *axes = args
+    x, h, shift, g, bias, *axes = args
 
     def written_out(cotangent: Array) -> list[Array]:
-        (h_options, g_options), first = factor_options(x.ndim, *axes, **kwargs), elu_vjp(cotangent, ans)
+        h_options, g_options = factor_options(x.ndim, *axes, **kwargs)
+        first = cotangent if bias is None else elu_vjp(cotangent, ans)
         z = convolve_elu(x, h, shift, **h_options)
         middle = elu_vjp(convolve_vjp_x(first, z.shape, g, **g_options), z)
         pullbacks = (
@@ -162,11 +163,12 @@ def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
     def at_once(cotangent: Array) -> list[Array]:
         if isinstance(cotangent, Traced) or cotangent.dtype != x.dtype:
             return written_out(cotangent)
-        found = factored_adjoints(cotangent, ans, *args, **kwargs)
+        found: tuple[Any, ...] = factored_adjoints(cotangent, ans, *args, **kwargs)
         return [found[argnum] for argnum in argnums]
 
-    plain = not any(isinstance(a, Traced) for a in (*args[:5], ans))
-    return at_once if plain and all(a.dtype == ans.dtype for a in args[:5]) else written_out
+    arrays = [a for a in args[:5] if a is not None]
+    plain = not any(isinstance(a, Traced) for a in (*arrays, ans))
+    return at_once if plain and all(a.dtype == ans.dtype for a in arrays) else written_out
 
 
 defvjp_argnums(factored_layer, _factored_pullback)

@@ -21,7 +21,7 @@ from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
 from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import array_namespace, joined, library_of, reduced, require_real
-from hcnn_core.convolution import adjoints, convolve_elu
+from hcnn_core.convolution import adjoints, convolve, convolve_elu
 from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
 
 __all__ = ["factored_layer"]
@@ -36,7 +36,7 @@ def factored_layer(
     h: NumpyArray[Scalar],
     shift: NumpyArray[Scalar],
     g: NumpyArray[Scalar],
-    bias: NumpyArray[Scalar],
+    bias: NumpyArray[Scalar] | None,
     /,
     h_axes: Axes,
     g_axes: Axes,
@@ -50,7 +50,7 @@ def factored_layer(
     h: Array,
     shift: Array,
     g: Array,
-    bias: Array,
+    bias: Array | None,
     /,
     h_axes: Axes,
     g_axes: Axes,
@@ -63,7 +63,7 @@ def factored_layer(
     h: Array,
     shift: Array,
     g: Array,
-    bias: Array,
+    bias: Array | None,
     /,
     h_axes: Axes,
     g_axes: Axes,
@@ -75,7 +75,7 @@ def factored_layer(
 
     Up to rounding it is ``convolve_elu(convolve_elu(x, h, shift, h_axes), g, bias, g_axes, sum_axes=x.ndim)``. It needs
     less memory: the Q results of the first filters exist for some positions at a time, or for some of the batch at a
-    time on a GPU.
+    time on a GPU. Without a bias it is W^g rho(W^h x_{j-1} + a), which may then be normalised.
 
     Parameters
     ----------
@@ -87,8 +87,9 @@ def factored_layer(
         Bias of the first filters, added before rho. It is converted to the dtype of the result.
     g : array, shape (Q, \*kernel_size, \*out)
         Second filters, along `g_axes`, summed over q.
-    bias : array
-        Bias of the second filters. Its shape broadcasts to that of the result, and it is converted to its dtype.
+    bias : array or None
+        Bias of the second filters. Its shape broadcasts to that of the result, and it is converted to its dtype. None
+        leaves out the bias and the rho after it.
     h_axes, g_axes : int or sequence of int
         Axes of x that h and g are convolved along. No axis may be in both.
     boundary : {"periodic", "zero"} or sequence of them
@@ -110,17 +111,18 @@ def factored_layer(
         If axes, shapes, strides or boundary do not fit; the message says what would.
     """
     xp, operands, expansion, contraction = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
-    x, h, shift, g, bias = operands
-    plan = make_factored_plan(expansion, contraction, x, bias)
+    plan = make_factored_plan(expansion, contraction, operands[0], operands[4])
     if plan is not None:
-        given: Any = operands  # NumPy's arrays, or there would be no plan
-        return plan.forward(*given)
+        return plan.forward(*operands)  # NumPy's arrays, or there would be no plan
+    x, h, shift, g, bias = operands
     results: list[Any] = []
-    for block in _blocks(expansion, contraction, bias):
+    for block in _blocks(expansion, contraction, operands[4]):
         z = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
         c = contraction
-        y = convolve_elu(z, g, bias, c.axes, boundary=c.boundary, stride=c.stride, sum_axes=c.sum_axes)
-        results.append(y)
+        options: dict[str, Any] = {"boundary": c.boundary, "stride": c.stride, "sum_axes": c.sum_axes}
+        results.append(
+            convolve(z, g, c.axes, **options) if bias is None else convolve_elu(z, g, bias, c.axes, **options)
+        )
     return _joined(xp, results, expansion, contraction, len(contraction.out_shape))
 
 
@@ -131,34 +133,37 @@ def factored_adjoints(
     h: EngineArray,
     shift: EngineArray,
     g: EngineArray,
-    bias: EngineArray,
+    bias: EngineArray | None,
     h_axes: Axes,
     g_axes: Axes,
     *,
     boundary: Boundaries,
     stride: Axes = 1,
-) -> tuple[EngineArray, ...]:
-    """Cotangents of x, h, shift, g and bias, each in its shape; `ans` is the result of `factored_layer`."""
+) -> tuple[EngineArray | None, ...]:
+    """Cotangents of x, h, shift, g and bias (or None), each in its shape; `ans` is the result of `factored_layer`."""
     xp, operands, expansion, contraction = _arguments(x, h, shift, g, bias, h_axes, g_axes, boundary, stride)
     x, h, shift, g, bias = operands
     plan = make_factored_plan(expansion, contraction, x, bias)
     if plan is not None:
-        given: Any = cotangent, ans, *operands[:4]
+        given: Any = cotangent, None if bias is None else ans, *operands[:4]
         *found, of_sum = plan.adjoints(*given)
-        return (*found, _summed_to(xp, of_sum, bias.shape))
+        return (*found, None if bias is None or of_sum is None else _summed_to(xp, of_sum, bias.shape))
     parts, sums = [], []
     for block in _blocks(expansion, contraction, bias):
         z: Any = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
         e, c = (replace(problem, x_shape=a.shape) for problem, a in ((expansion, x[block]), (contraction, z)))
-        of_z, of_g, of_bias = adjoints(xp, c, cotangent[block], z, g, ans[block])
-        assert of_z is not None and of_bias is not None
-        if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
-            of_bias = elu_vjp(cotangent[block], ans[block])  # the other is summed along an axis of the bias
+        of_z, of_g, of_bias = adjoints(xp, c, cotangent[block], z, g, None if bias is None else ans[block])
+        assert of_z is not None and of_g is not None
+        if bias is not None:
+            assert of_bias is not None
+            if np.broadcast_shapes(bias.shape, of_bias.shape) != of_bias.shape:
+                of_bias = elu_vjp(cotangent[block], ans[block])  # the other is summed along an axis of the bias
+            of_bias = _summed_to(xp, of_bias, bias.shape)
         of_x, of_h, of_shift = adjoints(xp, e, of_z, x[block], h, z)
-        assert of_x is not None and of_shift is not None
+        assert of_x is not None and of_h is not None and of_shift is not None
         parts.append(of_x)
-        sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, _summed_to(xp, of_bias, bias.shape)))
-    totals = (sum(found[1:], start=found[0]) for found in zip(*sums, strict=True))
+        sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, of_bias))
+    totals = (None if found[0] is None else sum(found[1:], start=found[0]) for found in zip(*sums, strict=True))
     return (_joined(xp, parts, expansion, contraction, 0), *totals)
 
 
@@ -179,14 +184,14 @@ def factor_options(
 
 
 def _arguments(
-    x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, boundary: Any, stride: Any
-) -> tuple[Any, list[EngineArray], Problem, Problem]:
+    x: Array, h: Array, shift: Array, g: Array, bias: Array | None, h_axes: Any, g_axes: Any, boundary: Any, stride: Any
+) -> tuple[Any, tuple[Any, ...], Problem, Problem]:
     """The namespace, the arrays in their common dtype, and the problems of both convolutions."""
-    xp = array_namespace(x, h, shift, g, bias)
-    named = {"x": x, "h": h, "shift": shift, "g": g, "bias": bias}
+    named = {"x": x, "h": h, "shift": shift, "g": g, **({} if bias is None else {"bias": bias})}
+    xp = array_namespace(*named.values())
     given = [require_real(xp, name, a) for name, a in named.items()]
     dtype = xp.result_type(given[0], given[1], given[3])
-    operands = [xp.astype(a, dtype, copy=False) for a in given]
+    operands: list[EngineArray] = [xp.astype(a, dtype, copy=False) for a in given]
     of_h, of_g = factor_options(x.ndim, h_axes, g_axes, boundary=boundary, stride=stride)
     h_axes = of_h["axes"]
     if h.ndim != len(h_axes) + 1:
@@ -195,18 +200,21 @@ def _arguments(
         raise ValueError(f"shift has shape {shift.shape}; it needs {h.shape[-1:]}, a number for each filter of h")
     expansion = make_problem(x.shape, h.shape, sum_axes=(), method="auto", **of_h)
     contraction = make_problem(expansion.y_shape, g.shape, method="auto", **of_g)
+    if bias is None:
+        return xp, (*operands, None), expansion, contraction
     try:
         xp.broadcast_to(operands[4], contraction.y_shape)
     except ValueError:
         raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {contraction.y_shape}") from None
-    return xp, operands, expansion, contraction
+    return xp, tuple(operands), expansion, contraction
 
 
-def _blocks(expansion: Problem, contraction: Problem, bias: EngineArray) -> list[tuple[Any, ...]]:
+def _blocks(expansion: Problem, contraction: Problem, bias: EngineArray | None) -> list[tuple[Any, ...]]:
     """Slices of x along its longest batch axis, each with a small enough intermediate result."""
     axis = _batch_axis(expansion, contraction)
-    position = bias.ndim - len(contraction.y_shape) + (-1 if axis is None else axis)
-    if axis is None or (0 <= position < bias.ndim and bias.shape[position] > 1):
+    shape = () if bias is None else bias.shape
+    position = len(shape) - len(contraction.y_shape) + (-1 if axis is None else axis)
+    if axis is None or (0 <= position < len(shape) and shape[position] > 1):
         return [(...,)]
     n = expansion.x_shape[axis]
     size = max(1, current().expansion_elements * n // max(1, math.prod(expansion.y_shape)))

@@ -29,9 +29,6 @@ PER_COVARIANCE = 8
 PER_TILE = 8
 """Copies of a tile that the (+) layer expands."""
 
-PER_EXPANSION = 3
-"""Copies of all that the largest (+) layer expands, where moments of its results need all of them at once."""
-
 LIBRARIES = 192 * 2**20
 """Code that is compiled or loaded when training begins."""
 
@@ -51,9 +48,7 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
     )
     if config.nonlinear_factors:
         expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
-        tiles = PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
-        whole = PER_EXPANSION * batch_size * expanded if config.normalization == "both" else 0
-        elements += max(tiles, whole)
+        elements += PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
     return LIBRARIES + data.nbytes + int(np.dtype(config.dtype).itemsize * elements)
 
 

@@ -202,11 +202,12 @@ class ComplexNetwork(Network):
 
     @staticmethod
     def _factored(
-        x: Array, h: Array, shift: Array, g: Array, bias: Array, h_axes: Any, g_axes: Any, **options: Any
+        x: Array, h: Array, shift: Array, g: Array, bias: Array | None, h_axes: Any, g_axes: Any, **options: Any
     ) -> Array:
         rho = ComplexNetwork._rho
         for_h, for_g = factor_options(x.ndim, h_axes, g_axes, **options)
-        return rho(rho(x, h, shift, **for_h), g, bias, **for_g)
+        z = rho(x, h, shift, **for_h)
+        return convolve(z, g, **for_g) if bias is None else rho(z, g, bias, **for_g)
 
     @staticmethod
     def _normalized(y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from autodiff import (
-    checkpoint_before,
     convolve,
     convolve_elu,
     convolve_elu_marginal,
@@ -26,7 +24,6 @@ from autodiff import (
     patch_moments,
 )
 from hcnn_core.backend import Array
-from hcnn_core.factored import factor_options
 from hcnn_core.shards import Shard
 from train.config import Config, ConfigError
 from train.first_stage import ScatteringStage, scattering_channels
@@ -527,9 +524,7 @@ class Network:
         if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
             g, bias = self._folded(weights["g"], offset, weights, own)
             return self._factored(x, h, shift, g, bias, SPACE, ATTRIBUTES, **options)
-        of_h, of_g = factor_options(x.ndim, SPACE, ATTRIBUTES, **options)
-        expand, contract = functools.partial(self._rho, **of_h), functools.partial(convolve, **of_g)
-        y = checkpoint_before(expand, contract)((x, h, shift), (weights["g"],))
+        y = self._factored(x, h, shift, weights["g"], None, SPACE, ATTRIBUTES, **options)
         return self._normalize(y, offset, weights, own)
 
     def _normalize(self, y: Array, shift: Array, weights: dict[str, Array], own: dict[str, Array]) -> Array:

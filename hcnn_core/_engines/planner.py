@@ -165,7 +165,7 @@ def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bi
     if library_of(like) != "numpy" or not has_compiled_kernels():
         return None
     plan = _factored_plan_for(expansion, contraction, current())
-    return plan if plan is not None and plan.takes(bias) else None
+    return plan if plan is not None and (bias is None or plan.takes(bias)) else None
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autodiff
-from autodiff import check_grads, checkpoint_before, defvjp, primitive, vjp
+from autodiff import check_grads, vjp
 from hcnn_core._tuning import tuned
 from tests.core.oracle import ENGINES, C, Problem, eps, lay_out, noise, norm, poisoned_memory, problems, wide
 from tests.core.test_convolution_elu import REAL, biases, definition
@@ -100,79 +99,3 @@ def test_second_derivatives(method: str) -> None:
     check_grads(
         lambda x, w, bias: autodiff.convolve_elu(x, w, bias, (1, 2), boundary="zero", stride=(2, 1), method=method)
     )(x, w, bias)
-
-
-# A layer of two factors keeps neither what lies between them nor the work of the second.
-
-
-def chain(method: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Expansion by filters along one axis, contraction along another: checkpointed, and as it is written."""
-
-    def expand(x: Any, h: Any, shift: Any) -> Any:
-        return autodiff.convolve_elu(x, h, -shift, 1, boundary="zero", method=method)
-
-    options: dict[str, Any] = {"axes": 2, "sum_axes": 3, "boundary": "periodic", "stride": 2, "method": method}
-    checkpointed = checkpoint_before(expand, autodiff.convolve_elu)
-    return (
-        lambda x, h, shift, g, bias: checkpointed((x, h, shift), (g, bias), **options),
-        lambda x, h, shift, g, bias: autodiff.convolve_elu(expand(x, h, shift), g, bias, **options),
-    )
-
-
-def operands() -> tuple[np.ndarray, ...]:
-    shapes = ((3, 5, 6), (3, 4), (4,), (4, 3, 2), (2,))
-    return tuple(noise(i, shape, "float64") for i, shape in enumerate(shapes))
-
-
-@pytest.mark.parametrize("method", ["direct", "fft"])
-def test_checkpoint_before_is_the_chain(method: str) -> None:
-    kept, written = chain(method)
-    y, pullback = vjp(kept, *operands())
-    expected, expected_pullback = vjp(written, *operands())
-    assert np.array_equal(y, expected)
-    g = noise(9, y.shape, "float64")
-    for found, right in zip(pullback(g), expected_pullback(g), strict=True):
-        assert np.abs(found - right).max() <= C * eps("float64") * norm(right)
-    check_grads(kept)(*operands())
-
-
-@pytest.mark.parametrize("wanted", [(0,), (1, 2), (3,), (4,), (0, 3), (2, 4)])
-def test_checkpoint_before_of_some_arguments(wanted: tuple[int, ...]) -> None:
-    def some(fun: Callable[..., Any]) -> Any:
-        def of_chosen(*chosen: Any) -> Any:
-            values = dict(zip(wanted, chosen, strict=True))
-            return fun(*(values.get(i, a) for i, a in enumerate(operands())))
-
-        y, pullback = vjp(of_chosen, *(operands()[i] for i in wanted))
-        return pullback(noise(9, y.shape, "float64"))
-
-    for found, right in zip(*map(some, chain("direct")), strict=True):
-        assert np.abs(found - right).max() <= C * eps("float64") * norm(right)
-
-
-def test_checkpoint_before_evaluates_the_first_twice_and_the_last_once() -> None:
-    calls = []
-
-    def counted(name: str, fun: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            calls.append(name)
-            return fun(*args)
-
-        return call
-
-    last = primitive(counted("last", lambda y, b: np.exp(y) * b))
-    defvjp(last, lambda ans, y, b: lambda g: g * ans, lambda ans, y, b: lambda g: g * np.exp(y))
-    step = checkpoint_before(counted("first", lambda x: np.sin(x)), last)
-    x, b = noise(0, (3,), "float64"), noise(1, (2, 3), "float64")
-    y, pullback = vjp(lambda x, b: step((x,), (b,)), x, b)
-    assert calls == ["first", "last"]
-    g = noise(2, y.shape, "float64")
-    g_x, g_b = pullback(g)
-    assert calls == ["first", "last", "first"]
-    assert np.allclose(g_x, (g * y).sum(0) * np.cos(x), rtol=1e-14)  # summed over what the last one broadcast
-    assert np.allclose(g_b, g * np.exp(np.sin(x)), rtol=1e-14)
-
-
-def test_checkpoint_before_what_is_no_primitive() -> None:
-    step = checkpoint_before(np.sin, lambda y, b: np.exp(y) * b)
-    check_grads(lambda x, b: step((x,), (b,)))(noise(0, (3,), "float64"), noise(1, (3,), "float64"))

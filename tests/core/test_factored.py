@@ -81,8 +81,13 @@ class Layer:
     def run(self) -> NDArray:
         return factored_layer(*self.operands, *self.axes, **self.options)
 
+    def vjp(self) -> tuple[NDArray, Any]:
+        """The result and the function from its cotangent to those of the operands that there are."""
+        given, none = ([a for a in self.operands if (a is None) == is_none] for is_none in (False, True))
+        return vjp(lambda *some: traced_layer(*some, *none, *self.axes, **self.options), *given)
+
     def halves(self) -> tuple[Problem, Problem, NDArray]:
-        x, h, shift, g, _ = map(wide, self.operands)
+        x, h, shift, g = map(wide, self.operands[:4])
         boundary, stride = (self._each(name) for name in ("boundary", "stride"))
         first = Problem(x, h, (1, 2), {"boundary": boundary[:2], "stride": stride[:2]})
         z = rho(first.convolution() + shift)
@@ -93,23 +98,24 @@ class Layer:
         return (value,) * 4 if isinstance(value, str | int) else tuple(value)
 
     def expected(self) -> NDArray:
-        return rho(self.halves()[1].convolution() + wide(self.operands[4]))
+        y, bias = self.halves()[1].convolution(), self.operands[4]
+        return y if bias is None else rho(y + wide(bias))
 
     def cotangents(self, c: NDArray) -> list[NDArray]:
         first, second, z = self.halves()
-        of_y = wide(c) * (np.minimum(self.expected(), 0) + 1)
+        without = self.operands[4] is None
+        of_y = wide(c) if without else wide(c) * (np.minimum(self.expected(), 0) + 1)
         of_z = second.transpose_x(of_y) * (np.minimum(z, 0) + 1)
-        return [
-            first.transpose_x(of_z), first.transpose_w(of_z), of_z.sum((0, 1, 2, 3, 4)),
-            second.transpose_w(of_y), of_y.sum((0, 1, 2, 3, 4)),
-        ]  # fmt: skip
+        everywhere = (0, 1, 2, 3, 4)
+        found = [first.transpose_x(of_z), first.transpose_w(of_z), of_z.sum(everywhere), second.transpose_w(of_y)]
+        return found if without else [*found, of_y.sum(everywhere)]
 
     @property
     def scale(self) -> float:
         """A bound of the norm of all that is summed on the way."""
         x, h, shift, g, bias = self.operands
         inner = norm(x) * norm(h) + norm(shift) * np.sqrt(x.size)
-        return float(inner * norm(g) + norm(bias) * np.sqrt(x.size))
+        return float(inner * norm(g) + (0 if bias is None else norm(bias) * np.sqrt(x.size)))
 
 
 def dtype_of(like: NDArray, number: float) -> Any:
@@ -122,9 +128,10 @@ def assert_right(layer: Layer) -> None:
     assert y.dtype == dtype
     assert np.abs(y - layer.expected()).max(initial=0) <= C * eps(dtype) * layer.scale
     c = noise(9, y.shape, str(dtype))
-    out, pullback = vjp(lambda *five: traced_layer(*five, *layer.axes, **layer.options), *layer.operands)
+    out, pullback = layer.vjp()
     assert np.array_equal(out, y)
-    for found, expected, operand in zip(pullback(c), layer.cotangents(c), layer.operands, strict=True):
+    given = [a for a in layer.operands if a is not None]
+    for found, expected, operand in zip(pullback(c), layer.cotangents(c), given, strict=True):
         assert found.shape == operand.shape and found.dtype == dtype
         assert np.abs(found - expected).max() <= C * eps(dtype) * norm(c) * (1 + layer.scale) * (1 + norm(operand))
 
@@ -135,7 +142,7 @@ def layers(draw: st.DrawFn) -> Layer:
     n = [draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(1, 35))]
     n += draw(st.tuples(st.integers(3, 9), st.integers(3, 9)))
     sizes = draw(st.tuples(*(st.integers(1, top) for top in (3, 4, 7, 11))))
-    return Layer(
+    layer = Layer(
         tuple(n),
         sizes,
         draw(st.tuples(st.integers(1, 4), st.integers(1, 3))),
@@ -144,6 +151,9 @@ def layers(draw: st.DrawFn) -> Layer:
         boundary=draw(st.sampled_from([*BOUNDARIES, ("zero", "periodic", "periodic", "zero")])),
         stride=draw(st.sampled_from([1, (1, 1, 2, 2), (1, 1, 2, 3), (2, 1, 1, 1), (2, 2, 2, 2), (1, 3, 1, 2)])),
     )
+    if draw(st.booleans()):
+        layer.operands[4] = None
+    return layer
 
 
 @given(layers(), st.booleans(), st.sampled_from([32, 48, 128]), st.sampled_from([1, 2, 16]))
@@ -158,9 +168,11 @@ PAPER = {"shape": (2, 3, 33, 8, 16), "sizes": (3, 3, 7, 11), "counts": (6, 12), 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("dtype", REAL)
-@pytest.mark.parametrize("in_space", [1, 2])
-def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str, in_space: int) -> None:
+@pytest.mark.parametrize(("in_space", "biased"), [(1, True), (2, True), (2, False)])
+def test_at_the_papers_size_tiles_are_used(dtype: str, boundary: str, in_space: int, biased: bool) -> None:
     layer = Layer(**{**PAPER, "stride": (in_space, in_space, 2, 2)}, dtype=dtype, boundary=boundary)
+    if not biased:
+        layer.operands[4] = None
     assert plan_for(layer) is not None
     assert_right(layer)
 
@@ -220,6 +232,13 @@ def test_dtypes_are_promoted_as_numpy_promotes() -> None:
 def test_second_derivatives() -> None:
     layer = Layer((2, 3, 9, 4, 5), (3, 2, 3, 3), (3, 2), stride=(1, 1, 2, 1), boundary="zero")
     check_grads(lambda *five: (traced_layer(*five, *layer.axes, **layer.options) ** 2).sum(), order=2)(*layer.operands)
+
+
+def test_second_derivatives_without_a_bias() -> None:
+    layer = Layer((2, 3, 9, 4, 5), (3, 2, 3, 3), (3, 2), stride=(1, 1, 2, 1), boundary="zero")
+    check_grads(lambda *four: (traced_layer(*four, None, *layer.axes, **layer.options) ** 2).sum(), order=2)(
+        *layer.operands[:4]
+    )
 
 
 def test_biases_of_any_shape() -> None:

@@ -72,9 +72,11 @@ class FactoredPlan:
         """Whether the bias is the same at all positions."""
         return self.plan.per_row(np, bias) is not None
 
-    def forward(self, x: NDArray, h: NDArray, shift: NDArray, g: NDArray, bias: NDArray) -> NDArray:
+    def forward(self, x: NDArray, h: NDArray, shift: NDArray, g: NDArray, bias: NDArray | None) -> NDArray:
         """As `hcnn_core.factored_layer`."""
-        plan, dtype, per_row = self.plan, x.dtype, np.ascontiguousarray(self.plan.per_row(np, bias))
+        plan, dtype = self.plan, x.dtype
+        per_row = np.empty((0, 0), dtype) if bias is None else np.ascontiguousarray(plan.per_row(np, bias))
+        of_bias = None if bias is None else rows_of(per_row)
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
         y = empty((plan.y_rows, plan.out, self.expansion.out_lengths[0] * self.n), dtype)
         matrices = plan.matrices(plan.filters(g))
@@ -83,7 +85,7 @@ class FactoredPlan:
             target, workspace = Rows.of(y), Workspace(plan, self.block, self.block, dtype)
             z = self._expanded(TILE_ROWS, dtype)
             analysis, _, synthesis, _ = plan.bound(
-                workspace, self.block, x=self._offsets(z), y=target.offsets, bias=rows_of(per_row)
+                workspace, self.block, x=self._offsets(z), y=target.offsets, bias=of_bias
             )
             kernels.factored(
                 begin, end, self._operands(padded, taps, shifts, z), analysis, synthesis, target.operands,
@@ -95,19 +97,23 @@ class FactoredPlan:
         return result
 
     def adjoints(
-        self, cotangent: NDArray, ans: NDArray, x: NDArray, h: NDArray, shift: NDArray, g: NDArray
-    ) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
-        """As `hcnn_core.factored.factored_adjoints`. The cotangent of the bias may have to be summed over more axes."""
+        self, cotangent: NDArray, ans: NDArray | None, x: NDArray, h: NDArray, shift: NDArray, g: NDArray
+    ) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray | None]:
+        """As `hcnn_core.factored.factored_adjoints`; `ans` is None if there is no bias.
+
+        The cotangent of the bias may have to be summed over more axes.
+        """
         plan, dtype = self.plan, x.dtype
         padded, (taps, shifts) = self._extended(x), self._factors(h, shift)
         matrices = plan.matrices(plan.filters(g), transposed=True)
         backwards = np.ascontiguousarray(taps.transpose(0, 2, 1))
-        rows, answers = plan.cotangent_rows(cotangent), plan.answers(ans)
+        rows = plan.cotangent_rows(cotangent)
+        answers = rows if ans is None else plan.answers(ans)
         parts = {}
 
         def work(begin: int, end: int) -> None:
             workspace = Workspace(plan, self.block, self.block, dtype)
-            adjoint = workspace.adjoint(self.n * (end - begin), filters=True, bias=True)
+            adjoint = workspace.adjoint(self.n * (end - begin), filters=True, bias=ans is not None)
             z, gz = (self._expanded(plan.group, dtype) for _ in range(2))
             lines = self.every * (end - begin - 1) + self.expansion.kernel_size[0]
             lanes = VECTOR_BYTES // dtype.itemsize
@@ -121,8 +127,9 @@ class FactoredPlan:
                 filters=zeros((*taps.shape, lanes), float),
                 shifts=np.zeros(shifts.shape),
             )
+            of_ans = None if ans is None else (answers.offsets, rows_of(adjoint.bias))
             analysis, analysis_transpose, _, synthesis_transpose = plan.bound(
-                workspace, self.block, x=self._offsets(z), y=rows.offsets, ans=(answers.offsets, rows_of(adjoint.bias))
+                workspace, self.block, x=self._offsets(z), y=rows.offsets, ans=of_ans
             )
             kernels.factored_adjoints(
                 begin, end, self._operands(padded, taps, shifts, z), tuple(of), analysis, analysis_transpose,
@@ -139,7 +146,7 @@ class FactoredPlan:
             gh.astype(dtype, copy=False),
             sum(shift_sums).reshape(-1).astype(dtype, copy=False),
             plan.filters_of(np, plan.filters_from(added(totals)).astype(dtype, copy=False)),
-            plan.like_result(np, sum(sums)).astype(dtype, copy=False),
+            None if ans is None else plan.like_result(np, sum(sums)).astype(dtype, copy=False),
         )
 
     def _extended(self, x: NDArray) -> NDArray:
