@@ -140,7 +140,8 @@ def _validated(
     summed = tuple(x_shape[a] for a in sum_axes)
     if w_shape[: len(sum_axes)] != summed:
         raise ValueError(f"w has shape {w_shape}; its leading axes must be {summed}, the lengths of x along sum_axes")
-    # Strides beyond an axis keep its first sample alone, as its own length does, whose phases are as many as samples.
+    # A stride longer than its axis keeps the first sample alone, as a stride as long as the axis does. The latter has
+    # only as many phases as there are samples.
     strides = normalize_integers("stride", stride, len(axes), 1)
     return Problem(
         x_shape,

@@ -48,7 +48,7 @@ class Costs:
     gathered: float = 6.3e-09
     """A sample that im2col copies."""
     piece: float = 4.7e-06
-    """A box that im2col copies: one per tap, and one more per tap where it crosses a periodic boundary."""
+    """A box of samples that im2col copies: one per tap, and one more where the tap crosses a periodic boundary."""
 
 
 OTHER_COSTS = Costs(
@@ -122,7 +122,7 @@ class Tuning:
     """Where no axis is transformed, F(4, 3) is used from this many terms per sum (taps times channels); measured."""
 
     spectral_positions: int = 144
-    """Positions whose spectra are multiplied at a time: a multiple of tiles of three and of two vectors."""
+    """Positions whose spectra are multiplied at a time: a multiple of the three vectors of a register tile."""
 
     spectral_channels: int = 16
     """About this many channels are transformed at once: the rows of a tile of outer products."""

@@ -157,12 +157,13 @@ def array_namespace(*arrays: object) -> Any:
 
 
 def on_host(array: Any) -> Any:
-    """Return an array of another library, such as PyTorch's or JAX's, as NumPy's, on the same memory.
+    """Return an array of another library, such as PyTorch's or JAX's, as a NumPy array on the same memory.
 
     Parameters
     ----------
     array : array
-        One with ``__dlpack__``, on the CPU; anything of NumPy's, and numbers and lists, are returned as they are.
+        An array on the CPU with ``__dlpack__``. NumPy's arrays and scalars, numbers, lists and tuples are returned as
+        they are.
 
     Returns
     -------
@@ -172,7 +173,7 @@ def on_host(array: Any) -> Any:
     Raises
     ------
     TypeError
-        If it cannot be one; the message says what to do.
+        If NumPy cannot take the array; the message says what to do.
     """
     if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
         return array
@@ -299,7 +300,7 @@ def to_numpy(array: Any) -> np.ndarray[Any, Any]:
 
 
 def fft_namespace(xp: Any) -> Any:
-    """The module with rfft, irfft, fft and ifft for a namespace: SciPy's for NumPy, for it keeps single precision."""
+    """The module with rfft, irfft, fft and ifft for a namespace; for NumPy SciPy's, which keeps single precision."""
     if xp is np:
         import scipy.fft
 
@@ -392,9 +393,9 @@ def _lasting_pool() -> Any:
 
 
 def lasting_memory(xp: Any) -> contextlib.AbstractContextManager[Any]:
-    """While it is open, CuPy's arrays lie in memory apart from that of others: for those that outlast a step.
+    """A context in which CuPy allocates from a pool of its own: for arrays that outlast a step.
 
-    As a piece of a larger block of CuPy's own pool, an array would keep all of that block from being given back.
+    In CuPy's default pool such an array would be a piece of a larger block, and keep all of it from being given back.
     """
     if xp.__name__ != "cupy":
         return contextlib.nullcontext()
@@ -473,9 +474,9 @@ def write(array: Any, values: np.ndarray[Any, Any]) -> None:
 
 
 SPARE = 0.25
-"""Memory of a recorded function beyond what its rehearsal took, as a part of that.
+"""Spare memory of a recorded function, as a fraction of what the call before the recording took.
 
-CuPy's pool keeps free blocks in sets, whose order depends on addresses, so a second call may divide them otherwise.
+CuPy's pool keeps free blocks in sets, whose order depends on addresses, so a second call may divide them differently.
 """
 
 
@@ -522,7 +523,7 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
 
 
 def use_device(index: int) -> str:
-    """Make the CUDA device of this number, modulo how many there are, the current one; return its PCI address."""
+    """Make a CUDA device the current one, by its number modulo the number of devices; return its PCI address."""
     import cupy
 
     device = cupy.cuda.Device(index % cupy.cuda.runtime.getDeviceCount())

@@ -148,7 +148,7 @@ def factored_adjoints(
         given: Any = cotangent, None if bias is None else ans, *operands[:4]
         *found, of_sum = plan.adjoints(*given)
         return (*found, None if bias is None or of_sum is None else _summed_to(xp, of_sum, bias.shape))
-    parts, sums = [], []
+    blocks_of_x, sums = [], []
     for block in _blocks(expansion, contraction, bias):
         z: Any = convolve_elu(x[block], h, shift, expansion.axes, boundary=expansion.boundary, stride=expansion.stride)
         e, c = (replace(problem, x_shape=a.shape) for problem, a in ((expansion, x[block]), (contraction, z)))
@@ -161,10 +161,10 @@ def factored_adjoints(
             of_bias = _summed_to(xp, of_bias, bias.shape)
         of_x, of_h, of_shift = adjoints(xp, e, of_z, x[block], h, z)
         assert of_x is not None and of_h is not None and of_shift is not None
-        parts.append(of_x)
+        blocks_of_x.append(of_x)
         sums.append((of_h, _summed_to(xp, of_shift, shift.shape), of_g, of_bias))
     totals = (None if found[0] is None else sum(found[1:], start=found[0]) for found in zip(*sums, strict=True))
-    return (_joined(xp, parts, expansion, contraction, 0), *totals)
+    return (_joined(xp, blocks_of_x, expansion, contraction, 0), *totals)
 
 
 def factor_options(
@@ -210,7 +210,7 @@ def _arguments(
 
 
 def _blocks(expansion: Problem, contraction: Problem, bias: EngineArray | None) -> list[tuple[Any, ...]]:
-    """Slices of x along its longest batch axis, each with a small enough intermediate result."""
+    """Indices of blocks of x along its longest batch axis, whose Q intermediate signals are small enough to hold."""
     axis = _batch_axis(expansion, contraction)
     shape = () if bias is None else bias.shape
     position = len(shape) - len(contraction.y_shape) + (-1 if axis is None else axis)
@@ -218,8 +218,8 @@ def _blocks(expansion: Problem, contraction: Problem, bias: EngineArray | None) 
         return [(...,)]
     n = expansion.x_shape[axis]
     size = max(1, current().expansion_elements * n // max(1, math.prod(expansion.y_shape)))
-    parts = [slice(begin, min(n, begin + size)) for begin in range(0, n, size)]
-    return [(*(slice(None),) * axis, block, ...) for block in parts] or [(...,)]
+    blocks = [slice(begin, min(n, begin + size)) for begin in range(0, n, size)]
+    return [(*(slice(None),) * axis, block, ...) for block in blocks] or [(...,)]
 
 
 def _batch_axis(expansion: Problem, contraction: Problem) -> int | None:
@@ -234,8 +234,8 @@ def _joined(xp: Any, blocks: list[EngineArray], expansion: Problem, contraction:
     axis, ndim = _batch_axis(expansion, contraction), len(expansion.x_shape)
     first = (*contraction.axes, *range(ndim, ndim + new), *expansion.axes)
     order = (*first, *(a for a in range(ndim) if a not in (*first, axis)), axis)
-    parts = [xp.permute_dims(block, order) for block in blocks]
-    whole = joined(parts, -1) if library_of(parts[0]) == "cupy" else xp.concat(parts, axis=-1)
+    ordered = [xp.permute_dims(block, order) for block in blocks]
+    whole = joined(ordered, -1) if library_of(ordered[0]) == "cupy" else xp.concat(ordered, axis=-1)
     return xp.permute_dims(whole, tuple(sorted(range(ndim + new), key=order.__getitem__)))
 
 

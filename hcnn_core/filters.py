@@ -14,7 +14,7 @@ __all__ = ["merge_factors", "merge_factors_vjp", "normalize_filters", "normalize
 
 
 def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
-    r"""Filters divided by the deviation of their responses, and the means of what they make then.
+    r"""Filters divided by the standard deviation of their responses, and the mean responses of the divided filters.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def normalize_filters_vjp(
     Raises
     ------
     TypeError, ValueError
-        As `normalize_filters`, and ValueError if the cotangents have not the shapes of the results.
+        As `normalize_filters`, and ValueError if the cotangents do not have the shapes of the results.
     """
     xp = array_namespace(g_filters, g_means, h, mean, covariance)
     _require_fitting(xp, h, mean, covariance)
@@ -104,13 +104,13 @@ def merge_factors(
     mean, covariance : array, shapes (T,) and (T, T)
         Moments of the spatial patches of the layer's input, in the dtype of h.
     bias : array, shape (K,)
-        Of the layer, in the dtype of h.
+        Bias of the layer, in the dtype of h.
     lengths : tuple of int
         Lengths of the attribute axes.
     stride : int or sequence of int
-        Subsampling along them.
+        Stride of the convolution along the attribute axes.
     boundary : {"periodic", "zero"} or sequence of them
-        Their extension.
+        How the attribute axes are extended.
     epsilon : float
         Added to the variances.
 
@@ -119,7 +119,7 @@ def merge_factors(
     w : array, shape (\*space, \*taps, K)
         The sum over q of h_q g_q / sigma_q, of tensor rank at most T.
     offset : array, shape (\*lengths / stride, K)
-        The bias less what the normalised filters make of the mean patch: to be added to the convolution with w.
+        The bias minus the response of w to the mean patch. It is to be added to the convolution with w.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def merge_factors(
 
     Notes
     -----
-    Eq. (8) of arXiv:1703.04140, whose two convolutions are one because the first is linear in the patches.
+    Eq. (8) of arXiv:1703.04140. Its two convolutions are one, because nothing nonlinear stands between them.
     """
     xp = array_namespace(h, g, mean, covariance, bias)
     problem = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary)
@@ -170,7 +170,7 @@ def merge_factors_vjp(
     Raises
     ------
     TypeError, ValueError
-        As `merge_factors`, and ValueError if the cotangents have not the shapes of the results.
+        As `merge_factors`, and ValueError if the cotangents do not have the shapes of the results.
     """
     xp = array_namespace(g_w, g_offset, h, g, mean, covariance, bias)
     problem = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary)
@@ -188,7 +188,7 @@ def _merging(
     xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, lengths: tuple[int, ...], stride: Axes,
     boundary: Boundaries,
 ) -> Problem:  # fmt: skip
-    """The convolution along attributes that g does, when all arguments fit."""
+    """The problem of the convolution with g along the attributes; TypeError or ValueError if arguments do not fit."""
     _require_fitting(xp, h, mean, covariance)
     require_real(xp, "g", g)
     if g.ndim != len(lengths) + 2 or g.shape[0] != h.shape[0]:

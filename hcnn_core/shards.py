@@ -18,8 +18,8 @@ class Shard(NamedTuple):
     Parameters
     ----------
     share : float
-        Part of the batch's samples that are here, from 0 to 1; all shares add up to 1. A shard of share 0 takes part
-        in every sum and changes none.
+        Fraction of the batch's samples that this process has, from 0 to 1. All shares add up to 1. A shard of share 0
+        takes part in every sum and changes none.
     all_reduce : callable
         Takes an array of float64 and returns its sum over all processes, which is the same on each.
     """

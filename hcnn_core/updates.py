@@ -21,9 +21,9 @@ class Term(NamedTuple):
     weight : float
         Its weight, or the constant part of it.
     rate : float, optional
-        What the scalar is multiplied by.
+        The factor of the scalar.
     scalar : array, optional
-        Without axes, of the array's dtype: a number that is known on the device alone.
+        A number that is known on the device alone: an array without axes, of the dtype of `array`.
     """
 
     array: Array
@@ -40,14 +40,14 @@ def weighted_sums(sums: Sequence[Sequence[Term]], /, *, out: Sequence[Array] | N
     sums : sequence of sequence of Term
         The terms of each result, one to three, all of one shape; all arrays of one dtype and library.
     out : sequence of array, optional
-        Where results are written, of the terms' shapes; new arrays if not given.
+        Arrays that results are written to, of the terms' shapes; new arrays if not given.
     where : bool or array without axes, optional
         Whether `out` is changed at all.
 
     Returns
     -------
     list of array
-        A result for each sum. CuPy's are made by few kernels for all, each about 40 results.
+        A result for each sum. For CuPy, one kernel computes up to 32 of them.
 
     Raises
     ------

@@ -34,16 +34,17 @@ from hcnn_core.normalization import normalize_elu_vjp, normalized_and_moments
 __all__ = ["DTYPES", "main", "warm_up"]
 
 DTYPES = ("float32", "float64")
-"""Of arrays that kernels are compiled for."""
+"""Dtypes of the arrays that kernels are compiled for."""
 
 BOUNDARIES = ("periodic", "zero")
 BATCH, LARGE_BATCH = 4, 32
-"""Images. The larger batch is enough for the ways that large arrays are computed."""
+"""Numbers of images. Large arrays take kernels of their own; the larger batch makes arrays that are large enough."""
 
 WIDTH = 16
+"""Values per attribute."""
 
 Array = NDArray[Any]
-"""The kernels are those for NumPy's arrays."""
+"""A NumPy array; only these have compiled kernels."""
 
 Step = tuple[str, str, str]
 """Kind of work, boundary, dtype."""
@@ -68,7 +69,7 @@ def warm_up(dtypes: Sequence[str] = DTYPES) -> Iterator[str]:
 
 
 def _steps(dtypes: Sequence[str]) -> list[Step]:
-    """The work, in an order in which neighbours have few kernels in common."""
+    """All work, in an order in which neighbours have few kernels in common, so that processes seldom share one."""
     return list(itertools.product(WORK, BOUNDARIES, dtypes))
 
 
@@ -214,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for done in as_completed([pool.submit(_take, step) for step in steps]):
             compiled += len(done.result())
             advance()
-    # two processes that write the index of one function at the same time may lose an entry of it
+    # Two processes that write the index of one function at the same time may lose an entry of it. So all work is done
+    # once more, which compiles what was lost.
     compiled += sum(len(_take(step)) for step in steps if compiled)
     print(f"{compiled} functions were compiled in {time.perf_counter() - begin:.0f} s; what was compiled is kept")
     return 0

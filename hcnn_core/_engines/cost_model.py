@@ -50,14 +50,14 @@ TILES = (8, (3, 1)), (2, (8, 4, 2, 1)), (1, (8, 4, 2, 1))
 """Register tiles of the kernels: rows, and the numbers of vectors per row."""
 
 FEWEST_ROWS = 1.8
-"""Other libraries than NumPy: a product with fewer rows takes as long, because reading the operand does."""
+"""With other libraries than NumPy, a product with fewer rows takes as long as with these, for it reads as much."""
 
 Units = dict[str, float]
 """How many units of work each coefficient of `Costs` is multiplied by."""
 
 
 GAIN = 0.9
-"""Part of the time without transforms that a choice must promise, since estimates that are closer err either way."""
+"""Transforms are chosen if they promise this fraction of the time without them. Closer estimates may err either way."""
 
 
 @lru_cache(maxsize=512)
@@ -184,12 +184,12 @@ def units_at_once(problem: Problem, real: bool) -> Units:
     grown = [padded[k] for k in order]
     points, batch = math.prod(padded), math.prod(g.x_shape[a] for a in g.batch_axes)
 
-    def parts(lengths: Sequence[int]) -> list[int]:
+    def samples(lengths: Sequence[int]) -> list[int]:
         """Number of samples while each axis is transformed: earlier axes are not yet padded, the others are."""
         given = [lengths[k] for k in order]
         return [math.prod(given[:k]) * math.prod(grown[k:]) for k in range(len(order))]
 
-    of_x, of_y, of_w = parts(g.lengths), parts(g.out_lengths), parts(list(map(min, g.kernel_size, padded)))
+    of_x, of_y, of_w = samples(g.lengths), samples(g.out_lengths), samples(list(map(min, g.kernel_size, padded)))
     units = {"call": 1.0, "fft_pass": 0.0, "copy": 0.0}
     for n, length, x, y, w in zip((g.lengths[k] for k in order), grown, of_x, of_y, of_w, strict=True):
         lone = LONE_LINES if points * batch < LINES * length else 1
@@ -261,7 +261,7 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
 
 
 def _add_order(units: Units, problem: Problem, spectral: Sequence[int], direct: Sequence[int]) -> None:
-    """Add the copy of x into the order of the transforms. We assume that x lies in the order of its axes."""
+    """Add the copy of x into the order of the transforms. It is assumed that x lies in the order of its axes."""
     g = problem
     units["transform"] += 1
     order = (*(g.axes[k] for k in spectral), *g.sum_axes, *(g.axes[k] for k in direct), *g.batch_axes)

@@ -98,14 +98,14 @@ def plan_by(
         from hcnn_core._engines.cuda.plan import CudaPlan, SubsampledPlan
 
         transform = transform_for(matmul=matmul)
-        parts = arrangement, transform, Im2col(arrangement.taps, tuning), tuning
+        given = arrangement, transform, Im2col(arrangement.taps, tuning), tuning
         if real and CudaPlan.suits(arrangement, transform):
-            return CudaPlan(*parts)
+            return CudaPlan(*given)
         if real and arrangement.taps.uneven:
             along = zip(problem.lengths, problem.stride, problem.boundary, strict=True)
             stride = tuple(1 if boundary == "periodic" and n % r else r for n, r, boundary in along)
             return SubsampledPlan(
-                *parts, plan_by(methods, replace(problem, stride=stride), real, batch, library, tuning)
+                *given, plan_by(methods, replace(problem, stride=stride), real, batch, library, tuning)
             )
     return Plan(arrangement, transform_for(), Im2col(arrangement.taps, tuning), tuning)
 
@@ -250,7 +250,7 @@ def filters(h: Array, g: Array | None = None) -> Any:
 
 
 def cross_entropy(logits: Array) -> Any:
-    """The function that makes a loss and its gradient at once, where there is one for arrays like these."""
+    """The function that computes the loss and its gradient together, or None if there is none for these arrays."""
     if library_of(logits) == "cupy":
         from hcnn_core._engines.cuda.loss import cross_entropy as by_kernel
 
@@ -259,7 +259,7 @@ def cross_entropy(logits: Array) -> Any:
 
 
 def weighted_sums(like: Array) -> Any:
-    """The function of a namespace, sums, results and a condition for arrays like one."""
+    """The function that computes weighted sums of arrays like this one, for a namespace, sums, results, condition."""
     if library_of(like) == "cupy":
         from hcnn_core._engines.cuda.updates import weighted_sums as at_once
 

@@ -18,7 +18,11 @@ from hcnn_core.backend import AnyArray, permute_dims, reshape
 
 
 class Transform(Protocol[AnyArray]):
-    """Linear maps between samples and spectra; `shape` is (direct taps, channels, filters)."""
+    """Linear maps between samples and spectra.
+
+    `kernel` maps filters (taps, direct taps, channels, filters) to matrices (F, P * filters, direct taps * A * P *
+    channels). The `shape` of its transpose is (direct taps, channels, filters).
+    """
 
     frequencies: int
     aliases: int
@@ -38,17 +42,19 @@ class Identity:
     frequencies = aliases = planes = 1
 
     def analyze(self, xp: Any, x: AnyArray) -> AnyArray:
-        return xp.reshape(x, (1, 1, -1))
+        return xp.reshape(x, (1, 1, -1))  # (F, A P, rest)
 
     def analyze_transpose(self, xp: Any, spectrum: AnyArray) -> AnyArray:
         return xp.reshape(spectrum, (1, -1))
 
     def kernel(self, xp: Any, w: AnyArray) -> AnyArray:
         _, taps, channels, out = w.shape
+        # (1, T, C, K) -> (1, K, T C)
         return reshape(xp, permute_dims(xp, w, (0, 3, 1, 2)), (1, out, taps * channels))
 
     def kernel_transpose(self, xp: Any, spectrum: AnyArray, shape: tuple[int, int, int]) -> AnyArray:
         taps, channels, out = shape
+        # (1, K, T C) -> (1, T, C, K)
         return xp.permute_dims(xp.reshape(spectrum, (1, out, taps, channels)), (0, 2, 3, 1))
 
     def synthesize(self, xp: Any, spectrum: AnyArray) -> AnyArray:

@@ -13,7 +13,7 @@ import autodiff
 from autodiff import check_grads, vjp
 from hcnn_core import normalize_elu, normalize_elu_vjp
 from hcnn_core._engines import planner
-from hcnn_core._engines.cpu.normalization import runs_of
+from hcnn_core._engines.cpu.normalization import lines_of
 from hcnn_core.testing import assert_translation_covariant
 from tests.core.oracle import SEEDS, NDArray, eps, noise, poisoned_memory, threads
 
@@ -95,7 +95,7 @@ def test_results_and_cotangents_are_those_of_the_definition(
         (again, *_), pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=EPSILON), *given)
         found = pullback(tuple(gs))
     assert np.array_equal(again, ans) and all(map(np.array_equal, given, kept))
-    factor = 60 if runs_of(given[1], given[0]) else 60 * (1 + mean)
+    factor = 60 if lines_of(given[1], given[0]) else 60 * (1 + mean)
     # a sum of n doubles, one after another, is off by about the root of n roundings of what it has become
     summed = (given[0].size / shape[-1]) ** 0.5 * eps("float64") / eps(dtype)
     factor += (1 + mean) * summed
@@ -110,8 +110,8 @@ def test_results_and_cotangents_are_those_of_the_definition(
 
 def test_kernels_and_what_stands_for_them_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     given = operands((48, 8, 8, 2, 16), (2, 16), "float64", LAYER, 3.0)
-    assert runs_of(given[1], given[0]) is not None
-    assert runs_of(given[1], np.ascontiguousarray(given[0])) is None  # v_j lies last
+    assert lines_of(given[1], given[0]) is not None
+    assert lines_of(given[1], np.ascontiguousarray(given[0])) is None  # v_j lies last
     g = [noise(4, given[0].shape, "float64"), np.zeros(16), np.zeros(16)]
     fast = normalize_elu(*given, epsilon=EPSILON)
     back = normalize_elu_vjp(*g, *given, np.stack(fast[1:]), epsilon=EPSILON)

@@ -191,7 +191,7 @@ def test_outputs_of_shards_are_normalised_as_the_batch_is(
         of_moments = [a * (ranks.rank == 0) for a in (g_mean, g_variance)]
         given = part, shift, scale, bias
         with tuned(elementwise_elements=least):
-            assert compiled.runs_of(shift, part, cotangent)
+            assert compiled.lines_of(shift, part, cotangent)
             ans, pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=1e-3, shard=shard), *given)
             found = pullback((cotangent, *of_moments))
             plain = normalize_elu(*given, epsilon=1e-3, shard=shard)

@@ -27,18 +27,19 @@ from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES, Vectors
 from hcnn_core._engines.cpu.straight_line import StraightLine, Terms, dft_line
 
 PLAIN, ELU, ELU_VJP = range(3)
-"""What a codelet does besides: nothing; the ELU of its outputs; the derivative of an ELU times its inputs."""
+"""What a codelet also does: nothing; the ELU of its outputs; the derivative of an ELU times its inputs."""
 
 SOURCE_CHECKSUM = zlib.crc32((inspect.getsource(straight_line) + SOURCES).encode())
-"""Checksum of the straight lines and of all kernels."""
+"""Checksum of the code that writes straight-line DFTs, and of all kernels."""
 
 
 def _emit(
     builder: Any, line: StraightLine, v: Vectors, load: Callable[[int], Any], store: Callable[[int, Any], None]
 ) -> None:
-    """Write the instructions of a straight line: numbers just before they are first read, outputs as soon as possible.
+    """Write the instructions of straight-line code.
 
-    This keeps few numbers in registers at a time.
+    Numbers are computed just before they are first read, and outputs as soon as possible. So few numbers are in
+    registers at a time.
     """
     known: dict[int, Any] = {}
 
@@ -86,7 +87,7 @@ def _dft(
     typing: Any, key: Any, x: Any, x_rows: Any, y: Any, y_rows: Any, n: Any, other: Any, other_rows: Any, sums: Any,
     sum_rows: Any,
 ) -> Any:  # fmt: skip
-    """Apply a straight line to rows of n bytes: row i begins at x + x_rows[i], and y + y_rows[i].
+    """Apply straight-line code to rows of n bytes: row i begins at x + x_rows[i], and y + y_rows[i].
 
     `key` is that of `_compiled`, a tuple of literals. Its `how` is PLAIN; ELU, of each output plus the bias at other +
     other_rows[i]; or ELU_VJP: each input is first multiplied by the derivative of the ELU whose result begins at other

@@ -15,7 +15,7 @@ from typing import Any
 from numba.core import event
 
 FIRST_PASS, LAST_PASS = "translate_bytecode", "nopython_backend"
-"""Of Numba's compiler. Its event of a whole compilation does not come for codelets."""
+"""First and last pass of Numba's compiler. Its event of a whole compilation does not come for codelets."""
 
 logger = logging.getLogger("hcnn_core")
 

@@ -61,9 +61,9 @@ class DirectProducts:
         y = empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
         flat, added = y.reshape(*y.shape[:2], -1), no_bias(x.dtype) if bias is None else bias
 
-        def work(part: slice, begin: int, end: int) -> None:
-            first, factors = begin * t.positions, entries_of(matrices, part)
-            self._apply_part(flat[part], first, x[part], factors, begin, end, added)
+        def work(entries: slice, begin: int, end: int) -> None:
+            first, factors = begin * t.positions, entries_of(matrices, entries)
+            self._apply_between(flat[entries], first, x[entries], factors, begin, end, added)
 
         self._each_block(work, x, filters.shape[1], t.leading)
         return y
@@ -81,9 +81,9 @@ class DirectProducts:
     def apply_block(self, out: NDArray, x: NDArray, matrices: NDArray, block: Block) -> None:
         """Write the results of a block to out (entries, rows, lines, positions)."""
         flat = out.reshape(*out.shape[:2], -1)
-        self._apply_part(flat, 0, x, matrices, block.begin, block.end, no_bias(x.dtype))
+        self._apply_between(flat, 0, x, matrices, block.begin, block.end, no_bias(x.dtype))
 
-    def _apply_part(
+    def _apply_between(
         self, out: NDArray, first: int, x: NDArray, matrices: NDArray, begin: int, end: int, bias: NDArray
     ) -> None:
         """Write the results for leading indices [begin, end) to out (entries, rows, positions), from `first` on."""
@@ -119,6 +119,7 @@ class DirectProducts:
         if t.uneven:
             uneven: NDArray = Im2col(t, self.tuning).apply_transpose(xp, g, filters)
             return uneven
+        # of each phase: (entries, columns, rows * taps) @ (entries, rows * taps, positions)
         filters = np.reshape(filters, (-1, rows, t.count, filters.shape[2] // t.count))
         columns, phases = filters.shape[3], _phases_met(t)
         met_by_all = all(r <= size for r, size in zip(t.stride, t.sizes, strict=True))
@@ -126,31 +127,34 @@ class DirectProducts:
         flat = x.reshape(count, columns, -1)
         matrices = np.concatenate([_merged(filters[:, :, taps]) for _, taps in phases], axis=1)
 
-        def work(part: slice, begin: int, end: int) -> None:
+        def work(entries: slice, begin: int, end: int) -> None:
             table, components, targets = _taps_of_g(t, rows, begin, end, g.itemsize)
-            factors = entries_of(matrices, part)
+            factors = entries_of(matrices, entries)
             if math.prod(t.stride) == 1:
-                table.apply(flat[part], int(targets[0]), g[part], factors, no_bias(g.dtype))
+                table.apply(flat[entries], int(targets[0]), g[entries], factors, no_bias(g.dtype))
                 return
             workspace = empty((columns, table.n * lines_at_once(g, table.n)), dtype=g.dtype)
-            signal, taps = table.operands(g[part])
+            signal, taps = table.operands(g[entries])
             stride = t.stride[-1] * t.batch
-            kernels.apply_strided(flat[part], signal, taps, factors, components, targets, stride, workspace)
+            kernels.apply_strided(flat[entries], signal, taps, factors, components, targets, stride, workspace)
 
         self._each_block(work, g, columns, -(-t.lengths[0] // t.stride[0]))
         return x
 
     def correlate(self, xp: Any, g: NDArray, x: NDArray) -> NDArray:
-        """The transpose of `apply` in the filters: inner products of the taps of x with g."""
+        """The transpose of `apply` in the filters: inner products of the taps of x with g.
+
+        (entries, columns * taps, positions) @ (entries, positions, rows), summed over blocks of positions
+        """
         t, (count, columns), rows = self.taps, x.shape[:2], g.shape[1]
         flat = np.ascontiguousarray(g).reshape(count, rows, -1)
         bounds = self._bounds(x, self._elements(x, rows), t.leading)
         totals = zeros((len(bounds), count, columns * t.count, rows), x.dtype)
 
-        def work(part: slice, begin: int, end: int) -> None:
-            total = totals[[first for first, _ in bounds].index(begin), part]
-            signal, taps = taps_of_x(t, columns, begin, end, x.itemsize).operands(x[part])
-            kernels.correlate(flat[part], begin * t.positions, signal, taps, total)
+        def work(entries: slice, begin: int, end: int) -> None:
+            total = totals[[first for first, _ in bounds].index(begin), entries]
+            signal, taps = taps_of_x(t, columns, begin, end, x.itemsize).operands(x[entries])
+            kernels.correlate(flat[entries], begin * t.positions, signal, taps, total)
 
         self._each_block(work, x, rows, t.leading)
         total: NDArray = totals[0] if len(bounds) == 1 else totals.sum(axis=0)
@@ -162,7 +166,7 @@ class DirectProducts:
         return int(source.size) * self.taps.count * max(rows, 3) // PRODUCTS
 
     def _bounds(self, source: NDArray, elements: int, leading: int) -> list[tuple[int, int]]:
-        """Cut the leading axis into blocks, as many as caches, or threads for so much work, need."""
+        """Cut the leading axis into blocks: enough for each to fit the cache, and for all threads to have work."""
         count = source.shape[0]
         most, least = self.tuning.extended_elements, self.tuning.positions_per_part
         blocks = max(-(-source.size // (most * count)), -(-threads_for(elements) // count))
@@ -192,11 +196,11 @@ class DirectProducts:
         parallel_for(each, source.shape[0] * len(bounds), elements)
 
 
-def evenly(count: int, parts: int, step: int = 1) -> list[tuple[int, int]]:
-    """Cut range(count) into parts of nearly equal length; at multiples of `step` if each part can have one."""
-    step = step if count >= parts * step else 1
+def evenly(count: int, shares: int, step: int = 1) -> list[tuple[int, int]]:
+    """Cut range(count) into shares of nearly equal length; at multiples of `step` if each share can have one."""
+    step = step if count >= shares * step else 1
     steps = -(-count // step)
-    return list(itertools.pairwise(min(count, steps * i // parts * step) for i in range(parts + 1)))
+    return list(itertools.pairwise(min(count, steps * i // shares * step) for i in range(shares + 1)))
 
 
 @dataclass(frozen=True)
@@ -399,9 +403,9 @@ def no_bias(dtype: Any) -> NDArray:
     return np.empty(0, dtype)
 
 
-def entries_of(matrices: NDArray, part: slice) -> NDArray:
+def entries_of(matrices: NDArray, entries: slice) -> NDArray:
     """The matrices of some entries, or the one matrix that all share."""
-    return matrices if len(matrices) == 1 else matrices[part]
+    return matrices if len(matrices) == 1 else matrices[entries]
 
 
 def _merged(matrices: NDArray) -> NDArray:

@@ -43,7 +43,7 @@ class FactoredPlan:
         longest = len(phases[0])
         self.samples = np.concatenate([np.pad(p, (0, longest - len(p)), constant_values=-1) for p in phases])
         self.segments = list(segments(self.samples, stride))
-        # for each phase of a line, first the segment that has all its samples, which is written; the others are added
+        # for each phase of a line, first the segment with all its samples: that one is written, the others are added
         length = e.lengths[1]
         all_of = {
             s: f for f, s, count in self.segments[::-1] if 0 <= s < stride and count == -(-(length - s) // stride)
@@ -140,7 +140,7 @@ class FactoredPlan:
 
         self._share(work)
         totals, sums, shift_sums, ghs, gxs = zip(*(parts[key] for key in sorted(parts)), strict=True)
-        gh = sum(ghs).transpose(1, 0, 2).reshape(self.expansion.w_shape)
+        gh = sum(ghs).transpose(1, 0, 2).reshape(self.expansion.w_shape)  # (groups, T, channels) -> (*kernel_size, Q)
         return (
             self._folded(gxs),
             gh.astype(dtype, copy=False),
@@ -159,14 +159,14 @@ class FactoredPlan:
         padded = flat[:size].reshape(shape)
 
         def work(begin: int, end: int) -> None:
-            part, of_x = padded[begin:end], x[begin:end]
+            extended_x, of_x = padded[begin:end], x[begin:end]
             for to, line in enumerate(self.lines):
                 if line < 0:
-                    part[:, to] = 0
+                    extended_x[:, to] = 0
                     continue
                 for first, source, count in self.segments:
                     where = slice(first, first + count)
-                    part[:, to, where] = 0 if source < 0 else of_x[:, line, self._read(source, count)]
+                    extended_x[:, to, where] = 0 if source < 0 else of_x[:, line, self._read(source, count)]
 
         parallel_for(work, self.rows, MEMORY * size)
         return padded.reshape(self.rows, len(self.lines), -1)
@@ -190,7 +190,7 @@ class FactoredPlan:
         return tuple(expansion)
 
     def _read(self, source: int, count: int) -> slice:
-        """So many samples of a line, a stride apart."""
+        """The slice of `count` samples of a line, a stride apart, from `source` on."""
         stride = self.expansion.stride[1]
         return slice(source, source + (count - 1) * stride + 1, stride)
 
@@ -222,11 +222,11 @@ class FactoredPlan:
     def _factors(self, h: NDArray, shift: NDArray) -> tuple[NDArray, NDArray]:
         """Filters (groups, taps, channels) and shifts (groups, channels)."""
         group = self.plan.group
-        taps = h.reshape(len(self.steps), -1, group).transpose(1, 0, 2)
+        taps = h.reshape(len(self.steps), -1, group).transpose(1, 0, 2)  # (*kernel_size, Q) -> (groups, T, channels)
         return np.ascontiguousarray(taps), np.ascontiguousarray(shift.reshape(-1, group))
 
     def _expanded(self, channels: int, dtype: Any) -> NDArray:
-        """Zeros for what a group of first filters makes, (channels, rows, positions)."""
+        """Zeros for the responses of a group of first filters, (channels, rows, positions)."""
         return zeros((channels, self.longest, self.block), dtype)
 
     def _offsets(self, z: NDArray) -> NDArray:

@@ -54,6 +54,7 @@ class FFTPlan:
 
     def forward(self, xp: Any, x: NDArray, w: NDArray, bias: NDArray | None = None) -> NDArray:
         """Convolve x with w; with a bias, the ELU of the sum."""
+        # the convolved axes of x become (*padded[:-1], padded[-1] // 2 + 1) for real x, (*padded,) for complex x
         products = self._spectrum(x, self.axes, self.samples)
         products *= self._of_filter(w)
         y = self._back(products, self.axes, self.results)

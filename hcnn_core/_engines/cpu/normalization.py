@@ -16,44 +16,45 @@ from hcnn_core._threads import MEMORY, parallel_for
 from hcnn_core.shards import Shard
 
 MIN_ELEMENTS = 16
-"""Elements side by side, with one mean, variance and shift, from which on a call of a kernel is worth its overhead."""
+"""Least elements of a line for which a call of a kernel is worth its overhead."""
 
 
-class Runs(NamedTuple):
-    """How large arrays lie: runs of elements side by side, with one shift each and one value of the last axis."""
+class Lines(NamedTuple):
+    """How large arrays lie in memory: in lines of adjacent elements, with one shift and one last index."""
 
     order: tuple[int, ...]
     """Axes from the farthest apart to the nearest."""
     cut: int
-    """How many of these tell runs apart."""
+    """How many of these, the first ones, index lines."""
     length: int
+    """Elements of a line."""
     indices: NDArray
-    """The last axis's index of each run."""
+    """The index along the last axis of each line."""
 
     def addresses(self, array: NDArray) -> NDArray:
         array = array.transpose(self.order)
         return array.ctypes.data + offsets(array.shape[: self.cut], array.strides[: self.cut])
 
     def shifts(self, shift: NDArray, shape: tuple[int, ...]) -> NDArray:
-        """The shift of each run, in double precision."""
+        """The shift of each line, in double precision."""
         shift = np.broadcast_to(shift, shape).transpose(self.order)
         first = shift[(slice(None),) * self.cut + (0,) * (shift.ndim - self.cut)]
         return np.asarray(first, np.float64).reshape(-1)
 
     @property
-    def pieces(self) -> int:
-        return len(self.indices) * self.per_run
+    def blocks(self) -> int:
+        return len(self.indices) * self.per_line
 
     @property
-    def per_run(self) -> int:
+    def per_line(self) -> int:
         return -(-self.length // kernels.BLOCK)
 
     def sum_by_index(self, values: NDArray, count: int) -> NDArray:
         return np.asarray(np.bincount(self.indices, values, count))
 
 
-def runs_of(shift: NDArray, y: NDArray, *others: NDArray) -> Runs | None:
-    """How kernels go through arrays of one shape; None where these do not lie side by side for long enough."""
+def lines_of(shift: NDArray, y: NDArray, *others: NDArray) -> Lines | None:
+    """The lines that kernels work on in arrays of one shape; None where the lines are too short."""
     order = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
     varying = [y.ndim - 1, *(y.ndim - 1 - a for a, n in enumerate(shift.shape[::-1]) if n > 1)]
     cut = 1 + max(order.index(axis) for axis in varying)
@@ -66,60 +67,62 @@ def runs_of(shift: NDArray, y: NDArray, *others: NDArray) -> Runs | None:
     along = [1] * cut
     along[order.index(y.ndim - 1)] = y.shape[-1]
     index = np.broadcast_to(np.arange(y.shape[-1]).reshape(along), outer).reshape(-1)
-    return Runs(order, cut, length, index)
+    return Lines(order, cut, length, index)
 
 
-def _like(runs: Runs, y: NDArray) -> NDArray:
+def _like(lines: Lines, y: NDArray) -> NDArray:
     """An array for results, whose axes lie in y's order."""
-    out = empty(tuple(y.shape[a] for a in runs.order), y.dtype)
-    return out.transpose(np.argsort(runs.order))
+    out = empty(tuple(y.shape[a] for a in lines.order), y.dtype)
+    return out.transpose(np.argsort(lines.order))
 
 
 def forward(
     xp: Any, y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray, epsilon: float, shard: Shard | None = None
 ) -> Results:
     """ELU of normalised y + shift; its mean, variance, and both in double precision, (2, K)."""
-    runs = runs_of(shift, y)
-    if runs is None:
+    lines = lines_of(shift, y)
+    if lines is None:
         return generic.forward(xp, y, shift, scale, bias, epsilon, shard)
     rows = scale.size
-    addresses, out = runs.addresses(y), _like(runs, y)
-    found = np.empty((runs.pieces, 2))
+    addresses, out = lines.addresses(y), _like(lines, y)
+    found = np.empty((lines.blocks, 2))
     parallel_for(
-        lambda first, last: kernels.moments(y, found, first, last, runs.length, addresses), runs.pieces, MEMORY * y.size
+        lambda first, last: kernels.moments(y, found, first, last, lines.length, addresses),
+        lines.blocks,
+        MEMORY * y.size,
     )
     count = y.size // rows
-    lengths = np.full(runs.per_run, kernels.BLOCK)
-    lengths[-1] = runs.length - (runs.per_run - 1) * kernels.BLOCK
-    lengths = np.tile(lengths, runs.indices.size)
-    pieces = runs._replace(indices=np.repeat(runs.indices, runs.per_run))
-    shifts = runs.shifts(shift, y.shape)
-    means = found[:, 0] + np.repeat(shifts, runs.per_run)
-    mean = pieces.sum_by_index(means * lengths, rows) / count
-    # Chan's formula: squares within pieces, and of the pieces' means
-    squares = found[:, 1] + lengths * (means - mean[pieces.indices]) ** 2
-    variance = pieces.sum_by_index(squares, rows) / count
+    lengths = np.full(lines.per_line, kernels.BLOCK)
+    lengths[-1] = lines.length - (lines.per_line - 1) * kernels.BLOCK
+    lengths = np.tile(lengths, lines.indices.size)
+    blocks = lines._replace(indices=np.repeat(lines.indices, lines.per_line))
+    shifts = lines.shifts(shift, y.shape)
+    means = found[:, 0] + np.repeat(shifts, lines.per_line)
+    mean = blocks.sum_by_index(means * lengths, rows) / count
+    # Chan's formula: squared deviations within blocks, and of the blocks' means
+    squares = found[:, 1] + lengths * (means - mean[blocks.indices]) ** 2
+    variance = blocks.sum_by_index(squares, rows) / count
     if shard is not None:
         mean, variance = generic.pooled(shard, mean, variance)
-    numbers, _ = _numbers(runs, y, shifts, scale, bias, mean, 1 / np.sqrt(variance + epsilon))
-    to = runs.addresses(out)
+    numbers, _ = _numbers(lines, y, shifts, scale, bias, mean, 1 / np.sqrt(variance + epsilon))
+    to = lines.addresses(out)
     parallel_for(
-        lambda first, last: kernels.normalize(y, first, last, runs.length, to, addresses, numbers),
-        runs.pieces,
+        lambda first, last: kernels.normalize(y, first, last, lines.length, to, addresses, numbers),
+        lines.blocks,
         MEMORY * y.size,
     )
     return out, mean.astype(y.dtype), variance.astype(y.dtype), np.stack([mean, variance])
 
 
 def _numbers(
-    runs: Runs, y: NDArray, shifts: NDArray, scale: NDArray, bias: NDArray, mean: NDArray, inverse: NDArray
+    lines: Lines, y: NDArray, shifts: NDArray, scale: NDArray, bias: NDArray, mean: NDArray, inverse: NDArray
 ) -> tuple[NDArray, NDArray]:
-    """Center, slope and bias of each run, and what rounding of the center leaves, which the bias makes up for."""
-    exact = mean[runs.indices] - shifts
+    """Center, slope and bias of each line, and the rounding error of the center, for which the bias makes up."""
+    exact = mean[lines.indices] - shifts
     center = exact.astype(y.dtype)
     left = exact - center
-    slope = (scale * inverse)[runs.indices]
-    return np.stack([center, slope, bias[runs.indices] - slope * left], axis=1).astype(y.dtype), left
+    slope = (scale * inverse)[lines.indices]
+    return np.stack([center, slope, bias[lines.indices] - slope * left], axis=1).astype(y.dtype), left
 
 
 def vjp(
@@ -136,36 +139,36 @@ def vjp(
     shard: Shard | None = None,
 ) -> Results:
     """Cotangents of y, shift, scale and bias from those of result, mean and variance; moments are `forward`'s last."""
-    runs = runs_of(shift, y, g)
-    if runs is None:
+    lines = lines_of(shift, y, g)
+    if lines is None:
         return generic.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard)
-    rows, n = scale.size, runs.length
+    rows, n = scale.size, lines.length
     mean, variance, scale = (np.asarray(a, np.float64) for a in (*moments, scale))
     inverse = 1 / np.sqrt(variance + epsilon)
-    x, of = runs.addresses(y), runs.addresses(g)
-    numbers, left = _numbers(runs, y, runs.shifts(shift, y.shape), scale, bias, mean, inverse)
-    found = np.empty((runs.pieces, 3))
+    x, of = lines.addresses(y), lines.addresses(g)
+    numbers, left = _numbers(lines, y, lines.shifts(shift, y.shape), scale, bias, mean, inverse)
+    found = np.empty((lines.blocks, 3))
     parallel_for(
-        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers), runs.pieces, MEMORY * y.size
+        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers), lines.blocks, MEMORY * y.size
     )
-    sums, products, deviations = found.reshape(-1, runs.per_run, 3).sum(axis=1).T  # of each run
+    sums, products, deviations = found.reshape(-1, lines.per_line, 3).sum(axis=1).T  # (blocks, 3) -> (3, lines)
     products, deviations = products - left * sums, deviations - left * n
-    of_bias, of_scale = runs.sum_by_index(sums, rows), inverse * runs.sum_by_index(products, rows)
+    of_bias, of_scale = lines.sum_by_index(sums, rows), inverse * lines.sum_by_index(products, rows)
     count = y.size // rows
     slope = scale * inverse
     every_bias, every_scale = of_bias, of_scale
     if shard is not None:
         every_bias, every_scale, g_mean, g_variance = shard.share * shard.sum(of_bias, of_scale, g_mean, g_variance)
-    constant = ((g_mean - slope * every_bias) / count)[runs.indices]
-    tilt = ((2 * g_variance - slope * inverse * every_scale) / count)[runs.indices]
+    constant = ((g_mean - slope * every_bias) / count)[lines.indices]
+    tilt = ((2 * g_variance - slope * inverse * every_scale) / count)[lines.indices]
     numbers = np.column_stack([numbers, constant - tilt * left, tilt]).astype(y.dtype)
-    out = _like(runs, y)
-    to = runs.addresses(out)
+    out = _like(lines, y)
+    to = lines.addresses(out)
     parallel_for(
-        lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), runs.pieces, MEMORY * y.size
+        lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), lines.blocks, MEMORY * y.size
     )
-    # what the shift of a run receives is the sum of what its elements do
-    of_shifts = slope[runs.indices] * sums + n * constant + tilt * deviations
-    shape = tuple(y.shape[a] if i < runs.cut else 1 for i, a in enumerate(runs.order))
-    of_shift = generic.summed_to(np, of_shifts.reshape(shape).transpose(np.argsort(runs.order)), shift.shape)
+    # the cotangent of a line's shift is the sum of those of its elements
+    of_shifts = slope[lines.indices] * sums + n * constant + tilt * deviations
+    shape = tuple(y.shape[a] if i < lines.cut else 1 for i, a in enumerate(lines.order))
+    of_shift = generic.summed_to(np, of_shifts.reshape(shape).transpose(np.argsort(lines.order)), shift.shape)
     return out, of_shift.astype(y.dtype), of_scale.astype(y.dtype), of_bias.astype(y.dtype)

@@ -51,6 +51,7 @@ class CpuPatches(Patches[NDArray]):
             product = np.zeros((*self.sizes, *self.sizes))
             before = tuple(size - 1 - size // 2 for size in self.sizes)
             kernels.grams(x[part], x_centre, y[part], y_centre, x is y, before, self.periodic, product)
+            # (s1, s2, s1, s2), taps reversed -> (T, T)
             sums[part.start] = product[::-1, ::-1, ::-1, ::-1].reshape(self.taps, self.taps)
 
         self._each_thread(work)

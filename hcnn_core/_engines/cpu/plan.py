@@ -102,10 +102,11 @@ class CpuPlan(Plan[NDArray]):
         if filters is not None and blocks[0].lines is not None:
             result = empty((self.x_rows, self.channels, len(written) * self._line), dtype)
         for block in blocks:
-            part = self._cotangent(g, ans, block, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
+            # (frequencies, planes * out, leading indices of the block, *other direct results, batch)
+            cotangent = self._cotangent(g, ans, block, sums).reshape(*shape, -1, *t.out_lengths[1:], t.batch)
             signal = None if x is None else self._spectrum(x, block.lines)
-            of_x, of_filters = block.products.adjoints(part, signal, packed, of_filters)
-            del part, signal  # so that the samples can use their memory
+            of_x, of_filters = block.products.adjoints(cotangent, signal, packed, of_filters)
+            del cotangent, signal  # so that the samples can use their memory
             if result is not None and of_x is not None and block.lines is not None:
                 self._add_samples(result, of_x, block.lines, written)
             elif of_x is not None:
@@ -115,21 +116,24 @@ class CpuPlan(Plan[NDArray]):
         return result, spectra, None if ans is None else sums
 
     def _cotangent(self, g: Rows, ans: Rows | None, block: LeadingBlock, sums: NDArray) -> NDArray:
-        """Spectra (rows, out, positions) of a block of g. With `ans`, the cotangents of the bias are added to sums."""
+        """Spectra of a block of g, (rows, out, positions) -> (frequencies * planes, out, positions of the block).
+
+        With `ans`, the cotangents of the bias are added to sums (rows, out).
+        """
         d, t, back = self.transform, self.products.taps, programs_of(self.transform, g.array.dtype)[3]
         first, n = block.begin * t.positions, (block.end - block.begin) * t.positions
-        part = empty((d.frequencies * d.planes, self.out, n), g.array.dtype)
+        spectra = empty((d.frequencies * d.planes, self.out, n), g.array.dtype)
         parts = {}
 
         def work(begin: int, end: int) -> None:
             of_part = parts[begin] = np.zeros_like(sums)
             scaling: dict[str, Any] = {} if ans is None else {"ans": ans.after(first + begin), "sums": of_part}
-            back(g.after(first + begin), Rows.of(part, begin), self.out, end - begin, **scaling)
+            back(g.after(first + begin), Rows.of(spectra, begin), self.out, end - begin, **scaling)
 
-        parallel_for(work, n, 4 * part.size)
+        parallel_for(work, n, 4 * spectra.size)
         for begin in sorted(parts):
             sums += parts[begin]
-        return part
+        return spectra
 
     def _spectrum(self, x: NDArray, lines: Integers | None = None) -> NDArray:
         """Spectrum of x, or of some lines of it, with the directly convolved axes apart.
@@ -147,7 +151,7 @@ class CpuPlan(Plan[NDArray]):
         return np.reshape(spectrum, (d.frequencies, -1, *lengths, t.batch))
 
     def _samples(self, spectrum: NDArray) -> NDArray:
-        """The transpose of `_spectrum`."""
+        """The transpose of `_spectrum`: (frequencies, ..) -> (rows, channels * positions)."""
         d = self.transform
         return self._mapped(1, spectrum.reshape(d.frequencies * d.aliases * d.planes, 1, -1), self.x_rows)[:, 0]
 
@@ -160,7 +164,7 @@ class CpuPlan(Plan[NDArray]):
         written[lines] = True
 
     def _columns(self, lines: Integers) -> list[tuple[int, int, int]]:
-        """Segments of columns of these lines (-1: left out): where among them, where among all, how many."""
+        """Segments of columns of these lines, of which -1 is left out: first among these, first among all, number."""
         line = self._line
         return [(here * line, there * line, n * line) for here, there, n in segments(lines) if there >= 0]
 
@@ -175,7 +179,7 @@ class CpuPlan(Plan[NDArray]):
     ) -> None:
         """Apply one of the transform's programs to a source (rows, channels, columns); write or add to the target.
 
-        Segments of columns are (where to, from where, how many).
+        Segments of columns are (first in the target, first in the source, number).
         """
         apply, channels = programs_of(self.transform, source.dtype)[which], source.shape[1]
 

@@ -135,10 +135,10 @@ class RealDFT(ByTable[NDArray]):
     def phases(self) -> list[tuple[Integers, list[Step], int]]:
         """For each polyphase component its samples, the steps from them to entries, and the number of rows between."""
         grid = np.arange(math.prod(axis.n for axis in self.axes)).reshape([axis.n for axis in self.axes])
-        part, found = self.places, []
+        place, found = self.places, []
         for a, phases in enumerate(itertools.product(*(range(axis.stride) for axis in self.axes))):
             rows = grid[np.ix_(*(axis.samples(p) for axis, p in zip(self.axes, phases, strict=True)))]
-            to = (part // self.planes * self.aliases + a) * self.planes + part % self.planes
+            to = (place // self.planes * self.aliases + a) * self.planes + place % self.planes
             steps: list[Step] = []
             between = _add_steps(steps, [rows], [axis.length for axis in self.axes], to, self.form)
             found.append((rows.reshape(-1), steps, between))
@@ -167,7 +167,7 @@ class RealDFT(ByTable[NDArray]):
         """Matrix from taps to filters (F * P' * A * P, taps): from plane P of a component of x to plane P' of y."""
         lengths = [axis.length for axis in self.axes]
         frequencies = np.asarray([f for f, _ in self.parts])
-        spectrum = np.ones((len(self.parts), 1, 1), complex)
+        spectrum = np.ones((len(self.parts), 1, 1), complex)  # (parts, A, taps) of the axes so far
         for f, length, axis in zip(frequencies.T, lengths, self.axes, strict=True):
             along = np.zeros((len(self.parts), axis.stride, axis.size), complex)
             for phase in range(axis.stride):
@@ -183,6 +183,7 @@ class RealDFT(ByTable[NDArray]):
             part = np.asarray([SUM if part is None else part for _, part in self.parts])[:, None, None]
             table = np.select([part == SUM, part == RE], [re, im - re], -re - im)
         else:
+            # (F, P', A, P, taps)
             table = np.stack((np.stack((re[::2], -im[::2]), 2), np.stack((im[1::2], re[1::2]), 2)), 1)
         return np.reshape(table, (self.frequencies * self.planes**2 * self.aliases, -1))
 

@@ -82,7 +82,7 @@ class SpectralPlan(CpuPlan):
 
     @functools.cached_property
     def phases(self) -> list[tuple[Integers, int]]:
-        """For each polyphase component its rows of samples, and how many steps of the analysis take them."""
+        """For each polyphase component its rows of samples, and the number of steps of its analysis."""
         return [(rows, len(steps)) for rows, steps, _ in self.transform.phases]
 
     @property
@@ -91,17 +91,12 @@ class SpectralPlan(CpuPlan):
         return np.cumsum([0, *(steps for _, steps in self.phases)])
 
     @property
-    def entries(self) -> int:
-        """Rows of the spectrum of a polyphase component, for each frequency."""
-        return self.transform.aliases * self.transform.planes // len(self.phases)
-
-    @property
     def group(self) -> int:
         """Channels that are analyzed at once; it divides the number of channels."""
         most = max(
             1,
             self.tuning.spectral_elements
-            // (self.transform.frequencies * self.entries * self.tuning.spectral_positions),
+            // (self.transform.frequencies * self.transform.planes * self.tuning.spectral_positions),
         )
         wanted = self.tuning.spectral_channels
         divisors = [n for n in range(1, min(most, self.channels) + 1) if self.channels % n == 0]
@@ -142,7 +137,7 @@ class SpectralPlan(CpuPlan):
         Transposed, the result is (components * groups, frequencies, rows, terms).
         """
         f, rows, _ = filters.shape
-        split = filters.reshape(f, rows, len(self.phases), self.entries, -1, self.group)
+        split = filters.reshape(f, rows, len(self.phases), self.transform.planes, -1, self.group)
         ordered = split.transpose((2, 4, 0, 1, 3, 5) if transposed else (2, 4, 0, 3, 5, 1))
         shape = (rows, -1) if transposed else (-1, rows)
         return np.ascontiguousarray(ordered).reshape(math.prod(ordered.shape[:2]), f, *shape)
@@ -150,7 +145,7 @@ class SpectralPlan(CpuPlan):
     def filters_from(self, totals: NDArray) -> NDArray:
         """Transpose of `matrices`, whose rows are padded: filters (frequencies, rows, terms)."""
         f, rows = totals.shape[1], self.transform.planes * self.out
-        split = totals[..., :rows].reshape(len(self.phases), -1, f, self.entries, self.group, rows)
+        split = totals[..., :rows].reshape(len(self.phases), -1, f, self.transform.planes, self.group, rows)
         return split.transpose(2, 5, 0, 3, 1, 4).reshape(f, rows, -1)
 
     def _share_positions(self, work: Callable[[int, int], None], count: int) -> None:
@@ -167,7 +162,7 @@ class Workspace:
         self.plan, self.block, self.width, self.dtype = plan, block, -(-n // lanes) * lanes, dtype
         self.programs = programs_of(d, dtype)
         self.between = empty((max(1, *(p.between for p in self.programs)), self.width), dtype)
-        terms, rows = (plan.entries, plan.group), (d.planes, plan.out)
+        terms, rows = (d.planes, plan.group), (d.planes, plan.out)
 
         def spectrum(*shape: int) -> NDArray:
             size = math.prod(shape) * self.width
@@ -186,11 +181,11 @@ class Workspace:
         return tuple(SpectralWorkspace(self.block, self.between, self.x_spectrum, self.y_spectrum, self.offsets))
 
     def adjoint(self, positions: int, *, filters: bool, bias: bool) -> AdjointWorkspace:
-        """What adjoints hold besides. `filters` and `bias` say which cotangents are wanted."""
+        """What adjoints also hold. `filters` and `bias` say which cotangents are wanted."""
         plan, d, lanes = self.plan, self.plan.transform, VECTOR_BYTES // self.dtype.itemsize
         columns = -(-d.planes * plan.out // lanes) * lanes
         groups = len(plan.phases) * (plan.channels // plan.group)
-        total = groups, d.frequencies, plan.entries * plan.group, columns
+        total = groups, d.frequencies, d.planes * plan.group, columns
         return AdjointWorkspace(
             y_transposed=empty((d.frequencies, self.width, columns), self.dtype),
             bias=np.zeros((plan.y_rows if bias else 0, plan.out)),
@@ -218,7 +213,7 @@ def share(work: Callable[[int, int], None], parts: list[tuple[int, int]], elemen
 
 
 def _row_offsets(spectrum: NDArray, components: int) -> Integers:
-    """Bytes to the first channel of each row of a spectrum (frequencies, entries, channels, .).
+    """Bytes to the first channel of each row of a spectrum (frequencies, planes, channels, .).
 
     Polyphase components use the same rows, one after the other.
     """

@@ -18,7 +18,7 @@ Terms = tuple[tuple[float, int], ...]
 """A sum of (coefficient, number). Inputs are numbered first, then the sums that others read."""
 
 Number = tuple[float, int] | None
-"""A number while a line is written: (factor, number). None is zero."""
+"""A number while code is written: (factor, number). None is zero."""
 
 Complex = tuple[Number, Number]
 
@@ -61,7 +61,7 @@ class StraightLine:
 
 
 class _Writer:
-    """Writes a line. Sums that are equal up to a factor are written once."""
+    """Writes straight-line code. Sums that are equal up to a factor are written once."""
 
     def __init__(self, inputs: int) -> None:
         self.inputs = inputs
@@ -154,8 +154,8 @@ def pairs(length: int) -> list[tuple[int, bool]]:
 
 
 LEAN, TRIPLED, PAIRED = range(3)
-"""What a line writes for a frequency. LEAN: its real and imaginary part, or the real part alone if it is its own
-conjugate. TRIPLED: their sum as well, before them. PAIRED: both parts, also if it is its own conjugate."""
+"""What straight-line code writes for a frequency. LEAN: its real and imaginary part, or the real part alone if the
+frequency is its own conjugate. TRIPLED: their sum as well, before them. PAIRED: always both parts."""
 
 
 @cache

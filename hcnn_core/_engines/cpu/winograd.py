@@ -21,7 +21,10 @@ from hcnn_core._tuning import Tuning
 
 
 class WinogradProducts(DirectProducts):
-    """Results and cotangents by tiles of F(4, 3). The other axes are convolved directly within each product."""
+    """Results and cotangents by tiles of F(4, 3), which lie along the first axis.
+
+    The other axes are convolved directly within each product.
+    """
 
     def __init__(self, taps: Taps, tuning: Tuning, after: int = 0) -> None:
         """With `after`, `adjoints` takes a g that begins at this leading index."""
@@ -61,13 +64,13 @@ class WinogradProducts(DirectProducts):
         return split.transpose(0, 4, 3, 2, 1)[:, :, :, ::-1]
 
     def blocks(self, count: int) -> list[Block]:
-        """Cut the results into about so many blocks, each of four lines or a part of four lines."""
+        """Cut the results into about so many blocks: the four lines of a tile, or some positions of these."""
         size, whole, tiles = self._within.positions, self.taps.positions, self.taps.leading // 4
-        parts = evenly(self._within.leading, min(self._within.leading, -(-count // tiles)), self._aligned)
+        bounds = evenly(self._within.leading, min(self._within.leading, -(-count // tiles)), self._aligned)
         return [
             Block(begin, end, first=4 * tile * whole + begin * size, n=(end - begin) * size, lines=4, step=whole)
             for tile in range(tiles)
-            for begin, end in parts
+            for begin, end in bounds
         ]
 
     @property
@@ -83,13 +86,13 @@ class WinogradProducts(DirectProducts):
         matrices = self.pack(filters)
         y = empty((x.shape[0], filters.shape[1], *t.out_lengths, t.batch), dtype=x.dtype)
         lines, added = y.reshape(*y.shape[:2], t.leading, -1), no_bias(x.dtype) if bias is None else bias
-        parts = self._parts(x.shape[1])
+        bounds = self._block_bounds(x.shape[1])
 
-        def work(part: slice, first: int, last: int) -> None:
-            out, factors = lines[part, :, 4 * first : 4 * last], entries_of(matrices, part)
-            for begin, end in parts:
+        def work(entries: slice, first: int, last: int) -> None:
+            out, factors = lines[entries, :, 4 * first : 4 * last], entries_of(matrices, entries)
+            for begin, end in bounds:
                 self._apply_tiles(
-                    out, begin * self._within.positions, x[part], factors, (first, last), begin, end, added
+                    out, begin * self._within.positions, x[entries], factors, (first, last), begin, end, added
                 )
 
         self._each_block(work, x, filters.shape[1], t.leading // 4)
@@ -137,19 +140,20 @@ class WinogradProducts(DirectProducts):
         tiling = Tiling(self._six[slice(*tiles)], n, table, starts, segments)
         kernels.apply_tiled(out, at, x, tuple(tiling), tuple(workspace), matrices, bias)
 
-    def _parts(self, columns: int) -> list[tuple[int, int]]:
-        """Blocks of the second axis that are worked on at once."""
+    def _block_bounds(self, columns: int) -> list[tuple[int, int]]:
+        """Begin and end of the blocks of the second axis that are worked on at once."""
         leading, count = self._within.leading, -(-6 * columns * self.taps.positions // self.tuning.winograd_elements)
         return evenly(leading, min(leading, count))
 
     def pack_back(self, filters: NDArray) -> NDArray:
         """Filter transform for adjoints, (entries, 6, taps of a column, rows, columns)."""
         packed = self.pack(filters)
+        # (entries, 6, columns * taps of a column, rows) -> (entries, 6, taps of a column, rows, columns)
         by_columns = packed.reshape(*packed.shape[:2], -1, self.taps.count // 3, packed.shape[3])
         return np.ascontiguousarray(by_columns.transpose(0, 1, 3, 4, 2))
 
     def unpack(self, cotangent: NDArray) -> NDArray:
-        """The transpose of `pack`."""
+        """The transpose of `pack`: (entries, 6, K, rows) -> (entries, rows, taps * columns)."""
         count, _, terms, rows = cotangent.shape
         filters = np.empty((count, rows, 3 * terms), cotangent.dtype)
         groups = self._groups(filters, rows)
@@ -180,13 +184,13 @@ class WinogradProducts(DirectProducts):
         total = np.empty((0,) * 4, dtype) if onto is None else onto
         matrices = np.empty((0,) * 5, dtype) if filters is None else filters
         g = g.reshape(count, rows, g.shape[2], -1)
-        parts = self._parts(columns)
+        bounds = self._block_bounds(columns)
 
         def work(first: int, last: int) -> None:
-            part = slice(first, last)
-            for begin, end in parts:
-                signal, packed = (gx if x is None else x)[part], entries_of(matrices, part)
-                self._add_adjoints(g[part], signal, total[part], packed, gx[part], begin, end)
+            entries = slice(first, last)
+            for begin, end in bounds:
+                signal, packed = (gx if x is None else x)[entries], entries_of(matrices, entries)
+                self._add_adjoints(g[entries], signal, total[entries], packed, gx[entries], begin, end)
 
         parallel_for(work, count, g.size * t.count)
         return None if filters is None else gx, onto

@@ -32,10 +32,10 @@ def stages_of(transform: MatrixDFT, dtype: Any) -> tuple[tuple[Stage, Stage, int
     across, along, back1, back2 = d.matrices(np.empty(0, dtype))[:4]
     p, n1, n2, o1, o2, fold = d.planes, d.n1, d.last.n, d.o1, d.last.kept, d.last.fold
     kept, rows1, rows2 = d.kept, along.shape[0], across.shape[0]
-    blocks = np.arange(kept * fold)
+    groups = np.arange(kept * fold)
     analysis = (
         Stage(across, np.arange(n1) * n2, 1, np.arange(n1), n1),
-        Stage(along, blocks * p * n1, 1, blocks // fold * rows1 * fold + blocks % fold, fold),
+        Stage(along, groups * p * n1, 1, groups // fold * rows1 * fold + groups % fold, fold),
         rows2 * n1,
     )
     synthesis = (

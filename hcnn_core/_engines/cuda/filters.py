@@ -15,7 +15,7 @@ from hcnn_core.backend import Array, dtype_name, empty
 THREADS = 128
 
 MOST_TAPS, MOST_FILTERS = 16, 2048
-"""A filter stays in registers, and a number for each of them in the memory that a block shares."""
+"""The taps of a filter stay in registers. A number for each filter stays in the shared memory of a block of threads."""
 
 
 def suits(h: Array, g: Array | None = None) -> bool:
@@ -27,7 +27,7 @@ def suits(h: Array, g: Array | None = None) -> bool:
 
 
 def normalize(xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:
-    """Filters (..., Q) over the deviation of their responses, and the means of these."""
+    """Filters (..., Q) divided by the standard deviation of their responses, and the mean responses (Q,) after that."""
     filters, means = empty(xp, (*h.shape[1:], h.shape[0]), h), empty(xp, h.shape[:1], h)
     _launch(xp, "normalize", h, (h, mean, covariance), (filters, means), (), epsilon)
     return filters, means
@@ -49,7 +49,8 @@ def merge(
     w, offset = empty(xp, (across, mean.size, kernels), h), empty(xp, (places, kernels), h)
     numbers, shared = (across, kernels, places), _shared_bytes(h, across)
     _launch(xp, "merge", h, (h, g, mean, covariance, bias, table), (w, offset), numbers, epsilon, kernels, shared)
-    # the taps of g come first in memory, as in the plan of the convolution that w is for
+    # (taps, T, K) -> (*kernel_size of h, *kernel_size of g, K), a view: the taps of g stay first in memory, as in the
+    # plan of the convolution with w
     first = g.ndim - 2
     axes = (*range(first, first + h.ndim - 1), *range(first), -1)
     return xp.permute_dims(xp.reshape(w, (*g.shape[1:-1], *h.shape[1:], kernels)), axes), offset
@@ -65,6 +66,7 @@ def merge_vjp(
     of_g, of_bias = empty(xp, g.shape, h), empty(xp, (kernels,), h)
     parts = empty(xp, (kernels, mean.size + 1, h.shape[0]), h)
     first = h.ndim - 1
+    # (*kernel_size of h, *kernel_size of g, K) -> (*kernel_size of g, *kernel_size of h, K)
     by_taps = xp.permute_dims(g_w, (*range(first, g_w.ndim - 1), *range(first), g_w.ndim - 1))
     given = (h, g, mean, covariance, table, by_taps, g_offset)
     numbers, shared = (across, kernels, places), _shared_bytes(h, across)
@@ -78,14 +80,17 @@ def _normalize_vjp(
     xp: Any, given: tuple[Array, Array], parts: tuple[int, int], h: Array, mean: Array, covariance: Array,
     epsilon: float,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """From the first parts of both cotangents, how many parts there are, and how far they lie apart."""
+    """Cotangents of h, mean and covariance, from those of both results, which are sums of parts.
+
+    `given` holds the first part of each; `parts` is how many there are, and how far they lie apart.
+    """
     found = empty(xp, h.shape, h), empty(xp, mean.shape, h), empty(xp, covariance.shape, h)
     _launch(xp, "normalize_back", h, (h, mean, covariance, *given), found, parts, epsilon)
     return found
 
 
 def _shared_bytes(h: Array, across: int) -> int:
-    """Bytes of the filters and cotangents that a block of `merge` or `merge_back` keeps."""
+    """Bytes of shared memory for the filters and cotangents of a block of threads of `merge` or `merge_back`."""
     return int((h.size // h.shape[0] + 1) * (h.shape[0] + across) * h.itemsize)
 
 

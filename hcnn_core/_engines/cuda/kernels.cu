@@ -24,12 +24,12 @@ __device__ inline long long source_of(const int* places, int position, int batch
 
 __device__ inline real elu(real x) { return x > 0 ? x : EXPM1(x); }
 
-// The derivative of ELU where its value is this.
+// The derivative of ELU, from its value.
 __device__ inline real slope(real answer) { return answer > 0 ? real(1) : answer + 1; }
 
 #ifdef EXTEND
-// Write rows of x, extended by their boundary, to out. With answers, x is the cotangent of their ELU and becomes that of
-// its argument, and sums[block, row] receive what it is then, each sample once.
+// Write rows of x, extended by their boundary, to out. With answers, the results of an ELU, x is their cotangent. It is
+// multiplied by the ELU's derivative, and sums[block, row] receive the sums of the products, without periodic copies.
 extern "C" __global__ void __launch_bounds__(EXTEND) extend(
     Reals x, Table places, Reals answers, Target sums, Target out, int positions, int batch, long long x_row
 ) {
@@ -50,8 +50,8 @@ extern "C" __global__ void __launch_bounds__(EXTEND) extend(
 #endif
 
 #ifdef TALL
-// Take what each lane of `correlate` finds at its position from `begin` on: some rows of g, and the places of some
-// offsets in x, zeros where there is none.
+// Load tiles of `correlate` to shared memory: G_TILE rows of g and X_TILE taps of x at each lane's position, counted from
+// `begin`; zeros beyond the ends.
 template <int G_TILE, int X_TILE, int PITCH>
 __device__ void take_tiles(
     real (*taken_g)[PITCH], real (*taken_x)[PITCH], Reals g, Reals x, Table offsets, Table g_lines, Table x_lines,
@@ -172,7 +172,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
 #endif
 
 #ifdef FIRST_GROUPS
-// One matrix for several groups of rows: out(writes[group] + step * row) = sum over k of matrix[k, row] * from[...].
+// One matrix for several groups of rows: row writes[group] + WRITE_STEP * r of the result is the sum over k of
+// matrix[k, r] times row reads[group] + READ_STEP * k.
 template <int GROUPS, int ROWS_, int DEPTH_, int READ_STEP, int WRITE_STEP, typename Store>
 __device__ void stage(const real* from, const real* matrix, const int* reads, const int* writes, Store store) {
     constexpr int TILES = (ROWS_ + MAP_TALL - 1) / MAP_TALL;
@@ -198,8 +199,8 @@ __device__ void stage(const real* from, const real* matrix, const int* reads, co
 }
 
 // Two stages on all rows of a channel, MAP_TILE positions at a time. With answers, the results of an ELU, x is first
-// multiplied by its derivative, and sums[tile, row] receive what it is then; with a bias (rows,), an ELU comes last. With a
-// marginal, it receives the sums of `summed` rows of the result each, which lie `apart` rows apart.
+// multiplied by its derivative, and sums[tile, row] receive the sums of the products. With a bias (rows,), the ELU of the
+// sum is written. A marginal receives sums of `summed` rows of the result each, which lie `apart` rows apart.
 extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
     Reals x, Table places, Reals first, Reals second, Table reads_and_writes,
     Reals bias, Reals answers, Target sums, Target out, Target marginal, int positions, int batch, int x_rows,
@@ -274,10 +275,10 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
 
 #ifdef TAPS
 // Patches around the positions of samples (samples, places, inner): tap t around place u reads place places[t, u], or a
-// zero for -1. Samples less their centre are what counts, zeros included. There are fewer than 2^31 samples in all
+// zero for -1. The centre is subtracted from all samples, zeros included. There are fewer than 2^31 samples in all
 // (`CudaPatches.suits`), so 32 bits hold every index, and an index plus the step of a loop.
 
-// A number near the mean of samples, the same for all threads: sums of what samples differ from it lose nothing.
+// A number near the mean of samples, the same for all threads: sums of differences from it lose few digits.
 __device__ inline real near_mean(Reals x, int all) {
     const int count = min(all, PATCH_THREADS);
     real total = 0;
@@ -285,7 +286,7 @@ __device__ inline real near_mean(Reals x, int all) {
     return total / count;
 }
 
-// Write parts[block, u], the sums over samples of x less `near_mean` at each place u.
+// Write parts[block, u], the sums over samples of x minus `near_mean` at each place u.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) place_sums(
     Reals x, double* __restrict__ parts, int count, int inner, int samples
 ) {
@@ -304,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) place_sums(
     if (threadIdx.x == 0) parts[(long long)blockIdx.y * count + u] = part[0];
 }
 
-// From the parts of `place_sums`: the mean of x, rounded, and the mean patch less that. One block.
+// From the parts of `place_sums`: the mean of x, rounded, and the mean patch minus that mean. One block.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) centre_of(
     Reals x, const double* __restrict__ parts, Table places, Target centre, double* __restrict__ offsets,
     int blocks, int count, int inner, int samples
@@ -344,7 +345,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) centre_of(
     }
 }
 
-// Write parts[block, t, t'], the sums of products of the patches of x and y: of x with itself, those of t' >= t.
+// Write parts[block, t, t'], the sums of products of the patches of x and y; where both are one array, for t' >= t.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
     Reals x, Reals y, Reals x_centre, Reals y_centre, Table places, double* __restrict__ parts,
     int count, int inner, int samples
@@ -354,7 +355,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
     const unsigned all = samples * count * inner, step = gridDim.x * PATCH_THREADS;
     const real zero_x = -*x_centre, zero_y = -*y_centre;
     real sum[TAPS][TAPS] = {};
-    // a line is what lies inside a place; threads take `inner` positions of a line, or several lines where they are short
+    // a line is the `inner` elements at one place of a sample; neighbouring threads take neighbouring elements
     for (unsigned p = blockIdx.x * PATCH_THREADS + threadIdx.x; p < all; p += step) {
         const unsigned line = p / inner, u = line % count, first = p - u * inner;
         real of_x[TAPS], of_y[TAPS];
@@ -399,9 +400,10 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) covariance_of(
     if (threadIdx.x == 0 && s == 0) mean[t] = x_offsets[t] + *x_centre;
 }
 
-// Write to y, at each place, the sum over the patches that hold it, at tap t, of constant[t] + matrix[t, :] . (patch -
-// mean), over the number of positions, and what is at that place in other, if there is one: of the places sources[u, :]
-// by factors that pairs of taps add up to, slots[u, t, t'] telling where, -1 for no such patch.
+// Write y, at each place u the sum over the patches that hold it, each at some tap t, of constant[t] + matrix[t, :] .
+// (patch - mean), divided by the number of positions. Add `other`, if there is one. These patches read the places
+// sources[u, :]: -1 is a zero, -2 ends the list. slots[u, t, t'] says which of these tap t' reads in the patch that holds u
+// at tap t, -1 if there is no such patch. The factors of all pairs of taps that read one source are added first.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
     Reals x, const double* __restrict__ mean, Reals matrix, Reals constant, Table sources, Table slots, Reals other,
     Target y, int count, int inner, int samples
@@ -416,7 +418,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
     }
     __syncthreads();
     for (int k = threadIdx.x; k <= STEPS; k += PATCH_THREADS) {
-        real total = 0;  // the last is what does not depend on x
+        real total = 0;  // the last factor is the constant
         for (int t = 0; t < TAPS; ++t)
             for (int s = 0; s < TAPS; ++s) {
                 const int slot = slots[(u * TAPS + t) * TAPS + s];
@@ -504,7 +506,8 @@ extern "C" __global__ void __launch_bounds__(256) weigh(const Sums all) {
 #endif
 
 #ifdef FILTER_TAPS
-// The variance of what a filter makes of patches with this covariance, and the covariance, made symmetric, times it.
+// The variance of a filter's responses to patches with this covariance, and twice the symmetric part of the covariance
+// times the filter.
 __device__ inline real variance_of(const real (&h)[FILTER_TAPS], Reals covariance, real (&twice)[FILTER_TAPS]) {
     real variance = 0;
     for (int t = 0; t < FILTER_TAPS; ++t) {
@@ -516,7 +519,8 @@ __device__ inline real variance_of(const real (&h)[FILTER_TAPS], Reals covarianc
     return variance;
 }
 
-// Write filters h (count, taps) over the deviation of their responses to filters (taps, count), and the means of these.
+// Write filters h (count, taps), divided by the standard deviation of their responses, to filters (taps, count), and their
+// mean responses after that to means.
 __device__ inline void normalize_filters(
     Reals h, Reals mean, Reals covariance, real* filters, real* means, int count, double epsilon
 ) {
@@ -540,8 +544,8 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize(
 }
 
 // Merge the normalised factors h (count, taps) with g (count, across, kernels), a block for each kernel: w (across, taps,
-// kernels) is the sum of their products, offset (places, kernels) the bias less what the means of h's responses become by
-// g, whose tap t counts reach[t, place] at a place.
+// kernels) is the sum of their products. offset (places, kernels) is the bias minus the response of g to the means of h's
+// responses, in which tap t has the weight reach[t, place].
 extern "C" __global__ void __launch_bounds__(FILTER_THREADS) merge(
     Reals h, Reals g, Reals mean, Reals covariance, Reals bias, Reals reach, Target w, Target offset,
     int count, int across, int kernels, int places, double epsilon
@@ -578,7 +582,7 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) merge_back(
 ) {
     SHARED_MEMORY;
     real* normal = reinterpret_cast<real*>(shared_memory);  // (FILTER_TAPS + 1, count), the last row the means
-    real* given = normal + (FILTER_TAPS + 1) * count;  // (FILTER_TAPS + 1, across), the last row of what they become
+    real* given = normal + (FILTER_TAPS + 1) * count;  // cotangents (FILTER_TAPS + 1, across), the last row of the responses to the means
     const int k = blockIdx.x;
     normalize_filters(h, mean, covariance, normal, normal + FILTER_TAPS * count, count, epsilon);
     for (int t = threadIdx.x; t < across; t += FILTER_THREADS) {
@@ -607,8 +611,8 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) merge_back(
     }
 }
 
-// The cotangents of filters, mean and covariance, of those of both results, each the sum of some parts, whose beginnings
-// lie part_step apart. One block.
+// The cotangents of filters, mean and covariance, from those of both results. Each of the two is a sum of parts, which
+// begin part_step apart. One block.
 extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
     Reals h, Reals mean, Reals covariance, Reals g_filters, Reals g_means, Target of_h, Target of_mean,
     Target of_covariance, int count, int parts, int part_step, double epsilon
@@ -644,8 +648,8 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
 #endif
 
 #ifdef LOSS_THREADS
-// The mean over images of the cross-entropy of logits (images, classes), and its gradient: a target is 1 - smoothing at the
-// label, and what is left everywhere alike. A label out of range makes NaN. One block.
+// The mean over images of the cross-entropy of logits (images, classes), and its gradient. A target is smoothing / classes
+// everywhere, plus 1 - smoothing at the label. A label out of range makes NaN. One block.
 extern "C" __global__ void __launch_bounds__(LOSS_THREADS) cross_entropy(
     Reals logits, const long long* __restrict__ labels, Target loss, Target gradient, int images, int classes,
     double smoothing

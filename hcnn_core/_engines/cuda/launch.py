@@ -19,7 +19,11 @@ TILING = {
     "float32": {"THREADS": 128, "TALL": 16, "WIDE": 4, "DEPTH": 64, "G_TALL": 8, "X_TALL": 9},
     "float64": {"THREADS": 128, "TALL": 8, "WIDE": 2, "DEPTH": 32, "G_TALL": 4, "X_TALL": 4},
 }
-"""Rows (TALL) and positions (WIDE, a lane's) whose sums a thread keeps in registers, and what a block shares."""
+"""Sizes of `apply` and `correlate`, whose blocks have THREADS threads.
+
+In `apply` a thread keeps the sums of TALL rows by WIDE positions in registers, and a block shares the factors of DEPTH
+terms. In `correlate` a thread keeps G_TALL by X_TALL sums.
+"""
 
 TENSOR_ROWS = 16
 """Rows that tensor cores multiply at a time."""
@@ -62,7 +66,7 @@ def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: in
 
 
 def product_sizes(dtype: str, rows: int) -> dict[str, int]:
-    """The sizes of `apply` and `correlate`: few rows want lower tiles of more positions."""
+    """The sizes of `apply` and `correlate`: for few rows, tiles are less tall and wider."""
     tiling = TILING[dtype]
     if count := passes(dtype):
         tall = TENSOR_ROWS if rows <= TENSOR_ROWS else 2 * TENSOR_ROWS

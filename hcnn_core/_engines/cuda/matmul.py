@@ -16,7 +16,7 @@ MOST = 1 << 26
 """Multiply-adds from which cuBLAS takes less time."""
 
 MOST_BLOCKS = (1 << 16) - 1
-"""Along a grid's second axis."""
+"""Most blocks of threads along a grid's second axis."""
 
 
 Tables = tuple[Any, Any]
@@ -39,7 +39,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 def multiply(xp: Any, a: Array, b: Array) -> Array:
-    """``a @ b``."""
+    """``a @ b`` by the kernel."""
     rows, columns = (a if a.ndim == 2 else a[None, :]), (b if b.ndim == 2 else b[:, None])
     out = empty(xp, (rows.shape[0], columns.shape[1]), a)
     multiply_into(rows, columns, out)

@@ -19,7 +19,7 @@ PER_THREAD = 64
 
 
 MOST_TAPS, MOST_POSITIONS = 9, 1 << 14
-"""The products of a patch stay in registers; a table tells every position what it sums up."""
+"""The products of a patch stay in registers. A table lists for every position the samples that it sums."""
 
 
 class CudaPatches(Patches[Array]):
@@ -74,7 +74,7 @@ class CudaPatches(Patches[Array]):
         return xp.permute_dims(xp.reshape(y, tuple(x.shape[a] for a in self.order)), back)
 
     def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
-        """Mean of an arranged array, and its mean patch less that, in double precision."""
+        """Mean of an arranged array, and its mean patch minus that mean, in double precision."""
         count = math.prod(self.lengths)
         blocks = min(-(-self.count // (count * THREADS * PER_THREAD)), (1 << 16) - 1)
         parts, offsets = self._doubles(xp, x, (blocks, count)), self._doubles(xp, x, (self.taps,))
@@ -136,7 +136,11 @@ def _tables(like: Array, *problem: Any) -> tuple[Array, ...]:
 def _spreading(
     lengths: tuple[int, ...], sizes: tuple[int, ...], periodic: tuple[bool, ...]
 ) -> tuple[Integers, Integers, Integers]:
-    """Places (T, positions); and what positions sum up: sources (positions, steps), slots (positions, T, T)."""
+    """Places (T, positions), and what `spread` sums: sources (positions, steps) and slots (positions, T, T).
+
+    The sources of a position are the places that the patches around it read, -1 for a zero, then -2. Slot (t, t') says
+    which source tap t' reads in the patch that holds the position at tap t, -1 if there is no such patch.
+    """
     places = _neighbours(lengths, sizes, periodic)
     taps, count = places.shape
     sources = np.full((count, _steps(sizes)), -2)

@@ -30,9 +30,10 @@ With what is read for them, and what they become, they take half of an H100's in
 """
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
+"""Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
 
 BLOCKS = 1024
-"""Blocks among which sums over all positions are shared out, at least where there are as many positions."""
+"""Least blocks of threads that share sums over all positions, where there are enough positions."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def maps_of(transform: MatrixDFT, dtype: str) -> tuple[Map, ...]:
 
 
 def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: bool) -> Map:
-    """Two stages; those whose rows are summed on the way keep a second copy of them for it."""
+    """The map of two stages. With `summed`, the memory between them has room for a copy of the rows that are read."""
     rows = first.reads.size * first.matrix.shape[1]
     width = cuda.MAP_TILE[dtype]
     shared = (rows + (max(rows, half_rows) if summed else half_rows)) * width * np.dtype(dtype).itemsize
@@ -71,8 +72,8 @@ def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: boo
     return Map((_padded(first.matrix), _padded(second.matrix)), tables, tuple(sizes.items()), shared)
 
 
-def _pieces(run: int, rows: int) -> int:
-    """In how many equal pieces lines of positions are cut, so that one piece of all rows is no more than a block."""
+def _cuts(run: int, rows: int) -> int:
+    """In how many equal segments lines of `run` positions are cut, so that one segment of all rows fits a block."""
     return next((n for n in range(1, run + 1) if run % n == 0 and run // n * rows <= BLOCK_ELEMENTS), run)
 
 
@@ -122,7 +123,10 @@ class CudaPlan(Plan[Array]):
         return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
 
     def forward_and_marginal(self, xp: Any, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
-        """The ELU of x convolved with w plus a bias, and its sum over an axis, on the way if a transform makes it."""
+        """The ELU of x convolved with w plus a bias, and its sum over an axis.
+
+        Synthesis adds the sum up if the axis is transformed and the bias is the same at all positions.
+        """
         per_row, place = self._bias_of_rows(xp, bias), self.y_order.index(axis)
         if per_row is None or place >= len(self.arrangement.spectral):
             return super().forward_and_marginal(xp, x, w, bias, axis)
@@ -189,6 +193,7 @@ class CudaPlan(Plan[Array]):
         """Spectra of filters, in one of the orders of `_filter_places`."""
         d = self.maps
         assert d
+        # (F P' A1 P A2, size) @ (size, T C K), written in the order
         matrix, rows = d.matrices(w)[4], self._to_plan(xp, w, self.w_order, self.w_matrix)
         spectra = empty(xp, (matrix.shape[0] * math.prod(self.w_matrix[1:]),), w)
         multiply_into(matrix, xp.reshape(rows, (matrix.shape[1], -1)), spectra, writes=self._filter_tables(w, order))
@@ -220,7 +225,7 @@ class CudaPlan(Plan[Array]):
 
     @cached_property
     def _phase_taps(self) -> Integers:
-        """All taps, those that each phase of x meets together, those that none meets last."""
+        """All taps, in the order of the phases of x that they meet; those that meet none come last."""
         met = np.concatenate([np.zeros(0, np.int64), *(phase.taps for phase in self.tables.phases)])
         return np.concatenate([met, np.setdiff1d(np.arange(self.taps.count), met)])
 
@@ -229,8 +234,8 @@ class CudaPlan(Plan[Array]):
     ) -> Array:
         """The result (rows, positions) of matrices (entries or 1, taps * columns, rows); with a bias, its ELU.
 
-        With a transform, also a marginal of it (rows, positions): of how many rows each sum is, and how far they lie
-        apart.
+        With a transform, a marginal of it can be written too: its array (rows, positions), the number of rows in a sum,
+        and how far apart they lie.
         """
         count, rows, reading = x.shape[0], matrices.shape[2], self.tables.forward
         offsets = self._offsets(x, "x taps", reading, x)
@@ -242,23 +247,25 @@ class CudaPlan(Plan[Array]):
             self._apply(x, matrices, offsets, sources, targets, reading.run, y, bias)
             return y
         y = empty(xp, (self.y_rows * self.out, positions), x)
-        # pieces that the L2 cache keeps until they are transformed; a piece of a line follows that of the line before,
-        # with whose taps it shares most samples
-        pieces = _pieces(reading.run, count * rows)
-        run = reading.run // pieces
-        step = max(1, BLOCK_ELEMENTS // (count * rows * run)) if pieces == 1 else 1
+        # The L2 cache keeps a block until it is transformed. A segment of a line follows that of the line before, with
+        # which it shares most samples.
+        cuts = _cuts(reading.run, count * rows)
+        run = reading.run // cuts
+        step = max(1, BLOCK_ELEMENTS // (count * rows * run)) if cuts == 1 else 1
         lines = reading.lines.size
-        begins = np.add.outer(np.arange(pieces) * run, reading.lines).reshape(-1)
+        begins = np.add.outer(np.arange(cuts) * run, reading.lines).reshape(-1)
         sources = self._table(x, ("x lines", run), begins)
         targets = self._table(x, ("y lines", run), np.arange(step) * run)
         buffer = empty(xp, (count * rows * min(step, begins.size) * run,), x)
         for first in range(0, begins.size, step):
             last = min(begins.size, first + step)
-            piece, line = divmod(first, lines)
+            segment, line = divmod(first, lines)
             block = xp.reshape(buffer[: count * rows * (last - first) * run], (count * rows, -1))
+            # (entries, rows, taps * columns) @ (entries, taps * columns, positions of the block)
             self._apply(x, matrices, offsets, sources[first:last], targets[: last - first], run, block)
-            begin = line * reading.run + piece * run
+            begin = line * reading.run + segment * run
             sums = None if marginal is None else (marginal[0][:, begin:], *marginal[1:])
+            # (frequencies * planes * out, positions of the block) -> (rows * out, positions of the block)
             self._map(xp, "synthesis", block, self.out, None, bias=bias, out=y[:, begin:], marginal=sums)
         return y
 
@@ -270,6 +277,7 @@ class CudaPlan(Plan[Array]):
         if not self.tables.complete:
             x[...] = 0
         for index, phase in enumerate(self.tables.phases):
+            # (entries, columns, taps of the phase * rows) @ (entries, taps of the phase * rows, positions of the phase)
             first, met = met, met + phase.taps.size * rows
             self._apply(
                 g,
@@ -283,9 +291,10 @@ class CudaPlan(Plan[Array]):
         return self._map(xp, "analysis back", x, self.channels, None)[0] if self.maps else x
 
     def _filters_of(self, xp: Any, matrices: Array) -> Array:
-        """Cotangent of w from that of `_matrices`, of each entry."""
+        """Cotangent of w from those of all matrices (entries, taps * columns, rows)."""
         if self.maps:
             table = self.maps.matrices(matrices)[4]
+            # (size, F P' A1 P A2) @ (F P' A1 P A2, T C K) -> (size, T, C, K)
             rows = empty(xp, (table.shape[1], *self.w_matrix[1:]), matrices)
             multiply_into(table.T, matrices, rows, reads=self._filter_tables(matrices, "filters"))
         else:
@@ -300,6 +309,7 @@ class CudaPlan(Plan[Array]):
         threads, positions = tiling["THREADS"], reading.lines.size * reading.run
         tiles = -(-rows // (4 * tiling["G_TALL"])) * -(-depth // (8 * tiling["X_TALL"]))
         parts = max(1, min(-(-positions // threads), -(-BLOCKS // (tiles * count))))
+        # of each warp: (entries, taps * columns, positions) @ (entries, positions, rows)
         totals = empty(xp, (parts * threads // cuda.LANES, count, depth, rows), g)
         cuda.launch(
             "correlate", dtype, cuda.product_sizes(dtype, rows), (parts, count, tiles), threads,
@@ -337,9 +347,11 @@ class CudaPlan(Plan[Array]):
         self, xp: Any, name: str, x: Array, channels: int, extension: str | None, answers: Array | None = None,
         *, bias: Array | None = None, out: Array | None = None, marginal: tuple[Array | None, int, int] | None = None,
     ) -> tuple[Array, Array | None]:  # fmt: skip
-        """Rows (rows * channels, .) through two stages; with answers, also the sums of what these then are.
+        """Apply one of MAPS to x (rows * channels, .).
 
-        `out` and a marginal of it, as `_products` takes one, may be parts of larger arrays with rows of one length.
+        With answers, the results of an ELU, x is first multiplied by the ELU's derivative, and the sums of the products
+        along rows are returned too. `out` and a marginal of it, as `_products` takes one, may be views of larger arrays
+        whose rows have one length.
         """
         dtype = dtype_name(x.dtype)
         assert self.maps
@@ -367,7 +379,7 @@ class CudaPlan(Plan[Array]):
     def _extend(
         self, xp: Any, x: Array, extension: str, answers: Array | None = None
     ) -> tuple[Array, Array | None]:  # fmt: skip
-        """Rows (rows, .) extended by their boundary; with answers, also the sums of what these then are."""
+        """Rows (rows, .) extended by their boundary; with answers, as in `_map`, also the sums of the products."""
         places, batch, n = self._source(x, extension)
         out = empty(xp, (x.shape[0], n), x)
         blocks = -(-n // cuda.EXTEND_THREADS)
@@ -384,7 +396,7 @@ class CudaPlan(Plan[Array]):
         return xp.sum(parts, axis=0, dtype=xp.float64, out=empty(xp, parts.shape[1:], parts))
 
     def _source(self, x: Array, extension: str | None) -> tuple[Array | None, int, int]:
-        """Places, batch and number of extended positions; without an extension those of x itself."""
+        """Places, batch and number of extended positions; without an extension, those of x itself."""
         if extension is None:
             return None, 1, x.shape[1]
         table = getattr(self.tables, extension)
@@ -405,7 +417,10 @@ class CudaPlan(Plan[Array]):
         return self._placed.beside(like, (name, dtype_name(like.dtype)), make)
 
     def _result_rows(self, xp: Any, y: Array, *, spread: bool = False) -> Array:
-        """The result as (rows, positions); with `spread`, the first rows if others repeat them, as under a marginal."""
+        """An array like the result as (rows, positions).
+
+        With `spread`, repeated rows are left out where stride 0 shows them, as in the cotangent of a marginal.
+        """
         ordered = xp.permute_dims(y, self.y_order)
         rows = self.outer * self.y_rows * self.out
         for axis, n in enumerate(ordered.shape[: len(self.arrangement.spectral)] if spread else ()):
@@ -418,7 +433,7 @@ class CudaPlan(Plan[Array]):
 class SubsampledPlan(Plan[Array]):
     """A plan along periodic axes whose stride does not divide them: every sample is made, and some are kept.
 
-    There the taps that meet a sample differ each time around, which no kernel's table says; the axes are short ones.
+    Along such an axis the taps that meet a sample differ from period to period, which the kernels' tables cannot say.
     """
 
     def __init__(

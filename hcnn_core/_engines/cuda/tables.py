@@ -20,6 +20,7 @@ class Reading:
     lines: Integers
     offsets: Integers
     run: int
+    """Positions of a line."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Extension:
 
 @dataclass(frozen=True)
 class Phase:
-    """Samples of x, stride * a + phase, to be summed from the same taps of the cotangent."""
+    """A polyphase component of x, samples stride * a + phase, whose cotangents are sums over the same taps."""
 
     taps: Integers
     reading: Reading

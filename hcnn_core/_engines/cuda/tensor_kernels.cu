@@ -1,7 +1,7 @@
-// `apply` and `correlate` by tensor cores, in place of those of `_kernels.cu`: the same arguments, the same blocks. Every
-// operand is rounded to TensorFloat-32, or, in three PASSES, split into two of them, whose products miss less than
-// rounding to float32 does. Sums are kept in float32. Tensor cores cut off what a sum has no room for, always towards
-// zero, which many products add up to more than three PASSES spare: so their sums are added to others now and then.
+// `apply` and `correlate` by tensor cores, in place of those of `kernels.cu`: the same arguments, the same blocks. Every
+// operand is rounded to TensorFloat-32, or, in three PASSES, split into two such numbers; errors are then about those of
+// float32. Sums are kept in float32. Tensor cores round sums towards zero, always. Over many products these errors add up
+// to more than three PASSES gain, so sums are added to totals now and then.
 
 #if defined TALL && defined PASSES
 #ifdef __CUDACC__
@@ -24,7 +24,7 @@ constexpr int PARTS = PASSES == 3 ? 2 : 1;
 
 template <int COUNT> struct Operand { unsigned part[PARTS][COUNT]; };
 
-// Number i of an operand.
+// Set number i of an operand.
 template <int COUNT> __device__ inline void put(Operand<COUNT>& to, int i, float x) {
     to.part[0][i] = tf32(x);
     if (PARTS == 2) to.part[PARTS - 1][i] = tf32(x - __uint_as_float(to.part[0][i]));
@@ -38,10 +38,10 @@ __device__ inline void multiply_add(float (&sum)[4], const Operand<4>& a, const 
     mma(sum, a.part[0], b.part[0]);
 }
 
-// Products of a pass after which a sum goes to its total.
+// Most products of tensor cores, of all passes, after which a sum is added to its total.
 constexpr int MOST_IN_SUM = 64;
 
-// Add sums to totals where there are any, and begin again.
+// Add sums to totals, and clear the sums.
 template <int M, int N> __device__ inline void flush(float (&total)[M][N][4], float (&sum)[M][N][4]) {
 #pragma unroll
     for (int m = 0; m < M; ++m)

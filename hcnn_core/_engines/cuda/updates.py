@@ -1,4 +1,4 @@
-"""Weighted sums of many arrays by one CUDA kernel, whose one argument tells it where they all lie."""
+"""Weighted sums of many arrays by one CUDA kernel, whose one argument holds all their addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hcnn_core.backend import Array, address_of, dtype_name, empty
 THREADS, MOST_BLOCKS = 256, 64
 
 MOST_SUMS = 32
-"""Of a launch: what tells where they lie is an argument, of at most 4 KiB."""
+"""Most sums of a launch. Their addresses are one argument, which may have 4 KiB."""
 
 
 def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
@@ -26,15 +26,15 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
     dtype = dtype_name(sums[0][0].array.dtype)
     results: list[Array] = []
     for first in range(0, len(sums), MOST_SUMS):
-        part = sums[first : first + MOST_SUMS]
-        arrays = [[xp.ascontiguousarray(term.array) for term in terms] for terms in part]  # never without axes
+        some = sums[first : first + MOST_SUMS]
+        arrays = [[xp.ascontiguousarray(term.array) for term in terms] for terms in some]  # each with an axis
         written = (
             out[first : first + MOST_SUMS]
             if out
-            else [empty(xp, terms[0].array.shape, terms[0].array) for terms in part]
+            else [empty(xp, terms[0].array.shape, terms[0].array) for terms in some]
         )
         table = np.zeros((), layout_of(dtype))
-        for entry, terms, taken, result in zip(table["sums"], part, arrays, written, strict=False):
+        for entry, terms, taken, result in zip(table["sums"], some, arrays, written, strict=False):
             entry["out"], entry["count"], entry["terms"] = address_of(result), result.size, len(terms)
             for place, term, array in zip(entry["term"], terms, taken, strict=False):
                 scalar = 0 if term.scalar is None else address_of(term.scalar)
@@ -44,7 +44,7 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
         largest = max(result.size for result in written)
         sizes = {"SUMS": MOST_SUMS, "TERMS": MOST_TERMS, "BYTES": table.dtype.itemsize}
         blocks = max(1, min(MOST_BLOCKS, -(-largest // THREADS)))
-        cuda.launch("weigh", dtype, sizes, (blocks, len(part)), THREADS, (table[()],))
+        cuda.launch("weigh", dtype, sizes, (blocks, len(some)), THREADS, (table[()],))
         results += written
     return results
 

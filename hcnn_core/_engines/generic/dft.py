@@ -82,6 +82,7 @@ class ByTable(ABC, Generic[AnyArray]):
         # (F, P', K, T, A1, P, A2, C) -> (F, P', A1, P, A2, T, C, K)
         rows = xp.permute_dims(xp.reshape(spectrum, (f, p, out, taps, a1, p, a2, channels)), (0, 1, 4, 5, 6, 3, 7, 2))
         matrix = self._filter_table(spectrum)
+        # (size, F P' A1 P A2) @ (F P' A1 P A2, T C K) -> (size, T, C, K)
         return xp.reshape(self.matmul(matrix.T, xp.reshape(rows, (matrix.shape[0], -1))), (-1, *shape))
 
 

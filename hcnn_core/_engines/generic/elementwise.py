@@ -75,8 +75,8 @@ def by_blocks(compute: Callable[..., object], x: AnyArray, *others: Array) -> An
     def work(first: int, last: int) -> None:
         for flat in range(first, last):
             row, block = divmod(flat, blocks)
-            part = (*np.unravel_index(row, shape[:cut]), slice(block * length, (block + 1) * length))
-            compute(*(array[part] for array in arrays))
+            inside = (*np.unravel_index(row, shape[:cut]), slice(block * length, (block + 1) * length))
+            compute(*(array[inside] for array in arrays))
 
     parallel_for(work, math.prod(shape[:cut]) * blocks, MEMORY * x.size)
     return out

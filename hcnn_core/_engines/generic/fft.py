@@ -40,12 +40,13 @@ class LibraryFFT:
         return self._flat(xp, self._forward(xp, xp.reshape(x, (*self.lengths, -1))))  # (F, 1, rest)
 
     def analyze_transpose(self, xp: Any, spectrum: Array) -> Array:
+        # (F, rest) -> (*padded, rest) -> (*lengths, rest)
         x = self._forward_transpose(xp, spectrum)[(*(slice(0, n) for n in self.lengths), ...)]
         return xp.reshape(x, (math.prod(self.lengths), -1))
 
     def kernel(self, xp: Any, w: Array) -> Array:
         _, taps, channels, out = w.shape
-        w = xp.reshape(w, (*self.kernel_size, -1))
+        w = xp.reshape(w, (*self.kernel_size, -1))  # (*kernel_size, T C K) -> (*padded, T C K)
         for axis, (n, bound) in enumerate(zip(self.lengths, self.boundary, strict=True)):
             w = _wrap(xp, w, axis, n, self.padded[axis], bound)
         spectrum = xp.reshape(self._forward(xp, w), (self.frequencies, taps * channels, out))
@@ -53,6 +54,7 @@ class LibraryFFT:
 
     def kernel_transpose(self, xp: Any, spectrum: Array, shape: tuple[int, int, int]) -> Array:
         taps, channels, out = shape
+        # (F, K, T C) -> (F, T C K) -> (*padded, T C K) -> (*kernel_size, T C K)
         spectrum = xp.permute_dims(xp.reshape(spectrum, (self.frequencies, out, taps * channels)), (0, 2, 1))
         w = self._forward_transpose(xp, xp.reshape(spectrum, (self.frequencies, -1)))
         for axis, (n, size, bound) in enumerate(zip(self.lengths, self.kernel_size, self.boundary, strict=True)):
@@ -61,6 +63,7 @@ class LibraryFFT:
 
     def synthesize(self, xp: Any, spectrum: Array) -> Array:
         fft = fft_namespace(xp)
+        # (F, rest) -> (*padded, rest) -> (*out_lengths, rest)
         y = xp.reshape(spectrum, (*self.spectrum_shape, -1))
         last = len(self.padded) - 1
         for axis in range(last):
@@ -70,6 +73,7 @@ class LibraryFFT:
 
     def synthesize_transpose(self, xp: Any, y: Array) -> Array:
         fft = fft_namespace(xp)
+        # (*out_lengths, rest) -> (*padded, rest) -> (F, 1, rest)
         y = xp.reshape(y, (*self.out_lengths, -1))
         full = xp.zeros((*self.padded, y.shape[-1]), dtype=y.dtype, **placement(xp, y))
         full[(*self.out_slices, ...)] = y
@@ -96,13 +100,14 @@ class LibraryFFT:
             for axis in range(last + 1):
                 spectrum = fft.fft(spectrum, axis=axis)
             return spectrum
-        # irfft counts frequencies twice that stand for a conjugate pair; the transpose of rfft counts them once
+        # irfft counts a frequency that stands for a conjugate pair twice; the transpose of rfft counts it once
         x = xp.conj(spectrum) / self._pair_weight(xp, xp.real(spectrum))
         for axis in range(last):
             x = fft.ifft(x, axis=axis)
         return fft.irfft(x, n=self.padded[-1], axis=last) * self.points
 
     def _pair_weight(self, xp: Any, like: Array) -> Array:
+        """How many frequencies each one along the last axis stands for: 2, or 1 if it is its own conjugate."""
         f = np.arange(self.spectrum_shape[-1])
         alone = (f == 0) | (2 * f == self.padded[-1])
         weight = np.where(alone, 1.0, 2.0).astype(dtype_name(like.dtype))

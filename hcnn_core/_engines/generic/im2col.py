@@ -94,7 +94,7 @@ class Im2col:
             parallel_for(work, count, elements, threaded=True)
 
     def _cut(self, xp: Any, y: Array, entries: slice, begin: int, end: int) -> Array:
-        """The part of y that a block computes, as a view (entries, rows, positions)."""
+        """The elements of y that a block computes, as a view (entries, rows, positions)."""
         flat = xp.reshape(y[entries, ...], (-1, y.shape[1], self.taps.leading * self.taps.positions))
         return flat[:, :, begin * self.taps.positions : end * self.taps.positions]
 
@@ -103,6 +103,7 @@ class Im2col:
         if not self.taps.sizes:
             return x
         count, columns = x.shape[:2]
+        # (entries, columns, *lengths, batch) -> (entries, taps, columns, *positions, batch)
         shape = (count, self.taps.count, columns, end - begin, *self.taps.out_lengths[1:], self.taps.batch)
         gathered = xp.empty(shape, dtype=x.dtype, **placement(xp, x))
         for index, pieces, whole in self._pieces(begin, end):

@@ -17,7 +17,7 @@ def forward(
     """ELU of the normalised y + shift, its mean (K,), its variance (K,), and both in double precision (2, K)."""
     axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
     z = y + shift
-    exact = xp.sum(z, axis=axes, dtype=xp.float64) / count
+    exact = xp.sum(z, axis=axes, dtype=xp.float64) / count  # (..., K) -> (K,)
     mean = xp.astype(exact, y.dtype)
     deviation = z - mean
     exact_variance = xp.sum(deviation * deviation, axis=axes, dtype=xp.float64) / count
@@ -55,7 +55,7 @@ def vjp(
         xp.astype(xp.sum(a, axis=axes, dtype=xp.float64), y.dtype, copy=False) for a in (of_c, of_c * normal)
     )
     slope = scale * inverse
-    every_bias, every_scale = of_bias, of_scale
+    every_bias, every_scale = of_bias, of_scale  # those of the whole batch
     if shard is not None:
         every = xp.astype(shard.share * shard.sum(of_bias, of_scale, g_mean, g_variance), y.dtype)
         every_bias, every_scale, g_mean, g_variance = (every[i, :] for i in range(4))

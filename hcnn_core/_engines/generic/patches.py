@@ -81,7 +81,7 @@ class Patches(Generic[AnyArray]):
         """
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
-        total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])
+        total = self.gram(xp, arranged[0], arranged[-1], centres[0], centres[-1])  # (T, T)
         covariance = total / self.count - offsets[0][:, None] * offsets[-1][None, :]
         return offsets[0] + xp.astype(centres[0], xp.float64), covariance
 

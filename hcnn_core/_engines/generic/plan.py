@@ -7,6 +7,9 @@ All arrays are brought into one order of axes, transformed axes first and the ba
 Its adjoints are the transposes of the three maps in reverse order. With no transformed axis this is a direct
 convolution by matrix products; with all axes transformed it is the FFT method. The network's layers convolve space
 directly and transform attributes.
+
+Names in shape comments: F folded frequencies, A aliases, P planes, T direct taps, C channels, K filters. Without
+transformed axes, F counts elements of the outer batch.
 """
 
 from __future__ import annotations
@@ -72,14 +75,17 @@ class Plan(Generic[AnyArray]):
             g = self.pointwise.elu_vjp(xp, g, ans)
         taps = self.products.taps
         cotangent = self.transform.synthesize_transpose(xp, self._to_plan(xp, g, self.y_order, (self.y_rows, -1)))
-        cotangent = xp.reshape(cotangent, (self._count, -1, *taps.out_lengths, taps.batch))  # (F, P K, ..)
+        # (F, P, K * direct results * batch) -> (F, P K, *direct results, batch)
+        cotangent = xp.reshape(cotangent, (self._count, -1, *taps.out_lengths, taps.batch))
         x_cotangent = w_cotangent = None
         if w is not None:
             filters = self.transform.kernel(xp, self._to_plan(xp, w, self.w_order, self.w_matrix))
+            # (F, T A P C, P K) applied to (F, P K, *direct results, batch) -> (F, A P C, *direct axes, batch)
             spectrum = self.products.apply_transpose(xp, cotangent, filters)
-            x_rows = self.transform.analyze_transpose(xp, spectrum)
+            x_rows = self.transform.analyze_transpose(xp, spectrum)  # (samples of the transformed axes, rest)
             x_cotangent = self.from_plan(xp, x_rows, self.x_order, self.problem.x_shape)
         if x is not None:
+            # (F, P K, positions) @ (F, positions, T A P C) -> (F, P K, T A P C)
             spectrum = self.products.correlate(xp, cotangent, self._analyze(xp, x))
             w_cotangent = self.filters_of(xp, spectrum)
         return x_cotangent, w_cotangent, None if ans is None else g
@@ -88,6 +94,7 @@ class Plan(Generic[AnyArray]):
         """Cotangent of w from the cotangents of all filter matrices: (frequencies, rows, taps * columns)."""
         if self.outer > 1:
             spectrum = xp.sum(spectrum, axis=0, keepdims=True)
+        # (F, P K, T A P C) -> (taps of the transformed axes, T, C, K)
         w_rows = self.transform.kernel_transpose(xp, spectrum, self.w_matrix[1:])
         return self.from_plan(xp, w_rows, self.w_order, self.problem.w_shape)
 
@@ -97,6 +104,8 @@ class Plan(Generic[AnyArray]):
         return self.transform.frequencies * self.outer
 
     def _analyze(self, xp: Any, x: AnyArray) -> AnyArray:
+        """Spectrum of x, with the direct axes apart."""
+        # (samples of the transformed axes, rest) -> (F, A P, rest) -> (F, A P C, *direct axes, batch)
         spectrum = self.transform.analyze(xp, self._to_plan(xp, x, self.x_order, (self.x_rows, -1)))
         return xp.reshape(spectrum, (self._count, -1, *self.products.taps.lengths, self.products.taps.batch))
 

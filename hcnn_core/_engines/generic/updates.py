@@ -13,13 +13,13 @@ MOST_TERMS = 3
 
 
 def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] | None, where: Any) -> list[Array]:
-    """A sum of (array, weight, rate, scalar) for each result."""
+    """A sum of terms (array, weight, rate, scalar) for each result, written to `out` where the condition holds."""
     results = []
     for number, terms in enumerate(sums):
-        parts = [
+        addends = [
             array if (w, scalar) == (1, None) else _weight(w, rate, scalar) * array for array, w, rate, scalar in terms
         ]
-        total = sum(parts[1:], start=parts[0])
+        total = sum(addends[1:], start=addends[0])
         if out is not None:
             held: Any = out[number]
             np.copyto(held, total, where=where)
@@ -29,7 +29,7 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
 
 
 def _weight(weight: float, rate: float, scalar: Array | None) -> Any:
-    """The factor of a term, without terms and factors that change nothing."""
+    """The factor of a term: weight + rate * scalar, without operations that change nothing."""
     if scalar is None:
         return weight
     product = scalar if rate == 1 else rate * scalar

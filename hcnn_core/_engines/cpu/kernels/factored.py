@@ -74,7 +74,7 @@ def _expand(
     expansion: Expansion, at: int, m: int, component: int, group: int, kept: int, analysis: BoundProgram,
     workspace: SpectralWorkspace,
 ) -> None:  # fmt: skip
-    """Write the spectra of the ELU of what a group of filters makes of m positions of one polyphase component of x.
+    """Apply a group of filters and the ELU to m positions of a polyphase component of x; write the spectra of that.
 
     If `kept` is 1, all of z stays; if it is 0, z holds a tile of channels at a time. The next row of x is prefetched,
     since rows are too short for the processor to foresee it.
@@ -117,7 +117,7 @@ def factored(
                 for group in range(groups):
                     at = line * expansion.line_step + begin * size
                     _expand(expansion, at, m, p, group, 0, analysis, workspace)
-                    # (frequencies, entries * channels, width) -> (frequencies, planes * out, width)
+                    # (frequencies, planes * channels, width) -> (frequencies, planes * out, width)
                     multiply_group(workspace, width, matrices, p * groups + group)
             synthesize(workspace, synthesis, target, (line * n + begin) * size, m, bias)
 
@@ -142,6 +142,7 @@ def _expand_vjp(
     for v in range(0, rows.size, ROWS_AT_ONCE):
         g, some = address(gz[0, v]), rows[v : v + ROWS_AT_ONCE]
         into = cotangents.filters_part[group]
+        # (taps, rows * width) @ (rows * width, channels), for each lane
         correlate_rows(into, expansion.x + at, expansion.taps, g, gz.strides[0], step, width, some)
         for i in range(some.size):
             to = address(gx) + (cotangents.x_starts[first + v + i] + gx_at) * size

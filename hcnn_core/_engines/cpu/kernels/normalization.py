@@ -1,4 +1,4 @@
-"""Moments of runs of memory, their normalisation with ELU, and the adjoint of both. Addresses are in bytes."""
+"""Moments of lines of elements, their normalisation with ELU, and the adjoint of both. Addresses are in bytes."""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -19,14 +19,14 @@ from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, Vectors
 Body = Callable[[Vectors, Any, Any, list[Any]], tuple[Any, tuple[Any, ...]]]
 
 BLOCK = 1 << 13
-"""Elements of a piece: a thread's next one, few enough to be summed in single precision and read twice from cache."""
+"""Elements of a block of a line: few enough to be summed in single precision, and to be read twice from cache."""
 
 SUMS = 3
-"""Most that a pass sums."""
+"""Most sums that a pass takes."""
 
 
 def _sweep(body: Body, reads_g: bool) -> Any:
-    """Return what calls `body(v, x, g, numbers)` along runs, stores its first result and sums its others."""
+    """An intrinsic that calls `body(v, x, g, numbers)` along a line, stores its first result and sums the others."""
 
     @intrinsic(prefer_literal=True)
     def sweep(typing: Any, like: Any, vectors: Any, out: Any, x: Any, g: Any, numbers: Any, count: Any) -> Any:
@@ -84,43 +84,43 @@ _adjoints = _sweep(_adjoint, reads_g=True)
 
 
 @compiled(inline="always")
-def _piece(piece: int, n: int) -> tuple[int, int, int]:
-    """The run of a piece, and its first element and length there."""
-    per_run = (n + BLOCK - 1) // BLOCK
-    begin = piece % per_run * BLOCK
-    return piece // per_run, begin, min(BLOCK, n - begin)
+def _place(block: int, n: int) -> tuple[int, int, int]:
+    """The line of a block, and its first element and length there."""
+    per_line = (n + BLOCK - 1) // BLOCK
+    begin = block % per_line * BLOCK
+    return block // per_line, begin, min(BLOCK, n - begin)
 
 
 @compiled()
 def moments(like: NDArray, sums: NDArray, first: int, last: int, n: int, x: NDArray) -> None:
-    """Write of each piece the mean, and the sum of squared deviations from it, to `sums` (pieces, 2).
+    """Write of each block the mean, and the sum of squared deviations from it, to `sums` (blocks, 2).
 
-    `x` holds the addresses of runs of n elements. Deviations are taken from a first mean, so that squares lose no
+    `x` holds the addresses of lines of n elements. Deviations are taken from a first mean, so that squares lose no
     digits where the mean is large.
     """
     size, lanes, none = like.itemsize, VECTOR_BYTES // like.itemsize, like.dtype.type(0)
-    for piece in range(first, last):
-        run, begin, count = _piece(piece, n)
-        at, whole = x[run] + begin * size, count // lanes
+    for block in range(first, last):
+        line, begin, count = _place(block, n)
+        at, whole = x[line] + begin * size, count // lanes
         rest, left = at + whole * VECTOR_BYTES, count % lanes
         center = (
             _deviations(like, 1, 0, at, 0, (none,), whole)[0] + _deviations(like, 0, 0, rest, 0, (none,), left)[0]
         ) / like.dtype.type(count)
         a, b = _deviations(like, 1, 0, at, 0, (center,), whole), _deviations(like, 0, 0, rest, 0, (center,), left)
         off = (np.float64(a[0]) + np.float64(b[0])) / count
-        sums[piece, 0] = center + off
-        sums[piece, 1] = np.float64(a[1]) + np.float64(b[1]) - count * off * off
+        sums[block, 0] = center + off
+        sums[block, 1] = np.float64(a[1]) + np.float64(b[1]) - count * off * off
 
 
 @compiled()
 def normalize(like: NDArray, first: int, last: int, n: int, out: NDArray, x: NDArray, numbers: NDArray) -> None:
-    """Write elu((x - center) * slope + bias); `numbers` (runs, 3) holds the three."""
+    """Write elu((x - center) * slope + bias); `numbers` (lines, 3) holds the three."""
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    for piece in range(first, last):
-        run, begin, count = _piece(piece, n)
-        to, at, whole = out[run] + begin * size, x[run] + begin * size, count // lanes
+    for block in range(first, last):
+        line, begin, count = _place(block, n)
+        to, at, whole = out[line] + begin * size, x[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
-        given = (numbers[run, 0], numbers[run, 1], numbers[run, 2])
+        given = (numbers[line, 0], numbers[line, 1], numbers[line, 2])
         _elus(like, 1, to, at, 0, given, whole)
         _elus(like, 0, to + done, at + done, 0, given, left)
 
@@ -129,19 +129,19 @@ def normalize(like: NDArray, first: int, last: int, n: int, out: NDArray, x: NDA
 def cotangents(
     like: NDArray, sums: NDArray, first: int, last: int, n: int, x: NDArray, g: NDArray, numbers: NDArray
 ) -> None:  # fmt: skip
-    """Write of each piece the sums of c's cotangent, of it times x - center, and of x - center, to (pieces, 3).
+    """Write of each block the sums of c's cotangent, of it times x - center, and of x - center, to (blocks, 3).
 
     c is what ELU is taken of, in `normalize`; g holds the addresses of cotangents of the result.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    for piece in range(first, last):
-        run, begin, count = _piece(piece, n)
-        at, of, whole = x[run] + begin * size, g[run] + begin * size, count // lanes
+    for block in range(first, last):
+        line, begin, count = _place(block, n)
+        at, of, whole = x[line] + begin * size, g[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
-        given = (numbers[run, 0], numbers[run, 1], numbers[run, 2])
+        given = (numbers[line, 0], numbers[line, 1], numbers[line, 2])
         a, b = _cotangents(like, 1, 0, at, of, given, whole), _cotangents(like, 0, 0, at + done, of + done, given, left)
         for i in range(SUMS):
-            sums[piece, i] = np.float64(a[i]) + np.float64(b[i])
+            sums[block, i] = np.float64(a[i]) + np.float64(b[i])
 
 
 @compiled()
@@ -150,13 +150,13 @@ def adjoint(
 ) -> None:
     """Write slope times c's cotangent + constant + tilt * (x - center).
 
-    `numbers` (runs, 5) holds center, slope, bias, constant and tilt.
+    `numbers` (lines, 5) holds center, slope, bias, constant and tilt.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
-    for piece in range(first, last):
-        run, begin, count = _piece(piece, n)
-        to, at, of, whole = out[run] + begin * size, x[run] + begin * size, g[run] + begin * size, count // lanes
+    for block in range(first, last):
+        line, begin, count = _place(block, n)
+        to, at, of, whole = out[line] + begin * size, x[line] + begin * size, g[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
-        given = (numbers[run, 0], numbers[run, 1], numbers[run, 2], numbers[run, 3], numbers[run, 4])
+        given = (numbers[line, 0], numbers[line, 1], numbers[line, 2], numbers[line, 3], numbers[line, 4])
         _adjoints(like, 1, to, at, of, given, whole)
         _adjoints(like, 0, to + done, at + done, of + done, given, left)

@@ -77,7 +77,7 @@ class BoundProgram(NamedTuple):
     writes_from: NDArray
     """(steps + 1,) int64: where the rows of each step begin in `writes`."""
     elu_rows: NDArray
-    """int64: bytes to what codelets read besides: the bias, or the ELU's result. Empty where they take no ELU."""
+    """int64: bytes to the bias, or to the ELU's result, that codelets also read. Empty where they take no ELU."""
     sum_rows: NDArray
     """int64: bytes to the sums that codelets add the cotangents of the bias to. Empty where they do not."""
 
@@ -90,7 +90,7 @@ class SpectralWorkspace(NamedTuple):
     between: NDArray
     """(rows, width): rows between the steps of a transform."""
     x_spectrum: NDArray
-    """(frequencies, entries of a polyphase component, channels of a group, width)."""
+    """(frequencies, planes, channels of a group, width): the spectrum of one polyphase component."""
     y_spectrum: NDArray
     """(frequencies, planes, out, width)."""
     offsets: NDArray
@@ -98,14 +98,14 @@ class SpectralWorkspace(NamedTuple):
 
 
 class AdjointWorkspace(NamedTuple):
-    """What a thread holds besides, for the cotangents of filters and bias."""
+    """What a thread also holds for the cotangents of filters and bias."""
 
     y_transposed: NDArray
     """(frequencies, width, planes * out and padding): the result's spectrum, so that sums do not cross lanes."""
     bias: NDArray
     """(rows, out) float64: sums of the cotangent over positions; empty where there is no ELU."""
     part: NDArray
-    """(components * groups, frequencies, entries * channels, planes * out and padding): sums of products in the
+    """(components * groups, frequencies, planes * channels, planes * out and padding): sums of products in the
     arrays' dtype; empty where filters are not wanted."""
     total: NDArray
     """Like `part` in float64, to which parts are added now and then; empty for few positions."""
@@ -170,7 +170,7 @@ class WinogradWorkspace(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """The first factor of a (+) layer: ELU(filters x + shift), made of an extended signal a group at a time."""
+    """The first factor of a (+) layer: ELU(filters x + shift), a group of filters at a time."""
 
     x: int
     """Address of the extended signal (rows, lines, elements)."""
@@ -193,11 +193,11 @@ class Expansion(NamedTuple):
     shifts: NDArray
     """(groups, channels)."""
     z: NDArray
-    """(channels, rows of a component, block): workspace for what the filters make."""
+    """(channels, rows of a component, block): workspace for the ELU of the filters' responses."""
 
 
 class ExpansionCotangents(NamedTuple):
-    """Cotangents of an `Expansion`, and what they are made with."""
+    """Cotangents of an `Expansion`, and the operands they are computed with."""
 
     z: NDArray
     """Like `Expansion.z`: workspace for its cotangent."""

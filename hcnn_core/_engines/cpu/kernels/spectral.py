@@ -84,7 +84,10 @@ def synthesize_vjp(
 
 @compiled()
 def multiply_transposed(workspace: SpectralWorkspace, width: int, matrices: NDArray, group: int, f: int) -> None:
-    """Write the product of the result's spectrum with a group's transposed matrix to its spectrum, at frequency f."""
+    """Write the product of the result's spectrum with a group's transposed matrix to the group's spectrum, at f.
+
+    (planes * channels, planes * out) @ (planes * out, width)
+    """
     spectrum, result = workspace.x_spectrum, workspace.y_spectrum
     x, y, terms = address(spectrum[f]), address(result[f]), workspace.offsets[: matrices.shape[2]]
     gemm_rows(x, spectrum.strides[2], width, y, terms, matrices[group, f])
@@ -92,7 +95,10 @@ def multiply_transposed(workspace: SpectralWorkspace, width: int, matrices: NDAr
 
 @compiled()
 def add_filter_products(workspace: SpectralWorkspace, adjoint: AdjointWorkspace, n: int, group: int, f: int) -> None:
-    """Add the product of a group's spectrum with the result's, over n positions, to the filters' cotangent at f."""
+    """Add the product of a group's spectrum with the result's, over n positions, to the filters' cotangent at f.
+
+    (planes * channels, n) @ (n, planes * out)
+    """
     spectrum = workspace.x_spectrum
     x, y = address(spectrum[f]), adjoint.y_transposed[f]
     add_outer_products(adjoint.part[group, f], x, spectrum.strides[2], n, y)
@@ -106,7 +112,7 @@ def contract(
     """Analyze, multiply by a matrix for each frequency, and synthesize n positions, a block at a time.
 
     For each polyphase component p and each group of channels, steps [steps_from[p], steps_from[p + 1]) of the analysis
-    make the spectrum of the group. Matrices (components * groups, frequencies, entries * channels, planes * out) then
+    make the spectrum of the group. Matrices (components * groups, frequencies, planes * channels, planes * out) then
     add to the result's. analysis and synthesis are a `BoundProgram`, source and target `Rows`, workspace a
     `SpectralWorkspace`.
     """
@@ -129,7 +135,7 @@ def contract(
                     taken = source.origin + (group * channels + channel) * source.step + begin * size
                     to = address(spectrum) + channel * spectrum.strides[2]
                     run_steps(analysis, steps_from[p], steps_from[p + 1], taken, to, between, m)
-                # (frequencies, entries * channels, width) -> (frequencies, planes * out, width)
+                # (frequencies, planes * channels, width) -> (frequencies, planes * out, width)
                 multiply_group(workspace, width, matrices, p * groups + group)
         synthesize(workspace, synthesis, target, begin * size, m, bias)
 
@@ -141,7 +147,7 @@ def contract_adjoints(
 ) -> None:  # fmt: skip
     """Cotangents of `contract`: that of x is written to the target, that of filters added to `adjoint.part`.
 
-    Matrices are (components * groups, frequencies, planes * out, entries * channels). Where they, or `adjoint.part`,
+    Matrices are (components * groups, frequencies, planes * out, planes * channels). Where they, or `adjoint.part`,
     are empty, that cotangent is not made. `adjoint` is an `AdjointWorkspace`; for g and ans, both `Rows`, see
     `run_elu_vjp`. With a total, parts are passed on to it after `MAX_TERMS` positions.
     """

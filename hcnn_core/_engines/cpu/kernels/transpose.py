@@ -36,14 +36,14 @@ def transpose_tile(typing: Any, like: Any, out: Any, out_stride: Any, x: Any, x_
 
 
 @intrinsic(prefer_literal=True)
-def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: Any, x: Any, columns: Any) -> Any:
-    """Write element i of the vector at x + columns[j] to out[i, j]. Vectors have lanes / part elements, or 1 if 0."""
-    signature = types.void(like, part, *(types.int64,) * 4)
+def transpose_square(typing: Any, like: Any, divisor: Any, out: Any, out_stride: Any, x: Any, columns: Any) -> Any:
+    """Write element i of the vector at x + columns[j] to out[i, j]. Vectors have lanes / divisor elements; 1 if 0."""
+    signature = types.void(like, divisor, *(types.int64,) * 4)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, out_stride, x, columns = arguments[2:]
         lanes = 8 * VECTOR_BYTES // like.dtype.bitwidth
-        v = Vectors(builder, like.dtype, max(1, lanes // part.literal_value) if part.literal_value else 1)
+        v = Vectors(builder, like.dtype, max(1, lanes // divisor.literal_value) if divisor.literal_value else 1)
         places = [load_offset(builder, columns, INT64(r)) for r in range(v.lanes)]
         v.store_transposed([v.load(builder.add(x, place)) for place in places], out, out_stride)
         return context.get_dummy_value()
@@ -52,17 +52,17 @@ def transpose_square(typing: Any, like: Any, part: Any, out: Any, out_stride: An
 
 
 @compiled(inline="always")
-def _copy_transposed(part: int, like: NDArray, out: int, step: int, x: int, columns: NDArray, rows: int) -> None:
+def _copy_transposed(divisor: int, like: NDArray, out: int, step: int, x: int, columns: NDArray, rows: int) -> None:
     """Write out[i * step + j] = x[i + columns[j]] for some rows i; step and columns in bytes.
 
-    Square tiles, of a vector divided by `part`, are transposed in registers. The rest is copied one by one.
+    Square tiles, of a vector divided by `divisor`, are transposed in registers. The rest is copied one by one.
     """
-    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize // part
+    size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize // divisor
     n, table = columns.size, address(columns)
     whole_rows, whole = rows - rows % lanes, n - n % lanes
     for i in range(0, whole_rows, lanes):
         for j in range(0, whole, lanes):
-            transpose_square(like, part, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
+            transpose_square(like, divisor, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
     for i in range(whole_rows, rows):
         for j in range(whole):
             transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
@@ -72,21 +72,21 @@ def _copy_transposed(part: int, like: NDArray, out: int, step: int, x: int, colu
                 transpose_square(like, 0, out + i * step + j * size, step, x + i * size, table + j * columns.itemsize)
 
 
-def _reordering(part: int) -> Any:
-    """Compile `reorder` for square tiles of a vector divided by `part`."""
+def _reordering(divisor: int) -> Any:
+    """Compile `reorder` for square tiles of a vector divided by `divisor`."""
 
     def reorder(
         out: NDArray, x: NDArray, first: int, rows: int, step: int, to: NDArray, source: NDArray, columns: NDArray
     ) -> None:
         for k in range(to.size):
             begin, end = address(x) + source[k] + first * x.itemsize, address(out) + to[k] + first * step
-            _copy_transposed(part, x, end, step, begin, columns, rows)
+            _copy_transposed(divisor, x, end, step, begin, columns, rows)
 
-    reorder.__name__ = reorder.__qualname__ = f"reorder_{part}"
+    reorder.__name__ = reorder.__qualname__ = f"reorder_{divisor}"
     return compiled()(reorder)
 
 
-_REORDER = {part: _reordering(part) for part in (1, 2, 4)}
+_REORDER = {divisor: _reordering(divisor) for divisor in (1, 2, 4)}
 
 
 def reorder(
@@ -97,5 +97,5 @@ def reorder(
     Both arrays are flat. step, to, source and columns count bytes.
     """
     filled = rows * x.itemsize
-    part = 1 if filled >= VECTOR_BYTES else 2 if 2 * filled >= VECTOR_BYTES else 4
-    _REORDER[part](out, x, first, rows, step, to, source, columns)
+    divisor = 1 if filled >= VECTOR_BYTES else 2 if 2 * filled >= VECTOR_BYTES else 4
+    _REORDER[divisor](out, x, first, rows, step, to, source, columns)
