@@ -155,6 +155,14 @@ class Tuning:
     fft_by_axis_samples: int = 1 << 14
     """From this many samples, an FFT per axis, which skips lines of zeros, is faster than one call for all axes."""
 
+    device_spectrum_elements: int = 3 << 20
+    """On a GPU, elements of a result's spectrum that are made before they are transformed back. With what is read for
+    them, and what they become, they take half of the L2 cache of an H100 in float32 (benchmarks.gpu.trace)."""
+
+    device_blocks: int = 1024
+    """On a GPU, blocks among which sums over all positions are shared out, at least where there are as many
+    positions."""
+
 
 DEFAULT = Tuning()
 

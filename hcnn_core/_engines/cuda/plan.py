@@ -23,16 +23,7 @@ from hcnn_core._engines.transform import Identity, Transform
 from hcnn_core._tuning import Tuning
 from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, placement
 
-BLOCK_ELEMENTS = 3 << 20
-"""Elements of a result's spectrum that are made before they are transformed back, so that they stay in the L2 cache.
-
-With what is read for them, and what they become, they take half of an H100's in float32 (benchmarks.gpu.trace).
-"""
-
 MAPS = ("analysis", "analysis back", "synthesis", "back")
-
-BLOCKS = 1024
-"""Blocks among which sums over all positions are shared out, at least where there are as many positions."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +62,9 @@ def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: boo
     return Map((_padded(first.matrix), _padded(second.matrix)), tables, tuple(sizes.items()), shared)
 
 
-def _pieces(run: int, rows: int) -> int:
-    """In how many equal pieces lines of positions are cut, so that one piece of all rows is no more than a block."""
-    return next((n for n in range(1, run + 1) if run % n == 0 and run // n * rows <= BLOCK_ELEMENTS), run)
+def _pieces(run: int, rows: int, elements: int) -> int:
+    """In how many equal pieces lines of positions are cut, so that one piece of all rows has at most `elements`."""
+    return next((n for n in range(1, run + 1) if run % n == 0 and run // n * rows <= elements), run)
 
 
 def _padded(matrix: Array) -> Array:
@@ -244,9 +235,10 @@ class CudaPlan(Plan[Array]):
         y = empty(xp, (self.y_rows * self.out, positions), x)
         # pieces that the L2 cache keeps until they are transformed; a piece of a line follows that of the line before,
         # with whose taps it shares most samples
-        pieces = _pieces(reading.run, count * rows)
+        elements = self.tuning.device_spectrum_elements
+        pieces = _pieces(reading.run, count * rows, elements)
         run = reading.run // pieces
-        step = max(1, BLOCK_ELEMENTS // (count * rows * run)) if pieces == 1 else 1
+        step = max(1, elements // (count * rows * run)) if pieces == 1 else 1
         lines = reading.lines.size
         begins = np.add.outer(np.arange(pieces) * run, reading.lines).reshape(-1)
         sources = self._table(x, ("x lines", run), begins)
@@ -299,7 +291,7 @@ class CudaPlan(Plan[Array]):
         tiling, depth = cuda.TILING[dtype], columns * reading.offsets.size
         threads, positions = tiling["THREADS"], reading.lines.size * reading.run
         tiles = -(-rows // (4 * tiling["G_TALL"])) * -(-depth // (8 * tiling["X_TALL"]))
-        parts = max(1, min(-(-positions // threads), -(-BLOCKS // (tiles * count))))
+        parts = max(1, min(-(-positions // threads), -(-self.tuning.device_blocks // (tiles * count))))
         totals = empty(xp, (parts * threads // cuda.LANES, count, depth, rows), g)
         cuda.launch(
             "correlate", dtype, cuda.product_sizes(dtype, rows), (parts, count, tiles), threads,
