@@ -71,6 +71,12 @@ class Tuning:
     """Up to this many additions of elements in cache, one thread is faster than several, which must wake up first.
     Measured on virtual processors, where a wake-up takes about 0.1 ms."""
 
+    additions_per_read: int = 4
+    """Additions of elements in cache that take as long as reading one element from memory."""
+
+    macs_per_addition: int = 14
+    """Multiply-adds of compiled matrix products that take as long as one addition of elements in cache."""
+
     costs: Costs = Costs()
     """Costs on which the planner bases its choices for NumPy arrays."""
 
@@ -148,6 +154,15 @@ class Tuning:
 
     elementwise_elements: int = 1 << 16
     """Elements in a block of a pointwise function, so that its successive operations find the block in cache."""
+
+    biased_elements: int = 1 << 10
+    """Compiled kernels add a bias and take the ELU where at least this many elements share the bias."""
+
+    normalized_elements: int = 16
+    """Compiled kernels normalise where at least this many elements side by side have one mean, variance and shift."""
+
+    transform_elements: int = 1 << 17
+    """Elements of the rows that a DFT reads and of the rows between its steps, so that they stay in cache together."""
 
     fft_threaded_samples: int = 1 << 18
     """SciPy's FFT uses threads from this many samples."""

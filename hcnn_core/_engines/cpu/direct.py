@@ -29,7 +29,7 @@ from hcnn_core._engines.taps import (
     samples_read,
     untapped,
 )
-from hcnn_core._threads import PRODUCTS, parallel_for, threads_for
+from hcnn_core._threads import parallel_for, threads_for
 from hcnn_core._tuning import Tuning
 
 
@@ -161,7 +161,7 @@ class DirectProducts:
 
     def _elements(self, source: NDArray, rows: int) -> int:
         """The work of products with so many rows, in additions. With fewer than 3, reading the terms takes longer."""
-        return int(source.size) * self.taps.count * max(rows, 3) // PRODUCTS
+        return int(source.size) * self.taps.count * max(rows, 3) // self.tuning.macs_per_addition
 
     def _bounds(self, source: NDArray, elements: int, leading: int) -> list[tuple[int, int]]:
         """Cut the leading axis into blocks, as many as caches, or threads for so much work, need."""

@@ -12,11 +12,9 @@ from hcnn_core._engines.cpu.kernels import normalization as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.generic import normalization as generic
 from hcnn_core._engines.generic.normalization import Results
-from hcnn_core._threads import MEMORY, parallel_for
+from hcnn_core._threads import parallel_for
+from hcnn_core._tuning import current
 from hcnn_core.shards import Shard
-
-MIN_ELEMENTS = 16
-"""Elements side by side, with one mean, variance and shift, from which on a call of a kernel is worth its overhead."""
 
 
 class Runs(NamedTuple):
@@ -60,7 +58,7 @@ def runs_of(shift: NDArray, y: NDArray, *others: NDArray) -> Runs | None:
     arrays = [a.transpose(order) for a in (y, *others)]
     cut = next(c for c in range(cut, y.ndim + 1) if all(is_contiguous(a, c) for a in arrays))
     length = math.prod(arrays[0].shape[cut:])
-    if length < MIN_ELEMENTS:
+    if length < current().normalized_elements:
         return None
     outer = arrays[0].shape[:cut]
     along = [1] * cut
@@ -84,9 +82,10 @@ def forward(
         return generic.forward(xp, y, shift, scale, bias, epsilon, shard)
     rows = scale.size
     addresses, out = runs.addresses(y), _like(runs, y)
+    elements = current().additions_per_read * y.size
     found = np.empty((runs.pieces, 2))
     parallel_for(
-        lambda first, last: kernels.moments(y, found, first, last, runs.length, addresses), runs.pieces, MEMORY * y.size
+        lambda first, last: kernels.moments(y, found, first, last, runs.length, addresses), runs.pieces, elements
     )
     count = y.size // rows
     lengths = np.full(runs.per_run, kernels.BLOCK)
@@ -106,7 +105,7 @@ def forward(
     parallel_for(
         lambda first, last: kernels.normalize(y, first, last, runs.length, to, addresses, numbers),
         runs.pieces,
-        MEMORY * y.size,
+        elements,
     )
     return out, mean.astype(y.dtype), variance.astype(y.dtype), np.stack([mean, variance])
 
@@ -143,10 +142,11 @@ def vjp(
     mean, variance, scale = (np.asarray(a, np.float64) for a in (*moments, scale))
     inverse = 1 / np.sqrt(variance + epsilon)
     x, of = runs.addresses(y), runs.addresses(g)
+    elements = current().additions_per_read * y.size
     numbers, left = _numbers(runs, y, runs.shifts(shift, y.shape), scale, bias, mean, inverse)
     found = np.empty((runs.pieces, 3))
     parallel_for(
-        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers), runs.pieces, MEMORY * y.size
+        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers), runs.pieces, elements
     )
     sums, products, deviations = found.reshape(-1, runs.per_run, 3).sum(axis=1).T  # of each run
     products, deviations = products - left * sums, deviations - left * n
@@ -161,9 +161,7 @@ def vjp(
     numbers = np.column_stack([numbers, constant - tilt * left, tilt]).astype(y.dtype)
     out = _like(runs, y)
     to = runs.addresses(out)
-    parallel_for(
-        lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), runs.pieces, MEMORY * y.size
-    )
+    parallel_for(lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), runs.pieces, elements)
     # what the shift of a run receives is the sum of what its elements do
     of_shifts = slope[runs.indices] * sums + n * constant + tilt * deviations
     shape = tuple(y.shape[a] if i < runs.cut else 1 for i, a in enumerate(runs.order))
