@@ -81,12 +81,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_crew.cache_clear)  # a forked child has none of the parent's threads
 
 
-MEMORY = 4
-"""Additions of elements in cache that take as long as reading one element from memory."""
-
-PRODUCTS = 14
-"""Multiply-adds of compiled matrix products that take as long as one addition of elements in cache."""
-
 STEP = 16
 """Parts of large work begin at multiples of this many items: the float32 numbers of one cache line."""
 

@@ -71,6 +71,12 @@ class Tuning:
     """Up to this many additions of elements in cache, one thread is faster than several, which must wake up first.
     Measured on virtual processors, where a wake-up takes about 0.1 ms."""
 
+    additions_per_read: int = 4
+    """Additions of elements in cache that take as long as reading one element from memory."""
+
+    macs_per_addition: int = 14
+    """Multiply-adds of compiled matrix products that take as long as one addition of elements in cache."""
+
     costs: Costs = Costs()
     """Costs on which the planner bases its choices for NumPy arrays."""
 
@@ -149,11 +155,28 @@ class Tuning:
     elementwise_elements: int = 1 << 16
     """Elements in a block of a pointwise function, so that its successive operations find the block in cache."""
 
+    biased_elements: int = 1 << 10
+    """Compiled kernels add a bias and take the ELU where at least this many elements share the bias."""
+
+    normalized_elements: int = 16
+    """Compiled kernels normalise where at least this many elements side by side have one mean, variance and shift."""
+
+    transform_elements: int = 1 << 17
+    """Elements of the rows that a DFT reads and of the rows between its steps, so that they stay in cache together."""
+
     fft_threaded_samples: int = 1 << 18
     """SciPy's FFT uses threads from this many samples."""
 
     fft_by_axis_samples: int = 1 << 14
     """From this many samples, an FFT per axis, which skips lines of zeros, is faster than one call for all axes."""
+
+    device_spectrum_elements: int = 3 << 20
+    """On a GPU, elements of a result's spectrum that are made before they are transformed back. With what is read for
+    them, and what they become, they take half of the L2 cache of an H100 in float32 (benchmarks.gpu.trace)."""
+
+    device_blocks: int = 1024
+    """On a GPU, blocks among which sums over all positions are shared out, at least where there are as many
+    positions."""
 
 
 DEFAULT = Tuning()

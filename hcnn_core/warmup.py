@@ -31,7 +31,7 @@ from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import moments_and_mean, patch_filter
 from hcnn_core.normalization import normalize_elu_vjp, normalized_and_moments
 
-__all__ = ["DTYPES", "main", "warm_up"]
+__all__ = ["DTYPES", "main"]
 
 DTYPES = ("float32", "float64")
 """Dtypes of the arrays that kernels are compiled for."""
@@ -48,24 +48,6 @@ Array = NDArray[Any]
 
 Step = tuple[str, str, str]
 """Kind of work, boundary, dtype."""
-
-
-def warm_up(dtypes: Sequence[str] = DTYPES) -> Iterator[str]:
-    """Call all kernels for arrays of some dtypes.
-
-    Parameters
-    ----------
-    dtypes : sequence of str, optional
-        Among `DTYPES`.
-
-    Yields
-    ------
-    str
-        What was called, after each piece of the work.
-    """
-    for step in _steps(dtypes):
-        _take(step)
-        yield " ".join(step)
 
 
 def _steps(dtypes: Sequence[str]) -> list[Step]:

@@ -58,8 +58,9 @@ ATTRIBUTES = ("contraction", "features", "meaning", "nearest", "organisation", "
 
 TESTS: dict[str, tuple[str, ...]] = {
     "hcnn_core/convolution.py": (
-        *("tests/core/test_convolution.py", "tests/core/test_convolution_adjoints.py"),
-        *("tests/core/test_convolution_elu.py", "tests/core/test_algebra.py"),
+        *("tests/core/test_convolution.py", "tests/core/test_convolution_arguments.py"),
+        *("tests/core/test_convolution_adjoints.py", "tests/core/test_convolution_elu.py"),
+        "tests/core/test_algebra.py",
     ),
     "hcnn_core/factored.py": ("tests/core/test_factored.py", "tests/train/test_network.py"),
     "hcnn_core/moments.py": ("tests/core/test_moments.py",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
@@ -98,15 +99,57 @@ def outputs_met(size: int, stride: int, phase: int) -> Integers:
     return (_taps_met(size, stride, phase) - size // 2 + phase) // stride
 
 
-def taps_that_meet(t: Taps, phases: tuple[int, ...]) -> Integers:
+def _taps_that_meet(t: Taps, phases: tuple[int, ...]) -> Integers:
     """Flat indices of the taps that use samples of these phases."""
     along = [_taps_met(size, r, phase) for size, r, phase in zip(t.sizes, t.stride, phases, strict=True)]
     return np.ravel_multi_index(np.ix_(*along), t.sizes).reshape(-1)
 
 
+@lru_cache(maxsize=1024)
+def phases_met(t: Taps) -> list[tuple[tuple[int, ...], Integers]]:
+    """Polyphase components of x, a phase along each axis, with the taps that take them to a result if there are any."""
+    along = (range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))
+    phases = [(phase, _taps_that_meet(t, phase)) for phase in itertools.product(*along)]
+    return [(phase, taps) for phase, taps in phases if taps.size]
+
+
 def extended(index: Integers, n: int, periodic: bool) -> Integers:
     """Indices into an axis of length n for indices into its extension; -1 stands for a zero sample."""
     return index % n if periodic else np.where((index >= 0) & (index < n), index, -1)
+
+
+def offset_table(
+    shape: Sequence[int], batch: int, positions: Sequence[Integers], taps: Sequence[Integers], *, whole: bool = True
+) -> tuple[Integers, Integers]:
+    """Where lines of positions begin in an extended row, and how far from a position its taps lie, in elements.
+
+    Parameters
+    ----------
+    shape
+        The extended axes: the phases of each, then the indices of each. The batch lies inside them.
+    positions, taps
+        Indices of the positions and of the first position's taps, a list for each axis of the shape.
+    whole
+        Whether a line of positions goes along the last axis and the batch, or else along the batch alone.
+    """
+    m = len(shape) // 2
+    # every tap has one phase and one index along an axis
+    offsets = _places(shape, [*np.ix_(*taps[:m]), *np.ix_(*taps[m:])]) * batch
+    return line_starts(shape, batch, positions, whole=whole), offsets
+
+
+def line_starts(shape: Sequence[int], batch: int, positions: Sequence[Integers], *, whole: bool = True) -> Integers:
+    """Where lines of positions begin in an array of this shape, in elements, as `offset_table` has them."""
+    first = [*positions[:-1], positions[-1][:1]] if whole else positions
+    return _places(shape, np.ix_(*first)) * batch
+
+
+def _places(shape: Sequence[int], index: Sequence[Integers]) -> Integers:
+    """Places in an array of this shape, negative ones before it, in the order of the broadcast indices."""
+    places = np.zeros((), np.int64)
+    for i, n in zip(index, shape, strict=True):
+        places = places * n + i
+    return places.reshape(-1)
 
 
 class TapProducts(Protocol[AnyArray]):

@@ -230,6 +230,7 @@ ENGINES = st.fixed_dictionaries(
         "positions_per_part": st.sampled_from([1, DEFAULT.positions_per_part]),
         "spectrum_elements": st.sampled_from([50, DEFAULT.spectrum_elements]),
         "cotangent_elements": st.sampled_from([50, DEFAULT.cotangent_elements]),
+        "transform_elements": st.sampled_from([1, DEFAULT.transform_elements]),
         "spectral_channels": st.sampled_from([1, 2, DEFAULT.spectral_channels]),
         "product_elements": st.sampled_from([1, DEFAULT.product_elements]),
         "compiled_positions": st.sampled_from([1, 1, DEFAULT.compiled_positions]),  # 1: compiled wherever possible

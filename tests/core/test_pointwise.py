@@ -40,11 +40,11 @@ def in_memory_like(a: NDArray, b: NDArray) -> bool:
     return all(s == r for n, s, r in zip(a.shape, *strides, strict=True) if n > 1) or a.size == 0
 
 
-@given(operands(), st.sampled_from([1, 3, 1 << 16]))
-def test_elu_is_its_definition(case: tuple[NDArray, NDArray], block: int) -> None:
+@given(operands(), st.sampled_from([1, 3, 1 << 16]), st.sampled_from([1, 1 << 10]))
+def test_elu_is_its_definition(case: tuple[NDArray, NDArray], block: int, least: int) -> None:
     x, bias = case
     kept = x.copy(), bias.copy()
-    with tuned(elementwise_elements=block):
+    with tuned(elementwise_elements=block, biased_elements=least):
         plain, biased = elu(x), elu(x, bias=bias)
     for y, c in ((plain, x), (biased, x + bias.astype(x.dtype))):
         assert isinstance(y, np.ndarray) and y.dtype == x.dtype and y.shape == x.shape

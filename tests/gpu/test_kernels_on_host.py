@@ -14,8 +14,8 @@ from hcnn_core import backend as _backend
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, matmul, patch_moments, patch_moments_vjp, precision
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import matmul as _cuda_products
-from hcnn_core._engines.cuda import plan as _cuda_plan
 from hcnn_core._engines.generic import elementwise
+from hcnn_core._tuning import tuned
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
 
 pytestmark = pytest.mark.usefixtures("kernels_on_host")
@@ -60,27 +60,26 @@ def test_maps_by_tensor_cores(problem: Problem, seed: int, name: str) -> None:
         assert np.abs(found - expected).max(initial=0) <= C * UNITS[name] * norm(a) * norm(b)
 
 
-def drift(kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch) -> float:
+def drift() -> float:
     """Largest relative error of sums of 8,192 positive terms, each by one warp, whose products tensor cores cut off."""
-    monkeypatch.setattr(_cuda_plan, "BLOCKS", 1)
     n = 8192 * 4  # a block has four warps
     x, g = (np.abs(noise(seed, (n,), "float32")) + np.float32(1) for seed in (0, 1))
     w = np.ones(3, np.float32)
-    with precision("tf32x3"):
+    with precision("tf32x3"), tuned(device_blocks=1):
         found = convolve_vjp_w(g, x, w, 0, boundary="zero", method="direct")
     expected = Problem(x, w, 0, {"boundary": "zero"}).transpose_w(g)
     return float(np.abs(found / expected - 1).max())
 
 
-def test_long_sums_of_three_passes_do_not_drift(kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert drift(kernels_on_host, monkeypatch) < 64 * eps("float32")
+def test_long_sums_of_three_passes_do_not_drift() -> None:
+    assert drift() < 64 * eps("float32")
 
 
-def test_sums_that_are_never_flushed_drift(kernels_on_host: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_that_are_never_flushed_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     source = _cuda.source
     never = lambda *of: source(*of).replace("MOST_IN_SUM = 64", "MOST_IN_SUM = 1 << 20")  # noqa: E731
     monkeypatch.setattr(_cuda, "source", never)
-    assert drift(kernels_on_host, monkeypatch) > 128 * eps("float32")
+    assert drift() > 128 * eps("float32")
 
 
 @few
@@ -184,8 +183,7 @@ def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtyp
     bias = noise(2, problem.y_shape[-3:] if varying else problem.y_shape[-1:], dtype)
     g = noise(3, problem.y_shape, dtype)
     kernels_on_host.clear()
-    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
-        patch.setattr(_cuda_plan, "BLOCK_ELEMENTS", 20_000)
+    with pytest.MonkeyPatch.context() as patch, tuned(device_spectrum_elements=20_000), poisoned_memory():
         if not varying:
             patch.setattr(elementwise, "elu", None)  # it comes on the way
         y, pullback = vjp(lambda x, w, bias: convolve_elu(x, w, bias, axes, **options), x, w, bias)
@@ -202,14 +200,25 @@ def test_layers_and_their_gradients(kernels_on_host: list[str], layer: str, dtyp
     assert g_bias.shape == bias.shape and np.abs(g_bias - summed).max() <= bound * np.sqrt(g.size / bias.size)
 
 
+def test_a_tuning_cuts_spectra_into_pieces(kernels_on_host: list[str]) -> None:
+    x_shape, w_shape, axes, options = next(iter(LAYERS.values()))
+    x, w = noise(0, x_shape, "float32"), noise(1, w_shape, "float32")
+    kernels_on_host.clear()
+    whole = convolve(x, w, axes, **options)
+    assert kernels_on_host.count("apply") == 1
+    kernels_on_host.clear()
+    with tuned(device_spectrum_elements=20_000), poisoned_memory():
+        assert np.array_equal(convolve(x, w, axes, **options), whole)
+    assert kernels_on_host.count("apply") > 1
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("axis", [1, 3, -2, -1])
 def test_marginals_on_the_way(kernels_on_host: list[str], layer: str, axis: int) -> None:
     """The result of a layer and its sum over any axis, and their cotangents together."""
     x_shape, w_shape, axes, options = LAYERS[layer]
     x, w, bias = noise(0, x_shape, "float32"), noise(1, w_shape, "float32"), noise(2, w_shape[-1:], "float32")
-    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
-        patch.setattr(_cuda_plan, "BLOCK_ELEMENTS", 20_000)
+    with tuned(device_spectrum_elements=20_000), poisoned_memory():
         (y, total), pullback = vjp(lambda *a: convolve_elu_marginal(*a, axes, axis, **options), x, w, bias)
         expected, separate = vjp(lambda *a: convolve_elu(*a, axes, **options), x, w, bias)
         g = noise(3, y.shape, "float32"), noise(4, total.shape, "float32")

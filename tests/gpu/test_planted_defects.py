@@ -38,6 +38,7 @@ from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import patches as _cuda_patches
 from hcnn_core._engines.cuda import plan as _cuda_plan
 from hcnn_core._problem import make_problem
+from hcnn_core._tuning import tuned
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
 from tests.gpu.host import host_kernels
 from tests.gpu.requirements import required
@@ -55,9 +56,7 @@ def close(found: Any, expected: Any, scale: float) -> None:
 
 def maps() -> None:
     """Convolutions and both adjoints, by taps and by a DFT, few blocks taking several rounds each."""
-    with pytest.MonkeyPatch.context() as patch, poisoned_memory():
-        patch.setattr(_cuda_plan, "BLOCKS", 2)
-        patch.setattr(_cuda_plan, "BLOCK_ELEMENTS", 500)
+    with tuned(device_blocks=2, device_spectrum_elements=500), poisoned_memory():
         for x_shape, w_shape, axes, options in (
             ((7, 6, 400), (3, 3, 3), (0, 1), SPACE),
             ((60, 6, 5, 8), (3, 3, 5, 3), (1, 2, 3), SPECTRAL),
@@ -168,8 +167,7 @@ def split_products() -> None:
     with precision("tf32x3"):
         close(convolve(x, w, (1, 2), **SPACE), problem.convolution(), norm(x) * norm(w) / 4)
     x, g = (np.abs(noise(seed, (4 * 8192,), "float32")) + np.float32(1) for seed in (0, 1))
-    with precision("tf32x3"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cuda_plan, "BLOCKS", 1)
+    with precision("tf32x3"), tuned(device_blocks=1):
         found = convolve_vjp_w(g, x, np.ones(3, np.float32), 0, boundary="zero", method="direct")
     exact = Problem(x, np.ones(3, np.float32), 0, {"boundary": "zero"}).transpose_w(g)
     assert np.abs(found / exact - 1).max() < 64 * eps("float32")

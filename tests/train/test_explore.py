@@ -43,7 +43,7 @@ def test_it_writes_a_page_pictures_and_numbers(explored: tuple[Path, Outcome]) -
     assert str(folder / report.PAGE) in outcome.out
     names = {path.name for path in folder.iterdir()}
     assert {report.PAGE, report.JSON, "agreement.png", "layers.png", "first-filters.png"} <= names
-    assert set(report.CSV_FILES) <= names
+    assert {"matches.csv", "agreement.csv", "findings.csv", "layers.csv", "organisation.csv"} <= names
     assert {"image-00000.png", "image-00007.png", "filters-03.png", "units-04.png"} <= names
     assert not any(name.startswith(".") for name in names)
     page = (folder / report.PAGE).read_text("utf-8")

@@ -22,10 +22,9 @@ from train.attributes.translations import translated, trend
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.pages import Picture, Scale, Table, png, render
 
-__all__ = ["CSV_FILES", "JSON", "PAGE", "conclusion", "summary", "write"]
+__all__ = ["JSON", "PAGE", "conclusion", "summary", "write"]
 
 PAGE, JSON = "explore.html", "explore.json"
-CSV_FILES = ("matches.csv", "agreement.csv", "findings.csv", "layers.csv", "organisation.csv")
 
 KINDS = {"trained": "this network", "random order": "the axis in random order", "untrained": "untrained network"}
 SIGNIFICANT = 0.05

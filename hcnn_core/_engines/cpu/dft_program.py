@@ -16,6 +16,7 @@ from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.cpu.real_dft import RealDFT, Step
 from hcnn_core._engines.taps import Integers
+from hcnn_core._tuning import current
 
 RowLayout = tuple[tuple[int, ...], tuple[int, ...]]
 """Shape and strides (bytes) of the axes that index rows."""
@@ -147,7 +148,7 @@ class Program:
         """
         size, rows = self.dtype.itemsize, math.prod(source.layout[0])
         lanes = VECTOR_BYTES // size
-        block = max(2, kernels.BLOCK_ELEMENTS // (self.between + rows) // lanes) * lanes
+        block = max(2, current().transform_elements // (self.between + rows) // lanes) * lanes
         block = min(block, max(n, 1))
         between = empty((max(self.between, 1), block), self.dtype)
         if ans is not None and sums is not None:

@@ -22,12 +22,14 @@ from hcnn_core._engines.taps import (
     Taps,
     batch_as_axis,
     extended,
+    line_starts,
+    offset_table,
     outputs_met,
+    phases_met,
     samples_read,
-    taps_that_meet,
     untapped,
 )
-from hcnn_core._threads import PRODUCTS, parallel_for, threads_for
+from hcnn_core._threads import parallel_for, threads_for
 from hcnn_core._tuning import Tuning
 
 
@@ -121,7 +123,7 @@ class DirectProducts:
             return uneven
         # of each phase: (entries, columns, rows * taps) @ (entries, rows * taps, positions)
         filters = np.reshape(filters, (-1, rows, t.count, filters.shape[2] // t.count))
-        columns, phases = filters.shape[3], _phases_met(t)
+        columns, phases = filters.shape[3], phases_met(t)
         met_by_all = all(r <= size for r, size in zip(t.stride, t.sizes, strict=True))
         x = (empty if met_by_all else zeros)((count, columns, *t.lengths, t.batch), dtype=g.dtype)
         flat = x.reshape(count, columns, -1)
@@ -163,7 +165,7 @@ class DirectProducts:
 
     def _elements(self, source: NDArray, rows: int) -> int:
         """The work of products with so many rows, in additions. With fewer than 3, reading the terms takes longer."""
-        return int(source.size) * self.taps.count * max(rows, 3) // PRODUCTS
+        return int(source.size) * self.taps.count * max(rows, 3) // self.tuning.macs_per_addition
 
     def _bounds(self, source: NDArray, elements: int, leading: int) -> list[tuple[int, int]]:
         """Cut the leading axis into blocks: enough for each to fit the cache, and for all threads to have work."""
@@ -271,21 +273,13 @@ def taps_of_x(t: Taps, columns: int, begin: int, end: int, itemsize: int) -> Ind
 
 
 @lru_cache(maxsize=1024)
-def _phases_met(t: Taps) -> list[tuple[tuple[int, ...], Integers]]:
-    """Polyphase components of x, a phase along each axis, with the taps that take them to a result if there are any."""
-    along = (range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))
-    phases = [(phase, taps_that_meet(t, phase)) for phase in itertools.product(*along)]
-    return [(phase, taps) for phase, taps in phases if taps.size]
-
-
-@lru_cache(maxsize=1024)
 def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple[IndirectionTable, Integers, Integers]:
     """Where the cotangents lie that reach samples phase + stride * a, a in [begin, end) along the leading axis.
 
     All polyphase components, one after the other. Second, for each (components + 1, 3): its first tap, its first line,
     the samples of a line. Third, the position of each line of samples in x.
     """
-    phases, axes = [phase for phase, _ in _phases_met(t)], list(zip(t.lengths, t.sizes, t.stride, strict=True))
+    phases, axes = [phase for phase, _ in phases_met(t)], list(zip(t.lengths, t.sizes, t.stride, strict=True))
     first, last = [begin, *(0 for _ in axes[1:])], [end, *(-(-n // r) for n, _, r in axes[1:])]
     met = [{p: outputs_met(size, r, p) for p in {phase[k] for phase in phases}} for k, (_, size, r) in enumerate(axes)]
     least = [min(int(meets[0]) for meets in along.values()) for along in met]
@@ -301,10 +295,10 @@ def _taps_of_g(t: Taps, rows: int, begin: int, end: int, itemsize: int) -> tuple
             taps.append(np.stack((np.zeros_like(along[p]), along[p] - low)))
             samples.append(np.arange(p + r * a, min(n, p + r * b), r))
             counts.append(len(samples[-1]))
-        table, lines = _indirection_table(t, t.out_lengths, rows, sources, taps, counts, itemsize), samples[:-1]
+        table = _indirection_table(t, t.out_lengths, rows, sources, taps, counts, itemsize)
         if min(counts) == 0:
             table = replace(table, starts=table.starts[:0])
-        targets.append(np.ravel_multi_index(np.ix_(*lines, samples[-1][:1]), t.lengths).reshape(-1) * t.batch)
+        targets.append(line_starts(t.lengths, t.batch, samples))
         tables.append(table)
     begins = np.cumsum([(0, 0), *((one.offsets.size, one.starts.size) for one in tables)], axis=0)
     components = np.column_stack((begins, [*(one.n // t.batch for one in tables), 0]))
@@ -349,13 +343,8 @@ def _indirection_table(
         ranges.append((first, len(cut)))
     ranges_of_lines = np.broadcast_to(np.reshape(ranges, (*(1,) * (m - 1), -1, *(1,) * (m - 1), 2)), (*shape[:-1], 2))
 
-    def offsets(index: Sequence[Integers]) -> Integers:
-        return np.ravel_multi_index(np.broadcast_arrays(*index), shape).reshape(-1) * t.batch
-
-    of_taps = offsets([*np.ix_(*(k[0] for k in taps)), *np.ix_(*(k[1] for k in taps))])
-    of_lines = offsets(
-        [np.zeros(1, np.int64)] * m + [*np.ix_(*(np.arange(n) for n in counts[:-1]), np.zeros(1, np.int64))]
-    )
+    positions = [np.zeros(1, np.int64)] * m + [np.arange(n) for n in counts]
+    of_lines, of_taps = offset_table(shape, t.batch, positions, [k[0] for k in taps] + [k[1] for k in taps])
     line = shape[-1] * t.batch
     table = ((np.arange(columns) * lines.size * line)[:, None] + of_taps).reshape(-1)
     found = IndirectionTable(

@@ -10,9 +10,7 @@ import numpy as np
 from hcnn_core._engines.cpu.kernels import elu as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.generic import elementwise as generic
-
-MIN_ELEMENTS = 1 << 10
-"""Elements that share a bias, from which on a call of the kernel is worth its overhead."""
+from hcnn_core._tuning import current
 
 marginal = generic.marginal
 """Sums wait for memory: adding whole lines on several threads saved less than 1.5 % of a step."""
@@ -20,10 +18,11 @@ marginal = generic.marginal
 
 def elu(xp: Any, x: NDArray, bias: NDArray | None = None) -> NDArray:
     """ELU of x, or of x plus a bias that broadcasts to it, in its dtype."""
+    least = current().biased_elements
 
     def compute(out: Any, x: Any, *bias: Any) -> None:
         varies = max((a + 1 for b in bias for a, n in enumerate(b.shape) if n > 1 and b.strides[a]), default=0)
-        if math.prod(out.shape[varies:]) < MIN_ELEMENTS:
+        if math.prod(out.shape[varies:]) < least:
             generic.elu_block(out, x, *bias)
             return
         rows = (math.prod(out.shape[:varies]), -1)

@@ -18,7 +18,7 @@ from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.cpu.spectral_plan import SpectralPlan, Workspace, added, share
 from hcnn_core._engines.taps import extended
 from hcnn_core._problem import Problem
-from hcnn_core._threads import MEMORY, parallel_for, threads_for
+from hcnn_core._threads import parallel_for, threads_for
 
 LANES = VECTOR_BYTES // 4
 """float32 numbers of a vector; a multiple of the float64 numbers."""
@@ -168,7 +168,7 @@ class FactoredPlan:
                     where = slice(first, first + count)
                     extended_x[:, to, where] = 0 if source < 0 else of_x[:, line, self._read(source, count)]
 
-        parallel_for(work, self.rows, MEMORY * size)
+        parallel_for(work, self.rows, self.plan.tuning.additions_per_read * size)
         return padded.reshape(self.rows, len(self.lines), -1)
 
     def _operands(self, padded: NDArray, taps: NDArray, shifts: NDArray, z: NDArray) -> tuple[Any, ...]:
@@ -215,7 +215,7 @@ class FactoredPlan:
                     written[line] = True
             of_x[:, ~written] = 0
 
-        parallel_for(work, self.rows, MEMORY * x.size)
+        parallel_for(work, self.rows, self.plan.tuning.additions_per_read * x.size)
         shape = [self.expansion.x_shape[a] for a in self.order]
         return x.reshape(shape).transpose(np.argsort(self.order))
 

@@ -12,11 +12,9 @@ from hcnn_core._engines.cpu.kernels import normalization as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.generic import normalization as generic
 from hcnn_core._engines.generic.normalization import Results
-from hcnn_core._threads import MEMORY, parallel_for
+from hcnn_core._threads import parallel_for
+from hcnn_core._tuning import current
 from hcnn_core.shards import Shard
-
-MIN_ELEMENTS = 16
-"""Least elements of a line for which a call of a kernel is worth its overhead."""
 
 
 class Lines(NamedTuple):
@@ -61,7 +59,7 @@ def lines_of(shift: NDArray, y: NDArray, *others: NDArray) -> Lines | None:
     arrays = [a.transpose(order) for a in (y, *others)]
     cut = next(c for c in range(cut, y.ndim + 1) if all(is_contiguous(a, c) for a in arrays))
     length = math.prod(arrays[0].shape[cut:])
-    if length < MIN_ELEMENTS:
+    if length < current().normalized_elements:
         return None
     outer = arrays[0].shape[:cut]
     along = [1] * cut
@@ -85,11 +83,12 @@ def forward(
         return generic.forward(xp, y, shift, scale, bias, epsilon, shard)
     rows = scale.size
     addresses, out = lines.addresses(y), _like(lines, y)
+    elements = current().additions_per_read * y.size
     found = np.empty((lines.blocks, 2))
     parallel_for(
         lambda first, last: kernels.moments(y, found, first, last, lines.length, addresses),
         lines.blocks,
-        MEMORY * y.size,
+        elements,
     )
     count = y.size // rows
     lengths = np.full(lines.per_line, kernels.BLOCK)
@@ -109,7 +108,7 @@ def forward(
     parallel_for(
         lambda first, last: kernels.normalize(y, first, last, lines.length, to, addresses, numbers),
         lines.blocks,
-        MEMORY * y.size,
+        elements,
     )
     return out, mean.astype(y.dtype), variance.astype(y.dtype), np.stack([mean, variance])
 
@@ -146,10 +145,11 @@ def vjp(
     mean, variance, scale = (np.asarray(a, np.float64) for a in (*moments, scale))
     inverse = 1 / np.sqrt(variance + epsilon)
     x, of = lines.addresses(y), lines.addresses(g)
+    elements = current().additions_per_read * y.size
     numbers, left = _numbers(lines, y, lines.shifts(shift, y.shape), scale, bias, mean, inverse)
     found = np.empty((lines.blocks, 3))
     parallel_for(
-        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers), lines.blocks, MEMORY * y.size
+        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers), lines.blocks, elements
     )
     sums, products, deviations = found.reshape(-1, lines.per_line, 3).sum(axis=1).T  # (blocks, 3) -> (3, lines)
     products, deviations = products - left * sums, deviations - left * n
@@ -164,9 +164,7 @@ def vjp(
     numbers = np.column_stack([numbers, constant - tilt * left, tilt]).astype(y.dtype)
     out = _like(lines, y)
     to = lines.addresses(out)
-    parallel_for(
-        lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), lines.blocks, MEMORY * y.size
-    )
+    parallel_for(lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), lines.blocks, elements)
     # the cotangent of a line's shift is the sum of those of its elements
     of_shifts = slope[lines.indices] * sums + n * constant + tilt * deviations
     shape = tuple(y.shape[a] if i < lines.cut else 1 for i, a in enumerate(lines.order))

@@ -23,7 +23,7 @@ from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.cpu.plan import CpuPlan
 from hcnn_core._engines.cpu.real_dft import RealDFT
 from hcnn_core._engines.taps import Integers
-from hcnn_core._threads import PRODUCTS, parallel_for, threads_for
+from hcnn_core._threads import parallel_for, threads_for
 
 
 class SpectralPlan(CpuPlan):
@@ -107,7 +107,7 @@ class SpectralPlan(CpuPlan):
         """Work of a position, in additions."""
         d = self.transform
         terms, rows = d.aliases * d.planes * self.channels, d.planes * self.out
-        return d.frequencies * (4 * (terms + rows) + terms * rows // PRODUCTS)
+        return d.frequencies * (4 * (terms + rows) + terms * rows // self.tuning.macs_per_addition)
 
     def bound(
         self,

@@ -16,7 +16,7 @@ from hcnn_core._engines.cpu.allocator import empty, offsets
 from hcnn_core._engines.cpu.kernels import transpose as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.taps import Integers
-from hcnn_core._threads import MEMORY, parallel_for, worker_count
+from hcnn_core._threads import parallel_for, worker_count
 from hcnn_core._tuning import current
 
 
@@ -32,7 +32,7 @@ def contiguous(x: NDArray) -> NDArray:
     if places is None:
         return np.ascontiguousarray(x)
     order, rows, step, to, source, columns = places
-    out, elements = empty(x.shape, x.dtype), 2 * MEMORY * x.size
+    out, elements = empty(x.shape, x.dtype), 2 * current().additions_per_read * x.size
     flat, memory = out.reshape(-1), x.transpose(order).reshape(-1)
     if to.size >= 2 * worker_count():
         parallel_for(

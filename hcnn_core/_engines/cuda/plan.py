@@ -23,17 +23,8 @@ from hcnn_core._engines.transform import Identity, Transform
 from hcnn_core._tuning import Tuning
 from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, placement
 
-BLOCK_ELEMENTS = 3 << 20
-"""Elements of a result's spectrum that are made before they are transformed back, so that they stay in the L2 cache.
-
-With what is read for them, and what they become, they take half of an H100's in float32 (benchmarks.gpu.trace).
-"""
-
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
-
-BLOCKS = 1024
-"""Least blocks of threads that share sums over all positions, where there are enough positions."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +63,9 @@ def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: boo
     return Map((_padded(first.matrix), _padded(second.matrix)), tables, tuple(sizes.items()), shared)
 
 
-def _cuts(run: int, rows: int) -> int:
-    """In how many equal segments lines of `run` positions are cut, so that one segment of all rows fits a block."""
-    return next((n for n in range(1, run + 1) if run % n == 0 and run // n * rows <= BLOCK_ELEMENTS), run)
+def _cuts(run: int, rows: int, elements: int) -> int:
+    """In how many equal segments lines of `run` positions are cut; one of all rows has at most `elements`."""
+    return next((n for n in range(1, run + 1) if run % n == 0 and run // n * rows <= elements), run)
 
 
 def _padded(matrix: Array) -> Array:
@@ -249,9 +240,10 @@ class CudaPlan(Plan[Array]):
         y = empty(xp, (self.y_rows * self.out, positions), x)
         # The L2 cache keeps a block until it is transformed. A segment of a line follows that of the line before, with
         # which it shares most samples.
-        cuts = _cuts(reading.run, count * rows)
+        elements = self.tuning.device_spectrum_elements
+        cuts = _cuts(reading.run, count * rows, elements)
         run = reading.run // cuts
-        step = max(1, BLOCK_ELEMENTS // (count * rows * run)) if cuts == 1 else 1
+        step = max(1, elements // (count * rows * run)) if cuts == 1 else 1
         lines = reading.lines.size
         begins = np.add.outer(np.arange(cuts) * run, reading.lines).reshape(-1)
         sources = self._table(x, ("x lines", run), begins)
@@ -308,7 +300,7 @@ class CudaPlan(Plan[Array]):
         tiling, depth = cuda.TILING[dtype], columns * reading.offsets.size
         threads, positions = tiling["THREADS"], reading.lines.size * reading.run
         tiles = -(-rows // (4 * tiling["G_TALL"])) * -(-depth // (8 * tiling["X_TALL"]))
-        parts = max(1, min(-(-positions // threads), -(-BLOCKS // (tiles * count))))
+        parts = max(1, min(-(-positions // threads), -(-self.tuning.device_blocks // (tiles * count))))
         # of each warp: (entries, taps * columns, positions) @ (entries, positions, rows)
         totals = empty(xp, (parts * threads // cuda.LANES, count, depth, rows), g)
         cuda.launch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core._engines.taps import Integers, Taps, extended, outputs_met, samples_read, taps_that_meet
+from hcnn_core._engines.taps import (
+    Integers,
+    Taps,
+    extended,
+    line_starts,
+    offset_table,
+    outputs_met,
+    phases_met,
+    samples_read,
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,6 @@ class Tables:
     complete: bool
 
 
-# cpu/direct.py has tables of its own: of one block's lines, in bytes, extended by copied segments. These are of all
-# positions, in elements, with a place for each sample. One function with a switch for each difference would be longer.
 @lru_cache(maxsize=256)
 def tables_of(t: Taps) -> Tables:
     """Tables for the convolved axes of `t`."""
@@ -88,20 +95,17 @@ def tables_of(t: Taps) -> Tables:
         origin * 2,
     )
     phases = []
-    every_phase = list(itertools.product(*(range(min(r, n)) for r, n in zip(t.stride, t.lengths, strict=True))))
-    for phase_of_axes in every_phase:
+    for phase_of_axes, taps in phases_met(t):
         along = list(zip(t.lengths, t.sizes, t.stride, phase_of_axes, strict=True))
         meets = [outputs_met(size, r, p) for _, size, r, p in along]
-        if not all(k.size for k in meets):
-            continue
         whole = t.stride[-1] == 1
         samples = [np.arange(p, n, r) for n, _, r, p in along]
         positions = [np.arange(k.size) - f for k, f in zip(samples, g_first, strict=True)]
         phases.append(
             Phase(
-                taps_that_meet(t, phase_of_axes),
+                taps,
                 _reading(g_shape, t.batch, [*origin, *positions], [*origin, *meets], whole),
-                _lines(t.lengths, t.batch, samples, whole),
+                line_starts(t.lengths, t.batch, samples, whole=whole),
             )
         )
     return Tables(
@@ -110,7 +114,7 @@ def tables_of(t: Taps) -> Tables:
         forward,
         interior,
         tuple(phases),
-        len(phases) == len(every_phase),
+        len(phases) == math.prod(min(r, n) for r, n in zip(t.stride, t.lengths, strict=True)),
     )
 
 
@@ -138,24 +142,9 @@ def _places(sources: Sequence[Integers], lengths: tuple[int, ...]) -> Integers:
     return places
 
 
-def _lines(shape: Sequence[int], batch: int, index: Sequence[Integers], whole: bool) -> Integers:
-    """Where lines of positions begin: along the last axis and the batch if `whole`, else along the batch alone."""
-    index = [*index[:-1], index[-1][:1]] if whole else index
-    return _flat(shape, np.ix_(*index)) * batch
-
-
-def _flat(shape: Sequence[int], index: Sequence[Integers]) -> Integers:
-    """Places in an array of this shape, negative ones before it, in the order of the broadcast indices."""
-    places = np.zeros((), np.int64)
-    for i, n in zip(index, shape, strict=True):
-        places = places * n + i
-    return places.reshape(-1)
-
-
 def _reading(
     shape: tuple[int, ...], batch: int, positions: Sequence[Integers], taps: Sequence[Integers], whole: bool = True
 ) -> Reading:
-    """Positions and taps by their indices (phases, then indices) in an extended row of this shape."""
-    m = len(shape) // 2
-    offsets = _flat(shape, [*np.ix_(*taps[:m]), *np.ix_(*taps[m:])]) * batch
-    return Reading(_lines(shape, batch, positions, whole), offsets, (len(positions[-1]) if whole else 1) * batch)
+    """An offset table with the length of its lines."""
+    lines, offsets = offset_table(shape, batch, positions, taps, whole=whole)
+    return Reading(lines, offsets, (len(positions[-1]) if whole else 1) * batch)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hcnn_core._threads import MEMORY, parallel_for
+from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
 from hcnn_core.backend import AnyArray, Array, in_memory_order, reduced
 
@@ -78,5 +78,5 @@ def by_blocks(compute: Callable[..., object], x: AnyArray, *others: Array) -> An
             inside = (*np.unravel_index(row, shape[:cut]), slice(block * length, (block + 1) * length))
             compute(*(array[inside] for array in arrays))
 
-    parallel_for(work, math.prod(shape[:cut]) * blocks, MEMORY * x.size)
+    parallel_for(work, math.prod(shape[:cut]) * blocks, current().additions_per_read * x.size)
     return out

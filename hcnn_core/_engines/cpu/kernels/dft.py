@@ -16,9 +16,6 @@ from hcnn_core._engines.cpu.kernels.jit import compiled
 from hcnn_core._engines.cpu.kernels.operands import BoundProgram, NDArray, Rows
 from hcnn_core._engines.cpu.kernels.vectors import INT64, VECTOR_BYTES, address
 
-BLOCK_ELEMENTS = 1 << 17
-"""Elements of the rows that a transform reads and of the rows between its steps, which stay in cache together."""
-
 
 @intrinsic
 def _call(

@@ -1,0 +1,143 @@
+"""Arguments of `convolve` and its adjoints: what is refused, and how it may be given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
+from hcnn_core._problem import MAX_AXES
+from tests.core.oracle import Problem, noise, problems
+
+X, W = np.ones((4, 5, 6)), np.ones((3, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"axes": (0, 3)}, "axes names axis 3 of an array with 3 axes; use -3 to 2"),
+        ({"axes": (0, -4)}, "axes names axis -4 of an array with 3 axes; use -3 to 2"),
+        ({"axes": (1, -2)}, r"axes is \(1, -2\); an axis is named twice"),
+        ({"axes": ()}, "axes names 0 axes; between 1 and 6 can be convolved"),
+        ({"sum_axes": (2, 2)}, r"sum_axes is \(2, 2\); an axis is named twice"),
+        ({"sum_axes": 7}, "sum_axes names axis 7 of an array with 3 axes"),
+        ({"sum_axes": -3}, r"axes and sum_axes both name \[0\]; an axis is either convolved or summed"),
+        ({"stride": 0}, "stride holds 0; give 1 or more"),
+        ({"stride": (1, -2)}, "stride holds -2; give 1 or more"),
+        ({"stride": (1, 2, 1)}, "stride has 3 entries for 2 axes; give one, or one per axis"),
+        ({"boundary": "reflect"}, "boundary is 'reflect'; choose 'periodic' or 'zero'"),
+        ({"boundary": ("zero", "wrap")}, "boundary is 'wrap'; its name here is 'periodic'; choose"),
+        ({"boundary": "constant"}, "boundary is 'constant'; its name here is 'zero'; choose 'periodic' or 'zero'"),
+        ({"method": "wrap"}, "method is 'wrap'; choose 'auto' or 'direct' or 'fft'"),
+        ({"boundary": ("zero",)}, "boundary has 1 entries for 2 axes; give one, or one per axis"),
+        ({"method": "winograd"}, "method is 'winograd'; choose 'auto' or 'direct' or 'fft'"),
+        ({"method": ("fft",) * 3}, "method has 3 entries for 2 axes; give one, or one per axis"),
+        ({"w": np.ones(3)}, r"w has shape \(3,\); it needs 0 summed and 2 convolved axes, so at least 2"),
+        ({"w": 1.0}, r"w has shape \(\); it needs 0 summed and 2 convolved axes"),
+        ({"w": W, "sum_axes": 2}, r"w has shape \(3, 3\); it needs 1 summed and 2 convolved axes, so at least 3"),
+        (
+            {"w": np.ones((5, 3, 3)), "sum_axes": 2},
+            r"w has shape \(5, 3, 3\); its leading axes must be \(6,\), the lengths of x along sum_axes",
+        ),
+        ({"x": 1.0, "axes": 0}, "axes names axis 0 of an array with 0 axes; none can be named"),
+    ],
+)
+def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {"x": X, "w": W, "axes": (0, 1), "boundary": "zero", **change}
+    x, w, axes = (arguments.pop(name) for name in ("x", "w", "axes"))
+    with pytest.raises(ValueError, match=message):
+        convolve(x, w, axes, **arguments)
+    with pytest.raises(ValueError, match=message):
+        convolve_vjp_x(np.ones((4, 5, 6)), x if isinstance(x, np.ndarray) else (), w, axes, **arguments)
+    with pytest.raises(ValueError, match=message):
+        convolve_vjp_w(np.ones((4, 5, 6)), x, w if isinstance(w, np.ndarray) else (), axes, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"axes": None}, "axes is None; give an integer, or one per axis"),
+        ({"axes": 1.0}, "axes is 1.0; give an integer, or one per axis"),
+        ({"axes": (0, 1.0)}, "axes holds 1.0; axes are integers"),
+        ({"axes": (0, True)}, "axes holds True; axes are integers"),
+        ({"sum_axes": None}, "sum_axes is None; give an integer, or one per axis"),
+        ({"stride": 1.5}, "stride is 1.5; give an integer, or one per axis"),
+        ({"stride": (1, 2.0)}, "stride holds 2.0; give integers"),
+        ({"stride": True}, "stride is True; give an integer, or one per axis"),
+        ({"stride": np.array(1.5)}, r"stride is array\(1.5\); give an integer, or one per axis"),
+        ({"boundary": None}, "boundary is None; give 'periodic' or 'zero', or one per axis"),
+        ({"method": 3}, "method is 3; give 'auto' or 'direct' or 'fft', or one per axis"),
+        ({"x": np.ones((4, 5, 6), int)}, "x has dtype int64; convert it to one of float32, float64, complex64"),
+        ({"x": np.ones((4, 5, 6), bool)}, "x has dtype bool; convert it"),
+        ({"x": np.ones((4, 5, 6), np.float16)}, "x has dtype float16; convert it"),
+        ({"x": np.ones((4, 5, 6), np.longdouble)}, "x has dtype (float128|longdouble|float64); convert it"),
+        ({"x": np.ones((4, 5, 6), object)}, "x has dtype object; convert it"),
+        ({"x": np.ones((4, 5, 6), ">f4")}, "x has dtype >f4; convert it"),
+        ({"w": np.ones((3, 3), np.int32)}, "w has dtype int32; convert it to one of float32, float64, complex64"),
+        ({"w": [[1, 2], [3, 4]]}, "w has dtype int64; convert it"),
+        ({"x": None}, "expected a NumPy or CuPy array, got builtins.NoneType"),
+        ({"w": "filter"}, "expected a NumPy or CuPy array, got builtins.str"),
+    ],
+)
+def test_wrong_types_are_refused(change: dict[str, Any], message: str) -> None:
+    for stride in (1, (1, 2)):  # numbers that equal a wrong one, and may be remembered
+        convolve(X, W, (0, 1), boundary="zero", stride=stride)
+    arguments = {"x": X, "w": W, "axes": (0, 1), "boundary": "zero", **change}
+    x, w, axes = (arguments.pop(name) for name in ("x", "w", "axes"))
+    with pytest.raises(TypeError, match=message):
+        convolve(x, w, axes, **arguments)
+
+
+def test_more_axes_than_six_are_refused() -> None:
+    shape = (1,) * (MAX_AXES + 1)
+    with pytest.raises(ValueError, match="axes names 7 axes; between 1 and 6 can be convolved"):
+        convolve(np.ones(shape), np.ones(shape), tuple(range(MAX_AXES + 1)), boundary="zero")
+
+
+def test_boundary_must_be_named() -> None:
+    with pytest.raises(TypeError, match="boundary"):
+        convolve(X, W, (0, 1))  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6, 1), (1, 5, 6), (4, 6, 5), ()])
+def test_cotangent_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
+    message = r"g has shape \(.*\); the result of this convolution has \(4, 5, 6\)"
+    with pytest.raises(ValueError, match=message):
+        convolve_vjp_x(np.ones(shape), X, W, (0, 1), boundary="zero")
+    with pytest.raises(ValueError, match=message):
+        convolve_vjp_w(np.ones(shape), X, W, (0, 1), boundary="zero")
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "message"),
+    [
+        ([4.0, 5.0, 6.0], TypeError, "holds 4.0; give integers"),
+        ((4, 5, -6), ValueError, "holds -6; give 0 or more"),
+        (None, TypeError, "is None; give an integer, or one per axis"),
+    ],
+)
+def test_only_shapes_stand_in_for_operands(shape: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match="the shape of x " + message):
+        convolve_vjp_x(X, shape, W, (0, 1), boundary="zero")
+    with pytest.raises(error, match="the shape of w " + message):
+        convolve_vjp_w(X, X, shape, (0, 1), boundary="zero")
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, int])
+def test_integers_of_any_kind_name_axes_and_strides(kind: Any) -> None:
+    expected = convolve(X, W[0], 2, boundary="zero", stride=2)
+    assert np.array_equal(convolve(X, W[0], kind(2), boundary="zero", stride=kind(2)), expected)
+    assert np.array_equal(convolve(X, W[0], np.array([2]), boundary=["zero"], stride=np.array([2])), expected)
+
+
+@settings(max_examples=20)
+@given(problems(max_axes=2))
+def test_shapes_stand_in_for_the_operand_that_is_differentiated(problem: Problem) -> None:
+    g = noise(5, problem.y_shape, str(problem.x.dtype))
+    with_arrays = problem.run(convolve_vjp_x, g, problem.x, problem.w)
+    assert np.array_equal(with_arrays, problem.run(convolve_vjp_x, g, list(problem.x.shape), problem.w))
+    with_arrays = problem.run(convolve_vjp_w, g, problem.x, problem.w)
+    assert np.array_equal(with_arrays, problem.run(convolve_vjp_w, g, problem.x, problem.w.shape))
