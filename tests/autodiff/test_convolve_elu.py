@@ -88,9 +88,9 @@ def test_layers_in_chunks(dtype: str, boundary: str) -> None:
     for problem in (plain, plus, tiles):
         shape = problem.y_shape
         marginal = np.broadcast_to(noise(4, (*shape[:3], 1, *shape[4:]), dtype), shape)
-        for g in (noise(5, shape, dtype), marginal, lay_out(noise(6, shape, dtype), "negative")):
-            for bias_shape in (shape[-1:], shape[-3:], shape):
-                assert_cotangents(problem, noise(8, bias_shape, dtype), g, sizes=chunks)
+        cotangents = noise(5, shape, dtype), marginal, lay_out(noise(6, shape, dtype), "negative")
+        for g, bias_shape in zip(cotangents, (shape[-1:], shape[-3:], shape), strict=True):
+            assert_cotangents(problem, noise(8, bias_shape, dtype), g, sizes=chunks)
 
 
 @pytest.mark.parametrize("method", ["direct", "fft"])
