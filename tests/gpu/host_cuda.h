@@ -1,6 +1,7 @@
 // Enough of CUDA to run a kernel without tensor-core instructions on the processor: threads of a block are coroutines
 // on one thread of the system, which __syncthreads gives way to the next; blocks follow each other.
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -9,7 +10,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -26,47 +29,59 @@ using std::min;
 
 namespace host {
 constexpr std::size_t STACK = 64 << 10;
-static ucontext_t scheduler;
-static std::vector<ucontext_t> threads;
-static std::vector<char> finished;
-static std::vector<unsigned> barriers;
+struct Thread {
+    jmp_buf place;  // where it goes on; saved and restored without a call of the system, unlike a ucontext_t
+    std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK]};
+    unsigned barriers;
+    bool finished;
+};
+static jmp_buf scheduler;
+static std::deque<Thread> threads;  // kept from one block, and launch, to the next
 static unsigned current;
 static const std::function<void()>* body;
 static std::vector<unsigned char> shared_memory;
 
+static void leave(jmp_buf here, jmp_buf there) {
+    if (!_setjmp(here)) _longjmp(there, 1);
+}
+
 static void enter() {
-    (*body)();
-    finished[current] = 1;
-    swapcontext(&threads[current], &scheduler);
+    for (;; leave(threads[current].place, scheduler)) {
+        (*body)();
+        threads[current].finished = true;
+    }
+}
+
+static void add_thread() {
+    current = threads.size();
+    threads.emplace_back();
+    static ucontext_t back, fresh;
+    getcontext(&fresh);
+    fresh.uc_stack.ss_sp = threads.back().stack.get(), fresh.uc_stack.ss_size = STACK;
+    makecontext(&fresh, +[] { if (!_setjmp(threads[current].place)) setcontext(&back); enter(); }, 0);
+    swapcontext(&back, &fresh);
 }
 
 static void run(dim3 grid, dim3 block, dim3 first, std::size_t shared, const std::function<void()>& kernel) {
-    static std::vector<unsigned char> stacks;
     gridDim = grid, blockDim = block, body = &kernel;
     shared_memory.assign(shared + 16, 0xff);  // NaN, as what nobody wrote should be
-    stacks.resize(block.x * STACK);
+    while (threads.size() < block.x) add_thread();
     for (unsigned z = first.z; z < grid.z; ++z)
     for (unsigned y = first.y; y < grid.y; ++y)
     for (unsigned x = first.x; x < grid.x; ++x) {
         blockIdx = {x, y, z};
-        threads.assign(block.x, {}), finished.assign(block.x, 0), barriers.assign(block.x, 0);
-        for (unsigned t = 0; t < block.x; ++t) {
-            getcontext(&threads[t]);
-            threads[t].uc_stack.ss_sp = stacks.data() + t * STACK;
-            threads[t].uc_stack.ss_size = STACK;
-            makecontext(&threads[t], enter, 0);
-        }
+        for (unsigned t = 0; t < block.x; ++t) threads[t].finished = false, threads[t].barriers = 0;
         for (bool left = true; left;) {
             left = false;
             for (current = 0; current < block.x; ++current) {
-                if (finished[current]) continue;
+                if (threads[current].finished) continue;
                 threadIdx.x = current;
-                swapcontext(&scheduler, &threads[current]);
-                left |= !finished[current];
+                leave(scheduler, threads[current].place);
+                left |= !threads[current].finished;
             }
         }
-        for (unsigned count : barriers)
-            if (count != barriers[0]) std::abort();  // a barrier that not all threads reach
+        for (unsigned t = 0; t < block.x; ++t)
+            if (threads[t].barriers != threads[0].barriers) std::abort();  // a barrier that not all threads reach
     }
 }
 
@@ -86,8 +101,8 @@ void launch(void (*kernel)(Arguments...), const unsigned* sizes, std::size_t sha
 
 static inline void __syncthreads() {
     const unsigned t = host::current;
-    ++host::barriers[t];
-    swapcontext(&host::threads[t], &host::scheduler);
+    ++host::threads[t].barriers;
+    host::leave(host::threads[t].place, host::scheduler);
     threadIdx.x = t;
 }
 
@@ -116,7 +131,7 @@ static inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (
     struct Parts { unsigned a[4], b[2]; };
     static Parts shown[2][32][32];
     const unsigned t = host::current, lane = t % 32, i = lane / 4, j = lane % 4;
-    Parts (&warp)[32] = shown[host::barriers[t] % 2][t / 32];
+    Parts (&warp)[32] = shown[host::threads[t].barriers % 2][t / 32];
     std::copy(a, a + 4, warp[lane].a), std::copy(b, b + 2, warp[lane].b);
     __syncthreads();
     for (unsigned e = 0; e < 4; ++e) {

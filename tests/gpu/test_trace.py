@@ -64,13 +64,13 @@ def test_blocks_of_a_multiprocessor(threads: int, registers: int, shared: int, b
     assert occupancy.blocks_beside(threads, registers, shared) == blocks
 
 
-def test_resources_are_those_that_the_compiler_reports(tmp_path: Path) -> None:
+def test_resources_are_those_that_the_compiler_reports() -> None:
     sizes = {"TAPS": 9, "STEPS": 25, "OWN": 4, "SAME": 1, "PATCH_THREADS": 128, "PATCH_BLOCKS": 3}
     text = _cuda.source("float32", sizes)
     (_, shared), (_, of_sums) = (occupancy.resources(text, name) for name in ("gram", "place_sums"))
     assert (shared, of_sums) == (1 << 10, (1 << 10) + 128 * 8)
     for name in ("gram", "spread"):
-        assert occupancy.resources(text, name)[0] == resources(name, text, tmp_path)[0]
+        assert occupancy.resources(text, name)[0] == resources(name, text)[0]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from train.network import Network
 from train.step import gradient_step
 from train.training import evaluate, initial_moments
 
-SMALL = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (3, 3), "strided_layers": (3,), "shift": 2}
+SMALL = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (2, 2), "strided_layers": (3,), "shift": 2}
 COUNT, STEPS = 40, 20
 BATCHES = (7, 8, 2, 5)
 """No size divides by 2 and by 3; of 2 images, one of 3 ranks has none."""

@@ -78,7 +78,7 @@ class Problem:
 
     def __init__(self, xp: Any = REMOTE, **settings: Any) -> None:
         put = self.put = xp.asarray
-        small = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (3, 3), "strided_layers": (3,), "shift": 2}
+        small = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (2, 2), "strided_layers": (3,), "shift": 2}
         self.config = make_config("sample", {**small, **settings})
         self.network = Network(self.config, image_size=8)
         rng = np.random.default_rng(0)
