@@ -53,7 +53,7 @@ def test_a_stage_that_is_done_is_not_run_again(tmp_path: Path, environment: dict
 
 
 def test_a_stage_is_stopped_in_time(tmp_path: Path, environment: dict[str, str]) -> None:
-    assert run(Stage("slow", 2), tmp_path, environment, 100).startswith("slow: failed (stopped after 2 s)")
+    assert run(Stage("slow", 10), tmp_path, environment, 100).startswith("slow: failed (stopped after 10 s)")
     assert not (tmp_path / "slow.json").exists()
 
 
