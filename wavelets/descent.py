@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from autodiff import grad, tree_leaves, tree_map, tree_structure, tree_unflatten, value_and_grad
 from hcnn_core.typing import NumpyArray
@@ -42,6 +41,8 @@ def lbfgs(
     TypeError
         If `start` is not of dtype float32 or float64, or `fun` returns no real scalar.
     """
+    from scipy import optimize  # slow to import, and training does without
+
     if start.dtype not in (np.float32, np.float64):
         raise TypeError(f"start has dtype {start.dtype}; L-BFGS takes float32 or float64")
     gradient = value_and_grad(fun)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from hcnn_core.typing import NumpyArray
 
@@ -44,6 +43,8 @@ def fit_gabor(filter: NumpyArray[Any], *, starts: int = 2) -> tuple[NumpyArray[n
     ValueError
         If the filter is not square, is 0 or not finite, or `starts` is less than 1.
     """
+    from scipy import optimize
+
     f = np.asarray(filter, np.float64)
     if f.ndim != 2 or f.shape[0] != f.shape[1] or not (np.isfinite(f).all() and f.any()):
         raise ValueError(f"filter has shape {f.shape}; give a square one of finite numbers that is not 0 everywhere")

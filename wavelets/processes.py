@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from hcnn_core.typing import NumpyArray
 
@@ -145,6 +144,8 @@ def random_warp(n: int, smoothness: float, rng: np.random.Generator) -> Float64:
     """
     if n < 2 or not smoothness > 0:
         raise ValueError(f"n is {n} and smoothness {smoothness}; n is at least 2, smoothness positive")
+    from scipy import ndimage
+
     tau = ndimage.gaussian_filter(rng.standard_normal((2, n, n)), (0, smoothness, smoothness), mode="wrap")
     gradient = np.stack([np.roll(tau, -1, axis) - tau for axis in (1, 2)], axis=1)  # (2 displacements, 2 axes, n, n)
     return np.asarray(tau / np.linalg.norm(gradient, ord=2, axis=(0, 1)).max())
