@@ -38,6 +38,9 @@ class Stage:
 SECONDS = 570
 """What one call may take."""
 
+LEAST = 10
+"""Seconds that must be left for a stage to begin."""
+
 PARTS = {
     "check": (Stage("environment", 30), Stage("compilation", 180), Stage("parity", 180), Stage("step", 170)),
     "measure": (
@@ -154,7 +157,7 @@ def run(stage: Stage, out: Path, environment: dict[str, str], left: float) -> st
     if result.exists():
         return f"{stage.name}: done before"
     limit = min(stage.seconds, left)
-    if limit < 10:
+    if limit < LEAST:
         return f"{stage.name}: no time left; run again to go on"
     begun = time.monotonic()
     command = [sys.executable, "-u", "-m", MODULE, stage.name, str(out.resolve())]

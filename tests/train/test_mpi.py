@@ -47,6 +47,7 @@ def acting(self, index):
 
 Trainer._step = acting
 cifar.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
+cifar.page = lambda *arguments: "report"
 sys.exit(cifar.main())
 """
 
