@@ -198,6 +198,9 @@ def test_a_rank_that_is_lost_ends_the_run_with_one_line(kind: str, rank: int, tm
     assert not list(path.glob(".*.partial"))
     last = checkpoint.load(path / "epoch0001-step000000.h5")  # it is whole
     assert (last.state.epoch, last.state.step) == (1, 0)
+    if kind == "killed":  # the command that the line names
+        outcome = mpirun(2, *acting(), "--resume", path, "--hours", 1e-9)
+        assert "going on after epoch 1" in outcome.success()
 
 
 def test_a_loss_that_is_not_finite_names_the_rank_it_came_from(tmp_path: Path) -> None:
