@@ -15,6 +15,8 @@ MPI_TESTS ?= tests/train/test_mpi.py
 MPICH_TESTS ?= $(MPI_TESTS)
 
 BIN = .venv/bin/python
+# For products of matrices: processes that run tests side by side share the processors already.
+ONE_THREAD = OPENBLAS_NUM_THREADS=1
 
 .PHONY: help demo test mpi oldest lint format check docs dist soak mutants clean
 .NOTPARALLEL:
@@ -26,7 +28,7 @@ demo: .venv/.run ## train a small network on the sample images
 	$(BIN) $(DEMO)
 
 test: .venv/.test ## run the tests, on up to 4 processors; PYTEST_ARGS="..." passes options on
-	$(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+	$(ONE_THREAD) $(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: .venv/.dev ## check format, lint, types and docstrings
 	$(BIN) -m ruff format --check .
@@ -45,7 +47,7 @@ oldest: .venv/.dev ## test with the oldest supported versions of Python and of t
 	$(OLDEST_PYTHON) -m venv .venv-oldest
 	$(BIN) -m uv pip install --python .venv-oldest --only-binary :all: --resolution lowest-direct --editable '.[train]'
 	$(BIN) -m uv pip install --python .venv-oldest --only-binary :all: --editable '.[test]'
-	.venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning --numprocesses auto --maxprocesses 4 $(OLDEST_TESTS)
+	$(ONE_THREAD) .venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning --numprocesses auto --maxprocesses 4 $(OLDEST_TESTS)
 
 docs: .venv/.docs ## build the site into docs/_build/html; HCNN_EXAMPLES=small runs the examples on less data
 	$(BIN) -m sphinx -b html -q -W --keep-going docs docs/_build/html
