@@ -76,7 +76,7 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
     """
     xp = array_namespace(logits, labels)
     target = targets(logits, labels, label_smoothing)
-    return -xp.sum(log_softmax(logits) * target) / target.shape[0]
+    return _mean_loss(xp, log_softmax(logits), target)
 
 
 def cross_entropy_and_gradient(logits: Array, labels: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:
@@ -85,7 +85,13 @@ def cross_entropy_and_gradient(logits: Array, labels: Array, label_smoothing: fl
     if at_once := planner.cross_entropy(logits):
         return at_once(xp, logits, labels, label_smoothing)
     logs, target = log_softmax(logits), targets(logits, labels, label_smoothing)
-    return -xp.sum(logs * target) / target.shape[0], (xp.exp(logs) - target) / target.shape[0]
+    return _mean_loss(xp, logs, target), (xp.exp(logs) - target) / target.shape[0]
+
+
+def _mean_loss(xp: Any, logs: Array, target: Array) -> Array:
+    """The mean over images; a class of probability 0 counts only where the target is not 0."""
+    counts = xp.astype(target, xp.bool)  # NaN counts
+    return -xp.sum(xp.where(counts, logs, xp.zeros_like(logs)) * target) / target.shape[0]
 
 
 def targets(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:

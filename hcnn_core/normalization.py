@@ -75,6 +75,8 @@ def normalize_elu(
 
     Notes
     -----
+    A mean far larger than the deviation costs digits, as it does y itself; the compiled kernels keep them.
+
     In evaluation, with running moments, this is an affine map and `elu`; the affine map can be merged into the filters
     before it. `normalize_elu_vjp` needs y but not the result.
     """
@@ -128,6 +130,21 @@ def normalize_elu_vjp(
     g = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
     if g.shape != y.shape:
         raise ValueError(f"g has shape {g.shape}; the result has {y.shape}")
+    require_epsilon(epsilon)
+    g_mean, g_variance = (
+        xp.astype(require_real(xp, name, array), y.dtype, copy=False)
+        for name, array in (("g_mean", g_mean), ("g_variance", g_variance))
+    )
+    moments = require_real(xp, "moments", moments)
+    per_value = y.shape[-1:]
+    wanted = {
+        "g_mean": (g_mean, per_value),
+        "g_variance": (g_variance, per_value),
+        "moments": (moments, (2, *per_value)),
+    }
+    for name, (array, shape) in wanted.items():
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {shape}")
     engine = planner.normalization(xp, math.prod(y.shape))
     found: tuple[Array, Array, Array, Array] = engine.vjp(
         xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard
@@ -140,11 +157,16 @@ def normalized_and_moments(
 ) -> tuple[Array, Array, Array, Array]:
     """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision."""
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
-    if not math.isfinite(epsilon) or epsilon < 0:
-        raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
+    require_epsilon(epsilon)
     engine = planner.normalization(xp, math.prod(y.shape))
     found: tuple[Array, Array, Array, Array] = engine.forward(xp, y, shift, scale, bias, epsilon, shard)
     return found
+
+
+def require_epsilon(epsilon: float) -> None:
+    """ValueError unless it can be added to a variance."""
+    if not math.isfinite(epsilon) or epsilon < 0:
+        raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
 
 
 def _arguments(y: Array, shift: Array, scale: Array, bias: Array) -> tuple[Any, Array, Array, Array, Array]:

@@ -215,16 +215,17 @@ class Classifier:
         xp = array_namespace(images)
         images = xp.asarray(images)
         channels = self.checkpoint.channels
-        if images.ndim not in (3, 4) or images.shape[-1] != channels:
+        if images.ndim not in (3, 4) or images.shape[-1] != channels or 0 in images.shape[-3:]:
             raise ValueError(
-                f"images have shape {tuple(images.shape)}; give (N, H, W, {channels}) or (H, W, {channels})"
+                f"images have shape {tuple(images.shape)}; give (N, H, W, {channels}) or (H, W, {channels}), H and W "
+                "at least 1"
             )
         if images.ndim == 3:
             return self.logits(images[None, ...])[0, ...]
         kind = dtype_name(images.dtype)
         if kind.startswith("float"):
             if images.size and not (float(xp.min(images)) >= 0 and float(xp.max(images)) <= 1):
-                raise ValueError(f"floats from {float(xp.min(images)):.3g} to {float(xp.max(images)):.3g}; give 0 to 1")
+                raise ValueError(f"floats from {float(xp.min(images)):.9g} to {float(xp.max(images)):.9g}; give 0 to 1")
             images = images * 255
         elif kind != "uint8":
             raise TypeError(f"images have dtype {kind}; give uint8 from 0 to 255, or floats from 0 to 1")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
 from hcnn_core import cross_entropy, log_softmax
-from hcnn_core.loss import targets
+from hcnn_core.loss import cross_entropy_and_gradient, targets
 from tests.core.oracle import LAYOUTS, SEEDS, C, NDArray, eps, lay_out, noise, wide
 
 REAL = ("float32", "float64")
@@ -95,6 +95,15 @@ def test_nan_propagates() -> None:
     x[1, 2] = np.nan
     assert np.isnan(log_softmax(x)).sum() == 4
     assert np.isnan(cross_entropy(x, [0, 1, 2]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_is_masked_costs_nothing_where_it_is_not_the_label() -> None:
+    x = np.array([[0.0, -np.inf]])
+    assert cross_entropy(x, [0]) == 0
+    assert cross_entropy(x, [1]) == np.inf == cross_entropy(x, [0], label_smoothing=0.1)
+    loss, gradient = cross_entropy_and_gradient(x, np.array([0]))
+    assert loss == 0 and gradient.tolist() == [[0, 0]]
 
 
 X = np.zeros((2, 3))

@@ -204,3 +204,19 @@ def test_arguments_that_do_not_fit(arguments: Any, epsilon: float, error: Any, m
 def test_a_cotangent_of_another_shape() -> None:
     with pytest.raises(ValueError, match=r"g has shape \(4,\); the result has \(2, 3, 4\)"):
         normalize_elu_vjp(K, K, K, Y, K, K, K, np.ones((2, 4)), epsilon=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"g_mean": np.ones((2, 1))}, r"g_mean has shape \(2, 1\); y, of shape \(2, 3, 4\), wants \(4,\)"),
+        ({"g_variance": np.ones(1)}, r"g_variance has shape \(1,\)"),
+        ({"moments": np.ones((2, 1))}, r"moments has shape \(2, 1\); y, of shape \(2, 3, 4\), wants \(2, 4\)"),
+        ({"epsilon": -1.0}, "epsilon is -1.0; it must be finite and at least 0"),
+    ],
+)
+def test_other_arguments_of_the_adjoint_that_do_not_fit(changed: dict[str, Any], message: str) -> None:
+    arguments = {"g_mean": K, "g_variance": K, "moments": np.ones((2, 4)), "epsilon": 1.0} | changed
+    g_mean, g_variance, moments, epsilon = arguments.values()
+    with pytest.raises(ValueError, match=message):
+        normalize_elu_vjp(Y, g_mean, g_variance, Y, K, K, K, moments, epsilon=epsilon)

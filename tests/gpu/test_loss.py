@@ -36,6 +36,12 @@ def test_a_label_out_of_range_makes_the_loss_nan(label: int) -> None:
     assert np.isnan(loss)
 
 
+def test_a_class_that_is_masked_costs_nothing_where_it_is_not_the_label() -> None:
+    logits = np.array([[0, -np.inf]], "float32")
+    assert value_and_grad(lambda x: cross_entropy(x, np.array([0])))(logits)[0] == 0
+    assert value_and_grad(lambda x: cross_entropy(x, np.array([1])))(logits)[0] == np.inf
+
+
 def test_derivatives_of_every_order() -> None:
     logits, labels = noise(0, (4, 3), "float64"), np.array([0, 2, 1, 1])
     check_grads(lambda x: cross_entropy(x, labels, label_smoothing=0.1), order=2)(logits)

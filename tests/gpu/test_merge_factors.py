@@ -75,6 +75,14 @@ def test_what_does_not_fit_is_refused() -> None:
         merge_factors(h, g[:2], mean, covariance, bias, **options)
     with pytest.raises(ValueError, match=r"bias has shape \(3,\); g has 2 filters"):
         merge_factors(h, g, mean, covariance, np.zeros(3, "float32"), **options)
+    for name, value, message in (
+        ("lengths", (-4,), "lengths holds -4; give 1 or more"),
+        ("lengths", (4.0,), "lengths holds 4.0; give integers"),
+        ("lengths", (4, 4), "lengths"),
+        ("epsilon", -1.0, "epsilon is -1.0; it must be finite and at least 0"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            merge_factors(h, g, mean, covariance, bias, **(options | {name: value}))
     with pytest.raises(ValueError, match="g_w and g_offset have shapes"):
         merge_factors_vjp(g, g, h, g, mean, covariance, bias, **options)
     with pytest.raises(TypeError, match="complex"):

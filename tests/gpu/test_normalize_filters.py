@@ -59,6 +59,11 @@ def test_what_does_not_fit_is_refused() -> None:
     h, mean, covariance = operands(3, (2, 2), "float32")
     with pytest.raises(ValueError, match="mean and covariance have shapes"):
         plain(h, mean[:3], covariance, epsilon=EPSILON)
+    for none in (h[:0], np.float32(1)):
+        with pytest.raises(ValueError, match=r"h has shape .*; it is \(Q, \*kernel_size\), with a filter at least"):
+            plain(none, mean, covariance, epsilon=EPSILON)
+    with pytest.raises(ValueError, match="epsilon is nan; it must be finite and at least 0"):
+        plain(h, mean, covariance, epsilon=float("nan"))
     with pytest.raises(ValueError, match="g_filters and g_means have shapes"):
         normalize_filters_vjp(h, mean, h, mean, covariance, epsilon=EPSILON)
     with pytest.raises(TypeError, match="complex"):

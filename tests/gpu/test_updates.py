@@ -51,6 +51,12 @@ def test_values(dtype: str, by: str, request: pytest.FixtureRequest) -> None:
         check(out, expected if where else [np.full(np.shape(e), 7.0) for e in expected], dtype)
 
 
+def test_a_term_that_is_its_own_sum_is_not_the_result() -> None:
+    array = np.ones(3)
+    assert weighted_sums([[Term(array, 1.0)]])[0] is not array
+    assert weighted_sums([[Term(array, 1.0)]], out=[array])[0] is array
+
+
 def test_nothing_to_do() -> None:
     assert weighted_sums([]) == []
 

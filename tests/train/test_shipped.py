@@ -75,7 +75,9 @@ def test_it_takes_arrays_of_another_device(trained: Path, few_images: Dataset) -
         (np.zeros((2, 32, 32, 3), np.int64), TypeError, "images have dtype int64; give uint8"),
         (np.zeros((32, 32), np.uint8), ValueError, r"images have shape \(32, 32\); give \(N, H, W, 3\)"),
         (np.zeros((1, 3, 32, 32), np.uint8), ValueError, r"shape \(1, 3, 32, 32\)"),
+        (np.zeros((2, 0, 32, 3), np.uint8), ValueError, r"images have shape \(2, 0, 32, 3\); .* H and W at least 1"),
         (np.full((32, 32, 3), 200.0), ValueError, "floats from 200 to 200; give 0 to 1"),
+        (np.full((32, 32, 3), 1 + 1e-7), ValueError, "floats from 1.0000001 to 1.0000001; give 0 to 1"),
         (np.full((32, 32, 3), np.nan), ValueError, "floats from nan"),
     ],
 )
@@ -125,6 +127,9 @@ def test_what_ships_is_the_average_and_evaluates_as_recorded(
     assert out[:2] == command("--evaluate", last).success().splitlines()[:2]
     assert f"recorded when it was trained: accuracy {100 * after.figures['test_accuracy']:.2f} %" == out[2]
     assert out[2].removeprefix("recorded when it was trained: ") in out[0]
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "tiny.h5").rename(tmp_path / "alone" / last.name)
+    command("--resume", tmp_path / "alone").one_line(1, f"{last.name} holds weights alone", "--init-from")
     assert bare(before, {}).config == make_config("sample", {**vars(before.config), "preset": "sample"})
 
 

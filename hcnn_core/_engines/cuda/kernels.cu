@@ -667,7 +667,7 @@ extern "C" __global__ void __launch_bounds__(LOSS_THREADS) cross_entropy(
         for (int c = 0; c < classes; ++c) {
             const real log_probability = x[c] - largest - all;
             const real target = label < 0 || label >= classes ? real(nan("")) : c == label ? at_label : elsewhere;
-            total -= (double)target * log_probability;
+            if (target != 0) total -= (double)target * log_probability;  // NaN is not 0
             gradient[(long long)n * classes + c] = (exp(log_probability) - target) / images;
         }
     }

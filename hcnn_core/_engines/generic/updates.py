@@ -20,6 +20,8 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
             array if (w, scalar) == (1, None) else _weight(w, rate, scalar) * array for array, w, rate, scalar in terms
         ]
         total = sum(addends[1:], start=addends[0])
+        if out is None and total is terms[0][0]:
+            total = xp.asarray(total, copy=True)
         if out is not None:
             held: Any = out[number]
             np.copyto(held, total, where=where)
