@@ -16,16 +16,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     The file beside it is named after the process, so two writers of one path do not write into each other's.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         with open(partial, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error  # not a name that nobody gave
         raise
     with contextlib.suppress(OSError):  # not every file system can flush a directory
         directory = os.open(path.parent, os.O_RDONLY)

@@ -386,14 +386,18 @@ def _write_report(
     """Write report.html, beside a learning curve that is drawn, and say where it is."""
     filters = to_numpy(parameters[network.table[0].name]["w"])
     curve = run.picture_path.read_bytes() if run.picture_path.is_file() else None
-    name, rest = run.path.resolve().name, f"all else of the run is saved; --report {run.path} writes it"
+    name, again = run.path.resolve().name, f"--report {run.path} writes it"
     try:
         text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, curve, classified)
         write_atomically(run.report_path, text.encode())
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted while {run.report_path} was written; {rest}") from error
+        raise Interrupted(
+            f"interrupted while {run.report_path} was written; all else of the run is saved; {again}"
+        ) from error
     except Exception as error:  # whatever fonts, back ends and other people's metrics do
-        raise RunError(f"cannot write {run.report_path}: {error}; {rest}") from error
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
+        saved = f"all else of the run is saved; once that is mended, {again}"
+        raise RunError(f"cannot write {run.report_path}: {reason}; {saved}") from error
     say(str(run.report_path))
 
 
@@ -672,10 +676,10 @@ def _parser() -> Parser:
 
 
 def _hours(text: str) -> float:
-    hours = float(text)
-    if not 0 < hours < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no time; give hours, more than 0")
-    return hours
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is no time; give hours, more than 0")
 
 
 def _shown(value: Any) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from train._command import Parser, run_command  # noqa: E402
+from train._command import Parser, given_path, run_command  # noqa: E402
 from train.architectures import build  # noqa: E402
-from train.config import Config, make_config, read_toml  # noqa: E402
+from train.config import Config, ConfigError, make_config, read_toml  # noqa: E402
 from train.data import INFO  # noqa: E402
 from train.plot import plot_runs  # noqa: E402
 from train.run import Run, RunError  # noqa: E402
@@ -40,7 +40,10 @@ class _Record:
         if not run.config_path.is_file():
             raise RunError(f"{path} holds no run: it has no config.toml")
         settings = read_toml(run.config_path)
-        config = make_config(settings.pop("preset", "hcnn"), settings)
+        try:
+            config = make_config(settings.pop("preset", "hcnn"), settings)
+        except ConfigError as error:
+            raise RunError(f"{run.config_path}: {error}") from error
         return cls(path.resolve().name, config, run.read_metrics(), _coefficients(run, config))
 
     @property
@@ -146,9 +149,9 @@ def _parser() -> Parser:
         epilog="Exit status: 0; 1 it failed; 2 the command line is wrong.",
         allow_abbrev=False,
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of runs")
+    parser.add_argument("runs", type=given_path, nargs="+", metavar="RUN", help="directories of runs")
     parser.add_argument(
-        "--out", type=Path, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
+        "--out", type=given_path, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser

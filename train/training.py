@@ -296,6 +296,8 @@ class Trainer:
         where : Path
             Where it comes from, for an error.
         """
+        if not checkpoint.state.velocity:
+            raise CheckpointError(f"{where} holds weights alone, so no run to go on with; --init-from begins with them")
         for kind in checkpoints.GROUPS:
             checkpoints.require_same_arrays(where, getattr(checkpoint.state, kind), getattr(self.state, kind), kind)
         same = np.array_equal(checkpoint.channel_mean, self.train.mean) and np.array_equal(

@@ -62,7 +62,7 @@ def test_what_cannot_be_compared(trained: Path, tmp_path: Path, capsys: pytest.C
         (lambda run: shutil.rmtree(run), "holds no run: it has no config.toml"),
         (lambda run: (run / "metrics.jsonl").unlink(), "it has no metrics.jsonl"),
         (lambda run: (run / "metrics.jsonl").write_text(json.dumps({"epoch": 1}) + "\n"), "no learning curve to draw"),
-        (lambda run: (run / "config.toml").write_text("width = -1"), "width is -1"),
+        (lambda run: (run / "config.toml").write_text("width = -1"), "run/config.toml: width is -1"),
     ):
         run = tmp_path / "run"
         shutil.rmtree(run, ignore_errors=True)
@@ -72,3 +72,18 @@ def test_what_cannot_be_compared(trained: Path, tmp_path: Path, capsys: pytest.C
         err = capsys.readouterr().err
         assert err.startswith("train.compare: ") and fragment in err and err.count("\n") == 1
         assert not Path(picture).exists()
+
+
+@pytest.mark.parametrize(("out", "said"), [(".", "cannot use .: "), ("absent/a.png", "absent/a.png: No")])
+def test_pictures_that_cannot_be_written(
+    out: str,
+    said: str,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(trained), "--out", out]) in (1, 2)
+    err = capsys.readouterr().err
+    assert said in err and "partial" not in err and err.count("\n") == 1

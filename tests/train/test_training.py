@@ -444,7 +444,7 @@ def test_hours_end_a_run_after_an_epoch_and_it_goes_on_exactly(
     assert_same_run(run, trained)
 
 
-@pytest.mark.parametrize("hours", [0, -1, "nan", "inf"])
+@pytest.mark.parametrize("hours", [0, -1, "nan", "inf", "x"])
 def test_hours_that_are_no_time(command: Command, tmp_path: Path, hours: Any) -> None:
     command(*SMALL, "--out", tmp_path / "run", "--hours", hours).one_line(2, f"{hours} is no time", "more than 0")
     assert not (tmp_path / "run").exists()
