@@ -1,7 +1,7 @@
 """Mean and covariance of spatial patches, which is all that the normalisation of Eq. (8) needs of the data.
 
 A filter h has the value h . P at a position with the patch P around it. Over all positions its mean is h . mean(P) and
-its variance h . cov(P) h. So one pass over the data gives the batch normalisation of any number Q of filters.
+its variance h . cov(P) h. So these moments, taken once, give the batch normalisation of any number Q of filters.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def prepare() -> None:
     Many small products run best on one BLAS thread each, several side by side (hcnn_core/_threads.py). OpenBLAS may
     not know a processor with AVX-512 (github.com/OpenMathLib/OpenBLAS/pull/6033) and then takes slower kernels.
     Arrays of 100 MB are made and freed many times a step: by default glibc returns each to the system, which then
-    clears every page again. Where it keeps all of them, hcnn_core/_memory.py need keep none.
+    clears every page again. Where it keeps all of them, hcnn_core/_engines/cpu/allocator.py need keep none.
     """
     if "numpy" not in sys.modules:
         if not {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
