@@ -7,6 +7,7 @@ with a traced y does the same. Everything else is NumPy's.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy
@@ -52,9 +53,6 @@ def asarray(a: Any, *args: Any, **kwargs: Any) -> Any:
         Traced where `a` holds a traced value, else NumPy's.
     """
     return _made(numpy.asarray, a, *args, **kwargs)
-
-
-asanyarray = ascontiguousarray = asfortranarray = asarray
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C") -> Any:
@@ -109,6 +107,21 @@ def _made(function: Any, object: Any, *args: Any, **kwargs: Any) -> Any:
     """NumPy's answer, or that of the rule where a traced value is in the object."""
     traced = any(isinstance(leaf, Traced) for leaf in tree_leaves(object))
     return (_array if traced else function)(object, *args, **kwargs)
+
+
+def _as(function: Any) -> Any:
+    """NumPy's function, which takes traced values too."""
+
+    @functools.wraps(function)
+    def made(a: Any, *args: Any, **kwargs: Any) -> Any:
+        return _made(function, a, *args, **kwargs)
+
+    return made
+
+
+asanyarray, ascontiguousarray, asfortranarray = map(
+    _as, (numpy.asanyarray, numpy.ascontiguousarray, numpy.asfortranarray)
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -168,6 +168,8 @@ def where(condition: Array, *choices: Array) -> Any:
 def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
     chosen = default
     for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        if hasattr(condition, "dtype") and condition.dtype.kind != "b":
+            raise TypeError(f"numpy.select takes conditions of dtype bool, not {condition.dtype}")
         chosen = np.where(condition, choice, chosen)
     return chosen
 
@@ -176,6 +178,8 @@ def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0)
 def clip(
     a: Array, a_min: Any = None, a_max: Any = None, out: None = None, *, min: Any = None, max: Any = None
 ) -> Array:
+    if (a_min is not None and min is not None) or (a_max is not None and max is not None):
+        raise ValueError("numpy.clip takes a_min and a_max, or min and max")
     low, high = (min if a_min is None else a_min), (max if a_max is None else a_max)
     a = a if low is None else np.maximum(a, low)
     return a if high is None else np.minimum(a, high)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import Shape, as_array, axes_of, composite, constant, rule
+from autodiff._rules.table import Shape, as_array, axes_of, blank, composite, constant, rule
 from autodiff.tape import defvjp, getval, primitive
 from hcnn_core.backend import Array, array_namespace, moveaxis, to_numpy
 
@@ -40,7 +40,11 @@ defvjp(scatter, lambda ans, g, index, shape: lambda h: h[index])
 
 
 @composite(np.take)
-def take(a: Array, indices: Any, axis: int | None = None) -> Array:
+def take(a: Array, indices: Any, axis: int | None = None, out: None = None) -> Array:
+    if not hasattr(indices, "__array_function__"):
+        indices = np.add(indices, 0).tolist()  # booleans are the numbers 0 and 1, and no mask
+    elif indices.dtype == bool:
+        indices = indices.astype(int)
     if axis is None:
         return np.ravel(a)[indices]
     return a[(*(slice(None),) * axes_of(axis, np.ndim(a))[0], indices)]
@@ -52,6 +56,10 @@ def take_along_axis(arr: Array, indices: Array, axis: int | None = -1) -> Array:
         arr, axis = np.ravel(arr), 0
     indices, shape = getval(indices), np.shape(arr)
     (axis,) = axes_of(axis, len(shape))
+    if np.ndim(indices) != len(shape) or indices.dtype.kind not in "iu":
+        raise ValueError(
+            f"numpy.take_along_axis takes an array of integers with {len(shape)} axes, as arr has, as indices"
+        )
     index = [
         indices if i == axis else constant(np.arange(n).reshape((-1,) + (1,) * (len(shape) - 1 - i)), arr)
         for i, n in enumerate(shape)
@@ -72,7 +80,9 @@ def partition(a: Array, kth: Any, axis: int | None = -1, kind: str = "introselec
 
 
 @composite(np.compress)
-def compress(condition: Any, a: Array, axis: int | None = None) -> Array:
+def compress(condition: Any, a: Array, axis: int | None = None, out: None = None) -> Array:
+    if np.ndim(condition) != 1:
+        raise ValueError(f"numpy.compress takes a condition with 1 axis, not {np.ndim(condition)}")
     return take(a, np.flatnonzero(condition).tolist(), axis)
 
 
@@ -91,8 +101,8 @@ def delete(arr: Array, obj: Any, axis: int | None = None) -> Array:
 @composite(np.bincount)
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Array:
     numbers = to_numpy(x)
-    length = max(int(numbers.max(initial=-1)) + 1, minlength)
-    return scatter(np.asarray(weights, np.float64, like=weights), numbers.tolist(), (length,))
+    shape = np.bincount(numbers, blank(weights), minlength).shape
+    return scatter(np.asarray(weights, np.float64, like=weights), numbers.tolist(), shape)
 
 
 # Diagonals and differences
@@ -129,6 +139,10 @@ def diagflat(v: Array, k: int = 0) -> Array:
 
 @composite(np.diff)
 def diff(a: Array, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Array:
+    if n == 0:
+        return a
+    if n < 0:
+        raise ValueError(f"numpy.diff takes differences of order 0 or more, not {n}")
     (axis,) = axes_of(axis, np.ndim(a))
     ends = [x if x is None else as_array(x, a) for x in (prepend, append)]
     column = tuple(1 if i == axis else m for i, m in enumerate(np.shape(a)))

@@ -46,18 +46,10 @@ def array(
     like: Any = None,
 ) -> Any:
     """An array of a traced value, or of lists of them and of numbers, nested to any depth; beside `like`."""
-    if isinstance(object, list | tuple):
-        leaves = list(_leaves(object))
-        beside = next((leaf for leaf in leaves if type(leaf) is Traced), like)
-        if beside is like:  # no leaf is traced
-            object = np.asarray(object) if like is None else constant(object, like)
-        else:
-            parts = [leaf if hasattr(leaf, "__array_function__") else constant(leaf, beside) for leaf in leaves]
-            shape = _nested_shape(object)
-            if any(np.shape(part) != np.shape(parts[0]) for part in parts):
-                raise ValueError(f"parts of shapes {sorted({np.shape(part) for part in parts})} do not make one array")
-            object = np.reshape(_stack(*parts), (*shape, *np.shape(parts[0])))
-    elif type(object) is not Traced:
+    beside = next((leaf for leaf in _leaves([object]) if type(leaf) is Traced), None)
+    if beside is not None:
+        object = _nested(object, beside)
+    else:
         object = np.asarray(object) if like is None else constant(object, like)
     if dtype is not None and np.dtype(dtype) != object.dtype:
         object = object.astype(dtype)
@@ -75,14 +67,17 @@ def _leaves(nest: Any) -> Iterable[Any]:
             yield part
 
 
-def _nested_shape(nest: Any) -> Shape:
-    """The lengths of nested lists, which must agree."""
+def _nested(nest: Any, beside: Any) -> Array:
+    """A nest of lists of arrays and numbers as one array."""
+    if not any(hasattr(leaf, "__array_function__") for leaf in _leaves([nest])):
+        return constant(nest, beside)
     if not isinstance(nest, list | tuple):
-        return ()
-    shapes = {_nested_shape(part) for part in nest}
-    if len(shapes) != 1:
-        raise ValueError("nested lists of different lengths do not make one array")
-    return (len(nest), *shapes.pop())
+        return nest
+    parts = [_nested(part, beside) for part in nest]
+    shapes = {np.shape(part) for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(f"parts of shapes {sorted(shapes)} do not make one array")
+    return _stack(*parts)
 
 
 def _arrays(parts: Sequence[Any]) -> list[Array]:
@@ -95,7 +90,10 @@ def _arrays(parts: Sequence[Any]) -> list[Array]:
 def concatenate(arrays: Sequence[Array], axis: int | None = 0, out: None = None, *, dtype: Any = None) -> Array:
     parts = _arrays(arrays)
     joint = _concatenate(0, *map(np.ravel, parts)) if axis is None else _concatenate(axis, *parts)
-    return joint if dtype is None else joint.astype(dtype)
+    if dtype is None:
+        return joint
+    np.empty(0, joint.dtype).astype(dtype, casting="same_kind")  # or NumPy's error
+    return joint.astype(dtype)
 
 
 @composite(np.stack)
@@ -237,9 +235,10 @@ def linspace(
     device: None = None,
 ) -> Any:
     beside = start if hasattr(start, "__array_function__") else stop
+    start, stop = (as_array(x, beside) if isinstance(x, list | tuple) else x for x in (start, stop))
     parts = num - 1 if endpoint else num
     shape = np.broadcast_shapes(np.shape(start), np.shape(stop))
-    steps = np.reshape(np.arange(num) / (parts or 1), (-1,) + (1,) * len(shape))
+    steps = np.reshape(np.linspace(0, 1, num, endpoint), (-1,) + (1,) * len(shape))
     shares = constant(steps.astype(np.result_type(start, stop)), beside)
     points = moveaxis(start * (1 - shares) + stop * shares, 0, axis)
     points = points if dtype is None else points.astype(dtype)

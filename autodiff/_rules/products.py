@@ -68,7 +68,7 @@ matmul = rule(np.matmul, matmul_vjp_a, matmul_vjp_b, fun=_matmul)
 def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     a, b = as_array(a, b), as_array(b, a)
     ndim_a, ndim_b = np.ndim(a), np.ndim(b)
-    if isinstance(axes, int):
+    if not np.iterable(axes):
         axes = (tuple(range(ndim_a - axes, ndim_a)), tuple(range(axes)))
     over_a, over_b = axes_of(axes[0], ndim_a), axes_of(axes[1], ndim_b)
     free_a, free_b = ([i for i in range(n) if i not in over] for n, over in ((ndim_a, over_a), (ndim_b, over_b)))
@@ -178,14 +178,15 @@ def matrix_power(a: Array, n: int) -> Array:
 
 
 @composite(np.convolve)
-def convolve(a: Array, v: Array, mode: str = "full") -> Array:
+def convolve(a: Array, v: Array, mode: Any = "full") -> Array:
     a, v = (np.atleast_1d(as_array(x, y)) for x, y in ((a, v), (v, a)))
     long, short = sorted((len(a), len(v)), reverse=True)
+    found = len(np.convolve(np.zeros(3), np.zeros(2), mode))  # NumPy knows modes by name and by number
     start, length = {
-        "full": (0, long + short - 1),
-        "same": ((short - 1) // 2, long),
-        "valid": (short - 1, long - short + 1),
-    }[mode]
+        4: (0, long + short - 1),
+        3: ((short - 1) // 2, long),
+        2: (short - 1, long - short + 1),
+    }[found]
     return _convolve(a, v)[start : start + length]
 
 
@@ -237,6 +238,8 @@ def einsum(subscripts: str, *operands: Array, optimize: Any = False) -> Array:
     for i, x in enumerate(operands):
         for label in {c for c in terms[i] if terms[i].count(c) > 1}:
             while (first := terms[i].find(label)) != (second := terms[i].rfind(label)):
+                if np.shape(x)[first] != np.shape(x)[second]:
+                    raise ValueError(f"numpy.einsum of shape {np.shape(x)} repeats {label!r} along unequal axes")
                 x = np.diagonal(x, 0, first, second)
                 terms[i] = terms[i][:first] + terms[i][first + 1 : second] + terms[i][second + 1 :] + label
         arrays.append(x)
@@ -248,7 +251,8 @@ def _lettered(args: Sequence[Any]) -> tuple[str, tuple[Array, ...]]:
     operands, lists = args[0::2], args[1::2]
     if len(args) % 2:  # the last list is the output's
         operands, lists = args[:-1:2], (*args[1::2], args[-1])
-    terms = ["".join("..." if label is Ellipsis else string.ascii_letters[label] for label in term) for term in lists]
+    letters = string.ascii_uppercase + string.ascii_lowercase  # in the order of the output's axes
+    terms = ["".join("..." if label is Ellipsis else letters[label] for label in term) for term in lists]
     output = "->" + terms.pop() if len(args) % 2 else ""
     return ",".join(terms) + output, tuple(operands)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import axes_of, composite, rule
+from autodiff._rules.table import axes_of, blank, composite, negated, rule
 from autodiff.tape import defvjp, primitive
 from hcnn_core.backend import Array, moveaxis
 
@@ -26,8 +26,7 @@ def transpose_vjp(ans: Array, a: Array, axes: Any = None) -> Any:
 
 
 def roll_vjp(ans: Array, a: Array, shift: Any, axis: Any = None) -> Any:
-    back = tuple(-s for s in shift) if isinstance(shift, tuple | list) else -shift
-    return lambda g: np.roll(g, back, axis)
+    return lambda g: np.roll(g, negated(shift), axis)
 
 
 rule(np.reshape, reshape_vjp)
@@ -47,11 +46,11 @@ rule(np.tril, lambda ans, m, k=0: lambda g: np.tril(g, k))
 rule(np.triu, lambda ans, m, k=0: lambda g: np.triu(g, k))
 
 
-def astype(x: Array, dtype: Any) -> Array:
+def astype(x: Array, dtype: Any, copy: bool = True) -> Array:
     return x.astype(dtype)
 
 
-rule(np.ndarray.astype, lambda ans, x, dtype: lambda g: g, fun=astype)
+rule(np.ndarray.astype, lambda ans, x, dtype, copy=True: lambda g: g, fun=astype)
 composite(np.copy)(lambda a, order="K": a)
 
 
@@ -64,6 +63,7 @@ def rollaxis(a: Array, axis: int, start: int = 0) -> Array:
 
 @composite(np.rot90)
 def rot90(m: Array, k: int = 1, axes: Any = (0, 1)) -> Array:
+    np.rot90(blank(m), k, axes)
     first, second = axes_of(tuple(axes), np.ndim(m))
     for _ in range(k % 4):
         m = np.flip(np.swapaxes(m, first, second), first)

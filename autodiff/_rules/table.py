@@ -23,9 +23,11 @@ __all__ = [
     "Shape",
     "as_array",
     "axes_of",
+    "blank",
     "composite",
     "constant",
     "kept",
+    "negated",
     "nonzero",
     "plain",
     "real_dtype",
@@ -88,6 +90,11 @@ def kept(shape: Shape, axis: Any) -> Shape:
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
+def negated(shift: Any) -> Any:
+    """Shifts the other way, as Python's integers: unsigned ones have no negative."""
+    return [-int(s) for s in shift] if np.ndim(shift) else -int(shift)
+
+
 def nonzero(x: Array) -> Array:
     """The norms x, with 1 for 0, where a norm has the subgradient 0."""
     return np.where(x == 0, 1, x)
@@ -96,6 +103,11 @@ def nonzero(x: Array) -> Array:
 def constant(values: Any, like: Any) -> Array:
     """Plain values as an array of the library that `like` belongs to."""
     return array_namespace(getval(like)).asarray(np.asarray(values))
+
+
+def blank(x: Array) -> Array:
+    """Zeros of x's shape and dtype that take no memory: a call on them raises NumPy's own errors."""
+    return np.broadcast_to(np.zeros((), x.dtype), np.shape(x))
 
 
 def as_array(x: Any, like: Any) -> Array:

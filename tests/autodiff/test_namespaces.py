@@ -55,6 +55,13 @@ def test_arrays_of_traced_values() -> None:
     )
 
 
+def test_arrays_of_plain_values_are_laid_out_as_numpys() -> None:
+    masked = numpy.ma.array([1.0, 2.0], mask=[0, 1])
+    assert np.asfortranarray(X).flags.f_contiguous
+    assert np.ascontiguousarray(X.T).flags.c_contiguous
+    assert np.asanyarray(masked) is masked
+
+
 def test_a_list_takes_part_in_nested_derivatives() -> None:
     assert grad(grad(lambda x: np.sum(np.array([x, x**3, 1.0]))))(2.0) == 12
 

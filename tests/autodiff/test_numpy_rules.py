@@ -465,7 +465,7 @@ def test_what_has_no_rule_says_so(call: Callable[[Any], Any], message: str) -> N
         (lambda x: np.max(x, where=X > 0), r"numpy\.max with where= needs initial="),
         (lambda x: np.quantile(x, 1.5), r"quantiles lie from 0 to 1"),
         (lambda x: np.array([x, x[0]], like=x), r"parts of shapes \[\(3, 4\), \(4,\)\] do not make one array"),
-        (lambda x: np.array([[x[0], x[1]], [x[0]]], like=x), r"nested lists of different lengths"),
+        (lambda x: np.array([[x[0], x[1]], [x[0]]], like=x), r"parts of shapes \[\(1, 4\), \(2, 4\)\]"),
         (lambda x: np.cross(x, x), r"vectors of length 3, not 4 and 4"),
         (lambda x: np.diag(x[None]), r"1 or 2 axes, not 3"),
         (lambda x: np.gradient(x[:1]), r"of order 1 needs 2 elements along axis 0"),

@@ -40,10 +40,22 @@ CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
     "rollaxis back": (lambda x: np.rollaxis(x, 0, 2), CUBE),
     "rollaxis to its place": (lambda x: np.rollaxis(x, 1, 1), CUBE),
     "rollaxis to the end": (lambda x: np.rollaxis(x, 1, 3), CUBE),
+    "roll by unsigned": (lambda x: np.roll(x, np.uint8(1), 0), X),
+    "roll along two axes": (lambda x: np.roll(x, np.array([1, 2], np.uint8), (0, 1)), X),
+    "astype": (lambda x: x.astype(np.float32, copy=False), X),
+    "einsum, many labels": (lambda x: np.einsum(x, [0, 26]), X),
+    "take, list of booleans": (lambda x: np.take(x, [True, False, True], 0), X),
+    "take, booleans": (lambda x: np.take(x, X[0] > 0, 1), X),
+    "take, tuple": (lambda x: np.take(x, (1, 5)), X),
+    "diff of order 0": (lambda x: np.diff(x, 0, prepend=0.0), X),
+    "linspace from a list": (lambda x: np.linspace([0.0, 1.0, 2.0], x, 3), X),
+    "tensordot, NumPy's integer": (lambda x: np.tensordot(x, X.T, np.int64(1)), X),
+    "convolve, mode by number": (lambda x: np.convolve(x, [1.0, 2.0], 1), X[:, 0].copy()),
+    "array, rows and lists": (lambda x: anp.array([x[0], [1, 2, 3], [x[1, 0], 2.0, x[0, 2]]]), X),
 }
 
 
-NOT_DIFFERENTIATED = {"full_like, dtype", "array, dtype", "nancumsum, dtype"}  # float32: differences tell little
+NOT_DIFFERENTIATED = {"full_like, dtype", "array, dtype", "nancumsum, dtype", "astype"}  # float32 is too coarse
 NOT_DIFFERENTIATED |= {"norm, order 0", "nanmax"}  # steps off zero; NaN moves nowhere
 
 
@@ -60,6 +72,40 @@ def test_values_and_dtypes_are_those_of_numpy(name: str) -> None:
 def test_derivatives(name: str) -> None:
     call, x = CALLS[name]
     check_grads(call)(x)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: np.einsum("ii", x),
+        lambda x: np.bincount([-1, 0, 1, 1], weights=x[:, 0]),
+        lambda x: np.bincount([0, 1, 1], weights=x[:1, 0]),
+        lambda x: np.bincount([0, 1, 1, 1], weights=1j * x[:, 0]),
+        lambda x: np.diff(x, -1),
+        lambda x: np.concatenate([x, x], dtype=int),
+        lambda x: np.stack([x, x], dtype=int),
+        lambda x: np.take_along_axis(x, np.array([0, 1]), 0),
+        lambda x: np.compress([[True, False], [True, True]], x),
+        lambda x: np.rot90(x, axes=(0, 0)),
+        lambda x: np.rot90(x, axes=(1, -1)),
+        lambda x: np.clip(x, 0.0, 1.0, min=2.0),
+        lambda x: np.clip(x, 0.0, 1.0, max=2.0),
+        lambda x: np.select([np.ones((4, 3), int)], [x]),
+        lambda x: np.linspace(x, 1.0, -1),
+        lambda x: np.linspace(x, 1.0, 2.0),
+        lambda x: np.convolve(x[0], x[0], "half"),
+    ],
+)
+def test_what_numpy_refuses_is_refused(call: Callable[..., Any]) -> None:
+    with pytest.raises((TypeError, ValueError)) as error:
+        call(X)
+    with pytest.raises(error.type):
+        vjp(call, X)
+
+
+def test_a_mask_is_no_index_along_an_axis() -> None:
+    with pytest.raises(ValueError, match=r"an array of integers with 1 axes"):
+        vjp(lambda x: np.take_along_axis(x, X[0] > 0, 0), X[0])
 
 
 def test_missing_columns_keep_their_warning_and_nan() -> None:
