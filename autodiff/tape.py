@@ -369,7 +369,7 @@ def _method(function: Any) -> Callable[..., Any]:
     """A method that is the NumPy function or operator, the traced value first."""
 
     def method(self: Traced, *args: Any, **kwargs: Any) -> Any:
-        return HANDLERS[function](self, *args, **kwargs)
+        return _answer(function, (self, *args), kwargs)
 
     return method
 
@@ -432,11 +432,21 @@ def in_place(*_: Any, **__: Any) -> NoReturn:
     )
 
 
-def _check_keywords(function: Any, handler: Any, kwargs: dict[str, Any]) -> None:
-    """Refuse in-place keywords and those a rule does not know."""
-    if kwargs.get("out") is not None:
-        in_place()
+def _answer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The answer of what stands in for a NumPy function."""
+    handler = HANDLERS.get(function)
+    if handler is None:
+        raise _no_rule(_full_name(function))
+    if kwargs or len(args) > 2:  # by position, out comes third or later
+        _check_arguments(function, handler, args, kwargs)
+    return handler(*args, **kwargs)
+
+
+def _check_arguments(function: Any, handler: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse an array to write into, and keywords that a rule does not know."""
     known: tuple[str, ...] = getattr(handler, "keywords", tuple(kwargs))
+    if (dict(zip(known, args, strict=False)) | kwargs).get("out") is not None:
+        in_place()
     unknown = [key for key in kwargs if key not in known]
     if unknown:
         options = [key for key in known[1:] if key != "out"]
@@ -451,7 +461,7 @@ def _full_name(function: Any) -> str:
     name: str = function.__name__
     if isinstance(function, np.ufunc):
         return f"numpy.{name}" if getattr(np, name, None) is function else name
-    return f"{function.__module__}.{name}"
+    return f"{getattr(function, '__module__', 'numpy.ndarray')}.{name}"
 
 
 def _handler(ufunc: Any) -> Any:
@@ -488,19 +498,14 @@ class Traced:
         if handler is None:
             raise _no_rule(_full_name(ufunc) + ("" if method == "__call__" else f".{method}"))
         if kwargs and method != "__call__":
-            _check_keywords(getattr(ufunc, method), handler, kwargs)
+            _check_arguments(getattr(ufunc, method), handler, inputs, kwargs)
             return handler(*inputs, **kwargs)
         if kwargs:
             raise TypeError(f"{_full_name(ufunc)} on traced values does not take {', '.join(kwargs)}")
         return handler(*(_listed(x, self) for x in inputs))
 
     def __array_function__(self, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        handler = HANDLERS.get(func)
-        if handler is None:
-            raise _no_rule(_full_name(func))
-        if kwargs:
-            _check_keywords(func, handler, kwargs)
-        return handler(*args, **kwargs)
+        return _answer(func, args, kwargs)
 
     __reduce__ = _refused("pickling", "differentiate in one process")
     __array__ = _refused(

@@ -443,6 +443,8 @@ def test_einsum_of_any_subscripts(data: st.DataObject) -> None:
         (lambda x: np.pad(x, 1, mode="mean"), r"no mode 'mean': use constant, edge"),
         (lambda x: x.reshape(2, 6, order="A"), r"the order 'C' or 'F', not 'A'"),
         (lambda x: x.ravel("K"), r"the order 'C' or 'F', not 'K'"),
+        (lambda x: x.var(mean=X), r"numpy\.var on traced values does not take mean"),
+        (lambda x: x.astype(int, casting="safe"), r"numpy\.ndarray\.astype .* not take casting; it takes dtype, copy"),
     ],
 )
 def test_what_has_no_rule_says_so(call: Callable[[Any], Any], message: str) -> None:
