@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def value_and_grad(
     TypeError
         By the returned function, as in `grad`.
     """
-    argnums = (argnum,) if isinstance(argnum, int) else tuple(argnum)
+    argnums: tuple[int, ...] = tuple(argnum) if isinstance(argnum, Iterable) else (argnum,)
 
     @functools.wraps(fun)
     def evaluate(*args: Any, **kwargs: Any) -> Any:
@@ -106,7 +106,7 @@ def value_and_grad(
         _require_real_scalar(value)
         ends = [] if end is None else [(end, np.ones_like(value))]
         gradients = _owned(_collect([inputs[i] for i in argnums], backward(ends, release=True)), taken=[])
-        return (value, aux) if has_aux else value, gradients[0] if isinstance(argnum, int) else gradients
+        return (value, aux) if has_aux else value, gradients if isinstance(argnum, Iterable) else gradients[0]
 
     return evaluate
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import hcnn_core
+from autodiff._rules.table import negated
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, library_of
@@ -39,8 +40,13 @@ def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
             return separately(g)
         return convolve_cotangents(g, x, w, *axes, **kwargs)[:2]
 
-    plain = not (isinstance(x, Traced) or isinstance(w, Traced)) and x.dtype == w.dtype
-    return together if plain and argnums == (0, 1) else separately
+    return together if _alike(x, w) and argnums == (0, 1) else separately
+
+
+def _alike(*arrays: Any) -> bool:
+    """Whether all are plain arrays of one dtype, and none a list or a number."""
+    dtypes = {getattr(a, "dtype", None) for a in arrays}
+    return len(dtypes) == 1 and not any(isinstance(a, Traced) for a in arrays)
 
 
 def _define_transposes(forward: Primitive, vjp_x: Primitive, vjp_w: Primitive) -> None:
@@ -79,7 +85,7 @@ _define_transposes(correlate, correlate_vjp_x, correlate_vjp_w)
 translate = primitive(hcnn_core.translate)
 defvjp(
     translate,
-    lambda ans, x, shift, axes, **kwargs: lambda g: translate(g, np.negative(shift), axes, **kwargs),
+    lambda ans, x, shift, axes, **kwargs: lambda g: translate(g, negated(shift), axes, **kwargs),
 )
 
 
@@ -134,8 +140,7 @@ def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, 
             found[2] = elu_vjp(g, ans)  # the bias varies where it was summed
         return [found[argnum] for argnum in argnums]
 
-    plain = not any(isinstance(a, Traced) for a in (x, w, ans)) and x.dtype == w.dtype == ans.dtype
-    return together if plain and {0, 1} & set(argnums) else separately
+    return together if _alike(x, w, ans) and {0, 1} & set(argnums) else separately
 
 
 defvjp_argnums(convolve_elu, _convolve_elu_pullback)
@@ -166,9 +171,7 @@ def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
         found: tuple[Any, ...] = factored_adjoints(cotangent, ans, *args, **kwargs)
         return [found[argnum] for argnum in argnums]
 
-    arrays = [a for a in args[:5] if a is not None]
-    plain = not any(isinstance(a, Traced) for a in (*arrays, ans))
-    return at_once if plain and all(a.dtype == ans.dtype for a in arrays) else written_out
+    return at_once if _alike(ans, *(a for a in args[:5] if a is not None)) else written_out
 
 
 defvjp_argnums(factored_layer, _factored_pullback)
@@ -192,8 +195,8 @@ convolve_elu_marginal = primitive(hcnn_core.convolve_elu_marginal)
 def _convolve_elu_marginal_pullback(
     argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    *rest, axis = args
-    shape, layer = ans[0].shape, _convolve_elu_pullback(argnums, ans[0], tuple(rest), kwargs)
+    axis, of_layer, options = _without_axis(*args, **kwargs)
+    shape, layer = ans[0].shape, _convolve_elu_pullback(argnums, ans[0], of_layer, options)
 
     def pullback(g: dict[int, Array]) -> Any:
         if 1 not in g:
@@ -202,6 +205,11 @@ def _convolve_elu_marginal_pullback(
         return layer(of_total + g[0] if 0 in g else of_total)
 
     return pullback
+
+
+def _without_axis(x: Any, w: Any, bias: Any, axes: Any, axis: int, **options: Any) -> tuple[int, Any, Any]:
+    """The axis of the marginal, and the arguments of the layer, by position and by keyword."""
+    return axis, (x, w, bias, axes), options
 
 
 defvjp_argnums(convolve_elu_marginal, _convolve_elu_marginal_pullback)
@@ -438,3 +446,7 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
         loss, _ = _cross_entropy_at_once(logits, labels, label_smoothing)
         return loss
     return _cross_entropy_written_out(logits, labels, label_smoothing)
+
+
+for _name in set(hcnn_core.__all__) & set(globals()):
+    globals()[_name].__module__ = __name__  # where pickle looks for it

@@ -104,6 +104,10 @@ class Primitive:
     def __repr__(self) -> str:
         return f"<primitive {self._name}>"
 
+    def __reduce__(self) -> str:
+        """Pickle by name, like a function."""
+        return getattr(self, "__qualname__", self._name)
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """Bind like a function. `help` shows a signature only for objects that have this method."""
         return self if instance is None else types.MethodType(self, instance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,29 @@ def test_second_derivatives(method: str) -> None:
     check_grads(
         lambda x, w, bias: autodiff.convolve_elu(x, w, bias, (1, 2), boundary="zero", stride=(2, 1), method=method)
     )(x, w, bias)
+
+
+def test_a_layer_and_its_marginal_by_keyword() -> None:
+    x, w, bias = noise(0, (2, 5, 4), "float64"), noise(1, (3, 2, 3), "float64"), noise(2, (3,), "float64")
+    (y, total), pullback = vjp(lambda *a: autodiff.convolve_elu_marginal(*a, (1, 2), 1, boundary="zero"), x, w, bias)
+    for axes, keywords in (((), {"axes": (1, 2), "axis": 1}), (((1, 2),), {"axis": 1})):
+        _, by_keyword = vjp(
+            lambda *a, i=axes, k=keywords: autodiff.convolve_elu_marginal(*a, *i, **k, boundary="zero"), x, w, bias
+        )
+        for a, b in zip(pullback((y, total)), by_keyword((y, total)), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_lists_and_numbers_as_operands() -> None:
+    x, g = noise(0, (2, 5, 4), "float64"), noise(1, (2, 3), "float64")
+    convolve: Any = functools.partial(autodiff.convolve, axes=1, boundary="zero")
+    layer: Any = functools.partial(autodiff.factored_layer, h_axes=1, g_axes=2, boundary="zero")
+    check_grads(lambda x: convolve(x, [1.0, 2.0, 3.0]))(x)
+    check_grads(lambda w: convolve(x.tolist(), w))(g[0])
+    check_grads(lambda x: autodiff.convolve_elu(x, [1.0, 2.0, 3.0], 0.5, 1, boundary="zero"))(x)
+    check_grads(lambda x, g: layer(x, g[:1, :2], g[0, :2], g, 0.5))(x, g)
+
+
+@pytest.mark.parametrize("shift", [np.uint8(1), np.array([1], np.uint8), (1,), 1])
+def test_translations_by_integers_of_any_type(shift: Any) -> None:
+    check_grads(lambda x: autodiff.translate(x, shift, 1, boundary="zero"))(noise(0, (2, 5), "float64"))

@@ -74,6 +74,7 @@ def test_several_arguments() -> None:
     tree_map(np.testing.assert_array_equal, gp, grad(loss, 0)(p, INPUT))
     np.testing.assert_array_equal(gx, grad(loss, 1)(p, INPUT))
     assert grad(lambda a, b: a * b, [1])(2.0, 3.0) == (2,)
+    assert grad(lambda a, b: a * b, np.int64(1))(2.0, 3.0) == 2
 
 
 def test_keywords_pass_through() -> None:

@@ -116,6 +116,7 @@ def test_elementwise_grad() -> None:
         (lambda: jacobian(np.argmax)(X), TypeError, "one float or complex array, not dtype int64"),
         (lambda: jacobian(lambda x: (x, x))(X), TypeError, "one float or complex array, not tuple"),
         (lambda: jacobian(np.sin, 1)(X), TypeError, "argnum is 1, and the call has 1 positional"),
+        (lambda: jacobian(np.add, (0, 1))(X, X), TypeError, r"argnum is \(0, 1\): give one integer"),
         (lambda: hessian(lambda x: x)(X), TypeError, "scalar output"),
         (lambda: hessian(lambda p: np.sum(p["a"]))({"a": X}), TypeError, "one float or complex array, not dict"),
         (lambda: elementwise_grad(lambda x: 1j * x)(X), TypeError, "complex output by a real argument"),

@@ -609,6 +609,12 @@ def test_help_shows_a_signature_and_the_documentation() -> None:
     assert inspect.getdoc(hcnn_core.convolve).splitlines()[0] in shown
 
 
+@pytest.mark.parametrize("name", autodiff.__all__)
+def test_functions_are_pickled_by_name(name: str) -> None:
+    function = getattr(autodiff, name)
+    assert pickle.loads(pickle.dumps(function)) is function
+
+
 def test_a_primitive_in_a_class_body_is_a_method() -> None:
     class Cube:
         scale = 2.0
