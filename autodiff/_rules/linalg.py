@@ -383,7 +383,8 @@ def _vector_norm(x: Array, ord: float, axis: int, keepdims: bool) -> Array:
     if ord == 0:
         return np.sum(getval(x) != 0, axis=axis, keepdims=keepdims, dtype=size.dtype)
     total = np.sum(nonzero(size) ** ord * (size != 0) if ord > 0 else size**ord, axis=axis, keepdims=keepdims)
-    return np.where(total == 0, 0, nonzero(total) ** (1 / ord))  # the zero vector has the subgradient 0
+    limit = 0 if ord > 0 else math.inf
+    return np.where(total == 0, limit, nonzero(total) ** (1 / ord))  # the zero vector has the subgradient 0
 
 
 def _matrix_norm(x: Array, ord: Any) -> Array:

@@ -108,7 +108,8 @@ def mean(
 ) -> Array:
     if where is None:
         return _mean(a, axis=axis, dtype=dtype, keepdims=keepdims)
-    return sum(a, axis, dtype, None, keepdims, where=where) / _counted(a, where, axis, keepdims)
+    total = sum(a, axis, dtype, None, keepdims, where=where)
+    return total / _counted(a, where, axis, keepdims, real_dtype(total))
 
 
 @composite(np.max, np.amax)
@@ -136,9 +137,9 @@ def _chosen(name: str, a: Array, initial: Any, where: Any) -> Array:
     return np.where(where, a, initial)
 
 
-def _counted(a: Array, where: Any, axis: Any, keepdims: bool) -> Array:
-    """How many elements are chosen, in a's real dtype."""
-    return np.sum(np.broadcast_to(getval(where), np.shape(a)), axis=axis, keepdims=keepdims, dtype=real_dtype(a))
+def _counted(a: Array, where: Any, axis: Any, keepdims: bool, dtype: Any) -> Array:
+    """How many elements are chosen."""
+    return np.sum(np.broadcast_to(getval(where), np.shape(a)), axis=axis, keepdims=keepdims, dtype=dtype)
 
 
 @composite(np.var)
@@ -154,11 +155,11 @@ def var(
 ) -> Array:
     deviation = a - mean(a, axis, dtype, keepdims=True, where=where)
     squared = np.real(deviation * np.conj(deviation)) if np.iscomplexobj(a) else np.square(deviation)
-    total = sum(squared, axis, keepdims=keepdims, where=where)
+    total = sum(squared, axis, dtype, keepdims=keepdims, where=where)
     if where is None:
         count = _count(a, axis) - ddof
         return total / (count if count > 0 else 0)
-    return total / np.maximum(_counted(a, where, axis, keepdims) - ddof, 0)
+    return total / np.maximum(_counted(a, where, axis, keepdims, real_dtype(total)) - ddof, 0)
 
 
 @composite(np.std)
@@ -198,6 +199,8 @@ def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = Fa
         weights = np.transpose(weights, sorted(range(len(axes)), key=axes.__getitem__))
         weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(shape)])
     scale = sum(np.broadcast_to(weights, shape), axis, keepdims=keepdims)
+    if np.any(scale == 0):
+        raise ZeroDivisionError("numpy.average takes weights whose sum is not zero")
     result = sum(a * weights, axis, keepdims=keepdims) / scale
     return (result, scale) if returned else result
 
@@ -232,7 +235,7 @@ def cov(m: Array, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: 
     rows = variables(m) if y is None else np.concatenate([variables(m), variables(y)])
     rows = rows - mean(rows, 1, keepdims=True)
     count = np.shape(rows)[1] - ((0 if bias else 1) if ddof is None else ddof)
-    return np.squeeze(rows @ np.conj(np.transpose(rows)) / count)
+    return np.squeeze(rows @ np.conj(np.transpose(rows)) / (count if count > 0 else 0))
 
 
 @composite(np.corrcoef)
@@ -277,7 +280,11 @@ composite((np.multiply, "accumulate"))(lambda array, axis=0, dtype=None, out=Non
 def median(
     a: Array, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False
 ) -> Array:
-    return quantile(a, 0.5, axis, keepdims=keepdims)
+    def middle(ordered: Array) -> Array:
+        count = np.shape(ordered)[-1]
+        return mean(ordered[..., (count - 1) // 2 : count // 2 + 1], -1)
+
+    return _of_sorted(a, axis, keepdims, middle)
 
 
 @composite(np.percentile)
@@ -305,22 +312,36 @@ def quantile(
 ) -> Array:
     if method != "linear":
         raise TypeError(f"numpy.quantile and percentile on traced values take the method 'linear', not {method!r}")
+
+    def between(ordered: Array) -> Array:
+        last = np.shape(ordered)[-1] - 1
+        positions = np.asarray(q) * last
+        if not np.all((positions >= 0) & (positions <= last)):
+            raise ValueError("quantiles lie from 0 to 1, percentiles from 0 to 100")
+        lower = np.floor(positions).astype(int)
+        low, high = ordered[..., lower.tolist()], ordered[..., np.minimum(lower + 1, last).tolist()]
+        if positions.dtype.kind in "iu":
+            return low
+        share = constant((positions - lower).astype(real_dtype(a)), a)
+        step = high - low  # NaN between infinities, and its product with 0 beside one, as NumPy's
+        return np.where(share < 0.5, low + step * share, high - step * (1 - share))
+
+    return _of_sorted(a, axis, keepdims, between)
+
+
+def _of_sorted(a: Array, axis: Any, keepdims: bool, pick: Callable[[Array], Array]) -> Array:
+    """What is picked from the sorted elements, along axes that come first; NaN where an element is."""
     shape, axes, count = np.shape(a), axes_of(axis, np.ndim(a)), _count(a, axis)
     rest = tuple(shape[i] for i in range(len(shape)) if i not in axes)
     if count == 0:
         raise ValueError("the quantiles of no elements are not defined")
-    positions = np.asarray(q) * (count - 1)
-    if not np.all((positions >= 0) & (positions <= count - 1)):
-        raise ValueError("quantiles lie from 0 to 1, percentiles from 0 to 100")
     ordered = np.sort(np.reshape(moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
-    lower = np.floor(positions).astype(int)
-    upper = np.minimum(lower + 1, count - 1)
-    share = constant((positions - lower).astype(real_dtype(a)), a)
-    result = ordered[..., lower.tolist()] * (1 - share) + ordered[..., upper.tolist()] * share
+    result = pick(ordered)
+    picked = np.shape(result)[len(rest) :]
     last = getval(ordered[..., -1])  # NaN is sorted to the end; it makes the answer and the gradient NaN
-    result = result * np.reshape(np.where(np.isnan(last), last, 1), (*rest, *(1,) * np.ndim(q)))
-    result = moveaxis(result, range(len(rest), np.ndim(result)), range(np.ndim(q)))
-    return np.reshape(result, (*np.shape(q), *kept(shape, axis))) if keepdims else result
+    result = result * np.reshape(np.where(np.isnan(last), last, 1), (*rest, *(1,) * len(picked)))
+    result = moveaxis(result, range(len(rest), np.ndim(result)), range(len(picked)))
+    return np.reshape(result, (*picked, *kept(shape, axis))) if keepdims else result
 
 
 # Without NaN

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodiff import check_grads, vjp
+from autodiff import check_grads, grad, vjp
 from autodiff import numpy as anp
 from autodiff._rules import linalg
 
@@ -26,6 +26,10 @@ CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
     "pinv, rcond": (lambda x: np.linalg.pinv(x, 0.5), X),
     "pinv, nothing cut": (lambda x: np.linalg.pinv(x, 1e-3), X),
     "pinv, complex": (lambda x: np.linalg.pinv((1 + 2j) * x, 0.5).real, X),
+    "mean, float32, where": (lambda x: np.mean(x, dtype=np.float32, where=X > 0), X),
+    "std, float32": (lambda x: np.std(x, axis=0, dtype=np.float32), X),
+    "nanvar, float32": (lambda x: np.nanvar(x, axis=0, dtype=np.float32), HOLES),
+    "var, float32, where": (lambda x: np.var(x, dtype=np.float32, where=X > 0), X),
     "norm, order 1": (lambda x: np.linalg.norm(x, 1, axis=0), X),
     "norm, order 0": (lambda x: np.linalg.norm(x, 0, axis=0) * x, np.where(X > 0, X, 0)),
     "row by matrices": (lambda x: x @ CUBE, X[0].copy()),
@@ -56,6 +60,7 @@ CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
 
 
 NOT_DIFFERENTIATED = {"full_like, dtype", "array, dtype", "nancumsum, dtype", "astype"}  # float32 is too coarse
+NOT_DIFFERENTIATED |= {name for name in CALLS if "float32" in name}
 NOT_DIFFERENTIATED |= {"norm, order 0", "nanmax"}  # steps off zero; NaN moves nowhere
 
 
@@ -106,6 +111,38 @@ def test_what_numpy_refuses_is_refused(call: Callable[..., Any]) -> None:
 def test_a_mask_is_no_index_along_an_axis() -> None:
     with pytest.raises(ValueError, match=r"an array of integers with 1 axes"):
         vjp(lambda x: np.take_along_axis(x, X[0] > 0, 0), X[0])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("call", "arrays"),
+    [
+        *(
+            (call, ([1, 2, np.inf], [-np.inf, 1, 2, 3], [-np.inf, 5, np.inf], [1, np.inf, np.inf], [np.inf]))
+            for call in (
+                np.median,
+                lambda x: np.quantile(x, [0.0, 0.25, 0.5, 0.75, 0.9, 1.0]),
+                lambda x: np.percentile(x, [0, 50]),
+                lambda x: np.percentile(x, 80),
+            )
+        ),
+        (lambda x: np.linalg.norm(x, -1), ([], [np.inf, np.inf], [0, 1])),
+        (lambda x: np.cov(x, ddof=9), ([[1, 2, 3, 4], [4, 3, 2, 1]], [1, 2])),
+    ],
+)
+def test_infinite_values_are_those_of_numpy(call: Any, arrays: Any) -> None:
+    for x in (np.array(a, float) for a in arrays):
+        np.testing.assert_array_equal(vjp(call, x)[0], call(x))
+
+
+def test_the_median_beside_infinity_has_a_gradient() -> None:
+    assert grad(np.median)(np.array([np.inf, 2.0, 1.0])).tolist() == [0, 1, 0]
+
+
+def test_weights_without_a_sum_are_refused_as_in_numpy() -> None:
+    for call in (np.average, lambda *a, **k: vjp(lambda x: np.average(x, **k), *a)):
+        with pytest.raises(ZeroDivisionError):
+            call(X, axis=0, weights=np.array([1.0, -1.0, 2.0, -2.0]))
 
 
 def test_missing_columns_keep_their_warning_and_nan() -> None:
