@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,10 @@ def convolve(
     free = [i for i in range(ndims[1]) if i not in other and i not in summed_2]
     w = np.transpose(in2, (*summed_2, *other, *free))
     lengths, sizes = [np.shape(in1)[i] for i in along], [np.shape(in2)[i] for i in other]
+    if mode == "valid" and not (all(map(operator.ge, lengths, sizes)) or all(map(operator.le, lengths, sizes))):
+        raise ValueError(
+            f"mode is 'valid'; neither of the lengths {lengths} and {sizes} is the larger along every axis"
+        )
     widths = [(0, 0)] * ndims[0]
     for i, s in zip(along, sizes, strict=True):
         widths[i] = (s // 2, s - 1 - s // 2)

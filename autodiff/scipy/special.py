@@ -36,11 +36,16 @@ def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False,
     array, or a pair of arrays
         The logarithm; with `return_sign`, that of the absolute value, and the sign.
     """
-    top = np.max(getval(a), axis=axis, keepdims=True)
+    b = np.asarray(b, like=getval(a)) if isinstance(b, list | tuple) else b
+    unused = False if b is None else getval(b) == 0
+    top = np.max(getval(a) if b is None else np.where(unused, -np.inf, getval(a)), axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
-    terms = np.exp(a - top)
-    if b is not None:
-        terms = np.asarray(b, like=getval(a)) * terms if isinstance(b, list | tuple) else b * terms
+    exponents = a - top
+    if b is None:
+        terms = np.exp(exponents)
+    else:
+        high = math.floor(math.log(np.finfo(exponents.dtype).max))  # its exponential times 0 is 0, not NaN
+        terms = b * np.exp(np.where(unused & ~(exponents < high), high, exponents))
     total = np.sum(terms, axis=axis, keepdims=keepdims)
     shift = top if keepdims else np.reshape(top, np.shape(total))
     return (np.log(np.abs(total)) + shift, np.sign(getval(total))) if return_sign else np.log(total) + shift
@@ -114,7 +119,14 @@ def multigammaln(a: Array, d: int) -> Array:
     -------
     array
         Of the shape of `a`.
+
+    Raises
+    ------
+    ValueError
+        If `a` is not larger than (d - 1) / 2.
     """
+    if np.any(a <= (d - 1) / 2):
+        raise ValueError(f"multigammaln of dimension {d} takes a larger than {(d - 1) / 2}, not {np.min(getval(a))}")
     shifts = (scipy.special.gammaln(a - j / 2) for j in range(d))
     return d * (d - 1) / 4 * math.log(math.pi) + sum(shifts)  # DLMF 35.3.4
 

@@ -6,6 +6,7 @@ the number in `poisson`, which have no closed form; those are refused. What a la
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import scipy.special as sp
 import scipy.stats
 
-from autodiff.tape import defvjp, primitive
+from autodiff.tape import defvjp, getval, primitive
 from hcnn_core.backend import Array
 
 __all__ = ["beta", "chi2", "dirichlet", "expon", "gamma", "multivariate_normal", "norm", "poisson", "t"]
@@ -44,11 +45,11 @@ class Continuous(Law, ABC):
         """The distribution function."""
 
     def _standard(self, x: Array, shapes: tuple[Any, ...], loc: Any, scale: Any) -> tuple[Array, Array, Array]:
-        """The argument at location 0 and scale 1, inside the support; where it is inside; where it is above."""
+        """The argument at location 0 and scale 1, inside the support; where it is outside; where above."""
         low, high = self.support
         x = (x - loc) / scale
-        inside, middle = (x >= low) & (x <= high), 0.5 if high < math.inf else 1.0
-        return (x if self.support == (-math.inf, math.inf) else np.where(inside, x, middle)), inside, x > high
+        outside, middle = (x < low) | (x > high), 0.5 if high < math.inf else 1.0  # NaN is not outside, and stays
+        return (x if self.support == (-math.inf, math.inf) else np.where(outside, middle, x)), outside, x > high
 
     def logpdf(self, x: Array, *shapes: Any, loc: Any = 0, scale: Any = 1) -> Array:
         """Return the logarithm of the density, as SciPy's method.
@@ -65,11 +66,11 @@ class Continuous(Law, ABC):
         Returns
         -------
         array
-            Minus infinity outside the support.
+            Minus infinity outside the support; NaN where a shape or the scale is not positive.
         """
         shapes, loc, scale = self._split(shapes, loc, scale)
-        at, inside, _ = self._standard(x, shapes, loc, scale)
-        return np.where(inside, self._logpdf(at, *shapes) - np.log(scale), -np.inf)
+        at, outside, _ = self._standard(x, shapes, loc, scale)
+        return np.where(outside, -np.inf, self._logpdf(at, *shapes) - np.log(scale))
 
     def pdf(self, x: Array, *shapes: Any, loc: Any = 0, scale: Any = 1) -> Array:
         """Return the density, as SciPy's method.
@@ -89,8 +90,8 @@ class Continuous(Law, ABC):
             Zero outside the support.
         """
         shapes, loc, scale = self._split(shapes, loc, scale)
-        at, inside, _ = self._standard(x, shapes, loc, scale)
-        return np.where(inside, np.exp(self._logpdf(at, *shapes)) / scale, 0.0)
+        at, outside, _ = self._standard(x, shapes, loc, scale)
+        return np.where(outside, 0.0, np.exp(self._logpdf(at, *shapes)) / scale)
 
     def cdf(self, x: Array, *shapes: Any, loc: Any = 0, scale: Any = 1) -> Array:
         """Return the distribution function, as SciPy's method.
@@ -110,8 +111,8 @@ class Continuous(Law, ABC):
             From 0 to 1.
         """
         shapes, loc, scale = self._split(shapes, loc, scale)
-        at, inside, above = self._standard(x, shapes, loc, scale)
-        return np.where(inside, self._cdf(at, *shapes), np.where(above, 1.0, 0.0))
+        at, outside, above = self._standard(x, shapes, loc, scale)
+        return np.where(outside, np.where(above, 1.0, 0.0), self._cdf(at, *shapes))
 
     def logcdf(self, x: Array, *shapes: Any, loc: Any = 0, scale: Any = 1) -> Array:
         """Return the logarithm of the distribution function, as SciPy's method.
@@ -133,12 +134,17 @@ class Continuous(Law, ABC):
         return np.log(self.cdf(x, *shapes, loc=loc, scale=scale))
 
     def _split(self, given: tuple[Any, ...], loc: Any, scale: Any) -> tuple[tuple[Any, ...], Any, Any]:
-        """The shape parameters, and location and scale, which may follow them by position."""
+        """The shape parameters, location and scale, by position or name; all but the location positive, or NaN."""
         count = self._law.numargs
         shapes, rest = given[:count], given[count:]
         if len(shapes) < count or len(rest) > 2:
             raise TypeError(f"{self._law.name} takes {count} parameters, then loc and scale, not {len(given)}")
-        return shapes, *(*rest, *(loc, scale)[len(rest) :])
+        loc, scale = *rest, *(loc, scale)[len(rest) :]
+        parameters = (*shapes, scale)
+        valid = functools.reduce(np.logical_and, (np.greater(p, 0) for p in parameters))
+        if not np.all(valid):  # a product, so that the gradient is NaN too
+            parameters = tuple(p * np.where(valid, np.ones_like(p), np.nan) for p in parameters)
+        return parameters[:-1], loc, parameters[-1]
 
 
 class Normal(Continuous):
@@ -185,6 +191,7 @@ class Normal(Continuous):
         array
             Right far above the mean too.
         """
+        _, loc, scale = self._split((), loc, scale)
         return sp.ndtr((loc - x) / scale)
 
     def logsf(self, x: Array, loc: Any = 0, scale: Any = 1) -> Array:
@@ -202,6 +209,7 @@ class Normal(Continuous):
         array
             Right far above the mean too.
         """
+        _, loc, scale = self._split((), loc, scale)
         return sp.log_ndtr((loc - x) / scale)
 
 
@@ -210,14 +218,27 @@ class StudentT(Continuous):
 
     def _logpdf(self, x: Array, *shapes: Any) -> Array:
         (df,) = shapes
-        factor = sp.gammaln((df + 1) / 2) - sp.gammaln(df / 2) - np.log(df * math.pi) / 2
-        return factor - (df + 1) / 2 * np.log1p(np.square(x) / df)
+        square, normal = np.square(x), np.isinf(df)
+        finite = np.where(normal, 1.0, df)
+        power = np.where(normal, square / 2, (finite + 1) / 2 * np.log1p(square / finite))
+        return _log_gamma_step(df / 2) - math.log(2 * math.pi) / 2 - power
 
     def _cdf(self, x: Array, *shapes: Any) -> Array:
         return _stdtr(*shapes, x)
 
 
 _stdtr = primitive(sp.stdtr)
+_STEP = [(2.0 ** (1 - k) - 2) * b / (k * (k - 1)) for k, b in enumerate(sp.bernoulli(14)) if k > 0 and k % 2 == 0]
+
+
+def _log_gamma_step(z: Array) -> Array:
+    """The logarithm of gamma(z + 1/2) / gamma(z) / sqrt(z), by DLMF 5.11.8 where the difference would lose digits."""
+    far = np.greater(z, 10)
+    near, inverse = np.where(far, 1.0, z), 1 / np.where(far, z, 10.0)
+    square, series = np.square(inverse), 0.0
+    for coefficient in reversed(_STEP):
+        series = series * square + coefficient
+    return np.where(far, series * inverse, sp.gammaln(near + 0.5) - sp.gammaln(near) - np.log(near) / 2)
 
 
 class Gamma(Continuous):
@@ -288,11 +309,12 @@ class Poisson(Law):
         Returns
         -------
         array
-            Minus infinity where `k` is no number from 0 up.
+            Minus infinity where `k` is no number from 0 up; NaN where `mu` is negative.
         """
-        k = np.asarray(k)
-        count = np.where((k >= 0) & (k == np.floor(k)), k, 0)
-        return np.where(k == count, sp.xlogy(count, mu) - mu - sp.gammaln(count + 1.0), -np.inf)
+        k = self._number(k, mu)
+        outside = (k < 0) | (k > np.floor(k))
+        count = np.where(outside, 0, k)
+        return np.where(outside, -np.inf, sp.xlogy(count, mu) - mu - sp.gammaln(count + 1.0))
 
     def pmf(self, k: Any, mu: Array) -> Array:
         """Return the probability of a number.
@@ -326,8 +348,12 @@ class Poisson(Law):
         array
             Zero where `k` is below 0.
         """
-        k = np.floor(k)
+        k = np.floor(self._number(k, mu))
         return np.where(k < 0, 0.0, sp.gammaincc(np.where(k < 0, 0, k) + 1.0, mu))
+
+    def _number(self, k: Any, mu: Array) -> Array:
+        """The number, NaN where the mean is no mean."""
+        return np.where(np.greater_equal(mu, 0), k, np.nan)
 
 
 class Dirichlet(Law):
@@ -347,8 +373,23 @@ class Dirichlet(Law):
         -------
         array, shape () or (n,)
             One number a point.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not positive, or a point is not on the simplex, or on its edge where the density is
+            infinite.
         """
         exponents = np.reshape(alpha - 1, (-1,) + (1,) * (np.ndim(x) - 1))
+        points = np.multiply(getval(x), 1.0)
+        if np.any(np.less_equal(alpha, 0)):
+            raise ValueError(f"the Dirichlet law takes positive parameters, not {getval(alpha)}")
+        off = np.abs(np.sum(points, axis=0) - 1) > max(1e-9, len(points) * np.finfo(points.dtype).eps)
+        if np.any(off) or np.any((points < 0) | (points == 0) & (exponents < 0)):
+            raise ValueError(
+                "the Dirichlet law takes points whose numbers sum to 1 and are not negative, nor 0 where the parameter "
+                "is below 1"
+            )
         return np.sum(sp.xlogy(exponents, x), axis=0) + sp.gammaln(np.sum(alpha)) - np.sum(sp.gammaln(alpha))
 
     def pdf(self, x: Array, alpha: Array) -> Array:
@@ -388,6 +429,11 @@ class MultivariateNormal(Law):
         -------
         array, shape (...)
             One number a point.
+
+        Raises
+        ------
+        ValueError
+            If the covariance is not positive definite.
         """
         deviation = np.atleast_1d(x - mean)
         k = np.shape(deviation)[-1]
@@ -434,7 +480,11 @@ class MultivariateNormal(Law):
         return (np.linalg.slogdet(cov)[1] + np.shape(cov)[-1] * math.log(2 * math.pi * math.e)) / 2
 
     def _matrix(self, cov: Any, k: int) -> Array:
-        return cov if np.ndim(cov) == 2 else cov * np.eye(k)
+        cov = cov if np.ndim(cov) == 2 else cov * np.eye(k)
+        least = np.min(np.linalg.eigvalsh(getval(cov)))
+        if not least > 0:
+            raise ValueError(f"the covariance is not positive definite: its least eigenvalue is {float(least):.3g}")
+        return cov
 
 
 beta = Beta("beta")

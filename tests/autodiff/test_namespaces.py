@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -92,6 +93,20 @@ def test_logsumexp_of_what_overflows() -> None:
     assert special.logsumexp(numpy.array([1.0, 2.0]), b=[1, -1], return_sign=True)[1] == -1
 
 
+@pytest.mark.parametrize("unused", [1000.0, 5.0, numpy.nan, numpy.inf])
+@pytest.mark.parametrize("dtype", [numpy.float32, numpy.float64])
+def test_logsumexp_leaves_out_what_has_the_factor_zero(unused: float, dtype: Any) -> None:
+    x, b = numpy.array([unused, 0.0, 1.0], dtype), numpy.array([0, 2, 3], dtype)
+    value, pull = vjp(lambda x: special.logsumexp(x, b=b), x)
+    assert value == special.logsumexp(x, b=b)
+    assert value.dtype == dtype
+    numpy.testing.assert_allclose(value, scipy.special.logsumexp(x, b=b), rtol=4 * numpy.finfo(dtype).eps)
+    expected = numpy.append(0, scipy.special.softmax(x[1:] + numpy.log(b[1:])))
+    numpy.testing.assert_allclose(pull(dtype(1))[0], expected, rtol=4 * numpy.finfo(dtype).eps)
+    if unused == 5:
+        check_grads(lambda x, b: special.logsumexp(x, b=b))(x.astype(float), b.astype(float))
+
+
 def test_polygamma_and_multigammaln() -> None:
     x = RNG.uniform(3, 5, 6)
     numpy.testing.assert_allclose(vjp(lambda x: special.polygamma(1, x), x)[0], scipy.special.polygamma(1, x))
@@ -100,6 +115,9 @@ def test_polygamma_and_multigammaln() -> None:
     )
     check_grads(lambda x: special.polygamma(1, x))(x)
     check_grads(lambda x: special.multigammaln(x, 3))(x)
+    assert numpy.isnan(special.multigammaln(numpy.nan, 3))
+    with pytest.raises(ValueError, match=r"dimension 3 takes a larger than 1\.0, not 0\.2"):
+        special.multigammaln(numpy.array([0.2, 2.0]), 3)
 
 
 def test_ufuncs_of_scipy_work_as_they_are() -> None:
@@ -157,6 +175,52 @@ def test_laws(name: str, method: str) -> None:
         numpy.testing.assert_allclose(ours(outside, *SHAPES[name]), theirs(outside, *SHAPES[name]), rtol=1e-13)
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, method) for name in SHAPES for method in ("pdf", "logpdf", "cdf", "logcdf")]
+    + [("norm", "sf"), ("norm", "logsf")],
+)
+def test_nan_and_invalid_parameters_give_nan(name: str, method: str) -> None:
+    ours, theirs = getattr(getattr(stats, name), method), getattr(getattr(scipy.stats, name), method)
+    x = numpy.array([numpy.nan, -1.0, 0.5, 2.0])
+    good = (*SHAPES[name], 0.05, 1.3)
+    calls = [good]
+    for i in range(len(good)):
+        bad = [numpy.nan] if i == len(good) - 2 else [numpy.nan, 0.0, -1.0, numpy.array([1.0, -2.0, numpy.nan, 1.5])]
+        calls += [(*good[:i], b, *good[i + 1 :]) for b in bad]
+    for parameters in calls:
+        expected = theirs(x, *parameters)
+        value, pull = vjp(lambda x, p=parameters: ours(x, *p), x)
+        numpy.testing.assert_allclose(value, expected, rtol=1e-13)
+        numpy.testing.assert_array_equal(value, ours(x, *parameters))
+        with numpy.errstate(invalid="ignore"):  # the logarithm of zero
+            assert numpy.isfinite(pull(numpy.isfinite(value).astype(float))[0][numpy.isfinite(value)]).all()
+    gradient = grad(lambda x, scale: numpy.sum(ours(x, *SHAPES[name], scale=scale)), 1)(x[2:], numpy.array([-1.0, 1.0]))
+    assert numpy.isnan(gradient).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("half", [1, 4, 10, 11, 30, 1000, 20000])
+def test_students_law_of_any_degrees_of_freedom(half: int) -> None:
+    x, df = numpy.array([0.0, 0.5, 3.0]), 2 * half
+    ratio = half * math.comb(df, half) / 4**half / math.sqrt(df)  # gamma(half + 1/2) / gamma(half) / sqrt(pi df)
+    expected = math.log(ratio) - (df + 1) / 2 * numpy.log1p(x**2 / df)
+    numpy.testing.assert_allclose(stats.t.logpdf(x, df), expected, rtol=16 * EPS)
+    numpy.testing.assert_allclose(vjp(lambda x: stats.t.pdf(x, df), x)[0], numpy.exp(expected), rtol=16 * EPS)
+    if df < 100:
+        check_grads(stats.t.logpdf, order=2)(x, numpy.float64(df))
+
+
+@pytest.mark.parametrize("df", [1e9, 1e12, 1e15, 1e17, 1e300, numpy.inf])
+def test_students_law_tends_to_the_normal_law(df: float) -> None:
+    x = numpy.array([0.0, 0.5, 3.0])
+    first = (x**4 - 2 * x**2 - 1) / 4  # the first term of the expansion in 1 / df
+    value, pull = vjp(stats.t.logpdf, x, numpy.float64(df))
+    numpy.testing.assert_allclose(value, scipy.stats.norm.logpdf(x) + first / df, rtol=8 * EPS)
+    numpy.testing.assert_allclose(pull(numpy.ones(3))[1], -numpy.sum(first) / df / df, rtol=0, atol=1e-14 / df)
+    numpy.testing.assert_allclose(stats.t.cdf(x, df), scipy.stats.t.cdf(x, df), rtol=1e-13)
+
+
 def test_what_a_law_has_besides_is_scipys() -> None:
     assert stats.norm.ppf(0.5) == 0
     assert stats.describe is scipy.stats.describe
@@ -170,9 +234,13 @@ def test_what_a_law_has_besides_is_scipys() -> None:
 
 def test_laws_of_numbers_and_vectors() -> None:
     k = numpy.array([0, 1, 4, -1])
+    invalid = numpy.array([numpy.nan, 0, 0, -1, -1, 1.5]), numpy.array([2, -1, numpy.nan, -1, 2, 2])
     with numpy.errstate(divide="ignore"):
         for method in ("pmf", "logpmf", "cdf"):
             ours, theirs = getattr(stats.poisson, method), getattr(scipy.stats.poisson, method)
+            numpy.testing.assert_allclose(ours(*invalid), theirs(*invalid), rtol=1e-13)
+            value, pull = vjp(lambda mu, f=ours: f(invalid[0], mu), invalid[1])
+            numpy.testing.assert_array_equal(numpy.isnan(pull(numpy.ones(6))[0]), numpy.isnan(value))
             numpy.testing.assert_allclose(vjp(lambda mu, f=ours: f(k, mu), AT[:4])[0], theirs(k, AT[:4]), rtol=1e-13)
             check_grads(lambda mu, f=ours: f(k[:3], mu))(AT[:3])
     a = RNG.standard_normal((3, 3))
@@ -187,13 +255,50 @@ def test_laws_of_numbers_and_vectors() -> None:
     )
     check_grads(lambda c: stats.multivariate_normal.entropy(mean, c))(cov)
     alpha, x = numpy.array([1.5, 2.5, 0.7]), numpy.array([0.2, 0.5, 0.3])
-    for method in ("pdf", "logpdf"):
+    for method in ("logpdf", "pdf"):
         ours, theirs = getattr(stats.dirichlet, method), getattr(scipy.stats.dirichlet, method)
         numpy.testing.assert_allclose(ours(x, alpha), theirs(x, alpha), rtol=1e-13)
         numpy.testing.assert_allclose(
             ours(numpy.stack([x, x], 1), alpha), theirs(numpy.stack([x, x], 1), alpha), rtol=1e-13
         )
-        check_grads(ours)(x, alpha)
+        check_grads(lambda x, alpha, f=ours: f(np.append(x, 1 - np.sum(x)), alpha))(x[:2], alpha)
+    numpy.testing.assert_allclose(grad(stats.dirichlet.logpdf)(x, alpha), (alpha - 1) / x, rtol=1e-13)
+    numpy.testing.assert_allclose(stats.dirichlet.pdf(x.astype(np.float32), alpha), ours(x, alpha), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("law", "arguments", "message"),
+    [
+        ("multivariate_normal", ([0, 0], [0, 0], [[-1, 0], [0, -1]]), "least eigenvalue is -1"),
+        ("multivariate_normal", ([0, 0], [0, 0], [[1, 2], [2, 1]]), "least eigenvalue is -1"),
+        ("multivariate_normal", ([0, 0], [0, 0], [[1, 0], [0, numpy.nan]]), "not positive definite"),
+        ("dirichlet", ([0.5, 0.9], [1, 2]), "sum to 1"),
+        ("dirichlet", ([-0.5, 1.5], [1, 2]), "not negative"),
+        ("dirichlet", ([0, 1], [0.5, 2]), "nor 0"),
+        ("dirichlet", ([0.5, 0.5], [0, 2]), r"positive parameters, not \[0\. 2\.\]"),
+    ],
+)
+def test_what_the_laws_of_vectors_refuse(law: str, arguments: Any, message: str) -> None:
+    arrays = [numpy.array(a, float) for a in arguments]
+    for method in ("pdf", "logpdf"):
+        ours = getattr(getattr(stats, law), method)
+        for call in (ours, lambda *a, f=ours: vjp(f, *a)):
+            with pytest.raises(ValueError, match=message) as error:
+                call(*arrays)
+            assert "\n" not in str(error.value)
+        with pytest.raises(ValueError):
+            getattr(getattr(scipy.stats, law), method)(*arrays)
+
+
+def test_nan_passes_the_laws_of_vectors() -> None:
+    for law, *arrays in (
+        ("multivariate_normal", [[numpy.nan, 0], [0, 1]], [0, 0], [[2, 1], [1, 2]]),
+        ("dirichlet", [numpy.nan, 0.5], [1, 2]),
+        ("dirichlet", [0.5, 0.5], [numpy.nan, 2]),
+    ):
+        arguments = [numpy.array(a, float) for a in arrays]
+        expected = getattr(scipy.stats, law).logpdf(*arguments)
+        numpy.testing.assert_allclose(getattr(stats, law).logpdf(*arguments), expected, rtol=1e-13)
 
 
 @pytest.mark.parametrize("trans", [0, 1, 2, "T"])
@@ -239,6 +344,9 @@ def test_convolution_along_some_axes() -> None:
         signal.convolve(a, a, "half")
     with pytest.raises(ValueError, match="4 and 3 axes; without axes="):
         signal.convolve(a, a[0])
+    for convolve in (signal.convolve, lambda a, *b: vjp(lambda a: signal.convolve(a, *b), a), scipy.signal.convolve):
+        with pytest.raises(ValueError, match=r"\bvalid"):
+            convolve(numpy.ones((3, 5)), numpy.ones((5, 3)), "valid")
 
 
 def test_arrays_written_in_brackets() -> None:
