@@ -192,6 +192,7 @@ def _arguments(
     given = [require_real(xp, name, a) for name, a in named.items()]
     dtype = xp.result_type(given[0], given[1], given[3])
     operands: list[EngineArray] = [xp.astype(a, dtype, copy=False) for a in given]
+    x, h, shift, g = operands[:4]
     of_h, of_g = factor_options(x.ndim, h_axes, g_axes, boundary=boundary, stride=stride)
     h_axes = of_h["axes"]
     if h.ndim != len(h_axes) + 1:
@@ -205,7 +206,9 @@ def _arguments(
     try:
         xp.broadcast_to(operands[4], contraction.y_shape)
     except ValueError:
-        raise ValueError(f"bias has shape {bias.shape}, which does not broadcast to {contraction.y_shape}") from None
+        raise ValueError(
+            f"bias has shape {operands[4].shape}, which does not broadcast to {contraction.y_shape}"
+        ) from None
     return xp, tuple(operands), expansion, contraction
 
 

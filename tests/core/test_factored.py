@@ -229,6 +229,13 @@ def test_dtypes_are_promoted_as_numpy_promotes() -> None:
     assert [g.dtype for g in pullback(np.ones_like(y))] == [a.dtype for a in layer.operands]
 
 
+def test_lists_and_numbers_are_arrays() -> None:
+    layer = Layer((2, 3, 9, 4, 5), (3, 2, 3, 3), (3, 2), boundary="zero")
+    *four, _ = layer.operands
+    found = factored_layer(*(a.tolist() for a in four), 0.5, *layer.axes, **layer.options)  # type: ignore[call-overload]
+    assert np.array_equal(found, factored_layer(*four, np.array(0.5), *layer.axes, **layer.options))
+
+
 def test_second_derivatives() -> None:
     layer = Layer((2, 3, 9, 4, 5), (3, 2, 3, 3), (3, 2), stride=(1, 1, 2, 1), boundary="zero")
     check_grads(lambda *five: (traced_layer(*five, *layer.axes, **layer.options) ** 2).sum(), order=2)(*layer.operands)
