@@ -240,6 +240,7 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     steps = importlib.import_module("benchmarks.step")
     monkeypatch.setattr(steps, "make_config", lambda preset, changes: make_config(preset, {**changes, **few}))
     monkeypatch.setattr(train.step, "record", rehearse_and_repeat)
+    monkeypatch.setattr(train.step, "lasting_memory", lambda xp: nullcontext())
     monkeypatch.setattr(stages, "versions", lambda *names: versions("numpy"))
     monkeypatch.setattr(stages, "ROUNDS", 2)
     monkeypatch.setattr(stages, "poisoned_memory", lambda cupy: nullcontext())
