@@ -63,6 +63,8 @@ costs, the strided layers of preset hcnn would need a third more multiply-adds t
 class Tuning:
     """Sizes of the blocks and parts in which engines work. They change results by rounding errors at most.
 
+    Register tiles, and blocks inside compiled kernels, are constants beside the kernels, whose code contains them.
+
     A plan keeps the tuning it was made with. Two tunings with equal values still count as different: plans are cached
     by the identity of the object, because hashing all values would take longer than a small convolution.
     """
@@ -95,6 +97,15 @@ class Tuning:
     inner_elements: int = 4
     """If at least this many batch elements are contiguous inside the convolved axes, outer batch axes are not moved."""
 
+    in_place_positions: int = 32
+    """Nor are they moved where the innermost axis has at least this many positions, if one of the next two holds."""
+
+    in_place_results: int = 128
+    """First: a line has at least this many results, over all filters."""
+
+    in_place_samples: int = 1 << 19
+    """Second: the signal has at least this many samples, so that a copy of it would not fit the cache."""
+
     gathered_elements: int = 1 << 19
     """Elements of im2col that are copied at a time: 2 MB in float32, so that the product finds them in cache."""
 
@@ -126,6 +137,9 @@ class Tuning:
 
     winograd_terms: int = 72
     """Where no axis is transformed, F(4, 3) is used from this many terms per sum (taps times channels); measured."""
+
+    winograd_line: int = 16
+    """Least number of elements in a batch or line for Winograd tiles, so that they fill vectors."""
 
     spectral_positions: int = 144
     """Positions whose spectra are multiplied at a time: a multiple of the three vectors of a register tile."""
@@ -170,6 +184,12 @@ class Tuning:
     fft_by_axis_samples: int = 1 << 14
     """From this many samples, an FFT per axis, which skips lines of zeros, is faster than one call for all axes."""
 
+    aligned_bytes: int = 1 << 12
+    """Smaller arrays begin anywhere: where makes no difference to their speed."""
+
+    kept_bytes: int = 1 << 16
+    """From this size on, an array's memory is kept for later ones. Of smaller ones, the C library keeps enough."""
+
     device_spectrum_elements: int = 3 << 20
     """On a GPU, elements of a result's spectrum that are made before they are transformed back. With what is read for
     them, and what they become, they take half of the L2 cache of an H100 in float32 (benchmarks.gpu.trace)."""
@@ -177,6 +197,29 @@ class Tuning:
     device_blocks: int = 1024
     """On a GPU, blocks among which sums over all positions are shared out, at least where there are as many
     positions."""
+
+    device_threads: int = 256
+    """On a GPU, threads of a block that treats elements one by one: extensions, the loss, weighted sums."""
+
+    device_update_blocks: int = 64
+    """On a GPU, most blocks that share out one of many weighted sums."""
+
+    device_filter_threads: int = 128
+    """On a GPU, threads of a block for the moments of patches and for normalised filters."""
+
+    device_sum_positions: int = 64
+    """On a GPU, positions whose products of patches a thread adds up in the arrays' dtype, before sums go on in double
+    precision."""
+
+    device_map_threads: int = 256
+    """On a GPU, threads of a block that transforms rows, where two such blocks fit a multiprocessor; twice as many
+    where only one does."""
+
+    device_paired_bytes: int = 113 << 10
+    """Bytes of shared memory up to which a multiprocessor of an H100 holds two blocks."""
+
+    device_product_macs: int = 1 << 26
+    """On a GPU, up to this many multiply-adds, matrices are multiplied by our kernel; above, cuBLAS takes less time."""
 
 
 DEFAULT = Tuning()

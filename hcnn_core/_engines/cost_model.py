@@ -13,7 +13,7 @@ from hcnn_core._engines.cpu.real_dft import RealDFT
 from hcnn_core._engines.generic.dft import MatrixDFT
 from hcnn_core._engines.generic.fft import LibraryFFT
 from hcnn_core._engines.generic.matmul import Matmul, matmul
-from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover, tiles_pay
+from hcnn_core._engines.taps import tiles_cover, tiles_pay
 from hcnn_core._engines.transform import Identity, Transform, fast_length
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning
@@ -26,13 +26,6 @@ GRID = 256
 
 LINES, LONE_LINES = 4, 3.5
 """An FFT transforms 4 lines at once. With fewer lines, a sample takes 3.5 times as long."""
-
-MIN_LINE, MIN_SUMS, MANY = 32, 128, 1 << 19
-"""When outer batch axes are not moved inside the convolved axes.
-
-The innermost axis must have MIN_LINE positions. Further, either a line must have MIN_SUMS results over all filters, or
-x must have MANY samples, so that a copy of it would not fit the cache.
-"""
 
 TILED = 0.7
 """Time of a 3-tap filter by F(4, 3), relative to direct products."""
@@ -150,17 +143,18 @@ def sums(rows: int, n: int, size: int = 0) -> float:
     return 2 * LANES * cycles / lines
 
 
-def may_tile(problem: Problem, methods: tuple[str, ...], batch: int) -> bool:
+def may_tile(problem: Problem, methods: tuple[str, ...], batch: int, tuning: Tuning) -> bool:
     """Whether 3 taps may use F(4, 3): beside transformed axes with a large batch, or if all methods are "auto"."""
     if "fft" in methods:
-        return batch >= LEAST_IN_TILES
+        return batch >= tuning.winograd_line
     return all(method == "auto" for method in problem.method)
 
 
-def long_lines(n: int, problem: Problem) -> bool:
+def long_lines(n: int, problem: Problem, tuning: Tuning) -> bool:
     """Whether lines of n positions are long enough to be convolved without moving batch axes inside."""
     made = n * math.prod(problem.out_shape)
-    return n >= MIN_LINE and (made >= MIN_SUMS or math.prod(problem.x_shape) >= MANY)
+    many = made >= tuning.in_place_results or math.prod(problem.x_shape) >= tuning.in_place_samples
+    return n >= tuning.in_place_positions and many
 
 
 def lines_at_once(n: int) -> int:
@@ -234,12 +228,12 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
         if direct and g.lengths[last] * batch < tuning.compiled_positions:
             last = max(direct, key=lambda k: g.lengths[k])
         line = g.out_lengths[last] if direct else 1
-        stays = not spectral and long_lines(line, g) and on_cpu
+        stays = not spectral and long_lines(line, g, tuning) and on_cpu
         line *= 1 if stays else batch
         if on_cpu:
             across = [k for k in direct if k != last] or [last] * (not stays and batch > 1)
             size = g.kernel_size[across[-1]] if across and g.stride[across[-1]] == 1 else 0
-            tiled = line >= LEAST_IN_TILES and _may_use_tiles(g, methods, direct, batch)
+            tiled = line >= tuning.winograd_line and _may_use_tiles(g, methods, direct, batch, tuning)
             terms = _sums_of_a_tap(columns, rows, line, size, taps, tiled, bool(spectral), tuning)
             products = f * taps * pixels_out / line * terms
         else:
@@ -273,11 +267,13 @@ def _add_order(units: Units, problem: Problem, spectral: Sequence[int], direct: 
         units["copy"] += math.prod(g.x_shape)
 
 
-def _may_use_tiles(problem: Problem, methods: tuple[str, ...], direct: Sequence[int], batch: int) -> bool:
+def _may_use_tiles(
+    problem: Problem, methods: tuple[str, ...], direct: Sequence[int], batch: int, tuning: Tuning
+) -> bool:
     """Whether an axis suits F(4, 3). Beside transformed axes, the planner puts such an axis first."""
     g, first = problem, direct if "fft" in methods else direct[:1]
     covered = any(tiles_cover(g.kernel_size[k], g.stride[k], g.out_lengths[k]) for k in first)
-    return covered and len(direct) > 1 and may_tile(g, methods, batch)
+    return covered and len(direct) > 1 and may_tile(g, methods, batch, tuning)
 
 
 def _sums_of_a_tap(

@@ -80,7 +80,7 @@ def plan_by(
     direct = tuple(sorted((k for k in count if methods[k] == "direct"), key=lambda k: problem.axes[k]))
     outer, inner = ((), (*batch[0], *batch[1])) if spectral else batch
     samples = math.prod(problem.x_shape[a] for a in inner)
-    tiled = cost_model.may_tile(problem, methods, samples)
+    tiled = cost_model.may_tile(problem, methods, samples, tuning)
     axes = (problem.lengths, problem.kernel_size, problem.stride, problem.boundary)
     transform_for = partial(
         cost_model.choose_transform, *(tuple(values[k] for k in spectral) for values in axes), real, tuning
@@ -99,7 +99,7 @@ def plan_by(
 
         transform = transform_for(matmul=matmul)
         given = arrangement, transform, Im2col(arrangement.taps, tuning), tuning
-        if real and CudaPlan.suits(arrangement, transform):
+        if real and CudaPlan.suits(arrangement, transform, tuning):
             return CudaPlan(*given)
         if real and arrangement.taps.uneven:
             along = zip(problem.lengths, problem.stride, problem.boundary, strict=True)
@@ -117,13 +117,13 @@ def _cpu_plan(
     from hcnn_core._engines.cpu.plan import CpuPlan
     from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
     from hcnn_core._engines.cpu.winograd import products_for
-    from hcnn_core._engines.taps import LEAST_IN_TILES, tiles_cover
+    from hcnn_core._engines.taps import tiles_cover
 
     if direct and problem.out_lengths[direct[-1]] * batch < tuning.compiled_positions:
         direct = tuple(
             sorted(direct, key=lambda k: problem.out_lengths[k])
         )  # the longest axis last, because vectors lie along it
-    elif len(direct) < len(problem.axes) and batch >= LEAST_IN_TILES:
+    elif len(direct) < len(problem.axes) and batch >= tuning.winograd_line:
         sizes = zip(problem.kernel_size, problem.stride, problem.out_lengths, strict=True)
         covered = [tiles_cover(*axis) for axis in sizes]
         direct = tuple(sorted(direct, key=lambda k: not covered[k]))  # first an axis that Winograd tiles cover
@@ -146,7 +146,7 @@ def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ..
     inner = tuple(axis for axis in order if axis not in outer)
     samples = math.prod(problem.x_shape[axis] for axis in inner)
     line = samples * problem.x_shape[innermost]
-    if samples >= tuning.inner_elements or cost_model.long_lines(line, problem):
+    if samples >= tuning.inner_elements or cost_model.long_lines(line, problem, tuning):
         return outer, inner
     return (), tuple(order)
 

@@ -17,10 +17,6 @@ from hcnn_core.backend import AnyArray
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-LEAST_IN_TILES = 16
-"""Least number of elements in a batch or line for Winograd tiles, so that they fill vectors."""
-
-
 def tiles_cover(size: int, stride: int, count: int) -> bool:
     """Whether F(4, 3) applies to an axis of `count` results: 3 taps, stride 1, and whole tiles of 4 results."""
     return size == 3 and stride == 1 and count % 4 == 0

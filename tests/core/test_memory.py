@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from hcnn_core import convolve
 from hcnn_core._engines.cpu import allocator as _memory
-from hcnn_core._engines.cpu.allocator import CACHE_LINE, LARGE, Store, empty, zeros
+from hcnn_core._engines.cpu.allocator import CACHE_LINE, Store, empty, zeros
+from hcnn_core._tuning import DEFAULT
 
 MIB = 1 << 20
+LARGE = DEFAULT.kept_bytes
 BYTE = np.dtype(np.uint8)
 
 

@@ -15,7 +15,7 @@ from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.planner import make_plan
 from hcnn_core._engines.taps import Taps
 from hcnn_core._problem import make_problem
-from hcnn_core._tuning import Tuning, tuned
+from hcnn_core._tuning import DEFAULT, Tuning, tuned
 from hcnn_core.convolution import adjoints
 from tests.core.oracle import BOUNDARIES, assert_close, lay_out, noise, poisoned_memory, threads
 
@@ -108,7 +108,7 @@ def test_tiles_are_the_products_with_taps_and_their_transposes(
     blocks: int,
     seed: int,
 ) -> None:
-    assert tiles.WinogradProducts.suits(taps)
+    assert tiles.WinogradProducts.suits(taps, DEFAULT)
     (count, columns, rows), rng = shape, np.random.default_rng(seed)
     x = rng.standard_normal((count, columns, *taps.lengths, taps.batch)).astype(dtype)
     g = rng.standard_normal((count, rows, *taps.out_lengths, taps.batch)).astype(dtype)

@@ -9,13 +9,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autodiff import convolve_elu, convolve_elu_marginal, vjp
+from autodiff import convolve_elu, convolve_elu_marginal, cross_entropy, value_and_grad, vjp
 from hcnn_core import backend as _backend
-from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, matmul, patch_moments, patch_moments_vjp, precision
+from hcnn_core import (
+    convolve,
+    convolve_vjp_w,
+    convolve_vjp_x,
+    matmul,
+    normalize_filters,
+    patch_moments,
+    patch_moments_vjp,
+    precision,
+)
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import matmul as _cuda_products
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._tuning import tuned
+from hcnn_core.updates import Term, weighted_sums
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
 
 pytestmark = pytest.mark.usefixtures("kernels_on_host")
@@ -210,6 +220,39 @@ def test_a_tuning_cuts_spectra_into_pieces(kernels_on_host: list[str]) -> None:
     with tuned(device_spectrum_elements=20_000), poisoned_memory():
         assert np.array_equal(convolve(x, w, axes, **options), whole)
     assert kernels_on_host.count("apply") > 1
+
+
+def test_a_tuning_sets_the_sizes_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of layers, patches, filters, the loss and updates: results are those of the default, to rounding."""
+    threads: dict[str, int] = {}
+    launch = _cuda.launch
+
+    def watched(name: str, dtype: str, sizes: Any, grid: Any, count: int, *others: Any) -> None:
+        threads[name] = count
+        launch(name, dtype, sizes, grid, count, *others)
+
+    monkeypatch.setattr(_cuda, "launch", watched)
+    x_shape, w_shape, axes, options = LAYERS["of the network"]
+    x, w, bias = noise(0, x_shape, "float64"), noise(1, w_shape, "float64"), noise(2, w_shape[-1:], "float64")
+    h, mean, covariance = noise(3, (5, 3, 3), "float64"), noise(4, (9,), "float64"), np.eye(9)
+    logits, labels = noise(5, (300, 7), "float64"), np.arange(300) % 7
+
+    def work() -> list[Any]:
+        y, pullback = vjp(lambda *a: convolve_elu(*a, axes, **options), x, w, bias)
+        updated = weighted_sums([[Term(x, 0.5)], [Term(w, 2.0)]])
+        loss, gradient = value_and_grad(lambda a: cross_entropy(a, labels))(logits)
+        moments = patch_moments(x, (1, 2), (3, 3), boundary="zero")
+        filters = normalize_filters(h, mean, covariance, epsilon=1e-5)
+        return [y, *pullback(y), *updated, loss, gradient, *moments, *filters]
+
+    expected, usual = work(), dict(threads)
+    sizes = {"device_threads": 64, "device_filter_threads": 32, "device_map_threads": 64, "device_paired_bytes": 0}
+    with tuned(**sizes, device_sum_positions=2, device_update_blocks=2), poisoned_memory():
+        found = work()
+    register_tiles = {"apply", "correlate", "multiply"}
+    assert {name for name in threads if threads[name] == usual[name]} == register_tiles
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, x, w)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

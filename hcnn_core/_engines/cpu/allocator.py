@@ -23,15 +23,10 @@ import numpy as np
 
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.taps import Integers
+from hcnn_core._tuning import current
 
 CACHE_LINE = 64
 """Bytes of a cache line."""
-
-SMALL = 1 << 12
-"""Bytes of an array below which its alignment makes no difference."""
-
-LARGE = 1 << 16
-"""Bytes from which on an array's memory is kept. Of smaller ones, the C library's allocator keeps enough."""
 
 KEEP = 256
 """MiB that are kept, unless HCNN_KEEP_MIB says otherwise."""
@@ -48,11 +43,11 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> NDArray:
 
 
 def _placed(make: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
-    size = math.prod(shape) * dtype.itemsize
-    if size < SMALL:
+    size, tuning = math.prod(shape) * dtype.itemsize, current()
+    if size < tuning.aligned_bytes:
         array: NDArray = make(shape, dtype)
         return array
-    if size >= LARGE and size <= (store := _store()).limit:
+    if size >= tuning.kept_bytes and size <= (store := _store()).limit:
         return store.lend(make, size, shape, dtype)
     memory = make(size + CACHE_LINE, np.uint8)
     offset = -addressof(c_char.from_buffer(memory)) % CACHE_LINE  # memory.ctypes.data takes longer

@@ -15,7 +15,7 @@ from hcnn_core._engines.cpu.direct import Block, DirectProducts, entries_of, eve
 from hcnn_core._engines.cpu.kernels import winograd as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray, Tiling, WinogradWorkspace
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
-from hcnn_core._engines.taps import LEAST_IN_TILES, Integers, Taps, extended, tiles_cover, tiles_pay
+from hcnn_core._engines.taps import Integers, Taps, extended, tiles_cover, tiles_pay
 from hcnn_core._threads import STEP, parallel_for
 from hcnn_core._tuning import Tuning
 
@@ -32,9 +32,9 @@ class WinogradProducts(DirectProducts):
         self.after = after
 
     @staticmethod
-    def suits(t: Taps) -> bool:
+    def suits(t: Taps, tuning: Tuning) -> bool:
         """Whether tiles cover the first axis, and the others are long enough for vectors."""
-        several = len(t.sizes) > 1 and t.out_lengths[-1] * t.batch >= LEAST_IN_TILES
+        several = len(t.sizes) > 1 and t.out_lengths[-1] * t.batch >= tuning.winograd_line
         return t.tiled and several and tiles_cover(t.sizes[0], t.stride[0], t.out_lengths[0])
 
     @cached_property
@@ -250,7 +250,7 @@ def line_table(
 
 def products_for(taps: Taps, tuning: Tuning) -> DirectProducts:
     """The products by compiled kernels that suit the taps."""
-    return WinogradProducts(taps, tuning) if WinogradProducts.suits(taps) else DirectProducts(taps, tuning)
+    return WinogradProducts(taps, tuning) if WinogradProducts.suits(taps, tuning) else DirectProducts(taps, tuning)
 
 
 @dataclass(frozen=True)

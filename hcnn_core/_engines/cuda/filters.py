@@ -10,9 +10,8 @@ import numpy as np
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.generic.filters import reach
 from hcnn_core._problem import Problem
+from hcnn_core._tuning import current
 from hcnn_core.backend import Array, dtype_name, empty
-
-THREADS = 128
 
 MOST_TAPS, MOST_FILTERS = 16, 2048
 """The taps of a filter stay in registers. A number for each filter stays in the shared memory of a block of threads."""
@@ -98,8 +97,8 @@ def _launch(
     xp: Any, name: str, h: Array, given: tuple[Array, ...], results: tuple[Array, ...], numbers: tuple[int, ...],
     epsilon: float, blocks: int = 1, shared: int = 0,
 ) -> None:  # fmt: skip
-    dtype, count = dtype_name(h.dtype), h.shape[0]
+    dtype, count, threads = dtype_name(h.dtype), h.shape[0], current().device_filter_threads
     operands = (xp.ascontiguousarray(xp.astype(a, h.dtype, copy=False)) for a in given)
-    sizes = {"FILTER_TAPS": h.size // count, "FILTER_THREADS": THREADS, "MOST_FILTERS": MOST_FILTERS}
+    sizes = {"FILTER_TAPS": h.size // count, "FILTER_THREADS": threads, "MOST_FILTERS": MOST_FILTERS}
     arguments = (*operands, *results, *map(np.int32, (count, *numbers)), np.float64(epsilon))
-    cuda.launch(name, dtype, sizes, (blocks,), THREADS, arguments, shared)
+    cuda.launch(name, dtype, sizes, (blocks,), threads, arguments, shared)

@@ -486,7 +486,7 @@ struct Sums { Sum sum[SUMS]; const bool* where; };
 static_assert(sizeof(Sums) == BYTES, "the argument is laid out otherwise");
 
 // Write each of some sums of arrays, weighted by numbers and by scalars: a row of blocks for each, unless `where` is false.
-extern "C" __global__ void __launch_bounds__(256) weigh(const Sums all) {
+extern "C" __global__ void __launch_bounds__(SUM_THREADS) weigh(const Sums all) {
     if (all.where && !*all.where) return;
     const Sum& sum = all.sum[blockIdx.y];
     real weight[TERMS];
@@ -495,7 +495,7 @@ extern "C" __global__ void __launch_bounds__(256) weigh(const Sums all) {
         const Term& term = sum.term[k];
         weight[k] = term.scalar ? term.weight + term.rate * *term.scalar : term.weight;
     }
-    for (int i = blockIdx.x * 256 + threadIdx.x; i < sum.count; i += gridDim.x * 256) {
+    for (int i = blockIdx.x * SUM_THREADS + threadIdx.x; i < sum.count; i += gridDim.x * SUM_THREADS) {
         real total = 0;
 #pragma unroll
         for (int k = 0; k < TERMS; ++k)

@@ -28,17 +28,12 @@ terms. In `correlate` a thread keeps G_TALL by X_TALL sums.
 TENSOR_ROWS = 16
 """Rows that tensor cores multiply at a time."""
 
-EXTEND_THREADS = 256
-
-MAP_THREADS, MAP_TALL = 256, 8
+MAP_TALL = 8
 MAP_TILE = {"float32": 64, "float64": 32}
 """Positions that a block maps at a time."""
 
 MAX_SHARED = 160 << 10
 """Bytes of shared memory that a block may ask for on every card since sm_80."""
-
-SHARED_OF_TWO = 113 << 10
-"""Bytes of shared memory up to which a multiprocessor of an H100 holds two blocks."""
 
 
 @cache

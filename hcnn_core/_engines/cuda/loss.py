@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._tuning import current
 from hcnn_core.backend import Array, dtype_name, empty
-
-THREADS = 256
 
 
 def cross_entropy(xp: Any, logits: Array, labels: Array, smoothing: float) -> tuple[Array, Array]:
@@ -17,5 +16,6 @@ def cross_entropy(xp: Any, logits: Array, labels: Array, smoothing: float) -> tu
     logits, labels = xp.ascontiguousarray(logits), xp.ascontiguousarray(xp.astype(labels, xp.int64, copy=False))
     loss, gradient = empty(xp, (), logits), empty(xp, logits.shape, logits)
     arguments = logits, labels, loss, gradient, *map(np.int32, logits.shape), np.float64(smoothing)
-    cuda.launch("cross_entropy", dtype_name(logits.dtype), {"LOSS_THREADS": THREADS}, (1,), THREADS, arguments)
+    threads = current().device_threads
+    cuda.launch("cross_entropy", dtype_name(logits.dtype), {"LOSS_THREADS": threads}, (1,), threads, arguments)
     return loss, gradient

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._tuning import current
 from hcnn_core.backend import Array, array_namespace, dtype_name, empty
 
 SIDE = 32
 """Rows and columns of a block's sums."""
-
-MOST = 1 << 26
-"""Multiply-adds from which cuBLAS takes less time."""
 
 MOST_BLOCKS = (1 << 16) - 1
 """Most blocks of threads along a grid's second axis."""
@@ -29,7 +27,8 @@ def suits(a: Array, b: Array) -> bool:
         return False
     if dtype_name(a.dtype) not in cuda.TILING or not a.size or not b.size:
         return False
-    return bool(a.size * b.size // a.shape[-1] <= MOST and b.size // b.shape[0] <= SIDE * MOST_BLOCKS)
+    few = a.size * b.size // a.shape[-1] <= current().device_product_macs
+    return bool(few and b.size // b.shape[0] <= SIDE * MOST_BLOCKS)
 
 
 def matmul(a: Array, b: Array) -> Array:

@@ -10,13 +10,8 @@ import numpy as np
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.generic.patches import Patches
 from hcnn_core._engines.taps import Integers, extended
+from hcnn_core._tuning import current
 from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, placement
-
-THREADS = 128
-
-PER_THREAD = 64
-"""Positions whose products a thread adds up in the dtype of x, before sums go on in double precision."""
-
 
 MOST_TAPS, MOST_POSITIONS = 9, 1 << 14
 """The products of a patch stay in registers. A table lists for every position the samples that it sums."""
@@ -39,14 +34,14 @@ class CudaPatches(Patches[Array]):
         """Mean patch of x, in double precision, and the covariance of those of x and y, in x's dtype."""
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
-        blocks = min(-(-self.count // (THREADS * PER_THREAD)), 1 << 16)
+        blocks, threads = self._blocks(self.count), current().device_filter_threads
         parts, mean = self._doubles(xp, x, (blocks, self.taps, self.taps)), self._doubles(xp, x, (self.taps,))
         self._launch(
             "gram",
             x,
             (blocks,),
             (arranged[0], arranged[-1], centres[0], centres[-1], self._tables(x)[0], parts, *self._numbers),
-            self.taps**2 * THREADS * x.itemsize,
+            self.taps**2 * threads * x.itemsize,
             same=x is y,
         )
         covariance = empty(xp, (self.taps, self.taps), x)
@@ -65,7 +60,7 @@ class CudaPatches(Patches[Array]):
             mean = offsets + xp.astype(centre, xp.float64)
         y = empty(xp, arranged.shape, x)
         _, sources, slots = self._tables(x)
-        blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * THREADS)), (1 << 16) - 1)
+        blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * current().device_filter_threads)), (1 << 16) - 1)
         like_x = (xp.ascontiguousarray(xp.astype(a, x.dtype, copy=False)) for a in (matrix, constant))
         added = None if other is None else self.arrange(xp, other)
         arguments = arranged, mean, *like_x, sources, slots, added, y, *self._numbers
@@ -76,18 +71,24 @@ class CudaPatches(Patches[Array]):
     def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
         """Mean of an arranged array, and its mean patch minus that mean, in double precision."""
         count = math.prod(self.lengths)
-        blocks = min(-(-self.count // (count * THREADS * PER_THREAD)), (1 << 16) - 1)
+        blocks, threads = self._blocks(self.count // count), current().device_filter_threads
         parts, offsets = self._doubles(xp, x, (blocks, count)), self._doubles(xp, x, (self.taps,))
         centre = empty(xp, (), x)
         self._launch("place_sums", x, (count, blocks), (x, parts, *self._numbers))
         arguments = x, parts, self._tables(x)[0], centre, offsets, np.int32(blocks), *self._numbers
-        self._launch("centre_of", x, (1,), arguments, (count + THREADS) * 8)
+        self._launch("centre_of", x, (1,), arguments, (count + threads) * 8)
         return centre, offsets
 
     @property
     def _numbers(self) -> tuple[np.int32, ...]:
         """Places, samples inside them, and samples outside, as the kernels take them."""
         return np.int32(math.prod(self.lengths)), np.int32(self.shape[-1]), np.int32(self.shape[0])
+
+    @staticmethod
+    def _blocks(positions: int) -> int:
+        """Blocks of threads that share out sums over so many positions."""
+        tuning = current()
+        return min(-(-positions // (tuning.device_filter_threads * tuning.device_sum_positions)), (1 << 16) - 1)
 
     def _tables(self, x: Array) -> tuple[Array, ...]:
         return _tables(x, self.lengths, self.sizes, self.periodic)
@@ -102,9 +103,10 @@ class CudaPatches(Patches[Array]):
     ) -> None:  # fmt: skip
         own = int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))
         sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": own, "SAME": int(same)}
+        threads = current().device_filter_threads
         blocks = 3 if x.itemsize == 4 else 1  # that fit beside each other; sums take twice the registers in float64
-        sizes |= {"PATCH_THREADS": THREADS, "PATCH_BLOCKS": blocks}
-        cuda.launch(name, dtype_name(x.dtype), sizes, grid, THREADS, arguments, shared)
+        sizes |= {"PATCH_THREADS": threads, "PATCH_BLOCKS": blocks}
+        cuda.launch(name, dtype_name(x.dtype), sizes, grid, threads, arguments, shared)
 
 
 def _steps(sizes: tuple[int, ...]) -> int:

@@ -38,18 +38,18 @@ class Map:
 
 
 @lru_cache(maxsize=256)
-def maps_of(transform: MatrixDFT, dtype: str) -> tuple[Map, ...]:
+def maps_of(transform: MatrixDFT, dtype: str, tuning: Tuning) -> tuple[Map, ...]:
     """Analysis, its transpose, synthesis, its transpose."""
     found = zip(MAPS, stages_of(transform, np.dtype(dtype)), strict=True)
-    return tuple(_map(dtype, *stages, summed=name == "back") for name, stages in found)
+    return tuple(_map(dtype, *stages, tuning, summed=name == "back") for name, stages in found)
 
 
-def _map(dtype: str, first: Stage, second: Stage, half_rows: int, *, summed: bool) -> Map:
+def _map(dtype: str, first: Stage, second: Stage, half_rows: int, tuning: Tuning, *, summed: bool) -> Map:
     """The map of two stages. With `summed`, the memory between them has room for a copy of the rows that are read."""
     rows = first.reads.size * first.matrix.shape[1]
     width = cuda.MAP_TILE[dtype]
     shared = (rows + (max(rows, half_rows) if summed else half_rows)) * width * np.dtype(dtype).itemsize
-    threads = cuda.MAP_THREADS * (1 if shared <= cuda.SHARED_OF_TWO else 2)  # a block alone has the warps of two
+    threads = tuning.device_map_threads * (1 if shared <= tuning.device_paired_bytes else 2)
     sizes = {"MAP_TILE": width, "MAP_THREADS": threads, "MAP_TALL": cuda.MAP_TALL, "IN_ROWS": rows}
     for name, stage in (("FIRST", first), ("SECOND", second)):
         sizes |= {
@@ -88,13 +88,13 @@ class CudaPlan(Plan[Array]):
         self._placed = DeviceTables()
 
     @classmethod
-    def suits(cls, arrangement: Arrangement, transform: Transform[Array]) -> bool:
+    def suits(cls, arrangement: Arrangement, transform: Transform[Array], tuning: Tuning) -> bool:
         """Whether the kernels can carry out a plan."""
         t = arrangement.taps
         if t.uneven:
             return False
         if isinstance(transform, MatrixDFT):
-            if max(m.shared for m in maps_of(transform, "float64")) > cuda.MAX_SHARED:
+            if max(m.shared for m in maps_of(transform, "float64", tuning)) > cuda.MAX_SHARED:
                 return False
         elif not isinstance(transform, Identity):
             return False
@@ -347,7 +347,7 @@ class CudaPlan(Plan[Array]):
         """
         dtype = dtype_name(x.dtype)
         assert self.maps
-        stages = maps_of(self.maps, dtype)[MAPS.index(name)]
+        stages = maps_of(self.maps, dtype, self.tuning)[MAPS.index(name)]
         sizes = dict(stages.sizes)
         places, batch, n = self._source(x, extension)
         if out is None:
@@ -374,10 +374,11 @@ class CudaPlan(Plan[Array]):
         """Rows (rows, .) extended by their boundary; with answers, as in `_map`, also the sums of the products."""
         places, batch, n = self._source(x, extension)
         out = empty(xp, (x.shape[0], n), x)
-        blocks = -(-n // cuda.EXTEND_THREADS)
+        threads = self.tuning.device_threads
+        blocks = -(-n // threads)
         sums = None if answers is None else empty(xp, (blocks, x.shape[0]), x)
         cuda.launch(
-            "extend", dtype_name(x.dtype), {"EXTEND": cuda.EXTEND_THREADS}, (blocks, x.shape[0]), cuda.EXTEND_THREADS,
+            "extend", dtype_name(x.dtype), {"EXTEND": threads}, (blocks, x.shape[0]), threads,
             (x, places, answers, sums, out, np.int32(n), np.int32(batch), np.int64(x.shape[1])),
         )  # fmt: skip
         return out, None if sums is None else self._total(xp, sums)

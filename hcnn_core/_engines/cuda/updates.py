@@ -11,9 +11,8 @@ import numpy as np
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.generic.updates import MOST_TERMS
 from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
+from hcnn_core._tuning import current
 from hcnn_core.backend import Array, address_of, dtype_name, empty
-
-THREADS, MOST_BLOCKS = 256, 64
 
 MOST_SUMS = 32
 """Most sums of a launch. Their addresses are one argument, which may have 4 KiB."""
@@ -24,6 +23,7 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
     if out is not None and not all(result.flags.c_contiguous for result in out):
         return one_by_one(xp, sums, out, where)
     dtype = dtype_name(sums[0][0].array.dtype)
+    threads, most = current().device_threads, current().device_update_blocks
     results: list[Array] = []
     for first in range(0, len(sums), MOST_SUMS):
         some = sums[first : first + MOST_SUMS]
@@ -42,9 +42,9 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
                 place["weight"], place["rate"] = term.weight, term.rate
         table["where"] = 0 if where is True else address_of(where)
         largest = max(result.size for result in written)
-        sizes = {"SUMS": MOST_SUMS, "TERMS": MOST_TERMS, "BYTES": table.dtype.itemsize}
-        blocks = max(1, min(MOST_BLOCKS, -(-largest // THREADS)))
-        cuda.launch("weigh", dtype, sizes, (blocks, len(some)), THREADS, (table[()],))
+        sizes = {"SUMS": MOST_SUMS, "TERMS": MOST_TERMS, "BYTES": table.dtype.itemsize, "SUM_THREADS": threads}
+        blocks = max(1, min(most, -(-largest // threads)))
+        cuda.launch("weigh", dtype, sizes, (blocks, len(some)), threads, (table[()],))
         results += written
     return results
 
