@@ -219,7 +219,7 @@ class Soak:
         commands = [self.begin_or_resume(run) for _ in range(2)]
         ends = sorted(command.finish() for command in commands)
         for status, text in ends:
-            if status and not (status == 1 and ("is in use by process" in text or "holds a run already" in text)):
+            if status and not (status == 1 and ("is in use by " in text or "holds a run already" in text)):
                 raise BrokenPromiseError(f"of two processes: {ends}")
         if ends[0][0]:
             raise BrokenPromiseError(f"neither of two processes went on: {ends}")

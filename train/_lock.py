@@ -7,6 +7,7 @@ import errno
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def _acquire(path: Path) -> int:
                     file=sys.stderr,
                 )
                 return descriptor
+            time.sleep(0.1)  # until an owner that has locked the file this moment has written its name
             owner = os.read(descriptor, 1000).decode(errors="replace")
             os.close(descriptor)
             raise HeldError(" ".join(owner.split()) or "another process") from error

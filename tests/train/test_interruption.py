@@ -136,6 +136,18 @@ def test_a_lock_is_held_once_and_again_when_it_is_free(tmp_path: Path) -> None:
         assert path.read_text() == owner + "\n"
 
 
+def test_an_owner_that_has_just_locked_the_file_of_a_dead_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lock"
+    path.write_text("process 1 on a host that crashed\n")
+    monkeypatch.setattr(_lock.time, "sleep", lambda seconds: path.write_text("process 2 on a host"))
+    with path.open() as file:
+        _lock.fcntl.flock(file, _lock.fcntl.LOCK_EX)
+        with pytest.raises(_lock.HeldError, match="process 2 on a host$"), _lock.locked(path):
+            raise AssertionError
+
+
 def test_a_lock_on_a_file_that_its_owner_has_just_removed_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
