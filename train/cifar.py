@@ -541,9 +541,10 @@ def _require_suitable(config: Config, dataset: Dataset) -> None:
     sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}
     for size in sorted(sizes):
         build(config, size, len(dataset.class_names), channels)  # refuses a size that it does not take
-        for layer in layers(config, size, len(dataset.class_names), channels) if config.boundary == "periodic" else []:
-            for axis, (length, stride) in enumerate(zip(layer.inputs, layer.stride, strict=False)):
-                if length > 1 and length % stride:
+        for layer in layers(config, size, len(dataset.class_names), channels):
+            along = zip(layer.inputs, layer.stride, layer.boundary, strict=False)
+            for axis, (length, stride, boundary) in enumerate(along):
+                if boundary == "periodic" and length > 1 and length % stride:
                     what = f"images of {size[0]}x{size[1]}" if axis < 2 else f"--width {config.width}"
                     raise ConfigError(
                         f"{what} cannot be periodic: layer {layer.j} subsamples an axis of {length} by {stride}, which "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from hcnn_core.precisions import PRECISIONS
+from hcnn_core.typing import Boundary
 from train.data.cifar import INFO
 from train.data.custom import is_custom
 
@@ -186,7 +187,11 @@ class Config:
     attribute_stride: int = _setting(2, "subsampling of v_{j-2} and v_{j-1} at each layer", low=1)
     strided_layers: tuple[int, ...] = _setting((5, 9), "layers j that subsample space by 2, where they exist", low=1)
     nonlinear_factors: bool = _setting(False, "the (+) network: rho between the two factors of Eq. (8)")
-    boundary: str = _setting("zero", "how arrays are extended beyond their ends", choices=("zero", "periodic"))
+    boundary: str = _setting(
+        "zero",
+        "how arrays are extended beyond their ends; attributes: periodic along attributes, by zeros in space",
+        choices=("zero", "periodic", "attributes"),
+    )
     reduction: str = _setting("mean", "marginal over v_{j-3} (Eq. 6)", choices=("mean", "sum"))
     head: str = _setting(
         "mean",
@@ -278,6 +283,14 @@ class Config:
                 )
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
+
+    @property
+    def boundaries(self) -> tuple[Boundary, Boundary]:
+        """How arrays are extended in space, and along attributes."""
+        return (
+            "periodic" if self.boundary == "periodic" else "zero",
+            "zero" if self.boundary == "zero" else "periodic",
+        )
 
 
 def _parameters_section() -> str:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -93,16 +93,19 @@ class Axis:
         Samples.
     strides : tuple of int
         Subsamplings still to come before the axis is summed.
+    boundary : {"periodic", "zero"}
+        How layers extend the array along it.
     """
 
     position: int
     name: str
     length: int
     strides: tuple[int, ...]
+    boundary: Boundary
 
     @property
     def exact(self) -> int:
-        """Translations by multiples of this leave x_J as it is where boundaries are periodic."""
+        """Translations by multiples of this leave x_J as it is where the boundary is periodic."""
         return exact_multiple(self.length, self.strides)
 
     @property
@@ -128,7 +131,8 @@ def axes(table: Sequence[Layer], j: int) -> list[Axis]:
         u1, u2 and the attributes, but colours, which Eq. (3) sums with weights, and the class (Eq. 7), which stays.
     """
     space, later = table[0].inputs[:2] if j == 0 else table[j - 1].outputs[:2], table[j:]
-    found = [Axis(1 + i, f"u{i + 1}", space[i], tuple(la.stride[i] for la in later)) for i in (0, 1)]
+    _, in_space, along_attributes, *_ = table[-1].boundary
+    found = [Axis(1 + i, f"u{i + 1}", space[i], tuple(la.stride[i] for la in later), in_space) for i in (0, 1)]
     attributes = table[j - 1].outputs[2:] if j else ()
     for index, length in enumerate(attributes):
         place, strides = index, []
@@ -139,7 +143,8 @@ def axes(table: Sequence[Layer], j: int) -> list[Axis]:
             strides.append(layer.stride[2 + place])
         age = len(attributes) - 1 - index
         if later or age:
-            found.append(Axis(3 + index, f"v_{{j-{age}}}" if age else "v_j", length, tuple(strides)))
+            name = f"v_{{j-{age}}}" if age else "v_j"
+            found.append(Axis(3 + index, name, length, tuple(strides), along_attributes))
     return found
 
 
@@ -220,7 +225,7 @@ class ComplexNetwork(Network):
 
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         size = self.config.space_kernel
-        options: dict[str, Any] = {"axes": SPACE, "kernel_size": size, "boundary": self.config.boundary}
+        options: dict[str, Any] = {"axes": SPACE, "kernel_size": size, "boundary": self.config.boundaries[0]}
         (mean_r, cov_r), (mean_i, cov_i) = (patch_moments(part, **options) for part in (x.real, x.imag))
         cross = patch_covariance(x.imag, x.real, **options)
         return mean_r + 1j * mean_i, cov_r + cov_i + 1j * (cross - cross.T)
@@ -327,7 +332,7 @@ class Row:
     statement : {"invariance", "covariance", "definition"}
         Of x_J (Proposition 3.1), or of x_{j+1} alone, the step of its induction; or that x_{j+1} is Eq. (3), (4), (8).
     boundary : {"periodic", "zero"}
-        Of the network, and what enters where a translation leaves.
+        Of the network along the axis, and what enters where a translation leaves.
     mode : {"evaluation", "training"}
         Whose moments normalise.
     j : int
@@ -469,20 +474,24 @@ def measure(subject: Subject) -> Iterator[Example]:
     Example
         Depth by depth: covariance of x_{j+1}, then invariance of x_J, axis by axis.
     """
-    periodic = subject.network.config.boundary == "periodic"
     for j, x in enumerate(subject.activations()):
         for mode in MODES:
             if j + 1 < subject.network.config.depth:
-                yield from (_covariance if periodic else _covariance_inside)(subject, mode, j, x)
-                if not periodic:
-                    yield from _definition(subject, mode, j, x)
+                yield from _covariance(subject, mode, j, x)
+                yield from _covariance_inside(subject, mode, j, x)
+                yield from _definition(subject, mode, j, x)
             yield from invariance(subject, mode, j, x)
 
 
+def _axes(subject: Subject, j: int, boundary: Boundary) -> list[Axis]:
+    """The axes of x_j with such a boundary."""
+    return [axis for axis in axes(subject.network.table, j) if axis.boundary == boundary]
+
+
 def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
-    """Translating x_j by one stride translates x_{j+1} by one sample."""
+    """Translating x_j by one stride along a periodic axis translates x_{j+1} by one sample."""
     reference = None
-    for axis in axes(subject.network.table, j):
+    for axis in _axes(subject, j, "periodic"):
         if axis.strides and axis.length % axis.strides[0] == 0 and axis.length > axis.strides[0]:
             row = Row("covariance", "periodic", mode, j, axis.name, axis.strides[0], axis.strides[:1], "exact")
             reference = reference or _reference(subject, row, x)
@@ -495,7 +504,7 @@ def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterato
     Along u alone, since Eq. (8) subtracts the mean also where x is zero: its share is an array over v.
     """
     layer = subject.network.table[j]
-    for index, axis in enumerate(axes(subject.network.table, j)[: len(SPACE)]):
+    for index, axis in enumerate(_axes(subject, j, "zero")[: len(SPACE)]):
         reach, stride = layer.kernel_size[index] // 2, layer.stride[index]
         if axis.length > 2 * reach + stride:
             inside, before = x.copy(), (slice(None),) * axis.position
@@ -507,11 +516,11 @@ def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterato
 def _definition(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
     """x_{j+1} is what Eq. (3), (4) or (8) say, with one bias per v_{j+1} and one deviation per factor.
 
-    At a zero boundary hardly a translation along an attribute is exact. This sees what no other statement does there:
-    what depends on the position, and arrays that are extended otherwise.
+    This is compared along axes of zero boundary, where hardly a translation along an attribute is exact. It sees what
+    no other statement does there: what depends on the position, and arrays that are extended otherwise.
     """
     reference = None
-    for axis in axes(subject.network.table, j):
+    for axis in _axes(subject, j, "zero"):
         if axis.strides:
             row = Row("definition", "zero", mode, j, axis.name, 0, axis.strides[:1], "written out")
             reference = reference or _reference(subject, row, x)
@@ -529,7 +538,7 @@ def _windows(layer: Layer, index: int) -> np.ndarray[Any, Any]:
 
 
 def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """x_{j+1} at windows, (N, WINDOWS, K): sums over taps in double precision, of arrays extended by zeros."""
+    """x_{j+1} at windows, (N, WINDOWS, K): sums over taps in double precision, of x_j extended as the layer does."""
     network, layer = subject.network, subject.network.table[row.j]
     config = network.config
     weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
@@ -571,12 +580,13 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
 
 
 def _taps(layer: Layer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:
-    """Along each convolved axis the inputs that the taps of each window meet, and whether they lie inside the array."""
+    """Along each convolved axis the inputs that the taps of each window meet, and whether there are such inputs."""
     places, inside = [], []
-    for n, size, stride, positions in zip(layer.inputs, layer.kernel_size, layer.stride, windows, strict=False):
+    along = zip(layer.inputs, layer.kernel_size, layer.stride, layer.boundary, windows, strict=False)
+    for n, size, stride, boundary, positions in along:
         place = stride * positions[:, None] - (np.arange(size) - size // 2)
-        inside.append((place >= 0) & (place < n))
-        places.append(np.clip(place, 0, n - 1))
+        inside.append((place >= 0) & (place < n) | (boundary == "periodic"))
+        places.append(place % n)
     return places, inside
 
 
@@ -627,20 +637,20 @@ def invariance(
     Example
         Axis by axis and translation by translation.
     """
-    reference, boundary = None, cast(Boundary, subject.network.config.boundary)
+    reference = None
     for axis in axes(subject.network.table, j):
         if names is not None and axis.name not in names:
             continue
         for shift in axis.shifts:
-            kind = "boundary" if boundary == "zero" else "aliased" if shift % axis.exact else "exact"
-            row = Row("invariance", boundary, mode, j, axis.name, shift, axis.strides, kind)
+            kind = "boundary" if axis.boundary == "zero" else "aliased" if shift % axis.exact else "exact"
+            row = Row("invariance", axis.boundary, mode, j, axis.name, shift, axis.strides, kind)
             reference = reference or _reference(subject, row, x)
             yield examine(subject, row, x, reference)
-        if boundary == "zero" and not axis.strides and axis.length > 1:
+        if axis.boundary == "zero" and not axis.strides and axis.length > 1:
             leaves = (slice(None),) * axis.position + (slice(-1, None),)
             inside = x.copy()
             inside[leaves] = 0
-            yield examine(subject, Row("invariance", boundary, mode, j, axis.name, 1, (), "inside"), inside)
+            yield examine(subject, Row("invariance", "zero", mode, j, axis.name, 1, (), "inside"), inside)
 
 
 def examine(

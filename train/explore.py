@@ -83,7 +83,7 @@ def _act(options: argparse.Namespace) -> int:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     model = Model(network, parameters, moments, checkpoint.channel_mean, checkpoint.channel_std, digest)
     settings = _settings(options, model, dataset)
-    if checkpoint.config.boundary == "zero":
+    if checkpoint.config.boundaries[1] == "zero":
         print(f"train.explore: {WARNING}", file=sys.stderr)
     cache = options.cache or (path.parent if path.parent != FOLDER else out.parent)
     untrained = model.untrained(xp.asarray(dataset.train_images[:OF_MOMENTS]), options.seed)

@@ -25,6 +25,7 @@ from autodiff import (
 )
 from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
+from hcnn_core.typing import Boundary
 from train.config import Config, ConfigError
 from train.first_stage import ScatteringStage, scattering_channels
 
@@ -58,6 +59,8 @@ class Layer:
         Taps along each convolved axis.
     stride : tuple of int
         Subsampling along each convolved axis.
+    boundary : tuple of {"periodic", "zero"}
+        How the array is extended along each convolved axis.
     filters : int
         Values of the new attribute v_j.
     factors : int
@@ -71,6 +74,7 @@ class Layer:
     attributes: int
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
+    boundary: tuple[Boundary, ...]
     filters: int
     factors: int
     nonlinear: bool
@@ -118,7 +122,7 @@ def layers(config: Config, image_size: int | tuple[int, int], classes: int, chan
     Parameters
     ----------
     config : Config
-        J, K, Q, supports and strides.
+        J, K, Q, supports, strides and boundary.
     image_size : int or tuple of int
         Rows and columns of an image; one number stands for both.
     classes : int
@@ -139,6 +143,7 @@ def layers(config: Config, image_size: int | tuple[int, int], classes: int, chan
     if config.architecture != "hcnn":
         raise ConfigError(f"architecture is {config.architecture!r}, no hierarchical network: take another preset")
     k, r = config.width, config.attribute_stride
+    in_space, along_attributes = config.boundaries
     space = (config.space_kernel, config.space_kernel)
     pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
     table: list[Layer] = []
@@ -154,6 +159,7 @@ def layers(config: Config, image_size: int | tuple[int, int], classes: int, chan
                 attributes,
                 (*space, *config.attribute_kernel[2 - attributes :]),
                 (*steps, *(r,) * attributes),
+                (in_space, in_space, *(along_attributes,) * attributes),
                 classes if j == config.depth - 1 and config.head != "dense" else k,
                 config.factors if attributes == 2 else 0,
                 config.nonlinear_factors and attributes == 2,
@@ -251,14 +257,14 @@ class Network:
         parameters: Parameters = {}
         for layer in self.table:
             terms = math.prod(
-                _average_taps(n, s, r, self.config.boundary)
-                for n, s, r in zip(layer.inputs[: 2 + layer.attributes], layer.kernel_size, layer.stride, strict=True)
+                _average_taps(*axis)
+                for axis in zip(layer.inputs, layer.kernel_size, layer.stride, layer.boundary, strict=False)
             )
             space, attributes = layer.kernel_size[:2], layer.kernel_size[2:]
             if layer.factors:
                 per_filter = math.prod(
-                    _average_taps(n, s, r, self.config.boundary)
-                    for n, s, r in zip(layer.inputs[2:], attributes, layer.stride[2:], strict=True)
+                    _average_taps(*axis)
+                    for axis in zip(layer.inputs[2:], attributes, layer.stride[2:], layer.boundary[2:], strict=True)
                 )
                 second_moment = ELU_SECOND_MOMENT if layer.nonlinear else 1.0
                 h = rng.standard_normal((layer.factors, *space)) / math.sqrt(math.prod(space))
@@ -355,7 +361,7 @@ class Network:
         if not config.scattering:
             return x
         if size not in self._stages:
-            self._stages[size] = ScatteringStage(config.scattering, size, config.boundary, config.dtype)
+            self._stages[size] = ScatteringStage(config.scattering, size, config.boundaries[0], config.dtype)
         return self._stages[size](x)
 
     def _averaged(self, x: Array) -> int:
@@ -373,7 +379,7 @@ class Network:
     def _patch_moments(self, x: Array) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
         size = self.config.space_kernel
-        mean, covariance = patch_moments(x, SPACE, (size, size), boundary=self.config.boundary, **self._sharing)
+        mean, covariance = patch_moments(x, SPACE, (size, size), boundary=self.config.boundaries[0], **self._sharing)
         return mean, covariance
 
     def _apply(
@@ -390,7 +396,7 @@ class Network:
         With it comes the marginal that the next layer takes of x_j, where it is made on the way. Where outputs are
         normalised, by moments in `own` or by the batch's, which are put there.
         """
-        options: dict[str, Any] = {"boundary": self.config.boundary, "stride": layer.stride}
+        options: dict[str, Any] = {"boundary": layer.boundary, "stride": layer.stride}
         axes: tuple[int, ...] = SPACE
         if layer.nonlinear:
             assert moments is not None
@@ -430,7 +436,7 @@ class Network:
             self._offset(weights),
             lengths=lengths,
             stride=layer.stride[2:],
-            boundary=self.config.boundary,
+            boundary=layer.boundary[2:],
             epsilon=epsilon,
         )
 
@@ -497,7 +503,7 @@ class Network:
         """
         for layer in self.table:
             weights = merged[layer.name]
-            options: dict[str, Any] = {"boundary": self.config.boundary, "stride": layer.stride}
+            options: dict[str, Any] = {"boundary": layer.boundary, "stride": layer.stride}
             if x.ndim == 6:
                 x = marginal(x, ATTRIBUTES[0], reduction=self.config.reduction)
             if layer.nonlinear:
@@ -519,7 +525,7 @@ class Network:
     ) -> Array:
         """The (+) layer, rho(W^g rho(W^h x)); the backward pass expands x again."""
         h, shift = _first_filters(weights, moments, epsilon)
-        options = {"boundary": self.config.boundary, "stride": layer.stride}
+        options = {"boundary": layer.boundary, "stride": layer.stride}
         offset = self._offset(weights)
         if self.config.normalization == "factors" or own.keys() >= OUTPUT_MOMENTS:
             g, bias = self._folded(weights["g"], offset, weights, own)
@@ -572,7 +578,7 @@ def _first_filters(weights: dict[str, Array], moments: tuple[Array, Array], epsi
     return h * weights["h_scale"], weights["h_bias"] - mean * weights["h_scale"]
 
 
-def _average_taps(n: int, size: int, stride: int, boundary: str) -> float:
+def _average_taps(n: int, size: int, stride: int, boundary: Boundary) -> float:
     """Taps of a filter that meet data, averaged over its outputs along an axis of length n."""
     if boundary == "periodic":
         return float(size)

@@ -410,7 +410,10 @@ def _parser() -> Parser:
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), help="array library [auto]")
     parser.add_argument("--dtype", choices=tuple(DTYPES), help=f"of weights and arrays [{DTYPE}]")
     parser.add_argument(
-        "--boundary", choices=(*BOUNDARIES, "both"), help="how arrays are extended [the checkpoint's, or both]"
+        "--boundary",
+        choices=(*BOUNDARIES, "attributes", "both"),
+        help="how arrays are extended; attributes: periodic along attributes, by zeros in space; both: periodic, then "
+        "by zeros [the checkpoint's, or both]",
     )
     parser.add_argument("--reduction", choices=("mean", "sum"), help="marginal over v_{j-3} [the network's]")
     parser.add_argument(

@@ -249,7 +249,7 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
         "attribute_stride": st.integers(1, 3),
         "strided_layers": st.sets(st.integers(1, 6), max_size=3).map(lambda layers: tuple(sorted(layers))),
         "nonlinear_factors": st.booleans(),
-        "boundary": st.sampled_from(BOUNDARIES),
+        "boundary": st.sampled_from((*BOUNDARIES, "attributes")),
         "reduction": st.sampled_from(("mean", "sum")),
         "normalization": st.sampled_from(("factors", "both")),
         "head": st.sampled_from(("mean", "sum", "dense")),

@@ -85,7 +85,7 @@ def explore_here(dataset: Dataset, *arguments: object) -> Outcome:
         except SystemExit as stop:
             assert isinstance(stop.code, int)
             status = stop.code
-    return Outcome(status, out.getvalue(), err.getvalue())
+    return Outcome(status, out.getvalue(), without_notice(err.getvalue()))
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:

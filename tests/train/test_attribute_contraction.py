@@ -93,8 +93,9 @@ def test_gains_bound_the_lipschitz_constant(few_images: Dataset, changes: dict[s
         x = after
 
 
-def test_linear_maps_are_the_layers_without_rho(few_images: Dataset) -> None:
-    model = model_of(few_images)
+@pytest.mark.parametrize("boundary", ["periodic", "zero", "attributes"])
+def test_linear_maps_are_the_layers_without_rho(few_images: Dataset, boundary: str) -> None:
+    model = model_of(few_images, boundary=boundary)
     folded = model.network.merged(model.parameters, model.moments)
     x = model.standardised(few_images.train_images[:2, :8, :8])
     for layer, after in model.outputs(few_images.train_images[:2, :8, :8]):

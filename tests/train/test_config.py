@@ -152,7 +152,7 @@ def test_every_line_of_the_toml_explains_its_setting() -> None:
         ({"step_factor": 0.5}, ["step_factor", "0.5", "at least 1"]),
         ({"seed": -1}, ["seed", "-1", "at least 0"]),
         ({"dtype": "float16"}, ["dtype", "'float16'", "float32, float64"]),
-        ({"boundary": "wrap"}, ["boundary", "'wrap'", "zero, periodic"]),
+        ({"boundary": "wrap"}, ["boundary", "'wrap'", "zero, periodic, attributes"]),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )

@@ -144,7 +144,7 @@ def test_an_owner_that_has_just_locked_the_file_of_a_dead_one_is_named(
     monkeypatch.setattr(_lock.time, "sleep", lambda seconds: path.write_text("process 2 on a host"))
     with path.open() as file:
         _lock.fcntl.flock(file, _lock.fcntl.LOCK_EX)
-        with pytest.raises(_lock.HeldError, match="process 2 on a host$"), _lock.locked(path):
+        with pytest.raises(_lock.HeldError, match=r"process 2 on a host$"), _lock.locked(path):
             raise AssertionError
 
 

@@ -118,17 +118,23 @@ def test_multiply_adds_are_counted_by_convolving_ones(nonlinear):
 
 def plainly(network, parameters, x):
     """The network of Eqs. (3), (4), (6), (7), (8), every one of the Q copies made, normalised and convolved."""
-    config, options = network.config, {"boundary": network.config.boundary, "method": "direct"}
+    config = network.config
+    periodic_along = {"zero": (), "periodic": (1, 2, 3, 4), "attributes": (3, 4)}[config.boundary]
     for layer in network.table:
         if x.ndim == 6:
             x = x.sum(3) if config.reduction == "sum" else x.mean(3)
         weights = parameters[layer.name]
+
+        def along(*axes):
+            boundary = ["periodic" if axis in periodic_along else "zero" for axis in axes]
+            return {"axes": axes, "boundary": boundary, "method": "direct"}
+
         if layer.attributes == 0:
-            z = hc.convolve(x, weights["w"], (1, 2), sum_axes=3, stride=layer.stride, **options)
+            z = hc.convolve(x, weights["w"], sum_axes=3, stride=layer.stride, **along(1, 2))
         elif not layer.factors:
-            z = hc.convolve(x, weights["w"], (1, 2, 3), stride=layer.stride, **options)
+            z = hc.convolve(x, weights["w"], stride=layer.stride, **along(1, 2, 3))
         else:
-            copies = hc.convolve(x, np.moveaxis(weights["h"], 0, -1), (1, 2), **options)
+            copies = hc.convolve(x, np.moveaxis(weights["h"], 0, -1), **along(1, 2))
             everywhere = (0, 1, 2, 3, 4)
             copies = (copies - copies.mean(everywhere)) / np.sqrt(copies.var(everywhere) + config.epsilon)
             if "h_scale" in weights:
@@ -136,7 +142,8 @@ def plainly(network, parameters, x):
             if layer.nonlinear:
                 copies = np.where(copies > 0, copies, np.exp(np.minimum(copies, 0)) - 1)
             s1, s2 = layer.stride[:2]
-            z = hc.convolve(copies[:, ::s1, ::s2], weights["g"], (3, 4), sum_axes=5, stride=layer.stride[2:], **options)
+            copies = copies[:, ::s1, ::s2]
+            z = hc.convolve(copies, weights["g"], sum_axes=5, stride=layer.stride[2:], **along(3, 4))
         if config.normalization == "both":
             everywhere = tuple(range(z.ndim - 1))
             z = (z - z.mean(everywhere)) / np.sqrt(z.var(everywhere) + config.epsilon) * weights["scale"]
@@ -165,7 +172,7 @@ def small_network(rng, **changes):
 
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
-@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+@pytest.mark.parametrize("boundary", ["zero", "periodic", "attributes"])
 @pytest.mark.parametrize(
     ("reduction", "head", "normalization"),
     [("mean", "mean", "factors"), ("sum", "sum", "factors"), ("mean", "dense", "both"), ("sum", "sum", "both")],
@@ -246,7 +253,7 @@ def test_evaluation_uses_the_moments_it_is_given(nonlinear, normalization):
 
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
-@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+@pytest.mark.parametrize("boundary", ["zero", "periodic", "attributes"])
 @pytest.mark.parametrize(("reduction", "normalization"), [("mean", "both"), ("sum", "factors")])
 def test_merged_filters_give_the_logits(nonlinear, boundary, reduction, normalization):
     rng = np.random.default_rng(7)
@@ -261,7 +268,7 @@ def test_merged_filters_give_the_logits(nonlinear, boundary, reduction, normaliz
 
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["plain", "plus"])
-@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+@pytest.mark.parametrize("boundary", ["zero", "periodic", "attributes"])
 def test_initial_scale_is_kept_at_every_depth(nonlinear, boundary):
     """Second moment 1 before rho means E[rho^2] near 0.645; sixteen draws of weights average out."""
     second_moments = []

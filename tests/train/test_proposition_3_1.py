@@ -226,6 +226,26 @@ def test_proposition_tells_exact_translations_from_all_others(
     assert all(row.holds == (row.kind == "exact") for row in rows)
 
 
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
+def test_attributes_are_enough_to_be_periodic(nonlinear: bool) -> None:
+    """For translations along attributes the proposition is as exact as with space periodic too."""
+    settings = PAPER | {"nonlinear_factors": nonlinear}
+    everywhere, here = (
+        [example.row for example in measure(subject({**settings, "boundary": boundary}, 0, size=8))]
+        for boundary in ("periodic", "attributes")
+    )
+
+    def along_attributes(rows: list[Row], kind: str) -> list[Row]:
+        return [row for row in rows if row.axis[0] == "v" and row.kind == kind]
+
+    assert len(along_attributes(here, "exact")) == len(along_attributes(everywhere, "exact")) > 50
+    assert len(along_attributes(here, "aliased")) == len(along_attributes(everywhere, "aliased")) > 50
+    assert max(row.largest for row in along_attributes(here, "exact")) < 1e-13
+    assert min(row.largest for row in here if row.kind in ("aliased", "boundary")) > 1e-4
+    assert {row.kind for row in here if row.axis[0] == "u"} == {"inside", "written out", "boundary"}
+    assert all(row.holds == row.must_hold for row in here)
+
+
 def test_proposition_by_the_public_assertion() -> None:
     """As a user would check it, translations along all exact axes at once included."""
     tried = subject(PAPER, 1, size=8)
@@ -236,7 +256,7 @@ def test_proposition_by_the_public_assertion() -> None:
             assert_translation_invariant(tried.tail(j, mode), x, where, multiples, stages=2 * (8 - j))
 
 
-@pytest.mark.parametrize("boundary", ["periodic", "zero"])
+@pytest.mark.parametrize("boundary", ["periodic", "zero", "attributes"])
 def test_proposition_holds_for_trained_weights(trained: Path, boundary: str) -> None:
     saved = checkpoint.load(trained / "best.h5")
     config = make_config("hcnn", {**vars(saved.config), "preset": "hcnn", "boundary": boundary})
@@ -310,6 +330,19 @@ def late_samples(x: Any, w: Any, axes: Any, **options: Any) -> Any:
         return y
     late = convolve(translate(x, -1, 4, boundary="periodic"), w, axes, **options)
     return np.concatenate([y[:, :, :, :, :-1], late[:, :, :, :, -1:]], axis=4)
+
+
+@pytest.mark.parametrize(("boundary", "axis"), [("zero", "v"), ("periodic", "u")])
+def test_boundaries_of_space_and_of_attributes_are_told_apart(
+    boundary: str, axis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Extended in one way along both."""
+
+    def broken(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
+        return elu(convolve(x, w, axes, **{**options, "boundary": boundary}), bias=bias)
+
+    monkeypatch.setattr(Network, "_rho", staticmethod(broken))
+    assert axis in {row.axis[0] for row in failures(subject({**PAPER, "boundary": "attributes"}, 3, size=8))}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

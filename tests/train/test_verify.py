@@ -17,7 +17,7 @@ import pytest
 
 from hcnn_core import convolve, elu
 from tests.train.commands import made_up
-from tests.train.runs import SMALL, Outcome, finish, run_here, start
+from tests.train.runs import SMALL, Outcome, finish, run_here, start, without_notice
 from train import verify
 from train.config import PRESETS
 from train.data import load_dataset
@@ -38,7 +38,7 @@ def verifying() -> Command:
             except SystemExit as stop:
                 assert isinstance(stop.code, int)
                 status = stop.code
-        return Outcome(status, out.getvalue(), err.getvalue())
+        return Outcome(status, out.getvalue(), without_notice(err.getvalue()))
 
     return run
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from autodiff import convolve, jvp, marginal, vjp
 from hcnn_core.backend import Array, array_namespace, to_numpy
+from hcnn_core.factored import factor_options
 from train.attributes.features import Model
 from train.attributes.nearest import distances_of_random_pairs, nearest
 from train.network import ATTRIBUTES, SPACE, Layer
@@ -245,21 +246,20 @@ def _derivative(apply: Callable[[Array], Array], x: Array) -> Callable[[Array], 
 
 def _linear_maps(model: Model, layer: Layer, weights: dict[str, Array]) -> list[Callable[[Array], Array]]:
     """What a layer is without biases and rho: the marginal (Eq. 6) and a convolution, or two of a (+) layer."""
-    config = model.network.config
-    boundary: Any = config.boundary
+    options: dict[str, Any] = {"boundary": layer.boundary, "stride": layer.stride}
 
     def reduced(x: Array) -> Array:
-        return marginal(x, ATTRIBUTES[0], reduction=config.reduction) if x.ndim == 6 else x
+        return marginal(x, ATTRIBUTES[0], reduction=model.network.config.reduction) if x.ndim == 6 else x
 
     if layer.nonlinear:
-        space, attributes = layer.stride[:2], layer.stride[2:]
+        of_h, of_g = factor_options(5, SPACE, ATTRIBUTES, **options)
         return [
-            lambda x: convolve(reduced(x), weights["h"], SPACE, boundary=boundary, stride=space),
-            lambda x: convolve(x, weights["g"], ATTRIBUTES, sum_axes=5, boundary=boundary, stride=attributes),
+            lambda x: convolve(reduced(x), weights["h"], **of_h),
+            lambda x: convolve(x, weights["g"], **of_g),
         ]
     axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
     summed = 3 if layer.attributes == 0 else ()
-    return [lambda x: convolve(reduced(x), weights["w"], axes, sum_axes=summed, boundary=boundary, stride=layer.stride)]
+    return [lambda x: convolve(reduced(x), weights["w"], axes, sum_axes=summed, **options)]
 
 
 def probe(

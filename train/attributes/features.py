@@ -174,7 +174,7 @@ class Model:
 
 
 def boundary_of(model: Model) -> Boundary:
-    """Return how a network extends its arrays.
+    """Return how a network extends its arrays along attributes.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def boundary_of(model: Model) -> Boundary:
     {"periodic", "zero"}
         Its boundary.
     """
-    return "periodic" if model.network.config.boundary == "periodic" else "zero"
+    return model.network.config.boundaries[1]
 
 
 def invariant_array(x: Array, axis: str = "v_{j-1}", position: tuple[float, float] = (0.5, 0.5)) -> Array:
