@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from hcnn_core._threads import parallel_for as parallel_for
 from hcnn_core._threads import worker_count as worker_count
 from hcnn_core.typing import Array as PublicArray
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import Array, moveaxis, worker_count
+from hcnn_core.backend import Array, moveaxis, parallel_for
 from hcnn_core.typing import Axes
 from wavelets._fourier import fftn, ifftn
 from wavelets.filters import FilterBank
@@ -131,8 +130,13 @@ def _in_blocks(cascade: _Cascade, x: Array, order: int) -> Array:
     if type(x) is not np.ndarray or math.prod(rest) <= size:
         return cascade.paths(x, order)
     flat = np.reshape(x, (-1, *space))
-    with ThreadPoolExecutor(worker_count()) as pool:
-        parts = list(pool.map(lambda i: cascade.paths(flat[i : i + size], order), range(0, len(flat), size)))
+    parts: list[Any] = [None] * -(-len(flat) // size)
+
+    def work(begin: int, end: int) -> None:
+        for i in range(begin, end):
+            parts[i] = cascade.paths(flat[i * size : (i + 1) * size], order)
+
+    parallel_for(work, len(parts))
     result = np.concatenate(parts)
     return np.reshape(result, (*rest, *result.shape[1:]))
 
@@ -165,8 +169,8 @@ class _Cascade:
                     for other in range(j + 1, self.bank.scales)
                 ]
                 together = np.concatenate(outer, axis=-len(self.axes) - 1)  # (..., L, scales * L, *space)
-                space = together.shape[-len(self.axes) :]
-                second.append(np.reshape(together, (*inner.shape[: -len(self.axes) - 1], -1, *space)))
+                *rest, angles, outers = together.shape[: -len(self.axes)]
+                second.append(np.reshape(together, (*rest, angles * outers, *together.shape[-len(self.axes) :])))
         return np.concatenate([*found, *second], axis=-len(self.axes) - 1)
 
     def _modulus(self, spectrum: Array, j: int, resolution: int) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -110,6 +112,30 @@ def test_many_images_are_the_same_as_one_by_one() -> None:
     x, bank = noise(6, (97, 16, 2, 16), "float32"), morlet_bank((16, 16), 2, 8)
     found = scattering(x, bank, (1, 3))
     assert np.array_equal(found[50], scattering(x[50], bank, (0, 2)))
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_no_images_have_no_coefficients(order: int) -> None:
+    bank = morlet_bank((8, 8), 2, 3)
+    assert scattering(np.zeros((0, 8, 8)), bank, (1, 2), order=order).shape == (
+        0,
+        2,
+        2,
+        len(scattering_paths(bank, order)),
+    )
+
+
+def test_it_can_be_called_while_the_interpreter_ends() -> None:
+    script = """
+import atexit
+import numpy as np
+from wavelets import morlet_bank, scattering
+bank, x = morlet_bank((16, 16), 2, 8), np.ones((97, 16, 16))
+scattering(x, bank)
+atexit.register(lambda: print(scattering(x, bank).shape))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "(97, 4, 4, 81)\n" and not done.stderr
 
 
 @pytest.mark.parametrize(("boundary", "shape"), [("periodic", (8, 8)), ("reflect", (12, 12))])
