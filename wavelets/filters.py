@@ -85,7 +85,7 @@ class FilterBank:
             This bank where nothing has to change.
         """
         x = getval(x)
-        if type(x) is type(self.phi) and x.real.dtype == self.phi.dtype:
+        if type(x) is type(self.phi) and x.real.dtype == self.phi.dtype == self.psi.dtype:
             return self
         xp = array_namespace(x)
         own = (to_numpy(a) if xp is np else a for a in (self.phi, self.psi))  # NumPy converts no CuPy array
@@ -180,7 +180,9 @@ def steerable_bank(shape: int | Sequence[int], scales: int, angles: int = 4, *, 
     lengths, angles = _checked(shape, scales, angles, dtype)
     if angles < len(lengths):
         raise ValueError(f"angles is {angles}; steerable wavelets of two axes need at least 2")
-    w = np.stack(np.meshgrid(*(2 * math.pi * np.fft.fftfreq(n) for n in lengths), indexing="ij"))
+    # NumPy's fftfreq rounds 1 / n first, and misses -1/2 for n = 98
+    along = (2 * math.pi * (np.fft.ifftshift(np.arange(n) - n // 2) / n) for n in lengths)
+    w = np.stack(np.meshgrid(*along, indexing="ij"))
     radius = np.sqrt((w * w).sum(0))
     octave = np.log2(np.maximum(radius, 1e-300) / (math.pi / math.sqrt(2)))
     psi = np.empty((scales, angles, *lengths))
@@ -232,8 +234,9 @@ def _checked(shape: int | Sequence[int], scales: int, angles: int, dtype: Any) -
             raise ValueError(f"{name} has {number}; it must be at least 1")
     if len(lengths) not in (1, 2):
         raise ValueError(f"shape is {lengths}; wavelets have one or two axes")
-    if any(n % 2**scales for n in lengths):
-        raise ValueError(f"shape is {lengths} and scales {scales}: 2^{scales} = {2**scales} must divide each length")
+    unit = 2 ** int(scales)  # of NumPy's integers it may be 0
+    if any(int(n) % unit for n in lengths):
+        raise ValueError(f"shape is {lengths} and scales {scales}: 2^{scales} = {unit} must divide each length")
     if np.dtype(dtype) not in (np.float32, np.float64):
         raise TypeError(f"dtype is {np.dtype(dtype)}; choose float32 or float64")
     if len(lengths) == 1:

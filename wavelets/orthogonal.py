@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,11 +76,11 @@ def dwt(x: Array, levels: int, axes: Axes = (-2, -1), *, moments: int = 2) -> li
     Raises
     ------
     TypeError
-        If x is not of a floating dtype.
+        If x is not of a floating dtype, or `levels` is no integer.
     ValueError
         If an axis cannot be halved so often, or the axes or moments are out of range.
     """
-    where = _axes(x, axes)
+    where, levels = _axes(x, axes), operator.index(levels)  # the power of a NumPy integer may be 0
     lengths = tuple(getval(x).shape[a] for a in where)
     if levels < 0 or any(n % 2**levels or not n for n in lengths):
         raise ValueError(f"levels is {levels} and the axes have lengths {lengths}: 2^levels must divide each of them")

@@ -93,6 +93,7 @@ def test_steerable_filters_are_tight_and_limited(shape: Any, angles: int, dtype:
     [
         (((30, 32), 2), ValueError, r"shape is \(30, 32\) and scales 2: 2\^2 = 4 must divide each length"),
         (((8, 8, 8), 1), ValueError, "wavelets have one or two axes"),
+        ((8, np.int64(64)), ValueError, "scales 64: 2.64 = 18446744073709551616 must divide"),
         (((8, 8), 0), ValueError, "scales has 0; it must be at least 1"),
         (((8, 8), 1, 0), ValueError, "angles has 0; it must be at least 1"),
         (((8, 0), 1), ValueError, "shape has 0; it must be at least 1"),
@@ -104,6 +105,15 @@ def test_what_no_bank_can_be_made_of_is_refused(arguments: Any, error: type[Exce
     for make in (morlet_bank, steerable_bank):
         with pytest.raises(error, match=message):
             make(*arguments)
+
+
+@pytest.mark.parametrize("n", [98, 206])
+def test_the_frequency_pi_is_found_at_lengths_that_round(n: int) -> None:
+    """NumPy's `fftfreq` of these lengths is not -1/2 there."""
+    assert np.fft.fftfreq(n)[n // 2] != -0.5
+    bank = steerable_bank(n, 1)
+    assert np.abs(littlewood_paley(bank) - 1).max() <= 1e-14
+    assert bank.psi[0, 0, n // 2] == pytest.approx(1)
 
 
 def test_one_orientation_covers_no_plane() -> None:
@@ -124,3 +134,5 @@ def test_a_bank_is_brought_to_the_precision_of_an_array() -> None:
     bank = morlet_bank((8, 8), 1)
     assert bank.like(np.zeros(3)) is bank
     assert bank.like(np.zeros(3, np.complex64)).psi.dtype == np.float32
+    mixed = FilterBank(bank.phi.astype(np.float32), bank.psi)
+    assert mixed.like(np.zeros(3, np.float32)).psi.dtype == np.float32

@@ -73,6 +73,8 @@ def test_what_cannot_be_halved_is_refused() -> None:
     x = np.zeros((12, 8))
     with pytest.raises(ValueError, match=r"levels is 3 and the axes have lengths \(12, 8\): 2\^levels must divide"):
         dwt(x, 3)
+    with pytest.raises(ValueError, match=r"levels is 64 and the axes have lengths \(12, 8\)"):
+        dwt(x, np.int64(64))
     with pytest.raises(ValueError, match=r"axes is \(0, 2\); the array has 2 axes"):
         dwt(x, 1, (0, 2))
     with pytest.raises(ValueError, match=r"coefficients of a level have shape \(3, 4, 3\); expected \(6, 4, 3\)"):
