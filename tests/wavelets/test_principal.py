@@ -35,7 +35,16 @@ def test_components_that_have_no_variance_are_refused(components: int) -> None:
         principal_components(x, components)
 
 
-@pytest.mark.parametrize(("x", "error"), [(np.ones((4, 3), int), TypeError), (np.ones(3), ValueError)])
+@pytest.mark.parametrize(
+    ("x", "error"), [(np.ones((4, 3), int), TypeError), (np.ones(3), ValueError), (np.ones((3, 0)), ValueError)]
+)
 def test_what_is_no_set_of_vectors_is_refused(x: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match=r"x has (dtype int64; give float32|shape .3,.; give at least two vectors)"):
+    with pytest.raises(error, match=r"x has (dtype int64; give float32|shape .3,.*; give at least two vectors)"):
         principal_components(x, 1)
+
+
+def test_many_vectors_in_single_precision_keep_their_mean() -> None:
+    x = np.full((400_000, 2), 100.3, np.float32)
+    x[::2] += 1
+    mean = principal_components(x, 1).mean
+    assert mean.dtype == np.float32 and np.abs(mean - x.mean(0, dtype=float)).max() <= 1e-5
