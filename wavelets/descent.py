@@ -40,11 +40,15 @@ def lbfgs(
     ------
     TypeError
         If `start` is not of dtype float32 or float64, or `fun` returns no real scalar.
+    ValueError
+        If `iterations` or `memory` is below 1.
     """
     from scipy import optimize  # slow to import, and training does without
 
     if start.dtype not in (np.float32, np.float64):
         raise TypeError(f"start has dtype {start.dtype}; L-BFGS takes float32 or float64")
+    if min(iterations, memory) < 1:
+        raise ValueError(f"iterations is {iterations} and memory {memory}; both must be at least 1")
     gradient = value_and_grad(fun)
 
     def evaluate(v: Any) -> tuple[float, Any]:
@@ -93,6 +97,7 @@ def adam(
     """
     if not all(0 <= decay < 1 for decay in decays):
         raise ValueError(f"decays is {decays}; both must be at least 0 and below 1")
+    rate, decays = float(rate), (float(decays[0]), float(decays[1]))  # NumPy's numbers would make float32 float64
     gradient = value_and_grad(loss)
     leaves, structure = tree_leaves(parameters), tree_structure(parameters)
     first, second = ([np.zeros_like(leaf) for leaf in leaves] for _ in range(2))
@@ -141,6 +146,7 @@ def momentum(
     """
     if not 0 <= keep < 1:
         raise ValueError(f"keep is {keep}; it must be at least 0 and below 1")
+    rate, keep = float(rate), float(keep)  # NumPy's numbers would make float32 float64
     gradient = grad(loss)
     velocity = tree_map(np.zeros_like, parameters)
     for i, batch in enumerate(batches):

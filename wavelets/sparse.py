@@ -26,7 +26,7 @@ def soft_threshold(x: Array, tau: Any) -> Array:
     x : array
         Real, NumPy's, CuPy's or traced.
     tau : float or array
-        Threshold, not negative; it broadcasts with x.
+        Threshold, not negative. An array has the dtype of x and broadcasts to its shape.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def soft_threshold(x: Array, tau: Any) -> Array:
     ValueError
         If `tau` is a negative number.
     """
-    _require_threshold(tau)
+    tau = _threshold(tau)
     return np.maximum(x - tau, 0) + np.minimum(x + tau, 0)
 
 
@@ -64,7 +64,7 @@ def hard_threshold(x: Array, tau: Any) -> Array:
     ValueError
         If `tau` is a negative number.
     """
-    _require_threshold(tau)
+    tau = _threshold(tau)
     return np.where(np.abs(getval(x)) > getval(tau), x, np.zeros_like(getval(x)))
 
 
@@ -120,11 +120,17 @@ def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: 
     Raises
     ------
     ValueError
-        If the shapes do not match, or a number is negative.
+        If the shapes do not match, the step is not positive, another number is negative, or D is 0.
     """
     _require_dictionary(x, dictionary)
     if step is None:
-        step = 1 / float(np.linalg.norm(getval(dictionary), 2)) ** 2
+        norm = float(np.linalg.norm(getval(dictionary), 2))
+        if not norm:
+            raise ValueError("the dictionary is 0, and there is no longest step; give one")
+        step = 1 / norm**2
+    if step <= 0:
+        raise ValueError(f"step is {step}; it must be positive")
+    step = float(step)  # a number of NumPy's would make float32 float64
     return lista(x, dictionary, -step * dictionary.T, step * penalty, iterations=iterations)
 
 
@@ -201,7 +207,7 @@ def learn_dictionary(
     ValueError
         If the shapes do not match, or a number is negative.
     """
-    dictionary, losses = start, []
+    dictionary, losses = start.astype(np.result_type(x, start, np.float32)), []
     for _ in range(passes):
         code = ista(x, dictionary, penalty, iterations=iterations)
         losses.append(float(sparse_loss(x, code, dictionary, penalty).mean()))
@@ -211,14 +217,17 @@ def learn_dictionary(
             gram = code.T @ code
             gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=gram.dtype)
             atoms = np.linalg.solve(gram, code.T @ x).T
-            dictionary = dictionary.copy()
             dictionary[:, used] = atoms / np.linalg.norm(atoms, axis=0)
     return dictionary, losses
 
 
-def _require_threshold(tau: Any) -> None:
-    if isinstance(tau, float | int) and not tau >= 0:
+def _threshold(tau: Any) -> Any:
+    """An array, or a number, which is not negative and changes no dtype."""
+    if not isinstance(tau, float | int | np.floating):
+        return tau
+    if not tau >= 0:
         raise ValueError(f"the threshold is {tau}; it must be at least 0")
+    return float(tau)
 
 
 def _require_dictionary(x: Array, dictionary: Array) -> None:

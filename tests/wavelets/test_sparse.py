@@ -19,9 +19,12 @@ def test_thresholds_are_their_cases(dtype: str) -> None:
     assert np.array_equal(hard_threshold(x, 1.0), np.array([-3, -1.5, 0, 0, 0, 0, 0, 1.5, 3], dtype))
     assert soft_threshold(x, 1.0).dtype == hard_threshold(x, 1.0).dtype == dtype
     assert np.array_equal(soft_threshold(x, np.array(0.0, dtype)), x)
+    assert soft_threshold(x, np.float64(1)).dtype == hard_threshold(x, np.float64(1)).dtype == dtype
     for threshold in (soft_threshold, hard_threshold):
         with pytest.raises(ValueError, match="the threshold is -1; it must be at least 0"):
             threshold(x, -1)
+        with pytest.raises(ValueError, match=r"the threshold is -1\.0; it must be at least 0"):
+            threshold(x, np.float32(-1))
 
 
 def test_soft_thresholding_is_the_proximal_map() -> None:
@@ -98,6 +101,25 @@ def test_shapes_that_do_not_match_are_refused() -> None:
         lista(x, dictionary, dictionary, 0.1, iterations=1)
     with pytest.raises(ValueError, match="iterations is 0; it must be at least 1"):
         ista(x, dictionary, 0.1, iterations=0)
+    with pytest.raises(ValueError, match="the dictionary is 0, and there is no longest step"):
+        ista(x, 0 * dictionary, 0.1, iterations=1)
+    with pytest.raises(ValueError, match="step is -1; it must be positive"):
+        ista(x, dictionary, 0.0, iterations=1, step=-1)
+
+
+def test_numbers_of_numpy_change_no_dtype() -> None:
+    x, dictionary = problem("float32")
+    one = np.float64(0.1)
+    assert ista(x, dictionary, one, iterations=2, step=one).dtype == np.float32
+    assert learn_dictionary(x, dictionary, one, passes=1)[0].dtype == np.float32
+
+
+def test_a_dictionary_may_begin_with_integers_and_is_not_the_start() -> None:
+    x, _ = problem("float32")
+    start = np.eye(10, dtype=int)
+    expected = learn_dictionary(x, start.astype(np.float64), 0.1, passes=2)[0]
+    assert np.array_equal(learn_dictionary(x, start, 0.1, passes=2)[0], expected)
+    assert not np.shares_memory(learn_dictionary(x, expected, 1e9, passes=1)[0], expected)
 
 
 def test_a_pass_is_least_squares_on_the_codes_of_ista() -> None:

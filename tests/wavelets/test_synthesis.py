@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from tests.core.oracle import noise
-from wavelets import adam, harmonic_statistics, lbfgs, moment_distance, momentum, randomize_phases, steerable_bank
+from wavelets import (
+    adam,
+    harmonic_statistics,
+    lbfgs,
+    moment_distance,
+    momentum,
+    randomize_phases,
+    steerable_bank,
+)
 
 BANK = steerable_bank((16, 16), 2, 2)
 
@@ -95,3 +103,15 @@ def test_what_has_no_moments_is_refused() -> None:
         moment_distance(x, BANK)
     with pytest.raises(TypeError, match="start has dtype int64; L-BFGS takes float32 or float64"):
         lbfgs(lambda x: x @ x, np.arange(3), iterations=1)
+    for iterations, memory in ((0, 20), (5, 0)):
+        with pytest.raises(ValueError, match=f"iterations is {iterations} and memory {memory}; both must be at least"):
+            lbfgs(lambda x: x @ x, np.ones(3), iterations=iterations, memory=memory)
+
+
+def test_numbers_of_numpy_change_no_dtype() -> None:
+    start, rate = np.ones(3, np.float32), np.float64(0.1)
+    for found in (
+        adam(lambda p, _: p @ p, start, [0, 0], rate=rate, decays=(np.float64(0.9), np.float64(0.99))),
+        momentum(lambda p, _: p @ p, start, [0, 0], rate=rate, keep=np.float64(0.9)),
+    ):
+        assert found.dtype == np.float32
