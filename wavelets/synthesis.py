@@ -52,7 +52,8 @@ def moment_distance(
     variance = to_numpy(wanted["covariance"]).diagonal().real
     if not np.isfinite(variance).all():
         raise ValueError("x is not finite everywhere, and has no moments")
-    if not (variance > 0).all():
+    noise = 10 * np.finfo(x.dtype).eps  # of the transform, in units of x
+    if not (variance > noise**2 * np.mean(to_numpy(x).astype(np.float64) ** 2)).all():
         raise ValueError(
             f"row {int(np.argmin(variance))} of the statistics of x is constant: x has no such frequencies"
         )

@@ -12,6 +12,7 @@ from wavelets import (
     lbfgs,
     moment_distance,
     momentum,
+    morlet_bank,
     randomize_phases,
     steerable_bank,
 )
@@ -106,6 +107,15 @@ def test_what_has_no_moments_is_refused() -> None:
     for iterations, memory in ((0, 20), (5, 0)):
         with pytest.raises(ValueError, match=f"iterations is {iterations} and memory {memory}; both must be at least"):
             lbfgs(lambda x: x @ x, np.ones(3), iterations=iterations, memory=memory)
+
+
+def test_rounding_errors_are_no_frequencies() -> None:
+    """The wavelet coefficients of these arrays are not quite 0, and would not be those of their translations."""
+    wave = np.cos(2 * np.pi * 5 * np.arange(24) / 24 + 0.3)[:, None] + np.zeros(40)
+    for x, bank in ((np.full((12, 20), 0.1), morlet_bank((12, 20), 1, 3)), (wave, steerable_bank((24, 40), 2, 3))):
+        assert (np.abs(np.diagonal(harmonic_statistics(x, bank)["covariance"])) > 0).all()
+        with pytest.raises(ValueError, match="of the statistics of x is constant: x has no such frequencies"):
+            moment_distance(x, bank)
 
 
 def test_numbers_of_numpy_change_no_dtype() -> None:
