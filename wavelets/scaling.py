@@ -45,7 +45,7 @@ def structure_functions(x: Array, bank: FilterBank, orders: Sequence[float]) -> 
     """
     if not len(orders) or min(orders) <= 0:
         raise ValueError(f"orders is {tuple(orders)}; give positive numbers")
-    moduli = np.abs(wavelet_transform(x, bank, last_axes(bank))[1])
+    moduli = np.abs(wavelet_transform(x, bank, last_axes(bank))[1]).astype(np.float64)  # powers need its range
     axes = (*range(moduli.ndim - 2), moduli.ndim - 1)
     found = np.stack([to_numpy(np.mean(moduli**q, axis=axes)) for q in orders], axis=-1)
     return np.asarray(found, np.float64)
@@ -105,7 +105,7 @@ def leverage(x: Array, lags: int) -> NumpyArray[np.float64]:
     ValueError
         If `lags` is negative or not below n.
     """
-    x = require_real(array_namespace(x), "x", x)
+    x = require_real(array_namespace(x), "x", x).astype(np.float64)  # cubes need its range
     n = x.shape[-1]
     if not 0 <= lags < n:
         raise ValueError(f"lags is {lags}; it must be from 0 to {n - 1}")

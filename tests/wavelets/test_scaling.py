@@ -50,6 +50,15 @@ def test_leverage_is_its_definition() -> None:
     assert not np.allclose(leverage(x[:, ::-1], 3), found)
 
 
+def test_single_precision_has_range_enough() -> None:
+    """Powers of these numbers are 0 or infinite in single precision."""
+    x, bank = noise(2, (3, 16), "float32"), steerable_bank(16, 2)
+    for factor in (2.0**-60, 2.0**60):
+        ratio = structure_functions(x * np.float32(factor), bank, (4,)) / structure_functions(x, bank, (4,))
+        assert ratio == pytest.approx(factor**4, rel=1e-3)
+        assert leverage(x * np.float32(factor), 2) == pytest.approx(leverage(x, 2), rel=1e-12)
+
+
 def test_what_has_no_moments_is_refused() -> None:
     bank = steerable_bank(8, 1)
     with pytest.raises(ValueError, match=r"orders is \(0, 1\); give positive numbers"):
