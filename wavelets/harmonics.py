@@ -58,7 +58,8 @@ def phase_harmonic(z: Array, k: int) -> Array:
 def _phase(z: Array) -> Array:
     """Return exp(i phase(z)), and 0 where z is 0."""
     r = np.abs(z)
-    return z / np.where(r == 0, np.ones_like(r), r)
+    r = np.where(r == 0, np.ones_like(r), r)
+    return np.real(z) / r + 1j * (np.imag(z) / r)  # a complex quotient overflows for subnormal numbers
 
 
 def _power(u: Array, k: int) -> Array:

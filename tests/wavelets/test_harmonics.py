@@ -33,6 +33,13 @@ def test_a_harmonic_keeps_the_modulus_and_multiplies_the_phase(k: int, dtype: st
     assert np.abs(found - np.abs(z) * np.exp(1j * k * np.angle(z))).max() <= C * eps(dtype) * np.abs(z).max()
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_subnormal_numbers_have_a_phase(dtype: str) -> None:
+    tiny = np.finfo(dtype).smallest_subnormal
+    found = phase_harmonic(np.array([3j * tiny, -8 * tiny], dtype), 2)
+    assert np.array_equal(found, np.array([-3 * tiny, 8 * tiny], dtype))
+
+
 @pytest.mark.parametrize("k", range(-2, 4))
 def test_derivatives_of_harmonics(k: int) -> None:
     check_grads(lambda z: phase_harmonic(z, k))(noise(1, (3, 4), "complex128"))
