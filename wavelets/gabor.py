@@ -27,7 +27,7 @@ def fit_gabor(filter: NumpyArray[Any], *, starts: int = 2) -> tuple[NumpyArray[n
     Parameters
     ----------
     filter : numpy.ndarray, shape (n, n)
-        Real and not 0.
+        Real and not 0, with n at least 3: a Gabor function has eight numbers.
     starts : int, optional
         How many of the 24 are refined, from 1; the best fit counts.
 
@@ -41,16 +41,20 @@ def fit_gabor(filter: NumpyArray[Any], *, starts: int = 2) -> tuple[NumpyArray[n
     Raises
     ------
     ValueError
-        If the filter is not square, is 0 or not finite, or `starts` is less than 1.
+        If the filter is not square, smaller than (3, 3), is 0 or not finite, or `starts` is less than 1.
     """
-    from scipy import optimize
+    from scipy import optimize  # slow to import, and training does without
 
     f = np.asarray(filter, np.float64)
-    if f.ndim != 2 or f.shape[0] != f.shape[1] or not (np.isfinite(f).all() and f.any()):
-        raise ValueError(f"filter has shape {f.shape}; give a square one of finite numbers that is not 0 everywhere")
+    if f.ndim != 2 or not 3 <= f.shape[0] == f.shape[1] or not (np.isfinite(f).all() and f.any()):
+        raise ValueError(
+            f"filter has shape {f.shape}; "
+            "give a square one of finite numbers that is not 0 everywhere, of 3 by 3 samples or more"
+        )
     if starts < 1:
         raise ValueError(f"starts is {starts}; give at least 1")
-    n = len(f)
+    n, size = len(f), np.abs(f).max()
+    f = f / size  # so that no square is too large or too small
     u, v = np.meshgrid(*[np.arange(n) - (n - 1) / 2] * 2, indexing="ij")
 
     def nearest(p: Any) -> Any:
@@ -69,4 +73,4 @@ def fit_gabor(filter: NumpyArray[Any], *, starts: int = 2) -> tuple[NumpyArray[n
     begun = sorted(begun, key=lambda p: float(np.sum((nearest(p) - f) ** 2)))[:starts]
     found = [optimize.least_squares(lambda p: (nearest(p) - f).ravel(), p, method="lm", max_nfev=250) for p in begun]
     fit = nearest(min(found, key=lambda result: result.cost).x)
-    return fit, float(1 - np.sum((fit - f) ** 2) / np.sum(f**2))
+    return size * fit, float(1 - np.sum((fit - f) ** 2) / np.sum(f**2))

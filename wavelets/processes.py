@@ -83,11 +83,12 @@ def decaying_vorticity(
     Raises
     ------
     ValueError
-        If n is below 8, a number is not positive, or the solution grows without bound.
+        If n is below 8, a number is not positive and finite, or the solution grows without bound.
     """
-    if n < 8 or min(time, viscosity, speed) <= 0:
+    if n < 8 or not all(0 < number < math.inf for number in (time, viscosity, speed)):
         raise ValueError(
-            f"n is {n}, time {time}, viscosity {viscosity}, speed {speed}; n is at least 8 and the others are positive"
+            f"n is {n}, time {time}, viscosity {viscosity}, speed {speed}; "
+            "n is at least 8, the others are positive and finite"
         )
     k = np.fft.fftfreq(n, 1 / n)
     kx, ky = np.meshgrid(k, k, indexing="ij")
@@ -127,7 +128,8 @@ def random_warp(n: int, smoothness: float, rng: np.random.Generator) -> Float64:
     n : int
         Samples along each side, at least 2.
     smoothness : float
-        Standard deviation of the Gaussian, in samples; positive.
+        Standard deviation of the Gaussian, in samples; positive, and at most n, beyond which rounding errors would vary
+        more than the noise.
     rng : numpy.random.Generator
         Source of the noise.
 
@@ -140,11 +142,11 @@ def random_warp(n: int, smoothness: float, rng: np.random.Generator) -> Float64:
     Raises
     ------
     ValueError
-        If `n` or `smoothness` is too small.
+        If `n` is too small, or `smoothness` too small or too large.
     """
-    if n < 2 or not smoothness > 0:
-        raise ValueError(f"n is {n} and smoothness {smoothness}; n is at least 2, smoothness positive")
-    from scipy import ndimage
+    if n < 2 or not 0 < smoothness <= n:
+        raise ValueError(f"n is {n} and smoothness {smoothness}; n is at least 2, smoothness positive and at most n")
+    from scipy import ndimage  # slow to import, and training does without
 
     tau = ndimage.gaussian_filter(rng.standard_normal((2, n, n)), (0, smoothness, smoothness), mode="wrap")
     gradient = np.stack([np.roll(tau, -1, axis) - tau for axis in (1, 2)], axis=1)  # (2 displacements, 2 axes, n, n)
@@ -208,7 +210,7 @@ def multifractal_noise(
     rng : numpy.random.Generator
         Source.
     scale : int, optional
-        The integral scale in samples, at most n; n / 8 by default.
+        The integral scale in samples, at most n / 2; n / 8 by default, and at least 2.
     leverage : float, optional
         K: with it, falls are followed by larger variances than rises.
 
@@ -220,13 +222,13 @@ def multifractal_noise(
     Raises
     ------
     ValueError
-        If `n` is below 8, `scale` not from 2 to n / 2, or `intermittency` negative.
+        If `n` is below 8, `scale` not from 2 to n / 2, or `intermittency` negative or not finite.
     """
-    scale = n // 8 if scale is None else scale
-    if n < 8 or not 2 <= scale <= n // 2 or intermittency < 0:
+    scale = max(n // 8, 2) if scale is None else scale
+    if n < 8 or not 2 <= scale <= n // 2 or not 0 <= intermittency < math.inf:
         raise ValueError(
             f"n is {n}, scale {scale}, intermittency {intermittency}; n is at least 8, scale from 2 to n / 2, "
-            "intermittency not negative"
+            "intermittency not negative and finite"
         )
     lag = np.minimum(np.arange(n), n - np.arange(n))
     covariance = np.maximum(np.log(scale / (1 + lag)), 0)

@@ -34,7 +34,17 @@ def test_noise_is_explained_in_part() -> None:
     assert fit_gabor(f, starts=5)[1] >= r2
 
 
-@pytest.mark.parametrize("bad", [np.ones((3, 4)), np.ones(9), np.zeros((3, 3)), np.full((3, 3), np.nan)])
+@pytest.mark.parametrize("factor", [1e-200, 1e200])
+def test_the_size_of_a_filter_does_not_matter(factor: float) -> None:
+    f = noise(0, (7, 7), "float64")
+    fit, r2 = fit_gabor(factor * f)
+    expected, same = fit_gabor(f)
+    assert r2 == pytest.approx(same) and np.abs(fit / factor - expected).max() <= 1e-3
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones((3, 4)), np.ones(9), np.ones((2, 2)), np.zeros((3, 3)), np.full((3, 3), np.nan)]
+)
 def test_what_is_no_filter_is_refused(bad: Any) -> None:
     with pytest.raises(ValueError, match="give a square one of finite numbers that is not 0 everywhere"):
         fit_gabor(bad)

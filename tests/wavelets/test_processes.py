@@ -77,6 +77,7 @@ def test_a_multifractal_walk_has_its_covariances() -> None:
         expected = intermittency * math.log(scale / (1 + lag))
         assert (logs * np.roll(logs, lag)).mean() == pytest.approx(expected, abs=0.02)
     assert abs((logs * np.roll(logs, 2 * scale)).mean()) < 0.02
+    assert multifractal_noise(8, intermittency, np.random.default_rng(1)).shape == (8,)
     white = multifractal_noise(n, 0.0, np.random.default_rng(1))
     assert (white**4).mean() == pytest.approx(3, rel=0.05)
 
@@ -100,6 +101,11 @@ def test_numbers_out_of_range_are_refused() -> None:
         multifractal_noise(16, 0, rng, scale=9)
     with pytest.raises(ValueError, match=r"n is 4, time 1\.5"):
         decaying_vorticity(4, rng)
+    for number in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"intermittency {number}; n is at least 8"):
+            multifractal_noise(16, number, rng)
+        with pytest.raises(ValueError, match=rf"time {number}, .* the others are positive and finite"):
+            decaying_vorticity(16, rng, time=number)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="the flow cannot be resolved by n = 16 samples"):
         decaying_vorticity(16, rng, time=30, viscosity=1e-9, speed=200)
 
@@ -116,6 +122,6 @@ def test_a_warp_has_gradient_1_and_the_smoothness_asked_for() -> None:
     k = 2 * np.pi * np.fft.fftfreq(n)
     spread = (power * k[:, None] ** 2).sum() / power.sum()  # of exp(-width^2 k^2) it is 1 / (2 width^2)
     assert spread == pytest.approx(1 / (2 * width**2), rel=0.3)
-    for n, width in ((1, 2.0), (8, 0.0)):
+    for n, width in ((1, 2.0), (8, 0.0), (8, 1000.0)):
         with pytest.raises(ValueError, match=f"n is {n} and smoothness {width}; n is at least 2, smoothness positive"):
             random_warp(n, width, np.random.default_rng(0))
