@@ -45,7 +45,7 @@ def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: f
     m_{j,q} / sigma_{j,q} and h_{j,q} / sigma_{j,q} of section 4.2, arXiv:1703.04140.
     """
     xp = array_namespace(h, mean, covariance)
-    h, mean, covariance = _fitting(xp, h, mean, covariance, epsilon)
+    h, mean, covariance, epsilon = _fitting(xp, h, mean, covariance, epsilon)
     return planner.filters(h).normalize(xp, h, mean, covariance, epsilon)
 
 
@@ -72,7 +72,7 @@ def normalize_filters_vjp(
         As `normalize_filters`, and ValueError if the cotangents do not have the shapes of the results.
     """
     xp = array_namespace(g_filters, g_means, h, mean, covariance)
-    h, mean, covariance = _fitting(xp, h, mean, covariance, epsilon)
+    h, mean, covariance, epsilon = _fitting(xp, h, mean, covariance, epsilon)
     if (g_filters.shape, g_means.shape) != ((*h.shape[1:], h.shape[0]), h.shape[:1]):
         raise ValueError(
             f"g_filters and g_means have shapes {g_filters.shape} and {g_means.shape}; "
@@ -134,7 +134,7 @@ def merge_factors(
     Eq. (8) of arXiv:1703.04140. Its two convolutions are one, because nothing nonlinear stands between them.
     """
     xp = array_namespace(h, g, mean, covariance, bias)
-    given, problem = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon)
+    given, problem, epsilon = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon)
     w, offset = planner.filters(*given[:2]).merge(xp, *given, problem, epsilon)
     return w, xp.reshape(offset, problem.y_shape)
 
@@ -174,7 +174,7 @@ def merge_factors_vjp(
         As `merge_factors`, and ValueError if the cotangents do not have the shapes of the results.
     """
     xp = array_namespace(g_w, g_offset, h, g, mean, covariance, bias)
-    (h, g, mean, covariance, _), problem = _merging(
+    (h, g, mean, covariance, _), problem, epsilon = _merging(
         xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon
     )
     shapes = (*h.shape[1:], *g.shape[1:]), problem.y_shape
@@ -190,23 +190,25 @@ def merge_factors_vjp(
 def _merging(
     xp: Any, h: Array, g: Array, mean: Array, covariance: Array, bias: Array, lengths: tuple[int, ...], stride: Axes,
     boundary: Boundaries, epsilon: float,
-) -> tuple[tuple[Array, Array, Array, Array, Array], Problem]:  # fmt: skip
-    """The arrays, and the problem of the convolution with g; TypeError or ValueError if arguments do not fit."""
-    h, mean, covariance = _fitting(xp, h, mean, covariance, epsilon)
+) -> tuple[tuple[Array, Array, Array, Array, Array], Problem, float]:  # fmt: skip
+    """The arrays, the problem of the convolution with g, and epsilon; errors if arguments do not fit."""
+    h, mean, covariance, epsilon = _fitting(xp, h, mean, covariance, epsilon)
     g, bias = require_real(xp, "g", g), require_real(xp, "bias", bias)
-    if g.ndim < 2 or g.shape[0] != h.shape[0]:
-        raise ValueError(f"g has shape {g.shape}; it is (Q, *taps, K), with Q = {h.shape[0]} of h")
+    if g.ndim < 3 or g.shape[0] != h.shape[0]:
+        raise ValueError(
+            f"g has shape {g.shape}; it is (Q, *taps, K), with Q = {h.shape[0]} of h, and an axis of taps at least"
+        )
     lengths = normalize_integers("lengths", lengths, g.ndim - 2, 1)
     if bias.shape != g.shape[-1:]:
         raise ValueError(f"bias has shape {bias.shape}; g has {g.shape[-1]} filters")
     axes = tuple(range(len(lengths)))
     problem = make_problem(lengths, g.shape[1:], axes, boundary=boundary, sum_axes=(), stride=stride, method="direct")
-    return (h, g, mean, covariance, bias), problem
+    return (h, g, mean, covariance, bias), problem, epsilon
 
 
-def _fitting(xp: object, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """The arrays; TypeError or ValueError if they, or epsilon, do not fit."""
-    require_epsilon(epsilon)
+def _fitting(xp: object, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array, Array, float]:
+    """The arrays and epsilon; TypeError or ValueError if they do not fit."""
+    epsilon = require_epsilon(epsilon)
     h, mean, covariance = (
         require_real(xp, name, array) for name, array in (("h", h), ("mean", mean), ("covariance", covariance))
     )
@@ -218,4 +220,4 @@ def _fitting(xp: object, h: Array, mean: Array, covariance: Array, epsilon: floa
             f"mean and covariance have shapes {mean.shape} and {covariance.shape}; "
             f"filters of shape {h.shape} want {(taps,)} and {(taps, taps)}"
         )
-    return h, mean, covariance
+    return h, mean, covariance, epsilon

@@ -130,7 +130,7 @@ def normalize_elu_vjp(
     g = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
     if g.shape != y.shape:
         raise ValueError(f"g has shape {g.shape}; the result has {y.shape}")
-    require_epsilon(epsilon)
+    epsilon = require_epsilon(epsilon)
     g_mean, g_variance = (
         xp.astype(require_real(xp, name, array), y.dtype, copy=False)
         for name, array in (("g_mean", g_mean), ("g_variance", g_variance))
@@ -157,16 +157,17 @@ def normalized_and_moments(
 ) -> tuple[Array, Array, Array, Array]:
     """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision."""
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
-    require_epsilon(epsilon)
+    epsilon = require_epsilon(epsilon)
     engine = planner.normalization(xp, math.prod(y.shape))
     found: tuple[Array, Array, Array, Array] = engine.forward(xp, y, shift, scale, bias, epsilon, shard)
     return found
 
 
-def require_epsilon(epsilon: float) -> None:
-    """ValueError unless it can be added to a variance."""
+def require_epsilon(epsilon: float) -> float:
+    """A number of Python's, since NumPy's make float32 float64; ValueError unless it can be added to a variance."""
     if not math.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon is {epsilon}; it must be finite and at least 0")
+    return float(epsilon)
 
 
 def _arguments(y: Array, shift: Array, scale: Array, bias: Array) -> tuple[Any, Array, Array, Array, Array]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import autodiff
 from autodiff import check_grads, vjp
-from hcnn_core import normalize_elu, normalize_elu_vjp
+from hcnn_core import merge_factors, normalize_elu, normalize_elu_vjp, normalize_filters
 from hcnn_core._engines import planner
 from hcnn_core._engines.cpu.normalization import lines_of
 from hcnn_core.testing import assert_translation_covariant
@@ -176,6 +176,20 @@ def test_it_is_covariant_to_translations_and_of_what_varies_with_position_is_not
         assert_translation_covariant(per_value, y, axis, shift=shift, stages=4)
     with pytest.raises(AssertionError):
         assert_translation_covariant(per_position, y, 3, shift=2, stages=4)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (40_000, 3)])
+def test_an_epsilon_of_numpy_changes_no_dtype(shape: tuple[int, ...]) -> None:
+    y, shift, scale, bias = operands(shape, (), "float32", None, 0.0)
+    for found in normalize_elu(y, shift, scale, bias, epsilon=np.float64(0.1)):
+        assert found.dtype == np.float32
+    moments = np.eye(3, dtype=np.float32)
+    for found in normalize_filters(moments, bias, moments, epsilon=np.float64(0.1)):
+        assert found.dtype == np.float32
+    g = moments[:, :, None]
+    options: Any = {"lengths": (5,), "stride": 1, "boundary": "zero", "epsilon": np.float64(0.1)}
+    for found in merge_factors(moments, g, bias, moments, bias[:1], **options):
+        assert found.dtype == np.float32
 
 
 Y, K = np.ones((2, 3, 4)), np.ones(4)

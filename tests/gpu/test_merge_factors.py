@@ -73,6 +73,8 @@ def test_what_does_not_fit_is_refused() -> None:
         merge_factors(h, g, mean[:3], covariance, bias, **options)
     with pytest.raises(ValueError, match=r"g has shape \(2, 3, 2\); it is \(Q, \*taps, K\), with Q = 3"):
         merge_factors(h, g[:2], mean, covariance, bias, **options)
+    with pytest.raises(ValueError, match="and an axis of taps at least"):
+        merge_factors(h, g[:, 0], mean, covariance, bias, **(options | {"lengths": ()}))
     with pytest.raises(ValueError, match=r"bias has shape \(3,\); g has 2 filters"):
         merge_factors(h, g, mean, covariance, np.zeros(3, "float32"), **options)
     for name, value, message in (
