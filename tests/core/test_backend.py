@@ -40,6 +40,8 @@ from hcnn_core import (
     marginal,
     marginal_vjp,
     matmul,
+    normalize_elu,
+    normalize_elu_vjp,
     normalize_filters,
     normalize_filters_vjp,
     patch_moments,
@@ -181,6 +183,17 @@ def test_pointwise(library: Library, dtype: str) -> None:
     assert_parity(
         library, lambda x, w, b: convolve_elu(x, w, b, 1, boundary="zero"), x, w, bias, scale=norm(x) * norm(w)
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_normalization(library: Library, dtype: str) -> None:
+    y, shift, g = (noise(i, shape, dtype) for i, shape in enumerate(((7, 5, 4), (5, 1), (7, 5, 4))))
+    scale, bias, *of_moments = noise(3, (4, 4), dtype)
+    given = y, shift, scale, bias
+    assert_parity(library, functools.partial(normalize_elu, epsilon=0.1), *given, scale=10.0)
+    moments = np.stack(normalize_elu(*given, epsilon=0.1)[1:])
+    adjoint = functools.partial(normalize_elu_vjp, epsilon=0.1)
+    assert_parity(library, adjoint, g, *of_moments, *given, moments, scale=100.0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

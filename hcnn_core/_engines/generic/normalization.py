@@ -45,7 +45,7 @@ def vjp(
 ) -> Results:
     """Cotangents of y, shift, scale and bias from those of the three results; `forward` returns `moments` last."""
     count = y.size // y.shape[-1]
-    mean, inverse = moments[0], 1 / xp.sqrt(moments[1] + epsilon)
+    mean, inverse = moments[0, :], 1 / xp.sqrt(moments[1, :] + epsilon)
     axes = tuple(range(y.ndim - 1))
     inverse, mean = (xp.astype(a, y.dtype, copy=False) for a in (inverse, mean))
     deviation = y + shift - mean
