@@ -40,7 +40,8 @@ def weighted_sums(sums: Sequence[Sequence[Term]], /, *, out: Sequence[Array] | N
     sums : sequence of sequence of Term
         The terms of each result, one to three, all of one shape; all arrays of one dtype and library.
     out : sequence of array, optional
-        Arrays that results are written to, of the terms' shapes; new arrays if not given.
+        Arrays that results are written to, one for each sum and of its terms' shapes; new arrays if not given. One may
+        be a term of its own sum, but of no other.
     where : bool or array without axes, optional
         Whether `out` is changed at all.
 
@@ -52,8 +53,10 @@ def weighted_sums(sums: Sequence[Sequence[Term]], /, *, out: Sequence[Array] | N
     Raises
     ------
     ValueError
-        If a sum has no term or more than three, or its terms, or `out`, differ in shape.
+        If a sum has no term or more than three, its terms, or `out`, differ in shape, or `out` has another length.
     """
+    if out is not None and len(out) != len(sums):
+        raise ValueError(f"out has {len(out)} arrays for {len(sums)} sums; give one for each")
     for number, terms in enumerate(sums):
         shapes = {term.array.shape for term in terms} | ({out[number].shape} if out else set())
         if not 1 <= len(terms) <= planner.MOST_TERMS or len(shapes) != 1:

@@ -89,11 +89,12 @@ def test_every_piece_of_the_work_is_taken_once_for_each_dtype(
     assert {dtype for *_, dtype in taken} == {"float64"} and {name for name, *_ in taken} == set(work)
 
 
-@pytest.mark.parametrize("arguments", [["--processes", "0"], ["--dtype", "int32"]])
-def test_a_wrong_command_line(arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--processes", "0"], ["--processes", "two"], ["--dtype", "int32"]])
+def test_a_wrong_command_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         warmup.main(arguments)
     assert stop.value.code == 2
+    assert "_positive" not in capsys.readouterr().err
 
 
 def test_without_kernels_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,3 +74,10 @@ def test_what_does_not_fit_is_refused(sums: Any, out: Any) -> None:
     with pytest.raises(ValueError, match=r"sum 0 has .* give one to 3 of one shape") as caught:
         weighted_sums(sums, out=out)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_an_array_for_each_sum_is_asked_for(count: int) -> None:
+    sums = [[Term(np.zeros(3), 1.0)]] * 2
+    with pytest.raises(ValueError, match=f"out has {count} arrays for 2 sums; give one for each"):
+        weighted_sums(sums, out=[np.zeros(3)] * count)
