@@ -43,7 +43,7 @@ rule(np.arccosh, lambda ans, x: lambda g: g / (np.sqrt(x - 1) * np.sqrt(x + 1)))
 rule(np.arctanh, lambda ans, x: lambda g: g / (1 - np.square(x)))
 rule(np.conjugate, lambda ans, x: lambda g: np.conj(g))
 rule(np.real, lambda ans, val: lambda g: g)
-rule(np.imag, lambda ans, val: lambda g: -1j * g)
+rule(np.imag, lambda ans, val: lambda g: g * -1j)  # the other way round, a float64 makes a Python number
 rule(np.deg2rad, lambda ans, x: lambda g: g * DEGREE)
 rule(np.radians, lambda ans, x: lambda g: g * DEGREE)
 rule(np.rad2deg, lambda ans, x: lambda g: g / DEGREE)
@@ -109,8 +109,8 @@ rule(np.ldexp, lambda ans, x1, x2: lambda g: np.ldexp(g, x2), None)
 rule(np.remainder, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g * np.floor_divide(x, y))
 rule(
     np.arctan2,
-    lambda ans, x, y: lambda g: g * y / (np.square(x) + np.square(y)),
-    lambda ans, x, y: lambda g: -g * x / (np.square(x) + np.square(y)),
+    lambda ans, x, y: lambda g: by_square_of_hypot(g, y, np.hypot(x, y)),
+    lambda ans, x, y: lambda g: by_square_of_hypot(-g, x, np.hypot(x, y)),
 )
 rule(
     np.hypot,
@@ -129,14 +129,20 @@ rule(
 )
 
 
+def by_square_of_hypot(g: Array, x: Array, hypot: Array) -> Array:
+    """Divide g x by hypot^2 without the square: that of a large number overflows, and so does that of an integer."""
+    return g / hypot * (x / hypot)
+
+
 def power_vjp_x(ans: Array, x: Array, y: Array) -> Any:
     if not hasattr(y, "__array_function__"):  # a number, which promotes as such
         return None if y == 0 else lambda g: g * (y * x ** (y - 1))
-    return lambda g: g * (y * x ** np.where(y == 0, 1, y - 1))
+    return lambda g: g * (y * x ** np.where((x == 0) & (y == 0), 1, y - 1.0))
 
 
 def power_vjp_y(ans: Array, x: Array, y: Array) -> Any:
-    return lambda g: g * (ans * np.log(np.where(x == 0, 1, x)))  # 0**y is flat in y > 0
+    # 0**y is flat in y > 0; the logarithm of small integers would have half precision, and a negative x none
+    return lambda g: g * (ans * np.log(np.where(x == 0, 1, x).astype(ans.dtype)))
 
 
 rule(np.power, power_vjp_x, power_vjp_y)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from autodiff import check_grads, defvjp, grad, primitive, tree_leaves, tree_map, value_and_grad, vjp
+from autodiff import check_grads, defvjp, grad, hessian, primitive, tree_leaves, tree_map, value_and_grad, vjp
 from autodiff.tape import HANDLERS, Primitive, Traced
 from hcnn_core.backend import array_namespace, get_namespace, to_numpy
 from tests.autodiff.rule_cases import CASES, Case, X, cplx, normal, spaced
@@ -315,6 +315,39 @@ def test_powers_at_zero() -> None:
     assert grad(lambda x: x**0)(0.0) == 0
     assert grad(lambda x, y: x**y, (0, 1))(0.0, 2.0) == (0, 0)
     np.testing.assert_array_equal(grad(lambda x: np.sum(x ** np.arange(3)))(np.zeros(3)), [0, 1, 0])
+
+
+@pytest.mark.parametrize("function", [np.power, np.float_power])
+def test_powers_with_the_exponent_zero_have_second_derivatives(function: Any) -> None:
+    check_grads(function)(np.array([2.0, 3.0, 0.5]), np.array([0.0, 2.0, 1.0]))
+    assert hessian(lambda z: function(z[0], z[1]))(np.array([2.0, 0.0]))[0].tolist() == [0, 0.5]
+
+
+INTEGERS = [np.int8(100), np.array([200, 0, 3], np.uint8), np.array([100_000, -70_000, 2], np.int32)]
+
+
+@pytest.mark.parametrize("n", INTEGERS)
+def test_integers_beside_floats_lose_no_digits(n: Any) -> None:
+    x = np.array([0.3, -0.4, 0.7])
+    check_grads(lambda x: np.arctan2(x, n))(x)
+    check_grads(lambda x: np.arctan2(n, x))(x)
+    check_grads(lambda x: np.maximum(n, 1) ** x)(x)
+    check_grads(lambda x: np.float_power(np.maximum(n, 1), x))(x)
+
+
+def test_complex_powers_of_negative_numbers() -> None:
+    for base in (-2, -2.5, np.array([-3, 2, -1], np.int8), np.array([-2.0, 0.0, 3.0])):
+        check_grads(lambda z, base=base: base**z)(2 + cplx(3))
+
+
+def test_the_angle_of_large_and_small_numbers() -> None:
+    for size in (1e-200, 1e200):
+        np.testing.assert_allclose(grad(np.arctan2, (0, 1))(size, size), (0.5 / size, -0.5 / size), rtol=4 * EPS)
+
+
+def test_the_imaginary_part_of_one_number() -> None:
+    assert grad(lambda z: 2 * z.imag)(1 + 2j) == -2j
+    np.testing.assert_allclose(grad(np.angle)(1 + 2j), -0.4 - 0.2j, rtol=4 * EPS)
 
 
 def test_prod_of_zeros() -> None:
