@@ -30,12 +30,23 @@ def second(function: Any, maker: Callable[..., Any], *, argnum: int = 1) -> None
 def polygamma(n: Any, x: Array) -> Array:
     if library_of(x) not in ("numpy", "builtins"):
         raise TypeError(f"polygamma, the derivative of digamma, takes NumPy arrays, not {library_of(x)}'s")
+    if np.iscomplexobj(x):
+        raise TypeError("polygamma, the derivative of digamma, takes real numbers, not complex ones")
     return sp.polygamma(n, x)
 
 
 defvjp(polygamma, lambda ans, n, x: lambda g: g * polygamma(n + 1, x), argnums=(1,))
 
 # Error functions and the normal distribution
+
+
+@primitive
+def density_over_ndtr(x: Array) -> Array:
+    """The derivative of log_ndtr, right far below zero too."""
+    return math.sqrt(2 / math.pi) / sp.erfcx(-x / math.sqrt(2))
+
+
+defvjp(density_over_ndtr, lambda ans, x: lambda g: -g * ans * (x + ans))
 
 rule(sp.erf, lambda ans, x: lambda g: g * (2 / SQRT_PI * np.exp(-np.square(x))))
 rule(sp.erfc, lambda ans, x: lambda g: g * (-2 / SQRT_PI * np.exp(-np.square(x))))
@@ -45,18 +56,24 @@ rule(sp.erfcinv, lambda ans, x: lambda g: g * (-SQRT_PI / 2 * np.exp(np.square(a
 rule(sp.dawsn, lambda ans, x: lambda g: g * (1 - 2 * x * ans))
 rule(sp.ndtr, lambda ans, x: lambda g: g * (np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)))
 rule(sp.ndtri, lambda ans, x: lambda g: g * (math.sqrt(2 * math.pi) * np.exp(np.square(ans) / 2)))
-rule(sp.log_ndtr, lambda ans, x: lambda g: g * (np.exp(-np.square(x) / 2 - ans) / math.sqrt(2 * math.pi)))
+rule(sp.log_ndtr, lambda ans, x: lambda g: g * density_over_ndtr(x))
 
 # Logistic functions, entropies, elementary functions
+
+
+def share(x: Array, y: Array) -> Array:
+    """Divide, with 0 / 0 = 0, as x log(y) is 0 for every y where x is."""
+    return x / np.where((x == 0) & (y == 0), 1, y)
+
 
 rule(sp.expit, lambda ans, x: lambda g: g * (ans * (1 - ans)))
 rule(sp.logit, lambda ans, x: lambda g: g / (x * (1 - x)))
 rule(sp.log_expit, lambda ans, x: lambda g: g * sp.expit(-x))
 rule(sp.entr, lambda ans, x: lambda g: g * (-np.log(x) - 1))
-rule(sp.rel_entr, lambda ans, x, y: lambda g: g * (np.log(x / y) + 1), lambda ans, x, y: lambda g: -g * x / y)
-rule(sp.kl_div, lambda ans, x, y: lambda g: g * np.log(x / y), lambda ans, x, y: lambda g: g * (1 - x / y))
-rule(sp.xlogy, lambda ans, x, y: lambda g: g * np.log(y), lambda ans, x, y: lambda g: g * x / y)
-rule(sp.xlog1py, lambda ans, x, y: lambda g: g * np.log1p(y), lambda ans, x, y: lambda g: g * x / (1 + y))
+rule(sp.rel_entr, lambda ans, x, y: lambda g: g * (np.log(x / y) + 1), lambda ans, x, y: lambda g: -g * share(x, y))
+rule(sp.kl_div, lambda ans, x, y: lambda g: g * np.log(x / y), lambda ans, x, y: lambda g: g * (1 - share(x, y)))
+rule(sp.xlogy, lambda ans, x, y: lambda g: g * np.log(y * 1.0), lambda ans, x, y: lambda g: g * share(x, y))
+rule(sp.xlog1py, lambda ans, x, y: lambda g: g * np.log1p(y * 1.0), lambda ans, x, y: lambda g: g * share(x, y + 1.0))
 rule(sp.expm1, lambda ans, x: lambda g: g * (ans + 1))
 rule(sp.log1p, lambda ans, x: lambda g: g / (x + 1))
 rule(sp.exp2, lambda ans, x: lambda g: g * (math.log(2) * ans))
@@ -92,7 +109,7 @@ second(sp.gammainc, lambda ans, a, x: lambda g: g * np.exp(sp.xlogy(a - 1, x) - 
 second(sp.gammaincc, lambda ans, a, x: lambda g: -g * np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)))
 plain(sp.gammasgn)
 
-# Bessel functions, by their argument and not by their order
+# Bessel functions, by their argument and not by their order, of which 1.0 is taken as integers may be unsigned
 
 rule(sp.j0, lambda ans, x: lambda g: -g * sp.j1(x))
 rule(sp.y0, lambda ans, x: lambda g: -g * sp.y1(x))
@@ -104,9 +121,14 @@ rule(sp.y1, lambda ans, x: lambda g: g * (sp.y0(x) - sp.yv(2, x)) / 2)
 rule(sp.i1, lambda ans, x: lambda g: g * (sp.i0(x) + sp.iv(2, x)) / 2)
 rule(sp.k1, lambda ans, x: lambda g: -g * (sp.k0(x) + sp.kv(2, x)) / 2)
 rule(sp.i1e, lambda ans, x: lambda g: g * ((sp.i0e(x) + sp.ive(2, x)) / 2 - np.sign(x) * ans))
-second(sp.jv, lambda ans, n, x: lambda g: g * (sp.jv(n - 1, x) - sp.jv(n + 1, x)) / 2)
-second(sp.yv, lambda ans, n, x: lambda g: g * (sp.yv(n - 1, x) - sp.yv(n + 1, x)) / 2)
-second(sp.yn, lambda ans, n, x: lambda g: g * (sp.yn(n - 1, x) - sp.yn(n + 1, x)) / 2)
-second(sp.iv, lambda ans, n, x: lambda g: g * (sp.iv(n - 1, x) + sp.iv(n + 1, x)) / 2)
-second(sp.kv, lambda ans, n, x: lambda g: -g * (sp.kv(n - 1, x) + sp.kv(n + 1, x)) / 2)
-second(sp.ive, lambda ans, n, x: lambda g: g * ((sp.ive(n - 1, x) + sp.ive(n + 1, x)) / 2 - np.sign(x) * ans))
+second(sp.jv, lambda ans, n, x: lambda g: g * (sp.jv(n - 1.0, x) - sp.jv(n + 1.0, x)) / 2)
+second(sp.yv, lambda ans, n, x: lambda g: g * (sp.yv(n - 1.0, x) - sp.yv(n + 1.0, x)) / 2)
+second(sp.yn, lambda ans, n, x: lambda g: g * (sp.yv(n - 1.0, x) - sp.yv(n + 1.0, x)) / 2)
+second(sp.iv, lambda ans, n, x: lambda g: g * (sp.iv(n - 1.0, x) + sp.iv(n + 1.0, x)) / 2)
+second(sp.kv, lambda ans, n, x: lambda g: -g * (sp.kv(n - 1.0, x) + sp.kv(n + 1.0, x)) / 2)
+second(
+    sp.ive,  # the factor exp(-abs(Re x)) depends on the real part alone
+    lambda ans, n, x: (
+        lambda g: g * (sp.ive(n - 1.0, x) + sp.ive(n + 1.0, x)) / 2 - np.sign(np.real(x)) * np.real(g * ans)
+    ),
+)

@@ -128,6 +128,38 @@ def test_ufuncs_of_scipy_work_as_they_are() -> None:
         grad(lambda x: scipy.special.sici(x)[0])(2.0)
 
 
+@pytest.mark.parametrize("n", [np.uint8(0), np.array([0, 1, 2], np.uint8), np.array([1, 0, 5], np.int8)])
+def test_small_integers_beside_arguments_of_special_functions(n: Any) -> None:
+    x = numpy.array([0.7, 1.5, 2.5])
+    for function in (scipy.special.jv, scipy.special.yv, scipy.special.yn, scipy.special.iv, scipy.special.kv):
+        check_grads(lambda x, f=function: f(n, x))(x)
+    check_grads(lambda x: scipy.special.ive(n, x))(x)
+    check_grads(lambda x: scipy.special.ive(n, x))(x + 0.3j)
+    check_grads(lambda x: scipy.special.xlogy(x, n + numpy.uint8(1)))(x)
+    check_grads(lambda x: scipy.special.xlog1py(x, n))(x)
+
+
+@pytest.mark.parametrize("x", [-1e200, -1e8, -1e4, -40.0, -5.0, 0.0, 5.0, 40.0])
+def test_the_logarithm_of_the_normal_law_far_from_the_mean(x: float) -> None:
+    expected = math.sqrt(2 / math.pi) / scipy.special.erfcx(-x / math.sqrt(2))  # from x = 38 on, both are 0
+    assert abs(grad(scipy.special.log_ndtr)(x) - expected) <= 4 * EPS * expected
+    if x >= -1e4:
+        numpy.testing.assert_allclose(grad(grad(stats.norm.logcdf))(x), -expected * (x + expected), rtol=1e-6)
+
+
+def test_nothing_times_the_logarithm_of_nothing_has_a_derivative() -> None:
+    assert grad(scipy.special.xlogy, 1)(0.0, 0.0) == grad(scipy.special.xlog1py, 1)(0.0, -1.0) == 0
+    assert grad(scipy.special.rel_entr, 1)(0.0, 0.0) == 0
+    assert grad(scipy.special.kl_div, 1)(0.0, 0.0) == 1
+    assert grad(stats.poisson.pmf, 1)(0, 0.0) == grad(stats.gamma.pdf)(0.0, 1.0) == -1
+    assert grad(stats.beta.logpdf)(0.0, 1.0, 1.0) == 0
+
+
+def test_polygamma_of_complex_numbers_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"polygamma, the derivative of digamma, takes real numbers"):
+        grad(lambda z: np.real(scipy.special.psi(z)))(1 + 1j)
+
+
 def test_rules_of_scipy_are_loaded_when_they_are_needed() -> None:
     code = (
         "import sys, autodiff; assert 'scipy.special' not in sys.modules\n"
