@@ -541,7 +541,7 @@ def _require_suitable(config: Config, dataset: Dataset) -> None:
     sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}
     for size in sorted(sizes):
         build(config, size, len(dataset.class_names), channels)  # refuses a size that it does not take
-        for layer in layers(config, size, len(dataset.class_names), channels):
+        for layer in layers(config, size, len(dataset.class_names), channels) if config.boundary != "zero" else []:
             along = zip(layer.inputs, layer.stride, layer.boundary, strict=False)
             for axis, (length, stride, boundary) in enumerate(along):
                 if boundary == "periodic" and length > 1 and length % stride:

@@ -252,7 +252,7 @@ SETTINGS = {
     "space_kernel": range(1, 5),
     "attribute_stride": range(1, 4),
     "nonlinear_factors": [False, True],
-    "boundary": ["periodic", "zero"],
+    "boundary": ["periodic", "zero", "attributes"],
     "reduction": ["mean", "sum"],
     "head": ["mean", "sum", "dense"],
     "normalization": ["factors", "both"],
