@@ -49,7 +49,8 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
         return WAITING
     flags: list[str] = ["--config", str(run.path.with_suffix(".toml")), "--out", str(run.path)]
     if run.checkpoint_paths():
-        flags = ["--resume", str(run.path)]
+        dataset = _setting(run.path.with_suffix(".toml"), "dataset")
+        flags = ["--resume", str(run.path), "--dataset", dataset]  # a function is called only if it is named
     spent = sum(record.get("seconds", 0.0) for record in records_of(run))
     if math.isfinite(minutes):
         hours = minutes / 60 - spent / 3600
@@ -84,8 +85,12 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
 
 
 def _is_whole(run: Run) -> bool:
-    epochs = tomllib.loads(run.config_path.read_text())["epochs"]
+    epochs = _setting(run.config_path, "epochs")
     return any(record["epoch"] == epochs for record in records_of(run))
+
+
+def _setting(path: Path, name: str) -> Any:
+    return tomllib.loads(path.read_text(encoding="utf-8"))[name]
 
 
 def records_of(run: Run) -> list[dict[str, Any]]:

@@ -9,10 +9,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.train.commands import made_up
 from tests.train.runs import Outcome, contents, finish, start
 from train import _trial
 from train._lock import locked
@@ -158,6 +160,26 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     minutes = spent / 60 + 1.5 * spent / done / 60  # for one epoch more, or two
     assert _trial.run_trial(str(folder), 1, minutes, math.inf, 1) == _trial.OUT_OF_TIME
     assert done < len(metrics.read_text().splitlines()) <= done + 4
+
+
+def test_a_trial_on_images_of_a_function_goes_on(tmp_path: Path) -> None:
+    np.savez(tmp_path / "images.npz", **made_up((16, 16)))
+    (tmp_path / "mine.py").write_text("import numpy as np\ndef images():\n    return dict(np.load('images.npz'))\n")
+    text = SETTINGS + "dataset = 'mine:images'\n"
+    for budget, said in (("minutes = 1e-3\n", "trial 1: out of time"), ("", "trial 1: finished")):
+        file, folder = write(tmp_path, budget + text)
+        process = start("-m", "train.sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"}, cwd=tmp_path)
+        assert said in finish(process).success()
+
+
+def test_a_trial_that_failed_after_an_epoch_is_not_trained_again(tmp_path: Path) -> None:
+    file, folder = write(tmp_path, "minutes = 1e-3\n" + SETTINGS)
+    run(file, "--out", folder).success()
+    results = folder / "results.csv"
+    results.write_text(results.read_text().replace("out of time", "failed"))
+    file.write_text(SETTINGS)
+    assert "0 of 1 trials" in run(file, "--out", folder).success()
+    assert "1 of 1 trials" in run(file, "--out", folder, "--retry").success()
 
 
 def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path) -> None:
