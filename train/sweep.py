@@ -130,16 +130,22 @@ def read_sweep(text: str) -> Sweep:
     seeds = content.get("seeds", [settings.get("seed", 0)])
     if not isinstance(seeds, list) or not seeds:
         raise ConfigError(f"seeds is {seeds!r}; give a list of numbers")
-    draws = list(_draws(random))
     names = [{"variant": name} for name in variants] or [{}]
-    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if (count := len(names) * len(combinations) * len(draws) * len(seeds)) > MOST_TRIALS:
+    draws = _whole("random.draws", random.pop("draws", 1), 1)
+    if (count := len(names) * math.prod(map(len, grid.values())) * draws * len(seeds)) > MOST_TRIALS:
         raise ConfigError(f"{count} trials; a sweep has at most {MOST_TRIALS}")
+    rng = np.random.default_rng(_whole("random.seed", random.pop("seed", 0), 0))
+    drawn = [{key: _draw(rng, key, among) for key, among in random.items()} for _ in range(draws)]
+    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     trials: list[Trial] = []
     preset = settings.pop("preset", "hcnn")
-    for name, combination, draw, seed in itertools.product(names, combinations, draws, seeds):
-        chosen = combination | draw | {"seed": seed}
-        given = settings | variants.get(name.get("variant", ""), {}) | chosen
+    for name, combination, draw, seed in itertools.product(names, combinations, drawn, seeds):
+        changed, chosen = variants.get(name.get("variant", ""), {}), combination | draw | {"seed": seed}
+        keys = [*changed, *combination, *draw, "seed"]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            where = "as the list seeds alone" if twice[0] == "seed" else "in one of variants, grid and random"
+            raise ConfigError(f"{twice[0]} is varied in two places, so that one would not count; give it {where}")
+        given = settings | changed | chosen
         config = make_config(given.pop("preset", preset), given | {"test": False})
         if not config.validation_size:
             raise ConfigError(
@@ -147,7 +153,7 @@ def read_sweep(text: str) -> Sweep:
             )
         trials.append(Trial(len(trials) + 1, name | chosen, config))
     limits = [_positive(content, name, math.inf) for name in ("minutes", "total_minutes")]
-    return Sweep(tuple(trials), limits[0], limits[1], int(_positive(content, "workers", 1)))
+    return Sweep(tuple(trials), limits[0], limits[1], _whole("workers", content.get("workers", 1), 1))
 
 
 def _table(content: dict[str, Any], name: str) -> dict[str, Any]:
@@ -164,29 +170,26 @@ def _positive(content: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def _draws(random: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Settings drawn at random; one empty draw where nothing is to be drawn."""
-    count, seed = random.pop("draws", 1), random.pop("seed", 0)
-    if not isinstance(count, int) or count < 1:
-        raise ConfigError(f"random.draws is {count!r}; give a number, 1 or more")
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
-        yield {name: _draw(rng, name, among) for name, among in random.items()}
+def _whole(name: str, value: Any, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ConfigError(f"{name} is {value!r}; give a whole number, {low} or more")
+    return value
 
 
 def _draw(rng: np.random.Generator, name: str, among: Any) -> Any:
-    match among:
-        case [_, *_]:
-            return among[int(rng.integers(len(among)))]
-        case {"low": int(low), "high": int(high), **rest} if low <= high and not rest:
-            return int(rng.integers(low, high, endpoint=True))
-        case {"low": int() | float() as low, "high": int() | float() as high, **rest} if low <= high and rest in (
-            {},
-            {"log": False},
-        ):
-            return float(rng.uniform(low, high))
-        case {"low": int() | float() as low, "high": int() | float() as high, "log": True} if 0 < low <= high:
-            return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    with contextlib.suppress(OverflowError, ValueError):  # of bounds that no draw lies between
+        match among:
+            case [_, *_]:
+                return among[int(rng.integers(len(among)))]
+            case {"low": int(low), "high": int(high), **rest} if low <= high and not rest:
+                return int(rng.integers(low, high, endpoint=True))
+            case {"low": int() | float() as low, "high": int() | float() as high, **rest} if low <= high and rest in (
+                {},
+                {"log": False},
+            ):
+                return float(rng.uniform(low, high))
+            case {"low": int() | float() as low, "high": int() | float() as high, "log": True} if 0 < low <= high:
+                return float(np.exp(rng.uniform(np.log(low), np.log(high))))
     raise ConfigError(
         f"random.{name} is {among!r}; give a list to choose from, or {{low = 1e-4, high = 1e-2, log = true}}"
     )
@@ -397,11 +400,12 @@ def _line(row: Mapping[str, Any]) -> str:
 def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A table in Markdown: what each combination of settings reaches, the best first, means over seeds."""
     names = [name for name in sweep.trials[0].varied if name != "seed"]
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(" | ".join(_shown(row[name]) for name in names), []).append(row)
+    groups: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row in rows:  # the same drawn or given twice is no other seed
+        groups.setdefault(" | ".join(_shown(row[name]) for name in names), {})[row["seed"]] = row
     found = []
-    for settings, group in groups.items():
+    for settings, of_seeds in groups.items():
+        group = of_seeds.values()
         known = [100 * row["validation_accuracy"] for row in group if row["validation_accuracy"] != ""]
         states = sorted({row["state"] for row in group} - {FINISHED})
         mean = statistics.fmean(known) if known else -math.inf

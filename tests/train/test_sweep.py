@@ -19,7 +19,7 @@ from tests.train.runs import Outcome, contents, finish, start
 from train import _trial
 from train._lock import locked
 from train.config import ConfigError
-from train.sweep import read_sweep
+from train.sweep import _means, read_sweep
 
 SETTINGS = """
 [settings]
@@ -109,12 +109,36 @@ def test_logarithmic_draws_are_even_in_the_logarithm() -> None:
         ("[grid]\nvalidation_size = [0]", "validation_size is 0; a sweep compares"),
         ("[grid]\nseed = [1]\nshift = [0]\nx = [", "not valid TOML"),
         ("[random]\ndraws = 20000\nshift = [1]", "20000 trials; a sweep has at most 10000"),
+        ("[random]\ndraws = 1000000000000\nshift = [1]", "1000000000000 trials"),
+        ("[random]\nseed = -1\nshift = [1]", "random.seed is -1; give a whole number, 0 or more"),
+        ("[random]\nshift = {low = 0, high = inf}", "random.shift is {'low': 0, 'high': inf}; give a list"),
+        ("[random]\nshift = {low = 0, high = 9223372036854775808}", "random.shift is"),
+        ("workers = 0.5", "workers is 0.5; give a whole number, 1 or more"),
+        ("workers = inf", "workers is inf; give a whole number, 1 or more"),
+        (
+            "[grid]\nseed = [1, 2]",
+            "seed is varied in two places, so that one would not count; give it as the list seeds",
+        ),
+        ("[variants]\na = {seed = 3}", "seed is varied in two places"),
+        ("[variants]\na = {width = 3}\n[grid]\nwidth = [5]", "width is varied in two places"),
+        ("[random]\nwidth = [3]\n[grid]\nwidth = [5]", "give it in one of variants, grid and random"),
     ],
 )
 def test_what_no_sweep_can_be_made_of_is_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_sweep(text + "\n" + SETTINGS)
     assert said in str(caught.value)
+
+
+def test_the_same_settings_twice_have_no_deviation_over_seeds() -> None:
+    """Draws from few values repeat."""
+    found = read_sweep("seeds = [3, 4]\n" + SETTINGS + "[random]\ndraws = 3\nshift = [1]\n")
+    reached = {3: 0.5, 4: 0.6}
+    rows = [
+        {**trial.varied, "validation_accuracy": reached[trial.config.seed], "seconds": 1.0, "state": "finished"}
+        for trial in found.trials
+    ]
+    assert len(rows) == 6 and _means(found, rows)[2:] == ["| 1 | 55.00 % ± 7.07 | 1 | 2 |  |"]
 
 
 def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None:
