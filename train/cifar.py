@@ -50,7 +50,7 @@ from train.run import BEST, Run, RunError, versions  # noqa: E402
 from train.run_report import Classified, page  # noqa: E402
 from train.shipped import bare, names, open_network  # noqa: E402
 from train.step import wants_graphs  # noqa: E402
-from train.training import Interrupted, Result, Trainer, TrainingError, evaluate, restore  # noqa: E402
+from train.training import Interrupted, Result, Trainer, TrainingError, duration, evaluate, restore  # noqa: E402
 
 NOT_CONFIGURED = (
     "config",
@@ -162,7 +162,8 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
     elif target.suffix == ".h5":
         figures = dict(checkpoint.figures)
         with contextlib.suppress(RunError):  # a checkpoint alone says nothing of its test
-            figures |= Run(path.parent).test_figures(checkpoint.state.epoch)
+            if not checkpoint.state.step:  # else its run has been extended since the test
+                figures |= Run(path.parent).test_figures(checkpoint.state.epoch)
         checkpoints.save(target, bare(checkpoint, figures), versions("numpy"))
     else:
         raise ConfigError(f"--export {target} ends in neither .h5 (weights and moments) nor .safetensors (filters)")
@@ -293,7 +294,9 @@ def _opened(name_or_path: Path) -> tuple[Path, checkpoints.Checkpoint]:
     for notice in notices:
         say(f"{notice}; taking {path}")
     if name_or_path.is_dir():
-        say(f"{path}: after epoch {checkpoint.state.epoch} of {checkpoint.config.epochs}")
+        state = checkpoint.state
+        step = f" and step {state.step} of the next" if state.step else ""
+        say(f"{path}: after epoch {state.epoch} of {checkpoint.config.epochs}{step}")
     return path, checkpoint
 
 
@@ -411,12 +414,12 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     xp = namespace(config.backend)
     network, parameters, moments = restore(path, checkpoint, config, xp)
     _require_named(config, given, f"--report {run.path}")
-    test = run.test_record()
-    classified = None
-    if (test and test["epoch"] == checkpoint.state.epoch) or config.validation_size:
+    test, state, classified = run.test_record(), checkpoint.state, None
+    tested = test and (test["epoch"], 0) == (state.epoch, state.step)
+    if tested or config.validation_size:
         dataset = _dataset(xp, config, options.ranks)
         _require_same_kind(path, checkpoint, config.dataset, dataset.info)
-        if test and test["epoch"] == checkpoint.state.epoch:
+        if tested:
             part, images, labels = "test", dataset.test_images, dataset.test_labels
         else:
             _, held_out = split_validation(dataset, config.validation_size, config.seed)
@@ -460,10 +463,11 @@ def _train_and_test(trainer: Trainer, dataset: Dataset, hours: float) -> Result 
     run, xp, train = trainer.run, trainer.xp, trainer.train
     try:
         if not trainer.fit(hours, say):
-            done, rest = trainer.state.epoch, trainer.seconds_left() / 3600
+            done, rest = trainer.state.epoch, trainer.seconds_left()
+            left = f"about {duration(rest)} are left: " if rest else ""  # nobody knows before the first epoch
             say(
                 f"stopped after epoch {done} of {trainer.config.epochs}, since no other fits into {hours:g} hours; "
-                f"about {rest:.1f} hours are left: continue with --resume {run.path}"
+                f"{left}continue with --resume {run.path}"
             )
             return None
         if not trainer.config.test:

@@ -62,7 +62,9 @@ def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: st
         if test:
             value = scale * test[f"test_{key}"]
             shown = f"{value:.2f} %" if key == "accuracy" else f"{value:.3f}"
-            axes.plot(x[-1], value, "*", markersize=10, color="tab:green", label=f"test: {shown}", clip_on=False)
+            axes.plot(
+                test["epoch"], value, "*", markersize=10, color="tab:green", label=f"test: {shown}", clip_on=False
+            )
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -355,7 +355,7 @@ class Trainer:
                         self._epoch(advance, stop)
                 finally:
                     if self.state.epoch > done:
-                        self._seconds_per_pixel = (time.monotonic() - begin) / pixels
+                        self._seconds_per_pixel = (time.monotonic() - begin - self._compiled()) / pixels
                         say(summary(self.record, self.config.epochs, self.seconds_left()))
         return True
 
@@ -371,6 +371,12 @@ class Trainer:
         sizes = [image_size(self.config, epoch, own) for epoch in range(state.epoch, self.config.epochs)]
         areas = [math.prod(size) for size in sizes]
         return self._seconds_per_pixel * (self.steps_per_epoch * sum(areas) - state.step * sum(areas[:1]))
+
+    def _compiled(self) -> float:
+        """Seconds by which a process's first step was longer than the others of its epoch: no later epoch has them."""
+        if not (first := self.record.get("first_step_seconds")):
+            return 0.0
+        return max(0.0, first - min(self.config.batch_size, self.count) / self.record["images_per_second"])
 
     def _epoch(self, advance: Callable[[float, float, int], None], stop: list[int]) -> None:
         state, config = self.state, self.config
@@ -595,10 +601,22 @@ def summary(record: dict[str, Any], epochs: int, seconds_left: float) -> str:
     if "validation_accuracy" in record:
         said += f"held out {100 * record['validation_accuracy']:.1f} %, "
     said += f"{record['images_per_second']:.0f} images/s"
-    return said + (f", {_duration(seconds_left)} left" if record["epoch"] < epochs else "")
+    return said + (f", {duration(seconds_left)} left" if record["epoch"] < epochs else "")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words.
+
+    Parameters
+    ----------
+    seconds : float
+        How long.
+
+    Returns
+    -------
+    str
+        In seconds, minutes or hours.
+    """
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -15,6 +15,7 @@ import pytest
 
 from tests.train.commands import Command, made_up
 from tests.train.runs import SMALL, Outcome, assert_same_state, contents, metrics, run_here, saved_state
+from train import checkpoint as checkpoints
 from train import cifar, load
 from train.checkpoint import CheckpointError
 from train.config import read_toml
@@ -92,6 +93,31 @@ def test_an_extension_that_is_cut_off_goes_on_without_the_flag(
     assert "test_accuracy" not in metrics(run)[-1]
     assert "is finished" not in command("--resume", run).success()
     assert metrics(run)[-1]["epoch"] == 5 and "test_accuracy" in metrics(run)[-1]
+
+
+def test_what_was_tested_is_not_the_weights_of_an_extension_that_is_cut_off(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is the test set read again before its time."""
+    run, target = tmp_path / "run", tmp_path / "network.h5"
+    command(*CONSTANT, "--validation-size", 0, "--epochs", 1, "--out", run).success()
+    before = Trainer._step
+
+    def step(self: Trainer, index: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return before(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", step)
+        assert command("--resume", run, "--epochs", 2).status == 130
+    latest = run / "epoch0001-step000001.h5"
+    assert f"{latest}: after epoch 1 of 2 and step 1 of the next\n" in command("--export", run, target).success()
+    assert not checkpoints.load(target).figures
+    command("--export", run / "epoch0001-step000000.h5", tmp_path / "tested.h5").success()
+    assert checkpoints.load(tmp_path / "tested.h5").figures["test_accuracy"] == metrics(run)[-1]["test_accuracy"]
+    monkeypatch.setattr(cifar, "page", lambda *arguments: str(arguments[-1]))
+    command("--report", run).success()
+    assert (run / "report.html").read_text("utf-8") == "None"  # images that it shows
 
 
 @pytest.mark.parametrize(

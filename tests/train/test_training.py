@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -174,6 +175,11 @@ def test_the_picture_shows_the_numbers(tmp_path: Path) -> None:
         drawn.append(pixels(tmp_path / "a.png"))
     assert not np.array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
+    for epoch in (1, 2):  # of a run that was tested, and then extended
+        test = {"epoch": epoch, "test_loss": 1.0, "test_accuracy": 0.1}
+        plot_learning_curve([record(1), record(2), test], tmp_path / "a.png", "title")
+        drawn.append(pixels(tmp_path / "a.png"))
+    assert not np.array_equal(drawn[3], drawn[4])
     with pytest.raises(ValueError, match="no epoch is complete"):
         plot_learning_curve([{"epoch": 0, "test_loss": 1.0, "test_accuracy": 0.1}], tmp_path / "b.png", "title")
     assert not (tmp_path / "b.png").exists()
@@ -438,10 +444,38 @@ def test_hours_end_a_run_after_an_epoch_and_it_goes_on_exactly(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     run = tmp_path / "run"
     out = command(*SMALL, "--out", run, "--hours", 250 / 3600).success()
-    assert "stopped after epoch 2 of 4" in out and "about 0.1 hours are left" in out and f"--resume {run}" in out
+    assert "stopped after epoch 2 of 4" in out and "about 3 min are left: " in out and f"--resume {run}" in out
     assert "stopped after epoch 3 of 4" in command("--resume", run, "--hours", 199 / 3600).success()
     assert "test: accuracy" in command("--resume", run, "--hours", 1).success()
     assert_same_run(run, trained)
+
+
+def test_the_first_step_of_a_process_tells_nothing_of_later_epochs(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It compiles for an hour; every other step takes a second."""
+    now = 0.0
+    before = Trainer._step
+
+    def step(self: Trainer, index: Any) -> Any:
+        nonlocal now
+        now += 1 if now else 3600
+        return before(self, index)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    out = command(*SMALL, "--out", tmp_path / "run").success().splitlines()
+    assert [line.rpartition(", ")[2] for line in out[1:4]] == ["12 s left", "8 s left", "4 s left"]
+
+
+def test_nobody_knows_how_long_a_run_takes_before_its_first_epoch(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
+    out = command(*SMALL, "--out", tmp_path / "run", "--hours", 1e-9).success()
+    assert "stopped after epoch 0 of 4, since no other fits into 1e-09 hours; continue with" in out
 
 
 @pytest.mark.parametrize("hours", [0, -1, "nan", "inf", "x"])
