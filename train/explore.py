@@ -28,7 +28,7 @@ from train.attributes.features import AXES, FIRST, Features, Model, features  # 
 from train.attributes.study import PARTS, Settings, Study  # noqa: E402
 from train.checkpoint import CheckpointError, require_finite  # noqa: E402
 from train.config import ConfigError  # noqa: E402
-from train.data import Dataset, load_dataset, train_subset  # noqa: E402
+from train.data import INFO, DataError, Dataset, is_custom, is_function, load_dataset, train_subset  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
 from train.shipped import FOLDER, find  # noqa: E402
@@ -72,6 +72,13 @@ def _act(options: argparse.Namespace) -> int:
     checkpoint = checkpoints.load(path)
     if checkpoint.config.architecture != "hcnn":
         raise CheckpointError(f"{path} is a LeNet-5, which has no attributes; explore a hierarchical network")
+    if checkpoint.config.scattering:
+        raise CheckpointError(f"{path} begins with scattering, which is not explored; take a network without")
+    if checkpoint.channels != 3 or min(checkpoint.image_size) < 2:
+        shape = "x".join(map(str, checkpoint.image_shape))
+        raise CheckpointError(
+            f"{path} takes images of {shape}; only those of RGB, 2 pixels or more a side, are explored"
+        )
     out = options.out or Path("runs") / f"explore-{time.strftime('%Y%m%d-%H%M%S')}"
     if out.exists():
         raise RunError(f"--out {out} is there already; name a new directory")
@@ -112,6 +119,10 @@ def _act(options: argparse.Namespace) -> int:
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Dataset:
     """The images, of the classes that the network knows."""
     name = options.dataset or checkpoint.config.dataset
+    if is_function(name) and not options.dataset:
+        raise ConfigError(
+            f"{options.checkpoint} would call {name}, which runs code that a file names: add --dataset {name}"
+        )
     dataset = load_dataset(name, options.data_dir or checkpoint.config.data_dir)
     if tuple(checkpoint.class_names) != tuple(dataset.class_names):
         raise CheckpointError(
@@ -122,7 +133,14 @@ def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) ->
     if checkpoint.image_shape != dataset.image_shape:
         ours, theirs = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))
         raise CheckpointError(f"{options.checkpoint} takes images of {ours}, {name} has {theirs}")
-    return train_subset(dataset, options.train_size) if options.train_size else dataset
+    if options.train_size:
+        try:
+            dataset = train_subset(dataset, options.train_size)
+        except ValueError as error:
+            raise DataError(f"--train-size: {error}") from error
+    if (count := len(dataset.train_images)) < 2:
+        raise DataError(f"{count} image is there to be searched; distances are those of 2 or more")
+    return dataset
 
 
 def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Settings:
@@ -222,6 +240,14 @@ def _write(out: Path, write: Callable[[Path], None]) -> None:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
+def _images(text: str) -> str:
+    if text not in INFO and not is_custom(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no data set; choose {', '.join(INFO)}, a file FILE.npz, or MODULE:FUNCTION"
+        )
+    return text
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m train.explore",
@@ -234,7 +260,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--checkpoint", type=given_path, required=True, metavar="FILE", help="a trained network, or the name of one"
     )
-    parser.add_argument("--dataset", choices=("cifar10", "cifar100", "sample"), help="images [those it was trained on]")
+    parser.add_argument(
+        "--dataset",
+        type=_images,
+        metavar="NAME",
+        help=f"{', '.join(INFO)}, a file FILE.npz, or MODULE:FUNCTION [images it was trained on]",
+    )
     parser.add_argument("--data-dir", type=given_path, metavar="DIR", help="folder of the data set [the run's]")
     parser.add_argument("--train-size", type=natural, default=0, metavar="N", help="search the first N images [all]")
     parser.add_argument(

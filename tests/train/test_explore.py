@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from tests.train.runs import Outcome, explore_here
+from tests.train.commands import made_up
+from tests.train.runs import SMALL as TRAINED
+from tests.train.runs import Outcome, explore_here, run_here
 from tests.train.test_attribute_features import random_model
 from tests.train.test_attribute_translations import CLASSES, planted
 from train import explore
@@ -34,6 +36,7 @@ def one_line(outcome: Outcome, status: int, *fragments: str) -> None:
     assert outcome.status == status, outcome
     assert outcome.err.startswith("train.explore: ") and outcome.err.count("\n") == 1, outcome
     assert [fragment for fragment in fragments if fragment not in outcome.err] == [], outcome
+    assert "--debug" not in outcome.err, outcome
 
 
 def test_it_writes_a_page_pictures_and_numbers(explored: tuple[Path, Outcome]) -> None:
@@ -120,7 +123,9 @@ def test_other_axes_positions_and_test_images(first_run: Any, few_images: Datase
         (("--axis", "u1"), 2, ("v_{j-1}",)),
         (("--axis", "v_{j-2}"), 2, ("v_{j-2} has 1 sample at depth 3", "--axis")),
         (("--smooth", "0"), 2, ("at least 1",)),
-        (("--train-size", "50"), 1, ("50",)),
+        (("--train-size", "50"), 1, ("--train-size", "50", "choose 1 to 40")),
+        (("--train-size", "1"), 1, ("1 image is there to be searched", "2 or more")),
+        (("--dataset", "cifar"), 2, ("'cifar' is no data set; choose cifar10, cifar100, sample",)),
     ],
 )
 def test_bad_arguments(
@@ -143,6 +148,43 @@ def test_a_folder_that_is_there_is_kept(first_run: Any, few_images: Dataset, tmp
 
 def test_no_checkpoint(few_images: Dataset, tmp_path: Path) -> None:
     one_line(explore_here(few_images, "--checkpoint", tmp_path / "no.h5"), 1, "there is no checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags", "said"),
+    [
+        ((16, 20), (), "takes images of 16x20x1; only those of RGB"),
+        ((1, 20, 3), (), "takes images of 1x20x3; only those of RGB, 2 pixels or more a side"),
+        ((16, 16, 3), ("--scattering", 1), "begins with scattering"),
+    ],
+)
+def test_networks_of_other_images(
+    few_images: Dataset, tmp_path: Path, shape: tuple[int, ...], flags: tuple[object, ...], said: str
+) -> None:
+    np.savez(tmp_path / "images.npz", **made_up(shape, 2))
+    given = (*TRAINED, "--dataset", tmp_path / "images.npz", "--shift", 0, *flags, "--out", tmp_path / "run")
+    run_here((*given, "--epochs", 1, "--no-test"), None).success()
+    found = explore_here(few_images, "--checkpoint", tmp_path / "run" / "best.h5", "--out", tmp_path / "p")
+    one_line(found, 1, said)
+
+
+def test_a_function_is_called_only_where_the_command_line_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_images: Dataset
+) -> None:
+    (tmp_path / "of_explore.py").write_text(
+        "from tests.train.commands import made_up\n"
+        "def images():\n    print('called')\n    return made_up((16, 16, 3), 2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run, name = tmp_path / "run", "of_explore:images"
+    run_here((*TRAINED, "--dataset", name, "--epochs", 1, "--no-test", "--out", run), None).success()
+    given = ("--checkpoint", run / "best.h5", "--skip", *explore.PARTS, "--out", tmp_path / "p")
+    refused = explore_here(few_images, *given)
+    one_line(refused, 2, f"would call {name}", "runs code", f"--dataset {name}")
+    assert "called" not in refused.out
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
+        assert explore.main([*map(str, given), "--dataset", name]) == 0
+    assert "called" in out.getvalue()
 
 
 def test_no_data_set(first_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
