@@ -155,9 +155,11 @@ def diff(a: Array, n: int = 1, axis: int = -1, prepend: Any = None, append: Any 
 
 @composite(np.ediff1d)
 def ediff1d(ary: Array, to_end: Any = None, to_begin: Any = None) -> Array:
-    ends = [[] if x is None else [np.ravel(as_array(x, ary))] for x in (to_begin, to_end)]
+    before, after = ([] if x is None else [np.ravel(as_array(x, ary))] for x in (to_begin, to_end))
     ary = np.ravel(ary)
-    return np.concatenate([*ends[0], ary[1:] - ary[:-1], *ends[1]])
+    for end in (*before, *after):
+        np.empty(0, end.dtype).astype(ary.dtype, casting="same_kind")  # or NumPy's error
+    return np.concatenate([*before, ary[1:] - ary[:-1], *after]).astype(ary.dtype)
 
 
 @composite(np.gradient)
@@ -177,7 +179,7 @@ def gradient(f: Array, *varargs: Any, axis: Any = None, edge_order: int = 1) -> 
         first = sum(c * f[_along(i, k, k + 1)] for k, c in enumerate(weights)) / h
         middle = (f[_along(i, 2, None)] - f[_along(i, None, -2)]) / (2 * h)
         last = sum(-c * f[_along(i, -k - 1, -k or None)] for k, c in enumerate(weights)) / h
-        results.append(np.concatenate([first, middle, last], i))
+        results.append(np.concatenate([first, middle, last], i).astype(np.result_type(f, 0.0)))  # whatever the step's
     return results[0] if len(results) == 1 else tuple(results)
 
 

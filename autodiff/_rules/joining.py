@@ -241,5 +241,6 @@ def linspace(
     steps = np.reshape(np.linspace(0, 1, num, endpoint), (-1,) + (1,) * len(shape))
     shares = constant(steps.astype(np.result_type(start, stop)), beside)
     points = moveaxis(start * (1 - shares) + stop * shares, 0, axis)
-    points = points if dtype is None else points.astype(dtype)
+    if dtype is not None:
+        points = (np.floor(points) if np.dtype(dtype).kind in "iu" else points).astype(dtype)
     return (points, (stop - start) / (parts or np.nan)) if retstep else points

@@ -75,7 +75,9 @@ def _adjugate(det: Array, a: Array) -> Array:
 
 
 def _near_singular(a: Array) -> bool:
-    """Whether the inverse of a matrix has lost half of its digits, or there is none."""
+    """Whether the inverse of a matrix has lost half of its digits, or there is none; one of NaN is NaN."""
+    if a.size == 0 or not np.all(np.isfinite(a)):
+        return False
     try:
         inverse = np.linalg.inv(a)
     except np.linalg.LinAlgError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import string
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -149,7 +150,10 @@ def cross(a: Array, b: Array, axisa: int = -1, axisb: int = -1, axisc: int = -1,
 
 @composite(np.vecdot, np.linalg.vecdot)
 def vecdot(x1: Array, x2: Array, axis: int = -1) -> Array:
-    return np.sum(np.conj(moveaxis(x1, axis, -1)) * moveaxis(x2, axis, -1), axis=-1)
+    x1, x2 = (moveaxis(as_array(x, y), axis, -1) for x, y in ((x1, x2), (x2, x1)))
+    if np.shape(x1)[-1] != np.shape(x2)[-1]:
+        raise ValueError(f"numpy.vecdot of vectors of lengths {np.shape(x1)[-1]} and {np.shape(x2)[-1]}: they differ")
+    return np.sum(np.conj(x1) * x2, axis=-1)
 
 
 if hasattr(np, "matvec"):  # from NumPy 2.2
@@ -164,6 +168,7 @@ def multi_dot(arrays: Sequence[Array], *, out: None = None) -> Array:
 
 @composite(np.linalg.matrix_power)
 def matrix_power(a: Array, n: int) -> Array:
+    n = operator.index(n)
     if n < 0:
         a, n = np.linalg.inv(a), -n
     if n == 0:

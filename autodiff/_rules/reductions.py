@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff._rules.table import as_array, axes_of, composite, constant, kept, nonzero, real_dtype, rule
+from autodiff._rules.table import as_array, axes_of, composite, constant, kept, nonzero, real_dtype, reduced, rule
 from autodiff.functional import vjp
 from autodiff.tape import Primitive, defvjp, getval, primitive
 from hcnn_core.backend import Array, moveaxis
@@ -17,7 +17,7 @@ from hcnn_core.backend import Array, moveaxis
 def _count(x: Array, axis: Any) -> int:
     """How many elements each element of a reduction stands for."""
     shape = np.shape(x)
-    return math.prod(shape[i] for i in axes_of(axis, len(shape)))
+    return math.prod(shape[i] for i in reduced(shape, axis))
 
 
 def sum_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
@@ -32,7 +32,7 @@ def mean_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, keepdims
 
 def prod_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
     shape = np.shape(a)
-    axes = axes_of(axis, len(shape))
+    axes = reduced(shape, axis)
     rest = [i for i in range(len(shape)) if i not in axes]
 
     def product(a: Array) -> Array:  # by halves, so that zeros are factors like any other
@@ -85,7 +85,7 @@ def sum(
     where: Any = None,
 ) -> Array:
     result = _sum(a if where is None else np.where(where, a, 0), axis=axis, dtype=dtype, keepdims=keepdims)
-    return result if initial is None else result + initial
+    return result if initial is None else result + _of_dtype(initial, result)
 
 
 @composite(np.prod)
@@ -98,8 +98,9 @@ def prod(
     initial: Any = None,
     where: Any = None,
 ) -> Array:
-    result = _prod(a if where is None else np.where(where, a, 1), axis=axis, dtype=dtype, keepdims=keepdims)
-    return result if initial is None else result * initial
+    a = a if dtype is None else a.astype(dtype)
+    result = _prod(a if where is None else np.where(where, a, 1), axis=axis, keepdims=keepdims)
+    return result if initial is None else result * _of_dtype(initial, result)
 
 
 @composite(np.mean)
@@ -116,6 +117,7 @@ def mean(
 def max(
     a: Array, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
 ) -> Array:
+    initial = _of_dtype(initial, a)
     result = _max(_chosen("max", a, initial, where), axis=axis, keepdims=keepdims)
     return result if initial is None else np.maximum(result, initial)
 
@@ -124,8 +126,14 @@ def max(
 def min(
     a: Array, axis: Any = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
 ) -> Array:
+    initial = _of_dtype(initial, a)
     result = _min(_chosen("min", a, initial, where), axis=axis, keepdims=keepdims)
     return result if initial is None else np.minimum(result, initial)
+
+
+def _of_dtype(initial: Any, like: Array) -> Any:
+    """The initial value, which does not promote a reduction."""
+    return initial.astype(like.dtype) if hasattr(initial, "dtype") else initial
 
 
 def _chosen(name: str, a: Array, initial: Any, where: Any) -> Array:
@@ -173,8 +181,12 @@ def std(
     *,
     where: Any = None,
 ) -> Array:
-    variance = var(a, axis, dtype, out, ddof, keepdims, where=where)
-    return np.where(variance == 0, 0, np.sqrt(nonzero(variance)))  # equal elements have the subgradient 0
+    return _root(var(a, axis, dtype, out, ddof, keepdims, where=where))
+
+
+def _root(variance: Array) -> Array:
+    """The square root, where equal elements have the subgradient 0."""
+    return np.where(variance == 0, 0, np.sqrt(nonzero(variance)))
 
 
 @composite(np.ptp)
@@ -198,41 +210,55 @@ def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = Fa
             )
         weights = np.transpose(weights, sorted(range(len(axes)), key=axes.__getitem__))
         weights = np.reshape(weights, [n if i in axes else 1 for i, n in enumerate(shape)])
-    scale = sum(np.broadcast_to(weights, shape), axis, keepdims=keepdims)
+    scale = sum(np.broadcast_to(weights, shape), axis, np.result_type(a, weights), keepdims=keepdims)
     if np.any(scale == 0):
         raise ZeroDivisionError("numpy.average takes weights whose sum is not zero")
     result = sum(a * weights, axis, keepdims=keepdims) / scale
     return (result, scale) if returned else result
 
 
+def cumprod_vjp(ans: Array, a: Array, axis: Any = None) -> Any:
+    def products(a: Array) -> Array:  # of 2, 4, 8, ... elements, so that zeros are factors like any other
+        flat = axis is None or np.ndim(a) == 0
+        a = np.ravel(a) if flat else moveaxis(a, axis, 0)
+        step = 1
+        while step < len(a):
+            a = np.concatenate([a[:step], a[step:] * a[:-step]])
+            step *= 2
+        return a if flat else moveaxis(a, 0, axis)
+
+    return lambda g: vjp(products, a)[1](g)[0]
+
+
+_cumprod = _reduction(np.cumprod, cumprod_vjp)
+
+
 @composite(np.cumprod)
 def cumprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> Array:
-    a = np.ravel(a) if axis is None else moveaxis(a, axis, 0)
-    a = a if dtype is None else a.astype(dtype)
-    step = 1
-    while step < len(a):  # products of 2, 4, 8, ... elements, so that zeros are factors like any other
-        a = np.concatenate([a[:step], a[step:] * a[:-step]])
-        step *= 2
-    return a if axis is None else moveaxis(a, 0, axis)
+    return _cumprod(a if dtype is None else a.astype(dtype), axis=axis)
 
 
 @composite(np.trapezoid)
 def trapezoid(y: Array, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
-    y = moveaxis(y, axis, -1)
+    y, (along,) = as_array(y, x), axes_of(axis, np.ndim(y))
     if x is not None:
         x = as_array(x, y)
-        dx = np.diff(x if np.ndim(x) == 1 else moveaxis(x, axis, -1))
-    return sum(dx * (y[..., 1:] + y[..., :-1]) / 2, -1)
+        dx = np.diff(x, axis=-1 if np.ndim(x) == 1 else axis)
+        dx = np.reshape(dx, (-1,) + (1,) * (np.ndim(y) - 1 - along)) if np.ndim(x) == 1 else dx
+    before = (slice(None),) * along
+    return sum(dx * (y[(*before, slice(1, None))] + y[(*before, slice(None, -1))]) / 2, axis)
 
 
 @composite(np.cov)
 def cov(m: Array, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None) -> Array:
-    def variables(x: Array) -> Array:
+    def variables(x: Array, one: bool) -> Array:
         x = np.atleast_2d(x)
         x = x.astype(np.result_type(x, np.float64))  # as NumPy's
-        return x if rowvar or np.shape(x)[0] == 1 else np.transpose(x)
+        return x if rowvar or one else np.transpose(x)
 
-    rows = variables(m) if y is None else np.concatenate([variables(m), variables(y)])
+    rows = variables(m, np.ndim(m) < 2)
+    if y is not None:
+        rows = np.concatenate([rows, variables(y, np.ndim(y) < 2 or np.shape(y)[0] == 1)])
     rows = rows - mean(rows, 1, keepdims=True)
     count = np.shape(rows)[1] - ((0 if bias else 1) if ddof is None else ddof)
     return np.squeeze(rows @ np.conj(np.transpose(rows)) / (count if count > 0 else 0))
@@ -297,7 +323,8 @@ def percentile(
     method: str = "linear",
     keepdims: bool = False,
 ) -> Array:
-    return quantile(a, np.true_divide(q, 100), axis, out, overwrite_input, method, keepdims)
+    q = q / 100 if type(q) in (int, float) else np.true_divide(q, 100)
+    return quantile(a, q, axis, out, overwrite_input, method, keepdims)
 
 
 @composite(np.quantile)
@@ -313,6 +340,9 @@ def quantile(
     if method != "linear":
         raise TypeError(f"numpy.quantile and percentile on traced values take the method 'linear', not {method!r}")
 
+    if np.iscomplexobj(a):
+        raise TypeError("numpy.quantile and percentile take real numbers, not complex ones")
+
     def between(ordered: Array) -> Array:
         last = np.shape(ordered)[-1] - 1
         positions = np.asarray(q) * last
@@ -322,7 +352,8 @@ def quantile(
         low, high = ordered[..., lower.tolist()], ordered[..., np.minimum(lower + 1, last).tolist()]
         if positions.dtype.kind in "iu":
             return low
-        share = constant((positions - lower).astype(real_dtype(a)), a)
+        dtype = np.result_type(a.dtype, q if type(q) in (int, float) else positions.dtype)
+        share = constant((positions - lower).astype(dtype), a)
         step = high - low  # NaN between infinities, and its product with 0 beside one, as NumPy's
         return np.where(share < 0.5, low + step * share, high - step * (1 - share))
 
@@ -375,14 +406,16 @@ def nanmean(a: Array, axis: Any = None, dtype: Any = None, out: None = None, kee
 def nanvar(
     a: Array, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
 ) -> Array:
-    return var(_without(a, 0), axis, dtype, None, ddof, keepdims, where=np.logical_not(np.isnan(a)))
+    present = np.logical_not(np.isnan(a))
+    variance = var(_without(a, 0), axis, dtype, None, ddof, keepdims, where=present)
+    return np.where(np.sum(present, axis=axis, keepdims=keepdims) > ddof, variance, np.nan)
 
 
 @composite(np.nanstd)
 def nanstd(
     a: Array, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
 ) -> Array:
-    return std(_without(a, 0), axis, dtype, None, ddof, keepdims, where=np.logical_not(np.isnan(a)))
+    return _root(nanvar(a, axis, dtype, out, ddof, keepdims))
 
 
 @composite(np.nanmax)

@@ -31,6 +31,7 @@ __all__ = [
     "nonzero",
     "plain",
     "real_dtype",
+    "reduced",
     "register",
     "rule",
 ]
@@ -84,9 +85,14 @@ def axes_of(axis: Any, ndim: int) -> Shape:
     return tuple(a % ndim for a in axes)
 
 
+def reduced(shape: Shape, axis: Any) -> Shape:
+    """The axes of a reduction, as `axes_of`; there NumPy takes a number for an array of one axis."""
+    return () if shape == () and axis in (0, -1) else axes_of(axis, len(shape))
+
+
 def kept(shape: Shape, axis: Any) -> Shape:
     """The shape of a reduction that keeps its axes, with length 1."""
-    axes = axes_of(axis, len(shape))
+    axes = reduced(shape, axis)
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 

@@ -16,6 +16,7 @@ X = np.random.default_rng(0).standard_normal((4, 3))
 CUBE = np.random.default_rng(1).standard_normal((2, 3, 4))
 HOLES = np.where(X > 0.5, np.nan, X)
 SMALL = X.astype(np.float32)
+EXACT = np.arange(1, 13, dtype=np.float32).reshape(4, 3) / 4  # sums and products of these are exact
 
 CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
     "full_like, dtype": (lambda x: np.full_like(x, 2, dtype=np.float32) * x.astype(np.float32), X),
@@ -55,12 +56,30 @@ CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
     "linspace from a list": (lambda x: np.linspace([0.0, 1.0, 2.0], x, 3), X),
     "tensordot, NumPy's integer": (lambda x: np.tensordot(x, X.T, np.int64(1)), X),
     "convolve, mode by number": (lambda x: np.convolve(x, [1.0, 2.0], 1), X[:, 0].copy()),
+    "sum, initial of float64": (lambda x: np.sum(x, 0, initial=np.float64(1)), EXACT),
+    "prod, initial of float64": (lambda x: np.prod(x, 0, initial=np.float64(2)), EXACT),
+    "max, initial of float64": (lambda x: np.max(x, 0, initial=np.float64(0.1)), SMALL),
+    "min, where": (lambda x: np.min(x, 0, initial=np.float64(0.1), where=X > 0), SMALL),
+    "quantile of float32, list": (lambda x: np.quantile(x, [0.3, 0.6], axis=0), SMALL),
+    "percentile of float32, number": (lambda x: np.percentile(x, 25, axis=0), EXACT),
+    "percentile of float32, array": (lambda x: np.percentile(x, np.array([30, 60])), SMALL),
+    "average, complex": (lambda x: np.average(1j * x, 0, X**2, returned=True)[1] * x[0], X),
+    "ediff1d of float32": (lambda x: np.ediff1d(x, to_end=[1.0], to_begin=np.array([2.0])), SMALL),
+    "gradient of float32": (lambda x: np.gradient(x, np.float64(0.5), axis=0), SMALL),
+    "linspace of integers": (lambda x: np.linspace(x, 1, 4, dtype=int) * x, X),
+    "prod of complex dtype": (lambda x: np.prod(x, 0, dtype=complex), X),
+    "cumprod of complex dtype": (lambda x: np.cumprod(x, 0, dtype=complex), X),
+    "cumprod beside overflow": (lambda x: np.cumprod([1e-200, 1e200, 1e200] * x), np.ones(3)),
+    "trapezoid, step by column": (lambda x: np.trapezoid(x, dx=np.array([1.0, 2.0, 3.0]), axis=0), X),
+    "trapezoid, positions": (lambda x: np.trapezoid(CUBE, x, axis=1), X[:3, 0]),
+    "trapezoid, positions of all": (lambda x: np.trapezoid(CUBE[0], x, axis=0), CUBE[1]),
     "array, rows and lists": (lambda x: anp.array([x[0], [1, 2, 3], [x[1, 0], 2.0, x[0, 2]]]), X),
 }
 
 
 NOT_DIFFERENTIATED = {"full_like, dtype", "array, dtype", "nancumsum, dtype", "astype"}  # float32 is too coarse
 NOT_DIFFERENTIATED |= {name for name in CALLS if "float32" in name}
+NOT_DIFFERENTIATED |= {"linspace of integers", "cumprod beside overflow"}  # steps; the gradient overflows
 NOT_DIFFERENTIATED |= {"norm, order 0", "nanmax"}  # steps off zero; NaN moves nowhere
 
 
@@ -99,6 +118,11 @@ def test_derivatives(name: str) -> None:
         lambda x: np.linspace(x, 1.0, -1),
         lambda x: np.linspace(x, 1.0, 2.0),
         lambda x: np.convolve(x[0], x[0], "half"),
+        lambda x: np.vecdot(x, x[:, :1]),
+        lambda x: np.linalg.vecdot(x, [1.0]),
+        lambda x: np.linalg.matrix_power(x[:3], 2.5),
+        lambda x: np.quantile(1j * x, 0.5),
+        lambda x: np.ediff1d(x, to_end=1j),
     ],
 )
 def test_what_numpy_refuses_is_refused(call: Callable[..., Any]) -> None:
@@ -106,6 +130,35 @@ def test_what_numpy_refuses_is_refused(call: Callable[..., Any]) -> None:
         call(X)
     with pytest.raises(error.type):
         vjp(call, X)
+
+
+def test_covariances_of_one_observation() -> None:
+    assert vjp(lambda x: np.cov(x, rowvar=False, ddof=0), X[:1])[0].shape == (3, 3)
+
+
+def test_reductions_of_a_number_along_its_axis() -> None:
+    x = np.float64(2.0)
+    for function in (np.sum, np.prod, np.max, np.min, np.ptp, np.cumprod, np.cumsum, np.nansum):
+        for axis in (0, -1):
+            value, pull = vjp(lambda x, f=function, axis=axis: f(x, axis=axis), x)
+            assert np.array_equal(value, function(x, axis=axis))
+            assert pull(np.ones_like(value))[0] == (function is not np.ptp)
+
+
+@pytest.mark.filterwarnings("ignore:Degrees of freedom", "ignore::RuntimeWarning:autodiff")
+@pytest.mark.parametrize("function", [np.nanvar, np.nanstd])
+def test_deviations_of_too_few_numbers_are_nan(function: Any) -> None:
+    x = np.array([[1.0, 2.0, np.nan], [1.0, 2.0, 4.0]])
+    value, pull = vjp(lambda x: function(x, 1, ddof=2), x)
+    np.testing.assert_allclose(value, function(x, 1, ddof=2))
+    assert np.isnan(value).tolist() == [True, False]
+    assert np.isfinite(pull(np.ones(2))[0][1]).all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_determinants_of_nan_and_of_nothing() -> None:
+    assert np.isnan(grad(np.linalg.det)(np.array([[np.nan, 1.0], [2.0, 3.0]]))).any()
+    assert grad(np.linalg.det)(np.empty((0, 0))).shape == (0, 0)
 
 
 def test_a_mask_is_no_index_along_an_axis() -> None:
