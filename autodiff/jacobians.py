@@ -84,7 +84,7 @@ def jacobian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     def derivatives(*args: Any, **kwargs: Any) -> Any:
         out, pull = vjp(*_of_one(fun, argnum, args, kwargs))
         _require_array(out, "jacobian")
-        plain = getval(out)
+        plain = np.multiply(getval(out), 1.0) if isinstance(out, float | complex) else getval(out)
         asarray, size = array_namespace(plain).asarray, int(np.size(plain))
 
         def rows(scale: complex) -> list[Any]:

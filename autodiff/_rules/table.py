@@ -22,6 +22,7 @@ from hcnn_core.backend import Array, array_namespace
 __all__ = [
     "Shape",
     "as_array",
+    "as_floats",
     "axes_of",
     "blank",
     "composite",
@@ -119,6 +120,13 @@ def blank(x: Array) -> Array:
 def as_array(x: Any, like: Any) -> Array:
     """What NumPy's functions make of an argument: numbers and lists become arrays, of their own dtype."""
     return x if hasattr(x, "__array_function__") else HANDLERS[np.array](x, like=like)
+
+
+def as_floats(x: Any) -> Any:
+    """Lists as arrays, and arrays of integers as float64: NumPy's functions of small integers have half precision."""
+    if isinstance(x, list | tuple) or getattr(getattr(x, "dtype", None), "kind", "f") in "biu":
+        return np.multiply(x, 1.0)
+    return x
 
 
 def real_dtype(x: Array) -> Any:

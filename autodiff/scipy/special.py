@@ -9,6 +9,7 @@ import numpy as np
 import scipy.special
 
 from autodiff._rules.special import polygamma as _polygamma
+from autodiff._rules.table import as_floats
 from autodiff.tape import getval
 from hcnn_core.backend import Array
 
@@ -37,6 +38,7 @@ def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False,
         The logarithm; with `return_sign`, that of the absolute value, and the sign.
     """
     b = np.asarray(b, like=getval(a)) if isinstance(b, list | tuple) else b
+    a = as_floats(a)
     unused = False if b is None else getval(b) == 0
     top = np.max(getval(a) if b is None else np.where(unused, -np.inf, getval(a)), axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
@@ -66,6 +68,7 @@ def log_softmax(x: Array, axis: Any = None) -> Array:
     array
         Of the shape of `x`.
     """
+    x = as_floats(x)
     return x - logsumexp(x, axis, keepdims=True)
 
 
@@ -125,6 +128,7 @@ def multigammaln(a: Array, d: int) -> Array:
     ValueError
         If `a` is not larger than (d - 1) / 2.
     """
+    a = as_floats(a)
     if np.any(a <= (d - 1) / 2):
         raise ValueError(f"multigammaln of dimension {d} takes a larger than {(d - 1) / 2}, not {np.min(getval(a))}")
     shifts = (scipy.special.gammaln(a - j / 2) for j in range(d))

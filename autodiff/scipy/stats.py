@@ -15,6 +15,7 @@ import numpy as np
 import scipy.special as sp
 import scipy.stats
 
+from autodiff._rules.table import as_floats
 from autodiff.tape import defvjp, getval, primitive
 from hcnn_core.backend import Array
 
@@ -25,10 +26,17 @@ class Law:
     """A distribution of scipy.stats: what is not written here for traced values is SciPy's."""
 
     def __init__(self, name: str) -> None:
-        self._law = getattr(scipy.stats, name)
+        self._name, self._law = name, getattr(scipy.stats, name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._law, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._law(*args, **kwargs)
+
+    def __reduce__(self) -> str:
+        """Copy and pickle by name, like a function."""
+        return self._name
 
 
 class Continuous(Law, ABC):
@@ -47,7 +55,7 @@ class Continuous(Law, ABC):
     def _standard(self, x: Array, shapes: tuple[Any, ...], loc: Any, scale: Any) -> tuple[Array, Array, Array]:
         """The argument at location 0 and scale 1, inside the support; where it is outside; where above."""
         low, high = self.support
-        x = (x - loc) / scale
+        x = (as_floats(x) - loc) / scale
         outside, middle = (x < low) | (x > high), 0.5 if high < math.inf else 1.0  # NaN is not outside, and stays
         return (x if self.support == (-math.inf, math.inf) else np.where(outside, middle, x)), outside, x > high
 
@@ -139,8 +147,8 @@ class Continuous(Law, ABC):
         shapes, rest = given[:count], given[count:]
         if len(shapes) < count or len(rest) > 2:
             raise TypeError(f"{self._law.name} takes {count} parameters, then loc and scale, not {len(given)}")
-        loc, scale = *rest, *(loc, scale)[len(rest) :]
-        parameters = (*shapes, scale)
+        loc, scale = map(as_floats, (*rest, *(loc, scale)[len(rest) :]))
+        parameters = (*map(as_floats, shapes), scale)
         valid = functools.reduce(np.logical_and, (np.greater(p, 0) for p in parameters))
         if not np.all(valid):  # a product, so that the gradient is NaN too
             parameters = tuple(p * np.where(valid, np.ones_like(p), np.nan) for p in parameters)
@@ -174,7 +182,7 @@ class Normal(Continuous):
             Right far below the mean too.
         """
         _, loc, scale = self._split(shapes, loc, scale)
-        return sp.log_ndtr((x - loc) / scale)
+        return sp.log_ndtr((as_floats(x) - loc) / scale)
 
     def sf(self, x: Array, loc: Any = 0, scale: Any = 1) -> Array:
         """Return the survival function, 1 minus the distribution function.
@@ -192,7 +200,7 @@ class Normal(Continuous):
             Right far above the mean too.
         """
         _, loc, scale = self._split((), loc, scale)
-        return sp.ndtr((loc - x) / scale)
+        return sp.ndtr((loc - as_floats(x)) / scale)
 
     def logsf(self, x: Array, loc: Any = 0, scale: Any = 1) -> Array:
         """Return the logarithm of the survival function.
@@ -210,7 +218,7 @@ class Normal(Continuous):
             Right far above the mean too.
         """
         _, loc, scale = self._split((), loc, scale)
-        return sp.log_ndtr((loc - x) / scale)
+        return sp.log_ndtr((loc - as_floats(x)) / scale)
 
 
 class StudentT(Continuous):
@@ -380,6 +388,7 @@ class Dirichlet(Law):
             If a parameter is not positive, or a point is not on the simplex, or on its edge where the density is
             infinite.
         """
+        x, alpha = as_floats(x), as_floats(alpha)
         exponents = np.reshape(alpha - 1, (-1,) + (1,) * (np.ndim(x) - 1))
         points = np.multiply(getval(x), 1.0)
         if np.any(np.less_equal(alpha, 0)):
@@ -419,9 +428,9 @@ class MultivariateNormal(Law):
         Parameters
         ----------
         x : array, shape (..., k)
-            Points.
-        mean : array_like, shape (k,)
-            The mean.
+            Points; where mean and covariance are numbers, a vector is k points of one number each.
+        mean : array_like, shape (k,), optional
+            The mean, zero by default.
         cov : array_like, shape (k, k)
             The covariance, symmetric and regular; a number or a vector stands for a diagonal.
 
@@ -435,7 +444,9 @@ class MultivariateNormal(Law):
         ValueError
             If the covariance is not positive definite.
         """
-        deviation = np.atleast_1d(x - mean)
+        deviation = np.atleast_1d(as_floats(x) - (0.0 if mean is None else as_floats(mean)))
+        if np.ndim(x) == 1 < np.size(x) and np.size(mean) == np.size(cov) == 1:
+            deviation = np.expand_dims(deviation, -1)  # points of one number each
         k = np.shape(deviation)[-1]
         cov = self._matrix(cov, k)
         columns = np.reshape(deviation, (-1, k)).T

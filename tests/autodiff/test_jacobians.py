@@ -44,6 +44,11 @@ def test_jacobian_of_scalars_trees_and_nothing() -> None:
     assert np.array_equal(jacobian(lambda x, y: x * y, argnum=1)(X[0], X[1]), np.diag(X[0]))
 
 
+def test_jacobian_of_a_plain_number_is_zero() -> None:
+    for number in (3.0, 2j):
+        assert np.array_equal(jacobian(lambda x, c=number: c)(np.ones((2, 3))), np.zeros((2, 3)))
+
+
 def test_jacobian_of_complex_outputs() -> None:
     assert np.array_equal(jacobian(lambda x: (1 + 2j) * x)(X[0]), (1 + 2j) * np.eye(4))
     z = X[0] + 1j * X[1]

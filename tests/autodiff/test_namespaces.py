@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -84,6 +86,23 @@ def test_special_functions_of_several_elements(axis: Any) -> None:
         )
         numpy.testing.assert_allclose(ours(X, axis), theirs(X, axis), rtol=16 * EPS, atol=16 * EPS)
         check_grads(lambda x, f=ours: f(x, axis))(X)
+
+
+@pytest.mark.parametrize("integers", [[1, 2, 3], numpy.array([1, 2, 3], numpy.int8)])
+def test_lists_and_small_integers_are_taken_in_double_precision(integers: Any) -> None:
+    exact = numpy.array(integers, float)
+    for ours, theirs in (
+        (special.logsumexp, scipy.special.logsumexp),
+        (special.log_softmax, scipy.special.log_softmax),
+        (lambda x: special.multigammaln(x, 2), lambda x: scipy.special.multigammaln(x, 2)),
+        (stats.norm.logpdf, scipy.stats.norm.logpdf),
+        (stats.norm.logsf, scipy.stats.norm.logsf),
+        (lambda x: stats.t.pdf(x, 3), lambda x: scipy.stats.t.pdf(x, 3)),
+        (lambda x: stats.gamma.logpdf(0.5, x), lambda x: scipy.stats.gamma.logpdf(0.5, x)),
+    ):
+        value = ours(integers)
+        assert value.dtype == float
+        numpy.testing.assert_allclose(value, theirs(exact), rtol=1e-12)
 
 
 def test_logsumexp_of_what_overflows() -> None:
@@ -262,6 +281,21 @@ def test_what_a_law_has_besides_is_scipys() -> None:
     numpy.testing.assert_allclose(stats.norm.logsf(AT, 0.1, 2.0), scipy.stats.norm.logsf(AT, 0.1, 2.0), rtol=1e-13)
     check_grads(stats.norm.logsf)(AT)
     check_grads(stats.norm.sf)(AT)
+
+
+def test_laws_are_called_and_copied_as_scipys() -> None:
+    assert stats.gamma(2).mean() == 2
+    assert pickle.loads(pickle.dumps(stats.norm)) is stats.norm
+    assert copy.deepcopy(stats.dirichlet) is stats.dirichlet
+
+
+def test_points_of_one_number_each() -> None:
+    x = numpy.array([1.0, 2.0, 3.0])
+    for arguments in ((), (None, 2.0), ([1.0], [[2.0]])):
+        value, pull = vjp(lambda x, a=arguments: stats.multivariate_normal.logpdf(x, *a), x)
+        numpy.testing.assert_allclose(value, scipy.stats.multivariate_normal.logpdf(x, *arguments), rtol=1e-12)
+        mean, variance = (0 if not arguments or arguments[0] is None else 1), (2 if arguments else 1)
+        numpy.testing.assert_allclose(pull(numpy.ones(3))[0], (mean - x) / variance)
 
 
 def test_laws_of_numbers_and_vectors() -> None:
