@@ -67,6 +67,8 @@ def public_objects() -> Iterator[tuple[str, Any]]:
             home = str(getattr(value, "__module__", "")).partition(".")[0]
             if not callable(value) or home not in PACKAGES or id(value) in seen:
                 continue
+            if not inspect.isclass(value) and value.__doc__ == type(value).__doc__:
+                continue  # an object of a class, such as a law of probability, not a function
             seen.add(id(value))
             yield f"{module.__name__}.{name}", value
             for member, inner in vars(value).items() if inspect.isclass(value) else ():
