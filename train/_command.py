@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from hcnn_core.backend import get_namespace
 from train.checkpoint import CheckpointError
 from train.config import ConfigError
-from train.data import DataError
+from train.data import DataError, is_function
 from train.distributed import DistributedError, Ranks, launched
 from train.run import RunError
 from train.training import Interrupted, TrainingError
@@ -231,3 +231,9 @@ def _flush() -> None:
         if isinstance(error, BrokenPipeError):
             raise
         raise RunError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def require_named(dataset: str, named: bool, action: str) -> None:
+    """Refuse to call a function that a file names, unless the command line names it too."""
+    if is_function(dataset) and not named:
+        raise ConfigError(f"{action} would call {dataset}, which runs code that a file names: add --dataset {dataset}")

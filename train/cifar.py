@@ -21,7 +21,15 @@ import numpy as np  # noqa: E402
 
 from hcnn_core.backend import SPARE, array_namespace, to_numpy  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, given_path, namespace, require_installed, run_command, say  # noqa: E402
+from train._command import (  # noqa: E402
+    Parser,
+    given_path,
+    namespace,
+    require_installed,
+    require_named,
+    run_command,
+    say,
+)
 from train._export import write_safetensors  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
@@ -36,7 +44,6 @@ from train.data import (  # noqa: E402
     Images,
     MappedImages,
     channel_statistics,
-    is_function,
     load_dataset,
     require_varying,
     split_validation,
@@ -223,7 +230,7 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
             _say_finished(run, config, test)
             return
         xp = ranks.agree(lambda: namespace(config.backend))
-        ranks.agree(lambda: _require_named(config, given, f"--resume {run.path}"))
+        ranks.agree(lambda: require_named(config.dataset, "dataset" in given, f"--resume {run.path}"))
         trainer, dataset = _start(ranks, xp, config, run)
         ranks.agree(lambda: trainer.restore(checkpoint, path))
         run.forget_metrics_after(state.epoch)
@@ -280,14 +287,6 @@ def _require_extensible(run: Run, checkpoint: checkpoints.Checkpoint, epochs: in
         )
 
 
-def _require_named(config: Config, given: Mapping[str, Any], action: str) -> None:
-    """Refuse to call a function that a file names, unless the command line names it too."""
-    if is_function(config.dataset) and "dataset" not in given:
-        raise ConfigError(
-            f"{action} would call {config.dataset}, which runs code that a file names: add --dataset {config.dataset}"
-        )
-
-
 def _opened(name_or_path: Path) -> tuple[Path, checkpoints.Checkpoint]:
     """A network's checkpoint, of a run the latest; says which, and what is wrong with later ones."""
     path, checkpoint, notices = open_network(name_or_path)
@@ -306,7 +305,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     config = dataclasses.replace(checkpoint.config, **given)
     xp = namespace(config.backend)
     network, parameters, moments = restore(path, checkpoint, config, xp)
-    _require_named(config, given, f"--evaluate {options.evaluate}")
+    require_named(config.dataset, "dataset" in given, f"--evaluate {options.evaluate}")
     if config.dataset in INFO:
         _require_same_kind(path, checkpoint, config.dataset, INFO[config.dataset])
     dataset = load_dataset(config.dataset, Path(config.data_dir))
@@ -413,7 +412,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     config = dataclasses.replace(checkpoint.config, **given)
     xp = namespace(config.backend)
     network, parameters, moments = restore(path, checkpoint, config, xp)
-    _require_named(config, given, f"--report {run.path}")
+    require_named(config.dataset, "dataset" in given, f"--report {run.path}")
     test, state, classified = run.test_record(), checkpoint.state, None
     tested = test and (test["epoch"], 0) == (state.epoch, state.step)
     if tested or config.validation_size:

@@ -22,13 +22,13 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, at_least, given_path, namespace, run_command, say  # noqa: E402
+from train._command import Parser, at_least, given_path, namespace, require_named, run_command, say  # noqa: E402
 from train.attributes import report  # noqa: E402
 from train.attributes.features import AXES, FIRST, Features, Model, features  # noqa: E402
 from train.attributes.study import PARTS, Settings, Study  # noqa: E402
 from train.checkpoint import CheckpointError, require_finite  # noqa: E402
 from train.config import ConfigError  # noqa: E402
-from train.data import INFO, DataError, Dataset, is_custom, is_function, load_dataset, train_subset  # noqa: E402
+from train.data import INFO, DataError, Dataset, is_custom, load_dataset, train_subset  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
 from train.shipped import FOLDER, find  # noqa: E402
@@ -119,10 +119,7 @@ def _act(options: argparse.Namespace) -> int:
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Dataset:
     """The images, of the classes that the network knows."""
     name = options.dataset or checkpoint.config.dataset
-    if is_function(name) and not options.dataset:
-        raise ConfigError(
-            f"{options.checkpoint} would call {name}, which runs code that a file names: add --dataset {name}"
-        )
+    require_named(name, bool(options.dataset), str(options.checkpoint))
     dataset = load_dataset(name, options.data_dir or checkpoint.config.data_dir)
     if tuple(checkpoint.class_names) != tuple(dataset.class_names):
         raise CheckpointError(

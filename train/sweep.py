@@ -257,12 +257,12 @@ def _begin(folder: Path, text: str, sweep: Sweep) -> None:
 
 def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
     states = _earlier(folder, sweep)
-    done = {FINISHED, OUT_OF_TIME} | (set() if options.retry else {FAILED})
+    done = {FINISHED} | (set() if options.retry else {FAILED})
     deadline = time.time() + 60 * sweep.total_minutes
     todo = [
         trial
         for trial in sweep.trials
-        if states[trial.number] not in done or (states[trial.number] == OUT_OF_TIME and _has_time(folder, trial, sweep))
+        if (state := states[trial.number]) not in done and (state != OUT_OF_TIME or _has_time(folder, trial, sweep))
     ]
     say(f"{folder}: {len(todo)} of {len(sweep.trials)} trials to train, {sweep.workers} at a time")
     with _executor(options.dask, sweep.workers) as (executor, threads), _stopping() as stopped:

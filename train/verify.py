@@ -23,7 +23,7 @@ from autodiff import tree_map  # noqa: E402
 from hcnn_core.backend import to_numpy  # noqa: E402
 from train import checkpoint as checkpoints  # noqa: E402
 from train import counterexamples  # noqa: E402
-from train._command import Parser, at_least, given_path, namespace, run_command  # noqa: E402
+from train._command import Parser, at_least, given_path, namespace, require_named, run_command  # noqa: E402
 from train._files import write_atomically  # noqa: E402
 from train.checkpoint import require_finite  # noqa: E402
 from train.config import PRESETS, Config, ConfigError, make_config  # noqa: E402
@@ -33,7 +33,6 @@ from train.data import (  # noqa: E402
     Dataset,
     channel_statistics,
     is_custom,
-    is_function,
     load_dataset,
     require_varying,
     standardise,
@@ -138,10 +137,7 @@ def _verify(options: argparse.Namespace, xp: Any) -> int:
 def _dataset(options: argparse.Namespace, checkpoint: checkpoints.Checkpoint | None) -> Dataset:
     """The images that are asked for, else those of the network, for CIFAR the sample's."""
     own = checkpoint.config.dataset if checkpoint and checkpoint.config.dataset not in INFO else "sample"
-    if is_function(own) and not options.dataset:
-        raise ConfigError(
-            f"{options.checkpoint} would call {own}, which runs code that a file names: add --dataset {own}"
-        )
+    require_named(own, bool(options.dataset), str(options.checkpoint))
     dataset = load_dataset(options.dataset or own, download=False)
     if checkpoint and checkpoint.image_shape != dataset.image_shape:
         wanted, found = ("x".join(map(str, shape)) for shape in (checkpoint.image_shape, dataset.image_shape))

@@ -120,15 +120,13 @@ def conclusion(study: Study) -> list[str]:
     trained, others = study.agreements["trained"], study.agreements
     depths = list(trained)
     first, last = depths[0], depths[-1]
-    rng = np.random.default_rng(study.settings.seed)
-    ends = {(kind, j): others[kind][j].moved_interval(rng) for kind in others for j in (first, last)}
+    ends = {(kind, j): _moved_interval(study, kind, j) for kind in others for j in (first, last)}
     statistic, p = trend([trained[j].moved for j in depths])
     rises = statistic > 0 and p <= SIGNIFICANT and ends["trained", last][0] > ends["trained", first][1]
     claim = "true" if rises else "not true" if len(depths) >= FEWEST else "not to be decided at so few depths"
 
     def percent(kind: str, j: int) -> str:
-        low, high = ends[kind, j]
-        return f"{100 * others[kind][j].moved:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        return _moved(study, kind, j)
 
     lines = [
         f'"Progressively higher probability to belong to the same class": {claim} of this '
@@ -152,6 +150,16 @@ def conclusion(study: Study) -> list[str]:
     )
     lines.append(f"At depth {last}, translations {verdict} the same steps along the axis in random order.")
     return lines
+
+
+def _moved_interval(study: Study, kind: str, j: int) -> tuple[float, float]:
+    """The same ends wherever they are shown."""
+    return study.agreements[kind][j].moved_interval(np.random.default_rng(study.settings.seed))
+
+
+def _moved(study: Study, kind: str, j: int) -> str:
+    low, high = _moved_interval(study, kind, j)
+    return f"{_percent(study.agreements[kind][j].moved)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
@@ -435,14 +443,10 @@ def _viewer(study: Study) -> dict[str, Any]:
 def _agreement_table(study: Study) -> Table | None:
     if not study.agreements:
         return None
-    rng = np.random.default_rng(study.settings.seed)
     lines = []
     for j, own in study.agreements["trained"].items():
         cells = [str(j), _percent(float(own.share[0]))]
-        for kind in KINDS:
-            a = study.agreements[kind][j]
-            low, high = a.moved_interval(rng)
-            cells.append(f"{_percent(a.moved)} [{100 * low:.1f}, {100 * high:.1f}]")
+        cells += [_moved(study, kind, j) for kind in KINDS]
         cells.append(_percent(float(own.close[:, 1:].mean()) if own.close.shape[1] > 1 else math.nan))
         lines.append(cells)
     header = ("depth j", "no translation", *(f"translated, {name}" for name in KINDS.values()), "small distance")
