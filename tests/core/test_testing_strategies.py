@@ -41,10 +41,10 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def drawn(strategy: st.SearchStrategy[Any], examples: int = 500) -> list[Any]:
-    """What the strategy draws in so many examples."""
+    """What the strategy draws in so many examples, the same in every run: shares must not depend on luck."""
     seen: list[Any] = []
 
-    @settings(max_examples=examples, phases=[Phase.generate], database=None)
+    @settings(max_examples=examples, phases=[Phase.generate], database=None, derandomize=True)
     @given(strategy)
     def collect(value: Any) -> None:
         seen.append(value)
@@ -167,7 +167,7 @@ def test_one_length_is_a_shape(x: NDArray) -> None:
 
 def test_every_filter_size() -> None:
     """Shorter and longer than the axis, odd and even; as long as the axis in one case of three."""
-    sizes = [w.shape for w in drawn(kernels((4, 5)))]
+    sizes = [w.shape for w in drawn(kernels((4, 5)), 2000)]  # Hypothesis repeats itself: shares of 500 vary much
     for axis, n in enumerate((4, 5)):
         assert {size[axis] for size in sizes} == set(range(1, 2 * n + 2))
         assert sum(size[axis] == n for size in sizes) > len(sizes) / 5
