@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from train._process import LAUNCHERS
-from train.run import Run
+from train.run import Run, RunError
 
 FINISHED, OUT_OF_TIME, FAILED, STOPPED, WAITING = "finished", "out of time", "failed", "stopped", "waiting"
 
@@ -51,7 +51,7 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
     if run.checkpoint_paths():
         dataset = _setting(run.path.with_suffix(".toml"), "dataset")
         flags = ["--resume", str(run.path), "--dataset", dataset]  # a function is called only if it is named
-    spent = sum(record.get("seconds", 0.0) for record in records_of(run))
+    spent = _seconds_of_training(run)
     if math.isfinite(minutes):
         hours = minutes / 60 - spent / 3600
         if hours <= 0:
@@ -82,6 +82,15 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
     if status:
         return FAILED
     return FINISHED if (run.path / "best.h5").exists() and _is_whole(run) else OUT_OF_TIME
+
+
+def _seconds_of_training(run: Run) -> float:
+    """Of all its epochs, and of the one that it was stopped in."""
+    spent = sum(record.get("seconds", 0.0) for record in records_of(run))
+    with contextlib.suppress(RunError):  # no checkpoint, or none that is whole
+        state = run.latest()[1].state
+        spent += state.seconds if state.step else 0.0
+    return spent
 
 
 def _is_whole(run: Run) -> bool:

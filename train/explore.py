@@ -28,7 +28,7 @@ from train.attributes.features import AXES, FIRST, Features, Model, features  # 
 from train.attributes.study import PARTS, Settings, Study  # noqa: E402
 from train.checkpoint import CheckpointError, require_finite  # noqa: E402
 from train.config import ConfigError  # noqa: E402
-from train.data import INFO, DataError, Dataset, is_custom, load_dataset, train_subset  # noqa: E402
+from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset  # noqa: E402
 from train.network import Network  # noqa: E402
 from train.run import RunError, versions  # noqa: E402
 from train.shipped import FOLDER, find  # noqa: E402
@@ -93,7 +93,9 @@ def _act(options: argparse.Namespace) -> int:
     if checkpoint.config.boundaries[1] == "zero":
         print(f"train.explore: {WARNING}", file=sys.stderr)
     cache = options.cache or (path.parent if path.parent != FOLDER else out.parent)
-    untrained = model.untrained(xp.asarray(dataset.train_images[:OF_MOMENTS]), options.seed)
+    untrained = model.untrained(
+        xp.asarray(dataset.train_images[spread(len(dataset.train_images), OF_MOMENTS)]), options.seed
+    )
     arrays, untrained_arrays = _features([model, untrained], dataset, cache, settings, xp)
     study = Study(model, untrained, arrays, untrained_arrays, dataset, settings, xp)
     seconds: dict[str, float] = {"features": time.monotonic() - begin}

@@ -57,8 +57,8 @@ def image_size(config: Config, epoch: int, own: tuple[int, int]) -> tuple[int, i
     Parameters
     ----------
     config : Config
-        Its `image_sizes`, which share the epochs equally, in their order. Each is that of the shorter side; the longer
-        one keeps its proportion.
+        Its `image_sizes`, which share the epochs equally, in their order; where there are fewer epochs than sizes, the
+        last ones. Each is that of the shorter side; the longer one keeps its proportion.
     epoch : int
         Epochs completed.
     own : tuple of int
@@ -69,7 +69,7 @@ def image_size(config: Config, epoch: int, own: tuple[int, int]) -> tuple[int, i
     tuple of int
         One of the sizes, or `own` where there are none.
     """
-    sizes = config.image_sizes
+    sizes = config.image_sizes[-config.epochs :]
     if not sizes:
         return own
     side, short = sizes[min(epoch * len(sizes) // config.epochs, len(sizes) - 1)], min(own)

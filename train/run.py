@@ -292,7 +292,7 @@ class Run:
         versions : dict of str to str
             Recorded beside it.
         best : bool
-            Whether no epoch before scored higher.
+            Whether every epoch before scored lower.
 
         Returns
         -------

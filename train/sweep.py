@@ -400,12 +400,16 @@ def _line(row: Mapping[str, Any]) -> str:
 def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A table in Markdown: what each combination of settings reaches, the best first, means over seeds."""
     names = [name for name in sweep.trials[0].varied if name != "seed"]
-    groups: dict[str, dict[int, Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], dict[int, Mapping[str, Any]]] = {}
     for row in rows:  # the same drawn or given twice is no other seed
-        groups.setdefault(" | ".join(_shown(row[name]) for name in names), {})[row["seed"]] = row
+        groups.setdefault(tuple(str(row[name]) for name in names), {})[row["seed"]] = row
+    shown = {
+        settings: tuple(_shown(next(iter(of.values()))[name]) for name in names) for settings, of in groups.items()
+    }
     found = []
     for settings, of_seeds in groups.items():
         group = of_seeds.values()
+        alike = list(shown.values()).count(shown[settings]) > 1  # to so many digits
         known = [100 * row["validation_accuracy"] for row in group if row["validation_accuracy"] != ""]
         states = sorted({row["state"] for row in group} - {FINISHED})
         mean = statistics.fmean(known) if known else -math.inf
@@ -413,7 +417,7 @@ def _means(sweep: Sweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(known) > 1:
             reached += f" ± {statistics.stdev(known):.2f}"
         seconds = f"{statistics.fmean(row['seconds'] for row in group):.0f}"
-        cells = [*([settings] if names else []), reached, seconds, str(len(known)), ", ".join(states)]
+        cells = [*(settings if alike else shown[settings]), reached, seconds, str(len(known)), ", ".join(states)]
         found.append((mean, f"| {' | '.join(cells)} |"))
     found.sort(key=lambda pair: -pair[0])
     head = [

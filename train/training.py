@@ -23,7 +23,7 @@ from train._memory import require_weights
 from train.architectures import Trainable, build
 from train.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
-from train.data import INFO, Images, draw_holes, draw_sources, views
+from train.data import INFO, Images, draw_holes, draw_sources, spread, views
 from train.distributed import Ranks
 from train.network import Moments, Parameters
 from train.optimizer import averaged_part, image_size, learning_rate
@@ -503,18 +503,19 @@ class Trainer:
         Running moments are of weights that change at each step: late where they change fast, and not those of weights
         that are averaged over steps.
         """
-        if not self.state.moments:
+        wanted = min(self.config.moment_images, self.count)
+        if not self.state.moments or not wanted:
             return
-        size = min(self.config.batch_size, EVALUATION_BATCH, self.count)
-        batches = min(self.config.moment_images, self.count) // size
+        size = min(self.config.batch_size, EVALUATION_BATCH, wanted)
+        batches = wanted // size
+        chosen = spread(self.count, batches * size)
         sums: Any = None
         for batch in range(batches):
-            x, _ = self.train.take(slice(batch * size, (batch + 1) * size))
+            x, _ = self.train.take(self.xp.asarray(chosen[batch::batches]))
             with precision(self.config.precision):
                 _, moments = self.network(self.state.evaluated, x)
             sums = moments if sums is None else tree_map(lambda a, b: a + b, sums, moments)
-        if batches:
-            self.state.moments = tree_map(lambda a: a / batches, sums)
+        self.state.moments = tree_map(lambda a: a / batches, sums)
 
     def save(self, *, best: bool = False) -> Any:
         """Write a checkpoint of the present state.
@@ -522,7 +523,7 @@ class Trainer:
         Parameters
         ----------
         best : bool
-            Whether no epoch before scored higher.
+            Whether every epoch before scored lower.
 
         Returns
         -------
@@ -546,6 +547,7 @@ class Trainer:
         state = self.state
         if state.step:
             self._require_finite_weights()
+            self._renew_moments()  # for what evaluates this checkpoint; the epoch's end renews them again
             self.save()
         where = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"the end of epoch {state.epoch}"
         return (

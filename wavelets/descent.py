@@ -91,12 +91,13 @@ def adam(
     Raises
     ------
     TypeError
-        If a leaf is not of a floating dtype, or `loss` returns no real scalar.
+        If a leaf is not of a real floating dtype, or `loss` returns no real scalar.
     ValueError
         If a decay is out of range.
     """
     if not all(0 <= decay < 1 for decay in decays):
         raise ValueError(f"decays is {decays}; both must be at least 0 and below 1")
+    _require_no_complex(parameters)
     rate, decays = float(rate), (float(decays[0]), float(decays[1]))  # NumPy's numbers would make float32 float64
     gradient = value_and_grad(loss)
     leaves, structure = tree_leaves(parameters), tree_structure(parameters)
@@ -140,12 +141,13 @@ def momentum(
     Raises
     ------
     TypeError
-        If a leaf is not of a floating dtype, or `loss` returns no real scalar.
+        If a leaf is not of a real floating dtype, or `loss` returns no real scalar.
     ValueError
         If `keep` is out of range.
     """
     if not 0 <= keep < 1:
         raise ValueError(f"keep is {keep}; it must be at least 0 and below 1")
+    _require_no_complex(parameters)
     rate, keep = float(rate), float(keep)  # NumPy's numbers would make float32 float64
     gradient = grad(loss)
     velocity = tree_map(np.zeros_like, parameters)
@@ -155,3 +157,10 @@ def momentum(
         velocity = tree_map(lambda v, g, step=step: keep * v - step * g, velocity, found)
         parameters = tree_map(np.add, parameters, velocity)
     return parameters
+
+
+def _require_no_complex(parameters: Any) -> None:
+    """Raise TypeError for complex leaves, whose gradient on the tape is the conjugate of the way up."""
+    for leaf in tree_leaves(parameters):
+        if (dtype := np.dtype(getattr(leaf, "dtype", type(leaf)))).kind == "c":
+            raise TypeError(f"a parameter has dtype {dtype}; give real ones, such as its real and imaginary part")

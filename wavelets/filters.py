@@ -246,7 +246,7 @@ def _checked(shape: int | Sequence[int], scales: int, angles: int, dtype: Any) -
 
 def _angle(k: int, angles: int) -> float:
     """The orientation of a wavelet, in Kymatio's order."""
-    return (angles - angles // 2 - 1 - k) * math.pi / angles
+    return (int(angles / 2 - 1) - k) * math.pi / angles
 
 
 def _window(octave: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -83,8 +83,8 @@ def scaling_exponents(moments: NumpyArray[Any], first: int, last: int) -> NumpyA
 def leverage(x: Array, lags: int) -> NumpyArray[np.float64]:
     """Return the leverage correlation L(tau) = E[x(t + tau)^2 x(t)] / E[x^2]^(3/2) for tau = -lags .. lags.
 
-    Slide 20 of S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks. It is 0 for all lags but 0 if x and
-    x reversed in time have the same distribution, or x and -x.
+    Slide 20 of S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks. It is even in tau if x and
+    x reversed in time have the same distribution, and 0 everywhere if x and -x have.
 
     Parameters
     ----------

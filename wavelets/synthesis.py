@@ -39,7 +39,7 @@ def moment_distance(
     distance : callable
         From an array of that shape, traced or not, to a scalar; it is 0 for x and for all its translations.
     count : int
-        How many real numbers the moments are.
+        How many real numbers the moments are. The low-pass row and moduli, harmonic 0, are real.
 
     Raises
     ------
@@ -64,6 +64,9 @@ def moment_distance(
         found = harmonic_statistics(y, bank, harmonics=harmonics, lags=lags)
         return sum(np.sum(np.abs((found[key] - wanted[key]) / scale[key]) ** 2) for key in wanted)
 
-    rows, lagged = len(variance), wanted.get("lagged")
-    # a mean and a lagged covariance are two real numbers, a Hermitian matrix of R rows is R^2
-    return distance, rows**2 + 2 * rows + (0 if lagged is None else 2 * lagged.size)
+    rows = len(variance)
+    of_moduli = (rows - 1) // len(harmonics) * sum(k == 0 for k in harmonics)
+    real, each = 1 + of_moduli, 2 * rows - (1 + of_moduli)  # a mean, or a lagged covariance, of every row
+    shifts = wanted["lagged"].size // rows if "lagged" in wanted else 0
+    # the covariance is a Hermitian matrix, and a symmetric one of the real rows
+    return distance, rows**2 - real * (real - 1) // 2 + each * (1 + shifts)

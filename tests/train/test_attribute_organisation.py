@@ -99,6 +99,15 @@ def test_similarity_of_orders() -> None:
     assert similarity_of_orders(np.asarray([[0, 3, 1, 4, 2, 5]]), True)[0] < 1
 
 
+def test_a_filter_of_zeros_is_like_no_neighbour() -> None:
+    rng = np.random.default_rng(0)
+    filters = rng.standard_normal((5, 30))
+    filters[3] = 0
+    c = np.corrcoef(filters[:3])
+    found = neighbour_correlation(filters, False, rng)
+    assert found.value == pytest.approx((c[0, 1] + c[1, 2]) / 4) and found.p > 0.01
+
+
 def test_equal_values_are_as_organised_in_any_order() -> None:
     rng = np.random.default_rng(0)
     assert haar_norm(np.ones((5, 4)), rng) == Comparison(0, 0, 0, 1)

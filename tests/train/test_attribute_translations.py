@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -127,6 +128,24 @@ def test_trend() -> None:
     assert trend([1, 2, 3, 4, 5]) == pytest.approx((1.0, 2 / 120))
     assert trend([3, 2, 1])[0] == -1
     assert np.isnan(trend([1.0])).all()
+
+
+@pytest.mark.parametrize("values", [[1, 1, 2, 2, 3], [1, 1, 2, 3, 4], [1, 1, 1, 3], [3, 3, 2, 1, 2, 1]])
+def test_trend_of_equal_values(values: list[float]) -> None:
+    """Against all orders of the values, twice the part on the smaller side."""
+    n = len(values)
+    rises = [
+        sum(np.sign(order[b] - order[a]) for a in range(n) for b in range(a + 1, n))
+        for order in itertools.permutations(values)
+    ]
+    found = rises[0]
+    smaller = min(np.mean([r >= found for r in rises]), np.mean([r <= found for r in rises]))
+    assert trend(values)[1] == pytest.approx(min(1, 2 * smaller))
+
+
+def test_trend_of_many_equal_values() -> None:
+    assert trend([0.1, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9])[1] == pytest.approx(2 / 10_000)
+    assert np.isnan(trend([0.5] * 11)[1])
 
 
 def test_matches_agree_with_nearest() -> None:

@@ -297,6 +297,8 @@ def test_a_file_of_schema_1_is_read(tmp_path: Path) -> None:
 def test_sizes_keep_the_proportion_of_oblong_images() -> None:
     config = make_config("hcnn", {"image_sizes": [8, 12], "epochs": 4})
     assert [image_size(config, epoch, (24, 41)) for epoch in range(4)] == [(8, 14)] * 2 + [(12, 21)] * 2
+    few = make_config("hcnn", {"image_sizes": [8, 12, 16], "epochs": 2})
+    assert [image_size(few, epoch, (24, 24)) for epoch in range(2)] == [(12, 12), (16, 16)]
     images = np.random.default_rng(0).random((2, 6, 9, 2))
     small = resize(images, (2, 3))
     np.testing.assert_allclose(small, images.reshape(2, 2, 3, 3, 3, 2).mean(axis=(2, 4)), rtol=0, atol=1e-12)

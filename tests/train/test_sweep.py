@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tests.train.runs import Outcome, contents, finish, start
 from train import _trial
 from train._lock import locked
 from train.config import ConfigError
+from train.run import Run
 from train.sweep import _means, read_sweep
 
 SETTINGS = """
@@ -139,6 +142,32 @@ def test_the_same_settings_twice_have_no_deviation_over_seeds() -> None:
         for trial in found.trials
     ]
     assert len(rows) == 6 and _means(found, rows)[2:] == ["| 1 | 55.00 % ± 7.07 | 1 | 2 |  |"]
+
+
+def test_settings_that_look_alike_to_four_digits_are_two_rows() -> None:
+    found = read_sweep(SETTINGS + "[grid]\nlearning_rate = [0.00300012, 0.00300049, 0.01]\n")
+    rows = [
+        {**trial.varied, "seed": 0, "validation_accuracy": 0.9 - 0.1 * i, "seconds": 1.0, "state": "finished"}
+        for i, trial in enumerate(found.trials)
+    ]
+    assert _means(found, rows)[2:] == [
+        "| 0.00300012 | 90.00 % | 1 | 1 |  |",
+        "| 0.00300049 | 80.00 % | 1 | 1 |  |",
+        "| 0.01 | 70.00 % | 1 | 1 |  |",
+    ]
+
+
+def test_the_epoch_that_a_trial_was_stopped_in_counts(first_run: Any, tmp_path: Path) -> None:
+    shutil.copytree(first_run[0], tmp_path / "run")
+    run = Run(tmp_path / "run")
+    whole = sum(record["seconds"] for record in _trial.records_of(run))
+    assert _trial._seconds_of_training(run) == whole > 0
+    _, latest, _ = run.latest()
+    state = dataclasses.replace(latest.state, step=2, order=np.arange(32), correct=0, seconds=5.0)
+    with run.lock():
+        run.save(dataclasses.replace(latest, state=state), {}, best=False)
+    assert _trial._seconds_of_training(run) == whole + 5
+    assert _trial._seconds_of_training(Run(tmp_path / "none")) == 0
 
 
 def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None:

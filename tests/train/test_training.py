@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 import tomllib
@@ -378,26 +379,37 @@ def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path)
                 np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
-def test_moments_of_evaluation_are_those_of_the_averaged_weights(few_images: Dataset, tmp_path: Path) -> None:
-    """After an epoch, moments are the mean of those of the first batches, by the weights that are evaluated."""
-    changes = {"width": 4, "factors": 4, "depth": 5, "dtype": "float64", "average_decay": 0.9, "moment_images": 13}
-    config = make_config("sample", {**changes, "batch_size": 6, "normalization": "both", "learning_rate": 0.1})
+@pytest.mark.parametrize(("moment_images", "size", "batches"), [(13, 6, 2), (4, 4, 1)])
+def test_moments_of_evaluation_are_those_of_the_averaged_weights(
+    few_images: Dataset, tmp_path: Path, moment_images: int, size: int, batches: int
+) -> None:
+    """Where a checkpoint is saved, moments are the mean of those of batches, by the weights that are evaluated."""
+    changes = {"width": 4, "factors": 4, "depth": 5, "dtype": "float64", "average_decay": 0.9}
+    changes |= {"moment_images": moment_images, "batch_size": 6, "normalization": "both", "learning_rate": 0.1}
+    config = make_config("sample", changes)
     network = Network(config)
     mean, std = channel_statistics(few_images.train_images)
     images = Images(few_images.train_images, few_images.train_labels, mean, std, "float64")
     trainer = Trainer(np, config, network, images, None, Run(tmp_path), {}, few_images.class_names)
-    with trainer.run.lock(make=True):
-        trainer._epoch(lambda *_: None, [])
-    expected = {}
-    for weights in ("average", "parameters"):
-        parameters = getattr(trainer.state, weights)
-        batches = [network(parameters, images.take(slice(n, n + 6))[0])[1] for n in (0, 6)]
-        expected[weights] = np.concatenate(
-            [(batches[0][la][name] + batches[1][la][name]).ravel() / 2 for la in batches[0] for name in batches[0][la]]
+    chosen = [int(i * len(images.labels) / (size * batches)) for i in range(size * batches)]  # spread over all
+
+    def of(parameters: Any) -> Any:
+        found = [network(parameters, images.take(chosen[n::batches])[0])[1] for n in range(batches)]
+        return np.concatenate(
+            [sum(f[la][name] for f in found).ravel() / batches for la in found[0] for name in found[0][la]]
         )
-    found = np.concatenate([a.ravel() for own in trainer.moments.values() for a in own.values()])
-    np.testing.assert_allclose(found, expected["average"], rtol=1e-12, atol=1e-14)
-    assert np.abs(found - expected["parameters"]).max() > 1e-3
+
+    with trainer.run.lock(make=True):
+        for stop in ("the end of an epoch", "a signal in the next"):
+            if stop == "the end of an epoch":
+                trainer._epoch(lambda *_: None, [])
+            else:
+                trainer._step(np.arange(6))
+                trainer.state.step = 1
+                trainer._saved_for(signal.SIGTERM)
+            found = np.concatenate([a.ravel() for own in trainer.moments.values() for a in own.values()])
+            np.testing.assert_allclose(found, of(trainer.state.average), rtol=1e-12, atol=1e-14)
+            assert np.abs(found - of(trainer.state.parameters)).max() > 1e-3
 
 
 def test_loss_that_is_not_finite_in_evaluation(few_images: Dataset) -> None:

@@ -206,9 +206,9 @@ def like_translations(
     """Test whether changing images changes their arrays as a circular translation does.
 
     The effect is the correlation, over all images and entries, of the array's change with the change that translating
-    the array makes. The permutations put the axis into another order, in which the translation is then taken: what is
-    no more than chance is as large in any order. The test is one-sided, since the opposite of a translation's change is
-    not that of another translation.
+    the array makes, whose mean is 0. The permutations put the axis into another order, in which the translation is then
+    taken: what is no more than chance is as large in any order. The test is one-sided, since the opposite of a
+    translation's change is not that of another translation.
 
     Parameters
     ----------
@@ -233,7 +233,10 @@ def like_translations(
         for name, after in changed[j, axis].items():
             difference = after - before
             cross = np.einsum("nvm,nwm->vw", difference, before)
-            size = float((difference**2).sum())
+            size = ((difference - difference.mean()) ** 2).sum()
+            size = max(
+                float(size), 1e-24 * float((difference**2).sum())
+            )  # a constant differs from its mean by rounding
             for tau in range(1, length):
                 # where the translation takes each sample from, in the natural order and in the others
                 sources = np.empty_like(orders)
@@ -287,4 +290,5 @@ def _strength(finding: Finding) -> float:
 
 def _corrected(score: float, highest: np.ndarray[Any, Any]) -> float:
     """Of the permutations, and the natural order itself, the part whose largest score is as large."""
-    return float((1 + np.count_nonzero(highest >= score)) / (1 + len(highest)))
+    slack = 1e-12 * abs(score)  # sums of other signs, or in another order, round differently
+    return float((1 + np.count_nonzero(highest >= score - slack)) / (1 + len(highest)))

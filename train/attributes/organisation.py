@@ -83,7 +83,7 @@ def neighbour_correlation(filters: np.ndarray[Any, Any], circular: bool, rng: np
     Comparison
         Organised if large.
     """
-    correlations = np.corrcoef(filters)
+    correlations = _correlations(filters)
     natural = np.arange(len(filters))
 
     def mean(order: np.ndarray[Any, Any]) -> float:
@@ -92,6 +92,12 @@ def neighbour_correlation(filters: np.ndarray[Any, Any], circular: bool, rng: np
 
     random = np.asarray([mean(rng.permutation(natural)) for _ in range(ORDERS)])
     return Comparison.of(mean(natural), random, organised=1)
+
+
+def _correlations(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Of each row with each; a constant row has none, 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.corrcoef(rows))
 
 
 def haar_matrix(length: int) -> np.ndarray[Any, Any]:
@@ -223,8 +229,7 @@ def seriation(samples: np.ndarray[Any, Any], circular: bool, rng: np.random.Gene
         Organised if large: 1 if the order found is the natural one.
     """
     length = samples.shape[1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        correlations = np.nan_to_num(np.corrcoef(samples.T.astype(np.float64)))
+    correlations = _correlations(samples.T.astype(np.float64))
     found = spectral_order((1 + correlations) / 2, circular)
     random = np.stack([rng.permutation(length) for _ in range(ORDERS)])
     alike = similarity_of_orders(np.concatenate([found[None], random]), circular)

@@ -133,7 +133,7 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
                     found.found_arrays[row, tau],
                     label,
                     "black" if label == own else "#b00020",
-                    f"{distance:.3g} ({close:.2g} %)",
+                    f"{distance:.3g} ({close:.3g} %)",
                     "black" if distance <= found.threshold else "#777777",
                 )
             )

@@ -423,7 +423,7 @@ def _viewer(study: Study) -> dict[str, Any]:
                     "array": array(m.found_arrays[row, tau]),
                     "rank": int(m.rank[row, tau]) if m.rank is not None else None,
                     "small": bool(m.distances[row, tau, 0] <= m.threshold),
-                    "closer": f"{100 * (m.random <= m.distances[row, tau, 0]).mean():.2g}",
+                    "closer": f"{100 * (m.random <= m.distances[row, tau, 0]).mean():.3g}",
                     "found": [
                         [int(i), names[data.train_labels[i]], f"{d:.3g}"]
                         for i, d in zip(m.indices[row, tau], m.distances[row, tau], strict=True)

@@ -16,7 +16,7 @@ from train.attributes.organisation import Comparison, haar_norm, neighbour_corre
 from train.attributes.translations import Agreement, Matches, Search, agreement, agreement_in_shuffled_order, match
 from train.attributes.units import attribute_filters, maximise
 from train.covariance import axes, invariance, largest
-from train.data import Dataset
+from train.data import Dataset, spread
 
 __all__ = ["PARTS", "Exactness", "Layers", "Organisation", "Settings", "Study", "Units"]
 
@@ -377,12 +377,15 @@ class Study:
         ]
         probes: list[list[tuple[float, float]]] = [[], []]
         separation = []
+        probed = spread(len(data.test_labels), PROBED)
+        compared = spread(len(data.train_labels), SEPARATED)
         for j in range(self.model.network.config.depth):
             for features, found in zip((self.features, self.untrained_features), probes, strict=True):
                 train, test = features.means("train", j), features.means("test", j)
-                found.append(probe(train, data.train_labels, test[:PROBED], data.test_labels[:PROBED]))
-            means = self.features.means("train", j)[:SEPARATED]
-            separation.append(closest_classes(means, data.train_labels[:SEPARATED], self._rng(8)))
+                found.append(probe(train, data.train_labels, test[probed], data.test_labels[probed]))
+            means = self.features.means("train", j)[compared]
+            distance, closest = closest_classes(means, data.train_labels[compared], self._rng(8))
+            separation.append((distance, (int(compared[closest[0]]), int(compared[closest[1]]))))
         bounds = list(gains(self.model, self.xp.asarray(data.test_images[:2]), self._rng(9)))
         self.layers = [Layers(pairs[0], pairs[1], bounds, probes[0], probes[1], separation)]
 

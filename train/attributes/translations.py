@@ -350,11 +350,22 @@ def trend(values: Sequence[float]) -> tuple[float, float]:
     Returns
     -------
     tuple of float
-        Kendall's tau of values and depths, and its exact p-value (two-sided). NaN for fewer than two values.
+        Kendall's tau of values and depths, and its p-value (two-sided); NaN for fewer than two values. The p-value is
+        exact where all values differ or there are at most seven; else it is that of 9,999 permutations.
     """
-    from scipy.stats import kendalltau
+    from scipy.stats import kendalltau, permutation_test
 
     if len(values) < 2:
         return float("nan"), float("nan")
     found = kendalltau(range(len(values)), values)
-    return float(found.statistic), float(found.pvalue)
+    if len(set(values)) == len(values) or not np.isfinite(found.statistic):
+        return float(found.statistic), float(found.pvalue)
+
+    earlier, later = np.triu_indices(len(values), 1)
+
+    def rises(v: np.ndarray[Any, Any], axis: int) -> Any:  # tau without its denominator, which all orders share
+        return np.sign(v[..., later] - v[..., earlier]).sum(axis=axis)
+
+    rng = np.random.default_rng(0)
+    permuted = permutation_test((values,), rises, permutation_type="pairings", vectorized=True, rng=rng)
+    return float(found.statistic), float(permuted.pvalue)

@@ -13,7 +13,7 @@ from train.data.augmentation import (
 )
 from train.data.cifar import INFO, load_dataset
 from train.data.custom import dataset_from_arrays, is_custom, is_function
-from train.data.dataset import DataError, Dataset, DatasetInfo, require_varying, split_validation, train_subset
+from train.data.dataset import DataError, Dataset, DatasetInfo, require_varying, split_validation, spread, train_subset
 from train.data.images import Images
 from train.data.mapped import MappedImages
 
@@ -37,6 +37,7 @@ __all__ = [
     "require_varying",
     "resize",
     "split_validation",
+    "spread",
     "standardise",
     "train_subset",
     "views",

@@ -264,7 +264,8 @@ def views(images: Array) -> Iterator[Array]:
     Yields
     ------
     array, shape (N, H, W, C)
-        The images mirrored, and both moved by one pixel along both axes, up and left or down and right: five.
+        The images mirrored, and both moved by one pixel along both axes: up and left or down and right, and where
+        mirrored up and right or down and left: five.
     """
     xp = array_namespace(images)
     count, height, width, _ = images.shape

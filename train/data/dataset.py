@@ -223,3 +223,22 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[n
     for label, quota in enumerate(quotas):
         held_out[rng.permutation(np.flatnonzero(labels == label))[:quota]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def spread(count: int, wanted: int) -> NDArray[np.int64]:
+    """Return which of a set to take so that they are spread over all of it, since it may be in order of its classes.
+
+    Parameters
+    ----------
+    count : int
+        How many there are.
+    wanted : int
+        How many to take at most.
+
+    Returns
+    -------
+    ndarray of int64, shape (min(count, wanted),)
+        Indices, ascending.
+    """
+    taken = min(count, wanted)
+    return np.arange(taken, dtype=np.int64) * count // max(taken, 1)
