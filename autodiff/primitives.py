@@ -337,9 +337,14 @@ def _normalized_filters_written_out(
 defvjp_argnums(_normalized_filters, _normalize_filters_pullback)
 
 
+def _has_kernels(*arrays: Array) -> bool:
+    """Whether these are real arrays on a GPU."""
+    return library_of(getval(arrays[0])) == "cupy" and not any(getval(a).dtype.kind == "c" for a in arrays)
+
+
 def _filters_normalized(h: Array, mean: Array, covariance: Array, /, *, epsilon: float) -> tuple[Array, Array]:
     """By one kernel on a GPU; elsewhere a few operations on small arrays take no longer, and filters may be complex."""
-    at_once = library_of(getval(h)) == "cupy"
+    at_once = _has_kernels(h, mean, covariance)
     function = _normalized_filters if at_once else _normalized_filters_written_out
     filters, means = function(h, mean, covariance, epsilon=epsilon)
     return filters, means
@@ -382,7 +387,7 @@ def _factors_merged(
     h: Array, g: Array, mean: Array, covariance: Array, bias: Array, /, **options: Any
 ) -> tuple[Array, Array]:
     """By one kernel on a GPU, and elsewhere written out, as filters are normalised."""
-    at_once = library_of(getval(h)) == "cupy"
+    at_once = _has_kernels(h, g, mean, covariance, bias)
     function = _merged_factors if at_once else _merged_factors_written_out
     w, offset = function(h, g, mean, covariance, bias, **options)
     return w, offset

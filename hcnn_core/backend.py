@@ -290,6 +290,14 @@ def _usable_cupy() -> ModuleType:
     except Exception as error:
         advice = ": end the other process that holds it" if "DevicesUnavailable" in str(error) else ""
         raise RuntimeError(f"CuPy cannot use the CUDA device ({error}){advice}") from error
+    try:
+        cupy.arange(1)  # its first kernel
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise RuntimeError(
+            f"CuPy cannot compile kernels ({first}): install the extra cuda{needed // 1000}, which brings NVRTC and "
+            "CUDA's headers, or NVIDIA's CUDA Toolkit"
+        ) from error
     return cupy
 
 
@@ -408,8 +416,10 @@ def lasting_memory(xp: Any) -> contextlib.AbstractContextManager[Any]:
 def constant(xp: Any, values: np.ndarray[Any, Any], device: Any) -> Array:
     """Host values as an array of `xp` on a device."""
     if xp.__name__ == "cupy":
+        import cupy
+
         with device, lasting_memory(xp):
-            return xp.asarray(values)
+            return cupy.asarray(values, blocking=True)  # it may next be read on another stream
     where = {} if xp is np else {"device": device}
     return xp.asarray(values, **where)
 
@@ -493,6 +503,7 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     import cupy
 
     stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    cupy.fft.config.get_plan_cache().set_size(-1)  # a plan that is dropped frees the memory that the graph works in
     cupy.cuda.get_current_stream().synchronize()
     cupy.get_default_memory_pool().free_all_blocks()  # the graph needs as much memory as is free in this pool
     try:

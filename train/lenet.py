@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autodiff import convolve, getval, marginal
-from hcnn_core.backend import Array, array_namespace, constant
+from hcnn_core.backend import Array, DeviceTables
 from hcnn_core.shards import Shard
 from train.config import Config, ConfigError
 from train.network import Moments, Parameters, aligned
@@ -301,8 +301,12 @@ class LeNet:
 
     def _mask(self, layer: LeNetLayer, like: Array) -> Array:
         """The same as factors of filters, on the device of an array."""
-        mask = self._seen(layer)[:, None, None, :].astype(self.config.dtype)
-        return constant(array_namespace(like), mask, like.device)
+        dtype = self.config.dtype
+        found: Array = _placed.beside(like, (layer.name, dtype), lambda: self._seen(layer)[:, None, None].astype(dtype))
+        return found
+
+
+_placed = DeviceTables()
 
 
 def _require_size(rows: int, columns: int) -> None:

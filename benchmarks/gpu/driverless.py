@@ -477,25 +477,29 @@ def main() -> None:
     from autodiff import tree_map
     from hcnn_core.backend import get_namespace, to_numpy
     from train import step as steps
+    from train.architectures import build
     from train.config import make_config
     from train.data import Images
-    from train.network import Network
 
     assert get_namespace("cupy") is cupy
+    side = settings.pop("size", 32)
     config = make_config(settings.pop("preset"), {"batch_size": 2, **settings})
     classes = 100 if config.dataset == "cifar100" else 10
-    network, rng = Network(config, 32, classes), np.random.default_rng(0)
+    network, rng = build(config, 32, classes), np.random.default_rng(0)
     arrays = tree_map(cupy.asarray, steps.initial_arrays(network, network.initialize(rng)))
     pixels, labels = cupy.zeros((8, 32, 32, 3), cupy.uint8), cupy.zeros(8, int)
     images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)
-    take = steps.GraphedStep(cupy, steps.gradient_step(cupy, config, network, images), 2)
+    take = steps.GraphedStep(cupy, steps.gradient_step(cupy, config, network, images, (side, side)), 2)
     launches, held, pool = [], [], cupy.get_default_memory_pool()
     results = [pool.total_bytes()]
     for size in [2] * (steps.WARM_UP + 2) + [1, 2]:
         numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "keep", "fresh", "settled")}
         rows = np.tile(np.arange(32), (size, 1))
+        inputs = {"index": np.arange(size), "rows": rows, "columns": rows, **numbers}
+        if config.cutout:
+            inputs |= {"hidden_rows": rows < 8, "hidden_columns": rows < 8}
         before = driver.launches
-        arrays, loss, correct = take(arrays, {"index": np.arange(size), "rows": rows, "columns": rows, **numbers})
+        arrays, loss, correct = take(arrays, inputs)
         float(loss), int(correct), to_numpy(labels)
         launches.append(driver.launches - before)
         gc.collect()

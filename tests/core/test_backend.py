@@ -420,6 +420,7 @@ def cupy_that(**behaviour: Any) -> types.ModuleType:
         runtime.driverGetVersion = _raising(behaviour["driver"])
     module.cuda = types.SimpleNamespace(runtime=runtime)  # type: ignore[attr-defined]
     module.zeros = _raising(behaviour["memory"]) if "memory" in behaviour else np.zeros  # type: ignore[attr-defined]
+    module.arange = _raising(behaviour["compiler"]) if "compiler" in behaviour else np.arange  # type: ignore[attr-defined]
     return module
 
 
@@ -437,8 +438,12 @@ def _raising(message: str) -> Callable[..., Any]:
         (cupy_that(driver="no libcuda"), r"CuPy found no usable CUDA driver \(no libcuda\): install NVIDIA's driver"),
         (cupy_that(devices=0), "CuPy found no CUDA device: this machine shows no NVIDIA GPU"),
         (cupy_that(memory="out of memory"), r"CuPy cannot use the CUDA device \(out of memory\)"),
+        (
+            cupy_that(compiler="no libnvrtc.so\nsearched in"),
+            r"CuPy cannot compile kernels \(no libnvrtc.so\): install the extra cuda13, which brings NVRTC and",
+        ),
     ],
-    ids=["not installed", "no driver", "no device", "no memory"],
+    ids=["not installed", "no driver", "no device", "no memory", "no compiler"],
 )
 def test_what_cupy_lacks_is_named(module: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", module)

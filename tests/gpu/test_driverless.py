@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hcnn_core._engines.cuda import launch as cuda
 from tests.gpu.requirements import required
 
 cupy = required("cupy")
@@ -23,6 +24,8 @@ STEPS: list[dict[str, Any]] = [
     {"preset": "hcnn", "dataset": "cifar100", "attribute_kernel": [11, 11]},
     {"preset": "hcnn-plus"},
     {"preset": "hcnn-fast"},
+    {"preset": "hcnn-fast", "size": 20, "cutout": 8},
+    {"preset": "lenet"},
     {"preset": "hcnn-fast", "boundary": "periodic"},
 ]
 
@@ -118,6 +121,14 @@ tables.beside(cupy.zeros(1), "table", lambda: np.arange(100, dtype=np.int32))
     assert 0 < after - before < 1 << 22
 
 
+def test_plans_of_fft_outlast_a_graph_that_holds_them() -> None:
+    """CuPy keeps 16 by default, and a plan that it drops gives back the memory that its launches work in."""
+    drained("""
+launch, results = record(lambda: cupy.ones(1) + 1)
+assert cupy.fft.config.get_plan_cache().get_size() == -1
+""")
+
+
 def test_poisoned_memory_is_nan() -> None:
     done = python("-c", DRAINED.format(work="""
 for dtype in ("float32", "float64"):
@@ -126,6 +137,33 @@ for dtype in ("float32", "float64"):
     assert not np.isnan(cupy.zeros(1000, dtype).get()).any()
 """))  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_each_device_is_told_of_a_kernels_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy tells the current device alone."""
+    device, told, launched = [0], [], []
+
+    class Compiled:
+        def __setattr__(self, name: str, value: int) -> None:
+            told.append((name, device[0], value))
+
+        def __call__(self, *arguments: Any, **options: Any) -> None:
+            launched.append((arguments, options))
+
+    monkeypatch.setattr(cuda, "compile_cuda", lambda *_: Compiled())
+    monkeypatch.setattr(cupy.cuda, "get_device_id", lambda: device[0])
+    kernel = cuda.kernel.__wrapped__("apply", "float32", (), 1000)
+    for device[0] in (0, 1, 0, 1):
+        kernel((1,), (32,), (), shared_mem=1000)
+    assert told == [("max_dynamic_shared_size_bytes", n, 1000) for n in (0, 1)]
+    assert launched == [(((1,), (32,), ()), {"shared_mem": 1000})] * 4
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("CUDA_ERROR_INVALID_VALUE")
+
+    monkeypatch.setattr(Compiled, "__setattr__", refuse)
+    with pytest.raises(RuntimeError, match=r"apply needs 150 KiB of shared memory, more than this device has.*INVALID"):
+        cuda.kernel.__wrapped__("apply", "float64", (), 150 << 10)((1,), (32,), ())
 
 
 CONTROL = """

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodiff import check_grads, vjp
+import hcnn_core
+from autodiff import check_grads, primitives, vjp
 from autodiff.primitives import _merged_factors, _merged_factors_written_out
 from hcnn_core import merge_factors, merge_factors_vjp
 from tests.core.oracle import eps, noise, wide
@@ -41,6 +42,18 @@ def operands(count: int, space: tuple[int, ...], taps: tuple[int, ...], filters:
         covariance,
         noise(5, (filters,), dtype),
     ]
+
+
+def test_complex_arrays_go_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    h, g, mean, covariance, bias = (a.astype("complex128") for a in operands(5, (3, 1), (5, 2), 3, "float64"))
+    options = {"lengths": (3, 7), "stride": (2, 3), "boundary": "zero", "epsilon": EPSILON}
+    expected = primitives.merge_factors(h, g, mean, covariance, bias, **options)
+    monkeypatch.setattr(primitives, "library_of", lambda _: "cupy")
+    for one, other in zip(primitives.merge_factors(h, g, mean, covariance, bias, **options), expected, strict=True):
+        assert one.dtype == "complex128" and np.array_equal(one, other)
+    primitives.merge_factors(*(a.real for a in (h, g, mean, covariance, bias)), **options)
+    with pytest.raises(TypeError, match="complex128"):  # what they would get
+        hcnn_core.normalize_filters(h, mean, covariance, epsilon=EPSILON)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -332,7 +332,9 @@ def fake_cupy(
     runtime = types.SimpleNamespace(
         driverGetVersion=version, runtimeGetVersion=lambda: 13020, getDeviceCount=lambda: devices
     )
-    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime), zeros=zeros, __name__="cupy")
+    cupy = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(runtime=runtime), zeros=zeros, arange=zeros, __name__="cupy"
+    )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
 
 

@@ -37,9 +37,7 @@ def test_filters_are_those_of_the_docstring(shape: tuple[int, int], scales: int,
     assert np.abs(bank.phi - np.fft.fft2(gabor(shape, 0.8 * 2 ** (scales - 1), 1, 0, 0))).max() <= 1e-13
 
 
-@pytest.mark.parametrize(
-    ("size", "scales", "angles"), [(32, 2, 8), (64, 3, 6), (16, 1, 4), (16, 2, 3), (32, 1, 5)]
-)
+@pytest.mark.parametrize(("size", "scales", "angles"), [(32, 2, 8), (64, 3, 6), (16, 1, 4), (16, 2, 3), (32, 1, 5)])
 def test_filters_are_kymatios(size: int, scales: int, angles: int) -> None:
     kymatio = pytest.importorskip("kymatio.scattering2d.filter_bank")
     theirs, bank = kymatio.filter_bank(size, size, scales, angles), morlet_bank((size, size), scales, angles)

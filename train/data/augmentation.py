@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hcnn_core import matmul
-from hcnn_core.backend import Array, array_namespace, constant, device_of, dtype_name, placement
+from hcnn_core.backend import Array, DeviceTables, array_namespace, constant, dtype_name, empty, placement
 
 BLOCK = 1000
 """Images that are summed at once."""
@@ -97,20 +96,18 @@ def standardise(
         raise ValueError(f"standard deviations are {np.asarray(std).tolist()}; every one must be positive")
     real = getattr(xp, name)
     scaled = xp.astype(images, real)
-    scaled -= _per_colour(xp, tuple(np.asarray(mean).tolist()), name, images)
-    scaled /= _per_colour(xp, tuple(np.asarray(std).tolist()), name, images)
+    scaled -= _per_colour(mean, name, images)
+    scaled /= _per_colour(std, name, images)
     return scaled
 
 
-_placed: dict[Any, Array] = {}
+_placed = DeviceTables()
 
 
-def _per_colour(xp: Any, values: tuple[float, ...], dtype: str, like: Array) -> Array:
+def _per_colour(values: Any, dtype: str, like: Array) -> Array:
     """Values on the device of `like`, sent there once."""
-    key = (xp.__name__, device_of(like), dtype, values)
-    if key not in _placed:
-        _placed[key] = constant(xp, np.asarray(values, dtype), like.device)
-    return _placed[key]
+    found: Array = _placed.beside(like, (*np.asarray(values).tolist(), dtype), lambda: np.asarray(values, dtype))
+    return found
 
 
 def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bool) -> Array:
@@ -294,16 +291,25 @@ def resize(images: Array, size: int | tuple[int, int]) -> Array:
     tall, wide = (size, size) if isinstance(size, int) else size
     if (height, width) == (tall, wide):
         return images
-    xp, dtype = array_namespace(images), dtype_name(images.dtype)
-    of_rows, of_columns = (
-        constant(xp, _areas(*lengths).astype(dtype), images.device) for lengths in ((height, tall), (width, wide))
-    )
-    rows = matmul(of_rows, xp.reshape(images, (count, height, -1)))  # (N, rows, W C)
-    resized: Any = matmul(of_columns, xp.reshape(rows, (count, tall, width, channels)))
+    xp = array_namespace(images)
+    of_rows, of_columns = _areas_beside(images, height, tall), _areas_beside(images, width, wide)
+    # products of two matrices, the one kind that a CUDA graph can hold: each axis comes first in its turn
+    by_row = xp.reshape(xp.permute_dims(images, (1, 0, 2, 3)), (height, -1))
+    rows = xp.reshape(matmul(of_rows, by_row), (tall, count, width, channels))
+    by_column = xp.reshape(xp.permute_dims(rows, (2, 1, 0, 3)), (width, -1))
+    columns = xp.reshape(matmul(of_columns, by_column), (wide, count, tall, channels))
+    resized = empty(xp, (count, tall, wide, channels), images)
+    resized[...] = xp.permute_dims(columns, (1, 2, 0, 3))
     return resized
 
 
-@lru_cache(maxsize=16)
+def _areas_beside(images: Array, before: int, after: int) -> Array:
+    """`_areas` in the dtype and on the device of images."""
+    dtype = dtype_name(images.dtype)
+    found: Array = _placed.beside(images, ("areas", before, after, dtype), lambda: _areas(before, after).astype(dtype))
+    return found
+
+
 def _areas(before: int, after: int) -> NDArray[np.float64]:
     """The part that each pixel of a line (columns) has of each pixel of another line of the same length (rows)."""
     pixels, edges = np.arange(before), np.linspace(0, before, after + 1)
