@@ -8,9 +8,9 @@ If a peer offers several layouts or numbers of threads, the fastest counts. A pe
 more than rounding errors is not timed. A peer that is not installed, or cannot express a case, is skipped with the
 reason.
 
-A sample repeats the call until 5 ms have passed, after one call that is not timed. Samples alternate among everything
-that computes a case. The other choices of `method` are timed in the same rounds; the second table compares them with
-the choice of "auto". What takes more than 20 times as long as ours is timed once.
+A sample repeats the call until 5 ms have passed, after one call that is not timed if the call is shorter than that.
+Samples alternate among everything that computes a case. The other choices of `method` are timed in the same rounds; the
+second table compares them with the choice of "auto". What takes more than 20 times as long as ours is timed once.
 """
 
 import os
@@ -390,14 +390,12 @@ def admit(problem: Problem, ways: dict[str, Way], limit: float) -> Contender:
         if not (error := problem.error(way.to_numpy(result))) <= problem.tolerance:  # NaN is not
             raise ArithmeticError(f"it is off by {error:.1e}, where rounding explains {problem.tolerance:.1e}")
         del result
-        if (
-            first > max(1, limit) and not way.compiles
-        ):  # a second call, without what the first makes, would be beyond it as well
-            return Contender(way, variant, True, 1, [first])
-        found[variant] = min(seconds(way.run) for _ in range(2))
-        if found[variant] > limit:
-            return Contender(way, variant, True, 1, [found[variant]])
+        found[variant] = first
+        if first <= max(1, limit) or way.compiles:  # else a second call would be beyond the limit as well
+            found[variant] = min(seconds(way.run) for _ in range(2))
     variant = min(found, key=lambda name: found[name])
+    if found[variant] > limit:
+        return Contender(ways[variant], variant, True, 1, [found[variant]])
     run = ways[variant].run
     awake = seconds(run, math.ceil(SAMPLE / found[variant]))
     return Contender(ways[variant], variant, False, math.ceil(SAMPLE / awake))
@@ -471,7 +469,7 @@ def notes(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         for name, reason in row["skipped"].items():
             why[name, reason] = why.get((name, reason), 0) + 1
-    yield f"ratio: ours to the best peer; * timed once, for it takes more than {SLOW} times as long as ours; - skipped:"
+    yield f"ratio: ours to the best peer; * timed once, then more than {SLOW} times as long as ours; - skipped:"
     yield from (f"  {name}: {reason} ({count} of {len(rows)})" for (name, reason), count in why.items())
     for row in rows:
         for name, reason in row["disagrees"].items():

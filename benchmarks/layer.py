@@ -5,7 +5,8 @@ Layer j = 4 of the paper's networks: x_3 (N, 32, 32, 4, 8, 16), its marginal, pa
 bias for a given cotangent of x_4. Every formulation is compared by value with this project's layer in double precision,
 and is not timed if it disagrees. Rounds alternate between formulations. Before each timed step, a step of the same kind
 runs that is not timed, so that caches and pages are as in training. Formulations of a framework that is not installed
-are skipped by name. Some batches are smaller because of memory, so times are per image.
+are skipped by name. Some batches are smaller, see `COPIES`, so times
+are per image; ours are longer in small batches (`benchmarks.scaling`).
 
 Each formulation gets its input in the memory layout of its output. The cotangent of x_3 is constant along the axis that
 the marginal removed; no formulation copies it along that axis, since the layer below receives it as it is.

@@ -22,7 +22,7 @@ def begin_from(trainer: Trainer, path: Path, checkpoint: Checkpoint) -> list[str
     given = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments}
     given = tree_map(lambda a: a.astype(config.dtype), given)
     anew: set[str] = set()
-    if (len(trainer.class_names), config.head) != (len(checkpoint.class_names), checkpoint.config.head):
+    if (tuple(trainer.class_names), config.head) != (tuple(checkpoint.class_names), checkpoint.config.head):
         anew = {trainer.network.table[-1].name, "head"}
     for kind, tree in own.items():
         kept = {name: arrays for name, arrays in given[kind].items() if name not in anew}

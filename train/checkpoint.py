@@ -20,15 +20,12 @@ import numpy as np
 from train._files import write_atomically
 from train._hdf5 import LIBVER, read_array, write_array
 from train.config import Config, ConfigError, make_config, with_defaults
-from train.data.dataset import CHANNELS
+from train.data.dataset import CHANNELS, LARGEST_IMAGE, Dataset
 
 SCHEMA = 2
 """Of files that are written. Schema 1, which is read too, has the attribute image_size, pixels along each side of RGB
 images, in the place of image_shape."""
 GROUPS = ("parameters", "velocity", "moments", "average")
-
-LARGEST_IMAGE = 2**15
-"""Pixels along a side."""
 
 Tree = dict[str, dict[str, Any]]
 
@@ -273,6 +270,26 @@ def require_finite(path: Path, tree: Tree, kind: str) -> None:
     for name, array in _flatten(tree):
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: {kind} {name} holds values that are not finite")
+
+
+def require_same_classes(path: Path, checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Raise CheckpointError unless a network tells the classes of a data set apart, in their order.
+
+    Parameters
+    ----------
+    path : Path
+        Of the checkpoint, for the message.
+    checkpoint : Checkpoint
+        The network.
+    dataset : Dataset
+        The images.
+    """
+    for index, names in enumerate(zip(checkpoint.class_names, dataset.class_names, strict=False)):
+        if names[0] != names[1]:
+            raise CheckpointError(
+                f"{path} calls class {index} {names[0]!r}, {dataset.name} calls it {names[1]!r}; give its classes the "
+                "same names and numbers, or name the set it was trained on with --dataset"
+            )
 
 
 def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:

@@ -169,7 +169,7 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
     elif target.suffix == ".h5":
         figures = dict(checkpoint.figures)
         with contextlib.suppress(RunError):  # a checkpoint alone says nothing of its test
-            if not checkpoint.state.step:  # else its run has been extended since the test
+            if checkpoint.state.velocity and not checkpoint.state.step:  # of a run, not extended since the test
                 figures |= Run(path.parent).test_figures(checkpoint.state.epoch)
         checkpoints.save(target, bare(checkpoint, figures), versions("numpy"))
     else:
@@ -219,6 +219,7 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
         state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
         for notice in notices:
             say(f"{notice}; going on from {path}")
+        run.set_aside_after(checkpoint)
         if changed:
             ranks.agree(lambda: _require_extensible(run, checkpoint, config.epochs))
         test = ranks.from_first(run.test_record)
@@ -226,7 +227,7 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
             if config.test:
                 say(f"the test set was read after epoch {test['epoch']}; it is read again after epoch {config.epochs}")
             test = None
-        if state.epoch >= config.epochs and (test or not config.test):
+        if state.epoch >= config.epochs and (test or not config.test) and not changed:
             _say_finished(run, config, test)
             return
         xp = ranks.agree(lambda: namespace(config.backend))
@@ -251,6 +252,10 @@ def _start(ranks: Ranks, xp: Any, config: Config, run: Run) -> tuple[Trainer, Da
     """A trainer on the data of a configuration, the same on every rank."""
     ranks.use_devices(xp)
 
+    def load_first(mine: bool) -> None:  # of a download only one is to write
+        if mine and config.dataset in INFO:
+            load_dataset(config.dataset, Path(config.data_dir), mapped=True)
+
     def load() -> tuple[Dataset, dict[str, str]]:
         if ranks.size > config.batch_size:
             raise ConfigError(
@@ -261,6 +266,9 @@ def _start(ranks: Ranks, xp: Any, config: Config, run: Run) -> tuple[Trainer, Da
         _require_suitable(config, dataset)
         return dataset, versions(xp.__name__)
 
+    if ranks.size > 1:
+        ranks.agree(lambda: load_first(ranks.rank == 0))
+        ranks.agree(lambda: load_first(ranks.local_rank == 0))  # another machine may have a disk of its own
     dataset, found = ranks.agree(load)
     if ranks.size > 1:
         settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
@@ -310,6 +318,7 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
         _require_same_kind(path, checkpoint, config.dataset, INFO[config.dataset])
     dataset = load_dataset(config.dataset, Path(config.data_dir))
     _require_same_kind(path, checkpoint, config.dataset, dataset.info)
+    checkpoints.require_same_classes(path, checkpoint, dataset)
     test = Images(
         xp.asarray(dataset.test_images),
         xp.asarray(dataset.test_labels),
@@ -408,6 +417,8 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     require_installed()
     _refuse("--report", options, given, WITH_REPORT)
     run = Run(options.report)
+    if not run.path.is_dir():
+        raise RunError(f"{run.path} holds no run: it is no directory")
     path, checkpoint = _opened(run.path)
     config = dataclasses.replace(checkpoint.config, **given)
     xp = namespace(config.backend)
@@ -418,6 +429,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if tested or config.validation_size:
         dataset = _dataset(xp, config, options.ranks)
         _require_same_kind(path, checkpoint, config.dataset, dataset.info)
+        checkpoints.require_same_classes(path, checkpoint, dataset)
         if tested:
             part, images, labels = "test", dataset.test_images, dataset.test_labels
         else:

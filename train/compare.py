@@ -56,6 +56,9 @@ class _Record:
 
     def row(self) -> list[str]:
         """Cells of the table."""
+        test: dict[str, Any] = next((record for record in reversed(self.metrics) if "test_accuracy" in record), {})
+        if test.get("epoch") != len(self.epochs):  # of weights that have been trained on since
+            test = {}
         held_out = [record["validation_accuracy"] for record in self.epochs if "validation_accuracy" in record]
         return [
             self.name,
@@ -68,8 +71,8 @@ class _Record:
             _number(self.last("train_accuracy"), ".2%"),
             _number(held_out[-1] if held_out else None, ".2%"),
             _number(max(held_out, default=None), ".2%"),
-            _number(self.last("test_accuracy"), ".2%"),
-            _number(self.last("test_accuracy_of_views"), ".2%"),
+            _number(test.get("test_accuracy"), ".2%"),
+            _number(test.get("test_accuracy_of_views"), ".2%"),
         ]
 
 

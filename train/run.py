@@ -271,6 +271,18 @@ class Run:
         path, checkpoint = max(found, key=lambda pair: (pair[1].state.epoch, pair[1].state.step))  # the first of equals
         return path, checkpoint, notices
 
+    def set_aside_after(self, checkpoint: Checkpoint) -> None:
+        """Rename what later checkpoints there are, which are damaged: those that follow take their places.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            The latest that is whole.
+        """
+        for path in self.checkpoint_paths() if self.writes else ():
+            if path.name > _name(checkpoint.state):
+                os.replace(path, path.with_name(path.name + ".damaged"))
+
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from.
 
@@ -299,7 +311,7 @@ class Run:
         Path
             The file.
         """
-        path = self.path / f"epoch{checkpoint.state.epoch:04d}-step{checkpoint.state.step:06d}.h5"
+        path = self.path / _name(checkpoint.state)
         if not self.writes:
             return path
         if best:  # first, since a run that goes on from `path` takes its best for saved
@@ -404,3 +416,8 @@ class Run:
             write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         except OSError as error:
             raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
+
+
+def _name(state: checkpoints.State) -> str:
+    """File name of a checkpoint; names are in the order of the states."""
+    return f"epoch{state.epoch:04d}-step{state.step:06d}.h5"

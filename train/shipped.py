@@ -39,7 +39,7 @@ def names() -> list[str]:
 
 
 def find(name_or_path: str | Path) -> Path:
-    """Return the file of a network: a shipped one's where there is one of this name, else the path itself.
+    """Return the file of a network: the path itself if it exists, else the network that ships by this name.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def find(name_or_path: str | Path) -> Path:
         If it is no name of a network and there is no such file.
     """
     path = Path(name_or_path)
-    if str(name_or_path) in names():
+    if not path.exists() and str(name_or_path) in names():
         return FOLDER / f"{name_or_path}.h5"
     if not path.exists() and not path.suffix:
         raise CheckpointError(f"there is no checkpoint at {path}; networks that ship: {', '.join(names()) or 'none'}")

@@ -303,6 +303,7 @@ class Trainer:
         same = np.array_equal(checkpoint.channel_mean, self.train.mean) and np.array_equal(
             checkpoint.channel_std, self.train.std
         )
+        same = same and tuple(checkpoint.class_names) == tuple(self.class_names)
         if not same or len(checkpoint.state.order) not in (0, self.count):
             raise CheckpointError(f"{where} was trained on other images than {self._images()}")
         self.state = checkpoint.state
@@ -507,15 +508,18 @@ class Trainer:
         if not self.state.moments or not wanted:
             return
         size = min(self.config.batch_size, EVALUATION_BATCH, wanted)
-        batches = wanted // size
-        chosen = spread(self.count, batches * size)
+        batches = -(-wanted // size)
+        chosen = spread(self.count, wanted)
         sums: Any = None
         for batch in range(batches):
-            x, _ = self.train.take(self.xp.asarray(chosen[batch::batches]))
+            part = chosen[batch::batches]
+            share = len(part) / wanted
+            x, _ = self.train.take(self.xp.asarray(part))
             with precision(self.config.precision):
                 _, moments = self.network(self.state.evaluated, x)
+            moments = tree_map(lambda a, share=share: share * a, moments)
             sums = moments if sums is None else tree_map(lambda a, b: a + b, sums, moments)
-        self.state.moments = tree_map(lambda a: a / batches, sums)
+        self.state.moments = sums
 
     def save(self, *, best: bool = False) -> Any:
         """Write a checkpoint of the present state.

@@ -380,7 +380,8 @@ def _layer_table(case: Sequence[Row], statement: str) -> Lines:
         errors = {axis: largest(row.largest for row in layer if row.axis == axis) for axis in {r.axis for r in layer}}
         failing = dict.fromkeys(row.axis for row in layer if row.verdict == "FAILS")
         bound = _number(largest(bound for row in layer for bound in row.bounds))
-        verdict = "FAILS: " + " ".join(failing) if failing else layer[0].verdict
+        undecided = any(row.verdict == "undecided" for row in layer)
+        verdict = "FAILS: " + " ".join(failing) if failing else "undecided" if undecided else layer[0].verdict
         cells.append((str(j), *(_number(errors.get(axis)) for axis in axes), bound, verdict))
     return ("j", *axes, "bound", "verdict"), cells
 

@@ -4,7 +4,7 @@ Multifractal scaling and leverage
 
 The moments of wavelet coefficients of a multifractal process grow like :math:`E|X \star \psi_j|^q \sim 2^{j \zeta(q)}`
 with an exponent that is not linear in q. We measure :math:`\zeta(q)` of a Brownian motion, a random cascade and a
-multifractal random walk, and the leverage :math:`L(\tau) = E[X(t+\tau)^2 X(t)]` of returns.
+multifractal random walk, and the leverage :math:`L(\tau) = E[X(t+\tau)^2 X(t)] / E[X^2]^{3/2}` of returns.
 
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slide 20. The slide has the returns of the
 S&P 500; here are simulated ones, since prices cannot be shipped.

@@ -33,7 +33,7 @@ z = {name: wavelet_transform(x, bank, -1)[1][..., 0] for name, x in lines.items(
 # %%
 # Transposed frequencies
 # ----------------------
-# The wavelet of scale j has frequencies around xi = 1.4 / 2^j. The harmonic k = 2 has them around 2 xi, where the next
+# The wavelet of scale j has frequencies around xi = 2.2 / 2^j. The harmonic k = 2 has them around 2 xi, where the next
 # finer wavelet is, and is as long as before: it is not dilated in space.
 
 j = 3

@@ -92,7 +92,7 @@ for kind, (initialize, logits_of) in networks.items():
         trials = [fit(logits_of, parameters, names, rate) for rate in (rates if names else rates[:1])]
         label = "none" if not names else "all" if len(names) > 1 else names[0][-1]
         numbers = sum(a.size for name in names for a in parameters[name].values())
-        on_train, on_test = results[kind, label] = max(trials)
+        on_train, on_test = results[kind, label] = max(trials, key=lambda trial: trial[0])
         print(f"{kind:15} trained: {label:4} ({numbers:6,} numbers): {on_train:.1%} in training, {on_test:.1%} test")
 
 # %%

@@ -8,7 +8,8 @@ Gabor functions to filters and give the part of their energy that is explained, 
 the same spectra and random phases. Without such a control, R\ :sup:`2` says little.
 
 The first layer is trained here, without labels: a linear layer with tied weights and a sparse response (reconstruction
-ICA, Le, Karpenko, Ngiam and Ng, 2011), by L-BFGS on gradients of :mod:`autodiff`.
+ICA, Le, Karpenko, Ngiam and Ng, 2011), by L-BFGS on gradients of :mod:`autodiff`. Gabor functions are fitted to its
+atoms, the patterns that its filters look for; whitening makes the filters themselves rougher.
 """
 
 import os
@@ -51,7 +52,7 @@ def cost(w):
 
 start = np.linalg.qr(rng.standard_normal((filters, filters)))[0]
 w, least = lbfgs(cost, start, iterations=iterations)
-learned = (w @ unwhiten).reshape(-1, side, side)  # what the filters look for in a picture
+learned = (w @ unwhiten).reshape(-1, side, side)  # atoms: what the filters look for in a picture
 print(f"cost {cost(start):.2f} at the start, {least:.2f} after at most {iterations} iterations")
 assert least < cost(start)
 
@@ -63,7 +64,7 @@ assert least < cost(start)
 
 fits, r2 = zip(*map(fit_gabor, learned), strict=True)
 control = [fit_gabor(randomize_phases(f, rng))[1] for f in learned]
-print(f"median R^2 of {filters} learned filters: {np.median(r2):.2f}, with random phases: {np.median(control):.2f}")
+print(f"median R^2 of {filters} learned atoms: {np.median(r2):.2f}, with random phases: {np.median(control):.2f}")
 assert np.median(r2) > np.median(control) + 0.1
 
 # %%
@@ -82,16 +83,16 @@ assert small[0] - small[1] < (np.median(r2) - np.median(control)) / 2, "so few t
 fig = plt.figure(figsize=(11, 4.2), layout="constrained")
 left, middle, right = fig.subfigures(1, 3)
 order = np.argsort(r2)[::-1][:12]
-for part, pictures, title in ((left, learned, "filters"), (middle, np.array(fits), "nearest Gabor functions")):
+for part, pictures, title in ((left, learned, "atoms"), (middle, np.array(fits), "nearest Gabor functions")):
     part.suptitle(title)
     for ax, k in zip(part.subplots(3, 4).flat, order, strict=True):
         ax.imshow(pictures[k], cmap="gray", vmin=-abs(learned[k]).max(), vmax=abs(learned[k]).max())
         ax.set(xticks=[], yticks=[], title=f"{r2[k]:.2f}" if part is middle else "")
 ax = right.subplots()
 ax.hist([r2, control], bins=np.linspace(0, 1, 11), label=["learned", "random phases"])
-ax.set(xlabel="$R^2$", ylabel="filters")
+ax.set(xlabel="$R^2$", ylabel="atoms")
 ax.legend()
 
 # %%
-# The twelve filters with the largest R\ :sup:`2` are shown. A fit this good says that the filters are localised,
+# The twelve atoms with the largest R\ :sup:`2` are shown. A fit this good says that the atoms are localised,
 # oriented waves. It does not say that a network must learn them: another cost, or another whitening, gives others.

@@ -97,6 +97,6 @@ for ax in panels:
     ax.set(xticks=[], yticks=[])
 
 # %%
-# This shows that a classical network takes a hundred lines on this tape, and the same commands. It does not show what
+# This shows that a classical network takes 150 lines on this tape, and the same commands. It does not show what
 # LeNet-5 can do: it was made for digits, where its error is below one percent, and 2,000 photographs are few and hard.
 # Filters of so short a training still look much like the noise that they began as.

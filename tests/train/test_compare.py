@@ -51,6 +51,16 @@ def test_table_and_picture(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert matplotlib.image.imread(picture).std() > 0.05
 
 
+def test_a_test_of_an_earlier_epoch_is_not_shown(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (runs[0] / "metrics.jsonl").read_text("utf-8").splitlines()
+    of_test = json.loads(lines[-1]) | {"epoch": 2}
+    (runs[1] / "metrics.jsonl").write_text("\n".join([*lines[:2], json.dumps(of_test), lines[2]]) + "\n", "utf-8")
+    assert main([*map(str, runs), "--out", str(runs[0] / "a.png")]) == 0
+    tested, trained_on = capsys.readouterr().out.splitlines()[1:3]
+    assert f"{of_test['test_accuracy']:.2%}" in tested.split()[-2]
+    assert "3/4" in trained_on and len(trained_on.split()) == len(tested.split()) - 2
+
+
 def test_one_run_differs_from_none(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(trained), str(trained), "--out", str(tmp_path / "a.png")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4

@@ -14,7 +14,7 @@ from tests.train.commands import Arrays, made_up
 from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, start
 from train import load
 from train.config import ConfigError, make_config
-from train.data import DataError, dataset_from_arrays, load_dataset, resize
+from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
 from train.network import Network
 from train.optimizer import image_size
 
@@ -326,3 +326,40 @@ def test_names_of_no_data_set(name: str) -> None:
 @pytest.mark.parametrize("name", ["images.npz", "some/images.npz", "a:f", "a.b:f"])
 def test_names_of_data_sets(name: str) -> None:
     assert make_config("hcnn", {"dataset": name}).dataset == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ("a", "a")}, r"class_names is \('a', 'a'\); expected different strings"),
+        ({"class_names": (0, 1)}, r"class_names is \(0, 1\)"),
+        ({"class_names": ()}, r"class_names is \(\)"),
+        (
+            {"test_images": np.zeros((0, 8, 8, 1), np.uint8), "test_labels": np.zeros(0, np.int64)},
+            r"at least one image",
+        ),
+        ({"train_images": np.zeros((2, 1, 2**15 + 1, 1), np.uint8)}, r"of at most 32768 pixels a side"),
+    ],
+)
+def test_data_sets_that_a_checkpoint_cannot_hold(changes: dict[str, Any], message: str) -> None:
+    images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1], np.int64)
+    given = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    with pytest.raises(DataError, match=message):
+        Dataset(**{"name": "own", "class_names": ("a", "b"), **given, **changes})
+
+
+def test_classes_in_another_order_are_refused(tmp_path: Path) -> None:
+    arrays = made_up((8, 10), 2)
+    files = {}
+    for names in ("ab", "ba"):
+        files[names] = tmp_path / f"{names}.npz"
+        flip = names == "ba"
+        of_labels = {k: np.where(v == 0, 1, 0) if flip and k.startswith("y") else v for k, v in arrays.items()}
+        np.savez(files[names], **of_labels, class_names=list(names))
+    run = tmp_path / "run"
+    flags = (*SMALL, "--shift", 1, "--epochs", 1, "--dataset", files["ab"], "--out", run)
+    run_here(flags, None).success()
+    run_here(("--evaluate", run, "--dataset", files["ab"]), None).success()
+    for command in ("--evaluate", "--report"):
+        outcome = run_here((command, run, "--dataset", files["ba"]), None)
+        assert outcome.status == 1 and "calls class 0 'a'" in outcome.err and "calls it 'b'" in outcome.err

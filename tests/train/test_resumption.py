@@ -236,6 +236,28 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(command: Command,
     assert_same_run(run, trained)
 
 
+def test_a_run_goes_on_from_its_best_where_all_later_ones_are_damaged(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    command(*SMALL, "--out", whole, "--epochs", 7).success()
+    shutil.copytree(whole, run)
+    best = checkpoint_files.load(run / "best.h5")
+    later = sorted(run.glob("epoch*.h5"))
+    assert len(later) == 3 and best.state.epoch < 5, "another seed"
+    for path in later:
+        path.write_bytes(path.read_bytes()[:-1])
+    with monkeypatch.context() as patch:
+        during_step(patch, best.state.epoch + 2, 2, lambda: signal.raise_signal(signal.SIGTERM))
+        command("--resume", run).one_line(143, "saved", f"--resume {run}")
+    assert f"{later[0].name}.damaged" in {path.name for path in run.iterdir()}
+    out = command("--resume", run).success()
+    assert f"going on after epoch {best.state.epoch + 1}, step 2" in out
+    assert metrics(run) == metrics(whole)
+    for name in ("best.h5", later[-1].name):
+        assert_same_state(run / name, whole / name)
+
+
 def test_a_line_of_metrics_cut_short_is_written_again(command: Command, trained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)

@@ -140,6 +140,24 @@ def test_what_cannot_be_extended(
     assert "is finished" in command("--resume", run, "--epochs", 2).success()  # what it has
 
 
+def test_an_end_at_what_is_trained_is_recorded(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, end = tmp_path / "run", Trainer._end_epoch
+
+    def stop(self: Trainer) -> None:
+        end(self)
+        if self.state.epoch == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_end_epoch", stop)
+        command(*CONSTANT, "--epochs", 9, "--no-test", "--out", run).one_line(143, "the end of epoch 2 of 9 epochs")
+    command("--resume", run, "--epochs", 2).success()
+    assert read_toml(run / "config.toml")["epochs"] == 2
+    assert "is finished: all 2 epochs" in command("--resume", run).success()
+
+
 # Another run's weights
 
 
@@ -195,6 +213,13 @@ def test_what_tells_other_classes_apart_is_drawn(
         if name.startswith(("parameters/layer01", "parameters/layer02", "parameters/layer03", "moments/layer03")):
             assert np.array_equal(found[name], expected[name]), name
     assert not np.array_equal(found["parameters/layer04/h"], expected["parameters/layer04/h"])
+
+
+def test_as_many_other_classes_are_drawn_too(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "other.npz"
+    np.savez(file, **made_up((32, 32, 3)), class_names=[f"class {n}" for n in range(10)])
+    flags = ("--dataset", file, "--epochs", 1, "--init-from", trained, "--out", tmp_path / "run")
+    assert "drawn, since its head is another: layer04, head\n" in run_here((*SMALL, *flags), None).success()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,18 @@ def test_images_that_do_not_fit(trained: Path, images: Any, error: Any, message:
         load(trained / "best.h5")(images)
 
 
-def test_names_are_found_before_files_and_others_refused(command: Command, tmp_path: Path) -> None:
+def test_names_are_found_unless_a_path_is_there_and_others_refused(
+    command: Command, trained: Path, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for name in names():
         assert find(name).parent == shipped.FOLDER
+    shutil.copytree(trained, "hcnn-fast")
+    assert find("hcnn-fast") == Path("hcnn-fast") and load("hcnn-fast").checkpoint.state.epoch == 4
+    (tmp_path / "hcnn-fast" / "report.html").unlink()
+    command("--report", "./hcnn-fast").success()
+    assert (tmp_path / "hcnn-fast" / "report.html").is_file()
+    command("--report", "hcnn-best").one_line(1, "hcnn-best holds no run")
     with pytest.raises(CheckpointError, match="there is no checkpoint at hcnn-bst; networks that ship: "):
         load("hcnn-bst")
     command("--evaluate", "hcnn-bst").one_line(1, "no checkpoint at hcnn-bst", *names())

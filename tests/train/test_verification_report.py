@@ -136,6 +136,17 @@ def test_table_counts_each_boundary() -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_layer_with_something_undecided_does_not_hold() -> None:
+    rows = [
+        measurement(statement="covariance", j=3, axis="u1", errors=(1e-3, 1e-3), bounds=(0.05, 0.05)),
+        measurement(statement="covariance", j=3, axis="v_j", errors=(1e-2, 1e-2), bounds=(0.2, 0.2)),
+    ]
+    assert [row.verdict for row in rows] == ["holds", "undecided"]
+    assert any(
+        line.split()[0] == "3" and line.endswith("undecided") for line in summary_table(rows).splitlines() if line
+    )
+
+
 def test_nothing_that_must_hold_is_no_success() -> None:
     rows = [measurement(kind="boundary", boundary="zero")]
     assert "zero: no statement here must hold; 1 measured" in summary_table(rows)

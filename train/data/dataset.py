@@ -15,6 +15,9 @@ IMAGE_SHAPE = (32, 32, 3)
 CHANNELS = range(1, 5)
 """How many channels an image may have: grey, grey and alpha, RGB, RGB and alpha, or whatever they are."""
 
+LARGEST_IMAGE = 2**15
+"""Pixels along a side."""
+
 
 class DataError(ValueError):
     """The data are missing, damaged, or not what they should be; one line says which and what would do."""
@@ -69,6 +72,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Hold every array to its contract."""
+        names = self.class_names
+        if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
+            raise DataError(f"{self.name}: class_names is {names!r}; expected different strings, one for each class")
         self._check("train", self.train_images, self.train_labels)
         self._check("test", self.test_images, self.test_labels)
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
@@ -106,6 +112,11 @@ class Dataset:
             raise DataError(
                 f"{self.name}: {part}_images is {describe_array(images)}; expected uint8 of shape (N, H, W, C) with 1 "
                 "to 4 channels C, such as (N, 32, 32, 3)"
+            )
+        if not len(images) or max(images.shape[1:3]) > LARGEST_IMAGE:
+            raise DataError(
+                f"{self.name}: {part}_images has shape {images.shape}; expected at least one image, of at most "
+                f"{LARGEST_IMAGE} pixels a side"
             )
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             raise DataError(
