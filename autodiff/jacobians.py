@@ -130,7 +130,15 @@ def hessian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     TypeError
         By the returned function: if the argument is not one float array, or `fun` returns no real scalar.
     """
-    return jacobian(grad(fun, argnum), argnum)
+    derivatives = jacobian(grad(fun, argnum), argnum)
+
+    @functools.wraps(fun)
+    def second(*args: Any, **kwargs: Any) -> Array:
+        _require_real(args[argnum])
+        found: Array = derivatives(*args, **kwargs)
+        return found
+
+    return second
 
 
 def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
@@ -161,9 +169,21 @@ def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Callable
     @functools.wraps(fun)
     def product(*args: Any, **kwargs: Any) -> Any:
         *args_, vector = args
+        _require_real(args_[argnum])
         return vjp(*_of_one(gradient, argnum, tuple(args_), kwargs))[1](vector)[0]
 
     return product
+
+
+def _require_real(argument: Any) -> None:
+    """Raise TypeError for complex leaves: the gradient by them is conjugated, so it has no such derivatives."""
+
+    def check(leaf: Any) -> None:
+        dtype = getattr(getval(leaf), "dtype", None)
+        if isinstance(leaf, complex) or (dtype is not None and dtype.kind == "c"):
+            raise TypeError(f"second derivatives are by real arrays, not by one of {dtype or 'complex'}")
+
+    tree_map(check, argument)
 
 
 def elementwise_grad(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:

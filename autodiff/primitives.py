@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import hcnn_core
 from autodiff._rules.table import negated
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
+from hcnn_core._problem import normalize_integers
 from hcnn_core.backend import Array, library_of
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
@@ -18,7 +20,7 @@ from hcnn_core.loss import cross_entropy_and_gradient, targets
 from hcnn_core.moments import moments_and_mean, shard_cotangents
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
-from hcnn_core.normalization import normalized_and_moments
+from hcnn_core.normalization import normalized_and_moments, require_epsilon
 
 convolve = primitive(hcnn_core.convolve)
 convolve_vjp_x = primitive(hcnn_core.convolve_vjp_x)
@@ -150,6 +152,8 @@ factored_layer = primitive(hcnn_core.factored_layer)
 
 def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, h, shift, g, bias, *axes = args
+    real = np.finfo(ans.dtype).dtype  # of the precision that all of it was computed in
+    x, h, shift, g = (a.astype(np.result_type(a.dtype, real), copy=False) for a in (x, h, shift, g))
 
     def written_out(cotangent: Array) -> list[Array]:
         h_options, g_options = factor_options(x.ndim, *axes, **kwargs)
@@ -327,6 +331,7 @@ def _normalized_filters_written_out(
     h: Array, mean: Array, covariance: Array, /, *, epsilon: float
 ) -> tuple[Array, Array]:
     """`normalize_filters` of operations that are differentiable any number of times, for complex filters too."""
+    epsilon = require_epsilon(epsilon)
     taps = np.reshape(h, (h.shape[0], -1))  # (Q, T)
     variance = np.real(np.sum((taps @ covariance) * np.conj(taps), axis=1))
     sigma = np.sqrt(np.where(variance < 0, 0, variance) + epsilon)  # rounding may leave less than nothing
@@ -372,8 +377,9 @@ def _merged_factors_written_out(
     epsilon: float,
 ) -> tuple[Array, Array]:  # fmt: skip
     """`merge_factors` of operations that are differentiable any number of times, for complex factors too."""
+    lengths = normalize_integers("lengths", lengths, g.ndim - 2, 1)
     normal, means = normalize_filters(h, mean, covariance, epsilon=epsilon)
-    flat = np.reshape(g, (g.shape[0], -1))
+    flat = np.reshape(g, (g.shape[0], math.prod(g.shape[1:])))
     w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))
     ones, axes = np.ones_like(getval(mean), shape=lengths), tuple(range(len(lengths)))
     shift = convolve(ones, np.reshape(means @ flat, g.shape[1:]), axes, boundary=boundary, stride=stride)
@@ -421,8 +427,9 @@ defvjp_argnums(_cross_entropy_at_once, _cross_entropy_pullback)
 
 def _cross_entropy_written_out(logits: Array, labels: Array, label_smoothing: float) -> Array:
     """`cross_entropy` of operations that are differentiable any number of times."""
-    target = targets(getval(logits), labels, label_smoothing)
-    return -np.sum(log_softmax(logits) * target) / logits.shape[0]
+    target: Any = targets(getval(logits), labels, label_smoothing)
+    logs = np.where(target != 0, log_softmax(logits), 0)  # -inf may stand beside a target of 0
+    return -np.sum(logs * target) / target.shape[0]
 
 
 def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0.0) -> Array:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from hcnn_core.activations import total
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, library_of
 
 __all__ = ["defvjp", "defvjp_argnums", "getval", "primitive"]
 
@@ -317,6 +317,10 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
     return inputs
 
 
+WIDE = {"float32": np.float64, "complex64": np.complex128}
+"""What NumPy sums in, which adds row to row, so that rounding errors add up."""
+
+
 def fit(g: Array, node: Node, name: str) -> Array:
     """The cotangent in its node's shape, summed over what was broadcast, and in its node's dtype."""
     try:
@@ -331,7 +335,8 @@ def fit(g: Array, node: Node, name: str) -> Array:
         stretched = [extra + i for i, (n, m) in enumerate(zip(node.shape, kept, strict=True)) if n != m]
         summed = (*range(extra), *stretched)
         if any(shape[axis] != 1 for axis in summed):
-            g = np.sum(g, axis=summed)
+            wide = WIDE.get(dtype.name) if library_of(getval(g)) == "numpy" else None
+            g = np.sum(g, axis=summed) if wide is None else np.sum(g, axis=summed, dtype=wide).astype(dtype)
         if g.shape != node.shape or not g.shape:  # a view would be copied where a caller may write to it
             g = np.reshape(g, node.shape)
     if dtype != node.dtype:
@@ -385,7 +390,9 @@ def _reshape(x: Any, *shape: Any, order: str = "C") -> Any:
 
 def _transpose(x: Any, *axes: Any) -> Any:
     """The method transpose, which takes the axes one by one, as a tuple, or not at all."""
-    return HANDLERS[np.transpose](x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None)
+    return HANDLERS[np.transpose](
+        x, axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes or None
+    )
 
 
 def _attribute(name: str, doc: str) -> property:

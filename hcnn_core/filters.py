@@ -183,7 +183,7 @@ def merge_factors_vjp(
             f"g_w and g_offset have shapes {g_w.shape} and {g_offset.shape}; "
             f"the results have {shapes[0]} and {shapes[1]}"
         )
-    g_offset = xp.reshape(g_offset, (-1, g.shape[-1]))
+    g_offset = xp.reshape(g_offset, (math.prod(problem.y_shape[:-1]), g.shape[-1]))
     return planner.filters(h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
 
 

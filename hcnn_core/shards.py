@@ -19,7 +19,7 @@ class Shard(NamedTuple):
     ----------
     share : float
         Fraction of the batch's samples that this process has, from 0 to 1. All shares add up to 1. A shard of share 0
-        takes part in every sum and changes none.
+        takes part in every sum and changes none, if its data are finite.
     all_reduce : callable
         Takes an array of float64 and returns its sum over all processes, which is the same on each.
     """

@@ -98,11 +98,17 @@ def real_if_close(a: Array, tol: float = 100) -> Array:
 
 # Two arguments
 
+
+def _less(x: Array, ans: Array) -> Array:
+    """X - ans, 0 where both are infinite."""
+    return np.where(x == ans, 0, x - np.where(x == ans, 0, ans))
+
+
 rule(np.add, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: g)
 rule(np.subtract, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g)
 rule(np.multiply, lambda ans, x, y: lambda g: g * y, lambda ans, x, y: lambda g: g * x)
 rule(np.divide, lambda ans, x, y: lambda g: g / y, lambda ans, x, y: lambda g: -g * ans / y)
-rule(np.fmod, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g * np.trunc(x / y))
+rule(np.fmod, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g * np.rint((x - ans) / y))
 rule(np.heaviside, None, lambda ans, x1, x2: lambda g: np.where(x1 == 0, g, 0))
 rule(np.copysign, lambda ans, x, y: lambda g: np.where(np.signbit(x) == np.signbit(y), g, -g), None)
 rule(np.ldexp, lambda ans, x1, x2: lambda g: np.ldexp(g, x2), None)
@@ -119,13 +125,13 @@ rule(
 )
 rule(
     np.logaddexp,
-    lambda ans, x, y: lambda g: g * np.exp(x - ans),
-    lambda ans, x, y: lambda g: g * np.exp(y - ans),
+    lambda ans, x, y: lambda g: g * np.exp(_less(x, ans)),
+    lambda ans, x, y: lambda g: g * np.exp(_less(y, ans)),
 )
 rule(
     np.logaddexp2,
-    lambda ans, x, y: lambda g: g * np.exp2(x - ans),
-    lambda ans, x, y: lambda g: g * np.exp2(y - ans),
+    lambda ans, x, y: lambda g: g * np.exp2(_less(x, ans)),
+    lambda ans, x, y: lambda g: g * np.exp2(_less(y, ans)),
 )
 
 

@@ -46,14 +46,52 @@ def density_over_ndtr(x: Array) -> Array:
     return math.sqrt(2 / math.pi) / sp.erfcx(-x / math.sqrt(2))
 
 
-defvjp(density_over_ndtr, lambda ans, x: lambda g: -g * ans * (x + ans))
+def limit(x: Array) -> int:
+    """Beyond it series in 1 / x^2 are closer than the differences of almost equal numbers that they replace."""
+    return 10 if x.dtype == np.float32 else 50
+
+
+def polynomial(z: Array, coefficients: tuple[float, ...]) -> Any:
+    """Of z, from the first power on."""
+    total: Any = 0
+    for coefficient in reversed(coefficients):
+        total = (total + coefficient) * z
+    return total
+
+
+def excess(ans: Array, x: Array) -> Any:
+    """X + density_over_ndtr(x)."""
+    far = x < -limit(x)
+    t = np.where(far, -x, 1)
+    return np.where(far, (1 + polynomial(np.square(1 / t), (-2, 10, -74, 706, -8162))) / t, x + ans)
+
+
+def erfcx_slope(ans: Array, x: Array) -> Any:
+    slope = 2 * x * ans - 2 / SQRT_PI
+    if np.iscomplexobj(x):
+        return slope
+    far = x > limit(x)
+    z = np.square(1 / np.where(far, x, 1))
+    return np.where(far, 2 / SQRT_PI * polynomial(z, (-1 / 2, 3 / 4, -15 / 8, 105 / 16, -945 / 32)), slope)
+
+
+def dawsn_slope(ans: Array, x: Array) -> Any:
+    slope = 1 - 2 * x * ans
+    if np.iscomplexobj(x):
+        return slope
+    far = np.abs(x) > limit(x)
+    z = np.square(1 / np.where(far, x, 1))
+    return np.where(far, -polynomial(z, (1 / 2, 3 / 4, 15 / 8, 105 / 16, 945 / 32)), slope)
+
+
+defvjp(density_over_ndtr, lambda ans, x: lambda g: -g * ans * excess(ans, x))
 
 rule(sp.erf, lambda ans, x: lambda g: g * (2 / SQRT_PI * np.exp(-np.square(x))))
 rule(sp.erfc, lambda ans, x: lambda g: g * (-2 / SQRT_PI * np.exp(-np.square(x))))
-rule(sp.erfcx, lambda ans, x: lambda g: g * (2 * x * ans - 2 / SQRT_PI))
+rule(sp.erfcx, lambda ans, x: lambda g: g * erfcx_slope(ans, x))
 rule(sp.erfinv, lambda ans, x: lambda g: g * (SQRT_PI / 2 * np.exp(np.square(ans))))
 rule(sp.erfcinv, lambda ans, x: lambda g: g * (-SQRT_PI / 2 * np.exp(np.square(ans))))
-rule(sp.dawsn, lambda ans, x: lambda g: g * (1 - 2 * x * ans))
+rule(sp.dawsn, lambda ans, x: lambda g: g * dawsn_slope(ans, x))
 rule(sp.ndtr, lambda ans, x: lambda g: g * (np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)))
 rule(sp.ndtri, lambda ans, x: lambda g: g * (math.sqrt(2 * math.pi) * np.exp(np.square(ans) / 2)))
 rule(sp.log_ndtr, lambda ans, x: lambda g: g * density_over_ndtr(x))

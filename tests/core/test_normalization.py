@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import autodiff
 from autodiff import check_grads, vjp
-from hcnn_core import merge_factors, normalize_elu, normalize_elu_vjp, normalize_filters
+from hcnn_core import Shard, merge_factors, normalize_elu, normalize_elu_vjp, normalize_filters
 from hcnn_core._engines import planner
 from hcnn_core._engines.cpu.normalization import lines_of
+from hcnn_core._engines.generic.normalization import pooled
 from hcnn_core.testing import assert_translation_covariant
 from tests.core.oracle import SEEDS, NDArray, eps, noise, poisoned_memory, threads
 
@@ -234,3 +235,17 @@ def test_other_arguments_of_the_adjoint_that_do_not_fit(changed: dict[str, Any],
     g_mean, g_variance, moments, epsilon = arguments.values()
     with pytest.raises(ValueError, match=message):
         normalize_elu_vjp(Y, g_mean, g_variance, Y, K, K, K, moments, epsilon=epsilon)
+
+
+def test_moments_of_shards_are_not_negative() -> None:
+    """Constant channels far from zero, in two shards of which one is seen: sums over both are made by hand."""
+    mean = 1e7 + 1e3 * noise(0, (4,), "float64")
+
+    def all_reduce(rows: Any) -> Any:
+        return rows / 3 + rows * (2 / 3)
+
+    found, variance = pooled(Shard(1.0, all_reduce), mean, np.zeros(4))
+    assert np.allclose(found, mean, rtol=1e-15) and (variance >= 0).all()
+    own = np.array([1.0, 2.0, 3.0, 4.0])
+    _, variance = pooled(Shard(0.5, lambda rows: rows + np.stack([rows[0] * 3, rows[1] * 9, rows[2]])), own, own)
+    assert np.allclose(variance, own + own**2)  # means m and 3 m: their variance is m^2

@@ -57,6 +57,12 @@ def test_a_term_that_is_its_own_sum_is_not_the_result() -> None:
     assert weighted_sums([[Term(array, 1.0)]], out=[array])[0] is array
 
 
+def test_weights_of_numpys_do_not_change_the_dtype() -> None:
+    array, half = np.ones(3, np.float32), np.float64(0.5)
+    (found,) = weighted_sums([[Term(array, half), Term(array, half, half, np.asarray(2, np.float32))]])
+    assert found.dtype == "float32" and np.array_equal(found, np.full(3, 2.0))
+
+
 def test_nothing_to_do() -> None:
     assert weighted_sums([]) == []
 

@@ -248,9 +248,10 @@ def test_one_message_holds_all_gradients_and_one_each_layers_moments() -> None:
 
     weights = sum(leaf.size for leaf in tree_leaves(problem.arrays["parameters"]))
     patches = 9 + 9 * 9
-    outputs = [2 * layer.filters for layer in problem.network.table]
-    forward = [*outputs[:2], patches, outputs[2], patches, outputs[3]]
-    backward = [2 * outputs[3], patches, 2 * outputs[2], patches, *(2 * n for n in reversed(outputs[:2]))]
+    filters = [layer.filters for layer in problem.network.table]
+    f = [3 * n for n in filters]  # mean, its square, variance
+    b = [4 * n for n in filters]  # cotangents of bias, scale, mean and variance
+    forward, backward = [f[0], f[1], patches, f[2], patches, f[3]], [b[3], patches, b[2], patches, b[1], b[0]]
     assert on_ranks(2, work)[1] == [8 * n for n in (*forward, *backward, weights + 3)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Generic
 
 import numpy as np
@@ -121,7 +120,6 @@ class MatrixDFT(ByTable[Array]):
         self.kernel_macs = rows1 * rows2 * math.prod(kernel_size)
         self._placed = DeviceTables()
 
-    @cached_property
     def _tables(self) -> tuple[np.ndarray[Any, Any], ...]:
         """Matrices of analysis along 2 and 1, of synthesis along 1 and 2, and of filters."""
         jointly: tuple[np.ndarray[Any, Any], ...] = (np.ones((1, 1, 1), complex),) * 3
@@ -154,7 +152,7 @@ class MatrixDFT(ByTable[Array]):
         """The tables in the dtype and on the device of `like`."""
         dtype = dtype_name(like.dtype)
         tables: tuple[Array, ...] = self._placed.beside(
-            like, dtype, lambda: tuple(np.ascontiguousarray(m, dtype) for m in self._tables)
+            like, dtype, lambda: tuple(np.ascontiguousarray(m, dtype) for m in self._tables())
         )
         return tables
 

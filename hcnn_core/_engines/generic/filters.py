@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache, reduce
 from typing import Any
 
@@ -40,10 +41,11 @@ def merge(
 ) -> tuple[Array, Array]:
     """Merged filters (*kernel_size of h, *kernel_size of g, K), and the offset (places, K) of `merge_factors`."""
     normal, means = normalize(xp, h, mean, covariance, epsilon)
-    flat = xp.reshape(g, (g.shape[0], -1))  # (Q, taps K)
+    taps = math.prod(g.shape[1:-1])
+    flat = xp.reshape(g, (g.shape[0], taps * g.shape[-1]))  # (Q, taps K)
     w = xp.matmul(xp.reshape(normal, (-1, h.shape[0])), flat)  # (T, Q) @ (Q, taps K)
     # (places, taps) @ (taps, K)
-    shift = xp.matmul(reach(problem, h).T, xp.reshape(xp.matmul(means, flat), (-1, g.shape[-1])))
+    shift = xp.matmul(reach(problem, h).T, xp.reshape(xp.matmul(means, flat), (taps, g.shape[-1])))
     return xp.reshape(w, (*h.shape[1:], *g.shape[1:])), bias - shift
 
 
@@ -53,8 +55,8 @@ def merge_vjp(
 ) -> tuple[Array, Array, Array, Array, Array]:  # fmt: skip
     """Cotangents of h, g, mean, covariance and bias."""
     normal, means = normalize(xp, h, mean, covariance, epsilon)
-    flat = xp.reshape(g, (g.shape[0], -1))  # (Q, taps K)
-    of_w = xp.reshape(g_w, (mean.size, -1))  # (T, taps K)
+    flat = xp.reshape(g, (g.shape[0], math.prod(g.shape[1:])))  # (Q, taps K)
+    of_w = xp.reshape(g_w, (mean.size, math.prod(g.shape[1:])))  # (T, taps K)
     of_responses = xp.reshape(xp.matmul(reach(problem, h), -g_offset), (-1,))  # (taps, places) @ (places, K)
     by_taps = xp.reshape(normal, (-1, h.shape[0]))  # (T, Q)
     of_flat = xp.matmul(by_taps.T, of_w) + means[:, None] * of_responses  # (Q, T) @ (T, taps K)

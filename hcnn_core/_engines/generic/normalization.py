@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hcnn_core._engines.generic.elementwise import elu, elu_vjp
-from hcnn_core.backend import AnyArray, Array
+from hcnn_core.backend import AnyArray, Array, array_namespace
 from hcnn_core.shards import Shard
 
 Results = tuple[Array, Array, Array, Array]
@@ -66,8 +66,10 @@ def vjp(
 
 def pooled(shard: Shard, mean: AnyArray, variance: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Mean and variance (K,) of the whole batch, from those of a shard."""
-    found = shard.mean(mean, variance + mean * mean)
-    return found[0, :], found[1, :] - found[0, :] ** 2
+    xp = array_namespace(mean)
+    found = shard.mean(mean, mean * mean, variance)
+    between = found[1, :] - found[0, :] ** 2  # of the shards' means; rounding may leave less than nothing
+    return found[0, :], found[2, :] + xp.where(between > 0, between, xp.zeros_like(between))
 
 
 def summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:

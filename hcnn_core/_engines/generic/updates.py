@@ -32,6 +32,7 @@ def weighted_sums(xp: Any, sums: Sequence[Sequence[Any]], out: Sequence[Array] |
 
 def _weight(weight: float, rate: float, scalar: Array | None) -> Any:
     """The factor of a term: weight + rate * scalar, without operations that change nothing."""
+    weight, rate = float(weight), float(rate)  # NumPy's numbers would make float32 float64
     if scalar is None:
         return weight
     product = scalar if rate == 1 else rate * scalar

@@ -1,0 +1,97 @@
+"""Derivatives where digits are easily lost: long sums, differences of almost equal numbers, mixed dtypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.special as sp
+
+import autodiff as ad
+import hcnn_core
+from autodiff import elementwise_grad, grad, hessian, hessian_vector_product, vjp
+from tests.core.oracle import eps, noise
+
+
+def test_long_sums_over_what_was_broadcast() -> None:
+    x, b = np.full((1 << 18, 4), 0.1, np.float32), np.zeros(4, np.float32)
+    for call in (lambda b: np.sum(ad.elu(x, bias=b)) * 0.1, lambda b: np.sum(x + b) * 0.1):
+        found = grad(call)(b)
+        assert found.dtype == "float32" and np.abs(found / (0.1 * (1 << 18)) - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_of_a_class_that_is_ruled_out(smoothing: float) -> None:
+    logits, labels = np.array([[0, -np.inf], [1.0, 2.0]]), np.array([0, 1])
+    expected = hcnn_core.cross_entropy(logits, labels, label_smoothing=smoothing)
+    assert np.isfinite(expected) == (smoothing == 0)
+    assert ad.cross_entropy(logits, labels, label_smoothing=smoothing) == pytest.approx(expected, rel=1e-12)
+    if not smoothing:
+        value, pull = vjp(lambda x: ad.cross_entropy(x, labels), logits)
+        assert value == pytest.approx(expected, rel=1e-12)
+        assert np.allclose(pull(1.0)[0], [[0, 0], [np.exp(-1) / (1 + np.exp(-1)) / 2, -1 / (1 + np.e) / 2]])
+    assert ad.cross_entropy([[1.0, 2.0]], [0]) == pytest.approx(np.log1p(np.e))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tails_of_error_functions(dtype: str) -> None:
+    """Against the first terms of their asymptotic series, and smooth where one formula takes over from the other."""
+    x = np.array([200.0, 1e3, 1e4], dtype)
+    bound = dict(rtol=max(20 * eps(dtype), 1e-8), atol=0)
+    np.testing.assert_allclose(elementwise_grad(elementwise_grad(sp.log_ndtr))(-x), -1 + 1 / x**2 - 6 / x**4, rtol=1e-6)
+    np.testing.assert_allclose(
+        elementwise_grad(sp.erfcx)(x), -1 / (np.sqrt(np.pi) * x**2) * (1 - 1.5 / x**2 + 3.75 / x**4), **bound
+    )
+    np.testing.assert_allclose(elementwise_grad(sp.dawsn)(x), -1 / (2 * x**2) * (1 + 1.5 / x**2 + 3.75 / x**4), **bound)
+    for edge in (10, 50):
+        near = np.array([edge - 1e-3, edge + 1e-3])
+        for function, sign in ((elementwise_grad(sp.log_ndtr), -1), (sp.erfcx, 1), (sp.dawsn, 1), (sp.dawsn, -1)):
+            below, above = elementwise_grad(function)(sign * near)
+            assert below == pytest.approx(above, rel=1e-3)
+
+
+def test_infinities_and_rounded_quotients() -> None:
+    assert grad(lambda a: np.logaddexp(a, 0.0))(np.inf) == grad(lambda a: np.logaddexp2(a, 0.0))(np.inf) == 1
+    assert grad(lambda a: np.logaddexp(a, 0.0))(-np.inf) == 0
+    assert grad(lambda v: np.fmod(71.39999999999999, v))(5.1) == -13  # 71.4 / 5.1 rounds to 14
+
+
+def test_gradients_of_mixed_dtypes_are_those_of_the_wider_one() -> None:
+    x, h, shift = (noise(i, shape, "float32") for i, shape in enumerate([(2, 6, 6, 4), (3, 3, 5), (5,)]))
+    g, bias = noise(3, (5, 3, 2), "float64"), noise(4, (2,), "float64")
+    options: dict[str, Any] = {"boundary": "periodic"}
+
+    def loss(x: Any, h: Any, shift: Any, g: Any, bias: Any) -> Any:
+        return np.sum(ad.factored_layer(x, h, shift, g, bias, (1, 2), 3, **options) ** 2)
+
+    found = grad(loss, (0, 1, 2, 3, 4))(x, h, shift, g, bias)
+    expected = grad(loss, (0, 1, 2, 3, 4))(*(a.astype("float64") for a in (x, h, shift)), g, bias)
+    for given, one, other in zip((x, h, shift, g, bias), found, expected, strict=True):
+        assert one.dtype == given.dtype
+        assert np.abs(one - other).max() <= 100 * eps(given.dtype) * np.abs(other).max()
+
+
+@pytest.mark.parametrize("derivatives", [hessian, hessian_vector_product], ids=lambda f: f.__name__)
+def test_second_derivatives_by_complex_arrays_are_refused(derivatives: Any) -> None:
+    z = np.array([1 + 2j])
+    arguments = (z,) if derivatives is hessian else (z, z)
+    with pytest.raises(TypeError, match="second derivatives are by real arrays, not by one of complex128"):
+        derivatives(lambda z: np.sum(np.real(z * np.conj(z))))(*arguments)
+
+
+def test_written_out_filters_check_as_the_library_does() -> None:
+    h, mean, covariance = noise(0, (2, 3), "float32"), noise(1, (3,), "float32"), np.eye(3, dtype="float32")
+    assert {a.dtype.name for a in ad.normalize_filters(h, mean, covariance, epsilon=np.float64(1e-5))} == {"float32"}
+    with pytest.raises(ValueError, match=r"epsilon is -9\.0; it must be finite and at least 0"):
+        ad.normalize_filters(h, mean, covariance, epsilon=-9.0)
+    for filters in (0, 2):
+        g, bias = noise(2, (2, 3, filters), "float32"), noise(3, (filters,), "float32")
+        options: dict[str, Any] = {"lengths": 8, "stride": 1, "boundary": "zero", "epsilon": 1e-3}
+        one, other = (f(h, g, mean, covariance, bias, **options) for f in (ad.merge_factors, hcnn_core.merge_factors))
+        for a, b in zip(one, other, strict=True):
+            assert a.shape == b.shape and np.allclose(a, b, atol=1e-5)
+
+
+def test_transposed_by_an_integer_of_numpys() -> None:
+    assert np.array_equal(grad(lambda x: np.sum(x.transpose(np.int64(0)) ** 2))(np.ones(3)), np.full(3, 2.0))
