@@ -270,6 +270,8 @@ def _einsum_terms(subscripts: str, ndims: Sequence[int]) -> tuple[list[str], str
         raise ValueError(f"numpy.einsum has {len(ndims)} operands for the {len(terms)} terms of {subscripts!r}")
     counts = [n - len(term) + 3 for term, n in zip(terms, ndims, strict=True) if "..." in term]
     longest = max(counts, default=0)
+    if arrow and longest and "..." not in output:
+        raise ValueError(f"{subscripts!r} has axes under '...' that its output lacks; write '...' there too")
     free = [c for c in string.ascii_letters if c not in subscripts]
     spare = "".join(free[:longest])
     labels = left.replace(".", "").replace(",", "")

@@ -102,6 +102,7 @@ def test_derivatives(name: str) -> None:
     "call",
     [
         lambda x: np.einsum("ii", x),
+        lambda x: np.einsum("...i->i", x),
         lambda x: np.bincount([-1, 0, 1, 1], weights=x[:, 0]),
         lambda x: np.bincount([0, 1, 1], weights=x[:1, 0]),
         lambda x: np.bincount([0, 1, 1, 1], weights=1j * x[:, 0]),
