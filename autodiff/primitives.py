@@ -12,7 +12,6 @@ import hcnn_core
 from autodiff._rules.table import negated
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core._problem import normalize_integers
 from hcnn_core.backend import Array, library_of
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
@@ -153,7 +152,10 @@ factored_layer = primitive(hcnn_core.factored_layer)
 def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, h, shift, g, bias, *axes = args
     real = np.finfo(ans.dtype).dtype  # of the precision that all of it was computed in
-    x, h, shift, g = (a.astype(np.result_type(a.dtype, real), copy=False) for a in (x, h, shift, g))
+    wanted = [np.result_type(a.dtype, real) for a in (x, h, shift, g)]
+    x, h, shift, g = (
+        a if a.dtype == dtype else a.astype(dtype) for a, dtype in zip((x, h, shift, g), wanted, strict=True)
+    )
 
     def written_out(cotangent: Array) -> list[Array]:
         h_options, g_options = factor_options(x.ndim, *axes, **kwargs)
@@ -377,7 +379,7 @@ def _merged_factors_written_out(
     epsilon: float,
 ) -> tuple[Array, Array]:  # fmt: skip
     """`merge_factors` of operations that are differentiable any number of times, for complex factors too."""
-    lengths = normalize_integers("lengths", lengths, g.ndim - 2, 1)
+    lengths = tuple(np.atleast_1d(lengths).tolist())
     normal, means = normalize_filters(h, mean, covariance, epsilon=epsilon)
     flat = np.reshape(g, (g.shape[0], math.prod(g.shape[1:])))
     w = np.reshape(np.reshape(normal, (-1, h.shape[0])) @ flat, (*h.shape[1:], *g.shape[1:]))

@@ -470,6 +470,27 @@ def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
         raise RuntimeError(f"the CUDA kernel {name} cannot be compiled: {message}{line}") from error
 
 
+def with_shared_memory(compiled: Any, name: str, shared: int) -> Callable[..., None]:
+    """A kernel that may use so many bytes of dynamic shared memory on whichever device is the current one."""
+    import cupy
+
+    prepared: set[int] = set()
+
+    def launch(*arguments: Any, **options: Any) -> None:
+        if (device := cupy.cuda.get_device_id()) not in prepared:
+            try:
+                compiled.max_dynamic_shared_size_bytes = shared  # of the kernel on this device alone
+            except Exception as error:
+                raise RuntimeError(
+                    f"the CUDA kernel {name} needs {shared / 1024:.0f} KiB of shared memory, more than this device has "
+                    f"for a block ({error}); float32 needs half as much as float64"
+                ) from error
+            prepared.add(device)
+        compiled(*arguments, **options)
+
+    return launch
+
+
 def address_of(array: Array) -> int:
     """Where the first element of an array lies, of NumPy's or CuPy's."""
     return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)

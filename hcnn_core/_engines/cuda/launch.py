@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import compile_cuda
+from hcnn_core.backend import compile_cuda, with_shared_memory
 from hcnn_core.precisions import passes
 
 LANES = 32
@@ -55,25 +55,7 @@ def source(dtype: str, sizes: Mapping[str, int]) -> str:
 def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
     """A kernel ready to be launched: a callable of grid, block, arguments and bytes of shared memory."""
     compiled = compile_cuda(source(dtype, dict(sizes)), name, OPTIONS)
-    if not shared:
-        return compiled
-    import cupy
-
-    prepared: set[int] = set()
-
-    def launched(*arguments: Any, **options: Any) -> None:
-        if (device := cupy.cuda.get_device_id()) not in prepared:
-            try:
-                compiled.max_dynamic_shared_size_bytes = shared  # of the kernel on this device alone
-            except Exception as error:
-                raise RuntimeError(
-                    f"the CUDA kernel {name} needs {shared / 1024:.0f} KiB of shared memory, more than this device has "
-                    f"for a block ({error}); float32 needs half as much as float64"
-                ) from error
-            prepared.add(device)
-        compiled(*arguments, **options)
-
-    return launched
+    return with_shared_memory(compiled, name, shared) if shared else compiled
 
 
 def product_sizes(dtype: str, rows: int) -> dict[str, int]:
