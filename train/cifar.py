@@ -252,10 +252,6 @@ def _start(ranks: Ranks, xp: Any, config: Config, run: Run) -> tuple[Trainer, Da
     """A trainer on the data of a configuration, the same on every rank."""
     ranks.use_devices(xp)
 
-    def load_first(mine: bool) -> None:  # of a download only one is to write
-        if mine and config.dataset in INFO:
-            load_dataset(config.dataset, Path(config.data_dir), mapped=True)
-
     def load() -> tuple[Dataset, dict[str, str]]:
         if ranks.size > config.batch_size:
             raise ConfigError(
@@ -266,10 +262,10 @@ def _start(ranks: Ranks, xp: Any, config: Config, run: Run) -> tuple[Trainer, Da
         _require_suitable(config, dataset)
         return dataset, versions(xp.__name__)
 
-    if ranks.size > 1:
-        ranks.agree(lambda: load_first(ranks.rank == 0))
-        ranks.agree(lambda: load_first(ranks.local_rank == 0))  # another machine may have a disk of its own
-    dataset, found = ranks.agree(load)
+    # one rank of all, then one of each other machine, which may have a disk of its own, downloads what is not there
+    turns = ranks.rank == 0, ranks.rank > 0 and ranks.local_rank == 0, ranks.local_rank > 0
+    loaded = [ranks.agree(load if mine else lambda: None) for mine in turns]
+    dataset, found = next(both for both in loaded if both)
     if ranks.size > 1:
         settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
         ranks.require_same(settings | found | {"the images and labels": f"checksum {dataset.checksum():08x}"})
