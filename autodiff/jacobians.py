@@ -134,7 +134,7 @@ def hessian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
 
     @functools.wraps(fun)
     def second(*args: Any, **kwargs: Any) -> Array:
-        _require_real(args[argnum])
+        _require_real(_of_one(fun, argnum, args, kwargs)[1])
         found: Array = derivatives(*args, **kwargs)
         return found
 
@@ -169,8 +169,9 @@ def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Callable
     @functools.wraps(fun)
     def product(*args: Any, **kwargs: Any) -> Any:
         *args_, vector = args
-        _require_real(args_[argnum])
-        return vjp(*_of_one(gradient, argnum, tuple(args_), kwargs))[1](vector)[0]
+        of_one, x = _of_one(gradient, argnum, tuple(args_), kwargs)
+        _require_real(x)
+        return vjp(of_one, x)[1](vector)[0]
 
     return product
 

@@ -152,10 +152,13 @@ factored_layer = primitive(hcnn_core.factored_layer)
 def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, h, shift, g, bias, *axes = args
     real = np.finfo(ans.dtype).dtype  # of the precision that all of it was computed in
-    wanted = [np.result_type(a.dtype, real) for a in (x, h, shift, g)]
-    x, h, shift, g = (
-        a if a.dtype == dtype else a.astype(dtype) for a, dtype in zip((x, h, shift, g), wanted, strict=True)
-    )
+
+    def widened(a: Array) -> Array:
+        own = getattr(a, "dtype", None)  # lists have none, PyTorch's is not NumPy's
+        wide = np.result_type(own, real) if isinstance(own, np.dtype) else own
+        return a if own == wide else a.astype(wide)
+
+    x, h, shift, g = (widened(a) for a in (x, h, shift, g))
 
     def written_out(cotangent: Array) -> list[Array]:
         h_options, g_options = factor_options(x.ndim, *axes, **kwargs)

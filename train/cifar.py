@@ -219,7 +219,6 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
         state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
         for notice in notices:
             say(f"{notice}; going on from {path}")
-        run.set_aside_after(checkpoint)
         if changed:
             ranks.agree(lambda: _require_extensible(run, checkpoint, config.epochs))
         test = ranks.from_first(run.test_record)
@@ -234,6 +233,8 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
         ranks.agree(lambda: require_named(config.dataset, "dataset" in given, f"--resume {run.path}"))
         trainer, dataset = _start(ranks, xp, config, run)
         ranks.agree(lambda: trainer.restore(checkpoint, path))
+        for damaged in run.set_aside_after(checkpoint):
+            say(f"what was damaged is now {damaged}")
         run.forget_metrics_after(state.epoch)
         if changed or path.name == BEST:  # before the configuration: a checkpoint's own is what counts
             trainer.save()
@@ -264,14 +265,32 @@ def _start(ranks: Ranks, xp: Any, config: Config, run: Run) -> tuple[Trainer, Da
 
     # one rank of all, then one of each other machine, which may have a disk of its own, downloads what is not there
     turns = ranks.rank == 0, ranks.rank > 0 and ranks.local_rank == 0, ranks.local_rank > 0
-    loaded = [ranks.agree(load if mine else lambda: None) for mine in turns]
-    dataset, found = next(both for both in loaded if both)
+    results: list[Callable[[], tuple[Dataset, dict[str, str]]]] = []
+    for mine in turns:
+        if mine:
+            results.append(_kept(load))
+        ranks.agree(lambda: None)  # whose turn is later waits
+    dataset, found = ranks.agree(results[0])
     if ranks.size > 1:
         settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
         ranks.require_same(settings | found | {"the images and labels": f"checksum {dataset.checksum():08x}"})
         if ranks.watch is not None:
             ranks.watch.advise(f"continue with --resume {run.path}")
     return ranks.agree(lambda: _trainer(xp, config, dataset, run, found, ranks)), dataset
+
+
+def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that returns what an action did, or raises its error."""
+    try:
+        value = action()
+    except Exception as error:
+        raised = error
+
+        def fail() -> Any:
+            raise raised
+
+        return fail
+    return lambda: value
 
 
 def _require_extensible(run: Run, checkpoint: checkpoints.Checkpoint, epochs: int) -> None:

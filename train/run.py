@@ -271,17 +271,24 @@ class Run:
         path, checkpoint = max(found, key=lambda pair: (pair[1].state.epoch, pair[1].state.step))  # the first of equals
         return path, checkpoint, notices
 
-    def set_aside_after(self, checkpoint: Checkpoint) -> None:
+    def set_aside_after(self, checkpoint: Checkpoint) -> list[Path]:
         """Rename what later checkpoints there are, which are damaged: those that follow take their places.
 
         Parameters
         ----------
         checkpoint : Checkpoint
             The latest that is whole.
+
+        Returns
+        -------
+        list of Path
+            Their new names.
         """
-        for path in self.checkpoint_paths() if self.writes else ():
-            if path.name > _name(checkpoint.state):
-                os.replace(path, path.with_name(path.name + ".damaged"))
+        later = [p for p in self.checkpoint_paths() if p.name > _name(checkpoint.state)] if self.writes else []
+        try:
+            return [path.replace(path.with_name(path.name + ".damaged")) for path in later]
+        except OSError as error:
+            raise RunError(f"cannot rename {error.filename}: {error.strerror or error}") from error
 
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from.

@@ -109,7 +109,7 @@ def morlet_bank(
     scales : int
         J, the number of octaves.
     angles : int, optional
-        L, orientations in half a turn: theta = (L - L//2 - 1 - l) pi / L. With one axis there is one.
+        L, orientations in half a turn: theta = (max(L//2 - 1, 0) - l) pi / L. With one axis there is one.
     tight : bool, optional
         Whether to divide all filters by the root of their Littlewood-Paley sum, which then is 1: the wavelet transform
         of a real array preserves its norm. All the filters' shapes change a little by it.
@@ -160,7 +160,7 @@ def steerable_bank(shape: int | Sequence[int], scales: int, angles: int = 4, *, 
     scales : int
         J, the number of octaves.
     angles : int, optional
-        L, orientations: theta_l = (L - L//2 - 1 - l) pi / L. With one axis there is one, of positive frequencies.
+        L, orientations: theta_l = (max(L//2 - 1, 0) - l) pi / L. With one axis there is one, of positive frequencies.
     dtype : dtype, optional
         float32 or float64.
 
@@ -246,7 +246,7 @@ def _checked(shape: int | Sequence[int], scales: int, angles: int, dtype: Any) -
 
 def _angle(k: int, angles: int) -> float:
     """The orientation of a wavelet, in Kymatio's order."""
-    return (int(angles / 2 - 1) - k) * math.pi / angles
+    return (max(angles // 2 - 1, 0) - k) * math.pi / angles
 
 
 def _window(octave: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

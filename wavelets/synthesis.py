@@ -39,7 +39,8 @@ def moment_distance(
     distance : callable
         From an array of that shape, traced or not, to a scalar; it is 0 for x and for all its translations.
     count : int
-        How many real numbers the moments are. The low-pass row and moduli, harmonic 0, are real.
+        How many real numbers the moments are. The low-pass row and moduli, harmonic 0, are real; all else counts as
+        complex, though covariances of harmonic 1 are real for filters that are real in Fourier space.
 
     Raises
     ------

@@ -99,9 +99,10 @@ def real_if_close(a: Array, tol: float = 100) -> Array:
 # Two arguments
 
 
-def _less(x: Array, ans: Array) -> Array:
-    """X - ans, 0 where both are infinite."""
-    return np.where(x == ans, 0, x - np.where(x == ans, 0, ans))
+def _less(x: Array, y: Array, ans: Array) -> Array:
+    """What x is above ans: 0 where x, and not y, is the infinity that ans is."""
+    alone = np.isinf(ans) & (x == ans) & (y != ans)
+    return np.where(alone, 0, x - np.where(alone, 0, ans))
 
 
 rule(np.add, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: g)
@@ -125,13 +126,13 @@ rule(
 )
 rule(
     np.logaddexp,
-    lambda ans, x, y: lambda g: g * np.exp(_less(x, ans)),
-    lambda ans, x, y: lambda g: g * np.exp(_less(y, ans)),
+    lambda ans, x, y: lambda g: g * np.exp(_less(x, y, ans)),
+    lambda ans, x, y: lambda g: g * np.exp(_less(y, x, ans)),
 )
 rule(
     np.logaddexp2,
-    lambda ans, x, y: lambda g: g * np.exp2(_less(x, ans)),
-    lambda ans, x, y: lambda g: g * np.exp2(_less(y, ans)),
+    lambda ans, x, y: lambda g: g * np.exp2(_less(x, y, ans)),
+    lambda ans, x, y: lambda g: g * np.exp2(_less(y, x, ans)),
 )
 
 

@@ -238,7 +238,7 @@ composite(np.linalg.matrix_transpose)(lambda x: swap(x))
 def einsum(subscripts: str, *operands: Array, optimize: Any = False) -> Array:
     if not isinstance(subscripts, str):  # operands and lists of integers by turns
         subscripts, operands = _lettered((subscripts, *operands))
-    terms, output = _einsum_terms(subscripts, [np.ndim(x) for x in operands])
+    terms, output = _einsum_terms(subscripts, [np.ndim(x) for x in operands], optimize=bool(optimize))
     arrays = []
     for i, x in enumerate(operands):
         for label in {c for c in terms[i] if terms[i].count(c) > 1}:
@@ -262,7 +262,7 @@ def _lettered(args: Sequence[Any]) -> tuple[str, tuple[Array, ...]]:
     return ",".join(terms) + output, tuple(operands)
 
 
-def _einsum_terms(subscripts: str, ndims: Sequence[int]) -> tuple[list[str], str]:
+def _einsum_terms(subscripts: str, ndims: Sequence[int], *, optimize: bool) -> tuple[list[str], str]:
     """The labels of each operand and of the output, with letters for the axes under an ellipsis."""
     left, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
@@ -270,7 +270,7 @@ def _einsum_terms(subscripts: str, ndims: Sequence[int]) -> tuple[list[str], str
         raise ValueError(f"numpy.einsum has {len(ndims)} operands for the {len(terms)} terms of {subscripts!r}")
     counts = [n - len(term) + 3 for term, n in zip(terms, ndims, strict=True) if "..." in term]
     longest = max(counts, default=0)
-    if arrow and longest and "..." not in output:
+    if arrow and longest and "..." not in output and not optimize:  # with optimize NumPy sums over them
         raise ValueError(f"{subscripts!r} has axes under '...' that its output lacks; write '...' there too")
     free = [c for c in string.ascii_letters if c not in subscripts]
     spare = "".join(free[:longest])

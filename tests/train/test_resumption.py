@@ -247,6 +247,9 @@ def test_a_run_goes_on_from_its_best_where_all_later_ones_are_damaged(
     assert len(later) == 3 and best.state.epoch < 5, "another seed"
     for path in later:
         path.write_bytes(path.read_bytes()[:-1])
+    before = {path.name for path in run.iterdir()}
+    assert command("--resume", run, "--data-dir", tmp_path / "nowhere", "--epochs", 1).status == 2
+    assert {path.name for path in run.iterdir()} == before
     with monkeypatch.context() as patch:
         during_step(patch, best.state.epoch + 2, 2, lambda: signal.raise_signal(signal.SIGTERM))
         command("--resume", run).one_line(143, "saved", f"--resume {run}")

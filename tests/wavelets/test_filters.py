@@ -29,7 +29,7 @@ def test_filters_are_those_of_the_docstring(shape: tuple[int, int], scales: int,
     bank = morlet_bank(shape, scales, angles)
     for j in range(scales):
         for k in range(angles):
-            theta = (int(angles / 2 - 1) - k) * math.pi / angles
+            theta = (max(angles // 2 - 1, 0) - k) * math.pi / angles
             wave, envelope = (gabor(shape, 0.8 * 2**j, 4 / angles, theta, xi) for xi in (3 * math.pi / 4 / 2**j, 0.0))
             expected = np.fft.fft2(wave - wave.sum() / envelope.sum() * envelope)
             assert np.abs(bank.psi[j, k] - expected).max() <= 1e-13
@@ -76,7 +76,7 @@ def test_steerable_filters_are_tight_and_limited(shape: Any, angles: int, dtype:
     assert not (bank.phi * bank.psi[1]).any()
     w = np.stack(np.meshgrid(*(2 * math.pi * np.fft.fftfreq(n) for n in bank.shape), indexing="ij"))
     for k in range(angles):
-        theta = (int(angles / 2 - 1) - k) * math.pi / angles
+        theta = (max(angles // 2 - 1, 0) - k) * math.pi / angles
         along = (w.T @ np.array([math.cos(theta), math.sin(theta)])[: len(w)]).T
         assert not bank.psi[:, k, (along < -1e-9) & (w > -math.pi).all(0)].any()  # pi is also -pi
     # in the middle of an octave that two scales share, along an orientation: cos(pi/4)^2 each, and the angular factors

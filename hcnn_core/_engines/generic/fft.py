@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.transform import fast_length
-from hcnn_core.backend import Array, constant, dtype_name, fft_namespace, placement
+from hcnn_core.backend import Array, DeviceTables, dtype_name, fft_namespace, placement
 
 
 class LibraryFFT:
@@ -35,6 +35,7 @@ class LibraryFFT:
         self.frequencies = math.prod(self.spectrum_shape)
         self.out_slices = tuple(slice(0, n, r) for n, r in zip(lengths, stride, strict=True))
         self.out_lengths = tuple(len(range(*s.indices(n))) for s, n in zip(self.out_slices, lengths, strict=True))
+        self._placed = DeviceTables()
 
     def analyze(self, xp: Any, x: Array) -> Array:
         return self._flat(xp, self._forward(xp, xp.reshape(x, (*self.lengths, -1))))  # (F, 1, rest)
@@ -110,8 +111,9 @@ class LibraryFFT:
         """How many frequencies each one along the last axis stands for: 2, or 1 if it is its own conjugate."""
         f = np.arange(self.spectrum_shape[-1])
         alone = (f == 0) | (2 * f == self.padded[-1])
-        weight = np.where(alone, 1.0, 2.0).astype(dtype_name(like.dtype))
-        return constant(xp, weight[:, None], like.device)
+        dtype = dtype_name(like.dtype)
+        found: Array = self._placed.beside(like, dtype, lambda: np.where(alone, 1.0, 2.0).astype(dtype)[:, None])
+        return found
 
     def _flat(self, xp: Any, spectrum: Array) -> Array:
         return xp.reshape(spectrum, (self.frequencies, 1, -1))
