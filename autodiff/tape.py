@@ -318,7 +318,7 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
 
 
 WIDE = {"float32": np.float64, "complex64": np.complex128}
-"""What NumPy sums in, which adds row to row, so that rounding errors add up."""
+"""In what sums over rows are made: NumPy adds row to row, so that rounding errors would add up."""
 
 
 def fit(g: Array, node: Node, name: str) -> Array:

@@ -20,7 +20,7 @@ import numpy as np
 from train._files import write_atomically
 from train._hdf5 import LIBVER, read_array, write_array
 from train.config import Config, ConfigError, make_config, with_defaults
-from train.data.dataset import CHANNELS, LARGEST_IMAGE, Dataset
+from train.data.dataset import CHANNELS, LARGEST_IMAGE, Dataset, are_class_names
 
 SCHEMA = 2
 """Of files that are written. Schema 1, which is read too, has the attribute image_size, pixels along each side of RGB
@@ -308,8 +308,7 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"loss_sum is {state.loss_sum}, seconds is {state.seconds}"
     if not state.best <= 1:  # an accuracy, minus a loss, or minus infinity; NaN is none
         yield f"best is {state.best}"
-    names = checkpoint.class_names
-    if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
+    if not are_class_names(checkpoint.class_names):
         yield "class_names is not a list of different names"
     if not all(1 <= n <= LARGEST_IMAGE for n in checkpoint.image_size) or checkpoint.channels not in CHANNELS:
         yield f"image_shape (image_size in schema 1) is {checkpoint.image_shape}"

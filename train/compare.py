@@ -57,10 +57,8 @@ class _Record:
     def row(self) -> list[str]:
         """Cells of the table."""
         test: dict[str, Any] = next((record for record in reversed(self.metrics) if "test_accuracy" in record), {})
-        if (
-            not self.epochs or test.get("epoch") != self.epochs[-1]["epoch"]
-        ):  # of weights that have been trained on since
-            test = {}
+        if not self.epochs or test.get("epoch") != self.epochs[-1]["epoch"]:
+            test = {}  # its weights have been trained on since
         held_out = [record["validation_accuracy"] for record in self.epochs if "validation_accuracy" in record]
         return [
             self.name,

@@ -44,6 +44,9 @@ CONNECTIONS = np.array(
 """Table I: which maps of S2 (rows) each map of C3 (columns) sees, (6, 16)."""
 
 
+_placed = DeviceTables()
+
+
 @dataclass(frozen=True)
 class LeNetLayer:
     """One row of the table.
@@ -304,9 +307,6 @@ class LeNet:
         dtype = self.config.dtype
         found: Array = _placed.beside(like, (layer.name, dtype), lambda: self._seen(layer)[:, None, None].astype(dtype))
         return found
-
-
-_placed = DeviceTables()
 
 
 def _require_size(rows: int, columns: int) -> None:

@@ -100,7 +100,7 @@ def real_if_close(a: Array, tol: float = 100) -> Array:
 
 
 def _less(x: Array, y: Array, ans: Array) -> Array:
-    """What x is above ans: 0 where x, and not y, is the infinity that ans is."""
+    """The difference x - ans, but 0 where x, and not y, is the infinity that ans is."""
     alone = np.isinf(ans) & (x == ans) & (y != ans)
     return np.where(alone, 0, x - np.where(alone, 0, ans))
 

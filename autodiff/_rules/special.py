@@ -47,7 +47,7 @@ def density_over_ndtr(x: Array) -> Array:
 
 
 def limit(x: Array) -> int:
-    """Beyond it series in 1 / x^2 are closer than the differences of almost equal numbers that they replace."""
+    """Where a series in 1 / x^2 begins to be closer than a difference of almost equal numbers."""
     return 10 if x.dtype == np.float32 else 50
 
 
@@ -60,28 +60,26 @@ def polynomial(z: Array, coefficients: tuple[float, ...]) -> Any:
 
 
 def excess(ans: Array, x: Array) -> Any:
-    """X + density_over_ndtr(x)."""
+    """The sum of x and density_over_ndtr(x), which nearly cancel far below zero."""
     far = x < -limit(x)
     t = np.where(far, -x, 1)
     return np.where(far, (1 + polynomial(np.square(1 / t), (-2, 10, -74, 706, -8162))) / t, x + ans)
 
 
+def expanded(slope: Array, x: Array, far: Array, scale: float, *, sign: int) -> Any:
+    """The slope, but where x is far the tail that erfcx and dawsn share but for signs and scale."""
+    z = sign * np.square(1 / np.where(far, x, 1))
+    return np.where(far, scale * polynomial(z, (1 / 2, 3 / 4, 15 / 8, 105 / 16, 945 / 32)), slope)
+
+
 def erfcx_slope(ans: Array, x: Array) -> Any:
     slope = 2 * x * ans - 2 / SQRT_PI
-    if np.iscomplexobj(x):
-        return slope
-    far = x > limit(x)
-    z = np.square(1 / np.where(far, x, 1))
-    return np.where(far, 2 / SQRT_PI * polynomial(z, (-1 / 2, 3 / 4, -15 / 8, 105 / 16, -945 / 32)), slope)
+    return slope if np.iscomplexobj(x) else expanded(slope, x, x > limit(x), 2 / SQRT_PI, sign=-1)
 
 
 def dawsn_slope(ans: Array, x: Array) -> Any:
     slope = 1 - 2 * x * ans
-    if np.iscomplexobj(x):
-        return slope
-    far = np.abs(x) > limit(x)
-    z = np.square(1 / np.where(far, x, 1))
-    return np.where(far, -polynomial(z, (1 / 2, 3 / 4, 15 / 8, 105 / 16, 945 / 32)), slope)
+    return slope if np.iscomplexobj(x) else expanded(slope, x, np.abs(x) > limit(x), -1, sign=1)
 
 
 defvjp(density_over_ndtr, lambda ans, x: lambda g: -g * ans * excess(ans, x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class Dataset:
     def __post_init__(self) -> None:
         """Hold every array to its contract."""
         names = self.class_names
-        if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
+        if not are_class_names(names):
             raise DataError(f"{self.name}: class_names is {names!r}; expected different strings, one for each class")
         self._check("train", self.train_images, self.train_labels)
         self._check("test", self.test_images, self.test_labels)
@@ -128,6 +129,22 @@ class Dataset:
                 f"{self.name}: {part}_labels lie in {labels.min()}..{labels.max()}; "
                 f"expected 0..{len(self.class_names) - 1}"
             )
+
+
+def are_class_names(names: Sequence[Any]) -> bool:
+    """Return whether these can name classes.
+
+    Parameters
+    ----------
+    names : sequence
+        One for each class.
+
+    Returns
+    -------
+    bool
+        Whether they are different strings, none of them empty, and at least one.
+    """
+    return 0 < len(set(names)) == len(names) and all(isinstance(name, str) and name for name in names)
 
 
 def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
