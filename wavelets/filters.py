@@ -100,7 +100,8 @@ def morlet_bank(
     A wavelet of scale 2^j and orientation theta is g(u) (exp(i xi.u) - beta), with a Gaussian g of deviation 0.8 * 2^j
     along xi and 0.2 L 2^j across, abs(xi) = 3 pi / 4 / 2^j, and beta such that the mean is zero. The low-pass filter is
     a Gaussian of deviation 0.8 * 2^(J-1). For two axes these are the filters of Kymatio, in the same order
-    (arXiv:1812.11214, `kymatio.scattering2d.filter_bank`); Kymatio's have the rounding errors of single precision.
+    (arXiv:1812.11214, `kymatio.scattering2d.filter_bank`); Kymatio's are larger by a factor of pi / 3.1415 = 1.00003,
+    since its file has 3.1415 for pi.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def scattering(
     x : array
         Real, NumPy's, CuPy's or traced.
     bank : FilterBank
-        Its `shape` is the lengths of the axes, and 2^(J+1) more of each with ``boundary="reflect"``.
+        Its `shape` is the lengths n of the axes; with ``boundary="reflect"``, (n // 2^J + 2) 2^J of each.
     axes : int or sequence of int, optional
         The axes to filter, as many as the filters have.
     order : int, optional
@@ -49,13 +49,15 @@ def scattering(
     oversampling : int, optional
         Arrays of scale 2^j are subsampled by 2^max(j - oversampling, 0). With J, nothing is.
     boundary : {"periodic", "reflect"}, optional
-        How x is extended by 2^J samples at each end. What is mirrored does not repeat the last sample.
+        How x is extended. It is mirrored to the bank's lengths as in Kymatio: by as many samples at both ends, or one
+        more at the other; the first and last are not repeated. Where 2^J divides n, that is by 2^J samples.
 
     Returns
     -------
     array
         The axes of x in their order, the filtered ones subsampled by 2^max(J - oversampling, 0), then one for the paths
-        of `scattering_paths`; in the dtype of x.
+        of `scattering_paths`; in the dtype of x. Of lengths with a remainder r = n mod 2^J, the n - r samples in the
+        middle count, from (r + 1) // 2 on.
 
     Raises
     ------
@@ -71,15 +73,10 @@ def scattering(
     if oversampling < 0:
         raise ValueError(f"oversampling is {oversampling}; it must be at least 0")
     edge = 2**bank.scales if boundary == "reflect" else 0
-    lengths = tuple(n - 2 * edge for n in bank.shape)
-    where = filtered_axes(x, bank, axes, lengths)
+    least = tuple(n - 2 * edge for n in bank.shape)
+    where = filtered_axes(x, bank, axes, least, spare=max(edge - 1, 0))
     if edge:
-        if min(lengths) <= edge:
-            raise ValueError(f"an axis of length {min(lengths)} cannot be mirrored by {edge} samples; use fewer scales")
-        for axis, n in zip(where, lengths, strict=True):
-            before, end = (slice(None),) * axis, n - 2 - edge
-            left, right = slice(edge, 0, -1), slice(n - 2, end if end >= 0 else None, -1)
-            x = np.concatenate([x[(*before, left)], x, x[(*before, right)]], axis=axis)
+        x = _mirrored(x, bank, where, edge)
     last = last_axes(bank)
     cascade = _Cascade(bank.like(x), oversampling)
     result = moveaxis(_in_blocks(cascade, moveaxis(x, where, last), order), last, where)
@@ -120,6 +117,19 @@ def scattering_paths(bank: FilterBank, order: int = 2) -> list[Path]:
     if order == 2:
         paths += [(one, two) for one in wavelets for two in wavelets if two[0] > one[0]]
     return paths
+
+
+def _mirrored(x: Array, bank: FilterBank, where: tuple[int, ...], edge: int) -> Array:
+    """The array extended to the bank's lengths by up to 2^J samples at each end of the axes."""
+    for axis, padded in zip(where, bank.shape, strict=True):
+        n = x.shape[axis]
+        if n <= edge:
+            raise ValueError(f"an axis of length {n} cannot be mirrored by {edge} samples; use fewer scales")
+        before, after = (padded - n) // 2, (padded - n + 1) // 2
+        all_before, end = (slice(None),) * axis, n - 2 - after
+        left, right = slice(before, 0, -1), slice(n - 2, end if end >= 0 else None, -1)
+        x = np.concatenate([x[(*all_before, left)], x, x[(*all_before, right)]], axis=axis)
+    return x
 
 
 def _in_blocks(cascade: _Cascade, x: Array, order: int) -> Array:

@@ -19,14 +19,15 @@ RIDGE = 1e-3
 def soft_threshold(x: Array, tau: Any) -> Array:
     """Return sign(x) max(abs(x) - tau, 0): the proximal map of tau abs(x).
 
-    J. Tanner, Theories of Deep Learning, lecture 11, whose formula has the wrong sign for x < -tau: it is x + tau.
+    J. Tanner, Theories of Deep Learning, lecture 11, whose formula has the wrong sign for x < -tau: it is x + tau. The
+    sign of a complex number is x / abs(x): its modulus shrinks and its phase stays.
 
     Parameters
     ----------
     x : array
-        Real, NumPy's, CuPy's or traced.
+        Real or complex, NumPy's, CuPy's or traced.
     tau : float or array
-        Threshold, not negative. An array has the dtype of x and broadcasts to its shape.
+        Threshold, not negative. An array has the dtype of abs(x) and broadcasts to its shape.
 
     Returns
     -------
@@ -39,6 +40,9 @@ def soft_threshold(x: Array, tau: Any) -> Array:
         If `tau` is a negative number.
     """
     tau = _threshold(tau)
+    if np.iscomplexobj(x):
+        size = np.abs(x)
+        return x * (np.maximum(size - tau, 0) / np.where(size == 0, 1, size))
     return np.maximum(x - tau, 0) + np.minimum(x + tau, 0)
 
 
@@ -77,7 +81,7 @@ def sparse_loss(x: Array, code: Array, dictionary: Array, penalty: float) -> Arr
     Parameters
     ----------
     x : array, shape (N, d)
-        Signals.
+        Signals, real or complex.
     code : array, shape (N, m)
         Their codes.
     dictionary : array, shape (d, m)
@@ -88,21 +92,21 @@ def sparse_loss(x: Array, code: Array, dictionary: Array, penalty: float) -> Arr
     Returns
     -------
     array, shape (N,)
-        The loss.
+        The loss, real.
     """
     residual = x - code @ dictionary.T
-    return np.sum(residual * residual, axis=-1) / 2 + penalty * np.sum(np.abs(code), axis=-1)
+    return np.sum(np.real(residual * np.conj(residual)), axis=-1) / 2 + penalty * np.sum(np.abs(code), axis=-1)
 
 
 def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: float | None = None) -> Array:
     """Minimise `sparse_loss` over the codes by iterative soft thresholding, from 0.
 
-    a <- soft_threshold(a + step (x - a D') D, step penalty).
+    a <- soft_threshold(a + step (x - a D') conj(D), step penalty).
 
     Parameters
     ----------
     x : array, shape (N, d)
-        Signals, NumPy's, CuPy's or traced.
+        Signals, real or complex, NumPy's, CuPy's or traced.
     dictionary : array, shape (d, m)
         D; its columns are the atoms.
     penalty : float
@@ -131,7 +135,7 @@ def ista(x: Array, dictionary: Array, penalty: float, *, iterations: int, step: 
     if step <= 0:
         raise ValueError(f"step is {step}; it must be positive")
     step = float(step)  # a number of NumPy's would make float32 float64
-    return lista(x, dictionary, -step * dictionary.T, step * penalty, iterations=iterations)
+    return lista(x, dictionary, -step * np.conj(dictionary).T, step * penalty, iterations=iterations)
 
 
 def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterations: int) -> Array:
@@ -139,12 +143,12 @@ def lista(x: Array, dictionary: Array, encoder: Array, threshold: Any, *, iterat
 
     a <- soft_threshold(a + (a D' - x) W_e', threshold), from 0: slide 31 of S. Mallat, Multiscale Sparse Models in Deep
     Convolutional Networks (K. Gregor, Y. LeCun, Learning fast approximations of sparse coding, 2010). With the encoder
-    W_e = -step D' and the threshold step * penalty it is `ista`. It is differentiable in all its arrays.
+    W_e = -step conj(D)' and the threshold step * penalty it is `ista`. It is differentiable in all its arrays.
 
     Parameters
     ----------
     x : array, shape (N, d)
-        Signals, NumPy's, CuPy's or traced.
+        Signals, real or complex, NumPy's, CuPy's or traced.
     dictionary : array, shape (d, m)
         D.
     encoder : array, shape (m, d)
@@ -184,7 +188,7 @@ def learn_dictionary(
     Parameters
     ----------
     x : numpy.ndarray, shape (N, d)
-        Signals.
+        Signals, real or complex.
     start : numpy.ndarray, shape (d, m)
         Where the dictionary begins, such as signals scaled to norm 1; its columns are not 0.
     penalty : float
@@ -214,9 +218,10 @@ def learn_dictionary(
         used = code.any(axis=0)
         if used.any():
             code = code[:, used]
-            gram = code.T @ code
+            adjoint = code.conj().T
+            gram = adjoint @ code
             gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram), dtype=gram.dtype)
-            atoms = np.linalg.solve(gram, code.T @ x).T
+            atoms = np.linalg.solve(gram, adjoint @ x).T
             dictionary[:, used] = atoms / np.linalg.norm(atoms, axis=0)
     return dictionary, losses
 

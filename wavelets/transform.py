@@ -93,8 +93,10 @@ def last_axes(bank: FilterBank) -> tuple[int, ...]:
     return tuple(range(-len(bank.shape), 0))
 
 
-def filtered_axes(x: Array, bank: FilterBank, axes: Axes, shape: tuple[int, ...], name: str = "x") -> tuple[int, ...]:
-    """The axes as numbers from 0, once array and axes are checked against the lengths they must have."""
+def filtered_axes(
+    x: Array, bank: FilterBank, axes: Axes, shape: tuple[int, ...], name: str = "x", *, spare: int = 0
+) -> tuple[int, ...]:
+    """The axes as numbers from 0, once array and axes are checked against the lengths they must have, or spare more."""
     value = getval(x)
     known = library_of(value) in ("numpy", "cupy") and hasattr(value, "dtype")
     if not known or dtype_name(value.dtype) not in ("float32", "float64"):
@@ -107,6 +109,7 @@ def filtered_axes(x: Array, bank: FilterBank, axes: Axes, shape: tuple[int, ...]
         raise ValueError(f"axes is {given}; give different axes of an array that has {value.ndim}")
     where = tuple(int(a) % value.ndim for a in given)
     lengths = tuple(value.shape[a] for a in where)
-    if lengths != tuple(shape):
-        raise ValueError(f"axes {given} of {name} have lengths {lengths}; expected {tuple(shape)} with this bank")
+    if not all(n <= length <= n + spare for length, n in zip(lengths, shape, strict=True)):
+        more = f", each up to {spare} more," if spare else ""
+        raise ValueError(f"axes {given} of {name} have lengths {lengths}; expected {tuple(shape)}{more} with this bank")
     return where

@@ -18,21 +18,44 @@ from wavelets import FilterBank, morlet_bank, scattering, scattering_paths, wave
 
 
 @pytest.mark.parametrize(
-    ("size", "scales", "angles", "order"), [(32, 2, 8, 2), (32, 3, 4, 2), (16, 1, 6, 2), (32, 2, 4, 1)]
+    ("shape", "scales", "angles", "order"),
+    [
+        ((32, 32), 2, 8, 2),
+        ((32, 32), 3, 4, 2),
+        ((16, 16), 1, 6, 2),
+        ((32, 32), 2, 4, 1),
+        ((28, 28), 3, 4, 2),
+        ((29, 18), 2, 3, 2),
+        ((9, 15), 3, 2, 2),
+    ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_values_are_kymatios_on_the_same_filters(size: int, scales: int, angles: int, order: int, dtype: str) -> None:
+def test_values_are_kymatios_on_the_same_filters(
+    shape: tuple[int, int], scales: int, angles: int, order: int, dtype: str
+) -> None:
     """Kymatio's NumPy frontend alone: its package cannot be imported as a whole with SciPy 1.17."""
     kymatio = pytest.importorskip("kymatio.scattering2d.frontend.numpy_frontend")
-    theirs = kymatio.ScatteringNumPy2D(J=scales, L=angles, shape=(size, size), max_order=order)
-    padded = size + 2 * 2**scales
-    psi = np.array([f["levels"][0] for f in theirs.psi]).reshape(scales, angles, padded, padded)
+    theirs = kymatio.ScatteringNumPy2D(J=scales, L=angles, shape=shape, max_order=order)
+    padded = tuple((n // 2**scales + 2) * 2**scales for n in shape)
+    psi = np.array([f["levels"][0] for f in theirs.psi]).reshape(scales, angles, *padded)
     bank = FilterBank(theirs.phi["levels"][0].astype(dtype), psi.astype(dtype))
-    x = noise(0, (3, size, size), dtype)
+    x = noise(0, (3, *shape), dtype)
     found = scattering(x, bank, (1, 2), order=order, boundary="reflect")
     expected = np.moveaxis(theirs(x), -3, -1)
     assert found.shape == expected.shape and found.dtype == dtype
     assert np.abs(found - expected).max() <= C * eps(dtype) * np.linalg.norm(x[0])
+
+
+@pytest.mark.parametrize("length", [16, 17, 18, 19])
+def test_coefficients_stand_where_the_docstring_says(length: int) -> None:
+    """Without subsampling the first and last coefficients are those of the samples in the middle."""
+    bank = morlet_bank((24,), 2)
+    start = (length - 16 + 1) // 2
+    for position in (start, start + 15):
+        x = np.zeros(length)
+        x[position] = 1
+        low = scattering(x, bank, 0, order=0, oversampling=2, boundary="reflect")
+        assert low.shape == (16, 1) and low[:, 0].argmax() == position - start
 
 
 @pytest.mark.parametrize(("shape", "axes"), [((16, 8), (1, 2)), ((8, 16), (2, 1)), ((16,), 1)])
@@ -159,7 +182,7 @@ def test_a_mirrored_array_is_numpys(length: int) -> None:
         ({"order": 3}, "order is 3; choose 0, 1 or 2"),
         ({"boundary": "zero"}, "boundary is 'zero'; choose 'periodic' or 'reflect'"),
         ({"oversampling": -1}, "oversampling is -1; it must be at least 0"),
-        ({"boundary": "reflect"}, r"have lengths \(8, 8\); expected \(4, 4\) with this bank"),
+        ({"boundary": "reflect"}, r"have lengths \(8, 8\); expected \(4, 4\), each up to 1 more, with this bank"),
     ],
 )
 def test_options_that_are_none_are_refused(options: dict[str, Any], message: str) -> None:

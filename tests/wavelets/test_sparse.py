@@ -40,23 +40,45 @@ def test_derivatives_of_thresholds() -> None:
     assert np.array_equal(grad(lambda x: np.sum(hard_threshold(x, 1.0) ** 2))(x), [-6, 0, 0, 6])
 
 
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_the_modulus_of_a_complex_number_shrinks_and_its_phase_stays(dtype: str) -> None:
+    assert np.allclose(soft_threshold(np.array([3j, -2, 0.2 + 0.1j, 0]), 0.3), [2.7j, -1.7, 0, 0], rtol=1e-15)
+    x = 3 * noise(0, (50,), dtype)
+    for tau in (0.7, np.full(50, 0.7, x.real.dtype)):
+        found = soft_threshold(x, tau)
+        assert found.dtype == dtype
+        expected = np.maximum(np.abs(x) - 0.7, 0) * np.exp(1j * np.angle(x))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=20 * np.finfo(dtype).eps)
+    real = soft_threshold(x.real.astype(dtype), 0.7)
+    np.testing.assert_allclose(real, soft_threshold(x.real, 0.7), rtol=0, atol=20 * np.finfo(dtype).eps)
+
+
+def test_derivatives_of_complex_thresholds() -> None:
+    x = np.array([3j, -2 + 1j, 0.2 + 0.1j, 0.1j])
+    check_grads(lambda x, tau: soft_threshold(x, tau))(x, np.array([1.0, 1, 0.5, 0.3]))
+    assert np.array_equal(grad(lambda x: np.sum(np.abs(soft_threshold(x, 0.5))))(np.zeros(2, complex)), [0, 0])
+
+
 def problem(dtype: str = "float64") -> tuple[Any, Any]:
     dictionary = noise(0, (10, 16), dtype)
     return noise(1, (5, 10), dtype), dictionary / np.linalg.norm(dictionary, axis=0)
 
 
-def test_ista_ends_where_the_subgradient_holds_zero() -> None:
-    x, dictionary = problem()
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_ista_ends_where_the_subgradient_holds_zero(dtype: str) -> None:
+    x, dictionary = problem(dtype)
     code = ista(x, dictionary, 0.3, iterations=4000)
-    correlation = (x - code @ dictionary.T) @ dictionary  # of the residual with each atom
+    assert code.dtype == dtype
+    correlation = (x - code @ dictionary.T) @ dictionary.conj()  # of the residual with each atom
     active = code != 0
     assert active.any() and not active.all()
-    assert np.abs(correlation - 0.3 * np.sign(code))[active].max() < 1e-9
+    assert np.abs(correlation[active] - 0.3 * code[active] / np.abs(code[active])).max() < 1e-9
     assert np.abs(correlation[~active]).max() <= 0.3
 
 
-def test_the_loss_falls_with_the_step_and_not_with_a_larger_one() -> None:
-    x, dictionary = problem()
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_the_loss_falls_with_the_step_and_not_with_a_larger_one(dtype: str) -> None:
+    x, dictionary = problem(dtype)
     step = 1 / np.linalg.norm(dictionary, 2) ** 2
 
     def losses(step: float) -> Any:
@@ -91,6 +113,9 @@ def test_derivatives_of_the_unrolled_network() -> None:
     threshold = np.full(16, 0.05)
     check_grads(lambda x, d, e, t: lista(x, d, e, t, iterations=3), 1)(x, dictionary, -0.2 * dictionary.T, threshold)
     check_grads(lambda x, a, d: sparse_loss(x, a, d, 0.3), 1)(x, noise(2, (5, 16), "float64"), dictionary)
+    x, dictionary = problem("complex128")
+    check_grads(lambda x, d: ista(x, d, 0.05, iterations=3, step=0.2), 1)(x, dictionary)
+    check_grads(lambda x, a, d: sparse_loss(x, a, d, 0.3), 1)(x, noise(2, (5, 16), "complex128"), dictionary)
 
 
 def test_shapes_that_do_not_match_are_refused() -> None:
@@ -122,14 +147,16 @@ def test_a_dictionary_may_begin_with_integers_and_is_not_the_start() -> None:
     assert not np.shares_memory(learn_dictionary(x, expected, 1e9, passes=1)[0], expected)
 
 
-def test_a_pass_is_least_squares_on_the_codes_of_ista() -> None:
-    x, dictionary = problem()
-    learned, (loss,) = learn_dictionary(x, dictionary, 0.3, passes=1, iterations=50)
-    code = ista(x, dictionary, 0.3, iterations=50)
-    assert loss == pytest.approx((((x - code @ dictionary.T) ** 2).sum() / 2 + 0.3 * np.abs(code).sum()) / len(x))
+@pytest.mark.parametrize(("dtype", "penalty"), [("float64", 0.3), ("complex128", 1.0)])
+def test_a_pass_is_least_squares_on_the_codes_of_ista(dtype: str, penalty: float) -> None:
+    x, dictionary = problem(dtype)
+    learned, (loss,) = learn_dictionary(x, dictionary, penalty, passes=1, iterations=50)
+    code = ista(x, dictionary, penalty, iterations=50)
+    residual = np.abs(x - code @ dictionary.T)
+    assert loss == pytest.approx(((residual**2).sum() / 2 + penalty * np.abs(code).sum()) / len(x))
     used = np.flatnonzero(np.abs(code).sum(0))
     assert 0 < len(used) < 16
-    weak = np.sqrt(1e-3 * (code**2).sum() / len(used)) * np.eye(len(used))
+    weak = np.sqrt(1e-3 * (np.abs(code) ** 2).sum() / len(used)) * np.eye(len(used))
     extended = np.concatenate([code[:, used], weak]), np.concatenate([x, np.zeros((len(used), 10))])
     atoms = np.linalg.lstsq(*extended)[0].T
     np.testing.assert_allclose(learned[:, used], atoms / np.linalg.norm(atoms, axis=0), atol=1e-9)
