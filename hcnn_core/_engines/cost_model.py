@@ -225,8 +225,8 @@ def units_of(problem: Problem, methods: tuple[str, ...], real: bool, library: st
         units["copy"] += 2 * f * rows * pixels_out
     else:
         last = direct[-1] if direct else 0
-        if direct and g.lengths[last] * batch < tuning.compiled_positions:
-            last = max(direct, key=lambda k: g.lengths[k])
+        if direct and g.out_lengths[last] * batch < tuning.compiled_positions:
+            last = sorted(direct, key=lambda k: g.out_lengths[k])[-1]  # the last of the longest, as in the planner
         line = g.out_lengths[last] if direct else 1
         stays = not spectral and long_lines(line, g, tuning) and on_cpu
         line *= 1 if stays else batch
