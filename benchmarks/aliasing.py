@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from train.covariance import Row
-from train.verification_report import error_maps
+from train.verification.covariance import Row
+from train.verification.report import error_maps
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "aliasing"

@@ -6,7 +6,7 @@ alternate between all measurements, and medians are reported. Bytes are those th
 A processor may fetch a cache line before it writes to it; such reads are not counted. `measure()` returns the medians.
 """
 
-from train._process import prepare
+from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded: one BLAS thread
 
@@ -200,7 +200,7 @@ def measure(rounds: int = ROUNDS) -> dict[str, float]:
     """Medians by key, such as `sgemm_gflops_1`, `dgemm_skinny_gflops_2`, `copy_gbs_2`, `read_gbs_1`, `page_fault_ns`.
 
     It takes some ten seconds and 0.7 GB. RuntimeError if BLAS has threads of its own: import this module, or call
-    `train._process.prepare`, before NumPy is loaded.
+    `train.commands.process.prepare`, before NumPy is loaded.
     """
     return {key: statistics.median(values) for key, values in measure_rounds(rounds)[0].items()}
 

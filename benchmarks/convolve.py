@@ -19,7 +19,7 @@ import sys
 if "numpy" not in sys.modules:  # as the command line of training, and as benchmarks/layer.py does
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("KMP_BLOCKTIME", "0")
-    from train._process import prepare
+    from train.commands.process import prepare
 
     prepare()
 

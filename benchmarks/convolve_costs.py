@@ -6,7 +6,7 @@ with a seed that they were not fitted to: it prints how much longer the choice o
 second table does the same for usual convolutions, which are never fitted.
 """
 
-from train._process import prepare
+from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded
 

@@ -24,7 +24,7 @@ independently, and all wait for the slowest. Overlap of gradients and compute is
 sum(P, g). Latency and bandwidth of a network are not measured here; the rows of a network assume them.
 """
 
-from train._process import prepare
+from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
@@ -48,9 +48,9 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.memory import most_held  # noqa: E402
 from benchmarks.step import Step  # noqa: E402
 from hcnn_core.backend import Array  # noqa: E402
-from train._files import write_atomically  # noqa: E402
-from train.distributed import Ranks, join  # noqa: E402
-from train.step import gradient_step  # noqa: E402
+from train.ranks.communicator import Ranks, join  # noqa: E402
+from train.runs.step import gradient_step  # noqa: E402
+from train.storage.files import write_atomically  # noqa: E402
 
 Record = dict[str, Any]
 

@@ -20,7 +20,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
-from train._process import prepare
+from train.commands.process import prepare
 
 if __name__ == "__main__":
     prepare()  # before NumPy is loaded, as the command line of training does
@@ -46,7 +46,7 @@ from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
 from hcnn_core._engines.cpu.allocator import empty
 from hcnn_core._threads import parallel_for, processors, worker_count
 from train.config import make_config
-from train.network import ATTRIBUTES, SPACE, Network, merge_factors
+from train.networks.network import ATTRIBUTES, SPACE, Network, merge_factors
 
 if TYPE_CHECKING:  # these import Numba, which the comparison on a GPU does without
     from hcnn_core._engines.cpu.factored import FactoredPlan

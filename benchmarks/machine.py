@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._threads import processors, worker_count
-from train.run import versions
+from train.runs.run import versions
 
 ENVIRONMENT = (
     "OMP_WAIT_POLICY",

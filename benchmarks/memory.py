@@ -10,7 +10,7 @@ few images.
 import re
 import sys
 
-from train._process import prepare
+from train.commands.process import prepare
 
 # As the command line of training does, before NumPy is loaded; what peers need is measured as their users have it.
 if not re.search("--one[= ]torch", " ".join(sys.argv)):

@@ -6,7 +6,7 @@ too large for a cache, each read or written once per stage. The roofs come from 
 and copies on all threads.
 """
 
-from train._process import prepare
+from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded
 

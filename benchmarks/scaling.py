@@ -13,7 +13,7 @@ with Q. Attributes are convolved by DFTs, so little may grow with the taps.
 It writes scaling.json, scaling.txt and scaling.png; `--plot FILE` draws the picture of such a JSON file again.
 """
 
-from train._process import prepare
+from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
@@ -36,10 +36,10 @@ from benchmarks.ceilings import time_alternately  # noqa: E402
 from benchmarks.layer import DEPTH, layer_below  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.memory import added_by  # noqa: E402
-from train._files import write_atomically  # noqa: E402
-from train._memory import available_bytes  # noqa: E402
 from train.config import make_config  # noqa: E402
-from train.network import Network, layers  # noqa: E402
+from train.networks.network import Network, layers  # noqa: E402
+from train.runs.memory import available_bytes  # noqa: E402
+from train.storage.files import write_atomically  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 Sizes = dict[str, Any]

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.machine import describe_machine
 from train import load
 from train.data import load_dataset
-from train.linear import linear_accuracy
+from train.networks.linear import linear_accuracy
 from wavelets import morlet_bank, scattering
 
 EPOCHS = {100: 60, 500: 30, 1000: 20}

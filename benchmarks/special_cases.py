@@ -6,7 +6,7 @@ pay should go. Each row's ratio is the time without over the time with, the medi
 
 from __future__ import annotations
 
-from train._process import prepare
+from train.commands.process import prepare
 
 if __name__ == "__main__":  # before NumPy is imported
     prepare()

@@ -5,7 +5,7 @@ step of each runs under the profiler, which shows where its time goes. Stages ar
 for. "rest" is everything between them: the tape, sums of cotangents, biases.
 """
 
-from train._process import prepare
+from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
@@ -25,8 +25,8 @@ from autodiff import tree_map  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.data import Images, draw_sources  # noqa: E402
-from train.network import Network  # noqa: E402
-from train.step import GraphedStep, gradient_step, initial_arrays  # noqa: E402
+from train.networks.network import Network  # noqa: E402
+from train.runs.step import GraphedStep, gradient_step, initial_arrays  # noqa: E402
 
 CIFAR10_IMAGES = 50_000
 
@@ -39,7 +39,7 @@ STAGES = {
     "(+) layers": ("hcnn_core/factored.py", ("factored_layer",)),
     "(+) layers, backward": ("hcnn_core/factored.py", ("factored_adjoints",)),
     "marginals": ("hcnn_core/marginals.py", ("marginal", "marginal_vjp")),
-    "gradient step": ("train/optimizer.py", ("descend",)),
+    "gradient step": ("train/recipes/optimizers.py", ("descend",)),
 }
 PARTS = {
     "of these: spectra of x": ("cpu/plan.py", ("_spectrum",)),

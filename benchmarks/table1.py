@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from train.config import make_config, read_toml
-from train.network import layers
-from train.plot import write_figure
-from train.run import Run
+from train.networks.network import layers
+from train.runs.plot import write_figure
+from train.runs.run import Run
 
 RESULTS = Path(__file__).parent / "results"
 RECORD = ("hcnn", "hcnn-best", "hcnn-periodic", "hcnn-plus", "hcnn-fast")

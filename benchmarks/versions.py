@@ -33,7 +33,7 @@ def layers_and_steps() -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
     from autodiff import cross_entropy, value_and_grad
     from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
     from train.config import make_config
-    from train.network import Network
+    from train.networks.network import Network
 
     def step(preset: str, boundary: str, count: int, depth: int) -> Callable[[], Any]:
         rng = np.random.default_rng(0)

@@ -26,6 +26,7 @@ from numpydoc.validate import Validator, validate
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")
 INTERNAL = ("hcnn_core.backend",)  # for autodiff and train, not for users
+FACADES = ("train",)  # packages whose users import from the package itself
 MEMBERS = (property, functools.cached_property, classmethod, staticmethod)
 
 
@@ -52,6 +53,8 @@ def public_modules() -> Iterator[ModuleType]:
     """Every module of the packages whose dotted name has no part with an underscore in front, but for INTERNAL."""
     for package in map(importlib.import_module, PACKAGES):
         yield package
+        if package.__name__ in FACADES:
+            continue
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if "._" not in found.name and found.name not in INTERNAL:
                 yield importlib.import_module(found.name)

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from train.shipped import load as load
+    from train.classifier import load as load
 
 __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from train.shipped import load
+        from train.classifier import load
 
         return load
     raise AttributeError(f"module 'train' has no attribute {name!r}")

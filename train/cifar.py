@@ -1,6 +1,6 @@
 """Train and evaluate hierarchical CNNs on CIFAR: `python -m train.cifar --backend cupy`."""
 
-from train._process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.cifar")
@@ -20,8 +20,8 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from hcnn_core.backend import SPARE, array_namespace, to_numpy  # noqa: E402
-from train import checkpoint as checkpoints  # noqa: E402
-from train._command import (  # noqa: E402
+from train.classifier import bare, names, open_network  # noqa: E402
+from train.commands.command_line import (  # noqa: E402
     Parser,
     given_path,
     namespace,
@@ -30,12 +30,6 @@ from train._command import (  # noqa: E402
     run_command,
     say,
 )
-from train._export import write_safetensors  # noqa: E402
-from train._files import write_atomically  # noqa: E402
-from train._memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
-from train._transfer import begin_from  # noqa: E402
-from train.architectures import Trainable, build  # noqa: E402
-from train.checkpoint import CheckpointError  # noqa: E402
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
 from train.data import (  # noqa: E402
     INFO,
@@ -49,15 +43,21 @@ from train.data import (  # noqa: E402
     split_validation,
     train_subset,
 )
-from train.distributed import DistributedError, Ranks, join, launch_rank, share_processors  # noqa: E402
-from train.network import layers  # noqa: E402
-from train.optimizer import image_size  # noqa: E402
-from train.plot import plot_learning_curve  # noqa: E402
-from train.run import BEST, Run, RunError, versions  # noqa: E402
-from train.run_report import Classified, page  # noqa: E402
-from train.shipped import bare, names, open_network  # noqa: E402
-from train.step import wants_graphs  # noqa: E402
-from train.training import Interrupted, Result, Trainer, TrainingError, duration, evaluate, restore  # noqa: E402
+from train.networks.network import layers  # noqa: E402
+from train.networks.registry import Trainable, build  # noqa: E402
+from train.ranks.communicator import DistributedError, Ranks, join, launch_rank, share_processors  # noqa: E402
+from train.recipes.optimizers import image_size  # noqa: E402
+from train.runs import checkpoint as checkpoints  # noqa: E402
+from train.runs.checkpoint import CheckpointError  # noqa: E402
+from train.runs.export import write_safetensors  # noqa: E402
+from train.runs.memory import available_bytes, batch_that_fits, required_bytes  # noqa: E402
+from train.runs.plot import plot_learning_curve  # noqa: E402
+from train.runs.report import Classified, page  # noqa: E402
+from train.runs.run import BEST, Run, RunError, versions  # noqa: E402
+from train.runs.step import wants_graphs  # noqa: E402
+from train.runs.training import Interrupted, Result, Trainer, TrainingError, duration, evaluate, restore  # noqa: E402
+from train.runs.transfer import begin_from  # noqa: E402
+from train.storage.files import write_atomically  # noqa: E402
 
 NOT_CONFIGURED = (
     "config",
@@ -78,19 +78,7 @@ WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; the process's own by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0, 1 if it failed, 2 if the command line or the configuration is wrong, 128 and its number if a
-        signal stopped it.
-    """
+    """Run the command line."""
     parser, hint = _parser(), "a smaller --batch-size, --width or --factors may do"
     try:
         ranks = join()

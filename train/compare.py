@@ -1,6 +1,6 @@
 """Compare runs: `python -m train.compare RUN RUN ...` prints a table and draws their curves in one picture."""
 
-from train._process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.compare")
@@ -13,12 +13,12 @@ from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from train._command import Parser, given_path, run_command  # noqa: E402
-from train.architectures import build  # noqa: E402
+from train.commands.command_line import Parser, given_path, run_command  # noqa: E402
 from train.config import Config, ConfigError, make_config, read_toml  # noqa: E402
 from train.data import INFO  # noqa: E402
-from train.plot import plot_runs  # noqa: E402
-from train.run import Run, RunError  # noqa: E402
+from train.networks.registry import build  # noqa: E402
+from train.runs.plot import plot_runs  # noqa: E402
+from train.runs.run import Run, RunError  # noqa: E402
 
 LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
 """Settings whose differences the table does not show, since they change no recipe, or have a column."""
@@ -96,18 +96,7 @@ HEADER = [
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; the process's own by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0, 1 if it failed, 2 if the command line is wrong.
-    """
+    """Run the command line."""
     return run_command(_parser(), arguments, _act, "compare fewer runs")
 
 

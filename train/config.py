@@ -341,23 +341,7 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the settings in a TOML file. One with a table [versions] is a run's: what it does not name is the default.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    dict
-        Setting names and values.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read or is not TOML.
-    """
+    """Return the settings in a TOML file; of a run's, which has a table [versions], all that there are."""
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -371,36 +355,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's settings, with the default of those that it does not name since they are newer than it.
-
-    Parameters
-    ----------
-    settings : mapping of str to value
-        Settings that were recorded, all that there were.
-
-    Returns
-    -------
-    dict
-        All there are, but for a preset that was not named.
-    """
+    """Return a run's settings, with the default of those that it does not name since they are newer than it."""
     return {f.name: f.default for f in dataclasses.fields(Config) if f.name != "preset"} | dict(settings)
 
 
 def to_toml(config: Config, versions: Mapping[str, str]) -> str:
-    """Return a TOML text with every setting, its meaning beside it, and the versions in a table.
-
-    Parameters
-    ----------
-    config : Config
-        The settings.
-    versions : mapping of str to str
-        Names and versions of what computed the run.
-
-    Returns
-    -------
-    str
-        The text; `read_toml` reads it back.
-    """
+    """Return a TOML text with every setting, its meaning beside it, and the versions in a table."""
     lines = []
     for f in dataclasses.fields(config):
         lines.append(f"{f.name} = {_toml_value(getattr(config, f.name))}  # {f.metadata['help']}")

@@ -1,6 +1,6 @@
 """Show what the attributes of a trained network mean (section 5.3 of arXiv:1703.04140): `python -m train.explore`."""
 
-from train._process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.explore")
@@ -21,18 +21,18 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, at_least, given_path, namespace, require_named, run_command, say  # noqa: E402
 from train.attributes import report  # noqa: E402
 from train.attributes.features import AXES, FIRST, Features, Model, features  # noqa: E402
 from train.attributes.study import PARTS, Settings, Study  # noqa: E402
-from train.checkpoint import CheckpointError, require_finite  # noqa: E402
+from train.classifier import FOLDER, find  # noqa: E402
+from train.commands.command_line import Parser, at_least, given_path, namespace, require_named, run_command, say  # noqa: E402
 from train.config import ConfigError  # noqa: E402
 from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset  # noqa: E402
-from train.network import Network  # noqa: E402
-from train.run import RunError, versions  # noqa: E402
-from train.shipped import FOLDER, find  # noqa: E402
-from train.training import restore  # noqa: E402
+from train.networks.network import Network  # noqa: E402
+from train.runs import checkpoint as checkpoints  # noqa: E402
+from train.runs.checkpoint import CheckpointError, require_finite  # noqa: E402
+from train.runs.run import RunError, versions  # noqa: E402
+from train.runs.training import restore  # noqa: E402
 
 PER_CLASS = 2
 """Images of each class, unless others are asked for."""
@@ -50,18 +50,7 @@ WARNING = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; the process's own by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0, 1 if something failed, 2 if the command line is wrong.
-    """
+    """Run the command line."""
     return run_command(_parser(), arguments, _act, "a smaller --train-size may do")
 
 

@@ -1,6 +1,6 @@
 """Convert weights of the authors' program (Keras 1, TensorFlow) to a checkpoint: `python -m train.import_keras`."""
 
-from train._process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.import_keras")
@@ -15,14 +15,14 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from train import checkpoint as checkpoints  # noqa: E402
-from train._command import Parser, given_path, run_command, say  # noqa: E402
-from train._hdf5 import read_array  # noqa: E402
-from train.checkpoint import Checkpoint, CheckpointError, State  # noqa: E402
+from train.commands.command_line import Parser, given_path, run_command, say  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.data.cifar import CLASS_NAMES  # noqa: E402
-from train.network import Network  # noqa: E402
-from train.run import RunError, versions  # noqa: E402
+from train.networks.network import Network  # noqa: E402
+from train.runs import checkpoint as checkpoints  # noqa: E402
+from train.runs.checkpoint import Checkpoint, CheckpointError, State  # noqa: E402
+from train.runs.run import RunError, versions  # noqa: E402
+from train.storage.hdf5 import read_array  # noqa: E402
 
 NAMES = tuple(CLASS_NAMES["cifar10"].split())
 IMAGE_SHAPE = (32, 32, 3)
@@ -46,21 +46,6 @@ def import_keras(source: Path) -> Checkpoint:
     and 13 in place of 7 and 11. Keras keeps the mean and variance of what each filter makes. They go into its scale
     and bias, since a layer here normalises its first filters by the moments of patches, which Keras has not kept.
     Training can go on from these weights, but begins with first filters of other scales.
-
-    Parameters
-    ----------
-    source : Path
-        HDF5 file of `Model.save_weights`, Keras 1: attributes `layer_names` and, of each layer, `weight_names`.
-
-    Returns
-    -------
-    Checkpoint
-        float32, of preset "released" with larger supports. It cannot be resumed.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such file, or it holds another network.
     """
     layers = _read(source)
     if len(layers) < 9 or len(layers) % 4 != 1:
@@ -178,18 +163,7 @@ def _other_network(source: Path, found: str) -> CheckpointError:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; the process's own by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0; 1 it failed; 2 the command line is wrong.
-    """
+    """Run the command line."""
     return run_command(_parser(), arguments, _act, "the file is small; close other programs")
 
 

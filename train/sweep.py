@@ -1,6 +1,6 @@
 """Train one network for each of many settings, and table what they reach: `python -m train.sweep sweep.toml`."""
 
-from train._process import leave_on_interrupt, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.sweep")
@@ -26,10 +26,8 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import worker_count
-from train._command import Parser, given_path, one_line, run_command, say
-from train._files import write_atomically
-from train._lock import HeldError, locked
-from train._trial import (
+from train.commands.command_line import Parser, given_path, one_line, run_command, say
+from train.commands.trial import (
     FAILED,
     FINISHED,
     OUT_OF_TIME,
@@ -41,9 +39,11 @@ from train._trial import (
     stop_trials,
 )
 from train.config import Config, ConfigError, make_config, to_toml
-from train.plot import plot_trials
-from train.run import Run, RunError
-from train.training import Interrupted
+from train.runs.plot import plot_trials
+from train.runs.run import Run, RunError
+from train.runs.training import Interrupted
+from train.storage.files import write_atomically
+from train.storage.lock import HeldError, locked
 
 MOST_TRIALS = 10_000
 
@@ -54,66 +54,25 @@ TABLE, MEANS, PICTURE = "results.csv", "results.md", "results.png"
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One network to be trained.
+    """One network to be trained."""
 
-    Parameters
-    ----------
-    number : int
-        From 1, in the order of the sweep's file.
-    varied : dict of str to object
-        What tells it from others: the name of its variant, settings, its seed.
-    config : Config
-        All settings.
-    """
-
-    number: int
-    varied: dict[str, Any]
-    config: Config
+    number: int  # from 1, in the order of the sweep's file
+    varied: dict[str, Any]  # what tells it from others: the name of its variant, settings, its seed
+    config: Config  # all settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What a file asks for.
+    """What a file asks for."""
 
-    Parameters
-    ----------
-    trials : tuple of Trial
-        All of them.
-    minutes : float
-        Training time of each.
-    total_minutes : float
-        Time after which no other begins.
-    workers : int
-        Trials side by side.
-    """
-
-    trials: tuple[Trial, ...]
-    minutes: float
-    total_minutes: float
-    workers: int
+    trials: tuple[Trial, ...]  # all of them
+    minutes: float  # training time of each
+    total_minutes: float  # time after which no other begins
+    workers: int  # trials side by side
 
 
 def read_sweep(text: str) -> Sweep:
-    """Return the trials that a TOML text describes.
-
-    Parameters
-    ----------
-    text : str
-        Tables `settings` (of every trial; a preset too), `variants` (a table of settings for each name), `grid` (a list
-        of values for each setting: all combinations), `random` (`draws`, `seed`, and for each setting a list to choose
-        from or `{low, high, log}`), and keys `seeds` (a list), `minutes` (of training for each trial), `total_minutes`
-        and `workers`. All may be left out.
-
-    Returns
-    -------
-    Sweep
-        Its trials: every variant, with every combination of the grid, every draw and every seed.
-
-    Raises
-    ------
-    ConfigError
-        If the text is not TOML, or a key or a value in it is none that could be used.
-    """
+    """Return the trials that a TOML text describes."""
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -196,19 +155,7 @@ def _draw(rng: np.random.Generator, name: str, among: Any) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; the process's own by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0, also if trials failed; 1 if the sweep did; 2 if the command line or the file is wrong; 128 and
-        its number if a signal stopped it.
-    """
+    """Run the command line."""
     return run_command(_parser(), arguments, _act, "take fewer workers")
 
 

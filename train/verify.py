@@ -1,6 +1,6 @@
 """Verify Proposition 3.1 of arXiv:1703.04140 on a network, and measure where it ends: `python -m train.verify`."""
 
-from train._process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
 
 if __name__ == "__main__":
     leave_on_interrupt("train.verify")
@@ -21,13 +21,9 @@ import numpy as np  # noqa: E402
 
 from autodiff import tree_map  # noqa: E402
 from hcnn_core.backend import to_numpy  # noqa: E402
-from train import checkpoint as checkpoints  # noqa: E402
-from train import counterexamples  # noqa: E402
-from train._command import Parser, at_least, given_path, namespace, require_named, run_command  # noqa: E402
-from train._files import write_atomically  # noqa: E402
-from train.checkpoint import require_finite  # noqa: E402
+from train.classifier import find  # noqa: E402
+from train.commands.command_line import Parser, at_least, given_path, namespace, require_named, run_command  # noqa: E402
 from train.config import PRESETS, Config, ConfigError, make_config  # noqa: E402
-from train.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
 from train.data import (  # noqa: E402
     INFO,
     Dataset,
@@ -37,12 +33,16 @@ from train.data import (  # noqa: E402
     require_varying,
     standardise,
 )
-from train.network import Network  # noqa: E402
+from train.networks.network import Network  # noqa: E402
 from train.pages import Picture, image_png  # noqa: E402
-from train.run import RunError, versions  # noqa: E402
-from train.shipped import find  # noqa: E402
-from train.training import Interrupted, TrainingError, restore  # noqa: E402
-from train.verification_report import as_json, page, summary_table  # noqa: E402
+from train.runs import checkpoint as checkpoints  # noqa: E402
+from train.runs.checkpoint import require_finite  # noqa: E402
+from train.runs.run import RunError, versions  # noqa: E402
+from train.runs.training import Interrupted, TrainingError, restore  # noqa: E402
+from train.storage.files import write_atomically  # noqa: E402
+from train.verification import counterexamples  # noqa: E402
+from train.verification.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
+from train.verification.report import as_json, page, summary_table  # noqa: E402
 
 BOUNDARIES = ("periodic", "zero")
 DTYPES = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}
@@ -64,19 +64,7 @@ COUNTEREXAMPLES, LARGEST, JSON, PAGE = "counterexamples.h5", "largest-changes.h5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Without the program's name; the process's own by default.
-
-    Returns
-    -------
-    int
-        Exit status: 0 if all that must hold holds, 1 if it does not or something failed, 2 if the command line is
-        wrong.
-    """
+    """Run the command line."""
     return run_command(_parser(), arguments, _act, "fewer --max-examples, or a preset with a smaller width, may do")
 
 

@@ -476,10 +476,10 @@ def main() -> None:
 
     from autodiff import tree_map
     from hcnn_core.backend import get_namespace, to_numpy
-    from train import step as steps
-    from train.architectures import build
     from train.config import make_config
     from train.data import Images
+    from train.networks.registry import build
+    from train.runs import step as steps
 
     assert get_namespace("cupy") is cupy
     side = settings.pop("size", 32)

@@ -4,7 +4,7 @@ Times are medians, between device events or two synchronisations, after warming 
 turns. Inputs are random and fresh, their seed is kept, and memory is poisoned with NaN before values are compared.
 """
 
-from train._process import prepare
+from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
@@ -42,9 +42,9 @@ from hcnn_core._engines.cuda import launch as _cuda  # noqa: E402
 from hcnn_core._problem import make_problem  # noqa: E402
 from hcnn_core.backend import get_namespace, record, to_numpy  # noqa: E402
 from train.config import make_config  # noqa: E402
-from train.network import Network  # noqa: E402
-from train.run import versions  # noqa: E402
-from train.step import WARM_UP  # noqa: E402
+from train.networks.network import Network  # noqa: E402
+from train.runs.run import versions  # noqa: E402
+from train.runs.step import WARM_UP  # noqa: E402
 
 Result = dict[str, Any]
 

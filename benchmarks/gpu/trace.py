@@ -15,7 +15,7 @@ kernel with its shapes, strides and sizes. From these follow
   launches, from the registers and shared memory of what NVRTC compiles. They are no part of the prediction.
 """
 
-from train._process import prepare
+from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
@@ -297,7 +297,7 @@ def spread_of(shape: tuple[int, ...], strides: tuple[int, ...], size: int, lanes
 def listen(cupy: Any, driver: Driver, preset: str, boundary: str, batch_size: int, **changes: Any) -> list[Launch]:
     """What a step of training records, after those that are not."""
     from benchmarks.step import Step
-    from train.step import WARM_UP
+    from train.runs.step import WARM_UP
 
     step = Step(preset, boundary, batch_size, cupy, **changes)
     for _ in range(WARM_UP):

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from train.data import load_dataset
-from train.linear import linear_accuracy
+from train.networks.linear import linear_accuracy
 from wavelets import (
     dwt,
     hard_threshold,

@@ -17,7 +17,7 @@ import numpy as np
 from autodiff import cross_entropy
 from train.config import make_config
 from train.data import channel_statistics, load_dataset, resize, standardise
-from train.network import Network
+from train.networks.network import Network
 from wavelets import momentum
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"

@@ -4,8 +4,9 @@ LeNet-5 on this tape
 
 LeNet-5 (LeCun, Bottou, Bengio and Haffner, *Gradient-based learning applied to document recognition*, 1998; Figure 2
 and Table I there) is the first network of Tanner's lecture *Visualising the filters and response, memory, in a CNN*.
-:class:`train.lenet.LeNet` has the layers of the paper, written in functions of NumPy and :func:`autodiff.convolve`. We
-count its numbers, train it by the command line, and look at its filters and at its responses to an image.
+:class:`train.networks.lenet.LeNet` has the layers of the paper, written in functions of NumPy and
+:func:`autodiff.convolve`. We count its numbers, train it by the command line, and look at its filters and at its
+responses to an image.
 """
 
 import json
@@ -21,7 +22,7 @@ import numpy as np
 from train import load
 from train.config import make_config
 from train.data import load_dataset, standardise
-from train.lenet import CONNECTIONS, LeNet
+from train.networks.lenet import CONNECTIONS, LeNet
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 epochs = 2 if SMALL else 10

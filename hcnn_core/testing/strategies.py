@@ -226,7 +226,7 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
     """Return a strategy of settings of whole networks, small enough for tests.
 
     Settings are plain data, because hcnn_core does not import `train`. ``train.config.make_config("hcnn", settings)``
-    makes a configuration of them, and ``train.network.Network`` a network, for images of any size from 1 on.
+    makes a configuration of them, and ``train.networks.network.Network`` a network, for images of any size from 1 on.
 
     Parameters
     ----------

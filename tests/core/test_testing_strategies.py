@@ -28,7 +28,7 @@ from hcnn_core.testing import (
 )
 from tests.core.oracle import BOUNDARIES, DTYPES, LAYOUTS, SEEDS, NDArray, noise
 from train.config import make_config
-from train.network import Network
+from train.networks.network import Network
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (2, 3, 4)

@@ -17,7 +17,7 @@ from hcnn_core.updates import Term, weighted_sums
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
 from train.config import make_config
-from train.network import Network
+from train.networks.network import Network
 
 REGISTERS = 168
 """What leaves room for three blocks of `apply` or `correlate` on a multiprocessor."""

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import train.step
+import train.runs.step
 from benchmarks.gpu import gate
 from benchmarks.gpu.gate import CIFAR10, Stage, collect, markdown, pack, rows_of, run, unpack
 from tests.gpu.requirements import required
 from tests.remote import rehearse_and_repeat
 from train.config import make_config
-from train.run import versions
+from train.runs.run import versions
 
 ROOT = Path(__file__).parents[2]
 
@@ -239,8 +239,8 @@ def test_stages_without_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(stages, "Step", lambda p, b, size, *others, **more: whole(p, b, 3, *others, **more))
     steps = importlib.import_module("benchmarks.step")
     monkeypatch.setattr(steps, "make_config", lambda preset, changes: make_config(preset, {**changes, **few}))
-    monkeypatch.setattr(train.step, "record", rehearse_and_repeat)
-    monkeypatch.setattr(train.step, "lasting_memory", lambda xp: nullcontext())
+    monkeypatch.setattr(train.runs.step, "record", rehearse_and_repeat)
+    monkeypatch.setattr(train.runs.step, "lasting_memory", lambda xp: nullcontext())
     monkeypatch.setattr(stages, "versions", lambda *names: versions("numpy"))
     monkeypatch.setattr(stages, "ROUNDS", 2)
     monkeypatch.setattr(stages, "poisoned_memory", lambda cupy: nullcontext())

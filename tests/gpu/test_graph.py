@@ -12,8 +12,8 @@ from hcnn_core import backend
 from train.config import make_config
 from train.data import Images
 from train.data import augmentation as augmentation_module
-from train.network import Network
-from train.step import gradient_step, initial_arrays
+from train.networks.network import Network
+from train.runs.step import gradient_step, initial_arrays
 
 
 def refused(*arguments: Any, **options: Any) -> Any:

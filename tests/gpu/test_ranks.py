@@ -13,7 +13,7 @@ import pytest
 
 from tests.train.test_distributed import Problem, bound, difference
 from tests.train.threads import on_ranks
-from train.distributed import Ranks
+from train.ranks.communicator import Ranks
 
 STEPS = 3
 

@@ -14,7 +14,7 @@ from tests.core.oracle import (
 )
 from tests.properties.derivatives import largest
 from train.config import make_config
-from train.network import Network
+from train.networks.network import Network
 
 
 def small_network(

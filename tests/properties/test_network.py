@@ -25,7 +25,7 @@ from tests.core.oracle import (
 from tests.properties.derivatives import REAL, largest
 from tests.properties.networks import KINDS, each_in_its_unit, small_network, stages, training_step
 from train.config import make_config
-from train.network import Network, merge_factors
+from train.networks.network import Network, merge_factors
 
 # Eq. (8): nine separable terms are every filter, fewer are not.
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from train import cifar, explore
-from train._command import COMPILING
 from train.attributes import meaning, organisation
+from train.commands.command_line import COMPILING
 from train.data import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from train.attributes.contraction import (
 from train.attributes.features import Model
 from train.config import make_config
 from train.data import Dataset, channel_statistics
-from train.network import Network
+from train.networks.network import Network
 
 
 def model_of(dataset: Dataset, **changes: Any) -> Model:

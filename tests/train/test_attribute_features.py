@@ -22,7 +22,7 @@ from train.attributes.features import (
 )
 from train.config import make_config
 from train.data import Dataset, channel_statistics
-from train.network import Network
+from train.networks.network import Network
 
 rng = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ from train.attributes.features import Model, invariant_array
 from train.attributes.units import attribute_filters, first_filters, maximise, patch_of, receptive_field
 from train.config import make_config
 from train.data import Dataset
-from train.network import layers
+from train.networks.network import layers
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.train.runs import Outcome
 from train.attributes import report
-from train.verification_report import page as verification_page
+from train.verification.report import page as verification_page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

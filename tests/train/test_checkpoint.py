@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 import pytest
 
-from train import _files
-from train._hdf5 import read_array
-from train.checkpoint import SCHEMA, Checkpoint, CheckpointError, State, load, require_same_arrays, save
 from train.config import make_config
-from train.network import Network
+from train.networks.network import Network
+from train.runs.checkpoint import SCHEMA, Checkpoint, CheckpointError, State, load, require_same_arrays, save
+from train.storage import files as _files
+from train.storage.hdf5 import read_array
 
 GROUPS = ("parameters", "velocity", "moments")
 SCALARS = ("epoch", "step", "loss_sum", "correct", "seconds", "best")

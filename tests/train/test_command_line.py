@@ -22,12 +22,13 @@ from tests.train.runs import (
     finish,
     start,
 )
-from train import cifar, training
-from train._command import Parser, run_command
+from train import cifar
+from train.commands.command_line import Parser, run_command
 from train.config import PRESETS, Config
 from train.data import DataError, Dataset
-from train.distributed import Ranks
-from train.training import Trainer
+from train.ranks.communicator import Ranks
+from train.runs import training
+from train.runs.training import Trainer
 
 # Flags
 

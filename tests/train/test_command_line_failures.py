@@ -29,12 +29,13 @@ from tests.train.runs import (
     saved_state,
     start,
 )
-from train import _memory, cifar
-from train._command import namespace
+from train import cifar
+from train.commands.command_line import namespace
 from train.config import make_config
 from train.data import INFO
-from train.network import Network
-from train.training import Trainer, TrainingError
+from train.networks.network import Network
+from train.runs import memory as _memory
+from train.runs.training import Trainer, TrainingError
 
 DATA = INFO["sample"]
 
@@ -177,7 +178,7 @@ def test_memory_of_a_container(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from train import cifar
-from train._memory import available_bytes
+from train.runs.memory import available_bytes
 import numpy as np
 
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

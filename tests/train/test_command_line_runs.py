@@ -22,8 +22,9 @@ from tests.train.runs import (
     contents,
     metrics,
 )
-from train import cifar, run
+from train import cifar
 from train.data import Dataset
+from train.runs import run
 
 # --out
 

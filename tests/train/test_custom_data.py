@@ -15,8 +15,8 @@ from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here
 from train import load
 from train.config import ConfigError, make_config
 from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
-from train.network import Network
-from train.optimizer import image_size
+from train.networks.network import Network
+from train.recipes.optimizers import image_size
 
 FASHION = (28, 28)
 """Shape of the images of Fashion-MNIST, whose files hold no axis of channels."""

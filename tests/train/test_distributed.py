@@ -18,14 +18,15 @@ from hcnn_core import Shard, normalize_elu, patch_moments, patch_moments_vjp
 from hcnn_core._engines.cpu import normalization as compiled
 from hcnn_core._tuning import tuned
 from tests.train.threads import on_ranks
-from train import cifar, distributed
-from train._watch import start
+from train import cifar
 from train.config import make_config
 from train.data import Images
-from train.distributed import DistributedError, Ranks, join, launched, share_processors
-from train.network import Network
-from train.step import gradient_step
-from train.training import evaluate, initial_moments
+from train.networks.network import Network
+from train.ranks import communicator as distributed
+from train.ranks.communicator import DistributedError, Ranks, join, launched, share_processors
+from train.ranks.watch import start
+from train.runs.step import gradient_step
+from train.runs.training import evaluate, initial_moments
 
 SMALL = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (2, 2), "strided_layers": (3,), "shift": 2}
 COUNT, STEPS = 40, 20

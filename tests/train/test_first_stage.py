@@ -15,8 +15,8 @@ from tests.core.oracle import noise
 from tests.train.commands import Command
 from train import load
 from train.config import ConfigError, make_config
-from train.first_stage import ScatteringStage, scattering_channels
-from train.network import Network, layers
+from train.networks.network import Network, layers
+from train.networks.scattering import ScatteringStage, scattering_channels
 from wavelets import morlet_bank, scattering, scattering_paths
 
 TINY = {"scattering": 1, "depth": 4, "width": 3, "factors": 2, "strided_layers": (), "dtype": "float64"}

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from train import checkpoint as checkpoints
-from train.checkpoint import CheckpointError
 from train.import_keras import EPSILON, import_keras, main
-from train.network import Network, describe
-from train.training import restore
+from train.networks.network import Network, describe
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import CheckpointError
+from train.runs.training import restore
 
 Array = np.ndarray[Any, Any]
 

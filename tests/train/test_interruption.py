@@ -26,17 +26,20 @@ from tests.train.runs import (
     metrics,
     start,
 )
-from train import _files, _lock, cifar, run
-from train import checkpoint as checkpoint_files
-from train.run import Run, RunError
-from train.training import Trainer
+from train import cifar
+from train.runs import checkpoint as checkpoint_files
+from train.runs import run
+from train.runs.run import Run, RunError
+from train.runs.training import Trainer
+from train.storage import files as _files
+from train.storage import lock as _lock
 
 Command = Callable[..., Outcome]
 
 WAITING = """
 import sys
 from train import cifar
-from train.training import Trainer
+from train.runs.training import Trainer
 
 take = Trainer._step
 
@@ -386,6 +389,6 @@ def test_a_full_standard_output_does_not_hide_why_a_run_stopped(
     def full() -> None:
         raise RunError("cannot write to standard output: No space left on device")
 
-    monkeypatch.setattr("train._command._flush", full)
+    monkeypatch.setattr("train.commands.command_line._flush", full)
     in_step(monkeypatch, 1, 2, interrupt)
     command(*SMALL, "--out", tmp_path / "run").one_line(130, "stopped by SIGINT", "saved")

@@ -15,10 +15,10 @@ from autodiff import check_grads, cross_entropy, grad
 from tests.core.oracle import noise
 from tests.train.runs import Outcome, assert_same_state, metrics, run_here, saved_state
 from train import explore, load, verify
-from train.architectures import build
 from train.config import ConfigError, make_config
-from train.lenet import CONNECTIONS, LeNet, squash
-from train.network import Network, layers
+from train.networks.lenet import CONNECTIONS, LeNet, squash
+from train.networks.network import Network, layers
+from train.networks.registry import build
 
 Command = Callable[..., Outcome]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.linear import FLOOR, linear_accuracy
+from train.networks.linear import FLOOR, linear_accuracy
 
 
 def data(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.train.runs import ROOT, SMALL, Outcome, assert_same_state, checkpoints, metrics, saved_state, without_notice
 from tests.train.test_distributed import PER_STEP
-from train import checkpoint
+from train.runs import checkpoint
 
 pytest.importorskip("mpi4py", reason="mpi4py is not installed: the extra mpi")
 
@@ -35,7 +35,7 @@ ACTING = """
 import os, signal, sys, time
 import numpy as np
 from train import cifar
-from train.training import Trainer
+from train.runs.training import Trainer
 
 take = Trainer._step
 
@@ -250,7 +250,7 @@ def test_ranks_with_different_data_or_versions_are_refused(name: str, tmp_path: 
     code = f"""
 import sys, dataclasses
 from train import cifar
-from train.run import versions
+from train.runs.run import versions
 load = cifar.load_dataset
 def changed(*arguments, **options):
     dataset = load(*arguments, **options)

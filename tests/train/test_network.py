@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import hcnn_core as hc
 from autodiff import check_grads, cross_entropy, value_and_grad
 from hcnn_core._tuning import tuned
-from train import network as networks
 from train.config import PRESETS, make_config
-from train.network import Network, describe, layers, merge_factors
+from train.networks import network as networks
+from train.networks.network import Network, describe, layers, merge_factors
 
 COUNTS = {
     ("hcnn", "cifar10"): 97_650,

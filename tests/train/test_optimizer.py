@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.config import Config, make_config
-from train.network import Network
-from train.optimizer import DECAYED, descend, learning_rate
+from train.networks.network import Network
+from train.recipes.optimizers import DECAYED, descend, learning_rate
 
 STEPS = 7  # an epoch
 

@@ -12,13 +12,13 @@ import pytest
 from numpy._core._multiarray_umath import __cpu_features__
 
 from tests.train.commands import needs_proc
-from train import _process
+from train.commands import process as _process
 
 NAMES = ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "HCNN_KEEP_MIB")
 KEPT = "0" if platform.libc_ver()[0] == "glibc" else None  # glibc is told to keep all
 PREPARED = """
 import sys
-from train import _process
+from train.commands import process as _process
 if sys.argv[1] != "as it is":
     _process._processor_flags = lambda: {*sys.argv[1].split()}
 if sys.argv[2:]:
@@ -55,7 +55,7 @@ def test_threads_and_kernels_of_the_blas(flags: str, coretype: str) -> None:
 
 RESIDENT = """
 import sys
-from train import _process
+from train.commands import process as _process
 if sys.argv[1] == "prepared":
     _process.prepare()
 import os

@@ -1,7 +1,7 @@
 """Section 3 of arXiv:1703.04140, statement by statement, and what breaks it: `make test PYTEST_ARGS="-k proposition"`.
 
 The paper proves Proposition 3.1 without strides. With them (section 4.1) it holds for the translations that
-`train.covariance` derives from the table of layers; tests below hold it to that, and to nothing more.
+`train.verification.covariance` derives from the table of layers; tests below hold it to that, and to nothing more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import train.network
+import train.networks.network
 from hcnn_core import convolve, elu, marginal, translate
 from hcnn_core.testing import (
     arrays,
@@ -27,11 +27,11 @@ from hcnn_core.testing import (
     shifts,
     strides,
 )
-from train import checkpoint
 from train.config import make_config
-from train.covariance import ComplexNetwork, Row, Subject, axes, exact_multiple, measure
-from train.network import Network
-from train.training import restore
+from train.networks.network import Network
+from train.runs import checkpoint
+from train.runs.training import restore
+from train.verification.covariance import ComplexNetwork, Row, Subject, axes, exact_multiple, measure
 
 SEEDS = st.integers(0, 2**32 - 1)
 METHODS = st.sampled_from(["direct", "fft", "auto"])
@@ -163,7 +163,7 @@ def test_exact_multiples(length: int, steps: list[int], exact: int) -> None:
 
 
 def test_strides_still_to_come_in_the_network_of_the_paper() -> None:
-    table = train.network.layers(make_config("hcnn"), 32, 10)
+    table = train.networks.network.layers(make_config("hcnn"), 32, 10)
     found = {j: {a.name: a.exact for a in axes(table, j)} for j in range(12)}
     space = {j: 4 if j < 5 else 2 if j < 9 else 1 for j in range(12)}
     for j, exact in found.items():

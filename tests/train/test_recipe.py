@@ -16,9 +16,9 @@ from tests.train.conftest import Command
 from tests.train.runs import SMALL, metrics
 from train.config import Config, make_config
 from train.data import Dataset, Images, channel_statistics, split_validation
-from train.network import Network
-from train.run import Run
-from train.training import Trainer
+from train.networks.network import Network
+from train.runs.run import Run
+from train.runs.training import Trainer
 
 TINY = {"width": 4, "factors": 4, "depth": 5, "epochs": 3, "batch_size": 16, "dtype": "float64"}
 """Of 40 images: batches of 16, 16 and 8."""

@@ -29,14 +29,14 @@ from tests.train.runs import (
     saved_state,
     start,
 )
-from train import checkpoint as checkpoint_files
 from train import cifar
 from train.config import make_config
 from train.data import Dataset, Images
-from train.network import Network
-from train.run import Run
-from train.step import batch_of
-from train.training import Trainer, evaluate
+from train.networks.network import Network
+from train.runs import checkpoint as checkpoint_files
+from train.runs.run import Run
+from train.runs.step import batch_of
+from train.runs.training import Trainer, evaluate
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a run answers by saving its state."""
@@ -402,7 +402,7 @@ WAITING = """
 import sys
 import time
 from train import cifar
-from train.training import Trainer
+from train.runs.training import Trainer
 
 take = Trainer._step
 

@@ -15,13 +15,13 @@ import pytest
 
 from tests.train.commands import Command, made_up
 from tests.train.runs import SMALL, Outcome, assert_same_state, contents, metrics, run_here, saved_state
-from train import checkpoint as checkpoints
 from train import cifar, load
-from train.checkpoint import CheckpointError
 from train.config import read_toml
 from train.data import Dataset
-from train.run import Run
-from train.training import Trainer, summary
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import CheckpointError
+from train.runs.run import Run
+from train.runs.training import Trainer, summary
 
 LAST = "epoch0004-step000000.h5"
 CONSTANT = (*SMALL, "--schedule", "constant")

@@ -19,8 +19,8 @@ from tests.train.runs import SMALL, Outcome, contents, run_here
 from train import cifar, load
 from train.config import make_config
 from train.data import Dataset
-from train.run import Run
-from train.run_report import Classified, page
+from train.runs.report import Classified, page
+from train.runs.run import Run
 
 RECORDS: list[dict[str, Any]] = [
     {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.25, "seconds": 12.5, "first_step_seconds": 2.5},

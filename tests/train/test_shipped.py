@@ -12,15 +12,16 @@ import pytest
 from hcnn_core import convolve, elu
 from tests.remote import Remote, put, take
 from tests.train.conftest import Command
-from train import checkpoint as checkpoints
-from train import load, shipped
-from train.checkpoint import CheckpointError
+from train import classifier as shipped
+from train import load
+from train.classifier import bare, find, names
 from train.config import make_config
 from train.data import Dataset, Images, standardise
-from train.network import layers
-from train.run import Run
-from train.shipped import bare, find, names
-from train.training import evaluate, restore
+from train.networks.network import layers
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import CheckpointError
+from train.runs.run import Run
+from train.runs.training import evaluate, restore
 
 LARGEST = 2 * 2**20
 

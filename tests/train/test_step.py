@@ -18,12 +18,12 @@ from hcnn_core._tuning import tuned
 from hcnn_core.backend import get_namespace, to_numpy
 from hcnn_core.precisions import passes
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
-from train import step as steps
 from train.config import make_config
 from train.data import Images, draw_holes
-from train.network import Network
-from train.step import WARM_UP, GraphedStep, gradient_step, initial_arrays
-from train.training import evaluate
+from train.networks.network import Network
+from train.runs import step as steps
+from train.runs.step import WARM_UP, GraphedStep, gradient_step, initial_arrays
+from train.runs.training import evaluate
 
 BATCH, COUNT = 6, 40
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from tests.train.commands import made_up
 from tests.train.runs import Outcome, contents, finish, start
-from train import _trial
-from train._lock import locked
+from train.commands import trial as _trial
 from train.config import ConfigError
-from train.run import Run
+from train.runs.run import Run
+from train.storage.lock import locked
 from train.sweep import _means, read_sweep
 
 SETTINGS = """

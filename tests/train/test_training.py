@@ -36,14 +36,14 @@ from tests.train.runs import (
     run_here,
     saved_state,
 )
-from train import checkpoint as checkpoint_files
-from train import training
 from train.config import make_config, read_toml
 from train.data import Dataset, Images, channel_statistics, load_dataset
-from train.network import Network
-from train.plot import plot_learning_curve
-from train.run import Run, versions
-from train.training import Trainer, TrainingError, evaluate
+from train.networks.network import Network
+from train.runs import checkpoint as checkpoint_files
+from train.runs import training
+from train.runs.plot import plot_learning_curve
+from train.runs.run import Run, versions
+from train.runs.training import Trainer, TrainingError, evaluate
 
 # What a run leaves
 

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from hcnn_core.testing.assertions import ROUNDINGS
-from train import verification_report
 from train.config import make_config
-from train.covariance import Row, axes
-from train.network import layers
-from train.verification_report import AXES, as_json, error_maps, page, summary_table
+from train.networks.network import layers
+from train.verification import report as verification_report
+from train.verification.covariance import Row, axes
+from train.verification.report import AXES, as_json, error_maps, page, summary_table
 
 NOT_FINITE = (math.nan, math.inf)
 

@@ -21,7 +21,7 @@ from tests.train.runs import SMALL, Outcome, finish, run_here, start, without_no
 from train import verify
 from train.config import PRESETS
 from train.data import load_dataset
-from train.network import Network
+from train.networks.network import Network
 
 Command = Callable[..., Outcome]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from train.distributed import Ranks
+from train.ranks.communicator import Ranks
 
 
 class Communicator:

@@ -18,7 +18,7 @@ from hcnn_core.backend import Array, array_namespace, to_numpy
 from hcnn_core.factored import factor_options
 from train.attributes.features import Model
 from train.attributes.nearest import distances_of_random_pairs, nearest
-from train.network import ATTRIBUTES, SPACE, Layer
+from train.networks.network import ATTRIBUTES, SPACE, Layer
 
 __all__ = ["Gain", "PairDistances", "closest_classes", "gains", "operator_norm", "pair_distances", "probe"]
 
@@ -31,15 +31,9 @@ PENALTIES = 10.0 ** np.arange(-6, 3)
 
 @dataclass(frozen=True)
 class PairDistances:
-    """Distances between images of pairs, at every depth.
+    """Distances between images of pairs, at every depth."""
 
-    Parameters
-    ----------
-    within, between : ndarray of float64, shape (P, J)
-        Euclidean distances of x_0 to x_{J-1}, of pairs of one class and of two classes.
-    """
-
-    within: np.ndarray[Any, Any]
+    within: np.ndarray[Any, Any]  # Euclidean distances of x_0 to x_{J-1}, of pairs of one class and of two classes
     between: np.ndarray[Any, Any]
 
     @property
@@ -52,33 +46,7 @@ def pair_distances(
     model: Model, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], pairs: int, rng: np.random.Generator,
     xp: Any = np,
 ) -> PairDistances:  # fmt: skip
-    """Measure distances of pairs of images before and after each layer.
-
-    Parameters
-    ----------
-    model : Model
-        The network.
-    images : ndarray of uint8, shape (N, u1, u2, 3)
-        Of at least two classes, one of which has two images.
-    labels : ndarray of int, shape (N,)
-        Their classes.
-    pairs : int
-        Pairs within classes, and as many between them.
-    rng : numpy.random.Generator
-        Draws the pairs.
-    xp : module, optional
-        Namespace the network computes with.
-
-    Returns
-    -------
-    PairDistances
-        Distances of the whole arrays x_j, not of parts.
-
-    Raises
-    ------
-    ValueError
-        If there is no pair of one class, or of two.
-    """
+    """Measure distances of pairs of images before and after each layer."""
     found = []
     for same in (True, False):
         one, other = _pairs(labels, same, pairs, rng)
@@ -125,25 +93,14 @@ def _pairs(labels: np.ndarray[Any, Any], same: bool, pairs: int, rng: np.random.
 
 @dataclass(frozen=True)
 class Gain:
-    """How much a layer can stretch distances.
+    """How much a layer can stretch distances."""
 
-    Parameters
-    ----------
-    j : int
-        Depth of its output.
-    upper : float
-        The norm of its linear map; of a (+) layer, the product of the norms of both. The ELU stretches nothing, so the
-        layer's Lipschitz constant is at most this.
-    local : float
-        The largest norm of its derivative at some images: the Lipschitz constant is at least this.
-    converged : bool
-        Whether both iterations ended before their limit. The norm of power iteration comes from below.
-    """
-
-    j: int
+    j: int  # depth of its output
+    # The norm of its linear map; of a (+) layer, the product of the norms of both. The ELU stretches nothing, so the
+    # layer's Lipschitz constant is at most this.
     upper: float
-    local: float
-    converged: bool
+    local: float  # the largest norm of its derivative at some images: the Lipschitz constant is at least this
+    converged: bool  # Whether both iterations ended before their limit. The norm of power iteration comes from below.
 
 
 def operator_norm(
@@ -154,26 +111,7 @@ def operator_norm(
     tolerance: float = 1e-3,
     limit: int = 200,
 ) -> tuple[float, bool]:
-    """Return the largest singular value of a linear map by power iteration.
-
-    Parameters
-    ----------
-    forward, adjoint : callable
-        The map and its transpose.
-    start : array
-        Where it begins, not 0.
-    tolerance : float, optional
-        It ends when the value rises by a smaller part of it three times in a row.
-    limit : int, optional
-        Iterations at most.
-
-    Returns
-    -------
-    norm : float
-        A lower bound that tends to the norm.
-    converged : bool
-        Whether it ended before the limit.
-    """
+    """Return the largest singular value of a linear map by power iteration."""
     xp = array_namespace(start)
     x, norm, calm = start / xp.sqrt(xp.sum(start * start)), 0.0, 0
     for _ in range(limit):
@@ -191,22 +129,7 @@ def operator_norm(
 
 
 def gains(model: Model, images: Array, rng: np.random.Generator) -> Iterator[Gain]:
-    """Yield bounds of the Lipschitz constant of each layer x_{j-1} -> x_j, in evaluation mode.
-
-    Parameters
-    ----------
-    model : Model
-        The network.
-    images : array of uint8, shape (N, u1, u2, 3)
-        Where derivatives are taken; few.
-    rng : numpy.random.Generator
-        Where power iteration begins.
-
-    Yields
-    ------
-    Gain
-        Layer by layer.
-    """
+    """Yield bounds of the Lipschitz constant of each layer x_{j-1} -> x_j, in evaluation mode."""
     network = model.network
     folded = network.merged(model.parameters, model.moments)
     before = model.standardised(images)
@@ -268,20 +191,7 @@ def probe(
     test: np.ndarray[Any, Any],
     test_labels: np.ndarray[Any, Any],
 ) -> tuple[float, float]:
-    """Classify by the nearest neighbour, and by a linear map fitted by ridge regression.
-
-    Parameters
-    ----------
-    train, test : ndarray, shapes (N, D), (M, D)
-        Features.
-    train_labels, test_labels : ndarray of int
-        Classes.
-
-    Returns
-    -------
-    nearest_neighbour, linear : float
-        Accuracies on the second set. The penalty is the one of least leave-one-out error on the first.
-    """
+    """Classify by the nearest neighbour, and by a linear map fitted by ridge regression."""
     _, found = nearest(test, train)
     by_neighbour = float((train_labels[found[:, 0]] == test_labels).mean())
     classes = np.unique(train_labels)
@@ -306,24 +216,7 @@ def probe(
 def closest_classes(
     features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], rng: np.random.Generator
 ) -> tuple[float, tuple[int, int]]:
-    """Return the smallest distance between images of different classes: the epsilon of separation.
-
-    Parameters
-    ----------
-    features : ndarray, shape (N, D)
-        One row an image.
-    labels : ndarray of int, shape (N,)
-        At least two classes.
-    rng : numpy.random.Generator
-        Draws the pairs that give the unit.
-
-    Returns
-    -------
-    distance : float
-        In units of the mean distance of random pairs, so that depths compare.
-    images : tuple of int
-        The two images.
-    """
+    """Return the smallest distance between images of different classes: the epsilon of separation."""
     best = math.inf, (0, 0)
     for c in np.unique(labels)[:-1]:
         mine, later = np.flatnonzero(labels == c), np.flatnonzero(labels > c)

@@ -18,11 +18,11 @@ from autodiff import tree_map
 from hcnn_core import convolve
 from hcnn_core.backend import Array, array_namespace, to_numpy
 from hcnn_core.typing import Boundary
-from train._files import remove_partial_files
-from train.covariance import Subject
 from train.data import Dataset, standardise
-from train.network import Layer, Moments, Network, Parameters
-from train.run import RunError
+from train.networks.network import Layer, Moments, Network, Parameters
+from train.runs.run import RunError
+from train.storage.files import remove_partial_files
+from train.verification.covariance import Subject
 
 __all__ = [
     "AXES",
@@ -55,28 +55,14 @@ class FeaturesError(RunError):
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its weights, as a function of the images' pixels.
+    """A network with its weights, as a function of the images' pixels."""
 
-    Parameters
-    ----------
-    network : Network
-        The layers.
-    parameters : dict
-        Their weights.
-    moments : dict
-        Running moments.
-    mean, std : ndarray, shape (3,)
-        Statistics that standardise images, in units of a pixel value.
-    key : str
-        Names the weights: equal keys, equal weights.
-    """
-
-    network: Network
-    parameters: Parameters
-    moments: Moments
-    mean: Any
+    network: Network  # the layers
+    parameters: Parameters  # their weights
+    moments: Moments  # running moments
+    mean: Any  # statistics that standardise images, in units of a pixel value
     std: Any
-    key: str
+    key: str  # names the weights: equal keys, equal weights
 
     @property
     def depths(self) -> range:
@@ -84,64 +70,20 @@ class Model:
         return range(FIRST, self.network.config.depth)
 
     def standardised(self, images: Array) -> Array:
-        """Return x_0 of images.
-
-        Parameters
-        ----------
-        images : array of uint8, shape (N, u1, u2, 3)
-            Pixels.
-
-        Returns
-        -------
-        array, shape (N, u1, u2, 3)
-            Of the network's dtype.
-        """
+        """Return x_0 of images."""
         return standardise(images, self.mean, self.std, self.network.config.dtype)
 
     def outputs(self, images: Array) -> Iterator[tuple[Layer, Array]]:
-        """Yield each layer with its output x_j, in evaluation mode.
-
-        Parameters
-        ----------
-        images : array of uint8, shape (N, u1, u2, 3)
-            Pixels.
-
-        Yields
-        ------
-        tuple
-            (layer, x_j), from j = 1 to J-1.
-        """
+        """Yield each layer with its output x_j, in evaluation mode."""
         for layer, x, _ in self.network.trace(self.parameters, self.standardised(images), self.moments):
             yield layer, x
 
     def layer(self, j: int) -> Callable[[Array], Array]:
-        """Return x_{j-1} -> x_j, in evaluation mode.
-
-        Parameters
-        ----------
-        j : int
-            Depth of the result.
-
-        Returns
-        -------
-        callable
-            From x_{j-1} to x_j, traced or not.
-        """
+        """Return x_{j-1} -> x_j, in evaluation mode."""
         return lambda x: next(self.network.trace(self.parameters, x, self.moments, after=j - 1))[1]
 
     def subject(self, images: Array) -> Subject:
-        """Return what `train.covariance` measures.
-
-        Parameters
-        ----------
-        images : array of uint8, shape (N, u1, u2, 3)
-            Pixels.
-
-        Returns
-        -------
-        Subject
-            The network, its weights and the images, in float64.
-        """
+        """Return what `train.verification.covariance` measures."""
         xp, dtype = array_namespace(images), "float64"
         network = Network(
             replace(self.network.config, dtype=dtype, precision="float32"),
@@ -152,20 +94,7 @@ class Model:
         return Subject(network, parameters, moments, standardise(images, self.mean, self.std, dtype))
 
     def untrained(self, images: Array, seed: int) -> Model:
-        """Return the same layers with initial weights, and moments of some images.
-
-        Parameters
-        ----------
-        images : array of uint8, shape (N, u1, u2, 3)
-            What its moments are taken of.
-        seed : int
-            Of the weights.
-
-        Returns
-        -------
-        Model
-            A network as it is before the first step.
-        """
+        """Return the same layers with initial weights, and moments of some images."""
         xp = array_namespace(images)
         parameters = tree_map(xp.asarray, self.network.initialize(np.random.default_rng(seed)))
         _, moments = self.network(parameters, self.standardised(images))
@@ -174,46 +103,13 @@ class Model:
 
 
 def boundary_of(model: Model) -> Boundary:
-    """Return how a network extends its arrays along attributes.
-
-    Parameters
-    ----------
-    model : Model
-        The network.
-
-    Returns
-    -------
-    {"periodic", "zero"}
-        Its boundary.
-    """
+    """Return how a network extends its arrays along attributes."""
     return model.network.config.boundaries[1]
 
 
 def invariant_array(x: Array, axis: str = "v_{j-1}", position: tuple[float, float] = (0.5, 0.5)) -> Array:
     """Return the invariant attribute array of Eq. (9): x_j at one position of space, summed over one attribute.
 
-    Parameters
-    ----------
-    x : array, shape (N, u1, u2, v_{j-2}, v_{j-1}, v_j)
-        Output of layer j.
-    axis : {"v_{j-1}", "v_{j-2}", "v_j"}, optional
-        The axis that is to be translated; Eq. (9) has v_{j-1}.
-    position : tuple of float, optional
-        Row and column in parts of the image, from 0 up to but not including 1; 0.5 is the sample u // 2.
-
-    Returns
-    -------
-    array, shape (N, n, m)
-        First the axis that is to be translated, then the other one that is kept: (v_{j-1}, v_j), summed over v_{j-2};
-        (v_{j-2}, v_j), summed over v_{j-1}; or (v_j, v_{j-1}), summed over v_{j-2}.
-
-    Raises
-    ------
-    ValueError
-        If x has other axes, or the axis or the position is another one.
-
-    Notes
-    -----
     Section 5.3 of arXiv:1703.04140.
     """
     if x.ndim != 6:
@@ -229,18 +125,7 @@ def invariant_array(x: Array, axis: str = "v_{j-1}", position: tuple[float, floa
 
 
 def mean_array(x: Array) -> Array:
-    """Return the mean of x_j over space, summed over v_{j-2} where there are three attributes.
-
-    Parameters
-    ----------
-    x : array, shape (N, u1, u2, ...)
-        Output of layer j, or images.
-
-    Returns
-    -------
-    array, shape (N, D)
-        One row an image.
-    """
+    """Return the mean of x_j over space, summed over v_{j-2} where there are three attributes."""
     xp = array_namespace(x)
     found = xp.mean(x, axis=(1, 2))
     found = xp.sum(found, axis=1) if found.ndim == 4 else found
@@ -248,22 +133,7 @@ def mean_array(x: Array) -> Array:
 
 
 def smooth(arrays: Array, width: int, boundary: Boundary) -> Array:
-    """Average consecutive samples along the axis that is to be translated, as section 5.3 asks.
-
-    Parameters
-    ----------
-    arrays : array, shape (N, n, m)
-        As `invariant_array` returns.
-    width : int
-        Samples that are averaged; 1 leaves the arrays as they are.
-    boundary : {"periodic", "zero"}
-        How the axis is extended.
-
-    Returns
-    -------
-    array, shape (N, n, m)
-        The running means.
-    """
+    """Average consecutive samples along the axis that is to be translated, as section 5.3 asks."""
     if width == 1:
         return arrays
     xp = array_namespace(arrays)
@@ -272,49 +142,17 @@ def smooth(arrays: Array, width: int, boundary: Boundary) -> Array:
 
 
 class Features:
-    """Arrays of every image of a data set, read from a file depth by depth.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    """
+    """Arrays of every image of a data set, read from a file depth by depth."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def arrays(self, part: str, j: int) -> np.ndarray[Any, Any]:
-        """Return the invariant attribute arrays of depth j.
-
-        Parameters
-        ----------
-        part : {"train", "test"}
-            Which images.
-        j : int
-            Depth, from 3 to J-1.
-
-        Returns
-        -------
-        ndarray of float32, shape (N, n, m)
-            As `invariant_array` returns.
-        """
+        """Return the invariant attribute arrays of depth j."""
         return self._read(f"{part}/array{j:02d}")
 
     def means(self, part: str, j: int) -> np.ndarray[Any, Any]:
-        """Return the means over space of depth j.
-
-        Parameters
-        ----------
-        part : {"train", "test"}
-            Which images.
-        j : int
-            Depth, from 0 (the images) to J-1.
-
-        Returns
-        -------
-        ndarray of float32, shape (N, D)
-            As `mean_array` returns.
-        """
+        """Return the means over space of depth j."""
         return self._read(f"{part}/mean{j:02d}")
 
     def _read(self, name: str) -> np.ndarray[Any, Any]:
@@ -341,31 +179,6 @@ def features(
 
     The file is beside others of its kind, and its name holds a digest of everything the arrays depend on. At every
     moment it is either whole or absent. One batch of images is in memory at a time.
-
-    Parameters
-    ----------
-    model : Model
-        The network.
-    dataset : Dataset
-        The images.
-    folder : Path
-        Where the file is, or will be.
-    axis, position
-        As `invariant_array` takes them.
-    xp : module, optional
-        Namespace of the arrays the network computes with.
-    progress : callable, optional
-        Called with the number of images of each batch that is done.
-
-    Returns
-    -------
-    Features
-        What reads the file.
-
-    Raises
-    ------
-    FeaturesError
-        If the file cannot be written.
     """
     key = {
         "schema": SCHEMA,

@@ -22,55 +22,24 @@ PERMUTATIONS = 1999
 
 @dataclass(frozen=True)
 class Finding:
-    """One translation and one property.
+    """One translation and one property."""
 
-    Parameters
-    ----------
-    question : {"found images", "changed images"}
-        Which of the two questions.
-    j : int
-        Depth.
-    axis : str
-        Axis of the translation.
-    tau : int
-        Samples.
-    name : str
-        The property, or the change.
-    effect : float
-        Found images: mean difference in standard deviations of the property. Changed images: correlation, from -1 to 1,
-        of the array's change with that of the translation.
-    score : float
-        The effect less its mean under permutation, in standard deviations. Of found images either sign counts; a change
-        is like a translation if the score is positive.
-    p : float
-        Probability that the largest score of all tests is as large if there is nothing, from permutations.
-    """
-
-    question: str
-    j: int
-    axis: str
-    tau: int
-    name: str
+    question: str  # which of the two questions
+    j: int  # depth
+    axis: str  # axis of the translation
+    tau: int  # samples
+    name: str  # the property, or the change
+    # Found images: mean difference in standard deviations of the property. Changed images: correlation, from -1 to 1,
+    # of the array's change with that of the translation.
     effect: float
+    # The effect less its mean under permutation, in standard deviations. Of found images either sign counts; a change
+    # is like a translation if the score is positive.
     score: float
-    p: float
+    p: float  # probability that the largest score of all tests is as large if there is nothing, from permutations
 
 
 def properties(images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return properties of images.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (N, H, W, 3)
-        RGB.
-
-    Returns
-    -------
-    dict of str to ndarray of float64, shape (N,)
-        Mean and deviation of luma (Rec. 601, from 0 to 1); mean of red less green, and of yellow less blue; balance of
-        vertical and horizontal edges, and of the two diagonals, from the structure tensor, -1 to 1; mean frequency of
-        the power spectrum, in cycles an image.
-    """
+    """Return properties of images."""
     found: dict[str, list[np.ndarray[Any, Any]]] = {}
     for begin in range(0, len(images), 1000):
         for name, values in _properties(images[begin : begin + 1000] / 255.0).items():
@@ -160,20 +129,6 @@ def found_images_differ(
     """Test whether images found by a translation differ from those found without one.
 
     The permutations exchange the two images of each query.
-
-    Parameters
-    ----------
-    found : mapping of (int, str) to ndarray of int, shape (Q, n)
-        By depth and axis: the images found for each query and tau; the queries are the same everywhere.
-    values : mapping of str to ndarray, shape (M,)
-        Properties of all images.
-    rng : numpy.random.Generator
-        Source of the permutations.
-
-    Returns
-    -------
-    list of Finding
-        One for each depth, axis, tau from 1 on, and property.
     """
     tests, differences = [], []
     for (j, axis), indices in found.items():
@@ -209,20 +164,6 @@ def like_translations(
     the array makes, whose mean is 0. The permutations put the axis into another order, in which the translation is then
     taken: what is no more than chance is as large in any order. The test is one-sided, since the opposite of a
     translation's change is not that of another translation.
-
-    Parameters
-    ----------
-    arrays : mapping of (int, str) to ndarray, shape (N, n, m)
-        By depth and axis: arrays of some images, not smoothed, since averages of neighbours make their order special.
-    changed : mapping of (int, str) to mapping of str to ndarray, shape (N, n, m)
-        By depth, axis and name of the change: arrays of the same images, changed.
-    rng : numpy.random.Generator
-        Source of the orders.
-
-    Returns
-    -------
-    list of Finding
-        One for each depth, axis, tau from 1 on, and change.
     """
     tests, effects, drawn = [], [], []
     for (j, axis), before in arrays.items():
@@ -262,18 +203,7 @@ def like_translations(
 
 
 def strongest(findings: Iterable[Finding]) -> list[Finding]:
-    """Return, of each question, depth and axis, the finding with the largest score.
-
-    Parameters
-    ----------
-    findings : iterable of Finding
-        All that was tried.
-
-    Returns
-    -------
-    list of Finding
-        In the order the depths and axes come in.
-    """
+    """Return, of each question, depth and axis, the finding with the largest score."""
     best: dict[tuple[str, int, str], Finding] = {}
     for finding in findings:
         key = finding.question, finding.j, finding.axis

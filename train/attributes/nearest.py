@@ -24,31 +24,7 @@ GROUP = 64
 def nearest(
     queries: Array, database: Array, count: int = 1, *, exclude: np.ndarray[Any, Any] | None = None
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Find the nearest arrays.
-
-    Parameters
-    ----------
-    queries : array, shape (Q, D)
-        What is looked for; real, of any array library.
-    database : array, shape (M, D)
-        Where; of the same library.
-    count : int, optional
-        How many are found for each query.
-    exclude : ndarray of int, shape (Q,), optional
-        For each query an index of the database that is left out; -1 for none.
-
-    Returns
-    -------
-    distances : ndarray of float64, shape (Q, count)
-        In ascending order.
-    indices : ndarray of int64, shape (Q, count)
-        Where they are in the database. Of equal distances the smallest index comes first.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than `count` arrays, shapes do not fit, or something is not finite.
-    """
+    """Find the nearest arrays."""
     if queries.ndim != 2 or database.ndim != 2 or queries.shape[1] != database.shape[1]:
         raise ValueError(f"queries {tuple(queries.shape)} and database {tuple(database.shape)}; give (Q, D) and (M, D)")
     size, width = database.shape
@@ -96,22 +72,7 @@ def nearest(
 
 
 def rank(queries: Array, database: Array, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return which place certain arrays have among all, by distance from each query.
-
-    Parameters
-    ----------
-    queries : array, shape (Q, D)
-        From where distances are taken; few.
-    database : array, shape (M, D)
-        All arrays.
-    wanted : ndarray of int, shape (Q,)
-        For each query the index of an array.
-
-    Returns
-    -------
-    ndarray of int64, shape (Q,)
-        1 for the nearest one: 1 and the number of arrays that are closer.
-    """
+    """Return which place certain arrays have among all, by distance from each query."""
     host = to_numpy(database)
     found = np.empty(len(queries), np.int64)
     for row, query in enumerate(to_numpy(queries)):
@@ -123,22 +84,7 @@ def rank(queries: Array, database: Array, wanted: np.ndarray[Any, Any]) -> np.nd
 def distances_of_random_pairs(
     database: np.ndarray[Any, Any], rng: np.random.Generator, pairs: int = 10_000
 ) -> np.ndarray[Any, Any]:
-    """Return the distances of pairs of different arrays drawn at random.
-
-    Parameters
-    ----------
-    database : ndarray, shape (M, D)
-        At least two arrays.
-    rng : numpy.random.Generator
-        Source of the pairs.
-    pairs : int, optional
-        How many.
-
-    Returns
-    -------
-    ndarray of float64, shape (pairs,)
-        Euclidean distances.
-    """
+    """Return the distances of pairs of different arrays drawn at random."""
     first = rng.integers(len(database), size=pairs)
     second = (first + rng.integers(1, len(database), size=pairs)) % len(database)
     return _distances(database[first], database[second])

@@ -26,63 +26,23 @@ ORDERS = 999
 
 @dataclass(frozen=True)
 class Comparison:
-    """A value for the natural order, and for random ones.
+    """A value for the natural order, and for random ones."""
 
-    Parameters
-    ----------
-    value : float
-        For the natural order.
-    mean, deviation : float
-        Of the random orders.
-    p : float
-        Part of all orders, the natural one included, that are at least as organised.
-    """
-
-    value: float
-    mean: float
+    value: float  # for the natural order
+    mean: float  # of the random orders
     deviation: float
-    p: float
+    p: float  # part of all orders, the natural one included, that are at least as organised
 
     @classmethod
     def of(cls, value: float, random: np.ndarray[Any, Any], *, organised: int) -> Comparison:
-        """Return the comparison of one value with those of random orders.
-
-        Parameters
-        ----------
-        value : float
-            For the natural order.
-        random : ndarray, shape (ORDERS,)
-            For the others.
-        organised : {1, -1}
-            Whether large or small values say that an order is organised.
-
-        Returns
-        -------
-        Comparison
-            Mean, deviation and p-value.
-        """
+        """Return the comparison of one value with those of random orders."""
         slack = 1e-12 * abs(value)  # sums in another order round differently
         as_organised = np.count_nonzero(organised * random >= organised * value - slack)
         return cls(value, float(random.mean()), float(random.std()), float((1 + as_organised) / (1 + len(random))))
 
 
 def neighbour_correlation(filters: np.ndarray[Any, Any], circular: bool, rng: np.random.Generator) -> Comparison:
-    """Compare the mean correlation of neighbouring filters with that of filters in random order.
-
-    Parameters
-    ----------
-    filters : ndarray, shape (K, D)
-        One row for each value of v_j, K > 1.
-    circular : bool
-        Whether the last filter is a neighbour of the first.
-    rng : numpy.random.Generator
-        Source of the orders.
-
-    Returns
-    -------
-    Comparison
-        Organised if large.
-    """
+    """Compare the mean correlation of neighbouring filters with that of filters in random order."""
     correlations = _correlations(filters)
     natural = np.arange(len(filters))
 
@@ -101,18 +61,7 @@ def _correlations(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def haar_matrix(length: int) -> np.ndarray[Any, Any]:
-    """Return the differences of an orthonormal Haar basis; halves of odd lengths differ by one sample.
-
-    Parameters
-    ----------
-    length : int
-        Samples.
-
-    Returns
-    -------
-    ndarray of float64, shape (length - 1, length)
-        Orthonormal rows, all orthogonal to constants.
-    """
+    """Return the differences of an orthonormal Haar basis; halves of odd lengths differ by one sample."""
     rows: list[np.ndarray[Any, Any]] = []
 
     def split(begin: int, end: int) -> None:
@@ -132,21 +81,7 @@ def haar_matrix(length: int) -> np.ndarray[Any, Any]:
 
 
 def haar_norm(samples: np.ndarray[Any, Any], rng: np.random.Generator) -> Comparison:
-    """Compare the l1 norm of Haar coefficients along an axis with that of values in random order.
-
-    Parameters
-    ----------
-    samples : ndarray, shape (S, n)
-        Functions of the attribute, n > 1.
-    rng : numpy.random.Generator
-        Source of the orders.
-
-    Returns
-    -------
-    Comparison
-        Organised if small; relative to the l1 norm of all values less their mean. Halves that change places make no
-        difference, so that of 8 samples 128 orders are the same; on short axes p cannot be small.
-    """
+    """Compare the l1 norm of Haar coefficients along an axis with that of values in random order."""
     centred = samples.astype(np.float64) - samples.mean(axis=1, keepdims=True, dtype=np.float64)
     unit = float(np.abs(centred).sum()) or 1.0
     basis = haar_matrix(samples.shape[1]).T
@@ -160,21 +95,7 @@ def haar_norm(samples: np.ndarray[Any, Any], rng: np.random.Generator) -> Compar
 
 
 def spectral_order(similarity: np.ndarray[Any, Any], circular: bool) -> np.ndarray[Any, Any]:
-    """Return the order that spectral seriation finds (Atkins, Boman and Hendrickson, 1998).
-
-    Parameters
-    ----------
-    similarity : ndarray, shape (n, n)
-        Symmetric; at least 0.
-    circular : bool
-        Whether the order closes into a circle: then by the angle in the plane of the two slowest eigenvectors of the
-        Laplacian, else by the slowest one.
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-        Indices in the order found; where it begins, and its direction, mean nothing in a circle.
-    """
+    """Return the order that spectral seriation finds (Atkins, Boman and Hendrickson, 1998)."""
     laplacian = np.diag(similarity.sum(axis=1)) - similarity
     _, vectors = np.linalg.eigh(laplacian)
     key = vectors[:, 1]
@@ -184,21 +105,7 @@ def spectral_order(similarity: np.ndarray[Any, Any], circular: bool) -> np.ndarr
 
 
 def similarity_of_orders(orders: np.ndarray[Any, Any], circular: bool) -> np.ndarray[Any, Any]:
-    """Return how alike orders are to the natural one.
-
-    Parameters
-    ----------
-    orders : ndarray of int, shape (B, n)
-        Permutations of 0 .. n-1.
-    circular : bool
-        Whether they may be turned.
-
-    Returns
-    -------
-    ndarray of float64, shape (B,)
-        The largest absolute value of Kendall's tau, over all turns of a circle; 1 for the natural order in either
-        direction.
-    """
+    """Return how alike orders are to the natural one."""
     length = orders.shape[1]
     first, second = np.triu_indices(length, 1)
     best = np.zeros(len(orders))
@@ -212,22 +119,7 @@ def similarity_of_orders(orders: np.ndarray[Any, Any], circular: bool) -> np.nda
 
 
 def seriation(samples: np.ndarray[Any, Any], circular: bool, rng: np.random.Generator) -> Comparison:
-    """Compare the order that seriation finds with the natural order.
-
-    Parameters
-    ----------
-    samples : ndarray, shape (S, n)
-        Functions of the attribute, n > 1; values of it that correlate are alike.
-    circular : bool
-        Whether the axis is periodic.
-    rng : numpy.random.Generator
-        Source of the orders.
-
-    Returns
-    -------
-    Comparison
-        Organised if large: 1 if the order found is the natural one.
-    """
+    """Compare the order that seriation finds with the natural order."""
     length = samples.shape[1]
     correlations = _correlations(samples.T.astype(np.float64))
     found = spectral_order((1 + correlations) / 2, circular)

@@ -24,57 +24,20 @@ NAMES = {"trained": "this network", "random order": "axis in random order", "unt
 
 
 def limits(found: Matches) -> tuple[float, float]:
-    """Return the values that are black and white in the arrays of a depth.
-
-    Parameters
-    ----------
-    found : Matches
-        Of that depth.
-
-    Returns
-    -------
-    tuple of float
-        The 1 % and the 99 % quantile of the arrays.
-    """
+    """Return the values that are black and white in the arrays of a depth."""
     low, high = np.quantile(found.arrays, (0.01, 0.99))
     return float(low), float(high if high > low else low + 1)
 
 
 def coloured(values: np.ndarray[Any, Any], limit: float) -> np.ndarray[Any, Any]:
-    """Return numbers as colours from blue over white to red.
-
-    Parameters
-    ----------
-    values : ndarray
-        Any shape.
-    limit : float
-        The number that is red; its negative is blue.
-
-    Returns
-    -------
-    ndarray of float64, shape (..., 3)
-        RGB from 0 to 1.
-    """
+    """Return numbers as colours from blue over white to red."""
     from matplotlib import colormaps
 
     return np.asarray(colormaps["RdBu_r"](0.5 + 0.5 * np.clip(values / limit, -1, 1)))[..., :3]
 
 
 def tiles(images: np.ndarray[Any, Any], columns: int) -> bytes:
-    """Return pictures side by side, enlarged.
-
-    Parameters
-    ----------
-    images : ndarray, shape (N, h, w, 3)
-        RGB from 0 to 1.
-    columns : int
-        In each line.
-
-    Returns
-    -------
-    bytes
-        A PNG file.
-    """
+    """Return pictures side by side, enlarged."""
     count, height, width, _ = images.shape
     zoom = _zoom((height, width))
     rows = -(-count // columns)
@@ -91,18 +54,6 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
     Each line is a row of images above a row of arrays: the image x, then the image found for each translation. Below
     are the class, which is red where it is not that of x, and the distance, with the part of random pairs that are as
     close. A distance above the threshold is grey.
-
-    Parameters
-    ----------
-    study : Study
-        With matches.
-    lines : sequence of (int, int)
-        For each line which of the images, and the depth.
-
-    Returns
-    -------
-    bytes
-        A PNG file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -172,18 +123,7 @@ def _zoom(shape: tuple[int, ...]) -> int:
 
 
 def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
-    """Draw the probability of the same class against tau, a plot for each depth.
-
-    Parameters
-    ----------
-    agreements : mapping of str to mapping of int to Agreement
-        By kind and depth.
-
-    Returns
-    -------
-    bytes
-        A PNG file.
-    """
+    """Draw the probability of the same class against tau, a plot for each depth."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -214,18 +154,7 @@ def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
 
 
 def layers_chart(layers: Layers) -> bytes:
-    """Draw ratios of distances and accuracies of probes over depth.
-
-    Parameters
-    ----------
-    layers : Layers
-        What layers do.
-
-    Returns
-    -------
-    bytes
-        A PNG file.
-    """
+    """Draw ratios of distances and accuracies of probes over depth."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

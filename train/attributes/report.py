@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from train._files import write_atomically
 from train.attributes import pictures
 from train.attributes.features import boundary_of
 from train.attributes.meaning import strongest
@@ -21,6 +20,7 @@ from train.attributes.study import Study
 from train.attributes.translations import translated, trend
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.pages import Picture, Scale, Table, png, render
+from train.storage.files import write_atomically
 
 __all__ = ["JSON", "PAGE", "conclusion", "summary", "write"]
 
@@ -34,24 +34,7 @@ FEWEST = 5
 
 
 def write(folder: Path, study: Study, description: Mapping[str, Any], warning: str) -> None:
-    """Write everything into a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        There, and empty.
-    study : Study
-        What was measured.
-    description : mapping
-        What it was measured on, and how.
-    warning : str
-        What the page says of a network at zero boundaries.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written.
-    """
+    """Write everything into a folder."""
     files: dict[str, bytes] = {}
     if study.matches:
         files |= _strips(study)
@@ -82,18 +65,7 @@ def write(folder: Path, study: Study, description: Mapping[str, Any], warning: s
 
 
 def summary(study: Study) -> list[str]:
-    """Return what was found, in some lines for a terminal.
-
-    Parameters
-    ----------
-    study : Study
-        What was measured.
-
-    Returns
-    -------
-    list of str
-        Lines.
-    """
+    """Return what was found, in some lines for a terminal."""
     lines = []
     for j, found in study.matches.items():
         near = (found.distances[:, 1:, 0] <= found.threshold).mean() if found.distances.shape[1] > 1 else math.nan
@@ -105,18 +77,7 @@ def summary(study: Study) -> list[str]:
 
 
 def conclusion(study: Study) -> list[str]:
-    """Return whether translations keep the class more often the deeper they are made, in words.
-
-    Parameters
-    ----------
-    study : Study
-        With agreements.
-
-    Returns
-    -------
-    list of str
-        Sentences.
-    """
+    """Return whether translations keep the class more often the deeper they are made, in words."""
     trained, others = study.agreements["trained"], study.agreements
     depths = list(trained)
     first, last = depths[0], depths[-1]

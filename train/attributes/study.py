@@ -15,8 +15,8 @@ from train.attributes.meaning import CHANGES, Finding, found_images_differ, like
 from train.attributes.organisation import Comparison, haar_norm, neighbour_correlation, seriation
 from train.attributes.translations import Agreement, Matches, Search, agreement, agreement_in_shuffled_order, match
 from train.attributes.units import attribute_filters, maximise
-from train.covariance import axes, invariance, largest
 from train.data import Dataset, spread
+from train.verification.covariance import axes, invariance, largest
 
 __all__ = ["PARTS", "Exactness", "Layers", "Organisation", "Settings", "Study", "Units"]
 
@@ -40,213 +40,97 @@ PROBED, SEPARATED = 2000, 10_000
 
 @dataclass(frozen=True)
 class Settings:
-    """What is looked at.
+    """What is looked at."""
 
-    Parameters
-    ----------
-    images : tuple of int
-        Indices of the images whose arrays are translated on the page.
-    queries : {"train", "test"}
-        Which images these are, and those that agreement is measured on.
-    depths : tuple of int
-        From 3 to J-1.
-    axis, position
-        As `train.attributes.features.invariant_array` takes them.
-    width : int
-        Samples that smoothing averages.
-    quantile : float
-        Part of random pairs whose distances count as small.
-    nearest : int
-        Images found for each translation.
-    agreement : int
-        Queries that agreement is measured on.
-    pairs : int
-        Pairs of images that contraction is measured on, within classes and between them.
-    few : int
-        Images for what needs all of x_j: changes of images, organisation.
-    seed : int
-        Of everything that is drawn.
-    """
-
-    images: tuple[int, ...]
-    queries: str
-    depths: tuple[int, ...]
-    axis: str = "v_{j-1}"
+    images: tuple[int, ...]  # indices of the images whose arrays are translated on the page
+    queries: str  # which images these are, and those that agreement is measured on
+    depths: tuple[int, ...]  # from 3 to J-1
+    axis: str = "v_{j-1}"  # as `train.attributes.features.invariant_array` takes them
     position: tuple[float, float] = (0.5, 0.5)
-    width: int = 2
-    quantile: float = 0.05
-    nearest: int = 3
-    agreement: int = 2000
-    pairs: int = 500
-    few: int = 300
-    seed: int = 0
+    width: int = 2  # samples that smoothing averages
+    quantile: float = 0.05  # part of random pairs whose distances count as small
+    nearest: int = 3  # images found for each translation
+    agreement: int = 2000  # queries that agreement is measured on
+    pairs: int = 500  # pairs of images that contraction is measured on, within classes and between them
+    few: int = 300  # images for what needs all of x_j: changes of images, organisation
+    seed: int = 0  # of everything that is drawn
 
 
 @dataclass(frozen=True)
 class Exactness:
-    """Which translations of x_j leave x_J, and by how much others change it.
+    """Which translations of x_j leave x_J, and by how much others change it."""
 
-    Parameters
-    ----------
-    j : int
-        Depth.
-    axis : str
-        Its axis.
-    length : int
-        Samples.
-    multiple : int
-        At a periodic boundary translations by multiples of this are exact.
-    error, bound : float
-        Largest relative change of a logit by those that are exact, and what rounding explains; NaN where none is.
-    change, classes : float
-        Largest relative change by the others, and the largest share of images given another class; NaN where none is.
-    """
-
-    j: int
-    axis: str
-    length: int
-    multiple: int
+    j: int  # depth
+    axis: str  # its axis
+    length: int  # samples
+    multiple: int  # at a periodic boundary translations by multiples of this are exact
+    # largest relative change of a logit by those that are exact, and what rounding explains; NaN where none is
     error: float
     bound: float
+    # largest relative change by the others, and the largest share of images given another class; NaN where none is
     change: float
     classes: float
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What layers do to distances and to classes.
+    """What layers do to distances and to classes."""
 
-    Parameters
-    ----------
-    pairs, untrained_pairs : PairDistances
-        Of the network, and of the same one untrained.
-    gains : list of Gain
-        Bounds of Lipschitz constants.
-    probes, untrained_probes : list of (float, float)
-        Accuracy by the nearest neighbour and by ridge regression, from each depth 0 .. J-1.
-    separation : list of (float, (int, int))
-        Smallest distance between classes at each depth, and the images.
-    """
-
-    pairs: PairDistances
+    pairs: PairDistances  # of the network, and of the same one untrained
     untrained_pairs: PairDistances
-    gains: list[Gain]
+    gains: list[Gain]  # bounds of Lipschitz constants
+    # Accuracy by the nearest neighbour and by ridge regression, from each depth 0 .. J-1.
     probes: list[tuple[float, float]]
     untrained_probes: list[tuple[float, float]]
-    separation: list[tuple[float, tuple[int, int]]]
+    separation: list[tuple[float, tuple[int, int]]]  # smallest distance between classes at each depth, and the images
 
 
 @dataclass(frozen=True)
 class Organisation:
-    """One measure of order, of the network and of the same one untrained.
+    """One measure of order, of the network and of the same one untrained."""
 
-    Parameters
-    ----------
-    j : int
-        Depth.
-    axis : str
-        The attribute.
-    measure : {"neighbouring filters", "Haar coefficients", "seriation"}
-        What is compared with random orders.
-    trained, untrained : Comparison
-        With its p-value.
-    """
-
-    j: int
-    axis: str
-    measure: str
-    trained: Comparison
+    j: int  # depth
+    axis: str  # the attribute
+    measure: str  # what is compared with random orders
+    trained: Comparison  # with its p-value
     untrained: Comparison
 
 
 @dataclass(frozen=True)
 class Units:
-    """Units of one depth along the translated axis, and what excites them.
+    """Units of one depth along the translated axis, and what excites them."""
 
-    Parameters
-    ----------
-    j : int
-        Depth.
-    units : list of (int, int)
-        Where they are in the array.
-    images : ndarray of uint8, shape (U, u1, u2, 3)
-        Made by gradient ascent.
-    activations : ndarray, shape (U,)
-        Of these images.
-    found : ndarray of int, shape (U, 3)
-        Training images with the largest activations.
-    found_activations : ndarray, shape (U, 3)
-        Theirs.
-    filters : ndarray, shape (K, s1, s2)
-        Of the layer along the attributes.
-    """
-
-    j: int
-    units: list[tuple[int, int]]
-    images: np.ndarray[Any, Any]
-    activations: np.ndarray[Any, Any]
-    found: np.ndarray[Any, Any]
-    found_activations: np.ndarray[Any, Any]
-    filters: np.ndarray[Any, Any]
+    j: int  # depth
+    units: list[tuple[int, int]]  # where they are in the array
+    images: np.ndarray[Any, Any]  # made by gradient ascent
+    activations: np.ndarray[Any, Any]  # of these images
+    found: np.ndarray[Any, Any]  # training images with the largest activations
+    found_activations: np.ndarray[Any, Any]  # theirs
+    filters: np.ndarray[Any, Any]  # of the layer along the attributes
 
 
 @dataclass
 class Study:
-    """A network, its features and what was measured of them.
+    """A network, its features and what was measured of them."""
 
-    Parameters
-    ----------
-    model, untrained : Model
-        The network, and the same one before training.
-    features, untrained_features : Features
-        Their arrays.
-    dataset : Dataset
-        The images.
-    settings : Settings
-        What is looked at.
-    xp : module
-        Namespace the networks compute with, and nearest images are searched with.
-    exactness : list of Exactness
-        Of every depth and attribute.
-    matches : dict of int to Matches
-        By depth.
-    agreements : dict of str to dict of int to Agreement
-        Of "trained", "random order" and "untrained", by depth.
-    findings : list of Finding
-        What translations have to do with properties.
-    layers : list of Layers
-        Contraction and separation; empty until measured.
-    organisation : list of Organisation
-        Measures of order.
-    units : list of Units
-        By depth.
-    """
-
-    model: Model
+    model: Model  # the network, and the same one before training
     untrained: Model
-    features: Features
+    features: Features  # their arrays
     untrained_features: Features
-    dataset: Dataset
-    settings: Settings
-    xp: Any = np
-    exactness: list[Exactness] = field(default_factory=list)
-    matches: dict[int, Matches] = field(default_factory=dict)
+    dataset: Dataset  # the images
+    settings: Settings  # what is looked at
+    xp: Any = np  # namespace the networks compute with, and nearest images are searched with
+    exactness: list[Exactness] = field(default_factory=list)  # of every depth and attribute
+    matches: dict[int, Matches] = field(default_factory=dict)  # by depth
+    # of "trained", "random order" and "untrained", by depth
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    layers: list[Layers] = field(default_factory=list)
-    organisation: list[Organisation] = field(default_factory=list)
-    units: list[Units] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)  # what translations have to do with properties
+    layers: list[Layers] = field(default_factory=list)  # contraction and separation; empty until measured
+    organisation: list[Organisation] = field(default_factory=list)  # measures of order
+    units: list[Units] = field(default_factory=list)  # by depth
 
     def run(self, parts: tuple[str, ...], progress: Callable[[str], None] = lambda part: None) -> None:
-        """Measure.
-
-        Parameters
-        ----------
-        parts : tuple of str
-            Of `PARTS`. Which translations are exact is always measured.
-        progress : callable, optional
-            Called with what is measured next.
-        """
+        """Measure."""
         progress("which translations are exact")
         self.exactness = list(self._exactness())
         for part in PARTS:
@@ -255,24 +139,12 @@ class Study:
                 getattr(self, f"_{part}")()
 
     def images(self) -> np.ndarray[Any, Any]:
-        """Return the images that queries are indices of.
-
-        Returns
-        -------
-        ndarray of uint8, shape (N, u1, u2, 3)
-            The training or the test set.
-        """
+        """Return the images that queries are indices of."""
         found: np.ndarray[Any, Any] = self.dataset.train_images
         return found if self.settings.queries == "train" else np.asarray(self.dataset.test_images)
 
     def labels(self) -> np.ndarray[Any, Any]:
-        """Return the classes of `images`.
-
-        Returns
-        -------
-        ndarray of int64, shape (N,)
-            Indices of class names.
-        """
+        """Return the classes of `images`."""
         return self.dataset.train_labels if self.settings.queries == "train" else self.dataset.test_labels
 
     def _rng(self, *key: int) -> np.random.Generator:

@@ -21,93 +21,35 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Search:
-    """How the nearest images of translated arrays are found.
+    """How the nearest images of translated arrays are found."""
 
-    Parameters
-    ----------
-    width : int
-        Samples that smoothing averages.
-    boundary : {"periodic", "zero"}
-        How arrays are extended and translated.
-    quantile : float
-        Part of the random pairs whose distances count as small.
-    xp : module, optional
-        Namespace that searches.
-    """
-
-    width: int
-    boundary: Boundary
-    quantile: float
-    xp: Any = np
+    width: int  # samples that smoothing averages
+    boundary: Boundary  # how arrays are extended and translated
+    quantile: float  # part of the random pairs whose distances count as small
+    xp: Any = np  # namespace that searches
 
     def smoothed(self, arrays: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return smoothed arrays.
-
-        Parameters
-        ----------
-        arrays : ndarray, shape (N, n, m)
-            As `train.attributes.features.invariant_array` returns.
-
-        Returns
-        -------
-        ndarray, shape (N, n, m)
-            Of the same dtype.
-        """
+        """Return smoothed arrays."""
         return np.asarray(smooth(arrays, self.width, self.boundary))
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The nearest images of translated arrays, at one depth.
+    """The nearest images of translated arrays, at one depth."""
 
-    Parameters
-    ----------
-    j : int
-        Depth.
-    queries : ndarray of int, shape (Q,)
-        Indices of the images whose arrays are translated.
-    arrays : ndarray, shape (Q, n, m)
-        Their smoothed arrays.
-    found_arrays : ndarray, shape (Q, n, n, m)
-        Those of the nearest images: per query and translation.
-    indices : ndarray of int64, shape (Q, n, k)
-        The k nearest images of the database, per query and translation tau = 0 .. n-1.
-    distances : ndarray of float64, shape (Q, n, k)
-        Their distances.
-    rank : ndarray of int64, shape (Q, n), or None
-        Which place the query itself has among all images; None if it is not among them.
-    random : ndarray of float64, shape (P,)
-        Distances of pairs of images drawn at random.
-    threshold : float
-        Distances up to this one count as small.
-    """
-
-    j: int
-    queries: np.ndarray[Any, Any]
-    arrays: np.ndarray[Any, Any]
-    found_arrays: np.ndarray[Any, Any]
-    indices: np.ndarray[Any, Any]
-    distances: np.ndarray[Any, Any]
-    rank: np.ndarray[Any, Any] | None
-    random: np.ndarray[Any, Any]
-    threshold: float
+    j: int  # depth
+    queries: np.ndarray[Any, Any]  # indices of the images whose arrays are translated
+    arrays: np.ndarray[Any, Any]  # their smoothed arrays
+    found_arrays: np.ndarray[Any, Any]  # those of the nearest images: per query and translation
+    indices: np.ndarray[Any, Any]  # The k nearest images of the database, per query and translation tau = 0 .. n-1.
+    distances: np.ndarray[Any, Any]  # their distances
+    rank: np.ndarray[Any, Any] | None  # which place the query itself has among all images; None if it is not among them
+    random: np.ndarray[Any, Any]  # distances of pairs of images drawn at random
+    threshold: float  # distances up to this one count as small
 
 
 def translated(arrays: Array, boundary: Boundary) -> Array:
-    """Return arrays translated along their first axis by every tau.
-
-    Parameters
-    ----------
-    arrays : array, shape (N, n, m)
-        As `train.attributes.features.invariant_array` returns.
-    boundary : {"periodic", "zero"}
-        What enters: samples from the other end, or zeros.
-
-    Returns
-    -------
-    array, shape (N, n, n, m)
-        The second axis is tau = 0 .. n-1.
-    """
+    """Return arrays translated along their first axis by every tau."""
     xp = array_namespace(arrays)
     return xp.stack([translate(arrays, tau, 1, boundary=boundary) for tau in range(arrays.shape[1])], axis=1)
 
@@ -123,32 +65,7 @@ def match(
     among: bool,
     rng: np.random.Generator,
 ) -> Matches:
-    """Find the nearest images of translated arrays: the x^tau of section 5.3.
-
-    Parameters
-    ----------
-    j : int
-        Depth of the arrays.
-    arrays : ndarray, shape (Q, n, m)
-        Of the images whose arrays are translated, before smoothing.
-    queries : ndarray of int, shape (Q,)
-        Indices of these images.
-    database : ndarray, shape (M, n, m)
-        Arrays that are searched, before smoothing.
-    search : Search
-        How.
-    count : int
-        k, how many images are found for each.
-    among : bool
-        Whether the queries are indices of the database, so that an image may be found itself.
-    rng : numpy.random.Generator
-        Source of the random pairs.
-
-    Returns
-    -------
-    Matches
-        What was found.
-    """
+    """Find the nearest images of translated arrays: the x^tau of section 5.3."""
     searched, smoothed = search.smoothed(database), search.smoothed(arrays)
     moved = translated(smoothed, search.boundary)
     many, steps = moved.shape[:2]
@@ -170,25 +87,14 @@ def match(
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often the nearest image of a translated array has the class of the image.
+    """How often the nearest image of a translated array has the class of the image."""
 
-    Parameters
-    ----------
-    j : int
-        Depth.
-    same : ndarray of bool, shape (Q, n)
-        Whether the class is the same, per query and translation tau = 0 .. n-1. Without a translation this says whether
-        the nearest neighbour classifies the image right.
-    close : ndarray of bool, shape (Q, n)
-        Whether the distance is small.
-    found : ndarray of int64, shape (Q, n)
-        The nearest images.
-    """
-
-    j: int
+    j: int  # depth
+    # Whether the class is the same, per query and translation tau = 0 .. n-1. Without a translation this says whether
+    # the nearest neighbour classifies the image right.
     same: np.ndarray[Any, Any]
-    close: np.ndarray[Any, Any]
-    found: np.ndarray[Any, Any]
+    close: np.ndarray[Any, Any]  # whether the distance is small
+    found: np.ndarray[Any, Any]  # the nearest images
 
     @property
     def share(self) -> np.ndarray[Any, Any]:
@@ -219,20 +125,7 @@ class Agreement:
         return float(self.same[:, 1:].mean()) if self.same.shape[1] > 1 else float("nan")
 
     def moved_interval(self, rng: np.random.Generator, samples: int = 2000) -> tuple[float, float]:
-        """Return the 95 % bootstrap interval of `moved`.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Draws the queries of each sample.
-        samples : int, optional
-            How many are drawn.
-
-        Returns
-        -------
-        tuple of float
-            Low and high end.
-        """
+        """Return the 95 % bootstrap interval of `moved`."""
         if self.same.shape[1] < 2:
             return float("nan"), float("nan")
         of_query = self.same[:, 1:].mean(axis=1)
@@ -253,32 +146,7 @@ def agreement(
     own: np.ndarray[Any, Any] | None,
     rng: np.random.Generator,
 ) -> Agreement:
-    """Measure how often translations keep the class, as section 5.3 claims for deep layers.
-
-    Parameters
-    ----------
-    j : int
-        Depth of the arrays.
-    arrays : ndarray, shape (Q, n, m)
-        Of the queries, before smoothing.
-    labels : ndarray of int, shape (Q,)
-        Their classes.
-    database : ndarray, shape (M, n, m)
-        Arrays that are searched, before smoothing.
-    database_labels : ndarray of int, shape (M,)
-        Their classes.
-    search : Search
-        How.
-    own : ndarray of int, shape (Q,), or None
-        Where the queries are in the database; an image is not found for itself.
-    rng : numpy.random.Generator
-        Source of the random pairs.
-
-    Returns
-    -------
-    Agreement
-        One share for each translation.
-    """
+    """Measure how often translations keep the class, as section 5.3 claims for deep layers."""
     searched, smoothed = search.smoothed(database), search.smoothed(arrays)
     moved = translated(smoothed, search.boundary)
     many, steps = moved.shape[:2]
@@ -303,24 +171,7 @@ def agreement_in_shuffled_order(
     own: np.ndarray[Any, Any] | None,
     rng: np.random.Generator,
 ) -> Agreement:
-    """Measure the same of arrays whose first axis is in random order: a translation of what has no order.
-
-    Parameters
-    ----------
-    j, arrays, labels, database, database_labels, search
-        As `agreement` takes them.
-    orders : int
-        How many orders are drawn; each is that of an equal part of the queries, and of the database with it.
-    own : ndarray of int, shape (Q,), or None
-        As `agreement` takes it.
-    rng : numpy.random.Generator
-        Source of the orders and of the random pairs.
-
-    Returns
-    -------
-    Agreement
-        Of all queries.
-    """
+    """Measure the same of arrays whose first axis is in random order: a translation of what has no order."""
     parts = []
     for part in np.array_split(np.arange(len(arrays)), min(orders, len(arrays))):
         order = rng.permutation(arrays.shape[1])
@@ -340,19 +191,7 @@ def agreement_in_shuffled_order(
 
 
 def trend(values: Sequence[float]) -> tuple[float, float]:
-    """Return whether values rise with depth.
-
-    Parameters
-    ----------
-    values : sequence of float
-        One per depth.
-
-    Returns
-    -------
-    tuple of float
-        Kendall's tau of values and depths, and its p-value (two-sided); NaN for fewer than two values. The p-value is
-        exact where all values differ or there are at most seven; else it is that of 9,999 permutations.
-    """
+    """Return whether values rise with depth."""
     from scipy.stats import kendalltau, permutation_test
 
     if len(values) < 2:

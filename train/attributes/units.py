@@ -14,7 +14,7 @@ import numpy as np
 from autodiff import vjp
 from hcnn_core.backend import Array, to_numpy
 from train.attributes.features import Model
-from train.network import Layer
+from train.networks.network import Layer
 
 __all__ = ["attribute_filters", "first_filters", "maximise", "patch_of", "receptive_field"]
 
@@ -26,18 +26,7 @@ START, STEP = 0.3, 0.1
 
 
 def first_filters(model: Model) -> np.ndarray[Any, Any]:
-    """Return the filters of the first layer as colour images.
-
-    Parameters
-    ----------
-    model : Model
-        The network.
-
-    Returns
-    -------
-    ndarray of float64, shape (K, s, s, 3)
-        What each filter correlates images with, from 0 to 1; grey is 0, and each filter has its own scale.
-    """
+    """Return the filters of the first layer as colour images."""
     folded = model.network.merged(model.parameters, model.moments)["layer01"]["w"]
     w = to_numpy(folded).astype(np.float64)[:, ::-1, ::-1]  # (3, s, s, K); a convolution flips
     filters = np.moveaxis(w, (3, 0), (0, 3))
@@ -46,21 +35,7 @@ def first_filters(model: Model) -> np.ndarray[Any, Any]:
 
 
 def attribute_filters(model: Model, j: int) -> np.ndarray[Any, Any]:
-    """Return the merged filters of layer j along the attributes, at their central tap in space.
-
-    Parameters
-    ----------
-    model : Model
-        The network.
-    j : int
-        Depth, from 3 on.
-
-    Returns
-    -------
-    ndarray of float64, shape (K, s1, s2)
-        w_{v_j}(u = 0, v_{j-2}, v_{j-1}) for each v_j; of a (+) layer, whose factors do not merge, the root of the sum
-        of the squares of g over q.
-    """
+    """Return the merged filters of layer j along the attributes, at their central tap in space."""
     folded = model.network.merged(model.parameters, model.moments)[f"layer{j:02d}"]
     if "g" in folded:
         g = to_numpy(folded["g"]).astype(np.float64)  # (Q, s1, s2, K)
@@ -70,20 +45,7 @@ def attribute_filters(model: Model, j: int) -> np.ndarray[Any, Any]:
 
 
 def receptive_field(table: list[Layer], j: int) -> tuple[int, int]:
-    """Return what one sample of x_j sees of an image.
-
-    Parameters
-    ----------
-    table : list of Layer
-        The network.
-    j : int
-        Depth.
-
-    Returns
-    -------
-    size, step : int
-        Pixels along each side, and pixels between neighbouring samples.
-    """
+    """Return what one sample of x_j sees of an image."""
     size, step = 1, 1
     for layer in table[:j]:
         size += (layer.kernel_size[0] - 1) * step
@@ -92,24 +54,7 @@ def receptive_field(table: list[Layer], j: int) -> tuple[int, int]:
 
 
 def patch_of(image: np.ndarray[Any, Any], table: list[Layer], j: int, position: tuple[float, float]) -> Any:
-    """Return the part of an image that one sample of x_j sees, where that is not all of it.
-
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, 3)
-        The image.
-    table : list of Layer
-        The network.
-    j : int
-        Depth.
-    position : tuple of float
-        Of the sample, in parts of the image.
-
-    Returns
-    -------
-    ndarray, shape (h, w, 3)
-        The patch, cut at the image's edges.
-    """
+    """Return the part of an image that one sample of x_j sees, where that is not all of it."""
     size, step = receptive_field(table, j)
     half, slices = size // 2, []
     for p, n, length in zip(position, table[j - 1].outputs[:2], image.shape[:2], strict=True):
@@ -135,32 +80,6 @@ def maximise(
     A unit is an entry of the invariant array of Eq. (9). An image is the sigmoid of colours and frequencies that vary
     independently, with the colours' covariance of given images and amplitudes that fall as 1/f. It is moved by a few
     pixels at every step, so that what is found does not hang on single pixels.
-
-    Parameters
-    ----------
-    model : Model
-        The network.
-    j : int
-        Depth, from 3 to J-1.
-    units : list of (int, int)
-        Where each is in the array.
-    images : ndarray of uint8, shape (N, u1, u2, 3)
-        Whose colours' covariance is taken.
-    axis, position : optional
-        Of the array, as `train.attributes.features.invariant_array` takes them.
-    steps : int, optional
-        Of gradient ascent.
-    rng : numpy.random.Generator
-        Where it begins, and how images are moved.
-    xp : module, optional
-        Namespace the network computes with.
-
-    Returns
-    -------
-    images : ndarray of uint8, shape (U, u1, u2, 3)
-        One for each unit.
-    activations : ndarray of float64, shape (2, U)
-        The units' values for the first image and the last.
     """
     layer = model.network.table[j - 1]
     rows, columns = model.network.table[0].inputs[:2]

@@ -27,23 +27,6 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
     """Return mean and standard deviation of each colour over all pixels of all images.
 
     Both come from exact integer sums, rounded once to float64; the deviation is the population's.
-
-    Parameters
-    ----------
-    images : ndarray of uint8 or MappedImages, shape (N, H, W, C)
-        The training images, on the host.
-
-    Returns
-    -------
-    mean, std : ndarray of float64, shape (C,)
-        In units of a pixel value, 0..255.
-
-    Raises
-    ------
-    TypeError
-        If the images are not uint8.
-    ValueError
-        If there is no pixel to take a mean over.
     """
     if images.dtype != np.uint8:
         raise TypeError(f"images have dtype {images.dtype}; expected uint8 pixels, before standardisation")
@@ -65,29 +48,7 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
 def standardise(
     images: Array, mean: NDArray[np.float64], std: NDArray[np.float64], dtype: DTypeLike = "float32"
 ) -> Array:
-    """Return ``(images - mean) / std``, colour by colour.
-
-    Parameters
-    ----------
-    images : array of uint8, shape (N, H, W, C)
-        A batch, or a whole set, on any backend.
-    mean, std : ndarray of float64, shape (C,)
-        What `channel_statistics` said of the training images.
-    dtype : {"float32", "float64"}
-        Of the result.
-
-    Returns
-    -------
-    array of `dtype`, shape (N, H, W, C)
-        A new array on the backend of `images`.
-
-    Raises
-    ------
-    TypeError
-        If `dtype` is another one.
-    ValueError
-        If a standard deviation is not positive: that colour is constant.
-    """
+    """Return ``(images - mean) / std``, colour by colour."""
     xp = array_namespace(images)
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
@@ -111,58 +72,14 @@ def _per_colour(values: Any, dtype: str, like: Array) -> Array:
 
 
 def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bool) -> Array:
-    """Return each image mirrored with probability 1/2, then translated at random with zero fill.
-
-    Parameters
-    ----------
-    images : floating array, shape (N, H, W, C)
-        A standardised batch, so that the fill is the mean colour.
-    rng : numpy.random.Generator
-        Where the shifts and mirrors are drawn, on the host.
-    max_shift : int
-        Rows and columns move independently by -max_shift..max_shift pixels, each equally likely.
-    flip : bool
-        Whether to mirror left and right.
-
-    Returns
-    -------
-    array, shape (N, H, W, C)
-        A new array of the same dtype and backend.
-
-    Raises
-    ------
-    ValueError
-        If `max_shift` is negative, or could move an image out of sight.
-    """
+    """Return each image mirrored with probability 1/2, then translated at random with zero fill."""
     return move(images, *draw_sources(rng, images.shape, max_shift=max_shift, flip=flip), max_shift=max_shift)
 
 
 def draw_sources(
     rng: np.random.Generator, shape: tuple[int, ...], *, max_shift: int, flip: bool | NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw where the rows and columns of augmented images come from.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        What draws them.
-    shape : tuple of int
-        (N, H, W, C) of the images.
-    max_shift
-        As in `augment`.
-    flip : bool or array of bool, shape (N,)
-        As in `augment`, or which images are mirrored.
-
-    Returns
-    -------
-    rows, columns : ndarray of int, shapes (N, H) and (N, W)
-        What `move` takes.
-
-    Raises
-    ------
-    ValueError
-        As `augment`.
-    """
+    """Draw where the rows and columns of augmented images come from."""
     count, height, width, _ = shape
     if not 0 <= max_shift < min(height, width):
         raise ValueError(f"max_shift is {max_shift}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
@@ -175,22 +92,7 @@ def draw_sources(
 
 
 def move(images: Array, rows: Array, columns: Array, *, max_shift: int) -> Array:
-    """Return images made of the given rows and columns of others, zeros where these lie outside.
-
-    Parameters
-    ----------
-    images : floating array, shape (N, H, W, C)
-        A standardised batch.
-    rows, columns : array of int, shapes (N, H) and (N, W)
-        For each image, from -max_shift to max_shift beyond its ends.
-    max_shift : int
-        How far outside they may lie, in pixels.
-
-    Returns
-    -------
-    array, shape (N, H, W, C)
-        A new array of the same dtype and backend.
-    """
+    """Return images made of the given rows and columns of others, zeros where these lie outside."""
     xp = array_namespace(images)
     count, height, width, channels = images.shape
     tall, wide = height + 2 * max_shift, width + 2 * max_shift
@@ -207,22 +109,7 @@ def move(images: Array, rows: Array, columns: Array, *, max_shift: int) -> Array
 def draw_holes(
     rng: np.random.Generator, shape: tuple[int, ...], side: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Draw which square of each image is hidden (cutout, arXiv:1708.04552).
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        What draws them.
-    shape : tuple of int
-        (N, H, W, C) of the images.
-    side : int
-        Rows and columns of a square. Its centre is any pixel with equal probability, so it may reach beyond the image.
-
-    Returns
-    -------
-    rows, columns : ndarray of bool, shapes (N, H) and (N, W)
-        What `hide` takes.
-    """
+    """Draw which square of each image is hidden (cutout, arXiv:1708.04552)."""
     first = [rng.integers(length, size=(shape[0], 1)) - side // 2 for length in shape[1:3]]
     from_first = [np.arange(length) - begin for length, begin in zip(shape[1:3], first, strict=True)]
     rows, columns = ((n >= 0) & (n < side) for n in from_first)
@@ -230,20 +117,7 @@ def draw_holes(
 
 
 def hide(images: Array, rows: Array, columns: Array) -> Array:
-    """Return images with zeros where a row and a column that are both chosen meet.
-
-    Parameters
-    ----------
-    images : floating array, shape (N, H, W, C)
-        A standardised batch, so that zero is the mean colour.
-    rows, columns : array of bool, shapes (N, H) and (N, W)
-        What `draw_holes` drew.
-
-    Returns
-    -------
-    array, shape (N, H, W, C)
-        A new array of the same dtype and backend.
-    """
+    """Return images with zeros where a row and a column that are both chosen meet."""
     xp = array_namespace(images)
     rows, columns = xp.asarray(rows), xp.asarray(columns)
     seen = xp.astype(~(rows[:, :, None] & columns[:, None, :]), images.dtype)  # (N, H, W)
@@ -251,19 +125,7 @@ def hide(images: Array, rows: Array, columns: Array) -> Array:
 
 
 def views(images: Array) -> Iterator[Array]:
-    """Yield other views of images that averages of predictions are taken over, beside the images themselves.
-
-    Parameters
-    ----------
-    images : floating array, shape (N, H, W, C)
-        A standardised batch.
-
-    Yields
-    ------
-    array, shape (N, H, W, C)
-        The images mirrored, and both moved by one pixel along both axes: up and left or down and right, and where
-        mirrored up and right or down and left: five.
-    """
+    """Yield other views of images that averages of predictions are taken over, beside the images themselves."""
     xp = array_namespace(images)
     count, height, width, _ = images.shape
     for step, mirrored in ((0, True), (-1, False), (-1, True), (1, False), (1, True)):
@@ -273,20 +135,7 @@ def views(images: Array) -> Iterator[Array]:
 
 
 def resize(images: Array, size: int | tuple[int, int]) -> Array:
-    """Return images of another size; each pixel is the mean over the area it covers.
-
-    Parameters
-    ----------
-    images : floating array, shape (N, H, W, C)
-        A batch.
-    size : int or tuple of int
-        Rows and columns of the result; one number stands for both.
-
-    Returns
-    -------
-    array, shape (N, rows, columns, C)
-        The images themselves if they have that size.
-    """
+    """Return images of another size; each pixel is the mean over the area it covers."""
     count, height, width, channels = images.shape
     tall, wide = (size, size) if isinstance(size, int) else size
     if (height, width) == (tall, wide):

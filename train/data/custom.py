@@ -25,82 +25,22 @@ HOOK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def is_function(name: str) -> bool:
-    """Return whether a data set's name is that of a function, MODULE:FUNCTION.
-
-    Parameters
-    ----------
-    name : str
-        The name.
-
-    Returns
-    -------
-    bool
-        If so, loading it runs code.
-    """
+    """Return whether a data set's name is that of a function, MODULE:FUNCTION."""
     return HOOK.fullmatch(name) is not None
 
 
 def is_custom(name: str) -> bool:
-    """Return whether a data set's name is a file .npz or a function.
-
-    Parameters
-    ----------
-    name : str
-        The name.
-
-    Returns
-    -------
-    bool
-        Whether `load_custom` takes it.
-    """
+    """Return whether a data set's name is a file .npz or a function."""
     return name.endswith(".npz") or is_function(name)
 
 
 def load_custom(name: str) -> Dataset:
-    """Load one's own images.
-
-    Parameters
-    ----------
-    name : str
-        The path of a file .npz, or MODULE:FUNCTION: an importable module, also of the working directory, and its
-        function, which is called without arguments. The file holds, and the function returns a mapping with, the
-        arrays that `dataset_from_arrays` describes; the function may return a `Dataset` as well.
-
-    Returns
-    -------
-    Dataset
-        Its images and labels.
-
-    Raises
-    ------
-    DataError
-        If the file or the function is missing or fails, or the arrays are not as described.
-    """
+    """Load one's own images."""
     return _from_function(name) if is_function(name) else _from_file(name)
 
 
 def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
-    """Return a data set made of arrays.
-
-    Parameters
-    ----------
-    name : str
-        Of the data set, for messages.
-    arrays : mapping of str to array
-        `x_train` and `x_test`: uint8 from 0 to 255 of shape (N, H, W, C) with 1 to 4 channels, or (N, H, W) for one.
-        `y_train` and `y_test`: integers from 0, shape (N,) or (N, 1). `class_names`, if it is there: strings, one for
-        each class; without it the classes are those of `y_train`, named by their numbers. Others are ignored.
-
-    Returns
-    -------
-    Dataset
-        The images and labels.
-
-    Raises
-    ------
-    DataError
-        If an array is missing or not as described.
-    """
+    """Return a data set made of arrays."""
     missing = [key for key in ARRAYS if key not in arrays]
     if missing:
         has = ", ".join(map(str, arrays)) or "none"

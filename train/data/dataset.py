@@ -26,21 +26,11 @@ class DataError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a network must know of a data set.
+    """What a network must know of a data set."""
 
-    Parameters
-    ----------
-    image_shape : tuple of int
-        Rows, columns and channels of an image.
-    classes : int
-        How many classes there are.
-    nbytes : int
-        Memory that the images take from now on until training begins.
-    """
-
-    image_shape: tuple[int, int, int]
-    classes: int
-    nbytes: int
+    image_shape: tuple[int, int, int]  # rows, columns and channels of an image
+    classes: int  # how many classes there are
+    nbytes: int  # memory that the images take from now on until training begins
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,31 +122,12 @@ class Dataset:
 
 
 def are_class_names(names: Sequence[Any]) -> bool:
-    """Return whether these can name classes.
-
-    Parameters
-    ----------
-    names : sequence
-        One for each class.
-
-    Returns
-    -------
-    bool
-        Whether they are different strings, none of them empty, and at least one.
-    """
+    """Return whether these can name classes."""
     return 0 < len(set(names)) == len(names) and all(isinstance(name, str) and name for name in names)
 
 
 def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
-    """Raise DataError if a channel has the same value everywhere: it cannot be standardised.
-
-    Parameters
-    ----------
-    name : str
-        Of the data set, for the message.
-    mean, std : ndarray of float64, shape (C,)
-        Of each channel of the training images.
-    """
+    """Raise DataError if a channel has the same value everywhere: it cannot be standardised."""
     if not std.all():
         raise DataError(
             f"channel {int(std.argmin())} of the training images of {name} is {mean[std.argmin()]:g} everywhere; "
@@ -165,18 +136,7 @@ def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float6
 
 
 def describe_array(array: NDArray[Any]) -> str:
-    """Return dtype and shape in words.
-
-    Parameters
-    ----------
-    array : ndarray
-        Any array.
-
-    Returns
-    -------
-    str
-        Part of a sentence.
-    """
+    """Return dtype and shape in words."""
     return f"{array.dtype} of shape {array.shape}"
 
 
@@ -185,25 +145,7 @@ def _times(lengths: tuple[int, ...]) -> str:
 
 
 def train_subset(dataset: Dataset, size: int) -> Dataset:
-    """Return the data set with only its first training images; the test set stays whole.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The data set; its arrays are shared, not copied.
-    size : int
-        How many training images to keep, from 1 to all of them.
-
-    Returns
-    -------
-    Dataset
-        The first `size` training images and labels, and every test image.
-
-    Raises
-    ------
-    ValueError
-        If `size` is below 1 or beyond the images there are.
-    """
+    """Return the data set with only its first training images; the test set stays whole."""
     available = len(dataset.train_labels)
     if not 1 <= size <= available:
         raise ValueError(
@@ -218,25 +160,6 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[n
     """Split the training images into a part to train on and a held-out part, class by class.
 
     Every class gives its share of `count`, to within one image.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Whose training images to split.
-    count : int
-        How many to hold out, at least 1 and fewer than all.
-    seed : int
-        Decides which.
-
-    Returns
-    -------
-    train, held_out : ndarray of int64
-        Indices into ``train_images``, ascending; together each index once.
-
-    Raises
-    ------
-    ValueError
-        If `count` leaves one of the parts empty.
     """
     labels = dataset.train_labels
     if not 1 <= count < len(labels):
@@ -254,19 +177,6 @@ def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[n
 
 
 def spread(count: int, wanted: int) -> NDArray[np.int64]:
-    """Return which of a set to take so that they are spread over all of it, since it may be in order of its classes.
-
-    Parameters
-    ----------
-    count : int
-        How many there are.
-    wanted : int
-        How many to take at most.
-
-    Returns
-    -------
-    ndarray of int64, shape (min(count, wanted),)
-        Indices, ascending.
-    """
+    """Return which of a set to take so that they are spread over all of it, since it may be in order of its classes."""
     taken = min(count, wanted)
     return np.arange(taken, dtype=np.int64) * count // max(taken, 1)

@@ -23,15 +23,7 @@ TIMEOUT = 30.0  # seconds without a byte
 
 
 def show_progress(name: str, done: int, total: int) -> None:
-    """Write how far a download is to standard error: one moving line, or the last one where that is no terminal.
-
-    Parameters
-    ----------
-    name : str
-        The file.
-    done, total : int
-        Bytes here, and bytes of the whole; 0 when unknown.
-    """
+    """Write how far a download is to standard error: one moving line, or the last one where that is no terminal."""
     finished = done == total
     if finished or sys.stderr.isatty():
         whole = f" of {total / 1e6:.1f}" if total else ""
@@ -39,25 +31,7 @@ def show_progress(name: str, done: int, total: int) -> None:
 
 
 def fetch(url: str, destination: Path, md5: str, *, progress: Progress = show_progress) -> None:
-    """Download a file, through ``destination.part``, which a later call resumes.
-
-    Parameters
-    ----------
-    url : str
-        Where the file is.
-    destination : Path
-        Where it goes; its folder is made if need be.
-    md5 : str
-        The checksum that it must have, in hexadecimal.
-    progress : callable, optional
-        Called as ``progress(name, done, total)`` after each block.
-
-    Raises
-    ------
-    DataError
-        If the server cannot be reached or stops early (what arrived is kept), or if the checksum is
-        another one (what arrived is removed). No empty folder is left.
-    """
+    """Download a file, through ``destination.part``, which a later call resumes."""
     part = destination.with_name(destination.name + ".part")
     folders = [folder for folder in (destination.parent, *destination.parent.parents) if not folder.exists()]
     try:

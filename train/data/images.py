@@ -14,39 +14,16 @@ from train.data.mapped import MappedImages
 
 @dataclass(frozen=True)
 class Images:
-    """A labelled set on the device, with the statistics that standardise it.
+    """A labelled set on the device, with the statistics that standardise it."""
 
-    Parameters
-    ----------
-    images : array of uint8, shape (N, H, W, C)
-        Pixels; or MappedImages, which are read when they are taken.
-    labels : array of int, shape (N,)
-        Classes.
-    mean, std : array, shape (C,)
-        Of each channel, in units of a pixel value.
-    dtype : str
-        Of standardised images.
-    """
-
-    images: Array
-    labels: Array
-    mean: Any
+    images: Array  # pixels; or MappedImages, which are read when they are taken
+    labels: Array  # classes
+    mean: Any  # of each channel, in units of a pixel value
     std: Any
-    dtype: str
+    dtype: str  # of standardised images
 
     def take(self, index: Array | slice) -> tuple[Array, Array]:
-        """Return standardised images and labels.
-
-        Parameters
-        ----------
-        index : array of int or slice
-            Which.
-
-        Returns
-        -------
-        images, labels : array
-            Shapes (n, H, W, C) and (n,).
-        """
+        """Return standardised images and labels."""
         if isinstance(self.images, MappedImages):
             chosen = self.images[index if isinstance(index, slice) else to_numpy(index)]
             images = array_namespace(self.labels).asarray(np.asarray(chosen))

@@ -23,15 +23,6 @@ class MappedImages:
     """Colour images, uint8, in files of binary records. What it is indexed by gives others, still unread.
 
     ``numpy.asarray`` reads them, and lets the pages of the files go again: this process keeps none of them.
-
-    Parameters
-    ----------
-    files : sequence of numpy.memmap
-        Files of records of one width: label bytes, then all red, all green, all blue pixels.
-    width : int
-        Bytes of a record.
-    index : ndarray of int, optional
-        Which records, counted through all files; all by default.
     """
 
     dtype = np.dtype(np.uint8)
@@ -71,26 +62,7 @@ class MappedImages:
 
 
 def map_layout(path: Path, layout: Layout) -> list[tuple[MappedImages, NDArray[np.int64]]] | None:
-    """Return the training set and the test set of a folder, images unread.
-
-    Parameters
-    ----------
-    path : Path
-        The folder, or an archive.
-    layout : Layout
-        What it holds.
-
-    Returns
-    -------
-    list of tuple, or None
-        Images and labels of each; None where the files allow no map: archives, compressed files and pickles, or where
-        some are missing.
-
-    Raises
-    ------
-    DataError
-        If a file does not hold whole records, or a label is out of range.
-    """
+    """Return the training set and the test set of a folder, images unread."""
     *train, test = names = [path / name for name in layout.members]
     if layout.pickled or not all(name.is_file() for name in names):
         return None

@@ -27,21 +27,11 @@ AXIS = re.compile(r"\b([uv])_?(\{[^{}]*\}|[j12]\b)")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that is part of its page.
+    """A picture that is part of its page."""
 
-    Parameters
-    ----------
-    png : bytes
-        A PNG file.
-    alt : str
-        What a reader who does not see it should know.
-    caption : str, optional
-        Below the picture.
-    """
-
-    png: bytes
-    alt: str
-    caption: str = ""
+    png: bytes  # A PNG file
+    alt: str  # what a reader who does not see it should know
+    caption: str = ""  # below the picture
 
     @property
     def uri(self) -> str:
@@ -51,40 +41,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scale:
-    """The legend of a colour scale.
+    """The legend of a colour scale."""
 
-    Parameters
-    ----------
-    label : str
-        What the colours show, with its unit.
-    colours : sequence of str
-        CSS colours at equal distances, from the lowest value to the highest.
-    ticks : sequence of str
-        Values at equal distances, the first and the last at the ends; at least two.
-    """
-
-    label: str
-    colours: Sequence[str]
-    ticks: Sequence[str]
+    label: str  # what the colours show, with its unit
+    colours: Sequence[str]  # CSS colours at equal distances, from the lowest value to the highest
+    ticks: Sequence[str]  # values at equal distances, the first and the last at the ends; at least two
 
     @classmethod
     def of(cls, colormap: str, label: str, ticks: Sequence[str]) -> Scale:
-        """Return the legend of one of matplotlib's colour maps.
-
-        Parameters
-        ----------
-        colormap : str
-            Its name.
-        label : str
-            What the colours show, with its unit.
-        ticks : sequence of str
-            Values at equal distances, the first and the last at the ends.
-
-        Returns
-        -------
-        Scale
-            The legend.
-        """
+        """Return the legend of one of matplotlib's colour maps."""
         from matplotlib import colormaps
         from matplotlib.colors import to_hex
 
@@ -93,40 +58,15 @@ class Scale:
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table."""
 
-    Parameters
-    ----------
-    header : sequence of str
-        Names of the columns.
-    lines : sequence of sequence of str
-        Cells; those that begin with FAILS are marked.
-    label : str, optional
-        What the table shows.
-    """
-
-    header: Sequence[str]
-    lines: Sequence[Sequence[str]]
-    label: str = ""
+    header: Sequence[str]  # names of the columns
+    lines: Sequence[Sequence[str]]  # cells; those that begin with FAILS are marked
+    label: str = ""  # what the table shows
 
 
 def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.0, high: float = 1.0) -> bytes:
-    """Return an array as a PNG file, one pixel per entry.
-
-    Parameters
-    ----------
-    pixels : ndarray, shape (rows, columns, 3) or (rows, columns)
-        RGB: uint8, or floats from 0 to 1, which are cut. Or numbers to be coloured.
-    colormap : str, optional
-        Name of one of matplotlib's colour maps, for numbers.
-    low, high : float, optional
-        The numbers that have its first and its last colour.
-
-    Returns
-    -------
-    bytes
-        The file.
-    """
+    """Return an array as a PNG file, one pixel per entry."""
     from matplotlib.image import imsave
 
     if pixels.ndim == 3 and pixels.dtype != np.uint8:
@@ -138,34 +78,12 @@ def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.
 
 
 def image_png(image: np.ndarray[Any, Any]) -> bytes:
-    """Return an image of a data set as a PNG file.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (rows, columns, channels)
-        With 1 to 4 channels. Three or four are shown as RGB; of one or two, the first is shown in grey.
-
-    Returns
-    -------
-    bytes
-        The file.
-    """
+    """Return an image of a data set as a PNG file."""
     return png(image[..., :3] if image.shape[2] >= 3 else image[..., 0] / 255)
 
 
 def axes_as_html(text: object) -> str:
-    """Return text as HTML, with v_{j-1} as v with a lower index.
-
-    Parameters
-    ----------
-    text : object
-        Its str is escaped.
-
-    Returns
-    -------
-    str
-        Safe HTML.
-    """
+    """Return text as HTML, with v_{j-1} as v with a lower index."""
     from markupsafe import Markup
 
     return Markup(AXIS.sub(lambda m: f"{m[1]}<sub>{m[2].strip('{}')}</sub>", html.escape(str(text))))
@@ -181,25 +99,7 @@ def in_words(value: Any) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page.
-
-    Parameters
-    ----------
-    template : str
-        Name of a template of this folder.
-    **values : value
-        What it shows. Text is escaped; a name that the template needs and is not given is an error.
-
-    Returns
-    -------
-    str
-        One HTML file that needs nothing else.
-
-    Raises
-    ------
-    jinja2.UndefinedError
-        If a value is missing.
-    """
+    """Return a page."""
     text: str = _environment().get_template(template).render(values)
     return text.encode("utf-8", "replace").decode("utf-8")  # arguments of a command may hold bytes that are no text
 

@@ -1,0 +1,239 @@
+"""What the command lines share: one line for whatever goes wrong, and the exit status it means."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import signal
+import sys
+import textwrap
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hcnn_core.backend import get_namespace
+from train.config import ConfigError
+from train.data import DataError, is_function
+from train.ranks.communicator import DistributedError, Ranks, launched
+from train.runs.checkpoint import CheckpointError
+from train.runs.run import RunError
+from train.runs.training import Interrupted, TrainingError
+
+ONE_LINE = (CheckpointError, DataError, DistributedError, RunError, TrainingError)
+"""Errors whose message is all a user needs."""
+
+
+NEEDED = ("h5py", "jinja2", "matplotlib", "tqdm")
+"""What training needs and hcnn_core does not: the extra `train`."""
+
+COMPILING = "compiling kernels for this processor (once)"
+"""What is said before the first of them is compiled."""
+
+LONGEST_WORD, LONGEST_LINE = 300, 1000
+"""Characters of a word and of a message that are shown."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; `prog` is "python -m" and the module, unless an installed command was called."""
+
+    def __init__(self, *, prog: str, **options: Any) -> None:
+        called = Path(sys.argv[0]).stem
+        super().__init__(prog=called if called.startswith("hcnn-") else prog, **options)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse's own would not notice that it cannot be written."""
+        print(self.format_help(), end="", file=file)
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with status 2."""
+        if launched():  # the ranks have one line between them
+            raise ConfigError(f"{one_line(message)}; --help lists the flags")
+        self.exit(2, f"{self.module}: {one_line(message)}; --help lists the flags\n")
+
+    def given(self, options: argparse.Namespace, *left_out: str) -> list[str]:
+        """The flags that were given, as they would be typed, without --out, --debug and those left out."""
+        found: list[str] = []
+        for name, value in vars(options).items():
+            if name not in ("out", "debug", *left_out) and value != self.get_default(name):
+                values = value if isinstance(value, (list, tuple)) else [value]
+                found += [f"--{name.replace('_', '-')}", *map(str, values)]
+        return found
+
+    @property
+    def module(self) -> str:
+        """The module's name, which begins every message."""
+        return self.prog.rpartition(" ")[2]
+
+
+def run_command(
+    parser: Parser,
+    arguments: Sequence[str] | None,
+    action: Callable[[argparse.Namespace], int],
+    memory_hint: str,
+    ranks: Ranks | None = None,
+) -> int:
+    """Parse the arguments, act, and return the exit status.
+
+    It is the action's; 1 if it failed; 2 if the settings are wrong; 128 and the signal's number if one stopped it. The
+    parser knows --debug, which shows tracebacks and warnings. Of several ranks, rank 0 speaks; an error that only one
+    of them knows ends all.
+    """
+    debug = False
+    ranks = ranks or Ranks()
+
+    def fail(status: int, error: object) -> int:
+        with contextlib.suppress(OSError):  # of a terminal that has gone
+            if debug:
+                traceback.print_exc()
+            if ranks.size > 1 and not getattr(sys.exception(), "agreed", False):
+                ranks.fail(one_line(str(error)), status)
+            if ranks.writes:
+                print(f"{parser.module}: {one_line(str(error))}", file=sys.stderr)
+        return status
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text in the terminal's encoding
+    try:
+        try:
+            options = ranks.agree(lambda: parser.parse_args(arguments))
+        except SystemExit:
+            _flush()
+            raise
+        debug = options.debug
+        with warnings.catch_warnings(), _compiling_said(parser.module if ranks.writes else None):
+            if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
+                warnings.simplefilter("ignore")
+            status = action(options)
+        _flush()
+        return status
+    except ConfigError as error:
+        return fail(2, error)
+    except Interrupted as error:
+        return fail(128 + error.signum, error)
+    except ONE_LINE as error:
+        return fail(1, error)
+    except MemoryError as error:
+        return fail(1, f"not enough memory: {str(error) or 'an array could not be made'}; {memory_hint}")
+    except KeyboardInterrupt:
+        return fail(128 + signal.SIGINT, "interrupted; what was saved before is whole")
+    except BrokenPipeError:  # who closed the pipe has read enough
+        return 1
+    except OSError as error:
+        return fail(1, _of_the_system(error))
+    except ModuleNotFoundError as error:
+        cure = "pip install 'hcnn[train]'" if error.name in NEEDED else "--debug shows where"
+        return fail(1, f"{error.name} is not installed: {cure}")
+    except Exception as error:
+        return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
+    finally:
+        with contextlib.suppress(OSError, RunError):
+            _flush()
+        ranks.leave()
+
+
+@contextlib.contextmanager
+def _compiling_said(module: str | None) -> Iterator[None]:
+    """Say that kernels are compiled, when they are: the library's only log records are of that. None says nothing."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            stop()
+            with contextlib.suppress(OSError):
+                if module:
+                    print(f"{module}: {COMPILING}", file=sys.stderr, flush=True)
+
+    logger, handler = logging.getLogger("hcnn_core"), Handler()
+    level = logger.level
+
+    def stop() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        stop()
+
+
+def one_line(text: str) -> str:
+    """The text on one line, long words and what is beyond a thousand characters cut."""
+    words = (f"{word[:160]}...{word[-40:]}" if len(word) > LONGEST_WORD else word for word in text.split())
+    return textwrap.shorten(" ".join(words), LONGEST_LINE, placeholder=" ...")
+
+
+def given_path(text: str) -> Path:
+    """The path that a flag gives."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path; name a file or a directory")
+    return Path(text)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """The type of a flag that takes an integer, not below a minimum."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is given; at least {minimum} is needed")
+        return value
+
+    return integer
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, in a sentence."""
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory is gone; change to another one"
+    if error.filename is None or error.strerror is None:
+        return f"{type(error).__name__}: {error}; --debug shows where"
+    return f"cannot use {os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def say(text: str) -> None:
+    """Print text at once; if that fails, the command goes on, and ends with status 1."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
+def require_installed() -> None:
+    """Raise ModuleNotFoundError now rather than at the end of training."""
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def namespace(backend: str) -> Any:
+    """The array namespace of --backend; TrainingError where it cannot be used."""
+    try:
+        return get_namespace(backend)
+    except RuntimeError as error:
+        raise TrainingError(f"--backend cupy cannot be used: {error}") from error
+
+
+def _flush() -> None:
+    """Let what is wrong with standard output show now, not when the interpreter ends."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise RunError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def require_named(dataset: str, named: bool, action: str) -> None:
+    """Refuse to call a function that a file names, unless the command line names it too."""
+    if is_function(dataset) and not named:
+        raise ConfigError(f"{action} would call {dataset}, which runs code that a file names: add --dataset {dataset}")

@@ -1,0 +1,106 @@
+"""One trial of a sweep, in a process of its own. A worker of Dask imports this module."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from train.commands.process import LAUNCHERS
+from train.runs.run import Run, RunError
+
+FINISHED, OUT_OF_TIME, FAILED, STOPPED, WAITING = "finished", "out of time", "failed", "stopped", "waiting"
+
+_children: set[subprocess.Popen[bytes]] = set()
+_stop = threading.Event()
+
+
+def run_trial(folder: str, number: int, minutes: float, deadline: float, threads: int) -> str:
+    """Train one trial in a process of its own, from its last checkpoint where there is one."""
+    run = Run(run_path(Path(folder), number))
+    if time.time() >= deadline or _stop.is_set():
+        return WAITING
+    flags: list[str] = ["--config", str(run.path.with_suffix(".toml")), "--out", str(run.path)]
+    if run.checkpoint_paths():
+        dataset = _setting(run.path.with_suffix(".toml"), "dataset")
+        flags = ["--resume", str(run.path), "--dataset", dataset]  # a function is called only if it is named
+    spent = _seconds_of_training(run)
+    if math.isfinite(minutes):
+        hours = minutes / 60 - spent / 3600
+        if hours <= 0:
+            return OUT_OF_TIME
+        flags += ["--hours", repr(hours)]
+    # a worker that a launcher of MPI started is no reason for its trials to look for others
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
+    if threads and not {"HCNN_NUM_THREADS", "OMP_NUM_THREADS"} & environment.keys():
+        environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    with open(run.path.with_suffix(".log"), "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "train.cifar", *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C comes to the sweep, which stops its trials
+        )
+        _children.add(process)
+        try:
+            if _stop.is_set():  # since it was started
+                process.terminate()
+            status = process.wait()
+        finally:
+            _children.discard(process)
+    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT):
+        return STOPPED
+    if status:
+        return FAILED
+    return FINISHED if (run.path / "best.h5").exists() and _is_whole(run) else OUT_OF_TIME
+
+
+def _seconds_of_training(run: Run) -> float:
+    """Of all its epochs, and of the one that it was stopped in."""
+    spent = sum(record.get("seconds", 0.0) for record in records_of(run))
+    with contextlib.suppress(RunError):  # no checkpoint, or none that is whole
+        state = run.latest()[1].state
+        spent += state.seconds if state.step else 0.0
+    return spent
+
+
+def _is_whole(run: Run) -> bool:
+    epochs = _setting(run.config_path, "epochs")
+    return any(record["epoch"] == epochs for record in records_of(run))
+
+
+def _setting(path: Path, name: str) -> Any:
+    return tomllib.loads(path.read_text(encoding="utf-8"))[name]
+
+
+def records_of(run: Run) -> list[dict[str, Any]]:
+    """Lines of a trial's metrics that are those of epochs; none where it has not begun."""
+    return [r for r in run.read_metrics() if "train_loss" in r] if run.metrics_path.is_file() else []
+
+
+def run_path(folder: Path, number: int) -> Path:
+    """Return the directory of a trial's run."""
+    return folder / f"trial{number:04d}"
+
+
+def stop_trials() -> None:
+    """Let the trials of this process save and end, and no other begin."""
+    _stop.set()
+    for process in list(_children):
+        with contextlib.suppress(OSError):
+            process.terminate()
+
+
+def allow_trials() -> None:
+    """Let trials begin again."""
+    _stop.clear()

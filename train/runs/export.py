@@ -1,0 +1,42 @@
+"""Networks as safetensors files: the filters and biases they fold into at evaluation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from train.storage.files import write_atomically
+from train.runs.checkpoint import Checkpoint, CheckpointError
+from train.networks.network import Network
+from train.runs.training import restore
+
+
+def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> None:
+    """Write what `Network.merged` makes of a checkpoint, by names such as layer03.w, with its configuration."""
+    if checkpoint.config.architecture != "hcnn":
+        raise CheckpointError("LeNet-5 has no filters to merge: export .h5")
+    if checkpoint.config.scattering:
+        raise CheckpointError("this network filters scattering coefficients, which no merged filter makes: export .h5")
+    try:
+        from safetensors.numpy import save
+    except ImportError as error:
+        raise CheckpointError("safetensors is not installed: pip install 'hcnn[safetensors]'") from error
+    network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
+    assert isinstance(network, Network)
+    tensors = {
+        f"{layer}.{name}": np.ascontiguousarray(array)
+        for layer, arrays in network.merged(parameters, moments).items()
+        for name, array in arrays.items()
+    }
+    tensors |= {"data.channel_mean": checkpoint.channel_mean, "data.channel_std": checkpoint.channel_std}
+    metadata = {
+        "config": json.dumps(vars(checkpoint.config)),
+        "class_names": json.dumps(checkpoint.class_names),
+        "convention": "convolution, not correlation; axes of w: (colours or none), u1, u2, v_{j-2}, v_{j-1}, v_j",
+    }
+    try:
+        write_atomically(target, save(tensors, metadata=metadata))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {target}: {error.strerror or error}") from error

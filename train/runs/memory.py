@@ -1,0 +1,114 @@
+"""How much memory a step needs, and how much there is."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hcnn_core.backend import worker_count
+from hcnn_core.factored import EXPANSION_ELEMENTS
+from train.networks.registry import build
+from train.config import Config
+from train.data import DatasetInfo
+
+# What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
+PER_OUTPUT = {"hcnn": 2.5, "lenet": 6.0}
+"""Bytes per byte of all layers' outputs, by architecture."""
+
+PER_WEIGHT = 8
+"""Copies of the trained coefficients: weights, gradient and velocity, old and new; and the first draw."""
+
+PER_COVARIANCE = 8
+"""Copies of the covariance of the taps along space, of each layer of Eq. (8)."""
+
+PER_TILE = 8
+"""Copies of a tile that the (+) layer expands."""
+
+LIBRARIES = 192 * 2**20
+"""Code that is compiled or loaded when training begins."""
+
+RESERVED, RESERVED_PER_THREAD = 256 * 2**20, 136 * 2**20
+"""Addresses that libraries and threads (stack and glibc's arena) reserve and never touch."""
+
+
+def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
+    """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
+    height, width, channels = data.image_shape
+    table = build(config, (height, width), data.classes, channels).table
+    outputs = sum(math.prod(la.outputs) for la in table) + math.prod(table[0].inputs) * (config.scattering > 0)
+    weights = sum(la.trained for la in table)
+    covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
+    elements = (
+        PER_OUTPUT[config.architecture] * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
+    )
+    if config.nonlinear_factors:
+        expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
+        elements += PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
+    return LIBRARIES + data.nbytes + int(np.dtype(config.dtype).itemsize * elements)
+
+
+def require_weights(config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3) -> None:
+    """Raise MemoryError if the weights alone of a network do not fit on the host, before one of them is made."""
+    weights = sum(la.trained for la in build(config, image_size, classes, channels).table)
+    needed = PER_WEIGHT * weights * int(np.dtype(config.dtype).itemsize)
+    available = available_bytes(np)
+    if available is not None and needed > available:
+        raise MemoryError(
+            f"its {weights:,} weights need {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are free"
+        )
+
+
+def available_bytes(xp: Any) -> int | None:
+    """Memory that can still be had: of the GPU, or of the host within its limits; None where nobody says."""
+    if xp is not np:
+        free, _ = xp.cuda.runtime.memGetInfo()
+        return int(free) + int(xp.get_default_memory_pool().free_bytes())
+    limits = [_meminfo(), _control_group(), _address_space()]
+    return min((n for n in limits if n is not None), default=None)
+
+
+def batch_that_fits(config: Config, data: DatasetInfo, available: int) -> int:
+    """The largest batch whose estimated memory is available; 0 if none is."""
+    sizes = range(1, 2**20)
+    return bisect.bisect_right(sizes, available, key=lambda n: required_bytes(config, data, n))
+
+
+def _meminfo() -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container may still use; cached files give way."""
+    try:
+        limit, used = ((root / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        if limit == "max":
+            return None
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return int(limit) - int(used) + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+    except (OSError, ValueError):
+        return None
+
+
+def _address_space() -> int | None:
+    """What `ulimit -v` leaves."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, OSError, ValueError):
+        return None
+    reserved = RESERVED + RESERVED_PER_THREAD * worker_count()
+    return None if limit == resource.RLIM_INFINITY else limit - used - reserved

@@ -1,0 +1,128 @@
+"""Learning curves as pictures, of one run or of several."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from train.storage.files import write_atomically
+
+
+def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Draw loss and accuracy over epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [record for record in records if "train_loss" in record]
+    if not epochs:
+        raise ValueError("no epoch is complete yet, so there is no learning curve to draw")
+    test = next((record for record in reversed(records) if "test_accuracy" in record), None)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    text = title.encode(errors="replace").decode()  # a path need not be text
+    figure.suptitle(text, fontsize=10, parse_math=False)
+    x = [record["epoch"] for record in epochs]
+    for axes, key, label, scale in zip(
+        figure.subplots(1, 2),
+        ("loss", "accuracy"),
+        ("negative log-likelihood [nats]", "accuracy [%]"),
+        (1, 100),
+        strict=True,
+    ):
+        for part, name, colour in (
+            ("train", "training, augmented", "tab:blue"),
+            ("validation", "held out", "tab:orange"),
+        ):
+            wanted = f"{part}_{key}"
+            # held-out images may be read after some epochs alone
+            known = [record for record in epochs if part == "train" or wanted in record]
+            if known and wanted in known[-1]:
+                values = [scale * record[wanted] for record in known]
+                places = [record["epoch"] for record in known]
+                axes.plot(places, values, marker="o" if len(x) < 40 else None, markersize=3, color=colour, label=name)
+        if test:
+            value = scale * test[f"test_{key}"]
+            shown = f"{value:.2f} %" if key == "accuracy" else f"{value:.3f}"
+            axes.plot(
+                test["epoch"], value, "*", markersize=10, color="tab:green", label=f"test: {shown}", clip_on=False
+            )
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    write_figure(figure, path)
+
+
+def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
+    """Draw the loss and the accuracy of several runs over epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if not any(runs.values()):
+        raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, key, label, scale in zip(
+        figure.subplots(1, 2),
+        ("loss", "accuracy"),
+        ("negative log-likelihood [nats]", "accuracy [%]"),
+        (1, 100),
+        strict=True,
+    ):
+        for index, (name, records) in enumerate(runs.items()):
+            for part, style in (("train", "--"), ("validation", "-")):
+                known = [record for record in records if f"{part}_{key}" in record]
+                x, y = [r["epoch"] for r in known], [scale * r[f"{part}_{key}"] for r in known]
+                shown = f"{name}, {'training' if part == 'train' else 'held out'}"
+                axes.plot(x, y, style, color=f"C{index % 10}", linewidth=1, label=shown if known else None)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    write_figure(figure, path)
+
+
+def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float], path: Path, title: str) -> None:
+    """Draw what trials reached over each setting in which they differ."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    shown = {name: values for name, values in varied.items() if len(set(map(str, values))) > 1} or dict(
+        list(varied.items())[:1]
+    )
+    widths = [max(3.2, 0.25 * len(set(map(str, values)))) for values in shown.values()]
+    figure = Figure(figsize=(1 + sum(widths), 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for axes, (name, values) in zip(panels, shown.items(), strict=True):
+        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        places = list(values) if numeric else [str(v) for v in values]
+        axes.plot(places, [100 * a for a in accuracies], "o", markersize=4, alpha=0.7)
+        if numeric and 0 < 20 * min(values) <= max(values):
+            axes.set_xscale("log")
+        elif all(isinstance(v, int) for v in values):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if not numeric and max(map(len, places)) > 8:
+            axes.tick_params(axis="x", labelrotation=90)
+        axes.set_xlabel(name)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("held-out accuracy [%]")
+    write_figure(figure, path)
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Write a picture as a PNG file."""
+    picture = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of a title in letters the font has not
+        figure.savefig(picture, dpi=120, format="png")
+    write_atomically(path, picture.getvalue())

@@ -1,0 +1,269 @@
+"""A run directory: config.toml, metrics.jsonl, checkpoints, the learning curve. One process at a time writes there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from train.runs import checkpoint as checkpoints
+from train.runs.events import write_events
+from train.storage.files import remove_partial_files, write_atomically
+from train.storage.lock import HeldError, locked
+from train.runs.checkpoint import Checkpoint, CheckpointError
+from train.config import Config, to_toml
+
+KEPT = 3
+"""How many of the latest checkpoints stay, besides the best."""
+
+BEST = "best.h5"
+
+
+class RunError(RuntimeError):
+    """A run directory that cannot be made, written or continued; the message is one line."""
+
+
+def versions(backend: str) -> dict[str, str]:
+    """Return what computes a run: versions of the packages and Python, architecture, processor and system."""
+    names = ["hcnn", "numpy", "scipy", "numba", "h5py"] + (
+        ["cupy-cuda12x", "cupy-cuda13x"] if backend == "cupy" else []
+    )
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        **found,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "system": platform.platform(),
+        "backend": backend,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, and how many of them this process may use."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = platform.processor()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{count} x {name or 'unknown'}"
+
+
+class Run:
+    """The files of one run."""
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+
+    def require_new(self) -> None:
+        """Raise RunError if there is a file of a run in the directory, or it is no directory."""
+        path = self.path
+        if os.path.lexists(path) and not path.is_dir():
+            raise RunError(f"--out {path} is a file; name a directory")
+        resumable = f", or continue it with --resume {path}" if self.checkpoint_paths() else ""
+        files = (self.config_path, self.metrics_path, self.picture_path, path / BEST)
+        if resumable or any(file.exists() for file in files):
+            raise RunError(f"--out {path} holds a run already; name another directory{resumable}")
+
+    @contextlib.contextmanager
+    def lock(self, *, make: bool = False) -> Iterator[None]:
+        """Keep every other process from writing to the run, until the context is left or this process dies.
+
+        What earlier processes left half written or half deleted is removed first.
+        """
+        if not self.writes:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                if make:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path / ".lock"))
+            except HeldError as error:
+                raise RunError(
+                    f"{self.path} is in use by {error}; wait for it or end it, or name another directory"
+                ) from error
+            except OSError as error:
+                raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
+            remove_partial_files(self.path)
+            self._drop_old_checkpoints()
+            yield
+
+    def create(self, save: Callable[[], Path], config: Config, versions: Mapping[str, str]) -> None:
+        """Write the files of a new run: the state before the first step, then the configuration."""
+        if not self.writes:
+            return
+        self.require_new()
+        try:
+            first = save()
+        except CheckpointError as error:
+            raise RunError(f"cannot write the run to {self.path}: {error}") from error
+        try:
+            self.write_config(config, versions)
+        except RunError:
+            with contextlib.suppress(OSError):
+                first.unlink()
+            raise
+
+    def write_config(self, config: Config, versions: Mapping[str, str]) -> None:
+        """Write config.toml."""
+        if not self.writes:
+            return
+        try:
+            write_atomically(self.config_path, to_toml(config, versions).encode())
+        except OSError as error:
+            raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
+
+    @property
+    def config_path(self) -> Path:
+        """Every setting, in TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON record per line and epoch, and one of the test."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def picture_path(self) -> Path:
+        """The learning curve."""
+        return self.path / "learning-curve.png"
+
+    @property
+    def report_path(self) -> Path:
+        """The page that shows the run."""
+        return self.path / "report.html"
+
+    def machine(self) -> dict[str, Any]:
+        """Return what config.toml says of what computed the run."""
+        try:
+            found: dict[str, Any] = tomllib.loads(self.config_path.read_text("utf-8"))["versions"]
+        except (OSError, ValueError, KeyError):
+            return {}
+        return found
+
+    def checkpoint_paths(self) -> list[Path]:
+        """Return the checkpoints in the order they were made, without the best."""
+        return sorted(self.path.glob("epoch????-step??????.h5"))
+
+    def require_resumable(self) -> None:
+        """Raise RunError if there is nothing in the directory to go on from."""
+        if not (self.checkpoint_paths() or (self.path / BEST).is_file()):
+            if self.config_path.is_file():
+                raise RunError(f"{self.path} has no checkpoint; start the run anew in another directory")
+            raise RunError(f"{self.path} holds no run to resume: it has no checkpoint")
+
+    def latest(self) -> tuple[Path, Checkpoint, list[str]]:
+        """Return the latest checkpoint that is whole, the best one included."""
+        found: list[tuple[Path, Checkpoint]] = []
+        notices = []
+        for paths in (reversed(self.checkpoint_paths()), [self.path / BEST]):
+            for path in paths:
+                if not path.is_file():
+                    continue
+                try:
+                    found.append((path, checkpoints.load(path)))
+                    break
+                except CheckpointError as error:
+                    notices.append(str(error))
+        if not found:
+            raise RunError(notices[0] if notices else f"{self.path} holds no run: it has no checkpoint")
+        path, checkpoint = max(found, key=lambda pair: (pair[1].state.epoch, pair[1].state.step))  # the first of equals
+        return path, checkpoint, notices
+
+    def set_aside_after(self, checkpoint: Checkpoint) -> list[Path]:
+        """Rename what later checkpoints there are, which are damaged: those that follow take their places."""
+        later = [p for p in self.checkpoint_paths() if p.name > _name(checkpoint.state)] if self.writes else []
+        try:
+            return [path.replace(path.with_name(path.name + ".damaged")) for path in later]
+        except OSError as error:
+            raise RunError(f"cannot rename {error.filename}: {error.strerror or error}") from error
+
+    def last_good(self) -> str:
+        """Say which checkpoint there is to go on from."""
+        paths = self.checkpoint_paths()
+        return f"the last good checkpoint is {paths[-1]}" if paths else "no checkpoint was due before it"
+
+    def save(self, checkpoint: Checkpoint, versions: dict[str, str], *, best: bool) -> Path:
+        """Write a checkpoint, also as the best if it is, and drop those no longer kept."""
+        path = self.path / _name(checkpoint.state)
+        if not self.writes:
+            return path
+        if best:  # first, since a run that goes on from `path` takes its best for saved
+            checkpoints.save(self.path / BEST, checkpoint, versions)
+        checkpoints.save(path, checkpoint, versions)
+        self._drop_old_checkpoints()
+        return path
+
+    def _drop_old_checkpoints(self) -> None:
+        for old in self.checkpoint_paths()[:-KEPT]:
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl and flush it to the disk."""
+        if not self.writes:
+            return
+        try:
+            with open(self.metrics_path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
+        write_events(self.path / "tensorboard", record)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the records of metrics.jsonl; a last line cut short by a crash is left out."""
+        if not self.metrics_path.is_file():
+            raise RunError(f"{self.path} holds no run: it has no metrics.jsonl")
+        records = []
+        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if number == len(lines):
+                    break
+                raise RunError(f"{self.metrics_path}, line {number}, is not JSON: {error}") from error
+            if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
+                raise RunError(f"{self.metrics_path}, line {number}, is not the record of an epoch")
+            records.append(record)
+        return records
+
+    def test_figures(self, epoch: int) -> dict[str, float]:
+        """Return what the test set said of the network after an epoch; nothing where it was not read then."""
+        records = [record for record in self.read_metrics() if record["epoch"] == epoch]
+        return {key: value for record in records for key, value in record.items() if key.startswith("test")}
+
+    def test_record(self) -> dict[str, Any] | None:
+        """Return the last record of a test in metrics.jsonl, if there is one."""
+        records = self.read_metrics() if self.metrics_path.is_file() else []
+        names = "test_loss", "test_accuracy"
+        return next((r for r in reversed(records) if all(isinstance(r.get(n), int | float) for n in names)), None)
+
+    def forget_metrics_after(self, epoch: int) -> None:
+        """Drop the records of epochs that will be trained again, after a stop between record and checkpoint."""
+        if not (self.writes and self.metrics_path.is_file()):
+            return
+        kept = [record for record in self.read_metrics() if record["epoch"] <= epoch]
+        try:
+            write_atomically(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        except OSError as error:
+            raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
+
+
+def _name(state: checkpoints.State) -> str:
+    """File name of a checkpoint; names are in the order of the states."""
+    return f"epoch{state.epoch:04d}-step{state.step:06d}.h5"

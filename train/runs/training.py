@@ -1,0 +1,490 @@
+"""The training loop: batches, steps, running moments, checkpoints, and what stops it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodiff import cross_entropy, tree_map
+from hcnn_core import precision
+from hcnn_core.backend import Array, to_numpy
+from train.runs import checkpoint as checkpoints
+from train.runs.memory import require_weights
+from train.networks.registry import Trainable, build
+from train.runs.checkpoint import Checkpoint, CheckpointError, State
+from train.config import Config
+from train.data import INFO, Images, draw_holes, draw_sources, spread, views
+from train.ranks.communicator import Ranks
+from train.networks.network import Moments, Parameters
+from train.recipes.optimizers import averaged_part, image_size, learning_rate
+from train.runs.run import Run
+from train.runs.step import GraphedStep, Inputs, batch_of, gradient_step, initial_arrays
+
+EVALUATION_BATCH = 100
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message is one line."""
+
+
+class Interrupted(RuntimeError):
+    """Work stopped by a signal; the message is one line that says what is saved."""
+
+    def __init__(self, message: str, signum: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a network makes of a labelled set."""
+
+    loss: float  # mean negative log-likelihood, in nats
+    accuracy: float  # part classified right
+    confusion: np.ndarray[Any, Any]  # images of class i (row) taken for class j (column)
+    # part classified right by the mean of the logits of several views of each image, where that was asked for
+    averaged: float | None
+    logits: np.ndarray[Any, Any]  # of each image, in the order of the set
+
+
+def evaluate(
+    xp: Any,
+    network: Trainable,
+    parameters: Parameters,
+    moments: Moments,
+    data: Images,
+    *,
+    averages: bool = False,
+    ranks: Ranks | None = None,
+) -> Result:
+    """Return mean loss, accuracy and confusion of a network on a set, with its running moments."""
+    count = data.images.shape[0]
+    confusion = np.zeros((network.classes, network.classes), np.int64)
+    loss, hits, found = 0.0, 0, np.zeros((count, network.classes), data.dtype)
+    config = network.config
+    ranks = ranks or Ranks()
+    size = min(EVALUATION_BATCH, -(-config.batch_size // ranks.size))  # what memory was reckoned for
+    for begin in range(ranks.rank * size, count, ranks.size * size):
+        x, labels = data.take(slice(begin, begin + size))
+        with precision(config.precision):
+            logits, _ = network(parameters, x, moments)
+        batch_loss = float(cross_entropy(logits, labels))
+        if not math.isfinite(batch_loss):
+            first = first_not_finite(xp, network, parameters, x, moments)
+            raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
+        loss += batch_loss * x.shape[0]
+        found[begin : begin + size] = to_numpy(logits)
+        np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
+        if averages:
+            with precision(config.precision):
+                logits = sum((network(parameters, view, moments)[0] for view in views(x)), start=logits)
+            hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
+    if ranks.size > 1:
+        counted = np.array([*confusion.reshape(-1), loss, hits], np.float64)
+        *flat, loss, right = to_numpy(ranks.all_reduce(xp.asarray(counted))).tolist()
+        confusion, hits = np.array(flat, np.int64).reshape(confusion.shape), int(right)
+        found = to_numpy(ranks.all_reduce(xp.asarray(found)))
+    averaged = hits / count if averages else None
+    return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged, found)
+
+
+def first_not_finite(
+    xp: Any, network: Trainable, parameters: Parameters, x: Array, moments: Moments | None = None
+) -> str:
+    """Name the first layer whose output is not finite."""
+    with precision(network.config.precision):
+        for layer, y, _ in network.trace(parameters, x, moments):
+            if not bool(xp.isfinite(y).all()):
+                return f"layer {layer.j}"
+    return "the loss" if bool(xp.isfinite(network.logits(parameters, y)).all()) else "the logits"
+
+
+def initial_moments(network: Trainable) -> checkpoints.Tree:
+    """Return a network's running moments before the first step, named as a checkpoint has them."""
+    return network.initial_moments()
+
+
+def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Trainable, Parameters, Moments]:
+    """Return a checkpoint's network with its weights and running moments on a device."""
+    sizes = checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels
+    require_weights(config, *sizes)
+    network, state = build(config, *sizes), checkpoint.state
+    parameters = network.initialize(np.random.default_rng(0))
+    checkpoints.require_same_arrays(path, state.evaluated, parameters, "parameters")
+    checkpoints.require_same_arrays(path, state.moments, initial_moments(network), "moments")
+    return network, tree_map(xp.asarray, state.evaluated), tree_map(xp.asarray, state.moments)
+
+
+class Trainer:
+    """A run in progress."""
+
+    def __init__(
+        self,
+        xp: Any,
+        config: Config,
+        network: Trainable,
+        train: Images,
+        held_out: Images | None,
+        run: Run,
+        versions: dict[str, str],
+        class_names: tuple[str, ...],
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.ranks = ranks or Ranks()
+        self.xp, self.config, self.network, self.run = xp, config, network, run
+        self.train, self.held_out = train, held_out
+        self.versions, self.class_names = versions, class_names
+        self.rng = np.random.default_rng(config.seed)
+        self.count = int(train.images.shape[0])
+        self.steps_per_epoch = math.ceil(self.count / config.batch_size)
+        self.state = State(**initial_arrays(network, network.initialize(self.rng)), generator={})
+        self.record: dict[str, Any] = {}  # of the last epoch
+        self._timed = 0, 0.0  # images of this epoch that this process took, and seconds
+        self._first_step: float | None = None  # its seconds: it compiles kernels, or loads them
+        # drawn apart, so that what comes after is the same with and without
+        self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
+        self._graphed: tuple[tuple[int, int], GraphedStep] | None = None
+        self._seconds_per_pixel = 0.0  # of each step's images, by the last epoch
+        self.to_device()
+
+    def to_device(self) -> None:
+        """Move the state's arrays to the backend."""
+        state, place = self.state, self.xp.asarray
+        state.parameters = tree_map(place, state.parameters)
+        state.velocity = tree_map(place, state.velocity)
+        state.moments = tree_map(place, state.moments)
+        state.average = tree_map(place, state.average)
+
+    def restore(self, checkpoint: Checkpoint, where: Any) -> None:
+        """Go on from a checkpoint's state, which must be of this network and these images."""
+        if not checkpoint.state.velocity:
+            raise CheckpointError(f"{where} holds weights alone, so no run to go on with; --init-from begins with them")
+        for kind in checkpoints.GROUPS:
+            checkpoints.require_same_arrays(where, getattr(checkpoint.state, kind), getattr(self.state, kind), kind)
+        same = np.array_equal(checkpoint.channel_mean, self.train.mean) and np.array_equal(
+            checkpoint.channel_std, self.train.std
+        )
+        same = same and tuple(checkpoint.class_names) == tuple(self.class_names)
+        if not same or len(checkpoint.state.order) not in (0, self.count):
+            raise CheckpointError(f"{where} was trained on other images than {self._images()}")
+        self.state = checkpoint.state
+        self.rng.bit_generator.state = checkpoint.state.generator
+        self.to_device()
+
+    @property
+    def moments(self) -> Moments:
+        """The running moments as the network takes them."""
+        return self.state.moments
+
+    def _images(self) -> str:
+        """Where the images come from, and what would name others."""
+        if self.config.dataset in INFO:
+            return f"{self.config.data_dir} holds; name theirs with --data-dir"
+        return f"{self.config.dataset} holds; name theirs with --dataset"
+
+    def fit(self, hours: float = math.inf, say: Callable[[str], None] = lambda line: None) -> bool:
+        """Train until the last epoch is complete, or the last that fits into some hours."""
+        end = time.monotonic() + 3600 * hours
+        with _stop_requests(forwarded=self.ranks.size > 1) as stop:
+            while self.state.epoch < self.config.epochs:
+                begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
+                expected = self._seconds_per_pixel * steps * math.prod(self._image_size())
+                if max(self.ranks.gather(begin + expected > end)):
+                    return False
+                done, pixels = self.state.epoch, steps * math.prod(self._image_size())
+                try:
+                    with _progress(self.config, self.state, self.count, self.seconds_left()) as advance:
+                        self._epoch(advance, stop)
+                finally:
+                    if self.state.epoch > done:
+                        self._seconds_per_pixel = (time.monotonic() - begin - self._compiled()) / pixels
+                        say(summary(self.record, self.config.epochs, self.seconds_left()))
+        return True
+
+    def seconds_left(self) -> float:
+        """Return how long the rest of the run takes at the speed of the last epoch."""
+        state, own = self.state, self._own_size()
+        sizes = [image_size(self.config, epoch, own) for epoch in range(state.epoch, self.config.epochs)]
+        areas = [math.prod(size) for size in sizes]
+        return self._seconds_per_pixel * (self.steps_per_epoch * sum(areas) - state.step * sum(areas[:1]))
+
+    def _compiled(self) -> float:
+        """Seconds by which a process's first step was longer than the others of its epoch: no later epoch has them."""
+        if not (first := self.record.get("first_step_seconds")):
+            return 0.0
+        return max(0.0, first - min(self.config.batch_size, self.count) / self.record["images_per_second"])
+
+    def _epoch(self, advance: Callable[[float, float, int], None], stop: list[int]) -> None:
+        state, config = self.state, self.config
+        if not len(state.order):
+            state.order = self.rng.permutation(self.count)
+            state.step, state.loss_sum, state.correct, state.seconds = 0, 0.0, 0, 0.0
+        self._timed = 0, 0.0
+        while state.step < self.steps_per_epoch:
+            started = time.perf_counter()
+            self.ranks.begin_step(f"epoch {state.epoch + 1}, step {state.step + 1}", stop)
+            index = state.order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
+            loss, correct = self._step(index)
+            state.loss_sum += loss * len(index)
+            state.correct += correct
+            state.step += 1
+            elapsed = time.perf_counter() - started
+            state.seconds += elapsed
+            if self._first_step is None:
+                self._first_step = elapsed
+            else:
+                self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
+            seen = min(state.step * config.batch_size, self.count)
+            advance(state.loss_sum / seen, state.correct / seen, len(index))
+            if (signum := self.ranks.asked_to_stop(stop)) and state.step < self.steps_per_epoch:
+                raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
+        self._end_epoch()
+        if (signum := self.ranks.asked_to_stop(stop)) and state.epoch < config.epochs:
+            raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
+
+    def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
+        """One gradient step; returns the batch's loss and how many images were classified right."""
+        inputs = self._inputs(index)
+        arrays = {kind: getattr(self.state, kind) for kind in checkpoints.GROUPS}
+        arrays, value, correct = self._take(arrays, inputs)
+        loss = float(value)
+        if not math.isfinite(loss):
+            raise self.ranks.agreed(TrainingError(self._not_finite(loss, inputs)))
+        for kind, tree in arrays.items():
+            setattr(self.state, kind, tree)
+        return loss, int(correct)
+
+    def _own_size(self) -> tuple[int, int]:
+        """Rows and columns of the images as they are."""
+        _, height, width, _ = self.train.images.shape
+        return int(height), int(width)
+
+    def _image_size(self) -> tuple[int, int]:
+        """Rows and columns of this epoch's training images."""
+        return image_size(self.config, self.state.epoch, self._own_size())
+
+    def _take(self, arrays: Any, inputs: Inputs) -> Any:
+        """A step on images of this epoch's size; the graph of another size is let go."""
+        size = self._image_size()
+        if self._graphed is None or self._graphed[0] != size:
+            step = gradient_step(self.xp, self.config, self.network, self.train, size, self.ranks)
+            self._graphed = size, GraphedStep(self.xp, step, self.config.batch_size)
+            self._graphed[1].wanted &= self.ranks.size == 1  # messages cannot be recorded
+        return self._graphed[1](arrays, inputs)
+
+    def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
+        """What the host tells a step."""
+        state, config = self.state, self.config
+        shape = (len(index), *self.train.images.shape[1:])
+        flip: Any = config.flip
+        if config.flip and config.alternate_flips:
+            flip = self.mirrored_first[index] ^ bool(state.epoch % 2)
+        sources: Inputs = {}
+        sources["rows"], sources["columns"] = draw_sources(self.rng, shape, max_shift=config.shift, flip=flip)
+        if config.cutout:
+            sources["hidden_rows"], sources["hidden_columns"] = draw_holes(self.rng, shape, config.cutout)
+        taken = state.epoch * self.steps_per_epoch + state.step
+        keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
+        rates = {
+            "rate": learning_rate(config, taken, self.steps_per_epoch),
+            "keep": keep,
+            "fresh": 1 - keep,
+            "settled": averaged_part(config, taken),
+        }
+        numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
+        return self.ranks.part_of({"index": index, **sources, **numbers})
+
+    def _end_epoch(self) -> None:
+        """Evaluate, record and save a completed epoch."""
+        state = self.state
+        record: dict[str, Any] = {
+            "epoch": state.epoch + 1,
+            "learning_rate": learning_rate(
+                self.config, (state.epoch + 1) * self.steps_per_epoch - 1, self.steps_per_epoch
+            ),
+            "train_loss": state.loss_sum / self.count,
+            "train_accuracy": state.correct / self.count,
+        }
+        self._require_finite_weights()
+        self.ranks.require_same_bits(state.parameters, "the weights after the epoch")
+        self._renew_moments()
+        score = -record["train_loss"] if self.held_out is None else -math.inf
+        due = (state.epoch + 1) % self.config.validation_every == 0 or state.epoch + 1 == self.config.epochs
+        if self.held_out is not None and due:
+            begin = time.perf_counter()
+            try:
+                result = evaluate(self.xp, self.network, state.evaluated, self.moments, self.held_out, ranks=self.ranks)
+            except TrainingError as error:
+                raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
+            record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+            record["evaluation_seconds"] = time.perf_counter() - begin
+            score = result.accuracy
+        images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)
+        if self.ranks.size > 1:
+            record |= {"ranks": self.ranks.size}
+        record |= {"seconds": state.seconds, "images_per_second": images / seconds}
+        if self._first_step:
+            record["first_step_seconds"], self._first_step = self._first_step, 0.0
+        self.record = record
+        state.epoch += 1
+        state.step, state.order = 0, np.zeros(0, np.int64)
+        best = score > state.best
+        state.best = max(score, state.best)
+        self.run.append_metrics(record)
+        self.save(best=best)
+
+    def _renew_moments(self) -> None:
+        """Replace the running moments by those of some training images, with the weights that are evaluated.
+
+        Running moments are of weights that change at each step: late where they change fast, and not those of weights
+        that are averaged over steps.
+        """
+        wanted = min(self.config.moment_images, self.count)
+        if not self.state.moments or not wanted:
+            return
+        size = min(self.config.batch_size, EVALUATION_BATCH, wanted)
+        batches = -(-wanted // size)
+        chosen = spread(self.count, wanted)
+        sums: Any = None
+        for batch in range(batches):
+            part = chosen[batch::batches]
+            share = len(part) / wanted
+            x, _ = self.train.take(self.xp.asarray(part))
+            with precision(self.config.precision):
+                _, moments = self.network(self.state.evaluated, x)
+            moments = tree_map(lambda a, share=share: share * a, moments)
+            sums = moments if sums is None else tree_map(lambda a, b: a + b, sums, moments)
+        self.state.moments = sums
+
+    def save(self, *, best: bool = False) -> Any:
+        """Write a checkpoint of the present state."""
+        state = self.state
+        state.generator = dict(self.rng.bit_generator.state)
+        host = State(
+            **{
+                **vars(state),
+                **{k: tree_map(to_numpy, getattr(state, k)) for k in checkpoints.GROUPS},
+            }
+        )
+        checkpoint = Checkpoint(
+            host, self.config, self.class_names, self.network.image_shape, self.train.mean, self.train.std
+        )
+        return self.run.save(checkpoint, self.versions, best=best)
+
+    def _saved_for(self, signum: int) -> str:
+        state = self.state
+        if state.step:
+            self._require_finite_weights()
+            self._renew_moments()  # for what evaluates this checkpoint; the epoch's end renews them again
+            self.save()
+        where = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"the end of epoch {state.epoch}"
+        return (
+            f"stopped by {signal.Signals(signum).name} at {where} of {self.config.epochs} epochs, saved; "
+            f"continue with --resume {self.run.path}"
+        )
+
+    def _require_finite_weights(self) -> None:
+        """Raise TrainingError rather than save or evaluate weights that are not finite."""
+        state = self.state
+        for layer, arrays in state.parameters.items():
+            for name, array in arrays.items():
+                if not bool(self.xp.isfinite(array).all()):
+                    error = TrainingError(
+                        f"{layer}/{name} is not finite at epoch {state.epoch + 1}, step {state.step}; {self._advice()}"
+                    )
+                    raise self.ranks.agreed(error)
+
+    def _not_finite(self, loss: float, inputs: Inputs) -> str:
+        """Name epoch, step and the first layer whose output is not finite."""
+        state = self.state
+        x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size())
+        first = first_not_finite(self.xp, self.network, state.parameters, x)
+        first = self.ranks.first_to_fail(first, "the loss")
+        return (
+            f"the loss is {loss} at epoch {state.epoch + 1}, step {state.step + 1}; first not finite: {first}; "
+            f"{self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        return f"{self.run.last_good()}; a lower --learning-rate may help"
+
+
+def summary(record: dict[str, Any], epochs: int, seconds_left: float) -> str:
+    """Return an epoch's record as a line."""
+    said = f"epoch {record['epoch']}/{epochs}: loss {record['train_loss']:.3f}, "
+    said += f"accuracy {100 * record['train_accuracy']:.1f} %, "
+    if "validation_accuracy" in record:
+        said += f"held out {100 * record['validation_accuracy']:.1f} %, "
+    said += f"{record['images_per_second']:.0f} images/s"
+    return said + (f", {duration(seconds_left)} left" if record["epoch"] < epochs else "")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def _stop_requests(*, forwarded: bool = False) -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP, so that the step in progress can end; a second one acts at once.
+
+    SIGHUP stays ignored where it was, as nohup has it. SIGUSR1 is collected too where a launcher of MPI forwards it:
+    some launchers answer SIGTERM by ending all ranks before they can save.
+    """
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def receive(signum: int, frame: Any) -> None:
+        received.append(signum)
+        signal.signal(signum, before[signum])
+
+    signals: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    if forwarded and hasattr(signal, "SIGUSR1"):
+        signals.append(signal.SIGUSR1)
+    for signum in signals:
+        before[signum] = signal.signal(signum, receive)
+    try:
+        yield received
+    finally:
+        for stopping, handler in before.items():
+            signal.signal(stopping, handler)
+
+
+@contextmanager
+def _progress(
+    config: Config, state: State, count: int, seconds_left: float = 0.0
+) -> Iterator[Callable[[float, float, int], None]]:
+    """A bar with images/s, loss, accuracy and the time left; silent when nobody watches."""
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda loss, accuracy, images: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield lambda loss, accuracy, images: None
+        return
+    title = f"epoch {state.epoch + 1}/{config.epochs}"
+    if seconds_left:
+        title += f", all in {seconds_left / 3600:.1f} h"
+    done = min(state.step * config.batch_size, count)
+    with tqdm(total=count, initial=done, desc=title, unit="img", dynamic_ncols=True, leave=False) as bar:
+
+        def advance(loss: float, accuracy: float, images: int) -> None:
+            bar.set_postfix_str(f"loss {loss:.3f}, accuracy {100 * accuracy:.1f} %", refresh=False)
+            bar.update(images)
+
+        yield advance

@@ -1,0 +1,35 @@
+"""Begin a run with the weights of another network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autodiff import tree_map
+from hcnn_core.backend import to_numpy
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint
+from train.runs.training import Trainer
+
+
+def begin_from(trainer: Trainer, path: Path, checkpoint: Checkpoint) -> list[str]:
+    """Give a new run a network's weights and running moments; return the names of what begins anew.
+
+    That is the last layer and the head where they tell other classes apart, or where the head is of another kind.
+    CheckpointError if any other array has another shape.
+    """
+    config, state = trainer.config, trainer.state
+    own = {kind: tree_map(to_numpy, getattr(state, kind)) for kind in ("parameters", "moments")}
+    given = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments}
+    given = tree_map(lambda a: a.astype(config.dtype), given)
+    anew: set[str] = set()
+    if (tuple(trainer.class_names), config.head) != (tuple(checkpoint.class_names), checkpoint.config.head):
+        anew = {trainer.network.table[-1].name, "head"}
+    for kind, tree in own.items():
+        kept = {name: arrays for name, arrays in given[kind].items() if name not in anew}
+        wanted = {name: arrays for name, arrays in tree.items() if name not in anew}
+        checkpoints.require_same_arrays(path, kept, wanted, kind)
+        setattr(state, kind, tree | kept)
+    if config.average_decay:
+        state.average = state.parameters
+    trainer.to_device()
+    return sorted(anew & own["parameters"].keys(), key="head".__eq__)

@@ -1,0 +1,489 @@
+"""What Proposition 3.1 says of a network with strides and boundaries, and what a network makes of it.
+
+The proposition (section 3 of arXiv:1703.04140) has no strides: translating x_j translates x_{J-1}, whose sum (Eq. 7)
+stays. With strides a translation reaches the next layer as one only if it is a multiple of the stride, and so on until
+the axis is summed. Which translations are exact follows from the table of layers; how much the others change is
+measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from autodiff import convolve, elu
+from hcnn_core import patch_moments, translate
+from hcnn_core.backend import Array, to_numpy
+from hcnn_core.factored import factor_options
+from hcnn_core.moments import patch_covariance
+from hcnn_core.testing import rounding_bound
+from hcnn_core.typing import Boundary
+from train.networks.network import SPACE, Layer, Moments, Network, Parameters
+
+__all__ = [
+    "Axis",
+    "ComplexNetwork",
+    "Example",
+    "Row",
+    "Subject",
+    "axes",
+    "exact_multiple",
+    "examine",
+    "invariance",
+    "measure",
+]
+
+STATEMENTS = ("invariance", "covariance", "definition")
+MODES = ("evaluation", "training")
+KINDS = ("exact", "inside", "written out", "aliased", "boundary")
+
+SHIFTS_IN_SPACE = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Translations along u that are tried, in samples: the images' axes are long, and the pattern repeats."""
+
+
+WINDOWS = 24
+"""Outputs of a layer, along each axis, that are compared with the layer written out; both ends are among them."""
+
+DECISIVE = 0.1
+"""A larger relative bound decides nothing; nor does one of 0, of a network that does not react to its input."""
+
+
+def exact_multiple(length: int, strides: Sequence[int]) -> int:
+    """Return the m such that translations by multiples of m alone survive subsampling and a sum."""
+    if not strides:
+        return 1
+    stride, *later = strides
+    if length % stride:
+        return length
+    return stride * exact_multiple(length // stride, later)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of x_j along which translations reach the final sum."""
+
+    position: int  # of the axis in the array x_j
+    name: str  # u1, u2, v_j, v_{j-1} or v_{j-2}
+    length: int  # samples
+    strides: tuple[int, ...]  # subsamplings still to come before the axis is summed
+    boundary: Boundary  # how layers extend the array along it
+
+    @property
+    def exact(self) -> int:
+        """Translations by multiples of this leave x_J as it is where the boundary is periodic."""
+        return exact_multiple(self.length, self.strides)
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        """The translations that are tried, the smallest exact one always among them."""
+        tried = {*SHIFTS_IN_SPACE, self.exact} if self.name[0] == "u" else range(self.length)
+        return tuple(s for s in sorted(tried) if 0 < s < self.length)
+
+
+def axes(table: Sequence[Layer], j: int) -> list[Axis]:
+    """Return the axes of x_j that Proposition 3.1 speaks of."""
+    space, later = table[0].inputs[:2] if j == 0 else table[j - 1].outputs[:2], table[j:]
+    _, in_space, along_attributes, *_ = table[-1].boundary
+    found = [Axis(1 + i, f"u{i + 1}", space[i], tuple(la.stride[i] for la in later), in_space) for i in (0, 1)]
+    attributes = table[j - 1].outputs[2:] if j else ()
+    for index, length in enumerate(attributes):
+        place, strides = index, []
+        for layer in later:
+            place -= layer.j > 3  # Eq. (6) sums the first of three attributes
+            if place < 0:
+                break
+            strides.append(layer.stride[2 + place])
+        age = len(attributes) - 1 - index
+        if later or age:
+            name = f"v_{{j-{age}}}" if age else "v_j"
+            found.append(Axis(3 + index, name, length, tuple(strides), along_attributes))
+    return found
+
+
+class ComplexNetwork(Network):
+    """The same layers with complex weights, to verify what needs no training.
+
+    rho acts on real and imaginary parts; variances of patches are Hermitian.
+    """
+
+    def initialize(self, rng: np.random.Generator) -> Parameters:
+        """Draw real and imaginary parts of the weights, each as `Network.initialize` does."""
+        real, imaginary = super().initialize(rng), super().initialize(rng)
+        return {
+            layer: {
+                name: a if name == "scale" else (a + 1j * imaginary[layer][name]) / np.sqrt(a.dtype.type(2))
+                for name, a in arrays.items()
+            }
+            for layer, arrays in real.items()
+        }
+
+    def initial_moments(self) -> Moments:
+        """Return the running moments of `Network.initial_moments`, complex."""
+        return {
+            layer: {name: a if name == "output_variance" else a + 0j for name, a in arrays.items()}
+            for layer, arrays in super().initial_moments().items()
+        }
+
+    @staticmethod
+    def _rho(x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
+        x = convolve(x, w, axes, **options) + bias
+        return elu(x.real) + 1j * elu(x.imag)
+
+    @staticmethod
+    def _factored(
+        x: Array, h: Array, shift: Array, g: Array, bias: Array | None, h_axes: Any, g_axes: Any, **options: Any
+    ) -> Array:
+        rho = ComplexNetwork._rho
+        for_h, for_g = factor_options(x.ndim, h_axes, g_axes, **options)
+        z = rho(x, h, shift, **for_h)
+        return convolve(z, g, **for_g) if bias is None else rho(z, g, bias, **for_g)
+
+    @staticmethod
+    def _normalized(y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+        everywhere = tuple(range(y.ndim - 1))
+        y = y + shift
+        mean = np.mean(y, axis=everywhere)
+        variance = np.mean(np.square((y - mean).real) + np.square((y - mean).imag), axis=everywhere)
+        y = (y - mean) * (scale / np.sqrt(variance + epsilon)) + bias
+        return elu(y.real) + 1j * elu(y.imag), mean, variance
+
+    def _patch_moments(self, x: Array) -> tuple[Array, Array]:
+        size = self.config.space_kernel
+        options: dict[str, Any] = {"axes": SPACE, "kernel_size": size, "boundary": self.config.boundaries[0]}
+        (mean_r, cov_r), (mean_i, cov_i) = (patch_moments(part, **options) for part in (x.real, x.imag))
+        cross = patch_covariance(x.imag, x.real, **options)
+        return mean_r + 1j * mean_i, cov_r + cov_i + 1j * (cross - cross.T)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with weights, and images to try it on."""
+
+    network: Network  # the layers
+    parameters: Parameters  # their weights
+    moments: Moments  # running moments, for evaluation mode
+    images: Array  # standardised
+
+    def tail(self, j: int, mode: str) -> Callable[[Array], Array]:
+        """Return x_j -> x_J, the logits."""
+
+        def logits(x: Array) -> Array:
+            last = deque(chain([x], self._outputs(x, j, mode)), maxlen=1).pop()
+            return self.network.logits(self.parameters, last)
+
+        return logits
+
+    def layer(self, j: int, mode: str) -> Callable[[Array], Array]:
+        """Return x_{j-1} -> x_j."""
+        return lambda x: next(self._outputs(x, j - 1, mode))
+
+    def activations(self) -> list[Array]:
+        """Return x_0 (the images) to x_{J-1}, in evaluation mode."""
+        return [self.images, *self._outputs(self.images, 0, "evaluation")]
+
+    def _outputs(self, x: Array, j: int, mode: str) -> Iterator[Array]:
+        """x_{j+1} to x_{J-1} from x_j."""
+        moments = self.moments if mode == "evaluation" else None
+        return (y for _, y, _ in self.network.trace(self.parameters, x, moments, after=j))
+
+
+def largest(values: Iterable[float]) -> float:
+    """Return the largest value."""
+    return max(values, key=lambda value: math.inf if math.isnan(value) else value, default=math.nan)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One translation of one axis of x_j: what should happen, and what did in every example."""
+
+    # Of x_J (Proposition 3.1), or of x_{j+1} alone, the step of its induction; or that x_{j+1} is Eq. (3), (4), (8).
+    statement: str
+    boundary: Boundary  # of the network along the axis, and what enters where a translation leaves
+    mode: str  # whose moments normalise
+    j: int  # depth of the array that is translated
+    axis: str  # its axis
+    shift: int  # samples it is translated by; 0 in a definition
+    strides: tuple[int, ...]  # subsamplings still to come before the axis is summed; in a covariance, the layer's own
+    # exact by the algebra of sampling; exact because only zeros leave; compared with the layer written out at windows
+    # along the axis; not a multiple of the strides still to come; not exact because values leave at a zero boundary
+    kind: str
+    # per example: largest change relative to the largest value, and what rounding explains of it
+    errors: tuple[float, ...] = ()
+    bounds: tuple[float, ...] = ()
+    changed: tuple[float, ...] = ()  # per example of an invariance: share of the images that are given another class
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Row:
+        """Return a row from its fields as JSON has them, lists for tuples."""
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in cls.__dataclass_fields__
+        }
+        return cls(**known)
+
+    def merged(self, others: Iterable[Row]) -> Row:
+        """Return this row with the measurements of others after its own."""
+        rows = [self, *others]
+        return replace(
+            self,
+            errors=tuple(error for row in rows for error in row.errors),
+            bounds=tuple(bound for row in rows for bound in row.bounds),
+            changed=tuple(share for row in rows for share in row.changed),
+        )
+
+    @property
+    def must_hold(self) -> bool:
+        """Whether the theory says that nothing changes but by rounding."""
+        return self.kind in ("exact", "inside", "written out")
+
+    @property
+    def within(self) -> bool:
+        """Whether every error is within its bound; NaN is not."""
+        return all(error <= bound for error, bound in zip(self.errors, self.bounds, strict=True))
+
+    @property
+    def holds(self) -> bool:
+        """Whether every error is within its bound, and the bound decides."""
+        return self.within and all(0 < bound <= DECISIVE for bound in self.bounds)
+
+    @property
+    def verdict(self) -> str:
+        """What to say of it: holds, FAILS or undecided where something must hold, else measured."""
+        if not self.must_hold:
+            return "measured"
+        if self.holds:
+            return "holds"
+        return "undecided" if self.within else "FAILS"
+
+    @property
+    def largest(self) -> float:
+        """Largest error; NaN if there is one."""
+        return largest(self.errors)
+
+    @property
+    def mean(self) -> float:
+        """Mean error."""
+        return math.fsum(self.errors) / len(self.errors)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One measurement of a row, with its arrays."""
+
+    row: Row  # with the one error and bound
+    x: Array  # x_j, before the translation
+    found: np.ndarray[Any, Any] = field(repr=False)  # the result for x_j translated, and what it should be
+    expected: np.ndarray[Any, Any] = field(repr=False)
+
+
+def measure(subject: Subject) -> Iterator[Example]:
+    """Measure what Proposition 3.1 says of a network, step by step and as a whole, in both modes."""
+    for j, x in enumerate(subject.activations()):
+        for mode in MODES:
+            if j + 1 < subject.network.config.depth:
+                yield from _covariance(subject, mode, j, x)
+                yield from _covariance_inside(subject, mode, j, x)
+                yield from _definition(subject, mode, j, x)
+            yield from invariance(subject, mode, j, x)
+
+
+def _axes(subject: Subject, j: int, boundary: Boundary) -> list[Axis]:
+    """The axes of x_j with such a boundary."""
+    return [axis for axis in axes(subject.network.table, j) if axis.boundary == boundary]
+
+
+def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
+    """Translating x_j by one stride along a periodic axis translates x_{j+1} by one sample."""
+    reference = None
+    for axis in _axes(subject, j, "periodic"):
+        if axis.strides and axis.length % axis.strides[0] == 0 and axis.length > axis.strides[0]:
+            row = Row("covariance", "periodic", mode, j, axis.name, axis.strides[0], axis.strides[:1], "exact")
+            reference = reference or _reference(subject, row, x)
+            yield examine(subject, row, x, reference)
+
+
+def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
+    """The same at zero boundaries, of arrays that are zero where a layer reaches beyond the ends or values leave.
+
+    Along u alone, since Eq. (8) subtracts the mean also where x is zero: its share is an array over v.
+    """
+    layer = subject.network.table[j]
+    for index, axis in enumerate(_axes(subject, j, "zero")[: len(SPACE)]):
+        reach, stride = layer.kernel_size[index] // 2, layer.stride[index]
+        if axis.length > 2 * reach + stride:
+            inside, before = x.copy(), (slice(None),) * axis.position
+            inside[(*before, slice(0, reach))] = 0
+            inside[(*before, slice(axis.length - reach - stride, None))] = 0
+            yield examine(subject, Row("covariance", "zero", mode, j, axis.name, stride, (stride,), "inside"), inside)
+
+
+def _definition(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
+    """x_{j+1} is what Eq. (3), (4) or (8) say, with one bias per v_{j+1} and one deviation per factor.
+
+    This is compared along axes of zero boundary, where hardly a translation along an attribute is exact. It sees what
+    no other statement does there: what depends on the position, and arrays that are extended otherwise.
+    """
+    reference = None
+    for axis in _axes(subject, j, "zero"):
+        if axis.strides:
+            row = Row("definition", "zero", mode, j, axis.name, 0, axis.strides[:1], "written out")
+            reference = reference or _reference(subject, row, x)
+            yield examine(subject, row, x, reference)
+
+
+def _windows(layer: Layer, index: int) -> np.ndarray[Any, Any]:
+    """Positions (m, WINDOWS) of outputs of a layer: along axis `index` from both ends inwards, at random elsewhere."""
+    lengths = layer.outputs[:-1]
+    rng = np.random.default_rng([layer.j, index])
+    found = np.stack([rng.integers(n, size=WINDOWS) for n in lengths])
+    steps = np.arange(WINDOWS) // 2 % lengths[index]
+    found[index] = np.where(np.arange(WINDOWS) % 2, lengths[index] - 1 - steps, steps)
+    return found
+
+
+def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """x_{j+1} at windows, (N, WINDOWS, K): sums over taps in double precision, of x_j extended as the layer does."""
+    network, layer = subject.network, subject.network.table[row.j]
+    config = network.config
+    weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
+    wide = np.result_type(*weights.values(), np.float64)
+    signal = to_numpy(x).astype(wide)
+    if signal.ndim == 6:
+        signal = signal.mean(axis=3) if config.reduction == "mean" else signal.sum(axis=3)
+    rho = _elu_of_parts if np.iscomplexobj(signal) else _elu
+    places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
+    patches, exists = signal, np.ones((), bool)
+    mesh = []
+    for axis, (place, known) in enumerate(zip(places, inside, strict=True)):
+        shape = (WINDOWS, *(place.shape[1] if a == axis else 1 for a in range(len(places))))
+        mesh.append(place.reshape(shape))
+        exists = exists & known.reshape(shape)
+    patches = signal[(slice(None), *mesh)]  # (N, WINDOWS, s1, .., sm), at j = 0 with colours
+    patches = np.where(exists.reshape(exists.shape + (1,) * (patches.ndim - 1 - exists.ndim)), patches, 0)
+    if layer.factors:
+        mean, covariance = _moments(subject, row, signal)
+        h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
+        sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
+        flat = patches.reshape(*patches.shape[:2], -1, *patches.shape[4:])
+        z = (np.tensordot(flat, h, (2, 1)) - h @ mean) / sigma  # (N, WINDOWS, s1, s2, Q)
+        if "h_scale" in weights:
+            z = z * weights["h_scale"] + weights["h_bias"]
+        z = rho(z) if layer.nonlinear else z
+        along_v = inside[2][:, :, None] & inside[3][:, None, :]
+        y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
+    else:
+        w = np.moveaxis(weights["w"], 0, -2) if layer.attributes == 0 else weights["w"]
+        taps = w.ndim - 1
+        y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
+    if config.normalization == "both":  # by the moments that the layer says it used
+        moments = subject.moments if row.mode == "evaluation" else None
+        _, _, own = next(network.trace(subject.parameters, x, moments, after=row.j))
+        deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
+        y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
+    return np.asarray(rho(y + weights["bias"]))
+
+
+def _taps(layer: Layer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:
+    """Along each convolved axis the inputs that the taps of each window meet, and whether there are such inputs."""
+    places, inside = [], []
+    along = zip(layer.inputs, layer.kernel_size, layer.stride, layer.boundary, windows, strict=False)
+    for n, size, stride, boundary, positions in along:
+        place = stride * positions[:, None] - (np.arange(size) - size // 2)
+        inside.append((place >= 0) & (place < n) | (boundary == "periodic"))
+        places.append(place % n)
+    return places, inside
+
+
+def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+    """Mean (T,) and covariance (T, T) of the spatial patches of x: the running ones, or those of x tap by tap."""
+    layer = subject.network.table[row.j]
+    if row.mode == "evaluation":
+        own = subject.moments[layer.name]
+        return to_numpy(own["mean"]), to_numpy(own["covariance"])
+    size = layer.kernel_size[0]
+    before, after = size - 1 - size // 2, size // 2
+    padded = np.pad(x, ((0, 0), (before, after), (before, after), *((0, 0),) * (x.ndim - 3)))
+    taps = [(size - 1 - a, size - 1 - b) for a in range(size) for b in range(size)]
+    patches = np.stack([padded[:, a : a + x.shape[1], b : b + x.shape[2]].ravel() for a, b in taps])
+    mean = patches.mean(axis=1)
+    centred = patches - mean[:, None]
+    return mean, centred @ centred.conj().T / centred.shape[1]
+
+
+def _elu(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+
+
+def _elu_of_parts(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(_elu(z.real) + 1j * _elu(z.imag))
+
+
+def invariance(
+    subject: Subject, mode: str, j: int, x: Array, names: Collection[str] | None = None
+) -> Iterator[Example]:
+    """Measure how translating x_j changes x_J."""
+    reference = None
+    for axis in axes(subject.network.table, j):
+        if names is not None and axis.name not in names:
+            continue
+        for shift in axis.shifts:
+            kind = "boundary" if axis.boundary == "zero" else "aliased" if shift % axis.exact else "exact"
+            row = Row("invariance", axis.boundary, mode, j, axis.name, shift, axis.strides, kind)
+            reference = reference or _reference(subject, row, x)
+            yield examine(subject, row, x, reference)
+        if axis.boundary == "zero" and not axis.strides and axis.length > 1:
+            leaves = (slice(None),) * axis.position + (slice(-1, None),)
+            inside = x.copy()
+            inside[leaves] = 0
+            yield examine(subject, Row("invariance", "zero", mode, j, axis.name, 1, (), "inside"), inside)
+
+
+def examine(
+    subject: Subject, row: Row, x: Array, reference: tuple[np.ndarray[Any, Any], float] | None = None
+) -> Example:
+    """Measure one translation."""
+    (axis,) = (a for a in axes(subject.network.table, row.j) if a.name == row.axis)
+    expected, bound = reference or _reference(subject, row, x)
+    if row.statement == "definition":
+        windows = _windows(subject.network.table[row.j], axis.position - 1 - (axis.position > 2 and row.j > 2))
+        return _example(row, bound, x, expected[:, *windows], _written_out(subject, row, x, windows))
+    found = to_numpy(_operator(subject, row)(translate(x, row.shift, axis.position, boundary=row.boundary)))
+    if row.statement == "covariance":
+        position = axis.position - (axis.position > 2 and row.j > 2)  # Eq. (6) has summed the first of three attributes
+        steps = row.shift // row.strides[0]
+        expected = translate(expected, steps, position, boundary=row.boundary)
+        if row.boundary == "zero":  # what enters is not a sample of the result but rho of the bias
+            entered = (slice(None),) * position + (slice(0, steps),)
+            expected[entered] = found[entered]
+    return _example(row, bound, x, found, expected)
+
+
+def _example(row: Row, bound: float, x: Array, found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Example:
+    """The row with one error and one bound, relative to the largest value."""
+    scale = float(np.max(np.abs(expected))) or 1.0
+    error = float(np.max(np.abs(found - expected)))
+    changed: tuple[float, ...] = ()
+    if row.statement == "invariance":
+        changed = (float(np.mean(found.real.argmax(axis=1) != expected.real.argmax(axis=1))),)
+    return Example(replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed), x, found, expected)
+
+
+def _operator(subject: Subject, row: Row) -> Callable[[Array], Array]:
+    if row.statement == "invariance":
+        return subject.tail(row.j, row.mode)
+    return subject.layer(row.j + 1, row.mode)
+
+
+def _reference(subject: Subject, row: Row, x: Array) -> tuple[np.ndarray[Any, Any], float]:
+    """What becomes of x itself, and the rounding errors of two such results; a layer of Eq. (8) is two stages."""
+    op = _operator(subject, row)
+    y = to_numpy(op(x))
+    layers = subject.network.config.depth - row.j if row.statement == "invariance" else 1
+    return y, rounding_bound(op, x, y, stages=2 * layers)
