@@ -17,11 +17,13 @@ from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.shards import Shard
 from hcnn_core.translation import translate
+from hcnn_core.updates import adamw_update, muon_update, sgd_update, sgd_update_all
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Shard",
+    "adamw_update",
     "convolve",
     "convolve_elu",
     "convolve_elu_marginal",
@@ -40,6 +42,7 @@ __all__ = [
     "matmul",
     "merge_factors",
     "merge_factors_vjp",
+    "muon_update",
     "normalize_elu",
     "normalize_elu_vjp",
     "normalize_filters",
@@ -47,5 +50,7 @@ __all__ = [
     "patch_moments",
     "patch_moments_vjp",
     "precision",
+    "sgd_update",
+    "sgd_update_all",
     "translate",
 ]

@@ -1,14 +1,318 @@
-"""Weighted sums of many arrays at once: a step of gradient descent, running averages."""
+"""Steps of gradient descent as functions of arrays, and weighted sums of many arrays at once."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from hcnn_core._engines import planner
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import AnyArray, Array, array_namespace, library_of, require_real
+from hcnn_core.products import matmul
 
-__all__ = ["Term", "weighted_sums"]
+__all__ = ["Term", "adamw_update", "muon_update", "sgd_update", "sgd_update_all", "weighted_sums"]
+
+Number: TypeAlias = Any
+"""A number, or an array without axes: a number that is known on the device alone, as a CUDA graph takes it."""
+
+TINY = 1e-30
+"""Added to the square of a norm, so that no gradient is no step."""
+
+
+def sgd_update(
+    weight: AnyArray,
+    gradient: Array,
+    velocity: Array,
+    /,
+    *,
+    rate: Number,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> tuple[AnyArray, AnyArray]:
+    """Take a step of stochastic gradient descent with momentum.
+
+    With ``pull = rate (gradient + weight_decay weight)``, the velocity becomes ``v = momentum velocity - pull``. The
+    weight moves by v (B. T. Polyak, 1964), or with Nesterov's momentum by ``momentum v - pull`` (Y. Nesterov, 1983).
+
+    Parameters
+    ----------
+    weight : array
+        float32 or float64, any shape.
+    gradient, velocity : array
+        Of the shape of the weight. The velocity is zero before the first step.
+    rate : float or array without axes
+        Learning rate.
+    momentum : float, optional
+        Part of the velocity that is kept.
+    nesterov : bool, optional
+        Whether the momentum is Nesterov's.
+    weight_decay : float, optional
+        What is added to the gradient for each unit of weight.
+
+    Returns
+    -------
+    weight, velocity : array
+        After the step, in the shape and dtype of `weight`. No argument is changed.
+
+    Raises
+    ------
+    TypeError
+        If an array is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If shapes differ, or the rate has axes.
+
+    Notes
+    -----
+    Frameworks that keep the rate out of the velocity take other steps while the rate changes.
+    """
+    _, w, g, v = _operands(weight, gradient=gradient, velocity=velocity)
+    momentum, weight_decay = float(momentum), float(weight_decay)  # NumPy's numbers would make float32 float64
+    pull = _number("rate", rate, w) * (g + (weight_decay * w if weight_decay else 0))
+    v = momentum * v - pull
+    return w + (momentum * v - pull if nesterov else v), v
+
+
+def sgd_update_all(
+    weights: Sequence[AnyArray],
+    gradients: Sequence[Array],
+    velocities: Sequence[Array],
+    /,
+    *,
+    rate: Number,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decays: Sequence[float],
+) -> tuple[list[AnyArray], list[AnyArray]]:
+    """Take the step of `sgd_update` for several weights, with few kernels on a GPU.
+
+    Parameters
+    ----------
+    weights, gradients, velocities : sequence of array
+        As `sgd_update` takes them, of one dtype and library.
+    rate, momentum, nesterov
+        Those of all weights.
+    weight_decays : sequence of float
+        One for each weight.
+
+    Returns
+    -------
+    weights, velocities : list of array
+        After the step. Those of NumPy equal the results of `sgd_update` bit for bit, CuPy's to rounding.
+
+    Raises
+    ------
+    TypeError
+        If an array is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If sequences differ in length, shapes differ, or the rate has axes.
+    """
+    lengths = len(weights), len(gradients), len(velocities), len(weight_decays)
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"weights, gradients, velocities and weight_decays have lengths {lengths}; give as many of each"
+        )
+    given = zip(weights, gradients, velocities, weight_decays, strict=True)
+    if not weights or library_of(weights[0]) != "cupy":
+        options = {"rate": rate, "momentum": momentum, "nesterov": nesterov}
+        found = [sgd_update(w, g, v, **options, weight_decay=decay) for w, g, v, decay in given]
+        return [w for w, _ in found], [v for _, v in found]
+    return _sgd_at_once(
+        [(*_operands(w, gradient=g, velocity=v)[1:], d) for w, g, v, d in given], rate, momentum, nesterov
+    )
+
+
+def _sgd_at_once(
+    given: Sequence[tuple[Array, Array, Array, float]], rate: Number, momentum: float, nesterov: bool
+) -> Any:
+    """The same steps of weights, gradients, velocities and decays by one launch of weighted sums."""
+    rate = _number("rate", rate, given[0][0])
+
+    def term(array: Array, weight: float, times_rate: float) -> Term:
+        if isinstance(rate, float):
+            return Term(array, weight + times_rate * rate)
+        return Term(array, weight, times_rate, rate)
+
+    ahead = momentum if nesterov else 0.0
+    kept, taken = momentum * (ahead if nesterov else 1.0), -(1.0 + ahead)  # of what a weight moves by
+    velocities = [[term(v, momentum, 0), term(g, 0, -1), term(w, 0, -decay)] for w, g, v, decay in given]
+    weights = [[term(v, kept, 0), term(g, 0, taken), term(w, 1, taken * decay)] for w, g, v, decay in given]
+    found = weighted_sums(velocities + weights)
+    return found[len(given) :], found[: len(given)]
+
+
+def muon_update(
+    weight: AnyArray,
+    gradient: Array,
+    velocity: Array,
+    /,
+    *,
+    rate: Number,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    row_axes: int | None = None,
+) -> tuple[AnyArray, AnyArray]:
+    """Take a step of Muon: momentum, whose singular values are brought near 1.
+
+    The velocity becomes ``v = momentum velocity + gradient``. The weight moves by ``-rate (U + weight_decay weight)``,
+    where U is close to the semi-orthogonal matrix nearest to v, or with Nesterov's momentum to
+    ``momentum v + gradient``: the steepest descent among matrices of spectral norm 1 (arXiv:2409.20325).
+
+    Parameters
+    ----------
+    weight : array
+        float32 or float64, any shape. It is taken as a matrix.
+    gradient, velocity : array
+        Of the shape of the weight. The velocity is zero before the first step.
+    rate : float or array without axes
+        Learning rate.
+    momentum : float, optional
+        Part of the velocity that is kept.
+    nesterov : bool, optional
+        Whether the momentum is Nesterov's.
+    weight_decay : float, optional
+        What is added to U for each unit of weight.
+    row_axes : int, optional
+        How many of the first axes are the rows of the matrix; the others are its columns. By default all but the last.
+
+    Returns
+    -------
+    weight, velocity : array
+        After the step, in the shape and dtype of `weight`. No argument is changed.
+
+    Raises
+    ------
+    TypeError
+        If an array is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If shapes differ, the rate has axes, or the weight has fewer axes than `row_axes`.
+
+    Notes
+    -----
+    Five Newton-Schulz iterations leave the singular values between 0.7 and 1.2. Their polynomial is that of
+    https://kellerjordan.github.io/posts/muon: fast rather than exact.
+    """
+    _, w, g, v = _operands(weight, gradient=gradient, velocity=velocity)
+    momentum, weight_decay = float(momentum), float(weight_decay)
+    rows = max(0, w.ndim - 1) if row_axes is None else row_axes
+    if not 0 <= rows <= w.ndim:
+        raise ValueError(f"row_axes is {row_axes}; it must be from 0 to {w.ndim}, the axes of the weight")
+    rate = _number("rate", rate, w)
+    v = momentum * v + g
+    ahead = momentum * v + g if nesterov else v
+    return w - rate * (_semi_orthogonal(ahead, rows) + (weight_decay * w if weight_decay else 0)), v
+
+
+def _semi_orthogonal(array: AnyArray, rows: int) -> AnyArray:
+    """All singular values of an array, as a matrix, brought near 1 by Newton-Schulz iterations."""
+    xp = array_namespace(array)
+    matrix = xp.reshape(array, (math.prod(array.shape[:rows]), math.prod(array.shape[rows:])))
+    wide = matrix.shape[0] < matrix.shape[1]
+    u = matrix.T if wide else matrix
+    u = u / xp.sqrt(xp.sum(u * u) + TINY)
+    for _ in range(5):
+        gram = matmul(u.T, u)
+        u = 3.4445 * u + matmul(u, 2.0315 * matmul(gram, gram) - 4.7750 * gram)
+    found: AnyArray = xp.reshape(u.T if wide else u, array.shape)
+    return found
+
+
+def adamw_update(
+    weight: AnyArray,
+    gradient: Array,
+    mean: Array,
+    square: Array,
+    /,
+    *,
+    rate: Number,
+    step: Number,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> tuple[AnyArray, AnyArray, AnyArray]:
+    """Take a step of AdamW (arXiv:1711.05101, algorithm 2): Adam, with a decay that is no part of the gradient.
+
+    The running means become ``m = betas[0] mean + (1 - betas[0]) gradient`` and ``s = betas[1] square + (1 - betas[1])
+    gradient^2``. The weight moves by ``-rate (m' / (sqrt(s') + epsilon) + weight_decay weight)``, where m' is m divided
+    by ``1 - betas[0]^step``, and s' is s divided by ``1 - betas[1]^step``, because the means begin at 0.
+
+    Parameters
+    ----------
+    weight : array
+        float32 or float64, any shape.
+    gradient, mean, square : array
+        Of the shape of the weight. Both means are zero before the first step.
+    rate : float or array without axes
+        Learning rate.
+    step : int or array without axes
+        The number of this step, from 1.
+    betas : tuple of float, optional
+        Parts of the running means that are kept, from 0 to below 1.
+    epsilon : float, optional
+        Added to the root of the mean square.
+    weight_decay : float, optional
+        What is added to the step for each unit of weight. The rate multiplies it, as in PyTorch; in the publication
+        only the rate's schedule does. With 0 this is Adam (arXiv:1412.6980, algorithm 1).
+
+    Returns
+    -------
+    weight, mean, square : array
+        After the step, in the shape and dtype of `weight`. No argument is changed.
+
+    Raises
+    ------
+    TypeError
+        If an array is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If shapes differ, the rate or the step has axes, the step is below 1, or a beta is out of range.
+    """
+    xp, w, g, m, s = _operands(weight, gradient=gradient, mean=mean, square=square)
+    first, second = (float(beta) for beta in betas)
+    epsilon, weight_decay = float(epsilon), float(weight_decay)
+    if not (0 <= first < 1 and 0 <= second < 1):
+        raise ValueError(f"betas is {betas}; both must be at least 0 and below 1")
+    rate, step = _number("rate", rate, w), _number("step", step, w)
+    if isinstance(step, float) and not step >= 1:
+        raise ValueError(f"step is {step}; the first step is 1")
+    m = first * m + (1 - first) * g
+    s = second * s + (1 - second) * g * g
+    root = xp.sqrt(s / _part_seen(second, step)) + epsilon
+    moved = w - rate / _part_seen(first, step) * m / root
+    return moved - rate * weight_decay * w if weight_decay else moved, m, s
+
+
+def _part_seen(beta: float, step: Any) -> Any:
+    """``1 - beta^step``, without the digits that single precision would lose."""
+    if not beta:
+        return 1.0
+    expm1 = math.expm1 if isinstance(step, float) else array_namespace(step).expm1
+    return -expm1(math.log(beta) * step)
+
+
+def _operands(weight: AnyArray, **others: Array) -> Any:
+    """The namespace, and the arrays in the weight's dtype; ValueError where one has another shape."""
+    xp = array_namespace(weight, *others.values())
+    w = require_real(xp, "weight", weight)
+    found = []
+    for name, array in others.items():
+        array = require_real(xp, name, array)
+        if array.shape != w.shape:
+            raise ValueError(f"{name} has shape {array.shape}; the weight has {w.shape}")
+        found.append(xp.astype(array, w.dtype, copy=False))
+    return xp, w, *found
+
+
+def _number(name: str, number: Any, like: Array) -> Any:
+    """A number of Python's, since NumPy's make float32 float64, or an array without axes of the dtype of `like`."""
+    if isinstance(number, int | float | np.generic) or (isinstance(number, np.ndarray) and not number.ndim):
+        return float(number)
+    xp = array_namespace(like, number)
+    if number.shape != ():
+        raise ValueError(f"{name} has shape {number.shape}; give a number, or an array without axes")
+    return xp.astype(number, like.dtype, copy=False)
 
 
 class Term(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 
 from autodiff import grad, tree_leaves, tree_map, tree_structure, tree_unflatten, value_and_grad
 from hcnn_core.typing import NumpyArray
+from hcnn_core.updates import adamw_update
 
 __all__ = ["adam", "lbfgs", "momentum"]
 
@@ -98,18 +99,14 @@ def adam(
     if not all(0 <= decay < 1 for decay in decays):
         raise ValueError(f"decays is {decays}; both must be at least 0 and below 1")
     _require_no_complex(parameters)
-    rate, decays = float(rate), (float(decays[0]), float(decays[1]))  # NumPy's numbers would make float32 float64
     gradient = value_and_grad(loss)
     leaves, structure = tree_leaves(parameters), tree_structure(parameters)
     first, second = ([np.zeros_like(leaf) for leaf in leaves] for _ in range(2))
     for i, batch in enumerate(batches):
-        found = tree_leaves(gradient(tree_unflatten(structure, leaves), batch)[1])
-        step = rate * (1 - i / len(batches)) / (1 - decays[0] ** (i + 1))
-        correction = 1 / (1 - decays[1] ** (i + 1))  # the means begin at 0
-        for k, g in enumerate(found):
-            first[k] = decays[0] * first[k] + (1 - decays[0]) * g
-            second[k] = decays[1] * second[k] + (1 - decays[1]) * g * g
-            leaves[k] = leaves[k] - step * first[k] / (np.sqrt(correction * second[k]) + 1e-8)
+        step = rate * (1 - i / len(batches))
+        for k, g in enumerate(tree_leaves(gradient(tree_unflatten(structure, leaves), batch)[1])):
+            given = leaves[k], g, first[k], second[k]
+            leaves[k], first[k], second[k] = adamw_update(*given, rate=step, step=i + 1, betas=decays)
     return tree_unflatten(structure, leaves)
 
 

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 
 import hcnn_core
-from hcnn_core import backend as _backend
 from hcnn_core import (
+    adamw_update,
     convolve,
     convolve_elu,
     convolve_vjp_w,
@@ -40,14 +40,17 @@ from hcnn_core import (
     marginal,
     marginal_vjp,
     matmul,
+    muon_update,
     normalize_elu,
     normalize_elu_vjp,
     normalize_filters,
     normalize_filters_vjp,
     patch_moments,
     patch_moments_vjp,
+    sgd_update,
     translate,
 )
+from hcnn_core import backend as _backend
 from hcnn_core._tuning import Tuning, tuned
 from hcnn_core.backend import array_namespace, get_namespace, to_numpy
 from tests.core.oracle import BOUNDARIES, DTYPES, C, NDArray, Problem, eps, noise, norm, wide
@@ -251,6 +254,31 @@ def test_label_out_of_range_is_never_a_loss(library: Library) -> None:
     with np.errstate(invalid="ignore"):  # the stand-in divides as NumPy does
         loss = cross_entropy(library.put(np.zeros((2, 3))), library.put(np.array([0, 3])))
     assert np.isnan(library.take(loss))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("told", ["numbers", "arrays without axes"])
+def test_steps_of_descent(library: Library, dtype: str, told: str) -> None:
+    """Muon's iterations, and a root that is at least 1, carry roundings of the arrays on to the weights."""
+    w, g, v, square = (noise(k, (4, 3), dtype) for k in range(4))
+    square = 1 + square**2
+    numbers = [np.asarray(number, dtype) for number in (0.1, 3)]
+    options = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
+
+    def number(array: Any) -> Any:
+        return float(array) if told == "numbers" else array
+
+    scale = 10 * norm(w)
+    assert_parity(
+        library, lambda w, g, v, r, t: sgd_update(w, g, v, rate=number(r), **options), w, g, v, *numbers, scale=scale
+    )
+    assert_parity(
+        library, lambda w, g, v, r, t: muon_update(w, g, v, rate=number(r), **options), w, g, v, *numbers, scale=scale
+    )
+    assert_parity(
+        library, lambda w, g, v, s, r, t: adamw_update(w, g, v, s, rate=number(r), step=number(t), weight_decay=0.1),
+        w, g, v, square, *numbers, scale=scale,
+    )  # fmt: skip
 
 
 # Which library arrays belong to, and what is refused.
