@@ -13,6 +13,7 @@ from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
 from hcnn_core.normalization import normalize_elu, normalize_elu_vjp
+from hcnn_core.operators import linear_operator
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.shards import Shard
@@ -36,6 +37,7 @@ __all__ = [
     "elu",
     "elu_vjp",
     "factored_layer",
+    "linear_operator",
     "log_softmax",
     "marginal",
     "marginal_vjp",

@@ -1,0 +1,98 @@
+"""`linear_operator` as a matrix against the definition, its adjoint, and the solvers of SciPy and PyLops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+from hypothesis import given
+
+from hcnn_core import convolve, linear_operator
+from tests.core.oracle import NDArray, Problem, assert_close, noise, problems, wide
+
+FOUR = (4, 3, 5, 4)
+"""Lengths of a signal with four axes."""
+
+
+@given(problems(max_axes=4))
+def test_it_is_the_convolution_and_its_adjoint_the_conjugate_transpose(problem: Problem) -> None:
+    x, w, expected = problem.x, problem.w, problem.convolution()
+    op = linear_operator(w, x.shape, problem.axes, **problem.options)
+    assert (op.shape, op.dtype) == ((expected.size, x.size), w.dtype)
+    assert (op.dims, op.dimsd) == (x.shape, expected.shape)
+    assert_close((op @ x.ravel()).reshape(op.dimsd), expected, x, w)
+    columns = np.stack([x.ravel(), -2 * x.ravel()], axis=1)
+    assert_close(op @ columns, np.multiply.outer(expected.ravel(), [1, -2]), columns, w)
+
+    v = noise(2, op.dimsd, str(op.dtype))
+    back = problem.transpose_x(wide(v).conj()).conj()
+    assert_close((op.H @ v.ravel()).reshape(op.dims), back, v, w)
+    assert_close(op.rmatmat(np.stack([v.ravel()] * 2, axis=1))[:, 1].reshape(op.dims), back, v, w)
+
+
+def test_other_dtypes_are_promoted_and_filters_copied() -> None:
+    w = noise(0, (3,), "float32")
+    op = linear_operator(w, [6], 0, boundary="zero")
+    x = noise(1, (6,), "complex128")
+    expected = convolve(x, w, 0, boundary="zero")
+    np.testing.assert_array_equal(op @ x, expected)
+    w[:] = 0
+    np.testing.assert_array_equal(op @ x, expected)
+
+
+def test_signals_without_samples() -> None:
+    op = linear_operator(np.ones(3), (0, 4), 1, boundary="zero")
+    assert (op @ np.zeros(0)).shape == (op.H @ np.zeros(0)).shape == (0,)
+    assert (op @ np.zeros((0, 2))).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("w", "shape", "kind", "message"),
+    [
+        (np.ones(3, int), (4,), TypeError, "w has dtype int64; convert it to one of"),
+        (np.ones(3), (4, -1), ValueError, "the shape of x holds -1; give 0 or more"),
+        (np.ones(3), 2.5, TypeError, "the shape of x is 2.5; give an integer, or one per axis"),
+        (np.ones(()), (4,), ValueError, "it needs 0 summed and 1 convolved axes"),
+    ],
+)
+def test_bad_input(w: NDArray, shape: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        linear_operator(w, shape, 0, boundary="zero")
+
+
+def test_arrays_of_another_library_are_refused() -> None:
+    strict = pytest.importorskip("array_api_strict")
+    with pytest.raises(TypeError, match=r"w is an array of array_api_strict; SciPy's operators take arrays on the CPU"):
+        linear_operator(strict.ones(3), (4,), 0, boundary="zero")
+
+
+def test_pylops_takes_it_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPY_PYLOPS", "0")
+    pylops = pytest.importorskip("pylops")
+    w = noise(0, (3, 2, 3, 3), "float64")
+    w[1, 1, 1, 1] += 20.0  # so that the blur is easily inverted
+    op = linear_operator(w, FOUR, (0, 1, 2, 3), boundary="periodic")
+    assert pylops.utils.dottest(op)
+    x = np.zeros(FOUR)
+    x[1, 2, 3, 0], x[3, 0, 0, 2] = 3.0, -2.0
+    y = op @ x.ravel()
+    solved = pylops.cgls(op, y, niter=200, tol=1e-14)[0]
+    np.testing.assert_allclose(solved.reshape(FOUR), x, rtol=0, atol=1e-9)
+    sparse = pylops.optimization.sparsity.fista(pylops.aslinearoperator(op), y, niter=500, eps=1e-6, tol=0)[0]
+    np.testing.assert_allclose(sparse.reshape(FOUR), x, rtol=0, atol=1e-4)
+    assert pylops.aslinearoperator(op).dims == FOUR
+
+
+def test_the_dot_test_of_pylops_notices_a_filter_that_is_not_conjugated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPY_PYLOPS", "0")
+    pylops = pytest.importorskip("pylops")
+    w = noise(0, (3, 3), "complex128")
+    op = linear_operator(w, (5, 6), (0, 1), boundary="zero")
+    assert pylops.utils.dottest(op, complexflag=3)
+    other = linear_operator(w.conj(), (5, 6), (0, 1), boundary="zero")
+    size = math.prod(op.dims)
+    wrong = scipy.sparse.linalg.LinearOperator((size, size), matvec=op.matvec, rmatvec=other.rmatvec, dtype=op.dtype)
+    assert not pylops.utils.dottest(wrong, complexflag=3, raiseerror=False)
