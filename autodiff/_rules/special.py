@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.special as sp
 
+from autodiff._rules.elementwise import square_of_sech
 from autodiff._rules.table import plain, register, rule
 from autodiff.tape import defvjp, getval, primitive
 from hcnn_core.backend import Array, library_of
@@ -102,15 +103,30 @@ def share(x: Array, y: Array) -> Array:
     return x / np.where((x == 0) & (y == 0), 1, y)
 
 
-rule(sp.expit, lambda ans, x: lambda g: g * (ans * (1 - ans)))
+def log_quotient(x: Array, y: Array) -> Array:
+    """The logarithm of x / y, in its last digits too where they are close, and where the quotient overflows."""
+    x, y = x * 1.0, y * 1.0
+    close = (x < 2 * y) & (y < 2 * x)
+    (near, other), (above, below) = ([np.where(where, a, 1) for a in (x, y)] for where in (close, ~close))
+    return np.where(close, np.log1p((near - other) / other), 2 * np.log(np.sqrt(above) / np.sqrt(below)))
+
+
+def kl_div_vjp_y(ans: Array, x: Array, y: Array) -> Any:
+    nothing = (x == 0) & (y == 0)
+    return lambda g: g * np.where(nothing, 1, (y * 1.0 - x) / np.where(nothing, 1, y))
+
+
+rule(sp.expit, lambda ans, x: lambda g: g * (square_of_sech(x / 2) / 4))
 rule(sp.logit, lambda ans, x: lambda g: g / (x * (1 - x)))
 rule(sp.log_expit, lambda ans, x: lambda g: g * sp.expit(-x))
 rule(sp.entr, lambda ans, x: lambda g: g * (-np.log(x) - 1))
-rule(sp.rel_entr, lambda ans, x, y: lambda g: g * (np.log(x / y) + 1), lambda ans, x, y: lambda g: -g * share(x, y))
-rule(sp.kl_div, lambda ans, x, y: lambda g: g * np.log(x / y), lambda ans, x, y: lambda g: g * (1 - share(x, y)))
+rule(
+    sp.rel_entr, lambda ans, x, y: lambda g: g * (log_quotient(x, y) + 1), lambda ans, x, y: lambda g: -g * share(x, y)
+)
+rule(sp.kl_div, lambda ans, x, y: lambda g: g * log_quotient(x, y), kl_div_vjp_y)
 rule(sp.xlogy, lambda ans, x, y: lambda g: g * np.log(y * 1.0), lambda ans, x, y: lambda g: g * share(x, y))
 rule(sp.xlog1py, lambda ans, x, y: lambda g: g * np.log1p(y * 1.0), lambda ans, x, y: lambda g: g * share(x, y + 1.0))
-rule(sp.expm1, lambda ans, x: lambda g: g * (ans + 1))
+rule(sp.expm1, lambda ans, x: lambda g: g * np.exp(x))
 rule(sp.log1p, lambda ans, x: lambda g: g / (x + 1))
 rule(sp.exp2, lambda ans, x: lambda g: g * (math.log(2) * ans))
 rule(sp.exp10, lambda ans, x: lambda g: g * (math.log(10) * ans))
@@ -121,28 +137,81 @@ rule(sp.expi, lambda ans, x: lambda g: g * np.exp(x) / x)
 
 # Gamma and beta functions
 
+
+def rgamma_slope(ans: Array, x: Array) -> Array:
+    """By reflection below 1/2 (DLMF 5.5.3), where psi has poles at which 1 / gamma has none."""
+    left = np.real(x) < 0.5
+    nearest = np.where(left, np.rint(np.real(getval(x))), 0)
+    angle, mirrored = math.pi * (np.where(left, x, 0) - nearest), np.where(left, 1 - x, 1)
+    sine, cosine = np.sin(angle), np.cos(angle)
+    reflected = (1 - 2 * (nearest % 2)) * sp.gamma(mirrored) * (cosine - sine * sp.psi(mirrored) / math.pi)
+    return np.where(left, reflected, -ans * sp.psi(np.where(left, 1, x)))
+
+
+def psi_difference(a: Array, b: Array) -> Array:
+    """The difference psi(a) - psi(a + b), of which two calls would leave no digits where b is small beside a.
+
+    For positive numbers it is made of differences of the terms of DLMF 5.5.2, up to psi(a + 10), and of 5.11.2.
+    """
+    if np.all(getval(a) > 0) and np.all(getval(b) > 0):
+        return _psi_difference(a, b)
+    positive = (a > 0) & (b > 0)
+    series = _psi_difference(np.where(positive, a, 1), np.where(positive, b, 1))
+    return np.where(positive, series, sp.psi(np.where(positive, 1, a)) - sp.psi(np.where(positive, 1, a + b)))
+
+
+STEPS = 10
+"""Of the recurrence."""
+
+SERIES = [float(b) / k for k, b in enumerate(sp.bernoulli(16)) if k > 0 and k % 2 == 0]
+"""Coefficients of psi's series in 1 / x^2, from the first power on."""
+
+
+def _psi_difference(a: Array, b: Array) -> Array:
+    total: Any = 0.0
+    for i in range(STEPS):
+        total = total + b / (a + b + i) / (a + i)
+    low, high = a + STEPS, a + b + STEPS
+    step = b / high / low  # 1 / low - 1 / high
+    u, v = np.square(1 / low), np.square(1 / high)
+    power, quotient = 0.0, 0.0  # of a polynomial p, by Horner's rule: p(u), and (p(u) - p(v)) / (u - v)
+    for coefficient in reversed(SERIES):
+        power, quotient = coefficient + u * power, power + v * quotient
+    quotient = power + v * quotient
+    return -(total + np.log1p(b / low) + step / 2 + step * (1 / low + 1 / high) * quotient)
+
+
 rule(sp.gammaln, lambda ans, x: lambda g: g * sp.psi(x))
 rule(sp.loggamma, lambda ans, x: lambda g: g * sp.psi(x))
 rule(sp.gamma, lambda ans, x: lambda g: g * ans * sp.psi(x))
-rule(sp.rgamma, lambda ans, x: lambda g: -g * ans * sp.psi(x))
+rule(sp.rgamma, lambda ans, x: lambda g: g * rgamma_slope(ans, x))
 rule(sp.psi, lambda ans, x: lambda g: g * polygamma(1, x))
 rule(
     sp.beta,
-    lambda ans, a, b: lambda g: g * ans * (sp.psi(a) - sp.psi(a + b)),
-    lambda ans, a, b: lambda g: g * ans * (sp.psi(b) - sp.psi(a + b)),
+    lambda ans, a, b: lambda g: g * ans * psi_difference(a, b),
+    lambda ans, a, b: lambda g: g * ans * psi_difference(b, a),
 )
 rule(
     sp.betaln,
-    lambda ans, a, b: lambda g: g * (sp.psi(a) - sp.psi(a + b)),
-    lambda ans, a, b: lambda g: g * (sp.psi(b) - sp.psi(a + b)),
+    lambda ans, a, b: lambda g: g * psi_difference(a, b),
+    lambda ans, a, b: lambda g: g * psi_difference(b, a),
 )
-second(
-    sp.betainc,
-    lambda ans, a, b, x: lambda g: g * np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b)),
-    argnum=2,
-)
-second(sp.gammainc, lambda ans, a, x: lambda g: g * np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)))
-second(sp.gammaincc, lambda ans, a, x: lambda g: -g * np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a)))
+
+
+def beta_density(a: Array, b: Array, x: Array) -> Array:
+    return np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
+
+
+def gamma_density(a: Array, x: Array) -> Array:
+    return np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a))
+
+
+second(sp.betainc, lambda ans, a, b, x: lambda g: g * beta_density(a, b, x), argnum=2)
+second(sp.betaincinv, lambda ans, a, b, y: lambda g: g / beta_density(a, b, ans), argnum=2)
+second(sp.gammainc, lambda ans, a, x: lambda g: g * gamma_density(a, x))
+second(sp.gammaincc, lambda ans, a, x: lambda g: -g * gamma_density(a, x))
+second(sp.gammaincinv, lambda ans, a, y: lambda g: g / gamma_density(a, ans))
+second(sp.gammainccinv, lambda ans, a, y: lambda g: -g / gamma_density(a, ans))
 plain(sp.gammasgn)
 
 # Bessel functions, by their argument and not by their order, of which 1.0 is taken as integers may be unsigned

@@ -1,4 +1,4 @@
-"""scipy.linalg, with triangular systems, Sylvester equations and matrix square roots for traced values too."""
+"""scipy.linalg, with triangular, banded and Sylvester equations and matrix square roots for traced values too."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from autodiff._rules.table import as_array
 from autodiff.tape import defvjp, defvjp_argnums, primitive
 from hcnn_core.backend import Array
 
-__all__ = ["solve_sylvester", "solve_triangular", "sqrtm"]
+__all__ = ["solve_banded", "solve_sylvester", "solve_triangular", "sqrtm"]
 
 
 def solve_triangular(
-    a: Array, b: Array, trans: int | str = 0, lower: bool = False, unit_diagonal: bool = False
+    a: Array,
+    b: Array,
+    trans: int | str = 0,
+    lower: bool = False,
+    unit_diagonal: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
 ) -> Array:
     """Return the solution of a triangular system of equations, as `scipy.linalg.solve_triangular`.
 
@@ -32,6 +38,10 @@ def solve_triangular(
         Whether the lower triangle is read.
     unit_diagonal : bool
         Whether the diagonal counts as ones and is not read.
+    overwrite_b : bool
+        Without effect: nothing is overwritten.
+    check_finite : bool
+        Whether infinity and NaN raise ValueError.
 
     Returns
     -------
@@ -41,19 +51,19 @@ def solve_triangular(
     a, b = as_array(a, b), as_array(b, a)
     if trans in (1, "T", 2, "C"):
         a, lower = swap(np.conj(a) if trans in (2, "C") else a), not lower
-    return _triangular(a, b, lower, unit_diagonal)
+    return _triangular(a, b, lower, unit_diagonal, check_finite)
 
 
 @primitive
-def _triangular(a: Array, b: Array, lower: bool, unit_diagonal: bool) -> Array:
-    return scipy.linalg.solve_triangular(a, b, lower=lower, unit_diagonal=unit_diagonal)
+def _triangular(a: Array, b: Array, lower: bool, unit_diagonal: bool, check_finite: bool) -> Array:
+    return scipy.linalg.solve_triangular(a, b, lower=lower, unit_diagonal=unit_diagonal, check_finite=check_finite)
 
 
 def _triangular_vjp(argnums: tuple[int, ...], ans: Array, args: Any, kwargs: Any) -> Any:
-    a, b, lower, unit_diagonal = args
+    a, b, lower, unit_diagonal, check_finite = args
 
     def pullback(g: Array) -> list[Array]:
-        column = _triangular(swap(a), g, not lower, unit_diagonal)
+        column = _triangular(swap(a), g, not lower, unit_diagonal, check_finite)
         product = np.outer(column, ans) if np.ndim(b) == 1 else column @ swap(ans)
         triangle = (np.tril if lower else np.triu)(product, 0 if not unit_diagonal else -1 if lower else 1)
         return [column if argnum else -triangle for argnum in argnums]
@@ -62,6 +72,66 @@ def _triangular_vjp(argnums: tuple[int, ...], ans: Array, args: Any, kwargs: Any
 
 
 defvjp_argnums(_triangular, _triangular_vjp)
+
+
+def solve_banded(
+    l_and_u: tuple[int, int],
+    ab: Array,
+    b: Array,
+    overwrite_ab: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+) -> Array:
+    """Return the solution of a banded system of equations, as `scipy.linalg.solve_banded`.
+
+    Parameters
+    ----------
+    l_and_u : pair of int
+        How many diagonals there are below and above the main one, l and u.
+    ab : array, shape (l + u + 1, n)
+        The matrix a by its diagonals, the uppermost first: ``ab[u + i - j, j] = a[i, j]``. What is in no matrix has the
+        gradient zero.
+    b : array, shape (n,) or (n, k)
+        The right-hand sides.
+    overwrite_ab, overwrite_b : bool
+        Without effect: nothing is overwritten.
+    check_finite : bool
+        Whether infinity and NaN raise ValueError.
+
+    Returns
+    -------
+    array
+        The solution, of the shape of `b`.
+    """
+    return _banded(as_array(ab, b), as_array(b, ab), tuple(l_and_u), check_finite)
+
+
+@primitive
+def _banded(ab: Array, b: Array, l_and_u: tuple[int, int], check_finite: bool) -> Array:
+    return scipy.linalg.solve_banded(l_and_u, ab, b, check_finite=check_finite)
+
+
+def _banded_vjp(argnums: tuple[int, ...], ans: Array, args: Any, kwargs: Any) -> Any:
+    ab, b, (lower, upper), check_finite = args
+    n = np.shape(ab)[1]
+    offsets = range(-upper, lower + 1)  # row minus column, of each diagonal
+
+    def pullback(g: Array) -> list[Array]:
+        transposed = np.stack([np.roll(ab[upper + d], d) for d in reversed(offsets)])
+        column = _banded(transposed, g, (upper, lower), check_finite)
+        made = {0: lambda: -np.stack([diagonal(column, d) for d in offsets]), 1: lambda: column}
+        return [made[argnum]() for argnum in argnums]
+
+    def diagonal(column: Array, d: int) -> Array:
+        """The gradient of a diagonal but for its sign, with zeros where it ends."""
+        products = np.roll(column, -d, 0) * ans
+        inside = (np.arange(n) + d >= 0) & (np.arange(n) + d < n)
+        return np.where(inside, products if np.ndim(b) == 1 else np.sum(products, axis=1), 0)
+
+    return pullback
+
+
+defvjp_argnums(_banded, _banded_vjp)
 
 
 @primitive

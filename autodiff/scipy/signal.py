@@ -1,4 +1,4 @@
-"""scipy.signal, with convolve for traced values too."""
+"""scipy.signal, with convolutions for traced values too."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.fft
 import scipy.signal
 
-from autodiff._rules.table import axes_of
+from autodiff._rules.table import as_array, axes_of
 from autodiff.primitives import convolve as _convolve
 from hcnn_core.backend import Array
 
-__all__ = ["convolve"]
+__all__ = ["convolve", "fftconvolve"]
 
 
 def convolve(
@@ -60,10 +61,7 @@ def convolve(
     free = [i for i in range(ndims[1]) if i not in other and i not in summed_2]
     w = np.transpose(in2, (*summed_2, *other, *free))
     lengths, sizes = [np.shape(in1)[i] for i in along], [np.shape(in2)[i] for i in other]
-    if mode == "valid" and not (all(map(operator.ge, lengths, sizes)) or all(map(operator.le, lengths, sizes))):
-        raise ValueError(
-            f"mode is 'valid'; neither of the lengths {lengths} and {sizes} is the larger along every axis"
-        )
+    parts = _parts(mode, lengths, sizes)
     widths = [(0, 0)] * ndims[0]
     for i, s in zip(along, sizes, strict=True):
         widths[i] = (s // 2, s - 1 - s // 2)
@@ -72,8 +70,62 @@ def convolve(
     order = [kept.index(i) for i in kept if i not in along]
     order += list(range(len(kept), len(kept) + len(free))) + [kept.index(i) for i in along]
     result = np.transpose(full, order)
-    parts: tuple[Any, ...] = tuple(_part(mode, n, s) for n, s in zip(lengths, sizes, strict=True))
     return result[(..., *parts)]
+
+
+def fftconvolve(in1: Array, in2: Array, mode: str = "full", axes: int | Sequence[int] | None = None) -> Array:
+    """Return a convolution by FFT with zeros beyond the ends, as `scipy.signal.fftconvolve`.
+
+    Parameters
+    ----------
+    in1, in2 : array
+        The arrays, of as many axes as each other.
+    mode : {"full", "same", "valid"}
+        As in `convolve`.
+    axes : int or sequence of int, optional
+        The axes that are convolved, all by default; along the others the arrays are broadcast.
+
+    Returns
+    -------
+    array
+        The convolution.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of axes differ, the other axes do not broadcast, the mode is another, or for ``"valid"`` neither
+        array is longer along every axis.
+    """
+    in1, in2 = as_array(in1, in2), as_array(in2, in1)
+    if np.ndim(in1) != np.ndim(in2):
+        raise ValueError(f"in1 and in2 have {np.ndim(in1)} and {np.ndim(in2)} axes; they have as many as each other")
+    if np.size(in1) == 0 or np.size(in2) == 0:
+        raise ValueError(f"in1 and in2 have shapes {np.shape(in1)} and {np.shape(in2)}; there is nothing to convolve")
+    along = axes_of(axes if axes is None or isinstance(axes, int) else tuple(axes), np.ndim(in1))
+    lengths, sizes = ([np.shape(x)[i] for i in along] for x in (in1, in2))
+    parts = dict(zip(along, _parts(mode, lengths, sizes), strict=True))
+    if not along:
+        return in1 * in2
+    points = [scipy.fft.next_fast_len(n + s - 1) for n, s in zip(lengths, sizes, strict=True)]
+    if np.iscomplexobj(in1) or np.iscomplexobj(in2):
+        spectrum = np.fft.fftn(in1, points, along) * np.fft.fftn(in2, points, along)
+        full = np.fft.ifftn(spectrum, points, along)
+    else:
+        spectrum = np.fft.rfftn(in1, points, along) * np.fft.rfftn(in2, points, along)
+        full = np.fft.irfftn(spectrum, points, along)
+    if mode == "same":  # as long as in1 along the other axes too
+        for i, (n, m) in enumerate(zip(np.shape(in1), np.shape(full), strict=True)):
+            parts.setdefault(i, slice((m - n) // 2, (m - n) // 2 + n))
+    return full[tuple(parts.get(i, slice(None)) for i in range(np.ndim(full)))]
+
+
+def _parts(mode: str, lengths: list[int], sizes: list[int]) -> tuple[slice, ...]:
+    """The part of a full convolution along each axis."""
+    if mode == "valid" and not (all(map(operator.ge, lengths, sizes)) or all(map(operator.le, lengths, sizes))):
+        raise ValueError(
+            f"mode is 'valid'; neither of the lengths {lengths} and {sizes} is the larger along every axis"
+        )
+    return tuple(_part(mode, n, s) for n, s in zip(lengths, sizes, strict=True))
 
 
 def _part(mode: str, n: int, s: int) -> slice:

@@ -39,6 +39,10 @@ def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False,
     """
     b = np.asarray(b, like=getval(a)) if isinstance(b, list | tuple) else b
     a = as_floats(a)
+    over = np.broadcast_shapes(np.shape(a), np.shape(b))
+    if 0 in over and 0 not in np.shape(np.sum(np.broadcast_to(0.0, over), axis=axis)):  # sums of nothing
+        nothing = np.sum(a if b is None else a * b, axis=axis, keepdims=keepdims) - np.inf
+        return (nothing, np.sign(getval(nothing))) if return_sign else nothing
     unused = False if b is None else getval(b) == 0
     top = np.max(getval(a) if b is None else np.where(unused, -np.inf, getval(a)), axis=axis, keepdims=True)
     top = np.where(np.isfinite(top), top, 0)
@@ -50,7 +54,9 @@ def logsumexp(a: Array, axis: Any = None, b: Any = None, keepdims: bool = False,
         terms = b * np.exp(np.where(unused & ~(exponents < high), high, exponents))
     total = np.sum(terms, axis=axis, keepdims=keepdims)
     shift = top if keepdims else np.reshape(top, np.shape(total))
-    return (np.log(np.abs(total)) + shift, np.sign(getval(total))) if return_sign else np.log(total) + shift
+    with np.errstate(divide="ignore"):  # a sum of 0
+        logarithm = np.log(np.abs(total) if return_sign else total) + shift
+    return (logarithm, np.sign(getval(total))) if return_sign else logarithm
 
 
 def log_softmax(x: Array, axis: Any = None) -> Array:
@@ -87,7 +93,9 @@ def softmax(x: Array, axis: Any = None) -> Array:
     array
         Of the shape of `x`.
     """
-    return np.exp(log_softmax(x, axis))
+    x = as_floats(x)
+    exponentials = np.exp(x - np.max(getval(x), axis=axis, keepdims=True))
+    return exponentials / np.sum(exponentials, axis=axis, keepdims=True)
 
 
 def polygamma(n: Any, x: Array) -> Array:

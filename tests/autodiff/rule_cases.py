@@ -492,7 +492,9 @@ CASES = [
     *(Case(f, f, (POSITIVE, POSITIVE[::-1] + 1)) for f in (sp.rel_entr, sp.kl_div, sp.xlogy, sp.xlog1py)),
     *(Case(f, f, (POSITIVE + 1, POSITIVE[1] + 2)) for f in (sp.beta, sp.betaln)),
     Case(sp.betainc, lambda x: sp.betainc(1.5, 2.5, x), (between(0.2, 0.8, 3, 4),)),
+    Case(sp.betaincinv, lambda y: sp.betaincinv(1.5, 2.5, y), (between(0.2, 0.8, 3, 4),)),
     *(Case(f, lambda x, f=f: f(1.5, x), (POSITIVE,)) for f in (sp.gammainc, sp.gammaincc)),
+    *(Case(f, lambda y, f=f: f(1.5, y), (between(0.2, 0.8, 3, 4),)) for f in (sp.gammaincinv, sp.gammainccinv)),
     *(Case(f, lambda x, f=f: f(2, x), (POSITIVE + 1,)) for f in (sp.jv, sp.jn, sp.yv, sp.yn, sp.iv, sp.kv, sp.ive)),
     # Fourier transforms
     *(

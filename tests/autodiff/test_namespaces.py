@@ -112,6 +112,28 @@ def test_logsumexp_of_what_overflows() -> None:
     assert special.logsumexp(numpy.array([1.0, 2.0]), b=[1, -1], return_sign=True)[1] == -1
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((0,), None), ((0, 3), 0), ((3, 0), 1), ((3, 0), 0), ((2, 0, 3), 1)])
+def test_logsumexp_of_nothing(shape: tuple[int, ...], axis: Any) -> None:
+    a = numpy.zeros(shape)
+    for options in ({}, {"keepdims": True}, {"return_sign": True}):
+        value, pull = vjp(lambda a, o=options: special.logsumexp(a, axis, **o), a)
+        numpy.testing.assert_array_equal(value, scipy.special.logsumexp(a, axis, **options))
+    assert pull((numpy.ones_like(value[0]), numpy.ones_like(value[1])))[0].shape == shape
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize(
+    "x", [[numpy.inf, 1.0], [-numpy.inf, 1.0], [-numpy.inf, -numpy.inf], [numpy.nan, 1.0], [1e3, 0]]
+)
+def test_shares_of_infinite_exponents_are_scipys(x: Any) -> None:
+    for ours, theirs in (
+        (special.softmax, scipy.special.softmax),
+        (special.log_softmax, scipy.special.log_softmax),
+        (special.logsumexp, scipy.special.logsumexp),
+    ):
+        numpy.testing.assert_array_equal(ours(numpy.array(x)), theirs(numpy.array(x)))
+
+
 @pytest.mark.parametrize("unused", [1000.0, 5.0, numpy.nan, numpy.inf])
 @pytest.mark.parametrize("dtype", [numpy.float32, numpy.float64])
 def test_logsumexp_leaves_out_what_has_the_factor_zero(unused: float, dtype: Any) -> None:
@@ -208,30 +230,30 @@ SHAPES: dict[str, tuple[float, ...]] = {
 }
 
 
+DENSITIES, SHARES = ("pdf", "logpdf"), ("cdf", "logcdf", "sf", "logsf")
+
+
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("method", ["pdf", "logpdf", "cdf", "logcdf"])
+@pytest.mark.parametrize("method", [*DENSITIES, *SHARES, "ppf", "isf"])
 def test_laws(name: str, method: str) -> None:
     ours, theirs = getattr(getattr(stats, name), method), getattr(getattr(scipy.stats, name), method)
     for location in ((), (0.05,), (0.05, 1.3)):
         value = vjp(lambda x, a=location: ours(x, *SHAPES[name], *a), AT)[0]
         numpy.testing.assert_allclose(value, theirs(AT, *SHAPES[name], *location), rtol=1e-13)
     check_grads(lambda x, loc, scale: ours(x, *SHAPES[name], loc=loc, scale=scale))(AT, numpy.float64(0.05), 1.2 + AT)
-    if "pdf" in method:
+    if method in DENSITIES:
         check_grads(lambda x, *shapes: ours(x, *shapes))(AT, *(shape + AT for shape in SHAPES[name]))
     elif SHAPES[name]:
-        with pytest.raises(TypeError, match="has no derivative for argument 0"):
+        with pytest.raises(TypeError, match=r"has no derivative for argument [01]"):
             grad(lambda shape: ours(0.5, shape, *SHAPES[name][1:]))(1.5)
     with numpy.errstate(divide="ignore"):
-        outside = numpy.array([-1.0, 2.0])
+        outside = numpy.array([-1.0, 2.0, 0.0, 1.0])
         numpy.testing.assert_allclose(ours(outside, *SHAPES[name]), theirs(outside, *SHAPES[name]), rtol=1e-13)
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero")
-@pytest.mark.parametrize(
-    ("name", "method"),
-    [(name, method) for name in SHAPES for method in ("pdf", "logpdf", "cdf", "logcdf")]
-    + [("norm", "sf"), ("norm", "logsf")],
-)
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("method", [*DENSITIES, *SHARES])
 def test_nan_and_invalid_parameters_give_nan(name: str, method: str) -> None:
     ours, theirs = getattr(getattr(stats, name), method), getattr(getattr(scipy.stats, name), method)
     x = numpy.array([numpy.nan, -1.0, 0.5, 2.0])
@@ -249,6 +271,54 @@ def test_nan_and_invalid_parameters_give_nan(name: str, method: str) -> None:
             assert numpy.isfinite(pull(numpy.isfinite(value).astype(float))[0][numpy.isfinite(value)]).all()
     gradient = grad(lambda x, scale: numpy.sum(ours(x, *SHAPES[name], scale=scale)), 1)(x[2:], numpy.array([-1.0, 1.0]))
     assert numpy.isnan(gradient).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", ["gamma", "chi2", "beta"])
+def test_a_sample_at_an_end_of_the_support_adds_nothing_to_the_gradient_in_parameters(name: str) -> None:
+    """There the density is 0 whatever the shapes and the scale."""
+    shapes = {"gamma": (2.5,), "chi2": (5.0,), "beta": (2.5, 3.5)}[name]
+    inside = 0.1 + AT
+    ends = [0.1, 2.1] if name == "beta" else [0.1]
+
+    def total(x: Any) -> Any:
+        return vjp(
+            lambda *p: numpy.sum(getattr(stats, name).pdf(x, *p[:-1], 0.1, p[-1])), *map(numpy.float64, (*shapes, 2.0))
+        )
+
+    (value, pull), (expected, pull_inside) = total(numpy.array([*ends, *inside])), total(inside)
+    assert value == expected
+    numpy.testing.assert_allclose(pull(1.0), pull_inside(1.0), rtol=1e-14)
+
+
+def test_slopes_of_densities_at_an_end_of_the_support() -> None:
+    """One-sided, of x exp(-x / s) / s^2: 1 / s^2, then -2 / s^3; by the scale -2 / s^3."""
+    pdf = lambda x, s: stats.gamma.pdf(x, 2.0, 0.0, s)  # noqa: E731
+    assert grad(pdf)(0.0, 4.0) == 1 / 16
+    assert grad(grad(pdf))(0.0, 4.0) == grad(grad(pdf), 1)(0.0, 4.0) == -1 / 32
+    assert grad(stats.beta.pdf)(1.0, 2.0, 2.0) == pytest.approx(-6, rel=1e-14)
+    assert grad(stats.gamma.pdf)(0.0, 2.0, scale=1e-150) == pytest.approx(1e300)
+    with numpy.errstate(divide="ignore"):
+        assert grad(stats.gamma.pdf)(0.0, 1.5) == math.inf
+
+
+def test_parameters_by_name() -> None:
+    assert stats.gamma.pdf(0.7, a=2.0) == stats.gamma.pdf(0.7, 2.0)
+    assert stats.beta.cdf(0.7, 2.0, scale=2.0, b=3.0) == stats.beta.cdf(0.7, 2.0, 3.0, 0, 2.0)
+    assert grad(lambda a: stats.gamma.pdf(0.7, a=a))(2.0) == grad(stats.gamma.pdf, 1)(0.7, 2.0)
+    for given, named in (((), {}), ((), {"b": 2.0}), ((2.0,), {"a": 3.0}), ((2.0, 0, 1, 1), {})):
+        with pytest.raises(TypeError, match="gamma takes a, loc, scale, the last two if wanted, and got"):
+            stats.gamma.pdf(0.7, *given, **named)
+        with pytest.raises(TypeError):
+            scipy.stats.gamma.pdf(0.7, *given, **named)
+
+
+@pytest.mark.parametrize("x", [1e-6, 30.0, 40.0, 700.0])
+def test_shares_close_to_one_keep_their_digits(x: float) -> None:
+    tail = math.exp(-x)
+    assert stats.expon.logcdf(x) == pytest.approx(math.log1p(-tail) if x > 1 else math.log(-math.expm1(-x)), rel=1e-15)
+    assert grad(stats.expon.cdf)(x) == pytest.approx(tail, rel=1e-15)
+    assert grad(stats.expon.logcdf)(x) == pytest.approx(tail / -math.expm1(-x), rel=1e-14)
+    assert stats.expon.logsf(x) == -x
 
 
 @pytest.mark.parametrize("half", [1, 4, 10, 11, 30, 1000, 20000])
@@ -273,10 +343,8 @@ def test_students_law_tends_to_the_normal_law(df: float) -> None:
 
 
 def test_what_a_law_has_besides_is_scipys() -> None:
-    assert stats.norm.ppf(0.5) == 0
+    assert stats.norm.median() == 0
     assert stats.describe is scipy.stats.describe
-    with pytest.raises(TypeError, match="gamma takes 1 parameters, then loc and scale, not 0"):
-        stats.gamma.pdf(AT)
     numpy.testing.assert_allclose(stats.norm.sf(30.0), scipy.stats.norm.sf(30.0), rtol=1e-13)
     numpy.testing.assert_allclose(stats.norm.logsf(AT, 0.1, 2.0), scipy.stats.norm.logsf(AT, 0.1, 2.0), rtol=1e-13)
     check_grads(stats.norm.logsf)(AT)
@@ -302,8 +370,9 @@ def test_laws_of_numbers_and_vectors() -> None:
     k = numpy.array([0, 1, 4, -1])
     invalid = numpy.array([numpy.nan, 0, 0, -1, -1, 1.5]), numpy.array([2, -1, numpy.nan, -1, 2, 2])
     with numpy.errstate(divide="ignore"):
-        for method in ("pmf", "logpmf", "cdf"):
+        for method in ("pmf", "logpmf", "cdf", "sf"):
             ours, theirs = getattr(stats.poisson, method), getattr(scipy.stats.poisson, method)
+            numpy.testing.assert_allclose(ours(k, 1.5, loc=1), theirs(k, 1.5, loc=1), rtol=1e-13)
             numpy.testing.assert_allclose(ours(*invalid), theirs(*invalid), rtol=1e-13)
             value, pull = vjp(lambda mu, f=ours: f(invalid[0], mu), invalid[1])
             numpy.testing.assert_array_equal(numpy.isnan(pull(numpy.ones(6))[0]), numpy.isnan(value))
@@ -356,6 +425,35 @@ def test_what_the_laws_of_vectors_refuse(law: str, arguments: Any, message: str)
             getattr(getattr(scipy.stats, law), method)(*arrays)
 
 
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+def test_normal_laws_of_singular_covariance(rank: int) -> None:
+    """Values against SciPy's; derivatives against those of a regular law of `rank` numbers, in a basis of the range."""
+    basis = numpy.linalg.qr(RNG.standard_normal((3, 3)))[0]
+    a = RNG.standard_normal((rank, rank))
+    inner = a @ a.T + numpy.eye(rank)
+    cov, mean = basis[:, :rank] @ inner @ basis[:, :rank].T, RNG.standard_normal(3)
+    points = mean + RNG.standard_normal((4, rank)) @ basis[:, :rank].T
+    beside = points + basis[:, -1]
+    for x in (points, beside):
+        expected = scipy.stats.multivariate_normal.logpdf(x, mean, cov, allow_singular=True)
+        numpy.testing.assert_allclose(stats.multivariate_normal.logpdf(x, mean, cov, True), expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="not positive semidefinite: its least eigenvalue is -"):
+        stats.multivariate_normal.logpdf(points, mean, cov - 100 * numpy.eye(3), allow_singular=True)
+    if rank == 0:
+        return
+    value, pull = vjp(lambda x, m, c: stats.multivariate_normal.pdf(x, m, c, allow_singular=True), points, mean, cov)
+    flat, pull_flat = vjp(
+        lambda x, m, c: stats.multivariate_normal.pdf(x, m, c),
+        *(points @ basis[:, :rank], mean @ basis[:, :rank], inner),
+    )
+    numpy.testing.assert_allclose(value, flat, rtol=1e-12)
+    w = RNG.standard_normal(4)
+    for g, h in zip(pull(w), pull_flat(w), strict=True):
+        expected = h @ basis[:, :rank].T
+        expected = basis[:, :rank] @ expected if g.shape == cov.shape else expected
+        numpy.testing.assert_allclose(g, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_nan_passes_the_laws_of_vectors() -> None:
     for law, *arrays in (
         ("multivariate_normal", [[numpy.nan, 0], [0, 1]], [0, 0], [[2, 1], [1, 2]]),
@@ -380,6 +478,27 @@ def test_triangular_systems(trans: Any, lower: bool, unit_diagonal: bool) -> Non
             check_grads(ours)(matrix, b)
 
 
+def test_triangular_systems_of_what_is_not_finite() -> None:
+    a = numpy.array([[1.0, numpy.nan], [0.0, numpy.inf]])
+    with pytest.raises(ValueError, match="infs or NaNs"):
+        vjp(linalg.solve_triangular, a, numpy.ones(2))
+    found = vjp(lambda a: linalg.solve_triangular(a, numpy.ones(2), check_finite=False), a)[0]
+    numpy.testing.assert_array_equal(found, scipy.linalg.solve_triangular(a, numpy.ones(2), check_finite=False))
+
+
+@pytest.mark.parametrize("bands", [(1, 1), (2, 1), (0, 2), (1, 0), (0, 0), (4, 3)])
+def test_banded_systems(bands: tuple[int, int]) -> None:
+    ab = RNG.standard_normal((sum(bands) + 1, 5))
+    ab[bands[1]] += 5
+    for b in (RNG.standard_normal(5), RNG.standard_normal((5, 2))):
+        for diagonals in (ab, ab + 0.3j * RNG.standard_normal(ab.shape)):
+            ours = lambda ab, b: linalg.solve_banded(bands, ab, b)  # noqa: E731
+            numpy.testing.assert_allclose(
+                vjp(ours, diagonals, b)[0], scipy.linalg.solve_banded(bands, diagonals, b), rtol=1e-12
+            )
+            check_grads(ours)(diagonals, b)
+
+
 def test_square_roots_and_sylvester_equations() -> None:
     a, b, q = (RNG.standard_normal(shape) for shape in ((3, 3), (2, 2), (3, 2)))
     a, b = a @ a.T + numpy.eye(3), b @ b.T + numpy.eye(2)
@@ -397,6 +516,37 @@ def test_convolution_of_signals(mode: str, shapes: Any) -> None:
     value = vjp(lambda a, b: signal.convolve(a, b, mode), a, b)[0]
     numpy.testing.assert_allclose(value, scipy.signal.convolve(a, b, mode, method="direct"), rtol=0, atol=1e-13)
     check_grads(lambda a, b: signal.convolve(a, b, mode))(a, b)
+
+
+@pytest.mark.parametrize("mode", ["full", "same", "valid"])
+@pytest.mark.parametrize(
+    ("shapes", "axes"),
+    [
+        (((6,), (3,)), None),
+        (((3,), (5,)), 0),
+        (((5, 6), (2, 3)), None),
+        (((5, 6), (5, 3)), 1),
+        (((5, 6), (1, 3)), [1]),
+        (((1, 6), (4, 3)), (-1,)),
+    ],
+)
+def test_convolution_by_fft(mode: str, shapes: Any, axes: Any) -> None:
+    a, b = (RNG.standard_normal(shape) for shape in shapes)
+    for x in (a, a + 1j * a[::-1]):
+        value = vjp(lambda a, b: signal.fftconvolve(a, b, mode, axes), x, b)[0]
+        numpy.testing.assert_allclose(value, scipy.signal.fftconvolve(x, b, mode, axes), rtol=0, atol=1e-13)
+    check_grads(lambda a, b: signal.fftconvolve(a, b, mode, axes))(a, b)
+
+
+def test_what_fftconvolve_refuses() -> None:
+    for a, b, mode, message in (
+        (X, X[0], "full", "have 2 and 1 axes"),
+        (X, X, "half", "mode is 'half'; choose"),
+        (X[:, :2], X[:2], "valid", "neither of the lengths"),
+        (X, X[:0], "full", "nothing to convolve"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            signal.fftconvolve(a, b, mode)
 
 
 def test_convolution_along_some_axes() -> None:

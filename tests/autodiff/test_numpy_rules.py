@@ -53,7 +53,7 @@ PLAIN = {
     sp.gammasgn,
     *(np.empty_like, np.shape, np.ndim, np.size, np.result_type, np.iscomplexobj, np.isrealobj, np.sign),
 }
-POLYGAMMA = {sp.gammaln, sp.loggamma, sp.gamma, sp.rgamma, sp.psi, sp.beta, sp.betaln}  # in second derivatives
+POLYGAMMA = {sp.gammaln, sp.loggamma, sp.gamma, sp.rgamma, sp.psi}  # in second derivatives
 NOT_IN_CUPY = {sp.dawsn, sp.jv, sp.yv, sp.yn, sp.iv, sp.kv, sp.ive}  # or their derivatives
 BY_RECURRENCE = {sp.j0, sp.j1, sp.y0, sp.y1, sp.i0, sp.i1, sp.k0, sp.k1, sp.i0e, sp.i1e}  # derivatives, on a GPU
 IN_PLACE = {np.copyto, np.fill_diagonal, np.put, np.put_along_axis, np.place, np.putmask}

@@ -13,6 +13,66 @@ import hcnn_core
 from autodiff import elementwise_grad, grad, hessian, hessian_vector_product, vjp
 from tests.core.oracle import eps, noise
 
+DERIVATIVES: list[tuple[Any, tuple[float, ...], int, float, float]] = [
+    # a function, where, by which argument, the first and the second derivative: by mpmath, of 170 digits
+    (np.expm1, (-30.0,), 0, 9.357622968840175e-14, 9.357622968840175e-14),
+    (np.expm1, (-100.0,), 0, 3.720075976020836e-44, 3.720075976020836e-44),
+    (sp.expm1, (-40.0,), 0, 4.248354255291589e-18, 4.248354255291589e-18),
+    (np.tanh, (20.0,), 0, 1.6993417021166355e-17, -3.398683404233271e-17),
+    (np.tanh, (-3.0,), 0, 0.00986603716544019, 0.019634494363042435),
+    (sp.expit, (30.0,), 0, 9.357622968838423e-14, -9.357622968836672e-14),
+    (sp.expit, (-40.0,), 0, 4.248354255291589e-18, 4.248354255291589e-18),
+    (sp.log_expit, (30.0,), 0, 9.357622968839299e-14, -9.357622968838423e-14),
+    (sp.log_expit, (-30.0,), 0, 0.9999999999999064, -9.357622968838423e-14),
+    (np.arcsinh, (-1e20,), 0, 1e-20, 1e-40),
+    (np.arcsinh, (1e200,), 0, 1e-200, 0.0),
+    (np.arcsin, (0.9999999999999,), 0, 2235720.41126528, 1.1175127204304577e19),
+    (np.arcsin, (1e-12,), 0, 1.0, 1e-12),
+    (np.arccos, (-0.9999999999999,), 0, -2235720.41126528, 1.1175127204304577e19),
+    (np.arctanh, (0.9999999999999,), 0, 4998445757348.192, 4.996891997829929e25),
+    (sp.rgamma, (0.0,), 0, 1.0, 1.1544313298030657),
+    (sp.rgamma, (-1.0,), 0, -1.0, 0.8455686701969343),
+    (sp.rgamma, (-2.0,), 0, 2.0, -3.6911373403938685),
+    (sp.rgamma, (-20.0,), 0, 2.43290200817664e18, -1.4697277772943292e19),
+    (sp.rgamma, (-2.0000001,), 0, 2.000000369113672, -3.6911361143516928),
+    (sp.rgamma, (0.5,), 0, 1.107791903872871, -0.6090034884161106),
+    (sp.rgamma, (3.0,), 0, -0.46139216754923357, 0.22829843112744683),
+    (sp.betaln, (1e10, 1.0), 0, -1e-10, 1e-20),
+    (sp.betaln, (1e10, 1.0), 1, -23.603066594891988, 1.6449340667482264),
+    (sp.betaln, (3.0, 1e-10), 0, -3.949340668405208e-11, 1.541138063132416e-11),
+    (sp.betaln, (3.0, 1e-10), 1, -10000000001.5, 1e20),
+    (sp.betaln, (1e5, 2.5), 0, -2.4999812502499965e-05, 2.499962500749986e-10),
+    (sp.betaln, (1e5, 2.5), 1, -10.809788824129154, 0.490347756300231),
+    (sp.beta, (40.0, 1e-8), 0, -0.025315102761298114, 0.0006408202508240707),
+    (sp.kl_div, (3.0, 3.000000001), 0, -3.3333336085790143e-10, 0.3333333333333333),
+    (sp.kl_div, (3.0, 3.000000001), 1, 3.3333336080234586e-10, 0.3333333331111111),
+    (sp.kl_div, (1e-200, 1e200), 0, -921.0340371976183, 1e200),
+    (sp.kl_div, (1e-200, 1e200), 1, 1.0, 0.0),
+    (sp.kl_div, (5.0, 5.0), 0, 0.0, 0.2),
+    (sp.kl_div, (5.0, 5.0), 1, 0.0, 0.2),
+    (sp.rel_entr, (1e-200, 1e200), 0, -920.0340371976183, 1e200),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "argnum", "first", "second"),
+    DERIVATIVES,
+    ids=[f"{case[0].__name__}-{i}" for i, case in enumerate(DERIVATIVES)],
+)
+def test_derivatives_in_the_tails(function: Any, args: Any, argnum: int, first: float, second: float) -> None:
+    slope = grad(function, argnum)
+    for found, exact in ((slope(*args), first), (grad(slope, argnum)(*args), second)):
+        assert abs(found - exact) <= 100 * np.finfo(float).eps * abs(exact)
+
+
+def test_numbers_of_both_signs_beside_each_other_in_beta_functions() -> None:
+    """The series is for positive numbers; what is beside them keeps the difference of digammas."""
+    a, b = np.array([2.0, -1.5, 2.0]), np.array([1e-9, 0.7, -0.3])
+    found = vjp(sp.betaln, a, b)[1](np.ones(3))
+    for g, c in zip(found, (a, b), strict=True):
+        np.testing.assert_allclose(g[1:], (sp.psi(c) - sp.psi(a + b))[1:], rtol=1e-13)
+    assert found[0][0] == pytest.approx(-1e-9 * sp.polygamma(1, 2), rel=1e-8)
+
 
 def test_long_sums_over_what_was_broadcast() -> None:
     x, b = np.full((1 << 18, 4), 0.1, np.float32), np.zeros(4, np.float32)
