@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from autodiff._rules.table import Shape, as_array, axes_of, blank, composite, constant, rule
-from autodiff.tape import defvjp, getval, primitive
+from autodiff.functional import vjp
+from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, array_namespace, moveaxis, to_numpy
 
 
@@ -98,11 +99,70 @@ def delete(arr: Array, obj: Any, axis: int | None = None) -> Array:
     return take(arr, np.delete(np.arange(np.shape(arr)[axis]), obj).tolist(), axis)
 
 
+@composite(np.insert)
+def insert(arr: Array, obj: Any, values: Array, axis: int | None = None) -> Array:
+    arr, values = as_array(arr, values), as_array(values, arr)
+    if axis is None:
+        arr, axis = np.ravel(arr), 0
+    (axis,) = axes_of(axis, np.ndim(arr))
+    obj = obj if isinstance(obj, slice | int) else to_numpy(getval(obj))
+    shape, length = np.insert(blank(arr), obj, blank(values), axis).shape, np.shape(arr)[axis]
+    added = shape[axis] - length
+    values = np.reshape(values, (1,) * (np.ndim(arr) - np.ndim(values)) + np.shape(values)).astype(arr.dtype)
+    values = moveaxis(values, 0, axis) if np.ndim(obj) == 0 and not isinstance(obj, slice) else values
+    values = np.broadcast_to(values, (*shape[:axis], added, *shape[axis + 1 :]))
+    order = np.insert(np.arange(length), obj, np.arange(length, length + added))
+    return take(np.concatenate([arr, values], axis), order.tolist(), axis)
+
+
 @composite(np.bincount)
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Array:
     numbers = to_numpy(x)
     shape = np.bincount(numbers, blank(weights), minlength).shape
     return scatter(np.asarray(weights, np.float64, like=weights), numbers.tolist(), shape)
+
+
+# Interpolation
+
+
+@primitive
+def _interp(x: Array, xp: Array, fp: Array, left: Any, right: Any, period: float | None) -> Array:
+    return np.interp(x, xp, fp, left, right, period)
+
+
+@composite(np.interp)
+def interp(x: Array, xp: Array, fp: Array, left: Any = None, right: Any = None, period: float | None = None) -> Array:
+    beside = next(a for a in (x, xp, fp) if hasattr(a, "__array_function__"))
+    return _interp(*(as_array(a, beside) for a in (x, xp, fp)), left, right, period)
+
+
+def interp_vjp(argnums: Shape, ans: Array, args: Any, kwargs: Any) -> Any:
+    def interpolated(*values: Array) -> Array:
+        given = dict(zip(argnums, values, strict=True))
+        return _interpolated(*(given.get(i, arg) for i, arg in enumerate(args)))
+
+    return lambda g: vjp(interpolated, *(args[i] for i in argnums))[1](g)
+
+
+def _interpolated(x: Array, xp: Array, fp: Array, left: Any, right: Any, period: float | None) -> Array:
+    """Interpolation written in functions that have derivatives; at a sample, the slope is that to the right of it."""
+    if period is not None:
+        period, left, right = abs(period), None, None
+        x, xp = x % period, xp % period
+        order = np.argsort(getval(xp))
+        xp, fp = xp[order], fp[order]
+        xp, fp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period]), np.concatenate([fp[-1:], fp, fp[:1]])
+    intervals = np.shape(xp)[0] - 1
+    at = np.clip(np.searchsorted(getval(xp), getval(x), "right") - 1, 0, max(intervals - 1, 0))
+    value = fp[at]
+    if intervals:
+        width = xp[at + 1] - xp[at]
+        value = value + (fp[at + 1] - value) / np.where(width == 0, 1, width) * (x - xp[at])
+    value = np.where(x < xp[0], fp[0] if left is None else left, value)
+    return np.where(x > xp[-1], fp[-1] if right is None else right, value)
+
+
+defvjp_argnums(_interp, interp_vjp)
 
 
 # Diagonals and differences

@@ -87,18 +87,23 @@ def _arrays(parts: Sequence[Any]) -> list[Array]:
 
 
 @composite(np.concatenate)
-def concatenate(arrays: Sequence[Array], axis: int | None = 0, out: None = None, *, dtype: Any = None) -> Array:
+def concatenate(
+    arrays: Sequence[Array], axis: int | None = 0, out: None = None, *, dtype: Any = None, casting: Any = "same_kind"
+) -> Array:
     parts = _arrays(arrays)
     joint = _concatenate(0, *map(np.ravel, parts)) if axis is None else _concatenate(axis, *parts)
     if dtype is None:
         return joint
-    np.empty(0, joint.dtype).astype(dtype, casting="same_kind")  # or NumPy's error
+    np.empty(0, joint.dtype).astype(dtype, casting=casting)  # or NumPy's error
     return joint.astype(dtype)
 
 
 @composite(np.stack)
-def stack(arrays: Sequence[Array], axis: int = 0, out: None = None, *, dtype: Any = None) -> Array:
-    return concatenate([np.expand_dims(array, axis) for array in _arrays(arrays)], axis, dtype=dtype)
+def stack(
+    arrays: Sequence[Array], axis: int = 0, out: None = None, *, dtype: Any = None, casting: Any = "same_kind"
+) -> Array:
+    parts = [np.expand_dims(array, axis) for array in _arrays(arrays)]
+    return concatenate(parts, axis, dtype=dtype, casting=casting)
 
 
 @composite(np.append)
@@ -130,14 +135,14 @@ def _each(arrays: Sequence[Any], function: Any) -> Any:
 
 
 @composite(np.vstack)
-def vstack(tup: Sequence[Array], *, dtype: Any = None) -> Array:
-    return concatenate([atleast_2d(array) for array in _arrays(tup)], dtype=dtype)
+def vstack(tup: Sequence[Array], *, dtype: Any = None, casting: Any = "same_kind") -> Array:
+    return concatenate([atleast_2d(array) for array in _arrays(tup)], dtype=dtype, casting=casting)
 
 
 @composite(np.hstack)
-def hstack(tup: Sequence[Array], *, dtype: Any = None) -> Array:
+def hstack(tup: Sequence[Array], *, dtype: Any = None, casting: Any = "same_kind") -> Array:
     arrays = [atleast_1d(array) for array in _arrays(tup)]
-    return concatenate(arrays, 0 if np.ndim(arrays[0]) == 1 else 1, dtype=dtype)
+    return concatenate(arrays, 0 if np.ndim(arrays[0]) == 1 else 1, dtype=dtype, casting=casting)
 
 
 @composite(np.dstack)

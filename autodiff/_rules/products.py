@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 import string
@@ -223,6 +224,16 @@ def polyval(p: Array, x: Array) -> Array:
     for coefficient in p:
         value = value * x + coefficient
     return value
+
+
+@composite(np.vander)
+def vander(x: Array, N: int | None = None, increasing: bool = False) -> Array:
+    if np.ndim(x) != 1:
+        raise ValueError(f"numpy.vander takes an array with 1 axis, not {np.ndim(x)}")
+    x = x.astype(np.promote_types(x.dtype, int))
+    columns = [np.ones_like(x), *[x] * (len(x) if N is None else N)]
+    columns = list(itertools.accumulate(columns, operator.mul))[:-1]
+    return np.stack(columns if increasing else columns[::-1], axis=1) if columns else np.reshape(x, (-1, 1))[:, :0]
 
 
 composite(np.linalg.matmul)(lambda x1, x2: matmul(x1, x2))

@@ -362,17 +362,23 @@ def quantile(
 
 def _of_sorted(a: Array, axis: Any, keepdims: bool, pick: Callable[[Array], Array]) -> Array:
     """What is picked from the sorted elements, along axes that come first; NaN where an element is."""
-    shape, axes, count = np.shape(a), axes_of(axis, np.ndim(a)), _count(a, axis)
-    rest = tuple(shape[i] for i in range(len(shape)) if i not in axes)
-    if count == 0:
-        raise ValueError("the quantiles of no elements are not defined")
-    ordered = np.sort(np.reshape(moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
+    ordered = _sorted(a, axis)
+    rest = np.shape(ordered)[:-1]
     result = pick(ordered)
     picked = np.shape(result)[len(rest) :]
     last = getval(ordered[..., -1])  # NaN is sorted to the end; it makes the answer and the gradient NaN
     result = result * np.reshape(np.where(np.isnan(last), last, 1), (*rest, *(1,) * len(picked)))
     result = moveaxis(result, range(len(rest), np.ndim(result)), range(len(picked)))
-    return np.reshape(result, (*picked, *kept(shape, axis))) if keepdims else result
+    return np.reshape(result, (*picked, *kept(np.shape(a), axis))) if keepdims else result
+
+
+def _sorted(a: Array, axis: Any) -> Array:
+    """The elements along the axes as one last axis, in order."""
+    shape, axes, count = np.shape(a), axes_of(axis, np.ndim(a)), _count(a, axis)
+    rest = tuple(shape[i] for i in range(len(shape)) if i not in axes)
+    if count == 0:
+        raise ValueError("the quantiles of no elements are not defined")
+    return np.sort(np.reshape(moveaxis(a, axes, range(-len(axes), 0)), (*rest, count)), axis=-1)
 
 
 # Without NaN
@@ -431,3 +437,14 @@ def nanmin(a: Array, axis: Any = None, out: None = None, keepdims: bool = False)
 def _all_missing(a: Array, axis: Any, keepdims: bool) -> Array:
     """NaN where every element is, else 0."""
     return np.where(np.all(np.isnan(a), axis=axis, keepdims=keepdims), np.nan, 0).astype(real_dtype(a))
+
+
+@composite(np.nanmedian)
+def nanmedian(
+    a: Array, axis: Any = None, out: None = None, overwrite_input: bool = False, keepdims: bool = False
+) -> Array:
+    ordered = _sorted(a, axis)  # NaN comes last
+    count = np.sum(np.logical_not(np.isnan(ordered)), axis=-1, keepdims=True)
+    middle = np.concatenate([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, np.shape(ordered)[-1] - 1)], axis=-1)
+    result = mean(np.take_along_axis(ordered, middle, -1), -1)
+    return np.reshape(result, kept(np.shape(a), axis)) if keepdims else result

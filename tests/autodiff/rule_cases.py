@@ -155,6 +155,11 @@ CASES = [
     Case(np.pad, lambda a: np.pad(a, 1, constant_values=2.5), (X,)),
     *(Case(np.pad, lambda a, mode=mode: np.pad(a, (2, 1), mode), (X,)) for mode in ("edge", "reflect", "symmetric")),
     Case(np.pad, lambda a: np.pad(a, ((7, 2), (0, 0)), mode="wrap"), (Z,)),
+    *(
+        Case(np.pad, lambda a, mode=mode, k=k: np.pad(a, ((2, 1), (0, 3)), mode, **k), (spaced(3, 4),))
+        for mode in ("maximum", "mean", "median", "minimum")
+        for k in ({}, {"stat_length": ((2, 9), (1, 3))})
+    ),
     Case(np.full_like, lambda a, v: np.full_like(a, v), (X, np.asarray(1.5))),
     # indexing and joining
     Case(operator.getitem, lambda x: x[1], (X,)),
@@ -310,8 +315,12 @@ CASES = [
         for f in (np.nansum, np.nanprod, np.nanmean, np.nanvar, np.nanstd, np.nanmax, np.nanmin, np.nancumsum)
     ),
     *(
+        Case(np.nanmedian, lambda a, axis=axis: np.nanmedian(np.where(chosen(a), a, np.nan), axis), (a,))
+        for axis, a in ((None, spaced(3, 4)), (1, spaced(3, 4)), ((0, -1), spaced(2, 3, 5)))
+    ),
+    *(
         Case(f, lambda a, f=f: f(np.where(chosen(a), a, np.nan), keepdims=True), (spaced(3, 4),))
-        for f in (np.nansum, np.nanmean, np.nanmax, np.nanmin)
+        for f in (np.nansum, np.nanmean, np.nanmax, np.nanmin, np.nanmedian)
     ),
     Case(np.nanvar, lambda a: np.nanvar(np.where(chosen(a), a, np.nan), 0, ddof=1), (cplx(7, 2),)),
     *(
@@ -349,6 +358,22 @@ CASES = [
     Case(np.diag, lambda a: np.diag(a, -1), (X,)),
     Case(np.diag, lambda a: np.diag(a, 2), (normal(3),)),
     Case(np.diag, lambda a: np.diag(a, -1), (cplx(3),)),
+    Case(np.insert, lambda a, b: np.insert(a, 1, b, axis=1), (X, normal(3))),
+    Case(np.insert, lambda a, b: np.insert(a, -1, b, axis=1), (T3, normal(2, 2, 4))),
+    Case(np.insert, lambda a, b: np.insert(a, [0, 5, 5], b), (X, normal(3))),
+    Case(np.insert, lambda a, b: np.insert(a, [1], b, axis=0), (X, normal(2, 4))),
+    Case(np.insert, lambda a: np.insert(a, slice(0, 2), [[1.5]], axis=0), (X,)),
+    *(
+        Case(np.interp, lambda x, xp, fp, k=k: np.interp(x, xp, fp, **k), (spaced(3, 4), xp, fp))
+        for xp, fp, k in (
+            (np.array([-1.0, -0.2, 0.6, 1.3, 2.7]), normal(5), {}),
+            (np.array([-1.0, -0.2, 0.6, 1.3, 2.7]), cplx(5), {"left": 1.5, "right": 0.5j}),
+            (np.array([0.1, 0.7, 1.2, 3.6]), normal(4), {"period": -2.0}),
+            (np.array([0.4]), normal(1), {}),
+        )
+    ),
+    Case(np.interp, lambda x, left: np.interp(x, [0, 1, 1, 2], [1, 2, 3, 5], left), (X, np.asarray(0.3))),
+    Case(np.interp, lambda fp: np.interp(0.3, [0.0, 1.0], fp), (normal(2),)),
     Case(np.bincount, lambda w: np.bincount([0, 3, 1, 3], w, minlength=6), (normal(4),)),
     Case(np.diagflat, lambda a: np.diagflat(a, 1), (X,)),
     Case(np.diff, np.diff, (X,)),
@@ -367,6 +392,7 @@ CASES = [
     Case(np.column_stack, lambda a, b: np.column_stack([a, b]), (X, normal(3))),
     Case(np.dstack, lambda a, b: np.dstack([a, b]), (X, X)),
     Case(np.dstack, lambda a, b: np.dstack((a, b)), (normal(3), T3[:1, :, 1])),
+    Case(np.hstack, lambda a: np.hstack([a, a], dtype=np.complex128, casting="safe"), (X,)),
     Case(np.vstack, lambda a: np.vstack([a, [1.0, 2.0, 3.0, 4.0]]), (X,)),
     *(
         Case(f, f, (normal(*shape),))
@@ -418,6 +444,8 @@ CASES = [
         for m, n in ((6, 3), (3, 5), (4, 4))
     ),
     Case(np.polyval, np.polyval, (normal(4), X)),
+    Case(np.vander, np.vander, (normal(3),)),
+    Case(np.vander, lambda x: np.vander(x, 4, increasing=True), (cplx(3),)),
     Case(np.dot, lambda a: np.dot(a, 2.0) + np.dot(3, a), (X,)),
     Case(np.dot, lambda a: np.dot(a, [1.0, 2.0, 3.0, 4.0]), (X,)),
     Case(np.inner, lambda a: np.inner(a, 2.0), (X,)),

@@ -51,6 +51,12 @@ CALLS: dict[str, tuple[Callable[..., Any], np.ndarray[Any, Any]]] = {
     "einsum, many labels": (lambda x: np.einsum(x, [0, 26]), X),
     "take, list of booleans": (lambda x: np.take(x, [True, False, True], 0), X),
     "take, booleans": (lambda x: np.take(x, X[0] > 0, 1), X),
+    "vander of no column": (lambda x: np.vander(x, 0), X[:, 0].copy()),
+    "vander of float32": (lambda x: np.vander(x, 3), SMALL[:, 0].copy()),
+    "insert, one list of several": (lambda x: np.insert(x, [1], [[5.0], [6.0]], 0), X),
+    "insert into a list": (lambda x: np.insert([1.0, 2.0, 3.0], 2, x), X[0].copy()),
+    "insert, a mask": (lambda x: np.insert(x, np.array([1, -1], np.int8), 7, axis=0), X),
+    "interp of float32": (lambda x: np.interp(x, SMALL[:, 0], SMALL[:, 1]), np.sort(SMALL[:, 0])),
     "take, tuple": (lambda x: np.take(x, (1, 5)), X),
     "diff of order 0": (lambda x: np.diff(x, 0, prepend=0.0), X),
     "linspace from a list": (lambda x: np.linspace([0.0, 1.0, 2.0], x, 3), X),
@@ -124,6 +130,10 @@ def test_derivatives(name: str) -> None:
         lambda x: np.linalg.matrix_power(x[:3], 2.5),
         lambda x: np.quantile(1j * x, 0.5),
         lambda x: np.ediff1d(x, to_end=1j),
+        lambda x: np.insert(x, [0, 1], [1.0, 2.0, 3.0]),
+        lambda x: np.pad(x, 1, "edge", stat_length=1),
+        lambda x: np.vander(x),
+        lambda x: np.vstack([x, x], dtype=np.float32, casting="safe"),
     ],
 )
 def test_what_numpy_refuses_is_refused(call: Callable[..., Any]) -> None:
@@ -209,6 +219,12 @@ def test_missing_columns_keep_their_warning_and_nan() -> None:
     assert np.isnan(found[1]) and np.isfinite(pull(np.ones(3))[0][:, [0, 2]]).all()
 
 
+def test_the_median_of_nothing_but_nan_is_nan() -> None:
+    found, pull = vjp(lambda x: np.nanmedian(x, axis=1), np.array([[np.nan, np.nan], [1.0, np.nan], [1.0, 3.0]]))
+    np.testing.assert_array_equal(found, [np.nan, 1, 2])
+    np.testing.assert_array_equal(pull(np.ones(3))[0][1:], [[1, 0], [0.5, 0.5]])
+
+
 def test_determinants_of_matrices_of_moderate_condition_need_no_svd(monkeypatch: pytest.MonkeyPatch) -> None:
     """The inverse serves until half of the digits are lost, and not from there on."""
 
@@ -220,3 +236,10 @@ def test_determinants_of_matrices_of_moderate_condition_need_no_svd(monkeypatch:
     np.testing.assert_allclose(vjp(np.linalg.det, good)[1](np.ones(()))[0], np.diag([1e-6, 1.0]), rtol=1e-12)
     with pytest.raises(AssertionError, match="singular way"):
         vjp(np.linalg.det, bad)[1](np.ones(()))
+
+
+@pytest.mark.skipif(not hasattr(np, "row_stack"), reason="NumPy has no row_stack any more")
+def test_row_stack_is_vstack() -> None:
+    with pytest.warns(DeprecationWarning, match="row_stack"):
+        found = vjp(lambda x: np.row_stack([x, 2 * x]), X)[0]  # noqa: NPY201
+    assert np.array_equal(found, np.vstack([X, 2 * X]))
