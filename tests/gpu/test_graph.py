@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autodiff import tree_leaves
-from hcnn_core import backend
+from hcnn_core.backend import _device
 from train.config import make_config
 from train.data import Images
 from train.data import augmentation as augmentation_module
@@ -38,7 +38,7 @@ def test_a_second_step_sends_no_table(
     step = gradient_step(np, config, network, images)
     first = step(arrays, {**inputs, **numbers})
 
-    for module in (backend, augmentation_module):
+    for module in (_device, augmentation_module):
         monkeypatch.setattr(module, "constant", refused)
     for name in ("matmul", "dot", "tensordot", "einsum", "concatenate", "stack"):
         monkeypatch.setattr(np, name, refused)

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autodiff import convolve_elu, convolve_elu_marginal, cross_entropy, value_and_grad, vjp
-from hcnn_core import backend as _backend
 from hcnn_core import (
     convolve,
     convolve_vjp_w,
@@ -25,6 +24,7 @@ from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import matmul as _cuda_products
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._tuning import tuned
+from hcnn_core.backend import _memory_order, joined
 from hcnn_core.updates import Term, weighted_sums
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
 
@@ -159,12 +159,12 @@ def test_what_is_left_to_cublas() -> None:
 
 
 def test_joined_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backend, "library_of", lambda array: "cupy")
+    monkeypatch.setattr(_memory_order, "library_of", lambda array: "cupy")
     parts = [noise(i, (2, n, 3), "float32") for i, n in enumerate((4, 1, 2))]
     for axis in (1, -2):
-        assert np.array_equal(_backend.joined(parts, axis), np.concatenate(parts, axis))
+        assert np.array_equal(joined(parts, axis), np.concatenate(parts, axis))
     with pytest.raises(ValueError, match=r"cannot be joined along axis 0"):
-        _backend.joined([np.zeros((2, 3)), np.zeros((2, 1))], 0)
+        joined([np.zeros((2, 3)), np.zeros((2, 1))], 0)
 
 
 LAYER: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}

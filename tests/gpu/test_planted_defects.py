@@ -384,7 +384,13 @@ DEFECTS = [
         "*map(np.int32, (rows, depth, positions, run)),\n                np.int32(math.prod(x.shape[1:]))",
         stand_in,
     ),
-    Defect("a table sent at every step", "hcnn_core/backend.py", "if key not in self._placed:", "if True:", stand_in),
+    Defect(
+        "a table sent at every step",
+        "hcnn_core/backend/_device.py",
+        "if key not in self._placed:",
+        "if True:",
+        stand_in,
+    ),
     Defect(
         "periodic copies counted by the bias",
         KERNELS,

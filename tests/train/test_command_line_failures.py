@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hcnn_core import backend as _backend
+from hcnn_core.backend import _namespaces
 from tests.train.commands import Command, needs_proc, part_of
 from tests.train.runs import (
     SMALL,
@@ -394,7 +394,7 @@ def test_what_cupy_warns_of_when_imported_is_not_shown(
         warnings.warn("CUDA path could not be detected", stacklevel=2)
         raise RuntimeError("CuPy found no CUDA device: this machine shows no NVIDIA GPU")
 
-    monkeypatch.setattr(_backend, "_usable_cupy", noisy)
+    monkeypatch.setattr(_namespaces, "_usable_cupy", noisy)
     command(*SMALL, "--backend", "cupy", "--out", tmp_path / "a").one_line(1, "no CUDA device")
     command(*SMALL, "--epochs", 1, "--out", tmp_path / "b").success()
     with pytest.warns(UserWarning, match="CUDA path"):

@@ -11,11 +11,11 @@ import pytest
 
 from autodiff import tree_leaves, tree_map
 from autodiff._rules import products as product_rules
-from hcnn_core import backend as _backend
+from hcnn_core import backend
 from hcnn_core._engines.cuda import matmul as _cuda_products
 from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._tuning import tuned
-from hcnn_core.backend import get_namespace, to_numpy
+from hcnn_core.backend import _device, _memory_order, get_namespace, to_numpy
 from hcnn_core.precisions import passes
 from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse_and_repeat, take
 from train.config import make_config
@@ -43,10 +43,10 @@ def as_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def multiply(xp: Any, a: Any, b: Any) -> Any:
         return put(np.matmul(take(a), take(b)))
 
-    for module in (product_rules, _backend):
+    for module in (product_rules, _device, _memory_order):
         monkeypatch.setattr(module, "library_of", lambda array: "cupy" if isinstance(array, Remote) else "numpy")
     monkeypatch.setattr(_cuda_products, "multiply", multiply)
-    of_library = _backend.array_namespace
+    of_library = backend.array_namespace
     kernels = SimpleNamespace(matmul=_cuda_products.matmul)
     monkeypatch.setattr(
         generic_matmul, "array_namespace", lambda a, b: kernels if isinstance(a, Remote) else of_library(a, b)

@@ -1,0 +1,61 @@
+"""CUDA graphs: work that is recorded once and launched again."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import traceback
+import weakref
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+SPARE = 0.25
+"""Spare memory of a recorded function, as a fraction of what the call before the recording took.
+
+CuPy's pool keeps free blocks in sets, whose order depends on addresses, so a second call may divide them differently.
+"""
+
+
+def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
+    """Record what a function launches as a CUDA graph; return a function that launches it again, and the results.
+
+    Every launch reads its operands from the same memory and writes to the same memory, its results included. The graph
+    owns the memory that the function allocates, so that nothing else overwrites it. Arrays that the function takes from
+    caches must stay in them. The function is called twice: the first call compiles kernels and fills the memory pool,
+    which must not happen while recording. The memory goes back to the device when first the results and then the
+    returned function are dropped, because CuPy's pools do not free their blocks by themselves.
+    """
+    import cupy
+
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    cupy.fft.config.get_plan_cache().set_size(-1)  # a plan that is dropped frees the memory that the graph works in
+    cupy.cuda.get_current_stream().synchronize()
+    cupy.get_default_memory_pool().free_all_blocks()  # the graph needs as much memory as is free in this pool
+    try:
+        with stream, cupy.cuda.using_allocator(pool.malloc):
+            work()
+            pool.malloc(int(SPARE * pool.total_bytes()))  # freed at once, and kept by the pool
+            stream.synchronize()
+            stream.begin_capture()
+            try:
+                results = work()
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error is the one to report
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # frames hold arrays
+        gc.collect()
+        pool.free_all_blocks()
+        raise
+
+    def launch() -> None:
+        cupy.cuda.get_current_stream().synchronize()
+        graph.launch(stream)
+        stream.synchronize()
+
+    weakref.finalize(launch, pool.free_all_blocks).atexit = False
+    return launch, results

@@ -1,0 +1,41 @@
+"""CUDA kernels, compiled for the current device."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+
+def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
+    """A kernel of a CUDA source, compiled for the current device; RuntimeError names the line that does not compile."""
+    import cupy
+
+    try:
+        return cupy.RawModule(code=text, options=options).get_function(name)
+    except cupy.cuda.compiler.CompileException as error:
+        message = next((line for line in str(error).splitlines() if "error" in line), str(error))
+        at = re.search(r"\((\d+)\)", message)
+        line = f"; the line: {text.splitlines()[int(at[1]) - 1].strip()}" if at else ""
+        raise RuntimeError(f"the CUDA kernel {name} cannot be compiled: {message}{line}") from error
+
+
+def with_shared_memory(compiled: Any, name: str, shared: int) -> Callable[..., None]:
+    """A kernel that may use so many bytes of dynamic shared memory on whichever device is the current one."""
+    import cupy
+
+    prepared: set[int] = set()
+
+    def launch(*arguments: Any, **options: Any) -> None:
+        if (device := cupy.cuda.get_device_id()) not in prepared:
+            try:
+                compiled.max_dynamic_shared_size_bytes = shared  # of the kernel on this device alone
+            except Exception as error:
+                raise RuntimeError(
+                    f"the CUDA kernel {name} needs {shared / 1024:.0f} KiB of shared memory, more than this device has "
+                    f"for a block ({error}); float32 needs half as much as float64"
+                ) from error
+            prepared.add(device)
+        compiled(*arguments, **options)
+
+    return launch

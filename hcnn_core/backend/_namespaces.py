@@ -1,0 +1,246 @@
+"""Which library, namespace and dtype an array has."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from hcnn_core.backend._arrays import AnyArray, Array
+from hcnn_core.typing import Array as PublicArray
+
+moveaxis: Callable[..., Any] = np.moveaxis
+"""`numpy.moveaxis`, which also moves axes of CuPy's arrays and of traced values; NumPy's stub says it does not."""
+
+DLPACK_CPU = 1
+"""The number of the CPU among DLPack's devices."""
+
+IMMUTABLE = {"jax": "JAX", "jaxlib": "JAX"}
+"""Array-API libraries whose arrays cannot be written to, so that what is computed of them is computed by NumPy."""
+
+RECIPE = "docs/frameworks.md shows how"
+
+FLOATING_DTYPES = ("float32", "float64", "complex64", "complex128")
+
+
+def array_namespace(*arrays: object) -> Any:
+    """Return the one namespace all the arrays belong to.
+
+    Parameters
+    ----------
+    *arrays : array
+        NumPy arrays, CuPy arrays or arrays with ``__array_namespace__``, all of one kind.
+        Python scalars, lists and tuples count as NumPy, and so do arrays on the CPU of libraries that are none of
+        these and have ``__dlpack__``: PyTorch's and JAX's.
+
+    Returns
+    -------
+    module
+        ``numpy``, ``cupy``, or what ``__array_namespace__`` returns.
+
+    Raises
+    ------
+    TypeError
+        If the arrays belong to different libraries, or one is of a type that is no array.
+    """
+    if arrays and list(map(type, arrays)).count(np.ndarray) == len(arrays):
+        return np
+    found: dict[str, Any] = {}
+    for array in arrays:
+        kind = type(array)
+        root = kind.__module__.partition(".")[0]
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError("expected an array without a mask, got numpy.ma.MaskedArray; x.filled(0) decides for zeros")
+        if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
+            found.setdefault("NumPy", np)
+        elif root == "cupy":  # CuPy must be imported already, because this array exists
+            found.setdefault("CuPy", sys.modules["cupy"])
+        elif root not in IMMUTABLE and hasattr(array, "__array_namespace__"):
+            found.setdefault(root, array.__array_namespace__())
+        else:
+            on_host(array)
+            found.setdefault(IMMUTABLE.get(root, root), np)
+    if len({*map(id, found.values())}) > 1:
+        names = " and ".join(sorted(found))
+        cure = "make them arrays of one library first"
+        if "CuPy" in found:
+            cure = "move them to one device first, with cupy.asarray(x) to the GPU or cupy.asnumpy(x) to the host"
+        raise TypeError(f"arrays of {names} in one call: {cure}")
+    return next(iter(found.values()), np)
+
+
+def on_host(array: Any) -> Any:
+    """Return an array of another library, such as PyTorch's or JAX's, as a NumPy array on the same memory.
+
+    Parameters
+    ----------
+    array : array
+        An array on the CPU with ``__dlpack__``. NumPy's arrays and scalars, numbers, lists and tuples are returned as
+        they are.
+
+    Returns
+    -------
+    numpy.ndarray
+        Read-only where the library's arrays are.
+
+    Raises
+    ------
+    TypeError
+        If NumPy cannot take the array; the message says what to do.
+    """
+    if isinstance(array, np.ndarray | np.generic | int | float | complex | list | tuple):
+        return array
+    kind = type(array)
+    root = kind.__module__.partition(".")[0]
+    name = f"{root}.{kind.__qualname__}"
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError(
+            f"expected a NumPy or CuPy array, got {name}"
+            + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
+        )
+    if root == "jax" and "Tracer" in kind.__qualname__:
+        raise TypeError(f"got a {name}, inside jax.jit or jax.grad: call through jax.pure_callback, {RECIPE}")
+    if getattr(array, "requires_grad", False):
+        raise TypeError(f"got a {name} that records gradients: pass x.detach(), or for its gradients {RECIPE}")
+    try:
+        device = array.__dlpack_device__()[0]
+        if device == DLPACK_CPU:
+            return np.from_dlpack(array)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise TypeError(f"got a {name} that NumPy cannot take ({reason}): make it a plain float array first") from error
+    raise TypeError(f"got a {name} on another device: bring it to the CPU first, or pass cupy.from_dlpack(x)")
+
+
+def permute_dims(xp: Any, array: AnyArray, axes: tuple[int, ...]) -> AnyArray:
+    """The array API's function. For NumPy it calls the method, which is faster and matters in small calls."""
+    return array.transpose(axes) if xp is np else xp.permute_dims(array, axes)
+
+
+def reshape(xp: Any, array: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+    """The array API's function, by NumPy's method for the same reason."""
+    return array.reshape(shape) if xp is np else xp.reshape(array, shape)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a dtype of any namespace, such as float32."""
+    return _numpys_name(dtype) if isinstance(dtype, np.dtype) else str(dtype).rpartition(".")[2]
+
+
+@lru_cache(maxsize=64)
+def _numpys_name(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
+
+
+def require_floating(xp: Any, name: str, array: PublicArray) -> Array:
+    """Return the argument as an array of one of the four supported dtypes; TypeError otherwise."""
+    found: Array = xp.asarray(on_host(array) if xp is np else array)
+    dtype = dtype_name(found.dtype)
+    if dtype not in FLOATING_DTYPES:
+        raise TypeError(f"{name} has dtype {dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
+    return found
+
+
+def require_real(xp: Any, name: str, array: PublicArray) -> Array:
+    """Return the argument as a float32 or float64 array; TypeError otherwise."""
+    found = require_floating(xp, name, array)
+    if xp.isdtype(found.dtype, "complex floating"):
+        raise TypeError(f"{name} has dtype {found.dtype}; this function takes float32 or float64")
+    return found
+
+
+def get_namespace(backend: str) -> ModuleType:
+    """Return the array namespace of a backend's name, ready for use.
+
+    Parameters
+    ----------
+    backend : {"numpy", "cupy", "auto"}
+        ``"auto"`` is CuPy where a GPU can be used, else NumPy.
+
+    Returns
+    -------
+    module
+        ``numpy`` or ``cupy``.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of the three.
+    RuntimeError
+        If ``"cupy"`` is asked for and cannot be used; the message says what is missing.
+    """
+    if backend not in ("numpy", "cupy", "auto"):
+        raise ValueError(f"backend is {backend!r}; choose 'auto', 'numpy' or 'cupy'")
+    if backend == "numpy":
+        return np
+    try:
+        return _usable_cupy()
+    except RuntimeError:
+        if backend == "auto":
+            return np
+        raise
+
+
+def _usable_cupy() -> ModuleType:
+    """CuPy, after a first allocation on the device; RuntimeError names what is missing."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(
+            "CuPy is not installed: install the extra cuda12 or cuda13 (the wheel cupy-cuda12x or cupy-cuda13x)"
+        ) from error
+    except Exception as error:  # CuPy creates a folder for its kernels on import, which can fail
+        raise RuntimeError(f"CuPy cannot be imported ({error})") from error
+    try:
+        driver, needed = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise RuntimeError(f"CuPy found no usable CUDA driver ({error}): install NVIDIA's driver") from error
+    if driver // 1000 < needed // 1000:
+        raise RuntimeError(
+            f"NVIDIA's driver supports CUDA {driver // 1000}, CuPy's wheel needs CUDA {needed // 1000}: "
+            f"install a newer driver, or the extra cuda{driver // 1000} where there is one"
+        )
+    if devices == 0:
+        raise RuntimeError("CuPy found no CUDA device: this machine shows no NVIDIA GPU")
+    try:
+        cupy.zeros(1)
+    except MemoryError as error:
+        raise RuntimeError(f"the CUDA device has no memory left ({error}): end what else runs on it") from error
+    except Exception as error:
+        advice = ": end the other process that holds it" if "DevicesUnavailable" in str(error) else ""
+        raise RuntimeError(f"CuPy cannot use the CUDA device ({error}){advice}") from error
+    try:
+        cupy.arange(1)  # its first kernel
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise RuntimeError(
+            f"CuPy cannot compile kernels ({first}): install the extra cuda{needed // 1000}, which brings NVRTC and "
+            "CUDA's headers, or NVIDIA's CUDA Toolkit"
+        ) from error
+    return cupy
+
+
+def to_numpy(array: Any) -> np.ndarray[Any, Any]:
+    """Return a NumPy array with the values of an array of any supported namespace."""
+    if hasattr(array, "get") and type(array).__module__.startswith("cupy"):
+        return array.get()
+    return np.asarray(array)
+
+
+def fft_namespace(xp: Any) -> Any:
+    """The module with rfft, irfft, fft and ifft for a namespace; for NumPy SciPy's, which keeps single precision."""
+    if xp is np:
+        import scipy.fft
+
+        return scipy.fft
+    return xp.fft
+
+
+def library_of(array: object) -> str:
+    """Name of the library that an array belongs to."""
+    return type(array).__module__.partition(".")[0]
