@@ -1,22 +1,30 @@
-"""NumPy under another name, with ``array`` and ``asarray`` for traced values: ``import autodiff.numpy as np``.
+"""NumPy under another name, whose functions take lists of traced values too: ``import autodiff.numpy as np``.
 
 NumPy's own functions work on traced values as they are. Those that make arrays of lists, or of a value to fill with,
-give NumPy no way to ask its arguments; here they take traced values anywhere among theirs. ``numpy.array(x, like=y)``
-with a traced y does the same. Everything else is NumPy's.
+give NumPy no way to ask its arguments, and neither does a list of traced values among the arguments of any function;
+here such lists are made arrays first. ``numpy.array(x, like=y)`` with a traced y does the same. Everything else is
+NumPy's.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
 from typing import Any
 
 import numpy
 
 from autodiff._rules.joining import array as _array
 from autodiff.pytree import tree_leaves
-from autodiff.tape import Traced
+from autodiff.tape import HANDLERS, Traced
 
-__all__ = ["array", "asanyarray", "asarray", "ascontiguousarray", "asfortranarray", "c_", "full", "r_"]
+__all__ = ["array", "asanyarray", "asarray", "ascontiguousarray", "asfortranarray", "c_", "fft", "full", "linalg", "r_"]
+
+SEQUENCES = {
+    *(numpy.concatenate, numpy.stack, numpy.vstack, numpy.hstack, numpy.dstack, numpy.column_stack),
+    *(numpy.select, numpy.linalg.multi_dot),
+}
+"""Functions of sequences of arrays: a list among their arguments is no array, but those in it are."""
 
 
 def array(object: Any, *args: Any, **kwargs: Any) -> Any:
@@ -124,8 +132,65 @@ asanyarray, ascontiguousarray, asfortranarray = map(
 )
 
 
+class _Function:
+    """A function of NumPy's, which takes lists of traced values too; what it has besides is its own."""
+
+    def __init__(self, function: Any) -> None:
+        functools.update_wrapper(self, function)
+        self._depth = 1 if function in SEQUENCES else 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.__wrapped__ is not numpy.block:  # whose lists say where each array is
+            args = tuple(_without_lists(arg, self._depth) for arg in args)
+            kwargs = {name: _without_lists(arg, self._depth) for name, arg in kwargs.items()}
+        return self.__wrapped__(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["__wrapped__"], name)
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+    def __reduce__(self) -> Any:
+        return _function, (self.__wrapped__,)
+
+
+@functools.cache
+def _function(function: Any) -> _Function:
+    """The one of a function of NumPy's."""
+    return _Function(function)
+
+
+def _without_lists(x: Any, depth: int) -> Any:
+    """The argument, as an array where it is a list that holds a traced value; below some levels of lists."""
+    if not isinstance(x, list | tuple) or not any(isinstance(leaf, Traced) for leaf in tree_leaves(x)):
+        return x
+    return [_without_lists(part, depth - 1) for part in x] if depth else _array(x)
+
+
+def _of_numpy(value: Any) -> Any:
+    """What NumPy has under a name; its functions with a derivative take lists here."""
+    return _function(value) if isinstance(value, Hashable) and value in HANDLERS else value
+
+
+class _Namespace:
+    """A module of NumPy's, with the functions that have derivatives taking lists of traced values."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return _of_numpy(getattr(self.__dict__["_module"], name))
+
+    def __dir__(self) -> list[str]:
+        return dir(self._module)
+
+
+linalg, fft = _Namespace(numpy.linalg), _Namespace(numpy.fft)
+
+
 def __getattr__(name: str) -> Any:
-    return getattr(numpy, name)
+    return _of_numpy(getattr(numpy, name))
 
 
 def __dir__() -> list[str]:

@@ -622,7 +622,7 @@ class MultivariateNormal(Law):
         ValueError
             If the covariance is not positive definite, or with `allow_singular` not positive semidefinite.
         """
-        deviation = np.atleast_1d(as_floats(x) - (0.0 if mean is None else as_floats(mean)))
+        deviation: Array = np.atleast_1d(as_floats(x) - (0.0 if mean is None else as_floats(mean)))
         if np.ndim(x) == 1 < np.size(x) and np.size(mean) == np.size(cov) == 1:
             deviation = np.expand_dims(deviation, -1)  # points of one number each
         k = np.shape(deviation)[-1]

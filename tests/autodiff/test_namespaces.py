@@ -30,9 +30,12 @@ EPS = float(numpy.finfo(float).eps)
 
 
 def test_numpy_is_numpys() -> None:
-    assert np.sin is numpy.sin
-    assert np.linalg.inv is numpy.linalg.inv
-    assert "cos" in dir(np)
+    assert np.float32 is numpy.float32 and np.frompyfunc is numpy.frompyfunc and np.pi == numpy.pi
+    assert np.linalg.LinAlgError is numpy.linalg.LinAlgError
+    assert np.sin is np.sin and np.sin.__name__ == "sin" and np.sin.__doc__ == numpy.sin.__doc__
+    assert np.add.reduce([1, 2]) == 3 and np.add.nin == 2 and pickle.loads(pickle.dumps(np.mean)) is np.mean
+    assert copy.deepcopy(np.exp)(0.0) == 1 and repr(np.exp) == repr(numpy.exp)
+    assert {"cos", "linalg"} < set(dir(np)) and "inv" in dir(np.linalg)
     with pytest.raises(AttributeError):
         _ = np.no_such_function
 
@@ -56,6 +59,39 @@ def test_arrays_of_traced_values() -> None:
     assert numpy.array_equal(
         jacobian(lambda x: np.array([x[1], x[0] * x[1]]))(numpy.array([2.0, 3.0])), [[0, 1], [3, 2]]
     )
+
+
+LISTS: dict[str, Any] = {
+    "mean": lambda np, x: np.mean([x[0], x[1] ** 2, 1.0]),
+    "mean, keyword": lambda np, x: np.mean(a=[x[0], x[1]], axis=0),
+    "max": lambda np, x: np.max([x[0], 3 * x[1], x[2]]),
+    "sum, nested": lambda np, x: np.sum([[x[0], 1.0], [x[1], x[2]]], axis=0),
+    "dot": lambda np, x: np.dot([x[0], x[1]], (x[2], x[0])),
+    "exp": lambda np, x: np.exp([x[0], x[1]]),
+    "maximum": lambda np, x: np.maximum(x, [1.0, x[0], 0.2]),
+    "average": lambda np, x: np.average(x, weights=[x[0], 2.0, x[1]]),
+    "where": lambda np, x: np.where([True, False], [x[0], x[1]], 0.0),
+    "norm": lambda np, x: np.linalg.norm([x[0], x[1]]),
+    "solve": lambda np, x: np.linalg.solve([[x[0], 0.0], [1.0, x[1]]], [1.0, x[2]]),
+    "multi_dot": lambda np, x: np.linalg.multi_dot([[[x[0], x[1]]], [[x[1]], [x[2]]]]),
+    "rfft": lambda np, x: np.fft.rfft([x[0], x[1], 2.0]),
+    "concatenate": lambda np, x: np.concatenate([x, [x[0], x[1]]]),
+    "stack": lambda np, x: np.stack([[x[0], x[1]], (x[2], 1.0)], axis=1),
+    "stack of traced": lambda np, x: np.stack([x[0], x[1]]),
+    "block": lambda np, x: np.block([[x[0], x[1]], [x[1], 2.0]]),
+    "select": lambda np, x: np.select([numpy.array([True, False]), numpy.array([True, True])], [[x[0], x[1]], x[:2]]),
+    "einsum": lambda np, x: np.einsum("i,i->", [x[0], x[1]], x[1:]),
+    "interp": lambda np, x: np.interp([x[0], x[1]], [-5.0, 5.0], [x[1], x[2]]),
+    "shape": lambda np, x: x * len(np.shape([x[0], x[1]])),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_traced_values(name: str) -> None:
+    x = numpy.array([0.7, 1.3, -0.4])
+    value, _ = vjp(lambda x: LISTS[name](np, x), x)
+    numpy.testing.assert_allclose(value, LISTS[name](numpy, x), rtol=1e-14)
+    check_grads(lambda x: LISTS[name](np, x))(x)
 
 
 def test_arrays_of_plain_values_are_laid_out_as_numpys() -> None:
