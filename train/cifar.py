@@ -207,6 +207,8 @@ def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
         state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
         for notice in notices:
             say(f"{notice}; going on from {path}")
+        if checkpoint.schema < checkpoints.DIGESTED:
+            say(f"{path} is of an earlier version and has no digest: nobody would notice damage to its settings")
         if changed:
             ranks.agree(lambda: _require_extensible(run, checkpoint, config.epochs))
         test = ranks.from_first(run.test_record)

@@ -21,6 +21,7 @@ from tests.train.runs import (
     checkpoints,
     contents,
     metrics,
+    without_digest,
 )
 from train import cifar
 from train.data import Dataset
@@ -200,16 +201,34 @@ def test_resume_with_an_epoch_that_cannot_be_changes_nothing(command: Command, t
     """A negative one would have emptied metrics.jsonl."""
     path = part_of(trained, tmp_path)
     with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
+        without_digest(file)
         file.attrs["epoch"] = -1
     before = contents(path)
     command("--resume", path).one_line(1, "epoch0002-step000000.h5", "epoch is -1 of 4")
     assert contents(path) == before
 
 
+def test_a_run_of_an_earlier_version_goes_on_and_is_told_that_it_has_no_digest(
+    command: Command, trained: Path, tmp_path: Path
+) -> None:
+    assert "digest" not in command("--resume", part_of(trained, tmp_path)).success()
+    shutil.rmtree(tmp_path / "part")
+    last = part_of(trained, tmp_path) / "epoch0002-step000000.h5"
+    with h5py.File(last, "r+") as file:
+        without_digest(file)
+    assert "digest" not in command("--evaluate", last).success()
+    lines = command("--resume", last.parent).success().splitlines()
+    assert [line for line in lines if "digest" in line] == [
+        f"{last} is of an earlier version and has no digest: nobody would notice damage to its settings"
+    ]
+    assert_same_run(last.parent, trained)
+
+
 def test_resume_with_another_network_in_the_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
     for group in ("parameters", "velocity", "moments"):
         path = part_of(trained, tmp_path)
         with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
+            without_digest(file)
             name = "covariance" if group == "moments" else "g"
             del file[group]["layer03"][name]
             file[group]["layer03"][name] = np.zeros((4, 7, 11, 5), "f4")
@@ -290,6 +309,7 @@ def test_evaluate_another_schema_or_network(command: Command, trained: Path, tmp
     for change, fragment in changes:
         shutil.copy(trained / "best.h5", path)
         with h5py.File(path, "r+") as file:
+            without_digest(file)
             change(file)
         command("--evaluate", path).one_line(1, str(path), fragment)
 

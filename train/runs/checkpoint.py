@@ -2,15 +2,17 @@
 
 Readable with h5py alone. Groups /parameters, /velocity, /moments and, where weights are averaged, /average hold one
 group per layer and one data set per array, /data the statistics that standardise images, /epoch the unfinished epoch's
-order of images; attributes of the root hold the rest, composite ones as JSON.
+order of images; attributes of the root hold the rest, composite ones as JSON. The attribute digest is the SHA-256 of
+all the others and of every array: HDF5's own checksums leave out long strings, such as the configuration.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,13 @@ from train.storage.hdf5 import LIBVER, read_array, write_array
 from train.config import Config, ConfigError, make_config, with_defaults
 from train.data.dataset import CHANNELS, LARGEST_IMAGE, Dataset, are_class_names
 
-SCHEMA = 2
-"""Of files that are written. Schema 1, which is read too, has the attribute image_size, pixels along each side of RGB
-images, in the place of image_shape."""
+SCHEMA = 3
+"""Of files that are written. Schemas 1 and 2, which are read too, have no digest; schema 1 has the attribute image_size,
+pixels along each side of RGB images, in the place of image_shape."""
+DIGESTED = 3
+"""The first schema whose files have a digest."""
 GROUPS = ("parameters", "velocity", "moments", "average")
+"""Trees of arrays, each a field of `State` and a group of the file; their depth is their own."""
 
 Tree = dict[str, dict[str, Any]]
 
@@ -71,6 +76,7 @@ class Checkpoint:
     channel_std: Any
     # what the network reached; of those that ship with the package alone
     figures: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA  # of the file it was read from
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -88,25 +94,27 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
     import h5py
 
     state = checkpoint.state
+    arrays = {f"{group}/{name}": a for group in GROUPS for name, a in flatten(getattr(state, group))}
+    arrays["epoch/order"] = state.order
+    arrays["data/channel_mean"], arrays["data/channel_std"] = checkpoint.channel_mean, checkpoint.channel_std
+    attributes = {
+        "schema": SCHEMA,
+        "config": json.dumps(vars(checkpoint.config)),
+        "versions": json.dumps(versions),
+        "class_names": json.dumps(checkpoint.class_names),
+        "image_shape": checkpoint.image_shape,
+        "generator": json.dumps(state.generator),
+        **({"figures": json.dumps(checkpoint.figures)} if checkpoint.figures else {}),
+        **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best")},
+    }
+    attributes["digest"] = _digest(attributes, arrays)
     try:
         # HDF5 reports a full disk at some later flush, or never: the file is made in memory and written by us.
         image = io.BytesIO()
         with h5py.File(image, "w", libver=LIBVER) as file:
-            arrays = {f"{group}/{name}": a for group in GROUPS for name, a in _flatten(getattr(state, group))}
-            arrays["epoch/order"] = state.order
-            arrays["data/channel_mean"], arrays["data/channel_std"] = checkpoint.channel_mean, checkpoint.channel_std
             for name, array in arrays.items():
                 write_array(file, name, array)
-            file.attrs["schema"] = SCHEMA
-            file.attrs["config"] = json.dumps(vars(checkpoint.config))
-            file.attrs["versions"] = json.dumps(versions)
-            file.attrs["class_names"] = json.dumps(checkpoint.class_names)
-            file.attrs["image_shape"] = checkpoint.image_shape
-            if checkpoint.figures:
-                file.attrs["figures"] = json.dumps(checkpoint.figures)
-            file.attrs["generator"] = json.dumps(state.generator)
-            for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best"):
-                file.attrs[name] = getattr(state, name)
+            file.attrs.update(attributes)
         write_atomically(path, image.getvalue())
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
@@ -122,34 +130,37 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"there is no checkpoint at {path}")
     try:
         with h5py.File(path, "r") as file:
-            schema = file.attrs.get("schema")
+            attributes = dict(file.attrs)
+            schema = attributes.get("schema")
             if schema is None:
                 raise CheckpointError(f"{path} is an HDF5 file, but not a checkpoint: it has no attribute 'schema'")
-            if int(schema) not in (1, SCHEMA):
+            if int(schema) not in range(1, SCHEMA + 1):
                 raise CheckpointError(f"{path} has schema {schema}; this version reads schema 1 to {SCHEMA}")
-            config = json.loads(file.attrs["config"])
-            trees = {group: _read_tree(file[group]) if group in file else {} for group in GROUPS}
+            trees = _read_tree(file)
+            digest = attributes.pop("digest", None)
+            # a digest counts in a file of any schema, which may itself be what is damaged
+            if (int(schema) >= DIGESTED or digest is not None) and digest != _digest(attributes, dict(flatten(trees))):
+                raise CheckpointError(f"{path} is not a whole checkpoint: damaged or changed, since its digest differs")
+            config = json.loads(attributes["config"])
             checkpoint = Checkpoint(
                 State(
-                    parameters=trees["parameters"],
-                    velocity=trees["velocity"],
-                    moments=trees["moments"],
-                    generator=json.loads(file.attrs["generator"]),
-                    epoch=int(file.attrs["epoch"]),
-                    step=int(file.attrs["step"]),
-                    order=read_array(file["epoch/order"]),
-                    loss_sum=float(file.attrs["loss_sum"]),
-                    correct=int(file.attrs["correct"]),
-                    seconds=float(file.attrs["seconds"]),
-                    best=float(file.attrs["best"]),
-                    average=trees["average"],
+                    **{group: trees.get(group, {}) for group in GROUPS},
+                    generator=json.loads(attributes["generator"]),
+                    epoch=int(attributes["epoch"]),
+                    step=int(attributes["step"]),
+                    order=trees["epoch"]["order"],
+                    loss_sum=float(attributes["loss_sum"]),
+                    correct=int(attributes["correct"]),
+                    seconds=float(attributes["seconds"]),
+                    best=float(attributes["best"]),
                 ),
                 make_config(config.pop("preset"), with_defaults(config)),
-                tuple(json.loads(file.attrs["class_names"])),
-                _image_shape(file.attrs),
-                read_array(file["data/channel_mean"]),
-                read_array(file["data/channel_std"]),
-                json.loads(file.attrs.get("figures", "{}")),
+                tuple(json.loads(attributes["class_names"])),
+                _image_shape(attributes),
+                trees["data"]["channel_mean"],
+                trees["data"]["channel_std"],
+                json.loads(attributes.get("figures", "{}")),
+                int(schema),
             )
             for failing in _inconsistencies(checkpoint):
                 raise CheckpointError(f"{path} is not a checkpoint that a run can have written: {failing}")
@@ -166,7 +177,7 @@ def load(path: Path) -> Checkpoint:
 
 def require_same_arrays(path: Path, found: Tree, expected: Tree, kind: str) -> None:
     """Raise CheckpointError unless two trees have the same names, shapes and dtypes."""
-    have, want = dict(_flatten(found)), dict(_flatten(expected))
+    have, want = dict(flatten(found)), dict(flatten(expected))
     for name in sorted(have.keys() | want.keys()):
         shapes = [f"{a[name].dtype}{a[name].shape}" if name in a else "absent" for a in (have, want)]
         if shapes[0] != shapes[1]:
@@ -177,7 +188,7 @@ def require_same_arrays(path: Path, found: Tree, expected: Tree, kind: str) -> N
 
 def require_finite(path: Path, tree: Tree, kind: str) -> None:
     """Raise CheckpointError if an array holds NaN or infinity."""
-    for name, array in _flatten(tree):
+    for name, array in flatten(tree):
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path}: {kind} {name} holds values that are not finite")
 
@@ -195,6 +206,10 @@ def require_same_classes(path: Path, checkpoint: Checkpoint, dataset: Dataset) -
 def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
     """What no run can have written, in words."""
     state, config, order = checkpoint.state, checkpoint.config, checkpoint.state.order
+    for kind in GROUPS:
+        for name, array in flatten(getattr(state, kind)):
+            if not np.isfinite(array).all():
+                yield f"{kind} {name} holds values that are not finite"
     if not 0 <= state.epoch <= config.epochs:
         yield f"epoch is {state.epoch} of {config.epochs}"
     if order.ndim != 1 or order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(order.size)):
@@ -204,7 +219,7 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"step is {state.step} of {steps}"
     if order.size and not 0 <= state.correct <= min(state.step * config.batch_size, order.size):
         yield f"correct is {state.correct} after {state.step} steps"
-    if not (math.isfinite(state.loss_sum) and math.isfinite(state.seconds) and state.seconds >= 0):
+    if not (0 <= state.loss_sum < math.inf and 0 <= state.seconds < math.inf):
         yield f"loss_sum is {state.loss_sum}, seconds is {state.seconds}"
     if not state.best <= 1:  # an accuracy, minus a loss, or minus infinity; NaN is none
         yield f"best is {state.best}"
@@ -214,7 +229,7 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"image_shape (image_size in schema 1) is {checkpoint.image_shape}"
     mean, std, shape = checkpoint.channel_mean, checkpoint.channel_std, (checkpoint.channels,)
     if not (
-        mean.shape == std.shape == shape and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+        mean.shape == std.shape == shape and ((0 <= mean) & (mean <= 255)).all() and ((0 < std) & (std <= 255)).all()
     ):
         yield "data/channel_mean and data/channel_std are not those of the channels of its images"
     try:
@@ -232,11 +247,26 @@ def _image_shape(attributes: Any) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _flatten(tree: Tree) -> Iterator[tuple[str, Any]]:
-    for layer, arrays in tree.items():
-        for name, array in arrays.items():
-            yield f"{layer}/{name}", array
+def flatten(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Return names and arrays of a tree, as paths in the file."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}/{rest}", array) for rest, array in flatten(value))
+        else:
+            yield name, value
 
 
-def _read_tree(group: Any) -> Tree:
-    return {layer: {name: read_array(data) for name, data in arrays.items()} for layer, arrays in group.items()}
+def _read_tree(group: Any) -> dict[str, Any]:
+    """The arrays of a group and of those in it."""
+    return {name: _read_tree(item) if hasattr(item, "keys") else read_array(item) for name, item in group.items()}
+
+
+def _digest(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of names, dtypes, shapes and values in the order of names; arrays have a slash before theirs."""
+    found = hashlib.sha256()
+    for name, value in sorted({**attributes, **{f"/{name}": array for name, array in arrays.items()}}.items()):
+        array = np.asarray(value)
+        content = value.encode() if isinstance(value, str) else array.tobytes()
+        found.update(f"{name} {array.dtype.str} {array.shape} {len(content)}\n".encode())
+        found.update(content)
+    return found.hexdigest()
