@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from train.storage.files import write_atomically
-from train.storage.hdf5 import LIBVER, read_array, write_array
 from train.config import Config, ConfigError, make_config, with_defaults
 from train.data.dataset import CHANNELS, LARGEST_IMAGE, Dataset, are_class_names
+from train.storage.files import write_atomically
+from train.storage.hdf5 import LIBVER, read_array, write_array
 
 SCHEMA = 3
-"""Of files that are written. Schemas 1 and 2, which are read too, have no digest; schema 1 has the attribute image_size,
-pixels along each side of RGB images, in the place of image_shape."""
+"""Of files that are written. Schemas 1 and 2, which are read too, have no digest; schema 1 has the attribute
+image_size, pixels along each side of RGB images, in the place of image_shape."""
 DIGESTED = 3
 """The first schema whose files have a digest."""
 GROUPS = ("parameters", "velocity", "moments", "average")
@@ -229,7 +229,7 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         yield f"image_shape (image_size in schema 1) is {checkpoint.image_shape}"
     mean, std, shape = checkpoint.channel_mean, checkpoint.channel_std, (checkpoint.channels,)
     if not (
-        mean.shape == std.shape == shape and ((0 <= mean) & (mean <= 255)).all() and ((0 < std) & (std <= 255)).all()
+        mean.shape == std.shape == shape and ((mean >= 0) & (mean <= 255)).all() and ((std > 0) & (std <= 255)).all()
     ):
         yield "data/channel_mean and data/channel_std are not those of the channels of its images"
     try:

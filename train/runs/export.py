@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from train.storage.files import write_atomically
-from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.networks.network import Network
+from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.training import restore
+from train.storage.files import write_atomically
 
 
 def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 
 from hcnn_core.backend import worker_count
 from hcnn_core.factored import EXPANSION_ELEMENTS
-from train.networks.registry import build
 from train.config import Config
 from train.data import DatasetInfo
+from train.networks.registry import build
 
 # What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
 PER_OUTPUT = {"hcnn": 2.5, "lenet": 6.0}

@@ -12,12 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from train.config import Config, to_toml
 from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.events import write_events
 from train.storage.files import remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
-from train.runs.checkpoint import Checkpoint, CheckpointError
-from train.config import Config, to_toml
 
 KEPT = 3
 """How many of the latest checkpoints stay, besides the best."""

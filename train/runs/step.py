@@ -18,11 +18,11 @@ from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
 from hcnn_core.backend import Array, lasting_memory, record, write
 from hcnn_core.updates import Term, weighted_sums
-from train.networks.registry import Trainable
 from train.config import Config
 from train.data import Images, hide, move, resize
-from train.ranks.communicator import Ranks
 from train.networks.network import Parameters
+from train.networks.registry import Trainable
+from train.ranks.communicator import Ranks
 from train.recipes.optimizers import descend
 
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "initial_arrays", "wants_graphs"]

@@ -18,15 +18,15 @@ import numpy as np
 from autodiff import cross_entropy, tree_map
 from hcnn_core import precision
 from hcnn_core.backend import Array, to_numpy
-from train.runs import checkpoint as checkpoints
-from train.runs.memory import require_weights
-from train.networks.registry import Trainable, build
-from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.config import Config
 from train.data import INFO, Images, draw_holes, draw_sources, spread, views
-from train.ranks.communicator import Ranks
 from train.networks.network import Moments, Parameters
+from train.networks.registry import Trainable, build
+from train.ranks.communicator import Ranks
 from train.recipes.optimizers import averaged_part, image_size, learning_rate
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint, CheckpointError, State
+from train.runs.memory import require_weights
 from train.runs.run import Run
 from train.runs.step import GraphedStep, Inputs, batch_of, gradient_step, initial_arrays
 
