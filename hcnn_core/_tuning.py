@@ -215,9 +215,6 @@ class Tuning:
     """On a GPU, threads of a block that transforms rows, where two such blocks fit a multiprocessor; twice as many
     where only one does."""
 
-    device_paired_bytes: int = 113 << 10
-    """Bytes of shared memory up to which a multiprocessor of an H100 holds two blocks."""
-
     device_product_macs: int = 1 << 26
     """On a GPU, up to this many multiply-adds, matrices are multiplied by our kernel; above, cuBLAS takes less time."""
 

@@ -53,8 +53,20 @@ TO_HOST, ON_DEVICE, ANYWHERE = 2, 3, 4
 MAX_SHARED_ATTRIBUTE = 8
 """CUDA's number for the bytes of dynamic shared memory that a kernel may be given."""
 
-UNASKED_SHARED, MOST_SHARED = 48 << 10, 227 << 10
-"""Bytes of shared memory that a block may take without that attribute, and with it, on an H100 or H200."""
+UNASKED_SHARED = 48 << 10
+"""Bytes of shared memory that a block may take without that attribute."""
+
+DEVICES = {
+    "T4": {75: 7, 76: 5, 16: 40, 97: 64 << 10, 81: 64 << 10, 111: 0},
+    "RTX 3090": {75: 8, 76: 6, 16: 82, 97: 99 << 10, 81: 100 << 10, 111: 1 << 10},
+    "A100": {75: 8, 76: 0, 16: 108, 97: 163 << 10, 81: 164 << 10, 111: 1 << 10},
+    "H100": {75: 9, 76: 0, 16: 132, 97: 227 << 10, 81: 228 << 10, 111: 1 << 10},
+}
+"""Attributes by CUDA's numbers: compute capability, multiprocessors, and bytes of shared memory: of a block, of a
+multiprocessor, and taken of it a block."""
+
+MOST_SHARED = 97
+"""CUDA's number for the bytes of shared memory that a block may have if its kernel's attribute allows it."""
 
 OWN = "using real ="
 """Only in the texts of this project's kernels."""
@@ -98,10 +110,11 @@ class Driver:
     """The functions that do something; the others do nothing.
 
     With `differs`, whatever a graph computes is said to differ from the same step launched kernel by kernel. Otherwise
-    it does if the graph holds other launches than the rehearsal before it.
+    it does if the graph holds other launches than the rehearsal before it. `device` is one of `DEVICES`.
     """
 
-    def __init__(self, *, differs: bool = False) -> None:
+    def __init__(self, *, differs: bool = False, device: str = "H100") -> None:
+        self.attributes = {8: UNASKED_SHARED, 10: 32, **DEVICES[device]}
         self.recording: int | None = None
         self.refused: list[str] = []
         self.names: dict[int, tuple[int, str]] = {}
@@ -206,7 +219,7 @@ class Driver:
         return int(stream == self.recording)
 
     def deviceGetAttribute(self, attribute: int, *_: Any) -> int:
-        return {75: 9, 76: 0, 16: 132, 97: 227 << 10, 8: 48 << 10, 10: 32}.get(attribute, 1024)  # an H200's
+        return self.attributes.get(attribute, 1024)
 
     def driverGetVersion(self, *_: Any) -> int:
         return 13000
@@ -246,7 +259,12 @@ class Driver:
         self._signatures.append((name, module, *sizes, shared))
         self.on_stream(f"kernel {name}", stream)
         (_, y, z), (across, down, deep) = sizes[:3], sizes[3:]
-        if max(y, z) >= 1 << 16 or across * down * deep > 1024 or shared > MOST_SHARED or min(sizes) < 1:
+        if (
+            max(y, z) >= 1 << 16
+            or across * down * deep > 1024
+            or shared > self.attributes[MOST_SHARED]
+            or min(sizes) < 1
+        ):
             self.refuse(f"kernel {name} in a grid of {sizes[:3]}, blocks of {sizes[3:]}, {shared} bytes")
         elif shared > max(UNASKED_SHARED, self.shared.get(function, 0)):
             self.refuse(f"kernel {name} with {shared} bytes of shared memory, which its attribute does not allow")
@@ -403,12 +421,12 @@ def called(driver: Driver, name: str, wants_object: bool) -> Callable[..., Any]:
     return call
 
 
-def without_driver(*, differs: bool = False) -> tuple[Any, Driver]:
+def without_driver(*, differs: bool = False, device: str = "H100") -> tuple[Any, Driver]:
     """CuPy, and the driver it believes in. No other module may have loaded CuPy before."""
     import cupy_backends.cuda.api.driver as driver_module
     import cupy_backends.cuda.api.runtime as runtime_module
 
-    driver, kept = Driver(differs=differs), []  # type: ignore[var-annotated]
+    driver, kept = Driver(differs=differs, device=device), []  # type: ignore[var-annotated]
     for module in (runtime_module, driver_module):
         install(driver, module, kept)
     import cupy
@@ -470,7 +488,7 @@ def main() -> None:
     if sys.argv[1] == "--texts":
         write_texts(sys.argv[2])
     settings = json.loads(sys.argv[1])
-    cupy, driver = without_driver(differs=settings.pop("differs", False))
+    cupy, driver = without_driver(differs=settings.pop("differs", False), device=settings.pop("device", "H100"))
 
     import numpy as np
 

@@ -99,7 +99,7 @@ def plan_by(
 
         transform = transform_for(matmul=matmul)
         given = arrangement, transform, Im2col(arrangement.taps, tuning), tuning
-        if real and CudaPlan.suits(arrangement, transform, tuning):
+        if real and CudaPlan.suits(arrangement, transform):
             return CudaPlan(*given)
         if real and arrangement.taps.uneven:
             along = zip(problem.lengths, problem.stride, problem.boundary, strict=True)

@@ -17,7 +17,9 @@ from hcnn_core.backend._device import use_device as use_device
 from hcnn_core.backend._device import write as write
 from hcnn_core.backend._graphs import SPARE as SPARE
 from hcnn_core.backend._graphs import record as record
+from hcnn_core.backend._kernels import DeviceLimits as DeviceLimits
 from hcnn_core.backend._kernels import compile_cuda as compile_cuda
+from hcnn_core.backend._kernels import device_limits as device_limits
 from hcnn_core.backend._kernels import with_shared_memory as with_shared_memory
 from hcnn_core.backend._memory_order import in_memory_order as in_memory_order
 from hcnn_core.backend._memory_order import joined as joined

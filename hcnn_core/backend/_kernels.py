@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 
 def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
@@ -20,6 +21,39 @@ def compile_cuda(text: str, name: str, options: tuple[str, ...]) -> Any:
         raise RuntimeError(f"the CUDA kernel {name} cannot be compiled: {message}{line}") from error
 
 
+class DeviceLimits(NamedTuple):
+    """What a CUDA device allows a kernel."""
+
+    shared: int
+    """Bytes of shared memory that a block of threads may have."""
+    paired: int
+    """Bytes up to which a multiprocessor holds two blocks beside each other."""
+    capability: tuple[int, int]
+    """Compute capability."""
+
+
+def device_limits() -> DeviceLimits:
+    """The limits of the current CUDA device."""
+    import cupy
+
+    return _limits_of(cupy.cuda.get_device_id())
+
+
+@lru_cache(maxsize=64)
+def _limits_of(device: int) -> DeviceLimits:
+    from cupy.cuda import Device, runtime
+
+    def attribute(name: str) -> int:
+        return int(runtime.deviceGetAttribute(getattr(runtime, f"cudaDevAttr{name}"), device))
+
+    taken = attribute("ReservedSharedMemoryPerBlock")
+    return DeviceLimits(
+        attribute("MaxSharedMemoryPerBlockOptin"),
+        attribute("MaxSharedMemoryPerMultiprocessor") // 2 - taken,
+        divmod(int(Device(device).compute_capability), 10),
+    )
+
+
 def with_shared_memory(compiled: Any, name: str, shared: int) -> Callable[..., None]:
     """A kernel that may use so many bytes of dynamic shared memory on whichever device is the current one."""
     import cupy
@@ -33,7 +67,7 @@ def with_shared_memory(compiled: Any, name: str, shared: int) -> Callable[..., N
             except Exception as error:
                 raise RuntimeError(
                     f"the CUDA kernel {name} needs {shared / 1024:.0f} KiB of shared memory, more than this device has "
-                    f"for a block ({error}); float32 needs half as much as float64"
+                    f"for a block ({error})"
                 ) from error
             prepared.add(device)
         compiled(*arguments, **options)

@@ -19,16 +19,29 @@ from autodiff import primitives
 from autodiff._rules import products
 from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core.backend import DeviceLimits
+
+DEVICES = {
+    name: DeviceLimits(block << 10, multiprocessor // 2 - reserved << 10, capability)
+    for name, capability, block, multiprocessor, reserved in (
+        ("T4", (7, 5), 64, 64, 0),
+        ("RTX 3090", (8, 6), 99, 100, 1),
+        ("A100", (8, 0), 163, 164, 1),
+        ("H100", (9, 0), 227, 228, 1),
+    )
+}
+"""Limits of some devices; in KiB, what a block may have, what a multiprocessor has, and what is taken of it a block."""
 
 HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++")
 
 
 @contextlib.contextmanager
-def in_place_of_cupy(kernel: Callable[..., Any]) -> Iterator[None]:
-    """NumPy arrays go the way of CuPy's, through kernels of one's own."""
+def in_place_of_cupy(kernel: Callable[..., Any], device: DeviceLimits = DEVICES["H100"]) -> Iterator[None]:
+    """NumPy arrays go the way of CuPy's, through kernels of one's own, chosen for a device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
+        patch.setattr(_cuda, "device_limits", lambda: device)
         for module in (planner, products, primitives):
             patch.setattr(module, "library_of", lambda array: "cupy")
         yield

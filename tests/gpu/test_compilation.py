@@ -62,7 +62,6 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
     names = {"apply", "centre_of", "correlate", "covariance_of", "extend", "gram", "map_rows", "multiply", "normalize"}
     names |= {"cross_entropy", "merge", "merge_back", "normalize_back", "place_sums", "spread", "weigh"}
     assert {name for name, _, _ in variants} == names
-    assert all(shared <= _cuda.MAX_SHARED for _, _, shared in variants)
 
 
 def test_every_variant_compiles_without_spills(variants: list[Variant]) -> None:
@@ -79,13 +78,17 @@ def test_spills_are_noticed(variants: list[Variant]) -> None:
     assert resources("apply", crowded)[1] > SCALARS
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120"])
 def test_nvrtc_compiles_for_other_architectures(variants: list[Variant], architecture: str) -> None:
-    """A variant of each kernel and each way to compute it. Sizes do not matter to an architecture."""
+    """A variant of each kernel and each way to compute it, but for tensor cores that sm_75 has not.
+
+    Sizes do not matter to an architecture.
+    """
     ways = {re.sub(r"^(#define (?!PASSES)\w+) \d+$", r"\1", text, flags=re.MULTILINE): text for _, text, _ in variants}
     assert 10 < len(ways) < len({text for _, text, _ in variants})
     for text in ways.values():
-        assert nvrtc(text, architecture)[0]
+        if architecture != "sm_75" or "#define PASSES" not in text:
+            assert nvrtc(text, architecture)[0]
 
 
 def test_nvrtc_refuses_what_is_not_cuda(variants: list[Variant]) -> None:

@@ -27,6 +27,7 @@ STEPS: list[dict[str, Any]] = [
     {"preset": "hcnn-fast", "size": 20, "cutout": 8},
     {"preset": "lenet"},
     {"preset": "hcnn-fast", "boundary": "periodic"},
+    {"preset": "hcnn", "device": "T4"},
 ]
 
 

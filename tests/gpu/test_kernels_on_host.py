@@ -246,7 +246,7 @@ def test_a_tuning_sets_the_sizes_of_blocks(monkeypatch: pytest.MonkeyPatch) -> N
         return [y, *pullback(y), *updated, loss, gradient, *moments, *filters]
 
     expected, usual = work(), dict(threads)
-    sizes = {"device_threads": 64, "device_filter_threads": 32, "device_map_threads": 64, "device_paired_bytes": 0}
+    sizes = {"device_threads": 64, "device_filter_threads": 32, "device_map_threads": 64}
     with tuned(**sizes, device_sum_positions=2, device_update_blocks=2), poisoned_memory():
         found = work()
     register_tiles = {"apply", "correlate", "multiply"}

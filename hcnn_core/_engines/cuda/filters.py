@@ -22,7 +22,9 @@ def suits(h: Array, g: Array | None = None) -> bool:
     few = 0 < h.shape[0] <= MOST_FILTERS and 0 < h.size <= MOST_TAPS * h.shape[0]
     if not few or dtype_name(h.dtype) not in cuda.TILING:
         return False
-    return g is None or (0 < g.size < 1 << 31 and _shared_bytes(h, math.prod(g.shape[1:-1])) <= cuda.MAX_SHARED)
+    return g is None or (
+        0 < g.size < 1 << 31 and _shared_bytes(h, math.prod(g.shape[1:-1])) <= cuda.device_limits().shared
+    )
 
 
 def normalize(xp: Any, h: Array, mean: Array, covariance: Array, epsilon: float) -> tuple[Array, Array]:

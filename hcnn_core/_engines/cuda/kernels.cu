@@ -305,22 +305,21 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) place_sums(
     if (threadIdx.x == 0) parts[(long long)blockIdx.y * count + u] = part[0];
 }
 
-// From the parts of `place_sums`: the mean of x, rounded, and the mean patch minus that mean. One block.
+// From the parts of `place_sums`: the mean of x, rounded, and the mean patch minus that mean. The first row of parts
+// receives the sums of all. One block.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) centre_of(
-    Reals x, const double* __restrict__ parts, Table places, Target centre, double* __restrict__ offsets,
+    Reals x, double* parts, Table places, Target centre, double* __restrict__ offsets,
     int blocks, int count, int inner, int samples
 ) {
-    SHARED_MEMORY;
-    double* total = reinterpret_cast<double*>(shared_memory);
-    double* part = total + count;
+    __shared__ double part[PATCH_THREADS];
     const double each = (double)samples * inner, guess = near_mean(x, samples * inner * count);
-    for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
-        total[u] = each * guess;
-        for (int b = 0; b < blocks; ++b) total[u] += parts[(long long)b * count + u];
-    }
-    __syncthreads();
     double all = 0;
-    for (int u = threadIdx.x; u < count; u += PATCH_THREADS) all += total[u];
+    for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
+        double total = each * guess;
+        for (int b = 0; b < blocks; ++b) total += parts[(long long)b * count + u];
+        parts[u] = total;
+        all += total;
+    }
     part[threadIdx.x] = all;
     for (int half = PATCH_THREADS / 2; half; half /= 2) {
         __syncthreads();
@@ -333,7 +332,7 @@ extern "C" __global__ void __launch_bounds__(PATCH_THREADS) centre_of(
         double sum = 0;
         for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
             const int place = places[t * count + u];
-            sum += (place < 0 ? 0 : total[place]) - each * mean;
+            sum += (place < 0 ? 0 : parts[place]) - each * mean;
         }
         __syncthreads();
         part[threadIdx.x] = sum;

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import compile_cuda, with_shared_memory
+from hcnn_core.backend import compile_cuda, device_limits, with_shared_memory
 from hcnn_core.precisions import passes
 
 LANES = 32
@@ -29,11 +29,11 @@ TENSOR_ROWS = 16
 """Rows that tensor cores multiply at a time."""
 
 MAP_TALL = 8
-MAP_TILE = {"float32": 64, "float64": 32}
-"""Positions that a block maps at a time."""
+MAP_TILES = {"float32": (64, 32), "float64": (32,)}
+"""Positions that a block maps at a time: the first number for which the device has enough shared memory."""
 
-MAX_SHARED = 160 << 10
-"""Bytes of shared memory that a block may ask for on an A100, H100 or H200; float32 asks for at most half of it."""
+TENSOR_CAPABILITY = 8, 0
+"""Least compute capability whose tensor cores multiply numbers of TensorFloat-32."""
 
 
 @cache
@@ -62,6 +62,12 @@ def product_sizes(dtype: str, rows: int) -> dict[str, int]:
     """The sizes of `apply` and `correlate`: for few rows, tiles are less tall and wider."""
     tiling = TILING[dtype]
     if count := passes(dtype):
+        has = device_limits().capability
+        if has < TENSOR_CAPABILITY:
+            raise RuntimeError(
+                f"precisions 'tf32' and 'tf32x3' need a device of compute capability 8.0 or later; this one has "
+                f"{has[0]}.{has[1]}: choose precision 'float32'"
+            )
         tall = TENSOR_ROWS if rows <= TENSOR_ROWS else 2 * TENSOR_ROWS
         return {**tiling, "TALL": tall, "WIDE": 4 * TENSOR_ROWS // tall, "ROW_TILE": tall, "PASSES": count}
     tall, wide = tiling["TALL"], tiling["WIDE"]

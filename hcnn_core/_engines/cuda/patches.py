@@ -34,7 +34,8 @@ class CudaPatches(Patches[Array]):
         """Mean patch of x, in double precision, and the covariance of those of x and y, in x's dtype."""
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
         centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
-        blocks, threads = self._blocks(self.count), current().device_filter_threads
+        threads = self._gram_threads(x)
+        blocks = self._blocks(self.count, threads)
         parts, mean = self._doubles(xp, x, (blocks, self.taps, self.taps)), self._doubles(xp, x, (self.taps,))
         self._launch(
             "gram",
@@ -43,6 +44,7 @@ class CudaPatches(Patches[Array]):
             (arranged[0], arranged[-1], centres[0], centres[-1], self._tables(x)[0], parts, *self._numbers),
             self.taps**2 * threads * x.itemsize,
             same=x is y,
+            threads=threads,
         )
         covariance = empty(xp, (self.taps, self.taps), x)
         arguments = parts, offsets[0], offsets[-1], centres[0], mean, covariance
@@ -71,12 +73,12 @@ class CudaPatches(Patches[Array]):
     def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
         """Mean of an arranged array, and its mean patch minus that mean, in double precision."""
         count = math.prod(self.lengths)
-        blocks, threads = self._blocks(self.count // count), current().device_filter_threads
+        blocks = self._blocks(self.count // count, current().device_filter_threads)
         parts, offsets = self._doubles(xp, x, (blocks, count)), self._doubles(xp, x, (self.taps,))
         centre = empty(xp, (), x)
         self._launch("place_sums", x, (count, blocks), (x, parts, *self._numbers))
         arguments = x, parts, self._tables(x)[0], centre, offsets, np.int32(blocks), *self._numbers
-        self._launch("centre_of", x, (1,), arguments, (count + threads) * 8)
+        self._launch("centre_of", x, (1,), arguments)
         return centre, offsets
 
     @property
@@ -84,11 +86,17 @@ class CudaPatches(Patches[Array]):
         """Places, samples inside them, and samples outside, as the kernels take them."""
         return np.int32(math.prod(self.lengths)), np.int32(self.shape[-1]), np.int32(self.shape[0])
 
+    def _gram_threads(self, x: Array) -> int:
+        """Threads of a block that finds the shared memory for its sums: in float64 on small devices, fewer."""
+        threads, room = current().device_filter_threads, cuda.device_limits().shared
+        while threads > cuda.LANES and self.taps**2 * threads * x.itemsize > room:
+            threads //= 2
+        return threads
+
     @staticmethod
-    def _blocks(positions: int) -> int:
+    def _blocks(positions: int, threads: int) -> int:
         """Blocks of threads that share out sums over so many positions."""
-        tuning = current()
-        return min(-(-positions // (tuning.device_filter_threads * tuning.device_sum_positions)), (1 << 16) - 1)
+        return min(-(-positions // (threads * current().device_sum_positions)), (1 << 16) - 1)
 
     def _tables(self, x: Array) -> tuple[Array, ...]:
         return _tables(x, self.lengths, self.sizes, self.periodic)
@@ -99,11 +107,11 @@ class CudaPatches(Patches[Array]):
 
     def _launch(
         self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0,
-        *, same: bool = True,
+        *, same: bool = True, threads: int | None = None,
     ) -> None:  # fmt: skip
         own = int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))
         sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": own, "SAME": int(same)}
-        threads = current().device_filter_threads
+        threads = threads or current().device_filter_threads
         blocks = 3 if x.itemsize == 4 else 1  # that fit beside each other; sums take twice the registers in float64
         sizes |= {"PATCH_THREADS": threads, "PATCH_BLOCKS": blocks}
         cuda.launch(name, dtype_name(x.dtype), sizes, grid, threads, arguments, shared)

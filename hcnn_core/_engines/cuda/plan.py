@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -21,7 +22,7 @@ from hcnn_core._engines.generic.plan import Plan
 from hcnn_core._engines.taps import Integers, TapProducts, untapped
 from hcnn_core._engines.transform import Identity, Transform
 from hcnn_core._tuning import Tuning
-from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, placement
+from hcnn_core.backend import Array, DeviceLimits, DeviceTables, dtype_name, empty, placement
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
@@ -38,18 +39,22 @@ class Map:
 
 
 @lru_cache(maxsize=256)
-def maps_of(transform: MatrixDFT, dtype: str, tuning: Tuning) -> tuple[Map, ...]:
-    """Analysis, its transpose, synthesis, its transpose."""
+def maps_of(transform: MatrixDFT, dtype: str, tuning: Tuning, limits: DeviceLimits) -> tuple[Map, ...]:
+    """Analysis, its transpose, synthesis, its transpose; those of the narrowest tiles may ask for too much memory."""
     found = zip(MAPS, stages_of(transform, np.dtype(dtype)), strict=True)
-    return tuple(_map(dtype, *stages, tuning, summed=name == "back") for name, stages in found)
+    return tuple(_map(dtype, *stages, tuning, limits, summed=name == "back") for name, stages in found)
 
 
-def _map(dtype: str, first: Stage, second: Stage, half_rows: int, tuning: Tuning, *, summed: bool) -> Map:
+def _map(
+    dtype: str, first: Stage, second: Stage, half_rows: int, tuning: Tuning, limits: DeviceLimits, *, summed: bool
+) -> Map:
     """The map of two stages. With `summed`, the memory between them has room for a copy of the rows that are read."""
     rows = first.reads.size * first.matrix.shape[1]
-    width = cuda.MAP_TILE[dtype]
-    shared = (rows + (max(rows, half_rows) if summed else half_rows)) * width * np.dtype(dtype).itemsize
-    threads = tuning.device_map_threads * (1 if shared <= tuning.device_paired_bytes else 2)
+    column = (rows + (max(rows, half_rows) if summed else half_rows)) * np.dtype(dtype).itemsize
+    *wider, narrowest = cuda.MAP_TILES[dtype]
+    width = next((width for width in wider if width * column <= limits.shared), narrowest)
+    shared = width * column
+    threads = tuning.device_map_threads * (1 if shared <= limits.paired else 2)
     sizes = {"MAP_TILE": width, "MAP_THREADS": threads, "MAP_TALL": cuda.MAP_TALL, "IN_ROWS": rows}
     for name, stage in (("FIRST", first), ("SECOND", second)):
         sizes |= {
@@ -88,15 +93,10 @@ class CudaPlan(Plan[Array]):
         self._placed = DeviceTables()
 
     @classmethod
-    def suits(cls, arrangement: Arrangement, transform: Transform[Array], tuning: Tuning) -> bool:
-        """Whether the kernels can carry out a plan."""
+    def suits(cls, arrangement: Arrangement, transform: Transform[Array]) -> bool:
+        """Whether the kernels can carry out a plan, on a device with enough shared memory."""
         t = arrangement.taps
-        if t.uneven:
-            return False
-        if isinstance(transform, MatrixDFT):
-            if max(m.shared for m in maps_of(transform, "float64", tuning)) > cuda.MAX_SHARED:
-                return False
-        elif not isinstance(transform, Identity):
+        if t.uneven or not isinstance(transform, MatrixDFT | Identity):
             return False
         tables = tables_of(t if t.sizes else untapped(t.batch))
         entry = max(transform.aliases * arrangement.channels * tables.x.positions, arrangement.out * tables.g.positions)
@@ -106,8 +106,25 @@ class CudaPlan(Plan[Array]):
         fits = columns <= SIDE * MOST_BLOCKS and blocks <= MOST_BLOCKS  # along a grid's second axis
         return fits and max(spectra, transform.planes * entry) < 1 << 31  # offsets
 
+    def _fits(self, like: Array) -> bool:
+        """Whether a block of the device has the shared memory that arrays like this one need; if not, say so."""
+        if self.maps is None:
+            return True
+        dtype, limits = dtype_name(like.dtype), cuda.device_limits()
+        needed = max(m.shared for m in maps_of(self.maps, dtype, self.tuning, limits))
+        if needed > limits.shared:
+            warnings.warn(
+                f"a DFT of this size in {dtype} needs {needed / 1024:.0f} KiB of shared memory, and a block of this "
+                f"device has {limits.shared / 1024:.0f} KiB: CuPy's own functions convolve, more slowly",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return needed <= limits.shared
+
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
+        if not self._fits(x):
+            return super().forward(xp, x, w, bias)
         per_row = None if bias is None else self._bias_of_rows(xp, bias)
         y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row)
         result = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
@@ -118,7 +135,8 @@ class CudaPlan(Plan[Array]):
 
         Synthesis adds the sum up if the axis is transformed and the bias is the same at all positions.
         """
-        per_row, place = self._bias_of_rows(xp, bias), self.y_order.index(axis)
+        place = self.y_order.index(axis)
+        per_row = self._bias_of_rows(xp, bias) if self._fits(x) else None
         if per_row is None or place >= len(self.arrangement.spectral):
             return super().forward_and_marginal(xp, x, w, bias, axis)
         shape, order = self.problem.y_shape, self.y_order
@@ -139,6 +157,8 @@ class CudaPlan(Plan[Array]):
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
+        if not self._fits(g):
+            return super().adjoints(xp, g, x, w, ans)
         sums = None
         if self.maps:
             answers = None if ans is None else self._result_rows(xp, ans)
@@ -347,7 +367,7 @@ class CudaPlan(Plan[Array]):
         """
         dtype = dtype_name(x.dtype)
         assert self.maps
-        stages = maps_of(self.maps, dtype, self.tuning)[MAPS.index(name)]
+        stages = maps_of(self.maps, dtype, self.tuning, cuda.device_limits())[MAPS.index(name)]
         sizes = dict(stages.sizes)
         places, batch, n = self._source(x, extension)
         if out is None:
