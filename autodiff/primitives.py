@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -19,7 +20,10 @@ from hcnn_core.loss import cross_entropy_and_gradient, targets
 from hcnn_core.moments import moments_and_mean, shard_cotangents
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
-from hcnn_core.normalization import normalized_and_moments, require_epsilon
+from hcnn_core.normalization import batch_normalized_and_moments, normalized_and_moments, require_epsilon
+from hcnn_core.pooling import make_windows, maxima_and_taps, picked_samples, picked_samples_vjp, require_pieces
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 convolve = primitive(hcnn_core.convolve)
 convolve_vjp_x = primitive(hcnn_core.convolve_vjp_x)
@@ -90,32 +94,31 @@ defvjp(
 )
 
 
-def _with_bias(x: Array, bias: Array | None = None) -> Array:
-    return hcnn_core.elu(x, bias=bias)
-
-
-_elu = primitive(functools.wraps(hcnn_core.elu)(_with_bias))
-elu_vjp = primitive(hcnn_core.elu_vjp)
-
-
-def _elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _rectifier(function: Function, cotangent: Primitive) -> tuple[Primitive, Function]:
+    """An activation with a bias by position, as the tape has it, and by keyword, as users have it."""
+    plain = primitive(functools.wraps(function)(lambda x, bias=None: function(x, bias=bias)))
     # x and bias share one cotangent, which the tape sums where the bias was broadcast
-    return lambda g: (elu_vjp(g, ans),) * len(argnums)
+    defvjp_argnums(plain, lambda argnums, ans, args, kwargs: lambda g: (cotangent(g, ans),) * len(argnums))
+
+    @functools.wraps(function)
+    def with_keyword(x: Array, /, *, bias: Array | None = None) -> Array:
+        return plain(x) if bias is None else plain(x, bias)
+
+    return plain, cast(Function, with_keyword)
 
 
-defvjp_argnums(_elu, _elu_pullback)
-
-
-@functools.wraps(hcnn_core.elu)
-def elu(x: Array, /, *, bias: Array | None = None) -> Array:  # noqa: D103 - hcnn_core's docstring is its own
-    return _elu(x) if bias is None else _elu(x, bias)
-
-
+elu_vjp, relu_vjp = primitive(hcnn_core.elu_vjp), primitive(hcnn_core.relu_vjp)
+_elu, elu = _rectifier(hcnn_core.elu, elu_vjp)
+_relu, relu = _rectifier(hcnn_core.relu, relu_vjp)
 defvjp(
     elu_vjp,
     lambda ans, g, y: lambda h: elu_vjp(h, y),
     lambda ans, g, y: lambda h: h * g * (y < 0),
 )
+defvjp(relu_vjp, lambda ans, g, y: lambda h: relu_vjp(h, y), None)
+
+dropout = primitive(hcnn_core.dropout)
+defvjp(dropout, lambda ans, x, kept, **kwargs: lambda g: dropout(g, kept, **kwargs), None)
 
 convolve_elu = primitive(hcnn_core.convolve_elu)
 
@@ -282,38 +285,86 @@ _normalized_and_moments = primitive(functools.wraps(hcnn_core.normalize_elu)(nor
 normalize_elu = functools.wraps(hcnn_core.normalize_elu)(
     lambda *args, **kwargs: _normalized_and_moments(*args, **kwargs)[:3]
 )
+_batch_normalized_and_moments = primitive(functools.wraps(hcnn_core.batch_normalize)(batch_normalized_and_moments))
+batch_normalize = functools.wraps(hcnn_core.batch_normalize)(
+    lambda *args, **kwargs: _batch_normalized_and_moments(*args, **kwargs)[:3]
+)
 
 
-def _normalize_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    y, shift, scale, bias = args
+def _normalization_pullback(
+    adjoint: Any, written_out: Any, argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     zeros, moments = [np.zeros_like(getval(a)) for a in ans[1:3]], getval(ans[3])
 
     def pullback(g: dict[int, Array]) -> list[Array]:
-        of_ans = g[0] if 0 in g else np.zeros_like(getval(y))
+        of_ans = g[0] if 0 in g else np.zeros_like(getval(args[0]))
         given = of_ans, g.get(1, zeros[0]), g.get(2, zeros[1])
         if kwargs.get("shard") is not None:
             _refuse_second_order(*given, *args)
         if any(isinstance(a, Traced) for a in (*given, *args)):
-            options = {"epsilon": kwargs["epsilon"]}
-            found = vjp(functools.partial(_normalize_elu_written_out, **options), *args)[1](given)
+            found = vjp(functools.partial(written_out, epsilon=kwargs["epsilon"]), *args)[1](given)
         else:
-            found = hcnn_core.normalize_elu_vjp(*given, y, shift, scale, bias, moments, **kwargs)
+            found = adjoint(*given, *args, moments, **kwargs)
         return [found[argnum] for argnum in argnums]
 
     return pullback
 
 
-def _normalize_elu_written_out(y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float) -> Any:
-    """`normalize_elu` of operations that are differentiable any number of times."""
+def _batch_normalize_written_out(y: Array, scale: Array, bias: Array, *, epsilon: float) -> Any:
+    """`batch_normalize` of operations that are differentiable any number of times."""
     axes = tuple(range(y.ndim - 1))
-    y = y + shift
     mean = np.mean(y, axis=axes)
     deviation = y - mean
     variance = np.mean(np.square(deviation), axis=axes)
-    return elu(deviation * (scale / np.sqrt(variance + epsilon)) + bias), mean, variance
+    return deviation * (scale / np.sqrt(variance + epsilon)) + bias, mean, variance
 
 
-defvjp_argnums(_normalized_and_moments, _normalize_elu_pullback)
+def _normalize_elu_written_out(y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float) -> Any:
+    ans, mean, variance = _batch_normalize_written_out(y + shift, scale, bias, epsilon=epsilon)
+    return elu(ans), mean, variance
+
+
+defvjp_argnums(
+    _normalized_and_moments,
+    functools.partial(_normalization_pullback, hcnn_core.normalize_elu_vjp, _normalize_elu_written_out),
+)
+defvjp_argnums(
+    _batch_normalized_and_moments,
+    functools.partial(_normalization_pullback, hcnn_core.batch_normalize_vjp, _batch_normalize_written_out),
+)
+
+_maxima_and_taps = primitive(maxima_and_taps)
+_picked_samples, _picked_samples_vjp = primitive(picked_samples), primitive(picked_samples_vjp)
+mean_pool, mean_pool_vjp = primitive(hcnn_core.mean_pool), primitive(hcnn_core.mean_pool_vjp)
+
+
+@functools.wraps(hcnn_core.max_pool)
+def max_pool(x: Array, axes: Any, kernel_size: Any, *, stride: Any = None, padding: Any = 0) -> Array:  # noqa: D103
+    if not isinstance(x, Traced):
+        return hcnn_core.max_pool(x, axes, kernel_size, stride=stride, padding=padding)
+    for axis, window in reversed(make_windows(x.shape, axes, kernel_size, stride, padding)):
+        x, _ = _maxima_and_taps(x, axis, window)
+    return x
+
+
+@functools.wraps(hcnn_core.maxout)
+def maxout(x: Array, pieces: int, axis: int = -1) -> Array:  # noqa: D103
+    return max_pool(x, require_pieces(x, pieces, axis), pieces)
+
+
+def _maxima_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    taps, where = getval(ans[1]), args[1:]
+    return lambda g: [_picked_samples_vjp(g[0], taps, *where)]
+
+
+defvjp_argnums(_maxima_and_taps, _maxima_pullback)
+defvjp(_picked_samples, lambda ans, x, taps, *where: lambda g: _picked_samples_vjp(g, taps, *where), None)
+defvjp(_picked_samples_vjp, lambda ans, g, taps, *where: lambda h: _picked_samples(h, taps, *where), None)
+defvjp(
+    mean_pool,
+    lambda ans, x, *where, **kwargs: _with_shape(x.shape, lambda shape, g: mean_pool_vjp(g, shape, *where, **kwargs)),
+)
+defvjp(mean_pool_vjp, lambda ans, g, x, *where, **kwargs: lambda h: mean_pool(h, *where, **kwargs), None)
 
 _normalized_filters = primitive(hcnn_core.normalize_filters)
 

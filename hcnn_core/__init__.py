@@ -4,7 +4,7 @@ Functions take and return NumPy or CuPy arrays; the arguments decide which. The 
 Oyallon, Mallat and Smeulders, "Multiscale Hierarchical Convolutional Networks" (arXiv:1703.04140).
 """
 
-from hcnn_core.activations import elu, elu_vjp
+from hcnn_core.activations import dropout, elu, elu_vjp, relu, relu_vjp
 from hcnn_core.convolution import convolve, convolve_elu, convolve_elu_marginal, convolve_vjp_w, convolve_vjp_x
 from hcnn_core.correlation import correlate, correlate_vjp_w, correlate_vjp_x
 from hcnn_core.factored import factored_layer
@@ -12,8 +12,9 @@ from hcnn_core.filters import merge_factors, merge_factors_vjp, normalize_filter
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
-from hcnn_core.normalization import normalize_elu, normalize_elu_vjp
+from hcnn_core.normalization import batch_normalize, batch_normalize_vjp, normalize_elu, normalize_elu_vjp
 from hcnn_core.operators import linear_operator
+from hcnn_core.pooling import max_pool, max_pool_vjp, maxout, maxout_vjp, mean_pool, mean_pool_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.shards import Shard
@@ -25,6 +26,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Shard",
     "adamw_update",
+    "batch_normalize",
+    "batch_normalize_vjp",
     "convolve",
     "convolve_elu",
     "convolve_elu_marginal",
@@ -34,6 +37,7 @@ __all__ = [
     "correlate_vjp_w",
     "correlate_vjp_x",
     "cross_entropy",
+    "dropout",
     "elu",
     "elu_vjp",
     "factored_layer",
@@ -42,6 +46,12 @@ __all__ = [
     "marginal",
     "marginal_vjp",
     "matmul",
+    "max_pool",
+    "max_pool_vjp",
+    "maxout",
+    "maxout_vjp",
+    "mean_pool",
+    "mean_pool_vjp",
     "merge_factors",
     "merge_factors_vjp",
     "muon_update",
@@ -52,6 +62,8 @@ __all__ = [
     "patch_moments",
     "patch_moments_vjp",
     "precision",
+    "relu",
+    "relu_vjp",
     "sgd_update",
     "sgd_update_all",
     "translate",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 Boundary: TypeAlias = Literal["periodic", "zero"]
 Method: TypeAlias = Literal["auto", "direct", "fft"]
@@ -91,6 +91,55 @@ class Problem:
     def empty(self) -> bool:
         """Whether x, w or the result has no element, so that there is nothing to sum."""
         return not (math.prod(self.x_shape) and math.prod(self.w_shape))
+
+
+class Window(NamedTuple):
+    """Windows along an axis: number i begins at sample ``stride * i - padding`` and has `size` taps."""
+
+    length: int
+    """Samples along the axis."""
+    size: int
+    stride: int
+    padding: int
+
+    @property
+    def out_length(self) -> int:
+        return (self.length + 2 * self.padding - self.size) // self.stride + 1
+
+    def places(self, axis: int) -> Iterator[tuple[int, tuple[Any, ...], tuple[Any, ...]]]:
+        """Each tap, the windows in which it reads a sample, and the samples it reads, as indices along an axis."""
+        before = (slice(None),) * axis
+        for tap in range(self.size):
+            offset = tap - self.padding
+            first = max(0, -(offset // self.stride))
+            count = max(0, min(self.out_length, (self.length - 1 - offset) // self.stride + 1) - first)
+            begin = self.stride * first + offset
+            samples = slice(begin, begin + self.stride * (count - 1) + 1, self.stride) if count else slice(0, 0)
+            yield tap, (*before, slice(first, first + count), ...), (*before, samples, ...)
+
+
+def make_windows(
+    x_shape: tuple[int, ...],
+    axes: int | Sequence[int],
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: int | Sequence[int],
+) -> list[tuple[int, Window]]:
+    """Validate the arguments of pooling and return each axis with its windows."""
+    axes = normalize_axes("axes", axes, len(x_shape))
+    sizes = normalize_integers("kernel_size", kernel_size, len(axes), 1)
+    strides = sizes if stride is None else normalize_integers("stride", stride, len(axes), 1)
+    found = []
+    for axis, size, step, pad in zip(
+        axes, sizes, strides, normalize_integers("padding", padding, len(axes), 0), strict=True
+    ):
+        if 2 * pad > size:
+            raise ValueError(f"padding is {pad} along axis {axis}; windows of {size} take {size // 2} at most")
+        n, least = x_shape[axis], max(1, size - 2 * pad)
+        if n < least:
+            raise ValueError(f"x has length {n} along axis {axis}; windows of {size} with padding {pad} need {least}")
+        found.append((axis, Window(n, size, step, pad)))
+    return found
 
 
 def make_problem(

@@ -1,4 +1,7 @@
-"""The pointwise nonlinearity rho of the paper: exponential linear units (arXiv:1511.07289; section 2 of 1703.04140)."""
+"""Pointwise functions: the exponential linear units that are rho in the paper, rectified linear units, dropout.
+
+Exponential linear units are those of arXiv:1511.07289; section 2 of arXiv:1703.04140 takes them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import numpy as np
 
 from hcnn_core._engines import planner
 from hcnn_core._tuning import current
-from hcnn_core.backend import array_namespace, in_memory_order, library_of, require_real
+from hcnn_core.backend import array_namespace, in_memory_order, library_of, require_floating, require_real
 from hcnn_core.typing import AnyArray, Array
 
-__all__ = ["elu", "elu_vjp"]
+__all__ = ["dropout", "elu", "elu_vjp", "relu", "relu_vjp"]
 
 
 def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
@@ -42,11 +45,8 @@ def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
     -----
     Section 2 of arXiv:1703.04140 prints the two cases swapped. Alpha, the limit of -ELU at minus infinity, is 1.
     """
-    xp = array_namespace(x) if bias is None else array_namespace(x, bias)
-    c = require_real(xp, "x", x)
-    if bias is not None:
-        bias = _like(xp, "bias", bias, c)
-    return planner.elementwise(xp, math.prod(c.shape)).elu(xp, c, bias)
+    xp, x, bias = _with_bias(x, bias)
+    return planner.elementwise(xp, math.prod(x.shape)).elu(xp, x, bias)
 
 
 def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
@@ -71,10 +71,104 @@ def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
     ValueError
         If g does not broadcast to `ans`.
     """
-    xp = array_namespace(g, ans)
-    y = require_real(xp, "ans", ans)
-    g = _like(xp, "g", g, y)
-    return planner.elementwise(xp, math.prod(y.shape)).elu_vjp(xp, g, y)
+    xp, g, ans = _with_cotangent(g, ans)
+    return planner.elementwise(xp, math.prod(ans.shape)).elu_vjp(xp, g, ans)
+
+
+def relu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
+    """Rectified linear unit of c = x + bias: c where c > 0, 0 elsewhere.
+
+    Parameters
+    ----------
+    x : array
+        float32 or float64, any shape.
+    bias : array, optional
+        Added to x first. It is converted to the dtype of x, and its shape broadcasts to that of x.
+
+    Returns
+    -------
+    array
+        The shape, dtype and memory layout of x.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex.
+    ValueError
+        If the bias does not broadcast to x.
+    """
+    xp, x, bias = _with_bias(x, bias)
+    return planner.elementwise(xp, math.prod(x.shape)).relu(xp, x, bias)
+
+
+def relu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
+    """Cotangent of x in ``ans = relu(x)``: g where ans > 0, 0 elsewhere.
+
+    Parameters
+    ----------
+    g : array
+        Cotangent of the result; its shape broadcasts to that of `ans`.
+    ans : array
+        The result of `relu`, float32 or float64.
+
+    Returns
+    -------
+    array
+        Shape, dtype and memory layout of `ans`.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex.
+    ValueError
+        If g does not broadcast to `ans`.
+
+    Notes
+    -----
+    Where x = 0, which has no derivative, it is 0, as in PyTorch.
+    """
+    xp, g, ans = _with_cotangent(g, ans)
+    return planner.elementwise(xp, math.prod(ans.shape)).relu_vjp(xp, g, ans)
+
+
+def dropout(x: AnyArray, kept: Array, /, *, rate: float) -> AnyArray:
+    """Dropout (arXiv:1207.0580): x / (1 - rate) where it is kept, 0 elsewhere.
+
+    Parameters
+    ----------
+    x : array
+        float32, float64, complex64 or complex128, any shape.
+    kept : array of bool
+        Which elements are kept; its shape broadcasts to that of x. Elements are left out with probability `rate` if it
+        is ``rng.random(shape) >= rate``, of a NumPy `Generator`.
+    rate : float
+        Probability that an element is left out, from 0 to below 1.
+
+    Returns
+    -------
+    array
+        The shape, dtype and memory layout of x.
+
+    Raises
+    ------
+    TypeError
+        If x is of an integer dtype, or `kept` of another than bool.
+    ValueError
+        If `kept` does not broadcast to x, or the rate is out of range.
+
+    Notes
+    -----
+    It is linear in x and its own transpose: the cotangent of x is ``dropout(g, kept, rate=rate)``. The same random
+    numbers give the same result, so several processes and a recorded CUDA graph repeat it.
+    """
+    xp = array_namespace(x, kept)
+    y, kept = require_floating(xp, "x", x), xp.asarray(kept)
+    if not xp.isdtype(kept.dtype, "bool"):
+        raise TypeError(f"kept has dtype {kept.dtype}; give bool, such as rng.random(shape) >= rate")
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate is {rate}; it must be at least 0 and below 1")
+    scale = 1 / (1 - float(rate))
+    return planner.elementwise(xp, math.prod(y.shape)).dropout(xp, y, _broadcast(xp, "kept", kept, y), scale)
 
 
 def total(x: Array, y: Array) -> Array:
@@ -99,9 +193,26 @@ def total(x: Array, y: Array) -> Array:
     return planner.add(x, y)
 
 
+def _with_bias(x: Array, bias: Array | None) -> Any:
+    """The namespace of x, x, and the bias broadcast to it."""
+    xp = array_namespace(x) if bias is None else array_namespace(x, bias)
+    x = require_real(xp, "x", x)
+    return xp, x, None if bias is None else _like(xp, "bias", bias, x)
+
+
+def _with_cotangent(g: Array, ans: Array) -> Any:
+    """The namespace of both, the cotangent broadcast to the result, and the result."""
+    xp = array_namespace(g, ans)
+    ans = require_real(xp, "ans", ans)
+    return xp, _like(xp, "g", g, ans), ans
+
+
 def _like(xp: Any, name: str, array: Array, x: Array) -> Array:
     """An argument converted to the dtype of x and broadcast to its shape."""
-    array = xp.astype(require_real(xp, name, array), x.dtype, copy=False)
+    return _broadcast(xp, name, xp.astype(require_real(xp, name, array), x.dtype, copy=False), x)
+
+
+def _broadcast(xp: Any, name: str, array: Array, x: Array) -> Array:
     try:
         return xp.broadcast_to(array, x.shape)
     except ValueError:

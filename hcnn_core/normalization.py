@@ -1,4 +1,4 @@
-"""Batch normalisation after the filters along attributes, with one mean and variance per value of v_j, then rho.
+"""Batch normalisation with one mean and variance per value of the last axis, alone or with rho after it.
 
 Section 4.2 of arXiv:1703.04140 normalises between the factors of Eq. (8); the authors' code also normalises after them.
 Statistics are taken over all axes but v_j. Translations along space and attributes do not change them, so
@@ -15,7 +15,7 @@ from hcnn_core.backend import array_namespace, require_real
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Array, NumpyArray, Scalar
 
-__all__ = ["normalize_elu", "normalize_elu_vjp"]
+__all__ = ["batch_normalize", "batch_normalize_vjp", "normalize_elu", "normalize_elu_vjp"]
 
 Arrays: TypeAlias = tuple[Array, Array, Array]
 NumpyArrays: TypeAlias = tuple[NumpyArray[Scalar], NumpyArray[Scalar], NumpyArray[Scalar]]
@@ -126,6 +126,147 @@ def normalize_elu_vjp(
     ValueError
         If shapes do not fit.
     """
+    return _adjoint(g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified=True)
+
+
+def normalized_and_moments(
+    y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision."""
+    return _forward(y, shift, scale, bias, epsilon, shard, rectified=True)
+
+
+@overload
+def batch_normalize(
+    y: NumpyArray[Scalar],
+    scale: NumpyArray[Scalar],
+    bias: NumpyArray[Scalar],
+    /,
+    *,
+    epsilon: float,
+    shard: Shard | None = None,
+) -> NumpyArrays[Scalar]: ...
+@overload
+def batch_normalize(
+    y: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None
+) -> Arrays: ...
+def batch_normalize(y: Array, scale: Array, bias: Array, /, *, epsilon: float, shard: Shard | None = None) -> Arrays:
+    r"""Batch normalisation per value of the last axis (arXiv:1502.03167), with a learned scale and bias.
+
+    .. math:: \gamma_k \frac{y - \mu_k}{\sqrt{\sigma_k^2 + \epsilon}} + \beta_k
+
+    Mean and variance are those of y over all axes but the last one.
+
+    Parameters
+    ----------
+    y : array, shape (..., K)
+        float32 or float64, in any memory layout. It is fastest if the last axis is the first one in memory, as in what
+        `convolve` returns.
+    scale, bias : array, shape (K,)
+        Learned gamma and beta. They are converted to the dtype of y.
+    epsilon : float
+        Added to the variance.
+    shard : Shard, optional
+        The part of a batch that y is, where other processes have the rest: moments are those of the whole batch.
+
+    Returns
+    -------
+    ans : array, shape (..., K)
+        The result, in the dtype and memory layout of y.
+    mean, variance : array, shape (K,)
+        Mean and variance of y. The variance is divided by the number of elements.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If y has no element, or shapes do not fit.
+
+    Notes
+    -----
+    In evaluation, with running moments, this is ``(y - mean) * (scale / sqrt(variance + epsilon)) + bias``. PyTorch's
+    running variance is divided by the number of elements less one, this one is not.
+    """
+    ans, mean, variance, _ = batch_normalized_and_moments(y, scale, bias, epsilon=epsilon, shard=shard)
+    return ans, mean, variance
+
+
+def batch_normalize_vjp(
+    g: Array,
+    g_mean: Array,
+    g_variance: Array,
+    y: Array,
+    scale: Array,
+    bias: Array,
+    moments: Array,
+    /,
+    *,
+    epsilon: float,
+    shard: Shard | None = None,
+) -> Arrays:
+    """Cotangents of y, scale and bias in ``batch_normalize(y, scale, bias, epsilon=epsilon)``.
+
+    Parameters
+    ----------
+    g, g_mean, g_variance : array
+        Cotangents of the three results, in their shapes and the dtype of y.
+    y, scale, bias
+        The arguments.
+    moments : array, shape (2, K)
+        The mean and the variance. Pass them in double precision if the mean may be large.
+    epsilon : float
+        The argument.
+    shard : Shard, optional
+        The argument. Cotangents are those of the sum of the losses of all processes; `scale` and `bias` get the share
+        that comes from this process's loss and shard.
+
+    Returns
+    -------
+    tuple of array
+        Cotangents in the shapes of y, scale and bias.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If shapes do not fit.
+    """
+    of_y, _, *others = _adjoint(g, g_mean, g_variance, y, None, scale, bias, moments, epsilon, shard, rectified=False)
+    return of_y, others[0], others[1]
+
+
+def batch_normalized_and_moments(
+    y: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """The results of `batch_normalize`, and mean and variance in one array (2, K) in double precision."""
+    return _forward(y, None, scale, bias, epsilon, shard, rectified=False)
+
+
+def _forward(
+    y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None, *, rectified: bool
+) -> Any:
+    xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
+    epsilon = require_epsilon(epsilon)
+    engine = planner.normalization(xp, math.prod(y.shape))
+    return engine.forward(xp, y, shift, scale, bias, epsilon, shard, rectified)
+
+
+def _adjoint(
+    g: Array,
+    g_mean: Array,
+    g_variance: Array,
+    y: Array,
+    shift: Array | None,
+    scale: Array,
+    bias: Array,
+    moments: Array,
+    epsilon: float,
+    shard: Shard | None,
+    *,
+    rectified: bool,
+) -> Any:
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     g = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
     if g.shape != y.shape:
@@ -146,21 +287,7 @@ def normalize_elu_vjp(
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {shape}")
     engine = planner.normalization(xp, math.prod(y.shape))
-    found: tuple[Array, Array, Array, Array] = engine.vjp(
-        xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard
-    )
-    return found
-
-
-def normalized_and_moments(
-    y: Array, shift: Array, scale: Array, bias: Array, *, epsilon: float, shard: Shard | None = None
-) -> tuple[Array, Array, Array, Array]:
-    """The results of `normalize_elu`, and mean and variance in one array (2, K) in double precision."""
-    xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
-    epsilon = require_epsilon(epsilon)
-    engine = planner.normalization(xp, math.prod(y.shape))
-    found: tuple[Array, Array, Array, Array] = engine.forward(xp, y, shift, scale, bias, epsilon, shard)
-    return found
+    return engine.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified)
 
 
 def require_epsilon(epsilon: float) -> float:
@@ -170,18 +297,23 @@ def require_epsilon(epsilon: float) -> float:
     return float(epsilon)
 
 
-def _arguments(y: Array, shift: Array, scale: Array, bias: Array) -> tuple[Any, Array, Array, Array, Array]:
-    xp = array_namespace(y, shift, scale, bias)
+def _arguments(
+    y: Array, shift: Array | None, scale: Array, bias: Array
+) -> tuple[Any, Array, Array | None, Array, Array]:
+    xp = array_namespace(y, scale, bias) if shift is None else array_namespace(y, shift, scale, bias)
     y = require_real(xp, "y", y)
     if y.ndim == 0 or not math.prod(y.shape):
         raise ValueError(f"y has shape {y.shape}; mean and variance need an element, and a last axis")
-    shift, scale, bias = (
+    scale, bias = (
         xp.astype(require_real(xp, name, array), y.dtype, copy=False)
-        for name, array in (("shift", shift), ("scale", scale), ("bias", bias))
+        for name, array in (("scale", scale), ("bias", bias))
     )
     for name, array in (("scale", scale), ("bias", bias)):
         if array.shape != y.shape[-1:]:
             raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {y.shape[-1:]}")
+    if shift is None:
+        return xp, y, shift, scale, bias
+    shift = xp.astype(require_real(xp, "shift", shift), y.dtype, copy=False)
     if shift.ndim > y.ndim or any(n not in (1, m) for n, m in zip(shift.shape[::-1], y.shape[::-1], strict=False)):
         raise ValueError(f"shift has shape {shift.shape}, which does not broadcast to {y.shape}")
     return xp, y, shift, scale, bias

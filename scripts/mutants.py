@@ -69,6 +69,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "hcnn_core/translation.py": ("tests/core/test_translation.py",),
     "hcnn_core/normalization.py": ("tests/core/test_normalization.py",),
     "hcnn_core/loss.py": ("tests/core/test_loss.py",),
+    "hcnn_core/pooling.py": ("tests/core/test_pooling.py",),
+    "hcnn_core/updates.py": ("tests/core/test_update_rules.py", "tests/gpu/test_updates.py"),
     "hcnn_core/precisions.py": ("tests/core/test_precision.py", "tests/train/test_step.py"),
     "autodiff/tape.py": TAPE,
     "autodiff/functional.py": TAPE,

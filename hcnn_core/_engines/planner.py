@@ -17,6 +17,7 @@ from hcnn_core._engines.generic import elementwise as generic_elementwise
 from hcnn_core._engines.generic import filters as generic_filters
 from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._engines.generic import normalization as generic_normalization
+from hcnn_core._engines.generic import pooling as pooling  # the only way there is
 from hcnn_core._engines.generic.updates import MOST_TERMS as MOST_TERMS
 from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
 from hcnn_core._problem import Problem
@@ -207,7 +208,7 @@ def make_patches(
 
 
 def elementwise(xp: Any, size: int | None = None) -> Any:
-    """The module whose `elu`, `elu_vjp` and `marginal` are fastest for arrays of this many elements."""
+    """The module whose pointwise functions and `marginal` are fastest for arrays of this many elements."""
     large = size is None or size >= current().elementwise_elements
     if xp is np and large and has_compiled_kernels():
         from hcnn_core._engines.cpu import elementwise as compiled

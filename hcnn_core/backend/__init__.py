@@ -23,6 +23,7 @@ from hcnn_core.backend._kernels import device_limits as device_limits
 from hcnn_core.backend._kernels import with_shared_memory as with_shared_memory
 from hcnn_core.backend._memory_order import in_memory_order as in_memory_order
 from hcnn_core.backend._memory_order import joined as joined
+from hcnn_core.backend._memory_order import memory_order as memory_order
 from hcnn_core.backend._memory_order import reduced as reduced
 from hcnn_core.backend._namespaces import FLOATING_DTYPES as FLOATING_DTYPES
 from hcnn_core.backend._namespaces import array_namespace as array_namespace

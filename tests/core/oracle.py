@@ -173,6 +173,23 @@ def _grid(inside: list[NDArray], ndim: int) -> NDArray:
     return grid
 
 
+def windows(
+    x: NDArray,
+    axes: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    fill: float,
+) -> NDArray:
+    """The samples of every window of a pooling in C order, along a new last axis, and `fill` for those outside x."""
+    around, steps = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
+    for axis, step, pad in zip(axes, stride, padding, strict=True):
+        around[axis], steps[axis] = (pad, pad), slice(None, None, step)
+    padded = np.pad(x, around, constant_values=fill)
+    view = np.lib.stride_tricks.sliding_window_view(padded, tuple(kernel_size), tuple(axes))[tuple(steps)]
+    return view.reshape(*view.shape[: x.ndim], math.prod(kernel_size))
+
+
 LONGEST = {1: 12, 2: 7, 3: 5, 4: 3, 5: 3, 6: 2}  # of an axis, by the number of convolved axes
 WIDEST = {1: 15, 2: 9, 3: 6, 4: 4, 5: 3, 6: 3}  # of a filter
 

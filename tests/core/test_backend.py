@@ -24,6 +24,8 @@ import pytest
 import hcnn_core
 from hcnn_core import (
     adamw_update,
+    batch_normalize,
+    batch_normalize_vjp,
     convolve,
     convolve_elu,
     convolve_vjp_w,
@@ -32,6 +34,7 @@ from hcnn_core import (
     correlate_vjp_w,
     correlate_vjp_x,
     cross_entropy,
+    dropout,
     elu,
     elu_vjp,
     factored,
@@ -40,6 +43,11 @@ from hcnn_core import (
     marginal,
     marginal_vjp,
     matmul,
+    max_pool,
+    max_pool_vjp,
+    maxout,
+    mean_pool,
+    mean_pool_vjp,
     muon_update,
     normalize_elu,
     normalize_elu_vjp,
@@ -47,6 +55,8 @@ from hcnn_core import (
     normalize_filters_vjp,
     patch_moments,
     patch_moments_vjp,
+    relu,
+    relu_vjp,
     sgd_update,
     translate,
 )
@@ -181,6 +191,9 @@ def test_pointwise(library: Library, dtype: str) -> None:
     assert_parity(library, lambda x, bias: elu(x, bias=bias), x, bias, scale=1.0)
     assert_parity(library, elu_vjp, x, elu(x), scale=1.0)
     assert_parity(library, elu_vjp, bias, elu(x), scale=1.0)
+    assert_parity(library, relu, x, scale=1.0)
+    assert_parity(library, lambda x, bias: relu(x, bias=bias), x, bias, scale=1.0)
+    assert_parity(library, relu_vjp, bias, relu(x), scale=1.0)
     assert_parity(library, elu_vjp, x.astype("float64"), elu(x).astype("float32"), scale=1.0)
     w, bias = noise(2, (3, 2), dtype), noise(3, (2,), dtype)
     assert_parity(
@@ -197,6 +210,26 @@ def test_normalization(library: Library, dtype: str) -> None:
     moments = np.stack(normalize_elu(*given, epsilon=0.1)[1:])
     adjoint = functools.partial(normalize_elu_vjp, epsilon=0.1)
     assert_parity(library, adjoint, g, *of_moments, *given, moments, scale=100.0)
+    given = y, scale, bias
+    assert_parity(library, functools.partial(batch_normalize, epsilon=0.1), *given, scale=10.0)
+    moments = np.stack(batch_normalize(*given, epsilon=0.1)[1:])
+    adjoint = functools.partial(batch_normalize_vjp, epsilon=0.1)
+    assert_parity(library, adjoint, g, *of_moments, *given, moments, scale=100.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pooling_and_dropout(library: Library, dtype: str) -> None:
+    """In the memory order of the arguments, too."""
+    x = noise(0, (3, 7, 2, 6), dtype).transpose(0, 1, 3, 2)
+    options: dict[str, Any] = {"axes": (1, 2), "kernel_size": (3, 2), "stride": 2, "padding": (1, 0)}
+    g = noise(1, mean_pool(x, **options).shape, dtype)
+    assert_parity(library, lambda x: max_pool(x, **options), x, scale=1.0)
+    assert_parity(library, lambda g, x: max_pool_vjp(g, x, **options), g, x, scale=1.0)
+    assert_parity(library, lambda x: mean_pool(x, **options), x, scale=1.0)
+    assert_parity(library, lambda g: mean_pool_vjp(g, x.shape, **options), g, scale=1.0)
+    assert_parity(library, lambda x: maxout(x, 3, axis=2), x, scale=1.0)
+    kept = noise(2, (7, 6, 1), dtype) > 0
+    assert_parity(library, lambda x: dropout(x, library.put(kept) if library.holds(x) else kept, rate=0.5), x)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -334,7 +367,10 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "factored_layer": lambda a, b: factored_layer(a, a, a, b, a, 0, 1, boundary="zero"),
     "elu": lambda a, b: elu(a, bias=b),
     "elu_vjp": elu_vjp,
+    "relu": lambda a, b: relu(a, bias=b),
     "matmul": matmul,
+    "max_pool_vjp": lambda a, b: max_pool_vjp(a, b, 0, 1),
+    "dropout": lambda a, b: dropout(a, b > 0, rate=0.5),
     "cross_entropy": cross_entropy,
     "patch_moments_vjp": lambda a, b: patch_moments_vjp(a, a, b, 0, 1, boundary="zero"),
 }

@@ -1,4 +1,4 @@
-"""`normalize_elu` and its adjoint against their definition in the longest floats, in every layout, with large means."""
+"""Both normalisations and their adjoints against definitions in the longest floats, in every layout, far from zero."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from hypothesis import strategies as st
 
 import autodiff
 from autodiff import check_grads, vjp
-from hcnn_core import Shard, merge_factors, normalize_elu, normalize_elu_vjp, normalize_filters
+from hcnn_core import (
+    Shard,
+    batch_normalize,
+    batch_normalize_vjp,
+    merge_factors,
+    normalize_elu,
+    normalize_elu_vjp,
+    normalize_filters,
+)
 from hcnn_core._engines import planner
 from hcnn_core._engines.cpu.normalization import lines_of
 from hcnn_core._engines.generic.normalization import pooled
+from hcnn_core._tuning import Tuning
 from hcnn_core.testing import assert_translation_covariant
 from tests.core.oracle import SEEDS, NDArray, eps, noise, poisoned_memory, threads
 
@@ -36,15 +45,19 @@ def longest(array: NDArray) -> NDArray:
     return np.asarray(array, np.longdouble)
 
 
-def definition(y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+def definition(
+    y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray, *, rectified: bool = True
+) -> tuple[NDArray, NDArray, NDArray]:
     z = longest(y) + shift
     everywhere = tuple(range(z.ndim - 1))
     mean, variance = z.mean(everywhere), z.var(everywhere)
     c = (z - mean) / np.sqrt(variance + EPSILON) * scale + bias
-    return np.where(c > 0, c, np.expm1(np.minimum(c, 0))), mean, variance
+    return np.where(c > 0, c, np.expm1(np.minimum(c, 0))) if rectified else c, mean, variance
 
 
-def cotangents(gs: list[NDArray], y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray) -> list[NDArray]:
+def cotangents(
+    gs: list[NDArray], y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray, *, rectified: bool = True
+) -> list[NDArray]:
     """By the chain rule, mean and variance being functions of y like any other."""
     g, g_mean, g_variance = map(longest, gs)
     z = longest(y) + shift
@@ -52,7 +65,7 @@ def cotangents(gs: list[NDArray], y: NDArray, shift: NDArray, scale: NDArray, bi
     centred = z - z.mean(everywhere)
     inverse = 1 / np.sqrt(centred.var(everywhere) + EPSILON)
     c = centred * inverse * scale + bias
-    of_c = g * np.where(c > 0, 1, np.exp(np.minimum(c, 0)))
+    of_c = g * np.where(c > 0, 1, np.exp(np.minimum(c, 0))) if rectified else g
     of_inverse = (of_c * centred * scale).sum(everywhere)
     of_variance = g_variance - of_inverse * inverse**3 / 2
     of_centred = of_c * scale * inverse + 2 * centred * of_variance / count
@@ -107,6 +120,59 @@ def test_results_and_cotangents_are_those_of_the_definition(
     assert_near(found[:1], cotangents(gs, *given)[:1], dtype, factor)
     for actual, exact in zip(found[1:], cotangents(gs, *given)[1:], strict=True):
         assert np.abs(actual - exact).max() <= factor * eps(dtype) * np.sqrt(ans.size)
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("in_memory", ["by shape", "as a layer"])
+@pytest.mark.parametrize("shape", [(48, 8, 8, 2, 16), (6, 5, 4, 3)])
+@pytest.mark.parametrize("mean", [0.0, 1000.0])
+def test_without_the_elu_too(shape: tuple[int, ...], dtype: str, in_memory: str, mean: float) -> None:
+    """By kernels, which find the values of the last axis far apart, and without; bounds are those of the test above."""
+    layout = None if in_memory == "by shape" else LAYER if len(shape) == 5 else (3, 1, 2, 0)
+    y, shift, scale, bias = operands(shape, (), dtype, layout, mean)
+    shift = np.zeros_like(shift)
+    kept = [a.copy() for a in (y, scale, bias)]
+    gs = [in_order(noise(4, shape, dtype), layout), noise(5, shape[-1:], dtype), noise(6, shape[-1:], dtype)]
+    with poisoned_memory():
+        ans, found_mean, variance = batch_normalize(y, scale, bias, epsilon=EPSILON)
+        (again, *_), pullback = vjp(lambda *a: autodiff.batch_normalize(*a, epsilon=EPSILON), y, scale, bias)
+        found = pullback(tuple(gs))
+    assert np.array_equal(again, ans) and all(map(np.array_equal, (y, scale, bias), kept))
+    assert not np.shares_memory(ans, y) and not np.shares_memory(found[0], gs[0])
+    compiled = lines_of(None, y) is not None and y.size >= Tuning().elementwise_elements
+    assert compiled == (len(shape) == 5 and layout is not None)
+    summed = (y.size / shape[-1]) ** 0.5 * eps("float64") / eps(dtype)
+    factor = (60 if compiled else 60 * (1 + mean)) + (1 + mean) * summed
+    expected = definition(y, shift, scale, bias, rectified=False)
+    assert_near((ans, variance), (expected[0], expected[2]), dtype, factor)
+    assert_near((found_mean,), (expected[1],), dtype, 20 + summed)
+    of_y, _, *others = cotangents(gs, y, shift, scale, bias, rectified=False)
+    assert_near(found[:1], [of_y], dtype, factor)
+    for actual, exact in zip(found[1:], others, strict=True):
+        assert np.abs(actual - exact).max() <= factor * eps(dtype) * np.sqrt(ans.size)
+    with pytest.raises(AssertionError):  # with the ELU it is another function
+        assert_near((normalize_elu(y, shift, scale, bias, epsilon=EPSILON)[0],), expected[:1], dtype, factor)
+
+
+def test_values_and_gradients_are_pytorchs() -> None:
+    """Its channels are the second axis, its running variance is divided by one less."""
+    torch: Any = pytest.importorskip("torch")
+    y, _, scale, bias = operands((6, 5, 4, 3), (), "float64", None, 2.0)
+    g = noise(4, y.shape, "float64")
+    theirs = [torch.from_numpy(a.copy()).requires_grad_() for a in (y, scale, bias)]
+    running = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    channels = theirs[0].permute(0, 3, 1, 2)
+    ans = torch.nn.functional.batch_norm(channels, *running, *theirs[1:], training=True, momentum=1.0, eps=EPSILON)
+    ans.backward(torch.from_numpy(g.copy()).permute(0, 3, 1, 2))
+    (found, mean, variance), pullback = vjp(lambda *a: autodiff.batch_normalize(*a, epsilon=EPSILON), y, scale, bias)
+    count = y.size // 3
+    for ours, other in [
+        (found, ans.permute(0, 2, 3, 1)),
+        (mean, running[0]),
+        (variance * count / (count - 1), running[1]),
+        *zip(pullback((g, np.zeros(3), np.zeros(3))), (a.grad for a in theirs), strict=True),
+    ]:
+        np.testing.assert_allclose(ours, other.detach().numpy(), rtol=1e-11, atol=1e-12)
 
 
 def test_kernels_and_what_stands_for_them_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,11 +280,17 @@ Y, K = np.ones((2, 3, 4)), np.ones(4)
 def test_arguments_that_do_not_fit(arguments: Any, epsilon: float, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         normalize_elu(*arguments, epsilon=epsilon)
+    if "shift" not in message:
+        y, _, *others = arguments
+        with pytest.raises(error, match=message):
+            batch_normalize(y, *others, epsilon=epsilon)
 
 
 def test_a_cotangent_of_another_shape() -> None:
     with pytest.raises(ValueError, match=r"g has shape \(4,\); the result has \(2, 3, 4\)"):
         normalize_elu_vjp(K, K, K, Y, K, K, K, np.ones((2, 4)), epsilon=1.0)
+    with pytest.raises(ValueError, match=r"g has shape \(4,\); the result has \(2, 3, 4\)"):
+        batch_normalize_vjp(K, K, K, Y, K, K, np.ones((2, 4)), epsilon=1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""ELU and its adjoint: values, precision, layouts, broadcasting."""
+"""ELU, ReLU and their adjoints: values, precision, layouts, broadcasting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hcnn_core import activations, elu, elu_vjp
+from hcnn_core import activations, dropout, elu, elu_vjp, relu, relu_vjp
 from hcnn_core._tuning import Tuning, tuned
 from hcnn_core.activations import total
 from hcnn_core.backend import in_memory_order
@@ -108,6 +108,63 @@ def test_arrays_larger_than_a_block(shape: tuple[int, ...], layout: str) -> None
     assert np.array_equal(elu_vjp(x, y), x * (np.minimum(y, 0) + 1))
 
 
+@given(operands(), st.sampled_from([1, 3, 1 << 16]))
+def test_relu_and_its_cotangent_are_their_definitions(case: tuple[NDArray, NDArray], block: int) -> None:
+    """Element by element, and exactly."""
+    x, bias = case
+    kept = x.copy(), bias.copy()
+    with tuned(elementwise_elements=block):
+        plain, biased = relu(x), relu(x, bias=bias)
+        g_x = relu_vjp(bias, plain)
+    for y, c in ((plain, x), (biased, x + bias.astype(x.dtype))):
+        assert isinstance(y, np.ndarray) and y.dtype == x.dtype and not np.shares_memory(y, x) and in_memory_like(y, x)
+        assert np.array_equal(y, np.array([max(v, 0) for v in c.ravel()]).reshape(c.shape))
+    assert g_x.dtype == x.dtype and in_memory_like(g_x, x) and not np.shares_memory(g_x, bias)
+    g = np.broadcast_to(bias.astype(x.dtype), x.shape)
+    expected = [v if c > 0 else 0 for v, c in zip(g.ravel(), x.ravel(), strict=True)]
+    assert np.array_equal(g_x, np.array(expected).reshape(x.shape))
+    assert np.array_equal(x, kept[0]) and np.array_equal(bias, kept[1])
+
+
+@pytest.mark.parametrize("dtype", REAL)
+def test_special_values_of_relu(dtype: str) -> None:
+    """NaN stays; an infinite cotangent of an element that is off is 0, and so is that of 0."""
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-30], dtype)
+    y = relu(x)
+    assert np.array_equal(y, np.array([np.nan, np.inf, 0, 0, 0, 1e-30], dtype), equal_nan=True)
+    assert relu_vjp(np.full(6, np.inf, dtype), y).tolist() == [0, np.inf, 0, 0, 0, np.inf]
+
+
+def test_relu_is_pytorchs() -> None:
+    torch: Any = pytest.importorskip("torch")
+    x, g = noise(0, (3, 70_000), "float32"), noise(1, (3, 70_000), "float32")
+    x[0, :5] = 0
+    theirs = torch.from_numpy(x.copy()).requires_grad_()
+    y = torch.nn.functional.relu(theirs)
+    y.backward(torch.from_numpy(g.copy()))
+    assert np.array_equal(relu(x), y.detach().numpy())
+    assert np.array_equal(relu_vjp(g, relu(x)), theirs.grad.numpy())
+
+
+@given(operands(), st.sampled_from([1, 3, 1 << 16]), st.sampled_from([0.0, 0.25, 0.5]))
+def test_dropout_scales_what_it_keeps(case: tuple[NDArray, NDArray], block: int, rate: float) -> None:
+    x, uniform = case[0], np.abs(case[1])
+    kept = uniform >= rate
+    with tuned(elementwise_elements=block):
+        y = dropout(x, kept, rate=rate)
+    assert y.dtype == x.dtype and in_memory_like(y, x) and not np.shares_memory(y, x)
+    assert np.array_equal(y, np.where(kept, x * np.asarray(1 / (1 - rate), x.dtype), 0))
+    assert np.array_equal(dropout(x, np.ones((), bool), rate=0.0), x)
+
+
+def test_dropout_keeps_the_mean_and_drops_infinities() -> None:
+    rng = np.random.default_rng(0)
+    kept = rng.random((300, 300)) >= 0.3
+    y = dropout(np.ones((300, 300)), kept, rate=0.3)
+    assert abs(y.mean() - 1) < 5 * np.sqrt(0.3 / 0.7) / 300  # five standard deviations
+    assert dropout(np.array([np.inf, np.nan, 1.0]), np.array([False, False, True]), rate=0.5).tolist() == [0, 0, 2]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_exponentials_of_every_size(dtype: str) -> None:
     """The compiled kernel, against the longest floats there are; NaN, infinities and zeros among its arguments."""
@@ -160,6 +217,17 @@ X = np.ones((2, 3))
         (lambda: elu(X[0], bias=X), ValueError, r"bias has shape \(2, 3\), which does not broadcast to \(3,\)"),
         (lambda: elu_vjp(X.astype(int), X), TypeError, "g has dtype int64; convert it"),
         (lambda: elu_vjp(X, X * 1j), TypeError, "ans has dtype complex128; this function takes"),
+        (lambda: relu(X * 1j), TypeError, "x has dtype complex128; this function takes float32 or float64"),
+        (lambda: relu(X, bias=np.ones(2)), ValueError, r"bias has shape \(2,\), which does not broadcast to \(2, 3\)"),
+        (lambda: relu_vjp(X, X[0]), ValueError, r"g has shape \(2, 3\), which does not broadcast to \(3,\)"),
+        (
+            lambda: dropout(X, X, rate=0.5),
+            TypeError,
+            r"kept has dtype float64; give bool, such as",
+        ),
+        (lambda: dropout(X, X > 0, rate=1.0), ValueError, "rate is 1.0; it must be at least 0 and below 1"),
+        (lambda: dropout(X, X[:, :2] > 0, rate=0.5), ValueError, r"kept has shape \(2, 2\), which does not broadcast"),
+        (lambda: dropout(X.astype(int), X > 0, rate=0.5), TypeError, "x has dtype int64; convert it"),
         (lambda: elu_vjp(X, X[0]), ValueError, r"g has shape \(2, 3\), which does not broadcast to \(3,\)"),
     ],
 )

@@ -92,7 +92,14 @@ def test_importing_loads_no_engine() -> None:
     assert engines <= {f"hcnn_core._engines.{name}" for name in ("planner", "generic", *LIGHT)}
 
 
-LIGHT = ("generic.elementwise", "generic.filters", "generic.matmul", "generic.normalization", "generic.updates")
+LIGHT = (
+    "generic.elementwise",
+    "generic.filters",
+    "generic.matmul",
+    "generic.normalization",
+    "generic.pooling",
+    "generic.updates",
+)
 """Engines of functions that need no plan."""
 
 

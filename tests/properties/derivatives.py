@@ -14,10 +14,12 @@ import autodiff
 import hcnn_core as hc
 from autodiff.primitives import patch_covariance, patch_filter
 from hcnn_core.marginals import REDUCTIONS
+from hcnn_core.pooling import make_windows
 from tests.core.oracle import (
     NDArray,
     noise,
     wide,
+    windows,
 )
 
 REAL = ("float32", "float64")
@@ -86,6 +88,10 @@ def biased_elu(x: Any, bias: Any) -> Any:
     return autodiff.elu(x, bias=bias)
 
 
+def rectified(x: Any, bias: Any) -> Any:
+    return autodiff.relu(x, bias=bias)
+
+
 def rectifiers(dtype: str) -> dict[str, Case]:
     x, bias, g = noise(0, (4, 3, 5), dtype), noise(1, (3, 1), dtype), noise(2, (4, 3, 5), dtype)
     c = x + bias
@@ -97,6 +103,10 @@ def rectifiers(dtype: str) -> dict[str, Case]:
         "elu, argument 1": Case(biased_elu, biased, 1, lambda d: slope * d),
         "elu_vjp, argument 0": Case(autodiff.elu_vjp, cotangent, 0, lambda d: slope * d),
         "elu_vjp, argument 1": Case(autodiff.elu_vjp, cotangent, 1, lambda d: g * (c < 0) * d),
+        "relu": Case(autodiff.relu, (c,), 0, lambda d: (c > 0) * d),
+        "relu, argument 0": Case(rectified, biased, 0, lambda d: (c > 0) * d),
+        "relu, argument 1": Case(rectified, biased, 1, lambda d: (c > 0) * d),
+        "relu_vjp, argument 0": Case(autodiff.relu_vjp, (g, hc.relu(c)), 0, lambda d: (c > 0) * d),
     }
 
 
@@ -274,8 +284,54 @@ def normalizations(dtype: str) -> dict[str, Case]:
         return np.concatenate([(slope * d).ravel(), np.zeros(10)])
 
     along = (along_y, along_y, lambda d: along_c(normal * d), along_c)
+
+    def without_elu(y: Any, scale: Any, bias: Any) -> Any:
+        ans, mean, variance = autodiff.batch_normalize(y, scale, bias, epsilon=epsilon)
+        return np.concatenate([np.reshape(ans, (-1,)), mean, variance])
+
+    def without_slope(along: Callable[[NDArray], NDArray]) -> Callable[[NDArray], NDArray]:
+        return lambda d: along(d) / np.concatenate([slope.ravel(), np.ones(10)])
+
+    four, three = (y, shift, scale, bias), (y + shift, scale, bias)
     return {
-        f"normalize_elu, argument {i}": Case(all_results, (y, shift, scale, bias), i, f) for i, f in enumerate(along)
+        **{f"normalize_elu, argument {i}": Case(all_results, four, i, f) for i, f in enumerate(along)},
+        **{
+            f"batch_normalize, argument {i}": Case(without_elu, three, i, without_slope(f))
+            for i, f in enumerate(along[1:])
+        },
+    }
+
+
+POOLED = (2, 1), (2, 3), (2, 1), (1, 0)
+"""Axes, lengths of windows, strides and padding."""
+
+
+def poolings(dtype: str) -> dict[str, Case]:
+    x, mixed = noise(0, (3, 5, 6, 2), dtype), {"stride": POOLED[2], "padding": POOLED[3]}
+    g = noise(1, autodiff.mean_pool(x, *POOLED[:2], **mixed).shape, dtype)
+    kept = noise(2, (5, 6, 1), "float64") > 0
+    found = {
+        **multilinear("mean_pool", lambda x: autodiff.mean_pool(x, *POOLED[:2], **mixed), x),
+        **multilinear("mean_pool_vjp", lambda g: autodiff.mean_pool_vjp(g, x.shape, *POOLED[:2], **mixed), g),
+        "dropout, argument 0": Case(functools.partial(autodiff.dropout, rate=0.25), (x, kept), 0),
+    }
+    if dtype not in REAL:
+        return found
+    first = windows(x, *POOLED, -np.inf).argmax(-1)[..., None]
+    ((axis, window),) = make_windows(x.shape, 1, 3, 2, 1)
+    taps = windows(x, (1,), (3,), (2,), (1,), -np.inf).argmax(-1).astype(np.uint8)
+    along = noise(3, taps.shape, dtype)
+    return found | {
+        "maxima_and_taps": Case(
+            lambda x: autodiff.max_pool(x, *POOLED[:2], **mixed),
+            (x,),
+            0,
+            lambda d: np.take_along_axis(windows(d, *POOLED, 0), first, -1)[..., 0],
+        ),
+        "picked_samples": Case(lambda x, t: autodiff.primitives._picked_samples(x, t, axis, window), (x, taps), 0),
+        "picked_samples_vjp": Case(
+            lambda g, t: autodiff.primitives._picked_samples_vjp(g, t, axis, window), (along, taps), 0
+        ),
     }
 
 
@@ -299,7 +355,7 @@ def losses(dtype: str) -> dict[str, Case]:
 @functools.cache
 def cases(dtype: str) -> dict[str, Case]:
     """Everything in autodiff.primitives, by each argument."""
-    found = {**convolutions(dtype), **permutations_and_sums(dtype)}
+    found = {**convolutions(dtype), **permutations_and_sums(dtype), **poolings(dtype)}
     if dtype in REAL:
         found |= {
             **rectifiers(dtype),

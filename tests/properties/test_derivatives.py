@@ -157,8 +157,12 @@ FILTERS = noise(24, (4, 9), "float64")
 STRIDED: Any = {"boundary": ("periodic", "zero"), "stride": (2, 1)}
 
 
+def strided(x: Any, w: Any) -> Any:
+    return autodiff.convolve(x, w, (1, 2), **STRIDED)
+
+
 def rectified(x: Any, w: Any, bias: Any) -> Any:
-    return autodiff.elu(autodiff.convolve(x, w, (1, 2), **STRIDED), bias=bias)
+    return autodiff.elu(strided(x, w), bias=bias)
 
 
 def normalised(x: Any, h: Any) -> Any:
@@ -187,6 +191,10 @@ COMPOSITIONS: dict[str, tuple[Callable[..., Any], tuple[NDArray, ...]]] = {
     "convolve_elu": (lambda *p: np.sum(autodiff.convolve_elu(*p, (1, 2), **STRIDED) ** 3), (X, W, BIAS)),
     "elu": (lambda *p: np.sum(rectified(*p) ** 3), (X, W, BIAS)),
     "elu_vjp": (lambda g, *p: np.sum(np.tanh(autodiff.elu_vjp(g, rectified(*p)))), (G, X, W, BIAS)),
+    "relu": (
+        lambda x, w, bias: np.sum(autodiff.relu(strided(x, w), bias=bias) ** 3),
+        (X, W, BIAS),
+    ),
     "patch_moments": (normalised, (X, FILTERS)),
     "normalize_elu": (
         lambda x, w, shift, scale: sum(
@@ -197,6 +205,19 @@ COMPOSITIONS: dict[str, tuple[Callable[..., Any], tuple[NDArray, ...]]] = {
         ),
         (X, W, BIAS, np.square(BIAS) + 1),
     ),
+    "batch_normalize": (
+        lambda x, w, scale: sum(
+            np.sum(part**3)
+            for part in autodiff.batch_normalize(
+                autodiff.convolve(x, w, (1, 2), **STRIDED), scale, scale**2, epsilon=0.1
+            )
+        ),
+        (X, W, BIAS),
+    ),
+    "max_pool": (lambda x, w: np.sum(autodiff.max_pool(strided(x, w), (1, 2), 2, stride=1) ** 3), (X, W)),
+    "maxout": (lambda x, w: np.sum(autodiff.maxout(strided(x, w), 3) ** 3), (X, W)),
+    "mean_pool": (lambda x, w: np.sum(autodiff.mean_pool(strided(x, w), 2, 3, stride=2, padding=1) ** 3), (X, W)),
+    "dropout": (lambda x, w: np.sum(autodiff.dropout(strided(x, w), G > 0, rate=0.5) ** 3), (X, W)),
     "marginal": (
         lambda x: np.sum(autodiff.marginal(autodiff.translate(x, 1, 2, boundary="zero") * x, 1, reduction="mean") ** 3),
         (X,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import sys
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autodiff
+import hcnn_core
 from autodiff import grad, tree_leaves, tree_map, vjp
-from hcnn_core import Shard, normalize_elu, patch_moments, patch_moments_vjp
+from hcnn_core import Shard, patch_moments, patch_moments_vjp
 from hcnn_core._engines.cpu import normalization as compiled
 from hcnn_core._tuning import tuned
 from tests.train.threads import on_ranks
@@ -176,9 +178,15 @@ def test_moments_of_shards_are_those_of_the_batch(sizes: tuple[int, ...], bounda
         assert np.abs(cotangent - whole).max() <= tolerance * 9 * np.abs(h).max() * np.abs(x).max() / sum(sizes)
 
 
-@given(SIZES, st.sampled_from([1, 1 << 30]), st.sampled_from(["float32", "float64"]), st.integers(0, 99))
+@given(
+    SIZES,
+    st.sampled_from([1, 1 << 30]),
+    st.sampled_from(["float32", "float64"]),
+    st.integers(0, 99),
+    st.sampled_from(["normalize_elu", "batch_normalize"]),
+)
 def test_outputs_of_shards_are_normalised_as_the_batch_is(
-    sizes: tuple[int, ...], least: int, dtype: str, seed: int
+    sizes: tuple[int, ...], least: int, dtype: str, seed: int, name: str
 ) -> None:
     """By compiled kernels and without."""
     rng = np.random.default_rng(seed)
@@ -186,28 +194,28 @@ def test_outputs_of_shards_are_normalised_as_the_batch_is(
     drawn = (1 + rng.standard_normal((shape[0], 3, *shape[1:-1])).astype(dtype) for _ in range(2))
     y, g = (np.moveaxis(array, 1, -1) for array in drawn)  # values of the last axis lie far apart, as a layer has them
     shift, scale, bias, g_mean, g_variance = (rng.standard_normal(3).astype(dtype) for _ in range(5))
+    others = (shift, scale, bias) if name == "normalize_elu" else (scale, bias)
+    plain, on_tape = (functools.partial(getattr(module, name), epsilon=1e-3) for module in (hcnn_core, autodiff))
 
     def work(ranks: Ranks) -> Any:
         part, cotangent, shard = split(y, sizes)[ranks.rank], split(g, sizes)[ranks.rank], shards(ranks, sizes)
         of_moments = [a * (ranks.rank == 0) for a in (g_mean, g_variance)]
-        given = part, shift, scale, bias
         with tuned(elementwise_elements=least):
             assert compiled.lines_of(shift, part, cotangent)
-            ans, pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=1e-3, shard=shard), *given)
+            ans, pullback = vjp(functools.partial(on_tape, shard=shard), part, *others)
             found = pullback((cotangent, *of_moments))
-            plain = normalize_elu(*given, epsilon=1e-3, shard=shard)
-        assert all(map(np.array_equal, plain, ans))
+            assert all(map(np.array_equal, plain(part, *others, shard=shard), ans))
         return (*ans, *found)
 
     found = on_ranks(len(sizes), work)
-    ans, pullback = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=1e-3), y, shift, scale, bias)
+    ans, pullback = vjp(on_tape, y, *others)
     expected = pullback((g, g_mean, g_variance))
     tolerance = 200 * float(np.finfo(dtype).eps)
     for one in found:
         for actual, exact in zip(one[1:3], ans[1:], strict=True):
             assert np.abs(actual - exact).max() <= tolerance * max(1, np.abs(exact).max())
     joined = [np.concatenate([one[i] for one in found]) for i in (0, 3)]
-    added = [sum(one[i] for one in found) for i in (4, 5, 6)]
+    added = [sum(one[4 + i] for one in found) for i in range(len(others))]
     for actual, exact in zip([*joined, *added], [ans[0], *expected], strict=True):
         scale_of = math.sqrt(y.size) if actual.ndim == 1 else 1
         assert np.abs(actual - exact).max() <= tolerance * scale_of * max(1, np.abs(exact).max())

@@ -14,6 +14,8 @@ from hcnn_core._tuning import current
 
 marginal = generic.marginal
 """Sums wait for memory: adding whole lines on several threads saved less than 1.5 % of a step."""
+relu, relu_vjp, dropout = generic.relu, generic.relu_vjp, generic.dropout
+"""NumPy's own loops are vectors already."""
 
 
 def elu(xp: Any, x: NDArray, bias: NDArray | None = None) -> NDArray:

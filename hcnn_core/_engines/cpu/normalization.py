@@ -1,4 +1,4 @@
-"""Batch normalisation per value of the last axis with ELU, and its adjoint, by compiled kernels in two passes each."""
+"""Batch normalisation per value of the last axis, and its adjoint, by compiled kernels in two passes each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hcnn_core._engines.cpu.allocator import empty, is_contiguous, offsets
 from hcnn_core._engines.cpu.kernels import normalization as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.generic import normalization as generic
-from hcnn_core._engines.generic.normalization import Results
+from hcnn_core._engines.generic.normalization import Adjoints, Results
 from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
 from hcnn_core.shards import Shard
@@ -33,8 +33,9 @@ class Lines(NamedTuple):
         array = array.transpose(self.order)
         return array.ctypes.data + offsets(array.shape[: self.cut], array.strides[: self.cut])
 
-    def shifts(self, shift: NDArray, shape: tuple[int, ...]) -> NDArray:
+    def shifts(self, shift: NDArray | None, shape: tuple[int, ...]) -> NDArray:
         """The shift of each line, in double precision."""
+        shift = np.zeros(()) if shift is None else shift
         shift = np.broadcast_to(shift, shape).transpose(self.order)
         first = shift[(slice(None),) * self.cut + (0,) * (shift.ndim - self.cut)]
         return np.asarray(first, np.float64).reshape(-1)
@@ -51,10 +52,11 @@ class Lines(NamedTuple):
         return np.asarray(np.bincount(self.indices, values, count))
 
 
-def lines_of(shift: NDArray, y: NDArray, *others: NDArray) -> Lines | None:
+def lines_of(shift: NDArray | None, y: NDArray, *others: NDArray) -> Lines | None:
     """The lines that kernels work on in arrays of one shape; None where the lines are too short."""
     order = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
-    varying = [y.ndim - 1, *(y.ndim - 1 - a for a, n in enumerate(shift.shape[::-1]) if n > 1)]
+    lengths = () if shift is None else shift.shape[::-1]
+    varying = [y.ndim - 1, *(y.ndim - 1 - a for a, n in enumerate(lengths) if n > 1)]
     cut = 1 + max(order.index(axis) for axis in varying)
     arrays = [a.transpose(order) for a in (y, *others)]
     cut = next(c for c in range(cut, y.ndim + 1) if all(is_contiguous(a, c) for a in arrays))
@@ -75,12 +77,19 @@ def _like(lines: Lines, y: NDArray) -> NDArray:
 
 
 def forward(
-    xp: Any, y: NDArray, shift: NDArray, scale: NDArray, bias: NDArray, epsilon: float, shard: Shard | None = None
+    xp: Any,
+    y: NDArray,
+    shift: NDArray | None,
+    scale: NDArray,
+    bias: NDArray,
+    epsilon: float,
+    shard: Shard | None,
+    rectified: bool,
 ) -> Results:
-    """ELU of normalised y + shift; its mean, variance, and both in double precision, (2, K)."""
+    """The normalised y + shift, or its ELU; its mean, variance, and both in double precision, (2, K)."""
     lines = lines_of(shift, y)
     if lines is None:
-        return generic.forward(xp, y, shift, scale, bias, epsilon, shard)
+        return generic.forward(xp, y, shift, scale, bias, epsilon, shard, rectified)
     rows = scale.size
     addresses, out = lines.addresses(y), _like(lines, y)
     elements = current().additions_per_read * y.size
@@ -106,7 +115,7 @@ def forward(
     numbers, _ = _numbers(lines, y, shifts, scale, bias, mean, 1 / np.sqrt(variance + epsilon))
     to = lines.addresses(out)
     parallel_for(
-        lambda first, last: kernels.normalize(y, first, last, lines.length, to, addresses, numbers),
+        lambda first, last: kernels.normalize(y, first, last, lines.length, to, addresses, numbers, rectified),
         lines.blocks,
         elements,
     )
@@ -130,17 +139,18 @@ def vjp(
     g_mean: NDArray,
     g_variance: NDArray,
     y: NDArray,
-    shift: NDArray,
+    shift: NDArray | None,
     scale: NDArray,
     bias: NDArray,
     moments: NDArray,
     epsilon: float,
-    shard: Shard | None = None,
-) -> Results:
+    shard: Shard | None,
+    rectified: bool,
+) -> Adjoints:
     """Cotangents of y, shift, scale and bias from those of result, mean and variance; moments are `forward`'s last."""
     lines = lines_of(shift, y, g)
     if lines is None:
-        return generic.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard)
+        return generic.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified)
     rows, n = scale.size, lines.length
     mean, variance, scale = (np.asarray(a, np.float64) for a in (*moments, scale))
     inverse = 1 / np.sqrt(variance + epsilon)
@@ -149,7 +159,9 @@ def vjp(
     numbers, left = _numbers(lines, y, lines.shifts(shift, y.shape), scale, bias, mean, inverse)
     found = np.empty((lines.blocks, 3))
     parallel_for(
-        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers), lines.blocks, elements
+        lambda first, last: kernels.cotangents(y, found, first, last, n, x, of, numbers, rectified),
+        lines.blocks,
+        elements,
     )
     sums, products, deviations = found.reshape(-1, lines.per_line, 3).sum(axis=1).T  # (blocks, 3) -> (3, lines)
     products, deviations = products - left * sums, deviations - left * n
@@ -164,7 +176,11 @@ def vjp(
     numbers = np.column_stack([numbers, constant - tilt * left, tilt]).astype(y.dtype)
     out = _like(lines, y)
     to = lines.addresses(out)
-    parallel_for(lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers), lines.blocks, elements)
+    parallel_for(
+        lambda first, last: kernels.adjoint(y, first, last, n, to, x, of, numbers, rectified), lines.blocks, elements
+    )
+    if shift is None:
+        return out, None, of_scale.astype(y.dtype), of_bias.astype(y.dtype)
     # the cotangent of a line's shift is the sum of those of its elements
     of_shifts = slope[lines.indices] * sums + n * constant + tilt * deviations
     shape = tuple(y.shape[a] if i < lines.cut else 1 for i, a in enumerate(lines.order))

@@ -36,6 +36,33 @@ def elu_vjp(xp: Any, g: Array, ans: Array) -> Array:
     )
 
 
+def relu(xp: Any, x: Array, bias: Array | None = None) -> Array:
+    """The larger of 0 and x, or x + bias; the bias has the dtype of x and broadcasts to it."""
+    if xp is np:
+        return by_blocks(_relu_block, x, *(() if bias is None else (np.broadcast_to(bias, x.shape),)))
+
+    def compute(x: Array, *bias: Array) -> Array:
+        c = x + bias[0] if bias else x
+        return xp.maximum(c, xp.zeros_like(c))
+
+    return in_memory_order(compute, x, *(() if bias is None else (xp.broadcast_to(bias, x.shape),)))
+
+
+def relu_vjp(xp: Any, g: Array, ans: Array) -> Array:
+    """Cotangent of the argument of ``ans = relu(.)``; g broadcasts to `ans`."""
+    if xp is np:
+        return by_blocks(_relu_vjp_block, ans, np.broadcast_to(g, ans.shape))
+    return in_memory_order(lambda ans, g: xp.where(ans > 0, g, xp.zeros_like(ans)), ans, xp.broadcast_to(g, ans.shape))
+
+
+def dropout(xp: Any, x: AnyArray, kept: Array, scale: float) -> AnyArray:
+    """Scale times x where it is kept, 0 elsewhere; `kept` has the shape of x."""
+    if xp is np:
+        return by_blocks(lambda out, x, kept: np.copyto(np.multiply(x, scale, out=out), 0, where=~kept), x, kept)
+    found: AnyArray = in_memory_order(lambda x, kept: xp.where(kept, x * scale, xp.zeros_like(x)), x, kept)
+    return found
+
+
 def marginal(xp: Any, x: AnyArray, axes: tuple[int, ...], reduction: str) -> AnyArray:
     """Sum or mean over some axes."""
     return reduced(xp.sum if reduction == "sum" else xp.mean, x, axes)
@@ -59,6 +86,14 @@ def _elu_vjp_block(out: NDArray[Any], ans: NDArray[Any], g: NDArray[Any]) -> Non
     np.minimum(ans, 0, out=out)
     np.add(out, 1, out=out)
     np.multiply(out, g, out=out)
+
+
+def _relu_block(out: NDArray[Any], x: NDArray[Any], *bias: NDArray[Any]) -> None:
+    np.maximum(np.add(x, bias[0], out=out) if bias else x, 0, out=out)
+
+
+def _relu_vjp_block(out: NDArray[Any], ans: NDArray[Any], g: NDArray[Any]) -> None:
+    out[...] = np.where(ans > 0, g, 0)
 
 
 def by_blocks(compute: Callable[..., object], x: AnyArray, *others: Array) -> AnyArray:

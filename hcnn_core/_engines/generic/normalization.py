@@ -1,4 +1,4 @@
-"""Batch normalisation per value of the last axis with ELU, and its adjoint, in any namespace."""
+"""Batch normalisation per value of the last axis, with ELU or without, and its adjoint, in any namespace."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from hcnn_core.backend import AnyArray, Array, array_namespace
 from hcnn_core.shards import Shard
 
 Results = tuple[Array, Array, Array, Array]
+Adjoints = tuple[Array, Array | None, Array, Array]
 
 
 def forward(
-    xp: Any, y: Array, shift: Array, scale: Array, bias: Array, epsilon: float, shard: Shard | None = None
+    xp: Any,
+    y: Array,
+    shift: Array | None,
+    scale: Array,
+    bias: Array,
+    epsilon: float,
+    shard: Shard | None,
+    rectified: bool,
 ) -> Results:
-    """ELU of the normalised y + shift, its mean (K,), its variance (K,), and both in double precision (2, K)."""
+    """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K)."""
     axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
-    z = y + shift
+    z = y if shift is None else y + shift
     exact = xp.sum(z, axis=axes, dtype=xp.float64) / count  # (..., K) -> (K,)
     mean = xp.astype(exact, y.dtype)
     deviation = z - mean
@@ -26,8 +34,8 @@ def forward(
         mean = xp.astype(exact, y.dtype)
         deviation = z - mean
     variance = xp.astype(exact_variance, y.dtype)
-    ans = elu(xp, deviation * (scale / xp.sqrt(variance + epsilon)) + bias)
-    return ans, mean, variance, xp.stack([exact, exact_variance])
+    ans = deviation * (scale / xp.sqrt(variance + epsilon)) + bias
+    return elu(xp, ans) if rectified else ans, mean, variance, xp.stack([exact, exact_variance])
 
 
 def vjp(
@@ -36,21 +44,22 @@ def vjp(
     g_mean: Array,
     g_variance: Array,
     y: Array,
-    shift: Array,
+    shift: Array | None,
     scale: Array,
     bias: Array,
     moments: Array,
     epsilon: float,
-    shard: Shard | None = None,
-) -> Results:
+    shard: Shard | None,
+    rectified: bool,
+) -> Adjoints:
     """Cotangents of y, shift, scale and bias from those of the three results; `forward` returns `moments` last."""
     count = y.size // y.shape[-1]
     mean, inverse = moments[0, :], 1 / xp.sqrt(moments[1, :] + epsilon)
     axes = tuple(range(y.ndim - 1))
     inverse, mean = (xp.astype(a, y.dtype, copy=False) for a in (inverse, mean))
-    deviation = y + shift - mean
+    deviation = (y if shift is None else y + shift) - mean
     normal = deviation * inverse
-    of_c = elu_vjp(xp, g, elu(xp, normal * scale + bias))
+    of_c = elu_vjp(xp, g, elu(xp, normal * scale + bias)) if rectified else g
     of_bias, of_scale = (
         xp.astype(xp.sum(a, axis=axes, dtype=xp.float64), y.dtype, copy=False) for a in (of_c, of_c * normal)
     )
@@ -61,7 +70,7 @@ def vjp(
         every_bias, every_scale, g_mean, g_variance = (every[i, :] for i in range(4))
     of_y = slope * (of_c - every_bias / count - normal * (every_scale / count))
     of_y = of_y + (g_mean + 2 * deviation * g_variance) / count
-    return of_y, summed_to(xp, of_y, shift.shape), of_scale, of_bias
+    return of_y, None if shift is None else summed_to(xp, of_y, shift.shape), of_scale, of_bias
 
 
 def pooled(shard: Shard, mean: AnyArray, variance: AnyArray) -> tuple[AnyArray, AnyArray]:

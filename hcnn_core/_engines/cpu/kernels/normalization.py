@@ -1,4 +1,4 @@
-"""Moments of lines of elements, their normalisation with ELU, and the adjoint of both. Addresses are in bytes."""
+"""Moments of lines of elements, their normalisation with ELU or without, and its adjoint. Addresses are in bytes."""
 
 # mypy: disable-error-code="attr-defined,call-arg,misc,no-any-return,no-untyped-call,untyped-decorator"
 
@@ -60,27 +60,37 @@ def _deviation(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tup
     return None, (d, v.builder.fmul(d, d))
 
 
-def _elu(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+def _normal(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
     center, slope, bias = numbers[:3]
-    return v.elu(v.multiply_add(v.builder.fsub(x, center), slope, bias)), ()
+    return v.multiply_add(v.builder.fsub(x, center), slope, bias), ()
+
+
+def _elu(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+    return v.elu(_normal(v, x, g, numbers)[0]), ()
 
 
 def _cotangent(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
-    ans, _ = _elu(v, x, g, numbers)
-    d, of_c = v.builder.fsub(x, numbers[0]), v.elu_vjp(ans, g)
-    return None, (of_c, v.builder.fmul(of_c, d), d)
+    d = v.builder.fsub(x, numbers[0])
+    return None, (g, v.builder.fmul(g, d), d)
 
 
-def _adjoint(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
-    _, (of_c, _, d) = _cotangent(v, x, g, numbers)
-    slope, constant, tilt = numbers[1], numbers[3], numbers[4]
-    return v.multiply_add(of_c, slope, v.multiply_add(d, tilt, constant)), ()
+def _elu_cotangent(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+    return _cotangent(v, x, v.elu_vjp(_elu(v, x, g, numbers)[0], g), numbers)
+
+
+def _adjoint_of(cotangent: Body) -> Body:
+    def adjoint(v: Vectors, x: Any, g: Any, numbers: list[Any]) -> tuple[Any, tuple[Any, ...]]:
+        _, (of_c, _, d) = cotangent(v, x, g, numbers)
+        slope, constant, tilt = numbers[1], numbers[3], numbers[4]
+        return v.multiply_add(of_c, slope, v.multiply_add(d, tilt, constant)), ()
+
+    return adjoint
 
 
 _deviations = _sweep(_deviation, reads_g=False)
-_elus = _sweep(_elu, reads_g=False)
-_cotangents = _sweep(_cotangent, reads_g=True)
-_adjoints = _sweep(_adjoint, reads_g=True)
+_normals, _elus = (_sweep(body, reads_g=False) for body in (_normal, _elu))
+_cotangents, _elu_cotangents = (_sweep(body, reads_g=True) for body in (_cotangent, _elu_cotangent))
+_adjoints, _elu_adjoints = (_sweep(_adjoint_of(body), reads_g=True) for body in (_cotangent, _elu_cotangent))
 
 
 @compiled(inline="always")
@@ -113,25 +123,39 @@ def moments(like: NDArray, sums: NDArray, first: int, last: int, n: int, x: NDAr
 
 
 @compiled()
-def normalize(like: NDArray, first: int, last: int, n: int, out: NDArray, x: NDArray, numbers: NDArray) -> None:
-    """Write elu((x - center) * slope + bias); `numbers` (lines, 3) holds the three."""
+def normalize(
+    like: NDArray, first: int, last: int, n: int, out: NDArray, x: NDArray, numbers: NDArray, rectified: bool
+) -> None:
+    """Write (x - center) * slope + bias, or its ELU; `numbers` (lines, 3) holds the three."""
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     for block in range(first, last):
         line, begin, count = _place(block, n)
         to, at, whole = out[line] + begin * size, x[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
         given = (numbers[line, 0], numbers[line, 1], numbers[line, 2])
-        _elus(like, 1, to, at, 0, given, whole)
-        _elus(like, 0, to + done, at + done, 0, given, left)
+        if rectified:
+            _elus(like, 1, to, at, 0, given, whole)
+            _elus(like, 0, to + done, at + done, 0, given, left)
+        else:
+            _normals(like, 1, to, at, 0, given, whole)
+            _normals(like, 0, to + done, at + done, 0, given, left)
 
 
 @compiled()
 def cotangents(
-    like: NDArray, sums: NDArray, first: int, last: int, n: int, x: NDArray, g: NDArray, numbers: NDArray
-) -> None:  # fmt: skip
+    like: NDArray,
+    sums: NDArray,
+    first: int,
+    last: int,
+    n: int,
+    x: NDArray,
+    g: NDArray,
+    numbers: NDArray,
+    rectified: bool,
+) -> None:
     """Write of each block the sums of c's cotangent, of it times x - center, and of x - center, to (blocks, 3).
 
-    c is what ELU is taken of, in `normalize`; g holds the addresses of cotangents of the result.
+    c is (x - center) * slope + bias; g holds the addresses of cotangents of the result of `normalize`.
     """
     size, lanes = like.itemsize, VECTOR_BYTES // like.itemsize
     for block in range(first, last):
@@ -139,14 +163,27 @@ def cotangents(
         at, of, whole = x[line] + begin * size, g[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
         given = (numbers[line, 0], numbers[line, 1], numbers[line, 2])
-        a, b = _cotangents(like, 1, 0, at, of, given, whole), _cotangents(like, 0, 0, at + done, of + done, given, left)
+        if rectified:
+            a = _elu_cotangents(like, 1, 0, at, of, given, whole)
+            b = _elu_cotangents(like, 0, 0, at + done, of + done, given, left)
+        else:
+            a = _cotangents(like, 1, 0, at, of, given, whole)
+            b = _cotangents(like, 0, 0, at + done, of + done, given, left)
         for i in range(SUMS):
             sums[block, i] = np.float64(a[i]) + np.float64(b[i])
 
 
 @compiled()
 def adjoint(
-    like: NDArray, first: int, last: int, n: int, out: NDArray, x: NDArray, g: NDArray, numbers: NDArray
+    like: NDArray,
+    first: int,
+    last: int,
+    n: int,
+    out: NDArray,
+    x: NDArray,
+    g: NDArray,
+    numbers: NDArray,
+    rectified: bool,
 ) -> None:
     """Write slope times c's cotangent + constant + tilt * (x - center).
 
@@ -158,5 +195,9 @@ def adjoint(
         to, at, of, whole = out[line] + begin * size, x[line] + begin * size, g[line] + begin * size, count // lanes
         done, left = whole * VECTOR_BYTES, count % lanes
         given = (numbers[line, 0], numbers[line, 1], numbers[line, 2], numbers[line, 3], numbers[line, 4])
-        _adjoints(like, 1, to, at, of, given, whole)
-        _adjoints(like, 0, to + done, at + done, of + done, given, left)
+        if rectified:
+            _elu_adjoints(like, 1, to, at, of, given, whole)
+            _elu_adjoints(like, 0, to + done, at + done, of + done, given, left)
+        else:
+            _adjoints(like, 1, to, at, of, given, whole)
+            _adjoints(like, 0, to + done, at + done, of + done, given, left)

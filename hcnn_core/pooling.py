@@ -1,0 +1,256 @@
+"""Maxima and means of windows, as the pooling layers of convolutional networks take them, and maxout.
+
+Windows of several axes are pooled one axis after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+from hcnn_core._engines import planner
+from hcnn_core._problem import Window, normalize_axes, normalize_integers, shape_of
+from hcnn_core._problem import make_windows as make_windows
+from hcnn_core.backend import array_namespace, require_floating, require_real
+from hcnn_core.typing import AnyArray, Array, Axes, NumpyArray, Scalar, Shape
+
+__all__ = ["max_pool", "max_pool_vjp", "maxout", "maxout_vjp", "mean_pool", "mean_pool_vjp"]
+
+
+def max_pool(x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> AnyArray:
+    """Maximum of each window.
+
+    Parameters
+    ----------
+    x : array
+        float32 or float64, any shape.
+    axes : int or sequence of int
+        The axes that windows extend along.
+    kernel_size : int or sequence of int
+        Lengths of windows, one for all axes or one per axis.
+    stride : int or sequence of int, optional
+        Distance between windows; by default their length.
+    padding : int or sequence of int, optional
+        How far the first window begins before x, and the last one may end behind it: at most half its length. Only
+        samples of x are compared.
+
+    Returns
+    -------
+    array
+        x with ``(n + 2 * padding - kernel_size) // stride + 1`` windows in place of the n samples of an axis, in its
+        dtype and memory layout.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is integer or complex.
+    ValueError
+        If an axis is shorter than a window, or axes, kernel_size, stride and padding do not fit.
+
+    Notes
+    -----
+    As PyTorch's ``max_pool2d``, with ``ceil_mode=False``.
+    """
+    xp = array_namespace(x)
+    y: Any = require_real(xp, "x", x)
+    for axis, window in reversed(make_windows(y.shape, axes, kernel_size, stride, padding)):
+        y, _ = planner.pooling.maxima(xp, y, axis, window, with_taps=False)
+    return y
+
+
+def max_pool_vjp(
+    g: Array, x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0
+) -> AnyArray:
+    """Cotangent of x in ``max_pool(x, axes, kernel_size)``: g at each window's first largest sample, 0 elsewhere.
+
+    Parameters
+    ----------
+    g : array
+        Cotangent of the result.
+    x, axes, kernel_size, stride, padding
+        The arguments of `max_pool`.
+
+    Returns
+    -------
+    array
+        In the shape and dtype of x.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If g does not have the shape of the result, or arguments do not fit.
+    """
+    xp = array_namespace(g, x)
+    y: Any = require_real(xp, "x", x)
+    found: Any = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
+    pooled = []
+    for axis, window in reversed(make_windows(y.shape, axes, kernel_size, stride, padding)):
+        y, taps = planner.pooling.maxima(xp, y, axis, window)
+        pooled.append((taps, axis, window))
+    _require_shape(found, y.shape)
+    for taps, axis, window in reversed(pooled):
+        found = planner.pooling.spread(xp, found, taps, axis, window)
+    return found
+
+
+@overload
+def mean_pool(
+    x: NumpyArray[Scalar], axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0
+) -> NumpyArray[Scalar]: ...
+@overload
+def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> Array: ...
+def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0) -> Array:
+    """Mean of each window.
+
+    Parameters
+    ----------
+    x : array
+        float32, float64, complex64 or complex128, any shape.
+    axes, kernel_size, stride
+        As in `max_pool`.
+    padding : int or sequence of int, optional
+        As in `max_pool`. The mean is that of the samples of x in the window.
+
+    Returns
+    -------
+    array
+        In the shape of `max_pool` and the dtype and memory layout of x.
+
+    Raises
+    ------
+    TypeError
+        If x is of an integer dtype.
+    ValueError
+        If an axis is shorter than a window, or axes, kernel_size, stride and padding do not fit.
+
+    Notes
+    -----
+    As PyTorch's ``avg_pool2d`` with ``count_include_pad=False`` and ``ceil_mode=False``; its default is to count the
+    padding. `marginal` takes the mean of whole axes.
+    """
+    xp = array_namespace(x)
+    y: Any = require_floating(xp, "x", x)
+    for axis, window in make_windows(y.shape, axes, kernel_size, stride, padding):
+        y = planner.pooling.means(xp, y, axis, window)
+    return y
+
+
+def mean_pool_vjp(
+    g: AnyArray, x: Array | Shape, axes: Axes, kernel_size: Axes, *, stride: Axes | None = None, padding: Axes = 0
+) -> AnyArray:
+    """Cotangent of x in ``mean_pool(x, axes, kernel_size)``: the sum, over the windows of a sample, of their part of g.
+
+    Parameters
+    ----------
+    g : array
+        Cotangent of the result.
+    x : array or sequence of int
+        The argument or its shape.
+    axes, kernel_size, stride, padding
+        The arguments of `mean_pool`.
+
+    Returns
+    -------
+    array
+        In the shape of x and the dtype of g.
+
+    Raises
+    ------
+    TypeError
+        If g is of an integer dtype.
+    ValueError
+        If g does not have the shape of the result, or arguments do not fit.
+    """
+    xp = array_namespace(g)
+    found: Any = require_floating(xp, "g", g)
+    shape = shape_of("x", x)
+    pooled = make_windows(shape, axes, kernel_size, stride, padding)
+    counts = {axis: window.out_length for axis, window in pooled}
+    _require_shape(found, tuple(counts.get(axis, n) for axis, n in enumerate(shape)))
+    for axis, window in reversed(pooled):
+        found = planner.pooling.means_vjp(xp, found, axis, window)
+    return found
+
+
+def maxout(x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
+    """Maximum of each group of adjacent values along an axis: the units of arXiv:1302.4389.
+
+    Parameters
+    ----------
+    x : array
+        float32 or float64, any shape; the length of the axis is a multiple of `pieces`.
+    pieces : int
+        Values of a group: the linear pieces of a unit.
+    axis : int, optional
+        The axis of linear filters.
+
+    Returns
+    -------
+    array
+        x with one value for each group, in its dtype and memory layout.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is integer or complex.
+    ValueError
+        If the length of the axis is no multiple of `pieces`, or the axis is out of range.
+    """
+    return max_pool(x, require_pieces(x, pieces, axis), pieces)
+
+
+def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
+    """Cotangent of x in ``maxout(x, pieces, axis)``: g at the first largest value of each group, 0 elsewhere.
+
+    Parameters
+    ----------
+    g : array
+        Cotangent of the result.
+    x, pieces, axis
+        The arguments.
+
+    Returns
+    -------
+    array
+        In the shape and dtype of x.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If g does not have the shape of the result, or arguments do not fit.
+    """
+    return max_pool_vjp(g, x, require_pieces(x, pieces, axis), pieces)
+
+
+def maxima_and_taps(x: Any, axis: int, window: Window, /) -> Any:
+    """The maximum of each window along one axis, and the tap that reads it."""
+    xp = array_namespace(x)
+    return planner.pooling.maxima(xp, require_real(xp, "x", x), axis, window)
+
+
+def picked_samples(x: Any, taps: Any, axis: int, window: Window, /) -> Any:
+    """The sample that one tap of each window reads: the derivative of the maxima along x."""
+    return planner.pooling.picked(array_namespace(x, taps), x, taps, axis, window)
+
+
+def picked_samples_vjp(g: Any, taps: Any, axis: int, window: Window, /) -> Any:
+    """Cotangent of x in ``picked_samples(x, taps, axis, window)``."""
+    return planner.pooling.spread(array_namespace(g, taps), g, taps, axis, window)
+
+
+def require_pieces(x: Array, pieces: int, axis: int) -> int:
+    """The axis of maxout, not negative; ValueError unless its length is a multiple of the pieces."""
+    shape = shape_of("x", x)
+    (axis,) = normalize_axes("axis", axis, len(shape))
+    (pieces,) = normalize_integers("pieces", pieces, 1, 1)
+    if shape[axis] % pieces:
+        raise ValueError(f"x has length {shape[axis]} along axis {axis}; maxout of {pieces} pieces needs a multiple")
+    return axis
+
+
+def _require_shape(g: Array, shape: tuple[int, ...]) -> None:
+    if g.shape != shape:
+        raise ValueError(f"g has shape {g.shape}; the result has {shape}")
