@@ -70,8 +70,9 @@ endef
 soak: .venv/.test ## kill, interrupt and damage runs for MINUTES=10; docs/reliability.md says what is promised
 	$(BIN) scripts/soak.py --minutes $(MINUTES)
 
-mutants: .venv/.test ## change one expression at a time, 300 times, and count what the tests notice
+mutants: .venv/.test .venv/.docs ## change one expression at a time, 300 times, and plant mistakes that pages should notice
 	$(BIN) scripts/mutants.py --count 300 --out mutants.jsonl
+	$(BIN) scripts/planted_mistakes.py
 
 clean: ## remove the environment, build outputs and caches, but not runs/
 	rm -rf docs/_build docs/gallery docs/api/generated docs/api/uses docs/sg_execution_times.rst

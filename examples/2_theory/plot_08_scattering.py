@@ -12,6 +12,7 @@ Networks, slides 8 to 11; `arXiv:1101.2286 <https://arxiv.org/abs/1101.2286>`_.
 """
 
 import os
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,8 +25,6 @@ SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 n, scales = (64, 3) if SMALL else (128, 4)
 
 # %%
-# Filters
-# -------
 # Morlet wavelets leave some frequencies weak. Divided by the root of their Littlewood-Paley sum they are *tight*: the
 # wavelet transform of a real image then preserves its norm, and scattering is non-expansive.
 
@@ -45,9 +44,8 @@ axes[1].imshow(np.fft.fftshift(plain), cmap="gray")
 axes[2].imshow(x, cmap="gray")
 first = np.concatenate([np.concatenate(list(np.moveaxis(coefficients[..., a : a + 4], -1, 0)), 1) for a in (1, 5)])
 axes[3].imshow(first, cmap="gray")
-for ax, title in zip(
-    axes, ("a wavelet, real part", "Littlewood-Paley sum, not tight", "image", "first order, 8 angles"), strict=True
-):
+titles = "a wavelet, real part", "Littlewood-Paley sum, not tight", "image", "first order, 8 angles"
+for ax, title in zip(axes, titles, strict=True):
     ax.set(title=title, xticks=[], yticks=[])
 
 # %%
@@ -82,6 +80,8 @@ for distance in (1e-3, 0.1, 1.0, 10.0):
 # ------------
 # Random smooth warps, from weak to strong. We compare the scattering transform with the image itself and with the
 # modulus of its Fourier transform. That modulus does not see translations at all, but warps move high frequencies far.
+# All three change in proportion to weak warps. What singles out scattering is that its constant does not grow with the
+# frequency of what is warped: to the right, wave packets of one envelope and of the wavelets' frequencies.
 
 warps, sizes = [random_warp(n, n / 12, rng) for _ in range(3)], np.geomspace(0.005, 0.3, 8)
 transforms = {
@@ -89,30 +89,48 @@ transforms = {
     "Fourier modulus": lambda x: np.abs(np.fft.fft2(x, norm="ortho")),
     "scattering": lambda x: 2**scales * scattering(x, bank),  # each coefficient stands for 2^J pixels along each axis
 }
-changes = {name: [] for name in transforms}
-for size in sizes:
-    warped = [ndimage.map_coordinates(x, np.indices((n, n)) - size * tau, order=3, mode="grid-wrap") for tau in warps]
-    for name, transform in transforms.items():
-        changes[name].append(max(np.linalg.norm(transform(y) - transform(x)) for y in warped) / np.linalg.norm(x))
+u, frequencies = np.indices((n, n)), 3 / 4 * np.pi / 2.0 ** np.arange(scales)[::-1]
 
-fig, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+
+def change(transform, f, size):
+    """The largest change by warps of an image, given as a function of places, relative to its norm."""
+    y = f(u)
+    return max(np.linalg.norm(transform(f(u - size * tau)) - transform(y)) for tau in warps) / np.linalg.norm(y)
+
+
+def photograph(u):
+    """The image at places between its pixels."""
+    return ndimage.map_coordinates(x, u, order=3, mode="grid-wrap")
+
+
+def packet(u, w):
+    """A wave of frequency w in a Gaussian window."""
+    return np.cos(w * u[0]) * np.exp(-((u - n / 2) ** 2).sum(0) / (2 * (n / 8) ** 2))
+
+
+changes = {name: [change(f, photograph, size) for size in sizes] for name, f in transforms.items()}
+ratios = {name: [change(f, partial(packet, w=w), 0.05) / 0.05 for w in frequencies] for name, f in transforms.items()}
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for name, values in changes.items():
-    ax.loglog(sizes, values, "o-", label=name)
-ax.set(xlabel="largest gradient of the warp", ylabel="change, relative to the image's norm", title="Stability to warps")
-ax.legend()
+    left.loglog(sizes, values, "o-", label=name)
+    right.loglog(frequencies, ratios[name], "o-", label=name)
+left.set(xlabel="largest gradient of the warp", ylabel="change, relative to the norm", title="the photograph")
+right.set(xlabel="frequency (radians per pixel)", ylabel="change / gradient", title="wave packets")
+left.legend()
 
 constants = {name: np.max(values / sizes) for name, values in changes.items()}
 print("largest change / gradient:", ", ".join(f"{name} {c:.2f}" for name, c in constants.items()))
 slope = np.polyfit(np.log(sizes[:5]), np.log(changes["scattering"][:5]), 1)[0]
+growth = {name: values[-1] / values[0] for name, values in ratios.items()}
 print(f"slope of scattering for weak warps: {slope:.2f}; 1 in the theorem")
-assert constants["scattering"] < constants["Fourier modulus"]
-assert constants["scattering"] < 0.5 * constants["image"]
+print(f"{2 ** (scales - 1)} times the frequency:", ", ".join(f"{name} {g:.1f} times" for name, g in growth.items()))
+assert constants["scattering"] < min(constants["Fourier modulus"], 0.5 * constants["image"])
 assert 0.8 < slope < 1.2
+assert growth["scattering"] < 0.5 * min(growth["image"], growth["Fourier modulus"])
 
 # %%
 # The constant is the largest of these few warps of one image, so it is a lower bound of the C in the theorem. The
 # theorem is about the limit of large scales 2^J. At this finite scale its bound has a further term, in proportion to
-# the displacement over 2^J.
-# The functions take CuPy arrays as well; this page ran on NumPy's. Values equal to Kymatio's on the same filters are a
-# test of the package, not of this page. What scattering does for a classifier is in
+# the displacement over 2^J. What scattering does for a classifier is in
 # :ref:`sphx_glr_gallery_2_theory_plot_21_linear_classifier.py`.

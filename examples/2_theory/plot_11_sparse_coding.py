@@ -38,7 +38,18 @@ def draw(count):
 
 tested = draw(500)
 best = ista(tested, dictionary, penalty, iterations=5000)
-least = sparse_loss(tested, best, dictionary, penalty).mean()
+losses = sparse_loss(tested, best, dictionary, penalty)
+least = losses.mean()
+
+# %%
+# Any vector r with ``abs(D' r) <= gamma`` bounds the loss of every code from below, by ``x'r - r'r / 2``. The residual,
+# scaled to satisfy that, shows how far above the minimum a code can be: its *duality gap*.
+
+residual = tested - best @ dictionary.T
+residual *= np.minimum(1, penalty / np.abs(residual @ dictionary).max(axis=1, keepdims=True))
+bounds = (tested * residual).sum(axis=1) - (residual**2).sum(axis=1) / 2
+print(f"losses exceed their lower bounds by up to {np.max(losses / bounds - 1):.1e} of these")
+assert np.all(bounds <= losses * (1 + 1e-12)) and np.all(losses < bounds * (1 + 1e-9)), "ISTA ended at the minimum"
 
 # %%
 # ISTA is a network
@@ -84,7 +95,7 @@ right.plot(best[0], "C1o", mfc="none", label="minimum")
 right.plot(code_of(learned, tested)[0], "C0x", label=f"LISTA, {depth} layers")
 right.set(xlabel="atom", ylabel="coefficient", title="the code of one signal")
 right.legend()
-assert all(a < 0.9 * b for a, b in zip(excess["LISTA"], excess["ISTA"], strict=True))
+assert all(0 < a < 0.9 * b for a, b in zip(excess["LISTA"], excess["ISTA"], strict=True))
 
 # %%
 # LISTA is better at a few layers because it was trained on such signals and for this dictionary; ISTA needs no training

@@ -80,6 +80,8 @@ depths, results, pictures = (1, 2, 3), {}, [test[:8]]
 for scales in depths:
     encode, rng = encoder(scales), np.random.default_rng(scales)
     z_train, z = encode(train), encode(test)
+    covariance = np.cov(z_train.reshape(-1, z.shape[-1]), rowvar=False)
+    assert np.allclose(covariance, np.eye(z.shape[-1]), atol=0.01), "white over components, on the training images"
     batches = [rng.choice(count, 32, replace=False) for _ in range(steps)]
 
     def loss(parameters, batch, z=z_train):

@@ -37,13 +37,18 @@ cartoon = cartoon.reshape(n, 4, n, 4).mean(axis=(1, 3))
 # %%
 # Errors of the best n terms
 # --------------------------
-# In an orthonormal basis the squared error is the sum of the squares that are left out.
+# In an orthonormal basis the norm is kept, and the squared error is the sum of the squares that are left out.
 
 bases = {
     "Fourier": np.abs(np.fft.fft2(cartoon, norm="ortho")).ravel(),
     "Haar": np.concatenate([c.ravel() for c in dwt(cartoon, levels, moments=1)]),
     "Daubechies, 3 moments": np.concatenate([c.ravel() for c in dwt(cartoon, levels, moments=3)]),
 }
+for name, coefficients in bases.items():
+    assert np.isclose((coefficients**2).sum(), (cartoon**2).sum(), rtol=1e-9), f"{name}: the norm is kept"
+small = np.sort(np.abs(coefficients))[-n - 1]  # of the last basis
+kept = idwt([hard_threshold(c, small) for c in dwt(cartoon, levels, moments=3)], moments=3)
+assert np.isclose(((kept - cartoon) ** 2).sum(), (coefficients[np.abs(coefficients) <= small] ** 2).sum(), rtol=1e-9)
 terms = np.unique(np.geomspace(16, n * n / 16, 80).astype(int))
 theory = {"Fourier": -1 / 2, "Haar": -1, "Daubechies, 3 moments": -1}
 # fewer terms are about the smooth parts; about 2 n pixels lie along the edge, and as many terms resolve the pixels

@@ -41,7 +41,9 @@ fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 w = 2 * np.pi * np.arange(photograph.shape[1] // 2) / photograph.shape[1]
 centers = []
 for k in (1, 2, 3):
-    power = (np.abs(np.fft.fft(phase_harmonic(z["photograph"][..., j], k), axis=1)) ** 2).mean(0)[: len(w)]
+    harmonic = phase_harmonic(z["photograph"][..., j], k)
+    assert np.allclose(np.abs(harmonic), np.abs(z["photograph"][..., j])), "the modulus is kept"
+    power = (np.abs(np.fft.fft(harmonic, axis=1)) ** 2).mean(0)[: len(w)]
     centers.append((w * power).sum() / power.sum())
     ax.semilogx(w[1:], power[1:] / power.max(), label=f"$[x \\star \\psi]^{k}$")
 finer = bank.psi[j - 1, 0, 1 : len(w)] ** 2

@@ -2,8 +2,8 @@ r"""
 Train one layer, freeze the rest
 ================================
 
-"Accuracy of a random network is improved most by training earlier layers" (Raghu et al., `arXiv:1606.05336
-<https://arxiv.org/abs/1606.05336>`_, as quoted in Tanner's lecture *Visualising the filters and response, memory, in a
+"Accuracy of a random network is improved most by training earlier layers" (Raghu et al., `arXiv:1611.08083
+<https://arxiv.org/abs/1611.08083>`_, as quoted in Tanner's lecture *Visualising the filters and response, memory, in a
 CNN*). They trained exactly one layer of fully connected networks on MNIST, and left all others as they were drawn. We
 do the same with a fully connected network and with a hierarchical network of `arXiv:1703.04140
 <https://arxiv.org/abs/1703.04140>`_, on images of CIFAR-10.

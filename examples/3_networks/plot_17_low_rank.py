@@ -85,6 +85,7 @@ for way, curve in curves.items():
         print(f"{way:16} rank {rank}: {curve[-1][0]:6,} numbers, {curve[-1][1]:.1%} of {count} images")
 
 whole = accuracy({})
+assert abs(whole - 0.8677) < 3 * np.sqrt(0.8677 * 0.1323 / count), "the network's accuracy on all 10,000 test images"
 assert all(abs(curve[-1][1] - whole) <= 1 / count for curve in curves.values()), "rank 9 is everything"
 at = {way: dict(zip(ranks, curve, strict=True))[6][1] for way, curve in curves.items()}
 assert at["shared"] < whole - 0.1, "six terms of nine are not enough"

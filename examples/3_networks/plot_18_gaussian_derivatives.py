@@ -99,6 +99,7 @@ for kind in ("best for each layer", "Gaussian derivatives", "random"):
         print(f"{kind:20} {size} functions: {energy:6.1%} of the energy, {found[kind, size][1]:.1%} of {count} images")
 
 whole = accuracy({})
+assert abs(whole - 0.8677) < 3 * np.sqrt(0.8677 * 0.1323 / count), "the network's accuracy on all 10,000 test images"
 for kind in ("best for each layer", "Gaussian derivatives", "random"):
     assert abs(found[kind, 9][1] - whole) <= 2 / count, "nine functions are everything"
 for size in (3, 6):

@@ -1,0 +1,135 @@
+"""Plant mistakes in the package, one at a time, and see whether the pages of the gallery notice: `MISTAKES`.
+
+``python scripts/planted_mistakes.py [PAGE ...]`` runs pages in a copy of the repository, at their small size: first as
+they are, then with each of their mistakes. A mistake is noticed if an assertion fails; one that is not, or that ends
+the page by another error, is a claim that the page makes and does not check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from mutants import ROOT, copy_tree
+
+ENVIRONMENT = {"MPLBACKEND": "Agg", "HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUPY_PYLOPS": "0"}
+
+
+class Mistake(NamedTuple):
+    """A text of a file, which occurs once in it, and the text that is planted in its place."""
+
+    page: str
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+MISTAKES = (
+    Mistake(
+        *("07", "the second harmonic has the other sign", "wavelets/harmonics.py"),
+        *("return 0.0 if k % 2 else -((-1) ** (k // 2))", "return 0.0 if k % 2 else ((-1) ** (k // 2))"),
+    ),
+    Mistake(
+        *("08", "the modulus is left out", "wavelets/scattering.py"),
+        *("return fftn(np.abs(filtered), self.axes)", "return fftn(np.real(filtered), self.axes)"),
+    ),
+    Mistake(
+        *("09", "lags do not grow with the scale", "wavelets/harmonics.py"),
+        *("step = lag * 2 ** (j if j >= 0 else bank.scales - 1)", "step = lag"),
+    ),
+    Mistake(
+        *("09", "means are ignored", "wavelets/synthesis.py"),
+        *("** 2) for key in wanted)", "** 2) for key in wanted if key != 'mean')"),
+    ),
+    Mistake(
+        *("10", "1.69 times the intermittency", "wavelets/processes.py"),
+        *("* math.sqrt(intermittency)\n    e = rng", "* 1.3 * math.sqrt(intermittency)\n    e = rng"),
+    ),
+    Mistake(
+        *("11", "the lecture's misprint of the soft threshold", "wavelets/sparse.py"),
+        *("return np.maximum(x - tau, 0) + np.minimum(x + tau, 0)", "return np.maximum(np.abs(x) - tau, 0)"),
+    ),
+    Mistake(
+        *("11", "the loss without its 1/2", "wavelets/sparse.py"),
+        *("np.sum(residual * residual, axis=-1) / 2 +", "np.sum(residual * residual, axis=-1) +"),
+    ),
+    Mistake(
+        *("12", "components are multiplied by their deviations", "wavelets/principal.py"),
+        *("(vectors / deviations).astype", "(vectors * deviations).astype"),
+    ),
+    Mistake(
+        *("13", "filters are not of norm 1", "wavelets/orthogonal.py"),
+        *("taps *= math.sqrt(2) / taps.sum()", "taps *= 1.4 / taps.sum()"),
+    ),
+    Mistake(
+        *("13", "filters are not orthogonal to their translations", "wavelets/orthogonal.py"),
+        *("z = np.where(np.abs(z) < 1, z, 1 / np.where(z == 0, 1, z))", "z = np.abs(z)"),
+    ),
+    Mistake(
+        *("17", "biases have the wrong sign", "hcnn_core/convolution.py"),
+        *("return xp, problem, x, w, bias\n", "return xp, problem, x, w, -bias\n"),
+    ),
+    Mistake(
+        *("18", "biases have the wrong sign", "hcnn_core/convolution.py"),
+        *("return xp, problem, x, w, bias\n", "return xp, problem, x, w, -bias\n"),
+    ),
+    Mistake(
+        *("22", "powers in the place of harmonics", "wavelets/harmonics.py"),
+        *("return z * _power(_phase(z), k - 1)", "return z * _power(z, k - 1)"),
+    ),
+    Mistake(
+        *("23", "wavelets do not turn with the angle", "wavelets/rotations.py"),
+        *("np.roll(self.bank.psi[j], -beta, axis=0)", "self.bank.psi[j][beta]"),
+    ),
+    Mistake(
+        *("23", "angles meet at no place: the mean over them comes before the modulus", "wavelets/rotations.py"),
+        *(
+            "yield np.mean(np.abs(ifftn(spectrum * angular, (ANGLE,))), axis=ANGLE)",
+            "yield np.abs(np.mean(ifftn(spectrum * angular, (ANGLE,)), axis=ANGLE))",
+        ),
+    ),
+)
+
+
+def failure_of(folder: Path, page: Path) -> str:
+    """The last line that a page in a copy says when it fails, and nothing if it does not."""
+    environment = {**os.environ, "HCNN_EXAMPLES": "small", **ENVIRONMENT, "PYTHONPATH": str(folder)}
+    command = [sys.executable, str(folder / page)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1] if done.returncode else ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help="numbers, such as 08; all by default")
+    options = parser.parse_args()
+    noticed, missed = 0, 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
+        copy_tree(folder)
+        for page in sorted({mistake.page for mistake in MISTAKES} & set(options.pages or [m.page for m in MISTAKES])):
+            (path,) = (file.relative_to(ROOT) for file in ROOT.glob(f"examples/*/plot_{page}_*.py"))
+            if failure := failure_of(folder, path):
+                raise SystemExit(f"{path} fails without a mistake: {failure}")
+            for mistake in (m for m in MISTAKES if m.page == page):
+                changed = folder / mistake.file
+                text = changed.read_text("utf-8")
+                changed.write_text(text.replace(mistake.old, mistake.new), "utf-8")
+                failure = failure_of(folder, path)
+                changed.write_text(text, "utf-8")
+                is_noticed = failure.startswith("AssertionError")
+                noticed, missed = noticed + is_noticed, missed + (not is_noticed)
+                verdict = "noticed" if is_noticed else "NOT NOTICED"
+                print(f"{path.stem.removeprefix('plot_')}: {mistake.what}: {verdict} {failure[:100]}", flush=True)
+    print(f"{noticed} of {noticed + missed} planted mistakes noticed")
+    return min(missed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
