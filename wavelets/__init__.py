@@ -19,6 +19,7 @@ from wavelets.processes import (
     random_warp,
     randomize_phases,
 )
+from wavelets.rotations import rototranslation_scattering
 from wavelets.scaling import leverage, scaling_exponents, structure_functions
 from wavelets.scattering import scattering, scattering_paths
 from wavelets.sparse import hard_threshold, ista, learn_dictionary, lista, soft_threshold, sparse_loss
@@ -55,6 +56,7 @@ __all__ = [
     "randomize_phases",
     "rectified_transform",
     "rectifier_coefficient",
+    "rototranslation_scattering",
     "scaling_exponents",
     "scattering",
     "scattering_paths",
