@@ -57,7 +57,7 @@ MISTAKES = (
     ),
     Mistake(
         *("11", "the loss without its 1/2", "wavelets/sparse.py"),
-        *("np.sum(residual * residual, axis=-1) / 2 +", "np.sum(residual * residual, axis=-1) +"),
+        *("np.conj(residual)), axis=-1) / 2 +", "np.conj(residual)), axis=-1) +"),
     ),
     Mistake(
         *("12", "components are multiplied by their deviations", "wavelets/principal.py"),
@@ -86,6 +86,18 @@ MISTAKES = (
     Mistake(
         *("23", "wavelets do not turn with the angle", "wavelets/rotations.py"),
         *("np.roll(self.bank.psi[j], -beta, axis=0)", "self.bank.psi[j][beta]"),
+    ),
+    Mistake(
+        *("24", "wavelets of three octaves", "wavelets/filters.py"),
+        *("(abs(octave) < 1) * np.cos(math.pi / 2 * octave)", "(abs(octave) < 1.5) * np.cos(math.pi / 3 * octave)"),
+    ),
+    Mistake(
+        *("24", "phases of the Gaussian model are not random", "wavelets/processes.py"),
+        *("np.fft.ifftn(np.abs(spectrum) * noise / np.abs(noise))", "np.fft.ifftn(spectrum)"),
+    ),
+    Mistake(
+        *("26", "the derivative of harmonics without the factor k", "wavelets/harmonics.py"),
+        *("np.real(turned) + 1j * k * np.imag(turned)", "np.real(turned) + 1j * np.imag(turned)"),
     ),
     Mistake(
         *("23", "angles meet at no place: the mean over them comes before the modulus", "wavelets/rotations.py"),
@@ -120,6 +132,7 @@ def main() -> int:
             for mistake in (m for m in MISTAKES if m.page == page):
                 changed = folder / mistake.file
                 text = changed.read_text("utf-8")
+                assert text.count(mistake.old) == 1, f"{mistake.file} does not have once: {mistake.old}"
                 changed.write_text(text.replace(mistake.old, mistake.new), "utf-8")
                 failure = failure_of(folder, path)
                 changed.write_text(text, "utf-8")

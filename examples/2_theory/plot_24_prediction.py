@@ -1,0 +1,110 @@
+r"""
+Predict fine scales from coarse ones
+====================================
+
+Wavelet coefficients two octaves apart are not correlated, so nothing linear predicts one from the other. Their phase
+harmonics are: a rectifier makes a linear autoregressive model from low to high frequencies possible, which is what
+models of moments hold. How much of a fine scale does it predict, and of which signals?
+
+Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 12 to 14; `arXiv:1810.12136
+<https://arxiv.org/abs/1810.12136>`_.
+"""
+
+import os
+
+import matplotlib.pyplot as plt
+import numpy as np
+from skimage import data
+
+from wavelets import phase_harmonic, randomize_phases, steerable_bank, wavelet_transform
+
+SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
+n, lines = 1024, 128 if SMALL else 384
+rng = np.random.default_rng(0)
+
+# %%
+# Three kinds of lines
+# --------------------
+# Steps: piecewise constant, with 12 jumps. A photograph: its lines, each followed by its mirror image. Gaussian: the
+# photograph's power spectrum with random phases. Bands of 32 lines are for the fit and for the test in turn.
+
+
+def steps():
+    """A line with jumps at random places, (n,)."""
+    places, heights = rng.integers(0, n, 12), rng.standard_normal(12)
+    return np.cumsum(np.bincount(places, heights - heights.mean(), n))
+
+
+image = data.camera()[:lines].astype(float)
+photograph = np.concatenate([image, image[:, ::-1]], axis=1)
+photograph -= photograph.mean(axis=1, keepdims=True)
+signals = {
+    "steps": np.stack([steps() for _ in range(lines)]),
+    "photograph": photograph,
+    "Gaussian": randomize_phases(photograph, rng),
+}
+is_known = np.arange(lines) % 64 < 32
+scales = 6
+bank = steerable_bank(n, scales)
+z = {kind: wavelet_transform(x, bank, -1)[1][..., 0] for kind, x in signals.items()}  # (lines, n, J)
+
+# %%
+# Least squares
+# -------------
+# Coefficients of scale j - 2, or their moduli, are predicted from harmonics of scale j and a constant, at five places
+# around theirs that are 2^(j-1) apart. The harmonic k = 1 is the wavelet coefficient itself; all of them, k = 0 to 4,
+# are what a rectifier makes of it. R2 is the predicted part of the variance on lines that the fit has not seen.
+
+
+def predict(z, j, harmonics, of=lambda z: z):
+    """R2, and what is predicted of the lines of the test."""
+    rows = [np.ones_like(z[..., 0])]
+    for k in harmonics:
+        rows += [np.roll(phase_harmonic(z[..., j], k), m * 2 ** (j - 1), axis=1) for m in range(-2, 3)]
+    known, tested = (np.stack([row[part].ravel() for row in rows], 1) for part in (is_known, ~is_known))
+    target = of(z[..., j - 2])
+    gram = known.conj().T @ known
+    gram += 1e-6 * np.trace(gram).real / len(gram) * np.eye(len(gram))
+    found = (tested @ np.linalg.solve(gram, known.conj().T @ target[is_known].ravel())).reshape(-1, n)
+    target = target[~is_known]
+    return 1 - np.mean(np.abs(target - found) ** 2) / np.mean(np.abs(target - target.mean()) ** 2), found
+
+
+models = {
+    "coefficients from wavelets": ((1,), lambda z: z),
+    "coefficients from harmonics": ((0, 1, 2, 3, 4), lambda z: z),
+    "moduli from harmonics": ((0, 1, 2, 3, 4), np.abs),
+}
+fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
+scores = {}
+for ax, (kind, coefficients) in zip(axes, z.items(), strict=True):
+    for name, model in models.items():
+        scores[kind, name] = [predict(coefficients, j, *model)[0] for j in range(2, scales)]
+        print(f"{kind:10} {name:27} R2 of scales 0 to 3:", " ".join(f"{r:6.3f}" for r in scores[kind, name]))
+        ax.plot(range(scales - 2), scores[kind, name], "o-", label=name)
+    ax.set(title=kind, xlabel="predicted scale", xticks=range(scales - 2))
+axes[0].set_ylabel("predicted part of the variance, R2")
+axes[0].legend()
+
+linear, harmonic, moduli = models
+assert all(max(np.abs(scores[kind, linear])) < 1e-3 for kind in z), "spectra two octaves apart do not overlap"
+assert max(scores["Gaussian", harmonic] + scores["Gaussian", moduli]) < 0.01, "the power spectrum alone tells nothing"
+assert np.mean(scores["steps", harmonic]) > 0.2 and min(scores["photograph", harmonic]) > 0
+assert min(np.mean(scores[kind, moduli]) for kind in ("steps", "photograph")) > 0.2, "moduli are easier"
+
+# %%
+# Where the prediction comes from: the edges of one line of the test.
+
+line, shown = 8, slice(0, 512)
+fig, ax = plt.subplots(figsize=(9, 3.2), layout="constrained")
+ax.plot(z["photograph"][~is_known][line, shown, 1].real, "0.6", label="scale 1, real part")
+ax.plot(predict(z["photograph"], 3, *models[harmonic])[1][line, shown].real, "C1", label="from harmonics of scale 3")
+ax.set(xlabel="sample", ylabel="gray levels")
+ax.legend()
+
+# %%
+# At edges the phases of all scales agree, and the fourth harmonic of a scale has the frequency of the one two octaves
+# finer. Of steps that predicts much, of a photograph a small part of the coefficients and a large one of their moduli:
+# its edges are few, and textures lie between them. What is left is the *innovation* of the finer scale. That moments of
+# harmonics are a model good enough to make textures again is in
+# :ref:`sphx_glr_gallery_2_theory_plot_09_synthesis.py`.
