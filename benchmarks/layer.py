@@ -46,7 +46,8 @@ from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
 from hcnn_core._engines.cpu.allocator import empty
 from hcnn_core._threads import parallel_for, processors, worker_count
 from train.config import make_config
-from train.networks.network import ATTRIBUTES, SPACE, Network, merge_factors
+from train.networks.hierarchical import ATTRIBUTES, SPACE, hierarchy, merge_factors, name_of
+from train.networks.registry import build
 
 if TYPE_CHECKING:  # these import Numba, which the comparison on a GPU does without
     from hcnn_core._engines.cpu.factored import FactoredPlan
@@ -131,7 +132,7 @@ class Ours:
 
     def __init__(self, kind: str, arrays: Arrays, boundary: str, dtype: str = "float32") -> None:
         preset = "hcnn-plus" if kind == "plus" else "hcnn"
-        self.network = Network(make_config(preset, {"boundary": boundary, "dtype": dtype}))
+        self.network = build(make_config(preset, {"boundary": boundary, "dtype": dtype}))
         weights = {key: arrays[key].astype(dtype) for key in ("h", "g", "bias")}
         # a layer below leaves x as this one leaves its output
         sample = np.ones((4, *SHAPE), dtype)
@@ -150,8 +151,8 @@ class Ours:
         return placed.transpose(np.argsort(self.order))
 
     def layer(self, x: Array, h: Array, g: Array, bias: Array) -> Array:
-        weights = {self.network.table[DEPTH - 1].name: {"h": h, "g": g, "bias": bias}}
-        return next(self.network.trace(weights, x, after=DEPTH - 1))[1]
+        weights = {hierarchy(self.network)[DEPTH - 1].name: {"h": h, "g": g, "bias": bias}}
+        return next(self.network.trace(weights, {name_of(DEPTH - 1): x}))[1]
 
     def __call__(self) -> tuple[Array, tuple[Array, ...]]:
         y, pullback = vjp(lambda anchor, *weights: self.layer(self.below(anchor), *weights), *self.inputs)
@@ -245,8 +246,8 @@ class Problem:
         config = make_config("hcnn", {"boundary": boundary})
         self.boundary, self.epsilon, self.stride = boundary, config.epsilon, config.attribute_stride
         rng = np.random.default_rng(0)
-        network = Network(config)
-        layer = network.table[DEPTH - 1]
+        network = build(config)
+        layer = hierarchy(network)[DEPTH - 1]
         assert layer.inputs == (*SHAPE[:2], *SHAPE[3:]) and layer.outputs == SHAPE
         self.weights = network.initialize(rng)[layer.name]
         self.weights["bias"] = rng.standard_normal(layer.filters, np.float32) / 10

@@ -37,7 +37,9 @@ from benchmarks.layer import DEPTH, layer_below  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from benchmarks.memory import added_by  # noqa: E402
 from train.config import make_config  # noqa: E402
-from train.networks.network import Network, layers  # noqa: E402
+from train.networks.hierarchical import hierarchy, layers, name_of  # noqa: E402
+from train.networks.network import Network  # noqa: E402
+from train.networks.registry import build  # noqa: E402
 from train.runs.memory import available_bytes  # noqa: E402
 from train.storage.files import write_atomically  # noqa: E402
 
@@ -79,15 +81,15 @@ class Step:
 
     def __init__(self, sizes: Sizes, boundary: str, buffers: Sequence[Array]) -> None:
         network = make_network(sizes, boundary)
-        name = network.table[DEPTH - 1].name
+        name = hierarchy(network)[DEPTH - 1].name
         self.weights = network.initialize(np.random.default_rng(0))[name]
 
         def layer(x: Array, *weights: Array) -> Array:
             named = dict(zip(self.weights, weights, strict=True))
-            return next(network.trace({name: named}, x, after=DEPTH - 1))[1]
+            return next(network.trace({name: named}, {name_of(DEPTH - 1): x}))[1]
 
         # a layer below leaves x in memory as this one leaves its output
-        shape = network.table[DEPTH - 2].outputs
+        shape = hierarchy(network)[DEPTH - 2].outputs
         sample = layer(np.ones((2, *shape), np.float32), *self.weights.values())
         order = sorted(range(sample.ndim), key=lambda axis: -sample.strides[axis])
         drawn = [(sizes["batch"], *shape)[axis] for axis in order]
@@ -107,7 +109,7 @@ class Step:
 def make_network(sizes: Sizes, boundary: str) -> Network:
     """The network whose layer has these sizes."""
     changes = {"width": sizes["K"], "factors": sizes["Q"], "attribute_kernel": sizes["kernel"], "boundary": boundary}
-    return Network(make_config("hcnn", changes), image_size=sizes["side"])
+    return build(make_config("hcnn", changes), image_size=sizes["side"])
 
 
 def elements(sizes: Sizes) -> int:

@@ -25,7 +25,7 @@ from autodiff import tree_map  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.data import Images, draw_sources  # noqa: E402
-from train.networks.network import Network  # noqa: E402
+from train.networks.registry import build  # noqa: E402
 from train.runs.step import GraphedStep, gradient_step, initial_arrays  # noqa: E402
 
 CIFAR10_IMAGES = 50_000
@@ -58,7 +58,7 @@ class Step:
     ) -> None:
         self.config = make_config(preset, {"boundary": boundary, "batch_size": batch_size, **changes})
         self.name = f"{preset}, {boundary}"
-        network = self.network = Network(self.config)
+        network = self.network = build(self.config)
         self.rng = np.random.default_rng(seed)
         self.arrays = tree_map(xp.asarray, initial_arrays(network, network.initialize(self.rng)))
         pixels = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)

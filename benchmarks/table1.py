@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from train.config import make_config, read_toml
-from train.networks.network import layers
+from train.networks.hierarchical import layers
 from train.runs.plot import write_figure
 from train.runs.run import Run
 

@@ -33,11 +33,15 @@ def layers_and_steps() -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
     from autodiff import cross_entropy, value_and_grad
     from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
     from train.config import make_config
-    from train.networks.network import Network
+
+    try:
+        from train.networks.registry import build
+    except ImportError:  # of a version before train had rooms
+        from train.network import Network as build
 
     def step(preset: str, boundary: str, count: int, depth: int) -> Callable[[], Any]:
         rng = np.random.default_rng(0)
-        network = Network(make_config(preset, {"boundary": boundary, "depth": depth}))
+        network = build(make_config(preset, {"boundary": boundary, "depth": depth}))
         parameters = network.initialize(rng)
         x = rng.standard_normal((count, 32, 32, 3), np.float32)
         labels = rng.integers(0, 10, count)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import ceilings, layer, scaling
+from train.networks.hierarchical import hierarchy
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -151,7 +152,7 @@ def test_layer_is_as_large_as_its_sizes_say(name: str) -> None:
         sizes = {**scaling.BASE, name: value}
         assert scaling.elements(sizes) == sizes["batch"] * sizes["side"] ** 2 * sizes["K"] ** 3 // 8
         network = scaling.make_network(sizes, "zero")
-        four = network.table[scaling.DEPTH - 1]
+        four = hierarchy(network)[scaling.DEPTH - 1]
         assert four.inputs[:2] == four.outputs[:2] == (sizes["side"], sizes["side"])
         assert (four.kernel_size[2:], four.factors) == (sizes["kernel"], sizes["Q"])
 

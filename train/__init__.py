@@ -1,16 +1,33 @@
 """Networks, data, training and command lines. Imports nothing at first, so that a command can set up its process."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from train.classifier import Classifier as Classifier
+    from train.classifier import fit as fit
     from train.classifier import load as load
+    from train.classifier import resume as resume
+    from train.config import Config as Config
+    from train.config import make_config as make_config
+    from train.data import Dataset as Dataset
+    from train.data import load_dataset as load_dataset
 
-__all__ = ["load"]
+_HOMES = {
+    "Classifier": "train.classifier",
+    "Config": "train.config",
+    "Dataset": "train.data",
+    "fit": "train.classifier",
+    "load": "train.classifier",
+    "load_dataset": "train.data",
+    "make_config": "train.config",
+    "resume": "train.classifier",
+}
+
+__all__ = ["Classifier", "Config", "Dataset", "fit", "load", "load_dataset", "make_config", "resume"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from train.classifier import load
-
-        return load
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'train' has no attribute {name!r}")

@@ -1,8 +1,9 @@
-"""Networks that ship with the package, by name, and any trained network as a function of images."""
+"""Trained networks as functions of images: from a file, or trained here."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,58 +12,20 @@ import numpy as np
 
 from autodiff import tree_map
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
-from train.data import standardise
-from train.networks.network import Moments, Network, Parameters
-from train.networks.registry import Trainable
-from train.runs import checkpoint as checkpoints
-from train.runs.checkpoint import Checkpoint, CheckpointError, State
-from train.runs.run import Run, RunError
+from train.config import Config, make_config
+from train.data import UNNAMED, Dataset, standardise
+from train.networks.layer import Moments, Parameters
+from train.networks.network import Network
+from train.networks.registry import MERGED_FILTERS, architecture_of
+from train.runs.checkpoint import Checkpoint
+from train.runs.session import Session
+from train.runs.shipped import open_network
 from train.runs.training import restore
 
-__all__ = ["Classifier", "bare", "find", "load", "names", "open_network"]
-
-FOLDER = Path(__file__).parent / "weights"
+__all__ = ["Classifier", "fit", "load", "resume"]
 
 BATCH = 100
 """Images classified at a time."""
-
-
-def names() -> list[str]:
-    """Return the names of the networks that ship with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.h5"))
-
-
-def find(name_or_path: str | Path) -> Path:
-    """Return the file of a network: the path itself if it exists, else the network that ships by this name."""
-    path = Path(name_or_path)
-    if not path.exists() and str(name_or_path) in names():
-        return FOLDER / f"{name_or_path}.h5"
-    if not path.exists() and not path.suffix:
-        raise CheckpointError(f"there is no checkpoint at {path}; networks that ship: {', '.join(names()) or 'none'}")
-    return path
-
-
-def open_network(name_or_path: str | Path) -> tuple[Path, Checkpoint, list[str]]:
-    """Return a network's checkpoint: of a run, the latest that is whole."""
-    path = find(name_or_path)
-    if not path.is_dir():
-        return path, checkpoints.load(path), []
-    try:
-        return Run(path).latest()
-    except RunError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
-    """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics."""
-    state = checkpoint.state
-    parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
-    return replace(
-        checkpoint,
-        state=State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state), epoch=state.epoch),
-        config=replace(checkpoint.config, dtype="float32", data_dir="data", init_from=""),
-        figures=figures,
-    )
 
 
 def load(name_or_path: str | Path) -> Classifier:
@@ -95,6 +58,89 @@ def load(name_or_path: str | Path) -> Classifier:
     return Classifier(checkpoint, *restore(path, checkpoint, checkpoint.config, np))
 
 
+def fit(
+    config: Config | str = "hcnn",
+    dataset: str | Path | Dataset | None = None,
+    *,
+    out: str | Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Classifier:
+    """Train a network, with the files that `python -m train.cifar` writes.
+
+    Parameters
+    ----------
+    config : Config or str, optional
+        Every setting, or the name of a preset.
+    dataset : str, Path or Dataset, optional
+        What to train on: a name, a file .npz, MODULE:FUNCTION, or images themselves. By default what `config` names.
+        A run of images themselves asks for them again when it is resumed.
+    out : str or Path, optional
+        Directory of the run; by default a new one below ``runs``.
+    on_epoch : callable, optional
+        Is given the record of each epoch, a dict as in metrics.jsonl, once its checkpoint is written.
+
+    Returns
+    -------
+    Classifier
+        The network after the last epoch, with averaged weights where they are averaged.
+
+    Raises
+    ------
+    ConfigError
+        If a setting does not suit the images.
+    DataError
+        If the images are missing or damaged.
+    RunError
+        If `out` holds a run already, or cannot be written.
+    TrainingError
+        If the loss is not finite, or memory does not suffice.
+    Interrupted
+        After Ctrl-C or SIGTERM, the state having been saved; `resume` goes on.
+    """
+    config = make_config(config) if isinstance(config, str) else config
+    if dataset is not None:
+        config = replace(config, dataset=UNNAMED if isinstance(dataset, Dataset) else str(dataset))
+    session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
+    return load(session.begin(lambda: config, None if out is None else Path(out)).path)
+
+
+def resume(
+    run: str | Path,
+    dataset: str | Path | Dataset | None = None,
+    *,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Classifier:
+    """Continue a run from its latest checkpoint, so that every bit is as if it had not stopped.
+
+    Parameters
+    ----------
+    run : str or Path
+        Its directory.
+    dataset : str, Path or Dataset, optional
+        Its images, where they are elsewhere now, or were given as a Dataset.
+    on_epoch : callable, optional
+        As `fit` takes it.
+
+    Returns
+    -------
+    Classifier
+        The network after the last epoch.
+
+    Raises
+    ------
+    RunError
+        If there is no run, or it is in use.
+    CheckpointError
+        If it was trained on other images.
+    ConfigError, DataError, TrainingError, Interrupted
+        As `fit`.
+    """
+    given = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": str(dataset)}
+    session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
+    session.go_on(Path(run), given)
+    return load(run)
+
+
 class Classifier:
     """A trained network as a function of images of NumPy or CuPy, which it standardises itself.
 
@@ -102,13 +148,13 @@ class Classifier:
     ----------
     checkpoint : Checkpoint
         Where it comes from.
-    network : Network or LeNet
+    network : Network
         Its layers.
     parameters, moments : dict
         Weights and running moments.
     """
 
-    def __init__(self, checkpoint: Checkpoint, network: Trainable, parameters: Parameters, moments: Moments) -> None:
+    def __init__(self, checkpoint: Checkpoint, network: Network, parameters: Parameters, moments: Moments) -> None:
         self.network, self.checkpoint = network, checkpoint
         self._arrays: dict[str, tuple[Parameters, Moments]] = {"numpy": (parameters, moments)}
 
@@ -128,8 +174,9 @@ class Classifier:
 
         A TypeError of any other network than a hierarchical one.
         """
-        if not isinstance(self.network, Network):
-            raise TypeError(f"{type(self.network).__name__} has no merged filters, a hierarchical network has")
+        architecture = architecture_of(self.network.config)
+        if MERGED_FILTERS in architecture.lacks:
+            raise TypeError(f"{architecture.title} has no merged filters, a hierarchical network has")
         return self.network.merged(*self._arrays["numpy"])
 
     @property

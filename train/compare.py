@@ -86,7 +86,7 @@ def _coefficients(run: Run, config: Config) -> int | None:
         except RunError:
             return None
         (rows, columns, channels), classes = checkpoint.image_shape, len(checkpoint.class_names)
-    return sum(layer.parameters for layer in build(config, (rows, columns), classes, channels).table)
+    return build(config, (rows, columns), classes, channels).counted
 
 
 HEADER = [

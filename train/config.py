@@ -9,255 +9,106 @@ import json
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from hcnn_core.precisions import PRECISIONS
-from hcnn_core.typing import Boundary
 from train.data.cifar import INFO
 from train.data.custom import is_custom
+from train.networks.hierarchical import HierarchicalSettings, NormalizationSettings
+from train.networks.registry import ARCHITECTURES, PRESETS
+from train.recipes.optimizers import OPTIMIZERS
+from train.recipes.schedules import SCHEDULES
+from train.settings import ConfigError, setting
 
-__all__ = ["CIFAR100_KERNEL", "PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
-
-
-BEST: dict[str, Any] = {
-    "normalization": "both",
-    "moment_decay": 0.99,
-    "strided_layers": (3, 7),
-    "epochs": 60,
-    "batch_size": 100,
-    "image_sizes": (16, 20, 24, 28, 32),
-    "optimizer": "muon",
-    "schedule": "one-cycle",
-    "learning_rate": 0.03,
-    "warmup": 0.1,
-    "nesterov": True,
-    "weight_decay": 0.003,
-    "average_decay": 0.999,
-    "logit_scale": 10.0,
-    "shift": 4,
-    "alternate_flips": True,
-}
-"""Recipe of the network of most accuracy with at most 97,650 coefficients, K = 16."""
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "hcnn": {},
-    "hcnn-plus": {"nonlinear_factors": True},
-    "released": {
-        "nonlinear_factors": True,
-        "normalization": "both",
-        "moment_decay": 0.99,
-        "strided_layers": (4, 8),
-        "head": "dense",
-        "epochs": 320,
-        "learning_rate": 0.35,
-        "step_factor": 2.0,
-        "nesterov": True,
-        "weight_decay": 6e-4,
-        "shift": 4,
-    },
-    "hcnn-fast": {
-        "width": 10,
-        "normalization": "both",
-        "strided_layers": (3, 6),
-        "epochs": 50,
-        "batch_size": 100,
-        "image_sizes": (16, 24, 32),
-        "optimizer": "muon",
-        "schedule": "one-cycle",
-        "learning_rate": 0.03,
-        "nesterov": True,
-        "weight_decay": 0.0,
-        "average_decay": 0.999,
-        "logit_scale": 10.0,
-        "shift": 4,
-        "alternate_flips": True,
-    },
-    "hcnn-best": BEST,
-    "hcnn-periodic": {**BEST, "boundary": "attributes", "epochs": 35},
-    "scattering": {
-        "scattering": 2,
-        "depth": 6,
-        "width": 10,
-        "normalization": "both",
-        "strided_layers": (),
-        "epochs": 30,
-        "batch_size": 20,
-        "optimizer": "muon",
-        "schedule": "one-cycle",
-        "learning_rate": 0.03,
-        "nesterov": True,
-        "weight_decay": 0.0,
-        "logit_scale": 10.0,
-        "shift": 4,
-    },
-    "lenet": {
-        "architecture": "lenet",
-        "epochs": 30,
-        "schedule": "one-cycle",
-        "learning_rate": 0.03,
-        "shift": 2,
-    },
-    "short": {
-        "epochs": 2,
-        "schedule": "one-cycle",
-        "learning_rate": 0.003,
-        "logit_scale": 10.0,
-        "shift": 2,
-        "validation_size": 2000,
-    },
-    "sample": {
-        "dataset": "sample",
-        "width": 8,
-        "factors": 16,
-        "epochs": 5,
-        "batch_size": 20,
-        "schedule": "one-cycle",
-        "learning_rate": 0.003,
-        "logit_scale": 10.0,
-        "shift": 2,
-        "validation_size": 200,
-    },
-}
-"""What each preset changes. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2).
-
-`released` is the network of the authors' program: scale and bias after both normalisations, space subsampled at j = 4
-and 8, means of 16 filters at layer 11 and a dense layer, 360,522 trainable numbers. What differs: filters are flipped,
-as a convolution's are; strides begin at the first sample (theirs, at even lengths, at the second); the learning rate
-halves every 40 epochs (theirs from epoch 240 on every 20).
-
-`hcnn-fast` takes about 72 minutes of two processor cores, `hcnn-best` about four hours (docs/recipes.md).
-`hcnn-periodic` is `hcnn-best` with periodic attributes and fewer epochs; train.explore moves along them.
-
-`lenet` is LeNet-5 (LeCun et al., 1998) with a dense last layer, 61,150 trainable numbers on CIFAR-10. Its learning rate
-was the best of three on held-out images of the sample (benchmarks/results/lenet/results.md); nothing else was varied.
-
-The mean over attributes makes all Q s1 s2 coefficients of a class act together in the last layer, so the steepest
-curvature of the loss grows with them and with the square of the logits' scale: a scale of 10 wants learning rates near
-0.003, the printed 0.25 a scale of 1 (benchmarks/results/recipes.md).
-"""
-
-
-CIFAR100_KERNEL = (11, 11)
-"""Taps along (v_{j-2}, v_{j-1}) on CIFAR-100 (section 4.2)."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message is one line that says what would do."""
-
-
-def _setting(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
-) -> Any:
-    """A field with its description and the values it may take, `low` and `high` included."""
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+__all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
 
 @dataclass(frozen=True)
-class Config:
-    """Everything that determines a run, apart from the data themselves.
+class DataSettings:
+    """What is learned, from which images."""
 
-    Equations and sections are those of arXiv:1703.04140. Every field's description is also its flag's.
-    """
-
-    preset: str = _setting("hcnn", "what the other settings start from", choices=tuple(PRESETS))
-    dataset: str = _setting(
+    preset: str = setting("hcnn", "what the other settings start from", choices=PRESETS.keys())
+    dataset: str = setting(
         "cifar10", "images to train on: cifar10, cifar100, sample, a file FILE.npz, or MODULE:FUNCTION"
     )
-    data_dir: str = _setting("data", "folder that holds, or will hold, the data set")
-    train_size: int = _setting(0, "training images used, the first ones; 0 for all", low=0)
-    validation_size: int = _setting(0, "training images held out, to choose recipes on", low=0)
+    data_dir: str = setting("data", "folder that holds, or will hold, the data set")
+    train_size: int = setting(0, "training images used, the first ones; 0 for all", low=0)
+    validation_size: int = setting(0, "training images held out, to choose recipes on", low=0)
 
-    architecture: str = _setting(
-        "hcnn",
-        "kind of network: hierarchical, with the settings from scattering to moment_images, or LeNet-5 without them",
-        choices=("hcnn", "lenet"),
-    )
-    scattering: int = _setting(
-        0, "octaves of a scattering transform before layer 1, mirrored at boundary zero; 0: none", low=0, high=4
-    )
-    depth: int = _setting(12, "J, layers with the final sum (Eq. 7)", low=4, high=99)
-    width: int = _setting(16, "K, values of each attribute v_j", low=1)
-    factors: int = _setting(32, "Q, separable filters in the sum of Eq. (8)", low=1)
-    space_kernel: int = _setting(3, "taps of each filter along each space axis u", low=1)
-    attribute_kernel: tuple[int, int] = _setting(
-        (7, 11), "taps along v_{j-2} and v_{j-1}; the last alone at j = 2", low=1
-    )
-    attribute_stride: int = _setting(2, "subsampling of v_{j-2} and v_{j-1} at each layer", low=1)
-    strided_layers: tuple[int, ...] = _setting((5, 9), "layers j that subsample space by 2, where they exist", low=1)
-    nonlinear_factors: bool = _setting(False, "the (+) network: rho between the two factors of Eq. (8)")
-    boundary: str = _setting(
-        "zero",
-        "how arrays are extended beyond their ends; attributes: periodic along attributes, by zeros in space",
-        choices=("zero", "periodic", "attributes"),
-    )
-    reduction: str = _setting("mean", "marginal over v_{j-3} (Eq. 6)", choices=("mean", "sum"))
-    head: str = _setting(
-        "mean",
-        "final marginal (Eq. 7): the sum itself, or the mean by a learned scale; or K means and a dense layer",
-        choices=("mean", "sum", "dense"),
-    )
-    logit_scale: float = _setting(1.0, "initial scale of the logits where head is mean", low=0.0)
-    normalization: str = _setting(
-        "factors",
-        "what is normalised: what the first factors of Eq. (8) make, or what all filters make too",
-        choices=("factors", "both"),
-    )
-    epsilon: float = _setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
-    moment_decay: float = _setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
-    moment_images: int = _setting(
-        1000,
-        "training images whose moments, with the weights that are evaluated, replace the running ones after each "
-        "epoch (arXiv:2105.07576); 0: none",
-        low=0,
-    )
+    architecture: str = setting("hcnn", "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())
 
-    init_from: str = _setting(
+
+@dataclass(frozen=True)
+class RecipeSettings:
+    """How weights are learned."""
+
+    init_from: str = setting(
         "", "checkpoint, run or name of a network whose weights to begin with; what tells other classes apart is drawn"
     )
-    epochs: int = _setting(240, "passes over the training images", low=1, high=9999)
-    batch_size: int = _setting(50, "images a step", low=1)
-    optimizer: str = _setting("sgd", "how weights follow from gradients", choices=("sgd", "muon"))
-    schedule: str = _setting("step", "course of the learning rate", choices=("step", "cosine", "one-cycle", "constant"))
-    learning_rate: float = _setting(0.25, "highest learning rate", low=0.0)
-    step_epochs: int = _setting(40, "epochs between the divisions of schedule step", low=1)
-    step_factor: float = _setting(10.0, "what schedule step divides by", low=1.0)
-    warmup: float = _setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
-    momentum: float = _setting(0.9, "part of the last update kept", low=0.0, high=1.0)
-    nesterov: bool = _setting(False, "Nesterov's momentum")
-    weight_decay: float = _setting(
-        2e-4, "added to the gradient (muon: the direction) per unit of filter coefficient", low=0.0
+    epochs: int = setting(240, "passes over the training images", low=1, high=9999)
+    batch_size: int = setting(50, "images a step", low=1)
+    optimizer: str = setting("sgd", "how weights follow from gradients", choices=OPTIMIZERS.keys())
+    schedule: str = setting("step", "course of the learning rate", choices=SCHEDULES)
+    learning_rate: float = setting(0.25, "highest learning rate", low=0.0)
+    step_epochs: int = setting(40, "epochs between the divisions of schedule step", low=1)
+    step_factor: float = setting(10.0, "what schedule step divides by", low=1.0)
+    warmup: float = setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
+    momentum: float = setting(0.9, "part of the last update kept (adamw: of the running gradients)", low=0.0, high=1.0)
+    nesterov: bool = setting(False, "Nesterov's momentum")
+    square_decay: float = setting(
+        0.999, "part of the running squares of gradients kept at each step of adamw", low=0.0, high=0.99999
     )
-    average_decay: float = _setting(
+    weight_decay: float = setting(
+        2e-4, "added to the gradient (muon, adamw: the direction) per unit of filter coefficient", low=0.0
+    )
+    average_decay: float = setting(
         0.0,
         "part of the averaged weights, which are evaluated, kept at each step; 0: no average",
         low=0.0,
         high=0.99999,
     )
-    label_smoothing: float = _setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
-    shift: int = _setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
-    cutout: int = _setting(
+    label_smoothing: float = setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
+    shift: int = setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
+    cutout: int = setting(
         0, "side in pixels of the square of each training image that is hidden (arXiv:1708.04552); 0: none", low=0
     )
-    flip: bool = _setting(True, "mirror half of the training images")
-    alternate_flips: bool = _setting(
+    flip: bool = setting(True, "mirror half of the training images")
+    alternate_flips: bool = setting(
         False, "with flip: mirror each image every other epoch, rather than by chance (arXiv:2404.00498)"
     )
-    image_sizes: tuple[int, ...] = _setting(
+    image_sizes: tuple[int, ...] = setting(
         (),
         "pixels along the shorter side of training images, in equal parts of the epochs; none: their own size",
         low=8,
     )
-    validation_every: int = _setting(1, "epochs between evaluations on held-out images; the last is evaluated", low=1)
-    seed: int = _setting(0, "of initial weights, order and augmentation", low=0)
-    test: bool = _setting(True, "read the test set, once, after the last epoch")
+    validation_every: int = setting(1, "epochs between evaluations on held-out images; the last is evaluated", low=1)
+    seed: int = setting(0, "of initial weights, order and augmentation", low=0)
+    test: bool = setting(True, "read the test set, once, after the last epoch")
 
-    backend: str = _setting("auto", "array library", choices=("auto", "numpy", "cupy"))
-    dtype: str = _setting("float32", "of weights and activations", choices=("float32", "float64"))
-    precision: str = _setting(
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """What computes."""
+
+    backend: str = setting("auto", "array library", choices=("auto", "numpy", "cupy"))
+    dtype: str = setting("float32", "of weights and activations", choices=("float32", "float64"))
+    precision: str = setting(
         "float32", "of products on a GPU: TensorFloat-32 is faster, three such products are closer", choices=PRECISIONS
     )
+
+
+SECTIONS = {f.name: part for part in (HierarchicalSettings, NormalizationSettings) for f in dataclasses.fields(part)}
+"""The settings that some architectures alone take, with the section that an architecture names."""
+
+
+@dataclass(frozen=True)
+class Config(BackendSettings, RecipeSettings, NormalizationSettings, HierarchicalSettings, DataSettings):
+    """Everything that determines a run, apart from the data themselves.
+
+    Equations and sections are those of arXiv:1703.04140. Every field's description is also its flag's.
+    """
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -268,29 +119,19 @@ class Config:
             )
         if self.precision != "float32" != self.dtype:
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
-        if unfit := [n for n in self.image_sizes if n % 2**self.scattering or n <= 2**self.scattering]:
-            raise ConfigError(
-                f"image_sizes has {unfit[0]}; with scattering = {self.scattering} choose larger multiples of "
-                f"{2**self.scattering}"
-            )
-        names = [f.name for f in dataclasses.fields(self)]
-        of_hcnn = names[names.index("scattering") : names.index("moment_images") + 1]
-        for name in of_hcnn if self.architecture == "lenet" else []:
-            if getattr(self, name) != getattr(Config, name):
+        architecture = ARCHITECTURES[self.architecture]
+        for name, section in SECTIONS.items():
+            if section not in architecture.sections and (value := getattr(self, name)) != getattr(Config, name):
+                theirs = " or ".join(repr(kind) for kind, it in ARCHITECTURES.items() if section in it.sections)
                 raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}, which is for architecture 'hcnn'; LeNet-5 has no such "
+                    f"{name} is {value!r}, which is for architecture {theirs}; {architecture.title} has no such "
                     "setting: leave it out"
                 )
+        if self.optimizer == "adamw" and self.momentum == 1:
+            raise ConfigError("momentum is 1; optimizer adamw takes less than 1")
+        architecture.check(self)
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
-
-    @property
-    def boundaries(self) -> tuple[Boundary, Boundary]:
-        """How arrays are extended in space, and along attributes."""
-        return (
-            "periodic" if self.boundary == "periodic" else "zero",
-            "zero" if self.boundary == "zero" else "periodic",
-        )
 
 
 def _parameters_section() -> str:
@@ -334,8 +175,8 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
             near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(f"no setting is called {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     settings: dict[str, Any] = {**PRESETS[preset], **changes, "preset": preset}
-    if settings.get("dataset") == "cifar100" and settings.get("architecture") != "lenet":
-        settings.setdefault("attribute_kernel", CIFAR100_KERNEL)
+    if architecture := ARCHITECTURES.get(str(settings.get("architecture", Config.architecture))):
+        settings = {**architecture.of_dataset.get(str(settings.get("dataset")), {}), **settings}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     return Config(**values)
 

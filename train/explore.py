@@ -24,14 +24,16 @@ import numpy as np  # noqa: E402
 from train.attributes import report  # noqa: E402
 from train.attributes.features import AXES, FIRST, Features, Model, features  # noqa: E402
 from train.attributes.study import PARTS, Settings, Study  # noqa: E402
-from train.classifier import FOLDER, find  # noqa: E402
-from train.commands.command_line import Parser, at_least, given_path, namespace, require_named, run_command, say  # noqa: E402
+from train.commands.command_line import Parser, at_least, given_path, run_command, say  # noqa: E402
 from train.config import ConfigError  # noqa: E402
 from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset  # noqa: E402
-from train.networks.network import Network  # noqa: E402
+from train.networks.hierarchical import hierarchy  # noqa: E402
+from train.networks.registry import ATTRIBUTES, architecture_of  # noqa: E402
 from train.runs import checkpoint as checkpoints  # noqa: E402
 from train.runs.checkpoint import CheckpointError, require_finite  # noqa: E402
 from train.runs.run import RunError, versions  # noqa: E402
+from train.runs.session import namespace, require_named  # noqa: E402
+from train.runs.shipped import FOLDER, find  # noqa: E402
 from train.runs.training import restore  # noqa: E402
 
 PER_CLASS = 2
@@ -59,8 +61,11 @@ def _act(options: argparse.Namespace) -> int:
     xp = namespace(options.backend)
     path = find(options.checkpoint)
     checkpoint = checkpoints.load(path)
-    if checkpoint.config.architecture != "hcnn":
-        raise CheckpointError(f"{path} is a LeNet-5, which has no attributes; explore a hierarchical network")
+    architecture = architecture_of(checkpoint.config)
+    if ATTRIBUTES in architecture.lacks:
+        raise CheckpointError(
+            f"{path} is {architecture.title}, which has no attributes; explore a hierarchical network"
+        )
     if checkpoint.config.scattering:
         raise CheckpointError(f"{path} begins with scattering, which is not explored; take a network without")
     if checkpoint.channels != 3 or min(checkpoint.image_size) < 2:
@@ -73,7 +78,6 @@ def _act(options: argparse.Namespace) -> int:
         raise RunError(f"--out {out} is there already; name a new directory")
     dataset = _dataset(options, checkpoint)
     network, parameters, moments = restore(path, checkpoint, checkpoint.config, xp)
-    assert isinstance(network, Network)
     for kind, tree in (("parameters", parameters), ("moments", moments)):
         require_finite(path, tree, kind)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -140,7 +144,7 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
             raise ConfigError(
                 f"--depths has {j}; this network has arrays of three attributes at depths {FIRST} to {model.depths[-1]}"
             )
-        length = model.network.table[j - 1].outputs[2 + ORDER.index(options.axis)]
+        length = hierarchy(model.network)[j - 1].outputs[2 + ORDER.index(options.axis)]
         if length < 2:
             raise ConfigError(
                 f"{options.axis} has {length} sample at depth {j}, so there is no translation; "

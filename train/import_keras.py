@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 from train.commands.command_line import Parser, given_path, run_command, say  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.data.cifar import CLASS_NAMES  # noqa: E402
-from train.networks.network import Network  # noqa: E402
+from train.networks.registry import build  # noqa: E402
 from train.runs import checkpoint as checkpoints  # noqa: E402
 from train.runs.checkpoint import Checkpoint, CheckpointError, State  # noqa: E402
 from train.runs.run import RunError, versions  # noqa: E402
@@ -71,7 +71,7 @@ def import_keras(source: Path) -> Checkpoint:
             "epsilon": EPSILON,
         },
     )
-    network = Network(config, IMAGE_SHAPE[:2], len(NAMES))
+    network = build(config, IMAGE_SHAPE[:2], len(NAMES))
     expected = network.initialize(np.random.default_rng(0))
     checkpoints.require_same_arrays(source, parameters, expected, "parameters")
     checkpoints.require_same_arrays(source, moments, network.initial_moments(), "moments")

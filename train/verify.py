@@ -21,8 +21,7 @@ import numpy as np  # noqa: E402
 
 from autodiff import tree_map  # noqa: E402
 from hcnn_core.backend import to_numpy  # noqa: E402
-from train.classifier import find  # noqa: E402
-from train.commands.command_line import Parser, at_least, given_path, namespace, require_named, run_command  # noqa: E402
+from train.commands.command_line import Parser, at_least, given_path, run_command  # noqa: E402
 from train.config import PRESETS, Config, ConfigError, make_config  # noqa: E402
 from train.data import (  # noqa: E402
     INFO,
@@ -34,14 +33,18 @@ from train.data import (  # noqa: E402
     standardise,
 )
 from train.networks.network import Network  # noqa: E402
+from train.networks.registry import ATTRIBUTES, architecture_of, build  # noqa: E402
 from train.pages import Picture, image_png  # noqa: E402
 from train.runs import checkpoint as checkpoints  # noqa: E402
 from train.runs.checkpoint import require_finite  # noqa: E402
 from train.runs.run import RunError, versions  # noqa: E402
+from train.runs.session import namespace, require_named  # noqa: E402
+from train.runs.shipped import find  # noqa: E402
 from train.runs.training import Interrupted, TrainingError, restore  # noqa: E402
 from train.storage.files import write_atomically  # noqa: E402
 from train.verification import counterexamples  # noqa: E402
-from train.verification.covariance import ComplexNetwork, Example, Row, Subject, examine, measure  # noqa: E402
+from train.verification.complex import build_complex  # noqa: E402
+from train.verification.covariance import Example, Row, Subject, examine, measure  # noqa: E402
 from train.verification.report import as_json, page, summary_table  # noqa: E402
 
 BOUNDARIES = ("periodic", "zero")
@@ -183,9 +186,8 @@ def _subject(
 ) -> Subject:
     """A network, given or random, and images to try it on."""
     dtype = options.dtype or DTYPE
-    changes: dict[str, Any] = {"boundary": boundary}
-    if options.reduction:
-        changes["reduction"] = options.reduction
+    given = {"reduction": options.reduction, "skip": options.skip}
+    changes: dict[str, Any] = {"boundary": boundary} | {name: value for name, value in given.items() if value}
     rng, chosen = _drawn(options, dataset, number)
     if checkpoint:
         if dtype.startswith("complex"):
@@ -200,14 +202,14 @@ def _subject(
         config = dataclasses.replace(checkpoint.config, **changes)
         network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
         config = dataclasses.replace(config, dtype=dtype)
-        network = Network(config, checkpoint.image_size, network.classes, checkpoint.channels)
+        network = build(config, checkpoint.image_size, network.classes, checkpoint.channels)
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (parameters, moments))
         mean, std = checkpoint.channel_mean, checkpoint.channel_std
     else:
         preset = options.preset or "hcnn"
         _require_layers(make_config(preset))
         config = make_config(preset, {**changes, "dtype": DTYPES[dtype]})
-        of_kind = ComplexNetwork if dtype.startswith("complex") else Network
+        of_kind = build_complex if dtype.startswith("complex") else build
         height, width, channels = dataset.image_shape
         network = of_kind(config, (height, width), len(dataset.class_names), channels)
         parameters, moments = tree_map(xp.asarray, _random_weights(network, rng)), {}
@@ -221,8 +223,11 @@ def _subject(
 
 
 def _require_layers(config: Config) -> None:
-    if config.architecture != "hcnn":
-        raise ConfigError("LeNet-5 has no attributes, which section 3 is about; verify a hierarchical network")
+    architecture = architecture_of(config)
+    if ATTRIBUTES in architecture.lacks:
+        raise ConfigError(
+            f"{architecture.title} has no attributes, which section 3 is about; verify a hierarchical network"
+        )
     if config.scattering:
         raise ConfigError("the network begins with scattering, which section 3 does not treat; verify one without")
 
@@ -400,6 +405,7 @@ def _parser() -> Parser:
         "by zeros [the checkpoint's, or both]",
     )
     parser.add_argument("--reduction", choices=("mean", "sum"), help="marginal over v_{j-3} [the network's]")
+    parser.add_argument("--skip", choices=("none", "aligned"), help="what layers add to their outputs [the network's]")
     parser.add_argument(
         "--max-examples", type=at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"
     )

@@ -42,7 +42,8 @@ from hcnn_core._engines.cuda import launch as _cuda  # noqa: E402
 from hcnn_core._problem import make_problem  # noqa: E402
 from hcnn_core.backend import get_namespace, record, to_numpy  # noqa: E402
 from train.config import make_config  # noqa: E402
-from train.networks.network import Network  # noqa: E402
+from train.networks.hierarchical import hierarchy, name_of  # noqa: E402
+from train.networks.registry import build  # noqa: E402
 from train.runs.run import versions  # noqa: E402
 from train.runs.step import WARM_UP  # noqa: E402
 
@@ -404,8 +405,8 @@ def layer(cupy: Any, out: Path) -> Result:
             continue
         problem = Problem(boundary, 50)
         arrays = problem.arrays(50)
-        network = Network(make_config("hcnn", {"boundary": boundary}))
-        name = network.table[DEPTH - 1].name
+        network = build(make_config("hcnn", {"boundary": boundary}))
+        name = hierarchy(network)[DEPTH - 1].name
         images_last = (3, 4, 5, 1, 2, 0)
         x, g = (cupy.ascontiguousarray(cupy.asarray(arrays[k]).transpose(images_last)) for k in ("x", "cotangent"))
         x, g = (a.transpose(tuple(int(i) for i in np.argsort(images_last))) for a in (x, g))
@@ -413,7 +414,8 @@ def layer(cupy: Any, out: Path) -> Result:
 
         def ours(network: Any = network, name: str = name, x: Any = x, g: Any = g, weights: Any = weights) -> Any:
             def layer(x: Any, *w: Any) -> Any:
-                return next(network.trace({name: dict(zip(("h", "g", "bias"), w, strict=True))}, x, after=DEPTH - 1))[1]
+                named = dict(zip(("h", "g", "bias"), w, strict=True))
+                return next(network.trace({name: named}, {name_of(DEPTH - 1): x}))[1]
 
             return vjp(layer, x, *weights)[1](g)
 

@@ -17,7 +17,7 @@ import numpy as np
 from autodiff import cross_entropy
 from train.config import make_config
 from train.data import channel_statistics, load_dataset, resize, standardise
-from train.networks.network import Network
+from train.networks.registry import build
 from wavelets import momentum
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
@@ -37,7 +37,7 @@ train, classes = train[:count], sample.train_labels[:count]
 # Both have five layers with weights. The last of the hierarchical one makes the logits, which are means of its output.
 # The fully connected one sees 6 x 6 pixels, so that its first four layers have equally many weights.
 
-hcnn = Network(
+hcnn = build(
     make_config("hcnn", {"depth": depth, "width": 8, "factors": 9, "strided_layers": (3, 5), "logit_scale": 10.0}), side
 )
 

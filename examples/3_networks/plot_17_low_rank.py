@@ -18,6 +18,7 @@ import numpy as np
 
 from train import load
 from train.data import load_dataset, standardise
+from train.networks.hierarchical import hierarchy
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 count = 60 if SMALL else 300
@@ -35,7 +36,7 @@ labels = sample.test_labels[:count]
 x = standardise(
     sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std, "float32"
 )
-factored = [layer for layer in network.table if layer.factors]
+factored = [layer for layer in hierarchy(network) if layer.factors]
 
 
 def accuracy(changed):

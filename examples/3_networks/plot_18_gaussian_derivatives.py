@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter
 
 from train import load
 from train.data import load_dataset, standardise
+from train.networks.hierarchical import hierarchy
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
 count = 60 if SMALL else 300
@@ -29,7 +30,7 @@ network, filters = classifier.network, classifier.merged
 sample = load_dataset("sample")
 labels = sample.test_labels[:count]
 x = standardise(sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
-factored = [layer for layer in network.table if layer.factors]
+factored = [layer for layer in hierarchy(network) if layer.factors]
 
 # %%
 # The basis

@@ -226,7 +226,7 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
     """Return a strategy of settings of whole networks, small enough for tests.
 
     Settings are plain data, because hcnn_core does not import `train`. ``train.config.make_config("hcnn", settings)``
-    makes a configuration of them, and ``train.networks.network.Network`` a network, for images of any size from 1 on.
+    makes a configuration of them, and ``train.networks.registry.build`` a network, for images of any size from 1 on.
 
     Parameters
     ----------
@@ -253,6 +253,7 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
         "reduction": st.sampled_from(("mean", "sum")),
         "normalization": st.sampled_from(("factors", "both")),
         "head": st.sampled_from(("mean", "sum", "dense")),
+        "skip": st.sampled_from(("none", "aligned")),
         "dtype": st.sampled_from(("float32", "float64")),
     }
     return st.fixed_dictionaries({**settings_of, **{name: st.just(value) for name, value in fixed.items()}})

@@ -28,7 +28,7 @@ from hcnn_core.testing import (
 )
 from tests.core.oracle import BOUNDARIES, DTYPES, LAYOUTS, SEEDS, NDArray, noise
 from train.config import make_config
-from train.networks.network import Network
+from train.networks.registry import build
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (2, 3, 4)
@@ -281,7 +281,7 @@ def test_the_smallest_network() -> None:
 def test_networks_run(choice: dict[str, Any], size: int, seed: int) -> None:
     assert choice["epsilon"] == 0.01
     assert choice["depth"] == 5
-    network = Network(make_config("hcnn", choice), image_size=size, classes=3)
+    network = build(make_config("hcnn", choice), image_size=size, classes=3)
     parameters = network.initialize(np.random.default_rng(seed))
     logits, moments = network(parameters, noise(seed, (2, size, size, 3), choice["dtype"]))
     assert logits.shape == (2, 3)
@@ -293,7 +293,7 @@ def test_networks_run(choice: dict[str, Any], size: int, seed: int) -> None:
 @given(networks())
 def test_networks_can_be_built(choice: dict[str, Any]) -> None:
     config = make_config("hcnn", choice)
-    assert len(Network(config, image_size=8).table) == choice["depth"] - 1
+    assert len(build(config, image_size=8).table) == choice["depth"] - 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hcnn_core.updates import Term, weighted_sums
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
 from train.config import make_config
-from train.networks.network import Network
+from train.networks.registry import build
 
 REGISTERS = 168
 """What leaves room for three blocks of `apply` or `correlate` on a multiprocessor."""
@@ -47,7 +47,7 @@ def variants() -> Iterator[list[Variant]]:
             ("hcnn", "zero", "float32", "tf32"),
             ("hcnn", "zero", "float32", "tf32x3"),
         ):
-            network = Network(make_config(preset, {"boundary": boundary, "dtype": dtype, "depth": 7}))
+            network = build(make_config(preset, {"boundary": boundary, "dtype": dtype, "depth": 7}))
             parameters = network.initialize(np.random.default_rng(0))
             x = np.zeros((2, 32, 32, 3), dtype)
             step = value_and_grad(lambda p, network=network, x=x: cross_entropy(network(p, x)[0], np.zeros(2, int)))

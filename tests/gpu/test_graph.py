@@ -12,7 +12,7 @@ from hcnn_core.backend import _device
 from train.config import make_config
 from train.data import Images
 from train.data import augmentation as augmentation_module
-from train.networks.network import Network
+from train.networks.registry import build
 from train.runs.step import gradient_step, initial_arrays
 
 
@@ -28,7 +28,7 @@ def test_a_second_step_sends_no_table(
 ) -> None:
     small = {"width": 4, "factors": 4, "depth": 6, "strided_layers": (4,), "shift": 2}
     config = make_config("sample", {**small, **settings})
-    network = Network(config, image_size=8)
+    network = build(config, image_size=8)
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (20, 8, 8, 3), np.uint8), rng.integers(0, 10, 20)
     images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)

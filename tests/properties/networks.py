@@ -14,7 +14,9 @@ from tests.core.oracle import (
 )
 from tests.properties.derivatives import largest
 from train.config import make_config
+from train.networks.hierarchical import hierarchy
 from train.networks.network import Network
+from train.networks.registry import build
 
 
 def small_network(
@@ -22,7 +24,7 @@ def small_network(
 ) -> tuple[Network, Any, NDArray, NDArray]:
     """A network of four layers, its weights, four images and their labels."""
     settings = {"depth": 5, "width": 4, "factors": 3, "attribute_kernel": (3, 5), "strided_layers": (4,)}
-    network = Network(make_config("hcnn", {**settings, "dtype": dtype, **changes}), image_size=6, classes=3)
+    network = build(make_config("hcnn", {**settings, "dtype": dtype, **changes}), image_size=6, classes=3)
     parameters = network.initialize(rng)
     for weights in parameters.values():
         if "bias" in weights:
@@ -32,7 +34,7 @@ def small_network(
 
 def stages(network: Network) -> int:
     """Sums that follow one another: convolutions, moments, and the marginals of the head."""
-    return sum(1 + bool(layer.factors) + layer.nonlinear for layer in network.table) + 1
+    return sum(1 + bool(layer.factors) + layer.nonlinear for layer in hierarchy(network)) + 1
 
 
 KINDS = pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from tests.core.oracle import (
 from tests.properties.derivatives import REAL, largest
 from tests.properties.networks import KINDS, each_in_its_unit, small_network, stages, training_step
 from train.config import make_config
-from train.networks.network import Network, merge_factors
+from train.networks.hierarchical import merge_factors, name_of
+from train.networks.registry import build
 
 # Eq. (8): nine separable terms are every filter, fewer are not.
 
@@ -93,11 +94,11 @@ def third_layer(w: NDArray, boundary: str, *, plus: bool, offset: float) -> Call
     """x_3 of x_2, (N, u, u, v1, v2) -> (N, u, u, v1', v2', K), with the factors of w and `offset` as its bias."""
     changes = {"depth": 4, "width": 4, "factors": 12, "attribute_kernel": w.shape[2:4], "dtype": "float64"}
     config = make_config("hcnn", {**changes, "boundary": boundary, "nonlinear_factors": plus, "epsilon": 0.0})
-    network = Network(config, image_size=6, classes=w.shape[-1])
+    network = build(config, image_size=6, classes=w.shape[-1])
     h, g = factor(w, config.factors, np.random.default_rng(0))
     parameters = {"layer03": {"h": h, "g": g, "bias": np.full(w.shape[-1], offset)}}
     plain = {"layer03": {"mean": np.zeros(9), "covariance": np.eye(9)}}
-    return lambda x: next(network.trace(parameters, x, plain, after=2))[1]
+    return lambda x: next(network.trace(parameters, {name_of(2): x}, plain))[1]
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)

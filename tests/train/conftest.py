@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.train.runs import SMALL, Outcome, contents, explore_here, run_here
-from train import cifar
 from train.data import Dataset, load_dataset
+from train.runs import session
 
 Command = Callable[..., Outcome]
 
@@ -38,8 +38,8 @@ def drawing_command(few_images: Dataset) -> Command:
 @pytest.fixture
 def command(drawing_command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
     """The same without the time that pictures take."""
-    monkeypatch.setattr(cifar, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
-    monkeypatch.setattr(cifar, "page", lambda *arguments: "report")
+    monkeypatch.setattr(session, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
+    monkeypatch.setattr(session, "page", lambda *arguments: "report")
     return drawing_command
 
 

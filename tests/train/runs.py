@@ -21,6 +21,7 @@ from train import cifar, explore
 from train.attributes import meaning, organisation
 from train.commands.command_line import COMPILING
 from train.data import Dataset
+from train.runs import session
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,7 +63,8 @@ def run_here(arguments: tuple[object, ...], dataset: Dataset | None) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if dataset is not None:
-            patch.setattr(cifar, "load_dataset", lambda name, data_dir: dataset)
+            for module in (cifar, session):
+                patch.setattr(module, "load_dataset", lambda name, data_dir: dataset)
         try:
             status = cifar.main([str(argument) for argument in arguments])
         except SystemExit as stop:

@@ -20,12 +20,12 @@ from train.attributes.contraction import (
 from train.attributes.features import Model
 from train.config import make_config
 from train.data import Dataset, channel_statistics
-from train.networks.network import Network
+from train.networks.registry import build
 
 
 def model_of(dataset: Dataset, **changes: Any) -> Model:
     settings = {"width": 4, "factors": 4, "depth": 5, "boundary": "periodic", "dtype": "float64"}
-    network = Network(make_config("sample", settings | changes), 8)
+    network = build(make_config("sample", settings | changes), 8)
     images = dataset.train_images[:, :8, :8]
     return Model(network, {}, {}, *channel_statistics(images), "").untrained(images, 0)
 

@@ -22,7 +22,7 @@ from train.attributes.features import (
 )
 from train.config import make_config
 from train.data import Dataset, channel_statistics
-from train.networks.network import Network
+from train.networks.registry import build
 
 rng = np.random.default_rng(0)
 
@@ -30,7 +30,7 @@ rng = np.random.default_rng(0)
 def random_model(dataset: Dataset) -> Model:
     """A random network of four layers, periodic."""
     config = make_config("sample", {"width": 4, "factors": 4, "depth": 5, "boundary": "periodic"})
-    empty = Model(Network(config), {}, {}, *channel_statistics(dataset.train_images), "")
+    empty = Model(build(config), {}, {}, *channel_statistics(dataset.train_images), "")
     return empty.untrained(dataset.train_images, 0)
 
 

@@ -11,7 +11,7 @@ from train.attributes.features import Model, invariant_array
 from train.attributes.units import attribute_filters, first_filters, maximise, patch_of, receptive_field
 from train.config import make_config
 from train.data import Dataset
-from train.networks.network import layers
+from train.networks.hierarchical import hierarchy, layers
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_unit_sees_its_receptive_field_alone(model: Model, few_images: Dataset
     at = np.zeros_like(y)
     at[:, y.shape[1] // 2, y.shape[2] // 2] = 1
     seen = np.argwhere(np.abs(pull(at)[0][0]).sum(axis=-1) > 0)
-    size, step = receptive_field(model.network.table, j)
+    size, step = receptive_field(hierarchy(model.network), j)
     centre = y.shape[1] // 2 * step
     assert (
         seen.min(axis=0).tolist() == [centre - size // 2] * 2 and seen.max(axis=0).tolist() == [centre + size // 2] * 2

@@ -19,14 +19,14 @@ import pytest
 
 from tests.train.runs import without_digest
 from train.config import make_config
-from train.networks.network import Network
+from train.networks.registry import build
 from train.runs.checkpoint import SCHEMA, Checkpoint, CheckpointError, State, load, require_same_arrays, save
 from train.storage import files as _files
 from train.storage.hdf5 import read_array
 
-GROUPS = ("parameters", "velocity", "moments")
+GROUPS = ("parameters", "optimizer/velocity", "moments")
 SCALARS = ("epoch", "step", "loss_sum", "correct", "seconds", "best")
-NAMED = (("parameters", "g"), ("velocity", "g"), ("moments", "covariance"))  # arrays of layer 3
+NAMED = (("parameters", "g"), ("optimizer/velocity", "g"), ("moments", "covariance"))  # arrays of layer 3
 CLASSES = tuple(f"class {i} é" for i in range(10))
 
 
@@ -35,7 +35,7 @@ def made(seed: int = 0, dtype: str = "float32", **changes: Any) -> Checkpoint:
     rng = np.random.default_rng(seed)
     settings = {"width": 4, "factors": 3, "depth": 5, "dtype": dtype, "data_dir": 'a "b"\nc', **changes}
     config = make_config("sample", settings)
-    network = Network(config)
+    network = build(config)
 
     def noise(tree: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {
@@ -45,20 +45,26 @@ def made(seed: int = 0, dtype: str = "float32", **changes: Any) -> Checkpoint:
 
     parameters = network.initialize(rng)
     moments = network.initial_moments()
-    state = State(noise(parameters), noise(parameters), noise(moments), dict(rng.bit_generator.state))
+    state = State(noise(parameters), {"velocity": noise(parameters)}, noise(moments), dict(rng.bit_generator.state))
     state = dataclasses.replace(
         state, epoch=3, step=2, order=rng.permutation(50), loss_sum=rng.random(), correct=7, seconds=0.1, best=-1.5
     )
     return Checkpoint(state, config, CLASSES, (32, 32, 3), rng.random(3), rng.random(3))
 
 
+def tree_of(state: State, group: str) -> Any:
+    """Arrays of a group by layer and name."""
+    kind, _, part = group.partition("/")
+    return getattr(state, kind)[part] if part else getattr(state, kind)
+
+
 def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
     """Every number bit for bit, of the same dtype and shape."""
     for group in GROUPS:
-        require_same_arrays(Path(group), getattr(found.state, group), getattr(expected.state, group), group)
-        for layer, arrays in getattr(expected.state, group).items():
+        require_same_arrays(Path(group), tree_of(found.state, group), tree_of(expected.state, group), group)
+        for layer, arrays in tree_of(expected.state, group).items():
             for name, array in arrays.items():
-                assert np.asarray(getattr(found.state, group)[layer][name]).tobytes() == array.tobytes()
+                assert np.asarray(tree_of(found.state, group)[layer][name]).tobytes() == array.tobytes()
     assert found.state.order.dtype == np.int64
     np.testing.assert_array_equal(found.state.order, expected.state.order)
     for name in (*SCALARS, "generator"):
@@ -134,7 +140,7 @@ def test_readable_with_h5py_alone(saved: Path) -> None:
     checkpoint = made()
     with h5py.File(saved) as file:
         for group in GROUPS:
-            tree = getattr(checkpoint.state, group)
+            tree = tree_of(checkpoint.state, group)
             assert file[group].keys() == tree.keys()
             for layer, arrays in tree.items():
                 assert file[group][layer].keys() == arrays.keys()
@@ -263,7 +269,7 @@ def test_a_changed_byte_of_an_array_is_noticed(saved: Path, tmp_path: Path) -> N
     whole, path = saved.read_bytes(), tmp_path / "changed.h5"
     state = made().state
     for group in GROUPS:
-        array = getattr(state, group)["layer03"]["covariance" if group == "moments" else "g"]
+        array = tree_of(state, group)["layer03"]["covariance" if group == "moments" else "g"]
         place = whole.index(array.tobytes())
         changed = bytearray(whole)
         changed[place + array.nbytes // 2] ^= 1
@@ -286,9 +292,9 @@ def test_a_changed_byte_anywhere_is_noticed_or_harmless(saved: Path, tmp_path: P
             noticed += 1
             continue
         for group in GROUPS:
-            for layer, arrays in getattr(expected.state, group).items():
+            for layer, arrays in tree_of(expected.state, group).items():
                 for name, array in arrays.items():
-                    np.testing.assert_array_equal(getattr(found.state, group)[layer][name], array)
+                    np.testing.assert_array_equal(tree_of(found.state, group)[layer][name], array)
     assert noticed > 40
 
 
@@ -303,7 +309,7 @@ def places_of(content: bytes, checkpoint: Checkpoint, digest: str) -> list[int]:
         b"channel_std",
     ]
     parts += [struct.pack("<d", number) for number in (state.loss_sum, state.seconds, state.best)]
-    parts += [getattr(state, group)["layer03"][name].tobytes()[:300] for group, name in NAMED]
+    parts += [tree_of(state, group)["layer03"][name].tobytes()[:300] for group, name in NAMED]
     parts += [state.order.tobytes(), checkpoint.channel_mean.tobytes()]
     starts = [content.find(part) for part in parts]
     assert -1 not in starts and all(content.count(part) == 1 for part in parts)
@@ -330,7 +336,7 @@ def test_other_content_than_its_digest_says_is_refused(saved: Path, tmp_path: Pa
     changes += [set_attribute(name, f"{text} ") for name, text in attributes.items() if isinstance(text, str)]
     changes += [set_attribute("schema", older) for older in (1, 2)] + [set_attribute("note", "mine")]
     changes += [lambda file, name=name: file.attrs.__delitem__(name) for name in ("digest", "versions")]
-    changes += [lambda file, name=name: file.__delitem__(name) for name in ("moments/layer03", "velocity", "epoch")]
+    changes += [lambda file, name=name: file.__delitem__(name) for name in ("moments/layer03", "optimizer", "epoch")]
     changes += [lambda file: file["moments"].create_dataset("layer", data=3)]
     for number, change in enumerate(changes):
         path = tmp_path / f"{number}.h5"
@@ -430,7 +436,11 @@ def test_a_number_no_run_can_have_written(undigested: Path, name: str, value: An
         ("epoch/order", np.zeros(50, int)),
         ("epoch/order", np.arange(50.0)),
         ("epoch/order", np.arange(50).reshape(5, 10)),
-        *((f"{group} layer03/{name}", np.full((1, 2), bad)) for group, name in NAMED for bad in (np.nan, -np.inf)),
+        *(
+            (f"{group.replace('/', ' ', 1)}{'/' if '/' in group else ' '}layer03/{name}", np.full((1, 2), bad))
+            for group, name in NAMED
+            for bad in (np.nan, -np.inf)
+        ),
         ("data/channel_mean", np.zeros(4)),
         ("data/channel_mean", np.full(3, -1.0)),
         ("data/channel_std", np.full(3, 256.0)),
@@ -451,15 +461,15 @@ def test_an_array_larger_than_its_file_is_not_read(undigested: Path) -> None:
     """Chunks that were never written take no room in a file, and terabytes in memory."""
 
     def change(file: Any) -> None:
-        del file["velocity/layer03/h"]
-        file.create_dataset("velocity/layer03/h", (10**6, 10**6), "f4", chunks=(10, 10))
+        del file["optimizer/velocity/layer03/h"]
+        file.create_dataset("optimizer/velocity/layer03/h", (10**6, 10**6), "f4", chunks=(10, 10))
 
     assert "not a whole checkpoint" in refused(edited(undigested, change))
     with h5py.File(undigested) as file, pytest.raises(ValueError, match="larger than its file"):
-        read_array(file["velocity/layer03/h"])
+        read_array(file["optimizer/velocity/layer03/h"])
 
 
-@pytest.mark.parametrize("name", ["parameters/head/scale", "velocity/head/scale", "single"])
+@pytest.mark.parametrize("name", ["parameters/head/scale", "optimizer/velocity/head/scale", "single"])
 def test_a_changed_byte_of_a_single_number_is_noticed(tmp_path: Path, name: str) -> None:
     """HDF5's checksums of chunks do not reach it: the object header's does."""
     checkpoint, path = made(), tmp_path / "a.h5"
@@ -469,7 +479,7 @@ def test_a_changed_byte_of_a_single_number_is_noticed(tmp_path: Path, name: str)
     save(path, checkpoint, {})
     group, layer, key = name.split("/")
     whole = path.read_bytes()
-    value = np.asarray(getattr(checkpoint.state, group)[layer][key]).tobytes()
+    value = np.asarray(tree_of(checkpoint.state, group)[layer][key]).tobytes()
     places = [place for place in range(len(whole)) if whole.startswith(value, place)]
     assert_same(load(path), checkpoint)
     for place in places:

@@ -26,8 +26,7 @@ from train import cifar
 from train.commands.command_line import Parser, run_command
 from train.config import PRESETS, Config
 from train.data import DataError, Dataset
-from train.ranks.communicator import Ranks
-from train.runs import training
+from train.runs import session, training
 from train.runs.training import Trainer
 
 # Flags
@@ -182,7 +181,7 @@ def test_describe_needs_no_data_and_makes_nothing(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cifar, "available_bytes", lambda xp: 0)
+    monkeypatch.setattr(session, "available_bytes", lambda xp: 0)
     large = ("--batch-size", 10**6) if preset == "lenet" else ("--width", 10**6)
     assert command("--describe", "--preset", preset, *large).success()
     assert list(tmp_path.iterdir()) == []
@@ -194,10 +193,10 @@ def test_describe_needs_no_data_and_makes_nothing(
 def test_data_that_are_not_there(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What loading says is passed on, and no run directory is left."""
 
-    def missing(xp: Any, config: Config, ranks: Ranks) -> Dataset:
+    def missing(self: Any, xp: Any, config: Config) -> Dataset:
         raise DataError(f"no {config.dataset} in {config.data_dir}: put\nan archive there")
 
-    monkeypatch.setattr(cifar, "_dataset", missing)
+    monkeypatch.setattr(session.Session, "load", missing)
     outcome = command(*SMALL, "--data-dir", tmp_path / "data", "--out", tmp_path / "run")
     outcome.one_line(1, f"no sample in {tmp_path / 'data'}: put an archive there")
     assert list(tmp_path.iterdir()) == []
@@ -222,7 +221,7 @@ def test_what_the_system_refuses_is_said_in_a_sentence(
     monkeypatch.chdir(gone)
     gone.rmdir()
     command(*SMALL).one_line(1, "No such file or directory")
-    monkeypatch.setattr(cifar, "_dataset", lambda xp, config, ranks: Path().resolve())
+    monkeypatch.setattr(session.Session, "load", lambda self, xp, config: Path().resolve())
     command(*SMALL, "--out", tmp_path / "run").one_line(1, "the working directory is gone")
 
 
@@ -274,7 +273,7 @@ def test_interrupted_while_data_are_loaded(command: Command, tmp_path: Path, mon
     def interrupt(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cifar, "_dataset", interrupt)
+    monkeypatch.setattr(session.Session, "load", interrupt)
     command(*SMALL, "--out", tmp_path / "run").one_line(130, "interrupted")
     assert list(tmp_path.iterdir()) == []
 

@@ -36,6 +36,8 @@ from train.config import make_config
 from train.data import INFO
 from train.networks.network import Network
 from train.runs import memory as _memory
+from train.runs import session
+from train.runs.session import Session
 from train.runs.training import Trainer, TrainingError
 
 DATA = INFO["sample"]
@@ -44,7 +46,7 @@ DATA = INFO["sample"]
 
 
 def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(cifar, "available_bytes", lambda xp: size)
+    monkeypatch.setattr(session, "available_bytes", lambda xp: size)
 
 
 @pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])
@@ -74,10 +76,10 @@ def test_ranks_of_one_host_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> 
     config = make_config("sample", {"batch_size": 16})
     free(monkeypatch, _memory.required_bytes(config, DATA, 8))
     ranks: Any = types.SimpleNamespace(size=2, local_size=1)
-    cifar._require_memory(np, config, DATA, ranks)
+    Session(ranks)._require_memory(np, config, DATA)
     ranks.local_size = 2
     with pytest.raises(TrainingError, match="a batch of 16 needs"):
-        cifar._require_memory(np, config, DATA, ranks)
+        Session(ranks)._require_memory(np, config, DATA)
 
 
 def test_a_network_of_which_no_image_fits(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +134,7 @@ def test_what_no_memory_holds_is_refused_before_any_work(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[object, ...]
 ) -> None:
     free(monkeypatch, 2**40)
-    monkeypatch.setattr(cifar, "load_dataset", None)
+    monkeypatch.setattr(session, "load_dataset", None)
     command(*SMALL, *flags, "--out", tmp_path / "run").one_line(1, "needs about", "GiB", "are free")
     assert list(tmp_path.iterdir()) == []
 

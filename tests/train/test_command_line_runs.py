@@ -23,16 +23,15 @@ from tests.train.runs import (
     metrics,
     without_digest,
 )
-from train import cifar
 from train.data import Dataset
-from train.runs import run
+from train.runs import run, session
 
 # --out
 
 
 def test_out_with_a_run_in_it(command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before data are looked for, which may mean a download."""
-    monkeypatch.setattr(cifar, "_dataset", None)
+    monkeypatch.setattr(session.Session, "load", None)
     command(*SMALL, "--out", trained).one_line(1, str(trained), "holds a run already", f"--resume {trained}")
 
 
@@ -225,7 +224,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_is_told_that_it_has_no_digest(
 
 
 def test_resume_with_another_network_in_the_checkpoint(command: Command, trained: Path, tmp_path: Path) -> None:
-    for group in ("parameters", "velocity", "moments"):
+    for group in ("parameters", "optimizer/velocity", "moments"):
         path = part_of(trained, tmp_path)
         with h5py.File(path / "epoch0002-step000000.h5", "r+") as file:
             without_digest(file)

@@ -15,7 +15,7 @@ from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here
 from train import load
 from train.config import ConfigError, make_config
 from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
-from train.networks.network import Network
+from train.networks.registry import build
 from train.recipes.optimizers import image_size
 
 FASHION = (28, 28)
@@ -308,7 +308,7 @@ def test_sizes_keep_the_proportion_of_oblong_images() -> None:
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_initial_outputs_are_of_order_one_whatever_the_channels(channels: int) -> None:
     """The variance of the first filters counts the channels they sum."""
-    network = Network(make_config("sample", {"width": 16}), (12, 16), 3, channels)
+    network = build(make_config("sample", {"width": 16}), (12, 16), 3, channels)
     rng = np.random.default_rng(0)
     parameters = network.initialize(rng)
     assert parameters["layer01"]["w"].shape == (channels, 3, 3, 16)

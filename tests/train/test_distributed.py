@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import autodiff
 import hcnn_core
-from autodiff import grad, tree_leaves, tree_map, vjp
+from autodiff import grad, tree_leaves, vjp
 from hcnn_core import Shard, patch_moments, patch_moments_vjp
 from hcnn_core._engines.cpu import normalization as compiled
 from hcnn_core._tuning import tuned
@@ -23,12 +23,14 @@ from tests.train.threads import on_ranks
 from train import cifar
 from train.config import make_config
 from train.data import Images
-from train.networks.network import Network
+from train.networks.hierarchical import hierarchy
+from train.networks.registry import build
 from train.ranks import communicator as distributed
 from train.ranks.communicator import DistributedError, Ranks, join, launched, share_processors
 from train.ranks.watch import start
+from train.recipes.optimizers import OPTIMIZERS
 from train.runs.step import gradient_step
-from train.runs.training import evaluate, initial_moments
+from train.runs.training import evaluate
 
 SMALL = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (2, 2), "strided_layers": (3,), "shift": 2}
 COUNT, STEPS = 40, 20
@@ -53,15 +55,15 @@ class Problem:
 
     def __init__(self, **settings: Any) -> None:
         self.config = make_config("sample", {**SMALL, "dtype": "float64", **settings})
-        self.network = Network(self.config, image_size=8)
+        self.network = build(self.config, image_size=8)
         rng = np.random.default_rng(0)
         pixels, labels = rng.integers(0, 256, (COUNT, 8, 8, 3), np.uint8), rng.integers(0, 10, COUNT)
         self.images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), self.config.dtype)
         parameters = self.network.initialize(rng)
         self.arrays = {
             "parameters": parameters,
-            "velocity": tree_map(np.zeros_like, parameters),
-            "moments": initial_moments(self.network),
+            "optimizer": OPTIMIZERS[self.config.optimizer].init(parameters),
+            "moments": self.network.initial_moments(),
         }
 
     def inputs(self, number: int) -> dict[str, Any]:
@@ -257,7 +259,7 @@ def test_one_message_holds_all_gradients_and_one_each_layers_moments() -> None:
 
     weights = sum(leaf.size for leaf in tree_leaves(problem.arrays["parameters"]))
     patches = 9 + 9 * 9
-    filters = [layer.filters for layer in problem.network.table]
+    filters = [layer.filters for layer in hierarchy(problem.network)]
     f = [3 * n for n in filters]  # mean, its square, variance
     b = [4 * n for n in filters]  # cotangents of bias, scale, mean and variance
     forward, backward = [f[0], f[1], patches, f[2], patches, f[3]], [b[3], patches, b[2], patches, b[1], b[0]]

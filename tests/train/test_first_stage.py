@@ -15,9 +15,18 @@ from tests.core.oracle import noise
 from tests.train.commands import Command
 from train import load
 from train.config import ConfigError, make_config
-from train.networks.network import Network, layers
-from train.networks.scattering import ScatteringStage, scattering_channels
+from train.networks.hierarchical import layers
+from train.networks.layer import Signal
+from train.networks.registry import build
+from train.networks.scattering import ScatteringLayer, scattering_channels
 from wavelets import morlet_bank, scattering, scattering_paths
+
+
+def stage(x: np.ndarray, scales: int, boundary: str) -> np.ndarray:
+    """What the layer makes of images of one size."""
+    layer = ScatteringLayer(scales, x.shape[1:], boundary, str(x.dtype))
+    return np.asarray(layer({}, [Signal(x)])[0].x)
+
 
 TINY = {"scattering": 1, "depth": 4, "width": 3, "factors": 2, "strided_layers": (), "dtype": "float64"}
 RUN = ("--preset", "sample", "--scattering", 2, "--depth", 4, "--width", 3, "--factors", 2, "--validation-size", 10)
@@ -35,8 +44,7 @@ def test_channels_are_paths_times_colours(scales: int) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_stage_standardises_scattering_coefficients(boundary: str, size: int, dtype: str) -> None:
     x = noise(0, (2, 8, 8, 3), dtype)
-    stage = ScatteringStage(1, 8, boundary, dtype)
-    y = stage(x)
+    y = stage(x, 1, boundary)
     assert y.shape == (2, 4, 4, 27) and y.dtype == dtype
     bank = morlet_bank((size, size), 1, dtype=dtype)
     plain = scattering(x, bank, (1, 2), boundary="reflect" if boundary == "zero" else "periodic")
@@ -53,21 +61,18 @@ def test_coefficients_of_images_like_photographs_are_standardised() -> None:
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(n), np.fft.fftfreq(n)))
     amplitude = np.where(frequency > 0, 1 / np.maximum(frequency, 1 / n), 0)
     x = np.fft.ifft2(np.fft.fft2(rng.standard_normal((60, n, n))) * amplitude).real[..., None]
-    y = ScatteringStage(2, n, "periodic", "float64")(x / x.std())
+    y = stage(x / x.std(), 2, "periodic")
     assert np.abs(y.mean((0, 1, 2))).max() < 0.4
     assert y.std((0, 1, 2)).min() > 0.7 and y.std((0, 1, 2)).max() < 1.4
 
 
 @pytest.mark.parametrize("boundary", ["zero", "periodic"])
 def test_a_network_filters_what_the_stage_makes(boundary: str) -> None:
-    network = Network(make_config("hcnn", {**TINY, "boundary": boundary}), image_size=8, classes=3)
+    network = build(make_config("hcnn", {**TINY, "boundary": boundary}), image_size=8, classes=3)
     parameters = network.initialize(np.random.default_rng(0))
     x, labels = noise(1, (4, 8, 8, 3), "float64"), np.arange(4) % 3
     logits, moments = network(parameters, x)
-    behind = Network(make_config("hcnn", {**TINY, "boundary": boundary}), image_size=8, classes=3)
-    y = ScatteringStage(1, 8, boundary, "float64")(x)
-    behind._scattered = lambda given: given  # type: ignore[method-assign]
-    assert np.array_equal(behind(parameters, y)[0], logits)
+    assert np.array_equal(network(parameters, {"scattering": stage(x, 1, boundary)})[0], logits)
     assert parameters["layer01"]["w"].shape == (27, 3, 3, 3) and "layer03" in moments
     check_grads(lambda p: cross_entropy(network(p, x)[0], labels), 1)(parameters)
     assert network(parameters, noise(2, (2, 12, 12, 3), "float64"))[0].shape == (2, 3)  # other sizes of images too
@@ -90,8 +95,9 @@ class OnDevice:
 
 def test_a_stage_that_was_on_a_gpu_takes_images_on_the_host() -> None:
     x = noise(0, (2, 8, 8, 3), "float64")
-    stage = ScatteringStage(1, 8, "periodic", "float64")
-    expected = stage(x)
+    layer = ScatteringLayer(1, (8, 8, 3), "periodic", "float64")
+    (expected, _), _ = layer({}, [Signal(x)])
+    (stage,) = layer._stages.values()
     stage._mean, stage._scale = OnDevice(stage._mean), OnDevice(stage._scale)
     stage._bank = copy.copy(stage._bank)
     for name in ("phi", "psi"):

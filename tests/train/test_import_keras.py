@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from train.import_keras import EPSILON, import_keras, main
-from train.networks.network import Network, describe
+from train.networks.network import Network
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import CheckpointError
 from train.runs.training import restore
@@ -101,8 +101,9 @@ def test_released_network_has_as_many_numbers(tmp_path: Path) -> None:
     assert sum(a.size for arrays in kept for a in arrays) == 360_522
     assert import_keras(tmp_path / "theirs.h5").config.preset == "released"
     from train.config import make_config
+    from train.networks.registry import build
 
-    assert "360,522" in describe(make_config("released"), 32, 10)
+    assert "360,522" in build(make_config("released"), 32, 10).describe()
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,9 +26,8 @@ from tests.train.runs import (
     metrics,
     start,
 )
-from train import cifar
 from train.runs import checkpoint as checkpoint_files
-from train.runs import run
+from train.runs import run, session
 from train.runs.run import Run, RunError
 from train.runs.training import Trainer
 from train.storage import files as _files
@@ -210,7 +209,7 @@ def test_a_second_interruption_while_the_picture_is_drawn_does_not_change_what_i
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
         in_step(patch, 2, 2, interrupt)
-        patch.setattr(cifar, "plot_learning_curve", interrupt)
+        patch.setattr(session, "plot_learning_curve", interrupt)
         command(*SMALL, "--out", path).one_line(130, "stopped by SIGINT at epoch 2, step 2", "saved", "--resume")
     command("--resume", path).success()
     assert_same_run(path, trained)
@@ -224,7 +223,7 @@ def test_a_picture_that_fails_does_not_hide_why_training_stopped(
         raise failure
 
     in_step(monkeypatch, 2, 2, interrupt)
-    monkeypatch.setattr(cifar, "plot_learning_curve", fail)
+    monkeypatch.setattr(session, "plot_learning_curve", fail)
     command(*SMALL, "--out", tmp_path / "run").one_line(130, "stopped by SIGINT at epoch 2, step 2", "saved")
 
 
@@ -233,7 +232,7 @@ def test_an_interruption_while_the_last_picture_is_drawn_says_that_all_else_is_s
 ) -> None:
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(cifar, "plot_learning_curve", interrupt)
+        patch.setattr(session, "plot_learning_curve", interrupt)
         command(*SMALL, "--out", path).one_line(
             130, f"interrupted while {path / 'learning-curve.png'} was drawn", "all else", f"--plot {path}"
         )
@@ -264,10 +263,10 @@ def test_a_run_killed_at_its_last_picture_is_completed(
 ) -> None:
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(cifar, "plot_learning_curve", kill)
+        patch.setattr(session, "plot_learning_curve", kill)
         killed(command, *SMALL, "--out", path)
     assert not (path / "learning-curve.png").exists()
-    monkeypatch.setattr(cifar, "_dataset", None)  # the data are not needed for that
+    monkeypatch.setattr(session.Session, "load", None)  # the data are not needed for that
     out = command("--resume", path).success()
     assert "is finished" in out and "test: accuracy" in out and str(path / "best.h5") in out
     assert_same_run(path, trained)

@@ -16,8 +16,9 @@ from tests.core.oracle import noise
 from tests.train.runs import Outcome, assert_same_state, metrics, run_here, saved_state, without_digest
 from train import explore, load, verify
 from train.config import ConfigError, make_config
-from train.networks.lenet import CONNECTIONS, LeNet, squash
-from train.networks.network import Network, layers
+from train.networks import hierarchical
+from train.networks.lenet import CONNECTIONS, squash
+from train.networks.network import Network
 from train.networks.registry import build
 
 Command = Callable[..., Outcome]
@@ -25,10 +26,8 @@ Command = Callable[..., Outcome]
 RUN = ("--preset", "lenet", "--dataset", "sample", "--validation-size", 8, "--batch-size", 8, "--epochs", 4)
 
 
-def lenet(**options: int) -> LeNet:
-    network = build(make_config("lenet", {"dtype": "float64"}), **options)
-    assert isinstance(network, LeNet)
-    return network
+def lenet(**options: int) -> Network:
+    return build(make_config("lenet", {"dtype": "float64"}), **options)
 
 
 def test_table_1_of_the_paper() -> None:
@@ -46,17 +45,18 @@ def test_table_1_of_the_paper() -> None:
 def test_trainable_numbers_are_those_of_the_paper() -> None:
     """156, 12, 1,516, 32, 48,120 and 10,164 of grey images, 60,000 in all; two more colours add 2 x 25 x 6 to C1."""
     grey, colour = lenet(channels=1), lenet()
-    assert [layer.trained for layer in grey.table[:-1]] == [156, 12, 1516, 32, 48120, 10164]
-    assert sum(layer.trained for layer in grey.table[:-1]) == 60_000
+    assert [layer.trainable for layer in grey.table[:-1]] == [156, 12, 1516, 32, 48120, 10164]
+    assert sum(layer.trainable for layer in grey.table[:-1]) == 60_000
     assert [layer.outputs for layer in grey.table] == [
         *((28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (1, 1, 120), (84,), (10,))
     ]
-    assert sum(layer.trained for layer in colour.table) == 60_300 + 850
+    assert sum(layer.trainable for layer in colour.table) == 60_300 + 850
     assert "61,150" in colour.describe()
     parameters = colour.initialize(np.random.default_rng(0))
     for layer in colour.table:
         assert (
-            sum(np.count_nonzero(a) if a.ndim > 1 else a.size for a in parameters[layer.name].values()) == layer.trained
+            sum(np.count_nonzero(a) if a.ndim > 1 else a.size for a in parameters[layer.name].values())
+            == layer.trainable
         )
     assert colour.table[2].multiply_adds == 60 * 25 * 100
 
@@ -142,7 +142,7 @@ def test_sizes_that_leave_half_a_block_are_refused(size: int | tuple[int, int]) 
 
 
 def test_no_hierarchical_network_is_made_of_its_settings() -> None:
-    for make in (Network, lambda config: layers(config, 32, 10)):
+    for make in (hierarchical.build, lambda config: hierarchical.layers(config, 32, 10)):
         with pytest.raises(ConfigError, match="architecture is 'lenet', no hierarchical network"):
             make(make_config("lenet"))
     assert make_config("lenet", {"dataset": "cifar100"}).attribute_kernel == make_config().attribute_kernel
@@ -179,7 +179,7 @@ def test_its_weights_go_on_and_go_out(command: Command, tmp_path: Path) -> None:
     command("--export", run, tmp_path / "alone.h5").success()
     network = load(tmp_path / "alone.h5")
     assert np.array_equal(network.logits(images), load(run).logits(images))
-    with pytest.raises(TypeError, match="LeNet has no merged filters"):
+    with pytest.raises(TypeError, match="LeNet-5 has no merged filters"):
         network.merged  # noqa: B018
     refused = command("--export", run, tmp_path / "merged.safetensors")
     refused.one_line(1, "LeNet-5 has no filters to merge: export .h5")

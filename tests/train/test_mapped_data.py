@@ -12,10 +12,10 @@ import pytest
 from tests.train.commands import needs_proc
 from tests.train.runs import ROOT
 from tests.train.threads import on_ranks
-from train import cifar
 from train.config import make_config
 from train.data import DataError, Images, MappedImages, channel_statistics, load_dataset, split_validation, train_subset
 from train.data.cifar import LAYOUTS
+from train.runs.session import Session
 
 
 def write_set(folder: Path, name: str = "cifar10", count: int = 7) -> Path:
@@ -75,8 +75,8 @@ def test_other_forms_are_loaded() -> None:
 def test_ranks_train_on_mapped_images_as_one_process_does(tmp_path: Path) -> None:
     folder = write_set(tmp_path)
     config = make_config("hcnn", {"data_dir": str(folder), "train_size": 30, "validation_size": 6})
-    whole = [d for d in on_ranks(2, lambda ranks: cifar._dataset(np, config, ranks))]
-    alone = cifar._dataset(np, config, cifar.Ranks())
+    whole = [d for d in on_ranks(2, lambda ranks: Session(ranks).load(np, config))]
+    alone = Session().load(np, config)
     assert isinstance(alone.train_images, np.ndarray) and isinstance(whole[1].train_images, MappedImages)
     kept, _ = split_validation(alone, 6, 0)
     assert np.array_equal(whole[1].train_images[kept], alone.train_images[kept])

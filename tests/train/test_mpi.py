@@ -35,6 +35,7 @@ ACTING = """
 import os, signal, sys, time
 import numpy as np
 from train import cifar
+from train.runs import session
 from train.runs.training import Trainer
 
 take = Trainer._step
@@ -46,8 +47,8 @@ def acting(self, index):
     return take(self, index)
 
 Trainer._step = acting
-cifar.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
-cifar.page = lambda *arguments: "report"
+session.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
+session.page = lambda *arguments: "report"
 sys.exit(cifar.main())
 """
 
@@ -124,7 +125,7 @@ LOADING = """
 import os, sys
 from train import cifar
 
-load = cifar.load_dataset
+load = session.load_dataset
 
 def loading(*arguments, **options):
     with open("NOTES", "a") as notes:
@@ -239,8 +240,8 @@ def test_ranks_with_different_commands_are_refused(name: str, tmp_path: Path) ->
 
 
 CHANGED = {
-    "images": ("cifar.load_dataset = changed", "ranks differ in the images and labels: checksum"),
-    "numpy": ("cifar.versions = lambda name: versions(name) | {'numpy': '9.9'}", "ranks differ in numpy"),
+    "images": ("session.load_dataset = changed", "ranks differ in the images and labels: checksum"),
+    "numpy": ("session.versions = lambda name: versions(name) | {'numpy': '9.9'}", "ranks differ in numpy"),
 }
 
 
@@ -250,8 +251,9 @@ def test_ranks_with_different_data_or_versions_are_refused(name: str, tmp_path: 
     code = f"""
 import sys, dataclasses
 from train import cifar
+from train.runs import session
 from train.runs.run import versions
-load = cifar.load_dataset
+load = session.load_dataset
 def changed(*arguments, **options):
     dataset = load(*arguments, **options)
     dataset.train_images[0, 0, 0, 0] ^= 1

@@ -11,8 +11,9 @@ import hcnn_core as hc
 from autodiff import check_grads, cross_entropy, value_and_grad
 from hcnn_core._tuning import tuned
 from train.config import PRESETS, make_config
-from train.networks import network as networks
-from train.networks.network import Network, describe, layers, merge_factors
+from train.networks import hierarchical
+from train.networks.hierarchical import hierarchy, layers, merge_factors
+from train.networks.registry import build
 
 COUNTS = {
     ("hcnn", "cifar10"): 97_650,
@@ -28,24 +29,24 @@ def test_counts_of_the_paper(preset, dataset):
     config = make_config(preset, {"dataset": dataset})
     table = layers(config, 32, CLASSES[dataset])
     assert sum(layer.parameters for layer in table) == COUNTS[preset, dataset]
-    assert f"{COUNTS[preset, dataset]:,}" in describe(config, 32, CLASSES[dataset])
+    assert f"{COUNTS[preset, dataset]:,}" in build(config, 32, CLASSES[dataset]).describe()
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"lenet"}))
 @pytest.mark.parametrize("changes", [{}, {"normalization": "both"}, {"head": "sum"}, {"head": "dense"}], ids=str)
 def test_trainable_numbers_are_those_of_the_weights(preset, changes):
     config = make_config(preset, changes)
-    weights = Network(config).initialize(np.random.default_rng(0))
+    weights = build(config).initialize(np.random.default_rng(0))
     count = sum(array.size for arrays in weights.values() for array in arrays.values())
-    assert f"with biases, scales and the head: {count:,}." in describe(config, 32, 10)
+    assert f"with biases, scales and the head: {count:,}." in build(config, 32, 10).describe()
 
 
 def test_the_authors_network_has_their_numbers():
     """Of layers 11: 16 filters; beside the filters 928 scales and biases, 160 weights and 10 biases of the head."""
     config = make_config("released")
-    parameters = Network(config).initialize(np.random.default_rng(0))
+    parameters = build(config).initialize(np.random.default_rng(0))
     assert sum(a.size for arrays in parameters.values() for a in arrays.values()) == 360_522
-    assert "360,522" in describe(config, 32, 10)
+    assert "360,522" in build(config, 32, 10).describe()
     table = layers(config, 32, 10)
     assert [la.outputs[0] for la in table] == [32] * 3 + [16] * 4 + [8] * 4
     assert table[-1].outputs == (8, 8, 4, 8, 16)
@@ -55,13 +56,13 @@ def test_the_authors_network_has_their_numbers():
 @pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])
 def test_counts_are_those_of_the_arrays(preset):
     """The (+) network's counted coefficients exist as such; the plain one's are counted after merging."""
-    network = Network(make_config(preset))
+    network = build(make_config(preset))
     parameters = network.initialize(np.random.default_rng(0))
     arrays = sum(a.size for name in parameters for key, a in parameters[name].items() if key in ("w", "h", "g"))
-    assert arrays == 344_640 == sum(layer.trained for layer in network.table)
+    assert arrays == 344_640 == sum(layer.trained for layer in hierarchy(network))
     if preset == "hcnn":
         arrays = 0
-        for layer in network.table:
+        for layer in hierarchy(network):
             weights = parameters[layer.name]
             if layer.factors:
                 moments = network.initial_moments()[layer.name].values()
@@ -120,7 +121,7 @@ def plainly(network, parameters, x):
     """The network of Eqs. (3), (4), (6), (7), (8), every one of the Q copies made, normalised and convolved."""
     config = network.config
     periodic_along = {"zero": (), "periodic": (1, 2, 3, 4), "attributes": (3, 4)}[config.boundary]
-    for layer in network.table:
+    for layer in hierarchy(network):
         if x.ndim == 6:
             x = x.sum(3) if config.reduction == "sum" else x.mean(3)
         weights = parameters[layer.name]
@@ -160,7 +161,7 @@ SMALL = {"depth": 7, "width": 6, "factors": 5, "strided_layers": (4, 5), "dtype"
 
 
 def small_network(rng, **changes):
-    network = Network(make_config("hcnn", {**SMALL, **changes}), image_size=8, classes=4)
+    network = build(make_config("hcnn", {**SMALL, **changes}), image_size=8, classes=4)
     parameters = network.initialize(rng)
     for weights in parameters.values():
         if "bias" in weights:
@@ -192,14 +193,14 @@ def test_writing_out_notices_a_missing_mean():
     network, parameters = small_network(rng, boundary="zero")
     x = rng.standard_normal((3, 8, 8, 3)) + 1
     expected = plainly(network, parameters, x)
-    exact = networks.merge_factors
+    exact = hierarchical.merge_factors
 
     def constant_share(*args, **kwargs):
         w, offset = exact(*args, **kwargs)
         return w, np.broadcast_to(offset.mean((0, 1)), offset.shape)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "merge_factors", constant_share)
+        patch.setattr(hierarchical, "merge_factors", constant_share)
         assert np.abs(network(parameters, x)[0] - expected).max() > 1e-6 * np.abs(expected).max()
 
 
@@ -275,7 +276,7 @@ def test_initial_scale_is_kept_at_every_depth(nonlinear, boundary):
     for seed in range(16):
         rng = np.random.default_rng(seed)
         config = make_config("hcnn", {"width": 8, "factors": 9, "boundary": boundary, "nonlinear_factors": nonlinear})
-        network = Network(config, image_size=16, classes=8)
+        network = build(config, image_size=16, classes=8)
         x = rng.standard_normal((4, 16, 16, 3)).astype(np.float32)
         parameters = network.initialize(rng)
         second_moments.append([float(np.mean(y**2)) for _, y, _ in network.trace(parameters, x)])
@@ -288,9 +289,9 @@ def test_initial_variance_is_one_over_the_second_moment_of_all_terms(nonlinear):
     z = np.linspace(-12, 12, 100_001)
     of_rho = np.mean(np.where(z > 0, z, np.expm1(z)) ** 2 * np.exp(-(z**2) / 2)) * 24 / math.sqrt(2 * math.pi)
     config = make_config("hcnn", {"width": 64, "boundary": "periodic", "nonlinear_factors": nonlinear})
-    network = Network(config, image_size=32, classes=64)
+    network = build(config, image_size=32, classes=64)
     parameters = network.initialize(np.random.default_rng(0))
-    for layer in network.table:
+    for layer in hierarchy(network):
         weights = parameters[layer.name]
         w = weights["g"] if layer.factors else weights["w"]
         normalised = layer.j == 1 or (layer.factors and not nonlinear)  # images, or what Eq. (8) normalises
@@ -308,16 +309,16 @@ def test_initial_variance_is_one_over_the_second_moment_of_all_terms(nonlinear):
 def test_average_taps(n, size, stride, boundary):
     """The mean of a convolution of ones with ones."""
     met = hc.convolve(np.ones(n), np.ones(size), 0, boundary=boundary, stride=stride, method="direct").mean()
-    assert math.isclose(networks._average_taps(n, size, stride, boundary), met, rel_tol=1e-12)
+    assert math.isclose(hierarchical._average_taps(n, size, stride, boundary), met, rel_tol=1e-12)
 
 
 def test_any_configuration_describes_itself():
     config = make_config("hcnn", {"depth": 5, "width": 5, "factors": 3, "attribute_stride": 1, "space_kernel": 1})
-    text = describe(config, 32, 10)
+    text = build(config, 32, 10).describe()
     assert "MiB" in text and len(text.splitlines()) == 11
     assert [" sum" in line for line in text.splitlines()[1:4]] == [True, False, False]  # channels, in layer 1 alone
     mebibytes = 32 * 32 * 5 * 4 * config.batch_size / 2**20
     assert text.splitlines()[1].split()[-1] == f"{mebibytes:.1f}" != "0.0"
-    network = Network(config, image_size=4, classes=3)
+    network = build(config, image_size=4, classes=3)
     logits, _ = network(network.initialize(np.random.default_rng(0)), np.ones((2, 4, 4, 3), np.float32))
     assert logits.shape == (2, 3) and logits.dtype == np.float32

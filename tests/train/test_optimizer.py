@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.config import Config, make_config
-from train.networks.network import Network
-from train.recipes.optimizers import DECAYED, descend, learning_rate
+from train.networks.registry import build
+from train.recipes.optimizers import DECAYED, OPTIMIZERS, Progress
+from train.recipes.schedules import learning_rate
 
 STEPS = 7  # an epoch
 
@@ -86,6 +87,14 @@ def scalar_loop(
     return w, v
 
 
+def descend(config: Config, rate: float, weights: Any, gradients: Any, velocity: Any) -> tuple[Any, Any]:
+    """Weights and velocity after a step of an optimiser that keeps no more than a velocity."""
+    update = OPTIMIZERS[config.optimizer].update
+    weights, state = update(config, Progress(rate, 1), gradients, {"velocity": velocity}, weights)
+    assert state.keys() == {"velocity"}
+    return weights, state["velocity"]
+
+
 def tree(rng: np.random.Generator, dtype: str = "float64") -> dict[str, dict[str, Any]]:
     """Arrays of a network's names, a scalar among them."""
     shapes = {"layer01": {"w": (3, 2), "bias": (2,)}, "layer03": {"h": (2, 3), "g": (2, 2), "bias": (2,)}}
@@ -148,7 +157,7 @@ def test_only_filters_decay() -> None:
 @pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])
 def test_the_filters_of_the_network_are_what_decays(preset: str) -> None:
     """Everything but biases and the logits' scale, and nothing that the network has under no such name."""
-    parameters = Network(make_config(preset)).initialize(np.random.default_rng(0))
+    parameters = build(make_config(preset)).initialize(np.random.default_rng(0))
     names = {name for arrays in parameters.values() for name in arrays}
     assert names == {*DECAYED, "bias", "scale"}
     assert all(arrays[name].ndim >= 2 for arrays in parameters.values() for name in arrays if name in DECAYED)

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import train.networks.network
 from hcnn_core import convolve, elu, marginal, translate
 from hcnn_core.testing import (
     arrays,
@@ -27,11 +26,16 @@ from hcnn_core.testing import (
     shifts,
     strides,
 )
+from tests.train.defects import make_layers, with_layers
 from train.config import make_config
+from train.networks.hierarchical import hierarchy, layers
+from train.networks.layer import Signal
 from train.networks.network import Network
+from train.networks.registry import build
 from train.runs import checkpoint
 from train.runs.training import restore
-from train.verification.covariance import ComplexNetwork, Row, Subject, axes, exact_multiple, measure
+from train.verification.complex import build_complex
+from train.verification.covariance import Row, Subject, axes, exact_multiple, measure
 
 SEEDS = st.integers(0, 2**32 - 1)
 METHODS = st.sampled_from(["direct", "fft", "auto"])
@@ -163,7 +167,7 @@ def test_exact_multiples(length: int, steps: list[int], exact: int) -> None:
 
 
 def test_strides_still_to_come_in_the_network_of_the_paper() -> None:
-    table = train.networks.network.layers(make_config("hcnn"), 32, 10)
+    table = layers(make_config("hcnn"), 32, 10)
     found = {j: {a.name: a.exact for a in axes(table, j)} for j in range(12)}
     space = {j: 4 if j < 5 else 2 if j < 9 else 1 for j in range(12)}
     for j, exact in found.items():
@@ -180,7 +184,7 @@ def test_strides_still_to_come_in_the_network_of_the_paper() -> None:
 # "Proposition 3.1: x_J is invariant to translations of x_j(u, v_1, ..., v_j) along (u, v_1, ..., v_j)."
 
 
-def subject(settings: dict[str, Any], seed: int, kind: type[Network] = Network, size: int = 4) -> Subject:
+def subject(settings: dict[str, Any], seed: int, kind: Callable[..., Network] = build, size: int = 4) -> Subject:
     """A random network of these settings with biases, two images, and their moments."""
     rng = np.random.default_rng(seed)
     network = kind(make_config("hcnn", settings), image_size=size, classes=3)
@@ -189,7 +193,7 @@ def subject(settings: dict[str, Any], seed: int, kind: type[Network] = Network, 
         if "bias" in weights:
             weights["bias"] = weights["bias"] + rng.standard_normal(weights["bias"].shape).astype(weights["bias"].dtype)
     images = rng.standard_normal((2, size, size, 3)).astype(settings.get("dtype", "float32"))
-    if kind is ComplexNetwork:
+    if kind is build_complex:
         images = images * parameters["layer01"]["bias"].dtype.type(1)
     return Subject(network, parameters, network(parameters, images)[1], images)
 
@@ -199,9 +203,9 @@ def failures(subject: Subject) -> Iterator[Row]:
     return (example.row for example in measure(subject) if example.row.verdict == "FAILS")
 
 
-@given(networks(), SEEDS, st.sampled_from([Network, ComplexNetwork]), st.sampled_from([4, 3, 6]))
+@given(networks(), SEEDS, st.sampled_from([build, build_complex]), st.sampled_from([4, 3, 6]))
 def test_proposition_holds_for_networks_of_every_kind(
-    settings: dict[str, Any], seed: int, kind: type[Network], size: int
+    settings: dict[str, Any], seed: int, kind: Callable[..., Network], size: int
 ) -> None:
     """Merged and (+) layers, mean and sum, any J, K, Q, supports and strides; at zero boundaries what stays inside."""
     assert not list(failures(subject(settings, seed, kind, size)))
@@ -224,6 +228,47 @@ def test_proposition_tells_exact_translations_from_all_others(
     assert len(exact) > 100 and len(aliased) > 100
     assert max(exact) < 1e-13 and min(aliased) > 1e-4
     assert all(row.holds == (row.kind == "exact") for row in rows)
+
+
+class PlainSum:
+    """x_{j-2} added as it is, where its shape allows it."""
+
+    def joined(self, made: Any, inputs: Any) -> Any:
+        fits = len(inputs) == 2 and inputs[1].x.shape == made.x.shape
+        return Signal(made.x + inputs[1].x) if fits else made
+
+
+@pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
+def test_a_residual_network_keeps_the_proposition_if_its_sums_are_aligned(nonlinear: bool) -> None:
+    """Translations move x_j and what skips it. Where x_{j-2} is added as it is, different attributes are mixed."""
+    settings = {**PAPER, "nonlinear_factors": nonlinear, "skip": "aligned"}
+    rows = [example.row for example in measure(subject(settings, 0, size=8))]
+    exact, aliased = ([row.largest for row in rows if row.kind == kind] for kind in ("exact", "aliased"))
+    assert len(exact) > 100 and len(aliased) > 100
+    assert max(exact) < 1e-13 and min(aliased) > 1e-4
+    assert all(row.holds == (row.kind == "exact") for row in rows)
+    mixed = [example.row for example in measure(subject(settings, 0, with_layers(PlainSum), size=8))]
+    assert max(row.largest for row in mixed if row.kind == "exact" and row.axis[0] == "v") > 1e-3
+
+
+def test_what_a_residual_layer_adds_is_what_the_definition_says() -> None:
+    """The mean over v_{j-4} and v_{j-3} at every fourth v_{j-2}, alike for all v_{j-1} and v_j; space subsampled."""
+    rng = np.random.default_rng(0)
+    network = build(make_config("hcnn", {**PAPER, "skip": "aligned", "boundary": "zero"}), image_size=8, classes=3)
+    parameters = network.initialize(rng)
+    found = {layer.name: x for layer, x, _ in network.trace(parameters, rng.standard_normal((2, 8, 8, 3)))}
+    for j in range(3, 7):
+        layer = network[f"layer{j:02d}"]
+        state = {name: found[name] for name in layer.reads}
+        changed = {**state, layer.reads[1]: 3 * state[layer.reads[1]]}
+        one, other = (next(network.trace(parameters, given))[1] for given in (state, changed))
+        before = state[layer.reads[1]]
+        means = before.reshape(*before.shape[:3], -1, before.shape[-1]).mean(axis=3)
+        step = before.shape[1] // one.shape[1]
+        expected = 2 * means[:, ::step, ::step, ::4, None, None]
+        np.testing.assert_allclose(other - one, np.broadcast_to(expected, one.shape), rtol=0, atol=1e-12)
+        assert np.ptp(expected) > 0.1
+    assert network["layer02"].reads == ("layer01",) and network["layer07"].reads == ("layer06",)
 
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
@@ -250,7 +295,7 @@ def test_proposition_by_the_public_assertion() -> None:
     """As a user would check it, translations along all exact axes at once included."""
     tried = subject(PAPER, 1, size=8)
     for j, x in enumerate(tried.activations()):
-        found = axes(tried.network.table, j)
+        found = axes(hierarchy(tried.network), j)
         where, multiples = [a.position for a in found], [a.exact for a in found]
         for mode in ("evaluation", "training"):
             assert_translation_invariant(tried.tail(j, mode), x, where, multiples, stages=2 * (8 - j))
@@ -273,7 +318,7 @@ def test_control(dtype: str) -> None:
     assert not list(failures(subject({**PAPER, "dtype": dtype}, 3, size=8)))
 
 
-class PositionBias(Network):
+class PositionBias:
     """A bias for every position along v_{j-1} instead of one for every v_j."""
 
     @staticmethod
@@ -283,26 +328,26 @@ class PositionBias(Network):
         return elu(c + ramp[:, None], bias=bias)
 
 
-class PositionNorm(Network):
+class PositionNorm:
     """Each position along the first attribute normalised by its own deviation."""
 
-    def _reduce(self, x: Any) -> Any:
-        x = super()._reduce(x)
+    def _reduced(self, signal: Any) -> Any:
+        x = super()._reduced(signal)  # type: ignore[misc]
         deviation = x[:, :1, :1].std(axis=tuple(range(4, x.ndim)), keepdims=True) if x.ndim > 3 else x.dtype.type(1)
         return x / (deviation + x.dtype.type(0.1))
 
 
-class CornerNorm(Network):
+class CornerNorm:
     """Moments of the patches of a corner instead of all."""
 
-    def _patch_moments(self, x: Any) -> Any:
-        return super()._patch_moments(x[:, :2, :2, :1, :2])
+    def _moments_of_patches(self, x: Any, sharing: Any) -> Any:
+        return super()._moments_of_patches(x[:, :2, :2, :1, :2], sharing)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("kind", [PositionBias, PositionNorm, CornerNorm])
-def test_what_depends_on_position_breaks_the_proposition(kind: type[Network], dtype: str) -> None:
-    assert any(failures(subject({**PAPER, "dtype": dtype}, 2, kind, size=8)))
+@pytest.mark.parametrize("defect", [PositionBias, PositionNorm, CornerNorm])
+def test_what_depends_on_position_breaks_the_proposition(defect: type, dtype: str) -> None:
+    assert any(failures(subject({**PAPER, "dtype": dtype}, 2, with_layers(defect), size=8)))
 
 
 def zero_along_attributes(x: Any, w: Any, axes: Any, **options: Any) -> Any:
@@ -341,7 +386,7 @@ def test_boundaries_of_space_and_of_attributes_are_told_apart(
     def broken(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
         return elu(convolve(x, w, axes, **{**options, "boundary": boundary}), bias=bias)
 
-    monkeypatch.setattr(Network, "_rho", staticmethod(broken))
+    make_layers(monkeypatch, broken)
     assert axis in {row.axis[0] for row in failures(subject({**PAPER, "boundary": "attributes"}, 3, size=8))}
 
 
@@ -350,7 +395,7 @@ def test_boundaries_of_space_and_of_attributes_are_told_apart(
 def test_convolutions_that_are_none_break_the_proposition(
     broken: Callable[..., Any], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(broken(x, w, axes, **o), bias=b)))
+    make_layers(monkeypatch, lambda x, w, b, axes, **o: elu(broken(x, w, axes, **o), bias=b))
     assert any(failures(subject({**PAPER, "dtype": dtype}, 3, size=8)))
 
 
@@ -377,7 +422,7 @@ def test_aliasing_depends_on_the_shift_modulo_the_strides_to_come() -> None:
     Translations by s and s + m differ by one that is exact, so by rounding alone.
     """
     tried = subject(PAPER, 7, size=8)
-    x, axis = tried.activations()[4], axes(tried.network.table, 4)[-1]
+    x, axis = tried.activations()[4], axes(hierarchy(tried.network), 4)[-1]
     tail = tried.tail(4, "evaluation")
     moved = [tail(translate(x, s, axis.position, boundary="periodic")) for s in range(axis.length)]
     assert axis.exact == 4 and axis.length == 8

@@ -17,6 +17,7 @@ from tests.train.runs import SMALL, metrics
 from train.config import Config, make_config
 from train.data import Dataset, Images, channel_statistics, split_validation
 from train.networks.network import Network
+from train.networks.registry import build
 from train.runs.run import Run
 from train.runs.training import Trainer
 
@@ -27,7 +28,7 @@ TINY = {"width": 4, "factors": 4, "depth": 5, "epochs": 3, "batch_size": 16, "dt
 def trainer_of(config: Config, dataset: Dataset, path: Path) -> Trainer:
     mean, std = channel_statistics(dataset.train_images)
     images = Images(dataset.train_images, dataset.train_labels, mean, std, config.dtype)
-    return Trainer(np, config, Network(config), images, None, Run(path), {}, dataset.class_names)
+    return Trainer(np, config, build(config), images, None, Run(path), {}, dataset.class_names)
 
 
 def taken_by(trainer: Trainer) -> list[tuple[dict[str, Any], float, int]]:
@@ -106,7 +107,7 @@ def test_images_are_standardised_by_those_trained_on_alone(
 
 def scaled(scale: float) -> tuple[Network, Any, Any]:
     """A network whose learned scale is given, and images."""
-    network = Network(make_config("sample", TINY), image_size=8)
+    network = build(make_config("sample", TINY), image_size=8)
     parameters = network.initialize(np.random.default_rng(0))
     parameters["head"]["scale"] = np.float64(scale)
     return network, parameters, np.random.default_rng(1).standard_normal((3, 8, 8, 3))

@@ -30,11 +30,11 @@ from tests.train.runs import (
     start,
     without_digest,
 )
-from train import cifar
 from train.config import make_config
 from train.data import Dataset, Images
-from train.networks.network import Network
+from train.networks.registry import build
 from train.runs import checkpoint as checkpoint_files
+from train.runs import session
 from train.runs.run import Run
 from train.runs.step import batch_of
 from train.runs.training import Trainer, evaluate
@@ -216,7 +216,7 @@ def test_a_stop_while_the_test_set_is_read_can_be_made_good(
         return read(xp, network, parameters, moments, data, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cifar, "evaluate", patched)
+        patch.setattr(session, "evaluate", patched)
         if stop is kill:
             killed(command, *SMALL, "--out", run)
         else:
@@ -336,7 +336,7 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
 
     def make_trainer(seed: int) -> Trainer:
         config = make_config("sample", settings | {"seed": seed})
-        return Trainer(np, config, Network(config), images, None, Run(tmp_path), {}, few_images.class_names)
+        return Trainer(np, config, build(config), images, None, Run(tmp_path), {}, few_images.class_names)
 
     trainer = make_trainer(0)
     index, mirrored, sizes = np.arange(30), [], []
@@ -356,7 +356,7 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
 def test_each_step_hides_other_squares(few_images: Dataset, tmp_path: Path) -> None:
     config = make_config("sample", {"cutout": 5, "shift": 0, "width": 4, "depth": 5})
     images = small_images(few_images, "float32")
-    trainer = Trainer(np, config, Network(config), images, None, Run(tmp_path), {}, few_images.class_names)
+    trainer = Trainer(np, config, build(config), images, None, Run(tmp_path), {}, few_images.class_names)
     first, second = (trainer._inputs(np.arange(30)) for _ in range(2))
     shown, hidden = (batch_of(dataclasses.replace(config, cutout=n), images, first)[0] for n in (0, 5))
     assert 30 * 9 <= np.count_nonzero((hidden != shown).any(axis=-1)) <= 30 * 25
@@ -368,7 +368,7 @@ def test_a_rank_that_does_not_write_leaves_the_run_as_it_is(
 ) -> None:
     part = part_of(trained, tmp_path)
     before = contents(part)
-    monkeypatch.setattr(cifar, "_run", lambda ranks, path: Run(path, writes=False))
+    monkeypatch.setattr(session.Session, "run", lambda self, path: Run(path, writes=False))
     command("--resume", part).success()
     assert contents(part) == before
 
@@ -378,7 +378,7 @@ def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Pat
     arguments = (*SMALL, "--average-decay", 0.9, "--moment-images", 0)
     trained = tmp_path / "trained"
     command(*arguments, "--out", trained).success()
-    for change in ("velocity", "generator", "moments", "average", "order"):
+    for change in ("optimizer", "generator", "moments", "average", "order"):
         run = tmp_path / change
         run.mkdir()
         shutil.copy(trained / "config.toml", run)
@@ -393,7 +393,8 @@ def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Pat
                 del file["epoch/order"]
                 file["epoch/order"] = np.arange(32)
             else:
-                array = file[change]["layer03/mean" if change == "moments" else "layer03/g"]
+                name = {"moments": "layer03/mean", "optimizer": "velocity/layer03/g"}.get(change, "layer03/g")
+                array = file[change][name]
                 array[...] = array[...] + 1
         command("--resume", run).success()
         with pytest.raises(AssertionError):

@@ -15,10 +15,11 @@ import pytest
 
 from tests.train.commands import Command, made_up
 from tests.train.runs import SMALL, Outcome, assert_same_state, contents, metrics, run_here, saved_state
-from train import cifar, load
+from train import load
 from train.config import read_toml
 from train.data import Dataset
 from train.runs import checkpoint as checkpoints
+from train.runs import session
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import Run
 from train.runs.training import Trainer, summary
@@ -88,7 +89,7 @@ def test_an_extension_that_is_cut_off_goes_on_without_the_flag(
     records = metrics(run)
     assert [record["epoch"] for record in records] == [1, 2, 2, 3, 4, 4]
     with monkeypatch.context() as patch:
-        patch.setattr(cifar, "_train_and_test", lambda trainer, dataset, hours: trainer.fit() and None)
+        patch.setattr(session.Session, "_train_and_test", lambda self, trainer, *rest: trainer.fit() and None)
         command("--resume", run, "--epochs", 5).success()  # stopped between its last epoch and the test
     assert "test_accuracy" not in metrics(run)[-1]
     assert "is finished" not in command("--resume", run).success()
@@ -115,7 +116,7 @@ def test_what_was_tested_is_not_the_weights_of_an_extension_that_is_cut_off(
     assert not checkpoints.load(target).figures
     command("--export", run / "epoch0001-step000000.h5", tmp_path / "tested.h5").success()
     assert checkpoints.load(tmp_path / "tested.h5").figures["test_accuracy"] == metrics(run)[-1]["test_accuracy"]
-    monkeypatch.setattr(cifar, "page", lambda *arguments: str(arguments[-1]))
+    monkeypatch.setattr(session, "page", lambda *arguments: str(arguments[-1]))
     command("--report", run).success()
     assert (run / "report.html").read_text("utf-8") == "None"  # images that it shows
 
@@ -175,7 +176,7 @@ def test_a_run_begins_with_the_weights_of_another(command: Command, trained: Pat
     assert len(arrays) > 10
     for name in arrays:
         assert np.array_equal(found[name], expected[name]), name
-    assert found["epoch"] == 0 and not any(found[name].any() for name in found if name.startswith("velocity"))
+    assert found["epoch"] == 0 and not any(found[name].any() for name in found if name.startswith("optimizer"))
     fresh = tmp_path / "fresh"
     command(*SMALL, "--epochs", 1, "--out", fresh).success()
     assert found["generator"] == first_state(fresh)["generator"]  # order and augmentation are those of the seed

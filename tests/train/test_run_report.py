@@ -16,9 +16,10 @@ from matplotlib.image import imread
 
 from tests.train.commands import Command, made_up
 from tests.train.runs import SMALL, Outcome, contents, run_here
-from train import cifar, load
+from train import load
 from train.config import make_config
 from train.data import Dataset
+from train.runs import session
 from train.runs.report import Classified, page
 from train.runs.run import Run
 
@@ -177,7 +178,7 @@ def test_a_report_that_cannot_be_written_loses_nothing(
     def fail(*arguments: Any) -> str:
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(cifar, "page", fail)
+    monkeypatch.setattr(session, "page", fail)
     outcome = command(*SMALL, "--epochs", 1, "--out", tmp_path / "run")
     outcome.one_line(1, "cannot write", "report.html: no fonts", "all else of the run is saved", "--report")
     assert "test: accuracy" in outcome.out

@@ -12,15 +12,15 @@ import pytest
 from hcnn_core import convolve, elu
 from tests.remote import Remote, put, take
 from tests.train.conftest import Command
-from train import classifier as shipped
 from train import load
-from train.classifier import bare, find, names
 from train.config import make_config
 from train.data import Dataset, Images, standardise
-from train.networks.network import layers
+from train.networks.hierarchical import hierarchy, layers
 from train.runs import checkpoint as checkpoints
+from train.runs import shipped
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import Run
+from train.runs.shipped import bare, find, names
 from train.runs.training import evaluate, restore
 
 LARGEST = 2 * 2**20
@@ -31,7 +31,7 @@ def test_a_network_that_ships_is_small_and_bare_and_says_what_it_reached(name: s
     assert find(name).stat().st_size < LARGEST
     checkpoint = checkpoints.load(find(name))
     state, config = checkpoint.state, checkpoint.config
-    assert not state.velocity and not state.average and not len(state.order)
+    assert not state.optimizer and not state.average and not len(state.order)
     assert 0.1 < checkpoint.figures["test_accuracy"] < 1
     restore(find(name), checkpoint, config, np)
     table = layers(config, 32, len(checkpoint.class_names))
@@ -175,7 +175,7 @@ def test_exported_filters_are_the_network(
     classifier, tensors = load(run / "best.h5"), safetensors.load_file(target)
     config = classifier.network.config
     x = standardise(few_images.test_images, tensors["data.channel_mean"], tensors["data.channel_std"])
-    for layer in classifier.network.table:
+    for layer in hierarchy(classifier.network):
         x = x.mean(3) if x.ndim == 6 else x
         axes, n = (1, 2, 3, 4)[: 2 + layer.attributes], len(layer.kernel_size)
         options = {"boundary": config.boundary, "stride": layer.stride}
@@ -192,10 +192,10 @@ def test_exported_filters_are_the_network(
     np.testing.assert_allclose(logits, classifier(few_images.test_images), rtol=0, atol=2e-4)
     assert sum(
         tensors[f"{la.name}.{n}"].size
-        for la in classifier.network.table
+        for la in hierarchy(classifier.network)
         for n in ("w", "h", "g")
         if f"{la.name}.{n}" in tensors
-    ) == sum(la.parameters for la in classifier.network.table)
+    ) == sum(la.parameters for la in hierarchy(classifier.network))
 
 
 def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path) -> None:

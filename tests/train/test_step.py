@@ -21,6 +21,7 @@ from tests.remote import REMOTE, NotReplayable, Remote, put, recording, rehearse
 from train.config import make_config
 from train.data import Images, draw_holes
 from train.networks.network import Network
+from train.networks.registry import build
 from train.runs import step as steps
 from train.runs.step import WARM_UP, GraphedStep, gradient_step, initial_arrays
 from train.runs.training import evaluate
@@ -80,7 +81,7 @@ class Problem:
         put = self.put = xp.asarray
         small = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (2, 2), "strided_layers": (3,), "shift": 2}
         self.config = make_config("sample", {**small, **settings})
-        self.network = Network(self.config, image_size=8)
+        self.network = build(self.config, image_size=8)
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
         labels = rng.integers(0, 10, COUNT)

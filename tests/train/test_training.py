@@ -38,7 +38,7 @@ from tests.train.runs import (
 )
 from train.config import make_config, read_toml
 from train.data import Dataset, Images, channel_statistics, load_dataset
-from train.networks.network import Network
+from train.networks.registry import build
 from train.runs import checkpoint as checkpoint_files
 from train.runs import training
 from train.runs.plot import plot_learning_curve
@@ -103,7 +103,7 @@ def test_the_test_set_is_left_alone_where_it_may_not_be_read(
         evaluated.append(len(arguments[-1].images))
         return evaluate(*arguments)
 
-    monkeypatch.setattr("train.cifar.evaluate", counted)
+    monkeypatch.setattr("train.runs.session.evaluate", counted)
     out = command(*SMALL, "--no-test", "--out", tmp_path / "run").success()
     assert 30 not in evaluated and "test:" not in out  # for the report, held-out images are read
     assert metrics(tmp_path / "run") == metrics(trained)[:-1]
@@ -317,7 +317,7 @@ def test_evaluation_uses_running_moments_so_that_images_do_not_mix(few_images: D
     data = small_images(few_images, "float64")
     results = []
     for size in (1, 7, 100):
-        network = Network(make_config("sample", {**settings, "batch_size": size}))
+        network = build(make_config("sample", {**settings, "batch_size": size}))
         parameters = network.initialize(np.random.default_rng(1))
         moments = {
             la: {"mean": own["mean"] + 0.1, "covariance": 2 * own["covariance"]}
@@ -360,7 +360,7 @@ def test_running_moments_follow_the_batches(few_images: Dataset, tmp_path: Path)
         "sample",
         {"width": 4, "factors": 4, "depth": 5, "moment_decay": 0.75, "dtype": "float64", "shift": 0, "flip": False},
     )
-    network = Network(config)
+    network = build(config)
     mean, std = channel_statistics(few_images.train_images)
     images = Images(few_images.train_images, few_images.train_labels, mean, std, "float64")
     trainer = Trainer(np, config, network, images, None, Run(tmp_path), {}, few_images.class_names)
@@ -387,7 +387,7 @@ def test_moments_of_evaluation_are_those_of_the_averaged_weights(
     changes = {"width": 4, "factors": 4, "depth": 5, "dtype": "float64", "average_decay": 0.9}
     changes |= {"moment_images": moment_images, "batch_size": 6, "normalization": "both", "learning_rate": 0.1}
     config = make_config("sample", changes)
-    network = Network(config)
+    network = build(config)
     mean, std = channel_statistics(few_images.train_images)
     images = Images(few_images.train_images, few_images.train_labels, mean, std, "float64")
     trainer = Trainer(np, config, network, images, None, Run(tmp_path), {}, few_images.class_names)
@@ -413,7 +413,7 @@ def test_moments_of_evaluation_are_those_of_the_averaged_weights(
 
 
 def test_loss_that_is_not_finite_in_evaluation(few_images: Dataset) -> None:
-    network = Network(make_config("sample", {"width": 4, "factors": 4, "depth": 5}))
+    network = build(make_config("sample", {"width": 4, "factors": 4, "depth": 5}))
     parameters = network.initialize(np.random.default_rng(1))
     moments = network.initial_moments()
     moments["layer04"]["covariance"] *= np.nan

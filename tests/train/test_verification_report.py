@@ -18,7 +18,7 @@ import pytest
 
 from hcnn_core.testing.assertions import ROUNDINGS
 from train.config import make_config
-from train.networks.network import layers
+from train.networks.hierarchical import layers
 from train.verification import report as verification_report
 from train.verification.covariance import Row, axes
 from train.verification.report import AXES, as_json, error_maps, page, summary_table

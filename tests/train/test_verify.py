@@ -17,11 +17,11 @@ import pytest
 
 from hcnn_core import convolve, elu
 from tests.train.commands import made_up
+from tests.train.defects import make_layers
 from tests.train.runs import SMALL, Outcome, finish, run_here, start, without_digest, without_notice
 from train import verify
 from train.config import PRESETS
 from train.data import load_dataset
-from train.networks.network import Network
 
 Command = Callable[..., Outcome]
 
@@ -100,9 +100,7 @@ def test_a_network_that_is_not_covariant_fails(
     first_run: tuple[Path, Outcome], tmp_path: Path, verifying: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = first_run[0] / "best.h5"
-    monkeypatch.setattr(
-        Network, "_rho", staticmethod(lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), bias=b))
-    )
+    make_layers(monkeypatch, lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), bias=b))
     outcome = verifying("--checkpoint", checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
     one_line(outcome, 1, "statements that must hold fail", f"--replay {tmp_path / 'counterexamples.h5'}")
     assert "FAILS" in outcome.out and "FAIL" in (tmp_path / "verify.html").read_text("utf-8")
@@ -138,7 +136,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     defect: Callable[..., Any],
 ) -> None:
     """Where no translation along them is exact."""
-    monkeypatch.setattr(Network, "_rho", staticmethod(defect))
+    make_layers(monkeypatch, defect)
     flags = ("--checkpoint", first_run[0] / "best.h5", "--boundary", "zero", "--out", tmp_path)
     outcome = verifying(*flags)
     one_line(outcome, 1, "statements that must hold fail")

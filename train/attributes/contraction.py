@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import convolve, jvp, marginal, vjp
+from autodiff import jvp, vjp
 from hcnn_core.backend import Array, array_namespace, to_numpy
-from hcnn_core.factored import factor_options
 from train.attributes.features import Model
 from train.attributes.nearest import distances_of_random_pairs, nearest
-from train.networks.network import ATTRIBUTES, SPACE, Layer
 
 __all__ = ["Gain", "PairDistances", "closest_classes", "gains", "operator_norm", "pair_distances", "probe"]
 
@@ -140,7 +138,7 @@ def gains(model: Model, images: Array, rng: np.random.Generator) -> Iterator[Gai
 
     for layer, after in model.outputs(images):
         uppers, start = [], before[:1, ...]
-        for stage in _linear_maps(model, layer, folded[layer.name]):
+        for stage in layer.linear_maps(folded[layer.name]):
             out, pull = vjp(stage, start)
             uppers.append(operator_norm(stage, _first(pull), random(start)))
             start = out
@@ -165,24 +163,6 @@ def _first(pull: Callable[[Array], tuple[Array, ...]]) -> Callable[[Array], Arra
 
 def _derivative(apply: Callable[[Array], Array], x: Array) -> Callable[[Array], Array]:
     return lambda v: jvp(apply, (x,), (v,))[1]
-
-
-def _linear_maps(model: Model, layer: Layer, weights: dict[str, Array]) -> list[Callable[[Array], Array]]:
-    """What a layer is without biases and rho: the marginal (Eq. 6) and a convolution, or two of a (+) layer."""
-    options: dict[str, Any] = {"boundary": layer.boundary, "stride": layer.stride}
-
-    def reduced(x: Array) -> Array:
-        return marginal(x, ATTRIBUTES[0], reduction=model.network.config.reduction) if x.ndim == 6 else x
-
-    if layer.nonlinear:
-        of_h, of_g = factor_options(5, SPACE, ATTRIBUTES, **options)
-        return [
-            lambda x: convolve(reduced(x), weights["h"], **of_h),
-            lambda x: convolve(x, weights["g"], **of_g),
-        ]
-    axes = (*SPACE, *ATTRIBUTES)[: 2 + layer.attributes]
-    summed = 3 if layer.attributes == 0 else ()
-    return [lambda x: convolve(reduced(x), weights["w"], axes, sum_axes=summed, **options)]
 
 
 def probe(

@@ -19,7 +19,10 @@ from hcnn_core import convolve
 from hcnn_core.backend import Array, array_namespace, to_numpy
 from hcnn_core.typing import Boundary
 from train.data import Dataset, standardise
-from train.networks.network import Layer, Moments, Network, Parameters
+from train.networks.hierarchical import HierarchicalLayer, hierarchy, name_of
+from train.networks.layer import Moments, Parameters
+from train.networks.network import Network
+from train.networks.registry import build
 from train.runs.run import RunError
 from train.storage.files import remove_partial_files
 from train.verification.covariance import Subject
@@ -73,21 +76,22 @@ class Model:
         """Return x_0 of images."""
         return standardise(images, self.mean, self.std, self.network.config.dtype)
 
-    def outputs(self, images: Array) -> Iterator[tuple[Layer, Array]]:
+    def outputs(self, images: Array) -> Iterator[tuple[HierarchicalLayer, Array]]:
         """Yield each layer with its output x_j, in evaluation mode."""
         for layer, x, _ in self.network.trace(self.parameters, self.standardised(images), self.moments):
-            yield layer, x
+            if isinstance(layer, HierarchicalLayer):
+                yield layer, x
 
     def layer(self, j: int) -> Callable[[Array], Array]:
         """Return x_{j-1} -> x_j, in evaluation mode."""
-        return lambda x: next(self.network.trace(self.parameters, x, self.moments, after=j - 1))[1]
+        return lambda x: next(self.network.trace(self.parameters, {name_of(j - 1): x}, self.moments))[1]
 
     def subject(self, images: Array) -> Subject:
         """Return what `train.verification.covariance` measures."""
         xp, dtype = array_namespace(images), "float64"
-        network = Network(
+        network = build(
             replace(self.network.config, dtype=dtype, precision="float32"),
-            self.network.table[0].inputs[0],
+            hierarchy(self.network)[0].inputs[0],
             self.network.classes,
         )
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (self.parameters, self.moments))

@@ -19,6 +19,7 @@ from train.attributes.meaning import strongest
 from train.attributes.study import Study
 from train.attributes.translations import translated, trend
 from train.attributes.units import first_filters, patch_of, receptive_field
+from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
 from train.storage.files import write_atomically
 
@@ -297,12 +298,12 @@ def _values(study: Study, description: Mapping[str, Any], warning: str, files: M
         "first_filters": _picture(
             files,
             "first-filters.png",
-            f"The {study.model.network.table[0].filters} filters of the first layer in colour.",
+            f"The {hierarchy(study.model.network)[0].filters} filters of the first layer in colour.",
         ),
         "units": [
             {
                 "j": units.j,
-                "field": receptive_field(study.model.network.table, units.j)[0],
+                "field": receptive_field(hierarchy(study.model.network), units.j)[0],
                 "filters": _picture(
                     files,
                     f"filters-{units.j:02d}.png",
@@ -324,7 +325,7 @@ def _values(study: Study, description: Mapping[str, Any], warning: str, files: M
                             png(
                                 patch_of(
                                     study.dataset.train_images[i],
-                                    study.model.network.table,
+                                    hierarchy(study.model.network),
                                     units.j,
                                     study.settings.position,
                                 )

@@ -16,6 +16,7 @@ from train.attributes.organisation import Comparison, haar_norm, neighbour_corre
 from train.attributes.translations import Agreement, Matches, Search, agreement, agreement_in_shuffled_order, match
 from train.attributes.units import attribute_filters, maximise
 from train.data import Dataset, spread
+from train.networks.hierarchical import hierarchy, name_of
 from train.verification.covariance import axes, invariance, largest
 
 __all__ = ["PARTS", "Exactness", "Layers", "Organisation", "Settings", "Study", "Units"]
@@ -154,7 +155,7 @@ class Study:
     def _exactness(self) -> Iterator[Exactness]:
         subject = self.model.subject(self.xp.asarray(self.dataset.test_images[:2]))
         for j, x in enumerate(subject.activations()):
-            for axis in axes(subject.network.table, j):
+            for axis in axes(hierarchy(subject.network), j):
                 if j < FIRST or axis.name not in AXES:
                     continue
                 rows = [e.row for e in invariance(subject, "evaluation", j, x, {axis.name}) if e.row.kind != "inside"]
@@ -310,7 +311,7 @@ class Study:
 
 def _filters(model: Model, j: int) -> np.ndarray[Any, Any]:
     """The merged filters of layer j, a row for each v_j; g of a (+) layer."""
-    folded = model.network.merged(model.parameters, model.moments)[f"layer{j:02d}"]
+    folded = model.network.merged(model.parameters, model.moments)[name_of(j)]
     w = to_numpy(folded["g" if "g" in folded else "w"]).astype(np.float64)
     return w.reshape(-1, w.shape[-1]).T
 

@@ -14,7 +14,7 @@ import numpy as np
 from autodiff import vjp
 from hcnn_core.backend import Array, to_numpy
 from train.attributes.features import Model
-from train.networks.network import Layer
+from train.networks.hierarchical import HierarchicalLayer, hierarchy, name_of
 
 __all__ = ["attribute_filters", "first_filters", "maximise", "patch_of", "receptive_field"]
 
@@ -36,7 +36,7 @@ def first_filters(model: Model) -> np.ndarray[Any, Any]:
 
 def attribute_filters(model: Model, j: int) -> np.ndarray[Any, Any]:
     """Return the merged filters of layer j along the attributes, at their central tap in space."""
-    folded = model.network.merged(model.parameters, model.moments)[f"layer{j:02d}"]
+    folded = model.network.merged(model.parameters, model.moments)[name_of(j)]
     if "g" in folded:
         g = to_numpy(folded["g"]).astype(np.float64)  # (Q, s1, s2, K)
         return np.moveaxis(np.sqrt((g**2).sum(axis=0)), -1, 0)
@@ -44,7 +44,7 @@ def attribute_filters(model: Model, j: int) -> np.ndarray[Any, Any]:
     return np.moveaxis(w[w.shape[0] // 2, w.shape[1] // 2], -1, 0)
 
 
-def receptive_field(table: list[Layer], j: int) -> tuple[int, int]:
+def receptive_field(table: list[HierarchicalLayer], j: int) -> tuple[int, int]:
     """Return what one sample of x_j sees of an image."""
     size, step = 1, 1
     for layer in table[:j]:
@@ -53,7 +53,7 @@ def receptive_field(table: list[Layer], j: int) -> tuple[int, int]:
     return size, step
 
 
-def patch_of(image: np.ndarray[Any, Any], table: list[Layer], j: int, position: tuple[float, float]) -> Any:
+def patch_of(image: np.ndarray[Any, Any], table: list[HierarchicalLayer], j: int, position: tuple[float, float]) -> Any:
     """Return the part of an image that one sample of x_j sees, where that is not all of it."""
     size, step = receptive_field(table, j)
     half, slices = size // 2, []
@@ -81,8 +81,8 @@ def maximise(
     independently, with the colours' covariance of given images and amplitudes that fall as 1/f. It is moved by a few
     pixels at every step, so that what is found does not hang on single pixels.
     """
-    layer = model.network.table[j - 1]
-    rows, columns = model.network.table[0].inputs[:2]
+    table = hierarchy(model.network)
+    layer, (rows, columns) = table[j - 1], table[0].inputs[:2]
     colours = _colour_root(images)
     amplitudes = _amplitudes(rows, columns)
     cotangent = np.zeros((len(units), *layer.outputs), model.network.config.dtype)
@@ -94,7 +94,7 @@ def maximise(
     cotangent = xp.asarray(cotangent)
 
     def apply(x: Array) -> Array:
-        return next(y for la, y, _ in model.network.trace(model.parameters, x, model.moments) if la.j == j)
+        return next(y for la, y, _ in model.network.trace(model.parameters, x, model.moments) if la.name == name_of(j))
 
     def pixels(z: Any) -> Any:
         return 1 / (1 + np.exp(-(_filtered(z, amplitudes) @ colours)))  # colours is symmetric

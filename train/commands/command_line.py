@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hcnn_core.backend import get_namespace
 from train.config import ConfigError
-from train.data import DataError, is_function
+from train.data import DataError
 from train.ranks.communicator import DistributedError, Ranks, launched
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import RunError
@@ -212,14 +211,6 @@ def require_installed() -> None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def namespace(backend: str) -> Any:
-    """The array namespace of --backend; TrainingError where it cannot be used."""
-    try:
-        return get_namespace(backend)
-    except RuntimeError as error:
-        raise TrainingError(f"--backend cupy cannot be used: {error}") from error
-
-
 def _flush() -> None:
     """Let what is wrong with standard output show now, not when the interpreter ends."""
     if sys.stdout is None:
@@ -231,9 +222,3 @@ def _flush() -> None:
         if isinstance(error, BrokenPipeError):
             raise
         raise RunError(f"cannot write to standard output: {error.strerror}") from error
-
-
-def require_named(dataset: str, named: bool, action: str) -> None:
-    """Refuse to call a function that a file names, unless the command line names it too."""
-    if is_function(dataset) and not named:
-        raise ConfigError(f"{action} would call {dataset}, which runs code that a file names: add --dataset {dataset}")

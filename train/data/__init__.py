@@ -12,13 +12,14 @@ from train.data.augmentation import (
     views,
 )
 from train.data.cifar import INFO, load_dataset
-from train.data.custom import dataset_from_arrays, is_custom, is_function
+from train.data.custom import UNNAMED, dataset_from_arrays, is_custom, is_function
 from train.data.dataset import DataError, Dataset, DatasetInfo, require_varying, split_validation, spread, train_subset
 from train.data.images import Images
 from train.data.mapped import MappedImages
 
 __all__ = [
     "INFO",
+    "UNNAMED",
     "DataError",
     "Dataset",
     "DatasetInfo",

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from train.data.dataset import DataError, Dataset, describe_array
 
-__all__ = ["ARRAYS", "dataset_from_arrays", "is_custom", "is_function", "load_custom"]
+__all__ = ["ARRAYS", "UNNAMED", "dataset_from_arrays", "is_custom", "is_function", "load_custom"]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 """Names of the arrays of a data set: images and labels."""
+
+UNNAMED = "unnamed"
+"""What the images of a run are called that a program gave as arrays."""
 
 HOOK = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """MODULE:FUNCTION."""
@@ -30,12 +33,14 @@ def is_function(name: str) -> bool:
 
 
 def is_custom(name: str) -> bool:
-    """Return whether a data set's name is a file .npz or a function."""
-    return name.endswith(".npz") or is_function(name)
+    """Return whether a data set's name is a file .npz, a function, or that of images without a name."""
+    return name.endswith(".npz") or is_function(name) or name == UNNAMED
 
 
 def load_custom(name: str) -> Dataset:
     """Load one's own images."""
+    if name == UNNAMED:
+        raise DataError("a program gave these images, and nothing names them; name others with --dataset FILE.npz")
     return _from_function(name) if is_function(name) else _from_file(name)
 
 

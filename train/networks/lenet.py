@@ -8,18 +8,23 @@ paper has distances from fixed drawings of digits; images may have several chann
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autodiff import convolve, getval, marginal
 from hcnn_core.backend import Array, DeviceTables
 from hcnn_core.shards import Shard
-from train.config import Config, ConfigError
-from train.networks.network import Moments, Parameters, aligned
+from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
+from train.networks.layer import IMAGES, Layer, Signal, Weights
+from train.networks.network import Network
+from train.settings import ConfigError
 
-__all__ = ["CONNECTIONS", "LeNet", "LeNetLayer", "squash"]
+if TYPE_CHECKING:
+    from train.config import Config
+
+__all__ = ["ARCHITECTURE", "CONNECTIONS", "build", "squash"]
 
 SPACE = (1, 2)
 TAPS = 5
@@ -47,159 +52,157 @@ CONNECTIONS = np.array(
 _placed = DeviceTables()
 
 
-@dataclass(frozen=True)
-class LeNetLayer:
-    """One row of the table."""
-
-    j: int  # its number, from 1
-    name: str  # C for convolutions, S for averages, F for dense layers, with the paper's number; or "output"
-    inputs: tuple[int, ...]  # lengths of the axes of an image: u1, u2, maps; of dense layers units alone
-    outputs: tuple[int, ...]
-    connections: int  # pairs of maps, or units, of which the second sees the first
-
-    @property
-    def factors(self) -> int:
-        """Q of Eq. (8) of arXiv:1703.04140: 0, since no filter is factored."""
-        return 0
-
-    @property
-    def trained(self) -> int:
-        """Trainable numbers, biases included, as the paper counts them."""
-        taps = TAPS**2 if self.name.startswith("C") else 1
-        return taps * self.connections + self.outputs[-1]
-
-    parameters = trained
-    """What is counted of a network is what is trained."""
-
-    @property
-    def multiply_adds(self) -> int:
-        """Products per image."""
-        taps = TAPS**2 if self.name.startswith("C") else 1
-        return taps * self.connections * math.prod(self.outputs[:-1])
-
-
 def squash(x: Array) -> Array:
     """Return the paper's sigmoid, 1.7159 tanh(2 x / 3) (appendix A)."""
     return 1.7159 * np.tanh(x * (2 / 3))
 
 
-class LeNet:
-    """LeNet-5 on arrays of any backend, traced or not, with the methods that training asks of `Network`."""
+class _LeNetLayer(Layer):
+    """A layer with a bias for each map or unit."""
 
-    def __init__(
-        self, config: Config, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3
-    ) -> None:
-        rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
-        _require_size(rows, columns)
-        self.config, self.classes, self.image_shape = config, classes, (rows, columns, channels)
-        shape: tuple[int, ...] = self.image_shape
-        self.table: list[LeNetLayer] = []
-        for name, maps in {"C1": 6, "S2": 6, "C3": 16, "S4": 16, "C5": 120, "F6": 84, "output": classes}.items():
-            made: tuple[int, ...] = (maps,)
-            seen = shape[-1] * maps
-            if name.startswith("C"):
-                made = (shape[0] - TAPS + 1, shape[1] - TAPS + 1, maps)
-            elif name.startswith("S"):
-                made, seen = (shape[0] // 2, shape[1] // 2, maps), maps
-            else:
-                shape = shape[-1:]  # the mean over positions, of which 32 x 32 pixels leave one
-            if name == "C3":
-                seen = int(CONNECTIONS.sum())
-            self.table.append(LeNetLayer(len(self.table) + 1, name, shape, made, seen))
-            shape = made
+    copies = 6.0
 
-    def on_shard(self, shard: Shard) -> LeNet:
-        """Return the network for one part of a batch: itself, since images do not depend on each other."""
-        return self
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], outputs: tuple[int, ...], dtype: str) -> None:
+        self.name, self.reads, self.inputs, self.outputs, self.dtype = name, (reads,), inputs, outputs, dtype
 
-    def initialize(self, rng: np.random.Generator) -> Parameters:
-        """Draw initial weights on the host.
+    @property
+    def taps(self) -> int:
+        """Coefficients of each connection."""
+        return 1
 
-        They are normal with the variance 1 / inputs of a unit, which suits this sigmoid (LeCun, Bottou, Orr and Müller,
-        Efficient BackProp, 1998, section 4.6). The paper's own, uniform within 2.4 / inputs, are so small that gradient
-        descent without its second derivatives hardly begins. Scales are 1, biases 0.
+    @property
+    def connections(self) -> int:
+        """Pairs of maps, or units, of which the second sees the first."""
+        return self.inputs[-1] * self.outputs[-1]
+
+    @property
+    def trainable(self) -> int:  # type: ignore[override]
+        """Trainable numbers, biases included, as the paper counts them."""
+        return self.taps * self.connections + self.outputs[-1]
+
+    @property
+    def multiply_adds(self) -> int:  # type: ignore[override]
+        """Products per image."""
+        return self.taps * self.connections * math.prod(self.outputs[:-1])
+
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Draw normal weights with the variance 1 / inputs of a unit; biases are 0.
+
+        This suits the sigmoid (LeCun, Bottou, Orr and Müller, Efficient BackProp, 1998, section 4.6). The paper's own
+        weights, uniform within 2.4 / inputs, are so small that gradient descent without its second derivatives hardly
+        begins.
         """
-        dtype = self.config.dtype
-        parameters: Parameters = {}
-        for layer in self.table:
-            given, made = layer.inputs[-1], layer.outputs[-1]
-            weights: dict[str, Array] = {"bias": np.zeros(made, dtype)}
-            if layer.name.startswith("S"):
-                weights["scale"] = np.ones(made, dtype)
-            elif layer.name.startswith("C"):
-                seen = np.broadcast_to(self._seen(layer)[:, None, None, :], (given, TAPS, TAPS, made))
-                drawn = rng.standard_normal(seen.shape) * seen
-                weights["w"] = (drawn / np.sqrt(seen.sum(axis=(0, 1, 2)))).astype(dtype)
-            else:
-                weights["w"] = (rng.standard_normal((given, made)) / math.sqrt(given)).astype(dtype)
-            parameters[layer.name] = weights
-        return parameters
+        bias = np.zeros(self.outputs[-1], self.dtype)
+        return {"bias": bias, **self._draw(rng)}
 
-    def initial_moments(self) -> Moments:
-        """Return no running moments, since nothing is normalised."""
-        return {}
+    def _draw(self, rng: np.random.Generator) -> Weights:
+        given, made = self.inputs[-1], self.outputs[-1]
+        return {"w": (rng.standard_normal((given, made)) / math.sqrt(given)).astype(self.dtype)}
 
-    def trace(
-        self, parameters: Parameters, x: Array, moments: Moments | None = None
-    ) -> Iterator[tuple[LeNetLayer, Array, dict[str, Array]]]:
-        """Yield each layer with its output."""
-        _require_size(*x.shape[1:3])
-        for layer in self.table:
-            weights = parameters[layer.name]
-            if layer.name.startswith("C"):
-                w = weights["w"] * self._mask(layer, getval(x)) if layer.name == "C3" else weights["w"]
-                whole = convolve(x, w, SPACE, sum_axes=3, boundary="zero")
-                x = squash(whole[:, 2:-2, 2:-2] + weights["bias"])  # what saw a border goes
-            elif layer.name.startswith("S"):
-                n, rows, columns, maps = x.shape
-                blocks = np.reshape(x, (n, rows // 2, 2, columns // 2, 2, maps))
-                x = squash(marginal(blocks, (2, 4), reduction="mean") * weights["scale"] + weights["bias"])
-            else:
-                x = marginal(x, SPACE, reduction="mean") if x.ndim == 4 else x
-                x = x @ weights["w"] + weights["bias"]
-                x = squash(x) if layer.name == "F6" else x
-            yield layer, x, {}
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return maps (N, u1, u2, maps) or units (N, units)."""
+        return Signal(self._apply(weights, inputs[0].x)), {}
 
-    def __call__(self, parameters: Parameters, x: Array, moments: Moments | None = None) -> tuple[Array, Moments]:
-        """Return the logits (N, C) of standardised images (N, u1, u2, channels), and no moments."""
-        *_, (_, logits, _) = self.trace(parameters, x)
-        return logits, {}
+    def _apply(self, weights: Weights, x: Array) -> Array:
+        raise NotImplementedError
 
-    def logits(self, parameters: Parameters, x: Array) -> Array:
-        """Return what the last layer made, which are the logits."""
-        return x
 
-    def describe(self) -> str:
-        """Return the table as text: axes, support, trainable numbers, GMAC and memory per layer, totals."""
-        size = np.dtype(self.config.dtype).itemsize * self.config.batch_size / 2**20
-        support = {"C": f"{TAPS}x{TAPS}", "S": "2x2 mean"}
-        rows = [("layer", "input", "support", "output", "parameters", "GMAC", "MiB/batch")]
-        for la in self.table:
-            axes = ["x".join(map(str, lengths)) for lengths in (la.inputs, la.outputs)]
-            figures = f"{la.trained:,}", f"{la.multiply_adds / 1e9:.5f}", f"{math.prod(la.outputs) * size:.2f}"
-            rows.append((la.name, axes[0], support.get(la.name[0], ""), axes[1], *figures))
-        trained, products = (sum(getattr(la, key) for la in self.table) for key in ("trained", "multiply_adds"))
-        memory = sum(math.prod(la.outputs) for la in self.table) * size
-        rows.append(("all", "", "", "", f"{trained:,}", f"{products / 1e9:.5f}", f"{memory:.2f}"))
-        return "\n".join(
-            [
-                *aligned(rows),
-                "",
-                f"Trainable numbers, with biases: {trained:,}; C3 sees {CONNECTIONS.sum()} of {CONNECTIONS.size} pairs "
-                "of maps.",
-                "GMAC: 10^9 multiply-adds per image. MiB: outputs of one batch.",
-            ]
-        )
+class Convolution(_LeNetLayer):
+    """5 x 5 taps where they see no border, and the sigmoid: C1, C3, C5."""
 
-    def _seen(self, layer: LeNetLayer) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        """Which maps (rows) each map of a convolution (columns) sees."""
-        return CONNECTIONS if layer.name == "C3" else np.ones((layer.inputs[-1], layer.outputs[-1]), bool)
+    support = f"{TAPS}x{TAPS}"
+    taps = TAPS**2
 
-    def _mask(self, layer: LeNetLayer, like: Array) -> Array:
-        """The same as factors of filters, on the device of an array."""
-        dtype = self.config.dtype
-        found: Array = _placed.beside(like, (layer.name, dtype), lambda: self._seen(layer)[:, None, None].astype(dtype))
+    @property
+    def seen(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+        """Which maps (rows) each map (columns) sees."""
+        return CONNECTIONS if self.name == "C3" else np.ones((self.inputs[-1], self.outputs[-1]), bool)
+
+    @property
+    def connections(self) -> int:
+        """Those of Table I at C3."""
+        return int(self.seen.sum())
+
+    def _draw(self, rng: np.random.Generator) -> Weights:
+        shape = self.inputs[-1], TAPS, TAPS, self.outputs[-1]
+        seen = np.broadcast_to(self.seen[:, None, None, :], shape)
+        drawn = rng.standard_normal(seen.shape) * seen
+        return {"w": (drawn / np.sqrt(seen.sum(axis=(0, 1, 2)))).astype(self.dtype)}
+
+    def _apply(self, weights: Weights, x: Array) -> Array:
+        if self.name == "C1":
+            _require_size(*x.shape[1:3])
+        w = weights["w"] * self._mask(getval(x)) if self.name == "C3" else weights["w"]
+        whole = convolve(x, w, SPACE, sum_axes=3, boundary="zero")
+        return squash(whole[:, 2:-2, 2:-2] + weights["bias"])  # what saw a border goes
+
+    def _mask(self, like: Array) -> Array:
+        """Which maps are seen, as factors of filters, on the device of an array."""
+        key = self.name, self.dtype
+        found: Array = _placed.beside(like, key, lambda: self.seen[:, None, None].astype(self.dtype))
         return found
+
+
+class Average(_LeNetLayer):
+    """Averages of 2 x 2 samples by a coefficient for each map, and the sigmoid: S2, S4."""
+
+    support = "2x2 mean"
+
+    @property
+    def connections(self) -> int:
+        """Each map sees its own."""
+        return self.outputs[-1]
+
+    def _draw(self, rng: np.random.Generator) -> Weights:
+        return {"scale": np.ones(self.outputs[-1], self.dtype)}
+
+    def _apply(self, weights: Weights, x: Array) -> Array:
+        n, rows, columns, maps = x.shape
+        blocks = np.reshape(x, (n, rows // 2, 2, columns // 2, 2, maps))
+        return squash(marginal(blocks, (2, 4), reduction="mean") * weights["scale"] + weights["bias"])
+
+
+class Dense(_LeNetLayer):
+    """Every unit sees every one, of maps their mean over positions: F6, with the sigmoid, and the output."""
+
+    @property
+    def tells_classes(self) -> bool:  # type: ignore[override]
+        """The output does."""
+        return self.name == "output"
+
+    def _apply(self, weights: Weights, x: Array) -> Array:
+        x = marginal(x, SPACE, reduction="mean") if x.ndim == 4 else x
+        x = x @ weights["w"] + weights["bias"]
+        return squash(x) if self.name == "F6" else x
+
+
+def build(config: Config, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
+    """Return LeNet-5; ConfigError if images are smaller than 32 x 32, or a side is no multiple of 4."""
+    rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
+    _require_size(rows, columns)
+    shape: tuple[int, ...] = (rows, columns, channels)
+    table: list[_LeNetLayer] = []
+    for name, maps in {"C1": 6, "S2": 6, "C3": 16, "S4": 16, "C5": 120, "F6": 84, "output": classes}.items():
+        kind: type[_LeNetLayer] = {"C": Convolution, "S": Average}.get(name[0], Dense)
+        made: tuple[int, ...] = (maps,)
+        if kind is Convolution:
+            made = (shape[0] - TAPS + 1, shape[1] - TAPS + 1, maps)
+        elif kind is Average:
+            made = (shape[0] // 2, shape[1] // 2, maps)
+        else:
+            shape = shape[-1:]  # the mean over positions, of which 32 x 32 pixels leave one
+        table.append(kind(name, table[-1].name if table else IMAGES, shape, made, config.dtype))
+        shape = made
+    note = f"C3 sees {CONNECTIONS.sum()} of {CONNECTIONS.size} pairs of maps."
+    return Network(config, table, (rows, columns, channels), classes, [note])
 
 
 def _require_size(rows: int, columns: int) -> None:
@@ -208,3 +211,13 @@ def _require_size(rows: int, columns: int) -> None:
             f"images are {rows}x{columns}; LeNet-5 takes sides of at least {SMALLEST} pixels that are multiples of "
             f"{MULTIPLE}"
         )
+
+
+ARCHITECTURE = Architecture(
+    title="LeNet-5",
+    build=build,
+    presets={"lenet": {"epochs": 30, "schedule": "one-cycle", "learning_rate": 0.03, "shift": 2}},
+    lacks=frozenset({ATTRIBUTES, MERGED_FILTERS}),
+)
+"""61,150 trainable numbers on CIFAR-10. The preset's learning rate was the best of three on held-out images of the
+sample (benchmarks/results/lenet/results.md); nothing else was varied."""

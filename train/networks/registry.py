@@ -1,18 +1,51 @@
-"""Which class of network a configuration names."""
+"""The architectures that there are. A new one is an entry here, and a module that defines it."""
 
 from __future__ import annotations
 
-from train.config import Config
-from train.networks.lenet import LeNet
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from train.networks import hierarchical, lenet
+from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.network import Network
 
-__all__ = ["Trainable", "build"]
+if TYPE_CHECKING:
+    from train.config import Config
 
-Trainable = Network | LeNet
-"""What can be trained, with the attributes and methods that both classes have."""
+__all__ = ["ARCHITECTURES", "ATTRIBUTES", "MERGED_FILTERS", "PRESETS", "architecture_of", "build", "register"]
+
+ARCHITECTURES: dict[str, Architecture] = {}
+"""Every kind of network, by the name that the setting `architecture` has for it."""
+
+PRESETS: dict[str, Mapping[str, Any]] = {}
+"""What each preset changes of the defaults. `hcnn` and `hcnn-plus` are the paper's networks and its recipe."""
 
 
-def build(config: Config, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Trainable:
-    """Return the network that a configuration describes."""
-    kind = LeNet if config.architecture == "lenet" else Network
-    return kind(config, image_size, classes, channels)
+def register(name: str, architecture: Architecture) -> None:
+    """Add an architecture and its presets, also while a program runs; ValueError where a name is taken."""
+    taken = ({name} & ARCHITECTURES.keys()) | (architecture.presets.keys() & PRESETS.keys())
+    if taken:
+        raise ValueError(f"{', '.join(sorted(taken))}: there is an architecture or a preset of that name; take another")
+    ARCHITECTURES[name] = architecture
+    PRESETS.update({preset: {"architecture": name, **changes} for preset, changes in architecture.presets.items()})
+
+
+for _name, _architecture in {
+    "hcnn": hierarchical.ARCHITECTURE,
+    "lenet": lenet.ARCHITECTURE,
+}.items():
+    register(_name, _architecture)
+
+
+def architecture_of(config: Config) -> Architecture:
+    """Return the entry of a configuration's architecture."""
+    return ARCHITECTURES[config.architecture]
+
+
+def build(config: Config, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
+    """Return the network that a configuration describes; weights are drawn by `Network.initialize`.
+
+    One number stands for rows and columns. ConfigError if the architecture does not take such images.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return architecture_of(config).build(config, size, classes, channels)

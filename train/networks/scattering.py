@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hcnn_core.backend import Array, array_namespace, constant, to_numpy
+from hcnn_core.shards import Shard
+from train.networks.layer import IMAGES, Layer, Signal, Weights
 from wavelets import FilterBank, morlet_bank, scattering, scattering_paths
 
-__all__ = ["ScatteringStage", "scattering_channels"]
+__all__ = ["ScatteringLayer", "scattering_channels"]
 
 ANGLES = 8
 """Orientations of the wavelets."""
@@ -25,12 +28,43 @@ def scattering_channels(scales: int, colours: int = 3) -> int:
     return colours * (1 + ANGLES * scales + ANGLES**2 * scales * (scales - 1) // 2)
 
 
-class ScatteringStage:
-    """Standardised scattering coefficients of images (arXiv:1703.08961, section 3.1).
+class ScatteringLayer(Layer):
+    """Standardised scattering coefficients of images (arXiv:1703.08961, section 3.1); nothing in it is learned.
 
     Coefficients of each path are standardised by their mean and deviation on Gaussian images whose power falls with the
-    square of the frequency, as that of photographs does. These are constants, and nothing is learned.
+    square of the frequency, as that of photographs does. At boundary "zero" images are mirrored, so that their ends are
+    no edges.
     """
+
+    name = label = "scattering"
+    reads = (IMAGES,)
+
+    def __init__(self, scales: int, image_shape: tuple[int, int, int], boundary: str, dtype: str) -> None:
+        rows, columns, channels = image_shape
+        self.inputs = image_shape
+        self.outputs = (rows // 2**scales, columns // 2**scales, scattering_channels(scales, channels))
+        self.support = f"{2**scales} octaves"
+        self.scales, self.boundary, self.dtype = scales, boundary, dtype
+        self._stages: dict[int, _Stage] = {}  # by the side of the images
+
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return coefficients (N, n / 2^J, n / 2^J, C * P) of P paths, in the order of `wavelets.scattering_paths`."""
+        (x, _), size = inputs[0], int(inputs[0].x.shape[1])
+        if size not in self._stages:
+            self._stages[size] = _Stage(self.scales, size, self.boundary, self.dtype)
+        return Signal(self._stages[size](x)), {}
+
+
+class _Stage:
+    """The transform of images of one size, with its constants on the device of the images."""
 
     def __init__(self, scales: int, size: int, boundary: str, dtype: Any) -> None:
         self.boundary = "reflect" if boundary == "zero" else boundary
@@ -40,7 +74,6 @@ class ScatteringStage:
         self._mean, self._scale = (a.astype(dtype) for a in _statistics(scales, size))
 
     def __call__(self, x: Array) -> Array:
-        """Return the coefficients of images."""
         self._place(x)
         y = scattering(x, self._bank, (1, 2), boundary=self.boundary)
         y = (y - self._mean) * self._scale

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from autodiff import tree_leaves, tree_structure, tree_unflatten
+from autodiff import tree_leaves, tree_map, tree_structure, tree_unflatten
 from hcnn_core.backend import Array, array_namespace, nccl_is_available, nccl_sums, to_numpy, use_device
 from hcnn_core.shards import Shard
 from train.ranks.watch import Watch, start
@@ -105,7 +105,7 @@ class Ranks:
         part = self.share_of(count)
         share = (part.stop - part.start) / count
         part = part if share else slice(1)
-        mine = {name: array[part] if array.ndim else array for name, array in inputs.items()}
+        mine: dict[str, Any] = tree_map(lambda array: array[part] if array.ndim else array, inputs)
         return mine | {"share": np.asarray(share)}
 
     def begin_step(self, where: str, received: list[int]) -> None:

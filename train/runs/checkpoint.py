@@ -1,6 +1,6 @@
 """Checkpoints: one HDF5 file holds all that a run needs to go on, or a network to be evaluated.
 
-Readable with h5py alone. Groups /parameters, /velocity, /moments and, where weights are averaged, /average hold one
+Readable with h5py alone. Groups /parameters, /optimizer, /moments and, where weights are averaged, /average hold one
 group per layer and one data set per array, /data the statistics that standardise images, /epoch the unfinished epoch's
 order of images; attributes of the root hold the rest, composite ones as JSON. The attribute digest is the SHA-256 of
 all the others and of every array: HDF5's own checksums leave out long strings, such as the configuration.
@@ -25,11 +25,11 @@ from train.storage.files import write_atomically
 from train.storage.hdf5 import LIBVER, read_array, write_array
 
 SCHEMA = 3
-"""Of files that are written. Schemas 1 and 2, which are read too, have no digest; schema 1 has the attribute
-image_size, pixels along each side of RGB images, in the place of image_shape."""
+"""Of files that are written. Schemas 1 and 2, which are read too, have no digest, and a group /velocity in the place of
+/optimizer. Schema 1 has the attribute image_size, pixels along each side of RGB images, in the place of image_shape."""
 DIGESTED = 3
 """The first schema whose files have a digest."""
-GROUPS = ("parameters", "velocity", "moments", "average")
+GROUPS = ("parameters", "optimizer", "moments", "average")
 """Trees of arrays, each a field of `State` and a group of the file; their depth is their own."""
 
 Tree = dict[str, dict[str, Any]]
@@ -43,9 +43,9 @@ class CheckpointError(RuntimeError):
 class State:
     """A run between two steps; arrays are NumPy's when saved or loaded."""
 
-    parameters: Tree  # weights by layer and name, and what momentum keeps of each
-    velocity: Tree
-    moments: Tree  # running moments by layer, see `train.networks.network.Moments`
+    parameters: Tree  # weights by layer and name
+    optimizer: dict[str, Tree]  # what the optimiser keeps of each; empty in files of a network alone
+    moments: Tree  # running moments by layer, see `train.networks.layer.Moments`
     generator: dict[str, Any]  # state of the random generator
     epoch: int = 0  # epochs completed
     step: int = 0  # steps taken in the epoch that has begun
@@ -141,6 +141,8 @@ def load(path: Path) -> Checkpoint:
             # a digest counts in a file of any schema, which may itself be what is damaged
             if (int(schema) >= DIGESTED or digest is not None) and digest != _digest(attributes, dict(flatten(trees))):
                 raise CheckpointError(f"{path} is not a whole checkpoint: damaged or changed, since its digest differs")
+            if "velocity" in trees:  # of a schema whose optimisers kept nothing else
+                trees["optimizer"] = {"velocity": trees.pop("velocity")}
             config = json.loads(attributes["config"])
             checkpoint = Checkpoint(
                 State(

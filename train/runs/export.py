@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.networks.network import Network
+from train.networks.registry import MERGED_FILTERS, architecture_of
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.training import restore
 from train.storage.files import write_atomically
@@ -15,8 +15,9 @@ from train.storage.files import write_atomically
 
 def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> None:
     """Write what `Network.merged` makes of a checkpoint, by names such as layer03.w, with its configuration."""
-    if checkpoint.config.architecture != "hcnn":
-        raise CheckpointError("LeNet-5 has no filters to merge: export .h5")
+    architecture = architecture_of(checkpoint.config)
+    if MERGED_FILTERS in architecture.lacks:
+        raise CheckpointError(f"{architecture.title} has no filters to merge: export .h5")
     if checkpoint.config.scattering:
         raise CheckpointError("this network filters scattering coefficients, which no merged filter makes: export .h5")
     try:
@@ -24,7 +25,6 @@ def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> Non
     except ImportError as error:
         raise CheckpointError("safetensors is not installed: pip install 'hcnn[safetensors]'") from error
     network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
-    assert isinstance(network, Network)
     tensors = {
         f"{layer}.{name}": np.ascontiguousarray(array)
         for layer, arrays in network.merged(parameters, moments).items()

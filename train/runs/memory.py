@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,12 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import worker_count
-from hcnn_core.factored import EXPANSION_ELEMENTS
 from train.config import Config
 from train.data import DatasetInfo
 from train.networks.registry import build
 
-# What a training process holds at its peak, measured from 1 to 50 images a step and rounded up.
-PER_OUTPUT = {"hcnn": 2.5, "lenet": 6.0}
-"""Bytes per byte of all layers' outputs, by architecture."""
-
 PER_WEIGHT = 8
-"""Copies of the trained coefficients: weights, gradient and velocity, old and new; and the first draw."""
-
-PER_COVARIANCE = 8
-"""Copies of the covariance of the taps along space, of each layer of Eq. (8)."""
-
-PER_TILE = 8
-"""Copies of a tile that the (+) layer expands."""
+"""Copies of the trained numbers: weights, gradient and velocity, old and new; and the first draw."""
 
 LIBRARIES = 192 * 2**20
 """Code that is compiled or loaded when training begins."""
@@ -40,21 +28,14 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
     """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
     height, width, channels = data.image_shape
     table = build(config, (height, width), data.classes, channels).table
-    outputs = sum(math.prod(la.outputs) for la in table) + math.prod(table[0].inputs) * (config.scattering > 0)
-    weights = sum(la.trained for la in table)
-    covariances = config.space_kernel**4 * sum(la.factors > 0 for la in table)
-    elements = (
-        PER_OUTPUT[config.architecture] * outputs * batch_size + PER_WEIGHT * weights + PER_COVARIANCE * covariances
-    )
-    if config.nonlinear_factors:
-        expanded = max(math.prod(la.outputs[:2]) * math.prod(la.inputs[2:]) * la.factors for la in table)
-        elements += PER_TILE * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
+    elements = float(PER_WEIGHT * sum(la.trainable for la in table))
+    elements += sum(la.retained(batch_size) for la in table) + max(la.workspace(batch_size) for la in table)
     return LIBRARIES + data.nbytes + int(np.dtype(config.dtype).itemsize * elements)
 
 
 def require_weights(config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3) -> None:
     """Raise MemoryError if the weights alone of a network do not fit on the host, before one of them is made."""
-    weights = sum(la.trained for la in build(config, image_size, classes, channels).table)
+    weights = build(config, image_size, classes, channels).trainable
     needed = PER_WEIGHT * weights * int(np.dtype(config.dtype).itemsize)
     available = available_bytes(np)
     if available is not None and needed > available:

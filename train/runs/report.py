@@ -59,7 +59,7 @@ def page(
     machine: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
-    filters: Array,
+    filters: Array | None,  # (channels, s, s, K)
     curve: bytes | None,
     classified: Classified | None,
 ) -> str:
@@ -73,8 +73,8 @@ def page(
         count=len(classified.labels) if classified else 0,
         confusion=_confusion_picture(classified, class_names) if classified else None,
         wrong=_wrong(classified, class_names) if classified else [],
-        filters=[_filter_picture(filters[..., k], k) for k in range(filters.shape[-1])],
-        separate=filters.shape[0] != 3,
+        filters=[] if filters is None else [_filter_picture(filters[..., k], k) for k in range(filters.shape[-1])],
+        separate=filters is not None and filters.shape[0] != 3,
         times=_times(records),
         settings=vars(config),
         machine=dict(machine),

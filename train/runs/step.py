@@ -1,4 +1,4 @@
-"""One gradient step as a function of arrays: weights, velocity and running moments in, the same after it out.
+"""One gradient step as a function of arrays: weights, the optimiser's state and running moments, before and after it.
 
 On a GPU a step is some thousand small kernels, whose launches one by one take longer than they do. `GraphedStep`
 records them once as a CUDA graph, on memory of its own, and from then on launches them together.
@@ -12,29 +12,28 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
 from hcnn_core.backend import Array, lasting_memory, record, write
 from hcnn_core.updates import Term, weighted_sums
 from train.config import Config
 from train.data import Images, hide, move, resize
-from train.networks.network import Parameters
-from train.networks.registry import Trainable
+from train.networks.layer import Parameters
+from train.networks.network import Network
 from train.ranks.communicator import Ranks
-from train.recipes.optimizers import descend
+from train.recipes.optimizers import OPTIMIZERS, Progress
 
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "initial_arrays", "wants_graphs"]
 
 Arrays = dict[str, Any]
-"""Trees "parameters", "velocity", "moments" and, where weights are averaged, "average": the parts of a run's state
+"""Trees "parameters", "optimizer", "moments" and, where weights are averaged, "average": the parts of a run's state
 that are arrays."""
 
-Inputs = dict[str, np.ndarray[Any, Any]]
+Inputs = dict[str, Any]
 """What a step is told by the host: "index" of its images, the "rows" and "columns" they are moved by, "hidden_rows"
-and "hidden_columns" with cutout, learning "rate", "keep", the part kept of the running moments, "fresh", the part taken
-of the batch's, and "settled", the part kept of the averaged weights, where there are any."""
+and "hidden_columns" with cutout, learning "rate", the number of the "step", "keep", the part kept of the running
+moments, "fresh", the part taken of the batch's, "settled", the part kept of the averaged weights, where there are any,
+and "noise", random numbers by layer, where layers want some."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, Array]]
 """From arrays and inputs to arrays, loss, and how many images were classified right."""
@@ -52,11 +51,11 @@ def batch_of(config: Config, images: Images, inputs: Any, size: tuple[int, int] 
     return resize(x, size or (x.shape[1], x.shape[2])), labels
 
 
-def initial_arrays(network: Trainable, parameters: Parameters) -> Arrays:
+def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
     """Return what a step changes, before the first one."""
     arrays = {
         "parameters": parameters,
-        "velocity": tree_map(np.zeros_like, parameters),
+        "optimizer": OPTIMIZERS[network.config.optimizer].init(parameters),
         "moments": network.initial_moments(),
     }
     return arrays | ({"average": parameters} if network.config.average_decay else {})
@@ -65,7 +64,7 @@ def initial_arrays(network: Trainable, parameters: Parameters) -> Arrays:
 def gradient_step(
     xp: Any,
     config: Config,
-    network: Trainable,
+    network: Network,
     images: Images,
     size: tuple[int, int] | None = None,
     ranks: Ranks | None = None,
@@ -81,7 +80,7 @@ def gradient_step(
             whole = network.on_shard(ranks.shard(share))
 
         def loss_of(parameters: Parameters) -> Any:
-            logits, moments = whole(parameters, x)
+            logits, moments = whole(parameters, x, noise=inputs["noise"])
             loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
             return (loss * share if shared else loss), (logits, moments)
 
@@ -90,7 +89,9 @@ def gradient_step(
         correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
         if ranks is not None and shared:
             gradients, loss, correct = ranks.sum_step(gradients, loss, correct * bool(share))
-        parameters, velocity = descend(config, inputs["rate"], arrays["parameters"], gradients, arrays["velocity"])
+        parameters, state = OPTIMIZERS[config.optimizer].update(
+            config, Progress(inputs["rate"], inputs["step"]), gradients, arrays["optimizer"], arrays["parameters"]
+        )
         found = iter(
             weighted_sums(
                 [
@@ -100,7 +101,7 @@ def gradient_step(
             )
         )
         averages = tree_map(lambda _: next(found), arrays["moments"])
-        after = {**arrays, "parameters": parameters, "velocity": velocity, "moments": averages}
+        after = {**arrays, "parameters": parameters, "optimizer": state, "moments": averages}
         if config.average_decay:
             settled = inputs["settled"]
             pairs = _pairs(arrays["average"], parameters)

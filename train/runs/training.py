@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from hcnn_core import precision
 from hcnn_core.backend import Array, to_numpy
 from train.config import Config
 from train.data import INFO, Images, draw_holes, draw_sources, spread, views
-from train.networks.network import Moments, Parameters
-from train.networks.registry import Trainable, build
+from train.networks.layer import Moments, Parameters
+from train.networks.network import Network
+from train.networks.registry import build
 from train.ranks.communicator import Ranks
-from train.recipes.optimizers import averaged_part, image_size, learning_rate
+from train.recipes.schedules import averaged_part, image_size, learning_rate
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
@@ -59,7 +61,7 @@ class Result:
 
 def evaluate(
     xp: Any,
-    network: Trainable,
+    network: Network,
     parameters: Parameters,
     moments: Moments,
     data: Images,
@@ -99,29 +101,24 @@ def evaluate(
 
 
 def first_not_finite(
-    xp: Any, network: Trainable, parameters: Parameters, x: Array, moments: Moments | None = None
+    xp: Any, network: Network, parameters: Parameters, x: Array, moments: Moments | None = None
 ) -> str:
     """Name the first layer whose output is not finite."""
     with precision(network.config.precision):
         for layer, y, _ in network.trace(parameters, x, moments):
             if not bool(xp.isfinite(y).all()):
-                return f"layer {layer.j}"
-    return "the loss" if bool(xp.isfinite(network.logits(parameters, y)).all()) else "the logits"
+                return layer.label
+    return "the loss"
 
 
-def initial_moments(network: Trainable) -> checkpoints.Tree:
-    """Return a network's running moments before the first step, named as a checkpoint has them."""
-    return network.initial_moments()
-
-
-def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Trainable, Parameters, Moments]:
+def restore(path: Path, checkpoint: Checkpoint, config: Config, xp: Any) -> tuple[Network, Parameters, Moments]:
     """Return a checkpoint's network with its weights and running moments on a device."""
     sizes = checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels
     require_weights(config, *sizes)
     network, state = build(config, *sizes), checkpoint.state
     parameters = network.initialize(np.random.default_rng(0))
     checkpoints.require_same_arrays(path, state.evaluated, parameters, "parameters")
-    checkpoints.require_same_arrays(path, state.moments, initial_moments(network), "moments")
+    checkpoints.require_same_arrays(path, state.moments, network.initial_moments(), "moments")
     return network, tree_map(xp.asarray, state.evaluated), tree_map(xp.asarray, state.moments)
 
 
@@ -132,7 +129,7 @@ class Trainer:
         self,
         xp: Any,
         config: Config,
-        network: Trainable,
+        network: Network,
         train: Images,
         held_out: Images | None,
         run: Run,
@@ -161,13 +158,13 @@ class Trainer:
         """Move the state's arrays to the backend."""
         state, place = self.state, self.xp.asarray
         state.parameters = tree_map(place, state.parameters)
-        state.velocity = tree_map(place, state.velocity)
+        state.optimizer = tree_map(place, state.optimizer)
         state.moments = tree_map(place, state.moments)
         state.average = tree_map(place, state.average)
 
     def restore(self, checkpoint: Checkpoint, where: Any) -> None:
         """Go on from a checkpoint's state, which must be of this network and these images."""
-        if not checkpoint.state.velocity:
+        if not checkpoint.state.optimizer:
             raise CheckpointError(f"{where} holds weights alone, so no run to go on with; --init-from begins with them")
         for kind in checkpoints.GROUPS:
             checkpoints.require_same_arrays(where, getattr(checkpoint.state, kind), getattr(self.state, kind), kind)
@@ -192,8 +189,8 @@ class Trainer:
             return f"{self.config.data_dir} holds; name theirs with --data-dir"
         return f"{self.config.dataset} holds; name theirs with --dataset"
 
-    def fit(self, hours: float = math.inf, say: Callable[[str], None] = lambda line: None) -> bool:
-        """Train until the last epoch is complete, or the last that fits into some hours."""
+    def fit(self, hours: float = math.inf, completed: Callable[[dict[str, Any]], None] = lambda record: None) -> bool:
+        """Train until the last epoch is complete, or the last that fits into some hours; pass on each record."""
         end = time.monotonic() + 3600 * hours
         with _stop_requests(forwarded=self.ranks.size > 1) as stop:
             while self.state.epoch < self.config.epochs:
@@ -208,7 +205,7 @@ class Trainer:
                 finally:
                     if self.state.epoch > done:
                         self._seconds_per_pixel = (time.monotonic() - begin - self._compiled()) / pixels
-                        say(summary(self.record, self.config.epochs, self.seconds_left()))
+                        completed(self.record)
         return True
 
     def seconds_left(self) -> float:
@@ -297,12 +294,14 @@ class Trainer:
         keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
         rates = {
             "rate": learning_rate(config, taken, self.steps_per_epoch),
+            "step": taken + 1,
             "keep": keep,
             "fresh": 1 - keep,
             "settled": averaged_part(config, taken),
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
-        return self.ranks.part_of({"index": index, **sources, **numbers})
+        noise = self.network.noise(self.rng, len(index))
+        return self.ranks.part_of({"index": index, **sources, **numbers, "noise": noise})
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""
@@ -455,6 +454,8 @@ def _stop_requests(*, forwarded: bool = False) -> Iterator[list[int]]:
         signals.append(signal.SIGHUP)
     if forwarded and hasattr(signal, "SIGUSR1"):
         signals.append(signal.SIGUSR1)
+    if threading.current_thread() is not threading.main_thread():
+        signals = []  # no other thread may handle signals
     for signum in signals:
         before[signum] = signal.signal(signum, receive)
     try:

@@ -23,7 +23,7 @@ def begin_from(trainer: Trainer, path: Path, checkpoint: Checkpoint) -> list[str
     given = tree_map(lambda a: a.astype(config.dtype), given)
     anew: set[str] = set()
     if (tuple(trainer.class_names), config.head) != (tuple(checkpoint.class_names), checkpoint.config.head):
-        anew = {trainer.network.table[-1].name, "head"}
+        anew = {layer.name for layer in trainer.network.table if layer.tells_classes}
     for kind, tree in own.items():
         kept = {name: arrays for name, arrays in given[kind].items() if name not in anew}
         wanted = {name: arrays for name, arrays in tree.items() if name not in anew}

@@ -18,13 +18,13 @@ import numpy as np
 from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train.config import ConfigError, make_config, with_defaults
-from train.networks.network import Network
+from train.networks.hierarchical import build, hierarchy
 from train.runs.checkpoint import CheckpointError, require_same_arrays
 from train.runs.memory import require_weights
-from train.runs.training import initial_moments
 from train.storage.files import write_atomically
 from train.storage.hdf5 import LIBVER, read_array, write_array
-from train.verification.covariance import KINDS, MODES, STATEMENTS, ComplexNetwork, Example, Row, Subject, axes
+from train.verification.complex import ComplexNetwork, build_complex
+from train.verification.covariance import KINDS, MODES, STATEMENTS, Example, Row, Subject, axes
 
 SCHEMA = 1
 
@@ -79,9 +79,10 @@ def _read_case(path: Path, case: Any, subjects: Sequence[Subject], xp: Any) -> t
     """One case, refused unless its row is one of its network and x_j has the shape of that layer."""
     subject, x = subjects[case.attrs["network"]], read_array(case["x"])
     row, network = Row.from_json(json.loads(case.attrs["row"])), subject.network
-    shape = network.table[0].inputs if row.j == 0 else network.table[row.j - 1].outputs
+    table = hierarchy(network)
+    shape = table[0].inputs if row.j == 0 else table[row.j - 1].outputs
     known = row.statement in STATEMENTS and row.mode in MODES and row.kind in KINDS and len(row.errors) == 1
-    if not known or row.axis not in [axis.name for axis in axes(network.table, row.j)] or x.shape[1:] != shape:
+    if not known or row.axis not in [axis.name for axis in axes(table, row.j)] or x.shape[1:] != shape:
         raise CheckpointError(f"{path}: {case.name} is no row of its network, or its x is not x_{row.j}")
     return subject, row, xp.asarray(x)
 
@@ -103,7 +104,7 @@ def _write_subject(group: Any, subject: Subject) -> None:
 
 def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     config = json.loads(group.attrs["config"])
-    kind = ComplexNetwork if group.attrs["complex"] else Network
+    kind = build_complex if group.attrs["complex"] else build
     settings = make_config(config.pop("preset"), with_defaults(config))
     if "image_shape" in group.attrs:
         height, width, channels = map(int, group.attrs["image_shape"])
@@ -120,7 +121,7 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
         for tree in ("parameters", "moments")
     )
     require_same_arrays(path, parameters, network.initialize(np.random.default_rng(0)), "parameters")
-    require_same_arrays(path, moments, initial_moments(network), "moments")
+    require_same_arrays(path, moments, network.initial_moments(), "moments")
     return Subject(
         network,
         {layer: {name: xp.asarray(a) for name, a in arrays.items()} for layer, arrays in parameters.items()},

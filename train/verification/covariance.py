@@ -8,27 +8,25 @@ measured.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from autodiff import convolve, elu
-from hcnn_core import patch_moments, translate
+from hcnn_core import translate
 from hcnn_core.backend import Array, to_numpy
-from hcnn_core.factored import factor_options
-from hcnn_core.moments import patch_covariance
 from hcnn_core.testing import rounding_bound
 from hcnn_core.typing import Boundary
-from train.networks.network import SPACE, Layer, Moments, Network, Parameters
+from train.networks.hierarchical import SPACE, HierarchicalLayer, hierarchy, name_of
+from train.networks.layer import Moments, Parameters
+from train.networks.network import Network
 
 __all__ = [
     "Axis",
-    "ComplexNetwork",
     "Example",
     "Row",
     "Subject",
@@ -86,7 +84,7 @@ class Axis:
         return tuple(s for s in sorted(tried) if 0 < s < self.length)
 
 
-def axes(table: Sequence[Layer], j: int) -> list[Axis]:
+def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
     """Return the axes of x_j that Proposition 3.1 speaks of."""
     space, later = table[0].inputs[:2] if j == 0 else table[j - 1].outputs[:2], table[j:]
     _, in_space, along_attributes, *_ = table[-1].boundary
@@ -106,61 +104,6 @@ def axes(table: Sequence[Layer], j: int) -> list[Axis]:
     return found
 
 
-class ComplexNetwork(Network):
-    """The same layers with complex weights, to verify what needs no training.
-
-    rho acts on real and imaginary parts; variances of patches are Hermitian.
-    """
-
-    def initialize(self, rng: np.random.Generator) -> Parameters:
-        """Draw real and imaginary parts of the weights, each as `Network.initialize` does."""
-        real, imaginary = super().initialize(rng), super().initialize(rng)
-        return {
-            layer: {
-                name: a if name == "scale" else (a + 1j * imaginary[layer][name]) / np.sqrt(a.dtype.type(2))
-                for name, a in arrays.items()
-            }
-            for layer, arrays in real.items()
-        }
-
-    def initial_moments(self) -> Moments:
-        """Return the running moments of `Network.initial_moments`, complex."""
-        return {
-            layer: {name: a if name == "output_variance" else a + 0j for name, a in arrays.items()}
-            for layer, arrays in super().initial_moments().items()
-        }
-
-    @staticmethod
-    def _rho(x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
-        x = convolve(x, w, axes, **options) + bias
-        return elu(x.real) + 1j * elu(x.imag)
-
-    @staticmethod
-    def _factored(
-        x: Array, h: Array, shift: Array, g: Array, bias: Array | None, h_axes: Any, g_axes: Any, **options: Any
-    ) -> Array:
-        rho = ComplexNetwork._rho
-        for_h, for_g = factor_options(x.ndim, h_axes, g_axes, **options)
-        z = rho(x, h, shift, **for_h)
-        return convolve(z, g, **for_g) if bias is None else rho(z, g, bias, **for_g)
-
-    @staticmethod
-    def _normalized(y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
-        everywhere = tuple(range(y.ndim - 1))
-        y = y + shift
-        mean = np.mean(y, axis=everywhere)
-        variance = np.mean(np.square((y - mean).real) + np.square((y - mean).imag), axis=everywhere)
-        y = (y - mean) * (scale / np.sqrt(variance + epsilon)) + bias
-        return elu(y.real) + 1j * elu(y.imag), mean, variance
-
-    def _patch_moments(self, x: Array) -> tuple[Array, Array]:
-        size = self.config.space_kernel
-        options: dict[str, Any] = {"axes": SPACE, "kernel_size": size, "boundary": self.config.boundaries[0]}
-        (mean_r, cov_r), (mean_i, cov_i) = (patch_moments(part, **options) for part in (x.real, x.imag))
-        cross = patch_covariance(x.imag, x.real, **options)
-        return mean_r + 1j * mean_i, cov_r + cov_i + 1j * (cross - cross.T)
-
-
 @dataclass(frozen=True)
 class Subject:
     """A network with weights, and images to try it on."""
@@ -170,27 +113,45 @@ class Subject:
     moments: Moments  # running moments, for evaluation mode
     images: Array  # standardised
 
-    def tail(self, j: int, mode: str) -> Callable[[Array], Array]:
-        """Return x_j -> x_J, the logits."""
+    def tail(self, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
+        """Return x_j -> x_J, the logits; what skips x_j is translated along an axis by so many samples of x_j."""
+        return lambda x: deque(self._outputs(x, j, mode, moved), maxlen=1).pop()
 
-        def logits(x: Array) -> Array:
-            last = deque(chain([x], self._outputs(x, j, mode)), maxlen=1).pop()
-            return self.network.logits(self.parameters, last)
-
-        return logits
-
-    def layer(self, j: int, mode: str) -> Callable[[Array], Array]:
-        """Return x_{j-1} -> x_j."""
-        return lambda x: next(self._outputs(x, j - 1, mode))
+    def layer(self, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
+        """Return x_{j-1} -> x_j, with what skips x_{j-1} as in `tail`."""
+        return lambda x: next(self._outputs(x, j - 1, mode, moved))
 
     def activations(self) -> list[Array]:
         """Return x_0 (the images) to x_{J-1}, in evaluation mode."""
-        return [self.images, *self._outputs(self.images, 0, "evaluation")]
+        return list(self._activations)
 
-    def _outputs(self, x: Array, j: int, mode: str) -> Iterator[Array]:
-        """x_{j+1} to x_{J-1} from x_j."""
-        moments = self.moments if mode == "evaluation" else None
-        return (y for _, y, _ in self.network.trace(self.parameters, x, moments, after=j))
+    @functools.cached_property
+    def _activations(self) -> list[Array]:
+        trace = self.network.trace(self.parameters, self.images, self.moments)
+        return [self.images, *(x for _, x, _ in trace)][:-1]
+
+    def beside(self, j: int) -> Array | None:
+        """Return x_{j-1} where layer j+1 reads it beside x_j."""
+        later = hierarchy(self.network)[j:]
+        return self._activations[j - 1] if later and later[0].skip is not None else None
+
+    def _outputs(self, x: Array, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Iterator[Array]:
+        """x_{j+1} to x_J from x_j."""
+        moments, state = self.moments if mode == "evaluation" else None, {name_of(j): x}
+        if (skipping := self.beside(j)) is not None:
+            state[name_of(j - 1)] = skipping if moved is None else self._moved(skipping, j, *moved)
+        return (y for _, y, _ in self.network.trace(self.parameters, state, moments))
+
+    def _moved(self, before: Array, j: int, axis: Axis, shift: int) -> Array:
+        """x_{j-1} translated so that its samples in x_j move by a shift along an axis; without that axis, as it is."""
+        stride = hierarchy(self.network)[j - 1].stride
+        if axis.position in SPACE:
+            return translate(before, shift * stride[axis.position - 1], axis.position, boundary=axis.boundary)
+        age = int(axis.name[len("v_{j-") : -1] or 0) if axis.name != "v_j" else 0
+        position = before.ndim - age  # v_{j-1} is the last axis of x_{j-1}
+        if age == 0 or position < 3:
+            return before
+        return translate(before, shift * stride[-1], position, boundary=axis.boundary)
 
 
 def largest(values: Iterable[float]) -> float:
@@ -296,7 +257,7 @@ def measure(subject: Subject) -> Iterator[Example]:
 
 def _axes(subject: Subject, j: int, boundary: Boundary) -> list[Axis]:
     """The axes of x_j with such a boundary."""
-    return [axis for axis in axes(subject.network.table, j) if axis.boundary == boundary]
+    return [axis for axis in axes(hierarchy(subject.network), j) if axis.boundary == boundary]
 
 
 def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
@@ -314,7 +275,9 @@ def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterato
 
     Along u alone, since Eq. (8) subtracts the mean also where x is zero: its share is an array over v.
     """
-    layer = subject.network.table[j]
+    if subject.beside(j) is not None:  # which would have to be zero there too
+        return
+    layer = hierarchy(subject.network)[j]
     for index, axis in enumerate(_axes(subject, j, "zero")[: len(SPACE)]):
         reach, stride = layer.kernel_size[index] // 2, layer.stride[index]
         if axis.length > 2 * reach + stride:
@@ -338,7 +301,7 @@ def _definition(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Examp
             yield examine(subject, row, x, reference)
 
 
-def _windows(layer: Layer, index: int) -> np.ndarray[Any, Any]:
+def _windows(layer: HierarchicalLayer, index: int) -> np.ndarray[Any, Any]:
     """Positions (m, WINDOWS) of outputs of a layer: along axis `index` from both ends inwards, at random elsewhere."""
     lengths = layer.outputs[:-1]
     rng = np.random.default_rng([layer.j, index])
@@ -350,7 +313,7 @@ def _windows(layer: Layer, index: int) -> np.ndarray[Any, Any]:
 
 def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """x_{j+1} at windows, (N, WINDOWS, K): sums over taps in double precision, of x_j extended as the layer does."""
-    network, layer = subject.network, subject.network.table[row.j]
+    network, layer = subject.network, hierarchy(subject.network)[row.j]
     config = network.config
     weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
     wide = np.result_type(*weights.values(), np.float64)
@@ -384,13 +347,21 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
     if config.normalization == "both":  # by the moments that the layer says it used
         moments = subject.moments if row.mode == "evaluation" else None
-        _, _, own = next(network.trace(subject.parameters, x, moments, after=row.j))
+        _, _, own = next(network.trace(subject.parameters, {name_of(row.j): x}, moments))
         deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
         y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
-    return np.asarray(rho(y + weights["bias"]))
+    made = np.asarray(rho(y + weights["bias"]))
+    if layer.skip is None:
+        return made
+    skipping = to_numpy(subject.beside(row.j)).astype(wide)  # x_{j-1} of x_{j+1}, at the samples that both layers keep
+    means = skipping.reshape(*skipping.shape[:3], -1, skipping.shape[-1]).mean(axis=3)
+    before = hierarchy(network)[row.j - 1]
+    steps = (before.stride[0] * layer.stride[0], before.stride[1] * layer.stride[1], config.attribute_stride**2)
+    kept = [step * position for step, position in zip(steps, windows, strict=False)]
+    return np.asarray(made + means[(slice(None), *kept)][..., None])
 
 
-def _taps(layer: Layer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:
+def _taps(layer: HierarchicalLayer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:
     """Along each convolved axis the inputs that the taps of each window meet, and whether there are such inputs."""
     places, inside = [], []
     along = zip(layer.inputs, layer.kernel_size, layer.stride, layer.boundary, windows, strict=False)
@@ -403,7 +374,7 @@ def _taps(layer: Layer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[
 
 def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, Any]:
     """Mean (T,) and covariance (T, T) of the spatial patches of x: the running ones, or those of x tap by tap."""
-    layer = subject.network.table[row.j]
+    layer = hierarchy(subject.network)[row.j]
     if row.mode == "evaluation":
         own = subject.moments[layer.name]
         return to_numpy(own["mean"]), to_numpy(own["covariance"])
@@ -430,7 +401,7 @@ def invariance(
 ) -> Iterator[Example]:
     """Measure how translating x_j changes x_J."""
     reference = None
-    for axis in axes(subject.network.table, j):
+    for axis in axes(hierarchy(subject.network), j):
         if names is not None and axis.name not in names:
             continue
         for shift in axis.shifts:
@@ -438,7 +409,7 @@ def invariance(
             row = Row("invariance", axis.boundary, mode, j, axis.name, shift, axis.strides, kind)
             reference = reference or _reference(subject, row, x)
             yield examine(subject, row, x, reference)
-        if axis.boundary == "zero" and not axis.strides and axis.length > 1:
+        if axis.boundary == "zero" and not axis.strides and axis.length > 1 and subject.beside(j) is None:
             leaves = (slice(None),) * axis.position + (slice(-1, None),)
             inside = x.copy()
             inside[leaves] = 0
@@ -449,12 +420,13 @@ def examine(
     subject: Subject, row: Row, x: Array, reference: tuple[np.ndarray[Any, Any], float] | None = None
 ) -> Example:
     """Measure one translation."""
-    (axis,) = (a for a in axes(subject.network.table, row.j) if a.name == row.axis)
+    (axis,) = (a for a in axes(hierarchy(subject.network), row.j) if a.name == row.axis)
     expected, bound = reference or _reference(subject, row, x)
     if row.statement == "definition":
-        windows = _windows(subject.network.table[row.j], axis.position - 1 - (axis.position > 2 and row.j > 2))
+        windows = _windows(hierarchy(subject.network)[row.j], axis.position - 1 - (axis.position > 2 and row.j > 2))
         return _example(row, bound, x, expected[:, *windows], _written_out(subject, row, x, windows))
-    found = to_numpy(_operator(subject, row)(translate(x, row.shift, axis.position, boundary=row.boundary)))
+    moved = translate(x, row.shift, axis.position, boundary=row.boundary)
+    found = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
     if row.statement == "covariance":
         position = axis.position - (axis.position > 2 and row.j > 2)  # Eq. (6) has summed the first of three attributes
         steps = row.shift // row.strides[0]
@@ -475,10 +447,10 @@ def _example(row: Row, bound: float, x: Array, found: np.ndarray[Any, Any], expe
     return Example(replace(row, errors=(error / scale,), bounds=(bound / scale,), changed=changed), x, found, expected)
 
 
-def _operator(subject: Subject, row: Row) -> Callable[[Array], Array]:
+def _operator(subject: Subject, row: Row, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
     if row.statement == "invariance":
-        return subject.tail(row.j, row.mode)
-    return subject.layer(row.j + 1, row.mode)
+        return subject.tail(row.j, row.mode, moved)
+    return subject.layer(row.j + 1, row.mode, moved)
 
 
 def _reference(subject: Subject, row: Row, x: Array) -> tuple[np.ndarray[Any, Any], float]:

@@ -1,0 +1,30 @@
+"""What the registry knows of a kind of network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from train.networks.network import Network
+
+__all__ = ["ATTRIBUTES", "MERGED_FILTERS", "Architecture"]
+
+ATTRIBUTES, MERGED_FILTERS = "attributes", "merged filters"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An entry of the registry."""
+
+    title: str  # how messages call such a network
+    build: Callable[[Any, tuple[int, int], int, int], Network]  # of settings, rows and columns, classes, channels
+    presets: Mapping[str, Mapping[str, Any]]  # what each changes
+    sections: tuple[type, ...] = ()  # dataclasses of the settings it takes beside those of every run
+    lacks: frozenset[str] = frozenset()  # of ATTRIBUTES and MERGED_FILTERS
+    of_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    # ^ defaults that differ on a data set
+    check: Callable[[Any], None] = lambda config: None  # raises ConfigError where settings contradict each other
+    refuse: Callable[[Any, tuple[int, int], int, int], None] = lambda config, size, classes, channels: None
+    # ^ the same where training on such images makes no sense; arguments as of `build`

@@ -1,0 +1,674 @@
+"""The hierarchical network (sections 3 and 4 of arXiv:1703.04140): its settings, its layers, and their table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from autodiff import (
+    convolve,
+    convolve_elu,
+    convolve_elu_marginal,
+    factored_layer,
+    getval,
+    marginal,
+    merge_factors,
+    normalize_elu,
+    normalize_filters,
+    patch_moments,
+)
+from hcnn_core.backend import Array
+from hcnn_core.factored import EXPANSION_ELEMENTS, factor_options
+from hcnn_core.shards import Shard
+from hcnn_core.typing import Boundary
+from train.networks.architecture import Architecture
+from train.networks.layer import IMAGES, Layer, Signal, Weights, times
+from train.networks.network import Network
+from train.networks.presets import HIERARCHICAL
+from train.networks.scattering import ScatteringLayer, scattering_channels
+from train.networks.skips import AlignedSkip
+from train.settings import ConfigError, setting
+
+if TYPE_CHECKING:
+    from train.config import Config
+
+__all__ = [
+    "ARCHITECTURE",
+    "ATTRIBUTES",
+    "SPACE",
+    "FactoredLayer",
+    "Head",
+    "HierarchicalLayer",
+    "HierarchicalSettings",
+    "NonlinearLayer",
+    "NormalizationSettings",
+    "build",
+    "hierarchy",
+    "layers",
+    "name_of",
+]
+
+SPACE = (1, 2)
+ATTRIBUTES = (3, 4)
+ELU_SECOND_MOMENT = 0.6449419
+"""E[elu(z)^2] for a standard normal z: 1/2 + e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2."""
+
+
+@dataclass(frozen=True)
+class HierarchicalSettings:
+    """Settings of hierarchical networks alone."""
+
+    scattering: int = setting(
+        0, "octaves of a scattering transform before layer 1, mirrored at boundary zero; 0: none", low=0, high=4
+    )
+    depth: int = setting(12, "J, layers with the final sum (Eq. 7)", low=4, high=99)
+    width: int = setting(16, "K, values of each attribute v_j", low=1)
+    factors: int = setting(32, "Q, separable filters in the sum of Eq. (8)", low=1)
+    space_kernel: int = setting(3, "taps of each filter along each space axis u", low=1)
+    attribute_kernel: tuple[int, int] = setting(
+        (7, 11), "taps along v_{j-2} and v_{j-1}; the last alone at j = 2", low=1
+    )
+    attribute_stride: int = setting(2, "subsampling of v_{j-2} and v_{j-1} at each layer", low=1)
+    strided_layers: tuple[int, ...] = setting((5, 9), "layers j that subsample space by 2, where they exist", low=1)
+    nonlinear_factors: bool = setting(False, "the (+) network: rho between the two factors of Eq. (8)")
+    boundary: str = setting(
+        "zero",
+        "how arrays are extended beyond their ends; attributes: periodic along attributes, by zeros in space",
+        choices=("zero", "periodic", "attributes"),
+    )
+    reduction: str = setting("mean", "marginal over v_{j-3} (Eq. 6)", choices=("mean", "sum"))
+    head: str = setting(
+        "mean",
+        "final marginal (Eq. 7): the sum itself, or the mean by a learned scale; or K means and a dense layer",
+        choices=("mean", "sum", "dense"),
+    )
+    logit_scale: float = setting(1.0, "initial scale of the logits where head is mean", low=0.0)
+    normalization: str = setting(
+        "factors",
+        "what is normalised: what the first factors of Eq. (8) make, or what all filters make too",
+        choices=("factors", "both"),
+    )
+    skip: str = setting(
+        "none",
+        "what layers j = 3 to J-2 add to their outputs: aligned, x_{j-2} along the axes that it shares with x_j",
+        choices=("none", "aligned"),
+    )
+
+    @property
+    def boundaries(self) -> tuple[Boundary, Boundary]:
+        """How arrays are extended in space, and along attributes."""
+        return (
+            "periodic" if self.boundary == "periodic" else "zero",
+            "zero" if self.boundary == "zero" else "periodic",
+        )
+
+
+@dataclass(frozen=True)
+class NormalizationSettings:
+    """Settings of networks that normalise what layers make by moments of a batch."""
+
+    epsilon: float = setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
+    moment_decay: float = setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
+    moment_images: int = setting(
+        1000,
+        "training images whose moments, with the weights that are evaluated, replace the running ones after each "
+        "epoch (arXiv:2105.07576); 0: none",
+        low=0,
+    )
+
+
+def name_of(j: int) -> str:
+    """Return the name under which x_j is found in a state."""
+    return f"layer{j:02d}" if j else IMAGES
+
+
+@dataclass(frozen=True, eq=False)
+class HierarchicalLayer(Layer):
+    """x_j from x_{j-1} by filters that are not factored: Eq. (3) at j = 1, where channels are summed, and Eq. (4)."""
+
+    j: int
+    reads: tuple[str, ...]
+    inputs: tuple[int, ...]  # u1, u2, then channels or attributes, after the marginal of Eq. (6)
+    attributes: int  # how many of them are convolved: 0 (Eq. 3), 1, or 2
+    kernel_size: tuple[int, ...]  # taps along each convolved axis
+    stride: tuple[int, ...]
+    boundary: tuple[Boundary, ...]
+    filters: int  # values of the new attribute v_j
+    normalizes: bool  # what its filters make, before the bias
+    epsilon: float  # added to variances
+    dtype: str
+    reduction: str = "mean"  # of the marginal of Eq. (6)
+    terms: int = 1
+    """How many terms the marginal of x_{j-1} is a mean of, if it is one.
+
+    It is taken as their sum: Eq. (8) divides by the deviation of what it filters, so its result is that of the mean if
+    epsilon grows by the square of their number, and no cotangent of a mean has to be divided.
+    """
+    reduces: bool = False  # whether to make the marginal that the next layer takes on the way
+    factors: int = 0  # Q of Eq. (8); 0 where filters are not factored
+    tells_classes: bool = False
+    skip: AlignedSkip | None = None  # of x_{j-2}, which is read too
+
+    nonlinear = False
+    """Whether rho stands between the factors: the (+) layer."""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Key of the layer's weights."""
+        return name_of(self.j)
+
+    @property
+    def label(self) -> str:
+        """Number j."""
+        return f"layer {self.j}"
+
+    @property
+    def outputs(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Lengths of the axes of x_j: u1, u2, the attributes, v_j."""
+        lengths = self.inputs[: 2 + self.attributes]
+        return (*(-(-n // r) for n, r in zip(lengths, self.stride, strict=True)), self.filters)
+
+    @property
+    def parameters(self) -> int:
+        """Filter coefficients as the paper counts them: effective filters, or both factors in the (+) network."""
+        return math.prod(self.kernel_size) * self.filters * (1 if self.attributes else self.inputs[2])
+
+    @property
+    def trained(self) -> int:
+        """Filter coefficients that are trained: those of both factors wherever there are two."""
+        return self.parameters
+
+    counted = parameters
+
+    @property
+    def trainable(self) -> int:  # type: ignore[override]
+        """Coefficients, biases and scales."""
+        return self.trained + self.filters * (1 + self.normalizes)
+
+    @property
+    def multiply_adds(self) -> int:  # type: ignore[override]
+        """Products per image if every filter were applied tap by tap (with both factors in the (+) network)."""
+        per_output = math.prod(self.kernel_size) * (1 if self.attributes else self.inputs[2])
+        return per_output * math.prod(self.outputs)
+
+    @property
+    def support(self) -> str:  # type: ignore[override]
+        """Taps, and whether channels are summed."""
+        return times(self.kernel_size) + ("" if self.attributes else " sum")
+
+    @property
+    def steps(self) -> str:  # type: ignore[override]
+        """Strides."""
+        return times(self.stride)
+
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Draw filters with the variance that gives the output, before rho, the second moment 1.
+
+        That is the reciprocal of the number of terms that meet data (fewer at zero boundaries, on average over outputs)
+        times the second moment of each term. Terms are standardised images at j = 1, rho of a standard normal at j = 2,
+        normalised by Eq. (8) at j > 2, and rho of such in the (+) network. Biases are zero, scales 1. The arrays are w,
+        or the factors h (Q, s, s) and g (Q, s1, s2, K); bias (K,), and scale (K,) where outputs are normalised.
+        """
+        weights = {**self._draw_filters(rng), "bias": np.zeros(self.filters, self.dtype)}
+        return weights | ({"scale": np.ones(self.filters, self.dtype)} if self.normalizes else {})
+
+    def _draw_filters(self, rng: np.random.Generator) -> Weights:
+        summed = self.inputs[2:3] if self.attributes == 0 else ()
+        second_moment = 1.0 if self.j == 1 else ELU_SECOND_MOMENT
+        w = rng.standard_normal((*summed, *self.kernel_size, self.filters))
+        terms = math.prod(summed) * self._terms_that_meet_data(0)
+        return {"w": (w / math.sqrt(terms * second_moment)).astype(self.dtype)}
+
+    def _terms_that_meet_data(self, first: int) -> float:
+        """Taps of the axes from the first on that meet data, averaged over outputs."""
+        axes = zip(self.inputs, self.kernel_size, self.stride, self.boundary, strict=False)
+        return math.prod(_average_taps(*axis) for axis in list(axes)[first:])
+
+    def moments(self) -> Weights:
+        """Return those of standardised outputs, where these are normalised."""
+        if not self.normalizes:
+            return {}
+        return {"output_mean": np.zeros(self.filters, self.dtype), "output_variance": np.ones(self.filters, self.dtype)}
+
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return x_j, and the moments of patches and outputs that it was normalised by."""
+        x = self._reduced(inputs[0])
+        of_sums, used = self._patch_moments(x, moments, shard)
+        filters = self._filters(weights, of_sums, self.epsilon * self.terms**2, x.shape[3:])
+        if moments is not None:
+            used = dict(moments)
+        if not self.normalizes or moments is not None:
+            return self.joined(self.apply(self._fold(filters, weights, used), x), inputs), used
+        shift = filters.pop("bias")
+        y, mean, variance = self._normalized(
+            self._filtered(filters, x),
+            shift,
+            weights["scale"],
+            weights["bias"],
+            epsilon=self.epsilon,
+            **({"shard": shard} if shard is not None else {}),
+        )
+        return self.joined(Signal(y), inputs), {**used, "output_mean": mean, "output_variance": variance}
+
+    # What a subclass replaces: another nonlinearity (rho of what a convolution and a bias make), another normalisation.
+    _rho: ClassVar[Callable[..., Any]] = staticmethod(convolve_elu)
+    _normalized: ClassVar[Callable[..., Any]] = staticmethod(normalize_elu)
+
+    def _reduced(self, signal: Signal) -> Array:
+        """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
+        if signal.reduced is not None:
+            return signal.reduced
+        return marginal(signal.x, ATTRIBUTES[0]) if signal.x.ndim == 6 else signal.x
+
+    def _patch_moments(
+        self, x: Array, moments: Weights | None, shard: Shard | None
+    ) -> tuple[tuple[Array, Array] | None, Weights]:
+        """Moments of the patches of what is filtered, and of its mean; none here, since no factor is normalised."""
+        return None, {}
+
+    def _filters(
+        self, weights: Weights, of_patches: tuple[Array, Array] | None, epsilon: float, lengths: tuple[int, ...]
+    ) -> Weights:
+        """What filters x, and what is added to the result: w and bias."""
+        return {"w": weights["w"], "bias": self._offset(weights)}
+
+    def _offset(self, weights: Weights) -> Array:
+        """What is added to what filters make: the bias, or zeros where outputs are normalised before it is added."""
+        bias = weights["bias"]
+        return np.zeros_like(getval(bias)) if self.normalizes else bias
+
+    def _fold(self, filters: Weights, weights: Weights, moments: Weights) -> Weights:
+        """Filters and bias that make what rho is taken of, the output normalised by given moments where it is."""
+        if not self.normalizes:
+            return filters
+        slope = weights["scale"] / np.sqrt(moments["output_variance"] + self.epsilon)
+        bias = weights["bias"] + slope * (filters["bias"] - moments["output_mean"])
+        last = "g" if "g" in filters else "w"
+        return {**filters, last: filters[last] * slope, "bias": bias}
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return (*SPACE, *ATTRIBUTES)[: 2 + self.attributes]
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"boundary": self.boundary, "stride": self.stride}
+        return options if self.attributes else options | {"sum_axes": 3}
+
+    def _filtered(self, filters: Weights, x: Array) -> Array:
+        """What filters make of x, before bias and rho."""
+        return convolve(x, filters["w"], self._axes, **self._options)
+
+    def apply(self, filters: Weights, x: Array) -> Signal:
+        """Return x_j by merged filters and a bias from what they filter."""
+        if self.reduces:
+            return Signal(
+                *convolve_elu_marginal(x, filters["w"], filters["bias"], self._axes, ATTRIBUTES[0], **self._options)
+            )
+        return Signal(self._rho(x, filters["w"], filters["bias"], self._axes, **self._options))
+
+    def joined(self, made: Signal, inputs: Sequence[Signal]) -> Signal:
+        """Return what the layer makes, with what skips it."""
+        return made if self.skip is None else Signal(made.x + self.skip(inputs[1].x))
+
+    def merged(self, weights: Weights, moments: Weights) -> Weights:
+        """Return the filters and biases that it folds into: x_j is rho(convolve(x, w, ...) + bias) of the marginal x.
+
+        A (+) layer has filters h (s, s, Q) with a shift that is added, rho, and g with the bias.
+        """
+        of_patches = (moments["mean"], moments["covariance"]) if self.factors else None
+        filters = self._filters(weights, of_patches, self.epsilon, self.inputs[2:])
+        return self._fold(filters, weights, moments)
+
+    def folded(self) -> Layer:
+        """Return the layer that takes merged filters."""
+        return MergedLayer(self)
+
+    def linear_maps(self, merged: Weights) -> list[Callable[[Array], Array]]:
+        """Return what it is without biases and rho: the marginal (Eq. 6) and a convolution."""
+        return [lambda x: convolve(self.marginal(x), merged["w"], self._axes, **self._options)]
+
+    def marginal(self, x: Array) -> Array:
+        """Return the marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
+        return marginal(x, ATTRIBUTES[0], reduction=self.reduction) if x.ndim == 6 else x
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredLayer(HierarchicalLayer):
+    """Eq. (8): Q filters h in space, whose results are normalised, and g along attributes; merged into one filter."""
+
+    @property
+    def trained(self) -> int:
+        """Coefficients of both factors."""
+        return self.factors * (math.prod(self.kernel_size[:2]) + math.prod(self.kernel_size[2:]) * self.filters)
+
+    def _draw_filters(self, rng: np.random.Generator) -> Weights:
+        space, attributes = self.kernel_size[:2], self.kernel_size[2:]
+        second_moment = ELU_SECOND_MOMENT if self.nonlinear else 1.0
+        h = rng.standard_normal((self.factors, *space)) / math.sqrt(math.prod(space))
+        g = rng.standard_normal((self.factors, *attributes, self.filters))
+        g /= math.sqrt(self.factors * self._terms_that_meet_data(2) * second_moment)
+        return {"h": h.astype(self.dtype), "g": g.astype(self.dtype)}
+
+    def moments(self) -> Weights:
+        """Return those of standardised, uncorrelated patches: "mean" (T,) and "covariance" (T, T) of T taps."""
+        taps = math.prod(self.kernel_size[:2])
+        return {"mean": np.zeros(taps, self.dtype), "covariance": np.eye(taps, dtype=self.dtype), **super().moments()}
+
+    def retained(self, batch_size: int) -> float:
+        """Its output, and copies of the covariance of the taps along space."""
+        return super().retained(batch_size) + 8 * math.prod(self.kernel_size[:2]) ** 2
+
+    def _patch_moments(
+        self, x: Array, moments: Weights | None, shard: Shard | None
+    ) -> tuple[tuple[Array, Array] | None, Weights]:
+        if moments is not None:
+            return _of_multiple((moments["mean"], moments["covariance"]), self.terms), {}
+        found = self._moments_of_patches(x, {} if shard is None else {"shard": shard})
+        mean, covariance = _of_multiple(found, 1 / self.terms)
+        return found, {"mean": mean, "covariance": covariance}
+
+    def _moments_of_patches(self, x: Array, sharing: dict[str, Any]) -> tuple[Array, Array]:
+        """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
+        mean, covariance = patch_moments(x, SPACE, self.kernel_size[:2], boundary=self.boundary[0], **sharing)
+        return mean, covariance
+
+    def _filters(
+        self, weights: Weights, of_patches: tuple[Array, Array] | None, epsilon: float, lengths: tuple[int, ...]
+    ) -> Weights:
+        assert of_patches is not None
+        w, bias = merge_factors(
+            weights["h"],
+            weights["g"],
+            *of_patches,
+            self._offset(weights),
+            lengths=lengths,
+            stride=self.stride[2:],
+            boundary=self.boundary[2:],
+            epsilon=epsilon,
+        )
+        return {"w": w, "bias": bias}
+
+
+@dataclass(frozen=True, eq=False)
+class NonlinearLayer(FactoredLayer):
+    """The (+) layer, rho(W^g rho(W^h x)): its Q copies are made some positions at a time, again on the way back."""
+
+    nonlinear = True
+    _factored: ClassVar[Callable[..., Any]] = staticmethod(factored_layer)
+
+    @property
+    def parameters(self) -> int:
+        """Coefficients of both factors, as the paper counts them."""
+        return self.trained
+
+    counted = parameters
+
+    @property
+    def trainable(self) -> int:  # type: ignore[override]
+        """Coefficients, biases and scales, those of the first factors too where outputs are normalised."""
+        return super().trainable + 2 * self.factors * self.normalizes
+
+    @property
+    def multiply_adds(self) -> int:  # type: ignore[override]
+        """Products per image of both factors."""
+        inputs, outputs, (s1, s2, *attributes) = self.inputs, self.outputs, self.kernel_size
+        space = s1 * s2 * self.factors * math.prod(outputs[:2]) * math.prod(inputs[2:])
+        return space + math.prod(attributes) * self.factors * math.prod(outputs)
+
+    def workspace(self, batch_size: int) -> int:
+        """Copies of a tile that is expanded."""
+        expanded = math.prod(self.outputs[:2]) * math.prod(self.inputs[2:]) * self.factors
+        return 8 * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
+
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Draw weights; where outputs are normalised there are h_scale and h_bias (Q,) too."""
+        weights = super().initialize(rng)
+        if not self.normalizes:
+            return weights
+        scales = {"h_scale": np.ones(self.factors, self.dtype), "h_bias": np.zeros(self.factors, self.dtype)}
+        return weights | scales
+
+    def _filters(
+        self, weights: Weights, of_patches: tuple[Array, Array] | None, epsilon: float, lengths: tuple[int, ...]
+    ) -> Weights:
+        assert of_patches is not None
+        h, mean = normalize_filters(weights["h"], *of_patches, epsilon=epsilon)
+        shift = -mean
+        if "h_scale" in weights:
+            h, shift = h * weights["h_scale"], weights["h_bias"] - mean * weights["h_scale"]
+        return {"h": h, "shift": shift, "g": weights["g"], "bias": self._offset(weights)}
+
+    def _filtered(self, filters: Weights, x: Array) -> Array:
+        of_g = filters["g"], None
+        return self._factored(x, filters["h"], filters["shift"], *of_g, SPACE, ATTRIBUTES, **self._options)
+
+    def apply(self, filters: Weights, x: Array) -> Signal:
+        """Return x_j by both filters from what they filter."""
+        h, shift, g, bias = (filters[name] for name in ("h", "shift", "g", "bias"))
+        return Signal(self._factored(x, h, shift, g, bias, SPACE, ATTRIBUTES, **self._options))
+
+    def linear_maps(self, merged: Weights) -> list[Callable[[Array], Array]]:
+        """Return the marginal (Eq. 6) and the convolution with h, and that with g."""
+        of_h, of_g = factor_options(5, SPACE, ATTRIBUTES, **self._options)
+        return [
+            lambda x: convolve(self.marginal(x), merged["h"], **of_h),
+            lambda x: convolve(x, merged["g"], **of_g),
+        ]
+
+
+class MergedLayer(Layer):
+    """A layer at evaluation, with what it folds into as its weights."""
+
+    def __init__(self, layer: HierarchicalLayer) -> None:
+        self.name, self.reads, self.inputs, self.outputs = layer.name, layer.reads, layer.inputs, layer.outputs
+        self._layer = replace(layer, reduces=False)
+
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return x_j."""
+        return self._layer.joined(self._layer.apply(weights, self._layer.marginal(inputs[0].x)), inputs), {}
+
+
+class Head(Layer):
+    """The sum of x_{J-1} over everything but the class (Eq. 7), or the mean by a scale or through a dense layer."""
+
+    name, label, counted, tells_classes = "head", "the logits", 0, True
+
+    def __init__(
+        self, kind: str, reads: str, inputs: tuple[int, ...], classes: int, logit_scale: float, dtype: str
+    ) -> None:
+        self.kind, self.reads, self.inputs, self.outputs = kind, (reads,), inputs, (classes,)
+        self.support, self.logit_scale, self.dtype = kind, logit_scale, dtype
+        self.trainable = {"mean": 1, "dense": (inputs[-1] + 1) * classes}.get(kind, 0)
+
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Draw the scale of the logits, where it is learned; or w (K, C) and bias (C,) of a dense layer."""
+        if self.kind == "mean":
+            return {"scale": np.asarray(self.logit_scale, self.dtype)}
+        if self.kind == "sum":
+            return {}
+        filters, (classes,) = self.inputs[-1], self.outputs
+        w = rng.standard_normal((filters, classes)) * self.logit_scale / math.sqrt(filters)
+        return {"w": w.astype(self.dtype), "bias": np.zeros(classes, self.dtype)}
+
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return the logits (N, C)."""
+        x = inputs[0].x
+        axes = tuple(range(1, x.ndim - 1))
+        if self.kind == "sum":
+            return Signal(marginal(x, axes)), {}
+        means = marginal(x, axes, reduction="mean")
+        if self.kind == "dense":
+            return Signal(means @ weights["w"] + weights["bias"]), {}
+        return Signal(means * weights["scale"]), {}
+
+
+def _of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[Array, Array]:
+    """Mean and covariance of so many times what has these."""
+    mean, covariance = moments
+    return moments if factor == 1 else (mean * factor, covariance * factor**2)
+
+
+def _average_taps(n: int, size: int, stride: int, boundary: Boundary) -> float:
+    """Taps of a filter that meet data, averaged over its outputs along an axis of length n."""
+    if boundary == "periodic":
+        return float(size)
+    newest = np.arange(0, n, stride) + size // 2  # the sample that tap 0 meets; tap t meets the one t before
+    met = np.minimum(newest, size - 1) - np.maximum(newest - n + 1, 0) + 1
+    return float(np.maximum(met, 0).mean())
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Which classes a table is made of."""
+
+    plain: type[HierarchicalLayer] = HierarchicalLayer
+    factored: type[FactoredLayer] = FactoredLayer
+    nonlinear: type[NonlinearLayer] = NonlinearLayer
+    reduces: bool = True  # whether layers make the marginal that the next one takes on the way
+
+
+def layers(
+    config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3, *, kinds: Kinds = Kinds()
+) -> list[HierarchicalLayer]:
+    """Return the table of the convolutional layers j = 1 .. J-1.
+
+    Layer J-1 has as many filters as there are classes, since its last attribute is the class (Eq. 7); K where the head
+    is dense.
+    """
+    if config.architecture != "hcnn":
+        raise ConfigError(f"architecture is {config.architecture!r}, no hierarchical network: take another preset")
+    k, r = config.width, config.attribute_stride
+    in_space, along_attributes = config.boundaries
+    space = (config.space_kernel, config.space_kernel)
+    pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
+    first = ScatteringLayer.name if config.scattering else IMAGES
+    table: list[HierarchicalLayer] = []
+    for j in range(1, config.depth):
+        before = table[-1].outputs if table else ()
+        u = before[:2] or (pixels[0] // 2**config.scattering, pixels[1] // 2**config.scattering)
+        attributes, last = min(j - 1, 2), j == config.depth - 1
+        v = (scattering_channels(config.scattering, channels),) if j == 1 else before[-attributes:]
+        steps = (2, 2) if j in config.strided_layers else (1, 1)
+        skips = config.skip == "aligned" and j > 2 and not last
+        kind: type[HierarchicalLayer] = kinds.plain
+        if attributes == 2:
+            kind = kinds.nonlinear if config.nonlinear_factors else kinds.factored
+        table.append(
+            kind(
+                j=j,
+                reads=(first if j == 1 else name_of(j - 1), *((name_of(j - 2),) if skips else ())),
+                inputs=(*u, *v),
+                attributes=attributes,
+                kernel_size=(*space, *config.attribute_kernel[2 - attributes :]),
+                stride=(*steps, *(r,) * attributes),
+                boundary=(in_space, in_space, *(along_attributes,) * attributes),
+                filters=classes if last and config.head != "dense" else k,
+                normalizes=config.normalization == "both",
+                epsilon=config.epsilon,
+                dtype=config.dtype,
+                reduction=config.reduction,
+                terms=before[2] if len(before) == 5 and config.reduction == "mean" else 1,
+                reduces=kinds.reduces and attributes == 2 and not (config.nonlinear_factors or last or skips),
+                factors=config.factors if attributes == 2 else 0,
+                tells_classes=last,
+                skip=AlignedSkip.between((*table[-1].stride[:2], r), (*steps, r)) if skips else None,
+            )
+        )
+    return table
+
+
+def hierarchy(network: Network) -> list[HierarchicalLayer]:
+    """Return the layers j = 1 .. J-1 of a network."""
+    return [layer for layer in network.table if isinstance(layer, HierarchicalLayer)]
+
+
+def build(
+    config: Config,
+    image_size: int | tuple[int, int] = 32,
+    classes: int = 10,
+    channels: int = 3,
+    *,
+    kinds: Kinds = Kinds(),
+    network: type[Network] = Network,
+) -> Network:
+    """Return the network of some settings; what `kinds` and `network` are for says `train.verification`."""
+    rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
+    hidden = layers(config, (rows, columns), classes, channels, kinds=kinds)
+    head = Head(config.head, hidden[-1].name, hidden[-1].outputs, classes, config.logit_scale, config.dtype)
+    first: list[Layer] = []
+    if config.scattering:
+        first = [ScatteringLayer(config.scattering, (rows, columns, channels), config.boundaries[0], config.dtype)]
+    trained = sum(layer.trained for layer in hidden)
+    note = f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors})."
+    return network(config, [*first, *hidden, head], (rows, columns, channels), classes, [note])
+
+
+def _check(config: Config) -> None:
+    """Refuse sizes of images that a scattering transform does not take."""
+    if unfit := [n for n in config.image_sizes if n % 2**config.scattering or n <= 2**config.scattering]:
+        raise ConfigError(
+            f"image_sizes has {unfit[0]}; with scattering = {config.scattering} choose larger multiples of "
+            f"{2**config.scattering}"
+        )
+
+
+def _refuse(config: Config, size: tuple[int, int], classes: int, channels: int) -> None:
+    """Refuse images that scattering does not take, and periodic axes that a stride does not divide.
+
+    There a subsampled axis is no longer periodic, and Proposition 3.1 does not hold.
+    """
+    height, width = size
+    if config.scattering and (height != width or height % 2**config.scattering):
+        raise ConfigError(
+            f"scattering is {config.scattering}, for square images of a multiple of {2**config.scattering} pixels a "
+            f"side; these have {height}x{width}"
+        )
+    for layer in layers(config, size, classes, channels) if config.boundary != "zero" else []:
+        along = zip(layer.inputs, layer.stride, layer.boundary, strict=False)
+        for axis, (length, stride, boundary) in enumerate(along):
+            if boundary == "periodic" and length > 1 and length % stride:
+                what = f"images of {height}x{width}" if axis < 2 else f"--width {config.width}"
+                raise ConfigError(
+                    f"{what} cannot be periodic: layer {layer.j} subsamples an axis of {length} by {stride}, which "
+                    f"does not divide it; take another {'size' if axis < 2 else 'width'}, or --boundary zero"
+                )
+
+
+ARCHITECTURE = Architecture(
+    title="a hierarchical network",
+    build=build,
+    presets=HIERARCHICAL,
+    sections=(HierarchicalSettings, NormalizationSettings),
+    of_dataset={"cifar100": {"attribute_kernel": (11, 11)}},  # section 4.2
+    check=_check,
+    refuse=_refuse,
+)

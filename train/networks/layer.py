@@ -1,0 +1,136 @@
+"""What a layer is: it owns its weights, its moments, its forward pass and its row of the description."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hcnn_core.backend import Array
+from hcnn_core.shards import Shard
+
+__all__ = ["IMAGES", "Layer", "Moments", "Parameters", "Signal", "Weights", "times"]
+
+IMAGES = "images"
+"""The name under which layers read the network's input."""
+
+Weights = dict[str, Array]
+"""Arrays of one layer by name. Those called w, h and g are filter coefficients, which weight decay makes smaller."""
+
+Parameters = dict[str, Weights]
+"""Weights of every layer that has some, by the layer's name."""
+
+Moments = dict[str, Weights]
+"""What layers normalise by, by the layer's name: arrays of the shapes that `Layer.moments` returns."""
+
+
+State = Mapping[str, Array]
+"""Outputs of layers by their names: what a walk goes on from."""
+
+
+class Signal(NamedTuple):
+    """What a layer makes."""
+
+    x: Array
+    reduced: Array | None = None
+    """The sum of x over the first attribute (Eq. 6), where the table asks the layer to make it on the way."""
+
+
+class Layer(ABC):
+    """One row of a network's table.
+
+    A subclass sets the attributes below, and defines what it needs of the methods. Everything else (training,
+    evaluation, checkpoints, ranks, the description, the estimate of memory) asks a layer for nothing more.
+    """
+
+    name: str
+    """Key of its weights and moments."""
+
+    reads: tuple[str, ...]
+    """Names of the layers whose outputs it takes; `IMAGES` for the network's input."""
+
+    inputs: tuple[int, ...]
+    """Lengths of the axes of its first input, without the batch, of the images that the network is made for."""
+
+    outputs: tuple[int, ...]
+    """Lengths of the axes of its output, without the batch."""
+
+    support: str = ""
+    """What the description says of its filters."""
+
+    steps: str = ""
+    """What the description says of its strides."""
+
+    trainable: int = 0
+    """Numbers in what `initialize` returns."""
+
+    multiply_adds: int = 0
+    """Products per image."""
+
+    tells_classes: bool = False
+    """Whether its weights are of no use to a network of other classes."""
+
+    copies: float = 2.5
+    """How many numbers a step keeps until the backward pass has used them, per number of the output."""
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return f"layer {self.name}"
+
+    @property
+    def counted(self) -> int:
+        """Numbers that the description counts as parameters."""
+        return self.trainable
+
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Draw initial weights on the host."""
+        return {}
+
+    def moments(self) -> Weights:
+        """Return running moments before the first step, on the host; a layer that normalises nothing has none."""
+        return {}
+
+    def noise(self) -> tuple[int, ...] | None:
+        """Return the shape of the uniform random numbers that training needs for an image, or None."""
+        return None
+
+    def retained(self, batch_size: int) -> float:
+        """Return how many numbers a step keeps of it until the backward pass has used them."""
+        return self.copies * math.prod(self.outputs) * batch_size
+
+    def workspace(self, batch_size: int) -> int:
+        """Return how many numbers it needs while it computes, beside what it retains."""
+        return 0
+
+    @abstractmethod
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return the output, and the moments it was normalised by.
+
+        Without `moments` they are the batch's own: those of all ranks' images, where `shard` says which part this is.
+        `noise` is there in training alone.
+        """
+
+    def merged(self, weights: Weights, moments: Weights) -> Weights:
+        """Return the weights that this layer folds into at evaluation; `folded` takes them."""
+        return weights
+
+    def folded(self) -> Layer:
+        """Return the layer that takes what `merged` returns."""
+        return self
+
+
+def times(lengths: Sequence[int]) -> str:
+    """Return lengths as the description shows them."""
+    return "x".join(map(str, lengths))

@@ -1,0 +1,114 @@
+"""Presets of the hierarchical network: what each changes of the defaults, which are the paper's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["BEST", "HIERARCHICAL"]
+
+BEST: dict[str, Any] = {
+    "normalization": "both",
+    "moment_decay": 0.99,
+    "strided_layers": (3, 7),
+    "epochs": 60,
+    "batch_size": 100,
+    "image_sizes": (16, 20, 24, 28, 32),
+    "optimizer": "muon",
+    "schedule": "one-cycle",
+    "learning_rate": 0.03,
+    "warmup": 0.1,
+    "nesterov": True,
+    "weight_decay": 0.003,
+    "average_decay": 0.999,
+    "logit_scale": 10.0,
+    "shift": 4,
+    "alternate_flips": True,
+}
+"""Recipe of the network of most accuracy with at most 97,650 coefficients, K = 16."""
+
+HIERARCHICAL: dict[str, dict[str, Any]] = {
+    "hcnn": {},
+    "hcnn-plus": {"nonlinear_factors": True},
+    "released": {
+        "nonlinear_factors": True,
+        "normalization": "both",
+        "moment_decay": 0.99,
+        "strided_layers": (4, 8),
+        "head": "dense",
+        "epochs": 320,
+        "learning_rate": 0.35,
+        "step_factor": 2.0,
+        "nesterov": True,
+        "weight_decay": 6e-4,
+        "shift": 4,
+    },
+    "hcnn-fast": {
+        "width": 10,
+        "normalization": "both",
+        "strided_layers": (3, 6),
+        "epochs": 50,
+        "batch_size": 100,
+        "image_sizes": (16, 24, 32),
+        "optimizer": "muon",
+        "schedule": "one-cycle",
+        "learning_rate": 0.03,
+        "nesterov": True,
+        "weight_decay": 0.0,
+        "average_decay": 0.999,
+        "logit_scale": 10.0,
+        "shift": 4,
+        "alternate_flips": True,
+    },
+    "hcnn-best": BEST,
+    "hcnn-periodic": {**BEST, "boundary": "attributes", "epochs": 35},
+    "scattering": {
+        "scattering": 2,
+        "depth": 6,
+        "width": 10,
+        "normalization": "both",
+        "strided_layers": (),
+        "epochs": 30,
+        "batch_size": 20,
+        "optimizer": "muon",
+        "schedule": "one-cycle",
+        "learning_rate": 0.03,
+        "nesterov": True,
+        "weight_decay": 0.0,
+        "logit_scale": 10.0,
+        "shift": 4,
+    },
+    "short": {
+        "epochs": 2,
+        "schedule": "one-cycle",
+        "learning_rate": 0.003,
+        "logit_scale": 10.0,
+        "shift": 2,
+        "validation_size": 2000,
+    },
+    "sample": {
+        "dataset": "sample",
+        "width": 8,
+        "factors": 16,
+        "epochs": 5,
+        "batch_size": 20,
+        "schedule": "one-cycle",
+        "learning_rate": 0.003,
+        "logit_scale": 10.0,
+        "shift": 2,
+        "validation_size": 200,
+    },
+}
+"""What each preset changes. `hcnn` and `hcnn-plus` are the paper's networks and its recipe (section 4.2).
+
+`released` is the network of the authors' program: scale and bias after both normalisations, space subsampled at j = 4
+and 8, means of 16 filters at layer 11 and a dense layer, 360,522 trainable numbers. What differs: filters are flipped,
+as a convolution's are; strides begin at the first sample (theirs, at even lengths, at the second); the learning rate
+halves every 40 epochs (theirs from epoch 240 on every 20).
+
+`hcnn-fast` takes about 72 minutes of two processor cores, `hcnn-best` about four hours (docs/recipes.md).
+`hcnn-periodic` is `hcnn-best` with periodic attributes and fewer epochs; train.explore moves along them.
+
+The mean over attributes makes all Q s1 s2 coefficients of a class act together in the last layer, so the steepest
+curvature of the loss grows with them and with the square of the logits' scale: a scale of 10 wants learning rates near
+0.003, the printed 0.25 a scale of 1 (benchmarks/results/recipes.md).
+"""

@@ -1,0 +1,478 @@
+"""Training from its data to its report, as the command line and `train.fit` do it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hcnn_core.backend import SPARE, array_namespace, get_namespace, to_numpy
+from train.config import Config, ConfigError
+from train.data import (
+    INFO,
+    UNNAMED,
+    Dataset,
+    DatasetInfo,
+    Images,
+    MappedImages,
+    channel_statistics,
+    is_function,
+    load_dataset,
+    require_varying,
+    split_validation,
+    train_subset,
+)
+from train.data.dataset import CHANNELS
+from train.networks.network import Network
+from train.networks.registry import architecture_of, build
+from train.ranks.communicator import Ranks
+from train.recipes.schedules import image_size
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint
+from train.runs.memory import available_bytes, batch_that_fits, required_bytes
+from train.runs.plot import plot_learning_curve
+from train.runs.report import Classified, page
+from train.runs.run import BEST, Run, RunError, versions
+from train.runs.shipped import open_network
+from train.runs.step import wants_graphs
+from train.runs.training import (
+    Interrupted,
+    Result,
+    Trainer,
+    TrainingError,
+    duration,
+    evaluate,
+    summary,
+)
+from train.runs.transfer import begin_from
+from train.storage.files import write_atomically
+
+__all__ = [
+    "Session",
+    "classified",
+    "draw",
+    "figures",
+    "namespace",
+    "opened",
+    "own",
+    "placed",
+    "require_named",
+    "test_lines",
+    "write_report",
+]
+
+Say = Callable[[str], None]
+
+
+def namespace(backend: str) -> Any:
+    """Return the array namespace of a backend; TrainingError where it cannot be used."""
+    try:
+        return get_namespace(backend)
+    except RuntimeError as error:
+        raise TrainingError(f"--backend cupy cannot be used: {error}") from error
+
+
+def require_named(dataset: str, named: bool, action: str) -> None:
+    """Refuse to call a function that a file names, unless the user names it too, and images that nothing names."""
+    if is_function(dataset) and not named:
+        raise ConfigError(f"{action} would call {dataset}, which runs code that a file names: add --dataset {dataset}")
+    if dataset == UNNAMED and not named:
+        raise ConfigError(
+            f"{action} needs images that a program gave: name them with --dataset FILE.npz or MODULE:FUNCTION, or give "
+            "them to train.resume"
+        )
+
+
+class Session:
+    """What trains a run: alone or as one of several ranks, silent or not."""
+
+    def __init__(
+        self,
+        ranks: Ranks | None = None,
+        *,
+        say: Say = lambda line: None,
+        on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+        dataset: Dataset | None = None,
+    ) -> None:
+        self.ranks, self.say, self.on_epoch = ranks or Ranks(), say, on_epoch
+        self.given = dataset  # images that no name leads to
+
+    def begin(self, settings: Callable[[], Config], out: Path | None, hours: float = math.inf) -> Run:
+        """Train a new run, in a directory of its preset's name and the time where none is given."""
+        ranks = self.ranks
+        now = ranks.from_first(lambda: time.strftime("%Y%m%d-%H%M%S"))
+
+        def checked() -> tuple[Config, Any, Run]:
+            config = settings()
+            xp = namespace(config.backend)
+            if config.precision != "float32" and xp is np:
+                raise ConfigError(
+                    f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'"
+                )
+            run = self.run(out or Path("runs") / f"{config.preset}-{now}")
+            run.require_new()
+            return config, xp, run
+
+        config, xp, run = ranks.agree(checked)
+        source = ranks.from_first(lambda: opened(Path(config.init_from), self.say) if config.init_from else None)
+        trainer, dataset = self._start(xp, config, run)
+        if source:
+            anew = ranks.agree(lambda: begin_from(trainer, *source))
+            drawn = f"; drawn, since its head is another: {', '.join(anew)}" if anew else ""
+            self.say(f"weights of {source[0]}{drawn}")
+        with own(run, make=True):
+            run.create(trainer.save, config, trainer.versions)
+            shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
+            self.say(
+                f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
+                f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}{shared}"
+            )
+            self._fit(trainer, dataset, hours)
+        return run
+
+    def go_on(self, path: Path, given: Mapping[str, Any], hours: float = math.inf) -> None:
+        """Continue a run from its latest checkpoint, with some settings changed that allow it."""
+        ranks, run = self.ranks, self.run(path)
+        ranks.from_first(run.require_resumable)
+        with own(run):
+            path, checkpoint, notices = ranks.from_first(run.latest)
+            config = dataclasses.replace(checkpoint.config, **given)
+            state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
+            for notice in notices:
+                self.say(f"{notice}; going on from {path}")
+            if checkpoint.schema < checkpoints.DIGESTED:
+                self.say(
+                    f"{path} is of an earlier version and has no digest: nobody would notice damage to its settings"
+                )
+            if changed:
+                ranks.agree(lambda: _require_extensible(run, checkpoint, config.epochs))
+            test = ranks.from_first(run.test_record)
+            if test and test["epoch"] < config.epochs:
+                if config.test:
+                    self.say(
+                        f"the test set was read after epoch {test['epoch']}; it is read again after epoch "
+                        f"{config.epochs}"
+                    )
+                test = None
+            if state.epoch >= config.epochs and (test or not config.test) and not changed:
+                self._say_finished(run, config, test)
+                return
+            xp = ranks.agree(lambda: namespace(config.backend))
+            named = "dataset" in given or self.given is not None
+            ranks.agree(lambda: require_named(config.dataset, named, f"--resume {run.path}"))
+            trainer, dataset = self._start(xp, config, run)
+            ranks.agree(lambda: trainer.restore(checkpoint, path))
+            for damaged in run.set_aside_after(checkpoint):
+                self.say(f"what was damaged is now {damaged}")
+            run.forget_metrics_after(state.epoch)
+            if changed or path.name == BEST:  # before the configuration: a checkpoint's own is what counts
+                trainer.save()
+            if changed or not run.config_path.is_file():
+                run.write_config(config, trainer.versions)
+            self.say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
+            self._fit(trainer, dataset, hours)
+
+    def run(self, path: Path) -> Run:
+        """Return the run at a path, which rank 0 alone writes."""
+        return Run(path, writes=self.ranks.writes)
+
+    def load(self, xp: Any, config: Config) -> Dataset:
+        """Return the images, or refuse a batch that cannot fit: before they are read, where their size is known."""
+        if config.dataset in INFO and self.given is None:
+            self._require_memory(xp, config, INFO[config.dataset])
+        options: dict[str, Any] = {"mapped": True} if self.ranks.size > 1 else {}
+        dataset = self.given or load_dataset(config.dataset, Path(config.data_dir), **options)
+        if config.dataset not in INFO or self.given is not None:
+            self._require_memory(xp, config, dataset.info)
+        if not config.train_size:
+            return dataset
+        try:
+            return train_subset(dataset, config.train_size)
+        except ValueError as error:
+            raise ConfigError(f"--train-size: {error}") from error
+
+    def _start(self, xp: Any, config: Config, run: Run) -> tuple[Trainer, Dataset]:
+        """A trainer on the data of a configuration, the same on every rank."""
+        ranks = self.ranks
+        ranks.use_devices(xp)
+
+        def load() -> tuple[Dataset, dict[str, str]]:
+            if ranks.size > config.batch_size:
+                raise ConfigError(
+                    f"batch_size is {config.batch_size}, less than the {ranks.size} ranks; each takes a part of every "
+                    f"batch: start at most {config.batch_size}, or take a larger --batch-size"
+                )
+            dataset = self.load(xp, config)
+            _require_suitable(config, dataset)
+            return dataset, versions(xp.__name__)
+
+        # one rank of all, then one of each other machine, which may have a disk of its own, downloads what is not there
+        turns = ranks.rank == 0, ranks.rank > 0 and ranks.local_rank == 0, ranks.local_rank > 0
+        results: list[Callable[[], tuple[Dataset, dict[str, str]]]] = []
+        for mine in turns:
+            if mine:
+                results.append(_kept(load))
+            ranks.agree(lambda: None)  # whose turn is later waits
+        dataset, found = ranks.agree(results[0])
+        if ranks.size > 1:
+            settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
+            ranks.require_same(settings | found | {"the images and labels": f"checksum {dataset.checksum():08x}"})
+            if ranks.watch is not None:
+                ranks.watch.advise(f"continue with --resume {run.path}")
+        return ranks.agree(lambda: self._trainer(xp, config, dataset, run, found)), dataset
+
+    def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
+        """Split, standardise by the training part's statistics, and move everything to the device."""
+        kept, held_out = np.arange(len(dataset.train_labels)), None
+        if config.validation_size:
+            try:
+                kept, held_out = split_validation(dataset, config.validation_size, config.seed)
+            except ValueError as error:
+                raise ConfigError(f"--validation-size: {error}") from error
+        mean, std = channel_statistics(dataset.train_images[kept])
+        require_varying(config.dataset, mean, std)
+
+        def images(index: np.ndarray[Any, Any]) -> Images:
+            pixels, labels = placed(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index])
+            return Images(pixels, labels, mean, std, config.dtype)
+
+        network = build(config, dataset.image_shape[:2], len(dataset.class_names), dataset.image_shape[2])
+        validation = None if held_out is None else images(held_out)
+        return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names, self.ranks)
+
+    def _require_memory(self, xp: Any, config: Config, data: DatasetInfo) -> None:
+        """Refuse a batch that cannot fit before the system ends the process for it."""
+        ranks, available = self.ranks, available_bytes(xp)
+        if available is not None and xp is np:
+            available //= ranks.local_size
+        recorded = wants_graphs(xp) and ranks.size == 1
+        steps = 2 + SPARE if recorded else 1  # what a graph records takes its own memory
+        needed = steps * required_bytes(config, data, -(-config.batch_size // ranks.size))
+        if available is not None and needed > available:
+            fits = ranks.size * batch_that_fits(config, data, int(available / steps))
+            raise TrainingError(
+                f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
+                f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"
+            )
+
+    def _fit(self, trainer: Trainer, dataset: Dataset, hours: float) -> None:
+        """Train to the end, then read the test set, once, if it may be read; the curve is drawn in any case.
+
+        The report shows the test images, or else those that were held out.
+        """
+        run = trainer.run
+        try:
+            result = self._train_and_test(trainer, dataset, hours)
+        except BaseException:
+            with contextlib.suppress(Exception, KeyboardInterrupt):  # why it stopped is what there is to say
+                draw(run)
+            raise
+        if result is not None:
+            for line in test_lines(figures(result), f", {len(dataset.test_labels):,} images"):
+                self.say(line)
+        if not run.metrics_path.is_file():  # no epoch fitted into the hours
+            return
+        self._finish(run)
+        if not run.writes:
+            return
+        shown = None
+        if result is not None:
+            shown = Classified("test", dataset.test_images, dataset.test_labels, result.logits)
+        elif trainer.held_out is not None:
+            network, state = trainer.network, trainer.state
+            shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
+        self.say(write_report(run, trainer.network, trainer.class_names, trainer.state.evaluated, shown))
+
+    def _train_and_test(self, trainer: Trainer, dataset: Dataset, hours: float) -> Result | None:
+        run, xp, train, config = trainer.run, trainer.xp, trainer.train, trainer.config
+
+        def completed(record: dict[str, Any]) -> None:
+            self.say(summary(record, config.epochs, trainer.seconds_left()))
+            self.on_epoch(record)
+
+        try:
+            if not trainer.fit(hours, completed):
+                done, rest = trainer.state.epoch, trainer.seconds_left()
+                left = f"about {duration(rest)} are left: " if rest else ""  # nobody knows before the first epoch
+                self.say(
+                    f"stopped after epoch {done} of {config.epochs}, since no other fits into {hours:g} hours; "
+                    f"{left}continue with --resume {run.path}"
+                )
+                return None
+            if not config.test:
+                return None
+            labels = xp.asarray(dataset.test_labels)
+            test = Images(placed(xp, dataset.test_images), labels, train.mean, train.std, train.dtype)
+            network, state, ranks = trainer.network, trainer.state, trainer.ranks
+            begin = time.perf_counter()
+            result = evaluate(xp, network, state.evaluated, trainer.moments, test, averages=True, ranks=ranks)
+        except MemoryError as error:
+            size = config.batch_size
+            raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
+        seconds = time.perf_counter() - begin
+        run.append_metrics({"epoch": trainer.state.epoch, **figures(result), "seconds": seconds})
+        return result
+
+    def _say_finished(self, run: Run, config: Config, test: dict[str, Any] | None) -> None:
+        """Report a run of which nothing is left to compute, and draw its curve again."""
+        self.say(f"{run.path} is finished: all {config.epochs} epochs are trained")
+        for line in test_lines(test) if test else ():
+            self.say(line)
+        if not run.config_path.is_file():
+            run.write_config(config, versions(config.backend))
+        self._finish(run)
+        if not run.report_path.exists():
+            self.say(f"there is no {run.report_path}; --report {run.path} writes it")
+
+    def _finish(self, run: Run) -> None:
+        """Draw the curve of a run, and say where it is."""
+        if not run.writes:
+            return
+        rest = f"all else of the run is saved; --plot {run.path} draws it"
+        try:
+            draw(run)
+        except RunError as error:
+            raise RunError(f"{error}; {rest}") from error
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"interrupted while {run.picture_path} was drawn; {rest}") from error
+        self.say(str(run.picture_path))
+        if (run.path / BEST).exists():  # not if it stopped before held-out images were first read
+            self.say(str(run.path / BEST))
+
+
+def opened(name_or_path: Path, say: Say) -> tuple[Path, Checkpoint]:
+    """Return a network's checkpoint, of a run the latest; say which, and what is wrong with later ones."""
+    path, checkpoint, notices = open_network(name_or_path)
+    for notice in notices:
+        say(f"{notice}; taking {path}")
+    if name_or_path.is_dir():
+        state = checkpoint.state
+        step = f" and step {state.step} of the next" if state.step else ""
+        say(f"{path}: after epoch {state.epoch} of {checkpoint.config.epochs}{step}")
+    return path, checkpoint
+
+
+@contextlib.contextmanager
+def own(run: Run, *, make: bool = False) -> Iterator[None]:
+    """Hold the run's lock; what interrupts at once says what is saved."""
+    try:
+        with run.lock(make=make):
+            yield
+    except KeyboardInterrupt as error:
+        kept = (
+            f"{run.last_good()}; continue with --resume {run.path}" if run.checkpoint_paths() else "nothing was saved"
+        )
+        raise Interrupted(f"stopped at once; {kept}") from error
+
+
+def classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:
+    """Evaluate images that a report shows."""
+    result = evaluate(array_namespace(data.labels), network, parameters, moments, data)
+    images = data.images if isinstance(data.images, MappedImages) else to_numpy(data.images)
+    return Classified(part, images, to_numpy(data.labels), result.logits)
+
+
+def write_report(run: Run, network: Network, names: Sequence[str], parameters: Any, shown: Classified | None) -> str:
+    """Write report.html, beside a learning curve that is drawn, and return its path."""
+    of_channels = [w["w"] for w in parameters.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] in CHANNELS]
+    filters = to_numpy(of_channels[0]) if of_channels else None
+    curve = run.picture_path.read_bytes() if run.picture_path.is_file() else None
+    name, again = run.path.resolve().name, f"--report {run.path} writes it"
+    try:
+        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, curve, shown)
+        write_atomically(run.report_path, text.encode())
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"interrupted while {run.report_path} was written; all else of the run is saved; {again}"
+        ) from error
+    except Exception as error:  # whatever fonts, back ends and other people's metrics do
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, LookupError) else error
+        saved = f"all else of the run is saved; once that is mended, {again}"
+        raise RunError(f"cannot write {run.report_path}: {reason}; {saved}") from error
+    return str(run.report_path)
+
+
+def draw(run: Run) -> None:
+    """Draw the learning curve of a run; RunError if that fails."""
+    if not run.writes:
+        return
+    records = run.read_metrics()
+    try:
+        plot_learning_curve(records, run.picture_path, run.path.resolve().name)
+    except Exception as error:  # whatever fonts, back ends and other people's metrics do
+        raise RunError(f"cannot draw {run.picture_path}: {error}") from error
+
+
+def figures(result: Result) -> dict[str, float]:
+    """What is recorded of a test."""
+    views = {} if result.averaged is None else {"test_accuracy_of_views": result.averaged}
+    return {"test_loss": result.loss, "test_accuracy": result.accuracy, **views}
+
+
+def placed(xp: Any, images: Any) -> Any:
+    """Images on the device, unless they stay in their files."""
+    return images if isinstance(images, MappedImages) else xp.asarray(images)
+
+
+def _kept(action: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that returns what an action did, or raises its error."""
+    try:
+        value = action()
+    except Exception as error:
+        raised = error
+
+        def fail() -> Any:
+            raise raised
+
+        return fail
+    return lambda: value
+
+
+def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
+    """Refuse another number of epochs where the epochs that are trained would have been others with it."""
+    config, state = checkpoint.config, checkpoint.state
+    if epochs < state.epoch + bool(state.step):
+        raise ConfigError(f"--epochs {epochs} is less than {run.path} has trained: {state.epoch}; give more")
+    spread = None
+    if config.schedule in ("cosine", "one-cycle"):
+        spread = f"--schedule {config.schedule} spreads its learning rates"
+    elif config.image_sizes:
+        spread = "--image-sizes are spread"
+    if spread:
+        raise ConfigError(
+            f"{spread} over all {config.epochs} epochs of {run.path}, so {epochs} would be another run; begin one from "
+            f"its weights with --init-from {run.path}"
+        )
+
+
+def _require_suitable(config: Config, dataset: Dataset) -> None:
+    """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
+    height, width, channels = dataset.image_shape
+    for name in ("shift", "cutout"):
+        if (value := getattr(config, name)) >= min(height, width):
+            limit = min(height, width) - 1
+            raise ConfigError(f"{name} is {value}; images of {height}x{width} allow 0 to {limit}")
+    sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}
+    for size in sorted(sizes):
+        build(config, size, len(dataset.class_names), channels)  # refuses a size that it does not take
+        architecture_of(config).refuse(config, size, len(dataset.class_names), channels)
+
+
+def _smaller(fits: int) -> str:
+    if fits:
+        return f"--batch-size {fits} would fit"
+    return "not even one image fits: take a smaller --width or --factors"
+
+
+def test_lines(test: Mapping[str, Any], images: str = "") -> Iterator[str]:
+    """Yield what is said of a test."""
+    yield f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats{images}"
+    if "test_accuracy_of_views" in test:
+        views = 100 * test["test_accuracy_of_views"]
+        yield f"test: accuracy {views:.2f} % by the mean of six views (shifts of a pixel, mirrored)"

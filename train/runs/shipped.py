@@ -1,0 +1,56 @@
+"""Networks that ship with the package, and where any trained network lies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodiff import tree_map
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint, CheckpointError, State
+from train.runs.run import Run, RunError
+
+__all__ = ["FOLDER", "bare", "find", "names", "open_network"]
+
+FOLDER = Path(__file__).parents[1] / "weights"
+
+
+def names() -> list[str]:
+    """Return the names of the networks that ship with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.h5"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """Return the file of a network: the path itself if it exists, else the network that ships by this name."""
+    path = Path(name_or_path)
+    if not path.exists() and str(name_or_path) in names():
+        return FOLDER / f"{name_or_path}.h5"
+    if not path.exists() and not path.suffix:
+        raise CheckpointError(f"there is no checkpoint at {path}; networks that ship: {', '.join(names()) or 'none'}")
+    return path
+
+
+def open_network(name_or_path: str | Path) -> tuple[Path, Checkpoint, list[str]]:
+    """Return a network's checkpoint: of a run, the latest that is whole."""
+    path = find(name_or_path)
+    if not path.is_dir():
+        return path, checkpoints.load(path), []
+    try:
+        return Run(path).latest()
+    except RunError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
+    """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics."""
+    state = checkpoint.state
+    parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
+    return replace(
+        checkpoint,
+        state=State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state), epoch=state.epoch),
+        config=replace(checkpoint.config, dtype="float32", data_dir="data", init_from=""),
+        figures=figures,
+    )
