@@ -44,7 +44,7 @@ import scipy.signal
 from benchmarks.layer import load_torch
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve
-from hcnn_core._engines import cost_model
+from hcnn_core._engines import cost_model, planner
 from hcnn_core._problem import make_problem
 from hcnn_core._threads import worker_count
 from hcnn_core._tuning import DEFAULT
@@ -206,17 +206,19 @@ class Problem:
             stride=1,
             method="auto",
         )
-        chosen = cost_model.choose_methods(problem, True, "numpy", DEFAULT)
+        batch = planner.batch_axes(problem, self.x.shape, self.x.strides, DEFAULT)
+        seconds = {
+            choice.methods: cost_model.seconds(choice, DEFAULT.costs)
+            for choice in reversed(planner.choices(problem, True, batch, "numpy", DEFAULT))
+        }
+        chosen = planner.choose(problem, True, batch, "numpy", DEFAULT).methods
         options = list(dict.fromkeys([chosen, *itertools.product(("direct", "fft"), repeat=len(self.axes))]))
         if len(options) > METHODS:
             alike = [tuple(sorted(zip(self.case.lengths, self.case.kernel, m, strict=True))) for m in options]
             options = [m for i, m in enumerate(options) if alike[i] not in alike[:i]]
         others = sorted(
             (methods for methods in options if methods != chosen),
-            key=lambda methods: (
-                len(set(methods)) > 1,
-                cost_model.estimate_seconds(problem, methods, True, "numpy", DEFAULT),
-            ),
+            key=lambda methods: (len(set(methods)) > 1, seconds[methods]),
         )
         return chosen, others[: METHODS - 1]
 

@@ -2,8 +2,9 @@
 
 It times random convolutions, each together with its transpose as in training, by every choice of methods in alternating
 rounds. It fits the model's coefficients, in seconds per unit, to these times. To judge the coefficients in use, run it
-with a seed that they were not fitted to: it prints how much longer the choice of "auto" takes than the best choice. A
-second table does the same for usual convolutions, which are never fitted.
+with a seed that they were not fitted to: it prints how much longer the choice of "auto" takes than the best choice, for
+what share of the problems it takes at most `CLOSE` times as long, and how long at worst. More tables do the same for
+usual convolutions, and for awkward ones; these are never fitted.
 """
 
 from train.commands.process import prepare
@@ -11,7 +12,6 @@ from train.commands.process import prepare
 prepare()  # before NumPy is loaded
 
 import argparse  # noqa: E402
-import itertools  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
 import statistics  # noqa: E402
@@ -26,11 +26,15 @@ from scipy.optimize import lsq_linear  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
 from hcnn_core._engines import cost_model, planner  # noqa: E402
-from hcnn_core._engines.cpu.fft_plan import FFTPlan  # noqa: E402
+from hcnn_core._engines.arrangement import BatchAxes  # noqa: E402
+from hcnn_core._engines.choice import AtOnce, Choice  # noqa: E402
 from hcnn_core._problem import Problem, make_problem  # noqa: E402
-from hcnn_core._tuning import DEFAULT, Costs  # noqa: E402
+from hcnn_core._tuning import DEFAULT, Costs, Tuning, Units  # noqa: E402
 
 ROUNDS = 5
+CLOSE = 1.15
+"""A choice that takes up to so many times as long as the best one is as good: another run may reverse the two."""
+
 FREEDOM = 16.0
 """A coefficient may grow or shrink by this factor at most, so that rarely used ones stay near their values."""
 
@@ -55,7 +59,7 @@ class Case:
     filters: int
     boundary: str
     sum_axes: tuple[int, ...] = ()
-    stride: int = 1
+    stride: int | tuple[int, ...] = 1
 
     @property
     def w_shape(self) -> tuple[int, ...]:
@@ -87,15 +91,34 @@ CASES = [
     for boundary in ("periodic", "zero")
 ]
 
+AWKWARD = [
+    Case(f"{shape} * {kernel}{f' -> {filters}' if filters > 1 else ''}", shape, axes, kernel, filters, *options)
+    for shape, axes, kernel, filters, *options in (
+        ((18, 4, 39, 15, 5), (1, 2, 3, 4), (7, 5, 3, 10), 16, "periodic", (), 2),
+        ((71, 20, 12, 3), (0, 1, 2), (33, 3, 3), 32, "periodic", (3,), 1),
+        ((4, 11, 1053), (1, 2), (11, 16), 32, "periodic", (), 2),
+        ((19, 30, 9, 60), (0, 1, 2, 3), (5, 60, 3, 3), 1, "zero", (), 1),
+        ((31, 1316, 15), (1, 2), (33, 30), 8, "periodic", (), 2),
+        ((10, 46, 12, 9, 5), (0, 1, 2, 3, 4), (7, 5, 3, 5, 3), 1, "periodic", (), 2),
+        ((8, 41, 5, 12, 4), (0, 1, 2, 3, 4), (3, 7, 5, 11, 3), 16, "periodic", (), 2),
+        ((9, 86, 56), (0, 1, 2), (3, 65, 16), 16, "periodic", (), 2),
+    )
+]
+"""Convolutions that took longer once compiled kernels had no DFT matrices (benchmarks/results/dft-matrices.txt): of
+strides that do not divide a period, or of lengths with a long prime factor."""
+
+PRIMES = (13, 17, 31, 47, 61, 127, 251, 509, 1021, 2039)
+
 
 def draw(rng: np.random.Generator) -> Case:
-    """A random convolution along one to five axes, of 2^9 to 2^22 samples."""
+    """A random convolution along one to five axes, of 2^9 to 2^22 samples; some lengths are prime, some strides odd."""
     count = int(rng.integers(1, 6))
     samples = 2 ** rng.uniform(9, 22)
     least = 8 if count < 4 else 4
     spare = samples / least**count
     shares = rng.dirichlet(np.ones(count + 1))
     lengths = tuple(int(least * max(1, spare) ** share) for share in shares[1:])
+    lengths = tuple(max((p for p in PRIMES if p <= n), default=n) if rng.random() < 0.2 else n for n in lengths)
     kernel = tuple(
         int(k) for k in np.minimum(rng.choice([3, 3, 3, 5, 7, 11, 16, 33, 65], count), 2 * np.array(lengths))
     )
@@ -112,42 +135,46 @@ def draw(rng: np.random.Generator) -> Case:
     return Case(
         name, shape, tuple(range(first, first + count)), kernel, filters, boundary,
         sum_axes=(len(shape) - 1 if channels_last else first - 1,) if channels > 1 else (),
-        stride=int(rng.choice([1, 1, 1, 2])),
+        stride=tuple(map(int, rng.choice([1, 2, 3, 5, 7] if rng.random() < 0.25 else [1, 1, 1, 2], count))),
     )  # fmt: skip
 
 
-def choices(problem: Problem) -> dict[str, cost_model.Units]:
-    """The units of work of every choice of methods, by its name: d or f for each axis, or one FFT along all axes."""
-    one_filter = not problem.sum_axes and not problem.out_shape
-    found = {"at once": cost_model.units_at_once(problem, True)} if one_filter else {}
-    for methods in itertools.product(("direct", "fft"), repeat=len(problem.axes)):
-        found["".join(m[0] for m in methods)] = cost_model.units_of(problem, methods, True, "numpy", DEFAULT)
-    return found
+def choices(problem: Problem) -> dict[str, Choice]:
+    """Every choice by its name: d or f for each axis, or one FFT along all axes at once."""
+    return {name_of(choice): choice for choice in planner.choices(*described(problem))}
 
 
-def chosen_by(units: dict[str, cost_model.Units]) -> str:
-    return min(units, key=lambda name: cost_model.seconds_of(units[name], DEFAULT))
+def described(problem: Problem) -> tuple[Problem, bool, BatchAxes, str, Tuning]:
+    """What the planner asks about a problem, of real NumPy arrays in C order."""
+    x = np.empty(problem.x_shape, np.float32)
+    return problem, True, planner.batch_axes(problem, x.shape, x.strides, DEFAULT), "numpy", DEFAULT
+
+
+def name_of(choice: Choice) -> str:
+    return "at once" if isinstance(choice, AtOnce) else "".join(method[0] for method in choice.methods)
+
+
+def estimate(choice: Choice) -> float:
+    return cost_model.seconds(choice, DEFAULT.costs)
 
 
 def timed(case: Case, rng: np.random.Generator) -> dict[str, list[float]]:
     """Seconds of each round, forward plus transpose, for the choices that the model does not find far too slow."""
     problem = case.problem
     x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.x_shape, problem.w_shape, problem.y_shape))
-    batch = planner._batch_axes(problem, x.shape, x.strides, DEFAULT)
-    estimates = {name: cost_model.seconds_of(units, DEFAULT) for name, units in choices(problem).items()}
+    found = choices(problem)
+    estimates = {name: estimate(choice) for name, choice in found.items()}
     least = min(estimates.values())
     near, rounds = (4 * NEAR, ROUNDS) if least < SHORT else (NEAR, ROUNDS // 2)
     kept = sorted((n for n in estimates if estimates[n] < near * least), key=estimates.__getitem__)[:MOST_UNITS]
+    chosen = name_of(planner.choose(*described(problem)))
+    kept += [chosen] * (chosen not in kept)
 
-    def run(name: str) -> Callable[[], Any]:
-        if name == "at once":
-            plan: Any = FFTPlan(problem, True, DEFAULT, planner.elementwise(np))
-        else:
-            methods = tuple({"d": "direct", "f": "fft"}[letter] for letter in name)
-            plan = planner.plan_by(methods, problem, True, batch, "numpy", DEFAULT)
+    def run(choice: Choice) -> Callable[[], Any]:
+        plan: Any = choice.make()
         return lambda: (plan.forward(np, x, w), plan.adjoints(np, g, None, w))
 
-    runs = {name: run(name) for name in kept}
+    runs = {name: run(found[name]) for name in kept}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(rounds + 1):
         for name, function in runs.items():
@@ -167,7 +194,7 @@ def medians(rounds: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rounds.items()}
 
 
-def fitted(observations: Sequence[tuple[cost_model.Units, float]]) -> dict[str, float]:
+def fitted(observations: Sequence[tuple[Units, float]]) -> dict[str, float]:
     """Coefficients with the least mean square of relative errors."""
     names = sorted(field.name for field in fields(Costs))
     in_use = np.array([getattr(DEFAULT.costs, name) for name in names])
@@ -179,7 +206,7 @@ def fitted(observations: Sequence[tuple[cost_model.Units, float]]) -> dict[str, 
 def compared(case: Case, rounds: dict[str, list[float]]) -> dict[str, Any]:
     """The time of the model's choice beside that of the best."""
     seconds = medians(rounds)
-    chosen, best = chosen_by(choices(case.problem)), min(seconds, key=seconds.__getitem__)
+    chosen, best = name_of(planner.choose(*described(case.problem))), min(seconds, key=seconds.__getitem__)
     return {
         "case": case.name, "boundary": case.boundary, "chosen": chosen, "best": best,
         "chosen_ms": 1e3 * seconds[chosen], "best_ms": 1e3 * seconds[best], "regret": seconds[chosen] / seconds[best],
@@ -196,11 +223,21 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def summary(rows: list[dict[str, Any]]) -> str:
+    """How the choices of "auto" compare with the best ones."""
+    ratios = [row["regret"] for row in rows]
+    share = sum(ratio <= CLOSE for ratio in ratios) / len(ratios)
+    return (
+        f'"auto" within {CLOSE} times of the best for {share:.1%} of {len(ratios)}; '
+        f"median {statistics.median(ratios):.2f}, mean {statistics.mean(ratios):.2f}, largest {max(ratios):.2f}"
+    )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--problems", type=int, default=150, help="random convolutions to fit [150]")
+    parser.add_argument("--problems", type=int, default=200, help="random convolutions to fit [200]")
     parser.add_argument("--seed", type=int, default=0, help="of those [0]")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -210,34 +247,27 @@ def main() -> None:
     observations, random = [], []
     while len(random) < options.problems:
         case = draw(rng)
-        units = choices(case.problem)
-        if (
-            min(cost_model.seconds_of(u, DEFAULT) for u in units.values()) > MOST_SECONDS
-            or math.prod(case.problem.y_shape) > 1 << 24
-        ):
+        found = choices(case.problem)
+        if min(map(estimate, found.values())) > MOST_SECONDS or math.prod(case.problem.y_shape) > 1 << 24:
             continue
         rounds = timed(case, rng)
         seconds = medians(rounds)
         best = min(seconds.values())
-        observations += [(units[name], s) for name, s in seconds.items() if s < NEAR * best]
+        observations += [(cost_model.units_of(found[n]), s) for n, s in seconds.items() if s < NEAR * best]
         random.append(compared(case, rounds))
     coefficients = fitted(observations)
     for name, value in coefficients.items():
         print(f"{name} = {value:.2g}  # in use: {getattr(DEFAULT.costs, name):.2g}")
-    errors = [math.log2(cost_model.seconds_of(units, DEFAULT) / seconds) for units, seconds in observations]
-    regrets = [row["regret"] for row in random]
-    print(
-        f"\n{len(regrets)} random convolutions, with what is in use: median regret {statistics.median(regrets):.2f}, "
-        f"mean {statistics.mean(regrets):.2f}, largest {max(regrets):.2f}; "
-        f"estimates off by 2^{statistics.mean(map(abs, errors)):.2f} in the mean. The worst:"
-    )
-    print_table(sorted(random, key=lambda row: -row["regret"])[:5])
-    rows = [compared(case, timed(case, rng)) for case in CASES]
-    print_table(rows)
-    ratios = [row["regret"] for row in rows]
-    print(f"\nmedian ratio {statistics.median(ratios):.2f}, largest {max(ratios):.2f}")
+    errors = [math.log2(cost_model.seconds_of(units, DEFAULT.costs) / seconds) for units, seconds in observations]
+    print(f"estimates with what is in use: off by 2^{statistics.mean(map(abs, errors)):.2f} in the mean")
+    groups = {"random": random}
+    for name, cases in (("usual", CASES), ("awkward", AWKWARD)):
+        groups[name] = [compared(case, timed(case, rng)) for case in cases]
+    for name, rows in groups.items():
+        print(f"\n{name} convolutions: {summary(rows)}" + (". The worst:" if name == "random" else ""))
+        print_table(sorted(rows, key=lambda row: -row["regret"])[:10] if name == "random" else rows)
     if options.json:
-        record = {**machine, "seed": options.seed, "coefficients": coefficients, "random": random, "cases": rows}
+        record = {**machine, "seed": options.seed, "coefficients": coefficients, **groups}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -5,6 +5,7 @@ Engines and the cost model are imported where the first plan needs them, so that
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from hcnn_core._engines.generic import filters as generic_filters
 from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._engines.generic import normalization as generic_normalization
 from hcnn_core._engines.generic import pooling as pooling  # the only way there is
+from hcnn_core._engines.generic.matmul import Matmul
 from hcnn_core._engines.generic.updates import MOST_TERMS as MOST_TERMS
 from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
 from hcnn_core._problem import Problem
@@ -26,16 +28,23 @@ from hcnn_core.backend import AnyArray, Array, library_of
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
+    from hcnn_core._engines.choice import ByAxis, Choice
     from hcnn_core._engines.cpu.factored import FactoredPlan
     from hcnn_core._engines.generic.patches import Patches
-    from hcnn_core._engines.generic.plan import Plan
     from hcnn_core._engines.transform import Transform
+
+
+GAIN = 0.9
+"""Transforms are chosen if they promise this fraction of the time without them. Closer estimates may err either way."""
 
 
 class Convolution(Protocol[AnyArray]):
     """A plan for arrays of one kind: a convolution and its adjoints."""
 
     def forward(self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray | None = None) -> AnyArray: ...
+    def forward_and_marginal(
+        self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray, axis: int
+    ) -> tuple[AnyArray, AnyArray]: ...
     def adjoints(
         self, xp: Any, g: AnyArray, x: AnyArray | None, w: AnyArray | None, ans: AnyArray | None = None
     ) -> tuple[AnyArray | None, AnyArray | None, AnyArray | None]: ...
@@ -50,115 +59,174 @@ def make_plan(problem: Problem, real: bool, like: AnyArray) -> Convolution[AnyAr
 def _plan_of(
     problem: Problem, real: bool, shape: tuple[int, ...], strides: tuple[int, ...] | None, library: str, tuning: Tuning
 ) -> Convolution[Any]:
-    return _plan_for(problem, real, _batch_axes(problem, shape, strides, tuning), library, tuning)
+    return _plan_for(problem, real, batch_axes(problem, shape, strides, tuning), library, tuning)
 
 
 @lru_cache(maxsize=512)
 def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Convolution[Any]:
+    return choose(problem, real, batch, library, tuning).make()
+
+
+def choose(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Choice:
+    """The choice that promises the least time, among those that the methods of a problem leave open."""
     from hcnn_core._engines import cost_model
 
-    methods = cost_model.choose_methods(problem, real, library, tuning)
-    if cost_model.at_once(problem, methods, real, library, tuning):
-        from hcnn_core._engines.cpu.fft_plan import FFTPlan
+    found = choices(problem, real, batch, library, tuning)
+    if len(found) == 1:
+        return found[0]
+    costs = tuning.costs if library == "numpy" else tuning.other_costs
+    seconds = [cost_model.seconds(choice, costs) for choice in found]
+    best = min(range(len(found)), key=seconds.__getitem__)
+    plain = next((i for i, choice in enumerate(found) if "fft" not in choice.methods), best)
+    return found[plain if seconds[best] > GAIN * seconds[plain] else best]
 
-        return FFTPlan(problem, real, tuning, elementwise(np))
-    return plan_by(methods, problem, real, batch, library, tuning)
+
+def choices(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> list[Choice]:
+    """One choice for all the methods that "auto" leaves open, and one FFT along all axes where there is one filter."""
+    from hcnn_core._engines.choice import AtOnce
+    from hcnn_core._engines.cpu.fft_plan import FFTPlan
+
+    found: list[Choice] = []
+    for methods in itertools.product(*(("direct", "fft") if m == "auto" else (m,) for m in problem.method)):
+        found.append(by_axis(methods, problem, real, batch, library, tuning))
+        one_filter = not problem.sum_axes and not problem.out_shape
+        if library == "numpy" and one_filter and "direct" not in methods:
+            found.append(AtOnce(FFTPlan(problem, real, tuning, partial(elementwise, np))))
+    return found
 
 
-def plan_by(
+def by_axis(
     methods: tuple[str, ...], problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning
-) -> Plan[Any]:
-    """The plan that computes each axis by the given method, on the best engine for the arrays."""
-    from hcnn_core._engines import cost_model
+) -> ByAxis:
+    """The choice that computes each axis by the given method, on the best engine for the arrays."""
     from hcnn_core._engines.arrangement import Arrangement
-    from hcnn_core._engines.cpu.real_dft import RealDFT
+    from hcnn_core._engines.choice import ByAxis
     from hcnn_core._engines.generic.im2col import Im2col
     from hcnn_core._engines.generic.plan import Plan
-    from hcnn_core._engines.transform import Identity
 
-    count = range(len(problem.axes))
+    g, count = problem, range(len(problem.axes))
     spectral = tuple(k for k in count if methods[k] == "fft")
-    direct = tuple(sorted((k for k in count if methods[k] == "direct"), key=lambda k: problem.axes[k]))
+    direct = tuple(sorted((k for k in count if methods[k] == "direct"), key=g.axes.__getitem__))
     outer, inner = ((), (*batch[0], *batch[1])) if spectral else batch
-    samples = math.prod(problem.x_shape[a] for a in inner)
-    tiled = cost_model.may_tile(problem, methods, samples, tuning)
-    axes = (problem.lengths, problem.kernel_size, problem.stride, problem.boundary)
-    transform_for = partial(
-        cost_model.choose_transform, *(tuple(values[k] for k in spectral) for values in axes), real, tuning
+    samples = math.prod(g.x_shape[a] for a in inner)
+    arrange = partial(
+        Arrangement, g, methods, spectral, outer=outer, inner=inner, tiled=_may_tile(g, methods, samples, tuning)
     )
-    arrange = partial(Arrangement, problem, methods, spectral, outer=outer, inner=inner, tiled=tiled)
-    longest = max((problem.out_lengths[k] for k in direct), default=1) * samples
+    axes = (tuple(v[k] for k in spectral) for v in (g.lengths, g.kernel_size, g.stride, g.boundary))
+    transform_for = partial(choose_transform, *axes, real, tuning)
+    longest = max((g.out_lengths[k] for k in direct), default=1) * samples
     if library == "numpy" and real and longest >= tuning.compiled_positions and has_compiled_kernels():
+        from hcnn_core._engines.cpu.real_dft import RealDFT
+        from hcnn_core._engines.transform import Identity
+
         transform = transform_for(straight_line=True, three_products=not direct)
         if isinstance(transform, Identity | RealDFT):
-            return _cpu_plan(problem, arrange, direct, transform, samples, tuning)
+            from hcnn_core._engines.cpu.plan import CpuPlan
+            from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
+            from hcnn_core._engines.cpu.winograd import products_for
+
+            arrangement = arrange(direct=_order_for_vectors(g, direct, samples, tuning))
+            products = products_for(arrangement.taps, tuning)
+            return ByAxis(CpuPlan if direct else SpectralPlan, arrangement, transform, products, real, tuning)
     # The longest axis comes first, because im2col cuts its blocks along it.
-    arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -problem.out_lengths[k])))
+    arrangement = arrange(direct=tuple(sorted(direct, key=lambda k: -g.out_lengths[k])))
+    gathered = Im2col(arrangement.taps, tuning)
     if library == "cupy":
+        from hcnn_core._engines.choice import Subsampled
         from hcnn_core._engines.cuda.matmul import matmul
         from hcnn_core._engines.cuda.plan import CudaPlan, SubsampledPlan
 
         transform = transform_for(matmul=matmul)
-        given = arrangement, transform, Im2col(arrangement.taps, tuning), tuning
         if real and CudaPlan.suits(arrangement, transform):
-            return CudaPlan(*given)
+            return ByAxis(CudaPlan, arrangement, transform, gathered, real, tuning)
         if real and arrangement.taps.uneven:
-            along = zip(problem.lengths, problem.stride, problem.boundary, strict=True)
+            along = zip(g.lengths, g.stride, g.boundary, strict=True)
             stride = tuple(1 if boundary == "periodic" and n % r else r for n, r, boundary in along)
-            return SubsampledPlan(
-                *given, plan_by(methods, replace(problem, stride=stride), real, batch, library, tuning)
-            )
-    return Plan(arrangement, transform_for(), Im2col(arrangement.taps, tuning), tuning)
+            whole = by_axis(methods, replace(g, stride=stride), real, batch, library, tuning)
+            return Subsampled(SubsampledPlan, arrangement, transform, gathered, real, tuning, whole)
+    return ByAxis(Plan, arrangement, transform_for(), gathered, real, tuning)
 
 
-def _cpu_plan(
-    problem: Problem, arrange: Any, direct: tuple[int, ...], transform: Transform[Any], batch: int, tuning: Tuning
-) -> Plan[Any]:
-    """The plan that runs compiled kernels on NumPy arrays."""
-    from hcnn_core._engines.cpu.plan import CpuPlan
-    from hcnn_core._engines.cpu.spectral_plan import SpectralPlan
-    from hcnn_core._engines.cpu.winograd import products_for
+@lru_cache(maxsize=512)
+def choose_transform(
+    lengths: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    boundary: tuple[str, ...],
+    real: bool,
+    tuning: Tuning,
+    *,
+    straight_line: bool = False,
+    three_products: bool = False,
+    matmul: Matmul = generic_matmul.matmul,
+) -> Transform[Any]:
+    """The transform along these axes: none, straight-line code if allowed, DFT matrices, or an FFT."""
+    from hcnn_core._engines.cpu.real_dft import RealDFT
+    from hcnn_core._engines.generic.dft import MatrixDFT
+    from hcnn_core._engines.generic.fft import LibraryFFT
+    from hcnn_core._engines.transform import Identity
+
+    if not lengths:
+        return Identity()
+    matrices = MatrixDFT(lengths, kernel_size, stride, boundary, real, matmul)
+    most_macs, most_elements = tuning.matrix_macs * math.prod(lengths), tuning.table_elements * matrices.planes
+    if matrices.analysis_macs > most_macs or matrices.kernel_macs > most_elements:
+        return LibraryFFT(lengths, kernel_size, stride, boundary, real)
+    if straight_line and real:
+        by_phases = RealDFT(lengths, kernel_size, stride, boundary, three_products)
+        if all(axis.suits and axis.is_fast for axis in by_phases.axes):
+            return by_phases
+    return matrices
+
+
+def _order_for_vectors(problem: Problem, direct: tuple[int, ...], batch: int, tuning: Tuning) -> tuple[int, ...]:
+    """Direct axes in the order in which compiled kernels take them."""
     from hcnn_core._engines.taps import tiles_cover
 
-    if direct and problem.out_lengths[direct[-1]] * batch < tuning.compiled_positions:
-        direct = tuple(
-            sorted(direct, key=lambda k: problem.out_lengths[k])
-        )  # the longest axis last, because vectors lie along it
-    elif len(direct) < len(problem.axes) and batch >= tuning.winograd_line:
-        sizes = zip(problem.kernel_size, problem.stride, problem.out_lengths, strict=True)
-        covered = [tiles_cover(*axis) for axis in sizes]
-        direct = tuple(sorted(direct, key=lambda k: not covered[k]))  # first an axis that Winograd tiles cover
-    arrangement = arrange(direct=direct)
-    kind = CpuPlan if direct else SpectralPlan
-    return kind(arrangement, transform, products_for(arrangement.taps, tuning), tuning)
+    g = problem
+    if direct and g.out_lengths[direct[-1]] * batch < tuning.compiled_positions:
+        # the longest axis last, because vectors lie along it
+        return tuple(sorted(direct, key=g.out_lengths.__getitem__))
+    if len(direct) < len(g.axes) and batch >= tuning.winograd_line:  # first an axis that Winograd tiles cover
+        covered = [tiles_cover(*axis) for axis in zip(g.kernel_size, g.stride, g.out_lengths, strict=True)]
+        return tuple(sorted(direct, key=lambda k: not covered[k]))
+    return direct
 
 
-def _batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning) -> BatchAxes:
+def _may_tile(problem: Problem, methods: tuple[str, ...], batch: int, tuning: Tuning) -> bool:
+    """Whether 3 taps may use F(4, 3): beside transformed axes with a large batch, or if all methods are "auto"."""
+    if "fft" in methods:
+        return batch >= tuning.winograd_line
+    return all(method == "auto" for method in problem.method)
+
+
+def batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning) -> BatchAxes:
     """The batch axes of x, or of the result, in their order in memory: outside the convolved axes, and inside."""
-    from hcnn_core._engines import cost_model
-
     if strides is None:
         return (), problem.batch_axes
     kept = range(len(problem.x_shape)) if shape == problem.x_shape else problem.kept_axes
     stride = {axis: abs(strides[position]) for position, axis in enumerate(kept)}
     order = sorted(problem.batch_axes, key=lambda axis: -stride[axis])
-    outermost, innermost = (choose(problem.axes, key=stride.__getitem__) for choose in (max, min))
+    outermost, innermost = (extreme(problem.axes, key=stride.__getitem__) for extreme in (max, min))
     outer = tuple(axis for axis in order if stride[axis] > stride[outermost])
     inner = tuple(axis for axis in order if axis not in outer)
     samples = math.prod(problem.x_shape[axis] for axis in inner)
     line = samples * problem.x_shape[innermost]
-    if samples >= tuning.inner_elements or cost_model.long_lines(line, problem, tuning):
+    if samples >= tuning.inner_elements or _are_long(line, problem, tuning):
         return outer, inner
     return (), tuple(order)
 
 
+def _are_long(n: int, problem: Problem, tuning: Tuning) -> bool:
+    """Whether lines of n positions are long enough to be convolved without moving batch axes inside."""
+    made = n * math.prod(problem.out_shape)
+    many = made >= tuning.in_place_results or math.prod(problem.x_shape) >= tuning.in_place_samples
+    return n >= tuning.in_place_positions and many
+
+
 def elu_and_marginal(xp: Any, problem: Problem, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
     """The ELU of a real convolution plus a bias, and its sum over an axis of the result."""
-    plan = make_plan(problem, True, x)
-    if library_of(x) == "cupy":
-        return plan.forward_and_marginal(xp, x, w, bias, axis)  # type: ignore[attr-defined]  # no FFTPlan
-    y = plan.forward(xp, x, w, bias)
-    return y, elementwise(xp).marginal(xp, y, (axis,), "sum")
+    return make_plan(problem, True, x).forward_and_marginal(xp, x, w, bias, axis)
 
 
 def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Any) -> FactoredPlan | None:
@@ -178,7 +246,7 @@ def _factored_plan_for(expansion: Problem, contraction: Problem, tuning: Tuning)
     if len(e.axes) != 2 or e.empty or c.empty:
         return None
     rest = tuple(a for a in c.batch_axes if a not in e.axes)
-    plan = plan_by(("fft",) * len(c.axes), c, True, ((), (*e.axes, *rest)), "numpy", tuning)
+    plan = by_axis(("fft",) * len(c.axes), c, True, ((), (*e.axes, *rest)), "numpy", tuning).make()
     positions = e.out_lengths[1] * math.prod(e.x_shape[a] for a in rest)
     if not isinstance(plan, SpectralPlan) or not FactoredPlan.suits(positions):
         return None

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hcnn_core._tuning import Tuning
+from hcnn_core._tuning import Tuning, Units
 from hcnn_core.backend import AnyArray
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -53,6 +53,21 @@ class Taps:
     def positions(self) -> int:
         """Number of output positions per index of the first axis."""
         return math.prod(self.out_lengths[1:]) * self.batch
+
+    @cached_property
+    def results(self) -> int:
+        """Number of all output positions."""
+        return self.leading * self.positions
+
+    @cached_property
+    def samples(self) -> int:
+        """Number of samples of the signal."""
+        return math.prod(self.lengths) * self.batch
+
+    @cached_property
+    def pieces(self) -> int:
+        """Boxes of samples that im2col copies: one per tap, and one more where the tap crosses a periodic boundary."""
+        return math.prod(size * (1 + wrap) for size, wrap in zip(self.sizes, self.periodic, strict=True))
 
     @cached_property
     def uneven(self) -> bool:
@@ -148,14 +163,29 @@ def _places(shape: Sequence[int], index: Sequence[Integers]) -> Integers:
     return places.reshape(-1)
 
 
+class Matrices(NamedTuple):
+    """The filter matrices of a plan, (rows, taps * columns) for each entry. Outer batch elements share one."""
+
+    entries: int
+    rows: int
+    columns: int
+    of_spectra: bool
+    """Whether entries are frequencies; else they are elements of the outer batch."""
+    are_complex: bool
+
+
 class TapProducts(Protocol[AnyArray]):
-    """Products of filters and taps, for each entry (a frequency or an outer batch element), and the two transposes."""
+    """Products of filters and taps, for each entry (a frequency or an outer batch element), and the two transposes.
+
+    `units` is the work of all three with matrices of this size.
+    """
 
     taps: Taps
 
     def apply(self, xp: Any, x: AnyArray, filters: AnyArray) -> AnyArray: ...
     def apply_transpose(self, xp: Any, g: AnyArray, filters: AnyArray) -> AnyArray: ...
     def correlate(self, xp: Any, g: AnyArray, x: AnyArray) -> AnyArray: ...
+    def units(self, matrices: Matrices) -> Units: ...
 
 
 @lru_cache(maxsize=4096)

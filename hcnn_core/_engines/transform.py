@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from hcnn_core._tuning import Units
 from hcnn_core.backend import AnyArray, permute_dims, reshape
 
 
@@ -21,12 +22,15 @@ class Transform(Protocol[AnyArray]):
     """Linear maps between samples and spectra.
 
     `kernel` maps filters (taps, direct taps, channels, filters) to matrices (F, P * filters, direct taps * A * P *
-    channels). The `shape` of its transpose is (direct taps, channels, filters).
+    channels). The `shape` of its transpose is (direct taps, channels, filters). `units` is the work of all maps for so
+    many lines of the signal, of filters and of the result.
     """
 
     frequencies: int
     aliases: int
     planes: int
+    makes_complex: bool
+    """Whether spectra of real signals are arrays of complex numbers."""
 
     def analyze(self, xp: Any, x: AnyArray) -> AnyArray: ...
     def analyze_transpose(self, xp: Any, spectrum: AnyArray) -> AnyArray: ...
@@ -34,12 +38,14 @@ class Transform(Protocol[AnyArray]):
     def kernel_transpose(self, xp: Any, spectrum: AnyArray, shape: tuple[int, int, int]) -> AnyArray: ...
     def synthesize(self, xp: Any, spectrum: AnyArray) -> AnyArray: ...
     def synthesize_transpose(self, xp: Any, y: AnyArray) -> AnyArray: ...
+    def units(self, of_x: int, of_w: int, of_y: int) -> Units: ...
 
 
 class Identity:
     """The transform along no axis: the spectrum is the signal."""
 
     frequencies = aliases = planes = 1
+    makes_complex = False
 
     def analyze(self, xp: Any, x: AnyArray) -> AnyArray:
         return xp.reshape(x, (1, 1, -1))  # (F, A P, rest)
@@ -62,6 +68,9 @@ class Identity:
 
     def synthesize_transpose(self, xp: Any, y: AnyArray) -> AnyArray:
         return xp.reshape(y, (1, 1, -1))
+
+    def units(self, of_x: int, of_w: int, of_y: int) -> Units:
+        return {}
 
 
 def padded_length(n: int, size: int, stride: int, boundary: str) -> int:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import hcnn_core
 from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, translate
-from hcnn_core._engines import cost_model
-from hcnn_core._engines.cost_model import choose_methods
+from hcnn_core._engines import planner
+from hcnn_core._engines.cpu import register_tiles
 from hcnn_core._engines.cpu.direct import DirectProducts
 from hcnn_core._engines.cpu.fft_plan import FFTPlan
 from hcnn_core._engines.cpu.kernels import direct as direct_kernels
@@ -31,7 +31,7 @@ from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.planner import make_plan
 from hcnn_core._engines.transform import Identity, next_fast_length
 from hcnn_core._problem import make_problem
-from hcnn_core._tuning import Tuning, tuned
+from hcnn_core._tuning import DEFAULT, Tuning, tuned
 from tests.core.oracle import (
     BOUNDARIES,
     DTYPES,
@@ -271,7 +271,8 @@ def test_one_filter_by_fft_along_all_axes(name: str, parted: int) -> None:
 def test_automatic_choice_takes_taps_for_short_filters_and_spectra_for_long_ones() -> None:
     def chosen(n: int, size: int) -> tuple[str, ...]:
         options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1, "method": "auto"}
-        return choose_methods(make_problem((64, n), (size, 16), 1, **options), True, "numpy", Tuning())
+        problem = make_problem((64, n), (size, 16), 1, **options)
+        return planner.choose(problem, True, ((0,), ()), "numpy", DEFAULT).methods
 
     assert chosen(1024, 2) == ("direct",)
     assert chosen(1024, 800) == ("fft",)
@@ -280,12 +281,8 @@ def test_automatic_choice_takes_taps_for_short_filters_and_spectra_for_long_ones
 def test_what_was_asked_for_is_not_chosen_again() -> None:
     options: dict[str, Any] = {"boundary": "periodic", "sum_axes": (), "stride": 1}
     for methods in itertools.product(("direct", "fft"), repeat=3):
-        assert (
-            choose_methods(
-                make_problem((4, 5, 6), (3, 3, 3), (0, 1, 2), method=methods, **options), True, "numpy", Tuning()
-            )
-            == methods
-        )
+        problem = make_problem((4, 5, 6), (3, 3, 3), (0, 1, 2), method=methods, **options)
+        assert planner.choose(problem, True, ((), ()), "numpy", DEFAULT).methods == methods
 
 
 @pytest.mark.parametrize("real", [True, False])
@@ -296,13 +293,13 @@ def test_fast_lengths_are_those_of_scipy(real: bool) -> None:
 
 @pytest.mark.skipif(VECTOR_BYTES != 64, reason="the model's coefficients are of vectors of 64 bytes")
 def test_the_cost_model_counts_tiles_as_the_kernels_make_them() -> None:
-    like, (tall, few, one) = np.empty(0, "float32"), cost_model.TILES
+    like, (tall, few, one) = np.empty(0, "float32"), register_tiles.TILES
     for n in (1, 15, 16, 100, 383, 384, 385, 1000):
-        assert cost_model.lines_at_once(n) == gemm.lines_at_once(like, n)
+        assert register_tiles.lines_at_once(n) == gemm.lines_at_once(like, n)
     assert tall == (gemm.TILE_ROWS, (gemm.TILE_VECTORS, 1))
     assert few == (gemm.FEW_ROWS, (gemm.FEW_ROWS_VECTORS, 4, 2, 1))
     assert one == (1, (gemm.ONE_ROW_VECTORS, 4, 2, 1))
-    assert cost_model.LEAST_NEAR == direct_kernels.TILE_LINES - 1
+    assert register_tiles.LEAST_NEAR == direct_kernels.TILE_LINES - 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

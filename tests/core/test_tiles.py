@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, convolve_elu, convolve_vjp_x
-from hcnn_core._engines import cost_model
+from hcnn_core._engines import cost_model, planner
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.planner import make_plan
 from hcnn_core._engines.taps import Taps
@@ -244,6 +244,8 @@ def test_images_of_some_channels_are_convolved_in_tiles_unless_taps_are_asked_fo
         assert_close(y, convolve(wide[0], wide[1], (2, 3), **options | {"method": "direct"}), x, w)
         assert_close(of_x, convolve_vjp_x(wide[2], x.shape, wide[1], (2, 3), **options | {"method": "direct"}), y, w)
         problem = make_problem(x.shape, w.shape, (2, 3), stride=1, **options)
-        spent[method] = cost_model.units_of(problem, ("direct", "direct"), True, "numpy", Tuning())["mac"]
+        batch = planner.batch_axes(problem, x.shape, x.strides, DEFAULT)
+        choice = planner.by_axis(("direct", "direct"), problem, True, batch, "numpy", DEFAULT)
+        spent[method] = cost_model.units_of(choice)["mac"]
     assert spent["direct", "auto"] == spent["direct"]
     assert (spent["auto"] < spent["direct"]) == (forwards or back)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core._engines.cpu import register_tiles
 from hcnn_core._engines.cpu.allocator import empty, zeros
 from hcnn_core._engines.cpu.kernels import direct as kernels
 from hcnn_core._engines.cpu.kernels.gemm import lines_at_once
@@ -19,6 +21,7 @@ from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
 from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.taps import (
     Integers,
+    Matrices,
     Taps,
     batch_as_axis,
     extended,
@@ -30,7 +33,7 @@ from hcnn_core._engines.taps import (
     untapped,
 )
 from hcnn_core._threads import parallel_for, threads_for
-from hcnn_core._tuning import Tuning
+from hcnn_core._tuning import Tuning, Units
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,37 @@ class DirectProducts:
         total: NDArray = totals[0] if len(bounds) == 1 else totals.sum(axis=0)
         # (entries, columns * taps, rows) -> (entries, rows, taps * columns)
         return total.reshape(count, columns, t.count, rows).transpose(0, 3, 2, 1).reshape(count, rows, -1)
+
+    def units(self, matrices: Matrices) -> Units:
+        """Multiply-adds of full register tiles, lines, and copies of the extended signal and of its cotangent."""
+        m, t = matrices, self.taps
+        line = t.out_lengths[-1] * t.batch
+        lines, phases = m.entries * t.results / line, math.prod(t.stride)
+        samples, results = m.entries * m.columns * t.samples, m.entries * m.rows * t.results
+        units: Units = defaultdict(
+            float,
+            mac=lines * t.count * sum(self._sums_of_a_tap(m, line)),
+            line=lines / register_tiles.lines_at_once(line),
+            copy=samples * (t.count > 1) + results * phases,  # each phase of the cotangent of x reads the result once
+        )
+        if phases > 1:
+            in_runs = m.of_spectra and t.batch >= register_tiles.LANES  # because the batch is innermost
+            units["copy" if in_runs else "scattered"] += samples
+        if t.uneven:  # no compiled kernel computes the transpose
+            units["piece"] += t.pieces
+            units["copy"] += t.count * results
+        return units
+
+    def _sums_of_a_tap(self, matrices: Matrices, line: int) -> tuple[float, float, float]:
+        """Cost of one tap along a line: for the result, the cotangent of x, and that of w."""
+        rows, columns, t = matrices.rows, matrices.columns, self.taps
+        across = batch_as_axis(t) if len(t.sizes) == 1 and t.batch > 1 else t
+        size = across.sizes[-2] if len(across.sizes) > 1 and across.stride[-2] == 1 else 0
+        return (
+            columns * register_tiles.sums(rows, line, size),
+            rows * register_tiles.sums(columns, line, size),
+            register_tiles.sums_of_products(columns, rows, line),
+        )
 
     def _elements(self, source: NDArray, rows: int) -> int:
         """The work of products with so many rows, in additions. With fewer than 3, reading the terms takes longer."""

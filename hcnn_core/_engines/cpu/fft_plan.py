@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -14,8 +14,11 @@ from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.transform import fast_length, tap_positions
 from hcnn_core._problem import Problem
 from hcnn_core._threads import threads_for
-from hcnn_core._tuning import Tuning
+from hcnn_core._tuning import Tuning, Units
 from hcnn_core.backend import fft_namespace
+
+LINES, LONE_LINES = 4, 3.5
+"""An FFT transforms 4 lines at once. With fewer lines, a sample takes 3.5 times as long."""
 
 Places = slice | NDArray
 """Where samples, results or taps lie on a padded axis, which is zero elsewhere."""
@@ -28,7 +31,8 @@ class FFTPlan:
     transpose without conjugation multiplies by the spectrum at -f, which is conj(F conj z) for any z.
     """
 
-    def __init__(self, problem: Problem, real: bool, tuning: Tuning, elementwise: ModuleType) -> None:
+    def __init__(self, problem: Problem, real: bool, tuning: Tuning, elementwise: Callable[[], ModuleType]) -> None:
+        """`elementwise` finds the module with `elu` and its derivative, which is not imported before it is needed."""
         g = problem
         self.problem, self.real, self.elementwise = g, real, elementwise
         self.sorted = sorted(range(len(g.axes)), key=g.axes.__getitem__)  # convolved axes in the order of x
@@ -59,13 +63,20 @@ class FFTPlan:
         products *= self._of_filter(w)
         y = self._back(products, self.axes, self.results)
         y = np.ascontiguousarray(y) if self.strided else y  # a view would keep the whole array
-        return y if bias is None else self.elementwise.elu(xp, y, bias)
+        return y if bias is None else self.elementwise().elu(xp, y, bias)
+
+    def forward_and_marginal(
+        self, xp: Any, x: NDArray, w: NDArray, bias: NDArray, axis: int
+    ) -> tuple[NDArray, NDArray]:
+        """The ELU of x convolved with w plus a bias, and its sum over an axis."""
+        y = self.forward(xp, x, w, bias)
+        return y, self.elementwise().marginal(xp, y, (axis,), "sum")
 
     def adjoints(
         self, xp: Any, g: NDArray, x: NDArray | None, w: NDArray | None, ans: NDArray | None = None
     ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
-        g = g if ans is None else self.elementwise.elu_vjp(xp, g, ans)
+        g = g if ans is None else self.elementwise().elu_vjp(xp, g, ans)
         spectrum = self._spectrum(g, self.axes, self.results)
         x_cotangent = w_cotangent = None
         if w is not None:
@@ -75,6 +86,21 @@ class FFTPlan:
             products = spectrum * self._spectrum(x.conj(), self.axes, self.samples).conj()
             w_cotangent = self._taps_of(products.sum(axis=self.problem.batch_axes))
         return x_cotangent, w_cotangent, None if ans is None else g
+
+    def units(self) -> Units:
+        """Samples in the pass along each axis, the last axis first, and copies of x into larger grids."""
+        g, padded = self.problem, self.padded
+        batch = math.prod(g.x_shape[a] for a in g.batch_axes)
+        # of x, y and w
+        shapes = [[values[k] for k in self.sorted] for values in (g.lengths, g.out_lengths, g.kernel_size)]
+        units: Units = {"call": 1, "fft_pass": 0, "copy": 0}
+        for i, length in enumerate(padded):
+            # the axes before this one are not padded yet
+            of_x, of_y, of_w = (math.prod(map(min, shape[:i], padded)) * math.prod(padded[i:]) for shape in shapes)
+            lone = LONE_LINES if math.prod(padded) * batch < LINES * length else 1
+            units["fft_pass"] += lone * roughness(length) * (batch * (of_x + of_y) + of_w)
+            units["copy"] += (shapes[0][i] != length) * 2 * batch * of_x
+        return units
 
     def _of_filter(self, w: NDArray) -> NDArray:
         """Spectrum of the taps around 0 on the padded grid. It broadcasts to the spectrum of x."""
@@ -130,6 +156,14 @@ class FFTPlan:
 
     def _threads(self) -> int:
         return threads_for() if self.threaded else 1
+
+
+def roughness(n: int) -> float:
+    """Factor by which an FFT is slower if its length has a large prime factor."""
+    for p in (2, 3, 5, 7, 11):
+        while n % p == 0:
+            n //= p
+    return min(max(1.0, n / 11), 8.0)
 
 
 def _along(axis: int, places: Places) -> tuple[Any, ...]:

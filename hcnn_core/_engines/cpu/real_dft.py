@@ -27,10 +27,17 @@ from hcnn_core._engines.generic.dft import ByTable
 from hcnn_core._engines.generic.matmul import matmul
 from hcnn_core._engines.taps import Integers
 from hcnn_core._engines.transform import tap_positions
+from hcnn_core._tuning import Units
 from hcnn_core.backend import DeviceTables, dtype_name
 
 LIMIT = 20
 """Instructions per sample up to which straight-line code is fast. Long prime lengths take more."""
+
+IN_REGISTERS = 32
+"""Most samples of a straight-line DFT that fit the registers."""
+
+GRID = 256
+"""A grid of this many points takes twice as long per point in straight-line DFTs, for few positions fit in cache."""
 
 SUM, RE, IM = range(3)
 """Parts of a frequency: real plus imaginary part, real part, imaginary part."""
@@ -201,6 +208,17 @@ class RealDFT(ByTable[NDArray]):
     def kernel_macs(self) -> int:
         """Multiply-adds from taps to the entries of filters."""
         return math.prod(self._kernel_rows) * math.prod(axis.size for axis in self.axes)
+
+    def units(self, of_x: int, of_w: int, of_y: int) -> Units:
+        """Instructions, more where numbers do not fit the registers or the cache, and copies as of DFT matrices."""
+        macs = self.analysis_macs * of_x + self.kernel_macs * of_w + self.synthesis_macs * of_y
+        lengths = [axis.length for axis in self.axes]
+        entries = self.frequencies * self.aliases * self.planes
+        return {
+            "long_dft_mac" if max(lengths) > IN_REGISTERS else "dft_mac": macs * (1 + math.prod(lengths) / GRID),
+            "copy": entries * of_x,
+            "scattered": entries * of_w,
+        }
 
     def analyze(self, xp: Any, x: NDArray) -> NDArray:
         rows = self.frequencies, self.aliases * self.planes

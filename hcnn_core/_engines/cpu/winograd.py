@@ -15,9 +15,12 @@ from hcnn_core._engines.cpu.direct import Block, DirectProducts, entries_of, eve
 from hcnn_core._engines.cpu.kernels import winograd as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray, Tiling, WinogradWorkspace
 from hcnn_core._engines.cpu.kernels.vectors import VECTOR_BYTES
-from hcnn_core._engines.taps import Integers, Taps, extended, tiles_cover, tiles_pay
+from hcnn_core._engines.taps import Integers, Matrices, Taps, extended, tiles_cover, tiles_pay
 from hcnn_core._threads import STEP, parallel_for
 from hcnn_core._tuning import Tuning
+
+TILED = 0.7
+"""Time of a 3-tap filter by F(4, 3), relative to direct products."""
 
 
 class WinogradProducts(DirectProducts):
@@ -101,11 +104,26 @@ class WinogradProducts(DirectProducts):
     def apply_transpose(self, xp: Any, g: NDArray, filters: NDArray) -> NDArray:
         """As `apply` of the reversed taps, where they are centred."""
         t, (count, rows) = self.taps, filters.shape[:2]
-        centred = all(size % 2 == 1 and r == 1 for size, r in zip(t.sizes, t.stride, strict=True))
-        if not centred or not tiles_pay(rows * t.count, filters.shape[2] // t.count, self.tuning):
+        if not self._tiles_back(rows * t.count, filters.shape[2] // t.count):
             return super().apply_transpose(xp, g, filters)
         back = filters.reshape(count, rows, t.count, -1).transpose(0, 3, 2, 1)[:, :, ::-1]
         return self.apply(xp, g, back.reshape(count, -1, t.count * rows))
+
+    def _tiles_back(self, terms: int, rows: int) -> bool:
+        """Whether the transpose is made by tiles, with sums of so many terms in so many rows."""
+        t = self.taps
+        centred = all(size % 2 == 1 and r == 1 for size, r in zip(t.sizes, t.stride, strict=True))
+        return centred and tiles_pay(terms, rows, self.tuning)
+
+    def _sums_of_a_tap(self, matrices: Matrices, line: int) -> tuple[float, float, float]:
+        """As without tiles, but for what is made by tiles: of spectra all three maps."""
+        m, count = matrices, self.taps.count
+        of_y, of_x, of_w = super()._sums_of_a_tap(m, line)
+        return (
+            of_y * (TILED if m.of_spectra or tiles_pay(count * m.columns, m.rows, self.tuning) else 1),
+            of_x * (TILED if m.of_spectra or self._tiles_back(count * m.rows, m.columns) else 1),
+            of_w * (TILED if m.of_spectra else 1),
+        )
 
     def apply_block(self, out: NDArray, x: NDArray, matrices: NDArray, block: Block) -> None:
         """Write the results of a block to out (entries, rows, lines, positions)."""

@@ -15,14 +15,17 @@ from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.cuda.dft_stages import Stage, stages_of
 from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
-from hcnn_core._engines.cuda.tables import Reading, tables_of
+from hcnn_core._engines.cuda.tables import Reading, extended_positions, tables_of
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.generic.dft import MatrixDFT
 from hcnn_core._engines.generic.plan import Plan
-from hcnn_core._engines.taps import Integers, TapProducts, untapped
+from hcnn_core._engines.taps import Integers, Matrices, TapProducts, untapped
 from hcnn_core._engines.transform import Identity, Transform
-from hcnn_core._tuning import Tuning
+from hcnn_core._tuning import Tuning, Units
 from hcnn_core.backend import Array, DeviceLimits, DeviceTables, dtype_name, empty, placement
+
+FEWEST_ROWS = 1.8
+"""A product with fewer rows takes as long as with these, for it reads as much."""
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
@@ -98,13 +101,23 @@ class CudaPlan(Plan[Array]):
         t = arrangement.taps
         if t.uneven or not isinstance(transform, MatrixDFT | Identity):
             return False
-        tables = tables_of(t if t.sizes else untapped(t.batch))
-        entry = max(transform.aliases * arrangement.channels * tables.x.positions, arrangement.out * tables.g.positions)
+        of_x, of_g = extended_positions(t if t.sizes else untapped(t.batch))
+        entry = max(transform.aliases * arrangement.channels * of_x, arrangement.out * of_g)
         blocks = max(transform.frequencies, 1) * arrangement.outer_size * max(arrangement.channels, arrangement.out)
         columns = t.count * arrangement.channels * arrangement.out
         spectra = transform.planes**2 * transform.frequencies * transform.aliases * columns
         fits = columns <= SIDE * MOST_BLOCKS and blocks <= MOST_BLOCKS  # along a grid's second axis
         return fits and max(spectra, transform.planes * entry) < 1 << 31  # offsets
+
+    @staticmethod
+    def units_of_products(products: TapProducts[Any], matrices: Matrices) -> Units:
+        """Multiply-adds, and copies of extended arrays. Lines cost nothing: a kernel looks each position up."""
+        m, t = matrices, products.taps
+        macs = (max(m.rows, FEWEST_ROWS) * m.columns + m.rows * max(m.columns, FEWEST_ROWS)) / 2
+        return {
+            "mac": m.entries * t.count * t.results * macs,
+            "copy": m.entries * (m.columns * t.samples * (t.count > 1) + m.rows * t.results * math.prod(t.stride)),
+        }
 
     def _fits(self, like: Array) -> bool:
         """Whether a block of the device has the shared memory that arrays like this one need; if not, say so."""

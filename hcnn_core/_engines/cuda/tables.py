@@ -69,9 +69,14 @@ class Tables:
     complete: bool
 
 
-@lru_cache(maxsize=256)
-def tables_of(t: Taps) -> Tables:
-    """Tables for the convolved axes of `t`."""
+def extended_positions(t: Taps) -> tuple[int, int]:
+    """Positions of the extended signal and of the extended cotangent: what `tables_of` would list, only counted."""
+    x_sources, _, g_sources, _ = _along_axes(t)
+    return math.prod(s.size for s in x_sources) * t.batch, math.prod(s.size for s in g_sources) * t.batch
+
+
+def _along_axes(t: Taps) -> tuple[list[Integers], list[Integers], list[Integers], list[int]]:
+    """Per axis: the extended signal and where each tap finds its samples; the extended cotangent and its first."""
     x_sources, x_taps, g_sources, g_first = [], [], [], []
     for n, o, size, r, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, t.periodic, strict=True):
         index, phases_and_indices = samples_read(size, r, 0, o)
@@ -82,6 +87,13 @@ def tables_of(t: Taps) -> Tables:
         last = max([o, *(count + int(meets[-1]) for meets, count in reached if meets.size)])
         g_sources.append(_marked(np.arange(first, last), o, wrap)[None])
         g_first.append(first)
+    return x_sources, x_taps, g_sources, g_first
+
+
+@lru_cache(maxsize=256)
+def tables_of(t: Taps) -> Tables:
+    """Tables for the convolved axes of `t`."""
+    x_sources, x_taps, g_sources, g_first = _along_axes(t)
     m = len(t.sizes)
     x_shape, g_shape = _shape(x_sources), _shape(g_sources)
     origin = [np.zeros(1, np.int64)] * m

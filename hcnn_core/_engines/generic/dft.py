@@ -11,6 +11,7 @@ import numpy as np
 
 from hcnn_core._engines.generic.matmul import Matmul, by_columns, matmul, product
 from hcnn_core._engines.transform import padded_length, tap_positions
+from hcnn_core._tuning import Units
 from hcnn_core.backend import AnyArray, Array, DeviceTables, dtype_name, empty
 
 
@@ -56,6 +57,7 @@ class ByTable(ABC, Generic[AnyArray]):
 
     frequencies: int
     planes: int
+    makes_complex = False
     matmul: Matmul
 
     @property
@@ -217,6 +219,16 @@ class MatrixDFT(ByTable[Array]):
 
         by_columns(xp, work, y.shape[2], self.kept * back1.shape[0])
         return xp.reshape(spectrum, (self.frequencies, self.planes, -1))
+
+    def units(self, of_x: int, of_w: int, of_y: int) -> Units:
+        """Multiply-adds, four for complex numbers, and the copies of spectra into the order of products."""
+        macs = self.analysis_macs * of_x + self.kernel_macs * of_w + self.synthesis_macs * of_y
+        entries = self.frequencies * self.aliases * self.planes
+        return {
+            "dft_mac": macs * (4 if self.planes == 1 else 1),
+            "copy": entries * of_x,
+            "scattered": entries * of_w,
+        }
 
     def _filter_table(self, like: Array) -> Array:
         return self.matrices(like)[4]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.transform import fast_length
+from hcnn_core._tuning import Units
 from hcnn_core.backend import Array, DeviceTables, dtype_name, fft_namespace, placement
 
 
@@ -15,6 +16,7 @@ class LibraryFFT:
     """DFT by the array library's FFT, one axis at a time. A stride drops samples after the inverse transform."""
 
     aliases = planes = 1
+    makes_complex = True
 
     def __init__(
         self,
@@ -84,6 +86,10 @@ class LibraryFFT:
             return self._flat(xp, full)
         spectrum = xp.conj(self._forward(xp, full)) * self._pair_weight(xp, y)
         return self._flat(xp, spectrum / self.points)
+
+    def units(self, of_x: int, of_w: int, of_y: int) -> Units:
+        """Points, times the logarithm of their number."""
+        return {"library": 1, "fft_point": self.points * math.log2(max(2, self.points)) * (of_x + of_w + of_y)}
 
     def _forward(self, xp: Any, x: Array) -> Array:
         fft = fft_namespace(xp)

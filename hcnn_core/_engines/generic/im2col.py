@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from hcnn_core._engines.generic.matmul import product
-from hcnn_core._engines.taps import Taps, tap_pieces
+from hcnn_core._engines.taps import Matrices, Taps, tap_pieces
 from hcnn_core._threads import parallel_for
-from hcnn_core._tuning import Tuning
+from hcnn_core._tuning import Tuning, Units
 from hcnn_core.backend import AnyArray, Array, placement
 
 
@@ -65,6 +65,17 @@ class Im2col:
 
         self._each_block(xp, block, count, columns, independent=False)
         return xp.permute_dims(total, (0, 2, 1))  # (entries, rows, taps * columns)
+
+    def units(self, matrices: Matrices) -> Units:
+        """Multiply-adds, four for complex numbers, the samples that are gathered, and copies of the products."""
+        m, t = matrices, self.taps
+        gathered = m.entries * t.count * m.columns * t.results
+        return {
+            "gathered_mac": (4 if m.are_complex else 1) * m.rows * gathered,
+            "gathered": gathered * (t.count > 1),
+            "piece": t.pieces * bool(t.sizes),
+            "copy": 2 * m.entries * m.rows * t.results,
+        }
 
     def _each_block(
         self, xp: Any, block: Callable[[slice, int, int], None], count: int, columns: int, *, independent: bool

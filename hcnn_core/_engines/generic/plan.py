@@ -19,9 +19,9 @@ from typing import Any, Generic
 
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.generic import elementwise
-from hcnn_core._engines.taps import TapProducts
+from hcnn_core._engines.taps import Matrices, TapProducts
 from hcnn_core._engines.transform import Transform
-from hcnn_core._tuning import Tuning
+from hcnn_core._tuning import Tuning, Units
 from hcnn_core.backend import AnyArray, permute_dims, reshape
 
 
@@ -46,6 +46,11 @@ class Plan(Generic[AnyArray]):
         self.x_rows, self.y_rows = arrangement.x_rows, arrangement.y_rows
         self.outside, self.within = len(arrangement.outer), len(arrangement.last_axes)
         self.w_matrix = (-1, products.taps.count, self.channels, self.out)
+
+    @staticmethod
+    def units_of_products(products: TapProducts[Any], matrices: Matrices) -> Units:
+        """Units of work of a plan's products. A plan that makes them by kernels of its own says what these take."""
+        return products.units(matrices)
 
     def forward(self, xp: Any, x: AnyArray, w: AnyArray, bias: AnyArray | None = None) -> AnyArray:
         """Convolve x with w; if a bias is given, return the ELU of the convolution plus the bias."""
