@@ -160,7 +160,7 @@ def batch_normalize(y: Array, scale: Array, bias: Array, /, *, epsilon: float, s
     Parameters
     ----------
     y : array, shape (..., K)
-        float32 or float64, in any memory layout. It is fastest if the last axis is the first one in memory, as in what
+        float32 or float64, in any memory layout. It is fastest if axes of space are last in memory, as in what
         `convolve` returns.
     scale, bias : array, shape (K,)
         Learned gamma and beta. They are converted to the dtype of y.
