@@ -71,7 +71,7 @@ class Step:
         config = self.config
         shape = (config.batch_size, 32, 32, 3)
         rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=config.flip)
-        numbers = {"rate": 1e-3, "keep": 0.9, "fresh": 0.1, "settled": 0.9}
+        numbers = {"rate": 1e-3, "step": 1.0, "keep": 0.9, "fresh": 0.1, "settled": 0.9}
         inputs = {name: np.asarray(value, config.dtype) for name, value in numbers.items()}
         inputs |= {"index": np.arange(config.batch_size), "rows": rows, "columns": columns}
         self.arrays, loss, _ = self.take(self.arrays, inputs)

@@ -511,7 +511,7 @@ def main() -> None:
     launches, held, pool = [], [], cupy.get_default_memory_pool()
     results = [pool.total_bytes()]
     for size in [2] * (steps.WARM_UP + 2) + [1, 2]:
-        numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "keep", "fresh", "settled")}
+        numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "step", "keep", "fresh", "settled")}
         rows = np.tile(np.arange(32), (size, 1))
         inputs = {"index": np.arange(size), "rows": rows, "columns": rows, **numbers}
         if config.cutout:

@@ -477,7 +477,7 @@ def test_a_changed_byte_of_a_single_number_is_noticed(tmp_path: Path, name: str)
         name = "parameters/layer03/bias"
         checkpoint.state.parameters["layer03"]["bias"] = np.float32([0.1])  # no zero bytes, which files are full of
     save(path, checkpoint, {})
-    group, layer, key = name.split("/")
+    group, layer, key = name.rsplit("/", 2)
     whole = path.read_bytes()
     value = np.asarray(tree_of(checkpoint.state, group)[layer][key]).tobytes()
     places = [place for place in range(len(whole)) if whole.startswith(value, place)]

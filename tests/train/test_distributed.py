@@ -76,7 +76,7 @@ class Problem:
         step = gradient_step(np, self.config, self.network, self.images, ranks=ranks)
         arrays, losses, hits = self.arrays, [], []
         for number in range(steps):
-            rates = {"rate": 0.02 / (number + 1), "keep": 0.9, "fresh": 0.1}
+            rates = {"rate": 0.02 / (number + 1), "step": number + 1, "keep": 0.9, "fresh": 0.1}
             numbers = {name: np.asarray(value, self.config.dtype) for name, value in rates.items()}
             arrays, loss, correct = step(arrays, ranks.part_of(self.inputs(number)) | numbers)
             losses.append(float(loss))
@@ -126,7 +126,7 @@ def test_a_message_that_is_left_out_is_noticed(normalization: str, missing: str)
     problem = Problem(normalization=normalization)
     forward = 2 if normalization == "factors" else 6  # moments of two layers' inputs; and of four layers' outputs
     first = {"each": 0, "each of the way back": forward, "the last": 2 * forward - 1}[missing]
-    rates = {name: np.asarray(0.1) for name in ("rate", "keep", "fresh")}
+    rates = {name: np.asarray(0.1) for name in ("rate", "step", "keep", "fresh")}
 
     def taken(ranks: Ranks, first: int) -> Any:
         calls = itertools.count()

@@ -92,7 +92,7 @@ class Problem:
     def inputs(self, number: int, batch: int = BATCH) -> dict[str, Any]:
         rng = np.random.default_rng(number)
         keep = min(0.9, number / (number + 1))
-        numbers = {"rate": 0.1 / (number + 1), "keep": keep, "fresh": 1 - keep}
+        numbers = {"rate": 0.1 / (number + 1), "step": number + 1, "keep": keep, "fresh": 1 - keep}
         sources = {
             "index": rng.integers(COUNT, size=batch),
             "rows": np.arange(8) + rng.integers(-2, 3, (batch, 1)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from train.networks import hierarchical, lenet
 from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
+from train.networks.baselines import BASELINES
 from train.networks.network import Network
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def register(name: str, architecture: Architecture) -> None:
 for _name, _architecture in {
     "hcnn": hierarchical.ARCHITECTURE,
     "lenet": lenet.ARCHITECTURE,
+    **BASELINES,
 }.items():
     register(_name, _architecture)
 

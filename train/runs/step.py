@@ -80,7 +80,7 @@ def gradient_step(
             whole = network.on_shard(ranks.shard(share))
 
         def loss_of(parameters: Parameters) -> Any:
-            logits, moments = whole(parameters, x, noise=inputs["noise"])
+            logits, moments = whole(parameters, x, noise=inputs.get("noise"))
             loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
             return (loss * share if shared else loss), (logits, moments)
 

@@ -300,8 +300,9 @@ class Trainer:
             "settled": averaged_part(config, taken),
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
-        noise = self.network.noise(self.rng, len(index))
-        return self.ranks.part_of({"index": index, **sources, **numbers, "noise": noise})
+        if noise := self.network.noise(self.rng, len(index)):
+            sources["noise"] = noise
+        return self.ranks.part_of({"index": index, **sources, **numbers})
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""

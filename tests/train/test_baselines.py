@@ -1,0 +1,220 @@
+"""The baselines of Table 1: their numbers, their layers against definitions, and the same networks in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.signal import correlate
+
+from autodiff import check_grads, cross_entropy, grad, tree_map
+from hcnn_core.shards import Shard
+from tests.core.oracle import noise
+from tests.train.runs import Outcome, assert_same_run, metrics
+from train.config import ConfigError, make_config
+from train.networks.baselines import BASELINES
+from train.networks.layer import Signal
+from train.networks.network import Network
+from train.networks.plain import Convolution, Dropout, Normalization, Pool, Sum, Table, Whole
+from train.networks.registry import build
+
+Command = Callable[..., Outcome]
+
+PUBLISHED = {"resnet20": "0.27", "all-cnn": "1.3", "nin": "0.97", "wrn-student": "0.17", "fitnet": "2.5"}
+"""Millions of parameters. Table 1 has 0.98 for Network in Network; its authors' configuration has 966,986."""
+
+COUNTS = {"resnet20": 269_722, "all-cnn": 1_369_738, "nin": 966_986, "wrn-student": 175_066, "fitnet": 2_548_602}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_trainable_numbers_are_those_of_the_publications(name: str) -> None:
+    """To one in the last digit that they print: All-CNN-C has 1.37 million, and says 1.3."""
+    network = build(make_config(name))
+    assert network.trainable == COUNTS[name]
+    printed = PUBLISHED[name]
+    assert abs(network.trainable / 1e6 - float(printed)) < 10.0 ** -len(printed.partition(".")[2])
+    weights = network.initialize(np.random.default_rng(0))
+    assert sum(a.size for arrays in weights.values() for a in arrays.values()) == network.trainable
+    assert f"{network.trainable:,}" in network.describe()
+
+
+def test_normalisation_is_what_two_counts_differ_by() -> None:
+    for name, without in (("resnet20", 268_346), ("wrn-student", 174_138)):
+        table = build(make_config(name)).table
+        assert sum(la.trainable for la in table if not isinstance(la, Normalization)) == without
+
+
+def test_depths_are_those_of_the_names() -> None:
+    kinds = {name: [type(layer).__name__ for layer in build(make_config(name)).table] for name in BASELINES}
+    layers = {name: found.count("Convolution") + found.count("Dense") for name, found in kinds.items()}
+    assert layers == {"resnet20": 20, "all-cnn": 9, "nin": 9, "wrn-student": 16, "fitnet": 19}
+    assert kinds["resnet20"].count("Sum") == 9 and kinds["wrn-student"].count("Sum") == 6
+
+
+GEOMETRIES = [(3, 1, False), (3, 2, False), (5, 1, False), (1, 2, False), (3, 1, True)]
+
+
+@pytest.mark.parametrize(("taps", "stride", "valid"), GEOMETRIES)
+def test_a_convolution_is_a_correlation_with_reversed_filters(taps: int, stride: int, valid: bool) -> None:
+    options: dict[str, Any] = {"stride": stride, "bias": True, "valid": valid, "dtype": "float64"}
+    layer = Convolution("c", "images", (7, 8, 2), 3, taps, **options)
+    weights = {"w": noise(0, (2, taps, taps, 3), "float64"), "bias": noise(1, (3,), "float64")}
+    x = noise(2, (2, 7, 8, 2), "float64")
+    (found, _), _ = layer(weights, [Signal(x)])
+    for n in range(2):
+        for k in range(3):
+            filters = weights["w"][:, ::-1, ::-1, k]
+            maps = [correlate(x[n, :, :, c], filters[c], "valid" if valid else "same") for c in range(2)]
+            expected = np.sum(maps, axis=0)[::stride, ::stride] + weights["bias"][k]
+            np.testing.assert_allclose(found[n, :, :, k], expected, rtol=0, atol=1e-12)
+    assert found.shape[1:] == layer.outputs
+
+
+def test_normalisation_in_training_and_evaluation() -> None:
+    layer = Normalization("n", "images", (4, 4, 3), 1e-5, "float64")
+    weights = {"scale": noise(0, (3,), "float64"), "bias": noise(1, (3,), "float64")}
+    x = 3 * noise(2, (5, 4, 4, 3), "float64") + 1
+    (found, _), moments = layer(weights, [Signal(x)])
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    expected = (x - mean) / np.sqrt(variance + 1e-5) * weights["scale"] + weights["bias"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    (again, _), _ = layer(weights, [Signal(x[:1])], moments)
+    np.testing.assert_allclose(again, expected[:1], rtol=0, atol=1e-12)
+    alone = Shard(1.0, lambda array: array)
+    np.testing.assert_allclose(layer(weights, [Signal(x)], shard=alone)[0].x, expected, rtol=0, atol=1e-12)
+
+
+def test_sums_subsample_what_skips_and_add_maps_of_zeros() -> None:
+    x, skipping = noise(0, (2, 3, 4, 5), "float64"), noise(1, (2, 6, 8, 2), "float64")
+    (found, _), _ = Sum("s", ("a", "b"), (3, 4, 5), (3, 4, 5))({}, [Signal(x), Signal(skipping)])
+    np.testing.assert_array_equal(found[..., :2], x[..., :2] + skipping[:, ::2, ::2])
+    np.testing.assert_array_equal(found[..., 2:], x[..., 2:])
+
+
+def test_pools_of_windows_and_of_whole_maps() -> None:
+    x = noise(0, (2, 6, 6, 3), "float64")
+    (found, _), _ = Pool("p", "images", (6, 6, 3), "max", 3, 2, 1)({}, [Signal(x)])
+    assert found.shape == (2, 3, 3, 3) and np.array_equal(found[:, 0, 0], x[:, :2, :2].max((1, 2)))
+    for kind, whole in (("mean", np.mean), ("max", np.max)):
+        (found, _), _ = Whole("w", "images", (6, 6, 3), kind)({}, [Signal(x)])
+        np.testing.assert_allclose(found, whole(x, axis=(1, 2)), rtol=1e-14)
+
+
+def test_dropout_is_for_training_and_keeps_the_mean() -> None:
+    layer = Dropout("d", "images", (8, 8, 4), 0.25)
+    x, drawn = np.ones((50, 8, 8, 4)), np.random.default_rng(0).random((50, 8, 8, 4))
+    (found, _), _ = layer({}, [Signal(x)], noise=drawn)
+    assert set(np.unique(found)) == {0.0, 1 / 0.75} and np.array_equal(found == 0, drawn < 0.25)
+    assert abs(found.mean() - 1) < 6 * np.sqrt(0.25 / 0.75 / x.size)
+    assert layer({}, [Signal(x)])[0].x is x
+    smaller = layer({}, [Signal(x[:, :5, :5])], noise=drawn)[0].x
+    np.testing.assert_array_equal(smaller, found[:, :5, :5])
+
+
+def small(name: str) -> tuple[Network, Any, Any]:
+    """A network in double precision, no number of it 0 or 1, and four images."""
+    network = build(make_config(name, {"dtype": "float64"}), 16 if name != "fitnet" else 32, 4)
+    rng = np.random.default_rng(0)
+    weights = network.initialize(rng)
+    for arrays in weights.values():
+        arrays.update({key: a + 0.1 * rng.standard_normal(a.shape) for key, a in arrays.items() if a.ndim == 1})
+    return network, weights, rng.standard_normal((4, *network.image_shape))
+
+
+def test_gradients_of_a_network_of_every_layer() -> None:
+    table = Table((8, 8, 2), "float64")
+    table.dropout(0.25)
+    table.convolve(4, bias=True)
+    table.maxout(2)
+    before = table.name
+    table.convolve(4, stride=2)
+    table.normalize()
+    table.relu()
+    table.sum_with(before)
+    table.pool("mean", 3, 2, padding=1)
+    table.whole("mean")
+    table.dense(3)
+    network = Network(make_config("resnet20"), table.ended(), (8, 8, 2), 3)
+    rng = np.random.default_rng(3)
+    weights, x, labels = network.initialize(rng), rng.standard_normal((3, 8, 8, 2)), np.array([0, 2, 1])
+    drawn = network.noise(rng, 3)
+    assert drawn.keys() == {"dropout01"} and drawn["dropout01"].shape == x.shape
+    check_grads(lambda p: cross_entropy(network(p, x, noise=drawn)[0], labels), 1)(weights)
+    assert np.abs(network(weights, x, noise=drawn)[0] - network(weights, x)[0]).max() > 1e-3
+
+
+def in_torch(torch: Any, network: Network, weights: Any, x: Any) -> Any:
+    """The forward pass in training mode without dropout, in PyTorch's own functions."""
+    f = torch.nn.functional
+    state = {"images": x.permute(0, 3, 1, 2)}
+    for layer in network.table:
+        own, inputs = weights.get(layer.name, {}), [state[name] for name in layer.reads]
+        y = inputs[0]
+        match type(layer).__name__:
+            case "Convolution":
+                w = own["w"].flip((1, 2)).permute(3, 0, 1, 2)
+                padding = 0 if layer.crop else layer.taps // 2
+                y = f.conv2d(y, w, own.get("bias"), layer.stride, padding)
+            case "Normalization":
+                y = f.batch_norm(y, None, None, own["scale"], own["bias"], True, 0.1, layer.epsilon)
+            case "Relu":
+                y = f.relu(y)
+            case "Maxout":
+                y = y.unflatten(1, (-1, layer.pieces)).amax(2)
+            case "Pool" if "max" in layer.support:
+                y = f.max_pool2d(y, layer.taps, layer.stride, layer.padding)
+            case "Pool":
+                y = f.avg_pool2d(y, layer.taps, layer.stride, layer.padding, count_include_pad=False)
+            case "Whole":
+                y = y.mean((2, 3)) if layer.support == "mean" else y.amax((2, 3))
+            case "Sum":
+                other = inputs[1][:, :, :: inputs[1].shape[2] // y.shape[2], :: inputs[1].shape[3] // y.shape[3]]
+                y = y + f.pad(other, (0, 0, 0, 0, 0, y.shape[1] - other.shape[1]))
+            case "Dense":
+                y = y @ own["w"] + own["bias"]
+        state[layer.name] = y
+    return y
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_values_and_gradients_are_those_of_pytorch(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    network, weights, x = small(name)
+    labels = np.array([0, 3, 1, 1])
+    leaves = tree_map(lambda a: torch.tensor(a, requires_grad=True), weights)
+    logits = in_torch(torch, network, leaves, torch.tensor(x))
+    found, _ = network(weights, x)
+    scale = np.abs(found).max()
+    np.testing.assert_allclose(found, logits.detach().numpy(), rtol=0, atol=1e-11 * scale)
+    torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
+    gradients = grad(lambda p: cross_entropy(network(p, x)[0], labels))(weights)
+    for layer, arrays in gradients.items():
+        for key, array in arrays.items():
+            expected = leaves[layer][key].grad.numpy()
+            np.testing.assert_allclose(array, expected, rtol=0, atol=1e-9 * max(1e-3, np.abs(expected).max()))
+
+
+RUN = ("--dataset", "sample", "--validation-size", 8, "--batch-size", 8, "--epochs", 4, "--schedule", "constant")
+
+
+@pytest.mark.parametrize("name", ["wrn-student", "nin"])
+def test_runs_learn_and_resume_exactly(command: Command, tmp_path: Path, name: str) -> None:
+    """With normalisation, and with dropout."""
+    flags = ("--preset", name, *RUN, "--learning-rate", 0.02, "--image-sizes", 16, "--no-test")
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    command(*flags, "--out", whole).success()
+    losses = [record["train_loss"] for record in metrics(whole)]
+    assert losses[-1] < losses[0]
+    command(*flags, "--hours", 1e-9, "--out", part).success()
+    command("--resume", part).success()
+    assert_same_run(part, whole)
+
+
+def test_settings_of_hierarchical_networks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="width is 8, which is for architecture 'hcnn'; ResNet-20 has no"):
+        make_config("resnet20", {"width": 8})
+    with pytest.raises(ConfigError, match=r"epsilon is 1.0, which is for architecture .*; All-CNN-C has no"):
+        make_config("all-cnn", {"epsilon": 1.0})

@@ -1,0 +1,306 @@
+"""The layers of convolutional networks as they are in use: what the baselines of Table 1 are made of.
+
+Arrays are (N, u1, u2, channels), later (N, units). Filters w are (channels, s, s, filters) and are convolved, so
+PyTorch's, which are correlated, are these with both space axes reversed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from autodiff import batch_normalize, convolve, dropout, marginal, max_pool, maxout, mean_pool, relu
+from hcnn_core.backend import Array
+from hcnn_core.shards import Shard
+from train.networks.layer import IMAGES, Layer, Signal, Weights, times
+
+__all__ = ["Convolution", "Dense", "Dropout", "Maxout", "Normalization", "Pool", "Relu", "Sum", "Table", "Whole"]
+
+SPACE = (1, 2)
+
+
+class _Plain(Layer):
+    """A layer whose output depends on its inputs, its weights and nothing else."""
+
+    def __init__(self, name: str, reads: Sequence[str], inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+        self.name, self.reads, self.inputs, self.outputs = name, tuple(reads), inputs, outputs
+
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return the output."""
+        return Signal(self.apply(weights, *(signal.x for signal in inputs))), {}
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return the output."""
+        raise NotImplementedError
+
+
+class Convolution(_Plain):
+    """Filters summed over channels, with or without a bias; zeros beyond the ends, or only where filters see no end."""
+
+    def __init__(
+        self,
+        name: str,
+        reads: str,
+        inputs: tuple[int, ...],
+        filters: int,
+        taps: int,
+        *,
+        stride: int = 1,
+        bias: bool = False,
+        valid: bool = False,
+        dtype: str = "float32",
+    ) -> None:
+        self.crop = taps // 2 if valid else 0
+        lengths = (-(-(n - 2 * self.crop) // stride) for n in inputs[:2])
+        super().__init__(name, (reads,), inputs, (*lengths, filters))
+        self.taps, self.stride, self.bias, self.dtype = taps, stride, bias, dtype
+        self.support, self.steps = times((taps, taps)), times((stride, stride))
+        coefficients = taps**2 * inputs[-1] * filters
+        self.trainable = coefficients + bias * filters
+        self.multiply_adds = coefficients * math.prod(self.outputs[:2])
+
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Draw normal filters with the variance 2 / terms (arXiv:1502.01852, Eq. 10); biases are 0."""
+        shape = self.inputs[-1], self.taps, self.taps, self.outputs[-1]
+        w = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[:3]))
+        bias = {"bias": np.zeros(shape[-1], self.dtype)} if self.bias else {}
+        return {"w": w.astype(self.dtype), **bias}
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return the maps that the filters make."""
+        stride = 1 if self.crop else self.stride
+        y = convolve(inputs[0], weights["w"], SPACE, sum_axes=3, boundary="zero", stride=stride)
+        if self.crop:
+            y = y[:, self.crop : -self.crop : self.stride, self.crop : -self.crop : self.stride]
+        return y + weights["bias"] if self.bias else y
+
+
+class Dense(_Plain):
+    """Every unit sees every one."""
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], units: int, dtype: str) -> None:
+        super().__init__(name, (reads,), inputs, (units,))
+        self.dtype = dtype
+        self.multiply_adds = inputs[-1] * units
+        self.trainable = self.multiply_adds + units
+
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Draw normal weights with the variance 1 / terms; biases are 0."""
+        shape = self.inputs[-1], self.outputs[-1]
+        w = rng.standard_normal(shape) / math.sqrt(shape[0])
+        return {"w": w.astype(self.dtype), "bias": np.zeros(shape[1], self.dtype)}
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return the units."""
+        return inputs[0] @ weights["w"] + weights["bias"]
+
+
+class Normalization(_Plain):
+    """Batch normalisation of each channel (arXiv:1502.03167), with a learned scale and bias."""
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], epsilon: float, dtype: str) -> None:
+        super().__init__(name, (reads,), inputs, inputs)
+        self.epsilon, self.dtype = epsilon, dtype
+        self.trainable = 2 * inputs[-1]
+
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Return scales 1 and biases 0."""
+        channels = self.inputs[-1]
+        return {"scale": np.ones(channels, self.dtype), "bias": np.zeros(channels, self.dtype)}
+
+    def moments(self) -> Weights:
+        """Return those of standardised channels."""
+        channels = self.inputs[-1]
+        return {"output_mean": np.zeros(channels, self.dtype), "output_variance": np.ones(channels, self.dtype)}
+
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return the normalised channels, and their moments."""
+        (x, _), scale, bias = inputs[0], weights["scale"], weights["bias"]
+        if moments is None:
+            sharing = {} if shard is None else {"shard": shard}
+            y, mean, variance = batch_normalize(x, scale, bias, epsilon=self.epsilon, **sharing)
+            return Signal(y), {"output_mean": mean, "output_variance": variance}
+        slope = scale / np.sqrt(moments["output_variance"] + self.epsilon)
+        return Signal(x * slope + (bias - moments["output_mean"] * slope)), moments
+
+
+class Relu(_Plain):
+    """max(x, 0)."""
+
+    support = "ReLU"
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return the positive part."""
+        return relu(inputs[0])
+
+
+class Maxout(_Plain):
+    """The largest of some maps that follow each other (arXiv:1302.4389)."""
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], pieces: int) -> None:
+        super().__init__(name, (reads,), inputs, (*inputs[:-1], inputs[-1] // pieces))
+        self.pieces, self.support = pieces, f"max of {pieces}"
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return a map for each of the pieces' maxima."""
+        return maxout(inputs[0], self.pieces)
+
+
+class Pool(_Plain):
+    """The maximum or the mean of windows; samples beyond the ends do not count."""
+
+    def __init__(
+        self, name: str, reads: str, inputs: tuple[int, ...], kind: str, taps: int, stride: int, padding: int = 0
+    ) -> None:
+        lengths = ((n + 2 * padding - taps) // stride + 1 for n in inputs[:2])
+        super().__init__(name, (reads,), inputs, (*lengths, inputs[-1]))
+        self.pool, self.taps, self.padding = {"max": max_pool, "mean": mean_pool}[kind], taps, padding
+        self.stride, self.support, self.steps = stride, f"{times((taps, taps))} {kind}", times((stride, stride))
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return a value for each window."""
+        found: Array = self.pool(inputs[0], SPACE, self.taps, stride=self.stride, padding=self.padding)
+        return found
+
+
+class Whole(_Plain):
+    """The mean of each map, which is global average pooling (arXiv:1312.4400), or its maximum."""
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], kind: str) -> None:
+        super().__init__(name, (reads,), inputs, inputs[-1:])
+        self.support = kind
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return a unit for each map."""
+        if self.support == "mean":
+            return marginal(inputs[0], SPACE, reduction="mean")
+        return np.max(inputs[0], axis=SPACE)
+
+
+class Dropout(_Plain):
+    """In training, some values are 0 by chance (arXiv:1207.0580)."""
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], rate: float) -> None:
+        super().__init__(name, (reads,), inputs, inputs)
+        self.rate, self.support = rate, f"{rate:g} left out"
+
+    def noise(self) -> tuple[int, ...]:
+        """Return the shape of the input."""
+        return self.inputs
+
+    def __call__(
+        self,
+        weights: Weights,
+        inputs: Sequence[Signal],
+        moments: Weights | None = None,
+        *,
+        shard: Shard | None = None,
+        noise: Array | None = None,
+    ) -> tuple[Signal, Weights]:
+        """Return the input, in training without what is left out."""
+        x = inputs[0].x
+        if noise is None:
+            return Signal(x), {}
+        drawn = noise[(slice(None), *(slice(n) for n in x.shape[1:]))]  # smaller images take a part of the numbers
+        return Signal(dropout(x, drawn >= self.rate, rate=self.rate)), {}
+
+
+class Sum(_Plain):
+    """An output, and what skips layers (arXiv:1512.03385): subsampled where the output is, with zeros as new maps."""
+
+    support = "sum"
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return the sum."""
+        x, skipping = inputs
+        rows, columns = -(-skipping.shape[1] // x.shape[1]), -(-skipping.shape[2] // x.shape[2])
+        if (rows, columns) != (1, 1):
+            skipping = skipping[:, ::rows, ::columns, :]
+        if missing := x.shape[3] - skipping.shape[3]:
+            skipping = np.pad(skipping, ((0, 0), (0, 0), (0, 0), (0, missing)))
+        return x + skipping
+
+
+class Table:
+    """A table in the making: each method adds a layer that reads the one before."""
+
+    def __init__(self, image_shape: tuple[int, int, int], dtype: str, epsilon: float = 1e-5) -> None:
+        self.layers: list[Layer] = []
+        self.dtype, self.epsilon = dtype, epsilon
+        self.name: str = IMAGES
+        self.shape: tuple[int, ...] = image_shape
+        self._counts: dict[str, int] = {}
+
+    def _add(self, layer: Layer) -> None:
+        self.layers.append(layer)
+        self.name, self.shape = layer.name, layer.outputs
+
+    def _named(self, kind: str) -> str:
+        """A name that no layer has: conv01, conv02 and so on."""
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        return f"{kind}{self._counts[kind]:02d}"
+
+    def convolve(self, filters: int, taps: int = 3, **options: Any) -> None:
+        """Add filters, with options of `Convolution`."""
+        name = self._named("conv")
+        self._add(Convolution(name, self.name, self.shape, filters, taps, dtype=self.dtype, **options))
+
+    def normalize(self) -> None:
+        """Add batch normalisation."""
+        self._add(Normalization(self._named("norm"), self.name, self.shape, self.epsilon, self.dtype))
+
+    def relu(self) -> None:
+        """Add a ReLU."""
+        self._add(Relu(self._named("relu"), (self.name,), self.shape, self.shape))
+
+    def maxout(self, pieces: int) -> None:
+        """Add maxima of maps."""
+        self._add(Maxout(self._named("maxout"), self.name, self.shape, pieces))
+
+    def pool(self, kind: str, taps: int, stride: int, padding: int = 0) -> None:
+        """Add pooling by "max" or "mean"."""
+        self._add(Pool(self._named("pool"), self.name, self.shape, kind, taps, stride, padding))
+
+    def dropout(self, rate: float) -> None:
+        """Add dropout."""
+        self._add(Dropout(self._named("dropout"), self.name, self.shape, rate))
+
+    def whole(self, kind: str) -> None:
+        """Add the "mean" or the "max" of each map."""
+        self._add(Whole(self._named(kind), self.name, self.shape, kind))
+
+    def go_back_to(self, layer: tuple[str, tuple[int, ...]]) -> None:
+        """Let the next layer read an earlier one, given by its name and the lengths of its axes."""
+        self.name, self.shape = layer
+
+    def sum_with(self, name: str) -> None:
+        """Add the output of an earlier layer."""
+        self._add(Sum(self._named("sum"), (self.name, name), self.shape, self.shape))
+
+    def dense(self, units: int) -> None:
+        """Add a dense layer."""
+        self._add(Dense(self._named("dense"), self.name, self.shape, units, self.dtype))
+
+    def ended(self) -> list[Layer]:
+        """Return the layers; the last one with weights is what tells classes apart."""
+        next(layer for layer in reversed(self.layers) if layer.trainable).tells_classes = True
+        return self.layers
