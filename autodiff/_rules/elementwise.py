@@ -124,10 +124,14 @@ def real_if_close(a: Array, tol: float = 100) -> Array:
 # Two arguments
 
 
-def _less(x: Array, y: Array, ans: Array) -> Array:
-    """The difference x - ans, but 0 where x, and not y, is the infinity that ans is."""
-    alone = np.isinf(ans) & (x == ans) & (y != ans)
-    return np.where(alone, 0, x - np.where(alone, 0, ans))
+@primitive
+def logistic(x: Array) -> Array:
+    """The logistic function, 1 / (1 + exp(-x))."""
+    decay = np.exp(-np.abs(x))
+    return np.where(x < 0, decay, 1) / (1 + decay)
+
+
+defvjp(logistic, lambda ans, x: lambda g: g * (square_of_sech(x / 2) / 4))
 
 
 rule(np.add, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: g)
@@ -151,13 +155,13 @@ rule(
 )
 rule(
     np.logaddexp,
-    lambda ans, x, y: lambda g: g * np.exp(_less(x, y, ans)),
-    lambda ans, x, y: lambda g: g * np.exp(_less(y, x, ans)),
+    lambda ans, x, y: lambda g: g * logistic(x - y),
+    lambda ans, x, y: lambda g: g * logistic(y - x),
 )
 rule(
     np.logaddexp2,
-    lambda ans, x, y: lambda g: g * np.exp2(_less(x, y, ans)),
-    lambda ans, x, y: lambda g: g * np.exp2(_less(y, x, ans)),
+    lambda ans, x, y: lambda g: g * logistic(LOG2 * (x - y)),
+    lambda ans, x, y: lambda g: g * logistic(LOG2 * (y - x)),
 )
 
 

@@ -148,7 +148,7 @@ def _interpolated(x: Array, xp: Array, fp: Array, left: Any, right: Any, period:
     """Interpolation written in functions that have derivatives; at a sample, the slope is that to the right of it."""
     if period is not None:
         period, left, right = abs(period), None, None
-        x, xp = x % period, xp % period
+        x, xp = np.remainder(x, period), np.remainder(xp, period)
         order = np.argsort(getval(xp))
         xp, fp = xp[order], fp[order]
         xp, fp = np.concatenate([xp[-1:] - period, xp, xp[:1] + period]), np.concatenate([fp[-1:], fp, fp[:1]])

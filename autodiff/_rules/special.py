@@ -5,7 +5,9 @@ The formulas are those of the NIST Digital Library of Mathematical Functions, ht
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -202,8 +204,36 @@ def beta_density(a: Array, b: Array, x: Array) -> Array:
     return np.exp(sp.xlogy(a - 1, x) + sp.xlog1py(b - 1, -x) - sp.betaln(a, b))
 
 
+STIRLING = [float(b) / (k * (k - 1)) for k, b in enumerate(sp.bernoulli(16)) if k > 0 and k % 2 == 0]
+"""Coefficients of the series of gammaln in 1 / a, of every second power from the first on, DLMF 5.11.1."""
+
+
+@primitive
+def less_log1p(x: Array) -> Array:
+    """The difference x - log(1 + x), by the series of log((1 + s) / (1 - s)) where x is small."""
+    small = np.abs(x) < 0.25
+    near, far = np.where(small, x, 0), np.where(small, 0, x)
+    s = near / (2 + near)
+    series = s * near - 2 * s * polynomial(np.square(s), tuple(1 / k for k in range(3, 25, 2)))
+    return np.where(small, series, far - np.log1p(far))
+
+
+defvjp(less_log1p, lambda ans, x: lambda g: g * (x / (1 + x)))
+
+
 def gamma_density(a: Array, x: Array) -> Array:
-    return np.exp(sp.xlogy(a - 1, x) - x - sp.gammaln(a))
+    return np.exp(log_gamma_density(a, x))
+
+
+def log_gamma_density(a: Array, x: Array) -> Array:
+    """For large a by Stirling's series around x = a, where (a - 1) log(x) - x - gammaln(a) would lose digits."""
+    large = (a > 20) & (x > 0)
+    mean, at = np.where(large, a, 20.0), np.where(large, x, 20.0)
+    inverse, step = 1 / mean, (at - mean) / mean
+    rest = polynomial(np.square(inverse), tuple(STIRLING)) / inverse
+    near = np.log(mean / (2 * math.pi)) / 2 - rest - np.log(at) - mean * less_log1p(step)
+    a, x = np.where(large, 1.0, a), np.where(large, 1.0, x)
+    return np.where(large, near, sp.xlogy(a - 1, x) - x - sp.gammaln(a))
 
 
 second(sp.betainc, lambda ans, a, b, x: lambda g: g * beta_density(a, b, x), argnum=2)
@@ -233,16 +263,38 @@ _j2, _y2 = _of_order_two(sp.jv, sp.j1, sp.j0, 1, -1), _of_order_two(sp.yv, sp.y1
 _i2, _k2 = _of_order_two(sp.iv, sp.i1, sp.i0, -1, 1), _of_order_two(sp.kv, sp.k1, sp.k0, 1, 1)
 _i2e = _of_order_two(sp.ive, sp.i1e, sp.i0e, -1, 1)
 
+
+def scaled_slope(n: int, x: Array, slope: Array) -> Array:
+    """The derivative of exp(-abs(x)) I_n(x), for large x by the series that DLMF 10.40.1 gives its three terms."""
+    far = np.abs(x) > 50
+    size = np.where(far, np.abs(x), 50.0)
+    total: Any = 0.0
+    for coefficient in reversed(_scaled_slope_series(n)):
+        total = (total + coefficient) / size
+    total = total / np.sqrt(2 * math.pi * size)
+    return np.where(far, total if n % 2 else np.sign(x) * total, slope)
+
+
+def _scaled_slope_series(n: int) -> list[float]:
+    """The coefficients of 1 / x, 1 / x^2, ... in (f(n - 1) + f(n + 1)) / 2 - f(n), where f are those of I_n."""
+
+    def terms(order: int) -> Any:
+        ratios = (((2 * k - 1) ** 2 - 4 * order**2) / (8 * k) for k in range(1, 15))
+        return itertools.accumulate(ratios, operator.mul)
+
+    return [(low + high) / 2 - middle for low, middle, high in zip(*map(terms, (n - 1, n, n + 1)), strict=True)]
+
+
 rule(sp.j0, lambda ans, x: lambda g: -g * sp.j1(x))
 rule(sp.y0, lambda ans, x: lambda g: -g * sp.y1(x))
 rule(sp.i0, lambda ans, x: lambda g: g * sp.i1(x))
 rule(sp.k0, lambda ans, x: lambda g: -g * sp.k1(x))
-rule(sp.i0e, lambda ans, x: lambda g: g * (sp.i1e(x) - np.sign(x) * ans))
+rule(sp.i0e, lambda ans, x: lambda g: g * scaled_slope(0, x, sp.i1e(x) - np.sign(x) * ans))
 rule(sp.j1, lambda ans, x: lambda g: g * (sp.j0(x) - _j2(x)) / 2)
 rule(sp.y1, lambda ans, x: lambda g: g * (sp.y0(x) - _y2(x)) / 2)
 rule(sp.i1, lambda ans, x: lambda g: g * (sp.i0(x) + _i2(x)) / 2)
 rule(sp.k1, lambda ans, x: lambda g: -g * (sp.k0(x) + _k2(x)) / 2)
-rule(sp.i1e, lambda ans, x: lambda g: g * ((sp.i0e(x) + _i2e(x)) / 2 - np.sign(x) * ans))
+rule(sp.i1e, lambda ans, x: lambda g: g * scaled_slope(1, x, (sp.i0e(x) + _i2e(x)) / 2 - np.sign(x) * ans))
 second(sp.jv, lambda ans, n, x: lambda g: g * (sp.jv(n - 1.0, x) - sp.jv(n + 1.0, x)) / 2)
 second(sp.yv, lambda ans, n, x: lambda g: g * (sp.yv(n - 1.0, x) - sp.yv(n + 1.0, x)) / 2)
 second(sp.yn, lambda ans, n, x: lambda g: g * (sp.yv(n - 1.0, x) - sp.yv(n + 1.0, x)) / 2)

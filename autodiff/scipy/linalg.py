@@ -119,8 +119,7 @@ def _banded_vjp(argnums: tuple[int, ...], ans: Array, args: Any, kwargs: Any) ->
     def pullback(g: Array) -> list[Array]:
         transposed = np.stack([np.roll(ab[upper + d], d) for d in reversed(offsets)])
         column = _banded(transposed, g, (upper, lower), check_finite)
-        made = {0: lambda: -np.stack([diagonal(column, d) for d in offsets]), 1: lambda: column}
-        return [made[argnum]() for argnum in argnums]
+        return [column if argnum else -np.stack([diagonal(column, d) for d in offsets]) for argnum in argnums]
 
     def diagonal(column: Array, d: int) -> Array:
         """The gradient of a diagonal but for its sign, with zeros where it ends."""

@@ -61,7 +61,7 @@ def convolve(
     free = [i for i in range(ndims[1]) if i not in other and i not in summed_2]
     w = np.transpose(in2, (*summed_2, *other, *free))
     lengths, sizes = [np.shape(in1)[i] for i in along], [np.shape(in2)[i] for i in other]
-    parts = _parts(mode, lengths, sizes)
+    parts: tuple[Any, ...] = _parts(mode, lengths, sizes)
     widths = [(0, 0)] * ndims[0]
     for i, s in zip(along, sizes, strict=True):
         widths[i] = (s // 2, s - 1 - s // 2)
@@ -107,12 +107,11 @@ def fftconvolve(in1: Array, in2: Array, mode: str = "full", axes: int | Sequence
     if not along:
         return in1 * in2
     points = [scipy.fft.next_fast_len(n + s - 1) for n, s in zip(lengths, sizes, strict=True)]
+    library: Any = np.fft
+    forward, inverse = library.rfftn, library.irfftn
     if np.iscomplexobj(in1) or np.iscomplexobj(in2):
-        spectrum = np.fft.fftn(in1, points, along) * np.fft.fftn(in2, points, along)
-        full = np.fft.ifftn(spectrum, points, along)
-    else:
-        spectrum = np.fft.rfftn(in1, points, along) * np.fft.rfftn(in2, points, along)
-        full = np.fft.irfftn(spectrum, points, along)
+        forward, inverse = library.fftn, library.ifftn
+    full = inverse(forward(in1, points, along) * forward(in2, points, along), points, along)
     if mode == "same":  # as long as in1 along the other axes too
         for i, (n, m) in enumerate(zip(np.shape(in1), np.shape(full), strict=True)):
             parts.setdefault(i, slice((m - n) // 2, (m - n) // 2 + n))

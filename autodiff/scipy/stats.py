@@ -16,6 +16,7 @@ import numpy as np
 import scipy.special as sp
 import scipy.stats
 
+from autodiff._rules.special import log_gamma_density
 from autodiff._rules.table import as_floats
 from autodiff.tape import defvjp, getval, primitive
 from hcnn_core.backend import Array
@@ -349,7 +350,7 @@ class Gamma(Continuous):
 
     def _logpdf(self, x: Array, *shapes: Any) -> Array:
         (a,) = shapes
-        return sp.xlogy(a - 1, x) - x - sp.gammaln(a)
+        return log_gamma_density(a, x)
 
     def _cdf(self, x: Array, *shapes: Any) -> Array:
         return sp.gammainc(*shapes, x)

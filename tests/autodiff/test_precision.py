@@ -9,6 +9,7 @@ import pytest
 import scipy.special as sp
 
 import autodiff as ad
+import autodiff.scipy.stats as stats
 import hcnn_core
 from autodiff import elementwise_grad, grad, hessian, hessian_vector_product, vjp
 from tests.core.oracle import eps, noise
@@ -51,6 +52,16 @@ DERIVATIVES: list[tuple[Any, tuple[float, ...], int, float, float]] = [
     (sp.kl_div, (5.0, 5.0), 0, 0.0, 0.2),
     (sp.kl_div, (5.0, 5.0), 1, 0.0, 0.2),
     (sp.rel_entr, (1e-200, 1e200), 0, -920.0340371976183, 1e200),
+    (sp.gammainc, (1e10, 1e10 + 1e5), 1, 2.419691113903898e-06, -2.4196911139038978e-11),
+    (sp.gammainc, (300.0, 250.0), 1, 0.0002522088535943722, 4.943293530449695e-05),
+    (sp.gammainc, (25.0, 3.0), 1, 2.2663187789029578e-14, 1.5864231452320705e-13),
+    (sp.i0e, (60.0,), 0, -0.00043191898458112284, 1.0844132678433691e-05),
+    (sp.i0e, (1e8,), 0, -1.9947114094873313e-13, 2.9920671217111648e-21),
+    (sp.i1e, (60.0,), 0, -0.00042107485190268914, 1.0390345461341327e-05),
+    (sp.i1e, (-1e8,), 0, -1.99471137956666e-13, -2.9920670469094864e-21),
+    (np.logaddexp, (1e10, 1e10), 0, 0.5, 0.25),
+    (np.logaddexp, (-1e16, 4 - 1e16), 0, 0.01798620996209156, 0.017662706213291118),
+    (np.logaddexp2, (1e10, 1e10 + 4), 1, 0.9411764705882353, 0.038374930411623265),
 ]
 
 
@@ -63,6 +74,12 @@ def test_derivatives_in_the_tails(function: Any, args: Any, argnum: int, first: 
     slope = grad(function, argnum)
     for found, exact in ((slope(*args), first), (grad(slope, argnum)(*args), second)):
         assert abs(found - exact) <= 100 * np.finfo(float).eps * abs(exact)
+
+
+def test_the_gamma_law_of_a_large_shape() -> None:
+    value, pull = vjp(stats.gamma.logpdf, np.float64(1e10 + 1e5), np.float64(1e10))
+    assert value == pytest.approx(-12.9318706648249, rel=1e-13)
+    assert pull(1.0)[1] == pytest.approx(1.0000000000333e-05, rel=1e-10)
 
 
 def test_numbers_of_both_signs_beside_each_other_in_beta_functions() -> None:
