@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -227,9 +227,8 @@ DEFAULT = Tuning()
 _current: ContextVar[Tuning] = ContextVar("tuning", default=DEFAULT)
 
 
-def current() -> Tuning:
-    """The tuning that applies here: that of the innermost `tuned` block, or the default."""
-    return _current.get()
+current: Callable[[], Tuning] = _current.get
+"""The tuning that applies here: that of the innermost `tuned` block, or the default."""
 
 
 @contextmanager

@@ -129,6 +129,10 @@ class Program:
             self._steps[how, one_by_one] = np.column_stack((addresses, self.ends, first))
         return self._steps[how, one_by_one]
 
+    def apply(self, source: NDArray, first: int, target: NDArray, to: int, n: int, **options: Any) -> None:
+        """As a call, for n positions of arrays (rows, channels, positions), from these positions on."""
+        self(Rows.of(source, first), Rows.of(target, to), source.shape[1], n, **options)
+
     def __call__(
         self,
         source: Rows,

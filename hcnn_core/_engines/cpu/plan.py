@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ class CpuPlan(Plan[NDArray]):
     products: DirectProducts
     pointwise = elementwise
 
+    @cached_property
+    def _way_back(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shape of the result in the plan's order, and the order of axes that takes it to the caller's."""
+        order = self.y_order
+        return tuple(self.problem.y_shape[a] for a in order), tuple(sorted(range(len(order)), key=order.__getitem__))
+
     def forward(self, xp: Any, x: NDArray, w: NDArray, bias: NDArray | None = None) -> NDArray:
         """Convolve x with w; with a bias, the ELU of the sum."""
         per_row = None if bias is None else self.per_row(xp, bias)
@@ -37,7 +44,8 @@ class CpuPlan(Plan[NDArray]):
             y = self._transformed(self._channelled(x), filters, per_row)
         else:
             y = self.products.apply(xp, self._analyze(xp, x), filters, None if per_row is None else per_row[0])
-        result = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
+        shape, back = self._way_back
+        result = y.reshape(shape).transpose(back)
         return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
 
     def adjoints(
@@ -79,8 +87,8 @@ class CpuPlan(Plan[NDArray]):
                 # (frequencies, rows, terms) @ (frequencies, terms, positions) -> (frequencies, rows, lines, positions)
                 products = workspace[: b.n * b.lines * count * rows].reshape(count, rows, b.lines, b.n)
                 self.products.apply_block(products, spectrum, matrices, b)
-                source, lines = Rows.of(products.reshape(-1, self.out, b.lines * b.n)), (b.lines, b.n, b.step)
-                synthesis(source, Rows.of(y, b.first), self.out, b.n, lines=lines, bias=bias)
+                spectra = products.reshape(-1, self.out, b.lines * b.n)
+                synthesis.apply(spectra, 0, y, b.first, b.n, lines=(b.lines, b.n, b.step), bias=bias)
 
         parallel_for(work, len(blocks), elements)
         return y
@@ -181,17 +189,17 @@ class CpuPlan(Plan[NDArray]):
 
         Segments of columns are (first in the target, first in the source, number).
         """
-        apply, channels = programs_of(self.transform, source.dtype)[which], source.shape[1]
+        program, channels = programs_of(self.transform, source.dtype)[which], source.shape[1]
 
         def work(begin: int, end: int) -> None:
             for to, first, count in segments:
                 at, n = max(begin, 0), min(end, count)  # begin and end count from the start of this segment
                 if at < n and added:
                     more = empty((target.shape[0], channels, n - at), target.dtype)
-                    apply(Rows.of(source, first + at), Rows.of(more), channels, n - at)
+                    program.apply(source, first + at, more, 0, n - at)
                     target[:, :, to + at : to + n] += more
                 elif at < n:
-                    apply(Rows.of(source, first + at), Rows.of(target, to + at), channels, n - at)
+                    program.apply(source, first + at, target, to + at, n - at)
                 begin, end = begin - count, end - count
 
         columns = sum(count for _, _, count in segments)
@@ -226,9 +234,18 @@ class CpuPlan(Plan[NDArray]):
 
     @staticmethod
     def _to_plan(xp: Any, array: NDArray, order: tuple[int, ...], shape: tuple[int, ...]) -> NDArray:
-        return contiguous(array.transpose(order)).reshape(shape)
+        array = array.transpose(order)
+        return (array if array.flags.c_contiguous else contiguous(array)).reshape(shape)
+
+    @cached_property
+    def _rows_first(self) -> tuple[int, ...]:
+        """The order of a filter's axes with the new attributes before taps and channels."""
+        new = len(self.problem.out_shape)
+        return (*self.w_order[len(self.w_order) - new :], *self.w_order[: len(self.w_order) - new])
 
     def filters(self, w: NDArray) -> NDArray:
-        """Spectra of filters, (frequencies, rows, taps * columns)."""
+        """Spectra of filters, (frequencies, rows, taps * columns); without transformed axes the filters themselves."""
+        if isinstance(self.transform, Identity):
+            return w.transpose(self._rows_first).reshape(1, self.out, -1)
         spectra: NDArray = self.transform.kernel(np, self._to_plan(np, w, self.w_order, self.w_matrix))
         return spectra

@@ -24,7 +24,6 @@ import numpy as np
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.cpu.straight_line import LEAN, PAIRED, TRIPLED, dft_line, pairs
 from hcnn_core._engines.generic.dft import ByTable
-from hcnn_core._engines.generic.matmul import matmul
 from hcnn_core._engines.taps import Integers
 from hcnn_core._engines.transform import tap_positions
 from hcnn_core._tuning import Units
@@ -114,7 +113,7 @@ class Axis:
 class RealDFT(ByTable[NDArray]):
     """Spectra (F, A * P, rest): F entries, A polyphase components, P planes. See `Transform`."""
 
-    matmul = staticmethod(matmul)
+    matmul = staticmethod(np.matmul)
 
     def __init__(
         self,
@@ -254,7 +253,7 @@ class RealDFT(ByTable[NDArray]):
         table: NDArray = self._placed.beside(like, dtype, lambda: np.ascontiguousarray(self._table, dtype))
         return table
 
-    @property
+    @cached_property
     def _kernel_rows(self) -> tuple[int, ...]:
         return self.frequencies, self.planes, self.aliases, self.planes, 1
 
