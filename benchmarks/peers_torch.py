@@ -197,13 +197,13 @@ class Step:
     def to_numpy(self, result: tuple[Tensor, tuple[Tensor, ...]]) -> Arrays:
         """The result and the cotangents in the project's conventions."""
         y, cotangents = result
-        found = {"y": y.detach().float().numpy()}
+        found = {"y": y.detach().float().cpu().numpy()}
         for key, value in zip(self.inputs, cotangents, strict=True):
-            value = value.float()
+            value = value.float().cpu()
             if key == "w":  # (v' * K, v, s, s): each tap of the merged filter gathers the entries it was copied to
                 _, outputs, inputs = self.selection.shape
                 blocks = value.reshape(outputs, -1, inputs, *value.shape[2:])
-                found[key] = _flip(torch.einsum("aoi,okist->stak", self.selection, blocks).numpy(), (0, 1, 2))
+                found[key] = _flip(torch.einsum("aoi,okist->stak", self.selection.cpu(), blocks).numpy(), (0, 1, 2))
             elif key == "h":
                 found[key] = _flip(value[:, 0].numpy(), (1, 2))
             elif key == "g":

@@ -19,7 +19,7 @@ from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.shards import Shard
 from hcnn_core.translation import translate
-from hcnn_core.updates import adamw_update, muon_update, sgd_update, sgd_update_all
+from hcnn_core.updates import adamw_update, muon_update, muon_update_all, sgd_update, sgd_update_all
 
 __version__ = "0.1.0"
 
@@ -55,6 +55,7 @@ __all__ = [
     "merge_factors",
     "merge_factors_vjp",
     "muon_update",
+    "muon_update_all",
     "normalize_elu",
     "normalize_elu_vjp",
     "normalize_filters",

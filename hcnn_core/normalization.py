@@ -249,7 +249,7 @@ def _forward(
 ) -> Any:
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     epsilon = require_epsilon(epsilon)
-    engine = planner.normalization(xp, math.prod(y.shape))
+    engine = planner.normalization(xp, y, shift)
     return engine.forward(xp, y, shift, scale, bias, epsilon, shard, rectified)
 
 
@@ -286,7 +286,7 @@ def _adjoint(
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {shape}")
-    engine = planner.normalization(xp, math.prod(y.shape))
+    engine = planner.normalization(xp, y, shift)
     return engine.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified)
 
 

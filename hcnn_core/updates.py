@@ -12,7 +12,15 @@ from hcnn_core._engines import planner
 from hcnn_core.backend import AnyArray, Array, array_namespace, library_of, require_real
 from hcnn_core.products import matmul
 
-__all__ = ["Term", "adamw_update", "muon_update", "sgd_update", "sgd_update_all", "weighted_sums"]
+__all__ = [
+    "Term",
+    "adamw_update",
+    "muon_update",
+    "muon_update_all",
+    "sgd_update",
+    "sgd_update_all",
+    "weighted_sums",
+]
 
 Number: TypeAlias = Any
 """A number, or an array without axes: a number that is known on the device alone, as a CUDA graph takes it."""
@@ -197,13 +205,83 @@ def muon_update(
     """
     _, w, g, v = _operands(weight, gradient=gradient, velocity=velocity)
     momentum, weight_decay = float(momentum), float(weight_decay)
-    rows = max(0, w.ndim - 1) if row_axes is None else row_axes
-    if not 0 <= rows <= w.ndim:
-        raise ValueError(f"row_axes is {row_axes}; it must be from 0 to {w.ndim}, the axes of the weight")
+    rows = _row_axes(w, row_axes)
     rate = _number("rate", rate, w)
     v = momentum * v + g
     ahead = momentum * v + g if nesterov else v
     return w - rate * (_semi_orthogonal(ahead, rows) + (weight_decay * w if weight_decay else 0)), v
+
+
+def muon_update_all(
+    weights: Sequence[AnyArray],
+    gradients: Sequence[Array],
+    velocities: Sequence[Array],
+    /,
+    *,
+    rate: Number,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decays: Sequence[float],
+    row_axes: Sequence[int | None],
+) -> tuple[list[AnyArray], list[AnyArray]]:
+    """Take the step of `muon_update` for several weights, with few kernels on a GPU.
+
+    Parameters
+    ----------
+    weights, gradients, velocities : sequence of array
+        As `muon_update` takes them, of one dtype and library.
+    rate, momentum, nesterov
+        Those of all weights.
+    weight_decays : sequence of float
+        One for each weight.
+    row_axes : sequence of int or None
+        One for each weight.
+
+    Returns
+    -------
+    weights, velocities : list of array
+        After the step. Those of NumPy equal the results of `muon_update` bit for bit, CuPy's to rounding.
+
+    Raises
+    ------
+    TypeError
+        If an array is integer or complex, or arrays of two libraries are mixed.
+    ValueError
+        If sequences differ in length, shapes differ, the rate has axes, or a weight has fewer axes than its `row_axes`.
+
+    Notes
+    -----
+    Three kernels take the steps of up to 48 CuPy arrays whose matrices have at most 32 rows or at most 32 columns. They
+    iterate on U^T U in double precision. Of larger matrices each takes its own step.
+    """
+    lengths = len(weights), len(gradients), len(velocities), len(weight_decays), len(row_axes)
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"weights, gradients, velocities, weight_decays and row_axes have lengths {lengths}; give as many of each"
+        )
+    options: dict[str, Any] = {"rate": rate, "momentum": momentum, "nesterov": nesterov}
+    found: list[Any] = [None] * len(weights)
+    at_once: dict[int, tuple[Any, ...]] = {}
+    given = zip(weights, gradients, velocities, weight_decays, row_axes, strict=True)
+    for number, (w, g, v, decay, rows) in enumerate(given):
+        if planner.takes_muon(w, _row_axes(w, rows)):
+            at_once[number] = (*_operands(w, gradient=g, velocity=v)[1:], float(decay), _row_axes(w, rows))
+        else:
+            found[number] = muon_update(w, g, v, **options, weight_decay=decay, row_axes=rows)
+    if at_once:
+        taken = list(at_once.values())
+        results = planner.muon(taken, _number("rate", rate, taken[0][0]), float(momentum), nesterov, TINY)
+        for number, result in zip(at_once, results, strict=True):
+            found[number] = result
+    return [w for w, _ in found], [v for _, v in found]
+
+
+def _row_axes(weight: Array, row_axes: int | None) -> int:
+    """How many of a weight's first axes are rows of its matrix."""
+    rows = max(0, weight.ndim - 1) if row_axes is None else row_axes
+    if not 0 <= rows <= weight.ndim:
+        raise ValueError(f"row_axes is {row_axes}; it must be from 0 to {weight.ndim}, the axes of the weight")
+    return rows
 
 
 def _semi_orthogonal(array: AnyArray, rows: int) -> AnyArray:

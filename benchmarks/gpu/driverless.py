@@ -49,6 +49,7 @@ TYPES: dict[str, Any] = {
     "float": ctypes.c_float,
 }
 TO_HOST, ON_DEVICE, ANYWHERE = 2, 3, 4
+DEFAULT_STREAM = 0
 
 MAX_SHARED_ATTRIBUTE = 8
 """CUDA's number for the bytes of dynamic shared memory that a kernel may be given."""
@@ -124,6 +125,7 @@ class Driver:
         self.allocated: dict[int, int] = {}
         self.held = self.peak = 0
         self.handles = 100
+        self.busy: set[int] = set()
         self.launches = 0
         self.differs = differs
         self.listening = False
@@ -139,8 +141,22 @@ class Driver:
         self.refused.append(f"{what}, by " + " < ".join(f"{f.name}:{f.lineno}" for f in reversed(frames[-4:])))
 
     def on_stream(self, what: str, stream: int) -> None:
+        """Work on a stream, which goes on until somebody waits for it; other streams must not work meanwhile."""
         if self.recording not in (None, stream):
             self.refuse(f"{what} on another stream than is recorded")
+        if self.recording is None:
+            if others := self.busy - {stream}:
+                self.refuse(f"{what} on stream {stream} while {sorted(others)} may still work, and nobody waited")
+            self.busy.add(stream)
+
+    def streamSynchronize(self, stream: int, *_: Any) -> None:
+        self.busy.discard(stream)
+
+    def deviceSynchronize(self, *_: Any) -> None:
+        self.busy.clear()
+
+    def graphLaunch(self, graph: int, stream: int, *_: Any) -> None:
+        self.on_stream("a graph", stream)
 
     def handle(self, *_: Any) -> int:
         self.handles += 1
@@ -170,6 +186,8 @@ class Driver:
         libc.free(pointer)
 
     def memcpy(self, to: int, source: int, size: int, kind: int, *_: Any) -> None:
+        if kind not in (ON_DEVICE, ANYWHERE):
+            self.busy.discard(DEFAULT_STREAM)  # it waits
         ctypes.memmove(to, source, size)
 
     def memcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int, *_: Any) -> None:
@@ -330,9 +348,10 @@ def arguments_of(text: str, name: str, values: int) -> dict[str, Any]:
             found[label] = ctypes.c_uint64.from_address(address).value
         elif kind.removeprefix("const ") in NUMBERS:
             found[label] = NUMBERS[kind.removeprefix("const ")].from_address(address).value
-        elif "Sums" in kind:
-            sizes = dict(re.findall(r"^#define (SUMS|TERMS|BYTES) (\d+)$", text, re.MULTILINE))
-            found[label] = bytes((ctypes.c_char * int(sizes["BYTES"])).from_address(address))
+        elif kind.endswith(("Sums", "Matrices")):  # a table of addresses and sizes
+            size = re.search(r"^#define BYTES (\d+)$", text, re.MULTILINE)
+            assert size
+            found[label] = bytes((ctypes.c_char * int(size[1])).from_address(address))
         else:
             found[label] = None
     return found
@@ -513,7 +532,7 @@ def main() -> None:
     for size in [2] * (steps.WARM_UP + 2) + [1, 2]:
         numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "step", "keep", "fresh", "settled")}
         rows = np.tile(np.arange(32), (size, 1))
-        inputs = {"index": np.arange(size), "rows": rows, "columns": rows, **numbers}
+        inputs = {"index": np.arange(size), "rows": rows, "columns": rows, "noise": {}, **numbers}
         if config.cutout:
             inputs |= {"hidden_rows": rows < 8, "hidden_columns": rows < 8}
         before = driver.launches

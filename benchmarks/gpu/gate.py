@@ -42,15 +42,10 @@ LEAST = 10
 """Seconds that must be left for a stage to begin."""
 
 PARTS = {
-    "check": (Stage("environment", 30), Stage("compilation", 180), Stage("parity", 180), Stage("step", 170)),
-    "measure": (
-        Stage("ceilings", 30),
-        Stage("layer", 240),
-        Stage("profile", 60),
-        Stage("convolve", 60),
-        Stage("train", 170),
-    ),
-    "test": (Stage("tests", 330), Stage("sanitizer", 220)),
+    "check": (Stage("environment", 30), Stage("compilation", 240), Stage("parity", 240), Stage("ceilings", 30)),
+    "measure": (Stage("step", 250), Stage("layer", 220), Stage("profile", 60)),
+    "train": (Stage("train", 550),),
+    "test": (Stage("sanitizer", 200), Stage("tests", 290), Stage("convolve", 60)),
 }
 """What a call runs: each part by itself within `SECONDS`, and of use without the others."""
 
@@ -65,7 +60,8 @@ BARS = {
 """What is drawn of a stage's table: how many of its columns name a bar, which holds the length, and its unit."""
 
 PICTURE, LEARNING_CURVE, REPORT = "times.png", "run/learning-curve.png", "report.md"
-DATA, SITE = "data", "site"
+DATA, SITE, KERNELS = "data", "site", "kernels"
+"""Folders of images, packages and compiled kernels, which no archive holds."""
 
 
 def main() -> int:
@@ -87,11 +83,15 @@ def main() -> int:
     if options.archive and options.archive.exists() and not options.out.exists():
         unpack(options.archive, options.out)
     options.out.mkdir(parents=True, exist_ok=True)
-    keep = options.keep or options.out / DATA
-    collect(options.data, keep)
-    environment = dict(os.environ, HCNN_GATE_DATA=str(keep.resolve()))
+    keep, site, kernels = options.keep or options.out / DATA, options.out / SITE, options.out / KERNELS
+    environment = dict(os.environ, HCNN_GATE_DATA=str(keep.resolve()), CUPY_CACHE_DIR=str(kernels.resolve()))
     if options.wheels:
-        environment["PYTHONPATH"] = install(options.wheels, options.out / SITE)
+        install(options.wheels, site)
+    if site.exists():
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(site.resolve()), os.environ.get("PYTHONPATH")]))
+    collect(options.data, keep, environment)
+    if not any(kernels.glob("*")):  # those of the archive's machine are gone
+        result_of(options.out, "compilation").unlink(missing_ok=True)
     chosen = [s for name in options.part for s in PARTS[name]]
     if options.stages:
         chosen = [s for s in STAGES if s.name in options.stages]
@@ -126,13 +126,13 @@ def rows_of(out: Path, name: str) -> Path:
 
 
 def pack(out: Path, archive: Path) -> None:
-    """Put all of a folder but images and packages into one file, which is whole at any time."""
+    """Put all of a folder but images, packages, kernels and checkpoints into one file, which is whole at any time."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     part = archive.with_name(f"{archive.name}.part")
     with tarfile.open(part, "w:gz") as file:
         for path in sorted(out.iterdir()):
-            if path.name not in (DATA, SITE) and path.resolve() not in (archive.resolve(), part.resolve()):
-                file.add(path, path.name)
+            if path.name not in (DATA, SITE, KERNELS) and path.resolve() not in (archive.resolve(), part.resolve()):
+                file.add(path, path.name, filter=lambda member: None if member.name.endswith(".h5") else member)
     part.replace(archive)
 
 
@@ -179,15 +179,29 @@ def run(stage: Stage, out: Path, environment: dict[str, str], left: float) -> st
     return f"{stage.name}: failed ({status}): {' '.join(last)}"
 
 
-def collect(sources: list[Path], keep: Path) -> None:
-    """Copy what files of CIFAR-10 have come, compressed or not."""
+def collect(sources: list[Path], keep: Path, environment: dict[str, str] | None = None) -> None:
+    """Copy what files of CIFAR-10 have come: as they are, compressed, or as pictures, which are unpacked."""
     for source in sources:
         for name in CIFAR10:
-            found = next((path for form in (name, f"{name}.xz") for path in source.rglob(form)), None)
-            if found is not None and not present(keep, name):
-                keep.mkdir(parents=True, exist_ok=True)
-                shutil.copy(found, keep / f"{found.name}.part")
-                (keep / f"{found.name}.part").rename(keep / found.name)
+            forms = name, f"{name}.xz", str(Path(name).with_suffix(".webp"))
+            found = next((path for form in forms for path in source.rglob(form)), None)
+            if found is None or present(keep, name):
+                continue
+            keep.mkdir(parents=True, exist_ok=True)
+            if found.suffix == ".webp":
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.gpu.mosaics",
+                    str(found.resolve()),
+                    str(keep.resolve() / name),
+                ]
+                unpacked = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+                if unpacked.returncode:
+                    print(unpacked.stderr.strip().splitlines()[-1], file=sys.stderr)
+                continue
+            shutil.copy(found, keep / f"{found.name}.part")
+            (keep / f"{found.name}.part").rename(keep / found.name)
 
 
 def present(folder: Path, name: str) -> bool:
@@ -195,12 +209,11 @@ def present(folder: Path, name: str) -> bool:
     return (folder / name).exists() or (folder / f"{name}.xz").exists()
 
 
-def install(wheels: Path, site: Path) -> str:
-    """Install wheels without a network; returns the PYTHONPATH that finds them."""
+def install(wheels: Path, site: Path) -> None:
+    """Install wheels without a network."""
     files = sorted(map(str, wheels.glob("*.whl")))
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(site), *files]
     subprocess.run(command, check=True)
-    return os.pathsep.join([str(site.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def draw(out: Path) -> None:

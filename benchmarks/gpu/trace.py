@@ -42,6 +42,9 @@ IMAGES = 50_000
 
 SECTOR, WARP = 32, 32
 
+DOUBLE = 8
+"""Bytes of a number in double precision, which sums over many elements have."""
+
 SIZES = {
     "bool": 1, "char": 1, "signed char": 1, "unsigned char": 1, "short": 2, "int": 4, "unsigned int": 4, "float": 4,
     "double": 8, "long": 8, "long long": 8, "unsigned long long": 8,
@@ -217,6 +220,36 @@ def _own_work(launch: Launch) -> Work:
             touch("g_shift", a["places"] * a["kernels"])
             touch("of_g", a["count"] * elements, writes=True)
             touch("parts", a["kernels"] * rows * a["count"], writes=True)
+        case "row_sums" | "row_sums_back" | "normalize_rows" | "normalize_rows_back":
+            elements = gy * a["positions"]
+            read = len(set(ctypes_array(a["g_rows"], gy).tolist())) if a.get("g_rows") else gy
+            touch("g", read * a["positions"])
+            touch("y", elements)
+            touch("ans", elements, writes=True)
+            touch("of_y", elements, writes=True)
+            sums = DOUBLE / size * (2 if name == "row_sums" else 3) * gy
+            if name.startswith("row_sums"):
+                touch("parts", sums * launch.grid[0], writes=True)
+            elif name == "normalize_rows_back":
+                touch("parts", sums * a["blocks"])
+        case "channel_moments" | "channel_sums_back":
+            touch("parts", DOUBLE / size * (2 if name == "channel_moments" else 3) * a["rows"] * a["blocks"])
+        case "muon_grams" | "muon_polynomials" | "muon_moves":
+            from hcnn_core._engines.cuda.muon import layout_of as layout_of_matrices
+
+            table = np.frombuffer(a["all"], layout_of_matrices("float32" if size == 4 else "float64"))[0]
+            for m in table["matrix"][: launch.grid[0] if name == "muon_polynomials" else gy]:
+                elements, square = float(m["rows"]) * float(m["columns"]), float(m["columns"]) ** 2
+                parts = DOUBLE * square * (launch.grid[0] if name == "muon_grams" else a.get("blocks", 1))
+                moved = {
+                    "muon_grams": ((("gradient", "velocity"), False), (("new_velocity",), True)),
+                    "muon_moves": ((("weight", "gradient", "new_velocity"), False), (("new_weight",), True)),
+                }.get(name, ())
+                flop += {"muon_polynomials": 40 * square * float(m["columns"])}.get(name, 2 * elements * m["columns"])
+                for labels, writes in moved:
+                    accesses += [Access(int(m[label]), elements * size, elements * size, writes) for label in labels]
+                pointer = a["polynomials"] if name == "muon_moves" else a["parts"]
+                accesses.append(Access(pointer, parts, parts, name == "muon_grams"))
         case "cross_entropy":
             touch("logits", a["images"] * a["classes"])
             touch("gradient", a["images"] * a["classes"], writes=True)
@@ -368,11 +401,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--depth", type=int, help="J, where it is not the preset's")
+    parser.add_argument("--size", type=int, help="rows and columns that images of 32 x 32 are brought to")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
 
     cupy, driver = without_driver()
-    more = {} if options.depth is None else {"depth": options.depth}
+    more: dict[str, Any] = {} if options.depth is None else {"depth": options.depth}
+    if options.size is not None:
+        more["size"] = (options.size, options.size)
     launches = listen(
         cupy, driver, options.preset, options.boundary, options.batch_size, precision=options.precision, **more
     )

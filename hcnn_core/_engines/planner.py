@@ -285,9 +285,13 @@ def elementwise(xp: Any, size: int | None = None) -> Any:
     return generic_elementwise
 
 
-def normalization(xp: Any, size: int) -> Any:
-    """The module whose `forward` and `vjp` normalise arrays of this many elements fastest."""
-    if xp is np and size >= current().elementwise_elements and has_compiled_kernels():
+def normalization(xp: Any, y: Any, shift: Any) -> Any:
+    """The module whose `forward` and `vjp` normalise y + shift fastest."""
+    if library_of(y) == "cupy":
+        from hcnn_core._engines.cuda import normalization as by_kernels
+
+        return by_kernels if by_kernels.suits(y, shift) else generic_normalization
+    if xp is np and math.prod(y.shape) >= current().elementwise_elements and has_compiled_kernels():
         from hcnn_core._engines.cpu import normalization as compiled
 
         return compiled
@@ -334,6 +338,22 @@ def weighted_sums(like: Array) -> Any:
 
         return at_once
     return one_by_one
+
+
+def takes_muon(weight: Array, row_axes: int) -> bool:
+    """Whether `muon` takes the step of a weight like this."""
+    if library_of(weight) != "cupy":
+        return False
+    from hcnn_core._engines.cuda import muon as by_kernels
+
+    return by_kernels.suits(weight, row_axes)
+
+
+def muon(weights: Sequence[Any], rate: Any, momentum: float, nesterov: bool, tiny: float) -> list[tuple[Array, Array]]:
+    """Steps of Muon: of weights, gradients, velocities, decays, and numbers of axes that are rows of matrices."""
+    from hcnn_core._engines.cuda import muon as by_kernels
+
+    return by_kernels.muon([by_kernels.Weight(*weight) for weight in weights], rate, momentum, nesterov, tiny)
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ from autodiff import primitives
 from autodiff._rules import products
 from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
-from hcnn_core.backend import DeviceLimits
+from hcnn_core.backend import DeviceLimits, library_of
 
 DEVICES = {
     name: DeviceLimits(block << 10, multiprocessor // 2 - reserved << 10, capability)
@@ -43,8 +43,22 @@ def in_place_of_cupy(kernel: Callable[..., Any], device: DeviceLimits = DEVICES[
         patch.setattr(_cuda, "kernel", kernel)
         patch.setattr(_cuda, "device_limits", lambda: device)
         for module in (planner, products, primitives):
-            patch.setattr(module, "library_of", lambda array: "cupy")
+            patch.setattr(module, "library_of", lambda array: library_of(array) if _own_library else "cupy")
         yield
+
+
+_own_library: list[None] = []
+"""Not empty where NumPy arrays go their own way."""
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """NumPy arrays go their own way: for what kernels are compared with, which must not launch them."""
+    _own_library.append(None)
+    try:
+        yield
+    finally:
+        _own_library.pop()
 
 
 def host_kernels(folder: Path) -> Callable[..., Any]:
@@ -60,9 +74,9 @@ def host_kernels(folder: Path) -> Callable[..., Any]:
     return kernel
 
 
-def precompile_header(folder: Path) -> None:
+def precompile_header(folder: Path, *options: str) -> None:
     """Put the header into a folder as g++ takes it in at once, which is 40 % of the work of compiling a kernel."""
-    _run_compiler(folder / f"{HEADER.name}.gch", "-xc++-header", str(HEADER))
+    _run_compiler(folder / f"{HEADER.name}.gch", *options, "-xc++-header", str(HEADER))
 
 
 def _run_compiler(target: Path, *options: str, **pipes: Any) -> None:
@@ -75,14 +89,19 @@ def _run_compiler(target: Path, *options: str, **pipes: Any) -> None:
     partial.rename(target)
 
 
+def program(target: Path, text: str, *options: str) -> None:
+    """Compile a text of kernels, and what calls them, for the processor."""
+    text = text.replace('extern "C" __global__', "static")  # so that g++ drops the other kernels early
+    text = f'#include "{HEADER.name}"\n{text}'
+    _run_compiler(target, *options, f"-I{HEADER.parent}", "-xc++", "-", input=text)
+
+
 def _compile(folder: Path, name: str, text: str) -> Callable[..., None]:
     entry = 'extern "C" void entry(const unsigned* sizes, unsigned long shared, void** values) '
-    text = text.replace('extern "C" __global__', "static")  # so that g++ drops the other kernels early
-    text = f'#include "{HEADER.name}"\n{text}\n{entry} {{ host::launch({name}, sizes, shared, values); }}\n'
-    stem = folder / hashlib.sha256(text.encode()).hexdigest()[:20]
-    library = stem.with_suffix(".so")
+    text = f"{text}\n{entry} {{ host::launch({name}, sizes, shared, values); }}\n"
+    library = (folder / hashlib.sha256(text.encode()).hexdigest()[:20]).with_suffix(".so")
     if not library.exists():
-        _run_compiler(library, "-shared", f"-I{folder}", f"-I{HEADER.parent}", "-xc++", "-", input=text)
+        program(library, text, "-shared", f"-I{folder}")
     entry_point = ctypes.CDLL(str(library)).entry
 
     def launch(

@@ -11,7 +11,7 @@ import pytest
 
 from autodiff import cross_entropy, value_and_grad
 from hcnn_core import backend as _backend
-from hcnn_core import precision
+from hcnn_core import muon_update_all, precision
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core.updates import Term, weighted_sums
 from tests.gpu.host import in_place_of_cupy
@@ -43,6 +43,7 @@ def variants() -> Iterator[list[Variant]]:
             ("hcnn", "zero", "float32", "float32"),
             ("hcnn", "periodic", "float32", "float32"),
             ("hcnn-plus", "zero", "float32", "float32"),
+            ("hcnn-best", "zero", "float32", "float32"),
             ("hcnn", "zero", "float64", "float32"),
             ("hcnn", "zero", "float32", "tf32"),
             ("hcnn", "zero", "float32", "tf32x3"),
@@ -54,13 +55,17 @@ def variants() -> Iterator[list[Variant]]:
             with precision(exactness):
                 step(parameters)
         for dtype in ("float32", "float64"):
-            weighted_sums([[Term(np.zeros(3, dtype), 1.0)]])
+            weights = [np.zeros((2, 3), dtype)]
+            weighted_sums([[Term(weights[0], 1.0)]])
+            muon_update_all(weights, weights, weights, rate=0.1, weight_decays=[0.0], row_axes=[None])
         yield list(found)
 
 
 def test_networks_use_every_kernel(variants: list[Variant]) -> None:
     names = {"apply", "centre_of", "correlate", "covariance_of", "extend", "gram", "map_rows", "multiply", "normalize"}
     names |= {"cross_entropy", "merge", "merge_back", "normalize_back", "place_sums", "spread", "weigh"}
+    names |= {"row_sums", "channel_moments", "normalize_rows", "row_sums_back", "channel_sums_back"}
+    names |= {"normalize_rows_back", "muon_grams", "muon_polynomials", "muon_moves"}
     assert {name for name, _, _ in variants} == names
 
 

@@ -83,12 +83,14 @@ def test_report(tmp_path: Path, environment: dict[str, str], monkeypatch: pytest
 
 def test_each_part_fits_into_a_call() -> None:
     assert all(sum(stage.seconds for stage in part) <= gate.SECONDS for part in gate.PARTS.values())
-    assert {"compilation", "parity", "step"} <= {stage.name for stage in gate.PARTS["check"]}
+    assert {"compilation", "parity"} <= {stage.name for stage in gate.PARTS["check"]}
+    assert list(gate.PARTS) == ["check", "measure", "train", "test"]  # what one would miss most comes first
 
 
 def test_all_but_images_goes_into_one_archive_and_back(tmp_path: Path) -> None:
     out, archive = tmp_path / "out", tmp_path / "out" / "found.tgz"
-    for name in ("parity.json", "run/metrics.jsonl", "data/data_batch_1.bin", "site/numba.py"):
+    left_out = "data/data_batch_1.bin", "site/numba.py", "kernels/a.cubin", "run/epoch0001.h5"
+    for name in ("parity.json", "run/metrics.jsonl", *left_out):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(name)
     for _ in range(2):
@@ -96,7 +98,7 @@ def test_all_but_images_goes_into_one_archive_and_back(tmp_path: Path) -> None:
     unpack(archive, tmp_path / "again")
     found = sorted(str(p.relative_to(tmp_path / "again")) for p in (tmp_path / "again").rglob("*") if p.is_file())
     assert found == ["parity.json", "run/metrics.jsonl"]
-    assert sorted(p.name for p in out.iterdir()) == ["data", "found.tgz", "parity.json", "run", "site"]
+    assert sorted(p.name for p in out.iterdir()) == ["data", "found.tgz", "kernels", "parity.json", "run", "site"]
 
 
 def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_every_missing_package_is_named_and_what_needs_none_is_run(
     text = "import pytest\n@pytest.mark.gpu\ndef test_a(): pass\n"
     (root / "tests" / "test_plain.py").write_text(text)
     (root / "tests" / "test_wants.py").write_text("from tests.helper import x\n" + text)
-    (root / "tests" / "test_cpu.py").write_text("def test_b(): assert False\n")
+    (root / "tests" / "test_cpu.py").write_text(f"text = {text!r}\ndef test_b(): assert False\n")  # named in a string
     monkeypatch.setattr(stages, "ROOT", root)
     there = importlib.util.find_spec
     monkeypatch.setattr(
@@ -142,7 +144,7 @@ def test_the_tests_that_want_a_gpu_name_all_they_import() -> None:
     stages = importlib.import_module("benchmarks.gpu.stages")
     known = {*stages.TESTS_WANT, "numpy", "cupy", "autodiff", "benchmarks", "hcnn_core", "tests", "train", "__future__"}
     for path in (ROOT / "tests").rglob("test_*.py"):
-        if "mark.gpu" in path.read_text("utf-8") and path.name != "test_gate.py":
+        if stages.wants_gpu(path):
             assert stages.imported(path) - known <= sys.stdlib_module_names, path
 
 
@@ -195,6 +197,48 @@ def test_data_come_compressed_in_any_order(tmp_path: Path) -> None:
         (folder / name).write_bytes(b"again")
         collect([folder], keep)
     assert sorted(p.name for p in keep.iterdir()) == sorted(f"{name}.xz" for name in CIFAR10)
+
+
+def test_data_come_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """100 images beside each other, without loss. A picture that claims to be an official file must be."""
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (100, 32, 32, 3), np.uint8), rng.integers(0, 10, 100).astype(np.uint8)
+    mosaic = images.transpose(1, 0, 2, 3).reshape(32, 3200, 3)
+    for name in ("few", "test_batch"):
+        image.fromarray(mosaic).save(tmp_path / f"{name}.webp", lossless=True)
+        (tmp_path / f"{name}.labels").write_bytes(labels.tobytes())
+    command = [sys.executable, "-m", "benchmarks.gpu.mosaics", str(tmp_path / "few.webp"), str(tmp_path / "few.bin")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    found = np.frombuffer((tmp_path / "few.bin").read_bytes(), np.uint8).reshape(100, 3073)
+    assert np.array_equal(found[:, 0], labels)
+    assert np.array_equal(found[:, 1:].reshape(100, 3, 32, 32), images.transpose(0, 3, 1, 2))
+    collect([tmp_path], tmp_path / "keep", dict(os.environ))
+    assert not gate.present(tmp_path / "keep", "test_batch.bin")
+    assert "test_batch.webp is not the official file: its SHA-1 is" in capsys.readouterr().err
+
+
+def test_from_an_empty_folder_to_the_report_and_on(
+    tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three calls: all stages; none again; from the archive alone, compilation again, since its kernels are gone."""
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    monkeypatch.setattr(gate, "no_gpu", lambda environment: None)
+    out, archive = tmp_path / "out", tmp_path / "found.tgz"
+
+    def call() -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["gate", str(out), "--part", "check", "--archive", str(archive)])
+        assert gate.main() == 0
+        (out / gate.KERNELS).mkdir(exist_ok=True)
+        (out / gate.KERNELS / "a.cubin").touch()
+        return [line.partition(" in ")[0] for line in capsys.readouterr().out.splitlines()[:-1]]
+
+    names = [stage.name for stage in gate.PARTS["check"]]
+    assert call() == [f"{name}: done" for name in names]
+    assert call() == [f"{name}: done before" for name in names]
+    assert "As measured." in (out / gate.REPORT).read_text()
+    out.rename(tmp_path / "gone")
+    assert call() == [f"{name}: done" + " before" * (name != "compilation") for name in names]
 
 
 class Cupy:

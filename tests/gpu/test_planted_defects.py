@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from autodiff import convolve_elu, cross_entropy, value_and_grad, vjp
-from autodiff.primitives import _cross_entropy_written_out, _merged_factors_written_out
+from autodiff.primitives import _cross_entropy_written_out, _merged_factors_written_out, _normalize_elu_written_out
 from hcnn_core import (
     convolve,
     convolve_elu_marginal,
@@ -30,6 +30,8 @@ from hcnn_core import (
     matmul,
     merge_factors,
     merge_factors_vjp,
+    muon_update_all,
+    normalize_elu_vjp,
     patch_moments,
     patch_moments_vjp,
     precision,
@@ -39,9 +41,11 @@ from hcnn_core._engines.cuda import patches as _cuda_patches
 from hcnn_core._engines.cuda import plan as _cuda_plan
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import tuned
+from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
-from tests.gpu.host import host_kernels
+from tests.gpu.host import host_kernels, without_kernels
 from tests.gpu.requirements import required
+from tests.gpu.test_updates import muon_written_out
 
 ROOT = Path(__file__).parents[2]
 SPACE: dict[str, Any] = {"boundary": "zero", "stride": (1, 2), "method": "direct"}
@@ -142,18 +146,21 @@ def merging() -> None:
     given = [noise(seed, shape, "float32") for seed, shape in enumerate([(5, 3), (5, 6, 3), (3,), (3, 3), (3,)])]
     given[3] = given[3] @ given[3].T
     options: dict[str, Any] = {"lengths": (7,), "stride": 2, "boundary": "zero", "epsilon": 1.0}
-    exact, pullback = vjp(lambda *a: _merged_factors_written_out(*a, **options), *map(wide, given))
-    g = tuple(noise(5 + i, a.shape, "float32") for i, a in enumerate(exact))
+    with without_kernels():
+        exact, pullback = vjp(lambda *a: _merged_factors_written_out(*a, **options), *map(wide, given))
+        g = tuple(noise(5 + i, a.shape, "float32") for i, a in enumerate(exact))
+        cotangents = pullback(tuple(map(wide, g)))
     with poisoned_memory():
         found = *merge_factors(*given, **options), *merge_factors_vjp(*g, *given, **options)
-    for one, other in zip(found, (*exact, *pullback(tuple(map(wide, g)))), strict=True):
+    for one, other in zip(found, (*exact, *cotangents), strict=True):
         close(one, other, 5 * norm(other))
 
 
 def losses() -> None:
     """Cross-entropy with smoothed labels, and its gradient, of more images than a block has threads."""
     logits, labels = 3 * noise(0, (300, 4), "float32"), np.arange(300) % 4
-    exact, gradient = value_and_grad(lambda x: _cross_entropy_written_out(x, labels, 0.2))(wide(logits))
+    with without_kernels():
+        exact, gradient = value_and_grad(lambda x: _cross_entropy_written_out(x, labels, 0.2))(wide(logits))
     with poisoned_memory():
         loss, found = value_and_grad(lambda x: cross_entropy(x, labels, label_smoothing=0.2))(logits)
     close(loss, exact, 10)
@@ -171,6 +178,36 @@ def split_products() -> None:
         found = convolve_vjp_w(g, x, np.ones(3, np.float32), 0, boundary="zero", method="direct")
     exact = Problem(x, np.ones(3, np.float32), 0, {"boundary": "zero"}).transpose_w(g)
     assert np.abs(found / exact - 1).max() < 64 * eps("float32")
+
+
+def normalizing() -> None:
+    """Normalised rows of several blocks and their derivative, of a cotangent that repeats its rows too."""
+    y = noise(0, (3, 4, 300), "float32").transpose(2, 0, 1)
+    args = y, noise(1, (3, 4), "float32"), noise(2, (4,), "float32"), noise(3, (4,), "float32")
+    repeated = np.broadcast_to(noise(4, (1, 4, 300), "float32"), (3, 4, 300)).transpose(2, 0, 1)
+    with tuned(device_threads=32, device_sum_positions=1), poisoned_memory():
+        found = normalized_and_moments(*args, epsilon=0.1)
+        for g in (repeated, np.ascontiguousarray(repeated)):
+            given = g, noise(5, (4,), "float32"), noise(6, (4,), "float32")
+            cotangents = normalize_elu_vjp(*given, *args, found[3], epsilon=0.1)
+            with without_kernels():
+                exact, pullback = vjp(lambda *a: _normalize_elu_written_out(*a, epsilon=0.1), *map(wide, args))
+                expected = pullback(tuple(map(wide, given)))
+            for one, other in zip((*found[:3], *cotangents), (*exact, *expected), strict=True):
+                close(one, other, 30 * norm(other))
+
+
+def descending() -> None:
+    """A step of Muon of a tall matrix and a wide one."""
+    given = [[noise(2 * k + i, shape, "float32") for i, shape in enumerate([(40, 6), (4, 50)])] for k in range(3)]
+    options: dict[str, Any] = {"rate": 0.1, "momentum": 0.9, "nesterov": True}
+    with poisoned_memory():
+        found = muon_update_all(*given, **options, weight_decays=[0.1, 0.2], row_axes=[1, 1])
+    for number, (w, g, v) in enumerate(zip(*given, strict=True)):
+        for one, other in zip(
+            (found[0][number], found[1][number]), muon_written_out(w, g, v, 0.1 + 0.1 * number, 1, True), strict=True
+        ):
+            close(one, other, 10)
 
 
 def instruction() -> None:
@@ -213,6 +250,40 @@ def large_arrays(tmp: Path) -> None:
     arguments = (x, np.uintp(0), np.uintp(0), np.uintp(0), out, np.int32(run), np.int32(1), np.int64(entry))
     build("extend", "float32", (("EXTEND", 256),))((1, 2), (256,), arguments)
     assert np.array_equal(out[1], np.arange(run)) and not out[0].any()
+
+
+def large_rows(tmp: Path) -> None:
+    """Rows of `map_rows` that lie 2^32 elements apart, a DFT of two numbers that changes nothing."""
+    run, apart = 32, (1 << 32) + 64
+    groups = {"GROUPS": 1, "ROWS": 2, "DEPTH": 2, "READ_STEP": 1, "WRITE_STEP": 1}
+    sizes = {"MAP_TILE": 32, "MAP_THREADS": 32, "MAP_TALL": 8, "IN_ROWS": 2}
+    sizes |= {f"{stage}_{name}": value for stage in ("FIRST", "SECOND") for name, value in groups.items()}
+    kernel = host_kernels(tmp)("map_rows", "float32", tuple(sizes.items()))
+    identity = np.zeros((2, 8), np.float32)
+    identity[:, :2] = np.eye(2)
+    x, out, null = noise(0, (2, run), "float32"), far(apart + run), np.uintp(0)
+    numbers = (*map(np.int32, (run, 1, 2, 1, 1)), np.int64(run), np.int64(apart))
+    arguments = x, null, identity, identity, np.zeros(4, np.int32), null, null, null, out, null, *numbers
+    kernel((1, 1), (32,), arguments, 4 * 2 * 2 * 32)
+    assert np.array_equal(out[:run], x[0]) and np.array_equal(out[apart:], x[1])
+
+
+def large_parts(tmp: Path) -> None:
+    """Parts of `correlate` that begin beyond 2^32 elements: what the last block writes."""
+    sizes = _cuda.product_sizes("float32", 64)
+    blocks, rows, columns, warps = 1 << 18, 64, 65, sizes["THREADS"] // _cuda.LANES
+    kernel = host_kernels(tmp)("correlate", "float32", tuple(sizes.items()))
+    positions = blocks * sizes["THREADS"]
+    g, x, zeros = np.ones(rows, np.float32), np.ones(columns, np.float32), np.zeros(1 << 25, np.int32)
+    parts = far(blocks * warps * columns * rows)
+    offsets = np.zeros(columns, np.int32)
+    numbers = (*map(np.int32, (rows, columns, positions, 1)), np.int64(0), np.int64(1), np.int64(0))
+    arguments = g, x, offsets, zeros, zeros, parts, *numbers
+    kernel(
+        (blocks, 1, 1), (sizes["THREADS"],), arguments, _cuda.shared_bytes_of_correlate("float32"), (blocks - 1, 0, 0)
+    )
+    written = parts.reshape(blocks, warps, columns, rows)[-1, :, :, :32]  # by the first tile
+    assert np.array_equal(written, np.full_like(written, _cuda.LANES))
 
 
 def large_patches(tmp: Path) -> None:
@@ -275,16 +346,35 @@ def limits() -> None:
     assert patches(1 << 29) == "Patches"  # indices beyond 31 bits
 
 
+def tables(tmp: Path, defect: Callable[[str], str], file: str) -> None:
+    """A table is on the device when it can first be read, on whichever stream."""
+    required("cupy")
+    folder = copied(tmp, defect, file)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PLACES_A_TABLE], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+PLACES_A_TABLE = """
+import os, sys
+import numpy as np
+from benchmarks.gpu.driverless import without_driver
+cupy, driver = without_driver()
+from hcnn_core.backend import DeviceTables
+like = cupy.empty(1)
+DeviceTables().beside(like, "table", lambda: np.arange(100, dtype=np.int32))
+print(sorted(driver.busy))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
 def stand_in(tmp: Path, defect: Callable[[str], str], file: str) -> None:
     """Steps by CuPy on a stand-in for the driver, of a copy of the project with the defect."""
     required("cupy")
-    folder = tmp / "project"
-    for package in ("hcnn_core", "autodiff", "wavelets", "train", "benchmarks/gpu"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "sample"))
-    for module in ("__init__", "step", "machine"):
-        shutil.copy(ROOT / "benchmarks" / f"{module}.py", folder / "benchmarks")
-    path = folder / file
-    path.write_text(defect(path.read_text("utf-8")), "utf-8")
+    folder = copied(tmp, defect, file)
     command = [
         sys.executable,
         "-W",
@@ -300,6 +390,18 @@ def stand_in(tmp: Path, defect: Callable[[str], str], file: str) -> None:
     found = json.loads(done.stdout)
     assert found["recorded"] and not found["refused"], found
     assert found["launches"][4] == 0
+
+
+def copied(tmp: Path, defect: Callable[[str], str], file: str) -> Path:
+    """A copy of the project with the defect."""
+    folder = tmp / "project"
+    for package in ("hcnn_core", "autodiff", "wavelets", "train", "benchmarks/gpu"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "sample"))
+    for module in ("__init__", "step", "machine"):
+        shutil.copy(ROOT / "benchmarks" / f"{module}.py", folder / "benchmarks")
+    path = folder / file
+    path.write_text(defect(path.read_text("utf-8")), "utf-8")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -327,9 +429,72 @@ DEFECTS = [
     Defect(
         "no attribute for shared memory above 48 KiB",
         f"{CUDA}/launch.py",
-        "    if shared:\n",
-        "    if False:\n",
+        "if shared else compiled",
+        "if False else compiled",
         stand_in,
+    ),
+    Defect(
+        "no synchronisation before a graph is launched",
+        "hcnn_core/backend/_graphs.py",
+        "        cupy.cuda.get_current_stream().synchronize()\n        graph.launch",
+        "        graph.launch",
+        stand_in,
+    ),
+    Defect(
+        "no synchronisation after a graph was launched",
+        "hcnn_core/backend/_graphs.py",
+        "graph.launch(stream)\n        stream.synchronize()",
+        "graph.launch(stream)",
+        stand_in,
+    ),
+    Defect("tables sent without waiting", "hcnn_core/backend/_device.py", "blocking=True", "blocking=False", tables),
+    Defect("numbers of y that nobody wrote", KERNELS, "            of_y[i][j] = real(0);\n", "", products),
+    Defect(
+        "no epsilon in the derivative of normalised filters",
+        KERNELS,
+        "+ real(epsilon));\n        real of_response = 0;",
+        ");\n        real of_response = 0;",
+        merging,
+    ),
+    Defect(
+        "an offset of `map_rows` in 32 bits",
+        KERNELS,
+        "out[to * out_row + begin + i]",
+        "out[int(to * out_row) + begin + i]",
+        large_rows,
+    ),
+    Defect(
+        "a part of `correlate` counted in 32 bits",
+        KERNELS,
+        "parts + ((long long)(blockIdx.x * WARPS + warp) * gridDim.y + blockIdx.y) * columns * rows",
+        "parts + int((blockIdx.x * WARPS + warp) * gridDim.y + blockIdx.y) * columns * rows",
+        large_parts,
+    ),
+    Defect(
+        "half of the cotangent of a variance",
+        KERNELS,
+        "of_normal = 2 * g_variance[k]",
+        "of_normal = g_variance[k]",
+        normalizing,
+    ),
+    Defect(
+        "rows of a repeated cotangent in their own order",
+        KERNELS,
+        "g + (long long)(g_rows ? g_rows[blockIdx.y] : blockIdx.y) * positions;\n    const real* from",
+        "g + (long long)blockIdx.y * positions;\n    const real* from",
+        normalizing,
+    ),
+    Defect(
+        "the mean's share of the cotangent of a shift", KERNELS, "+ ((double)positions * of_mean +", "+ (", normalizing
+    ),
+    Defect("blocks of a channel's moments left out", KERNELS, "i < groups * blocks;", "i < groups;", normalizing),
+    Defect("four iterations of Muon instead of five", KERNELS, "iteration < 5", "iteration < 4", descending),
+    Defect(
+        "a wide matrix of Muon taken as tall",
+        KERNELS,
+        "i = by_rows ? e / m.columns : e % rows;",
+        "i = e / m.columns;",
+        descending,
     ),
     Defect(
         "no barrier before `take_tiles` writes",
@@ -449,7 +614,9 @@ DEFECTS = [
         patches,
     ),
     Defect("bytes of samples counted in 32 bits in `gram`", KERNELS, "x[at] +", "x[at * 4u / 4u] +", large_patches),
-    Defect("samples of `spread` counted in 28 bits", KERNELS, "y[at] =", "y[at & 0xfffffff] =", large_patches),
+    Defect(
+        "samples of `spread` counted in 28 bits", KERNELS, "y[at] = other", "y[at & 0xfffffff] = other", large_patches
+    ),
     Defect(
         "the lower triangle of a covariance",
         KERNELS,
@@ -526,7 +693,7 @@ def on_host(kernels_on_host: list[str]) -> list[str]:
 
 
 def run(check: Callable[..., None], tmp: Path) -> None:
-    check(tmp) if check in (large_arrays, large_patches) else check()
+    check(tmp) if check.__name__.startswith("large_") else check()
 
 
 @pytest.mark.parametrize(
@@ -541,7 +708,11 @@ def run(check: Callable[..., None], tmp: Path) -> None:
         losses,
         split_products,
         instruction,
+        normalizing,
+        descending,
         large_arrays,
+        large_rows,
+        large_parts,
         large_patches,
         limits,
     ],
@@ -562,14 +733,22 @@ def test_defects_of_kernels_are_noticed(
         run(defect.check, tmp_path)
 
 
-@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.check is stand_in], ids=str)
+def test_every_defect_is_planted_in_one_place() -> None:
+    for defect in DEFECTS:
+        if defect.text:
+            found = (ROOT / defect.file).read_text("utf-8").count(defect.text)
+            assert found == 1, f"{defect}: {defect.text!r} is {found} times in {defect.file}"
+
+
+@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.check in (stand_in, tables)], ids=str)
 def test_defects_of_launches_are_noticed(defect: Defect, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        stand_in(tmp_path, defect.plant, defect.file)
+        defect.check(tmp_path, defect.plant, defect.file)
 
 
-def test_the_stand_in_refuses_nothing_of_what_there_is(tmp_path: Path) -> None:
-    stand_in(tmp_path, lambda text: text, f"{CUDA}/launch.py")
+@pytest.mark.parametrize("check", [stand_in, tables])
+def test_the_stand_in_refuses_nothing_of_what_there_is(check: Callable[..., None], tmp_path: Path) -> None:
+    check(tmp_path, lambda text: text, f"{CUDA}/launch.py")
 
 
 @pytest.mark.parametrize("engine", [_cuda_plan.CudaPlan, _cuda_patches.CudaPatches])

@@ -104,3 +104,22 @@ def test_ranks_that_share_a_device_sum_by_mpi(devices: int, available: bool, mon
         return ranks.all_reduce(np.ones(3))
 
     assert np.array_equal(on_ranks(2, work)[1], np.full(3, 2.0))
+
+
+def test_a_rank_that_waits_for_nccl_is_watched() -> None:
+    """NCCL sums while the host goes on, so a rank without partners waits where it reads the sum."""
+    ranks, waiting = Ranks(), []
+    ranks.watch, ranks._steps = SimpleNamespace(exchanges=0, waiting=False), 1
+
+    class Number(float):
+        def __float__(self) -> float:
+            waiting.append(ranks.watch.waiting)
+            return 0.0
+
+    class Total(np.ndarray[Any, Any]):
+        def __getitem__(self, index: Any) -> Any:
+            return Number() if isinstance(index, int) and index == -1 else super().__getitem__(index)
+
+    ranks.all_reduce = lambda array: array.view(Total)
+    ranks.sum_step({"w": np.ones(3)}, np.asarray(1.0), np.asarray(2))
+    assert waiting == [True] and not ranks.watch.waiting

@@ -11,6 +11,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu" / "train.sh"
 
 STUB = """#!/bin/sh
+case "$*" in *find_spec*) echo "$LACKS"; exit 0;; esac
 echo "$@" >> "$LOG"
 case "$*" in *--plot*) exit 0;; esac
 [ -e "$RUN/config.toml" ] && [ -z "$(ls "$RUN" | grep h5)" ] && exit 2
@@ -27,11 +28,13 @@ class Script:
         self.stub.write_text(STUB)
         self.stub.chmod(0o755)
 
-    def __call__(self, do: str, *flags: str, seconds: str = "60") -> tuple[int, str, list[str]]:
+    def __call__(
+        self, do: str, *flags: str, seconds: str = "60", lacks: str = "", first: tuple[str, ...] = ()
+    ) -> tuple[int, str, list[str]]:
         """Exit status, output, and with what the stub was called."""
         self.log.write_text("")
-        own = {"PYTHON": str(self.stub), "RUN": str(self.run), "LOG": str(self.log), "DO": do}
-        command = ["bash", str(SCRIPT), str(self.run), seconds, *flags]
+        own = {"PYTHON": str(self.stub), "RUN": str(self.run), "LOG": str(self.log), "DO": do, "LACKS": lacks}
+        command = ["bash", str(SCRIPT), *first, str(self.run), seconds, *flags]
         done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr, self.log.read_text().splitlines()
 
@@ -65,3 +68,16 @@ def test_a_resumed_run_keeps_its_settings_and_takes_another_folder(script: Scrip
 
 def test_a_failure_is_one(script: Script) -> None:
     assert script("exit 1")[0] == 1
+
+
+def test_what_is_missing_is_said_before_anything_runs(script: Script) -> None:
+    status, said, called = script("exit 0", lacks="h5py")
+    assert status == 1 and not called
+    assert said == "train.sh: no h5py: give the wheels to gate.sh by --wheels, and here --gate FOLDER first\n"
+
+
+def test_packages_and_kernels_of_the_gate(script: Script, tmp_path: Path) -> None:
+    (tmp_path / "gate").mkdir()
+    script('echo "$PYTHONPATH $CUPY_CACHE_DIR" >> "$LOG"', first=("--gate", str(tmp_path / "gate")))
+    path, cache = script.log.read_text().splitlines()[-1].split()
+    assert f"{tmp_path}/gate/site" in path.split(":") and cache == f"{tmp_path}/gate/kernels"

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hcnn_core.updates import Term, weighted_sums
-from tests.core.oracle import eps, noise
+from hcnn_core import muon_update_all
+from hcnn_core._engines.cuda import muon as _cuda_muon
+from hcnn_core._tuning import tuned
+from hcnn_core.updates import TINY, Term, weighted_sums
+from tests.core.oracle import eps, noise, poisoned_memory, wide
 
 SHAPES = [(), (1,), (5,), (3, 4), (300, 7), (0, 3)] * 12
 
@@ -87,3 +90,68 @@ def test_an_array_for_each_sum_is_asked_for(count: int) -> None:
     sums = [[Term(np.zeros(3), 1.0)]] * 2
     with pytest.raises(ValueError, match=f"out has {count} arrays for 2 sums; give one for each"):
         weighted_sums(sums, out=[np.zeros(3)] * count)
+
+
+MATRICES: list[tuple[tuple[int, ...], int | None]] = [
+    ((5, 3, 16), None), ((32, 3, 3), 1), ((16,), None), ((7, 11, 90), 1), ((32, 32), None), ((), 0), ((1, 1), None),
+    ((3, 3, 3, 20), None), ((2, 300, 4), 2), ((33, 40), None), ((0, 3), None),
+]  # fmt: skip
+"""Shapes of weights, and how many axes are rows. The last two go another way."""
+
+
+def muon_written_out(w: Any, g: Any, v: Any, decay: float, rows: int | None, nesterov: bool) -> tuple[Any, Any]:
+    """A step of rate 0.1 and momentum 0.9: the polynomial of singular values themselves, in double precision."""
+    w, g, v = map(wide, (w, g, v))
+    v = 0.9 * v + g
+    ahead = 0.9 * v + g if nesterov else v
+    matrix = ahead.reshape(int(np.prod(w.shape[: w.ndim - 1 if rows is None and w.ndim else rows or 0])), -1)
+    left, s, right = np.linalg.svd(matrix, full_matrices=False)
+    s = s / np.sqrt((s * s).sum() + TINY)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return w - 0.1 * (((left * s) @ right).reshape(w.shape) + decay * w), v
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_muon_of_many_weights(kernels_on_host: list[str], dtype: str, nesterov: bool) -> None:
+    """Tall and wide matrices, vectors, numbers, a gradient of zeros, gradients in another order; by several blocks."""
+    weights, gradients, velocities = (
+        [noise(40 * k + i, shape, dtype) for i, (shape, _) in enumerate(MATRICES)] for k in range(3)
+    )
+    gradients[0], velocities[0] = np.zeros_like(gradients[0]), np.zeros_like(velocities[0])
+    gradients[1] = np.asfortranarray(gradients[1])
+    decays, rows = [0.1 * i for i in range(len(MATRICES))], [row_axes for _, row_axes in MATRICES]
+    options: dict[str, Any] = {"rate": 0.1, "momentum": 0.9, "nesterov": nesterov}
+    kernels_on_host.clear()
+    with tuned(device_update_blocks=3, device_threads=64), poisoned_memory():
+        found = muon_update_all(weights, gradients, velocities, **options, weight_decays=decays, row_axes=rows)
+    own = [name for name in kernels_on_host if name != "multiply"]
+    assert own == ["muon_grams", "muon_polynomials", "muon_moves"]
+    for number, given in enumerate(zip(weights, gradients, velocities, decays, rows, strict=True)):
+        if not weights[number].size:
+            continue
+        exact = muon_written_out(*given, nesterov=nesterov)
+        for one, other in zip((found[0][number], found[1][number]), exact, strict=True):
+            assert one.shape == other.shape and one.dtype == dtype
+            # the polynomial multiplies singular values near 0, and their errors, by 3.4445 five times
+            assert np.abs(one - other).max() <= 500 * eps(dtype) * (1 + np.abs(other).max())
+
+
+def test_more_matrices_than_a_launch_holds(kernels_on_host: list[str]) -> None:
+    """The rate as an array, as a recorded graph has it."""
+    count = _cuda_muon.MOST_MATRICES + 1
+    given = [[noise(count * k + i, (4, 3), "float64") for i in range(count)] for k in range(3)]
+    weights = [_cuda_muon.Weight(w, g, v, 0.5, 1) for w, g, v in zip(*given, strict=True)]
+    kernels_on_host.clear()
+    with poisoned_memory():
+        found = _cuda_muon.muon(weights, np.asarray(0.1), 0.9, False, TINY)
+    assert len(kernels_on_host) == 6
+    for weight, one in zip(weights, found, strict=True):
+        exact = muon_written_out(*weight[:3], 0.5, None, nesterov=False)
+        assert max(np.abs(a - b).max() for a, b in zip(one, exact, strict=True)) <= 500 * eps("float64")
+
+
+def test_muon_refuses_lists_of_other_lengths() -> None:
+    with pytest.raises(ValueError, match=r"have lengths \(1, 1, 1, 1, 0\); give as many of each"):
+        muon_update_all([np.zeros(3)], [np.zeros(3)], [np.zeros(3)], rate=0.1, weight_decays=[0.0], row_axes=[])

@@ -177,13 +177,13 @@ class GraphedStep:
     def _record(self, arrays: Arrays, inputs: Inputs) -> None:
         xp = self.xp
         with lasting_memory(xp):
-            self.arrays = tree_map(self._copied, arrays)
-            self.inputs = tree_map(xp.asarray, inputs)
+            self.arrays = held = tree_map(self._copied, arrays)
+            self.inputs = told = tree_map(xp.asarray, inputs)
 
         def work() -> tuple[Array, Array]:
-            after, loss, correct = self.step(self.arrays, self.inputs)
+            after, loss, correct = self.step(held, told)  # which a replay reads, whatever `self` holds then
             finite = xp.isfinite(loss)
-            pairs = _pairs(self.arrays, after)
+            pairs = _pairs(held, after)
             weighted_sums([[Term(new, 1.0)] for _, new in pairs], out=[held for held, _ in pairs], where=finite)
             return loss, correct
 

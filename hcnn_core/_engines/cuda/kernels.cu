@@ -646,6 +646,287 @@ extern "C" __global__ void __launch_bounds__(FILTER_THREADS) normalize_back(
 }
 #endif
 
+#ifdef MATRICES
+// A weight as a matrix of at least as many rows as columns, with what Muon makes of it.
+struct Matrix {
+    const real *weight, *gradient, *velocity;
+    real *new_weight, *new_velocity;
+    int rows, columns, row_step, column_step;
+    real decay;
+};
+struct Matrices { Matrix matrix[MATRICES]; const real* rate_at; real rate, momentum; int nesterov; };
+static_assert(sizeof(Matrices) == BYTES, "the argument is laid out otherwise");
+
+// Element number e of some rows, all columns of them, so that neighbouring threads take neighbouring addresses.
+__device__ inline void find(const Matrix& m, int e, int rows, int& i, int& j) {
+    const bool by_rows = m.column_step == 1;
+    i = by_rows ? e / m.columns : e % rows;
+    j = by_rows ? e % m.columns : e / rows;
+}
+
+// Write what the velocities become, and parts[matrix, block, :, :] of U^T U, where U is what becomes semi-orthogonal: the
+// velocity, or with Nesterov's momentum what comes after it.
+extern "C" __global__ void __launch_bounds__(MUON_THREADS) muon_grams(const Matrices all, double* __restrict__ parts) {
+    constexpr int ROWS = 32, EACH = (MUON_SIDE * MUON_SIDE + MUON_THREADS - 1) / MUON_THREADS;
+    __shared__ real taken[ROWS][MUON_SIDE + 1];
+    const Matrix& m = all.matrix[blockIdx.y];
+    const int n = m.columns;
+    double sum[EACH] = {};
+    for (int first = blockIdx.x * ROWS; first < m.rows; first += gridDim.x * ROWS) {
+        __syncthreads();
+        for (int e = threadIdx.x; e < ROWS * n; e += MUON_THREADS) {
+            int i, j;
+            find(m, e, ROWS, i, j);
+            taken[i][j] = 0;
+            if (first + i >= m.rows) continue;
+            const int at = (first + i) * m.row_step + j * m.column_step;
+            const real velocity = all.momentum * m.velocity[at] + m.gradient[at];
+            m.new_velocity[at] = velocity;
+            taken[i][j] = all.nesterov ? all.momentum * velocity + m.gradient[at] : velocity;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int q = 0; q < EACH; ++q) {
+            const int e = threadIdx.x + q * MUON_THREADS;
+            if (e < n * n)
+                for (int i = 0; i < ROWS; ++i) sum[q] += (double)taken[i][e / n] * taken[i][e % n];
+        }
+    }
+#pragma unroll
+    for (int q = 0; q < EACH; ++q) {
+        const int e = threadIdx.x + q * MUON_THREADS;
+        if (e < n * n) parts[((long long)blockIdx.y * gridDim.x + blockIdx.x) * MUON_SIDE * MUON_SIDE + e] = sum[q];
+    }
+}
+
+// Write a * b, of matrices n x n.
+__device__ inline void multiply_squares(const double* a, const double* b, double* out, int n) {
+    for (int e = threadIdx.x; e < n * n; e += MUON_THREADS) {
+        double total = 0;
+        for (int k = 0; k < n; ++k) total += a[e / n * n + k] * b[k * n + e % n];
+        out[e] = total;
+    }
+}
+
+// Write the polynomial P of U^T U for which U P is nearly semi-orthogonal, from the parts of `muon_grams`. Five steps U <-
+// U (a + b G + c G^2) of G = U^T U, U first divided by its norm, change G alone: all these matrices commute. One block for
+// each matrix.
+extern "C" __global__ void __launch_bounds__(MUON_THREADS) muon_polynomials(
+    const Matrices all, const double* __restrict__ parts, double* __restrict__ polynomials, int blocks, double tiny
+) {
+    constexpr int ALL = MUON_SIDE * MUON_SIDE;
+    __shared__ double gram[ALL], step[ALL], product[ALL], total[ALL], next[ALL];
+    const int n = all.matrix[blockIdx.x].columns;
+    for (int e = threadIdx.x; e < n * n; e += MUON_THREADS) {
+        gram[e] = 0;
+        for (int b = 0; b < blocks; ++b) gram[e] += parts[((long long)blockIdx.x * blocks + b) * ALL + e];
+    }
+    __syncthreads();
+    double square = tiny;
+    for (int i = 0; i < n; ++i) square += gram[i * n + i];
+    __syncthreads();
+    for (int e = threadIdx.x; e < n * n; e += MUON_THREADS) {
+        gram[e] /= square;
+        total[e] = e / n == e % n ? 1 / sqrt(square) : 0;
+    }
+    for (int iteration = 0; iteration < 5; ++iteration) {
+        __syncthreads();
+        multiply_squares(gram, gram, step, n);
+        for (int e = threadIdx.x; e < n * n; e += MUON_THREADS)  // each its own elements
+            step[e] = 2.0315 * step[e] - 4.7750 * gram[e] + (e / n == e % n ? 3.4445 : 0);
+        __syncthreads();
+        multiply_squares(total, step, next, n);
+        multiply_squares(step, gram, product, n);
+        __syncthreads();
+        multiply_squares(step, product, gram, n);
+        for (int e = threadIdx.x; e < n * n; e += MUON_THREADS) total[e] = next[e];
+    }
+    for (int e = threadIdx.x; e < n * n; e += MUON_THREADS) polynomials[(long long)blockIdx.x * ALL + e] = total[e];
+}
+
+// Write weight - rate * (U P + decay * weight), after `muon_grams` and `muon_polynomials`.
+extern "C" __global__ void __launch_bounds__(MUON_THREADS) muon_moves(
+    const Matrices all, const double* __restrict__ polynomials
+) {
+    __shared__ double polynomial[MUON_SIDE * MUON_SIDE];
+    const Matrix& m = all.matrix[blockIdx.y];
+    const int n = m.columns;
+    for (int e = threadIdx.x; e < n * n; e += MUON_THREADS)
+        polynomial[e] = polynomials[(long long)blockIdx.y * MUON_SIDE * MUON_SIDE + e];
+    __syncthreads();
+    const real rate = all.rate_at ? *all.rate_at : all.rate;
+    for (int e = blockIdx.x * MUON_THREADS + threadIdx.x; e < m.rows * n; e += gridDim.x * MUON_THREADS) {
+        int i, j;
+        find(m, e, m.rows, i, j);
+        double total = 0;
+        for (int k = 0; k < n; ++k) {
+            const int at = i * m.row_step + k * m.column_step;
+            const real velocity = m.new_velocity[at];
+            total += (all.nesterov ? all.momentum * velocity + m.gradient[at] : velocity) * polynomial[k * n + j];
+        }
+        const int at = i * m.row_step + j * m.column_step;
+        m.new_weight[at] = m.weight[at] - rate * (real(total) + m.decay * m.weight[at]);
+    }
+}
+#endif
+
+#ifdef NORM_THREADS
+// Sums over all threads of a block, for each of them, by way of shared memory.
+template <int N> __device__ inline void add_up(double (&part)[N][NORM_THREADS], double (&sum)[N]) {
+    for (int n = 0; n < N; ++n) part[n][threadIdx.x] = sum[n];
+    for (int half = NORM_THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        for (int n = 0; n < N && threadIdx.x < half; ++n) part[n][threadIdx.x] += part[n][threadIdx.x + half];
+    }
+    __syncthreads();
+    for (int n = 0; n < N; ++n) sum[n] = part[n][0];
+}
+
+// A row holds the positions at which v_j and all axes before it in memory have one value; it belongs to channel row %
+// channels. Each may have a number that is added to y.
+__device__ inline real shift_of(Reals shift, int row) { return shift ? shift[row] : real(0); }
+
+// A number of a channel: squared differences from it lose few digits.
+__device__ inline double origin(Reals y, Reals shift, int k, int positions) {
+    return (double)y[(long long)k * positions] + shift_of(shift, k);
+}
+
+// Write parts[row, block, :], the sums of y + shift - origin and of its square.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) row_sums(
+    Reals y, Reals shift, double* __restrict__ parts, int channels, int positions
+) {
+    const int row = blockIdx.y;
+    const double added = shift_of(shift, row) - origin(y, shift, row % channels, positions);
+    const real* from = y + (long long)row * positions;
+    __shared__ double part[2][NORM_THREADS];
+    double sum[2] = {};
+    for (int p = blockIdx.x * NORM_THREADS + threadIdx.x; p < positions; p += gridDim.x * NORM_THREADS) {
+        const double difference = from[p] + added;
+        sum[0] += difference;
+        sum[1] += difference * difference;
+    }
+    add_up(part, sum);
+    for (int n = 0; n < 2 && threadIdx.x == 0; ++n) parts[((long long)row * gridDim.x + blockIdx.x) * 2 + n] = sum[n];
+}
+
+// From the parts of `row_sums`, the mean and variance of each channel, in both precisions. A block for each channel.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) channel_moments(
+    Reals y, Reals shift, const double* __restrict__ parts, Target mean, Target variance, double* __restrict__ moments,
+    int channels, int positions, int rows, int blocks
+) {
+    const int k = blockIdx.x, groups = rows / channels;
+    __shared__ double part[2][NORM_THREADS];
+    double sum[2] = {};
+    for (int i = threadIdx.x; i < groups * blocks; i += NORM_THREADS) {
+        const long long at = ((long long)(i / blocks * channels + k) * blocks + i % blocks) * 2;
+        sum[0] += parts[at];
+        sum[1] += parts[at + 1];
+    }
+    add_up(part, sum);
+    if (threadIdx.x) return;
+    const double count = (double)groups * positions, difference = sum[0] / count;
+    const double spread = sum[1] / count - difference * difference;
+    moments[k] = origin(y, shift, k, positions) + difference;
+    moments[channels + k] = spread < 0 ? 0 : spread;  // which rounding may make
+    mean[k] = moments[k];
+    variance[k] = moments[channels + k];
+}
+
+// What a row has in common: deviations are y + added, normalised ones these times inverse; scale times these plus bias is
+// the result, or, if RECTIFIED, the argument of its ELU.
+struct Row {
+    double added;
+    real inverse, scale, bias;
+    __device__ Row(
+        int row, int channels, Reals shift, const double* __restrict__ moments, Reals scales, Reals biases, double epsilon
+    ) : added(shift_of(shift, row) - moments[row % channels]), inverse(1 / sqrt(moments[channels + row % channels] + epsilon)),
+        scale(scales[row % channels]), bias(biases[row % channels]) {}
+    __device__ real normal(real y) const { return real(y + added) * inverse; }
+    __device__ real argument(real normalised) const { return scale * normalised + bias; }
+    __device__ real given(real of_ans, real normalised) const {
+        return RECTIFIED ? of_ans * slope(elu(argument(normalised))) : of_ans;
+    }
+};
+
+// Write each row normalised, scaled, and its ELU.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) normalize_rows(
+    Reals y, Reals shift, const double* __restrict__ moments, Reals scale, Reals bias, Target ans, int channels,
+    int positions, double epsilon
+) {
+    const Row row(blockIdx.y, channels, shift, moments, scale, bias, epsilon);
+    const long long first = (long long)blockIdx.y * positions;
+    for (int p = blockIdx.x * NORM_THREADS + threadIdx.x; p < positions; p += gridDim.x * NORM_THREADS) {
+        const real argument = row.argument(row.normal(y[first + p]));
+        ans[first + p] = RECTIFIED ? elu(argument) : argument;
+    }
+}
+
+// Write parts[row, block, :], sums over a row: of the cotangent of `argument`, of its product with the normalised numbers,
+// and of these. g has its rows at g_rows, or in their order.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) row_sums_back(
+    Reals g, Table g_rows, Reals y, Reals shift, const double* __restrict__ moments, Reals scale, Reals bias,
+    double* __restrict__ parts, int channels, int positions, double epsilon
+) {
+    const Row row(blockIdx.y, channels, shift, moments, scale, bias, epsilon);
+    const real* of_ans = g + (long long)(g_rows ? g_rows[blockIdx.y] : blockIdx.y) * positions;
+    const real* from = y + (long long)blockIdx.y * positions;
+    __shared__ double part[3][NORM_THREADS];
+    double sum[3] = {};
+    for (int p = blockIdx.x * NORM_THREADS + threadIdx.x; p < positions; p += gridDim.x * NORM_THREADS) {
+        const real normal = row.normal(from[p]), given = row.given(of_ans[p], normal);
+        sum[0] += given;
+        sum[1] += (double)given * normal;
+        sum[2] += normal;
+    }
+    add_up(part, sum);
+    for (int n = 0; n < 3 && threadIdx.x == 0; ++n)
+        parts[((long long)blockIdx.y * gridDim.x + blockIdx.x) * 3 + n] = sum[n];
+}
+
+// From the parts of `row_sums_back`, the cotangents of bias and scale. A block for each channel.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) channel_sums_back(
+    const double* __restrict__ parts, Target of_bias, Target of_scale, int channels, int rows, int blocks
+) {
+    const int k = blockIdx.x;
+    __shared__ double part[2][NORM_THREADS];
+    double sum[2] = {};
+    for (int i = threadIdx.x; i < rows / channels * blocks; i += NORM_THREADS) {
+        const long long at = ((long long)(i / blocks * channels + k) * blocks + i % blocks) * 3;
+        sum[0] += parts[at];
+        sum[1] += parts[at + 1];
+    }
+    add_up(part, sum);
+    if (threadIdx.x == 0) of_bias[k] = sum[0], of_scale[k] = sum[1];
+}
+
+// The cotangents of y, and of what is added to each row, which is the sum of the former and follows from the parts of
+// `row_sums_back`. Where this is a part of a batch, of_bias and of_scale are those of the whole.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) normalize_rows_back(
+    Reals g, Table g_rows, Reals g_mean, Reals g_variance, Reals y, Reals shift, const double* __restrict__ moments,
+    Reals scale, Reals bias, Reals of_bias, Reals of_scale, const double* __restrict__ parts, Target of_y,
+    Target of_shift, int channels, int positions, int blocks, double count, double epsilon
+) {
+    const Row row(blockIdx.y, channels, shift, moments, scale, bias, epsilon);
+    const int k = blockIdx.y % channels;
+    const real factor = row.scale * row.inverse, constant = of_bias[k] / count, along = of_scale[k] / count;
+    const real of_mean = g_mean[k] / count, of_normal = 2 * g_variance[k] / count / row.inverse;
+    const real* of_ans = g + (long long)(g_rows ? g_rows[blockIdx.y] : blockIdx.y) * positions;
+    const long long first = (long long)blockIdx.y * positions;
+    for (int p = blockIdx.x * NORM_THREADS + threadIdx.x; p < positions; p += gridDim.x * NORM_THREADS) {
+        const real normal = row.normal(y[first + p]), given = row.given(of_ans[p], normal);
+        of_y[first + p] = factor * (given - constant - normal * along) + (of_mean + normal * of_normal);
+    }
+    if (blockIdx.x || threadIdx.x || !of_shift) return;
+    double given = 0, normal = 0;
+    for (int b = 0; b < blocks; ++b) {
+        given += parts[((long long)blockIdx.y * blocks + b) * 3];
+        normal += parts[((long long)blockIdx.y * blocks + b) * 3 + 2];
+    }
+    of_shift[blockIdx.y] = factor * (given - (double)positions * constant - normal * along)
+        + ((double)positions * of_mean + normal * of_normal);
+}
+#endif
+
 #ifdef LOSS_THREADS
 // The mean over images of the cross-entropy of logits (images, classes), and its gradient. A target is smoothing / classes
 // everywhere, plus 1 - smoothing at the label. A label out of range makes NaN. One block.

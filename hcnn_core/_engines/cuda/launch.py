@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hcnn_core.backend import compile_cuda, device_limits, with_shared_memory
+from hcnn_core.backend import compile_cuda, with_shared_memory
+from hcnn_core.backend import device_limits as device_limits
 from hcnn_core.precisions import passes
 
 LANES = 32

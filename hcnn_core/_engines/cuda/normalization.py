@@ -1,0 +1,167 @@
+"""Batch normalisation per value of the last axis, with ELU or without, and its derivative, by CUDA kernels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.generic.normalization import Adjoints, Results, pooled, summed_to
+from hcnn_core._engines.taps import Integers
+from hcnn_core._tuning import current
+from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, memory_order, placement
+from hcnn_core.shards import Shard
+
+MOST_ROWS, MOST_POSITIONS = (1 << 16) - 1, 1 << 30
+"""Most blocks of threads along a grid's second axis, and positions that 32 bits count with a step beyond them."""
+
+
+class _Rows(NamedTuple):
+    """An array as rows of positions, in its order in memory: axes before the last one's values, these, and the rest."""
+
+    order: tuple[int, ...]
+    inner: tuple[int, ...]
+    """The axes along which a row's positions lie."""
+    channels: int
+    rows: int
+    positions: int
+
+
+def _rows_of(y: Array) -> _Rows:
+    order = memory_order(y)
+    place = order.index(y.ndim - 1) + 1
+    positions = math.prod(y.shape[a] for a in order[place:])
+    return _Rows(order, order[place:], y.shape[-1], math.prod(y.shape) // positions, positions)
+
+
+def suits(y: Array, shift: Array | None) -> bool:
+    """Whether the kernels can normalise y + shift: a row of positions has one mean and one shift."""
+    found, shape = _rows_of(y), () if shift is None else shift.shape
+    last = y.ndim - len(shape)
+    constant = all(a < last or shape[a - last] == 1 or y.shape[a] == 1 for a in found.inner)
+    return constant and found.rows <= MOST_ROWS and found.positions <= MOST_POSITIONS
+
+
+def forward(
+    xp: Any, y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None,
+    rectified: bool,
+) -> Results:  # fmt: skip
+    """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K)."""
+    rows = _rows_of(y)
+    arranged, added = _arranged(xp, y, rows), _shift_of_rows(xp, shift, y, rows)
+    blocks = _blocks(rows.positions, current().device_sum_positions)
+    parts = xp.empty((rows.rows, blocks, 2), dtype=xp.float64, **placement(xp, y))
+    moments = xp.empty((2, rows.channels), dtype=xp.float64, **placement(xp, y))
+    mean, variance, ans = empty(xp, bias.shape, y), empty(xp, bias.shape, y), empty(xp, arranged.shape, y)
+    _launch("row_sums", y, (blocks, rows.rows), (arranged, added, parts), rows.channels, rows.positions)
+    counts = rows.channels, rows.positions, rows.rows, blocks
+    _launch("channel_moments", y, (rows.channels,), (arranged, added, parts, mean, variance, moments), *counts)
+    if shard is not None:
+        moments = xp.stack(pooled(shard, moments[0, :], moments[1, :]))
+        mean, variance = (xp.astype(moments[i, :], y.dtype) for i in range(2))
+    given = arranged, added, moments, *(xp.ascontiguousarray(a) for a in (scale, bias)), ans
+    grid = _blocks(rows.positions, ELEMENTS), rows.rows
+    numbers = rows.channels, rows.positions, epsilon
+    _launch("normalize_rows", y, grid, given, *numbers, rectified=rectified)
+    return xp.permute_dims(ans, _inverse(rows.order)), mean, variance, moments
+
+
+def vjp(
+    xp: Any, g: Array, g_mean: Array, g_variance: Array, y: Array, shift: Array | None, scale: Array, bias: Array,
+    moments: Array, epsilon: float, shard: Shard | None, rectified: bool,
+) -> Adjoints:  # fmt: skip
+    """Cotangents of y, shift, scale and bias from those of the three results; `forward` returns `moments` last."""
+    rows = _rows_of(y)
+    arranged, added = _arranged(xp, y, rows), _shift_of_rows(xp, shift, y, rows)
+    moments = xp.ascontiguousarray(xp.astype(moments, xp.float64, copy=False))
+    scale, bias, g_mean, g_variance = (xp.ascontiguousarray(a) for a in (scale, bias, g_mean, g_variance))
+    of_ans, places = _cotangent(xp, g, rows)
+    blocks = _blocks(rows.positions, current().device_sum_positions)
+    parts = xp.empty((rows.rows, blocks, 3), dtype=xp.float64, **placement(xp, y))
+    of_bias, of_scale = empty(xp, bias.shape, y), empty(xp, bias.shape, y)
+    operands = arranged, added, moments, scale, bias
+    numbers = rows.channels, rows.positions, epsilon
+    _launch("row_sums_back", y, (blocks, rows.rows), (of_ans, places, *operands, parts), *numbers, rectified=rectified)
+    _launch("channel_sums_back", y, (rows.channels,), (parts, of_bias, of_scale), rows.channels, rows.rows, blocks)
+    every_bias, every_scale = of_bias, of_scale  # those of the whole batch
+    if shard is not None:
+        every = xp.astype(shard.share * shard.sum(of_bias, of_scale, g_mean, g_variance), y.dtype)
+        every_bias, every_scale, g_mean, g_variance = (every[i, :] for i in range(4))
+    of_y, of_rows = empty(xp, arranged.shape, y), None if shift is None else empty(xp, (rows.rows,), y)
+    given = of_ans, places, g_mean, g_variance, *operands, every_bias, every_scale, parts, of_y, of_rows
+    grid, count = (_blocks(rows.positions, ELEMENTS), rows.rows), rows.rows // rows.channels * rows.positions
+    counts = rows.channels, rows.positions, blocks, float(count), epsilon
+    _launch("normalize_rows_back", y, grid, given, *counts, rectified=rectified)
+    back, of_shift = _inverse(rows.order), None
+    if shift is not None:
+        one_each = tuple(1 if a in rows.inner else y.shape[a] for a in rows.order)
+        of_shift = summed_to(xp, xp.permute_dims(xp.reshape(of_rows, one_each), back), shift.shape)
+    return xp.permute_dims(of_y, back), of_shift, of_scale, of_bias
+
+
+ELEMENTS = 4
+"""Numbers that a thread normalises, one after the other."""
+
+
+def _blocks(positions: int, each: int) -> int:
+    """Blocks that share out a row, with so many positions for each thread."""
+    return -(-positions // (current().device_threads * each))
+
+
+def _arranged(xp: Any, y: Array, rows: _Rows) -> Array:
+    """The array in its order in memory, in one piece."""
+    found: Array = xp.ascontiguousarray(xp.permute_dims(y, rows.order))
+    return found
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The permutation that undoes an order of axes."""
+    return tuple(int(a) for a in np.argsort(order))
+
+
+def _shift_of_rows(xp: Any, shift: Array | None, y: Array, rows: _Rows) -> Array | None:
+    """What is added to each row."""
+    if shift is None:
+        return None
+    every = xp.reshape(shift, (*(1,) * (y.ndim - shift.ndim), *shift.shape))
+    every = xp.permute_dims(every, rows.order)
+    shape = tuple(1 if a in rows.inner else y.shape[a] for a in rows.order)
+    found: Array = xp.ascontiguousarray(xp.broadcast_to(every, shape))
+    return found
+
+
+_placed = DeviceTables()
+
+
+def _cotangent(xp: Any, g: Array, rows: _Rows) -> tuple[Array, Array | None]:
+    """Rows of a cotangent, and which of them belongs to each row of y, unless they lie in its order.
+
+    The cotangent of a marginal repeats its rows, by a stride of 0.
+    """
+    ordered = xp.permute_dims(g, rows.order)
+    outer, step = ordered.ndim - len(rows.inner), g.itemsize * rows.positions
+    shape = ordered.shape[:outer]
+    strides = tuple(s if n > 1 else 0 for n, s in zip(shape, ordered.strides, strict=False))
+    in_pieces = not ordered[(0,) * outer].flags.c_contiguous or any(s < 0 or s % step for s in strides)
+    if in_pieces or ordered.flags.c_contiguous:
+        return xp.ascontiguousarray(ordered), None
+
+    def places() -> Any:
+        found: Integers = np.zeros(1, np.int64)
+        for n, s in zip(shape, strides, strict=True):
+            found = np.add.outer(found, np.arange(n) * (s // step)).reshape(-1)
+        return found.astype(np.int32)
+
+    return ordered, _placed.beside(g, (shape, strides, step), places)
+
+
+def _launch(
+    name: str, y: Array, grid: tuple[int, ...], arrays: tuple[Any, ...], *numbers: float, rectified: bool = True
+) -> None:
+    """Run a kernel on arrays and numbers; floats are in double precision."""
+    threads = current().device_threads
+    arguments = (*arrays, *(np.float64(n) if isinstance(n, float) else np.int32(n) for n in numbers))
+    sizes = {"NORM_THREADS": threads, "RECTIFIED": int(rectified)}
+    cuda.launch(name, dtype_name(y.dtype), sizes, grid, threads, arguments)

@@ -1,0 +1,82 @@
+// Threads of a block as coroutines on one thread of the system, in a fixed order.
+#pragma once
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <deque>
+#include <memory>
+
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace host {
+constexpr std::size_t STACK = 64 << 10;
+struct Thread {
+    jmp_buf place;  // where it goes on; saved and restored without a call of the system, unlike a ucontext_t
+    std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK]};
+    unsigned barriers;
+    bool finished;
+};
+static jmp_buf scheduler;
+static std::deque<Thread> threads;  // kept from one block, and launch, to the next
+static unsigned current;
+static const std::function<void()>* body;
+
+static void leave(jmp_buf here, jmp_buf there) {
+    if (!_setjmp(here)) _longjmp(there, 1);
+}
+
+static void enter() {
+    for (;; leave(threads[current].place, scheduler)) {
+        (*body)();
+        threads[current].finished = true;
+    }
+}
+
+static void add_thread() {
+    current = threads.size();
+    threads.emplace_back();
+    static ucontext_t back, fresh;
+    getcontext(&fresh);
+    fresh.uc_stack.ss_sp = threads.back().stack.get(), fresh.uc_stack.ss_size = STACK;
+    makecontext(&fresh, +[] { if (!_setjmp(threads[current].place)) setcontext(&back); enter(); }, 0);
+    swapcontext(&back, &fresh);
+}
+
+static void run(dim3 grid, dim3 block, dim3 first, const std::function<void()>& kernel) {
+    gridDim = grid, blockDim = block, body = &kernel;
+    while (threads.size() < block.x) add_thread();
+    for (unsigned z = first.z; z < grid.z; ++z)
+    for (unsigned y = first.y; y < grid.y; ++y)
+    for (unsigned x = first.x; x < grid.x; ++x) {
+        blockIdx = {x, y, z};
+        poison();
+        for (unsigned t = 0; t < block.x; ++t) threads[t].finished = false, threads[t].barriers = 0;
+        for (bool left = true; left;) {
+            left = false;
+            for (current = 0; current < block.x; ++current) {
+                if (threads[current].finished) continue;
+                threadIdx.x = current;
+                leave(scheduler, threads[current].place);
+                left |= !threads[current].finished;
+            }
+        }
+        for (unsigned t = 0; t < block.x; ++t)
+            if (threads[t].barriers != threads[0].barriers) std::abort();  // a barrier that not all threads reach
+    }
+}
+}  // namespace host
+
+static inline void __syncthreads() {
+    const unsigned t = host::current;
+    ++host::threads[t].barriers;
+    host::leave(host::threads[t].place, host::scheduler);
+    threadIdx.x = t;
+}
+
+namespace host {
+// A warp meets where all threads do. What its lanes show each other lies in one of two places in turn, so that who is late
+// still finds what who is early has replaced.
+static inline unsigned turn() { return threads[current].barriers % 2; }
+static inline void meet() { __syncthreads(); }
+static inline void part() {}
+}  // namespace host
