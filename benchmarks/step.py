@@ -54,8 +54,9 @@ class Step:
     """One network with a batch of random images, ready to take training steps on arrays of `xp`."""
 
     def __init__(
-        self, preset: str, boundary: str, batch_size: int, xp: Any = np, seed: int = 0, **changes: Any
-    ) -> None:
+        self, preset: str, boundary: str, batch_size: int, xp: Any = np, seed: int = 0,
+        size: tuple[int, int] | None = None, **changes: Any,
+    ) -> None:  # fmt: skip
         self.config = make_config(preset, {"boundary": boundary, "batch_size": batch_size, **changes})
         self.name = f"{preset}, {boundary}"
         network = self.network = build(self.config)
@@ -64,7 +65,7 @@ class Step:
         pixels = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
         labels, half = self.rng.integers(0, 10, batch_size), np.full(3, 127.5)
         self.images = images = Images(xp.asarray(pixels), xp.asarray(labels), half, half / 2, self.config.dtype)
-        self.take = GraphedStep(xp, gradient_step(xp, self.config, network, images), batch_size)
+        self.take = GraphedStep(xp, gradient_step(xp, self.config, network, images, size), batch_size)
 
     def __call__(self) -> Any:
         """Augment, differentiate, descend; returns the loss."""

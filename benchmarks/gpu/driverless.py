@@ -532,7 +532,7 @@ def main() -> None:
     for size in [2] * (steps.WARM_UP + 2) + [1, 2]:
         numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "step", "keep", "fresh", "settled")}
         rows = np.tile(np.arange(32), (size, 1))
-        inputs = {"index": np.arange(size), "rows": rows, "columns": rows, "noise": {}, **numbers}
+        inputs = {"index": np.arange(size), "rows": rows, "columns": rows, **numbers}
         if config.cutout:
             inputs |= {"hidden_rows": rows < 8, "hidden_columns": rows < 8}
         before = driver.launches

@@ -9,7 +9,7 @@ import numpy as np
 
 from autodiff import tree_map
 from hcnn_core.backend import Array
-from hcnn_core.updates import adamw_update, muon_update, sgd_update_all
+from hcnn_core.updates import adamw_update, muon_update_all, sgd_update_all
 
 if TYPE_CHECKING:
     from train.config import Config
@@ -71,18 +71,15 @@ def _muon(
     h leads from the taps of a patch to the factors, w and g from everything before the last axis to the filters.
     """
     places = [(layer, name) for layer, arrays in weights.items() for name in arrays]
-    found = [
-        muon_update(
-            *(tree[layer][name] for tree in (weights, gradients, state["velocity"])),
-            rate=progress.rate,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=_decay(config, name),
-            row_axes=1 if name == "h" else None,
-        )
-        for layer, name in places
-    ]
-    return _tree(places, [w for w, _ in found]), {"velocity": _tree(places, [v for _, v in found])}
+    moved, velocities = muon_update_all(
+        *([tree[layer][name] for layer, name in places] for tree in (weights, gradients, state["velocity"])),
+        rate=progress.rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decays=[_decay(config, name) for _, name in places],
+        row_axes=[1 if name == "h" else None for _, name in places],
+    )
+    return _tree(places, moved), {"velocity": _tree(places, velocities)}
 
 
 def _adamw(
