@@ -80,7 +80,7 @@ MAY_IMPORT = {  # every room may also import itself
     "planner": {"cost model", "generic", "cpu", "cuda", "shared", *BASE},
     "cost model": {"shared", *BASE},
     "cpu": {"generic", "shared", "shards", *BASE},
-    "cuda": {"generic", "shared", "settings", *BASE},
+    "cuda": {"generic", "shared", "settings", "shards", *BASE},
     "generic": {"shared", "shards", *BASE},
     "shared": BASE,
     "settings": set(),
