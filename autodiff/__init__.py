@@ -32,6 +32,7 @@ from autodiff.primitives import (
     relu,
     relu_vjp,
     translate,
+    translate_vjp,
 )
 from autodiff.pytree import tree_leaves, tree_map, tree_structure, tree_unflatten
 from autodiff.tape import defvjp, defvjp_argnums, getval, primitive
@@ -77,6 +78,7 @@ __all__ = [
     "relu",
     "relu_vjp",
     "translate",
+    "translate_vjp",
     "tree_leaves",
     "tree_map",
     "tree_structure",

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 import hcnn_core
-from autodiff._rules.table import negated
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
 from hcnn_core.backend import Array, library_of
@@ -88,10 +87,9 @@ defvjp(
 _define_transposes(correlate, correlate_vjp_x, correlate_vjp_w)
 
 translate = primitive(hcnn_core.translate)
-defvjp(
-    translate,
-    lambda ans, x, shift, axes, **kwargs: lambda g: translate(g, negated(shift), axes, **kwargs),
-)
+translate_vjp = primitive(hcnn_core.translate_vjp)
+defvjp(translate, lambda ans, x, *where, **kwargs: lambda g: translate_vjp(g, *where, **kwargs))
+defvjp(translate_vjp, lambda ans, g, *where, **kwargs: lambda h: translate(h, *where, **kwargs))
 
 
 def _rectifier(function: Function, cotangent: Primitive) -> tuple[Primitive, Function]:

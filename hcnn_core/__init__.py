@@ -18,7 +18,7 @@ from hcnn_core.pooling import max_pool, max_pool_vjp, maxout, maxout_vjp, mean_p
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
 from hcnn_core.shards import Shard
-from hcnn_core.translation import translate
+from hcnn_core.translation import translate, translate_vjp
 from hcnn_core.updates import adamw_update, muon_update, muon_update_all, sgd_update, sgd_update_all
 
 __version__ = "0.1.0"
@@ -68,4 +68,5 @@ __all__ = [
     "sgd_update",
     "sgd_update_all",
     "translate",
+    "translate_vjp",
 ]

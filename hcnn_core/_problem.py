@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 Boundary: TypeAlias = Literal["periodic", "zero"]
+Extension: TypeAlias = Literal["periodic", "zero", "reflect", "nearest", "mirror"]
 Method: TypeAlias = Literal["auto", "direct", "fft"]
 Word = TypeVar("Word", bound=str)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 BOUNDARIES: tuple[Boundary, ...] = ("periodic", "zero")
+"""The boundaries that every function takes, and that the engines know."""
+
+EXTENSIONS: tuple[Extension, ...] = (*BOUNDARIES, "reflect", "nearest", "mirror")
+"""The boundaries of convolutions, correlations and translations."""
+
 METHODS: tuple[Method, ...] = ("auto", "direct", "fft")
 MAX_AXES = 6
 
@@ -24,11 +32,18 @@ SYNONYMS = {
     "constant": "zero",
     "grid-constant": "zero",
     "zeros": "zero",
+    "symmetric": "reflect",
+    "grid-mirror": "reflect",
+    "edge": "nearest",
+    "replicate": "nearest",
 }
-"""Names of the two boundaries in SciPy, NumPy and PyTorch. An error message translates them."""
+"""Names of the boundaries in SciPy, NumPy and PyTorch. An error message translates them."""
 
-PLAIN = {int, str}
-"""Argument types whose equal values mean the same, so that they can be cached."""
+MISSING: Any = None
+"""Stands for an option that has no default; it is refused like any other value of the wrong type."""
+
+INTEGERS = {int}
+"""Types of integers whose equal values mean the same, so that they can be cached."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class Problem:
     axes: tuple[int, ...]
     sum_axes: tuple[int, ...]
     stride: tuple[int, ...]
-    boundary: tuple[Boundary, ...]
+    boundary: tuple[Extension, ...]
     method: tuple[Method, ...]
 
     def __hash__(self) -> int:
@@ -91,6 +106,11 @@ class Problem:
     def empty(self) -> bool:
         """Whether x, w or the result has no element, so that there is nothing to sum."""
         return not (math.prod(self.x_shape) and math.prod(self.w_shape))
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether an engine takes it as it is: there is something to sum, and the engines know its boundaries."""
+        return not self.empty and set(self.boundary) <= set(BOUNDARIES)
 
 
 class Window(NamedTuple):
@@ -145,20 +165,30 @@ def make_windows(
 def make_problem(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
+    /,
     axes: int | Sequence[int],
     *,
-    boundary: Boundary | Sequence[Boundary],
-    sum_axes: int | Sequence[int],
-    stride: int | Sequence[int],
-    method: Method | Sequence[Method],
+    boundary: Extension | Sequence[Extension] = MISSING,
+    sum_axes: int | Sequence[int] = (),
+    stride: int | Sequence[int] = 1,
+    method: Method | Sequence[Method] = "auto",
+    **unknown: object,
 ) -> Problem:
     """Validate the arguments of `convolve` and return them in normal form."""
-    arguments = tuple(x_shape), tuple(w_shape), axes, boundary, sum_axes, stride, method
-    for value in arguments[2:]:
-        # A cache cannot tell 1, 1.0 and True apart, so only int, str and tuples of them are looked up.
-        if type(value) not in PLAIN and not (type(value) is tuple and PLAIN.issuperset(map(type, value))):
-            return _validated(*arguments)
-    return _known(*arguments)
+    if unknown:
+        require_options(unknown, OPTIONS)
+    value: Any
+    for value in (axes, sum_axes, stride):
+        # A cache cannot tell 1, 1.0 and True apart, so only int and tuples of int are looked up.
+        kind = type(value)
+        if kind is not int and (kind is not tuple or (value and not INTEGERS.issuperset(map(type, value)))):
+            break
+    else:
+        try:
+            return _known(x_shape, w_shape, axes, boundary, sum_axes, stride, method)
+        except TypeError:
+            pass  # a list, which cannot be looked up, or what is refused once more below
+    return _validated(x_shape, w_shape, axes, boundary, sum_axes, stride, method)
 
 
 @lru_cache(maxsize=1024)
@@ -167,14 +197,15 @@ def _known(*arguments: Any) -> Problem:
 
 
 def _validated(
-    x_shape: tuple[int, ...],
-    w_shape: tuple[int, ...],
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
     axes: Any,
     boundary: Any,
     sum_axes: Any,
     stride: Any,
     method: Any,
 ) -> Problem:
+    x_shape, w_shape = tuple(x_shape), tuple(w_shape)
     axes = normalize_axes("axes", axes, len(x_shape))
     sum_axes = normalize_axes("sum_axes", sum_axes, len(x_shape))
     if not 1 <= len(axes) <= MAX_AXES:
@@ -198,9 +229,51 @@ def _validated(
         axes,
         sum_axes,
         tuple(min(r, max(x_shape[a], 1)) for r, a in zip(strides, axes, strict=True)),
-        normalize_choice("boundary", boundary, len(axes), BOUNDARIES),
+        normalize_choice("boundary", boundary, len(axes), EXTENSIONS),
         normalize_choice("method", method, len(axes), METHODS),
     )
+
+
+OPTIONS = {
+    name: parameter.replace(default=parameter.empty if parameter.default is MISSING else parameter.default)
+    for name, parameter in inspect.signature(make_problem).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+"""The options of convolutions and correlations, as their signatures show them."""
+
+
+def takes(names: Iterable[str]) -> Callable[[Function], Function]:
+    """Mark a function that takes such options as `**options`: `help` and the documents then show them one by one."""
+
+    def marked(function: Function) -> Function:
+        signature = inspect.signature(function)
+        *own, _ = signature.parameters.values()
+        shown: Any = function
+        shown.__signature__ = signature.replace(parameters=[*own, *(OPTIONS[name] for name in names)])
+        return function
+
+    return marked
+
+
+def require_options(given: Mapping[str, object], known: Collection[str]) -> None:
+    """Raise TypeError unless all options have known names; SciPy's are translated."""
+    for name, value in given.items():
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}{_answer(name, value)}; options: {', '.join(known)}")
+
+
+def _answer(name: str, value: object) -> str:
+    """What stands here for an option of SciPy's."""
+    if name == "cval":
+        return ": boundary='zero' extends x by zeros, so subtract another constant from x first"
+    if name != "mode":
+        return ""
+    here = SYNONYMS.get(value, value) if isinstance(value, str) else None
+    return f": boundary={here!r} says it" if here in EXTENSIONS else ": boundary says how x is extended"
+
+
+def _any_of(choices: Iterable[str]) -> str:
+    return " or ".join(map(repr, choices))
 
 
 def normalize_axes(name: str, axes: int | Sequence[int], ndim: int) -> tuple[int, ...]:
@@ -235,7 +308,7 @@ def normalize_choice(
     name: str, value: Word | Sequence[Word], count: int, choices: tuple[Word, ...]
 ) -> tuple[Word, ...]:
     """One choice per axis, each among `choices`."""
-    given = _entries(name, value, " or ".join(map(repr, choices)), isinstance(value, str), count)
+    given = _entries(name, value, _any_of(choices), isinstance(value, str), count)
     for word in given:
         require_choice(name, word, choices)
     return given
@@ -246,7 +319,7 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         renamed = SYNONYMS.get(value) if isinstance(value, str) else None
         here = f"; its name here is {renamed!r}" if renamed in choices else ""
-        raise ValueError(f"{name} is {value!r}{here}; choose {' or '.join(map(repr, choices))}")
+        raise ValueError(f"{name} is {value!r}{here}; choose {_any_of(choices)}")
 
 
 def shape_of(name: str, array: Any) -> tuple[int, ...]:

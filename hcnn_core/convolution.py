@@ -7,7 +7,8 @@ from typing import Any, Unpack, overload
 import numpy as np
 
 from hcnn_core._engines.planner import elu_and_marginal, make_plan
-from hcnn_core._problem import Problem, make_problem, normalize_axes, shape_of
+from hcnn_core._extension import begun, circles, cropped, extend, fold, on_circles
+from hcnn_core._problem import OPTIONS, Problem, make_problem, normalize_axes, shape_of, takes
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.backend import (
     FLOATING_DTYPES,
@@ -19,7 +20,7 @@ from hcnn_core.backend import (
     require_real,
 )
 from hcnn_core.backend import Array as EngineArray
-from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Scalar, Shape
+from hcnn_core.typing import Array, Axes, ConvolveOptions, NumpyArray, Scalar, Shape
 
 __all__ = ["convolve", "convolve_elu", "convolve_elu_marginal", "convolve_vjp_w", "convolve_vjp_x"]
 
@@ -33,17 +34,8 @@ def convolve(
 ) -> NumpyArray[Scalar]: ...
 @overload
 def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
-def convolve(
-    x: Array,
-    w: Array,
-    /,
-    axes: Axes,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
-) -> Array:
+@takes(OPTIONS)
+def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Convolve along some axes, contract others, and append new attribute axes.
 
     The axes of w come in this order: those of `sum_axes`, one per convolved axis, then the new ones. A filter in the
@@ -65,8 +57,8 @@ def convolve(
         NumPy's rules.
     axes : int or sequence of int
         The 1 to 6 axes of x that are convolved.
-    boundary : {"periodic", "zero"} or sequence of them
-        How x is extended beyond its ends, one for all convolved axes or one per axis.
+    boundary : {"periodic", "zero", "reflect", "nearest", "mirror"} or sequence of them
+        How x is extended beyond its ends, one for all convolved axes or one per axis. See the table below.
     sum_axes : int or sequence of int, optional
         Axes of x that are contracted with the leading axes of w, such as input channels.
     stride : int or sequence of int, optional
@@ -101,9 +93,25 @@ def convolve(
     -----
     Eqs. (2), (3), (4), (6) and both halves of (8) of arXiv:1703.04140 are calls of this function.
 
-    *In SciPy.* For one filter, ascending `axes` and stride 1 this is ``scipy.ndimage.convolve(x, w, mode="wrap" or
-    "constant", axes=axes)``, for every kernel size: odd, even, and longer than the axis. Where `axes` do not ascend the
-    two differ: here the axes of w follow the order of `axes`, SciPy sorts `axes` first.
+    *Boundaries.* Four samples a b c d, as each boundary extends them, and what others call it:
+
+    ==========  =====================  =============  ===========  ===========
+    here        extended               scipy.ndimage  numpy.pad    PyTorch
+    ==========  =====================  =============  ===========  ===========
+    periodic    b c d | a b c d | a b  wrap           wrap         circular
+    zero        0 0 0 | a b c d | 0 0  constant       constant     zeros
+    reflect     c b a | a b c d | d c  reflect        symmetric    none
+    nearest     a a a | a b c d | d d  nearest        edge         replicate
+    mirror      d c b | a b c d | c b  mirror         reflect      reflect
+    ==========  =====================  =============  ===========  ===========
+
+    Translations commute with the first alone. The last three take more time and memory: x is copied to axes of about
+    n + s - 1 samples, s being the kernel size, with "reflect" and "mirror" of 2n at most, and `convolve_elu` applies
+    its ELU in a second pass.
+
+    *In SciPy.* For one filter, ascending `axes` and stride 1 this is ``scipy.ndimage.convolve(x, w, mode=MODE,
+    axes=axes)`` with the mode of the table, for every kernel size: odd, even, and longer than the axis. Where `axes` do
+    not ascend the two differ: here the axes of w follow the order of `axes`, SciPy sorts `axes` first.
 
     *In PyTorch and JAX.* Let x have shape (N, C, H, W), and let ``weight`` hold K filters in the shape (K, C, kh, kw),
     with kh and kw odd. Then ::
@@ -116,11 +124,10 @@ def convolve(
         jax.lax.conv_general_dilated(x, weight, (r, r), [(kh // 2, kh // 2), (kw // 2, kw // 2)])
 
     ``conv3d`` is the same with one more axis. For an even kernel size s, pad s // 2 samples before and s // 2 - 1
-    after. For ``boundary="periodic"``, pad x circularly first.
+    after. For another boundary, pad x by ``torch.nn.functional.pad`` with the mode of the table first.
 
-    *What is left out.* A reflecting boundary, because translations do not commute with it: pad x with ``numpy.pad`` and
-    crop the result. Dilation: put zeros between the taps of w. Groups: call once per group. SciPy's ``origin``: append
-    zeros to w, or use `translate`.
+    *What is left out.* Constants other than zero beyond the ends: subtract the constant from x first. Dilation: put
+    zeros between the taps of w. Groups: call once per group. SciPy's ``origin``: append zeros to w, or use `translate`.
 
     *Accuracy.* Rounding errors, NaN and infinity spread over the whole axis with ``"fft"``, and over the kernel with
     ``"direct"``. There is one exception. Filters with 3 taps may be applied by Winograd's algorithm F(4, 3)
@@ -134,6 +141,14 @@ def convolve(
     >>> convolve(x, np.array([1.0, 0.0, 0.0]), 0, boundary="periodic")
     array([1., 2., 3., 0.])
 
+    A blur darkens an even image at its ends, unless the image goes on there:
+
+    >>> blur = np.array([0.25, 0.5, 0.25])
+    >>> convolve(np.ones(4), blur, 0, boundary="zero")
+    array([0.75, 1.  , 1.  , 0.75])
+    >>> convolve(np.ones(4), blur, 0, boundary="reflect")
+    array([1., 1., 1., 1.])
+
     16 filters over the 3 channels of 2 images, of which every second sample is kept:
 
     >>> images = np.ones((2, 3, 8, 8))  # (N, C, H, W)
@@ -142,8 +157,7 @@ def convolve(
     (2, 4, 4, 16)
     """
     xp, x, w = operands("x", x, "w", w)
-    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
-    return forward(xp, problem, x, w)
+    return forward(xp, make_problem(x.shape, w.shape, axes, **options), x, w)
 
 
 @overload
@@ -157,18 +171,8 @@ def convolve_elu(
 ) -> NumpyArray[Scalar]: ...
 @overload
 def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
-def convolve_elu(
-    x: Array,
-    w: Array,
-    bias: Array,
-    /,
-    axes: Axes,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
-) -> Array:
+@takes(OPTIONS)
+def convolve_elu(x: Array, w: Array, bias: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
     """Layer x_j = rho(W_j x_{j-1} + b): ``elu(convolve(x, w, axes, ...), bias=bias)`` in one pass over memory.
 
     Parameters
@@ -198,15 +202,14 @@ def convolve_elu(
     -----
     Eqs. (3) and (4) of arXiv:1703.04140, rho being `elu`.
     """
-    options = {"boundary": boundary, "sum_axes": sum_axes, "stride": stride, "method": method}
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
-    if problem.empty:
-        return elu(xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x)), bias=bias)
-    return make_plan(problem, True, x).forward(xp, x, w, bias)
+    if problem.plain:
+        return make_plan(problem, True, x).forward(xp, x, w, bias)
+    return elu(forward(xp, problem, x, w), bias=bias)
 
 
 def _with_bias(
-    x: Array, w: Array, bias: Any, axes: Axes, options: dict[str, Any]
+    x: Array, w: Array, bias: Any, axes: Axes, options: ConvolveOptions
 ) -> tuple[Any, Problem, EngineArray, EngineArray, EngineArray]:
     """The namespace and the problem of a real convolution with a bias, and its operands in one dtype."""
     xp, x, w = operands("x", x, "w", w)
@@ -222,6 +225,7 @@ def _with_bias(
     return xp, problem, x, w, bias
 
 
+@takes(OPTIONS)
 def convolve_elu_marginal(
     x: Array,
     w: Array,
@@ -229,11 +233,7 @@ def convolve_elu_marginal(
     /,
     axes: Axes,
     axis: int,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
+    **options: Unpack[ConvolveOptions],
 ) -> tuple[Array, Array]:
     """Layer x_j as `convolve_elu` returns it, and its marginal over an axis, which the next layer convolves.
 
@@ -262,13 +262,12 @@ def convolve_elu_marginal(
     -----
     Eqs. (4) and (6) of arXiv:1703.04140.
     """
-    options = {"boundary": boundary, "sum_axes": sum_axes, "stride": stride, "method": method}
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
     (axis,) = normalize_axes("axis", axis, len(problem.y_shape))
-    if problem.empty:
-        y = elu(xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x)), bias=bias)
-        return y, xp.sum(y, axis=axis)
-    return elu_and_marginal(xp, problem, x, w, bias, axis)
+    if problem.plain:
+        return elu_and_marginal(xp, problem, x, w, bias, axis)
+    y = elu(forward(xp, problem, x, w), bias=bias)
+    return y, xp.sum(y, axis=axis)
 
 
 @overload
@@ -279,18 +278,8 @@ def convolve_vjp_x(
 def convolve_vjp_x(
     g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]
 ) -> Array: ...
-def convolve_vjp_x(
-    g: Array,
-    x: Array | Shape,
-    w: Array,
-    /,
-    axes: Axes,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
-) -> Array:
+@takes(OPTIONS)
+def convolve_vjp_x(g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
     """Cotangent of x in ``convolve(x, w, axes, ...)``: a correlation of g with w, linear in both.
 
     Parameters
@@ -317,9 +306,7 @@ def convolve_vjp_x(
         As `convolve`, and ValueError if g does not have the shape of the result.
     """
     xp, g, w = operands("g", g, "w", w)
-    problem = make_problem(
-        shape_of("x", x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
-    )
+    problem = make_problem(shape_of("x", x), w.shape, axes, **options)
     g_x, _, _ = adjoints(xp, problem, g, None, w)
     assert g_x is not None
     return g_x
@@ -333,18 +320,8 @@ def convolve_vjp_w(
 def convolve_vjp_w(
     g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]
 ) -> Array: ...
-def convolve_vjp_w(
-    g: Array,
-    x: Array,
-    w: Array | Shape,
-    /,
-    axes: Axes,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
-) -> Array:
+@takes(OPTIONS)
+def convolve_vjp_w(g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
     """Cotangent of w in ``convolve(x, w, axes, ...)``: a correlation of g with x, linear in both.
 
     Parameters
@@ -370,9 +347,7 @@ def convolve_vjp_w(
         As `convolve`, and ValueError if g does not have the shape of the result.
     """
     xp, g, x = operands("g", g, "x", x)
-    problem = make_problem(
-        x.shape, shape_of("w", w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
-    )
+    problem = make_problem(x.shape, shape_of("w", w), axes, **options)
     _, g_w, _ = adjoints(xp, problem, g, x, None)
     assert g_w is not None
     return g_w
@@ -386,10 +361,7 @@ def convolve_cotangents(
     *,
     wanted: tuple[bool, bool] = (True, True),
     ans: EngineArray | None = None,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
+    **options: Unpack[ConvolveOptions],
 ) -> tuple[EngineArray | None, EngineArray | None, EngineArray | None]:
     """`convolve_vjp_x` and `convolve_vjp_w` in one call, which transforms g once; None for what is not wanted.
 
@@ -399,15 +371,17 @@ def convolve_cotangents(
     xp = array_namespace(g, x, w)
     if xp is np:
         g, x, w = on_host(g), on_host(x), on_host(w)
-    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    problem = make_problem(x.shape, w.shape, axes, **options)
     return adjoints(xp, problem, g, x if wanted[1] else None, w if wanted[0] else None, ans)
 
 
 def forward(xp: Any, problem: Problem, x: EngineArray, w: EngineArray) -> EngineArray:
     """Convolve operands of one dtype; the problem describes them and is validated."""
+    if problem.plain:
+        return make_plan(problem, _is_real(x), x).forward(xp, x, w)
     if problem.empty:
         return xp.zeros(problem.y_shape, dtype=x.dtype, **placement(xp, x))
-    return make_plan(problem, _is_real(x), x).forward(xp, x, w)
+    return cropped(xp, forward(xp, on_circles(problem), extend(xp, x, circles(problem)), w), problem.y_shape)
 
 
 def adjoints(
@@ -421,11 +395,16 @@ def adjoints(
     """Cotangents of x, if w is given, and of w, if x is given, as `convolve_cotangents` returns them."""
     if g.shape != problem.y_shape:
         raise ValueError(f"g has shape {g.shape}; the result of this convolution has {problem.y_shape}")
+    if problem.plain:
+        return make_plan(problem, _is_real(g), g if x is None else x).adjoints(xp, g, x, w, ans)
+    g_bias = None if ans is None else elu_vjp(g, ans)
     if problem.empty:
         zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (problem.x_shape, problem.w_shape)]
-        bias = None if ans is None else elu_vjp(g, ans)
-        return (None if w is None else zeros[0]), (None if x is None else zeros[1]), bias
-    return make_plan(problem, _is_real(g), g if x is None else x).adjoints(xp, g, x, w, ans)
+        return (None if w is None else zeros[0]), (None if x is None else zeros[1]), g_bias
+    inner = on_circles(problem)
+    g = begun(xp, xp.zeros, inner.y_shape, g if g_bias is None else g_bias)
+    g_x, g_w, _ = adjoints(xp, inner, g, None if x is None else extend(xp, x, circles(problem)), w)
+    return (None if g_x is None else fold(xp, g_x, circles(problem))), g_w, g_bias
 
 
 def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray, EngineArray]:
@@ -441,4 +420,6 @@ def operands(name_a: str, a: Any, name_b: str, b: Any) -> tuple[Any, EngineArray
 
 
 def _is_real(array: EngineArray) -> bool:
+    if type(array) is np.ndarray:
+        return array.dtype.kind == "f"  # a shortcut
     return not dtype_name(array.dtype).startswith("complex")

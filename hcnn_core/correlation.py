@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Unpack, overload
 
-from hcnn_core._problem import Problem, make_problem, shape_of
+from hcnn_core._problem import OPTIONS, Problem, make_problem, shape_of, takes
 from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import placement
 from hcnn_core.convolution import adjoints, forward, operands
-from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Scalar, Shape
+from hcnn_core.typing import Array, Axes, ConvolveOptions, NumpyArray, Scalar, Shape
 
 __all__ = ["correlate", "correlate_vjp_w", "correlate_vjp_x"]
 
@@ -21,17 +21,8 @@ def correlate(
 ) -> NumpyArray[Scalar]: ...
 @overload
 def correlate(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array: ...
-def correlate(
-    x: Array,
-    w: Array,
-    /,
-    axes: Axes,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
-) -> Array:
+@takes(OPTIONS)
+def correlate(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
     r"""Correlate along some axes, contract others, and append new attribute axes.
 
     .. math:: y[.., i, .., k] = \sum_{c, t} x[.., c, .., stride \cdot i + t - \lfloor s/2 \rfloor, ..]\, w[c, t, k]
@@ -66,8 +57,9 @@ def correlate(
 
     Notes
     -----
-    For one real filter, ascending `axes` and stride 1 this is ``scipy.ndimage.correlate(x, w, mode="wrap" or
-    "constant", axes=axes)``, for every kernel size. SciPy conjugates complex filters; this function does not.
+    For one real filter, ascending `axes` and stride 1 this is ``scipy.ndimage.correlate(x, w, mode=MODE, axes=axes)``
+    with the mode of the table in `convolve`, for every kernel size. SciPy conjugates complex filters; this function
+    does not.
 
     A filter of even length is computed as one of the next odd length, with a zero as its first tap after the flip. That
     costs one more tap, and where x holds NaN or infinity, that tap spreads NaN by one more sample.
@@ -80,7 +72,7 @@ def correlate(
     array([3., 0., 1., 2.])
     """
     xp, x, w = operands("x", x, "w", w)
-    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    problem = make_problem(x.shape, w.shape, axes, **options)
     return forward(xp, _as_convolution(problem), x, _flip(xp, w, problem))
 
 
@@ -92,18 +84,8 @@ def correlate_vjp_x(
 def correlate_vjp_x(
     g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]
 ) -> Array: ...
-def correlate_vjp_x(
-    g: Array,
-    x: Array | Shape,
-    w: Array,
-    /,
-    axes: Axes,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
-) -> Array:
+@takes(OPTIONS)
+def correlate_vjp_x(g: Array, x: Array | Shape, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
     """Cotangent of x in ``correlate(x, w, axes, ...)``: a convolution of g with w, linear in both.
 
     Parameters
@@ -129,9 +111,7 @@ def correlate_vjp_x(
         As `convolve`, and ValueError if g does not have the shape of the result.
     """
     xp, g, w = operands("g", g, "w", w)
-    problem = make_problem(
-        shape_of("x", x), w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
-    )
+    problem = make_problem(shape_of("x", x), w.shape, axes, **options)
     g_x, _, _ = adjoints(xp, _as_convolution(problem), g, None, _flip(xp, w, problem))
     assert g_x is not None
     return g_x
@@ -145,18 +125,8 @@ def correlate_vjp_w(
 def correlate_vjp_w(
     g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]
 ) -> Array: ...
-def correlate_vjp_w(
-    g: Array,
-    x: Array,
-    w: Array | Shape,
-    /,
-    axes: Axes,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
-) -> Array:
+@takes(OPTIONS)
+def correlate_vjp_w(g: Array, x: Array, w: Array | Shape, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> Array:
     """Cotangent of w in ``correlate(x, w, axes, ...)``: a correlation of x with g, linear in both.
 
     Parameters
@@ -182,9 +152,7 @@ def correlate_vjp_w(
         As `convolve`, and ValueError if g does not have the shape of the result.
     """
     xp, g, x = operands("g", g, "x", x)
-    problem = make_problem(
-        x.shape, shape_of("w", w), axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
-    )
+    problem = make_problem(x.shape, shape_of("w", w), axes, **options)
     _, flipped, _ = adjoints(xp, _as_convolution(problem), g, x, None)
     assert flipped is not None
     return _flip_transpose(xp, flipped, problem)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from hcnn_core._engines import planner
-from hcnn_core._problem import Problem, make_problem, normalize_integers
+from hcnn_core._problem import BOUNDARIES, Problem, make_problem, normalize_choice, normalize_integers
 from hcnn_core.backend import Array, array_namespace, require_real
 from hcnn_core.normalization import require_epsilon
 from hcnn_core.typing import Axes, Boundaries
@@ -201,8 +201,8 @@ def _merging(
     lengths = normalize_integers("lengths", lengths, g.ndim - 2, 1)
     if bias.shape != g.shape[-1:]:
         raise ValueError(f"bias has shape {bias.shape}; g has {g.shape[-1]} filters")
-    axes = tuple(range(len(lengths)))
-    problem = make_problem(lengths, g.shape[1:], axes, boundary=boundary, sum_axes=(), stride=stride, method="direct")
+    axes, boundary = tuple(range(len(lengths))), normalize_choice("boundary", boundary, len(lengths), BOUNDARIES)
+    problem = make_problem(lengths, g.shape[1:], axes, boundary=boundary, stride=stride, method="direct")
     return (h, g, mean, covariance, bias), problem, epsilon
 
 

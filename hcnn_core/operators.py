@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from hcnn_core._problem import make_problem, shape_of
+from hcnn_core._problem import OPTIONS, make_problem, shape_of, takes
 from hcnn_core.backend import array_namespace, require_floating
 from hcnn_core.convolution import convolve, convolve_vjp_x
-from hcnn_core.typing import Array, Axes, Boundaries, ConvolveOptions, Methods, NumpyArray, Shape
+from hcnn_core.typing import Array, Axes, ConvolveOptions, NumpyArray, Shape
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -19,16 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["linear_operator"]
 
 
-def linear_operator(
-    w: Array,
-    shape: Shape,
-    axes: Axes,
-    *,
-    boundary: Boundaries,
-    sum_axes: Axes = (),
-    stride: Axes = 1,
-    method: Methods = "auto",
-) -> LinearOperator:
+@takes(OPTIONS)
+def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[ConvolveOptions]) -> LinearOperator:
     """Return the map ``x -> convolve(x, w, axes, ...)`` of flattened signals as SciPy's `LinearOperator`.
 
     Parameters
@@ -81,11 +73,9 @@ def linear_operator(
         )
     filters = np.array(require_floating(np, "w", w))
     conjugate = filters.conj()
-    problem = make_problem(
-        shape_of("x", shape), filters.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method
-    )
+    problem = make_problem(shape_of("x", shape), filters.shape, axes, **options)
     moved = tuple(a + 1 for a in problem.axes)  # behind the axis of the columns
-    options: ConvolveOptions = {
+    options = {
         "boundary": problem.boundary,
         "sum_axes": tuple(a + 1 for a in problem.sum_axes),
         "stride": problem.stride,

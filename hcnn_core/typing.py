@@ -7,7 +7,7 @@ from typing import Any, Protocol, Required, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
-from hcnn_core._problem import Boundary, Method
+from hcnn_core._problem import Boundary, Extension, Method
 
 __all__ = [
     "AnyArray",
@@ -16,11 +16,14 @@ __all__ = [
     "Boundaries",
     "Boundary",
     "ConvolveOptions",
+    "Extension",
+    "Extensions",
     "Method",
     "Methods",
     "NumpyArray",
     "Scalar",
     "Shape",
+    "TranslateOptions",
 ]
 
 
@@ -71,6 +74,9 @@ Axes: TypeAlias = int | Sequence[int]
 Boundaries: TypeAlias = Boundary | Sequence[Boundary]
 """One boundary for all axes, or one per axis."""
 
+Extensions: TypeAlias = Extension | Sequence[Extension]
+"""The same, of all boundaries that convolutions, correlations and translations take."""
+
 Methods: TypeAlias = Method | Sequence[Method]
 """One method for all axes, or one per axis."""
 
@@ -78,7 +84,13 @@ Methods: TypeAlias = Method | Sequence[Method]
 class ConvolveOptions(TypedDict, total=False):
     """Keyword arguments that `convolve`, `correlate` and their VJPs share."""
 
-    boundary: Required[Boundaries]
+    boundary: Required[Extensions]
     sum_axes: Axes
     stride: Axes
     method: Methods
+
+
+class TranslateOptions(TypedDict):
+    """Keyword arguments that `translate` and its VJP share."""
+
+    boundary: Extensions

@@ -60,8 +60,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "hcnn_core/convolution.py": (
         *("tests/core/test_convolution.py", "tests/core/test_convolution_arguments.py"),
         *("tests/core/test_convolution_adjoints.py", "tests/core/test_convolution_elu.py"),
-        "tests/core/test_algebra.py",
+        *("tests/core/test_algebra.py", "tests/core/test_boundaries.py"),
     ),
+    "hcnn_core/_extension.py": ("tests/core/test_boundaries.py", "tests/core/test_translation.py"),
     "hcnn_core/factored.py": ("tests/core/test_factored.py", "tests/train/test_network.py"),
     "hcnn_core/moments.py": ("tests/core/test_moments.py",),
     "hcnn_core/marginals.py": ("tests/core/test_marginal.py",),

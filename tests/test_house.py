@@ -32,6 +32,7 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     f"{ENGINES}.transform": "shared",
     ENGINES: "no room",
     "hcnn_core.backend": "backend",
+    "hcnn_core._extension": "public",
     "hcnn_core._problem": "base",
     "hcnn_core._threads": "base",
     "hcnn_core._tuning": "base",

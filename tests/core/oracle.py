@@ -23,6 +23,7 @@ NDArray = np.ndarray[Any, Any]
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 BOUNDARIES = ("periodic", "zero")
+EXTENSIONS = (*BOUNDARIES, "reflect", "nearest", "mirror")
 METHODS = ("direct", "fft", "auto")
 
 C = 20
@@ -58,6 +59,25 @@ def assert_close(actual: NDArray, expected: NDArray, *operands: NDArray) -> None
         assert error <= C * eps(actual.dtype) * scale, (
             f"off by {error:.2g}, {error / (eps(actual.dtype) * scale):.1f} eps"
         )
+
+
+def reached(index: NDArray, n: int, boundary: str) -> tuple[NDArray, NDArray]:
+    """Which of n samples an index inside or outside of them means, and whether it means one."""
+    everywhere = np.ones(index.shape, bool)
+    match boundary:
+        case "periodic":
+            return index % max(n, 1), everywhere
+        case "zero":
+            return index % max(n, 1), (index >= 0) & (index < n)
+        case "reflect":
+            index = index % max(2 * n, 1)
+            return np.minimum(index, 2 * n - 1 - index), everywhere
+        case "mirror":
+            index = index % max(2 * n - 2, 1)
+            return np.minimum(index, abs(2 * n - 2 - index)), everywhere
+        case "nearest":
+            return np.minimum(np.maximum(index, 0), n - 1), everywhere
+    raise AssertionError(boundary)
 
 
 @dataclass(frozen=True)
@@ -103,9 +123,10 @@ class Problem:
                 self.convolved, t, kernel_size, self.per_axis("stride", 1), self.per_axis("boundary"), strict=True
             ):
                 n = self.x.shape[axis]
-                source = r * np.arange(math.ceil(n / r)) + self.sign * (tap - size // 2)
-                sources.append(source % max(n, 1))
-                inside.append(np.ones(source.shape, bool) if boundary == "periodic" else (source >= 0) & (source < n))
+                index = r * np.arange(math.ceil(n / r)) + self.sign * (tap - size // 2)
+                source, means_one = reached(index, n, boundary)
+                sources.append(source)
+                inside.append(means_one)
             yield t, sources, inside
 
     def lead(self, x: NDArray) -> NDArray:
@@ -149,7 +170,11 @@ class Problem:
         for t, sources, inside in self.taps():
             share = np.tensordot(w[(slice(None),) * first + t], g, (range(first, first + new), range(-new, 0)))
             share = np.where(_grid(inside, share.ndim - first), share, 0)
-            target[(slice(None),) * first + np.ix_(*sources)] += share  # one tap reads no element twice
+            where = (slice(None),) * first + np.ix_(*sources)
+            if set(self.per_axis("boundary")) <= set(BOUNDARIES):
+                target[where] += share  # one tap reads no element twice
+            else:
+                np.add.at(target, where, share)
         return result
 
     def transpose_w(self, g: NDArray) -> NDArray:
@@ -195,7 +220,13 @@ WIDEST = {1: 15, 2: 9, 3: 6, 4: 4, 5: 3, 6: 3}  # of a filter
 
 
 @st.composite
-def problems(draw: st.DrawFn, dtypes: Sequence[str] = DTYPES, max_axes: int = 6, **fixed: Any) -> Problem:
+def problems(
+    draw: st.DrawFn,
+    dtypes: Sequence[str] = DTYPES,
+    max_axes: int = 6,
+    boundaries: Sequence[str] = BOUNDARIES,
+    **fixed: Any,
+) -> Problem:
     """Convolutions of every kind the contract names, small enough for loops; `fixed` options are not drawn."""
     m = draw(st.sampled_from([m for m in (2, 1, 3, 3, 4, 5, 6) if m <= max_axes]))
     others, channels = (
@@ -221,7 +252,7 @@ def problems(draw: st.DrawFn, dtypes: Sequence[str] = DTYPES, max_axes: int = 6,
         return draw(choices | st.lists(choices, min_size=m, max_size=m).map(tuple))
 
     options = {
-        "boundary": per_axis(st.sampled_from(BOUNDARIES)),
+        "boundary": per_axis(st.sampled_from(boundaries)),
         "stride": per_axis(st.integers(1, 3)),
         "method": per_axis(st.sampled_from(METHODS)),
         "sum_axes": tuple(sum_axes),

@@ -59,11 +59,12 @@ from hcnn_core import (
     relu_vjp,
     sgd_update,
     translate,
+    translate_vjp,
 )
 from hcnn_core import backend as _backend
 from hcnn_core._tuning import Tuning, tuned
 from hcnn_core.backend import array_namespace, get_namespace, to_numpy
-from tests.core.oracle import BOUNDARIES, DTYPES, C, NDArray, Problem, eps, noise, norm, wide
+from tests.core.oracle import BOUNDARIES, DTYPES, EXTENSIONS, C, NDArray, Problem, eps, noise, norm, wide
 
 DEVICE = array_api_strict.Device("device1")
 
@@ -151,6 +152,26 @@ def test_direct_convolution_of_long_rows(library: Library, boundary: str, axes: 
     assert_parity(library, lambda x, w: problem.run(convolve, x, w), x, w)
     assert_parity(library, lambda g, w: problem.run(convolve_vjp_x, g, x.shape, w), g, w)
     assert_parity(library, lambda g, x: problem.run(convolve_vjp_w, g, x, w.shape), g, x)
+
+
+@pytest.mark.parametrize("method", ["direct", "fft"])
+@pytest.mark.parametrize("boundary", [("reflect", "mirror"), ("nearest", "reflect"), ("mirror", "zero")])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_boundaries_that_no_engine_knows(library: Library, dtype: str, boundary: Any, method: str) -> None:
+    x, w, bias = noise(0, (3, 5, 6, 2), dtype), noise(1, (2, 3, 8, 3), dtype), noise(3, (3,), dtype)
+    options = {"boundary": boundary, "stride": (1, 2), "sum_axes": 3, "method": method}
+    problem = Problem(x, w, (1, 2), options)
+    g = noise(2, problem.y_shape, dtype)
+    assert_parity(library, lambda x, w: problem.run(convolve, x, w), x, w)
+    assert_parity(library, lambda g, w: problem.run(convolve_vjp_x, g, x.shape, w), g, w)
+    assert_parity(library, lambda g, x: problem.run(convolve_vjp_w, g, x, w.shape), g, x)
+    assert_parity(library, lambda x, w: problem.run(correlate, x, w), x, w)
+    assert_parity(library, lambda g, w: problem.run(correlate_vjp_x, g, x.shape, w), g, w)
+    if dtype.startswith("float"):
+        assert_parity(
+            library, lambda x, w, b: problem.run(convolve_elu, x, w, b), x, w, bias,
+            scale=norm(x) * norm(w) + norm(bias),
+        )  # fmt: skip
 
 
 def test_convolution_of_nothing(library: Library) -> None:
@@ -257,12 +278,14 @@ def check_factored_layers(library: Library, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "int32", "bool"])
-@pytest.mark.parametrize("boundary", [*BOUNDARIES, ("zero", "periodic")])
+@pytest.mark.parametrize("boundary", [*EXTENSIONS, ("zero", "periodic"), ("mirror", "zero")])
 def test_translations(library: Library, dtype: str, boundary: Any) -> None:
     x = (10 * noise(0, (4, 6, 5), "float64")).astype(dtype)
     expected = translate(x, (2, -1), (2, 0), boundary=boundary)
     moved = translate(library.put(x), (2, -1), (2, 0), boundary=boundary)
     assert library.holds(moved) and np.array_equal(library.take(moved), expected)
+    if dtype in DTYPES:
+        assert_parity(library, lambda g: translate_vjp(g, (2, -1), (2, 0), boundary=boundary), x)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x
+import autodiff
+from hcnn_core import (
+    convolve,
+    convolve_elu,
+    convolve_elu_marginal,
+    convolve_vjp_w,
+    convolve_vjp_x,
+    correlate,
+    correlate_vjp_w,
+    correlate_vjp_x,
+    linear_operator,
+    translate,
+    translate_vjp,
+)
 from hcnn_core._problem import MAX_AXES
 from tests.core.oracle import Problem, noise, problems
 
@@ -28,9 +43,11 @@ X, W = np.ones((4, 5, 6)), np.ones((3, 3))
         ({"stride": 0}, "stride holds 0; give 1 or more"),
         ({"stride": (1, -2)}, "stride holds -2; give 1 or more"),
         ({"stride": (1, 2, 1)}, "stride has 3 entries for 2 axes; give one, or one per axis"),
-        ({"boundary": "reflect"}, "boundary is 'reflect'; choose 'periodic' or 'zero'"),
+        ({"boundary": "odd"}, "boundary is 'odd'; choose 'periodic' or 'zero' or 'reflect' or 'nearest' or 'mirror'"),
         ({"boundary": ("zero", "wrap")}, "boundary is 'wrap'; its name here is 'periodic'; choose"),
         ({"boundary": "constant"}, "boundary is 'constant'; its name here is 'zero'; choose 'periodic' or 'zero'"),
+        ({"boundary": "replicate"}, "boundary is 'replicate'; its name here is 'nearest'; choose"),
+        ({"boundary": ("symmetric", "zero")}, "boundary is 'symmetric'; its name here is 'reflect'; choose"),
         ({"method": "wrap"}, "method is 'wrap'; choose 'auto' or 'direct' or 'fft'"),
         ({"boundary": ("zero",)}, "boundary has 1 entries for 2 axes; give one, or one per axis"),
         ({"method": "winograd"}, "method is 'winograd'; choose 'auto' or 'direct' or 'fft'"),
@@ -68,7 +85,16 @@ def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
         ({"stride": (1, 2.0)}, "stride holds 2.0; give integers"),
         ({"stride": True}, "stride is True; give an integer, or one per axis"),
         ({"stride": np.array(1.5)}, r"stride is array\(1.5\); give an integer, or one per axis"),
-        ({"boundary": None}, "boundary is None; give 'periodic' or 'zero', or one per axis"),
+        (
+            {"boundary": None},
+            "boundary is None; give 'periodic' or 'zero' or 'reflect' or 'nearest' or 'mirror', or one per axis",
+        ),
+        ({"mode": "wrap"}, "there is no option 'mode': boundary='periodic' says it; options: boundary, sum_axes"),
+        ({"mode": "reflect"}, "there is no option 'mode': boundary='reflect' says it"),
+        ({"mode": "same"}, "there is no option 'mode': boundary says how x is extended"),
+        ({"mode": ["reflect"]}, "there is no option 'mode': boundary says how x is extended"),
+        ({"cval": 0.0}, "there is no option 'cval': boundary='zero' extends x by zeros, so subtract another constant"),
+        ({"padding": 1}, "there is no option 'padding'; options: boundary, sum_axes, stride, method"),
         ({"method": 3}, "method is 3; give 'auto' or 'direct' or 'fft', or one per axis"),
         ({"x": np.ones((4, 5, 6), int)}, "x has dtype int64; convert it to one of float32, float64, complex64"),
         ({"x": np.ones((4, 5, 6), bool)}, "x has dtype bool; convert it"),
@@ -87,8 +113,39 @@ def test_wrong_types_are_refused(change: dict[str, Any], message: str) -> None:
         convolve(X, W, (0, 1), boundary="zero", stride=stride)
     arguments = {"x": X, "w": W, "axes": (0, 1), "boundary": "zero", **change}
     x, w, axes = (arguments.pop(name) for name in ("x", "w", "axes"))
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=message) as error:
         convolve(x, w, axes, **arguments)
+    assert error.value.__context__ is None or error.value.__suppress_context__  # one error, not two
+
+
+@pytest.mark.parametrize("given", [{}, {"boundary": "zero"}])
+def test_options_of_scipy_are_answered_by_every_function(given: dict[str, Any]) -> None:
+    calls: list[Any] = [
+        functools.partial(f, *operands, 0)
+        for f, *operands in (
+            *((f, X, X) for f in (convolve, correlate)),
+            *((f, X, X, X) for f in (convolve_vjp_x, convolve_vjp_w, correlate_vjp_x, correlate_vjp_w, convolve_elu)),
+            *((f, X, 1) for f in (translate, translate_vjp)),
+            (linear_operator, X, X.shape),
+        )
+    ]
+    calls.append(functools.partial(convolve_elu_marginal, X, X, X, 0, 1))
+    for call in calls:
+        for option, message in ({"mode": "mirror"}, "boundary='mirror' says it"), ({"cval": 0}, "boundary='zero' ext"):
+            with pytest.raises(TypeError, match=message):
+                call(**given, **option)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [convolve, convolve_elu, convolve_elu_marginal, convolve_vjp_x, convolve_vjp_w, correlate, correlate_vjp_x,
+     correlate_vjp_w, linear_operator, autodiff.convolve, autodiff.convolve_vjp_w, autodiff.correlate],
+)  # fmt: skip
+def test_signatures_show_every_option(function: Any) -> None:
+    shown = inspect.signature(function).parameters.values()
+    options = {p.name: p.default for p in shown if p.kind is p.KEYWORD_ONLY}
+    assert options == {"boundary": inspect.Parameter.empty, "sum_axes": (), "stride": 1, "method": "auto"}
+    assert not [p for p in shown if p.kind is p.VAR_KEYWORD]
 
 
 def test_more_axes_than_six_are_refused() -> None:

@@ -11,13 +11,13 @@ import scipy.sparse.linalg
 from hypothesis import given
 
 from hcnn_core import convolve, linear_operator
-from tests.core.oracle import NDArray, Problem, assert_close, noise, problems, wide
+from tests.core.oracle import EXTENSIONS, NDArray, Problem, assert_close, noise, problems, wide
 
 FOUR = (4, 3, 5, 4)
 """Lengths of a signal with four axes."""
 
 
-@given(problems(max_axes=4))
+@given(problems(max_axes=4, boundaries=EXTENSIONS))
 def test_it_is_the_convolution_and_its_adjoint_the_conjugate_transpose(problem: Problem) -> None:
     x, w, expected = problem.x, problem.w, problem.convolution()
     op = linear_operator(w, x.shape, problem.axes, **problem.options)

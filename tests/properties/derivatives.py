@@ -54,10 +54,10 @@ def multilinear(name: str, fun: Callable[..., Any], *operands: NDArray) -> dict[
     return {f"{name}, argument {i}": Case(fun, operands, i) for i in range(len(operands))}
 
 
-def convolutions(dtype: str) -> dict[str, Case]:
+def convolutions(dtype: str, *boundary: str) -> dict[str, Case]:
     x, w = noise(0, (2, 5, 6, 3), dtype), noise(1, (3, 2, 3, 2), dtype)
     axes = (2, 1)
-    options: dict[str, Any] = {"sum_axes": 3, "boundary": ("periodic", "zero"), "stride": (1, 2)}
+    options: dict[str, Any] = {"sum_axes": 3, "boundary": boundary, "stride": (1, 2)}
     g = noise(2, hc.convolve(x, w, axes, **options).shape, dtype)
     correlations = {
         **multilinear("correlate", lambda x, w: autodiff.correlate(x, w, axes, **options), x, w),
@@ -74,7 +74,15 @@ def convolutions(dtype: str) -> dict[str, Case]:
 
 def permutations_and_sums(dtype: str) -> dict[str, Case]:
     x, y = noise(0, (4, 3, 5), dtype), noise(1, (3,), dtype)
-    found = multilinear("translate", lambda x: autodiff.translate(x, (1, -2), (0, 2), boundary=("zero", "periodic")), x)
+    found = {}
+    for boundary in ("zero", "periodic"), ("reflect", "nearest"), ("mirror", "zero"):
+        moved: dict[str, Any] = {"shift": (1, -2), "axes": (0, 2), "boundary": boundary}
+        for name, function in ("translate", autodiff.translate), ("translate_vjp", autodiff.translate_vjp):
+            found |= multilinear(
+                f"{name}, {boundary}",
+                lambda x, f=function, o=moved: f(x, o["shift"], o["axes"], boundary=o["boundary"]),
+                x,
+            )
     for reduction in REDUCTIONS:
         option = {"reduction": reduction}
         found |= multilinear(f"marginal, {reduction}", lambda x, o=option: autodiff.marginal(x, (0, 2), **o), x)
@@ -355,7 +363,9 @@ def losses(dtype: str) -> dict[str, Case]:
 @functools.cache
 def cases(dtype: str) -> dict[str, Case]:
     """Everything in autodiff.primitives, by each argument."""
-    found = {**convolutions(dtype), **permutations_and_sums(dtype), **poolings(dtype)}
+    found = {**permutations_and_sums(dtype), **poolings(dtype)}
+    for boundary in ("periodic", "zero"), ("reflect", "nearest"), ("zero", "mirror"):
+        found |= {f"{name}, {boundary}": case for name, case in convolutions(dtype, *boundary).items()}
     if dtype in REAL:
         found |= {
             **rectifiers(dtype),
