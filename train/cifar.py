@@ -11,6 +11,7 @@ import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import math  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -22,12 +23,14 @@ from train.commands.command_line import (  # noqa: E402
     require_installed,
     run_command,
     say,
+    say_called,
 )
 from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
 from train.data import (  # noqa: E402
     INFO,
     DatasetInfo,
     Images,
+    is_function,
     load_dataset,
     split_validation,
 )
@@ -52,6 +55,7 @@ from train.runs.session import (  # noqa: E402
 )
 from train.runs.shipped import bare, names  # noqa: E402
 from train.runs.training import Result, evaluate, restore  # noqa: E402
+from train.storage.files import remove_partial_files  # noqa: E402
 
 NOT_CONFIGURED = (
     "config",
@@ -66,6 +70,7 @@ NOT_CONFIGURED = (
     "debug",
     "ranks",
 )
+ACTIONS = ("describe", "plot", "export", "evaluate", "report", "resume")
 WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
 WITH_REPORT = ("backend", "data_dir", "dataset")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
@@ -94,27 +99,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _act(options: argparse.Namespace) -> int:
     given = {k: v for k, v in vars(options).items() if k not in NOT_CONFIGURED and v is not None}
+    # before ranks wait for each other, each in another action
+    options.ranks.require_same({f"--{name}": str(path) for name in ACTIONS if (path := getattr(options, name))})
     _command(options)(options, given)
     return 0
 
 
 def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[str, Any]], None]:
-    actions: dict[str, Callable[[argparse.Namespace, dict[str, Any]], None]] = {
-        "describe": _describe,
-        "plot": _plot,
-        "export": _export,
-        "evaluate": _evaluate,
-        "report": _remake_report,
-        "resume": _resume,
-    }
-    chosen = [name for name in actions if getattr(options, name)]
+    actions: tuple[Callable[[argparse.Namespace, dict[str, Any]], None], ...] = (
+        _describe,
+        _plot,
+        _export,
+        _evaluate,
+        _remake_report,
+        _resume,
+    )
+    chosen = [name for name in ACTIONS if getattr(options, name)]
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
     if options.hours < math.inf and chosen not in ([], ["resume"]):
         raise ConfigError(f"--hours limits training, which --{chosen[0]} does not do: remove it")
     if options.ranks.size > 1 and chosen not in ([], ["resume"]):
         raise options.ranks.agreed(ConfigError(f"--{chosen[0]} runs in one process: start it without the launcher"))
-    return actions[chosen[0]] if chosen else _train
+    return actions[ACTIONS.index(chosen[0])] if chosen else _train
 
 
 def _settings(options: argparse.Namespace, given: dict[str, Any]) -> Config:
@@ -128,6 +135,10 @@ def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if options.out:
         raise ConfigError("--describe makes no run: remove --out")
     config = _settings(options, given)
+    if is_function(config.dataset):
+        raise ConfigError(
+            f"--describe calls no function, and dataset is {config.dataset!r}; give a file of such images"
+        )
     info = INFO[config.dataset] if config.dataset in INFO else load_dataset(config.dataset, Path(config.data_dir)).info
     height, width, channels = info.image_shape
     say(build(config, (height, width), info.classes, channels).describe())
@@ -135,7 +146,14 @@ def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
     require_installed()
-    Session(options.ranks, say=say).begin(lambda: _settings(options, given), options.out, options.hours)
+
+    def settings() -> Config:
+        config = _settings(options, given)
+        if options.config and "dataset" not in given:
+            say_called(config.dataset, options.config)
+        return config
+
+    Session(options.ranks, say=say).begin(settings, options.out, options.hours)
 
 
 def _resume(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -157,6 +175,7 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
     path, checkpoint = opened(source, say)
     if os.path.lexists(target):
         raise RunError(f"--export {target} is there already; name a new file")
+    remove_partial_files(target.parent, re.escape(target.name))  # of an export that was killed
     if target.suffix == ".safetensors":
         write_safetensors(target, path, checkpoint)
     elif target.suffix == ".h5":

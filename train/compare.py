@@ -13,7 +13,7 @@ from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from train.commands.command_line import Parser, given_path, run_command  # noqa: E402
+from train.commands.command_line import Parser, given_path, run_command, say  # noqa: E402
 from train.config import Config, ConfigError, make_config, read_toml  # noqa: E402
 from train.data import INFO  # noqa: E402
 from train.networks.registry import build  # noqa: E402
@@ -106,9 +106,9 @@ def _act(options: argparse.Namespace) -> int:
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
     for row in rows:
         cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
     for line in _differences(records):
-        print(line)
+        say(line)
     curves = {}
     for record in records:
         name, again = record.name, 1
@@ -117,7 +117,7 @@ def _act(options: argparse.Namespace) -> int:
             name = f"{record.name} ({again})"
         curves[name] = record.epochs
     plot_runs(curves, options.out)
-    print(options.out)
+    say(str(options.out))
     return 0
 
 

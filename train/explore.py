@@ -11,6 +11,7 @@ import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import hashlib  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import shlex  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
@@ -30,11 +31,12 @@ from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread
 from train.networks.hierarchical import hierarchy  # noqa: E402
 from train.networks.registry import ATTRIBUTES, architecture_of  # noqa: E402
 from train.runs import checkpoint as checkpoints  # noqa: E402
-from train.runs.checkpoint import CheckpointError, require_finite  # noqa: E402
+from train.runs.checkpoint import CheckpointError  # noqa: E402
 from train.runs.run import RunError, versions  # noqa: E402
 from train.runs.session import namespace, require_named  # noqa: E402
 from train.runs.shipped import FOLDER, find  # noqa: E402
 from train.runs.training import restore  # noqa: E402
+from train.storage.files import remove_partial_files  # noqa: E402
 
 PER_CLASS = 2
 """Images of each class, unless others are asked for."""
@@ -78,8 +80,6 @@ def _act(options: argparse.Namespace) -> int:
         raise RunError(f"--out {out} is there already; name a new directory")
     dataset = _dataset(options, checkpoint)
     network, parameters, moments = restore(path, checkpoint, checkpoint.config, xp)
-    for kind, tree in (("parameters", parameters), ("moments", moments)):
-        require_finite(path, tree, kind)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     model = Model(network, parameters, moments, checkpoint.channel_mean, checkpoint.channel_std, digest)
     settings = _settings(options, model, dataset)
@@ -218,7 +218,8 @@ def _bar(total: int, description: str, unit: str) -> Any:
 
 
 def _write(out: Path, write: Callable[[Path], None]) -> None:
-    """Make a folder whole, or not at all."""
+    """Make a folder whole, or not at all; what was killed while it made one of this kind goes first."""
+    remove_partial_files(out.parent, re.escape(out.name), r"explore-\d{8}-\d{6}")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         try:

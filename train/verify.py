@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 
 from autodiff import tree_map  # noqa: E402
 from hcnn_core.backend import to_numpy  # noqa: E402
-from train.commands.command_line import Parser, at_least, given_path, run_command  # noqa: E402
+from train.commands.command_line import Parser, at_least, given_path, run_command, say  # noqa: E402
 from train.config import PRESETS, Config, ConfigError, make_config  # noqa: E402
 from train.data import (  # noqa: E402
     INFO,
@@ -36,7 +36,6 @@ from train.networks.network import Network  # noqa: E402
 from train.networks.registry import ATTRIBUTES, architecture_of, build  # noqa: E402
 from train.pages import Picture, image_png  # noqa: E402
 from train.runs import checkpoint as checkpoints  # noqa: E402
-from train.runs.checkpoint import require_finite  # noqa: E402
 from train.runs.run import RunError, versions  # noqa: E402
 from train.runs.session import namespace, require_named  # noqa: E402
 from train.runs.shipped import find  # noqa: E402
@@ -194,10 +193,6 @@ def _subject(
             raise ConfigError(
                 f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
             )
-        statistics = {"channels": {"mean": checkpoint.channel_mean, "std": checkpoint.channel_std}}
-        trees = {"parameters": checkpoint.state.evaluated, "moments": checkpoint.state.moments, "data": statistics}
-        for kind, tree in trees.items():
-            require_finite(find(options.checkpoint), tree, kind)
         _require_layers(checkpoint.config)
         config = dataclasses.replace(checkpoint.config, **changes)
         network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
@@ -295,7 +290,7 @@ def _report(
         write_atomically(out / JSON, as_json(rows, description).encode(errors="backslashreplace"))
     except OSError as error:
         raise RunError(f"cannot write to {out}: {error.strerror or error}") from error
-    print(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}\n{out / name}")
+    say(f"{summary_table(rows)}\n\n{out / PAGE}\n{out / JSON}\n{out / name}")
     return _status([row for row in rows if row.must_hold], f"--replay {out / name} shows them again")
 
 
@@ -328,12 +323,12 @@ def _replay(options: argparse.Namespace, xp: Any) -> int:
     found = [(row, examine(subject, row, x).row) for subject, row, x in counterexamples.load(options.replay, xp)]
     for row, again in found:
         what = f"to shift {row.shift} of" if row.shift else "at windows along"
-        print(
+        say(
             f"{row.statement} {what} {row.axis}, j = {row.j}, {row.boundary}, {row.mode}: "
             f"error {row.largest:.3g} then, {again.largest:.3g} now, rounding explains {again.bounds[0]:.2g}; "
             f"{again.kind}, {again.verdict}"
         )
-    print(f"{len(found)} measurements of {options.replay}")
+    say(f"{len(found)} measurements of {options.replay}")
     return _status([again for _, again in found if again.must_hold], "the lines above say which")
 
 

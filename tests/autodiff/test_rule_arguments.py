@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodiff import check_grads, grad, vjp
+from autodiff import check_grads, elu, grad, vjp
 from autodiff import numpy as anp
 from autodiff._rules import linalg
 
@@ -243,3 +243,9 @@ def test_row_stack_is_vstack() -> None:
     with pytest.warns(DeprecationWarning, match="row_stack"):
         found = vjp(lambda x: np.row_stack([x, 2 * x]), X)[0]  # noqa: NPY201
     assert np.array_equal(found, np.vstack([X, 2 * X]))
+
+
+def test_the_second_derivative_of_elu_at_0_is_that_of_its_line() -> None:
+    """Where those from the left and from the right differ, 1 and 0."""
+    second = grad(lambda x: np.sum(grad(lambda y: np.sum(elu(y)))(x)))(np.array([-1.0, 0.0, 1.0]))
+    np.testing.assert_allclose(second, [np.exp(-1), 0, 0], rtol=1e-15)

@@ -19,9 +19,9 @@ import pytest
 
 from train import cifar, explore
 from train.attributes import meaning, organisation
-from train.commands.command_line import COMPILING
 from train.data import Dataset
 from train.runs import session
+from train.runs.compiling import COMPILING
 
 ROOT = Path(__file__).resolve().parents[2]
 

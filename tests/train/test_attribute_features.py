@@ -41,9 +41,10 @@ def model(few_images: Dataset) -> Model:
 
 @pytest.mark.parametrize("axis", AXES)
 def test_invariant_array_is_equation_9(axis: str) -> None:
-    x = rng.standard_normal((2, 5, 6, 3, 4, 7))
-    found = invariant_array(x, axis, (0.5, 0.25))
-    row, column = 2, 1
+    """The centre of an even number of pixels is the first of the second half."""
+    x = rng.standard_normal((2, 4, 8, 3, 4, 7))
+    found = invariant_array(x, axis, (0.5, 0.75))
+    row, column = 2, 6
     for image in range(2):
         for a in range(3):
             for b in range(4):

@@ -23,7 +23,7 @@ from tests.train.runs import (
     start,
 )
 from train import cifar
-from train.commands.command_line import Parser, run_command
+from train.commands.command_line import Parser, run_command, say
 from train.config import PRESETS, Config
 from train.data import DataError, Dataset
 from train.runs import session, training
@@ -50,6 +50,42 @@ def test_that_kernels_are_compiled_is_said_once(capsys: pytest.CaptureFixture[st
         assert run_command(parser, [], lambda options: 0, "") == 0
         assert capsys.readouterr().err == ""
     assert (logger.level, logger.handlers) == before
+
+
+def test_a_signal_while_kernels_are_compiled_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """With a line, since the step that compiles them is ended first; nothing is said of one at any other time."""
+    logger = logging.getLogger("hcnn_core")
+
+    def action(options: argparse.Namespace) -> int:
+        with training._stop_requests() as stop:
+            logger.debug("compiling a")
+            logger.debug("compiling b, which a calls")
+            logger.debug("compiled b in 1.0 s")
+            signal.raise_signal(signal.SIGTERM)
+            logger.info("compiled a in 1.0 s")
+            signal.raise_signal(signal.SIGINT)
+        return len(stop)
+
+    parser = Parser(prog="python -m train.cifar")
+    parser.add_argument("--debug", action="store_true")
+    assert run_command(parser, [], action, "") == 2
+    assert capfd.readouterr().err.splitlines() == [
+        "train.cifar: compiling kernels for this processor (once)",
+        "train.cifar: SIGTERM: stopping after compiling kernels for this processor (once); a second one stops at once",
+    ]
+
+
+def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def action(options: argparse.Namespace) -> int:
+        say("a cat\x1b[2J\u202e, \x07a dog\nun \xe9l\xe9phant\t1")
+        raise DataError("class \x9b2J\x7f is no class")
+
+    parser = Parser(prog="python -m train.cifar")
+    parser.add_argument("--debug", action="store_true")
+    assert run_command(parser, [], action, "") == 1
+    said = capsys.readouterr()
+    assert said.out == "a cat\\x1b[2J\\u202e, \\x07a dog\nun \xe9l\xe9phant\t1\n"
+    assert said.err == "train.cifar: class \\x9b2J\\x7f is no class\n"
 
 
 @pytest.mark.parametrize(

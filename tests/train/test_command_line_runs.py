@@ -271,6 +271,25 @@ def test_damaged_metrics(command: Command, trained: Path, tmp_path: Path, action
     assert contents(path) == before
 
 
+@pytest.mark.parametrize("kept", [None, 0, 1, 2])
+def test_epochs_whose_record_is_lost_are_named(
+    command: Command, trained: Path, tmp_path: Path, kept: int | None
+) -> None:
+    path = part_of(trained, tmp_path)
+    lines = (path / "metrics.jsonl").read_text().splitlines(True)
+    if kept is None:
+        (path / "metrics.jsonl").unlink()
+    else:
+        (path / "metrics.jsonl").write_text("".join(lines[2 - kept : 2]))
+    lost = {2: "", 1: "epoch 1"}.get(kept or 0, "2 epochs from 1 to 2")
+    out = command("--resume", path).success()
+    line = f"{path / 'metrics.jsonl'} has lost the record of {lost}; curve and report go on without"
+    assert [said for said in out.splitlines() if "has lost" in said] == ([line] if lost else [])
+    assert metrics(path) == metrics(trained)[2 - (kept or 0) :]
+    if lost:
+        assert line in command("--resume", path).success()  # which is finished now
+
+
 def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_lo')
     drawing_command("--plot", tmp_path).one_line(1, "cannot draw", "no epoch is complete")

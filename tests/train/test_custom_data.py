@@ -90,6 +90,28 @@ def test_a_function_of_the_working_directory(tmp_path: Path) -> None:
     refused.one_line(2, "runs code", "--dataset mine:images")
 
 
+def test_a_function_that_a_configuration_names_is_named_before_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And --describe calls none, nor imports its module."""
+    np.savez(tmp_path / "images.npz", **made_up((8, 8)))
+    (tmp_path / "hook_of_a_file.py").write_text(
+        "import numpy as np\nprint('imported')\ndef images():\n    return dict(np.load('images.npz'))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a.toml").write_text("dataset = 'hook_of_a_file:images'\nshift = 1\nepochs = 1\n")
+    flags = (*SMALL, "--epochs", 1, "--config", "a.toml")
+    for given in (flags, (*SMALL, "--dataset", "hook_of_a_file:images")):
+        refused = run(*given, "--describe")
+        refused.one_line(2, "--describe calls no function", "'hook_of_a_file:images'", "give a file")
+        assert "imported" not in refused.out
+    out = run(*flags, "--out", "run").success()
+    line = "calling the function images of the module hook_of_a_file, which a.toml names\n"
+    assert 0 <= out.index(line) < out.index("imported")
+    assert line not in run(*flags, "--dataset", "hook_of_a_file:images", "--out", "other").success()
+
+
 @pytest.mark.parametrize(
     ("source", "fragments"),
     [

@@ -7,6 +7,9 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,3 +279,15 @@ def test_the_conclusion_says_what_came_out(few_images: Dataset) -> None:
     few = {kind: {j: a for j, a in found.items() if j > 5} for kind, found in study.agreements.items()}
     study.agreements = few
     assert "not to be decided at so few depths" in report.conclusion(study)[0]
+
+
+def test_what_an_exploration_that_was_killed_left_goes_at_the_next_one(tmp_path: Path) -> None:
+    """Whatever the name of its folder was; folders of other programs stay."""
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = [f".page.{int(dead.stdout)}.partial", f".explore-20260102-030405.{int(dead.stdout)}.partial"]
+    kept = [f".mine.{int(dead.stdout)}.partial", ".page.partial", f".page.{os.getppid()}.partial"]
+    for name in (*left, *kept):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "explore.html").touch()
+    explore._write(tmp_path / "page", lambda folder: (folder / "explore.html").touch())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "page"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
 import platform
 import shutil
@@ -26,6 +28,7 @@ from tests.train.runs import (
     metrics,
     start,
 )
+from train.commands.command_line import Parser, run_command, say
 from train.runs import checkpoint as checkpoint_files
 from train.runs import run, session
 from train.runs.run import Run, RunError
@@ -138,6 +141,30 @@ def test_a_lock_is_held_once_and_again_when_it_is_free(tmp_path: Path) -> None:
         assert path.read_text() == owner + "\n"
 
 
+@pytest.mark.parametrize("kind", ["symbolic link", "dangling link", "hard link", "directory", "pipe"])
+def test_a_lock_that_is_no_file_of_its_own_is_refused_and_left_as_it_is(
+    command: Command, trained: Path, tmp_path: Path, kind: str
+) -> None:
+    """What a link led to was written over by the name of the process."""
+    path, mine = tmp_path / "run", tmp_path / "thesis.tex"
+    shutil.copytree(trained, path)
+    lock = path / ".lock"
+    if kind != "dangling link":
+        mine.write_text("chapter 1")
+    match kind:
+        case "symbolic link" | "dangling link":
+            lock.symlink_to(mine)
+        case "hard link":
+            lock.hardlink_to(mine)
+        case "directory":
+            lock.mkdir()
+        case _:
+            os.mkfifo(lock)
+    before = contents(tmp_path)
+    command("--resume", path).one_line(1, f"cannot write the run to {path}: its .lock is a link, or no file; remove it")
+    assert contents(tmp_path) == before and os.path.lexists(lock)
+
+
 def test_an_owner_that_has_just_locked_the_file_of_a_dead_one_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +207,9 @@ def test_a_file_system_without_locks_is_used_and_named(
     outcome = command(*SMALL, "--epochs", 1, "--out", tmp_path / "run")
     assert outcome.status == 0 and outcome.err.count("\n") == 1
     assert f"{tmp_path / 'run'} is not locked (No locks available)" in outcome.err
+    (tmp_path / ".lock").write_text("process 1 on a host")
+    with _lock.locked(tmp_path / ".lock"):  # which that process may hold
+        assert (tmp_path / ".lock").read_text() == "process 1 on a host"
 
 
 def test_two_writers_of_one_file_do_not_share_a_partial_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,6 +317,19 @@ def test_what_a_killed_process_left_half_written_goes_at_the_next_start(
     assert sorted(p.name for p in path.glob(".*")) == sorted(kept)
 
 
+@pytest.mark.parametrize("suffix", ["h5", "safetensors"])
+def test_what_an_export_that_was_killed_left_goes_at_the_next_one(
+    command: Command, trained: Path, tmp_path: Path, suffix: str
+) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    pid = int(dead.stdout)
+    kept = [f".b.{suffix}.{pid}.partial", f".axh5.{pid}.partial", f".a.{suffix}.{os.getppid()}.partial"]
+    for name in (*kept, f".a.{suffix}.{pid}.partial"):
+        (tmp_path / name).touch()
+    command("--export", trained / "best.h5", tmp_path / f"a.{suffix}").success()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, f"a.{suffix}"])
+
+
 @pytest.mark.parametrize("moment", ["before the checkpoint", "before the configuration"])
 def test_a_run_killed_while_it_is_created_can_be_begun_again_or_resumed(
     command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -343,7 +386,91 @@ def test_a_kill_before_old_checkpoints_are_dropped_leaves_none_too_many(
     assert checkpoints(path) == checkpoints(trained)
 
 
+def test_an_extension_killed_before_its_configuration_is_written_writes_it_later(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    command(*SMALL, "--schedule", "constant", "--epochs", 1, "--out", path).success()
+    before = (path / "config.toml").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write_config", kill)
+        killed(command, "--resume", path, "--epochs", 2)
+    assert Run(path).recorded("epochs") == 1
+    command("--resume", path).success()
+    assert Run(path).recorded("epochs") == 2 and metrics(path)[-1]["epoch"] == 2
+    (path / "config.toml").write_bytes(before)  # the same, of a run that is finished
+    assert "is finished" in command("--resume", path).success()
+    assert Run(path).recorded("epochs") == 2
+
+
+# A best checkpoint that is damaged
+
+
+def test_a_damaged_best_checkpoint_is_that_of_its_epoch_again(command: Command, trained: Path, tmp_path: Path) -> None:
+    """Of three that are kept, the third epoch's is made the one that had the best score."""
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    score = checkpoint_files.load(path / "epoch0004-step000000.h5").state.best
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for record in records[:4]:
+        record["validation_accuracy"] = score if record["epoch"] == 3 else -1.0
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    best = path / "best.h5"
+    best.write_bytes(best.read_bytes()[:-1])
+    out = command("--resume", path).success()
+    copied = f"{best} is a copy of epoch0003-step000000.h5 again; what was damaged is now {best}.damaged"
+    assert copied in out.splitlines() and str(best) in out.splitlines()
+    assert best.read_bytes() == (trained / "epoch0003-step000000.h5").read_bytes()
+    assert (path / "best.h5.damaged").read_bytes() == (trained / "best.h5").read_bytes()[:-1]
+    assert "is a copy of" not in command("--resume", path).success()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_best_checkpoint_that_is_lost_is_not_advertised(
+    command: Command, trained: Path, tmp_path: Path, finished: bool
+) -> None:
+    """Nor does its score keep later epochs from taking its place."""
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    best = path / "best.h5"
+    best.write_bytes(b"damaged")
+    records = (path / "metrics.jsonl").read_text()
+    (path / "metrics.jsonl").write_text(records.replace("validation_accuracy", "unknown"))  # nobody knows whose it was
+    for checkpoint in path.glob("epoch000[34]*.h5") if not finished else ():
+        checkpoint.unlink()
+    out = command("--resume", path).success()
+    assert f"{best} is damaged, and is now {best}.damaged; the best epoch from here on takes its place" in out
+    assert best.exists() != finished and (str(best) in out.splitlines()) != finished
+    if not finished:
+        assert checkpoint_files.load(best).state.epoch > 2
+
+
 # Terminals and outputs
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+@pytest.mark.parametrize("output", ["closed", "full"])
+def test_output_without_a_buffer_that_cannot_be_written_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str, arguments: list[str]
+) -> None:
+    """PYTHONUNBUFFERED=1, usual in containers, keeps nothing for the last flush."""
+    if output == "full" and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    reader, writer = os.pipe()
+    os.close(reader)
+    if output == "full":
+        os.close(writer)
+        writer = os.open("/dev/full", os.O_WRONLY)
+    parser = Parser(prog="python -m train.cifar")
+    parser.add_argument("--debug", action="store_true")
+    with os.fdopen(writer, "wb", 0) as raw:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, write_through=True))
+        assert run_command(parser, arguments, lambda options: say("a line") or 0, "") == 1
+    said = capsys.readouterr().err
+    full = "train.cifar: cannot write to standard output: No space left on device\n"
+    assert said == (full if output == "full" else "")
+    monkeypatch.undo()
+    assert run_command(parser, [], lambda options: 0, "") == 0  # the next command has nothing to answer for
 
 
 def test_a_hangup_that_nohup_ignores_is_ignored(

@@ -105,7 +105,7 @@ def test_resume_after_a_kill_repeats_the_uninterrupted_run(
 
 
 @pytest.mark.parametrize("signum", SIGNALS, ids=lambda s: s.name)
-@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 3), (2, 4)])
+@pytest.mark.parametrize(("epoch", "step"), [(1, 1), (2, 3), (2, 4), (4, 4)])
 def test_resume_after_a_signal_repeats_the_uninterrupted_run(
     command: Command,
     trained: Path,
@@ -126,6 +126,7 @@ def test_resume_after_a_signal_repeats_the_uninterrupted_run(
     assert [signal.getsignal(s) for s in SIGNALS] == handlers
     name = f"epoch{epoch - 1:04d}-step{step:06d}.h5" if step < 4 else f"epoch{epoch:04d}-step000000.h5"
     assert name in checkpoints(run)
+    assert "test_accuracy" not in metrics(run)[-1] if epoch > 1 else not (run / "metrics.jsonl").exists()
     resume_to_the_end(command, run, trained)
 
 

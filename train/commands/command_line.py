@@ -6,20 +6,21 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import logging
 import os
+import re
 import signal
 import sys
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from train.config import ConfigError
-from train.data import DataError
+from train.data import DataError, is_function
 from train.ranks.communicator import DistributedError, Ranks, launched
+from train.runs import compiling
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import RunError
 from train.runs.training import Interrupted, TrainingError
@@ -31,11 +32,14 @@ ONE_LINE = (CheckpointError, DataError, DistributedError, RunError, TrainingErro
 NEEDED = ("h5py", "jinja2", "matplotlib", "tqdm")
 """What training needs and hcnn_core does not: the extra `train`."""
 
-COMPILING = "compiling kernels for this processor (once)"
-"""What is said before the first of them is compiled."""
-
 LONGEST_WORD, LONGEST_LINE = 300, 1000
 """Characters of a word and of a message that are shown."""
+
+COMMANDS_OF_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that reverse what is written; a file's names may hold them."""
+
+_unwritten: list[OSError] = []
+"""Why what this command said could not be written: output without a buffer does not keep it for the last flush."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; argparse's own would not notice that it cannot be written."""
-        print(self.format_help(), end="", file=file)
+        say(self.format_help().removesuffix("\n"))
 
     def error(self, message: str) -> NoReturn:
         """End the process with status 2."""
@@ -85,6 +89,7 @@ def run_command(
     """
     debug = False
     ranks = ranks or Ranks()
+    _unwritten.clear()
 
     def fail(status: int, error: object) -> int:
         with contextlib.suppress(OSError):  # of a terminal that has gone
@@ -93,7 +98,7 @@ def run_command(
             if ranks.size > 1 and not getattr(sys.exception(), "agreed", False):
                 ranks.fail(one_line(str(error)), status)
             if ranks.writes:
-                print(f"{parser.module}: {one_line(str(error))}", file=sys.stderr)
+                print(f"{parser.module}: {harmless(one_line(str(error)))}", file=sys.stderr)
         return status
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -105,7 +110,7 @@ def run_command(
             _flush()
             raise
         debug = options.debug
-        with warnings.catch_warnings(), _compiling_said(parser.module if ranks.writes else None):
+        with warnings.catch_warnings(), compiling.said(parser.module if ranks.writes else None):
             if not debug:  # what is not finite ends the run with a line; an unusable GPU is no news to who has none
                 warnings.simplefilter("ignore")
             status = action(options)
@@ -136,36 +141,15 @@ def run_command(
         ranks.leave()
 
 
-@contextlib.contextmanager
-def _compiling_said(module: str | None) -> Iterator[None]:
-    """Say that kernels are compiled, when they are: the library's only log records are of that. None says nothing."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            stop()
-            with contextlib.suppress(OSError):
-                if module:
-                    print(f"{module}: {COMPILING}", file=sys.stderr, flush=True)
-
-    logger, handler = logging.getLogger("hcnn_core"), Handler()
-    level = logger.level
-
-    def stop() -> None:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        stop()
-
-
 def one_line(text: str) -> str:
     """The text on one line, long words and what is beyond a thousand characters cut."""
     words = (f"{word[:160]}...{word[-40:]}" if len(word) > LONGEST_WORD else word for word in text.split())
     return textwrap.shorten(" ".join(words), LONGEST_LINE, placeholder=" ...")
+
+
+def harmless(text: str) -> str:
+    """The text with what a terminal takes for commands as escape sequences of Python."""
+    return COMMANDS_OF_TERMINALS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def given_path(text: str) -> Path:
@@ -200,8 +184,10 @@ def _of_the_system(error: OSError) -> str:
 
 def say(text: str) -> None:
     """Print text at once; if that fails, the command goes on, and ends with status 1."""
-    with contextlib.suppress(OSError):
-        print(text, flush=True)
+    try:
+        print(harmless(text), flush=True)
+    except OSError as error:
+        _unwritten.append(error)
 
 
 def require_installed() -> None:
@@ -216,9 +202,18 @@ def _flush() -> None:
     if sys.stdout is None:
         return
     try:
+        if _unwritten:
+            raise _unwritten.pop()
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise
         raise RunError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def say_called(dataset: str, file: Path) -> None:
+    """Say which function a file has called, before it is; nothing where its images are of another kind."""
+    if is_function(dataset):
+        module, _, function = dataset.partition(":")
+        say(f"calling the function {function} of the module {module}, which {file} names")

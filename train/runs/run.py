@@ -147,11 +147,15 @@ class Run:
 
     def machine(self) -> dict[str, Any]:
         """Return what config.toml says of what computed the run."""
-        try:
-            found: dict[str, Any] = tomllib.loads(self.config_path.read_text("utf-8"))["versions"]
-        except (OSError, ValueError, KeyError):
-            return {}
+        found: dict[str, Any] = self.recorded("versions") or {}
         return found
+
+    def recorded(self, name: str) -> Any:
+        """Return what config.toml says under a name; None if it says nothing."""
+        try:
+            return tomllib.loads(self.config_path.read_text("utf-8")).get(name)
+        except (OSError, ValueError):
+            return None
 
     def checkpoint_paths(self) -> list[Path]:
         """Return the checkpoints in the order they were made, without the best."""
@@ -184,11 +188,35 @@ class Run:
 
     def set_aside_after(self, checkpoint: Checkpoint) -> list[Path]:
         """Rename what later checkpoints there are, which are damaged: those that follow take their places."""
-        later = [p for p in self.checkpoint_paths() if p.name > _name(checkpoint.state)] if self.writes else []
+        name = _name(checkpoint.state.epoch, checkpoint.state.step)
+        later = [p for p in self.checkpoint_paths() if p.name > name] if self.writes else []
         try:
             return [path.replace(path.with_name(path.name + ".damaged")) for path in later]
         except OSError as error:
             raise RunError(f"cannot rename {error.filename}: {error.strerror or error}") from error
+
+    def mend_best(self, best: float) -> tuple[str, bool]:
+        """Set a damaged best checkpoint aside; put that of its epoch, whose score it had, in its place if it is kept.
+
+        Returns a line that says so, and whether there is no best checkpoint any more.
+        """
+        path = self.path / BEST
+        if not self.writes or not path.is_file() or _loaded(path):
+            return "", False
+        scores: dict[int, Any] = {}
+        for record in self.read_metrics() if self.metrics_path.is_file() else []:
+            if isinstance(loss := record.get("train_loss"), int | float):
+                scores[record["epoch"]] = record.get("validation_accuracy", -loss)
+        kept = next((self.path / _name(epoch) for epoch, score in scores.items() if score == best), path)
+        aside = path.with_name(f"{BEST}.damaged")
+        try:
+            path.replace(aside)
+            if kept.is_file() and _loaded(kept):
+                write_atomically(path, kept.read_bytes())
+                return f"{path} is a copy of {kept.name} again; what was damaged is now {aside}", False
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        return f"{path} is damaged, and is now {aside}; the best epoch from here on takes its place", True
 
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from."""
@@ -197,7 +225,7 @@ class Run:
 
     def save(self, checkpoint: Checkpoint, versions: dict[str, str], *, best: bool) -> Path:
         """Write a checkpoint, also as the best if it is, and drop those no longer kept."""
-        path = self.path / _name(checkpoint.state)
+        path = self.path / _name(checkpoint.state.epoch, checkpoint.state.step)
         if not self.writes:
             return path
         if best:  # first, since a run that goes on from `path` takes its best for saved
@@ -253,6 +281,15 @@ class Run:
         names = "test_loss", "test_accuracy"
         return next((r for r in reversed(records) if all(isinstance(r.get(n), int | float) for n in names)), None)
 
+    def unrecorded(self, epoch: int) -> str:
+        """Say which of the epochs up to one metrics.jsonl lacks; nothing where it has all."""
+        known = {r["epoch"] for r in self.read_metrics() if "train_loss" in r} if self.metrics_path.is_file() else set()
+        lost = [number for number in range(1, epoch + 1) if number not in known]
+        if not lost:
+            return ""
+        which = f"epoch {lost[0]}" if len(lost) == 1 else f"{len(lost)} epochs from {lost[0]} to {lost[-1]}"
+        return f"{self.metrics_path} has lost the record of {which}; curve and report go on without"
+
     def forget_metrics_after(self, epoch: int) -> None:
         """Drop the records of epochs that will be trained again, after a stop between record and checkpoint."""
         if not (self.writes and self.metrics_path.is_file()):
@@ -264,6 +301,13 @@ class Run:
             raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
 
 
-def _name(state: checkpoints.State) -> str:
+def _name(epoch: int, step: int = 0) -> str:
     """File name of a checkpoint; names are in the order of the states."""
-    return f"epoch{state.epoch:04d}-step{state.step:06d}.h5"
+    return f"epoch{epoch:04d}-step{step:06d}.h5"
+
+
+def _loaded(path: Path) -> Checkpoint | None:
+    """A checkpoint; None where it is damaged."""
+    with contextlib.suppress(CheckpointError):
+        return checkpoints.load(path)
+    return None

@@ -34,7 +34,7 @@ from train.networks.registry import architecture_of, build
 from train.ranks.communicator import Ranks
 from train.recipes.schedules import image_size
 from train.runs import checkpoint as checkpoints
-from train.runs.checkpoint import Checkpoint
+from train.runs.checkpoint import Checkpoint, State
 from train.runs.memory import available_bytes, batch_that_fits, required_bytes
 from train.runs.plot import plot_learning_curve
 from train.runs.report import Classified, page
@@ -146,6 +146,8 @@ class Session:
             state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
             for notice in notices:
                 self.say(f"{notice}; going on from {path}")
+            if lost := ranks.from_first(lambda: run.unrecorded(state.epoch)):
+                self.say(lost)
             if checkpoint.schema < checkpoints.DIGESTED:
                 self.say(
                     f"{path} is of an earlier version and has no digest: nobody would notice damage to its settings"
@@ -161,6 +163,7 @@ class Session:
                     )
                 test = None
             if state.epoch >= config.epochs and (test or not config.test) and not changed:
+                ranks.from_first(lambda: self._mend_best(run, state))
                 self._say_finished(run, config, test)
                 return
             xp = ranks.agree(lambda: namespace(config.backend))
@@ -170,13 +173,22 @@ class Session:
             ranks.agree(lambda: trainer.restore(checkpoint, path))
             for damaged in run.set_aside_after(checkpoint):
                 self.say(f"what was damaged is now {damaged}")
+            best, state.best = state.best, ranks.from_first(lambda: self._mend_best(run, state))
             run.forget_metrics_after(state.epoch)
-            if changed or path.name == BEST:  # before the configuration: a checkpoint's own is what counts
+            # before the configuration: a checkpoint's own is what counts
+            if changed or best != state.best or path.name == BEST:
                 trainer.save()
-            if changed or not run.config_path.is_file():
+            if run.recorded("epochs") != config.epochs:  # which an extension that was killed has not written
                 run.write_config(config, trainer.versions)
             self.say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
             self._fit(trainer, dataset, hours)
+
+    def _mend_best(self, run: Run, state: State) -> float:
+        """Mend the best checkpoint of a run, and return the score that another has to beat."""
+        line, lost = run.mend_best(state.best)
+        if line:
+            self.say(line)
+        return -math.inf if lost else state.best
 
     def run(self, path: Path) -> Run:
         """Return the run at a path, which rank 0 alone writes."""
@@ -324,7 +336,7 @@ class Session:
         self.say(f"{run.path} is finished: all {config.epochs} epochs are trained")
         for line in test_lines(test) if test else ():
             self.say(line)
-        if not run.config_path.is_file():
+        if run.recorded("epochs") != config.epochs:
             run.write_config(config, versions(config.backend))
         self._finish(run)
         if not run.report_path.exists():

@@ -27,12 +27,16 @@ from train.networks.registry import build
 from train.ranks.communicator import Ranks
 from train.recipes.schedules import averaged_part, image_size, learning_rate
 from train.runs import checkpoint as checkpoints
+from train.runs import compiling
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
 from train.runs.run import Run
 from train.runs.step import GraphedStep, Inputs, batch_of, gradient_step, initial_arrays
 
 EVALUATION_BATCH = 100
+
+TRAINED = tuple(kind for kind in checkpoints.GROUPS if kind != "moments")
+"""What a step changes; moments are taken anew after it, and evaluation says which layer's are not finite."""
 
 
 class TrainingError(RuntimeError):
@@ -206,6 +210,7 @@ class Trainer:
                     if self.state.epoch > done:
                         self._seconds_per_pixel = (time.monotonic() - begin - self._compiled()) / pixels
                         completed(self.record)
+            self._stop_if_asked(stop)
         return True
 
     def seconds_left(self) -> float:
@@ -243,10 +248,14 @@ class Trainer:
                 self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
             seen = min(state.step * config.batch_size, self.count)
             advance(state.loss_sum / seen, state.correct / seen, len(index))
-            if (signum := self.ranks.asked_to_stop(stop)) and state.step < self.steps_per_epoch:
-                raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
+            if state.step < self.steps_per_epoch:
+                self._stop_if_asked(stop)
         self._end_epoch()
-        if (signum := self.ranks.asked_to_stop(stop)) and state.epoch < config.epochs:
+        self._stop_if_asked(stop)
+
+    def _stop_if_asked(self, stop: list[int]) -> None:
+        """Save and raise Interrupted if a signal has come."""
+        if signum := self.ranks.asked_to_stop(stop):
             raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
 
     def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
@@ -315,7 +324,7 @@ class Trainer:
             "train_loss": state.loss_sum / self.count,
             "train_accuracy": state.correct / self.count,
         }
-        self._require_finite_weights()
+        self._require_finite(*TRAINED)
         self.ranks.require_same_bits(state.parameters, "the weights after the epoch")
         self._renew_moments()
         score = -record["train_loss"] if self.held_out is None else -math.inf
@@ -329,6 +338,7 @@ class Trainer:
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
             record["evaluation_seconds"] = time.perf_counter() - begin
             score = result.accuracy
+        self._require_finite("moments")
         images, seconds = self._timed if self._timed[0] else (self.count, state.seconds)
         if self.ranks.size > 1:
             record |= {"ranks": self.ranks.size}
@@ -384,8 +394,9 @@ class Trainer:
     def _saved_for(self, signum: int) -> str:
         state = self.state
         if state.step:
-            self._require_finite_weights()
+            self._require_finite(*TRAINED)
             self._renew_moments()  # for what evaluates this checkpoint; the epoch's end renews them again
+            self._require_finite("moments")
             self.save()
         where = f"epoch {state.epoch + 1}, step {state.step}" if state.step else f"the end of epoch {state.epoch}"
         return (
@@ -393,16 +404,15 @@ class Trainer:
             f"continue with --resume {self.run.path}"
         )
 
-    def _require_finite_weights(self) -> None:
-        """Raise TrainingError rather than save or evaluate weights that are not finite."""
+    def _require_finite(self, *kinds: str) -> None:
+        """Raise TrainingError rather than save or evaluate arrays that are not finite."""
         state = self.state
-        for layer, arrays in state.parameters.items():
-            for name, array in arrays.items():
+        for kind in kinds:
+            for name, array in checkpoints.flatten(getattr(state, kind)):
                 if not bool(self.xp.isfinite(array).all()):
-                    error = TrainingError(
-                        f"{layer}/{name} is not finite at epoch {state.epoch + 1}, step {state.step}; {self._advice()}"
-                    )
-                    raise self.ranks.agreed(error)
+                    name = name if kind == "parameters" else f"{kind}/{name}"
+                    where = f"at epoch {state.epoch + 1}, step {state.step}"
+                    raise self.ranks.agreed(TrainingError(f"{name} is not finite {where}; {self._advice()}"))
 
     def _not_finite(self, loss: float, inputs: Inputs) -> str:
         """Name epoch, step and the first layer whose output is not finite."""
@@ -449,6 +459,7 @@ def _stop_requests(*, forwarded: bool = False) -> Iterator[list[int]]:
     def receive(signum: int, frame: Any) -> None:
         received.append(signum)
         signal.signal(signum, before[signum])
+        compiling.answer(signum)
 
     signals: list[int] = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 PARTIAL = re.compile(r"\..+?(?:\.(\d+))?\.partial")
@@ -37,13 +38,17 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.close(directory)
 
 
-def remove_partial_files(folder: Path) -> None:
-    """Remove what processes that no longer run, and earlier ones with this process's number, left half written."""
+def remove_partial_files(folder: Path, *names: str) -> None:
+    """Remove what processes that no longer run, and earlier ones with this process's number, left half written.
+
+    In a folder of one's own, files of any name; elsewhere files and folders whose whole names the expressions match.
+    """
+    pattern = re.compile(rf"\.(?:{'|'.join(names)})\.(\d+)\.partial") if names else PARTIAL
     for path in folder.glob(".*.partial"):
-        found = PARTIAL.fullmatch(path.name)
+        found = pattern.fullmatch(path.name)
         if found and not _other_process_runs(int(found[1] or 0)):
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if names and path.is_dir() else path.unlink()
 
 
 def _other_process_runs(pid: int) -> bool:
