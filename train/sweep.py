@@ -26,11 +26,12 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import worker_count
-from train.commands.command_line import Parser, given_path, one_line, run_command, say
+from train.commands.command_line import Parser, given_path, one_line, run_command, say, say_called
 from train.commands.trial import (
     FAILED,
     FINISHED,
     OUT_OF_TIME,
+    SIGNALS,
     WAITING,
     allow_trials,
     records_of,
@@ -38,7 +39,7 @@ from train.commands.trial import (
     run_trial,
     stop_trials,
 )
-from train.config import Config, ConfigError, make_config, to_toml
+from train.config import Config, ConfigError, make_config, read_toml, to_toml
 from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted
@@ -160,15 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _act(options: argparse.Namespace) -> int:
-    try:
-        text = options.file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"cannot read {options.file}: {reason}") from error
-    try:
-        sweep = read_sweep(text)
-    except ConfigError as error:
-        raise ConfigError(f"{options.file}: {error}") from error
+    text, sweep = _read(options.file)
     sweep = dataclasses.replace(sweep, workers=options.workers or sweep.workers)
     folder: Path = options.out or Path("runs") / options.file.stem
     with contextlib.ExitStack() as stack:
@@ -180,15 +173,30 @@ def _act(options: argparse.Namespace) -> int:
         except OSError as error:
             raise RunError(f"cannot write the sweep to {folder}: {error.strerror or error}") from error
         _begin(folder, text, sweep)
+        for dataset in sorted({trial.config.dataset for trial in sweep.trials}):
+            say_called(dataset, options.file)
         _run_all(folder, sweep, options)
     return 0
+
+
+def _read(file: Path) -> tuple[str, Sweep]:
+    """What a file says, and asks for."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"cannot read {file}: {reason}") from error
+    try:
+        return text, read_sweep(text)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
 
 
 def _begin(folder: Path, text: str, sweep: Sweep) -> None:
     """Write what is to be done, or check that it is the same as before."""
     asked = folder / "sweep.toml"
     if asked.exists():
-        if read_sweep(asked.read_text(encoding="utf-8")).trials != sweep.trials:
+        if _read(asked)[1].trials != sweep.trials:
             raise RunError(f"{folder} holds a sweep of other trials (sweep.toml there); name another folder with --out")
     elif any(folder.glob("trial*")):
         raise RunError(f"{folder} holds trials but no sweep.toml; name another folder with --out")
@@ -197,9 +205,17 @@ def _begin(folder: Path, text: str, sweep: Sweep) -> None:
             path = run_path(folder, trial.number).with_suffix(".toml")
             if not path.exists():
                 write_atomically(path, to_toml(trial.config, {}).encode())
+            elif _config(path) != trial.config:
+                raise RunError(f"{path} has other settings than the sweep gives this trial; remove or restore it")
         write_atomically(asked, text.encode())
     except OSError as error:
         raise RunError(f"cannot write the sweep to {folder}: {error.strerror or error}") from error
+
+
+def _config(path: Path) -> Config:
+    """What the file of a trial asks for."""
+    settings = read_toml(path)
+    return make_config(settings.get("preset", "hcnn"), settings)
 
 
 def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
@@ -280,7 +296,7 @@ def _executor(address: str | None, workers: int) -> Iterator[tuple[Executor, int
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[list[int]]:
-    """On SIGINT and SIGTERM, let the trials of this machine save and end; Dask's end with their workers."""
+    """On SIGINT, SIGTERM and SIGHUP, let the trials of this machine save and end; Dask's end with their workers."""
     received: list[int] = []
 
     def stop(signum: int, frame: Any) -> None:
@@ -290,7 +306,7 @@ def _stopping() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, stop) for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN}
     try:
         yield received
     finally:
@@ -305,14 +321,19 @@ def _log(folder: Path, trial: Trial) -> Path:
 
 def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
     """A line of the table: settings, what was reached, and what went wrong."""
-    records = records_of(Run(run_path(folder, trial.number)))
+    damaged, records = "", list[dict[str, Any]]()
+    try:
+        records = records_of(Run(run_path(folder, trial.number)))
+    except RunError as error:
+        state, damaged = FAILED, one_line(str(error))
     known = [r["validation_accuracy"] for r in records if "validation_accuracy" in r]
     last = records[-1] if records else {}
     row = {"trial": trial.number, **trial.varied, "state": state, "epochs": len(records)}
     row |= {"validation_accuracy": known[-1] if known else "", "best_validation_accuracy": max(known, default="")}
     row |= {"validation_loss": last.get("validation_loss", ""), "train_loss": last.get("train_loss", "")}
-    row |= {"seconds": round(sum(r["seconds"] for r in records), 1), "error": ""}
-    if state == FAILED and _log(folder, trial).is_file():
+    row |= {"seconds": round(sum(r.get("seconds", 0.0) for r in records), 1)}
+    row["error"] = damaged
+    if state == FAILED and not damaged and _log(folder, trial).is_file():
         lines = _log(folder, trial).read_text(encoding="utf-8", errors="replace").splitlines()
         row["error"] = lines[-1].removeprefix("train.cifar: ") if lines else "it said nothing"
     return row

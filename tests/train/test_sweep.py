@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from tests.train.commands import made_up
 from tests.train.runs import Outcome, contents, finish, start
+from train import sweep as _sweep
 from train.commands import trial as _trial
 from train.config import ConfigError
-from train.runs.run import Run
+from train.runs.run import Run, RunError
 from train.storage.lock import locked
 from train.sweep import _means, read_sweep
 
@@ -215,6 +216,92 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     assert done < len(metrics.read_text().splitlines()) <= done + 4
 
 
+def test_a_sweep_that_is_killed_takes_its_trials_with_it(tmp_path: Path) -> None:
+    """They save; the same command waits for that, where it called the trial failed because it was in use."""
+    file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 400"))
+    process = start("-m", "train.sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"})
+    trial = Run(folder / "trial0001")
+    while process.poll() is None and not (
+        trial.metrics_path.is_file() and trial.metrics_path.read_text().count("\n") > 2
+    ):
+        pass
+    process.kill()
+    finish(process)
+    assert _trial.run_trial(str(folder), 1, 1e-9, math.inf, 1) == _trial.OUT_OF_TIME
+    assert not _trial._is_in_use(trial)
+    state = trial.latest()[1].state
+    assert (
+        len(trial.read_metrics()) == state.epoch < 400
+        and "stopped by SIGTERM" in (folder / "trial0001.log").read_text()
+    )
+
+
+def test_a_trial_that_another_process_has_is_left_and_not_called_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, folder = write(tmp_path, SETTINGS)
+    text, sweep = _sweep._read(file)
+    folder.mkdir()
+    _sweep._begin(folder, text, sweep)
+    (folder / "trial0001").mkdir()
+    monkeypatch.setattr(_trial, "PATIENCE", 0.0)
+    with locked(folder / "trial0001" / ".lock"):
+        state = _trial.run_trial(str(folder), 1, math.inf, math.inf, 1)
+    assert state == _trial.IN_USE not in (_trial.FAILED, _trial.FINISHED)
+    _sweep._write_results(folder, sweep, {1: state})
+    assert table(folder)[0]["state"] == state == _sweep._earlier(folder, sweep)[1]
+
+
+def test_a_hangup_stops_a_sweep_as_ctrl_c_does() -> None:
+    before = signal.signal(signal.SIGHUP, lambda signum, frame: None)
+    try:
+        with _sweep._stopping() as received:
+            signal.raise_signal(signal.SIGHUP)
+        assert received == [signal.SIGHUP]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+        with _sweep._stopping() as received:
+            signal.raise_signal(signal.SIGHUP)
+        assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
+    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
+    folder.mkdir()
+    text, sweep = _sweep._read(file)
+    _sweep._begin(folder, text, sweep)
+    _sweep._begin(folder, text, sweep)
+    changed, whole = folder / "trial0002.toml", (folder / "trial0002.toml").read_text()
+    changed.write_text(whole.replace("shift = 2", "shift = 3"))
+    with pytest.raises(RunError, match=r"trial0002\.toml has other settings than the sweep gives this trial"):
+        _sweep._begin(folder, text, sweep)
+    changed.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"trial0002\.toml: not UTF-8 text"):
+        _sweep._begin(folder, text, sweep)
+    changed.write_text(whole)
+    for content, said in ((b"\xff", "not UTF-8 text"), (b"[", "not valid TOML")):
+        (folder / "sweep.toml").write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"sweep\.toml: .*{said}"):
+            _sweep._begin(folder, text, sweep)
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "\udcff", '{"epoch": 1, "train_loss": "low"}', '{"epoch": 1, "train_loss": 1, "seconds": []}']
+)
+def test_damaged_metrics_of_one_trial_cost_no_other(tmp_path: Path, line: str) -> None:
+    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
+    _, sweep = _sweep._read(file)
+    record = '{"epoch": 1, "train_loss": 2.0, "validation_accuracy": 0.25, "validation_loss": 2.0, "seconds": 1.0}\n'
+    for number, content in ((1, f"{line}\n{record}"), (2, record)):
+        (folder / f"trial000{number}").mkdir(parents=True)
+        path = folder / f"trial000{number}" / "metrics.jsonl"
+        path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    rows = _sweep._write_results(folder, sweep, {1: _trial.FINISHED, 2: _trial.FINISHED})
+    assert [row["state"] for row in rows] == ["failed", "finished"]
+    assert str(folder / "trial0001" / "metrics.jsonl") in rows[0]["error"] and rows[1]["validation_accuracy"] == 0.25
+
+
 def test_a_trial_on_images_of_a_function_goes_on(tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", **made_up((16, 16)))
     (tmp_path / "mine.py").write_text("import numpy as np\ndef images():\n    return dict(np.load('images.npz'))\n")
@@ -222,7 +309,8 @@ def test_a_trial_on_images_of_a_function_goes_on(tmp_path: Path) -> None:
     for budget, said in (("minutes = 1e-3\n", "trial 1: out of time"), ("", "trial 1: finished")):
         file, folder = write(tmp_path, budget + text)
         process = start("-m", "train.sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"}, cwd=tmp_path)
-        assert said in finish(process).success()
+        out = finish(process).success()
+        assert said in out and f"calling the function images of the module mine, which {file} names" in out
 
 
 def test_a_trial_that_failed_after_an_epoch_is_not_trained_again(tmp_path: Path) -> None:

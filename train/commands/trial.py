@@ -16,8 +16,16 @@ from typing import Any
 
 from train.commands.process import LAUNCHERS
 from train.runs.run import Run, RunError
+from train.storage.lock import HeldError, locked
 
 FINISHED, OUT_OF_TIME, FAILED, STOPPED, WAITING = "finished", "out of time", "failed", "stopped", "waiting"
+IN_USE = "in use by another process"
+
+PATIENCE = 60.0
+"""Seconds that a trial waits for a process that has its run, as one whose sweep was killed has until it has saved."""
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""What stops a sweep and its trials."""
 
 _children: set[subprocess.Popen[bytes]] = set()
 _stop = threading.Event()
@@ -26,8 +34,14 @@ _stop = threading.Event()
 def run_trial(folder: str, number: int, minutes: float, deadline: float, threads: int) -> str:
     """Train one trial in a process of its own, from its last checkpoint where there is one."""
     run = Run(run_path(Path(folder), number))
+    patience = time.monotonic() + PATIENCE
+    while in_use := _is_in_use(run):
+        if _stop.wait(0.2) or time.monotonic() > patience:
+            break
     if time.time() >= deadline or _stop.is_set():
         return WAITING
+    if in_use:
+        return IN_USE
     flags: list[str] = ["--config", str(run.path.with_suffix(".toml")), "--out", str(run.path)]
     if run.checkpoint_paths():
         dataset = _setting(run.path.with_suffix(".toml"), "dataset")
@@ -44,8 +58,8 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
         environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     with open(run.path.with_suffix(".log"), "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "train.cifar", *flags],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "train.commands.child", *flags],
+            stdin=subprocess.PIPE,  # which ends with this process
             stdout=log,
             stderr=log,
             env=environment,
@@ -58,11 +72,26 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
             status = process.wait()
         finally:
             _children.discard(process)
-    if status in (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT):
+            assert process.stdin is not None
+            process.stdin.close()
+    if status in {end for signum in SIGNALS for end in (128 + signum, -signum)}:
         return STOPPED
     if status:
-        return FAILED
+        return IN_USE if _is_in_use(run) else FAILED
     return FINISHED if (run.path / "best.h5").exists() and _is_whole(run) else OUT_OF_TIME
+
+
+def _is_in_use(run: Run) -> bool:
+    """Whether another process has the run's directory."""
+    if not run.path.is_dir():
+        return False
+    try:
+        with locked(run.path / ".lock"):
+            return False
+    except HeldError:
+        return True
+    except OSError:  # which the trial itself says more of
+        return False
 
 
 def _seconds_of_training(run: Run) -> float:
@@ -84,8 +113,13 @@ def _setting(path: Path, name: str) -> Any:
 
 
 def records_of(run: Run) -> list[dict[str, Any]]:
-    """Lines of a trial's metrics that are those of epochs; none where it has not begun."""
-    return [r for r in run.read_metrics() if "train_loss" in r] if run.metrics_path.is_file() else []
+    """Lines of a trial's metrics that are those of epochs; none where it has not begun. RunError if one is damaged."""
+    records = [r for r in run.read_metrics() if "train_loss" in r] if run.metrics_path.is_file() else []
+    for record in records:
+        for name in ("seconds", "train_loss", "validation_loss", "validation_accuracy"):
+            if not isinstance(record.get(name, 0.0), int | float):
+                raise RunError(f"{run.metrics_path}: {name} of epoch {record['epoch']} is no number")
+    return records
 
 
 def run_path(folder: Path, number: int) -> Path:
