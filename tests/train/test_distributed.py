@@ -5,7 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
+import queue
+import signal
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +31,7 @@ from train.data import Images
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
 from train.ranks import communicator as distributed
+from train.ranks import watch
 from train.ranks.communicator import DistributedError, Ranks, join, launched, share_processors
 from train.ranks.watch import start
 from train.recipes.optimizers import OPTIMIZERS
@@ -283,8 +289,22 @@ def test_ranks_that_differ_are_told_apart() -> None:
         ranks.require_same_bits({"w": np.arange(3)}, "weights")
         with pytest.raises(DistributedError, match=r"differ in numpy: 2\.0 on rank 0 .*, 2\.1 on rank 1 "):
             ranks.require_same({"a": 1, "numpy": f"2.{ranks.rank}"})
-        with pytest.raises(DistributedError, match="differ in weights"):
-            ranks.require_same_bits({"w": np.nextafter(np.ones(3), ranks.rank)}, "weights")
+        differing = np.nextafter(np.ones(3), ranks.rank)
+        for weights in ({"w": differing}, {"v": np.ones(2), "w": differing}, {"w": differing, "x": np.ones(2)}):
+            with pytest.raises(DistributedError, match="differ in weights"):
+                ranks.require_same_bits(weights, "weights")
+
+    on_ranks(2, work)
+
+
+def test_ranks_that_are_to_do_different_things_are_refused(tmp_path: Path) -> None:
+    """Each would wait for the other, in another exchange."""
+
+    def work(ranks: Ranks) -> None:
+        options = cifar._parser().parse_args(["--resume", str(tmp_path)] if ranks.rank else ["--out", str(tmp_path)])
+        options.ranks = ranks
+        with pytest.raises(DistributedError, match=r"differ in --resume: none on rank 0 .*, .* on rank 1 "):
+            cifar._act(options)
 
     on_ranks(2, work)
 
@@ -393,6 +413,45 @@ def test_ranks_that_end_well_let_the_watching_process_end() -> None:
         return watcher
 
     assert on_ranks(2, work)[0].returncode == 0
+
+
+def test_a_signal_stops_all_ranks_after_the_step_that_all_know_of_it_in() -> None:
+    """Not those that received it, at once: the others would wait for them."""
+
+    def work(ranks: Ranks) -> list[int]:
+        stops = []
+        for received in ([], [signal.SIGTERM] if ranks.rank == 1 else [], []):
+            ranks.begin_step("a step", [])
+            stops.append(ranks.asked_to_stop(received))  # which has come since
+            ranks.begin_step("a step", received)
+            ranks.sum_step({"w": np.ones(2)}, np.zeros(()), np.zeros((), int))
+            stops.append(ranks.asked_to_stop([]))
+        return stops
+
+    assert on_ranks(2, work) == [[0, 0, 0, signal.SIGTERM, 0, 0]] * 2
+
+
+def test_ranks_stop_with_a_line_when_the_watching_process_dies(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A rank that hung later would hang the others for ever."""
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+    of_system = SimpleNamespace(**{name: getattr(os, name) for name in ("_exit", "getpid", "write")})
+    of_system.kill = lambda process, signum: asked.put(signum)
+    monkeypatch.setattr(watch, "os", of_system)
+
+    def work(ranks: Ranks) -> None:
+        ranks.be_watched("train.cifar")
+        ranks.gather(None)
+        if ranks._watcher is not None:
+            ranks._watcher.kill()
+        assert asked.get(timeout=60) == signal.SIGTERM
+        ranks.gather(None)
+        ranks.leave()
+
+    on_ranks(2, work)
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("train.cifar: the process that watches the ranks has died")
 
 
 @pytest.mark.parametrize("patience", ["soon", "0", "-3", "1.5.2", "inf"])

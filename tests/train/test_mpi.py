@@ -230,6 +230,24 @@ DIFFERENT = {
 }
 
 
+def test_ranks_save_and_stop_when_the_watching_process_is_killed(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    outcome = train(2, path, act=acting("self.ranks._watcher.kill(); time.sleep(3)", (0, 2, 2)))
+    first, second = outcome.err.splitlines()
+    assert "the process that watches the ranks has died" in first and outcome.status != 0
+    assert "stopped by SIGTERM at epoch 2, step" in second and f"saved; continue with --resume {path}" in second
+    mpirun(2, *acting(), "--resume", path).success()
+    assert_same_state(path / "epoch0004-step000000.h5", whole / "epoch0004-step000000.h5")
+
+
+def test_a_rank_that_is_to_resume_while_another_trains_is_refused(whole: Path, tmp_path: Path) -> None:
+    """Each waited for the other, in another exchange."""
+    trains = (*acting(), *FEW, "--out", tmp_path / "run")
+    outcome = mpirun(2, *trains, others=(*acting(), "--resume", whole))
+    outcome.one_line(1, "ranks differ in --resume: none on rank 0 (", f"{whole} on rank 1 (")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_ranks_with_different_commands_are_refused(name: str, tmp_path: Path) -> None:
     different, *said = DIFFERENT[name]

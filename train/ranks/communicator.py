@@ -229,7 +229,7 @@ class Ranks:
         address, key = self.from_first(begin)
         refused = ""
         try:
-            self.watch = Watch(address, key, self.rank)
+            self.watch = Watch(address, key, self.rank, module)
         except OSError as error:
             refused = f"rank {self.rank} on {self.host} cannot reach {address[0]}, port {address[1]} ({error})"
         found = [text for text in self.gather(refused) if text]

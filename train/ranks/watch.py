@@ -15,6 +15,7 @@ import os
 import platform
 import secrets
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -56,8 +57,9 @@ class Peer:
 class Watch:
     """A rank's connection to the watching process."""
 
-    def __init__(self, address: Address, key: bytes, rank: int) -> None:
+    def __init__(self, address: Address, key: bytes, rank: int, module: str) -> None:
         self.where, self.exchanges, self.waiting = "the start", 0, False
+        self._rank, self._module, self._leaving = rank, module, False
         self._lock = threading.Lock()
         self._connection: Connection | None = Client(address, authkey=key)
         self._send("rank", rank, platform.node(), os.getpid())
@@ -79,6 +81,7 @@ class Watch:
 
     def close(self) -> None:
         """Say that this rank ends well."""
+        self._leaving = True
         self._send("bye")
         self._connection = None
 
@@ -91,14 +94,22 @@ class Watch:
                 self._connection.send(message)
 
     def _listen(self) -> None:
-        """Report each second, and end this process when told to."""
+        """Report each second, end this process when told to, and stop it when the watching process has died."""
         connection = self._connection
         assert connection is not None
-        with contextlib.suppress(OSError, EOFError):
+        try:
             while self._connection is not None:
                 if connection.poll(SECOND):
                     os._exit(connection.recv())
                 self._report()
+        except (OSError, EOFError):
+            if self._leaving:
+                return
+            if self._rank == 0:
+                text = "the process that watches the ranks has died; stopping, since nobody would notice one that hangs"
+                with contextlib.suppress(OSError):
+                    os.write(2, f"{self._module}: {text}\n".encode())
+            os.kill(os.getpid(), signal.SIGTERM)  # which saves, and which all ranks agree on
 
 
 def start(module: str, one_host: bool) -> tuple[subprocess.Popen[bytes], Address, bytes]:
