@@ -2,7 +2,8 @@
 
 ``python scripts/soak.py --minutes 10`` draws events at random, each on a run of a second, and prints how often each
 ended in which way. After every event the run is resumed to its end and must equal, bit for bit, one that nothing
-happened to. ``--loop`` trains over and over in one process instead, and watches its memory, files and threads.
+happened to. ``--events flips flags --count 2000`` takes so many of these alone. ``--loop`` trains over and over in one
+process instead, and watches its memory, files and threads.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import dataclasses
 import gc
 import io
+import math
 import os
 import random
 import resource
@@ -24,25 +26,31 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import h5py
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ |= {"HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a fork takes no threads along
 
-from tests.train.runs import SMALL, assert_same_run, checkpoints
-from train import cifar, verify
-from train.config import Config
+from tests.train.runs import SMALL, assert_same_run, checkpoints, metrics, without_digest
+from tests.train.test_import_keras import write_keras
+from train import cifar, explore, import_keras, sweep, verify
+from train.attributes import meaning, organisation
+from train.config import Config, to_toml
+from train.data import Dataset, load_dataset
 from train.data import cifar as archives
-from train.data import load_dataset
+from train.runs import checkpoint, session
+from train.runs.run import Run
 
 PATIENCE = 300
 """Seconds after which a command is said to hang."""
@@ -55,8 +63,16 @@ class BrokenPromiseError(Exception):
 class Command:
     """A command line in a fork of this process, which has all of its modules."""
 
-    def __init__(self, arguments: Sequence[object], file_size: int | None = None, program: ModuleType = cifar) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        file_size: int | None = None,
+        program: ModuleType = cifar,
+        output: str = os.devnull,
+        buffered: bool = True,
+    ) -> None:
         self.arguments, self.program = [str(a) for a in arguments], program
+        self.output, self.buffered = output, buffered
         self.said, end = os.pipe()  # which no limit on files cuts short
         self.pid = os.fork()
         if self.pid == 0:
@@ -67,10 +83,11 @@ class Command:
         status = 99
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(self.output, os.O_WRONLY), 1)
             os.dup2(end, 2)
-            # standard error as Python itself opens it
-            sys.stdout = os.fdopen(1, "w", closefd=False)
+            # as Python itself opens them
+            raw = os.fdopen(1, "wb", -1 if self.buffered else 0, closefd=False)
+            sys.stdout = io.TextIOWrapper(raw, write_through=not self.buffered)
             sys.stderr = os.fdopen(2, "w", closefd=False, errors="backslashreplace")
             if file_size is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
@@ -127,6 +144,26 @@ SETTINGS = st.dictionaries(
 """What a configuration file may say."""
 
 
+FLAGS = st.dictionaries(
+    st.sampled_from([f.name for f in dataclasses.fields(Config)]),
+    st.sampled_from(["", "0", "-1", "1e308", "nan", "9" * 30, "x" * 500, "\udcff", "True", "a b", "../..", "0.5"])
+    | st.text(st.characters(exclude_characters="\0"), max_size=8)
+    | NUMBERS.map(str),
+    min_size=1,
+    max_size=3,
+)
+"""What flags may be given."""
+
+EVENTS = {
+    **dict.fromkeys(("kill", "signals", "race", "disk"), 3),
+    **dict.fromkeys(("output", "link", "extension", "best", "export", "exploration", "trials"), 1),
+    **dict.fromkeys(("flags", "settings", "replays", "safetensors", "keras", "flips"), 3),
+    "malformed": 12,
+    "structures": 6,
+}
+"""Methods of `Soak`, and how often each is drawn."""
+
+
 def drawn(strategy: st.SearchStrategy[Any], rng: random.Random) -> Any:
     """A value of a strategy; Hypothesis tends to what breaks programs."""
     found: list[Any] = []
@@ -179,8 +216,9 @@ class Soak:
         ):
             raise BrokenPromiseError(f"{sorted(p.name for p in run.iterdir())}")
 
-    def moment(self) -> None:
-        time.sleep(self.rng.uniform(0, 1.2 * self.seconds))
+    def moment(self, runs: float = 1.2) -> None:
+        """Wait for some part of the time that a run takes, or of so many."""
+        time.sleep(self.rng.uniform(0, runs * self.seconds))
 
     def kill(self, run: Path) -> str:
         for _ in range(self.rng.randint(1, 3)):
@@ -235,6 +273,150 @@ class Soak:
         self.complete(run)
         return "said and resumed" if status else "large enough"
 
+    def output(self, run: Path) -> str:
+        """A full disk takes what is said, with a buffer and without one, and nothing else."""
+        command = Command((*SMALL, "--out", run), output="/dev/full", buffered=self.rng.random() < 0.5)
+        status, text = command.finish()
+        require_line(command.arguments, status, text)
+        if status != 1 or "cannot write to standard output" not in text:
+            raise BrokenPromiseError(f"full standard output: {status}: {text}")
+        assert_same_run(run, self.reference)
+        return "said"
+
+    def link(self, run: Path) -> str:
+        """A lock that leads elsewhere."""
+        shutil.copytree(self.reference, run)
+        mine, lock = run / "mine", run / ".lock"
+        mine.write_text("mine")
+        lock.symlink_to(mine) if self.rng.random() < 0.5 else lock.hardlink_to(mine)
+        status, text = Command(("--resume", run)).finish()
+        if status != 1 or "is a link" not in text or mine.read_text() != "mine":
+            raise BrokenPromiseError(f"a lock that is a link: {status}: {text}; {mine.read_text()}")
+        return "refused"
+
+    def extension(self, run: Path) -> str:
+        """A finished run is extended, and killed meanwhile."""
+        status, text = Command((*SMALL, "--schedule", "constant", "--out", run)).finish()
+        if status or text:
+            raise BrokenPromiseError(f"a run of constant rate: {status}: {text}")
+        command = Command(("--resume", run, "--epochs", 5))
+        self.moment(0.5)
+        command.send(signal.SIGKILL)
+        command.finish()
+        status, text = Command(("--resume", run)).finish()
+        if status or text:
+            raise BrokenPromiseError(f"extended, then resumed: {status}: {text}")
+        epochs = Run(run).recorded("epochs")
+        if epochs not in (4, 5) or [line["epoch"] for line in metrics(run) if "train_loss" in line] != [
+            *range(1, epochs + 1)
+        ]:
+            raise BrokenPromiseError(f"config.toml says {epochs} epochs, metrics.jsonl has {metrics(run)}")
+        return f"{epochs} epochs"
+
+    def best(self, run: Path) -> str:
+        """The best checkpoint is damaged, or cut, when the run is finished or in progress."""
+        shutil.copytree(self.reference, run)
+        best = run / "best.h5"
+        best.write_bytes(self.mutated(best.read_bytes()))
+        for path in sorted(run.glob("epoch*.h5"))[self.rng.randint(1, 3) :]:
+            path.unlink()
+        status, text = Command(("--resume", run)).finish()
+        if status or text:
+            raise BrokenPromiseError(f"best.h5 is damaged: {status}: {text}")
+        if best.exists():
+            checkpoint.load(best)
+        if checkpoint.load(sorted(run.glob("epoch*.h5"))[-1]).state.epoch != 4:
+            raise BrokenPromiseError(f"not trained to the end: {checkpoints(run)}")
+        return "whole" if best.exists() else "lost"
+
+    def flips(self, run: Path) -> str:
+        """One bit of what is read of a checkpoint: settings, names, numbers, arrays. None is accepted."""
+        path = self.reference / "best.h5"
+        content, parts = bytearray(path.read_bytes()), list[bytes]()
+        with h5py.File(path) as file:
+            parts += [text.encode() for text in file.attrs.values() if isinstance(text, str)]
+            file.visititems(
+                lambda name, item: parts.append(item[()].tobytes()) if isinstance(item, h5py.Dataset) else None
+            )
+        parts = [part for part in parts if len(part) > 7 and content.count(part) == 1]
+        part = self.rng.choice(parts)
+        content[content.index(part) + self.rng.randrange(len(part))] ^= 1 << self.rng.randrange(8)
+        run.mkdir()
+        (run / "a.h5").write_bytes(content)
+        try:
+            checkpoint.load(run / "a.h5")
+        except checkpoint.CheckpointError as error:
+            require_line([str(path)], 1, f"train.cifar: {error}\n")
+            return "refused"
+        raise BrokenPromiseError("a flipped bit is accepted")
+
+    def trials(self, run: Path) -> str:
+        """A sweep is killed, hung up or interrupted; its trial ends with it, and goes on with the same command."""
+        run.mkdir()
+        with contextlib.redirect_stdout(io.StringIO()):
+            config = cifar._settings(cifar._parser().parse_args([*map(str, SMALL), "--train-size", "40"]), {})
+        file, signum = run / "a.toml", self.rng.choice([signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+        text = to_toml(dataclasses.replace(config, test=False), {}).partition("[versions]")[0]
+        file.write_text("[settings]\n" + text, encoding="utf-8")
+        command = Command((file, "--out", run / "out"), program=sweep)
+        time.sleep(self.rng.uniform(0, 10))  # for a process that imports all modules, and then trains
+        command.send(signum)
+        status, said = command.finish()
+        if status not in (0, 128 + signum, -signum):
+            raise BrokenPromiseError(f"sweep, {signum.name}: {status}: {said}")
+        again = Command((file, "--out", run / "out"), program=sweep)
+        status, said = again.finish()
+        table = (run / "out" / "results.csv").read_text(encoding="utf-8")
+        if status or said or ",finished," not in table:
+            raise BrokenPromiseError(f"the same sweep after {signum.name}: {status}: {said}\n{table}")
+        return f"{signum.name}, finished"
+
+    def export(self, run: Path) -> str:
+        """Killed while a network is exported: the file is whole or absent, and nothing else stays."""
+        run.mkdir()
+        target = run / self.rng.choice(["a.h5", "a.safetensors"])
+        arguments = ("--export", self.reference / "best.h5", target)
+        command = Command(arguments)
+        time.sleep(self.rng.uniform(0, 0.1))
+        command.send(signal.SIGKILL)
+        command.finish()
+        killed = not target.exists()
+        if killed:
+            status, text = Command(arguments).finish()
+            require_line(command.arguments, status, text)
+        if [path.name for path in run.iterdir()] != [target.name]:
+            raise BrokenPromiseError(f"after an export: {list(run.iterdir())}")
+        if target.suffix == ".h5":
+            checkpoint.load(target)
+        return "again" if killed else "too late"
+
+    def exploration(self, run: Path) -> str:
+        """Killed while a network is explored: the folder is whole or absent, and nothing else stays."""
+        run.mkdir()
+        arguments = (
+            "--checkpoint",
+            self.reference / "best.h5",
+            "--agreement",
+            20,
+            "--images",
+            0,
+            "--out",
+            run / "page",
+        )
+        arguments += ("--cache", run / "cache")
+        command = Command(arguments, program=explore)
+        self.moment(4)
+        command.send(signal.SIGKILL)
+        command.finish()
+        killed = not (run / "page").exists()
+        if killed:
+            status, text = Command(arguments, program=explore).finish()
+            if status:
+                raise BrokenPromiseError(f"explored again: {status}: {text}")
+        if left := [path.name for path in run.iterdir() if path.name not in ("page", "cache")]:
+            raise BrokenPromiseError(f"after an exploration: {left}")
+        return "again" if killed else "too late"
+
     def mutated(self, content: bytes) -> bytes:
         """Bytes changed, cut, doubled or inserted."""
         rng, changed = self.rng, bytearray(content)
@@ -283,6 +465,8 @@ class Soak:
     def restructured(self, path: Path) -> None:
         """Delete, replace or rename some objects and attributes of an HDF5 file; it stays one."""
         with h5py.File(path, "r+") as file:
+            if "digest" in file.attrs and self.rng.random() < 0.7:  # else hardly anything but the digest is tried
+                without_digest(file)
             for _ in range(self.rng.choice([1, 1, 2, 5])):
                 names: list[str] = []
                 file.visit(names.append)
@@ -301,34 +485,73 @@ class Soak:
     def structures(self, run: Path) -> str:
         """Files of the right format whose content Hypothesis draws."""
         run.mkdir()
-        kind = self.rng.choice(["evaluated", "resumed", "verified", "replayed", "config"])
-        program, path = cifar, run / "a.h5"
-        if kind == "config":
-            lines = [
-                f"{name!r} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
-                for name, value in drawn(SETTINGS, self.rng).items()
-            ]
-            path.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
-            arguments: tuple[object, ...] = ("--describe", "--config", path)
-        elif kind == "resumed":
+        kind = self.rng.choice(["evaluated", "resumed", "verified"])
+        if kind == "resumed":
             shutil.copytree(self.reference, run, dirs_exist_ok=True)
-            for checkpoint in run.glob("*.h5"):
-                self.restructured(checkpoint)
-            arguments = ("--resume", run)
-        else:
-            program = cifar if kind == "evaluated" else verify
-            shutil.copy(self.counterexamples() if kind == "replayed" else self.reference / "best.h5", path)
-            self.restructured(path)
-            arguments = {
-                "evaluated": ("--evaluate", path),
-                "verified": ("--checkpoint", path, "--images", 1, "--max-examples", 1, "--out", run / "out"),
-                "replayed": ("--replay", path),
-            }[kind]
+            for path in run.glob("*.h5"):
+                self.restructured(path)
+            return self.tried(kind, ("--resume", run))
+        path = run / "a.h5"
+        shutil.copy(self.reference / "best.h5", path)
+        self.restructured(path)
+        if kind == "evaluated":
+            return self.tried(kind, ("--evaluate", path))
+        few = ("--images", 1, "--max-examples", 1)
+        return self.tried(kind, ("--checkpoint", path, *few, "--out", run / "out"), verify)
+
+    def tried(self, kind: str, arguments: Sequence[object], program: ModuleType = cifar) -> str:
+        """Call a command, which may refuse its input with a line."""
         command = Command(arguments, program=program)
         status, text = command.finish()
         if not (program is verify and status == 1 and not text):  # a network for which not all statements hold
             require_line(command.arguments, status, text, program)
         return f"{kind} {'refused' if status else 'read'}"
+
+    def damaged(self, path: Path) -> None:
+        """Restructure an HDF5 file, or change its bytes."""
+        if self.rng.random() < 0.7:
+            self.restructured(path)
+        else:
+            path.write_bytes(self.mutated(path.read_bytes()))
+
+    def settings(self, run: Path) -> str:
+        """A configuration file of settings that Hypothesis draws."""
+        run.mkdir()
+        lines = [
+            f"{name!r} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
+            for name, value in drawn(SETTINGS, self.rng).items()
+        ]
+        (run / "a.toml").write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
+        return self.tried("settings", ("--describe", "--config", run / "a.toml"))
+
+    def replays(self, run: Path) -> str:
+        """Examples that train.verify reads."""
+        run.mkdir()
+        shutil.copy(self.counterexamples(), run / "a.h5")
+        self.damaged(run / "a.h5")
+        return self.tried("replays", ("--replay", run / "a.h5"), verify)
+
+    def safetensors(self, run: Path) -> str:
+        """Networks of any content, exported; what comes out can be read, and is finite."""
+        run.mkdir()
+        shutil.copy(self.reference / "best.h5", run / "a.h5")
+        self.damaged(run / "a.h5")
+        outcome = self.tried("safetensors", ("--export", run / "a.h5", run / "a.safetensors"))
+        if (run / "a.safetensors").exists():
+            tensors = load_file(run / "a.safetensors")
+            if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+                raise BrokenPromiseError("exported filters are not finite")
+        return outcome
+
+    def keras(self, run: Path) -> str:
+        """Weights of the authors' program; what they are converted to can be read."""
+        run.mkdir()
+        write_keras(run / "theirs.h5", depth=5, taps=(3, 5))
+        self.damaged(run / "theirs.h5")
+        outcome = self.tried("keras", (run / "theirs.h5", run / "ours.h5"), import_keras)
+        if (run / "ours.h5").exists():
+            checkpoint.load(run / "ours.h5")
+        return outcome
 
     def counterexamples(self) -> Path:
         """A file of verify, made when it is first wanted."""
@@ -340,26 +563,21 @@ class Soak:
         return found
 
     def flags(self, run: Path) -> str:
-        """Flags whose values are of no kind, or of one and absurd."""
-        names = [f.name for f in dataclasses.fields(cifar.Config)]
-        values = ["", "0", "-1", "1e308", "nan", "9" * 30, "x" * 500, "\udcff", "True", "a b", "../..", "0.5"]
-        flag = f"--{self.rng.choice(names).replace('_', '-')}"
-        arguments = (*SMALL, "--epochs", 1, flag, self.rng.choice(values), "--describe")
-        command = Command(arguments)
-        status, text = command.finish()
-        require_line(command.arguments, status, text)
-        return "refused" if status else "taken"
+        """Flags whose values are of no kind, or of one and absurd; Hypothesis draws them."""
+        found = drawn(FLAGS, self.rng)
+        given = [part for name, value in found.items() for part in (f"--{name.replace('_', '-')}", value)]
+        return self.tried("flags", (*SMALL, "--epochs", 1, *given, "--describe"))
 
-    def run(self, seconds: float) -> int:
-        events: list[Callable[[Path], str]] = [self.kill, self.signals, self.race, self.disk]
-        events += 6 * [self.malformed] + 3 * [self.structures] + 2 * [self.flags]
+    def run(self, seconds: float, names: Sequence[str], count: float) -> int:
+        """Take events for some seconds, or so many, and count their outcomes."""
+        events = [getattr(self, name) for name in names or [n for n, times in EVENTS.items() for _ in range(times)]]
         end, failures, number = time.monotonic() + seconds, 0, 0
-        while time.monotonic() < end:
+        while time.monotonic() < end and number < count:
             number += 1
             event, run = self.rng.choice(events), self.folder / f"run{number}"
             try:
                 outcome = event(run)
-            except (AssertionError, BrokenPromiseError) as error:
+            except (AssertionError, BrokenPromiseError, checkpoint.CheckpointError) as error:
                 failures += 1
                 outcome = "BROKEN"
                 print(f"event {number}, {event.__name__}: {type(error).__name__}: {error}", flush=True)
@@ -395,7 +613,12 @@ def few_images() -> None:
         **{f"train_{kind}": getattr(sample, f"train_{kind}")[:40] for kind in ("images", "labels")},
         **{f"test_{kind}": getattr(sample, f"test_{kind}")[:30] for kind in ("images", "labels")},
     )
-    cifar.load_dataset = lambda name, folder: few if name == "sample" else load_dataset(name, folder, download=False)
+
+    def load(name: str, folder: Path) -> Dataset:
+        return few if name == "sample" else load_dataset(name, folder, download=False)
+
+    cifar.load_dataset = session.load_dataset = explore.load_dataset = load
+    meaning.PERMUTATIONS = organisation.ORDERS = 19
 
 
 def held() -> dict[str, int]:
@@ -433,6 +656,8 @@ def loop(folder: Path, seconds: float) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10, help="how long events are drawn")
+    parser.add_argument("--events", nargs="+", choices=EVENTS, default=[], help="which of them [all]")
+    parser.add_argument("--count", type=int, help="take so many, however long it takes")
     parser.add_argument("--seed", type=int, default=None, help="of the events [the time]")
     parser.add_argument(
         "--loop", action="store_true", help="train over and over in one process, and watch what it holds"
@@ -444,7 +669,8 @@ def main() -> int:
         if options.loop:
             return loop(Path(temporary), 60 * options.minutes)
         print(f"seed {seed}", flush=True)
-        return Soak(Path(temporary), seed).run(60 * options.minutes)
+        seconds = math.inf if options.count else 60 * options.minutes
+        return Soak(Path(temporary), seed).run(seconds, options.events, options.count or math.inf)
 
 
 if __name__ == "__main__":
