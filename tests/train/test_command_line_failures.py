@@ -31,13 +31,12 @@ from tests.train.runs import (
     without_digest,
 )
 from train import cifar
-from train.commands.command_line import namespace
 from train.config import make_config
 from train.data import INFO
 from train.networks.network import Network
 from train.runs import memory as _memory
 from train.runs import session
-from train.runs.session import Session
+from train.runs.session import Session, namespace
 from train.runs.training import Trainer, TrainingError
 
 DATA = INFO["sample"]

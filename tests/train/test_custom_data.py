@@ -16,7 +16,7 @@ from train import load
 from train.config import ConfigError, make_config
 from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
 from train.networks.registry import build
-from train.recipes.optimizers import image_size
+from train.recipes.schedules import image_size
 
 FASHION = (28, 28)
 """Shape of the images of Fashion-MNIST, whose files hold no axis of channels."""
