@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, TypeVarTuple, overload
 
 import numpy as np
 
@@ -27,6 +27,28 @@ from hcnn_core.backend import Array, array_namespace, library_of, on_host
 __all__ = ["check_grads", "checkpoint", "grad", "value_and_grad", "vjp"]
 
 COTANGENT = "the cotangent"
+
+Argument = TypeVar("Argument")
+Arguments = TypeVarTuple("Arguments")
+Aux = TypeVar("Aux")
+Out = TypeVar("Out")
+P = ParamSpec("P")
+
+
+@overload
+def grad(
+    fun: Callable[Concatenate[Argument, P], Any], argnum: Literal[0] = 0, *, has_aux: Literal[False] = False
+) -> Callable[Concatenate[Argument, P], Argument]: ...
+
+
+@overload
+def grad(
+    fun: Callable[Concatenate[Argument, P], tuple[Any, Aux]], argnum: Literal[0] = 0, *, has_aux: Literal[True]
+) -> Callable[Concatenate[Argument, P], tuple[Argument, Aux]]: ...
+
+
+@overload
+def grad(fun: Callable[..., Any], argnum: int | Sequence[int] = 0, *, has_aux: bool = False) -> Any: ...
 
 
 def grad(fun: Callable[..., Any], argnum: int | Sequence[int] = 0, *, has_aux: bool = False) -> Callable[..., Any]:
@@ -62,6 +84,22 @@ def grad(fun: Callable[..., Any], argnum: int | Sequence[int] = 0, *, has_aux: b
         return (gradients, value[1]) if has_aux else gradients
 
     return gradient
+
+
+@overload
+def value_and_grad(
+    fun: Callable[Concatenate[Argument, P], Out], argnum: Literal[0] = 0, *, has_aux: Literal[False] = False
+) -> Callable[Concatenate[Argument, P], tuple[Out, Argument]]: ...
+
+
+@overload
+def value_and_grad(
+    fun: Callable[Concatenate[Argument, P], tuple[Out, Aux]], argnum: Literal[0] = 0, *, has_aux: Literal[True]
+) -> Callable[Concatenate[Argument, P], tuple[tuple[Out, Aux], Argument]]: ...
+
+
+@overload
+def value_and_grad(fun: Callable[..., Any], argnum: int | Sequence[int] = 0, *, has_aux: bool = False) -> Any: ...
 
 
 def value_and_grad(
@@ -111,7 +149,17 @@ def value_and_grad(
     return evaluate
 
 
-def vjp(fun: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+@overload
+def vjp(fun: Callable[[*Arguments], Out], *primals: *Arguments) -> tuple[Out, Callable[[Any], tuple[*Arguments]]]: ...
+
+
+@overload
+def vjp(fun: Callable[..., Out], *primals: Any) -> tuple[Out, Callable[[Any], tuple[Any, ...]]]: ...
+
+
+def vjp(  # type: ignore[misc]  # mypy does not see that *primals takes *Arguments
+    fun: Callable[..., Any], *primals: Any
+) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Evaluate a function and prepare its transposed derivative.
 
     Parameters
@@ -143,7 +191,7 @@ def vjp(fun: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tu
     return out, pullback
 
 
-def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
+def checkpoint(fun: Callable[P, Out]) -> Callable[P, Out]:
     """Return the function that keeps only its arguments for the backward pass, and is evaluated again there.
 
     Parameters
@@ -164,7 +212,7 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(fun)
-    def recomputed(*args: Any, **kwargs: Any) -> Any:
+    def recomputed(*args: P.args, **kwargs: P.kwargs) -> Out:
         taken = tree_structure(args)
         returned = None
 
@@ -191,14 +239,13 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
         step = primitive(flat)
         defvjp_argnums(step, maker)
         leaves = step(*tree_leaves(args))
-        return tree_unflatten(returned, leaves)
+        out: Out = tree_unflatten(returned, leaves)
+        return out
 
     return recomputed
 
 
-def check_grads(
-    fun: Callable[..., Any], order: int = 2, *, rng: np.random.Generator | None = None
-) -> Callable[..., None]:
+def check_grads(fun: Callable[P, Any], order: int = 2, *, rng: np.random.Generator | None = None) -> Callable[P, None]:
     """Return the function that checks derivatives against central differences.
 
     For each argument, a random direction v and a random cotangent w, <vjp(w), v> is compared with
@@ -233,7 +280,7 @@ def check_grads(
         raise ValueError(f"order is {order}: check_grads checks orders from 1 up")
     generator = np.random.default_rng(0) if rng is None else rng
 
-    def check(*args: Any, **kwargs: Any) -> None:
+    def check(*args: P.args, **kwargs: P.kwargs) -> None:
         _check(functools.partial(fun, **kwargs), args, [f"argument {i}" for i in range(len(args))], order, generator)
 
     return check

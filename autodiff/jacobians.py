@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, Literal, overload
 
 import numpy as np
 
-from autodiff.functional import grad, vjp
+from autodiff.functional import Argument, Arguments, Out, P, grad, vjp
 from autodiff.pytree import tree_map
 from autodiff.tape import differentiable, getval
 from hcnn_core.backend import Array, array_namespace
 
 __all__ = ["elementwise_grad", "hessian", "hessian_vector_product", "jacobian", "jvp"]
+
+
+@overload
+def jvp(
+    fun: Callable[[*Arguments], Out], primals: tuple[*Arguments], tangents: tuple[*Arguments]
+) -> tuple[Out, Out]: ...
+
+
+@overload
+def jvp(fun: Callable[..., Out], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Out, Out]: ...
 
 
 def jvp(fun: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -57,7 +67,7 @@ def jvp(fun: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, 
     return out, push(tuple(tangents))[0]
 
 
-def jacobian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
+def jacobian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
     """Return the function that computes the Jacobian, with one backward pass for each number of the output.
 
     Parameters
@@ -81,7 +91,7 @@ def jacobian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     """
 
     @functools.wraps(fun)
-    def derivatives(*args: Any, **kwargs: Any) -> Any:
+    def derivatives(*args: P.args, **kwargs: P.kwargs) -> Any:
         out, pull = vjp(*_of_one(fun, argnum, args, kwargs))
         _require_array(out, "jacobian")
         plain = np.multiply(getval(out), 1.0) if isinstance(out, float | complex) else getval(out)
@@ -110,7 +120,7 @@ def jacobian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     return derivatives
 
 
-def hessian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
+def hessian(fun: Callable[P, Any], argnum: int = 0) -> Callable[P, Any]:
     """Return the function that computes the second derivatives of a scalar function by one array.
 
     Parameters
@@ -133,12 +143,21 @@ def hessian(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
     derivatives = jacobian(grad(fun, argnum), argnum)
 
     @functools.wraps(fun)
-    def second(*args: Any, **kwargs: Any) -> Array:
+    def second(*args: P.args, **kwargs: P.kwargs) -> Any:
         _require_real(_of_one(fun, argnum, args, kwargs)[1])
-        found: Array = derivatives(*args, **kwargs)
-        return found
+        return derivatives(*args, **kwargs)
 
     return second
+
+
+@overload
+def hessian_vector_product(
+    fun: Callable[[Argument], Any], argnum: Literal[0] = 0
+) -> Callable[[Argument, Argument], Argument]: ...
+
+
+@overload
+def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Any: ...
 
 
 def hessian_vector_product(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:
@@ -185,6 +204,16 @@ def _require_real(argument: Any) -> None:
             raise TypeError(f"second derivatives are by real arrays, not by one of {dtype or 'complex'}")
 
     tree_map(check, argument)
+
+
+@overload
+def elementwise_grad(
+    fun: Callable[Concatenate[Argument, P], Any], argnum: Literal[0] = 0
+) -> Callable[Concatenate[Argument, P], Argument]: ...
+
+
+@overload
+def elementwise_grad(fun: Callable[..., Any], argnum: int = 0) -> Any: ...
 
 
 def elementwise_grad(fun: Callable[..., Any], argnum: int = 0) -> Callable[..., Any]:

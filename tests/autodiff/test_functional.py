@@ -21,6 +21,7 @@ from autodiff import (
     value_and_grad,
     vjp,
 )
+from tests.autodiff import typing_cases
 
 EPS = np.finfo(np.float64).eps
 
@@ -431,3 +432,7 @@ def test_check_grads_wants_double_precision(fun: Any, args: Any, message: str) -
 def test_check_grads_wants_an_order() -> None:
     with pytest.raises(ValueError, match="order is 0: check_grads checks orders from 1 up"):
         check_grads(np.sin, order=0)
+
+
+def test_what_a_type_checker_reads_can_be_run() -> None:
+    typing_cases.check(np.array([1.0, 2.0]), np.array([0.5, 3.0]))
