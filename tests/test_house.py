@@ -39,6 +39,9 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     "hcnn_core.precisions": "settings",
     "hcnn_core.shards": "shards",
     "hcnn_core.typing": "types",
+    "hcnn_core._trilinear": "trilinear",
+    "hcnn_core.torch": "torch",
+    "hcnn_core.jax": "jax",
     "hcnn_core.testing": "testing",
     "hcnn_core": "public",
     "autodiff": "autodiff",
@@ -77,6 +80,9 @@ MAY_IMPORT = {  # every room may also import itself
     "wavelets": {"autodiff", "public", "types", "backend"},
     "autodiff": {"public", "settings", "shards", "types", "backend"},
     "testing": {"public", "types", *BASE},
+    "torch": {"trilinear", "types", *BASE},
+    "jax": {"trilinear", "types", *BASE},
+    "trilinear": {"public", *BASE},
     "public": {"planner", "settings", "shards", "types", *BASE},
     "planner": {"cost model", "generic", "cpu", "cuda", "shared", *BASE},
     "cost model": {"shared", *BASE},
@@ -192,6 +198,11 @@ def violations(sources: Sources) -> list[str]:
     for module, imported in graph.items():
         if room(module) != "backend" and (parts := [name for name in imported if name.startswith(PARTS)]):
             found.append(f"{module} imports {parts[0]}: import from hcnn_core.backend")
+    for framework in ("torch", "jax"):
+        home = f"hcnn_core.{framework}"
+        users = [m for m, names in graph.items() if framework in {n.partition(".")[0] for n in names}]
+        if strays := [module for module in users if module != home and not module.startswith(f"{home}.")]:
+            found.append(f"{framework} is imported by {', '.join(strays)}, not by {home} alone")
     public = {member for _, member in imports_of("hcnn_core", sources["hcnn_core"], True)}
     for name in sorted(public):
         if f"hcnn_core.{name}" in sources:
@@ -278,6 +289,10 @@ def test_the_rule_permits_no_circle() -> None:
         ("hcnn_core.convolution", "from hcnn_core import backend, convolve", "circle: hcnn_core -> hcnn_core.conv"),
         ("hcnn_core._tuning", "import cupyx.scipy.fft", f"imported by hcnn_core._tuning, {PARTS}device, not"),
         (f"{PARTS}device", "import numpy", "CuPy is imported by no module, not"),
+        ("hcnn_core._problem", "import torch.nn", "torch is imported by hcnn_core._problem, not by hcnn_core.torch"),
+        ("hcnn_core.torch._ops", "import jax", "jax is imported by hcnn_core.torch._ops, not by hcnn_core.jax alone"),
+        ("autodiff", "import hcnn_core.torch", "(autodiff) imports hcnn_core.torch (torch)"),
+        ("hcnn_core.jax", "import hcnn_core.torch", "(jax) imports hcnn_core.torch (torch)"),
         ("hcnn_core.convolve", "", "hcnn_core.convolve is both a module and a public function"),
         (f"{ENGINES}.cpu.kernels.gemm", "x = 1\n" * 461, "has 461 lines"),
     ],

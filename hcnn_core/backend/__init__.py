@@ -10,6 +10,7 @@ from hcnn_core.backend._arrays import Array as Array
 from hcnn_core.backend._device import DeviceTables as DeviceTables
 from hcnn_core.backend._device import address_of as address_of
 from hcnn_core.backend._device import constant as constant
+from hcnn_core.backend._device import cuda_stream as cuda_stream
 from hcnn_core.backend._device import empty as empty
 from hcnn_core.backend._device import lasting_memory as lasting_memory
 from hcnn_core.backend._device import placement as placement

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from hcnn_core.backend._arrays import Array
-from hcnn_core.backend._namespaces import array_namespace, library_of
+from hcnn_core.backend._namespaces import array_namespace, get_namespace, library_of
 from hcnn_core.typing import Array as PublicArray
 
 
@@ -21,6 +21,19 @@ def use_device(index: int) -> str:
     device = cupy.cuda.Device(index % cupy.cuda.runtime.getDeviceCount())
     device.use()
     return str(device.pci_bus_id)
+
+
+@contextlib.contextmanager
+def cuda_stream(device: int, stream: Any) -> Iterator[Any]:
+    """Let CuPy work on a device and on another library's stream, which has ``__cuda_stream__``; yields CuPy."""
+    cupy = _usable_cupy()
+    with cupy.cuda.Device(device), cupy.cuda.Stream.from_external(stream):
+        yield cupy
+
+
+@lru_cache(maxsize=1)
+def _usable_cupy() -> Any:
+    return get_namespace("cupy")
 
 
 def device_of(array: PublicArray) -> str:

@@ -22,7 +22,6 @@ DLPACK_CPU = 1
 IMMUTABLE = {"jax": "JAX", "jaxlib": "JAX"}
 """Array-API libraries whose arrays cannot be written to, so that what is computed of them is computed by NumPy."""
 
-RECIPE = "docs/frameworks.md shows how"
 
 FLOATING_DTYPES = ("float32", "float64", "complex64", "complex128")
 
@@ -103,9 +102,11 @@ def on_host(array: Any) -> Any:
             + ("; traced values want the function of the same name in autodiff" if root == "autodiff" else "")
         )
     if root == "jax" and "Tracer" in kind.__qualname__:
-        raise TypeError(f"got a {name}, inside jax.jit or jax.grad: call through jax.pure_callback, {RECIPE}")
+        raise TypeError(f"got a {name}, inside jax.jit or jax.grad: call hcnn_core.jax.convolve there")
     if getattr(array, "requires_grad", False):
-        raise TypeError(f"got a {name} that records gradients: pass x.detach(), or for its gradients {RECIPE}")
+        raise TypeError(
+            f"got a {name} that records gradients: pass x.detach(), or for its gradients call hcnn_core.torch.convolve"
+        )
     try:
         device = array.__dlpack_device__()[0]
         if device == DLPACK_CPU:

@@ -541,7 +541,8 @@ def test_filters_that_depend_on_position_are_not_covariant() -> None:
 
 
 def test_docstring_examples_hold() -> None:
-    modules = [importlib.import_module(f"hcnn_core.{m.name}") for m in pkgutil.iter_modules(hcnn_core.__path__)]
+    names = {m.name for m in pkgutil.iter_modules(hcnn_core.__path__)} - {"jax", "torch"}  # which may be missing
+    modules = [importlib.import_module(f"hcnn_core.{name}") for name in sorted(names)]
     results = [doctest.testmod(module) for module in modules]
     assert sum(r.attempted for r in results) > 0 and sum(r.failed for r in results) == 0
 

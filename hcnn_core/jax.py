@@ -1,0 +1,149 @@
+"""Convolution of JAX's arrays along 1 to 6 axes, under jit, grad, jvp and vmap of every order.
+
+Nothing else imports this module; it needs JAX, which the extra ``jax`` installs.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+if find_spec("jax") is None:
+    raise ModuleNotFoundError("hcnn_core.jax needs JAX: install it, or hcnn with the extra jax", name="jax")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import ShapedArray
+from jax.experimental.buffer_callback import buffer_callback
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from hcnn_core._problem import Problem, make_problem
+from hcnn_core._trilinear import OPERANDS, Role, derivative, mapped, shape
+from hcnn_core.backend import FLOATING_DTYPES, cuda_stream
+from hcnn_core.typing import Axes, Boundaries, Methods
+
+__all__ = ["convolve"]
+
+
+def convolve(
+    x: Any,
+    w: Any,
+    /,
+    axes: Axes,
+    *,
+    boundary: Boundaries,
+    sum_axes: Axes = (),
+    stride: Axes = 1,
+    method: Methods = "auto",
+) -> jax.Array:
+    """`hcnn_core.convolve` of JAX's arrays, with derivatives of every order in both modes.
+
+    Parameters
+    ----------
+    x : jax.Array
+        Signal: float32, float64, complex64 or complex128. JAX has double precision where ``jax_enable_x64`` is set.
+    w : jax.Array
+        Filters; they are flipped, which `jax.lax.conv_general_dilated` does not do.
+    axes, boundary, sum_axes, stride, method
+        As in `hcnn_core.convolve`.
+
+    Returns
+    -------
+    jax.Array
+        In the shape that `hcnn_core.convolve` returns.
+
+    Raises
+    ------
+    TypeError
+        If a dtype is none of the four.
+    ValueError
+        As `hcnn_core.convolve`.
+    """
+    x, w = jnp.asarray(x), jnp.asarray(w)
+    for name, array in (("x", x), ("w", w)):
+        if str(array.dtype) not in FLOATING_DTYPES:
+            raise TypeError(f"{name} has dtype {array.dtype}; convert it to one of {', '.join(FLOATING_DTYPES)}")
+    dtype = jnp.promote_types(x.dtype, w.dtype)
+    x, w = x.astype(dtype), w.astype(dtype)
+    problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
+    return derivative_p.bind(x, w, role="y", problem=problem)
+
+
+derivative_p = Primitive("hcnn_convolve")
+"""A derivative of the trilinear form; which, its parameter `role` says."""
+
+derivative_p.def_impl(jax.jit(derivative_p.bind, static_argnames=("role", "problem")))
+
+
+@derivative_p.def_abstract_eval
+def _result(a: Any, b: Any, *, role: Role, problem: Problem) -> ShapedArray:
+    return ShapedArray(shape(role, problem), a.dtype)
+
+
+def _cotangent(at: int) -> Any:
+    """The rule of the cotangent of the first or the second operand: another derivative of the form."""
+
+    def rule(h: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> Any:
+        letter, given = OPERANDS[role][at], {**dict(zip(OPERANDS[role], (a, b), strict=True)), role: h}
+        return derivative_p.bind(*(given[operand] for operand in OPERANDS[letter]), role=letter, problem=problem)
+
+    return rule
+
+
+ad.defbilinear(derivative_p, _cotangent(0), _cotangent(1))
+
+
+def _over_batch(arrays: Any, dims: Any, *, role: Role, problem: Problem) -> tuple[Any, int]:
+    """The derivative at many operands: one call if only one operand is mapped, else one call for each pair."""
+    (a, b), (of_a, of_b) = arrays, dims
+    if of_a is not None and of_b is not None:
+        pairs = jnp.moveaxis(a, of_a, 0), jnp.moveaxis(b, of_b, 0)
+        return jax.lax.map(lambda pair: derivative_p.bind(*pair, role=role, problem=problem), pairs), 0
+    first, second = OPERANDS[role]
+    size = b.shape[of_b] if of_a is None else a.shape[of_a]
+    wider, place = mapped({role, second if of_a is None else first}, problem, size)
+    if of_a is None:
+        b = jnp.moveaxis(b, of_b, place)
+    else:
+        a = jnp.moveaxis(a, of_a, place)
+    return derivative_p.bind(a, b, role=role, problem=wider), place % len(shape(role, wider))
+
+
+batching.primitive_batchers[derivative_p] = _over_batch
+
+
+def on_host(context: Any, out: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> None:
+    """Write the derivative into a buffer of JAX's on the CPU; none is copied."""
+    np.asarray(out)[...] = derivative(role, problem, np.asarray(a), np.asarray(b))
+
+
+def on_gpu(context: Any, out: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> None:
+    """The same on a GPU, by CuPy on XLA's stream."""
+    with cuda_stream(out.__dlpack_device__()[1], Stream(context.stream)) as cupy:
+        cupy.asarray(out)[...] = derivative(role, problem, cupy.asarray(a), cupy.asarray(b))
+
+
+class Stream:
+    """A CUDA stream by its address, as CuPy takes it."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
+def _lowered(callback: Any) -> Any:
+    def compute(a: Any, b: Any, *, role: Role, problem: Problem) -> Any:
+        def call(*buffers: Any) -> None:
+            callback(*buffers, role=role, problem=problem)
+
+        return buffer_callback(call, jax.ShapeDtypeStruct(shape(role, problem), a.dtype))(a, b)
+
+    return mlir.lower_fun(compute, multiple_results=False)
+
+
+mlir.register_lowering(derivative_p, _lowered(on_host), platform="cpu")
+mlir.register_lowering(derivative_p, _lowered(on_gpu), platform="cuda")

@@ -1,0 +1,209 @@
+"""Convolutions as modules of PyTorch, with their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
+
+from hcnn_core._problem import MAX_AXES
+from hcnn_core.torch._functional import PaddingMode, conv_nd, conv_transpose_nd, entries
+from hcnn_core.typing import Axes, Methods
+
+
+class ConvNd(_ConvNd):
+    """`torch.nn.Conv3d` along any number of axes from 1 to 6.
+
+    Its weight, bias, initialisation and state are those of PyTorch's modules: what `torch.nn.Conv3d` saves, a `ConvNd`
+    with three kernel sizes loads.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the signal and of the result.
+    kernel_size : sequence of int
+        Length of the filters along each axis; their number is the number of axes.
+    stride, padding, dilation, groups
+        As `conv_nd` takes them.
+    bias : bool, optional
+        Whether a number is added to each channel of the result.
+    padding_mode : {"zeros", "circular", "reflect", "replicate"}, optional
+        As in `conv_nd`.
+    device, dtype : optional
+        Of the weights.
+    method : {"auto", "direct", "fft"} or sequence of them, optional
+        As in `hcnn_core.convolve`.
+
+    Raises
+    ------
+    TypeError
+        If the kernel size is one number.
+    ValueError
+        If the options do not fit; the message says what would.
+
+    See Also
+    --------
+    conv_nd : The function, of a signal and a weight.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sequence[int],
+        stride: Axes = 1,
+        padding: Axes | str = 0,
+        dilation: Axes = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        method: Methods = "auto",
+    ) -> None:
+        sizes = _kernel_size(kernel_size)
+        super().__init__(
+            in_channels,
+            out_channels,
+            sizes,
+            entries("stride", stride, len(sizes)),
+            padding if isinstance(padding, str) else entries("padding", padding, len(sizes), 0),
+            entries("dilation", dilation, len(sizes)),
+            False,
+            (0,) * len(sizes),
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        self.method = method
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Convolve a signal (N, C, \*space) or (C, \*space).
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            The signal.
+
+        Returns
+        -------
+        torch.Tensor
+            As `conv_nd`.
+        """
+        return conv_nd(
+            x,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            padding_mode=self.padding_mode,
+            method=self.method,
+        )
+
+
+class ConvTransposeNd(_ConvNd):
+    """`torch.nn.ConvTranspose3d` along any number of axes from 1 to 6.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the signal and of the result.
+    kernel_size : sequence of int
+        Length of the filters along each axis; their number is the number of axes.
+    stride, padding, output_padding, groups
+        As `conv_transpose_nd` takes them.
+    bias : bool, optional
+        Whether a number is added to each channel of the result.
+    dilation : int or sequence of int, optional
+        As in `conv_transpose_nd`.
+    device, dtype : optional
+        Of the weights.
+    method : {"auto", "direct", "fft"} or sequence of them, optional
+        As in `hcnn_core.convolve`.
+
+    Raises
+    ------
+    TypeError
+        If the kernel size is one number.
+    ValueError
+        If the options do not fit; the message says what would.
+
+    See Also
+    --------
+    conv_transpose_nd : The function, of a signal and a weight.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Sequence[int],
+        stride: Axes = 1,
+        padding: Axes = 0,
+        output_padding: Axes = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Axes = 1,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        method: Methods = "auto",
+    ) -> None:
+        sizes = _kernel_size(kernel_size)
+        super().__init__(
+            in_channels,
+            out_channels,
+            sizes,
+            entries("stride", stride, len(sizes)),
+            entries("padding", padding, len(sizes), 0),
+            entries("dilation", dilation, len(sizes)),
+            True,
+            entries("output_padding", output_padding, len(sizes), 0),
+            groups,
+            bias,
+            "zeros",
+            device,
+            dtype,
+        )
+        self.method = method
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Convolve a signal (N, C, \*space) or (C, \*space).
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            The signal.
+
+        Returns
+        -------
+        torch.Tensor
+            As `conv_transpose_nd`.
+        """
+        return conv_transpose_nd(
+            x,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+            method=self.method,
+        )
+
+
+def _kernel_size(value: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(value, int):
+        raise TypeError(f"kernel_size is {value}; give one length per axis, such as {(value,) * 4} for four axes")
+    sizes = tuple(value)
+    if not 1 <= len(sizes) <= MAX_AXES:
+        raise ValueError(f"kernel_size has {len(sizes)} entries; give between 1 and {MAX_AXES}, one per axis")
+    return entries("kernel_size", sizes, len(sizes))
