@@ -55,7 +55,11 @@ numpydoc_show_class_members = False
 numpydoc_validation_checks: set[str] = set()  # scripts/check_docstrings.py checks them
 add_module_names = False
 
-NEEDS = {"plot_04_frameworks.py": ("torch", "jax")}
+NEEDS = {
+    "plot_04_frameworks.py": ("torch", "jax"),
+    "plot_31_consensus_4d.py": ("torch",),
+    "plot_32_denoising_4d.py": ("torch",),
+}
 """Modules that an example needs and that the extra "docs" does not install. Without them its page is not run."""
 
 left_out = [name for name, modules in NEEDS.items() if not all(map(find_spec, modules))]

@@ -19,7 +19,7 @@ from skimage.data import camera
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import resize
 
-from hcnn_core import convolve, convolve_vjp_x
+from hcnn_core import convolve, convolve_vjp_x, linear_operator
 from hcnn_core.testing import assert_adjoint
 
 SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
@@ -63,13 +63,13 @@ assert info == 0
 # %%
 # PyLops
 # ------
-# The same pair of functions as an operator that PyLops can combine with its own. ``cgls`` never forms ``K'K``.
+# :func:`hcnn_core.linear_operator` is the same pair of functions as an operator that PyLops takes. ``cgls`` never forms
+# ``K'K``.
 
 
 def operator(boundary):
-    """The blur as PyLops wants it."""
-    pair = [lambda x, f=f: f(x.reshape(n, n), boundary).ravel() for f in (blur, blur_adjoint)]
-    return pylops.FunctionOperator(*pair, n * n)
+    """The blur as an operator of PyLops, which can combine it with its own."""
+    return pylops.aslinearoperator(linear_operator(w, (n, n), (0, 1), boundary=boundary))
 
 
 for boundary in ("periodic", "zero"):
