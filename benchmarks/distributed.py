@@ -44,8 +44,7 @@ from typing import Any  # noqa: E402
 import numpy as np  # noqa: E402
 
 from autodiff import tree_leaves  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.memory import most_held  # noqa: E402
+from benchmarks.machine import describe_machine, most_held  # noqa: E402
 from benchmarks.step import Step  # noqa: E402
 from hcnn_core.backend import Array  # noqa: E402
 from train.ranks.communicator import Ranks, join  # noqa: E402

@@ -1,9 +1,12 @@
-"""What a record says of the machine it was made on."""
+"""What a record says of the machine it was made on, and how much memory some work takes there."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,3 +63,24 @@ def blas() -> str:
         if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
             return f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
     return "unknown"
+
+
+def added_by(work: Callable[[], Any]) -> float:
+    """MiB that some work adds at its peak to this process, which has done the same once."""
+    work()  # compiles, and loads what is compiled
+    gc.collect()
+    # freed memory that is kept, or the work would fit in it and seem to need nothing
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # from now on the peak is counted anew
+    except OSError as error:
+        raise SystemExit(f"memory is measured on Linux, where a process may reset its peak: {error}") from None
+    before = most_held()
+    work()
+    return most_held() - before
+
+
+def most_held() -> float:
+    """MiB, the peak of this process."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))

@@ -17,41 +17,17 @@ if not re.search("--one[= ]torch", " ".join(sys.argv)):
     prepare()
 
 import argparse
-import ctypes
-import gc
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from benchmarks.layer import FORMULATIONS, OURS, Problem, load_torch, make_step
-from benchmarks.machine import describe_machine
+from benchmarks.machine import added_by, describe_machine
 
 NAMES = [name for name, f in FORMULATIONS.items() if f.kind != "conv" and not name.endswith("compiled")]
 BOUNDARIES = ("periodic", "zero")
-
-
-def added_by(work: Callable[[], Any]) -> float:
-    """MiB that some work adds at its peak to this process, which has done the same once."""
-    work()  # compiles, and loads what is compiled
-    gc.collect()
-    # freed memory that is kept, or the work would fit in it and seem to need nothing
-    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # from now on the peak is counted anew
-    except OSError as error:
-        raise SystemExit(f"memory is measured on Linux, where a process may reset its peak: {error}") from None
-    before = most_held()
-    work()
-    return most_held() - before
-
-
-def most_held() -> float:
-    """MiB, the peak of this process."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def of_one(name: str, boundary: str, images: int) -> float:

@@ -34,8 +34,7 @@ import numpy as np  # noqa: E402
 from autodiff import vjp  # noqa: E402
 from benchmarks.ceilings import time_alternately  # noqa: E402
 from benchmarks.layer import DEPTH, layer_below  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
-from benchmarks.memory import added_by  # noqa: E402
+from benchmarks.machine import added_by, describe_machine  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.networks.hierarchical import hierarchy, layers, name_of  # noqa: E402
 from train.networks.network import Network  # noqa: E402
