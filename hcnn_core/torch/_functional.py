@@ -17,9 +17,8 @@ PaddingMode: TypeAlias = Literal["zeros", "circular", "reflect", "replicate"]
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 HALVES = (torch.float16, torch.bfloat16)
-PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
-BOUNDARIES = {"zeros": "zero", "circular": "periodic"}
-"""Padding modes that are boundaries of `convolve`; the others are put into the samples."""
+BOUNDARIES = {"zeros": "zero", "circular": "periodic", "reflect": "mirror", "replicate": "nearest"}
+"""What the padding modes are called as boundaries of `convolve`."""
 
 
 def convolve(
@@ -131,22 +130,21 @@ def conv_nd(
             f"weight must be (K, C / groups, kernel sizes) with K a multiple of groups"
         )
     _require_bias(bias, filters)
-    require_choice("padding_mode", padding_mode, PADDING_MODES)
+    require_choice("padding_mode", padding_mode, tuple(BOUNDARIES))
 
     boundary, skips, counts = [], [], []
     for axis, (n, s, r, pad) in enumerate(zip(batched.shape[2:], taps, stride, pads, strict=True), 2):
-        mode: str = padding_mode
         left, right, skip, count = _placement(n, s, r, *pad)
         if count < 1:
             raise ValueError(
                 f"axis {axis} of x has {n} samples, padded to {n + sum(pad)}; a filter of {s} does not fit"
             )
-        if mode not in BOUNDARIES or (mode != "zeros" and (left or right)):
-            batched, pad = _extended(batched, axis, *pad, mode), (0, 0)
+        if padding_mode != "zeros" and (left or right):
+            batched, pad = _extended(batched, axis, *pad, padding_mode), (0, 0)
             left, right, skip, count = _placement(batched.shape[axis], s, r, *pad)
         batched = _padded(batched, axis, left, right)
         # where nothing is added, no result that is kept depends on the boundary, and periodic transforms are shorter
-        boundary.append(BOUNDARIES[mode] if any(pad) else "periodic")
+        boundary.append(BOUNDARIES[padding_mode] if any(pad) else "periodic")
         skips.append(skip)
         counts.append(count)
 
