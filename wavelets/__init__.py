@@ -1,5 +1,6 @@
 """Wavelets, scattering, phase harmonics and sparse codes of NumPy, CuPy and traced arrays."""
 
+from wavelets.boundary import local_support_vectors
 from wavelets.descent import adam, lbfgs, momentum
 from wavelets.filters import FilterBank, littlewood_paley, morlet_bank, steerable_bank
 from wavelets.gabor import fit_gabor
@@ -10,6 +11,7 @@ from wavelets.harmonics import (
     rectified_transform,
     rectifier_coefficient,
 )
+from wavelets.organization import organize
 from wavelets.orthogonal import daubechies_filter, dwt, idwt
 from wavelets.principal import Principal, principal_components
 from wavelets.processes import (
@@ -45,11 +47,13 @@ __all__ = [
     "leverage",
     "lista",
     "littlewood_paley",
+    "local_support_vectors",
     "lognormal_cascade",
     "moment_distance",
     "momentum",
     "morlet_bank",
     "multifractal_noise",
+    "organize",
     "phase_harmonic",
     "principal_components",
     "random_warp",

@@ -5,7 +5,7 @@ L. Sifre, S. Mallat, Rotation, Scaling and Deformation Invariant Scattering for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def rototranslation_scattering(x: Array, bank: FilterBank, axes: Axes = (-2, -1)
 class _Cascade:
     """The filters in space and along angles, and what is computed with them, of arrays (..., n1, n2)."""
 
-    def __init__(self, bank: FilterBank, angular: list[Array]) -> None:
+    def __init__(self, bank: FilterBank, angular: Sequence[Array]) -> None:
         self.bank, self.space = bank, last_axes(bank)
         self.angular = [np.reshape(spectrum, (-1, 1, 1)) for spectrum in angular]  # (2 L, 1, 1)
 
@@ -108,7 +108,7 @@ class _Cascade:
         same, beyond = filtered[..., :split, :, :], np.conj(filtered[..., split:, :, :])
         return np.concatenate([same, beyond, np.conj(same), np.conj(beyond)], axis=ANGLE)
 
-    def along_angles(self, y: Array, filters: list[Array]) -> Iterator[Array]:
+    def along_angles(self, y: Array, filters: Sequence[Array]) -> Iterator[Array]:
         """The means over angles of the moduli of y convolved with each filter along angles."""
         spectrum = fftn(y, (ANGLE,))
         for angular in filters:

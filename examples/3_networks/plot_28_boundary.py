@@ -1,0 +1,95 @@
+r"""
+The boundary between classes, layer by layer
+============================================
+
+A network has to contract space and to keep classes apart. How complex is the boundary that is left, at each depth? A
+*k-local support vector* is an image most of whose k nearest neighbours are of other classes
+(:func:`wavelets.local_support_vectors`); the fewer there are, the simpler the boundary. We count them in the layers of
+the network that ships, and in one with the same layers and random weights.
+
+Source: E. Oyallon, Organising Deep Networks, under "Complexity measure"; `arXiv:1703.01775
+<https://arxiv.org/abs/1703.01775>`_.
+"""
+
+import os
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from train import load
+from train.data import load_dataset, standardise
+from wavelets import local_support_vectors
+
+SMALL = os.environ.get("HCNN_EXAMPLES") == "small"
+count, neighbours = 150 if SMALL else 500, 9
+
+classifier = load("hcnn-fast")
+network = classifier.network
+sample = load_dataset("sample")
+labels = sample.test_labels[:count]
+images = standardise(sample.test_images[:count], classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
+
+# %%
+# Layers
+# ------
+# Of each layer the mean over the oldest attribute is kept, which is what the next layer reads, Eq. (6). Both networks
+# are made of merged filters; the random one has moments for its normalisation as before the first step of training.
+
+by_chance = network.initialize(np.random.default_rng(0))
+filters = {"trained": classifier.merged, "random": network.merged(by_chance, network.initial_moments())}
+
+
+def features(weights):
+    """What is read of x_0, x_1, ... of all images, each (images, ...)."""
+    batches = []
+    for x in np.split(images, count // 50):
+        outputs = [y for _, y, _ in network.folded().trace(weights, x)][:-1]  # the last is the logits
+        batches.append([x, *(y.mean(axis=3) if y.ndim == 6 else y for y in outputs)])
+    return [np.concatenate(of_depth) for of_depth in zip(*batches, strict=True)]
+
+
+# %%
+# Support vectors and distances
+# -----------------------------
+# Beside the number of support vectors stands the contraction: the mean squared distance of two images of one class,
+# over that of two images of different classes.
+
+
+def spread(x):
+    """The mean squared distance within classes, over that between classes."""
+    x = x.reshape(count, -1) - x.reshape(count, -1).mean(0)
+    squares = (x**2).sum(1)
+    distances = squares[:, None] + squares - 2 * x @ x.T
+    same = labels[:, None] == labels
+    return distances[same & ~np.eye(count, dtype=bool)].mean() / distances[~same].mean()
+
+
+shares, ratios = {}, {}
+for name, weights in filters.items():
+    found = features(weights)
+    vectors = [local_support_vectors(x, labels, neighbours).mean(0) for x in found]
+    shares[name], ratios[name] = np.array(vectors), [spread(x) for x in found]
+    print(f"{name:8} {neighbours}-local support vectors:", " ".join(f"{v[-1]:.2f}" for v in vectors))
+    print(f"{name:8} distances within, over between:", " ".join(f"{r:.2f}" for r in ratios[name]))
+
+fig, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+for j in range(0, len(shares["trained"]), 2):
+    panels[0].plot(range(1, neighbours + 1), shares["trained"][j], color=plt.cm.viridis(j / 11), label=f"$x_{{{j}}}$")
+panels[0].set(xlabel="neighbours k", ylabel="part of the images", title="k-local support vectors, trained")
+panels[0].legend(fontsize="small", ncols=2)
+for name in shares:
+    panels[1].plot(shares[name][:, -1], "o-", label=name)
+    panels[2].plot(ratios[name], "o-", label=name)
+panels[1].set(xlabel="depth j", title=f"{neighbours}-local support vectors", ylim=(0, 1))
+panels[2].set(xlabel="depth j", title="distances within, over between")
+panels[1].legend()
+
+last = {name: shares[name][:, -1] for name in shares}
+assert last["trained"][-1] == min(last["trained"]) < 0.8 * last["trained"][0], "the boundary becomes simpler"
+assert min(last["random"]) > 0.9 * last["random"][0] and min(ratios["random"]) > 0.9, "which takes training"
+assert ratios["trained"][-1] == min(ratios["trained"]) < 0.9 * ratios["trained"][0], "classes contract"
+
+# %%
+# Both fall over the last layers most, and hardly in the first four, which change what an image looks like and not which
+# images are near. Depth alone changes nothing: with random weights all layers are as complex as the pixels. The images
+# are of the test set. They are few, so k nearest neighbours are far away, and the numbers would be smaller with more.
