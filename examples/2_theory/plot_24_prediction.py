@@ -84,7 +84,7 @@ for ax, (kind, coefficients) in zip(axes, z.items(), strict=True):
         ax.plot(range(scales - 2), scores[kind, name], "o-", label=name)
     ax.set(title=kind, xlabel="predicted scale", xticks=range(scales - 2))
 axes[0].set_ylabel("predicted part of the variance, R2")
-axes[0].legend()
+axes[2].legend()
 
 linear, harmonic, moduli = models
 assert all(max(np.abs(scores[kind, linear])) < 1e-3 for kind in z), "spectra two octaves apart do not overlap"
