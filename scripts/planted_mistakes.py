@@ -1,4 +1,4 @@
-"""Plant mistakes in the package, one at a time, and see whether the pages of the gallery notice: `MISTAKES`.
+"""Plant mistakes in the package, one at a time, and see whether pages of the gallery notice them.
 
 ``python scripts/planted_mistakes.py [PAGE ...]`` runs pages in a copy of the repository, at their small size: first as
 they are, then with each of their mistakes. A mistake is noticed if an assertion fails; one that is not, or that ends
@@ -94,6 +94,25 @@ MISTAKES = (
     Mistake(
         *("24", "phases of the Gaussian model are not random", "wavelets/processes.py"),
         *("np.fft.ifftn(np.abs(spectrum) * noise / np.abs(noise))", "np.fft.ifftn(spectrum)"),
+    ),
+    Mistake(
+        *("25", "the network forgets the dictionary", "wavelets/sparse.py"),
+        *(
+            "code = soft_threshold(code + (code @ dictionary.T - x) @ encoder.T",
+            "code = soft_threshold(code - x @ encoder.T",
+        ),
+    ),
+    Mistake(
+        *("27", "the first eigenvector orders", "wavelets/organization.py"),
+        *("[1][:, -2] / root", "[1][:, -1] / root"),
+    ),
+    Mistake(
+        *("28", "the farthest are taken for the nearest", "wavelets/boundary.py"),
+        *("np.argsort(distances, axis=1", "np.argsort(-distances, axis=1"),
+    ),
+    Mistake(
+        *("29", "thresholds do nothing", "wavelets/sparse.py"),
+        *("step * penalty, iterations=iterations)", "0.0, iterations=iterations)"),
     ),
     Mistake(
         *("26", "the derivative of harmonics without the factor k", "wavelets/harmonics.py"),
