@@ -16,6 +16,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +287,8 @@ def main() -> None:
         {"case": case.name, "ways": {name: in_its_process(i, name, options) for name in WAYS}}
         for i, case in cases.items()
     ]
-    machine = describe_machine()
+    frameworks = {name: metadata.version(name) for name in ("torch", "jax") if find_spec(name)}
+    machine = {**describe_machine(), **frameworks}
     text = [*(f"{key}: {value}" for key, value in machine.items()), "", *lines(found)]
     print(*text, sep="\n")
     if options.out:
