@@ -46,7 +46,7 @@ from tests.train.runs import SMALL, assert_same_run, checkpoints, metrics, witho
 from tests.train.test_import_keras import write_keras
 from train import cifar, explore, import_keras, sweep, verify
 from train.attributes import meaning, organisation
-from train.config import Config, to_toml
+from train.config import Config
 from train.data import Dataset, load_dataset
 from train.data import cifar as archives
 from train.runs import checkpoint, session
@@ -353,11 +353,9 @@ class Soak:
     def trials(self, run: Path) -> str:
         """A sweep is killed, hung up or interrupted; its trial ends with it, and goes on with the same command."""
         run.mkdir()
-        with contextlib.redirect_stdout(io.StringIO()):
-            config = cifar._settings(cifar._parser().parse_args([*map(str, SMALL), "--train-size", "40"]), {})
         file, signum = run / "a.toml", self.rng.choice([signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-        text = to_toml(dataclasses.replace(config, test=False), {}).partition("[versions]")[0]
-        file.write_text("[settings]\n" + text, encoding="utf-8")
+        text = (self.reference / "config.toml").read_text(encoding="utf-8").partition("[versions]")[0]
+        file.write_text("[settings]\n" + text.replace("train_size = 0", "train_size = 40"), encoding="utf-8")
         command = Command((file, "--out", run / "out"), program=sweep)
         time.sleep(self.rng.uniform(0, 10))  # for a process that imports all modules, and then trains
         command.send(signum)
