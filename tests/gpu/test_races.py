@@ -1,0 +1,160 @@
+"""Kernels with real threads, under ThreadSanitizer: barriers order all accesses of what a block's threads share.
+
+One launch of each kind, with little work: a tile or two, and several rounds of each loop.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import convolve_elu, cross_entropy, value_and_grad, vjp
+from hcnn_core import (
+    convolve,
+    convolve_elu_marginal,
+    convolve_vjp_w,
+    matmul,
+    merge_factors,
+    merge_factors_vjp,
+    muon_update_all,
+    normalize_elu_vjp,
+    normalize_filters,
+    patch_moments,
+    patch_moments_vjp,
+    precision,
+)
+from hcnn_core._tuning import tuned
+from hcnn_core.normalization import normalized_and_moments
+from tests.core.oracle import noise
+from tests.gpu.host import COMPILER, in_place_of_cupy, precompile_header
+from tests.gpu.races import FLAGS, Launches, races
+from tests.gpu.requirements import missing
+from tests.gpu.test_planted_defects import KERNELS, ROOT, TENSOR, Defect
+
+
+def of(seed: int, *shape: int) -> Any:
+    return noise(seed, shape, "float32")
+
+
+def work() -> None:
+    """Launch every kernel whose threads share memory."""
+    spectral: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2), "method": ("direct", "direct", "fft")}
+    x, w, bias = of(0, 40, 4, 3, 8), of(1, 3, 3, 5, 3), of(2, 3)
+    y, pullback = vjp(lambda *a: convolve_elu(*a, (1, 2, 3), **spectral), x, w, bias)
+    pullback(y)
+    convolve_elu_marginal(x, w, bias, (1, 2, 3), 3, **spectral)
+    x, w = of(0, 40, 5, 6), of(1, 3, 3, 3)
+    y, pullback = vjp(lambda *a: convolve_elu(*a, (1, 2), boundary="zero", method="direct"), x, w, bias)
+    pullback(y)
+    # more terms than a block takes at a time, and more positions than its warps
+    x, w = of(0, 2, 100, 300), of(1, 100, 3, 20)
+    for name in ("float32", "tf32", "tf32x3"):
+        with precision(name), tuned(device_blocks=1):
+            y = convolve(x, w, 2, sum_axes=1, boundary="zero", method="direct")
+            convolve_vjp_w(y, x, w, 2, sum_axes=1, boundary="zero", method="direct")
+    x = of(0, 5, 6, 600)
+    patch_moments(x, (0, 1), (3, 3), boundary="zero")
+    patch_moments_vjp(of(1, 9), of(2, 9, 9), x, (0, 1), (3, 3), boundary="zero")
+    matmul(of(0, 33, 70), of(1, 70, 40))
+    normalize_filters(of(0, 5, 3), of(1, 3), of(2, 3, 3), epsilon=1.0)
+    factors = of(0, 5, 3), of(1, 5, 6, 3), of(2, 3), of(3, 3, 3), of(4, 3)
+    options: dict[str, Any] = {"lengths": (7,), "stride": 2, "boundary": "zero", "epsilon": 1.0}
+    merge_factors_vjp(*merge_factors(*factors, **options), *factors, **options)
+    value_and_grad(lambda x: cross_entropy(x, np.arange(300) % 4))(of(0, 300, 4))
+    y, each = of(0, 3, 5, 300).transpose(2, 0, 1), of(1, 5)
+    moments = normalized_and_moments(y, each, each, each, epsilon=0.1)[3]
+    normalize_elu_vjp(y, each, each, y, each, each, each, moments, epsilon=0.1)
+    matrices = [[of(k, 100, 18)] for k in range(3)]
+    with tuned(device_update_blocks=1):
+        muon_update_all(*matrices, rate=0.1, momentum=0.9, nesterov=True, weight_decays=[0.1], row_axes=[1])
+
+
+@pytest.fixture(scope="module")
+def launches(tmp_path_factory: pytest.TempPathFactory) -> Launches:
+    if COMPILER is None or shutil.which("setarch") is None:
+        missing("no g++ or setarch, for programs with ThreadSanitizer")
+    found = Launches(tmp_path_factory.mktemp("header"))
+    precompile_header(found.folder, *FLAGS)
+    with in_place_of_cupy(found), np.errstate(all="ignore"):
+        work()
+    return found
+
+
+def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
+    names = {name for name, _, _ in launches.found.values()}
+    assert names == {
+        "apply", "centre_of", "channel_moments", "channel_sums_back", "correlate", "covariance_of", "cross_entropy",
+        "extend", "gram", "map_rows", "merge", "merge_back", "multiply", "muon_grams", "muon_moves", "muon_polynomials",
+        "normalize", "normalize_back", "place_sums", "row_sums", "row_sums_back", "spread",
+    }  # fmt: skip
+    said = races(launches, tmp_path)
+    assert len(said) >= len(names) and not any(said.values()), next(text for text in said.values() if text)
+
+
+RACES = [
+    Defect(f"no barrier {what}", file, text, text.replace("__syncthreads();", "", 1), races)
+    for what, file, text in (
+        (
+            "before factors are overwritten",
+            KERNELS,
+            "        __syncthreads();\n        for (int i = threadIdx.x; i < depth * ROW_TILE",
+        ),
+        (
+            "after factors are written",
+            KERNELS,
+            "offset[k] = offsets[k0 + k];\n        __syncthreads();\n#pragma unroll 4",
+        ),
+        (
+            "before factors are overwritten, tensor cores",
+            TENSOR,
+            "        __syncthreads();\n        for (int t = threadIdx.x; t < DEPTH * ROW_TILE",
+        ),
+        ("between the stages of a map", KERNELS, "    __syncthreads();\n    reads = writes + FIRST_GROUPS;"),
+        ("before the sums of `gram` are added", KERNELS, "    __syncthreads();\n    for (unsigned k = threadIdx.x;"),
+        (
+            "before operands of `multiply` are overwritten",
+            KERNELS,
+            "        __syncthreads();\n        for (int t = threadIdx.x; t < SIDE * SIDE;",
+        ),
+        (
+            "before the moments' cotangents",
+            KERNELS,
+            "    __syncthreads();\n    for (int k = threadIdx.x; k < FILTER_TAPS * (FILTER_TAPS + 1);",
+        ),
+        ("before the mean of all is read", KERNELS, "    __syncthreads();\n    const real mean = part[0]"),
+        ("before a block's sums are read", KERNELS, "    __syncthreads();\n    for (int n = 0; n < N; ++n) sum[n]"),
+        (
+            "before a step of Muon's iteration is multiplied",
+            KERNELS,
+            "        __syncthreads();\n        multiply_squares(total, step, next, n);",
+        ),
+    )
+]
+
+OF = (
+    "apply", "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "centre_of", "row_sums",
+    "muon_polynomials",
+)  # fmt: skip
+"""The kernel of each."""
+
+
+@pytest.mark.parametrize(("defect", "kernel"), list(zip(RACES, OF, strict=True)), ids=str)
+def test_a_missing_barrier_is_noticed(launches: Launches, tmp_path: Path, defect: Defect, kernel: str) -> None:
+    """In the largest launch of the kernel."""
+    some, tensor = Launches(launches.folder), defect.file == TENSOR
+    kinds = [kind for kind in launches.found if kind[0] == kernel and bool(kind[2]) == tensor]
+    largest = max(kinds, key=lambda kind: len(launches.found[kind][2]))
+    some.found = {largest: launches.found[largest]}
+    said = races(some, tmp_path, kernel, defect.plant)
+    assert any("data race" in text for text in said.values()), defect
+
+
+def test_every_race_is_planted_in_one_place_and_listed() -> None:
+    document = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    for defect in RACES:
+        assert (ROOT / defect.file).read_text("utf-8").count(defect.text) == 1, defect
+        assert f"| {defect.what} | `races` |" in document
