@@ -115,8 +115,8 @@ MISTAKES = (
         *("step * penalty, iterations=iterations)", "0.0, iterations=iterations)"),
     ),
     Mistake(
-        *("26", "the derivative of harmonics without the factor k", "wavelets/harmonics.py"),
-        *("np.real(turned) + 1j * k * np.imag(turned)", "np.real(turned) + 1j * np.imag(turned)"),
+        *("26", "means alone are asked for", "wavelets/synthesis.py"),
+        *("** 2) for key in wanted)", "** 2) for key in wanted if key == 'mean')"),
     ),
     Mistake(
         *("23", "angles meet at no place: the mean over them comes before the modulus", "wavelets/rotations.py"),
