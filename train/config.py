@@ -17,7 +17,7 @@ from hcnn_core.precisions import PRECISIONS
 from train.data.cifar import INFO
 from train.data.custom import is_custom
 from train.networks.hierarchical import HierarchicalSettings, NormalizationSettings
-from train.networks.registry import ARCHITECTURES, PRESETS
+from train.networks.registry import ARCHITECTURES, DEFAULT, PRESETS
 from train.recipes.optimizers import OPTIMIZERS
 from train.recipes.schedules import SCHEDULES
 from train.settings import ConfigError, setting
@@ -37,7 +37,7 @@ class DataSettings:
     train_size: int = setting(0, "training images used, the first ones; 0 for all", low=0)
     validation_size: int = setting(0, "training images held out, to choose recipes on", low=0)
 
-    architecture: str = setting("hcnn", "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())
+    architecture: str = setting(DEFAULT, "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())
 
 
 @dataclass(frozen=True)

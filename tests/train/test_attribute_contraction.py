@@ -9,7 +9,6 @@ import pytest
 
 from tests.train.test_attribute_features import random_model
 from train.attributes.contraction import (
-    _linear_maps,
     _pairs,
     closest_classes,
     gains,
@@ -80,7 +79,7 @@ def test_gains_bound_the_lipschitz_constant(few_images: Dataset, changes: dict[s
     folded = model.network.merged(model.parameters, model.moments)
     for gain, (layer, after) in zip(found, model.outputs(images), strict=True):
         norms, shape = [], x.shape[1:]
-        for stage in _linear_maps(model, layer, folded[layer.name]):
+        for stage in layer.linear_maps(folded[layer.name]):
             if np.prod(shape) <= 1200:
                 norms.append(np.linalg.norm(dense(stage, shape), 2))
             shape = stage(np.zeros((1, *shape))).shape[1:]
@@ -99,7 +98,7 @@ def test_linear_maps_are_the_layers_without_rho(few_images: Dataset, boundary: s
     folded = model.network.merged(model.parameters, model.moments)
     x = model.standardised(few_images.train_images[:2, :8, :8])
     for layer, after in model.outputs(few_images.train_images[:2, :8, :8]):
-        (stage,) = _linear_maps(model, layer, folded[layer.name])
+        (stage,) = layer.linear_maps(folded[layer.name])
         z = stage(x) + folded[layer.name]["bias"]
         assert np.allclose(np.where(z > 0, z, np.expm1(np.minimum(z, 0))), after)
         x = after

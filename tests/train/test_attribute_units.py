@@ -11,7 +11,7 @@ from train.attributes.features import Model, invariant_array
 from train.attributes.units import attribute_filters, first_filters, maximise, patch_of, receptive_field
 from train.config import make_config
 from train.data import Dataset
-from train.networks.hierarchical import hierarchy, layers
+from train.networks.hierarchical import hierarchy, layers, name_of
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,9 @@ def test_first_filters_correlate_with_images(model: Model, few_images: Dataset) 
     for k in range(4):
         x = np.zeros((1, 32, 32, 3), np.float32)
         x[0, 15:18, 15:18] = 2 * filters[k] - 1
-        ((_, y),) = [(la, y) for la, y, _ in model.network.trace(model.parameters, x, model.moments) if la.j == 1]
+        ((_, y),) = [
+            (la, y) for la, y, _ in model.network.trace(model.parameters, x, model.moments) if la.name == "layer01"
+        ]
         at_centre = y[0, 16, 16, k]
         size = np.abs(w["w"][..., k]).max()
         expected = (w["w"][..., k].astype(float) ** 2).sum() / size  # sum of w times its own scaled copy
@@ -56,7 +58,7 @@ def test_a_unit_sees_its_receptive_field_alone(model: Model, few_images: Dataset
     j = 4
 
     def unit(x: np.ndarray) -> np.ndarray:
-        return next(y for la, y, _ in model.network.trace(model.parameters, x, model.moments) if la.j == j)
+        return next(y for la, y, _ in model.network.trace(model.parameters, x, model.moments) if la.name == name_of(j))
 
     y, pull = vjp(unit, x)
     at = np.zeros_like(y)

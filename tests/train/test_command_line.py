@@ -24,7 +24,7 @@ from tests.train.runs import (
 )
 from train import cifar
 from train.commands.command_line import Parser, run_command, say
-from train.config import PRESETS, Config
+from train.config import PRESETS, Config, make_config
 from train.data import DataError, Dataset
 from train.runs import session, training
 from train.runs.training import Trainer
@@ -218,7 +218,8 @@ def test_describe_needs_no_data_and_makes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(session, "available_bytes", lambda xp: 0)
-    large = ("--batch-size", 10**6) if preset == "lenet" else ("--width", 10**6)
+    hierarchical = make_config(preset).architecture == "hcnn"
+    large = ("--width", 10**6) if hierarchical else ("--batch-size", 10**6)
     assert command("--describe", "--preset", preset, *large).success()
     assert list(tmp_path.iterdir()) == []
 

@@ -232,7 +232,7 @@ def test_resume_with_another_network_in_the_checkpoint(command: Command, trained
             del file[group]["layer03"][name]
             file[group]["layer03"][name] = np.zeros((4, 7, 11, 5), "f4")
         before = contents(path)
-        command("--resume", path).one_line(1, str(path), "another network", group, f"layer03/{name}")
+        command("--resume", path).one_line(1, str(path), "another network", *group.split("/"), f"layer03/{name}")
         assert contents(path) == before
         shutil.rmtree(path)
 

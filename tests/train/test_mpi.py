@@ -124,6 +124,7 @@ def test_two_ranks_and_three_train_as_one_does(whole: Path, tmp_path: Path) -> N
 LOADING = """
 import os, sys
 from train import cifar
+from train.runs import session
 
 load = session.load_dataset
 
@@ -132,7 +133,7 @@ def loading(*arguments, **options):
         print(options, os.environ["HCNN_NUM_THREADS"], file=notes)
     return load(*arguments, **options)
 
-cifar.load_dataset = loading
+session.load_dataset = loading
 sys.exit(cifar.main())
 """
 

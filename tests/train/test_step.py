@@ -154,9 +154,9 @@ def test_the_precision_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     seen: list[int] = []
     call = Network.__call__
 
-    def spying(self: Network, *arguments: Any) -> Any:
+    def spying(self: Network, *arguments: Any, **options: Any) -> Any:
         seen.append(passes("float32"))
-        return call(self, *arguments)
+        return call(self, *arguments, **options)
 
     monkeypatch.setattr(Network, "__call__", spying)
     problem = Problem(np, precision="tf32x3")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BASELINES"]
 
-COMMON = {"batch_size": 128, "momentum": 0.9, "nesterov": True, "shift": 4}
+COMMON = {"batch_size": 128, "shift": 4}
 
 
 def _resnet20(table: Table, classes: int) -> None:
@@ -147,7 +147,6 @@ BASELINES = {
         learning_rate=0.1,
         step_epochs=82,
         weight_decay=1e-4,
-        nesterov=False,
     ),
     "all-cnn": _entry(
         "All-CNN-C", _all_cnn, "all-cnn", False, epochs=350, learning_rate=0.01, step_epochs=200, weight_decay=1e-3
@@ -164,6 +163,7 @@ BASELINES = {
         learning_rate=0.1,
         step_epochs=60,
         step_factor=5.0,
+        nesterov=True,
         weight_decay=5e-4,
     ),
     "fitnet": _entry(

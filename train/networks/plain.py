@@ -7,7 +7,7 @@ PyTorch's, which are correlated, are these with both space axes reversed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -173,13 +173,13 @@ class Pool(_Plain):
     ) -> None:
         lengths = ((n + 2 * padding - taps) // stride + 1 for n in inputs[:2])
         super().__init__(name, (reads,), inputs, (*lengths, inputs[-1]))
-        self.pool, self.taps, self.padding = {"max": max_pool, "mean": mean_pool}[kind], taps, padding
+        self.pool: Callable[..., Array] = max_pool if kind == "max" else mean_pool
+        self.taps, self.padding = taps, padding
         self.stride, self.support, self.steps = stride, f"{times((taps, taps))} {kind}", times((stride, stride))
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
         """Return a value for each window."""
-        found: Array = self.pool(inputs[0], SPACE, self.taps, stride=self.stride, padding=self.padding)
-        return found
+        return self.pool(inputs[0], SPACE, self.taps, stride=self.stride, padding=self.padding)
 
 
 class Whole(_Plain):

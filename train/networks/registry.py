@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ARCHITECTURES", "ATTRIBUTES", "MERGED_FILTERS", "PRESETS", "architecture_of", "build", "register"]
 
+DEFAULT = "hcnn"
+"""The architecture of a configuration that names none."""
+
 ARCHITECTURES: dict[str, Architecture] = {}
 """Every kind of network, by the name that the setting `architecture` has for it."""
 
@@ -28,11 +31,12 @@ def register(name: str, architecture: Architecture) -> None:
     if taken:
         raise ValueError(f"{', '.join(sorted(taken))}: there is an architecture or a preset of that name; take another")
     ARCHITECTURES[name] = architecture
-    PRESETS.update({preset: {"architecture": name, **changes} for preset, changes in architecture.presets.items()})
+    named = {} if name == DEFAULT else {"architecture": name}
+    PRESETS.update({preset: {**named, **changes} for preset, changes in architecture.presets.items()})
 
 
 for _name, _architecture in {
-    "hcnn": hierarchical.ARCHITECTURE,
+    DEFAULT: hierarchical.ARCHITECTURE,
     "lenet": lenet.ARCHITECTURE,
     **BASELINES,
 }.items():

@@ -22,7 +22,7 @@ from hcnn_core.backend import Array, to_numpy
 from hcnn_core.testing import rounding_bound
 from hcnn_core.typing import Boundary
 from train.networks.hierarchical import SPACE, HierarchicalLayer, hierarchy, name_of
-from train.networks.layer import Moments, Parameters
+from train.networks.layer import Moments, Parameters, State
 from train.networks.network import Network
 
 __all__ = [
@@ -137,10 +137,15 @@ class Subject:
 
     def _outputs(self, x: Array, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Iterator[Array]:
         """x_{j+1} to x_J from x_j."""
-        moments, state = self.moments if mode == "evaluation" else None, {name_of(j): x}
+        moments = self.moments if mode == "evaluation" else None
+        return (y for _, y, _ in self.network.trace(self.parameters, self.state(j, x, moved), moments))
+
+    def state(self, j: int, x: Array, moved: tuple[Axis, int] | None = None) -> State:
+        """Return x_j with what skips it, which may be translated as in `tail`."""
+        state = {name_of(j): x}
         if (skipping := self.beside(j)) is not None:
             state[name_of(j - 1)] = skipping if moved is None else self._moved(skipping, j, *moved)
-        return (y for _, y, _ in self.network.trace(self.parameters, state, moments))
+        return state
 
     def _moved(self, before: Array, j: int, axis: Axis, shift: int) -> Array:
         """x_{j-1} translated so that its samples in x_j move by a shift along an axis; without that axis, as it is."""
@@ -347,7 +352,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
     if config.normalization == "both":  # by the moments that the layer says it used
         moments = subject.moments if row.mode == "evaluation" else None
-        _, _, own = next(network.trace(subject.parameters, {name_of(row.j): x}, moments))
+        _, _, own = next(network.trace(subject.parameters, subject.state(row.j, x), moments))
         deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
         y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
     made = np.asarray(rho(y + weights["bias"]))
