@@ -113,9 +113,14 @@ def log_quotient(x: Array, y: Array) -> Array:
     return np.where(close, np.log1p((near - other) / other), 2 * np.log(np.sqrt(above) / np.sqrt(below)))
 
 
-def kl_div_vjp_y(ans: Array, x: Array, y: Array) -> Any:
+@primitive
+def one_less_quotient(x: Array, y: Array) -> Array:
+    """The difference 1 - x / y, in its last digits too where they are close; 1 for 0 / 0."""
     nothing = (x == 0) & (y == 0)
-    return lambda g: g * np.where(nothing, 1, (y * 1.0 - x) / np.where(nothing, 1, y))
+    return np.where(nothing, 1, (y * 1.0 - x) / np.where(nothing, 1, y))
+
+
+defvjp(one_less_quotient, lambda ans, x, y: lambda g: -g / y, lambda ans, x, y: lambda g: g * (x / y / y))
 
 
 rule(sp.expit, lambda ans, x: lambda g: g * (square_of_sech(x / 2) / 4))
@@ -125,7 +130,11 @@ rule(sp.entr, lambda ans, x: lambda g: g * (-np.log(x) - 1))
 rule(
     sp.rel_entr, lambda ans, x, y: lambda g: g * (log_quotient(x, y) + 1), lambda ans, x, y: lambda g: -g * share(x, y)
 )
-rule(sp.kl_div, lambda ans, x, y: lambda g: g * log_quotient(x, y), kl_div_vjp_y)
+rule(
+    sp.kl_div,
+    lambda ans, x, y: lambda g: g * log_quotient(x, y),
+    lambda ans, x, y: lambda g: g * one_less_quotient(x, y),
+)
 rule(sp.xlogy, lambda ans, x, y: lambda g: g * np.log(y * 1.0), lambda ans, x, y: lambda g: g * share(x, y))
 rule(sp.xlog1py, lambda ans, x, y: lambda g: g * np.log1p(y * 1.0), lambda ans, x, y: lambda g: g * share(x, y + 1.0))
 rule(sp.expm1, lambda ans, x: lambda g: g * np.exp(x))
