@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from train import cifar, explore
-from train.attributes import meaning, organisation
+from train.attributes import hubs, meaning, organisation
 from train.data import Dataset
 from train.runs import session
 from train.runs.compiling import COMPILING
@@ -84,6 +84,7 @@ def explore_here(dataset: Dataset, *arguments: object) -> Outcome:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(explore, "load_dataset", lambda name, data_dir: dataset)
         patch.setattr(meaning, "PERMUTATIONS", 19)
+        patch.setattr(hubs, "SAMPLES", 19)
         patch.setattr(organisation, "ORDERS", 19)
         try:
             status = explore.main([str(argument) for argument in arguments])

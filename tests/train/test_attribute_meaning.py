@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from train.attributes import meaning
-from train.attributes.meaning import CHANGES, Finding, found_images_differ, like_translations, properties, strongest
+from train.attributes import hubs, meaning
+from train.attributes.hubs import FEWEST
+from train.attributes.meaning import (
+    CHANGES,
+    LEVEL,
+    Finding,
+    found_images_differ,
+    like_translations,
+    properties,
+    strongest,
+)
 
 
 @pytest.fixture(autouse=True)
 def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meaning, "PERMUTATIONS", 199)
+    monkeypatch.setattr(hubs, "SAMPLES", 199)
 
 
 def wave(rows: int, columns: int) -> Any:
@@ -80,16 +92,75 @@ def test_a_planted_difference_of_found_images_comes_out() -> None:
     assert all(f.p > 0.05 for f in findings if (f.tau, f.name) != (2, "planted"))
 
 
-@pytest.mark.parametrize("queries", [3, 4, 5, 6])
-def test_p_values_of_few_queries_are_no_smaller_than_signs_allow(queries: int) -> None:
-    """All differences are of one sign: of 2^Q signs, two make the mean as large."""
+def found_by_hubs(rng: np.random.Generator, many: int, among: Any, queries: int = 200) -> Any:
+    """What queries find if only so many images are found at all (without a translation, and with it)."""
+    return np.stack([rng.choice(rng.choice(a, many, replace=False), queries) for a in among], axis=1)
+
+
+def p_of_query_signs(found: Any, values: Any, rng: np.random.Generator) -> float:
+    """The test that takes queries for independent: it exchanges the two images of each query."""
+    differences = values[found[:, 1]] - values[found[:, 0]]
+    means = rng.choice([-1.0, 1.0], (199, len(differences))) @ differences / len(differences)
+    return float((1 + (np.abs(means) >= abs(differences.mean())).sum()) / 200)
+
+
+@pytest.mark.parametrize("many", [10, 50])
+def test_hubs_alone_are_no_difference(many: int) -> None:
+    """Nothing is planted, but 200 queries find few images. Signs of queries find a difference far too often."""
+    rng, runs = np.random.default_rng(0), 100
+    decided, found_something, by_signs, covered = 0, 0, 0, 0
+    for _ in range(runs):
+        values = rng.standard_normal(1000)
+        found = found_by_hubs(rng, many, [1000, 1000])
+        (finding,) = found_images_differ({(3, "v_j"): found}, {"nothing": values}, rng)
+        assert finding.images <= many and finding.decided == (finding.images >= FEWEST)
+        decided += finding.decided
+        found_something += finding.significant
+        by_signs += p_of_query_signs(found, values, rng) <= LEVEL
+        covered += finding.low <= 0 <= finding.high
+    assert decided >= 90
+    assert found_something <= 11  # 100 draws at 0.05: more than 11 have a probability below 0.005
+    assert by_signs >= 25  # which this control must notice
+    assert covered >= 0.87 * decided  # simulated, 93 % at ten hubs; 87 % are 2.4 deviations below
+
+
+def test_a_planted_difference_of_hubs_comes_out() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        values = {"planted": np.concatenate([rng.random(50), rng.random(50) + 2])}
-        found = np.stack([rng.integers(50, size=queries), rng.integers(50, 100, size=queries)], axis=1)
-        (finding,) = found_images_differ({(3, "v_j"): found}, values, rng)
-        expected = 2 / 2**queries
-        assert abs(finding.p - expected) <= 5 * np.sqrt(expected / 200) + 1 / 200
+    values = rng.standard_normal(1000)
+    found = found_by_hubs(rng, 20, [1000, np.flatnonzero(values > 0.8)])
+    (finding,) = found_images_differ({(3, "v_j"): found}, {"planted": values}, rng)
+    assert finding.significant and 0 < finding.low < finding.effect < finding.high
+
+
+def test_few_found_images_decide_nothing() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(1000)
+    found = found_by_hubs(rng, 3, [1000, np.flatnonzero(values > 1.5)])
+    (finding,) = found_images_differ({(3, "v_j"): found}, {"planted": values}, rng)
+    assert finding.images <= 3 and finding.smallest_p == 1 / 200
+    assert not finding.decided and not finding.significant and np.isnan([finding.p, finding.low, finding.high]).all()
+    (nothing,) = found_images_differ({(3, "v_j"): found[:, [0, 0]]}, {"planted": values}, rng)
+    assert (nothing.effect, nothing.score, nothing.smallest_p, nothing.decided) == (0, 0, 1, False)
+
+
+def test_undecided_tests_cost_the_others_nothing() -> None:
+    rng = np.random.default_rng(0)
+    values = {"planted": rng.standard_normal(1000)}
+    found = {(3, "v_j"): found_by_hubs(rng, 40, [1000, np.flatnonzero(values["planted"] > 0)])}
+    few = {(4, "v_j"): found_by_hubs(rng, 3, [1000, 1000])}
+    (alone,) = found_images_differ(found, values, np.random.default_rng(1))
+    together = found_images_differ(found | few, values, np.random.default_rng(1))
+    assert [f.decided for f in together] == [True, False] and together[0].significant and alone.significant
+    assert together[0].p == pytest.approx(alone.p, abs=0.02)
+
+
+@pytest.mark.parametrize("counts", [[1, -1, 0, 0], [2, -1, -1, 0, 0], [1, 1, -1, -1, 0], [0, 0, 0]])
+def test_smallest_p_of_counts_is_that_of_all_permutations(counts: list[int]) -> None:
+    """With the property that fits the counts best, which is the counts themselves."""
+    c = np.asarray(counts)
+    sums = np.asarray([c @ order for order in itertools.permutations(counts)])
+    expected = float((np.abs(sums) >= c @ c).mean())
+    assert meaning._smallest_p(c) == pytest.approx(expected)
 
 
 def test_corrected_p_values_of_nothing_are_uniform_at_the_least() -> None:
@@ -130,19 +201,45 @@ def test_axes_without_another_order_say_nothing() -> None:
     arrays = rng.standard_normal((10, 2, 5))
     changed = {"translation": np.roll(arrays, 1, axis=1)}
     (finding,) = like_translations({(4, "v_{j-1}"): arrays}, {(4, "v_{j-1}"): changed}, rng)
-    assert finding.effect == pytest.approx(1) and finding.score == 0 and finding.p == 1
+    assert finding.effect == pytest.approx(1) and finding.score == 0 and finding.smallest_p == 1
+    assert not finding.decided and not finding.significant
     assert like_translations({}, {}, rng) == [] == found_images_differ({}, {}, rng)
 
 
+@pytest.mark.parametrize("length", [2, 3, 4, 5, 6])
+def test_smallest_p_of_orders_is_that_of_all_orders(length: int) -> None:
+    """Orders in which some translation is the one by tau."""
+    orders = list(itertools.permutations(range(length)))
+    for tau in range(1, length):
+        planted = [(v + tau) % length for v in range(length)]
+        same = sum(
+            any(all(order[(v + t) % length] == planted[order[v]] for v in range(length)) for t in range(1, length))
+            for order in orders
+        )
+        assert meaning._smallest_p_of_orders(length, tau) == pytest.approx(max(same / len(orders), 1 / 200))
+
+
+@pytest.mark.parametrize("length", [4, 8])
+def test_a_planted_translation_of_few_samples_is_not_decided(length: int) -> None:
+    rng = np.random.default_rng(0)
+    arrays = rng.standard_normal((40, length, 5))
+    changed = {"translation": np.roll(arrays, 1, axis=1), "nothing": rng.standard_normal(arrays.shape)}
+    findings = like_translations({(4, "v"): arrays}, {(4, "v"): changed}, rng)
+    significant = [(f.tau, f.name) for f in findings if f.significant]
+    assert significant == ([] if length == 4 else [(1, "translation")])
+    assert all(f.decided == (length == 8) for f in findings)
+
+
 def test_strongest_of_each_question_depth_and_axis() -> None:
-    def finding(question: str, j: int, score: float, effect: float = 0.5) -> Finding:
-        return Finding(question, j, "v_j", 1, "x", effect, score, 0.5)
+    def finding(question: str, j: int, score: float, effect: float = 0.5, p: float = 0.5) -> Finding:
+        return Finding(question, j, "v_j", 1, "x", effect, math.nan, math.nan, math.nan, score, p, 0.01)
 
     found, changed = "found images", "changed images"
     best = strongest(
         [
             finding(found, 3, 1),
             finding(found, 3, -2),
+            finding(found, 3, 7, p=math.nan),  # not decided
             finding(changed, 3, -2),
             finding(changed, 3, 0.5),
             finding(changed, 3, 9, effect=-0.1),

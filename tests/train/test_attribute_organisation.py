@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,35 @@ def test_a_filter_of_zeros_is_like_no_neighbour() -> None:
 
 def test_equal_values_are_as_organised_in_any_order() -> None:
     rng = np.random.default_rng(0)
-    assert haar_norm(np.ones((5, 4)), rng) == Comparison(0, 0, 0, 1)
+    assert haar_norm(np.ones((5, 4)), rng) == Comparison(0, 0, 0, 1, 8 / 24)
     assert haar_norm(rng.standard_normal((5, 2)), rng).p == 1
     assert 0 <= seriation(np.ones((5, 4)), True, rng).value <= 1
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 5, 6])
+def test_smallest_p_is_that_of_all_orders(length: int) -> None:
+    """Of values without symmetry, so many orders are as organised as the best one."""
+    rng = np.random.default_rng(0)
+    orders = np.asarray(list(itertools.permutations(range(length))))
+    correlations = np.corrcoef(rng.standard_normal((length, 20)))
+    for circular in (False, True):
+        after = np.roll(orders, -1, axis=1) if circular else orders[:, 1:]
+        means = correlations[orders[:, : after.shape[1]], after].mean(axis=1)
+        expected = (means >= means.max() - 1e-9).mean()
+        found = neighbour_correlation(rng.standard_normal((length, 20)), circular, rng)
+        assert found.smallest_p == pytest.approx(max(1 / 200, expected))
+        alike = similarity_of_orders(orders, circular)
+        found = seriation(rng.standard_normal((30, length)), circular, rng)
+        assert found.smallest_p == pytest.approx(max(1 / 200, (alike == 1).mean()))
+    samples = rng.standard_normal((30, length))
+    norms = np.abs((samples - samples.mean(axis=1, keepdims=True))[:, orders] @ haar_matrix(length).T).sum(axis=(0, 2))
+    expected = (norms <= norms.min() + 1e-9).mean()
+    assert haar_norm(samples, rng).smallest_p == pytest.approx(max(1 / 200, expected))
+
+
+def test_a_planted_order_of_four_samples_cannot_be_decided() -> None:
+    rng = np.random.default_rng(0)
+    samples = organised(rng, 4)
+    for found in (seriation(samples, True, rng), haar_norm(np.sign(samples), rng)):
+        assert found.smallest_p == pytest.approx(1 / 3) and found.p > 0.25
+    assert seriation(organised(rng, 8), True, rng).smallest_p == 1 / 200

@@ -15,9 +15,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CHANGES", "Finding", "found_images_differ", "like_translations", "properties", "strongest"]
+from train.attributes.hubs import FEWEST, Rows, effective_number, interval, weighted_means
+
+__all__ = ["CHANGES", "LEVEL", "Finding", "found_images_differ", "like_translations", "properties", "strongest"]
 
 PERMUTATIONS = 1999
+
+LEVEL = 0.05
+"""P-values up to this one are significant. A test that cannot reach it decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,26 @@ class Finding:
     # Found images: mean difference in standard deviations of the property. Changed images: correlation, from -1 to 1,
     # of the array's change with that of the translation.
     effect: float
+    low: float  # 95 % interval of the effect; NaN for changed images, and where few images are found
+    high: float
+    images: float  # effective number of found images, the smaller with and without the translation; NaN if changed
     # The effect less its mean under permutation, in standard deviations. Of found images either sign counts; a change
     # is like a translation if the score is positive.
     score: float
-    p: float  # probability that the largest score of all tests is as large if there is nothing, from permutations
+    # Probability that the largest score of all tests is as large if there is nothing, from permutations; NaN where
+    # nothing can be decided, which is then not one of all tests.
+    p: float
+    smallest_p: float  # the smallest p that there can be
+
+    @property
+    def decided(self) -> bool:
+        """Whether the test could have succeeded: enough permutations differ, and enough images are found."""
+        return not math.isnan(self.p)
+
+    @property
+    def significant(self) -> bool:
+        """Whether there is a relation, at the 5 % level, corrected for all tests."""
+        return self.decided and self.p <= LEVEL
 
 
 def properties(images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
@@ -128,29 +149,81 @@ def found_images_differ(
 ) -> list[Finding]:
     """Test whether images found by a translation differ from those found without one.
 
-    The permutations exchange the two images of each query.
+    The permutations give the images of the whole set each other's properties. What each query finds stays, so an image
+    that many queries find counts as one image, and the properties of an image stay together. Intervals give weights to
+    queries and to images (`train.attributes.hubs.weighted_means`).
     """
-    tests, differences = [], []
-    for (j, axis), indices in found.items():
-        for name, of_image in values.items():
-            deviation = float(of_image.std()) or 1.0
-            for tau in range(1, indices.shape[1]):
-                tests.append((j, axis, tau, name))
-                differences.append((of_image[indices[:, tau]] - of_image[indices[:, 0]]) / deviation)
-    if not tests:
+    from scipy.sparse import csr_array
+
+    names = list(values)
+    tests = [(j, axis, tau) for (j, axis), indices in found.items() for tau in range(1, indices.shape[1])]
+    if not tests or not names:
         return []
-    table = np.stack(differences, axis=1)  # (Q, tests)
-    spread = np.sqrt((table**2).sum(axis=0)) / len(table)  # under exchange
-    spread[spread == 0] = 1
-    effects = table.mean(axis=0)
-    highest = np.empty(PERMUTATIONS)
-    for index in range(PERMUTATIONS):
-        signs = rng.choice(np.asarray([-1.0, 1.0]), len(table))
-        highest[index] = np.abs(signs @ table / len(table) / spread).max()
+    table = np.stack([values[name] for name in names], axis=1).astype(np.float64)  # (M, P)
+    deviations = table.std(axis=0)
+    varies = deviations > 1e-12 * np.abs(table).max(axis=0)
+    table = (table - table.mean(axis=0)) / np.where(varies, deviations, 1) * varies
+    many = len(table)
+    # how much more often the translation finds each image than no translation does, (tests, M)
+    counts = np.stack([_counts(found[j, axis], tau, many) for j, axis, tau in tests])
+    queries = np.asarray([len(found[j, axis]) for j, axis, _ in tests])[:, None]
+    sizes = [min(effective_number(found[j, axis][:, t]) for t in (0, tau)) for j, axis, tau in tests]
+    smallest = np.outer([_smallest_p(row) for row in counts], varies) + ~varies  # (tests, P)
+    decided = (smallest <= LEVEL) & (np.asarray(sizes) >= FEWEST)[:, None]
+    # of the sum of counts times properties, which has mean 0
+    spread = np.sqrt((counts**2).sum(axis=1) * many / (many - 1))[:, None]
+    spread[spread == 0] = np.inf
+    effects = counts @ table / queries
+    scores = effects * queries / spread
+    highest = np.zeros(PERMUTATIONS)
+    if decided.any():
+        ever = np.flatnonzero(counts.any(axis=0))
+        sparse = csr_array(counts[:, ever])
+        for index in range(PERMUTATIONS):
+            drawn = sparse @ table[rng.permutation(many)[: len(ever)]] / spread
+            highest[index] = np.abs(drawn[decided]).max()
+    low, high = _intervals(found, table, rng)
     return [
-        Finding("found images", *test, float(effect), float(effect / s), _corrected(abs(effect / s), highest))
-        for test, effect, s in zip(tests, effects, spread, strict=True)
+        Finding(
+            "found images",
+            *test,
+            name,
+            float(effects[row, column]),
+            *((float(low[row, column]), float(high[row, column])) if sizes[row] >= FEWEST else (math.nan, math.nan)),
+            sizes[row],
+            float(scores[row, column]),
+            _corrected(abs(scores[row, column]), highest) if decided[row, column] else math.nan,
+            float(smallest[row, column]),
+        )
+        for row, test in enumerate(tests)
+        for column, name in enumerate(names)
     ]
+
+
+def _counts(indices: np.ndarray[Any, Any], tau: int, many: int) -> np.ndarray[Any, Any]:
+    """How much more often each image is found at tau than at 0."""
+    after, before = (np.bincount(indices[:, t], minlength=many) for t in (tau, 0))
+    return np.asarray(after - before)
+
+
+def _smallest_p(counts: np.ndarray[Any, Any]) -> float:
+    """Smallest p that permutations of images can give: the part of them that leave these counts, or negate them."""
+    present, times = np.unique(counts, return_counts=True)
+    symmetric = np.array_equal(present, -present[::-1]) and np.array_equal(times, times[::-1])
+    logarithm = sum(math.lgamma(n + 1) for n in times) - math.lgamma(len(counts) + 1)
+    return float(min(1.0, max((1 + symmetric) * math.exp(logarithm), 1 / (1 + PERMUTATIONS))))
+
+
+def _intervals(
+    found: Mapping[tuple[int, str], np.ndarray[Any, Any]], table: np.ndarray[Any, Any], rng: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    """Low and high ends (2, tests, P) of the intervals of the effects."""
+    ends = []
+    for indices in found.values():
+        rows = np.arange(len(indices))
+        means = np.stack(weighted_means([Rows(rows, i, table[i]) for i in indices.T], rng), axis=1)
+        ends.append(interval(means[:, 1:] - means[:, :1]))
+    return np.concatenate(ends, axis=1)
 
 
 def like_translations(
@@ -165,7 +238,7 @@ def like_translations(
     taken: what is no more than chance is as large in any order. The test is one-sided, since the opposite of a
     translation's change is not that of another translation.
     """
-    tests, effects, drawn = [], [], []
+    tests, effects, drawn, smallest = [], [], [], []
     for (j, axis), before in arrays.items():
         length = before.shape[1]
         before = before.astype(np.float64)
@@ -189,21 +262,44 @@ def like_translations(
                 tests.append((j, axis, tau, name))
                 effects.append(found[0])
                 drawn.append(found[1:])
+                smallest.append(_smallest_p_of_orders(length, tau))
     if not tests:
         return []
     null = np.stack(drawn)
     mean, spread = null.mean(axis=1), null.std(axis=1)
     spread[spread < 1e-9] = np.inf  # two or three samples have no other order
-    highest = ((null - mean[:, None]) / spread[:, None]).max(axis=0)
+    decided = np.asarray(smallest) <= LEVEL
+    highest = ((null - mean[:, None]) / spread[:, None])[decided].max(axis=0, initial=-np.inf)
     scores = (np.asarray(effects) - mean) / spread
     return [
-        Finding("changed images", *test, float(effect), float(score), _corrected(score, highest))
-        for test, effect, score in zip(tests, effects, scores, strict=True)
+        Finding(
+            "changed images",
+            *test,
+            float(effect),
+            *(math.nan, math.nan, math.nan),
+            float(score),
+            _corrected(score, highest) if decides else math.nan,
+            least,
+        )
+        for test, effect, score, decides, least in zip(tests, effects, scores, decided, smallest, strict=True)
     ]
 
 
+def _smallest_p_of_orders(length: int, tau: int) -> float:
+    """Smallest corrected p of a change that is the translation by tau itself.
+
+    The translation is g cycles of L samples. In L^g g! orders it is the same translation; and in as many, for each of
+    the phi(L) translations of as many cycles, that one becomes it.
+    """
+    cycles = math.gcd(length, tau)
+    samples = length // cycles
+    alike = sum(math.gcd(samples, k) == 1 for k in range(1, samples + 1))
+    same = alike * samples**cycles * math.factorial(cycles) / math.factorial(length)
+    return max(same, 1 / (1 + PERMUTATIONS))
+
+
 def strongest(findings: Iterable[Finding]) -> list[Finding]:
-    """Return, of each question, depth and axis, the finding with the largest score."""
+    """Return, of each question, depth and axis, the finding with the largest score; one that is decided if any is."""
     best: dict[tuple[str, int, str], Finding] = {}
     for finding in findings:
         key = finding.question, finding.j, finding.axis
@@ -212,10 +308,11 @@ def strongest(findings: Iterable[Finding]) -> list[Finding]:
     return list(best.values())
 
 
-def _strength(finding: Finding) -> float:
+def _strength(finding: Finding) -> tuple[bool, float]:
     if finding.question == "found images":
-        return abs(finding.score)
-    return finding.score if finding.effect > 0 else -math.inf  # a change against a translation is not like it
+        return finding.decided, abs(finding.score)
+    # a change against a translation is not like it
+    return finding.decided, finding.score if finding.effect > 0 else -math.inf
 
 
 def _corrected(score: float, highest: np.ndarray[Any, Any]) -> float:

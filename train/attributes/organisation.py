@@ -6,6 +6,7 @@ coefficients along it are small. Everything is compared with the same values in 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +33,16 @@ class Comparison:
     mean: float  # of the random orders
     deviation: float
     p: float  # part of all orders, the natural one included, that are at least as organised
+    smallest_p: float  # the smallest p that there can be: some orders are equally organised whatever the values are
 
     @classmethod
-    def of(cls, value: float, random: np.ndarray[Any, Any], *, organised: int) -> Comparison:
-        """Return the comparison of one value with those of random orders."""
+    def of(cls, value: float, random: np.ndarray[Any, Any], *, organised: int, alike: int, length: int) -> Comparison:
+        """Return the comparison of one value with those of random orders, `alike` of which are like the natural one."""
         slack = 1e-12 * abs(value)  # sums in another order round differently
         as_organised = np.count_nonzero(organised * random >= organised * value - slack)
-        return cls(value, float(random.mean()), float(random.std()), float((1 + as_organised) / (1 + len(random))))
+        p = (1 + as_organised) / (1 + len(random))
+        smallest = max(1 / (1 + len(random)), min(1.0, alike / math.factorial(length)))
+        return cls(value, float(random.mean()), float(random.std()), float(p), smallest)
 
 
 def neighbour_correlation(filters: np.ndarray[Any, Any], circular: bool, rng: np.random.Generator) -> Comparison:
@@ -51,7 +55,12 @@ def neighbour_correlation(filters: np.ndarray[Any, Any], circular: bool, rng: np
         return float(correlations[order[: len(after)], after].mean())
 
     random = np.asarray([mean(rng.permutation(natural)) for _ in range(ORDERS)])
-    return Comparison.of(mean(natural), random, organised=1)
+    return Comparison.of(mean(natural), random, organised=1, alike=_turns(len(filters), circular), length=len(filters))
+
+
+def _turns(length: int, circular: bool) -> int:
+    """Orders with the same neighbours: both directions, in a circle from any sample."""
+    return 2 * length if circular else 2
 
 
 def _correlations(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -80,6 +89,15 @@ def haar_matrix(length: int) -> np.ndarray[Any, Any]:
     return np.stack(rows) if rows else np.zeros((0, length))
 
 
+def _haar_exchanges(length: int) -> int:
+    """Orders with the same Haar coefficients but for their signs: equal halves can be exchanged."""
+    if length < 2:
+        return 1
+    right = length // 2
+    left = length - right
+    return _haar_exchanges(left) * _haar_exchanges(right) * (2 if left == right else 1)
+
+
 def haar_norm(samples: np.ndarray[Any, Any], rng: np.random.Generator) -> Comparison:
     """Compare the l1 norm of Haar coefficients along an axis with that of values in random order."""
     centred = samples.astype(np.float64) - samples.mean(axis=1, keepdims=True, dtype=np.float64)
@@ -91,7 +109,8 @@ def haar_norm(samples: np.ndarray[Any, Any], rng: np.random.Generator) -> Compar
 
     natural = np.arange(samples.shape[1])
     random = np.asarray([norm(rng.permutation(natural)) for _ in range(ORDERS)])
-    return Comparison.of(norm(natural), random, organised=-1)
+    length = samples.shape[1]
+    return Comparison.of(norm(natural), random, organised=-1, alike=_haar_exchanges(length), length=length)
 
 
 def spectral_order(similarity: np.ndarray[Any, Any], circular: bool) -> np.ndarray[Any, Any]:
@@ -125,4 +144,5 @@ def seriation(samples: np.ndarray[Any, Any], circular: bool, rng: np.random.Gene
     found = spectral_order((1 + correlations) / 2, circular)
     random = np.stack([rng.permutation(length) for _ in range(ORDERS)])
     alike = similarity_of_orders(np.concatenate([found[None], random]), circular)
-    return Comparison.of(float(alike[0]), alike[1:], organised=1)
+    turns = _turns(length, circular)
+    return Comparison.of(float(alike[0]), alike[1:], organised=1, alike=turns, length=length)

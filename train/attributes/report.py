@@ -15,7 +15,7 @@ import numpy as np
 
 from train.attributes import pictures
 from train.attributes.features import boundary_of
-from train.attributes.meaning import strongest
+from train.attributes.meaning import LEVEL, Finding, strongest
 from train.attributes.study import Study
 from train.attributes.translations import translated, trend
 from train.attributes.units import first_filters, patch_of, receptive_field
@@ -28,10 +28,6 @@ __all__ = ["JSON", "PAGE", "conclusion", "summary", "write"]
 PAGE, JSON = "explore.html", "explore.json"
 
 KINDS = {"trained": "this network", "random order": "the axis in random order", "untrained": "untrained network"}
-SIGNIFICANT = 0.05
-
-FEWEST = 5
-"""Depths: of four, even those in perfect order are in order by chance with probability 1/12."""
 
 
 def write(folder: Path, study: Study, description: Mapping[str, Any], warning: str) -> None:
@@ -74,7 +70,7 @@ def summary(study: Study) -> list[str]:
             f"depth {j:2d}: {100 * near:3.0f} % of the nearest images of translated arrays are within "
             f"{found.threshold:.3g}, as {100 * study.settings.quantile:.3g} % of random pairs are"
         )
-    return lines + (conclusion(study) if study.agreements else [])
+    return lines + (conclusion(study) if study.agreements else []) + _verdicts(study) + _orders(study)
 
 
 def conclusion(study: Study) -> list[str]:
@@ -84,8 +80,9 @@ def conclusion(study: Study) -> list[str]:
     first, last = depths[0], depths[-1]
     ends = {(kind, j): _moved_interval(study, kind, j) for kind in others for j in (first, last)}
     statistic, p = trend([trained[j].moved for j in depths])
-    rises = statistic > 0 and p <= SIGNIFICANT and ends["trained", last][0] > ends["trained", first][1]
-    claim = "true" if rises else "not true" if len(depths) >= FEWEST else "not to be decided at so few depths"
+    rises = statistic > 0 and p <= LEVEL and ends["trained", last][0] > ends["trained", first][1]
+    decided = 2 / math.factorial(len(depths)) <= LEVEL  # the p of perfect order
+    claim = "not to be decided at so few depths" if not decided else "true" if rises else "not true"
 
     def percent(kind: str, j: int) -> str:
         return _moved(study, kind, j)
@@ -170,14 +167,15 @@ def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ..
         lines,
     )
     found["findings"] = (
-        ("question", "j", "axis", "tau", "name", "effect", "score", "p"),
+        tuple(f.name for f in dataclasses.fields(Finding)),
         [dataclasses.astuple(finding) for finding in study.findings],
     )
     found["layers"] = _layer_lines(study)
     found["organisation"] = (
         (
-            *("j", "axis", "measure", "value", "random_mean", "random_deviation", "p"),
+            *("j", "axis", "measure", "value", "random_mean", "random_deviation", "p", "smallest_p"),
             *("untrained_value", "untrained_random_mean", "untrained_random_deviation", "untrained_p"),
+            "untrained_smallest_p",
         ),
         [
             (o.j, o.axis, o.measure, *dataclasses.astuple(o.trained), *dataclasses.astuple(o.untrained))
@@ -288,6 +286,7 @@ def _values(study: Study, description: Mapping[str, Any], warning: str, files: M
         "agreement": _picture(files, "agreement.png", " ".join(conclusion(study)) if study.agreements else ""),
         "agreement_table": _agreement_table(study),
         "findings": _finding_table(study),
+        "verdicts": _verdicts(study),
         "layers": _picture(
             files,
             "layers.png",
@@ -295,6 +294,7 @@ def _values(study: Study, description: Mapping[str, Any], warning: str, files: M
         ),
         "layers_table": _layers_table(study),
         "organisation": _organisation_table(study),
+        "orders": _orders(study),
         "first_filters": _picture(
             files,
             "first-filters.png",
@@ -419,11 +419,38 @@ def _finding_table(study: Study) -> Table | None:
     if not study.findings:
         return None
     lines = [
-        (f.question, str(f.j), f.axis, str(f.tau), f.name, f"{f.effect:+.3f}", f"{f.score:+.1f}", f"{f.p:.2g}")
+        (
+            *(f.question, str(f.j), f.axis, str(f.tau), f.name),
+            f"{f.effect:+.3f}" + ("" if math.isnan(f.low) else f" [{f.low:+.3f}, {f.high:+.3f}]"),
+            "-" if math.isnan(f.images) else f"{f.images:.0f}",
+            f"{f.score:+.1f}",
+            _p(f.p, f.decided),
+            f"{f.smallest_p:.2g}",
+        )
         for f in strongest(study.findings)
     ]
-    header = ("question", "depth j", "axis", "translation", "property or change", "effect", "score", "corrected p")
+    header = (
+        *("question", "depth j", "axis", "translation", "property or change", "effect", "images", "score"),
+        *("corrected p", "smallest possible p"),
+    )
     return Table(header, lines, "The strongest relation of each depth and axis")
+
+
+def _p(p: float, decided: bool) -> str:
+    return f"{p:.2g}" if decided else "cannot be decided"
+
+
+def _verdicts(study: Study) -> list[str]:
+    """How many tests of properties found something, of those that could."""
+    lines = []
+    for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
+        own = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
+        decided, significant = sum(f.decided for f in own), sum(f.significant for f in own)
+        lines.append(
+            f"{question.capitalize()}, {axis}: {significant} of {decided} tests are significant after correction"
+            + (f"; {len(own) - decided} more cannot be decided." if decided < len(own) else ".")
+        )
+    return lines
 
 
 def _layers_table(study: Study) -> Table | None:
@@ -441,12 +468,29 @@ def _layers_table(study: Study) -> Table | None:
     )
 
 
+def _orders(study: Study) -> list[str]:
+    """How many measures of order found something, of those that could."""
+    lines = []
+    for measure in dict.fromkeys(o.measure for o in study.organisation):
+        own = [o for o in study.organisation if o.measure == measure]
+        decided = [o for o in own if o.trained.smallest_p <= LEVEL]
+        trained, untrained = (
+            sum(c.p <= LEVEL for c in both) for both in ([o.trained for o in decided], [o.untrained for o in decided])
+        )
+        lines.append(
+            f"{measure.capitalize()}: {trained} of {len(decided)} are more organised than in random order at "
+            f"p <= 0.05, untrained {untrained}"
+            + (f"; {len(own) - len(decided)} more cannot be decided." if len(decided) < len(own) else ".")
+        )
+    return lines
+
+
 def _organisation_table(study: Study) -> Table | None:
     if not study.organisation:
         return None
     lines = [
         (str(o.j), o.axis, o.measure, *(cell for c in (o.trained, o.untrained) for cell in (
-            f"{c.value:.3f}", f"{c.mean:.3f} ± {c.deviation:.3f}", f"{c.p:.2g}")))
+            f"{c.value:.3f}", f"{c.mean:.3f} ± {c.deviation:.3f}", _p(c.p, c.smallest_p <= LEVEL))))
         for o in study.organisation
     ]  # fmt: skip
     header = ("depth j", "axis", "measure", "value", "in random order", "p", "untrained", "in random order", "p")
