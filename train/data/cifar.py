@@ -105,6 +105,36 @@ def load_dataset(
     Shorter files in the same format load too, and so does a folder of which each file is compressed as NAME.xz.
     CIFAR-100 is labelled by its fine labels.
 
+    Parameters
+    ----------
+    name : str
+        ``"cifar10"``, ``"cifar100"``, or ``"sample"``: 2,000 training and 500 test images of CIFAR-10 that come with
+        the package. Or one's own images: a path that ends in ``.npz``, or ``"MODULE:FUNCTION"``, see
+        `train.data.custom`.
+    data_dir : path, optional
+        Where CIFAR's files are, or where the archive goes.
+    download : bool, optional
+        Whether to fetch the official archive when nothing is found.
+    progress : callable, optional
+        Called as ``progress(file, bytes done, bytes in all)`` during a download.
+    mapped : bool, optional
+        Whether images stay in their files until they are wanted, as `MappedImages`; where the files are not whole
+        binary ones in a folder, they are loaded all the same.
+
+    Returns
+    -------
+    Dataset
+        Its images and labels.
+
+    Raises
+    ------
+    ValueError
+        If `name` is none of these.
+    DataError
+        If the files are missing and cannot be had, or are damaged, or hold something else.
+
+    Notes
+    -----
     Where the environment variable HCNN_PARTIAL_DATA is 1, files of the training set may be missing, but for one: for
     machines that the files reach one by one.
     """
