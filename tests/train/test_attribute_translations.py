@@ -16,7 +16,9 @@ from train.attributes.translations import (
     Search,
     agreement,
     agreement_in_shuffled_order,
+    contrast,
     match,
+    sharing_no_sample,
     translated,
     trend,
 )
@@ -77,7 +79,7 @@ def test_classes_that_are_translations_of_one_another_agree() -> None:
     )
     assert shuffled.same.shape == found.same.shape
     assert shuffled.share[0] == 1  # no translation, no need of an order
-    assert shuffled.moved_interval(rng)[1] < 0.9  # the order is what made translations keep the class
+    assert shuffled.mean_interval(range(1, LENGTH), rng)[1] < 0.9  # the order is what made translations keep the class
 
 
 def test_arrays_without_classes_agree_by_chance() -> None:
@@ -107,8 +109,40 @@ def test_intervals_are_those_of_a_bootstrap() -> None:
         drawn = same[:, tau][samples].mean(axis=1)
         assert np.allclose(found.interval[:, tau], np.quantile(drawn, (0.025, 0.975)), atol=0.006)
     drawn = same[:, 1:].mean(axis=1)[samples].mean(axis=1)
-    assert np.allclose(found.moved_interval(rng), np.quantile(drawn, (0.025, 0.975)), atol=0.006)
+    assert np.allclose(found.mean_interval_of_queries([1, 2], rng), np.quantile(drawn, (0.025, 0.975)), atol=0.006)
+    # one image is found always, whose weight changes nothing; noise of quantiles of 999
+    assert np.allclose(found.mean_interval([1, 2], rng), np.quantile(drawn, (0.025, 0.975)), atol=0.01)
     assert found.moved == same[:, 1].mean()
+
+
+def test_translations_that_share_no_sample() -> None:
+    """Against the samples that each smoothed one is a mean of."""
+    for steps, width in itertools.product(range(1, 9), range(1, 5)):
+        for boundary, length in (("periodic", steps), ("zero", 99)):  # beyond the end no sample is met again
+            means = [{(v + k) % length for k in range(width)} for v in range(steps)]
+            expected = [
+                tau
+                for tau in range(1, steps)
+                if not any(means[v] & {(s - tau) % length for s in means[v]} for v in range(steps))
+            ]
+            assert sharing_no_sample(steps, width, boundary) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("effect", [-0.2, 0, 0.2])
+def test_contrast_of_translations(effect: float) -> None:
+    rng = np.random.default_rng(0)
+    pairs = []
+    for j in (3, 4):
+        same = rng.random((400, 6)) < 0.4
+        same[:, 2::2] = rng.random((400, 2)) < 0.4 + effect
+        pairs.append((Agreement(j, same, same, rng.integers(2000, size=same.shape)), [2, 4], [3, 5]))
+    of_depth, mean = contrast(pairs, rng)
+    for c, (a, first, second) in zip(of_depth, pairs, strict=True):
+        assert (c.first, c.second) == (a.same[:, first].mean(), a.same[:, second].mean())
+        assert c.low < c.difference < c.high
+    assert mean.difference == pytest.approx(np.mean([c.difference for c in of_depth]))
+    assert mean.low < effect < mean.high and (mean.low > 0, mean.high < 0) == (effect > 0, effect < 0)
+    assert mean.high - mean.low < min(c.high - c.low for c in of_depth)
 
 
 def test_share_of_close() -> None:
@@ -120,7 +154,9 @@ def test_share_of_close() -> None:
 
 def test_axis_of_one_sample_has_no_translation() -> None:
     found = Agreement(3, np.ones((4, 1), bool), np.ones((4, 1), bool), np.zeros((4, 1), int))
-    assert np.isnan(found.moved) and np.isnan(found.moved_interval(np.random.default_rng(0))).all()
+    rng = np.random.default_rng(0)
+    assert np.isnan(found.moved) and np.isnan(found.mean_interval([], rng)).all()
+    assert np.isnan(found.mean_interval_of_queries([], rng)).all()
     assert dataclasses.replace(found, j=4).share.tolist() == [1.0]
 
 

@@ -26,7 +26,8 @@ from tests.train.test_attribute_features import random_model
 from tests.train.test_attribute_translations import CLASSES, planted
 from train import explore
 from train.attributes import features, pictures, report
-from train.attributes.study import Settings, Study
+from train.attributes.study import Exactness, Settings, Study
+from train.attributes.translations import trend
 from train.data import DataError, Dataset
 
 Command = Callable[..., Outcome]
@@ -60,7 +61,7 @@ def test_numbers_agree_with_one_another(explored: tuple[Path, Outcome], few_imag
     folder, _ = explored
     record = json.loads((folder / report.JSON).read_text("utf-8"))
     assert record["description"]["settings"]["images"] == [0, 1, 7]
-    for name in ("matches", "agreement", "findings", "layers", "organisation"):
+    for name in ("matches", "agreement", "translated", "hubness", "findings", "layers", "organisation"):
         with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
         assert len(lines) == len(record[name]) > 0 and list(lines[0]) == list(record[name][0])
@@ -71,7 +72,11 @@ def test_numbers_agree_with_one_another(explored: tuple[Path, Outcome], few_imag
             assert match["found"] == match["image"] and match["distance"] < 1e-3 and match["rank_of_image"] == 1
     taus = {(m["j"], m["image"], m["tau"], m["rank"]) for m in record["matches"]}
     assert taus == {(j, i, tau, r) for j in (3, 4) for i in (0, 1, 7) for tau in range(2) for r in (1, 2, 3)}
-    assert record["conclusion"][0].startswith('"Progressively higher probability')
+    assert record["conclusion"][0].startswith("Exact translations cannot be compared")  # zero boundaries
+    assert record["conclusion"][1].startswith('"Progressively higher probability')
+    assert record["conclusion"][-1].endswith("nothing is decided.")  # two samples, each a mean of both
+    for line in record["hubness"]:
+        assert line["queries"] == 20 and 1 <= line["effective"] <= line["distinct"] <= 20
 
 
 def test_strips_show_the_image_and_the_images_found(explored: tuple[Path, Outcome], few_images: Dataset) -> None:
@@ -260,7 +265,7 @@ def test_a_planted_network_agrees_and_a_random_one_does_by_chance(few_images: Da
     found = study_of(few_images, arrays, labels, noise).agreements
     for j in (3, 7):
         assert found["trained"][j].moved == 1
-        low, high = found["untrained"][j].moved_interval(rng)
+        low, high = found["untrained"][j].mean_interval(range(1, found["untrained"][j].same.shape[1]), rng)
         assert low - 0.05 < 1 / CLASSES < high + 0.05
 
 
@@ -268,17 +273,60 @@ def test_the_conclusion_says_what_came_out(few_images: Dataset) -> None:
     rng = np.random.default_rng(0)
     arrays, labels = planted(rng, 400)
     study = study_of(few_images, arrays, labels, arrays)
-    assert "not true of this network" in report.conclusion(study)[0]  # the same at every depth
+    assert "not true of this network" in report.conclusion(study)[1]  # the same at every depth
     trained = study.agreements["trained"]
     for place, j in enumerate(trained):
         same = rng.random(trained[j].same.shape) < 0.2 + 0.15 * place
         trained[j] = dataclasses.replace(trained[j], same=same)
-    assert '"Progressively higher probability to belong to the same class": true' in report.conclusion(study)[0]
+    assert '"Progressively higher probability to belong to the same class": true' in report.conclusion(study)[1]
     study.agreements["random order"][7] = dataclasses.replace(trained[7], same=np.ones_like(trained[7].same))
-    assert "less often than" in report.conclusion(study)[2]
+    assert "less often than" in report.conclusion(study)[3]
     few = {kind: {j: a for j, a in found.items() if j > 5} for kind, found in study.agreements.items()}
     study.agreements = few
-    assert "not to be decided at so few depths" in report.conclusion(study)[0]
+    assert "cannot be decided of this network" in report.conclusion(study)[1]
+
+
+def test_a_trend_that_smoothing_makes_is_none(few_images: Dataset) -> None:
+    """Translations by one sample, which smoothing makes like none, keep the class the more often the deeper."""
+    rng = np.random.default_rng(0)
+    arrays, labels = planted(rng, 400)
+    study = study_of(few_images, arrays, labels, arrays)
+    trained = study.agreements["trained"]
+    for place, j in enumerate(trained):
+        same = rng.random(trained[j].same.shape) < 0.3
+        same[:, 1] = rng.random(len(same)) < 0.2 + 0.19 * place
+        trained[j] = dataclasses.replace(trained[j], same=same)
+    assert "not true of this network" in report.conclusion(study)[1]
+    assert trend([a.moved for a in trained.values()])[1] <= 0.05  # which all translations together say
+
+
+@pytest.mark.parametrize(("exact", "said"), [(0.5, "more often than"), (0.3, "about as often as"), (0.1, "less often")])
+def test_exact_and_aliased_translations_are_compared(few_images: Dataset, exact: float, said: str) -> None:
+    rng = np.random.default_rng(0)
+    arrays, labels = planted(rng, 400)
+    study = study_of(few_images, arrays, labels, arrays)
+    study.exactness = [Exactness(j, "v_{j-1}", 8, 1 if j == 7 else 2, 0, 0, 0, 0) for j in range(3, 8)]
+    trained = study.agreements["trained"]
+    for j in trained:
+        same = rng.random(trained[j].same.shape) < 0.3
+        same[:, ::2] = rng.random(same[:, ::2].shape) < exact
+        same[:, [0, 1, 7]] = True  # not asked for: these share samples
+        trained[j] = dataclasses.replace(trained[j], same=same)
+    line = report.conclusion(study)[0]
+    assert said in line and "depths 3, 4, 5, 6 and over" in line  # at depth 7 all are exact
+
+
+def test_without_both_kinds_exact_translations_are_not_compared(
+    few_images: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays, labels = planted(np.random.default_rng(0), 400)
+    study = study_of(few_images, arrays, labels, arrays)
+    study.exactness = [Exactness(j, "v_{j-1}", 8, 1, 0, 0, 0, 0) for j in range(3, 8)]  # all are exact
+    assert "cannot be compared" in report.conclusion(study)[0]
+    study.exactness = [Exactness(j, "v_{j-1}", 8, 2, 0, 0, 0, 0) for j in range(3, 8)]
+    assert "cannot be compared" not in report.conclusion(study)[0]
+    monkeypatch.setattr(report, "boundary_of", lambda model: "zero")  # at which none is
+    assert "cannot be compared" in report.conclusion(study)[0]
 
 
 def test_what_an_exploration_that_was_killed_left_goes_at_the_next_one(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ import numpy as np
 
 from train.attributes import pictures
 from train.attributes.features import boundary_of
+from train.attributes.hubs import FEWEST, Hubness, hubness
 from train.attributes.meaning import LEVEL, Finding, strongest
 from train.attributes.study import Study
-from train.attributes.translations import translated, trend
+from train.attributes.translations import Contrast, contrast, sharing_no_sample, translated, trend
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
@@ -74,51 +75,149 @@ def summary(study: Study) -> list[str]:
 
 
 def conclusion(study: Study) -> list[str]:
-    """Return whether translations keep the class more often the deeper they are made, in words."""
-    trained, others = study.agreements["trained"], study.agreements
+    """Return whether translations keep the class, and more often the deeper they are made, in words."""
+    trained = study.agreements["trained"]
     depths = list(trained)
     first, last = depths[0], depths[-1]
-    ends = {(kind, j): _moved_interval(study, kind, j) for kind in others for j in (first, last)}
-    statistic, p = trend([trained[j].moved for j in depths])
-    rises = statistic > 0 and p <= LEVEL and ends["trained", last][0] > ends["trained", first][1]
-    decided = 2 / math.factorial(len(depths)) <= LEVEL  # the p of perfect order
-    claim = "not to be decided at so few depths" if not decided else "true" if rises else "not true"
 
     def percent(kind: str, j: int) -> str:
-        return _moved(study, kind, j)
+        return _moved(study, kind, j, _apart(study, j))
 
+    values = [trained[j].mean(_apart(study, j)) for j in depths]
+    (statistic, p), (statistic_of_all, p_of_all) = trend(values), trend([trained[j].moved for j in depths])
+    starts, ends = (_interval(study, "trained", j, _apart(study, j)) for j in (first, last))
+    rises = statistic > 0 and p <= LEVEL and ends[0] > starts[1]
+    # the p of perfect order
+    decided = 2 / math.factorial(len(depths)) <= LEVEL and not any(map(math.isnan, values))
+    claim = "cannot be decided of" if not decided else "true of" if rises else "not true of"
     lines = [
-        f'"Progressively higher probability to belong to the same class": {claim} of this '
-        f"network. Over all translations it is {percent('trained', first)} at depth {first} and "
-        f"{percent('trained', last)} at depth {last}; Kendall's tau with depth {statistic:.2f}, p = {p:.2g}."
+        *_exact_against_aliased(study),
+        f'"Progressively higher probability to belong to the same class": {claim} this network. Over translations that '
+        f"share no sample with what was translated it is {percent('trained', first)} at depth {first} and "
+        f"{percent('trained', last)} at depth {last}; Kendall's tau with depth {statistic:.2f}, p = {p:.2g}. Over all "
+        f"translations, {statistic_of_all:.2f}, p = {p_of_all:.2g}.",
+        f"Without a translation the nearest image has the class in {100 * float(trained[last].share[0]):.1f} % of the "
+        f"cases at depth {last}; with the axis in random order {percent('random order', last)}; in the untrained "
+        f"network {percent('untrained', last)}; chance is {100 / len(study.dataset.class_names):.1f} %.",
     ]
-    nearest = 100 * float(trained[last].share[0])
+    low, high = ends
+    other_low, other_high = _interval(study, "random order", last, _apart(study, last))
+    if math.isnan(low):
+        return [
+            *lines,
+            f"At depth {last} every translation shares samples with what was translated; nothing is decided.",
+        ]
+    verdict = "more often than" if low > other_high else "less often than" if high < other_low else "about as often as"
     lines.append(
-        f"Without a translation the nearest image has the class in {nearest:.1f} % of the cases at depth {last}; "
-        f"with the axis in random order {percent('random order', last)}; in the untrained network "
-        f"{percent('untrained', last)}; chance is {100 / len(study.dataset.class_names):.1f} %."
+        f"At depth {last}, translations keep the class {verdict} the same steps along the axis in random order."
     )
-    low, high = ends["trained", last]
-    other_low, other_high = ends["random order", last]
-    verdict = (
-        "keep the class more often than"
-        if low > other_high
-        else "keep the class less often than"
-        if high < other_low
-        else "keep the class about as often as"
-    )
-    lines.append(f"At depth {last}, translations {verdict} the same steps along the axis in random order.")
     return lines
 
 
-def _moved_interval(study: Study, kind: str, j: int) -> tuple[float, float]:
+def _apart(study: Study, j: int) -> list[int]:
+    """Translations at a depth that share no sample with what was translated."""
+    steps = study.agreements["trained"][j].same.shape[1]
+    return sharing_no_sample(steps, study.settings.width, boundary_of(study.model))
+
+
+def _exact_and_aliased(study: Study) -> tuple[list[int], list[Contrast], Contrast] | None:
+    """Depths at which some of these are exact and others not, and how both keep the class; None if there is none."""
+    multiples = {e.j: e.multiple for e in study.exactness if e.axis == study.settings.axis}
+    pairs = []
+    for j, measured in study.agreements["trained"].items():
+        if boundary_of(study.model) == "periodic" and j in multiples:
+            both = [[t for t in _apart(study, j) if (t % multiples[j] == 0) is exact] for exact in (True, False)]
+            if all(both):
+                pairs.append((measured, *both))
+    if not pairs:
+        return None
+    return [measured.j for measured, *_ in pairs], *contrast(pairs, np.random.default_rng(study.settings.seed))
+
+
+def _exact_against_aliased(study: Study) -> list[str]:
+    found = _exact_and_aliased(study)
+    if found is None:
+        return ["Exact translations cannot be compared with aliased ones: at no depth are there both."]
+    depths, _, mean = found
+    verdict = "more often than" if mean.low > 0 else "less often than" if mean.high < 0 else "about as often as"
+    return [
+        f"Exact translations keep the class {verdict} aliased ones: in {100 * mean.first:.1f} % and "
+        f"{100 * mean.second:.1f} % of the cases, a difference of {100 * mean.difference:+.1f} "
+        f"[{100 * mean.low:+.1f}, {100 * mean.high:+.1f}] points, in the mean of depths "
+        f"{', '.join(map(str, depths))} and over translations that share no sample with what was translated."
+    ]
+
+
+def _contrast_table(study: Study) -> Table | None:
+    found = _exact_and_aliased(study) if study.agreements else None
+    if found is None:
+        return None
+    depths, contrasts, mean = found
+    lines = [
+        [
+            name,
+            _percent(c.first),
+            _percent(c.second),
+            f"{100 * c.difference:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}]",
+        ]
+        for name, c in (*zip(map(str, depths), contrasts, strict=True), ("mean", mean))
+    ]
+    return Table(
+        ("depth j", "exact", "aliased", "difference, points"),
+        lines,
+        "Probability of the same class, by exact and by aliased translations that share no sample",
+    )
+
+
+def _interval(study: Study, kind: str, j: int, taus: Sequence[int]) -> tuple[float, float]:
     """The same ends wherever they are shown."""
-    return study.agreements[kind][j].moved_interval(np.random.default_rng(study.settings.seed))
+    return study.agreements[kind][j].mean_interval(taus, np.random.default_rng(study.settings.seed))
 
 
-def _moved(study: Study, kind: str, j: int) -> str:
-    low, high = _moved_interval(study, kind, j)
-    return f"{_percent(study.agreements[kind][j].moved)} [{100 * low:.1f}, {100 * high:.1f}]"
+def _moved(study: Study, kind: str, j: int, taus: Sequence[int]) -> str:
+    low, high = _interval(study, kind, j, taus)
+    mean = _percent(study.agreements[kind][j].mean(taus))
+    return mean if math.isnan(low) else f"{mean} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _translated_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Shares over all translations and over those that share no sample, with both intervals."""
+    lines: list[tuple[Any, ...]] = []
+    for kind, of_depth in study.agreements.items():
+        for j, a in of_depth.items():
+            for name, taus in (("all", range(1, a.same.shape[1])), ("sharing no sample", _apart(study, j))):
+                alone = a.mean_interval_of_queries(taus, np.random.default_rng(study.settings.seed))
+                lines.append((kind, j, name, a.mean(taus), *_interval(study, kind, j, taus), *alone))
+    header = ("kind", "j", "translations", "same_class", "low", "high", "low_of_queries", "high_of_queries")
+    return header, lines
+
+
+def _hubness_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    many = len(study.dataset.train_images)
+    return ("kind", "j", "tau", *(f.name for f in dataclasses.fields(Hubness))), [
+        (kind, j, tau, *dataclasses.astuple(hubness(a.found[:, tau], many)))
+        for kind, of_depth in study.agreements.items()
+        for j, a in of_depth.items()
+        for tau in range(a.found.shape[1])
+    ]
+
+
+def _hubness_table(study: Study) -> Table | None:
+    if not study.agreements:
+        return None
+    many = len(study.dataset.train_images)
+    lines = []
+    for j in study.agreements["trained"]:
+        cells = [str(j)]
+        for kind in KINDS:
+            still, *moved = (hubness(found, many) for found in study.agreements[kind][j].found.T)
+            cells.append(f"{still.effective:.0f}")
+            cells.append(
+                f"{min(h.effective for h in moved):.0f} to {max(h.effective for h in moved):.0f}" if moved else "-"
+            )
+        lines.append(cells)
+    header = ("depth j", *(cell for name in KINDS.values() for cell in (f"{name}, no translation", "translated")))
+    return Table(header, lines, "Effective number of different images found")
 
 
 def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
@@ -170,6 +269,8 @@ def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ..
         tuple(f.name for f in dataclasses.fields(Finding)),
         [dataclasses.astuple(finding) for finding in study.findings],
     )
+    found["translated"] = _translated_lines(study)
+    found["hubness"] = _hubness_lines(study)
     found["layers"] = _layer_lines(study)
     found["organisation"] = (
         (
@@ -285,6 +386,9 @@ def _values(study: Study, description: Mapping[str, Any], warning: str, files: M
         "conclusion": conclusion(study) if study.agreements else [],
         "agreement": _picture(files, "agreement.png", " ".join(conclusion(study)) if study.agreements else ""),
         "agreement_table": _agreement_table(study),
+        "contrast": _contrast_table(study),
+        "hubness": _hubness_table(study),
+        "fewest": FEWEST,
         "findings": _finding_table(study),
         "verdicts": _verdicts(study),
         "layers": _picture(
@@ -408,10 +512,14 @@ def _agreement_table(study: Study) -> Table | None:
     lines = []
     for j, own in study.agreements["trained"].items():
         cells = [str(j), _percent(float(own.share[0]))]
-        cells += [_moved(study, kind, j) for kind in KINDS]
+        cells += [_moved(study, kind, j, _apart(study, j)) for kind in KINDS]
+        cells.append(_moved(study, "trained", j, range(1, own.same.shape[1])))
         cells.append(_percent(float(own.close[:, 1:].mean()) if own.close.shape[1] > 1 else math.nan))
         lines.append(cells)
-    header = ("depth j", "no translation", *(f"translated, {name}" for name in KINDS.values()), "small distance")
+    header = (
+        *("depth j", "no translation", *(f"translated, {name}" for name in KINDS.values())),
+        *("all translations, this network", "small distance"),
+    )
     return Table(header, lines, "Probability of the same class, by depth")
 
 

@@ -12,11 +12,22 @@ from hcnn_core import translate
 from hcnn_core.backend import Array, array_namespace
 from hcnn_core.typing import Boundary
 from train.attributes.features import smooth
+from train.attributes.hubs import CONFIDENCE, Rows, interval, weighted_means
 from train.attributes.nearest import distances_of_random_pairs, nearest, rank
 
-__all__ = ["Agreement", "Matches", "Search", "agreement", "agreement_in_shuffled_order", "match", "translated", "trend"]
-
-CONFIDENCE = 0.95
+__all__ = [
+    "Agreement",
+    "Contrast",
+    "Matches",
+    "Search",
+    "agreement",
+    "agreement_in_shuffled_order",
+    "contrast",
+    "match",
+    "sharing_no_sample",
+    "translated",
+    "trend",
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,14 @@ def match(
     )
 
 
+def sharing_no_sample(steps: int, width: int, boundary: Boundary) -> list[int]:
+    """Return the translations after which no smoothed sample is a mean of samples of which it was one before.
+
+    Smoothing over `width` samples makes an array like itself translated by less; around a circle, from both sides.
+    """
+    return list(range(width, steps - width + 1 if boundary == "periodic" else steps))
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How often the nearest image of a translated array has the class of the image."""
@@ -122,17 +141,66 @@ class Agreement:
     @property
     def moved(self) -> float:
         """Mean of `share` over all translations but tau = 0; NaN if there is none."""
-        return float(self.same[:, 1:].mean()) if self.same.shape[1] > 1 else float("nan")
+        return self.mean(range(1, self.same.shape[1]))
 
-    def moved_interval(self, rng: np.random.Generator, samples: int = 2000) -> tuple[float, float]:
-        """Return the 95 % bootstrap interval of `moved`."""
-        if self.same.shape[1] < 2:
+    def mean(self, taus: Sequence[int]) -> float:
+        """Return the mean of `share` over some translations; NaN if there is none."""
+        return float(self.same[:, list(taus)].mean()) if len(taus) else float("nan")
+
+    def rows(self, taus: Sequence[int]) -> Rows:
+        """Return whether the class is the same, query by query and translation by translation."""
+        return Rows.of(self.found[:, list(taus)], self.same[:, list(taus)])
+
+    def mean_interval(self, taus: Sequence[int], rng: np.random.Generator) -> tuple[float, float]:
+        """Return the 95 % interval of `mean` over queries and images found."""
+        if not len(taus):
             return float("nan"), float("nan")
-        of_query = self.same[:, 1:].mean(axis=1)
+        low, high = interval(*weighted_means([self.rows(taus)], rng))
+        return float(low), float(high)
+
+    def mean_interval_of_queries(
+        self, taus: Sequence[int], rng: np.random.Generator, samples: int = 2000
+    ) -> tuple[float, float]:
+        """Return the 95 % bootstrap interval of `mean` over queries alone, as if the images found were given."""
+        if not len(taus):
+            return float("nan"), float("nan")
+        of_query = self.same[:, list(taus)].mean(axis=1)
         many = len(of_query)
         means = rng.multinomial(many, np.full(many, 1 / many), samples) @ of_query / many
         low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
         return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How much more often some translations keep the class than others do."""
+
+    first: float  # share of the first ones
+    second: float  # share of the others
+    low: float  # 95 % interval of the difference, over queries and images found
+    high: float
+
+    @property
+    def difference(self) -> float:
+        """The first share less the second."""
+        return self.first - self.second
+
+
+def contrast(
+    pairs: Sequence[tuple[Agreement, Sequence[int], Sequence[int]]], rng: np.random.Generator
+) -> tuple[list[Contrast], Contrast]:
+    """Compare two sets of translations at each depth, and in the mean of all depths.
+
+    Each pair is what was measured at a depth, of the same queries, and the two sets.
+    """
+    means = np.stack(weighted_means([a.rows(taus) for a, *both in pairs for taus in both], rng))
+    differences = means[::2] - means[1::2]  # (depths, samples)
+    found = [
+        Contrast(a.mean(first), a.mean(second), *map(float, interval(samples)))
+        for (a, first, second), samples in zip(pairs, differences, strict=True)
+    ]
+    shares = (float(np.mean([getattr(c, name) for c in found])) for name in ("first", "second"))
+    return found, Contrast(*shares, *map(float, interval(differences.mean(axis=0))))
 
 
 def agreement(
