@@ -144,14 +144,19 @@ def test_few_found_images_decide_nothing() -> None:
 
 
 def test_undecided_tests_cost_the_others_nothing() -> None:
+    """A difference of 2.5 standard deviations, beside sixty tests of three images each."""
     rng = np.random.default_rng(0)
-    values = {"planted": rng.standard_normal(1000)}
-    found = {(3, "v_j"): found_by_hubs(rng, 40, [1000, np.flatnonzero(values["planted"] > 0)])}
-    few = {(4, "v_j"): found_by_hubs(rng, 3, [1000, 1000])}
-    (alone,) = found_images_differ(found, values, np.random.default_rng(1))
-    together = found_images_differ(found | few, values, np.random.default_rng(1))
-    assert [f.decided for f in together] == [True, False] and together[0].significant and alone.significant
-    assert together[0].p == pytest.approx(alone.p, abs=0.02)
+    own = found_by_hubs(rng, 40, [1000, 1000])
+    counts = np.bincount(own[:, 1], minlength=1000) - np.bincount(own[:, 0], minlength=1000)
+    along = counts / np.linalg.norm(counts)
+    noise = rng.standard_normal(1000)
+    values = {"planted": noise + (2.5 - noise @ along) * along}
+    few = {(4, "v_j"): found_by_hubs(rng, 3, [1000] * 61)}
+    (alone,) = found_images_differ({(3, "v_j"): own}, values, rng)
+    together = found_images_differ({(3, "v_j"): own} | few, values, rng)
+    assert [f.decided for f in together] == [True] + [False] * 60
+    assert alone.score == pytest.approx(2.5, abs=0.2) and alone.p < 0.04  # of a normal distribution 0.012
+    assert together[0].p < 0.04
 
 
 @pytest.mark.parametrize("counts", [[1, -1, 0, 0], [2, -1, -1, 0, 0], [1, 1, -1, -1, 0], [0, 0, 0]])

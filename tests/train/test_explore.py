@@ -7,11 +7,13 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -26,7 +28,9 @@ from tests.train.test_attribute_features import random_model
 from tests.train.test_attribute_translations import CLASSES, planted
 from train import explore
 from train.attributes import features, pictures, report
-from train.attributes.study import Exactness, Settings, Study
+from train.attributes.meaning import Finding
+from train.attributes.organisation import Comparison
+from train.attributes.study import Exactness, Organisation, Settings, Study
 from train.attributes.translations import trend
 from train.data import DataError, Dataset
 
@@ -327,6 +331,28 @@ def test_without_both_kinds_exact_translations_are_not_compared(
     assert "cannot be compared" not in report.conclusion(study)[0]
     monkeypatch.setattr(report, "boundary_of", lambda model: "zero")  # at which none is
     assert "cannot be compared" in report.conclusion(study)[0]
+
+
+def test_what_cannot_be_decided_is_not_counted() -> None:
+    def finding(axis: str, p: float) -> Finding:
+        return Finding("changed images", 3, axis, 1, "x", 0.5, math.nan, math.nan, math.nan, 2, p, 0.01)
+
+    def order(measure: str, p: float, smallest: float) -> Organisation:
+        return Organisation(3, "v_j", measure, Comparison(1, 0, 1, p, smallest), Comparison(1, 0, 1, 0.5, smallest))
+
+    study: Any = SimpleNamespace(
+        findings=[finding("v_j", 0.01), finding("v_j", 0.5), finding("v_j", math.nan), finding("v_{j-1}", math.nan)],
+        organisation=[order("seriation", 0.01, 0.001), order("seriation", 0.34, 0.33)],
+    )
+    assert report._verdicts(study) == [
+        "Changed images, v_j: 1 of 2 tests are significant after correction; 1 more cannot be decided.",
+        "Changed images, v_{j-1}: none of 1 tests can be decided.",
+    ]
+    assert report._orders(study) == [
+        "Seriation: 1 of 1 are more organised than chance at p <= 0.05, untrained 0; 1 more cannot be decided."
+    ]
+    table = report._organisation_table(study)
+    assert table is not None and [line[5] for line in table.lines] == ["0.01", "cannot be decided"]
 
 
 def test_what_an_exploration_that_was_killed_left_goes_at_the_next_one(tmp_path: Path) -> None:

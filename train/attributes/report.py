@@ -18,7 +18,7 @@ from train.attributes.features import boundary_of
 from train.attributes.hubs import FEWEST, Hubness, hubness
 from train.attributes.meaning import LEVEL, Finding, strongest
 from train.attributes.study import Study
-from train.attributes.translations import Contrast, contrast, sharing_no_sample, translated, trend
+from train.attributes.translations import Agreement, Contrast, contrast, sharing_no_sample, translated, trend
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
@@ -123,12 +123,12 @@ def _apart(study: Study, j: int) -> list[int]:
 def _exact_and_aliased(study: Study) -> tuple[list[int], list[Contrast], Contrast] | None:
     """Depths at which some of these are exact and others not, and how both keep the class; None if there is none."""
     multiples = {e.j: e.multiple for e in study.exactness if e.axis == study.settings.axis}
-    pairs = []
+    pairs: list[tuple[Agreement, list[int], list[int]]] = []
     for j, measured in study.agreements["trained"].items():
         if boundary_of(study.model) == "periodic" and j in multiples:
-            both = [[t for t in _apart(study, j) if (t % multiples[j] == 0) is exact] for exact in (True, False)]
-            if all(both):
-                pairs.append((measured, *both))
+            exact, others = ([t for t in _apart(study, j) if (t % multiples[j] == 0) is kind] for kind in (True, False))
+            if exact and others:
+                pairs.append((measured, exact, others))
     if not pairs:
         return None
     return [measured.j for measured, *_ in pairs], *contrast(pairs, np.random.default_rng(study.settings.seed))
@@ -554,11 +554,16 @@ def _verdicts(study: Study) -> list[str]:
     for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
         own = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
         decided, significant = sum(f.decided for f in own), sum(f.significant for f in own)
-        lines.append(
-            f"{question.capitalize()}, {axis}: {significant} of {decided} tests are significant after correction"
-            + (f"; {len(own) - decided} more cannot be decided." if decided < len(own) else ".")
-        )
+        found = f"{significant} of {decided} tests are significant after correction"
+        lines.append(f"{question.capitalize()}, {axis}: {_counted(found, decided, len(own))}")
     return lines
+
+
+def _counted(found: str, decided: int, tried: int) -> str:
+    """What tests found, and how many could not."""
+    if not decided:
+        return f"none of {tried} tests can be decided."
+    return found + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
 
 
 def _layers_table(study: Study) -> Table | None:
@@ -582,14 +587,9 @@ def _orders(study: Study) -> list[str]:
     for measure in dict.fromkeys(o.measure for o in study.organisation):
         own = [o for o in study.organisation if o.measure == measure]
         decided = [o for o in own if o.trained.smallest_p <= LEVEL]
-        trained, untrained = (
-            sum(c.p <= LEVEL for c in both) for both in ([o.trained for o in decided], [o.untrained for o in decided])
-        )
-        lines.append(
-            f"{measure.capitalize()}: {trained} of {len(decided)} are more organised than in random order at "
-            f"p <= 0.05, untrained {untrained}"
-            + (f"; {len(own) - len(decided)} more cannot be decided." if len(decided) < len(own) else ".")
-        )
+        trained, untrained = (sum(getattr(o, kind).p <= LEVEL for o in decided) for kind in ("trained", "untrained"))
+        found = f"{trained} of {len(decided)} are more organised than chance at p <= 0.05, untrained {untrained}"
+        lines.append(f"{measure.capitalize()}: {_counted(found, len(decided), len(own))}")
     return lines
 
 
