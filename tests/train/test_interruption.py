@@ -41,6 +41,7 @@ Command = Callable[..., Outcome]
 WAITING = """
 import sys
 from train import cifar
+from train.runs import session
 from train.runs.training import Trainer
 
 take = Trainer._step
@@ -51,7 +52,7 @@ def announced(self, index):
     return take(self, index)
 
 Trainer._step = announced
-cifar.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
+session.plot_learning_curve = lambda records, path, title: path.write_bytes(b"picture")
 sys.exit(cifar.main())
 """
 """A training that waits for a line before each step."""
