@@ -23,7 +23,7 @@ def with_layers(defect: type) -> Callable[..., Network]:
 def make_layers(monkeypatch: pytest.MonkeyPatch, made: Callable[..., Any]) -> None:
     """Let every layer without factors in between be a function of x, w, bias, axes, and options of `convolve`."""
 
-    def apply(self: HierarchicalLayer, filters: Any, x: Any) -> Signal:
+    def made_by(self: HierarchicalLayer, filters: Any, x: Any) -> Signal:
         return Signal(made(x, filters["w"], filters["bias"], self._axes, **self._options))
 
-    monkeypatch.setattr(HierarchicalLayer, "apply", apply)
+    monkeypatch.setattr(HierarchicalLayer, "made_by", made_by)

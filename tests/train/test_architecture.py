@@ -15,7 +15,7 @@ from tests.train.runs import Outcome, assert_same_run
 from train import explore, load, verify
 from train.config import ConfigError, make_config
 from train.networks import registry
-from train.networks.layer import IMAGES, Layer, Signal
+from train.networks.layer import IMAGES, Layer
 from train.networks.network import Network
 
 Command = Callable[..., Outcome]
@@ -87,8 +87,8 @@ class Add(Layer):
     def __init__(self, name: str, *reads: str) -> None:
         self.name, self.reads = name, reads
 
-    def __call__(self, weights: Any, inputs: Any, moments: Any = None, **options: Any) -> Any:
-        return Signal(sum(signal.x for signal in inputs) + 1), {}
+    def apply(self, weights: Any, *inputs: Any) -> Any:
+        return sum(inputs) + 1
 
 
 def test_the_walk_keeps_what_later_layers_read_and_goes_on_from_a_state() -> None:

@@ -16,7 +16,7 @@ from tests.core.oracle import noise
 from tests.train.runs import Outcome, assert_same_run, metrics
 from train.config import ConfigError, make_config
 from train.networks.baselines import BASELINES
-from train.networks.layer import Signal
+from train.networks.layer import Call, Signal
 from train.networks.network import Network
 from train.networks.plain import Convolution, Dropout, Normalization, Pool, Sum, Table, Whole
 from train.networks.registry import build
@@ -84,7 +84,7 @@ def test_normalisation_in_training_and_evaluation() -> None:
     (again, _), _ = layer(weights, [Signal(x[:1])], moments)
     np.testing.assert_allclose(again, expected[:1], rtol=0, atol=1e-12)
     alone = Shard(1.0, lambda array: array)
-    np.testing.assert_allclose(layer(weights, [Signal(x)], shard=alone)[0].x, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(layer(weights, [Signal(x)], None, Call(shard=alone))[0].x, expected, rtol=0, atol=1e-12)
 
 
 def test_sums_subsample_what_skips_and_add_maps_of_zeros() -> None:
@@ -106,11 +106,11 @@ def test_pools_of_windows_and_of_whole_maps() -> None:
 def test_dropout_is_for_training_and_keeps_the_mean() -> None:
     layer = Dropout("d", "images", (8, 8, 4), 0.25)
     x, drawn = np.ones((50, 8, 8, 4)), np.random.default_rng(0).random((50, 8, 8, 4))
-    (found, _), _ = layer({}, [Signal(x)], noise=drawn)
+    (found, _), _ = layer({}, [Signal(x)], call=Call(noise=drawn))
     assert set(np.unique(found)) == {0.0, 1 / 0.75} and np.array_equal(found == 0, drawn < 0.25)
     assert abs(found.mean() - 1) < 6 * np.sqrt(0.25 / 0.75 / x.size)
     assert layer({}, [Signal(x)])[0].x is x
-    smaller = layer({}, [Signal(x[:, :5, :5])], noise=drawn)[0].x
+    smaller = layer({}, [Signal(x[:, :5, :5])], call=Call(noise=drawn))[0].x
     np.testing.assert_array_equal(smaller, found[:, :5, :5])
 
 

@@ -26,7 +26,7 @@ from hcnn_core.factored import EXPANSION_ELEMENTS, factor_options
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Boundary
 from train.networks.architecture import Architecture
-from train.networks.layer import IMAGES, Layer, Signal, Weights, times
+from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
 from train.networks.network import Network
 from train.networks.presets import HIERARCHICAL
 from train.networks.scattering import ScatteringLayer, scattering_channels
@@ -235,22 +235,16 @@ class HierarchicalLayer(Layer):
         return {"output_mean": np.zeros(self.filters, self.dtype), "output_variance": np.ones(self.filters, self.dtype)}
 
     def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
+        self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
         """Return x_j, and the moments of patches and outputs that it was normalised by."""
         x = self._reduced(inputs[0])
-        of_sums, used = self._patch_moments(x, moments, shard)
+        of_sums, used = self._patch_moments(x, moments, call.shard)
         filters = self._filters(weights, of_sums, self.epsilon * self.terms**2, x.shape[3:])
         if moments is not None:
             used = dict(moments)
         if not self.normalizes or moments is not None:
-            return self.joined(self.apply(self._fold(filters, weights, used), x), inputs), used
+            return self.joined(self.made_by(self._fold(filters, weights, used), x), inputs), used
         shift = filters.pop("bias")
         y, mean, variance = self._normalized(
             self._filtered(filters, x),
@@ -258,7 +252,7 @@ class HierarchicalLayer(Layer):
             weights["scale"],
             weights["bias"],
             epsilon=self.epsilon,
-            **({"shard": shard} if shard is not None else {}),
+            **({} if call.shard is None else {"shard": call.shard}),
         )
         return self.joined(Signal(y), inputs), {**used, "output_mean": mean, "output_variance": variance}
 
@@ -311,7 +305,7 @@ class HierarchicalLayer(Layer):
         """What filters make of x, before bias and rho."""
         return convolve(x, filters["w"], self._axes, **self._options)
 
-    def apply(self, filters: Weights, x: Array) -> Signal:
+    def made_by(self, filters: Weights, x: Array) -> Signal:
         """Return x_j by merged filters and a bias from what they filter."""
         if self.reduces:
             return Signal(
@@ -455,7 +449,7 @@ class NonlinearLayer(FactoredLayer):
         of_g = filters["g"], None
         return self._factored(x, filters["h"], filters["shift"], *of_g, SPACE, ATTRIBUTES, **self._options)
 
-    def apply(self, filters: Weights, x: Array) -> Signal:
+    def made_by(self, filters: Weights, x: Array) -> Signal:
         """Return x_j by both filters from what they filter."""
         h, shift, g, bias = (filters[name] for name in ("h", "shift", "g", "bias"))
         return Signal(self._factored(x, h, shift, g, bias, SPACE, ATTRIBUTES, **self._options))
@@ -477,16 +471,10 @@ class MergedLayer(Layer):
         self._layer = replace(layer, reduces=False)
 
     def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
+        self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
         """Return x_j."""
-        return self._layer.joined(self._layer.apply(weights, self._layer.marginal(inputs[0].x)), inputs), {}
+        return self._layer.joined(self._layer.made_by(weights, self._layer.marginal(inputs[0].x)), inputs), {}
 
 
 class Head(Layer):
@@ -511,24 +499,16 @@ class Head(Layer):
         w = rng.standard_normal((filters, classes)) * self.logit_scale / math.sqrt(filters)
         return {"w": w.astype(self.dtype), "bias": np.zeros(classes, self.dtype)}
 
-    def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
-    ) -> tuple[Signal, Weights]:
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
         """Return the logits (N, C)."""
-        x = inputs[0].x
+        (x,) = inputs
         axes = tuple(range(1, x.ndim - 1))
         if self.kind == "sum":
-            return Signal(marginal(x, axes)), {}
+            return marginal(x, axes)
         means = marginal(x, axes, reduction="mean")
         if self.kind == "dense":
-            return Signal(means @ weights["w"] + weights["bias"]), {}
-        return Signal(means * weights["scale"]), {}
+            return means @ weights["w"] + weights["bias"]
+        return means * weights["scale"]
 
 
 def _of_multiple(moments: tuple[Array, Array], factor: float) -> tuple[Array, Array]:

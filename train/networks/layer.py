@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
 
-__all__ = ["IMAGES", "Layer", "Moments", "Parameters", "Signal", "Weights", "times"]
+__all__ = ["DEFAULT_CALL", "IMAGES", "Call", "Layer", "Moments", "Parameters", "Signal", "Weights", "times"]
 
 IMAGES = "images"
 """The name under which layers read the network's input."""
@@ -39,7 +38,19 @@ class Signal(NamedTuple):
     """The sum of x over the first attribute (Eq. 6), where the table asks the layer to make it on the way."""
 
 
-class Layer(ABC):
+class Call(NamedTuple):
+    """What a layer is told of a pass beside its arrays."""
+
+    shard: Shard | None = None
+    """Which part of a batch this is, where other processes have the rest: moments are those of all of it."""
+    noise: Array | None = None
+    """Uniform random numbers of the shape that `Layer.noise` asks for; there in training alone."""
+
+
+DEFAULT_CALL = Call()
+
+
+class Layer:
     """One row of a network's table.
 
     A subclass sets the attributes below, and defines what it needs of the methods. Everything else (training,
@@ -106,21 +117,18 @@ class Layer(ABC):
         """Return how many numbers it needs while it computes, beside what it retains."""
         return 0
 
-    @abstractmethod
     def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
+        self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
         """Return the output, and the moments it was normalised by.
 
-        Without `moments` they are the batch's own: those of all ranks' images, where `shard` says which part this is.
-        `noise` is there in training alone.
+        Without `moments` they are the batch's own (training). Layers without moments and noise define `apply` alone.
         """
+        return Signal(self.apply(weights, *(signal.x for signal in inputs))), {}
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return the output of a layer that depends on its inputs and its weights alone."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither apply nor __call__")
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
         """Return the weights that this layer folds into at evaluation; `folded` takes them."""

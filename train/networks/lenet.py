@@ -8,16 +8,14 @@ paper has distances from fixed drawings of digits; images may have several chann
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from autodiff import convolve, getval, marginal
 from hcnn_core.backend import Array, DeviceTables
-from hcnn_core.shards import Shard
 from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
-from train.networks.layer import IMAGES, Layer, Signal, Weights
+from train.networks.layer import IMAGES, Layer, Weights
 from train.networks.network import Network
 from train.settings import ConfigError
 
@@ -99,21 +97,6 @@ class _LeNetLayer(Layer):
         given, made = self.inputs[-1], self.outputs[-1]
         return {"w": (rng.standard_normal((given, made)) / math.sqrt(given)).astype(self.dtype)}
 
-    def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
-    ) -> tuple[Signal, Weights]:
-        """Return maps (N, u1, u2, maps) or units (N, units)."""
-        return Signal(self._apply(weights, inputs[0].x)), {}
-
-    def _apply(self, weights: Weights, x: Array) -> Array:
-        raise NotImplementedError
-
 
 class Convolution(_LeNetLayer):
     """5 x 5 taps where they see no border, and the sigmoid: C1, C3, C5."""
@@ -137,7 +120,9 @@ class Convolution(_LeNetLayer):
         drawn = rng.standard_normal(seen.shape) * seen
         return {"w": (drawn / np.sqrt(seen.sum(axis=(0, 1, 2)))).astype(self.dtype)}
 
-    def _apply(self, weights: Weights, x: Array) -> Array:
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return maps (N, u1, u2, maps) or units (N, units)."""
+        (x,) = inputs
         if self.name == "C1":
             _require_size(*x.shape[1:3])
         w = weights["w"] * self._mask(getval(x)) if self.name == "C3" else weights["w"]
@@ -164,7 +149,9 @@ class Average(_LeNetLayer):
     def _draw(self, rng: np.random.Generator) -> Weights:
         return {"scale": np.ones(self.outputs[-1], self.dtype)}
 
-    def _apply(self, weights: Weights, x: Array) -> Array:
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return maps (N, u1, u2, maps) or units (N, units)."""
+        (x,) = inputs
         n, rows, columns, maps = x.shape
         blocks = np.reshape(x, (n, rows // 2, 2, columns // 2, 2, maps))
         return squash(marginal(blocks, (2, 4), reduction="mean") * weights["scale"] + weights["bias"])
@@ -178,7 +165,9 @@ class Dense(_LeNetLayer):
         """The output does."""
         return self.name == "output"
 
-    def _apply(self, weights: Weights, x: Array) -> Array:
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return maps (N, u1, u2, maps) or units (N, units)."""
+        (x,) = inputs
         x = marginal(x, SPACE, reduction="mean") if x.ndim == 4 else x
         x = x @ weights["w"] + weights["bias"]
         return squash(x) if self.name == "F6" else x

@@ -11,7 +11,7 @@ import numpy as np
 
 from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
-from train.networks.layer import IMAGES, Layer, Moments, Parameters, Signal, State, Weights, times
+from train.networks.layer import IMAGES, Call, Layer, Moments, Parameters, Signal, State, Weights, times
 
 if TYPE_CHECKING:
     from train.config import Config
@@ -91,8 +91,7 @@ class Network:
                 parameters.get(layer.name, {}),
                 [state[name] for name in layer.reads],
                 moments.get(layer.name) if moments is not None else None,
-                shard=self._shard,
-                noise=noise.get(layer.name) if noise is not None else None,
+                Call(self._shard, noise.get(layer.name) if noise is not None else None),
             )
             for name in layer.reads:
                 if self._last_reader[name] == layer.name:

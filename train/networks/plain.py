@@ -14,8 +14,7 @@ import numpy as np
 
 from autodiff import batch_normalize, convolve, dropout, marginal, max_pool, maxout, mean_pool, relu
 from hcnn_core.backend import Array
-from hcnn_core.shards import Shard
-from train.networks.layer import IMAGES, Layer, Signal, Weights, times
+from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
 
 __all__ = ["Convolution", "Dense", "Dropout", "Maxout", "Normalization", "Pool", "Relu", "Sum", "Table", "Whole"]
 
@@ -23,26 +22,10 @@ SPACE = (1, 2)
 
 
 class _Plain(Layer):
-    """A layer whose output depends on its inputs, its weights and nothing else."""
+    """A layer of a `Table`."""
 
     def __init__(self, name: str, reads: Sequence[str], inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
         self.name, self.reads, self.inputs, self.outputs = name, tuple(reads), inputs, outputs
-
-    def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
-    ) -> tuple[Signal, Weights]:
-        """Return the output."""
-        return Signal(self.apply(weights, *(signal.x for signal in inputs))), {}
-
-    def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return the output."""
-        raise NotImplementedError
 
 
 class Convolution(_Plain):
@@ -125,18 +108,12 @@ class Normalization(_Plain):
         return {"output_mean": np.zeros(channels, self.dtype), "output_variance": np.ones(channels, self.dtype)}
 
     def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
+        self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
         """Return the normalised channels, and their moments."""
         (x, _), scale, bias = inputs[0], weights["scale"], weights["bias"]
         if moments is None:
-            sharing = {} if shard is None else {"shard": shard}
+            sharing = {} if call.shard is None else {"shard": call.shard}
             y, mean, variance = batch_normalize(x, scale, bias, epsilon=self.epsilon, **sharing)
             return Signal(y), {"output_mean": mean, "output_variance": variance}
         slope = scale / np.sqrt(moments["output_variance"] + self.epsilon)
@@ -208,19 +185,13 @@ class Dropout(_Plain):
         return self.inputs
 
     def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
+        self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
         """Return the input, in training without what is left out."""
         x = inputs[0].x
-        if noise is None:
+        if call.noise is None:
             return Signal(x), {}
-        drawn = noise[(slice(None), *(slice(n) for n in x.shape[1:]))]  # smaller images take a part of the numbers
+        drawn = call.noise[(slice(None), *(slice(n) for n in x.shape[1:]))]  # smaller images take a part of the numbers
         return Signal(dropout(x, drawn >= self.rate, rate=self.rate)), {}
 
 

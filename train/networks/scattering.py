@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hcnn_core.backend import Array, array_namespace, constant, to_numpy
-from hcnn_core.shards import Shard
-from train.networks.layer import IMAGES, Layer, Signal, Weights
+from train.networks.layer import IMAGES, Layer, Weights
 from wavelets import FilterBank, morlet_bank, scattering, scattering_paths
 
 __all__ = ["ScatteringLayer", "scattering_channels"]
@@ -47,20 +45,13 @@ class ScatteringLayer(Layer):
         self.scales, self.boundary, self.dtype = scales, boundary, dtype
         self._stages: dict[int, _Stage] = {}  # by the side of the images
 
-    def __call__(
-        self,
-        weights: Weights,
-        inputs: Sequence[Signal],
-        moments: Weights | None = None,
-        *,
-        shard: Shard | None = None,
-        noise: Array | None = None,
-    ) -> tuple[Signal, Weights]:
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
         """Return coefficients (N, n / 2^J, n / 2^J, C * P) of P paths, in the order of `wavelets.scattering_paths`."""
-        (x, _), size = inputs[0], int(inputs[0].x.shape[1])
+        (x,) = inputs
+        size = int(x.shape[1])
         if size not in self._stages:
             self._stages[size] = _Stage(self.scales, size, self.boundary, self.dtype)
-        return Signal(self._stages[size](x)), {}
+        return self._stages[size](x)
 
 
 class _Stage:
