@@ -197,6 +197,7 @@ def maxout(x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
     ValueError
         If the length of the axis is no multiple of `pieces`, or the axis is out of range.
     """
+    array_namespace(x)
     return max_pool(x, require_pieces(x, pieces, axis), pieces)
 
 
@@ -222,6 +223,7 @@ def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
     ValueError
         If g does not have the shape of the result, or arguments do not fit.
     """
+    array_namespace(g, x)
     return max_pool_vjp(g, x, require_pieces(x, pieces, axis), pieces)
 
 

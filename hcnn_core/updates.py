@@ -264,6 +264,7 @@ def muon_update_all(
     at_once: dict[int, tuple[Any, ...]] = {}
     given = zip(weights, gradients, velocities, weight_decays, row_axes, strict=True)
     for number, (w, g, v, decay, rows) in enumerate(given):
+        array_namespace(w, g, v)
         if planner.takes_muon(w, _row_axes(w, rows)):
             at_once[number] = (*_operands(w, gradient=g, velocity=v)[1:], float(decay), _row_axes(w, rows))
         else:

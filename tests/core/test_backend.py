@@ -451,6 +451,26 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     "normalize_elu": lambda a: hcnn_core.normalize_elu(a, a, a, a, epsilon=0.1),
     "normalize_elu_vjp": lambda a: hcnn_core.normalize_elu_vjp(a, a, a, a, a, a, a, a, epsilon=0.1),
     "cross_entropy": lambda a: cross_entropy(a, [0, 1]),
+    "relu": hcnn_core.relu,
+    "relu_vjp": lambda a: hcnn_core.relu_vjp(np.ones(2), a),
+    "dropout": lambda a: hcnn_core.dropout(a, np.ones(2, bool), rate=0.5),
+    "batch_normalize": lambda a: hcnn_core.batch_normalize(a, a, a, epsilon=0.1),
+    "batch_normalize_vjp": lambda a: hcnn_core.batch_normalize_vjp(a, a, a, a, a, a, a, epsilon=0.1),
+    "max_pool": lambda a: hcnn_core.max_pool(a, 0, 2),
+    "max_pool_vjp": lambda a: hcnn_core.max_pool_vjp(np.ones(1), a, 0, 2),
+    "mean_pool": lambda a: hcnn_core.mean_pool(a, 0, 2),
+    "mean_pool_vjp": lambda a: hcnn_core.mean_pool_vjp(a, (2,), 0, 2),
+    "maxout": lambda a: hcnn_core.maxout(a, 2),
+    "maxout_vjp": lambda a: hcnn_core.maxout_vjp(np.ones(1), a, 2),
+    "translate_vjp": lambda a: hcnn_core.translate_vjp(a, 1, 0, boundary="zero"),
+    "linear_operator": lambda a: hcnn_core.linear_operator(a, (2,), 0, boundary="zero"),
+    "sgd_update": lambda a: hcnn_core.sgd_update(a, a, a, rate=0.1),
+    "sgd_update_all": lambda a: hcnn_core.sgd_update_all([a], [a], [a], rate=0.1, weight_decays=[0.0]),
+    "muon_update": lambda a: hcnn_core.muon_update(a, a, a, rate=0.1),
+    "muon_update_all": lambda a: hcnn_core.muon_update_all(
+        [a], [a], [a], rate=0.1, weight_decays=[0.0], row_axes=[None]
+    ),
+    "adamw_update": lambda a: hcnn_core.adamw_update(a, a, a, a, rate=0.1, step=1),
 }
 
 

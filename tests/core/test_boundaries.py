@@ -205,8 +205,9 @@ def test_few_samples_and_few_taps(boundary: Any, shape: tuple[int, int], size: i
         assert_close(problem.run(convolve_vjp_w, g, x, w), problem.transpose_w(g), g, x)
 
 
-@given(problems(boundaries=EXTENSIONS, method="direct", max_axes=3), SEEDS)
+@given(problems(boundaries=EXTENSIONS, method="direct", dtypes=["float32", "float64"], max_axes=3), SEEDS)
 def test_taps_spread_nan_and_infinity_over_the_filter_alone(problem: Problem, seed: int) -> None:
+    """Of real numbers: what a complex infinity becomes depends on how a product is written."""
     rng = np.random.default_rng(seed)
     x = problem.x.copy()
     x[tuple(rng.integers(n) for n in x.shape)] = np.nan

@@ -28,6 +28,7 @@ from hcnn_core.testing import (
 )
 from tests.core.oracle import BOUNDARIES, DTYPES, LAYOUTS, SEEDS, NDArray, noise
 from train.config import make_config
+from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -255,6 +256,7 @@ SETTINGS = {
     "boundary": ["periodic", "zero", "attributes"],
     "reduction": ["mean", "sum"],
     "head": ["mean", "sum", "dense"],
+    "skip": ["none", "aligned"],
     "normalization": ["factors", "both"],
     "dtype": ["float32", "float64"],
 }
@@ -293,7 +295,7 @@ def test_networks_run(choice: dict[str, Any], size: int, seed: int) -> None:
 @given(networks())
 def test_networks_can_be_built(choice: dict[str, Any]) -> None:
     config = make_config("hcnn", choice)
-    assert len(build(config, image_size=8).table) == choice["depth"] - 1
+    assert len(hierarchy(build(config, image_size=8))) == choice["depth"] - 1
 
 
 @pytest.mark.parametrize(

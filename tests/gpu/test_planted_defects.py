@@ -448,7 +448,6 @@ DEFECTS = [
         stand_in,
     ),
     Defect("tables sent without waiting", "hcnn_core/backend/_device.py", "blocking=True", "blocking=False", tables),
-    Defect("numbers of y that nobody wrote", KERNELS, "            of_y[i][j] = real(0);\n", "", products),
     Defect(
         "no epsilon in the derivative of normalised filters",
         KERNELS,

@@ -116,10 +116,10 @@ def scaled(scale: float) -> tuple[Network, Any, Any]:
 @pytest.mark.parametrize("scale", [1.0, 0.3, -7.0])
 def test_the_logits_are_the_mean_times_the_learned_scale(scale: float) -> None:
     network, parameters, x = scaled(scale)
-    *_, (_, last, _) = network.trace(parameters, x)
+    *_, (layer, last, _), _ = network.trace(parameters, x)
     expected = scale * last.mean(axis=(1, 2, 3, 4))
     assert expected.shape == (3, 10)
-    for logits in (network(parameters, x)[0], network.logits(parameters, last)):
+    for logits in (network(parameters, x)[0], network(parameters, {layer.name: last})[0]):
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
