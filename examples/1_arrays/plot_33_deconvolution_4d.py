@@ -45,7 +45,7 @@ y = blur @ x.ravel() + 0.02 * rng.standard_normal(x.size)
 # a bound on the norm of the blur, which is the largest frequency response of the filter.
 
 step = 1 / np.abs(np.fft.fftn(w, [2 * n for n in shape])).max() ** 2
-by_cgls = pylops.cgls(blur, y, niter=60, damp=0.1)[0].reshape(shape)
+by_cgls = pylops.cgls(blur, y, niter=60, damp=0.5)[0].reshape(shape)
 by_fista = pylops.optimization.sparsity.fista(blur, y, niter=200, eps=0.1, alpha=step)[0].reshape(shape)
 
 found = set(np.argsort(-abs(by_fista.ravel()))[:events])
