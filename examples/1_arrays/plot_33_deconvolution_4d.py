@@ -68,7 +68,7 @@ for ax, (title, volume) in zip(
         np.take_along_axis(flat, abs(flat).argmax(1)[:, None], 1)[:, 0], cmap="RdBu", aspect="auto", vmin=-2, vmax=2
     )
     ax.set(title=title, xlabel="t")
-panels[0].set_ylabel("first axis of space, largest over the others")
+panels[0].set_ylabel("first axis of space")
 
 # %%
 # The blur is known, and the weights of both penalties were chosen on these data. The penalty of FISTA makes strong
