@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hcnn_core import __version__
 from hcnn_core._engines.planner import has_compiled_kernels
 from hcnn_core._threads import processors
 from hcnn_core.activations import elu, elu_vjp
@@ -218,11 +219,12 @@ def _progress(count: int) -> Iterator[Callable[[], object]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m hcnn_core.warmup",
+        prog=sys.argv[0] if sys.argv[0].endswith("hcnn warmup") else "python -m hcnn_core.warmup",
         description="Compile the kernels for this processor, and keep them on disk.",
         epilog="Exit status: 0; 1 kernels cannot be compiled or kept; 2 the command line is wrong.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"hcnn {__version__}")
     parser.add_argument("--processes", type=_positive, default=processors(), metavar="N", help="[%(default)s]")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, metavar="DTYPE", help=f"{' or '.join(DTYPES)} [both]")
     return parser

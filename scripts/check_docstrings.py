@@ -25,7 +25,7 @@ from numpydoc.hooks.validate_docstrings import parse_config
 from numpydoc.validate import Validator, validate
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")
+PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")  # hcnn has names of these
 INTERNAL = ("hcnn_core.backend",)  # for autodiff and train, not for users
 FACADES = ("train",)  # packages whose users import from the package itself
 FRAMEWORKS = ("hcnn_core.jax", "hcnn_core.torch")  # checked where the framework is installed

@@ -20,7 +20,7 @@ import hcnn_core
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 VERSION = PROJECT["version"]
-PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")
+PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 GENERATED = ("PKG-INFO", "setup.cfg", "hcnn.egg-info")  # by setuptools, in an sdist
 
 

@@ -302,13 +302,14 @@ def test_damaged_metrics_of_one_trial_cost_no_other(tmp_path: Path, line: str) -
     assert str(folder / "trial0001" / "metrics.jsonl") in rows[0]["error"] and rows[1]["validation_accuracy"] == 0.25
 
 
-def test_a_trial_on_images_of_a_function_goes_on(tmp_path: Path) -> None:
+def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("raise SystemExit('the user\\'s own')\n")
     np.savez(tmp_path / "images.npz", **made_up((16, 16)))
     (tmp_path / "mine.py").write_text("import numpy as np\ndef images():\n    return dict(np.load('images.npz'))\n")
     text = SETTINGS + "dataset = 'mine:images'\n"
     for budget, said in (("minutes = 1e-3\n", "trial 1: out of time"), ("", "trial 1: finished")):
         file, folder = write(tmp_path, budget + text)
-        process = start("-m", "train.sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"}, cwd=tmp_path)
+        process = start("-m", "hcnn", "sweep", file, "--out", folder, env={"HCNN_NUM_THREADS": "1"}, cwd=tmp_path)
         out = finish(process).success()
         assert said in out and f"calling the function images of the module mine, which {file} names" in out
 

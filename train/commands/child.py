@@ -1,4 +1,4 @@
-"""The command train.cifar as a child: `python -m train.commands.child FLAGS`, standard input a pipe of its parent's.
+"""The command train.cifar as a child of a sweep's trial, standard input a pipe of its parent's.
 
 When the parent dies, however it does, the system closes the pipe. The child then stops as on SIGTERM: it saves.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 
 from train.commands.process import raise_on_interrupt
@@ -31,7 +30,3 @@ def main() -> int:
 
     raise_on_interrupt()
     return cifar.main()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

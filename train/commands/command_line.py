@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hcnn_core
 from train.config import ConfigError
 from train.data import DataError, is_function
 from train.ranks.communicator import DistributedError, Ranks, launched
@@ -42,12 +43,23 @@ _unwritten: list[OSError] = []
 """Why what this command said could not be written: output without a buffer does not keep it for the last flush."""
 
 
+class _Version(argparse.Action):
+    """Prints the version, as `Parser.print_help` prints the help, and ends the process."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        say(f"hcnn {hcnn_core.__version__}")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong; `prog` is "python -m" and the module, unless an installed command was called."""
+    """Says in one line what is wrong; `prog` is "python -m" and the module, unless a command `hcnn` was called."""
 
     def __init__(self, *, prog: str, **options: Any) -> None:
         called = Path(sys.argv[0]).stem
-        super().__init__(prog=called if called.startswith("hcnn-") else prog, **options)
+        of_hcnn = called.startswith(("hcnn-", "hcnn ", "python -m hcnn "))
+        super().__init__(prog=called if of_hcnn else prog, **options)
+        unnamed: dict[str, Any] = {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        self.add_argument("--version", action=_Version, nargs=0, help="print the version and stop", **unnamed)
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; argparse's own would not notice that it cannot be written."""
@@ -70,8 +82,8 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def module(self) -> str:
-        """The module's name, which begins every message."""
-        return self.prog.rpartition(" ")[2]
+        """The name that begins every message: the module's, or the command's."""
+        return self.prog.removeprefix("python -m ")
 
 
 def run_command(

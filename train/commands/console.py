@@ -1,24 +1,26 @@
-"""The commands hcnn-train, hcnn-verify and hcnn-explore: as `python -m train.cifar`, `train.verify`, `train.explore`.
+"""Runs a command's module for `hcnn`, `hcnn-train`, `hcnn-verify` and `hcnn-explore`.
 
-A file train.py in the working directory hides the package from `python -m`, and not from these commands.
+A file train.py in the working directory hides the package from `python -m train.cifar`, and not from these commands.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import sys
+from pathlib import Path
 
 from train.commands.process import leave_on_interrupt, raise_on_interrupt
 
 
-def _run(module: str) -> int:
+def run(module: str) -> int:
     """Import a command's module and run it, as its `if __name__ == "__main__":` does."""
-    leave_on_interrupt(module)
+    leave_on_interrupt(Path(sys.argv[0]).stem.removeprefix("python -m "))
     main = importlib.import_module(module).main
     raise_on_interrupt()
     return int(main())
 
 
-train = functools.partial(_run, "train.cifar")
-verify = functools.partial(_run, "train.verify")
-explore = functools.partial(_run, "train.explore")
+train = functools.partial(run, "train.cifar")
+verify = functools.partial(run, "train.verify")
+explore = functools.partial(run, "train.explore")

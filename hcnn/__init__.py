@@ -1,0 +1,37 @@
+"""The whole under one name: convolutions, their derivatives, trained networks. Imports nothing until it is used.
+
+`hcnn.core`, `hcnn.autodiff`, `hcnn.wavelets` and `hcnn.train` are the packages `hcnn_core`, `autodiff`, `wavelets` and
+`train` of this distribution, also where a file of yours has one of their names.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hcnn._siblings import PACKAGES
+
+if TYPE_CHECKING:
+    import autodiff as autodiff
+    import hcnn_core as core
+    import train as train
+    import wavelets as wavelets
+    from autodiff import convolve as convolve
+    from autodiff import grad as grad
+    from hcnn_core import __version__ as __version__
+    from train import fit as fit
+    from train import load as load
+
+_HOMES = {"__version__": "core", "convolve": "autodiff", "fit": "train", "grad": "autodiff", "load": "train"}
+
+__all__ = ["autodiff", "convolve", "core", "fit", "grad", "load", "train", "wavelets"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in PACKAGES:
+        return importlib.import_module(f"hcnn.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"hcnn.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'hcnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

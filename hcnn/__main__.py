@@ -1,0 +1,60 @@
+"""Every command under one name: `python -m hcnn train --preset sample`, or `hcnn train` once it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from hcnn._siblings import claim
+
+COMMANDS = {
+    "train": ("train.cifar", "train a network, or go on with one"),
+    "evaluate": ("train.cifar", "accuracy, loss and confusion of a network on test images"),
+    "verify": ("train.verify", "verify Proposition 3.1 on a network"),
+    "explore": ("train.explore", "show what the attributes of a network mean"),
+    "compare": ("train.compare", "compare runs in a table and a picture"),
+    "sweep": ("train.sweep", "train a network for each of many settings"),
+    "import-keras": ("train.import_keras", "convert weights of the authors' program"),
+    "warmup": ("hcnn_core.warmup", "compile the kernels before they are needed"),
+}
+
+
+def main() -> int:
+    """Run the command that the first argument names."""
+    called = "hcnn" if Path(sys.argv[0]).stem == "hcnn" else "python -m hcnn"
+    name, rest = sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:]
+    if name in ("-h", "--help"):
+        print(_help(called))
+        return 0
+    if name == "--version":
+        from hcnn import __version__
+
+        print(f"hcnn {__version__}")
+        return 0
+    if name not in COMMANDS:
+        given = f"{name!r} is no command" if name else "no command is given"
+        print(f"hcnn: {given}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    if name == "evaluate" and not {"-h", "--help", "--version"} & set(rest):
+        rest = ["--evaluate", *rest]
+    sys.argv = [f"{called} {name}", *rest]
+    claim("train")
+    return int(importlib.import_module("train.commands.console").run(COMMANDS[name][0]))
+
+
+def _help(called: str) -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            f"usage: {called} COMMAND ...",
+            "",
+            *(f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()),
+            "",
+            f"{called} COMMAND --help lists a command's flags, {called} --version the version.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

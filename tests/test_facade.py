@@ -1,0 +1,173 @@
+"""The package `hcnn`: one name for the others, light to import, and beside files that have their names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import autodiff
+import hcnn
+import hcnn_core
+import train
+import wavelets
+from hcnn.__main__ import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+FOREIGN = "mine = 'the module of the user'\n"
+
+
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, whose files come before this package's."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_names_are_those_of_the_packages() -> None:
+    packages = {"core": hcnn_core, "autodiff": autodiff, "wavelets": wavelets, "train": train}
+    assert {name: getattr(hcnn, name) for name in packages} == packages
+    assert hcnn.convolve is autodiff.convolve and hcnn.grad is autodiff.grad
+    assert hcnn.load is train.load and hcnn.fit is train.fit
+    assert hcnn.__version__ == hcnn_core.__version__
+    assert (
+        set(dir(hcnn))
+        == {*hcnn.__all__, "__version__"}
+        == {*packages, "convolve", "grad", "load", "fit", "__version__"}
+    )
+    with pytest.raises(AttributeError, match="module 'hcnn' has no attribute 'lode'"):
+        hcnn.lode  # noqa: B018
+
+
+def test_convolve_takes_plain_arrays_and_has_a_gradient() -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 6, 7)), rng.standard_normal((3, 3, 2))
+    y = hcnn.convolve(x, w, (1, 2), boundary="zero")
+    assert type(y) is np.ndarray and np.array_equal(y, hcnn_core.convolve(x, w, (1, 2), boundary="zero"))
+    found = hcnn.grad(lambda w: (hcnn.convolve(x, w, (1, 2), boundary="zero") * y).sum())(w)
+    np.testing.assert_allclose(found, hcnn_core.convolve_vjp_w(y, x, w.shape, (1, 2), boundary="zero"))
+
+
+def test_a_module_by_either_name_is_one_module() -> None:
+    import hcnn.core.convolution
+    import hcnn.train.config
+    from hcnn.core.convolution import convolve
+    from hcnn.train.config import Config
+
+    assert convolve is hcnn_core.convolve and Config is train.Config
+    assert hcnn.core.convolution is sys.modules["hcnn_core.convolution"]
+    spec = hcnn_core.__spec__
+    assert spec is not None and spec.name == hcnn_core.__name__ == "hcnn_core"
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'hcnn_core.gone'"):
+        import hcnn.core.gone
+
+
+LIGHT = """
+import sys, hcnn
+heavy = {"numpy", "hcnn_core", "autodiff", "train"} & set(sys.modules)
+assert not heavy, heavy
+hcnn.convolve
+assert "numba" not in sys.modules and "train" not in sys.modules
+import train  # which nothing here has used yet
+assert train.mine
+"""
+
+
+def test_it_is_light_and_claims_only_what_is_used(tmp_path: Path) -> None:
+    """So a program that convolves may have a module `train` of its own."""
+    (tmp_path / "train.py").write_text(FOREIGN)
+    done = python(tmp_path, "-c", LIGHT)
+    assert done.returncode == 0, done.stderr
+
+
+BESIDE = """
+import hcnn
+network = hcnn.load("hcnn-fast")
+import autodiff, hcnn_core, train, wavelets
+assert train.load is hcnn.load  # one module of a name: this is not the user's
+print(network.class_names[0], *(not hasattr(m, "mine") for m in (autodiff, hcnn_core, train, wavelets)))
+"""
+
+
+def test_it_finds_its_own_beside_files_of_their_names(tmp_path: Path) -> None:
+    for name in ("train", "autodiff", "hcnn_core"):
+        (tmp_path / f"{name}.py").write_text(FOREIGN)
+    (tmp_path / "wavelets").mkdir()
+    done = python(tmp_path, "-c", BESIDE)
+    assert (done.returncode, done.stdout) == (0, "airplane True True True True\n"), done.stderr
+
+
+def test_a_script_called_train_may_use_it(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import hcnn\nassert __name__ == '__main__'\nprint(hcnn.train.make_config)\n")
+    done = python(tmp_path, "train.py")
+    assert done.returncode == 0 and "make_config" in done.stdout, done.stderr
+
+
+AFTER = """
+import train
+import hcnn
+hcnn.grad
+try:
+    hcnn.load
+except ImportError as error:
+    print(error)
+    print(error.name, error.path)
+print(train.mine)
+"""
+
+
+@pytest.mark.parametrize("is_package", [False, True], ids=["file", "folder"])
+def test_another_module_that_came_before_is_named_in_one_line(tmp_path: Path, is_package: bool) -> None:
+    """Two modules of one name in one process are what does not work."""
+    place = tmp_path / "train" / "__init__.py" if is_package else tmp_path / "train.py"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(FOREIGN)
+    done = python(tmp_path, "-c", AFTER)
+    assert done.returncode == 0, done.stderr
+    message, named, kept = done.stdout.splitlines()
+    assert message == (
+        f"hcnn needs its own package train, and another module train has been imported before, from {place}: rename "
+        "that one, since a process has one module of a name"
+    )
+    assert named == f"train {place}" and kept == "the module of the user"
+
+
+def test_a_folder_without_python_files_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    code = "import sys; sys.path.remove(sys.path[1]); import train; sys.path.append(%r); import hcnn; hcnn.load"
+    done = python(tmp_path, "-S", "-c", code % str(ROOT))
+    assert done.returncode == 1 and f"from {tmp_path / 'train'}: rename that one" in done.stderr, done.stderr
+
+
+# Commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_its_name_and_version(tmp_path: Path, name: str) -> None:
+    (tmp_path / "train.py").write_text("raise SystemExit('the user\\'s own')\n")
+    done = python(tmp_path, "-m", "hcnn", name, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"hcnn {hcnn.__version__}\n", "")
+    done = python(tmp_path, "-m", "hcnn", "train" if name == "evaluate" else name, "--no-such-flag")
+    assert done.returncode == 2 and f"hcnn {name}: " in done.stderr.replace("hcnn train: ", f"hcnn {name}: "), done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ((), 2, "hcnn: no command is given; choose one of train, evaluate, verify, "),
+        (("trian",), 2, "hcnn: 'trian' is no command; choose one of train, evaluate, verify, "),
+        (("--version",), 0, f"hcnn {hcnn.__version__}\n"),
+        (("--help",), 0, "usage: python -m hcnn COMMAND ...\n"),
+        (("train", "--help"), 0, "usage: python -m hcnn train [-h] [--version] "),
+        (("evaluate", "--help"), 0, "usage: python -m hcnn evaluate [-h] [--version] "),
+        (("evaluate", "nowhere"), 1, "hcnn evaluate: there is no checkpoint at nowhere; networks that ship: "),
+        (("evaluate",), 2, "hcnn evaluate: argument --evaluate: expected one argument; --help lists the flags\n"),
+    ],
+)
+def test_what_python_m_hcnn_says(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
+    done = python(tmp_path, "-m", "hcnn", *arguments)
+    assert done.returncode == status and (done.stderr if status else done.stdout).startswith(said), done
