@@ -1,4 +1,4 @@
-"""All pictures and the README's table of speed, from the figures on record: `python -m benchmarks.report`.
+"""All pictures and the tables of speed, from the figures on record: `python -m benchmarks.report`.
 
 Reads benchmarks/results: layer.json, memory.json, step.json, step-plus.json, convolve/, scaling/, roofline/; writes
 their pictures beside them and the table to speed.md.

@@ -12,6 +12,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from sphinx.ext.autodoc.mock import _MockObject
 
 ROOT = Path(__file__).resolve().parents[1]
 for name in ("HCNN_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # the arrays are small, and examples run side by side
@@ -25,6 +26,7 @@ os.environ.setdefault(
 )  # PyLops imports CuPy where it finds it, and fails without the GPU's libraries
 
 import hcnn_core  # noqa: E402
+from scripts.clean_notebooks import INSTALL, clean_folder  # noqa: E402
 
 project = "hcnn"
 author = copyright = "the hcnn authors"
@@ -45,12 +47,17 @@ suppress_warnings = ["myst.header"]  # documents of their own, whose first headi
 
 html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
-html_title = "hcnn"
+RELEASED = f"\n## [{release}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+html_title = f"hcnn {release}{'' if RELEASED else ' (in the making)'}"  # which version a page is of
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {"secondary_sidebar_items": ["page-toc", "sg_download_links"], "show_prev_next": False}
-html_context = {"default_mode": "light"}
+html_context = {"default_mode": "auto"}
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings have the types
+autodoc_mock_imports = [name for name in ("jax", "torch") if find_spec(name) is None]  # listed without them
+_MockObject.__setitem__ = lambda *_: None  # hcnn_core.jax enters rules in JAX's tables
 numpydoc_show_class_members = False
 numpydoc_validation_checks: set[str] = set()  # scripts/check_docstrings.py checks them
 add_module_names = False
@@ -82,6 +89,7 @@ sphinx_gallery_conf = {
     "inspect_global_variables": False,
     "remove_config_comments": True,
     "show_signature": False,
+    "first_notebook_cell": INSTALL,
     "write_computation_times": False,  # every page says its own
     "run_stale_examples": True,  # their size may have changed, or the package
     "image_scrapers": ("matplotlib",),
@@ -104,6 +112,11 @@ def link_to_files(app: Any, name: str, source: list[str]) -> None:
     source[0] = re.sub(r"(\[[^][]*\])\((\.\./[^)#]+)\)", link, source[0])
 
 
+def clean_notebooks(app: Any) -> None:
+    """Clean what Sphinx-Gallery has just written."""
+    clean_folder(Path(app.srcdir) / "gallery")
+
+
 def write_formula(translator: Any, node: Any) -> None:
     """Write a formula as MathML, which browsers draw by themselves, without scripts or the network."""
     if isinstance(node, nodes.math_block):
@@ -117,4 +130,5 @@ def write_formula(translator: Any, node: Any) -> None:
 def setup(app: Any) -> None:
     """Connect what Sphinx calls."""
     app.connect("source-read", link_to_files)
+    app.connect("builder-inited", clean_notebooks, 900)  # after Sphinx-Gallery
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

@@ -1,27 +1,66 @@
-"""The README's Python runs, in order, and prints what its comments say."""
+"""The Python of the README and of the pages for users runs, in order, and prints what its comments say."""
+
+from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import textwrap
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from hcnn_core.testing import check_translation_covariant
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_python_blocks_run():
-    names: dict = {}
-    printed = []
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            exec(compile(block, "README.md", "exec"), names)
-        printed += output.getvalue().splitlines()
-    classified, shape, covariance, adjoint, gradient = printed
+def run(document: str) -> tuple[list[str], dict[str, Any]]:
+    """Run the blocks of a document; the lines that they print, and the names that they leave."""
+    text = (ROOT / document).read_text("utf-8")
+    if document.endswith(".rst"):
+        blocks = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", text, re.MULTILINE)
+    else:
+        blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    output, names = io.StringIO(), dict[str, Any]()
+    with contextlib.redirect_stdout(output):
+        for block in blocks:
+            exec(compile(textwrap.dedent(block), document, "exec"), names)
+    return output.getvalue().splitlines(), names
+
+
+def test_readme() -> None:
+    (shape, gradient, classified), names = run("README.md")
+    assert shape == "(2, 32, 32, 4, 8, 16)"
+    assert gradient == "(3, 3, 7, 11, 16)"
     assert classified.endswith("'] (10,)")
+    names["test_my_layer"](check_translation_covariant)
+
+
+def test_first_page_of_the_site() -> None:
+    (shapes, classified), names = run("docs/index.rst")
+    assert shapes == "(2, 32, 32, 4, 8, 16) (3, 3, 7, 11, 16)"
+    assert classified.startswith("['")
+    names["test_my_layer"](check_translation_covariant)
+
+
+def test_convolve() -> None:
+    (shape, covariance, adjoint, gradient), _ = run("docs/convolve.md")
     assert shape == "(2, 32, 32, 4, 8, 16)"
     assert float(covariance) < 1e-11
     assert adjoint == "True"
     assert gradient == "(3, 3, 7, 11, 16)"
-    names["test_my_layer"](check_translation_covariant)
+
+
+def test_verify() -> None:
+    run("docs/verify.md")[1]["test_my_layer"](check_translation_covariant)
+
+
+def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (*epochs, mine, shipped), _ = run("docs/train.md")
+    assert epochs == ["1"] and os.listdir("runs") == ["mine"]
+    assert mine in ("['cat']", "['dog']")
+    assert shipped.endswith("'] (10,)")

@@ -1,0 +1,98 @@
+"""What documents say of results and of functions is what is on record, and what the functions do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import autodiff
+import hcnn_core
+from benchmarks import table1
+
+ROOT = Path(__file__).resolve().parents[1]
+README, SPEED = ((ROOT / name).read_text("utf-8") for name in ("README.md", "benchmarks/results/speed.md"))
+
+
+def rows(text: str, header: str) -> list[list[str]]:
+    """The cells of the table below a header."""
+    table = text.split(header)[1].split("\n\n")[0].strip().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1:]]
+
+
+def test_readme_has_the_accuracies_on_record() -> None:
+    found = rows(README, "| network | filter coefficients | epochs | test images | mean of six views |")
+    assert [re.findall("`(.*?)`", row[0])[0] for row in found] == ["hcnn-best", "hcnn-fast", "hcnn-periodic"]
+    for row in found:
+        name = re.findall("`(.*?)`", row[0])[0]
+        record = table1.RESULTS / name
+        measured = table1.measured(record)
+        last = table1.Run(record).read_metrics()[-1]
+        assert measured is not None
+        assert row[1:] == [
+            f"{measured[1]:,}",
+            str(last["epoch"]),
+            f"{measured[2]:.2f} %",
+            f"{100 * last['test_accuracy_of_views']:.2f} %",
+        ]
+
+
+def test_documents_have_the_speed_on_record() -> None:
+    ours, written, fastest = (row[1:] for row in rows(README, "| | periodic | zero |"))
+    recorded = rows(SPEED, "| one 32x32 layer, forward and backward, ms an image | periodic | zero |")
+    assert [ours, written, fastest] == [recorded[0][1:], recorded[2][1:], recorded[6][1:]]
+    first = (ROOT / "docs" / "index.rst").read_text("utf-8")
+    milliseconds, ratio = re.findall(r"\*\*([\d.]+) (?:ms|times)\*\*", first)
+    assert milliseconds == ours[0] and f"({ratio}x)" in fastest[0]
+
+
+EXTENSIONS = ("periodic", "zero", "reflect", "nearest", "mirror")
+
+CALLS: dict[str, Any] = {
+    "convolve": lambda x, boundary, axes: hcnn_core.convolve(x, np.ones((3,) * len(axes)), axes, boundary=boundary),
+    "correlate": lambda x, boundary, axes: hcnn_core.correlate(x, np.ones((3,) * len(axes)), axes, boundary=boundary),
+    "convolve_elu": lambda x, boundary, axes: hcnn_core.convolve_elu(
+        x, np.ones((3,) * len(axes)), 0.0, axes, boundary=boundary
+    ),
+    "linear_operator": lambda x, boundary, axes: hcnn_core.linear_operator(
+        np.ones((3,) * len(axes)), x.shape, axes, boundary=boundary
+    ),
+    "translate": lambda x, boundary, axes: hcnn_core.translate(x, 1, axes, boundary=boundary),
+    "patch_moments": lambda x, boundary, axes: hcnn_core.patch_moments(x, axes, 1, boundary=boundary),
+    "factored_layer": lambda x, boundary, axes: hcnn_core.factored_layer(
+        x[..., None], np.ones((1,) * x.ndim + (2,)), np.zeros(2), np.ones((2, 1)), 0.0, axes, x.ndim, boundary=boundary
+    ),
+}
+
+
+def accepts(name: str, boundary: str, axes: int) -> bool:
+    """Whether a function takes a boundary along that many axes."""
+    try:
+        CALLS[name](np.ones((2,) * axes), boundary, tuple(range(axes)))
+    except ValueError as error:
+        assert "boundary" in str(error) or f"{axes} axes" in str(error)
+        return False
+    return True
+
+
+HEADER = "| function | axes at once | boundaries | NumPy | CuPy | PyTorch | JAX |"
+COVERAGE = rows((ROOT / "docs" / "coverage.md").read_text("utf-8"), HEADER)
+
+
+def test_coverage_names_functions_that_exist() -> None:
+    names = [name for row in COVERAGE for name in re.findall(r"`(\w+)`", row[0])]
+    assert len(names) == len(set(names)) > 20
+    assert set(names) <= set(hcnn_core.__all__)
+    assert {name for name in names if not name.endswith("_vjp")} - set(autodiff.__all__) == {"linear_operator"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_coverage_says_which_boundaries_and_axes_a_function_takes(name: str) -> None:
+    (row,) = (row for row in COVERAGE if f"`{name}`" in row[0])
+    said = set(EXTENSIONS) if row[2] == "all five" else set(row[2].split(", "))
+    assert said == {boundary for boundary in EXTENSIONS if accepts(name, boundary, 1)}
+    assert accepts(name, "periodic", 6)
+    assert accepts(name, "periodic", 7) == (row[1] == "any")
