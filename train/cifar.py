@@ -75,6 +75,9 @@ WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
 WITH_REPORT = ("backend", "data_dir", "dataset")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
+NORMAL = 1.959964
+"""Standard deviations of a normal distribution that hold 95 % of it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
@@ -257,13 +260,24 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def _confusion(result: Result, names: Sequence[str]) -> str:
-    """Rows are true classes, columns what the network said."""
+    """Rows are true classes, columns what the network said; then the part of the class that it said right."""
     width = max(len(str(int(result.confusion.max()))), 4)
     label = max(map(len, names))
-    lines = [" " * label + " " + " ".join(name[:width].rjust(width) for name in names)]
-    for name, row in zip(names, result.confusion, strict=True):
-        lines.append(name.rjust(label) + " " + " ".join(str(int(n)).rjust(width) for n in row))
+    lines = [" " * label + " " + " ".join(name[:width].rjust(width) for name in names) + "  right, 95 % interval"]
+    for k, (name, row) in enumerate(zip(names, result.confusion, strict=True)):
+        counts = " ".join(str(int(n)).rjust(width) for n in row)
+        lines.append(f"{name.rjust(label)} {counts}  {_part(int(row[k]), int(row.sum()))}".rstrip())
     return "rows: true class; columns: predicted\n" + "\n".join(lines)
+
+
+def _part(right: int, count: int) -> str:
+    """A part in percent, with Wilson's interval; nothing of nothing."""
+    if not count:
+        return ""
+    square = NORMAL**2
+    centre, half = right + square / 2, NORMAL * math.sqrt(right * (count - right) / count + square / 4)
+    low, high = (100 * (centre + sign * half) / (count + square) for sign in (-1, 1))
+    return f"{100 * right / count:5.1f} % ({low:.1f} to {high:.1f})"
 
 
 def _refuse(action: str, options: argparse.Namespace, given: dict[str, Any], allowed: Sequence[str]) -> None:

@@ -281,7 +281,14 @@ def test_progress_is_silent_where_nobody_watches(monkeypatch: pytest.MonkeyPatch
 def table(out: str) -> np.ndarray[Any, Any]:
     """The numbers of a printed confusion table."""
     rows = out.splitlines()[3:]
-    return np.array([[int(n) for n in row.split()[1:]] for row in rows])
+    return np.array([[int(n) for n in row.split()[1:11]] for row in rows])
+
+
+def wilson(right: int, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's interval of 95 %: the parts p for which right / count is within z standard deviations of p."""
+    roots = np.roots([1 + z * z / count, -2 * right / count - z * z / count, (right / count) ** 2])
+    low, high = sorted(roots.real)
+    return low, high
 
 
 def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: Path, few_images: Dataset) -> None:
@@ -293,12 +300,16 @@ def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: P
     assert lines[1].startswith(f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views")
     lines = lines[1:]
     assert lines[1] == "rows: true class; columns: predicted"
-    assert lines[2].split() == [name[:4] for name in few_images.class_names]
+    assert lines[2].split("  right, ")[0].split() == [name[:4] for name in few_images.class_names]
     assert [line.split()[0] for line in lines[3:]] == list(few_images.class_names)
     confusion = table("\n".join(lines))
     assert confusion.shape == (10, 10)
     np.testing.assert_array_equal(confusion.sum(axis=1), np.bincount(few_images.test_labels, minlength=10))
     assert np.trace(confusion) / 30 == pytest.approx(test["test_accuracy"], abs=1e-12)
+    for k, line in enumerate(lines[3:]):
+        right, count = confusion[k, k], confusion[k].sum()
+        low, high = wilson(right, count)
+        assert line.endswith(f"{100 * right / count:5.1f} % ({100 * low:.1f} to {100 * high:.1f})"), line
 
 
 def test_evaluation_reads_and_changes_nothing_but_the_checkpoint(
