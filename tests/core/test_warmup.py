@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 pytest.importorskip("numba")
 
 from hcnn_core import warmup
+from hcnn_core._engines.cpu import compile_log
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +54,97 @@ def run(code: str, cache: Path) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done
+
+
+NOTICE = "hcnn: compiling for this processor, once (HCNN_QUIET=1 hides this line)"
+
+AT_ONCE = """
+import sys
+from hcnn_core._engines.cpu import compile_log
+compile_log.SAID_AFTER = 0.0
+import numpy as np
+from hcnn_core import elu, elu_vjp
+x = np.ones(1 << 18, np.float32)
+elu_vjp(x, elu(x))
+"""
+
+
+def on_terminal(code: str, cache: Path, **variables: str) -> str:
+    """What a process whose standard error is a terminal says there."""
+    pty = pytest.importorskip("pty", reason="there are no terminals")
+    ours, its = pty.openpty()
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), **variables}
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    try:
+        subprocess.run([sys.executable, "-c", f"{code}\nprint('done', file=sys.stderr)"], env=environment, stderr=its)
+        said = ""
+        while not said.endswith("done\r\n"):
+            said += os.read(ours, 4096).decode()
+        return said.removesuffix("done\r\n")
+    finally:
+        os.close(ours)
+        os.close(its)
+
+
+def test_a_first_call_that_compiles_says_so_once_on_a_terminal(tmp_path: Path) -> None:
+    assert on_terminal(AT_ONCE, tmp_path, HCNN_QUIET="1") == ""
+    (empty := tmp_path / "empty").mkdir()
+    assert on_terminal(AT_ONCE, empty) == f"{NOTICE}\r\n"
+    assert on_terminal(AT_ONCE, empty) == ""  # nothing is left to compile
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "variables", "is_wanted"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (None, {}, False),
+        (False, {"HCNN_VERBOSE": "1"}, True),
+        (False, {"HCNN_VERBOSE": "0"}, False),
+        (True, {"HCNN_QUIET": "1"}, False),
+        (True, {"HCNN_QUIET": "0"}, True),
+        (False, {"HCNN_QUIET": "1", "HCNN_VERBOSE": "1"}, False),
+        (True, {"PYTEST_CURRENT_TEST": "a test that started this process"}, False),
+    ],
+)
+def test_where_a_line_is_wanted(
+    is_terminal: bool | None, variables: dict[str, str], is_wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return is_terminal is True
+
+    monkeypatch.setattr(sys, "stderr", None if is_terminal is None else Stream())
+    for name in ("HCNN_QUIET", "HCNN_VERBOSE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert not compile_log._is_wanted()  # under pytest
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "pytest")
+        if "PYTEST_CURRENT_TEST" not in variables:
+            patch.delenv("PYTEST_CURRENT_TEST")
+        assert compile_log._is_wanted() == is_wanted
+        patch.setattr(compile_log.logger, "level", logging.INFO)
+        compile_log.logger.manager._clear_cache()  # type: ignore[attr-defined]
+        assert not compile_log._is_wanted()  # who follows the log is told there
+    compile_log.logger.manager._clear_cache()  # type: ignore[attr-defined]
+
+
+def test_seconds_of_compiling_add_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(compile_log, "_is_wanted", lambda: True)
+    notice = compile_log._Notice()
+    for _ in range(3):
+        notice.begin()
+        notice.end(0.3)
+        notice.timer.join()
+    assert not notice.said and notice.spent == pytest.approx(0.9)
+    notice.begin()
+    assert notice.timer.interval == pytest.approx(0.1) and notice.timer.daemon
+    notice.timer.join()  # as long as this function compiles
+    notice.end(5.0)
+    notice.begin()
+    assert notice.said and capsys.readouterr().err == f"{NOTICE}\n"
 
 
 def test_what_is_compiled_is_logged_with_its_time(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ class _Notice(logging.Handler):
         self.begun = max(0, self.begun + (1 if record.getMessage().startswith("compiling ") else -1))
         if not self.said:
             self.said = True
+            if os.environ.get("HCNN_QUIET") == "1":
+                return
             with contextlib.suppress(OSError):
                 print(f"{self.module}: {COMPILING}", file=sys.stderr, flush=True)
 

@@ -1,14 +1,19 @@
 """Log what Numba compiles: to the logger `hcnn_core`, at level DEBUG when it begins, at INFO when it is done.
 
-What the cache on disk holds is loaded and not logged. Numba compiles under a lock, one function after another. A
-function that another one calls is compiled while that one is, counts in its time, and is logged at level DEBUG.
+After a second of compiling, one line on a terminal says why nothing happens. What the cache on disk holds is loaded and
+not logged. Numba compiles under a lock, one function after another. A function that another one calls is compiled while
+that one is, counts in its time, and is logged at level DEBUG.
 """
 
 # mypy: disable-error-code="misc,no-untyped-call"
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sys
+import threading
 import time
 from typing import Any
 
@@ -17,7 +22,50 @@ from numba.core import event
 FIRST_PASS, LAST_PASS = "translate_bytecode", "nopython_backend"
 """First and last pass of Numba's compiler. Its event of a whole compilation does not come for codelets."""
 
+SAID_AFTER = 1.0
+"""Seconds of compiling in a process after which it is said."""
+
 logger = logging.getLogger("hcnn_core")
+
+
+class _Notice:
+    """Says, once in a process, that it compiles."""
+
+    def __init__(self) -> None:
+        self.spent, self.said = 0.0, False
+        self.timer = threading.Timer(0, self.say)
+
+    def begin(self) -> None:
+        """Say it when the second is over, unless compiling ends before."""
+        if not self.said and _is_wanted():
+            self.timer = threading.Timer(max(0.0, SAID_AFTER - self.spent), self.say)
+            self.timer.daemon = True
+            self.timer.start()
+
+    def end(self, seconds: float) -> None:
+        """Count the seconds that compiling a function took."""
+        self.timer.cancel()
+        self.spent += seconds
+
+    def say(self) -> None:
+        """Say it now."""
+        self.said = True
+        with contextlib.suppress(OSError, ValueError):  # of standard error that is gone, or closed
+            print(
+                "hcnn: compiling for this processor, once (HCNN_QUIET=1 hides this line)", file=sys.stderr, flush=True
+            )
+
+
+def _is_wanted() -> bool:
+    """Whether a line is wanted: on a terminal, or by HCNN_VERBOSE=1; not in tests, nor by who follows the log."""
+    if os.environ.get("HCNN_QUIET") == "1" or "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ:
+        return False
+    if logger.isEnabledFor(logging.INFO):
+        return False
+    try:
+        return os.environ.get("HCNN_VERBOSE") == "1" or sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is no standard error, or it is closed
+        return False
 
 
 class _Listener(event.Listener):
@@ -25,11 +73,14 @@ class _Listener(event.Listener):
 
     def __init__(self) -> None:
         self.begun: list[tuple[str, float]] = []  # each called by the one before it
+        self.notice = _Notice()
 
     def on_start(self, event: Any) -> None:
         """Note when a function's first pass begins."""
         if name := _function(event, FIRST_PASS):
             logger.debug("compiling %s", name)
+            if not self.begun:
+                self.notice.begin()
             self.begun.append((name, time.perf_counter()))
 
     def on_end(self, event: Any) -> None:
@@ -40,7 +91,10 @@ class _Listener(event.Listener):
             while found != name:  # one that failed had no last pass
                 found, begin = self.begun.pop()
             level = logging.DEBUG if self.begun else logging.INFO
-            logger.log(level, "compiled %s in %.1f s", name, time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            if not self.begun:
+                self.notice.end(seconds)
+            logger.log(level, "compiled %s in %.1f s", name, seconds)
 
 
 def _function(event: Any, compiler_pass: str) -> str | None:
