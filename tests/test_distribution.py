@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 import hcnn_core
+from train.extras import NEEDED, install_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -100,12 +102,12 @@ def test_python_m_is_hidden_by_a_file_of_the_user(tmp_path: Path) -> None:
     assert done.returncode != 0 and "the user's own" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["h5py", "matplotlib", "jinja2", "tqdm"])
+@pytest.mark.parametrize("name", NEEDED)
 def test_what_is_not_installed_is_said_before_training(tmp_path: Path, name: str) -> None:
     hide = f"import importlib.util as u; find = u.find_spec; u.find_spec = lambda n: None if n == {name!r} else find(n)"
     done = called(tmp_path, "hcnn-train", "--preset", "sample", "--out", "run", before=hide)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"hcnn-train: {name} is not installed: pip install 'hcnn[train]'\n"
+    assert done.stderr == f"hcnn-train: {name} is not installed: {install_command('train')}\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -118,3 +120,39 @@ def test_wheel_holds_the_packages_and_their_data_and_nothing_else(
     assert any(name.endswith(".cu") for name in shipped)
     with zipfile.ZipFile(build("wheel", unpacked, tmp_path)) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == shipped
+
+
+WHEEL = """
+import importlib.util as u
+find = u.find_spec
+u.find_spec = lambda name: None if name == "h5py" else find(name)
+import hcnn
+from hcnn.train.extras import install_command
+print(hcnn.__file__)
+for extra in ("train", "dask", "mpi", "safetensors"):
+    print(install_command(extra))
+try:
+    hcnn.load("hcnn-best")
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_an_extra_is_named_for_a_wheel_and_for_a_clone(unpacked: Path, tmp_path: Path) -> None:
+    """Where a wheel is installed, pip is told of the packages: no index need have this one."""
+    with zipfile.ZipFile(build("wheel", unpacked, tmp_path)) as archive:
+        archive.extractall(tmp_path / "site")
+    found = []
+    for place in (tmp_path / "site", unpacked):
+        environment = {**os.environ, "PYTHONPATH": str(place)}
+        command = [sys.executable, "-c", WHEEL]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.startswith(str(place)), done
+        found.append(done.stdout.splitlines()[1:])
+    extras, names = PROJECT["optional-dependencies"], ("train", "dask", "mpi", "safetensors")
+    for name, of_wheel, of_clone in zip(names, *found, strict=False):
+        command = shlex.split(of_wheel)
+        assert command[:2] == ["pip", "install"]
+        assert [part.replace(" ", "") for part in command[2:]] == [part.replace(" ", "") for part in extras[name]]
+        assert shlex.split(of_clone) == ["pip", "install", "--editable", f"{unpacked}[{name}]"]
+    assert [lines[-1] for lines in found] == [f"h5py is not installed: {lines[0]}" for lines in found]

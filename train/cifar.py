@@ -20,7 +20,6 @@ from typing import Any  # noqa: E402
 from train.commands.command_line import (  # noqa: E402
     Parser,
     given_path,
-    require_installed,
     run_command,
     say,
     say_called,
@@ -34,6 +33,7 @@ from train.data import (  # noqa: E402
     load_dataset,
     split_validation,
 )
+from train.extras import require_installed  # noqa: E402
 from train.networks.registry import build  # noqa: E402
 from train.ranks.communicator import DistributedError, join, launch_rank, share_processors  # noqa: E402
 from train.runs import checkpoint as checkpoints  # noqa: E402
@@ -48,12 +48,13 @@ from train.runs.session import (  # noqa: E402
     namespace,
     opened,
     own,
+    part_right,
     placed,
     require_named,
     test_lines,
     write_report,
 )
-from train.runs.shipped import bare, names  # noqa: E402
+from train.runs.shipped import bare, card, names, recorded  # noqa: E402
 from train.runs.training import Result, evaluate, restore  # noqa: E402
 from train.storage.files import remove_partial_files  # noqa: E402
 
@@ -74,9 +75,6 @@ ACTIONS = ("describe", "plot", "export", "evaluate", "report", "resume")
 WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
 WITH_REPORT = ("backend", "data_dir", "dataset")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
-
-NORMAL = 1.959964
-"""Standard deviations of a normal distribution that hold 95 % of it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,11 +180,7 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if target.suffix == ".safetensors":
         write_safetensors(target, path, checkpoint)
     elif target.suffix == ".h5":
-        figures = dict(checkpoint.figures)
-        with contextlib.suppress(RunError):  # a checkpoint alone says nothing of its test
-            if checkpoint.state.optimizer and not checkpoint.state.step:  # of a run, not extended since the test
-                figures |= Run(path.parent).test_figures(checkpoint.state.epoch)
-        checkpoints.save(target, bare(checkpoint, figures), versions("numpy"))
+        checkpoints.save(target, bare(checkpoint, recorded(path, checkpoint)), versions("numpy"))
     else:
         raise ConfigError(f"--export {target} ends in neither .h5 (weights and moments) nor .safetensors (filters)")
     say(str(target))
@@ -217,6 +211,8 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if checkpoint.figures:
         say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")
     say(_confusion(result, dataset.class_names))
+    if text := card(path):
+        say(f"\n{text.rstrip()}")
 
 
 def _require_same_kind(path: Path, checkpoint: checkpoints.Checkpoint, name: str, data: DatasetInfo) -> None:
@@ -266,18 +262,8 @@ def _confusion(result: Result, names: Sequence[str]) -> str:
     lines = [" " * label + " " + " ".join(name[:width].rjust(width) for name in names) + "  right, 95 % interval"]
     for k, (name, row) in enumerate(zip(names, result.confusion, strict=True)):
         counts = " ".join(str(int(n)).rjust(width) for n in row)
-        lines.append(f"{name.rjust(label)} {counts}  {_part(int(row[k]), int(row.sum()))}".rstrip())
+        lines.append(f"{name.rjust(label)} {counts}  {part_right(int(row[k]), int(row.sum()))}".rstrip())
     return "rows: true class; columns: predicted\n" + "\n".join(lines)
-
-
-def _part(right: int, count: int) -> str:
-    """A part in percent, with Wilson's interval; nothing of nothing."""
-    if not count:
-        return ""
-    square = NORMAL**2
-    centre, half = right + square / 2, NORMAL * math.sqrt(right * (count - right) / count + square / 4)
-    low, high = (100 * (centre + sign * half) / (count + square) for sign in (-1, 1))
-    return f"{100 * right / count:5.1f} % ({low:.1f} to {high:.1f})"
 
 
 def _refuse(action: str, options: argparse.Namespace, given: dict[str, Any], allowed: Sequence[str]) -> None:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autodiff import tree_map
+from hcnn_core import log_softmax
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train.config import Config, make_config
 from train.data import UNNAMED, Dataset, standardise
+from train.data.photographs import as_array
+from train.extras import require_installed
+from train.networks.architecture import Architecture
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of
 from train.runs.checkpoint import Checkpoint
 from train.runs.session import Session
-from train.runs.shipped import open_network
+from train.runs.shipped import FOLDER, card, open_network, recorded
 from train.runs.training import restore
+
+if TYPE_CHECKING:
+    from train.data.photographs import Photograph
 
 __all__ = ["Classifier", "fit", "load", "resume"]
 
@@ -46,16 +53,21 @@ def load(name_or_path: str | Path) -> Classifier:
     ------
     CheckpointError
         If there is no such network, or its file is damaged.
+    ModuleNotFoundError
+        If h5py is not installed.
 
     Warns
     -----
     UserWarning
         If a later checkpoint of the run is damaged.
     """
+    require_installed("h5py")
     path, checkpoint, notices = open_network(name_or_path)
     for notice in notices:
         warnings.warn(f"{notice}; taking {path}", stacklevel=2)
-    return Classifier(checkpoint, *restore(path, checkpoint, checkpoint.config, np))
+    checkpoint = replace(checkpoint, figures=recorded(path, checkpoint))
+    name, text = path.stem if path.parent == FOLDER else "", card(path)
+    return Classifier(checkpoint, *restore(path, checkpoint, checkpoint.config, np), name=name, card=text)
 
 
 def fit(
@@ -97,6 +109,7 @@ def fit(
     Interrupted
         After Ctrl-C or SIGTERM, the state having been saved; `resume` goes on.
     """
+    require_installed()
     config = make_config(config) if isinstance(config, str) else config
     if dataset is not None:
         config = replace(config, dataset=UNNAMED if isinstance(dataset, Dataset) else str(dataset))
@@ -135,6 +148,7 @@ def resume(
     ConfigError, DataError, TrainingError, Interrupted
         As `fit`.
     """
+    require_installed()
     given = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": str(dataset)}
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
     session.go_on(Path(run), given)
@@ -152,11 +166,34 @@ class Classifier:
         Its layers.
     parameters, moments : dict
         Weights and running moments.
+    name : str, optional
+        What it is called; by default its preset.
+    card : str, optional
+        Its model card, Markdown: data, recipe, accuracy by class, what it is not for. Networks that ship have one.
     """
 
-    def __init__(self, checkpoint: Checkpoint, network: Network, parameters: Parameters, moments: Moments) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        network: Network,
+        parameters: Parameters,
+        moments: Moments,
+        *,
+        name: str = "",
+        card: str = "",
+    ) -> None:
         self.network, self.checkpoint = network, checkpoint
+        self.name, self.card = name or checkpoint.config.preset, card
         self._arrays: dict[str, tuple[Parameters, Moments]] = {"numpy": (parameters, moments)}
+
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        test, has_filters = self.figures.get("test_accuracy"), MERGED_FILTERS not in self._architecture.lacks
+        tested = "not tested" if test is None else f"{100 * test:.2f} % of the test images right"
+        return (
+            f"<Classifier {self.name}: {len(self.class_names)} classes, {self.network.counted:,} "
+            f"{'coefficients' if has_filters else 'parameters'}, {tested}>"
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -174,9 +211,8 @@ class Classifier:
 
         A TypeError of any other network than a hierarchical one.
         """
-        architecture = architecture_of(self.network.config)
-        if MERGED_FILTERS in architecture.lacks:
-            raise TypeError(f"{architecture.title} has no merged filters, a hierarchical network has")
+        if MERGED_FILTERS in self._architecture.lacks:
+            raise TypeError(f"{self._architecture.title} has no merged filters, a hierarchical network has")
         return self.network.merged(*self._arrays["numpy"])
 
     @property
@@ -184,13 +220,15 @@ class Classifier:
         """Running moments of each layer, see `train.networks.network.Moments`; NumPy arrays."""
         return self._arrays["numpy"][1]
 
-    def logits(self, images: Array) -> Array:
+    def logits(self, images: Array | Photograph | Sequence[Photograph]) -> Array:
         """Return the logits of images, whose softmax is the probability of each class.
 
         Parameters
         ----------
-        images : array, shape (N, H, W, C) or (H, W, C)
-            Of as many channels as it was trained on, RGB for CIFAR: uint8 from 0 to 255, or floats from 0 to 1.
+        images : array, shape (N, H, W, C) or (H, W, C), or photographs
+            Arrays have as many channels as it was trained on, RGB for CIFAR: uint8 from 0 to 255, or floats from 0 to
+            1. They are taken in the size they have. A photograph is the path of a file or an image of Pillow; its
+            middle is cut out and brought to the size it was trained on. Several are given as a list.
 
         Returns
         -------
@@ -202,31 +240,34 @@ class Classifier:
         TypeError
             If the images are neither uint8 nor floats.
         ValueError
-            If they have another shape, or floats lie outside 0 to 1.
+            If they have another shape, floats lie outside 0 to 1, or a photograph has not 8 bits for each value.
+        OSError
+            If a file cannot be read.
         """
-        xp = array_namespace(images)
-        images = xp.asarray(images)
+        array = as_array(images, self.checkpoint.image_shape)
+        xp = array_namespace(array)
+        array = xp.asarray(array)
         channels = self.checkpoint.channels
-        if images.ndim not in (3, 4) or images.shape[-1] != channels or 0 in images.shape[-3:]:
+        if array.ndim not in (3, 4) or array.shape[-1] != channels or 0 in array.shape[-3:]:
             raise ValueError(
-                f"images have shape {tuple(images.shape)}; give (N, H, W, {channels}) or (H, W, {channels}), H and W "
+                f"images have shape {tuple(array.shape)}; give (N, H, W, {channels}) or (H, W, {channels}), H and W "
                 "at least 1"
             )
-        if images.ndim == 3:
-            return self.logits(images[None, ...])[0, ...]
-        kind = dtype_name(images.dtype)
+        if array.ndim == 3:
+            return self.logits(array[None, ...])[0, ...]
+        kind = dtype_name(array.dtype)
         if kind.startswith("float"):
-            if images.size and not (float(xp.min(images)) >= 0 and float(xp.max(images)) <= 1):
-                raise ValueError(f"floats from {float(xp.min(images)):.9g} to {float(xp.max(images)):.9g}; give 0 to 1")
-            images = images * 255
+            if array.size and not (float(xp.min(array)) >= 0 and float(xp.max(array)) <= 1):
+                raise ValueError(f"floats from {float(xp.min(array)):.9g} to {float(xp.max(array)):.9g}; give 0 to 1")
+            array = array * 255
         elif kind != "uint8":
             raise TypeError(f"images have dtype {kind}; give uint8 from 0 to 255, or floats from 0 to 1")
         parameters, moments = self._placed(xp)
         found = []
-        count = images.shape[0]
+        count = array.shape[0]
         for begin in range(0, count, BATCH):
             x = standardise(
-                images[begin : min(begin + BATCH, count), ...],
+                array[begin : min(begin + BATCH, count), ...],
                 self.checkpoint.channel_mean,
                 self.checkpoint.channel_std,
                 self.network.config.dtype,
@@ -236,12 +277,28 @@ class Classifier:
 
     __call__ = logits
 
-    def predict(self, images: Array) -> list[str]:
+    def probabilities(self, images: Array | Photograph | Sequence[Photograph]) -> Array:
+        """Return what the network holds for the probability of each class: the softmax of the logits.
+
+        Parameters
+        ----------
+        images : array, shape (N, H, W, C) or (H, W, C), or photographs
+            As `logits` takes them.
+
+        Returns
+        -------
+        array, shape (N, C) or (C,)
+            They sum to 1, on the device of the images.
+        """
+        logits = self.logits(images)
+        return array_namespace(logits).exp(log_softmax(logits))
+
+    def predict(self, images: Array | Photograph | Sequence[Photograph]) -> list[str]:
         """Return the names of the classes that images most probably belong to.
 
         Parameters
         ----------
-        images : array, shape (N, H, W, C) or (H, W, C)
+        images : array, shape (N, H, W, C) or (H, W, C), or photographs
             As `logits` takes them.
 
         Returns
@@ -251,6 +308,10 @@ class Classifier:
         """
         logits = to_numpy(self.logits(images))
         return [self.class_names[index] for index in np.atleast_2d(logits).argmax(axis=1)]
+
+    @property
+    def _architecture(self) -> Architecture:
+        return architecture_of(self.network.config)
 
     def _placed(self, xp: Any) -> tuple[Parameters, Moments]:
         """Weights and moments among arrays of a namespace."""

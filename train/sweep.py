@@ -40,6 +40,7 @@ from train.commands.trial import (
     stop_trials,
 )
 from train.config import Config, ConfigError, make_config, read_toml, to_toml
+from train.extras import install_command
 from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted
@@ -285,7 +286,7 @@ def _executor(address: str | None, workers: int) -> Iterator[tuple[Executor, int
     try:
         from dask.distributed import Client
     except ImportError as error:
-        raise RunError("--dask needs the extra dask: pip install 'hcnn[dask]'") from error
+        raise RunError(f"--dask needs Dask: {install_command('dask')}") from error
     try:
         client = Client(address, timeout=30)
     except (OSError, ValueError) as error:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from benchmarks import cards
 from hcnn_core import convolve, elu
 from tests.remote import Remote, put, take
 from tests.train.conftest import Command
-from train import load
+from tests.train.runs import metrics
+from train import Classifier, load
 from train.config import make_config
 from train.data import Dataset, Images, standardise
+from train.data.photographs import pixels
 from train.networks.hierarchical import hierarchy, layers
+from train.networks.registry import build
 from train.runs import checkpoint as checkpoints
 from train.runs import shipped
 from train.runs.checkpoint import CheckpointError
@@ -36,6 +43,119 @@ def test_a_network_that_ships_is_small_and_bare_and_says_what_it_reached(name: s
     restore(find(name), checkpoint, config, np)
     table = layers(config, 32, len(checkpoint.class_names))
     assert sum(layer.parameters for layer in table) <= (344_640 if config.nonlinear_factors else 97_650)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_model_card_says_what_the_file_and_the_records_say(name: str) -> None:
+    network = load(name)
+    config, test, text = network.network.config, network.figures, network.card
+    words = " ".join(text.split())
+    assert text.startswith(f"# {name}\n")
+    assert f"**{100 * test['test_accuracy']:.2f} %** of the 10,000 test images" in words
+    assert f"loss {test['test_loss']:.3f} nats" in words
+    assert f"is right for {100 * test['test_accuracy_of_views']:.2f} %" in words
+    assert f"K = {config.width}" in words and f"J = {config.depth}" in words
+    assert f"{network.network.counted:,} coefficients" in words and f"{config.epochs} epochs" in words
+    *sizes, last = map(str, config.image_sizes)
+    assert f"images of {', '.join(sizes)} and {last} pixels" in words
+    record = json.loads(cards.RESULTS.read_text())[name]
+    assert record["classes"] == list(network.class_names)
+    assert f"\n\n{cards.table(**record)}\n\n" in text
+    confusion = np.array(record["confusion"])
+    assert np.array_equal(confusion.sum(1), np.full(10, 1000))
+    assert np.trace(confusion) / 10_000 == pytest.approx(test["test_accuracy"], abs=1e-12)
+
+
+def test_the_table_of_a_card() -> None:
+    """Rows against counting by hand; the interval is tested with the evaluation."""
+    rows = cards.table(["cat", "dog"], [[3, 1], [0, 4]]).splitlines()[2:]
+    assert [row.split(" (")[0] for row in rows] == ["| cat | 75.0 %", "| dog | 100.0 %", "| all | 87.5 %"]
+    assert rows[0].endswith("| dog, 25.0 % |") and rows[1].endswith("| cat, 0.0 % |")
+
+
+def test_a_network_says_what_it_is_in_one_line(command: Command, trained: Path, tmp_path: Path) -> None:
+    assert repr(load("hcnn-best")) == (
+        "<Classifier hcnn-best: 10 classes, 97,650 coefficients, 87.96 % of the test images right>"
+    )
+    assert repr(load("hcnn-periodic")).startswith("<Classifier hcnn-periodic: ")  # whose preset is hcnn-best
+    network = load(trained)
+    assert network.card == "" and network.figures["test_accuracy"] == metrics(trained)[-1]["test_accuracy"]
+    said = f"coefficients, {100 * network.figures['test_accuracy']:.2f} % of the test images right>"
+    assert repr(network).startswith("<Classifier sample: 10 classes, ") and repr(network).endswith(said)
+    assert repr(load(trained / "epoch0002-step000000.h5")).endswith(", not tested>")
+    untested = replace(network.checkpoint, figures={})
+    lenet = build(make_config("lenet"))
+    assert repr(Classifier(untested, lenet, {}, {}, name="mine")) == (
+        f"<Classifier mine: 10 classes, {lenet.counted:,} parameters, not tested>"
+    )
+
+
+def test_probabilities_are_the_softmax(trained: Path, few_images: Dataset) -> None:
+    network, images = load(trained / "best.h5"), few_images.test_images[:5]
+    found, logits = network.probabilities(images), network(images)
+    expected = np.exp(logits.astype(np.float64))
+    np.testing.assert_allclose(found, expected / expected.sum(1, keepdims=True), rtol=1e-5)
+    assert found.dtype == logits.dtype
+    np.testing.assert_allclose(network.probabilities(images[2]), found[2], rtol=1e-3)
+    assert network.probabilities(images[:0]).shape == (0, 10)
+    assert isinstance(network.probabilities(put(images)), Remote)
+
+
+def test_photographs_are_taken_as_the_arrays_they_hold(trained: Path, few_images: Dataset, tmp_path: Path) -> None:
+    network, images = load(trained / "best.h5"), few_images.test_images[:2]
+    photographs = [Image.fromarray(image) for image in images]
+    paths = [tmp_path / "one.png", tmp_path / "two.bmp"]
+    for path, photograph in zip(paths, photographs, strict=True):
+        photograph.save(path)
+    expected = network(images)
+    for given in (photographs, paths, tuple(map(str, paths)), [photographs[0], paths[1]]):
+        assert np.array_equal(network(given), expected)
+        assert network.predict(given) == network.predict(images)
+    for one in (photographs[0], paths[0], str(paths[0])):
+        assert np.array_equal(network.logits(one), network(images[0])) and network.probabilities(one).shape == (10,)
+    with pytest.raises(OSError, match=r"none\.png"):
+        network.logits(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(OSError, match=r"text\.png"):
+        network.logits(str(tmp_path / "text.png"))
+
+
+def test_the_middle_of_a_photograph_is_cut_out_upright() -> None:
+    """Stripes beside a square are lost; a photograph on its side is turned."""
+    square = np.zeros((64, 64, 3), np.uint8)
+    square[:32], square[32:] = (250, 0, 0), (0, 0, 250)  # red above blue
+    wide = np.full((64, 128, 3), 77, np.uint8)
+    wide[:, 32:96] = square
+    found = pixels(Image.fromarray(wide), (32, 32, 3))
+    assert found.dtype == np.uint8 and found.shape == (32, 32, 3)
+    assert (found[:12, 2:-2] == (250, 0, 0)).all() and (found[-12:, 2:-2] == (0, 0, 250)).all()
+    turned = Image.fromarray(np.rot90(wide))
+    turned.getexif()[0x0112] = 6  # as a camera held on its side says: turn it clockwise
+    assert np.array_equal(pixels(turned, (32, 32, 3)), found)
+    turned.getexif()[0x0112] = 1
+    assert not np.array_equal(pixels(turned, (32, 32, 3)), found)
+    assert pixels(Image.fromarray(wide), (16, 32, 3)).shape == (16, 32, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_photographs_of_other_modes_are_what_they_show(mode: str) -> None:
+    grey = np.full((8, 8), 255, np.uint8)
+    grey[:, :4] = 0
+    image = Image.fromarray(grey).convert("RGB").convert(mode if mode not in ("LA", "PA") else mode[0])
+    image = image.convert(mode)
+    for channels in (1, 3):
+        assert np.array_equal(pixels(image, (8, 8, channels)), np.repeat(grey[..., None], channels, axis=2)), channels
+
+
+def test_what_is_transparent_is_white_and_what_is_no_photograph_is_refused() -> None:
+    clear = Image.fromarray(np.zeros((8, 8, 4), np.uint8))
+    assert (pixels(clear, (8, 8, 3)) == 255).all()
+    for array in (np.zeros((8, 8), np.uint16), np.zeros((8, 8), np.int32), np.zeros((8, 8), np.float32)):
+        image = Image.fromarray(array)
+        with pytest.raises(ValueError, match=f"the image has mode {image.mode}, not 8 bits for each value"):
+            pixels(image, (8, 8, 3))
+    with pytest.raises(ValueError, match="the network takes 4 channels, which no photograph has; give arrays"):
+        pixels(clear, (8, 8, 4))
 
 
 def test_a_network_classifies_images_as_evaluation_does(trained: Path, few_images: Dataset) -> None:

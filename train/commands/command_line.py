@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any, NoReturn
 import hcnn_core
 from train.config import ConfigError
 from train.data import DataError, is_function
+from train.extras import NEEDED, install_command
 from train.ranks.communicator import DistributedError, Ranks, launched
 from train.runs import compiling
 from train.runs.checkpoint import CheckpointError
@@ -28,10 +28,6 @@ from train.runs.training import Interrupted, TrainingError
 
 ONE_LINE = (CheckpointError, DataError, DistributedError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
-
-
-NEEDED = ("h5py", "jinja2", "matplotlib", "tqdm")
-"""What training needs and hcnn_core does not: the extra `train`."""
 
 LONGEST_WORD, LONGEST_LINE = 300, 1000
 """Characters of a word and of a message that are shown."""
@@ -143,7 +139,7 @@ def run_command(
     except OSError as error:
         return fail(1, _of_the_system(error))
     except ModuleNotFoundError as error:
-        cure = "pip install 'hcnn[train]'" if error.name in NEEDED else "--debug shows where"
+        cure = install_command("train") if error.name in NEEDED else "--debug shows where"
         return fail(1, f"{error.name} is not installed: {cure}")
     except Exception as error:
         return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
@@ -200,13 +196,6 @@ def say(text: str) -> None:
         print(harmless(text), flush=True)
     except OSError as error:
         _unwritten.append(error)
-
-
-def require_installed() -> None:
-    """Raise ModuleNotFoundError now rather than at the end of training."""
-    for name in NEEDED:
-        if importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _flush() -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from autodiff import tree_leaves, tree_map, tree_structure, tree_unflatten
 from hcnn_core.backend import Array, array_namespace, nccl_is_available, nccl_sums, to_numpy, use_device
 from hcnn_core.shards import Shard
+from train.extras import install_command
 from train.ranks.watch import Watch, start
 
 __all__ = ["DistributedError", "Ranks", "join", "launched"]
@@ -291,8 +292,8 @@ def join() -> Ranks:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise DistributedError(
-            f"a launcher of MPI started this process, but MPI cannot be used ({' '.join(str(error).split())}): install "
-            "the extra mpi and an MPI, or start one process without the launcher"
+            f"a launcher of MPI started this process, but MPI cannot be used ({' '.join(str(error).split())}): "
+            f"{install_command('mpi')}, besides an MPI, or start one process without the launcher"
         ) from error
     comm = MPI.COMM_WORLD
     said = next((name for name in SIZES if name in os.environ), "")

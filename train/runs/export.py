@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train.extras import install_command
 from train.networks.registry import MERGED_FILTERS, architecture_of
 from train.runs.checkpoint import Checkpoint, CheckpointError
 from train.runs.training import restore
@@ -23,7 +24,7 @@ def write_safetensors(target: Path, source: Path, checkpoint: Checkpoint) -> Non
     try:
         from safetensors.numpy import save
     except ImportError as error:
-        raise CheckpointError("safetensors is not installed: pip install 'hcnn[safetensors]'") from error
+        raise CheckpointError(f"safetensors is not installed: {install_command('safetensors')}") from error
     network, parameters, moments = restore(source, checkpoint, checkpoint.config, np)
     tensors = {
         f"{layer}.{name}": np.ascontiguousarray(array)

@@ -61,11 +61,15 @@ __all__ = [
     "namespace",
     "opened",
     "own",
+    "part_right",
     "placed",
     "require_named",
     "test_lines",
     "write_report",
 ]
+
+NORMAL = 1.959964
+"""Standard deviations of a normal distribution that hold 95 % of it."""
 
 Say = Callable[[str], None]
 
@@ -488,3 +492,13 @@ def test_lines(test: Mapping[str, Any], images: str = "") -> Iterator[str]:
     if "test_accuracy_of_views" in test:
         views = 100 * test["test_accuracy_of_views"]
         yield f"test: accuracy {views:.2f} % by the mean of six views (shifts of a pixel, mirrored)"
+
+
+def part_right(right: int, count: int) -> str:
+    """Say which part of some images is classified right, with Wilson's interval; nothing of no images."""
+    if not count:
+        return ""
+    square = NORMAL**2
+    centre, half = right + square / 2, NORMAL * math.sqrt(right * (count - right) / count + square / 4)
+    low, high = (100 * (centre + sign * half) / (count + square) for sign in (-1, 1))
+    return f"{100 * right / count:5.1f} % ({low:.1f} to {high:.1f})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.run import Run, RunError
 
-__all__ = ["FOLDER", "bare", "find", "names", "open_network"]
+__all__ = ["FOLDER", "bare", "card", "find", "names", "open_network", "recorded"]
 
 FOLDER = Path(__file__).parents[1] / "weights"
 
@@ -42,6 +43,22 @@ def open_network(name_or_path: str | Path) -> tuple[Path, Checkpoint, list[str]]
         return Run(path).latest()
     except RunError as error:
         raise CheckpointError(str(error)) from error
+
+
+def recorded(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a test said of a network: what its file holds, or the run that the file lies in."""
+    state = checkpoint.state
+    if checkpoint.figures or not state.optimizer or state.step:  # a run's state at the end of an epoch has no figures
+        return checkpoint.figures
+    with contextlib.suppress(RunError):  # a checkpoint alone says nothing of its test
+        return Run(path.parent).test_figures(state.epoch)
+    return {}
+
+
+def card(path: Path) -> str:
+    """Return the model card of a network that ships, Markdown; nothing of any other network."""
+    text = path.with_suffix(".md")
+    return text.read_text(encoding="utf-8") if path.parent == FOLDER and text.is_file() else ""
 
 
 def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
