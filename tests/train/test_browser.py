@@ -6,13 +6,16 @@ Needs the extra `browser` and Chromium. Skipped where one of them is missing, bu
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from tests.train.runs import Outcome
 from train.attributes import report
@@ -140,8 +143,31 @@ def verified_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.train.test_run_report import classified, text_of
+
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(text_of(classified()), "utf-8")
+    return path
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["explored_page", "verified_page"])
+def test_curves_follow_the_colours_of_the_page(browser: Any, report_page: Path, scheme: str) -> None:
+    shown = Shown(browser, report_page, color_scheme=scheme, viewport={"width": 400, "height": 900})
+    assert shown.page.evaluate("document.documentElement.scrollWidth") <= 400
+    for drawing in shown.page.locator("img.drawing").all():
+        pixels = np.asarray(imread(io.BytesIO(drawing.screenshot()), format="png"))[..., :3].mean(axis=-1)
+        assert pixels.shape[1] > 350, "as wide as the screen"
+        back = np.median(pixels)
+        assert back > 0.9 if scheme == "light" else back < 0.2
+        assert np.abs(pixels - back).max() > 0.7, "letters are seen"
+    assert shown.complaints == [] and len(shown.page.locator("img.drawing").all()) == 2
+    shown.page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("which", ["explored_page", "verified_page", "report_page"])
 def test_axe_finds_nothing(browser: Any, request: pytest.FixtureRequest, which: str, scheme: str) -> None:
     """Contrast, alternative texts, names of controls, order of headings and the rest of axe-core's rules."""
     axe = importlib.import_module("axe_playwright_python.sync_playwright")

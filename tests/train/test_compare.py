@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 from tests.train.runs import metrics
 from train.compare import main
+from train.runs.plot import plot_runs
 
 
 @pytest.fixture
@@ -64,6 +66,14 @@ def test_a_test_of_an_earlier_epoch_is_not_shown(runs: list[Path], capsys: pytes
 def test_one_run_differs_from_none(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(trained), str(trained), "--out", str(tmp_path / "a.png")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_a_run_of_one_epoch_is_seen(tmp_path: Path) -> None:
+    epoch = {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.25, "validation_loss": 1.5, "validation_accuracy": 0.5}
+    plot_runs({"one": [epoch]}, tmp_path / "a.png")
+    picture = matplotlib.image.imread(tmp_path / "a.png")[..., :3]
+    blue = np.abs(picture - np.array([31, 119, 180]) / 255).max(axis=-1) < 0.1
+    assert blue[:, : picture.shape[1] // 2].sum() > 20  # the left panel, which has no legend
 
 
 def test_what_cannot_be_compared(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

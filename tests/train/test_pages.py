@@ -76,6 +76,8 @@ def test_a_missing_value_is_an_error(small: Callable[..., str]) -> None:
     [
         ("v_{j-1}", "v<sub>j-1</sub>"),
         ("along u1 and v_j", "along u<sub>1</sub> and v<sub>j</sub>"),
+        ("x_j by one, x_{j+1} and x_J", "x<sub>j</sub> by one, x<sub>j+1</sub> and x<sub>J</sub>"),
+        ("max_j x_train", "max_j x_train"),
         ("<j>", "&lt;j&gt;"),
     ],
 )

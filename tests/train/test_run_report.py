@@ -44,7 +44,6 @@ def text_of(found: Classified | None, filters: np.ndarray[Any, Any] | None = Non
         "records": RECORDS,
         "class_names": ("cat", "dog", "<owl> $x$ é"),
         "filters": np.random.default_rng(0).standard_normal((3, 3, 3, 5)) if filters is None else filters,
-        "curve": None,
     }
     return page(*(given | changes).values(), found)
 
@@ -64,7 +63,41 @@ def test_it_shows_results_times_settings_and_the_machine() -> None:
     assert times["all other training steps"] == "20.0 s"
     assert times["evaluation on held-out images"] == "4.0 s" and times["evaluation on test images"] == "6.0 s"
     assert '<th scope="row">learning_rate</th><td>0.003</td>' in text and "2 x fast" in text
+    assert "Those of the preset sample." in text
     assert "no confusion is shown" in text
+
+
+CURVES = ["Loss over epochs", "Accuracy over epochs"]
+
+
+def test_settings_that_differ_from_the_preset_come_first() -> None:
+    text = text_of(None, config=make_config("sample", {"epochs": 7, "strided_layers": (3,)}))
+    section = text.split('<section id="settings">')[1]
+    first, everything = section.split("<details>")[:2]
+    lines = re.findall("<td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", first)
+    assert lines == [("strided_layers", "3", "5, 9"), ("epochs", "7", "5")]
+    assert "<td>7</td>" in everything and "learning_rate" not in first
+
+
+def test_the_confusion_is_a_table() -> None:
+    found = classified(count=30)
+    table = text_of(found).split('<table class="confusion">')[1].split("</table>")[0]
+    cells = re.findall(r'<td style="--share: (\d+)%">(\d*)</td>', table)
+    counts = np.array([int(number or 0) for _, number in cells]).reshape(3, 3)
+    assert np.array_equal(counts, found.confusion)
+    shares = np.array([int(share) for share, _ in cells]).reshape(3, 3)
+    assert np.abs(shares - 100 * counts / counts.sum(axis=1, keepdims=True)).max() <= 0.5
+
+
+def test_curves_are_drawn_in_the_ink_of_the_page() -> None:
+    text = text_of(None)
+    drawings = re.findall(r'class="drawing" src="data:image/svg\+xml;base64,([^"]*)" alt="([^"]*)"', text)
+    assert [alt for _, alt in drawings] == CURVES
+    for data, _ in drawings:
+        drawing = base64.b64decode(data).decode()
+        assert "prefers-color-scheme:dark" in drawing and "#000000" not in drawing and drawing.count("currentColor") > 9
+        assert ">epoch</text>" in drawing  # letters, not outlines
+    assert "drawing" not in text_of(None, records=[]).split("</style>")[1]
 
 
 def test_it_needs_nothing_else_and_names_are_escaped() -> None:
@@ -109,10 +142,12 @@ def test_any_channels_and_many_classes(channels: int, classes: int) -> None:
     found = classified((6, 5, channels), classes, 120)
     filters = np.random.default_rng(1).standard_normal((channels, 3, 3, 2))
     names = tuple(f"class {i}" for i in range(classes))
-    shown = pictures(text_of(found, filters, class_names=names))
+    text = text_of(found, filters, class_names=names)
+    shown = pictures(text)
     size = np.asarray(imread(io.BytesIO(shown["Filter 1"]), format="png")).shape[:2]
     assert size == ((3, 3) if channels == 3 else (3, 3 * channels))
     assert sum(alt.startswith("Image ") for alt in shown) == 24
+    assert ("Confusion matrix: " in text) == (classes == 100)
 
 
 def test_filters_are_grey_where_they_are_zero() -> None:
@@ -129,7 +164,7 @@ def test_a_run_ends_with_its_report(first_run: tuple[Path, Outcome], few_images:
     text = (path / "report.html").read_text("utf-8")
     right = sum(load(path).logits(few_images.test_images).argmax(axis=1) == few_images.test_labels)
     assert f"{right} of 30 are right" in text and "30 test images" in text
-    assert pictures(text)["Loss and accuracy over epochs"] == (path / "learning-curve.png").read_bytes()
+    assert [alt for alt in re.findall('class="drawing" .* alt="(.*?)"', text)] == CURVES
     assert str(Run(path).machine()["processor"]) in text
 
 

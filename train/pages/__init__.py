@@ -19,24 +19,36 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["AXIS", "Picture", "Scale", "Table", "axes_as_html", "image_png", "png", "render"]
+__all__ = ["AXIS", "Picture", "Scale", "Table", "axes_as_html", "image_png", "in_words", "png", "render", "svg"]
 
 AXIS = re.compile(r"\b([uv])_?(\{[^{}]*\}|[j12]\b)")
 """u1, v_j or v_{j-1}."""
+
+OUTPUT = re.compile(r"\b(x)_(\{[^{}]*\}|[jJ]\b)")
+"""x_j, x_J or x_{j+1}."""
+
+INK = "svg{color:#1a1a1a}text{fill:currentColor}@media(prefers-color-scheme:dark){svg{color:#e6e6e6}}"
+"""Colours of a drawing's lines and letters; those of base.css."""
 
 
 @dataclass(frozen=True)
 class Picture:
     """A picture that is part of its page."""
 
-    png: bytes  # A PNG file
+    data: bytes  # a PNG file, or an SVG file that `svg` made
     alt: str  # what a reader who does not see it should know
     caption: str = ""  # below the picture
 
     @property
+    def drawn(self) -> bool:
+        """Whether it is an SVG file, which needs no background."""
+        return self.data.startswith(b"<svg")
+
+    @property
     def uri(self) -> str:
         """The picture as a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        kind = "svg+xml" if self.drawn else "png"
+        return f"data:image/{kind};base64," + base64.b64encode(self.data).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -77,16 +89,31 @@ def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.
     return stream.getvalue()
 
 
+def svg(figure: Any) -> bytes:
+    """Return a figure of matplotlib as an SVG file whose black parts follow the reader's light or dark colours."""
+    from matplotlib import rc_context
+
+    stream = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "hcnn"}):  # letters stay text; the file repeats itself
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    drawing = text[text.index("<svg") :].replace("#000000", "currentColor")
+    return drawing.replace(">", f"><style>{INK}</style>", 1).encode()
+
+
 def image_png(image: np.ndarray[Any, Any]) -> bytes:
     """Return an image of a data set as a PNG file."""
     return png(image[..., :3] if image.shape[2] >= 3 else image[..., 0] / 255)
 
 
 def axes_as_html(text: object) -> str:
-    """Return text as HTML, with v_{j-1} as v with a lower index."""
+    """Return text as HTML, with v_{j-1} and x_j as letters with lower indices."""
     from markupsafe import Markup
 
-    return Markup(AXIS.sub(lambda m: f"{m[1]}<sub>{m[2].strip('{}')}</sub>", html.escape(str(text))))
+    written = html.escape(str(text))
+    for pattern in (AXIS, OUTPUT):
+        written = pattern.sub(lambda m: f"{m[1]}<sub>{m[2].strip('{}')}</sub>", written)
+    return Markup(written)
 
 
 def in_words(value: Any) -> str:

@@ -10,81 +10,83 @@ from typing import Any
 
 from train.storage.files import write_atomically
 
+PANELS = {"loss": ("negative log-likelihood [nats]", 1), "accuracy": ("accuracy [%]", 100)}
+"""What a learning curve shows, with the label of its axis and the factor of its values."""
+
+FEW = 40
+"""Epochs up to which each has a marker; the one of a run of one epoch is all that there is to see."""
+
 
 def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Draw loss and accuracy over epochs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
-    epochs = [record for record in records if "train_loss" in record]
-    if not epochs:
+    if not any("train_loss" in record for record in records):
         raise ValueError("no epoch is complete yet, so there is no learning curve to draw")
-    test = next((record for record in reversed(records) if "test_accuracy" in record), None)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     text = title.encode(errors="replace").decode()  # a path need not be text
     figure.suptitle(text, fontsize=10, parse_math=False)
-    x = [record["epoch"] for record in epochs]
-    for axes, key, label, scale in zip(
-        figure.subplots(1, 2),
-        ("loss", "accuracy"),
-        ("negative log-likelihood [nats]", "accuracy [%]"),
-        (1, 100),
-        strict=True,
-    ):
-        for part, name, colour in (
-            ("train", "training, augmented", "tab:blue"),
-            ("validation", "held out", "tab:orange"),
-        ):
-            wanted = f"{part}_{key}"
-            # held-out images may be read after some epochs alone
-            known = [record for record in epochs if part == "train" or wanted in record]
-            if known and wanted in known[-1]:
-                values = [scale * record[wanted] for record in known]
-                places = [record["epoch"] for record in known]
-                axes.plot(places, values, marker="o" if len(x) < 40 else None, markersize=3, color=colour, label=name)
-        if test:
-            value = scale * test[f"test_{key}"]
-            shown = f"{value:.2f} %" if key == "accuracy" else f"{value:.3f}"
-            axes.plot(
-                test["epoch"], value, "*", markersize=10, color="tab:green", label=f"test: {shown}", clip_on=False
-            )
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    for axes, key in zip(figure.subplots(1, 2), PANELS, strict=True):
+        draw_panel(axes, records, key)
     write_figure(figure, path)
+
+
+def draw_panel(axes: Any, records: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Draw the loss or the accuracy of a run over epochs."""
+    label, scale = PANELS[key]
+    epochs = [record for record in records if "train_loss" in record]
+    test = next((record for record in reversed(records) if "test_accuracy" in record), None)
+    for part, name, colour in (
+        ("train", "training, augmented", "tab:blue"),
+        ("validation", "held out", "tab:orange"),
+    ):
+        wanted = f"{part}_{key}"
+        # held-out images may be read after some epochs alone
+        known = [record for record in epochs if part == "train" or wanted in record]
+        if known and wanted in known[-1]:
+            places, values = [record["epoch"] for record in known], [scale * record[wanted] for record in known]
+            axes.plot(places, values, marker=_marker(epochs), markersize=3, color=colour, label=name)
+    if test:
+        value = scale * test[f"test_{key}"]
+        shown = f"{value:.2f} %" if key == "accuracy" else f"{value:.3f}"
+        axes.plot(test["epoch"], value, "*", markersize=10, color="tab:green", label=f"test: {shown}", clip_on=False)
+    _label_axes(axes, label)
+    axes.legend(fontsize=8)
+
+
+def _marker(epochs: Sequence[Any]) -> str | None:
+    return "o" if len(epochs) < FEW else None
+
+
+def _label_axes(axes: Any, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
 
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     """Draw the loss and the accuracy of several runs over epochs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     if not any(runs.values()):
         raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, key, label, scale in zip(
-        figure.subplots(1, 2),
-        ("loss", "accuracy"),
-        ("negative log-likelihood [nats]", "accuracy [%]"),
-        (1, 100),
-        strict=True,
-    ):
+    for axes, (key, (label, scale)) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         for index, (name, records) in enumerate(runs.items()):
             for part, style in (("train", "--"), ("validation", "-")):
                 known = [record for record in records if f"{part}_{key}" in record]
                 x, y = [r["epoch"] for r in known], [scale * r[f"{part}_{key}"] for r in known]
-                shown = f"{name}, {'training' if part == 'train' else 'held out'}"
-                axes.plot(x, y, style, color=f"C{index % 10}", linewidth=1, label=shown if known else None)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
+                shown = f"{name}, {'training' if part == 'train' else 'held out'}" if known else None
+                look = {"color": f"C{index % 10}", "linewidth": 1, "marker": _marker(known), "markersize": 3}
+                axes.plot(x, y, style, markerfacecolor="none" if part == "train" else None, label=shown, **look)
+        _label_axes(axes, label)
     axes.legend(fontsize=7)
     write_figure(figure, path)
 

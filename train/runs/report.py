@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from train.config import Config
-from train.pages import Picture, Table, image_png, png, render
+from train.config import Config, make_config
+from train.pages import Picture, Table, image_png, in_words, png, render, svg
+from train.runs.plot import PANELS, draw_panel
 
 __all__ = ["Classified", "page"]
 
@@ -18,7 +18,7 @@ MOST_WRONG = 24
 """Images that are shown."""
 
 MOST_NUMBERED = 20
-"""Classes up to which the picture of the confusion has its numbers."""
+"""Classes up to which the confusion is a table."""
 
 Array = np.ndarray[Any, Any]
 
@@ -46,6 +46,12 @@ class Classified:
         np.add.at(found, (self.labels, self.logits.argmax(axis=1)), 1)
         return found
 
+    @property
+    def right(self) -> str:
+        """How many are classified right, in words."""
+        confusion = self.confusion
+        return f"{np.trace(confusion)} of {confusion.sum()} are right"
+
     def most_wrong(self, count: int) -> list[int]:
         """Return the images taken for another class whose own class has the least probability."""
         own = self.probabilities[np.arange(len(self.labels)), self.labels]
@@ -60,25 +66,64 @@ def page(
     records: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
     filters: Array | None,  # (channels, s, s, K)
-    curve: bytes | None,
     classified: Classified | None,
 ) -> str:
     """Return the report of a run."""
+    few = len(class_names) <= MOST_NUMBERED
     return render(
         "run.html",
         name=name,
         results=_results(records),
-        curve=Picture(curve, "Loss and accuracy over epochs") if curve else None,
+        curves=_curves(records),
         part=classified.part if classified else None,
         count=len(classified.labels) if classified else 0,
-        confusion=_confusion_picture(classified, class_names) if classified else None,
+        confusion=_confusion(classified) if classified and few else None,
+        confusion_picture=_confusion_picture(classified, class_names) if classified and not few else None,
+        class_names=class_names,
+        right=classified.right if classified else "",
         wrong=_wrong(classified, class_names) if classified else [],
         filters=[] if filters is None else [_filter_picture(filters[..., k], k) for k in range(filters.shape[-1])],
         separate=filters is not None and filters.shape[0] != 3,
         times=_times(records),
+        preset=config.preset,
+        changed=_changed(config),
         settings=vars(config),
         machine=dict(machine),
     )
+
+
+def _curves(records: Sequence[Mapping[str, Any]]) -> list[Picture]:
+    """Loss and accuracy over epochs, a picture each, which stay legible on a telephone."""
+    from matplotlib.figure import Figure
+
+    found = []
+    if any("train_loss" in record for record in records):
+        for key in PANELS:
+            figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+            axes = figure.subplots()
+            draw_panel(axes, records, key)
+            axes.legend(fontsize=9, framealpha=0)
+            found.append(Picture(svg(figure), f"{key.capitalize()} over epochs"))
+    return found
+
+
+def _changed(config: Config) -> Table:
+    """The settings that differ from those of the preset."""
+    preset = vars(make_config(config.preset))
+    lines = [
+        (name, in_words(value), in_words(preset[name])) for name, value in vars(config).items() if value != preset[name]
+    ]
+    return Table(("setting", "here", f"preset {config.preset}"), lines, "settings that differ from the preset's")
+
+
+def _confusion(classified: Classified) -> list[list[tuple[int, str]]]:
+    """How many images of each class (row) were taken for each (column), and which share of the class that is."""
+    counts = classified.confusion
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return [
+        [(int(n), f"{100 * share:.0f}%") for n, share in zip(*row, strict=True)]
+        for row in zip(counts, shares, strict=True)
+    ]
 
 
 def _results(records: Sequence[Mapping[str, Any]]) -> Table:
@@ -149,33 +194,21 @@ def _filter_picture(w: Array, k: int) -> Picture:
 
 
 def _confusion_picture(classified: Classified, names: Sequence[str]) -> Picture:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     counts = classified.confusion
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    few = len(names) <= MOST_NUMBERED
-    side = 1.8 + (0.5 * len(names) if few else 9.0)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(11.6, 10.8), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(drawn, ax=axes, shrink=0.8, label="share of the true class [%]")
-    size, places = (9, range(len(names))) if few else (4, range(len(names)))
+    blue = np.broadcast_to((0.12, 0.47, 0.71, 1.0), (*shares.shape, 4)).copy()
+    blue[..., 3] = shares  # on a light page or a dark one
+    axes.imshow(blue)
     shown = [_cut(name.encode(errors="replace").decode()) for name in names]
-    axes.set_xticks(places, shown, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(places, shown, fontsize=size, parse_math=False)
+    axes.set_xticks(range(len(names)), shown, rotation=90, fontsize=4, parse_math=False)
+    axes.set_yticks(range(len(names)), shown, fontsize=4, parse_math=False)
     axes.set_xlabel("taken for")
     axes.set_ylabel("true class")
-    if few:
-        for (row, column), number in np.ndenumerate(counts):
-            if number:
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(number), ha="center", va="center", fontsize=8, color=colour)
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=120 if few else 160, format="png")
-    accuracy = f"{np.trace(counts)} of {counts.sum()} are right"
-    return Picture(stream.getvalue(), f"Confusion matrix: {accuracy}", f"{accuracy}.")
+    return Picture(svg(figure), f"Confusion matrix: {classified.right}")
 
 
 def _cut(name: str) -> str:

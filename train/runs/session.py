@@ -395,13 +395,12 @@ def classified(part: str, network: Network, parameters: Any, moments: Any, data:
 
 
 def write_report(run: Run, network: Network, names: Sequence[str], parameters: Any, shown: Classified | None) -> str:
-    """Write report.html, beside a learning curve that is drawn, and return its path."""
+    """Write report.html, and return its path."""
     of_channels = [w["w"] for w in parameters.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] in CHANNELS]
     filters = to_numpy(of_channels[0]) if of_channels else None
-    curve = run.picture_path.read_bytes() if run.picture_path.is_file() else None
     name, again = run.path.resolve().name, f"--report {run.path} writes it"
     try:
-        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, curve, shown)
+        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown)
         write_atomically(run.report_path, text.encode())
     except KeyboardInterrupt as error:
         raise Interrupted(
