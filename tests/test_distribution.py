@@ -38,6 +38,23 @@ def test_one_version() -> None:
     assert installed == VERSION
 
 
+def test_supported_pythons_are_tested() -> None:
+    """Each that the package names, and `make oldest` by the oldest."""
+    name = "Programming Language :: Python :: "
+    named = [text.removeprefix(name) for text in PROJECT["classifiers"] if text.startswith(f"{name}3.")]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert named == re.findall(r'"([\d.]+)"', workflow.split("python: [")[1].partition("]")[0])
+    assert PROJECT["requires-python"] == f">= {named[0]}"
+    assert f'python-version: "{named[0]}"' in workflow
+
+
+def test_the_workflow_calls_targets_that_exist() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert {"test", "oldest"} == set(re.findall(r"run: make ([a-z]+)", workflow)) <= set(targets)
+    assert "run: bash .ci/run\n" in workflow
+
+
 @pytest.fixture(scope="module")
 def tracked() -> set[str]:
     """Every file of the repository."""
