@@ -1,7 +1,9 @@
 """The whole under one name: convolutions, their derivatives, trained networks. Imports nothing until it is used.
 
 `hcnn.core`, `hcnn.autodiff`, `hcnn.wavelets` and `hcnn.train` are the packages `hcnn_core`, `autodiff`, `wavelets` and
-`train` of this distribution, also where a file of yours has one of their names.
+`train` of this distribution, found where this one lies. So a `train.py` in the working directory does no harm, unless
+it is imported too: a process has one module of a name. Imported before, it is named in an ImportError; after
+`hcnn.train`, `import train` is this one.
 """
 
 import importlib

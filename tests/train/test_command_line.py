@@ -32,7 +32,9 @@ from train.runs.training import Trainer
 # Flags
 
 
-def test_that_kernels_are_compiled_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_that_kernels_are_compiled_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     logger = logging.getLogger("hcnn_core")
     before = logger.level, list(logger.handlers)
 
@@ -49,6 +51,9 @@ def test_that_kernels_are_compiled_is_said_once(capsys: pytest.CaptureFixture[st
         assert capsys.readouterr().err == "train.cifar: compiling kernels for this processor (once)\n"
         assert run_command(parser, [], lambda options: 0, "") == 0
         assert capsys.readouterr().err == ""
+    monkeypatch.setenv("HCNN_QUIET", "1")
+    assert run_command(parser, [], action, "") == 0
+    assert capsys.readouterr().err == ""
     assert (logger.level, logger.handlers) == before
 
 
