@@ -35,7 +35,8 @@ from train.data import (  # noqa: E402
 )
 from train.extras import require_installed  # noqa: E402
 from train.networks.registry import build  # noqa: E402
-from train.ranks.communicator import DistributedError, join, launch_rank, share_processors  # noqa: E402
+from train.ranks.communicator import DistributedError, launch_rank  # noqa: E402
+from train.ranks.ranks import join, share_processors  # noqa: E402
 from train.runs import checkpoint as checkpoints  # noqa: E402
 from train.runs.checkpoint import CheckpointError  # noqa: E402
 from train.runs.export import write_safetensors  # noqa: E402

@@ -13,7 +13,7 @@ import pytest
 
 from tests.train.test_distributed import Problem, bound, difference
 from tests.train.threads import on_ranks
-from train.ranks.communicator import Ranks
+from train.ranks.ranks import Ranks
 
 STEPS = 3
 
@@ -109,11 +109,10 @@ def test_ranks_that_share_a_device_sum_by_mpi(devices: int, available: bool, mon
 def test_a_rank_that_waits_for_nccl_is_watched() -> None:
     """NCCL sums while the host goes on, so a rank without partners waits where it reads the sum."""
     ranks, waiting = Ranks(), []
-    ranks.watch, ranks._steps = SimpleNamespace(exchanges=0, waiting=False), 1
 
     class Number(float):
         def __float__(self) -> float:
-            waiting.append(ranks.watch.waiting)
+            waiting.append(ranks.waiting)
             return 0.0
 
     class Total(np.ndarray[Any, Any]):
@@ -122,4 +121,4 @@ def test_a_rank_that_waits_for_nccl_is_watched() -> None:
 
     ranks.all_reduce = lambda array: array.view(Total)
     ranks.sum_step({"w": np.ones(3)}, np.asarray(1.0), np.asarray(2))
-    assert waiting == [True] and not ranks.watch.waiting
+    assert waiting == [True] and not ranks.waiting

@@ -32,7 +32,8 @@ from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
 from train.ranks import communicator as distributed
 from train.ranks import watch
-from train.ranks.communicator import DistributedError, Ranks, join, launched, share_processors
+from train.ranks.communicator import DistributedError, launched
+from train.ranks.ranks import Ranks, join, share_processors
 from train.ranks.watch import start
 from train.recipes.optimizers import OPTIMIZERS
 from train.runs.step import gradient_step
@@ -368,17 +369,17 @@ def test_what_all_ranks_lack_is_said_by_one(
 def test_ranks_share_the_processors_of_their_host(
     mine: set[int], others: list[Any], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed.os, "sched_getaffinity", lambda pid: mine, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: mine, raising=False)
     for name in ("HCNN_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     ranks = Ranks()
     ranks.host = "here"
     monkeypatch.setattr(ranks, "gather", lambda value: [value, *others])
     share_processors(ranks)
-    assert distributed.os.environ.pop("HCNN_NUM_THREADS") == str(threads)
+    assert os.environ.pop("HCNN_NUM_THREADS") == str(threads)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     share_processors(ranks)
-    assert "HCNN_NUM_THREADS" not in distributed.os.environ  # what the user has set stays
+    assert "HCNN_NUM_THREADS" not in os.environ  # what the user has set stays
 
 
 def test_ranks_that_cannot_be_watched_say_so_and_go_on(
@@ -391,13 +392,13 @@ def test_ranks_that_cannot_be_watched_say_so_and_go_on(
         started.append(process)
         return process, (host, 1), key
 
-    monkeypatch.setattr(distributed, "start", nowhere)
+    monkeypatch.setattr(watch, "start", nowhere)
 
     def work(ranks: Ranks) -> bool:
         ranks.be_watched("train.cifar")
-        return ranks.watch is None
+        return ranks.watch.connected
 
-    assert on_ranks(2, work) == [True, True]
+    assert on_ranks(2, work) == [False, False]
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "ranks that hang will not be noticed: rank 0 on " in said
     assert started[0].returncode == 0  # the watching process has gone
@@ -406,11 +407,11 @@ def test_ranks_that_cannot_be_watched_say_so_and_go_on(
 def test_ranks_that_end_well_let_the_watching_process_end() -> None:
     def work(ranks: Ranks) -> Any:
         ranks.be_watched("train.cifar")
-        watcher = ranks._watcher
-        assert ranks.watch is not None
+        process = ranks.watch.process
+        assert ranks.watch.connected
         ranks.gather(None)
         ranks.leave()
-        return watcher
+        return process
 
     assert on_ranks(2, work)[0].returncode == 0
 
@@ -436,15 +437,15 @@ def test_ranks_stop_with_a_line_when_the_watching_process_dies(
 ) -> None:
     """A rank that hung later would hang the others for ever."""
     asked: queue.SimpleQueue[int] = queue.SimpleQueue()
-    of_system = SimpleNamespace(**{name: getattr(os, name) for name in ("_exit", "getpid", "write")})
+    of_system = SimpleNamespace(**{name: getattr(os, name) for name in ("_exit", "environ", "getpid", "write")})
     of_system.kill = lambda process, signum: asked.put(signum)
     monkeypatch.setattr(watch, "os", of_system)
 
     def work(ranks: Ranks) -> None:
         ranks.be_watched("train.cifar")
         ranks.gather(None)
-        if ranks._watcher is not None:
-            ranks._watcher.kill()
+        if ranks.watch.process is not None:
+            ranks.watch.process.kill()
         assert asked.get(timeout=60) == signal.SIGTERM
         ranks.gather(None)
         ranks.leave()

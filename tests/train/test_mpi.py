@@ -233,7 +233,7 @@ DIFFERENT = {
 
 def test_ranks_save_and_stop_when_the_watching_process_is_killed(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
-    outcome = train(2, path, act=acting("self.ranks._watcher.kill(); time.sleep(3)", (0, 2, 2)))
+    outcome = train(2, path, act=acting("self.ranks.watch.process.kill(); time.sleep(3)", (0, 2, 2)))
     first, second = outcome.err.splitlines()
     assert "the process that watches the ranks has died" in first and outcome.status != 0
     assert "stopped by SIGTERM at epoch 2, step" in second and f"saved; continue with --resume {path}" in second

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from train.ranks.communicator import Ranks
+from train.ranks.ranks import Ranks
 
 
 class Communicator:

@@ -20,7 +20,8 @@ import hcnn_core
 from train.config import ConfigError
 from train.data import DataError, is_function
 from train.extras import NEEDED, install_command
-from train.ranks.communicator import DistributedError, Ranks, launched
+from train.ranks.communicator import DistributedError, launched
+from train.ranks.ranks import Ranks
 from train.runs import compiling
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import RunError

@@ -31,7 +31,7 @@ from train.data import (
 from train.data.dataset import CHANNELS
 from train.networks.network import Network
 from train.networks.registry import architecture_of, build
-from train.ranks.communicator import Ranks
+from train.ranks.ranks import Ranks
 from train.recipes.schedules import image_size
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, State
@@ -239,8 +239,7 @@ class Session:
         if ranks.size > 1:
             settings = {name: value for name, value in vars(config).items() if name != "data_dir"}
             ranks.require_same(settings | found | {"the images and labels": f"checksum {dataset.checksum():08x}"})
-            if ranks.watch is not None:
-                ranks.watch.advise(f"continue with --resume {run.path}")
+            ranks.watch.advise(f"continue with --resume {run.path}")
         return ranks.agree(lambda: self._trainer(xp, config, dataset, run, found)), dataset
 
     def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:

@@ -20,7 +20,7 @@ from train.config import Config
 from train.data import Images, hide, move, resize
 from train.networks.layer import Parameters
 from train.networks.network import Network
-from train.ranks.communicator import Ranks
+from train.ranks.ranks import Ranks
 from train.recipes.optimizers import OPTIMIZERS, Progress
 
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "initial_arrays", "wants_graphs"]

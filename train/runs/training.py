@@ -24,7 +24,7 @@ from train.data import INFO, Images, draw_holes, draw_sources, spread, views
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import build
-from train.ranks.communicator import Ranks
+from train.ranks.ranks import Ranks
 from train.recipes.schedules import averaged_part, image_size, learning_rate
 from train.runs import checkpoint as checkpoints
 from train.runs import compiling

@@ -1,0 +1,109 @@
+"""Training on several processes: who takes which part of a batch, and what a step sums.
+
+The images of each batch are split over the ranks. Moments, gradients and losses are summed over them, so that every
+rank holds the same weights and takes the steps that one process would take on the whole batch, to rounding.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from autodiff import tree_leaves, tree_map, tree_structure, tree_unflatten
+from hcnn_core.backend import Array, array_namespace
+from hcnn_core.shards import Shard
+from train.ranks.agreement import Agreement
+from train.ranks.communicator import world
+from train.ranks.watch import Watch
+
+__all__ = ["Ranks", "join", "share_processors"]
+
+
+class Ranks(Agreement):
+    """The processes that share each batch; this one is number `rank` of `size`. By default there is one."""
+
+    def __init__(self, comm: Any = None) -> None:
+        super().__init__(comm)
+        self.stop = 0  # a signal that this rank has received before a step; after it, one that any rank has
+        self.watch = Watch(self)
+
+    def share_of(self, count: int) -> slice:
+        """Return which of a batch's images are this rank's: contiguous, as many as others have or one less."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def shard(self, share: float) -> Shard:
+        """Return this rank's part of a batch, as moments want it."""
+        return Shard(share, self.all_reduce)
+
+    def part_of(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return what this rank's step is told of a batch, with its "share" of the batch's images."""
+        if self.size == 1:
+            return inputs
+        count = len(inputs["index"])
+        part = self.share_of(count)
+        share = (part.stop - part.start) / count
+        part = part if share else slice(1)
+        mine: dict[str, Any] = tree_map(lambda array: array[part] if array.ndim else array, inputs)
+        return mine | {"share": np.asarray(share)}
+
+    def begin_step(self, where: str, received: list[int]) -> None:
+        """Say that a step begins, and whether this rank has received a signal to stop."""
+        self.stop = received[0] if received else 0
+        self.watch.at(where)
+
+    def sum_step(self, gradients: Any, loss: Array, correct: Array) -> tuple[Any, Array, Array]:
+        """Return gradients, loss and number of images classified right, summed over all ranks in one message.
+
+        The same message tells every rank whether one of them is to stop.
+        """
+        leaves = tree_leaves(gradients)
+        xp, dtype = array_namespace(*leaves), leaves[0].dtype
+        last = xp.stack([xp.astype(loss, dtype), xp.astype(correct, dtype), xp.asarray(bool(self.stop), dtype=dtype)])
+        total = self.all_reduce(xp.concat([*(xp.reshape(leaf, (-1,)) for leaf in leaves), last]))
+        found, begin = [], 0
+        for leaf in leaves:
+            found.append(xp.reshape(total[begin : begin + leaf.size], leaf.shape))
+            begin += leaf.size
+        self.counting = True
+        with self.exchange():  # a GPU still sums here
+            asked = float(total[-1])
+        if asked:
+            self.stop = max(self.gather(self.stop))
+        return tree_unflatten(tree_structure(gradients), found), total[-3], xp.astype(total[-2], correct.dtype)
+
+    def asked_to_stop(self, received: list[int]) -> int:
+        """Return the signal that all ranks are to stop for; 0 for none."""
+        return self.stop if self.size > 1 else (received or [0])[0]
+
+    def be_watched(self, module: str) -> None:
+        """Let a process on rank 0's host end the run, with one line, when a rank dies or hangs."""
+        if self.size > 1:
+            self.watch.begin(module)
+
+    def leave(self) -> None:
+        """End being watched: this rank ends well, or with an error that all ranks know."""
+        self.watch.end()
+
+    def fail(self, text: str, status: int) -> None:
+        """End every rank for an error that only this one knows."""
+        self.watch.fail(text, status)
+        print(f"rank {self.rank} on {self.host}: {text}", file=sys.stderr, flush=True)  # nobody else is there to say it
+        self.comm.Abort(status)
+
+
+def join() -> Ranks:
+    """Return the ranks of the run that this process belongs to."""
+    return Ranks(world())
+
+
+def share_processors(ranks: Ranks) -> None:
+    """Set HCNN_NUM_THREADS, unless the user has set it, to this rank's share of the processors it may use."""
+    if {"HCNN_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
+        return
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    everyone = ranks.gather((ranks.host, frozenset(allowed)))
+    sharing = sum(host == ranks.host and bool(allowed & theirs) for host, theirs in everyone)
+    os.environ["HCNN_NUM_THREADS"] = str(max(1, len(allowed) // sharing))
