@@ -11,6 +11,9 @@ reason.
 A sample repeats the call until 5 ms have passed, after one call that is not timed if the call is shorter than that.
 Samples alternate among everything that computes a case. The other choices of `method` are timed in the same rounds; the
 second table compares them with the choice of "auto". What takes more than 20 times as long as ours is timed once.
+
+The third table has layers of convolutional networks, whose channels are summed: the result and both gradients, beside
+PyTorch's conv2d. `--only "128 images"` measures these alone.
 """
 
 import os
@@ -41,6 +44,7 @@ import scipy.fft
 import scipy.ndimage
 import scipy.signal
 
+import autodiff
 from benchmarks.layer import load_torch
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve
@@ -129,7 +133,13 @@ CASES = [
 ]
 
 
-WIDTH = max(len(case.name) for case in CASES)
+LAYERS = [
+    Case((n, n), (3, 3), batch=128, channels=channels, filters=filters, boundaries=("zero",))
+    for n, channels, filters in ((32, 3, 96), (32, 16, 16), (16, 32, 32), (8, 64, 64), (8, 192, 192))
+]
+"""Layers of networks that Table 1 compares with, in their batches: All-CNN's first and one of its last, ResNet-20's."""
+
+WIDTH = max(len(case.name) for case in CASES + LAYERS)
 
 
 class CannotExpress(Exception):
@@ -141,7 +151,7 @@ class Way:
     """One way to compute a case: the call that is timed, and its result as ours."""
 
     run: Callable[[], Any]
-    to_numpy: Callable[[Any], Array] = np.asarray
+    to_numpy: Callable[[Any], Any] = lambda found: found
     compiles: bool = False  # when it is first called
 
 
@@ -221,6 +231,77 @@ class Problem:
             key=lambda methods: (len(set(methods)) > 1, seconds[methods]),
         )
         return chosen, others[: METHODS - 1]
+
+
+IN_LAYERS: dict[str, Any] = {"boundary": "zero", "sum_axes": 3}
+
+
+class LayerProblem:
+    """A layer: its result, and the gradients of x (N, u1, u2, channels) and w (channels, 3, 3, filters)."""
+
+    tolerance = 20 * float(np.finfo(np.float32).eps)
+    """Rounding errors, by the norms of what is multiplied: see `Problem.tolerance`."""
+
+    def __init__(self, case: Case) -> None:
+        rng = np.random.default_rng(0)
+        self.case, self.padding = case, case.kernel[0] // 2
+
+        def draw(*shape: int) -> Array:
+            return rng.standard_normal(shape, np.float32)
+
+        self.x, self.w = draw(case.batch, *case.lengths, case.channels), draw(case.channels, *case.kernel, case.filters)
+        self.g = laid_out_by(self.x, self.w)
+        self.g[...] = draw(*self.g.shape)
+        # the axes of memory in the order in which a layer before leaves them
+        self.left = laid_out_by(self.x, draw(case.channels, *case.kernel, case.channels))
+        self.left[...] = self.x
+        self.found = self.step(self.x)
+
+    def step(self, x: Array) -> tuple[Array, Array, Array]:
+        """What a training step computes of a layer."""
+        y, pullback = autodiff.vjp(lambda x, w: autodiff.convolve(x, w, (1, 2), **IN_LAYERS), x, self.w)
+        return (y, *pullback(self.g))
+
+    def ours(self) -> dict[str, Way]:
+        return {
+            "contiguous": Way(lambda: self.step(self.x), compiles=True),
+            "as a layer leaves it": Way(lambda: self.step(self.left), compiles=True),
+        }
+
+    def torch(self) -> dict[str, Way]:
+        import torch
+
+        def run(x: Any, w: Any, g: Any) -> Any:
+            with torch.enable_grad():
+                y = torch.nn.functional.conv2d(x, w, padding=self.padding)
+                return (y.detach(), *torch.autograd.grad(y, (x, w), g))
+
+        first = [np.moveaxis(a, -1, 1) for a in (self.x, self.g)]
+        flipped = np.moveaxis(np.flip(self.w, (1, 2)), -1, 0)
+        x, g, w = (torch.from_numpy(np.ascontiguousarray(a)) for a in (*first, flipped))
+        return {
+            name: Way(
+                functools.partial(run, *(a.clone(memory_format=layout).requires_grad_() for a in (x, w)), g),
+                lambda found: (
+                    *(np.moveaxis(a.numpy(), 1, -1) for a in found[:2]),
+                    np.flip(np.moveaxis(found[2].numpy(), 0, -1), (1, 2)),
+                ),
+            )
+            for name, layout in (("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last))
+        }
+
+    def error(self, found: tuple[Array, Array, Array]) -> float:
+        """Largest deviation from ours, by the product of two norms."""
+        x, w, g = (float(np.linalg.norm(a.ravel().astype(np.float64))) for a in (self.x, self.w, self.g))
+        if [a.shape for a in found] != [a.shape for a in self.found]:
+            return math.inf
+        pairs = zip(found, self.found, (x * w, g * w, g * x), strict=True)
+        return float(np.max([abs(a - b).max() / norms for a, b, norms in pairs]))  # NaN where one is
+
+
+def laid_out_by(x: Array, w: Array) -> Array:
+    """An empty array, in shape and in memory like the result of a layer."""
+    return np.empty_like(convolve(x, w, (1, 2), **IN_LAYERS))
 
 
 def with_threads(run: Callable[[], Any]) -> dict[str, Way]:
@@ -382,7 +463,7 @@ class Contender:
         return found | ({"variant": self.variant} if self.variant else {})
 
 
-def admit(problem: Problem, ways: dict[str, Way], limit: float) -> Contender:
+def admit(problem: Problem | LayerProblem, ways: dict[str, Way], limit: float) -> Contender:
     """The fastest of some ways, each of which has agreed with ours; slower than the limit, it has its one time."""
     found: dict[str, float] = {}
     for variant, way in ways.items():
@@ -443,6 +524,38 @@ def compare(case: Case, boundary: str, rounds: int, missing: dict[str, str]) -> 
         "methods": {"+".join(names): contender.record() for names, contender in methods.items()},
         "regret": ours.ms / min(contender.ms for contender in methods.values()),
     }
+
+
+def compare_layer(case: Case, rounds: int, missing: dict[str, str]) -> dict[str, Any]:
+    """A layer here and in PyTorch, verified, then timed in alternation."""
+    problem = LayerProblem(case)
+    contenders = {"ours": admit(problem, problem.ours(), math.inf)}
+    disagrees = {}
+    if "torch" not in missing:
+        try:
+            contenders["torch"] = admit(problem, problem.torch(), math.inf)
+        except ArithmeticError as why:
+            disagrees["torch"] = str(why)
+    for _ in range(rounds):
+        for contender in contenders.values():
+            contender.sample()
+    products = 3 * math.prod((case.batch, *case.lengths, *case.kernel, case.channels, case.filters))
+    found = {name: contender.record() for name, contender in contenders.items()}
+    ratio = found["ours"]["ms"] / found["torch"]["ms"] if "torch" in found else None
+    return {"case": case.name, "multiply-adds": products, "disagrees": disagrees, "ratio": ratio, **found}
+
+
+def layer_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """The third table."""
+    yield "Layers, result and both gradients; GMAC/s counts the multiply-adds of the definition"
+    yield f"{'case':{WIDTH}s} {'ours':>8s} {'GMAC/s':>7s} {'torch':>8s} {'GMAC/s':>7s} {'ratio':>6s}"
+    for row in rows:
+        cells = ""
+        for name in ("ours", "torch"):
+            if name in row:
+                cells += f" {number(row[name]['ms']):>8s} {row['multiply-adds'] / row[name]['ms'] / 1e6:7.1f}"
+        yield f"{row['case']:{WIDTH}s}{cells}" + (f" {row['ratio']:6.2f}" if row["ratio"] else "")
+        yield from (f"  torch disagrees: {why}" for why in row["disagrees"].values())
 
 
 def number(ms: float, once: bool = False) -> str:
@@ -608,13 +721,11 @@ def arguments() -> argparse.Namespace:
         parser.error(f"--rounds is {options.rounds}; give 1 or more")
     if options.quick:
         options.rounds = min(options.rounds, 3)
-    options.cases = [case for case in CASES if case.quick or not options.quick]
-    if options.only is not None:
-        known = options.cases
-        options.cases = [case for case in known if options.only in case.name]
-        if not options.cases:
-            which = "no case of --quick" if options.quick else "no case"
-            parser.error(f"--only is {options.only!r}, which {which} has in its name; {known[-1].name!r} is one")
+    known = [case for case in CASES + LAYERS if case.quick or not options.quick]
+    options.cases = [case for case in known if options.only is None or options.only in case.name]
+    if not options.cases:
+        which = "no case of --quick" if options.quick else "no case"
+        parser.error(f"--only is {options.only!r}, which {which} has in its name; {known[-1].name!r} is one")
     if options.out is not None:
         try:
             options.out.mkdir(parents=True, exist_ok=True)
@@ -645,25 +756,30 @@ def main() -> int:
     machine, missing = load_peers()
     say(*(f"{key}: {value}" for key, value in machine.items()))
     say(f"rounds: {options.rounds}; medians, in milliseconds; scipy.ndimage has one thread, all others may use all", "")
-    say(header())
     rows = []
-    for case in options.cases:
-        for boundary in case.boundaries:
-            rows.append(compare(case, boundary, options.rounds, missing))
-            say(line(rows[-1]))
-    say("", *notes(rows), "", *regrets(rows))
+    if any(map(CASES.__contains__, options.cases)):
+        say(header())
+        for case in filter(CASES.__contains__, options.cases):
+            for boundary in case.boundaries:
+                rows.append(compare(case, boundary, options.rounds, missing))
+                say(line(rows[-1]))
+        say("", *notes(rows), "", *regrets(rows))
+    layers = [compare_layer(case, options.rounds, missing) for case in options.cases if case in LAYERS]
+    if layers:
+        say("", *layer_lines(layers))
     record = {
         "machine": machine,
         "load afterwards": os.getloadavg(),
         "rounds": options.rounds,
         "minutes": (time.monotonic() - began) / 60,
         "rows": rows,
+        "layers": layers,
     }
     if options.out:
         (options.out / "convolve.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         (options.out / "convolve.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(f"\n{draw(record, options.out / 'convolve.png')}")
-    return int(any(row["disagrees"] for row in rows))
+    return int(any(row["disagrees"] for row in (*rows, *layers)))
 
 
 if __name__ == "__main__":

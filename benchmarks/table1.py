@@ -1,90 +1,151 @@
-"""Draw Table 1 of arXiv:1703.04140: accuracy on CIFAR-10 against the number of coefficients, and runs of this project.
+"""Table 1 of arXiv:1703.04140 beside runs of this project: accuracy against coefficients, multiply-adds and time.
 
-``python -m benchmarks.table1 RUN RUN ...`` takes folders of runs whose test set was read, by default those of
-record in benchmarks/results, prints the table and writes the picture.
+``python -m benchmarks.table1 RUN RUN ...`` takes folders of runs on CIFAR-10, by default those of record in
+benchmarks/results. It prints a table, and writes it (.md) and a picture of it (.png). The accuracy is that on the test
+images where a run has read them, or else that on held-out images, marked as such. Published multiply-adds are those of
+the same networks as they are built here. Nothing was published of the time.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from train.config import make_config, read_toml
-from train.networks.hierarchical import layers
+from train.config import Config, make_config, read_toml
+from train.networks.registry import architecture_of, build
 from train.runs.plot import write_figure
 from train.runs.run import Run
+from train.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 RECORD = ("hcnn", "hcnn-best", "hcnn-periodic", "hcnn-plus", "hcnn-fast")
 
 PUBLISHED = {
-    "HCNN": (0.098e6, 91.43),
-    "HCNN (+)": (0.34e6, 92.50),
-    "All-CNN": (1.3e6, 92.75),
-    "ResNet-20": (0.27e6, 91.25),
-    "NIN": (0.98e6, 91.20),
-    "WRN student": (0.17e6, 91.23),
-    "FitNet": (2.5e6, 91.61),
+    "HCNN": ("hcnn", 0.098e6, 91.43),
+    "HCNN (+)": ("hcnn-plus", 0.34e6, 92.50),
+    "All-CNN": ("all-cnn", 1.3e6, 92.75),
+    "ResNet-20": ("resnet20", 0.27e6, 91.25),
+    "NIN": ("nin", 0.98e6, 91.20),
+    "WRN student": ("wrn-student", 0.17e6, 91.23),
+    "FitNet": ("fitnet", 2.5e6, 91.61),
 }
-"""Coefficients and accuracy in %, from the paper's Table 1."""
+"""A preset of each network here, and the coefficients and the accuracy in % that the paper's Table 1 gives."""
+
+PUBLISHED_AS, TEST, HELD_OUT = "published", "measured here", "measured here, on held-out images"
 
 
-def measured(path: Path) -> tuple[str, int, float] | None:
-    """Name, filter coefficients and test accuracy in % of a run on CIFAR-10; None where the test set was not read."""
+class Row(NamedTuple):
+    """A line of the table."""
+
+    network: str
+    run: str  # the name of its folder; "" of what was published
+    coefficients: float
+    multiply_adds: int  # of an image of 32 x 32, every filter applied tap by tap
+    minutes: float | None  # of training, on the run's machine
+    accuracy: float  # in %
+    source: str
+
+
+def published() -> list[Row]:
+    """The lines of the paper."""
+    return [
+        Row(name, "", count, build(make_config(preset)).multiply_adds, None, accuracy, PUBLISHED_AS)
+        for name, (preset, count, accuracy) in PUBLISHED.items()
+    ]
+
+
+def measured(path: Path) -> Row | None:
+    """The line of a run on CIFAR-10; None where it is of other images, or no accuracy is known."""
     run = Run(path)
     settings = read_toml(run.config_path)
     config = make_config(settings.pop("preset", "hcnn"), settings)
-    tests = [record["test_accuracy"] for record in run.read_metrics() if "test_accuracy" in record]
-    if config.dataset != "cifar10" or not tests:
-        return None
-    return path.name, sum(layer.parameters for layer in layers(config, 32, 10)), 100 * tests[-1]
+    records = run.read_metrics()
+    epochs = [record for record in records if "train_loss" in record]
+    network, minutes = build(config), sum(record["seconds"] for record in epochs) / 60
+    for key, source in (("test_accuracy", TEST), ("validation_accuracy", HELD_OUT)):
+        known = [record[key] for record in records if key in record]
+        if config.dataset == "cifar10" and known:
+            size = network.counted, network.multiply_adds
+            return Row(name_of(config), path.resolve().name, *size, minutes, 100 * known[-1], source)
+    return None
 
 
-def draw(rows: list[tuple[str, int, float]], path: Path) -> None:
-    """Write the picture."""
+def name_of(config: Config) -> str:
+    """What Table 1 calls a network; what messages call it where it is not in that table."""
+    if config.architecture == "hcnn":
+        return "HCNN (+)" if config.nonlinear_factors else "HCNN"
+    named = {preset: name for name, (preset, _, _) in PUBLISHED.items()}
+    return named.get(config.architecture, architecture_of(config).title)
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of Markdown."""
+    yield "| network | run | coefficients | GMAC | minutes | accuracy | |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        minutes = "" if row.minutes is None else f"{row.minutes:.1f}"
+        yield (
+            f"| {row.network} | {row.run} | {row.coefficients:,.0f} | {row.multiply_adds / 1e9:.4f} | {minutes} "
+            f"| {row.accuracy:.2f} % | {row.source} |"
+        )
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Write the picture: a colour for each network, a mark for each source."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for name, (count, accuracy) in PUBLISHED.items():
-        own = name.startswith("HCNN")
-        axes.plot(count, accuracy, "s" if own else "o", color="tab:orange" if own else "tab:gray", markersize=6)
-        below = name == "WRN student"  # which has a neighbour
-        offset = (5, -12 if below else 4)
-        axes.annotate(f"{name} {accuracy:.2f}", (count, accuracy), offset, textcoords="offset points", fontsize=8)
-    for name, count, accuracy in rows:
-        axes.plot(count, accuracy, "*", color="tab:blue", markersize=11)
-        axes.annotate(f"{name} {accuracy:.2f}", (count, accuracy), (7, -3), textcoords="offset points", fontsize=8)
-    for marker, colour, label in (
-        ("s", "tab:orange", "the paper's, as published"),
-        ("o", "tab:gray", "others, as published"),
-        ("*", "tab:blue", "measured here"),
-    ):
-        axes.plot([], [], marker, color=colour, label=label)
-    axes.set_xscale("log")
-    axes.set_xlim(3e4, 6e6)
-    axes.set_xlabel("filter coefficients")
-    axes.set_ylabel("accuracy on the test images of CIFAR-10 [%]")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    networks = list(dict.fromkeys(row.network for row in rows))
+    marks = {PUBLISHED_AS: ("o", "none"), TEST: ("*", None), HELD_OUT: ("^", None)}
+    panels = figure.subplots(1, 3, sharey=True)
+    columns = ("coefficients", "multiply_adds", "minutes")
+    titles = ("filter coefficients", "multiply-adds of an image", "minutes of training, on the run's machine")
+    for axes, column, title in zip(panels, columns, titles, strict=True):
+        shown = [row for row in rows if getattr(row, column)]
+        for row in shown:
+            mark, face = marks[row.source]
+            colour = f"C{networks.index(row.network)}"
+            x = getattr(row, column)
+            size = 11 if mark == "*" else 7
+            axes.plot(x, row.accuracy, mark, color=colour, markerfacecolor=face or colour, markersize=size)
+            axes.annotate(row.run, (x, row.accuracy), (6, -8), textcoords="offset points", fontsize=7, color=colour)
+        axes.margins(x=0.18, y=0.08)
+        if column != "minutes":
+            axes.set_xscale("log")
+        axes.set_xlabel(title)
+        axes.grid(alpha=0.3)
+        if not shown:
+            axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center")
+            axes.set_xticks([])
+    panels[0].set_ylabel("accuracy on CIFAR-10 [%]")
+    for index, name in enumerate(networks):
+        panels[0].plot([], [], "s", color=f"C{index}", label=name)
+    for source in dict.fromkeys(row.source for row in rows):
+        mark, face = marks[source]
+        panels[0].plot([], [], mark, color="black", markerfacecolor=face or "black", label=source)
+    figure.legend(loc="outside lower center", ncols=6, fontsize=9, frameon=False)
     write_figure(figure, path)
 
 
 def main() -> int:
-    """Print the table and draw it."""
+    """Print the table, and write it and the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table1", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of runs [those of record]")
-    parser.add_argument("--out", type=Path, default=RESULTS / "table1.png", metavar="PNG")
+    parser.add_argument("--out", type=Path, default=RESULTS / "table1.png", metavar="PNG", help="the table lies beside")
     options = parser.parse_args()
+    for path in options.runs:
+        if not Run(path).config_path.is_file():
+            parser.error(f"{path} holds no run: it has no config.toml")
     folders = options.runs or [RESULTS / name for name in RECORD if (RESULTS / name / "metrics.jsonl").exists()]
-    rows = [row for row in map(measured, folders) if row]
-    for name, (count, accuracy) in PUBLISHED.items():
-        print(f"{name:24} {count:>10,.0f}  {accuracy:.2f} %  published")
-    for name, count, accuracy in rows:
-        print(f"{name:24} {count:>10,}  {accuracy:.2f} %  measured here")
+    rows = [*published(), *(row for row in map(measured, folders) if row)]
+    lines = list(table(rows))
+    print(*lines, sep="\n")
+    write_atomically(options.out.with_suffix(".md"), ("\n".join(lines) + "\n").encode())
     draw(rows, options.out)
     print(options.out)
     return 0

@@ -1,4 +1,4 @@
-"""Compare the speed of two checkouts, call by call in turn: layers, steps, and the table of `convolve`.
+"""Compare the speed of two checkouts, call by call in turn: steps, epochs, and the table of `convolve`.
 
 ``python -m benchmarks.versions OLD`` compares this checkout with the one in the folder OLD. Each works in a process of
 its own; calls alternate, so that what else the machine does meets both alike. A row's ratio is the median of the
@@ -9,11 +9,14 @@ distance between their quartiles, divided by the square root of their number.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +29,26 @@ STEPS = [("hcnn", "zero", 20), ("hcnn", "periodic", 20), ("hcnn-plus", "zero", 4
 """Preset, boundary and images of each step."""
 
 
-def layers_and_steps() -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
+EPOCHS = [("hcnn-fast", 1000), ("lenet", 2000)]
+"""Preset and images of each epoch, by the command line: its own count of the seconds."""
+
+
+def epoch(preset: str, images: int) -> Callable[[], float]:
+    """A call that trains on the sample, and returns the seconds that the run records of the epoch."""
+    from train import cifar
+
+    def call() -> float:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            run = Path(folder) / "run"
+            flags = ["--dataset", "sample", "--validation-size", "0", "--no-test", "--epochs", "1"]
+            if cifar.main(["--preset", preset, "--train-size", str(images), *flags, "--out", str(run)]):
+                raise RuntimeError(f"an epoch of {preset} failed")
+            return float(json.loads((run / "metrics.jsonl").read_text())["seconds"])
+
+    return call
+
+
+def calls() -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
     """Name and maker of each row's call, by what both versions know alike."""
     import numpy as np
 
@@ -53,6 +75,9 @@ def layers_and_steps() -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
             f"step of {preset}, {boundary}, {count} images",
             lambda p=preset, b=boundary, n=count: step(p, b, n, 12),
         )
+
+    for preset, count in EPOCHS:
+        yield f"epoch of {preset}, {count} images", lambda p=preset, n=count: epoch(p, n)
 
     def there_and_back(case: Any, boundary: str) -> Callable[[], Any]:
         rng = np.random.default_rng(0)
@@ -85,7 +110,7 @@ def layers_and_steps() -> Iterator[tuple[str, Callable[[], Callable[[], Any]]]]:
 
 def work() -> None:
     """Answer on standard output how long the row takes that each line of standard input names."""
-    rows = dict(layers_and_steps())
+    rows = dict(calls())
     name, call, repeats = "", None, 1
     for line in sys.stdin:
         if line.strip() != name:
@@ -97,8 +122,9 @@ def work() -> None:
         assert call is not None
         started = time.perf_counter()
         for _ in range(repeats):
-            call()
-        print((time.perf_counter() - started) / repeats, flush=True)
+            found = call()
+        took = (time.perf_counter() - started) / repeats
+        print(found if isinstance(found, float) else took, flush=True)  # an epoch counts its own seconds
 
 
 def start(root: Path) -> tuple[IO[str], IO[str]]:
@@ -121,7 +147,7 @@ def compare(old: Path, new: Path, rounds: int, seconds: float, only: str) -> Ite
         print(row, file=worker[0], flush=True)
         return float(worker[1].readline())
 
-    for row in [name for name, _ in layers_and_steps() if only in name]:
+    for row in [name for name, _ in calls() if only in name]:
         for worker in workers:
             ask(worker, row)
         times: list[tuple[float, float]] = []

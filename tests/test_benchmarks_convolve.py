@@ -65,6 +65,30 @@ def test_peers_agree_on_every_kind_of_case() -> None:
         }
 
 
+LAYER = """
+import json
+import numpy as np
+from benchmarks import convolve as table
+table.SAMPLE = 1e-9
+machine, missing = table.load_peers()
+case = table.Case((6, 8), (3, 3), batch=2, channels=3, filters=5, boundaries=("zero",))
+row = table.compare_layer(case, 2, missing)
+problem = table.LayerProblem(case)
+y, gx, gw = problem.found
+wrong = [(np.roll(y, 1, 1), gx, gw), (y, -gx, gw), (y, gx, np.flip(gw, (1, 2))), (y, gx * np.nan, gw), (y, gx, gw[1:])]
+print(json.dumps([row, problem.tolerance, [problem.error(some) for some in ((y, gx, gw), *wrong)]]))
+"""
+
+
+def test_a_layer_is_compared_in_its_result_and_both_gradients() -> None:
+    row, tolerance, (right, *wrong) = evaluate(LAYER)
+    assert right == 0 and not any(error <= 10 * tolerance for error in wrong)
+    assert row["disagrees"] == {} and row["multiply-adds"] == 3 * 2 * 6 * 8 * 9 * 3 * 5
+    assert len(row["ours"]["seconds"]) == 2
+    if "torch" in row:
+        assert row["ratio"] == row["ours"]["ms"] / row["torch"]["ms"]
+
+
 ERRORS = """
 import json
 import numpy as np

@@ -1,0 +1,170 @@
+"""Train networks for equal times, on equal terms: `python -m benchmarks.equal_time SET --minutes 30 --out DIR`.
+
+A short run of each network tells how many images a second it takes. It is then trained for as many epochs as fill the
+minutes, so that its schedule ends with them. All networks of a set have the same images, the same of them held out, the
+same augmentation, the same course of the learning rate and the same average of weights. Optimiser, highest learning
+rate, weight decay, batch and dropout are those of the network's preset.
+
+Each run is a folder, `DIR/NAME-SEED`. The same command goes on where it stopped, and leaves alone what is finished.
+`python -m benchmarks.table1 DIR/*-*` tables and draws what they reach. The set "depth" chooses among recipes, so its
+runs do not read the test images.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if "numpy" not in sys.modules:
+    from train.commands.process import prepare
+
+    prepare()
+
+import argparse
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import train
+from train.config import Config, ConfigError, make_config
+from train.data import INFO, DataError, load_dataset
+from train.runs.run import Run, RunError
+from train.runs.training import Interrupted, TrainingError, summary
+
+TERMS = {
+    "schedule": "one-cycle",
+    "warmup": 0.2,
+    "average_decay": 0.999,
+    "image_sizes": (),
+    "shift": 4,
+    "flip": True,
+    "alternate_flips": True,
+    "cutout": 0,
+    "validation_every": 1,
+}
+"""Settings of every run."""
+
+BASELINES = ("resnet20", "all-cnn", "nin", "wrn-student", "fitnet")
+
+SETS: dict[str, dict[str, dict[str, Any]]] = {
+    "table1": {name: {"preset": name} for name in (*BASELINES, "hcnn-best")},
+    "depth": {
+        f"depth{depth}{'-skip' if skip == 'aligned' else ''}": {
+            "preset": "hcnn-fast",
+            "depth": depth,
+            "skip": skip,
+            "test": False,
+        }
+        for depth in (12, 16, 20)
+        for skip in ("none", "aligned")
+    },
+}
+"""What is compared: the networks of Table 1; depths, with what skips layers and without."""
+
+BATCHES = 30
+"""Steps of each of the two epochs by which speed is measured; the second counts."""
+
+
+def settings(changes: dict[str, Any], options: argparse.Namespace, **more: Any) -> Config:
+    """The settings of a run."""
+    given = {name: getattr(options, name) for name in ("backend", "data_dir", "dataset", "validation_size")}
+    preset = changes["preset"]
+    others = {name: value for name, value in changes.items() if name != "preset"}
+    return make_config(preset, TERMS | given | others | more)
+
+
+def images_per_second(config: Config, folder: Path) -> float:
+    """How fast a network trains, by a short run in a folder."""
+    if not finished(folder, 2):
+        if Run(folder).checkpoint_paths():
+            train.resume(folder)
+        else:
+            train.fit(config, out=folder)
+    return float(epochs_of(folder)[-1]["images_per_second"])
+
+
+def epochs_of(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's epochs."""
+    run = Run(folder)
+    records = run.read_metrics() if run.metrics_path.is_file() else []
+    return [record for record in records if "train_loss" in record]
+
+
+def finished(folder: Path, epochs: int) -> bool:
+    """Whether a run has come to its end."""
+    return len(epochs_of(folder)) >= epochs
+
+
+def epochs_that_fill(minutes: float, images: int, speed: float) -> int:
+    """How many epochs of some images fit into the time, at least one."""
+    return max(1, int(60 * minutes * speed / images))
+
+
+def train_one(name: str, changes: dict[str, Any], seed: int, images: int, options: argparse.Namespace) -> None:
+    """Train a network to its end, from where it stopped."""
+    folder = options.out / f"{name}-{seed}"
+    run = Run(folder)
+    if run.checkpoint_paths():
+        config = run.latest()[1].config
+        if finished(folder, config.epochs):
+            return
+    else:
+        batch = settings(changes, options).batch_size
+        few = min(images, BATCHES * batch) + options.validation_size
+        brief = settings(changes, options, train_size=few, epochs=2, test=False)
+        speed = images_per_second(brief, options.out / "speed" / name)
+        epochs = epochs_that_fill(options.minutes, images, speed)
+        size = options.train_size
+        config = settings(changes, options, train_size=size, epochs=epochs, seed=seed)
+        print(f"{folder}: {speed:.0f} images/s, so {epochs} epochs", flush=True)
+
+    def say(record: dict[str, Any]) -> None:
+        left = (config.epochs - record["epoch"]) * record["seconds"]
+        print(f"{name}-{seed}: {summary(record, config.epochs, left)}", flush=True)
+
+    if run.checkpoint_paths():
+        train.resume(folder, on_epoch=say)
+    else:
+        train.fit(config, out=folder, on_epoch=say)
+
+
+def main() -> int:
+    """Train a set; the status is 1 if a network failed, and the others are trained all the same."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.equal_time", allow_abbrev=False)
+    parser.add_argument("set", choices=SETS, help="what is compared")
+    parser.add_argument("--minutes", type=float, required=True, help="of training, for each network")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the runs go")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each network with each of them (0)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the set's networks")
+    parser.add_argument("--backend", default="auto", help="auto, numpy or cupy")
+    parser.add_argument("--dataset", default="cifar10", choices=INFO)
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--train-size", type=int, default=0, help="training images, those held out among them (all)")
+    parser.add_argument("--validation-size", type=int, default=1000, help="of these, held out (1000)")
+    options = parser.parse_args()
+    if not options.minutes > 0:
+        parser.error(f"--minutes is {options.minutes:g}; give more than 0")
+    networks = SETS[options.set]
+    if unknown := [name for name in options.only or () if name not in networks]:
+        parser.error(f"--only is {unknown[0]!r}; choose among {', '.join(networks)}")
+    try:
+        images = options.train_size or len(load_dataset(options.dataset, options.data_dir).train_labels)
+    except DataError as error:
+        parser.error(str(error))
+    failed = 0
+    for seed in options.seeds:
+        for name in options.only or networks:
+            try:
+                train_one(name, networks[name], seed, images - options.validation_size, options)
+            except (ConfigError, RunError, TrainingError, MemoryError) as error:
+                failed += 1
+                print(f"{name}-{seed}: {error}", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            sys.exit(main())
+        except Interrupted as error:
+            print(error)
+            sys.exit(128 + error.signum)

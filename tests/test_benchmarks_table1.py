@@ -1,0 +1,94 @@
+"""Runs of equal times, and the table and picture of what they reach; no timing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train
+from benchmarks import equal_time, table1
+from train.config import make_config, to_toml
+from train.runs import session
+from train.runs.run import Run
+
+EPOCH = {"epoch": 1, "train_loss": 1.0, "seconds": 90.0, "validation_accuracy": 0.5}
+TEST = {"epoch": 1, "test_accuracy": 0.875}
+
+
+def run_of(path: Path, preset: str, *records: dict[str, Any], **settings: Any) -> Path:
+    """A run's folder as far as the table reads it."""
+    path.mkdir()
+    (path / "config.toml").write_text(to_toml(make_config(preset, settings), {}), encoding="utf-8")
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def test_a_row_has_what_the_run_reached_and_the_size_of_its_network(tmp_path: Path) -> None:
+    row = table1.measured(run_of(tmp_path / "a", "resnet20", EPOCH, {**EPOCH, "epoch": 2}, TEST))
+    products = 9 * (32**2 * (3 * 16 + 6 * 16**2) + 16**2 * (16 * 32 + 5 * 32**2) + 8**2 * (32 * 64 + 5 * 64**2))
+    assert row == ("ResNet-20", "a", 269_722, products + 640, 3.0, 87.5, table1.TEST)
+    held_out = table1.measured(run_of(tmp_path / "b", "hcnn-best", EPOCH, {**EPOCH, "validation_accuracy": 0.25}))
+    assert held_out is not None
+    assert held_out[:3] + held_out[4:] == ("HCNN", "b", 97_650, 3.0, 25.0, table1.HELD_OUT)
+    plus = table1.measured(run_of(tmp_path / "c", "hcnn-plus", TEST))
+    assert plus is not None and (plus.network, plus.coefficients) == ("HCNN (+)", 344_640)
+    assert table1.measured(run_of(tmp_path / "d", "resnet20", EPOCH, TEST, dataset="sample")) is None
+    assert table1.measured(run_of(tmp_path / "e", "resnet20")) is None
+
+
+def test_published_figures_are_marked_and_have_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [str(run_of(tmp_path / "a", "nin", EPOCH, TEST)), str(run_of(tmp_path / "b", "lenet", EPOCH))]
+    monkeypatch.setattr(sys, "argv", ["table1", *runs, "--out", str(tmp_path / "found.png")])
+    assert table1.main() == 0
+    lines = (tmp_path / "found.md").read_text("utf-8").splitlines()
+    assert capsys.readouterr().out.splitlines()[:-1] == lines
+    published = [line for line in lines if line.endswith("| published |")]
+    assert len(published) == 7 and all("|  |" in line.split("GMAC")[-1] for line in published)
+    assert any(
+        line.startswith("| NIN | a | 966,986 |") and "| 1.5 | 87.50 % | measured here |" in line for line in lines
+    )
+    assert "| LeNet-5 | b |" in lines[-1] and lines[-1].endswith("| measured here, on held-out images |")
+    assert int.from_bytes((tmp_path / "found.png").read_bytes()[16:20], "big") == 13 * 120
+
+
+def test_epochs_fill_the_time() -> None:
+    assert equal_time.epochs_that_fill(30, 49_000, 1000) == 36  # of 49 s each
+    assert equal_time.epochs_that_fill(1, 49_000, 10) == 1
+
+
+@pytest.mark.parametrize("name", equal_time.SETS)
+def test_terms_are_equal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a preset says otherwise, as that of hcnn-best does of the size of images."""
+    options = type("Options", (), {"backend": "numpy", "data_dir": "d", "dataset": "cifar10", "validation_size": 7})
+    found = [equal_time.settings(changes, options, epochs=3) for changes in equal_time.SETS[name].values()]  # type: ignore[arg-type]
+    for config in found:
+        assert {**equal_time.TERMS, "validation_size": 7}.items() <= vars(config).items()
+    assert {config.test for config in found} == {name == "table1"}
+    assert len(set(found)) == len(found) == 6
+
+
+def test_a_set_is_trained_once_and_goes_on_where_a_network_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
+    monkeypatch.setattr(session, "page", lambda *arguments: "report")
+    networks = {"wrong": {"preset": "lenet", "depth": 5}, "lenet": {"preset": "lenet", "test": False}}
+    monkeypatch.setitem(equal_time.SETS, "table1", networks)
+    monkeypatch.setattr(equal_time, "BATCHES", 1)
+    asked = ["table1", "--minutes", "1e-6", "--seeds", "0", "1", "--dataset", "sample", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["equal_time", *asked, "--train-size", "90", "--validation-size", "10"])
+    assert equal_time.main() == 1
+    assert "wrong-0: depth is 5, which is for architecture 'hcnn'" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lenet-0", "lenet-1", "speed"]
+    brief, whole = (Run(tmp_path / name).latest()[1].config for name in ("speed/lenet", "lenet-1"))
+    assert (brief.epochs, brief.train_size, brief.seed) == (2, 10 + brief.batch_size, 0)
+    assert (whole.epochs, whole.train_size, whole.seed) == (1, 90, 1)
+    monkeypatch.setattr(train, "fit", None)
+    monkeypatch.setattr(train, "resume", None)
+    assert equal_time.main() == 1  # which trains nothing again
