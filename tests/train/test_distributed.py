@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from autodiff import grad, tree_leaves, vjp
 from hcnn_core import Shard, patch_moments, patch_moments_vjp
 from hcnn_core._engines.cpu import normalization as compiled
 from hcnn_core._tuning import tuned
+from tests.train.runs import ROOT, contents
 from tests.train.threads import on_ranks
 from train import cifar
 from train.config import make_config
@@ -32,10 +34,13 @@ from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
 from train.ranks import communicator as distributed
 from train.ranks import watch
+from train.ranks.agreement import source_checksum
 from train.ranks.communicator import DistributedError, launched
 from train.ranks.ranks import Ranks, join, share_processors
 from train.ranks.watch import start
 from train.recipes.optimizers import OPTIMIZERS
+from train.runs import session
+from train.runs.session import Session
 from train.runs.step import gradient_step
 from train.runs.training import evaluate
 
@@ -308,6 +313,48 @@ def test_ranks_that_are_to_do_different_things_are_refused(tmp_path: Path) -> No
             cifar._act(options)
 
     on_ranks(2, work)
+
+
+def test_ranks_that_are_to_resume_with_different_flags_are_refused(trained: Path) -> None:
+    """A rank that extends a run asks the others whether that can be, and they had gone on."""
+
+    def work(ranks: Ranks) -> None:
+        flags = ({"epochs": 5, "data_dir": "here"}, {"data_dir": "there"})[ranks.rank]
+        with pytest.raises(DistributedError, match=r"differ in --epochs: 5 on rank 0 .*, none on rank 1 "):
+            Session(ranks).go_on(trained, flags)
+
+    before = contents(trained)
+    on_ranks(2, work)
+    assert contents(trained) == before
+
+
+def test_ranks_with_and_without_a_gpu_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the backend is "auto", those with one tell the others its number, which they do not wait for."""
+    libraries = {"hcnn_0": np, "hcnn_1": SimpleNamespace(__name__="cupy")}
+    monkeypatch.setattr(session, "namespace", lambda backend: libraries[threading.current_thread().name])
+
+    def work(ranks: Ranks) -> None:
+        threading.current_thread().name = f"hcnn_{ranks.rank}"
+        with pytest.raises(DistributedError, match=r"differ in the array library: numpy on rank 0 .*, cupy on rank 1 "):
+            Session(ranks).begin(lambda: make_config("sample", {}), tmp_path / "run")
+
+    on_ranks(2, work)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_checksum_of_the_source_is_that_of_every_file(tmp_path: Path) -> None:
+    assert source_checksum() == source_checksum(ROOT) != source_checksum(tmp_path)
+    for name in ("train/a.py", "train/ranks/b.py", "hcnn_core/c.cu"):
+        before, path = source_checksum(tmp_path), tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x = 1\n")
+        first = source_checksum(tmp_path)
+        path.write_text("x = 2\n")
+        assert len({before, first, source_checksum(tmp_path)}) == 3
+    before = source_checksum(tmp_path)
+    (tmp_path / "train" / "a.pyc").touch()
+    (tmp_path / "mine.py").touch()
+    assert source_checksum(tmp_path) == before
 
 
 def test_an_error_of_one_rank_reaches_all() -> None:

@@ -16,8 +16,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.train.runs import ROOT, SMALL, Outcome, assert_same_state, checkpoints, metrics, saved_state, without_notice
+from tests.train.runs import (
+    ROOT,
+    SMALL,
+    Outcome,
+    assert_same_state,
+    checkpoints,
+    contents,
+    metrics,
+    saved_state,
+    without_notice,
+)
 from tests.train.test_distributed import PER_STEP
+from train.ranks.agreement import PACKAGES
 from train.runs import checkpoint
 
 pytest.importorskip("mpi4py", reason="mpi4py is not installed: the extra mpi")
@@ -284,6 +295,38 @@ sys.exit(cifar.main())
     outcome = mpirun(2, *acting(), *arguments, others=("-c", code, *arguments))
     outcome.one_line(1, said, "on rank 0 (", "on rank 1 (")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_of_another_version_is_refused(whole: Path, tmp_path: Path) -> None:
+    """Of the same number, another line of code: sums over ranks would hide what it computes."""
+    other = tmp_path / "other"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(other / "train" / "recipes" / "optimizers.py", "a") as file:
+        file.write("# changed\n")
+    flag, script = acting()
+    of_other = (flag, f"import sys; sys.path.insert(0, {str(other)!r})\n{script}")
+    arguments = (*FEW, "--out", tmp_path / "run")
+    outcome = mpirun(2, flag, script, *arguments, others=(*of_other, *arguments))
+    outcome.one_line(1, "ranks differ in the code of hcnn: ", "on rank 0 (", "on rank 1 (")
+    assert not (tmp_path / "run").exists()
+    run = tmp_path / "resumed"
+    shutil.copytree(whole, run)
+    (run / "epoch0004-step000000.h5").unlink()
+    before = contents(run)
+    outcome = mpirun(2, flag, script, "--resume", run, others=(*of_other, "--resume", run))
+    outcome.one_line(1, "ranks differ in the code of hcnn: ")
+    assert contents(run) == before
+
+
+def test_ranks_that_are_to_resume_with_different_flags_are_refused(tmp_path: Path) -> None:
+    """They waited for each other in different exchanges, before the first step, where nobody notices."""
+    run = tmp_path / "run"
+    train(2, run, "--schedule", "constant", "--epochs", 1).success()
+    before = contents(run)
+    outcome = mpirun(2, *acting(), "--resume", run, "--epochs", 2, others=(*acting(), "--resume", run))
+    outcome.one_line(1, "ranks differ in --epochs: 2 on rank 0 (", "none on rank 1 (")
+    assert contents(run) == before
 
 
 def test_what_ranks_cannot_do_is_refused(whole: Path, tmp_path: Path) -> None:

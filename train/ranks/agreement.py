@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,9 +17,15 @@ from autodiff import tree_leaves
 from hcnn_core.backend import to_numpy
 from train.ranks.communicator import Communicator, DistributedError
 
-__all__ = ["Agreement"]
+__all__ = ["PACKAGES", "Agreement", "source_checksum"]
 
 Result = TypeVar("Result")
+
+SOURCE = Path(__file__).resolve().parents[2]
+"""The folder of the packages."""
+
+PACKAGES = ("autodiff", "hcnn_core", "train", "wavelets")
+"""Whose code must be the same on all ranks: sums over ranks would hide that one computes something else."""
 
 
 class Agreement(Communicator):
@@ -92,3 +99,13 @@ class Agreement(Communicator):
         if self.size > 1:
             found = [zlib.crc32(np.ascontiguousarray(to_numpy(leaf)).tobytes()) for leaf in tree_leaves(tree)]
             self.require_same({what: zlib.crc32(repr(found).encode())})
+
+
+def source_checksum(root: Path = SOURCE) -> str:
+    """Return a checksum of the packages' source: files of one version's number may differ all the same."""
+    found = 0
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in (".py", ".cu"):
+                found = zlib.crc32(path.relative_to(root).as_posix().encode() + path.read_bytes(), found)
+    return f"{found:08x}"

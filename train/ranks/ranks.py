@@ -15,7 +15,7 @@ import numpy as np
 from autodiff import tree_leaves, tree_map, tree_structure, tree_unflatten
 from hcnn_core.backend import Array, array_namespace
 from hcnn_core.shards import Shard
-from train.ranks.agreement import Agreement
+from train.ranks.agreement import Agreement, source_checksum
 from train.ranks.communicator import world
 from train.ranks.watch import Watch
 
@@ -95,8 +95,11 @@ class Ranks(Agreement):
 
 
 def join() -> Ranks:
-    """Return the ranks of the run that this process belongs to."""
-    return Ranks(world())
+    """Return the ranks of the run that this process belongs to; DistributedError if they run different code."""
+    ranks = Ranks(world())
+    if ranks.size > 1:  # before anything that another version may exchange in another order
+        ranks.require_same({"the code of hcnn": source_checksum()})
+    return ranks
 
 
 def share_processors(ranks: Ranks) -> None:

@@ -143,6 +143,8 @@ class Session:
     def go_on(self, path: Path, given: Mapping[str, Any], hours: float = math.inf) -> None:
         """Continue a run from its latest checkpoint, with some settings changed that allow it."""
         ranks, run = self.ranks, self.run(path)
+        # what is exchanged next depends on them
+        ranks.require_same({f"--{k.replace('_', '-')}": value for k, value in given.items() if k != "data_dir"})
         ranks.from_first(run.require_resumable)
         with own(run):
             path, checkpoint, notices = ranks.from_first(run.latest)
@@ -216,6 +218,7 @@ class Session:
     def _start(self, xp: Any, config: Config, run: Run) -> tuple[Trainer, Dataset]:
         """A trainer on the data of a configuration, the same on every rank."""
         ranks = self.ranks
+        ranks.require_same({"the array library": xp.__name__})  # which "auto" finds on each host
         ranks.use_devices(xp)
 
         def load() -> tuple[Dataset, dict[str, str]]:
