@@ -34,17 +34,18 @@ from train.commands.trial import (
     SIGNALS,
     WAITING,
     allow_trials,
+    of_file,
     records_of,
     run_path,
     run_trial,
     stop_trials,
 )
-from train.config import Config, ConfigError, make_config, read_toml, to_toml
+from train.config import Config, ConfigError, make_config, to_toml
 from train.extras import install_command
 from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted
-from train.storage.files import write_atomically
+from train.storage.files import remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
 
 MOST_TRIALS = 10_000
@@ -173,6 +174,7 @@ def _act(options: argparse.Namespace) -> int:
             raise RunError(f"{folder} is in use by {error}; wait for it or end it, or name another folder") from error
         except OSError as error:
             raise RunError(f"cannot write the sweep to {folder}: {error.strerror or error}") from error
+        remove_partial_files(folder)
         _begin(folder, text, sweep)
         for dataset in sorted({trial.config.dataset for trial in sweep.trials}):
             say_called(dataset, options.file)
@@ -206,17 +208,11 @@ def _begin(folder: Path, text: str, sweep: Sweep) -> None:
             path = run_path(folder, trial.number).with_suffix(".toml")
             if not path.exists():
                 write_atomically(path, to_toml(trial.config, {}).encode())
-            elif _config(path) != trial.config:
+            elif of_file(path) != trial.config:
                 raise RunError(f"{path} has other settings than the sweep gives this trial; remove or restore it")
         write_atomically(asked, text.encode())
     except OSError as error:
         raise RunError(f"cannot write the sweep to {folder}: {error.strerror or error}") from error
-
-
-def _config(path: Path) -> Config:
-    """What the file of a trial asks for."""
-    settings = read_toml(path)
-    return make_config(settings.get("preset", "hcnn"), settings)
 
 
 def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
@@ -269,11 +265,12 @@ def _has_time(folder: Path, trial: Trial, sweep: Sweep) -> bool:
 
 
 def _earlier(folder: Path, sweep: Sweep) -> dict[int, str]:
-    """What became of each trial in earlier calls."""
+    """What became of each trial in earlier calls; one that was trained and whose directory has gone is waiting."""
     states = dict.fromkeys((trial.number for trial in sweep.trials), WAITING)
     with contextlib.suppress(OSError, ValueError, KeyError), open(folder / TABLE, newline="", encoding="utf-8") as file:
         states |= {int(row["trial"]): row["state"] for row in csv.DictReader(file) if int(row["trial"]) in states}
-    return states
+    gone = {n for n, state in states.items() if state in (FINISHED, OUT_OF_TIME) and not run_path(folder, n).is_dir()}
+    return states | dict.fromkeys(gone, WAITING)
 
 
 @contextlib.contextmanager
@@ -322,11 +319,13 @@ def _log(folder: Path, trial: Trial) -> Path:
 
 def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
     """A line of the table: settings, what was reached, and what went wrong."""
-    damaged, records = "", list[dict[str, Any]]()
+    run, damaged, records = Run(run_path(folder, trial.number)), "", list[dict[str, Any]]()
     try:
-        records = records_of(Run(run_path(folder, trial.number)))
+        records = records_of(run)
+        damaged = run.unrecorded(trial.config.epochs) if state == FINISHED else ""
     except RunError as error:
-        state, damaged = FAILED, one_line(str(error))
+        damaged = one_line(str(error))
+    state = FAILED if damaged else state
     known = [r["validation_accuracy"] for r in records if "validation_accuracy" in r]
     last = records[-1] if records else {}
     row = {"trial": trial.number, **trial.varied, "state": state, "epochs": len(records)}

@@ -8,6 +8,8 @@ import json
 import math
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tests.train.commands import made_up
 from tests.train.runs import Outcome, contents, finish, start
 from train import sweep as _sweep
 from train.commands import trial as _trial
-from train.config import ConfigError
+from train.config import ConfigError, to_toml
 from train.runs.run import Run, RunError
 from train.storage.lock import locked
 from train.sweep import _means, read_sweep
@@ -162,13 +164,13 @@ def test_the_epoch_that_a_trial_was_stopped_in_counts(first_run: Any, tmp_path: 
     shutil.copytree(first_run[0], tmp_path / "run")
     run = Run(tmp_path / "run")
     whole = sum(record["seconds"] for record in _trial.records_of(run))
-    assert _trial._seconds_of_training(run) == whole > 0
+    assert _trial._seconds_of_training(run, _trial._latest(run)) == whole > 0
     _, latest, _ = run.latest()
     state = dataclasses.replace(latest.state, step=2, order=np.arange(32), correct=0, seconds=5.0)
     with run.lock():
         run.save(dataclasses.replace(latest, state=state), {}, best=False)
-    assert _trial._seconds_of_training(run) == whole + 5
-    assert _trial._seconds_of_training(Run(tmp_path / "none")) == 0
+    assert _trial._seconds_of_training(run, _trial._latest(run)) == whole + 5
+    assert _trial._seconds_of_training(Run(tmp_path / "none"), None) == 0
 
 
 def test_a_sweep_is_trained_tabled_and_not_trained_again(tmp_path: Path) -> None:
@@ -290,7 +292,7 @@ def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
     "line", ["{", "\udcff", '{"epoch": 1, "train_loss": "low"}', '{"epoch": 1, "train_loss": 1, "seconds": []}']
 )
 def test_damaged_metrics_of_one_trial_cost_no_other(tmp_path: Path, line: str) -> None:
-    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
+    file, folder = write(tmp_path, SETTINGS.replace("epochs = 2", "epochs = 1") + "[grid]\nshift = [1, 2]\n")
     _, sweep = _sweep._read(file)
     record = '{"epoch": 1, "train_loss": 2.0, "validation_accuracy": 0.25, "validation_loss": 2.0, "seconds": 1.0}\n'
     for number, content in ((1, f"{line}\n{record}"), (2, record)):
@@ -300,6 +302,46 @@ def test_damaged_metrics_of_one_trial_cost_no_other(tmp_path: Path, line: str) -
     rows = _sweep._write_results(folder, sweep, {1: _trial.FINISHED, 2: _trial.FINISHED})
     assert [row["state"] for row in rows] == ["failed", "finished"]
     assert str(folder / "trial0001" / "metrics.jsonl") in rows[0]["error"] and rows[1]["validation_accuracy"] == 0.25
+
+
+def test_a_finished_trial_that_has_lost_its_run_is_not_tabled_as_finished(tmp_path: Path) -> None:
+    """Without its directory it is trained again; without its metrics, nobody knows what it reached."""
+    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2, 3]\n")
+    _, sweep = _sweep._read(file)
+    for number in (1, 2):
+        (folder / f"trial000{number}").mkdir(parents=True)
+    lines = [json.dumps({"epoch": n, "train_loss": 2.0, "validation_accuracy": 0.25}) + "\n" for n in (1, 2)]
+    (folder / "trial0001" / "metrics.jsonl").write_text("".join(lines))
+    (folder / "trial0002" / "metrics.jsonl").write_text(lines[0])
+    rows = _sweep._write_results(folder, sweep, dict.fromkeys((1, 2, 3), _trial.FINISHED))
+    assert [row["state"] for row in rows] == ["finished", "failed", "failed"]
+    assert "trial0002/metrics.jsonl has lost the record of epoch 2" in rows[1]["error"]
+    results = folder / "results.csv"
+    results.write_text(results.read_text().replace("failed", "finished"))
+    assert _sweep._earlier(folder, sweep) == {1: _trial.FINISHED, 2: _trial.FINISHED, 3: _trial.WAITING}
+
+
+def test_the_run_of_other_settings_is_not_tabled_as_a_trial(first_run: Any, tmp_path: Path) -> None:
+    file, folder = write(tmp_path, SETTINGS)
+    text, sweep = _sweep._read(file)
+    folder.mkdir()
+    _sweep._begin(folder, text, sweep)
+    shutil.copytree(first_run[0], folder / "trial0001")
+    before = contents(folder)
+    with pytest.raises(RunError, match=r"trial0001 was trained with other settings than .*trial0001\.toml gives"):
+        _trial.run_trial(str(folder), 1, math.inf, math.inf, 1)
+    assert contents(folder) == before
+    (folder / "trial0001.toml").write_text(to_toml(Run(first_run[0]).latest()[1].config, {}))
+    assert _trial.run_trial(str(folder), 1, 1e-9, math.inf, 1) == _trial.OUT_OF_TIME
+
+
+def test_what_a_sweep_that_was_killed_left_half_written_goes_at_the_next(tmp_path: Path) -> None:
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    file, folder = write(tmp_path, "total_minutes = 1e-9\n" + SETTINGS)
+    folder.mkdir()
+    (folder / f".results.csv.{int(dead.stdout)}.partial").touch()
+    assert _sweep.main([str(file), "--out", str(folder)]) == 0
+    assert not list(folder.glob(".*"))
 
 
 def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: Path) -> None:

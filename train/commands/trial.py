@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from train.commands.process import LAUNCHERS
+from train.config import Config, make_config, read_toml
+from train.runs.checkpoint import Checkpoint
 from train.runs.run import Run, RunError
 from train.storage.lock import HeldError, locked
 
@@ -45,11 +46,14 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
         return WAITING
     if in_use:
         return IN_USE
-    flags: list[str] = ["--config", str(run.path.with_suffix(".toml")), "--out", str(run.path)]
-    if run.checkpoint_paths():
-        dataset = _setting(run.path.with_suffix(".toml"), "dataset")
-        flags = ["--resume", str(run.path), "--dataset", dataset]  # a function is called only if it is named
-    spent = _seconds_of_training(run)
+    file = run.path.with_suffix(".toml")
+    config, checkpoint = of_file(file), _latest(run)
+    if checkpoint is not None and checkpoint.config != config:
+        raise RunError(f"{run.path} was trained with other settings than {file} gives; remove it")
+    flags: list[str] = ["--config", str(file), "--out", str(run.path)]
+    if run.checkpoint_paths():  # a function is called only if it is named
+        flags = ["--resume", str(run.path), "--dataset", config.dataset]
+    spent = _seconds_of_training(run, checkpoint)
     if math.isfinite(minutes):
         hours = minutes / 60 - spent / 3600
         if hours <= 0:
@@ -97,22 +101,29 @@ def _is_in_use(run: Run) -> bool:
         return False
 
 
-def _seconds_of_training(run: Run) -> float:
+def _latest(run: Run) -> Checkpoint | None:
+    """The latest checkpoint; None where there is none, or none that is whole."""
+    with contextlib.suppress(RunError):
+        return run.latest()[1]
+    return None
+
+
+def _seconds_of_training(run: Run, checkpoint: Checkpoint | None) -> float:
     """Of all its epochs, and of the one that it was stopped in."""
-    spent = sum(record.get("seconds", 0.0) for record in records_of(run))
-    with contextlib.suppress(RunError):  # no checkpoint, or none that is whole
-        state = run.latest()[1].state
-        spent += state.seconds if state.step else 0.0
-    return spent
+    spent: float = sum(record.get("seconds", 0.0) for record in records_of(run))
+    return spent + checkpoint.state.seconds if checkpoint is not None and checkpoint.state.step else spent
 
 
 def _is_whole(run: Run) -> bool:
-    epochs = _setting(run.config_path, "epochs")
-    return any(record["epoch"] == epochs for record in records_of(run))
+    """Whether the last epoch is trained."""
+    checkpoint = _latest(run)
+    return checkpoint is not None and checkpoint.state.epoch == checkpoint.config.epochs
 
 
-def _setting(path: Path, name: str) -> Any:
-    return tomllib.loads(path.read_text(encoding="utf-8"))[name]
+def of_file(path: Path) -> Config:
+    """Return what the file of a trial asks for."""
+    settings = read_toml(path)
+    return make_config(settings.get("preset", "hcnn"), settings)
 
 
 def records_of(run: Run) -> list[dict[str, Any]]:
