@@ -469,6 +469,27 @@ def test_an_array_larger_than_its_file_is_not_read(undigested: Path) -> None:
         read_array(file["optimizer/velocity/layer03/h"])
 
 
+def test_arrays_larger_than_their_file_together_are_not_read(undigested: Path) -> None:
+    """Twenty names of one array that compression makes small, or 2^17 names of a group."""
+
+    def arrays(file: Any) -> None:
+        file.create_dataset("moments/layer03/0", data=np.zeros(2**20, np.float32), compression="gzip")
+        for number in range(1, 20):
+            file[f"moments/layer03/{number}"] = file["moments/layer03/0"]
+
+    def groups(file: Any) -> None:
+        group = file["moments/layer03"]
+        for _ in range(17):
+            inner = group.create_group("a")
+            group["b"] = inner
+            group = inner
+
+    whole = undigested.read_bytes()
+    for change in (arrays, groups):
+        undigested.write_bytes(whole)
+        assert "not a whole checkpoint" in refused(edited(undigested, change))
+
+
 @pytest.mark.parametrize("name", ["parameters/head/scale", "optimizer/velocity/head/scale", "single"])
 def test_a_changed_byte_of_a_single_number_is_noticed(tmp_path: Path, name: str) -> None:
     """HDF5's checksums of chunks do not reach it: the object header's does."""

@@ -290,6 +290,16 @@ def test_epochs_whose_record_is_lost_are_named(
         assert line in command("--resume", path).success()  # which is finished now
 
 
+def test_a_test_that_is_no_number_is_read_again(command: Command, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    records[-1]["test_accuracy_of_views"] = "high"
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert "test: accuracy" in command("--resume", path).success()
+    assert metrics(path)[-1] == metrics(trained)[-1]
+
+
 def test_plot_before_the_first_epoch_is_complete(drawing_command: Command, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_lo')
     drawing_command("--plot", tmp_path).one_line(1, "cannot draw", "no epoch is complete")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -196,6 +197,31 @@ def test_a_lock_on_a_file_that_its_owner_has_just_removed_does_not_count(
         assert removed
         with pytest.raises(_lock.HeldError), _lock.locked(path):
             raise AssertionError
+
+
+def test_a_lock_that_was_removed_by_hand_is_taken_again_unless_another_was_quicker(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes `.lock` for a stale file and removes it has two processes in one run."""
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        in_step(patch, 2, 2, (path / ".lock").unlink)
+        command(*SMALL, "--out", path).success()
+    assert_same_run(path, trained)
+    assert not (path / ".lock").exists()
+    other, owner = tmp_path / "other", contextlib.ExitStack()
+
+    def removed() -> None:
+        (other / ".lock").unlink()
+        owner.enter_context(_lock.locked(other / ".lock"))
+
+    in_step(monkeypatch, 2, 2, removed)
+    with owner:
+        said = "is in use by process", "which goes on; this process ends"
+        command(*SMALL, "--out", other).one_line(1, f"{other / '.lock'} was removed, and the run", *said)
+        assert (other / ".lock").exists()  # the other's
+        assert checkpoints(other) == ["best.h5", "epoch0000-step000000.h5", "epoch0001-step000000.h5"]
+        assert len(metrics(other)) == 1
 
 
 def test_a_file_system_without_locks_is_used_and_named(
@@ -444,6 +470,68 @@ def test_a_best_checkpoint_that_is_lost_is_not_advertised(
     assert best.exists() != finished and (str(best) in out.splitlines()) != finished
     if not finished:
         assert checkpoint_files.load(best).state.epoch > 2
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_best_checkpoint_that_has_gone_is_missed(command: Command, trained: Path, tmp_path: Path, kept: bool) -> None:
+    """As where the disk was full when a copy was to take a damaged one's place."""
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    score = checkpoint_files.load(path / "epoch0004-step000000.h5").state.best
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for record in records[:4]:
+        record["validation_accuracy"] = score if kept and record["epoch"] == 3 else -1.0
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    best = path / "best.h5"
+    best.unlink()
+    out = command("--resume", path).success()
+    if kept:
+        assert f"{best} is a copy of epoch0003-step000000.h5 again; it was gone" in out.splitlines()
+        assert best.read_bytes() == (trained / "epoch0003-step000000.h5").read_bytes()
+        return
+    line = f"{best} is gone; the best epoch from here on takes its place"
+    assert line in out.splitlines() and not best.exists()
+    (path / "epoch0004-step000000.h5").unlink()
+    assert line in command("--resume", path).success().splitlines()
+    assert checkpoint_files.load(best).state.epoch == 4
+
+
+# Checkpoints that cannot be read, or have another's name
+
+
+@pytest.mark.parametrize("name", ["epoch0004-step000000.h5", "best.h5"])
+def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The run went on from an older one, and renamed it."""
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    before, opened = contents(path), open
+
+    def failing(file: Any, *arguments: Any, **options: Any) -> Any:
+        if Path(str(file)).name == name:
+            raise OSError(errno.EIO, "Input/output error", file)
+        return opened(file, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint_files, "open", failing, raising=False)
+    for action in ("--resume", "--evaluate"):
+        command(action, path).one_line(1, f"cannot read the checkpoint {path / name}: Input/output error")
+    assert contents(path) == before
+
+
+def test_a_checkpoint_with_the_name_of_another_is_not_gone_on_from(
+    command: Command, trained: Path, tmp_path: Path
+) -> None:
+    """Whole checkpoints between its state and its name were called damaged."""
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    shutil.copy(path / "epoch0002-step000000.h5", path / "epoch0003-step000002.h5")
+    (path / "epoch0004-step000000.h5").unlink()
+    out = command("--resume", path).success()
+    assert f"{path / 'epoch0003-step000002.h5'} holds the state after epoch 2, step 0: its name is another's" in out
+    assert "going on after epoch 3, step 0" in out
+    for name in ("epoch0003-step000000.h5", "epoch0004-step000000.h5"):
+        assert_same_state(path / name, trained / name)
 
 
 # Terminals and outputs

@@ -24,9 +24,9 @@ from train.data.photographs import pixels
 from train.networks.hierarchical import hierarchy, layers
 from train.networks.registry import build
 from train.runs import checkpoint as checkpoints
-from train.runs import shipped
+from train.runs import events, shipped
 from train.runs.checkpoint import CheckpointError
-from train.runs.run import Run
+from train.runs.run import Run, RunError
 from train.runs.shipped import bare, find, names
 from train.runs.training import evaluate, restore
 
@@ -328,8 +328,27 @@ def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path)
     command("--export", best, tmp_path / "new.h5", "--epochs", 3).one_line(2, "--export takes its settings")
 
 
-def test_metrics_are_events_where_a_writer_is_installed(tmp_path: Path) -> None:
+def test_events_that_cannot_be_written_are_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of the library's own would have ended with a traceback, and training would have waited for it."""
     pytest.importorskip("tensorboardX")
+    record = {"epoch": 1, **{f"loss{n}": 2.0 for n in range(20)}}
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(events, "write_atomically", full)
+    with pytest.raises(RunError, match=r"cannot write events to .*tensorboard: No space left on device"):
+        Run(tmp_path).append_metrics(record)
+    monkeypatch.undo()
+    (tmp_path / "tensorboard").rmdir()
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(RunError, match=r"cannot write events to .*tensorboard: File exists"):
+        Run(tmp_path).append_metrics(record)
+    assert len(Run(tmp_path).read_metrics()) == 2
+
+
+def test_metrics_are_events_where_a_writer_is_installed(tmp_path: Path) -> None:
+    RecordWriter = pytest.importorskip("tensorboardX.record_writer").RecordWriter
     run = Run(tmp_path)
     run.append_metrics({"epoch": 1, "train_loss": 2.0, "validation_accuracy": 0.5})
     run.append_metrics({"epoch": 1, "test_loss": 3.0, "test_accuracy_of_views": None})
@@ -337,3 +356,10 @@ def test_metrics_are_events_where_a_writer_is_installed(tmp_path: Path) -> None:
     assert b"train_loss" in first.read_bytes() and b"validation_accuracy" in first.read_bytes()
     assert b"test_loss" in test.read_bytes() and b"views" not in test.read_bytes()
     assert len(run.read_metrics()) == 2
+    content, again, number = first.read_bytes(), RecordWriter(str(tmp_path / "again")), 0
+    while number < len(content):  # records as the library writes them
+        length = int.from_bytes(content[number : number + 8], "little")
+        again.write(content[number + 12 : number + 12 + length])
+        number += 16 + length
+    again.close()
+    assert (tmp_path / "again").read_bytes() == content

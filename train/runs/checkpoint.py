@@ -22,7 +22,7 @@ import numpy as np
 from train.config import Config, ConfigError, make_config, with_defaults
 from train.data.dataset import CHANNELS, LARGEST_IMAGE, Dataset, are_class_names
 from train.storage.files import write_atomically
-from train.storage.hdf5 import LIBVER, read_array, write_array
+from train.storage.hdf5 import DENSEST, LIBVER, read_array, write_array
 
 SCHEMA = 3
 """Of files that are written. Schemas 1 and 2, which are read too, have no digest, and a group /velocity in the place of
@@ -31,12 +31,18 @@ DIGESTED = 3
 """The first schema whose files have a digest."""
 GROUPS = ("parameters", "optimizer", "moments", "average")
 """Trees of arrays, each a field of `State` and a group of the file; their depth is their own."""
+LEAST_OF_GROUP = 64
+"""Bytes of a file that a group takes, or a few less."""
 
 Tree = dict[str, dict[str, Any]]
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, read or used; the message is one line."""
+
+
+class UnreadableError(CheckpointError):
+    """A checkpoint that the system does not let this process read, so that nothing is known of its content."""
 
 
 @dataclass
@@ -129,6 +135,14 @@ def load(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}")
     try:
+        with open(path, "rb") as stream:  # HDF5 does not say whether it is the disk or the file that fails
+            while stream.read(2**20):
+                pass
+    except FileNotFoundError as error:  # since this moment
+        raise CheckpointError(f"there is no checkpoint at {path}") from error
+    except OSError as error:
+        raise UnreadableError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)
             schema = attributes.get("schema")
@@ -136,7 +150,7 @@ def load(path: Path) -> Checkpoint:
                 raise CheckpointError(f"{path} is an HDF5 file, but not a checkpoint: it has no attribute 'schema'")
             if int(schema) not in range(1, SCHEMA + 1):
                 raise CheckpointError(f"{path} has schema {schema}; this version reads schema 1 to {SCHEMA}")
-            trees = _read_tree(file)
+            trees = _read_tree(file, [DENSEST * file.id.get_filesize()])
             digest = attributes.pop("digest", None)
             # a digest counts in a file of any schema, which may itself be what is damaged
             if (int(schema) >= DIGESTED or digest is not None) and digest != _digest(attributes, dict(flatten(trees))):
@@ -171,8 +185,6 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} holds a configuration this version does not know: {error}") from error
     except CheckpointError:
         raise
-    except PermissionError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
     except Exception as error:  # h5py and what reads a damaged file fail in many ways
         raise CheckpointError(f"{path} is not a whole checkpoint: truncated, damaged or of another program") from error
 
@@ -258,9 +270,19 @@ def flatten(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _read_tree(group: Any) -> dict[str, Any]:
-    """The arrays of a group and of those in it."""
-    return {name: _read_tree(item) if hasattr(item, "keys") else read_array(item) for name, item in group.items()}
+def _read_tree(group: Any, room: list[int]) -> dict[str, Any]:
+    """The arrays of a group and of those in it; ValueError if together they take more bytes than there is room.
+
+    In a file that no run has written, many names may lead to one array or group, and to a group from itself.
+    """
+    found = {}
+    for name, item in group.items():
+        is_group = hasattr(item, "keys")
+        room[0] -= LEAST_OF_GROUP * DENSEST if is_group else item.nbytes
+        if room[0] < 0:
+            raise ValueError(f"the arrays up to {item.name} are larger than their file")
+        found[name] = _read_tree(item, room) if is_group else read_array(item)
+    return found
 
 
 def _digest(attributes: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:

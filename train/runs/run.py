@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import tomllib
@@ -14,7 +15,7 @@ from typing import Any
 
 from train.config import Config, to_toml
 from train.runs import checkpoint as checkpoints
-from train.runs.checkpoint import Checkpoint, CheckpointError
+from train.runs.checkpoint import Checkpoint, CheckpointError, UnreadableError
 from train.runs.events import write_events
 from train.storage.files import remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
@@ -65,6 +66,7 @@ class Run:
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
+        self._keep_lock: Callable[[], None] = lambda: None
 
     def require_new(self) -> None:
         """Raise RunError if there is a file of a run in the directory, or it is no directory."""
@@ -86,10 +88,11 @@ class Run:
             yield
             return
         with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self, "_keep_lock", self._keep_lock)  # as it was
             try:
                 if make:
                     self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(locked(self.path / ".lock"))
+                self._keep_lock = stack.enter_context(locked(self.path / ".lock"))
             except HeldError as error:
                 raise RunError(
                     f"{self.path} is in use by {error}; wait for it or end it, or name another directory"
@@ -99,6 +102,17 @@ class Run:
             remove_partial_files(self.path)
             self._drop_old_checkpoints()
             yield
+
+    def require_lock(self) -> None:
+        """Raise RunError if the lock was removed by hand and another process has it now."""
+        try:
+            self._keep_lock()
+        except HeldError as error:
+            raise RunError(
+                f"{self.path / '.lock'} was removed, and the run is in use by {error}, which goes on; this process ends"
+            ) from error
+        except OSError as error:
+            raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
 
     def create(self, save: Callable[[], Path], config: Config, versions: Mapping[str, str]) -> None:
         """Write the files of a new run: the state before the first step, then the configuration."""
@@ -177,10 +191,17 @@ class Run:
                 if not path.is_file():
                     continue
                 try:
-                    found.append((path, checkpoints.load(path)))
-                    break
+                    checkpoint = checkpoints.load(path)
+                except UnreadableError as error:  # which says nothing of its content
+                    raise RunError(str(error)) from error
                 except CheckpointError as error:
                     notices.append(str(error))
+                    continue
+                where = checkpoint.state.epoch, checkpoint.state.step
+                if path.name in (BEST, _name(*where)):
+                    found.append((path, checkpoint))
+                    break
+                notices.append(f"{path} holds the state after epoch {where[0]}, step {where[1]}: its name is another's")
         if not found:
             raise RunError(notices[0] if notices else f"{self.path} holds no run: it has no checkpoint")
         path, checkpoint = max(found, key=lambda pair: (pair[1].state.epoch, pair[1].state.step))  # the first of equals
@@ -198,10 +219,11 @@ class Run:
     def mend_best(self, best: float) -> tuple[str, bool]:
         """Set a damaged best checkpoint aside; put that of its epoch, whose score it had, in its place if it is kept.
 
-        Returns a line that says so, and whether there is no best checkpoint any more.
+        So is one that has gone. Returns a line that says so, and whether there is no best checkpoint any more.
         """
         path = self.path / BEST
-        if not self.writes or not path.is_file() or _loaded(path):
+        there = path.is_file()
+        if not self.writes or (_loaded(path) if there else best == -math.inf):
             return "", False
         scores: dict[int, Any] = {}
         for record in self.read_metrics() if self.metrics_path.is_file() else []:
@@ -210,13 +232,16 @@ class Run:
         kept = next((self.path / _name(epoch) for epoch, score in scores.items() if score == best), path)
         aside = path.with_name(f"{BEST}.damaged")
         try:
-            path.replace(aside)
+            if there:
+                path.replace(aside)
             if kept.is_file() and _loaded(kept):
                 write_atomically(path, kept.read_bytes())
-                return f"{path} is a copy of {kept.name} again; what was damaged is now {aside}", False
+                was = f"what was damaged is now {aside}" if there else "it was gone"
+                return f"{path} is a copy of {kept.name} again; {was}", False
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-        return f"{path} is damaged, and is now {aside}; the best epoch from here on takes its place", True
+        lost = f"damaged, and is now {aside}" if there else "gone"
+        return f"{path} is {lost}; the best epoch from here on takes its place", True
 
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from."""
@@ -228,6 +253,7 @@ class Run:
         path = self.path / _name(checkpoint.state.epoch, checkpoint.state.step)
         if not self.writes:
             return path
+        self.require_lock()
         if best:  # first, since a run that goes on from `path` takes its best for saved
             checkpoints.save(self.path / BEST, checkpoint, versions)
         checkpoints.save(path, checkpoint, versions)
@@ -243,6 +269,7 @@ class Run:
         """Append one line to metrics.jsonl and flush it to the disk."""
         if not self.writes:
             return
+        self.require_lock()
         try:
             with open(self.metrics_path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -250,7 +277,11 @@ class Run:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
-        write_events(self.path / "tensorboard", record)
+        folder = self.path / "tensorboard"
+        try:
+            write_events(folder, record)
+        except OSError as error:
+            raise RunError(f"cannot write events to {folder}: {error.strerror or error}") from error
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the records of metrics.jsonl; a last line cut short by a crash is left out."""
@@ -278,8 +309,11 @@ class Run:
     def test_record(self) -> dict[str, Any] | None:
         """Return the last record of a test in metrics.jsonl, if there is one."""
         records = self.read_metrics() if self.metrics_path.is_file() else []
-        names = "test_loss", "test_accuracy"
-        return next((r for r in reversed(records) if all(isinstance(r.get(n), int | float) for n in names)), None)
+        for record in reversed(records):
+            names = {"test_loss", "test_accuracy", *(name for name in record if name.startswith("test"))}
+            if all(isinstance(record.get(name), int | float) for name in names):
+                return record
+        return None
 
     def unrecorded(self, epoch: int) -> str:
         """Say which of the epochs up to one metrics.jsonl lacks; nothing where it has all."""

@@ -9,7 +9,7 @@ import platform
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 try:
@@ -30,24 +30,49 @@ class HeldError(RuntimeError):
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[Callable[[], None]]:
     """Hold the lock on a file that this makes, writes the process and its host into, and removes in the end.
+
+    Yields a function that locks the file again if it was removed by hand: HeldError if another process was quicker.
 
     The lock is flock's. Linux passes it on to an NFS server, which releases it when the process or, after a lease of
     some 90 s, the whole host dies. Where the file system has no locks, one line on standard error says so, and the
     context is entered without one. OSError if `path` is a link or no file: what it leads to would be written over.
     """
-    descriptor, held = _acquire(path)
+    descriptor, held = _signed(path)
+
+    def keep() -> None:
+        nonlocal descriptor, held
+        if held and not _is_at(descriptor, path):
+            removed = descriptor
+            descriptor, held = _signed(path)
+            os.close(removed)
+
     try:
-        if held:
-            with contextlib.suppress(OSError):  # a full disk takes the name of the owner, but not the lock
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
-        yield
+        yield keep
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            if _is_at(descriptor, path):  # else it is another process's
+                os.unlink(path)
         os.close(descriptor)
+
+
+def _signed(path: Path) -> tuple[int, bool]:
+    """What `_acquire` returns, with the name of this process in the file if it is locked."""
+    descriptor, held = _acquire(path)
+    if held:
+        with contextlib.suppress(OSError):  # a full disk takes the name of the owner, but not the lock
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+    return descriptor, held
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _open(path: Path) -> int:
@@ -73,9 +98,8 @@ def _acquire(path: Path) -> tuple[int, bool]:
             if fcntl is None:
                 raise OSError(errno.ENOSYS, "no flock on this system")
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                    return descriptor, True
+            if _is_at(descriptor, path):
+                return descriptor, True
             os.close(descriptor)  # the owner before has just removed this file: another one counts now
         except OSError as error:
             if error.errno not in HELD:
