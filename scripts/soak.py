@@ -42,10 +42,18 @@ from safetensors.numpy import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ |= {"HCNN_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a fork takes no threads along
 
-from tests.train.runs import SMALL, assert_same_run, checkpoints, metrics, without_digest
+from tests.train.runs import (
+    SMALL,
+    assert_same_run,
+    assert_same_state,
+    checkpoints,
+    metrics,
+    saved_state,
+    without_digest,
+)
 from tests.train.test_import_keras import write_keras
 from train import cifar, explore, import_keras, sweep, verify
-from train.attributes import meaning, organisation
+from train.attributes import hubs, meaning, organisation
 from train.config import Config
 from train.data import Dataset, load_dataset
 from train.data import cifar as archives
@@ -156,7 +164,7 @@ FLAGS = st.dictionaries(
 
 EVENTS = {
     **dict.fromkeys(("kill", "signals", "race", "disk"), 3),
-    **dict.fromkeys(("output", "link", "extension", "best", "export", "exploration", "trials"), 1),
+    **dict.fromkeys(("output", "link", "extension", "best", "export", "exploration", "trials", "removed"), 1),
     **dict.fromkeys(("flags", "settings", "replays", "safetensors", "keras", "flips"), 3),
     "malformed": 12,
     "structures": 6,
@@ -332,14 +340,21 @@ class Soak:
     def flips(self, run: Path) -> str:
         """One bit of what is read of a checkpoint: settings, names, numbers, arrays. None is accepted."""
         path = self.reference / "best.h5"
-        content, parts = bytearray(path.read_bytes()), list[bytes]()
+        content, parts = bytearray(path.read_bytes()), collections.defaultdict[str, list[bytes]](list)
         with h5py.File(path) as file:
-            parts += [text.encode() for text in file.attrs.values() if isinstance(text, str)]
+            for value in file.attrs.values():
+                text = isinstance(value, str)
+                parts["a text" if text else "numbers"].append(value.encode() if text else np.asarray(value).tobytes())
             file.visititems(
-                lambda name, item: parts.append(item[()].tobytes()) if isinstance(item, h5py.Dataset) else None
+                lambda name, item: (
+                    parts["an array"].append(item[()].tobytes()) if isinstance(item, h5py.Dataset) else None
+                )
             )
-        parts = [part for part in parts if len(part) > 7 and content.count(part) == 1]
-        part = self.rng.choice(parts)
+        found = {  # what is in the file once, at a place that is known
+            kind: unique for kind, among in parts.items() if (unique := [p for p in among if content.count(p) == 1])
+        }
+        kind = self.rng.choice(sorted(found))
+        part = self.rng.choice(found[kind])
         content[content.index(part) + self.rng.randrange(len(part))] ^= 1 << self.rng.randrange(8)
         run.mkdir()
         (run / "a.h5").write_bytes(content)
@@ -347,8 +362,33 @@ class Soak:
             checkpoint.load(run / "a.h5")
         except checkpoint.CheckpointError as error:
             require_line([str(path)], 1, f"train.cifar: {error}\n")
-            return "refused"
-        raise BrokenPromiseError("a flipped bit is accepted")
+            return f"{kind}, refused"
+        raise BrokenPromiseError(f"a flipped bit of {kind} is accepted")
+
+    def removed(self, run: Path) -> str:
+        """Files of a run are removed; it goes on from what there is, and its last state is the same."""
+        shutil.copytree(self.reference, run)
+        for path in self.rng.sample(sorted(run.iterdir()), self.rng.randint(1, 4)):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        kept = bool(checkpoints(run))
+        status, text = Command(("--resume", run)).finish()
+        require_line(["--resume", str(run)], status, text)
+        if kept:
+            self.require_last_state(run)
+        elif not status:
+            raise BrokenPromiseError("resumed without any checkpoint")
+        return "refused" if status else "resumed"
+
+    def require_last_state(self, run: Path) -> None:
+        """The last state of a run is that of the reference, but for the score of a best checkpoint that is lost."""
+        found, expected = (saved_state(path.latest()[0]) for path in (Run(run), Run(self.reference)))
+        differ = [
+            n
+            for n, a in expected.items()
+            if n != "best" and np.asarray(found.get(n)).tobytes() != np.asarray(a).tobytes()
+        ]
+        if differ or found.keys() != expected.keys():
+            raise BrokenPromiseError(f"the last state differs in {differ}: {sorted(p.name for p in run.iterdir())}")
 
     def trials(self, run: Path) -> str:
         """A sweep is killed, hung up or interrupted; its trial ends with it, and goes on with the same command."""
@@ -458,6 +498,10 @@ class Soak:
         command = Command(arguments)
         status, text = command.finish()
         require_line(command.arguments, status, text)
+        if not status and kind == "checkpoint":
+            assert_same_state(run / "a.h5", self.reference / "best.h5")
+        if not status and kind in ("run", "metrics"):
+            self.require_last_state(run)
         return f"{kind} {'refused' if status else 'read'}"
 
     def restructured(self, path: Path) -> None:
@@ -616,7 +660,7 @@ def few_images() -> None:
         return few if name == "sample" else load_dataset(name, folder, download=False)
 
     cifar.load_dataset = session.load_dataset = explore.load_dataset = load
-    meaning.PERMUTATIONS = organisation.ORDERS = 19
+    meaning.PERMUTATIONS = organisation.ORDERS = hubs.SAMPLES = 19
 
 
 def held() -> dict[str, int]:
