@@ -60,7 +60,7 @@ from train.data import cifar as archives
 from train.runs import checkpoint, session
 from train.runs.run import Run
 
-PATIENCE = 300
+PATIENCE = 300.0
 """Seconds after which a command is said to hang."""
 
 
@@ -70,6 +70,8 @@ class BrokenPromiseError(Exception):
 
 class Command:
     """A command line in a fork of this process, which has all of its modules."""
+
+    patience = PATIENCE
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class Command:
 
     def finish(self) -> tuple[int, str]:
         """Exit status, negative for a signal, and standard error."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + self.patience
         while True:
             done, status = os.waitpid(self.pid, os.WNOHANG)
             if done:
@@ -191,7 +193,8 @@ def drawn(strategy: st.SearchStrategy[Any], rng: random.Random) -> Any:
 class Soak:
     """Events on runs in a folder, compared with a reference run there."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, patience: float = PATIENCE) -> None:
+        Command.patience = patience
         self.folder, self.rng = folder, random.Random(seed)
         self.counts: collections.Counter[str] = collections.Counter()
         with contextlib.redirect_stdout(io.StringIO()):
@@ -700,6 +703,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10, help="how long events are drawn")
     parser.add_argument("--events", nargs="+", choices=EVENTS, default=[], help="which of them [all]")
     parser.add_argument("--count", type=int, help="take so many, however long it takes")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds after which a command hangs [300]")
     parser.add_argument("--seed", type=int, default=None, help="of the events [the time]")
     parser.add_argument(
         "--loop", action="store_true", help="train over and over in one process, and watch what it holds"
@@ -712,7 +716,7 @@ def main() -> int:
             return loop(Path(temporary), 60 * options.minutes)
         print(f"seed {seed}", flush=True)
         seconds = math.inf if options.count else 60 * options.minutes
-        return Soak(Path(temporary), seed).run(seconds, options.events, options.count or math.inf)
+        return Soak(Path(temporary), seed, options.patience).run(seconds, options.events, options.count or math.inf)
 
 
 if __name__ == "__main__":
