@@ -16,6 +16,7 @@ import hcnn_core
 import train
 import wavelets
 from hcnn.__main__ import COMMANDS
+from hcnn._siblings import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 FOREIGN = "mine = 'the module of the user'\n"
@@ -41,6 +42,14 @@ def test_names_are_those_of_the_packages() -> None:
     )
     with pytest.raises(AttributeError, match="module 'hcnn' has no attribute 'lode'"):
         hcnn.lode  # noqa: B018
+
+
+def test_type_checkers_see_the_packages_below_it() -> None:
+    """Of which Python itself knows by a finder, and they do not."""
+    stubs = {path.stem: path.read_text("utf-8") for path in (ROOT / "hcnn").glob("*.pyi")}
+    assert stubs.keys() == PACKAGES.keys()
+    for name, text in stubs.items():
+        assert f"\nfrom {PACKAGES[name]} import *" in text
 
 
 def test_convolve_takes_plain_arrays_and_has_a_gradient() -> None:

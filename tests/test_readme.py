@@ -60,7 +60,9 @@ def test_verify() -> None:
 
 def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (*epochs, mine, shipped), _ = run("docs/train.md")
+    (*epochs, mine, said, shipped), _ = run("docs/train.md")
     assert epochs == ["1"] and os.listdir("runs") == ["mine"]
+    assert said.startswith("<Classifier hcnn-best: 10 classes, 97,650 coefficients, ")
     assert mine in ("['cat']", "['dog']")
-    assert shipped.endswith("'] (10,)")
+    predicted, _, total = shipped.rpartition(" ")
+    assert predicted.endswith("'] (10,)") and float(total) == pytest.approx(1, abs=1e-5)
