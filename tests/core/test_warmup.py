@@ -119,11 +119,11 @@ def test_where_a_line_is_wanted(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert not compile_log._is_wanted()  # under pytest
     with monkeypatch.context() as patch:
-        patch.delitem(sys.modules, "pytest")
         if "PYTEST_CURRENT_TEST" not in variables:
             patch.delenv("PYTEST_CURRENT_TEST")
+        assert not compile_log._is_wanted()  # since pytest is imported
+        patch.delitem(sys.modules, "pytest")
         assert compile_log._is_wanted() == is_wanted
         patch.setattr(compile_log.logger, "level", logging.INFO)
         compile_log.logger.manager._clear_cache()  # type: ignore[attr-defined]
