@@ -108,6 +108,8 @@ def fit(
         If the loss is not finite, or memory does not suffice.
     Interrupted
         After Ctrl-C or SIGTERM, the state having been saved; `resume` goes on.
+    ModuleNotFoundError
+        If something is missing that the extra `train` installs.
     """
     require_installed()
     config = make_config(config) if isinstance(config, str) else config
@@ -145,7 +147,7 @@ def resume(
         If there is no run, or it is in use.
     CheckpointError
         If it was trained on other images.
-    ConfigError, DataError, TrainingError, Interrupted
+    ConfigError, DataError, TrainingError, Interrupted, ModuleNotFoundError
         As `fit`.
     """
     require_installed()
