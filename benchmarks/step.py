@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 from autodiff import tree_map  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from train.config import make_config  # noqa: E402
-from train.data import Images, draw_sources  # noqa: E402
+from train.data import Images, draw_holes, draw_sources  # noqa: E402
 from train.networks.registry import build  # noqa: E402
 from train.runs.step import GraphedStep, gradient_step, initial_arrays  # noqa: E402
 
@@ -54,10 +54,11 @@ class Step:
     """One network with a batch of random images, ready to take training steps on arrays of `xp`."""
 
     def __init__(
-        self, preset: str, boundary: str, batch_size: int, xp: Any = np, seed: int = 0,
+        self, preset: str, boundary: str | None, batch_size: int, xp: Any = np, seed: int = 0,
         size: tuple[int, int] | None = None, **changes: Any,
     ) -> None:  # fmt: skip
-        self.config = make_config(preset, {"boundary": boundary, "batch_size": batch_size, **changes})
+        changes |= {} if boundary is None else {"boundary": boundary}
+        self.config = make_config(preset, {"batch_size": batch_size, **changes})
         self.name = f"{preset}, {boundary}"
         network = self.network = build(self.config)
         self.rng = np.random.default_rng(seed)
@@ -75,6 +76,10 @@ class Step:
         numbers = {"rate": 1e-3, "step": 1.0, "keep": 0.9, "fresh": 0.1, "settled": 0.9}
         inputs = {name: np.asarray(value, config.dtype) for name, value in numbers.items()}
         inputs |= {"index": np.arange(config.batch_size), "rows": rows, "columns": columns}
+        if config.cutout:
+            inputs["hidden_rows"], inputs["hidden_columns"] = draw_holes(self.rng, shape, config.cutout)
+        if noise := self.network.noise(self.rng, config.batch_size):
+            inputs["noise"] = noise
         self.arrays, loss, _ = self.take(self.arrays, inputs)
         return loss
 

@@ -58,7 +58,7 @@ OTHER_COSTS = Costs(
     plan=0, transform=5e-5, library=1.5e-4, mac=2e-11, gathered_mac=4e-11, dft_mac=4e-11, copy=2e-10,
     transposed=8e-10, fft_point=2.6e-10, scattered=2e-10, line=6e-8, gathered=1.2e-9, piece=3e-6,
 )  # fmt: skip
-"""Costs for other libraries than NumPy, from an older fit on two cores, because no GPU has been measured. With NumPy's
+"""Costs for other libraries than NumPy, from an older fit on two cores, because none have been fitted on a GPU. With NumPy's
 costs, the strided layers of preset hcnn would need a third more multiply-adds there (benchmarks.gpu.trace)."""
 
 
@@ -193,9 +193,10 @@ class Tuning:
     kept_bytes: int = 1 << 16
     """From this size on, an array's memory is kept for later ones. Of smaller ones, the C library keeps enough."""
 
-    device_spectrum_elements: int = 3 << 20
-    """On a GPU, elements of a result's spectrum that are made before they are transformed back. With what is read for
-    them, and what they become, they take half of the L2 cache of an H100 in float32 (benchmarks.gpu.trace)."""
+    device_spectrum_elements: int = 24 << 20
+    """On a GPU, elements of a result's spectrum that are made before they are transformed back. Fewer would stay in the
+    L2 cache, but do not fill the card: with 3 << 20 a launch of `apply` keeps an H200 half busy
+    (benchmarks/results/gpu-h200)."""
 
     device_blocks: int = 1024
     """On a GPU, blocks among which sums over all positions are shared out, at least where there are as many

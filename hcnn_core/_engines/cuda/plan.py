@@ -271,8 +271,7 @@ class CudaPlan(Plan[Array]):
             self._apply(x, matrices, offsets, sources, targets, reading.run, y, bias)
             return y
         y = empty(xp, (self.y_rows * self.out, positions), x)
-        # The L2 cache keeps a block until it is transformed. A segment of a line follows that of the line before, with
-        # which it shares most samples.
+        # A segment of a line follows that of the line before, with which it shares most samples.
         elements = self.tuning.device_spectrum_elements
         cuts = _cuts(reading.run, count * rows, elements)
         run = reading.run // cuts
