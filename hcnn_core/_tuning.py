@@ -58,8 +58,8 @@ OTHER_COSTS = Costs(
     plan=0, transform=5e-5, library=1.5e-4, mac=2e-11, gathered_mac=4e-11, dft_mac=4e-11, copy=2e-10,
     transposed=8e-10, fft_point=2.6e-10, scattered=2e-10, line=6e-8, gathered=1.2e-9, piece=3e-6,
 )  # fmt: skip
-"""Costs for other libraries than NumPy, from an older fit on two cores, because none have been fitted on a GPU. With NumPy's
-costs, the strided layers of preset hcnn would need a third more multiply-adds there (benchmarks.gpu.trace)."""
+"""Costs for other libraries than NumPy, from an older fit on two cores, because none have been fitted on a GPU. With
+NumPy's costs, the strided layers of preset hcnn would need a third more multiply-adds there (benchmarks.gpu.trace)."""
 
 
 @dataclass(frozen=True, eq=False)

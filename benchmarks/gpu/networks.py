@@ -2,7 +2,7 @@
 
 For each size of images, in pixels along a side: the largest errors of loss, logits, gradients and moments beside NumPy
 in double precision, relative to the largest entry of each, memory poisoned first; whether a second pass gives the same
-bits; and the time of a training step. With `--tuning NAME=VALUE ...` steps are timed with these sizes too, one at a time.
+bits; and the time of a training step. `--tuning NAME=VALUE ...` times steps with these sizes too, one at a time.
 """
 
 from __future__ import annotations

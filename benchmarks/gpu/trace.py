@@ -327,7 +327,9 @@ def spread_of(shape: tuple[int, ...], strides: tuple[int, ...], size: int, lanes
     return len({place // SECTOR for place in places}) / max(1.0, len(places) * size / SECTOR)
 
 
-def listen(cupy: Any, driver: Driver, preset: str, boundary: str | None, batch_size: int, **changes: Any) -> list[Launch]:
+def listen(
+    cupy: Any, driver: Driver, preset: str, boundary: str | None, batch_size: int, **changes: Any
+) -> list[Launch]:
     """What a step of training records, after those that are not."""
     from benchmarks.step import Step
     from train.runs.step import WARM_UP

@@ -134,8 +134,8 @@ def patches() -> None:
 
 
 def products() -> None:
-    """Products of matrices whose sides fill no block."""
-    for m, depth, n in ((33, 40, 5), (3, 70, 65)):
+    """Products of matrices whose sides fill no block; one is so small that no operand fills one either."""
+    for m, depth, n in ((33, 40, 5), (3, 70, 65), (5, 7, 6)):
         a, b = noise(0, (m, depth), "float32"), noise(1, (depth, n), "float32")
         with poisoned_memory():
             close(matmul(a, b), wide(a) @ wide(b), norm(a) * norm(b))
@@ -448,6 +448,7 @@ DEFECTS = [
         stand_in,
     ),
     Defect("tables sent without waiting", "hcnn_core/backend/_device.py", "blocking=True", "blocking=False", tables),
+    Defect("numbers of a product's second operand that nobody wrote", KERNELS, "of_y[i][j] = real(0);", "", products),
     Defect(
         "no epsilon in the derivative of normalised filters",
         KERNELS,

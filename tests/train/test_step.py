@@ -186,6 +186,17 @@ def test_loss_that_is_not_finite_leaves_the_arrays_alone(record: list[int]) -> N
         assert np.array_equal(one, other, equal_nan=True)
 
 
+def test_a_replay_reads_what_was_written_not_what_was_bound_anew(
+    monkeypatch: pytest.MonkeyPatch, record: list[int]
+) -> None:
+    monkeypatch.setattr(steps, "write", lambda held, given: given)
+    problem = Problem()
+    batches = [BATCH] * (WARM_UP + 3)
+    _, expected, _ = problem.run(problem.kernel_by_kernel, batches)
+    _, found, _ = problem.run(problem.graphed(), batches)
+    assert record == [1] and found[: WARM_UP + 1] == expected[: WARM_UP + 1] and found != expected
+
+
 def refused(work: Any) -> Any:
     raise NotReplayable("cuBLAS\n  cannot be recorded")
 
