@@ -86,6 +86,12 @@ def unpacked(tracked: set[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return target / f"hcnn-{VERSION}"
 
 
+@pytest.fixture(scope="module")
+def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as `python -m build` does, from the sdist."""
+    return build("wheel", unpacked, tmp_path_factory.mktemp("wheel"))
+
+
 def test_sdist_holds_the_repository(tracked: set[str], unpacked: Path) -> None:
     names = [path.relative_to(unpacked) for path in unpacked.rglob("*") if path.is_file()]
     assert {name.as_posix() for name in names if name.parts[0] not in GENERATED} == tracked
@@ -128,14 +134,11 @@ def test_what_is_not_installed_is_said_before_training(tmp_path: Path, name: str
     assert not (tmp_path / "run").exists()
 
 
-def test_wheel_holds_the_packages_and_their_data_and_nothing_else(
-    tracked: set[str], unpacked: Path, tmp_path: Path
-) -> None:
-    """Built as `python -m build` does, from the sdist."""
+def test_wheel_holds_the_packages_and_their_data_and_nothing_else(tracked: set[str], wheel: Path) -> None:
     shipped = {name for name in tracked if PurePosixPath(name).parts[0] in PACKAGES}
     assert any(name.startswith("train/data/sample/") for name in shipped)
     assert any(name.endswith(".cu") for name in shipped)
-    with zipfile.ZipFile(build("wheel", unpacked, tmp_path)) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if ".dist-info/" not in name} == shipped
 
 
@@ -155,9 +158,9 @@ except ImportError as error:
 """
 
 
-def test_an_extra_is_named_for_a_wheel_and_for_a_clone(unpacked: Path, tmp_path: Path) -> None:
+def test_an_extra_is_named_for_a_wheel_and_for_a_clone(wheel: Path, unpacked: Path, tmp_path: Path) -> None:
     """Where a wheel is installed, pip is told of the packages: no index need have this one."""
-    with zipfile.ZipFile(build("wheel", unpacked, tmp_path)) as archive:
+    with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     found = []
     for place in (tmp_path / "site", unpacked):
