@@ -102,6 +102,8 @@ def fit(
         If a setting does not suit the images.
     DataError
         If the images are missing or damaged.
+    CheckpointError
+        If a network that it begins from, or that teaches it, cannot be read or is of other classes.
     RunError
         If `out` holds a run already, or cannot be written.
     TrainingError

@@ -70,6 +70,11 @@ class RecipeSettings:
         high=0.99999,
     )
     label_smoothing: float = setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
+    teacher: str = setting(
+        "", "checkpoint, run or name of a network whose predictions are learned beside the labels (arXiv:1503.02531)"
+    )
+    teacher_share: float = setting(0.9, "part of the loss that compares with the teacher", low=0.0, high=1.0)
+    temperature: float = setting(4.0, "what logits are divided by before they are compared", low=0.1, high=100.0)
     shift: int = setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
     cutout: int = setting(
         0, "side in pixels of the square of each training image that is hidden (arXiv:1708.04552); 0: none", low=0
@@ -127,6 +132,9 @@ class Config(BackendSettings, RecipeSettings, NormalizationSettings, Hierarchica
                     f"{name} is {value!r}, which is for architecture {theirs}; {architecture.title} has no such "
                     "setting: leave it out"
                 )
+        for name in ("teacher_share", "temperature"):
+            if not self.teacher and (value := getattr(self, name)) != getattr(Config, name):
+                raise ConfigError(f"{name} is {value!r}, which needs a teacher: name one with --teacher")
         if self.optimizer == "adamw" and self.momentum == 1:
             raise ConfigError("momentum is 1; optimizer adamw takes less than 1")
         architecture.check(self)

@@ -194,7 +194,8 @@ def test_ends_of_the_ranges_are_allowed() -> None:
             if limit is None or (f.name, end) == ("moment_decay", "high"):
                 continue
             value = [kind(limit)] * (count or 1) if count is not None else kind(limit)
-            make_config("hcnn", {f.name: value})
+            taught = {"teacher": "hcnn-best"} if f.name in ("teacher_share", "temperature") else {}
+            make_config("hcnn", {f.name: value, **taught})
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ from train.recipes.optimizers import OPTIMIZERS
 from train.runs import session
 from train.runs.session import Session
 from train.runs.step import gradient_step
+from train.runs.teacher import Teacher
 from train.runs.training import evaluate
 
 SMALL = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (2, 2), "strided_layers": (3,), "shift": 2}
@@ -85,7 +86,11 @@ class Problem:
         return {"index": index, "rows": rows, "columns": columns}
 
     def run(self, ranks: Ranks, steps: int = STEPS) -> tuple[Any, list[float], list[int]]:
-        step = gradient_step(np, self.config, self.network, self.images, ranks=ranks)
+        teacher = None
+        if self.config.teacher:  # any network's weights do
+            weights = self.network.initialize(np.random.default_rng(1))
+            teacher = Teacher(self.network, weights, self.network.initial_moments(), np.ones(3), np.zeros(3))
+        step = gradient_step(np, self.config, self.network, self.images, ranks=ranks, teacher=teacher)
         arrays, losses, hits = self.arrays, [], []
         for number in range(steps):
             rates = {"rate": 0.02 / (number + 1), "step": number + 1, "keep": 0.9, "fresh": 0.1}
@@ -109,7 +114,11 @@ CASES = [
         itertools.cycle(["factors", "both", "both", "factors"]),
         strict=False,
     )
-] + [{"normalization": "both", "dtype": "float32"}, {"nonlinear_factors": True, "dtype": "float32"}]
+] + [
+    {"normalization": "both", "dtype": "float32"},
+    {"nonlinear_factors": True, "dtype": "float32"},
+    {"teacher": "another"},
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))

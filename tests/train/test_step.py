@@ -24,6 +24,7 @@ from train.networks.network import Network
 from train.networks.registry import build
 from train.runs import step as steps
 from train.runs.step import WARM_UP, GraphedStep, gradient_step, initial_arrays
+from train.runs.teacher import Teacher
 from train.runs.training import evaluate
 
 BATCH, COUNT = 6, 40
@@ -33,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon", "nesterov": True, "weight_decay": 0.01},
     "plus": {"nonlinear_factors": True},
     "cutout": {"cutout": 3},
+    "taught": {"teacher": "another", "teacher_share": 0.6},
     "smooth": {"label_smoothing": 0.1, "head": "sum", "reduction": "sum", "boundary": "periodic"},
 }
 
@@ -87,7 +89,13 @@ class Problem:
         labels = rng.integers(0, 10, COUNT)
         self.images = Images(put(images), put(labels), np.full(3, 120.0), np.full(3, 60.0), self.config.dtype)
         self.arrays = tree_map(put, initial_arrays(self.network, self.network.initialize(rng)))
-        self.step = gradient_step(xp, self.config, self.network, self.images)
+        teacher = None
+        if self.config.teacher:
+            network = build(make_config("sample", {**small, "width": 6}), image_size=8)
+            merged = network.merged(network.initialize(rng), network.initial_moments())
+            arrays = merged, {}, np.float32([2, 1, 0.5]), np.float32([0, 1, 2])
+            teacher = Teacher(network.folded(), *tree_map(put, arrays))
+        self.step = gradient_step(xp, self.config, self.network, self.images, teacher=teacher)
 
     def inputs(self, number: int, batch: int = BATCH) -> dict[str, Any]:
         rng = np.random.default_rng(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from hcnn_core.backend import worker_count
 from train.config import Config
 from train.data import DatasetInfo
+from train.networks.network import Network
 from train.networks.registry import build
 
 PER_WEIGHT = 8
@@ -24,12 +26,16 @@ RESERVED, RESERVED_PER_THREAD = 256 * 2**20, 136 * 2**20
 """Addresses that libraries and threads (stack and glibc's arena) reserve and never touch."""
 
 
-def required_bytes(config: Config, data: DatasetInfo, batch_size: int) -> int:
+def required_bytes(config: Config, data: DatasetInfo, batch_size: int, teacher: Network | None = None) -> int:
     """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
     height, width, channels = data.image_shape
     table = build(config, (height, width), data.classes, channels).table
     elements = float(PER_WEIGHT * sum(la.trainable for la in table))
     elements += sum(la.retained(batch_size) for la in table) + max(la.workspace(batch_size) for la in table)
+    if teacher is not None:  # two copies of its weights, and one layer at a time
+        images = (math.prod(la.inputs) + math.prod(la.outputs) for la in teacher.table)
+        elements += 2 * teacher.trainable + batch_size * max(images)
+        elements += max(la.workspace(batch_size) for la in teacher.table)
     return LIBRARIES + data.nbytes + int(np.dtype(config.dtype).itemsize * elements)
 
 
@@ -53,10 +59,10 @@ def available_bytes(xp: Any) -> int | None:
     return min((n for n in limits if n is not None), default=None)
 
 
-def batch_that_fits(config: Config, data: DatasetInfo, available: int) -> int:
+def batch_that_fits(config: Config, data: DatasetInfo, available: int, teacher: Network | None = None) -> int:
     """The largest batch whose estimated memory is available; 0 if none is."""
     sizes = range(1, 2**20)
-    return bisect.bisect_right(sizes, available, key=lambda n: required_bytes(config, data, n))
+    return bisect.bisect_right(sizes, available, key=lambda n: required_bytes(config, data, n, teacher))
 
 
 def _meminfo() -> int | None:

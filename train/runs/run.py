@@ -74,7 +74,7 @@ class Run:
         if os.path.lexists(path) and not path.is_dir():
             raise RunError(f"--out {path} is a file; name a directory")
         resumable = f", or continue it with --resume {path}" if self.checkpoint_paths() else ""
-        files = (self.config_path, self.metrics_path, self.picture_path, path / BEST)
+        files = (self.config_path, self.metrics_path, self.picture_path, self.teacher_path, path / BEST)
         if resumable or any(file.exists() for file in files):
             raise RunError(f"--out {path} holds a run already; name another directory{resumable}")
 
@@ -114,20 +114,31 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
 
-    def create(self, save: Callable[[], Path], config: Config, versions: Mapping[str, str]) -> None:
-        """Write the files of a new run: the state before the first step, then the configuration."""
+    def create(
+        self,
+        save: Callable[[], Path],
+        config: Config,
+        versions: dict[str, str],
+        teacher: Checkpoint | None = None,
+    ) -> None:
+        """Write the files of a new run: its teacher, the state before the first step, then the configuration."""
         if not self.writes:
             return
         self.require_new()
+        first: list[Path] = []
         try:
-            first = save()
+            if teacher is not None:
+                first.append(self.teacher_path)
+                checkpoints.save(self.teacher_path, teacher, versions)
+            first.append(save())
         except CheckpointError as error:
             raise RunError(f"cannot write the run to {self.path}: {error}") from error
         try:
             self.write_config(config, versions)
         except RunError:
             with contextlib.suppress(OSError):
-                first.unlink()
+                for path in first:
+                    path.unlink()
             raise
 
     def write_config(self, config: Config, versions: Mapping[str, str]) -> None:
@@ -158,6 +169,11 @@ class Run:
     def report_path(self) -> Path:
         """The page that shows the run."""
         return self.path / "report.html"
+
+    @property
+    def teacher_path(self) -> Path:
+        """A copy of the network that teaches this one, where one does: the run goes on wherever the other is then."""
+        return self.path / "teacher.h5"
 
     def machine(self) -> dict[str, Any]:
         """Return what config.toml says of what computed the run."""

@@ -39,8 +39,9 @@ from train.runs.memory import available_bytes, batch_that_fits, required_bytes
 from train.runs.plot import plot_learning_curve
 from train.runs.report import Classified, page
 from train.runs.run import BEST, Run, RunError, versions
-from train.runs.shipped import open_network
+from train.runs.shipped import bare, open_network
 from train.runs.step import wants_graphs
+from train.runs.teacher import Teacher, is_taught, network_of, require_same_task
 from train.runs.training import (
     Interrupted,
     Result,
@@ -106,6 +107,7 @@ class Session:
     ) -> None:
         self.ranks, self.say, self.on_epoch = ranks or Ranks(), say, on_epoch
         self.given = dataset  # images that no name leads to
+        self.teacher: tuple[Path, Checkpoint] | None = None
 
     def begin(self, settings: Callable[[], Config], out: Path | None, hours: float = math.inf) -> Run:
         """Train a new run, in a directory of its preset's name and the time where none is given."""
@@ -125,13 +127,18 @@ class Session:
 
         config, xp, run = ranks.agree(checked)
         source = ranks.from_first(lambda: opened(Path(config.init_from), self.say) if config.init_from else None)
+        if is_taught(config):
+            path, checkpoint = ranks.from_first(lambda: opened(Path(config.teacher), self.say))
+            self.teacher = path, bare(checkpoint, checkpoint.figures)
         trainer, dataset = self._start(xp, config, run)
         if source:
             anew = ranks.agree(lambda: begin_from(trainer, *source))
             drawn = f"; drawn, since its head is another: {', '.join(anew)}" if anew else ""
             self.say(f"weights of {source[0]}{drawn}")
+        if self.teacher:
+            self.say(f"taught by {self.teacher[0]}")
         with own(run, make=True):
-            run.create(trainer.save, config, trainer.versions)
+            run.create(trainer.save, config, trainer.versions, self.teacher and self.teacher[1])
             shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
             self.say(
                 f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
@@ -175,6 +182,8 @@ class Session:
             xp = ranks.agree(lambda: namespace(config.backend))
             named = "dataset" in given or self.given is not None
             ranks.agree(lambda: require_named(config.dataset, named, f"--resume {run.path}"))
+            if is_taught(config):
+                self.teacher = ranks.from_first(lambda: (run.teacher_path, checkpoints.load(run.teacher_path)))
             trainer, dataset = self._start(xp, config, run)
             ranks.agree(lambda: trainer.restore(checkpoint, path))
             for damaged in run.set_aside_after(checkpoint):
@@ -229,6 +238,8 @@ class Session:
                 )
             dataset = self.load(xp, config)
             _require_suitable(config, dataset)
+            if self.teacher:
+                require_same_task(*self.teacher, dataset)
             return dataset, versions(xp.__name__)
 
         # one rank of all, then one of each other machine, which may have a disk of its own, downloads what is not there
@@ -262,7 +273,9 @@ class Session:
 
         network = build(config, dataset.image_shape[:2], len(dataset.class_names), dataset.image_shape[2])
         validation = None if held_out is None else images(held_out)
-        return Trainer(xp, config, network, images(kept), validation, run, found, dataset.class_names, self.ranks)
+        train = images(kept)
+        teacher = self.teacher and Teacher.of(xp, *self.teacher, config, train)
+        return Trainer(xp, config, network, train, validation, run, found, dataset.class_names, self.ranks, teacher)
 
     def _require_memory(self, xp: Any, config: Config, data: DatasetInfo) -> None:
         """Refuse a batch that cannot fit before the system ends the process for it."""
@@ -271,9 +284,10 @@ class Session:
             available //= ranks.local_size
         recorded = wants_graphs(xp) and ranks.size == 1
         steps = 2 + SPARE if recorded else 1  # what a graph records takes its own memory
-        needed = steps * required_bytes(config, data, -(-config.batch_size // ranks.size))
+        teacher = self.teacher and network_of(self.teacher[1], config)
+        needed = steps * required_bytes(config, data, -(-config.batch_size // ranks.size), teacher)
         if available is not None and needed > available:
-            fits = ranks.size * batch_that_fits(config, data, int(available / steps))
+            fits = ranks.size * batch_that_fits(config, data, int(available / steps), teacher)
             raise TrainingError(
                 f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
                 f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"

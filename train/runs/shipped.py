@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from autodiff import tree_map
+from train.config import Config
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.run import Run, RunError
@@ -65,9 +66,10 @@ def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
     """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics."""
     state = checkpoint.state
     parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
+    sources = {name: getattr(Config, name) for name in ("init_from", "teacher", "teacher_share", "temperature")}
     return replace(
         checkpoint,
         state=State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state), epoch=state.epoch),
-        config=replace(checkpoint.config, dtype="float32", data_dir="data", init_from=""),
+        config=replace(checkpoint.config, dtype="float32", data_dir="data", **sources),
         figures=figures,
     )

@@ -22,6 +22,7 @@ from train.networks.layer import Parameters
 from train.networks.network import Network
 from train.ranks.ranks import Ranks
 from train.recipes.optimizers import OPTIMIZERS, Progress
+from train.runs.teacher import Teacher, divergence
 
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "initial_arrays", "wants_graphs"]
 
@@ -68,12 +69,18 @@ def gradient_step(
     images: Images,
     size: tuple[int, int] | None = None,
     ranks: Ranks | None = None,
+    teacher: Teacher | None = None,
 ) -> Step:
-    """Return the step of a network on a set of images."""
+    """Return the step of a network on a set of images; a teacher is given them at their own size."""
     shared = ranks is not None and ranks.size > 1
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, Array]:
-        x, labels = batch_of(config, images, inputs, size)
+        x, labels = batch_of(config, images, inputs)
+        taught = None
+        if teacher is not None:
+            with precision(config.precision):
+                taught = teacher.logits(x)
+        x = resize(x, size or (x.shape[1], x.shape[2]))
         whole, share = network, 1.0
         if ranks is not None and shared:
             share = float(inputs["share"])
@@ -82,6 +89,9 @@ def gradient_step(
         def loss_of(parameters: Parameters) -> Any:
             logits, moments = whole(parameters, x, noise=inputs.get("noise"))
             loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            if taught is not None:
+                part = config.teacher_share
+                loss = (1 - part) * loss + part * divergence(logits, taught, config.temperature)
             return (loss * share if shared else loss), (logits, moments)
 
         with precision(config.precision):

@@ -32,6 +32,7 @@ from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
 from train.runs.run import Run
 from train.runs.step import GraphedStep, Inputs, batch_of, gradient_step, initial_arrays
+from train.runs.teacher import Teacher
 
 EVALUATION_BATCH = 100
 
@@ -140,8 +141,9 @@ class Trainer:
         versions: dict[str, str],
         class_names: tuple[str, ...],
         ranks: Ranks | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
+        self.ranks, self.teacher = ranks or Ranks(), teacher
         self.xp, self.config, self.network, self.run = xp, config, network, run
         self.train, self.held_out = train, held_out
         self.versions, self.class_names = versions, class_names
@@ -283,7 +285,7 @@ class Trainer:
         """A step on images of this epoch's size; the graph of another size is let go."""
         size = self._image_size()
         if self._graphed is None or self._graphed[0] != size:
-            step = gradient_step(self.xp, self.config, self.network, self.train, size, self.ranks)
+            step = gradient_step(self.xp, self.config, self.network, self.train, size, self.ranks, self.teacher)
             self._graphed = size, GraphedStep(self.xp, step, self.config.batch_size)
             self._graphed[1].wanted &= self.ranks.size == 1  # messages cannot be recorded
         return self._graphed[1](arrays, inputs)

@@ -1,0 +1,218 @@
+"""A network that another teaches: the loss, the images that both see, and runs that go on without the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import rel_entr, softmax
+
+from autodiff import check_grads, grad, tree_map
+from tests.train.commands import Command, made_up
+from tests.train.runs import SMALL, assert_same_state, metrics, run_here, saved_state
+from train import load
+from train.config import make_config, read_toml
+from train.data import INFO, Dataset, resize
+from train.runs import checkpoint as checkpoints
+from train.runs import memory, session
+from train.runs.shipped import bare
+from train.runs.teacher import Teacher, divergence, network_of
+from train.runs.training import Trainer
+
+ONE_STEP = (*SMALL, "--epochs", 1, "--batch-size", 32, "--shift", 0, "--no-flip", "--no-test")
+LAST = "epoch0004-step000000.h5"
+
+
+def logits_of(seed: int, scale: float = 3.0) -> NDArray[np.float64]:
+    return scale * np.random.default_rng(seed).standard_normal((5, 7))
+
+
+# The loss
+
+
+@given(st.integers(0, 99), st.floats(0.5, 20), st.sampled_from(["float32", "float64"]))
+def test_the_divergence_is_that_of_the_softened_predictions(seed: int, temperature: float, dtype: str) -> None:
+    found, wanted = (logits_of(s).astype(dtype) for s in (seed, seed + 100))
+    p, q = (softmax(z.astype(float) / temperature, axis=1) for z in (found, wanted))
+    expected = temperature**2 * rel_entr(q, p).sum(axis=1).mean()
+    value = divergence(found, wanted, temperature)
+    assert value.dtype == dtype and value.shape == ()
+    largest = temperature**2 * max(1, np.abs([found, wanted]).max() / temperature)  # of what is subtracted
+    assert abs(value - expected) < 8 * 7 * np.finfo(dtype).eps * largest
+
+
+def test_its_gradient_is_that_of_soft_targets() -> None:
+    """Section 2 of arXiv:1503.02531: T^2 times the cross-entropy has the gradient T (p - q)."""
+    found, wanted = logits_of(0), logits_of(1)
+    check_grads(lambda z: divergence(z, wanted, 4.0), order=2)(found)
+    p, q = softmax(found / 4, axis=1), softmax(wanted / 4, axis=1)
+    gradient = grad(lambda z: divergence(z, wanted, 4.0))(found)
+    np.testing.assert_allclose(gradient, 4 * (p - q) / 5, rtol=0, atol=1e-14)
+    assert abs(divergence(wanted, wanted, 4.0)) < 1e-14
+    assert np.abs(grad(lambda z: divergence(z, wanted, 4.0))(wanted)).max() < 1e-14
+
+
+def test_hot_targets_match_logits() -> None:
+    """Section 2.1 of arXiv:1503.02531: for T above all logits it is half their mean squared distance, both centred."""
+    found, wanted = logits_of(0), logits_of(1)
+    apart = found - found.mean(axis=1, keepdims=True) - wanted + wanted.mean(axis=1, keepdims=True)
+    halves = (apart**2).mean(axis=1).mean() / 2
+    errors = [abs(divergence(found, wanted, t) / halves - 1) for t in (50.0, 100.0)]
+    assert errors[1] < 0.6 * errors[0] < 0.1  # falls like 1 / T
+
+
+@pytest.mark.parametrize("sizes", [(), (16,)], ids=["own size", "smaller images"])
+def test_the_loss_of_a_step(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]
+) -> None:
+    """The teacher sees the augmented images at their own size; labels are smoothed in their part alone."""
+    seen: list[Any] = []
+    take = Trainer._take
+
+    def spying(self: Trainer, arrays: Any, inputs: Any) -> Any:
+        seen.append((self, tree_map(np.array, arrays), inputs))
+        return take(self, arrays, inputs)
+
+    monkeypatch.setattr(Trainer, "_take", spying)
+    taught = ("--teacher", trained, "--teacher-share", 0.7, "--temperature", 3, "--label-smoothing", 0.2)
+    flags = ("--image-sizes", *sizes) if sizes else ()
+    command(*ONE_STEP, *flags, *taught, "--seed", 3, "--dtype", "float64", "--out", tmp_path / "run").success()
+    ((trainer, arrays, inputs),) = seen  # 32 images, one step
+    x, labels = trainer.train.take(inputs["index"])
+    logits, _ = trainer.network(arrays["parameters"], resize(x, sizes[0] if sizes else 32))
+    pixels = trainer.train.images[inputs["index"]]
+    wanted = load(trained).logits(pixels).astype(float)  # float32, from the pixels themselves
+    targets = 0.8 * np.eye(10)[labels] + 0.02
+    plain = -(targets * np.log(softmax(logits, axis=1))).sum(axis=1).mean()
+    soft = 9 * rel_entr(softmax(wanted / 3, axis=1), softmax(logits / 3, axis=1)).sum(axis=1).mean()
+    assert soft > 1e-3
+    assert metrics(tmp_path / "run")[0]["train_loss"] == pytest.approx(0.3 * plain + 0.7 * soft, rel=1e-5)
+
+
+def test_the_teacher_sees_what_is_augmented(trained: Path, few_images: Dataset) -> None:
+    """Its own statistics standardise the images, whatever those of the network that it teaches are."""
+    classifier = load(trained)
+    checkpoint = classifier.checkpoint
+    mean, std = np.array([90.0, 100, 110]), np.array([40.0, 50, 60])
+    images = type("Statistics", (), {"mean": mean, "std": std})()
+    teacher = Teacher.of(np, trained, checkpoint, make_config("sample", {"dtype": "float32"}), images)
+    x = ((few_images.test_images - mean) / std).astype(np.float32)
+    np.testing.assert_allclose(teacher.logits(x), classifier.logits(few_images.test_images), rtol=0, atol=1e-4)
+    other = Teacher(teacher.network, teacher.parameters, teacher.moments, np.float32(1), np.float32(0))
+    assert np.abs(other.logits(x) - classifier.logits(few_images.test_images)).max() > 1e-2  # negative control
+
+
+# Runs
+
+
+def test_share_0_is_bit_for_bit_no_teacher(command: Command, trained: Path, tmp_path: Path) -> None:
+    """Such a teacher is not even read; with any other share weights differ."""
+    runs = {"alone": (), "ignored": ("--teacher", trained, "--teacher-share", 0), "taught": ("--teacher", trained)}
+    for name, flags in runs.items():
+        command(*SMALL, "--epochs", 1, *flags, "--out", tmp_path / name).success()
+    last = "epoch0001-step000000.h5"
+    assert_same_state(tmp_path / "ignored" / last, tmp_path / "alone" / last)
+    assert metrics(tmp_path / "ignored") == metrics(tmp_path / "alone")
+    assert not (tmp_path / "ignored" / "teacher.h5").exists()
+    alone, taught = (saved_state(tmp_path / name / last) for name in ("alone", "taught"))
+    assert alone["generator"] == taught["generator"]  # order and augmentation are the same
+    assert not np.array_equal(alone["parameters/layer01/w"], taught["parameters/layer01/w"])
+    command("--evaluate", tmp_path / "ignored").success()
+
+
+def test_a_run_goes_on_without_the_files_of_its_teacher(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, from the copy in its directory: the teacher's run has gone on, or is gone."""
+    teacher, whole, stopped = (tmp_path / name for name in ("teacher", "whole", "stopped"))
+    shutil.copytree(trained, teacher)
+    flags = (*SMALL, "--epochs", 2, "--teacher", teacher, "--no-test")
+    assert f"taught by {teacher / LAST}\n" in command(*flags, "--out", whole).success()
+    step = Trainer._step
+
+    def stopping(self: Trainer, index: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stopping)
+        assert command(*flags, "--out", stopped).status == 130
+    shutil.rmtree(teacher)
+    command("--resume", stopped).success()
+    assert_same_state(stopped / "epoch0002-step000000.h5", whole / "epoch0002-step000000.h5")
+    assert read_toml(stopped / "config.toml")["teacher"] == str(teacher)
+    target = tmp_path / "network.h5"
+    command("--export", stopped, target).success()
+    assert checkpoints.load(target).config.teacher == ""  # of which no other machine knows
+    (whole / "teacher.h5").write_bytes(b"damaged")
+    (whole / "epoch0002-step000000.h5").unlink()
+    (whole / "best.h5").unlink()
+    command("--resume", whole).one_line(1, "teacher.h5 is not a whole checkpoint")
+    (whole / "teacher.h5").unlink()
+    command("--resume", whole).one_line(1, "there is no checkpoint at", "teacher.h5")
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "fragments"),
+    [
+        (("--teacher", "nowhere"), 1, ["no checkpoint at nowhere", "hcnn-best"]),
+        (("--teacher", "."), 1, ["holds no run"]),
+        (("--teacher-share", 0.5), 2, ["teacher_share is 0.5", "--teacher"]),
+        (("--temperature", 2), 2, ["temperature is 2.0", "--teacher"]),
+        (("--teacher", "hcnn-fast", "--temperature", 0), 2, ["temperature is 0.0", "between 0.1 and 100"]),
+        (("--teacher", "hcnn-fast", "--teacher-share", 1.5), 2, ["teacher_share is 1.5", "between 0.0 and 1.0"]),
+    ],
+    ids=str,
+)
+def test_teachers_that_cannot_be(
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[object, ...],
+    status: int,
+    fragments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command(*SMALL, *flags, "--out", tmp_path / "run").one_line(status, *fragments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "names", "fragments"),
+    [
+        ((32, 32, 3), 3, None, ["tells 10 classes apart, ", "other.npz has 3"]),
+        ((32, 32, 3), 10, "class {}", ["calls class 0 'airplane', ", "other.npz calls it 'class 0'"]),
+        ((24, 32, 3), 10, None, ["takes images of 32x32x3, ", "other.npz are 24x32x3"]),
+    ],
+)
+def test_teachers_of_another_task(
+    trained: Path, tmp_path: Path, shape: tuple[int, ...], classes: int, names: str | None, fragments: list[str]
+) -> None:
+    given_names = {} if names is None else {"class_names": [names.format(n) for n in range(classes)]}
+    file = tmp_path / "other.npz"
+    np.savez(file, **made_up(shape, classes), **given_names)
+    flags = ("--dataset", file, "--teacher", trained, "--out", tmp_path / "run")
+    run_here((*SMALL, *flags), None).one_line(1, str(trained), *fragments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_is_reckoned_with_the_teacher(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = load(trained).checkpoint
+    config = bare(checkpoint, {}).config
+    network = network_of(checkpoint, config)
+    alone = memory.required_bytes(config, INFO["sample"], 8)
+    assert memory.required_bytes(config, INFO["sample"], 8, network) > alone
+    monkeypatch.setattr(session, "available_bytes", lambda xp: alone)
+    flags = (*SMALL, "--epochs", 1, "--no-test")
+    command(*flags, "--out", tmp_path / "alone").success()
+    command(*flags, "--teacher", trained, "--out", tmp_path / "taught").one_line(1, "a batch of 8 needs", "would fit")

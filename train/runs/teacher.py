@@ -1,0 +1,101 @@
+"""A trained network that teaches another by what it makes of the same images (arXiv:1503.02531).
+
+Section 5.2 of arXiv:1703.04140 compares with networks that were trained so, the WRN student and FitNet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodiff import log_softmax, tree_map
+from hcnn_core.backend import Array
+from train.config import Config
+from train.data import Dataset, Images
+from train.networks.layer import Moments, Parameters
+from train.networks.network import Network
+from train.networks.registry import MERGED_FILTERS, architecture_of, build
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint, CheckpointError
+
+__all__ = ["Teacher", "divergence", "is_taught", "network_of", "require_same_task"]
+
+
+def is_taught(config: Config) -> bool:
+    """Whether a teacher has a part in the loss."""
+    return bool(config.teacher) and config.teacher_share > 0
+
+
+class Teacher:
+    """A network at evaluation, as a function of images that another was given."""
+
+    def __init__(self, network: Network, parameters: Parameters, moments: Moments, scale: Array, offset: Array) -> None:
+        self.network, self.parameters, self.moments = network, parameters, moments
+        self.scale, self.offset = scale, offset  # from the other's standardised images to its own, (channels,)
+
+    @classmethod
+    def of(cls, xp: Any, path: Path, checkpoint: Checkpoint, config: Config, images: Images) -> Teacher:
+        """Return a checkpoint's network as teacher of one with this configuration and images standardised as these."""
+        mean, std, state = checkpoint.channel_mean, checkpoint.channel_std, checkpoint.state
+        arrays = state.evaluated, state.moments, images.std / std, (images.mean - mean) / std
+        parameters, moments, scale, offset = tree_map(lambda a: np.asarray(a, config.dtype), arrays)
+        network = network_of(checkpoint, config)
+        checkpoints.require_same_arrays(path, parameters, network.initialize(np.random.default_rng(0)), "parameters")
+        checkpoints.require_same_arrays(path, moments, network.initial_moments(), "moments")
+        if MERGED_FILTERS not in architecture_of(checkpoint.config).lacks:
+            network, parameters, moments = network.folded(), network.merged(parameters, moments), {}
+        return cls(network, *tree_map(xp.asarray, (parameters, moments, scale, offset)))
+
+    def logits(self, x: Array) -> Array:
+        """Return the logits (N, classes) of images (N, u1, u2, channels) in the other's standardisation."""
+        return self.network(self.parameters, x * self.scale + self.offset, self.moments)[0]
+
+
+def network_of(checkpoint: Checkpoint, config: Config) -> Network:
+    """Return a teacher's network in the dtype of its pupil."""
+    theirs = replace(checkpoint.config, dtype=config.dtype)
+    return build(theirs, checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels)
+
+
+def divergence(logits: Array, taught: Array, temperature: float) -> Array:
+    r"""Mean Kullback-Leibler divergence of softened predictions from a teacher's, times the temperature squared.
+
+    That is :math:`T^2 \sum_c q_c \log (q_c / p_c)` with p and q the softmax of the logits and of the teacher's, both
+    divided by T. Its gradient is that of the cross-entropy with soft targets in section 2 of arXiv:1503.02531, and it
+    is 0 where both agree. The square keeps the gradient's size as T changes.
+
+    Parameters
+    ----------
+    logits, taught : array, shape (N, classes)
+        float32 or float64, of the network and of its teacher; the first may be traced.
+    temperature : float
+        T, more than 0.
+
+    Returns
+    -------
+    array
+        In nats, 0-dimensional.
+    """
+    found, wanted = log_softmax(logits / temperature), log_softmax(taught / temperature)
+    mean: Array = np.sum(np.exp(wanted) * (wanted - found)) * (temperature**2 / taught.shape[0])
+    return mean
+
+
+def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset) -> None:
+    """Raise CheckpointError unless a teacher takes such images and tells the same classes apart."""
+    theirs, own = len(teacher.class_names), len(dataset.class_names)
+    if theirs != own:
+        raise CheckpointError(
+            f"--teacher {path} tells {theirs} classes apart, {dataset.name} has {own}; name a network of "
+            "the same classes"
+        )
+    if teacher.image_shape != dataset.image_shape:
+        shapes = ["x".join(map(str, shape)) for shape in (teacher.image_shape, dataset.image_shape)]
+        raise CheckpointError(
+            f"--teacher {path} takes images of {shapes[0]}, those of {dataset.name} are {shapes[1]}; name a network of "
+            "such images"
+        )
+    checkpoints.require_same_classes(path, teacher, dataset)
