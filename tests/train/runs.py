@@ -78,11 +78,12 @@ def without_notice(err: str) -> str:
     return "".join(line for line in err.splitlines(keepends=True) if COMPILING not in line)
 
 
-def explore_here(dataset: Dataset, *arguments: object) -> Outcome:
-    """Run the explorer in this process on the given images, with few permutations."""
+def explore_here(dataset: Dataset | None, *arguments: object) -> Outcome:
+    """Run the explorer in this process on the given images, or on those that it names, with few permutations."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(explore, "load_dataset", lambda name, data_dir: dataset)
+        if dataset is not None:
+            patch.setattr(explore, "load_dataset", lambda name, data_dir: dataset)
         patch.setattr(meaning, "PERMUTATIONS", 19)
         patch.setattr(hubs, "SAMPLES", 19)
         patch.setattr(organisation, "ORDERS", 19)
