@@ -125,6 +125,13 @@ MISTAKES = (
             "yield np.abs(np.mean(ifftn(spectrum * angular, (ANGLE,)), axis=ANGLE))",
         ),
     ),
+    Mistake(
+        *("34", "the network is linear", "train/networks/hierarchical.py"),
+        *(
+            'return Signal(self._rho(x, filters["w"], filters["bias"], self._axes, **self._options))',
+            'return Signal(convolve(x, filters["w"], self._axes, **self._options) + filters["bias"])',
+        ),
+    ),
 )
 
 
