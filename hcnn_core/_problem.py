@@ -243,13 +243,18 @@ OPTIONS = {
 
 
 def takes(names: Iterable[str]) -> Callable[[Function], Function]:
-    """Mark a function that takes such options as `**options`: `help` and the documents then show them one by one."""
+    """Mark a function that takes such options as `**options`: `help` and the documents then show them one by one.
+
+    Axes that are left out are refused where axes are checked, after the options, so that options of SciPy's, which
+    needs no axes, are answered.
+    """
 
     def marked(function: Function) -> Function:
         signature = inspect.signature(function)
         *own, _ = signature.parameters.values()
         shown: Any = function
         shown.__signature__ = signature.replace(parameters=[*own, *(OPTIONS[name] for name in names)])
+        shown.__defaults__ = (MISSING,) * sum(parameter.name in ("axes", "axis") for parameter in own)
         return function
 
     return marked

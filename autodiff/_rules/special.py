@@ -50,8 +50,17 @@ def density_over_ndtr(x: Array) -> Array:
 
 
 def limit(x: Array) -> int:
-    """Where a series in 1 / x^2 begins to be closer than a difference of almost equal numbers."""
+    """Where a short series in 1 / x^2 begins to be closer than a difference of almost equal numbers."""
     return 10 if x.dtype == np.float32 else 50
+
+
+def tail_limit(x: Array) -> int:
+    """The same for the series `TAIL`."""
+    return 5 if x.dtype == np.float32 else 7
+
+
+TAIL = tuple(math.prod(range(1, 2 * k, 2)) / 2**k for k in range(1, 21))
+"""Coefficients of the powers of 1 / x^2 in the asymptotic series of the derivatives of erfcx and dawsn."""
 
 
 def polynomial(z: Array, coefficients: tuple[float, ...]) -> Any:
@@ -72,17 +81,17 @@ def excess(ans: Array, x: Array) -> Any:
 def expanded(slope: Array, x: Array, far: Array, scale: float, *, sign: int) -> Any:
     """The slope, but where x is far the tail that erfcx and dawsn share but for signs and scale."""
     z = sign * np.square(1 / np.where(far, x, 1))
-    return np.where(far, scale * polynomial(z, (1 / 2, 3 / 4, 15 / 8, 105 / 16, 945 / 32)), slope)
+    return np.where(far, scale * polynomial(z, TAIL), slope)
 
 
 def erfcx_slope(ans: Array, x: Array) -> Any:
     slope = 2 * x * ans - 2 / SQRT_PI
-    return slope if np.iscomplexobj(x) else expanded(slope, x, x > limit(x), 2 / SQRT_PI, sign=-1)
+    return slope if np.iscomplexobj(x) else expanded(slope, x, x > tail_limit(x), 2 / SQRT_PI, sign=-1)
 
 
 def dawsn_slope(ans: Array, x: Array) -> Any:
     slope = 1 - 2 * x * ans
-    return slope if np.iscomplexobj(x) else expanded(slope, x, np.abs(x) > limit(x), -1, sign=1)
+    return slope if np.iscomplexobj(x) else expanded(slope, x, np.abs(x) > tail_limit(x), -1, sign=1)
 
 
 defvjp(density_over_ndtr, lambda ans, x: lambda g: -g * ans * excess(ans, x))

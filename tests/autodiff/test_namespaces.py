@@ -326,6 +326,12 @@ def test_a_sample_at_an_end_of_the_support_adds_nothing_to_the_gradient_in_param
     numpy.testing.assert_allclose(pull(1.0), pull_inside(1.0), rtol=1e-14)
 
 
+def test_a_gradient_in_the_shape_beside_a_sample_at_the_edge() -> None:
+    """The value is mpmath's, of the samples 1 and 2: at 0 the density is 0 for every shape above 1."""
+    found = grad(lambda a: numpy.sum(stats.gamma.pdf(numpy.array([0.0, 1.0, 2.0]), a)))(2.3)
+    assert found == pytest.approx(-0.16260720851808336, rel=1e-14)
+
+
 def test_slopes_of_densities_at_an_end_of_the_support() -> None:
     """One-sided, of x exp(-x / s) / s^2: 1 / s^2, then -2 / s^3; by the scale -2 / s^3."""
     pdf = lambda x, s: stats.gamma.pdf(x, 2.0, 0.0, s)  # noqa: E731

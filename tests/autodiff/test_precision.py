@@ -63,6 +63,30 @@ DERIVATIVES: list[tuple[Any, tuple[float, ...], int, float, float]] = [
     (np.logaddexp, (1e10, 1e10), 0, 0.5, 0.25),
     (np.logaddexp, (-1e16, 4 - 1e16), 0, 0.01798620996209156, 0.017662706213291118),
     (np.logaddexp2, (1e10, 1e10 + 4), 1, 0.9411764705882353, 0.038374930411623265),
+    (np.hypot, (1e8, 1.0), 0, 1.0, 1e-24),
+    (np.hypot, (1e8, 1.0), 1, 1e-08, 1e-08),
+    (np.hypot, (3.0, 4.0), 0, 0.6, 0.128),
+    (np.hypot, (-1e150, 0.001), 0, -1.0, 0.0),
+    (np.hypot, (1e-200, 1e-190), 1, 1.0, 1e170),
+    (sp.dawsn, (0.5,), 0, 0.5755636164979777, -1.4244363835020224),
+    (sp.dawsn, (7.5,), 0, -0.00913717466945924, 0.0025059967526273653),
+    (sp.dawsn, (20.0,), 0, -0.001254717056146878, 0.0001259463930677713),
+    (sp.dawsn, (-49.0,), 0, -0.0002083767994879836, -8.51049677161653e-06),
+    (sp.dawsn, (1e5,), 0, -5.00000000075e-11, 1.0000000003e-15),
+    (sp.erfcx, (0.5,), 0, -0.5126888229025867, 0.718691865483265),
+    (sp.erfcx, (-2.0,), 0, -436.8919967270074, 1965.4497956879854),
+    (sp.erfcx, (7.5,), 0, -0.009773771152362328, 0.0025408188403184336),
+    (sp.erfcx, (20.0,), 0, -0.0014052174534598012, 0.00013999934371059262),
+    (sp.erfcx, (49.0,), 0, -0.00023483443498219486, 9.579099510829372e-06),
+    (sp.erfcx, (1e5,), 0, -5.641895834631278e-11, 1.1283791667569989e-15),
+]
+
+BEFORE_THE_TAIL: list[tuple[Any, float, float, float]] = [
+    # where erfcx and dawsn are still near the first term of their series, and no series is used: by mpmath too
+    (sp.dawsn, 3.0, -0.06962618366334973, 0.06121504075898177),
+    (sp.dawsn, -6.9, -0.010851659569168347, -0.0032526615372524288),
+    (sp.erfcx, 3.0, -0.05437226000717287, 0.03176874231974267),
+    (sp.erfcx, 6.9, -0.01149516542104348, 0.0032339638090882515),
 ]
 
 
@@ -75,6 +99,14 @@ def test_derivatives_in_the_tails(function: Any, args: Any, argnum: int, first: 
     slope = grad(function, argnum)
     for found, exact in ((slope(*args), first), (grad(slope, argnum)(*args), second)):
         assert abs(found - exact) <= 100 * np.finfo(float).eps * abs(exact)
+
+
+@pytest.mark.parametrize(("function", "x", "first", "second"), BEFORE_THE_TAIL)
+def test_derivatives_before_the_tail(function: Any, x: float, first: float, second: float) -> None:
+    """Two terms about 2 x^2 times as large as the first derivative cancel, and once more in the second."""
+    slope = grad(function)
+    assert abs(slope(x) - first) <= 8 * x**2 * np.finfo(float).eps * abs(first)
+    assert abs(grad(slope)(x) - second) <= 8 * x**4 * np.finfo(float).eps * abs(second)
 
 
 def test_the_gamma_law_of_a_large_shape() -> None:

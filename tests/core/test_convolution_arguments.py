@@ -121,7 +121,8 @@ def test_wrong_types_are_refused(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("given", [{}, {"boundary": "zero"}])
 def test_options_of_scipy_are_answered_by_every_function(given: dict[str, Any]) -> None:
     calls: list[Any] = [
-        functools.partial(f, *operands, 0)
+        functools.partial(f, *operands, *axes)
+        for axes in ((0,), ())
         for f, *operands in (
             *((f, X, X) for f in (convolve, correlate)),
             *((f, X, X, X) for f in (convolve_vjp_x, convolve_vjp_w, correlate_vjp_x, correlate_vjp_w, convolve_elu)),
@@ -129,7 +130,7 @@ def test_options_of_scipy_are_answered_by_every_function(given: dict[str, Any]) 
             (linear_operator, X, X.shape),
         )
     ]
-    calls.append(functools.partial(convolve_elu_marginal, X, X, X, 0, 1))
+    calls += [functools.partial(convolve_elu_marginal, X, X, X, *axes) for axes in ((0, 1), (0,), ())]
     for call in calls:
         for option, message in ({"mode": "mirror"}, "boundary='mirror' says it"), ({"cval": 0}, "boundary='zero' ext"):
             with pytest.raises(TypeError, match=message):
@@ -145,6 +146,7 @@ def test_signatures_show_every_option(function: Any) -> None:
     shown = inspect.signature(function).parameters.values()
     options = {p.name: p.default for p in shown if p.kind is p.KEYWORD_ONLY}
     assert options == {"boundary": inspect.Parameter.empty, "sum_axes": (), "stride": 1, "method": "auto"}
+    assert not [p for p in shown if p.name in ("axes", "axis") and p.default is not p.empty]
     assert not [p for p in shown if p.kind is p.VAR_KEYWORD]
 
 
@@ -154,9 +156,14 @@ def test_more_axes_than_six_are_refused() -> None:
         convolve(np.ones(shape), np.ones(shape), tuple(range(MAX_AXES + 1)), boundary="zero")
 
 
-def test_boundary_must_be_named() -> None:
+def test_boundary_and_axes_must_be_named() -> None:
     with pytest.raises(TypeError, match="boundary"):
         convolve(X, W, (0, 1))  # type: ignore[call-arg]
+    for call in (convolve, autodiff.convolve, functools.partial(convolve_elu_marginal, X)):
+        with pytest.raises(TypeError, match="axes is None; give an integer, or one per axis"):
+            call(X, W, boundary="zero")
+    with pytest.raises(TypeError, match="axis is None"):
+        convolve_elu_marginal(X, W, X, (0, 1), boundary="zero")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6, 1), (1, 5, 6), (4, 6, 5), ()])
