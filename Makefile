@@ -11,15 +11,19 @@ TORCH ?= torch
 OLDEST_TESTS ?= tests/test_readme.py tests/core/test_backend.py tests/autodiff/test_functional.py \
 	tests/train/test_checkpoint.py tests/train/test_custom_data.py tests/train/test_training.py \
 	tests/train/test_run_report.py
+TEST_TIMES = benchmarks/results/tests.txt
 MINUTES ?= 10
 MPI_TESTS ?= tests/train/test_mpi.py
 MPICH_TESTS ?= $(MPI_TESTS)
+# What compiled kernels compute.
+NARROW_TESTS ?= $(patsubst %,tests/core/test_%.py,convolution convolution_adjoints convolution_elu correlation boundaries \
+	tiles codelets reorder factored moments normalization)
 
 BIN = .venv/bin/python
 # For products of matrices: processes that run tests side by side share the processors already.
 ONE_THREAD = OPENBLAS_NUM_THREADS=1
 
-.PHONY: help demo test mpi oldest frameworks lint format check docs dist soak mutants clean
+.PHONY: help demo test narrow mpi oldest frameworks lint format check docs dist soak mutants clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -29,7 +33,12 @@ demo: .venv/.run ## train a small network on the sample images
 	$(BIN) $(DEMO)
 
 test: .venv/.test ## run the tests, on up to 4 processors; PYTEST_ARGS="..." passes options on
+	@sed -n 's/^ *\([0-9]*\) s .*make test: \([0-9]*\) passed.*/\2 tests took \1 s on two quiet cores/p' $(TEST_TIMES)
 	$(ONE_THREAD) $(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+
+narrow: .venv/.test ## test convolution with vectors of 256 bits, as on a processor that has AVX2 and no AVX-512
+	NUMBA_CPU_FEATURES=-avx512f $(ONE_THREAD) $(BIN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal \
+		$(NARROW_TESTS) $(PYTEST_ARGS)
 
 lint: .venv/.dev ## check format, lint, types and docstrings
 	$(BIN) -m ruff format --check .

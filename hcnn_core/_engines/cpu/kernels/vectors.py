@@ -5,22 +5,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 from numpy.polynomial import Chebyshev, Polynomial
 
-_features = llvmlite.binding.get_host_cpu_features()
+WIDTHS = {"avx": 16, "avx2": 32, "avx512f": 64}
+"""Instructions of x86, each of which needs those before it, and bytes of a vector that the kernels take with them."""
 
-VECTOR_BYTES = 64 if _features.get("avx512f") else 32 if _features.get("avx2") else 16
+
+def vector_bytes(host: Mapping[str, bool], name: str | None, features: str | None) -> int:
+    """Bytes of a vector, by the processor's instructions and by NUMBA_CPU_NAME and NUMBA_CPU_FEATURES, as Numba does.
+
+    Features add instructions (+avx2) or take some away (-avx512f). Beside a name they are all that is known of it.
+    """
+    width = max((width for feature, width in WIDTHS.items() if host.get(feature)), default=16)
+    if features is not None:
+        width = width if name is None else 16
+        for feature in features.split(","):
+            if given := WIDTHS.get(feature[1:]):
+                width = max(width, given) if feature[0] == "+" else min(width, max(16, given // 2))
+    return width
+
+
+_host = llvmlite.binding.get_host_cpu_features()
+
+VECTOR_BYTES = vector_bytes(_host, config.CPU_NAME, config.CPU_FEATURES)
 """Bytes of a vector register."""
 
-REGISTERS = 16 if "avx" in _features and not _features.get("avx512f") else 32
-"""Vector registers."""
+REGISTERS = 16 if "avx" in _host and VECTOR_BYTES < 64 else 32
+"""Vector registers. 64-bit Arm has as many as AVX-512, and no feature named avx."""
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
