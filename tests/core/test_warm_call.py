@@ -1,0 +1,60 @@
+"""How many Python functions a warm call of `convolve` goes through: what is left of a short call is Python."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba")
+
+from hcnn_core import convolve
+from hcnn_core._tuning import tuned
+
+LEFT_OUT = "_tuning.py", "allocator.py", "_threads.py", "_problem.py", "backend"
+"""Files that many calls enter for a moment."""
+
+
+def way(call: Callable[[], Any]) -> tuple[int, int, int]:
+    """Calls of this package's functions, the files they are in, and how often a file is entered again."""
+    call()
+    entered: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        path = frame.f_code.co_filename
+        if event == "call" and "hcnn_core" in path and not any(name in path for name in LEFT_OUT):
+            entered.append(path)
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    changes = [path for path, last in zip(entered, [None, *entered], strict=False) if path != last]
+    return len(entered), len(set(changes)), len(changes) - len(set(changes))
+
+
+def test_a_short_signal_takes_a_short_way() -> None:
+    x, w = np.ones(64, np.float32), np.ones(5, np.float32)
+    call = lambda: convolve(x, w, 0, boundary="zero")  # noqa: E731
+    calls, files, again = way(call)
+    assert calls <= 20 and files <= 5 and again == 0
+
+    def with_another_tuning() -> None:
+        with tuned():
+            call()
+
+    assert way(with_another_tuning)[0] > 2 * calls  # the control: a plan is made first
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "zero"])
+def test_a_layer_takes_a_longer_one(boundary: Any) -> None:
+    """How often it enters a file again depends on the number of its blocks, and so on that of threads."""
+    x, w = np.ones((4, 32, 32, 8, 16), np.float32), np.ones((3, 3, 7, 11, 16), np.float32)
+    _, files, _ = way(lambda: convolve(x, w, (1, 2, 3, 4), boundary=boundary, stride=(1, 1, 2, 2)))
+    assert files <= 12
