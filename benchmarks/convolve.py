@@ -627,13 +627,11 @@ def _short(methods: str) -> str:
 
 def plot(record: dict[str, Any], path: Path) -> None:
     """Ratios to the best peer, sorted, on a logarithmic axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
     rows = sorted((row for row in record["rows"] if row["best"]), key=lambda row: -row["ratio"])
     figure = Figure(figsize=(10, 1.5 + 0.215 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for boundary, colour in (("periodic", "tab:blue"), ("zero", "tab:orange")):
         some = [(y, row["ratio"]) for y, row in enumerate(rows) if row["boundary"] == boundary]

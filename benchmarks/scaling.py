@@ -235,7 +235,6 @@ def draw(record: Record, path: Path) -> None:
     """Write the picture: time per image above, memory below, a column for each size."""
     import io
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -243,7 +242,6 @@ def draw(record: Record, path: Path) -> None:
     colours = {"periodic": "tab:blue", "zero": "tab:orange"}
     names = record["axes"]
     figure = Figure(figsize=(max(8.0, 0.5 + 2.7 * len(names)), 6.8), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     base = ", ".join(f"{key} {text(value)}" for key, value in record["base"].items())
     figure.suptitle(
         f"Forward and backward of layer {DEPTH}, float32: {base}, one size changed at a time\n"

@@ -95,11 +95,9 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Write the picture: a colour for each network, a mark for each source."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
     networks = list(dict.fromkeys(row.network for row in rows))
     marks = {PUBLISHED_AS: ("o", "none"), TEST: ("*", None), HELD_OUT: ("^", None)}
     panels = figure.subplots(1, 3, sharey=True)

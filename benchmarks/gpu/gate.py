@@ -219,7 +219,6 @@ def install(wheels: Path, site: Path) -> None:
 def draw(out: Path) -> None:
     """Draw the times of the stages that are done, where there is a Matplotlib."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         print("no picture: there is no Matplotlib", file=sys.stderr)
@@ -234,7 +233,6 @@ def draw(out: Path) -> None:
         return
     heights = [len(bars) + 3 for bars in panels.values()]
     figure = Figure(figsize=(9, 0.22 * sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
     rows = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for axes, (title, bars) in zip(rows, panels.items(), strict=True):
         drawn = axes.barh(range(len(bars)), [value for _, value in bars])

@@ -55,7 +55,6 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
     are the class, which is red where it is not that of x, and the distance, with the part of random pairs that are as
     close. A distance above the threshold is grey.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     names, train, labels = study.dataset.class_names, study.dataset, study.labels()
@@ -100,7 +99,6 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
             if line == 0:
                 texts.append((left, TEXT - 4, head, "black"))
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
     axes.set_axis_off()
@@ -124,14 +122,12 @@ def _zoom(shape: tuple[int, ...]) -> int:
 
 def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
     """Draw the probability of the same class against tau, a plot for each depth."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     depths = list(agreements["trained"])
     columns = min(5, len(depths))
     rows = -(-len(depths) // columns)
     figure = Figure(figsize=(2.1 * columns + 0.6, 1.9 * rows + 0.7), layout="constrained")
-    FigureCanvasAgg(figure)
     plots = np.atleast_2d(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
     for plot, j in zip(plots.flat, depths, strict=False):
         for kind, of_depth in agreements.items():
@@ -155,11 +151,9 @@ def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
 
 def layers_chart(layers: Layers) -> bytes:
     """Draw ratios of distances and accuracies of probes over depth."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
     depths = np.arange(layers.pairs.within.shape[1])
     kinds = (("this network", layers.pairs, "-"), ("untrained", layers.untrained_pairs, ":"))

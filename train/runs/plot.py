@@ -19,13 +19,11 @@ FEW = 40
 
 def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Draw loss and accuracy over epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not any("train_loss" in record for record in records):
         raise ValueError("no epoch is complete yet, so there is no learning curve to draw")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     text = title.encode(errors="replace").decode()  # a path need not be text
     figure.suptitle(text, fontsize=10, parse_math=False)
     for axes, key in zip(figure.subplots(1, 2), PANELS, strict=True):
@@ -71,13 +69,11 @@ def _label_axes(axes: Any, label: str) -> None:
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     """Draw the loss and the accuracy of several runs over epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not any(runs.values()):
         raise ValueError("none of the runs has a complete epoch yet, so there is no learning curve to draw")
     figure = Figure(figsize=(10, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, (key, (label, scale)) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         for index, (name, records) in enumerate(runs.items()):
             for part, style in (("train", "--"), ("validation", "-")):
@@ -93,7 +89,6 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
 
 def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float], path: Path, title: str) -> None:
     """Draw what trials reached over each setting in which they differ."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -102,7 +97,6 @@ def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float]
     )
     widths = [max(3.2, 0.25 * len(set(map(str, values)))) for values in shown.values()]
     figure = Figure(figsize=(1 + sum(widths), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title.encode(errors="replace").decode(), fontsize=10, parse_math=False)
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False, width_ratios=widths)[0]
     for axes, (name, values) in zip(panels, shown.items(), strict=True):

@@ -91,7 +91,6 @@ def as_json(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
 
 def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     """Draw how much x_J changes with the depth and the translation, one map per axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     _require_measurements(rows)
@@ -112,7 +111,6 @@ def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     width = left + max(5, *(sum(slots[axis] for axis in axes) for axes in lines)) + right - 0.2
     height = top + max(2, len(lines) * (high * depths + below))
     figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
 
     def place(x: float, y: float, w: float, h: float) -> Any:
         return figure.add_axes((x / width, 1 - (y + h) / height, w / width, h / height))
