@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.train.runs import (
 )
 from train.data import Dataset
 from train.runs import run, session
+from train.runs.checkpoint import load, save
 
 # --out
 
@@ -237,17 +239,31 @@ def test_resume_with_another_network_in_the_checkpoint(command: Command, trained
         shutil.rmtree(path)
 
 
+@pytest.mark.parametrize("part", ["images", "labels"])
 def test_resume_on_other_images(
-    command: Command, trained: Path, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch
+    command: Command, trained: Path, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
+    """Or the same with another label."""
     path = part_of(trained, tmp_path)
     before = contents(path)
-    few_images.train_images[0, 0, 0, 0] ^= 255
+    changed = few_images.train_images[0, 0, 0] if part == "images" else few_images.train_labels
+    changed[0] ^= 1
     try:
         command("--resume", path, "--data-dir", "elsewhere").one_line(1, "other images than elsewhere", "--data-dir")
     finally:
-        few_images.train_images[0, 0, 0, 0] ^= 255
+        changed[0] ^= 1
     assert contents(path) == before
+
+
+def test_a_run_older_than_the_checksum_of_labels_goes_on(command: Command, trained: Path, tmp_path: Path) -> None:
+    path = part_of(trained, tmp_path)
+    newest = path / "epoch0002-step000000.h5"
+    checkpoint = load(newest)
+    assert checkpoint.labels is not None
+    save(newest, replace(checkpoint, labels=None), {})
+    command("--resume", path).success()
+    assert load(path / "epoch0003-step000000.h5").labels == checkpoint.labels
+    assert metrics(path) == metrics(trained)
 
 
 def test_resume_from_another_data_dir_and_backend(command: Command, trained: Path, tmp_path: Path) -> None:

@@ -83,6 +83,8 @@ class Checkpoint:
     # what the network reached; of those that ship with the package alone
     figures: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA  # of the file it was read from
+    # checksum of the labels it was trained and validated on; of runs since they are kept
+    labels: int | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -111,6 +113,7 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
         "image_shape": checkpoint.image_shape,
         "generator": json.dumps(state.generator),
         **({"figures": json.dumps(checkpoint.figures)} if checkpoint.figures else {}),
+        **({"labels": checkpoint.labels} if checkpoint.labels is not None else {}),
         **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best")},
     }
     attributes["digest"] = _digest(attributes, arrays)
@@ -177,6 +180,7 @@ def load(path: Path) -> Checkpoint:
                 trees["data"]["channel_std"],
                 json.loads(attributes.get("figures", "{}")),
                 int(schema),
+                int(attributes["labels"]) if "labels" in attributes else None,
             )
             for failing in _inconsistencies(checkpoint):
                 raise CheckpointError(f"{path} is not a checkpoint that a run can have written: {failing}")

@@ -72,4 +72,5 @@ def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
         state=State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state), epoch=state.epoch),
         config=replace(checkpoint.config, dtype="float32", data_dir="data", **sources),
         figures=figures,
+        labels=None,
     )

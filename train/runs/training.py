@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,6 +147,8 @@ class Trainer:
         self.ranks, self.teacher = ranks or Ranks(), teacher
         self.xp, self.config, self.network, self.run = xp, config, network, run
         self.train, self.held_out = train, held_out
+        parts = [train.labels] + ([held_out.labels] if held_out else [])
+        self.labels = zlib.crc32(b"".join(to_numpy(part).astype(np.int64).tobytes() for part in parts))
         self.versions, self.class_names = versions, class_names
         self.rng = np.random.default_rng(config.seed)
         self.count = int(train.images.shape[0])
@@ -178,6 +181,7 @@ class Trainer:
             checkpoint.channel_std, self.train.std
         )
         same = same and tuple(checkpoint.class_names) == tuple(self.class_names)
+        same = same and checkpoint.labels in (None, self.labels)
         if not same or len(checkpoint.state.order) not in (0, self.count):
             raise CheckpointError(f"{where} was trained on other images than {self._images()}")
         self.state = checkpoint.state
@@ -389,7 +393,13 @@ class Trainer:
             }
         )
         checkpoint = Checkpoint(
-            host, self.config, self.class_names, self.network.image_shape, self.train.mean, self.train.std
+            host,
+            self.config,
+            self.class_names,
+            self.network.image_shape,
+            self.train.mean,
+            self.train.std,
+            labels=self.labels,
         )
         return self.run.save(checkpoint, self.versions, best=best)
 
