@@ -52,6 +52,7 @@ html_title = f"hcnn {release}{'' if RELEASED else ' (in the making)'}"  # which 
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {"secondary_sidebar_items": ["page-toc", "sg_download_links"], "show_prev_next": False}
+html_sidebars = {"*": []}  # pages without a section have no navigation of one
 html_context = {"default_mode": "auto"}
 
 autosummary_generate = True
