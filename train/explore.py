@@ -34,9 +34,9 @@ from train.runs import checkpoint as checkpoints  # noqa: E402
 from train.runs.checkpoint import CheckpointError  # noqa: E402
 from train.runs.run import RunError, versions  # noqa: E402
 from train.runs.session import namespace, require_named  # noqa: E402
-from train.runs.shipped import FOLDER, find  # noqa: E402
+from train.runs.shipped import find  # noqa: E402
 from train.runs.training import restore  # noqa: E402
-from train.storage.files import remove_partial_files  # noqa: E402
+from train.storage.files import remove_partial_files, user_cache  # noqa: E402
 
 PER_CLASS = 2
 """Images of each class, unless others are asked for."""
@@ -46,6 +46,9 @@ OF_MOMENTS = 200
 
 ORDER = ("v_{j-2}", "v_{j-1}", "v_j")
 """Attributes of x_j, in the order of its axes."""
+
+COMPARED = ("queries", "axis", "position", "width", "quantile", "agreement", "pairs", "few")
+"""Settings that are the same where networks are compared."""
 
 WARNING = (
     "this network was trained at zero boundaries, for which Proposition 3.1 does not hold: translations of its "
@@ -83,9 +86,11 @@ def _act(options: argparse.Namespace) -> int:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     model = Model(network, parameters, moments, checkpoint.channel_mean, checkpoint.channel_std, digest)
     settings = _settings(options, model, dataset)
+    images = f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with"
+    beside = [line for page in options.beside for line in _claims(page, str(options.checkpoint), images, settings)]
     if checkpoint.config.boundaries[1] == "zero":
         print(f"train.explore: {WARNING}", file=sys.stderr)
-    cache = options.cache or (path.parent if path.parent != FOLDER else out.parent)
+    cache = options.cache or user_cache()
     untrained = model.untrained(
         xp.asarray(dataset.train_images[spread(len(dataset.train_images), OF_MOMENTS)]), options.seed
     )
@@ -100,12 +105,12 @@ def _act(options: argparse.Namespace) -> int:
         "trained": f"{checkpoint.state.epoch} epochs, {checkpoint.config.boundary} boundary",
         "recorded": checkpoint.figures or "nothing",
         "weights": f"SHA-256 {digest}",
-        "images": f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with",
+        "images": images,
         "settings": dataclasses.asdict(settings),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "versions": versions(xp.__name__),
     }
-    _write(out, lambda folder: report.write(folder, study, description, WARNING))
+    _write(out, lambda folder: report.write(folder, study, description, WARNING, beside))
     say("\n".join(report.summary(study)))
     say(f"\n{out / report.PAGE}")
     return 0
@@ -170,6 +175,27 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
         options.agreement,
         seed=options.seed,
     )
+
+
+def _claims(page: Path, network: str, images: str, settings: Settings) -> list[dict[str, Any]]:
+    """What another network's page claims; ConfigError unless it was made of the same images in the same way."""
+    try:
+        description, found = report.claims_of(page)
+    except ValueError as error:
+        raise ConfigError(f"--beside: {error}") from error
+    if description["network"] == network:
+        raise ConfigError(f"--beside {page} is of {network} too; name a page of another network")
+    own = {"images": images, **{name: _listed(getattr(settings, name)) for name in COMPARED}}
+    theirs = {"images": description["images"], **{name: description["settings"].get(name) for name in COMPARED}}
+    for name, value in own.items():
+        if theirs[name] != value:
+            raise ConfigError(f"--beside {page} has {name} {theirs[name]}, this {value}; compare what was made alike")
+    return found
+
+
+def _listed(value: Any) -> Any:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _two_of_each(labels: np.ndarray[Any, Any]) -> list[int]:
@@ -287,7 +313,15 @@ def _parser() -> Parser:
     parser.add_argument("--backend", choices=("auto", "numpy", "cupy"), default="auto", help="array library [auto]")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of everything that is drawn [0]")
     parser.add_argument(
-        "--cache", type=given_path, metavar="DIR", help="where arrays of all images are kept [beside the checkpoint]"
+        "--cache", type=given_path, metavar="DIR", help="where arrays of all images are kept [the user's cache folder]"
+    )
+    parser.add_argument(
+        "--beside",
+        type=given_path,
+        nargs="+",
+        default=[],
+        metavar="PAGE",
+        help="folders of other networks that were explored alike, whose claims are shown beside [none]",
     )
     parser.add_argument("--out", type=given_path, metavar="DIR", help="new folder [runs/explore-TIME]")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -9,9 +9,11 @@ import pytest
 
 from tests.train.test_attribute_features import random_model
 from train.attributes.contraction import (
+    PairDistances,
     _pairs,
     closest_classes,
     gains,
+    median_interval,
     operator_norm,
     pair_distances,
     probe,
@@ -49,6 +51,45 @@ def test_distances_of_pairs(few_images: Dataset) -> None:
 def test_pairs_that_do_not_exist(labels: list[int], same: bool, fragment: str) -> None:
     with pytest.raises(ValueError, match=fragment):
         _pairs(np.asarray(labels), same, 3, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("many", [6, 20, 500])
+def test_intervals_of_medians_hold_the_median(many: int) -> None:
+    """Of a skewed distribution; its mean is another."""
+    rng, runs = np.random.default_rng(0), 1000
+    values = np.exp(rng.standard_normal((many, runs)))
+    low, high = median_interval(values)
+    assert ((low <= 1) & (high >= 1)).sum() >= 932  # 1000 at 0.95: fewer have a probability below 0.005
+    assert (high < np.exp(0.5)).sum() > (900 if many == 500 else -1)
+    assert ((low <= 1.5) & (high >= 1.5)).sum() < (10 if many == 500 else 1001)  # a planted difference
+
+
+def test_intervals_of_medians_are_two_of_the_values() -> None:
+    from scipy.stats import binom
+
+    values = np.arange(500)[:, None]
+    ((low,), (high,)) = median_interval(values)
+    assert low + high == 499
+    outside = 2 * binom.cdf(low, 500, 0.5)  # the median is below the value `low` if at most `low` are below it
+    assert outside <= 0.05 < 2 * binom.cdf(low + 1, 500, 0.5)
+    ((lower,), (higher,)) = median_interval(values, 0.001)
+    assert lower < low and higher > high
+    assert np.isnan(median_interval(values[:5])).all() and not np.isnan(median_interval(values[:6])).any()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_separation_of_pairs(factor: float) -> None:
+    """Distances between classes that are those within, and a tenth larger at the second depth."""
+    rng = np.random.default_rng(0)
+    within, between = rng.gamma(9, size=(2, 500, 2))
+    between[:, 1] *= factor
+    pairs = PairDistances(within, between)
+    assert np.allclose(pairs.separation, between.mean(axis=0) / within.mean(axis=0))
+    samples = pairs.separation_samples(rng)
+    low, high = np.quantile(samples, (0.025, 0.975), axis=0)
+    assert (low < pairs.separation).all() and (pairs.separation < high).all()
+    assert low[0] < 1 < high[0] and low[1] < factor < high[1] and (low[1] > 1) == (factor > 1)
+    assert samples.std(axis=0) == pytest.approx(np.sqrt(2 / 500 / 9), rel=0.15)  # of a ratio of two such means
 
 
 def test_operator_norm_is_the_largest_singular_value() -> None:

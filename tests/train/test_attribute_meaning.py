@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from train.attributes import hubs, meaning
+from train.attributes.decisions import LEVEL
 from train.attributes.hubs import FEWEST
 from train.attributes.meaning import (
     CHANGES,
-    LEVEL,
     Finding,
     found_images_differ,
     like_translations,

@@ -135,14 +135,35 @@ def test_contrast_of_translations(effect: float) -> None:
     for j in (3, 4):
         same = rng.random((400, 6)) < 0.4
         same[:, 2::2] = rng.random((400, 2)) < 0.4 + effect
-        pairs.append((Agreement(j, same, same, rng.integers(2000, size=same.shape)), [2, 4], [3, 5]))
+        measured = Agreement(j, same, same, rng.integers(2000, size=same.shape))
+        pairs.append(((measured, [2, 4]), (measured, [3, 5])))
     of_depth, mean = contrast(pairs, rng)
-    for c, (a, first, second) in zip(of_depth, pairs, strict=True):
+    for c, ((a, first), (_, second)) in zip(of_depth, pairs, strict=True):
         assert (c.first, c.second) == (a.same[:, first].mean(), a.same[:, second].mean())
         assert c.low < c.difference < c.high
     assert mean.difference == pytest.approx(np.mean([c.difference for c in of_depth]))
     assert mean.low < effect < mean.high and (mean.low > 0, mean.high < 0) == (effect > 0, effect < 0)
     assert mean.high - mean.low < min(c.high - c.low for c in of_depth)
+    said = {-0.2: "less often than", 0: "about as often as", 0.2: "more often than"}
+    assert mean.verdict == said[effect]
+
+
+@pytest.mark.parametrize(("many", "said"), [(3, "cannot be decided"), (50, "more often than")])
+def test_contrast_of_few_images_decides_nothing(many: int, said: str) -> None:
+    rng = np.random.default_rng(0)
+    same = rng.random((400, 4)) < (0.2, 0.2, 0.8, 0.2)
+    measured = Agreement(3, same, same, rng.integers(many, size=same.shape))
+    _, mean = contrast([((measured, [2]), (measured, [3]))], rng)
+    assert mean.verdict == said and mean.low > 0 and mean.images == pytest.approx(many, rel=0.2)
+
+
+def test_contrast_of_what_finds_the_same_has_no_spread() -> None:
+    """Both sides give a query and an image the same weight, whichever measurement they are of."""
+    rng = np.random.default_rng(0)
+    same, found = rng.random((50, 3)) < 0.5, rng.integers(30, size=(50, 3))
+    one, other = (Agreement(3, same, same, found) for _ in range(2))
+    _, mean = contrast([((one, [1, 2]), (other, [1, 2]))], rng)
+    assert (mean.low, mean.high, mean.verdict) == (0, 0, "about as often as")
 
 
 def test_share_of_close() -> None:

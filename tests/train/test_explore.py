@@ -27,12 +27,13 @@ from tests.train.runs import Outcome, explore_here, run_here
 from tests.train.test_attribute_features import random_model
 from tests.train.test_attribute_translations import CLASSES, planted
 from train import explore
-from train.attributes import features, pictures, report
+from train.attributes import claims, features, pictures, report
 from train.attributes.meaning import Finding
 from train.attributes.organisation import Comparison
 from train.attributes.study import Exactness, Organisation, Settings, Study
 from train.attributes.translations import trend
 from train.data import DataError, Dataset
+from train.storage.files import user_cache
 
 Command = Callable[..., Outcome]
 
@@ -59,13 +60,30 @@ def test_it_writes_a_page_pictures_and_numbers(explored: tuple[Path, Outcome]) -
     assert not any(name.startswith(".") for name in names)
     page = (folder / report.PAGE).read_text("utf-8")
     assert "Proposition 3.1 does not hold" in page and "no translation is exact" in page
+    places = [page.index(f'<section id="{name}"') for name in ("viewer", "exact", "claims", "agreement")]
+    assert places == sorted(places)
+    exact = page[places[1] :].split("</section>")[0]
+    assert exact.index("<details>") < exact.index("<table>") and " of 30</td>" in exact  # images, not percent
+    said = page[page.index("<p>Exact translations cannot be compared") :].split("</p>")[0].replace("\n", " ")
+    # in one paragraph: conclusion, comparison with random order and caveat
+    assert "Progressively higher" in said and "nothing is decided. At that depth v<sub>j</sub> is the class" in said
 
 
 def test_numbers_agree_with_one_another(explored: tuple[Path, Outcome], few_images: Dataset) -> None:
     folder, _ = explored
     record = json.loads((folder / report.JSON).read_text("utf-8"))
     assert record["description"]["settings"]["images"] == [0, 1, 7]
-    for name in ("matches", "agreement", "translated", "hubness", "findings", "layers", "organisation"):
+    for name in (
+        "matches",
+        "agreement",
+        "translated",
+        "hubness",
+        "findings",
+        "blocks",
+        "claims",
+        "layers",
+        "organisation",
+    ):
         with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file))
         assert len(lines) == len(record[name]) > 0 and list(lines[0]) == list(record[name][0])
@@ -108,6 +126,74 @@ def test_arrays_are_kept(explored: tuple[Path, Outcome], first_run: Any, few_ima
     assert {path.name for path in (tmp_path / "p").iterdir()} >= {report.PAGE, "matches.csv"}
     again = json.loads((tmp_path / "p" / report.JSON).read_text("utf-8"))["matches"]
     assert again == json.loads((folder / report.JSON).read_text("utf-8"))["matches"]
+
+
+def test_arrays_are_kept_in_the_users_cache(
+    first_run: Any, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = sorted(first_run[0].iterdir())
+    given = ("--checkpoint", first_run[0] / "best.h5", *SMALL, "--skip", *explore.PARTS, "--out", tmp_path / "p")
+    assert explore_here(few_images, *given).status == 0
+    assert len(list((tmp_path / "cache" / "hcnn").glob("features-*.h5"))) == 2
+    assert not list((tmp_path / "p").glob("*.h5")) and sorted(first_run[0].iterdir()) == before
+    for relative in ("", "here"):  # which the specification says to ignore
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert user_cache() == tmp_path / ".cache" / "hcnn"
+
+
+def page_of_another(explored: Path, folder: Path, **changes: Any) -> Path:
+    """The folder of another network that was explored."""
+    record = json.loads((explored / report.JSON).read_text("utf-8"))
+    mine, name = record["description"]["network"], changes.pop("network", "another")
+    for line in (record["description"], *record["claims"]):
+        line["network"] = name if line["network"] == mine else line["network"]
+    record["description"]["settings"] |= changes.pop("settings", {})
+    record |= changes
+    folder.mkdir()
+    (folder / report.JSON).write_text(json.dumps(record), "utf-8")
+    return folder
+
+
+def test_claims_are_shown_beside_those_of_another_network(
+    explored: tuple[Path, Outcome], first_run: Any, few_images: Dataset, tmp_path: Path
+) -> None:
+    folder, checkpoint = explored[0], first_run[0] / "best.h5"
+    own = json.loads((folder / report.JSON).read_text("utf-8"))["claims"]
+    assert {line["network"] for line in own} == {str(checkpoint)} and len(own) > 5
+    given = ("--checkpoint", checkpoint, *SMALL, "--cache", folder.parent / "cache", "--skip", "units", "figures")
+    pages = [page_of_another(folder, tmp_path / name, network=name) for name in ("one", "two")]
+    outcome = explore_here(few_images, *given, "--beside", *pages, "--out", tmp_path / "p")
+    assert outcome.status == 0, outcome
+    found = json.loads((tmp_path / "p" / report.JSON).read_text("utf-8"))["claims"]
+    for network in (str(checkpoint), "one", "two"):
+        lines = [{**line, "network": str(checkpoint)} for line in found if line["network"] == network]
+        assert lines == own
+    text = (tmp_path / "p" / report.PAGE).read_text("utf-8")
+    rows = text[text.index('<section id="claims"') :].split("</section>")[0].split("<tr>")[1:]
+    assert len(rows) == 1 + 3 * len(own) and "network" in rows[0] and "<td>one</td>" in rows[2]
+    again = explore_here(few_images, *given, "--beside", tmp_path / "p", "--out", tmp_path / "q")
+    one_line(again, 2, "is of", "another network")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        (None, ("cannot read", "No such file")),
+        ({"claims": None}, ("holds no claims", "explore that network again")),
+        ({"claims": [{"network": "another"}]}, ("holds no claims",)),
+        ({"settings": {"axis": "v_j"}}, ("has axis v_j, this v_{j-1}", "alike")),
+        ({"settings": {"agreement": 7}}, ("has agreement 7, this 20",)),
+    ],
+)
+def test_what_was_not_explored_alike_is_not_compared(
+    explored: tuple[Path, Outcome], first_run: Any, few_images: Dataset, tmp_path: Path, changes: Any, fragments: Any
+) -> None:
+    page = tmp_path / "none" if changes is None else page_of_another(explored[0], tmp_path / "other", **changes)
+    given = ("--checkpoint", first_run[0] / "best.h5", *SMALL, "--cache", tmp_path / "c", "--out", tmp_path / "p")
+    one_line(explore_here(few_images, *given, "--beside", page), 2, "--beside", *fragments)
+    assert not (tmp_path / "p").exists() and not (tmp_path / "c").exists()
 
 
 def test_other_axes_positions_and_test_images(first_run: Any, few_images: Dataset, tmp_path: Path) -> None:
@@ -195,7 +281,7 @@ def test_a_function_is_called_only_where_the_command_line_names_it(
     one_line(refused, 2, f"would call {name}", "runs code", f"--dataset {name}")
     assert "called" not in refused.out
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
-        assert explore.main([*map(str, given), "--dataset", name]) == 0
+        assert explore.main([*map(str, given), "--dataset", name, "--cache", str(tmp_path / "cache")]) == 0
     assert "called" in out.getvalue()
 
 
@@ -277,17 +363,17 @@ def test_the_conclusion_says_what_came_out(few_images: Dataset) -> None:
     rng = np.random.default_rng(0)
     arrays, labels = planted(rng, 400)
     study = study_of(few_images, arrays, labels, arrays)
-    assert "not true of this network" in report.conclusion(study)[1]  # the same at every depth
+    assert "not shown of this network" in claims.conclusion(study)[1]  # the same at every depth
     trained = study.agreements["trained"]
     for place, j in enumerate(trained):
         same = rng.random(trained[j].same.shape) < 0.2 + 0.15 * place
         trained[j] = dataclasses.replace(trained[j], same=same)
-    assert '"Progressively higher probability to belong to the same class": true' in report.conclusion(study)[1]
+    assert '"Progressively higher probability to belong to the same class": true' in claims.conclusion(study)[1]
     study.agreements["random order"][7] = dataclasses.replace(trained[7], same=np.ones_like(trained[7].same))
-    assert "less often than" in report.conclusion(study)[3]
+    assert "less often than" in claims.conclusion(study)[3]
     few = {kind: {j: a for j, a in found.items() if j > 5} for kind, found in study.agreements.items()}
     study.agreements = few
-    assert "cannot be decided of this network" in report.conclusion(study)[1]
+    assert "cannot be decided of this network" in claims.conclusion(study)[1]
 
 
 def test_a_trend_that_smoothing_makes_is_none(few_images: Dataset) -> None:
@@ -300,7 +386,7 @@ def test_a_trend_that_smoothing_makes_is_none(few_images: Dataset) -> None:
         same = rng.random(trained[j].same.shape) < 0.3
         same[:, 1] = rng.random(len(same)) < 0.2 + 0.19 * place
         trained[j] = dataclasses.replace(trained[j], same=same)
-    assert "not true of this network" in report.conclusion(study)[1]
+    assert "not shown of this network" in claims.conclusion(study)[1]
     assert trend([a.moved for a in trained.values()])[1] <= 0.05  # which all translations together say
 
 
@@ -309,14 +395,14 @@ def test_exact_and_aliased_translations_are_compared(few_images: Dataset, exact:
     rng = np.random.default_rng(0)
     arrays, labels = planted(rng, 400)
     study = study_of(few_images, arrays, labels, arrays)
-    study.exactness = [Exactness(j, "v_{j-1}", 8, 1 if j == 7 else 2, 0, 0, 0, 0) for j in range(3, 8)]
+    study.exactness = [Exactness(j, "v_{j-1}", 8, 1 if j == 7 else 2, 9, 0, 0, 0, 0, 0, 0) for j in range(3, 8)]
     trained = study.agreements["trained"]
     for j in trained:
         same = rng.random(trained[j].same.shape) < 0.3
         same[:, ::2] = rng.random(same[:, ::2].shape) < exact
         same[:, [0, 1, 7]] = True  # not asked for: these share samples
         trained[j] = dataclasses.replace(trained[j], same=same)
-    line = report.conclusion(study)[0]
+    line = claims.conclusion(study)[0]
     assert said in line and "depths 3, 4, 5, 6 and over" in line  # at depth 7 all are exact
 
 
@@ -325,12 +411,12 @@ def test_without_both_kinds_exact_translations_are_not_compared(
 ) -> None:
     arrays, labels = planted(np.random.default_rng(0), 400)
     study = study_of(few_images, arrays, labels, arrays)
-    study.exactness = [Exactness(j, "v_{j-1}", 8, 1, 0, 0, 0, 0) for j in range(3, 8)]  # all are exact
-    assert "cannot be compared" in report.conclusion(study)[0]
-    study.exactness = [Exactness(j, "v_{j-1}", 8, 2, 0, 0, 0, 0) for j in range(3, 8)]
-    assert "cannot be compared" not in report.conclusion(study)[0]
-    monkeypatch.setattr(report, "boundary_of", lambda model: "zero")  # at which none is
-    assert "cannot be compared" in report.conclusion(study)[0]
+    study.exactness = [Exactness(j, "v_{j-1}", 8, 1, 9, 0, 0, 0, 0, 0, 0) for j in range(3, 8)]  # all are exact
+    assert "cannot be compared" in claims.conclusion(study)[0]
+    study.exactness = [Exactness(j, "v_{j-1}", 8, 2, 9, 0, 0, 0, 0, 0, 0) for j in range(3, 8)]
+    assert "cannot be compared" not in claims.conclusion(study)[0]
+    monkeypatch.setattr(claims, "boundary_of", lambda model: "zero")  # at which none is
+    assert "cannot be compared" in claims.conclusion(study)[0]
 
 
 def test_what_cannot_be_decided_is_not_counted() -> None:
@@ -343,12 +429,13 @@ def test_what_cannot_be_decided_is_not_counted() -> None:
     study: Any = SimpleNamespace(
         findings=[finding("v_j", 0.01), finding("v_j", 0.5), finding("v_j", math.nan), finding("v_{j-1}", math.nan)],
         organisation=[order("seriation", 0.01, 0.001), order("seriation", 0.34, 0.33)],
+        blocks=[],
     )
-    assert report._verdicts(study) == [
+    assert claims.verdicts(study) == [
         "Changed images, v_j: 1 of 2 tests are significant after correction; 1 more cannot be decided.",
         "Changed images, v_{j-1}: none of 1 tests can be decided.",
     ]
-    assert report._orders(study) == [
+    assert claims.orders(study) == [
         "Seriation: 1 of 1 are more organised than chance at p <= 0.05, untrained 0; 1 more cannot be decided."
     ]
     table = report._organisation_table(study)

@@ -79,6 +79,7 @@ def test_a_missing_value_is_an_error(small: Callable[..., str]) -> None:
         ("x_j by one, x_{j+1} and x_J", "x<sub>j</sub> by one, x<sub>j+1</sub> and x<sub>J</sub>"),
         ("max_j x_train", "max_j x_train"),
         ("<j>", "&lt;j&gt;"),
+        ("x_{j+1} of x_j and x_J, not xj", "x<sub>j+1</sub> of x<sub>j</sub> and x<sub>J</sub>, not xj"),
     ],
 )
 def test_axes_as_html(text: str, expected: str) -> None:

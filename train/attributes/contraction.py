@@ -16,12 +16,24 @@ import numpy as np
 from autodiff import jvp, vjp
 from hcnn_core.backend import Array, array_namespace, to_numpy
 from train.attributes.features import Model
+from train.attributes.hubs import CONFIDENCE
 from train.attributes.nearest import distances_of_random_pairs, nearest
 
-__all__ = ["Gain", "PairDistances", "closest_classes", "gains", "operator_norm", "pair_distances", "probe"]
+__all__ = [
+    "Gain",
+    "PairDistances",
+    "closest_classes",
+    "gains",
+    "median_interval",
+    "operator_norm",
+    "pair_distances",
+    "probe",
+]
 
 BATCH = 50
 """Pairs a forward pass."""
+
+SAMPLES = 999
 
 PENALTIES = 10.0 ** np.arange(-6, 3)
 """Ridge penalties that are tried, relative to the mean variance of the features."""
@@ -38,6 +50,19 @@ class PairDistances:
     def ratios(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Distances after each layer over those before it (P, J-1), within and between classes."""
         return self.within[:, 1:] / self.within[:, :-1], self.between[:, 1:] / self.between[:, :-1]
+
+    @property
+    def separation(self) -> np.ndarray[Any, Any]:
+        """Mean distance between classes over that within them, at every depth (J,)."""
+        return np.asarray(self.between.mean(axis=0) / self.within.mean(axis=0))
+
+    def separation_samples(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Return `separation` of pairs that are drawn again (SAMPLES, J): a bootstrap over pairs."""
+        means = []
+        for distances in (self.between, self.within):
+            many = len(distances)
+            means.append(rng.multinomial(many, np.full(many, 1 / many), SAMPLES) @ distances)
+        return np.asarray(means[0] / means[1] * (len(self.within) / len(self.between)))
 
 
 def pair_distances(
@@ -87,6 +112,21 @@ def _pairs(labels: np.ndarray[Any, Any], same: bool, pairs: int, rng: np.random.
             drawn[again] = rng.choice(allowed, int(again.sum()))
         other[rows] = drawn
     return one, other
+
+
+def median_interval(values: np.ndarray[Any, Any], level: float = 1 - CONFIDENCE) -> np.ndarray[Any, Any]:
+    """Return the ends (2, ...) of the interval of the median over the first axis, two of the sorted values.
+
+    The number of values below the median of what they are drawn from is binomial, whatever that is. NaN where the
+    values are too few.
+    """
+    from scipy.stats import binom
+
+    many = len(values)
+    place = int(binom.ppf(level / 2, many, 0.5))
+    if not place:
+        return np.full((2, *values.shape[1:]), np.nan)
+    return np.sort(values, axis=0)[[place - 1, many - place]]
 
 
 @dataclass(frozen=True)

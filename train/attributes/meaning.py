@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from train.attributes.decisions import LEVEL
 from train.attributes.hubs import FEWEST, Rows, effective_number, interval, weighted_means
 
-__all__ = ["CHANGES", "LEVEL", "Finding", "found_images_differ", "like_translations", "properties", "strongest"]
+__all__ = ["CHANGES", "Finding", "found_images_differ", "like_translations", "properties", "strongest"]
 
 PERMUTATIONS = 1999
-
-LEVEL = 0.05
-"""P-values up to this one are significant. A test that cannot reach it decides nothing."""
 
 
 @dataclass(frozen=True)

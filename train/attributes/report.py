@@ -14,25 +14,50 @@ from typing import Any
 import numpy as np
 
 from train.attributes import pictures
+from train.attributes.blocks import Blocks
+from train.attributes.claims import (
+    Claim,
+    apart,
+    claims,
+    conclusion,
+    exact_and_aliased,
+    mean_interval,
+    orders,
+    shown_difference,
+    shown_mean,
+    shown_share,
+    verdicts,
+)
+from train.attributes.contraction import median_interval
+from train.attributes.decisions import LEVEL
 from train.attributes.features import boundary_of
-from train.attributes.hubs import FEWEST, Hubness, hubness
-from train.attributes.meaning import LEVEL, Finding, strongest
+from train.attributes.hubs import FEWEST, Hubness, hubness, interval
+from train.attributes.meaning import Finding, strongest
 from train.attributes.study import Study
-from train.attributes.translations import Agreement, Contrast, contrast, sharing_no_sample, translated, trend
+from train.attributes.translations import translated
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
 from train.storage.files import write_atomically
 
-__all__ = ["JSON", "PAGE", "conclusion", "summary", "write"]
+__all__ = ["JSON", "PAGE", "claims_of", "summary", "write"]
 
 PAGE, JSON = "explore.html", "explore.json"
+
+ENDS = ("", "_low", "_high")
+"""Of the columns of a value and of its 95 % interval."""
 
 KINDS = {"trained": "this network", "random order": "the axis in random order", "untrained": "untrained network"}
 
 
-def write(folder: Path, study: Study, description: Mapping[str, Any], warning: str) -> None:
-    """Write everything into a folder."""
+def write(
+    folder: Path,
+    study: Study,
+    description: Mapping[str, Any],
+    warning: str,
+    beside: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write everything into a folder; `beside` are claims of other networks, as `claims_of` reads them."""
     files: dict[str, bytes] = {}
     if study.matches:
         files |= _strips(study)
@@ -46,10 +71,14 @@ def write(folder: Path, study: Study, description: Mapping[str, Any], warning: s
             limit = float(np.abs(units.filters).max()) or 1.0
             files[f"filters-{units.j:02d}.png"] = pictures.tiles(pictures.coloured(units.filters, limit), 8)
             files[f"units-{units.j:02d}.png"] = pictures.tiles(units.images / 255, len(units.images))
+    sentences = conclusion(study) if study.agreements else []
+    of_networks = [*_named(description, claims(study)), *beside]
     tables = {name: table for name, table in _tables(study).items() if table[1]}
+    if of_networks:
+        tables["claims"] = tuple(of_networks[0]), [tuple(line.values()) for line in of_networks]
     record = {"description": description, **{name: _records(*table) for name, table in tables.items()}}
-    if study.agreements:
-        record["conclusion"] = conclusion(study)
+    if sentences:
+        record["conclusion"] = sentences
     for name, content in files.items():
         write_atomically(folder / name, content)
     for name, (header, lines) in tables.items():
@@ -58,8 +87,53 @@ def write(folder: Path, study: Study, description: Mapping[str, Any], warning: s
         write_atomically(folder / f"{name}.csv", text.getvalue().encode(errors="backslashreplace"))
     text_of_json = json.dumps(_plain(record), indent=1, allow_nan=False)
     write_atomically(folder / JSON, text_of_json.encode(errors="backslashreplace"))
-    shown = render("explore.html", **_values(study, description, warning, files))
+    values = _values(study, description, warning, files, sentences)
+    shown = render("explore.html", **values, claims=_claims_table(of_networks))
     write_atomically(folder / PAGE, shown.encode())
+
+
+def claims_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the description and the claims of a network that was explored before; ValueError if there are none."""
+    try:
+        record = json.loads((folder / JSON).read_text("utf-8"))
+        description = {name: record["description"][name] for name in ("network", "images", "settings")}
+        fields = ("network", *(f.name for f in dataclasses.fields(Claim)))
+        return description, [
+            {name: math.nan if line[name] is None else line[name] for name in fields}
+            for line in record["claims"]
+            if line["network"] == description["network"]
+        ]
+    except OSError as error:
+        raise ValueError(f"cannot read {folder / JSON}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / JSON} holds no claims of a network; explore that network again") from error
+
+
+def _named(description: Mapping[str, Any], found: Iterable[Claim]) -> list[dict[str, Any]]:
+    return [{"network": description["network"], **dataclasses.asdict(claim)} for claim in found]
+
+
+def _claims_table(lines: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Claim by claim; the networks below one another where there are several."""
+    if not lines:
+        return None
+    names, order = ([*dict.fromkeys(line[key] for line in lines)] for key in ("network", "claim"))
+    several = len(names) > 1
+    return Table(
+        ("claim", *(("network",) if several else ()), "unit of exchangeability", "smallest p", "result", "verdict"),
+        [
+            (
+                line["claim"],
+                *((line["network"],) if several else ()),
+                line["unit"],
+                "-" if math.isnan(line["smallest_p"]) else f"{line['smallest_p']:.2g}",
+                line["result"],
+                line["verdict"],
+            )
+            for line in sorted(lines, key=lambda line: order.index(line["claim"]))
+        ],
+        "What was claimed, what a test takes for independent, and what came of it",
+    )
 
 
 def summary(study: Study) -> list[str]:
@@ -71,94 +145,20 @@ def summary(study: Study) -> list[str]:
             f"depth {j:2d}: {100 * near:3.0f} % of the nearest images of translated arrays are within "
             f"{found.threshold:.3g}, as {100 * study.settings.quantile:.3g} % of random pairs are"
         )
-    return lines + (conclusion(study) if study.agreements else []) + _verdicts(study) + _orders(study)
-
-
-def conclusion(study: Study) -> list[str]:
-    """Return whether translations keep the class, and more often the deeper they are made, in words."""
-    trained = study.agreements["trained"]
-    depths = list(trained)
-    first, last = depths[0], depths[-1]
-
-    def percent(kind: str, j: int) -> str:
-        return _moved(study, kind, j, _apart(study, j))
-
-    values = [trained[j].mean(_apart(study, j)) for j in depths]
-    (statistic, p), (statistic_of_all, p_of_all) = trend(values), trend([trained[j].moved for j in depths])
-    starts, ends = (_interval(study, "trained", j, _apart(study, j)) for j in (first, last))
-    rises = statistic > 0 and p <= LEVEL and ends[0] > starts[1]
-    # the p of perfect order
-    decided = 2 / math.factorial(len(depths)) <= LEVEL and not any(map(math.isnan, values))
-    claim = "cannot be decided of" if not decided else "true of" if rises else "not true of"
-    lines = [
-        *_exact_against_aliased(study),
-        f'"Progressively higher probability to belong to the same class": {claim} this network. Over translations that '
-        f"share no sample with what was translated it is {percent('trained', first)} at depth {first} and "
-        f"{percent('trained', last)} at depth {last}; Kendall's tau with depth {statistic:.2f}, p = {p:.2g}. Over all "
-        f"translations, {statistic_of_all:.2f}, p = {p_of_all:.2g}.",
-        f"Without a translation the nearest image has the class in {100 * float(trained[last].share[0]):.1f} % of the "
-        f"cases at depth {last}; with the axis in random order {percent('random order', last)}; in the untrained "
-        f"network {percent('untrained', last)}; chance is {100 / len(study.dataset.class_names):.1f} %.",
-    ]
-    low, high = ends
-    other_low, other_high = _interval(study, "random order", last, _apart(study, last))
-    if math.isnan(low):
-        return [
-            *lines,
-            f"At depth {last} every translation shares samples with what was translated; nothing is decided.",
-        ]
-    verdict = "more often than" if low > other_high else "less often than" if high < other_low else "about as often as"
-    lines.append(
-        f"At depth {last}, translations keep the class {verdict} the same steps along the axis in random order."
-    )
-    return lines
-
-
-def _apart(study: Study, j: int) -> list[int]:
-    """Translations at a depth that share no sample with what was translated."""
-    steps = study.agreements["trained"][j].same.shape[1]
-    return sharing_no_sample(steps, study.settings.width, boundary_of(study.model))
-
-
-def _exact_and_aliased(study: Study) -> tuple[list[int], list[Contrast], Contrast] | None:
-    """Depths at which some of these are exact and others not, and how both keep the class; None if there is none."""
-    multiples = {e.j: e.multiple for e in study.exactness if e.axis == study.settings.axis}
-    pairs: list[tuple[Agreement, list[int], list[int]]] = []
-    for j, measured in study.agreements["trained"].items():
-        if boundary_of(study.model) == "periodic" and j in multiples:
-            exact, others = ([t for t in _apart(study, j) if (t % multiples[j] == 0) is kind] for kind in (True, False))
-            if exact and others:
-                pairs.append((measured, exact, others))
-    if not pairs:
-        return None
-    return [measured.j for measured, *_ in pairs], *contrast(pairs, np.random.default_rng(study.settings.seed))
-
-
-def _exact_against_aliased(study: Study) -> list[str]:
-    found = _exact_and_aliased(study)
-    if found is None:
-        return ["Exact translations cannot be compared with aliased ones: at no depth are there both."]
-    depths, _, mean = found
-    verdict = "more often than" if mean.low > 0 else "less often than" if mean.high < 0 else "about as often as"
-    return [
-        f"Exact translations keep the class {verdict} aliased ones: in {100 * mean.first:.1f} % and "
-        f"{100 * mean.second:.1f} % of the cases, a difference of {100 * mean.difference:+.1f} "
-        f"[{100 * mean.low:+.1f}, {100 * mean.high:+.1f}] points, in the mean of depths "
-        f"{', '.join(map(str, depths))} and over translations that share no sample with what was translated."
-    ]
+    return lines + (conclusion(study) if study.agreements else []) + verdicts(study) + orders(study)
 
 
 def _contrast_table(study: Study) -> Table | None:
-    found = _exact_and_aliased(study) if study.agreements else None
+    found = exact_and_aliased(study) if study.agreements else None
     if found is None:
         return None
     depths, contrasts, mean = found
     lines = [
         [
             name,
-            _percent(c.first),
-            _percent(c.second),
-            f"{100 * c.difference:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}]",
+            shown_share(c.first),
+            shown_share(c.second),
+            shown_difference(c),
         ]
         for name, c in (*zip(map(str, depths), contrasts, strict=True), ("mean", mean))
     ]
@@ -169,25 +169,14 @@ def _contrast_table(study: Study) -> Table | None:
     )
 
 
-def _interval(study: Study, kind: str, j: int, taus: Sequence[int]) -> tuple[float, float]:
-    """The same ends wherever they are shown."""
-    return study.agreements[kind][j].mean_interval(taus, np.random.default_rng(study.settings.seed))
-
-
-def _moved(study: Study, kind: str, j: int, taus: Sequence[int]) -> str:
-    low, high = _interval(study, kind, j, taus)
-    mean = _percent(study.agreements[kind][j].mean(taus))
-    return mean if math.isnan(low) else f"{mean} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
 def _translated_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Shares over all translations and over those that share no sample, with both intervals."""
     lines: list[tuple[Any, ...]] = []
     for kind, of_depth in study.agreements.items():
         for j, a in of_depth.items():
-            for name, taus in (("all", range(1, a.same.shape[1])), ("sharing no sample", _apart(study, j))):
+            for name, taus in (("all", range(1, a.same.shape[1])), ("sharing no sample", apart(study, j))):
                 alone = a.mean_interval_of_queries(taus, np.random.default_rng(study.settings.seed))
-                lines.append((kind, j, name, a.mean(taus), *_interval(study, kind, j, taus), *alone))
+                lines.append((kind, j, name, a.mean(taus), *mean_interval(study, kind, j, taus), *alone))
     header = ("kind", "j", "translations", "same_class", "low", "high", "low_of_queries", "high_of_queries")
     return header, lines
 
@@ -269,6 +258,10 @@ def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ..
         tuple(f.name for f in dataclasses.fields(Finding)),
         [dataclasses.astuple(finding) for finding in study.findings],
     )
+    found["blocks"] = (
+        tuple(f.name for f in dataclasses.fields(Blocks)),
+        [dataclasses.astuple(blocks) for blocks in study.blocks],
+    )
     found["translated"] = _translated_lines(study)
     found["hubness"] = _hubness_lines(study)
     found["layers"] = _layer_lines(study)
@@ -287,26 +280,32 @@ def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ..
 
 
 def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    kinds = ("", "untrained_")
+    ratios = [f"{kind}ratio_{of}" for kind in kinds for of in ("within", "between")]
+    separation = [f"{kind}mean_distance_between_over_within" for kind in kinds]
     header = (
-        *("j", "ratio_within", "ratio_between", "untrained_ratio_within", "untrained_ratio_between"),
+        *("j", *(name + end for name in ratios for end in ENDS)),
         *("lipschitz_at_most", "lipschitz_at_least", "converged", "nearest_neighbour", "linear"),
         *("untrained_nearest_neighbour", "untrained_linear", "smallest_distance_between_classes"),
-        *("mean_distance_between_over_within", "untrained_mean_distance_between_over_within"),
+        *(name + end for name in separation for end in ENDS),
     )
     if not study.layers:
         return header, []
     layers = study.layers[0]
-    ratios = [np.median(r, axis=0) for p in (layers.pairs, layers.untrained_pairs) for r in p.ratios]
+    pairs = (layers.pairs, layers.untrained_pairs)
+    medians = [np.stack([np.median(r, axis=0), *median_interval(r)]) for p in pairs for r in p.ratios]
+    rng = np.random.default_rng(study.settings.seed)
+    separations = [np.stack([p.separation, *interval(p.separation_samples(rng))]) for p in pairs]
     lines: list[tuple[Any, ...]] = []
     for j, (probes, untrained, (distance, _)) in enumerate(
         zip(layers.probes, layers.untrained_probes, layers.separation, strict=True)
     ):
-        own: tuple[Any, ...] = ("",) * 7
+        own: tuple[Any, ...] = ("",) * (len(ENDS) * len(ratios) + 3)
         if j:
             gain = layers.gains[j - 1]
-            own = (*(float(r[j - 1]) for r in ratios), gain.upper, gain.local, gain.converged)
-        apart = (float(p.between[:, j].mean() / p.within[:, j].mean()) for p in (layers.pairs, layers.untrained_pairs))
-        lines.append((j, *own, *probes, *untrained, distance, *apart))
+            own = (*(float(v) for m in medians for v in m[:, j - 1]), gain.upper, gain.local, gain.converged)
+        means = (float(v) for of in separations for v in of[:, j])
+        lines.append((j, *own, *probes, *untrained, distance, *means))
     return header, lines
 
 
@@ -340,15 +339,35 @@ def _strips(study: Study) -> dict[str, bytes]:
     return files
 
 
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
 def _scientific(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1e}"
 
 
-def _values(study: Study, description: Mapping[str, Any], warning: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _exactness_table(study: Study) -> Table:
+    periodic = boundary_of(study.model) == "periodic"
+    lines = [
+        (
+            *(str(e.j), e.axis, str(e.length), str(e.multiple) if periodic else "-"),
+            *map(_scientific, (e.error, e.bound)),
+            "-" if math.isnan(e.change) else f"{e.change:.2g} [{e.low:.2g} to {e.high:.2g}]",
+            "-" if math.isnan(e.change) else f"{e.classes} of {e.images}",
+        )
+        for e in study.exactness
+    ]
+    header = (
+        *("depth j", "axis", "samples", "exact multiples of", "largest change, exact", "rounding explains"),
+        *("largest change, others: median and range of images", "images of another class, at most"),
+    )
+    return Table(header, lines, "Which translations are exact, and the largest relative change of the logits")
+
+
+def _values(
+    study: Study,
+    description: Mapping[str, Any],
+    warning: str,
+    files: Mapping[str, bytes],
+    sentences: Sequence[str],
+) -> dict[str, Any]:
     """What the page shows."""
     names = study.dataset.class_names
     return {
@@ -357,40 +376,19 @@ def _values(study: Study, description: Mapping[str, Any], warning: str, files: M
         "boundary": boundary_of(study.model),
         "description": description,
         "settings": study.settings,
-        "exactness": Table(
-            (
-                "depth j",
-                "axis",
-                "samples",
-                "exact multiples of",
-                "largest change, exact",
-                "rounding explains",
-                "largest change, others",
-                "other class",
-            ),
-            [
-                (
-                    str(e.j),
-                    e.axis,
-                    str(e.length),
-                    str(e.multiple) if boundary_of(study.model) == "periodic" else "-",
-                    *map(_scientific, (e.error, e.bound, e.change)),
-                    _percent(e.classes),
-                )
-                for e in study.exactness
-            ],
-            "Which translations are exact, and the largest relative change of the logits",
-        ),
+        "exactness": _exactness_table(study),
+        "examined": max((e.images for e in study.exactness), default=0),
         "viewer": _viewer(study) if study.matches else None,
         "figure3": _picture(files, "figure3.png", _strip_alt(study)),
-        "conclusion": conclusion(study) if study.agreements else [],
-        "agreement": _picture(files, "agreement.png", " ".join(conclusion(study)) if study.agreements else ""),
+        "conclusion": sentences,
+        "classes_at_last": study.settings.axis == "v_{j-1}" and study.settings.depths[-1] == study.model.depths[-1],
+        "agreement": _picture(files, "agreement.png", " ".join(sentences)),
         "agreement_table": _agreement_table(study),
         "contrast": _contrast_table(study),
         "hubness": _hubness_table(study),
         "fewest": FEWEST,
         "findings": _finding_table(study),
-        "verdicts": _verdicts(study),
+        "verdicts": verdicts(study),
         "layers": _picture(
             files,
             "layers.png",
@@ -398,7 +396,7 @@ def _values(study: Study, description: Mapping[str, Any], warning: str, files: M
         ),
         "layers_table": _layers_table(study),
         "organisation": _organisation_table(study),
-        "orders": _orders(study),
+        "orders": orders(study),
         "first_filters": _picture(
             files,
             "first-filters.png",
@@ -511,10 +509,10 @@ def _agreement_table(study: Study) -> Table | None:
         return None
     lines = []
     for j, own in study.agreements["trained"].items():
-        cells = [str(j), _percent(float(own.share[0]))]
-        cells += [_moved(study, kind, j, _apart(study, j)) for kind in KINDS]
-        cells.append(_moved(study, "trained", j, range(1, own.same.shape[1])))
-        cells.append(_percent(float(own.close[:, 1:].mean()) if own.close.shape[1] > 1 else math.nan))
+        cells = [str(j), shown_share(float(own.share[0]))]
+        cells += [shown_mean(study, kind, j, apart(study, j)) for kind in KINDS]
+        cells.append(shown_mean(study, "trained", j, range(1, own.same.shape[1])))
+        cells.append(shown_share(float(own.close[:, 1:].mean()) if own.close.shape[1] > 1 else math.nan))
         lines.append(cells)
     header = (
         *("depth j", "no translation", *(f"translated, {name}" for name in KINDS.values())),
@@ -548,49 +546,26 @@ def _p(p: float, decided: bool) -> str:
     return f"{p:.2g}" if decided else "cannot be decided"
 
 
-def _verdicts(study: Study) -> list[str]:
-    """How many tests of properties found something, of those that could."""
-    lines = []
-    for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
-        own = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
-        decided, significant = sum(f.decided for f in own), sum(f.significant for f in own)
-        found = f"{significant} of {decided} tests are significant after correction"
-        lines.append(f"{question.capitalize()}, {axis}: {_counted(found, decided, len(own))}")
-    return lines
-
-
-def _counted(found: str, decided: int, tried: int) -> str:
-    """What tests found, and how many could not."""
-    if not decided:
-        return f"none of {tried} tests can be decided."
-    return found + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
-
-
 def _layers_table(study: Study) -> Table | None:
     header, lines = _layer_lines(study)
     if not lines:
         return None
+    names = [name for name in header if not name.endswith(ENDS[1:])]
 
-    def cell(value: Any) -> str:
+    def cell(line: Mapping[str, Any], name: str) -> str:
+        value = line[name]
         if isinstance(value, bool):
             return "yes" if value else "no"
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        if text and name + ENDS[1] in line and not math.isnan(line[name + ENDS[1]]):
+            text += f" [{line[name + ENDS[1]]:.3g}, {line[name + ENDS[2]]:.3g}]"
+        return text
 
     return Table(
-        [name.replace("_", " ") for name in header], [[cell(v) for v in line] for line in lines], "Layer by layer"
+        [name.replace("_", " ") for name in names],
+        [[cell(line, name) for name in names] for line in _records(header, lines)],
+        "Layer by layer",
     )
-
-
-def _orders(study: Study) -> list[str]:
-    """How many measures of order found something, of those that could."""
-    lines = []
-    for measure in dict.fromkeys(o.measure for o in study.organisation):
-        own = [o for o in study.organisation if o.measure == measure]
-        decided = [o for o in own if o.trained.smallest_p <= LEVEL]
-        trained, untrained = (sum(getattr(o, kind).p <= LEVEL for o in decided) for kind in ("trained", "untrained"))
-        found = f"{trained} of {len(decided)} are more organised than chance at p <= 0.05, untrained {untrained}"
-        lines.append(f"{measure.capitalize()}: {_counted(found, len(decided), len(own))}")
-    return lines
 
 
 def _organisation_table(study: Study) -> Table | None:

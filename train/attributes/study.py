@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcnn_core.backend import to_numpy
+from train.attributes.blocks import Blocks, blocks_differ
 from train.attributes.contraction import Gain, PairDistances, closest_classes, gains, pair_distances, probe
 from train.attributes.features import AXES, FIRST, Features, Model, boundary_of, invariant_array
 from train.attributes.meaning import CHANGES, Finding, found_images_differ, like_translations, properties
@@ -17,7 +18,7 @@ from train.attributes.translations import Agreement, Matches, Search, agreement,
 from train.attributes.units import attribute_filters, maximise
 from train.data import Dataset, spread
 from train.networks.hierarchical import hierarchy, name_of
-from train.verification.covariance import axes, invariance, largest
+from train.verification.covariance import Row, axes, invariance, largest
 
 __all__ = ["PARTS", "Exactness", "Layers", "Organisation", "Settings", "Study", "Units"]
 
@@ -25,6 +26,9 @@ PARTS = ("figures", "agreement", "meaning", "contraction", "organisation", "unit
 
 BATCH = 100
 """Images a forward pass."""
+
+EXAMINED, EXAMINED_AT_ONCE = 100, 10
+"""Test images on which it is measured which translations are exact, in double precision."""
 
 ORDERS = 8
 """Random orders of an axis, each for a part of the queries."""
@@ -65,12 +69,16 @@ class Exactness:
     axis: str  # its axis
     length: int  # samples
     multiple: int  # at a periodic boundary translations by multiples of this are exact
+    images: int  # test images that it was measured on
     # largest relative change of a logit by those that are exact, and what rounding explains; NaN where none is
     error: float
     bound: float
-    # largest relative change by the others, and the largest share of images given another class; NaN where none is
+    # largest change by the others, relative to the largest logit of the image: median and range over images; NaN where
+    # none is
     change: float
-    classes: float
+    low: float
+    high: float
+    classes: int  # most images that one of them gives another class
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class Study:
     # of "trained", "random order" and "untrained", by depth
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)  # what translations have to do with properties
+    blocks: list[Blocks] = field(default_factory=list)  # the same of found images, block by block
     layers: list[Layers] = field(default_factory=list)  # contraction and separation; empty until measured
     organisation: list[Organisation] = field(default_factory=list)  # measures of order
     units: list[Units] = field(default_factory=list)  # by depth
@@ -153,22 +162,40 @@ class Study:
         return np.random.default_rng([self.settings.seed, *key])
 
     def _exactness(self) -> Iterator[Exactness]:
-        subject = self.model.subject(self.xp.asarray(self.dataset.test_images[:2]))
-        for j, x in enumerate(subject.activations()):
-            for axis in axes(hierarchy(subject.network), j):
-                if j < FIRST or axis.name not in AXES:
+        images = self.dataset.test_images
+        chosen = spread(len(images), EXAMINED)
+        rows: dict[tuple[int, str], list[Row]] = {}
+        # by translation: the relative change of each image's logits, and whether its class changed
+        others: dict[tuple[int, str], dict[int, list[np.ndarray[Any, Any]]]] = {}
+        for begin in range(0, len(chosen), EXAMINED_AT_ONCE):
+            subject = self.model.subject(self.xp.asarray(images[chosen[begin : begin + EXAMINED_AT_ONCE]]))
+            for j, x in enumerate(subject.activations()):
+                for example in invariance(subject, "evaluation", j, x, AXES) if j >= FIRST else ():
+                    row, where = example.row, (j, example.row.axis)
+                    if row.must_hold and row.kind != "inside":
+                        rows.setdefault(where, []).append(row)
+                    elif not row.must_hold:
+                        of_shift = others.setdefault(where, {}).setdefault(row.shift, [])
+                        of_shift.append(_changes(example.found, example.expected))
+        for j in range(FIRST, self.model.network.config.depth):
+            for axis in axes(hierarchy(self.model.network), j):
+                if axis.name not in AXES:
                     continue
-                rows = [e.row for e in invariance(subject, "evaluation", j, x, {axis.name}) if e.row.kind != "inside"]
-                exact, others = ([r for r in rows if r.must_hold is kind] for kind in (True, False))
+                exact = rows.get((j, axis.name), [])
+                by_shift = [np.concatenate(parts, axis=1) for parts in others.get((j, axis.name), {}).values()]
+                change = np.max([c[0] for c in by_shift], axis=0) if by_shift else np.full(1, np.nan)
                 yield Exactness(
                     j,
                     axis.name,
                     axis.length,
                     axis.exact,
+                    len(chosen),
                     largest(row.largest for row in exact),
                     largest(bound for row in exact for bound in row.bounds),
-                    largest(row.largest for row in others),
-                    largest(share for row in others for share in row.changed),
+                    float(np.median(change)),
+                    float(change.min()),
+                    float(change.max()),
+                    max((int(c[1].sum()) for c in by_shift), default=0),
                 )
 
     def _search(self) -> Search:
@@ -218,7 +245,9 @@ class Study:
         if "trained" not in self.agreements:
             self._agreement()
         found = {(j, settings.axis): a.found for j, a in self.agreements["trained"].items()}
-        self.findings = found_images_differ(found, properties(self.dataset.train_images), self._rng(4))
+        values = properties(self.dataset.train_images)
+        self.findings = found_images_differ(found, values, self._rng(4))
+        self.blocks = blocks_differ(found, values, self._rng(15))
         images = self.dataset.train_images[self._few()]
         before = self._all_axes(images)
         changed: dict[tuple[int, str], dict[str, np.ndarray[Any, Any]]] = {key: {} for key in before}
@@ -307,6 +336,13 @@ class Study:
                     attribute_filters(self.model, j),
                 )
             )
+
+
+def _changes(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Of logits (N, C): the change of each image's, relative to its largest; and 1 where its class is another."""
+    size = np.abs(expected).max(axis=1)
+    change = np.abs(found - expected).max(axis=1) / np.where(size, size, 1)
+    return np.stack([change, found.real.argmax(axis=1) != expected.real.argmax(axis=1)])
 
 
 def _filters(model: Model, j: int) -> np.ndarray[Any, Any]:

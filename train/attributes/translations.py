@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 from hcnn_core import translate
 from hcnn_core.backend import Array, array_namespace
 from hcnn_core.typing import Boundary
+from train.attributes.decisions import UNDECIDED
 from train.attributes.features import smooth
-from train.attributes.hubs import CONFIDENCE, Rows, interval, weighted_means
+from train.attributes.hubs import CONFIDENCE, FEWEST, Rows, effective_number, interval, weighted_means
 from train.attributes.nearest import distances_of_random_pairs, nearest, rank
 
 __all__ = [
@@ -179,28 +181,44 @@ class Contrast:
     second: float  # share of the others
     low: float  # 95 % interval of the difference, over queries and images found
     high: float
+    images: float  # effective number of images found, the smallest of any of these translations together
 
     @property
     def difference(self) -> float:
         """The first share less the second."""
         return self.first - self.second
 
+    @property
+    def verdict(self) -> str:
+        """Whether the first keep the class more often than the others; where few images are found, nothing."""
+        if math.isnan(self.low) or self.images < FEWEST:
+            return UNDECIDED
+        return "more often than" if self.low > 0 else "less often than" if self.high < 0 else "about as often as"
+
+
+Translations = tuple[Agreement, Sequence[int]]
+"""What was measured at a depth, and some of its translations."""
+
 
 def contrast(
-    pairs: Sequence[tuple[Agreement, Sequence[int], Sequence[int]]], rng: np.random.Generator
+    pairs: Sequence[tuple[Translations, Translations]], rng: np.random.Generator
 ) -> tuple[list[Contrast], Contrast]:
-    """Compare two sets of translations at each depth, and in the mean of all depths.
-
-    Each pair is what was measured at a depth, of the same queries, and the two sets.
-    """
-    means = np.stack(weighted_means([a.rows(taus) for a, *both in pairs for taus in both], rng))
-    differences = means[::2] - means[1::2]  # (depths, samples)
+    """Compare two sets of translations of the same queries, pair by pair, and in the mean of all pairs."""
+    tables = [a.rows(taus) for pair in pairs for a, taus in pair]
+    means = np.stack(weighted_means(tables, rng))
+    differences = means[::2] - means[1::2]  # (pairs, samples)
+    shares = [float(table.values.mean()) for table in tables]
+    sizes = [effective_number(table.images) for table in tables]
     found = [
-        Contrast(a.mean(first), a.mean(second), *map(float, interval(samples)))
-        for (a, first, second), samples in zip(pairs, differences, strict=True)
+        _contrast(shares[i], shares[i + 1], differences[i // 2], sizes[i : i + 2]) for i in range(0, len(tables), 2)
     ]
-    shares = (float(np.mean([getattr(c, name) for c in found])) for name in ("first", "second"))
-    return found, Contrast(*shares, *map(float, interval(differences.mean(axis=0))))
+    mean = _contrast(float(np.mean(shares[::2])), float(np.mean(shares[1::2])), differences.mean(axis=0), sizes)
+    return found, mean
+
+
+def _contrast(first: float, second: float, differences: np.ndarray[Any, Any], sizes: Sequence[float]) -> Contrast:
+    low, high = interval(differences)
+    return Contrast(first, second, float(low), float(high), min(sizes))
 
 
 def agreement(

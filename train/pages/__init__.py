@@ -21,8 +21,8 @@ import numpy as np
 
 __all__ = ["AXIS", "Picture", "Scale", "Table", "axes_as_html", "image_png", "in_words", "png", "render", "svg"]
 
-AXIS = re.compile(r"\b([uv])_?(\{[^{}]*\}|[j12]\b)")
-"""u1, v_j or v_{j-1}."""
+AXIS = re.compile(r"\b([uvx])(?:_|(?<!x))(\{[^{}]*\}|[jJ12]\b)")
+"""u1, v_j, v_{j-1} or x_{j+1}."""
 
 OUTPUT = re.compile(r"\b(x)_(\{[^{}]*\}|[jJ]\b)")
 """x_j, x_J or x_{j+1}."""

@@ -1,0 +1,365 @@
+"""What the explorer found of a network, in words: sentences, and one table of claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.attributes.contraction import median_interval
+from train.attributes.decisions import LEVEL, UNDECIDED, corrected
+from train.attributes.features import boundary_of
+from train.attributes.hubs import interval
+from train.attributes.study import Study
+from train.attributes.translations import Contrast, contrast, sharing_no_sample, trend
+
+__all__ = [
+    "Claim",
+    "apart",
+    "claims",
+    "conclusion",
+    "exact_and_aliased",
+    "mean_interval",
+    "orders",
+    "shown_mean",
+    "shown_share",
+    "verdicts",
+]
+
+YES, NO = "yes", "no"
+NOT_SHOWN = "not shown"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about a network, and what came of it."""
+
+    claim: str
+    unit: str  # of exchangeability: what the test takes for independent
+    smallest_p: float  # the smallest p that there can be; NaN of an interval, and of what is measured of all there is
+    result: str
+    verdict: str
+
+
+def claims(study: Study) -> list[Claim]:
+    """Return what was claimed, tested and found, of all that was measured."""
+    return [
+        *_exactness(study),
+        *(_class(study) if study.agreements else []),
+        *_meaning(study),
+        *_order(study),
+        *(_distances(study) if study.layers else []),
+    ]
+
+
+def conclusion(study: Study) -> list[str]:
+    """Return whether translations keep the class, and more often the deeper they are made, in words."""
+    trained = study.agreements["trained"]
+    depths = list(trained)
+    first, last = depths[0], depths[-1]
+
+    def percent(kind: str, j: int) -> str:
+        return shown_mean(study, kind, j, apart(study, j))
+
+    rise = _Rise.of(study)
+    claim = {YES: "true", NOT_SHOWN: "not shown", UNDECIDED: UNDECIDED}[rise.verdict]
+    statistic_of_all, p_of_all = trend([trained[j].moved for j in depths])
+    lines = [
+        _exact_against_aliased(study),
+        f'"Progressively higher probability to belong to the same class": {claim} of this network. Over translations '
+        f"that share no sample with what was translated it is {percent('trained', first)} at depth {first} and "
+        f"{percent('trained', last)} at depth {last}; Kendall's tau with depth {rise.statistic:.2f}, p = {rise.p:.2g}. "
+        f"Over all translations, {statistic_of_all:.2f}, p = {p_of_all:.2g}.",
+        f"Without a translation the nearest image has the class in {shown_share(float(trained[last].share[0]))} of the "
+        f"cases at depth {last}; with the axis in random order {percent('random order', last)}; in the untrained "
+        f"network {percent('untrained', last)}; chance is {shown_share(1 / len(study.dataset.class_names))}.",
+    ]
+    found = _natural_and_random_order(study)
+    if found is None or found[0][-1] != last:
+        return [
+            *lines,
+            f"At depth {last} every translation shares samples with what was translated; nothing is decided.",
+        ]
+    at_last = found[1][-1]
+    if at_last.verdict == UNDECIDED:
+        return [*lines, f"At depth {last} too few images are found; nothing is decided."]
+    return [
+        *lines,
+        f"At depth {last}, translations keep the class {at_last.verdict} the same steps along the axis in random "
+        f"order: a difference of {shown_difference(at_last)} points.",
+    ]
+
+
+def apart(study: Study, j: int) -> list[int]:
+    """Return the translations at a depth that share no sample with what was translated."""
+    steps = study.agreements["trained"][j].same.shape[1]
+    return sharing_no_sample(steps, study.settings.width, boundary_of(study.model))
+
+
+def exact_and_aliased(study: Study) -> tuple[list[int], list[Contrast], Contrast] | None:
+    """Return depths at which some of these are exact and others not, and how both keep the class."""
+    multiples = {e.j: e.multiple for e in study.exactness if e.axis == study.settings.axis}
+    pairs = []
+    for j, measured in study.agreements["trained"].items():
+        if boundary_of(study.model) == "periodic" and j in multiples:
+            exact, others = ([t for t in apart(study, j) if (t % multiples[j] == 0) is kind] for kind in (True, False))
+            if exact and others:
+                pairs.append(((measured, exact), (measured, others)))
+    if not pairs:
+        return None
+    return [measured.j for (measured, _), _ in pairs], *contrast(pairs, _rng(study))
+
+
+def _natural_and_random_order(study: Study) -> tuple[list[int], list[Contrast], Contrast] | None:
+    """Depths, and how translations keep the class beside the same along the axis in random order."""
+    trained, shuffled = (study.agreements[kind] for kind in ("trained", "random order"))
+    depths = [j for j in trained if apart(study, j)]
+    if not depths:
+        return None
+    return depths, *contrast(
+        [((trained[j], apart(study, j)), (shuffled[j], apart(study, j))) for j in depths], _rng(study)
+    )
+
+
+def mean_interval(study: Study, kind: str, j: int, taus: Sequence[int]) -> tuple[float, float]:
+    """Return the interval of a mean, the same ends wherever they are shown."""
+    return study.agreements[kind][j].mean_interval(taus, _rng(study))
+
+
+def shown_mean(study: Study, kind: str, j: int, taus: Sequence[int]) -> str:
+    """Return a mean share of the same class as text, with its interval."""
+    low, high = mean_interval(study, kind, j, taus)
+    mean = shown_share(study.agreements[kind][j].mean(taus))
+    return mean if math.isnan(low) else f"{mean} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def shown_share(value: float) -> str:
+    """Return a share in percent."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def shown_difference(of: Contrast) -> str:
+    """Return a difference of shares in points, with its interval."""
+    return f"{100 * of.difference:+.1f} [{100 * of.low:+.1f}, {100 * of.high:+.1f}]"
+
+
+def verdicts(study: Study) -> list[str]:
+    """Return how many tests of properties found something, of those that could."""
+    lines = []
+    for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
+        own = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
+        decided, significant = sum(f.decided for f in own), sum(f.significant for f in own)
+        found = f"{significant} of {decided} tests are significant after correction"
+        lines.append(f"{question.capitalize()}, {axis}: {_counted(found, decided, len(own))}")
+    if study.blocks:
+        lines.append(f"Found images by blocks of queries: {_of_blocks(study)}")
+    return lines
+
+
+def orders(study: Study) -> list[str]:
+    """Return how many measures of order found something, of those that could."""
+    lines = []
+    for measure in dict.fromkeys(o.measure for o in study.organisation):
+        own = [o for o in study.organisation if o.measure == measure]
+        decided = [o for o in own if o.trained.smallest_p <= LEVEL]
+        trained, untrained = (sum(getattr(o, kind).p <= LEVEL for o in decided) for kind in ("trained", "untrained"))
+        found = f"{trained} of {len(decided)} are more organised than chance at p <= 0.05, untrained {untrained}"
+        lines.append(f"{measure.capitalize()}: {_counted(found, len(decided), len(own))}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Rise:
+    """Whether the class stays more often the deeper the translation, over translations that share no sample."""
+
+    statistic: float  # Kendall's tau with depth
+    p: float
+    smallest_p: float  # of a perfect order
+    verdict: str
+
+    @classmethod
+    def of(cls, study: Study) -> _Rise:
+        """Return it; a rise has a last share whose interval is above that of the first."""
+        trained = study.agreements["trained"]
+        values = [trained[j].mean(apart(study, j)) for j in trained]
+        statistic, p = trend(values)
+        smallest = 2 / math.factorial(len(values))
+        if smallest > LEVEL or any(map(math.isnan, values)):
+            return cls(statistic, p, min(1.0, smallest), UNDECIDED)
+        starts, ends = (mean_interval(study, "trained", j, apart(study, j)) for j in (min(trained), max(trained)))
+        rises = statistic > 0 and p <= LEVEL and ends[0] > starts[1]
+        return cls(statistic, p, smallest, YES if rises else NOT_SHOWN)
+
+
+def _exact_against_aliased(study: Study) -> str:
+    found = exact_and_aliased(study)
+    if found is None:
+        return "Exact translations cannot be compared with aliased ones: at no depth are there both."
+    depths, _, mean = found
+    if mean.verdict == UNDECIDED:
+        return "Exact translations cannot be compared with aliased ones: too few images are found."
+    return (
+        f"Exact translations keep the class {mean.verdict} aliased ones: in {100 * mean.first:.1f} % and "
+        f"{100 * mean.second:.1f} % of the cases, a difference of {shown_difference(mean)} points, in the mean of "
+        f"depths {', '.join(map(str, depths))} and over translations that share no sample with what was translated."
+    )
+
+
+def _rng(study: Study) -> np.random.Generator:
+    """The same for every interval, so that it has the same ends wherever it is shown."""
+    return np.random.default_rng(study.settings.seed)
+
+
+def _counted(found: str, decided: int, tried: int) -> str:
+    """What tests found, and how many could not."""
+    if not decided:
+        return f"none of {tried} tests can be decided."
+    return found + (f"; {tried - decided} more cannot be decided." if decided < tried else ".")
+
+
+def _of_blocks(study: Study) -> str:
+    """What the tests by blocks found."""
+    decided, significant = (sum(getattr(b, name) for b in study.blocks) for name in ("decided", "significant"))
+    found = f"{significant} of {decided} translations are significant after correction"
+    shares = [b.largest for b in study.blocks]
+    held = f" The largest block holds {shown_share(min(shares))} to {shown_share(max(shares))} of the queries."
+    return _counted(found, decided, len(study.blocks)) + held
+
+
+def _exactness(study: Study) -> list[Claim]:
+    """Of translations that the algebra of sampling leaves exact; at zero boundaries there are none."""
+    exact = [e for e in study.exactness if not math.isnan(e.error)]
+    others = [e for e in study.exactness if not math.isnan(e.change)]
+    if not exact:
+        return []
+    error, bound = max(e.error for e in exact), max(e.bound for e in exact)
+    holds = all(e.error <= e.bound for e in exact)
+    result = f"at most {error:.1e} of the largest logit; rounding explains {bound:.1e}"
+    if others:
+        low, high = min(e.low for e in others), max(e.high for e in others)
+        result += f"; other translations change an image's logits by {low:.2g} to {high:.2g} of its largest"
+    return [Claim("Exact translations leave the logits as they are", "image", math.nan, result, YES if holds else NO)]
+
+
+def _class(study: Study) -> list[Claim]:
+    found = [_compared("Exact translations keep the class more often than aliased ones", exact_and_aliased(study))]
+    rise = _Rise.of(study)
+    result = f"Kendall's tau {rise.statistic:.2f}, p = {rise.p:.2g}"
+    found.append(
+        Claim(
+            "The deeper the translation, the more often the class stays", "depth", rise.smallest_p, result, rise.verdict
+        )
+    )
+    beside = _natural_and_random_order(study)
+    claim = "Translations keep the class more often than the same along the axis in random order"
+    found.append(_compared(f"{claim}, in the mean of depths", beside))
+    if beside is not None:
+        depths, of_depth, _ = beside
+        found.append(_compared(f"{claim}, at depth {depths[-1]}", (depths, of_depth, of_depth[-1])))
+    return found
+
+
+def _compared(claim: str, found: tuple[list[int], list[Contrast], Contrast] | None) -> Claim:
+    """What came of the contrast of two sets of translations."""
+    unit = "query and image found"
+    if found is None or found[2].verdict == UNDECIDED:
+        return Claim(claim, unit, math.nan, "-", UNDECIDED)
+    of = found[2]
+    result = f"{shown_share(of.first)} against {shown_share(of.second)}, {shown_difference(of)} points"
+    return Claim(
+        claim, unit, math.nan, result, YES if of.low > 0 else f"{NO}, less often" if of.high < 0 else NOT_SHOWN
+    )
+
+
+def _meaning(study: Study) -> list[Claim]:
+    found = []
+    for question, axis in dict.fromkeys((f.question, f.axis) for f in study.findings):
+        own = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
+        of_images = question == "found images"
+        claim = (
+            f"Images found by translations along {axis} differ in known properties"
+            if of_images
+            else f"A change of the image changes its array as a translation along {axis} does"
+        )
+        decided = [f for f in own if f.decided]
+        significant = sum(f.significant for f in own)
+        found.append(
+            Claim(
+                claim,
+                "image found" if of_images else "order of the axis",
+                min(f.smallest_p for f in own),
+                f"{significant} of {len(decided)} tests after correction" if decided else "-",
+                UNDECIDED if not decided else YES if significant else NOT_SHOWN,
+            )
+        )
+        if of_images and study.blocks:
+            found.append(_blocks(study))
+    return found
+
+
+def _blocks(study: Study) -> Claim:
+    decided = any(b.decided for b in study.blocks)
+    return Claim(
+        "The same, as a cross-check that exchanges no image",
+        "block of queries",
+        min(b.smallest_p for b in study.blocks),
+        _of_blocks(study).rstrip("."),
+        UNDECIDED if not decided else YES if any(b.significant for b in study.blocks) else NOT_SHOWN,
+    )
+
+
+def _order(study: Study) -> list[Claim]:
+    """Of measures of order: counts at p <= 0.05, and a verdict that is corrected for the number of tests."""
+    claim = {
+        "neighbouring filters": "Neighbouring filters are alike",
+        "Haar coefficients": "Haar coefficients along attributes are small",
+        "seriation": "Seriation finds the natural order of attributes",
+    }
+    found = []
+    for measure in dict.fromkeys(o.measure for o in study.organisation):
+        own = [o for o in study.organisation if o.measure == measure]
+        smallest = [o.trained.smallest_p for o in own]
+        ps = [p for p in corrected([o.trained.p for o in own], smallest) if not math.isnan(p)]
+        significant = sum(p <= LEVEL for p in ps)
+        result = f"{significant} of {len(ps)} tests after correction; before it: " if ps else ""
+        sentence = next(s for s in orders(study) if s.lower().startswith(measure.lower()))
+        result += sentence.split(": ", 1)[1].rstrip(".")
+        verdict = UNDECIDED if not ps else YES if significant else NOT_SHOWN
+        found.append(Claim(claim[measure], "order of the axis", min(smallest), result, verdict))
+    return found
+
+
+def _distances(study: Study) -> list[Claim]:
+    """Of what layers do to distances of pairs of test images."""
+    layers = study.layers[0]
+    stretches = [g.local for g in layers.gains]
+    bound = [g.upper <= 1 and g.converged for g in layers.gains]
+    verdict = NO if max(stretches) > 1 else YES if all(bound) else UNDECIDED
+    result = f"the derivative's norm at some image is at least {min(stretches):.2g} in every layer"
+    found = [Claim("No layer stretches a distance", "-", math.nan, result, verdict)]
+
+    ratios = np.concatenate(layers.pairs.ratios, axis=1)  # of each layer within classes, then between
+    low, high = median_interval(ratios, LEVEL / ratios.shape[1])
+    medians = np.median(ratios, axis=0)
+    result = (
+        f"{np.count_nonzero(high < 1)} of {len(medians)} medians are below 1 and {np.count_nonzero(low > 1)} above, "
+        f"corrected for their number; {medians.min():.2f} to {medians.max():.2f}"
+    )
+    verdict = UNDECIDED if np.isnan(low).any() else YES if (high < 1).all() else NO if (low > 1).any() else NOT_SHOWN
+    claim = "Every layer brings pairs of images closer in the median, within classes and between them"
+    found.append(Claim(claim, "pair of images", math.nan, result, verdict))
+
+    separation = layers.pairs.separation
+    samples = layers.pairs.separation_samples(_rng(study))
+    ends = interval(samples[:, -1] - samples[:, 0])
+    result = (
+        f"between over within, {separation[0]:.3f} at the images and {separation[-1]:.3f} at depth "
+        f"{len(separation) - 1}, {separation[-1] - separation[0]:+.3f} [{ends[0]:+.3f}, {ends[1]:+.3f}]"
+    )
+    verdict = YES if ends[0] > 0 else f"{NO}, less" if ends[1] < 0 else NOT_SHOWN
+    found.append(
+        Claim("Classes are further apart at the last depth than as images", "pair of images", math.nan, result, verdict)
+    )
+    return found

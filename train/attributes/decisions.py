@@ -1,0 +1,23 @@
+"""What it takes to decide something: the level, and the correction of tests of which some cannot succeed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["LEVEL", "UNDECIDED", "corrected"]
+
+LEVEL = 0.05
+"""P-values up to this one are significant. A test that cannot reach it decides nothing."""
+
+UNDECIDED = "cannot be decided"
+
+
+def corrected(p: Sequence[float], smallest: Sequence[float]) -> list[float]:
+    """Return p-values times the number of tests that can succeed after that; NaN of those that cannot.
+
+    A test whose smallest possible p is above the level over k cannot be among k that succeed, so that it need not be
+    counted (R. E. Tarone, 1990, Biometrics 46:515).
+    """
+    many = next((k for k in range(1, len(p) + 1) if sum(s <= LEVEL / k for s in smallest) <= k), 1)
+    return [min(1.0, many * own) if s <= LEVEL / many else math.nan for own, s in zip(p, smallest, strict=True)]
