@@ -49,6 +49,7 @@ from benchmarks.layer import load_torch
 from benchmarks.machine import describe_machine
 from hcnn_core import convolve
 from hcnn_core._engines import cost_model, planner
+from hcnn_core._extension import on_circles
 from hcnn_core._problem import make_problem
 from hcnn_core._threads import worker_count
 from hcnn_core._tuning import DEFAULT
@@ -66,6 +67,18 @@ CLOSE = 1.1
 
 METHODS = 8
 """At most this many choices of methods are timed for a case."""
+
+MODES = {
+    "periodic": ("wrap", "wrap"),
+    "zero": ("constant", "constant"),
+    "reflect": ("reflect", "symmetric"),
+    "nearest": ("nearest", "edge"),
+    "mirror": ("mirror", "reflect"),
+}
+"""The boundaries in scipy.ndimage and in numpy.pad."""
+
+EXTENDED = ("reflect", "nearest", "mirror")
+"""The boundaries before which our engines want x extended, as most peers do before all."""
 
 NOUNS = ("signal", "image", "volume", "array", "array")
 
@@ -103,6 +116,7 @@ CASES = [
     Case((512,), (9,), quick=True),
     Case((512,), (33,), batch=64),
     Case((512,), (16,), batch=64, boundaries=("periodic",), quick=True),
+    Case((512,), (33,), batch=64, boundaries=EXTENDED),
     Case((512,), (65,), batch=256, dtype="float64", boundaries=("zero",)),
     Case((8,), (3,), batch=4096, boundaries=("periodic",)),
     Case((32,), (65,), batch=256),
@@ -112,14 +126,17 @@ CASES = [
     Case((512, 512), (3, 3), boundaries=("zero",)),
     Case((512, 512), (4, 4), dtype="float64"),
     Case((256, 256), (15, 15)),
+    Case((256, 256), (15, 15), boundaries=EXTENDED),
     Case((512, 512), (65, 65), boundaries=("periodic",)),
     Case((32, 32), (5, 5), batch=32, boundaries=("periodic",)),
     Case((128, 128), (33, 33), filters=16, boundaries=("periodic",)),
     Case((64, 64), (3, 3), batch=8, channels=16, filters=32, boundaries=("zero",)),
+    Case((64, 64), (3, 3), batch=8, channels=16, filters=32, boundaries=EXTENDED),
     Case((64, 64), (7, 7), batch=8, channels=3, filters=64, boundaries=("zero",)),
     Case((8, 8), (3, 3), batch=64, channels=64, filters=64, boundaries=("periodic",)),
     Case((64, 64, 64), (3, 3, 3), boundaries=("zero",)),
     Case((64, 64, 64), (9, 9, 9)),
+    Case((64, 64, 64), (9, 9, 9), boundaries=("reflect",)),
     Case((16, 128, 128), (33, 5, 5), boundaries=("periodic",)),
     Case((16, 64, 64), (3, 5, 5), batch=4, dtype="float64", boundaries=("zero",)),
     Case((32, 32, 32), (3, 3, 3), batch=2, channels=8, filters=16, boundaries=("zero",)),
@@ -192,6 +209,10 @@ class Problem:
         if self.case.channels or self.case.filters:
             raise CannotExpress("it takes one filter, and sums no channels")
 
+    def of_an_engine(self) -> None:
+        if self.boundary in EXTENDED:
+            raise CannotExpress("it is compared at periodic and zero boundaries alone")
+
     def channels_first(self) -> tuple[Array, Array]:
         """For frameworks: x (N, C, ...), and w (K, C, ...) flipped, since they correlate."""
         w = self.w.reshape(self.case.channels or 1, *self.case.kernel, self.case.filters or 1)
@@ -216,7 +237,8 @@ class Problem:
             stride=1,
             method="auto",
         )
-        batch = planner.batch_axes(problem, self.x.shape, self.x.strides, DEFAULT)
+        problem = problem if problem.plain else on_circles(problem)
+        batch = planner.batch_axes(problem, problem.x_shape, np.empty(problem.x_shape, np.int8).strides, DEFAULT)
         seconds = {
             choice.methods: cost_model.seconds(choice, DEFAULT.costs)
             for choice in reversed(planner.choices(problem, True, batch, "numpy", DEFAULT))
@@ -320,7 +342,7 @@ def _threads(count: int) -> str:
 
 def ndimage_ways(problem: Problem) -> dict[str, Way]:
     problem.one_filter()
-    x, w, axes, mode = problem.x, problem.w, problem.axes, "wrap" if problem.periodic else "constant"
+    x, w, axes, mode = problem.x, problem.w, problem.axes, MODES[problem.boundary][0]
     return {"": Way(lambda: scipy.ndimage.convolve(x, w, mode=mode, axes=axes))}
 
 
@@ -328,10 +350,10 @@ def signal_ways(problem: Problem, name: str) -> dict[str, Way]:
     problem.one_filter()
     function, axes = getattr(scipy.signal, name), problem.axes
     unbatched = (slice(None),) * len(axes)
-    if problem.periodic:
-        x, w = problem.x, problem.w[(None,) * axes[0] + unbatched]
+    if problem.boundary != "zero":
+        x, w, mode = problem.x, problem.w[(None,) * axes[0] + unbatched], MODES[problem.boundary][1]
         pads = [(0, 0)] * axes[0] + list(zip(problem.before, problem.after, strict=True))
-        return with_threads(lambda: function(np.pad(x, pads, mode="wrap"), w, mode="valid", axes=axes))
+        return with_threads(lambda: function(np.pad(x, pads, mode=mode), w, mode="valid", axes=axes))
     # of an even filter, "same" puts the centre before the middle, ours after it: a zero at its end makes both one
     w = np.pad(problem.w, [(0, 1 - size % 2) for size in problem.case.kernel])[(None,) * axes[0] + unbatched]
     return with_threads(lambda: function(problem.x, w, mode="same", axes=axes))
@@ -340,7 +362,7 @@ def signal_ways(problem: Problem, name: str) -> dict[str, Way]:
 def rfftn_ways(problem: Problem) -> dict[str, Way]:
     problem.one_filter()
     if not problem.periodic:
-        raise CannotExpress("fftconvolve is the same at zero boundaries")
+        raise CannotExpress("fftconvolve is the same at other boundaries")
     lengths, x, axes = problem.case.lengths, problem.x, problem.axes
     wrapped = np.zeros(lengths, x.dtype)
     taps = (np.arange(size) - size // 2 for size in problem.case.kernel)
@@ -357,6 +379,7 @@ def rfftn_ways(problem: Problem) -> dict[str, Way]:
 def torch_ways(problem: Problem) -> dict[str, Way]:
     import torch
 
+    problem.of_an_engine()
     count = len(problem.axes)
     if count > 3:
         raise CannotExpress("it convolves 3 axes at most")
@@ -392,6 +415,7 @@ def torch_ways(problem: Problem) -> dict[str, Way]:
 def jax_ways(problem: Problem) -> dict[str, Way]:
     import jax
 
+    problem.of_an_engine()
     count = len(problem.axes)
     pads = list(zip(problem.before, problem.after, strict=True))
     x, w = problem.channels_first()
@@ -633,12 +657,12 @@ def plot(record: dict[str, Any], path: Path) -> None:
     rows = sorted((row for row in record["rows"] if row["best"]), key=lambda row: -row["ratio"])
     figure = Figure(figsize=(10, 1.5 + 0.215 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for boundary, colour in (("periodic", "tab:blue"), ("zero", "tab:orange")):
+    for boundary, colour in zip(MODES, ("blue", "orange", "green", "purple", "brown"), strict=True):
         some = [(y, row["ratio"]) for y, row in enumerate(rows) if row["boundary"] == boundary]
         if some:
             at, ratios = zip(*some, strict=True)
-            axes.hlines(at, 1, ratios, color=colour, linewidth=1.5, alpha=0.6)
-            axes.plot(ratios, at, "o", color=colour, markersize=5, label=f"{boundary} boundary")
+            axes.hlines(at, 1, ratios, color=f"tab:{colour}", linewidth=1.5, alpha=0.6)
+            axes.plot(ratios, at, "o", color=f"tab:{colour}", markersize=5, label=f"{boundary} boundary")
     axes.axvline(1, color="black", linewidth=1, label="as fast")
     axes.axvline(CLOSE, color="black", linewidth=1, linestyle=":", label=f"{CLOSE} times as long")
     low, high = min([0.5, *(row["ratio"] for row in rows)]), max([2, *(row["ratio"] for row in rows)])

@@ -43,6 +43,7 @@ cases = [
     Case((5, 6), (2, 3), dtype="float64"), Case((4, 5), (3, 8), channels=2, filters=3),
     Case((4, 3, 5), (2, 3, 1), batch=2, channels=2, filters=2), Case((3, 4, 5), (3, 3, 7), batch=2),
     Case((3, 2, 4, 3), (2, 3, 3, 4), batch=2, filters=2), Case((2, 3, 2, 3, 4), (3, 2, 1, 2, 3)),
+    Case((5, 6), (4, 13), boundaries=table.EXTENDED), Case((7,), (3,), 2, 2, 3, boundaries=table.EXTENDED),
 ]
 rows = [table.compare(case, boundary, 1, missing) for case in cases for boundary in case.boundaries]
 """
@@ -50,15 +51,16 @@ rows = [table.compare(case, boundary, 1, missing) for case in cases for boundary
 
 def test_peers_agree_on_every_kind_of_case() -> None:
     rows, missing = evaluate(TINY + "print(json.dumps([rows, missing]))")
-    assert [row["disagrees"] for row in rows] == [{}] * 20
+    assert [row["disagrees"] for row in rows] == [{}] * 26
     for row in rows:
+        extended = row["boundary"] not in ("periodic", "zero")
         one_filter = len(row["w"]) == len(row["axes"])
         assert ({"ndimage", "fftconvolve", "oaconvolve"} <= set(row["peers"])) == one_filter
         assert ("rfftn" in row["peers"]) == (one_filter and row["boundary"] == "periodic")
-        assert ("jax" in row["peers"]) == ("jax" not in missing)
+        assert ("jax" in row["peers"]) == ("jax" not in missing and not extended)
         sizes = row["w"][len(row["sum_axes"]) :]
         fits = all(size // 2 <= row["x"][axis] for axis, size in zip(row["axes"], sizes, strict=False))
-        expressible = len(row["axes"]) <= 3 and (row["boundary"] == "zero" or fits)
+        expressible = len(row["axes"]) <= 3 and not extended and (row["boundary"] == "zero" or fits)
         assert ("torch" in row["peers"]) == (expressible and "torch" not in missing)
         assert set(row["peers"]) | set(row["skipped"]) == {
             *("ndimage", "fftconvolve", "oaconvolve", "rfftn", "torch", "jax")

@@ -3,7 +3,7 @@ A volume, smoothed and differentiated
 =====================================
 
 One call of :func:`hcnn_core.convolve` smooths a 3-D volume and takes its three derivatives. The values are those of
-:mod:`scipy.ndimage`, at both boundaries. From the derivatives we measure the surface of the balls in the volume.
+:mod:`scipy.ndimage`, at all five boundaries. From the derivatives we measure the surface of the balls in the volume.
 
 The operator is Eq. (2) of `arXiv:1703.04140 <https://arxiv.org/abs/1703.04140>`_ along three axes, with four filters.
 """
@@ -51,18 +51,19 @@ y = convolve(volume, w, (0, 1, 2), boundary="periodic")  # (n, n, n, 4)
 # %%
 # The same values as SciPy's
 # --------------------------
-# ``mode="wrap"`` is the periodic boundary, ``mode="constant"`` the zero boundary. The two libraries add up in different
-# orders, so they differ by rounding errors, which grow with the norms of both operands.
+# ``mode="wrap"`` is the periodic boundary, ``mode="constant"`` the zero boundary; the other three have SciPy's names.
+# One of the filters is also applied tap by tap. The two libraries add up in different orders, so they differ by
+# rounding errors, which grow with the norms of both operands.
 
 bound = 8 * np.finfo(float).eps * np.linalg.norm(volume) * np.linalg.norm(w)
-for boundary, mode in (("periodic", "wrap"), ("zero", "constant")):
+modes = {"periodic": "wrap", "zero": "constant", "reflect": "reflect", "nearest": "nearest", "mirror": "mirror"}
+for boundary, mode in modes.items():
     ours = convolve(volume, w, (0, 1, 2), boundary=boundary)
+    errors = [abs(ours[..., 1] - ndimage.convolve(volume, w[..., 1], mode=mode)).max()]
     for k, order in enumerate(orders):
-        by_taps = ndimage.convolve(volume, w[..., k], mode=mode)
-        by_axis = ndimage.gaussian_filter(volume, sigma, order, mode=mode)
-        error = max(abs(ours[..., k] - by_taps).max(), abs(ours[..., k] - by_axis).max())
-        print(f"{boundary:8} {order}: largest difference {error:.1e}, bound {bound:.1e}")
-        assert error <= bound
+        errors.append(abs(ours[..., k] - ndimage.gaussian_filter(volume, sigma, order, mode=mode)).max())
+    print(f"{boundary:8}: largest difference {max(errors):.1e}, bound {bound:.1e}")
+    assert max(errors) <= bound
 
 # %%
 # The surface
