@@ -62,6 +62,7 @@ _MockObject.__setitem__ = lambda *_: None  # hcnn_core.jax enters rules in JAX's
 numpydoc_show_class_members = False
 numpydoc_validation_checks: set[str] = set()  # scripts/check_docstrings.py checks them
 add_module_names = False
+toc_object_entries_show_parents = "hide"  # or the list beside a page is cut off
 
 NEEDS = {
     "plot_04_frameworks.py": ("torch", "jax"),
