@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -62,16 +63,37 @@ def without_kernels() -> Iterator[None]:
 
 
 def host_kernels(folder: Path) -> Callable[..., Any]:
-    """A stand-in for `_cuda.kernel` that compiles into a folder."""
-    built: dict[Any, Any] = {}
+    """A stand-in for `_cuda.kernel` that compiles into a folder, all kernels of a text at once."""
+    built: dict[str, ctypes.CDLL] = {}
 
     def kernel(name: str, dtype: str, sizes: tuple[tuple[str, int], ...], shared: int = 0) -> Any:
-        key = (name, _cuda.source(dtype, dict(sizes)))
-        if key not in built:
-            built[key] = _compile(folder, *key)
-        return built[key]
+        text = _cuda.source(dtype, dict(sizes))
+        if text not in built:
+            built[text] = _compile(folder, compiled_part(text))
+        return _launcher(built[text][f"entry_{name}"])
 
     return kernel
+
+
+def compiled_part(text: str) -> str:
+    """A text without the kernels that its macros leave out, so that a change to those makes no other library."""
+    kept: list[str] = []
+    defined, active = set(), [True]
+    for line in text.splitlines():
+        directive, _, rest = line.partition(" ")
+        assert directive not in ("#else", "#elif"), line
+        if directive in ("#if", "#ifdef", "#ifndef"):
+            terms = re.findall(r"(!?)(?:defined )?(\w+)", rest)
+            holds = all((name in defined) != (negated == "!" or directive == "#ifndef") for negated, name in terms)
+            active.append(active[-1] and holds)
+        elif directive == "#endif":
+            active.pop()
+        elif not active[-1]:
+            continue
+        elif directive == "#define":
+            defined.add(rest.partition(" ")[0])
+        kept.append(line)
+    return "\n".join(kept)
 
 
 def precompile_header(folder: Path, *options: str) -> None:
@@ -96,14 +118,18 @@ def program(target: Path, text: str, *options: str) -> None:
     _run_compiler(target, *options, f"-I{HEADER.parent}", "-xc++", "-", input=text)
 
 
-def _compile(folder: Path, name: str, text: str) -> Callable[..., None]:
-    entry = 'extern "C" void entry(const unsigned* sizes, unsigned long shared, void** values) '
-    text = f"{text}\n{entry} {{ host::launch({name}, sizes, shared, values); }}\n"
+def _compile(folder: Path, text: str) -> ctypes.CDLL:
+    names = re.findall(r"__global__ void __launch_bounds__\(.*\) (\w+)\(", text)
+    entry = 'extern "C" void entry_{0}(const unsigned* sizes, unsigned long shared, void** values) '
+    entry += "{{ host::launch({0}, sizes, shared, values); }}\n"
+    text = "\n".join([text, *map(entry.format, names)])
     library = (folder / hashlib.sha256(text.encode()).hexdigest()[:20]).with_suffix(".so")
     if not library.exists():
         program(library, text, "-shared", f"-I{folder}")
-    entry_point = ctypes.CDLL(str(library)).entry
+    return ctypes.CDLL(str(library))
 
+
+def _launcher(entry_point: Any) -> Callable[..., None]:
     def launch(
         grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared_mem: int = 0,
         first: tuple[int, int, int] = (0, 0, 0),

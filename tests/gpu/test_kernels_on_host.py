@@ -27,6 +27,7 @@ from hcnn_core._tuning import tuned
 from hcnn_core.backend import _memory_order, joined
 from hcnn_core.updates import Term, weighted_sums
 from tests.core.oracle import C, Problem, assert_close, eps, noise, norm, poisoned_memory, problems, wide
+from tests.gpu.host import compiled_part
 
 pytestmark = pytest.mark.usefixtures("kernels_on_host")
 
@@ -140,6 +141,15 @@ def test_matrix_products(kernels_on_host: list[str], lengths: Any, dtype: str, s
         y = matmul(a, b)
     assert kernels_on_host == ["multiply"]
     assert_close(y, wide(a) @ wide(b), a, b)
+
+
+def test_a_change_to_kernels_that_macros_leave_out_makes_no_other_library() -> None:
+    text = _cuda.source("float32", {"SIDE": 16})
+    part = compiled_part(text)
+    assert compiled_part(text.replace("cross_entropy(", "entropy(")) == part
+    assert compiled_part(text.replace("multiply(", "product(")) != part
+    of_tensor_cores = compiled_part(_cuda.source("float32", {"TALL": 1, "PASSES": 1}))
+    assert of_tensor_cores.count(") apply(") == 1
 
 
 def test_what_is_left_to_cublas() -> None:
