@@ -102,6 +102,18 @@ def test_hubs_join_queries_to_one_block_which_decides_nothing(many: int) -> None
     assert significant <= 6  # 40 draws at 0.05: more than 6 have a probability below 0.005
 
 
+@pytest.mark.parametrize(("each", "decided"), [(30, True), (31, False)])
+def test_a_block_of_most_queries_decides_nothing(each: int, decided: bool) -> None:
+    """However many small blocks there are beside it."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(1000)
+    found = in_groups(rng, 11, 3, values > 1)
+    found = np.concatenate([found[:30], found[30:31].repeat(each, axis=0)])
+    measured = of(found, {"planted": values}, rng)
+    assert measured.blocks == 11 and measured.largest == each / (30 + each)
+    assert (measured.decided, measured.significant) == (decided, decided)
+
+
 def test_what_is_found_twice_has_no_sign() -> None:
     rng = np.random.default_rng(0)
     found = np.repeat(np.arange(50)[:, None], 2, axis=1)
