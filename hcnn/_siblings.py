@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import sys
 from importlib.abc import Loader
@@ -58,18 +58,24 @@ class _Finder:
         if parts[0] != "hcnn" or len(parts) < 2 or parts[1] not in PACKAGES:
             return None
         claim(PACKAGES[parts[1]])
-        return ModuleSpec(name, _Other(".".join([PACKAGES[parts[1]], *parts[2:]])))
+        other = importlib.util.find_spec(".".join([PACKAGES[parts[1]], *parts[2:]]))
+        return None if other is None else ModuleSpec(name, _Other(other), origin=other.origin)
 
 
 class _Other(Loader):
     """Loads a module by another name, so that it is one module with two names, not two."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, spec: ModuleSpec) -> None:
+        self.spec = spec
 
     def exec_module(self, module: ModuleType) -> None:
         """Import the other one, and put it in the place of the module that Python has made."""
-        sys.modules[module.__name__] = importlib.import_module(self.name)
+        sys.modules[module.__name__] = importlib.import_module(self.spec.name)
+
+    def get_code(self, name: str) -> Any:
+        """What ``python -m hcnn.train.cifar`` runs: the other one's code."""
+        assert self.spec.loader is not None
+        return self.spec.loader.get_code(self.spec.name)  # type: ignore[attr-defined]
 
 
 sys.meta_path.insert(0, _Finder)

@@ -52,6 +52,12 @@ def test_type_checkers_see_the_packages_below_it() -> None:
         assert f"\nfrom {PACKAGES[name]} import *" in text
 
 
+def test_modules_below_it_run_as_their_own(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(FOREIGN)
+    done = python(tmp_path, "-P", "-m", "hcnn.train.cifar", "--version")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.strip().endswith(hcnn.__version__)
+
+
 def test_convolve_takes_plain_arrays_and_has_a_gradient() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 6, 7)), rng.standard_normal((3, 3, 2))
@@ -71,7 +77,7 @@ def test_a_module_by_either_name_is_one_module() -> None:
     assert hcnn.core.convolution is sys.modules["hcnn_core.convolution"]
     spec = hcnn_core.__spec__
     assert spec is not None and spec.name == hcnn_core.__name__ == "hcnn_core"
-    with pytest.raises(ModuleNotFoundError, match=r"No module named 'hcnn_core.gone'"):
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'hcnn.core.gone'"):
         import hcnn.core.gone
 
 
