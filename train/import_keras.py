@@ -8,6 +8,7 @@ prepare()  # before NumPy is loaded
 
 import argparse  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -22,6 +23,7 @@ from train.networks.registry import build  # noqa: E402
 from train.runs import checkpoint as checkpoints  # noqa: E402
 from train.runs.checkpoint import Checkpoint, CheckpointError, State  # noqa: E402
 from train.runs.run import RunError, versions  # noqa: E402
+from train.storage.files import remove_partial_files  # noqa: E402
 from train.storage.hdf5 import read_array  # noqa: E402
 
 NAMES = tuple(CLASS_NAMES["cifar10"].split())
@@ -171,6 +173,7 @@ def _act(options: argparse.Namespace) -> int:
     checkpoint = import_keras(options.weights)
     if os.path.lexists(options.out):
         raise RunError(f"{options.out} is there already; name a new file")
+    remove_partial_files(options.out.parent, re.escape(options.out.name))  # of a conversion that was killed
     checkpoints.save(options.out, checkpoint, versions("numpy"))
     say(f"{options.out}: evaluate it with python -m train.cifar --evaluate {options.out}")
     return 0

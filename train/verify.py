@@ -9,6 +9,7 @@ prepare()  # before NumPy is loaded
 import argparse  # noqa: E402
 import dataclasses  # noqa: E402
 import math  # noqa: E402
+import re  # noqa: E402
 import shlex  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
@@ -40,7 +41,7 @@ from train.runs.run import RunError, versions  # noqa: E402
 from train.runs.session import namespace, require_named  # noqa: E402
 from train.runs.shipped import find  # noqa: E402
 from train.runs.training import Interrupted, TrainingError, restore  # noqa: E402
-from train.storage.files import write_atomically  # noqa: E402
+from train.storage.files import remove_partial_files, write_atomically  # noqa: E402
 from train.verification import counterexamples  # noqa: E402
 from train.verification.complex import build_complex  # noqa: E402
 from train.verification.covariance import Example, Row, Subject, examine, measure  # noqa: E402
@@ -339,8 +340,10 @@ def _make(asked: Path | None) -> Path:
     out = asked or Path("runs") / f"verify-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         if asked and out.is_dir():
-            if any((out / name).exists() for name in (JSON, PAGE, COUNTEREXAMPLES, LARGEST)):
+            names = JSON, PAGE, COUNTEREXAMPLES, LARGEST
+            if any((out / name).exists() for name in names):
                 raise RunError(f"--out {out} holds a verification; name a new directory")
+            remove_partial_files(out, *map(re.escape, names))  # of one that was killed
             (out / JSON).touch()  # whether it can be written shows now, not after the work
             (out / JSON).unlink()
             return out
