@@ -43,7 +43,7 @@ from hcnn_core._problem import make_problem
 from hcnn_core._tuning import tuned
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
-from tests.gpu.host import host_kernels, without_kernels
+from tests.gpu.host import without_kernels
 from tests.gpu.requirements import required
 from tests.gpu.test_updates import muon_written_out
 
@@ -231,9 +231,8 @@ def far(elements: int) -> np.ndarray[Any, Any]:
     return np.frombuffer(memory, np.float32)
 
 
-def large_arrays(tmp: Path) -> None:
+def large_arrays(build: Callable[..., Any]) -> None:
     """Entries and rows that begin beyond 2^32 elements."""
-    build = host_kernels(tmp)
     entry, run = (1 << 32) + 64, 32  # which 32 bits make 64
     x = far(2 * entry)
     x[entry : entry + run] = np.arange(run)
@@ -252,13 +251,13 @@ def large_arrays(tmp: Path) -> None:
     assert np.array_equal(out[1], np.arange(run)) and not out[0].any()
 
 
-def large_rows(tmp: Path) -> None:
+def large_rows(build: Callable[..., Any]) -> None:
     """Rows of `map_rows` that lie 2^32 elements apart, a DFT of two numbers that changes nothing."""
     run, apart = 32, (1 << 32) + 64
     groups = {"GROUPS": 1, "ROWS": 2, "DEPTH": 2, "READ_STEP": 1, "WRITE_STEP": 1}
     sizes = {"MAP_TILE": 32, "MAP_THREADS": 32, "MAP_TALL": 8, "IN_ROWS": 2}
     sizes |= {f"{stage}_{name}": value for stage in ("FIRST", "SECOND") for name, value in groups.items()}
-    kernel = host_kernels(tmp)("map_rows", "float32", tuple(sizes.items()))
+    kernel = build("map_rows", "float32", tuple(sizes.items()))
     identity = np.zeros((2, 8), np.float32)
     identity[:, :2] = np.eye(2)
     x, out, null = noise(0, (2, run), "float32"), far(apart + run), np.uintp(0)
@@ -268,11 +267,11 @@ def large_rows(tmp: Path) -> None:
     assert np.array_equal(out[:run], x[0]) and np.array_equal(out[apart:], x[1])
 
 
-def large_parts(tmp: Path) -> None:
+def large_parts(build: Callable[..., Any]) -> None:
     """Parts of `correlate` that begin beyond 2^32 elements: what the last block writes."""
     sizes = _cuda.product_sizes("float32", 64)
     blocks, rows, columns, warps = 1 << 18, 64, 65, sizes["THREADS"] // _cuda.LANES
-    kernel = host_kernels(tmp)("correlate", "float32", tuple(sizes.items()))
+    kernel = build("correlate", "float32", tuple(sizes.items()))
     positions = blocks * sizes["THREADS"]
     g, x, zeros = np.ones(rows, np.float32), np.ones(columns, np.float32), np.zeros(1 << 25, np.int32)
     parts = far(blocks * warps * columns * rows)
@@ -286,9 +285,8 @@ def large_parts(tmp: Path) -> None:
     assert np.array_equal(written, np.full_like(written, _cuda.LANES))
 
 
-def large_patches(tmp: Path) -> None:
+def large_patches(build: Callable[..., Any]) -> None:
     """Patches of 2^31 - 8 samples: what the last block makes of the last ones, all others zeros."""
-    build = host_kernels(tmp)
     samples, places, inner, taps, steps, threads = 3, 4, 178_956_970, 3, 5, 128
     sizes = {"TAPS": taps, "STEPS": steps, "OWN": 1, "SAME": 1, "PATCH_THREADS": threads, "PATCH_BLOCKS": 1}
     variant, numbers = tuple(sizes.items()), tuple(map(np.int32, (places, inner, samples)))
@@ -692,8 +690,8 @@ def on_host(kernels_on_host: list[str]) -> list[str]:
     return kernels_on_host
 
 
-def run(check: Callable[..., None], tmp: Path) -> None:
-    check(tmp) if check.__name__.startswith("large_") else check()
+def run(check: Callable[..., None], build: Callable[..., Any]) -> None:
+    check(build) if check.__name__.startswith("large_") else check()
 
 
 @pytest.mark.parametrize(
@@ -718,19 +716,21 @@ def run(check: Callable[..., None], tmp: Path) -> None:
     ],
     ids=lambda c: c.__name__,
 )
-def test_checks_pass_on_what_there_is(on_host: list[str], check: Callable[..., None], tmp_path: Path) -> None:
-    run(check, tmp_path)
+def test_checks_pass_on_what_there_is(
+    on_host: list[str], check: Callable[..., None], compiled_kernels: Callable[..., Any]
+) -> None:
+    run(check, compiled_kernels)
 
 
 @pytest.mark.parametrize("defect", [d for d in DEFECTS if d.file in (KERNELS, TENSOR)], ids=str)
 def test_defects_of_kernels_are_noticed(
-    on_host: list[str], defect: Defect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_host: list[str], defect: Defect, compiled_kernels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = _cuda._text
     name = Path(defect.file).name
     monkeypatch.setattr(_cuda, "_text", lambda asked: defect.plant(text(asked)) if asked == name else text(asked))
     with pytest.raises((AssertionError, subprocess.CalledProcessError)):
-        run(defect.check, tmp_path)
+        run(defect.check, compiled_kernels)
 
 
 def test_every_defect_is_planted_in_one_place() -> None:
