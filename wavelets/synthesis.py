@@ -15,7 +15,7 @@ __all__ = ["moment_distance"]
 
 
 def moment_distance(
-    x: Array, bank: FilterBank, *, harmonics: Sequence[int] = (0, 1, 2), lags: int = 1
+    x: Array, bank: FilterBank, *, harmonics: Sequence[int] = (0, 1, 2), lags: int = 1, first: int = 0
 ) -> tuple[Callable[[Array], Any], int]:
     """Return the squared distance of an array's moments to those of a given one, as a function.
 
@@ -33,6 +33,8 @@ def moment_distance(
         As `harmonic_statistics` takes them.
     lags : int, optional
         As `harmonic_statistics` takes them.
+    first : int, optional
+        The finest scale whose moments are taken, from 0 to J-1.
 
     Returns
     -------
@@ -47,9 +49,21 @@ def moment_distance(
     TypeError
         If x is not of dtype float32 or float64.
     ValueError
-        As `harmonic_statistics`, or if x is not finite, or a row of its statistics is constant.
+        As `harmonic_statistics`, or if x is not finite, a row of its statistics is constant, or there is no scale
+        `first`.
     """
-    wanted = harmonic_statistics(x, bank, harmonics=harmonics, lags=lags)
+    if not 0 <= first < bank.scales:
+        raise ValueError(f"first is {first}; this bank has scales 0 to {bank.scales - 1}")
+
+    def moments(x: Array) -> dict[str, Array]:
+        found = harmonic_statistics(x, bank, harmonics=harmonics, lags=lags)
+        if not first:
+            return found
+        begin = 1 + first * (found["mean"].shape[0] - 1) // bank.scales
+        found = {key: _without(a, begin) for key, a in found.items()}
+        return found | {"covariance": _without(found["covariance"].T, begin).T}
+
+    wanted = moments(x)
     variance = to_numpy(wanted["covariance"]).diagonal().real
     if not np.isfinite(variance).all():
         raise ValueError("x is not finite everywhere, and has no moments")
@@ -62,7 +76,7 @@ def moment_distance(
     scale = {"mean": deviation, "covariance": np.outer(deviation, deviation), "lagged": deviation**2}
 
     def distance(y: Array) -> Any:
-        found = harmonic_statistics(y, bank, harmonics=harmonics, lags=lags)
+        found = moments(y)
         return sum(np.sum(np.abs((found[key] - wanted[key]) / scale[key]) ** 2) for key in wanted)
 
     rows = len(variance)
@@ -71,3 +85,8 @@ def moment_distance(
     shifts = wanted["lagged"].size // rows if "lagged" in wanted else 0
     # the covariance is a Hermitian matrix, and a symmetric one of the real rows
     return distance, rows**2 - real * (real - 1) // 2 + each * (1 + shifts)
+
+
+def _without(a: Array, begin: int) -> Array:
+    """An array without the rows of fine scales, which lie between the low-pass row and one, along the last axis."""
+    return np.concatenate([a[..., :1], a[..., begin:]], axis=-1)

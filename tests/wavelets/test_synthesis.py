@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autodiff import check_grads
 from tests.core.oracle import noise
 from wavelets import (
     adam,
@@ -32,6 +33,24 @@ def test_the_distance_is_that_of_the_scaled_moments() -> None:
     moments = [one["mean"], one["covariance"][np.triu_indices(1 + 2 * 2 * 2)], one["lagged"]]
     assert count == sum(m.size + np.count_nonzero(np.abs(m.imag) > 1e-15 * np.abs(m.real).max()) for m in moments)
     assert moment_distance(x, BANK, lags=0)[1] < moment_distance(x, BANK)[1]
+
+
+def test_moments_of_coarse_scales_alone() -> None:
+    """Rows of finer scales are left out, and no fine detail is seen."""
+    x, y = noise(0, (16, 16), "float64"), noise(1, (16, 16), "float64")
+    distance, count = moment_distance(x, BANK, harmonics=(0, 2), first=1)
+    kept = [0, 5, 6, 7, 8]  # the low-pass row, then two orientations and two harmonics of scale 1
+    one, other = (harmonic_statistics(z, BANK, harmonics=(0, 2)) for z in (x, y))
+    deviation = np.sqrt(np.diag(one["covariance"]).real)[kept]
+    pairs = {key: (one[key] - other[key])[..., kept] for key in one}
+    pairs["covariance"] = pairs["covariance"][kept] / np.outer(deviation, deviation)
+    pairs = {**pairs, "mean": pairs["mean"] / deviation, "lagged": pairs["lagged"] / deviation**2}
+    assert distance(y) == pytest.approx(sum((np.abs(d) ** 2).sum() for d in pairs.values()), rel=1e-12)
+    moments = [one["mean"][kept], one["covariance"][np.ix_(kept, kept)][np.triu_indices(5)], one["lagged"][..., kept]]
+    assert count == sum(m.size + np.count_nonzero(np.abs(m.imag) > 1e-15 * np.abs(m.real).max()) for m in moments)
+    check_grads(distance, order=1)(y)
+    finest = (-1.0) ** np.arange(16)  # beyond the spectra of scale 1
+    assert distance(x + finest) < 1e-20 < moment_distance(x, BANK, harmonics=(0, 2))[0](x + finest)
 
 
 def test_translations_have_no_distance_but_random_phases_have() -> None:
