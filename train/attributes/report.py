@@ -39,6 +39,7 @@ from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
 from train.storage.files import write_atomically
+from train.verification.report import plain
 
 __all__ = ["JSON", "PAGE", "claims_of", "summary", "write"]
 
@@ -85,7 +86,7 @@ def write(
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *lines])
         write_atomically(folder / f"{name}.csv", text.getvalue().encode(errors="backslashreplace"))
-    text_of_json = json.dumps(_plain(record), indent=1, allow_nan=False)
+    text_of_json = json.dumps(plain(record, lambda number: None), indent=1, allow_nan=False)
     write_atomically(folder / JSON, text_of_json.encode(errors="backslashreplace"))
     values = _values(study, description, warning, files, sentences)
     shown = render("explore.html", **values, claims=_claims_table(of_networks))
@@ -311,19 +312,6 @@ def _layer_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
 
 def _records(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(header, line, strict=True)) for line in lines]
-
-
-def _plain(value: Any) -> Any:
-    """What strict JSON can say of a value; a number that is not finite is null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _strips(study: Study) -> dict[str, bytes]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
+from train.networks.network import aligned
 from train.pages import AXIS, Picture, Table, render
 from train.verification.covariance import DECISIVE, KINDS, Row, largest
 
@@ -69,7 +70,7 @@ def summary_table(rows: Sequence[Row]) -> str:
             ("x_{j+1} and the layer written out, at windows along each axis", _layer_table(case, "definition")),
         ):
             if cells:
-                blocks.append([f"{title}: {name}", *_aligned(header, cells)])
+                blocks.append([f"{title}: {name}", *aligned([header, *cells], str.ljust)])
     verdicts = []
     for boundary in dict.fromkeys(row.boundary for row in rows):
         verdict = f"{boundary}: {_in_words(_select(rows, boundary))}"
@@ -310,28 +311,25 @@ def _layer_table(case: Sequence[Row], statement: str) -> Lines:
     return ("j", *axes, "bound", "verdict"), cells
 
 
-def _aligned(header: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a text table."""
-    lines = [header, *cells]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-
-
-def _plain(value: Any) -> Any:
-    """What strict JSON can say of a value."""
+def plain(value: Any, not_finite: Callable[[float], Any]) -> Any:
+    """Return what strict JSON can say of a value, of numbers that are not finite what a function makes of them."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return not_finite(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item, not_finite) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item, not_finite) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
+def _name_of(number: float) -> str:
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+
+
 def _dumps(value: Any, indent: int | None = None) -> str:
-    text = json.dumps(_plain(value), allow_nan=False, indent=indent)
+    text = json.dumps(plain(value, _name_of), allow_nan=False, indent=indent)
     return text.replace("\n", "\n" + " " * (indent or 0))
 
 
