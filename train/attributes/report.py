@@ -337,14 +337,14 @@ def _exactness_table(study: Study) -> Table:
         (
             *(str(e.j), e.axis, str(e.length), str(e.multiple) if periodic else "-"),
             *map(_scientific, (e.error, e.bound)),
-            "-" if math.isnan(e.change) else f"{e.change:.2g} [{e.low:.2g} to {e.high:.2g}]",
+            "-" if math.isnan(e.change) else f"{e.change:.2f} [{e.low:.2f} to {e.high:.2f}]",
             "-" if math.isnan(e.change) else f"{e.classes} of {e.images}",
         )
         for e in study.exactness
     ]
     header = (
         *("depth j", "axis", "samples", "exact multiples of", "largest change, exact", "rounding explains"),
-        *("largest change, others: median and range of images", "images of another class, at most"),
+        *("others, median [range]", "another class"),
     )
     return Table(header, lines, "Which translations are exact, and the largest relative change of the logits")
 
