@@ -33,9 +33,9 @@ def test_readme_has_the_accuracies_on_record() -> None:
         last = table1.Run(record).read_metrics()[-1]
         assert measured is not None
         assert row[1:] == [
-            f"{measured[1]:,}",
+            f"{measured.coefficients:,}",
             str(last["epoch"]),
-            f"{measured[2]:.2f} %",
+            f"{measured.accuracy:.2f} %",
             f"{100 * last['test_accuracy_of_views']:.2f} %",
         ]
 
