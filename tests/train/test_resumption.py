@@ -383,9 +383,10 @@ def test_comparison_of_runs_notices_a_difference(command: Command, tmp_path: Pat
         run = tmp_path / change
         run.mkdir()
         shutil.copy(trained / "config.toml", run)
-        shutil.copy(trained / "epoch0002-step000000.h5", run)
+        checkpoint = run / f"epoch0002-step{int(change == 'order'):06}.h5"
+        shutil.copy(trained / "epoch0002-step000000.h5", checkpoint)
         shutil.copy(trained / "metrics.jsonl", run)
-        with h5py.File(run / "epoch0002-step000000.h5", "r+") as file:
+        with h5py.File(checkpoint, "r+") as file:
             without_digest(file)
             if change == "generator":
                 file.attrs["generator"] = json.dumps(np.random.default_rng(1).bit_generator.state)
