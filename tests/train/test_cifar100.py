@@ -14,10 +14,10 @@ from tests.train.runs import explore_here, metrics, run_here
 from train import load
 
 SMALL = (
-    *("--preset", "hcnn", "--dataset", "cifar100", "--depth", "5", "--factors", "2", "--strided-layers", "1", "2"),
-    *("--epochs", "1", "--batch-size", "20", "--learning-rate", "0.01"),
+    *("--preset", "hcnn", "--dataset", "cifar100", "--depth", "5", "--width", "8", "--strided-layers", "1", "2"),
+    *("--factors", "2", "--epochs", "1", "--batch-size", "20", "--learning-rate", "0.01"),
 )
-"""Of 200 images, at 8 x 8 pixels from layer 2 on: the axes of attributes, of 8 and 16 values, meet 11 x 11 taps."""
+"""Of 200 images, at 8 x 8 pixels from layer 2 on: the axes of attributes, of 4 and 8 values, meet 11 x 11 taps."""
 
 
 def write(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -53,7 +53,7 @@ def test_the_whole_path(tmp_path: Path) -> None:
     classifier = load(run)
     assert classifier.class_names[0] == "apple" and classifier.class_names[99] == "worm"
     last = classifier.network["layer04"]
-    assert classifier.merged["layer03"]["w"].shape == (3, 3, 11, 11, 16) and last.outputs[-1] == 100
+    assert classifier.merged["layer03"]["w"].shape == (3, 3, 11, 11, 8) and last.outputs[-1] == 100
     logits = classifier.logits(images)
     loss = -log_softmax(logits.astype(float), axis=1)[np.arange(200), labels].mean()
     hits = np.count_nonzero(logits.argmax(axis=1) == labels)
