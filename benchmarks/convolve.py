@@ -570,7 +570,7 @@ def compare_layer(case: Case, rounds: int, missing: dict[str, str]) -> dict[str,
 
 
 def layer_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The third table."""
+    """Yield the table of layers, ours beside PyTorch's."""
     yield "Layers, result and both gradients; GMAC/s counts the multiply-adds of the definition"
     yield f"{'case':{WIDTH}s} {'ours':>8s} {'GMAC/s':>7s} {'torch':>8s} {'GMAC/s':>7s} {'ratio':>6s}"
     for row in rows:

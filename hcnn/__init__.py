@@ -1,9 +1,9 @@
 """The whole under one name: convolutions, their derivatives, trained networks. Imports nothing until it is used.
 
 `hcnn.core`, `hcnn.autodiff`, `hcnn.wavelets` and `hcnn.train` are the packages `hcnn_core`, `autodiff`, `wavelets` and
-`train` of this distribution, found where this one lies. So a `train.py` in the working directory does no harm, unless
-it is imported too: a process has one module of a name. Imported before, it is named in an ImportError; after
-`hcnn.train`, `import train` is this one.
+`train` of this distribution, found where this one lies. A `train.py` in the working directory does no harm unless it
+is imported, since a process has one module of a name. If it is imported first, `hcnn.train` raises an ImportError that
+names it. If `hcnn.train` is used first, `import train` gives this package.
 """
 
 import importlib

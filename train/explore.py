@@ -194,7 +194,7 @@ def _claims(page: Path, network: str, images: str, settings: Settings) -> list[d
 
 
 def _listed(value: Any) -> Any:
-    """As JSON has it."""
+    """Return a tuple as the list that JSON makes of it."""
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -1,4 +1,4 @@
-"""How what an extra needs is installed here: in a clone, or where this package was installed from a wheel."""
+"""The command that installs an extra: in a clone, or where this package came from a wheel."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def limit(x: Array) -> int:
 
 
 def tail_limit(x: Array) -> int:
-    """The same for the series `TAIL`."""
+    """Return the same for the series `TAIL`."""
     return 5 if x.dtype == np.float32 else 7
 
 

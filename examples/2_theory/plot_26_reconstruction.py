@@ -94,7 +94,7 @@ assert np.all(of_moments < 2 * of_scales), "what is lost is mostly what finer sc
 
 # %%
 # One more scale halves the squared error or more, and the moments grow only like the square of the number of scales, so
-# the error falls faster than that of frequencies. Slide 15 has m^(-2), the best rate for signals of bounded variation
-# where it is that of the squared error, and here it is about that. The constant is large: at these m the lowest
+# the error falls faster than that of frequencies. Slide 15 has m^(-2). Read as the rate of the squared error, it is the
+# best for signals of bounded variation, and the slope here is about that. The constant is large: at these m the lowest
 # frequencies are still nearer to the signal, for most covariances say little. Images, whose rate is m^(-1) on slide 16,
 # are not tried here.

@@ -4,8 +4,8 @@ Textures from correlations of a network's features
 
 Images with the same correlations of a trained network's features look like the same texture (Gatys, Ecker and Bethge,
 `arXiv:1505.07376 <https://arxiv.org/abs/1505.07376>`_). Is it the training that does it? And do phase harmonics of
-wavelets, which nobody trained, do as well with less moments? The network is this package's, trained on CIFAR-10, beside
-one with the same layers and random weights.
+wavelets, which nobody trained, do as well with fewer moments? The network is this package's, trained on CIFAR-10,
+beside one with the same layers and random weights.
 
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 3 and 19; of random filters,
 `arXiv:1606.00021 <https://arxiv.org/abs/1606.00021>`_.

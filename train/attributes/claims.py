@@ -181,7 +181,7 @@ class _Rise:
 
     @classmethod
     def of(cls, study: Study) -> _Rise:
-        """Return it; a rise has a last share whose interval is above that of the first."""
+        """Return the trend. It is a rise only if the last share's interval lies above the first's."""
         trained = study.agreements["trained"]
         values = [trained[j].mean(apart(study, j)) for j in trained]
         statistic, p = trend(values)
@@ -229,7 +229,7 @@ def _of_blocks(study: Study) -> str:
 
 
 def _exactness(study: Study) -> list[Claim]:
-    """Of translations that the algebra of sampling leaves exact; at zero boundaries there are none."""
+    """Return the claim that exact translations change nothing; none at zero boundaries, where none is exact."""
     exact = [e for e in study.exactness if not math.isnan(e.error)]
     others = [e for e in study.exactness if not math.isnan(e.change)]
     if not exact:
@@ -311,7 +311,7 @@ def _blocks(study: Study) -> Claim:
 
 
 def _order(study: Study) -> list[Claim]:
-    """Of measures of order: counts at p <= 0.05, and a verdict that is corrected for the number of tests."""
+    """Return the claims about order, with counts at p <= 0.05 and verdicts corrected for the number of tests."""
     claim = {
         "neighbouring filters": "Neighbouring filters are alike",
         "Haar coefficients": "Haar coefficients along attributes are small",
@@ -332,12 +332,13 @@ def _order(study: Study) -> list[Claim]:
 
 
 def _distances(study: Study) -> list[Claim]:
-    """Of what layers do to distances of pairs of test images."""
+    """Return the claims about what layers do to distances of pairs of test images."""
     layers = study.layers[0]
     stretches = [g.local for g in layers.gains]
     bound = [g.upper <= 1 and g.converged for g in layers.gains]
     verdict = NO if max(stretches) > 1 else YES if all(bound) else UNDECIDED
-    result = f"the derivative's norm at some image is at least {min(stretches):.2g} in every layer"
+    least = math.floor(100 * min(stretches)) / 100
+    result = f"the derivative's norm at some image is at least {least:.2f} in every layer"
     found = [Claim("No layer stretches a distance", "-", math.nan, result, verdict)]
 
     ratios = np.concatenate(layers.pairs.ratios, axis=1)  # of each layer within classes, then between

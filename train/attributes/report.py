@@ -46,7 +46,7 @@ __all__ = ["JSON", "PAGE", "claims_of", "summary", "write"]
 PAGE, JSON = "explore.html", "explore.json"
 
 ENDS = ("", "_low", "_high")
-"""Of the columns of a value and of its 95 % interval."""
+"""Endings of the names of columns: a value, and the ends of its 95 % interval."""
 
 KINDS = {"trained": "this network", "random order": "the axis in random order", "untrained": "untrained network"}
 
@@ -143,7 +143,7 @@ def summary(study: Study) -> list[str]:
     for j, found in study.matches.items():
         near = (found.distances[:, 1:, 0] <= found.threshold).mean() if found.distances.shape[1] > 1 else math.nan
         lines.append(
-            f"depth {j:2d}: {100 * near:3.0f} % of the nearest images of translated arrays are within "
+            f"depth {j:2d}: of the images shown, {100 * near:3.0f} % of those nearest to translated arrays are within "
             f"{found.threshold:.3g}, as {100 * study.settings.quantile:.3g} % of random pairs are"
         )
     return lines + (conclusion(study) if study.agreements else []) + verdicts(study) + orders(study)

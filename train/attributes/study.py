@@ -339,7 +339,7 @@ class Study:
 
 
 def _changes(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Of logits (N, C): the change of each image's, relative to its largest; and 1 where its class is another."""
+    """Return each image's change of its logits (N, C), relative to the largest, and 1 where its class is another."""
     size = np.abs(expected).max(axis=1)
     change = np.abs(found - expected).max(axis=1) / np.where(size, size, 1)
     return np.stack([change, found.real.argmax(axis=1) != expected.real.argmax(axis=1)])

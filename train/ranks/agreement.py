@@ -50,7 +50,7 @@ class Agreement(Communicator):
     def agree(self, action: Callable[[], Result]) -> Result:
         """Return what an action returns; an error on any rank is raised on all, that of the lowest rank.
 
-        Where it is not an error of all ranks, its message names the one.
+        If only some ranks failed, the message names the first of them.
         """
         if self.comm is None:
             return action()
@@ -75,7 +75,7 @@ class Agreement(Communicator):
         return error
 
     def first_to_fail(self, failed: str, unlike: str) -> str:
-        """Return what failed first of what ranks say failed, with the rank and its host."""
+        """Return the first failure that any rank reports, with that rank and its host."""
         everyone = self.gather(failed)
         rank = next((rank for rank, text in enumerate(everyone) if text != unlike), 0)
         return failed if self.size == 1 else f"{everyone[rank]} on rank {rank} ({self.hosts[rank]})"

@@ -1,7 +1,6 @@
-"""What a rank tells the process that watches all of them, which it does each step and, from a thread, each second.
+"""A rank's side of being watched: what it reports to the process of `watcher.py`, each step and each second.
 
-It says where it is, how many exchanges it has begun, and whether it waits for others in one. `watcher.py` is that
-process.
+It says where it is, how many exchanges it has begun, and whether it waits for others in one.
 """
 
 from __future__ import annotations

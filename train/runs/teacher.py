@@ -30,7 +30,7 @@ def is_taught(config: Config) -> bool:
 
 
 class Teacher:
-    """A network at evaluation, as a function of images that another was given."""
+    """A trained network in evaluation mode, which takes images as its pupil has standardised them."""
 
     def __init__(self, network: Network, parameters: Parameters, moments: Moments, scale: Array, offset: Array) -> None:
         self.network, self.parameters, self.moments = network, parameters, moments
@@ -38,7 +38,7 @@ class Teacher:
 
     @classmethod
     def of(cls, xp: Any, path: Path, checkpoint: Checkpoint, config: Config, images: Images) -> Teacher:
-        """Return a checkpoint's network as teacher of one with this configuration and images standardised as these."""
+        """Return the network of a checkpoint as the teacher of a pupil with this configuration and these images."""
         mean, std, state = checkpoint.channel_mean, checkpoint.channel_std, checkpoint.state
         arrays = state.evaluated, state.moments, images.std / std, (images.mean - mean) / std
         parameters, moments, scale, offset = tree_map(lambda a: np.asarray(a, config.dtype), arrays)
