@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from train.attributes import hubs, meaning, organisation
 from train.data import Dataset
 from train.runs import session
 from train.runs.compiling import COMPILING
+from train.runs.training import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,6 +114,20 @@ def finish(process: subprocess.Popen[str], text: str | None = None) -> Outcome:
     with process:
         out, err = process.communicate(text)
     return Outcome(process.returncode, out, without_notice(err))
+
+
+@contextlib.contextmanager
+def interrupted_at_a_step() -> Iterator[None]:
+    """Ctrl-C while a step is taken, which is the last one of each run here."""
+    step = Trainer._step
+
+    def asking(self: Trainer, index: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", asking)
+        yield
 
 
 def contents(path: Path) -> dict[str, bytes]:

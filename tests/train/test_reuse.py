@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 from tests.train.commands import Command, made_up
-from tests.train.runs import SMALL, Outcome, assert_same_state, contents, metrics, run_here, saved_state
+from tests.train.runs import (
+    SMALL,
+    Outcome,
+    assert_same_state,
+    contents,
+    interrupted_at_a_step,
+    metrics,
+    run_here,
+    saved_state,
+)
 from train import load
 from train.config import read_toml
 from train.data import Dataset
@@ -102,14 +111,7 @@ def test_what_was_tested_is_not_the_weights_of_an_extension_that_is_cut_off(
     """Neither is the test set read again before its time."""
     run, target = tmp_path / "run", tmp_path / "network.h5"
     command(*CONSTANT, "--validation-size", 0, "--epochs", 1, "--out", run).success()
-    before = Trainer._step
-
-    def step(self: Trainer, index: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
-        return before(self, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", step)
+    with interrupted_at_a_step():
         assert command("--resume", run, "--epochs", 2).status == 130
     latest = run / "epoch0001-step000001.h5"
     assert f"{latest}: after epoch 1 of 2 and step 1 of the next\n" in command("--export", run, target).success()

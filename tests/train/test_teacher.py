@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from scipy.special import rel_entr, softmax
 
 from autodiff import check_grads, grad, tree_map
 from tests.train.commands import Command, made_up
-from tests.train.runs import SMALL, assert_same_state, metrics, run_here, saved_state
+from tests.train.runs import SMALL, assert_same_state, interrupted_at_a_step, metrics, run_here, saved_state
 from train import load
 from train.config import make_config, read_toml
 from train.data import INFO, Dataset, resize
@@ -128,22 +126,13 @@ def test_share_0_is_bit_for_bit_no_teacher(command: Command, trained: Path, tmp_
     command("--evaluate", tmp_path / "ignored").success()
 
 
-def test_a_run_goes_on_without_the_files_of_its_teacher(
-    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_without_the_files_of_its_teacher(command: Command, trained: Path, tmp_path: Path) -> None:
     """Bit for bit, from the copy in its directory: the teacher's run has gone on, or is gone."""
     teacher, whole, stopped = (tmp_path / name for name in ("teacher", "whole", "stopped"))
     shutil.copytree(trained, teacher)
     flags = (*SMALL, "--epochs", 2, "--teacher", teacher, "--no-test")
     assert f"taught by {teacher / LAST}\n" in command(*flags, "--out", whole).success()
-    step = Trainer._step
-
-    def stopping(self: Trainer, index: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
-        return step(self, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stopping)
+    with interrupted_at_a_step():
         assert command(*flags, "--out", stopped).status == 130
     shutil.rmtree(teacher)
     command("--resume", stopped).success()

@@ -7,14 +7,13 @@ are, and under nothing each block's difference is as likely to have the other si
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from train.attributes.decisions import LEVEL, corrected
+from train.attributes.decisions import Tested, corrected
 
 __all__ = ["Blocks", "blocks_differ", "blocks_of"]
 
@@ -25,7 +24,7 @@ LARGEST = 0.5
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Tested):
     """One translation, by blocks of queries."""
 
     j: int  # depth
@@ -39,16 +38,6 @@ class Blocks:
     # translations that can be decided; NaN of the others.
     p: float
     smallest_p: float  # the smallest p that there can be, before the second correction
-
-    @property
-    def decided(self) -> bool:
-        """Whether the test could have succeeded."""
-        return not math.isnan(self.p)
-
-    @property
-    def significant(self) -> bool:
-        """Whether found images differ, at the 5 % level, corrected for all tests."""
-        return self.decided and self.p <= LEVEL
 
 
 def blocks_of(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

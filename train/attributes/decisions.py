@@ -5,12 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["LEVEL", "UNDECIDED", "corrected"]
+__all__ = ["LEVEL", "UNDECIDED", "Tested", "corrected"]
 
 LEVEL = 0.05
 """P-values up to this one are significant. A test that cannot reach it decides nothing."""
 
 UNDECIDED = "cannot be decided"
+
+
+class Tested:
+    """What has a p-value, corrected for all tests: NaN where the test could not have succeeded."""
+
+    p: float
+
+    @property
+    def decided(self) -> bool:
+        """Whether the test could have succeeded."""
+        return not math.isnan(self.p)
+
+    @property
+    def significant(self) -> bool:
+        """Whether it did, at the level."""
+        return self.p <= LEVEL
 
 
 def corrected(p: Sequence[float], smallest: Sequence[float]) -> list[float]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from train.attributes.decisions import LEVEL
+from train.attributes.decisions import LEVEL, Tested
 from train.attributes.hubs import FEWEST, Rows, effective_number, interval, weighted_means
 
 __all__ = ["CHANGES", "Finding", "found_images_differ", "like_translations", "properties", "strongest"]
@@ -24,7 +24,7 @@ PERMUTATIONS = 1999
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Tested):
     """One translation and one property."""
 
     question: str  # which of the two questions
@@ -45,16 +45,6 @@ class Finding:
     # nothing can be decided, which is then not one of all tests.
     p: float
     smallest_p: float  # the smallest p that there can be
-
-    @property
-    def decided(self) -> bool:
-        """Whether the test could have succeeded: enough permutations differ, and enough images are found."""
-        return not math.isnan(self.p)
-
-    @property
-    def significant(self) -> bool:
-        """Whether there is a relation, at the 5 % level, corrected for all tests."""
-        return self.decided and self.p <= LEVEL
 
 
 def properties(images: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:

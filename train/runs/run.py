@@ -98,10 +98,13 @@ class Run:
                     f"{self.path} is in use by {error}; wait for it or end it, or name another directory"
                 ) from error
             except OSError as error:
-                raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
+                raise self._unwritable(error) from error
             remove_partial_files(self.path)
             self._drop_old_checkpoints()
             yield
+
+    def _unwritable(self, error: Exception) -> RunError:
+        return RunError(f"cannot write the run to {self.path}: {getattr(error, 'strerror', None) or error}")
 
     def require_lock(self) -> None:
         """Raise RunError if the lock was removed by hand and another process has it now."""
@@ -112,7 +115,7 @@ class Run:
                 f"{self.path / '.lock'} was removed, and the run is in use by {error}, which goes on; this process ends"
             ) from error
         except OSError as error:
-            raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
+            raise self._unwritable(error) from error
 
     def create(
         self,
@@ -132,7 +135,7 @@ class Run:
                 checkpoints.save(self.teacher_path, teacher, versions)
             first.append(save())
         except CheckpointError as error:
-            raise RunError(f"cannot write the run to {self.path}: {error}") from error
+            raise self._unwritable(error) from error
         try:
             self.write_config(config, versions)
         except RunError:
@@ -148,7 +151,7 @@ class Run:
         try:
             write_atomically(self.config_path, to_toml(config, versions).encode())
         except OSError as error:
-            raise RunError(f"cannot write the run to {self.path}: {error.strerror or error}") from error
+            raise self._unwritable(error) from error
 
     @property
     def config_path(self) -> Path:
