@@ -80,7 +80,7 @@ def namespace(backend: str) -> Any:
     try:
         return get_namespace(backend)
     except RuntimeError as error:
-        raise TrainingError(f"--backend cupy cannot be used: {error}") from error
+        raise TrainingError(f"--backend cupy cannot be used: {error}; --backend numpy needs no GPU") from error
 
 
 def require_named(dataset: str, named: bool, action: str) -> None:
