@@ -21,7 +21,7 @@ from train.runs.run import Run
 from train.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
-RECORD = ("hcnn", "hcnn-best", "hcnn-periodic", "hcnn-plus", "hcnn-fast")
+RECORD = ("hcnn", "hcnn-paper-strides", "hcnn-medium", "hcnn-periodic", "hcnn-plus", "hcnn-fast")
 
 PUBLISHED = {
     "HCNN": ("hcnn", 0.098e6, 91.43),
@@ -102,7 +102,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     marks = {PUBLISHED_AS: ("o", "none"), TEST: ("*", None), HELD_OUT: ("^", None)}
     panels = figure.subplots(1, 3, sharey=True)
     columns = ("coefficients", "multiply_adds", "minutes")
-    titles = ("filter coefficients", "multiply-adds of an image", "minutes of training, on the run's machine")
+    titles = ("filter coefficients", "multiply-adds of an image", "minutes of training, on the run's machines")
     for axes, column, title in zip(panels, columns, titles, strict=True):
         shown = [row for row in rows if getattr(row, column)]
         for row in shown:
@@ -112,7 +112,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             size = 11 if mark == "*" else 7
             axes.plot(x, row.accuracy, mark, color=colour, markerfacecolor=face or colour, markersize=size)
             axes.annotate(row.run, (x, row.accuracy), (6, -8), textcoords="offset points", fontsize=7, color=colour)
-        axes.margins(x=0.18, y=0.08)
+        axes.margins(x=0.25, y=0.08)
         if column != "minutes":
             axes.set_xscale("log")
         axes.set_xlabel(title)

@@ -64,7 +64,7 @@ def test_epochs_fill_the_time() -> None:
 
 @pytest.mark.parametrize("name", equal_time.SETS)
 def test_terms_are_equal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a preset says otherwise, as that of hcnn-best does of the size of images."""
+    """Also where a preset says otherwise, as that of hcnn-medium does of the size of images."""
     options = type("Options", (), {"backend": "numpy", "data_dir": "d", "dataset": "cifar10", "validation_size": 7})
     found = [equal_time.settings(changes, options, epochs=3) for changes in equal_time.SETS[name].values()]  # type: ignore[arg-type]
     for config in found:

@@ -27,8 +27,7 @@ def test_readme_has_the_accuracies_on_record() -> None:
     found = rows(README, "| network | filter coefficients | epochs | test images | mean of six views |")
     assert [re.findall("`(.*?)`", row[0])[0] for row in found] == ["hcnn-best", "hcnn-fast", "hcnn-periodic"]
     for row in found:
-        name = re.findall("`(.*?)`", row[0])[0]
-        record = table1.RESULTS / name
+        record = ROOT / re.findall(r"\]\((.*?)\)", row[0])[0]
         measured = table1.measured(record)
         last = table1.Run(record).read_metrics()[-1]
         assert measured is not None
