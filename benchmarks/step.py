@@ -59,7 +59,7 @@ class Step:
     ) -> None:  # fmt: skip
         changes |= {} if boundary is None else {"boundary": boundary}
         self.config = make_config(preset, {"batch_size": batch_size, **changes})
-        self.name = f"{preset}, {boundary}"
+        self.name = f"{preset}, {self.config.boundary}"
         network = self.network = build(self.config)
         self.rng = np.random.default_rng(seed)
         self.arrays = tree_map(xp.asarray, initial_arrays(network, network.initialize(self.rng)))

@@ -37,6 +37,9 @@ def main() -> int:
         print(f"hcnn: {given}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     if name == "evaluate" and not {"-h", "--help", "--version"} & set(rest):
+        if not rest or rest[0].startswith("-"):
+            print(f"hcnn evaluate: name the network first: {called} evaluate NETWORK ...", file=sys.stderr)
+            return 2
         rest = ["--evaluate", *rest]
     sys.argv = [f"{called} {name}", *rest]
     claim("train")

@@ -180,7 +180,7 @@ def test_every_command_says_its_name_and_version(tmp_path: Path, name: str) -> N
         (("train", "--help"), 0, "usage: python -m hcnn train [-h] [--version] "),
         (("evaluate", "--help"), 0, "usage: python -m hcnn evaluate [-h] [--version] "),
         (("evaluate", "nowhere"), 1, "hcnn evaluate: there is no checkpoint at nowhere; networks that ship: "),
-        (("evaluate",), 2, "hcnn evaluate: argument --evaluate: expected one argument; --help lists the flags\n"),
+        (("evaluate",), 2, "hcnn evaluate: name the network first: python -m hcnn evaluate NETWORK ...\n"),
     ],
 )
 def test_what_python_m_hcnn_says(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:

@@ -26,7 +26,11 @@ def install_command(extra: str) -> str:
     if project.is_file() and 'name = "hcnn"\n' in project.read_text(encoding="utf-8"):
         return f"pip install --editable {shlex.quote(f'{ROOT}[{extra}]')}"
     marker = re.compile(rf"""extra\s*==\s*["']{re.escape(extra)}["']""")
-    needed = [text.partition(";")[0].strip() for text in metadata.requires("hcnn") or () if marker.search(text)]
+    try:
+        required = metadata.requires("hcnn") or ()
+    except metadata.PackageNotFoundError:  # neither a clone nor installed: a copy of the folders
+        return f"the extra {extra!r} of hcnn's pyproject.toml"
+    needed = [text.partition(";")[0].strip() for text in required if marker.search(text)]
     return f"pip install {' '.join(map(shlex.quote, needed))}"
 
 

@@ -69,9 +69,9 @@ def moment_distance(
         raise ValueError("x is not finite everywhere, and has no moments")
     noise = 10 * np.finfo(x.dtype).eps  # of the transform, in units of x
     if not (variance > noise**2 * np.mean(to_numpy(x).astype(np.float64) ** 2)).all():
-        raise ValueError(
-            f"row {int(np.argmin(variance))} of the statistics of x is constant: x has no such frequencies"
-        )
+        if row := int(np.argmin(variance)):  # of harmonic_statistics, which has the scales before `first` too
+            row += first * (len(variance) - 1) // (bank.scales - first)
+        raise ValueError(f"row {row} of the statistics of x is constant: x has no such frequencies")
     deviation = np.sqrt(np.diagonal(wanted["covariance"]).real)
     scale = {"mean": deviation, "covariance": np.outer(deviation, deviation), "lagged": deviation**2}
 

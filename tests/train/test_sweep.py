@@ -331,7 +331,9 @@ def test_the_run_of_other_settings_is_not_tabled_as_a_trial(first_run: Any, tmp_
     with pytest.raises(RunError, match=r"trial0001 was trained with other settings than .*trial0001\.toml gives"):
         _trial.run_trial(str(folder), 1, math.inf, math.inf, 1)
     assert contents(folder) == before
-    (folder / "trial0001.toml").write_text(to_toml(Run(first_run[0]).latest()[1].config, {}))
+    config = Run(first_run[0]).latest()[1].config
+    moved = dataclasses.replace(config, data_dir="elsewhere")  # which --resume may say
+    (folder / "trial0001.toml").write_text(to_toml(moved, {}))
     assert _trial.run_trial(str(folder), 1, 1e-9, math.inf, 1) == _trial.OUT_OF_TIME
 
 

@@ -149,6 +149,23 @@ def test_a_run_goes_on_without_the_files_of_its_teacher(command: Command, traine
     command("--resume", whole).one_line(1, "there is no checkpoint at", "teacher.h5")
 
 
+def test_a_start_that_fails_leaves_no_teacher(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*SMALL, "--epochs", 1, "--teacher", trained, "--no-test", "--out", tmp_path / "run")
+    save = checkpoints.save
+
+    def full(path: Path, *arguments: Any) -> None:
+        if path.name != "teacher.h5":
+            raise checkpoints.CheckpointError("No space left on device")
+        save(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", full)
+        command(*flags).one_line(1, "cannot write the run to", "No space left on device")
+    command(*flags).success()
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "fragments"),
     [

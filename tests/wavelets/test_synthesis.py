@@ -124,6 +124,11 @@ def test_what_has_no_moments_is_refused() -> None:
     with pytest.raises(ValueError, match="row 0 of the statistics of x is constant: x has no such frequencies"):
         moment_distance(np.zeros((16, 16)), BANK)
     x = noise(7, (16, 16), "float64")
+    slow = np.cos(2 * np.pi * np.arange(16) / 16)[:, None] + np.zeros(16)  # the low-pass row alone is not constant
+    variance = harmonic_statistics(slow, BANK)["covariance"].diagonal().real
+    kept = [0, *range(1 + (len(variance) - 1) // BANK.scales, len(variance))]
+    with pytest.raises(ValueError, match=f"row {min(kept, key=variance.__getitem__)} of the statistics of x is const"):
+        moment_distance(slow, BANK, first=1)  # rows are counted in all the statistics
     x[3, 4] = np.inf
     with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="x is not finite everywhere"):
         moment_distance(x, BANK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import signal
@@ -48,7 +49,9 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
         return IN_USE
     file = run.path.with_suffix(".toml")
     config, checkpoint = of_file(file), _latest(run)
-    if checkpoint is not None and checkpoint.config != config:
+    # what a run may change as it goes on does not make it another
+    kept = {name: getattr(config, name) for name in ("data_dir", "backend")}
+    if checkpoint is not None and dataclasses.replace(checkpoint.config, **kept) != config:
         raise RunError(f"{run.path} was trained with other settings than {file} gives; remove it")
     flags: list[str] = ["--config", str(file), "--out", str(run.path)]
     if run.checkpoint_paths():  # a function is called only if it is named

@@ -110,8 +110,9 @@ and 8, means of 16 filters at layer 11 and a dense layer, 360,522 trainable numb
 as a convolution's are; strides begin at the first sample (theirs, at even lengths, at the second); the learning rate
 halves every 40 epochs (theirs from epoch 240 on every 20).
 
-`hcnn-fast` takes about 72 minutes of two processor cores, `hcnn-medium` about four hours;
-`hcnn-best` takes 21 minutes of an H200 (docs/recipes.md). `hcnn-periodic` is `hcnn-medium` with periodic attributes and fewer epochs; train.explore moves along them.
+`hcnn-fast` takes about 72 minutes of two processor cores, `hcnn-medium` about four hours; `hcnn-best` takes 21 minutes
+of an H200 (docs/recipes.md). `hcnn-periodic` is `hcnn-medium` with periodic attributes and fewer epochs; train.explore
+moves along them.
 
 The mean over attributes makes all Q s1 s2 coefficients of a class act together in the last layer, so the steepest
 curvature of the loss grows with them and with the square of the logits' scale: a scale of 10 wants learning rates near

@@ -100,6 +100,7 @@ class Run:
             except OSError as error:
                 raise self._unwritable(error) from error
             remove_partial_files(self.path)
+            remove_partial_files(self.path / "tensorboard")
             self._drop_old_checkpoints()
             yield
 
@@ -134,15 +135,14 @@ class Run:
                 first.append(self.teacher_path)
                 checkpoints.save(self.teacher_path, teacher, versions)
             first.append(save())
-        except CheckpointError as error:
-            raise self._unwritable(error) from error
-        try:
             self.write_config(config, versions)
-        except RunError:
+        except (CheckpointError, RunError) as error:
             with contextlib.suppress(OSError):
                 for path in first:
-                    path.unlink()
-            raise
+                    path.unlink(missing_ok=True)
+            if isinstance(error, RunError):
+                raise
+            raise self._unwritable(error) from error
 
     def write_config(self, config: Config, versions: Mapping[str, str]) -> None:
         """Write config.toml."""
@@ -260,7 +260,7 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from error
         lost = f"damaged, and is now {aside}" if there else "gone"
-        return f"{path} is {lost}; the best epoch from here on takes its place", True
+        return f"{path} is {lost}", True
 
     def last_good(self) -> str:
         """Say which checkpoint there is to go on from."""
@@ -296,6 +296,11 @@ class Run:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.metrics_path}: {error.strerror or error}") from error
+
+    def append_events(self, record: Mapping[str, Any]) -> None:
+        """Write a line of metrics for TensorBoard too, where its writer is installed; when all else has been saved."""
+        if not self.writes:
+            return
         folder = self.path / "tensorboard"
         try:
             write_events(folder, record)

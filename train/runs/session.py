@@ -74,6 +74,8 @@ NORMAL = 1.959964
 
 Say = Callable[[str], None]
 
+REPLACED = "; the best epoch from here on takes its place"
+
 
 def namespace(backend: str) -> Any:
     """Return the array namespace of a backend; TrainingError where it cannot be used."""
@@ -127,9 +129,10 @@ class Session:
 
         config, xp, run = ranks.agree(checked)
         source = ranks.from_first(lambda: opened(Path(config.init_from), self.say) if config.init_from else None)
-        if is_taught(config):
-            path, checkpoint = ranks.from_first(lambda: opened(Path(config.teacher), self.say))
-            self.teacher = path, bare(checkpoint, checkpoint.figures)
+        # what rank 0 is told decides here: that the others are told the same is compared at the start
+        taught = ranks.from_first(lambda: opened(Path(config.teacher), self.say) if is_taught(config) else None)
+        if taught:
+            self.teacher = taught[0], bare(taught[1], taught[1].figures)
         trainer, dataset = self._start(xp, config, run)
         if source:
             anew = ranks.agree(lambda: begin_from(trainer, *source))
@@ -176,7 +179,7 @@ class Session:
                     )
                 test = None
             if state.epoch >= config.epochs and (test or not config.test) and not changed:
-                ranks.from_first(lambda: self._mend_best(run, state))
+                ranks.from_first(lambda: self._mend_best(run, state, ""))
                 self._say_finished(run, config, test)
                 return
             xp = ranks.agree(lambda: namespace(config.backend))
@@ -188,7 +191,7 @@ class Session:
             ranks.agree(lambda: trainer.restore(checkpoint, path))
             for damaged in run.set_aside_after(checkpoint):
                 self.say(f"what was damaged is now {damaged}")
-            best, state.best = state.best, ranks.from_first(lambda: self._mend_best(run, state))
+            best, state.best = state.best, ranks.from_first(lambda: self._mend_best(run, state, REPLACED))
             run.forget_metrics_after(state.epoch)
             # before the configuration: a checkpoint's own is what counts
             if changed or best != state.best or path.name == BEST:
@@ -198,11 +201,14 @@ class Session:
             self.say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
             self._fit(trainer, dataset, hours)
 
-    def _mend_best(self, run: Run, state: State) -> float:
-        """Mend the best checkpoint of a run, and return the score that another has to beat."""
+    def _mend_best(self, run: Run, state: State, hope: str) -> float:
+        """Mend the best checkpoint of a run, and return the score that another has to beat.
+
+        Where there is no best checkpoint any more, `hope` is what the line about it ends with.
+        """
         line, lost = run.mend_best(state.best)
         if line:
-            self.say(line)
+            self.say(f"{line}{hope if lost else ''}")
         return -math.inf if lost else state.best
 
     def run(self, path: Path) -> Run:
@@ -348,7 +354,9 @@ class Session:
             size = config.batch_size
             raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
         seconds = time.perf_counter() - begin
-        run.append_metrics({"epoch": trainer.state.epoch, **figures(result), "seconds": seconds})
+        record = {"epoch": trainer.state.epoch, **figures(result), "seconds": seconds}
+        run.append_metrics(record)
+        run.append_events(record)
         return result
 
     def _say_finished(self, run: Run, config: Config, test: dict[str, Any] | None) -> None:
