@@ -313,7 +313,6 @@ def _parser() -> Parser:
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
     parser.add_argument("--plot", type=given_path, metavar="DIR", help="draw a run's learning curve and stop")
     parser.add_argument("--report", type=given_path, metavar="DIR", help="write a run's report.html anew and stop")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     settings = parser.add_argument_group("settings (defaults are the preset's)")
     for f in dataclasses.fields(Config):
         kind, count = field_type(f)

@@ -145,7 +145,6 @@ def _parser() -> Parser:
     parser.add_argument(
         "--out", type=given_path, default=Path("comparison.png"), metavar="FILE", help="PNG to write [comparison.png]"
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 

@@ -324,7 +324,6 @@ def _parser() -> Parser:
         help="folders of other networks that were explored alike, whose claims are shown beside [none]",
     )
     parser.add_argument("--out", type=given_path, metavar="DIR", help="new folder [runs/explore-TIME]")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 

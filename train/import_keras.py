@@ -188,7 +188,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("weights", type=given_path, metavar="WEIGHTS", help="HDF5 file of Model.save_weights")
     parser.add_argument("out", type=given_path, metavar="CHECKPOINT", help="HDF5 file to write")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 

@@ -416,7 +416,6 @@ def _parser() -> Parser:
     parser.add_argument("--workers", type=_count, metavar="N", help="trials side by side, instead of the file's")
     parser.add_argument("--dask", metavar="ADDRESS", help="run trials on the workers of a Dask scheduler: HOST:PORT")
     parser.add_argument("--retry", action="store_true", help="train those again that failed")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 

@@ -410,7 +410,6 @@ def _parser() -> Parser:
     parser.add_argument("--images", type=at_least(1), default=1, metavar="N", help="images in each of them [1]")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of weights and images [0]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="new directory for the report [runs/verify-TIME]")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 

@@ -57,6 +57,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=called if of_hcnn else prog, **options)
         unnamed: dict[str, Any] = {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
         self.add_argument("--version", action=_Version, nargs=0, help="print the version and stop", **unnamed)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; argparse's own would not notice that it cannot be written."""

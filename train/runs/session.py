@@ -74,8 +74,6 @@ NORMAL = 1.959964
 
 Say = Callable[[str], None]
 
-REPLACED = "; the best epoch from here on takes its place"
-
 
 def namespace(backend: str) -> Any:
     """Return the array namespace of a backend; TrainingError where it cannot be used."""
@@ -191,7 +189,10 @@ class Session:
             ranks.agree(lambda: trainer.restore(checkpoint, path))
             for damaged in run.set_aside_after(checkpoint):
                 self.say(f"what was damaged is now {damaged}")
-            best, state.best = state.best, ranks.from_first(lambda: self._mend_best(run, state, REPLACED))
+            best, state.best = (
+                state.best,
+                ranks.from_first(lambda: self._mend_best(run, state, "; the best epoch from here on takes its place")),
+            )
             run.forget_metrics_after(state.epoch)
             # before the configuration: a checkpoint's own is what counts
             if changed or best != state.best or path.name == BEST:
@@ -202,10 +203,7 @@ class Session:
             self._fit(trainer, dataset, hours)
 
     def _mend_best(self, run: Run, state: State, hope: str) -> float:
-        """Mend the best checkpoint of a run, and return the score that another has to beat.
-
-        Where there is no best checkpoint any more, `hope` is what the line about it ends with.
-        """
+        """Mend the best checkpoint of a run, and return the score to beat; `hope` is said where it is lost."""
         line, lost = run.mend_best(state.best)
         if line:
             self.say(f"{line}{hope if lost else ''}")
