@@ -27,6 +27,7 @@ from typing import Any
 import train
 from train.config import Config, ConfigError, make_config
 from train.data import INFO, DataError, load_dataset
+from train.runs.checkpoint import CheckpointError
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted, TrainingError, summary
 
@@ -105,7 +106,7 @@ def train_one(name: str, changes: dict[str, Any], seed: int, images: int, option
     run = Run(folder)
     if run.checkpoint_paths():
         config = run.latest()[1].config
-        if finished(folder, config.epochs):
+        if finished(folder, config.epochs) and (run.test_record() or not config.test):
             return
     else:
         batch = settings(changes, options).batch_size
@@ -155,7 +156,7 @@ def main() -> int:
         for name in options.only or networks:
             try:
                 train_one(name, networks[name], seed, images - options.validation_size, options)
-            except (ConfigError, RunError, TrainingError, MemoryError) as error:
+            except (ConfigError, DataError, CheckpointError, RunError, TrainingError, MemoryError) as error:
                 failed += 1
                 print(f"{name}-{seed}: {error}", flush=True)
     return int(failed > 0)

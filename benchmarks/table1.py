@@ -64,6 +64,8 @@ def measured(path: Path) -> Row | None:
     config = make_config(settings.pop("preset", "hcnn"), settings)
     records = run.read_metrics()
     epochs = [record for record in records if "train_loss" in record]
+    if epochs:  # a test before an extension is not of the network that took all the minutes
+        records = [r for r in records if "test_accuracy" not in r or r["epoch"] == epochs[-1]["epoch"]]
     network, minutes = build(config), sum(record["seconds"] for record in epochs) / 60
     for key, source in (("test_accuracy", TEST), ("validation_accuracy", HELD_OUT)):
         known = [record[key] for record in records if key in record]

@@ -28,12 +28,15 @@ def run_of(path: Path, preset: str, *records: dict[str, Any], **settings: Any) -
 
 
 def test_a_row_has_what_the_run_reached_and_the_size_of_its_network(tmp_path: Path) -> None:
-    row = table1.measured(run_of(tmp_path / "a", "resnet20", EPOCH, {**EPOCH, "epoch": 2}, TEST))
+    row = table1.measured(run_of(tmp_path / "a", "resnet20", EPOCH, {**EPOCH, "epoch": 2}, {**TEST, "epoch": 2}))
     products = 9 * (32**2 * (3 * 16 + 6 * 16**2) + 16**2 * (16 * 32 + 5 * 32**2) + 8**2 * (32 * 64 + 5 * 64**2))
     assert row == ("ResNet-20", "a", 269_722, products + 640, 3.0, 87.5, table1.TEST)
     held_out = table1.measured(run_of(tmp_path / "b", "hcnn-best", EPOCH, {**EPOCH, "validation_accuracy": 0.25}))
     assert held_out is not None
     assert held_out[:3] + held_out[4:] == ("HCNN", "b", 97_650, 3.0, 25.0, table1.HELD_OUT)
+    more = {**EPOCH, "epoch": TEST["epoch"] + 1, "validation_accuracy": 0.25}  # an extension, not tested yet
+    extended = table1.measured(run_of(tmp_path / "f", "lenet", EPOCH, TEST, more))
+    assert extended is not None and extended[5:] == (25.0, table1.HELD_OUT)
     plus = table1.measured(run_of(tmp_path / "c", "hcnn-plus", TEST))
     assert plus is not None and (plus.network, plus.coefficients) == ("HCNN (+)", 344_640)
     assert table1.measured(run_of(tmp_path / "d", "resnet20", EPOCH, TEST, dataset="sample")) is None

@@ -82,7 +82,8 @@ def unpacked(tracked: set[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tree / name)
     with tarfile.open(build("sdist", tree, target)) as archive:
-        archive.extractall(target, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+        archive.extractall(target)
     return target / f"hcnn-{VERSION}"
 
 

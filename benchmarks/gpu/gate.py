@@ -139,7 +139,8 @@ def pack(out: Path, archive: Path) -> None:
 def unpack(archive: Path, out: Path) -> None:
     """What an earlier call has packed."""
     with tarfile.open(archive) as file:
-        file.extractall(out, filter="data")
+        file.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later
+        file.extractall(out)
 
 
 def no_gpu(environment: dict[str, str]) -> str | None:

@@ -393,7 +393,7 @@ def lines(found: dict[str, Any], batch_size: int) -> Iterator[str]:
     for card in CARDS:
         seconds = IMAGES / batch_size * found["total"][f"ms, {card}"] / 1e3
         yield f"predicted epoch of {IMAGES:,} images on an {card}: {seconds:.1f} s"
-    yield "measured on an H200: 2.6 to 3.1 times as long as predicted for an H100 (benchmarks/results/gpu-h200)"
+    yield "what one network took on an H200 is in benchmarks/results/gpu-h200: 2.6 to 3.1 times its prediction"
 
 
 def main() -> None:

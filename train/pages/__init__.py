@@ -22,10 +22,7 @@ import numpy as np
 __all__ = ["AXIS", "Picture", "Scale", "Table", "axes_as_html", "image_png", "in_words", "png", "render", "svg"]
 
 AXIS = re.compile(r"\b([uvx])(?:_|(?<!x))(\{[^{}]*\}|[jJ12]\b)")
-"""u1, v_j, v_{j-1} or x_{j+1}."""
-
-OUTPUT = re.compile(r"\b(x)_(\{[^{}]*\}|[jJ]\b)")
-"""x_j, x_J or x_{j+1}."""
+"""u1, v_j, v_{j-1}, x_j or x_{j+1}."""
 
 INK = "svg{color:#1a1a1a}text{fill:currentColor}@media(prefers-color-scheme:dark){svg{color:#e6e6e6}}"
 """Colours of a drawing's lines and letters; those of base.css."""
@@ -110,10 +107,7 @@ def axes_as_html(text: object) -> str:
     """Return text as HTML, with v_{j-1} and x_j as letters with lower indices."""
     from markupsafe import Markup
 
-    written = html.escape(str(text))
-    for pattern in (AXIS, OUTPUT):
-        written = pattern.sub(lambda m: f"{m[1]}<sub>{m[2].strip('{}')}</sub>", written)
-    return Markup(written)
+    return Markup(AXIS.sub(lambda m: f"{m[1]}<sub>{m[2].strip('{}')}</sub>", html.escape(str(text))))
 
 
 def in_words(value: Any) -> str:

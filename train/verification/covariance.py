@@ -317,7 +317,10 @@ def _windows(layer: HierarchicalLayer, index: int) -> np.ndarray[Any, Any]:
 
 
 def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """x_{j+1} at windows, (N, WINDOWS, K): sums over taps in double precision, of x_j extended as the layer does."""
+    """x_{j+1} at windows, (N, WINDOWS, K): sums over taps in double precision, of x_j extended as the layer does.
+
+    It shares nothing with the layers on purpose, since it is what they are checked against.
+    """
     network, layer = subject.network, hierarchy(subject.network)[row.j]
     config = network.config
     weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
