@@ -46,7 +46,6 @@ def test_that_kernels_are_compiled_is_said_once(
 
     for _ in range(2):
         parser = Parser(prog="python -m train.cifar")
-        parser.add_argument("--debug", action="store_true")
         assert run_command(parser, [], action, "") == 0
         assert capsys.readouterr().err == "train.cifar: compiling kernels for this processor (once)\n"
         assert run_command(parser, [], lambda options: 0, "") == 0
@@ -72,7 +71,6 @@ def test_a_signal_while_kernels_are_compiled_is_answered_at_once(capfd: pytest.C
         return len(stop)
 
     parser = Parser(prog="python -m train.cifar")
-    parser.add_argument("--debug", action="store_true")
     assert run_command(parser, [], action, "") == 2
     assert capfd.readouterr().err.splitlines() == [
         "train.cifar: compiling kernels for this processor (once)",
@@ -86,7 +84,6 @@ def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureF
         raise DataError("class \x9b2J\x7f is no class")
 
     parser = Parser(prog="python -m train.cifar")
-    parser.add_argument("--debug", action="store_true")
     assert run_command(parser, [], action, "") == 1
     said = capsys.readouterr()
     assert said.out == "a cat\\x1b[2J\\u202e, \\x07a dog\nun \xe9l\xe9phant\t1\n"

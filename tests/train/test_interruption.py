@@ -566,7 +566,6 @@ def test_output_without_a_buffer_that_cannot_be_written_is_noticed(
         os.close(writer)
         writer = os.open("/dev/full", os.O_WRONLY)
     parser = Parser(prog="python -m train.cifar")
-    parser.add_argument("--debug", action="store_true")
     with os.fdopen(writer, "wb", 0) as raw:
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, write_through=True))
         assert run_command(parser, arguments, lambda options: say("a line") or 0, "") == 1
