@@ -87,7 +87,9 @@ def _act(options: argparse.Namespace) -> int:
     model = Model(network, parameters, moments, checkpoint.channel_mean, checkpoint.channel_std, digest)
     settings = _settings(options, model, dataset)
     images = f"{dataset.name}: {len(dataset.train_images):,} to search, {len(dataset.test_images):,} to test with"
-    beside = [line for page in options.beside for line in _claims(page, str(options.checkpoint), images, settings)]
+    weights = f"SHA-256 {digest}"
+    known = {str(options.checkpoint): weights}
+    beside = [line for page in options.beside for line in _claims(page, known, images, settings)]
     if checkpoint.config.boundaries[1] == "zero":
         print(f"train.explore: {WARNING}", file=sys.stderr)
     cache = options.cache or user_cache()
@@ -104,7 +106,7 @@ def _act(options: argparse.Namespace) -> int:
         "network": str(options.checkpoint),
         "trained": f"{checkpoint.state.epoch} epochs, {checkpoint.config.boundary} boundary",
         "recorded": checkpoint.figures or "nothing",
-        "weights": f"SHA-256 {digest}",
+        "weights": weights,
         "images": images,
         "settings": dataclasses.asdict(settings),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
@@ -177,14 +179,24 @@ def _settings(options: argparse.Namespace, model: Model, dataset: Dataset) -> Se
     )
 
 
-def _claims(page: Path, network: str, images: str, settings: Settings) -> list[dict[str, Any]]:
-    """What another network's page claims; ConfigError unless it was made of the same images in the same way."""
+def _claims(page: Path, known: dict[str, str], images: str, settings: Settings) -> list[dict[str, Any]]:
+    """What another network's page claims; ConfigError unless it was made of the same images in the same way.
+
+    `known` has the weights of each network so far, by the name that tables give it; this one is added.
+    """
     try:
         description, found = report.claims_of(page)
     except ValueError as error:
         raise ConfigError(f"--beside: {error}") from error
-    if description["network"] == network:
-        raise ConfigError(f"--beside {page} is of {network} too; name a page of another network")
+    network, weights = description["network"], description["weights"]
+    if weights in known.values():
+        raise ConfigError(f"--beside {page} has the weights of a network named already; give each network once")
+    if network in known:
+        raise ConfigError(
+            f"--beside {page} is of another network that is called {network} too; explore one of them again, with its "
+            "whole path as --checkpoint"
+        )
+    known[network] = weights
     own = {"images": images, **{name: _listed(getattr(settings, name)) for name in COMPARED}}
     theirs = {"images": description["images"], **{name: description["settings"].get(name) for name in COMPARED}}
     for name, value in own.items():

@@ -117,6 +117,13 @@ def test_features_are_computed_once(model: Model, few_images: Dataset, tmp_path:
     assert len(calls) == 6
 
 
+def test_untrained_networks_that_standardise_otherwise_are_told_apart(model: Model, few_images: Dataset) -> None:
+    images = few_images.train_images[:2]
+    others = [dataclasses.replace(model, **{name: 2 * getattr(model, name)}) for name in ("mean", "std")]
+    same, *keys = (m.untrained(images, 0).key for m in (model, *others))
+    assert same == model.key and len({same, *keys}) == 3
+
+
 def test_damage_is_noticed(model: Model, few_images: Dataset, tmp_path: Path) -> None:
     found = features(model, few_images, tmp_path, axis="v_{j-1}", position=(0.5, 0.5))
     data = bytearray(found.path.read_bytes())

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -149,6 +150,7 @@ def page_of_another(explored: Path, folder: Path, **changes: Any) -> Path:
     mine, name = record["description"]["network"], changes.pop("network", "another")
     for line in (record["description"], *record["claims"]):
         line["network"] = name if line["network"] == mine else line["network"]
+    record["description"]["weights"] = changes.pop("weights", f"those of {name}")
     record["description"]["settings"] |= changes.pop("settings", {})
     record |= changes
     folder.mkdir()
@@ -174,7 +176,14 @@ def test_claims_are_shown_beside_those_of_another_network(
     rows = text[text.index('<section id="claims"') :].split("</section>")[0].split("<tr>")[1:]
     assert len(rows) == 1 + 3 * len(own) and "network" in rows[0] and ">one</td>" in rows[2]
     again = explore_here(few_images, *given, "--beside", tmp_path / "p", "--out", tmp_path / "q")
-    one_line(again, 2, "is of", "another network")
+    one_line(again, 2, "has the weights of", "give each network once")
+    moved = page_of_another(
+        folder, tmp_path / "moved", weights=f"SHA-256 {sha256(checkpoint.read_bytes()).hexdigest()}"
+    )
+    namesake = page_of_another(folder, tmp_path / "namesake", network=str(checkpoint), weights="others")
+    for page, said in (([moved], "has the weights of"), ([pages[0]] * 2, "has the weights of"), ([namesake], "called")):
+        one_line(explore_here(few_images, *given, "--beside", *page, "--out", tmp_path / "q"), 2, said, str(page[-1]))
+    assert not (tmp_path / "q").exists()
 
 
 @pytest.mark.parametrize(
@@ -374,6 +383,16 @@ def test_the_conclusion_says_what_came_out(few_images: Dataset) -> None:
     few = {kind: {j: a for j, a in found.items() if j > 5} for kind, found in study.agreements.items()}
     study.agreements = few
     assert "cannot be decided of this network" in claims.conclusion(study)[1]
+
+
+def test_the_page_says_what_changes_of_the_logits_are_relative_to(few_images: Dataset, tmp_path: Path) -> None:
+    arrays, labels = planted(np.random.default_rng(0), 200)
+    study = study_of(few_images, arrays, labels, arrays)  # of a periodic network
+    study.agreements = {}
+    report.write(tmp_path, study, {"network": "a network"}, "")
+    page = " ".join((tmp_path / report.PAGE).read_text("utf-8").split())
+    assert "10 at a time. The change by exact translations" in page
+    assert "largest logit of the images measured at a time" in page and "the image's own largest logit" in page
 
 
 def test_a_trend_that_smoothing_makes_is_none(few_images: Dataset) -> None:

@@ -102,7 +102,8 @@ class Model:
         xp = array_namespace(images)
         parameters = tree_map(xp.asarray, self.network.initialize(np.random.default_rng(seed)))
         _, moments = self.network(parameters, self.standardised(images))
-        settings = json.dumps(vars(self.network.config), sort_keys=True)
+        statistics = (np.asarray(a).tolist() for a in (self.mean, self.std))
+        settings = json.dumps([vars(self.network.config), *statistics], sort_keys=True)
         return replace(self, parameters=parameters, moments=moments, key=f"untrained, seed {seed}: {settings}")
 
 

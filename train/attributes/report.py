@@ -33,7 +33,7 @@ from train.attributes.decisions import LEVEL
 from train.attributes.features import boundary_of
 from train.attributes.hubs import FEWEST, Hubness, hubness, interval
 from train.attributes.meaning import Finding, strongest
-from train.attributes.study import Study
+from train.attributes.study import EXAMINED_AT_ONCE, Study
 from train.attributes.translations import translated
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
@@ -97,7 +97,7 @@ def claims_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the description and the claims of a network that was explored before; ValueError if there are none."""
     try:
         record = json.loads((folder / JSON).read_text("utf-8"))
-        description = {name: record["description"][name] for name in ("network", "images", "settings")}
+        description = {name: record["description"][name] for name in ("network", "weights", "images", "settings")}
         fields = ("network", *(f.name for f in dataclasses.fields(Claim)))
         return description, [
             {name: math.nan if line[name] is None else line[name] for name in fields}
@@ -366,6 +366,7 @@ def _values(
         "settings": study.settings,
         "exactness": _exactness_table(study),
         "examined": max((e.images for e in study.exactness), default=0),
+        "at_once": EXAMINED_AT_ONCE,
         "viewer": _viewer(study) if study.matches else None,
         "figure3": _picture(files, "figure3.png", _strip_alt(study)),
         "conclusion": sentences,

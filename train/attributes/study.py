@@ -70,7 +70,8 @@ class Exactness:
     length: int  # samples
     multiple: int  # at a periodic boundary translations by multiples of this are exact
     images: int  # test images that it was measured on
-    # largest relative change of a logit by those that are exact, and what rounding explains; NaN where none is
+    # largest change of a logit by those that are exact, and what rounding explains, relative to the largest logit of
+    # the images measured at a time; NaN where none is
     error: float
     bound: float
     # largest change by the others, relative to the largest logit of the image: median and range over images; NaN where
