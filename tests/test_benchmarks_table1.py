@@ -81,7 +81,7 @@ def test_a_set_is_trained_once_and_goes_on_where_a_network_fails(
 ) -> None:
     monkeypatch.setattr(session, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
     monkeypatch.setattr(session, "page", lambda *arguments: "report")
-    networks = {"wrong": {"preset": "lenet", "depth": 5}, "lenet": {"preset": "lenet", "test": False}}
+    networks = {"wrong": {"preset": "lenet", "depth": 5}, "lenet": {"preset": "lenet"}}
     monkeypatch.setitem(equal_time.SETS, "table1", networks)
     monkeypatch.setattr(equal_time, "BATCHES", 1)
     asked = ["table1", "--minutes", "1e-6", "--seeds", "0", "1", "--dataset", "sample", "--out", str(tmp_path)]
@@ -92,6 +92,13 @@ def test_a_set_is_trained_once_and_goes_on_where_a_network_fails(
     brief, whole = (Run(tmp_path / name).latest()[1].config for name in ("speed/lenet", "lenet-1"))
     assert (brief.epochs, brief.train_size, brief.seed) == (2, 10 + brief.batch_size, 0)
     assert (whole.epochs, whole.train_size, whole.seed) == (1, 90, 1)
+    metrics = tmp_path / "lenet-1" / "metrics.jsonl"
+    *epochs, test = metrics.read_text("utf-8").splitlines(keepends=True)
+    assert "test_accuracy" in json.loads(test)
+    metrics.write_text("".join(epochs), "utf-8")  # as if it was killed before it was tested
+    assert equal_time.main() == 1
+    again = metrics.read_text("utf-8").splitlines()
+    assert len(again) == len(epochs) + 1 and json.loads(again[-1])["test_accuracy"] == json.loads(test)["test_accuracy"]
     monkeypatch.setattr(train, "fit", None)
     monkeypatch.setattr(train, "resume", None)
     assert equal_time.main() == 1  # which trains nothing again

@@ -393,7 +393,6 @@ def lines(found: dict[str, Any], batch_size: int) -> Iterator[str]:
     for card in CARDS:
         seconds = IMAGES / batch_size * found["total"][f"ms, {card}"] / 1e3
         yield f"predicted epoch of {IMAGES:,} images on an {card}: {seconds:.1f} s"
-    yield "what one network took on an H200 is in benchmarks/results/gpu-h200: 2.6 to 3.1 times its prediction"
 
 
 def main() -> None:
