@@ -77,7 +77,7 @@ def test_a_network_says_what_it_is_in_one_line(command: Command, trained: Path, 
     assert repr(load("hcnn-best")) == (
         "<Classifier hcnn-best: 10 classes, 97,650 coefficients, 89.08 % of the test images right>"
     )
-    assert repr(load("hcnn-periodic")).startswith("<Classifier hcnn-periodic: ")  # whose preset is hcnn-medium
+    assert repr(load("hcnn-periodic")).startswith("<Classifier hcnn-periodic: ")  # whose file names another preset
     network = load(trained)
     assert network.card == "" and network.figures["test_accuracy"] == metrics(trained)[-1]["test_accuracy"]
     said = f"coefficients, {100 * network.figures['test_accuracy']:.2f} % of the test images right>"

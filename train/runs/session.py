@@ -189,10 +189,8 @@ class Session:
             ranks.agree(lambda: trainer.restore(checkpoint, path))
             for damaged in run.set_aside_after(checkpoint):
                 self.say(f"what was damaged is now {damaged}")
-            best, state.best = (
-                state.best,
-                ranks.from_first(lambda: self._mend_best(run, state, "; the best epoch from here on takes its place")),
-            )
+            best, hope = state.best, "; the best epoch from here on takes its place"
+            state.best = ranks.from_first(lambda: self._mend_best(run, state, hope))
             run.forget_metrics_after(state.epoch)
             # before the configuration: a checkpoint's own is what counts
             if changed or best != state.best or path.name == BEST:
