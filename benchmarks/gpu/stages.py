@@ -9,7 +9,6 @@ from train.commands.process import prepare
 prepare()  # before NumPy is loaded, as the command line of training does
 
 import ast  # noqa: E402
-import contextlib  # noqa: E402
 import gc  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
@@ -29,7 +28,6 @@ from contextlib import contextmanager  # noqa: E402
 from importlib import metadata  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
-from unittest import mock  # noqa: E402
 
 import numpy as np  # noqa: E402
 
@@ -137,8 +135,12 @@ def poisoned_memory(cupy: Any) -> Iterator[None]:
 @contextmanager
 def without_numba() -> Iterator[None]:
     """NumPy's arrays go the way of every namespace: Numba's kernels, unless loaded, take minutes to compile."""
-    with contextlib.nullcontext() if "numba" in sys.modules else mock.patch.dict(sys.modules, {"numba": None}):
+    blocked = sys.modules.setdefault("numba", None) is None  # type: ignore[arg-type]
+    try:
         yield
+    finally:  # what was imported meanwhile stays: modules imported twice have classes of their own
+        if blocked:
+            del sys.modules["numba"]
 
 
 PROBLEMS: tuple[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = tuple(
