@@ -135,7 +135,7 @@ def poisoned_memory(cupy: Any) -> Iterator[None]:
 @contextmanager
 def without_numba() -> Iterator[None]:
     """NumPy's arrays go the way of every namespace: Numba's kernels, unless loaded, take minutes to compile."""
-    blocked = sys.modules.setdefault("numba", None) is None  # type: ignore[arg-type]
+    blocked = sys.modules.setdefault("numba", None) is None
     try:
         yield
     finally:  # what was imported meanwhile stays: modules imported twice have classes of their own
