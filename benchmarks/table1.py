@@ -114,7 +114,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             size = 11 if mark == "*" else 7
             axes.plot(x, row.accuracy, mark, color=colour, markerfacecolor=face or colour, markersize=size)
             axes.annotate(row.run, (x, row.accuracy), (6, -8), textcoords="offset points", fontsize=7, color=colour)
-        axes.margins(x=0.25, y=0.08)
+        axes.margins(x=0.35, y=0.08)
         if column != "minutes":
             axes.set_xscale("log")
         axes.set_xlabel(title)

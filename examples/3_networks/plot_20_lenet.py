@@ -44,7 +44,7 @@ assert CONNECTIONS.sum() == 60
 # %%
 # Training
 # --------
-# :func:`train.fit` does what ``python -m train.cifar --preset lenet`` does. Here it learns the 2,000 images that ship,
+# :func:`train.fit` does what ``python -m hcnn train --preset lenet`` does. Here it learns the 2,000 images that ship,
 # of which 200 are held out, by gradient descent with momentum; the paper has a second-order method of its own.
 
 config = make_config("lenet", {"dataset": "sample", "validation_size": 200, "batch_size": 20, "epochs": epochs})
