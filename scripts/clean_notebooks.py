@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 INSTALL = "# Once, in the folder of a clone of hcnn:\n%pip install --quiet '.[docs]'"
-"""The first cell. Nothing has been published, so no name will do."""
+"""The first cell, without the frameworks that some need. Nothing has been published, so no name will do."""
 
 
 def clean_folder(folder: Path) -> None:
@@ -46,9 +46,12 @@ def clean(text: str) -> str:
     for cell in notebook["cells"]:
         cell["source"] = cells[cell["cell_type"]]("".join(cell["source"])).splitlines(keepends=True)
     code = "".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
-    if "os." not in code:
-        for cell in notebook["cells"]:
-            cell["source"] = "".join(cell["source"]).removeprefix("import os\n\n").splitlines(keepends=True)
+    extras = ",".join(["docs", *(name for name in ("jax", "torch") if f"import {name}\n" in code)])
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"]).replace(INSTALL, INSTALL.replace("docs", extras))
+        if "os." not in code:
+            source = source.removeprefix("import os\n\n")
+        cell["source"] = source.splitlines(keepends=True)
     return json.dumps(notebook, indent=1) + "\n"
 
 

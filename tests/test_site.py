@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.clean_notebooks import clean, of_full_size
+from scripts.clean_notebooks import INSTALL, clean, of_full_size
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
@@ -78,6 +78,18 @@ def test_notebooks_are_for_readers() -> None:
     read, ran = ("".join(cell["source"]) for cell in json.loads(clean(json.dumps({"cells": cells})))["cells"])
     assert read == "R<sup>2</sup> of `hcnn_core.convolve`, see `plot_09_synthesis.ipynb`"
     assert ran == "import numpy\n\nn = (3) + 1"
+
+
+@pytest.mark.parametrize(
+    ("modules", "extras"),
+    [(["numpy"], "docs"), (["torch"], "docs,torch"), (["jax", "jax.numpy", "torch"], "docs,jax,torch")],
+)
+def test_notebooks_install_what_they_import(modules: list[str], extras: str) -> None:
+    code = "".join(f"import {name}\n" for name in modules)
+    cells = [{"cell_type": "code", "source": text.splitlines(True)} for text in (INSTALL, code)]
+    first, second = json.loads(clean(json.dumps({"cells": cells})))["cells"]
+    assert "".join(first["source"]).endswith(f"%pip install --quiet '.[{extras}]'")
+    assert "".join(second["source"]) == code
 
 
 def check_links(site: Path) -> tuple[int, list[str]]:

@@ -91,7 +91,7 @@ def softmax(x: Array, axis: Any = None) -> Array:
     Returns
     -------
     array
-        Of the shape of `x`.
+        Of the shape of `x`; NaN, as SciPy's, where the largest number is infinite.
     """
     x = as_floats(x)
     exponentials = np.exp(x - np.max(getval(x), axis=axis, keepdims=True))
