@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from hcnn_core import convolve, elu, marginal, translate
@@ -203,7 +203,12 @@ def failures(subject: Subject) -> Iterator[Row]:
     return (example.row for example in measure(subject) if example.row.verdict == "FAILS")
 
 
+ALIGNED = {"depth": 5, "width": 4, "factors": 2, "boundary": "periodic", "skip": "aligned", "dtype": "float64"}
+
+
 @given(networks(), SEEDS, st.sampled_from([build, build_complex]), st.sampled_from([4, 3, 6]))
+@example({**ALIGNED, "strided_layers": (1, 2)}, 0, build, 6)  # x_1 has three samples along u, and cannot turn with x_2
+@example({**ALIGNED, "width": 3, "attribute_stride": 2, "strided_layers": ()}, 0, build, 4)  # so along v_{j-1}
 def test_proposition_holds_for_networks_of_every_kind(
     settings: dict[str, Any], seed: int, kind: Callable[..., Network], size: int
 ) -> None:

@@ -71,11 +71,12 @@ class Axis:
     length: int  # samples
     strides: tuple[int, ...]  # subsamplings still to come before the axis is summed
     boundary: Boundary  # how layers extend the array along it
+    whole: bool  # whether x_{j-1}, where it skips x_j, has a stride's samples for each of x_j's, and so moves with it
 
     @property
     def exact(self) -> int:
         """Translations by multiples of this leave x_J as it is where the boundary is periodic."""
-        return exact_multiple(self.length, self.strides)
+        return exact_multiple(self.length, self.strides) if self.whole else self.length
 
     @property
     def shifts(self) -> tuple[int, ...]:
@@ -88,7 +89,18 @@ def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
     """Return the axes of x_j that Proposition 3.1 speaks of."""
     space, later = table[0].inputs[:2] if j == 0 else table[j - 1].outputs[:2], table[j:]
     _, in_space, along_attributes, *_ = table[-1].boundary
-    found = [Axis(1 + i, f"u{i + 1}", space[i], tuple(la.stride[i] for la in later), in_space) for i in (0, 1)]
+
+    def whole(place: int, before: int, stride: int) -> bool:
+        layer = table[j - 1]
+        return not (j and later) or later[0].skip is None or layer.inputs[before] == layer.outputs[place] * stride
+
+    found = [
+        Axis(
+            1 + i, f"u{i + 1}", space[i], tuple(la.stride[i] for la in later), in_space,
+            whole(i, i, table[j - 1].stride[i]),
+        )
+        for i in (0, 1)
+    ]  # fmt: skip
     attributes = table[j - 1].outputs[2:] if j else ()
     for index, length in enumerate(attributes):
         place, strides = index, []
@@ -100,7 +112,8 @@ def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
         age = len(attributes) - 1 - index
         if later or age:
             name = f"v_{{j-{age}}}" if age else "v_j"
-            found.append(Axis(3 + index, name, length, tuple(strides), along_attributes))
+            moves = age == 0 or whole(2 + index, -age, table[j - 1].stride[-1])
+            found.append(Axis(3 + index, name, length, tuple(strides), along_attributes, moves))
     return found
 
 
@@ -269,7 +282,7 @@ def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Examp
     """Translating x_j by one stride along a periodic axis translates x_{j+1} by one sample."""
     reference = None
     for axis in _axes(subject, j, "periodic"):
-        if axis.strides and axis.length % axis.strides[0] == 0 and axis.length > axis.strides[0]:
+        if axis.whole and axis.strides and axis.length % axis.strides[0] == 0 and axis.length > axis.strides[0]:
             row = Row("covariance", "periodic", mode, j, axis.name, axis.strides[0], axis.strides[:1], "exact")
             reference = reference or _reference(subject, row, x)
             yield examine(subject, row, x, reference)
