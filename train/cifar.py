@@ -190,7 +190,7 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
 def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     _refuse("--evaluate", options, given, WITH_EVALUATE)
     path, checkpoint = opened(options.evaluate, say)
-    config = dataclasses.replace(checkpoint.config, **given)
+    config = dataclasses.replace(checkpoint.config, **{"backend": "auto", **given})  # it may come from elsewhere
     xp = namespace(config.backend)
     network, parameters, moments = restore(path, checkpoint, config, xp)
     require_named(config.dataset, "dataset" in given, f"--evaluate {options.evaluate}")
@@ -234,7 +234,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if not run.path.is_dir():
         raise RunError(f"{run.path} holds no run: it is no directory")
     path, checkpoint = opened(run.path, say)
-    config = dataclasses.replace(checkpoint.config, **given)
+    config = dataclasses.replace(checkpoint.config, **{"backend": "auto", **given})  # it may come from elsewhere
     xp = namespace(config.backend)
     network, parameters, moments = restore(path, checkpoint, config, xp)
     require_named(config.dataset, "dataset" in given, f"--report {run.path}")

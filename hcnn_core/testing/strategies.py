@@ -428,7 +428,7 @@ def _draw_array(
         axis = draw(st.sampled_from([a for a, m in enumerate(margin) if not m]))
         inner[axis] = min(inner[axis], 1)
     exponent = draw(st.integers(*exponents))
-    # One number says pattern and place, impulses first: from any pattern Hypothesis goes to the first impulse that does.
+    # One number says pattern and place, impulses first: Hypothesis goes from any to the first impulse that does.
     # Impulses have a small part of the numbers, since small ones are drawn more often: two in five are impulses so.
     # Every pattern draws a seed too, because Hypothesis takes an example that draws less for a simpler one.
     count, others = max(1, math.prod(inner)), PATTERNS[1:]

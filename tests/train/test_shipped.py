@@ -328,6 +328,25 @@ def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path)
     command("--export", best, tmp_path / "new.h5", "--epochs", 3).one_line(2, "--export takes its settings")
 
 
+@pytest.mark.parametrize("name", names())
+def test_what_ships_needs_no_gpu(name: str) -> None:
+    assert load(name).network.config.backend == "auto"
+
+
+def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(command: Command, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(trained, path)
+    last = path / "epoch0004-step000000.h5"
+    checkpoint = checkpoints.load(last)
+    config = replace(checkpoint.config, backend="cupy", precision="tf32")
+    checkpoints.save(last, replace(checkpoint, config=config), {})
+    expected = [line for line in command("--evaluate", trained).success().splitlines() if "accuracy" in line]
+    assert [line for line in command("--evaluate", path).success().splitlines() if "accuracy" in line] == expected
+    command("--report", path).success()
+    command("--export", path, tmp_path / "network.h5").success()
+    assert checkpoints.load(tmp_path / "network.h5").config.backend == "auto"
+
+
 def test_events_that_cannot_be_written_are_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread of the library's own would have ended with a traceback, and training would have waited for it."""
     pytest.importorskip("tensorboardX")
