@@ -282,7 +282,6 @@ def _parser() -> Parser:
         description="Train a hierarchical attribute CNN (arXiv:1703.04140) on CIFAR-10 or CIFAR-100, or evaluate one.",
         epilog="Exit status: 0; 1 it failed; 2 the command line or the configuration is wrong; 128 and the number "
         "of the signal that stopped it, such as 130 for Ctrl-C.",
-        allow_abbrev=False,
     )
     parser.add_argument("--config", type=given_path, metavar="FILE", help="TOML file of settings; flags override it")
     parser.add_argument("--out", type=given_path, metavar="DIR", help="new run directory (default: runs/PRESET-TIME)")

@@ -139,7 +139,6 @@ def _parser() -> Parser:
         prog="python -m train.compare",
         description="Print a table of runs and draw their learning curves in one picture.",
         epilog="Exit status: 0; 1 it failed; 2 the command line is wrong.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", type=given_path, nargs="+", metavar="RUN", help="directories of runs")
     parser.add_argument(

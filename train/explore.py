@@ -285,7 +285,6 @@ def _parser() -> Parser:
         description="Translate the attributes of a trained network, find the images that have such arrays (Eq. 9, "
         "Figures 3 and 4 of arXiv:1703.04140), and measure what each layer does. Writes one folder: a page that opens "
         "without a network, pictures, and numbers as JSON and CSV.",
-        allow_abbrev=False,
     )
     count, natural = at_least(1), at_least(0)
     parser.add_argument(

@@ -184,7 +184,6 @@ def _parser() -> Parser:
         prog="python -m train.import_keras",
         description="Convert weights of the authors' program (Keras 1, TensorFlow) to a checkpoint.",
         epilog="Exit status: 0; 1 it failed; 2 the command line is wrong.",
-        allow_abbrev=False,
     )
     parser.add_argument("weights", type=given_path, metavar="WEIGHTS", help="HDF5 file of Model.save_weights")
     parser.add_argument("out", type=given_path, metavar="CHECKPOINT", help="HDF5 file to write")

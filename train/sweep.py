@@ -409,7 +409,6 @@ def _parser() -> Parser:
         "are held out of the training set. The test set is not read. The same command goes on with a sweep.",
         epilog="Exit status: 0, also if trials failed; 1 the sweep failed; 2 the command line or the file is wrong; "
         "128 and the number of the signal that stopped it.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", type=given_path, metavar="FILE", help="TOML file: docs/distributed.md has an example")
     parser.add_argument("--out", type=given_path, metavar="DIR", help="folder of the sweep (default: runs/FILE's name)")

@@ -376,7 +376,6 @@ def _parser() -> Parser:
         "arXiv:1703.04140) where strides and boundaries let them, and measure how much they change it elsewhere.",
         epilog="Exit status: 0 all that must hold holds; 1 it does not, or something failed; 2 wrong command line; "
         "128 and the number of the signal that stopped it.",
-        allow_abbrev=False,
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--checkpoint", type=given_path, metavar="FILE", help="verify a trained network")

@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, prog: str, **options: Any) -> None:
         called = Path(sys.argv[0]).stem
         of_hcnn = called.startswith(("hcnn-", "hcnn ", "python -m hcnn "))
-        super().__init__(prog=called if of_hcnn else prog, **options)
+        super().__init__(prog=called if of_hcnn else prog, allow_abbrev=False, **options)
         unnamed: dict[str, Any] = {"dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
         self.add_argument("--version", action=_Version, nargs=0, help="print the version and stop", **unnamed)
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -31,12 +31,15 @@ class Progress(NamedTuple):
     step: float | Array  # the number of this step, from 1
 
 
+Update = Callable[["Config", Progress, Tree, OptimizerState, Tree], tuple[Tree, OptimizerState]]
+
+
 class Optimizer(NamedTuple):
     """A pair of pure functions."""
 
     init: Callable[[Tree], OptimizerState]
     """The state before the first step, on the host."""
-    update: Callable[[Config, Progress, Tree, OptimizerState, Tree], tuple[Tree, OptimizerState]]
+    update: Update
     """Weights and state after a step, from settings, progress, gradients, state and weights; none is changed."""
 
 
@@ -48,38 +51,24 @@ def _decay(config: Config, name: str) -> float:
     return config.weight_decay if name in DECAYED else 0.0
 
 
-def _sgd(
-    config: Config, progress: Progress, gradients: Tree, state: OptimizerState, weights: Tree
-) -> tuple[Tree, OptimizerState]:
-    """Momentum as the authors' framework has it: the velocity moves the weights and holds the learning rate."""
-    places = [(layer, name) for layer, arrays in weights.items() for name in arrays]
-    moved, velocities = sgd_update_all(
-        *([tree[layer][name] for layer, name in places] for tree in (weights, gradients, state["velocity"])),
-        rate=progress.rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decays=[_decay(config, name) for _, name in places],
-    )
-    return _tree(places, moved), {"velocity": _tree(places, velocities)}
+def _momentum(update_all: Callable[..., Any], **options: Callable[[str], Any]) -> Update:
+    """Make a step of all arrays at once, which keeps velocities; options are of each array, by its name."""
 
+    def update(
+        config: Config, progress: Progress, gradients: Tree, state: OptimizerState, weights: Tree
+    ) -> tuple[Tree, OptimizerState]:
+        places = [(layer, name) for layer, arrays in weights.items() for name in arrays]
+        moved, velocities = update_all(
+            *([tree[layer][name] for layer, name in places] for tree in (weights, gradients, state["velocity"])),
+            rate=progress.rate,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decays=[_decay(config, name) for _, name in places],
+            **{option: [of(name) for _, name in places] for option, of in options.items()},
+        )
+        return _tree(places, moved), {"velocity": _tree(places, velocities)}
 
-def _muon(
-    config: Config, progress: Progress, gradients: Tree, state: OptimizerState, weights: Tree
-) -> tuple[Tree, OptimizerState]:
-    """Momentum made semi-orthogonal. Every array is the matrix of a linear map.
-
-    h leads from the taps of a patch to the factors, w and g from everything before the last axis to the filters.
-    """
-    places = [(layer, name) for layer, arrays in weights.items() for name in arrays]
-    moved, velocities = muon_update_all(
-        *([tree[layer][name] for layer, name in places] for tree in (weights, gradients, state["velocity"])),
-        rate=progress.rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decays=[_decay(config, name) for _, name in places],
-        row_axes=[1 if name == "h" else None for _, name in places],
-    )
-    return _tree(places, moved), {"velocity": _tree(places, velocities)}
+    return update
 
 
 def _adamw(
@@ -110,7 +99,10 @@ def _tree(places: list[tuple[str, str]], arrays: Any) -> Tree:
 
 
 OPTIMIZERS = {
-    "sgd": Optimizer(_zeros("velocity"), _sgd),
-    "muon": Optimizer(_zeros("velocity"), _muon),
+    # Momentum as the authors' framework has it: the velocity moves the weights and holds the learning rate.
+    "sgd": Optimizer(_zeros("velocity"), _momentum(sgd_update_all)),
+    # Momentum made semi-orthogonal. Every array is the matrix of a linear map: h leads from the taps of a patch to the
+    # factors, w and g from everything before the last axis to the filters.
+    "muon": Optimizer(_zeros("velocity"), _momentum(muon_update_all, row_axes=lambda name: 1 if name == "h" else None)),
     "adamw": Optimizer(_zeros("mean", "square"), _adamw),
 }

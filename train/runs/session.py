@@ -129,8 +129,7 @@ class Session:
         source = ranks.from_first(lambda: opened(Path(config.init_from), self.say) if config.init_from else None)
         # what rank 0 is told decides here: that the others are told the same is compared at the start
         taught = ranks.from_first(lambda: opened(Path(config.teacher), self.say) if is_taught(config) else None)
-        if taught:
-            self.teacher = taught[0], bare(taught[1], taught[1].figures)
+        self.teacher = taught and (taught[0], bare(taught[1], taught[1].figures))
         trainer, dataset = self._start(xp, config, run)
         if source:
             anew = ranks.agree(lambda: begin_from(trainer, *source))

@@ -66,12 +66,12 @@ def bare(checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
     """Return a checkpoint of what evaluation needs alone: weights, or their average, running moments and statistics."""
     state = checkpoint.state
     parameters, moments = tree_map(lambda a: np.asarray(a, np.float32), (state.evaluated, state.moments))
-    here = ("init_from", "teacher", "teacher_share", "temperature", "backend")  # of which no other machine knows
-    sources = {name: getattr(Config, name) for name in here}
+    here = ("init_from", "teacher", "teacher_share", "temperature", "backend", "data_dir")  # no other machine has these
+    unset = {name: getattr(Config, name) for name in here}
     return replace(
         checkpoint,
         state=State(parameters, {}, moments, dict(np.random.default_rng(0).bit_generator.state), epoch=state.epoch),
-        config=replace(checkpoint.config, dtype="float32", data_dir="data", **sources),
+        config=replace(checkpoint.config, dtype="float32", **unset),
         figures=figures,
         labels=None,
     )

@@ -90,17 +90,12 @@ def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
     space, later = table[0].inputs[:2] if j == 0 else table[j - 1].outputs[:2], table[j:]
     _, in_space, along_attributes, *_ = table[-1].boundary
 
-    def whole(place: int, before: int, stride: int) -> bool:
-        layer = table[j - 1]
-        return not (j and later) or later[0].skip is None or layer.inputs[before] == layer.outputs[place] * stride
+    def whole(place: int, before: int) -> bool:
+        skipped, made = bool(j and later and later[0].skip), table[j - 1]
+        return not skipped or made.inputs[before] == made.outputs[place] * made.stride[before]
 
-    found = [
-        Axis(
-            1 + i, f"u{i + 1}", space[i], tuple(la.stride[i] for la in later), in_space,
-            whole(i, i, table[j - 1].stride[i]),
-        )
-        for i in (0, 1)
-    ]  # fmt: skip
+    steps = [tuple(layer.stride[i] for layer in later) for i in (0, 1)]
+    found = [Axis(1 + i, f"u{i + 1}", space[i], steps[i], in_space, whole(i, i)) for i in (0, 1)]
     attributes = table[j - 1].outputs[2:] if j else ()
     for index, length in enumerate(attributes):
         place, strides = index, []
@@ -112,7 +107,7 @@ def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
         age = len(attributes) - 1 - index
         if later or age:
             name = f"v_{{j-{age}}}" if age else "v_j"
-            moves = age == 0 or whole(2 + index, -age, table[j - 1].stride[-1])
+            moves = age == 0 or whole(2 + index, -age)
             found.append(Axis(3 + index, name, length, tuple(strides), along_attributes, moves))
     return found
 
