@@ -88,6 +88,10 @@ def test_claims_of_exact_translations() -> None:
     assert verdicts(exactness=[exactness(1e-15), exactness(math.nan)]) == ["yes"]
     assert verdicts(exactness=[exactness(1e-15), exactness(1e-9)]) == ["no"]
     assert verdicts(exactness=[exactness(math.nan)]) == []  # at zero boundaries there are none
+    study: Any = SimpleNamespace(exactness=[exactness(1e-15)], agreements={}, findings=[], organisation=[], layers=[])
+    (claim,) = claims(study)
+    assert "1.0e-15 of the largest logit of 10 images" in claim.result  # not of the image's own
+    assert claim.result.endswith("change an image's logits by 0.2 to 0.9 of its largest")
 
 
 @pytest.mark.parametrize(

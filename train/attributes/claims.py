@@ -12,7 +12,7 @@ from train.attributes.contraction import median_interval
 from train.attributes.decisions import LEVEL, UNDECIDED, corrected
 from train.attributes.features import boundary_of
 from train.attributes.hubs import interval
-from train.attributes.study import Study
+from train.attributes.study import EXAMINED_AT_ONCE, Study
 from train.attributes.translations import Contrast, contrast, sharing_no_sample, trend
 
 __all__ = [
@@ -236,10 +236,10 @@ def _exactness(study: Study) -> list[Claim]:
         return []
     error, bound = max(e.error for e in exact), max(e.bound for e in exact)
     holds = all(e.error <= e.bound for e in exact)
-    result = f"at most {error:.1e} of the largest logit; rounding explains {bound:.1e}"
+    result = f"at most {error:.1e} of the largest logit of {EXAMINED_AT_ONCE} images; rounding explains {bound:.1e}"
     if others:
         low, high = min(e.low for e in others), max(e.high for e in others)
-        result += f"; other translations change an image's logits by {low:.2g} to {high:.2g} of its largest"
+        result += f"; the strongest others change an image's logits by {low:.2g} to {high:.2g} of its largest"
     return [Claim("Exact translations leave the logits as they are", "image", math.nan, result, YES if holds else NO)]
 
 
@@ -279,9 +279,9 @@ def _meaning(study: Study) -> list[Claim]:
         own = [f for f in study.findings if (f.question, f.axis) == (question, axis)]
         of_images = question == "found images"
         claim = (
-            f"Images found by translations along {axis} differ in known properties"
+            f"Images found by some translation along {axis} differ in a known property"
             if of_images
-            else f"A change of the image changes its array as a translation along {axis} does"
+            else f"Some change of the image is more like a translation of its array along {axis} than chance"
         )
         decided = [f for f in own if f.decided]
         significant = sum(f.significant for f in own)
@@ -313,9 +313,9 @@ def _blocks(study: Study) -> Claim:
 def _order(study: Study) -> list[Claim]:
     """Return the claims about order, with counts at p <= 0.05 and verdicts corrected for the number of tests."""
     claim = {
-        "neighbouring filters": "Neighbouring filters are alike",
-        "Haar coefficients": "Haar coefficients along attributes are small",
-        "seriation": "Seriation finds the natural order of attributes",
+        "neighbouring filters": "Neighbouring filters of some layer are more alike than in random order",
+        "Haar coefficients": "Haar coefficients along some attribute are smaller than in random order",
+        "seriation": "Seriation comes nearer to the natural order of some attribute than chance",
     }
     found = []
     for measure in dict.fromkeys(o.measure for o in study.organisation):
