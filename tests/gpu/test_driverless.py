@@ -27,6 +27,8 @@ STEPS: list[dict[str, Any]] = [
     {"preset": "hcnn-fast", "size": 20, "cutout": 8},
     {"preset": "lenet"},
     {"preset": "hcnn-fast", "boundary": "periodic"},
+    {"preset": "hcnn-best"},
+    {"preset": "hcnn-medium", "precision": "tf32"},
     {"preset": "hcnn", "device": "T4"},
 ]
 
