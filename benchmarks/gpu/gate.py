@@ -63,6 +63,9 @@ PICTURE, LEARNING_CURVE, REPORT = "times.png", "run/learning-curve.png", "report
 DATA, SITE, KERNELS = "data", "site", "kernels"
 """Folders of images, packages and compiled kernels, which no archive holds."""
 
+COMPILED = "all-compiled"
+"""A file among the kernels that says that the stage `compilation` has made them."""
+
 
 def main() -> int:
     """Run what is not done, and write the report."""
@@ -82,16 +85,14 @@ def main() -> int:
     begun = time.monotonic()
     if options.archive and options.archive.exists() and not options.out.exists():
         unpack(options.archive, options.out)
-    options.out.mkdir(parents=True, exist_ok=True)
     keep, site, kernels = options.keep or options.out / DATA, options.out / SITE, options.out / KERNELS
+    kernels.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ, HCNN_GATE_DATA=str(keep.resolve()), CUPY_CACHE_DIR=str(kernels.resolve()))
     if options.wheels:
         install(options.wheels, site)
     if site.exists():
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(site.resolve()), os.environ.get("PYTHONPATH")]))
     collect(options.data, keep, environment)
-    if not any(kernels.glob("*")):  # those of the archive's machine are gone
-        result_of(options.out, "compilation").unlink(missing_ok=True)
     chosen = [s for name in options.part for s in PARTS[name]]
     if options.stages:
         chosen = [s for s in STAGES if s.name in options.stages]
@@ -101,9 +102,14 @@ def main() -> int:
     if (reason := no_gpu(environment)) is not None:
         print(f"no GPU, so nothing is run: {reason}", file=sys.stderr)
         return 1
+    compilation, compiled = result_of(options.out, "compilation"), kernels / COMPILED
+    if compilation.stem in {stage.name for stage in chosen} and not compiled.exists():
+        compilation.unlink(missing_ok=True)  # of the archive's machine, whose kernels are gone
     for stage in chosen:
         left = options.seconds - (time.monotonic() - begun)
         print(run(stage, options.out, environment, left), flush=True)
+        if stage.name == compilation.stem and compilation.exists():
+            compiled.touch()
         (options.out / REPORT).write_text(markdown(options.out), encoding="utf-8")
         if options.archive:
             pack(options.out, options.archive)

@@ -31,6 +31,10 @@ ROOT = Path(__file__).parents[2]
 STAGES = """
 import json, pathlib, sys, time
 name, out = sys.argv[1], pathlib.Path(sys.argv[2])
+if name == "train":
+    from benchmarks.gpu import stages
+    (out / f"{name}.json").write_text(json.dumps(stages.train(None, out)))
+    sys.exit()
 if name == "slow":
     time.sleep(60)
 if name == "wrong":
@@ -221,24 +225,93 @@ def test_data_come_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_from_an_empty_folder_to_the_report_and_on(
     tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three calls: all stages; none again; from the archive alone, compilation again, since its kernels are gone."""
+    """The order for a machine of half an hour, and another machine from the archive alone, which compiles again.
+
+    Each call brings the next images. Training is the stage's own, a stub in place of Python. It takes two calls.
+    """
     monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
     monkeypatch.setattr(gate, "no_gpu", lambda environment: None)
+    monkeypatch.setattr(gate, "BARS", dict.fromkeys(gate.BARS, (1, 1, "s")))
     out, archive = tmp_path / "out", tmp_path / "found.tgz"
+    for name, value in training_by_a_stub(tmp_path, out / "run").items():
+        monkeypatch.setenv(name, value)
 
-    def call() -> list[str]:
-        monkeypatch.setattr(sys, "argv", ["gate", str(out), "--part", "check", "--archive", str(archive)])
+    def call(part: str, *names: str) -> list[str]:
+        brought = tmp_path / f"of {part}"
+        brought.mkdir(exist_ok=True)
+        for name in names:
+            (brought / name).write_bytes(b"images")
+        given = ["--part", part, "--archive", str(archive), "--data", str(brought)]
+        monkeypatch.setattr(sys, "argv", ["gate", str(out), *given])
         assert gate.main() == 0
-        (out / gate.KERNELS).mkdir(exist_ok=True)
-        (out / gate.KERNELS / "a.cubin").touch()
         return [line.partition(" in ")[0] for line in capsys.readouterr().out.splitlines()[:-1]]
 
-    names = [stage.name for stage in gate.PARTS["check"]]
-    assert call() == [f"{name}: done" for name in names]
-    assert call() == [f"{name}: done before" for name in names]
-    assert "As measured." in (out / gate.REPORT).read_text()
+    def done(part: str) -> list[str]:
+        return [f"{stage.name}: done" for stage in gate.PARTS[part]]
+
+    assert call("check", *CIFAR10[:2]) == done("check")
+    assert call("measure", *CIFAR10[2:4]) == done("measure")
+    assert call("train", *CIFAR10[4:]) == ["train: failed (1): 1 epochs so far; call again"]
+    assert "| 1 | 342.9 | 1.895 |  |" in (out / gate.REPORT).read_text()
+    assert call("train") == ["train: done"]
+    assert call("check") == [f"{line} before" for line in done("check")]
     out.rename(tmp_path / "gone")
-    assert call() == [f"{name}: done" + " before" * (name != "compilation") for name in names]
+    assert call("test") == done("test")
+    report = (out / gate.REPORT).read_text()
+    assert "Not done." not in report and f"![times]({gate.PICTURE})" in report
+    assert report.count("As measured.") == len(gate.STAGES) - 1
+    assert f"on {', '.join(CIFAR10)}" in report and "| test |  | 1.603 | 0.4 |" in report
+    names = [stage.name for stage in gate.PARTS["check"]]
+    assert call("check") == [f"{name}: done" + " before" * (name != "compilation") for name in names]
+
+
+TRAINS = """#!/bin/sh
+case "$*" in *find_spec* | *--plot*) exit 0;; esac
+echo "$HCNN_PARTIAL_DATA $*" >> "$LOG"
+mkdir -p "$RUN" && touch "$RUN/epoch0001-step000000.h5"
+if [ -e "$RUN/metrics.jsonl" ]; then cp "$METRICS" "$RUN"; exit 0; fi
+head -n 1 "$METRICS" > "$RUN/metrics.jsonl"
+exit 124
+"""
+"""A run of one epoch, with the records of a real one: its time is up before its test, and it ends when it goes on."""
+
+
+def training_by_a_stub(folder: Path, run: Path) -> dict[str, str]:
+    """Variables of the environment for which `train.sh` trains with `TRAINS`, which writes its calls to folder/log."""
+    stub = folder / "python"
+    stub.write_text(TRAINS)
+    stub.chmod(0o755)
+    metrics = ROOT / "benchmarks" / "results" / "cifar10-hcnn-epoch" / "metrics.jsonl"
+    return {"PYTHON": str(stub), "RUN": str(run), "LOG": str(folder / "log"), "METRICS": str(metrics)}
+
+
+def test_training_waits_for_images_and_goes_on_from_call_to_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = importlib.import_module("benchmarks.gpu.stages")
+    data, run = tmp_path / "data", tmp_path / "run"
+    for name, value in {"HCNN_GATE_DATA": str(data), **training_by_a_stub(tmp_path, run)}.items():
+        monkeypatch.setenv(name, value)
+    data.mkdir()
+    for name in (CIFAR10[-1], f"{CIFAR10[2]}.xz"):
+        with pytest.raises(SystemExit, match=r"waiting for test_batch.bin and some of data_batch_1.bin.* give --data"):
+            stages.train(Cupy(), tmp_path)
+        (data / name).touch()
+    assert not run.exists()
+    with pytest.raises(SystemExit, match="1 epochs so far; call again"):
+        stages.train(Cupy(), tmp_path)
+    epoch = [1, 342.9266844300255, 1.8952816141843796, ""]
+    assert [json.loads(line) for line in rows_of(tmp_path, "train").read_text().splitlines()] == [
+        stages.TRAIN_HEAD, epoch
+    ]  # fmt: skip
+    result = stages.train(Cupy(), tmp_path)
+    assert result["table"] == [stages.TRAIN_HEAD, epoch, ["test", "", 1.6028250879049302, 0.4]]
+    assert result["text"].endswith("on data_batch_3.bin, test_batch.bin")
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert first.startswith("1 ") and first.endswith(
+        f"--out {run} --backend cupy --preset hcnn-best --precision tf32 --data-dir {data}"
+    )
+    assert second.endswith(f"--resume {run} --data-dir {data}")
 
 
 class Cupy:
