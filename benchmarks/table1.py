@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.table1 RUN RUN ...`` takes folders of runs on CIFAR-10, by default those of record in
 benchmarks/results. It prints a table, and writes it (.md) and a picture of it (.png). The accuracy is that on the test
-images where a run has read them, or else that on held-out images, marked as such. Published multiply-adds are those of
-the same networks as they are built here. Nothing was published of the time.
+images where a run has read them, or else that on held-out images, marked as such. A run that begins with the weights of
+another has the minutes of both. Published multiply-adds are those of the same networks as they are built here. Nothing
+was published of the time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from train.runs.run import Run
 from train.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
-RECORD = ("hcnn", "hcnn-paper-strides", "hcnn-medium", "hcnn-periodic", "hcnn-plus", "hcnn-fast")
+RECORD = ("hcnn", "hcnn-best", "hcnn-paper-strides", "hcnn-medium", "hcnn-periodic", "hcnn-plus", "hcnn-fast")
 
 PUBLISHED = {
     "HCNN": ("hcnn", 0.098e6, 91.43),
@@ -67,6 +68,10 @@ def measured(path: Path) -> Row | None:
     if epochs:  # a test before an extension is not of the network that took all the minutes
         records = [r for r in records if "test_accuracy" not in r or r["epoch"] == epochs[-1]["epoch"]]
     network, minutes = build(config), sum(record["seconds"] for record in epochs) / 60
+    for before in (Path(config.init_from), path.parent / config.init_from):
+        if config.init_from and before.is_dir() and (row := measured(before)):
+            minutes += row.minutes or 0
+            break
     for key, source in (("test_accuracy", TEST), ("validation_accuracy", HELD_OUT)):
         known = [record[key] for record in records if key in record]
         if config.dataset == "cifar10" and known:

@@ -39,6 +39,9 @@ def test_a_row_has_what_the_run_reached_and_the_size_of_its_network(tmp_path: Pa
     assert extended is not None and extended[5:] == (25.0, table1.HELD_OUT)
     plus = table1.measured(run_of(tmp_path / "c", "hcnn-plus", TEST))
     assert plus is not None and (plus.network, plus.coefficients) == ("HCNN (+)", 344_640)
+    for name, before in (("g", "a"), ("h", str(tmp_path / "a"))):  # two epochs of 1.5 minutes, and one
+        second = table1.measured(run_of(tmp_path / name, "resnet20", EPOCH, TEST, init_from=before))
+        assert second is not None and second.minutes == 4.5
     assert table1.measured(run_of(tmp_path / "d", "resnet20", EPOCH, TEST, dataset="sample")) is None
     assert table1.measured(run_of(tmp_path / "e", "resnet20")) is None
 

@@ -57,7 +57,7 @@ def test_a_model_card_says_what_the_file_and_the_records_say(name: str) -> None:
     assert f"K = {config.width}" in words and f"J = {config.depth}" in words
     assert f"{network.network.counted:,} coefficients" in words and f"{config.epochs} epochs" in words
     *sizes, last = map(str, config.image_sizes)
-    assert f"images of {', '.join(sizes)} and {last} pixels" in words
+    assert f"images of {' and '.join([', '.join(sizes), last] if sizes else [last])} pixels" in words
     record = json.loads(cards.RESULTS.read_text())[name]
     assert record["classes"] == list(network.class_names)
     assert f"\n\n{cards.table(**record)}\n\n" in text

@@ -25,7 +25,10 @@ RECIPE: dict[str, Any] = {
 """What the recipes for K = 16 have in common."""
 
 BEST: dict[str, Any] = {**RECIPE, "epochs": 120, "cutout": 8}
-"""Recipe of the network of most accuracy with at most 97,650 coefficients."""
+"""Recipe of the network of most accuracy with at most 97,650 coefficients: its first part."""
+
+END = {"schedule": "constant", "learning_rate": 0.006, "average_decay": 0.9998, "epochs": 20, "image_sizes": (32,)}
+"""What its second part, from the weights of the first, does in another way (arXiv:1803.05407)."""
 
 MEDIUM: dict[str, Any] = {**RECIPE, "strided_layers": (3, 7), "epochs": 60}
 """Recipe of four hours of two processor cores."""
@@ -65,6 +68,7 @@ HIERARCHICAL: dict[str, dict[str, Any]] = {
     },
     "hcnn-medium": MEDIUM,
     "hcnn-best": BEST,
+    "hcnn-best-second-part": {**BEST, **END},
     "hcnn-periodic": {**MEDIUM, "boundary": "attributes", "epochs": 35},
     "scattering": {
         "scattering": 2,
@@ -109,10 +113,6 @@ HIERARCHICAL: dict[str, dict[str, Any]] = {
 and 8, means of 16 filters at layer 11 and a dense layer, 360,522 trainable numbers. What differs: filters are flipped,
 as a convolution's are; strides begin at the first sample (theirs, at even lengths, at the second); the learning rate
 halves every 40 epochs (theirs from epoch 240 on every 20).
-
-`hcnn-fast` takes about 72 minutes of two processor cores, `hcnn-medium` about four hours; `hcnn-best` takes 21 minutes
-of an H200 (docs/recipes.md). `hcnn-periodic` is `hcnn-medium` with periodic attributes and fewer epochs; train.explore
-moves along them.
 
 The mean over attributes makes all Q s1 s2 coefficients of a class act together in the last layer, so the steepest
 curvature of the loss grows with them and with the square of the logits' scale: a scale of 10 wants learning rates near

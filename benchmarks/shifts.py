@@ -1,0 +1,66 @@
+"""What small shifts change of a network's answers: `python -m benchmarks.shifts --data-dir DIR NETWORK ...`.
+
+Each network, a checkpoint, a run or a name, classifies the images it held out and the first of those it trained on: as
+they are, and by the mean of the logits of nine shifts, by 2, 0 or -2 pixels along each axis, zeros (the mean colour)
+coming in. Nothing is chosen by these figures, and test images are not read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from hcnn_core import log_softmax
+from hcnn_core.backend import Array
+from train import load_dataset
+from train.data import move, split_validation, standardise
+from train.runs.shipped import open_network
+from train.runs.training import restore
+
+BATCH = 100
+FAR = 2
+"""Pixels of a shift along an axis."""
+
+
+def shifted(images: Array) -> Iterator[Array]:
+    """Yield images (N, H, W, C) at nine places."""
+    count, height, width, _ = images.shape
+    for down, right in itertools.product((-FAR, 0, FAR), repeat=2):
+        rows, columns = np.arange(height) - down, np.arange(width) - right
+        yield move(images, np.tile(rows, (count, 1)), np.tile(columns, (count, 1)), max_shift=FAR)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("networks", nargs="+", help="checkpoints, runs or names")
+    parser.add_argument("--data-dir", default="data", help="folder of the data set")
+    parser.add_argument("--training", type=int, default=2000, help="training images, the first ones")
+    options = parser.parse_args()
+    print("network                    images                        right     loss in nats")
+    for name in options.networks:
+        path, checkpoint, _ = open_network(name)
+        config = checkpoint.config
+        network, parameters, moments = restore(path, checkpoint, config, np)
+        dataset = load_dataset(config.dataset, options.data_dir)
+        kept, held_out = split_validation(dataset, config.validation_size, config.seed)
+        for part, chosen in (("held out", held_out), ("trained on", kept[: options.training])):
+            labels = dataset.train_labels[chosen]
+            found: dict[str, list[Array]] = {"as they are": [], "nine shifts": []}
+            for begin in range(0, len(chosen), BATCH):
+                pixels = dataset.train_images[chosen[begin : begin + BATCH]]
+                x = standardise(pixels, checkpoint.channel_mean, checkpoint.channel_std, config.dtype)
+                logits = [network(parameters, y, moments)[0] for y in shifted(x)]
+                found["as they are"].append(logits[len(logits) // 2])
+                found["nine shifts"].append(np.mean(logits, axis=0))
+            for how, batches in found.items():
+                logits = np.concatenate(batches)
+                right = np.mean(np.argmax(logits, axis=1) == labels)
+                loss = -np.mean(log_softmax(logits)[np.arange(len(labels)), labels])
+                print(f"{name:26} {len(labels)} {part}, {how:14} {100 * right:6.2f} %   {loss:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
