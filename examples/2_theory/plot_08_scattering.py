@@ -12,7 +12,6 @@ Networks, slides 8 to 11; `arXiv:1101.2286 <https://arxiv.org/abs/1101.2286>`_.
 """
 
 import os
-from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,20 +36,17 @@ image = ndimage.zoom(data.camera().astype(float), n / 512, order=1, grid_mode=Tr
 x = (image - image.mean()) / image.std()
 coefficients = scattering(x, bank)  # (n / 2^J, n / 2^J, paths)
 
-fig, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
 wavelet = np.fft.fftshift(np.fft.ifft2(bank.psi[1, 0]))[n // 2 - 12 : n // 2 + 12, n // 2 - 12 : n // 2 + 12]
-axes[0].imshow(wavelet.real, cmap="RdBu", vmin=-abs(wavelet).max(), vmax=abs(wavelet).max())
-axes[1].imshow(np.fft.fftshift(plain), cmap="gray")
-axes[2].imshow(x, cmap="gray")
 first = np.concatenate([np.concatenate(list(np.moveaxis(coefficients[..., a : a + 4], -1, 0)), 1) for a in (1, 5)])
-axes[3].imshow(first, cmap="gray")
-titles = "a wavelet, real part", "Littlewood-Paley sum, not tight", "image", "first order, 8 angles"
-for ax, title in zip(axes, titles, strict=True):
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+pictures = {"a wavelet, real part": wavelet.real, "image": x, "first order, 8 angles": first}
+for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
+    ax.imshow(picture, cmap="gray")
     ax.set(title=title, xticks=[], yticks=[])
 
 # %%
-# The norm
-# --------
+# The norm, and distances
+# -----------------------
 # With tight filters the norm of an image is that of its average and its wavelet moduli, and so on for each modulus. So
 # orders 0 to 2 hold most of it. What is missing are third moduli, and second ones of no larger scale, which
 # :func:`~wavelets.scattering` leaves out.
@@ -64,9 +60,7 @@ print("share of the squared norm in orders 0, 1, 2:", ", ".join(f"{share:.1%}" f
 assert 0.8 < sum(shares) <= 1
 
 # %%
-# Distances do not grow
-# ---------------------
-# Any two images: here the photograph, noise, and sums of both.
+# Distances do not grow, whatever the two images are: here the photograph, and the same with noise.
 
 rng = np.random.default_rng(0)
 for distance in (1e-3, 0.1, 1.0, 10.0):
@@ -103,13 +97,13 @@ def photograph(u):
     return ndimage.map_coordinates(x, u, order=3, mode="grid-wrap")
 
 
-def packet(u, w):
-    """A wave of frequency w in a Gaussian window."""
-    return np.cos(w * u[0]) * np.exp(-((u - n / 2) ** 2).sum(0) / (2 * (n / 8) ** 2))
+def packet(w):
+    """A wave of frequency w in a Gaussian window, as a function of places."""
+    return lambda u: np.cos(w * u[0]) * np.exp(-((u - n / 2) ** 2).sum(0) / (2 * (n / 8) ** 2))
 
 
 changes = {name: [change(f, photograph, size) for size in sizes] for name, f in transforms.items()}
-ratios = {name: [change(f, partial(packet, w=w), 0.05) / 0.05 for w in frequencies] for name, f in transforms.items()}
+ratios = {name: [change(f, packet(w), 0.05) / 0.05 for w in frequencies] for name, f in transforms.items()}
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for name, values in changes.items():

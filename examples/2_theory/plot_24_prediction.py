@@ -78,16 +78,14 @@ models = {
     "moduli from harmonics": ((0, 1, 2, 3, 4), np.abs),
 }
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True, layout="constrained")
-distances = rng.integers(n // 8, n - n // 8, lines // 32)
+moves = np.repeat(rng.integers(n // 8, n - n // 8, lines // 32), 32)[:, None]
 scores, control = {}, {}
 for ax, (kind, coefficients) in zip(axes, z.items(), strict=True):
+    moved = coefficients[np.arange(lines)[:, None], (np.arange(n) - moves) % n]
     for name, model in models.items():
         scores[kind, name] = [predict(coefficients, j, *model)[0] for j in range(2, scales)]
         print(f"{kind:10} {name:27} R2 of scales 0 to 3:", " ".join(f"{r:6.3f}" for r in scores[kind, name]))
         ax.plot(range(scales - 2), scores[kind, name], "o-", label=name)
-        moved = np.concatenate(
-            [np.roll(band, by, 1) for band, by in zip(np.split(coefficients, lines // 32), distances, strict=True)]
-        )
         control[kind, name] = [predict(coefficients, j, *model, coarse=moved)[0] for j in range(2, scales)]
         print(f"{'':10} {'  control':27} R2 of scales 0 to 3:", " ".join(f"{r:6.3f}" for r in control[kind, name]))
     ax.set(title=kind, xlabel="predicted scale", xticks=range(scales - 2))

@@ -7,6 +7,9 @@ sparse in a dictionary :math:`D_j`, a code :math:`\alpha` found from the next co
 :math:`D_j \alpha`: a *sparse deconvolution*. Is the network that computes the code, trained together with its
 dictionary, better than :math:`\ell^1` minimisation, and are both better than linear prediction?
 
+The decoder of :ref:`sphx_glr_gallery_2_theory_plot_12_autoencoder.py` is trained as a whole: each layer doubles the
+sides by a transposed convolution, and none has to give the signal at its scale. Here it has to, one step at a time.
+
 Source: S. Mallat, Multiscale Sparse Models in Deep Convolutional Networks, slides 23, 24 and 31.
 """
 
@@ -107,22 +110,13 @@ for j in (1, 0):
     assert errors[j]["network"] < 0.7 * errors[j]["linear"], "jumps are restored, beyond what is linear"
     assert errors[j]["l1 code in the network's dictionary"] > errors[j]["l1 code"] > 1.2 * errors[j]["network"]
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1, 2), layout="constrained")
-names = list(errors[0])[:3]
-for j, of_scale in errors.items():
-    left.bar(np.arange(3) + 0.4 * j - 0.2, [of_scale[name] for name in names], 0.4, label=f"scale {j + 1} to {j}")
-left.set(xticks=range(3), xticklabels=names, ylabel="squared error, of what is lost")
-left.legend()
 shown = np.flatnonzero(np.ptp(x[:, inner], axis=1) > 1)[:6]
-at = np.arange(len(shown) * width // 2)
-for style, label, found in (
-    ("k", "fine", x),
-    ("0.6", "coarse", np.repeat(y, 2, axis=1)),
-    ("C1", "network", restored(p, y)),
-):
-    right.step(at, (found[shown][:, inner]).ravel(), style, where="mid", label=label)
-right.set(xlabel="sample", title="inner halves of six windows with jumps", yticks=[])
-right.legend(loc="upper right", fontsize="small")
+pictures = {"fine": x, "coarse": np.repeat(y, 2, axis=1), "network": restored(p, y)}
+fig, ax = plt.subplots(figsize=(9, 3), layout="constrained")
+for style, (label, found) in zip(("k", "0.6", "C1"), pictures.items(), strict=True):
+    ax.plot(found[shown][:, inner].ravel(), style, drawstyle="steps-mid", label=label)
+ax.set(xlabel="sample", title="inner halves of six windows with jumps", yticks=[])
+ax.legend(loc="upper right", fontsize="small")
 
 # %%
 # The network restores most of what linear prediction cannot: where in a coarse sample a jump lies. Its code is not the

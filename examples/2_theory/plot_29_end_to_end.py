@@ -72,11 +72,8 @@ def logits(p, index, iterations=layers):
     """Logits (N, 4) of some images."""
     z = moduli[index].reshape(-1, 24) @ p["L"]
     code = ista(z, p["D"], penalty, iterations=iterations) if iterations else z @ p["D"]
-    both = (
-        np.concatenate([np.maximum(code, 0), np.maximum(-code, 0)], axis=1)
-        if iterations
-        else np.concatenate([code, -code], axis=1)
-    )
+    both = np.concatenate([code, -code], axis=1)
+    both = np.maximum(both, 0) if iterations else both
     return np.mean(both.reshape(-1, 64, 2 * atoms), axis=1) @ p["W"] + p["bias"]
 
 

@@ -54,8 +54,8 @@ for kind, chance in chances.items():
     found = hidden[rows][:, columns]
     parts = [coarse_part(m) for m in (answers, hidden, found)]
     correlation = abs(np.corrcoef(people[rows], np.arange(64))[0, 1])
-    print(f"{kind} answers: coarse part {parts[0]:.3f}, hidden {parts[1]:.3f}, organised {parts[2]:.3f};", end=" ")
-    print(f"correlation with the order of people {correlation:.2f}")
+    print(f"{kind} answers: coarse part {parts[0]:.3f}, hidden {parts[1]:.3f}, organised {parts[2]:.3f}")
+    print(f"    correlation with the order of people {correlation:.2f}")
     if kind == "smooth":
         for ax, title, m in zip(axes, ("as it was", "as it comes", "organised"), (answers, hidden, found), strict=True):
             ax.imshow(m, cmap="gray", aspect="auto", interpolation="nearest")
@@ -72,11 +72,10 @@ for kind, chance in chances.items():
 # chosen on one half of the images, and its roughness is measured on the other half.
 
 classifier = load("hcnn-fast")
-network = classifier.network
 images = load_dataset("sample").test_images[:count]
 x = standardise(images, classifier.checkpoint.channel_mean, classifier.checkpoint.channel_std)
 responses = {}  # by depth j: (images, v_{j-1}, v_j)
-for _, y, _ in network.folded().trace(classifier.merged, x):
+for _, y, _ in classifier.network.folded().trace(classifier.merged, x):
     if y.ndim == 6:
         kept = y.mean(axis=(1, 2, 3), dtype=float)
         responses[len(responses) + 3] = kept - kept.mean(axis=0)
@@ -96,19 +95,17 @@ for j, y in responses.items():
         natural, order = np.arange(y.shape[axis]), organize(parts[0])[0]
         chance = [roughness(parts[1], rng.permutation(len(natural))) for _ in range(200)]
         table[name, j] = roughness(parts[1], natural), roughness(parts[1], order), *np.quantile(chance, (0.025, 0.975))
-        print(
-            f"x_{j} along {name:7}: "
-            + "natural {:.2f}, organised {:.2f}, by chance {:.2f} to {:.2f}".format(*table[name, j])
-        )
+        shown = "natural {:.2f}, organised {:.2f}, by chance {:.2f} to {:.2f}".format(*table[name, j])
+        print(f"x_{j} along {name:7}: {shown}")
 
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True, layout="constrained")
-for ax, name, title in zip(axes, ("v_{j-1}", "v_j"), ("$v_{j-1}$", "$v_j$"), strict=True):
-    depths = list(responses)
+depths = list(responses)
+for ax, name in zip(axes, ("v_{j-1}", "v_j"), strict=True):
     natural, organised, low, high = np.transpose([table[name, j] for j in depths])
     ax.fill_between(depths, low, high, color="0.85", label="orders by chance, 95 %")
     ax.plot(depths, natural, "o-", label="natural order")
     ax.plot(depths, organised, "s-", label="organised")
-    ax.set(xlabel="depth j", title=f"along {title}", xticks=depths)
+    ax.set(xlabel="depth j", title=f"along ${name}$", xticks=depths)
 axes[0].set_ylabel("roughness on other images")
 axes[1].legend(fontsize="small")
 
