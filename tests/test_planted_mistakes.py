@@ -26,3 +26,8 @@ def test_planted_texts_occur_once(mistakes: Any) -> None:
         assert (ROOT / mistake.file).read_text("utf-8").count(mistake.old) == 1, mistake
         assert mistake.new != mistake.old and mistake.file.endswith(".py")
         assert len(list(ROOT.glob(f"examples/*/plot_{mistake.page}_*.py"))) == 1
+
+
+def test_every_page_has_a_planted_mistake(mistakes: Any) -> None:
+    pages = {page.name.split("_")[1] for page in ROOT.glob("examples/*/plot_*.py")}
+    assert {mistake.page for mistake in mistakes} == pages

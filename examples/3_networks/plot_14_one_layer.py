@@ -99,6 +99,7 @@ for kind, (initialize, logits_of) in networks.items():
 # What is seen
 # ------------
 
+assert all(results[kind, "all"][0] > results[kind, "none"][0] + 0.1 for kind in networks), "training fits the images"
 early, late = ({kind: results[kind, a][0] + results[kind, b][0] for kind in networks} for a, b in ("12", "45"))
 assert early["fully connected"] > late["fully connected"], "the first two of five layers against the last two"
 assert early["hierarchical"] < late["hierarchical"], "the same, the other way round"
