@@ -4,6 +4,9 @@ The C functions of CUDA's runtime and driver, as CuPy's modules call them, are r
 the host's, and a launch does nothing but to be written down. So all of CuPy's own code runs, and ours as it does on a
 GPU; results are whatever memory holds, which is zeros. What a driver or a card would refuse is collected in `refused`:
 calls that a graph cannot hold, grids and shared memory that are too large, arguments that a kernel does not take.
+
+`python -m benchmarks.gpu.driverless --module train.cifar --backend cupy` trains so, and `--module benchmarks.gpu.stages
+step FOLDER` runs a stage of the gate. Libraries such as cuBLAS are not replaced.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ import gc
 import json
 import os
 import re
+import runpy
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -132,6 +137,7 @@ class Driver:
         self.heard: list[Launch] = []
         self.recorded: list[Launch] = []
         self._signatures: list[tuple[Any, ...]] = []
+        self._reached: dict[int, float] = {}
         self._begun = 0
         self._same = 1
 
@@ -163,6 +169,13 @@ class Driver:
         return self.handles
 
     streamCreate = streamCreateWithFlags = streamCreateWithPriority = graphInstantiate = moduleLoadData = handle
+    eventCreate = eventCreateWithFlags = handle
+
+    def eventRecord(self, event: int, *_: Any) -> None:
+        self._reached[event] = time.perf_counter()
+
+    def eventElapsedTime(self, begin: int, end: int, *_: Any) -> float:
+        return 1e3 * (self._reached[end] - self._reached[begin])
 
     def getDeviceCount(self, *_: Any) -> int:
         return 1
@@ -502,8 +515,30 @@ def write_texts(path: str) -> None:
     os._exit(0)
 
 
+def run_module(name: str, *arguments: str) -> None:
+    """Run a command on the stand-in. Its status is 1 if a driver would refuse something; lines say what."""
+    _, driver = without_driver()
+    sys.argv[1:] = arguments
+    status: Any = 0
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        status = ended.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    lines = [*driver.refused, status] if isinstance(status, str) else driver.refused
+    for line in lines:
+        print(line, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if lines else status or 0)  # what CuPy does when it is unloaded is not ours to test
+
+
 def main() -> None:
     """Take steps of the network that the settings on the command line describe; print what became of them."""
+    if sys.argv[1] == "--module":
+        run_module(*sys.argv[2:])
     if sys.argv[1] == "--texts":
         write_texts(sys.argv[2])
     settings = json.loads(sys.argv[1])

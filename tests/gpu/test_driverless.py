@@ -50,6 +50,38 @@ def test_steps_are_recorded(settings: dict[str, Any]) -> None:
     assert shorter > 100
 
 
+def module(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return python("-m", "benchmarks.gpu.driverless", "--module", *arguments)
+
+
+def test_a_run_is_trained_to_its_end(tmp_path: Path) -> None:
+    """From the data to checkpoints and report. Nothing is evaluated, since nothing is computed."""
+    run = tmp_path / "run"
+    flags = "--preset sample --epochs 2 --validation-size 0 --no-test --backend cupy --out"
+    done = module("train.cifar", *flags.split(), str(run))
+    assert done.returncode == 0 and "kernel by kernel" not in done.stderr, done.stderr
+    assert [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    assert {"epoch0002-step000000.h5", "learning-curve.png", "report.html"} <= {path.name for path in run.iterdir()}
+
+
+def test_a_stage_of_the_gate_is_run(tmp_path: Path) -> None:
+    done = module("benchmarks.gpu.stages", "profile", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    head, *rows = json.loads((tmp_path / "profile.json").read_text())["table"]
+    assert head == ["kernel", "launches", "ms"] and {"apply", "map_rows", "merge"} <= {name for name, *_ in rows}
+    assert rows[-1][0] == "whole step" and rows[-1][-1] > 0
+
+
+def test_what_a_module_must_not_do_ends_it_with_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    text = "import contextlib, cupy\nfrom hcnn_core.backend import record\nx = cupy.zeros(3)\n"
+    for work, refused in (("x + x", False), ("cupy.cuda.Device().synchronize()", True)):
+        lines = f"{text}with contextlib.suppress(Exception):\n    record(lambda: {work})\n"
+        (tmp_path / "own_module.py").write_text(lines)
+        done = module("own_module")
+        assert done.returncode == refused and ("deviceSynchronize, by" in done.stderr) == refused, done.stderr
+
+
 def test_memory_of_a_graph_that_is_dropped_is_given_back() -> None:
     """The graph's first step is said to differ from the same step kernel by kernel, so training goes on without it."""
     more = {}
