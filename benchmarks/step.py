@@ -39,7 +39,7 @@ STAGES = {
     "(+) layers": ("hcnn_core/factored.py", ("factored_layer",)),
     "(+) layers, backward": ("hcnn_core/factored.py", ("factored_adjoints",)),
     "marginals": ("hcnn_core/marginals.py", ("marginal", "marginal_vjp")),
-    "gradient step": ("train/recipes/optimizers.py", ("_sgd", "_muon", "_adamw")),
+    "gradient step": ("train/recipes/optimizers.py", ("update", "_adamw")),
 }
 PARTS = {
     "of these: spectra of x": ("cpu/plan.py", ("_spectrum",)),
