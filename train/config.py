@@ -126,7 +126,7 @@ class Config(BackendSettings, RecipeSettings, NormalizationSettings, Hierarchica
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
         architecture = ARCHITECTURES[self.architecture]
         for name, section in SECTIONS.items():
-            if section not in architecture.sections and (value := getattr(self, name)) != getattr(Config, name):
+            if section not in self.sections and (value := getattr(self, name)) != getattr(Config, name):
                 theirs = " or ".join(repr(kind) for kind, it in ARCHITECTURES.items() if section in it.sections)
                 raise ConfigError(
                     f"{name} is {value!r}, which is for architecture {theirs}; {architecture.title} has no such "
@@ -140,6 +140,11 @@ class Config(BackendSettings, RecipeSettings, NormalizationSettings, Hierarchica
         architecture.check(self)
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
+
+    @property
+    def sections(self) -> tuple[type, ...]:
+        """The dataclasses of settings that its architecture takes beside those of every run."""
+        return ARCHITECTURES[self.architecture].sections
 
 
 def _parameters_section() -> str:

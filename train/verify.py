@@ -59,7 +59,7 @@ BIAS_SCALE = 0.5
 
 LAYER_SETTINGS = (
     *("depth", "width", "factors", "space_kernel", "attribute_kernel", "attribute_stride", "strided_layers"),
-    *("nonlinear_factors", "normalization", "head", "epsilon"),
+    *("nonlinear_factors", "normalization", "head", "skip", "epsilon"),
 )
 """What the description of a verification says of the network."""
 
@@ -78,8 +78,7 @@ def _act(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace, xp: Any) -> int:
     checkpoint = checkpoints.load(find(options.checkpoint)) if options.checkpoint else None
-    own = checkpoint.config.boundary if checkpoint else "both"
-    boundary = options.boundary or own
+    boundary = options.boundary or (checkpoint.config.boundary if checkpoint else "both")
     boundaries = BOUNDARIES if boundary == "both" else (boundary,)
     dataset = _dataset(options, checkpoint)
     subjects = (
@@ -186,8 +185,7 @@ def _subject(
 ) -> Subject:
     """A network, given or random, and images to try it on."""
     dtype = options.dtype or DTYPE
-    given = {"reduction": options.reduction, "skip": options.skip}
-    changes: dict[str, Any] = {"boundary": boundary} | {name: value for name, value in given.items() if value}
+    given: dict[str, Any] = {name: value for name in ("reduction", "skip") if (value := getattr(options, name))}
     rng, chosen = _drawn(options, dataset, number)
     if checkpoint:
         if dtype.startswith("complex"):
@@ -195,7 +193,7 @@ def _subject(
                 f"--dtype {dtype} draws random weights, those of a checkpoint are real; use float32 or float64"
             )
         _require_layers(checkpoint.config)
-        config = dataclasses.replace(checkpoint.config, **changes)
+        config = dataclasses.replace(checkpoint.config, boundary=boundary, **given)
         network, parameters, moments = restore(find(options.checkpoint), checkpoint, config, xp)
         config = dataclasses.replace(config, dtype=dtype)
         network = build(config, checkpoint.image_size, network.classes, checkpoint.channels)
@@ -204,7 +202,7 @@ def _subject(
     else:
         preset = options.preset or "hcnn"
         _require_layers(make_config(preset))
-        config = make_config(preset, {**changes, "dtype": DTYPES[dtype]})
+        config = make_config(preset, {"boundary": boundary, "dtype": DTYPES[dtype], **given})
         of_kind = build_complex if dtype.startswith("complex") else build
         height, width, channels = dataset.image_shape
         network = of_kind(config, (height, width), len(dataset.class_names), channels)
@@ -370,6 +368,7 @@ def _own_images(text: str) -> str:
 
 
 def _parser() -> Parser:
+    choices = {f.name: f.metadata["choices"] for f in dataclasses.fields(Config)}
     parser = Parser(
         prog="python -m train.verify",
         description="Verify that translations of the attributes of a network leave its result (Proposition 3.1 of "
@@ -401,8 +400,8 @@ def _parser() -> Parser:
         help="how arrays are extended; attributes: periodic along attributes, by zeros in space; both: periodic, then "
         "by zeros [the checkpoint's, or both]",
     )
-    parser.add_argument("--reduction", choices=("mean", "sum"), help="marginal over v_{j-3} [the network's]")
-    parser.add_argument("--skip", choices=("none", "aligned"), help="what layers add to their outputs [the network's]")
+    parser.add_argument("--reduction", choices=choices["reduction"], help="marginal over v_{j-3} [the network's]")
+    parser.add_argument("--skip", choices=choices["skip"], help="what layers add to their outputs [the network's]")
     parser.add_argument(
         "--max-examples", type=at_least(1), default=1, metavar="N", help="random networks, or sets of images [1]"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -11,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.train.runs import Outcome, assert_same_run
+from autodiff import check_grads, convolve, cross_entropy
+from tests.train.runs import SMALL, Outcome, assert_same_run
 from train import explore, load, verify
 from train.config import ConfigError, make_config
-from train.networks import registry
+from train.networks import hierarchical, registry
+from train.networks.hierarchical import FactoredLayer, HierarchicalLayer, Kinds
 from train.networks.layer import IMAGES, Layer
 from train.networks.network import Network
 
@@ -77,6 +81,51 @@ def test_settings_of_others_are_refused_by_name() -> None:
 def test_names_are_taken_once(linear: Any) -> None:
     with pytest.raises(ValueError, match="linear: there is an architecture or a preset of that name"):
         registry.register("linear", linear["ARCHITECTURE"])
+
+
+def tanh(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
+    return np.tanh(convolve(x, w, axes, **options) + bias)
+
+
+class Plain(HierarchicalLayer):
+    _rho = staticmethod(tanh)
+
+
+class Factored(Plain, FactoredLayer):
+    pass
+
+
+@pytest.fixture
+def other_activation() -> Iterator[None]:
+    """A hierarchical network with another nonlinearity, as the page says to make one."""
+    build = functools.partial(hierarchical.build, kinds=Kinds(Plain, Factored, reduces=False))
+    presets = {"tanh": {"dataset": "sample", "learning_rate": 0.003}}
+    entry = dataclasses.replace(hierarchical.ARCHITECTURE, title="a network with tanh", build=build, presets=presets)
+    registry.register("tanh", entry)
+    try:
+        yield
+    finally:
+        del registry.ARCHITECTURES["tanh"], registry.PRESETS["tanh"]
+
+
+@pytest.mark.usefixtures("other_activation")
+def test_a_hierarchical_network_takes_another_activation(command: Command, tmp_path: Path) -> None:
+    network = registry.build(make_config("tanh", {"depth": 4, "width": 4, "factors": 3, "dtype": "float64"}), 8)
+    rng = np.random.default_rng(0)
+    weights, x, labels = network.initialize(rng), rng.standard_normal((2, 8, 8, 3)), np.array([0, 7])
+    layer, found, _ = next(network.trace(weights, x))
+    w, bias = weights[layer.name]["w"], weights[layer.name]["bias"]
+    expected = np.tanh(convolve(x, w, (1, 2), sum_axes=3, boundary="zero") + bias)
+    assert np.array_equal(found, expected)
+    check_grads(lambda p: cross_entropy(network(p, x)[0], labels), 1)(weights)
+    logits, moments = network(weights, x)
+    np.testing.assert_allclose(network.apply_merged(network.merged(weights, moments), x), logits, rtol=1e-10)
+    with pytest.raises(ConfigError, match="cannot be periodic"):
+        registry.architecture_of(config := make_config("tanh", {"boundary": "periodic"})).refuse(
+            config, (30, 30), 10, 3
+        )
+    command(*SMALL, "--preset", "tanh", "--epochs", 1, "--no-test", "--out", tmp_path / "run").success()
+    assert load(tmp_path / "run").network.config.architecture == "tanh"
 
 
 class Add(Layer):

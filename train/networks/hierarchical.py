@@ -541,10 +541,9 @@ def layers(
 ) -> list[HierarchicalLayer]:
     """Return the table of the convolutional layers j = 1 .. J-1.
 
-    Layer J-1 has as many filters as there are classes, since its last attribute is the class (Eq. 7); K where the head
-    is dense.
+    Layer J-1 has a filter for each class, its last attribute (Eq. 7), or K where the head is dense.
     """
-    if config.architecture != "hcnn":
+    if HierarchicalSettings not in config.sections:
         raise ConfigError(f"architecture is {config.architecture!r}, no hierarchical network: take another preset")
     k, r = config.width, config.attribute_stride
     in_space, along_attributes = config.boundaries

@@ -18,7 +18,8 @@ import numpy as np
 from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train.config import ConfigError, make_config, with_defaults
-from train.networks.hierarchical import build, hierarchy
+from train.networks.hierarchical import hierarchy
+from train.networks.registry import build
 from train.runs.checkpoint import CheckpointError, require_same_arrays
 from train.runs.memory import require_weights
 from train.storage.files import write_atomically

@@ -336,7 +336,6 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     signal = to_numpy(x).astype(wide)
     if signal.ndim == 6:
         signal = signal.mean(axis=3) if config.reduction == "mean" else signal.sum(axis=3)
-    rho = _elu_of_parts if np.iscomplexobj(signal) else _elu
     places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
     patches, exists = signal, np.ones((), bool)
     mesh = []
@@ -354,7 +353,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         z = (np.tensordot(flat, h, (2, 1)) - h @ mean) / sigma  # (N, WINDOWS, s1, s2, Q)
         if "h_scale" in weights:
             z = z * weights["h_scale"] + weights["h_bias"]
-        z = rho(z) if layer.nonlinear else z
+        z = _rho(z) if layer.nonlinear else z
         along_v = inside[2][:, :, None] & inside[3][:, None, :]
         y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
     else:
@@ -366,7 +365,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         _, _, own = next(network.trace(subject.parameters, subject.state(row.j, x), moments))
         deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
         y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
-    made = np.asarray(rho(y + weights["bias"]))
+    made = np.asarray(_rho(y + weights["bias"]))
     if layer.skip is None:
         return made
     skipping = to_numpy(subject.beside(row.j)).astype(wide)  # x_{j-1} of x_{j+1}, at the samples that both layers keep
@@ -404,12 +403,10 @@ def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, 
     return mean, centred @ centred.conj().T / centred.shape[1]
 
 
-def _elu(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _rho(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if np.iscomplexobj(z):
+        return np.asarray(_rho(z.real) + 1j * _rho(z.imag))
     return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
-
-
-def _elu_of_parts(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(_elu(z.real) + 1j * _elu(z.imag))
 
 
 def invariance(
