@@ -5,9 +5,9 @@ minutes, so that its schedule ends with them. All networks of a set have the sam
 same augmentation, the same course of the learning rate and the same average of weights. Optimiser, highest learning
 rate, weight decay, batch and dropout are those of the network's preset.
 
-Each run is a folder, `DIR/NAME-SEED`. The same command goes on where it stopped, and leaves alone what is finished.
-`python -m benchmarks.table1 DIR/*-*` tables and draws what they reach. The set "depth" chooses among recipes, so its
-runs do not read the test images.
+Each run is a folder, `DIR/NAME-SEED`. The same command goes on where it stopped, whatever stopped it, and leaves alone
+what is finished; one with other terms is refused. `python -m benchmarks.table1 DIR/*-*` tables and draws what they
+reach. The set "depth" chooses among recipes, so its runs do not read the test images.
 """
 
 from __future__ import annotations
@@ -20,16 +20,21 @@ if "numpy" not in sys.modules:
     prepare()
 
 import argparse
-import contextlib
+import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import train
+from train.commands.command_line import ONE_LINE, Parser, given_path, run_command, say
 from train.config import Config, ConfigError, make_config
-from train.data import INFO, DataError, load_dataset
-from train.runs.checkpoint import CheckpointError
+from train.data import INFO, load_dataset
 from train.runs.run import Run, RunError
-from train.runs.training import Interrupted, TrainingError, summary
+from train.runs.session import namespace
+from train.runs.training import Interrupted, summary
+from train.storage.files import write_atomically
+from train.storage.lock import HeldError, locked
 
 TERMS = {
     "schedule": "one-cycle",
@@ -47,7 +52,7 @@ TERMS = {
 BASELINES = ("resnet20", "all-cnn", "nin", "wrn-student", "fitnet")
 
 SETS: dict[str, dict[str, dict[str, Any]]] = {
-    "table1": {name: {"preset": name} for name in (*BASELINES, "hcnn-best")},
+    "table1": {name: {"preset": name} for name in (*BASELINES, "hcnn-medium")},
     "depth": {
         f"depth{depth}{'-skip' if skip == 'aligned' else ''}": {
             "preset": "hcnn-fast",
@@ -74,12 +79,11 @@ def settings(changes: dict[str, Any], options: argparse.Namespace, **more: Any) 
 
 
 def images_per_second(config: Config, folder: Path) -> float:
-    """How fast a network trains, by a short run in a folder."""
-    if not finished(folder, 2):
-        if Run(folder).checkpoint_paths():
-            train.resume(folder)
-        else:
-            train.fit(config, out=folder)
+    """How fast a network trains, by a short run in a folder; one that was stopped has measured nothing."""
+    if not finished(folder, config.epochs):
+        if folder.exists():
+            shutil.rmtree(folder)
+        train.fit(config, out=folder)
     return float(epochs_of(folder)[-1]["images_per_second"])
 
 
@@ -116,56 +120,82 @@ def train_one(name: str, changes: dict[str, Any], seed: int, images: int, option
         epochs = epochs_that_fill(options.minutes, images, speed)
         size = options.train_size
         config = settings(changes, options, train_size=size, epochs=epochs, seed=seed)
-        print(f"{folder}: {speed:.0f} images/s, so {epochs} epochs", flush=True)
+        say(f"{folder}: {speed:.0f} images/s, so {epochs} epochs")
 
-    def say(record: dict[str, Any]) -> None:
+    def report(record: dict[str, Any]) -> None:
         left = (config.epochs - record["epoch"]) * record["seconds"]
-        print(f"{name}-{seed}: {summary(record, config.epochs, left)}", flush=True)
+        say(f"{name}-{seed}: {summary(record, config.epochs, left)}")
 
     if run.checkpoint_paths():
-        train.resume(folder, on_epoch=say)
+        train.resume(folder, on_epoch=report)
     else:
-        train.fit(config, out=folder, on_epoch=say)
+        train.fit(config, out=folder, on_epoch=report)
 
 
-def main() -> int:
+def require_same_terms(options: argparse.Namespace) -> None:
+    """Note the terms of a new folder's runs; refuse others in one that has some."""
+    path = options.out / "terms.json"
+    terms = {
+        "--minutes": options.minutes,
+        "--backend": namespace(options.backend).__name__,  # which "auto" finds here
+        "--dataset": options.dataset,
+        "--train-size": options.train_size,
+        "--validation-size": options.validation_size,
+    }
+    if not path.is_file():
+        write_atomically(path, json.dumps(terms).encode())
+    for flag, before in json.loads(path.read_text("utf-8")).items():
+        if before != terms[flag]:
+            raise RunError(
+                f"the runs in {options.out} have {flag} {before}, not {terms[flag]}; give the same, or another --out"
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Train a set; the status is 1 if a network failed, and the others are trained all the same."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.equal_time", allow_abbrev=False)
+    return run_command(_parser(), arguments, _act, "--only leaves out networks")
+
+
+def _act(options: argparse.Namespace) -> int:
+    if not options.minutes > 0:
+        raise ConfigError(f"--minutes is {options.minutes:g}; give more than 0")
+    networks = SETS[options.set]
+    if unknown := [name for name in options.only or () if name not in networks]:
+        raise ConfigError(f"--only is {unknown[0]!r}; choose among {', '.join(networks)}")
+    images = options.train_size or len(load_dataset(options.dataset, options.data_dir).train_labels)
+    options.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    try:
+        with locked(options.out / ".lock"):
+            require_same_terms(options)
+            for seed in options.seeds:
+                for name in options.only or networks:
+                    try:
+                        train_one(name, networks[name], seed, images - options.validation_size, options)
+                    except (*ONE_LINE, ConfigError, MemoryError) as error:
+                        failed += 1
+                        say(f"{name}-{seed}: {error}")
+    except HeldError as error:
+        raise RunError(f"{options.out} is in use by {error}; wait for it or end it, or give another --out") from error
+    except Interrupted as error:
+        raise Interrupted(f"{error}, or all with the same command again", error.signum) from error
+    return int(failed > 0)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m benchmarks.equal_time", description="Train networks for equal times.")
     parser.add_argument("set", choices=SETS, help="what is compared")
     parser.add_argument("--minutes", type=float, required=True, help="of training, for each network")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the runs go")
+    parser.add_argument("--out", type=given_path, required=True, metavar="DIR", help="where the runs go")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each network with each of them (0)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the set's networks")
-    parser.add_argument("--backend", default="auto", help="auto, numpy or cupy")
+    parser.add_argument("--backend", default="auto", choices=("auto", "numpy", "cupy"), help="array library (auto)")
     parser.add_argument("--dataset", default="cifar10", choices=INFO)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--train-size", type=int, default=0, help="training images, those held out among them (all)")
     parser.add_argument("--validation-size", type=int, default=1000, help="of these, held out (1000)")
-    options = parser.parse_args()
-    if not options.minutes > 0:
-        parser.error(f"--minutes is {options.minutes:g}; give more than 0")
-    networks = SETS[options.set]
-    if unknown := [name for name in options.only or () if name not in networks]:
-        parser.error(f"--only is {unknown[0]!r}; choose among {', '.join(networks)}")
-    try:
-        images = options.train_size or len(load_dataset(options.dataset, options.data_dir).train_labels)
-    except DataError as error:
-        parser.error(str(error))
-    failed = 0
-    for seed in options.seeds:
-        for name in options.only or networks:
-            try:
-                train_one(name, networks[name], seed, images - options.validation_size, options)
-            except (ConfigError, DataError, CheckpointError, RunError, TrainingError, MemoryError) as error:
-                failed += 1
-                print(f"{name}-{seed}: {error}", flush=True)
-    return int(failed > 0)
+    return parser
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        try:
-            sys.exit(main())
-        except Interrupted as error:
-            print(error)
-            sys.exit(128 + error.signum)
+    sys.exit(main())

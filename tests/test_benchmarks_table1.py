@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from benchmarks import equal_time, table1
 from train.config import make_config, to_toml
 from train.runs import session
 from train.runs.run import Run
+from train.storage.lock import locked
 
 EPOCH = {"epoch": 1, "train_loss": 1.0, "seconds": 90.0, "validation_accuracy": 0.5}
 TEST = {"epoch": 1, "test_accuracy": 0.875}
@@ -79,29 +82,61 @@ def test_terms_are_equal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(found)) == len(found) == 6
 
 
-def test_a_set_is_trained_once_and_goes_on_where_a_network_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+FEW = ("--dataset", "sample", "--train-size", "90", "--validation-size", "10")
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two networks for an epoch, one of which cannot be built."""
     monkeypatch.setattr(session, "plot_learning_curve", lambda records, path, title: path.write_bytes(b"picture"))
     monkeypatch.setattr(session, "page", lambda *arguments: "report")
     networks = {"wrong": {"preset": "lenet", "depth": 5}, "lenet": {"preset": "lenet"}}
     monkeypatch.setitem(equal_time.SETS, "table1", networks)
     monkeypatch.setattr(equal_time, "BATCHES", 1)
-    asked = ["table1", "--minutes", "1e-6", "--seeds", "0", "1", "--dataset", "sample", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["equal_time", *asked, "--train-size", "90", "--validation-size", "10"])
-    assert equal_time.main() == 1
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_set_is_trained_once_and_goes_on_where_a_network_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["table1", "--minutes", "1e-6", "--seeds", "0", "1", *FEW, "--out", str(tmp_path)]
+    assert equal_time.main(asked) == 1
     assert "wrong-0: depth is 5, which is for architecture 'hcnn'" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lenet-0", "lenet-1", "speed"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lenet-0", "lenet-1", "speed", "terms.json"]
     brief, whole = (Run(tmp_path / name).latest()[1].config for name in ("speed/lenet", "lenet-1"))
     assert (brief.epochs, brief.train_size, brief.seed) == (2, 10 + brief.batch_size, 0)
     assert (whole.epochs, whole.train_size, whole.seed) == (1, 90, 1)
-    metrics = tmp_path / "lenet-1" / "metrics.jsonl"
-    *epochs, test = metrics.read_text("utf-8").splitlines(keepends=True)
-    assert "test_accuracy" in json.loads(test)
-    metrics.write_text("".join(epochs), "utf-8")  # as if it was killed before it was tested
-    assert equal_time.main() == 1
-    again = metrics.read_text("utf-8").splitlines()
-    assert len(again) == len(epochs) + 1 and json.loads(again[-1])["test_accuracy"] == json.loads(test)["test_accuracy"]
     monkeypatch.setattr(train, "fit", None)
     monkeypatch.setattr(train, "resume", None)
-    assert equal_time.main() == 1  # which trains nothing again
+    assert equal_time.main(asked) == 1  # which trains nothing again
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_set_goes_on_by_the_same_command_and_by_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["table1", "--only", "lenet", *FEW, "--out", str(tmp_path), "--minutes"]
+    begun = tmp_path / "speed" / "lenet" / "config.toml"
+    begun.parent.mkdir(parents=True)
+    begun.touch()  # of a measurement that was killed
+
+    def stopped(*_: Any) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "stopped"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(equal_time, "summary", stopped)
+        assert equal_time.main([*asked, "1e-6"]) == 128 + signal.SIGTERM
+    assert "SIGTERM at the end of epoch 1 of 1 epochs, saved; " in (said := capsys.readouterr().err)
+    assert said.endswith(", or all with the same command again\n")
+    path, checkpoint, _ = (run := Run(tmp_path / "lenet-0")).latest()
+    assert not run.test_record()
+    before = path.read_bytes()
+    with locked(tmp_path / ".lock"):
+        assert equal_time.main([*asked, "1e-6"]) == 1
+    assert "is in use by process" in capsys.readouterr().err
+    assert equal_time.main([*asked, "7"]) == 1
+    assert "have --minutes 1e-06, not 7.0; " in capsys.readouterr().err
+    assert equal_time.main([*asked, "1e-6"]) == 0
+    test = run.test_record()
+    assert path.read_bytes() == before and test and test["epoch"] == checkpoint.state.epoch == 1
