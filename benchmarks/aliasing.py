@@ -1,7 +1,8 @@
 """The tables and pictures of docs/aliasing.md from verifications: `python -m benchmarks.aliasing NAME=DIR ...`.
 
 DIR is the --out of a `python -m train.verify`. Every measured row goes to benchmarks/results/aliasing/NAME.csv; the
-tables, in detail for the names after --detail, replace what stands between the two marks in docs/aliasing.md.
+tables, in detail for the names after --detail, replace what stands between the two marks in docs/aliasing.md. With
+--rows-only the document stays as it is, and the overview is printed.
 """
 
 import argparse
@@ -142,10 +143,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verifications", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--detail", nargs="*", default=[], metavar="NAME")
+    parser.add_argument("--rows-only", action="store_true")
     options = parser.parse_args()
     folders = dict(argument.split("=", 1) for argument in options.verifications)
     found = {name: read(Path(folder)) for name, folder in folders.items()}
     RESULTS.mkdir(parents=True, exist_ok=True)
+    if options.rows_only:
+        for name, (_, rows) in found.items():
+            write_csv(RESULTS / f"{name}.csv", rows)
+        print(overview(found), end="")
+        return
     commands = [
         [name, f"`{about['command']}`", f"[rows](../{(RESULTS / name).relative_to(ROOT)}.csv)"]
         for name, (about, _) in found.items()
