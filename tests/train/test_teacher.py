@@ -15,7 +15,7 @@ from scipy.special import rel_entr, softmax
 
 from autodiff import check_grads, grad, tree_map
 from tests.train.commands import Command, made_up
-from tests.train.runs import SMALL, assert_same_state, interrupted_at_a_step, metrics, run_here, saved_state
+from tests.train.runs import SMALL, assert_same_state, contents, interrupted_at_a_step, metrics, run_here, saved_state
 from train import load
 from train.config import make_config, read_toml
 from train.data import INFO, Dataset, resize
@@ -163,6 +163,33 @@ def test_a_start_that_fails_leaves_no_teacher(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", full)
         command(*flags).one_line(1, "cannot write the run to", "No space left on device")
+    command(*flags).success()
+
+
+def test_a_start_that_is_killed_before_its_first_state_leaves_a_teacher_to_remove(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run"
+    flags = (*SMALL, "--epochs", 1, "--teacher", trained, "--no-test", "--out", path)
+    save = checkpoints.save
+
+    class Killed(BaseException):
+        """What nothing handles."""
+
+    def killed(path: Path, *arguments: Any) -> None:
+        if path.name != "teacher.h5":
+            raise Killed
+        save(path, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoints, "save", killed)
+        command(*flags)
+    assert [file.name for file in path.iterdir()] == ["teacher.h5"]
+    before = contents(path)
+    command(*flags).one_line(1, f"--out {path} holds teacher.h5 and no run", "remove it")
+    command("--resume", path).one_line(1, "holds no run")
+    assert contents(path) == before
+    (path / "teacher.h5").unlink()
     command(*flags).success()
 
 

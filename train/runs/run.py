@@ -74,9 +74,14 @@ class Run:
         if os.path.lexists(path) and not path.is_dir():
             raise RunError(f"--out {path} is a file; name a directory")
         resumable = f", or continue it with --resume {path}" if self.checkpoint_paths() else ""
-        files = (self.config_path, self.metrics_path, self.picture_path, self.teacher_path, path / BEST)
+        files = (self.config_path, self.metrics_path, self.picture_path, path / BEST)
         if resumable or any(file.exists() for file in files):
             raise RunError(f"--out {path} holds a run already; name another directory{resumable}")
+        if self.teacher_path.exists():  # it may be a file of the user's, so it is not written over
+            raise RunError(
+                f"--out {path} holds {self.teacher_path.name} and no run; remove it, if a killed start left it there, "
+                "or name another directory"
+            )
 
     @contextlib.contextmanager
     def lock(self, *, make: bool = False) -> Iterator[None]:
