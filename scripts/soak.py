@@ -145,11 +145,15 @@ TYPES = st.sampled_from(["float32", "float64", "int64", "uint8", "complex64", "S
 VALUES = NUMBERS | st.text(max_size=20) | hnp.arrays(TYPES, hnp.array_shapes(min_dims=0, max_dims=4, max_side=4))
 """What a place in an HDF5 file may hold instead of what belongs there."""
 
-SETTINGS = st.dictionaries(
-    st.sampled_from([f.name for f in dataclasses.fields(Config)]) | st.text(max_size=8),
-    NUMBERS | st.text(max_size=8) | st.lists(NUMBERS, max_size=3),
-    min_size=1,
-    max_size=4,
+NAMES = st.sampled_from([f.name for f in dataclasses.fields(Config)])
+PLAUSIBLE = (
+    st.integers(0, 9) | st.floats(0, 1) | st.booleans() | st.sampled_from(["periodic", "adamw", "sample", "none"])
+)
+ANYTHING = NUMBERS | st.text(max_size=8) | st.lists(NUMBERS, max_size=3)
+SETTINGS = (
+    st.dictionaries(NAMES, PLAUSIBLE | st.lists(st.integers(1, 9), max_size=3), min_size=1, max_size=3)
+    | st.dictionaries(NAMES, PLAUSIBLE | ANYTHING, min_size=1, max_size=4)
+    | st.dictionaries(NAMES | st.text(max_size=8), ANYTHING, min_size=1, max_size=4)
 )
 """What a configuration file may say."""
 
@@ -174,22 +178,6 @@ EVENTS = {
 """Methods of `Soak`, and how often each is drawn."""
 
 
-def drawn(strategy: st.SearchStrategy[Any], rng: random.Random) -> Any:
-    """A value of a strategy; Hypothesis tends to what breaks programs."""
-    found: list[Any] = []
-
-    @seeded(rng.getrandbits(64))
-    @settings(
-        max_examples=10, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
-    @given(strategy)
-    def take(value: Any) -> None:
-        found.append(value)
-
-    take()
-    return rng.choice(found)
-
-
 class Soak:
     """Events on runs in a folder, compared with a reference run there."""
 
@@ -197,6 +185,7 @@ class Soak:
         Command.patience = patience
         self.folder, self.rng = folder, random.Random(seed)
         self.counts: collections.Counter[str] = collections.Counter()
+        self.pools = collections.defaultdict[st.SearchStrategy[Any], list[Any]](list)
         with contextlib.redirect_stdout(io.StringIO()):
             cifar.main([*map(str, SMALL), "--out", str(folder / "warm-up")])  # compiles, for all forks of this process
         self.reference, begin = folder / "reference", time.monotonic()
@@ -226,6 +215,27 @@ class Soak:
             or not (run / "learning-curve.png").stat().st_size
         ):
             raise BrokenPromiseError(f"{sorted(p.name for p in run.iterdir())}")
+
+    def drawn(self, strategy: st.SearchStrategy[Any]) -> Any:
+        """A value of a strategy; Hypothesis tends to what breaks programs. To start it costs as much as many values."""
+        pool = self.pools[strategy]
+        if not pool:
+
+            @seeded(self.rng.getrandbits(64))
+            @settings(
+                max_examples=100,
+                database=None,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(strategy)
+            def take(value: Any) -> None:
+                pool.append(value)
+
+            take()
+            self.rng.shuffle(pool)
+        return pool.pop()
 
     def moment(self, runs: float = 1.2) -> None:
         """Wait for some part of the time that a run takes, or of so many."""
@@ -295,15 +305,23 @@ class Soak:
         return "said"
 
     def link(self, run: Path) -> str:
-        """A lock that leads elsewhere."""
-        shutil.copytree(self.reference, run)
+        """A lock, of a run or of a sweep, that leads elsewhere."""
+        if self.rng.random() < 0.5:
+            shutil.copytree(self.reference, run)
+            kind, program, arguments = "run", cifar, ("--resume", run)
+        else:
+            run.mkdir()
+            kind, program, arguments = "sweep", sweep, (self.sweep_file(run), "--out", run)
         mine, lock = run / "mine", run / ".lock"
         mine.write_text("mine")
         lock.symlink_to(mine) if self.rng.random() < 0.5 else lock.hardlink_to(mine)
-        status, text = Command(("--resume", run)).finish()
-        if status != 1 or "is a link" not in text or mine.read_text() != "mine":
+        before = sorted(run.iterdir())
+        command = Command(arguments, program=program)
+        status, text = command.finish()
+        require_line(command.arguments, status, text, program)
+        if status != 1 or "is a link" not in text or mine.read_text() != "mine" or sorted(run.iterdir()) != before:
             raise BrokenPromiseError(f"a lock that is a link: {status}: {text}; {mine.read_text()}")
-        return "refused"
+        return f"{kind} refused"
 
     def extension(self, run: Path) -> str:
         """A finished run is extended, and killed meanwhile."""
@@ -393,12 +411,18 @@ class Soak:
         if differ or found.keys() != expected.keys():
             raise BrokenPromiseError(f"the last state differs in {differ}: {sorted(p.name for p in run.iterdir())}")
 
+    def sweep_file(self, folder: Path) -> Path:
+        """A sweep of one trial, as the reference run."""
+        text = (self.reference / "config.toml").read_text(encoding="utf-8").partition("[versions]")[0]
+        file = folder / "a.toml"
+        file.write_text("[settings]\n" + text.replace("train_size = 0", "train_size = 40"), encoding="utf-8")
+        return file
+
     def trials(self, run: Path) -> str:
         """A sweep is killed, hung up or interrupted; its trial ends with it, and goes on with the same command."""
         run.mkdir()
-        file, signum = run / "a.toml", self.rng.choice([signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-        text = (self.reference / "config.toml").read_text(encoding="utf-8").partition("[versions]")[0]
-        file.write_text("[settings]\n" + text.replace("train_size = 0", "train_size = 40"), encoding="utf-8")
+        signum = self.rng.choice([signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+        file = self.sweep_file(run)
         command = Command((file, "--out", run / "out"), program=sweep)
         time.sleep(self.rng.uniform(0, 10))  # for a process that imports all modules, and then trains
         command.send(signum)
@@ -519,7 +543,7 @@ class Soak:
                 where: Any = holder.attrs if self.rng.random() < 0.5 and len(holder.attrs) else file
                 name = self.rng.choice(sorted(where.keys() if where is not file else names) or [""])
                 with contextlib.suppress(KeyError, ValueError, TypeError, OSError, RuntimeError):  # what HDF5 refuses
-                    value = drawn(VALUES, self.rng)
+                    value = self.drawn(VALUES)
                     if self.rng.random() < 0.3 and where is file:
                         file.move(name, f"{name}x")
                         continue
@@ -564,7 +588,7 @@ class Soak:
         run.mkdir()
         lines = [
             f"{name!r} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
-            for name, value in drawn(SETTINGS, self.rng).items()
+            for name, value in self.drawn(SETTINGS).items()
         ]
         (run / "a.toml").write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
         return self.tried("settings", ("--describe", "--config", run / "a.toml"))
@@ -609,7 +633,7 @@ class Soak:
 
     def flags(self, run: Path) -> str:
         """Flags whose values are of no kind, or of one and absurd; Hypothesis draws them."""
-        found = drawn(FLAGS, self.rng)
+        found = self.drawn(FLAGS)
         given = [part for name, value in found.items() for part in (f"--{name.replace('_', '-')}", value)]
         return self.tried("flags", (*SMALL, "--epochs", 1, *given, "--describe"))
 

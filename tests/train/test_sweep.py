@@ -379,6 +379,19 @@ def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path) -> None:
     assert outcome.status == 1 and "holds trials but no sweep.toml" in outcome.err
 
 
+def test_a_lock_that_is_a_link_is_refused_and_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, folder = write(tmp_path, SETTINGS)
+    folder.mkdir()
+    mine = tmp_path / "thesis.tex"
+    mine.write_text("chapter 1")
+    (folder / ".lock").symlink_to(mine)
+    before = contents(tmp_path)
+    assert _sweep.main([str(file), "--out", str(folder)]) == 1
+    reason = f"cannot write the sweep to {folder}: its .lock is a link, or no file; remove it"
+    assert capsys.readouterr().err == f"train.sweep: {reason}\n"
+    assert contents(tmp_path) == before and (folder / ".lock").is_symlink()
+
+
 def test_no_trial_begins_after_the_total_time(tmp_path: Path) -> None:
     file, folder = write(tmp_path, "total_minutes = 1e-9\n" + SETTINGS)
     assert "| 0 | 0 | waiting |" in run(file, "--out", folder).success()
