@@ -55,10 +55,10 @@ def import_keras(source: Path) -> Checkpoint:
     *convolutions, dense = layers
     pairs = list(zip(convolutions[::2], convolutions[1::2], strict=True))
     try:
-        found = _parameters(pairs, dense)
+        parameters, moments = _parameters(pairs, dense)
+        width, factors = dense[0].shape[0], pairs[2][0][0].shape[-1]
     except (ValueError, IndexError) as error:
         raise _other_network(source, str(error)) from error
-    (parameters, moments), width, factors = found, dense[0].shape[0], pairs[2][0][0].shape[-1]
     depth = 2 + (len(pairs) - 2) // 2 + 1
     taps = pairs[3][0][0].shape[:2]
     config = make_config(

@@ -142,6 +142,11 @@ def damaged(path: Path, kind: str) -> None:
                 name = group.attrs["weight_names"][0]
                 del group[name]
                 group[name] = b"abc"
+            case "a number for filters":
+                group = file[names[-1]]
+                name = group.attrs["weight_names"][0]
+                del group[name]
+                group[name] = 1.0
 
 
 @pytest.mark.parametrize(
@@ -155,6 +160,7 @@ def damaged(path: Path, kind: str) -> None:
         ("missing group", "not a whole file"),
         ("not finite", "not finite"),
         ("text for numbers", "not a whole file"),
+        ("a number for filters", "another network"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_one_line(tmp_path: Path, kind: str, words: str) -> None:
