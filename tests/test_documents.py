@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import autodiff
 import hcnn_core
 from benchmarks import table1
+from hcnn.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README, SPEED = ((ROOT / name).read_text("utf-8") for name in ("README.md", "benchmarks/results/speed.md"))
@@ -95,3 +98,29 @@ def test_coverage_says_which_boundaries_and_axes_a_function_takes(name: str) -> 
     assert said == {boundary for boundary in EXTENSIONS if accepts(name, boundary, 1)}
     assert accepts(name, "periodic", 6)
     assert accepts(name, "periodic", 7) == (row[1] == "any")
+
+
+def commands_of(text: str) -> list[str]:
+    """What follows `python -m hcnn`, in the blocks of a page and between its backquotes."""
+    block = re.compile("^```.*?^```", re.DOTALL | re.MULTILINE)
+    lines = "\n".join(block.findall(text)).replace("\\\n", " ").splitlines()
+    lines += [" ".join(code.split()) for code in re.findall("`([^`]+)`", block.sub("", text))]
+    return [line.partition("python -m hcnn ")[2] for line in lines if "python -m hcnn " in line]
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.stem
+)
+def test_commands_take_the_flags_that_pages_give_them(path: Path) -> None:
+    for command in commands_of(path.read_text("utf-8")):
+        name, *given = shlex.split(command.replace("NAME", "hcnn").replace("$seed", "0"), comments=True)
+        if name in ("...", "COMMAND") or not given or {"...", "$@"} & {*given}:  # said of commands, not to be typed
+            continue
+        parser = importlib.import_module(COMMANDS[name][0])._parser()
+        parser.parse_args(["--evaluate", *given] if name == "evaluate" else given)
+
+
+def test_commands_of_a_page_are_found() -> None:
+    page = "`python -m hcnn verify\n--seed 1` and\n```\nmpirun -n 2 python -m hcnn train \\\n  --seed 2\nelse\n```\n"
+    assert [command.split() for command in commands_of(page)] == [["train", "--seed", "2"], ["verify", "--seed", "1"]]
+    assert len(commands_of(README)) > 3
