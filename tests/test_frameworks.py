@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import subprocess
@@ -25,13 +26,14 @@ X, W = RNG.standard_normal((2, 6, 5)), RNG.standard_normal((3, 2, 4))
 OPTIONS: dict[str, Any] = {"axes": (1, 2), "boundary": "periodic"}
 
 
-def printed_by(name: str) -> list[str]:
-    """The lines that the blocks of a framework print, one block after the other."""
+@functools.cache
+def run_blocks(name: str) -> tuple[list[str], dict[str, Any]]:
+    """The lines that the blocks of a framework print, one block after the other, and what they define."""
     blocks = re.findall(rf"```python {name}\n(.*?)```", DOCUMENT, re.DOTALL)
-    output = io.StringIO()
+    output, defined = io.StringIO(), dict[str, Any]()
     with contextlib.redirect_stdout(output):
-        exec(compile("\n".join(blocks), f"docs/frameworks.md, {name}", "exec"), {})
-    return output.getvalue().splitlines()
+        exec(compile("\n".join(blocks), f"docs/frameworks.md, {name}", "exec"), defined)
+    return output.getvalue().splitlines(), defined
 
 
 class Exchanged:
@@ -146,7 +148,7 @@ def test_libraries_that_do_not_mix_get_no_advice_about_cupy() -> None:
 
 
 EXAMPLES = {
-    "torch": ["(1, 4, 6, 6, 6, 5) (4, 2, 3, 3, 3, 3)", "(3, 3, 4, 3, 3, 4)"],
+    "torch": ["(1, 4, 6, 6, 6, 5) (4, 2, 3, 3, 3, 3)", "(3, 3, 4, 3, 3, 4)", "(1, 32, 32, 3)"],
     "jax": ["(3, 3, 4) ()"],
     "scipy": ["[0. 0. 4. 0. 1. 0.]"],
 }
@@ -155,7 +157,19 @@ EXAMPLES = {
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_of_the_document_run(name: str) -> None:
     pytest.importorskip(name)
-    assert printed_by(name) == EXAMPLES[name]
+    assert run_blocks(name)[0] == EXAMPLES[name]
+
+
+def test_a_trained_network_inside_pytorch() -> None:
+    """Its logits, and the slope along the gradient."""
+    pytest.importorskip("torch")
+    defined = run_blocks("torch")[1]
+    logits, images, gradient = defined["Logits"].apply, defined["images"].detach(), defined["images"].grad
+    expected = defined["network"].logits(images.numpy())
+    np.testing.assert_allclose(logits(images).numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    step = 1e-2 * gradient / gradient.norm()
+    ahead, behind = (logits(images + s).logsumexp(1).sum() for s in (step, -step))
+    assert float(ahead - behind) / 2 == pytest.approx(1e-2 * float(gradient.norm()), rel=0.05)
 
 
 WITHOUT = """
