@@ -21,6 +21,7 @@ from tests.train.runs import Outcome
 from train.attributes import report
 from train.verification.report import page as verification_page
 
+SITE = Path(__file__).resolve().parents[2] / "docs" / "_build" / "html" / "index.html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -131,6 +132,16 @@ def test_the_page_without_scripts_says_so(browser: Any, explored_page: Path) -> 
     shown = Shown(browser, explored_page, java_script_enabled=False)
     assert "needs JavaScript" in shown.page.locator("noscript").inner_text()
     assert not shown.page.locator("#controls").is_visible()
+    shown.page.context.close()
+
+
+@pytest.mark.skipif(not SITE.exists(), reason="make docs has not built the site")
+def test_the_bar_of_the_site_is_one_line(browser: Any) -> None:
+    shown = Shown(browser, SITE, viewport={"width": 1200, "height": 900})
+    assert shown.page.evaluate("document.documentElement.scrollWidth") == 1200
+    entries = shown.page.locator(".bd-header a:visible, .bd-header button:visible").all()
+    boxes = [entry.bounding_box() for entry in entries]
+    assert len(boxes) > 6 and max(box["y"] for box in boxes) < min(box["y"] + box["height"] for box in boxes)
     shown.page.context.close()
 
 
