@@ -402,11 +402,11 @@ def _draw_scale(plot: Any, norm: _Norm) -> None:
     from matplotlib import colormaps
 
     places = [np.linspace(*colours, 64) for colours in (CHANGE_COLOURS, ROUNDING_COLOURS)]
-    gap = np.ones((8, 4))
+    gap = np.ones((24, 4))
     column = [colormaps[COLOURS](part[::-1]) for part in places]
-    plot.imshow(np.concatenate([column[0], gap, column[1]])[:, None], aspect="auto", extent=(0, 1, 136, 0))
+    plot.imshow(np.concatenate([column[0], gap, column[1]])[:, None], aspect="auto", extent=(0, 1, 152, 0))
     ticks = {}
-    for top, ends in ((0, norm.changes), (72, norm.rounding)):
+    for top, ends in ((0, norm.changes), (88, norm.rounding)):
         for part, value in zip((64, 32, 0), np.geomspace(*ends, 3), strict=True):
             ticks[top + part] = f"{value:.0e}"
     plot.set_xticks([])
