@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.train.test_distributed import Problem, bound, difference
+from tests.train.test_distributed import Problem, difference
 from tests.train.threads import on_ranks
 from train.ranks.ranks import Ranks
 
@@ -25,7 +25,7 @@ def test_ranks_take_the_steps_of_one_by_cuda_kernels(kernels_on_host: list[str],
     kernels_on_host.clear()
     found = on_ranks(2, lambda ranks: problem.run(ranks, STEPS)[0], in_turn=True)
     assert {"gram", "spread"} <= set(kernels_on_host)
-    assert difference(found[0], expected) <= bound("float32", STEPS)
+    assert difference(found[0], expected) <= problem.bound(STEPS)
 
 
 class Nccl:

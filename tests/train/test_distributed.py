@@ -120,7 +120,7 @@ class Problem:
 
 
 def difference(one: Any, other: Any) -> float:
-    """The largest difference of two trees' arrays, by the largest element of each array or 1 where that is less."""
+    """The largest difference of two trees' arrays, by the largest element of each array, or 0.01 where that is more."""
     pairs = zip(tree_leaves(one), tree_leaves(other), strict=True)
     return max(float(np.abs(a - b).max() / max(1e-2, np.abs(b).max())) for a, b in pairs)
 
