@@ -157,10 +157,7 @@ def train_subset(dataset: Dataset, size: int) -> Dataset:
 
 
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split the training images into a part to train on and a held-out part, class by class.
-
-    Every class gives its share of `count`, to within one image.
-    """
+    """Split the training images into those to train on and `count` held out, of each class its share, to one image."""
     labels = dataset.train_labels
     if not 1 <= count < len(labels):
         raise ValueError(

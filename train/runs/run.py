@@ -78,10 +78,7 @@ class Run:
         if resumable or any(file.exists() for file in files):
             raise RunError(f"--out {path} holds a run already; name another directory{resumable}")
         if self.teacher_path.exists():  # it may be a file of the user's, so it is not written over
-            raise RunError(
-                f"--out {path} holds {self.teacher_path.name} and no run; remove it, if a killed start left it there, "
-                "or name another directory"
-            )
+            raise RunError(f"--out {path} holds teacher.h5 and no run; remove it or name another directory")
 
     @contextlib.contextmanager
     def lock(self, *, make: bool = False) -> Iterator[None]:
