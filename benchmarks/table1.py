@@ -22,7 +22,10 @@ from train.runs.run import Run
 from train.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
-RECORD = ("hcnn", "hcnn-best", "hcnn-paper-strides", "hcnn-medium", "hcnn-periodic", "hcnn-plus", "hcnn-fast")
+RECORD = (
+    *("hcnn", "hcnn-best", "hcnn-paper-strides", "hcnn-medium", "hcnn-periodic", "hcnn-plus", "hcnn-fast"),
+    "resnet20",
+)
 
 PUBLISHED = {
     "HCNN": ("hcnn", 0.098e6, 91.43),

@@ -124,6 +124,14 @@ def small(name: str) -> tuple[Network, Any, Any]:
     return network, weights, rng.standard_normal((4, *network.image_shape))
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_initial_filters_keep_the_size_of_arrays(name: str) -> None:
+    network = build(make_config(name))
+    x = np.random.default_rng(1).standard_normal((8, *network.image_shape)).astype(np.float32)
+    logits = network(network.initialize(np.random.default_rng(0)), x)[0]
+    assert 0.02 < np.std(logits) < 20
+
+
 def test_gradients_of_a_network_of_every_layer() -> None:
     table = Table((8, 8, 2), "float64")
     table.dropout(0.25)

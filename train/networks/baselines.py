@@ -108,7 +108,7 @@ def _fitnet(table: Table, classes: int) -> None:
     """Maxima of two maps after each of 17 convolutions and a dense layer."""
     for filters in ((32, 32, 32, 48, 48), (80,) * 6, (128,) * 6):
         for count in filters:
-            table.convolve(2 * count, bias=True)
+            table.convolve(2 * count, bias=True, gain=1)  # the mean square of a maximum of two is that of one
             table.maxout(2)
         if filters[-1] < 128:
             table.pool("max", 2, 2)
