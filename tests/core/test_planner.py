@@ -147,3 +147,16 @@ def test_a_price_counts_the_matrices_and_lines_that_the_plan_has() -> None:
     products = "Im2col", "DirectProducts", "WinogradProducts"
     transforms = "Identity", "MatrixDFT", "RealDFT", "LibraryFFT"
     assert {name for pair in seen for name in pair} == {*products, *transforms}
+
+
+@pytest.mark.parametrize("length, gathered", [(126, False), (127, True)])
+def test_a_price_has_the_products_that_no_compiled_kernel_makes(length: int, gathered: bool) -> None:
+    """Where a stride does not divide a period, NumPy adds up the transpose: every tap, channel and result."""
+    problem = make_problem(
+        (3, 64, 9, length), (64, 7, 33), (2, 3), boundary="periodic", sum_axes=(1,), stride=(1, 2), method="direct"
+    )
+    x = np.empty(problem.x_shape, np.float32)
+    batch = planner.batch_axes(problem, x.shape, x.strides, planner.current())
+    choice = planner.by_axis(("direct", "direct"), problem, True, batch, "numpy", planner.current())
+    products = math.prod(problem.w_shape) * math.prod(problem.y_shape)
+    assert cost_model.units_of(choice)["gathered"] == (products if gathered else 0)

@@ -172,9 +172,10 @@ class DirectProducts:
         line = t.out_lengths[-1] * t.batch
         lines, phases = m.entries * t.results / line, math.prod(t.stride)
         samples, results = m.entries * m.columns * t.samples, m.entries * m.rows * t.results
+        result, of_x, of_w = self._sums_of_a_tap(m, line)
         units: Units = defaultdict(
             float,
-            mac=lines * t.count * sum(self._sums_of_a_tap(m, line)),
+            mac=lines * t.count * (result + (0 if t.uneven else of_x) + of_w),
             line=lines / register_tiles.lines_at_once(line),
             copy=samples * (t.count > 1) + results * phases,  # each phase of the cotangent of x reads the result once
         )
@@ -182,8 +183,8 @@ class DirectProducts:
             in_runs = m.of_spectra and t.batch >= register_tiles.LANES  # because the batch is innermost
             units["copy" if in_runs else "scattered"] += samples
         if t.uneven:  # no compiled kernel computes the transpose
-            units["piece"] += t.pieces
-            units["copy"] += t.count * results
+            for name, number in Im2col(t, self.tuning).units(m).items():
+                units[name] += number
         return units
 
     def _sums_of_a_tap(self, matrices: Matrices, line: int) -> tuple[float, float, float]:
