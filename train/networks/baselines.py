@@ -153,7 +153,7 @@ BASELINES = {
         "All-CNN-C", _all_cnn, "all-cnn", False, epochs=350, learning_rate=0.01, step_epochs=200, weight_decay=1e-3
     ),
     "nin": _entry(
-        "Network in Network", _nin, "nin", False, epochs=200, learning_rate=0.1, step_epochs=80, weight_decay=1e-4
+        "Network in Network", _nin, "nin", False, epochs=200, learning_rate=0.02, step_epochs=80, weight_decay=1e-4
     ),
     "wrn-student": _entry(
         "WRN-16-1",
