@@ -23,7 +23,13 @@ from train.storage.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 RECORD = (
-    *("hcnn", "hcnn-best", "hcnn-paper-strides", "hcnn-medium", "hcnn-periodic", "hcnn-plus", "hcnn-fast"),
+    "hcnn",
+    "hcnn-best",
+    "hcnn-paper-strides",
+    "hcnn-medium",
+    "hcnn-periodic",
+    "hcnn-plus",
+    "hcnn-fast",
     "resnet20",
 )
 
