@@ -21,6 +21,7 @@ import statistics  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+import xml.etree.ElementTree as ElementTree  # noqa: E402
 from collections import defaultdict  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from concurrent.futures import ProcessPoolExecutor, as_completed  # noqa: E402
@@ -573,35 +574,54 @@ def small(cupy: Any, out: Path) -> Result:
     return {"text": "", "table": [["step", "loss"], *([name, float(make(cupy, 0)())] for name, make in SMALL.items())]}
 
 
-TESTS_WANT = ("pytest", "hypothesis", "array_api_strict", "numba", "h5py", "tqdm", "scipy")
-"""What the tests import, by the names of modules; a machine with a GPU may lack any of it."""
+TESTS_WANT = ("pytest", "xdist", "hypothesis", "array_api_strict", "numba", "h5py", "tqdm", "scipy")
+"""What the tests import, by the names of modules; a machine with a GPU may lack any. `wheels.txt` lists wheels."""
+
+MOST_WORKERS = 14
+"""Processes of tests that share one card."""
 
 
 def tests(cupy: Any, out: Path) -> Result:
-    """The tests that want a GPU, file by file; those that import what is missing are named."""
+    """The tests that want a GPU, all files side by side; those that import what is missing are named."""
     lacking = {name for name in TESTS_WANT if importlib.util.find_spec(name) is None}
     if missing := sorted(lacking & {"pytest", "hypothesis"}):
         raise SystemExit(f"wants {', '.join(missing)}: give a folder of their wheels by --wheels")
     table = Table(out, "tests", ["file", "result"])
-    failed = False
+    names = []
     for path in filter(wants_gpu, sorted((ROOT / "tests").rglob("test_*.py"))):
-        name = str(path.relative_to(ROOT))
-        if not table.lacks(name):
-            continue
+        name = path.relative_to(ROOT).as_posix()
         if missing := sorted(lacking & imported(path)):
-            table.add([name, f"skipped for want of {', '.join(missing)}: give their wheels by --wheels"])
-            continue
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", name]
+            if table.lacks(name):
+                table.add([name, f"skipped for want of {', '.join(missing)}: give their wheels by --wheels"])
+        elif table.lacks(name):
+            names.append(name)
+    if names:
+        record_of, workers = out / "tests.xml", min(MOST_WORKERS, os.cpu_count() or 1)
+        beside = [] if "xdist" in lacking else ["-n", str(workers)]  # pytest-benchmark will not run beside it
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:benchmark"]
         done = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, "HYPOTHESIS_PROFILE": "ci"}, capture_output=True, text=True
-        )
+            [*command, *beside, f"--junitxml={record_of}", "-o", "junit_family=xunit1", *names],
+            cwd=ROOT, env={**os.environ, "HYPOTHESIS_PROFILE": "ci"}, capture_output=True, text=True,
+        )  # fmt: skip
         print(done.stdout, done.stderr, flush=True)
-        failed |= done.returncode != 0
-        if done.returncode == 0:  # what failed is run again by the next call
-            table.add([name, done.stdout.strip().splitlines()[-1]])
-    if failed:
-        raise SystemExit("see what failed above")
-    return {"text": "python -m pytest -m gpu, file by file.", "table": table}
+        found = outcomes(record_of)
+        for name in names:  # what failed is run again by the next call
+            if "failed" not in (counts := found.get(name, {"failed": 0})):
+                table.add([name, ", ".join(f"{count} {what}" for what, count in counts.items())])
+        if done.returncode:
+            raise SystemExit("see what failed above")
+    return {"text": "python -m pytest -m gpu, all files side by side.", "table": table}
+
+
+def outcomes(path: Path) -> dict[str, dict[str, int]]:
+    """How many tests of each file passed, failed and were skipped, from pytest's record in XML."""
+    found: dict[str, dict[str, int]] = {}
+    for case in ElementTree.parse(path).iter("testcase") if path.exists() else ():
+        tags = {child.tag for child in case}
+        what = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+        counts = found.setdefault(str(case.get("file")), {})
+        counts[what] = counts.get(what, 0) + 1
+    return found
 
 
 def wants_gpu(path: Path) -> bool:

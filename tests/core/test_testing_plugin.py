@@ -45,6 +45,12 @@ NUMPY = """
 """
 
 
+@pytest.fixture(autouse=True)
+def without_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest-benchmark, where it is installed, warns in every run that a process of pytest-xdist begins."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:benchmark")
+
+
 def loaded(pytester: pytest.Pytester, source: str, *arguments: str) -> pytest.RunResult:
     """A run of pytest on a test file, with the plugin, installed or not."""
     pytester.makepyfile(source)

@@ -12,11 +12,14 @@ import sys
 import time
 import types
 from contextlib import nullcontext
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import train.runs.step
 from benchmarks.gpu import gate
@@ -27,6 +30,7 @@ from train.config import make_config
 from train.runs.run import versions
 
 ROOT = Path(__file__).parents[2]
+WHEELS = ROOT / "benchmarks" / "gpu" / "wheels.txt"
 
 STAGES = """
 import json, pathlib, sys, time
@@ -126,7 +130,8 @@ def test_every_missing_package_is_named_and_what_needs_none_is_run(
     (root / "tests").mkdir(parents=True)
     (root / "tests" / "helper.py").write_text("import array_api_strict\n")
     text = "import pytest\n@pytest.mark.gpu\ndef test_a(): pass\n"
-    (root / "tests" / "test_plain.py").write_text(text)
+    (root / "tests" / "test_plain.py").write_text(text + "@pytest.mark.gpu\ndef test_b(): pass\n")
+    (root / "tests" / "test_other.py").write_text(text + "@pytest.mark.gpu\ndef test_b(): pytest.skip('')\n")
     (root / "tests" / "test_wants.py").write_text("from tests.helper import x\n" + text)
     (root / "tests" / "test_cpu.py").write_text(f"text = {text!r}\ndef test_b(): assert False\n")  # named in a string
     monkeypatch.setattr(stages, "ROOT", root)
@@ -136,9 +141,15 @@ def test_every_missing_package_is_named_and_what_needs_none_is_run(
     )
     (root / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
     rows = stages.tests(Cupy(), tmp_path)["table"][1:]
-    assert rows[0][0] == "tests/test_plain.py" and rows[0][1].startswith("1 passed")
-    assert rows[1][0] == "tests/test_wants.py" and rows[1][1].startswith("skipped for want of array_api_strict")
-    assert len(rows) == 2
+    assert rows[0][0] == "tests/test_wants.py" and rows[0][1].startswith("skipped for want of array_api_strict")
+    assert rows[1:] == [["tests/test_other.py", "1 passed, 1 skipped"], ["tests/test_plain.py", "2 passed"]]
+    fails = root / "tests" / "test_fails.py"
+    fails.write_text(text + "@pytest.mark.gpu\ndef test_b(): assert False\n")
+    with pytest.raises(SystemExit, match="what failed"):
+        stages.tests(Cupy(), tmp_path)
+    assert stages.rows_so_far(tmp_path, "tests")[1:] == rows  # it failed, so the next call runs it again
+    fails.write_text(text)
+    assert stages.tests(Cupy(), tmp_path)["table"][1:] == [*rows, ["tests/test_fails.py", "1 passed"]]
     monkeypatch.setattr(stages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="wants hypothesis, pytest: give"):
         stages.tests(Cupy(), tmp_path)
@@ -150,6 +161,18 @@ def test_the_tests_that_want_a_gpu_name_all_they_import() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         if stages.wants_gpu(path):
             assert stages.imported(path) - known <= sys.stdlib_module_names, path
+
+
+def test_the_list_of_wheels_has_what_the_tests_want_and_what_that_needs() -> None:
+    stages = importlib.import_module("benchmarks.gpu.stages")
+    listed = [Requirement(line) for line in WHEELS.read_text("utf-8").splitlines() if not line.startswith("#")]
+    names = {canonicalize_name(requirement.name) for requirement in listed}
+    assert names >= {canonicalize_name({"xdist": "pytest-xdist"}.get(name, name)) for name in stages.TESTS_WANT}
+    for name in sorted(names):
+        for text in metadata.requires(name) or ():
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": "", "python_version": "3.12"}):
+                assert canonicalize_name(needed.name) in names | {"numpy"}, f"{name} needs {needed}"
 
 
 def test_stages_import_no_numba() -> None:
