@@ -1,0 +1,309 @@
+"""Plant a symmetry, and see whether learned attributes find it; docs/symmetries.md has the protocol.
+
+    python -m benchmarks.symmetries --out benchmarks/results/symmetries
+
+A cyclic group of 16 turns a hidden circle. On the circle are two bumps, whose distance is the class; a random rotation
+of R^16 hides it from the network, which is Eqs. (3), (4) and (5) of arXiv:1703.04140 without space: x_1(v_1) from 16
+numbers, x_2(v_1, v_2) by periodic convolutions along v_1, and the sum over v_1, so that v_2 is the class. All networks
+of an arm are trained side by side, as one more axis.
+"""
+
+import argparse
+import csv
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.stats import binomtest
+
+from autodiff import elu, value_and_grad
+from benchmarks.machine import describe_machine
+from hcnn_core.updates import adamw_update
+from train.attributes.symmetry import Explained, translation_explains
+
+SIZE, CLASSES = 16, 7
+ELEMENTS = range(1, SIZE)
+BATCH, STEPS, RATE, TESTED, ORDERS = 100, 4000, 0.01, 500, 99
+Array = np.ndarray[Any, Any]
+Weights = dict[str, Any]
+
+
+class Arm(NamedTuple):
+    """What the networks of one arm are given."""
+
+    symmetric: bool = True  # whether turning the circle keeps the class
+    layer: str = "periodic"  # "periodic" convolution along v_1, or "dense"
+    given: bool = False  # whether the first layer shows the circle, and is not trained
+    half: bool = False  # whether training sees the first bump on half of the circle only
+    noise: float = 0.1
+    samples: int = 2000
+    steps: int = STEPS
+    smooth: float = 0.0  # weight of the differences of neighbours along v_1, falling to 0
+    annealed: float = 0.0  # width, in samples, of the blur of filters along v_1, falling to 0 at half time
+    moved: bool = False  # whether x_1 is translated along v_1 by chance in each step
+
+
+ARMS = {
+    "symmetric": Arm(),
+    "asymmetric": Arm(symmetric=False),
+    "dense": Arm(layer="dense"),
+    "untrained": Arm(steps=0),
+    "oracle": Arm(given=True),
+    "half": Arm(half=True),
+    "oracle, half": Arm(given=True, half=True),
+    "more noise": Arm(noise=0.3),
+    "fewer samples": Arm(samples=200),
+    "smooth": Arm(smooth=1.0),
+    "smooth, asymmetric": Arm(smooth=1.0, symmetric=False),
+    "annealed": Arm(annealed=4.0),
+    "annealed, asymmetric": Arm(annealed=4.0, symmetric=False),
+    "dense, moved": Arm(layer="dense", moved=True),
+}
+
+
+class Hidden(NamedTuple):
+    """The circle of one network, and what is on it."""
+
+    rotation: Array  # (16, 16), from the circle to the input
+    labels: Array  # (16, 7): the class by the first bump's place and the distance
+
+    @classmethod
+    def draw(cls, arm: Arm, rng: np.random.Generator) -> "Hidden":
+        rotation, _ = np.linalg.qr(rng.standard_normal((SIZE, SIZE)))
+        start = np.zeros(SIZE, int) if arm.symmetric else rng.integers(CLASSES, size=SIZE)
+        return cls(rotation, (start[:, None] + np.arange(CLASSES)) % CLASSES)
+
+    def samples(self, count: int, arm: Arm, rng: np.random.Generator, places: range) -> tuple[Array, Array]:
+        """Return inputs (count, 16) and classes; the first bump is at one of the places."""
+        place, distance = rng.integers(places.start, places.stop, count), rng.integers(CLASSES, size=count)
+        circle = bump(place) + bump(place + 1 + distance) + arm.noise * rng.standard_normal((count, SIZE))
+        return circle @ self.rotation.T, self.labels[place, distance]
+
+    def act(self, element: int, x: Array) -> Array:
+        """Turn the circle."""
+        return np.roll(x @ self.rotation, element, axis=-1) @ self.rotation.T
+
+
+def bump(place: Array) -> Array:
+    """Gaussians of width 1 on the circle, (count, 16)."""
+    away = (np.arange(SIZE) - place[:, None] + SIZE // 2) % SIZE - SIZE // 2
+    return np.exp(-(away**2) / 2)
+
+
+def initial(hidden: list[Hidden], arm: Arm, rng: np.random.Generator) -> tuple[Weights, Weights]:
+    """Return trained and fixed weights of all networks; the first axis is theirs."""
+    many = len(hidden)
+    h = rng.standard_normal((many, SIZE, SIZE)) / SIZE**0.5
+    if arm.given:
+        h = np.stack([one.rotation for one in hidden])
+    shape = (many, SIZE, CLASSES) if arm.layer == "periodic" else (many, SIZE, SIZE, CLASSES)
+    g = rng.standard_normal(shape) / SIZE**0.5
+    trained = {"h": h, "a": np.zeros((many, 1, SIZE)), "g": g, "b": np.zeros((many, 1, 1, CLASSES))}
+    fixed = {name: trained.pop(name) for name in ("h", "a") if arm.given}
+    return trained, fixed
+
+
+def first_layer(weights: Weights, x: Array) -> Any:
+    """Eq. (3): x_1 (networks, samples, v_1)."""
+    return elu(x @ weights["h"] + weights["a"])
+
+
+def logits(weights: Weights, x_1: Any, blur: Array | None = None) -> Any:
+    """Eqs. (4), (5): the sum over v_1 of ELU(x_1 * g + b), (networks, samples, classes)."""
+    g = weights["g"]
+    if g.ndim == 3:
+        if blur is not None:
+            g = blur @ g
+        v = np.arange(SIZE)
+        g = g[:, (v - v[:, None]) % SIZE]  # (networks, v_1 of x_1, v_1 of x_2, classes)
+    many, count = x_1.shape[:2]
+    x_2 = elu((x_1 @ g.reshape(many, SIZE, -1)).reshape(many, count, SIZE, CLASSES) + weights["b"])
+    return x_2.sum(axis=2)
+
+
+def loss(trained: Weights, fixed: Weights, x: Array, targets: Array, extra: dict[str, Any]) -> Any:
+    """Cross-entropy, mean over samples and summed over networks, and the penalty."""
+    weights = {**trained, **fixed}
+    x_1 = first_layer(weights, x)
+    penalty = 0.0
+    if extra["smooth"]:
+        next_one = x_1[:, :, np.roll(np.arange(SIZE), -1)]
+        between = ((next_one - x_1) ** 2).sum(axis=(1, 2)) / ((x_1 - x_1.mean(axis=1, keepdims=True)) ** 2).sum(
+            axis=(1, 2)
+        )
+        penalty = extra["smooth"] * between.sum()
+    if extra["order"] is not None:
+        x_1 = x_1[:, :, extra["order"]]
+    z = logits(weights, x_1, extra["blur"])
+    z = z - z.max(axis=2, keepdims=True)
+    return -(targets * (z - np.log(np.exp(z).sum(axis=2, keepdims=True)))).sum() / x.shape[1] + penalty
+
+
+def blur_of(width: float) -> Array | None:
+    """A circulant matrix that convolves with a Gaussian; the width is in samples."""
+    if width < 0.1:
+        return None
+    v = np.arange(SIZE)
+    kernel = np.exp(-(((v + SIZE // 2) % SIZE - SIZE // 2) ** 2) / (2 * width**2))
+    return (kernel / kernel.sum())[(v - v[:, None]) % SIZE]
+
+
+def train(hidden: list[Hidden], arm: Arm, rng: np.random.Generator) -> Weights:
+    """Return the weights of all networks after AdamW at a learning rate that falls to 0 as a cosine."""
+    places = range(SIZE // 2 if arm.half else SIZE)
+    drawn = [one.samples(arm.samples, arm, rng, places) for one in hidden]
+    inputs, classes = np.stack([x for x, _ in drawn]), np.stack([c for _, c in drawn])
+    trained, fixed = initial(hidden, arm, rng)
+    mean = {name: np.zeros_like(w) for name, w in trained.items()}
+    square = {name: np.zeros_like(w) for name, w in trained.items()}
+    gradient_of = value_and_grad(loss)
+    for step in range(arm.steps):
+        chosen, part = rng.integers(arm.samples, size=BATCH), step / arm.steps
+        extra = {
+            "smooth": arm.smooth * (1 - part),
+            "order": np.roll(np.arange(SIZE), rng.integers(SIZE)) if arm.moved else None,
+            "blur": blur_of(arm.annealed * (1 - 2 * part)),
+        }
+        _, gradients = gradient_of(trained, fixed, inputs[:, chosen], np.eye(CLASSES)[classes[:, chosen]], extra)
+        rate = RATE * (1 + math.cos(math.pi * part)) / 2
+        for name, w in trained.items():
+            trained[name], mean[name], square[name] = adamw_update(
+                w, gradients[name], mean[name], square[name], rate=rate, step=step + 1
+            )
+    return {**trained, **fixed}
+
+
+class Result(NamedTuple):
+    """What one network learned."""
+
+    accuracy: float
+    unseen: float  # accuracy where the first bump is on the second half of the circle
+    explained: Explained
+
+
+def measure(weights: Weights, hidden: list[Hidden], arm: Arm, rng: np.random.Generator) -> list[Result]:
+    """Test each network on new samples, and put the statistic to its x_1."""
+    results = []
+    for k, one in enumerate(hidden):
+        own = {name: w[k : k + 1] for name, w in weights.items()}
+
+        def represent(x: Array, own: Weights = own) -> Array:
+            found: Array = first_layer(own, x[None])[0]
+            return found
+
+        def accuracy(places: range, one: Hidden = one, own: Weights = own) -> float:
+            x, classes = one.samples(4 * TESTED, arm, rng, places)
+            return float((logits(own, first_layer(own, x[None]))[0].argmax(axis=1) == classes).mean())
+
+        x, _ = one.samples(TESTED, arm, rng, range(SIZE))
+        explained = translation_explains(represent, one.act, x, elements=ELEMENTS, axis=1, orders=ORDERS, rng=rng)
+        results.append(Result(accuracy(range(SIZE)), accuracy(range(SIZE // 2, SIZE)), explained))
+    return results
+
+
+def newcombe(a: int, b: int, n: int) -> tuple[float, float, float]:
+    """Return a/n - b/n and its 95 % interval (R. G. Newcombe, 1998, method 10)."""
+    p, q = a / n, b / n
+    low_p, high_p = binomtest(a, n).proportion_ci(method="wilson")
+    low_q, high_q = binomtest(b, n).proportion_ci(method="wilson")
+    return p - q, p - q - math.hypot(p - low_p, high_q - q), p - q + math.hypot(high_p - p, q - low_q)
+
+
+class Counted(NamedTuple):
+    """What is counted of the networks of an arm."""
+
+    above: int  # explained more than in every random order
+    whole: int  # and by translations that are the group's elements, each another one
+
+
+def counted(results: list[Result]) -> Counted:
+    above = [r.explained.p <= 1 / (1 + ORDERS) + 1e-12 for r in results]
+    whole = [r.explained.is_isomorphic(ELEMENTS, SIZE) for r in results]
+    return Counted(sum(above), sum(a and w for a, w in zip(above, whole, strict=True)))
+
+
+def table(found: dict[str, list[Result]]) -> str:
+    """Return the arms as a table in Markdown, and what the protocol compares."""
+    lines = [
+        "| arm | networks | above all 99 orders | p | whole group | share | random | accuracy | unseen |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, results in found.items():
+        n, (above, whole) = len(results), counted(results)
+        p = binomtest(above, n, 1 / (1 + ORDERS), alternative="greater").pvalue
+        share = np.median([r.explained.share for r in results])
+        random = np.median([r.explained.random.mean() for r in results])
+        right, unseen = (100 * np.median([getattr(r, of) for r in results]) for of in ("accuracy", "unseen"))
+        counts = f"| {name} | {n} | {above} | {p:.2g} | {whole} "
+        lines.append(f"{counts}| {share:.3f} | {random:.3f} | {right:.1f} % | {unseen:.1f} % |")
+    lines += ["", "| compared | counted | difference | 95 % interval |", "| --- | --- | --- | --- |"]
+    for first, second, which in COMPARED:
+        if first in found and second in found:
+            n = len(found[first])
+            a, b = (getattr(counted(found[name]), which) for name in (first, second))
+            difference, low, high = newcombe(a, b, n)
+            lines.append(f"| {first} - {second} | {which} | {difference:+.2f} | {low:+.2f} to {high:+.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+COMPARED = (
+    ("symmetric", "asymmetric", "above"),
+    ("symmetric", "dense", "above"),
+    ("smooth", "symmetric", "whole"),
+    ("annealed", "symmetric", "whole"),
+    ("smooth", "smooth, asymmetric", "above"),
+    ("annealed", "annealed, asymmetric", "above"),
+)
+
+
+def draw(results: dict[str, list[Result]], path: Path) -> None:
+    """Draw the share of each network beside the largest of its random orders."""
+    fig, ax = plt.subplots(figsize=(9, 0.4 * len(results) + 1.2), layout="constrained")
+    for row, (_, networks) in enumerate(results.items()):
+        ax.plot([r.explained.random.max() for r in networks], [row + 0.18] * len(networks), "|", color="0.5")
+        colours = ["C2" if r.explained.is_isomorphic(ELEMENTS, SIZE) else "C0" for r in networks]
+        ax.scatter([r.explained.share for r in networks], [row - 0.12] * len(networks), 12, colours)
+    ax.set_yticks(range(len(results)), list(results))
+    ax.invert_yaxis()
+    ax.set_xlabel("part of the variance of x_1(g_s x) that translations along v_1 explain\n"
+                  "dots: networks (green: the whole group); lines: the largest of 99 random orders")  # fmt: skip
+    fig.savefig(path, dpi=100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--networks", type=int, default=30, metavar="N", help="of each arm [30]")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="[all]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="[0]")
+    parser.add_argument("--accuracy-only", action="store_true", help="print accuracies and nothing else")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the table, the networks and the picture")
+    options = parser.parse_args()
+    found: dict[str, list[Result]] = {}
+    for name in options.arms:
+        arm, rng = ARMS[name], np.random.default_rng([options.seed, list(ARMS).index(name)])
+        hidden = [Hidden.draw(arm, rng) for _ in range(options.networks)]
+        found[name] = measure(train(hidden, arm, rng), hidden, arm, rng)
+        print(name, *(f"{100 * r.accuracy:.0f}" for r in found[name]), flush=True)
+    if options.accuracy_only:
+        return
+    text = table(found)
+    print(text)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "arms.md").write_text(f"{text}\n{describe_machine()}\n", "utf-8")
+        with (options.out / "networks.csv").open("w", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["arm", "network", "accuracy", "unseen", "share", "random_mean", "random_max", "p", "shifts"])
+            for name, results in found.items():
+                for k, r in enumerate(results):
+                    e = r.explained
+                    row = [r.accuracy, r.unseen, e.share, e.random.mean(), e.random.max(), e.p]
+                    shifts = " ".join(map(str, e.shifts))
+                    rows.writerow([name, k, *(f"{x:.4f}" for x in row), shifts])
+        draw(found, options.out / "arms.png")
+
+
+if __name__ == "__main__":
+    main()
