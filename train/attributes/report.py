@@ -166,8 +166,20 @@ def _contrast_table(study: Study) -> Table | None:
     return Table(
         ("depth j", "exact", "aliased", "difference, points"),
         lines,
-        "Probability of the same class, by exact and by aliased translations that share no sample",
+        "Probability of the same class, by exact and by aliased translations of arrays that are not smoothed",
     )
+
+
+def _contrast_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """Exact and aliased translations of this network and of the untrained one, by depth and in the mean."""
+    lines: list[tuple[Any, ...]] = []
+    for kind in study.unsmoothed:
+        found = exact_and_aliased(study, kind)
+        if found is not None:
+            depths, contrasts, mean = found
+            for j, c in (*zip(depths, contrasts, strict=True), ("mean", mean)):
+                lines.append((kind, j, c.first, c.second, c.difference, c.low, c.high, c.images))
+    return ("kind", "j", "exact", "aliased", "difference", "low", "high", "images_found"), lines
 
 
 def _translated_lines(study: Study) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
@@ -264,6 +276,7 @@ def _tables(study: Study) -> dict[str, tuple[tuple[str, ...], list[tuple[Any, ..
         [dataclasses.astuple(blocks) for blocks in study.blocks],
     )
     found["translated"] = _translated_lines(study)
+    found["exact_and_aliased"] = _contrast_lines(study)
     found["hubness"] = _hubness_lines(study)
     found["layers"] = _layer_lines(study)
     found["organisation"] = (

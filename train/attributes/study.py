@@ -134,6 +134,9 @@ class Study:
     matches: dict[int, Matches] = field(default_factory=dict)  # by depth
     # of "trained", "random order" and "untrained", by depth
     agreements: dict[str, dict[int, Agreement]] = field(default_factory=dict)
+    # the same of arrays that are not smoothed, of "trained" and "untrained": a mean of two neighbours removes the
+    # frequency at which exact and aliased translations by strides of two differ
+    unsmoothed: dict[str, dict[int, Agreement]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)  # what translations have to do with properties
     blocks: list[Blocks] = field(default_factory=list)  # the same of found images, block by block
     layers: list[Layers] = field(default_factory=list)  # contraction and separation; empty until measured
@@ -199,9 +202,9 @@ class Study:
                     max((int(c[1].sum()) for c in by_shift), default=0),
                 )
 
-    def _search(self) -> Search:
+    def _search(self, width: int | None = None) -> Search:
         settings = self.settings
-        return Search(settings.width, boundary_of(self.model), settings.quantile, self.xp)
+        return Search(width or settings.width, boundary_of(self.model), settings.quantile, self.xp)
 
     def _figures(self) -> None:
         settings, queries = self.settings, np.asarray(self.settings.images)
@@ -221,25 +224,32 @@ class Study:
         settings, labels = self.settings, self.labels()
         chosen = self._rng(2).permutation(len(labels))[: settings.agreement]
         own = chosen if settings.queries == "train" else None
-        kinds: dict[str, tuple[Features, Callable[..., Agreement], dict[str, Any]]] = {
-            "trained": (self.features, agreement, {}),
-            "random order": (self.features, agreement_in_shuffled_order, {"orders": ORDERS}),
-            "untrained": (self.untrained_features, agreement, {}),
-        }
-        for kind, (features, measure, more) in kinds.items():
-            self.agreements[kind] = {}
-            for j in settings.depths:
-                self.agreements[kind][j] = measure(
+
+        def measured(features: Features, search: Search, of: Callable[..., Agreement] = agreement, **more: Any) -> Any:
+            return {
+                j: of(
                     j,
                     features.arrays(settings.queries, j)[chosen],
                     labels[chosen],
                     features.arrays("train", j),
                     self.dataset.train_labels,
-                    self._search(),
+                    search,
                     own=own,
                     rng=self._rng(3, j),
                     **more,
                 )
+                for j in settings.depths
+            }
+
+        self.agreements = {
+            "trained": measured(self.features, self._search()),
+            "random order": measured(self.features, self._search(), agreement_in_shuffled_order, orders=ORDERS),
+            "untrained": measured(self.untrained_features, self._search()),
+        }
+        self.unsmoothed = {
+            "trained": measured(self.features, self._search(1)),
+            "untrained": measured(self.untrained_features, self._search(1)),
+        }
 
     def _meaning(self) -> None:
         settings = self.settings
