@@ -1,10 +1,9 @@
-"""Table 1 of arXiv:1703.04140 beside runs of this project: accuracy against coefficients, multiply-adds and time.
+"""Table 1 of arXiv:1703.04140 beside runs of this project: accuracy against coefficients and multiply-adds.
 
 ``python -m benchmarks.table1 RUN RUN ...`` takes folders of runs on CIFAR-10, by default those of record in
 benchmarks/results. It prints a table, and writes it (.md) and a picture of it (.png). The accuracy is that on the test
-images where a run has read them, or else that on held-out images, marked as such. A run that begins with the weights of
-another has the minutes of both. Published multiply-adds are those of the same networks as they are built here. Nothing
-was published of the time.
+images where a run has read them, or else that on held-out images, marked as such. Published multiply-adds are those of
+the same networks as they are built here. Times are not compared: the runs had different machines.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ class Row(NamedTuple):
     run: str  # the name of its folder; "" of what was published
     coefficients: float
     multiply_adds: int  # of an image of 32 x 32, every filter applied tap by tap
-    minutes: float | None  # of training, on the run's machine
     accuracy: float  # in %
     source: str
 
@@ -62,7 +60,7 @@ class Row(NamedTuple):
 def published() -> list[Row]:
     """The lines of the paper."""
     return [
-        Row(name, "", count, build(make_config(preset)).multiply_adds, None, accuracy, PUBLISHED_AS)
+        Row(name, "", count, build(make_config(preset)).multiply_adds, accuracy, PUBLISHED_AS)
         for name, (preset, count, accuracy) in PUBLISHED.items()
     ]
 
@@ -74,18 +72,14 @@ def measured(path: Path) -> Row | None:
     config = make_config(settings.pop("preset", "hcnn"), settings)
     records = run.read_metrics()
     epochs = [record for record in records if "train_loss" in record]
-    if epochs:  # a test before an extension is not of the network that took all the minutes
+    if epochs:  # a test before an extension is not of the network that it made
         records = [r for r in records if "test_accuracy" not in r or r["epoch"] == epochs[-1]["epoch"]]
-    network, minutes = build(config), sum(record["seconds"] for record in epochs) / 60
-    for before in (Path(config.init_from), path.parent / config.init_from):
-        if config.init_from and before.is_dir() and (row := measured(before)):
-            minutes += row.minutes or 0
-            break
+    network = build(config)
     for key, source in (("test_accuracy", TEST), ("validation_accuracy", HELD_OUT)):
         known = [record[key] for record in records if key in record]
         if config.dataset == "cifar10" and known:
             size = network.counted, network.multiply_adds
-            return Row(name_of(config), path.resolve().name, *size, minutes, 100 * known[-1], source)
+            return Row(name_of(config), path.resolve().name, *size, 100 * known[-1], source)
     return None
 
 
@@ -99,12 +93,11 @@ def name_of(config: Config) -> str:
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Lines of Markdown."""
-    yield "| network | run | coefficients | GMAC | minutes | accuracy | |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield "| network | run | coefficients | GMAC | accuracy | |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for row in rows:
-        minutes = "" if row.minutes is None else f"{row.minutes:.1f}"
         yield (
-            f"| {row.network} | {row.run} | {row.coefficients:,.0f} | {row.multiply_adds / 1e9:.4f} | {minutes} "
+            f"| {row.network} | {row.run} | {row.coefficients:,.0f} | {row.multiply_adds / 1e9:.4f} "
             f"| {row.accuracy:.2f} % | {row.source} |"
         )
 
@@ -113,15 +106,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Write the picture: a colour for each network, a mark for each source."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
     networks = list(dict.fromkeys(row.network for row in rows))
     marks = {PUBLISHED_AS: ("o", "none"), TEST: ("*", None), HELD_OUT: ("^", None)}
-    panels = figure.subplots(1, 3, sharey=True)
-    columns = ("coefficients", "multiply_adds", "minutes")
-    titles = ("filter coefficients", "multiply-adds of an image", "minutes of training, on the run's machines")
-    for axes, column, title in zip(panels, columns, titles, strict=True):
-        shown = [row for row in rows if getattr(row, column)]
-        for row in shown:
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = {"coefficients": "filter coefficients", "multiply_adds": "multiply-adds of an image"}
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        for row in rows:
             mark, face = marks[row.source]
             colour = f"C{networks.index(row.network)}"
             x = getattr(row, column)
@@ -129,20 +120,16 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axes.plot(x, row.accuracy, mark, color=colour, markerfacecolor=face or colour, markersize=size)
             axes.annotate(row.run, (x, row.accuracy), (6, -8), textcoords="offset points", fontsize=7, color=colour)
         axes.margins(x=0.35, y=0.08)
-        if column != "minutes":
-            axes.set_xscale("log")
+        axes.set_xscale("log")
         axes.set_xlabel(title)
         axes.grid(alpha=0.3)
-        if not shown:
-            axes.text(0.5, 0.5, "no run", transform=axes.transAxes, ha="center")
-            axes.set_xticks([])
     panels[0].set_ylabel("accuracy on CIFAR-10 [%]")
     for index, name in enumerate(networks):
         panels[0].plot([], [], "s", color=f"C{index}", label=name)
     for source in dict.fromkeys(row.source for row in rows):
         mark, face = marks[source]
         panels[0].plot([], [], mark, color="black", markerfacecolor=face or "black", label=source)
-    figure.legend(loc="outside lower center", ncols=6, fontsize=9, frameon=False)
+    figure.legend(loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     write_figure(figure, path)
 
 

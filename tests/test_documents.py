@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -43,9 +44,14 @@ def test_readme_has_the_accuracies_on_record() -> None:
 
 
 def test_documents_have_the_speed_on_record() -> None:
-    ours, written, fastest = (row[1:] for row in rows(README, "| | periodic | zero |"))
+    ours_of_10, written, ours, fastest = (row[1:] for row in rows(README, "| | periodic | zero |"))
     recorded = rows(SPEED, "| one 32x32 layer, forward and backward, ms an image | periodic | zero |")
-    assert [ours, written, fastest] == [recorded[0][1:], recorded[2][1:], recorded[6][1:]]
+    assert [ours, fastest] == [recorded[0][1:], recorded[6][1:]]
+    scaling = (ROOT / "benchmarks" / "results" / "scaling" / "scaling.txt").read_text("utf-8")
+    of_10 = [float(time) for time in re.findall(r"^ +10 +([\d.]+)", scaling, re.MULTILINE)[:2]]
+    printed = [float(cell.split()[0]) for cell in recorded[2][1:]]  # compiled, in batches of 10
+    assert ours_of_10 == [f"{time:.2f}" for time in of_10]
+    assert written == [f"{there:.2f} ({there / here:.0f}x)" for there, here in zip(printed, of_10, strict=True)]
     first = (ROOT / "docs" / "index.rst").read_text("utf-8")
     milliseconds, ratio = re.findall(r"\*\*([\d.]+) (?:ms|times)\*\*", first)
     assert milliseconds == ours[0] and f"({ratio}x)" in fastest[0]
@@ -124,3 +130,17 @@ def test_commands_of_a_page_are_found() -> None:
     page = "`python -m hcnn verify\n--seed 1` and\n```\nmpirun -n 2 python -m hcnn train \\\n  --seed 2\nelse\n```\n"
     assert [command.split() for command in commands_of(page)] == [["train", "--seed", "2"], ["verify", "--seed", "1"]]
     assert len(commands_of(README)) > 3
+
+
+def test_recipes_list_every_run_that_has_read_the_test_set() -> None:
+    results = ROOT / "benchmarks" / "results"
+    read = [
+        f"| [{run}](../benchmarks/results/{run}/metrics.jsonl) | {row['epoch']} | {100 * row['test_accuracy']:.2f} % |"
+        for path in sorted(results.rglob("metrics.jsonl"))
+        for row in map(json.loads, path.read_text("utf-8").splitlines())
+        if "test_accuracy" in row and (run := path.parent.relative_to(results).as_posix())
+    ]
+    recipes = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    table = recipes.split("<!-- read: begin -->")[1].split("<!-- read: end -->")[0].strip().splitlines()
+    assert table[2:] == read
+    assert f"[{len(read)} runs on record have]" in recipes
