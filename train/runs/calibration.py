@@ -1,0 +1,82 @@
+"""How well a network's confidence says how often it is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["calibration_error", "tempered_loss"]
+
+
+def tempered_loss(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
+    """Return the cross-entropy after one temperature, which was fitted on other images.
+
+    The temperature divides all logits (C. Guo et al., arXiv:1706.04599). It is fitted on one half of the images and
+    used on the other, and the reverse, so the loss is of images that have not chosen it.
+
+    Parameters
+    ----------
+    logits : (N, C) array
+        Of N images, at least two, in an order that does not depend on the class.
+    labels : (N,) array of int
+        Their classes.
+
+    Returns
+    -------
+    float
+        In nats, mean over images.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two images.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if len(labels) < 2:
+        raise ValueError(f"{len(labels)} image(s) cannot be split in halves: give at least two")
+    halves = [(logits[k::2].astype(np.float64), labels[k::2]) for k in (0, 1)]
+
+    def fitted(half: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> float:
+        found = minimize_scalar(lambda log: _loss(half[0] / np.exp(log), half[1]), bounds=(-4, 4), method="bounded")
+        return float(np.exp(found.x))
+
+    losses = [_loss(z / fitted(other), own) for (z, own), other in zip(halves, halves[::-1], strict=True)]
+    return float(np.average(losses, weights=[len(own) for _, own in halves]))
+
+
+def calibration_error(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], bins: int = 15) -> float:
+    """Return the expected calibration error of the largest probability.
+
+    Images are put into bins of equal width by the probability of the class that is predicted. The error is the mean
+    over images of the difference, in their bin, between the mean of these probabilities and the share of right ones
+    (arXiv:1706.04599, Eq. (3)).
+
+    Parameters
+    ----------
+    logits : (N, C) array
+        Of N images.
+    labels : (N,) array of int
+        Their classes.
+    bins : int, optional
+        Number of bins.
+
+    Returns
+    -------
+    float
+        From 0, where confidence says how often the network is right, to 1.
+    """
+    confidence = np.exp(_log_softmax(logits.astype(np.float64)).max(axis=1))
+    right = logits.argmax(axis=1) == labels
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(places, weights=confidence - right, minlength=bins)).sum() / len(labels))
+
+
+def _log_softmax(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    z = z - z.max(axis=1, keepdims=True)
+    return np.asarray(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
+
+
+def _loss(z: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
+    return float(-_log_softmax(z)[np.arange(len(labels)), labels].mean())
