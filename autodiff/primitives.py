@@ -12,7 +12,7 @@ import numpy as np
 import hcnn_core
 from autodiff.functional import vjp
 from autodiff.tape import Onto, Primitive, Traced, defvjp, defvjp_argnums, getval, primitive
-from hcnn_core.backend import Array, library_of
+from hcnn_core.backend import Array, array_namespace, library_of, on_host
 from hcnn_core.convolution import convolve_cotangents
 from hcnn_core.factored import factor_options, factored_adjoints
 from hcnn_core.loss import cross_entropy_and_gradient, targets
@@ -44,13 +44,20 @@ def _convolve_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
             return separately(g)
         return convolve_cotangents(g, x, w, *axes, **kwargs)[:2]
 
-    return together if _alike(x, w) and argnums == (0, 1) else separately
+    return together if argnums == (0, 1) and _alike(x, w) else separately
 
 
 def _alike(*arrays: Any) -> bool:
-    """Whether all are plain arrays of one dtype, and none a list or a number."""
-    dtypes = {getattr(a, "dtype", None) for a in arrays}
-    return len(dtypes) == 1 and not any(isinstance(a, Traced) for a in arrays)
+    """Whether all are plain arrays of one dtype."""
+    return not any(isinstance(a, Traced) for a in arrays) and len({a.dtype for a in arrays}) == 1
+
+
+def _operand(a: Any) -> Any:
+    """An operand as the forward call took it: a list, a number or another library's array takes the same way back."""
+    if a is None or isinstance(a, np.ndarray | Traced):
+        return a
+    xp = array_namespace(a)
+    return xp.asarray(on_host(a) if xp is np else a)
 
 
 def _define_transposes(forward: Primitive, vjp_x: Primitive, vjp_w: Primitive) -> None:
@@ -122,7 +129,7 @@ convolve_elu = primitive(hcnn_core.convolve_elu)
 
 
 def _convolve_elu_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, w, bias, *axes = args
+    x, w, bias, *axes = (*map(_operand, args[:3]), *args[3:])
 
     def separately(g: Array) -> list[Array]:
         g = elu_vjp(g, ans)
@@ -151,15 +158,15 @@ factored_layer = primitive(hcnn_core.factored_layer)
 
 
 def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    x, h, shift, g, bias, *axes = args
+    args = *map(_operand, args[:5]), *args[5:]
     real = np.finfo(ans.dtype).dtype  # of the precision that all of it was computed in
 
     def widened(a: Array) -> Array:
-        own = getattr(a, "dtype", None)  # lists have none, PyTorch's is not NumPy's
-        wide = np.result_type(own, real) if isinstance(own, np.dtype) else own
-        return a if own == wide else a.astype(wide)
+        wide = np.result_type(a.dtype, real)
+        return a if a.dtype == wide else a.astype(wide)
 
-    x, h, shift, g = (widened(a) for a in (x, h, shift, g))
+    x, h, shift, g = map(widened, args[:4])
+    bias, *axes = args[4:]
 
     def written_out(cotangent: Array) -> list[Array]:
         h_options, g_options = factor_options(x.ndim, *axes, **kwargs)
@@ -181,7 +188,9 @@ def _factored_pullback(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...]
         found: tuple[Any, ...] = factored_adjoints(cotangent, ans, *args, **kwargs)
         return [found[argnum] for argnum in argnums]
 
-    return at_once if _alike(ans, *(a for a in args[:5] if a is not None)) else written_out
+    # shift and bias are converted to the dtype of the result, so theirs does not matter
+    plain = not any(isinstance(a, Traced) for a in args[:5])
+    return at_once if plain and _alike(ans, args[0], args[1], args[3]) else written_out
 
 
 defvjp_argnums(factored_layer, _factored_pullback)

@@ -207,16 +207,6 @@ def test_transposed_by_an_integer_of_numpys() -> None:
     assert np.array_equal(grad(lambda x: np.sum(x.transpose(np.int64(0)) ** 2))(np.ones(3)), np.full(3, 2.0))
 
 
-def test_factored_layers_of_lists() -> None:
-    x, h, shift = noise(0, (2, 6, 6, 4), "float64"), noise(1, (3, 3, 5), "float64"), noise(2, (5,), "float64")
-    g, bias = noise(3, (5, 3, 2), "float64"), noise(4, (2,), "float64")
-    found, expected = (
-        grad(lambda x, a=a: np.sum(ad.factored_layer(x, *a, bias, (1, 2), 3, boundary="zero") ** 2))(x)
-        for a in ((h.tolist(), shift.tolist(), g.tolist()), (h, shift, g))
-    )
-    assert np.array_equal(found, expected)
-
-
 def test_second_derivatives_of_logaddexp_far_apart() -> None:
     found = hessian(lambda v: np.logaddexp(v[0], v[1]))(np.array([40.0, 0.0]))
     assert np.array_equal(found, found.T) and 4e-18 < found[1, 1] < 5e-18
