@@ -144,3 +144,11 @@ def test_recipes_list_every_run_that_has_read_the_test_set() -> None:
     table = recipes.split("<!-- read: begin -->")[1].split("<!-- read: end -->")[0].strip().splitlines()
     assert table[2:] == read
     assert f"[{len(read)} runs on record have]" in recipes
+
+
+def test_symmetries_has_the_tables_on_record() -> None:
+    record = (ROOT / "benchmarks" / "results" / "symmetries" / "arms.md").read_text("utf-8").split("\n\n{")[0]
+    header, rule, *lines = record.split("\n\n")[0].splitlines()
+    document = (ROOT / "docs" / "symmetries.md").read_text("utf-8")
+    assert "\n".join([header, rule, *lines]) in document
+    assert record.split("\n\n")[1] in document
