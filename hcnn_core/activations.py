@@ -5,13 +5,12 @@ Exponential linear units are those of arXiv:1511.07289; section 2 of arXiv:1703.
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
 import numpy as np
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import engine
 from hcnn_core._tuning import current
 from hcnn_core.backend import array_namespace, in_memory_order, library_of, require_floating, require_real
 from hcnn_core.typing import AnyArray, Array
@@ -46,7 +45,7 @@ def elu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
     Section 2 of arXiv:1703.04140 prints the two cases swapped. Alpha, the limit of -ELU at minus infinity, is 1.
     """
     xp, x, bias = _with_bias(x, bias)
-    return planner.elementwise(xp, math.prod(x.shape)).elu(xp, x, bias)
+    return engine("elementwise", x).elu(xp, x, bias)
 
 
 def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
@@ -72,7 +71,7 @@ def elu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
         If g does not broadcast to `ans`.
     """
     xp, g, ans = _with_cotangent(g, ans)
-    return planner.elementwise(xp, math.prod(ans.shape)).elu_vjp(xp, g, ans)
+    return engine("elementwise", ans).elu_vjp(xp, g, ans)
 
 
 def relu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
@@ -98,7 +97,7 @@ def relu(x: AnyArray, /, *, bias: Array | None = None) -> AnyArray:
         If the bias does not broadcast to x.
     """
     xp, x, bias = _with_bias(x, bias)
-    return planner.elementwise(xp, math.prod(x.shape)).relu(xp, x, bias)
+    return engine("elementwise", x).relu(xp, x, bias)
 
 
 def relu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
@@ -128,7 +127,7 @@ def relu_vjp(g: Array, ans: AnyArray, /) -> AnyArray:
     Where x = 0, which has no derivative, it is 0, as in PyTorch.
     """
     xp, g, ans = _with_cotangent(g, ans)
-    return planner.elementwise(xp, math.prod(ans.shape)).relu_vjp(xp, g, ans)
+    return engine("elementwise", ans).relu_vjp(xp, g, ans)
 
 
 def dropout(x: AnyArray, kept: Array, /, *, rate: float) -> AnyArray:
@@ -168,7 +167,7 @@ def dropout(x: AnyArray, kept: Array, /, *, rate: float) -> AnyArray:
     if not 0 <= rate < 1:
         raise ValueError(f"rate is {rate}; it must be at least 0 and below 1")
     scale = 1 / (1 - float(rate))
-    return planner.elementwise(xp, math.prod(y.shape)).dropout(xp, y, _broadcast(xp, "kept", kept, y), scale)
+    return engine("elementwise", y).dropout(xp, y, _broadcast(xp, "kept", kept, y), scale)
 
 
 def total(x: Array, y: Array) -> Array:
@@ -190,7 +189,7 @@ def total(x: Array, y: Array) -> Array:
         return x + y
     if (x.shape, x.dtype) != (y.shape, y.dtype) or not x.dtype.isnative:
         return x + y
-    return planner.add(x, y)
+    return engine("elementwise", x).add(x, y)
 
 
 def _with_bias(x: Array, bias: Array | None) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, Unpack, overload
 
 import numpy as np
 
-from hcnn_core._engines.planner import elu_and_marginal, make_plan
+from hcnn_core._engines.planner import make_plan
 from hcnn_core._extension import begun, circles, cropped, extend, fold, on_circles
 from hcnn_core._problem import OPTIONS, Problem, make_problem, normalize_axes, shape_of, takes
 from hcnn_core.activations import elu, elu_vjp
@@ -265,7 +265,7 @@ def convolve_elu_marginal(
     xp, problem, x, w, bias = _with_bias(x, w, bias, axes, options)
     (axis,) = normalize_axes("axis", axis, len(problem.y_shape))
     if problem.plain:
-        return elu_and_marginal(xp, problem, x, w, bias, axis)
+        return make_plan(problem, True, x).forward_and_marginal(xp, x, w, bias, axis)
     y = elu(forward(xp, problem, x, w), bias=bias)
     return y, xp.sum(y, axis=axis)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import engine
 from hcnn_core._problem import BOUNDARIES, Problem, make_problem, normalize_choice, normalize_integers
 from hcnn_core.backend import Array, array_namespace, require_real
 from hcnn_core.normalization import require_epsilon
@@ -46,7 +46,7 @@ def normalize_filters(h: Array, mean: Array, covariance: Array, /, *, epsilon: f
     """
     xp = array_namespace(h, mean, covariance)
     h, mean, covariance, epsilon = _fitting(xp, h, mean, covariance, epsilon)
-    return planner.filters(h).normalize(xp, h, mean, covariance, epsilon)
+    return engine("filters", h).normalize(xp, h, mean, covariance, epsilon)
 
 
 def normalize_filters_vjp(
@@ -78,7 +78,7 @@ def normalize_filters_vjp(
             f"g_filters and g_means have shapes {g_filters.shape} and {g_means.shape}; "
             f"the results have {(*h.shape[1:], h.shape[0])} and {h.shape[:1]}"
         )
-    return planner.filters(h).normalize_vjp(xp, g_filters, g_means, h, mean, covariance, epsilon)
+    return engine("filters", h).normalize_vjp(xp, g_filters, g_means, h, mean, covariance, epsilon)
 
 
 def merge_factors(
@@ -135,7 +135,7 @@ def merge_factors(
     """
     xp = array_namespace(h, g, mean, covariance, bias)
     given, problem, epsilon = _merging(xp, h, g, mean, covariance, bias, lengths, stride, boundary, epsilon)
-    w, offset = planner.filters(*given[:2]).merge(xp, *given, problem, epsilon)
+    w, offset = engine("filters", *given[:2]).merge(xp, *given, problem, epsilon)
     return w, xp.reshape(offset, problem.y_shape)
 
 
@@ -184,7 +184,7 @@ def merge_factors_vjp(
             f"the results have {shapes[0]} and {shapes[1]}"
         )
     g_offset = xp.reshape(g_offset, (math.prod(problem.y_shape[:-1]), g.shape[-1]))
-    return planner.filters(h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
+    return engine("filters", h, g).merge_vjp(xp, g_w, g_offset, h, g, mean, covariance, problem, epsilon)
 
 
 def _merging(

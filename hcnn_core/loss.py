@@ -7,7 +7,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import native
 from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import array_namespace, on_host, placement, require_real
 from hcnn_core.typing import AnyArray, Array, NumpyArray, Scalar
@@ -82,8 +82,8 @@ def cross_entropy(logits: Array, labels: Array, /, *, label_smoothing: float = 0
 def cross_entropy_and_gradient(logits: Array, labels: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:
     """`cross_entropy`, and its gradient (N, classes)."""
     xp, logits, labels = _checked(logits, labels, label_smoothing)
-    if at_once := planner.cross_entropy(logits):
-        return at_once(xp, logits, labels, label_smoothing)
+    if at_once := native("loss", logits):
+        return at_once.cross_entropy(xp, logits, labels, label_smoothing)
     logs, target = log_softmax(logits), targets(logits, labels, label_smoothing)
     return _mean_loss(xp, logs, target), (xp.exp(logs) - target) / target.shape[0]
 

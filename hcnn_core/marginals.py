@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias, overload
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import engine
 from hcnn_core._problem import normalize_axes, require_choice, shape_of
 from hcnn_core.backend import array_namespace, require_floating
 from hcnn_core.typing import Array, Axes, NumpyArray, Scalar, Shape
@@ -48,7 +48,7 @@ def marginal(x: Array, axes: Axes, *, reduction: Reduction = "sum") -> Array:
     x = require_floating(xp, "x", x)
     axes = normalize_axes("axes", axes, x.ndim)
     require_choice("reduction", reduction, REDUCTIONS)
-    return planner.elementwise(xp).marginal(xp, x, axes, reduction)
+    return engine("elementwise", x).marginal(xp, x, axes, reduction)
 
 
 @overload

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import engine
 from hcnn_core.backend import Array as EngineArray
 from hcnn_core.backend import array_namespace, placement, require_real
 from hcnn_core.shards import Shard
@@ -126,7 +126,7 @@ def patch_moments_vjp(
     xp = array_namespace(g_mean, g_covariance, x)
     x = require_real(xp, "x", x)
     g_mean, g_covariance = require_real(xp, "g_mean", g_mean), require_real(xp, "g_covariance", g_covariance)
-    patches = planner.make_patches(xp, x, axes, kernel_size, boundary)
+    patches = _patches(x, axes, kernel_size, boundary)
     shapes = (patches.taps,), (patches.taps, patches.taps)
     if (g_mean.shape, g_covariance.shape) != shapes:
         raise ValueError(
@@ -146,12 +146,18 @@ def moments_and_mean(
     """The results of `patch_moments`, and the mean in double precision."""
     xp = array_namespace(x)
     x = require_real(xp, "x", x)
-    mean, covariance = _moments(xp, x, x, planner.make_patches(xp, x, axes, kernel_size, boundary))
+    mean, covariance = _moments(xp, x, x, _patches(x, axes, kernel_size, boundary))
     if shard is not None:
         found = shard.mean(mean, covariance + mean[:, None] * mean)
         mean = found[0, :]
         covariance = found[1:, :] - mean[:, None] * mean
     return xp.astype(mean, x.dtype), xp.astype(covariance, x.dtype, copy=False), mean
+
+
+def _patches(x: EngineArray, *windows: Any) -> Patches[Any]:
+    """The map from arrays like x to their patches, on the best engine for them."""
+    found: Patches[Any] = engine("patches", x, *windows).make(x, *windows)
+    return found
 
 
 def shard_cotangents(g_mean: EngineArray, g_covariance: EngineArray, shard: Shard) -> tuple[EngineArray, EngineArray]:
@@ -166,7 +172,7 @@ def patch_covariance(
 ) -> EngineArray:
     """Cross-covariance (T, T) of the patches of two arrays of one shape; exchanging the arrays transposes it."""
     xp = array_namespace(x, y)
-    covariance = _moments(xp, x, y, planner.make_patches(xp, x, axes, kernel_size, boundary))[1]
+    covariance = _moments(xp, x, y, _patches(x, axes, kernel_size, boundary))[1]
     return xp.astype(covariance, x.dtype, copy=False)
 
 
@@ -197,4 +203,4 @@ def patch_filter(
     `other` is an array like x, or None for zero.
     """
     xp = array_namespace(constant, matrix, x)
-    return planner.make_patches(xp, x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other)
+    return _patches(x, axes, kernel_size, boundary).filter(xp, constant, matrix, x, mean, other)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, TypeAlias, overload
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import engine
 from hcnn_core.backend import array_namespace, require_real
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Array, NumpyArray, Scalar
@@ -249,8 +249,7 @@ def _forward(
 ) -> Any:
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     epsilon = require_epsilon(epsilon)
-    engine = planner.normalization(xp, y, shift)
-    return engine.forward(xp, y, shift, scale, bias, epsilon, shard, rectified)
+    return engine("normalization", y, shift).forward(xp, y, shift, scale, bias, epsilon, shard, rectified)
 
 
 def _adjoint(
@@ -286,8 +285,9 @@ def _adjoint(
     for name, (array, shape) in wanted.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}; y, of shape {y.shape}, wants {shape}")
-    engine = planner.normalization(xp, y, shift)
-    return engine.vjp(xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified)
+    return engine("normalization", y, shift).vjp(
+        xp, g, g_mean, g_variance, y, shift, scale, bias, moments, epsilon, shard, rectified
+    )
 
 
 def require_epsilon(epsilon: float) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import engine
 from hcnn_core._problem import Window, normalize_axes, normalize_integers, shape_of
 from hcnn_core._problem import make_windows as make_windows
 from hcnn_core.backend import array_namespace, require_floating, require_real
@@ -53,7 +53,7 @@ def max_pool(x: AnyArray, axes: Axes, kernel_size: Axes, *, stride: Axes | None 
     xp = array_namespace(x)
     y: Any = require_real(xp, "x", x)
     for axis, window in reversed(make_windows(y.shape, axes, kernel_size, stride, padding)):
-        y, _ = planner.pooling.maxima(xp, y, axis, window, with_taps=False)
+        y, _ = engine("pooling", y).maxima(xp, y, axis, window, with_taps=False)
     return y
 
 
@@ -86,11 +86,11 @@ def max_pool_vjp(
     found: Any = xp.astype(require_real(xp, "g", g), y.dtype, copy=False)
     pooled = []
     for axis, window in reversed(make_windows(y.shape, axes, kernel_size, stride, padding)):
-        y, taps = planner.pooling.maxima(xp, y, axis, window)
+        y, taps = engine("pooling", y).maxima(xp, y, axis, window)
         pooled.append((taps, axis, window))
     _require_shape(found, y.shape)
     for taps, axis, window in reversed(pooled):
-        found = planner.pooling.spread(xp, found, taps, axis, window)
+        found = engine("pooling", found).spread(xp, found, taps, axis, window)
     return found
 
 
@@ -132,7 +132,7 @@ def mean_pool(x: Array, axes: Axes, kernel_size: Axes, *, stride: Axes | None = 
     xp = array_namespace(x)
     y: Any = require_floating(xp, "x", x)
     for axis, window in make_windows(y.shape, axes, kernel_size, stride, padding):
-        y = planner.pooling.means(xp, y, axis, window)
+        y = engine("pooling", y).means(xp, y, axis, window)
     return y
 
 
@@ -169,7 +169,7 @@ def mean_pool_vjp(
     counts = {axis: window.out_length for axis, window in pooled}
     _require_shape(found, tuple(counts.get(axis, n) for axis, n in enumerate(shape)))
     for axis, window in reversed(pooled):
-        found = planner.pooling.means_vjp(xp, found, axis, window)
+        found = engine("pooling", found).means_vjp(xp, found, axis, window)
     return found
 
 
@@ -230,17 +230,17 @@ def maxout_vjp(g: Array, x: AnyArray, pieces: int, axis: int = -1) -> AnyArray:
 def maxima_and_taps(x: Any, axis: int, window: Window, /) -> Any:
     """The maximum of each window along one axis, and the tap that reads it."""
     xp = array_namespace(x)
-    return planner.pooling.maxima(xp, require_real(xp, "x", x), axis, window)
+    return engine("pooling", x).maxima(xp, require_real(xp, "x", x), axis, window)
 
 
 def picked_samples(x: Any, taps: Any, axis: int, window: Window, /) -> Any:
     """The sample that one tap of each window reads: the derivative of the maxima along x."""
-    return planner.pooling.picked(array_namespace(x, taps), x, taps, axis, window)
+    return engine("pooling", x).picked(array_namespace(x, taps), x, taps, axis, window)
 
 
 def picked_samples_vjp(g: Any, taps: Any, axis: int, window: Window, /) -> Any:
     """Cotangent of x in ``picked_samples(x, taps, axis, window)``."""
-    return planner.pooling.spread(array_namespace(g, taps), g, taps, axis, window)
+    return engine("pooling", g).spread(array_namespace(g, taps), g, taps, axis, window)
 
 
 def require_pieces(x: Array, pieces: int, axis: int) -> int:

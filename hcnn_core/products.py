@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import overload
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import engine
 from hcnn_core.typing import Array, NumpyArray, Scalar
 
 __all__ = ["matmul"]
@@ -38,4 +38,4 @@ def matmul(a: Array, b: Array, /) -> Array:
     ValueError
         If the shapes do not fit.
     """
-    return planner.matmul(a, b)
+    return engine("matmul", a, b).matmul(a, b)

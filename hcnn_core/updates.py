@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from hcnn_core._engines import planner
+from hcnn_core._engines.dispatch import MOST_TERMS, engine, native
 from hcnn_core.backend import AnyArray, Array, array_namespace, library_of, require_real
 from hcnn_core.products import matmul
 
@@ -261,17 +261,19 @@ def muon_update_all(
         )
     options: dict[str, Any] = {"rate": rate, "momentum": momentum, "nesterov": nesterov}
     found: list[Any] = [None] * len(weights)
-    at_once: dict[int, tuple[Any, ...]] = {}
+    by_kernels: Any = None
+    at_once: dict[int, Any] = {}
     given = zip(weights, gradients, velocities, weight_decays, row_axes, strict=True)
     for number, (w, g, v, decay, rows) in enumerate(given):
         array_namespace(w, g, v)
-        if planner.takes_muon(w, _row_axes(w, rows)):
-            at_once[number] = (*_operands(w, gradient=g, velocity=v)[1:], float(decay), _row_axes(w, rows))
+        if taken := native("muon", w, _row_axes(w, rows)):
+            by_kernels = taken
+            at_once[number] = taken.Weight(*_operands(w, gradient=g, velocity=v)[1:], float(decay), _row_axes(w, rows))
         else:
             found[number] = muon_update(w, g, v, **options, weight_decay=decay, row_axes=rows)
     if at_once:
-        taken = list(at_once.values())
-        results = planner.muon(taken, _number("rate", rate, taken[0][0]), float(momentum), nesterov, TINY)
+        muons = list(at_once.values())
+        results = by_kernels.muon(muons, _number("rate", rate, muons[0].weight), float(momentum), nesterov, TINY)
         for number, result in zip(at_once, results, strict=True):
             found[number] = result
     return [w for w, _ in found], [v for _, v in found]
@@ -442,12 +444,12 @@ def weighted_sums(sums: Sequence[Sequence[Term]], /, *, out: Sequence[Array] | N
         raise ValueError(f"out has {len(out)} arrays for {len(sums)} sums; give one for each")
     for number, terms in enumerate(sums):
         shapes = {term.array.shape for term in terms} | ({out[number].shape} if out else set())
-        if not 1 <= len(terms) <= planner.MOST_TERMS or len(shapes) != 1:
+        if not 1 <= len(terms) <= MOST_TERMS or len(shapes) != 1:
             raise ValueError(
                 f"sum {number} has {len(terms)} terms, with its result of shapes {sorted(shapes)}; "
-                f"give one to {planner.MOST_TERMS} of one shape"
+                f"give one to {MOST_TERMS} of one shape"
             )
     if not sums:
         return []
     xp = array_namespace(*(term.array for terms in sums for term in terms))
-    return planner.weighted_sums(sums[0][0].array)(xp, sums, out, where)
+    return engine("updates", sums[0][0].array).weighted_sums(xp, sums, out, where)

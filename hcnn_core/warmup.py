@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hcnn_core import __version__
-from hcnn_core._engines.planner import has_compiled_kernels
+from hcnn_core._engines.dispatch import has_compiled_kernels
 from hcnn_core._threads import processors
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.convolution import convolve, convolve_cotangents, convolve_elu, convolve_vjp_w, convolve_vjp_x

@@ -22,6 +22,7 @@ ENGINES = "hcnn_core._engines"
 PARTS = "hcnn_core.backend._"
 ROOMS = {  # a module belongs to the first of these that it is, or lies in; see docs/architecture.md
     f"{ENGINES}.planner": "planner",
+    f"{ENGINES}.dispatch": "dispatch",
     f"{ENGINES}.cost_model": "cost model",
     f"{ENGINES}.generic": "generic",
     f"{ENGINES}.cpu": "cpu",
@@ -87,8 +88,9 @@ MAY_IMPORT = {  # every room may also import itself
     "torch": {"trilinear", "types", *BASE},
     "jax": {"trilinear", "types", *BASE},
     "trilinear": {"public", *BASE},
-    "public": {"planner", "settings", "shards", "types", *BASE},
-    "planner": {"cost model", "generic", "cpu", "cuda", "shared", *BASE},
+    "public": {"planner", "dispatch", "settings", "shards", "types", *BASE},
+    "planner": {"dispatch", "cost model", "generic", "cpu", "cuda", "shared", *BASE},
+    "dispatch": {"generic", "cpu", "cuda", *BASE},
     "cost model": {"shared", *BASE},
     "cpu": {"generic", "shared", "shards", *BASE},
     "cuda": {"generic", "shared", "settings", "shards", *BASE},

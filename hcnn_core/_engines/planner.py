@@ -1,4 +1,4 @@
-"""Which engine carries out a call: chosen here, before anything is built. The only file that knows every engine.
+"""Which engine carries out a convolution: chosen here, before anything is built. Other functions: `dispatch.py`.
 
 Engines and the cost model are imported where the first plan needs them, so that ``import hcnn_core`` stays fast.
 """
@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from hcnn_core._engines.generic import elementwise as generic_elementwise
-from hcnn_core._engines.generic import filters as generic_filters
+from hcnn_core._engines.dispatch import engine, has_compiled_kernels
 from hcnn_core._engines.generic import matmul as generic_matmul
-from hcnn_core._engines.generic import normalization as generic_normalization
-from hcnn_core._engines.generic import pooling as pooling  # the only way there is
 from hcnn_core._engines.generic.matmul import Matmul
-from hcnn_core._engines.generic.updates import MOST_TERMS as MOST_TERMS
-from hcnn_core._engines.generic.updates import weighted_sums as one_by_one
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Tuning, current
 from hcnn_core.backend import AnyArray, Array, library_of
@@ -30,7 +22,6 @@ if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
     from hcnn_core._engines.choice import ByAxis, Choice
     from hcnn_core._engines.cpu.factored import FactoredPlan
-    from hcnn_core._engines.generic.patches import Patches
     from hcnn_core._engines.transform import Transform
 
 
@@ -91,7 +82,7 @@ def choices(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning
         found.append(by_axis(methods, problem, real, batch, library, tuning))
         one_filter = not problem.sum_axes and not problem.out_shape
         if library == "numpy" and one_filter and "direct" not in methods:
-            found.append(AtOnce(FFTPlan(problem, real, tuning, partial(elementwise, np))))
+            found.append(AtOnce(FFTPlan(problem, real, tuning, partial(engine, "elementwise"))))
     return found
 
 
@@ -224,11 +215,6 @@ def _are_long(n: int, problem: Problem, tuning: Tuning) -> bool:
     return n >= tuning.in_place_positions and many
 
 
-def elu_and_marginal(xp: Any, problem: Problem, x: Array, w: Array, bias: Array, axis: int) -> tuple[Array, Array]:
-    """The ELU of a real convolution plus a bias, and its sum over an axis of the result."""
-    return make_plan(problem, True, x).forward_and_marginal(xp, x, w, bias, axis)
-
-
 def make_factored_plan(expansion: Problem, contraction: Problem, like: Array, bias: Any) -> FactoredPlan | None:
     """The plan of a (+) layer that holds its Q intermediate signals in blocks only; None if there is none."""
     if library_of(like) != "numpy" or not has_compiled_kernels():
@@ -251,118 +237,3 @@ def _factored_plan_for(expansion: Problem, contraction: Problem, tuning: Tuning)
     if not isinstance(plan, SpectralPlan) or not FactoredPlan.suits(positions):
         return None
     return FactoredPlan(e, c, plan)
-
-
-def make_patches(
-    xp: Any, x: Array, axes: int | Sequence[int], kernel_size: int | Sequence[int], boundary: str | Sequence[str]
-) -> Patches[Any]:
-    """The map from arrays like x to their patches, on the best engine for them."""
-    from hcnn_core._engines.generic.patches import Patches
-
-    library = library_of(x)
-    if library == "numpy" and has_compiled_kernels():
-        from hcnn_core._engines.cpu.patches import CpuPatches
-
-        compiled = CpuPatches(x, axes, kernel_size, boundary)
-        if len(compiled.sizes) == 2:
-            return compiled
-    patches: Patches[Array] = Patches(x, axes, kernel_size, boundary)
-    if library == "cupy":
-        from hcnn_core._engines.cuda.patches import CudaPatches
-
-        if CudaPatches.suits(patches):
-            return CudaPatches(x, axes, kernel_size, boundary)
-    return patches
-
-
-def elementwise(xp: Any, size: int | None = None) -> Any:
-    """The module whose pointwise functions and `marginal` are fastest for arrays of this many elements."""
-    large = size is None or size >= current().elementwise_elements
-    if xp is np and large and has_compiled_kernels():
-        from hcnn_core._engines.cpu import elementwise as compiled
-
-        return compiled
-    return generic_elementwise
-
-
-def normalization(xp: Any, y: Any, shift: Any) -> Any:
-    """The module whose `forward` and `vjp` normalise y + shift fastest."""
-    if library_of(y) == "cupy":
-        from hcnn_core._engines.cuda import normalization as by_kernels
-
-        return by_kernels if by_kernels.suits(y, shift) else generic_normalization
-    if xp is np and math.prod(y.shape) >= current().elementwise_elements and has_compiled_kernels():
-        from hcnn_core._engines.cpu import normalization as compiled
-
-        return compiled
-    return generic_normalization
-
-
-def add(x: Array, y: Array) -> Array:
-    """``x + y`` of two NumPy arrays of one shape and dtype, on several threads."""
-    return generic_elementwise.add(x, y)
-
-
-def matmul(a: Any, b: Any) -> Array:
-    """``a @ b``: small CuPy matrices by a kernel that a CUDA graph can record, all others by their library."""
-    if library_of(a) == "cupy":
-        from hcnn_core._engines.cuda.matmul import matmul as by_kernel
-
-        return by_kernel(a, b)
-    return generic_matmul.matmul(a, b)
-
-
-def filters(h: Array, g: Array | None = None) -> Any:
-    """The module that normalises filters like these, and merges them with factors like g."""
-    if library_of(h) == "cupy":
-        from hcnn_core._engines.cuda import filters as by_kernels
-
-        if by_kernels.suits(h, g):
-            return by_kernels
-    return generic_filters
-
-
-def cross_entropy(logits: Array) -> Any:
-    """The function that computes the loss and its gradient together, or None if there is none for these arrays."""
-    if library_of(logits) == "cupy":
-        from hcnn_core._engines.cuda.loss import cross_entropy as by_kernel
-
-        return by_kernel
-    return None
-
-
-def weighted_sums(like: Array) -> Any:
-    """The function that computes weighted sums of arrays like this one, for a namespace, sums, results, condition."""
-    if library_of(like) == "cupy":
-        from hcnn_core._engines.cuda.updates import weighted_sums as at_once
-
-        return at_once
-    return one_by_one
-
-
-def takes_muon(weight: Array, row_axes: int) -> bool:
-    """Whether `muon` takes the step of a weight like this."""
-    if library_of(weight) != "cupy":
-        return False
-    from hcnn_core._engines.cuda import muon as by_kernels
-
-    return by_kernels.suits(weight, row_axes)
-
-
-def muon(weights: Sequence[Any], rate: Any, momentum: float, nesterov: bool, tiny: float) -> list[tuple[Array, Array]]:
-    """Steps of Muon: of weights, gradients, velocities, decays, and numbers of axes that are rows of matrices."""
-    from hcnn_core._engines.cuda import muon as by_kernels
-
-    return by_kernels.muon([by_kernels.Weight(*weight) for weight in weights], rate, momentum, nesterov, tiny)
-
-
-@lru_cache(maxsize=1)
-def has_compiled_kernels() -> bool:
-    """Whether compiled kernels can be used: Numba is installed and can cache what it compiles on disk."""
-    try:
-        from hcnn_core._engines.cpu import compile_log
-        from hcnn_core._engines.cpu.kernels import gemm  # noqa: F401
-    except (ImportError, RuntimeError):
-        return False
-    compile_log.install()
-    return True

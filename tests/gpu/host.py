@@ -18,7 +18,7 @@ import pytest
 
 from autodiff import primitives
 from autodiff._rules import products
-from hcnn_core._engines import planner
+from hcnn_core._engines import dispatch, planner
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core.backend import DeviceLimits, library_of
 
@@ -43,7 +43,7 @@ def in_place_of_cupy(kernel: Callable[..., Any], device: DeviceLimits = DEVICES[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_cuda, "kernel", kernel)
         patch.setattr(_cuda, "device_limits", lambda: device)
-        for module in (planner, products, primitives):
+        for module in (dispatch, planner, products, primitives):
             patch.setattr(module, "library_of", lambda array: library_of(array) if _own_library else "cupy")
         yield
 

@@ -320,7 +320,7 @@ def large_patches(build: Callable[..., Any]) -> None:
 
 def limits() -> None:
     """What no kernel can carry out goes another way."""
-    from hcnn_core._engines import planner
+    from hcnn_core._engines import dispatch, planner
     from hcnn_core._tuning import current
 
     def kind(x_shape: tuple[int, ...], w_shape: tuple[int, ...], axes: tuple[int, ...], **options: Any) -> str:
@@ -338,7 +338,7 @@ def limits() -> None:
 
     def patches(samples: int) -> str:
         x = np.broadcast_to(np.float32(0), (4, samples))
-        return type(planner.make_patches(np, x, 0, 3, "zero")).__name__
+        return dispatch.engine("patches", x, 0, 3, "zero").make.__name__
 
     assert patches((1 << 29) - 1) == "CudaPatches"
     assert patches(1 << 29) == "Patches"  # indices beyond 31 bits
@@ -751,7 +751,7 @@ def test_the_stand_in_refuses_nothing_of_what_there_is(check: Callable[..., None
     check(tmp_path, lambda text: text, f"{CUDA}/launch.py")
 
 
-@pytest.mark.parametrize("engine", [_cuda_plan.CudaPlan, _cuda_patches.CudaPatches])
+@pytest.mark.parametrize("engine", [_cuda_plan.CudaPlan, _cuda_patches])
 def test_suits_always_true_is_noticed(on_host: list[str], engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "suits", lambda *_: True)
     with pytest.raises(Exception):  # noqa: B017 - another plan, or none that can be made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ class FFTPlan:
     transpose without conjugation multiplies by the spectrum at -f, which is conj(F conj z) for any z.
     """
 
-    def __init__(self, problem: Problem, real: bool, tuning: Tuning, elementwise: Callable[[], ModuleType]) -> None:
+    def __init__(self, problem: Problem, real: bool, tuning: Tuning, elementwise: Callable[[NDArray], Any]) -> None:
         """`elementwise` finds the module with `elu` and its derivative, which is not imported before it is needed."""
         g = problem
         self.problem, self.real, self.elementwise = g, real, elementwise
@@ -63,20 +62,20 @@ class FFTPlan:
         products *= self._of_filter(w)
         y = self._back(products, self.axes, self.results)
         y = np.ascontiguousarray(y) if self.strided else y  # a view would keep the whole array
-        return y if bias is None else self.elementwise().elu(xp, y, bias)
+        return y if bias is None else self.elementwise(y).elu(xp, y, bias)
 
     def forward_and_marginal(
         self, xp: Any, x: NDArray, w: NDArray, bias: NDArray, axis: int
     ) -> tuple[NDArray, NDArray]:
         """The ELU of x convolved with w plus a bias, and its sum over an axis."""
         y = self.forward(xp, x, w, bias)
-        return y, self.elementwise().marginal(xp, y, (axis,), "sum")
+        return y, self.elementwise(y).marginal(xp, y, (axis,), "sum")
 
     def adjoints(
         self, xp: Any, g: NDArray, x: NDArray | None, w: NDArray | None, ans: NDArray | None = None
     ) -> tuple[NDArray | None, NDArray | None, NDArray | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
-        g = g if ans is None else self.elementwise().elu_vjp(xp, g, ans)
+        g = g if ans is None else self.elementwise(g).elu_vjp(xp, g, ans)
         spectrum = self._spectrum(g, self.axes, self.results)
         x_cotangent = w_cotangent = None
         if w is not None:

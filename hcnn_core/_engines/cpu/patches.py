@@ -17,6 +17,11 @@ from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
 
 
+def suits(x: NDArray, axes: Any, *windows: Any) -> bool:
+    """Whether the kernels take patches along these axes."""
+    return np.size(axes) == 2
+
+
 class CpuPatches(Patches[NDArray]):
     """Patches along two axes. Each thread works on all its samples at once."""
 
@@ -76,3 +81,6 @@ class CpuPatches(Patches[NDArray]):
     def _each_thread(self, work: Callable[[slice], None]) -> None:
         """Call work(samples) for the samples of each thread."""
         parallel_for(lambda first, last: work(slice(first, last)), self.shape[0], self.count * self.taps)
+
+
+make = CpuPatches

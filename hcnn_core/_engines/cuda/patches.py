@@ -17,14 +17,15 @@ MOST_TAPS, MOST_POSITIONS = 9, 1 << 14
 """The products of a patch stay in registers. A table lists for every position the samples that it sums."""
 
 
+def suits(x: Array, axes: Any, kernel_size: Any, boundary: Any) -> bool:
+    """Whether the kernels can carry out a map."""
+    patches: Patches[Array] = Patches(x, axes, kernel_size, boundary)
+    few = patches.taps <= MOST_TAPS and math.prod(patches.lengths) <= MOST_POSITIONS
+    return few and patches.count < 1 << 31  # which the kernels count in 32 bits
+
+
 class CudaPatches(Patches[Array]):
     """Patches of few taps in images."""
-
-    @classmethod
-    def suits(cls, patches: Patches[Array]) -> bool:
-        """Whether the kernels can carry out a map."""
-        few = patches.taps <= MOST_TAPS and math.prod(patches.lengths) <= MOST_POSITIONS
-        return few and patches.count < 1 << 31  # which the kernels count in 32 bits
 
     def arrange(self, xp: Any, x: Array) -> Array:
         """(samples, *patch axes, inner samples), in one piece."""
@@ -164,3 +165,6 @@ def _spreading(
         sources[position, : found.size] = found
         slots[position][reads != -3] = index
     return places, sources, np.where(slots == -3, -1, slots)
+
+
+make = CudaPatches

@@ -1,0 +1,50 @@
+"""A native function where there is one that takes the arrays, else the generic one."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hcnn_core._engines import dispatch
+from hcnn_core._engines.dispatch import NATIVE, engine, native
+from hcnn_core._tuning import current
+
+pytest.importorskip("numba")
+
+CALLED = {
+    "elementwise": ["elu", "elu_vjp", "relu", "relu_vjp", "dropout", "marginal", "add"],
+    "filters": ["normalize", "normalize_vjp", "merge", "merge_vjp"],
+    "matmul": ["matmul"],
+    "normalization": ["forward", "vjp"],
+    "patches": ["make"],
+    "updates": ["weighted_sums"],
+}
+"""What public files call of each module that has a generic form."""
+
+
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room, names in NATIVE.values() for name in sorted(names)])
+def test_a_native_module_takes_the_calls_of_the_generic_one(room: str, name: str) -> None:
+    found = dispatch._module(room, name)
+    for function in CALLED.get(name, []):
+        here, there = (getattr(module, function) for module in (found, dispatch._module("generic", name)))
+        if inspect.isfunction(there):
+            assert list(inspect.signature(here).parameters) == list(inspect.signature(there).parameters), function
+
+
+def test_arrays_that_no_native_module_takes_go_the_generic_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def room(name: str, *arrays: Any) -> str:
+        return engine(name, *arrays).__name__.split(".")[-2]
+
+    few, many = np.zeros(3), np.zeros(current().elementwise_elements)
+    assert room("elementwise", few) == "generic"
+    assert room("elementwise", many) == "cpu"
+    assert room("patches", many.reshape(4, 8, -1), (0, 1), 3, "zero") == "cpu"
+    assert room("patches", many.reshape(4, 8, -1), (0, 1, 2), 3, "zero") == "generic"
+    assert room("pooling", many) == "generic"
+    assert native("pooling", many) is None
+    assert native("loss", many) is None
+    monkeypatch.setattr(dispatch, "has_compiled_kernels", lambda: False)
+    assert room("elementwise", many) == "generic"
