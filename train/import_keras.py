@@ -24,7 +24,7 @@ from train.runs import checkpoint as checkpoints  # noqa: E402
 from train.runs.checkpoint import Checkpoint, CheckpointError, State  # noqa: E402
 from train.runs.run import RunError, versions  # noqa: E402
 from train.storage.files import remove_partial_files  # noqa: E402
-from train.storage.hdf5 import read_array  # noqa: E402
+from train.storage.hdf5 import opened, read_array, unreadable  # noqa: E402
 
 NAMES = tuple(CLASS_NAMES["cifar10"].split())
 IMAGE_SHAPE = (32, 32, 3)
@@ -134,20 +134,18 @@ def _embedded(w: Array, stride: Sequence[int]) -> Array:
 
 def _read(source: Path) -> list[list[Array]]:
     """The arrays of each layer that has some, in the order of the layers."""
-    import h5py
-
     if not source.is_file():
         raise CheckpointError(f"there is no file {source}")
     try:
-        with h5py.File(source, "r") as file:
+        with opened(source) as file:
             if "layer_names" not in file.attrs:
                 raise CheckpointError(f"{source} has no attribute 'layer_names'; give a file of Keras's save_weights")
             return [arrays for arrays in _layers(file) if arrays]
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
-    except PermissionError as error:
-        raise CheckpointError(f"cannot read {source}: {error.strerror}") from error
     except Exception as error:  # h5py and what reads a damaged file fail in many ways
+        if why := unreadable(error):
+            raise CheckpointError(f"cannot read {source}: {why}") from error
         raise CheckpointError(f"{source} is not a whole file of weights: truncated, damaged or of no HDF5") from error
 
 

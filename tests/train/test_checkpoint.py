@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
 import resource
+import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +24,18 @@ import pytest
 from tests.train.runs import without_digest
 from train.config import make_config
 from train.networks.registry import build
-from train.runs.checkpoint import SCHEMA, Checkpoint, CheckpointError, State, load, require_same_arrays, save
+from train.runs import checkpoint as checkpoint_file
+from train.runs.checkpoint import (
+    SCHEMA,
+    Checkpoint,
+    CheckpointError,
+    State,
+    UnreadableError,
+    load,
+    require_same_arrays,
+    save,
+)
+from train.runs.run import Run, RunError
 from train.storage import files as _files
 from train.storage.hdf5 import read_array
 
@@ -528,3 +543,66 @@ def test_arrays_of_another_network() -> None:
         for found, expected in ((own, other.state.parameters), (other.state.parameters, own)):
             with pytest.raises(CheckpointError, match=r"run is of another network: parameters .* this one wants"):
                 require_same_arrays(path, found, expected, "parameters")
+
+
+def leave_open_for_writing(path: Path) -> None:
+    """What a program leaves that ends while it has a file open for writing: HDF5's mark in the file."""
+    code = "import h5py, os, sys; file = h5py.File(sys.argv[1], 'r+'); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+def test_a_checkpoint_that_is_open_for_writing_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "best.h5"
+    save(path, made(), {})
+    leave_open_for_writing(path)
+    with pytest.raises(UnreadableError, match="another program has it open for writing, or ended while it had"):
+        load(path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EMFILE, errno.EACCES, errno.ENOMEM])
+def test_what_the_system_refuses_is_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = tmp_path / "best.h5"
+    save(path, made(), {})
+
+    def refusing(*args: Any, **options: Any) -> Any:
+        raise OSError(code, "Unable to synchronously open file")
+
+    monkeypatch.setattr(h5py, "File", refusing)
+    with pytest.raises(UnreadableError, match=f"cannot read the checkpoint .*: {os.strerror(code)}$"):
+        load(path)
+    run = Run(tmp_path)
+    with pytest.raises(RunError, match=os.strerror(code)):  # and is not set aside
+        run.mend_best(0.5)
+    assert path.is_file()
+
+
+def test_memory_that_does_not_suffice_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "best.h5"
+    save(path, made(), {})
+    monkeypatch.setattr(checkpoint_file, "read_array", lambda item: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        load(path)
+
+
+LOCKLESS = """
+#include <errno.h>
+int flock(int descriptor, int operation) { errno = REFUSAL; return -1; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="compiles a library that stands for a file system")
+@pytest.mark.parametrize("refusal", ["ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_reads_checkpoints(tmp_path: Path, refusal: str) -> None:
+    """HDF5's own lock is refused as some network file systems refuse it, not Python's alone."""
+    path, source, library = tmp_path / "best.h5", tmp_path / "flock.c", tmp_path / "flock.so"
+    save(path, made(), {})
+    source.write_text(LOCKLESS.replace("REFUSAL", refusal))
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    code = "import sys, pathlib, h5py; from train.runs.checkpoint import load; load(pathlib.Path(sys.argv[1]))\n"
+    code += "try: h5py.File(sys.argv[1], 'r', locking=True)\nexcept OSError: print('refused')"
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    found = subprocess.run([sys.executable, "-c", code, str(path)], env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "refused\n"  # or this test would try nothing

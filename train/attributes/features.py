@@ -25,6 +25,7 @@ from train.networks.network import Network
 from train.networks.registry import build
 from train.runs.run import RunError
 from train.storage.files import remove_partial_files
+from train.storage.hdf5 import opened, unreadable
 from train.verification.covariance import Subject
 
 __all__ = [
@@ -161,12 +162,12 @@ class Features:
         return self._read(f"{part}/mean{j:02d}")
 
     def _read(self, name: str) -> np.ndarray[Any, Any]:
-        import h5py
-
         try:
-            with h5py.File(self.path, "r") as file:
+            with opened(self.path) as file:
                 return np.asarray(file[name][...])
         except (OSError, KeyError) as error:
+            if why := unreadable(error):
+                raise FeaturesError(f"cannot read the features in {self.path}: {why}") from error
             raise FeaturesError(f"the features in {self.path} are damaged; remove the file and begin again") from error
 
 
@@ -228,10 +229,8 @@ def _digest(dataset: Dataset) -> str:
 
 def _is_whole(path: Path, key: Mapping[str, Any]) -> bool:
     """Whether a file holds what the key says; one that cannot be read is made again."""
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             return bool(file.attrs.get("key") == json.dumps(key))
     except OSError:
         return False

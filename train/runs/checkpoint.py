@@ -22,7 +22,7 @@ import numpy as np
 from train.config import Config, ConfigError, make_config, with_defaults
 from train.data.dataset import CHANNELS, LARGEST_IMAGE, Dataset, are_class_names
 from train.storage.files import write_atomically
-from train.storage.hdf5 import DENSEST, LIBVER, read_array, write_array
+from train.storage.hdf5 import DENSEST, LIBVER, opened, read_array, unreadable, write_array
 
 SCHEMA = 3
 """Of files that are written. Schemas 1 and 2, which are read too, have no digest, and a group /velocity in the place of
@@ -131,8 +131,6 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint."""
-    import h5py
-
     if path.is_dir():
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {path / 'best.h5'}")
     if not path.is_file():
@@ -146,7 +144,7 @@ def load(path: Path) -> Checkpoint:
     except OSError as error:
         raise UnreadableError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             attributes = dict(file.attrs)
             schema = attributes.get("schema")
             if schema is None:
@@ -187,9 +185,11 @@ def load(path: Path) -> Checkpoint:
             return checkpoint
     except ConfigError as error:
         raise CheckpointError(f"{path} holds a configuration this version does not know: {error}") from error
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # h5py and what reads a damaged file fail in many ways
+        if why := unreadable(error):
+            raise UnreadableError(f"cannot read the checkpoint {path}: {why}") from error
         raise CheckpointError(f"{path} is not a whole checkpoint: truncated, damaged or of another program") from error
 
 

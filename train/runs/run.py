@@ -368,6 +368,9 @@ def _name(epoch: int, step: int = 0) -> str:
 
 def _loaded(path: Path) -> Checkpoint | None:
     """A checkpoint; None where it is damaged."""
-    with contextlib.suppress(CheckpointError):
+    try:
         return checkpoints.load(path)
-    return None
+    except UnreadableError as error:  # which says nothing of its content
+        raise RunError(str(error)) from error
+    except CheckpointError:
+        return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,26 @@ LIBVER = "v110"
 
 DENSEST = 1024
 """HDF5's filters make no array smaller than by this factor: what claims to be larger is damaged."""
+
+
+OF_CONTENT = (None, 0, errno.EINVAL, errno.EOVERFLOW)
+"""Numbers of errors that what stands in a file can cause; any other one is the system's."""
+
+
+def opened(path: Path) -> Any:
+    """Open a file for reading, without HDF5's lock, which some network file systems refuse."""
+    import h5py
+
+    return h5py.File(path, "r", locking=False)
+
+
+def unreadable(error: Exception) -> str:
+    """Say why a file could not be read, whatever it holds; "" where what it holds may be the cause."""
+    if not isinstance(error, OSError):
+        return ""
+    if "already open for write" in str(error):
+        return "another program has it open for writing, or ended while it had (h5clear -s FILE then clears the mark)"
+    return "" if error.errno in OF_CONTENT else os.strerror(error.errno)
 
 
 def write_array(group: Any, name: str, array: Any) -> None:

@@ -23,7 +23,7 @@ from train.networks.registry import build
 from train.runs.checkpoint import CheckpointError, require_same_arrays
 from train.runs.memory import require_weights
 from train.storage.files import write_atomically
-from train.storage.hdf5 import LIBVER, read_array, write_array
+from train.storage.hdf5 import LIBVER, opened, read_array, unreadable, write_array
 from train.verification.complex import ComplexNetwork, build_complex
 from train.verification.covariance import KINDS, MODES, STATEMENTS, Example, Row, Subject, axes
 
@@ -53,23 +53,21 @@ def save(path: Path, cases: Sequence[tuple[Subject, Example]]) -> None:
 
 def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:
     """Read counterexamples, one after another."""
-    import h5py
-
     if path.is_dir():
         raise CheckpointError(f"{path} is a directory; name the file of counterexamples in it")
     if not path.is_file():
         raise CheckpointError(f"there is no file of counterexamples at {path}")
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             if file.attrs.get("counterexamples") != SCHEMA:
                 raise CheckpointError(f"{path} holds no counterexamples that this version of train.verify wrote")
             subjects = [_read_subject(path, file[f"networks/{i}"], xp) for i in range(len(file["networks"]))]
             cases = [_read_case(path, case, subjects, xp) for case in file["cases"].values()]
     except (CheckpointError, ConfigError, MemoryError):
         raise
-    except PermissionError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # h5py and what reads a damaged file fail in many ways
+        if why := unreadable(error):
+            raise CheckpointError(f"cannot read {path}: {why}") from error
         raise CheckpointError(
             f"{path} is no whole file of counterexamples: truncated, damaged or of another program"
         ) from error
