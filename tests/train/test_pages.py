@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -102,3 +106,38 @@ def test_pixels_come_back_from_png() -> None:
 def test_the_legend_has_the_colours_of_the_map() -> None:
     scale = Scale.of("gray", "amplitude", ("0", "1"))
     assert (scale.colours[0], scale.colours[-1], len(scale.colours)) == ("#000000", "#ffffff", 17)
+
+
+DRAW = """
+import io, pathlib, sys
+from train.pages import png
+from train.runs.plot import plot_learning_curve
+import numpy as np
+png(np.zeros((2, 2)))
+plot_learning_curve([{"epoch": 1, "train_loss": 1.0, "train_accuracy": 0.5}], pathlib.Path(sys.argv[1]), "a run")
+import matplotlib, os
+print(matplotlib.get_backend().lower(), os.environ["MPLBACKEND"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "taken"), [("module://not_installed.backend_inline", None), ("nonsense", None), ("svg", "svg")]
+)
+def test_pictures_are_drawn_whatever_backend_the_environment_names(
+    tmp_path: Path, backend: str, taken: str | None
+) -> None:
+    environment = {**os.environ, "MPLBACKEND": backend}
+    command = [sys.executable, "-c", DRAW, str(tmp_path / "curve.png")]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    shown, kept = found.stdout.split()
+    assert kept == backend and (taken is None or shown == taken)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_matplotlib_is_prepared_wherever_it_is_imported() -> None:
+    for path in Path(pages.__file__).parents[1].rglob("*.py"):
+        lines = path.read_text("utf-8").splitlines()
+        for before, line in zip(lines, lines[1:], strict=False):
+            if line.lstrip().startswith("from matplotlib"):
+                assert "prepare_matplotlib()" in before or "from matplotlib" in before, f"{path}: {line}"

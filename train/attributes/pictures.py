@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from train.attributes.translations import Agreement, Matches
-from train.pages import png
+from train.pages import png, prepare_matplotlib
 
 if TYPE_CHECKING:
     from train.attributes.study import Layers, Study
@@ -31,6 +31,7 @@ def limits(found: Matches) -> tuple[float, float]:
 
 def coloured(values: np.ndarray[Any, Any], limit: float) -> np.ndarray[Any, Any]:
     """Return numbers as colours from blue over white to red."""
+    prepare_matplotlib()
     from matplotlib import colormaps
 
     return np.asarray(colormaps["RdBu_r"](0.5 + 0.5 * np.clip(values / limit, -1, 1)))[..., :3]
@@ -55,6 +56,7 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
     are the class, which is red where it is not that of x, and the distance, with the part of random pairs that are as
     close. A distance above the threshold is grey.
     """
+    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     names, train, labels = study.dataset.class_names, study.dataset, study.labels()
@@ -122,6 +124,7 @@ def _zoom(shape: tuple[int, ...]) -> int:
 
 def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
     """Draw the probability of the same class against tau, a plot for each depth."""
+    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     depths = list(agreements["trained"])
@@ -151,6 +154,7 @@ def agreement_chart(agreements: Mapping[str, Mapping[int, Agreement]]) -> bytes:
 
 def layers_chart(layers: Layers) -> bytes:
     """Draw ratios of distances and accuracies of probes over depth."""
+    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")

@@ -8,10 +8,13 @@ A page's template extends base.html, which brings style, dark and light colours,
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import html
 import io
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +22,19 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["AXIS", "Picture", "Scale", "Table", "axes_as_html", "image_png", "in_words", "png", "render", "svg"]
+__all__ = [
+    "AXIS",
+    "Picture",
+    "Scale",
+    "Table",
+    "axes_as_html",
+    "image_png",
+    "in_words",
+    "png",
+    "prepare_matplotlib",
+    "render",
+    "svg",
+]
 
 AXIS = re.compile(r"\b([uvx])(?:_|(?<!x))(\{[^{}]*\}|[jJ12]\b)")
 """u1, v_j, v_{j-1}, x_j or x_{j+1}."""
@@ -59,6 +74,7 @@ class Scale:
     @classmethod
     def of(cls, colormap: str, label: str, ticks: Sequence[str]) -> Scale:
         """Return the legend of one of matplotlib's colour maps."""
+        prepare_matplotlib()
         from matplotlib import colormaps
         from matplotlib.colors import to_hex
 
@@ -74,8 +90,27 @@ class Table:
     label: str = ""  # what the table shows
 
 
+def prepare_matplotlib() -> None:
+    """Import matplotlib, also where MPLBACKEND names what is not there, as notebooks hand their own to programs.
+
+    Pictures that go to files need no backend. A valid one is set, as matplotlib itself would.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+
+
 def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.0, high: float = 1.0) -> bytes:
     """Return an array as a PNG file, one pixel per entry."""
+    prepare_matplotlib()
     from matplotlib.image import imsave
 
     if pixels.ndim == 3 and pixels.dtype != np.uint8:
@@ -88,6 +123,7 @@ def png(pixels: np.ndarray[Any, Any], *, colormap: str = "gray", low: float = 0.
 
 def svg(figure: Any) -> bytes:
     """Return a figure of matplotlib as an SVG file whose black parts follow the reader's light or dark colours."""
+    prepare_matplotlib()
     from matplotlib import rc_context
 
     stream = io.StringIO()

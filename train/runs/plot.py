@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.pages import prepare_matplotlib
 from train.storage.files import write_atomically
 
 PANELS = {"loss": ("negative log-likelihood [nats]", 1), "accuracy": ("accuracy [%]", 100)}
@@ -19,6 +20,7 @@ FEW = 40
 
 def plot_learning_curve(records: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Draw loss and accuracy over epochs."""
+    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     if not any("train_loss" in record for record in records):
@@ -59,6 +61,7 @@ def _marker(epochs: Sequence[Any]) -> str | None:
 
 
 def _label_axes(axes: Any, label: str) -> None:
+    prepare_matplotlib()
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -69,6 +72,7 @@ def _label_axes(axes: Any, label: str) -> None:
 
 def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     """Draw the loss and the accuracy of several runs over epochs."""
+    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     if not any(runs.values()):
@@ -89,6 +93,7 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
 
 def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float], path: Path, title: str) -> None:
     """Draw what trials reached over each setting in which they differ."""
+    prepare_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

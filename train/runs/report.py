@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from train.config import Config, make_config
-from train.pages import Picture, Table, image_png, in_words, png, render, svg
+from train.pages import Picture, Table, image_png, in_words, png, prepare_matplotlib, render, svg
 from train.runs.plot import PANELS, draw_panel
 
 __all__ = ["Classified", "page"]
@@ -94,6 +94,7 @@ def page(
 
 def _curves(records: Sequence[Mapping[str, Any]]) -> list[Picture]:
     """Loss and accuracy over epochs, a picture each, which stay legible on a telephone."""
+    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     found = []
@@ -194,6 +195,7 @@ def _filter_picture(w: Array, k: int) -> Picture:
 
 
 def _confusion_picture(classified: Classified, names: Sequence[str]) -> Picture:
+    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     counts = classified.confusion

@@ -13,7 +13,7 @@ import numpy as np
 
 from hcnn_core.testing.assertions import ROUNDINGS
 from train.networks.network import aligned
-from train.pages import AXIS, Picture, Table, render
+from train.pages import AXIS, Picture, Table, prepare_matplotlib, render
 from train.verification.covariance import DECISIVE, KINDS, Row, largest
 
 __all__ = ["as_json", "error_maps", "page", "summary_table"]
@@ -92,6 +92,7 @@ def as_json(rows: Sequence[Row], description: Mapping[str, Any]) -> str:
 
 def error_maps(rows: Sequence[Row], boundary: str, mode: str) -> bytes:
     """Draw how much x_J changes with the depth and the translation, one map per axis."""
+    prepare_matplotlib()
     from matplotlib.figure import Figure
 
     _require_measurements(rows)
@@ -399,6 +400,7 @@ def _draw_map(plot: Any, rows: Iterable[Row], shape: tuple[int, int], norm: Any,
 
 def _draw_scale(plot: Any, norm: _Norm) -> None:
     """Draw both colour scales, one above the other."""
+    prepare_matplotlib()
     from matplotlib import colormaps
 
     places = [np.linspace(*colours, 64) for colours in (CHANGE_COLOURS, ROUNDING_COLOURS)]
@@ -425,6 +427,7 @@ def _mark(verdict: str, cell: float) -> dict[str, Any]:
 
 def _draw_legend(figure: Any, verdicts: Iterable[str], corner: tuple[float, float]) -> None:
     """Say what the cells are that are there, and what a blank one is."""
+    prepare_matplotlib()
     from matplotlib import colormaps
     from matplotlib.lines import Line2D
 
