@@ -270,7 +270,7 @@ def require_options(given: Mapping[str, object], known: Collection[str]) -> None
 def _answer(name: str, value: object) -> str:
     """What stands here for an option of SciPy's."""
     if name == "cval":
-        return ": boundary='zero' extends x by zeros, so subtract another constant from x first"
+        return ": boundary='zero' extends x by zeros; for a constant c convolve x - c, and add c times the sum of w"
     if name != "mode":
         return ""
     here = SYNONYMS.get(value, value) if isinstance(value, str) else None

@@ -151,8 +151,8 @@ def steerable_bank(shape: int | Sequence[int], scales: int, angles: int = 4, *, 
     They are complex steerable filters (J. Portilla, E. P. Simoncelli, A parametric texture model based on joint
     statistics of complex wavelet coefficients, 2000, section 1.1). A wavelet of scale 2^j has the spectrum
     cos(pi/2 log2(r / xi)) cos(theta - theta_l)^(L-1), up to a factor, where log2(r / xi) is between -1 and 1 and
-    theta - theta_l within a right angle, xi = pi / sqrt(2) / 2^j. Above xi, the first factor of the finest wavelets is
-    1. Spectra of scales j and j + 2 do not overlap.
+    theta - theta_l within a right angle, xi = pi / sqrt(2) / 2^j. All scales have one factor. Above xi, the cosine of
+    the finest wavelets is 1. Spectra of scales j and j + 2 do not overlap.
 
     Parameters
     ----------
@@ -197,7 +197,9 @@ def steerable_bank(shape: int | Sequence[int], scales: int, angles: int = 4, *, 
             power += (cosine > 0) * cosine ** (2 * angles - 2) / 2 ** len(lengths)
         for j in range(scales):
             psi[j, k] = _window(octave + j if j else np.minimum(octave, 0)) * np.sqrt(power)
-    phi = _window(np.maximum(octave + scales, 0))  # what the wavelets leave
+    # the sum over angles of cos^(2L-2) on half of the plane, and of its reflection, halved
+    over_angles = angles * math.comb(2 * angles - 2, angles - 1) / 4 ** (angles - 1) / 2
+    phi = math.sqrt(over_angles) * _window(np.maximum(octave + scales, 0))  # what the wavelets leave
     return _tight(phi, psi, dtype)
 
 

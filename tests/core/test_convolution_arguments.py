@@ -93,7 +93,10 @@ def test_wrong_values_are_refused(change: dict[str, Any], message: str) -> None:
         ({"mode": "reflect"}, "there is no option 'mode': boundary='reflect' says it"),
         ({"mode": "same"}, "there is no option 'mode': boundary says how x is extended"),
         ({"mode": ["reflect"]}, "there is no option 'mode': boundary says how x is extended"),
-        ({"cval": 0.0}, "there is no option 'cval': boundary='zero' extends x by zeros, so subtract another constant"),
+        (
+            {"cval": 0.0},
+            "there is no option 'cval': boundary='zero' extends x by zeros; for a constant c convolve x - c, and",
+        ),
         ({"padding": 1}, "there is no option 'padding'; options: boundary, sum_axes, stride, method"),
         ({"method": 3}, "method is 3; give 'auto' or 'direct' or 'fft', or one per axis"),
         ({"x": np.ones((4, 5, 6), int)}, "x has dtype int64; convert it to one of float32, float64, complex64"),
@@ -205,3 +208,11 @@ def test_shapes_stand_in_for_the_operand_that_is_differentiated(problem: Problem
     assert np.array_equal(with_arrays, problem.run(convolve_vjp_x, g, list(problem.x.shape), problem.w))
     with_arrays = problem.run(convolve_vjp_w, g, problem.x, problem.w)
     assert np.array_equal(with_arrays, problem.run(convolve_vjp_w, g, problem.x, problem.w.shape))
+
+
+def test_the_answer_to_a_constant_beyond_the_ends_gives_scipys_values() -> None:
+    from scipy import ndimage
+
+    x, w, c = noise(0, (7, 9), "float64"), noise(1, (3, 4), "float64"), 2.5
+    found = convolve(x - c, w, (0, 1), boundary="zero") + c * w.sum()
+    assert np.allclose(found, ndimage.convolve(x, w, mode="constant", cval=c), atol=1e-13)

@@ -99,6 +99,31 @@ def test_muon_of_an_array_without_elements_is_one() -> None:
     assert_equal(muon_update(*given, rate=0.1, momentum=0.9), given[:2], "float32")
 
 
+@pytest.mark.parametrize(("dtype", "factor"), [("float32", 1e20), ("float32", 1e36), ("float64", 1e200)])
+def test_muon_of_large_gradients_moves_as_that_of_small_ones(dtype: str, factor: float) -> None:
+    """Squares of such numbers overflow; the step does not depend on the gradient's size."""
+    weight, gradient, _ = operands(3, (6, 4), dtype)
+    velocity = np.zeros_like(weight)
+    expected, _ = muon_update(weight, gradient, velocity, rate=0.1)
+    found, kept = muon_update(weight, gradient * gradient.dtype.type(factor), velocity, rate=0.1)
+    assert np.abs(found - expected).max() <= 64 * eps(dtype) and np.isfinite(kept).all()
+    assert np.abs(found - weight).max() > 0.01
+
+
+def test_singular_values_of_a_muon_step_are_what_its_notes_say() -> None:
+    rng = np.random.default_rng(0)
+    (left, _), (right, _) = (np.linalg.qr(rng.standard_normal((12, 12))) for _ in range(2))
+    parts = np.concatenate([np.geomspace(1.6e-3, 0.6, 8), np.geomspace(1e-5, 5e-4, 4)])
+    parts = np.sort(parts)[::-1]
+    gradient = 7.0 * (left * parts) @ right
+    moved, _ = muon_update(np.zeros((12, 12)), gradient, np.zeros((12, 12)), rate=-1.0)
+    found = np.diag(left.T @ moved @ right.T)  # in the order of the parts
+    of_norm = parts / np.sqrt(np.sum(parts**2))
+    large = of_norm >= 0.0015
+    assert large.sum() == 8 and (found[large] > 0.68).all() and (found[large] < 1.21).all()
+    assert (found[~large] < 486 * of_norm[~large]).all() and (found[~large] > 400 * of_norm[~large]).all()
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("rate", [0.1, np.asarray(0.1)], ids=["number", "array"])
 def test_what_goes_to_one_kernel_on_a_gpu_is_the_same_step(

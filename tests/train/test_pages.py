@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -138,6 +139,6 @@ def test_pictures_are_drawn_whatever_backend_the_environment_names(
 def test_matplotlib_is_prepared_wherever_it_is_imported() -> None:
     for path in Path(pages.__file__).parents[1].rglob("*.py"):
         lines = path.read_text("utf-8").splitlines()
-        for before, line in zip(lines, lines[1:], strict=False):
+        for before, line in itertools.pairwise(lines):
             if line.lstrip().startswith("from matplotlib"):
                 assert "prepare_matplotlib()" in before or "from matplotlib" in before, f"{path}: {line}"

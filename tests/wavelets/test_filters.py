@@ -88,6 +88,29 @@ def test_steerable_filters_are_tight_and_limited(shape: Any, angles: int, dtype:
     assert seen.any() and np.abs(share[inner] - expected)[seen].max() <= 1e4 * eps(dtype)
 
 
+@pytest.mark.parametrize(("shape", "angles"), [(64, 1), ((32, 32), 4), ((32, 64), 3), ((32, 32), 2), ((32, 32), 6)])
+@pytest.mark.parametrize("scales", [1, 3])
+def test_steerable_filters_of_every_scale_are_the_formula(shape: Any, angles: int, scales: int) -> None:
+    bank = steerable_bank(shape, scales, angles)
+    w = np.stack(np.meshgrid(*(2 * math.pi * np.fft.fftfreq(n) for n in bank.shape), indexing="ij"))
+    inside = (w > -3.14).all(0) & w.any(0)  # the frequency pi is also -pi
+    radius = np.sqrt((w**2).sum(0)).clip(1e-9)
+    factors = []
+    for j in range(scales):
+        octave = np.log2(radius / (math.pi / math.sqrt(2) / 2**j))
+        octave = np.minimum(octave, 0) if j == 0 else octave
+        radial = np.where(abs(octave) < 1, np.cos(math.pi / 2 * octave), 0)
+        for k in range(angles):
+            theta = (max(angles // 2 - 1, 0) - k) * math.pi / angles
+            along = (w.T @ np.array([math.cos(theta), math.sin(theta)])[: len(w)]).T / radius
+            formula = radial * np.where(along > 1e-9, along, 0) ** (angles - 1) * (along > 1e-9)
+            chosen = inside & (formula > 1e-3)
+            assert np.abs(bank.psi[j, k][inside & (formula == 0)]).max() < 1e-9
+            factors.append(bank.psi[j, k][chosen] / formula[chosen])
+    found = np.concatenate(factors)
+    assert np.abs(found / found[0] - 1).max() < 1e-12
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
