@@ -11,7 +11,9 @@ from hcnn_core._engines.transform import Transform
 from hcnn_core._tuning import Tuning
 
 if TYPE_CHECKING:
-    from hcnn_core._engines.cpu.fft_plan import FFTPlan
+    from hcnn_core._engines.cpu.fft_plan import FFTPlan as CpuFFTPlan
+    from hcnn_core._engines.cuda.single import SinglePlan
+    from hcnn_core._engines.generic.fft_plan import FFTPlan
     from hcnn_core._engines.generic.plan import Plan
 
 
@@ -76,15 +78,12 @@ class Subsampled(ByAxis):
 
 @dataclass(frozen=True)
 class AtOnce:
-    """One FFT along all axes."""
+    """One FFT, or one kernel, along all axes."""
 
-    plan: FFTPlan
+    plan: CpuFFTPlan | FFTPlan | SinglePlan
+    methods: tuple[str, ...]
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return ("fft",) * len(self.plan.axes)
-
-    def make(self) -> FFTPlan:
+    def make(self) -> Any:
         """The plan."""
         return self.plan
 

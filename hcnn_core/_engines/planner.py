@@ -20,7 +20,7 @@ from hcnn_core.backend import AnyArray, Array, library_of
 
 if TYPE_CHECKING:
     from hcnn_core._engines.arrangement import BatchAxes
-    from hcnn_core._engines.choice import ByAxis, Choice
+    from hcnn_core._engines.choice import AtOnce, ByAxis, Choice
     from hcnn_core._engines.cpu.factored import FactoredPlan
     from hcnn_core._engines.transform import Transform
 
@@ -73,17 +73,37 @@ def choose(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning:
 
 
 def choices(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> list[Choice]:
-    """One choice for all the methods that "auto" leaves open, and one FFT along all axes where there is one filter."""
-    from hcnn_core._engines.choice import AtOnce
-    from hcnn_core._engines.cpu.fft_plan import FFTPlan
-
+    """A choice for all the methods that "auto" leaves open, and where there is one filter, for all axes at once."""
     found: list[Choice] = []
     for methods in itertools.product(*(("direct", "fft") if m == "auto" else (m,) for m in problem.method)):
-        found.append(by_axis(methods, problem, real, batch, library, tuning))
-        one_filter = not problem.sum_axes and not problem.out_shape
-        if library == "numpy" and one_filter and "direct" not in methods:
-            found.append(AtOnce(FFTPlan(problem, real, tuning, partial(engine, "elementwise"))))
+        whole = at_once(methods, problem, real, library, tuning)
+        if whole is None or "fft" in methods:
+            found.append(by_axis(methods, problem, real, batch, library, tuning))
+        found += [] if whole is None else [whole]
     return found
+
+
+def at_once(methods: tuple[str, ...], problem: Problem, real: bool, library: str, tuning: Tuning) -> AtOnce | None:
+    """The choice of one FFT along all axes, or of one kernel, where there is one filter of one channel."""
+    from hcnn_core._engines.choice import AtOnce
+
+    channels = math.prod(problem.x_shape[a] for a in problem.sum_axes)
+    if channels != 1 or math.prod(problem.out_shape) != 1 or len(set(methods)) > 1:
+        return None
+    if methods[0] == "direct":
+        if library != "cupy" or not real:
+            return None
+        from hcnn_core._engines.cuda.single import SinglePlan
+
+        return AtOnce(SinglePlan(problem, tuning), methods) if SinglePlan.suits(problem, tuning) else None
+    if library == "numpy":
+        from hcnn_core._engines.cpu.fft_plan import FFTPlan
+
+        plain = not problem.sum_axes and not problem.out_shape
+        return AtOnce(FFTPlan(problem, real, tuning, partial(engine, "elementwise")), methods) if plain else None
+    from hcnn_core._engines.generic.fft_plan import FFTPlan as LibraryFFTPlan
+
+    return AtOnce(LibraryFFTPlan(problem, real), methods) if LibraryFFTPlan.suits(problem, real) else None
 
 
 def by_axis(

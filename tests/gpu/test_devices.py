@@ -140,7 +140,7 @@ def test_moments_in_float64_fit_small_devices(compiled_kernels: Any) -> None:
 
 
 def test_a_device_without_such_tensor_cores_is_told(compiled_kernels: Any) -> None:
-    x, w = noise(0, (2, 5), "float32"), noise(1, (3,), "float32")
+    x, w = noise(0, (2, 5), "float32"), noise(1, (3, 2), "float32")
     with in_place_of_cupy(compiled_kernels, DEVICES["T4"]), precision("tf32"):
         with pytest.raises(RuntimeError, match=r"compute capability 8\.0 .* has 7\.5: choose precision 'float32'"):
             convolve(x, w, (1,), boundary="zero", method="direct")

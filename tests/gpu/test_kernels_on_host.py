@@ -74,8 +74,8 @@ def test_maps_by_tensor_cores(problem: Problem, seed: int, name: str) -> None:
 def drift() -> float:
     """Largest relative error of sums of 8,192 positive terms, each by one warp, whose products tensor cores cut off."""
     n = 8192 * 4  # a block has four warps
-    x, g = (np.abs(noise(seed, (n,), "float32")) + np.float32(1) for seed in (0, 1))
-    w = np.ones(3, np.float32)
+    x, g = (np.abs(noise(seed, shape, "float32")) + np.float32(1) for seed, shape in enumerate([(n,), (n, 2)]))
+    w = np.ones((3, 2), np.float32)  # two filters: one alone has a kernel without tensor cores
     with precision("tf32x3"), tuned(device_blocks=1):
         found = convolve_vjp_w(g, x, w, 0, boundary="zero", method="direct")
     expected = Problem(x, w, 0, {"boundary": "zero"}).transpose_w(g)

@@ -173,10 +173,11 @@ def split_products() -> None:
     problem = Problem(x, w, (1, 2), SPACE)
     with precision("tf32x3"):
         close(convolve(x, w, (1, 2), **SPACE), problem.convolution(), norm(x) * norm(w) / 4)
-    x, g = (np.abs(noise(seed, (4 * 8192,), "float32")) + np.float32(1) for seed in (0, 1))
+    x, g = (np.abs(noise(seed, shape, "float32")) + np.float32(1) for seed, shape in enumerate([(32768,), (32768, 2)]))
+    w = np.ones((3, 2), np.float32)
     with precision("tf32x3"), tuned(device_blocks=1):
-        found = convolve_vjp_w(g, x, np.ones(3, np.float32), 0, boundary="zero", method="direct")
-    exact = Problem(x, np.ones(3, np.float32), 0, {"boundary": "zero"}).transpose_w(g)
+        found = convolve_vjp_w(g, x, w, 0, boundary="zero", method="direct")
+    exact = Problem(x, w, 0, {"boundary": "zero"}).transpose_w(g)
     assert np.abs(found / exact - 1).max() < 64 * eps("float32")
 
 

@@ -48,8 +48,8 @@ def source(dtype: str, sizes: Mapping[str, int]) -> str:
     macros = {**sizes, "EXPM1": expm1, "PACK": 16 // np.dtype(dtype).itemsize}
     lines = [f"#define {name} {value}" for name, value in macros.items()]
     types = f"using real = {real};\nstruct __align__(16) pack {{ real value[PACK]; }};\n"
-    tensor = "\n" + _text("tensor_kernels.cu") if "PASSES" in sizes else ""
-    return "\n".join(lines) + "\n" + types + _text("kernels.cu") + tensor
+    more = [f"{name}.cu" for macro, name in (("PASSES", "tensor_kernels"), ("SINGLE", "single")) if macro in sizes]
+    return "\n".join([*lines, types + _text("kernels.cu"), *map(_text, more)])
 
 
 @lru_cache(maxsize=512)

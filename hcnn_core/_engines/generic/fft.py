@@ -51,7 +51,7 @@ class LibraryFFT:
         _, taps, channels, out = w.shape
         w = xp.reshape(w, (*self.kernel_size, -1))  # (*kernel_size, T C K) -> (*padded, T C K)
         for axis, (n, bound) in enumerate(zip(self.lengths, self.boundary, strict=True)):
-            w = _wrap(xp, w, axis, n, self.padded[axis], bound)
+            w = laid_on_circle(xp, w, axis, n, self.padded[axis], bound)
         spectrum = xp.reshape(self._forward(xp, w), (self.frequencies, taps * channels, out))
         return xp.permute_dims(spectrum, (0, 2, 1))  # (F, K, T C)
 
@@ -61,7 +61,7 @@ class LibraryFFT:
         spectrum = xp.permute_dims(xp.reshape(spectrum, (self.frequencies, out, taps * channels)), (0, 2, 1))
         w = self._forward_transpose(xp, xp.reshape(spectrum, (self.frequencies, -1)))
         for axis, (n, size, bound) in enumerate(zip(self.lengths, self.kernel_size, self.boundary, strict=True)):
-            w = _wrap_transpose(xp, w, axis, n, size, bound)
+            w = taken_off_circle(xp, w, axis, n, size, bound)
         return xp.reshape(w, (-1, *shape))
 
     def synthesize(self, xp: Any, spectrum: Array) -> Array:
@@ -125,7 +125,7 @@ class LibraryFFT:
         return xp.reshape(spectrum, (self.frequencies, 1, -1))
 
 
-def _wrap(xp: Any, w: Array, axis: int, n: int, length: int, boundary: str) -> Array:
+def laid_on_circle(xp: Any, w: Array, axis: int, n: int, length: int, boundary: str) -> Array:
     """Place taps on a circle of `length` with the centre at 0; drop those that meet only the zeros around x."""
     size = w.shape[axis]
     first = -(size // 2)
@@ -137,7 +137,7 @@ def _wrap(xp: Any, w: Array, axis: int, n: int, length: int, boundary: str) -> A
     return xp.roll(xp.sum(folded, axis=axis), first, axis=axis)
 
 
-def _wrap_transpose(xp: Any, w: Array, axis: int, n: int, size: int, boundary: str) -> Array:
+def taken_off_circle(xp: Any, w: Array, axis: int, n: int, size: int, boundary: str) -> Array:
     first = -(size // 2)
     low, high = (max(0, -first - n + 1), min(size, n - first)) if boundary == "zero" else (0, size)
     w = xp.roll(w, -(first + low), axis=axis)
