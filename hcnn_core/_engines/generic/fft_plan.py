@@ -40,13 +40,13 @@ class FFTPlan:
         """Convolved axes in the order of x."""
         self.kept = [k for k, a in enumerate(g.kept_axes) if a not in g.axes]
         self.kept += [g.kept_axes.index(g.axes[k]) for k in self.sorted]
-        self.lengths, self.results, self.sizes, self.strides, self.boundary = (
-            tuple(values[k] for k in self.sorted)
-            for values in (g.lengths, g.out_lengths, g.kernel_size, g.stride, g.boundary)
+        self.lengths, self.results, self.sizes, self.strides = (
+            tuple(values[k] for k in self.sorted) for values in (g.lengths, g.out_lengths, g.kernel_size, g.stride)
         )
+        self.boundary = tuple(g.boundary[k] for k in self.sorted)
         self.folds = [r if not real or k < count - 1 else 1 for k, r in enumerate(self.strides)]
         """Aliases that are added up along each axis; the rest of its stride drops samples."""
-        self.padded = []
+        self.padded: list[int] = []
         for k, (n, size, bound) in enumerate(zip(self.lengths, self.sizes, self.boundary, strict=True)):
             if bound == "periodic":
                 self.folds[k] = self.folds[k] if n % self.folds[k] == 0 else 1

@@ -1,0 +1,93 @@
+"""One FFT along all axes of a convolution with one filter, by libraries other than NumPy, as CuPy needs it."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import array_api_strict
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hcnn_core._engines.generic.fft_plan import PRIMES, TOGETHER, FFTPlan, fast_length
+from hcnn_core._problem import make_problem
+from tests.core.oracle import BOUNDARIES, DTYPES, Problem, assert_close, noise
+
+
+@st.composite
+def single_filters(draw: st.DrawFn) -> Problem:
+    m = draw(st.integers(1, 5))
+    shape = draw(st.lists(st.integers(1, 12 if m < 3 else 4), min_size=m, max_size=m + 2))
+    axes = tuple(draw(st.permutations(range(len(shape))))[:m])
+    kernel = tuple(draw(st.lists(st.integers(1, 9 if m < 3 else 5), min_size=m, max_size=m)))
+    options = {
+        name: tuple(draw(st.lists(st.sampled_from(values), min_size=m, max_size=m)))
+        for name, values in (("boundary", BOUNDARIES), ("stride", (1, 2, 3)))
+    }
+    dtype = draw(st.sampled_from(DTYPES))
+    return Problem(noise(0, tuple(shape), dtype), noise(1, kernel, dtype), axes, options)
+
+
+@given(single_filters(), st.sampled_from([np, array_api_strict]))
+def test_maps_are_their_definitions(problem: Problem, xp: Any) -> None:
+    x, w = problem.x, problem.w
+    plan = FFTPlan(make_problem(x.shape, w.shape, problem.axes, **problem.options), x.dtype.kind == "f")
+    g = noise(2, problem.y_shape, x.dtype.name)
+    y = plan.forward(xp, xp.asarray(x), xp.asarray(w))
+    g_x, g_w, _ = plan.adjoints(xp, xp.asarray(g), xp.asarray(x), xp.asarray(w))
+    assert_close(np.asarray(y), problem.convolution(), x, w)
+    assert_close(np.asarray(g_x), problem.transpose_x(g), g, w)
+    assert_close(np.asarray(g_w), problem.transpose_w(g), g, x)
+
+
+class Watched:
+    """NumPy with a record of its transforms."""
+
+    __name__ = "watched"
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        names = "rfftn", "irfftn", "fftn", "ifftn", "fft", "ifft"
+        self.fft = SimpleNamespace(**{name: partial(self.transform, name) for name in names})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
+
+    def transform(self, name: str, x: Any, **options: Any) -> Any:
+        self.seen.append((name, x.flags.c_contiguous, options))
+        return getattr(np.fft, name)(x, **options)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_cufft_gets_at_most_three_axes_at_once_and_these_the_last(order: Any) -> None:
+    xp, x, w = Watched(), noise(0, (4, 6, 3, 5, 7), "float64").copy(order), noise(1, (3, 2, 3, 2), "float64")
+    problem = Problem(x, w, (3, 1, 4, 0), {"boundary": "zero", "stride": (1, 2, 1, 1)})
+    plan = FFTPlan(make_problem(x.shape, w.shape, problem.axes, **problem.options), real=True)
+    y = plan.forward(xp, x, w)
+    assert_close(y, problem.convolution(), x, w)
+    together = [(name, lies, options["axes"]) for name, lies, options in xp.seen if name.endswith("n")]
+    assert [name for name, *_ in together] == ["rfftn", "rfftn", "irfftn"]
+    for name, lies, axes in together:
+        assert axes == (-3, -2, -1) and len(axes) <= TOGETHER
+        assert lies or name == "irfftn"
+    assert all(set(options) == {"axis"} for name, _, options in xp.seen if not name.endswith("n"))
+
+
+def test_lengths_have_the_factors_that_cufft_is_fast_at() -> None:
+    for n in (1, 11, 97, 264, 1025, 4097):
+        found = fast_length(n)
+        assert n <= found < 1.1 * n + 2
+        for prime in PRIMES:
+            while found % prime == 0:
+                found //= prime
+        assert found == 1
+
+
+def test_a_stride_is_folded_along_all_axes_but_the_last_of_real_arrays() -> None:
+    problem = make_problem((30, 40), (5, 5), (0, 1), boundary="zero", stride=2)
+    plan, whole = FFTPlan(problem, real=True), FFTPlan(problem, real=False)
+    assert plan.folds == [2, 1] and whole.folds == [2, 2]
+    assert all(n % fold == 0 for n, fold in zip(plan.padded, plan.folds, strict=True))

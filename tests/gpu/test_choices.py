@@ -1,0 +1,96 @@
+"""What `auto` chooses for CuPy's arrays: costs order what a card took, and long filters go to one FFT."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import choices
+from benchmarks.gpu.choices import MEASURED, PROBLEMS, Case, choices_of, expected, name_of, summary
+from hcnn_core._engines import planner
+from hcnn_core._tuning import current
+
+WORDS = {"d": "direct", "f": "fft"}
+
+
+def by_axis(case: Case) -> float:
+    """Milliseconds by the costs of the way that was measured, whose engines make single filters axis by axis."""
+    problem = case.problem()
+    signal = choices.Signal(problem.x_shape)
+    batch = planner.batch_axes(problem, signal.shape, signal.strides, current())
+    way = planner.by_axis(tuple(WORDS[m] for m in case.methods), problem, True, batch, "cupy", current())
+    return 1e3 * expected(way, gradients=case.gradients)
+
+
+def test_costs_give_what_a_card_took_and_order_it() -> None:
+    found = {case.name: by_axis(case) for case in MEASURED}
+    for case in MEASURED:
+        assert 1 / 1.3 < found[case.name] / case.ms < 1.3, (case.name, found[case.name])
+    for one, other in itertools.permutations(MEASURED, 2):
+        if one.ms > 1.5 * other.ms:
+            assert found[one.name] > found[other.name], (one.name, other.name)
+
+
+CHOSEN = {
+    "lines by 31": "d by SinglePlan",
+    "lines by 1001": "f by FFTPlan",
+    "plane by 5": "dd by SinglePlan",
+    "volume by 3": "ddd by SinglePlan",
+    "volume by 9": "fff by FFTPlan",
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_single_filters_have_a_kernel_and_long_ones_an_fft(name: str) -> None:
+    case = next(case for case in MEASURED if case.name == name)
+    assert name_of(choices_of(case.problem())[1]) == CHOSEN[name]
+
+
+def test_every_kind_of_way_is_chosen_for_some_problem() -> None:
+    assert len(PROBLEMS) >= 40 and len({case.name for case in (*MEASURED, *PROBLEMS)}) >= 50
+    engines = Counter(name_of(choices_of(case.problem())[1]).partition(" by ")[2] for case in PROBLEMS)
+    assert engines["SinglePlan"] > 10 and engines["FFTPlan"] > 5 and engines["CudaPlan"] > 2, engines
+
+
+def test_a_summary_has_what_was_chosen_and_what_is_fastest() -> None:
+    rows: list[list[Any]] = [
+        ["a", "d by X", 1.0, 2.0, "chosen"],
+        ["a", "f by Y", 3.0, 1.0, ""],
+        ["b", "d by X", 1.0, "MemoryError", "chosen"],
+    ]  # fmt: skip
+    assert summary(rows)[2:] == ["| a | d by X | 2.000 | f by Y | 1.000 | 2.00 |", "| b | not measured | | | | |"]
+
+
+def test_rows_are_kept_from_call_to_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A way that fails has its reason for a row; a call that has no time left says how far it came."""
+    times = iter([1e-3, 2e-3])
+
+    def timed(cupy: Any, case: Case, way: Any) -> float:
+        if (found := next(times, None)) is None:
+            raise MemoryError("no memory\nat all")
+        return found
+
+    class Cupy:
+        def get_default_memory_pool(self) -> Any:
+            return self
+
+        def free_all_blocks(self) -> None: ...
+
+    monkeypatch.setattr(choices, "timed", timed)
+    monkeypatch.setattr(choices, "get_namespace", lambda name: Cupy())
+    monkeypatch.setattr(choices, "MEASURED", MEASURED[:2])
+    monkeypatch.setattr(choices, "PROBLEMS", ())
+    monkeypatch.setattr(choices.sys, "argv", ["choices", str(tmp_path)])
+    monkeypatch.setattr(choices, "SECONDS", -1)
+    with pytest.raises(SystemExit, match="after 0 rows"):
+        choices.main()
+    monkeypatch.setattr(choices, "SECONDS", 100)
+    choices.main()
+    rows = choices.Table(tmp_path, "choices", ["convolution", "way", "ms by the costs", "ms", "chosen"])
+    assert [row[3] for row in rows[1:]][:3] == [1.0, 2.0, "MemoryError: no memory"]
+    choices.main()  # finds nothing to do
+    assert choices.Table(tmp_path, "choices", rows[0]) == rows
