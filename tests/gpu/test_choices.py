@@ -50,6 +50,13 @@ def test_single_filters_have_a_kernel_and_long_ones_an_fft(name: str) -> None:
     assert name_of(choices_of(case.problem())[1]) == CHOSEN[name]
 
 
+def test_a_transform_that_fits_no_card_is_not_chosen() -> None:
+    """Layers of All-CNN, whose DFTs would take 276 KiB of shared memory."""
+    case = Case("a wide layer", (128, 32, 32, 96), (96, 3, 3, 96), (1, 2), {"boundary": "zero", "sum_axes": 3}, True)
+    found, chosen = choices_of(case.problem())
+    assert "ff by Plan" in map(name_of, found) and name_of(chosen).endswith("by CudaPlan")
+
+
 def test_every_kind_of_way_is_chosen_for_some_problem() -> None:
     assert len(PROBLEMS) >= 40 and len({case.name for case in (*MEASURED, *PROBLEMS)}) >= 50
     engines = Counter(name_of(choices_of(case.problem())[1]).partition(" by ")[2] for case in PROBLEMS)

@@ -365,6 +365,9 @@ def limits() -> None:
     assert kind((4, 9), (3,), (1,)) == "CudaPlan"
     assert kind((4, 9), (3,), (1,), boundary="periodic", stride=2) == "SubsampledPlan"
     assert kind((4, 3000), (129,), (1,), method="fft") == "Plan"
+    wide: Any = ((8, 32, 32, 96), (96, 3, 3, 96), (1, 2))
+    assert kind(*wide, sum_axes=3) == "CudaPlan"
+    assert kind(*wide, sum_axes=3, method="fft") == "Plan"  # more shared memory than a block of any card has
     assert kind((9, 5, 1 << 10), (9, 3), (1,), sum_axes=0) == "CudaPlan"
     assert kind((9, 5, 1 << 26), (9, 3), (1,), sum_axes=0) == "Plan"  # offsets beyond 31 bits
     assert kind((1 << 16, 5, 4), (1 << 16, 3), (1,), sum_axes=0) == "Plan"  # too many rows of blocks

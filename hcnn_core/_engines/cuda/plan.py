@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -18,14 +18,18 @@ from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
 from hcnn_core._engines.cuda.tables import Reading, extended_positions, tables_of
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.generic.dft import MatrixDFT
+from hcnn_core._engines.generic.im2col import Im2col
 from hcnn_core._engines.generic.plan import Plan
 from hcnn_core._engines.taps import Integers, Matrices, TapProducts, untapped
 from hcnn_core._engines.transform import Identity, Transform
-from hcnn_core._tuning import Tuning, Units
+from hcnn_core._tuning import DEFAULT, Tuning, Units
 from hcnn_core.backend import Array, DeviceLimits, DeviceTables, dtype_name, empty, placement
 
 FEWEST_ROWS = 6
 """A product with fewer rows takes as long as with these: it is made in tiles of eight rows or more."""
+
+LARGEST = DeviceLimits(227 << 10, 113 << 10, (9, 0))
+"""Of the device whose blocks may have the most shared memory."""
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
@@ -46,6 +50,11 @@ def maps_of(transform: MatrixDFT, dtype: str, tuning: Tuning, limits: DeviceLimi
     """Analysis, its transpose, synthesis, its transpose; those of the narrowest tiles may ask for too much memory."""
     found = zip(MAPS, stages_of(transform, np.dtype(dtype)), strict=True)
     return tuple(_map(dtype, *stages, tuning, limits, summed=name == "back") for name, stages in found)
+
+
+def needed_by(transform: MatrixDFT, dtype: str, tuning: Tuning, limits: DeviceLimits) -> int:
+    """Bytes of shared memory of a block that a transform's maps need."""
+    return max(m.shared for m in maps_of(transform, dtype, tuning, limits))
 
 
 def _map(
@@ -101,6 +110,8 @@ class CudaPlan(Plan[Array]):
         t = arrangement.taps
         if t.uneven or not isinstance(transform, MatrixDFT | Identity):
             return False
+        if isinstance(transform, MatrixDFT) and needed_by(transform, "float32", DEFAULT, LARGEST) > LARGEST.shared:
+            return False
         of_x, of_g = extended_positions(t if t.sizes else untapped(t.batch))
         entry = max(transform.aliases * arrangement.channels * of_x, arrangement.out * of_g)
         blocks = max(transform.frequencies, 1) * arrangement.outer_size * max(arrangement.channels, arrangement.out)
@@ -124,20 +135,31 @@ class CudaPlan(Plan[Array]):
         if self.maps is None:
             return True
         dtype, limits = dtype_name(like.dtype), cuda.device_limits()
-        needed = max(m.shared for m in maps_of(self.maps, dtype, self.tuning, limits))
+        needed = needed_by(self.maps, dtype, self.tuning, limits)
         if needed > limits.shared:
             warnings.warn(
                 f"a DFT of this size in {dtype} needs {needed / 1024:.0f} KiB of shared memory, and a block of this "
-                f"device has {limits.shared / 1024:.0f} KiB: CuPy's own functions convolve, more slowly",
+                f"device has {limits.shared / 1024:.0f} KiB: taps are added up instead, which may be slower",
                 RuntimeWarning,
                 stacklevel=2,
             )
         return needed <= limits.shared
 
+    @cached_property
+    def _by_taps(self) -> Plan[Array]:
+        """The same convolution without a transform."""
+        a = self.arrangement
+        count = range(len(a.problem.axes))
+        order = tuple(sorted(count, key=lambda k: -a.problem.out_lengths[k]))
+        methods = ("direct",) * len(count)
+        direct = replace(a, methods=methods, spectral=(), direct=order, outer=(), inner=(*a.outer, *a.inner))
+        suits = self.suits(direct, Identity())
+        return (CudaPlan if suits else Plan)(direct, Identity(), Im2col(direct.taps, self.tuning), self.tuning)
+
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
         if not self._fits(x):
-            return super().forward(xp, x, w, bias)
+            return self._by_taps.forward(xp, x, w, bias)
         per_row = None if bias is None else self._bias_of_rows(xp, bias)
         y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row)
         result = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
@@ -149,7 +171,9 @@ class CudaPlan(Plan[Array]):
         Synthesis adds the sum up if the axis is transformed and the bias is the same at all positions.
         """
         place = self.y_order.index(axis)
-        per_row = self._bias_of_rows(xp, bias) if self._fits(x) else None
+        if not self._fits(x):
+            return self._by_taps.forward_and_marginal(xp, x, w, bias, axis)
+        per_row = self._bias_of_rows(xp, bias)
         if per_row is None or place >= len(self.arrangement.spectral):
             return super().forward_and_marginal(xp, x, w, bias, axis)
         shape, order = self.problem.y_shape, self.y_order
@@ -171,7 +195,7 @@ class CudaPlan(Plan[Array]):
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
         if not self._fits(g):
-            return super().adjoints(xp, g, x, w, ans)
+            return self._by_taps.adjoints(xp, g, x, w, ans)
         sums = None
         if self.maps:
             answers = None if ans is None else self._result_rows(xp, ans)
