@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnn_core.plans import user_cache
 from train.attributes.blocks import LARGEST, blocks_differ
 from train.attributes.decisions import LEVEL, corrected
 from train.attributes.features import AXES, Model, boundary_of, features
@@ -27,7 +28,6 @@ from train.data import Dataset, load_dataset
 from train.runs import checkpoint as checkpoints
 from train.runs.shipped import find
 from train.runs.training import restore
-from train.storage.files import user_cache
 
 Values = dict[str, np.ndarray[Any, Any]]
 Found = Mapping[tuple[int, str], np.ndarray[Any, Any]]

@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from autodiff import convolve as convolve
     from autodiff import grad as grad
     from hcnn_core import __version__ as __version__
+    from hcnn_core import planning as planning
+    from hcnn_core import wisdom as wisdom
     from train import fit as fit
     from train import load as load
 
-_HOMES = {"__version__": "core", "convolve": "autodiff", "fit": "train", "grad": "autodiff", "load": "train"}
+_HOMES = {
+    "__version__": "core",
+    "convolve": "autodiff",
+    "fit": "train",
+    "grad": "autodiff",
+    "load": "train",
+    "planning": "core",
+    "wisdom": "core",
+}
 
-__all__ = ["autodiff", "convolve", "core", "fit", "grad", "load", "train", "wavelets"]
+__all__ = ["autodiff", "convolve", "core", "fit", "grad", "load", "planning", "train", "wavelets", "wisdom"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
 from hcnn_core.normalization import batch_normalize, batch_normalize_vjp, normalize_elu, normalize_elu_vjp
 from hcnn_core.operators import linear_operator
+from hcnn_core.plans import explain, planning, wisdom
 from hcnn_core.pooling import max_pool, max_pool_vjp, maxout, maxout_vjp, mean_pool, mean_pool_vjp
 from hcnn_core.precisions import precision
 from hcnn_core.products import matmul
@@ -40,6 +41,7 @@ __all__ = [
     "dropout",
     "elu",
     "elu_vjp",
+    "explain",
     "factored_layer",
     "linear_operator",
     "log_softmax",
@@ -62,6 +64,7 @@ __all__ = [
     "normalize_filters_vjp",
     "patch_moments",
     "patch_moments_vjp",
+    "planning",
     "precision",
     "relu",
     "relu_vjp",
@@ -69,4 +72,5 @@ __all__ = [
     "sgd_update_all",
     "translate",
     "translate_vjp",
+    "wisdom",
 ]

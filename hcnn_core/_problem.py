@@ -10,9 +10,11 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
+from hcnn_core._planning import current_planning, is_deterministic
+
 Boundary: TypeAlias = Literal["periodic", "zero"]
 Extension: TypeAlias = Literal["periodic", "zero", "reflect", "nearest", "mirror"]
-Method: TypeAlias = Literal["auto", "direct", "fft"]
+Method: TypeAlias = Literal["auto", "direct", "fft", "measure"]
 Word = TypeVar("Word", bound=str)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -22,7 +24,10 @@ BOUNDARIES: tuple[Boundary, ...] = ("periodic", "zero")
 EXTENSIONS: tuple[Extension, ...] = (*BOUNDARIES, "reflect", "nearest", "mirror")
 """The boundaries of convolutions, correlations and translations."""
 
-METHODS: tuple[Method, ...] = ("auto", "direct", "fft")
+METHODS: tuple[Method, ...] = ("auto", "direct", "fft", "measure")
+OPEN: tuple[Method, ...] = ("auto", "measure")
+"""Methods that leave the choice to the planner: by estimates, or by measurements."""
+
 MAX_AXES = 6
 
 SYNONYMS = {
@@ -185,10 +190,10 @@ def make_problem(
             break
     else:
         try:
-            return _known(x_shape, w_shape, axes, boundary, sum_axes, stride, method)
+            return _known(x_shape, w_shape, axes, boundary, sum_axes, stride, method, current_planning())
         except TypeError:
             pass  # a list, which cannot be looked up, or what is refused once more below
-    return _validated(x_shape, w_shape, axes, boundary, sum_axes, stride, method)
+    return _validated(x_shape, w_shape, axes, boundary, sum_axes, stride, method, current_planning())
 
 
 @lru_cache(maxsize=1024)
@@ -204,6 +209,7 @@ def _validated(
     sum_axes: Any,
     stride: Any,
     method: Any,
+    planning: str,
 ) -> Problem:
     x_shape, w_shape = tuple(x_shape), tuple(w_shape)
     axes = normalize_axes("axes", axes, len(x_shape))
@@ -230,8 +236,15 @@ def _validated(
         sum_axes,
         tuple(min(r, max(x_shape[a], 1)) for r, a in zip(strides, axes, strict=True)),
         normalize_choice("boundary", boundary, len(axes), EXTENSIONS),
-        normalize_choice("method", method, len(axes), METHODS),
+        tuple(_planned(word, planning) for word in normalize_choice("method", method, len(axes), METHODS)),
     )
+
+
+def _planned(method: Method, planning: str) -> Method:
+    """The method that "auto" and "measure" mean with this planning."""
+    if method not in OPEN:
+        return method
+    return "measure" if "measure" in (method, planning) and not is_deterministic() else "auto"
 
 
 OPTIONS = {

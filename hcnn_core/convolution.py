@@ -65,9 +65,10 @@ def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOption
         The result keeps every stride-th sample, starting with the first. One for all convolved axes or one per axis.
         Where a stride does not divide the length of a periodic axis, translating x along that axis does not translate
         the result.
-    method : {"auto", "direct", "fft"} or sequence of them, optional
+    method : {"auto", "direct", "fft", "measure"} or sequence of them, optional
         How each axis is computed, one for all convolved axes or one per axis. ``"direct"`` sums taps, ``"fft"``
-        multiplies spectra, ``"auto"`` takes what a measured cost model predicts to be faster.
+        multiplies spectra, ``"auto"`` takes what a measured cost model predicts to be faster. ``"measure"`` tries what
+        is open at the first call and keeps the fastest, as `planning` says.
 
     Returns
     -------
@@ -86,6 +87,7 @@ def convolve(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOption
     --------
     correlate : The same sum without the flip.
     convolve_vjp_x, convolve_vjp_w : The derivatives.
+    planning : Code that one does not write measures, too.
     convolve_elu : A convolution, a bias and an ELU in one pass over memory.
     autodiff.convolve : The same function on traced values.
 

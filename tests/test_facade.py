@@ -34,11 +34,12 @@ def test_names_are_those_of_the_packages() -> None:
     assert {name: getattr(hcnn, name) for name in packages} == packages
     assert hcnn.convolve is autodiff.convolve and hcnn.grad is autodiff.grad
     assert hcnn.load is train.load and hcnn.fit is train.fit
+    assert hcnn.planning is hcnn_core.planning and hcnn.wisdom is hcnn_core.wisdom
     assert hcnn.__version__ == hcnn_core.__version__
     assert (
         set(dir(hcnn))
         == {*hcnn.__all__, "__version__"}
-        == {*packages, "convolve", "grad", "load", "fit", "__version__"}
+        == {*packages, "convolve", "grad", "load", "fit", "planning", "wisdom", "__version__"}
     )
     with pytest.raises(AttributeError, match="module 'hcnn' has no attribute 'lode'"):
         hcnn.lode  # noqa: B018

@@ -23,6 +23,8 @@ PARTS = "hcnn_core.backend._"
 ROOMS = {  # a module belongs to the first of these that it is, or lies in; see docs/architecture.md
     f"{ENGINES}.planner": "planner",
     f"{ENGINES}.dispatch": "dispatch",
+    f"{ENGINES}.measuring": "planner",
+    f"{ENGINES}.wisdom": "planner",
     f"{ENGINES}.cost_model": "cost model",
     f"{ENGINES}.generic": "generic",
     f"{ENGINES}.cpu": "cpu",
@@ -34,6 +36,7 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     ENGINES: "no room",
     "hcnn_core.backend": "backend",
     "hcnn_core._extension": "public",
+    "hcnn_core._planning": "base",
     "hcnn_core._problem": "base",
     "hcnn_core._threads": "base",
     "hcnn_core._tuning": "base",

@@ -22,6 +22,7 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
+from hcnn_core.plans import user_cache  # noqa: E402
 from train.attributes import report  # noqa: E402
 from train.attributes.features import AXES, FIRST, Features, Model, features  # noqa: E402
 from train.attributes.study import PARTS, Settings, Study  # noqa: E402
@@ -36,7 +37,7 @@ from train.runs.run import RunError, versions  # noqa: E402
 from train.runs.session import namespace, require_named  # noqa: E402
 from train.runs.shipped import find  # noqa: E402
 from train.runs.training import restore  # noqa: E402
-from train.storage.files import remove_partial_files, user_cache  # noqa: E402
+from train.storage.files import remove_partial_files  # noqa: E402
 
 PER_CLASS = 2
 """Images of each class, unless others are asked for."""

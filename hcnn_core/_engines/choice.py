@@ -47,6 +47,11 @@ class ByAxis:
         return self.arrangement.methods
 
     @property
+    def name(self) -> str:
+        """What tells it from the other choices of a problem."""
+        return f"{self.engine.__name__} {' '.join(self.methods)}"
+
+    @property
     def matrices(self) -> Matrices:
         """The filter matrices of the plan."""
         a, d = self.arrangement, self.transform
@@ -82,6 +87,11 @@ class AtOnce:
 
     plan: CpuFFTPlan | FFTPlan | SinglePlan
     methods: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other choices of a problem."""
+        return f"{type(self.plan).__name__} all axes at once"
 
     def make(self) -> Any:
         """The plan."""

@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hcnn_core._engines import wisdom
 from hcnn_core._engines.dispatch import engine, has_compiled_kernels
 from hcnn_core._engines.generic import matmul as generic_matmul
 from hcnn_core._engines.generic.matmul import Matmul
-from hcnn_core._problem import Problem
+from hcnn_core._problem import OPEN, Problem
 from hcnn_core._tuning import Tuning, current
 from hcnn_core.backend import AnyArray, Array, library_of
 
@@ -55,27 +56,60 @@ def _plan_of(
 
 @lru_cache(maxsize=512)
 def _plan_for(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Convolution[Any]:
+    if "measure" in problem.method and library in wisdom.PACKAGES:
+        return measured(problem, real, batch, library, tuning)
     return choose(problem, real, batch, library, tuning).make()
+
+
+def measured(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Convolution[Any]:
+    """The plan that measurements find, among the choices that do not promise to take far longer than the best."""
+    from hcnn_core._engines.measuring import CALL, NEAR, Measured
+
+    found, seconds = priced(problem, real, batch, library, tuning)
+    if len(found) == 1:
+        return found[0].make()
+    most = NEAR * max(min(seconds), CALL)
+    near = sorted((i for i in range(len(found)) if seconds[i] <= most), key=seconds.__getitem__)
+    estimated = estimate(found, seconds)
+    candidates = {choice.name: choice for choice in [estimated, *(found[i] for i in near)]}
+    return Measured(candidates, estimated.name, described(problem, batch), library)
+
+
+def described(problem: Problem, batch: BatchAxes) -> str:
+    """A problem in one line of text."""
+    parts = [f"{problem.x_shape} * {problem.w_shape}", f"axes {problem.axes}"]
+    parts += [f"sum {problem.sum_axes}"] if problem.sum_axes else []
+    parts += [f"stride {problem.stride}"] if max(problem.stride) > 1 else []
+    return ", ".join([*parts, " ".join(problem.boundary), " ".join(problem.method), f"batch {batch[0]} {batch[1]}"])
 
 
 def choose(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> Choice:
     """The choice that promises the least time, among those that the methods of a problem leave open."""
-    from hcnn_core._engines import cost_model
+    return estimate(*priced(problem, real, batch, library, tuning))
 
-    found = choices(problem, real, batch, library, tuning)
-    if len(found) == 1:
-        return found[0]
-    costs = tuning.costs if library == "numpy" else tuning.other_costs
-    seconds = [cost_model.seconds(choice, costs) for choice in found]
+
+def estimate(found: list[Choice], seconds: list[float]) -> Choice:
+    """The choice that is taken by what they promise."""
     best = min(range(len(found)), key=seconds.__getitem__)
     plain = next((i for i, choice in enumerate(found) if "fft" not in choice.methods), best)
     return found[plain if seconds[best] > GAIN * seconds[plain] else best]
 
 
+def priced(
+    problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning
+) -> tuple[list[Choice], list[float]]:
+    """All choices and the seconds that they promise; a single choice has no price."""
+    from hcnn_core._engines import cost_model
+
+    found = choices(problem, real, batch, library, tuning)
+    costs = tuning.costs if library == "numpy" else tuning.other_costs
+    return found, [cost_model.seconds(choice, costs) for choice in found] if len(found) > 1 else [0.0]
+
+
 def choices(problem: Problem, real: bool, batch: BatchAxes, library: str, tuning: Tuning) -> list[Choice]:
     """A choice for all the methods that "auto" leaves open, and where there is one filter, for all axes at once."""
     found: list[Choice] = []
-    for methods in itertools.product(*(("direct", "fft") if m == "auto" else (m,) for m in problem.method)):
+    for methods in itertools.product(*(("direct", "fft") if m in OPEN else (m,) for m in problem.method)):
         whole = at_once(methods, problem, real, library, tuning)
         if whole is None or "fft" in methods:
             found.append(by_axis(methods, problem, real, batch, library, tuning))
@@ -205,10 +239,10 @@ def _order_for_vectors(problem: Problem, direct: tuple[int, ...], batch: int, tu
 
 
 def _may_tile(problem: Problem, methods: tuple[str, ...], batch: int, tuning: Tuning) -> bool:
-    """Whether 3 taps may use F(4, 3): beside transformed axes with a large batch, or if all methods are "auto"."""
+    """Whether 3 taps may use F(4, 3): beside transformed axes with a large batch, or if all methods are open."""
     if "fft" in methods:
         return batch >= tuning.winograd_line
-    return all(method == "auto" for method in problem.method)
+    return all(method in OPEN for method in problem.method)
 
 
 def batch_axes(problem: Problem, shape: tuple[int, ...], strides: tuple[int, ...] | None, tuning: Tuning) -> BatchAxes:

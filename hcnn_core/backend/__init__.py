@@ -17,7 +17,10 @@ from hcnn_core.backend._device import placement as placement
 from hcnn_core.backend._device import use_device as use_device
 from hcnn_core.backend._device import write as write
 from hcnn_core.backend._graphs import SPARE as SPARE
+from hcnn_core.backend._graphs import card_of as card_of
+from hcnn_core.backend._graphs import is_recording as is_recording
 from hcnn_core.backend._graphs import record as record
+from hcnn_core.backend._graphs import seconds_of as seconds_of
 from hcnn_core.backend._kernels import DeviceLimits as DeviceLimits
 from hcnn_core.backend._kernels import compile_cuda as compile_cuda
 from hcnn_core.backend._kernels import device_limits as device_limits

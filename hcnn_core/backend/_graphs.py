@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import time
 import traceback
 import weakref
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -59,3 +60,33 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
 
     weakref.finalize(launch, pool.free_all_blocks).atexit = False
     return launch, results
+
+
+def is_recording(xp: Any) -> bool:
+    """Whether CuPy's current stream records a graph, so that nothing may wait for the device."""
+    return xp.__name__ == "cupy" and bool(xp.cuda.get_current_stream().is_capturing())
+
+
+def seconds_of(xp: Any, work: Callable[[], object], repeats: int) -> float:
+    """Time of one of several calls; on a GPU between two events, since launches return before they are done."""
+    if xp.__name__ == "cupy":
+        begin, end = xp.cuda.Event(), xp.cuda.Event()
+        begin.record()
+        for _ in range(repeats):
+            work()
+        end.record()
+        end.synchronize()
+        total = float(xp.cuda.get_elapsed_time(begin, end)) / 1e3
+    else:
+        before = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        total = time.perf_counter() - before
+    return max(total / repeats, 1e-9)
+
+
+def card_of(xp: Any) -> str:
+    """Name of CuPy's current device; nothing for NumPy."""
+    if xp.__name__ != "cupy":
+        return ""
+    return str(xp.cuda.runtime.getDeviceProperties(xp.cuda.get_device_id())["name"].decode())

@@ -92,7 +92,7 @@ def test_importing_loads_no_engine() -> None:
     late = {"numba", "llvmlite", "scipy", "scipy.fft", "cupy", "importlib.metadata"}
     assert not late & loaded
     engines = {name for name in loaded if name.startswith("hcnn_core._engines.")}
-    assert engines <= {f"hcnn_core._engines.{name}" for name in ("planner", "dispatch", "generic", *LIGHT)}
+    assert engines <= {f"hcnn_core._engines.{name}" for name in ("planner", "dispatch", "wisdom", "generic", *LIGHT)}
 
 
 LIGHT = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from hcnn_core import (
     patch_moments,
     patch_moments_vjp,
     precision,
+    wisdom,
 )
 from hcnn_core._engines.cuda import launch as _cuda
 from hcnn_core._engines.cuda import matmul as _cuda_products
@@ -48,6 +50,21 @@ def test_maps_are_their_definitions(problem: Problem, seed: int) -> None:
     assert_close(y, problem.convolution(), problem.x, problem.w)
     assert_close(x_cotangent, problem.transpose_x(g), g, problem.w)
     assert_close(w_cotangent, problem.transpose_w(g), g, problem.x)
+
+
+def test_measured_plans_of_a_gpu(kernels_on_host: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each choice is run with the kernels, and the fastest of them is kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    x, w = noise(0, (3, 20), "float32"), noise(1, (5, 2), "float32")
+    g = noise(2, (3, 20, 2), "float32")
+    problem = Problem(x, w, (1,), {"boundary": "zero", "method": "measure"})
+    assert_close(problem.run(convolve, x, w), problem.convolution(), x, w)
+    assert_close(problem.run(convolve_vjp_x, g, x, w), problem.transpose_x(g), g, w)
+    of_y, of_x = sorted(wisdom().splitlines()[2:], reverse=True)
+    assert all("CudaPlan direct " in line and "CudaPlan fft " in line for line in (of_y, of_x))
+    launched = len(kernels_on_host)
+    problem.run(convolve, x, w)
+    assert 0 < len(kernels_on_host) - launched < 6  # one plan's
 
 
 UNITS = {"float32": eps("float32"), "tf32x3": eps("float32"), "tf32": 2.0**-10}

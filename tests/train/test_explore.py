@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from hcnn_core.plans import user_cache
 from tests.train.commands import made_up
 from tests.train.runs import SMALL as TRAINED
 from tests.train.runs import Outcome, explore_here, run_here
@@ -34,7 +35,6 @@ from train.attributes.organisation import Comparison
 from train.attributes.study import Exactness, Organisation, Settings, Study
 from train.attributes.translations import trend
 from train.data import DataError, Dataset
-from train.storage.files import user_cache
 
 Command = Callable[..., Outcome]
 

@@ -61,11 +61,3 @@ def _other_process_runs(pid: int) -> bool:
     except OSError:  # it runs and is another user's
         return True
     return True
-
-
-def user_cache() -> Path:
-    """Return the folder in which a user keeps what can be made again: of $XDG_CACHE_HOME, else ~/.cache."""
-    folder = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(folder):  # which the specification says to ignore
-        folder = os.path.expanduser(os.path.join("~", ".cache"))
-    return Path(folder) / "hcnn"

@@ -1,0 +1,121 @@
+"""Plans by measurement: the ways to compute a convolution are run on the arrays of a call, and the fastest is kept."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+from hcnn_core._engines import wisdom
+from hcnn_core._engines.choice import Choice
+from hcnn_core._threads import threads_for, worker_count
+from hcnn_core.backend import card_of, dtype_name, is_recording, seconds_of
+
+NEAR = 8.0
+"""Choices that the model finds more than so many times as slow as the best are not tried."""
+
+CALL = 2e-5
+"""Seconds that a call takes at least, of which the model of a GPU says nothing."""
+
+SECONDS = 1.0
+"""About how long a problem may be measured, not counting what is compiled."""
+
+SAMPLE = 2e-4
+"""Seconds of calls in a row that are timed as one, where a call takes less."""
+
+LEADS = (2.0, 1.5, 1.3, 1.2, 1.15, 1.1, 1.1, 1.05, 1.05)
+"""One for each round: who takes so many times as long as the fastest is out of the race."""
+
+_one_by_one = threading.RLock()
+"""Measurements would disturb each other."""
+
+
+class Measured:
+    """The plan of a problem that is measured: for its result and its cotangents, when they are first asked for.
+
+    Parameters
+    ----------
+    choices : mapping of str to Choice
+        What may be tried, the one that promises the least time first.
+    estimated : str
+        What is taken where nothing can be measured.
+    described : str
+        The problem in words.
+    library : str
+        The array library.
+    """
+
+    def __init__(self, choices: Mapping[str, Choice], estimated: str, described: str, library: str) -> None:
+        self.choices, self.estimated, self.described, self.library = choices, estimated, described, library
+        self._plans: dict[tuple[Any, ...], Any] = {}
+
+    def forward(self, xp: Any, x: Any, w: Any, bias: Any = None) -> Any:
+        """As a plan's."""
+        return self._fastest(xp, "y", x, lambda plan: plan.forward(xp, x, w, bias)).forward(xp, x, w, bias)
+
+    def forward_and_marginal(self, xp: Any, x: Any, w: Any, bias: Any, axis: int) -> Any:
+        """As a plan's."""
+        plan = self._fastest(xp, "y", x, lambda plan: plan.forward(xp, x, w, bias))
+        return plan.forward_and_marginal(xp, x, w, bias, axis)
+
+    def adjoints(self, xp: Any, g: Any, x: Any, w: Any, ans: Any = None) -> Any:
+        """As a plan's."""
+        asked = "dx" * (w is not None) + "dw" * (x is not None)
+        return self._fastest(xp, asked, g, lambda plan: plan.adjoints(xp, g, x, w, ans)).adjoints(xp, g, x, w, ans)
+
+    def _fastest(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> Any:
+        """The fastest plan for what is asked of arrays like this one."""
+        key = asked, like.dtype, getattr(like, "device", None) if self.library == "cupy" else None
+        if key not in self._plans:
+            with _one_by_one:
+                if key not in self._plans:
+                    self._plans[key] = self.choices[self._find(xp, asked, like, run)].make()
+        return self._plans[key]
+
+    def _find(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> str:
+        """The name of the fastest choice: what is known, or else what is measured now."""
+        machine = wisdom.machine_of(self.library, card_of(xp))
+        problem = f"{asked} {dtype_name(like.dtype)} {self.described}"
+        known = next((name for name in wisdom.recall(machine, problem) if name in self.choices), None)
+        if known is not None:
+            return known
+        if threads_for() < worker_count() or is_recording(xp):
+            return self.estimated
+        plan_of = cache(lambda name: self.choices[name].make())
+        runs = {name: partial(lambda name: run(plan_of(name)), name) for name in self.choices}
+        try:
+            times = race(runs, partial(seconds_of, xp))
+        except MemoryError:
+            warnings.warn(f"too little memory to measure {problem}: its estimates decide", RuntimeWarning, stacklevel=2)
+            return self.estimated
+        wisdom.keep(machine, problem, times)
+        return min(times, key=times.__getitem__)
+
+
+def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[], object], int], float]) -> wisdom.Times:
+    """Least seconds of a call, in rounds that those who are clearly slower leave.
+
+    The first call of each is not counted, since it may compile. Of what takes long, at least two are tried.
+    """
+    best: wisdom.Times = {}
+    spent = 0.0
+    for name, run in runs.items():
+        if len(best) > 1 and spent > SECONDS:
+            break
+        run()
+        seconds = clock(run, 1)
+        best[name] = min(seconds, clock(run, int(SAMPLE / seconds))) if seconds < SAMPLE / 2 else seconds
+        spent += 2 * seconds
+    for lead in LEADS:
+        limit = lead * min(best.values())
+        near = [name for name, seconds in best.items() if seconds <= limit]
+        if len(near) == 1 or spent > SECONDS:
+            break
+        for name in near:
+            repeats = max(1, int(SAMPLE / best[name]))
+            seconds = clock(runs[name], repeats)
+            best[name] = min(best[name], seconds)
+            spent += repeats * seconds
+    return best

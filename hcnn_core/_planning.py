@@ -1,0 +1,90 @@
+"""Whether estimates or measurements choose how a convolution is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+
+PLANNINGS = ("estimate", "measure")
+
+_chosen: ContextVar[str | None] = ContextVar("planning", default=None)
+
+
+@contextmanager
+def planning(name: str) -> Iterator[None]:
+    """Choose how `method="auto"` chooses, within a ``with`` block.
+
+    With "measure", the first call of a convolution runs each way to compute it that a cost model does not find far too
+    slow, on the arrays of the call, and keeps the fastest: for its result, and for its derivatives when they are first
+    asked for. That takes a second at most, and what was never compiled is compiled. The process keeps to what it found.
+    So do later ones on this machine, by a text file in the user's cache folder (`wisdom`).
+
+    Parameters
+    ----------
+    name : {"estimate", "measure"}
+        ``"estimate"`` is the default, unless the environment variable ``HCNN_PLANNING`` says ``measure``. The model
+        decides, and it decides alike in every process.
+
+    Yields
+    ------
+    None
+        Nothing. What was chosen before holds again after the block.
+
+    Raises
+    ------
+    ValueError
+        If the name is neither of the two.
+
+    See Also
+    --------
+    convolve : Its ``method="measure"`` measures one call's convolution.
+    wisdom : What was measured.
+    explain : The choices of one convolution.
+
+    Notes
+    -----
+    Values differ by rounding errors at most. With ``HCNN_DETERMINISTIC=1`` in the environment estimates decide
+    everywhere, so that bits repeat from run to run.
+
+    The block holds for its thread and its task. Threads that PyTorch or JAX start for themselves, as PyTorch does for
+    gradients on a GPU, are outside: there ``method="measure"`` or ``HCNN_PLANNING`` reaches them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with planning("estimate"):
+    ...     y = convolve(np.ones(4), np.ones(3), 0, boundary="zero")
+    """
+    if name not in PLANNINGS:
+        raise ValueError(_refused("planning", name))
+    before = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(before)
+
+
+def current_planning() -> str:
+    """The planning that applies here."""
+    return _chosen.get() or _default()
+
+
+@lru_cache(maxsize=1)
+def _default() -> str:
+    name = os.environ.get("HCNN_PLANNING") or PLANNINGS[0]
+    if name not in PLANNINGS:
+        raise ValueError(_refused("HCNN_PLANNING", name))
+    return name
+
+
+@lru_cache(maxsize=1)
+def is_deterministic() -> bool:
+    """Whether HCNN_DETERMINISTIC asks for the same bits in every run."""
+    return os.environ.get("HCNN_DETERMINISTIC", "0") not in ("", "0")
+
+
+def _refused(what: str, name: object) -> str:
+    return f"{what} is {name!r}; choose {' or '.join(map(repr, PLANNINGS))}"

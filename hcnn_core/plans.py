@@ -1,0 +1,150 @@
+"""How convolutions are planned: by estimates or measurements, what was measured, and why a way was chosen.
+
+``python -m hcnn_core.plans`` shows what was measured on this machine, and with ``--forget`` deletes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Unpack
+
+from hcnn_core._engines import planner
+from hcnn_core._engines import wisdom as store
+from hcnn_core._planning import planning
+from hcnn_core._problem import OPTIONS, make_problem, takes
+from hcnn_core._tuning import current
+from hcnn_core.backend import card_of, dtype_name, library_of
+from hcnn_core.convolution import operands
+from hcnn_core.typing import Array, Axes, ConvolveOptions
+
+__all__ = ["explain", "planning", "wisdom"]
+
+user_cache = store.user_cache
+ASKED = {"y": "result", "dx": "of x", "dw": "of w", "dxdw": "of both"}
+"""What is measured apart: the result, and cotangents."""
+
+
+def wisdom() -> str:
+    """Return what measurements found, in this process and in earlier ones of this user.
+
+    Returns
+    -------
+    str
+        The text files ``wisdom-*.txt`` of the folder ``hcnn`` in the user's cache folder, one for each processor or
+        card, number of threads and set of versions. Each line is a problem, with the milliseconds of its choices.
+
+    See Also
+    --------
+    planning : What measures.
+
+    Notes
+    -----
+    ``python -m hcnn wisdom`` prints it, and ``python -m hcnn wisdom --forget`` deletes the files.
+    """
+    return store.text()
+
+
+@takes(OPTIONS)
+def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions]) -> str:
+    """Return the choices of a convolution as a table: what each promises, what was measured, and which is taken.
+
+    Parameters
+    ----------
+    x, w : array
+        Signal and filters, as `convolve` takes them; nothing is computed.
+    axes, boundary, sum_axes, stride, method
+        As in `convolve`.
+
+    Returns
+    -------
+    str
+        A row for each choice: the method of each axis, the estimate for the result and both its derivatives, and where
+        they were measured on this machine, milliseconds of the result and of cotangents.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `convolve`.
+
+    See Also
+    --------
+    planning : Choices by measurements.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> print(explain(np.ones(4096), np.ones(9), 0, boundary="zero", method="direct").splitlines()[-1])
+    There is one choice.
+    """
+    xp, x, w = operands("x", x, "w", w)
+    problem = make_problem(x.shape, w.shape, axes, **options)
+    if not problem.plain:
+        return f"{problem.x_shape} * {problem.w_shape}: " + (
+            "nothing is summed" if problem.empty else "x is copied to circles first, whose convolution is planned"
+        )
+    library, tuning = library_of(x), current()
+    real = not dtype_name(x.dtype).startswith("complex")
+    batch = planner.batch_axes(problem, x.shape, getattr(x, "strides", None), tuning)
+    found, seconds = planner.priced(problem, real, batch, library, tuning)
+    estimated = planner.estimate(found, seconds).name
+    of_problem = f"{dtype_name(x.dtype)} {planner.described(problem, batch)}"
+    measured = {}
+    if library in store.PACKAGES and "measure" in problem.method:
+        machine = store.machine_of(library, card_of(xp))
+        measured = {asked: store.recall(machine, f"{asked} {of_problem}") for asked in ASKED}
+        measured = {asked: times for asked, times in measured.items() if times}
+    return "\n".join(_table(of_problem, [choice.name for choice in found], seconds, measured, estimated))
+
+
+def _table(
+    head: str, names: list[str], seconds: list[float], measured: dict[str, store.Times], estimated: str
+) -> list[str]:
+    """The lines of the table, and which choice is taken."""
+    if len(names) == 1:
+        return [head, names[0], "There is one choice."]
+    width = max(map(len, names))
+    titles = ["estimate", *(ASKED[asked] for asked in measured)]
+    lines = [head, f"{'milliseconds':{width}}" + "".join(f"{title:>12}" for title in titles)]
+    for name, price in sorted(zip(names, seconds, strict=True), key=lambda row: row[1]):
+        cells = [price, *(times.get(name) for times in measured.values())]
+        row = f"{name:{width}}" + "".join(f"{'' if s is None else f'{1e3 * s:.3f}':>12}" for s in cells)
+        lines.append(row.rstrip())
+    lines.append(f"The estimate chooses {estimated}: direct convolution, unless another promises a tenth less.")
+    for asked, times in measured.items():
+        lines.append(f"Measured, {ASKED[asked]}: {min(times, key=times.__getitem__)}.")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; the process's own by default.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 2 if the command line is wrong.
+    """
+    import argparse  # here, because no other function needs them
+    from importlib.metadata import version
+
+    parser = argparse.ArgumentParser(
+        prog=sys.argv[0] if sys.argv[0].endswith("hcnn wisdom") else "python -m hcnn_core.plans",
+        description="Show which ways to compute convolutions were measured to be the fastest on this machine.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"hcnn {version('hcnn')}")
+    parser.add_argument("--forget", action="store_true", help="delete it, so that problems are measured again")
+    if parser.parse_args(arguments).forget:
+        print(f"{store.forget()} files deleted")
+    else:
+        print(wisdom().rstrip() or f"nothing was measured; files would lie in {user_cache()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

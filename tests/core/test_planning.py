@@ -1,0 +1,355 @@
+"""Plans by measurements: whichever choice wins is right, it stays, and what is known of it survives the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hcnn_core import _planning, _problem, convolve, convolve_vjp_x, explain, linear_operator, planning, plans, wisdom
+from hcnn_core._engines import measuring, planner
+from hcnn_core._engines import wisdom as store
+from hcnn_core._planning import current_planning
+from hcnn_core._problem import make_problem
+from hcnn_core.backend import is_recording, seconds_of
+from tests.core.oracle import Problem, assert_close, noise, problems
+
+X, W = noise(0, (3, 40, 24), "float32"), noise(1, (5, 3), "float32")
+OPTIONS: Any = {"boundary": "zero"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's cache folder of the test's own, and a process that knows nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    forget_everything()
+    yield tmp_path / "hcnn"
+    forget_everything()
+
+
+def forget_everything() -> None:
+    """Be as a new process."""
+    store._known.clear()
+    for kept in (planner._plan_of, planner._plan_for):
+        kept.cache_clear()
+
+
+@contextlib.contextmanager
+def winner(choose: Callable[[list[str]], str]) -> Iterator[list[list[str]]]:
+    """Races are won by whom a function chooses among the names; yields the races that there were."""
+    races: list[list[str]] = []
+
+    def race(runs: Any, clock: Any) -> dict[str, float]:
+        names = list(runs)
+        races.append(names)
+        for run in runs.values():
+            run()
+        return {name: 1.0 + (name != choose(names)) for name in names}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "race", race)
+        yield races
+
+
+def plan() -> Any:
+    return planner.make_plan(make_problem(X.shape, W.shape, (1, 2), method="measure", **OPTIONS), True, X)
+
+
+def choice_for(x: Any = X) -> str:
+    """The engine that a measured call takes."""
+    convolve(x, W, (1, 2), method="measure", **OPTIONS)
+    (found,) = plan()._plans.values()
+    return type(found).__name__
+
+
+@settings(max_examples=40)
+@given(problems(method="measure"), st.data())
+def test_all_choices_that_may_win_agree_with_the_definition(problem: Problem, data: Any) -> None:
+    y = problem.convolution()
+    of_problem = make_problem(problem.x.shape, problem.w.shape, problem.axes, **problem.options)
+    found: Any = planner.make_plan(of_problem, problem.x.dtype.kind == "f", problem.x)
+    choices = list(found.choices.values()) if isinstance(found, measuring.Measured) else [None]
+    choice = data.draw(st.sampled_from(choices))
+    made: Any = found if choice is None else choice.make()
+    assert_close(made.forward(np, problem.x, problem.w), y, problem.x, problem.w)
+    g = noise(2, y.shape, problem.x.dtype.name)
+    g_x, g_w, _ = made.adjoints(np, g, problem.x, problem.w)
+    assert_close(g_x, problem.transpose_x(g), g, problem.w)
+    assert_close(g_w, problem.transpose_w(g), g, problem.x)
+
+
+def test_the_fastest_wins_by_a_clock() -> None:
+    """In calls of a fake clock, one of them with an outlier that must not throw the winner out."""
+    seconds = {"slow": 5e-3, "fast": 1e-3, "close": 1.04e-3}
+    calls = dict.fromkeys(seconds, 0)
+
+    def clock(run: Callable[[], Any], repeats: int) -> float:
+        name = run()
+        calls[name] += repeats
+        return seconds[name] * (1.9 if name == "fast" and calls[name] == 1 else 1)
+
+    times = measuring.race({name: lambda name=name: name for name in seconds}, clock)
+    assert times == seconds
+    assert calls["slow"] == 1 < calls["fast"]
+    assert min(times, key=times.__getitem__) == "fast"
+
+
+def test_a_race_ends_in_time_but_tries_two() -> None:
+    tried: list[str] = []
+
+    def clock(run: Callable[[], Any], repeats: int) -> float:
+        return {"a": 3.0, "b": 0.5, "c": 0.1}[run()]
+
+    times = measuring.race({name: lambda name=name: tried.append(name) or name for name in "abc"}, clock)
+    assert times == {"a": 3.0, "b": 0.5} and set(tried) == {"a", "b"}
+
+
+def test_a_process_never_changes_its_mind(folder: Path) -> None:
+    with winner(lambda names: names[-1]) as races:
+        first = choice_for()
+        assert len(races) == 1 and len(races[0]) > 1
+    with winner(lambda names: names[0]) as races:
+        assert choice_for() == first
+        for kept in (planner._plan_of, planner._plan_for):
+            kept.cache_clear()
+        assert store.forget() == 1
+        assert choice_for() == first and not races
+
+
+def test_another_process_knows_it_too_and_measures_what_it_does_not(folder: Path) -> None:
+    with winner(lambda names: names[-1]):
+        first = choice_for()
+    forget_everything()
+    with winner(lambda names: names[0]) as races:
+        assert choice_for() == first and not races
+        convolve(X.astype("float64"), W.astype("float64"), (1, 2), method="measure", **OPTIONS)
+        assert len(races) == 1
+        convolve_vjp_x(X, X, W, (1, 2), method="measure", **OPTIONS)
+        assert len(races) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("wisdom 1", "wisdom 2"),
+        lambda text: text.replace(" threads", "0 threads"),
+        lambda text: text.replace(" ms", " s"),
+        lambda text: text.replace("Plan", "Plum"),
+        lambda text: text.replace("1000 ms", "nan ms"),
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace("\t", " "),
+        lambda text: "import os; os.abort()",
+        lambda text: "",
+        lambda text: "\n\0\x85\u2028",
+    ],
+)
+def test_what_is_damaged_or_of_another_machine_is_measured_again(folder: Path, damage: Callable[[str], str]) -> None:
+    with winner(lambda names: names[-1]):
+        first = choice_for()
+    (file,) = folder.iterdir()
+    whole = file.read_text()
+    file.write_bytes(damage(whole).encode("utf-8") + b"\xff")
+    forget_everything()
+    with winner(lambda names: names[-1]) as races:
+        assert choice_for() == first and len(races) == 1
+    assert file.read_text() == whole
+
+
+def test_people_can_read_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with winner(lambda names: names[-1]):
+        choice_for()
+    _, machine, line = wisdom().splitlines()
+    assert f"numpy {np.__version__}" in machine and " threads" in machine
+    assert line.startswith("y float32 (3, 40, 24) * (5, 3), axes (1, 2), zero zero, measure measure, batch ")
+    assert "CpuPlan direct direct 2000 ms" in line.split("\t")
+    assert plans.main([]) == 0 and line in capsys.readouterr().out
+    assert plans.main(["--forget"]) == 0 and capsys.readouterr().out == "1 files deleted\n"
+    assert plans.main([]) == 0 and str(folder) in capsys.readouterr().out and not list(folder.iterdir())
+
+
+def test_processes_side_by_side_write_whole_files(folder: Path) -> None:
+    def write_and_read(number: int) -> int:
+        store._write("machine", {f"problem {i}": {"a": 1.0} for i in range(number)})
+        return len(store._read("machine"))
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(write_and_read, [1, 500] * 32))
+    assert set(found) == {1, 500} and len(list(folder.iterdir())) == 1
+    store._write("machine", {"of another": {"a": 1.0}})
+    store.keep("machine", "own", {"b": 2.0, "a": 1.0})
+    assert store._read("machine") == {"of another": {"a": 1.0}, "own": {"a": 1.0, "b": 2.0}}
+
+
+def test_where_nothing_can_be_written_the_process_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with winner(lambda names: names[-1]) as races:
+        assert choice_for() == choice_for() and len(races) == 1
+
+
+def test_want_of_memory_leaves_it_to_the_estimate(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def race(runs: Any, clock: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(measuring, "race", race)
+    with pytest.warns(RuntimeWarning, match=r"too little memory to measure y float32 .*: its estimates decide"):
+        y = convolve(X, W, (1, 2), method="measure", **OPTIONS)
+    assert np.array_equal(y, convolve(X, W, (1, 2), **OPTIONS)) and not folder.exists()
+
+
+def test_blocks_say_what_auto_means() -> None:
+    def methods(**options: Any) -> tuple[str, ...]:
+        return make_problem((9, 9), (3, 3), (0, 1), boundary="zero", **options).method
+
+    assert methods() == ("auto", "auto")
+    with planning("measure"):
+        assert methods() == ("measure", "measure")
+        assert methods(method=("auto", "fft")) == ("measure", "fft")
+        with planning("estimate"):
+            assert methods() == ("auto", "auto")
+            assert methods(method=["measure", "auto"]) == ("measure", "auto")
+        assert methods() == ("measure", "measure")
+        operator = linear_operator(W, X.shape, (1, 2), boundary="zero")
+    assert methods() == ("auto", "auto")
+    with winner(lambda names: names[-1]) as races:
+        operator @ X.ravel()
+    assert len(races) == 1  # the operator was made in the block
+
+
+def test_blocks_hold_for_their_thread_and_task() -> None:
+    seen: dict[str, str] = {}
+
+    async def task(name: str, planned: str) -> None:
+        with planning(planned):
+            await asyncio.sleep(0)
+            seen[name] = current_planning()
+            await asyncio.sleep(0)
+            assert current_planning() == planned
+
+    async def both() -> None:
+        await asyncio.gather(task("a", "measure"), task("b", "estimate"), task("c", "measure"))
+
+    asyncio.run(both())
+    with planning("measure"):
+        other = threading.Thread(target=lambda: seen.update(thread=current_planning()))
+        other.start()
+        other.join()
+    assert seen == {"a": "measure", "b": "estimate", "c": "measure", "thread": "estimate"}
+
+
+def test_threads_that_meet_measure_once() -> None:
+    barrier = threading.Barrier(4)
+
+    def call(_: int) -> Any:
+        barrier.wait()
+        return convolve(X, W, (1, 2), method="measure", **OPTIONS)
+
+    with winner(lambda names: names[-1]) as races, ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(call, range(4)))
+    assert len(races) == 1 and all(np.array_equal(results[0], y) for y in results)
+
+
+def test_unknown_words_name_the_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="planning is 'patient'; choose 'estimate' or 'measure'"), planning("patient"):
+        pass
+    with environment(HCNN_PLANNING="x"), pytest.raises(ValueError, match="HCNN_PLANNING is 'x'; choose 'estimate' or"):
+        convolve(X, W, (1, 2), **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("variables", "planned", "asked"),
+    [
+        ({"HCNN_PLANNING": "measure"}, "measure", "measure"),
+        ({"HCNN_PLANNING": "", "HCNN_DETERMINISTIC": "0"}, "auto", "measure"),
+        ({"HCNN_PLANNING": "measure", "HCNN_DETERMINISTIC": "1"}, "auto", "auto"),
+    ],
+)
+def test_the_environment_decides(variables: dict[str, str], planned: str, asked: str) -> None:
+    with environment(**variables):
+        assert make_problem((9,), (3,), 0, boundary="zero").method == (planned,)
+        assert make_problem((9,), (3,), 0, boundary="zero", method="measure").method == (asked,)
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Be in a process that has these variables."""
+    caches = _planning._default, _planning.is_deterministic, _problem._known
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        for cached in caches:
+            cached.cache_clear()
+        yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_a_gpu_is_timed_by_events_and_never_while_it_records() -> None:
+    clock, stream = [0.0], SimpleNamespace(is_capturing=lambda: recording[0])
+    recording = [False]
+
+    class Event:
+        def record(self) -> None:
+            self.at = clock[0]
+
+        def synchronize(self) -> None:
+            assert not recording[0]
+
+    cuda = SimpleNamespace(
+        Event=Event,
+        get_elapsed_time=lambda begin, end: 1e3 * (end.at - begin.at),
+        get_current_stream=lambda: stream,
+        runtime=SimpleNamespace(getDeviceProperties=lambda device: {"name": b"Card"}),
+        get_device_id=lambda: 0,
+    )
+    cupy: Any = SimpleNamespace(__name__="cupy", cuda=cuda)
+
+    def work() -> None:
+        clock[0] += 2.5
+
+    assert seconds_of(cupy, work, 4) == 2.5 and clock[0] == 10
+
+    found = plan()
+    found.library = "cupy"
+    run = lambda made: clock.__setitem__(0, clock[0] + (1.0 if type(made).__name__ == "FFTPlan" else 4.0))  # noqa: E731
+    recording[0] = True
+    assert is_recording(cupy) and found._find(cupy, "y", X, run) == found.estimated
+    recording[0] = False
+    assert found._find(cupy, "y", X, run) == "FFTPlan all axes at once" != found.estimated
+    assert wisdom().splitlines()[1].startswith("Card; ")
+    recording[0] = True
+    assert found._find(cupy, "y", X, run) == "FFTPlan all axes at once"  # it is known
+
+
+def test_a_table_explains() -> None:
+    options = {**OPTIONS, "method": "measure"}
+    before = explain(X, W, (1, 2), **options)
+    assert "measured" not in before.lower().replace("measure measure", "")
+    with winner(lambda names: next(name for name in names if "once" in name)):
+        convolve(X, W, (1, 2), **options)
+    head, titles, *rows, estimate, measured = explain(X, W, (1, 2), **options).splitlines()
+    assert head.startswith("float32 (3, 40, 24) * (5, 3)") and titles.split() == ["milliseconds", "estimate", "result"]
+    assert len(rows) == 5 and "FFTPlan all axes at once" in "".join(rows) and "1000.000" in "".join(rows)
+    assert estimate.startswith("The estimate chooses CpuPlan direct direct:")
+    assert measured == "Measured, result: FFTPlan all axes at once."
+    assert explain(X, W, (1, 2), boundary="zero", method="direct").endswith("There is one choice.")
+    assert "circles" in explain(X, W, (1, 2), boundary="mirror")
+    assert "nothing is summed" in explain(X[:0], W, (1, 2), **OPTIONS)
+
+
+def test_choices_of_a_problem_have_names_of_their_own() -> None:
+    for shape, axes in (((6, 6, 6), (0, 1, 2)), ((40, 7, 24), (0, 2)), ((64,), 0)):
+        for library in ("numpy", "cupy", "array_api_strict"):
+            problem = make_problem(shape, (3,) * np.size(axes), axes, boundary="periodic", stride=2)
+            names = [choice.name for choice in planner.choices(problem, True, ((), ()), library, planner.current())]
+            assert len(set(names)) == len(names)
