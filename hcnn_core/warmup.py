@@ -189,7 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     if not has_compiled_kernels():
-        print("hcnn_core.warmup: Numba is not installed or cannot keep what it compiles", file=sys.stderr)
+        print(
+            "hcnn_core.warmup: Numba is not installed, may not compile, or cannot keep what it compiles",
+            file=sys.stderr,
+        )
         return 1
     begin, compiled = time.perf_counter(), 0
     steps = _steps(options.dtype or DTYPES)

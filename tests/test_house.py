@@ -334,9 +334,17 @@ def test_imports_with_numpy_and_scipy_alone(module: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-WITHOUT_NUMBA = """
+NOT_INSTALLED = """
 import sys
 sys.modules["numba"] = None
+"""
+
+NOT_COMPILING = """
+import os
+os.environ["NUMBA_DISABLE_JIT"] = "1"
+"""
+
+WITHOUT_NUMBA = """
 import numpy as np
 from hcnn_core import convolve, convolve_elu, convolve_vjp_x, elu, factored_layer, marginal, patch_moments
 
@@ -355,8 +363,9 @@ assert factored_layer(x, h, np.zeros(2), g, 0.0, 1, 2, boundary="zero").shape ==
 """
 
 
-def test_numpy_arrays_are_convolved_without_numba() -> None:
-    result = subprocess.run([sys.executable, "-c", WITHOUT_NUMBA], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("before", [NOT_INSTALLED, NOT_COMPILING], ids=["not installed", "not compiling"])
+def test_numpy_arrays_are_convolved_without_numba(before: str) -> None:
+    result = subprocess.run([sys.executable, "-c", before + WITHOUT_NUMBA], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 

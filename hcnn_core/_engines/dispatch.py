@@ -51,8 +51,12 @@ def _module(room: str, name: str) -> Any:
 
 @lru_cache(maxsize=1)
 def has_compiled_kernels() -> bool:
-    """Whether compiled kernels can be used: Numba is installed and can cache what it compiles on disk."""
+    """Whether compiled kernels can be used: Numba is there, compiles, and can cache what it compiles on disk."""
     try:
+        from numba import config
+
+        if config.DISABLE_JIT:  # coverage and debuggers set NUMBA_DISABLE_JIT
+            return False
         from hcnn_core._engines.cpu import compile_log
         from hcnn_core._engines.cpu.kernels import gemm  # noqa: F401
     except (ImportError, RuntimeError):
