@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 
 from autodiff._rules.table import as_array, axes_of, composite, constant, kept, nonzero, real_dtype, reduced, rule
 from autodiff.functional import vjp
+from autodiff.pytree import tree_map
 from autodiff.tape import Primitive, defvjp, getval, primitive
 from hcnn_core.backend import Array, moveaxis
 
@@ -18,6 +21,20 @@ def _count(x: Array, axis: Any) -> int:
     """How many elements each element of a reduction stands for."""
     shape = np.shape(x)
     return math.prod(shape[i] for i in reduced(shape, axis))
+
+
+def _in_single(statistic: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute a statistic of half precision in single: half precision counts to 65,504 and then has infinity."""
+    signature = inspect.signature(statistic)
+
+    @functools.wraps(statistic)
+    def computed(a: Array, *args: Any, **kwargs: Any) -> Any:
+        half = getattr(a, "dtype", None) == np.float16
+        if not half or signature.bind(a, *args, **kwargs).arguments.get("dtype") is not None:
+            return statistic(a, *args, **kwargs)
+        return tree_map(lambda found: found.astype(np.float16), statistic(a.astype(np.float32), *args, **kwargs))
+
+    return computed
 
 
 def sum_vjp(ans: Array, a: Array, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
@@ -51,7 +68,7 @@ def extremum_vjp(ans: Array, a: Array, axis: Any = None, keepdims: bool = False)
     def pullback(g: Array) -> Array:
         found = np.reshape(getval(ans), shape)
         chosen = a == found
-        ties = np.sum(chosen, axis=axis, keepdims=True, dtype=g.dtype)
+        ties = np.sum(chosen, axis=axis, keepdims=True, dtype=np.result_type(g.dtype, np.float32))
         return np.where(chosen, np.reshape(g, shape) / nonzero(ties), np.where(np.isnan(found), found, 0))
 
     return pullback
@@ -104,6 +121,7 @@ def prod(
 
 
 @composite(np.mean)
+@_in_single
 def mean(
     a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None
 ) -> Array:
@@ -151,6 +169,7 @@ def _counted(a: Array, where: Any, axis: Any, keepdims: bool, dtype: Any) -> Arr
 
 
 @composite(np.var)
+@_in_single
 def var(
     a: Array,
     axis: Any = None,
@@ -171,6 +190,7 @@ def var(
 
 
 @composite(np.std)
+@_in_single
 def std(
     a: Array,
     axis: Any = None,
@@ -195,6 +215,7 @@ def ptp(a: Array, axis: Any = None, out: None = None, keepdims: bool = False) ->
 
 
 @composite(np.average)
+@_in_single
 def average(a: Array, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
     if weights is None:
         result = mean(a, axis, keepdims=keepdims)
@@ -404,11 +425,13 @@ def nancumsum(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -
 
 
 @composite(np.nanmean)
+@_in_single
 def nanmean(a: Array, axis: Any = None, dtype: Any = None, out: None = None, keepdims: bool = False) -> Array:
     return mean(_without(a, 0), axis, dtype, keepdims=keepdims, where=np.logical_not(np.isnan(a)))
 
 
 @composite(np.nanvar)
+@_in_single
 def nanvar(
     a: Array, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
 ) -> Array:
@@ -418,6 +441,7 @@ def nanvar(
 
 
 @composite(np.nanstd)
+@_in_single
 def nanstd(
     a: Array, axis: Any = None, dtype: Any = None, out: None = None, ddof: float = 0, keepdims: bool = False
 ) -> Array:

@@ -207,6 +207,27 @@ def test_transposed_by_an_integer_of_numpys() -> None:
     assert np.array_equal(grad(lambda x: np.sum(x.transpose(np.int64(0)) ** 2))(np.ones(3)), np.full(3, 2.0))
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("statistic", [np.mean, np.var, np.std, np.average, np.nanmean, np.nanvar, np.nanstd])
+def test_statistics_of_more_elements_than_half_precision_counts(statistic: Any) -> None:
+    """70,000 is infinite in half precision."""
+    for x in (noise(0, (70_000,), "float64").astype(np.float16), np.ones(70_000, np.float16)):
+        wide = x.astype(np.float64)
+        value, pullback = vjp(statistic, x)
+        (found,), expected = pullback(np.ones_like(value)), grad(statistic)(wide)
+        assert value.dtype == found.dtype == np.float16
+        assert abs(value - statistic(wide)) <= np.finfo(np.float16).eps * max(1, abs(value))
+        # gradients of 1e-5 are subnormal in half precision
+        assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max() + np.finfo(np.float16).smallest_subnormal
+    assert vjp(lambda x: np.mean(x, dtype=np.float64), x)[0].dtype == np.float64
+
+
+@pytest.mark.parametrize("extremum", [np.max, np.min, np.nanmax])
+def test_more_ties_than_half_precision_counts_share_the_gradient(extremum: Any) -> None:
+    found = grad(extremum)(np.ones(70_000, np.float16))
+    assert np.allclose(found.astype(np.float64), 1 / 70_000, rtol=2e-3)
+
+
 def test_second_derivatives_of_logaddexp_far_apart() -> None:
     found = hessian(lambda v: np.logaddexp(v[0], v[1]))(np.array([40.0, 0.0]))
     assert np.array_equal(found, found.T) and 4e-18 < found[1, 1] < 5e-18
