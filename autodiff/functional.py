@@ -9,6 +9,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, TypeVarTuple, 
 
 import numpy as np
 
+from autodiff.constants import is_foreign, plain_array
 from autodiff.pytree import tree_leaves, tree_map, tree_paths, tree_structure, tree_unflatten
 from autodiff.tape import (
     Node,
@@ -22,7 +23,7 @@ from autodiff.tape import (
     primitive,
     refuse_class,
 )
-from hcnn_core.backend import Array, array_namespace, library_of, on_host
+from hcnn_core.backend import Array, array_namespace, library_of
 
 __all__ = ["check_grads", "checkpoint", "grad", "value_and_grad", "vjp"]
 
@@ -322,6 +323,7 @@ def _record(
     with Trace() as trace:
         inputs = [_start(trace, primal, f"argument {i}") for i, primal in enumerate(primals)]
         out = fun(*inputs)
+        tree_map(_require_plain, out)
         structure = tree_structure(out)
         split = [trace.split(leaf) for leaf in tree_leaves(out)]
     ends = [(end, value if np.ndim(value) == 0 else None) for value, end in split]  # keeps no array alive
@@ -345,8 +347,7 @@ def _start(trace: Trace, tree: Any, name: str) -> Any:
     def start(leaf: Any) -> Traced:
         value = live(leaf)
         refuse_class(value, "an argument to differentiate by is")
-        if hasattr(value, "__dlpack__") and library_of(value) in ("jax", "jaxlib", "torch"):
-            value = on_host(value)
+        value = plain_array(value)
         if type(value) in (float, complex):
             value = np.asarray(value)[()]
         if not differentiable(value):
@@ -393,8 +394,18 @@ def _as_cotangent(g: Any, node: Node, scalar: Array | None) -> Array:
     return g if g.dtype == node.dtype else g.astype(node.dtype)
 
 
+def _require_plain(leaf: Any) -> None:
+    """TypeError if an output is of a library whose operations lose the gradient."""
+    if is_foreign(leaf):
+        raise TypeError(
+            f"the function returned {library_of(leaf)}.{type(leaf).__qualname__}, through which no gradient flows: "
+            "make constants NumPy arrays first, with np.asarray(a)"
+        )
+
+
 def _require_real_scalar(value: Any) -> None:
     """TypeError unless the output of a function to be differentiated is a real number."""
+    _require_plain(value)
     if not isinstance(value, int | float | complex) and not hasattr(value, "dtype"):
         raise TypeError(f"grad needs a function that returns a real scalar, not {type(value).__name__}")
     if np.shape(value) != ():

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from autodiff.constants import PLAIN, Watched, kept, plain_array, require_unchanged, watch
 from hcnn_core.activations import total
 from hcnn_core.backend import Array, library_of
 
@@ -43,11 +44,12 @@ _next_index = itertools.count().__next__
 class Trace:
     """One differentiation in progress. A value traced by it is a constant once it has ended."""
 
-    __slots__ = ("ended", "level")
+    __slots__ = ("ended", "level", "watched")
 
     def __init__(self) -> None:
         self.level = _next_index()  # a trace begun inside another has the higher level
         self.ended = False
+        self.watched: list[Watched] = []  # inputs
 
     def __enter__(self) -> Trace:
         return self
@@ -57,6 +59,8 @@ class Trace:
 
     def start(self, value: Array) -> Traced:
         """Return an array of float or complex dtype as an input of this trace."""
+        if isinstance(value, np.ndarray):
+            watch(value, self.watched)
         return Traced(value, Node(self, (), None, "input", value))
 
     def split(self, x: Any) -> tuple[Any, Node | None]:
@@ -78,14 +82,23 @@ class Onto:
 class Node:
     """One recorded call: its place in the order of calls, and the way back from it."""
 
-    __slots__ = ("dtype", "index", "name", "parents", "pullback", "shape", "trace")
+    __slots__ = ("dtype", "index", "name", "parents", "pullback", "shape", "trace", "watched")
 
-    def __init__(self, trace: Trace, parents: tuple[Node, ...], pullback: Pullback | None, name: str, ans: Any) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        parents: tuple[Node, ...],
+        pullback: Pullback | None,
+        name: str,
+        ans: Any,
+        watched: list[Watched] | None = None,
+    ) -> None:
         self.trace = trace
         self.index = _next_index()
         self.parents = parents
         self.pullback = pullback  # None marks an input
         self.name = name
+        self.watched = watched or []  # arrays that may not change before the way back
         self.shape: Any = None  # for a tuple, whose cotangent is a dict from position to cotangent
         self.dtype: Any = None
         if type(ans) is not tuple:
@@ -126,6 +139,7 @@ class Primitive:
             return self._call_plain(args, kwargs)
         parents = []
         argnums = []
+        watched: list[Watched] = []
         values = list(args)
         for argnum, arg in enumerate(args):
             if type(arg) is Traced and arg._node.trace is top:
@@ -134,6 +148,8 @@ class Primitive:
                 argnums.append(argnum)
             elif isinstance(arg, REFUSED):
                 refuse_class(arg, f"{self._name} got")
+            elif type(arg) not in PLAIN and type(arg) is not Traced:
+                values[argnum] = plain_array(arg)
         ans = self(*values, **kwargs)
         if type(ans) is not tuple:
             if type(ans) in (bool, int, float, complex):
@@ -149,8 +165,12 @@ class Primitive:
                         "make them floats or arrays of floats first"
                     )
                 return ans  # integers and booleans have no derivative
+        if len(argnums) < len(values):
+            values = [v if i in argnums else kept(v, watched) for i, v in enumerate(values)]
+        if kwargs:
+            kwargs = {key: kept(value, watched) for key, value in kwargs.items()}
         pullback = self.pullback(tuple(argnums), ans, tuple(values), kwargs)
-        node = Node(top, tuple(parents), pullback, self._name, ans)
+        node = Node(top, tuple(parents), pullback, self._name, ans, watched)
         if type(ans) is not tuple:
             return Traced(ans, node)
         return tuple(
@@ -294,6 +314,7 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
 
     def step(node: Node, g: Any) -> None:
         assert node.pullback is not None
+        require_unchanged(node.watched, node.name)
         for parent, term in zip(node.parents, node.pullback(g), strict=True):
             other = cotangents.get(parent)
             if type(term) is not Onto:
@@ -304,9 +325,10 @@ def backward(ends: Iterable[tuple[Node, Array]], *, release: bool) -> dict[Node,
             else:
                 cotangents[parent] = fit(term.make(other), parent, node.name)
         if release:
-            node.parents, node.pullback = (), None
+            node.parents, node.pullback, node.watched = (), None, []
 
     for node, g in ends:
+        require_unchanged(node.trace.watched, "the function")
         add(node, g)
     while heap:
         _, node = heappop(heap)
@@ -521,7 +543,8 @@ class Traced:
     __reduce__ = _refused("pickling", "differentiate in one process")
     __array__ = _refused(
         "np.asarray, np.array or assignment into an array",
-        "build arrays with np.stack, np.where or autodiff.numpy.array; autodiff.scipy has functions of SciPy's",
+        "build arrays with np.stack, np.where or autodiff.numpy.array; autodiff.scipy has functions of SciPy's; beside "
+        "operands of pandas or xarray put the traced value first",
     )
     __bool__ = _refused("bool()", "compare it first, x > 0 gives a plain array, or use np.where")
     __float__ = _refused("float()", "stay with NumPy functions; for y[0] = x[0], build y with np.stack or np.where")
