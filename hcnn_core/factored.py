@@ -20,7 +20,7 @@ from hcnn_core._problem import (
 from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
 from hcnn_core.backend import Array as EngineArray
-from hcnn_core.backend import array_namespace, joined, library_of, reduced, require_real
+from hcnn_core.backend import array_namespace, joined, reduced, require_real
 from hcnn_core.convolution import adjoints, convolve, convolve_elu
 from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
 
@@ -238,7 +238,7 @@ def _joined(xp: Any, blocks: list[EngineArray], expansion: Problem, contraction:
     first = (*contraction.axes, *range(ndim, ndim + new), *expansion.axes)
     order = (*first, *(a for a in range(ndim) if a not in (*first, axis)), axis)
     ordered = [xp.permute_dims(block, order) for block in blocks]
-    whole = joined(ordered, -1) if library_of(ordered[0]) == "cupy" else xp.concat(ordered, axis=-1)
+    whole = joined(ordered, -1)
     return xp.permute_dims(whole, tuple(sorted(range(ndim + new), key=order.__getitem__)))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -72,32 +71,17 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
             f"w is an array of {xp.__name__}; SciPy's operators take arrays on the CPU: bring w there first"
         )
     filters = np.array(require_floating(np, "w", w))
-    conjugate = filters.conj()
     problem = make_problem(shape_of("x", shape), filters.shape, axes, **options)
     moved = tuple(a + 1 for a in problem.axes)  # behind the axis of the columns
-    options = {
+    chosen: dict[str, Any] = {
         "boundary": problem.boundary,
         "sum_axes": tuple(a + 1 for a in problem.sum_axes),
         "stride": problem.stride,
         "method": problem.method,
     }
 
-    def on_columns(
-        function: Callable[[NumpyArray[Any]], NumpyArray[Any]], shape: tuple[int, ...]
-    ) -> Callable[[NumpyArray[Any]], NumpyArray[Any]]:
-        """The function of many arrays of a shape, on a vector or on the columns of a matrix."""
-
-        def apply(columns: NumpyArray[Any]) -> NumpyArray[Any]:
-            count = columns.shape[1] if columns.ndim == 2 else 1
-            results = function(columns.T.reshape(count, *shape))
-            return results.reshape(count, math.prod(results.shape[1:])).T
-
-        return apply
-
-    forward = on_columns(lambda x: convolve(x, filters, moved, **options), problem.x_shape)
-    adjoint = on_columns(
-        lambda g: convolve_vjp_x(g, (len(g), *problem.x_shape), conjugate, moved, **options), problem.y_shape
-    )
+    forward = _OnColumns(filters, moved, chosen, problem.x_shape)
+    adjoint = _OnColumns(filters.conj(), moved, chosen, problem.y_shape, problem.x_shape)
     op = LinearOperator(
         (math.prod(problem.y_shape), math.prod(problem.x_shape)),
         matvec=forward,
@@ -108,3 +92,22 @@ def linear_operator(w: Array, shape: Shape, axes: Axes, **options: Unpack[Convol
     )
     op.dims, op.dimsd = problem.x_shape, problem.y_shape
     return op
+
+
+class _OnColumns(NamedTuple):
+    """A convolution of a vector, or of the columns of a matrix, or its adjoint, where the shape of x is given."""
+
+    filters: NumpyArray[Any]
+    axes: tuple[int, ...]
+    options: dict[str, Any]
+    shape: tuple[int, ...]  # of what a column holds
+    x_shape: tuple[int, ...] | None = None
+
+    def __call__(self, columns: NumpyArray[Any]) -> NumpyArray[Any]:
+        count = columns.shape[1] if columns.ndim == 2 else 1
+        given = columns.T.reshape(count, *self.shape)
+        if self.x_shape is None:
+            results = convolve(given, self.filters, self.axes, **self.options)
+        else:
+            results = convolve_vjp_x(given, (count, *self.x_shape), self.filters, self.axes, **self.options)
+        return results.reshape(count, math.prod(results.shape[1:])).T

@@ -55,7 +55,7 @@ def has_compiled_kernels() -> bool:
     try:
         from numba import config
 
-        if config.DISABLE_JIT:  # coverage and debuggers set NUMBA_DISABLE_JIT
+        if config.DISABLE_JIT:  # type: ignore[attr-defined]  # by NUMBA_DISABLE_JIT, for coverage and debuggers
             return False
         from hcnn_core._engines.cpu import compile_log
         from hcnn_core._engines.cpu.kernels import gemm  # noqa: F401

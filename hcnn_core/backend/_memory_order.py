@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from hcnn_core.backend._arrays import Array
 from hcnn_core.backend._namespaces import array_namespace, library_of
 from hcnn_core.typing import Array as PublicArray
@@ -47,9 +45,10 @@ def reduced(function: Callable[..., Any], x: PublicArray, axes: Sequence[int], *
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:
     """Concatenate arrays. CuPy's own function would copy a table of addresses to the device where there are many."""
-    if library_of(arrays[0]) != "cupy":
-        return np.concatenate(arrays, axis)
     xp = array_namespace(*arrays)
+    if library_of(arrays[0]) != "cupy":
+        whole: Array = xp.concat(arrays, axis=axis)
+        return whole
     lengths = [array.shape[axis] for array in arrays]
     shape = list(arrays[0].shape)
     for array, length in zip(arrays, lengths, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -96,3 +97,13 @@ def test_the_dot_test_of_pylops_notices_a_filter_that_is_not_conjugated(monkeypa
     size = math.prod(op.dims)
     wrong = scipy.sparse.linalg.LinearOperator((size, size), matvec=op.matvec, rmatvec=other.rmatvec, dtype=op.dtype)
     assert not pylops.utils.dottest(wrong, complexflag=3, raiseerror=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_an_operator_is_pickled_for_other_processes(dtype: str) -> None:
+    w, x, g = noise(0, (3, 4), dtype), noise(1, (5 * 6 * 2,), dtype), noise(2, (3 * 6 * 2,), dtype)
+    op = linear_operator(w, (5, 6, 2), (0, 1), boundary="zero", stride=(2, 1))
+    other = pickle.loads(pickle.dumps(op))
+    assert np.array_equal(other @ x, op @ x) and np.array_equal(other.H @ g, op.H @ g)
+    assert np.array_equal(other @ np.stack([x, x], axis=1), op @ np.stack([x, x], axis=1))
+    assert (other.shape, other.dtype, other.dims, other.dimsd) == (op.shape, op.dtype, op.dims, op.dimsd)

@@ -353,7 +353,7 @@ def test_names_of_data_sets(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"class_names": ("a", "a")}, r"class_names is \('a', 'a'\); expected different strings"),
+        ({"class_names": ("a", "a")}, r"class_names is \('a', 'a'\); expected two or more different strings"),
         ({"class_names": (0, 1)}, r"class_names is \(0, 1\)"),
         ({"class_names": ()}, r"class_names is \(\)"),
         (

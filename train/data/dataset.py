@@ -64,8 +64,10 @@ class Dataset:
     def __post_init__(self) -> None:
         """Hold every array to its contract."""
         names = self.class_names
-        if not are_class_names(names):
-            raise DataError(f"{self.name}: class_names is {names!r}; expected different strings, one for each class")
+        if not are_class_names(names) or len(names) < 2:
+            raise DataError(
+                f"{self.name}: class_names is {names!r}; expected two or more different strings, one for each class"
+            )
         self._check("train", self.train_images, self.train_labels)
         self._check("test", self.test_images, self.test_labels)
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
@@ -99,6 +101,12 @@ class Dataset:
 
     def _check(self, part: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
         """Raise DataError unless images and labels are a pair as documented."""
+        for kind, given in (("images", images), ("labels", labels)):
+            if not hasattr(given, "dtype") or not hasattr(given, "shape"):
+                raise DataError(
+                    f"{self.name}: {part}_{kind} is a {type(given).__name__}; expected an array, as "
+                    f"np.asarray({kind}, np.{'uint8' if kind == 'images' else 'int64'})"
+                )
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:] or images.shape[3] not in CHANNELS:
             raise DataError(
                 f"{self.name}: {part}_images is {describe_array(images)}; expected uint8 of shape (N, H, W, C) with 1 "

@@ -9,7 +9,7 @@ import numpy as np
 
 from hcnn_core._engines.transform import fast_length
 from hcnn_core._tuning import Units
-from hcnn_core.backend import Array, DeviceTables, dtype_name, fft_namespace, placement
+from hcnn_core.backend import Array, DeviceTables, dtype_name, fft_namespace, joined, placement
 
 
 class LibraryFFT:
@@ -142,7 +142,7 @@ def taken_off_circle(xp: Any, w: Array, axis: int, n: int, size: int, boundary: 
     low, high = (max(0, -first - n + 1), min(size, n - first)) if boundary == "zero" else (0, size)
     w = xp.roll(w, -(first + low), axis=axis)
     repeats = -(-(high - low) // w.shape[axis])
-    w = _take(xp.concat([w] * repeats, axis=axis), axis, 0, high - low)
+    w = _take(joined([w] * repeats, axis), axis, 0, high - low)
     w = _pad_end(xp, w, axis, size - high)
     return xp.flip(_pad_end(xp, xp.flip(w, axis=axis), axis, low), axis=axis)
 
@@ -156,4 +156,4 @@ def _pad_end(xp: Any, x: Array, axis: int, count: int) -> Array:
     if count == 0:
         return x
     shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-    return xp.concat([x, xp.zeros(shape, dtype=x.dtype, **placement(xp, x))], axis=axis)
+    return joined([x, xp.zeros(shape, dtype=x.dtype, **placement(xp, x))], axis)

@@ -11,7 +11,7 @@ from hcnn_core._engines.generic.fft import laid_on_circle, taken_off_circle
 from hcnn_core._engines.transform import padded_length
 from hcnn_core._problem import Problem
 from hcnn_core._tuning import Units
-from hcnn_core.backend import Array, fft_namespace, permute_dims, placement, reshape
+from hcnn_core.backend import Array, fft_namespace, joined, permute_dims, placement, reshape
 
 TOGETHER = 3
 """Axes that cuFFT transforms by one plan."""
@@ -112,7 +112,7 @@ class FFTPlan:
         spectrum = self._forth(xp, self._padded(xp, g, lengths, self._dropped))
         for axis, fold in enumerate(self.folds, start=-len(self.axes)):
             if fold > 1:
-                spectrum = xp.concat([spectrum] * fold, axis=axis)
+                spectrum = joined([spectrum] * fold, axis)
         return spectrum
 
     def _results(self, xp: Any, spectrum: Array) -> Array:
@@ -149,7 +149,7 @@ class FFTPlan:
     def _forth(self, xp: Any, x: Array) -> Array:
         """DFT along the convolved axes. CuPy would transform real arrays in Fortran's order axis by axis."""
         fft, count = fft_namespace(xp), len(self.axes)
-        x = xp.ascontiguousarray(x) if hasattr(xp, "ascontiguousarray") else x
+        x = reshape(xp, reshape(xp, x, (-1,)), x.shape)  # in C's order, without a copy where it is
         last = tuple(range(-min(TOGETHER, count), 0))
         x = (fft.rfftn if self.real else fft.fftn)(x, axes=last)
         for axis in range(-count, last[0]):
