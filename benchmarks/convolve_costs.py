@@ -4,7 +4,8 @@ It times random convolutions, each together with its transpose as in training, b
 rounds. It fits the model's coefficients, in seconds per unit, to these times. To judge the coefficients in use, run it
 with a seed that they were not fitted to: it prints how much longer the choice of "auto" takes than the best choice, for
 what share of the problems it takes at most `CLOSE` times as long, and how long at worst. More tables do the same for
-usual convolutions, and for awkward ones; these are never fitted.
+usual convolutions, and for awkward ones; these are never fitted. In the same rounds run the plans that measurements
+find (`planning("measure")`), with the time that finding them took, and after how many calls it is paid for.
 """
 
 from train.commands.process import prepare
@@ -14,10 +15,12 @@ prepare()  # before NumPy is loaded
 import argparse  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
+import os  # noqa: E402
 import statistics  # noqa: E402
+import tempfile  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
-from dataclasses import dataclass, fields  # noqa: E402
+from dataclasses import dataclass, fields, replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -32,6 +35,9 @@ from hcnn_core._problem import Problem, make_problem  # noqa: E402
 from hcnn_core._tuning import DEFAULT, Costs, Tuning, Units  # noqa: E402
 
 ROUNDS = 5
+MEASURED = "measured"
+"""Name of the plan that measurements find, beside those of the choices."""
+
 CLOSE = 1.15
 """A choice that takes up to so many times as long as the best one is as good: another run may reverse the two."""
 
@@ -158,8 +164,11 @@ def estimate(choice: Choice) -> float:
     return cost_model.seconds(choice, DEFAULT.costs)
 
 
-def timed(case: Case, rng: np.random.Generator) -> dict[str, list[float]]:
-    """Seconds of each round, forward plus transpose, for the choices that the model does not find far too slow."""
+def timed(case: Case, rng: np.random.Generator) -> tuple[dict[str, list[float]], float]:
+    """Seconds of each round, forward plus transpose, for the choices that the model does not find far too slow.
+
+    One more name is that of the measured plan; then the seconds that measuring took, once all was compiled.
+    """
     problem = case.problem
     x, w, g = (rng.standard_normal(s, np.float32) for s in (problem.x_shape, problem.w_shape, problem.y_shape))
     found = choices(problem)
@@ -170,11 +179,17 @@ def timed(case: Case, rng: np.random.Generator) -> dict[str, list[float]]:
     chosen = name_of(planner.choose(*described(problem)))
     kept += [chosen] * (chosen not in kept)
 
-    def run(choice: Choice) -> Callable[[], Any]:
-        plan: Any = choice.make()
+    def run(plan: Any) -> Callable[[], Any]:
         return lambda: (plan.forward(np, x, w), plan.adjoints(np, g, None, w))
 
-    runs = {name: run(found[name]) for name in kept}
+    runs = {name: run(found[name].make()) for name in kept}
+    for function in runs.values():
+        function()
+    measured = replace(problem, method=("measure",) * len(problem.axes))
+    runs[MEASURED] = run(planner.measured(*described(measured)))
+    began = time.perf_counter()
+    runs[MEASURED]()
+    planning = time.perf_counter() - began
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(rounds + 1):
         for name, function in runs.items():
@@ -187,7 +202,7 @@ def timed(case: Case, rng: np.random.Generator) -> dict[str, list[float]]:
                 began = time.perf_counter()
                 function()
                 times[name][0] = time.perf_counter() - began
-    return times
+    return times, planning
 
 
 def medians(rounds: dict[str, list[float]]) -> dict[str, float]:
@@ -203,11 +218,15 @@ def fitted(observations: Sequence[tuple[Units, float]]) -> dict[str, float]:
     return dict(zip(names, map(float, found * in_use), strict=True))
 
 
-def compared(case: Case, rounds: dict[str, list[float]]) -> dict[str, Any]:
-    """The time of the model's choice beside that of the best."""
+def compared(case: Case, rounds: dict[str, list[float]], planning: float) -> dict[str, Any]:
+    """The time of the model's choice, and of the measured plan, beside that of the best choice."""
     seconds = medians(rounds)
+    measured = seconds.pop(MEASURED)
     chosen, best = name_of(planner.choose(*described(case.problem))), min(seconds, key=seconds.__getitem__)
+    gain = seconds[chosen] - measured
     return {
+        "measured_ms": 1e3 * measured, "measured_regret": measured / seconds[best], "planning_ms": 1e3 * planning,
+        "paid_after": math.ceil(planning / gain) if gain > 0 else None,
         "case": case.name, "boundary": case.boundary, "chosen": chosen, "best": best,
         "chosen_ms": 1e3 * seconds[chosen], "best_ms": 1e3 * seconds[best], "regret": seconds[chosen] / seconds[best],
         "seconds": rounds,
@@ -215,22 +234,42 @@ def compared(case: Case, rounds: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"\n{'case':50s} {'boundary':9s} {'chosen':>8s} {'ms':>8s}  {'best':>8s} {'ms':>8s} {'ratio':>6s}")
+    auto, measured = ("chosen", "ms", "best", "ms", "ratio"), ("measured", "ratio", "planning", "calls")
+    widths = (8, 8, 9, 8, 6), (9, 6, 8, 6)
+    titles = zip(auto + measured, widths[0] + widths[1], strict=True)
+    print(f"\n{'case':50s} {'boundary':9s} " + " ".join(f"{title:>{width}}" for title, width in titles))
     for row in rows:
         print(
             f"{row['case']:50s} {row['boundary']:9s} {row['chosen']:>8s} {row['chosen_ms']:8.2f}  "
-            f"{row['best']:>8s} {row['best_ms']:8.2f} {row['regret']:6.2f}"
+            f"{row['best']:>8s} {row['best_ms']:8.2f} {row['regret']:6.2f}  {row['measured_ms']:8.2f} "
+            f"{row['measured_regret']:6.2f} {row['planning_ms']:8.0f} {row['paid_after'] or 'never':>6}"
         )
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """How the choices of "auto" compare with the best ones."""
-    ratios = [row["regret"] for row in rows]
+    return _summary('"auto"', [row["regret"] for row in rows])
+
+
+def _summary(name: str, ratios: list[float]) -> str:
     share = sum(ratio <= CLOSE for ratio in ratios) / len(ratios)
     return (
-        f'"auto" within {CLOSE} times of the best for {share:.1%} of {len(ratios)}; '
+        f"{name} within {CLOSE} times of the best for {share:.1%} of {len(ratios)}; "
         f"median {statistics.median(ratios):.2f}, mean {statistics.mean(ratios):.2f}, largest {max(ratios):.2f}"
     )
+
+
+def summary_of_measured(rows: list[dict[str, Any]]) -> str:
+    """The same of measured plans, what they cost, and after how many calls they are paid for where they gain much."""
+    planning = sorted(row["planning_ms"] for row in rows)
+    paid = sorted(row["paid_after"] for row in rows if row["chosen_ms"] > CLOSE * row["measured_ms"])
+    text = _summary("measured plans", [row["measured_regret"] for row in rows])
+    text += f"; planning takes {statistics.median(planning):.0f} ms in the median, {planning[-1]:.0f} at most"
+    if paid:
+        text += (
+            f"; {len(paid)} gain {CLOSE} times, paid for after {statistics.median(paid):.0f} calls, {paid[-1]} at most"
+        )
+    return text
 
 
 def main() -> None:
@@ -241,6 +280,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of those [0]")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # so that nothing is known
     machine = describe_machine()
     print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
     print(f"{options.problems} problems of seed {options.seed}\n")
@@ -250,11 +290,13 @@ def main() -> None:
         found = choices(case.problem)
         if min(map(estimate, found.values())) > MOST_SECONDS or math.prod(case.problem.y_shape) > 1 << 24:
             continue
-        rounds = timed(case, rng)
+        rounds, planning = timed(case, rng)
         seconds = medians(rounds)
         best = min(seconds.values())
-        observations += [(cost_model.units_of(found[n]), s) for n, s in seconds.items() if s < NEAR * best]
-        random.append(compared(case, rounds))
+        observations += [
+            (cost_model.units_of(found[n]), s) for n, s in seconds.items() if n != MEASURED and s < NEAR * best
+        ]
+        random.append(compared(case, rounds, planning))
     coefficients = fitted(observations)
     for name, value in coefficients.items():
         print(f"{name} = {value:.2g}  # in use: {getattr(DEFAULT.costs, name):.2g}")
@@ -262,9 +304,10 @@ def main() -> None:
     print(f"estimates with what is in use: off by 2^{statistics.mean(map(abs, errors)):.2f} in the mean")
     groups = {"random": random}
     for name, cases in (("usual", CASES), ("awkward", AWKWARD)):
-        groups[name] = [compared(case, timed(case, rng)) for case in cases]
+        groups[name] = [compared(case, *timed(case, rng)) for case in cases]
     for name, rows in groups.items():
         print(f"\n{name} convolutions: {summary(rows)}" + (". The worst:" if name == "random" else ""))
+        print(summary_of_measured(rows))
         print_table(sorted(rows, key=lambda row: -row["regret"])[:10] if name == "random" else rows)
     if options.json:
         record = {**machine, "seed": options.seed, "coefficients": coefficients, **groups}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -254,7 +255,11 @@ def test_threads_that_meet_measure_once() -> None:
         barrier.wait()
         return convolve(X, W, (1, 2), method="measure", **OPTIONS)
 
-    with winner(lambda names: names[-1]) as races, ThreadPoolExecutor(4) as pool:
+    def slowly(names: list[str]) -> str:
+        time.sleep(0.01)  # so that others come in between, if they can
+        return names[-1]
+
+    with winner(slowly) as races, ThreadPoolExecutor(4) as pool:
         results = list(pool.map(call, range(4)))
     assert len(races) == 1 and all(np.array_equal(results[0], y) for y in results)
 
