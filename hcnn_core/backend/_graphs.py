@@ -18,14 +18,17 @@ SPARE = 0.25
 CuPy's pool keeps free blocks in sets, whose order depends on addresses, so a second call may divide them differently.
 """
 
+REHEARSALS = 4
+"""Most calls of the function before it is recorded: until one of them takes no more memory from the device."""
+
 
 def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     """Record what a function launches as a CUDA graph; return a function that launches it again, and the results.
 
     Every launch reads its operands from the same memory and writes to the same memory, its results included. The graph
     owns the memory that the function allocates, so that nothing else overwrites it. Arrays that the function takes from
-    caches must stay in them. The function is called twice: the first call compiles kernels and fills the memory pool,
-    which must not happen while recording. The memory goes back to the device when first the results and then the
+    caches must stay in them. The function is called before it is recorded, which compiles kernels and fills the memory
+    pool: neither may happen while recording. The memory goes back to the device when first the results and then the
     returned function are dropped, because CuPy's pools do not free their blocks by themselves.
     """
     import cupy
@@ -38,6 +41,11 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         with stream, cupy.cuda.using_allocator(pool.malloc):
             work()
             pool.malloc(int(SPARE * pool.total_bytes()))  # freed at once, and kept by the pool
+            for _ in range(REHEARSALS - 1):
+                before = pool.total_bytes()
+                work()
+                if pool.total_bytes() == before:
+                    break
             stream.synchronize()
             stream.begin_capture()
             try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
 from autodiff import tree_leaves
-from hcnn_core.backend import _device
+from hcnn_core.backend import _device, record
 from train.config import make_config
 from train.data import Images
 from train.data import augmentation as augmentation_module
@@ -47,3 +48,41 @@ def test_a_second_step_sends_no_table(
     assert {"multiply", "merge", "normalize"} & set(kernels_on_host)
     for one, other in zip(tree_leaves(second), tree_leaves(first), strict=True):
         assert np.array_equal(one, other)
+
+
+class Recorder:
+    """What `record` asks of CuPy, whose pool grows in the calls before the last of these."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls, self.taken, self.size, self.recorded = calls, 0, 0, list[int]()
+        self.cuda = self.fft = self.config = self
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments, **options: self
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def total_bytes(self) -> int:
+        return self.size
+
+    def begin_capture(self) -> None:
+        self.recorded.append(self.taken)
+
+    def work(self) -> int:
+        self.taken += 1
+        self.size += self.taken < self.calls
+        return self.taken
+
+
+@pytest.mark.parametrize(("calls", "before"), [(2, 2), (3, 3), (4, 4), (9, 4)])
+def test_a_function_is_rehearsed_until_it_takes_no_more_memory(
+    monkeypatch: pytest.MonkeyPatch, calls: int, before: int
+) -> None:
+    """Its second call may divide the pool's blocks otherwise than its first: a step of `nin` of 128 images did."""
+    recorder = Recorder(calls)
+    monkeypatch.setitem(sys.modules, "cupy", recorder)
+    _, result = record(recorder.work)
+    assert recorder.recorded == [before] and result == before + 1
