@@ -39,7 +39,8 @@ def is_foreign(x: Any) -> bool:
     library = library_of(x)
     if library in (*ON_HOST, *CONTAINERS):
         return True
-    return hasattr(x, "__array__") and not hasattr(x, "__array_namespace__") and library != "autodiff"
+    own = library in ("autodiff", "cupy")  # arrays of CuPy have an `__array__`, which raises
+    return hasattr(x, "__array__") and not hasattr(x, "__array_namespace__") and not own
 
 
 def plain_array(x: Any) -> Any:

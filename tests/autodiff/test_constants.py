@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import autodiff as ad
 from autodiff import constants, grad, tape, vjp
+from autodiff.constants import plain_array
 from tests.core.oracle import noise
 
 LARGE = constants.COPIED // 8 + 5
@@ -228,3 +229,18 @@ def test_expressions_with_constants_that_change(steps: list[tuple[str, str]], se
 
     x = noise(seed, (4,), "float64")
     assert np.array_equal(grad(lambda x: evaluate(x, True))(x), grad(lambda x: evaluate(x, False))(x))
+
+
+def test_arrays_of_cupy_are_left_where_they_are() -> None:
+    """They have an `__array__`, which raises, and no `__array_namespace__`."""
+
+    class OnDevice:
+        def __array__(self) -> Any:
+            raise TypeError("implicit conversion")
+
+    OnDevice.__module__ = "cupy"
+    x = OnDevice()
+    assert plain_array(x) is x
+    OnDevice.__module__ = "someone"
+    with pytest.raises(TypeError, match="implicit"):
+        plain_array(x)
