@@ -77,6 +77,8 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     >>> print(explain(np.ones(4096), np.ones(9), 0, boundary="zero", method="direct").splitlines()[-1])
     There is one choice.
     """
+    from hcnn_core._engines.measuring import words_of  # here, because it imports engines
+
     xp, x, w = operands("x", x, "w", w)
     problem = make_problem(x.shape, w.shape, axes, **options)
     if not problem.plain:
@@ -88,7 +90,7 @@ def explain(x: Array, w: Array, /, axes: Axes, **options: Unpack[ConvolveOptions
     batch = planner.batch_axes(problem, x.shape, getattr(x, "strides", None), tuning)
     found, seconds = planner.priced(problem, real, batch, library, tuning)
     estimated = planner.estimate(found, seconds).name
-    of_problem = f"{dtype_name(x.dtype)} {planner.described(problem, batch)}"
+    of_problem = f"{words_of(library, dtype_name(x.dtype))} {planner.described(problem, batch)}"
     measured = {}
     if library in store.PACKAGES and "measure" in problem.method:
         machine = store.machine_of(library, card_of(xp))

@@ -92,7 +92,7 @@ MAY_IMPORT = {  # every room may also import itself
     "jax": {"trilinear", "types", *BASE},
     "trilinear": {"public", *BASE},
     "public": {"planner", "dispatch", "settings", "shards", "types", *BASE},
-    "planner": {"dispatch", "cost model", "generic", "cpu", "cuda", "shared", *BASE},
+    "planner": {"dispatch", "cost model", "generic", "cpu", "cuda", "shared", "settings", *BASE},
     "dispatch": {"generic", "cpu", "cuda", *BASE},
     "cost model": {"shared", *BASE},
     "cpu": {"generic", "shared", "shards", *BASE},

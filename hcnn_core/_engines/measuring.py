@@ -12,6 +12,7 @@ from hcnn_core._engines import wisdom
 from hcnn_core._engines.choice import Choice
 from hcnn_core._threads import threads_for, worker_count
 from hcnn_core.backend import card_of, dtype_name, is_recording, seconds_of
+from hcnn_core.precisions import passes
 
 NEAR = 8.0
 """Choices that the model finds more than so many times as slow as the best are not tried."""
@@ -67,7 +68,9 @@ class Measured:
 
     def _fastest(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> Any:
         """The fastest plan for what is asked of arrays like this one."""
-        key = asked, like.dtype, getattr(like, "device", None) if self.library == "cupy" else None
+        key: tuple[Any, ...] = asked, like.dtype
+        if self.library == "cupy":
+            key += str(like.device), passes(dtype_name(like.dtype))
         if key not in self._plans:
             with _one_by_one:
                 if key not in self._plans:
@@ -77,7 +80,7 @@ class Measured:
     def _find(self, xp: Any, asked: str, like: Any, run: Callable[[Any], object]) -> str:
         """The name of the fastest choice: what is known, or else what is measured now."""
         machine = wisdom.machine_of(self.library, card_of(xp))
-        problem = f"{asked} {dtype_name(like.dtype)} {self.described}"
+        problem = f"{asked} {words_of(self.library, dtype_name(like.dtype))} {self.described}"
         known = next((name for name in wisdom.recall(machine, problem) if name in self.choices), None)
         if known is not None:
             return known
@@ -92,6 +95,12 @@ class Measured:
             return self.estimated
         wisdom.keep(machine, problem, times)
         return min(times, key=times.__getitem__)
+
+
+def words_of(library: str, dtype: str) -> str:
+    """A dtype, and how a GPU multiplies."""
+    count = passes(dtype) if library == "cupy" else 0
+    return f"{dtype} by {count} products of tf32" if count else dtype
 
 
 def race(runs: Mapping[str, Callable[[], object]], clock: Callable[[Callable[[], object], int], float]) -> wisdom.Times:

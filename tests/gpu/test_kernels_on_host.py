@@ -65,6 +65,9 @@ def test_measured_plans_of_a_gpu(kernels_on_host: list[str], tmp_path: Path, mon
     launched = len(kernels_on_host)
     problem.run(convolve, x, w)
     assert 0 < len(kernels_on_host) - launched < 6  # one plan's
+    with precision("tf32"):
+        problem.run(convolve, x, w)
+    assert len(wisdom().splitlines()) == 5 and "y float32 by 1 products of tf32 " in wisdom()
 
 
 UNITS = {"float32": eps("float32"), "tf32x3": eps("float32"), "tf32": 2.0**-10}
