@@ -513,6 +513,19 @@ def _no_rule(name: str) -> TypeError:
     )
 
 
+INSTEAD = {
+    "flat": "call x.ravel()",
+    "view": "x.astype(dtype) converts values, x.reshape(shape) changes the shape",
+    "compress": "index with the mask, x[mask]",
+    "choose": "call np.where",
+    "resize": "call np.reshape or np.tile",
+    "byteswap": "bytes have no derivative",
+    "tobytes": "autodiff.getval(x) is the plain array",
+    "tofile": "autodiff.getval(x) is the plain array",
+}
+"""What to do where an array has an attribute that a traced value has not."""
+
+
 class Traced:
     """An array under differentiation: NumPy functions and operators on it are recorded."""
 
@@ -548,6 +561,7 @@ class Traced:
     )
     __bool__ = _refused("bool()", "compare it first, x > 0 gives a plain array, or use np.where")
     __float__ = _refused("float()", "stay with NumPy functions; for y[0] = x[0], build y with np.stack or np.where")
+    __round__ = _refused("round()", "call np.round(x), whose derivative is 0")
     __int__ = _number("int()")
     __complex__ = _number("complex()")
     __index__ = _number("an index")
@@ -565,6 +579,10 @@ class Traced:
 
     def __deepcopy__(self, memo: Any) -> Traced:
         return self  # a copied node would be another trace's
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = INSTEAD.get(name, "use NumPy functions and operators")
+        raise AttributeError(f"traced values have no {name!r}: {hint}")
 
     def __len__(self) -> int:
         return len(self._value)
@@ -627,6 +645,8 @@ class Traced:
     __floordiv__, __rfloordiv__ = _operator(np.floor_divide), _reflected(np.floor_divide)
     __mod__, __rmod__ = _operator(np.remainder), _reflected(np.remainder)
     __pow__, __rpow__ = _operator(np.power), _reflected(np.power)
+    __divmod__ = _method(np.divmod)
+    __rdivmod__ = _reflected(np.divmod)
     __matmul__, __rmatmul__ = _operator(np.matmul), _reflected(np.matmul)
     __lt__, __le__ = _operator(np.less), _operator(np.less_equal)
     __gt__, __ge__ = _operator(np.greater), _operator(np.greater_equal)

@@ -155,6 +155,7 @@ rule(np.heaviside, None, lambda ans, x1, x2: lambda g: np.where(x1 == 0, g, 0))
 rule(np.copysign, lambda ans, x, y: lambda g: np.where(np.signbit(x) == np.signbit(y), g, -g), None)
 rule(np.ldexp, lambda ans, x1, x2: lambda g: np.ldexp(g, x2), None)
 rule(np.remainder, lambda ans, x, y: lambda g: g, lambda ans, x, y: lambda g: -g * np.floor_divide(x, y))
+composite(np.divmod)(lambda x1, x2: (np.floor_divide(x1, x2), np.remainder(x1, x2)))
 rule(
     np.arctan2,
     lambda ans, x, y: lambda g: by_square_of_hypot(g, y, np.hypot(x, y)),

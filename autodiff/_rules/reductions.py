@@ -259,6 +259,28 @@ def cumprod(a: Array, axis: Any = None, dtype: Any = None, out: None = None) -> 
     return _cumprod(a if dtype is None else a.astype(dtype), axis=axis)
 
 
+def _cumulative(name: str, running: Callable[..., Array], start: float) -> Callable[..., Array]:
+    """The array API's running sum or product, which may begin with that of no elements."""
+
+    def cumulative(
+        x: Array, axis: int | None = None, dtype: Any = None, out: None = None, include_initial: bool = False
+    ) -> Array:
+        if axis is None and np.ndim(x) != 1:
+            raise ValueError(f"numpy.{name} of an array with {np.ndim(x)} axes needs axis")
+        axis = 0 if axis is None else axis
+        result = running(x, axis, dtype)
+        if not include_initial:
+            return result
+        shape = [1 if place == axis % np.ndim(x) else n for place, n in enumerate(np.shape(x))]
+        return np.concatenate([constant(np.full(shape, start, result.dtype), x), result], axis)
+
+    return cumulative
+
+
+composite(np.cumulative_sum)(_cumulative("cumulative_sum", np.cumsum, 0))
+composite(np.cumulative_prod)(_cumulative("cumulative_prod", cumprod, 1))
+
+
 @composite(np.trapezoid)
 def trapezoid(y: Array, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
     y, (along,) = as_array(y, x), axes_of(axis, np.ndim(y))

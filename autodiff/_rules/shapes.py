@@ -52,6 +52,7 @@ def astype(x: Array, dtype: Any, copy: bool = True) -> Array:
 
 
 rule(np.ndarray.astype, lambda ans, x, dtype, copy=True: lambda g: g, fun=astype)
+composite(np.astype)(lambda x, dtype, copy=True, device=None: x.astype(dtype))
 composite(np.copy)(lambda a, order="K": a)
 
 

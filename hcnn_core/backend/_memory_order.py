@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from hcnn_core.backend._arrays import Array
 from hcnn_core.backend._namespaces import array_namespace, library_of
 from hcnn_core.typing import Array as PublicArray
@@ -45,6 +47,8 @@ def reduced(function: Callable[..., Any], x: PublicArray, axes: Sequence[int], *
 
 def joined(arrays: Sequence[Array], axis: int) -> Array:
     """Concatenate arrays. CuPy's own function would copy a table of addresses to the device where there are many."""
+    if library_of(arrays[0]) != "cupy" and hasattr(arrays[0], "__array_function__"):
+        return np.concatenate(arrays, axis)
     xp = array_namespace(*arrays)
     if library_of(arrays[0]) != "cupy":
         whole: Array = xp.concat(arrays, axis=axis)

@@ -551,4 +551,13 @@ CASES = [
     ),
     Case(np.fft.fftshift, lambda x: np.fft.fftshift(x, axes=1), (X,)),
     Case(np.fft.ifftshift, lambda x: np.fft.ifftshift(x, (0, -1)), (T3,)),
+    *(
+        Case(f, lambda x, f=f, first=first: f(x, axis=1, include_initial=first), (x,))
+        for f in (np.cumulative_sum, np.cumulative_prod)
+        for x in (T3, Z)
+        for first in (False, True)
+    ),
+    Case(np.cumulative_sum, np.cumulative_sum, (normal(4),)),
+    Case(np.astype, lambda x: np.astype(x, np.float64), (X,)),
+    Case(np.divmod, lambda x, y: np.divmod(x, y)[1], (spaced(3, 4), between(2.1, 2.9, 3, 4))),
 ]
