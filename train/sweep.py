@@ -41,6 +41,7 @@ from train.commands.trial import (
     stop_trials,
 )
 from train.config import Config, ConfigError, make_config, to_toml
+from train.data.cifar import obtain
 from train.extras import install_command
 from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError
@@ -224,6 +225,9 @@ def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
         for trial in sweep.trials
         if (state := states[trial.number]) not in done and (state != OUT_OF_TIME or _has_time(folder, trial, sweep))
     ]
+    if not options.dask:  # before trials side by side look for it
+        for dataset, data_dir in sorted({(trial.config.dataset, trial.config.data_dir) for trial in todo}):
+            obtain(dataset, data_dir)
     say(f"{folder}: {len(todo)} of {len(sweep.trials)} trials to train, {sweep.workers} at a time")
     with _executor(options.dask, sweep.workers) as (executor, threads), _stopping() as stopped:
         futures: dict[Future[str], Trial] = {}

@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
@@ -36,14 +39,14 @@ from small.caller import caller
 result, stats, rules = caller(1), caller.stats, "numba.np.arraymath" in sys.modules
 print(result, sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), int(rules))
 """
-STAMP = "files._source_stamp = (files._source_stamp, SOURCES)"
+STAMP = "(files._source_stamp, SOURCES)"
 
 
 class SmallPackage:
     """Two kernels in two files, beside a copy of `jit`, with a cache of their own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.sources = folder, folder / "small"
+        self.folder, self.sources, self.said = folder, folder / "small", ""
         self.sources.mkdir()
         (self.sources / "__init__.py").touch()
         (self.sources / "caller.py").write_text(CALLER)
@@ -57,7 +60,7 @@ class SmallPackage:
     def forget_stamp(self) -> None:
         source = (self.sources / "jit.py").read_text()
         assert source.count(STAMP) == 1
-        (self.sources / "jit.py").write_text(source.replace(STAMP, "pass"))
+        (self.sources / "jit.py").write_text(source.replace(STAMP, "files._source_stamp"))
 
     def run(self) -> tuple[int, ...]:
         """In a fresh interpreter: the caller's result for 1, its cache hits, its cache misses.
@@ -70,7 +73,12 @@ class SmallPackage:
             [sys.executable, "-c", RUN], cwd=self.folder, env={**os.environ, **own}, capture_output=True, text=True
         )
         assert result.returncode == 0, result.stderr
+        self.said = result.stderr
         return tuple(map(int, result.stdout.split()))
+
+    def cached(self) -> list[Path]:
+        """The files of compiled code."""
+        return sorted((self.folder / "cache").rglob("*.nbc"))
 
 
 @pytest.fixture
@@ -91,3 +99,76 @@ def test_without_the_stamp_the_caller_keeps_the_old_callee(package: SmallPackage
     assert package.run() == (20, 0, 1, 1)
     package.add(2)
     assert package.run() == (20, 1, 0, 0)  # what the stamp prevents
+
+
+def test_a_damaged_file_is_compiled_again_and_replaced(package: SmallPackage) -> None:
+    assert package.run() == (20, 0, 1, 1) and package.said == ""
+    whole = package.cached()
+    for path in whole:
+        content = path.read_bytes()
+        path.write_bytes(content[:-200] + bytes([content[-200] ^ 1]) + content[-199:])
+    assert package.run() == (20, 0, 1, 1)
+    assert len(package.said.splitlines()) == 1 and "is damaged" in package.said
+    assert any(str(path) in package.said for path in whole)
+    assert package.run() == (20, 1, 0, 0) and package.said == ""
+
+
+@given(st.data())
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_damaged_file_is_unpickled(tmp_path: Path, data: st.DataObject) -> None:
+    files = jit._Files(str(tmp_path), "function", "stamp")
+    files.save("float32", "code" * 100)
+    path = Path(files._path("float32"))
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        files.load("float32")
+    files.save("float32", "code")
+    assert files.load("float32") == "code"
+
+
+def test_a_full_disk_ends_no_computation(package: SmallPackage) -> None:
+    source = package.sources / "jit.py"
+    limit = "import resource\n\nresource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))\n\n\nclass _Cache("
+    source.write_text(source.read_text().replace("class _Cache(", limit))
+    assert package.run() == (20, 0, 1, 1)
+    assert package.said.count("\n") == 1 and "cannot keep compiled code, so each process compiles it" in package.said
+    assert [path for path in (package.folder / "cache").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_folder_that_others_may_write_to_holds_no_code_that_is_run(package: SmallPackage) -> None:
+    assert package.run() == (20, 0, 1, 1)
+    folder = package.cached()[0].parent
+    folder.chmod(0o777)
+    assert package.run() == (20, 0, 1, 1)  # neither that nor a new one
+    assert package.said.count("\n") == 1 and f"{folder} is not used" in package.said and "chmod go-w" in package.said
+    folder.chmod(0o755)
+    assert package.run() == (20, 1, 0, 0) and package.said == ""
+
+
+def test_who_may_write_to_compiled_code(tmp_path: Path) -> None:
+    def of(mode: int, user: int = os.getuid(), group: int = os.getgid()) -> os.stat_result:
+        return os.stat_result((mode, 0, 0, 1, user, group, 0, 0, 0, 0))
+
+    def unsafe(folder: os.stat_result, source: os.stat_result) -> str:
+        with mock.patch.object(os, "stat", {"folder": folder, "source": source}.__getitem__):
+            return jit._unsafe.__wrapped__("folder", "source")
+
+    me, other = os.getuid(), os.getuid() + 1
+    group = os.getgid() + 1
+    assert "another user" in unsafe(of(0o755, other), of(0o755))
+    assert "every user" in unsafe(of(0o777), of(0o755))
+    assert f"group number {group}" in unsafe(of(0o775, me, group), of(0o755, me, group))
+    for folder, source in [
+        (of(0o700), of(0o755)),
+        (of(0o775), of(0o755)),  # a user's own group: many systems' default
+        (of(0o775, me, group), of(0o775, me, group)),  # who shares the sources shares the code
+        (of(0o777), of(0o777)),
+        (of(0o755, other), of(0o755, other)),
+    ]:
+        assert unsafe(folder, source) == ""

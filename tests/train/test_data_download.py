@@ -28,10 +28,13 @@ class Server(http.server.ThreadingHTTPServer):
     ranges = True  # whether it honours them
     sent = len(CONTENT)  # the most bytes it sends before it hangs up
     announces_length = True
+    length = ""  # what it announces instead
+    begun: threading.Event | None = None  # set when a request has come; it then waits for `goes_on`
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str | None] = []
+        self.goes_on = threading.Event()
 
     @property
     def url(self) -> str:
@@ -45,6 +48,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = self.headers["Range"]
         self.server.asked.append(asked)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
+        if self.server.begun is not None:
+            self.server.begun.set()
+            self.server.goes_on.wait(20)
         if self.path != "/file.tar.gz":
             self.send_error(404)
         elif start and start >= len(self.server.content):
@@ -52,7 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(206 if start else 200)
             if self.server.announces_length:
-                self.send_header("Content-Length", str(len(self.server.content) - start))
+                self.send_header("Content-Length", self.server.length or str(len(self.server.content) - start))
             self.end_headers()
             self.wfile.write(self.server.content[start:][: self.server.sent])
 
@@ -145,6 +151,57 @@ def test_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path, part: byt
     with pytest.raises(DataError, match=f"has MD5 [0-9a-f]{{32}}, expected {MD5}; it is removed") as caught:
         fetch(server.url, tmp_path / "file.tar.gz", MD5, progress=Steps())
     assert names(tmp_path) == [] and "\n" not in str(caught.value)
+
+
+def test_two_at_once_wait_for_each_other(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.begun = threading.Event()
+    target, errors = tmp_path / "file.tar.gz", []
+
+    def download() -> None:
+        try:
+            fetch(server.url, target, MD5, progress=Steps())
+        except DataError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=download) for _ in range(2)]
+    threads[0].start()
+    assert server.begun.wait(20)
+    threads[1].start()
+    while "waiting for process" not in capsys.readouterr().err:
+        assert threads[1].is_alive() and threads[0].is_alive()
+    server.goes_on.set()
+    for thread in threads:
+        thread.join()
+    assert errors == [] and server.asked == [None]
+    assert target.read_bytes() == CONTENT and names(tmp_path) == ["file.tar.gz"]
+
+
+def test_a_part_longer_than_the_file_is_not_resumed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.tar.gz.part").write_bytes(CONTENT + b"?")
+    fetch(server.url, tmp_path / "file.tar.gz", MD5, size=len(CONTENT), progress=Steps())
+    assert server.asked == [None] and (tmp_path / "file.tar.gz").read_bytes() == CONTENT
+
+
+def test_what_is_longer_than_the_file_is_not_read_to_its_end(server: Server, tmp_path: Path) -> None:
+    server.announces_length = False
+    steps = Steps()
+    with pytest.raises(DataError, match="longer than 1000000 bytes"):
+        fetch(server.url, tmp_path / "file.tar.gz", MD5, size=1_000_000, progress=steps)
+    assert steps == [] and names(tmp_path) == []  # the first block was enough
+
+
+@pytest.mark.parametrize("length", ["many", "-1", "\u00b2"])
+def test_a_length_that_is_no_number_is_not_known(server: Server, tmp_path: Path, length: str) -> None:
+    server.length = length
+    fetch(server.url, tmp_path / "file.tar.gz", MD5, progress=Steps())
+    assert (tmp_path / "file.tar.gz").read_bytes() == CONTENT
+
+
+def test_a_part_that_is_a_link_is_not_written_through(server: Server, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "file.tar.gz.part").symlink_to(elsewhere)
+    fetch(server.url, tmp_path / "file.tar.gz", MD5, progress=Steps())
+    assert not elsewhere.exists() and (tmp_path / "file.tar.gz").read_bytes() == CONTENT
 
 
 def test_missing_page_costs_nothing_that_is_here(server: Server, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tests.train.runs import Outcome, contents, finish, start
 from train import sweep as _sweep
 from train.commands import trial as _trial
 from train.config import ConfigError, to_toml
+from train.data import DataError
 from train.runs.run import Run, RunError
 from train.storage.lock import locked
 from train.sweep import _means, read_sweep
@@ -358,6 +360,32 @@ def test_a_trial_on_images_of_a_function_goes_on_beside_a_file_train(tmp_path: P
         assert said in out and f"calling the function images of the module mine, which {file} names" in out
 
 
+def test_a_trial_imports_no_module_of_the_working_directory_in_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[list[str]] = []
+
+    def popen(command: list[str], **options: Any) -> None:
+        begun.append(command)
+        raise OSError("it is enough to know what is run")
+
+    file, folder = write(tmp_path, SETTINGS)
+    folder.mkdir()
+    _sweep._begin(folder, file.read_text(), read_sweep(file.read_text()))
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(OSError, match="enough"):
+        _trial.run_trial(str(folder), 1, math.inf, math.inf, 1)
+    monkeypatch.undo()
+    command = begun[0][: begun[0].index(_trial.CHILD) + 1]
+    for name in ("secrets", "train"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the working directory')\n")
+    reader, writer = os.pipe()  # standard input stays open, else it ends
+    done = subprocess.run([*command, "--version"], cwd=tmp_path, stdin=reader, capture_output=True)
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+    assert (done.returncode, done.stderr) == (0, b"") and done.stdout.startswith(b"hcnn ")
+
+
 def test_a_trial_that_failed_after_an_epoch_is_not_trained_again(tmp_path: Path) -> None:
     file, folder = write(tmp_path, "minutes = 1e-3\n" + SETTINGS)
     run(file, "--out", folder).success()
@@ -366,6 +394,21 @@ def test_a_trial_that_failed_after_an_epoch_is_not_trained_again(tmp_path: Path)
     file.write_text(SETTINGS)
     assert "0 of 1 trials" in run(file, "--out", folder).success()
     assert "1 of 1 trials" in run(file, "--out", folder, "--retry").success()
+
+
+def test_a_sweep_fetches_what_its_trials_need_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetched: list[tuple[str, str]] = []
+
+    def obtain(name: str, data_dir: str) -> None:
+        fetched.append((name, data_dir))
+        raise DataError("cannot download it")
+
+    monkeypatch.setattr(_sweep, "obtain", obtain)
+    file, folder = write(tmp_path, f"seeds = [1, 2]\n{SETTINGS}dataset = 'cifar10'\ndata_dir = '{tmp_path}'\n")
+    assert _sweep.main([str(file), "--out", str(folder), "--workers", "2"]) == 1
+    assert fetched == [("cifar10", str(tmp_path))] and "cannot download it" in capsys.readouterr().err
 
 
 def test_two_sweeps_in_one_folder_are_refused(tmp_path: Path) -> None:

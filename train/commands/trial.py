@@ -26,8 +26,9 @@ IN_USE = "in use by another process"
 PATIENCE = 60.0
 """Seconds that a trial waits for a process that has its run, as one whose sweep was killed has until it has saved."""
 
-CHILD = "import sys; from hcnn.train.commands.child import main; sys.exit(main())"
-"""What a trial's process runs. By `hcnn`, since `-m train...` would take a train.py in the working directory."""
+PLACE = str(Path(__file__).resolve().parents[2])
+CHILD = f"import sys; sys.path.append({PLACE!r}); from hcnn.train.commands.child import main; sys.exit(main())"
+"""What a trial's process runs, with `-P`: modules of the working directory are not imported in place of others."""
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 """What stops a sweep and its trials."""
@@ -68,7 +69,7 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
         environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
     with open(run.path.with_suffix(".log"), "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, *flags],
+            [sys.executable, "-P", "-c", CHILD, *flags],
             stdin=subprocess.PIPE,  # which ends with this process
             stdout=log,
             stderr=log,

@@ -41,6 +41,7 @@ class Layout:
     pickled: bool
     labels: dict[str, int]
     members: dict[str, int]
+    size: int = 0  # the archive's in bytes; 0 for one that is never downloaded
 
 
 def read_layout(path: Path, layout: Layout, *, partial: bool = False) -> list[Batch]:

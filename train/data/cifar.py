@@ -58,6 +58,7 @@ LAYOUTS = {  # in the order of preference; the first is the one downloaded
             pickled=False,
             labels=CIFAR10_LABELS,
             members=_binary(CIFAR10_MEMBERS),
+            size=170_052_171,
         ),
         Layout(
             folder="cifar-10-batches-py",
@@ -76,6 +77,7 @@ LAYOUTS = {  # in the order of preference; the first is the one downloaded
             pickled=False,
             labels=CIFAR100_LABELS,
             members=_binary(CIFAR100_MEMBERS),
+            size=168_513_733,
         ),
         Layout(
             folder="cifar-100-python",
@@ -163,6 +165,12 @@ def load_dataset(
     )
 
 
+def obtain(name: str, data_dir: str | os.PathLike[str]) -> None:
+    """Download a data set that is not there, for processes that will look for it; DataError if it cannot be had."""
+    if name in LAYOUTS and not _find(name, Path(data_dir)):
+        _obtain(name, Path(data_dir), True, show_progress)
+
+
 def _find(name: str, data_dir: Path) -> tuple[Path, Layout] | None:
     """Return the folder or archive that holds the data set, and its layout."""
     folders = [data_dir, *sorted(data_dir.glob("*/"))]
@@ -191,7 +199,7 @@ def _obtain(name: str, data_dir: Path, download: bool, progress: Progress) -> tu
     if not download:
         raise DataError(f"no {name} in {data_dir}: {advice}")
     try:
-        fetch(f"{BASE_URL}/{layout.archive}", path, layout.md5, progress=progress)
+        fetch(f"{BASE_URL}/{layout.archive}", path, layout.md5, size=layout.size, progress=progress)
     except DataError as error:
         raise DataError(f"{error}; or {advice}") from error
     return path, layout

@@ -9,14 +9,17 @@ call kernels of other files. So Numba is given a digest of all files in this fol
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
+import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.core.runtime import rtsys
 from numba.core.sigutils import normalize_signature
@@ -26,41 +29,101 @@ SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__fi
 
 
 class _Cache(FunctionCache):
-    """Numba's cache on disk, for one function."""
+    """Numba's cache on disk, for one function. What cannot be read or written is compiled, and said."""
 
     def __init__(self, function: Any) -> None:
-        """Raises RuntimeError if no folder can be written."""
+        """Raises RuntimeError if no folder can be written, or others may write to it: what lies there is executed."""
         super().__init__(function)
         files = self._cache_file
-        files.save = partial(_save, files)
-        files._source_stamp = (files._source_stamp, SOURCES)
+        if reason := _unsafe(files._cache_path, str(Path(function.__code__.co_filename).parent)):
+            _say(f"{files._cache_path} is not used for compiled code: {reason}")
+            raise RuntimeError(reason)
+        self._cache_file = _Files(files._cache_path, self._impl.filename_base, (files._source_stamp, SOURCES))
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """Load compiled code. Numba first loads its rules for compiling, which takes 0.3 s in every process."""
         rtsys.initialize(context)  # the functions of Numba that compiled code calls
-        with self._guard_against_spurious_io_errors():
+        try:
             return self._load_overload(signature, context)
+        except (OSError, ValueError) as error:
+            _say(f"cannot read compiled code, so it is compiled again: {error}")
+            return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Keep compiled code, where that can be done."""
+        try:
+            self._save_overload(signature, compiled)
+        except OSError as error:
+            _say(f"cannot keep compiled code, so each process compiles it: {error}")
 
 
-def _save(files: Any, key: Any, compiled: Any) -> None:
-    """Write compiled code to a file that is named by its signature.
+class _Files(IndexDataCacheFile):
+    """Compiled code of one function: a file for each signature, named by it, with digests before the code.
 
-    Numba numbers the files. Two processes that compile different signatures of a function at once would both write
-    number 1, and a third process would run one's code on the other's arrays. Numba also lists a file in the index
-    before it is written, when it may still hold code of an older source.
+    Numba numbers the files and lists them in an index. Two processes that compile different signatures of a function
+    at once would both write number 1, and a third process would run one's code on the other's arrays. Numba also
+    moves files into place without flushing them: after a power cut they may be empty or cut.
     """
-    index = files._load_index()
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    index[key] = files._data_name_pattern.format(number=int.from_bytes(digest[:8], "big"))
-    files._save_data(index[key], compiled)
-    files._save_index(index)
+
+    def load(self, key: Any) -> Any:
+        """Return what was saved, or None; ValueError if it is damaged."""
+        path = self._path(key)
+        try:
+            content = Path(path).read_bytes()
+        except FileNotFoundError:
+            return None
+        of, digest, code = content[:32], content[32:64], content[64:]
+        if hashlib.sha256(of + code).digest() != digest:
+            raise ValueError(f"{path} is damaged")
+        return pickle.loads(code) if of == self._of(key) else None
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write compiled code, in place of what another source or a damaged file has left."""
+        code = self._dump(data)
+        with self._open_for_write(self._path(key)) as file:
+            file.write(self._of(key) + hashlib.sha256(self._of(key) + code).digest() + code)
+
+    def _of(self, key: Any) -> bytes:
+        """A digest of what the code was made from."""
+        return hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).digest()
+
+    def _path(self, key: Any) -> str:
+        digest = hashlib.sha256(repr(key).encode()).digest()
+        return str(self._data_path(self._data_name(int.from_bytes(digest[:8], "big"))))
+
+
+@lru_cache
+def _unsafe(folder: str, sources: str) -> str:
+    """Who else may write to the folder, but not to the sources; "" if nobody may."""
+    if os.name != "posix":
+        return ""
+    found, source = os.stat(folder), os.stat(sources)
+    if found.st_uid not in (os.getuid(), 0, source.st_uid):
+        return f"it belongs to another user, number {found.st_uid}"
+    if found.st_mode & 0o002 and not source.st_mode & 0o002:
+        return "every user may write there (chmod go-w mends that)"
+    shared = source.st_mode & 0o020 and source.st_gid == found.st_gid
+    if found.st_mode & 0o020 and found.st_gid != os.getgid() and not shared:
+        return f"the group number {found.st_gid} may write there (chmod g-w mends that)"
+    return ""
+
+
+_said: list[str] = []
+
+
+def _say(text: str) -> None:
+    """Write one line to standard error, the first time that a process has something to say."""
+    if not _said:
+        _said.append(text)
+        with suppress(OSError, ValueError, AttributeError):  # of standard error that is gone
+            print(f"hcnn: {text}", file=sys.stderr, flush=True)
 
 
 def compiled(**options: Any) -> Callable[[Any], Any]:
     """As `numba.njit`, with the cache on disk and without the interpreter lock.
 
     References to arrays are not counted: arrays outlive the call, and an atomic count would wait for all stores before
-    it. Where nothing can be written, each process compiles again.
+    it. Where nothing can be written, or others may write too, each process compiles again.
     """
 
     def decorate(function: Any) -> Any:
