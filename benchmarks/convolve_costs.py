@@ -192,8 +192,11 @@ def timed(case: Case, rng: np.random.Generator) -> tuple[dict[str, list[float]],
     planning = time.perf_counter() - began
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(rounds + 1):
-        for name, function in runs.items():
+        for name in np.random.default_rng(round_).permutation(list(runs)).tolist():  # none always follows the slowest
+            function = runs[name]
             repeats = 1 if not round_ else max(1, int(1e-3 / max(1e-6, times[name][0])))
+            if repeats > 1:
+                function()  # so that its arrays are in cache
             began = time.perf_counter()
             for _ in range(repeats):
                 function()
