@@ -24,8 +24,9 @@ import numpy as np  # noqa: E402
 from autodiff import tree_map  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
 from train.config import make_config  # noqa: E402
-from train.data import Images, draw_holes, draw_sources  # noqa: E402
+from train.data import Images  # noqa: E402
 from train.networks.registry import build  # noqa: E402
+from train.recipes.augmentations import Position, draw_batch  # noqa: E402
 from train.runs.step import GraphedStep, gradient_step, initial_arrays  # noqa: E402
 
 CIFAR10_IMAGES = 50_000
@@ -71,13 +72,11 @@ class Step:
     def __call__(self) -> Any:
         """Augment, differentiate, descend; returns the loss."""
         config = self.config
-        shape = (config.batch_size, 32, 32, 3)
-        rows, columns = draw_sources(self.rng, shape, max_shift=config.shift, flip=config.flip)
         numbers = {"rate": 1e-3, "step": 1.0, "keep": 0.9, "fresh": 0.1, "settled": 0.9}
         inputs = {name: np.asarray(value, config.dtype) for name, value in numbers.items()}
-        inputs |= {"index": np.arange(config.batch_size), "rows": rows, "columns": columns}
-        if config.cutout:
-            inputs["hidden_rows"], inputs["hidden_columns"] = draw_holes(self.rng, shape, config.cutout)
+        inputs |= draw_batch(
+            config, self.rng, Position(np.arange(config.batch_size), (32, 32, 3), 0, config.batch_size)
+        )
         if noise := self.network.noise(self.rng, config.batch_size):
             inputs["noise"] = noise
         self.arrays, loss, _ = self.take(self.arrays, inputs)

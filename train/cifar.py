@@ -24,7 +24,7 @@ from train.commands.command_line import (  # noqa: E402
     say,
     say_called,
 )
-from train.config import Config, ConfigError, field_type, make_config, read_toml  # noqa: E402
+from train.config import Config, ConfigError, field_type, make_config, read_toml, sections  # noqa: E402
 from train.data import (  # noqa: E402
     INFO,
     DatasetInfo,
@@ -312,26 +312,33 @@ def _parser() -> Parser:
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
     parser.add_argument("--plot", type=given_path, metavar="DIR", help="draw a run's learning curve and stop")
     parser.add_argument("--report", type=given_path, metavar="DIR", help="write a run's report.html anew and stop")
-    settings = parser.add_argument_group("settings (defaults are the preset's)")
-    for f in dataclasses.fields(Config):
-        kind, count = field_type(f)
-        options: dict[str, Any] = {
-            "default": None,
-            "help": f"{f.metadata['help']} [{_shown(f.default)}]".replace("%", "%%"),
-        }
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options |= {"type": kind, "metavar": kind.__name__.upper()}
-            if f.metadata["choices"]:
-                named = "{" + ",".join(f.metadata["choices"]) + "}"
-                options |= {"choices": f.metadata["choices"], "metavar": named if len(named) <= 60 else "NAME"}
-                if len(named) > 60:  # argparse does not break a line inside it
-                    options["help"] += f"; choose {', '.join(f.metadata['choices'])}"
-            if count is not None:
-                options |= {"nargs": count or "*"}
-        settings.add_argument(f"--{f.name.replace('_', '-')}", **options)
+    for section in sections():
+        title = (section.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        group = parser.add_argument_group(f"{title} (defaults are the preset's)")
+        for f in dataclasses.fields(section):
+            _add_flag(group, f)
     return parser
+
+
+def _add_flag(group: argparse._ArgumentGroup, f: dataclasses.Field[Any]) -> None:
+    """Add the flag of a setting."""
+    kind, count = field_type(f)
+    options: dict[str, Any] = {
+        "default": None,
+        "help": f"{f.metadata['help']} [{_shown(f.default)}]".replace("%", "%%"),
+    }
+    if kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options |= {"type": kind, "metavar": kind.__name__.upper()}
+        if f.metadata["choices"]:
+            named = "{" + ",".join(f.metadata["choices"]) + "}"
+            options |= {"choices": f.metadata["choices"], "metavar": named if len(named) <= 60 else "NAME"}
+            if len(named) > 60:  # argparse does not break a line inside it
+                options["help"] += f"; choose {', '.join(f.metadata['choices'])}"
+        if count is not None:
+            options |= {"nargs": count or "*"}
+    group.add_argument(f"--{f.name.replace('_', '-')}", **options)
 
 
 def _hours(text: str) -> float:

@@ -8,9 +8,10 @@ import functools
 import json
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 from hcnn_core.precisions import PRECISIONS
@@ -18,15 +19,31 @@ from train.data.cifar import INFO
 from train.data.custom import is_custom
 from train.networks.hierarchical import HierarchicalSettings, NormalizationSettings
 from train.networks.registry import ARCHITECTURES, DEFAULT, PRESETS
-from train.recipes.optimizers import OPTIMIZERS
-from train.recipes.schedules import SCHEDULES
-from train.settings import ConfigError, setting
+from train.recipes.augmentations import (
+    AUGMENTATIONS,
+    AffineSettings,
+    AlternationSettings,
+    ColourSettings,
+    CutoutSettings,
+    MixupSettings,
+    MoveSettings,
+)
+from train.recipes.losses import LossSettings, TeacherSettings
+from train.recipes.optimizers import (
+    OPTIMIZERS,
+    DecaySettings,
+    MomentumSettings,
+    NesterovSettings,
+    SquareSettings,
+)
+from train.recipes.schedules import SCHEDULES, StepSettings, WarmupSettings
+from train.settings import ConfigError, Section, setting
 
 __all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(Section):
     """What is learned, from which images."""
 
     preset: str = setting("hcnn", "what the other settings start from", choices=PRESETS.keys())
@@ -41,7 +58,7 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class RecipeSettings:
+class RecipeSettings(Section):
     """How weights are learned."""
 
     init_from: str = setting(
@@ -50,38 +67,13 @@ class RecipeSettings:
     epochs: int = setting(240, "passes over the training images", low=1, high=9999)
     batch_size: int = setting(50, "images a step", low=1)
     optimizer: str = setting("sgd", "how weights follow from gradients", choices=OPTIMIZERS.keys())
-    schedule: str = setting("step", "course of the learning rate", choices=SCHEDULES)
+    schedule: str = setting("step", "course of the learning rate", choices=SCHEDULES.keys())
     learning_rate: float = setting(0.25, "highest learning rate", low=0.0)
-    step_epochs: int = setting(40, "epochs between the divisions of schedule step", low=1)
-    step_factor: float = setting(10.0, "what schedule step divides by", low=1.0)
-    warmup: float = setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
-    momentum: float = setting(0.9, "part of the last update kept (adamw: of the running gradients)", low=0.0, high=1.0)
-    nesterov: bool = setting(False, "Nesterov's momentum")
-    square_decay: float = setting(
-        0.999, "part of the running squares of gradients kept at each step of adamw", low=0.0, high=0.99999
-    )
-    weight_decay: float = setting(
-        2e-4, "added to the gradient (muon, adamw: the direction) per unit of filter coefficient", low=0.0
-    )
     average_decay: float = setting(
         0.0,
         "part of the averaged weights, which are evaluated, kept at each step; 0: no average",
         low=0.0,
         high=0.99999,
-    )
-    label_smoothing: float = setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
-    teacher: str = setting(
-        "", "checkpoint, run or name of a network whose predictions are learned beside the labels (arXiv:1503.02531)"
-    )
-    teacher_share: float = setting(0.9, "part of the loss that compares with the teacher", low=0.0, high=1.0)
-    temperature: float = setting(4.0, "what logits are divided by before they are compared", low=0.1, high=100.0)
-    shift: int = setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
-    cutout: int = setting(
-        0, "side in pixels of the square of each training image that is hidden (arXiv:1708.04552); 0: none", low=0
-    )
-    flip: bool = setting(True, "mirror half of the training images")
-    alternate_flips: bool = setting(
-        False, "with flip: mirror each image every other epoch, rather than by chance (arXiv:2404.00498)"
     )
     image_sizes: tuple[int, ...] = setting(
         (),
@@ -94,7 +86,7 @@ class RecipeSettings:
 
 
 @dataclass(frozen=True)
-class BackendSettings:
+class BackendSettings(Section):
     """What computes."""
 
     backend: str = setting("auto", "array library", choices=("auto", "numpy", "cupy"))
@@ -104,12 +96,38 @@ class BackendSettings:
     )
 
 
-SECTIONS = {f.name: part for part in (HierarchicalSettings, NormalizationSettings) for f in dataclasses.fields(part)}
-"""The settings that some architectures alone take, with the section that an architecture names."""
+CHOICES: dict[str, Mapping[str, Any]] = {
+    "architecture": ARCHITECTURES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+"""The tables of parts that a setting chooses from by name."""
+
+RECIPE = CHOICES.keys() - {"architecture"}
 
 
 @dataclass(frozen=True)
-class Config(BackendSettings, RecipeSettings, NormalizationSettings, HierarchicalSettings, DataSettings):
+class Config(
+    BackendSettings,
+    MixupSettings,
+    CutoutSettings,
+    ColourSettings,
+    AffineSettings,
+    AlternationSettings,
+    MoveSettings,
+    TeacherSettings,
+    LossSettings,
+    DecaySettings,
+    SquareSettings,
+    NesterovSettings,
+    MomentumSettings,
+    WarmupSettings,
+    StepSettings,
+    RecipeSettings,
+    NormalizationSettings,
+    HierarchicalSettings,
+    DataSettings,
+):
     """Everything that determines a run, apart from the data themselves.
 
     Equations and sections are those of arXiv:1703.04140. Every field's description is also its flag's.
@@ -124,27 +142,59 @@ class Config(BackendSettings, RecipeSettings, NormalizationSettings, Hierarchica
             )
         if self.precision != "float32" != self.dtype:
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")
-        architecture = ARCHITECTURES[self.architecture]
-        for name, section in SECTIONS.items():
-            if section not in self.sections and (value := getattr(self, name)) != getattr(Config, name):
-                theirs = " or ".join(repr(kind) for kind, it in ARCHITECTURES.items() if section in it.sections)
-                raise ConfigError(
-                    f"{name} is {value!r}, which is for architecture {theirs}; {architecture.title} has no such "
-                    "setting: leave it out"
-                )
-        for name in ("teacher_share", "temperature"):
-            if not self.teacher and (value := getattr(self, name)) != getattr(Config, name):
-                raise ConfigError(f"{name} is {value!r}, which needs a teacher: name one with --teacher")
-        if self.optimizer == "adamw" and self.momentum == 1:
-            raise ConfigError("momentum is 1; optimizer adamw takes less than 1")
-        architecture.check(self)
+        for name, reason in unused(self).items():
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                raise ConfigError(f"{name} is {value!r}, which {reason}")
+        OPTIMIZERS[self.optimizer].check(self)
+        ARCHITECTURES[self.architecture].check(self)
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 
     @property
-    def sections(self) -> tuple[type, ...]:
-        """The dataclasses of settings that its architecture takes beside those of every run."""
+    def sections(self) -> tuple[type[Section], ...]:
+        """The sections of settings that its architecture takes beside those of every run."""
         return ARCHITECTURES[self.architecture].sections
+
+
+def sections() -> list[type[Section]]:
+    """Return every section of settings, those of parts that were registered while the program runs too."""
+    known = [cls for cls in Config.__mro__ if issubclass(cls, Section) and cls not in (Config, Section)]
+    known += [section for parts in CHOICES.values() for part in parts.values() for section in part.sections]
+    known += [section for part in AUGMENTATIONS.values() for section in part.sections]
+    return list(dict.fromkeys(reversed(known)))
+
+
+_extended: dict[tuple[type[Section], ...], type[Config]] = {(): Config}
+
+
+def config_class() -> type[Config]:
+    """Return the class of configurations: `Config`, with the sections of parts that were registered since."""
+    more = tuple(section for section in sections() if not issubclass(Config, section))
+    if more not in _extended:
+        _extended[more] = dataclasses.make_dataclass("Config", [], bases=(*more, Config), frozen=True)
+    return _extended[more]
+
+
+def unused(settings: Any, kinds: Collection[str] = CHOICES.keys()) -> dict[str, str]:
+    """Return the settings that do nothing, since their part is not chosen, each with what it is for.
+
+    `settings` are a configuration's or those that one is to be made of, complete; `kinds` are the choices to look at.
+    """
+    found: dict[str, str] = {}
+    for section in sections():
+        names = [f.name for f in dataclasses.fields(section)]
+        if section.needs and not getattr(settings, section.needs):
+            needed = section.needs
+            reason = f"needs a {needed}: name one with --{needed}" if needed == "teacher" else f"needs --{needed}"
+            found |= dict.fromkeys(names, reason)
+        for kind in kinds:
+            takers = [repr(name) for name, part in CHOICES[kind].items() if section in part.sections]
+            chosen = getattr(settings, kind)
+            if takers and repr(chosen) not in takers:
+                has_no = getattr(CHOICES[kind][chosen], "title", f"{kind} {chosen!r}")
+                reason = f"is for {kind} {' or '.join(takers)}; {has_no} has no such setting: leave it out"
+                found |= dict.fromkeys(names, reason)
+    return found
 
 
 def _parameters_section() -> str:
@@ -182,7 +232,8 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
     changes = dict(changes or {})
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ConfigError(f"preset is {preset!r}; choose {', '.join(PRESETS)}")
-    known = {f.name for f in dataclasses.fields(Config)}
+    cls = config_class()
+    known = {f.name: f.default for f in dataclasses.fields(cls)}
     for key in changes:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
@@ -191,7 +242,11 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
     if architecture := ARCHITECTURES.get(str(settings.get("architecture", Config.architecture))):
         settings = {**architecture.of_dataset.get(str(settings.get("dataset")), {}), **settings}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return Config(**values)
+    complete = SimpleNamespace(**{**known, **values})
+    if all(getattr(complete, kind) in parts for kind, parts in CHOICES.items()):
+        for name in unused(complete, RECIPE).keys() - changes.keys():  # of the preset's own recipe
+            values.pop(name, None)
+    return cls(**values)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -209,8 +264,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's settings, with the default of those that it does not name since they are newer than it."""
-    return {f.name: f.default for f in dataclasses.fields(Config) if f.name != "preset"} | dict(settings)
+    """Return a run's settings, with the default of those that it does not name since they are newer than it.
+
+    The same of those that earlier versions recorded although no part that was chosen had them.
+    """
+    defaults = {f.name: f.default for f in dataclasses.fields(config_class()) if f.name != "preset"}
+    complete = defaults | dict(settings)
+    if all(complete[kind] in parts for kind, parts in CHOICES.items()):
+        complete |= {name: defaults[name] for name in unused(SimpleNamespace(**complete), RECIPE)}
+    return complete
 
 
 def to_toml(config: Config, versions: Mapping[str, str]) -> str:
@@ -224,13 +286,13 @@ def to_toml(config: Config, versions: Mapping[str, str]) -> str:
 
 
 @functools.cache
-def _type_hints() -> dict[str, Any]:
-    return get_type_hints(Config)
+def _type_hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def field_type(f: dataclasses.Field[Any]) -> tuple[type, int | None]:
     """Type of a setting's value, or of its elements, and how many there are: None for one, 0 for any number."""
-    hint = _type_hints()[f.name]
+    hint = _type_hints(config_class())[f.name]  # type: ignore[arg-type]
     if arguments := get_args(hint):
         return arguments[0], 0 if Ellipsis in arguments else len(arguments)
     return hint, None

@@ -1,12 +1,24 @@
-"""What a setting is: a field with its meaning, its default and the values it may take."""
+"""What a setting is: a field with its meaning, its default and the values it may take; and a section of them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-__all__ = ["ConfigError", "setting"]
+__all__ = ["ConfigError", "Section", "setting"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Settings that belong together: a network's or a recipe's part names the sections that it takes.
+
+    A configuration is an instance of each of its sections. A setting of a part that is not chosen is refused.
+    """
+
+    needs: ClassVar[str] = ""
+    """A setting without which these settings would do nothing; "" for sections that parts name."""
 
 
 class ConfigError(ValueError):

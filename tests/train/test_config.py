@@ -194,8 +194,13 @@ def test_ends_of_the_ranges_are_allowed() -> None:
             if limit is None or (f.name, end) == ("moment_decay", "high"):
                 continue
             value = [kind(limit)] * (count or 1) if count is not None else kind(limit)
-            taught = {"teacher": "hcnn-best"} if f.name in ("teacher_share", "temperature") else {}
-            make_config("hcnn", {f.name: value, **taught})
+            needed = {
+                "teacher_share": {"teacher": "hcnn-best"},
+                "temperature": {"teacher": "hcnn-best"},
+                "warmup": {"schedule": "one-cycle"},
+                "square_decay": {"optimizer": "adamw"},
+            }
+            make_config("hcnn", {f.name: value, **needed.get(f.name, {})})
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,10 @@ from tests.train.runs import (
 from train.config import make_config
 from train.data import Dataset, Images
 from train.networks.registry import build
+from train.recipes.augmentations import batch_of, first_mirrored
 from train.runs import checkpoint as checkpoint_files
 from train.runs import session
 from train.runs.run import Run
-from train.runs.step import batch_of
 from train.runs.training import Trainer, evaluate
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -348,7 +348,7 @@ def test_flips_alternate_and_sizes_grow(few_images: Dataset, tmp_path: Path) -> 
         sizes.append(trainer._image_size())
     assert sizes == [(16, 16), (16, 16), (24, 24), (24, 24)]
     assert 5 < mirrored[0].sum() < 25
-    firsts = [make_trainer(seed).mirrored_first for seed in range(40)]
+    firsts = [first_mirrored(seed, trainer.count) for seed in range(40)]
     assert abs(np.mean(firsts) - 0.5) < 5 * 0.5 / math.sqrt(np.size(firsts))
     for before, after in itertools.pairwise(mirrored):
         assert np.array_equal(before, ~after)
@@ -359,7 +359,7 @@ def test_each_step_hides_other_squares(few_images: Dataset, tmp_path: Path) -> N
     images = small_images(few_images, "float32")
     trainer = Trainer(np, config, build(config), images, None, Run(tmp_path), {}, few_images.class_names)
     first, second = (trainer._inputs(np.arange(30)) for _ in range(2))
-    shown, hidden = (batch_of(dataclasses.replace(config, cutout=n), images, first)[0] for n in (0, 5))
+    shown, hidden = (batch_of(dataclasses.replace(config, cutout=n), images, first).images for n in (0, 5))
     assert 30 * 9 <= np.count_nonzero((hidden != shown).any(axis=-1)) <= 30 * 25
     assert not np.array_equal(first["hidden_rows"], second["hidden_rows"])
 

@@ -19,10 +19,11 @@ from tests.train.runs import SMALL, assert_same_state, contents, interrupted_at_
 from train import load
 from train.config import make_config, read_toml
 from train.data import INFO, Dataset, resize
+from train.recipes.losses import divergence
 from train.runs import checkpoint as checkpoints
 from train.runs import memory, session
 from train.runs.shipped import bare
-from train.runs.teacher import Teacher, divergence, network_of
+from train.runs.teacher import Teacher, network_of
 from train.runs.training import Trainer
 
 ONE_STEP = (*SMALL, "--epochs", 1, "--batch-size", 32, "--shift", 0, "--no-flip", "--no-test")

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from train.networks.network import Network
+from train.settings import Section
 
 __all__ = ["ATTRIBUTES", "MERGED_FILTERS", "Architecture"]
 
@@ -21,7 +22,7 @@ class Architecture:
     title: str  # how messages call such a network
     build: Callable[[Any, tuple[int, int], int, int], Network]  # of settings, rows and columns, classes, channels
     presets: Mapping[str, Mapping[str, Any]]  # what each changes
-    sections: tuple[type, ...] = ()  # dataclasses of the settings it takes beside those of every run
+    sections: tuple[type[Section], ...] = ()  # dataclasses of the settings it takes beside those of every run
     lacks: frozenset[str] = frozenset()  # of ATTRIBUTES and MERGED_FILTERS
     of_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     # ^ defaults that differ on a data set

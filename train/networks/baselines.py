@@ -17,15 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.hierarchical import NormalizationSettings
 from train.networks.network import Network
 from train.networks.plain import Table
-
-if TYPE_CHECKING:
-    from train.config import Config
 
 __all__ = ["BASELINES"]
 
@@ -119,7 +116,7 @@ def _fitnet(table: Table, classes: int) -> None:
 
 
 def _build(
-    fill: Callable[[Table, int], None], config: Config, size: tuple[int, int], classes: int, channels: int
+    fill: Callable[[Table, int], None], config: Any, size: tuple[int, int], classes: int, channels: int
 ) -> Network:
     table = Table((*size, channels), config.dtype, config.epsilon)
     fill(table, classes)

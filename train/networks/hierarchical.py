@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,10 +31,7 @@ from train.networks.network import Network
 from train.networks.presets import HIERARCHICAL
 from train.networks.scattering import ScatteringLayer, scattering_channels
 from train.networks.skips import AlignedSkip
-from train.settings import ConfigError, setting
-
-if TYPE_CHECKING:
-    from train.config import Config
+from train.settings import ConfigError, Section, setting
 
 __all__ = [
     "ARCHITECTURE",
@@ -59,7 +56,7 @@ ELU_SECOND_MOMENT = 0.6449419
 
 
 @dataclass(frozen=True)
-class HierarchicalSettings:
+class HierarchicalSettings(Section):
     """Settings of hierarchical networks alone."""
 
     scattering: int = setting(
@@ -108,10 +105,10 @@ class HierarchicalSettings:
 
 
 @dataclass(frozen=True)
-class NormalizationSettings:
+class NormalizationSettings(Section):
     """Settings of networks that normalise what layers make by moments of a batch."""
 
-    epsilon: float = setting(1e-5, "added to the variances of Eq. (8)", low=0.0)
+    epsilon: float = setting(1e-5, "added to the variances that layers divide by (Eq. 8)", low=0.0)
     moment_decay: float = setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
     moment_images: int = setting(
         1000,
@@ -537,7 +534,7 @@ class Kinds:
 
 
 def layers(
-    config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3, *, kinds: Kinds = Kinds()
+    config: Any, image_size: int | tuple[int, int], classes: int, channels: int = 3, *, kinds: Kinds = Kinds()
 ) -> list[HierarchicalLayer]:
     """Return the table of the convolutional layers j = 1 .. J-1.
 
@@ -591,7 +588,7 @@ def hierarchy(network: Network) -> list[HierarchicalLayer]:
 
 
 def build(
-    config: Config,
+    config: Any,
     image_size: int | tuple[int, int] = 32,
     classes: int = 10,
     channels: int = 3,
@@ -611,7 +608,7 @@ def build(
     return network(config, [*first, *hidden, head], (rows, columns, channels), classes, [note])
 
 
-def _check(config: Config) -> None:
+def _check(config: Any) -> None:
     """Refuse sizes of images that a scattering transform does not take."""
     if unfit := [n for n in config.image_sizes if n % 2**config.scattering or n <= 2**config.scattering]:
         raise ConfigError(
@@ -620,7 +617,7 @@ def _check(config: Config) -> None:
         )
 
 
-def _refuse(config: Config, size: tuple[int, int], classes: int, channels: int) -> None:
+def _refuse(config: Any, size: tuple[int, int], classes: int, channels: int) -> None:
     """Refuse images that scattering does not take, and periodic axes that a stride does not divide.
 
     There a subsampled axis is no longer periodic, and Proposition 3.1 does not hold.

@@ -8,7 +8,7 @@ paper has distances from fixed drawings of digits; images may have several chann
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.layer import IMAGES, Layer, Weights
 from train.networks.network import Network
 from train.settings import ConfigError
-
-if TYPE_CHECKING:
-    from train.config import Config
 
 __all__ = ["ARCHITECTURE", "CONNECTIONS", "build", "squash"]
 
@@ -173,7 +170,7 @@ class Dense(_LeNetLayer):
         return squash(x) if self.name == "F6" else x
 
 
-def build(config: Config, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
+def build(config: Any, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
     """Return LeNet-5; ConfigError if images are smaller than 32 x 32, or a side is no multiple of 4."""
     rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
     _require_size(rows, columns)

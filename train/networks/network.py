@@ -5,16 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hcnn_core.backend import Array
 from hcnn_core.shards import Shard
 from train.networks.layer import IMAGES, Call, Layer, Moments, Parameters, Signal, State, Weights, times
-
-if TYPE_CHECKING:
-    from train.config import Config
 
 __all__ = ["Network", "aligned"]
 
@@ -24,7 +21,7 @@ class Network:
 
     def __init__(
         self,
-        config: Config,
+        config: Any,
         table: Sequence[Layer],
         image_shape: tuple[int, int, int],
         classes: int,

@@ -15,8 +15,21 @@ import numpy as np
 from autodiff import batch_normalize, convolve, dropout, marginal, max_pool, maxout, mean_pool, relu
 from hcnn_core.backend import Array
 from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
+from train.settings import ConfigError
 
-__all__ = ["Convolution", "Dense", "Dropout", "Maxout", "Normalization", "Pool", "Relu", "Sum", "Table", "Whole"]
+__all__ = [
+    "Convolution",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Maxout",
+    "Normalization",
+    "Pool",
+    "Relu",
+    "Sum",
+    "Table",
+    "Whole",
+]
 
 SPACE = (1, 2)
 
@@ -70,10 +83,25 @@ class Convolution(_Plain):
         return y + weights["bias"] if self.bias else y
 
 
+class Flatten(_Plain):
+    """Maps as units, all of which a dense layer after it sees: it takes images of one size."""
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...]) -> None:
+        super().__init__(name, (reads,), inputs, (math.prod(inputs),))
+
+    def apply(self, weights: Weights, *inputs: Array) -> Array:
+        """Return the units (N, units)."""
+        return np.reshape(inputs[0], (inputs[0].shape[0], -1))
+
+
 class Dense(_Plain):
-    """Every unit sees every one."""
+    """Units that are linear maps of all units before them."""
 
     def __init__(self, name: str, reads: str, inputs: tuple[int, ...], units: int, dtype: str) -> None:
+        if len(inputs) != 1:
+            raise ValueError(
+                f"layer {name} is dense and reads maps {times(inputs)}: put flatten() or whole() before it"
+            )
         super().__init__(name, (reads,), inputs, (units,))
         self.dtype = dtype
         self.multiply_adds = inputs[-1] * units
@@ -223,6 +251,10 @@ class Table:
         self._counts: dict[str, int] = {}
 
     def _add(self, layer: Layer) -> None:
+        if min(layer.outputs) < 1:
+            raise ConfigError(
+                f"{layer.label} makes {times(layer.outputs)} of {times(layer.inputs)}: these images are too small"
+            )
         self.layers.append(layer)
         self.name, self.shape = layer.name, layer.outputs
 
@@ -267,6 +299,10 @@ class Table:
     def sum_with(self, name: str) -> None:
         """Add the output of an earlier layer."""
         self._add(Sum(self._named("sum"), (self.name, name), self.shape, self.shape))
+
+    def flatten(self) -> None:
+        """Make units of maps, all positions of them."""
+        self._add(Flatten(self._named("flat"), self.name, self.shape))
 
     def dense(self, units: int) -> None:
         """Add a dense layer."""

@@ -68,7 +68,7 @@ HIERARCHICAL: dict[str, dict[str, Any]] = {
     },
     "hcnn-medium": MEDIUM,
     "hcnn-best": BEST,
-    "hcnn-best-second-part": {**BEST, **END},
+    "hcnn-best-second-part": {name: value for name, value in (BEST | END).items() if name != "warmup"},
     "hcnn-periodic": {**MEDIUM, "boundary": "attributes", "epochs": 35},
     "scattering": {
         "scattering": 2,

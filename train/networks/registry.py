@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from train.networks import hierarchical, lenet
 from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.baselines import BASELINES
 from train.networks.network import Network
-
-if TYPE_CHECKING:
-    from train.config import Config
 
 __all__ = ["ARCHITECTURES", "ATTRIBUTES", "MERGED_FILTERS", "PRESETS", "architecture_of", "build", "register"]
 
@@ -43,12 +40,12 @@ for _name, _architecture in {
     register(_name, _architecture)
 
 
-def architecture_of(config: Config) -> Architecture:
+def architecture_of(config: Any) -> Architecture:
     """Return the entry of a configuration's architecture."""
     return ARCHITECTURES[config.architecture]
 
 
-def build(config: Config, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
+def build(config: Any, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
     """Return the network that a configuration describes; weights are drawn by `Network.initialize`.
 
     One number stands for rows and columns. ConfigError if the architecture does not take such images.

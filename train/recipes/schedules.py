@@ -3,42 +3,79 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from train.config import Config
+from train.settings import Section, setting
 
-__all__ = ["SCHEDULES", "averaged_part", "image_size", "learning_rate"]
-
-SCHEDULES = ("step", "cosine", "one-cycle", "constant")
+__all__ = ["SCHEDULES", "Schedule", "averaged_part", "image_size", "learning_rate"]
 
 
-def learning_rate(config: Config, step: int, steps_per_epoch: int) -> float:
+@dataclass(frozen=True)
+class StepSettings(Section):
+    """Settings of schedules that divide the learning rate."""
+
+    step_epochs: int = setting(40, "epochs between the divisions of schedule step", low=1)
+    step_factor: float = setting(10.0, "what schedule step divides by", low=1.0)
+
+
+@dataclass(frozen=True)
+class WarmupSettings(Section):
+    """Settings of schedules that rise first."""
+
+    warmup: float = setting(0.2, "part of all steps in which schedule one-cycle rises", low=0.0, high=1.0)
+
+
+class Schedule(NamedTuple):
+    """A course of the learning rate."""
+
+    rate: Callable[[Any, int, int], float]
+    """Part of the highest learning rate at a step, from settings, the step, from 0, and the steps of an epoch."""
+    spread: bool
+    """Whether rates depend on the number of all epochs, so that a run cannot be extended."""
+    sections: tuple[type[Section], ...] = ()
+    """What settings it takes beside those of every run."""
+
+
+def _step(settings: Any, step: int, steps_per_epoch: int) -> float:
+    return float(settings.step_factor ** -(step // (settings.step_epochs * steps_per_epoch)))
+
+
+def _cosine(settings: Any, step: int, steps_per_epoch: int) -> float:
+    return (1 + math.cos(math.pi * step / (settings.epochs * steps_per_epoch))) / 2
+
+
+def _one_cycle(settings: Any, step: int, steps_per_epoch: int) -> float:
+    total = settings.epochs * steps_per_epoch
+    rising = settings.warmup * total
+    done = step + 0.5  # the middle of the step, so that neither the first nor the last is lost
+    return float(done / rising if done < rising else (total - done) / (total - rising))
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "step": Schedule(_step, spread=False, sections=(StepSettings,)),
+    "cosine": Schedule(_cosine, spread=True),
+    "one-cycle": Schedule(_one_cycle, spread=True, sections=(WarmupSettings,)),
+    "constant": Schedule(lambda settings, step, steps_per_epoch: 1.0, spread=False),
+}
+
+
+def learning_rate(settings: Any, step: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step."""
-    total = config.epochs * steps_per_epoch
-    highest = config.learning_rate
-    match config.schedule:
-        case "step":
-            return highest * config.step_factor ** -(step // (config.step_epochs * steps_per_epoch))
-        case "cosine":
-            return highest * (1 + math.cos(math.pi * step / total)) / 2
-        case "one-cycle":
-            rising = config.warmup * total
-            done = step + 0.5  # the middle of the step, so that neither the first nor the last is lost
-            return highest * (done / rising if done < rising else (total - done) / (total - rising))
-    return highest
+    return float(settings.learning_rate * SCHEDULES[settings.schedule].rate(settings, step, steps_per_epoch))
 
 
-def image_size(config: Config, epoch: int, own: tuple[int, int]) -> tuple[int, int]:
+def image_size(settings: Any, epoch: int, own: tuple[int, int]) -> tuple[int, int]:
     """Return the rows and columns of an epoch's training images."""
-    sizes = config.image_sizes[-config.epochs :]
+    sizes = settings.image_sizes[-settings.epochs :]
     if not sizes:
         return own
-    side, short = sizes[min(epoch * len(sizes) // config.epochs, len(sizes) - 1)], min(own)
+    side, short = sizes[min(epoch * len(sizes) // settings.epochs, len(sizes) - 1)], min(own)
     rows, columns = ((2 * side * n + short) // (2 * short) for n in own)  # rounded
     return rows, columns
 
 
-def averaged_part(config: Config, step: int) -> float:
+def averaged_part(settings: Any, step: int) -> float:
     """Return the part of the averaged weights that a step keeps: at first less, so that the start is forgotten."""
-    return min(config.average_decay, step / (step + 10))
+    return float(min(settings.average_decay, step / (step + 10)))

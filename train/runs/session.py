@@ -32,7 +32,8 @@ from train.data.dataset import CHANNELS
 from train.networks.network import Network
 from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
-from train.recipes.schedules import image_size
+from train.recipes.augmentations import AUGMENTATIONS
+from train.recipes.schedules import SCHEDULES, image_size
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, State
 from train.runs.memory import available_bytes, batch_that_fits, required_bytes
@@ -474,7 +475,7 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
     if epochs < state.epoch + bool(state.step):
         raise ConfigError(f"--epochs {epochs} is less than {run.path} has trained: {state.epoch}; give more")
     spread = None
-    if config.schedule in ("cosine", "one-cycle"):
+    if SCHEDULES[config.schedule].spread:
         spread = f"--schedule {config.schedule} spreads its learning rates"
     elif config.image_sizes:
         spread = "--image-sizes are spread"
@@ -488,13 +489,17 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
 def _require_suitable(config: Config, dataset: Dataset) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
     height, width, channels = dataset.image_shape
-    for name in ("shift", "cutout"):
-        if (value := getattr(config, name)) >= min(height, width):
-            limit = min(height, width) - 1
-            raise ConfigError(f"{name} is {value}; images of {height}x{width} allow 0 to {limit}")
+    for part in AUGMENTATIONS.values():
+        part.check(config, (height, width))
+    whole = build(config, (height, width), len(dataset.class_names), channels)
     sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}
     for size in sorted(sizes):
-        build(config, size, len(dataset.class_names), channels)  # refuses a size that it does not take
+        table = build(config, size, len(dataset.class_names), channels).table  # refuses a size that it does not take
+        if unfit := [a for a, b in zip(table, whole.table, strict=True) if a.trainable != b.trainable]:
+            raise ConfigError(
+                f"image_sizes: {unfit[0].label} has {unfit[0].trainable:,} weights for images of {size[0]}x{size[1]}, "
+                f"others for {height}x{width}; train it on images of one size"
+            )
         architecture_of(config).refuse(config, size, len(dataset.class_names), channels)
 
 

@@ -12,44 +12,36 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from autodiff import cross_entropy, tree_leaves, tree_map, value_and_grad
+from autodiff import tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
 from hcnn_core.backend import Array, lasting_memory, record, write
 from hcnn_core.updates import Term, weighted_sums
 from train.config import Config
-from train.data import Images, hide, move, resize
+from train.data import Images, resize
 from train.networks.layer import Parameters
 from train.networks.network import Network
 from train.ranks.ranks import Ranks
+from train.recipes.augmentations import batch_of
+from train.recipes.losses import loss_of
 from train.recipes.optimizers import OPTIMIZERS, Progress
-from train.runs.teacher import Teacher, divergence
+from train.runs.teacher import Teacher
 
-__all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "batch_of", "gradient_step", "initial_arrays", "wants_graphs"]
+__all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "gradient_step", "initial_arrays", "wants_graphs"]
 
 Arrays = dict[str, Any]
 """Trees "parameters", "optimizer", "moments" and, where weights are averaged, "average": the parts of a run's state
 that are arrays."""
 
 Inputs = dict[str, Any]
-"""What a step is told by the host: "index" of its images, the "rows" and "columns" they are moved by, "hidden_rows"
-and "hidden_columns" with cutout, learning "rate", the number of the "step", "keep", the part kept of the running
-moments, "fresh", the part taken of the batch's, "settled", the part kept of the averaged weights, where there are any,
-and "noise", random numbers by layer, where layers want some."""
+"""What a step is told by the host: what `draw_batch` draws for its images, learning "rate", the number of the "step",
+"keep", the part kept of the running moments, "fresh", the part taken of the batch's, "settled", the part kept of the
+averaged weights, where there are any, and "noise", random numbers by layer, where layers want some."""
 
 Step = Callable[[Arrays, Any], tuple[Arrays, Array, Array]]
 """From arrays and inputs to arrays, loss, and how many images were classified right."""
 
 WARM_UP = 3
 """Steps before one is recorded: tables have then been placed on the device and kernels compiled."""
-
-
-def batch_of(config: Config, images: Images, inputs: Any, size: tuple[int, int] | None = None) -> tuple[Array, Array]:
-    """Return a step's augmented images and their labels."""
-    x, labels = images.take(inputs["index"])
-    x = move(x, inputs["rows"], inputs["columns"], max_shift=config.shift)
-    if config.cutout:
-        x = hide(x, inputs["hidden_rows"], inputs["hidden_columns"])
-    return resize(x, size or (x.shape[1], x.shape[2])), labels
 
 
 def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
@@ -75,53 +67,53 @@ def gradient_step(
     shared = ranks is not None and ranks.size > 1
 
     def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, Array]:
-        x, labels = batch_of(config, images, inputs)
-        taught = None
+        batch, taught = batch_of(config, images, inputs), None
         if teacher is not None:
             with precision(config.precision):
-                taught = teacher.logits(x)
-        x = resize(x, size or (x.shape[1], x.shape[2]))
+                taught = teacher.logits(batch.images)
+        _, rows, columns, _ = batch.images.shape
+        x = resize(batch.images, size or (rows, columns))
         whole, share = network, 1.0
         if ranks is not None and shared:
             share = float(inputs["share"])
             whole = network.on_shard(ranks.shard(share))
 
-        def loss_of(parameters: Parameters) -> Any:
+        def loss_and_more(parameters: Parameters) -> Any:
             logits, moments = whole(parameters, x, noise=inputs.get("noise"))
-            loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            if taught is not None:
-                part = config.teacher_share
-                loss = (1 - part) * loss + part * divergence(logits, taught, config.temperature)
+            loss = loss_of(config, logits, batch, taught)
             return (loss * share if shared else loss), (logits, moments)
 
         with precision(config.precision):
-            (loss, (logits, moments)), gradients = value_and_grad(loss_of, has_aux=True)(arrays["parameters"])
-        correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
+            (loss, (logits, moments)), gradients = value_and_grad(loss_and_more, has_aux=True)(arrays["parameters"])
+        correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == batch.labels, xp.int64))
         if ranks is not None and shared:
             gradients, loss, correct = ranks.sum_step(gradients, loss, correct * bool(share))
         parameters, state = OPTIMIZERS[config.optimizer].update(
             config, Progress(inputs["rate"], inputs["step"]), gradients, arrays["optimizer"], arrays["parameters"]
         )
-        found = iter(
-            weighted_sums(
-                [
-                    [Term(old, 0.0, 1.0, inputs["keep"]), Term(new, 0.0, 1.0, inputs["fresh"])]
-                    for old, new in _pairs(arrays["moments"], moments)
-                ]
-            )
-        )
-        averages = tree_map(lambda _: next(found), arrays["moments"])
-        after = {**arrays, "parameters": parameters, "optimizer": state, "moments": averages}
-        if config.average_decay:
-            settled = inputs["settled"]
-            pairs = _pairs(arrays["average"], parameters)
-            found = iter(
-                weighted_sums([[Term(old, 0.0, 1.0, settled), Term(w, 1.0, -1.0, settled)] for old, w in pairs])
-            )
-            after["average"] = tree_map(lambda _: next(found), parameters)
-        return after, loss, correct
+        return {**arrays, **_averages(arrays, parameters, moments, inputs), "optimizer": state}, loss, correct
 
     return step
+
+
+def _averages(arrays: Arrays, parameters: Parameters, moments: Any, inputs: Any) -> Arrays:
+    """The weights after a step, running moments that have taken in a batch's, and averaged weights, where there are."""
+    keep, fresh = inputs["keep"], inputs["fresh"]
+    after = {
+        "parameters": parameters,
+        "moments": _sums(arrays["moments"], moments, (0.0, 1.0, keep), (0.0, 1.0, fresh)),
+    }
+    if arrays.get("average"):
+        settled = inputs["settled"]
+        after["average"] = _sums(arrays["average"], parameters, (0.0, 1.0, settled), (1.0, -1.0, settled))
+    return after
+
+
+def _sums(one: Any, other: Any, *factors: tuple[Any, ...]) -> Any:
+    """A tree of weighted sums of the leaves of two, all in one call."""
+    pairs = [[Term(array, *of) for array, of in zip(pair, factors, strict=True)] for pair in _pairs(one, other)]
+    found = iter(weighted_sums(pairs))
+    return tree_map(lambda _: next(found), one)
 
 
 def wants_graphs(xp: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import log_softmax, tree_map
+from autodiff import tree_map
 from hcnn_core.backend import Array
 from train.config import Config
 from train.data import Dataset, Images
@@ -21,7 +21,7 @@ from train.networks.registry import MERGED_FILTERS, architecture_of, build
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError
 
-__all__ = ["Teacher", "divergence", "is_taught", "network_of", "require_same_task"]
+__all__ = ["Teacher", "is_taught", "network_of", "require_same_task"]
 
 
 def is_taught(config: Config) -> bool:
@@ -58,30 +58,6 @@ def network_of(checkpoint: Checkpoint, config: Config) -> Network:
     """Return a teacher's network in the dtype of its pupil."""
     theirs = replace(checkpoint.config, dtype=config.dtype)
     return build(theirs, checkpoint.image_size, len(checkpoint.class_names), checkpoint.channels)
-
-
-def divergence(logits: Array, taught: Array, temperature: float) -> Array:
-    r"""Mean Kullback-Leibler divergence of softened predictions from a teacher's, times the temperature squared.
-
-    That is :math:`T^2 \sum_c q_c \log (q_c / p_c)` with p and q the softmax of the logits and of the teacher's, both
-    divided by T. Its gradient is that of the cross-entropy with soft targets in section 2 of arXiv:1503.02531, and it
-    is 0 where both agree. The square keeps the gradient's size as T changes.
-
-    Parameters
-    ----------
-    logits, taught : array, shape (N, classes)
-        float32 or float64, of the network and of its teacher; the first may be traced.
-    temperature : float
-        T, more than 0.
-
-    Returns
-    -------
-    array
-        In nats, 0-dimensional.
-    """
-    found, wanted = log_softmax(logits / temperature), log_softmax(taught / temperature)
-    mean: Array = np.sum(np.exp(wanted) * (wanted - found)) * (temperature**2 / taught.shape[0])
-    return mean
 
 
 def require_same_task(path: Path, teacher: Checkpoint, dataset: Dataset) -> None:

@@ -21,18 +21,19 @@ from autodiff import cross_entropy, tree_map
 from hcnn_core import precision
 from hcnn_core.backend import Array, to_numpy
 from train.config import Config
-from train.data import INFO, Images, draw_holes, draw_sources, spread, views
+from train.data import INFO, Images, spread, views
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import build
 from train.ranks.ranks import Ranks
+from train.recipes.augmentations import Position, batch_of, draw_batch
 from train.recipes.schedules import averaged_part, image_size, learning_rate
 from train.runs import checkpoint as checkpoints
 from train.runs import compiling
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
 from train.runs.run import Run
-from train.runs.step import GraphedStep, Inputs, batch_of, gradient_step, initial_arrays
+from train.runs.step import GraphedStep, Inputs, gradient_step, initial_arrays
 from train.runs.teacher import Teacher
 
 EVALUATION_BATCH = 100
@@ -157,8 +158,6 @@ class Trainer:
         self.record: dict[str, Any] = {}  # of the last epoch
         self._timed = 0, 0.0  # images of this epoch that this process took, and seconds
         self._first_step: float | None = None  # its seconds: it compiles kernels, or loads them
-        # drawn apart, so that what comes after is the same with and without
-        self.mirrored_first = np.random.default_rng([config.seed, 1]).integers(2, size=self.count).astype(bool)
         self._graphed: tuple[tuple[int, int], GraphedStep] | None = None
         self._seconds_per_pixel = 0.0  # of each step's images, by the last epoch
         self.to_device()
@@ -297,14 +296,8 @@ class Trainer:
     def _inputs(self, index: np.ndarray[Any, Any]) -> Inputs:
         """What the host tells a step."""
         state, config = self.state, self.config
-        shape = (len(index), *self.train.images.shape[1:])
-        flip: Any = config.flip
-        if config.flip and config.alternate_flips:
-            flip = self.mirrored_first[index] ^ bool(state.epoch % 2)
-        sources: Inputs = {}
-        sources["rows"], sources["columns"] = draw_sources(self.rng, shape, max_shift=config.shift, flip=flip)
-        if config.cutout:
-            sources["hidden_rows"], sources["hidden_columns"] = draw_holes(self.rng, shape, config.cutout)
+        position = Position(index, self.train.images.shape[1:], state.epoch, self.count)
+        drawn = draw_batch(config, self.rng, position)
         taken = state.epoch * self.steps_per_epoch + state.step
         keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
         rates = {
@@ -316,8 +309,8 @@ class Trainer:
         }
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
         if noise := self.network.noise(self.rng, len(index)):
-            sources["noise"] = noise
-        return self.ranks.part_of({"index": index, **sources, **numbers})
+            drawn["noise"] = noise
+        return self.ranks.part_of(drawn) | numbers
 
     def _end_epoch(self) -> None:
         """Evaluate, record and save a completed epoch."""
@@ -430,7 +423,7 @@ class Trainer:
     def _not_finite(self, loss: float, inputs: Inputs) -> str:
         """Name epoch, step and the first layer whose output is not finite."""
         state = self.state
-        x, _ = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size())
+        x = batch_of(self.config, self.train, tree_map(self.xp.asarray, inputs), self._image_size()).images
         first = first_not_finite(self.xp, self.network, state.parameters, x)
         first = self.ranks.first_to_fail(first, "the loss")
         return (

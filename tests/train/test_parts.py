@@ -1,0 +1,211 @@
+"""A recipe as a table of parts: settings without their part are refused, new parts are one entry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autodiff import tree_leaves
+from tests.train.commands import small_images
+from tests.train.test_distributed import on_ranks
+from train.config import ConfigError, config_class, make_config, with_defaults
+from train.data import Dataset, Images, map_affinely, recolour
+from train.networks import registry
+from train.networks.architecture import Architecture
+from train.networks.network import Network
+from train.networks.plain import Table
+from train.networks.registry import build
+from train.ranks.ranks import Ranks
+from train.recipes.augmentations import Position, batch_of, draw_batch
+from train.recipes.losses import loss_of
+from train.recipes.schedules import SCHEDULES, Schedule, learning_rate
+from train.runs.run import Run
+from train.runs.session import _require_extensible, _require_suitable
+from train.runs.step import gradient_step, initial_arrays
+from train.settings import Section, setting
+
+IGNORED: list[tuple[dict[str, Any], str]] = [
+    ({"optimizer": "adamw", "nesterov": True}, "nesterov is True, which is for optimizer 'sgd' or 'muon'"),
+    ({"schedule": "constant", "warmup": 0.7}, "warmup is 0.7, which is for schedule 'one-cycle'"),
+    ({"schedule": "cosine", "step_factor": 5.0}, "step_factor is 5.0, which is for schedule 'step'"),
+    ({"flip": False, "alternate_flips": True}, "alternate_flips is True, which needs --flip"),
+    ({"square_decay": 0.5}, "square_decay is 0.5, which is for optimizer 'adamw'"),
+    ({"temperature": 2.0}, "temperature is 2.0, which needs a teacher: name one with --teacher"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), IGNORED, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_setting_without_its_part_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config("hcnn", changes)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert make_config("hcnn", with_defaults(changes)).preset == "hcnn"  # which an earlier version has recorded
+
+
+def test_what_a_preset_sets_for_another_part_is_left_out() -> None:
+    config = make_config("hcnn-fast", {"optimizer": "adamw", "flip": False})
+    assert not config.nesterov and not config.alternate_flips
+    assert make_config("hcnn-fast").nesterov
+
+
+def test_a_new_schedule_says_whether_a_run_can_be_extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fall(settings: Any, step: int, steps_per_epoch: int) -> float:
+        return 1 - step / (settings.epochs * steps_per_epoch)
+
+    for spread in (True, False):
+        monkeypatch.setitem(SCHEDULES, "linear", Schedule(fall, spread=spread))
+        config = make_config("hcnn", {"schedule": "linear", "epochs": 4, "learning_rate": 0.5})
+        assert learning_rate(config, 6, 3) == 0.25
+        state: Any = dataclasses.make_dataclass("State", ["epoch", "step"])(1, 0)
+        checkpoint: Any = dataclasses.make_dataclass("Checkpoint", ["config", "state"])(config, state)
+        if spread:
+            with pytest.raises(ConfigError, match="--schedule linear spreads its learning rates over all 4 epochs"):
+                _require_extensible(Run(tmp_path), checkpoint, 5)
+        else:
+            _require_extensible(Run(tmp_path), checkpoint, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class GateSettings(Section):
+    """Settings of a network that a test adds."""
+
+    gates: int = setting(3, "gates of each layer", low=1)
+
+
+@pytest.fixture
+def gated(monkeypatch: pytest.MonkeyPatch) -> None:
+    lenet = registry.ARCHITECTURES["lenet"]
+    for table, entry in (
+        (registry.ARCHITECTURES, Architecture("a gated network", lenet.build, {}, (GateSettings,))),
+        (registry.PRESETS, {"architecture": "gated", "gates": 5}),
+    ):
+        monkeypatch.setitem(table, "gated", entry)  # type: ignore[arg-type]
+
+
+def test_an_architecture_has_settings_of_its_own(gated: None) -> None:
+    config: Any = make_config("gated", {"epochs": 2})
+    assert config.gates == 5 and dataclasses.replace(config, gates=7).gates == 7
+    assert "gates" in vars(config) and isinstance(config, config_class())
+    with pytest.raises(ConfigError, match="gates is 0; it must be at least 1"):
+        make_config("gated", {"gates": 0})
+    with pytest.raises(ConfigError, match="gates is 4, which is for architecture 'gated'; a hierarchical network has"):
+        make_config("hcnn", {"gates": 4})
+
+
+def test_without_it_there_is_no_such_setting() -> None:
+    with pytest.raises(ConfigError, match="no setting is called 'gates'"):
+        make_config("hcnn", {"gates": 4})
+
+
+@pytest.fixture
+def flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(config: Any, size: tuple[int, int], classes: int, channels: int) -> Network:
+        table = Table((*size, channels), config.dtype)
+        table.pool("max", 16, 16)
+        table.flatten()
+        table.dense(classes)
+        return Network(config, table.ended(), (*size, channels), classes)
+
+    monkeypatch.setitem(registry.ARCHITECTURES, "flat", Architecture("a flat network", make, {}))
+    monkeypatch.setitem(registry.PRESETS, "flat", {"architecture": "flat"})
+
+
+def test_sizes_that_a_layer_cannot_take_are_refused(flat: None, few_images: Dataset) -> None:
+    network = build(make_config("flat"))
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
+    assert network(network.initialize(np.random.default_rng(0)), x)[0].shape == (2, 10)
+    _require_suitable(make_config("flat"), few_images)
+    with pytest.raises(ConfigError, match="layer dense01 has 40 weights for images of 16x16, others for 32x32"):
+        _require_suitable(make_config("flat", {"image_sizes": (16, 32)}), few_images)
+    with pytest.raises(ConfigError, match="layer pool01 makes 0x0x3 of 8x8x3: these images are too small"):
+        _require_suitable(make_config("flat", {"image_sizes": (8, 32)}), few_images)
+    table = Table((8, 8, 3), "float32")
+    with pytest.raises(ValueError, match="layer dense01 is dense and reads maps 8x8x3: put flatten"):
+        table.dense(10)
+
+
+@given(seed=st.integers(0, 999), height=st.integers(1, 7), width=st.integers(1, 7))
+def test_affine_maps_are_those_of_scipy(seed: int, height: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    images, matrices = rng.standard_normal((2, height, width, 2)), np.eye(2) + rng.normal(0, 0.7, (2, 2, 2))
+    centre = (np.array([height, width]) - 1) / 2
+    found = map_affinely(images, matrices)
+    for n, c in np.ndindex(2, 2):
+        offset = centre - matrices[n] @ centre
+        expected = scipy.ndimage.affine_transform(
+            images[n, :, :, c], matrices[n], offset, order=1, mode="grid-constant"
+        )
+        np.testing.assert_allclose(found[n, :, :, c], expected, rtol=0, atol=1e-12)
+
+
+def test_an_affine_map_goes_where_its_matrix_says() -> None:
+    image = np.arange(9.0).reshape(1, 3, 3, 1)
+    quarter = np.array([[[0.0, -1.0], [1.0, 0.0]]])
+    assert np.array_equal(map_affinely(image, quarter)[0, :, :, 0], np.rot90(image[0, :, :, 0], -1))
+    assert np.array_equal(map_affinely(image, np.eye(2)[None]), image)
+
+
+def test_colours_change_means_and_deviations() -> None:
+    images = np.random.default_rng(0).standard_normal((2, 4, 5, 3))
+    brighter = recolour(images, np.array([[0.5, 0, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(brighter - images, np.array([0.5, 0])[:, None, None, None] * np.ones_like(images))
+    flat = recolour(images, np.array([[0, -1.0, 0], [0, 0, -1.0]]))
+    np.testing.assert_allclose(flat[0], np.full((4, 5, 3), images[0].mean()))
+    np.testing.assert_allclose(flat[1], np.repeat(images[1].mean(-1, keepdims=True), 3, -1))
+
+
+STRONG = {"rotate": 0.5, "shear": 0.4, "zoom": 0.3, "mixup": 0.4, "brightness": 0.2, "contrast": 0.3, "cutout": 3}
+SMALL = {"width": 4, "factors": 4, "depth": 5, "strided_layers": (3,), "attribute_kernel": (2, 2), "dtype": "float64"}
+
+
+def drawn(config: Any, seed: int, count: int, images: Images) -> dict[str, Any]:
+    shape = images.images.shape
+    index = np.random.default_rng(seed).permutation(shape[0])[:count]
+    return draw_batch(config, np.random.default_rng(seed), Position(index, shape[1:], 0, shape[0]))
+
+
+def test_mixed_images_are_compared_with_both_labels(few_images: Dataset) -> None:
+    config = make_config("sample", {**SMALL, **STRONG, "label_smoothing": 0.1})
+    images = small_images(few_images, "float64")
+    told = drawn(config, 3, 8, images)
+    batch = batch_of(config, images, told)
+    plain = dataclasses.replace(config, mixup=0.0)
+    one, other = (batch_of(plain, images, part) for part in (told, told["partner"]))
+    weight = np.reshape(told["weight"], (-1, 1, 1, 1))
+    np.testing.assert_allclose(batch.images, weight * one.images + (1 - weight) * other.images, atol=1e-12)
+    assert (weight >= 0.5).all() and np.ptp(weight) > 0.01
+    logits = np.random.default_rng(0).standard_normal((8, 10))
+    parts = [[float(loss_of(plain, logits[n : n + 1], one_of(b, n))) for b in (one, other)] for n in range(8)]
+    expected = np.mean([w * a + (1 - w) * b for w, (a, b) in zip(told["weight"], parts, strict=True)])
+    assert float(loss_of(config, logits, batch)) == pytest.approx(expected, rel=1e-12)
+
+
+def one_of(batch: Any, n: int) -> Any:
+    return type(batch)(batch.images[n : n + 1], batch.labels[n : n + 1])
+
+
+def test_ranks_mix_the_images_that_one_process_mixes(few_images: Dataset) -> None:
+    config = make_config("sample", {**SMALL, **STRONG})
+    images, network = small_images(few_images, "float64"), build(config)
+    start = initial_arrays(network, network.initialize(np.random.default_rng(0)))
+    told = drawn(config, 1, 7, images)
+    numbers = {"rate": 0.01, "step": 1, "keep": 0.9, "fresh": 0.1}
+
+    def run(ranks: Ranks) -> Any:
+        step = gradient_step(np, config, network, images, ranks=ranks)
+        values: Mapping[str, Any] = {name: np.asarray(value, "float64") for name, value in numbers.items()}
+        return step(start, {**ranks.part_of(told), **values})
+
+    arrays, loss, correct = run(Ranks())
+    for found, other_loss, other_correct in on_ranks(3, run):
+        assert float(other_loss) == pytest.approx(float(loss), rel=1e-12) and int(other_correct) == int(correct)
+        for a, b in zip(tree_leaves(found), tree_leaves(arrays), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * max(1.0, float(np.abs(b).max(initial=0))))

@@ -1,0 +1,288 @@
+"""What makes a step's batch of images: a table of parts, each with its settings, its random numbers and its map.
+
+Random numbers are drawn on the host, so that all backends and numbers of ranks see the same batches. Each array of them
+has the images of the batch along its first axis, so that ranks can share it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hcnn_core.backend import Array, array_namespace
+from train.data import Images, draw_holes, draw_sources, hide, map_affinely, move, recolour, resize
+from train.settings import ConfigError, Section, setting
+
+__all__ = ["AUGMENTATIONS", "Augmentation", "Batch", "Position", "batch_of", "draw_batch"]
+
+Drawn = dict[str, Any]
+"""Random numbers by name, arrays (N, ...) or dictionaries of such."""
+
+
+class Batch(NamedTuple):
+    """What a step learns from."""
+
+    images: Array  # (N, u1, u2, channels), standardised
+    labels: Array  # (N,), what counts as right
+    others: Array | None = None  # (N,), second labels, where images are mixed
+    weight: Array | None = None  # (N,), of the first labels
+
+
+@dataclass(frozen=True)
+class Position:
+    """Which images a step takes, and when."""
+
+    index: NDArray[np.int64]  # (N,), of the batch's images in the set
+    shape: tuple[int, ...]  # rows, columns and channels of an image
+    epoch: int
+    count: int  # images of the set
+
+
+class Augmentation:
+    """A part that changes images."""
+
+    sections: ClassVar[tuple[type[Section], ...]]
+    """Its settings."""
+
+    def is_on(self, settings: Any) -> bool:
+        """Return whether it does anything."""
+        raise NotImplementedError
+
+    def check(self, settings: Any, size: tuple[int, int]) -> None:
+        """Raise ConfigError where its settings do not suit images of these rows and columns."""
+
+    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+        """Draw its random numbers for the images of a batch."""
+        raise NotImplementedError
+
+    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+        """Return changed images."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MoveSettings(Section):
+    """Settings of translations and reflections."""
+
+    shift: int = setting(6, "largest random translation, pixels along each axis; less than an image has", low=0)
+    flip: bool = setting(True, "mirror half of the training images")
+
+
+@dataclass(frozen=True)
+class AlternationSettings(Section):
+    """Settings of reflections."""
+
+    needs = "flip"
+    alternate_flips: bool = setting(
+        False, "with flip: mirror each image every other epoch, rather than by chance (arXiv:2404.00498)"
+    )
+
+
+@dataclass(frozen=True)
+class AffineSettings(Section):
+    """Settings of affine maps: with probability 1/6 each a rotation, a shear along an axis or the other, a scale."""
+
+    rotate: float = setting(
+        0.0, "largest rotation of training images, radians; one in six is rotated", low=0.0, high=3.2
+    )
+    shear: float = setting(0.0, "largest shear of training images; one in six along each axis", low=0.0, high=2.0)
+    zoom: float = setting(
+        0.0, "largest logarithm of a scale of training images; one in six is scaled", low=0.0, high=2.0
+    )
+
+
+@dataclass(frozen=True)
+class ColourSettings(Section):
+    """Settings of random colours."""
+
+    brightness: float = setting(
+        0.0, "largest number added to standardised training images, one for each", low=0.0, high=10.0
+    )
+    contrast: float = setting(
+        0.0, "largest change of the factor of differences from a training image's mean", low=0.0, high=1.0
+    )
+    saturation: float = setting(
+        0.0, "largest change of the factor of differences from a pixel's mean over colours", low=0.0, high=1.0
+    )
+
+
+@dataclass(frozen=True)
+class CutoutSettings(Section):
+    """Settings of hidden squares."""
+
+    cutout: int = setting(
+        0, "side in pixels of the square of each training image that is hidden (arXiv:1708.04552); 0: none", low=0
+    )
+
+
+@dataclass(frozen=True)
+class MixupSettings(Section):
+    """Settings of mixed images."""
+
+    mixup: float = setting(
+        0.0,
+        "both parameters of the beta distribution by which each training image, and its label, is mixed with another's "
+        "(arXiv:1710.09412); 0: none",
+        low=0.0,
+        high=100.0,
+    )
+
+
+def _require_below(name: str, value: int, size: tuple[int, int]) -> None:
+    if value >= min(size):
+        raise ConfigError(f"{name} is {value}; images of {size[0]}x{size[1]} allow 0 to {min(size) - 1}")
+
+
+class Move(Augmentation):
+    """Translations with zeros, and reflections."""
+
+    sections = MoveSettings, AlternationSettings
+
+    def is_on(self, settings: Any) -> bool:
+        """Return True: images are copied in any case."""
+        return True
+
+    def check(self, settings: Any, size: tuple[int, int]) -> None:
+        """Refuse shifts that move images out of sight."""
+        _require_below("shift", settings.shift, size)
+
+    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+        """Draw where the rows and columns of each image come from."""
+        flip: Any = settings.flip
+        if settings.flip and settings.alternate_flips:
+            flip = first_mirrored(settings.seed, position.count)[position.index] ^ bool(position.epoch % 2)
+        shape = len(position.index), *position.shape
+        rows, columns = draw_sources(rng, shape, max_shift=settings.shift, flip=flip)
+        return {"rows": rows, "columns": columns}
+
+    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+        """Return moved images."""
+        return move(images, drawn["rows"], drawn["columns"], max_shift=settings.shift)
+
+
+@functools.lru_cache(maxsize=4)
+def first_mirrored(seed: int, count: int) -> NDArray[np.bool_]:
+    """Draw which images are mirrored in the first epoch, where flips alternate; apart from all else that is drawn."""
+    return np.random.default_rng([seed, 1]).integers(2, size=count).astype(bool)
+
+
+class Affine(Augmentation):
+    """One affine map of each image about its centre, bilinear, with zeros outside."""
+
+    sections = (AffineSettings,)
+
+    def is_on(self, settings: Any) -> bool:
+        """Return whether any map has a strength."""
+        return bool(settings.rotate or settings.shear or settings.zoom)
+
+    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+        """Draw the matrix of each image, (N, 2, 2): from a place in it to the place it comes from."""
+        count = len(position.index)
+        kind, strength = rng.integers(6, size=count), rng.uniform(-1, 1, count)
+        angle = np.where(kind == 0, settings.rotate * strength, 0.0)
+        scale = np.exp(np.where(kind == 3, settings.zoom * strength, 0.0))
+        matrices = np.empty((count, 2, 2))
+        matrices[:, 0, 0] = matrices[:, 1, 1] = np.cos(angle) * scale
+        matrices[:, 0, 1] = np.where(kind == 1, settings.shear * strength, -np.sin(angle))
+        matrices[:, 1, 0] = np.where(kind == 2, settings.shear * strength, np.sin(angle))
+        return {"affine": matrices.astype(settings.dtype)}
+
+    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+        """Return mapped images."""
+        return map_affinely(images, drawn["affine"])
+
+
+class Colour(Augmentation):
+    """Brightness, contrast and saturation of each image."""
+
+    sections = (ColourSettings,)
+
+    def is_on(self, settings: Any) -> bool:
+        """Return whether any of them varies."""
+        return bool(settings.brightness or settings.contrast or settings.saturation)
+
+    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+        """Draw what is added to each image, and by how much factors differ from 1, (N, 3)."""
+        largest = settings.brightness, settings.contrast, settings.saturation
+        return {"colour": (rng.uniform(-1, 1, (len(position.index), 3)) * largest).astype(settings.dtype)}
+
+    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+        """Return images of other colours."""
+        return recolour(images, drawn["colour"])
+
+
+class Cutout(Augmentation):
+    """A hidden square."""
+
+    sections = (CutoutSettings,)
+
+    def is_on(self, settings: Any) -> bool:
+        """Return whether a square has a side."""
+        return bool(settings.cutout)
+
+    def check(self, settings: Any, size: tuple[int, int]) -> None:
+        """Refuse squares as large as images."""
+        _require_below("cutout", settings.cutout, size)
+
+    def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+        """Draw which rows and columns are hidden where they meet."""
+        rows, columns = draw_holes(rng, (len(position.index), *position.shape), settings.cutout)
+        return {"hidden_rows": rows, "hidden_columns": columns}
+
+    def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
+        """Return images with zeros."""
+        return hide(images, drawn["hidden_rows"], drawn["hidden_columns"])
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "move": Move(),
+    "affine": Affine(),
+    "colour": Colour(),
+    "cutout": Cutout(),
+}
+"""Every part, in the order in which images go through them, and in which numbers are drawn."""
+
+
+def _chosen(settings: Any) -> Iterator[Augmentation]:
+    return (part for part in AUGMENTATIONS.values() if part.is_on(settings))
+
+
+def draw_batch(settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
+    """Draw what a step is told of its images; each array has them along its first axis.
+
+    With mixup, "partner" holds the same of the image that each is mixed with, another of the batch, and "weight" the
+    part of the image itself, at least 1/2: so a rank that has one image of a pair can make the other too.
+    """
+    told: Drawn = {"index": position.index}
+    for part in _chosen(settings):
+        told |= part.draw(settings, rng, position)
+    if settings.mixup:
+        count = len(position.index)
+        other, weight = rng.permutation(count), rng.beta(settings.mixup, settings.mixup, count)
+        told["partner"] = {name: array[other] for name, array in told.items()}
+        told["weight"] = np.maximum(weight, 1 - weight).astype(settings.dtype)
+    return told
+
+
+def _augmented(settings: Any, images: Images, told: Mapping[str, Any]) -> tuple[Array, Array]:
+    x, labels = images.take(told["index"])
+    for part in _chosen(settings):
+        x = part.apply(settings, x, told)
+    return x, labels
+
+
+def batch_of(settings: Any, images: Images, told: Mapping[str, Any], size: tuple[int, int] | None = None) -> Batch:
+    """Return a step's augmented images with their labels, from what `draw_batch` drew; of another size if given."""
+    x, labels = _augmented(settings, images, told)
+    others = weight = None
+    if settings.mixup:
+        xp = array_namespace(x)
+        y, others = _augmented(settings, images, told["partner"])
+        weight = xp.asarray(told["weight"])
+        x = y + (x - y) * weight[:, None, None, None]
+    return Batch(resize(x, size or (x.shape[1], x.shape[2])), labels, others, weight)

@@ -1,0 +1,81 @@
+"""What a step makes small: the cross-entropy with labels, and the divergence from a teacher's predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autodiff import cross_entropy, log_softmax
+from hcnn_core.backend import Array, array_namespace
+from train.recipes.augmentations import Batch
+from train.settings import Section, setting
+
+__all__ = ["divergence", "loss_of"]
+
+
+@dataclass(frozen=True)
+class LossSettings(Section):
+    """Settings of losses."""
+
+    label_smoothing: float = setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
+    teacher: str = setting(
+        "", "checkpoint, run or name of a network whose predictions are learned beside the labels (arXiv:1503.02531)"
+    )
+
+
+@dataclass(frozen=True)
+class TeacherSettings(Section):
+    """Settings of distillation."""
+
+    needs = "teacher"
+    teacher_share: float = setting(0.9, "part of the loss that compares with the teacher", low=0.0, high=1.0)
+    temperature: float = setting(4.0, "what logits are divided by before they are compared", low=0.1, high=100.0)
+
+
+def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = None) -> Array:
+    """Return the mean loss of logits (N, classes) over a batch, in nats; `taught` is what a teacher makes of it."""
+    loss: Array
+    if batch.others is None or batch.weight is None:
+        loss = cross_entropy(logits, batch.labels, label_smoothing=settings.label_smoothing)
+    else:
+        both, smoothing = (batch.labels, batch.others), settings.label_smoothing
+        targets = _targets(both, batch.weight, logits.shape[1], smoothing)
+        loss = -np.sum(targets * log_softmax(logits)) * (1 / logits.shape[0])
+    if taught is not None:
+        part = settings.teacher_share
+        loss = (1 - part) * loss + part * divergence(logits, taught, settings.temperature)
+    return loss
+
+
+def _targets(both: tuple[Array, Array], weight: Array, classes: int, smoothing: float) -> Array:
+    """What a batch of mixed images is compared with, (N, classes)."""
+    xp = array_namespace(weight)
+    first, second = (xp.astype(labels[:, None] == xp.arange(classes), weight.dtype) for labels in both)
+    mixed: Array = second + (first - second) * weight[:, None]
+    return (1 - smoothing) * mixed + smoothing / classes if smoothing else mixed
+
+
+def divergence(logits: Array, taught: Array, temperature: float) -> Array:
+    r"""Mean Kullback-Leibler divergence of softened predictions from a teacher's, times the temperature squared.
+
+    That is :math:`T^2 \sum_c q_c \log (q_c / p_c)` with p and q the softmax of the logits and of the teacher's, both
+    divided by T. Its gradient is that of the cross-entropy with soft targets in section 2 of arXiv:1503.02531, and it
+    is 0 where both agree. The square keeps the gradient's size as T changes.
+
+    Parameters
+    ----------
+    logits, taught : array, shape (N, classes)
+        float32 or float64, of the network and of its teacher; the first may be traced.
+    temperature : float
+        T, more than 0.
+
+    Returns
+    -------
+    array
+        In nats, 0-dimensional.
+    """
+    found, wanted = log_softmax(logits / temperature), log_softmax(taught / temperature)
+    mean: Array = np.sum(np.exp(wanted) * (wanted - found)) * (temperature**2 / taught.shape[0])
+    return mean
