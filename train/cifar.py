@@ -313,7 +313,7 @@ def _parser() -> Parser:
     parser.add_argument("--plot", type=given_path, metavar="DIR", help="draw a run's learning curve and stop")
     parser.add_argument("--report", type=given_path, metavar="DIR", help="write a run's report.html anew and stop")
     for section in sections():
-        title = (section.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+        title = (section.__doc__ or "").strip().partition("\n")[0].partition(":")[0].rstrip(".")
         group = parser.add_argument_group(f"{title} (defaults are the preset's)")
         for f in dataclasses.fields(section):
             _add_flag(group, f)
