@@ -279,7 +279,8 @@ def _refuse(action: str, options: argparse.Namespace, given: dict[str, Any], all
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m train.cifar",
-        description="Train a hierarchical attribute CNN (arXiv:1703.04140) on CIFAR-10 or CIFAR-100, or evaluate one.",
+        description="Train a hierarchical attribute CNN (arXiv:1703.04140) on CIFAR-10 or CIFAR-100, or evaluate one. "
+        "Defaults of settings are those of --preset.",
         epilog="Exit status: 0; 1 it failed; 2 the command line or the configuration is wrong; 128 and the number "
         "of the signal that stopped it, such as 130 for Ctrl-C.",
     )
@@ -314,7 +315,7 @@ def _parser() -> Parser:
     parser.add_argument("--report", type=given_path, metavar="DIR", help="write a run's report.html anew and stop")
     for section in sections():
         title = (section.__doc__ or "").strip().partition("\n")[0].partition(":")[0].rstrip(".")
-        group = parser.add_argument_group(f"{title} (defaults are the preset's)")
+        group = parser.add_argument_group(title)
         for f in dataclasses.fields(section):
             _add_flag(group, f)
     return parser
