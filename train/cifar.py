@@ -259,6 +259,7 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
 def _confusion(result: Result, names: Sequence[str]) -> str:
     """Rows are true classes, columns what the network said; then the part of the class that it said right."""
     width = max(len(str(int(result.confusion.max()))), 4)
+    names = [" ".join(name.split()) for name in names]  # a line feed in one would forge a line
     label = max(map(len, names))
     lines = [" " * label + " " + " ".join(name[:width].rjust(width) for name in names) + "  right, 95 % interval"]
     for k, (name, row) in enumerate(zip(names, result.confusion, strict=True)):

@@ -33,7 +33,7 @@ ONE_LINE = (CheckpointError, DataError, DistributedError, RunError, TrainingErro
 LONGEST_WORD, LONGEST_LINE = 300, 1000
 """Characters of a word and of a message that are shown."""
 
-COMMANDS_OF_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+COMMANDS_OF_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters but tab and line feed, and those that reverse what is written; a file's names may hold them."""
 
 _unwritten: list[OSError] = []

@@ -83,12 +83,18 @@ def plot_runs(runs: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
             for part, style in (("train", "--"), ("validation", "-")):
                 known = [record for record in records if f"{part}_{key}" in record]
                 x, y = [r["epoch"] for r in known], [scale * r[f"{part}_{key}"] for r in known]
-                shown = f"{name}, {'training' if part == 'train' else 'held out'}" if known else None
+                shown = f"{literal(name)}, {'training' if part == 'train' else 'held out'}" if known else None
                 look = {"color": f"C{index % 10}", "linewidth": 1, "marker": _marker(known), "markersize": 3}
                 axes.plot(x, y, style, markerfacecolor="none" if part == "train" else None, label=shown, **look)
         _label_axes(axes, label)
     axes.legend(fontsize=7)
     write_figure(figure, path)
+
+
+def literal(name: str) -> str:
+    """A name as matplotlib shows it letter for letter: without formulas, and in legends though it begins with _."""
+    text = name.encode(errors="replace").decode().replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
 
 
 def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float], path: Path, title: str) -> None:

@@ -17,7 +17,7 @@ from train.config import Config, to_toml
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, UnreadableError
 from train.runs.events import write_events
-from train.storage.files import remove_partial_files, write_atomically
+from train.storage.files import open_regular, read_regular, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
 
 KEPT = 3
@@ -188,7 +188,7 @@ class Run:
     def recorded(self, name: str) -> Any:
         """Return what config.toml says under a name; None if it says nothing."""
         try:
-            return tomllib.loads(self.config_path.read_text("utf-8")).get(name)
+            return tomllib.loads(read_regular(self.config_path)).get(name)
         except (OSError, ValueError):
             return None
 
@@ -292,7 +292,7 @@ class Run:
             return
         self.require_lock()
         try:
-            with open(self.metrics_path, "a", encoding="utf-8") as file:
+            with open(self.metrics_path, "a", encoding="utf-8", opener=open_regular) as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -314,7 +314,10 @@ class Run:
         if not self.metrics_path.is_file():
             raise RunError(f"{self.path} holds no run: it has no metrics.jsonl")
         records = []
-        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = read_regular(self.metrics_path).splitlines()
+        except OSError as error:
+            raise RunError(f"cannot read {self.metrics_path}: {error.strerror or error}") from error
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)

@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 
 PARTIAL = re.compile(r"\..+?(?:\.(\d+))?\.partial")
 """Names of files that are being written, with the writer's process."""
+
+
+AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags of open: follow no link, and wait for nobody at the other end of a pipe."""
+
+MOST_TEXT = 1 << 28
+"""Bytes of the longest text file that is read."""
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file of a run, for `open` as its opener; OSError if `path` is a link, or no regular file."""
+    descriptor = -1
+    try:
+        descriptor = os.open(path, flags | AS_IT_IS, 0o666)
+        regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError as error:
+        if not os.path.islink(path) and error.errno != errno.ENXIO:  # of a pipe that nobody reads
+            raise
+        regular = False
+    if not regular:
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is a link, or no file; remove it", os.fspath(path))
+    return descriptor
+
+
+def read_regular(path: Path) -> str:
+    """The text of a file of a run; OSError if it is a link, no regular file, or too long."""
+    with open(path, "rb", opener=open_regular) as file:
+        if os.fstat(file.fileno()).st_size > MOST_TEXT:
+            raise OSError(errno.EFBIG, f"it is longer than {MOST_TEXT >> 20} MiB", os.fspath(path))
+        return file.read(MOST_TEXT).decode(errors="replace")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

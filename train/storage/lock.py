@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from train.storage.files import AS_IT_IS
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system
@@ -19,10 +21,6 @@ except ImportError:  # not a POSIX system
 
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 """What a lock that another process holds is refused with, depending on the file system."""
-
-
-AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""Flags of open: follow no link, and wait for nobody at the other end of a pipe."""
 
 
 class HeldError(RuntimeError):
