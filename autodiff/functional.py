@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, TypeVarTuple, 
 
 import numpy as np
 
-from autodiff.constants import is_foreign, plain_array
+from autodiff._constants import is_foreign, plain_array
 from autodiff.pytree import tree_leaves, tree_map, tree_paths, tree_structure, tree_unflatten
 from autodiff.tape import (
     Node,

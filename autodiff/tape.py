@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from autodiff.constants import PLAIN, Watched, kept, plain_array, require_unchanged, watch
+from autodiff._constants import PLAIN, Watched, kept, plain_array, require_unchanged, watch
 from hcnn_core.activations import total
 from hcnn_core.backend import Array, library_of
 

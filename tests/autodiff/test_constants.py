@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autodiff as ad
-from autodiff import constants, grad, tape, vjp
-from autodiff.constants import plain_array
+from autodiff import _constants as constants
+from autodiff import grad, tape, vjp
+from autodiff._constants import plain_array
 from tests.core.oracle import noise
 
 LARGE = constants.COPIED // 8 + 5

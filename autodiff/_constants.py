@@ -8,8 +8,6 @@ import numpy as np
 
 from hcnn_core.backend import library_of, on_host
 
-__all__ = ["Watched", "is_foreign", "kept", "plain_array", "require_unchanged", "watch"]
-
 PLAIN = frozenset({bool, int, float, complex, str, tuple, list, slice, type(None), type(...), np.ndarray})
 """Types of operands that are as they should be."""
 
