@@ -43,6 +43,7 @@ from train.runs.export import write_safetensors  # noqa: E402
 from train.runs.run import Run, RunError, versions  # noqa: E402
 from train.runs.session import (  # noqa: E402
     Session,
+    calibration_lines,
     classified,
     draw,
     figures,
@@ -207,7 +208,8 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
         config.dtype,
     )
     result = evaluate(xp, network, parameters, moments, test, averages=True)
-    for line in test_lines(figures(result), f", {len(dataset.test_labels):,} images"):
+    said = f", {len(dataset.test_labels):,} images"
+    for line in (*test_lines(figures(result), config, said), *calibration_lines(result, dataset.test_labels)):
         say(line)
     if checkpoint.figures:
         say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")

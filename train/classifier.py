@@ -118,7 +118,7 @@ def fit(
     if dataset is not None:
         config = replace(config, dataset=UNNAMED if isinstance(dataset, Dataset) else str(dataset))
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
-    return load(session.begin(lambda: config, None if out is None else Path(out)).path)
+    return load(session.begin(lambda: config, None if out is None else Path(out).expanduser()).path)
 
 
 def resume(
@@ -155,7 +155,7 @@ def resume(
     require_installed()
     given = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": str(dataset)}
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
-    session.go_on(Path(run), given)
+    session.go_on(Path(run).expanduser(), given)
     return load(run)
 
 

@@ -91,7 +91,7 @@ def _coefficients(run: Run, config: Config) -> int | None:
 
 HEADER = [
     *("run", "preset", "seed", "coefficients", "epochs", "minutes", "train loss", "train"),
-    *("held out", "best", "test", "six views"),
+    *("held out", "best", "test", "views"),
 ]
 
 

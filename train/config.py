@@ -38,6 +38,7 @@ from train.recipes.optimizers import (
 )
 from train.recipes.schedules import SCHEDULES, StepSettings, WarmupSettings
 from train.settings import ConfigError, Section, setting
+from train.storage.files import MOST_TEXT
 
 __all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
@@ -252,7 +253,11 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the settings in a TOML file; of a run's, which has a table [versions], all that there are."""
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            content = file.read(MOST_TEXT + 1)
+        if len(content) > MOST_TEXT:
+            raise ConfigError(f"cannot read the configuration {path}: it is longer than {MOST_TEXT >> 20} MiB")
+        settings = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))  # as editors on Windows save it
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from error

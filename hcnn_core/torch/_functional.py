@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -118,7 +119,7 @@ def conv_nd(
     ConvNd : The same as a module with its weight.
     """
     x, weight = _operands("weight", x, weight)
-    m = _axes_of(x, weight)
+    m, groups = _axes_of(x, weight), _require_groups(groups)
     stride, dilation = entries("stride", stride, m), entries("dilation", dilation, m)
     taps = tuple(d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True))
     pads = _pads(padding, taps, stride)
@@ -129,7 +130,7 @@ def conv_nd(
             f"x has {channels} channels and weight shape {tuple(weight.shape)} with {groups} groups; "
             f"weight must be (K, C / groups, kernel sizes) with K a multiple of groups"
         )
-    _require_bias(bias, filters)
+    _require_bias(bias, filters, x)
     require_choice("padding_mode", padding_mode, tuple(BOUNDARIES))
 
     boundary, skips, counts = [], [], []
@@ -206,7 +207,7 @@ def conv_transpose_nd(
     conv_nd : The convolution without padding or groups of which this is the vector-Jacobian product.
     """
     x, weight = _operands("weight", x, weight)
-    m = _axes_of(x, weight)
+    m, groups = _axes_of(x, weight), _require_groups(groups)
     stride, dilation = entries("stride", stride, m), entries("dilation", dilation, m)
     padding, more = entries("padding", padding, m, 0), entries("output_padding", output_padding, m, 0)
     batched = x if x.ndim == m + 2 else x.unsqueeze(0)
@@ -216,7 +217,7 @@ def conv_transpose_nd(
             f"x has {channels} channels and weight shape {tuple(weight.shape)} with {groups} groups; "
             f"weight must be (C, K / groups, kernel sizes) with C a multiple of groups"
         )
-    _require_bias(bias, filters * groups)
+    _require_bias(bias, filters * groups, x)
 
     boundary, lefts, lengths, wide = [], [], [], []
     rows = zip(batched.shape[2:], weight.shape[2:], stride, dilation, padding, more, strict=True)
@@ -258,18 +259,25 @@ def _convolve(
 ) -> Tensor:
     """A derivative of the form."""
     axes = _listed(axes)
-    options = (_listed(sum_axes), *(_each(option, len(axes)) for option in (stride, boundary, method)))
+    each = ("stride", stride), ("boundary", boundary), ("method", method)
+    options = (_listed(sum_axes), *(_each(*option, len(axes)) for option in each))
     calls = FUNCTIONS if inside_a_transform() else REGISTERED
     return calls[role](a, b, list(x_shape), list(w_shape), axes, *options)
 
 
 def _listed(value: Axes) -> list[int]:
-    return [value] if isinstance(value, int) else list(value)
+    if not isinstance(value, Integral) and not hasattr(value, "__iter__"):
+        raise TypeError(f"axes are {value!r}; give an integer or a sequence of them")
+    return [int(value)] if isinstance(value, Integral) else [int(v) if isinstance(v, Integral) else v for v in value]
 
 
-def _each(value: Any, count: int) -> list[Any]:
+def _each(name: str, value: Any, count: int) -> list[Any]:
     """One entry per axis, from one for all or from a sequence."""
-    return [value] * count if isinstance(value, int | str) else list(value)
+    if isinstance(value, Integral | str):
+        return [value if isinstance(value, str) else int(value)] * count
+    if not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} is {value!r}; give one for all axes, or one for each")
+    return [int(entry) if isinstance(entry, Integral) else entry for entry in value]
 
 
 def _operands(name: str, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,6 +309,8 @@ def _operands(name: str, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
 def _axes_of(x: Tensor, weight: Tensor) -> int:
     """The number of convolved axes, which the weight has besides two."""
     m = weight.ndim - 2
+    if 0 in weight.shape[2:]:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; a filter needs at least one tap along each axis")
     if not 1 <= m <= MAX_AXES:
         raise ValueError(
             f"weight has {weight.ndim} axes; it needs two for channels and between 1 and {MAX_AXES} kernel sizes"
@@ -314,30 +324,49 @@ def _axes_of(x: Tensor, weight: Tensor) -> int:
 
 def entries(name: str, value: Axes, count: int, minimum: int = 1) -> tuple[int, ...]:
     """One integer per axis."""
-    entries = (value,) * count if isinstance(value, int) else tuple(value)
-    if len(entries) != count:
-        raise ValueError(f"{name} has {len(entries)} entries for {count} axes; give one, or one per axis")
-    if min(entries) < minimum:
+    given = (value,) * count if isinstance(value, Integral) else value
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise TypeError(f"{name} is {value!r}; give an integer, or one per axis")
+    found = tuple(given)
+    if wrong := [entry for entry in found if not isinstance(entry, Integral | torch.SymInt)]:
+        raise TypeError(f"{name} holds {wrong[0]!r}; give integers")
+    if len(found) != count:
+        raise ValueError(f"{name} has {len(found)} entries for {count} axes; give one, or one per axis")
+    if min(found, default=minimum) < minimum:
         raise ValueError(f"{name} is {value}; give {minimum} or more")
-    return entries
+    return tuple(int(entry) if isinstance(entry, Integral) else entry for entry in found)
 
 
 def _pads(padding: Axes | str, taps: tuple[int, ...], stride: tuple[int, ...]) -> list[tuple[int, int]]:
     """How many samples are added before and after each axis."""
+    if not isinstance(padding, str):
+        return [(p, p) for p in entries("padding", padding, len(taps), 0)]
     if padding == "valid":
         return [(0, 0)] * len(taps)
     if padding == "same":
         if any(r != 1 for r in stride):
             raise ValueError(f"padding is 'same' and stride {stride}; 'same' is for stride 1")
         return [((s - 1) // 2, s // 2) for s in taps]
-    if isinstance(padding, str):
-        raise ValueError(f"padding is {padding!r}; give 'valid', 'same' or numbers")
-    return [(p, p) for p in entries("padding", padding, len(taps), 0)]
+    raise ValueError(f"padding is {padding!r}; give 'valid', 'same' or numbers")
 
 
-def _require_bias(bias: Tensor | None, filters: int) -> None:
-    if bias is not None and tuple(bias.shape) != (filters,):
+def _require_bias(bias: Tensor | None, filters: int, x: Tensor) -> None:
+    if bias is None:
+        return
+    if not isinstance(bias, Tensor):
+        raise TypeError(f"bias is a {type(bias).__qualname__}; pass a tensor, torch.as_tensor(bias)")
+    if tuple(bias.shape) != (filters,):
         raise ValueError(f"bias has shape {tuple(bias.shape)}; it must be ({filters},), one for each filter")
+    if torch.promote_types(bias.dtype, x.dtype) != x.dtype:
+        raise TypeError(f"bias has dtype {bias.dtype} and the result {x.dtype}, which would lose digits: convert one")
+
+
+def _require_groups(groups: int) -> int:
+    if not isinstance(groups, Integral):
+        raise TypeError(f"groups is {groups!r}; give an integer")
+    if groups < 1:
+        raise ValueError(f"groups is {groups}; give 1 or more")
+    return int(groups)
 
 
 def _placement(n: int, s: int, r: int, before: int, after: int, count: int | None = None) -> tuple[int, int, int, int]:
@@ -367,6 +396,8 @@ def _extended(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tenso
     if before == 0 and after == 0:
         return x
     n = x.shape[axis]
+    if n == 0:
+        raise ValueError(f"axis {axis} of x has no samples, which padding_mode {mode!r} could repeat")
     index = torch.arange(-before, n + after, device=x.device)
     if mode == "circular":
         index = index % n

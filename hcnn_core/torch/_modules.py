@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
+from torch.nn import ConvTranspose3d
 from torch.nn.modules.conv import _ConvNd
 
 from hcnn_core._problem import MAX_AXES
@@ -108,8 +110,11 @@ class ConvNd(_ConvNd):
         )
 
 
-class ConvTransposeNd(_ConvNd):
+class ConvTransposeNd(ConvTranspose3d):
     """`torch.nn.ConvTranspose3d` along any number of axes from 1 to 6.
+
+    It is a subclass for those who ask `isinstance` which axis of a weight is that of its filters, as spectral
+    normalisation does. It shares nothing else.
 
     Parameters
     ----------
@@ -157,7 +162,8 @@ class ConvTransposeNd(_ConvNd):
         method: Methods = "auto",
     ) -> None:
         sizes = _kernel_size(kernel_size)
-        super().__init__(
+        _ConvNd.__init__(
+            self,
             in_channels,
             out_channels,
             sizes,
@@ -174,7 +180,7 @@ class ConvTransposeNd(_ConvNd):
         )
         self.method = method
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         r"""Convolve a signal (N, C, \*space) or (C, \*space).
 
         Parameters
@@ -201,8 +207,8 @@ class ConvTransposeNd(_ConvNd):
 
 
 def _kernel_size(value: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(value, int):
-        raise TypeError(f"kernel_size is {value}; give one length per axis, such as {(value,) * 4} for four axes")
+    if isinstance(value, Integral):
+        raise TypeError(f"kernel_size is {value}; give one length per axis, such as {(int(value),) * 4} for four axes")
     sizes = tuple(value)
     if not 1 <= len(sizes) <= MAX_AXES:
         raise ValueError(f"kernel_size has {len(sizes)} entries; give between 1 and {MAX_AXES}, one per axis")

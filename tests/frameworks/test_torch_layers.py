@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 
-from hcnn_core.torch import ConvNd, ConvTransposeNd, conv_nd, conv_transpose_nd  # noqa: E402
+from hcnn_core.torch import ConvNd, ConvTransposeNd, conv_nd, conv_transpose_nd, convolve  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 DOUBLE = torch.float64
@@ -372,3 +372,47 @@ def test_what_modules_refuse() -> None:
     with pytest.raises(ValueError, match="in_channels must be divisible by groups"):
         ConvNd(3, 4, (3,) * 4, groups=2)
     assert math.prod(ConvNd(2, 3, (3,) * 4, bias=False).weight.shape) == 486
+
+
+X, W = torch.randn(2, 4, 5, 6), torch.randn(4, 4, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: conv_nd(X, W, torch.zeros(4, dtype=torch.complex64)), TypeError, "bias has dtype torch.complex64"),
+        (lambda: conv_nd(X, W, torch.zeros(4, dtype=torch.float64)), TypeError, "which would lose digits"),
+        (lambda: conv_transpose_nd(X, W, torch.zeros(4, dtype=torch.float64)), TypeError, "which would lose digits"),
+        (lambda: conv_nd(X, W, [0.0] * 4), TypeError, r"bias is a list; pass a tensor, torch.as_tensor\(bias\)"),
+        (lambda: conv_nd(X, W, stride=2.0), TypeError, "stride is 2.0; give an integer, or one per axis"),
+        (lambda: conv_nd(X, W, stride=(1.5, 1)), TypeError, "stride holds 1.5; give integers"),
+        (lambda: conv_nd(X, W, groups=0), ValueError, "groups is 0; give 1 or more"),
+        (lambda: conv_nd(X, W[:, :, :0]), ValueError, "a filter needs at least one tap along each axis"),
+        (lambda: ConvNd(4, 4, np.int64(3)), TypeError, r"such as \(3, 3, 3, 3\) for four axes"),
+        (lambda: convolve(X, W[0, 0], (2, 3), boundary=None), TypeError, "boundary is None; give one for all axes"),
+    ],
+)
+def test_what_does_not_fit_is_answered_in_one_line(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_options() -> None:
+    two = np.int64(2)
+    for options in ({"stride": two}, {"dilation": (two, 1)}, {"padding": np.array([1, 2])}):
+        plain = {name: np.asarray(value).tolist() for name, value in options.items()}
+        assert torch.equal(conv_nd(X, W, **options), conv_nd(X, W, **plain))
+    assert torch.equal(conv_nd(X, W[:, :2], groups=two), conv_nd(X, W[:, :2], groups=2))
+    flipped = convolve(X, W[0, 0], np.array([2, 3]), boundary="zero", stride=two)
+    assert torch.equal(flipped, convolve(X, W[0, 0], (2, 3), boundary="zero", stride=2))
+
+
+def test_spectral_normalisation_takes_the_axis_of_the_filters() -> None:
+    theirs, ours = torch.nn.ConvTranspose3d(3, 5, (3, 2, 3)), ConvTransposeNd(3, 5, (3, 2, 3))
+    ours.load_state_dict(theirs.state_dict())
+    for module in (theirs, ours):
+        torch.manual_seed(0)
+        torch.nn.utils.parametrizations.spectral_norm(module)
+    x = torch.randn(2, 3, 4, 4, 4)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-5)

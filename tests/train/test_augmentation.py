@@ -193,5 +193,11 @@ def test_views_are_moved_and_mirrored() -> None:
     moved[1][:, 1:, 1:], moved[-1][:, :-1, :-1] = images[:, :-1, :-1], images[:, 1:, 1:]
     flipped = images[:, :, ::-1]
     expected = [flipped, moved[-1], moved[-1][:, :, ::-1], moved[1], moved[1][:, :, ::-1]]
-    for found, view in zip(views(images), expected, strict=True):
-        np.testing.assert_array_equal(found, view)
+    for options, known in (
+        ({}, expected),
+        ({"flip": False}, [moved[-1], moved[1]]),
+        ({"shift": 0}, [flipped]),
+        ({"flip": False, "shift": 0}, []),
+    ):
+        for found, view in zip(views(images, **options), known, strict=True):  # type: ignore[arg-type]
+            np.testing.assert_array_equal(found, view)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
 
+from tests.train.commands import Command
+from train import config, load
 from train.commands.command_line import harmless
+from train.config import ConfigError, read_toml
+from train.runs import session, shipped
 from train.runs.plot import literal, plot_runs
 from train.runs.run import Run, RunError
 
@@ -64,3 +69,43 @@ def test_names_are_drawn_letter_for_letter(tmp_path: Path, name: str) -> None:
     figure.canvas.draw()
     plt.close(figure)
     assert shown.replace(r"\$", "$").removeprefix("\u200b") == name
+
+
+def test_names_that_runs_choose_are_of_one_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session.time, "strftime", lambda form: "20170101-000000")
+    found = [session._new_folder("sample") for _ in range(3)]
+    assert [path.name for path in found] == [f"sample-20170101-000000{end}" for end in ("", "-2", "-3")]
+    assert all(path.is_dir() for path in found)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "runs").write_text("mine")
+    with pytest.raises(RunError, match="runs is a file; name a directory with --out"):
+        session._new_folder("sample")
+
+
+def test_a_run_that_does_not_begin_leaves_no_folder(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command("--preset", "sample", "--dataset", "missing.npz").one_line(1, "there is no file")
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_home_folders_are_found_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(shipped.FOLDER / "hcnn-fast.h5", tmp_path / "mine.h5")
+    assert shipped.find("~/mine.h5") == tmp_path / "mine.h5"
+    assert load("~/mine.h5").classes == load("hcnn-fast").classes
+
+
+def test_configurations_as_editors_save_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbfpreset = 'sample'\r\nepochs = 3\r\n")
+    assert read_toml(path) == {"preset": "sample", "epochs": 3}
+    path.write_text("preset = 'sample'", "utf-16")
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        read_toml(path)
+    monkeypatch.setattr(config, "MOST_TEXT", 1 << 20)
+    with pytest.raises(ConfigError, match="it is longer than 1 MiB"):
+        read_toml(Path("/dev/zero"))

@@ -115,11 +115,14 @@ def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcom
     path, outcome = first_run
     lines = [line for line in outcome.success().splitlines() if not line.startswith("epoch ")]
     test = metrics(path)[-1]
+    calibration = next(line for line in lines if "after one temperature" in line)
+    assert re.fullmatch(r"test: loss \d\.\d{4} nats after .*; calibration error \d+\.\d %", calibration)
     assert lines == [
         f"{path}: sample on 32 images of sample, 4 epochs of 4 steps, numpy, float32",
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images",
         f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views "
         "(shifts of a pixel, mirrored)",
+        calibration,
         str(path / "learning-curve.png"),
         str(path / "best.h5"),
         str(path / "report.html"),
@@ -298,7 +301,8 @@ def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: P
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images"
     )
     assert lines[1].startswith(f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views")
-    lines = lines[1:]
+    assert "after one temperature" in lines[2]
+    lines = lines[2:]
     assert lines[1] == "rows: true class; columns: predicted"
     assert lines[2].split("  right, ")[0].split() == [name[:4] for name in few_images.class_names]
     assert [line.split()[0] for line in lines[3:]] == list(few_images.class_names)
@@ -527,3 +531,21 @@ def test_held_out_images_are_read_every_few_epochs_and_after_the_last(
     accuracies = [record["validation_accuracy"] for record in metrics(run)[2:]]
     best = checkpoint_files.load(run / "best.h5").state.epoch
     assert best == 3 + int(np.argmax(accuracies))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "six views (shifts of a pixel, mirrored)"),
+        (("--no-flip",), "three views (shifts of a pixel)"),
+        (("--shift", "0"), "two views (mirrored)"),
+        (("--no-flip", "--shift", "0"), ""),
+    ],
+)
+def test_views_are_those_that_the_augmentation_allows(
+    command: Command, tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    """Where mirroring is wrong, a mean over mirrored images says something else than the network."""
+    said = command("--preset", "sample", "--epochs", "1", *flags, "--out", tmp_path / "run").success()
+    assert ("views" in said) == bool(words) and words in said
+    assert ("test_accuracy_of_views" in metrics(tmp_path / "run")[-1]) == bool(words)

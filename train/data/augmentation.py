@@ -176,11 +176,17 @@ def recolour(images: Array, amounts: Array) -> Array:
     return images + (images - xp.mean(images, axis=3, keepdims=True)) * saturation
 
 
-def views(images: Array) -> Iterator[Array]:
-    """Yield other views of images that averages of predictions are taken over, beside the images themselves."""
+VIEWS = ((0, True), (-1, False), (-1, True), (1, False), (1, True))
+"""By how many pixels an image is moved along both axes, and whether it is mirrored, in each of its other views."""
+
+
+def views(images: Array, *, flip: bool = True, shift: int = 1) -> Iterator[Array]:
+    """Yield other views of images that averages of predictions are taken over: those that the augmentation knows."""
     xp = array_namespace(images)
     count, height, width, _ = images.shape
-    for step, mirrored in ((0, True), (-1, False), (-1, True), (1, False), (1, True)):
+    for step, mirrored in VIEWS:
+        if (mirrored and not flip) or (step and not shift):
+            continue
         rows, columns = np.arange(height) - step, np.arange(width) - step
         chosen = [np.tile(a, (count, 1)) for a in (rows, columns[::-1] if mirrored else columns)]
         yield move(images, *(constant(xp, a, images.device) for a in chosen), max_shift=1)

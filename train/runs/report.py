@@ -143,7 +143,7 @@ def _results(records: Sequence[Mapping[str, Any]]) -> Table:
         lines.append(_result(record, "test", "test images"))
         if "test_accuracy_of_views" in record:
             views = f"{100 * record['test_accuracy_of_views']:.2f} %"
-            lines.append(("test images, mean of six views", str(record["epoch"]), views, ""))
+            lines.append(("test images, mean of views", str(record["epoch"]), views, ""))
     return Table(("images", "epoch", "accuracy", "loss [nats]"), lines, "results")
 
 

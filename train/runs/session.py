@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from train.ranks.ranks import Ranks
 from train.recipes.augmentations import AUGMENTATIONS
 from train.recipes.schedules import SCHEDULES, image_size
 from train.runs import checkpoint as checkpoints
+from train.runs.calibration import calibration_error, tempered_loss
 from train.runs.checkpoint import Checkpoint, State
 from train.runs.memory import available_bytes, batch_that_fits, required_bytes
 from train.runs.plot import plot_learning_curve
@@ -57,6 +59,7 @@ from train.storage.files import write_atomically
 
 __all__ = [
     "Session",
+    "calibration_lines",
     "classified",
     "draw",
     "figures",
@@ -74,6 +77,23 @@ NORMAL = 1.959964
 """Standard deviations of a normal distribution that hold 95 % of it."""
 
 Say = Callable[[str], None]
+
+
+def _new_folder(preset: str) -> Path:
+    """Make a folder of a preset's name and the time, which no other process begins a run in."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        path = Path("runs") / (f"{preset}-{now}-{number}" if number > 1 else f"{preset}-{now}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.parent.is_dir():
+                raise RunError(f"{path.parent} is a file; name a directory with --out") from None
+        except OSError as error:
+            raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
+        else:
+            return path
+    raise AssertionError
 
 
 def namespace(backend: str) -> Any:
@@ -113,20 +133,30 @@ class Session:
     def begin(self, settings: Callable[[], Config], out: Path | None, hours: float = math.inf) -> Run:
         """Train a new run, in a directory of its preset's name and the time where none is given."""
         ranks = self.ranks
-        now = ranks.from_first(lambda: time.strftime("%Y%m%d-%H%M%S"))
 
-        def checked() -> tuple[Config, Any, Run]:
+        def checked() -> tuple[Config, Any]:
             config = settings()
             xp = namespace(config.backend)
             if config.precision != "float32" and xp is np:
                 raise ConfigError(
                     f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'"
                 )
-            run = self.run(out or Path("runs") / f"{config.preset}-{now}")
-            run.require_new()
-            return config, xp, run
+            return config, xp
 
-        config, xp, run = ranks.agree(checked)
+        config, xp = ranks.agree(checked)
+        path = out or ranks.from_first(lambda: _new_folder(config.preset))
+        try:
+            return self._begin(config, xp, path, hours)
+        except BaseException:
+            if out is None:
+                with contextlib.suppress(OSError):  # where nothing was begun it is empty
+                    path.rmdir()
+            raise
+
+    def _begin(self, config: Config, xp: Any, path: Path, hours: float) -> Run:
+        """Train a new run in a directory that has none."""
+        ranks, run = self.ranks, self.run(path)
+        ranks.agree(run.require_new)
         source = ranks.from_first(lambda: opened(Path(config.init_from), self.say) if config.init_from else None)
         # what rank 0 is told decides here: that the others are told the same is compared at the start
         taught = ranks.from_first(lambda: opened(Path(config.teacher), self.say) if is_taught(config) else None)
@@ -216,7 +246,7 @@ class Session:
         if config.dataset in INFO and self.given is None:
             self._require_memory(xp, config, INFO[config.dataset])
         options: dict[str, Any] = {"mapped": True} if self.ranks.size > 1 else {}
-        dataset = self.given or load_dataset(config.dataset, Path(config.data_dir), **options)
+        dataset = self.given or load_dataset(config.dataset, Path(config.data_dir).expanduser(), **options)
         if config.dataset not in INFO or self.given is not None:
             self._require_memory(xp, config, dataset.info)
         if not config.train_size:
@@ -308,7 +338,11 @@ class Session:
                 draw(run)
             raise
         if result is not None:
-            for line in test_lines(figures(result), f", {len(dataset.test_labels):,} images"):
+            said = f", {len(dataset.test_labels):,} images"
+            for line in (
+                *test_lines(figures(result), trainer.config, said),
+                *calibration_lines(result, dataset.test_labels),
+            ):
                 self.say(line)
         if not run.metrics_path.is_file():  # no epoch fitted into the hours
             return
@@ -358,7 +392,7 @@ class Session:
     def _say_finished(self, run: Run, config: Config, test: dict[str, Any] | None) -> None:
         """Report a run of which nothing is left to compute, and draw its curve again."""
         self.say(f"{run.path} is finished: all {config.epochs} epochs are trained")
-        for line in test_lines(test) if test else ():
+        for line in test_lines(test, config) if test else ():
             self.say(line)
         if run.recorded("epochs") != config.epochs:
             run.write_config(config, versions(config.backend))
@@ -509,12 +543,24 @@ def _smaller(fits: int) -> str:
     return "not even one image fits: take a smaller --width or --factors"
 
 
-def test_lines(test: Mapping[str, Any], images: str = "") -> Iterator[str]:
+def test_lines(test: Mapping[str, Any], config: Config, images: str = "") -> Iterator[str]:
     """Yield what is said of a test."""
     yield f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats{images}"
     if "test_accuracy_of_views" in test:
         views = 100 * test["test_accuracy_of_views"]
-        yield f"test: accuracy {views:.2f} % by the mean of six views (shifts of a pixel, mirrored)"
+        number = {(False, True): "three", (True, False): "two"}.get((config.flip, config.shift > 0), "six")
+        known = [word for word, on in (("shifts of a pixel", config.shift), ("mirrored", config.flip)) if on]
+        yield f"test: accuracy {views:.2f} % by the mean of {number} views ({', '.join(known)})"
+
+
+def calibration_lines(result: Result, labels: np.ndarray[Any, Any]) -> Iterator[str]:
+    """Yield how far a test's confidence is from its accuracy."""
+    if len(labels) > 1:
+        loss, error = tempered_loss(result.logits, labels), calibration_error(result.logits, labels)
+        yield (
+            f"test: loss {loss:.4f} nats after one temperature, fitted on the other half of the images; "
+            f"calibration error {100 * error:.1f} %"
+        )
 
 
 def part_right(right: int, count: int) -> str:

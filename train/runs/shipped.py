@@ -27,7 +27,7 @@ def names() -> list[str]:
 
 def find(name_or_path: str | Path) -> Path:
     """Return the file of a network: the path itself if it exists, else the network that ships by this name."""
-    path = Path(name_or_path)
+    path = Path(name_or_path).expanduser()
     if not path.exists() and str(name_or_path) in names():
         return FOLDER / f"{name_or_path}.h5"
     if not path.exists() and not path.suffix:

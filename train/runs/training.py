@@ -82,6 +82,7 @@ def evaluate(
     loss, hits, found = 0.0, 0, np.zeros((count, network.classes), data.dtype)
     config = network.config
     ranks = ranks or Ranks()
+    averages = averages and (config.flip or config.shift > 0)
     size = min(EVALUATION_BATCH, -(-config.batch_size // ranks.size))  # what memory was reckoned for
     for begin in range(ranks.rank * size, count, ranks.size * size):
         x, labels = data.take(slice(begin, begin + size))
@@ -95,8 +96,9 @@ def evaluate(
         found[begin : begin + size] = to_numpy(logits)
         np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
         if averages:
+            others = views(x, flip=config.flip, shift=config.shift)
             with precision(config.precision):
-                logits = sum((network(parameters, view, moments)[0] for view in views(x)), start=logits)
+                logits = sum((network(parameters, view, moments)[0] for view in others), start=logits)
             hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
     if ranks.size > 1:
         counted = np.array([*confusion.reshape(-1), loss, hits], np.float64)
