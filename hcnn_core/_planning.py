@@ -55,6 +55,7 @@ def planning(name: str) -> Iterator[None]:
     Examples
     --------
     >>> import numpy as np
+    >>> from hcnn_core import convolve
     >>> with planning("estimate"):
     ...     y = convolve(np.ones(4), np.ones(3), 0, boundary="zero")
     """

@@ -200,8 +200,8 @@ MISTAKES = (
     Mistake(
         *("33", "the adjoint is the operator itself", "hcnn_core/operators.py"),
         *(
-            "lambda g: convolve_vjp_x(g, (len(g), *problem.x_shape), conjugate, moved, **options)",
-            "lambda g: convolve(g, conjugate, moved, **options)",
+            "convolve_vjp_x(given, (count, *self.x_shape), self.filters, self.axes, **self.options)",
+            "convolve(given, self.filters, self.axes, **self.options)",
         ),
     ),
 )

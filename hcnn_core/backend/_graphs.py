@@ -70,21 +70,21 @@ def record(work: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
     return launch, results
 
 
-def is_recording(xp: Any) -> bool:
-    """Whether CuPy's current stream records a graph, so that nothing may wait for the device."""
-    return xp.__name__ == "cupy" and bool(xp.cuda.get_current_stream().is_capturing())
+def is_recording(cupy: Any) -> bool:
+    """Whether CuPy's current stream records a graph, so that nothing may wait for the device; not of another module."""
+    return cupy.__name__ == "cupy" and bool(cupy.cuda.get_current_stream().is_capturing())
 
 
-def seconds_of(xp: Any, work: Callable[[], object], repeats: int) -> float:
+def seconds_of(cupy: Any, work: Callable[[], object], repeats: int) -> float:
     """Time of one of several calls; on a GPU between two events, since launches return before they are done."""
-    if xp.__name__ == "cupy":
-        begin, end = xp.cuda.Event(), xp.cuda.Event()
+    if cupy.__name__ == "cupy":
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
         begin.record()
         for _ in range(repeats):
             work()
         end.record()
         end.synchronize()
-        total = float(xp.cuda.get_elapsed_time(begin, end)) / 1e3
+        total = float(cupy.cuda.get_elapsed_time(begin, end)) / 1e3
     else:
         before = time.perf_counter()
         for _ in range(repeats):
@@ -93,8 +93,8 @@ def seconds_of(xp: Any, work: Callable[[], object], repeats: int) -> float:
     return max(total / repeats, 1e-9)
 
 
-def card_of(xp: Any) -> str:
+def card_of(cupy: Any) -> str:
     """Name of CuPy's current device; nothing for NumPy."""
-    if xp.__name__ != "cupy":
+    if cupy.__name__ != "cupy":
         return ""
-    return str(xp.cuda.runtime.getDeviceProperties(xp.cuda.get_device_id())["name"].decode())
+    return str(cupy.cuda.runtime.getDeviceProperties(cupy.cuda.get_device_id())["name"].decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 from collections.abc import Callable
@@ -133,9 +134,8 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_metrics_on_a_full_disk(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(run.Run, "metrics_path", Path("/dev/full"))
-        patch.setattr(run.Run, "require_new", lambda self: None)
-        command(*SMALL, "--out", tmp_path / "run").one_line(1, "cannot write /dev/full", "No space left")
+        patch.setattr(run, "open_regular", lambda path, flags: os.open("/dev/full", flags))
+        command(*SMALL, "--out", tmp_path / "run").one_line(1, "cannot write", "metrics.jsonl", "No space left")
 
 
 def test_a_picture_that_cannot_be_drawn_does_not_hide_the_result(
