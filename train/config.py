@@ -38,7 +38,6 @@ from train.recipes.optimizers import (
 )
 from train.recipes.schedules import SCHEDULES, StepSettings, WarmupSettings
 from train.settings import ConfigError, Section, setting
-from train.storage.files import MOST_TEXT
 
 __all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
@@ -96,6 +95,9 @@ class BackendSettings(Section):
         "float32", "of products on a GPU: TensorFloat-32 is faster, three such products are closer", choices=PRECISIONS
     )
 
+
+MOST_TEXT = 1 << 28
+"""Bytes of the longest configuration that is read."""
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "architecture": ARCHITECTURES,

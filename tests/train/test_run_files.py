@@ -9,11 +9,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-from tests.train.commands import Command
 from train import config, load
 from train.commands.command_line import harmless
 from train.config import ConfigError, read_toml
-from train.runs import session, shipped
+from train.runs import shipped
 from train.runs.plot import literal, plot_runs
 from train.runs.run import Run, RunError
 
@@ -71,32 +70,11 @@ def test_names_are_drawn_letter_for_letter(tmp_path: Path, name: str) -> None:
     assert shown.replace(r"\$", "$").removeprefix("\u200b") == name
 
 
-def test_names_that_runs_choose_are_of_one_process_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session.time, "strftime", lambda form: "20170101-000000")
-    found = [session._new_folder("sample") for _ in range(3)]
-    assert [path.name for path in found] == [f"sample-20170101-000000{end}" for end in ("", "-2", "-3")]
-    assert all(path.is_dir() for path in found)
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "runs").write_text("mine")
-    with pytest.raises(RunError, match="runs is a file; name a directory with --out"):
-        session._new_folder("sample")
-
-
-def test_a_run_that_does_not_begin_leaves_no_folder(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    command("--preset", "sample", "--dataset", "missing.npz").one_line(1, "there is no file")
-    assert not list((tmp_path / "runs").glob("*"))
-
-
 def test_home_folders_are_found_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     shutil.copy(shipped.FOLDER / "hcnn-fast.h5", tmp_path / "mine.h5")
     assert shipped.find("~/mine.h5") == tmp_path / "mine.h5"
-    assert load("~/mine.h5").classes == load("hcnn-fast").classes
+    assert load("~/mine.h5").class_names == load("hcnn-fast").class_names
 
 
 def test_configurations_as_editors_save_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,23 +78,6 @@ NORMAL = 1.959964
 Say = Callable[[str], None]
 
 
-def _new_folder(preset: str) -> Path:
-    """Make a folder of a preset's name and the time, which no other process begins a run in."""
-    now = time.strftime("%Y%m%d-%H%M%S")
-    for number in itertools.count(1):
-        path = Path("runs") / (f"{preset}-{now}-{number}" if number > 1 else f"{preset}-{now}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not path.parent.is_dir():
-                raise RunError(f"{path.parent} is a file; name a directory with --out") from None
-        except OSError as error:
-            raise RunError(f"cannot write the run to {path}: {error.strerror or error}") from error
-        else:
-            return path
-    raise AssertionError
-
-
 def namespace(backend: str) -> Any:
     """Return the array namespace of a backend; TrainingError where it cannot be used."""
     try:
@@ -133,30 +115,20 @@ class Session:
     def begin(self, settings: Callable[[], Config], out: Path | None, hours: float = math.inf) -> Run:
         """Train a new run, in a directory of its preset's name and the time where none is given."""
         ranks = self.ranks
+        now = ranks.from_first(lambda: time.strftime("%Y%m%d-%H%M%S"))
 
-        def checked() -> tuple[Config, Any]:
+        def checked() -> tuple[Config, Any, Run]:
             config = settings()
             xp = namespace(config.backend)
             if config.precision != "float32" and xp is np:
                 raise ConfigError(
                     f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'"
                 )
-            return config, xp
+            run = self.run(out or Path("runs") / f"{config.preset}-{now}")
+            run.require_new()
+            return config, xp, run
 
-        config, xp = ranks.agree(checked)
-        path = out or ranks.from_first(lambda: _new_folder(config.preset))
-        try:
-            return self._begin(config, xp, path, hours)
-        except BaseException:
-            if out is None:
-                with contextlib.suppress(OSError):  # where nothing was begun it is empty
-                    path.rmdir()
-            raise
-
-    def _begin(self, config: Config, xp: Any, path: Path, hours: float) -> Run:
-        """Train a new run in a directory that has none."""
-        ranks, run = self.ranks, self.run(path)
-        ranks.agree(run.require_new)
+        config, xp, run = ranks.agree(checked)
         source = ranks.from_first(lambda: opened(Path(config.init_from), self.say) if config.init_from else None)
         # what rank 0 is told decides here: that the others are told the same is compared at the start
         taught = ranks.from_first(lambda: opened(Path(config.teacher), self.say) if is_taught(config) else None)
