@@ -180,7 +180,7 @@ class ConvTransposeNd(ConvTranspose3d):
         )
         self.method = method
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         r"""Convolve a signal (N, C, \*space) or (C, \*space).
 
         Parameters
