@@ -153,7 +153,9 @@ def test_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path, part: byt
     assert names(tmp_path) == [] and "\n" not in str(caught.value)
 
 
-def test_two_at_once_wait_for_each_other(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_at_once_wait_for_each_other(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()  # capsys would lose what a thread writes while it is read
+    monkeypatch.setattr("sys.stderr", said)
     server.begun = threading.Event()
     target, errors = tmp_path / "file.tar.gz", []
 
@@ -167,7 +169,7 @@ def test_two_at_once_wait_for_each_other(server: Server, tmp_path: Path, capsys:
     threads[0].start()
     assert server.begun.wait(20)
     threads[1].start()
-    while "waiting for process" not in capsys.readouterr().err:
+    while "waiting for process" not in said.getvalue():
         assert threads[1].is_alive() and threads[0].is_alive()
     server.goes_on.set()
     for thread in threads:

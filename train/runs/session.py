@@ -294,7 +294,7 @@ class Session:
             fits = ranks.size * batch_that_fits(config, data, int(available / steps), teacher)
             raise TrainingError(
                 f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
-                f"and {available / 2**30:.1f} GiB are free; {_smaller(fits)}"
+                f"and {available / 2**30:.1f} GiB are free; {_smaller(fits - fits // 8)}"  # a moment later less is free
             )
 
     def _fit(self, trainer: Trainer, dataset: Dataset, hours: float) -> None:
