@@ -14,7 +14,7 @@ import numpy as np
 
 from train import load, load_dataset
 from train.runs.session import part_right
-from train.runs.shipped import names
+from train.runs.shipped import list_networks
 
 RESULTS = Path(__file__).parent / "results" / "cards.json"
 
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset = load_dataset("cifar10", options.data_dir)
     found: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
-    for name in names():
+    for name in list_networks():
         network = load(name)
         predicted = np.argmax(network(dataset.test_images), axis=1)
         confusion = np.zeros((len(dataset.class_names),) * 2, int)

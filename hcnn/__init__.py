@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hcnn_core import planning as planning
     from hcnn_core import wisdom as wisdom
     from train import fit as fit
+    from train import list_networks as list_networks
     from train import load as load
 
 _HOMES = {
@@ -29,12 +30,25 @@ _HOMES = {
     "convolve": "autodiff",
     "fit": "train",
     "grad": "autodiff",
+    "list_networks": "train",
     "load": "train",
     "planning": "core",
     "wisdom": "core",
 }
 
-__all__ = ["autodiff", "convolve", "core", "fit", "grad", "load", "planning", "train", "wavelets", "wisdom"]
+__all__ = [
+    "autodiff",
+    "convolve",
+    "core",
+    "fit",
+    "grad",
+    "list_networks",
+    "load",
+    "planning",
+    "train",
+    "wavelets",
+    "wisdom",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,19 +12,21 @@ if TYPE_CHECKING:
     from train.config import make_config as make_config
     from train.data import Dataset as Dataset
     from train.data import load_dataset as load_dataset
+    from train.runs.shipped import list_networks as list_networks
 
 _HOMES = {
     "Classifier": "train.classifier",
     "Config": "train.config",
     "Dataset": "train.data",
     "fit": "train.classifier",
+    "list_networks": "train.runs.shipped",
     "load": "train.classifier",
     "load_dataset": "train.data",
     "make_config": "train.config",
     "resume": "train.classifier",
 }
 
-__all__ = ["Classifier", "Config", "Dataset", "fit", "load", "load_dataset", "make_config", "resume"]
+__all__ = ["Classifier", "Config", "Dataset", "fit", "list_networks", "load", "load_dataset", "make_config", "resume"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ from train.runs.session import (  # noqa: E402
     test_lines,
     write_report,
 )
-from train.runs.shipped import bare, card, names, recorded  # noqa: E402
+from train.runs.shipped import bare, card, list_networks, recorded  # noqa: E402
 from train.runs.training import Result, evaluate, restore  # noqa: E402
 from train.storage.files import remove_partial_files  # noqa: E402
 
@@ -300,7 +300,7 @@ def _parser() -> Parser:
         type=given_path,
         metavar="CHECKPOINT",
         help="accuracy, loss and confusion on the test set: of a checkpoint, of a run's latest, or of a network that "
-        f"ships: {', '.join(names()) or 'none'}",
+        f"ships: {', '.join(list_networks()) or 'none'}",
     )
     parser.add_argument(
         "--hours", type=_hours, default=math.inf, help="stop after the last epoch that fits; --resume continues"

@@ -15,7 +15,7 @@ from hcnn_core import log_softmax
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train.config import Config, make_config
 from train.data import UNNAMED, Dataset, standardise
-from train.data.photographs import as_array
+from train.data.photographs import MODES, as_array, fitted
 from train.extras import require_installed
 from train.networks.architecture import Architecture
 from train.networks.layer import Moments, Parameters
@@ -173,7 +173,8 @@ class Classifier:
     name : str, optional
         What it is called; by default its preset.
     card : str, optional
-        Its model card, Markdown: data, recipe, accuracy by class, what it is not for. Networks that ship have one.
+        Its model card, Markdown: what it takes, data, recipe, accuracy by class, what it is not for. A network that
+        ships has one; of others it says what they take.
     """
 
     def __init__(
@@ -187,7 +188,8 @@ class Classifier:
         card: str = "",
     ) -> None:
         self.network, self.checkpoint = network, checkpoint
-        self.name, self.card = name or checkpoint.config.preset, card
+        self.name = name or checkpoint.config.preset
+        self.card = card or f"# {self.name}\n\n{self.takes}\n"
         self._arrays: dict[str, tuple[Parameters, Moments]] = {"numpy": (parameters, moments)}
 
     def __repr__(self) -> str:
@@ -203,6 +205,17 @@ class Classifier:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
         return self.checkpoint.class_names
+
+    @property
+    def takes(self) -> str:
+        """What images it is given, in words."""
+        shape = self.checkpoint.image_shape
+        alone = f" or (N, {shape[0]}, {shape[1]})" if shape[2] == 1 else ""
+        files = "; or photographs, paths or images of Pillow" if shape[2] in MODES else ""
+        return (
+            f"Images (N, {', '.join(map(str, shape))}){alone}, or one alone: uint8 from 0 to 255, or floats from 0 to 1"
+            f"{files}. The middle of one of another size is cut out and brought to this size."
+        )
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -231,8 +244,9 @@ class Classifier:
         ----------
         images : array, shape (N, H, W, C) or (H, W, C), or photographs
             Arrays have as many channels as it was trained on, RGB for CIFAR: uint8 from 0 to 255, or floats from 0 to
-            1. They are taken in the size they have. A photograph is the path of a file or an image of Pillow; its
-            middle is cut out and brought to the size it was trained on. Several are given as a list.
+            1. Grey ones may lack that axis. A photograph is the path of a file or an image of Pillow. Several are given
+            as a list. Of images of another size than it was trained on, the middle is cut out and brought to that
+            size. `takes` says all this of a network.
 
         Returns
         -------
@@ -252,6 +266,8 @@ class Classifier:
         xp = array_namespace(array)
         array = xp.asarray(array)
         channels = self.checkpoint.channels
+        if channels == 1 and array.ndim in (2, 3) and array.shape[-1] != 1:
+            array = array[..., None]
         if array.ndim not in (3, 4) or array.shape[-1] != channels or 0 in array.shape[-3:]:
             raise ValueError(
                 f"images have shape {tuple(array.shape)}; give (N, H, W, {channels}) or (H, W, {channels}), H and W "
@@ -263,9 +279,11 @@ class Classifier:
         if kind.startswith("float"):
             if array.size and not (float(xp.min(array)) >= 0 and float(xp.max(array)) <= 1):
                 raise ValueError(f"floats from {float(xp.min(array)):.9g} to {float(xp.max(array)):.9g}; give 0 to 1")
-            array = array * 255
         elif kind != "uint8":
             raise TypeError(f"images have dtype {kind}; give uint8 from 0 to 255, or floats from 0 to 1")
+        array = fitted(array, self.checkpoint.image_size)
+        if kind != "uint8":
+            array = array * 255
         parameters, moments = self._placed(xp)
         found = []
         count = array.shape[0]

@@ -15,25 +15,26 @@ from PIL import Image
 from benchmarks import cards
 from hcnn_core import convolve, elu
 from tests.remote import Remote, put, take
+from tests.train.commands import made_up
 from tests.train.conftest import Command
 from tests.train.runs import SMALL, metrics
-from train import Classifier, load
+from train import Classifier, fit, load
 from train.config import make_config
-from train.data import Dataset, Images, standardise
-from train.data.photographs import pixels
+from train.data import Dataset, Images, dataset_from_arrays, standardise
+from train.data.photographs import fitted, pixels
 from train.networks.hierarchical import hierarchy, layers
 from train.networks.registry import build
 from train.runs import checkpoint as checkpoints
 from train.runs import events, shipped
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import Run, RunError
-from train.runs.shipped import bare, find, names
+from train.runs.shipped import bare, find, list_networks
 from train.runs.training import evaluate, restore
 
 LARGEST = 2 * 2**20
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_networks())
 def test_a_network_that_ships_is_small_and_bare_and_says_what_it_reached(name: str) -> None:
     assert find(name).stat().st_size < LARGEST
     checkpoint = checkpoints.load(find(name))
@@ -45,12 +46,12 @@ def test_a_network_that_ships_is_small_and_bare_and_says_what_it_reached(name: s
     assert sum(layer.parameters for layer in table) <= (344_640 if config.nonlinear_factors else 97_650)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_networks())
 def test_a_model_card_says_what_the_file_and_the_records_say(name: str) -> None:
     network = load(name)
     config, test, text = network.network.config, network.figures, network.card
     words = " ".join(text.split())
-    assert text.startswith(f"# {name}\n")
+    assert text.startswith(f"# {name}\n") and f"## What it takes {network.takes} ## Data" in words
     assert f"**{100 * test['test_accuracy']:.2f} %** of the 10,000 test images" in words
     assert f"loss {test['test_loss']:.3f} nats" in words
     assert f"is right for {100 * test['test_accuracy_of_views']:.2f} %" in words
@@ -79,7 +80,10 @@ def test_a_network_says_what_it_is_in_one_line(command: Command, trained: Path, 
     )
     assert repr(load("hcnn-periodic")).startswith("<Classifier hcnn-periodic: ")  # whose file names another preset
     network = load(trained)
-    assert network.card == "" and network.figures["test_accuracy"] == metrics(trained)[-1]["test_accuracy"]
+    assert (
+        network.card == f"# {network.name}\n\n{network.takes}\n"
+        and network.figures["test_accuracy"] == metrics(trained)[-1]["test_accuracy"]
+    )
     said = f"coefficients, {100 * network.figures['test_accuracy']:.2f} % of the test images right>"
     assert repr(network).startswith("<Classifier sample: 10 classes, ") and repr(network).endswith(said)
     assert repr(load(trained / "epoch0002-step000000.h5")).endswith(", not tested>")
@@ -183,6 +187,33 @@ def test_a_network_classifies_images_as_evaluation_does(trained: Path, few_image
     assert classifier(images[:0]).shape == (0, 10) and classifier.predict(images[:0]) == []
 
 
+@pytest.mark.parametrize("size", [(64, 64), (48, 32), (16, 20)])
+def test_arrays_of_another_size_are_what_their_files_are(trained: Path, few_images: Dataset, size: Any) -> None:
+    network, rng = load(trained / "best.h5"), np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, *size, 3), np.uint8)
+    expected = network([Image.fromarray(image) for image in images])
+    assert np.array_equal(network(images), expected) and network(images[:0]).shape == (0, 10)
+    assert network.predict(images[1]) == network.predict(Image.fromarray(images[1]))
+    mild = images // 4 + 96  # so that nothing overshoots, which bytes cut off after each axis and floats after both
+    floats = fitted(mild / 255, (32, 32))
+    assert np.abs(floats - fitted(mild, (32, 32)) / 255).max() <= 1.2 / 255  # bytes are rounded after each axis
+    assert (fitted(images / 255, (32, 32)) >= 0).all() and (fitted(images / 255, (32, 32)) <= 1).all()
+    assert np.abs(network(mild / 255) - network(mild)).max() < 0.1 < np.abs(network(mild) - network(mild[::-1])).max()
+
+
+def test_a_grey_network_takes_grey_arrays(tmp_path: Path) -> None:
+    arrays = made_up((12, 12), classes=2)
+    settings = make_config("sample", {"epochs": 1, "depth": 4, "width": 4, "validation_size": 0, "strided_layers": ()})
+    network = fit(settings, dataset_from_arrays("grey", arrays), out=tmp_path / "run")
+    images = arrays["x_test"]
+    expected = network(images[..., None])
+    assert "Images (N, 12, 12, 1) or (N, 12, 12), or one alone" in network.takes and network.takes in network.card
+    assert np.array_equal(network(images), expected)
+    assert np.array_equal(network(images[..., None][0]), network(images[0]))
+    larger = images.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_allclose(network(larger)[0], network(larger[0]), rtol=0, atol=1e-5)
+
+
 def test_it_takes_arrays_of_another_device(trained: Path, few_images: Dataset) -> None:
     classifier = load(trained / "best.h5")
     images = few_images.test_images[:4]
@@ -196,6 +227,7 @@ def test_it_takes_arrays_of_another_device(trained: Path, few_images: Dataset) -
     [
         (np.zeros((2, 32, 32, 3), np.int64), TypeError, "images have dtype int64; give uint8"),
         (np.zeros((32, 32), np.uint8), ValueError, r"images have shape \(32, 32\); give \(N, H, W, 3\)"),
+        (np.zeros((2, 32, 32, 1), np.uint8), ValueError, r"images have shape \(2, 32, 32, 1\); give \(N, H, W, 3\)"),
         (np.zeros((1, 3, 32, 32), np.uint8), ValueError, r"shape \(1, 3, 32, 32\)"),
         (np.zeros((2, 0, 32, 3), np.uint8), ValueError, r"images have shape \(2, 0, 32, 3\); .* H and W at least 1"),
         (np.full((32, 32, 3), 200.0), ValueError, "floats from 200 to 200; give 0 to 1"),
@@ -212,7 +244,7 @@ def test_names_are_found_unless_a_path_is_there_and_others_refused(
     command: Command, trained: Path, few_images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in names():
+    for name in list_networks():
         assert find(name).parent == shipped.FOLDER
     shutil.copytree(trained, "hcnn-fast")
     assert find("hcnn-fast") == Path("hcnn-fast") and load("hcnn-fast").checkpoint.state.epoch == 4
@@ -222,7 +254,7 @@ def test_names_are_found_unless_a_path_is_there_and_others_refused(
     command("--report", "hcnn-best").one_line(1, "hcnn-best holds no run")
     with pytest.raises(CheckpointError, match="there is no checkpoint at hcnn-bst; networks that ship: "):
         load("hcnn-bst")
-    command("--evaluate", "hcnn-bst").one_line(1, "no checkpoint at hcnn-bst", *names())
+    command("--evaluate", "hcnn-bst").one_line(1, "no checkpoint at hcnn-bst", *list_networks())
     command("--evaluate", tmp_path / "none.h5").one_line(1, "there is no checkpoint at")
 
 
@@ -251,7 +283,7 @@ def test_what_ships_is_the_average_and_evaluates_as_recorded(
     monkeypatch.chdir(tmp_path)
     last = run / "epoch0002-step000000.h5"
     assert "tiny.h5" in command("--export", last, tmp_path / "tiny.h5").success()
-    assert names() == ["tiny"]
+    assert list_networks() == ["tiny"]
     before, after = checkpoints.load(last), checkpoints.load(tmp_path / "tiny.h5")
     assert np.array_equal(after.state.parameters["layer03"]["g"], before.state.average["layer03"]["g"])
     out = command("--evaluate", "tiny").success().splitlines()
@@ -328,7 +360,7 @@ def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path)
     command("--export", best, tmp_path / "new.h5", "--epochs", 3).one_line(2, "--export takes its settings")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", list_networks())
 def test_what_ships_needs_no_gpu(name: str) -> None:
     assert load(name).network.config.backend == "auto"
 

@@ -1,4 +1,4 @@
-"""Images of Pillow, and files that it reads, as arrays of the size that a network was trained on."""
+"""Images of Pillow, files that it reads, and arrays, brought to the size that a network was trained on."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, array_namespace, to_numpy
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     Photograph = str | os.PathLike[str] | Image
 
-__all__ = ["as_array", "pixels"]
+__all__ = ["MODES", "as_array", "fitted", "pixels"]
 
 MODES = {1: "L", 3: "RGB"}
 """What Pillow calls images of so many channels."""
@@ -53,6 +53,20 @@ def pixels(image: Photograph, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     upright = ImageOps.exif_transpose(image).convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert(MODES[channels])
     return np.asarray(ImageOps.fit(opaque, (width, height))).reshape(shape)
+
+
+def fitted(images: Array, size: tuple[int, int]) -> Array:
+    """Return the middle of each image (N, H, W, C), uint8 or floats from 0 to 1, at another size, as `pixels` does."""
+    if tuple(images.shape[1:3]) == size:
+        return images
+    from PIL import Image, ImageOps
+
+    host, (rows, columns) = to_numpy(images), size
+    planes = np.moveaxis(host.astype(host.dtype if host.dtype == np.uint8 else np.float32), 3, 1)
+    made = np.empty((*planes.shape[:2], rows, columns), planes.dtype)
+    for place in np.ndindex(made.shape[:2]):
+        made[place] = ImageOps.fit(Image.fromarray(planes[place]), (columns, rows))
+    return array_namespace(images).asarray(np.moveaxis(np.clip(made, 0, None if made.dtype == np.uint8 else 1), 1, 3))
 
 
 def _is_photograph(image: Any) -> TypeGuard[Photograph]:

@@ -15,12 +15,12 @@ from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.run import Run, RunError
 
-__all__ = ["FOLDER", "bare", "card", "find", "names", "open_network", "recorded"]
+__all__ = ["FOLDER", "bare", "card", "find", "list_networks", "open_network", "recorded"]
 
 FOLDER = Path(__file__).parents[1] / "weights"
 
 
-def names() -> list[str]:
+def list_networks() -> list[str]:
     """Return the names of the networks that ship with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.h5"))
 
@@ -28,10 +28,12 @@ def names() -> list[str]:
 def find(name_or_path: str | Path) -> Path:
     """Return the file of a network: the path itself if it exists, else the network that ships by this name."""
     path = Path(name_or_path).expanduser()
-    if not path.exists() and str(name_or_path) in names():
+    if not path.exists() and str(name_or_path) in list_networks():
         return FOLDER / f"{name_or_path}.h5"
     if not path.exists() and not path.suffix:
-        raise CheckpointError(f"there is no checkpoint at {path}; networks that ship: {', '.join(names()) or 'none'}")
+        raise CheckpointError(
+            f"there is no checkpoint at {path}; networks that ship: {', '.join(list_networks()) or 'none'}"
+        )
     return path
 
 
