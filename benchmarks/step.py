@@ -11,6 +11,7 @@ prepare()  # before NumPy is loaded, as the command line of training does
 
 import argparse  # noqa: E402
 import cProfile  # noqa: E402
+import itertools  # noqa: E402
 import json  # noqa: E402
 import pstats  # noqa: E402
 import resource  # noqa: E402
@@ -23,6 +24,7 @@ import numpy as np  # noqa: E402
 
 from autodiff import tree_map  # noqa: E402
 from benchmarks.machine import describe_machine  # noqa: E402
+from hcnn_core import planning  # noqa: E402
 from train.config import make_config  # noqa: E402
 from train.data import Images  # noqa: E402
 from train.networks.registry import build  # noqa: E402
@@ -60,7 +62,8 @@ class Step:
     ) -> None:  # fmt: skip
         changes |= {} if boundary is None else {"boundary": boundary}
         self.config = make_config(preset, {"batch_size": batch_size, **changes})
-        self.name = f"{preset}, {self.config.boundary}"
+        planned = ", measured plans" if self.config.planning == "measure" else ""
+        self.name = f"{preset}, {self.config.boundary}{planned}"
         network = self.network = build(self.config)
         self.rng = np.random.default_rng(seed)
         self.arrays = tree_map(xp.asarray, initial_arrays(network, network.initialize(self.rng)))
@@ -79,7 +82,8 @@ class Step:
         )
         if noise := self.network.noise(self.rng, config.batch_size):
             inputs["noise"] = noise
-        self.arrays, loss, _ = self.take(self.arrays, inputs)
+        with planning(config.planning):
+            self.arrays, loss, _ = self.take(self.arrays, inputs)
         return loss
 
 
@@ -107,13 +111,15 @@ def main() -> None:
     parser.add_argument("--preset", nargs="+", default=["hcnn"], help="networks")
     parser.add_argument("--boundary", nargs="+", default=["zero", "periodic"])
     parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--planning", nargs="+", default=["estimate"], help="who chooses how convolutions are computed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
 
     machine = describe_machine()
     print(*(f"{key}: {value}" for key, value in machine.items()), sep="\n")
-    steps = [Step(p, b, options.batch_size) for p in options.preset for b in options.boundary]
+    choices = itertools.product(options.preset, options.boundary, options.planning)
+    steps = [Step(p, b, options.batch_size, planning=how) for p, b, how in choices]
     seconds: dict[str, list[float]] = {step.name: [] for step in steps}
     for step in steps:
         step()  # compiles, and fills caches

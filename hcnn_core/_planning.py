@@ -7,14 +7,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from typing import TypeAlias
 
 PLANNINGS = ("estimate", "measure")
 
-_chosen: ContextVar[str | None] = ContextVar("planning", default=None)
+
+class Book:
+    """What a block's file says, once it is read; another block of the same file reads it again."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.known: dict[str, dict[str, float]] | None = None
+
+
+Planning: TypeAlias = str | Book
+
+_chosen: ContextVar[Planning | None] = ContextVar("planning", default=None)
 
 
 @contextmanager
-def planning(name: str) -> Iterator[None]:
+def planning(name: str, *, file: str | os.PathLike[str] | None = None) -> Iterator[None]:
     """Choose how `method="auto"` chooses, within a ``with`` block.
 
     With "measure", the first call of a convolution runs each way to compute it that a cost model does not find far too
@@ -27,6 +39,9 @@ def planning(name: str) -> Iterator[None]:
     name : {"estimate", "measure"}
         ``"estimate"`` is the default, unless the environment variable ``HCNN_PLANNING`` says ``measure``. The model
         decides, and it decides alike in every process.
+    file : str or path, optional
+        With "measure": a text file that keeps what the block chooses. A later block chooses what the file says, in any
+        process and on any machine, so that bits repeat. What it does not say is looked up or measured, and added.
 
     Yields
     ------
@@ -36,7 +51,9 @@ def planning(name: str) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If the name is neither of the two.
+        If the name is neither of the two, or if a file is given for "estimate".
+    OSError
+        Of a call within the block, if it chooses and the file cannot be written.
 
     See Also
     --------
@@ -61,14 +78,16 @@ def planning(name: str) -> Iterator[None]:
     """
     if name not in PLANNINGS:
         raise ValueError(_refused("planning", name))
-    before = _chosen.set(name)
+    if file is not None and name != "measure":
+        raise ValueError(f"file keeps what planning('measure') chooses; planning is {name!r}")
+    before = _chosen.set(name if file is None else Book(os.path.abspath(file)))
     try:
         yield
     finally:
         _chosen.reset(before)
 
 
-def current_planning() -> str:
+def current_planning() -> Planning:
     """The planning that applies here."""
     return _chosen.get() or _default()
 

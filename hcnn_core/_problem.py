@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-from hcnn_core._planning import current_planning, is_deterministic
+from hcnn_core._planning import Book, Planning, current_planning, is_deterministic
 
 Boundary: TypeAlias = Literal["periodic", "zero"]
 Extension: TypeAlias = Literal["periodic", "zero", "reflect", "nearest", "mirror"]
@@ -62,6 +62,8 @@ class Problem:
     stride: tuple[int, ...]
     boundary: tuple[Extension, ...]
     method: tuple[Method, ...]
+    book: Book | None = None
+    """Where measured choices are kept, besides the user's cache folder."""
 
     def __hash__(self) -> int:
         return self._hash
@@ -209,7 +211,7 @@ def _validated(
     sum_axes: Any,
     stride: Any,
     method: Any,
-    planning: str,
+    planning: Planning,
 ) -> Problem:
     x_shape, w_shape = tuple(x_shape), tuple(w_shape)
     axes = normalize_axes("axes", axes, len(x_shape))
@@ -229,6 +231,7 @@ def _validated(
     # A stride longer than its axis keeps the first sample alone, as a stride as long as the axis does. The latter has
     # only as many phases as there are samples.
     strides = normalize_integers("stride", stride, len(axes), 1)
+    methods = tuple(_planned(word, planning) for word in normalize_choice("method", method, len(axes), METHODS))
     return Problem(
         x_shape,
         w_shape,
@@ -236,15 +239,16 @@ def _validated(
         sum_axes,
         tuple(min(r, max(x_shape[a], 1)) for r, a in zip(strides, axes, strict=True)),
         normalize_choice("boundary", boundary, len(axes), EXTENSIONS),
-        tuple(_planned(word, planning) for word in normalize_choice("method", method, len(axes), METHODS)),
+        methods,
+        planning if isinstance(planning, Book) and "measure" in methods else None,
     )
 
 
-def _planned(method: Method, planning: str) -> Method:
+def _planned(method: Method, planning: Planning) -> Method:
     """The method that "auto" and "measure" mean with this planning."""
     if method not in OPEN:
         return method
-    return "measure" if "measure" in (method, planning) and not is_deterministic() else "auto"
+    return "measure" if (method == "measure" or planning != "estimate") and not is_deterministic() else "auto"
 
 
 OPTIONS = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
+from hcnn_core.plans import PLANNINGS
 from hcnn_core.precisions import PRECISIONS
 from train.data.cifar import INFO
 from train.data.custom import is_custom
@@ -93,6 +94,11 @@ class BackendSettings(Section):
     dtype: str = setting("float32", "of weights and activations", choices=("float32", "float64"))
     precision: str = setting(
         "float32", "of products on a GPU: TensorFloat-32 is faster, three such products are closer", choices=PRECISIONS
+    )
+    planning: str = setting(
+        "estimate",
+        "of convolutions: a model chooses how they are computed, or a clock in the first step",
+        choices=PLANNINGS,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from hcnn_core._engines import wisdom
 from hcnn_core._engines.choice import Choice
+from hcnn_core._planning import Book
 from hcnn_core._threads import threads_for, worker_count
 from hcnn_core.backend import card_of, dtype_name, is_recording, seconds_of
 from hcnn_core.precisions import passes
@@ -46,10 +48,15 @@ class Measured:
         The problem in words.
     library : str
         The array library.
+    book : Book, optional
+        Where what is chosen is kept, besides the user's cache folder; it decides.
     """
 
-    def __init__(self, choices: Mapping[str, Choice], estimated: str, described: str, library: str) -> None:
+    def __init__(
+        self, choices: Mapping[str, Choice], estimated: str, described: str, library: str, book: Book | None = None
+    ) -> None:
         self.choices, self.estimated, self.described, self.library = choices, estimated, described, library
+        self.book = book
         self._plans: dict[tuple[Any, ...], Any] = {}
 
     def forward(self, xp: Any, x: Any, w: Any, bias: Any = None) -> Any:
@@ -81,7 +88,7 @@ class Measured:
         """The name of the fastest choice: what is known, or else what is measured now."""
         machine = wisdom.machine_of(self.library, card_of(xp))
         problem = f"{asked} {words_of(self.library, dtype_name(like.dtype))} {self.described}"
-        known = next((name for name in wisdom.recall(machine, problem) if name in self.choices), None)
+        known = next((name for name in wisdom.recall(machine, problem, self.book) if name in self.choices), None)
         if known is not None:
             return known
         if threads_for() < worker_count() or is_recording(xp):
@@ -92,8 +99,10 @@ class Measured:
             times = race(runs, partial(seconds_of, xp))
         except MemoryError:
             warnings.warn(f"too little memory to measure {problem}: its estimates decide", RuntimeWarning, stacklevel=2)
-            return self.estimated
-        wisdom.keep(machine, problem, times)
+            if self.book is None:
+                return self.estimated
+            times = {self.estimated: math.inf}  # so that where more is free, bits repeat
+        wisdom.keep(machine, problem, times, self.book)
         return min(times, key=times.__getitem__)
 
 

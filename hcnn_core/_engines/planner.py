@@ -72,7 +72,7 @@ def measured(problem: Problem, real: bool, batch: BatchAxes, library: str, tunin
     near = sorted((i for i in range(len(found)) if seconds[i] <= most), key=seconds.__getitem__)
     estimated = estimate(found, seconds)
     candidates = {choice.name: choice for choice in [estimated, *(found[i] for i in near)]}
-    return Measured(candidates, estimated.name, described(problem, batch), library)
+    return Measured(candidates, estimated.name, described(problem, batch), library, problem.book)
 
 
 def described(problem: Problem, batch: BatchAxes) -> str:

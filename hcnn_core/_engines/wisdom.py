@@ -1,19 +1,22 @@
-"""What measurements found, in this process and in a text file of the user's: one for each machine.
+"""What measurements found, in this process and in a text file of the user's: one for each machine, and books.
 
 A file says in its first line how it is written, in the second which machine it is of, and in each further line a
 problem and the milliseconds of its choices, the fastest first. It is only read, never executed. What is damaged, or of
 another machine, is ignored. Files are replaced as a whole, so processes side by side see whole ones. Of two that write
-at once one may lose what the other found, which is then measured again.
+at once one may lose what the other found, which is then measured again. A book is such a file that a caller names. It
+decides on any machine.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 from functools import lru_cache
 from pathlib import Path
 
+from hcnn_core._planning import Book
 from hcnn_core._threads import asked_for, worker_count
 
 FORMAT = "hcnn wisdom 1: convolutions, and milliseconds of the ways to compute them; it may be deleted"
@@ -61,19 +64,38 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def recall(machine: str, problem: str) -> Times:
-    """What is known of a problem; nothing if it was not measured."""
+def recall(machine: str, problem: str, book: Book | None = None) -> Times:
+    """What is known of a problem; nothing if it was not measured. A book is told what only the machine's file says."""
     if machine not in _known:
-        _known[machine] = _read(machine)
-    return _known[machine].get(problem, {})
+        _known[machine] = _read(_file(machine), machine)
+    found = _known[machine].get(problem, {})
+    if book is not None:
+        if book.known is None:
+            book.known = _read(Path(book.path))
+        if problem not in book.known and found:
+            _enter(book, machine, problem, found)
+        return book.known.get(problem, {})
+    return found
 
 
-def keep(machine: str, problem: str, times: Times) -> None:
-    """Remember what was found, and write it to the machine's file if that can be written."""
+def keep(machine: str, problem: str, times: Times, book: Book | None = None) -> None:
+    """Remember what was found, and write it to the machine's file if that can be written, and to the book."""
     found = {name: times[name] for name in sorted(times, key=times.__getitem__)}
-    _known.setdefault(machine, _read(machine))[problem] = found
+    if book is not None:
+        _enter(book, machine, problem, found)
+    if math.inf in found.values():  # not measured
+        return
+    file = _file(machine)
+    _known.setdefault(machine, _read(file, machine))[problem] = found
     with contextlib.suppress(OSError):
-        _write(machine, {**_read(machine), problem: found})
+        _write(file, machine, {**_read(file, machine), problem: found})
+
+
+def _enter(book: Book, machine: str, problem: str, found: Times) -> None:
+    """Write to a book before anything is computed by what it says."""
+    known = {**(book.known or {}), problem: found}
+    _write(Path(book.path), machine, known)
+    book.known = known
 
 
 def text() -> str:
@@ -99,13 +121,13 @@ def _file(machine: str) -> Path:
     return user_cache() / f"wisdom-{hashlib.sha256(machine.encode()).hexdigest()[:12]}.txt"
 
 
-def _read(machine: str) -> dict[str, Times]:
-    """The lines of a machine's file that can be understood."""
+def _read(path: Path, machine: str = "") -> dict[str, Times]:
+    """The lines that can be understood of a file, if it is of this machine where one is named."""
     try:
-        form, of, *lines = _file(machine).read_text("utf-8", "replace").splitlines()
+        form, of, *lines = path.read_text("utf-8", "replace").splitlines()
     except (OSError, ValueError):  # there is none, or it has no head
         return {}
-    if (form, of) != (FORMAT, machine):
+    if (form, of) != (FORMAT, machine or of):
         return {}
     found = {}
     for line in lines:
@@ -117,21 +139,20 @@ def _read(machine: str) -> dict[str, Times]:
 
 
 def _time(field: str) -> tuple[str, float]:
-    """A choice and its seconds; ValueError where the field says anything else."""
+    """A choice and its seconds, inf if it was not measured; ValueError where the field says anything else."""
     name, milliseconds, unit = field.rsplit(" ", 2)
     seconds = float(milliseconds) / 1e3
-    if unit != "ms" or not 0 < seconds < float("inf"):
+    if unit != "ms" or not seconds > 0:
         raise ValueError(field)
     return name, seconds
 
 
-def _write(machine: str, known: dict[str, Times]) -> None:
+def _write(target: Path, machine: str, known: dict[str, Times]) -> None:
     import tempfile  # here, because it imports much
 
     lines = [FORMAT, machine]
     for problem, times in sorted(known.items()):
         lines.append("\t".join([problem, *(f"{name} {1e3 * seconds:.5g} ms" for name, seconds in times.items())]))
-    target = _file(machine)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:

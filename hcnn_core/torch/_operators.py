@@ -19,7 +19,7 @@ SCHEMA = (
     "(Tensor a, Tensor b, SymInt[] x_shape, SymInt[] w_shape, "
     "int[] axes, int[] sum_axes, int[] stride, str[] boundary, str[] method) -> Tensor"
 )
-"""Of all three operators; what follows the arrays are the fields of `Problem`, in their order."""
+"""Of all three operators; what follows the arrays are the first fields of `Problem`, in their order."""
 
 Calls: TypeAlias = dict[Role, Callable[..., Tensor]]
 
@@ -112,13 +112,15 @@ def over_batch(
         pairs = ((a.select(of_a, i), b.select(of_b, i)) for i in range(info.batch_size))
         return torch.stack([calls[role](*pair, *options) for pair in pairs]), 0
     first, second = OPERANDS[role]
-    problem = Problem(*(tuple(option) for option in options))
+    x_shape, w_shape, axes, sum_axes, stride, boundary, method = map(tuple, options)
+    problem = Problem(x_shape, w_shape, axes, sum_axes, stride, boundary, method)
     wider, place = mapped({role, second if of_a is None else first}, problem, info.batch_size)
     if of_a is None:
         b = b.movedim(of_b, place)
     else:
         a = a.movedim(of_a, place)
-    result = calls[role](a, b, *(list(getattr(wider, field.name)) for field in fields(wider)))
+    names = (field.name for field in fields(wider)[: len(options)])
+    result = calls[role](a, b, *(list(getattr(wider, name)) for name in names))
     return result, place % result.ndim
 
 

@@ -179,16 +179,54 @@ def test_people_can_read_it(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_processes_side_by_side_write_whole_files(folder: Path) -> None:
+    file = store._file("machine")
+
     def write_and_read(number: int) -> int:
-        store._write("machine", {f"problem {i}": {"a": 1.0} for i in range(number)})
-        return len(store._read("machine"))
+        store._write(file, "machine", {f"problem {i}": {"a": 1.0} for i in range(number)})
+        return len(store._read(file, "machine"))
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(write_and_read, [1, 500] * 32))
     assert set(found) == {1, 500} and len(list(folder.iterdir())) == 1
-    store._write("machine", {"of another": {"a": 1.0}})
+    store._write(file, "machine", {"of another": {"a": 1.0}})
     store.keep("machine", "own", {"b": 2.0, "a": 1.0})
-    assert store._read("machine") == {"of another": {"a": 1.0}, "own": {"a": 1.0, "b": 2.0}}
+    assert store._read(file, "machine") == {"of another": {"a": 1.0}, "own": {"a": 1.0, "b": 2.0}}
+
+
+def test_a_file_of_choices_decides_on_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "own" / "choices.txt"
+
+    def choice() -> str:
+        with planning("measure", file=file):
+            convolve(X, W, (1, 2), **OPTIONS)
+            measured = planner.make_plan(make_problem(X.shape, W.shape, (1, 2), **OPTIONS), True, X)
+        (plan,) = measured._plans.values()  # type: ignore[attr-defined]
+        return type(plan).__name__
+
+    with winner(lambda names: names[-1]) as races:
+        first = choice()
+        assert len(races) == 1
+    with winner(lambda names: names[0]) as races:
+        convolve(X, W, (1, 2), method="measure", **OPTIONS)
+        assert not races  # measured for the file, known to all
+        store.forget()
+        store._known.clear()
+        monkeypatch.setattr(store, "machine_of", lambda library, card="": "another machine")
+        assert choice() == first and not races
+        file.unlink()
+        assert choice() != first and len(races) == 1  # the same process, another block
+    store._known.clear()
+    with winner(lambda names: names[-1]) as races:
+        assert choice() != first and not races
+
+
+def test_a_file_of_choices_must_be_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with planning("measure", file=tmp_path / "file" / "choices.txt"), pytest.raises(FileExistsError):
+        convolve(X, W, (1, 2), **OPTIONS)
+    estimated = planning("estimate", file=tmp_path / "choices.txt")
+    with pytest.raises(ValueError, match=r"planning\('measure'\) chooses; planning is 'estimate'"), estimated:
+        pass
 
 
 def test_where_nothing_can_be_written_the_process_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +244,12 @@ def test_want_of_memory_leaves_it_to_the_estimate(monkeypatch: pytest.MonkeyPatc
     with pytest.warns(RuntimeWarning, match=r"too little memory to measure y float32 .*: its estimates decide"):
         y = convolve(X, W, (1, 2), method="measure", **OPTIONS)
     assert np.array_equal(y, convolve(X, W, (1, 2), **OPTIONS)) and not folder.exists()
+    file = folder.parent / "choices.txt"
+    with planning("measure", file=file), pytest.warns(RuntimeWarning):
+        convolve(X, W, (1, 2), **OPTIONS)
+    monkeypatch.undo()
+    with winner(lambda names: names[-1]) as races, planning("measure", file=file):
+        assert np.array_equal(y, convolve(X, W, (1, 2), **OPTIONS)) and not races  # with more memory, too
 
 
 def test_blocks_say_what_auto_means() -> None:

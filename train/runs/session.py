@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hcnn_core import planning
 from hcnn_core.backend import SPARE, array_namespace, get_namespace, to_numpy
 from train.config import Config, ConfigError
 from train.data import (
@@ -54,7 +57,7 @@ from train.runs.training import (
     summary,
 )
 from train.runs.transfer import begin_from
-from train.storage.files import write_atomically
+from train.storage.files import read_regular, write_atomically
 
 __all__ = [
     "Session",
@@ -124,6 +127,8 @@ class Session:
                 raise ConfigError(
                     f"precision is {config.precision!r}, which is for --backend cupy; NumPy's is 'float32'"
                 )
+            if config.planning == "measure" and ranks.size > 1:
+                raise ConfigError(f"planning is 'measure', which is for one rank; there are {ranks.size}")
             run = self.run(out or Path("runs") / f"{config.preset}-{now}")
             run.require_new()
             return config, xp, run
@@ -199,6 +204,8 @@ class Session:
                 trainer.save()
             if run.recorded("epochs") != config.epochs:  # which an extension that was killed has not written
                 run.write_config(config, trainer.versions)
+            if config.planning == "measure" and not os.path.lexists(run.plans_path) and state.epoch + state.step:
+                self.say(f"there is no plans.txt in {run.path}: what is measured anew may change rounding errors")
             self.say(f"{run.path}: going on after epoch {state.epoch}, step {state.step} of {config.epochs} epochs")
             self._fit(trainer, dataset, hours)
 
@@ -304,7 +311,8 @@ class Session:
         """
         run = trainer.run
         try:
-            result = self._train_and_test(trainer, dataset, hours)
+            with self._planning(run, trainer.config):
+                result = self._train_and_test(trainer, dataset, hours)
         except BaseException:
             with contextlib.suppress(Exception, KeyboardInterrupt):  # why it stopped is what there is to say
                 draw(run)
@@ -328,6 +336,14 @@ class Session:
             network, state = trainer.network, trainer.state
             shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
         self.say(write_report(run, trainer.network, trainer.class_names, trainer.state.evaluated, shown))
+
+    def _planning(self, run: Run, config: Config) -> AbstractContextManager[None]:
+        """Choose how convolutions are computed, as the run did before if it goes on."""
+        if config.planning == "estimate":
+            return contextlib.nullcontext()
+        with contextlib.suppress(FileNotFoundError):
+            read_regular(run.plans_path)  # OSError if it leads elsewhere
+        return planning(config.planning, file=run.plans_path)
 
     def _train_and_test(self, trainer: Trainer, dataset: Dataset, hours: float) -> Result | None:
         run, xp, train, config = trainer.run, trainer.xp, trainer.train, trainer.config
