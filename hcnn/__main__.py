@@ -11,6 +11,7 @@ from hcnn._siblings import claim
 COMMANDS = {
     "train": ("train.cifar", "train a network, or go on with one"),
     "evaluate": ("train.cifar", "accuracy, loss and confusion of a network on test images"),
+    "predict": ("train.predict", "classify pictures in files and folders by a network"),
     "verify": ("train.verify", "verify Proposition 3.1 on a network"),
     "explore": ("train.explore", "show what the attributes of a network mean"),
     "compare": ("train.compare", "compare runs in a table and a picture"),

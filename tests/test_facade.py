@@ -174,8 +174,8 @@ def test_every_command_says_its_name_and_version(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        ((), 2, "hcnn: no command is given; choose one of train, evaluate, verify, "),
-        (("trian",), 2, "hcnn: 'trian' is no command; choose one of train, evaluate, verify, "),
+        ((), 2, "hcnn: no command is given; choose one of train, evaluate, predict, "),
+        (("trian",), 2, "hcnn: 'trian' is no command; choose one of train, evaluate, predict, "),
         (("--version",), 0, f"hcnn {hcnn.__version__}\n"),
         (("--help",), 0, "usage: python -m hcnn COMMAND ...\n"),
         (("train", "--help"), 0, "usage: python -m hcnn train [-h] [--version] "),

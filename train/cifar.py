@@ -198,6 +198,8 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     if config.dataset in INFO:
         _require_same_kind(path, checkpoint, config.dataset, INFO[config.dataset])
     dataset = load_dataset(config.dataset, Path(config.data_dir))
+    for note in dataset.notes:
+        say(note)
     _require_same_kind(path, checkpoint, config.dataset, dataset.info)
     checkpoints.require_same_classes(path, checkpoint, dataset)
     test = Images(

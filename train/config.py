@@ -18,6 +18,7 @@ from hcnn_core.plans import PLANNINGS
 from hcnn_core.precisions import PRECISIONS
 from train.data.cifar import INFO
 from train.data.custom import is_custom
+from train.data.folder import named_folder
 from train.networks.hierarchical import HierarchicalSettings, NormalizationSettings
 from train.networks.registry import ARCHITECTURES, DEFAULT, PRESETS
 from train.recipes.augmentations import (
@@ -49,7 +50,9 @@ class DataSettings(Section):
 
     preset: str = setting("hcnn", "what the other settings start from", choices=PRESETS.keys())
     dataset: str = setting(
-        "cifar10", "images to train on: cifar10, cifar100, sample, a file FILE.npz, or MODULE:FUNCTION"
+        "cifar10",
+        "images to train on: cifar10, cifar100, sample, a file FILE.npz, a folder DIR (DIR/:64 for 64x64), or "
+        "MODULE:FUNCTION",
     )
     data_dir: str = setting("data", "folder that holds, or will hold, the data set")
     train_size: int = setting(0, "training images used, the first ones; 0 for all", low=0)
@@ -145,9 +148,12 @@ class Config(
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             _check(f, getattr(self, f.name))
+        if self.dataset not in INFO:
+            object.__setattr__(self, "dataset", named_folder(self.dataset))
         if self.dataset not in INFO and not is_custom(self.dataset):
             raise ConfigError(
-                f"dataset is {self.dataset!r}; choose {', '.join(INFO)}, a file FILE.npz, or MODULE:FUNCTION"
+                f"dataset is {self.dataset!r}; choose {', '.join(INFO)}, a file FILE.npz, a folder that there is, or "
+                "MODULE:FUNCTION"
             )
         if self.precision != "float32" != self.dtype:
             raise ConfigError(f"precision is {self.precision!r}, which is for dtype 'float32'; dtype is {self.dtype!r}")

@@ -12,6 +12,7 @@ from train.data._formats import Layout, read_layout
 from train.data.custom import is_custom, load_custom
 from train.data.dataset import IMAGE_SHAPE, DataError, Dataset, DatasetInfo
 from train.data.download import Progress, fetch, show_progress
+from train.data.folder import named_folder
 from train.data.mapped import map_layout
 
 __all__ = ["INFO", "DataError", "Dataset", "load_dataset"]
@@ -111,10 +112,10 @@ def load_dataset(
     ----------
     name : str
         ``"cifar10"``, ``"cifar100"``, or ``"sample"``: 2,000 training and 500 test images of CIFAR-10 that come with
-        the package. Or one's own images: a path that ends in ``.npz``, or ``"MODULE:FUNCTION"``, see
-        `train.data.custom`.
+        the package. Or one's own images: a folder, a path that ends in ``.npz``, or ``"MODULE:FUNCTION"``, see
+        `train.data.custom` and `train.data.folder`.
     data_dir : path, optional
-        Where CIFAR's files are, or where the archive goes.
+        Where CIFAR's files are, or where the archive goes, and what is decoded of a folder's files.
     download : bool, optional
         Whether to fetch the official archive when nothing is found.
     progress : callable, optional
@@ -140,14 +141,17 @@ def load_dataset(
     Where the environment variable HCNN_PARTIAL_DATA is 1, files of the training set may be missing, but for one: for
     machines that the files reach one by one.
     """
+    name = named_folder(name)
     if is_custom(name):
-        return load_custom(name)
+        return load_custom(name, Path(data_dir))
     if name == "sample":
         images, labels, count = _sample.load()
         classes = tuple(CLASS_NAMES["cifar10"].split())
         return Dataset(name, classes, images[:count], labels[:count], images[count:], labels[count:])
     if name not in LAYOUTS:
-        raise ValueError(f"dataset is {name!r}; choose 'cifar10', 'cifar100', 'sample', a file .npz or MODULE:FUNCTION")
+        raise ValueError(
+            f"dataset is {name!r}; choose 'cifar10', 'cifar100', 'sample', a file .npz, a folder or MODULE:FUNCTION"
+        )
     if "\0" in os.fspath(data_dir):
         raise DataError(f"data_dir is {os.fspath(data_dir)!r}: no folder has NUL in its name")
     path, layout = _find(name, Path(data_dir)) or _obtain(name, Path(data_dir), download, progress)

@@ -1,4 +1,4 @@
-"""One's own images: arrays in a file .npz, or what a function of one's own returns."""
+"""One's own images: a folder, arrays in a file .npz, or what a function of one's own returns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.data.dataset import DataError, Dataset, describe_array
+from train.data.folder import is_folder, load_folder
 
 __all__ = ["ARRAYS", "UNNAMED", "dataset_from_arrays", "is_custom", "is_function", "load_custom"]
 
@@ -33,14 +35,18 @@ def is_function(name: str) -> bool:
 
 
 def is_custom(name: str) -> bool:
-    """Return whether a data set's name is a file .npz, a function, or that of images without a name."""
-    return name.endswith(".npz") or is_function(name) or name == UNNAMED
+    """Return whether a data set's name is a file .npz, a folder, a function, or that of images without a name."""
+    return name.endswith(".npz") or is_folder(name) or is_function(name) or name == UNNAMED
 
 
-def load_custom(name: str) -> Dataset:
-    """Load one's own images."""
+def load_custom(name: str, kept: Path) -> Dataset:
+    """Load one's own images; what is decoded is kept in a folder."""
     if name == UNNAMED:
-        raise DataError("a program gave these images, and nothing names them; name others with --dataset FILE.npz")
+        raise DataError(
+            "a program gave these images, and nothing names them; name others with --dataset FILE.npz or DIR"
+        )
+    if is_folder(name):
+        return dataset_from_arrays(name, load_folder(name, kept))
     return _from_function(name) if is_function(name) else _from_file(name)
 
 
@@ -53,7 +59,7 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
     images = [_images(name, key, np.asarray(arrays[key])) for key in ARRAYS[::2]]
     labels = [_labels(name, key, np.asarray(arrays[key])) for key in ARRAYS[1::2]]
     names = _class_names(name, np.asarray(arrays["class_names"]) if "class_names" in arrays else None, labels[0])
-    return Dataset(name, names, images[0], labels[0], images[1], labels[1])
+    return Dataset(name, names, images[0], labels[0], images[1], labels[1], tuple(map(str, arrays.get("notes", ()))))
 
 
 def _from_file(path: str) -> Dataset:

@@ -48,6 +48,9 @@ class Dataset:
     train_labels, test_labels : ndarray of int64, shape (N,)
         Classes in ``0 .. len(class_names) - 1``.
 
+    notes : tuple of str, optional
+        What there is to say of it: files that cannot be read, for one.
+
     Raises
     ------
     DataError
@@ -60,6 +63,7 @@ class Dataset:
     train_labels: NDArray[np.int64]
     test_images: Any
     test_labels: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Hold every array to its contract."""

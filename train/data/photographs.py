@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Photograph = str | os.PathLike[str] | Image
 
-__all__ = ["MODES", "as_array", "fitted", "pixels"]
+__all__ = ["MODES", "as_array", "fitted", "pixels", "shape_of"]
 
 MODES = {1: "L", 3: "RGB"}
 """What Pillow calls images of so many channels."""
@@ -41,6 +41,8 @@ def pixels(image: Photograph, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
+        if os.fspath(image).endswith(".npy"):
+            return _of_array(image, shape)
         with Image.open(image) as opened:
             return pixels(opened, shape)
     height, width, channels = shape
@@ -53,6 +55,36 @@ def pixels(image: Photograph, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     upright = ImageOps.exif_transpose(image).convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright).convert(MODES[channels])
     return np.asarray(ImageOps.fit(opaque, (width, height))).reshape(shape)
+
+
+def shape_of(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """Return rows, columns and channels of a photograph in a file, upright, or of an array: 1 channel if it is grey."""
+    from PIL import Image
+
+    if os.fspath(path).endswith(".npy"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        _require_image(array)
+        rows, columns, *channels = array.shape
+        return rows, columns, *(channels or [1])
+    with Image.open(path) as image:
+        turned = image.getexif().get(0x0112, 1) > 4  # which the orientation lays on its side
+        rows, columns = image.size if turned else image.size[::-1]
+        return rows, columns, 1 if image.mode in ("1", "L", "LA") else 3
+
+
+def _of_array(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """`pixels` of an array in a file."""
+    array = np.load(path, allow_pickle=False)
+    _require_image(array)
+    image = array.reshape(1, *array.shape[:2], -1)
+    if image.shape[3] != shape[2] and image.shape[3] != 1:
+        raise ValueError(f"it has {image.shape[3]} channels; {shape[2]} are expected")
+    return np.asarray(np.broadcast_to(fitted(image, shape[:2])[0], shape))
+
+
+def _require_image(array: NDArray[Any]) -> None:
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
+        raise ValueError(f"it is {array.dtype} of shape {array.shape}; expected uint8 of shape (H, W) or (H, W, C)")
 
 
 def fitted(images: Array, size: tuple[int, int]) -> Array:

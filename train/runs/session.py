@@ -228,6 +228,8 @@ class Session:
         dataset = self.given or load_dataset(config.dataset, Path(config.data_dir).expanduser(), **options)
         if config.dataset not in INFO or self.given is not None:
             self._require_memory(xp, config, dataset.info)
+        for note in dataset.notes:
+            self.say(note)
         if not config.train_size:
             return dataset
         try:

@@ -21,7 +21,13 @@ FOLDER = Path(__file__).parents[1] / "weights"
 
 
 def list_networks() -> list[str]:
-    """Return the names of the networks that ship with the package."""
+    """Return the names of the networks that ship with the package.
+
+    Returns
+    -------
+    list of str
+        What `load` and the commands take, in order.
+    """
     return sorted(path.stem for path in FOLDER.glob("*.h5"))
 
 

@@ -1,0 +1,107 @@
+"""Classify pictures by a trained network: `python -m hcnn predict NETWORK PATH ... --out table.csv`."""
+
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
+
+if __name__ == "__main__":
+    leave_on_interrupt("train.predict")
+prepare()  # before NumPy is loaded
+
+import argparse  # noqa: E402
+import csv  # noqa: E402
+import io  # noqa: E402
+import itertools  # noqa: E402
+import sys  # noqa: E402
+from collections import deque  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
+from concurrent.futures import Future, ThreadPoolExecutor  # noqa: E402
+from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+from train.classifier import BATCH, Classifier, load  # noqa: E402
+from train.commands.command_line import Parser, given_path, run_command, say  # noqa: E402
+from train.data import DataError  # noqa: E402
+from train.data.folder import ENDINGS, attempt, files_in, listed  # noqa: E402
+from train.data.photographs import pixels  # noqa: E402
+from train.storage.files import write_atomically  # noqa: E402
+
+TOP = 5
+"""Classes that a row names."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    return run_command(_parser(), arguments, _act, "predict fewer files at a time")
+
+
+def _act(options: argparse.Namespace) -> int:
+    network = load(options.network)
+    files = [file for path in options.paths for file in (files_in(path) if path.is_dir() else [path])]
+    if not files:
+        raise DataError(f"{options.paths[0]} holds no files {', '.join(ENDINGS)}; name files, or a folder of such")
+    top = min(TOP, len(network.class_names))
+    stream, failed = io.StringIO(), []
+    writer = csv.writer(stream, lineterminator="\n")
+    number = ["", *(f"_{place}" for place in range(2, top + 1))]
+    writer.writerow(["path", *itertools.chain(*((f"class{n}", f"probability{n}") for n in number))])
+    for part, made in _progress(_read(files, network), len(files)):
+        read = [(path, image) for path, image in zip(part, made, strict=True) if not isinstance(image, str)]
+        failed += [(path, image) for path, image in zip(part, made, strict=True) if isinstance(image, str)]
+        found: Any = network.probabilities(np.stack([image for _, image in read])) if read else []
+        for (path, _), row in zip(read, found, strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            writer.writerow([path, *itertools.chain(*((network.class_names[k], f"{row[k]:.6f}") for k in best))])
+    if options.out:
+        write_atomically(options.out, stream.getvalue().encode())
+        say(f"{options.out}: {len(files) - len(failed):,} files")
+    else:
+        say(stream.getvalue().rstrip("\n"))
+    for line in listed(failed):
+        print(line, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _read(files: Sequence[Path], network: Classifier) -> Iterator[tuple[Sequence[Path], list[Any]]]:
+    """Yield batches of files with their images, or why there are none; the next is decoded while one is classified."""
+    decode = partial(pixels, shape=network.checkpoint.image_shape)
+    ahead: deque[tuple[Sequence[Path], Future[list[Any]]]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for begin in range(0, len(files), BATCH):
+            part = files[begin : begin + BATCH]
+            ahead.append((part, pool.submit(attempt, decode, part)))
+            if len(ahead) > 2:
+                before, made = ahead.popleft()
+                yield before, made.result()
+        for before, made in ahead:
+            yield before, made.result()
+
+
+def _progress(batches: Any, count: int) -> Iterator[Any]:
+    """The batches, with a bar where somebody watches."""
+    from tqdm import tqdm
+
+    with tqdm(total=count, unit="img", leave=False, disable=None) as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch[0]))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m train.predict",
+        description="Classify pictures by a trained network: a table of the five most probable classes of each.",
+        epilog="Exit status: 0; 1 it failed, or files that are listed cannot be read; 2 the command line is wrong.",
+    )
+    parser.add_argument("network", type=given_path, metavar="NETWORK", help="name of one that ships, run or checkpoint")
+    parser.add_argument(
+        "paths", type=given_path, nargs="+", metavar="PATH", help=f"files, or folders of files {', '.join(ENDINGS)}"
+    )
+    parser.add_argument("--out", type=given_path, metavar="FILE", help="CSV to write [standard output]")
+    return parser
+
+
+if __name__ == "__main__":
+    raise_on_interrupt()
+    sys.exit(main())
