@@ -81,7 +81,7 @@ WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    parser, hint = _parser(), "a smaller --batch-size, --width or --factors may do"
+    parser, hint = _parser(), "a smaller --batch-size or network may do"
     try:
         ranks = join()
         share_processors(ranks)

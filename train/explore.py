@@ -73,7 +73,10 @@ def _act(options: argparse.Namespace) -> int:
             f"{path} is {architecture.title}, which has no attributes; explore a hierarchical network"
         )
     if checkpoint.config.scattering:
-        raise CheckpointError(f"{path} begins with scattering, which is not explored; take a network without")
+        raise CheckpointError(
+            f"{path} begins with scattering: what its filters see is no part of an image that could be shown; explore "
+            "a network without"
+        )
     if checkpoint.channels != 3 or min(checkpoint.image_size) < 2:
         shape = "x".join(map(str, checkpoint.image_shape))
         raise CheckpointError(

@@ -59,7 +59,7 @@ BIAS_SCALE = 0.5
 
 LAYER_SETTINGS = (
     *("depth", "width", "factors", "space_kernel", "attribute_kernel", "attribute_stride", "strided_layers"),
-    *("nonlinear_factors", "normalization", "head", "skip", "epsilon"),
+    *("activation", "nonlinear_factors", "normalization", "head", "skip", "scattering", "epsilon"),
 )
 """What the description of a verification says of the network."""
 
@@ -222,8 +222,6 @@ def _require_layers(config: Config) -> None:
         raise ConfigError(
             f"{architecture.title} has no attributes, which section 3 is about; verify a hierarchical network"
         )
-    if config.scattering:
-        raise ConfigError("the network begins with scattering, which section 3 does not treat; verify one without")
 
 
 def _random_weights(network: Network, rng: np.random.Generator) -> Any:
@@ -240,11 +238,11 @@ def _measured(subjects: Iterable[tuple[str, Subject]], count: int) -> Iterator[t
     """Measure every network, showing progress on a terminal."""
     with _progress(count) as bar:
         for name, subject in subjects:
-            depth, begun = subject.network.config.depth, 0
+            depth, layer = len(subject.table) + 1, 0
             for example in measure(subject):
-                if example.row.j + 1 > begun:
-                    begun = example.row.j + 1
-                    bar.set_description(f"{name}, layer {begun} of {depth}")
+                if example.row.j + 1 > layer:
+                    layer = example.row.j + 1
+                    bar.set_description(f"{name}, layer {layer} of {depth}")
                     bar.update(1 / depth)
                 yield subject, example
 

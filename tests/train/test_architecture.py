@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodiff import check_grads, convolve, cross_entropy
-from tests.train.runs import SMALL, Outcome, assert_same_run
+from tests.train.runs import SMALL, Outcome, assert_same_run, explore_here
 from train import explore, load, verify
 from train.config import ConfigError, make_config
 from train.networks import hierarchical, registry
-from train.networks.hierarchical import FactoredLayer, HierarchicalLayer, Kinds
 from train.networks.layer import IMAGES, Layer
 from train.networks.network import Network
 
@@ -83,49 +81,74 @@ def test_names_are_taken_once(linear: Any) -> None:
         registry.register("linear", linear["ARCHITECTURE"])
 
 
-def tanh(x: Any, w: Any, bias: Any, axes: Any, **options: Any) -> Any:
-    return np.tanh(convolve(x, w, axes, **options) + bias)
+class Halves(Layer):
+    """A row between others, which keeps axes."""
 
+    name, reads = "halves", ("layer03",)
 
-class Plain(HierarchicalLayer):
-    _rho = staticmethod(tanh)
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self.inputs = self.outputs = lengths
 
-
-class Factored(Plain, FactoredLayer):
-    pass
+    def apply(self, weights: Any, *inputs: Any) -> Any:
+        return inputs[0] / 2
 
 
 @pytest.fixture
-def other_activation() -> Iterator[None]:
-    """A hierarchical network with another nonlinearity, as the page says to make one."""
-    build = functools.partial(hierarchical.build, kinds=Kinds(Plain, Factored, reduces=False))
-    presets = {"tanh": {"dataset": "sample", "learning_rate": 0.003}}
-    entry = dataclasses.replace(hierarchical.ARCHITECTURE, title="a network with tanh", build=build, presets=presets)
-    registry.register("tanh", entry)
+def with_a_row_between(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A hierarchical network whose fourth layer reads another row than the third."""
+
+    def build(*arguments: Any, **options: Any) -> Network:
+        network = hierarchical.build(*arguments, **options)
+        table = list(network.table)
+        row, lengths = Halves(table[2].outputs), table[3].inputs
+        lengths = lengths if request.param else (lengths[0] // 2, *lengths[1:])
+        table[3:4] = [row, dataclasses.replace(table[3], reads=("halves",), inputs=lengths)]  # type: ignore[type-var]
+        return Network(network.config, table, network.image_shape, network.classes)
+
+    presets = {"row": {"width": 4, "factors": 4, "depth": 6, "boundary": "attributes", "learning_rate": 0.003}}
+    entry = dataclasses.replace(hierarchical.ARCHITECTURE, title="a network with a row", build=build, presets=presets)
+    registry.register("row", entry)
     try:
         yield
     finally:
-        del registry.ARCHITECTURES["tanh"], registry.PRESETS["tanh"]
+        del registry.ARCHITECTURES["row"], registry.PRESETS["row"]
 
 
-@pytest.mark.usefixtures("other_activation")
-def test_a_hierarchical_network_takes_another_activation(command: Command, tmp_path: Path) -> None:
-    network = registry.build(make_config("tanh", {"depth": 4, "width": 4, "factors": 3, "dtype": "float64"}), 8)
-    rng = np.random.default_rng(0)
-    weights, x, labels = network.initialize(rng), rng.standard_normal((2, 8, 8, 3)), np.array([0, 7])
-    layer, found, _ = next(network.trace(weights, x))
-    w, bias = weights[layer.name]["w"], weights[layer.name]["bias"]
-    expected = np.tanh(convolve(x, w, (1, 2), sum_axes=3, boundary="zero") + bias)
-    assert np.array_equal(found, expected)
-    check_grads(lambda p: cross_entropy(network(p, x)[0], labels), 1)(weights)
-    logits, moments = network(weights, x)
-    np.testing.assert_allclose(network.apply_merged(network.merged(weights, moments), x), logits, rtol=1e-10)
-    with pytest.raises(ConfigError, match="cannot be periodic"):
-        registry.architecture_of(config := make_config("tanh", {"boundary": "periodic"})).refuse(
-            config, (30, 30), 10, 3
-        )
-    command(*SMALL, "--preset", "tanh", "--epochs", 1, "--no-test", "--out", tmp_path / "run").success()
-    assert load(tmp_path / "run").network.config.architecture == "tanh"
+@pytest.mark.parametrize("with_a_row_between", [True], indirect=True)
+@pytest.mark.usefixtures("with_a_row_between")
+def test_layers_are_asked_for_their_depth(
+    command: Command, few_images: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows between them are walked through: every statement that must hold does, and translations are explored."""
+    flags = "--max-examples", "1", "--images", "1", "--out"
+    for preset, boundary in (("row", "zero"), ("row", "periodic"), ("scattering", "periodic")):
+        out = tmp_path / f"{preset}-{boundary}"
+        assert verify.main(["--preset", preset, "--boundary", boundary, *flags, str(out)]) == 0
+        rows = json.loads((out / "verify.json").read_text())["rows"]
+        assert {row["j"] for row in rows} == set(range(6))
+    command(*SMALL, "--preset", "row", "--epochs", 1, "--no-test", "--out", tmp_path / "run").success()
+    capsys.readouterr()
+    found = explore_here(
+        few_images,
+        "--checkpoint",
+        tmp_path / "run" / "best.h5",
+        "--agreement",
+        20,
+        "--images",
+        0,
+        1,
+        "--out",
+        tmp_path / "page",
+    )
+    assert found.status == 0, found
+
+
+@pytest.mark.parametrize("with_a_row_between", [False], indirect=True)
+@pytest.mark.usefixtures("with_a_row_between")
+def test_a_row_that_changes_axes_is_named() -> None:
+    network = registry.build(make_config("row"), 8)
+    with pytest.raises(ConfigError, match=r"what stands between layers 3 and 4 makes 4x8x.* of 8x8x.*rows that keep"):
+        hierarchical.hierarchy(network)
 
 
 class Add(Layer):

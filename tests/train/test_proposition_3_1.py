@@ -326,11 +326,10 @@ def test_control(dtype: str) -> None:
 class PositionBias:
     """A bias for every position along v_{j-1} instead of one for every v_j."""
 
-    @staticmethod
-    def _rho(x: Any, w: Any, bias: Any, axes: tuple[int, ...], **options: Any) -> Any:
-        c = convolve(x, w, axes, **options)
+    def made_by(self, filters: Any, x: Any) -> Signal:
+        c = self._filtered(filters, x)  # type: ignore[attr-defined]
         ramp = np.linspace(0, 1, c.shape[-2], dtype=c.dtype) if c.ndim > 4 else np.zeros(c.shape[-2], c.dtype)
-        return elu(c + ramp[:, None], bias=bias)
+        return Signal(elu(c + ramp[:, None], bias=filters["bias"]))
 
 
 class PositionNorm:

@@ -82,7 +82,7 @@ def pair_distances(
 
 
 def _activations(model: Model, images: Array) -> Iterator[Array]:
-    yield model.standardised(images)
+    yield model.start(images)
     for _, x in model.outputs(images):
         yield x
 
@@ -134,8 +134,8 @@ class Gain:
     """How much a layer can stretch distances."""
 
     j: int  # depth of its output
-    # The norm of its linear map; of a (+) layer, the product of the norms of both. The ELU stretches nothing, so the
-    # layer's Lipschitz constant is at most this.
+    # The norm of its linear map; of a (+) layer, the product of the norms of both; times what rho stretches at most,
+    # ELU nothing. The layer's Lipschitz constant is at most this.
     upper: float
     local: float  # the largest norm of its derivative at some images: the Lipschitz constant is at least this
     converged: bool  # Whether both iterations ended before their limit. The norm of power iteration comes from below.
@@ -170,7 +170,7 @@ def gains(model: Model, images: Array, rng: np.random.Generator) -> Iterator[Gai
     """Yield bounds of the Lipschitz constant of each layer x_{j-1} -> x_j, in evaluation mode."""
     network = model.network
     folded = network.merged(model.parameters, model.moments)
-    before = model.standardised(images)
+    before = model.start(images)
     xp = array_namespace(before)
 
     def random(like: Array) -> Array:
@@ -190,7 +190,7 @@ def gains(model: Model, images: Array, rng: np.random.Generator) -> Iterator[Gai
             locals_.append(operator_norm(_derivative(apply, x), _first(pull), random(x)))
         yield Gain(
             layer.j,
-            math.prod(norm for norm, _ in uppers),
+            math.prod(norm * layer.activation.slope for norm, _ in uppers),
             max(norm for norm, _ in locals_),
             all(converged for _, converged in uppers + locals_),
         )

@@ -19,8 +19,8 @@ from hcnn_core import convolve
 from hcnn_core.backend import Array, array_namespace, to_numpy
 from hcnn_core.typing import Boundary
 from train.data import Dataset, standardise
-from train.networks.hierarchical import HierarchicalLayer, hierarchy, name_of
-from train.networks.layer import Moments, Parameters
+from train.networks.hierarchical import HierarchicalLayer, hierarchy
+from train.networks.layer import IMAGES, Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import build
 from train.runs.run import RunError
@@ -71,11 +71,17 @@ class Model:
     @property
     def depths(self) -> range:
         """The depths j whose outputs have three attributes: 3 to J-1."""
-        return range(FIRST, self.network.config.depth)
+        return range(FIRST, len(hierarchy(self.network)) + 1)
 
     def standardised(self, images: Array) -> Array:
-        """Return x_0 of images."""
+        """Return images as the network takes them."""
         return standardise(images, self.mean, self.std, self.network.config.dtype)
+
+    def start(self, images: Array) -> Array:
+        """Return what layer 1 reads: standardised images, or what rows before it make of them."""
+        x, name = self.standardised(images), hierarchy(self.network)[0].reads[0]
+        trace = self.network.trace(self.parameters, x, self.moments)
+        return x if name == IMAGES else next(y for layer, y, _ in trace if layer.name == name)
 
     def outputs(self, images: Array) -> Iterator[tuple[HierarchicalLayer, Array]]:
         """Yield each layer with its output x_j, in evaluation mode."""
@@ -85,15 +91,19 @@ class Model:
 
     def layer(self, j: int) -> Callable[[Array], Array]:
         """Return x_{j-1} -> x_j, in evaluation mode."""
-        return lambda x: next(self.network.trace(self.parameters, {name_of(j - 1): x}, self.moments))[1]
+        table = hierarchy(self.network)
+        given, name = table[j - 2].name if j > 1 else table[0].reads[0], table[j - 1].name
+        trace = self.network.trace
+        return lambda x: next(y for la, y, _ in trace(self.parameters, {given: x}, self.moments) if la.name == name)
 
     def subject(self, images: Array) -> Subject:
         """Return what `train.verification.covariance` measures."""
         xp, dtype = array_namespace(images), "float64"
         network = build(
             replace(self.network.config, dtype=dtype, precision="float32"),
-            hierarchy(self.network)[0].inputs[0],
+            self.network.image_shape[:2],
             self.network.classes,
+            self.network.image_shape[2],
         )
         parameters, moments = tree_map(lambda a: xp.asarray(a, dtype=dtype), (self.parameters, self.moments))
         return Subject(network, parameters, moments, standardise(images, self.mean, self.std, dtype))
@@ -295,7 +305,7 @@ def _write(
 
 def _arrays(model: Model, images: Array, axis: str, position: tuple[float, float]) -> Iterator[tuple[str, Array]]:
     """Names and arrays of a batch of images."""
-    yield "mean00", mean_array(model.standardised(images))
+    yield "mean00", mean_array(model.start(images))
     for layer, x in model.outputs(images):
         yield f"mean{layer.j:02d}", mean_array(x)
         if layer.j >= FIRST:

@@ -181,7 +181,7 @@ class Study:
                     elif not row.must_hold:
                         of_shift = others.setdefault(where, {}).setdefault(row.shift, [])
                         of_shift.append(_changes(example.found, example.expected))
-        for j in range(FIRST, self.model.network.config.depth):
+        for j in self.model.depths:
             for axis in axes(hierarchy(self.model.network), j):
                 if axis.name not in AXES:
                     continue
@@ -292,7 +292,7 @@ class Study:
         separation = []
         probed = spread(len(data.test_labels), PROBED)
         compared = spread(len(data.train_labels), SEPARATED)
-        for j in range(self.model.network.config.depth):
+        for j in range(self.model.depths.stop):
             for features, found in zip((self.features, self.untrained_features), probes, strict=True):
                 train, test = features.means("train", j), features.means("test", j)
                 found.append(probe(train, data.train_labels, test[probed], data.test_labels[probed]))
@@ -306,7 +306,7 @@ class Study:
         images = self.dataset.train_images[self._few()]
         models = (self.model, self.untrained)
         circular = boundary_of(self.model) == "periodic"
-        last = self.model.network.config.depth - 1
+        last = self.model.depths.stop - 1
         for j in range(1, last):  # the last attribute is the class, whose order means nothing
             comparisons = (neighbour_correlation(_filters(m, j), circular, self._rng(10, j)) for m in models)
             self.organisation.append(Organisation(j, "v_j", "neighbouring filters", *comparisons))

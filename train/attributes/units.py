@@ -82,7 +82,7 @@ def maximise(
     pixels at every step, so that what is found does not hang on single pixels.
     """
     table = hierarchy(model.network)
-    layer, (rows, columns) = table[j - 1], table[0].inputs[:2]
+    layer, (rows, columns) = table[j - 1], model.network.image_shape[:2]
     colours = _colour_root(images)
     amplitudes = _amplitudes(rows, columns)
     cotangent = np.zeros((len(units), *layer.outputs), model.network.config.dtype)
@@ -94,7 +94,7 @@ def maximise(
     cotangent = xp.asarray(cotangent)
 
     def apply(x: Array) -> Array:
-        return next(y for la, y, _ in model.network.trace(model.parameters, x, model.moments) if la.name == name_of(j))
+        return next(y for la, y, _ in model.network.trace(model.parameters, x, model.moments) if la.name == layer.name)
 
     def pixels(z: Any) -> Any:
         return 1 / (1 + np.exp(-(_filtered(z, amplitudes) @ colours)))  # colours is symmetric

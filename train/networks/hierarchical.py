@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
 from autodiff import (
+    batch_normalize,
     convolve,
-    convolve_elu,
-    convolve_elu_marginal,
-    factored_layer,
     getval,
     marginal,
     merge_factors,
-    normalize_elu,
     normalize_filters,
     patch_moments,
 )
@@ -25,6 +23,7 @@ from hcnn_core.backend import Array
 from hcnn_core.factored import EXPANSION_ELEMENTS, factor_options
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Boundary
+from train.networks.activations import ACTIVATIONS, Activation
 from train.networks.architecture import Architecture
 from train.networks.layer import DEFAULT_CALL, IMAGES, Call, Layer, Signal, Weights, times
 from train.networks.network import Network
@@ -51,8 +50,6 @@ __all__ = [
 
 SPACE = (1, 2)
 ATTRIBUTES = (3, 4)
-ELU_SECOND_MOMENT = 0.6449419
-"""E[elu(z)^2] for a standard normal z: 1/2 + e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,9 @@ class HierarchicalSettings(Section):
     )
     attribute_stride: int = setting(2, "subsampling of v_{j-2} and v_{j-1} at each layer", low=1)
     strided_layers: tuple[int, ...] = setting((5, 9), "layers j that subsample space by 2, where they exist", low=1)
+    activation: str = setting(
+        "elu", "rho, the nonlinearity of each layer; gelu takes more passes over memory", choices=ACTIVATIONS.keys()
+    )
     nonlinear_factors: bool = setting(False, "the (+) network: rho between the two factors of Eq. (8)")
     boundary: str = setting(
         "zero",
@@ -108,7 +108,7 @@ class HierarchicalSettings(Section):
 class NormalizationSettings(Section):
     """Settings of networks that normalise what layers make by moments of a batch."""
 
-    epsilon: float = setting(1e-5, "added to the variances that layers divide by (Eq. 8)", low=0.0)
+    epsilon: float = setting(1e-5, "added to the variances that layers divide by", low=0.0)
     moment_decay: float = setting(0.9, "part of the running moments kept at each step", low=0.0, high=1.0)
     moment_images: int = setting(
         1000,
@@ -149,6 +149,13 @@ class HierarchicalLayer(Layer):
     factors: int = 0  # Q of Eq. (8); 0 where filters are not factored
     tells_classes: bool = False
     skip: AlignedSkip | None = None  # of x_{j-2}, which is read too
+    activation: Activation = ACTIVATIONS["elu"]  # rho
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse what once replaced rho in some of the layers alone."""
+        super().__init_subclass__(**options)
+        if "_rho" in vars(cls):
+            raise TypeError(f"{cls.__name__}._rho would not be used: give layers an `activation`, or replace `made_by`")
 
     nonlinear = False
     """Whether rho stands between the factors: the (+) layer."""
@@ -213,9 +220,14 @@ class HierarchicalLayer(Layer):
         weights = {**self._draw_filters(rng), "bias": np.zeros(self.filters, self.dtype)}
         return weights | ({"scale": np.ones(self.filters, self.dtype)} if self.normalizes else {})
 
+    @property
+    def copies(self) -> float:  # type: ignore[override]
+        """Two more where rho has no fused form: what it is taken of, and what it makes."""
+        return 2.5 if self.activation.fused else 4.5
+
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
         summed = self.inputs[2:3] if self.attributes == 0 else ()
-        second_moment = 1.0 if self.j == 1 else ELU_SECOND_MOMENT
+        second_moment = 1.0 if self.j == 1 else self.activation.second_moment
         w = rng.standard_normal((*summed, *self.kernel_size, self.filters))
         terms = math.prod(summed) * self._terms_that_meet_data(0)
         return {"w": (w / math.sqrt(terms * second_moment)).astype(self.dtype)}
@@ -242,20 +254,17 @@ class HierarchicalLayer(Layer):
             used = dict(moments)
         if not self.normalizes or moments is not None:
             return self.joined(self.made_by(self._fold(filters, weights, used), x), inputs), used
-        shift = filters.pop("bias")
-        y, mean, variance = self._normalized(
-            self._filtered(filters, x),
-            shift,
-            weights["scale"],
-            weights["bias"],
-            epsilon=self.epsilon,
-            **({} if call.shard is None else {"shard": call.shard}),
-        )
+        shift, scale, bias = filters.pop("bias"), weights["scale"], weights["bias"]
+        y, sharing = self._filtered(filters, x), {} if call.shard is None else {"shard": call.shard}
+        if fused := self.activation.fused:
+            y, mean, variance = fused.normalize(y, shift, scale, bias, epsilon=self.epsilon, **sharing)
+        else:
+            y, mean, variance = self._normalized(y + shift, scale, bias, epsilon=self.epsilon, **sharing)
+            y = self.activation.rho(y)
         return self.joined(Signal(y), inputs), {**used, "output_mean": mean, "output_variance": variance}
 
-    # What a subclass replaces: another nonlinearity (rho of what a convolution and a bias make), another normalisation.
-    _rho: ClassVar[Callable[..., Any]] = staticmethod(convolve_elu)
-    _normalized: ClassVar[Callable[..., Any]] = staticmethod(normalize_elu)
+    _normalized: ClassVar[Callable[..., Any]] = staticmethod(batch_normalize)
+    """Batch normalisation before an activation that has no fused form."""
 
     def _reduced(self, signal: Signal) -> Array:
         """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
@@ -304,11 +313,12 @@ class HierarchicalLayer(Layer):
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
         """Return x_j by merged filters and a bias from what they filter."""
+        if (fused := self.activation.fused) is None:
+            return Signal(self.activation.rho(self._filtered(filters, x) + filters["bias"]))
+        operands = x, filters["w"], filters["bias"], self._axes
         if self.reduces:
-            return Signal(
-                *convolve_elu_marginal(x, filters["w"], filters["bias"], self._axes, ATTRIBUTES[0], **self._options)
-            )
-        return Signal(self._rho(x, filters["w"], filters["bias"], self._axes, **self._options))
+            return Signal(*fused.convolve_marginal(*operands, ATTRIBUTES[0], **self._options))
+        return Signal(fused.convolve(*operands, **self._options))
 
     def joined(self, made: Signal, inputs: Sequence[Signal]) -> Signal:
         """Return what the layer makes, with what skips it."""
@@ -347,7 +357,7 @@ class FactoredLayer(HierarchicalLayer):
 
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
         space, attributes = self.kernel_size[:2], self.kernel_size[2:]
-        second_moment = ELU_SECOND_MOMENT if self.nonlinear else 1.0
+        second_moment = self.activation.second_moment if self.nonlinear else 1.0
         h = rng.standard_normal((self.factors, *space)) / math.sqrt(math.prod(space))
         g = rng.standard_normal((self.factors, *attributes, self.filters))
         g /= math.sqrt(self.factors * self._terms_that_meet_data(2) * second_moment)
@@ -398,7 +408,6 @@ class NonlinearLayer(FactoredLayer):
     """The (+) layer, rho(W^g rho(W^h x)): its Q copies are made some positions at a time, again on the way back."""
 
     nonlinear = True
-    _factored: ClassVar[Callable[..., Any]] = staticmethod(factored_layer)
 
     @property
     def parameters(self) -> int:
@@ -419,10 +428,18 @@ class NonlinearLayer(FactoredLayer):
         space = s1 * s2 * self.factors * math.prod(outputs[:2]) * math.prod(inputs[2:])
         return space + math.prod(attributes) * self.factors * math.prod(outputs)
 
+    @property
+    def _expanded(self) -> int:
+        """Numbers in the Q copies of an image."""
+        return math.prod(self.outputs[:2]) * math.prod(self.inputs[2:]) * self.factors
+
+    def retained(self, batch_size: int) -> float:
+        """Its output, and where rho has no fused form the Q copies before and after it."""
+        return super().retained(batch_size) + (0 if self.activation.fused else 3 * batch_size * self._expanded)
+
     def workspace(self, batch_size: int) -> int:
         """Copies of a tile that is expanded."""
-        expanded = math.prod(self.outputs[:2]) * math.prod(self.inputs[2:]) * self.factors
-        return 8 * min(batch_size * expanded, max(EXPANSION_ELEMENTS, expanded))
+        return 8 * min(batch_size * self._expanded, max(EXPANSION_ELEMENTS, self._expanded))
 
     def initialize(self, rng: np.random.Generator) -> Weights:
         """Draw weights; where outputs are normalised there are h_scale and h_bias (Q,) too."""
@@ -443,13 +460,18 @@ class NonlinearLayer(FactoredLayer):
         return {"h": h, "shift": shift, "g": weights["g"], "bias": self._offset(weights)}
 
     def _filtered(self, filters: Weights, x: Array) -> Array:
-        of_g = filters["g"], None
-        return self._factored(x, filters["h"], filters["shift"], *of_g, SPACE, ATTRIBUTES, **self._options)
+        h, shift, g = (filters[name] for name in ("h", "shift", "g"))
+        if fused := self.activation.fused:
+            return fused.factored(x, h, shift, g, None, SPACE, ATTRIBUTES, **self._options)
+        of_h, of_g = factor_options(x.ndim, SPACE, ATTRIBUTES, **self._options)
+        return convolve(self.activation.rho(convolve(x, h, **of_h) + shift), g, **of_g)
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
         """Return x_j by both filters from what they filter."""
-        h, shift, g, bias = (filters[name] for name in ("h", "shift", "g", "bias"))
-        return Signal(self._factored(x, h, shift, g, bias, SPACE, ATTRIBUTES, **self._options))
+        if (fused := self.activation.fused) is None:
+            return super().made_by(filters, x)
+        operands = (filters[name] for name in ("h", "shift", "g", "bias"))
+        return Signal(fused.factored(x, *operands, SPACE, ATTRIBUTES, **self._options))
 
     def linear_maps(self, merged: Weights) -> list[Callable[[Array], Array]]:
         """Return the marginal (Eq. 6) and the convolution with h, and that with g."""
@@ -531,6 +553,7 @@ class Kinds:
     factored: type[FactoredLayer] = FactoredLayer
     nonlinear: type[NonlinearLayer] = NonlinearLayer
     reduces: bool = True  # whether layers make the marginal that the next one takes on the way
+    activation: Callable[[Activation], Activation] = lambda activation: activation  # what they take for the setting's
 
 
 def layers(
@@ -576,6 +599,7 @@ def layers(
                 reduces=kinds.reduces and attributes == 2 and not (config.nonlinear_factors or last or skips),
                 factors=config.factors if attributes == 2 else 0,
                 tells_classes=last,
+                activation=kinds.activation(ACTIVATIONS[config.activation]),
                 skip=AlignedSkip.between((*table[-1].stride[:2], r), (*steps, r)) if skips else None,
             )
         )
@@ -583,8 +607,20 @@ def layers(
 
 
 def hierarchy(network: Network) -> list[HierarchicalLayer]:
-    """Return the layers j = 1 .. J-1 of a network."""
-    return [layer for layer in network.table if isinstance(layer, HierarchicalLayer)]
+    """Return the layers j = 1 .. J-1 of a network, whatever rows stand between them.
+
+    x_0 is what layer 1 reads: the images, or what scattering makes of them. ConfigError if a row between them changes
+    axes, so that translations of one layer's output are not those of what the next one reads.
+    """
+    table = [layer for layer in network.table if isinstance(layer, HierarchicalLayer)]
+    for before, layer in pairwise(table):
+        made = before.outputs
+        if layer.inputs not in (made, made[:2] + made[3:]):  # Eq. (6) sums the first of three attributes
+            raise ConfigError(
+                f"what stands between layers {before.j} and {layer.j} makes {times(layer.inputs)} of {times(made)}; "
+                "translations are followed through rows that keep axes"
+            )
+    return table
 
 
 def build(
@@ -604,8 +640,10 @@ def build(
     if config.scattering:
         first = [ScatteringLayer(config.scattering, (rows, columns, channels), config.boundaries[0], config.dtype)]
     trained = sum(layer.trained for layer in hidden)
-    note = f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors})."
-    return network(config, [*first, *hidden, head], (rows, columns, channels), classes, [note])
+    notes = [f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors})."]
+    rho, shape = hidden[0].activation, (rows, columns, channels)
+    slow = f"{rho.title} has no fused form: it takes passes of its own after each layer's convolution."
+    return network(config, [*first, *hidden, head], shape, classes, notes, () if rho.fused else (slow,))
 
 
 def _check(config: Any) -> None:

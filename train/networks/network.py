@@ -26,10 +26,13 @@ class Network:
         image_shape: tuple[int, int, int],
         classes: int,
         notes: Sequence[str] = (),
+        fallbacks: Sequence[str] = (),
     ) -> None:
         self.config, self.table, self.classes, self.notes = config, tuple(table), classes, tuple(notes)
         self.image_shape = image_shape
         """Rows, columns and channels of the images it is made for."""
+        self.fallbacks = tuple(fallbacks)
+        """What it computes in a slower way than it could be, a sentence each."""
         self._shard: Shard | None = None
         found = {IMAGES}
         self._last_reader: dict[str, str] = {}
@@ -149,6 +152,7 @@ class Network:
             *aligned(rows),
             "",
             *self.notes,
+            *self.fallbacks,
             f"Trainable numbers, with biases, scales and the head: {self.trainable:,}.",
             "GMAC: 10^9 multiply-adds per image, were the filters applied tap by tap. MiB: outputs of one batch.",
         ]

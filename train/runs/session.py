@@ -148,6 +148,8 @@ class Session:
         with own(run, make=True):
             run.create(trainer.save, config, trainer.versions, self.teacher and self.teacher[1])
             shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
+            for note in trainer.network.fallbacks:
+                self.say(note)
             self.say(
                 f"{run.path}: {config.preset} on {trainer.count:,} images of {config.dataset}, "
                 f"{config.epochs} epochs of {trainer.steps_per_epoch} steps, {xp.__name__}, {config.dtype}{shared}"
@@ -301,9 +303,10 @@ class Session:
         needed = steps * required_bytes(config, data, -(-config.batch_size // ranks.size), teacher)
         if available is not None and needed > available:
             fits = ranks.size * batch_that_fits(config, data, int(available / steps), teacher)
+            fits -= fits // 8  # a moment later less is free
             raise TrainingError(
                 f"a batch of {config.batch_size} needs about {needed / 2**30:.1f} GiB "
-                f"and {available / 2**30:.1f} GiB are free; {_smaller(fits - fits // 8)}"  # a moment later less is free
+                f"and {available / 2**30:.1f} GiB are free; {_smaller(config, fits)}"
             )
 
     def _fit(self, trainer: Trainer, dataset: Dataset, hours: float) -> None:
@@ -372,7 +375,7 @@ class Session:
             result = evaluate(xp, network, state.evaluated, trainer.moments, test, averages=True, ranks=ranks)
         except MemoryError as error:
             size = config.batch_size
-            raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(size // 2)}") from error
+            raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(config, size // 2)}") from error
         seconds = time.perf_counter() - begin
         record = {"epoch": trainer.state.epoch, **figures(result), "seconds": seconds}
         run.append_metrics(record)
@@ -527,10 +530,12 @@ def _require_suitable(config: Config, dataset: Dataset) -> None:
         architecture_of(config).refuse(config, size, len(dataset.class_names), channels)
 
 
-def _smaller(fits: int) -> str:
+def _smaller(config: Config, fits: int) -> str:
     if fits:
         return f"--batch-size {fits} would fit"
-    return "not even one image fits: take a smaller --width or --factors"
+    names = (f.name for section in config.sections for f in dataclasses.fields(section))
+    sizes = [f"--{name}" for name in names if name in ("width", "factors")]
+    return f"not even one image fits: take a smaller {' or '.join(sizes) or 'network'}"
 
 
 def test_lines(test: Mapping[str, Any], config: Config, images: str = "") -> Iterator[str]:

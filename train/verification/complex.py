@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import convolve, elu
 from hcnn_core import patch_moments
 from hcnn_core.backend import Array
-from hcnn_core.factored import factor_options
 from hcnn_core.moments import patch_covariance
+from train.networks.activations import Activation
 from train.networks.hierarchical import SPACE, FactoredLayer, HierarchicalLayer, Kinds, NonlinearLayer, build
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
@@ -45,31 +44,20 @@ class ComplexNetwork(Network):
         }
 
 
-def _rho(x: Array, w: Array, bias: Array, axes: tuple[int, ...], **options: Any) -> Array:
-    x = convolve(x, w, axes, **options) + bias
-    return elu(x.real) + 1j * elu(x.imag)
+def _of_parts(activation: Activation) -> Activation:
+    """The activation on real and imaginary parts, of which there is no fused form."""
+    return activation._replace(rho=lambda z: activation.rho(z.real) + 1j * activation.rho(z.imag), fused=None)
 
 
-def _factored(
-    x: Array, h: Array, shift: Array, g: Array, bias: Array | None, h_axes: Any, g_axes: Any, **options: Any
-) -> Array:
-    for_h, for_g = factor_options(x.ndim, h_axes, g_axes, **options)
-    z = _rho(x, h, shift, **for_h)
-    return convolve(z, g, **for_g) if bias is None else _rho(z, g, bias, **for_g)
-
-
-def _normalized(y: Array, shift: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+def _normalized(y: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
     everywhere = tuple(range(y.ndim - 1))
-    y = y + shift
     mean = np.mean(y, axis=everywhere)
     variance = np.mean(np.square((y - mean).real) + np.square((y - mean).imag), axis=everywhere)
-    y = (y - mean) * (scale / np.sqrt(variance + epsilon)) + bias
-    return elu(y.real) + 1j * elu(y.imag), mean, variance
+    return (y - mean) * (scale / np.sqrt(variance + epsilon)) + bias, mean, variance
 
 
 @dataclass(frozen=True, eq=False)
 class _Complex(HierarchicalLayer):
-    _rho = staticmethod(_rho)
     _normalized = staticmethod(_normalized)
 
 
@@ -84,10 +72,10 @@ class _ComplexFactored(_Complex, FactoredLayer):
 
 @dataclass(frozen=True, eq=False)
 class _ComplexNonlinear(_ComplexFactored, NonlinearLayer):
-    _factored = staticmethod(_factored)
+    pass
 
 
 build_complex = functools.partial(
-    build, kinds=Kinds(_Complex, _ComplexFactored, _ComplexNonlinear, reduces=False), network=ComplexNetwork
+    build, kinds=Kinds(_Complex, _ComplexFactored, _ComplexNonlinear, activation=_of_parts), network=ComplexNetwork
 )
 """As `train.networks.hierarchical.build`; the dtype of the settings is that of real and imaginary parts."""

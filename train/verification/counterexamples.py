@@ -18,7 +18,6 @@ import numpy as np
 from autodiff import tree_map
 from hcnn_core.backend import to_numpy
 from train.config import ConfigError, make_config, with_defaults
-from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
 from train.runs.checkpoint import CheckpointError, require_same_arrays
 from train.runs.memory import require_weights
@@ -77,8 +76,7 @@ def load(path: Path, xp: Any) -> Iterator[tuple[Subject, Row, Any]]:
 def _read_case(path: Path, case: Any, subjects: Sequence[Subject], xp: Any) -> tuple[Subject, Row, Any]:
     """One case, refused unless its row is one of its network and x_j has the shape of that layer."""
     subject, x = subjects[case.attrs["network"]], read_array(case["x"])
-    row, network = Row.from_json(json.loads(case.attrs["row"])), subject.network
-    table = hierarchy(network)
+    row, table = Row.from_json(json.loads(case.attrs["row"])), subject.table
     shape = table[0].inputs if row.j == 0 else table[row.j - 1].outputs
     known = row.statement in STATEMENTS and row.mode in MODES and row.kind in KINDS and len(row.errors) == 1
     if not known or row.axis not in [axis.name for axis in axes(table, row.j)] or x.shape[1:] != shape:

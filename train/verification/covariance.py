@@ -21,8 +21,8 @@ from hcnn_core import translate
 from hcnn_core.backend import Array, to_numpy
 from hcnn_core.testing import rounding_bound
 from hcnn_core.typing import Boundary
-from train.networks.hierarchical import SPACE, HierarchicalLayer, hierarchy, name_of
-from train.networks.layer import Moments, Parameters, State
+from train.networks.hierarchical import SPACE, HierarchicalLayer, hierarchy
+from train.networks.layer import IMAGES, Layer, Moments, Parameters, State, Weights
 from train.networks.network import Network
 
 __all__ = [
@@ -123,41 +123,52 @@ class Subject:
 
     def tail(self, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
         """Return x_j -> x_J, the logits; what skips x_j is translated along an axis by so many samples of x_j."""
-        return lambda x: deque(self._outputs(x, j, mode, moved), maxlen=1).pop()
+        return lambda x: deque((y for _, y, _ in self.trace(x, j, mode, moved)), maxlen=1).pop()
 
     def layer(self, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Callable[[Array], Array]:
         """Return x_{j-1} -> x_j, with what skips x_{j-1} as in `tail`."""
-        return lambda x: next(self._outputs(x, j - 1, mode, moved))
+        return lambda x: next(y for layer, y, _ in self.trace(x, j - 1, mode, moved) if layer.name == self.name(j))
 
     def activations(self) -> list[Array]:
-        """Return x_0 (the images) to x_{J-1}, in evaluation mode."""
+        """Return x_0 (the images, or what scattering makes of them) to x_{J-1}, in evaluation mode."""
         return list(self._activations)
 
     @functools.cached_property
+    def table(self) -> list[HierarchicalLayer]:
+        """The layers j = 1 .. J-1."""
+        return hierarchy(self.network)
+
+    def name(self, j: int) -> str:
+        """Return the name of x_j in a state."""
+        return self.table[j - 1].name if j else self.table[0].reads[0]
+
+    @functools.cached_property
     def _activations(self) -> list[Array]:
-        trace = self.network.trace(self.parameters, self.images, self.moments)
-        return [self.images, *(x for _, x, _ in trace)][:-1]
+        made = {layer.name: x for layer, x, _ in self.network.trace(self.parameters, self.images, self.moments)}
+        return [({IMAGES: self.images} | made)[self.name(j)] for j in range(len(self.table) + 1)]
 
     def beside(self, j: int) -> Array | None:
         """Return x_{j-1} where layer j+1 reads it beside x_j."""
-        later = hierarchy(self.network)[j:]
+        later = self.table[j:]
         return self._activations[j - 1] if later and later[0].skip is not None else None
 
-    def _outputs(self, x: Array, j: int, mode: str, moved: tuple[Axis, int] | None = None) -> Iterator[Array]:
-        """x_{j+1} to x_J from x_j."""
+    def trace(
+        self, x: Array, j: int, mode: str, moved: tuple[Axis, int] | None = None
+    ) -> Iterator[tuple[Layer, Array, Weights]]:
+        """Return the walk from x_j to x_J, see `Network.trace`."""
         moments = self.moments if mode == "evaluation" else None
-        return (y for _, y, _ in self.network.trace(self.parameters, self.state(j, x, moved), moments))
+        return self.network.trace(self.parameters, self.state(j, x, moved), moments)
 
     def state(self, j: int, x: Array, moved: tuple[Axis, int] | None = None) -> State:
         """Return x_j with what skips it, which may be translated as in `tail`."""
-        state = {name_of(j): x}
+        state = {self.name(j): x}
         if (skipping := self.beside(j)) is not None:
-            state[name_of(j - 1)] = skipping if moved is None else self._moved(skipping, j, *moved)
+            state[self.name(j - 1)] = skipping if moved is None else self._moved(skipping, j, *moved)
         return state
 
     def _moved(self, before: Array, j: int, axis: Axis, shift: int) -> Array:
         """x_{j-1} translated so that its samples in x_j move by a shift along an axis; without that axis, as it is."""
-        stride = hierarchy(self.network)[j - 1].stride
+        stride = self.table[j - 1].stride
         if axis.position in SPACE:
             return translate(before, shift * stride[axis.position - 1], axis.position, boundary=axis.boundary)
         age = int(axis.name[len("v_{j-") : -1] or 0) if axis.name != "v_j" else 0
@@ -261,7 +272,7 @@ def measure(subject: Subject) -> Iterator[Example]:
     """Measure what Proposition 3.1 says of a network, step by step and as a whole, in both modes."""
     for j, x in enumerate(subject.activations()):
         for mode in MODES:
-            if j + 1 < subject.network.config.depth:
+            if j < len(subject.table):
                 yield from _covariance(subject, mode, j, x)
                 yield from _covariance_inside(subject, mode, j, x)
                 yield from _definition(subject, mode, j, x)
@@ -270,7 +281,7 @@ def measure(subject: Subject) -> Iterator[Example]:
 
 def _axes(subject: Subject, j: int, boundary: Boundary) -> list[Axis]:
     """The axes of x_j with such a boundary."""
-    return [axis for axis in axes(hierarchy(subject.network), j) if axis.boundary == boundary]
+    return [axis for axis in axes(subject.table, j) if axis.boundary == boundary]
 
 
 def _covariance(subject: Subject, mode: str, j: int, x: Array) -> Iterator[Example]:
@@ -290,7 +301,7 @@ def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterato
     """
     if subject.beside(j) is not None:  # which would have to be zero there too
         return
-    layer = hierarchy(subject.network)[j]
+    layer = subject.table[j]
     for index, axis in enumerate(_axes(subject, j, "zero")[: len(SPACE)]):
         reach, stride = layer.kernel_size[index] // 2, layer.stride[index]
         if axis.length > 2 * reach + stride:
@@ -329,11 +340,13 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
 
     It shares nothing with the layers on purpose, since it is what they are checked against.
     """
-    network, layer = subject.network, hierarchy(subject.network)[row.j]
-    config = network.config
+    network, layer = subject.network, subject.table[row.j]
+    config, rho = network.config, layer.activation.rho
     weights = {name: np.asarray(to_numpy(a)) for name, a in subject.parameters[layer.name].items()}
     wide = np.result_type(*weights.values(), np.float64)
-    signal = to_numpy(x).astype(wide)
+    made: dict[str, tuple[Array, Weights]] = {subject.name(row.j): (x, {})}
+    made |= {la.name: (y, own) for la, y, own in subject.trace(x, row.j, row.mode)}
+    signal = to_numpy(made[layer.reads[0]][0]).astype(wide)
     if signal.ndim == 6:
         signal = signal.mean(axis=3) if config.reduction == "mean" else signal.sum(axis=3)
     places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
@@ -353,7 +366,7 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         z = (np.tensordot(flat, h, (2, 1)) - h @ mean) / sigma  # (N, WINDOWS, s1, s2, Q)
         if "h_scale" in weights:
             z = z * weights["h_scale"] + weights["h_bias"]
-        z = _rho(z) if layer.nonlinear else z
+        z = rho(z) if layer.nonlinear else z
         along_v = inside[2][:, :, None] & inside[3][:, None, :]
         y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
     else:
@@ -361,19 +374,18 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         taps = w.ndim - 1
         y = np.tensordot(patches, w, (range(2, 2 + taps), range(taps)))
     if config.normalization == "both":  # by the moments that the layer says it used
-        moments = subject.moments if row.mode == "evaluation" else None
-        _, _, own = next(network.trace(subject.parameters, subject.state(row.j, x), moments))
+        own = made[layer.name][1]
         deviation = np.sqrt(to_numpy(own["output_variance"]) + config.epsilon)
         y = (y - to_numpy(own["output_mean"])) * weights["scale"] / deviation
-    made = np.asarray(_rho(y + weights["bias"]))
+    result = np.asarray(rho(y + weights["bias"]))
     if layer.skip is None:
-        return made
+        return result
     skipping = to_numpy(subject.beside(row.j)).astype(wide)  # x_{j-1} of x_{j+1}, at the samples that both layers keep
     means = skipping.reshape(*skipping.shape[:3], -1, skipping.shape[-1]).mean(axis=3)
-    before = hierarchy(network)[row.j - 1]
+    before = subject.table[row.j - 1]
     steps = (before.stride[0] * layer.stride[0], before.stride[1] * layer.stride[1], config.attribute_stride**2)
     kept = [step * position for step, position in zip(steps, windows, strict=False)]
-    return np.asarray(made + means[(slice(None), *kept)][..., None])
+    return np.asarray(result + means[(slice(None), *kept)][..., None])
 
 
 def _taps(layer: HierarchicalLayer, windows: np.ndarray[Any, Any]) -> tuple[list[Any], list[Any]]:
@@ -389,7 +401,7 @@ def _taps(layer: HierarchicalLayer, windows: np.ndarray[Any, Any]) -> tuple[list
 
 def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, Any]:
     """Mean (T,) and covariance (T, T) of the spatial patches of x: the running ones, or those of x tap by tap."""
-    layer = hierarchy(subject.network)[row.j]
+    layer = subject.table[row.j]
     if row.mode == "evaluation":
         own = subject.moments[layer.name]
         return to_numpy(own["mean"]), to_numpy(own["covariance"])
@@ -403,18 +415,12 @@ def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, 
     return mean, centred @ centred.conj().T / centred.shape[1]
 
 
-def _rho(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if np.iscomplexobj(z):
-        return np.asarray(_rho(z.real) + 1j * _rho(z.imag))
-    return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
-
-
 def invariance(
     subject: Subject, mode: str, j: int, x: Array, names: Collection[str] | None = None
 ) -> Iterator[Example]:
     """Measure how translating x_j changes x_J."""
     reference = None
-    for axis in axes(hierarchy(subject.network), j):
+    for axis in axes(subject.table, j):
         if names is not None and axis.name not in names:
             continue
         for shift in axis.shifts:
@@ -433,10 +439,10 @@ def examine(
     subject: Subject, row: Row, x: Array, reference: tuple[np.ndarray[Any, Any], float] | None = None
 ) -> Example:
     """Measure one translation."""
-    (axis,) = (a for a in axes(hierarchy(subject.network), row.j) if a.name == row.axis)
+    (axis,) = (a for a in axes(subject.table, row.j) if a.name == row.axis)
     expected, bound = reference or _reference(subject, row, x)
     if row.statement == "definition":
-        windows = _windows(hierarchy(subject.network)[row.j], axis.position - 1 - (axis.position > 2 and row.j > 2))
+        windows = _windows(subject.table[row.j], axis.position - 1 - (axis.position > 2 and row.j > 2))
         return _example(row, bound, x, expected[:, *windows], _written_out(subject, row, x, windows))
     moved = translate(x, row.shift, axis.position, boundary=row.boundary)
     found = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
@@ -470,5 +476,5 @@ def _reference(subject: Subject, row: Row, x: Array) -> tuple[np.ndarray[Any, An
     """What becomes of x itself, and the rounding errors of two such results; a layer of Eq. (8) is two stages."""
     op = _operator(subject, row)
     y = to_numpy(op(x))
-    layers = subject.network.config.depth - row.j if row.statement == "invariance" else 1
+    layers = len(subject.table) + 1 - row.j if row.statement == "invariance" else 1
     return y, rounding_bound(op, x, y, stages=2 * layers)
