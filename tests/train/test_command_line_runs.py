@@ -74,6 +74,26 @@ def test_out_that_is_a_file_or_below_one(command: Command, tmp_path: Path) -> No
     assert contents(tmp_path) == {"file": b"mine"}
 
 
+def test_runs_that_begin_in_one_second_take_names_of_their_own(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second meets the first while it trains, the third when both are done."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session.time, "strftime", lambda form: "now")
+    fit = session.Session._fit
+
+    def and_another(self: session.Session, *arguments: Any) -> None:
+        monkeypatch.setattr(session.Session, "_fit", fit)
+        assert "runs/sample-now-2: sample on 32 images" in command(*SMALL, "--epochs", 1).success()
+        fit(self, *arguments)
+
+    monkeypatch.setattr(session.Session, "_fit", and_another)
+    assert "runs/sample-now: sample on 32 images" in command(*SMALL, "--epochs", 1).success()
+    command(*SMALL, "--epochs", 1).success()
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["sample-now", "sample-now-2", "sample-now-3"]
+    assert all(len(metrics(path)) == 2 for path in Path("runs").iterdir())
+
+
 @needs_proc
 def test_out_that_cannot_be_written(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in ("/proc/run", "/proc/self"):

@@ -80,6 +80,18 @@ class Run:
         if self.teacher_path.exists():  # it may be a file of the user's, so it is not written over
             raise RunError(f"--out {path} holds teacher.h5 and no run; remove it or name another directory")
 
+    def take_name(self) -> Path:
+        """Make the directory, or one of a name that no other process has taken: with -2, -3 and so on behind it."""
+        for path in (self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, 1000))):
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise self._unwritable(error) from error
+            return path
+        raise RunError(f"{self.path} and 998 more names are taken; name a directory with --out")
+
     @contextlib.contextmanager
     def lock(self, *, make: bool = False) -> Iterator[None]:
         """Keep every other process from writing to the run, until the context is left or this process dies.

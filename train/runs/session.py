@@ -130,7 +130,8 @@ class Session:
             if config.planning == "measure" and ranks.size > 1:
                 raise ConfigError(f"planning is 'measure', which is for one rank; there are {ranks.size}")
             run = self.run(out or Path("runs") / f"{config.preset}-{now}")
-            run.require_new()
+            if out is not None:
+                run.require_new()
             return config, xp, run
 
         config, xp, run = ranks.agree(checked)
@@ -145,6 +146,10 @@ class Session:
             self.say(f"weights of {source[0]}{drawn}")
         if self.teacher:
             self.say(f"taught by {self.teacher[0]}")
+        if out is None:
+            run.path = ranks.from_first(run.take_name)
+            if ranks.size > 1:
+                ranks.watch.advise(f"continue with --resume {run.path}")
         with own(run, make=True):
             run.create(trainer.save, config, trainer.versions, self.teacher and self.teacher[1])
             shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
