@@ -18,6 +18,7 @@ from jax.core import ShapedArray
 from jax.experimental.buffer_callback import buffer_callback
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import PartitionSpec
 
 from hcnn_core._problem import Problem, make_problem
 from hcnn_core._trilinear import OPERANDS, Role, derivative, mapped, shape
@@ -68,18 +69,40 @@ def convolve(
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
     problem = make_problem(x.shape, w.shape, axes, boundary=boundary, sum_axes=sum_axes, stride=stride, method=method)
-    return derivative_p.bind(x, w, role="y", problem=problem)
+    return _derivative(x, w, "y", problem)
+
+
+def _derivative(a: Any, b: Any, role: Role, problem: Problem) -> Any:
+    """Bind the primitive to operands that vary over the same axes of a mesh: what is the same on all devices is cast.
+
+    The transpose of that cast sums over the devices.
+    """
+    of_a, of_b = jax.typeof(a).mat.varying, jax.typeof(b).mat.varying
+    if of_a != of_b:
+        a = jax.lax.pcast(a, tuple(of_b - of_a), to="varying")
+        b = jax.lax.pcast(b, tuple(of_a - of_b), to="varying")
+    return derivative_p.bind(a, b, role=role, problem=problem)
 
 
 derivative_p = Primitive("hcnn_convolve")
 """A derivative of the trilinear form; which, its parameter `role` says."""
 
-derivative_p.def_impl(jax.jit(derivative_p.bind, static_argnames=("role", "problem")))
+_compiled = jax.jit(derivative_p.bind, static_argnames=("role", "problem"))
+
+
+@derivative_p.def_impl
+def _evaluated(a: Any, b: Any, *, role: Role, problem: Problem) -> Any:
+    """The value, which XLA computes also where `jax.disable_jit` is on."""
+    with jax.disable_jit(False):
+        return _compiled(a, b, role=role, problem=problem)
 
 
 @derivative_p.def_abstract_eval
 def _result(a: Any, b: Any, *, role: Role, problem: Problem) -> ShapedArray:
-    return ShapedArray(shape(role, problem), a.dtype)
+    result = ShapedArray(shape(role, problem), a.dtype)
+    if not a.mat.varying:
+        return result
+    return result.update(sharding=a.sharding.update(spec=PartitionSpec(*(None,) * result.ndim)), manual_axis_type=a.mat)
 
 
 def _cotangent(at: int) -> Any:
@@ -87,7 +110,8 @@ def _cotangent(at: int) -> Any:
 
     def rule(h: Any, a: Any, b: Any, *, role: Role, problem: Problem) -> Any:
         letter, given = OPERANDS[role][at], {**dict(zip(OPERANDS[role], (a, b), strict=True)), role: h}
-        return derivative_p.bind(*(given[operand] for operand in OPERANDS[letter]), role=letter, problem=problem)
+        a, b = (given[operand] for operand in OPERANDS[letter])
+        return _derivative(a, b, letter, problem)
 
     return rule
 
@@ -100,7 +124,7 @@ def _over_batch(arrays: Any, dims: Any, *, role: Role, problem: Problem) -> tupl
     (a, b), (of_a, of_b) = arrays, dims
     if of_a is not None and of_b is not None:
         pairs = jnp.moveaxis(a, of_a, 0), jnp.moveaxis(b, of_b, 0)
-        return jax.lax.map(lambda pair: derivative_p.bind(*pair, role=role, problem=problem), pairs), 0
+        return jax.lax.map(lambda pair: _derivative(pair[0], pair[1], role, problem), pairs), 0
     first, second = OPERANDS[role]
     size = b.shape[of_b] if of_a is None else a.shape[of_a]
     wider, place = mapped({role, second if of_a is None else first}, problem, size)
@@ -108,7 +132,7 @@ def _over_batch(arrays: Any, dims: Any, *, role: Role, problem: Problem) -> tupl
         b = jnp.moveaxis(b, of_b, place)
     else:
         a = jnp.moveaxis(a, of_a, place)
-    return derivative_p.bind(a, b, role=role, problem=wider), place % len(shape(role, wider))
+    return _derivative(a, b, role, wider), place % len(shape(role, wider))
 
 
 batching.primitive_batchers[derivative_p] = _over_batch

@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import torch
+import torch.fx
 from torch import Tensor
 
 from hcnn_core._problem import MAX_AXES, require_choice
@@ -258,6 +259,8 @@ def _convolve(
     role: Role = "y",
 ) -> Tensor:
     """A derivative of the form."""
+    if torch.jit.is_tracing():
+        raise RuntimeError("torch.jit.trace cannot record this convolution; use torch.export.export or torch.compile")
     axes = _listed(axes)
     each = ("stride", stride), ("boundary", boundary), ("method", method)
     options = (_listed(sum_axes), *(_each(*option, len(axes)) for option in each))
@@ -283,6 +286,8 @@ def _each(name: str, value: Any, count: int) -> list[Any]:
 def _operands(name: str, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Both tensors in one dtype, or TypeError."""
     for each, tensor in (("x", x), (name, w)):
+        if isinstance(tensor, torch.fx.Proxy):
+            raise TypeError("torch.fx traces a convolution as one call: take ConvNd, or torch.fx.wrap this function")
         if not isinstance(tensor, Tensor):
             kind = type(tensor)
             raise TypeError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import torch.fx
 from torch import Tensor
 from torch.nn import ConvTranspose3d
 from torch.nn.modules.conv import _ConvNd
@@ -13,6 +14,9 @@ from torch.nn.modules.conv import _ConvNd
 from hcnn_core._problem import MAX_AXES
 from hcnn_core.torch._functional import PaddingMode, conv_nd, conv_transpose_nd, entries
 from hcnn_core.typing import Axes, Methods
+
+torch.fx.wrap("conv_nd")
+torch.fx.wrap("conv_transpose_nd")
 
 
 class ConvNd(_ConvNd):
@@ -180,26 +184,37 @@ class ConvTransposeNd(ConvTranspose3d):
         )
         self.method = method
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         r"""Convolve a signal (N, C, \*space) or (C, \*space).
 
         Parameters
         ----------
         x : torch.Tensor
             The signal.
+        output_size : sequence of int, optional
+            Lengths of the result, as in `torch.nn.ConvTranspose3d`; they take the place of `output_padding`.
 
         Returns
         -------
         torch.Tensor
             As `conv_transpose_nd`.
+
+        Raises
+        ------
+        ValueError
+            If the result cannot have these lengths; the message says which it can.
         """
+        more = self.output_padding
+        if output_size is not None:
+            stride, padding, sizes, dilation = map(list, (self.stride, self.padding, self.kernel_size, self.dilation))
+            more = tuple(self._output_padding(x, list(output_size), stride, padding, sizes, len(sizes), dilation))
         return conv_transpose_nd(
             x,
             self.weight,
             self.bias,
             self.stride,
             self.padding,
-            self.output_padding,
+            more,
             self.groups,
             self.dilation,
             method=self.method,

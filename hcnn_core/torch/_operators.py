@@ -108,12 +108,14 @@ def over_batch(
 ) -> tuple[Tensor, int]:
     """The derivative at many operands: one call if only one operand is mapped, else one call for each pair."""
     of_a, of_b = in_dims[:2]
+    x_shape, w_shape, axes, sum_axes, stride, boundary, method = map(tuple, options)
+    problem = Problem(x_shape, w_shape, axes, sum_axes, stride, boundary, method)
     if of_a is not None and of_b is not None:
+        if not info.batch_size:
+            return a.new_empty((0, *shape(role, problem))), 0
         pairs = ((a.select(of_a, i), b.select(of_b, i)) for i in range(info.batch_size))
         return torch.stack([calls[role](*pair, *options) for pair in pairs]), 0
     first, second = OPERANDS[role]
-    x_shape, w_shape, axes, sum_axes, stride, boundary, method = map(tuple, options)
-    problem = Problem(x_shape, w_shape, axes, sum_axes, stride, boundary, method)
     wider, place = mapped({role, second if of_a is None else first}, problem, info.batch_size)
     if of_a is None:
         b = b.movedim(of_b, place)

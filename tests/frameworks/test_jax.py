@@ -164,37 +164,72 @@ def test_bad_input_gets_one_line(wrapped: Any) -> None:
         assert "\n" not in str(caught.value)
 
 
-TWO_DEVICES = """
-import jax, numpy as np
+ON_DEVICES = """
+import sys
+from functools import partial
+
+import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from hcnn_core.jax import convolve
 
-assert len(jax.devices()) == 2
 jax.config.update("jax_enable_x64", True)
-rng = np.random.default_rng(0)
-x, w = rng.standard_normal((4, 6, 5)), rng.standard_normal((3, 2, 4))
+devices = jax.devices()
+assert len(devices) == int(sys.argv[1])
+mesh = Mesh(np.array(devices), ("batch",))
+on_shards = partial(jax.shard_map, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch"))
 layer = lambda x, w: convolve(x, w, (1, 2), boundary="periodic")
-mesh = Mesh(np.array(jax.devices()), ("batch",))
+by_image = lambda x, w: jax.vmap(lambda x: convolve(x, w, (0, 1), boundary="periodic"))(x)
+rng = np.random.default_rng(0)
+
+
+def cubes(function, x, w):
+    return (function(x, w) ** 3).sum()
+
+
+def assert_close(found, expected, dtype):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype == dtype and np.abs(a - b).max() <= 50 * np.finfo(dtype).eps * np.abs(b).max()
+
+
+for dtype in ("float32", "float64"):
+    x, w = rng.standard_normal((4, 6, 5)).astype(dtype), rng.standard_normal((3, 2, 4)).astype(dtype)
+    of_both, hessian = jax.grad(partial(cubes, layer), (0, 1))(x, w), jax.hessian(partial(cubes, layer), 1)(x, w)
+    tangent = jax.jvp(partial(cubes, layer), (x, w), (x, w))
+    for function in (on_shards(layer), on_shards(by_image), on_shards(layer, check_vma=False)):
+        assert_close(function(x, w), layer(x, w), dtype)
+        loss = partial(cubes, function)
+        for wrapped in (lambda f: f, jax.jit):
+            assert_close(wrapped(jax.grad(loss, 1))(x, w), of_both[1], dtype)
+            assert_close(wrapped(jax.grad(loss, (0, 1)))(x, w), of_both, dtype)
+        assert_close(jax.hessian(loss, 1)(x, w), hessian, dtype)
+        assert_close(jax.jvp(loss, (x, w), (x, w)), tangent, dtype)
+    total = on_shards(lambda x, w: jax.lax.psum(cubes(layer, x, w), "batch"), out_specs=P())
+    assert_close(jax.grad(total, (0, 1))(x, w), of_both, dtype)
+    inside = on_shards(jax.grad(partial(cubes, layer), 1), out_specs=P())  # JAX sums over the devices
+    assert_close(inside(x, w), of_both[1], dtype)
+    parts = x.reshape(len(devices), -1, 6, 5)
+    mapped = jax.pmap(layer, in_axes=(0, None))
+    assert_close(jax.grad(partial(cubes, mapped), 1)(parts, w), of_both[1], dtype)
+    assert_close(jax.pmap(jax.grad(partial(cubes, layer), 1), in_axes=(0, None))(parts, w).sum(0), of_both[1], dtype)
+    with jax.disable_jit():
+        assert_close(jax.grad(partial(cubes, layer), (0, 1))(x, w), of_both, dtype)
+
 shards, whole = NamedSharding(mesh, P("batch")), NamedSharding(mesh, P())
-apart, same = jax.device_put(x, shards), jax.device_put(w, whole)
-by_shard = jax.shard_map(layer, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch"), check_vma=False)
-expected = jax.grad(lambda w: (layer(x, w) ** 3).sum())(w)
-for function in (layer, by_shard):
-    y = jax.jit(function)(apart, same)
-    np.testing.assert_allclose(y, layer(x, w), atol=1e-12)
-    of_w = jax.jit(jax.grad(lambda w: (function(apart, w) ** 3).sum()))(same)
-    np.testing.assert_allclose(of_w, expected, atol=1e-9)
+for function in (layer, on_shards(layer)):
+    y = jax.jit(function)(jax.device_put(x, shards), jax.device_put(w, whole))
     print(y.sharding.is_equivalent_to(shards, y.ndim))
 """
 
 
-def test_arrays_on_two_devices() -> None:
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_arrays_on_devices(devices: int) -> None:
     """A compiler that splits arrays gathers them for the call; shard_map leaves each device its own."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", TWO_DEVICES]
+    count = f"--xla_force_host_platform_device_count={devices}"
+    flags = {"XLA_FLAGS": count, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", ON_DEVICES, str(devices)]
     done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["False", "True"]
+    assert done.stdout.split() == [str(devices == 1), "True"]
 
 
 @contextlib.contextmanager

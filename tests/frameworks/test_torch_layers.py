@@ -416,3 +416,44 @@ def test_spectral_normalisation_takes_the_axis_of_the_filters() -> None:
         torch.nn.utils.parametrizations.spectral_norm(module)
     x = torch.randn(2, 3, 4, 4, 4)
     assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 8), (1, 3, 8, 7)])
+def test_a_transpose_has_the_size_that_is_asked_for(size: Shape) -> None:
+    ours, theirs = ConvTransposeNd(2, 3, (3, 3), 2, 1), torch.nn.ConvTranspose2d(2, 3, 3, 2, 1)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 2, 4, 4)
+    torch.testing.assert_close(ours(x, output_size=size), theirs(x, output_size=size))
+    for module in (ours, theirs):
+        with pytest.raises(ValueError, match=r"requested an output size of .18, 8., but valid sizes range from"):
+            module(x, output_size=(18, 8))
+
+
+def test_maps_over_nothing() -> None:
+    x, w = torch.randn(2, 2, 5), torch.randn(3, 2, 3)
+    for call in (conv_nd, torch.func.grad(lambda x, w: conv_nd(x, w).sum(), 1)):
+        for dims in ((0, 0), (0, None), (None, 0)):
+            given = [a if dim is None else a.new_empty((0, *a.shape)) for dim, a in zip(dims, (x, w), strict=True)]
+            assert torch.func.vmap(call, dims)(*given).shape == (0, *call(x, w).shape)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+def test_tracers_record_a_module_as_one_call_or_say_what_would() -> None:
+    layer, x = ConvNd(2, 3, (3,), padding=1), torch.randn(1, 2, 5)
+    for module in (layer, torch.nn.Sequential(layer, torch.nn.ReLU())):
+        torch.testing.assert_close(torch.fx.symbolic_trace(module)(x), module(x))
+    with pytest.raises(TypeError, match=r"take ConvNd, or torch.fx.wrap this function"):
+        torch.fx.symbolic_trace(lambda x: conv_nd(x, layer.weight))
+    with pytest.raises(RuntimeError, match=r"use torch.export.export or torch.compile"):
+        torch.jit.trace(layer, x)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_exported_modules_take_other_lengths(stride: int, mode: Any) -> None:
+    layer = ConvNd(2, 3, (3,), stride, 1, padding_mode=mode)
+    shapes = ({2: torch.export.Dim.AUTO},)
+    exported = torch.export.export(layer, (torch.randn(1, 2, 16),), dynamic_shapes=shapes).module()
+    for n in range(4, 24):
+        x = torch.randn(1, 2, n)
+        torch.testing.assert_close(exported(x), layer(x))
