@@ -46,13 +46,14 @@ from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, patch_moments
 from hcnn_core._engines.cpu.allocator import empty
 from hcnn_core._threads import parallel_for, processors, worker_count
 from train.config import make_config
-from train.networks.hierarchical import ATTRIBUTES, SPACE, hierarchy, merge_factors, name_of
+from train.networks.hierarchical import hierarchy, merge_factors, name_of
 from train.networks.registry import build
 
 if TYPE_CHECKING:  # these import Numba, which the comparison on a GPU does without
     from hcnn_core._engines.cpu.factored import FactoredPlan
     from hcnn_core._engines.cpu.plan import CpuPlan
 
+SPACE, ATTRIBUTES = (1, 2), (3, 4)
 DEPTH = 4
 SHAPE = (32, 32, 4, 8, 16)
 """Of one image of x_3, and of x_4."""

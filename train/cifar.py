@@ -1,29 +1,31 @@
 """Train and evaluate hierarchical CNNs on CIFAR: `python -m train.cifar --backend cupy`."""
 
-from train.commands.process import begin, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
 
-begin("train.cifar", __name__)
+if __name__ == "__main__":
+    leave_on_interrupt("train.cifar")
+prepare()  # before NumPy is loaded
 
-import argparse
-import contextlib
-import dataclasses
-import math
-import os
-import re
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import argparse  # noqa: E402
+import contextlib  # noqa: E402
+import dataclasses  # noqa: E402
+import math  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
-from train.commands.command_line import (
+from train.commands.command_line import (  # noqa: E402
     Parser,
     given_path,
     run_command,
     say,
     say_called,
 )
-from train.config import Config, ConfigError, field_type, make_config, read_toml, sections
-from train.data import (
+from train.config import Config, ConfigError, field_type, make_config, read_toml, sections  # noqa: E402
+from train.data import (  # noqa: E402
     INFO,
     DatasetInfo,
     Images,
@@ -31,15 +33,15 @@ from train.data import (
     load_dataset,
     split_validation,
 )
-from train.extras import require_installed
-from train.networks.registry import build
-from train.ranks.communicator import DistributedError, launch_rank
-from train.ranks.ranks import join, share_processors
-from train.runs import checkpoint as checkpoints
-from train.runs.checkpoint import CheckpointError
-from train.runs.export import write_safetensors
-from train.runs.run import Run, RunError, versions
-from train.runs.session import (
+from train.extras import require_installed  # noqa: E402
+from train.networks.registry import build  # noqa: E402
+from train.ranks.communicator import DistributedError, launch_rank  # noqa: E402
+from train.ranks.ranks import join, share_processors  # noqa: E402
+from train.runs import checkpoint as checkpoints  # noqa: E402
+from train.runs.checkpoint import CheckpointError  # noqa: E402
+from train.runs.export import write_safetensors  # noqa: E402
+from train.runs.run import Run, RunError, versions  # noqa: E402
+from train.runs.session import (  # noqa: E402
     Session,
     calibration_lines,
     classified,
@@ -54,9 +56,9 @@ from train.runs.session import (
     test_lines,
     write_report,
 )
-from train.runs.shipped import bare, card, list_networks, recorded
-from train.runs.training import Result, evaluate, restore
-from train.storage.files import remove_partial_files
+from train.runs.shipped import bare, card, list_networks, recorded  # noqa: E402
+from train.runs.training import Result, evaluate, restore  # noqa: E402
+from train.storage.files import remove_partial_files  # noqa: E402
 
 NOT_CONFIGURED = (
     "config",
@@ -141,8 +143,7 @@ def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
             f"--describe calls no function, and dataset is {config.dataset!r}; give a file of such images"
         )
     info = INFO[config.dataset] if config.dataset in INFO else load_dataset(config.dataset, Path(config.data_dir)).info
-    height, width, channels = info.image_shape
-    say(build(config, (height, width), info.classes, channels).describe())
+    say(build(config, info.image_shape[:-1], info.classes, info.image_shape[-1]).describe())
 
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -222,7 +223,7 @@ def _require_same_kind(path: Path, checkpoint: checkpoints.Checkpoint, name: str
     """Refuse images of another shape, or of another number of classes, than a network was trained on."""
     found = (checkpoint.image_shape, len(checkpoint.class_names)), (data.image_shape, data.classes)
     if found[0] != found[1]:
-        kinds = ["{} classes of {}x{}x{} images".format(classes, *shape) for shape, classes in found]
+        kinds = [f"{classes} classes of {'x'.join(map(str, shape))} images" for shape, classes in found]
         raise CheckpointError(
             f"{path} tells {kinds[0]} apart, {name} has {kinds[1]}; name the set it was trained on with --dataset"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from hcnn_core import log_softmax
 from hcnn_core.backend import Array, array_namespace, dtype_name, to_numpy
 from train.config import Config, make_config
 from train.data import UNNAMED, Dataset, standardise
+from train.data.dataset import DTYPES
 from train.data.photographs import MODES, as_array, fitted
 from train.extras import require_installed
 from train.networks.architecture import Architecture
@@ -208,14 +210,33 @@ class Classifier:
 
     @property
     def takes(self) -> str:
-        """What images it is given, in words."""
-        shape = self.checkpoint.image_shape
-        alone = f" or (N, {shape[0]}, {shape[1]})" if shape[2] == 1 else ""
-        files = "; or photographs, paths or images of Pillow" if shape[2] in MODES else ""
-        return (
-            f"Images (N, {', '.join(map(str, shape))}){alone}, or one alone: uint8 from 0 to 255, or floats from 0 to 1"
-            f"{files}. The middle of one of another size is cut out and brought to this size."
-        )
+        """What images, signals or volumes it is given, in words."""
+        *lengths, channels = self.checkpoint.image_shape
+        kind = ("Signals", "Images", "Volumes")[len(lengths) - 1]
+        shape = ", ".join(map(str, lengths))
+        alone = f" or (N, {shape})" if channels == 1 else ""
+        if self._pixels:
+            files = "; or photographs, paths or images of Pillow" if len(lengths) == 2 and channels in MODES else ""
+            values = f"uint8 from 0 to 255, or floats from 0 to 1{files}"
+        else:
+            values = f"numbers in the units of its training data, which were {self.checkpoint.values}"
+        fits = ". The middle of one of another size is cut out and brought to this size" if self._fits else ""
+        return f"{kind} (N, {shape}, {channels}){alone}, or one alone: {values}{fits}."
+
+    @property
+    def photograph_shape(self) -> tuple[int, ...]:
+        """Rows, columns and channels that photographs are brought to; () for a network that takes none."""
+        return self.checkpoint.image_shape if self._fits else ()
+
+    @property
+    def _pixels(self) -> bool:
+        """Whether it was trained on bytes."""
+        return self.checkpoint.values == "uint8"
+
+    @property
+    def _fits(self) -> bool:
+        """Whether what has another size is brought to its own."""
+        return self._pixels and len(self.checkpoint.image_shape) == 3
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -246,7 +267,8 @@ class Classifier:
             Arrays have as many channels as it was trained on, RGB for CIFAR: uint8 from 0 to 255, or floats from 0 to
             1. Grey ones may lack that axis. A photograph is the path of a file or an image of Pillow. Several are given
             as a list. Of images of another size than it was trained on, the middle is cut out and brought to that
-            size. `takes` says all this of a network.
+            size. A network of signals or volumes, or of other numbers than bytes, takes arrays of its training data's
+            size and units, (N, T, C) or (N, D, H, W, C). `takes` says all this of a network.
 
         Returns
         -------
@@ -262,28 +284,43 @@ class Classifier:
         OSError
             If a file cannot be read.
         """
-        array = as_array(images, self.checkpoint.image_shape)
+        array = as_array(images, self.photograph_shape)
         xp = array_namespace(array)
         array = xp.asarray(array)
-        channels = self.checkpoint.channels
-        if channels == 1 and array.ndim in (2, 3) and array.shape[-1] != 1:
+        array, alone = self._shaped(array)
+        found = self._logits(xp, self._values(xp, array))
+        return found[0, ...] if alone else found
+
+    def _shaped(self, array: Array) -> tuple[Array, bool]:
+        """Images with axes of the batch and of channels, and whether it is one alone; ValueError of other shapes."""
+        *lengths, channels = self.checkpoint.image_shape
+        axes = len(lengths)
+        if channels == 1 and array.ndim in (axes, axes + 1) and array.shape[-1] != 1:
             array = array[..., None]
-        if array.ndim not in (3, 4) or array.shape[-1] != channels or 0 in array.shape[-3:]:
-            raise ValueError(
-                f"images have shape {tuple(array.shape)}; give (N, H, W, {channels}) or (H, W, {channels}), H and W "
-                "at least 1"
-            )
-        if array.ndim == 3:
-            return self.logits(array[None, ...])[0, ...]
+        own = tuple(array.shape[-1 - axes : -1])
+        fits = 0 not in own if self._fits else own == tuple(lengths)
+        if array.ndim not in (axes + 1, axes + 2) or array.shape[-1] != channels or not fits:
+            wanted = f"{'H, W' if self._fits else ', '.join(map(str, lengths))}, {channels}"
+            rest = ", H and W at least 1" if self._fits else ""
+            raise ValueError(f"images have shape {tuple(array.shape)}; give (N, {wanted}) or ({wanted}){rest}")
+        alone = array.ndim == axes + 1
+        return array[None, ...] if alone else array, alone
+
+    def _values(self, xp: Any, array: Array) -> Array:
+        """Images in the units of the training data, at its size."""
         kind = dtype_name(array.dtype)
-        if kind.startswith("float"):
-            if array.size and not (float(xp.min(array)) >= 0 and float(xp.max(array)) <= 1):
-                raise ValueError(f"floats from {float(xp.min(array)):.9g} to {float(xp.max(array)):.9g}; give 0 to 1")
-        elif kind != "uint8":
-            raise TypeError(f"images have dtype {kind}; give uint8 from 0 to 255, or floats from 0 to 1")
-        array = fitted(array, self.checkpoint.image_size)
-        if kind != "uint8":
-            array = array * 255
+        floats, most = kind.startswith("float"), sys.float_info.max
+        low, high, wanted = (0.0, 1.0, "0 to 1") if self._pixels else (-most, most, "finite numbers")
+        if floats and array.size and not (float(xp.min(array)) >= low and float(xp.max(array)) <= high):
+            raise ValueError(f"floats from {float(xp.min(array)):.9g} to {float(xp.max(array)):.9g}; give {wanted}")
+        if not floats and kind not in (DTYPES[:1] if self._pixels else DTYPES):
+            wanted = "uint8 from 0 to 255, or floats from 0 to 1" if self._pixels else " or ".join(DTYPES)
+            raise TypeError(f"images have dtype {kind}; give {wanted}")
+        if self._fits:
+            array = fitted(array, self.checkpoint.image_size)
+        return array * 255 if floats and self._pixels else array
+
+    def _logits(self, xp: Any, array: Array) -> Array:
         parameters, moments = self._placed(xp)
         found = []
         count = array.shape[0]

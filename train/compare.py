@@ -1,22 +1,24 @@
 """Compare runs: `python -m train.compare RUN RUN ...` prints a table and draws their curves in one picture."""
 
-from train.commands.process import begin, raise_on_interrupt
+from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
 
-begin("train.compare", __name__)
+if __name__ == "__main__":
+    leave_on_interrupt("train.compare")
+prepare()  # before NumPy is loaded
 
-import argparse
-import dataclasses
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import argparse  # noqa: E402
+import dataclasses  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
-from train.commands.command_line import Parser, given_path, run_command, say
-from train.config import Config, ConfigError, make_config, read_toml
-from train.data import INFO
-from train.networks.registry import build
-from train.runs.plot import plot_runs
-from train.runs.run import Run, RunError
+from train.commands.command_line import Parser, given_path, run_command, say  # noqa: E402
+from train.config import Config, ConfigError, make_config, read_toml  # noqa: E402
+from train.data import INFO  # noqa: E402
+from train.networks.registry import build  # noqa: E402
+from train.runs.plot import plot_runs  # noqa: E402
+from train.runs.run import Run, RunError  # noqa: E402
 
 LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
 """Settings whose differences the table does not show, since they change no recipe, or have a column."""
@@ -77,14 +79,14 @@ class _Record:
 def _coefficients(run: Run, config: Config) -> int | None:
     """How many a run's network has; for one's own images only a checkpoint tells."""
     if config.dataset in INFO:
-        (rows, columns, channels), classes = INFO[config.dataset].image_shape, INFO[config.dataset].classes
+        shape, classes = INFO[config.dataset].image_shape, INFO[config.dataset].classes
     else:
         try:
             _, checkpoint, _ = run.latest()
         except RunError:
             return None
-        (rows, columns, channels), classes = checkpoint.image_shape, len(checkpoint.class_names)
-    return build(config, (rows, columns), classes, channels).counted
+        shape, classes = checkpoint.image_shape, len(checkpoint.class_names)
+    return build(config, shape[:-1], classes, shape[-1]).counted
 
 
 HEADER = [

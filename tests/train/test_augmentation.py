@@ -147,9 +147,7 @@ def test_statistics_of_many_pixels_do_not_overflow() -> None:
     assert mean.tolist() == std.tolist() == [127.5]
 
 
-def test_statistics_refuse_what_is_not_pixels() -> None:
-    with pytest.raises(TypeError, match="dtype float32; expected uint8"):
-        channel_statistics(np.zeros((1, 2, 2, 3), np.float32))
+def test_statistics_refuse_no_pixels() -> None:
     with pytest.raises(ValueError, match="no pixel"):
         channel_statistics(np.zeros((0, 32, 32, 3), np.uint8))
 

@@ -160,11 +160,17 @@ NAMES = np.array([f"class {i}" for i in range(10)])
     [
         (without("y_test"), ["no array y_test", "expected x_train, y_train, x_test, y_test"]),
         (without("x_train", "y_train"), ["no array x_train, y_train", "it has x_test, y_test"]),
-        (with_(x_train=np.zeros((40, 8, 8, 3))), ["x_train is float64 of shape (40, 8, 8, 3)", "uint8 from 0 to 255"]),
+        (
+            with_(x_train=np.zeros((40, 8, 8, 3), complex)),
+            ["x_train is complex128 of shape (40, 8, 8, 3)", "uint8 or int16"],
+        ),
         (with_(x_train=np.zeros((40, 8, 8), bool)), ["x_train is bool", "uint8"]),
-        (with_(x_train=np.zeros((40, 8, 8, 5), np.uint8)), ["(40, 8, 8, 5)", "1 to 4 channels"]),
-        (with_(x_train=np.zeros((40, 3, 32, 32), np.uint8)), ["(40, 3, 32, 32)", "(N, H, W, C)"]),
-        (with_(x_train=np.zeros((40, 64), np.uint8)), ["x_train is uint8 of shape (40, 64)"]),
+        (with_(x_train=np.zeros((40, 8, 8, 5), np.uint8)), ["(40, 8, 8, 5)", "say with an array space_axes"]),
+        (
+            with_(x_train=np.zeros((40, 3, 32, 32), np.uint8)),
+            ["(40, 3, 32, 32)", "images of 32 channels (2) or volumes of one (3)"],
+        ),
+        (with_(x_train=np.zeros((40, 64), np.uint8)), ["training images are 64x1, test images 8x8x3"]),
         (with_(x_train=np.zeros((0, 8, 8, 3), np.uint8)), ["x_train is uint8 of shape (0, 8, 8, 3)"]),
         (with_(x_test=np.zeros((12, 9, 8, 3), np.uint8)), ["training images are 8x8x3, test images 9x8x3"]),
         (with_(x_test=np.zeros((11, 8, 8, 3), np.uint8)), ["test_labels is int64 of shape (12,)", "(11,)"]),

@@ -33,8 +33,8 @@ def dataset(labels: list[int], classes: int = 3) -> Dataset:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train_images": np.zeros((4, 32, 32, 3), np.float32)}, "train_images is float32 of shape"),
-        ({"train_images": np.zeros((4, 3, 32, 32), np.uint8)}, r"shape \(4, 3, 32, 32\); expected uint8 of shape"),
+        ({"train_images": np.zeros((4, 32, 32, 3), np.int64)}, "train_images is int64 of shape"),
+        ({"train_images": np.zeros((4, 3, 32, 32), np.uint8)}, "training images are 3x32x32, test images 32x32x3"),
         ({"test_images": np.zeros((2, 3072), np.uint8)}, r"test_images is uint8 of shape \(2, 3072\)"),
         ({"train_labels": np.zeros(3, np.int64)}, r"train_labels .* expected int64 of shape \(4,\)"),
         ({"train_labels": np.zeros((4, 1), np.int64)}, r"train_labels .* of shape \(4, 1\)"),

@@ -80,7 +80,7 @@ def failing(request: pytest.FixtureRequest) -> list[Row]:
 
 
 def test_names_of_axes_are_those_of_the_network() -> None:
-    table = layers(make_config(), 32, 10)
+    table = layers(make_config(), (8, 8, 8), 10)
     assert {axis.name for j in range(len(table) + 1) for axis in axes(table, j)} == set(AXES)
 
 

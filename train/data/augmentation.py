@@ -1,4 +1,4 @@
-"""Standardisation and augmentation of image batches, alike on NumPy and on CuPy.
+"""Standardisation and augmentation of batches of images, signals and volumes, alike on NumPy and on CuPy.
 
 The data set stays uint8 on the device, a quarter of its size in float32. A batch is made of it in
 three steps: take the images of an index array, `standardise`, `augment`. That order makes the zeros
@@ -10,7 +10,7 @@ Every random number comes from a NumPy `Generator` on the host, so both backends
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,20 +24,24 @@ BLOCK = 1000
 
 
 def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each colour over all pixels of all images.
+    """Return mean and standard deviation of each channel over all positions of all images, signals or volumes.
 
-    Both come from exact integer sums, rounded once to float64; the deviation is the population's.
+    Of integers both come from exact sums, rounded once to float64; the deviation is the population's.
     """
-    if images.dtype != np.uint8:
-        raise TypeError(f"images have dtype {images.dtype}; expected uint8 pixels, before standardisation")
-    count = math.prod(images.shape[:3])
+    count, channels = math.prod(images.shape[:-1]), images.shape[-1]
     if count == 0:
         raise ValueError(f"images have shape {images.shape}: no pixel to take a mean over")
-    sums = squares = np.zeros(images.shape[3], np.int64)
-    for begin in range(0, len(images), BLOCK):
-        block = np.asarray(images[begin : begin + BLOCK])
-        sums = sums + np.einsum("nhwc->c", block, dtype=np.int64)
-        squares = squares + np.einsum("nhwc,nhwc->c", block, block, dtype=np.int64)
+    kind = np.float64 if images.dtype.kind == "f" else np.int64
+
+    def summed(term: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+        blocks = (np.asarray(images[begin : begin + BLOCK]) for begin in range(0, len(images), BLOCK))
+        return sum((term(block.reshape(-1, channels)) for block in blocks), np.zeros(channels, kind))
+
+    sums = summed(lambda x: np.einsum("nc->c", x, dtype=kind))
+    if kind is np.float64:
+        mean = sums / count
+        return mean, np.sqrt(summed(lambda x: np.square(x - mean).sum(axis=0)) / count)
+    squares = summed(lambda x: np.einsum("nc,nc->c", x, x, dtype=kind))
     # Python integers: count * square passes 2**63 on CIFAR-10.
     variances = [
         (count * square - total**2) / count**2 for total, square in zip(sums.tolist(), squares.tolist(), strict=True)
@@ -48,18 +52,18 @@ def channel_statistics(images: Any) -> tuple[NDArray[np.float64], NDArray[np.flo
 def standardise(
     images: Array, mean: NDArray[np.float64], std: NDArray[np.float64], dtype: DTypeLike = "float32"
 ) -> Array:
-    """Return ``(images - mean) / std``, colour by colour."""
+    """Return ``(images - mean) / std``, channel by channel."""
     xp = array_namespace(images)
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
         raise TypeError(f"dtype is {name}; images become float32 or float64")
     if not np.all(np.asarray(std) > 0):
         raise ValueError(f"standard deviations are {np.asarray(std).tolist()}; every one must be positive")
-    real = getattr(xp, name)
-    scaled = xp.astype(images, real)
-    scaled -= _per_colour(mean, name, images)
-    scaled /= _per_colour(std, name, images)
-    return scaled
+    wide = "float64" if dtype_name(images.dtype) == "float64" else name  # before the mean is subtracted
+    scaled = xp.astype(images, getattr(xp, wide))
+    scaled -= _per_colour(mean, wide, images)
+    scaled /= _per_colour(std, wide, images)
+    return xp.astype(scaled, getattr(xp, name), copy=False)
 
 
 _placed = DeviceTables()
@@ -78,50 +82,50 @@ def augment(images: Array, rng: np.random.Generator, *, max_shift: int, flip: bo
 
 def draw_sources(
     rng: np.random.Generator, shape: tuple[int, ...], *, max_shift: int, flip: bool | NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw where the rows and columns of augmented images come from."""
-    count, height, width, _ = shape
-    if not 0 <= max_shift < min(height, width):
-        raise ValueError(f"max_shift is {max_shift}; images of {height}x{width} allow 0 to {min(height, width) - 1}")
-    down, right = rng.integers(-max_shift, max_shift, size=(2, count, 1), endpoint=True)
-    rows, columns = np.arange(height) - down, np.arange(width) - right
-    if flip is False:
-        return rows, columns
-    mirrored = rng.integers(2, size=(count, 1)) if flip is True else np.reshape(flip, (count, 1))
-    return rows, np.where(mirrored, width - 1 - columns, columns)
+) -> tuple[NDArray[np.int64], ...]:
+    """Draw where the positions of augmented images come from along each axis of space; the last one is mirrored."""
+    count, *lengths, _ = shape
+    if not 0 <= max_shift < min(lengths):
+        sizes = "x".join(map(str, lengths))
+        raise ValueError(f"max_shift is {max_shift}; images of {sizes} allow 0 to {min(lengths) - 1}")
+    shifts = rng.integers(-max_shift, max_shift, size=(len(lengths), count, 1), endpoint=True)
+    *sources, last = (np.arange(n) - shift for n, shift in zip(lengths, shifts, strict=True))
+    if flip is not False:
+        mirrored = rng.integers(2, size=(count, 1)) if flip is True else np.reshape(flip, (count, 1))
+        last = np.where(mirrored, lengths[-1] - 1 - last, last)
+    return *sources, last
 
 
-def move(images: Array, rows: Array, columns: Array, *, max_shift: int) -> Array:
-    """Return images made of the given rows and columns of others, zeros where these lie outside."""
+def move(images: Array, *sources: Array, max_shift: int) -> Array:
+    """Return images made of the given positions along each axis of others, zeros where these lie outside."""
     xp = array_namespace(images)
-    count, height, width, channels = images.shape
-    tall, wide = height + 2 * max_shift, width + 2 * max_shift
-    where = placement(xp, images)
-    padded = xp.zeros((count, tall, wide, channels), dtype=images.dtype, **where)
-    padded[:, max_shift : max_shift + height, max_shift : max_shift + width, :] = images
-    first = tall * xp.arange(count, **where) + max_shift  # of each padded image
-    rows = (xp.asarray(rows) + first[:, None]) * wide
-    source = rows[:, :, None] + (xp.asarray(columns) + max_shift)[:, None, :]  # (N, H, W)
-    taken = xp.take(xp.reshape(padded, (-1, channels)), xp.reshape(source, (-1,)), axis=0)
+    count, *lengths, channels = images.shape
+    where, longer = placement(xp, images), [n + 2 * max_shift for n in lengths]
+    padded = xp.zeros((count, *longer, channels), dtype=images.dtype, **where)
+    padded[(slice(None), *(slice(max_shift, max_shift + n) for n in lengths), slice(None))] = images
+    place = xp.arange(count, **where)
+    for axis, (source, n) in enumerate(zip(sources, longer, strict=True)):
+        along = xp.reshape(xp.asarray(source) + max_shift, (count, *(1,) * axis, -1))
+        place = place[..., None] * n + along  # (N, u1), (N, u1, u2), ..
+    taken = xp.take(xp.reshape(padded, (-1, channels)), xp.reshape(place, (-1,)), axis=0)
     return xp.reshape(taken, images.shape)
 
 
-def draw_holes(
-    rng: np.random.Generator, shape: tuple[int, ...], side: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Draw which square of each image is hidden (cutout, arXiv:1708.04552)."""
-    first = [rng.integers(length, size=(shape[0], 1)) - side // 2 for length in shape[1:3]]
-    from_first = [np.arange(length) - begin for length, begin in zip(shape[1:3], first, strict=True)]
-    rows, columns = ((n >= 0) & (n < side) for n in from_first)
-    return rows, columns
+def draw_holes(rng: np.random.Generator, shape: tuple[int, ...], side: int) -> tuple[NDArray[np.bool_], ...]:
+    """Draw which square of each image is hidden (cutout, arXiv:1708.04552): along each axis which positions."""
+    lengths = shape[1:-1]
+    first = [rng.integers(length, size=(shape[0], 1)) - side // 2 for length in lengths]
+    from_first = [np.arange(length) - begin for length, begin in zip(lengths, first, strict=True)]
+    return tuple((n >= 0) & (n < side) for n in from_first)
 
 
-def hide(images: Array, rows: Array, columns: Array) -> Array:
-    """Return images with zeros where a row and a column that are both chosen meet."""
+def hide(images: Array, *chosen: Array) -> Array:
+    """Return images with zeros where positions that are chosen along every axis meet."""
     xp = array_namespace(images)
-    rows, columns = xp.asarray(rows), xp.asarray(columns)
-    seen = xp.astype(~(rows[:, :, None] & columns[:, None, :]), images.dtype)  # (N, H, W)
-    return images * seen[..., None]
+    hidden = xp.asarray(chosen[0])
+    for axis, along in enumerate(chosen[1:], 1):
+        hidden = hidden[..., None] & xp.reshape(xp.asarray(along), (images.shape[0], *(1,) * axis, -1))
+    return images * xp.astype(~hidden, images.dtype)[..., None]
 
 
 def map_affinely(images: Array, matrices: Array) -> Array:
@@ -183,31 +187,32 @@ VIEWS = ((0, True), (-1, False), (-1, True), (1, False), (1, True))
 def views(images: Array, *, flip: bool = True, shift: int = 1) -> Iterator[Array]:
     """Yield other views of images that averages of predictions are taken over: those that the augmentation knows."""
     xp = array_namespace(images)
-    count, height, width, _ = images.shape
+    count, *lengths, _ = images.shape
     for step, mirrored in VIEWS:
         if (mirrored and not flip) or (step and not shift):
             continue
-        rows, columns = np.arange(height) - step, np.arange(width) - step
-        chosen = [np.tile(a, (count, 1)) for a in (rows, columns[::-1] if mirrored else columns)]
+        *others, last = (np.arange(n) - step for n in lengths)
+        chosen = [np.tile(a, (count, 1)) for a in (*others, last[::-1] if mirrored else last)]
         yield move(images, *(constant(xp, a, images.device) for a in chosen), max_shift=1)
 
 
-def resize(images: Array, size: int | tuple[int, int]) -> Array:
+def resize(images: Array, size: int | tuple[int, ...]) -> Array:
     """Return images of another size; each pixel is the mean over the area it covers."""
-    count, height, width, channels = images.shape
-    tall, wide = (size, size) if isinstance(size, int) else size
-    if (height, width) == (tall, wide):
+    count, *lengths, channels = images.shape
+    sizes = (size,) * len(lengths) if isinstance(size, int) else size
+    if tuple(lengths) == sizes:
         return images
-    xp = array_namespace(images)
-    of_rows, of_columns = _areas_beside(images, height, tall), _areas_beside(images, width, wide)
-    # products of two matrices, the one kind that a CUDA graph can hold: each axis comes first in its turn
-    by_row = xp.reshape(xp.permute_dims(images, (1, 0, 2, 3)), (height, -1))
-    rows = xp.reshape(matmul(of_rows, by_row), (tall, count, width, channels))
-    by_column = xp.reshape(xp.permute_dims(rows, (2, 1, 0, 3)), (width, -1))
-    columns = xp.reshape(matmul(of_columns, by_column), (wide, count, tall, channels))
-    resized = empty(xp, (count, tall, wide, channels), images)
-    resized[...] = xp.permute_dims(columns, (1, 2, 0, 3))
-    return resized
+    xp, resized = array_namespace(images), images
+    for axis, (before, after) in enumerate(zip(lengths, sizes, strict=True), 1):
+        # products of two matrices, the one kind that a CUDA graph can hold: each axis comes first in its turn
+        order = list(range(images.ndim))
+        order[0], order[axis] = axis, 0
+        first = xp.permute_dims(resized, tuple(order))
+        product = matmul(_areas_beside(images, before, after), xp.reshape(first, (before, -1)))
+        resized = xp.reshape(product, (after, *first.shape[1:]))
+    found = empty(xp, (count, *sizes, channels), images)
+    found[...] = xp.permute_dims(resized, (*range(1, len(sizes) + 1), 0, len(sizes) + 1))
+    return found
 
 
 def _areas_beside(images: Array, before: int, after: int) -> Array:

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.dataset import DataError, Dataset, describe_array
+from train.data.dataset import DTYPES, MOST_AXES, DataError, Dataset, describe_array
 from train.data.folder import is_folder, load_folder
 
 __all__ = ["ARRAYS", "UNNAMED", "dataset_from_arrays", "is_custom", "is_function", "load_custom"]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 """Names of the arrays of a data set: images and labels."""
+
+MOST_COLOURS = 4
+"""Channels of images that need not say what they are."""
 
 UNNAMED = "unnamed"
 """What the images of a run are called that a program gave as arrays."""
@@ -56,7 +59,10 @@ def dataset_from_arrays(name: str, arrays: Mapping[str, Any]) -> Dataset:
     if missing:
         has = ", ".join(map(str, arrays)) or "none"
         raise DataError(f"{name}: no array {', '.join(missing)}; expected {', '.join(ARRAYS)}, it has {has}")
-    images = [_images(name, key, np.asarray(arrays[key])) for key in ARRAYS[::2]]
+    axes = np.asarray(arrays.get("space_axes", 0))
+    if axes.shape != () or axes.dtype.kind not in "iu" or axes not in range(MOST_AXES + 1):
+        raise DataError(f"{name}: space_axes is {axes.tolist()!r}; give 1 for signals, 2 for images, 3 for volumes")
+    images = [_images(name, key, np.asarray(arrays[key]), int(axes)) for key in ARRAYS[::2]]
     labels = [_labels(name, key, np.asarray(arrays[key])) for key in ARRAYS[1::2]]
     names = _class_names(name, np.asarray(arrays["class_names"]) if "class_names" in arrays else None, labels[0])
     return Dataset(name, names, images[0], labels[0], images[1], labels[1], tuple(map(str, arrays.get("notes", ()))))
@@ -67,7 +73,7 @@ def _from_file(path: str) -> Dataset:
         raise DataError(f"there is no file {path}; name one with --dataset FILE.npz")
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in (*ARRAYS, "class_names") if key in file}
+            arrays = {key: file[key] for key in (*ARRAYS, "class_names", "space_axes") if key in file}
             others = {key: None for key in file.files if key not in arrays}
     except MemoryError:
         raise
@@ -96,14 +102,27 @@ def _from_function(name: str) -> Dataset:
     )
 
 
-def _images(name: str, key: str, array: NDArray[Any]) -> NDArray[np.uint8]:
-    """Images with a channel axis."""
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or 0 in array.shape or array.shape[3:] > (4,):
+def _images(name: str, key: str, array: NDArray[Any], axes: int) -> NDArray[Any]:
+    """Images, signals or volumes with a channel axis; `axes` of space, 0 where nobody says how many."""
+    if array.dtype not in DTYPES or array.ndim not in range(2, MOST_AXES + 3) or 0 in array.shape:
         raise DataError(
-            f"{name}: {key} is {describe_array(array)}; expected uint8 from 0 to 255 of shape (N, H, W, C) with 1 to 4 "
-            "channels C, or (N, H, W)"
+            f"{name}: {key} is {describe_array(array)}; expected {' or '.join(DTYPES)} of shape (N, H, W, C) with "
+            "channels C, or (N, H, W); signals (N, T, C) or (N, T); or volumes (N, D, H, W, C)"
         )
-    return np.ascontiguousarray(array[..., None] if array.ndim == 3 else array)
+    grey = array.ndim == 3 and array.dtype == np.uint8
+    if not axes and not grey and (array.ndim == 3 or (array.ndim == 4 and array.shape[3] > MOST_COLOURS)):
+        one, other = ("signals", "images", "volumes")[array.ndim - 3 : array.ndim - 1]
+        raise DataError(
+            f"{name}: {key} is {describe_array(array)}; say with an array space_axes whether these are {one} of "
+            f"{array.shape[-1]} channels ({array.ndim - 2}) or {other} of one ({array.ndim - 1})"
+        )
+    axes = axes or {2: 1, 3: 2, 4: 2, 5: 3}[array.ndim]
+    if array.ndim - axes not in (1, 2):
+        raise DataError(
+            f"{name}: {key} is {describe_array(array)}, and space_axes is {axes}; expected {axes + 1} axes, or "
+            f"{axes + 2} with channels"
+        )
+    return np.ascontiguousarray(array[..., None] if array.ndim == axes + 1 else array)
 
 
 def _labels(name: str, key: str, array: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,4 +1,7 @@
-"""Labelled images, what a network must know of them, and the parts of a training set: its first N images, a share."""
+"""Labelled images, what a network must know of them, and parts of a training set: its first N images, a share.
+
+Signals and volumes are images of one and three axes of space.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,11 @@ from numpy.typing import NDArray
 IMAGE_SHAPE = (32, 32, 3)
 """Of CIFAR."""
 
-CHANNELS = range(1, 5)
-"""How many channels an image may have: grey, grey and alpha, RGB, RGB and alpha, or whatever they are."""
+DTYPES = ("uint8", "int16", "uint16", "float32", "float64")
+"""Of values; uint8 are pixels."""
+
+MOST_AXES = 3
+"""Of space: one for signals, two for images, three for volumes."""
 
 LARGEST_IMAGE = 2**15
 """Pixels along a side."""
@@ -28,7 +34,7 @@ class DataError(ValueError):
 class DatasetInfo:
     """What a network must know of a data set."""
 
-    image_shape: tuple[int, int, int]  # rows, columns and channels of an image
+    image_shape: tuple[int, ...]  # lengths of the axes of space of an image, and channels
     classes: int  # how many classes there are
     nbytes: int  # memory that the images take from now on until training begins
 
@@ -43,8 +49,9 @@ class Dataset:
         What the data set is called, such as ``"cifar10"``.
     class_names : tuple of str
         One name per class; labels index it.
-    train_images, test_images : ndarray of uint8, shape (N, H, W, C)
-        Pixels in 0..255: rows, columns, then 1 to 4 channels. All images have the same shape. Or `MappedImages`.
+    train_images, test_images : ndarray, shape (N, H, W, C), signals (N, T, C) or volumes (N, D, H, W, C)
+        uint8, int16, uint16, float32 or float64; the last axis is that of channels. All have the same shape. Or
+        `MappedImages`.
     train_labels, test_labels : ndarray of int64, shape (N,)
         Classes in ``0 .. len(class_names) - 1``.
 
@@ -79,10 +86,9 @@ class Dataset:
             raise DataError(f"{self.name}: training images are {shapes[0]}, test images {shapes[1]}; bring them to one")
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Rows, columns and channels of an image."""
-        _, height, width, channels = self.train_images.shape
-        return height, width, channels
+    def image_shape(self) -> tuple[int, ...]:
+        """Lengths of the axes of space, rows and columns of an image, and channels."""
+        return tuple(self.train_images.shape[1:])
 
     @property
     def info(self) -> DatasetInfo:
@@ -111,12 +117,15 @@ class Dataset:
                     f"{self.name}: {part}_{kind} is a {type(given).__name__}; expected an array, as "
                     f"np.asarray({kind}, np.{'uint8' if kind == 'images' else 'int64'})"
                 )
-        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:] or images.shape[3] not in CHANNELS:
+        if images.dtype not in DTYPES or images.ndim not in range(3, MOST_AXES + 3) or 0 in images.shape[1:]:
             raise DataError(
-                f"{self.name}: {part}_images is {describe_array(images)}; expected uint8 of shape (N, H, W, C) with 1 "
-                "to 4 channels C, such as (N, 32, 32, 3)"
+                f"{self.name}: {part}_images is {describe_array(images)}; expected {' or '.join(DTYPES)} of shape "
+                "(N, H, W, C) with channels C, such as (N, 32, 32, 3), or signals (N, T, C), or volumes (N, D, H, W, C)"
             )
-        if not len(images) or max(images.shape[1:3]) > LARGEST_IMAGE:
+        if images.dtype.kind == "f" and not (finite := np.isfinite(images)).all():
+            place = tuple(map(int, np.argwhere(~finite)[0]))
+            raise DataError(f"{self.name}: {part}_images has {images[place]} at {place}; give finite numbers")
+        if not len(images) or max(images.shape[1:-1]) > LARGEST_IMAGE:
             raise DataError(
                 f"{self.name}: {part}_images has shape {images.shape}; expected at least one image, of at most "
                 f"{LARGEST_IMAGE} pixels a side"

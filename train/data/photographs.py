@@ -23,7 +23,7 @@ MODES = {1: "L", 3: "RGB"}
 """What Pillow calls images of so many channels."""
 
 
-def as_array(images: Array | Photograph | Sequence[Photograph], shape: tuple[int, int, int]) -> Array:
+def as_array(images: Array | Photograph | Sequence[Photograph], shape: tuple[int, ...]) -> Array:
     """Return one photograph as `pixels` does, several as an array (N, H, W, C), and what is none of them as it is."""
     if _is_photograph(images):
         return pixels(images, shape)
@@ -33,11 +33,13 @@ def as_array(images: Array | Photograph | Sequence[Photograph], shape: tuple[int
     return array
 
 
-def pixels(image: Photograph, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def pixels(image: Photograph, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """Return the middle of a photograph, uint8 in the given shape, (H, W, C).
 
     It is turned upright, cut to the proportions of the shape and brought to its size; what is transparent is white.
     """
+    if len(shape) != 3:
+        raise ValueError("the network takes no images of bytes, so no photographs; give arrays")
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
@@ -72,7 +74,7 @@ def shape_of(path: str | os.PathLike[str]) -> tuple[int, int, int]:
         return rows, columns, 1 if image.mode in ("1", "L", "LA") else 3
 
 
-def _of_array(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _of_array(path: str | os.PathLike[str], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """`pixels` of an array in a file."""
     array = np.load(path, allow_pickle=False)
     _require_image(array)
@@ -87,7 +89,7 @@ def _require_image(array: NDArray[Any]) -> None:
         raise ValueError(f"it is {array.dtype} of shape {array.shape}; expected uint8 of shape (H, W) or (H, W, C)")
 
 
-def fitted(images: Array, size: tuple[int, int]) -> Array:
+def fitted(images: Array, size: tuple[int, ...]) -> Array:
     """Return the middle of each image (N, H, W, C), uint8 or floats from 0 to 1, at another size, as `pixels` does."""
     if tuple(images.shape[1:3]) == size:
         return images

@@ -20,12 +20,13 @@ class Architecture:
     """An entry of the registry."""
 
     title: str  # how messages call such a network
-    build: Callable[[Any, tuple[int, int], int, int], Network]  # of settings, rows and columns, classes, channels
+    build: Callable[[Any, Any, int, int], Network]  # of settings, lengths of the axes of space, classes, channels
     presets: Mapping[str, Mapping[str, Any]]  # what each changes
     sections: tuple[type[Section], ...] = ()  # dataclasses of the settings it takes beside those of every run
     lacks: frozenset[str] = frozenset()  # of ATTRIBUTES and MERGED_FILTERS
+    axes: tuple[int, ...] = (2,)  # of space that its data may have
     of_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     # ^ defaults that differ on a data set
     check: Callable[[Any], None] = lambda config: None  # raises ConfigError where settings contradict each other
-    refuse: Callable[[Any, tuple[int, int], int, int], None] = lambda config, size, classes, channels: None
+    refuse: Callable[[Any, Any, int, int], None] = lambda config, size, classes, channels: None
     # ^ the same where training on such images makes no sense; arguments as of `build`

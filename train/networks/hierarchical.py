@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -34,8 +34,6 @@ from train.settings import ConfigError, Section, setting
 
 __all__ = [
     "ARCHITECTURE",
-    "ATTRIBUTES",
-    "SPACE",
     "FactoredLayer",
     "Head",
     "HierarchicalLayer",
@@ -47,9 +45,6 @@ __all__ = [
     "layers",
     "name_of",
 ]
-
-SPACE = (1, 2)
-ATTRIBUTES = (3, 4)
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ class HierarchicalLayer(Layer):
 
     j: int
     reads: tuple[str, ...]
-    inputs: tuple[int, ...]  # u1, u2, then channels or attributes, after the marginal of Eq. (6)
+    inputs: tuple[int, ...]  # one to three axes u, then channels or attributes, after the marginal of Eq. (6)
     attributes: int  # how many of them are convolved: 0 (Eq. 3), 1, or 2
     kernel_size: tuple[int, ...]  # taps along each convolved axis
     stride: tuple[int, ...]
@@ -172,14 +167,24 @@ class HierarchicalLayer(Layer):
 
     @property
     def outputs(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Lengths of the axes of x_j: u1, u2, the attributes, v_j."""
-        lengths = self.inputs[: 2 + self.attributes]
+        """Lengths of the axes of x_j: u, the attributes, v_j."""
+        lengths = self.inputs[: len(self.stride)]
         return (*(-(-n // r) for n, r in zip(lengths, self.stride, strict=True)), self.filters)
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """The axes u of its input."""
+        return tuple(range(1, 1 + len(self.stride) - self.attributes))
+
+    @property
+    def along(self) -> tuple[int, ...]:
+        """The axes of the attributes that it convolves."""
+        return tuple(range(1 + len(self.space), 1 + len(self.stride)))
 
     @property
     def parameters(self) -> int:
         """Filter coefficients as the paper counts them: effective filters, or both factors in the (+) network."""
-        return math.prod(self.kernel_size) * self.filters * (1 if self.attributes else self.inputs[2])
+        return math.prod(self.kernel_size) * self.filters * (1 if self.attributes else self.inputs[-1])
 
     @property
     def trained(self) -> int:
@@ -196,7 +201,7 @@ class HierarchicalLayer(Layer):
     @property
     def multiply_adds(self) -> int:  # type: ignore[override]
         """Products per image if every filter were applied tap by tap (with both factors in the (+) network)."""
-        per_output = math.prod(self.kernel_size) * (1 if self.attributes else self.inputs[2])
+        per_output = math.prod(self.kernel_size) * (1 if self.attributes else self.inputs[-1])
         return per_output * math.prod(self.outputs)
 
     @property
@@ -226,7 +231,7 @@ class HierarchicalLayer(Layer):
         return 2.5 if self.activation.fused else 4.5
 
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
-        summed = self.inputs[2:3] if self.attributes == 0 else ()
+        summed = self.inputs[-1:] if self.attributes == 0 else ()
         second_moment = 1.0 if self.j == 1 else self.activation.second_moment
         w = rng.standard_normal((*summed, *self.kernel_size, self.filters))
         terms = math.prod(summed) * self._terms_that_meet_data(0)
@@ -249,7 +254,7 @@ class HierarchicalLayer(Layer):
         """Return x_j, and the moments of patches and outputs that it was normalised by."""
         x = self._reduced(inputs[0])
         of_sums, used = self._patch_moments(x, moments, call.shard)
-        filters = self._filters(weights, of_sums, self.epsilon * self.terms**2, x.shape[3:])
+        filters = self._filters(weights, of_sums, self.epsilon * self.terms**2, x.shape[1 + len(self.space) :])
         if moments is not None:
             used = dict(moments)
         if not self.normalizes or moments is not None:
@@ -270,7 +275,7 @@ class HierarchicalLayer(Layer):
         """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
         if signal.reduced is not None:
             return signal.reduced
-        return marginal(signal.x, ATTRIBUTES[0]) if signal.x.ndim == 6 else signal.x
+        return marginal(signal.x, self.along[0]) if self._has_three(signal.x) else signal.x
 
     def _patch_moments(
         self, x: Array, moments: Weights | None, shard: Shard | None
@@ -298,14 +303,18 @@ class HierarchicalLayer(Layer):
         last = "g" if "g" in filters else "w"
         return {**filters, last: filters[last] * slope, "bias": bias}
 
+    def _has_three(self, x: Array) -> bool:
+        """Whether x_{j-1} has the attribute v_{j-3}."""
+        return bool(x.ndim == len(self.space) + 4)
+
     @property
     def _axes(self) -> tuple[int, ...]:
-        return (*SPACE, *ATTRIBUTES)[: 2 + self.attributes]
+        return self.space + self.along
 
     @property
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"boundary": self.boundary, "stride": self.stride}
-        return options if self.attributes else options | {"sum_axes": 3}
+        return options if self.attributes else options | {"sum_axes": 1 + len(self.space)}
 
     def _filtered(self, filters: Weights, x: Array) -> Array:
         """What filters make of x, before bias and rho."""
@@ -317,7 +326,7 @@ class HierarchicalLayer(Layer):
             return Signal(self.activation.rho(self._filtered(filters, x) + filters["bias"]))
         operands = x, filters["w"], filters["bias"], self._axes
         if self.reduces:
-            return Signal(*fused.convolve_marginal(*operands, ATTRIBUTES[0], **self._options))
+            return Signal(*fused.convolve_marginal(*operands, self.along[0], **self._options))
         return Signal(fused.convolve(*operands, **self._options))
 
     def joined(self, made: Signal, inputs: Sequence[Signal]) -> Signal:
@@ -330,7 +339,7 @@ class HierarchicalLayer(Layer):
         A (+) layer has filters h (s, s, Q) with a shift that is added, rho, and g with the bias.
         """
         of_patches = (moments["mean"], moments["covariance"]) if self.factors else None
-        filters = self._filters(weights, of_patches, self.epsilon, self.inputs[2:])
+        filters = self._filters(weights, of_patches, self.epsilon, self.inputs[len(self.space) :])
         return self._fold(filters, weights, moments)
 
     def folded(self) -> Layer:
@@ -343,36 +352,40 @@ class HierarchicalLayer(Layer):
 
     def marginal(self, x: Array) -> Array:
         """Return the marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
-        return marginal(x, ATTRIBUTES[0], reduction=self.reduction) if x.ndim == 6 else x
+        return marginal(x, self.along[0], reduction=self.reduction) if self._has_three(x) else x
 
 
 @dataclass(frozen=True, eq=False)
 class FactoredLayer(HierarchicalLayer):
     """Eq. (8): Q filters h in space, whose results are normalised, and g along attributes; merged into one filter."""
 
-    row_axes: ClassVar[Mapping[str, int]] = {"h": 1}  # from the taps of a patch to the factors
+    @property
+    def taps(self) -> int:
+        """Coefficients of a filter in space."""
+        return math.prod(self.kernel_size[: len(self.space)])
 
     @property
     def trained(self) -> int:
         """Coefficients of both factors."""
-        return self.factors * (math.prod(self.kernel_size[:2]) + math.prod(self.kernel_size[2:]) * self.filters)
+        return self.factors * (self.taps + math.prod(self.kernel_size[len(self.space) :]) * self.filters)
 
     def _draw_filters(self, rng: np.random.Generator) -> Weights:
-        space, attributes = self.kernel_size[:2], self.kernel_size[2:]
+        count = len(self.space)
+        space, attributes = self.kernel_size[:count], self.kernel_size[count:]
         second_moment = self.activation.second_moment if self.nonlinear else 1.0
         h = rng.standard_normal((self.factors, *space)) / math.sqrt(math.prod(space))
         g = rng.standard_normal((self.factors, *attributes, self.filters))
-        g /= math.sqrt(self.factors * self._terms_that_meet_data(2) * second_moment)
+        g /= math.sqrt(self.factors * self._terms_that_meet_data(count) * second_moment)
         return {"h": h.astype(self.dtype), "g": g.astype(self.dtype)}
 
     def moments(self) -> Weights:
         """Return those of standardised, uncorrelated patches: "mean" (T,) and "covariance" (T, T) of T taps."""
-        taps = math.prod(self.kernel_size[:2])
-        return {"mean": np.zeros(taps, self.dtype), "covariance": np.eye(taps, dtype=self.dtype), **super().moments()}
+        mean, covariance = np.zeros(self.taps, self.dtype), np.eye(self.taps, dtype=self.dtype)
+        return {"mean": mean, "covariance": covariance, **super().moments()}
 
     def retained(self, batch_size: int) -> float:
         """Its output, and copies of the covariance of the taps along space."""
-        return super().retained(batch_size) + 8 * math.prod(self.kernel_size[:2]) ** 2
+        return super().retained(batch_size) + 8 * self.taps**2
 
     def _patch_moments(
         self, x: Array, moments: Weights | None, shard: Shard | None
@@ -385,7 +398,9 @@ class FactoredLayer(HierarchicalLayer):
 
     def _moments_of_patches(self, x: Array, sharing: dict[str, Any]) -> tuple[Array, Array]:
         """Mean (T,) and covariance (T, T) of the spatial patches of a layer's input."""
-        mean, covariance = patch_moments(x, SPACE, self.kernel_size[:2], boundary=self.boundary[0], **sharing)
+        mean, covariance = patch_moments(
+            x, self.space, self.kernel_size[: len(self.space)], boundary=self.boundary[0], **sharing
+        )
         return mean, covariance
 
     def _filters(
@@ -398,8 +413,8 @@ class FactoredLayer(HierarchicalLayer):
             *of_patches,
             self._offset(weights),
             lengths=lengths,
-            stride=self.stride[2:],
-            boundary=self.boundary[2:],
+            stride=self.stride[-2:],
+            boundary=self.boundary[-2:],
             epsilon=epsilon,
         )
         return {"w": w, "bias": bias}
@@ -426,14 +441,14 @@ class NonlinearLayer(FactoredLayer):
     @property
     def multiply_adds(self) -> int:  # type: ignore[override]
         """Products per image of both factors."""
-        inputs, outputs, (s1, s2, *attributes) = self.inputs, self.outputs, self.kernel_size
-        space = s1 * s2 * self.factors * math.prod(outputs[:2]) * math.prod(inputs[2:])
-        return space + math.prod(attributes) * self.factors * math.prod(outputs)
+        along_attributes = math.prod(self.kernel_size[-2:]) * self.factors * math.prod(self.outputs)
+        return self.taps * self._expanded + along_attributes
 
     @property
     def _expanded(self) -> int:
         """Numbers in the Q copies of an image."""
-        return math.prod(self.outputs[:2]) * math.prod(self.inputs[2:]) * self.factors
+        count = len(self.space)
+        return math.prod(self.outputs[:count]) * math.prod(self.inputs[count:]) * self.factors
 
     def retained(self, batch_size: int) -> float:
         """Its output, and where rho has no fused form the Q copies before and after it."""
@@ -464,8 +479,8 @@ class NonlinearLayer(FactoredLayer):
     def _filtered(self, filters: Weights, x: Array) -> Array:
         h, shift, g = (filters[name] for name in ("h", "shift", "g"))
         if fused := self.activation.fused:
-            return fused.factored(x, h, shift, g, None, SPACE, ATTRIBUTES, **self._options)
-        of_h, of_g = factor_options(x.ndim, SPACE, ATTRIBUTES, **self._options)
+            return fused.factored(x, h, shift, g, None, self.space, self.along, **self._options)
+        of_h, of_g = factor_options(x.ndim, self.space, self.along, **self._options)
         return convolve(self.activation.rho(convolve(x, h, **of_h) + shift), g, **of_g)
 
     def made_by(self, filters: Weights, x: Array) -> Signal:
@@ -473,11 +488,11 @@ class NonlinearLayer(FactoredLayer):
         if (fused := self.activation.fused) is None:
             return super().made_by(filters, x)
         operands = (filters[name] for name in ("h", "shift", "g", "bias"))
-        return Signal(fused.factored(x, *operands, SPACE, ATTRIBUTES, **self._options))
+        return Signal(fused.factored(x, *operands, self.space, self.along, **self._options))
 
     def linear_maps(self, merged: Weights) -> list[Callable[[Array], Array]]:
         """Return the marginal (Eq. 6) and the convolution with h, and that with g."""
-        of_h, of_g = factor_options(5, SPACE, ATTRIBUTES, **self._options)
+        of_h, of_g = factor_options(3 + len(self.space), self.space, self.along, **self._options)
         return [
             lambda x: convolve(self.marginal(x), merged["h"], **of_h),
             lambda x: convolve(x, merged["g"], **of_g),
@@ -559,7 +574,7 @@ class Kinds:
 
 
 def layers(
-    config: Any, image_size: int | tuple[int, int], classes: int, channels: int = 3, *, kinds: Kinds = Kinds()
+    config: Any, image_size: int | tuple[int, ...], classes: int, channels: int = 3, *, kinds: Kinds = Kinds()
 ) -> list[HierarchicalLayer]:
     """Return the table of the convolutional layers j = 1 .. J-1.
 
@@ -569,16 +584,16 @@ def layers(
         raise ConfigError(f"architecture is {config.architecture!r}, no hierarchical network: take another preset")
     k, r = config.width, config.attribute_stride
     in_space, along_attributes = config.boundaries
-    space = (config.space_kernel, config.space_kernel)
-    pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    axes = len(size)
     first = ScatteringLayer.name if config.scattering else IMAGES
     table: list[HierarchicalLayer] = []
     for j in range(1, config.depth):
         before = table[-1].outputs if table else ()
-        u = before[:2] or (pixels[0] // 2**config.scattering, pixels[1] // 2**config.scattering)
+        u = before[:axes] or tuple(n // 2**config.scattering for n in size)
         attributes, last = min(j - 1, 2), j == config.depth - 1
         v = (scattering_channels(config.scattering, channels),) if j == 1 else before[-attributes:]
-        steps = (2, 2) if j in config.strided_layers else (1, 1)
+        steps = (2 if j in config.strided_layers else 1,) * axes
         skips = config.skip == "aligned" and j > 2 and not last
         kind: type[HierarchicalLayer] = kinds.plain
         if attributes == 2:
@@ -589,20 +604,20 @@ def layers(
                 reads=(first if j == 1 else name_of(j - 1), *((name_of(j - 2),) if skips else ())),
                 inputs=(*u, *v),
                 attributes=attributes,
-                kernel_size=(*space, *config.attribute_kernel[2 - attributes :]),
+                kernel_size=(*(config.space_kernel,) * axes, *config.attribute_kernel[2 - attributes :]),
                 stride=(*steps, *(r,) * attributes),
-                boundary=(in_space, in_space, *(along_attributes,) * attributes),
+                boundary=(*(in_space,) * axes, *(along_attributes,) * attributes),
                 filters=classes if last and config.head != "dense" else k,
                 normalizes=config.normalization == "both",
                 epsilon=config.epsilon,
                 dtype=config.dtype,
                 reduction=config.reduction,
-                terms=before[2] if len(before) == 5 and config.reduction == "mean" else 1,
+                terms=before[axes] if len(before) == axes + 3 and config.reduction == "mean" else 1,
                 reduces=kinds.reduces and attributes == 2 and not (config.nonlinear_factors or last or skips),
                 factors=config.factors if attributes == 2 else 0,
                 tells_classes=last,
                 activation=kinds.activation(ACTIVATIONS[config.activation]),
-                skip=AlignedSkip.between((*table[-1].stride[:2], r), (*steps, r)) if skips else None,
+                skip=AlignedSkip.between((*table[-1].stride[:axes], r), (*steps, r)) if skips else None,
             )
         )
     return table
@@ -617,7 +632,8 @@ def hierarchy(network: Network) -> list[HierarchicalLayer]:
     table = [layer for layer in network.table if isinstance(layer, HierarchicalLayer)]
     for before, layer in pairwise(table):
         made = before.outputs
-        if layer.inputs not in (made, made[:2] + made[3:]):  # Eq. (6) sums the first of three attributes
+        axes = len(layer.space)
+        if layer.inputs not in (made, made[:axes] + made[axes + 1 :]):  # Eq. (6) sums the first of three attributes
             raise ConfigError(
                 f"what stands between layers {before.j} and {layer.j} makes {times(layer.inputs)} of {times(made)}; "
                 "translations are followed through rows that keep axes"
@@ -627,7 +643,7 @@ def hierarchy(network: Network) -> list[HierarchicalLayer]:
 
 def build(
     config: Any,
-    image_size: int | tuple[int, int] = 32,
+    image_size: int | tuple[int, ...] = 32,
     classes: int = 10,
     channels: int = 3,
     *,
@@ -635,15 +651,17 @@ def build(
     network: type[Network] = Network,
 ) -> Network:
     """Return the network of some settings; what `kinds` and `network` are for says `train.verification`."""
-    rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
-    hidden = layers(config, (rows, columns), classes, channels, kinds=kinds)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if config.scattering and len(size) != 2:
+        raise ConfigError(f"scattering is {config.scattering}, for images; these data have {len(size)} axes of space")
+    hidden = layers(config, size, classes, channels, kinds=kinds)
     head = Head(config.head, hidden[-1].name, hidden[-1].outputs, classes, config.logit_scale, config.dtype)
     first: list[Layer] = []
     if config.scattering:
-        first = [ScatteringLayer(config.scattering, (rows, columns, channels), config.boundaries[0], config.dtype)]
+        first = [ScatteringLayer(config.scattering, (*size, channels), config.boundaries[0], config.dtype)]
     trained = sum(layer.trained for layer in hidden)
     notes = [f"Trained coefficients, factors h and g counted: {trained:,} (Q = {config.factors})."]
-    rho, shape = hidden[0].activation, (rows, columns, channels)
+    rho, shape = hidden[0].activation, (*size, channels)
     slow = f"{rho.title} has no fused form: it takes passes of its own after each layer's convolution."
     return network(config, [*first, *hidden, head], shape, classes, notes, () if rho.fused else (slow,))
 
@@ -657,12 +675,12 @@ def _check(config: Any) -> None:
         )
 
 
-def _refuse(config: Any, size: tuple[int, int], classes: int, channels: int) -> None:
+def _refuse(config: Any, size: tuple[int, ...], classes: int, channels: int) -> None:
     """Refuse images that scattering does not take, and periodic axes that a stride does not divide.
 
     There a subsampled axis is no longer periodic, and Proposition 3.1 does not hold.
     """
-    height, width = size
+    height, width = size[0], size[-1]
     if config.scattering and (height != width or height % 2**config.scattering):
         raise ConfigError(
             f"scattering is {config.scattering}, for square images of a multiple of {2**config.scattering} pixels a "
@@ -672,10 +690,10 @@ def _refuse(config: Any, size: tuple[int, int], classes: int, channels: int) -> 
         along = zip(layer.inputs, layer.stride, layer.boundary, strict=False)
         for axis, (length, stride, boundary) in enumerate(along):
             if boundary == "periodic" and length > 1 and length % stride:
-                what = f"images of {height}x{width}" if axis < 2 else f"--width {config.width}"
+                what = f"images of {times(size)}" if axis < len(size) else f"--width {config.width}"
                 raise ConfigError(
                     f"{what} cannot be periodic: layer {layer.j} subsamples an axis of {length} by {stride}, which "
-                    f"does not divide it; take another {'size' if axis < 2 else 'width'}, or --boundary zero"
+                    f"does not divide it; take another {'size' if axis < len(size) else 'width'}, or --boundary zero"
                 )
 
 
@@ -687,4 +705,5 @@ ARCHITECTURE = Architecture(
     of_dataset={"cifar100": {"attribute_kernel": (11, 11)}},  # section 4.2
     check=_check,
     refuse=_refuse,
+    axes=(1, 2, 3),
 )

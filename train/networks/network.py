@@ -23,14 +23,14 @@ class Network:
         self,
         config: Any,
         table: Sequence[Layer],
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         classes: int,
         notes: Sequence[str] = (),
         fallbacks: Sequence[str] = (),
     ) -> None:
         self.config, self.table, self.classes, self.notes = config, tuple(table), classes, tuple(notes)
         self.image_shape = image_shape
-        """Rows, columns and channels of the images it is made for."""
+        """Lengths of the axes of space of the images it is made for, and channels."""
         self.fallbacks = tuple(fallbacks)
         """What it computes in a slower way than it could be, a sentence each."""
         self._shard: Shard | None = None
@@ -77,7 +77,7 @@ class Network:
     ) -> Iterator[tuple[Layer, Array, Weights]]:
         """Yield each layer, its output, and the moments it was normalised by.
 
-        `x` is standardised images (N, u1, u2, channels), or a state: outputs of layers by name. The walk then begins
+        `x` is standardised images (N, u1, .., channels), or a state: outputs of layers by name. The walk then begins
         after the last of these, and a layer that reads another output fails with a KeyError. `moments` are for
         evaluation; without them the batch's own are used (training). An output is kept as long as a later layer reads
         it.

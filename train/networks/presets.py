@@ -33,6 +33,29 @@ END = {"schedule": "constant", "learning_rate": 0.006, "average_decay": 0.9998, 
 MEDIUM: dict[str, Any] = {**RECIPE, "strided_layers": (3, 7), "epochs": 60}
 """Recipe of four hours of two processor cores."""
 
+SMALL: dict[str, Any] = {
+    "normalization": "both",
+    "attribute_kernel": (5, 7),
+    "width": 8,
+    "depth": 8,
+    "factors": 16,
+    "optimizer": "muon",
+    "schedule": "one-cycle",
+    "learning_rate": 0.02,
+    "nesterov": True,
+    "weight_decay": 0.003,
+    "average_decay": 0.99,
+    "logit_scale": 10.0,
+    "flip": False,
+}
+"""What the presets of signals and of volumes have in common."""
+
+SIGNAL: dict[str, Any] = {**SMALL, "strided_layers": (2, 3, 4, 5), "epochs": 100, "batch_size": 10, "shift": 2}
+"""One axis of space."""
+
+VOLUME: dict[str, Any] = {**SMALL, "strided_layers": (2, 4, 6), "epochs": 20, "batch_size": 20, "shift": 2}
+"""Three axes of space."""
+
 HIERARCHICAL: dict[str, dict[str, Any]] = {
     "hcnn": {},
     "hcnn-plus": {"nonlinear_factors": True},
@@ -86,6 +109,8 @@ HIERARCHICAL: dict[str, dict[str, Any]] = {
         "logit_scale": 10.0,
         "shift": 4,
     },
+    "signal": SIGNAL,
+    "volume": VOLUME,
     "short": {
         "epochs": 2,
         "schedule": "one-cycle",

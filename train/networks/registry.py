@@ -9,6 +9,7 @@ from train.networks import hierarchical, lenet
 from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.baselines import BASELINES
 from train.networks.network import Network
+from train.settings import ConfigError
 
 __all__ = ["ARCHITECTURES", "ATTRIBUTES", "MERGED_FILTERS", "PRESETS", "architecture_of", "build", "register"]
 
@@ -45,10 +46,18 @@ def architecture_of(config: Any) -> Architecture:
     return ARCHITECTURES[config.architecture]
 
 
-def build(config: Any, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
+def build(config: Any, image_size: int | tuple[int, ...] = 32, classes: int = 10, channels: int = 3) -> Network:
     """Return the network that a configuration describes; weights are drawn by `Network.initialize`.
 
-    One number stands for rows and columns. ConfigError if the architecture does not take such images.
+    One number stands for rows and columns. ConfigError if the architecture does not take such images, signals or
+    volumes.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    return architecture_of(config).build(config, size, classes, channels)
+    architecture = architecture_of(config)
+    if len(size) not in architecture.axes:
+        what = {1: "signals", 2: "images", 3: "volumes"}[len(size)]
+        raise ConfigError(
+            f"{architecture.title} takes images, and these are {what} of {'x'.join(map(str, size))}; take a "
+            "hierarchical network, such as --preset signal or volume"
+        )
+    return architecture.build(config, size, classes, channels)

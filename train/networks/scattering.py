@@ -37,7 +37,7 @@ class ScatteringLayer(Layer):
     name = label = "scattering"
     reads = (IMAGES,)
 
-    def __init__(self, scales: int, image_shape: tuple[int, int, int], boundary: str, dtype: str) -> None:
+    def __init__(self, scales: int, image_shape: tuple[int, ...], boundary: str, dtype: str) -> None:
         rows, columns, channels = image_shape
         self.inputs = image_shape
         self.outputs = (rows // 2**scales, columns // 2**scales, scattering_channels(scales, channels))

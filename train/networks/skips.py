@@ -19,21 +19,21 @@ __all__ = ["AlignedSkip"]
 class AlignedSkip(NamedTuple):
     """x_{j-2} along the axes of x_j: covariant to translations of u and v_{j-2}, constant along v_{j-1} and v_j."""
 
-    space: tuple[int, int]  # subsampling of u1 and u2 by layers j-1 and j
+    space: tuple[int, ...]  # subsampling of each u by layers j-1 and j
     attribute: int  # subsampling of v_{j-2} by both
 
     def __call__(self, x: Array) -> Array:
-        """Return an array (N, u1, u2, v_{j-2}, 1, 1), which broadcasts to x_j, from x_{j-2}.
+        """Return an array (N, u, v_{j-2}, 1, 1), which broadcasts to x_j, from x_{j-2}.
 
         That is the mean over v_{j-4} and v_{j-3}, where x_{j-2} has them, at the samples that layers j-1 and j keep.
         """
-        others = tuple(range(3, x.ndim - 1))
+        others = tuple(range(1 + len(self.space), x.ndim - 1))
         kept = marginal(x, others, reduction="mean") if others else x
-        rows, columns = self.space
-        return kept[:, ::rows, ::columns, :: self.attribute, None, None]
+        steps = (slice(None, None, step) for step in (*self.space, self.attribute))
+        return kept[(slice(None), *steps, None, None)]
 
     @classmethod
     def between(cls, *strides: tuple[int, ...]) -> AlignedSkip:
-        """Return the skip over layers with such strides along u1, u2 and v_{j-2}."""
-        rows, columns, attribute = (math.prod(steps) for steps in zip(*strides, strict=True))
-        return cls((rows, columns), attribute)
+        """Return the skip over layers with such strides along u and v_{j-2}."""
+        *space, attribute = (math.prod(steps) for steps in zip(*strides, strict=True))
+        return cls(tuple(space), attribute)

@@ -27,7 +27,7 @@ Drawn = dict[str, Any]
 class Batch(NamedTuple):
     """What a step learns from."""
 
-    images: Array  # (N, u1, u2, channels), standardised
+    images: Array  # (N, u1, .., channels), standardised
     labels: Array  # (N,), what counts as right
     others: Array | None = None  # (N,), second labels, where images are mixed
     weight: Array | None = None  # (N,), of the first labels
@@ -38,7 +38,7 @@ class Position:
     """Which images a step takes, and when."""
 
     index: NDArray[np.int64]  # (N,), of the batch's images in the set
-    shape: tuple[int, ...]  # rows, columns and channels of an image
+    shape: tuple[int, ...]  # lengths of the axes of an image: those of space, and channels
     epoch: int
     count: int  # images of the set
 
@@ -53,8 +53,8 @@ class Augmentation:
         """Return whether it does anything."""
         raise NotImplementedError
 
-    def check(self, settings: Any, size: tuple[int, int]) -> None:
-        """Raise ConfigError where its settings do not suit images of these rows and columns."""
+    def check(self, settings: Any, size: tuple[int, ...]) -> None:
+        """Raise ConfigError where its settings do not suit images of these rows and columns, signals or volumes."""
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw its random numbers for the images of a batch."""
@@ -133,9 +133,18 @@ class MixupSettings(Section):
     )
 
 
-def _require_below(name: str, value: int, size: tuple[int, int]) -> None:
+AXES = "rows", "columns", "slices"
+"""Of space; signals have the first, volumes all."""
+
+
+def _require_below(name: str, value: int, size: tuple[int, ...]) -> None:
     if value >= min(size):
-        raise ConfigError(f"{name} is {value}; images of {size[0]}x{size[1]} allow 0 to {min(size) - 1}")
+        raise ConfigError(f"{name} is {value}; images of {'x'.join(map(str, size))} allow 0 to {min(size) - 1}")
+
+
+def _require_images(what: str, size: tuple[int, ...]) -> None:
+    if len(size) != 2:
+        raise ConfigError(f"{what} are for images, which have two axes of space; these data have {len(size)}")
 
 
 class Move(Augmentation):
@@ -147,22 +156,21 @@ class Move(Augmentation):
         """Return True: images are copied in any case."""
         return True
 
-    def check(self, settings: Any, size: tuple[int, int]) -> None:
+    def check(self, settings: Any, size: tuple[int, ...]) -> None:
         """Refuse shifts that move images out of sight."""
         _require_below("shift", settings.shift, size)
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
-        """Draw where the rows and columns of each image come from."""
+        """Draw where the positions of each image come from, along each axis."""
         flip: Any = settings.flip
         if settings.flip and settings.alternate_flips:
             flip = first_mirrored(settings.seed, position.count)[position.index] ^ bool(position.epoch % 2)
         shape = len(position.index), *position.shape
-        rows, columns = draw_sources(rng, shape, max_shift=settings.shift, flip=flip)
-        return {"rows": rows, "columns": columns}
+        return dict(zip(AXES, draw_sources(rng, shape, max_shift=settings.shift, flip=flip), strict=False))
 
     def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
         """Return moved images."""
-        return move(images, drawn["rows"], drawn["columns"], max_shift=settings.shift)
+        return move(images, *(drawn[axis] for axis in AXES[: images.ndim - 2]), max_shift=settings.shift)
 
 
 @functools.lru_cache(maxsize=4)
@@ -179,6 +187,11 @@ class Affine(Augmentation):
     def is_on(self, settings: Any) -> bool:
         """Return whether any map has a strength."""
         return bool(settings.rotate or settings.shear or settings.zoom)
+
+    def check(self, settings: Any, size: tuple[int, ...]) -> None:
+        """Refuse signals and volumes."""
+        if self.is_on(settings):
+            _require_images("rotate, shear and zoom", size)
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw the matrix of each image, (N, 2, 2): from a place in it to the place it comes from."""
@@ -206,6 +219,11 @@ class Colour(Augmentation):
         """Return whether any of them varies."""
         return bool(settings.brightness or settings.contrast or settings.saturation)
 
+    def check(self, settings: Any, size: tuple[int, ...]) -> None:
+        """Refuse signals and volumes."""
+        if self.is_on(settings):
+            _require_images("brightness, contrast and saturation", size)
+
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
         """Draw what is added to each image, and by how much factors differ from 1, (N, 3)."""
         largest = settings.brightness, settings.contrast, settings.saturation
@@ -225,18 +243,18 @@ class Cutout(Augmentation):
         """Return whether a square has a side."""
         return bool(settings.cutout)
 
-    def check(self, settings: Any, size: tuple[int, int]) -> None:
+    def check(self, settings: Any, size: tuple[int, ...]) -> None:
         """Refuse squares as large as images."""
         _require_below("cutout", settings.cutout, size)
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
-        """Draw which rows and columns are hidden where they meet."""
-        rows, columns = draw_holes(rng, (len(position.index), *position.shape), settings.cutout)
-        return {"hidden_rows": rows, "hidden_columns": columns}
+        """Draw which positions along each axis are hidden where they meet."""
+        holes = draw_holes(rng, (len(position.index), *position.shape), settings.cutout)
+        return {f"hidden_{axis}": along for axis, along in zip(AXES, holes, strict=False)}
 
     def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
         """Return images with zeros."""
-        return hide(images, drawn["hidden_rows"], drawn["hidden_columns"])
+        return hide(images, *(drawn[f"hidden_{axis}"] for axis in AXES[: images.ndim - 2]))
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
@@ -276,7 +294,7 @@ def _augmented(settings: Any, images: Images, told: Mapping[str, Any]) -> tuple[
     return x, labels
 
 
-def batch_of(settings: Any, images: Images, told: Mapping[str, Any], size: tuple[int, int] | None = None) -> Batch:
+def batch_of(settings: Any, images: Images, told: Mapping[str, Any], size: tuple[int, ...] | None = None) -> Batch:
     """Return a step's augmented images with their labels, from what `draw_batch` drew; of another size if given."""
     x, labels = _augmented(settings, images, told)
     others = weight = None
@@ -284,5 +302,5 @@ def batch_of(settings: Any, images: Images, told: Mapping[str, Any], size: tuple
         xp = array_namespace(x)
         y, others = _augmented(settings, images, told["partner"])
         weight = xp.asarray(told["weight"])
-        x = y + (x - y) * weight[:, None, None, None]
-    return Batch(resize(x, size or (x.shape[1], x.shape[2])), labels, others, weight)
+        x = y + (x - y) * xp.reshape(weight, (-1, *(1,) * (x.ndim - 1)))
+    return Batch(resize(x, size or x.shape[1:-1]), labels, others, weight)

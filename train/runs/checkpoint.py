@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from train.config import Config, ConfigError, make_config, with_defaults
-from train.data.dataset import CHANNELS, LARGEST_IMAGE, Dataset, are_class_names
+from train.data.dataset import DTYPES, LARGEST_IMAGE, MOST_AXES, Dataset, are_class_names
 from train.storage.files import write_atomically
 from train.storage.hdf5 import DENSEST, LIBVER, opened, read_array, unreadable, write_array
 
@@ -58,7 +59,7 @@ class State:
     # image indices of the epoch that has begun; empty between epochs
     order: Any = field(default_factory=lambda: np.zeros(0, np.int64))
     loss_sum: float = 0.0  # sum of the losses of the images seen in it, in nats
-    metrics: dict[str, float] = field(default_factory=dict)  # of the images seen in it, by their names in `METRICS`
+    correct: int = 0  # how many of them were classified right
     seconds: float = 0.0  # time its steps took
     # highest score of a completed epoch: accuracy on held-out images, or minus the training loss
     best: float = float("-inf")
@@ -77,24 +78,25 @@ class Checkpoint:
     state: State  # the run between two steps
     config: Config  # its settings
     class_names: tuple[str, ...]  # of the data set
-    image_shape: tuple[int, int, int]  # rows, columns and channels of an image
-    channel_mean: Any  # statistics that standardise images, in units of a pixel value
+    image_shape: tuple[int, ...]  # lengths of the axes of space of an image, and channels
+    channel_mean: Any  # statistics that standardise images, in units of their values
     channel_std: Any
     # what the network reached; of those that ship with the package alone
     figures: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA  # of the file it was read from
     # checksum of the labels it was trained and validated on; of runs since they are kept
     labels: int | None = None
+    values: str = "uint8"  # dtype of the images
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Rows and columns of an image."""
-        return self.image_shape[:2]
+    def image_size(self) -> tuple[int, ...]:
+        """Lengths of the axes of space: rows and columns of an image."""
+        return self.image_shape[:-1]
 
     @property
     def channels(self) -> int:
         """How many an image has."""
-        return self.image_shape[2]
+        return self.image_shape[-1]
 
 
 def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
@@ -114,8 +116,8 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
         "generator": json.dumps(state.generator),
         **({"figures": json.dumps(checkpoint.figures)} if checkpoint.figures else {}),
         **({"labels": checkpoint.labels} if checkpoint.labels is not None else {}),
-        "metrics": json.dumps(state.metrics),
-        **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "seconds", "best")},
+        **({"values": checkpoint.values} if checkpoint.values != "uint8" else {}),
+        **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best")},
     }
     attributes["digest"] = _digest(attributes, arrays)
     try:
@@ -168,7 +170,7 @@ def load(path: Path) -> Checkpoint:
                     step=int(attributes["step"]),
                     order=trees["epoch"]["order"],
                     loss_sum=float(attributes["loss_sum"]),
-                    metrics=_metrics(attributes),
+                    correct=int(attributes["correct"]),
                     seconds=float(attributes["seconds"]),
                     best=float(attributes["best"]),
                 ),
@@ -180,6 +182,7 @@ def load(path: Path) -> Checkpoint:
                 json.loads(attributes.get("figures", "{}")),
                 int(schema),
                 int(attributes["labels"]) if "labels" in attributes else None,
+                str(attributes.get("values", "uint8")),
             )
             for failing in _inconsistencies(checkpoint):
                 raise CheckpointError(f"{path} is not a checkpoint that a run can have written: {failing}")
@@ -236,23 +239,23 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
     steps = math.ceil(order.size / config.batch_size)
     if not 0 <= state.step <= max(steps - 1, 0):
         yield f"step is {state.step} of {steps}"
-    right = state.metrics.get("accuracy", 0)
-    if not all(map(math.isfinite, state.metrics.values())) or (
-        order.size and not 0 <= right <= min(state.step * config.batch_size, order.size)
-    ):
-        yield f"metrics are {state.metrics} after {state.step} steps"
+    if order.size and not 0 <= state.correct <= min(state.step * config.batch_size, order.size):
+        yield f"correct is {state.correct} after {state.step} steps"
     if not (0 <= state.loss_sum < math.inf and 0 <= state.seconds < math.inf):
         yield f"loss_sum is {state.loss_sum}, seconds is {state.seconds}"
     if not state.best <= 1:  # an accuracy, minus a loss, or minus infinity; NaN is none
         yield f"best is {state.best}"
     if not are_class_names(checkpoint.class_names):
         yield "class_names is not a list of different names"
-    if not all(1 <= n <= LARGEST_IMAGE for n in checkpoint.image_size) or checkpoint.channels not in CHANNELS:
+    shape, within = checkpoint.image_shape, range(2, MOST_AXES + 2)
+    if len(shape) not in within or min(shape) < 1 or max(shape[:-1]) > LARGEST_IMAGE:
         yield f"image_shape (image_size in schema 1) is {checkpoint.image_shape}"
-    mean, std, shape = checkpoint.channel_mean, checkpoint.channel_std, (checkpoint.channels,)
-    if not (
-        mean.shape == std.shape == shape and ((mean >= 0) & (mean <= 255)).all() and ((std > 0) & (std <= 255)).all()
-    ):
+    if checkpoint.values not in DTYPES:
+        yield f"values is {checkpoint.values!r}"
+    mean, std = checkpoint.channel_mean, checkpoint.channel_std
+    low, high = (0, 255) if checkpoint.values == "uint8" else (-sys.float_info.max, sys.float_info.max)
+    same = mean.shape == std.shape == shape[-1:]
+    if not (same and ((mean >= low) & (mean <= high) & (std > 0) & (std <= high)).all()):
         yield "data/channel_mean and data/channel_std are not those of the channels of its images"
     try:
         np.random.default_rng(0).bit_generator.state = state.generator
@@ -260,20 +263,12 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         yield "generator is not the state of one"
 
 
-def _metrics(attributes: Any) -> dict[str, float]:
-    """What metrics hold; earlier versions knew one."""
-    if "metrics" not in attributes:
-        return {"accuracy": float(attributes["correct"])}
-    return {str(name): float(number) for name, number in json.loads(attributes["metrics"]).items()}
-
-
-def _image_shape(attributes: Any) -> tuple[int, int, int]:
-    """Rows, columns and channels, as either schema has them."""
+def _image_shape(attributes: Any) -> tuple[int, ...]:
+    """Lengths of the axes of space, and channels, as either schema has them."""
     if int(attributes["schema"]) == 1:
         side = int(attributes["image_size"])
         return side, side, 3
-    height, width, channels = map(int, attributes["image_shape"])
-    return height, width, channels
+    return tuple(map(int, attributes["image_shape"]))
 
 
 def flatten(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -28,8 +28,7 @@ RESERVED, RESERVED_PER_THREAD = 256 * 2**20, 136 * 2**20
 
 def required_bytes(config: Config, data: DatasetInfo, batch_size: int, teacher: Network | None = None) -> int:
     """Estimate how much more memory training takes at its peak than a process has that knows its configuration."""
-    height, width, channels = data.image_shape
-    table = build(config, (height, width), data.classes, channels).table
+    table = build(config, data.image_shape[:-1], data.classes, data.image_shape[-1]).table
     elements = float(PER_WEIGHT * sum(la.trainable for la in table))
     elements += sum(la.retained(batch_size) for la in table) + max(la.workspace(batch_size) for la in table)
     if teacher is not None:  # two copies of its weights, and one layer at a time
@@ -39,7 +38,7 @@ def required_bytes(config: Config, data: DatasetInfo, batch_size: int, teacher: 
     return LIBRARIES + data.nbytes + int(np.dtype(config.dtype).itemsize * elements)
 
 
-def require_weights(config: Config, image_size: int | tuple[int, int], classes: int, channels: int = 3) -> None:
+def require_weights(config: Config, image_size: int | tuple[int, ...], classes: int, channels: int = 3) -> None:
     """Raise MemoryError if the weights alone of a network do not fit on the host, before one of them is made."""
     weights = build(config, image_size, classes, channels).trainable
     needed = PER_WEIGHT * weights * int(np.dtype(config.dtype).itemsize)

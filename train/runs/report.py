@@ -47,6 +47,11 @@ class Classified:
         return found
 
     @property
+    def are_pictures(self) -> bool:
+        """Whether its images can be shown: bytes along two axes, grey or in colours."""
+        return self.images.dtype == np.uint8 and self.images.ndim == 4 and self.images.shape[3] <= 4
+
+    @property
     def right(self) -> str:
         """How many are classified right, in words."""
         confusion = self.confusion
@@ -81,7 +86,7 @@ def page(
         confusion_picture=_confusion_picture(classified, class_names) if classified and not few else None,
         class_names=class_names,
         right=classified.right if classified else "",
-        wrong=_wrong(classified, class_names) if classified else [],
+        wrong=_wrong(classified, class_names) if classified and classified.are_pictures else [],
         filters=[] if filters is None else [_filter_picture(filters[..., k], k) for k in range(filters.shape[-1])],
         separate=filters is not None and filters.shape[0] != 3,
         times=_times(records),

@@ -31,7 +31,8 @@ from train.data import (
     split_validation,
     train_subset,
 )
-from train.data.dataset import CHANNELS
+from train.data.custom import MOST_COLOURS
+from train.networks.layer import times
 from train.networks.network import Network
 from train.networks.registry import architecture_of, build
 from train.ranks.ranks import Ranks
@@ -291,7 +292,7 @@ class Session:
             pixels, labels = placed(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index])
             return Images(pixels, labels, mean, std, config.dtype)
 
-        network = build(config, dataset.image_shape[:2], len(dataset.class_names), dataset.image_shape[2])
+        network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
         validation = None if held_out is None else images(held_out)
         train = images(kept)
         teacher = self.teacher and Teacher.of(xp, *self.teacher, config, train)
@@ -448,7 +449,9 @@ def classified(part: str, network: Network, parameters: Any, moments: Any, data:
 
 def write_report(run: Run, network: Network, names: Sequence[str], parameters: Any, shown: Classified | None) -> str:
     """Write report.html, and return its path."""
-    of_channels = [w["w"] for w in parameters.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] in CHANNELS]
+    of_channels = [
+        w["w"] for w in parameters.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] <= MOST_COLOURS
+    ]
     filters = to_numpy(of_channels[0]) if of_channels else None
     name, again = run.path.resolve().name, f"--report {run.path} writes it"
     try:
@@ -520,17 +523,18 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
 
 def _require_suitable(config: Config, dataset: Dataset) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
-    height, width, channels = dataset.image_shape
+    *lengths, channels = dataset.image_shape
+    own = tuple(lengths)
+    whole = build(config, own, len(dataset.class_names), channels)
     for part in AUGMENTATIONS.values():
-        part.check(config, (height, width))
-    whole = build(config, (height, width), len(dataset.class_names), channels)
-    sizes = {(height, width), *(image_size(config, epoch, (height, width)) for epoch in range(config.epochs))}
+        part.check(config, own)
+    sizes = {own, *(image_size(config, epoch, own) for epoch in range(config.epochs))}
     for size in sorted(sizes):
         table = build(config, size, len(dataset.class_names), channels).table  # refuses a size that it does not take
         if unfit := [a for a, b in zip(table, whole.table, strict=True) if a.trainable != b.trainable]:
             raise ConfigError(
-                f"image_sizes: {unfit[0].label} has {unfit[0].trainable:,} weights for images of {size[0]}x{size[1]}, "
-                f"others for {height}x{width}; train it on images of one size"
+                f"image_sizes: {unfit[0].label} has {unfit[0].trainable:,} weights for images of {times(size)}, "
+                f"others for {times(own)}; train it on images of one size"
             )
         architecture_of(config).refuse(config, size, len(dataset.class_names), channels)
 

@@ -15,7 +15,7 @@ from hcnn_core import patch_moments
 from hcnn_core.backend import Array
 from hcnn_core.moments import patch_covariance
 from train.networks.activations import Activation
-from train.networks.hierarchical import SPACE, FactoredLayer, HierarchicalLayer, Kinds, NonlinearLayer, build
+from train.networks.hierarchical import FactoredLayer, HierarchicalLayer, Kinds, NonlinearLayer, build
 from train.networks.layer import Moments, Parameters
 from train.networks.network import Network
 
@@ -64,7 +64,7 @@ class _Complex(HierarchicalLayer):
 @dataclass(frozen=True, eq=False)
 class _ComplexFactored(_Complex, FactoredLayer):
     def _moments_of_patches(self, x: Array, sharing: dict[str, Any]) -> tuple[Array, Array]:
-        options: dict[str, Any] = {"axes": SPACE, "kernel_size": self.kernel_size[0], "boundary": self.boundary[0]}
+        options: dict[str, Any] = {"axes": self.space, "kernel_size": self.kernel_size[0], "boundary": self.boundary[0]}
         (mean_r, cov_r), (mean_i, cov_i) = (patch_moments(part, **options) for part in (x.real, x.imag))
         cross = patch_covariance(x.imag, x.real, **options)
         return mean_r + 1j * mean_i, cov_r + cov_i + 1j * (cross - cross.T)

@@ -104,10 +104,10 @@ def _read_subject(path: Path, group: Any, xp: Any) -> Subject:
     kind = build_complex if group.attrs["complex"] else build
     settings = make_config(config.pop("preset"), with_defaults(config))
     if "image_shape" in group.attrs:
-        height, width, channels = map(int, group.attrs["image_shape"])
+        *lengths, channels = map(int, group.attrs["image_shape"])
     else:  # of a file that is older than networks for other images
-        height, width, channels = 2 * (int(group.attrs["image_size"]),) + (3,)
-    table = settings, (height, width), int(group.attrs["classes"]), channels
+        *lengths, channels = 2 * (int(group.attrs["image_size"]),) + (3,)
+    table = settings, tuple(lengths), int(group.attrs["classes"]), channels
     require_weights(*table)
     network = kind(*table)
     parameters, moments = (

@@ -9,6 +9,7 @@ measured.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from hcnn_core import translate
 from hcnn_core.backend import Array, to_numpy
 from hcnn_core.testing import rounding_bound
 from hcnn_core.typing import Boundary
-from train.networks.hierarchical import SPACE, HierarchicalLayer, hierarchy
+from train.networks.hierarchical import HierarchicalLayer, hierarchy
 from train.networks.layer import IMAGES, Layer, Moments, Parameters, State, Weights
 from train.networks.network import Network
 
@@ -67,7 +68,7 @@ class Axis:
     """An axis of x_j along which translations reach the final sum."""
 
     position: int  # of the axis in the array x_j
-    name: str  # u1, u2, v_j, v_{j-1} or v_{j-2}
+    name: str  # u1, u2, u3, v_j, v_{j-1} or v_{j-2}
     length: int  # samples
     strides: tuple[int, ...]  # subsamplings still to come before the axis is summed
     boundary: Boundary  # how layers extend the array along it
@@ -87,28 +88,28 @@ class Axis:
 
 def axes(table: Sequence[HierarchicalLayer], j: int) -> list[Axis]:
     """Return the axes of x_j that Proposition 3.1 speaks of."""
-    space, later = table[0].inputs[:2] if j == 0 else table[j - 1].outputs[:2], table[j:]
-    _, in_space, along_attributes, *_ = table[-1].boundary
+    shape, later, count = table[j - 1].outputs if j else table[0].inputs, table[j:], len(table[0].space)
+    in_space, along_attributes = table[-1].boundary[0], table[-1].boundary[-1]
 
     def whole(place: int, before: int) -> bool:
         skipped, made = bool(j and later and later[0].skip), table[j - 1]
         return not skipped or made.inputs[before] == made.outputs[place] * made.stride[before]
 
-    steps = [tuple(layer.stride[i] for layer in later) for i in (0, 1)]
-    found = [Axis(1 + i, f"u{i + 1}", space[i], steps[i], in_space, whole(i, i)) for i in (0, 1)]
-    attributes = table[j - 1].outputs[2:] if j else ()
+    steps = [tuple(layer.stride[i] for layer in later) for i in range(count)]
+    found = [Axis(1 + i, f"u{i + 1}", shape[i], steps[i], in_space, whole(i, i)) for i in range(count)]
+    attributes = shape[count:] if j else ()
     for index, length in enumerate(attributes):
         place, strides = index, []
         for layer in later:
             place -= layer.j > 3  # Eq. (6) sums the first of three attributes
             if place < 0:
                 break
-            strides.append(layer.stride[2 + place])
+            strides.append(layer.stride[count + place])
         age = len(attributes) - 1 - index
         if later or age:
             name = f"v_{{j-{age}}}" if age else "v_j"
-            moves = age == 0 or whole(2 + index, -age)
-            found.append(Axis(3 + index, name, length, tuple(strides), along_attributes, moves))
+            moves = age == 0 or whole(count + index, -age)
+            found.append(Axis(1 + count + index, name, length, tuple(strides), along_attributes, moves))
     return found
 
 
@@ -169,11 +170,11 @@ class Subject:
     def _moved(self, before: Array, j: int, axis: Axis, shift: int) -> Array:
         """x_{j-1} translated so that its samples in x_j move by a shift along an axis; without that axis, as it is."""
         stride = self.table[j - 1].stride
-        if axis.position in SPACE:
+        if axis.name[0] == "u":
             return translate(before, shift * stride[axis.position - 1], axis.position, boundary=axis.boundary)
         age = int(axis.name[len("v_{j-") : -1] or 0) if axis.name != "v_j" else 0
         position = before.ndim - age  # v_{j-1} is the last axis of x_{j-1}
-        if age == 0 or position < 3:
+        if age == 0 or position <= len(self.table[0].space):
             return before
         return translate(before, shift * stride[-1], position, boundary=axis.boundary)
 
@@ -302,7 +303,7 @@ def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterato
     if subject.beside(j) is not None:  # which would have to be zero there too
         return
     layer = subject.table[j]
-    for index, axis in enumerate(_axes(subject, j, "zero")[: len(SPACE)]):
+    for index, axis in enumerate(_axes(subject, j, "zero")[: len(layer.space)]):
         reach, stride = layer.kernel_size[index] // 2, layer.stride[index]
         if axis.length > 2 * reach + stride:
             inside, before = x.copy(), (slice(None),) * axis.position
@@ -347,8 +348,9 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     made: dict[str, tuple[Array, Weights]] = {subject.name(row.j): (x, {})}
     made |= {la.name: (y, own) for la, y, own in subject.trace(x, row.j, row.mode)}
     signal = to_numpy(made[layer.reads[0]][0]).astype(wide)
-    if signal.ndim == 6:
-        signal = signal.mean(axis=3) if config.reduction == "mean" else signal.sum(axis=3)
+    count = len(layer.space)
+    if signal.ndim == count + 4:
+        signal = signal.mean(axis=1 + count) if config.reduction == "mean" else signal.sum(axis=1 + count)
     places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
     patches, exists = signal, np.ones((), bool)
     mesh = []
@@ -362,12 +364,12 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
         mean, covariance = _moments(subject, row, signal)
         h = weights["h"].reshape(len(weights["h"]), -1).astype(wide)  # (Q, T)
         sigma = np.sqrt(np.real(np.einsum("qs,st,qt->q", h, covariance, h.conj())) + config.epsilon)
-        flat = patches.reshape(*patches.shape[:2], -1, *patches.shape[4:])
+        flat = patches.reshape(*patches.shape[:2], -1, *patches.shape[2 + count :])
         z = (np.tensordot(flat, h, (2, 1)) - h @ mean) / sigma  # (N, WINDOWS, s1, s2, Q)
         if "h_scale" in weights:
             z = z * weights["h_scale"] + weights["h_bias"]
         z = rho(z) if layer.nonlinear else z
-        along_v = inside[2][:, :, None] & inside[3][:, None, :]
+        along_v = inside[-2][:, :, None] & inside[-1][:, None, :]
         y = np.einsum("nwstq,qstk->nwk", np.where(along_v[..., None], z, 0), weights["g"], optimize=True)
     else:
         w = np.moveaxis(weights["w"], 0, -2) if layer.attributes == 0 else weights["w"]
@@ -381,10 +383,10 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     if layer.skip is None:
         return result
     skipping = to_numpy(subject.beside(row.j)).astype(wide)  # x_{j-1} of x_{j+1}, at the samples that both layers keep
-    means = skipping.reshape(*skipping.shape[:3], -1, skipping.shape[-1]).mean(axis=3)
+    means = skipping.reshape(*skipping.shape[: 1 + count], -1, skipping.shape[-1]).mean(axis=1 + count)
     before = subject.table[row.j - 1]
-    steps = (before.stride[0] * layer.stride[0], before.stride[1] * layer.stride[1], config.attribute_stride**2)
-    kept = [step * position for step, position in zip(steps, windows, strict=False)]
+    steps = [a * b for a, b in zip(before.stride[:count], layer.stride, strict=False)]
+    kept = [n * position for n, position in zip((*steps, config.attribute_stride**2), windows, strict=False)]
     return np.asarray(result + means[(slice(None), *kept)][..., None])
 
 
@@ -407,9 +409,12 @@ def _moments(subject: Subject, row: Row, x: np.ndarray[Any, Any]) -> tuple[Any, 
         return to_numpy(own["mean"]), to_numpy(own["covariance"])
     size = layer.kernel_size[0]
     before, after = size - 1 - size // 2, size // 2
-    padded = np.pad(x, ((0, 0), (before, after), (before, after), *((0, 0),) * (x.ndim - 3)))
-    taps = [(size - 1 - a, size - 1 - b) for a in range(size) for b in range(size)]
-    patches = np.stack([padded[:, a : a + x.shape[1], b : b + x.shape[2]].ravel() for a, b in taps])
+    count = len(layer.space)
+    padded = np.pad(x, ((0, 0), *((before, after),) * count, *((0, 0),) * (x.ndim - 1 - count)))
+    taps = itertools.product(range(size - 1, -1, -1), repeat=count)
+    lengths = x.shape[1 : 1 + count]
+    places = (tuple(slice(a, a + n) for a, n in zip(tap, lengths, strict=True)) for tap in taps)
+    patches = np.stack([padded[(slice(None), *place)].ravel() for place in places])
     mean = patches.mean(axis=1)
     centred = patches - mean[:, None]
     return mean, centred @ centred.conj().T / centred.shape[1]
@@ -442,12 +447,14 @@ def examine(
     (axis,) = (a for a in axes(subject.table, row.j) if a.name == row.axis)
     expected, bound = reference or _reference(subject, row, x)
     if row.statement == "definition":
-        windows = _windows(subject.table[row.j], axis.position - 1 - (axis.position > 2 and row.j > 2))
+        windows = _windows(subject.table[row.j], axis.position - 1 - (axis.name[0] == "v" and row.j > 2))
         return _example(row, bound, x, expected[:, *windows], _written_out(subject, row, x, windows))
     moved = translate(x, row.shift, axis.position, boundary=row.boundary)
     found = to_numpy(_operator(subject, row, (axis, row.shift))(moved))
     if row.statement == "covariance":
-        position = axis.position - (axis.position > 2 and row.j > 2)  # Eq. (6) has summed the first of three attributes
+        position = axis.position - (
+            axis.name[0] == "v" and row.j > 2
+        )  # Eq. (6) has summed the first of three attributes
         steps = row.shift // row.strides[0]
         expected = translate(expected, steps, position, boundary=row.boundary)
         if row.boundary == "zero":  # what enters is not a sample of the result but rho of the bias

@@ -18,7 +18,7 @@ from train.verification.covariance import DECISIVE, KINDS, Row, largest
 
 __all__ = ["as_json", "error_maps", "page", "summary_table"]
 
-SPACE = ("u1", "u2")
+SPACE = ("u1", "u2", "u3")
 ATTRIBUTES = ("v_j", "v_{j-1}", "v_{j-2}")
 AXES = (*SPACE, *reversed(ATTRIBUTES))
 

@@ -1,0 +1,225 @@
+"""Networks of signals, images and volumes: one to three axes of space, and numbers of several kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.train.runs import explore_here, run_here
+from train import Dataset, fit, load
+from train.config import ConfigError, make_config
+from train.data import (
+    DataError,
+    channel_statistics,
+    dataset_from_arrays,
+    draw_holes,
+    draw_sources,
+    hide,
+    move,
+    resize,
+    views,
+)
+from train.networks.hierarchical import hierarchy
+from train.networks.registry import build
+from train.verification.covariance import Subject, measure
+
+SIZES = ((24,), (12, 10), (8, 6, 8))
+TINY = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (3, 5), "strided_layers": (3,), "batch_size": 8}
+
+
+def subject(size: tuple[int, ...], changes: dict[str, Any]) -> Subject:
+    """A network with random weights and images."""
+    network = build(make_config("hcnn", {**TINY, "dtype": "float64", **changes}), size, 3, 2)
+    rng = np.random.default_rng(0)
+    weights, x = network.initialize(rng), rng.standard_normal((3, *size, 2))
+    _, moments = network(weights, x)
+    return Subject(network, weights, moments, x)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("boundary", ["periodic", "zero", "attributes"])
+@pytest.mark.parametrize("kind", [{}, {"nonlinear_factors": True}, {"skip": "aligned", "depth": 6}])
+def test_proposition_3_1_holds_along_any_number_of_axes(
+    size: tuple[int, ...], boundary: str, kind: dict[str, Any]
+) -> None:
+    rows = [example.row for example in measure(subject(size, {"boundary": boundary, **kind}))]
+    assert {row.axis for row in rows if row.axis[0] == "u"} == {f"u{k + 1}" for k in range(len(size))}
+    must = [row for row in rows if row.must_hold]
+    assert len(must) > 20 and all(row.holds for row in must), [row for row in must if not row.holds]
+    if boundary == "periodic":  # a negative control: translations that the strides do not keep are seen
+        aliased = [row for row in rows if row.kind == "aliased" and row.axis == "u1"]
+        assert aliased and max(row.largest for row in aliased) > 1e-3
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_taps_and_shapes_are_those_of_the_axes(size: tuple[int, ...]) -> None:
+    one = subject(size, {})
+    table, count = hierarchy(one.network), len(size)
+    for layer in table:
+        assert layer.kernel_size[:count] == (3,) * count and layer.space == tuple(range(1, count + 1))
+    for layer, (_, made, _) in zip(table, one.network.trace(one.parameters, one.images), strict=False):
+        assert made.shape[1:] == layer.outputs
+    assert one.parameters["layer03"]["h"].shape == (4, *(3,) * count)
+    drawn = sum(array.size for weights in one.parameters.values() for array in weights.values())
+    assert drawn == one.network.trainable
+    logits, _ = one.network(one.parameters, one.images, one.moments)
+    merged = one.network.apply_merged(one.network.merged(one.parameters, one.moments), one.images)
+    np.testing.assert_allclose(merged, logits, rtol=0, atol=1e-10)
+
+
+def test_an_image_of_one_row_is_a_signal() -> None:
+    """An oracle in two axes: filters whose middle row alone meets data."""
+    line, flat = subject((24,), {}), subject((1, 24), {})
+    for name, weights in flat.parameters.items():
+        of = line.parameters[name]
+        if "w" in weights:
+            axis = 1 if weights["w"].ndim == 4 and name == "layer01" else 0
+            of["w"] = np.take(weights["w"], 1, axis)
+        if "h" in weights:
+            of["h"], of["g"] = weights["h"][:, 1], weights["g"]
+    x = line.images
+    found, _ = line.network(line.parameters, x)
+    expected, _ = flat.network(flat.parameters, x[:, None])
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert np.abs(found - line.network(line.parameters, x[:, ::-1])[0]).max() > 1e-6
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_augmentation_along_each_axis(size: tuple[int, ...]) -> None:
+    """Against slices: what is moved is what NumPy's padding and slicing give."""
+    rng = np.random.default_rng(0)
+    x, count = rng.standard_normal((5, *size, 2)), len(size)
+    sources = draw_sources(rng, x.shape, max_shift=2, flip=False)
+    moved = move(x, *sources, max_shift=2)
+    padded = np.pad(x, ((0, 0), *((2, 2),) * count, (0, 0)))
+    for n in range(5):
+        starts = [int(source[n, 0]) + 2 for source in sources]
+        place = tuple(slice(start, start + length) for start, length in zip(starts, size, strict=True))
+        assert np.array_equal(moved[n], padded[n][place])
+    mirrored = draw_sources(rng, x.shape, max_shift=0, flip=np.ones(5, bool))
+    assert np.array_equal(move(x, *mirrored, max_shift=0), np.flip(x, count))
+    chosen = draw_holes(rng, x.shape, 3)
+    hidden = hide(x, *chosen)
+    for n in range(5):
+        inside = np.ix_(*(along[n] for along in chosen))
+        expected = x[n].copy()
+        expected[inside] = 0
+        assert np.array_equal(hidden[n], expected)
+    assert len(list(views(x, flip=True))) == 5
+    smaller = resize(x, tuple(n // 2 for n in size))
+    halves = x.reshape(5, *(k for n in size for k in (n // 2, 2)), 2).mean(axis=tuple(range(2, 2 * count + 1, 2)))
+    np.testing.assert_allclose(smaller, halves, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64"])
+def test_statistics_of_numbers_of_any_kind(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((30, 7, 2)) * (20, 3) + (100, 50)).astype(dtype)
+    mean, std = channel_statistics(x)
+    np.testing.assert_allclose(mean, x.astype(float).mean((0, 1)), rtol=1e-12)
+    np.testing.assert_allclose(std, x.astype(float).std((0, 1)), rtol=1e-12)
+    far = (x.astype(np.float64) + 1e9).astype(np.float64)
+    np.testing.assert_allclose(channel_statistics(far)[1], std, rtol=1e-6)
+
+
+def labelled(x: np.ndarray[Any, Any], **more: Any) -> dict[str, Any]:
+    y = np.arange(len(x)) % 2
+    return {"x_train": x, "y_train": y, "x_test": x[:6], "y_test": y[:6], **more}
+
+
+def test_arrays_say_what_they_are() -> None:
+    rng = np.random.default_rng(0)
+    floats = rng.standard_normal((8, 9, 7, 6, 5))
+    pixels = np.zeros((8, 9, 7, 6, 5), np.uint8)
+    for array, more, shape in (
+        (floats[..., 0, 0, 0], {}, (9, 1)),
+        (floats[..., 0, 0], {"space_axes": 1}, (9, 7)),
+        (floats[..., 0, 0], {"space_axes": 2}, (9, 7, 1)),
+        (pixels[..., 0, 0], {}, (9, 7, 1)),
+        (floats[..., :3, 0], {}, (9, 7, 3)),
+        (floats[..., 0], {"space_axes": 2}, (9, 7, 6)),
+        (floats[..., 0], {"space_axes": 3}, (9, 7, 6, 1)),
+        (floats, {}, (9, 7, 6, 5)),
+    ):
+        assert dataset_from_arrays("mine", labelled(array, **more)).image_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("array", "more", "message"),
+    [
+        (
+            np.zeros((8, 9, 7)),
+            {},
+            r"float64 of shape \(8, 9, 7\); say with an array space_axes whether these are signals",
+        ),
+        (np.zeros((8, 9, 7, 6)), {}, r"are images of 6 channels \(2\) or volumes of one \(3\)"),
+        (np.zeros((8, 9, 7)), {"space_axes": 3}, "space_axes is 3; expected 4 axes, or 5 with channels"),
+        (np.zeros((8, 9)), {"space_axes": 4}, "space_axes is 4; give 1 for signals, 2 for images, 3 for volumes"),
+        (np.zeros((8, 9), np.int64), {}, "int64 of shape .* expected uint8 or int16 or uint16 or float32 or float64"),
+        (np.array([[0.0, 1.0], [np.nan, 2.0]] * 4), {}, r"train_images has nan at \(1, 0, 0\); give finite numbers"),
+    ],
+)
+def test_arrays_that_do_not_do_are_refused(array: Any, more: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        dataset_from_arrays("mine", labelled(array, **more))
+
+
+def waves(count: int, size: tuple[int, ...], dtype: str = "float32") -> Dataset:
+    """Waves of two frequencies with noise, in large units."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    t = sum(np.meshgrid(*map(np.arange, size), indexing="ij"))
+    x = np.sin(t * (0.4 + 0.8 * labels.reshape(-1, *(1,) * len(size))) + 3 * rng.random((count, *(1,) * len(size))))
+    x = (1000 + 100 * (x + 0.1 * rng.standard_normal(x.shape)))[..., None].astype(dtype)
+    return Dataset("waves", ("low", "high"), x[:60], labels[:60], x[60:], labels[60:])
+
+
+@pytest.mark.parametrize(("size", "dtype"), [((32,), "float32"), ((32,), "int16"), ((8, 8, 8), "float64")])
+def test_a_network_learns_signals_and_volumes(size: tuple[int, ...], dtype: str, tmp_path: Path) -> None:
+    data = waves(80, size, dtype)
+    preset = "signal" if len(size) == 1 else "volume"
+    config = make_config(preset, {"epochs": 6, "depth": 5, "width": 4, "strided_layers": (2, 3), "batch_size": 10})
+    network = fit(config, data, out=tmp_path / "run")
+    assert network.figures["test_accuracy"] > 0.9
+    again = load(tmp_path / "run")
+    assert again.checkpoint.values == dtype and again.checkpoint.image_shape == (*size, 1)
+    logits = again(data.test_images)
+    assert np.mean(logits.argmax(1) == data.test_labels) == network.figures["test_accuracy"]
+    assert f"numbers in the units of its training data, which were {dtype}" in again.takes
+    np.testing.assert_allclose(again(data.test_images[..., 0]), logits, atol=1e-5)
+    np.testing.assert_allclose(again(data.test_images[0]), logits[0], atol=1e-4)
+    assert np.abs(again(data.test_images / 1000) - logits).max() > 1  # other units are other numbers
+    for bad, error, message in (
+        (data.test_images[:, 1:], ValueError, "images have shape .*; give "),
+        (np.full((*size, 1), np.nan), ValueError, "floats from nan to nan; give finite numbers"),
+        (np.zeros((*size, 1), np.int64), TypeError, "images have dtype int64; give uint8 or int16"),
+        ("picture.png", ValueError, "the network takes no images of bytes, so no photographs; give arrays"),
+    ):
+        with pytest.raises(error, match=message):
+            again(bad)
+
+
+def test_who_takes_images_alone_refuses_others_by_name(tmp_path: Path) -> None:
+    for preset in ("lenet", "resnet20", "nin"):
+        with pytest.raises(ConfigError, match=r"takes images, and these are signals of 32; take a .* --preset signal"):
+            build(make_config(preset), (32,), 2, 1)
+    with pytest.raises(ConfigError, match="scattering is 2, for images; these data have 3 axes of space"):
+        build(make_config("scattering"), (32, 32, 32), 2, 1)
+    data = waves(80, (32,))
+    file = tmp_path / "waves.npz"
+    arrays = {"x_train": data.train_images[..., 0], "y_train": data.train_labels}
+    np.savez(file, **arrays, x_test=data.test_images[..., 0], y_test=data.test_labels)
+    few = ("--epochs", 1, "--depth", 4, "--width", 4, "--dataset", file)
+    run_here(("--preset", "signal", *few, "--rotate", 0.1, "--out", tmp_path / "a"), None).one_line(
+        2, "rotate, shear and zoom are for images, which have two axes of space; these data have 1"
+    )
+    run_here(("--preset", "lenet", "--dataset", file, "--out", tmp_path / "a"), None).one_line(
+        2, "LeNet", "signals of 32"
+    )
+    run_here(("--preset", "signal", *few, "--out", tmp_path / "run"), None).success()
+    assert "report.html" in {path.name for path in (tmp_path / "run").iterdir()}
+    found = explore_here(None, "--checkpoint", tmp_path / "run" / "best.h5", "--out", tmp_path / "page")
+    assert found.status == 1 and "takes images of 32x1; only those of RGB" in found.err
