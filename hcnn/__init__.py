@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from hcnn_core import __version__ as __version__
     from hcnn_core import planning as planning
     from hcnn_core import wisdom as wisdom
+    from train import HCNNClassifier as HCNNClassifier
+    from train import HCNNRegressor as HCNNRegressor
     from train import fit as fit
     from train import list_networks as list_networks
     from train import load as load
 
 _HOMES = {
+    "HCNNClassifier": "train",
+    "HCNNRegressor": "train",
     "__version__": "core",
     "convolve": "autodiff",
     "fit": "train",
@@ -37,6 +41,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "HCNNClassifier",
+    "HCNNRegressor",
     "autodiff",
     "convolve",
     "core",

@@ -39,7 +39,19 @@ def test_names_are_those_of_the_packages() -> None:
     assert (
         set(dir(hcnn))
         == {*hcnn.__all__, "__version__"}
-        == {*packages, "convolve", "grad", "load", "list_networks", "fit", "planning", "wisdom", "__version__"}
+        == {
+            *packages,
+            "convolve",
+            "grad",
+            "load",
+            "list_networks",
+            "HCNNClassifier",
+            "HCNNRegressor",
+            "fit",
+            "planning",
+            "wisdom",
+            "__version__",
+        }
     )
     with pytest.raises(AttributeError, match="module 'hcnn' has no attribute 'lode'"):
         hcnn.lode  # noqa: B018

@@ -63,6 +63,7 @@ ROOMS = {  # a module belongs to the first of these that it is, or lies in; see 
     "train.verification": "verification",
     "train.attributes": "attributes",
     "train.classifier": "train",
+    "train.estimators": "train",
     "train": "commands",
     "hcnn": "facade",
 }

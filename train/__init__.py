@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from train.config import make_config as make_config
     from train.data import Dataset as Dataset
     from train.data import load_dataset as load_dataset
+    from train.estimators import HCNNClassifier as HCNNClassifier
+    from train.estimators import HCNNRegressor as HCNNRegressor
     from train.runs.shipped import list_networks as list_networks
 
 _HOMES = {
     "Classifier": "train.classifier",
     "Config": "train.config",
     "Dataset": "train.data",
+    "HCNNClassifier": "train.estimators",
+    "HCNNRegressor": "train.estimators",
     "fit": "train.classifier",
     "list_networks": "train.runs.shipped",
     "load": "train.classifier",
@@ -26,7 +30,19 @@ _HOMES = {
     "resume": "train.classifier",
 }
 
-__all__ = ["Classifier", "Config", "Dataset", "fit", "list_networks", "load", "load_dataset", "make_config", "resume"]
+__all__ = [
+    "Classifier",
+    "Config",
+    "Dataset",
+    "HCNNClassifier",
+    "HCNNRegressor",
+    "fit",
+    "list_networks",
+    "load",
+    "load_dataset",
+    "make_config",
+    "resume",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,8 +34,8 @@ def install_command(extra: str) -> str:
     return f"pip install {' '.join(map(shlex.quote, needed))}"
 
 
-def require_installed(*names: str) -> None:
+def require_installed(*names: str, extra: str = "train") -> None:
     """Raise ModuleNotFoundError, which says what to do, if modules are missing; by default any of the extra `train`."""
     for name in names or NEEDED:
         if importlib.util.find_spec(name) is None:
-            raise ModuleNotFoundError(f"{name} is not installed: {install_command('train')}", name=name)
+            raise ModuleNotFoundError(f"{name} is not installed: {install_command(extra)}", name=name)

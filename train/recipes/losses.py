@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from autodiff import cross_entropy, log_softmax
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace, dtype_name
 from train.recipes.augmentations import Batch
 from train.settings import Section, setting
 
-__all__ = ["divergence", "loss_of"]
+__all__ = ["divergence", "loss_of", "right"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,17 @@ class TeacherSettings(Section):
 
 
 def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = None) -> Array:
-    """Return the mean loss of logits (N, classes) over a batch, in nats; `taught` is what a teacher makes of it."""
+    """Return the mean loss of logits (N, classes) over a batch, in nats; `taught` is what a teacher makes of it.
+
+    Of labels that are floats, numbers (N, classes) to predict, it is the mean squared error.
+    """
     loss: Array
-    if batch.others is None or batch.weight is None:
+    if dtype_name(batch.labels.dtype).startswith("float"):
+        wanted = batch.labels
+        if batch.others is not None and batch.weight is not None:
+            wanted = batch.others + (wanted - batch.others) * batch.weight[:, None]
+        loss = np.mean(np.square(logits - wanted))
+    elif batch.others is None or batch.weight is None:
         loss = cross_entropy(logits, batch.labels, label_smoothing=settings.label_smoothing)
     else:
         both, smoothing = (batch.labels, batch.others), settings.label_smoothing
@@ -47,6 +55,13 @@ def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = N
         part = settings.teacher_share
         loss = (1 - part) * loss + part * divergence(logits, taught, settings.temperature)
     return loss
+
+
+def right(logits: Array, labels: Array) -> Array:
+    """Return how many images are classified right; none where labels are numbers."""
+    xp = array_namespace(logits, labels)
+    chosen = xp.argmax(logits, axis=1)
+    return xp.sum(xp.astype(chosen == labels, xp.int64)) if labels.ndim == 1 else 0 * xp.sum(chosen)
 
 
 def _targets(both: tuple[Array, Array], weight: Array, classes: int, smoothing: float) -> Array:

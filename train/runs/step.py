@@ -22,7 +22,7 @@ from train.networks.layer import Parameters
 from train.networks.network import Network
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import batch_of
-from train.recipes.losses import loss_of
+from train.recipes.losses import loss_of, right
 from train.recipes.optimizers import OPTIMIZERS, Progress
 from train.runs.teacher import Teacher
 
@@ -84,7 +84,7 @@ def gradient_step(
 
         with precision(config.precision):
             (loss, (logits, moments)), gradients = value_and_grad(loss_and_more, has_aux=True)(arrays["parameters"])
-        correct = xp.sum(xp.astype(xp.argmax(logits, axis=1) == batch.labels, xp.int64))
+        correct = right(logits, batch.labels)
         if ranks is not None and shared:
             gradients, loss, correct = ranks.sum_step(gradients, loss, correct * bool(share))
         parameters, state = OPTIMIZERS[config.optimizer].update(

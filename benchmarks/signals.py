@@ -1,0 +1,122 @@
+"""Networks of signals beside ROCKET and 1-NN-DTW, on the sets of the UCR archive that the package aeon ships.
+
+    pip install aeon                                       # the extra of this benchmark alone
+    python -m benchmarks.signals prepare --data DIR        # files .npz of the official splits
+    python -m benchmarks.signals peers --data DIR          # aeon's classifiers
+    python -m benchmarks.signals train --data DIR          # the preset signal, five seeds
+    python -m benchmarks.signals table                     # benchmarks/results/signals.md
+
+Nothing is chosen on the test sets: each is read once per seed, after the last epoch. Series of JapaneseVowels differ in
+length (7 to 29 samples); zeros fill them up to 29.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SETS = "GunPoint", "ItalyPowerDemand", "ArrowHead", "BasicMotions", "JapaneseVowels", "OSULeaf", "ACSF1"
+SEEDS = range(5)
+RESULTS = Path(__file__).parent / "results" / "signals.json"
+PEERS = "ROCKET", "1-NN-DTW"
+
+
+def prepare(data: Path) -> None:
+    """Write the official splits of each set, float32 (N, T, C), as `--dataset` takes them."""
+    from aeon.datasets import load_classification
+
+    data.mkdir(parents=True, exist_ok=True)
+    for name in SETS:
+        arrays: dict[str, Any] = {"space_axes": 1}
+        parts = {part: load_classification(name, split=part) for part in ("train", "test")}
+        names, longest = np.unique(parts["train"][1]), max(x.shape[-1] for xs, _ in parts.values() for x in xs)
+        for part, (series, labels) in parts.items():
+            whole = [np.pad(x, ((0, 0), (0, longest - x.shape[1]))).T for x in series]
+            arrays[f"x_{part}"] = np.stack(whole).astype(np.float32)
+            arrays[f"y_{part}"] = np.searchsorted(names, labels)
+        np.savez(data / f"{name}.npz", class_names=names.astype(str), **arrays)
+
+
+def peers(data: Path) -> None:
+    """Measure aeon's classifiers."""
+    from aeon.classification.convolution_based import RocketClassifier
+    from aeon.classification.distance_based import KNeighborsTimeSeriesClassifier
+
+    for name in SETS:
+        with np.load(data / f"{name}.npz") as arrays:
+            x, y, a, b = (arrays[key] for key in ("x_train", "y_train", "x_test", "y_test"))
+        x, a = (np.ascontiguousarray(series.transpose(0, 2, 1), np.float64) for series in (x, a))
+        made: dict[str, Callable[[int], Any]] = {
+            "ROCKET": lambda seed: RocketClassifier(random_state=seed),
+            "1-NN-DTW": lambda seed: KNeighborsTimeSeriesClassifier(distance="dtw", n_neighbors=1),
+        }
+        for peer, build in made.items():
+            for seed in SEEDS if peer == "ROCKET" else (0,):
+                begin = time.perf_counter()
+                right = float(np.mean(build(seed).fit(x, y).predict(a) == b))
+                record(name, peer, seed, {"test_accuracy": right, "seconds": time.perf_counter() - begin})
+
+
+def train(data: Path) -> None:
+    """Train the preset signal on each set, with five seeds."""
+    from train import fit, make_config
+
+    for name in SETS:
+        for seed in SEEDS:
+            with tempfile.TemporaryDirectory() as folder:
+                begin = time.perf_counter()
+                network = fit(make_config("signal", {"seed": seed}), data / f"{name}.npz", out=Path(folder) / "run")
+                figures = {key: network.figures[key] for key in ("test_accuracy", "test_loss")}
+                record(name, "hcnn", seed, {**figures, "seconds": time.perf_counter() - begin})
+
+
+def record(name: str, method: str, seed: int, figures: dict[str, float]) -> None:
+    """Keep the figures of one run."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    found.setdefault(name, {}).setdefault(method, {})[str(seed)] = {k: round(v, 4) for k, v in figures.items()}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(name, method, seed, figures, flush=True)
+
+
+def table() -> str:
+    """Return the accuracies on the test sets, means and standard deviations over seeds, as Markdown."""
+    found = json.loads(RESULTS.read_text())
+    lines = ["| set | hcnn, `--preset signal` | ROCKET | 1-NN-DTW |", "| --- | --- | --- | --- |"]
+    for name in SETS:
+        cells = [_cell(found.get(name, {}).get(method, {})) for method in ("hcnn", *PEERS)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(runs: dict[str, dict[str, float]]) -> str:
+    right = [100 * run["test_accuracy"] for run in runs.values()]
+    if not right:
+        return ""
+    spread = f" +- {statistics.stdev(right):.1f}" if len(right) > 1 else ""
+    return f"{statistics.mean(right):.1f}{spread} % ({len(right)})"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("action", choices=("prepare", "peers", "train", "table"))
+    parser.add_argument("--data", type=Path, default=Path("data/signals"))
+    options = parser.parse_args()
+    if options.action == "table":
+        text = f"# Signals\n\nAccuracy on the test sets; in brackets, how many seeds.\n\n{table()}\n"
+        RESULTS.with_suffix(".md").write_text(text)
+        print(text)
+    else:
+        {"prepare": prepare, "peers": peers, "train": train}[options.action](options.data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""Networks as estimators of scikit-learn: they fit arrays in memory, and leave no run behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autodiff import tree_map
+from hcnn_core import log_softmax
+from train.config import Config, make_config
+from train.data import Images, channel_statistics, require_varying, standardise
+from train.data.dataset import MOST_AXES
+from train.extras import require_installed
+from train.networks.registry import build
+from train.runs.checkpoint import Checkpoint, State
+from train.runs.training import Trainer
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ModuleNotFoundError:
+    require_installed("sklearn", extra="sklearn")
+    raise
+
+__all__ = ["HCNNClassifier", "HCNNRegressor"]
+
+BATCH = 100
+"""Samples that are predicted at a time."""
+
+TENTHS = 10
+"""How often a row of mean weight is repeated, where weights are no integers."""
+
+
+NAMED = "epochs", "width", "depth", "learning_rate", "batch_size"
+
+
+class _Memory:
+    """A run that is kept in memory: its latest state alone."""
+
+    path, latest = "an estimator", None
+
+    def save(self, checkpoint: Checkpoint, versions: Any, *, best: bool = False) -> None:
+        """Keep a state."""
+        self.latest = checkpoint.state
+
+    def append_metrics(self, record: Any) -> None:
+        """Keep no records."""
+
+    append_events = append_metrics
+
+    def last_good(self) -> str:
+        """Say that nothing is saved."""
+        return "nothing is saved"
+
+
+class _Estimator(BaseEstimator):
+    """What both kinds have in common."""
+
+    def __init__(
+        self,
+        preset: str = "signal",
+        *,
+        epochs: int | None = None,
+        width: int | None = None,
+        depth: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        settings: dict[str, Any] | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.preset, self.settings, self.random_state = preset, settings, random_state
+        self.epochs, self.width, self.depth = epochs, width, depth
+        self.learning_rate, self.batch_size = learning_rate, batch_size
+
+    def _config(self, repeats: int) -> Config:
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        given = {name: getattr(self, name) for name in NAMED if getattr(self, name) is not None}
+        config = make_config(self.preset, {"seed": seed, **given, **(self.settings or {})})
+        return replace(config, epochs=max(1, config.epochs // repeats))
+
+    def _learn(
+        self, x: NDArray[Any], y: NDArray[Any], outputs: int, weight: NDArray[np.float64], names: tuple[str, ...]
+    ) -> None:
+        """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""
+        repeats = 1
+        if (weight != np.rint(weight)).any():
+            repeats, weight = TENTHS, np.rint(TENTHS * weight / weight.mean())
+        keys = np.concatenate([np.reshape(y, (len(y), -1)), np.reshape(x, (len(x), -1))], axis=1)
+        order = np.lexsort(keys.T[::-1])
+        order = np.repeat(order, weight.astype(int)[order])
+        config, (mean, std) = self._config(repeats), channel_statistics(x[order])
+        require_varying("X", mean, std)
+        images = Images(x[order], y[order], mean, std, config.dtype)
+        run: Any = _Memory()
+        network = build(config, x.shape[1:-1], outputs, x.shape[-1])
+        Trainer(np, config, network, images, None, run, {}, names).fit()
+        state: State = run.latest
+        wide = replace(config, dtype="float64")  # so that what is predicted does not depend on what stands beside it
+        self.config_, self.shape_ = wide, x.shape[1:]
+        self.mean_, self.std_ = mean, std
+        self.weights_, self.moments_ = tree_map(lambda a: np.asarray(a, np.float64), (state.evaluated, state.moments))
+        self.outputs_, self.n_iter_ = outputs, config.epochs
+
+    @staticmethod
+    def _weight(sample_weight: Any, count: int) -> NDArray[np.float64]:
+        """How often each row counts."""
+        weight = np.ones(count) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        if weight.shape != (count,) or not (np.isfinite(weight).all() and (weight >= 0).all()):
+            raise ValueError(f"sample_weight has shape {weight.shape}; give {count} finite numbers, none negative")
+        if not weight.any():
+            raise ValueError("sample_weight is zero everywhere; give some row a weight")
+        return weight
+
+    def _samples(self, X: Any) -> NDArray[Any]:
+        """Samples with an axis of channels; X of two axes is signals of one channel."""
+        x = X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+        x = x[..., None] if x.ndim == 2 else x
+        if x.ndim > MOST_AXES + 2:
+            raise ValueError(f"X has shape {x.shape}; give signals (N, T), (N, T, C), images (N, H, W, C) or volumes")
+        return np.ascontiguousarray(x)
+
+    def _predicted(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        x = self._samples(validate_data(self, X, reset=False, allow_nd=True))
+        if x.shape[1:] != self.shape_:
+            raise ValueError(f"X has samples of shape {x.shape[1:]}; it was fitted on {self.shape_}")
+        network = build(self.config_, self.shape_[:-1], self.outputs_, self.shape_[-1])
+        found: list[Any] = [np.zeros((0, self.outputs_))]
+        for begin in range(0, len(x), BATCH):
+            batch = standardise(x[begin : begin + BATCH], self.mean_, self.std_, "float64")
+            found.append(network(self.weights_, batch, self.moments_)[0])
+        return np.concatenate(found)
+
+
+class HCNNClassifier(ClassifierMixin, _Estimator):
+    """A hierarchical network, or one of another preset, as a classifier of scikit-learn.
+
+    Parameters
+    ----------
+    preset : str, optional
+        What the settings start from: ``"signal"``, ``"volume"``, or one of images.
+    epochs, width, depth, learning_rate, batch_size : int or float, optional
+        Settings that are often searched; by default the preset's.
+    settings : dict, optional
+        Any others by name, as `make_config` takes them.
+    random_state : int, RandomState or None, optional
+        Of initial weights, order and augmentation.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (n_classes,)
+        The labels.
+    n_features_in_ : int
+        Length of the second axis of X.
+
+    Notes
+    -----
+    X is (N, T), signals of one channel, (N, T, C), images (N, H, W, C) or volumes (N, D, H, W, C); each channel is
+    standardised over the training rows. `sample_weight` repeats rows: integers as often as they say, others in
+    proportion, to a tenth of the mean. The order of rows does not matter.
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> HCNNClassifier:
+        """Train a network.
+
+        Parameters
+        ----------
+        X : array, shape (N, T), (N, T, C), (N, H, W, C) or (N, D, H, W, C)
+            Samples.
+        y : array, shape (N,)
+            Their classes.
+        sample_weight : array, shape (N,), optional
+            How often each counts.
+
+        Returns
+        -------
+        HCNNClassifier
+            This estimator.
+        """
+        X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"y has one class, {self.classes_[0]}; a classifier needs two")
+        weight, names = self._weight(sample_weight, len(X)), tuple(map(str, self.classes_))
+        self._learn(self._samples(X), labels.astype(np.int64), len(self.classes_), weight, names)
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return what the network holds for the probability of each class.
+
+        Parameters
+        ----------
+        X : array
+            As `fit` takes it.
+
+        Returns
+        -------
+        ndarray, shape (N, n_classes)
+            In the order of `classes_`.
+        """
+        return np.exp(log_softmax(self._predicted(X)))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable classes.
+
+        Parameters
+        ----------
+        X : array
+            As `fit` takes it.
+
+        Returns
+        -------
+        ndarray, shape (N,)
+            Members of `classes_`.
+        """
+        found = self._predicted(X)
+        return self.classes_[found.argmax(axis=1)]
+
+
+class HCNNRegressor(RegressorMixin, _Estimator):
+    """A hierarchical network, or one of another preset, that predicts numbers, with squared error.
+
+    Parameters
+    ----------
+    preset : str, optional
+        What the settings start from: ``"signal"``, ``"volume"``, or one of images.
+    epochs, width, depth, learning_rate, batch_size : int or float, optional
+        Settings that are often searched; by default the preset's.
+    settings : dict, optional
+        Any others by name, as `make_config` takes them.
+    random_state : int, RandomState or None, optional
+        Of initial weights, order and augmentation.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Length of the second axis of X.
+
+    Notes
+    -----
+    X and `sample_weight` are as `HCNNClassifier` takes them. Targets are standardised while it learns; what it predicts
+    is in their units, and `score` is R^2. A network hardly knows where in a signal something is: tables, whose columns
+    have each their own meaning, are for other estimators.
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.regressor_tags.poor_score = True  # where the place of a feature says what it means
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> HCNNRegressor:
+        """Train a network.
+
+        Parameters
+        ----------
+        X : array, shape (N, T), (N, T, C), (N, H, W, C) or (N, D, H, W, C)
+            Samples.
+        y : array, shape (N,) or (N, n_targets)
+            Numbers.
+        sample_weight : array, shape (N,), optional
+            How often each counts.
+
+        Returns
+        -------
+        HCNNRegressor
+            This estimator.
+        """
+        X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2, multi_output=True, y_numeric=True)
+        weight, targets = self._weight(sample_weight, len(X)), np.asarray(y, np.float64).reshape(len(y), -1)
+        self.target_shape_ = np.shape(y)[1:]
+        self.target_mean_ = np.average(targets, axis=0, weights=weight)
+        deviation = np.sqrt(np.average((targets - self.target_mean_) ** 2, axis=0, weights=weight))
+        self.target_std_ = np.where(deviation > 0, deviation, 1.0)
+        scaled = (targets - self.target_mean_) / self.target_std_
+        self._learn(self._samples(X), scaled, targets.shape[1], weight, ())
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """Return numbers in the units of the targets.
+
+        Parameters
+        ----------
+        X : array
+            As `fit` takes it.
+
+        Returns
+        -------
+        ndarray, shape (N,) or (N, n_targets)
+            As y was.
+        """
+        found = self._predicted(X) * self.target_std_ + self.target_mean_
+        return found.reshape(len(found), *self.target_shape_)
