@@ -29,6 +29,7 @@ PACKAGES = ("hcnn_core", "autodiff", "wavelets", "train")  # hcnn has names of t
 INTERNAL = ("hcnn_core.backend",)  # for autodiff and train, not for users
 FACADES = ("train",)  # packages whose users import from the package itself
 FRAMEWORKS = ("hcnn_core.jax", "hcnn_core.torch")  # checked where the framework is installed
+ESTIMATORS = ("HCNNClassifier", "HCNNRegressor")  # checked where scikit-learn is installed
 MEMBERS = (property, functools.cached_property, classmethod, staticmethod)
 
 
@@ -70,6 +71,8 @@ def public_objects() -> Iterator[tuple[str, Any]]:
     for module in sorted(public_modules(), key=lambda module: module.__name__.count(".")):
         own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
         for name in getattr(module, "__all__", [name for name in own if not name.startswith("_")]):
+            if name in ESTIMATORS and find_spec("sklearn") is None:
+                continue
             value = getattr(module, name)
             home = str(getattr(value, "__module__", "")).partition(".")[0]
             if not callable(value) or home not in PACKAGES or id(value) in seen:
