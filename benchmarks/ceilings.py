@@ -10,24 +10,24 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded: one BLAS thread
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import math  # noqa: E402
-import mmap  # noqa: E402
-import os  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Iterator, Mapping  # noqa: E402
-from concurrent.futures import ThreadPoolExecutor  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import json
+import math
+import mmap
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from benchmarks.machine import describe_machine  # noqa: E402
-from hcnn_core._threads import processors  # noqa: E402
+from benchmarks.machine import describe_machine
+from hcnn_core._threads import processors
 
 SQUARE = 2048
 SKINNY = (32, 72, 51_200)

@@ -12,27 +12,27 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import math  # noqa: E402
-import os  # noqa: E402
-import statistics  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
-from dataclasses import dataclass, fields, replace  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
-from scipy.optimize import lsq_linear  # noqa: E402
+import numpy as np
+from scipy.optimize import lsq_linear
 
-from benchmarks.machine import describe_machine  # noqa: E402
-from hcnn_core._engines import cost_model, planner  # noqa: E402
-from hcnn_core._engines.arrangement import BatchAxes  # noqa: E402
-from hcnn_core._engines.choice import AtOnce, Choice  # noqa: E402
-from hcnn_core._problem import Problem, make_problem  # noqa: E402
-from hcnn_core._tuning import DEFAULT, Costs, Tuning, Units  # noqa: E402
+from benchmarks.machine import describe_machine
+from hcnn_core._engines import cost_model, planner
+from hcnn_core._engines.arrangement import BatchAxes
+from hcnn_core._engines.choice import AtOnce, Choice
+from hcnn_core._problem import Problem, make_problem
+from hcnn_core._tuning import DEFAULT, Costs, Tuning, Units
 
 ROUNDS = 5
 MEASURED = "measured"

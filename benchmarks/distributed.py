@@ -28,28 +28,28 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import math  # noqa: E402
-import os  # noqa: E402
-import shutil  # noqa: E402
-import statistics  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from autodiff import tree_leaves  # noqa: E402
-from benchmarks.machine import describe_machine, most_held  # noqa: E402
-from benchmarks.step import Step  # noqa: E402
-from hcnn_core.backend import Array  # noqa: E402
-from train.ranks.communicator import Ranks, join  # noqa: E402
-from train.runs.step import gradient_step  # noqa: E402
-from train.storage.files import write_atomically  # noqa: E402
+from autodiff import tree_leaves
+from benchmarks.machine import describe_machine, most_held
+from benchmarks.step import Step
+from hcnn_core.backend import Array
+from train.ranks.communicator import Ranks, join
+from train.runs.step import gradient_step
+from train.storage.files import write_atomically
 
 Record = dict[str, Any]
 
@@ -94,7 +94,7 @@ class TimedRanks(Ranks):
 def take_steps(ranks: Ranks, options: argparse.Namespace) -> Record:
     """Time steps on this rank's part of a batch."""
     step = Step(options.preset, options.boundary, options.batch_size)
-    function = gradient_step(np, step.config, step.network, step.images, ranks=ranks)
+    function = gradient_step(step.config, step.network, step.images, ranks=ranks)
     step.take = lambda arrays, inputs: function(arrays, ranks.part_of(inputs))  # type: ignore[assignment]
     seconds: list[float] = []
     for number in range(WARM_UP + options.steps):

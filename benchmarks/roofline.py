@@ -10,30 +10,30 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded
 
-import argparse  # noqa: E402
-import contextlib  # noqa: E402
-import functools  # noqa: E402
-import json  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-from unittest import mock  # noqa: E402
+import argparse
+import contextlib
+import functools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from benchmarks import ceilings  # noqa: E402
-from benchmarks.layer import plan_macs, step_macs  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
-from hcnn_core import convolve_elu, factored_layer, marginal, patch_moments, patch_moments_vjp  # noqa: E402
-from hcnn_core._engines.cpu.factored import FactoredPlan  # noqa: E402
-from hcnn_core._engines.cpu.plan import CpuPlan  # noqa: E402
-from hcnn_core._engines.cpu.winograd import WinogradProducts  # noqa: E402
-from hcnn_core._engines.planner import make_factored_plan, make_plan  # noqa: E402
-from hcnn_core._problem import make_problem  # noqa: E402
-from hcnn_core.convolution import convolve_cotangents  # noqa: E402
-from hcnn_core.factored import _arguments, factored_adjoints  # noqa: E402
+from benchmarks import ceilings
+from benchmarks.layer import plan_macs, step_macs
+from benchmarks.machine import describe_machine
+from hcnn_core import convolve_elu, factored_layer, marginal, patch_moments, patch_moments_vjp
+from hcnn_core._engines.cpu.factored import FactoredPlan
+from hcnn_core._engines.cpu.plan import CpuPlan
+from hcnn_core._engines.cpu.winograd import WinogradProducts
+from hcnn_core._engines.planner import make_factored_plan, make_plan
+from hcnn_core._problem import make_problem
+from hcnn_core.convolution import convolve_cotangents
+from hcnn_core.factored import _arguments, factored_adjoints
 
 AXES = (1, 2, 3, 4)
 STRIDE = (1, 1, 2, 2)

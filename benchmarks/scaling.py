@@ -17,30 +17,30 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import math  # noqa: E402
-import multiprocessing  # noqa: E402
-import os  # noqa: E402
-import statistics  # noqa: E402
-from collections.abc import Callable, Iterable, Sequence  # noqa: E402
-from concurrent.futures import ProcessPoolExecutor  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from autodiff import vjp  # noqa: E402
-from benchmarks.ceilings import time_alternately  # noqa: E402
-from benchmarks.layer import DEPTH, layer_below  # noqa: E402
-from benchmarks.machine import added_by, describe_machine  # noqa: E402
-from train.config import make_config  # noqa: E402
-from train.networks.hierarchical import hierarchy, layers, name_of  # noqa: E402
-from train.networks.network import Network  # noqa: E402
-from train.networks.registry import build  # noqa: E402
-from train.runs.memory import available_bytes  # noqa: E402
-from train.storage.files import write_atomically  # noqa: E402
+from autodiff import vjp
+from benchmarks.ceilings import time_alternately
+from benchmarks.layer import DEPTH, layer_below
+from benchmarks.machine import added_by, describe_machine
+from train.config import make_config
+from train.networks.hierarchical import hierarchy, layers, name_of
+from train.networks.network import Network
+from train.networks.registry import build
+from train.runs.memory import available_bytes
+from train.storage.files import write_atomically
 
 Array = np.ndarray[Any, Any]
 Sizes = dict[str, Any]

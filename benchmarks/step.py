@@ -9,27 +9,27 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import argparse  # noqa: E402
-import cProfile  # noqa: E402
-import itertools  # noqa: E402
-import json  # noqa: E402
-import pstats  # noqa: E402
-import resource  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import cProfile
+import itertools
+import json
+import pstats
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from autodiff import tree_map  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
-from hcnn_core import planning  # noqa: E402
-from train.config import make_config  # noqa: E402
-from train.data import Images  # noqa: E402
-from train.networks.registry import build  # noqa: E402
-from train.recipes.augmentations import Position, draw_batch  # noqa: E402
-from train.runs.step import GraphedStep, gradient_step, initial_arrays  # noqa: E402
+from autodiff import tree_map
+from benchmarks.machine import describe_machine
+from hcnn_core import planning
+from train.config import make_config
+from train.data import Images
+from train.networks.registry import build
+from train.recipes.augmentations import Position, draw_batch
+from train.runs.step import GraphedStep, gradient_step, initial_arrays
 
 CIFAR10_IMAGES = 50_000
 
@@ -70,12 +70,12 @@ class Step:
         pixels = self.rng.integers(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
         labels, half = self.rng.integers(0, 10, batch_size), np.full(3, 127.5)
         self.images = images = Images(xp.asarray(pixels), xp.asarray(labels), half, half / 2, self.config.dtype)
-        self.take = GraphedStep(xp, gradient_step(xp, self.config, network, images, size), batch_size)
+        self.take = GraphedStep(xp, gradient_step(self.config, network, images, size), batch_size)
 
     def __call__(self) -> Any:
         """Augment, differentiate, descend; returns the loss."""
         config = self.config
-        numbers = {"rate": 1e-3, "step": 1.0, "keep": 0.9, "fresh": 0.1, "settled": 0.9}
+        numbers = {"rate": 1e-3, "step": 1.0, "moments_kept": 0.9, "moments_taken": 0.1, "average_kept": 0.9}
         inputs = {name: np.asarray(value, config.dtype) for name, value in numbers.items()}
         inputs |= draw_batch(
             config, self.rng, Position(np.arange(config.batch_size), (32, 32, 3), 0, config.batch_size)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from benchmarks import convolve_costs, roofline, step
 
@@ -33,24 +31,6 @@ def test_comparison_of_layers_names_what_it_skips(tmp_path: Path) -> None:
         assert why == "torch is not installed"
     assert json.loads(result.stdout.splitlines()[-1])["comparisons"] == [comparison]
     assert "skipped" in out.with_suffix(".txt").read_text("utf-8")
-
-
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="a process cannot reset its peak here")
-def test_memory_of_a_step_holds_what_it_returns() -> None:
-    arguments = ["--one", "ours", "--boundary", "zero", "--batch-size", "8"]
-    command = [sys.executable, "-W", "error", "-m", "benchmarks.memory", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    of_result = 8 * 32 * 32 * 4 * 8 * 16 * 4 / 2**20
-    assert of_result <= float(result.stdout) <= 8 * of_result
-
-
-def test_memory_of_a_framework_that_is_absent_is_refused() -> None:
-    code = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module('benchmarks.memory', run_name='__main__')"
-    command = [sys.executable, "-c", code, "--one", "torch-written", "--boundary", "zero", "--batch-size", "2"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 1 and not result.stdout
-    assert result.stderr == "--one is torch-written, and torch is not installed\n"
 
 
 def test_every_stage_of_a_step_has_its_time() -> None:

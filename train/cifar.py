@@ -1,31 +1,29 @@
 """Train and evaluate hierarchical CNNs on CIFAR: `python -m train.cifar --backend cupy`."""
 
-from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import begin, raise_on_interrupt
 
-if __name__ == "__main__":
-    leave_on_interrupt("train.cifar")
-prepare()  # before NumPy is loaded
+begin("train.cifar", __name__)
 
-import argparse  # noqa: E402
-import contextlib  # noqa: E402
-import dataclasses  # noqa: E402
-import math  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from train.commands.command_line import (  # noqa: E402
+from train.commands.command_line import (
     Parser,
     given_path,
     run_command,
     say,
     say_called,
 )
-from train.config import Config, ConfigError, field_type, make_config, read_toml, sections  # noqa: E402
-from train.data import (  # noqa: E402
+from train.config import Config, ConfigError, field_type, make_config, read_toml, sections
+from train.data import (
     INFO,
     DatasetInfo,
     Images,
@@ -33,15 +31,15 @@ from train.data import (  # noqa: E402
     load_dataset,
     split_validation,
 )
-from train.extras import require_installed  # noqa: E402
-from train.networks.registry import build  # noqa: E402
-from train.ranks.communicator import DistributedError, launch_rank  # noqa: E402
-from train.ranks.ranks import join, share_processors  # noqa: E402
-from train.runs import checkpoint as checkpoints  # noqa: E402
-from train.runs.checkpoint import CheckpointError  # noqa: E402
-from train.runs.export import write_safetensors  # noqa: E402
-from train.runs.run import Run, RunError, versions  # noqa: E402
-from train.runs.session import (  # noqa: E402
+from train.extras import require_installed
+from train.networks.registry import build
+from train.ranks.communicator import DistributedError, launch_rank
+from train.ranks.ranks import join, share_processors
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import CheckpointError
+from train.runs.export import write_safetensors
+from train.runs.run import Run, RunError, versions
+from train.runs.session import (
     Session,
     calibration_lines,
     classified,
@@ -56,9 +54,9 @@ from train.runs.session import (  # noqa: E402
     test_lines,
     write_report,
 )
-from train.runs.shipped import bare, card, list_networks, recorded  # noqa: E402
-from train.runs.training import Result, evaluate, restore  # noqa: E402
-from train.storage.files import remove_partial_files  # noqa: E402
+from train.runs.shipped import bare, card, list_networks, recorded
+from train.runs.training import Result, evaluate, restore
+from train.storage.files import remove_partial_files
 
 NOT_CONFIGURED = (
     "config",

@@ -1,24 +1,22 @@
 """Compare runs: `python -m train.compare RUN RUN ...` prints a table and draws their curves in one picture."""
 
-from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import begin, raise_on_interrupt
 
-if __name__ == "__main__":
-    leave_on_interrupt("train.compare")
-prepare()  # before NumPy is loaded
+begin("train.compare", __name__)
 
-import argparse  # noqa: E402
-import dataclasses  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from train.commands.command_line import Parser, given_path, run_command, say  # noqa: E402
-from train.config import Config, ConfigError, make_config, read_toml  # noqa: E402
-from train.data import INFO  # noqa: E402
-from train.networks.registry import build  # noqa: E402
-from train.runs.plot import plot_runs  # noqa: E402
-from train.runs.run import Run, RunError  # noqa: E402
+from train.commands.command_line import Parser, given_path, run_command, say
+from train.config import Config, ConfigError, make_config, read_toml
+from train.data import INFO
+from train.networks.registry import build
+from train.runs.plot import plot_runs
+from train.runs.run import Run, RunError
 
 LEFT_OUT = ("preset", "data_dir", "seed", "backend", "test")
 """Settings whose differences the table does not show, since they change no recipe, or have a column."""

@@ -30,6 +30,7 @@ from train.recipes.augmentations import (
     MixupSettings,
     MoveSettings,
 )
+from train.recipes.averages import AverageSettings
 from train.recipes.losses import LossSettings, TeacherSettings
 from train.recipes.optimizers import (
     OPTIMIZERS,
@@ -73,12 +74,6 @@ class RecipeSettings(Section):
     optimizer: str = setting("sgd", "how weights follow from gradients", choices=OPTIMIZERS.keys())
     schedule: str = setting("step", "course of the learning rate", choices=SCHEDULES.keys())
     learning_rate: float = setting(0.25, "highest learning rate", low=0.0)
-    average_decay: float = setting(
-        0.0,
-        "part of the averaged weights, which are evaluated, kept at each step; 0: no average",
-        low=0.0,
-        high=0.99999,
-    )
     image_sizes: tuple[int, ...] = setting(
         (),
         "pixels along the shorter side of training images, in equal parts of the epochs; none: their own size",
@@ -129,6 +124,7 @@ class Config(
     MoveSettings,
     TeacherSettings,
     LossSettings,
+    AverageSettings,
     DecaySettings,
     SquareSettings,
     NesterovSettings,

@@ -1,43 +1,41 @@
 """Show what the attributes of a trained network mean (section 5.3 of arXiv:1703.04140): `python -m train.explore`."""
 
-from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import begin, raise_on_interrupt
 
-if __name__ == "__main__":
-    leave_on_interrupt("train.explore")
-prepare()  # before NumPy is loaded
+begin("train.explore", __name__)
 
-import argparse  # noqa: E402
-import contextlib  # noqa: E402
-import dataclasses  # noqa: E402
-import hashlib  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-import shlex  # noqa: E402
-import shutil  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Iterator, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from hcnn_core.plans import user_cache  # noqa: E402
-from train.attributes import report  # noqa: E402
-from train.attributes.features import AXES, FIRST, Features, Model, features  # noqa: E402
-from train.attributes.study import PARTS, Settings, Study  # noqa: E402
-from train.commands.command_line import Parser, at_least, given_path, run_command, say  # noqa: E402
-from train.config import ConfigError  # noqa: E402
-from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset  # noqa: E402
-from train.networks.hierarchical import hierarchy  # noqa: E402
-from train.networks.registry import ATTRIBUTES, architecture_of  # noqa: E402
-from train.runs import checkpoint as checkpoints  # noqa: E402
-from train.runs.checkpoint import CheckpointError  # noqa: E402
-from train.runs.run import RunError, versions  # noqa: E402
-from train.runs.session import namespace, require_named  # noqa: E402
-from train.runs.shipped import find  # noqa: E402
-from train.runs.training import restore  # noqa: E402
-from train.storage.files import remove_partial_files  # noqa: E402
+from hcnn_core.plans import user_cache
+from train.attributes import report
+from train.attributes.features import AXES, FIRST, Features, Model, features
+from train.attributes.study import PARTS, Settings, Study
+from train.commands.command_line import Parser, at_least, given_path, run_command, say
+from train.config import ConfigError
+from train.data import INFO, DataError, Dataset, is_custom, load_dataset, spread, train_subset
+from train.networks.hierarchical import hierarchy
+from train.networks.registry import ATTRIBUTES, architecture_of
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import CheckpointError
+from train.runs.run import RunError, versions
+from train.runs.session import namespace, require_named
+from train.runs.shipped import find
+from train.runs.training import restore
+from train.storage.files import remove_partial_files
 
 PER_CLASS = 2
 """Images of each class, unless others are asked for."""

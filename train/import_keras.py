@@ -1,30 +1,28 @@
 """Convert weights of the authors' program (Keras 1, TensorFlow) to a checkpoint: `python -m train.import_keras`."""
 
-from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import begin, raise_on_interrupt
 
-if __name__ == "__main__":
-    leave_on_interrupt("train.import_keras")
-prepare()  # before NumPy is loaded
+begin("train.import_keras", __name__)
 
-import argparse  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from train.commands.command_line import Parser, given_path, run_command, say  # noqa: E402
-from train.config import make_config  # noqa: E402
-from train.data.cifar import CLASS_NAMES  # noqa: E402
-from train.networks.registry import build  # noqa: E402
-from train.runs import checkpoint as checkpoints  # noqa: E402
-from train.runs.checkpoint import Checkpoint, CheckpointError, State  # noqa: E402
-from train.runs.run import RunError, versions  # noqa: E402
-from train.storage.files import remove_partial_files  # noqa: E402
-from train.storage.hdf5 import opened, read_array, unreadable  # noqa: E402
+from train.commands.command_line import Parser, given_path, run_command, say
+from train.config import make_config
+from train.data.cifar import CLASS_NAMES
+from train.networks.registry import build
+from train.runs import checkpoint as checkpoints
+from train.runs.checkpoint import Checkpoint, CheckpointError, State
+from train.runs.run import RunError, versions
+from train.storage.files import remove_partial_files
+from train.storage.hdf5 import opened, read_array, unreadable
 
 NAMES = tuple(CLASS_NAMES["cifar10"].split())
 IMAGE_SHAPE = (32, 32, 3)

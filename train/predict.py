@@ -1,31 +1,29 @@
 """Classify pictures by a trained network: `python -m hcnn predict NETWORK PATH ... --out table.csv`."""
 
-from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import begin, raise_on_interrupt
 
-if __name__ == "__main__":
-    leave_on_interrupt("train.predict")
-prepare()  # before NumPy is loaded
+begin("train.predict", __name__)
 
-import argparse  # noqa: E402
-import csv  # noqa: E402
-import io  # noqa: E402
-import itertools  # noqa: E402
-import sys  # noqa: E402
-from collections import deque  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
-from concurrent.futures import Future, ThreadPoolExecutor  # noqa: E402
-from functools import partial  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import csv
+import io
+import itertools
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from train.classifier import BATCH, Classifier, load  # noqa: E402
-from train.commands.command_line import Parser, given_path, run_command, say  # noqa: E402
-from train.data import DataError  # noqa: E402
-from train.data.folder import ENDINGS, attempt, files_in, listed  # noqa: E402
-from train.data.photographs import pixels  # noqa: E402
-from train.storage.files import write_atomically  # noqa: E402
+from train.classifier import BATCH, Classifier, load
+from train.commands.command_line import Parser, given_path, run_command, say
+from train.data import DataError
+from train.data.folder import ENDINGS, attempt, files_in, listed
+from train.data.photographs import pixels
+from train.storage.files import write_atomically
 
 TOP = 5
 """Classes that a row names."""

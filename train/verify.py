@@ -1,30 +1,28 @@
 """Verify Proposition 3.1 of arXiv:1703.04140 on a network, and measure where it ends: `python -m train.verify`."""
 
-from train.commands.process import leave_on_interrupt, prepare, raise_on_interrupt
+from train.commands.process import begin, raise_on_interrupt
 
-if __name__ == "__main__":
-    leave_on_interrupt("train.verify")
-prepare()  # before NumPy is loaded
+begin("train.verify", __name__)
 
-import argparse  # noqa: E402
-import dataclasses  # noqa: E402
-import math  # noqa: E402
-import re  # noqa: E402
-import shlex  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Iterable, Iterator, Sequence  # noqa: E402
-from itertools import chain  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import dataclasses
+import math
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from autodiff import tree_map  # noqa: E402
-from hcnn_core.backend import to_numpy  # noqa: E402
-from train.commands.command_line import Parser, at_least, given_path, run_command, say  # noqa: E402
-from train.config import PRESETS, Config, ConfigError, make_config  # noqa: E402
-from train.data import (  # noqa: E402
+from autodiff import tree_map
+from hcnn_core.backend import to_numpy
+from train.commands.command_line import Parser, at_least, given_path, run_command, say
+from train.config import PRESETS, Config, ConfigError, make_config
+from train.data import (
     INFO,
     Dataset,
     channel_statistics,
@@ -33,19 +31,19 @@ from train.data import (  # noqa: E402
     require_varying,
     standardise,
 )
-from train.networks.network import Network  # noqa: E402
-from train.networks.registry import ATTRIBUTES, architecture_of, build  # noqa: E402
-from train.pages import Picture, image_png  # noqa: E402
-from train.runs import checkpoint as checkpoints  # noqa: E402
-from train.runs.run import RunError, versions  # noqa: E402
-from train.runs.session import namespace, require_named  # noqa: E402
-from train.runs.shipped import find  # noqa: E402
-from train.runs.training import Interrupted, TrainingError, restore  # noqa: E402
-from train.storage.files import remove_partial_files, write_atomically  # noqa: E402
-from train.verification import counterexamples  # noqa: E402
-from train.verification.complex import build_complex  # noqa: E402
-from train.verification.covariance import Example, Row, Subject, examine, measure  # noqa: E402
-from train.verification.report import as_json, page, summary_table  # noqa: E402
+from train.networks.network import Network
+from train.networks.registry import ATTRIBUTES, architecture_of, build
+from train.pages import Picture, image_png
+from train.runs import checkpoint as checkpoints
+from train.runs.run import RunError, versions
+from train.runs.session import namespace, require_named
+from train.runs.shipped import find
+from train.runs.training import Interrupted, TrainingError, restore
+from train.storage.files import remove_partial_files, write_atomically
+from train.verification import counterexamples
+from train.verification.complex import build_complex
+from train.verification.covariance import Example, Row, Subject, examine, measure
+from train.verification.report import as_json, page, summary_table
 
 BOUNDARIES = ("periodic", "zero")
 DTYPES = {"float32": "float32", "float64": "float64", "complex64": "float32", "complex128": "float64"}

@@ -9,21 +9,21 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import itertools  # noqa: E402
-import math  # noqa: E402
-import statistics  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import itertools
+import math
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from benchmarks.gpu.stages import Table, seconds  # noqa: E402
-from hcnn_core._engines import cost_model, planner  # noqa: E402
-from hcnn_core._engines.choice import AtOnce, Choice  # noqa: E402
-from hcnn_core._problem import Problem, make_problem  # noqa: E402
-from hcnn_core._tuning import current  # noqa: E402
-from hcnn_core.backend import get_namespace  # noqa: E402
+from benchmarks.gpu.stages import Table, seconds
+from hcnn_core._engines import cost_model, planner
+from hcnn_core._engines.choice import AtOnce, Choice
+from hcnn_core._problem import Problem, make_problem
+from hcnn_core._tuning import current
+from hcnn_core.backend import get_namespace
 
 SECONDS = 170
 """For all problems together."""

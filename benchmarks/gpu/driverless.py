@@ -561,18 +561,21 @@ def main() -> None:
     arrays = tree_map(cupy.asarray, steps.initial_arrays(network, network.initialize(rng)))
     pixels, labels = cupy.zeros((8, 32, 32, 3), cupy.uint8), cupy.zeros(8, int)
     images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)
-    take = steps.GraphedStep(cupy, steps.gradient_step(cupy, config, network, images, (side, side)), 2)
+    take = steps.GraphedStep(cupy, steps.gradient_step(config, network, images, (side, side)), 2)
     launches, held, pool = [], [], cupy.get_default_memory_pool()
     results = [pool.total_bytes()]
     for size in [2] * (steps.WARM_UP + 2) + [1, 2]:
-        numbers = {name: np.asarray(0.5, config.dtype) for name in ("rate", "step", "keep", "fresh", "settled")}
+        rates = {
+            name: np.asarray(0.5, config.dtype)
+            for name in ("rate", "step", "moments_kept", "moments_taken", "average_kept")
+        }
         rows = np.tile(np.arange(32), (size, 1))
-        inputs = {"index": np.arange(size), "rows": rows, "columns": rows, **numbers}
+        inputs = {"index": np.arange(size), "rows": rows, "columns": rows, **rates}
         if config.cutout:
             inputs |= {"hidden_rows": rows < 8, "hidden_columns": rows < 8}
         before = driver.launches
-        arrays, loss, correct = take(arrays, inputs)
-        float(loss), int(correct), to_numpy(labels)
+        arrays, loss, numbers = take(arrays, inputs)
+        float(loss), int(numbers["accuracy"]), to_numpy(labels)
         launches.append(driver.launches - before)
         gc.collect()
         pool.free_all_blocks()

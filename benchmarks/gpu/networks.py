@@ -11,21 +11,21 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import argparse  # noqa: E402
-import gc  # noqa: E402
-import statistics  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import gc
+import statistics
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from autodiff import cross_entropy, tree_map, value_and_grad  # noqa: E402
-from benchmarks.gpu.stages import ROUNDS, WARM_UP, fresh, poisoned_memory, seconds  # noqa: E402
-from benchmarks.step import Step  # noqa: E402
-from hcnn_core import precision  # noqa: E402
-from hcnn_core._tuning import tuned  # noqa: E402
-from hcnn_core.backend import get_namespace, to_numpy  # noqa: E402
-from train.config import make_config  # noqa: E402
-from train.networks.registry import build  # noqa: E402
+from autodiff import cross_entropy, tree_map, value_and_grad
+from benchmarks.gpu.stages import ROUNDS, WARM_UP, fresh, poisoned_memory, seconds
+from benchmarks.step import Step
+from hcnn_core import precision
+from hcnn_core._tuning import tuned
+from hcnn_core.backend import get_namespace, to_numpy
+from train.config import make_config
+from train.networks.registry import build
 
 IMAGES = 6
 

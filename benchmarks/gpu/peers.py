@@ -8,17 +8,17 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import gc  # noqa: E402
-import statistics  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
+import gc
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
 
-from benchmarks.gpu.choices import MEASURED, Case  # noqa: E402
-from benchmarks.gpu.stages import ROUNDS, seconds  # noqa: E402
-from benchmarks.step import Step  # noqa: E402
-from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, precision  # noqa: E402
-from hcnn_core.backend import get_namespace  # noqa: E402
+from benchmarks.gpu.choices import MEASURED, Case
+from benchmarks.gpu.stages import ROUNDS, seconds
+from benchmarks.step import Step
+from hcnn_core import convolve, convolve_vjp_w, convolve_vjp_x, precision
+from hcnn_core.backend import get_namespace
 
 WARM_UP = 5
 SHOWN = 22

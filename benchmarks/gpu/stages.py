@@ -8,43 +8,43 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import ast  # noqa: E402
-import gc  # noqa: E402
-import importlib.util  # noqa: E402
-import json  # noqa: E402
-import multiprocessing  # noqa: E402
-import os  # noqa: E402
-import pickle  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import statistics  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-import xml.etree.ElementTree as ElementTree  # noqa: E402
-from collections import defaultdict  # noqa: E402
-from collections.abc import Callable, Iterator, Sequence  # noqa: E402
-from concurrent.futures import ProcessPoolExecutor, as_completed  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
-from importlib import metadata  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import ast
+import gc
+import importlib.util
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-import hcnn_core  # noqa: E402
-from autodiff import convolve_elu, vjp  # noqa: E402
-from benchmarks.gpu.gate import CIFAR10, ROOT, present, result_of, rows_of, rows_so_far  # noqa: E402
-from benchmarks.step import CIFAR10_IMAGES, Step  # noqa: E402
-from hcnn_core import patch_moments, precision  # noqa: E402
-from hcnn_core._engines.cuda import launch as _cuda  # noqa: E402
-from hcnn_core._problem import make_problem  # noqa: E402
-from hcnn_core.backend import get_namespace, record, to_numpy  # noqa: E402
-from train.config import make_config  # noqa: E402
-from train.networks.hierarchical import hierarchy, name_of  # noqa: E402
-from train.networks.registry import build  # noqa: E402
-from train.runs.run import versions  # noqa: E402
-from train.runs.step import WARM_UP  # noqa: E402
+import hcnn_core
+from autodiff import convolve_elu, vjp
+from benchmarks.gpu.gate import CIFAR10, ROOT, present, result_of, rows_of, rows_so_far
+from benchmarks.step import CIFAR10_IMAGES, Step
+from hcnn_core import patch_moments, precision
+from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core._problem import make_problem
+from hcnn_core.backend import get_namespace, record, to_numpy
+from train.config import make_config
+from train.networks.hierarchical import hierarchy, name_of
+from train.networks.registry import build
+from train.runs.run import versions
+from train.runs.step import WARM_UP
 
 Result = dict[str, Any]
 

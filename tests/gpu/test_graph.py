@@ -34,9 +34,12 @@ def test_a_second_step_sends_no_table(
     pixels, labels = rng.integers(0, 256, (20, 8, 8, 3), np.uint8), rng.integers(0, 10, 20)
     images = Images(pixels, labels, np.full(3, 120.0), np.full(3, 60.0), config.dtype)
     arrays = initial_arrays(network, network.initialize(rng))
-    numbers = {name: np.asarray(0.1, config.dtype) for name in ("rate", "step", "keep", "fresh", "settled")}
+    numbers = {
+        name: np.asarray(0.1, config.dtype)
+        for name in ("rate", "step", "moments_kept", "moments_taken", "average_kept")
+    }
     inputs = {"index": np.arange(5), "rows": np.tile(np.arange(8), (5, 1)), "columns": np.tile(np.arange(8), (5, 1))}
-    step = gradient_step(np, config, network, images)
+    step = gradient_step(config, network, images)
     first = step(arrays, {**inputs, **numbers})
 
     for module in (_device, augmentation_module):

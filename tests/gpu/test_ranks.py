@@ -14,6 +14,7 @@ import pytest
 from tests.train.test_distributed import Problem, difference
 from tests.train.threads import on_ranks
 from train.ranks.ranks import Ranks
+from train.recipes.metrics import METRICS
 
 STEPS = 3
 
@@ -120,5 +121,5 @@ def test_a_rank_that_waits_for_nccl_is_watched() -> None:
             return Number() if isinstance(index, int) and index == -1 else super().__getitem__(index)
 
     ranks.all_reduce = lambda array: array.view(Total)
-    ranks.sum_step({"w": np.ones(3)}, np.asarray(1.0), np.asarray(2))
+    ranks.sum_step({"w": np.ones(3)}, np.asarray(1.0), {"accuracy": np.asarray(2)}, 0.5, METRICS)
     assert waiting == [True] and not ranks.waiting

@@ -40,7 +40,7 @@ from train.storage import files as _files
 from train.storage.hdf5 import read_array
 
 GROUPS = ("parameters", "optimizer/velocity", "moments")
-SCALARS = ("epoch", "step", "loss_sum", "correct", "seconds", "best")
+SCALARS = ("epoch", "step", "loss_sum", "seconds", "best")
 NAMED = (("parameters", "g"), ("optimizer/velocity", "g"), ("moments", "covariance"))  # arrays of layer 3
 CLASSES = tuple(f"class {i} é" for i in range(10))
 
@@ -61,9 +61,8 @@ def made(seed: int = 0, dtype: str = "float32", **changes: Any) -> Checkpoint:
     parameters = network.initialize(rng)
     moments = network.initial_moments()
     state = State(noise(parameters), {"velocity": noise(parameters)}, noise(moments), dict(rng.bit_generator.state))
-    state = dataclasses.replace(
-        state, epoch=3, step=2, order=rng.permutation(50), loss_sum=rng.random(), correct=7, seconds=0.1, best=-1.5
-    )
+    numbers: dict[str, Any] = {"epoch": 3, "step": 2, "metrics": {"accuracy": 7.0}, "seconds": 0.1, "best": -1.5}
+    state = dataclasses.replace(state, order=rng.permutation(50), loss_sum=rng.random(), **numbers)
     return Checkpoint(state, config, CLASSES, (32, 32, 3), rng.random(3), rng.random(3))
 
 
@@ -82,7 +81,7 @@ def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
                 assert np.asarray(tree_of(found.state, group)[layer][name]).tobytes() == array.tobytes()
     assert found.state.order.dtype == np.int64
     np.testing.assert_array_equal(found.state.order, expected.state.order)
-    for name in (*SCALARS, "generator"):
+    for name in (*SCALARS, "generator", "metrics"):
         assert getattr(found.state, name) == getattr(expected.state, name)
     assert (found.config, found.class_names, found.image_shape) == (expected.config, expected.class_names, (32, 32, 3))
     np.testing.assert_array_equal(found.channel_mean, expected.channel_mean)
@@ -168,6 +167,7 @@ def test_readable_with_h5py_alone(saved: Path) -> None:
         assert [file.attrs[name] for name in SCALARS] == [getattr(checkpoint.state, name) for name in SCALARS]
         assert file.attrs["schema"] == SCHEMA and file.attrs["image_shape"].tolist() == [32, 32, 3]
         assert json.loads(file.attrs["generator"]) == checkpoint.state.generator
+        assert json.loads(file.attrs["metrics"]) == {"accuracy": 7}
         assert json.loads(file.attrs["versions"]) == {"numpy": "2.4"}
         assert tuple(json.loads(file.attrs["class_names"])) == CLASSES
         settings = json.loads(file.attrs["config"])
@@ -359,6 +359,14 @@ def test_other_content_than_its_digest_says_is_refused(saved: Path, tmp_path: Pa
         assert "not a whole checkpoint: damaged or changed" in refused(edited(path, change)), number
 
 
+def test_what_an_earlier_version_counted_is_a_metric(undigested: Path) -> None:
+    def change(file: Any) -> None:
+        del file.attrs["metrics"]
+        file.attrs["correct"] = 11
+
+    assert load(edited(undigested, change)).state.metrics == {"accuracy": 11}
+
+
 @pytest.mark.parametrize("schema", [1, 2])
 def test_a_file_of_an_older_schema_is_read_without_a_digest(undigested: Path, schema: int) -> None:
     def change(file: Any) -> None:
@@ -431,7 +439,7 @@ def test_an_inconsistent_file(undigested: Path, change: Callable[[Any], None]) -
         *(("epoch", value) for value in (-1, -(2**63), 6, 10**9)),
         *(("step", value) for value in (-1, 3, 10**9)),
         *(("best", value) for value in (float("nan"), float("inf"), 1.5)),
-        *(("correct", value) for value in (-1, 41)),
+        *(("metrics", json.dumps({"accuracy": value})) for value in (-1, 41, float("nan"))),
         *(("loss_sum", value) for value in (float("nan"), float("inf"), -1.0)),
         *(("seconds", value) for value in (-1.0, float("nan"))),
         *(("class_names", json.dumps(value)) for value in ([], ["a", "a"], ["a", 3], ["a", ""], {"a": 1, "": 2})),

@@ -38,7 +38,8 @@ from train.ranks.agreement import source_checksum
 from train.ranks.communicator import DistributedError, launched
 from train.ranks.ranks import Ranks, join, share_processors
 from train.ranks.watch import start
-from train.recipes.optimizers import OPTIMIZERS
+from train.recipes.metrics import METRICS
+from train.recipes.optimizers import initial_state
 from train.runs import session
 from train.runs.session import Session
 from train.runs.step import gradient_step
@@ -83,7 +84,7 @@ class Problem:
         parameters = self.network.initialize(rng)
         self.arrays = {
             "parameters": parameters,
-            "optimizer": OPTIMIZERS[self.config.optimizer].init(parameters),
+            "optimizer": initial_state(self.config, parameters),
             "moments": self.network.initial_moments(),
         }
 
@@ -108,14 +109,14 @@ class Problem:
         if self.config.teacher:  # any network's weights do
             weights = self.network.initialize(np.random.default_rng(1))
             teacher = Teacher(self.network, weights, self.network.initial_moments(), np.ones(3), np.zeros(3))
-        step = gradient_step(np, self.config, self.network, self.images, ranks=ranks, teacher=teacher)
+        step = gradient_step(self.config, self.network, self.images, ranks=ranks, teacher=teacher)
         arrays, losses, hits = self.arrays, [], []
         for number in range(steps):
-            rates = {"rate": RATE / (number + 1), "step": number + 1, "keep": 0.9, "fresh": 0.1}
+            rates = {"rate": RATE / (number + 1), "step": number + 1, "moments_kept": 0.9, "moments_taken": 0.1}
             numbers = {name: np.asarray(value, self.config.dtype) for name, value in rates.items()}
-            arrays, loss, correct = step(arrays, ranks.part_of(self.inputs(number)) | numbers)
+            arrays, loss, found = step(arrays, ranks.part_of(self.inputs(number)) | numbers)
             losses.append(float(loss))
-            hits.append(int(correct))
+            hits.append(int(found["accuracy"]))
         return arrays, losses, hits
 
 
@@ -176,8 +177,10 @@ CONTROLS = [
 
 def one_step(problem: Problem, ranks: Ranks | None, inputs: dict[str, Any]) -> Any:
     """The arrays after a step that changes everything."""
-    rates = {name: np.asarray(0.1) for name in ("rate", "step", "keep", "fresh")} | {"step": np.asarray(1.0)}
-    step = gradient_step(np, problem.config, problem.network, problem.images, ranks=ranks)
+    rates = {name: np.asarray(0.1) for name in ("rate", "step", "moments_kept", "moments_taken")} | {
+        "step": np.asarray(1.0)
+    }
+    step = gradient_step(problem.config, problem.network, problem.images, ranks=ranks)
     return step(problem.arrays, inputs | rates)[0]
 
 
@@ -345,7 +348,7 @@ def test_one_message_holds_all_gradients_and_one_each_layers_moments() -> None:
     f = [3 * n for n in filters]  # mean, its square, variance
     b = [4 * n for n in filters]  # cotangents of bias, scale, mean and variance
     forward, backward = [f[0], f[1], patches, f[2], patches, f[3]], [b[3], patches, b[2], patches, b[1], b[0]]
-    assert on_ranks(2, work)[1] == [8 * n for n in (*forward, *backward, weights + 3)]
+    assert on_ranks(2, work)[1] == [8 * n for n in (*forward, *backward, weights + 2 + 2 * 2)]  # loss, signal; metric and share of each rank
 
 
 def test_evaluation_on_ranks_is_that_of_one() -> None:
@@ -542,7 +545,7 @@ def test_a_signal_stops_all_ranks_after_the_step_that_all_know_of_it_in() -> Non
             ranks.begin_step("a step", [])
             stops.append(ranks.asked_to_stop(received))  # which has come since
             ranks.begin_step("a step", received)
-            ranks.sum_step({"w": np.ones(2)}, np.zeros(()), np.zeros((), int))
+            ranks.sum_step({"w": np.ones(2)}, np.zeros(()), {"accuracy": np.zeros((), int)}, 0.5, METRICS)
             stops.append(ranks.asked_to_stop([]))
         return stops
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from train.config import Config, make_config
 from train.networks.registry import build
-from train.recipes.optimizers import DECAYED, OPTIMIZERS, Progress
+from train.recipes.optimizers import OPTIMIZERS, Parameter, Progress, updated
 from train.recipes.schedules import learning_rate
+from train.runs.step import described
 
 STEPS = 7  # an epoch
+DECAYED = ("w", "h", "g")
 
 
 def rates(**changes: Any) -> list[float]:
@@ -89,8 +91,12 @@ def scalar_loop(
 
 def descend(config: Config, rate: float, weights: Any, gradients: Any, velocity: Any) -> tuple[Any, Any]:
     """Weights and velocity after a step of an optimiser that keeps no more than a velocity."""
-    update = OPTIMIZERS[config.optimizer].update
-    weights, state = update(config, Progress(rate, 1), gradients, {"velocity": velocity}, weights)
+    parameters = {
+        la: {n: Parameter(a, n in DECAYED, 1 if n == "h" else None) for n, a in arrays.items()}
+        for la, arrays in weights.items()
+    }
+    weights, state = updated(config, Progress(rate, 1), parameters, gradients, {"velocity": velocity})
+    assert OPTIMIZERS[config.optimizer].keeps == ("velocity",)
     assert state.keys() == {"velocity"}
     return weights, state["velocity"]
 
@@ -157,10 +163,13 @@ def test_only_filters_decay() -> None:
 @pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])
 def test_the_filters_of_the_network_are_what_decays(preset: str) -> None:
     """Everything but biases and the logits' scale, and nothing that the network has under no such name."""
-    parameters = build(make_config(preset)).initialize(np.random.default_rng(0))
-    names = {name for arrays in parameters.values() for name in arrays}
-    assert names == {*DECAYED, "bias", "scale"}
-    assert all(arrays[name].ndim >= 2 for arrays in parameters.values() for name in arrays if name in DECAYED)
+    network = build(make_config(preset))
+    found = described(network, network.initialize(np.random.default_rng(0)))
+    parameters = [(name, p) for arrays in found.values() for name, p in arrays.items()]
+    assert {name for name, _ in parameters} == {*DECAYED, "bias", "scale"}
+    assert {name for name, p in parameters if p.decays} == set(DECAYED)
+    assert {name for name, p in parameters if p.row_axes == 1} == {"h"}
+    assert {p.row_axes for name, p in parameters if name != "h"} == {None}
 
 
 def quintic(singular_values: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autodiff import tree_leaves
+from hcnn_core.backend import array_namespace
 from tests.train.commands import small_images
+from tests.train.conftest import Command
+from tests.train.runs import SMALL as RUN
+from tests.train.runs import assert_same_run, metrics
 from tests.train.test_distributed import on_ranks
+from tests.train.test_resumption import during_step
 from train.config import ConfigError, config_class, make_config, with_defaults
 from train.data import Dataset, Images, map_affinely, recolour
 from train.networks import registry
@@ -26,6 +32,7 @@ from train.networks.registry import build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import Position, batch_of, draw_batch
 from train.recipes.losses import loss_of
+from train.recipes.metrics import METRICS, Metric
 from train.recipes.schedules import SCHEDULES, Schedule, learning_rate
 from train.runs.run import Run
 from train.runs.session import _require_extensible, _require_suitable
@@ -197,15 +204,61 @@ def test_ranks_mix_the_images_that_one_process_mixes(few_images: Dataset) -> Non
     images, network = small_images(few_images, "float64"), build(config)
     start = initial_arrays(network, network.initialize(np.random.default_rng(0)))
     told = drawn(config, 1, 7, images)
-    numbers = {"rate": 0.01, "step": 1, "keep": 0.9, "fresh": 0.1}
+    numbers = {"rate": 0.01, "step": 1, "moments_kept": 0.9, "moments_taken": 0.1}
 
     def run(ranks: Ranks) -> Any:
-        step = gradient_step(np, config, network, images, ranks=ranks)
+        step = gradient_step(config, network, images, ranks=ranks)
         values: Mapping[str, Any] = {name: np.asarray(value, "float64") for name, value in numbers.items()}
         return step(start, {**ranks.part_of(told), **values})
 
     arrays, loss, correct = run(Ranks())
     for found, other_loss, other_correct in on_ranks(3, run):
-        assert float(other_loss) == pytest.approx(float(loss), rel=1e-12) and int(other_correct) == int(correct)
+        assert float(other_loss) == pytest.approx(float(loss), rel=1e-12) and other_correct == correct
         for a, b in zip(tree_leaves(found), tree_leaves(arrays), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-9 * max(1.0, float(np.abs(b).max(initial=0))))
+
+
+LARGEST = Metric(
+    lambda logits, batch: array_namespace(logits).max(array_namespace(logits).abs(logits)),
+    merge=max,
+    of_epoch=lambda held, images: held,
+)
+
+
+def test_a_metric_is_one_entry(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is recorded, and resumed in the middle of an epoch; one that is new there begins with the next."""
+    without, whole, part = (tmp_path / name for name in ("without", "whole", "part"))
+
+    def stop(out: Path) -> None:
+        with monkeypatch.context() as patch:
+            during_step(patch, 2, 3, lambda: signal.raise_signal(signal.SIGTERM))
+            command(*RUN, "--out", out).one_line(143, "epoch 2, step 3")
+
+    stop(without)
+    monkeypatch.setitem(METRICS, "largest_logit", LARGEST)
+    command(*RUN, "--out", whole).success()
+    stop(part)
+    command("--resume", part).success()
+    assert_same_run(part, whole)
+    command("--resume", without).success()
+    records = [[record for record in metrics(run) if "train_loss" in record] for run in (whole, without)]
+    found = [[record.get("train_largest_logit") for record in of_run] for of_run in records]
+    assert min(found[0]) > 0 and found[1] == [None, None, *found[0][2:]]
+
+
+def test_ranks_merge_what_metrics_count(few_images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "largest_logit", LARGEST)
+    config = make_config("sample", {**SMALL, "shift": 0, "flip": False})
+    images, network = small_images(few_images, "float64"), build(config)
+    start = initial_arrays(network, network.initialize(np.random.default_rng(0)))
+    values = {name: np.asarray(0.5) for name in ("rate", "step", "moments_kept", "moments_taken")}
+
+    def run(count: int) -> Any:
+        told = drawn(config, 1, count, images)
+        return lambda ranks: gradient_step(config, network, images, ranks=ranks)(start, ranks.part_of(told) | values)
+
+    for count in (7, 2):  # of three ranks one has no image
+        _, _, numbers = run(count)(Ranks())
+        for _, _, found in on_ranks(3, run(count)):
+            assert found["accuracy"] == numbers["accuracy"]
+            assert found["largest_logit"] == pytest.approx(float(numbers["largest_logit"]), rel=1e-10)

@@ -37,9 +37,9 @@ def taken_by(trainer: Trainer) -> list[tuple[dict[str, Any], float, int]]:
     take = trainer._take
 
     def watched(arrays: Any, inputs: Any) -> Any:
-        after, loss, correct = take(arrays, inputs)
-        seen.append((inputs, float(loss), int(correct)))
-        return after, loss, correct
+        after, loss, numbers = take(arrays, inputs)
+        seen.append((inputs, float(loss), int(numbers["accuracy"])))
+        return after, loss, numbers
 
     trainer._take = watched  # type: ignore[assignment]
     return seen

@@ -318,6 +318,12 @@ VARIANTS = (
 )
 
 
+MIXED = (
+    *("--mixup", 0.4, "--rotate", 0.5, "--shear", 0.4, "--zoom", 0.3, "--cutout", 5, "--batch-size", 7),
+    *("--brightness", 0.2, "--contrast", 0.2, "--saturation", 0.2, "--optimizer", "adamw", "--activation", "gelu"),
+)
+
+
 LEVERS = (
     *("--normalization", "both", "--average-decay", 0.9, "--alternate-flips", "--image-sizes", 16, 24, 32),
     *("--moment-decay", 0.5),
@@ -326,8 +332,8 @@ LEVERS = (
 
 @pytest.mark.parametrize(
     "settings",
-    [(*VARIANTS, "--optimizer", "sgd"), (*VARIANTS, "--optimizer", "muon"), LEVERS, (*VARIANTS, *LEVERS)],
-    ids=["sgd", "muon", "levers", "levers of the (+) network"],
+    [(*VARIANTS, "--optimizer", "sgd"), (*VARIANTS, "--optimizer", "muon"), LEVERS, (*VARIANTS, *LEVERS), MIXED],
+    ids=["sgd", "muon", "levers", "levers of the (+) network", "mixed"],
 )
 def test_resume_is_exact_for_the_other_settings_too(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[Any, ...]

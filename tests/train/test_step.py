@@ -95,12 +95,12 @@ class Problem:
             merged = network.merged(network.initialize(rng), network.initial_moments())
             arrays = merged, {}, np.float32([2, 1, 0.5]), np.float32([0, 1, 2])
             teacher = Teacher(network.folded(), *tree_map(put, arrays))
-        self.step = gradient_step(xp, self.config, self.network, self.images, teacher=teacher)
+        self.step = gradient_step(self.config, self.network, self.images, teacher=teacher)
 
     def inputs(self, number: int, batch: int = BATCH) -> dict[str, Any]:
         rng = np.random.default_rng(number)
         keep = min(0.9, number / (number + 1))
-        numbers = {"rate": 0.1 / (number + 1), "step": number + 1, "keep": keep, "fresh": 1 - keep}
+        numbers = {"rate": 0.1 / (number + 1), "step": number + 1, "moments_kept": keep, "moments_taken": 1 - keep}
         sources = {
             "index": rng.integers(COUNT, size=batch),
             "rows": np.arange(8) + rng.integers(-2, 3, (batch, 1)),
@@ -121,9 +121,9 @@ class Problem:
     def run(self, step: Any, batches: list[int]) -> tuple[Any, list[float], list[int]]:
         arrays, losses, hits = self.arrays, [], []
         for number, batch in enumerate(batches):
-            arrays, loss, correct = step(arrays, self.inputs(number, batch))
+            arrays, loss, found = step(arrays, self.inputs(number, batch))
             losses.append(float(loss))
-            hits.append(int(correct))
+            hits.append(int(found["accuracy"]))
         return tree_map(host, arrays), losses, hits
 
     def kernel_by_kernel(self, arrays: Any, inputs: Any) -> Any:
@@ -264,5 +264,5 @@ def test_graphs_are_for_cupy_and_can_be_done_without(
     if value is not None:
         monkeypatch.setenv("HCNN_CUDA_GRAPH", value)
     cupy = SimpleNamespace(__name__="cupy")
-    assert GraphedStep(cupy, lambda arrays, inputs: (arrays, 0, 0), 1).wanted is wanted
-    assert not GraphedStep(np, lambda arrays, inputs: (arrays, 0, 0), 1).wanted
+    assert GraphedStep(cupy, lambda arrays, inputs: (arrays, 0, {}), 1).wanted is wanted
+    assert not GraphedStep(np, lambda arrays, inputs: (arrays, 0, {}), 1).wanted

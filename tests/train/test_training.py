@@ -358,9 +358,9 @@ def test_every_epoch_shows_every_image_once_in_a_new_order(
 ) -> None:
     seen: list[Any] = []
 
-    def step(self: Trainer, index: Any) -> tuple[float, int]:
+    def step(self: Trainer, index: Any) -> tuple[float, dict[str, float]]:
         seen.append(index)
-        return 1.0, 0
+        return 1.0, {"accuracy": 0.0}
 
     monkeypatch.setattr(Trainer, "_step", step)
     command(*SMALL, "--out", tmp_path / "run").success()

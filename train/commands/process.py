@@ -15,6 +15,13 @@ LAUNCHERS = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "MV2_COMM_WORLD_")
 """How variables begin that a launcher of MPI sets; train.ranks then shares the processors among its ranks."""
 
 
+def begin(module: str, name: str) -> None:
+    """Prepare the process of a command's module, before it imports NumPy; `name` is its `__name__`."""
+    if name == "__main__":
+        leave_on_interrupt(module)
+    prepare()
+
+
 def prepare() -> None:
     """Give each thread its own matrix products and keep freed memory; what the user has set stays.
 

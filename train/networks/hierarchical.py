@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -358,6 +358,8 @@ class HierarchicalLayer(Layer):
 @dataclass(frozen=True, eq=False)
 class FactoredLayer(HierarchicalLayer):
     """Eq. (8): Q filters h in space, whose results are normalised, and g along attributes; merged into one filter."""
+
+    row_axes: ClassVar[Mapping[str, int]] = {"h": 1}  # from the taps of a patch to the factors
 
     @property
     def taps(self) -> int:

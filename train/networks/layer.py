@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ IMAGES = "images"
 """The name under which layers read the network's input."""
 
 Weights = dict[str, Array]
-"""Arrays of one layer by name. Those called w, h and g are filter coefficients, which weight decay makes smaller."""
+"""Arrays of one layer by name. Weight decay makes those with several axes smaller: filters, not biases and scales."""
 
 Parameters = dict[str, Weights]
 """Weights of every layer that has some, by the layer's name."""
@@ -80,6 +80,10 @@ class Layer:
 
     multiply_adds: int = 0
     """Products per image."""
+
+    row_axes: ClassVar[Mapping[str, int]] = {}
+    """By the name of a weight that is the matrix of a linear map, how many of its first axes are its rows; by default
+    all but the last."""
 
     tells_classes: bool = False
     """Whether its weights are of no use to a network of other classes."""

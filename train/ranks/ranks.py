@@ -6,14 +6,16 @@ rank holds the same weights and takes the steps that one process would take on t
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from autodiff import tree_leaves, tree_map, tree_structure, tree_unflatten
-from hcnn_core.backend import Array, array_namespace
+from hcnn_core.backend import Array, array_namespace, to_numpy
 from hcnn_core.shards import Shard
 from train.ranks.agreement import Agreement, source_checksum
 from train.ranks.communicator import world
@@ -54,14 +56,19 @@ class Ranks(Agreement):
         self.stop = received[0] if received else 0
         self.watch.at(where)
 
-    def sum_step(self, gradients: Any, loss: Array, correct: Array) -> tuple[Any, Array, Array]:
-        """Return gradients, loss and number of images classified right, summed over all ranks in one message.
+    def sum_step(
+        self, gradients: Any, loss: Array, numbers: Mapping[str, Array], share: float, metrics: Mapping[str, Any]
+    ) -> tuple[Any, Array, dict[str, Any]]:
+        """Return gradients and loss summed over all ranks, and numbers merged as metrics say, in one message.
 
-        The same message tells every rank whether one of them is to stop.
+        The same message tells every rank whether one of them is to stop. A rank that has no share has no numbers.
         """
         leaves = tree_leaves(gradients)
         xp, dtype = array_namespace(*leaves), leaves[0].dtype
-        last = xp.stack([xp.astype(loss, dtype), xp.astype(correct, dtype), xp.asarray(bool(self.stop), dtype=dtype)])
+        own = [xp.astype(value, dtype) for value in numbers.values()] + [xp.asarray(bool(share), dtype=dtype)]
+        nothing = [xp.zeros((), dtype=dtype)] * len(own)
+        by_rank = [value for rank in range(self.size) for value in (own if rank == self.rank else nothing)]
+        last = xp.stack([xp.astype(loss, dtype), *by_rank, xp.asarray(bool(self.stop), dtype=dtype)])
         total = self.all_reduce(xp.concat([*(xp.reshape(leaf, (-1,)) for leaf in leaves), last]))
         found, begin = [], 0
         for leaf in leaves:
@@ -72,7 +79,13 @@ class Ranks(Agreement):
             asked = float(total[-1])
         if asked:
             self.stop = max(self.gather(self.stop))
-        return tree_unflatten(tree_structure(gradients), found), total[-3], xp.astype(total[-2], correct.dtype)
+        values = to_numpy(total[begin + 1 : -1]).tolist()
+        rows = [row for rank in range(self.size) if (row := values[rank * len(own) : (rank + 1) * len(own)])[-1]]
+        merged = {
+            name: functools.reduce(metrics[name].merge, column)
+            for name, column in zip(numbers, zip(*rows, strict=True), strict=False)
+        }
+        return tree_unflatten(tree_structure(gradients), found), total[begin], merged
 
     def asked_to_stop(self, received: list[int]) -> int:
         """Return the signal that all ranks are to stop for; 0 for none."""

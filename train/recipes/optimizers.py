@@ -1,8 +1,8 @@
-"""Optimisers: each is an initial state, and an update of weights and state by gradients (section 4.2, and others)."""
+"""Optimisers: what each keeps of arrays, and how it changes them by their gradients (section 4.2, and others)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,14 +13,11 @@ from hcnn_core.backend import Array
 from hcnn_core.updates import adamw_update, muon_update_all, sgd_update_all
 from train.settings import ConfigError, Section, setting
 
-__all__ = ["DECAYED", "OPTIMIZERS", "Optimizer", "Progress"]
+__all__ = ["OPTIMIZERS", "Optimizer", "Parameter", "Progress", "initial_state", "updated"]
 
 Tree = dict[str, dict[str, Array]]
-OptimizerState = dict[str, Tree]
-"""What an optimiser keeps of each weight: trees in the structure of the weights, by name."""
-
-DECAYED = ("w", "h", "g")
-"""Weights that decay: filter coefficients, not biases and not the scale of the logits."""
+OptimizerState = dict[str, list[Array]]
+"""What an optimiser keeps of each array, by name."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,14 @@ class DecaySettings(Section):
     )
 
 
+class Parameter(NamedTuple):
+    """An array that is trained."""
+
+    array: Array
+    decays: bool = False  # whether weight decay makes it smaller: filters, not biases and scales
+    row_axes: int | None = None  # how many of its first axes are rows where it is taken for a matrix; None: all but one
+
+
 class Progress(NamedTuple):
     """Where a step stands; on a GPU arrays without axes, since a recorded step reads them anew."""
 
@@ -62,75 +67,107 @@ class Progress(NamedTuple):
     step: float | Array  # the number of this step, from 1
 
 
-Update = Callable[[Any, Progress, Tree, OptimizerState, Tree], tuple[Tree, OptimizerState]]
+Update = Callable[
+    [Any, Progress, Sequence[Parameter], Sequence[Array], OptimizerState], tuple[Sequence[Array], OptimizerState]
+]
 
 
 class Optimizer(NamedTuple):
-    """A pair of pure functions."""
+    """How arrays follow from gradients."""
 
-    init: Callable[[Tree], OptimizerState]
-    """The state before the first step, on the host."""
+    keeps: tuple[str, ...]
+    """Names of what it keeps of each array, in its shape; zeros before the first step."""
     update: Update
-    """Weights and state after a step, from settings, progress, gradients, state and weights; none is changed."""
+    """Arrays and what is kept after a step, from settings, progress, arrays, gradients and what is kept; none changes.
+    """
     sections: tuple[type[Section], ...] = ()
     """What settings it takes beside those of every run."""
     check: Callable[[Any], None] = lambda settings: None
     """Raises ConfigError where its settings contradict each other."""
 
 
-def _zeros(*names: str) -> Callable[[Tree], OptimizerState]:
-    return lambda weights: {name: tree_map(np.zeros_like, weights) for name in names}
+def initial_state(settings: Any, weights: Tree) -> dict[str, Tree]:
+    """Return what an optimiser keeps before the first step, on the host: a tree like the weights for each name."""
+    return {name: tree_map(np.zeros_like, weights) for name in OPTIMIZERS[settings.optimizer].keeps}
 
 
-def _decay(settings: Any, name: str) -> float:
-    return float(settings.weight_decay) if name in DECAYED else 0.0
+def updated(
+    settings: Any,
+    progress: Progress,
+    parameters: Mapping[str, Mapping[str, Parameter]],
+    gradients: Tree,
+    state: Mapping[str, Tree],
+) -> tuple[Tree, dict[str, Tree]]:
+    """Return weights and what the optimiser keeps after a step, as trees by layer and name."""
+    places = [(layer, name) for layer, arrays in parameters.items() for name in arrays]
+
+    def tree(arrays: Iterable[Array]) -> Tree:
+        found: Tree = {}
+        for (layer, name), array in zip(places, arrays, strict=True):
+            found.setdefault(layer, {})[name] = array
+        return found
+
+    moved, kept = OPTIMIZERS[settings.optimizer].update(
+        settings,
+        progress,
+        [parameters[layer][name] for layer, name in places],
+        [gradients[layer][name] for layer, name in places],
+        {kind: [arrays[layer][name] for layer, name in places] for kind, arrays in state.items()},
+    )
+    return tree(moved), {kind: tree(arrays) for kind, arrays in kept.items()}
 
 
-def _momentum(update_all: Callable[..., Any], **options: Callable[[str], Any]) -> Update:
-    """Make a step of all arrays at once, which keeps velocities; options are of each array, by its name."""
+def _decays(settings: Any, parameters: Sequence[Parameter]) -> list[float]:
+    return [float(settings.weight_decay) if p.decays else 0.0 for p in parameters]
+
+
+def _momentum(update_all: Callable[..., Any], **options: Callable[[Parameter], Any]) -> Update:
+    """Make a step of all arrays at once, which keeps velocities; options are of each array."""
 
     def update(
-        settings: Any, progress: Progress, gradients: Tree, state: OptimizerState, weights: Tree
-    ) -> tuple[Tree, OptimizerState]:
-        places = [(layer, name) for layer, arrays in weights.items() for name in arrays]
+        settings: Any,
+        progress: Progress,
+        parameters: Sequence[Parameter],
+        gradients: Sequence[Array],
+        state: OptimizerState,
+    ) -> tuple[Sequence[Array], OptimizerState]:
         moved, velocities = update_all(
-            *([tree[layer][name] for layer, name in places] for tree in (weights, gradients, state["velocity"])),
+            [p.array for p in parameters],
+            gradients,
+            state["velocity"],
             rate=progress.rate,
             momentum=settings.momentum,
             nesterov=settings.nesterov,
-            weight_decays=[_decay(settings, name) for _, name in places],
-            **{option: [of(name) for _, name in places] for option, of in options.items()},
+            weight_decays=_decays(settings, parameters),
+            **{option: [of(p) for p in parameters] for option, of in options.items()},
         )
-        return _tree(places, moved), {"velocity": _tree(places, velocities)}
+        return moved, {"velocity": velocities}
 
     return update
 
 
 def _adamw(
-    settings: Any, progress: Progress, gradients: Tree, state: OptimizerState, weights: Tree
-) -> tuple[Tree, OptimizerState]:
+    settings: Any,
+    progress: Progress,
+    parameters: Sequence[Parameter],
+    gradients: Sequence[Array],
+    state: OptimizerState,
+) -> tuple[Sequence[Array], OptimizerState]:
     """Steps by running means of gradients and their squares; weights decay apart from them."""
-    places = [(layer, name) for layer, arrays in weights.items() for name in arrays]
+    decays = _decays(settings, parameters)
     found = [
         adamw_update(
-            *(tree[layer][name] for tree in (weights, gradients, state["mean"], state["square"])),
+            p.array,
+            *arrays,
             rate=progress.rate,
             step=progress.step,
             betas=(settings.momentum, settings.square_decay),
-            weight_decay=_decay(settings, name),
+            weight_decay=decay,
         )
-        for layer, name in places
+        for p, decay, *arrays in zip(parameters, decays, gradients, state["mean"], state["square"], strict=True)
     ]
-    moved, means, squares = (_tree(places, [arrays[k] for arrays in found]) for k in range(3))
-    return moved, {"mean": means, "square": squares}
-
-
-def _tree(places: list[tuple[str, str]], arrays: Any) -> Tree:
-    """Arrays in the structure of the weights."""
-    found: Tree = {}
-    for (layer, name), array in zip(places, arrays, strict=True):
-        found.setdefault(layer, {})[name] = array
-    return found
+    moved, means, squares = zip(*found, strict=True)
+    return moved, {"mean": list(means), "square": list(squares)}
 
 
 def _check_means(settings: Any) -> None:
@@ -142,13 +179,8 @@ VELOCITY = MomentumSettings, NesterovSettings, DecaySettings
 
 OPTIMIZERS: dict[str, Optimizer] = {
     # Momentum as the authors' framework has it: the velocity moves the weights and holds the learning rate.
-    "sgd": Optimizer(_zeros("velocity"), _momentum(sgd_update_all), VELOCITY),
-    # Momentum made semi-orthogonal. Every array is the matrix of a linear map: h leads from the taps of a patch to the
-    # factors, w and g from everything before the last axis to the filters.
-    "muon": Optimizer(
-        _zeros("velocity"), _momentum(muon_update_all, row_axes=lambda name: 1 if name == "h" else None), VELOCITY
-    ),
-    "adamw": Optimizer(
-        _zeros("mean", "square"), _adamw, (MomentumSettings, SquareSettings, DecaySettings), _check_means
-    ),
+    "sgd": Optimizer(("velocity",), _momentum(sgd_update_all), VELOCITY),
+    # Momentum made semi-orthogonal. Every array is the matrix of a linear map.
+    "muon": Optimizer(("velocity",), _momentum(muon_update_all, row_axes=lambda p: p.row_axes), VELOCITY),
+    "adamw": Optimizer(("mean", "square"), _adamw, (MomentumSettings, SquareSettings, DecaySettings), _check_means),
 }

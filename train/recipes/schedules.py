@@ -1,4 +1,4 @@
-"""What changes from epoch to epoch: the learning rate, the size of the images, and what averages keep (section 4.2)."""
+"""What changes from epoch to epoch: the learning rate, and the size of the images (section 4.2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from train.settings import Section, setting
 
-__all__ = ["SCHEDULES", "Schedule", "averaged_part", "image_size", "learning_rate"]
+__all__ = ["SCHEDULES", "Schedule", "image_size", "learning_rate"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,3 @@ def image_size(settings: Any, epoch: int, own: tuple[int, ...]) -> tuple[int, ..
         return own
     side, short = sizes[min(epoch * len(sizes) // settings.epochs, len(sizes) - 1)], min(own)
     return tuple((2 * side * n + short) // (2 * short) for n in own)  # rounded
-
-
-def averaged_part(settings: Any, step: int) -> float:
-    """Return the part of the averaged weights that a step keeps: at first less, so that the start is forgotten."""
-    return float(min(settings.average_decay, step / (step + 10)))

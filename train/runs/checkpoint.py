@@ -59,7 +59,7 @@ class State:
     # image indices of the epoch that has begun; empty between epochs
     order: Any = field(default_factory=lambda: np.zeros(0, np.int64))
     loss_sum: float = 0.0  # sum of the losses of the images seen in it, in nats
-    correct: int = 0  # how many of them were classified right
+    metrics: dict[str, float] = field(default_factory=dict)  # of the images seen in it, by their names in `METRICS`
     seconds: float = 0.0  # time its steps took
     # highest score of a completed epoch: accuracy on held-out images, or minus the training loss
     best: float = float("-inf")
@@ -117,7 +117,8 @@ def save(path: Path, checkpoint: Checkpoint, versions: dict[str, str]) -> None:
         **({"figures": json.dumps(checkpoint.figures)} if checkpoint.figures else {}),
         **({"labels": checkpoint.labels} if checkpoint.labels is not None else {}),
         **({"values": checkpoint.values} if checkpoint.values != "uint8" else {}),
-        **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "correct", "seconds", "best")},
+        "metrics": json.dumps(state.metrics),
+        **{name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "seconds", "best")},
     }
     attributes["digest"] = _digest(attributes, arrays)
     try:
@@ -170,7 +171,7 @@ def load(path: Path) -> Checkpoint:
                     step=int(attributes["step"]),
                     order=trees["epoch"]["order"],
                     loss_sum=float(attributes["loss_sum"]),
-                    correct=int(attributes["correct"]),
+                    metrics=_metrics(attributes),
                     seconds=float(attributes["seconds"]),
                     best=float(attributes["best"]),
                 ),
@@ -239,8 +240,11 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
     steps = math.ceil(order.size / config.batch_size)
     if not 0 <= state.step <= max(steps - 1, 0):
         yield f"step is {state.step} of {steps}"
-    if order.size and not 0 <= state.correct <= min(state.step * config.batch_size, order.size):
-        yield f"correct is {state.correct} after {state.step} steps"
+    right = state.metrics.get("accuracy", 0)
+    if not all(map(math.isfinite, state.metrics.values())) or (
+        order.size and not 0 <= right <= min(state.step * config.batch_size, order.size)
+    ):
+        yield f"metrics are {state.metrics} after {state.step} steps"
     if not (0 <= state.loss_sum < math.inf and 0 <= state.seconds < math.inf):
         yield f"loss_sum is {state.loss_sum}, seconds is {state.seconds}"
     if not state.best <= 1:  # an accuracy, minus a loss, or minus infinity; NaN is none
@@ -261,6 +265,13 @@ def _inconsistencies(checkpoint: Checkpoint) -> Iterator[str]:
         np.random.default_rng(0).bit_generator.state = state.generator
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         yield "generator is not the state of one"
+
+
+def _metrics(attributes: Any) -> dict[str, float]:
+    """What metrics hold; earlier versions knew one."""
+    if "metrics" not in attributes:
+        return {"accuracy": float(attributes["correct"])}
+    return {str(name): float(number) for name, number in json.loads(attributes["metrics"]).items()}
 
 
 def _image_shape(attributes: Any) -> tuple[int, ...]:

@@ -22,8 +22,10 @@ from train.networks.layer import Parameters
 from train.networks.network import Network
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import batch_of
-from train.recipes.losses import loss_of, right
-from train.recipes.optimizers import OPTIMIZERS, Progress
+from train.recipes.averages import averaged, pairs
+from train.recipes.losses import loss_of
+from train.recipes.metrics import METRICS
+from train.recipes.optimizers import Parameter, Progress, initial_state, updated
 from train.runs.teacher import Teacher
 
 __all__ = ["Arrays", "GraphedStep", "Inputs", "Step", "gradient_step", "initial_arrays", "wants_graphs"]
@@ -34,11 +36,10 @@ that are arrays."""
 
 Inputs = dict[str, Any]
 """What a step is told by the host: what `draw_batch` draws for its images, learning "rate", the number of the "step",
-"keep", the part kept of the running moments, "fresh", the part taken of the batch's, "settled", the part kept of the
-averaged weights, where there are any, and "noise", random numbers by layer, where layers want some."""
+what averages keep (`averages.parts`), and "noise", random numbers by layer, where layers want some."""
 
-Step = Callable[[Arrays, Any], tuple[Arrays, Array, Array]]
-"""From arrays and inputs to arrays, loss, and how many images were classified right."""
+Step = Callable[[Arrays, Any], tuple[Arrays, Array, dict[str, Array]]]
+"""From arrays and inputs to arrays, loss, and the numbers of `METRICS`."""
 
 WARM_UP = 3
 """Steps before one is recorded: tables have then been placed on the device and kernels compiled."""
@@ -46,16 +47,12 @@ WARM_UP = 3
 
 def initial_arrays(network: Network, parameters: Parameters) -> Arrays:
     """Return what a step changes, before the first one."""
-    arrays = {
-        "parameters": parameters,
-        "optimizer": OPTIMIZERS[network.config.optimizer].init(parameters),
-        "moments": network.initial_moments(),
-    }
+    state = initial_state(network.config, parameters)
+    arrays = {"parameters": parameters, "optimizer": state, "moments": network.initial_moments()}
     return arrays | ({"average": parameters} if network.config.average_decay else {})
 
 
 def gradient_step(
-    xp: Any,
     config: Config,
     network: Network,
     images: Images,
@@ -63,56 +60,40 @@ def gradient_step(
     ranks: Ranks | None = None,
     teacher: Teacher | None = None,
 ) -> Step:
-    """Return the step of a network on a set of images; a teacher is given them at their own size."""
-    shared = ranks is not None and ranks.size > 1
+    """Return the step of a network on a set of images, of another size if given; a teacher sees them at their own."""
+    ranks = ranks or Ranks()
 
-    def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, Array]:
-        batch, taught = batch_of(config, images, inputs), None
-        if teacher is not None:
-            with precision(config.precision):
-                taught = teacher.logits(batch.images)
-        x = resize(batch.images, size or batch.images.shape[1:-1])
-        whole, share = network, 1.0
-        if ranks is not None and shared:
-            share = float(inputs["share"])
-            whole = network.on_shard(ranks.shard(share))
-
-        def loss_and_more(parameters: Parameters) -> Any:
-            logits, moments = whole(parameters, x, noise=inputs.get("noise"))
-            loss = loss_of(config, logits, batch, taught)
-            return (loss * share if shared else loss), (logits, moments)
-
+    def step(arrays: Arrays, inputs: Any) -> tuple[Arrays, Array, dict[str, Array]]:
+        weights, share = arrays["parameters"], float(inputs["share"]) if ranks.size > 1 else None
+        batch = batch_of(config, images, inputs)
+        x = batch.images if size is None else resize(batch.images, size)
+        part = network if share is None else network.on_shard(ranks.shard(share))
         with precision(config.precision):
-            (loss, (logits, moments)), gradients = value_and_grad(loss_and_more, has_aux=True)(arrays["parameters"])
-        correct = right(logits, batch.labels)
-        if ranks is not None and shared:
-            gradients, loss, correct = ranks.sum_step(gradients, loss, correct * bool(share))
-        parameters, state = OPTIMIZERS[config.optimizer].update(
-            config, Progress(inputs["rate"], inputs["step"]), gradients, arrays["optimizer"], arrays["parameters"]
-        )
-        return {**arrays, **_averages(arrays, parameters, moments, inputs), "optimizer": state}, loss, correct
+            taught = None if teacher is None else teacher.logits(batch.images)
+
+            def loss_and_more(weights: Parameters) -> Any:
+                logits, moments = part(weights, x, noise=inputs.get("noise"))
+                loss = loss_of(config, logits, batch, taught)
+                return (loss if share is None else loss * share), (logits, moments)
+
+            (loss, (logits, moments)), gradients = value_and_grad(loss_and_more, has_aux=True)(weights)
+        numbers = {name: metric.of_step(logits, batch) for name, metric in METRICS.items()}
+        if share is not None:
+            gradients, loss, numbers = ranks.sum_step(gradients, loss, numbers, share, METRICS)
+        progress = Progress(inputs["rate"], inputs["step"])
+        weights, state = updated(config, progress, described(network, weights), gradients, arrays["optimizer"])
+        averages = averaged(arrays, weights, moments, inputs)
+        return {**arrays, "parameters": weights, "optimizer": state, **averages}, loss, numbers
 
     return step
 
 
-def _averages(arrays: Arrays, parameters: Parameters, moments: Any, inputs: Any) -> Arrays:
-    """The weights after a step, running moments that have taken in a batch's, and averaged weights, where there are."""
-    keep, fresh = inputs["keep"], inputs["fresh"]
-    after = {
-        "parameters": parameters,
-        "moments": _sums(arrays["moments"], moments, (0.0, 1.0, keep), (0.0, 1.0, fresh)),
+def described(network: Network, weights: Parameters) -> dict[str, dict[str, Parameter]]:
+    """Return weights as optimisers take them: arrays with several axes decay, which biases and scales are not."""
+    return {
+        layer: {name: Parameter(a, a.ndim > 1, network[layer].row_axes.get(name)) for name, a in arrays.items()}
+        for layer, arrays in weights.items()
     }
-    if arrays.get("average"):
-        settled = inputs["settled"]
-        after["average"] = _sums(arrays["average"], parameters, (0.0, 1.0, settled), (1.0, -1.0, settled))
-    return after
-
-
-def _sums(one: Any, other: Any, *factors: tuple[Any, ...]) -> Any:
-    """A tree of weighted sums of the leaves of two, all in one call."""
-    pairs = [[Term(array, *of) for array, of in zip(pair, factors, strict=True)] for pair in _pairs(one, other)]
-    found = iter(weighted_sums(pairs))
-    return tree_map(lambda _: next(found), one)
 
 
 def wants_graphs(xp: Any) -> bool:
@@ -134,9 +115,9 @@ class GraphedStep:
         self.launch: Callable[[], None] | None = None
         self.arrays: Arrays = {}
         self.inputs: dict[str, Array] = {}
-        self.results: tuple[Array, ...] = ()
+        self.results: tuple[Any, ...] = ()
 
-    def __call__(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
+    def __call__(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, dict[str, Array]]:
         """Take a step."""
         self.taken += 1
         if not self.wanted or len(inputs["index"]) != self.batch_size or self.taken <= WARM_UP:
@@ -146,17 +127,17 @@ class GraphedStep:
         tree_map(_assign, self.arrays, arrays)
         tree_map(write, self.inputs, inputs)
         self.launch()
-        loss, correct = self.results
-        return self.arrays, loss, correct
+        loss, numbers = self.results
+        return self.arrays, loss, numbers
 
-    def _kernel_by_kernel(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
+    def _kernel_by_kernel(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, dict[str, Array]]:
         after = self.step(arrays, tree_map(self.xp.asarray, inputs))
         if not self.wanted:
             return after
         with lasting_memory(self.xp):  # what the step itself allocated is given back before it is recorded
             return tree_map(self._copied, after)
 
-    def _begin(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, Array]:
+    def _begin(self, arrays: Arrays, inputs: Inputs) -> tuple[Arrays, Array, dict[str, Array]]:
         """Take a step kernel by kernel, and record and check the graph that takes the next ones."""
         expected = self._kernel_by_kernel(arrays, inputs)
         if not bool(self.xp.isfinite(expected[1])):  # nothing that could be compared
@@ -181,14 +162,15 @@ class GraphedStep:
             self.arrays = held = tree_map(self._copied, arrays)
             self.inputs = told = tree_map(xp.asarray, inputs)
 
-        def work() -> tuple[Array, Array]:
-            after, loss, correct = self.step(held, told)  # which a replay reads, whatever `self` holds then
+        def work() -> tuple[Array, ...]:
+            after, loss, numbers = self.step(held, told)  # which a replay reads, whatever `self` holds then
             finite = xp.isfinite(loss)
-            pairs = _pairs(held, after)
-            weighted_sums([[Term(new, 1.0)] for _, new in pairs], out=[held for held, _ in pairs], where=finite)
-            return loss, correct
+            both = pairs(held, after)
+            weighted_sums([[Term(new, 1.0)] for _, new in both], out=[held for held, _ in both], where=finite)
+            return loss, *numbers.values()
 
-        self.launch, self.results = record(work)
+        self.launch, (loss, *numbers) = record(work)
+        self.results = loss, dict(zip(METRICS, numbers, strict=True))
         tree_map(_assign, self.arrays, arrays)  # what the rehearsal changed
 
     def _copied(self, array: Array) -> Array:
@@ -199,13 +181,6 @@ class GraphedStep:
         self.arrays, self.inputs, self.results = {}, {}, ()
         gc.collect()  # arrays of the tape, which is a cycle
         self.launch = None
-
-
-def _pairs(one: Any, other: Any) -> list[tuple[Array, Array]]:
-    """The leaves of two trees of one structure, side by side."""
-    pairs: list[tuple[Array, Array]] = []
-    tree_map(lambda a, b: pairs.append((a, b)), one, other)
-    return pairs
 
 
 def _assign(held: Array, given: Array) -> None:

@@ -27,7 +27,9 @@ from train.networks.network import Network
 from train.networks.registry import build
 from train.ranks.ranks import Ranks
 from train.recipes.augmentations import Position, batch_of, draw_batch
-from train.recipes.schedules import averaged_part, image_size, learning_rate
+from train.recipes.averages import parts
+from train.recipes.metrics import METRICS
+from train.recipes.schedules import image_size, learning_rate
 from train.runs import checkpoint as checkpoints
 from train.runs import compiling
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
@@ -237,15 +239,19 @@ class Trainer:
         state, config = self.state, self.config
         if not len(state.order):
             state.order = self.rng.permutation(self.count)
-            state.step, state.loss_sum, state.correct, state.seconds = 0, 0.0, 0, 0.0
+            state.step, state.loss_sum, state.metrics, state.seconds = 0, 0.0, {}, 0.0
         self._timed = 0, 0.0
         while state.step < self.steps_per_epoch:
             started = time.perf_counter()
             self.ranks.begin_step(f"epoch {state.epoch + 1}, step {state.step + 1}", stop)
             index = state.order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
-            loss, correct = self._step(index)
+            loss, numbers = self._step(index)
             state.loss_sum += loss * len(index)
-            state.correct += correct
+            for name, number in numbers.items():
+                if name in state.metrics:
+                    state.metrics[name] = METRICS[name].merge(state.metrics[name], number)
+                elif not state.step:  # one that is new in the middle of an epoch begins with the next
+                    state.metrics[name] = number
             state.step += 1
             elapsed = time.perf_counter() - started
             state.seconds += elapsed
@@ -254,7 +260,7 @@ class Trainer:
             else:
                 self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
             seen = min(state.step * config.batch_size, self.count)
-            advance(state.loss_sum / seen, state.correct / seen, len(index))
+            advance(state.loss_sum / seen, state.metrics["accuracy"] / seen, len(index))
             if state.step < self.steps_per_epoch:
                 self._stop_if_asked(stop)
         self._end_epoch()
@@ -265,17 +271,17 @@ class Trainer:
         if signum := self.ranks.asked_to_stop(stop):
             raise self.ranks.agreed(Interrupted(self._saved_for(signum), signum))
 
-    def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, int]:
-        """One gradient step; returns the batch's loss and how many images were classified right."""
+    def _step(self, index: np.ndarray[Any, Any]) -> tuple[float, dict[str, float]]:
+        """One gradient step; returns the batch's loss and the numbers of `METRICS`."""
         inputs = self._inputs(index)
         arrays = {kind: getattr(self.state, kind) for kind in checkpoints.GROUPS}
-        arrays, value, correct = self._take(arrays, inputs)
+        arrays, value, numbers = self._take(arrays, inputs)
         loss = float(value)
         if not math.isfinite(loss):
             raise self.ranks.agreed(TrainingError(self._not_finite(loss, inputs)))
         for kind, tree in arrays.items():
             setattr(self.state, kind, tree)
-        return loss, int(correct)
+        return loss, {name: float(number) for name, number in numbers.items()}
 
     def _own_size(self) -> tuple[int, ...]:
         """Lengths of the axes of space of the images as they are."""
@@ -289,7 +295,7 @@ class Trainer:
         """A step on images of this epoch's size; the graph of another size is let go."""
         size = self._image_size()
         if self._graphed is None or self._graphed[0] != size:
-            step = gradient_step(self.xp, self.config, self.network, self.train, size, self.ranks, self.teacher)
+            step = gradient_step(self.config, self.network, self.train, size, self.ranks, self.teacher)
             self._graphed = size, GraphedStep(self.xp, step, self.config.batch_size)
             self._graphed[1].wanted &= self.ranks.size == 1  # messages cannot be recorded
         return self._graphed[1](arrays, inputs)
@@ -300,14 +306,7 @@ class Trainer:
         position = Position(index, self.train.images.shape[1:], state.epoch, self.count)
         drawn = draw_batch(config, self.rng, position)
         taken = state.epoch * self.steps_per_epoch + state.step
-        keep = min(config.moment_decay, taken / (taken + 1))  # a plain average first, so that the start is forgotten
-        rates = {
-            "rate": learning_rate(config, taken, self.steps_per_epoch),
-            "step": taken + 1,
-            "keep": keep,
-            "fresh": 1 - keep,
-            "settled": averaged_part(config, taken),
-        }
+        rates = {"rate": learning_rate(config, taken, self.steps_per_epoch), "step": taken + 1, **parts(config, taken)}
         numbers = {name: np.asarray(value, config.dtype) for name, value in rates.items()}
         if noise := self.network.noise(self.rng, len(index)):
             drawn["noise"] = noise
@@ -322,7 +321,7 @@ class Trainer:
                 self.config, (state.epoch + 1) * self.steps_per_epoch - 1, self.steps_per_epoch
             ),
             "train_loss": state.loss_sum / self.count,
-            "train_accuracy": state.correct / self.count,
+            **{f"train_{name}": METRICS[name].of_epoch(held, self.count) for name, held in state.metrics.items()},
         }
         self._require_finite(*TRAINED)
         self.ranks.require_same_bits(state.parameters, "the weights after the epoch")

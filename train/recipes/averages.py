@@ -1,0 +1,60 @@
+"""Running averages: of weights, which are evaluated, and of moments, which evaluation normalises by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autodiff import tree_map
+from hcnn_core.backend import Array
+from hcnn_core.updates import Term, weighted_sums
+from train.settings import Section, setting
+
+__all__ = ["averaged", "pairs", "parts"]
+
+
+@dataclass(frozen=True)
+class AverageSettings(Section):
+    """Settings of averaged weights."""
+
+    average_decay: float = setting(
+        0.0,
+        "part of the averaged weights, which are evaluated, kept at each step; 0: no average",
+        low=0.0,
+        high=0.99999,
+    )
+
+
+def parts(settings: Any, step: int) -> dict[str, float]:
+    """Return which parts averages keep at a step, from 0, and moments take of its batch's.
+
+    At first less is kept, so that the start is forgotten: of moments as in a plain mean.
+    """
+    kept = min(settings.moment_decay, step / (step + 1))
+    average = float(min(settings.average_decay, step / (step + 10)))
+    return {"moments_kept": kept, "moments_taken": 1 - kept, "average_kept": average}
+
+
+def averaged(arrays: Mapping[str, Any], weights: Any, moments: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the averages of `arrays` after a step, from its weights, its batch's moments, and `parts`."""
+    kept, taken = inputs["moments_kept"], inputs["moments_taken"]
+    after = {"moments": _sums(arrays["moments"], moments, (0.0, 1.0, kept), (0.0, 1.0, taken))}
+    if arrays.get("average"):
+        kept = inputs["average_kept"]
+        after["average"] = _sums(arrays["average"], weights, (0.0, 1.0, kept), (1.0, -1.0, kept))
+    return after
+
+
+def _sums(one: Any, other: Any, *factors: tuple[Any, ...]) -> Any:
+    """A tree of weighted sums of the leaves of two, all in one call."""
+    terms = [[Term(array, *of) for array, of in zip(pair, factors, strict=True)] for pair in pairs(one, other)]
+    found = iter(weighted_sums(terms))
+    return tree_map(lambda _: next(found), one)
+
+
+def pairs(one: Any, other: Any) -> list[tuple[Array, Array]]:
+    """Return the leaves of two trees of one structure, side by side."""
+    found: list[tuple[Array, Array]] = []
+    tree_map(lambda a, b: found.append((a, b)), one, other)
+    return found

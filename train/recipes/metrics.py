@@ -1,0 +1,27 @@
+"""What is counted of a training step beside its loss, and recorded of an epoch."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from hcnn_core.backend import Array
+from train.recipes.augmentations import Batch
+from train.recipes.losses import right
+
+__all__ = ["METRICS", "Metric"]
+
+
+class Metric(NamedTuple):
+    """A number of each step's images; a checkpoint keeps what an epoch has so far, by name."""
+
+    of_step: Callable[[Array, Batch], Array]
+    """The number, without axes, from logits (N, classes) and the batch."""
+    merge: Callable[[Any, Any], Any] = operator.add
+    """That of two steps, or of two ranks' parts of one."""
+    of_epoch: Callable[[float, int], float] = operator.truediv
+    """What is recorded as train_NAME, from the number of all steps, and how many images they had."""
+
+
+METRICS: dict[str, Metric] = {"accuracy": Metric(lambda logits, batch: right(logits, batch.labels))}
