@@ -15,8 +15,8 @@ from hcnn_core._tuning import current
 from hcnn_core.backend import library_of
 
 NATIVE = {
-    "numpy": ("cpu", {"elementwise", "normalization", "patches"}),
-    "cupy": ("cuda", {"filters", "loss", "matmul", "muon", "normalization", "patches", "updates"}),
+    "numpy": ("cpu", {"affine", "elementwise", "normalization", "patches"}),
+    "cupy": ("cuda", {"affine", "filters", "loss", "matmul", "muon", "normalization", "patches", "updates"}),
 }
 """The room of each library, and the native modules in it."""
 

@@ -348,7 +348,9 @@ def test_one_message_holds_all_gradients_and_one_each_layers_moments() -> None:
     f = [3 * n for n in filters]  # mean, its square, variance
     b = [4 * n for n in filters]  # cotangents of bias, scale, mean and variance
     forward, backward = [f[0], f[1], patches, f[2], patches, f[3]], [b[3], patches, b[2], patches, b[1], b[0]]
-    assert on_ranks(2, work)[1] == [8 * n for n in (*forward, *backward, weights + 2 + 2 * 2)]  # loss, signal; metric and share of each rank
+    assert on_ranks(2, work)[1] == [
+        8 * n for n in (*forward, *backward, weights + 2 + 2 * 2)
+    ]  # loss, signal; metric and share of each rank
 
 
 def test_evaluation_on_ranks_is_that_of_one() -> None:

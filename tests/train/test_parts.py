@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.ndimage
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autodiff import tree_leaves
 from hcnn_core.backend import array_namespace
@@ -23,7 +20,7 @@ from tests.train.runs import assert_same_run, metrics
 from tests.train.test_distributed import on_ranks
 from tests.train.test_resumption import during_step
 from train.config import ConfigError, config_class, make_config, with_defaults
-from train.data import Dataset, Images, map_affinely, recolour
+from train.data import Dataset, Images, recolour
 from train.networks import registry
 from train.networks.architecture import Architecture
 from train.networks.network import Network
@@ -137,27 +134,6 @@ def test_sizes_that_a_layer_cannot_take_are_refused(flat: None, few_images: Data
     table = Table((8, 8, 3), "float32")
     with pytest.raises(ValueError, match="layer dense01 is dense and reads maps 8x8x3: put flatten"):
         table.dense(10)
-
-
-@given(seed=st.integers(0, 999), height=st.integers(1, 7), width=st.integers(1, 7))
-def test_affine_maps_are_those_of_scipy(seed: int, height: int, width: int) -> None:
-    rng = np.random.default_rng(seed)
-    images, matrices = rng.standard_normal((2, height, width, 2)), np.eye(2) + rng.normal(0, 0.7, (2, 2, 2))
-    centre = (np.array([height, width]) - 1) / 2
-    found = map_affinely(images, matrices)
-    for n, c in np.ndindex(2, 2):
-        offset = centre - matrices[n] @ centre
-        expected = scipy.ndimage.affine_transform(
-            images[n, :, :, c], matrices[n], offset, order=1, mode="grid-constant"
-        )
-        np.testing.assert_allclose(found[n, :, :, c], expected, rtol=0, atol=1e-12)
-
-
-def test_an_affine_map_goes_where_its_matrix_says() -> None:
-    image = np.arange(9.0).reshape(1, 3, 3, 1)
-    quarter = np.array([[[0.0, -1.0], [1.0, 0.0]]])
-    assert np.array_equal(map_affinely(image, quarter)[0, :, :, 0], np.rot90(image[0, :, :, 0], -1))
-    assert np.array_equal(map_affinely(image, np.eye(2)[None]), image)
 
 
 def test_colours_change_means_and_deviations() -> None:

@@ -128,45 +128,6 @@ def hide(images: Array, *chosen: Array) -> Array:
     return images * xp.astype(~hidden, images.dtype)[..., None]
 
 
-def map_affinely(images: Array, matrices: Array) -> Array:
-    """Return images under affine maps about their centres, bilinear between pixels, with zeros outside.
-
-    The pixel at p is the value at ``c + matrices[n] (p - c)`` of image n, where c is its centre.
-
-    Parameters
-    ----------
-    images : array, shape (N, H, W, C)
-        float32 or float64.
-    matrices : array, shape (N, 2, 2)
-        Of the same dtype, rows and columns in the order of the images' axes.
-
-    Returns
-    -------
-    array, shape (N, H, W, C)
-    """
-    xp = array_namespace(images)
-    count, height, width, channels = images.shape
-    where, dtype, matrices = placement(xp, images), images.dtype, xp.asarray(matrices)
-    down = xp.astype(xp.arange(height, **where), dtype)[None, :, None] - (height - 1) / 2
-    right = xp.astype(xp.arange(width, **where), dtype)[None, None, :] - (width - 1) / 2
-    a, b, c, d = (matrices[:, k, m][:, None, None] for k in range(2) for m in range(2))
-    wide = width + 2  # a border of zeros, beside which nothing else counts
-    padded = xp.zeros((count, height + 2, wide, channels), dtype=dtype, **where)
-    padded[:, 1:-1, 1:-1, :] = images
-    rows, columns = a * down + b * right + (height + 1) / 2, c * down + d * right + (width + 1) / 2
-    first_row, first_column = (xp.clip(xp.floor(n), -1, most) for n, most in ((rows, height + 1), (columns, width + 1)))
-    images_begin = ((height + 2) * wide) * xp.arange(count, **where)[:, None, None]
-    flat, mapped = xp.reshape(padded, (-1, channels)), xp.zeros_like(images)
-    for row in (first_row, first_row + 1):
-        for column in (first_column, first_column + 1):
-            part = xp.maximum(1 - xp.abs(rows - row), 0.0) * xp.maximum(1 - xp.abs(columns - column), 0.0)
-            place = xp.clip(row, 0, height + 1) * wide + xp.clip(column, 0, width + 1)
-            source = images_begin + xp.astype(place, images_begin.dtype)
-            taken = xp.reshape(xp.take(flat, xp.reshape(source, (-1,)), axis=0), images.shape)
-            mapped = mapped + xp.astype(part, dtype)[..., None] * taken
-    return mapped
-
-
 def recolour(images: Array, amounts: Array) -> Array:
     """Return images (N, H, W, C) with other brightness, contrast and saturation.
 

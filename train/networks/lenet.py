@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from autodiff import convolve, getval, marginal
+from autodiff import getval, marginal
 from hcnn_core.backend import Array, DeviceTables
+from train.networks import plain
 from train.networks.architecture import ATTRIBUTES, MERGED_FILTERS, Architecture
 from train.networks.layer import IMAGES, Layer, Weights
 from train.networks.network import Network
@@ -44,7 +45,7 @@ CONNECTIONS = np.array(
 """Table I: which maps of S2 (rows) each map of C3 (columns) sees, (6, 16)."""
 
 
-_placed = DeviceTables()
+_masks = DeviceTables()
 
 
 def squash(x: Array) -> Array:
@@ -52,33 +53,17 @@ def squash(x: Array) -> Array:
     return 1.7159 * np.tanh(x * (2 / 3))
 
 
-class _LeNetLayer(Layer):
-    """A layer with a bias for each map or unit."""
+class Convolution(plain.Convolution):
+    """5 x 5 taps where they see no border, and the sigmoid: C1, C3, C5."""
 
     copies = 6.0
 
-    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], outputs: tuple[int, ...], dtype: str) -> None:
-        self.name, self.reads, self.inputs, self.outputs, self.dtype = name, (reads,), inputs, outputs, dtype
-
-    @property
-    def taps(self) -> int:
-        """Coefficients of each connection."""
-        return 1
-
-    @property
-    def connections(self) -> int:
-        """Pairs of maps, or units, of which the second sees the first."""
-        return self.inputs[-1] * self.outputs[-1]
-
-    @property
-    def trainable(self) -> int:  # type: ignore[override]
-        """Trainable numbers, biases included, as the paper counts them."""
-        return self.taps * self.connections + self.outputs[-1]
-
-    @property
-    def multiply_adds(self) -> int:  # type: ignore[override]
-        """Products per image."""
-        return self.taps * self.connections * math.prod(self.outputs[:-1])
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], maps: int, dtype: str) -> None:
+        super().__init__(name, reads, inputs, maps, TAPS, bias=True, valid=True, dtype=dtype)
+        self.seen = CONNECTIONS if name == "C3" else np.ones((inputs[-1], maps), bool)
+        coefficients = TAPS**2 * int(self.seen.sum())
+        self.trainable, self.multiply_adds = coefficients + maps, coefficients * math.prod(self.outputs[:-1])
+        self.steps = ""
 
     def initialize(self, rng: np.random.Generator) -> Weights:
         """Draw normal weights with the variance 1 / inputs of a unit; biases are 0.
@@ -87,106 +72,72 @@ class _LeNetLayer(Layer):
         weights, uniform within 2.4 / inputs, are so small that gradient descent without its second derivatives hardly
         begins.
         """
-        bias = np.zeros(self.outputs[-1], self.dtype)
-        return {"bias": bias, **self._draw(rng)}
-
-    def _draw(self, rng: np.random.Generator) -> Weights:
-        given, made = self.inputs[-1], self.outputs[-1]
-        return {"w": (rng.standard_normal((given, made)) / math.sqrt(given)).astype(self.dtype)}
-
-
-class Convolution(_LeNetLayer):
-    """5 x 5 taps where they see no border, and the sigmoid: C1, C3, C5."""
-
-    support = f"{TAPS}x{TAPS}"
-    taps = TAPS**2
-
-    @property
-    def seen(self) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        """Which maps (rows) each map (columns) sees."""
-        return CONNECTIONS if self.name == "C3" else np.ones((self.inputs[-1], self.outputs[-1]), bool)
-
-    @property
-    def connections(self) -> int:
-        """Those of Table I at C3."""
-        return int(self.seen.sum())
-
-    def _draw(self, rng: np.random.Generator) -> Weights:
         shape = self.inputs[-1], TAPS, TAPS, self.outputs[-1]
         seen = np.broadcast_to(self.seen[:, None, None, :], shape)
-        drawn = rng.standard_normal(seen.shape) * seen
-        return {"w": (drawn / np.sqrt(seen.sum(axis=(0, 1, 2)))).astype(self.dtype)}
+        w = rng.standard_normal(shape) * seen / np.sqrt(seen.sum(axis=(0, 1, 2)))
+        return {"bias": np.zeros(shape[-1], self.dtype), "w": w.astype(self.dtype)}
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return maps (N, u1, u2, maps) or units (N, units)."""
-        (x,) = inputs
+        """Return maps (N, u1, u2, maps)."""
         if self.name == "C1":
-            _require_size(*x.shape[1:3])
-        w = weights["w"] * self._mask(getval(x)) if self.name == "C3" else weights["w"]
-        whole = convolve(x, w, SPACE, sum_axes=3, boundary="zero")
-        return squash(whole[:, 2:-2, 2:-2] + weights["bias"])  # what saw a border goes
+            _require_size(*inputs[0].shape[1:3])
+        if self.name == "C3":
+            weights = {**weights, "w": weights["w"] * self._mask(getval(inputs[0]))}
+        return squash(super().apply(weights, *inputs))
 
     def _mask(self, like: Array) -> Array:
         """Which maps are seen, as factors of filters, on the device of an array."""
-        key = self.name, self.dtype
-        found: Array = _placed.beside(like, key, lambda: self.seen[:, None, None].astype(self.dtype))
+        found: Array = _masks.beside(like, self.dtype, lambda: self.seen[:, None, None].astype(self.dtype))
         return found
 
 
-class Average(_LeNetLayer):
-    """Averages of 2 x 2 samples by a coefficient for each map, and the sigmoid: S2, S4."""
+class Average(plain.Plain):
+    """Averages of 2 x 2 samples by a coefficient and a bias for each map, and the sigmoid: S2, S4."""
 
-    support = "2x2 mean"
+    support, copies = "2x2 mean", 6.0
 
-    @property
-    def connections(self) -> int:
-        """Each map sees its own."""
-        return self.outputs[-1]
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], maps: int, dtype: str) -> None:
+        super().__init__(name, (reads,), inputs, (inputs[0] // 2, inputs[1] // 2, maps))
+        self.trainable, self.multiply_adds, self.dtype = 2 * maps, math.prod(self.outputs), dtype
 
-    def _draw(self, rng: np.random.Generator) -> Weights:
-        return {"scale": np.ones(self.outputs[-1], self.dtype)}
+    def initialize(self, rng: np.random.Generator) -> Weights:
+        """Return coefficients 1 and biases 0."""
+        maps = self.outputs[-1]
+        return {"bias": np.zeros(maps, self.dtype), "scale": np.ones(maps, self.dtype)}
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return maps (N, u1, u2, maps) or units (N, units)."""
+        """Return maps (N, u1, u2, maps)."""
         (x,) = inputs
         n, rows, columns, maps = x.shape
         blocks = np.reshape(x, (n, rows // 2, 2, columns // 2, 2, maps))
         return squash(marginal(blocks, (2, 4), reduction="mean") * weights["scale"] + weights["bias"])
 
 
-class Dense(_LeNetLayer):
-    """Every unit sees every one, of maps their mean over positions: F6, with the sigmoid, and the output."""
+class Dense(plain.Dense):
+    """A dense layer on units, or on the means of maps: F6, with the sigmoid, and the output."""
 
-    @property
-    def tells_classes(self) -> bool:  # type: ignore[override]
-        """The output does."""
-        return self.name == "output"
+    copies = 6.0
+
+    def __init__(self, name: str, reads: str, inputs: tuple[int, ...], units: int, dtype: str) -> None:
+        super().__init__(name, reads, inputs[-1:], units, dtype)  # the mean over positions, of which 32 x 32 leave one
+        self.tells_classes = name == "output"
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return maps (N, u1, u2, maps) or units (N, units)."""
-        (x,) = inputs
-        x = marginal(x, SPACE, reduction="mean") if x.ndim == 4 else x
-        x = x @ weights["w"] + weights["bias"]
-        return squash(x) if self.name == "F6" else x
+        """Return the units."""
+        x = marginal(inputs[0], SPACE, reduction="mean") if inputs[0].ndim == 4 else inputs[0]
+        x = super().apply(weights, x)
+        return x if self.tells_classes else squash(x)
 
 
 def build(config: Any, image_size: int | tuple[int, int] = 32, classes: int = 10, channels: int = 3) -> Network:
     """Return LeNet-5; ConfigError if images are smaller than 32 x 32, or a side is no multiple of 4."""
     rows, columns = (image_size, image_size) if isinstance(image_size, int) else image_size
     _require_size(rows, columns)
-    shape: tuple[int, ...] = (rows, columns, channels)
-    table: list[_LeNetLayer] = []
+    table: list[Layer] = []
     for name, maps in {"C1": 6, "S2": 6, "C3": 16, "S4": 16, "C5": 120, "F6": 84, "output": classes}.items():
-        kind: type[_LeNetLayer] = {"C": Convolution, "S": Average}.get(name[0], Dense)
-        made: tuple[int, ...] = (maps,)
-        if kind is Convolution:
-            made = (shape[0] - TAPS + 1, shape[1] - TAPS + 1, maps)
-        elif kind is Average:
-            made = (shape[0] // 2, shape[1] // 2, maps)
-        else:
-            shape = shape[-1:]  # the mean over positions, of which 32 x 32 pixels leave one
-        table.append(kind(name, table[-1].name if table else IMAGES, shape, made, config.dtype))
-        shape = made
+        kind: type[Any] = {"C": Convolution, "S": Average}.get(name[0], Dense)
+        reads, inputs = (table[-1].name, table[-1].outputs) if table else (IMAGES, (rows, columns, channels))
+        table.append(kind(name, reads, inputs, maps, config.dtype))
     note = f"C3 sees {CONNECTIONS.sum()} of {CONNECTIONS.size} pairs of maps."
     return Network(config, table, (rows, columns, channels), classes, [note])
 

@@ -24,6 +24,7 @@ __all__ = [
     "Flatten",
     "Maxout",
     "Normalization",
+    "Plain",
     "Pool",
     "Relu",
     "Sum",
@@ -34,14 +35,14 @@ __all__ = [
 SPACE = (1, 2)
 
 
-class _Plain(Layer):
+class Plain(Layer):
     """A layer of a `Table`."""
 
     def __init__(self, name: str, reads: Sequence[str], inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
         self.name, self.reads, self.inputs, self.outputs = name, tuple(reads), inputs, outputs
 
 
-class Convolution(_Plain):
+class Convolution(Plain):
     """Filters summed over channels, with or without a bias; zeros beyond the ends, or only where filters see no end."""
 
     def __init__(
@@ -83,7 +84,7 @@ class Convolution(_Plain):
         return y + weights["bias"] if self.bias else y
 
 
-class Flatten(_Plain):
+class Flatten(Plain):
     """Maps as units, all of which a dense layer after it sees: it takes images of one size."""
 
     def __init__(self, name: str, reads: str, inputs: tuple[int, ...]) -> None:
@@ -94,7 +95,7 @@ class Flatten(_Plain):
         return np.reshape(inputs[0], (inputs[0].shape[0], -1))
 
 
-class Dense(_Plain):
+class Dense(Plain):
     """Units that are linear maps of all units before them."""
 
     def __init__(self, name: str, reads: str, inputs: tuple[int, ...], units: int, dtype: str) -> None:
@@ -118,7 +119,7 @@ class Dense(_Plain):
         return inputs[0] @ weights["w"] + weights["bias"]
 
 
-class Normalization(_Plain):
+class Normalization(Plain):
     """Batch normalisation of each channel (arXiv:1502.03167), with a learned scale and bias."""
 
     def __init__(self, name: str, reads: str, inputs: tuple[int, ...], epsilon: float, dtype: str) -> None:
@@ -149,7 +150,7 @@ class Normalization(_Plain):
         return Signal(x * slope + (bias - moments["output_mean"] * slope)), moments
 
 
-class Relu(_Plain):
+class Relu(Plain):
     """max(x, 0)."""
 
     support = "ReLU"
@@ -159,7 +160,7 @@ class Relu(_Plain):
         return relu(inputs[0])
 
 
-class Maxout(_Plain):
+class Maxout(Plain):
     """The largest of some maps that follow each other (arXiv:1302.4389)."""
 
     def __init__(self, name: str, reads: str, inputs: tuple[int, ...], pieces: int) -> None:
@@ -171,7 +172,7 @@ class Maxout(_Plain):
         return maxout(inputs[0], self.pieces)
 
 
-class Pool(_Plain):
+class Pool(Plain):
     """The maximum or the mean of windows; samples beyond the ends do not count."""
 
     def __init__(
@@ -188,7 +189,7 @@ class Pool(_Plain):
         return self.pool(inputs[0], SPACE, self.taps, stride=self.stride, padding=self.padding)
 
 
-class Whole(_Plain):
+class Whole(Plain):
     """The mean of each map, which is global average pooling (arXiv:1312.4400), or its maximum."""
 
     def __init__(self, name: str, reads: str, inputs: tuple[int, ...], kind: str) -> None:
@@ -202,7 +203,7 @@ class Whole(_Plain):
         return np.max(inputs[0], axis=SPACE)
 
 
-class Dropout(_Plain):
+class Dropout(Plain):
     """In training, some values are 0 by chance (arXiv:1207.0580)."""
 
     def __init__(self, name: str, reads: str, inputs: tuple[int, ...], rate: float) -> None:
@@ -224,7 +225,7 @@ class Dropout(_Plain):
         return Signal(dropout(x, drawn >= self.rate, rate=self.rate)), {}
 
 
-class Sum(_Plain):
+class Sum(Plain):
     """An output, and what skips layers (arXiv:1512.03385): subsampled where the output is, with zeros as new maps."""
 
     support = "sum"

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hcnn_core.affine import map_affinely
 from hcnn_core.backend import Array, array_namespace
-from train.data import Images, draw_holes, draw_sources, hide, map_affinely, move, recolour, resize
+from train.data import Images, draw_holes, draw_sources, hide, move, recolour, resize
 from train.settings import ConfigError, Section, setting
 
 __all__ = ["AUGMENTATIONS", "Augmentation", "Batch", "Position", "batch_of", "draw_batch"]
