@@ -15,8 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from train.commands.command_line import (
     Parser,
+    at_least,
     given_path,
     run_command,
     say,
@@ -27,6 +30,7 @@ from train.data import (
     INFO,
     DatasetInfo,
     Images,
+    channel_statistics,
     is_function,
     load_dataset,
     split_validation,
@@ -36,6 +40,7 @@ from train.networks.registry import build
 from train.ranks.communicator import DistributedError, launch_rank
 from train.ranks.ranks import join, share_processors
 from train.runs import checkpoint as checkpoints
+from train.runs.augmented import augmented
 from train.runs.checkpoint import CheckpointError
 from train.runs.export import write_safetensors
 from train.runs.run import Run, RunError, versions
@@ -51,12 +56,13 @@ from train.runs.session import (
     part_right,
     placed,
     require_named,
+    require_suitable,
     test_lines,
     write_report,
 )
 from train.runs.shipped import bare, card, list_networks, recorded
 from train.runs.training import Result, evaluate, restore
-from train.storage.files import remove_partial_files
+from train.storage.files import remove_partial_files, write_atomically
 
 NOT_CONFIGURED = (
     "config",
@@ -64,6 +70,7 @@ NOT_CONFIGURED = (
     "resume",
     "evaluate",
     "describe",
+    "show_augmented",
     "plot",
     "report",
     "hours",
@@ -71,7 +78,7 @@ NOT_CONFIGURED = (
     "debug",
     "ranks",
 )
-ACTIONS = ("describe", "plot", "export", "evaluate", "report", "resume")
+ACTIONS = ("describe", "show_augmented", "plot", "export", "evaluate", "report", "resume")
 WITH_RESUME = ("backend", "data_dir", "dataset", "epochs")
 WITH_REPORT = ("backend", "data_dir", "dataset")
 WITH_EVALUATE = ("backend", "batch_size", "data_dir", "dataset")
@@ -109,6 +116,7 @@ def _act(options: argparse.Namespace) -> int:
 def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace, dict[str, Any]], None]:
     actions: tuple[Callable[[argparse.Namespace, dict[str, Any]], None], ...] = (
         _describe,
+        _show_augmented,
         _plot,
         _export,
         _evaluate,
@@ -142,6 +150,21 @@ def _describe(options: argparse.Namespace, given: dict[str, Any]) -> None:
         )
     info = INFO[config.dataset] if config.dataset in INFO else load_dataset(config.dataset, Path(config.data_dir)).info
     say(build(config, info.image_shape[:-1], info.classes, info.image_shape[-1]).describe())
+
+
+def _show_augmented(options: argparse.Namespace, given: dict[str, Any]) -> None:
+    require_installed()
+    config, target = _settings(options, given), options.out or Path("augmented.png")
+    if os.path.lexists(target):
+        raise RunError(f"{target} is there already; name a new file with --out")
+    require_named(config.dataset, "dataset" in given, f"--config {options.config}")
+    dataset = Session(options.ranks).load(np, config)
+    require_suitable(config, dataset)
+    data = Images(dataset.train_images, dataset.train_labels, *channel_statistics(dataset.train_images), config.dtype)
+    if (picture := augmented(config, data, options.show_augmented)) is None:
+        raise ConfigError(f"--show-augmented draws images of bytes, which {config.dataset} does not hold")
+    write_atomically(target, picture)
+    say(str(target))
 
 
 def _train(options: argparse.Namespace, given: dict[str, Any]) -> None:
@@ -239,22 +262,25 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     xp = namespace(config.backend)
     network, parameters, moments = restore(path, checkpoint, config, xp)
     require_named(config.dataset, "dataset" in given, f"--report {run.path}")
-    test, state, shown = run.test_record(), checkpoint.state, None
+    test, state, shown, trained = run.test_record(), checkpoint.state, None, None
     tested = test and (test["epoch"], 0) == (state.epoch, state.step)
     if tested or config.validation_size:
         dataset = Session(options.ranks).load(xp, config)
         _require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_same_classes(path, checkpoint, dataset)
+        kept, held_out = np.arange(len(dataset.train_labels)), None
+        if config.validation_size:
+            kept, held_out = split_validation(dataset, config.validation_size, config.seed)
         if tested:
             part, images, labels = "test", dataset.test_images, dataset.test_labels
         else:
-            _, held_out = split_validation(dataset, config.validation_size, config.seed)
             part, images, labels = "held-out", dataset.train_images[held_out], dataset.train_labels[held_out]
         statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
         data = Images(placed(xp, images), xp.asarray(labels), *statistics)
         shown = classified(part, network, parameters, moments, data)
+        trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics)
     with own(run):
-        say(write_report(run, network, checkpoint.class_names, parameters, shown))
+        say(write_report(run, network, checkpoint.class_names, parameters, shown, trained))
 
 
 def _confusion(result: Result, names: Sequence[str]) -> str:
@@ -313,6 +339,12 @@ def _parser() -> Parser:
         "biases, to a .safetensors",
     )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
+    parser.add_argument(
+        "--show-augmented",
+        type=at_least(1),
+        metavar="N",
+        help="draw N images as training sees them to --out FILE [augmented.png] and stop",
+    )
     parser.add_argument("--plot", type=given_path, metavar="DIR", help="draw a run's learning curve and stop")
     parser.add_argument("--report", type=given_path, metavar="DIR", help="write a run's report.html anew and stop")
     for section in sections():

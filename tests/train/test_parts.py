@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from autodiff import tree_leaves
 from hcnn_core.backend import array_namespace
@@ -32,7 +33,7 @@ from train.recipes.losses import loss_of
 from train.recipes.metrics import METRICS, Metric
 from train.recipes.schedules import SCHEDULES, Schedule, learning_rate
 from train.runs.run import Run
-from train.runs.session import _require_extensible, _require_suitable
+from train.runs.session import _require_extensible, require_suitable
 from train.runs.step import gradient_step, initial_arrays
 from train.settings import Section, setting
 
@@ -126,11 +127,11 @@ def test_sizes_that_a_layer_cannot_take_are_refused(flat: None, few_images: Data
     network = build(make_config("flat"))
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype("float32")
     assert network(network.initialize(np.random.default_rng(0)), x)[0].shape == (2, 10)
-    _require_suitable(make_config("flat"), few_images)
+    require_suitable(make_config("flat"), few_images)
     with pytest.raises(ConfigError, match="layer dense01 has 40 weights for images of 16x16, others for 32x32"):
-        _require_suitable(make_config("flat", {"image_sizes": (16, 32)}), few_images)
+        require_suitable(make_config("flat", {"image_sizes": (16, 32)}), few_images)
     with pytest.raises(ConfigError, match="layer pool01 makes 0x0x3 of 8x8x3: these images are too small"):
-        _require_suitable(make_config("flat", {"image_sizes": (8, 32)}), few_images)
+        require_suitable(make_config("flat", {"image_sizes": (8, 32)}), few_images)
     table = Table((8, 8, 3), "float32")
     with pytest.raises(ValueError, match="layer dense01 is dense and reads maps 8x8x3: put flatten"):
         table.dense(10)
@@ -238,3 +239,31 @@ def test_ranks_merge_what_metrics_count(few_images: Dataset, monkeypatch: pytest
         for _, _, found in on_ranks(3, run(count)):
             assert found["accuracy"] == numbers["accuracy"]
             assert found["largest_logit"] == pytest.approx(float(numbers["largest_logit"]), rel=1e-10)
+
+
+def test_images_are_shown_as_training_sees_them(drawing_command: Command, few_images: Dataset, tmp_path: Path) -> None:
+    """The picture holds the images themselves without augmentation, others with it, and is in the report."""
+    plain = "--preset", "sample", "--dataset", "sample", "--shift", 0, "--no-flip"
+    pictures = []
+    for name, more in (
+        ("plain", ()),
+        ("mixed", ("--mixup", 0.4, "--rotate", 0.5)),
+        ("again", ("--mixup", 0.4, "--rotate", 0.5)),
+    ):
+        out = tmp_path / f"{name}.png"
+        assert str(out) in drawing_command("--show-augmented", 10, *plain, *more, "--out", out).success()
+        pictures.append(np.rint(255 * imread(out)[..., :3]).astype(int))
+    assert [picture.shape for picture in pictures] == [(68, 272, 3)] * 3
+    images = few_images.train_images
+    chosen = np.arange(10) * len(images) // 10
+    assert np.array_equal(pictures[0][1:33, 1:33], images[chosen[0]])
+    assert np.array_equal(pictures[0][35:67, 35:67], images[chosen[9]]) and (pictures[0][34:, 68:] == 255).all()
+    assert np.array_equal(pictures[1], pictures[2]) and not np.array_equal(pictures[0], pictures[1])
+    drawing_command("--show-augmented", 1, *plain, "--out", tmp_path / "plain.png").one_line(1, "is there already")
+    drawing_command("--show-augmented", 0).one_line(2, "at least 1")
+    drawing_command(*RUN, "--epochs", 1, "--out", tmp_path / "run").success()
+    report = tmp_path / "run" / "report.html"
+    assert 'alt="Training images, augmented"' in report.read_text("utf-8")
+    report.unlink()
+    drawing_command("--report", tmp_path / "run").success()
+    assert 'alt="Training images, augmented"' in report.read_text("utf-8")

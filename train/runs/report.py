@@ -72,6 +72,7 @@ def page(
     class_names: Sequence[str],
     filters: Array | None,  # (channels, s, s, K)
     classified: Classified | None,
+    seen: bytes | None = None,  # a PNG file of images as training sees them
 ) -> str:
     """Return the report of a run."""
     few = len(class_names) <= MOST_NUMBERED
@@ -89,6 +90,7 @@ def page(
         wrong=_wrong(classified, class_names) if classified and classified.are_pictures else [],
         filters=[] if filters is None else [_filter_picture(filters[..., k], k) for k in range(filters.shape[-1])],
         separate=filters is not None and filters.shape[0] != 3,
+        seen=seen and Picture(seen, "Training images, augmented"),
         times=_times(records),
         preset=config.preset,
         changed=_changed(config),

@@ -39,6 +39,7 @@ from train.ranks.ranks import Ranks
 from train.recipes.augmentations import AUGMENTATIONS
 from train.recipes.schedules import SCHEDULES, image_size
 from train.runs import checkpoint as checkpoints
+from train.runs.augmented import augmented
 from train.runs.calibration import calibration_error, tempered_loss
 from train.runs.checkpoint import Checkpoint, State
 from train.runs.memory import available_bytes, batch_that_fits, required_bytes
@@ -258,7 +259,7 @@ class Session:
                     f"batch: start at most {config.batch_size}, or take a larger --batch-size"
                 )
             dataset = self.load(xp, config)
-            _require_suitable(config, dataset)
+            require_suitable(config, dataset)
             if self.teacher:
                 require_same_task(*self.teacher, dataset)
             return dataset, versions(xp.__name__)
@@ -346,7 +347,8 @@ class Session:
         elif trainer.held_out is not None:
             network, state = trainer.network, trainer.state
             shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
-        self.say(write_report(run, trainer.network, trainer.class_names, trainer.state.evaluated, shown))
+        names, weights = trainer.class_names, trainer.state.evaluated
+        self.say(write_report(run, trainer.network, names, weights, shown, trainer.train))
 
     def _planning(self, run: Run, config: Config) -> AbstractContextManager[None]:
         """Choose how convolutions are computed, as the run did before if it goes on."""
@@ -447,15 +449,23 @@ def classified(part: str, network: Network, parameters: Any, moments: Any, data:
     return Classified(part, images, to_numpy(data.labels), result.logits)
 
 
-def write_report(run: Run, network: Network, names: Sequence[str], parameters: Any, shown: Classified | None) -> str:
-    """Write report.html, and return its path."""
+def write_report(
+    run: Run,
+    network: Network,
+    names: Sequence[str],
+    parameters: Any,
+    shown: Classified | None,
+    trained: Images | None = None,
+) -> str:
+    """Write report.html, and return its path; some of the images that it was trained on are shown augmented."""
     of_channels = [
         w["w"] for w in parameters.values() if "w" in w and w["w"].ndim == 4 and w["w"].shape[0] <= MOST_COLOURS
     ]
     filters = to_numpy(of_channels[0]) if of_channels else None
     name, again = run.path.resolve().name, f"--report {run.path} writes it"
     try:
-        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown)
+        seen = None if trained is None else augmented(network.config, trained)
+        text = page(name, network.config, run.machine(), run.read_metrics(), names, filters, shown, seen)
         write_atomically(run.report_path, text.encode())
     except KeyboardInterrupt as error:
         raise Interrupted(
@@ -521,7 +531,7 @@ def _require_extensible(run: Run, checkpoint: Checkpoint, epochs: int) -> None:
         )
 
 
-def _require_suitable(config: Config, dataset: Dataset) -> None:
+def require_suitable(config: Config, dataset: Dataset) -> None:
     """Refuse shifts that move images out of sight, and images that the network cannot be trained on."""
     *lengths, channels = dataset.image_shape
     own = tuple(lengths)
