@@ -23,6 +23,7 @@ def map_affinely(images: Array, matrices: Array, /) -> Array:
     Returns
     -------
     array, shape (N, H, W, C)
+        Of the same dtype.
 
     Raises
     ------
