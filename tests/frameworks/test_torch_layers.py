@@ -8,6 +8,7 @@ import itertools
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -437,14 +438,14 @@ def test_maps_over_nothing() -> None:
             assert torch.func.vmap(call, dims)(*given).shape == (0, *call(x, w).shape)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
 def test_tracers_record_a_module_as_one_call_or_say_what_would() -> None:
     layer, x = ConvNd(2, 3, (3,), padding=1), torch.randn(1, 2, 5)
     for module in (layer, torch.nn.Sequential(layer, torch.nn.ReLU())):
         torch.testing.assert_close(torch.fx.symbolic_trace(module)(x), module(x))
     with pytest.raises(TypeError, match=r"take ConvNd, or torch.fx.wrap this function"):
         torch.fx.symbolic_trace(lambda x: conv_nd(x, layer.weight))
-    with pytest.raises(RuntimeError, match=r"use torch.export.export or torch.compile"):
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match=r"use torch.export.export or torch.compile"):
+        warnings.simplefilter("ignore")  # PyTorch's own, that its tracer is deprecated
         torch.jit.trace(layer, x)
 
 
