@@ -43,6 +43,7 @@ from train.runs import checkpoint as checkpoints
 from train.runs.augmented import augmented
 from train.runs.checkpoint import CheckpointError
 from train.runs.export import write_safetensors
+from train.runs.onnx import write_onnx
 from train.runs.run import Run, RunError, versions
 from train.runs.session import (
     Session,
@@ -201,10 +202,12 @@ def _export(options: argparse.Namespace, given: dict[str, Any]) -> None:
     remove_partial_files(target.parent, re.escape(target.name))  # of an export that was killed
     if target.suffix == ".safetensors":
         write_safetensors(target, path, checkpoint)
+    elif target.suffix == ".onnx":
+        write_onnx(target, path, checkpoint)
     elif target.suffix == ".h5":
         checkpoints.save(target, bare(checkpoint, recorded(path, checkpoint)), versions("numpy"))
     else:
-        raise ConfigError(f"--export {target} ends in neither .h5 (weights and moments) nor .safetensors (filters)")
+        raise ConfigError(f"--export {target} ends in none of .h5 (weights, moments), .safetensors (filters) and .onnx")
     say(str(target))
 
 
@@ -336,7 +339,7 @@ def _parser() -> Parser:
         metavar=("CHECKPOINT", "FILE"),
         type=given_path,
         help="write a network alone: weights and moments to a .h5, or what they fold into, merged 4D filters and "
-        "biases, to a .safetensors",
+        "biases, to a .safetensors, or a .onnx of ordinary convolutions",
     )
     parser.add_argument("--describe", action="store_true", help="print the network as a table and stop")
     parser.add_argument(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from train.data.dataset import DTYPES
 from train.data.photographs import MODES, as_array, fitted
 from train.extras import require_installed
 from train.networks.architecture import Architecture
-from train.networks.layer import Moments, Parameters
+from train.networks.hierarchical import HierarchicalLayer, name_of
+from train.networks.layer import Layer, Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of
 from train.runs.checkpoint import Checkpoint
@@ -284,12 +285,95 @@ class Classifier:
         OSError
             If a file cannot be read.
         """
+        return self._each(images, lambda parameters, x, moments: self.network(parameters, x, moments)[0])
+
+    def features(
+        self,
+        images: Array | Photograph | Sequence[Photograph],
+        layer: int | str,
+        reduce: Literal["attributes", "space"] | None = None,
+    ) -> Array:
+        """Return what a layer makes of images, such as features for another classifier.
+
+        Parameters
+        ----------
+        images : array or photographs
+            As `logits` takes them.
+        layer : int or str
+            Number j of a hierarchical network's layer, or the name that the network's table has for any layer.
+        reduce : {"attributes", "space"}, optional
+            What to take the mean over; by default nothing.
+
+        Returns
+        -------
+        array, shape (N, u1, .., v_{j-2}, v_{j-1}, v_j)
+            Without the axes that means are taken over, and without the first for one image; `axes` names them all.
+
+        Raises
+        ------
+        KeyError
+            If there is no such layer.
+        ValueError
+            If `reduce` is neither.
+        TypeError, OSError
+            As `logits`.
+        """
+        if reduce not in (None, "attributes", "space"):
+            raise ValueError(f"reduce is {reduce!r}; choose 'attributes', 'space' or None")
+        kinds, names = {None: "", "space": "u", "attributes": "vc"}, self.axes(layer)
+        over = tuple(k for k, name in enumerate(names) if name[0] in kinds[reduce])
+        wanted = self._layer(layer).name
+
+        def made(parameters: Parameters, x: Array, moments: Moments) -> Array:
+            y = next(y for la, y, _ in self.network.trace(parameters, x, moments) if la.name == wanted)
+            return array_namespace(y).mean(y, axis=over) if over else y
+
+        return self._each(images, made)
+
+    def axes(self, layer: int | str) -> tuple[str, ...]:
+        """Return the names of the axes of what a layer makes.
+
+        Parameters
+        ----------
+        layer : int or str
+            As `features` takes it.
+
+        Returns
+        -------
+        tuple of str
+            ``"n"`` of the images, ``"u1"`` and so on of space, then ``"v3"`` and so on of attributes, or
+            ``"channels"``.
+        """
+        found = self._layer(layer)
+        count = len(self.checkpoint.image_size) if len(found.outputs) > 1 else 0
+        last = ["channels"]
+        if isinstance(found, HierarchicalLayer):
+            last = [f"v{found.j - age}" for age in range(len(found.outputs) - count - 1, -1, -1)]
+        return ("n", *(f"u{k + 1}" for k in range(count)), *last)
+
+    def _layer(self, layer: int | str) -> Layer:
+        name, known = name_of(layer) if isinstance(layer, int) else layer, [la.name for la in self.network.table]
+        if name not in known:
+            raise KeyError(f"no layer is called {name!r}; there are {', '.join(known)}")
+        return self.network[name]
+
+    def _each(self, images: Array | Photograph | Sequence[Photograph], function: Callable[..., Array]) -> Array:
+        """What a function of weights, standardised images and moments makes of some of the images at a time."""
         array = as_array(images, self.photograph_shape)
         xp = array_namespace(array)
-        array = xp.asarray(array)
-        array, alone = self._shaped(array)
-        found = self._logits(xp, self._values(xp, array))
-        return found[0, ...] if alone else found
+        array, alone = self._shaped(xp.asarray(array))
+        array, (parameters, moments) = self._values(xp, array), self._placed(xp)
+        found, count = [], array.shape[0]
+        for begin in range(0, max(count, 1), BATCH):
+            x = standardise(
+                array[begin : min(begin + BATCH, count), ...],
+                self.checkpoint.channel_mean,
+                self.checkpoint.channel_std,
+                self.network.config.dtype,
+            )
+            found.append(function(parameters, x, moments))
+        whole = xp.concat(found)
+        return whole[0, ...] if alone else whole
 
     def _shaped(self, array: Array) -> tuple[Array, bool]:
         """Images with axes of the batch and of channels, and whether it is one alone; ValueError of other shapes."""
@@ -319,20 +403,6 @@ class Classifier:
         if self._fits:
             array = fitted(array, self.checkpoint.image_size)
         return array * 255 if floats and self._pixels else array
-
-    def _logits(self, xp: Any, array: Array) -> Array:
-        parameters, moments = self._placed(xp)
-        found = []
-        count = array.shape[0]
-        for begin in range(0, count, BATCH):
-            x = standardise(
-                array[begin : min(begin + BATCH, count), ...],
-                self.checkpoint.channel_mean,
-                self.checkpoint.channel_std,
-                self.network.config.dtype,
-            )
-            found.append(self.network(parameters, x, moments)[0])
-        return xp.concat(found) if found else xp.zeros((0, self.network.classes), dtype=xp.float32)
 
     __call__ = logits
 

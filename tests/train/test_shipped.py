@@ -352,7 +352,7 @@ def test_exported_filters_are_the_network(
 
 def test_exports_that_cannot_be(command: Command, trained: Path, tmp_path: Path) -> None:
     best = trained / "best.h5"
-    command("--export", best, tmp_path / "net.onnx").one_line(2, "ends in neither .h5", ".safetensors")
+    command("--export", best, tmp_path / "net.pt").one_line(2, "ends in none of .h5", ".safetensors", ".onnx")
     (tmp_path / "net.h5").write_text("mine")
     command("--export", best, tmp_path / "net.h5").one_line(1, "is there already; name a new file")
     assert (tmp_path / "net.h5").read_text() == "mine"
