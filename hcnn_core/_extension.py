@@ -87,7 +87,7 @@ def extend(xp: Any, x: Array, circles: Sequence[Circle]) -> Array:
     region, lengths = [slice(0, n) for n in x.shape], list(x.shape)
     for circle in circles:
         lengths[circle.axis] = circle.length
-    result = begun(xp, xp.empty, lengths, x)
+    result = beginning_with(xp, xp.empty, lengths, x)
     for circle in circles:
         for target, source in circle.edges:
             result[_with(region, circle, target)] = xp.flip(result[_with(region, circle, source)], axis=circle.axis)
@@ -108,7 +108,7 @@ def fold(xp: Any, g: Array, circles: Sequence[Circle]) -> Array:
     return cropped(xp, g, lengths)
 
 
-def begun(xp: Any, make: Callable[..., Any], shape: Sequence[int], x: Array) -> Array:
+def beginning_with(xp: Any, make: Callable[..., Any], shape: Sequence[int], x: Array) -> Array:
     """An array of a shape, by xp.empty or xp.zeros, that begins with x along all axes, in the memory order of x."""
     order = memory_order(x)
     result = make(tuple(shape[axis] for axis in order), dtype=x.dtype, **placement(xp, x))
@@ -117,7 +117,7 @@ def begun(xp: Any, make: Callable[..., Any], shape: Sequence[int], x: Array) -> 
 
 
 def cropped(xp: Any, y: Array, shape: Sequence[int]) -> Array:
-    """Transpose of `begun` with zeros: what lies at the beginning of all axes, in new memory, so that y is freed."""
+    """Transpose of `beginning_with` with zeros: the beginning of all axes, in new memory, so that y is freed."""
     result: Array = xp.asarray(y[tuple(slice(0, n) for n in shape)], copy=True)
     return result
 

@@ -7,7 +7,7 @@ from typing import Any, Unpack, overload
 import numpy as np
 
 from hcnn_core._engines.planner import make_plan
-from hcnn_core._extension import begun, circles, cropped, extend, fold, on_circles
+from hcnn_core._extension import beginning_with, circles, cropped, extend, fold, on_circles
 from hcnn_core._problem import OPTIONS, Problem, make_problem, normalize_axes, shape_of, takes
 from hcnn_core.activations import elu, elu_vjp
 from hcnn_core.backend import (
@@ -404,7 +404,7 @@ def adjoints(
         zeros = [xp.zeros(s, dtype=g.dtype, **placement(xp, g)) for s in (problem.x_shape, problem.w_shape)]
         return (None if w is None else zeros[0]), (None if x is None else zeros[1]), g_bias
     inner = on_circles(problem)
-    g = begun(xp, xp.zeros, inner.y_shape, g if g_bias is None else g_bias)
+    g = beginning_with(xp, xp.zeros, inner.y_shape, g if g_bias is None else g_bias)
     g_x, g_w, _ = adjoints(xp, inner, g, None if x is None else extend(xp, x, circles(problem)), w)
     return (None if g_x is None else fold(xp, g_x, circles(problem))), g_w, g_bias
 

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from hcnn_core._extension import Circle, begun, cropped, extend, fold, period
+from hcnn_core._extension import Circle, beginning_with, cropped, extend, fold, period
 from hcnn_core._problem import (
     EXTENSIONS,
     Extension,
@@ -131,7 +131,7 @@ def _translated_back(xp: Any, g: Array, axis: int, s: int, boundary: Extension) 
         return _translated(xp, g, axis, -s, boundary)
     s, circle = _circle(axis, g.shape[axis], s, boundary)
     lengths = [*g.shape[:axis], circle.length, *g.shape[axis + 1 :]]
-    return fold(xp, xp.roll(begun(xp, xp.zeros, lengths, g), -s, axis=axis), [circle])
+    return fold(xp, xp.roll(beginning_with(xp, xp.zeros, lengths, g), -s, axis=axis), [circle])
 
 
 def _circle(axis: int, n: int, s: int, boundary: Extension) -> tuple[int, Circle]:

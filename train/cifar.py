@@ -51,11 +51,11 @@ from train.runs.session import (
     classified,
     draw,
     figures,
+    locked,
     namespace,
+    on_device,
     opened,
-    own,
     part_right,
-    placed,
     require_named,
     require_suitable,
     test_lines,
@@ -279,10 +279,10 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
         else:
             part, images, labels = "held-out", dataset.train_images[held_out], dataset.train_labels[held_out]
         statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
-        data = Images(placed(xp, images), xp.asarray(labels), *statistics)
+        data = Images(on_device(xp, images), xp.asarray(labels), *statistics)
         shown = classified(part, network, parameters, moments, data)
         trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics)
-    with own(run):
+    with locked(run):
         say(write_report(run, network, checkpoint.class_names, parameters, shown, trained))
 
 

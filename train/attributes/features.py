@@ -229,7 +229,7 @@ def _images(dataset: Dataset) -> dict[str, Any]:
 
 
 def _digest(dataset: Dataset) -> str:
-    """Of all pixels."""
+    """SHA-256 of all pixels."""
     digest = hashlib.sha256()
     for images in _images(dataset).values():
         digest.update(str(images.shape).encode())

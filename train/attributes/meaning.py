@@ -87,7 +87,7 @@ def _contrast(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _hue(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Turned by 30 degrees about the grey axis."""
+    """Colours turned by 30 degrees about the grey axis."""
     c, s, third = math.cos(math.pi / 6), math.sin(math.pi / 6), math.sqrt(1 / 3)
     cross = third * np.asarray([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
     turn = c * np.eye(3) + s * cross + (1 - c) / 3 * np.ones((3, 3))

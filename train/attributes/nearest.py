@@ -91,6 +91,6 @@ def distances_of_random_pairs(
 
 
 def _distances(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Along the last axis, in double precision."""
+    """Euclidean distances along the last axis, in double precision."""
     difference = one.astype(np.float64) - other.astype(np.float64)
     return np.asarray(np.sqrt(np.einsum("...d,...d->...", difference, difference)))

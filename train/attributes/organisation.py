@@ -64,7 +64,7 @@ def _turns(length: int, circular: bool) -> int:
 
 
 def _correlations(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Of each row with each; a constant row has none, 0."""
+    """Correlations of each row with each; of a constant row 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nan_to_num(np.corrcoef(rows))
 

@@ -113,7 +113,7 @@ def _latest(run: Run) -> Checkpoint | None:
 
 
 def _seconds_of_training(run: Run, checkpoint: Checkpoint | None) -> float:
-    """Of all its epochs, and of the one that it was stopped in."""
+    """Seconds of all its epochs, and of the one that it was stopped in."""
     spent: float = sum(record.get("seconds", 0.0) for record in records_of(run))
     return spent + checkpoint.state.seconds if checkpoint is not None and checkpoint.state.step else spent
 

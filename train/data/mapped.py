@@ -36,14 +36,14 @@ class MappedImages:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, 32, 32, 3)."""
+        """The shape of all images, (N, 32, 32, 3)."""
         return (len(self.index), *IMAGE_SHAPE)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, index: Any) -> MappedImages:
-        """Those of a slice or an array of indices."""
+        """The images of a slice or an array of indices."""
         return MappedImages(self.files, self.width, self.index[index])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

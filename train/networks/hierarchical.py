@@ -162,7 +162,7 @@ class HierarchicalLayer(Layer):
 
     @property
     def label(self) -> str:
-        """Number j."""
+        """How messages call it, by its number j."""
         return f"layer {self.j}"
 
     @property

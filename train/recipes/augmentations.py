@@ -272,36 +272,36 @@ def _chosen(settings: Any) -> Iterator[Augmentation]:
 
 
 def draw_batch(settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
-    """Draw what a step is told of its images; each array has them along its first axis.
+    """Draw the random numbers of a step's images; each array has them along its first axis.
 
     With mixup, "partner" holds the same of the image that each is mixed with, another of the batch, and "weight" the
     part of the image itself, at least 1/2: so a rank that has one image of a pair can make the other too.
     """
-    told: Drawn = {"index": position.index}
+    drawn: Drawn = {"index": position.index}
     for part in _chosen(settings):
-        told |= part.draw(settings, rng, position)
+        drawn |= part.draw(settings, rng, position)
     if settings.mixup:
         count = len(position.index)
         other, weight = rng.permutation(count), rng.beta(settings.mixup, settings.mixup, count)
-        told["partner"] = {name: array[other] for name, array in told.items()}
-        told["weight"] = np.maximum(weight, 1 - weight).astype(settings.dtype)
-    return told
+        drawn["partner"] = {name: array[other] for name, array in drawn.items()}
+        drawn["weight"] = np.maximum(weight, 1 - weight).astype(settings.dtype)
+    return drawn
 
 
-def _augmented(settings: Any, images: Images, told: Mapping[str, Any]) -> tuple[Array, Array]:
-    x, labels = images.take(told["index"])
+def _augmented(settings: Any, images: Images, drawn: Mapping[str, Any]) -> tuple[Array, Array]:
+    x, labels = images.take(drawn["index"])
     for part in _chosen(settings):
-        x = part.apply(settings, x, told)
+        x = part.apply(settings, x, drawn)
     return x, labels
 
 
-def batch_of(settings: Any, images: Images, told: Mapping[str, Any], size: tuple[int, ...] | None = None) -> Batch:
+def batch_of(settings: Any, images: Images, drawn: Mapping[str, Any], size: tuple[int, ...] | None = None) -> Batch:
     """Return a step's augmented images with their labels, from what `draw_batch` drew; of another size if given."""
-    x, labels = _augmented(settings, images, told)
+    x, labels = _augmented(settings, images, drawn)
     others = weight = None
     if settings.mixup:
         xp = array_namespace(x)
-        y, others = _augmented(settings, images, told["partner"])
-        weight = xp.asarray(told["weight"])
+        y, others = _augmented(settings, images, drawn["partner"])
+        weight = xp.asarray(drawn["weight"])
         x = y + (x - y) * xp.reshape(weight, (-1, *(1,) * (x.ndim - 1)))
     return Batch(resize(x, size or x.shape[1:-1]), labels, others, weight)

@@ -19,7 +19,7 @@ class Metric(NamedTuple):
     of_step: Callable[[Array, Batch], Array]
     """The number, without axes, from logits (N, classes) and the batch."""
     merge: Callable[[Any, Any], Any] = operator.add
-    """That of two steps, or of two ranks' parts of one."""
+    """The number of two steps, or of two ranks' parts of one, from both."""
     of_epoch: Callable[[float, int], float] = operator.truediv
     """What is recorded as train_NAME, from the number of all steps, and how many images they had."""
 

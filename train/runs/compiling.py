@@ -18,11 +18,11 @@ class _Notice(logging.Handler):
 
     def __init__(self, module: str) -> None:
         super().__init__()
-        self.module, self.said, self.begun = module, False, 0
+        self.module, self.said, self.under_way = module, False, 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count what is being compiled; say so the first time."""
-        self.begun = max(0, self.begun + (1 if record.getMessage().startswith("compiling ") else -1))
+        self.under_way = max(0, self.under_way + (1 if record.getMessage().startswith("compiling ") else -1))
         if not self.said:
             self.said = True
             if os.environ.get("HCNN_QUIET") == "1":
@@ -56,7 +56,7 @@ def said(module: str | None) -> Iterator[None]:
 def answer(signum: int) -> None:
     """Say at once, if kernels are being compiled, that a signal is answered after that; for handlers of signals."""
     for notice in _notices:
-        if notice.begun:
+        if notice.under_way:
             text = f"{signal.Signals(signum).name}: stopping after {COMPILING}; a second one stops at once"
             with contextlib.suppress(OSError):
                 os.write(2, f"{notice.module}: {text}\n".encode())

@@ -67,11 +67,11 @@ __all__ = [
     "classified",
     "draw",
     "figures",
+    "locked",
     "namespace",
+    "on_device",
     "opened",
-    "own",
     "part_right",
-    "placed",
     "require_named",
     "test_lines",
     "write_report",
@@ -152,7 +152,7 @@ class Session:
             run.path = ranks.from_first(run.take_name)
             if ranks.size > 1:
                 ranks.watch.advise(f"continue with --resume {run.path}")
-        with own(run, make=True):
+        with locked(run, make=True):
             run.create(trainer.save, config, trainer.versions, self.teacher and self.teacher[1])
             shared = f", {ranks.size} ranks" if ranks.size > 1 else ""
             for note in trainer.network.fallbacks:
@@ -170,7 +170,7 @@ class Session:
         # what is exchanged next depends on them
         ranks.require_same({f"--{k.replace('_', '-')}": value for k, value in given.items() if k != "data_dir"})
         ranks.from_first(run.require_resumable)
-        with own(run):
+        with locked(run):
             path, checkpoint, notices = ranks.from_first(run.latest)
             config = dataclasses.replace(checkpoint.config, **given)
             state, changed = checkpoint.state, config.epochs != checkpoint.config.epochs
@@ -290,7 +290,7 @@ class Session:
         require_varying(config.dataset, mean, std)
 
         def images(index: np.ndarray[Any, Any]) -> Images:
-            pixels, labels = placed(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index])
+            pixels, labels = on_device(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index])
             return Images(pixels, labels, mean, std, config.dtype)
 
         network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
@@ -377,7 +377,7 @@ class Session:
             if not config.test:
                 return None
             labels = xp.asarray(dataset.test_labels)
-            test = Images(placed(xp, dataset.test_images), labels, train.mean, train.std, train.dtype)
+            test = Images(on_device(xp, dataset.test_images), labels, train.mean, train.std, train.dtype)
             network, state, ranks = trainer.network, trainer.state, trainer.ranks
             begin = time.perf_counter()
             result = evaluate(xp, network, state.evaluated, trainer.moments, test, averages=True, ranks=ranks)
@@ -430,7 +430,7 @@ def opened(name_or_path: Path, say: Say) -> tuple[Path, Checkpoint]:
 
 
 @contextlib.contextmanager
-def own(run: Run, *, make: bool = False) -> Iterator[None]:
+def locked(run: Run, *, make: bool = False) -> Iterator[None]:
     """Hold the run's lock; what interrupts at once says what is saved."""
     try:
         with run.lock(make=make):
@@ -495,7 +495,7 @@ def figures(result: Result) -> dict[str, float]:
     return {"test_loss": result.loss, "test_accuracy": result.accuracy, **views}
 
 
-def placed(xp: Any, images: Any) -> Any:
+def on_device(xp: Any, images: Any) -> Any:
     """Images on the device, unless they stay in their files."""
     return images if isinstance(images, MappedImages) else xp.asarray(images)
 

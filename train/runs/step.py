@@ -160,10 +160,10 @@ class GraphedStep:
         xp = self.xp
         with lasting_memory(xp):
             self.arrays = held = tree_map(self._copied, arrays)
-            self.inputs = told = tree_map(xp.asarray, inputs)
+            self.inputs = given = tree_map(xp.asarray, inputs)
 
         def work() -> tuple[Array, ...]:
-            after, loss, numbers = self.step(held, told)  # which a replay reads, whatever `self` holds then
+            after, loss, numbers = self.step(held, given)  # which a replay reads, whatever `self` holds then
             finite = xp.isfinite(loss)
             both = pairs(held, after)
             weighted_sums([[Term(new, 1.0)] for _, new in both], out=[held for held, _ in both], where=finite)

@@ -72,27 +72,27 @@ class _Listener(event.Listener):
     """Follows the passes of the compiler over functions of this package."""
 
     def __init__(self) -> None:
-        self.begun: list[tuple[str, float]] = []  # each called by the one before it
+        self.under_way: list[tuple[str, float]] = []  # each called by the one before it
         self.notice = _Notice()
 
     def on_start(self, event: Any) -> None:
         """Note when a function's first pass begins."""
         if name := _function(event, FIRST_PASS):
             logger.debug("compiling %s", name)
-            if not self.begun:
+            if not self.under_way:
                 self.notice.begin()
-            self.begun.append((name, time.perf_counter()))
+            self.under_way.append((name, time.perf_counter()))
 
     def on_end(self, event: Any) -> None:
         """Log a function when its last pass is done."""
         name = _function(event, LAST_PASS)
-        if any(name == begun for begun, _ in self.begun):
-            found, begin = self.begun.pop()
+        if any(name == one for one, _ in self.under_way):
+            found, begin = self.under_way.pop()
             while found != name:  # one that failed had no last pass
-                found, begin = self.begun.pop()
-            level = logging.DEBUG if self.begun else logging.INFO
+                found, begin = self.under_way.pop()
+            level = logging.DEBUG if self.under_way else logging.INFO
             seconds = time.perf_counter() - begin
-            if not self.begun:
+            if not self.under_way:
                 self.notice.end(seconds)
             logger.log(level, "compiled %s in %.1f s", name, seconds)
 
