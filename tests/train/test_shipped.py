@@ -288,8 +288,8 @@ def test_what_ships_is_the_average_and_evaluates_as_recorded(
     assert np.array_equal(after.state.parameters["layer03"]["g"], before.state.average["layer03"]["g"])
     out = command("--evaluate", "tiny").success().splitlines()
     assert out[:2] == command("--evaluate", last).success().splitlines()[:2]
-    assert f"recorded when it was trained: accuracy {100 * after.figures['test_accuracy']:.2f} %" == out[3]
-    assert out[3].removeprefix("recorded when it was trained: ") in out[0]
+    assert f"recorded when it was trained: accuracy {100 * after.figures['test_accuracy']:.2f} %" == out[4]
+    assert out[4].removeprefix("recorded when it was trained: ") in out[0]
     (tmp_path / "alone").mkdir()
     (tmp_path / "tiny.h5").rename(tmp_path / "alone" / last.name)
     command("--resume", tmp_path / "alone").one_line(1, f"{last.name} holds weights alone", "--init-from")

@@ -59,7 +59,8 @@ def test_metrics_have_a_line_for_every_epoch_and_one_for_the_test(trained: Path)
         assert line["images_per_second"] == pytest.approx(32 / line["seconds"]) or first
         assert line["train_accuracy"] * 32 == round(line["train_accuracy"] * 32)
         assert line["validation_accuracy"] * 8 == round(line["validation_accuracy"] * 8)
-    assert set(lines[-1]) == {"epoch", "test_loss", "test_accuracy", "test_accuracy_of_views", "seconds"}
+    figures = {"test_loss", "test_accuracy", "test_accuracy_of_views", "test_balanced_accuracy"}
+    assert set(lines[-1]) == {"epoch", *figures, "seconds"}
 
 
 def test_of_several_ranks_the_first_alone_writes(trained: Path, tmp_path: Path) -> None:
@@ -122,6 +123,7 @@ def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcom
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images",
         f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views "
         "(shifts of a pixel, mirrored)",
+        f"test: balanced accuracy {100 * test['test_balanced_accuracy']:.2f} %, the mean over classes",
         calibration,
         str(path / "learning-curve.png"),
         str(path / "best.h5"),
@@ -301,8 +303,8 @@ def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: P
         f"test: accuracy {100 * test['test_accuracy']:.2f} %, loss {test['test_loss']:.4f} nats, 30 images"
     )
     assert lines[1].startswith(f"test: accuracy {100 * test['test_accuracy_of_views']:.2f} % by the mean of six views")
-    assert "after one temperature" in lines[2]
-    lines = lines[2:]
+    assert "balanced accuracy" in lines[2] and "after one temperature" in lines[3]
+    lines = lines[3:]
     assert lines[1] == "rows: true class; columns: predicted"
     assert lines[2].split("  right, ")[0].split() == [name[:4] for name in few_images.class_names]
     assert [line.split()[0] for line in lines[3:]] == list(few_images.class_names)
@@ -310,6 +312,9 @@ def test_evaluation_of_a_checkpoint_repeats_the_run(command: Command, trained: P
     assert confusion.shape == (10, 10)
     np.testing.assert_array_equal(confusion.sum(axis=1), np.bincount(few_images.test_labels, minlength=10))
     assert np.trace(confusion) / 30 == pytest.approx(test["test_accuracy"], abs=1e-12)
+    shown = confusion[confusion.sum(axis=1) > 0]
+    parts = np.array([row[k] for k, row in enumerate(confusion) if row.sum()]) / shown.sum(axis=1)
+    assert parts.mean() == pytest.approx(test["test_balanced_accuracy"], abs=1e-12)
     for k, line in enumerate(lines[3:]):
         right, count = confusion[k, k], confusion[k].sum()
         low, high = wilson(right, count)

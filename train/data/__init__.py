@@ -14,7 +14,17 @@ from train.data.augmentation import (
 )
 from train.data.cifar import INFO, load_dataset
 from train.data.custom import UNNAMED, dataset_from_arrays, is_custom, is_function
-from train.data.dataset import DataError, Dataset, DatasetInfo, require_varying, split_validation, spread, train_subset
+from train.data.dataset import (
+    DataError,
+    Dataset,
+    DatasetInfo,
+    balanced_weights,
+    class_notes,
+    require_varying,
+    split_validation,
+    spread,
+    train_subset,
+)
 from train.data.images import Images
 from train.data.mapped import MappedImages
 
@@ -27,7 +37,9 @@ __all__ = [
     "Images",
     "MappedImages",
     "augment",
+    "balanced_weights",
     "channel_statistics",
+    "class_notes",
     "dataset_from_arrays",
     "draw_holes",
     "draw_sources",

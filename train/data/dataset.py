@@ -156,6 +156,33 @@ def require_varying(name: str, mean: NDArray[np.float64], std: NDArray[np.float6
         )
 
 
+UNEVEN = 10
+"""How many times as many training images one class has as another where it is said."""
+
+
+def balanced_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Return what an image of each class counts, so that classes count alike and images 1 in the mean."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.divide(len(labels), np.count_nonzero(counts) * counts, out=np.zeros(classes), where=counts > 0)
+
+
+def class_notes(dataset: Dataset, kept: NDArray[np.int64]) -> list[str]:
+    """Return what there is to say of the classes of the training images that are kept, and of the test images."""
+    names, counts = dataset.class_names, np.bincount(dataset.train_labels[kept], minlength=len(dataset.class_names))
+    said = []
+    if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
+        said.append(f"no training image is of class {', '.join(missing)}: nothing can be learned of that")
+    least, most = (int(chosen(np.where(counts > 0, counts, counts.max()))) for chosen in (np.argmin, np.argmax))
+    if counts[most] >= UNEVEN * counts[least]:
+        said.append(
+            f"class {names[most]} has {counts[most]:,} training images, {names[least]} {counts[least]:,}: "
+            "--class-weights balanced lets classes count alike"
+        )
+    if len(found := np.unique(dataset.test_labels)) == 1:
+        said.append(f"all test images are of class {names[found[0]]}: accuracy says nothing of the others")
+    return said
+
+
 def describe_array(array: NDArray[Any]) -> str:
     """Return dtype and shape in words."""
     return f"{array.dtype} of shape {array.shape}"

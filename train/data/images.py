@@ -21,6 +21,7 @@ class Images:
     mean: Any  # of each channel, in units of a pixel value
     std: Any
     dtype: str  # of standardised images
+    class_weights: Array | None = None  # what an image of each class counts, where they do not count alike
 
     def take(self, index: Array | slice) -> tuple[Array, Array]:
         """Return standardised images and labels."""

@@ -32,6 +32,7 @@ class Batch(NamedTuple):
     labels: Array  # (N,), what counts as right
     others: Array | None = None  # (N,), second labels, where images are mixed
     weight: Array | None = None  # (N,), of the first labels
+    class_weights: Array | None = None  # (classes,), what an image of each counts
 
 
 @dataclass(frozen=True)
@@ -304,4 +305,4 @@ def batch_of(settings: Any, images: Images, drawn: Mapping[str, Any], size: tupl
         y, others = _augmented(settings, images, drawn["partner"])
         weight = xp.asarray(drawn["weight"])
         x = y + (x - y) * xp.reshape(weight, (-1, *(1,) * (x.ndim - 1)))
-    return Batch(resize(x, size or x.shape[1:-1]), labels, others, weight)
+    return Batch(resize(x, size or x.shape[1:-1]), labels, others, weight, images.class_weights)

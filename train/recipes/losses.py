@@ -20,6 +20,9 @@ class LossSettings(Section):
     """Settings of losses."""
 
     label_smoothing: float = setting(0.0, "part of the target spread over all classes", low=0.0, high=0.999)
+    class_weights: str = setting(
+        "none", "what an image counts: all alike, or balanced, so that classes do", choices=("none", "balanced")
+    )
     teacher: str = setting(
         "", "checkpoint, run or name of a network whose predictions are learned beside the labels (arXiv:1503.02531)"
     )
@@ -45,11 +48,10 @@ def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = N
         if batch.others is not None and batch.weight is not None:
             wanted = batch.others + (wanted - batch.others) * batch.weight[:, None]
         loss = np.mean(np.square(logits - wanted))
-    elif batch.others is None or batch.weight is None:
+    elif batch.others is None and batch.class_weights is None:
         loss = cross_entropy(logits, batch.labels, label_smoothing=settings.label_smoothing)
     else:
-        both, smoothing = (batch.labels, batch.others), settings.label_smoothing
-        targets = _targets(both, batch.weight, logits.shape[1], smoothing)
+        targets = _targets(batch, array_namespace(batch.images), logits.shape[1], settings.label_smoothing)
         loss = -np.sum(targets * log_softmax(logits)) * (1 / logits.shape[0])
     if taught is not None:
         part = settings.teacher_share
@@ -64,12 +66,19 @@ def right(logits: Array, labels: Array) -> Array:
     return xp.sum(xp.astype(chosen == labels, xp.int64)) if labels.ndim == 1 else 0 * xp.sum(chosen)
 
 
-def _targets(both: tuple[Array, Array], weight: Array, classes: int, smoothing: float) -> Array:
-    """What a batch of mixed images is compared with, (N, classes)."""
-    xp = array_namespace(weight)
-    first, second = (xp.astype(labels[:, None] == xp.arange(classes), weight.dtype) for labels in both)
-    mixed: Array = second + (first - second) * weight[:, None]
-    return (1 - smoothing) * mixed + smoothing / classes if smoothing else mixed
+def _targets(batch: Batch, xp: Any, classes: int, smoothing: float) -> Array:
+    """What a batch is compared with, (N, classes): of mixed images both labels, each row by the weight of its class."""
+    known = [batch.labels] if batch.others is None else [batch.labels, batch.others]
+    first, *second = (xp.astype(labels[:, None] == xp.arange(classes), batch.images.dtype) for labels in known)
+    targets: Array = first
+    if second and batch.weight is not None:
+        targets = second[0] + (first - second[0]) * batch.weight[:, None]
+    of_class = targets
+    if smoothing:
+        targets = (1 - smoothing) * targets + smoothing / classes
+    if batch.class_weights is None:
+        return targets
+    return targets * xp.sum(of_class * batch.class_weights, axis=1)[:, None]
 
 
 def divergence(logits: Array, taught: Array, temperature: float) -> Array:

@@ -24,7 +24,9 @@ from train.data import (
     DatasetInfo,
     Images,
     MappedImages,
+    balanced_weights,
     channel_statistics,
+    class_notes,
     is_function,
     load_dataset,
     require_varying,
@@ -288,6 +290,8 @@ class Session:
                 raise ConfigError(f"--validation-size: {error}") from error
         mean, std = channel_statistics(dataset.train_images[kept])
         require_varying(config.dataset, mean, std)
+        for line in class_notes(dataset, kept):
+            self.say(line)
 
         def images(index: np.ndarray[Any, Any]) -> Images:
             pixels, labels = on_device(xp, dataset.train_images[index]), xp.asarray(dataset.train_labels[index])
@@ -296,6 +300,9 @@ class Session:
         network = build(config, dataset.image_shape[:-1], len(dataset.class_names), dataset.image_shape[-1])
         validation = None if held_out is None else images(held_out)
         train = images(kept)
+        if config.class_weights == "balanced":
+            weights = balanced_weights(dataset.train_labels[kept], len(dataset.class_names))
+            train = dataclasses.replace(train, class_weights=xp.asarray(weights, dtype=getattr(xp, config.dtype)))
         teacher = self.teacher and Teacher.of(xp, *self.teacher, config, train)
         return Trainer(xp, config, network, train, validation, run, found, dataset.class_names, self.ranks, teacher)
 
@@ -491,8 +498,14 @@ def draw(run: Run) -> None:
 
 def figures(result: Result) -> dict[str, float]:
     """What is recorded of a test."""
-    views = {} if result.averaged is None else {"test_accuracy_of_views": result.averaged}
-    return {"test_loss": result.loss, "test_accuracy": result.accuracy, **views}
+    found = {"test_loss": result.loss, "test_accuracy": result.accuracy}
+    if result.averaged is not None:
+        found["test_accuracy_of_views"] = result.averaged
+    counts = result.confusion.sum(axis=1)
+    if len(set(counts.tolist())) > 1:
+        of_class = np.diag(result.confusion)[counts > 0] / counts[counts > 0]
+        found["test_balanced_accuracy"] = float(of_class.mean())
+    return found
 
 
 def on_device(xp: Any, images: Any) -> Any:
@@ -565,6 +578,8 @@ def test_lines(test: Mapping[str, Any], config: Config, images: str = "") -> Ite
         number = {(False, True): "three", (True, False): "two"}.get((config.flip, config.shift > 0), "six")
         known = [word for word, on in (("shifts of a pixel", config.shift), ("mirrored", config.flip)) if on]
         yield f"test: accuracy {views:.2f} % by the mean of {number} views ({', '.join(known)})"
+    if "test_balanced_accuracy" in test:
+        yield f"test: balanced accuracy {100 * test['test_balanced_accuracy']:.2f} %, the mean over classes"
 
 
 def calibration_lines(result: Result, labels: np.ndarray[Any, Any]) -> Iterator[str]:

@@ -1,0 +1,85 @@
+"""Classes that differ in number: weights, balanced accuracy, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodiff import grad
+from hcnn_core import log_softmax
+from tests.train.commands import made_up
+from tests.train.runs import run_here
+from train.data import Dataset, balanced_weights, class_notes
+from train.recipes.augmentations import Batch
+from train.recipes.losses import loss_of
+
+FEW = ("--preset", "sample", "--width", 4, "--depth", 4, "--strided-layers", 3, "--epochs", 3, "--validation-size", 0)
+
+
+def test_balanced_weights_let_classes_count_alike() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [3])
+    weights = balanced_weights(labels, 4)
+    assert weights[2] == 0 and weights[labels].mean() == pytest.approx(1)
+    for k in (0, 1, 3):
+        assert weights[k] * np.sum(labels == k) == pytest.approx(10 / 3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_loss_weighs_each_image_by_its_class(smoothing: float, mixed: bool) -> None:
+    rng = np.random.default_rng(0)
+    logits, weights = rng.standard_normal((7, 4)), np.array([0.5, 2.0, 0.0, 3.0])
+    labels, others, part = rng.integers(4, size=7), rng.integers(4, size=7), rng.uniform(0.5, 1, 7)
+    settings = SimpleNamespace(label_smoothing=smoothing, teacher="")
+    more: dict[str, Any] = {"others": others, "weight": part} if mixed else {}
+    batch = Batch(np.zeros((7, 1)), labels, class_weights=weights, **more)
+    expected = 0.0
+    for n in range(7):
+        share = part[n] if mixed else 1.0
+        target = share * np.eye(4)[labels[n]] + (1 - share) * np.eye(4)[others[n]]
+        counted = share * weights[labels[n]] + (1 - share) * weights[others[n]]
+        target = (1 - smoothing) * target + smoothing / 4
+        expected -= counted * target @ log_softmax(logits[n : n + 1])[0] / 7
+    assert loss_of(settings, logits, batch) == pytest.approx(expected)
+    alike = loss_of(settings, logits, batch._replace(class_weights=np.ones(4)))
+    assert alike == pytest.approx(loss_of(settings, logits, batch._replace(class_weights=None)))
+    assert grad(lambda z: loss_of(settings, z, batch))(logits).shape == logits.shape
+
+
+def test_what_is_said_of_classes() -> None:
+    def said(train: list[int], test: list[int]) -> list[str]:
+        x = np.zeros((len(train), 4, 4, 1), np.uint8)
+        data = Dataset("d", ("a", "b", "c"), x, np.array(train), x[: len(test)], np.array(test))
+        return class_notes(data, np.arange(len(train)))
+
+    assert said([0, 1, 2], [0, 1]) == []
+    assert said([0, 1, 1], [0, 1]) == ["no training image is of class c: nothing can be learned of that"]
+    assert said([0, 1, 2], [1, 1]) == ["all test images are of class b: accuracy says nothing of the others"]
+    assert said([0] * 10 + [1, 2], [0, 1]) == [
+        "class a has 10 training images, b 1: --class-weights balanced lets classes count alike"
+    ]
+    assert said([0] * 9 + [1, 2], [0, 1]) == []
+
+
+def test_a_run_on_uneven_classes(tmp_path: Path) -> None:
+    arrays = made_up((8, 8), classes=2, train=80, test=20)
+    kept = np.flatnonzero((arrays["y_train"] == 0) | (np.arange(80) > 74))
+    arrays["x_train"], arrays["y_train"] = arrays["x_train"][kept], arrays["y_train"][kept]
+    arrays["x_test"], arrays["y_test"] = arrays["x_test"][1:], arrays["y_test"][1:]
+    np.savez(tmp_path / "uneven.npz", **arrays)
+    found = []
+    for weights in ("none", "balanced"):
+        run = tmp_path / weights
+        options = ("--dataset", tmp_path / "uneven.npz", "--class-weights", weights, "--out", run)
+        out = run_here((*FEW, *options), None).success()
+        assert "class 0 has 40 training images, 1 3: --class-weights balanced lets classes count alike" in out
+        record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        assert f"balanced accuracy {100 * record['test_balanced_accuracy']:.2f} %, the mean over classes" in out
+        assert 0 <= record["test_balanced_accuracy"] <= 1
+        found.append(json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["train_loss"])
+    assert found[0] != found[1]
