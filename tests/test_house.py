@@ -17,6 +17,8 @@ PACKAGES = ("hcnn", "hcnn_core", "autodiff", "wavelets", "train")
 # What a CuPy user may lack.
 OPTIONAL = ("cupy", "cupyx", "h5py", "hypothesis", "jinja2", "matplotlib", "numba", "pytest", "tqdm")
 LONGEST_KERNEL_FILE = 460
+MOST_LINES = {"hcnn": 220, "hcnn_core": 19_300, "autodiff": 6_450, "wavelets": 2_400, "train": 17_500}
+"""Of the modules of each package. Raising one is a line in a commit that says why; deleting is better."""
 
 ENGINES = "hcnn_core._engines"
 PARTS = "hcnn_core.backend._"
@@ -228,6 +230,26 @@ def violations(sources: Sources) -> list[str]:
         if module.startswith(f"{ENGINES}.cpu.kernels.") and lines > LONGEST_KERNEL_FILE:
             found.append(f"{module} has {lines} lines; a file of kernels has {LONGEST_KERNEL_FILE} at most")
     return found
+
+
+def over_budget(sources: Sources) -> list[str]:
+    """Packages that have more lines than they may, and by how many."""
+    lines = dict.fromkeys(MOST_LINES, 0)
+    for module, source in sources.items():
+        lines[module.partition(".")[0]] += len(source.splitlines())
+    return [
+        f"{package} has {lines[package] - most} lines more than its budget of {most}: delete as many, or raise it in "
+        "MOST_LINES by a commit that says why"
+        for package, most in MOST_LINES.items()
+        if lines[package] > most
+    ]
+
+
+def test_packages_keep_within_their_budgets_of_lines() -> None:
+    sources = source_tree()
+    assert set(MOST_LINES) == set(PACKAGES) and over_budget(sources) == []
+    (complaint,) = over_budget({**sources, "wavelets.more": "x = 1\n" * 2_400})
+    assert complaint.startswith("wavelets has 2") and "delete as many" in complaint
 
 
 def test_no_module_breaks_the_import_rule() -> None:

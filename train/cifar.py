@@ -25,7 +25,7 @@ from train.commands.command_line import (
     say,
     say_called,
 )
-from train.config import Config, ConfigError, field_type, make_config, read_toml, sections
+from train.config import CHOICES, Config, ConfigError, field_type, make_config, read_toml, sections
 from train.data import (
     INFO,
     DatasetInfo,
@@ -352,7 +352,11 @@ def _parser() -> Parser:
     parser.add_argument("--report", type=given_path, metavar="DIR", help="write a run's report.html anew and stop")
     for section in sections():
         title = (section.__doc__ or "").strip().partition("\n")[0].partition(":")[0].rstrip(".")
-        group = parser.add_argument_group(title)
+        takers = [
+            f"{kind} {name}" for kind, parts in CHOICES.items() for name in parts if section in parts[name].sections
+        ]
+        takers += [section.needs] if section.needs else []
+        group = parser.add_argument_group(title, f"with --{', --'.join(takers)}" if takers else None)
         for f in dataclasses.fields(section):
             _add_flag(group, f)
     return parser

@@ -157,12 +157,10 @@ class HierarchicalLayer(Layer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Key of the layer's weights."""
         return name_of(self.j)
 
     @property
     def label(self) -> str:
-        """How messages call it, by its number j."""
         return f"layer {self.j}"
 
     @property
@@ -211,7 +209,6 @@ class HierarchicalLayer(Layer):
 
     @property
     def steps(self) -> str:  # type: ignore[override]
-        """Strides."""
         return times(self.stride)
 
     def initialize(self, rng: np.random.Generator) -> Weights:
@@ -511,7 +508,6 @@ class MergedLayer(Layer):
     def __call__(
         self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
-        """Return x_j."""
         return self._layer.joined(self._layer.made_by(weights, self._layer.marginal(inputs[0].x)), inputs), {}
 
 
@@ -538,7 +534,6 @@ class Head(Layer):
         return {"w": w.astype(self.dtype), "bias": np.zeros(classes, self.dtype)}
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return the logits (N, C)."""
         (x,) = inputs
         axes = tuple(range(1, x.ndim - 1))
         if self.kind == "sum":

@@ -78,7 +78,6 @@ class Convolution(plain.Convolution):
         return {"bias": np.zeros(shape[-1], self.dtype), "w": w.astype(self.dtype)}
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return maps (N, u1, u2, maps)."""
         if self.name == "C1":
             _require_size(*inputs[0].shape[1:3])
         if self.name == "C3":
@@ -106,7 +105,6 @@ class Average(plain.Plain):
         return {"bias": np.zeros(maps, self.dtype), "scale": np.ones(maps, self.dtype)}
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return maps (N, u1, u2, maps)."""
         (x,) = inputs
         n, rows, columns, maps = x.shape
         blocks = np.reshape(x, (n, rows // 2, 2, columns // 2, 2, maps))
@@ -123,7 +121,6 @@ class Dense(plain.Dense):
         self.tells_classes = name == "output"
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return the units."""
         x = marginal(inputs[0], SPACE, reduction="mean") if inputs[0].ndim == 4 else inputs[0]
         x = super().apply(weights, x)
         return x if self.tells_classes else squash(x)

@@ -76,7 +76,6 @@ class Convolution(Plain):
         return {"w": w.astype(self.dtype), **bias}
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return the maps that the filters make."""
         stride = 1 if self.crop else self.stride
         y = convolve(inputs[0], weights["w"], SPACE, sum_axes=3, boundary="zero", stride=stride)
         if self.crop:
@@ -91,7 +90,6 @@ class Flatten(Plain):
         super().__init__(name, (reads,), inputs, (math.prod(inputs),))
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return the units (N, units)."""
         return np.reshape(inputs[0], (inputs[0].shape[0], -1))
 
 
@@ -115,7 +113,6 @@ class Dense(Plain):
         return {"w": w.astype(self.dtype), "bias": np.zeros(shape[1], self.dtype)}
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return the units."""
         return inputs[0] @ weights["w"] + weights["bias"]
 
 
@@ -133,14 +130,12 @@ class Normalization(Plain):
         return {"scale": np.ones(channels, self.dtype), "bias": np.zeros(channels, self.dtype)}
 
     def moments(self) -> Weights:
-        """Return those of standardised channels."""
         channels = self.inputs[-1]
         return {"output_mean": np.zeros(channels, self.dtype), "output_variance": np.ones(channels, self.dtype)}
 
     def __call__(
         self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
-        """Return the normalised channels, and their moments."""
         (x, _), scale, bias = inputs[0], weights["scale"], weights["bias"]
         if moments is None:
             sharing = {} if call.shard is None else {"shard": call.shard}
@@ -156,7 +151,6 @@ class Relu(Plain):
     support = "ReLU"
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return the positive part."""
         return relu(inputs[0])
 
 
@@ -168,7 +162,6 @@ class Maxout(Plain):
         self.pieces, self.support = pieces, f"max of {pieces}"
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return a map for each of the pieces' maxima."""
         return maxout(inputs[0], self.pieces)
 
 
@@ -185,7 +178,6 @@ class Pool(Plain):
         self.stride, self.support, self.steps = stride, f"{times((taps, taps))} {kind}", times((stride, stride))
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return a value for each window."""
         return self.pool(inputs[0], SPACE, self.taps, stride=self.stride, padding=self.padding)
 
 
@@ -197,7 +189,6 @@ class Whole(Plain):
         self.support = kind
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return a unit for each map."""
         if self.support == "mean":
             return marginal(inputs[0], SPACE, reduction="mean")
         return np.max(inputs[0], axis=SPACE)
@@ -211,13 +202,11 @@ class Dropout(Plain):
         self.rate, self.support = rate, f"{rate:g} left out"
 
     def noise(self) -> tuple[int, ...]:
-        """Return the shape of the input."""
         return self.inputs
 
     def __call__(
         self, weights: Weights, inputs: Sequence[Signal], moments: Weights | None = None, call: Call = DEFAULT_CALL
     ) -> tuple[Signal, Weights]:
-        """Return the input, in training without what is left out."""
         x = inputs[0].x
         if call.noise is None:
             return Signal(x), {}
@@ -231,7 +220,6 @@ class Sum(Plain):
     support = "sum"
 
     def apply(self, weights: Weights, *inputs: Array) -> Array:
-        """Return the sum."""
         x, skipping = inputs
         rows, columns = -(-skipping.shape[1] // x.shape[1]), -(-skipping.shape[2] // x.shape[2])
         if (rows, columns) != (1, 1):

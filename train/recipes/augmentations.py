@@ -159,7 +159,6 @@ class Move(Augmentation):
         return True
 
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
-        """Refuse shifts that move images out of sight."""
         _require_below("shift", settings.shift, size)
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
@@ -171,7 +170,6 @@ class Move(Augmentation):
         return dict(zip(AXES, draw_sources(rng, shape, max_shift=settings.shift, flip=flip), strict=False))
 
     def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
-        """Return moved images."""
         return move(images, *(drawn[axis] for axis in AXES[: images.ndim - 2]), max_shift=settings.shift)
 
 
@@ -187,11 +185,9 @@ class Affine(Augmentation):
     sections = (AffineSettings,)
 
     def is_on(self, settings: Any) -> bool:
-        """Return whether any map has a strength."""
         return bool(settings.rotate or settings.shear or settings.zoom)
 
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
-        """Refuse signals and volumes."""
         if self.is_on(settings):
             _require_images("rotate, shear and zoom", size)
 
@@ -208,7 +204,6 @@ class Affine(Augmentation):
         return {"affine": matrices.astype(settings.dtype)}
 
     def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
-        """Return mapped images."""
         return map_affinely(images, drawn["affine"])
 
 
@@ -218,11 +213,9 @@ class Colour(Augmentation):
     sections = (ColourSettings,)
 
     def is_on(self, settings: Any) -> bool:
-        """Return whether any of them varies."""
         return bool(settings.brightness or settings.contrast or settings.saturation)
 
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
-        """Refuse signals and volumes."""
         if self.is_on(settings):
             _require_images("brightness, contrast and saturation", size)
 
@@ -232,7 +225,6 @@ class Colour(Augmentation):
         return {"colour": (rng.uniform(-1, 1, (len(position.index), 3)) * largest).astype(settings.dtype)}
 
     def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
-        """Return images of other colours."""
         return recolour(images, drawn["colour"])
 
 
@@ -242,11 +234,9 @@ class Cutout(Augmentation):
     sections = (CutoutSettings,)
 
     def is_on(self, settings: Any) -> bool:
-        """Return whether a square has a side."""
         return bool(settings.cutout)
 
     def check(self, settings: Any, size: tuple[int, ...]) -> None:
-        """Refuse squares as large as images."""
         _require_below("cutout", settings.cutout, size)
 
     def draw(self, settings: Any, rng: np.random.Generator, position: Position) -> Drawn:
@@ -255,7 +245,6 @@ class Cutout(Augmentation):
         return {f"hidden_{axis}": along for axis, along in zip(AXES, holes, strict=False)}
 
     def apply(self, settings: Any, images: Array, drawn: Mapping[str, Array]) -> Array:
-        """Return images with zeros."""
         return hide(images, *(drawn[f"hidden_{axis}"] for axis in AXES[: images.ndim - 2]))
 
 
