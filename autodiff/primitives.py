@@ -19,7 +19,12 @@ from hcnn_core.loss import cross_entropy_and_gradient, targets
 from hcnn_core.moments import moments_and_mean, shard_cotangents
 from hcnn_core.moments import patch_covariance as _patch_covariance
 from hcnn_core.moments import patch_filter as _patch_filter
-from hcnn_core.normalization import batch_normalized_and_moments, normalized_and_moments, require_epsilon
+from hcnn_core.normalization import (
+    batch_normalized_and_moments,
+    normalized_and_moments,
+    normalized_marginal_and_moments,
+    require_epsilon,
+)
 from hcnn_core.pooling import make_windows, maxima_and_taps, picked_samples, picked_samples_vjp, require_pieces
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -292,6 +297,12 @@ _normalized_and_moments = primitive(functools.wraps(hcnn_core.normalize_elu)(nor
 normalize_elu = functools.wraps(hcnn_core.normalize_elu)(
     lambda *args, **kwargs: _normalized_and_moments(*args, **kwargs)[:3]
 )
+_normalized_marginal_and_moments = primitive(
+    functools.wraps(hcnn_core.normalize_elu_marginal)(normalized_marginal_and_moments)
+)
+normalize_elu_marginal = functools.wraps(hcnn_core.normalize_elu_marginal)(
+    lambda *args, **kwargs: _normalized_marginal_and_moments(*args, **kwargs)[:3]
+)
 _batch_normalized_and_moments = primitive(functools.wraps(hcnn_core.batch_normalize)(batch_normalized_and_moments))
 batch_normalize = functools.wraps(hcnn_core.batch_normalize)(
     lambda *args, **kwargs: _batch_normalized_and_moments(*args, **kwargs)[:3]
@@ -339,6 +350,24 @@ defvjp_argnums(
     _batch_normalized_and_moments,
     functools.partial(_normalization_pullback, hcnn_core.batch_normalize_vjp, _batch_normalize_written_out),
 )
+
+
+def _normalized_marginal_pullback(
+    argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    (y, *_), axis, options = args, *_axis_of_marginal(*args[4:], **kwargs)
+    of_ans = _normalization_pullback(
+        hcnn_core.normalize_elu_vjp, _normalize_elu_written_out, argnums, ans, args[:4], options
+    )
+    return lambda g: of_ans({**g, 0: marginal_vjp(g[0], getval(y).shape, axis)} if 0 in g else g)
+
+
+def _axis_of_marginal(axis: int, **options: Any) -> tuple[int, dict[str, Any]]:
+    """The axis, given by position or keyword, and the other options."""
+    return axis, options
+
+
+defvjp_argnums(_normalized_marginal_and_moments, _normalized_marginal_pullback)
 
 _maxima_and_taps = primitive(maxima_and_taps)
 _picked_samples, _picked_samples_vjp = primitive(picked_samples), primitive(picked_samples_vjp)

@@ -26,6 +26,7 @@ import numpy as np
 from autodiff._constants import PLAIN, Watched, kept, plain_array, require_unchanged, watch
 from hcnn_core.activations import total
 from hcnn_core.backend import Array, library_of
+from hcnn_core.marginals import marginal
 
 __all__ = ["defvjp", "defvjp_argnums", "getval", "primitive"]
 
@@ -357,8 +358,7 @@ def fit(g: Array, node: Node, name: str) -> Array:
         stretched = [extra + i for i, (n, m) in enumerate(zip(node.shape, kept, strict=True)) if n != m]
         summed = (*range(extra), *stretched)
         if any(shape[axis] != 1 for axis in summed):
-            wide = WIDE.get(dtype.name) if library_of(getval(g)) == "numpy" else None
-            g = np.sum(g, axis=summed) if wide is None else np.sum(g, axis=summed, dtype=wide).astype(dtype)
+            g = _summed(g, summed)
         if g.shape != node.shape or not g.shape:  # a view would be copied where a caller may write to it
             g = np.reshape(g, node.shape)
     if dtype != node.dtype:
@@ -366,6 +366,15 @@ def fit(g: Array, node: Node, name: str) -> Array:
             g = g.real
         g = g.astype(node.dtype)
     return g
+
+
+def _summed(g: Array, axes: tuple[int, ...]) -> Array:
+    """The sum over some axes, by the kernels of the array's library where it has some."""
+    library = library_of(getval(g))
+    if library == "cupy" and g is getval(g) and g.dtype.kind in "fc":
+        return marginal(g, axes)
+    wide = WIDE.get(g.dtype.name) if library == "numpy" else None
+    return np.sum(g, axis=axes) if wide is None else np.sum(g, axis=axes, dtype=wide).astype(g.dtype)
 
 
 def _at_position(i: int, g: Array) -> tuple[dict[int, Array]]:

@@ -12,7 +12,13 @@ from hcnn_core.filters import merge_factors, merge_factors_vjp, normalize_filter
 from hcnn_core.loss import cross_entropy, log_softmax
 from hcnn_core.marginals import marginal, marginal_vjp
 from hcnn_core.moments import patch_moments, patch_moments_vjp
-from hcnn_core.normalization import batch_normalize, batch_normalize_vjp, normalize_elu, normalize_elu_vjp
+from hcnn_core.normalization import (
+    batch_normalize,
+    batch_normalize_vjp,
+    normalize_elu,
+    normalize_elu_marginal,
+    normalize_elu_vjp,
+)
 from hcnn_core.operators import linear_operator
 from hcnn_core.plans import explain, planning, wisdom
 from hcnn_core.pooling import max_pool, max_pool_vjp, maxout, maxout_vjp, mean_pool, mean_pool_vjp
@@ -59,6 +65,7 @@ __all__ = [
     "muon_update",
     "muon_update_all",
     "normalize_elu",
+    "normalize_elu_marginal",
     "normalize_elu_vjp",
     "normalize_filters",
     "normalize_filters_vjp",

@@ -20,6 +20,7 @@ from hcnn_core.backend import (
     require_real,
 )
 from hcnn_core.backend import Array as EngineArray
+from hcnn_core.marginals import marginal
 from hcnn_core.typing import Array, Axes, ConvolveOptions, NumpyArray, Scalar, Shape
 
 __all__ = ["convolve", "convolve_elu", "convolve_elu_marginal", "convolve_vjp_w", "convolve_vjp_x"]
@@ -269,7 +270,7 @@ def convolve_elu_marginal(
     if problem.plain:
         return make_plan(problem, True, x).forward_and_marginal(xp, x, w, bias, axis)
     y = elu(forward(xp, problem, x, w), bias=bias)
-    return y, xp.sum(y, axis=axis)
+    return y, marginal(y, axis)
 
 
 @overload

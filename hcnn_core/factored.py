@@ -20,8 +20,9 @@ from hcnn_core._problem import (
 from hcnn_core._tuning import current
 from hcnn_core.activations import elu_vjp
 from hcnn_core.backend import Array as EngineArray
-from hcnn_core.backend import array_namespace, joined, reduced, require_real
+from hcnn_core.backend import array_namespace, joined, require_real
 from hcnn_core.convolution import adjoints, convolve, convolve_elu
+from hcnn_core.marginals import marginal
 from hcnn_core.typing import Array, Axes, Boundaries, NumpyArray, Scalar
 
 __all__ = ["factored_layer"]
@@ -246,4 +247,4 @@ def _summed_to(xp: Any, g: EngineArray, shape: tuple[int, ...]) -> EngineArray:
     """A cotangent summed over the axes along which an argument of this shape was broadcast, in that shape."""
     extra = g.ndim - len(shape)
     axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))
-    return xp.reshape(reduced(xp.sum, g, axes, dtype=g.dtype), shape) if axes else xp.reshape(g, shape)
+    return xp.reshape(marginal(g, axes) if axes else g, shape)

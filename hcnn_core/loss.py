@@ -88,6 +88,16 @@ def cross_entropy_and_gradient(logits: Array, labels: Array, label_smoothing: fl
     return _mean_loss(xp, logs, target), (xp.exp(logs) - target) / target.shape[0]
 
 
+def count_right(logits: Array, labels: Array) -> EngineArray:
+    """How many images (N,) have the label of their largest logit, of (N, classes); an integer array."""
+    xp, logits, labels = _checked(logits, labels, 0.0)
+    if at_once := native("loss", logits):
+        found: EngineArray = at_once.count_right(xp, logits, labels)
+        return found
+    right: EngineArray = xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64))
+    return right
+
+
 def _mean_loss(xp: Any, logs: Array, target: Array) -> Array:
     """The mean over images; a class of probability 0 counts only where the target is not 0."""
     counts = xp.astype(target, xp.bool)  # NaN counts

@@ -11,11 +11,18 @@ import math
 from typing import Any, TypeAlias, overload
 
 from hcnn_core._engines.dispatch import engine
+from hcnn_core._problem import normalize_axes
 from hcnn_core.backend import array_namespace, require_real
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Array, NumpyArray, Scalar
 
-__all__ = ["batch_normalize", "batch_normalize_vjp", "normalize_elu", "normalize_elu_vjp"]
+__all__ = [
+    "batch_normalize",
+    "batch_normalize_vjp",
+    "normalize_elu",
+    "normalize_elu_marginal",
+    "normalize_elu_vjp",
+]
 
 Arrays: TypeAlias = tuple[Array, Array, Array]
 NumpyArrays: TypeAlias = tuple[NumpyArray[Scalar], NumpyArray[Scalar], NumpyArray[Scalar]]
@@ -137,6 +144,63 @@ def normalized_and_moments(
 
 
 @overload
+def normalize_elu_marginal(
+    y: NumpyArray[Scalar],
+    shift: NumpyArray[Scalar],
+    scale: NumpyArray[Scalar],
+    bias: NumpyArray[Scalar],
+    /,
+    axis: int,
+    *,
+    epsilon: float,
+    shard: Shard | None = None,
+) -> NumpyArrays[Scalar]: ...
+@overload
+def normalize_elu_marginal(
+    y: Array, shift: Array, scale: Array, bias: Array, /, axis: int, *, epsilon: float, shard: Shard | None = None
+) -> Arrays: ...
+def normalize_elu_marginal(
+    y: Array, shift: Array, scale: Array, bias: Array, /, axis: int, *, epsilon: float, shard: Shard | None = None
+) -> Arrays:
+    """The marginal of `normalize_elu` over an axis (Eq. 6), without the array that it sums, where a GPU can do so.
+
+    Parameters
+    ----------
+    y, shift, scale, bias, epsilon, shard
+        As `normalize_elu`.
+    axis : int
+        The axis of y to remove; not the last one.
+
+    Returns
+    -------
+    total : array
+        ``marginal(normalize_elu(y, shift, scale, bias, epsilon=epsilon)[0], axis)``.
+    mean, variance : array, shape (K,)
+        As `normalize_elu`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `normalize_elu`, and ValueError if y has no such axis, or it is the last one.
+
+    Notes
+    -----
+    Eqs. (4) and (6) of arXiv:1703.04140. The cotangents are those of `normalize_elu` from that of a marginal.
+    """
+    return normalized_marginal_and_moments(y, shift, scale, bias, axis, epsilon=epsilon, shard=shard)[:3]
+
+
+def normalized_marginal_and_moments(
+    y: Array, shift: Array, scale: Array, bias: Array, axis: int, *, epsilon: float, shard: Shard | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """The results of `normalize_elu_marginal`, and mean and variance in one array (2, K) in double precision."""
+    (axis,) = normalize_axes("axis", axis, y.ndim)
+    if axis == y.ndim - 1:
+        raise ValueError(f"axis is the last one, {axis}, whose values are normalised one by one: take another")
+    return _forward(y, shift, scale, bias, epsilon, shard, rectified=True, axis=axis)
+
+
+@overload
 def batch_normalize(
     y: NumpyArray[Scalar],
     scale: NumpyArray[Scalar],
@@ -245,11 +309,12 @@ def batch_normalized_and_moments(
 
 
 def _forward(
-    y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None, *, rectified: bool
-) -> Any:
+    y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None, *, rectified: bool,
+    axis: int | None = None,
+) -> Any:  # fmt: skip
     xp, y, shift, scale, bias = _arguments(y, shift, scale, bias)
     epsilon = require_epsilon(epsilon)
-    return engine("normalization", y, shift).forward(xp, y, shift, scale, bias, epsilon, shard, rectified)
+    return engine("normalization", y, shift).forward(xp, y, shift, scale, bias, epsilon, shard, rectified, axis)
 
 
 def _adjoint(

@@ -106,7 +106,7 @@ def _own_work(launch: Launch) -> Work:
                 g_tiles = -(-rows // (4 * s["G_TALL"]))
                 touch("g", gy * rows * positions * (gz // g_tiles))
                 touch("x", gy * read * g_tiles)
-                touch("parts", launch.grid[0] * (launch.block // WARP) * gy * columns * rows, writes=True)
+                touch("parts", launch.grid[0] * gy * columns * rows, writes=True)
         case "map_rows":
             outs = s["SECOND_GROUPS"] * s["SECOND_ROWS"]
             per_position = outs * s["SECOND_DEPTH"] + s["FIRST_GROUPS"] * s["FIRST_ROWS"] * s["FIRST_DEPTH"]
@@ -122,7 +122,7 @@ def _own_work(launch: Launch) -> Work:
             touch("answers", gy * min(a["x_row"], a["positions"]))
             touch("sums", gy * launch.grid[0], writes=True)
             touch("out", gy * a["positions"], writes=True)
-        case "gram" | "spread" | "place_sums":
+        case "gram" | "spread":
             elements, taps = a["count"] * a["inner"] * a["samples"], s["TAPS"]
             products = {"gram": taps * (taps + 1) // 2 if s.get("SAME") else taps**2, "spread": s["STEPS"]}
             flop = 2 * elements * products.get(name, 1)
@@ -132,8 +132,8 @@ def _own_work(launch: Launch) -> Work:
                 touch("y", elements, writes=True)
             elif name == "gram" and a["y"] != a["x"]:
                 touch("y", elements)
-        case "centre_of" | "covariance_of":
-            touch("parts", 2 * a["blocks"] * (a["count"] if name == "centre_of" else s["TAPS"] ** 2))
+        case "covariance_of":
+            touch("parts", DOUBLE / size * a["blocks"] * 3 * s["TAPS"] ** 2)
         case "multiply":
             m, n, depth = a["rows"], a["columns"], a["depth"]
             flop = 2 * m * n * depth
@@ -160,7 +160,7 @@ def _own_work(launch: Launch) -> Work:
             elements = gy * a["positions"]
             read = len(set(ctypes_array(a["g_rows"], gy).tolist())) if a.get("g_rows") else gy
             touch("g", read * a["positions"])
-            touch("y", elements)
+            touch("y", elements * a.get("summed", 1))
             touch("ans", elements, writes=True)
             touch("of_y", elements, writes=True)
             sums = DOUBLE / size * (2 if name == "row_sums" else 3) * gy
@@ -188,6 +188,11 @@ def _own_work(launch: Launch) -> Work:
         case "cross_entropy":
             touch("logits", a["images"] * a["classes"])
             touch("gradient", a["images"] * a["classes"], writes=True)
+        case "count_right":
+            touch("logits", a["images"] * a["classes"])
+        case "add_terms":
+            touch("x", a["outer"] * a["terms"] * a["inner"])
+            touch("out", gy * a["outer"] * a["inner"], writes=True)
         case "weigh":
             from hcnn_core._engines.cuda.updates import layout_of
 

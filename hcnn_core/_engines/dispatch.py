@@ -16,7 +16,7 @@ from hcnn_core.backend import library_of
 
 NATIVE = {
     "numpy": ("cpu", {"affine", "elementwise", "normalization", "patches"}),
-    "cupy": ("cuda", {"affine", "filters", "loss", "matmul", "muon", "normalization", "patches", "updates"}),
+    "cupy": ("cuda", {"affine", "filters", "loss", "matmul", "muon", "normalization", "patches", "sums", "updates"}),
 }
 """The room of each library, and the native modules in it."""
 

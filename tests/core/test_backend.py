@@ -446,6 +446,7 @@ ONE_ARRAY: dict[str, Callable[[Any], Any]] = {
     ),
     "matmul": lambda a: matmul(a, np.ones(2)),
     "normalize_elu": lambda a: hcnn_core.normalize_elu(a, a, a, a, epsilon=0.1),
+    "normalize_elu_marginal": lambda a: hcnn_core.normalize_elu_marginal(a, a, a, a, 0, epsilon=0.1),
     "normalize_elu_vjp": lambda a: hcnn_core.normalize_elu_vjp(a, a, a, a, a, a, a, a, epsilon=0.1),
     "cross_entropy": lambda a: cross_entropy(a, [0, 1]),
     "relu": hcnn_core.relu,

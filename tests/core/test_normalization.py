@@ -15,8 +15,10 @@ from hcnn_core import (
     Shard,
     batch_normalize,
     batch_normalize_vjp,
+    marginal,
     merge_factors,
     normalize_elu,
+    normalize_elu_marginal,
     normalize_elu_vjp,
     normalize_filters,
 )
@@ -90,6 +92,33 @@ def assert_near(found: Any, expected: Any, dtype: str, factor: float) -> None:
         assert actual.dtype == dtype and actual.shape == exact.shape
         scale = max(1.0, float(np.abs(exact).max()))
         assert float(np.abs(actual - exact).max()) <= factor * eps(dtype) * scale
+
+
+@pytest.mark.parametrize("dtype", REAL)
+@pytest.mark.parametrize("axis", [0, 2, -2])
+def test_a_marginal_is_that_of_what_is_normalised(dtype: str, axis: int) -> None:
+    given = operands((3, 4, 2, 5, 4), (4,), dtype, LAYER, 0.0)
+    whole, *moments = normalize_elu(*given, epsilon=EPSILON)
+    (total, *found), pullback = vjp(lambda *a: autodiff.normalize_elu_marginal(*a, axis, epsilon=EPSILON), *given)
+    assert np.array_equal(total, marginal(whole, axis)) and all(map(np.array_equal, found, moments))
+    g, none = noise(4, total.shape, dtype), np.zeros(4, dtype)
+    repeated = np.broadcast_to(np.expand_dims(g, axis), whole.shape)
+    expected = vjp(lambda *a: autodiff.normalize_elu(*a, epsilon=EPSILON), *given)[1]((repeated, none, none))
+    assert all(map(np.array_equal, pullback((g, none, none)), expected))
+
+
+def test_a_marginal_has_derivatives_of_every_order() -> None:
+    y, shift, scale = noise(0, (3, 2, 4), "float64"), noise(1, (4,), "float64"), 1 + noise(2, (4,), "float64") / 9
+
+    def total(y: Any, shift: Any, scale: Any) -> Any:
+        return autodiff.normalize_elu_marginal(y, shift, scale, 4 + scale, 1, epsilon=EPSILON)[0]
+
+    check_grads(total, order=2)(y, shift, scale)
+
+
+def test_a_marginal_over_the_axis_of_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="take another"):
+        normalize_elu_marginal(Y, K, K, K, Y.ndim - 1, epsilon=1.0)
 
 
 @pytest.mark.parametrize("dtype", REAL)

@@ -14,6 +14,7 @@ from autodiff import cross_entropy, value_and_grad
 from hcnn_core import backend as _backend
 from hcnn_core import muon_update_all, precision
 from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core.loss import count_right
 from hcnn_core.updates import Term, weighted_sums
 from tests.gpu.host import in_place_of_cupy
 from tests.gpu.requirements import missing, required
@@ -56,6 +57,7 @@ def variants() -> Iterator[list[Variant]]:
             with precision(exactness):
                 step(parameters)
         for dtype in ("float32", "float64"):
+            count_right(np.zeros((2, 10), dtype), np.zeros(2, int))
             weights = [np.zeros((2, 3), dtype)]
             weighted_sums([[Term(weights[0], 1.0)]])
             muon_update_all(weights, weights, weights, rate=0.1, weight_decays=[0.0], row_axes=[None])
@@ -63,8 +65,17 @@ def variants() -> Iterator[list[Variant]]:
 
 
 def test_networks_use_every_kernel(variants: list[Variant]) -> None:
-    names = {"apply", "centre_of", "correlate", "covariance_of", "extend", "gram", "map_rows", "multiply", "normalize"}
-    names |= {"cross_entropy", "merge", "merge_back", "normalize_back", "place_sums", "spread", "weigh"}
+    names = {"apply", "correlate", "covariance_of", "extend", "gram", "map_rows", "multiply", "normalize"}
+    names |= {
+        "add_terms",
+        "count_right",
+        "cross_entropy",
+        "merge",
+        "merge_back",
+        "normalize_back",
+        "spread",
+        "weigh",
+    }
     names |= {"row_sums", "channel_moments", "normalize_rows", "row_sums_back", "channel_sums_back"}
     names |= {"normalize_rows_back", "muon_grams", "muon_polynomials", "muon_moves"}
     assert {name for name, _, _ in variants} == names

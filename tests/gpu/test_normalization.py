@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import autodiff
 from autodiff import vjp
 from autodiff.primitives import _batch_normalize_written_out, _normalize_elu_written_out
-from hcnn_core import batch_normalize_vjp, normalize_elu, normalize_elu_vjp
+from hcnn_core import batch_normalize_vjp, normalize_elu, normalize_elu_marginal, normalize_elu_vjp
 from hcnn_core._tuning import tuned
 from hcnn_core.normalization import batch_normalized_and_moments, normalized_and_moments
 from hcnn_core.shards import Shard
@@ -82,7 +83,8 @@ def test_results_and_cotangents(kernels_on_host: list[str], layout: str, dtype: 
         for one, other in zip(cotangents, pullback(tuple(map(wide, given))), strict=True):
             assert one.shape == other.shape and one.dtype == y.dtype
             assert np.abs(one - other).max() <= bound(dtype, y, args[2], g) * np.sqrt(y.size / max(1, one.size))
-    assert set(kernels_on_host) == set(KERNELS)
+    of_shift = {"add_terms"} if layout in ("a shift for each value", "more positions than threads") else set()
+    assert set(kernels_on_host) == {*KERNELS, *of_shift}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -98,6 +100,39 @@ def test_without_elu_and_shift(kernels_on_host: list[str], dtype: str) -> None:
     for one, other in zip((*found, *cotangents), (*exact, *pullback(tuple(map(wide, given)))), strict=True):
         assert one.shape == other.shape and one.dtype == dtype
         assert np.abs(one - other).max() <= bound(dtype, y, scale, given[0]) * np.sqrt(y.size / one.size)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("threads", [32, 2])
+def test_marginals(kernels_on_host: list[str], layout: str, threads: int) -> None:
+    """Over each axis: across rows nothing else is written; along them, and across many, another kernel adds up."""
+    args = case(layout, "float32")
+    shape, order, _ = LAYOUTS[layout]
+    whole = normalize_elu(*args, epsilon=EPSILON)
+    across = order[: order.index(len(shape) - 1)]
+    for axis in range(len(shape) - 1):
+        kernels_on_host.clear()
+        with tuned(device_threads=threads), poisoned_memory():
+            found = normalize_elu_marginal(*args, axis, epsilon=EPSILON)
+        terms = wide(whole[0])
+        assert np.abs(found[0] - terms.sum(axis=axis)).max() <= bound("float32", args[2]) * shape[axis]
+        assert all(np.abs(a - b).max() <= bound("float32", args[0]) for a, b in zip(found[1:], whole[1:], strict=True))
+        fused = axis in across and shape[axis] <= threads
+        assert ("add_terms" in kernels_on_host) == (not fused)
+        if fused:
+            kept = np.argsort([a for a in order if a != axis])
+            assert tuple(np.argsort([-s for s in found[0].strides], kind="stable").argsort()) == tuple(kept)
+
+
+def test_cotangents_of_a_marginal() -> None:
+    args = case("of a layer", "float64")
+    (total, *_), pullback = vjp(lambda *a: autodiff.normalize_elu_marginal(*a, axis=3, epsilon=EPSILON), *args)
+    exact, expected = vjp(lambda *a: autodiff.marginal(_normalize_elu_written_out(*a, epsilon=EPSILON)[0], 3), *args)
+    g = noise(4, total.shape, "float64")
+    assert np.abs(total - exact).max() <= bound("float64", args[2])
+    none = np.zeros(5)
+    for one, other in zip(pullback((g, none, none)), expected(g), strict=True):
+        assert np.abs(one - other).max() <= bound("float64", args[0], args[2], g) * 10
 
 
 def test_a_repeated_cotangent_is_not_copied(monkeypatch: pytest.MonkeyPatch, kernels_on_host: list[str]) -> None:

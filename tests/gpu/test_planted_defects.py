@@ -27,10 +27,12 @@ from hcnn_core import (
     convolve_elu_marginal,
     convolve_vjp_w,
     convolve_vjp_x,
+    marginal,
     matmul,
     merge_factors,
     merge_factors_vjp,
     muon_update_all,
+    normalize_elu_marginal,
     normalize_elu_vjp,
     patch_moments,
     patch_moments_vjp,
@@ -41,6 +43,7 @@ from hcnn_core._engines.cuda import patches as _cuda_patches
 from hcnn_core._engines.cuda import plan as _cuda_plan
 from hcnn_core._problem import make_problem
 from hcnn_core._tuning import tuned
+from hcnn_core.loss import count_right
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
 from tests.gpu.host import without_kernels
@@ -220,6 +223,7 @@ def normalizing() -> None:
     repeated = np.broadcast_to(noise(4, (1, 4, 300), "float32"), (3, 4, 300)).transpose(2, 0, 1)
     with tuned(device_threads=32, device_sum_positions=1), poisoned_memory():
         found = normalized_and_moments(*args, epsilon=0.1)
+        close(normalize_elu_marginal(*args, 1, epsilon=0.1)[0], wide(found[0]).sum(axis=1), 30)
         for g in (repeated, np.ascontiguousarray(repeated)):
             given = g, noise(5, (4,), "float32"), noise(6, (4,), "float32")
             cotangents = normalize_elu_vjp(*given, *args, found[3], epsilon=0.1)
@@ -228,6 +232,17 @@ def normalizing() -> None:
                 expected = pullback(tuple(map(wide, given)))
             for one, other in zip((*found[:3], *cotangents), (*exact, *expected), strict=True):
                 close(one, other, 30 * norm(other))
+
+
+def adding() -> None:
+    """Sums by several blocks and of several, of which the last has few terms; and how many images are right."""
+    x = noise(0, (3, 1100, 40), "float32")
+    with tuned(device_blocks=64), poisoned_memory():
+        close(marginal(x, 1), wide(x).sum(axis=1), 30)
+        close(marginal(x, (0, 1), reduction="mean"), wide(x).mean(axis=(0, 1)), 1)
+    logits, labels = noise(1, (300, 4), "float32").round(), np.arange(300) % 4
+    with poisoned_memory():
+        assert count_right(logits, labels) == (logits.argmax(axis=1) == labels).sum()
 
 
 def descending() -> None:
@@ -303,25 +318,26 @@ def large_rows(build: Callable[..., Any]) -> None:
 def large_parts(build: Callable[..., Any]) -> None:
     """Parts of `correlate` that begin beyond 2^32 elements: what the last block writes."""
     sizes = _cuda.product_sizes("float32", 64)
-    blocks, rows, columns, warps = 1 << 18, 64, 65, sizes["THREADS"] // _cuda.LANES
+    blocks, rows, columns = 1 << 20, 64, 65
     kernel = build("correlate", "float32", tuple(sizes.items()))
     positions = blocks * sizes["THREADS"]
-    g, x, zeros = np.ones(rows, np.float32), np.ones(columns, np.float32), np.zeros(1 << 25, np.int32)
-    parts = far(blocks * warps * columns * rows)
+    g, x, zeros = np.ones(rows, np.float32), np.ones(columns, np.float32), np.zeros(1 << 27, np.int32)
+    parts = far(blocks * columns * rows)
     offsets = np.zeros(columns, np.int32)
     numbers = (*map(np.int32, (rows, columns, positions, 1)), np.int64(0), np.int64(1), np.int64(0))
     arguments = g, x, offsets, zeros, zeros, parts, *numbers
     kernel(
         (blocks, 1, 1), (sizes["THREADS"],), arguments, _cuda.shared_bytes_of_correlate("float32"), (blocks - 1, 0, 0)
     )
-    written = parts.reshape(blocks, warps, columns, rows)[-1, :, :, :32]  # by the first tile
-    assert np.array_equal(written, np.full_like(written, _cuda.LANES))
+    written = parts.reshape(blocks, columns, rows)[-1, :, :32]  # by the first tile
+    assert np.array_equal(written, np.full_like(written, sizes["THREADS"]))
 
 
 def large_patches(build: Callable[..., Any]) -> None:
     """Patches of 2^31 - 8 samples: what the last block makes of the last ones, all others zeros."""
     samples, places, inner, taps, steps, threads = 3, 4, 178_956_970, 3, 5, 128
     sizes = {"TAPS": taps, "STEPS": steps, "OWN": 1, "SAME": 1, "PATCH_THREADS": threads, "PATCH_BLOCKS": 1}
+    sizes["PIECE"] = 1
     variant, numbers = tuple(sizes.items()), tuple(map(np.int32, (places, inner, samples)))
     reads, sources, slots = (a.astype(np.int32) for a in _cuda_patches._spreading((places,), (taps,), (True,)))
     x = far(samples * places * inner)
@@ -330,19 +346,16 @@ def large_patches(build: Callable[..., Any]) -> None:
     patches = wide(last)[reads]  # (taps, places, 60)
 
     blocks = -(-x.size // threads)
-    sums, zero = far(2 * blocks * taps**2).view(np.float64), np.zeros(1, np.float32)
-    arguments = x, x, zero, zero, reads, sums, *numbers
-    build("gram", "float32", variant)((blocks,), (threads,), arguments, 4 * taps**2 * threads, (blocks - 1, 0, 0))
+    kinds = taps * (taps + 3) // 2  # of sums
+    sums, centres = far(2 * blocks * kinds).view(np.float64), np.zeros(2, np.float32)
+    arguments = x, x, reads, sums, centres, *numbers
+    build("gram", "float32", variant)((blocks,), (threads,), arguments, 4 * kinds * threads, (blocks - 1, 0, 0))
     own = patches[:, -1]  # all that this block has, of the last place
-    found = np.triu(sums[-(taps**2) :].reshape(taps, taps))
-    assert np.abs(found - np.triu(own @ own.T)).max() <= C * eps("float32") * norm(own) ** 2
+    expected = np.array([*(own @ own.T)[np.triu_indices(taps)], *own.sum(axis=1)])
+    assert np.abs(sums[-kinds:] - expected).max() <= C * eps("float32") * norm(own) ** 2
 
     rows = -(-samples * inner // threads)
     grid, at = (places, rows), (places - 1, rows - 1, 0)
-    totals = far(2 * rows * places).view(np.float64)
-    build("place_sums", "float32", variant)(grid, (threads,), (x, totals, *numbers), 0, at)
-    assert abs(totals[-1] - wide(last[-1]).sum()) <= C * eps("float32") * norm(last[-1])
-
     y, matrix = far(x.size), noise(1, (taps, taps), "float32")
     arguments = x, np.zeros(taps), matrix, np.zeros(taps, np.float32), sources, slots, np.uintp(0), y, *numbers
     build("spread", "float32", variant)(grid, (threads,), arguments, 0, at)
@@ -500,8 +513,8 @@ DEFECTS = [
     Defect(
         "a part of `correlate` counted in 32 bits",
         KERNELS,
-        "parts + ((long long)(blockIdx.x * WARPS + warp) * gridDim.y + blockIdx.y) * columns * rows",
-        "parts + int((blockIdx.x * WARPS + warp) * gridDim.y + blockIdx.y) * columns * rows",
+        "parts + ((long long)blockIdx.x * gridDim.y + blockIdx.y) * columns * rows",
+        "parts + int(blockIdx.x * gridDim.y + blockIdx.y) * columns * rows",
         large_parts,
     ),
     Defect(
@@ -522,6 +535,38 @@ DEFECTS = [
         "the mean's share of the cotangent of a shift", KERNELS, "+ ((double)positions * of_mean +", "+ (", normalizing
     ),
     Defect("blocks of a channel's moments left out", KERNELS, "i < groups * blocks;", "i < groups;", normalizing),
+    Defect(
+        "sums of a block's first terms",
+        KERNELS,
+        "threadIdx.x / across; r < end; r += step",
+        "threadIdx.x / across; r < step; r += step",
+        adding,
+    ),
+    Defect("sums of one block", KERNELS, "step = ADDERS / across * gridDim.y", "step = terms", adding),
+    Defect("no factor of a mean", KERNELS, "= part[threadIdx.x] * factor;", "= part[threadIdx.x];", adding),
+    Defect("of equal logits the last", KERNELS, "!(x[c] <= x[best])", "!(x[c] < x[best])", adding),
+    Defect(
+        "one warp's part of `correlate`",
+        KERNELS,
+        "for (int w = 0; w < THREADS / LANES; ++w) total",
+        "for (int w = 0; w < 1; ++w) total",
+        maps,
+    ),
+    Defect("a boundary's zeros not centred", KERNELS, "rest -= factors[reads] * middle", "rest -= 0", patches),
+    Defect(
+        "rows of a marginal side by side",
+        KERNELS,
+        "(first + (long long)n * apart) * positions",
+        "(first + (long long)n) * positions",
+        normalizing,
+    ),
+    Defect(
+        "the shift of a marginal's first row",
+        KERNELS,
+        "shift_of(shift, first + threadIdx.x * apart)",
+        "shift_of(shift, first)",
+        normalizing,
+    ),
     Defect("four iterations of Muon instead of five", KERNELS, "iteration < 5", "iteration < 4", descending),
     Defect(
         "a wide matrix of Muon taken as tall",
@@ -636,33 +681,37 @@ DEFECTS = [
     Defect(
         "samples not centred in `spread`",
         KERNELS,
-        "x[first + place * inner]) - middle)",
-        "x[first + place * inner]))",
+        "(sample.value[i] - middle)",
+        "sample.value[i]",
         patches,
     ),
     Defect(
         "a place taken as one sample further in `spread`",
         KERNELS,
-        "x[first + place * inner]",
-        "x[first + place]",
+        "first + places[k] * inner",
+        "first + places[k]",
         patches,
     ),
-    Defect("bytes of samples counted in 32 bits in `gram`", KERNELS, "x[at] +", "x[at * 4u / 4u] +", large_patches),
+    Defect("bytes of samples counted in 32 bits", KERNELS, "(x + at);", "(x + at * 4u / 4u);", large_patches),
     Defect(
-        "samples of `spread` counted in 28 bits", KERNELS, "y[at] = other", "y[at & 0xfffffff] = other", large_patches
+        "samples of `spread` counted in 28 bits",
+        KERNELS,
+        "<Piece*>(y + at)",
+        "<Piece*>(y + (at & 0xfffffff))",
+        large_patches,
     ),
     Defect(
         "the lower triangle of a covariance",
         KERNELS,
-        "SAME && s < t ? s * TAPS + t : t * TAPS + s",
-        "t * TAPS + s",
+        "pair_of(SAME ? min(t, s) : t, SAME ? max(t, s) : s)",
+        "pair_of(t, s)",
         patches,
     ),
     Defect(
         "sums of samples not centred",
         KERNELS,
-        "+ u) * inner + p % inner] - guess;",
-        "+ u) * inner + p % inner];",
+        "zero_x : of_x[t].value[i] + zero_x;",
+        "zero_x : of_x[t].value[i];",
         patches,
     ),
     Defect(
@@ -775,6 +824,7 @@ def run(check: Callable[..., None], build: Callable[..., Any]) -> None:
         split_products,
         instruction,
         normalizing,
+        adding,
         descending,
         large_arrays,
         large_rows,

@@ -17,6 +17,7 @@ from hcnn_core import (
     convolve,
     convolve_elu_marginal,
     convolve_vjp_w,
+    marginal,
     matmul,
     merge_factors,
     merge_factors_vjp,
@@ -28,6 +29,7 @@ from hcnn_core import (
     precision,
 )
 from hcnn_core._tuning import tuned
+from hcnn_core.loss import count_right
 from hcnn_core.normalization import normalized_and_moments
 from tests.core.oracle import noise
 from tests.gpu.host import COMPILER, in_place_of_cupy, precompile_header
@@ -69,6 +71,8 @@ def work() -> None:
     options: dict[str, Any] = {"lengths": (7,), "stride": 2, "boundary": "zero", "epsilon": 1.0}
     merge_factors_vjp(*merge_factors(*factors, **options), *factors, **options)
     value_and_grad(lambda x: cross_entropy(x, np.arange(300) % 4))(of(0, 300, 4))
+    count_right(of(0, 300, 4), np.arange(300) % 4)
+    marginal(of(0, 3, 1000, 40), 1)
     y, each = of(0, 3, 5, 300).transpose(2, 0, 1), of(1, 5)
     moments = normalized_and_moments(y, each, each, each, epsilon=0.1)[3]
     normalize_elu_vjp(y, each, each, y, each, each, each, moments, epsilon=0.1)
@@ -91,10 +95,10 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> Launches:
 def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
     names = {name for name, _, _ in launches.found.values()}
     assert names == {
-        "apply", "centre_of", "channel_moments", "channel_sums_back", "correlate", "covariance_of", "cross_entropy",
-        "extend", "gram", "map_rows", "merge", "merge_back", "multiply", "muon_grams", "muon_moves", "muon_polynomials",
-        "normalize", "normalize_back", "place_sums", "row_sums", "row_sums_back", "single", "single_taps",
-        "single_total", "spread",
+        "add_terms", "apply", "channel_moments", "channel_sums_back", "correlate", "count_right", "covariance_of",
+        "cross_entropy", "extend", "gram", "map_rows", "merge", "merge_back", "multiply", "muon_grams",
+        "muon_moves", "muon_polynomials", "normalize", "normalize_back", "normalize_rows", "row_sums",
+        "row_sums_back", "single", "single_taps", "single_total", "spread",
     }  # fmt: skip
     said = races(launches, tmp_path)
     assert len(said) >= len(names) and not any(said.values()), next(text for text in said.values() if text)
@@ -130,7 +134,25 @@ RACES = [
             KERNELS,
             "    __syncthreads();\n    for (int k = threadIdx.x; k < FILTER_TAPS * (FILTER_TAPS + 1);",
         ),
-        ("before the mean of all is read", KERNELS, "    __syncthreads();\n    const real mean = part[0]"),
+        (
+            "before the warps' parts of `correlate` are added",
+            KERNELS,
+            "    __syncthreads();\n    for (int i = threadIdx.x; i < G_TILE * X_TILE;",
+        ),
+        (
+            "before the warps' parts of `correlate` take the samples' place",
+            KERNELS,
+            "    __syncthreads();\n    real* own = reinterpret_cast",
+        ),
+        (
+            "before sums of terms are added",
+            KERNELS,
+            "        __syncthreads();\n        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];\n"
+            "    }\n    if (threadIdx.x < across",
+        ),
+        ("before the mean of some samples is read", KERNELS, "    __syncthreads();\n    return some[0] / count"),
+        ("before the factors of `spread` are read", KERNELS, "    __syncthreads();\n    int reads = 0;"),
+        ("before a marginal's shifts are read", KERNELS, "    __syncthreads();\n    for (int p = blockIdx.x * NORM"),
         ("before a block's sums are read", KERNELS, "    __syncthreads();\n    for (int n = 0; n < N; ++n) sum[n]"),
         (
             "before a step of Muon's iteration is multiplied",
@@ -148,7 +170,8 @@ RACES = [
 ]
 
 OF = (
-    "apply", "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "centre_of", "row_sums",
+    "apply", "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
+    "gram", "spread", "normalize_rows", "row_sums",
     "muon_polynomials", "single", "single", "single_total",
 )  # fmt: skip
 """The kernel of each."""

@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autodiff import convolve_elu, convolve_elu_marginal, defvjp, factored_layer, normalize_elu, primitive
+from autodiff import (
+    convolve_elu,
+    convolve_elu_marginal,
+    defvjp,
+    factored_layer,
+    normalize_elu,
+    normalize_elu_marginal,
+    primitive,
+)
 from hcnn_core.backend import Array
 
 __all__ = ["ACTIVATIONS", "Activation", "Fused"]
@@ -20,6 +28,7 @@ class Fused(NamedTuple):
     convolve: Callable[..., Any]  # rho(convolve(x, w, axes, ...) + bias), as `convolve_elu`
     convolve_marginal: Callable[..., Any]  # the same and its sum over an axis, as `convolve_elu_marginal`
     normalize: Callable[..., Any]  # rho of what a batch normalises, as `normalize_elu`
+    normalize_marginal: Callable[..., Any]  # the sum of the same over an axis alone, as `normalize_elu_marginal`
     factored: Callable[..., Any]  # the (+) layer, as `factored_layer`
 
 
@@ -60,7 +69,11 @@ defvjp(_gelu, lambda ans, x: lambda g: g * _gelu_slope(x))
 ACTIVATIONS: dict[str, Activation] = {
     # 1 + e^2 Phi(-2) - 2 sqrt(e) Phi(-1) to five digits, by which weights have been drawn since the first version
     "elu": Activation(
-        "ELU", _elu, 0.6449419, 1.0, Fused(convolve_elu, convolve_elu_marginal, normalize_elu, factored_layer)
+        "ELU",
+        _elu,
+        0.6449419,
+        1.0,
+        Fused(convolve_elu, convolve_elu_marginal, normalize_elu, normalize_elu_marginal, factored_layer),
     ),
     "gelu": Activation("GELU", _gelu, 0.4251937, 1.1289931),  # arXiv:1606.08415, section 2, by the tanh
 }

@@ -258,7 +258,12 @@ class HierarchicalLayer(Layer):
             return self.joined(self.made_by(self._fold(filters, weights, used), x), inputs), used
         shift, scale, bias = filters.pop("bias"), weights["scale"], weights["bias"]
         y, sharing = self._filtered(filters, x), {} if call.shard is None else {"shard": call.shard}
-        if fused := self.activation.fused:
+        fused = self.activation.fused
+        if fused and self.reduces and not call.whole:
+            operands = y, shift, scale, bias, self.along[0]
+            total, mean, variance = fused.normalize_marginal(*operands, epsilon=self.epsilon, **sharing)
+            return Signal(None, total), {**used, "output_mean": mean, "output_variance": variance}
+        if fused:
             y, mean, variance = fused.normalize(y, shift, scale, bias, epsilon=self.epsilon, **sharing)
         else:
             y, mean, variance = self._normalized(y + shift, scale, bias, epsilon=self.epsilon, **sharing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,8 @@ State = Mapping[str, Array]
 class Signal(NamedTuple):
     """What a layer makes."""
 
-    x: Array
+    x: Any
+    """An array, or None where only its sum is wanted."""
     reduced: Array | None = None
     """The sum of x over the first attribute (Eq. 6), where the table asks the layer to make it on the way."""
 
@@ -45,6 +46,8 @@ class Call(NamedTuple):
     """Which part of a batch this is, where other processes have the rest: moments are those of all of it."""
     noise: Array | None = None
     """Uniform random numbers of the shape that `Layer.noise` asks for; there in training alone."""
+    whole: bool = True
+    """Whether a layer's output is wanted; if not, a layer that makes its marginal on the way may leave it out."""
 
 
 DEFAULT_CALL = Call()

@@ -74,13 +74,14 @@ class Network:
         moments: Moments | None = None,
         *,
         noise: Weights | None = None,
+        whole: bool = True,
     ) -> Iterator[tuple[Layer, Array, Weights]]:
         """Yield each layer, its output, and the moments it was normalised by.
 
         `x` is standardised images (N, u1, .., channels), or a state: outputs of layers by name. The walk then begins
         after the last of these, and a layer that reads another output fails with a KeyError. `moments` are for
         evaluation; without them the batch's own are used (training). An output is kept as long as a later layer reads
-        it.
+        it. Without `whole`, a layer of which only the marginal is read yields None.
         """
         given: State = x if isinstance(x, Mapping) else {IMAGES: x}
         state = {name: Signal(array) for name, array in given.items()}
@@ -91,7 +92,7 @@ class Network:
                 parameters.get(layer.name, {}),
                 [state[name] for name in layer.reads],
                 moments.get(layer.name) if moments is not None else None,
-                Call(self._shard, noise.get(layer.name) if noise is not None else None),
+                Call(self._shard, noise.get(layer.name) if noise is not None else None, whole),
             )
             for name in layer.reads:
                 if self._last_reader[name] == layer.name:
@@ -110,7 +111,7 @@ class Network:
         """Return the logits (N, C) of standardised images or of a state, and the moments used, by layer."""
         used: Moments = {}
         y: Any = x
-        for layer, y, own in self.trace(parameters, x, moments, noise=noise):  # noqa: B007 - the last y is what counts
+        for layer, y, own in self.trace(parameters, x, moments, noise=noise, whole=False):  # noqa: B007 - the last y is what counts
             if own:
                 used[layer.name] = own
         return y, used

@@ -9,6 +9,7 @@ import numpy as np
 
 from autodiff import cross_entropy, log_softmax
 from hcnn_core.backend import Array, array_namespace, dtype_name
+from hcnn_core.loss import count_right
 from train.recipes.augmentations import Batch
 from train.settings import Section, setting
 
@@ -61,9 +62,10 @@ def loss_of(settings: Any, logits: Array, batch: Batch, taught: Array | None = N
 
 def right(logits: Array, labels: Array) -> Array:
     """Return how many images are classified right; none where labels are numbers."""
+    if labels.ndim == 1:
+        return count_right(logits, labels)
     xp = array_namespace(logits, labels)
-    chosen = xp.argmax(logits, axis=1)
-    return xp.sum(xp.astype(chosen == labels, xp.int64)) if labels.ndim == 1 else 0 * xp.sum(chosen)
+    return 0 * xp.sum(xp.argmax(logits, axis=1))
 
 
 def _targets(batch: Batch, xp: Any, classes: int, smoothing: float) -> Array:

@@ -11,6 +11,7 @@ from hcnn_core._engines.cpu.allocator import empty, is_contiguous, offsets
 from hcnn_core._engines.cpu.kernels import normalization as kernels
 from hcnn_core._engines.cpu.kernels.operands import NDArray
 from hcnn_core._engines.generic import normalization as generic
+from hcnn_core._engines.generic.elementwise import marginal
 from hcnn_core._engines.generic.normalization import Adjoints, Results
 from hcnn_core._threads import parallel_for
 from hcnn_core._tuning import current
@@ -85,11 +86,12 @@ def forward(
     epsilon: float,
     shard: Shard | None,
     rectified: bool,
+    axis: int | None = None,
 ) -> Results:
-    """The normalised y + shift, or its ELU; its mean, variance, and both in double precision, (2, K)."""
+    """The normalised y + shift, or its ELU, or its sum over an axis; mean, variance, and both in double precision."""
     lines = lines_of(shift, y)
     if lines is None:
-        return generic.forward(xp, y, shift, scale, bias, epsilon, shard, rectified)
+        return generic.forward(xp, y, shift, scale, bias, epsilon, shard, rectified, axis)
     rows = scale.size
     addresses, out = lines.addresses(y), _like(lines, y)
     elements = current().additions_per_read * y.size
@@ -119,7 +121,8 @@ def forward(
         lines.blocks,
         elements,
     )
-    return out, mean.astype(y.dtype), variance.astype(y.dtype), np.stack([mean, variance])
+    total = out if axis is None else marginal(np, out, (axis,), "sum")
+    return total, mean.astype(y.dtype), variance.astype(y.dtype), np.stack([mean, variance])
 
 
 def _numbers(

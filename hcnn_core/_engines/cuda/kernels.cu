@@ -71,6 +71,19 @@ __device__ void take_tiles(
         taken_x[k][lane] = there && first_k + k < columns ? from_x[offsets[first_k + k]] : real(0);
     __syncthreads();
 }
+
+// Write the part of a block: the sums of its warps, which follow each other in memory as (X_TILE, G_TILE).
+template <int G_TILE, int X_TILE>
+__device__ void write_part(const real* of_warps, Target parts, int first_row, int rows, int first_k, int columns) {
+    real* to = parts + ((long long)blockIdx.x * gridDim.y + blockIdx.y) * columns * rows;
+    __syncthreads();
+    for (int i = threadIdx.x; i < G_TILE * X_TILE; i += THREADS) {
+        const int k = first_k + i / G_TILE, row = first_row + i % G_TILE;
+        real total = 0;
+        for (int w = 0; w < THREADS / LANES; ++w) total += of_warps[w * G_TILE * X_TILE + i];
+        if (k < columns && row < rows) to[(long long)k * rows + row] = total;
+    }
+}
 #endif
 
 #if defined TALL && !defined PASSES
@@ -130,13 +143,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) apply(
 }
 
 // Write parts[part, entry, k, row], the sums of g[entry, row, p] * x[entry, place of p + offsets[k]] over the positions
-// of each part: every warp is one, and takes LANES positions at a time.
+// of each part: every block is one, whose warps take LANES positions at a time and are added up at the end.
 extern "C" __global__ void __launch_bounds__(THREADS) correlate(
     Reals g, Reals x, Table offsets, Table g_lines, Table x_lines, Target parts,
     int rows, int columns, int positions, int run, long long g_entry, long long g_row, long long x_entry
 ) {
     constexpr int PITCH = LANES + PACK, ACROSS = 8, DOWN = LANES / ACROSS;
-    constexpr int G_TILE = DOWN * G_TALL, X_TILE = ACROSS * X_TALL, WARPS = THREADS / LANES;
+    constexpr int G_TILE = DOWN * G_TALL, X_TILE = ACROSS * X_TALL;
     SHARED_MEMORY;
     const int g_tiles = (rows + G_TILE - 1) / G_TILE;
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
@@ -161,13 +174,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
             }
         }
     }
-    real* to = parts + ((long long)(blockIdx.x * WARPS + warp) * gridDim.y + blockIdx.y) * columns * rows;
+    __syncthreads();
+    real* own = reinterpret_cast<real*>(shared_memory) + warp * G_TILE * X_TILE;
 #pragma unroll
     for (int k = 0; k < X_TALL; ++k)
 #pragma unroll
-        for (int r = 0; r < G_TALL; ++r)
-            if (first_k + across + k < columns && first_row + down + r < rows)
-                to[(long long)(first_k + across + k) * rows + first_row + down + r] = sum[r][k];
+        for (int r = 0; r < G_TALL; ++r) own[(across + k) * G_TILE + down + r] = sum[r][k];
+    write_part<G_TILE, X_TILE>(reinterpret_cast<real*>(shared_memory), parts, first_row, rows, first_k, columns);
 }
 #endif
 
@@ -275,168 +288,151 @@ extern "C" __global__ void __launch_bounds__(MAP_THREADS) map_rows(
 
 #ifdef TAPS
 // Patches around the positions of samples (samples, places, inner): tap t around place u reads place places[t, u], or a
-// zero for -1. The centre is subtracted from all samples, zeros included. There are fewer than 2^31 samples in all
-// (`CudaPatches.suits`), so 32 bits hold every index, and an index plus the step of a loop.
+// zero for -1. A number near the mean is subtracted from all samples, zeros included. A thread takes PIECE elements of
+// `inner` at a time. There are fewer than 2^31 samples in all (`CudaPatches.suits`), so 32 bits hold every index, and an
+// index plus the step of a loop.
+struct __align__(sizeof(real) * PIECE) Piece { real value[PIECE]; };
 
-// A number near the mean of samples, the same for all threads: sums of differences from it lose few digits.
-__device__ inline real near_mean(Reals x, int all) {
-    const int count = min(all, PATCH_THREADS);
-    real total = 0;
-    for (int i = 0; i < count; ++i) total += x[i];
-    return total / count;
-}
+__device__ inline Piece piece_at(Reals x, unsigned at) { return *reinterpret_cast<const Piece*>(x + at); }
 
-// Write parts[block, u], the sums over samples of x minus `near_mean` at each place u.
-extern "C" __global__ void __launch_bounds__(PATCH_THREADS) place_sums(
-    Reals x, double* __restrict__ parts, int count, int inner, int samples
-) {
-    __shared__ double part[PATCH_THREADS];
-    const int u = blockIdx.x;
-    const unsigned all = samples * inner, step = gridDim.y * PATCH_THREADS;
-    const real guess = near_mean(x, all * count);
-    double total = 0;
-    for (unsigned p = blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step)
-        total += x[(p / inner * count + u) * inner + p % inner] - guess;
-    part[threadIdx.x] = total;
+// The sums of `gram`: of products of taps t and s, those with s >= t where both arrays are one; of taps of x; of y.
+constexpr int PAIRS_OF_TAPS = SAME ? TAPS * (TAPS + 1) / 2 : TAPS * TAPS;
+constexpr int SUMS_OF_TAPS = PAIRS_OF_TAPS + (SAME ? 1 : 2) * TAPS;
+
+__device__ constexpr int pair_of(int t, int s) { return SAME ? t * TAPS - t * (t - 1) / 2 + s - t : t * TAPS + s; }
+
+// The mean of samples from all over x, the same in each block: sums of differences from it lose few digits.
+__device__ inline real near_mean(Reals x, unsigned all, real (&some)[PATCH_THREADS]) {
+    const unsigned count = min(all, (unsigned)PATCH_THREADS);
+    __syncthreads();
+    some[threadIdx.x] = threadIdx.x < count ? x[threadIdx.x * (all / count)] : real(0);
     for (int half = PATCH_THREADS / 2; half; half /= 2) {
         __syncthreads();
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-    }
-    if (threadIdx.x == 0) parts[(long long)blockIdx.y * count + u] = part[0];
-}
-
-// From the parts of `place_sums`: the mean of x, rounded, and the mean patch minus that mean. The first row of parts
-// receives the sums of all. One block.
-extern "C" __global__ void __launch_bounds__(PATCH_THREADS) centre_of(
-    Reals x, double* parts, Table places, Target centre, double* __restrict__ offsets,
-    int blocks, int count, int inner, int samples
-) {
-    __shared__ double part[PATCH_THREADS];
-    const double each = (double)samples * inner, guess = near_mean(x, samples * inner * count);
-    double all = 0;
-    for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
-        double total = each * guess;
-        for (int b = 0; b < blocks; ++b) total += parts[(long long)b * count + u];
-        parts[u] = total;
-        all += total;
-    }
-    part[threadIdx.x] = all;
-    for (int half = PATCH_THREADS / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+        if (threadIdx.x < half) some[threadIdx.x] += some[threadIdx.x + half];
     }
     __syncthreads();
-    const real mean = part[0] / (each * count);
-    if (threadIdx.x == 0) *centre = mean;
-    for (int t = 0; t < TAPS; ++t) {
-        double sum = 0;
-        for (int u = threadIdx.x; u < count; u += PATCH_THREADS) {
-            const int place = places[t * count + u];
-            sum += (place < 0 ? 0 : parts[place]) - each * mean;
-        }
-        __syncthreads();
-        part[threadIdx.x] = sum;
-        for (int half = PATCH_THREADS / 2; half; half /= 2) {
-            __syncthreads();
-            if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-        }
-        if (threadIdx.x == 0) offsets[t] = part[0] / (each * count);
-    }
+    return some[0] / count;
 }
 
-// Write parts[block, t, t'], the sums of products of the patches of x and y; where both are one array, for t' >= t.
+// Write parts[block, :], the sums of the patches of x and y and of their products, and what was subtracted from both.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS, PATCH_BLOCKS) gram(
-    Reals x, Reals y, Reals x_centre, Reals y_centre, Table places, double* __restrict__ parts,
-    int count, int inner, int samples
+    Reals x, Reals y, Table places, double* __restrict__ parts, Target centres, int count, int inner, int samples
 ) {
     SHARED_MEMORY;
+    __shared__ real some[PATCH_THREADS];
     real* sums = reinterpret_cast<real*>(shared_memory);
-    const unsigned all = samples * count * inner, step = gridDim.x * PATCH_THREADS;
-    const real zero_x = -*x_centre, zero_y = -*y_centre;
-    real sum[TAPS][TAPS] = {};
+    const unsigned all = samples * count * inner, step = gridDim.x * PATCH_THREADS, in_line = inner / PIECE;
+    const real zero_x = -near_mean(x, all, some), zero_y = SAME ? zero_x : -near_mean(y, all, some);
+    if (blockIdx.x == 0 && threadIdx.x < 2) centres[threadIdx.x] = threadIdx.x ? -zero_y : -zero_x;
+    real sum[SUMS_OF_TAPS] = {};
     // a line is the `inner` elements at one place of a sample; neighbouring threads take neighbouring elements
-    for (unsigned p = blockIdx.x * PATCH_THREADS + threadIdx.x; p < all; p += step) {
-        const unsigned line = p / inner, u = line % count, first = p - u * inner;
-        real of_x[TAPS], of_y[TAPS];
+    for (unsigned p = blockIdx.x * PATCH_THREADS + threadIdx.x; p < all / PIECE; p += step) {
+        const unsigned line = p / in_line, u = line % count, first = p * PIECE - u * inner;
+        Piece of_x[TAPS], of_y[SAME ? 1 : TAPS];
+#pragma unroll
         for (int t = 0; t < TAPS; ++t) {
             const int place = places[t * count + u];
-            const unsigned at = first + place * inner;
-            of_x[t] = place < 0 ? zero_x : x[at] + zero_x;
-            if (!SAME) of_y[t] = place < 0 ? zero_y : y[at] + zero_y;
+            const unsigned at = first + (place < 0 ? u : place) * inner;
+            of_x[t] = piece_at(x, at);
+            if (!SAME) of_y[SAME ? 0 : t] = piece_at(y, at);
+#pragma unroll
+            for (int i = 0; i < PIECE; ++i) {
+                of_x[t].value[i] = place < 0 ? zero_x : of_x[t].value[i] + zero_x;
+                if (!SAME) of_y[SAME ? 0 : t].value[i] = place < 0 ? zero_y : of_y[SAME ? 0 : t].value[i] + zero_y;
+            }
         }
+#pragma unroll
         for (int t = 0; t < TAPS; ++t)
-            for (int s = SAME ? t : 0; s < TAPS; ++s) sum[t][s] += of_x[t] * (SAME ? of_x : of_y)[s];
+#pragma unroll
+            for (int i = 0; i < PIECE; ++i) {
+                sum[PAIRS_OF_TAPS + t] += of_x[t].value[i];
+                if (!SAME) sum[SUMS_OF_TAPS - TAPS + t] += of_y[SAME ? 0 : t].value[i];
+#pragma unroll
+                for (int s = SAME ? t : 0; s < TAPS; ++s)
+                    sum[pair_of(t, s)] += of_x[t].value[i] * (SAME ? of_x[s] : of_y[SAME ? 0 : s]).value[i];
+            }
     }
 #pragma unroll
-    for (int t = 0; t < TAPS; ++t)
-#pragma unroll
-        for (int s = 0; s < TAPS; ++s) sums[(t * TAPS + s) * PATCH_THREADS + threadIdx.x] = sum[t][s];
+    for (int k = 0; k < SUMS_OF_TAPS; ++k) sums[k * PATCH_THREADS + threadIdx.x] = sum[k];
     __syncthreads();
-    for (unsigned k = threadIdx.x; k < TAPS * TAPS; k += PATCH_THREADS) {
+    for (unsigned k = threadIdx.x; k < SUMS_OF_TAPS; k += PATCH_THREADS) {
         double total = 0;
         for (int i = 0; i < PATCH_THREADS; ++i) total += sums[k * PATCH_THREADS + (i + k) % PATCH_THREADS];
-        parts[(long long)blockIdx.x * TAPS * TAPS + k] = total;
+        parts[(long long)blockIdx.x * SUMS_OF_TAPS + k] = total;
     }
 }
 
-// From the parts of `gram` and the offsets of both arrays: the mean patch of x, and the covariance. A block for each pair
-// of taps.
+// From the parts of `gram`: the mean patch of x, and the covariance. A block for each pair of taps.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) covariance_of(
-    const double* __restrict__ parts, const double* __restrict__ x_offsets, const double* __restrict__ y_offsets,
-    Reals x_centre, double* __restrict__ mean, Target covariance, int blocks, double all
+    const double* __restrict__ parts, Reals centres, double* __restrict__ mean, Target covariance, int blocks, double all
 ) {
-    __shared__ double part[PATCH_THREADS];
+    __shared__ double part[3][PATCH_THREADS];
     const int t = blockIdx.x / TAPS, s = blockIdx.x % TAPS;
-    const int k = SAME && s < t ? s * TAPS + t : t * TAPS + s;
-    double total = 0;
-    for (int b = threadIdx.x; b < blocks; b += PATCH_THREADS) total += parts[(long long)b * TAPS * TAPS + k];
-    part[threadIdx.x] = total;
+    const int at[3] = {pair_of(SAME ? min(t, s) : t, SAME ? max(t, s) : s), PAIRS_OF_TAPS + t, SUMS_OF_TAPS - TAPS + s};
+    for (int n = 0; n < 3; ++n) {
+        double total = 0;
+        for (int b = threadIdx.x; b < blocks; b += PATCH_THREADS) total += parts[(long long)b * SUMS_OF_TAPS + at[n]];
+        part[n][threadIdx.x] = total;
+    }
     for (int half = PATCH_THREADS / 2; half; half /= 2) {
         __syncthreads();
-        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+        for (int n = 0; n < 3 && threadIdx.x < half; ++n) part[n][threadIdx.x] += part[n][threadIdx.x + half];
     }
-    if (threadIdx.x == 0) covariance[t * TAPS + s] = part[0] / all - x_offsets[t] * y_offsets[s];
-    if (threadIdx.x == 0 && s == 0) mean[t] = x_offsets[t] + *x_centre;
+    if (threadIdx.x) return;
+    covariance[t * TAPS + s] = part[0][0] / all - part[1][0] / all * (part[2][0] / all);
+    if (s == 0) mean[t] = part[1][0] / all + centres[0];
 }
 
 // Write y, at each place u the sum over the patches that hold it, each at some tap t, of constant[t] + matrix[t, :] .
 // (patch - mean), divided by the number of positions. Add `other`, if there is one. These patches read the places
-// sources[u, :]: -1 is a zero, -2 ends the list. slots[u, t, t'] says which of these tap t' reads in the patch that holds u
-// at tap t, -1 if there is no such patch. The factors of all pairs of taps that read one source are added first.
+// sources[u, :], then zeros for -1; -2 ends the list. slots[u, t, t'] says which of these tap t' reads in the patch that
+// holds u at tap t, -1 if there is no such patch. The factors of all pairs of taps that read one source are added first.
 extern "C" __global__ void __launch_bounds__(PATCH_THREADS) spread(
     Reals x, const double* __restrict__ mean, Reals matrix, Reals constant, Table sources, Table slots, Reals other,
     Target y, int count, int inner, int samples
 ) {
-    __shared__ real factors[STEPS + 1], offset[TAPS];
+    __shared__ real factors[STEPS], weight[TAPS * TAPS], offset[TAPS], rest;
+    __shared__ int slot[TAPS * TAPS], places[STEPS + 1];
     const int u = blockIdx.x;
     const real positions = (real)samples * count * inner, middle = mean[OWN];  // the tap that reads its own position
+    for (int k = threadIdx.x; k < TAPS * TAPS; k += PATCH_THREADS) {
+        slot[k] = slots[u * TAPS * TAPS + k];
+        weight[k] = matrix[k] / positions;
+    }
+    for (int k = threadIdx.x; k <= STEPS; k += PATCH_THREADS) places[k] = k < STEPS ? sources[u * STEPS + k] : -2;
+    __syncthreads();
     for (int t = threadIdx.x; t < TAPS; t += PATCH_THREADS) {
         real total = constant[t] / positions;
-        for (int s = 0; s < TAPS; ++s) total -= matrix[t * TAPS + s] / positions * real(mean[s] - middle);
-        offset[t] = total;
+        for (int s = 0; s < TAPS; ++s) total -= weight[t * TAPS + s] * real(mean[s] - middle);
+        offset[t] = slot[t * TAPS] < 0 ? real(0) : total;
     }
-    __syncthreads();
-    for (int k = threadIdx.x; k <= STEPS; k += PATCH_THREADS) {
-        real total = 0;  // the last factor is the constant
-        for (int t = 0; t < TAPS; ++t)
-            for (int s = 0; s < TAPS; ++s) {
-                const int slot = slots[(u * TAPS + t) * TAPS + s];
-                if (k < STEPS ? slot == k : slot >= 0 && s == 0) total += k < STEPS ? matrix[t * TAPS + s] / positions : offset[t];
-            }
+    for (int k = threadIdx.x; k < STEPS; k += PATCH_THREADS) {
+        real total = 0;
+        for (int i = 0; i < TAPS * TAPS; ++i)
+            if (slot[i] == k) total += weight[i];
         factors[k] = total;
     }
     __syncthreads();
-    const unsigned all = samples * inner, step = gridDim.y * PATCH_THREADS;
+    int reads = 0;
+    while (places[reads] >= 0) ++reads;
+    if (threadIdx.x == 0) {
+        rest = 0;
+        for (int t = 0; t < TAPS; ++t) rest += offset[t];
+        if (places[reads] == -1) rest -= factors[reads] * middle;
+    }
+    __syncthreads();
+    const unsigned in_line = inner / PIECE, all = samples * in_line, step = gridDim.y * PATCH_THREADS;
     for (unsigned p = blockIdx.y * PATCH_THREADS + threadIdx.x; p < all; p += step) {
-        const unsigned first = p / inner * count * inner + p % inner;
-        real total = factors[STEPS];
-        for (int k = 0; k < STEPS; ++k) {
-            const int place = sources[u * STEPS + k];
-            if (place == -2) break;
-            total += factors[k] * ((place < 0 ? real(0) : x[first + place * inner]) - middle);
+        const unsigned first = p / in_line * count * inner + p % in_line * PIECE, at = first + u * inner;
+        Piece total = {};
+        if (other) total = piece_at(other, at);
+        for (int i = 0; i < PIECE; ++i) total.value[i] += rest;
+#pragma unroll 5
+        for (int k = 0; k < reads; ++k) {
+            const Piece sample = piece_at(x, first + places[k] * inner);
+            for (int i = 0; i < PIECE; ++i) total.value[i] += factors[k] * (sample.value[i] - middle);
         }
-        const unsigned at = first + u * inner;
-        y[at] = other ? other[at] + total : total;
+        *reinterpret_cast<Piece*>(y + at) = total;
     }
 }
 #endif
@@ -475,6 +471,32 @@ extern "C" __global__ void __launch_bounds__(SIDE * SIDE / 4) multiply(
             if (i < rows && j < columns)
                 out[out_rows ? out_rows[i] + out_columns[j] : (long long)i * columns + j] = sum[r][c];
         }
+}
+#endif
+
+#ifdef ADDERS
+// Write out[part, o, i], the sum over the terms r of part blockIdx.y of x[o, r, i], times a factor. A block adds up `across`
+// neighbouring sums; its other threads share out their terms. Sums are made in double precision.
+extern "C" __global__ void __launch_bounds__(ADDERS) add_terms(
+    Reals x, Target out, int outer, int terms, int inner, int across, double factor
+) {
+    __shared__ double part[ADDERS];
+    const int tiles = (inner + across - 1) / across, o = blockIdx.x / tiles;
+    const int i = blockIdx.x % tiles * across + threadIdx.x % across;
+    const int step = ADDERS / across * gridDim.y;
+    const real* from = x + (long long)o * terms * inner + i;
+    double total = 0;
+    const int end = i < inner ? terms : 0;
+#pragma unroll 8
+    for (int r = blockIdx.y * (ADDERS / across) + threadIdx.x / across; r < end; r += step)
+        total += from[(long long)r * inner];
+    part[threadIdx.x] = total;
+    for (int half = ADDERS / 2; half >= across; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    if (threadIdx.x < across && i < inner)
+        out[((long long)blockIdx.y * outer + o) * inner + i] = part[threadIdx.x] * factor;
 }
 #endif
 
@@ -832,32 +854,51 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS) channel_moments(
     variance[k] = moments[channels + k];
 }
 
-// What a row has in common: deviations are y + added, normalised ones these times inverse; scale times these plus bias is
-// the result, or, if RECTIFIED, the argument of its ELU.
+// What is added to the numbers of a row for their deviations, in two parts: y + high has few digits left to round, and low
+// is what high lacks.
+struct Added {
+    real high, low;
+    Added() = default;
+    __device__ Added(double whole) : high(whole), low(whole - real(whole)) {}
+    __device__ real operator()(real y) const { return (y + high) + low; }
+};
+
+// What a row has in common: deviations times inverse are normalised; scale times these plus bias is the result, or, if
+// RECTIFIED, the argument of its ELU.
 struct Row {
-    double added;
+    Added added;
     real inverse, scale, bias;
     __device__ Row(
         int row, int channels, Reals shift, const double* __restrict__ moments, Reals scales, Reals biases, double epsilon
     ) : added(shift_of(shift, row) - moments[row % channels]), inverse(1 / sqrt(moments[channels + row % channels] + epsilon)),
         scale(scales[row % channels]), bias(biases[row % channels]) {}
-    __device__ real normal(real y) const { return real(y + added) * inverse; }
+    __device__ real normal(real y) const { return added(y) * inverse; }
     __device__ real argument(real normalised) const { return scale * normalised + bias; }
     __device__ real given(real of_ans, real normalised) const {
         return RECTIFIED ? of_ans * slope(elu(argument(normalised))) : of_ans;
     }
 };
 
-// Write each row normalised, scaled, and its ELU.
+// Write sums of `summed` rows of one channel, which lie `apart` rows apart, each normalised, scaled, and its ELU.
 extern "C" __global__ void __launch_bounds__(NORM_THREADS) normalize_rows(
     Reals y, Reals shift, const double* __restrict__ moments, Reals scale, Reals bias, Target ans, int channels,
-    int positions, double epsilon
+    int positions, int summed, int apart, double epsilon
 ) {
-    const Row row(blockIdx.y, channels, shift, moments, scale, bias, epsilon);
-    const long long first = (long long)blockIdx.y * positions;
+    __shared__ Added added[NORM_THREADS];
+    const int first = blockIdx.y / apart * summed * apart + blockIdx.y % apart;
+    const Row row(first, channels, shift, moments, scale, bias, epsilon);
+    if (threadIdx.x < summed)
+        added[threadIdx.x] = shift_of(shift, first + threadIdx.x * apart) - moments[first % channels];
+    __syncthreads();
     for (int p = blockIdx.x * NORM_THREADS + threadIdx.x; p < positions; p += gridDim.x * NORM_THREADS) {
-        const real argument = row.argument(row.normal(y[first + p]));
-        ans[first + p] = RECTIFIED ? elu(argument) : argument;
+        real total = 0;
+#pragma unroll 4
+        for (int n = 0; n < summed; ++n) {
+            const real deviation = added[n](y[(first + (long long)n * apart) * positions + p]);
+            const real argument = row.argument(deviation * row.inverse);
+            total += RECTIFIED ? elu(argument) : argument;
+        }
+        ans[(long long)blockIdx.y * positions + p] = total;
     }
 }
 
@@ -957,5 +998,26 @@ extern "C" __global__ void __launch_bounds__(LOSS_THREADS) cross_entropy(
         if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
     }
     if (threadIdx.x == 0) *loss = part[0] / images;
+}
+
+// Write how many images have their label where their largest logit is: the first of these, or the first NaN. One block.
+extern "C" __global__ void __launch_bounds__(LOSS_THREADS) count_right(
+    Reals logits, const long long* __restrict__ labels, long long* __restrict__ right, int images, int classes
+) {
+    __shared__ int part[LOSS_THREADS];
+    int total = 0;
+    for (int n = threadIdx.x; n < images; n += LOSS_THREADS) {
+        const real* x = logits + (long long)n * classes;
+        int best = 0;
+        for (int c = 1; c < classes; ++c)
+            if (x[best] == x[best] && !(x[c] <= x[best])) best = c;
+        total += labels[n] == best;
+    }
+    part[threadIdx.x] = total;
+    for (int half = LOSS_THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) *right = part[0];
 }
 #endif

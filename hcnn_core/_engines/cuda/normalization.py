@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hcnn_core._engines.cuda import launch as cuda
-from hcnn_core._engines.generic.normalization import Adjoints, Results, pooled, summed_to
+from hcnn_core._engines.cuda.sums import summed
+from hcnn_core._engines.generic.normalization import Adjoints, Results, pooled, stretched
 from hcnn_core._engines.taps import Integers
 from hcnn_core._tuning import current
 from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, memory_order, placement
@@ -46,15 +47,20 @@ def suits(y: Array, shift: Array | None) -> bool:
 
 def forward(
     xp: Any, y: Array, shift: Array | None, scale: Array, bias: Array, epsilon: float, shard: Shard | None,
-    rectified: bool,
+    rectified: bool, axis: int | None = None,
 ) -> Results:  # fmt: skip
-    """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K)."""
+    """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K).
+
+    With an axis, the sum over it takes the place of the first result; across rows it is all that is written.
+    """
     rows = _rows_of(y)
+    terms, apart, kept = _marginal_of(rows, y, axis)
     arranged, added = _arranged(xp, y, rows), _shift_of_rows(xp, shift, y, rows)
     blocks = _blocks(rows.positions, current().device_sum_positions)
     parts = xp.empty((rows.rows, blocks, 2), dtype=xp.float64, **placement(xp, y))
     moments = xp.empty((2, rows.channels), dtype=xp.float64, **placement(xp, y))
-    mean, variance, ans = empty(xp, bias.shape, y), empty(xp, bias.shape, y), empty(xp, arranged.shape, y)
+    mean, variance = empty(xp, bias.shape, y), empty(xp, bias.shape, y)
+    ans = empty(xp, tuple(y.shape[a] for a in kept), y)
     _launch("row_sums", y, (blocks, rows.rows), (arranged, added, parts), rows.channels, rows.positions)
     counts = rows.channels, rows.positions, rows.rows, blocks
     _launch("channel_moments", y, (rows.channels,), (arranged, added, parts, mean, variance, moments), *counts)
@@ -62,10 +68,11 @@ def forward(
         moments = xp.stack(pooled(shard, moments[0, :], moments[1, :]))
         mean, variance = (xp.astype(moments[i, :], y.dtype) for i in range(2))
     given = arranged, added, moments, *(xp.ascontiguousarray(a) for a in (scale, bias)), ans
-    grid = _blocks(rows.positions, ELEMENTS), rows.rows
-    numbers = rows.channels, rows.positions, epsilon
+    grid = _blocks(rows.positions, ELEMENTS), rows.rows // terms
+    numbers = rows.channels, rows.positions, terms, apart, epsilon
     _launch("normalize_rows", y, grid, given, *numbers, rectified=rectified)
-    return xp.permute_dims(ans, _inverse(rows.order)), mean, variance, moments
+    ans = xp.permute_dims(ans, _inverse(kept))
+    return summed(xp, ans, (axis,)) if axis is not None and axis in kept else ans, mean, variance, moments
 
 
 def vjp(
@@ -97,8 +104,22 @@ def vjp(
     back, of_shift = _inverse(rows.order), None
     if shift is not None:
         one_each = tuple(1 if a in rows.inner else y.shape[a] for a in rows.order)
-        of_shift = summed_to(xp, xp.permute_dims(xp.reshape(of_rows, one_each), back), shift.shape)
+        every = xp.permute_dims(xp.reshape(of_rows, one_each), back)
+        axes = stretched(every.shape, shift.shape)
+        of_shift = xp.reshape(summed(xp, every, axes) if axes else every, shift.shape)
     return xp.permute_dims(of_y, back), of_shift, of_scale, of_bias
+
+
+def _marginal_of(rows: _Rows, y: Array, axis: int | None) -> tuple[int, int, tuple[int, ...]]:
+    """How many rows are added up, how far apart they lie, and the axes that are left, in their order in memory.
+
+    One, where an axis lies along rows, or there is none.
+    """
+    outer = rows.order[: len(rows.order) - len(rows.inner)]
+    if axis is None or axis not in outer[:-1] or y.shape[axis] > current().device_threads:
+        return 1, 1, rows.order
+    after = outer[outer.index(axis) + 1 :]
+    return y.shape[axis], math.prod(y.shape[a] for a in after), tuple(a for a in rows.order if a != axis)
 
 
 ELEMENTS = 4
@@ -117,7 +138,7 @@ def _arranged(xp: Any, y: Array, rows: _Rows) -> Array:
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
-    """The permutation that undoes an order of axes."""
+    """The permutation that undoes an order of axes, or of those that are left."""
     return tuple(int(a) for a in np.argsort(order))
 
 

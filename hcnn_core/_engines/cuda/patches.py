@@ -11,7 +11,7 @@ from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.generic.patches import Patches
 from hcnn_core._engines.taps import Integers, extended
 from hcnn_core._tuning import current
-from hcnn_core.backend import Array, DeviceTables, dtype_name, empty, placement
+from hcnn_core.backend import Array, DeviceTables, address_of, dtype_name, empty, placement
 
 MOST_TAPS, MOST_POSITIONS = 9, 1 << 14
 """The products of a patch stay in registers. A table lists for every position the samples that it sums."""
@@ -34,23 +34,17 @@ class CudaPatches(Patches[Array]):
     def moments(self, xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
         """Mean patch of x, in double precision, and the covariance of those of x and y, in x's dtype."""
         arranged = [self.arrange(xp, a) for a in ((x,) if x is y else (x, y))]
-        centres, offsets = zip(*(self.centre(xp, a) for a in arranged), strict=True)
-        threads = self._gram_threads(x)
-        blocks = self._blocks(self.count, threads)
-        parts, mean = self._doubles(xp, x, (blocks, self.taps, self.taps)), self._doubles(xp, x, (self.taps,))
-        self._launch(
-            "gram",
-            x,
-            (blocks,),
-            (arranged[0], arranged[-1], centres[0], centres[-1], self._tables(x)[0], parts, *self._numbers),
-            self.taps**2 * threads * x.itemsize,
-            same=x is y,
-            threads=threads,
-        )
-        covariance = empty(xp, (self.taps, self.taps), x)
-        arguments = parts, offsets[0], offsets[-1], centres[0], mean, covariance
+        same, piece = x is y, self._piece(*arranged) if x is y else 1
+        sums = self.taps * (self.taps + 3) // 2 if same else self.taps * (self.taps + 2)
+        threads = self._gram_threads(x, sums)
+        blocks = min(-(-self.count // (threads * current().device_sum_positions)), (1 << 16) - 1)
+        parts, mean = self._doubles(xp, x, (blocks, sums)), self._doubles(xp, x, (self.taps,))
+        centres, covariance = empty(xp, (2,), x), empty(xp, (self.taps, self.taps), x)
+        arguments = arranged[0], arranged[-1], self._tables(x)[0], parts, centres, *self._numbers
+        shared = sums * threads * x.itemsize
+        self._launch("gram", x, (blocks,), arguments, shared, same=same, threads=threads, piece=piece)
         numbers = np.int32(blocks), np.float64(self.count)
-        self._launch("covariance_of", x, (self.taps**2,), (*arguments, *numbers), same=x is y)
+        self._launch("covariance_of", x, (self.taps**2,), (parts, centres, mean, covariance, *numbers), same=same)
         return mean, covariance
 
     def filter(
@@ -59,45 +53,37 @@ class CudaPatches(Patches[Array]):
         """P^T (constant + matrix (P x - mean P x)) / count + other; the mean is taken where it is not given."""
         arranged = self.arrange(xp, x)
         if mean is None:
-            centre, offsets = self.centre(xp, arranged)
-            mean = offsets + xp.astype(centre, xp.float64)
+            mean = self.moments(xp, x, x)[0]
         y = empty(xp, arranged.shape, x)
         _, sources, slots = self._tables(x)
-        blocks = min(-(-self.shape[0] * self.shape[-1] // (4 * current().device_filter_threads)), (1 << 16) - 1)
         like_x = (xp.ascontiguousarray(xp.astype(a, x.dtype, copy=False)) for a in (matrix, constant))
         added = None if other is None else self.arrange(xp, other)
+        piece, places = self._piece(arranged, *(() if added is None else (added,))), math.prod(self.lengths)
+        pieces = self.shape[0] * self.shape[-1] // piece  # of a place
+        most = -(-current().device_blocks // places)
+        blocks = max(1, min(most, -(-pieces // current().device_filter_threads)))
         arguments = arranged, mean, *like_x, sources, slots, added, y, *self._numbers
-        self._launch("spread", x, (math.prod(self.lengths), blocks), arguments)
+        self._launch("spread", x, (places, blocks), arguments, piece=piece)
         back = tuple(int(i) for i in np.argsort(self.order))
         return xp.permute_dims(xp.reshape(y, tuple(x.shape[a] for a in self.order)), back)
 
-    def centre(self, xp: Any, x: Array) -> tuple[Array, Array]:
-        """Mean of an arranged array, and its mean patch minus that mean, in double precision."""
-        count = math.prod(self.lengths)
-        blocks = self._blocks(self.count // count, current().device_filter_threads)
-        parts, offsets = self._doubles(xp, x, (blocks, count)), self._doubles(xp, x, (self.taps,))
-        centre = empty(xp, (), x)
-        self._launch("place_sums", x, (count, blocks), (x, parts, *self._numbers))
-        arguments = x, parts, self._tables(x)[0], centre, offsets, np.int32(blocks), *self._numbers
-        self._launch("centre_of", x, (1,), arguments)
-        return centre, offsets
+    def _piece(self, *arrays: Array) -> int:
+        """How many elements a thread takes at a time: those of 16 bytes, where all arrays have them in such pieces."""
+        elements = 16 // arrays[0].itemsize
+        whole = self.shape[-1] % elements == 0 and not any(address_of(a) % 16 for a in arrays)
+        return elements if whole else 1
 
     @property
     def _numbers(self) -> tuple[np.int32, ...]:
         """Places, samples inside them, and samples outside, as the kernels take them."""
         return np.int32(math.prod(self.lengths)), np.int32(self.shape[-1]), np.int32(self.shape[0])
 
-    def _gram_threads(self, x: Array) -> int:
+    def _gram_threads(self, x: Array, sums: int) -> int:
         """Threads of a block that finds the shared memory for its sums: in float64 on small devices, fewer."""
         threads, room = current().device_filter_threads, cuda.device_limits().shared
-        while threads > cuda.LANES and self.taps**2 * threads * x.itemsize > room:
+        while threads > cuda.LANES and sums * threads * x.itemsize > room:
             threads //= 2
         return threads
-
-    @staticmethod
-    def _blocks(positions: int, threads: int) -> int:
-        """Blocks of threads that share out sums over so many positions."""
-        return min(-(-positions // (threads * current().device_sum_positions)), (1 << 16) - 1)
 
     def _tables(self, x: Array) -> tuple[Array, ...]:
         return _tables(x, self.lengths, self.sizes, self.periodic)
@@ -108,10 +94,10 @@ class CudaPatches(Patches[Array]):
 
     def _launch(
         self, name: str, x: Array, grid: tuple[int, ...], arguments: tuple[Any, ...], shared: int = 0,
-        *, same: bool = True, threads: int | None = None,
+        *, same: bool = True, threads: int | None = None, piece: int = 1,
     ) -> None:  # fmt: skip
         own = int(np.ravel_multi_index([size // 2 for size in self.sizes], self.sizes))
-        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": own, "SAME": int(same)}
+        sizes = {"TAPS": self.taps, "STEPS": _steps(self.sizes), "OWN": own, "SAME": int(same), "PIECE": piece}
         threads = threads or current().device_filter_threads
         blocks = 3 if x.itemsize == 4 else 1  # that fit beside each other; sums take twice the registers in float64
         sizes |= {"PATCH_THREADS": threads, "PATCH_BLOCKS": blocks}
@@ -149,8 +135,8 @@ def _spreading(
 ) -> tuple[Integers, Integers, Integers]:
     """Places (T, positions), and what `spread` sums: sources (positions, steps) and slots (positions, T, T).
 
-    The sources of a position are the places that the patches around it read, -1 for a zero, then -2. Slot (t, t') says
-    which source tap t' reads in the patch that holds the position at tap t, -1 if there is no such patch.
+    The sources of a position are the places that the patches around it read, then -1 for a zero, then -2. Slot (t, t')
+    says which source tap t' reads in the patch that holds the position at tap t, -1 if there is no such patch.
     """
     places = _neighbours(lengths, sizes, periodic)
     taps, count = places.shape
@@ -162,8 +148,8 @@ def _spreading(
         slots[np.setdiff1d(np.arange(count), row), tap] = -3
     for position, reads in enumerate(slots):
         found, index = np.unique(reads[reads != -3], return_inverse=True)
-        sources[position, : found.size] = found
-        slots[position][reads != -3] = index
+        sources[position, : found.size] = found[::-1]  # zeros last
+        slots[position][reads != -3] = found.size - 1 - index
     return places, sources, np.where(slots == -3, -1, slots)
 
 

@@ -15,6 +15,8 @@ from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.cuda.dft_stages import Stage, stages_of
 from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
+from hcnn_core._engines.cuda.sums import add_terms
+from hcnn_core._engines.cuda.sums import summed as sum_over
 from hcnn_core._engines.cuda.tables import Reading, extended_positions, tables_of
 from hcnn_core._engines.generic import elementwise
 from hcnn_core._engines.generic.dft import MatrixDFT
@@ -175,7 +177,8 @@ class CudaPlan(Plan[Array]):
             return self._by_taps.forward_and_marginal(xp, x, w, bias, axis)
         per_row = self._bias_of_rows(xp, bias)
         if per_row is None or place >= len(self.arrangement.spectral):
-            return super().forward_and_marginal(xp, x, w, bias, axis)
+            y = self.forward(xp, x, w, bias)
+            return y, sum_over(xp, y, (axis,))
         shape, order = self.problem.y_shape, self.y_order
         summed = shape[axis], math.prod(shape[a] for a in order[place + 1 : len(self.arrangement.spectral)])
         positions = math.prod(self.taps.out_lengths) * self.taps.batch
@@ -339,26 +342,26 @@ class CudaPlan(Plan[Array]):
         return self._map(xp, "analysis back", x, self.channels, None)[0] if self.maps else x
 
     def _filters_of(self, xp: Any, matrices: Array) -> Array:
-        """Cotangent of w from those of all matrices (entries, taps * columns, rows)."""
+        """Cotangent of w from that of its matrices: (entries or 1, taps * columns, rows)."""
         if self.maps:
             table = self.maps.matrices(matrices)[4]
             # (size, F P' A1 P A2) @ (F P' A1 P A2, T C K) -> (size, T, C, K)
             rows = empty(xp, (table.shape[1], *self.w_matrix[1:]), matrices)
             multiply_into(table.T, matrices, rows, reads=self._filter_tables(matrices, "filters"))
         else:
-            rows = xp.sum(matrices, axis=0) if self.outer > 1 else matrices
+            rows = matrices
         return self.from_plan(xp, rows, self.w_order, self.problem.w_shape)
 
     def _cotangent_of_filters(self, xp: Any, g: Array, x: Array) -> Array:
-        """Cotangents of each entry's matrices (entries, taps * columns, rows)."""
+        """Cotangent of the matrices (entries or 1, taps * columns, rows), of which entries have one each or all one."""
         (count, rows, _), columns, reading = g.shape, x.shape[1], self.tables.forward
         dtype = dtype_name(g.dtype)
         tiling, depth = cuda.TILING[dtype], columns * reading.offsets.size
         threads, positions = tiling["THREADS"], reading.lines.size * reading.run
         tiles = -(-rows // (4 * tiling["G_TALL"])) * -(-depth // (8 * tiling["X_TALL"]))
         parts = max(1, min(-(-positions // threads), -(-self.tuning.device_blocks // (tiles * count))))
-        # of each warp: (entries, taps * columns, positions) @ (entries, positions, rows)
-        totals = empty(xp, (parts * threads // cuda.LANES, count, depth, rows), g)
+        # of each block: (entries, taps * columns, positions) @ (entries, positions, rows)
+        totals = empty(xp, (parts, count, depth, rows), g)
         cuda.launch(
             "correlate", dtype, cuda.product_sizes(dtype, rows), (parts, count, tiles), threads,
             (
@@ -370,7 +373,9 @@ class CudaPlan(Plan[Array]):
             ),
             cuda.shared_bytes_of_correlate(dtype),
         )  # fmt: skip
-        return xp.sum(totals, axis=0)
+        one_each = count if self.maps else 1
+        total = self._total(xp, xp.reshape(totals, (-1, one_each * depth * rows)))
+        return xp.reshape(total, (one_each, depth, rows))
 
     def _apply(
         self, x: Array, matrices: Array, offsets: Array, sources: Array, targets: Array, run: int, out: Array,
@@ -441,8 +446,9 @@ class CudaPlan(Plan[Array]):
 
     @staticmethod
     def _total(xp: Any, parts: Array) -> Array:
-        """The sum of parts, added up in double precision and rounded once."""
-        return xp.sum(parts, axis=0, dtype=xp.float64, out=empty(xp, parts.shape[1:], parts))
+        """The sum of parts (parts, elements), rounded once."""
+        count, elements = parts.shape
+        return add_terms(xp, parts, (1, count, elements)) if count > 1 else parts[0, :]
 
     def _source(self, x: Array, extension: str | None) -> tuple[Array | None, int, int]:
         """Places, batch and number of extended positions; without an extension, those of x itself."""

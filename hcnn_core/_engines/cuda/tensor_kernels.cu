@@ -127,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
     Reals g, Reals x, Table offsets, Table g_lines, Table x_lines, Target parts,
     int rows, int columns, int positions, int run, long long g_entry, long long g_row, long long x_entry
 ) {
-    constexpr int PITCH = LANES + PACK, G_TILE = 4 * G_TALL, X_TILE = 8 * X_TALL, WARPS = THREADS / LANES;
+    constexpr int PITCH = LANES + PACK, G_TILE = 4 * G_TALL, X_TILE = 8 * X_TALL;
     constexpr int M = G_TILE / 16, N = X_TILE / 8;
     SHARED_MEMORY;
     const int g_tiles = (rows + G_TILE - 1) / G_TILE;
@@ -161,15 +161,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) correlate(
         }
     }
     if (PASSES == 3) flush(sum, total);
-    real* to = parts + ((long long)(blockIdx.x * WARPS + warp) * gridDim.y + blockIdx.y) * columns * rows;
+    __syncthreads();
+    real* own = reinterpret_cast<real*>(shared_memory) + warp * G_TILE * X_TILE;
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
         for (int n = 0; n < N; ++n)
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int row = first_row + m * 16 + i + e / 2 * 8, k = first_k + n * 8 + 2 * j + e % 2;
-                if (k < columns && row < rows) to[(long long)k * rows + row] = sum[m][n][e];
-            }
+            for (int e = 0; e < 4; ++e) own[(n * 8 + 2 * j + e % 2) * G_TILE + m * 16 + i + e / 2 * 8] = sum[m][n][e];
+    write_part<G_TILE, X_TILE>(reinterpret_cast<real*>(shared_memory), parts, first_row, rows, first_k, columns);
 }
 #endif

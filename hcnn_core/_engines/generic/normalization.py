@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hcnn_core._engines.generic.elementwise import elu, elu_vjp
+from hcnn_core._engines.generic.elementwise import elu, elu_vjp, marginal
 from hcnn_core.backend import AnyArray, Array, array_namespace
 from hcnn_core.shards import Shard
 
@@ -21,8 +21,12 @@ def forward(
     epsilon: float,
     shard: Shard | None,
     rectified: bool,
+    axis: int | None = None,
 ) -> Results:
-    """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K)."""
+    """The normalised y + shift, or its ELU, its mean (K,), its variance (K,), and both in double precision (2, K).
+
+    With an axis, the sum over it takes the place of the first result.
+    """
     axes, count = tuple(range(y.ndim - 1)), y.size // y.shape[-1]
     z = y if shift is None else y + shift
     exact = xp.sum(z, axis=axes, dtype=xp.float64) / count  # (..., K) -> (K,)
@@ -35,7 +39,9 @@ def forward(
         deviation = z - mean
     variance = xp.astype(exact_variance, y.dtype)
     ans = deviation * (scale / xp.sqrt(variance + epsilon)) + bias
-    return elu(xp, ans) if rectified else ans, mean, variance, xp.stack([exact, exact_variance])
+    ans = elu(xp, ans) if rectified else ans
+    total = ans if axis is None else marginal(xp, ans, (axis,), "sum")
+    return total, mean, variance, xp.stack([exact, exact_variance])
 
 
 def vjp(
@@ -83,6 +89,11 @@ def pooled(shard: Shard, mean: AnyArray, variance: AnyArray) -> tuple[AnyArray, 
 
 def summed_to(xp: Any, g: Array, shape: tuple[int, ...]) -> Array:
     """A cotangent summed over the axes along which an argument of this shape was broadcast."""
-    extra = g.ndim - len(shape)
-    axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] > 1))
+    axes = stretched(g.shape, shape)
     return xp.reshape(xp.sum(g, axis=axes, dtype=g.dtype) if axes else g, shape)
+
+
+def stretched(broad: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a shape along which an array of another one was broadcast, those of more than one element."""
+    extra = len(broad) - len(shape)
+    return tuple(a for a, n in enumerate(broad) if n > 1 and (a < extra or shape[a - extra] == 1))
