@@ -81,6 +81,14 @@ def work_of(launch: Launch) -> Work:
     return _own_work(launch) if launch.own else _cupys_work(launch)
 
 
+def _met(samples: int, results: int, taps: int, step: int, wraps: int) -> int:
+    """How many taps of all results along an axis meet samples."""
+    if wraps:
+        return results * taps
+    last = np.arange(results) * step + taps // 2
+    return int(np.maximum(np.minimum(last, samples - 1) - np.maximum(last - taps + 1, 0) + 1, 0).sum())
+
+
 def _own_work(launch: Launch) -> Work:
     a, s, (_, gy, gz) = launch.arguments, macros(launch.text), launch.grid
     size = 4 if "using real = float;" in launch.text else 8
@@ -107,6 +115,21 @@ def _own_work(launch: Launch) -> Work:
                 touch("g", gy * rows * positions * (gz // g_tiles))
                 touch("x", gy * read * g_tiles)
                 touch("parts", launch.grid[0] * gy * columns * rows, writes=True)
+        case "implicit" | "implicit_taps":
+            back, taps, positions = s.get("BACK"), a["taps"], a["lines"] * a["batch"]
+            samples, results = s["SAMPLES_1"] * s["SAMPLES_2"], s["RESULTS_1"] * s["RESULTS_2"] * s["FILTERS"]
+            axes = [tuple(s[f"{n}_{k}"] for n in ("SAMPLES", "RESULTS", "TAPS", "STEP", "WRAP")) for k in (1, 2)]
+            flop = 2.0 * taps * positions * s["FILTERS"] * math.prod(_met(*axis) for axis in axes)
+            if name == "implicit":
+                read = len({int(p) for p in ctypes_array(a["reads"], taps * a["lines"]) if p >= 0}) * a["batch"]
+                touch("x", (results if back else samples) * read * gy)
+                touch("w", taps * s["TAPS_1"] * s["TAPS_2"] * s["FILTERS"])
+                touch("out", (samples if back else results) * positions, writes=True)
+                touch("marginal", results // s["RESULTS_1"] * positions, writes=True)
+            else:
+                touch("g", results * positions * gy)
+                touch("x", samples * positions * gy * gz)
+                touch("parts", launch.grid[0] * taps * s["TAPS_1"] * s["TAPS_2"] * s["FILTERS"], writes=True)
         case "map_rows":
             outs = s["SECOND_GROUPS"] * s["SECOND_ROWS"]
             per_position = outs * s["SECOND_DEPTH"] + s["FIRST_GROUPS"] * s["FIRST_ROWS"] * s["FIRST_DEPTH"]

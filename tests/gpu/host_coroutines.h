@@ -13,13 +13,21 @@ constexpr std::size_t STACK = 64 << 10;
 struct Thread {
     jmp_buf place;  // where it goes on; saved and restored without a call of the system, unlike a ucontext_t
     std::unique_ptr<unsigned char[]> stack{new unsigned char[STACK]};
-    unsigned barriers;
+    unsigned barriers, meetings;
     bool finished;
 };
 static jmp_buf scheduler;
 static std::deque<Thread> threads;  // kept from one block, and launch, to the next
 static unsigned current;
 static const std::function<void()>* body;
+
+// A place where so many threads meet: how many have come since it was last passed, and how often it was.
+struct Meeting {
+    unsigned count, arrived, passed;
+    void expect(unsigned threads) { count = threads, arrived = passed = 0; }
+    void pass_if_all_are_there() { if (arrived == count) arrived = 0, ++passed; }
+};
+static Meeting of_block, of_warp[32];
 
 static void leave(jmp_buf here, jmp_buf there) {
     if (!_setjmp(here)) _longjmp(there, 1);
@@ -29,7 +37,18 @@ static void enter() {
     for (;; leave(threads[current].place, scheduler)) {
         (*body)();
         threads[current].finished = true;
+        --of_block.count;
+        if (of_block.arrived) of_block.pass_if_all_are_there();
     }
+}
+
+// Come to a place for the time-th time, and wait for the others; in their order, all go on after it.
+static void wait(Meeting& meeting, unsigned time) {
+    const unsigned t = current;
+    ++meeting.arrived;
+    meeting.pass_if_all_are_there();
+    do leave(threads[t].place, scheduler); while (meeting.passed < time);
+    threadIdx.x = t;
 }
 
 static void add_thread() {
@@ -50,7 +69,10 @@ static void run(dim3 grid, dim3 block, dim3 first, const std::function<void()>& 
     for (unsigned x = first.x; x < grid.x; ++x) {
         blockIdx = {x, y, z};
         poison();
-        for (unsigned t = 0; t < block.x; ++t) threads[t].finished = false, threads[t].barriers = 0;
+        of_block.expect(block.x);
+        for (unsigned w = 0; w * 32 < block.x; ++w) of_warp[w].expect(min(32u, block.x - w * 32));
+        for (unsigned t = 0; t < block.x; ++t)
+            threads[t].finished = false, threads[t].barriers = threads[t].meetings = 0;
         for (bool left = true; left;) {
             left = false;
             for (current = 0; current < block.x; ++current) {
@@ -67,16 +89,13 @@ static void run(dim3 grid, dim3 block, dim3 first, const std::function<void()>& 
 }  // namespace host
 
 static inline void __syncthreads() {
-    const unsigned t = host::current;
-    ++host::threads[t].barriers;
-    host::leave(host::threads[t].place, host::scheduler);
-    threadIdx.x = t;
+    host::wait(host::of_block, ++host::threads[host::current].barriers);
 }
 
 namespace host {
-// A warp meets where all threads do. What its lanes show each other lies in one of two places in turn, so that who is late
-// still finds what who is early has replaced.
-static inline unsigned turn() { return threads[current].barriers % 2; }
-static inline void meet() { __syncthreads(); }
+// What the lanes of a warp show each other lies in one of two places in turn, so that who is late still finds what who is
+// early has replaced.
+static inline unsigned turn() { return threads[current].meetings % 2; }
+static inline void meet() { wait(of_warp[current / 32], ++threads[current].meetings); }
 static inline void part() {}
 }  // namespace host

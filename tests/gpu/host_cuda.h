@@ -62,6 +62,12 @@ static inline float __uint_as_float(unsigned bits) {
     return x;
 }
 
+static inline unsigned __float_as_uint(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 // To ten bits after the point, the nearest, ties away from zero; infinities and NaN stay.
 static inline unsigned tf32(float x) {
     unsigned bits;
@@ -74,6 +80,11 @@ static inline float cut(double sum) {
     const float nearest = static_cast<float>(sum);
     return std::abs(static_cast<double>(nearest)) > std::abs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
 }
+
+// Copies to shared memory that go on by themselves: here, at once.
+static inline void begin_copy(float* to, const float* from, bool taken) { *to = taken ? *from : 0.0f; }
+static inline void end_group() {}
+static inline void wait_for_all_but_one() {}
 
 // mma.sync.m16n8k8: the lanes of a warp show each other their parts, meet, and take what they need.
 static inline void mma(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {

@@ -69,6 +69,8 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
     names |= {
         "add_terms",
         "count_right",
+        "implicit",
+        "implicit_taps",
         "cross_entropy",
         "merge",
         "merge_back",
@@ -84,7 +86,8 @@ def test_networks_use_every_kernel(variants: list[Variant]) -> None:
 def test_every_variant_compiles_without_spills(variants: list[Variant]) -> None:
     for name, text, _ in variants:
         registers, kept = resources(name, text)
-        roomy = "using real = double;" in text or "#define PASSES 3" in text  # two sums for each, of two numbers
+        # two sums for each, of two numbers; or one block beside which no other is wanted
+        roomy = "using real = double;" in text or "#define PASSES 3" in text or name.startswith("implicit")
         limit = 255 if roomy else REGISTERS
         assert kept <= SCALARS and registers <= limit, f"{name} uses {registers} registers, {kept} bytes of memory"
 

@@ -216,6 +216,20 @@ def split_products() -> None:
     assert np.abs(found / exact - 1).max() < 64 * eps("float32")
 
 
+def sliding() -> None:
+    """Filters that slide along attributes: results, their marginal, and both adjoints, by few blocks."""
+    x, w, bias = noise(0, (5, 4, 3, 4, 12), "float32"), noise(1, (3, 1, 5, 5, 3), "float32"), noise(2, (3,), "float32")
+    options: dict[str, Any] = {"boundary": "zero", "stride": (1, 1, 2, 2), "method": ("direct", "direct", "fft", "fft")}
+    problem = Problem(x, w, (1, 2, 3, 4), options)
+    g = noise(3, problem.y_shape, "float32")
+    with precision("tf32x3"), tuned(device_blocks=12), poisoned_memory():
+        close(convolve(x, w, problem.axes, **options), problem.convolution(), norm(x) * norm(w))
+        y, total = convolve_elu_marginal(x, w, bias, problem.axes, 3, **options)
+        close(total, wide(y).sum(axis=3), norm(y))
+        close(convolve_vjp_x(g, x, w, problem.axes, **options), problem.transpose_x(g), norm(g) * norm(w))
+        close(convolve_vjp_w(g, x, w, problem.axes, **options), problem.transpose_w(g), norm(g) * norm(x))
+
+
 def normalizing() -> None:
     """Normalised rows of several blocks and their derivative, of a cotangent that repeats its rows too."""
     y = noise(0, (3, 4, 300), "float32").transpose(2, 0, 1)
@@ -294,7 +308,7 @@ def large_arrays(build: Callable[..., Any]) -> None:
         build("apply", "float32", kind)((1, 2, 1), (sizes["THREADS"],), arguments)
         assert np.array_equal(out[1], 2 * np.arange(run)) and not out[0].any()
     out = np.full((2, run), np.nan, np.float32)
-    arguments = (x, np.uintp(0), np.uintp(0), np.uintp(0), out, np.int32(run), np.int32(1), np.int64(entry))
+    arguments = (x, np.uintp(0), np.uintp(0), np.uintp(0), out, *map(np.int32, (run, 1, 2)), np.int64(entry))
     build("extend", "float32", (("EXTEND", 256),))((1, 2), (256,), arguments)
     assert np.array_equal(out[1], np.arange(run)) and not out[0].any()
 
@@ -470,9 +484,42 @@ class Defect:
 
 
 CUDA = "hcnn_core/_engines/cuda"
-KERNELS, TENSOR, SINGLE = (f"{CUDA}/{name}.cu" for name in ("kernels", "tensor_kernels", "single"))
+KERNELS, TENSOR, SINGLE, IMPLICIT = (
+    f"{CUDA}/{name}.cu" for name in ("kernels", "tensor_kernels", "single", "implicit")
+)
 
 DEFECTS = [
+    Defect(
+        "a tap further",
+        IMPLICIT,
+        "step * result - sample + taps / 2;",
+        "step * result - sample + 1 + taps / 2;",
+        sliding,
+    ),
+    Defect(
+        "no barrier between stages",
+        IMPLICIT,
+        "put_down(stage + 1);\n        __syncthreads();",
+        "put_down(stage + 1);",
+        sliding,
+    ),
+    Defect("rows of the next attribute", IMPLICIT, "&& row < count;", "&& row < 16;", sliding),
+    Defect("a marginal of one attribute", IMPLICIT, "over_1 += value", "over_1 = value", sliding),
+    Defect(
+        "one buffer of positions",
+        IMPLICIT,
+        "fetch(chunk + gridDim.x, turn ^ 1)",
+        "fetch(chunk + gridDim.x, turn)",
+        sliding,
+    ),
+    Defect(
+        "one warp's sums of taps",
+        IMPLICIT,
+        "for (int w = 0; w < WARPS; ++w) all",
+        "for (int w = 0; w < 1; ++w) all",
+        sliding,
+    ),
+    Defect("filters in steps of 16", IMPLICIT, "(row / 16 * FILTERS + filter)", "(row / 16 * 16 + filter)", sliding),
     Defect(
         "no attribute for shared memory above 48 KiB",
         f"{CUDA}/launch.py",
@@ -617,8 +664,8 @@ DEFECTS = [
     Defect(
         "a row's offset in 32 bits",
         KERNELS,
-        "x[blockIdx.y * x_row + source]",
-        "x[int(blockIdx.y * x_row) + source]",
+        "x[blockIdx.y % x_rows * x_row + source]",
+        "x[int(blockIdx.y % x_rows * x_row) + source]",
         large_arrays,
     ),
     Defect(
@@ -824,6 +871,7 @@ def run(check: Callable[..., None], build: Callable[..., Any]) -> None:
         split_products,
         instruction,
         normalizing,
+        sliding,
         adding,
         descending,
         large_arrays,
@@ -843,7 +891,7 @@ def test_checks_pass_on_what_there_is(
     run(check, compiled_kernels)
 
 
-@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.file in (KERNELS, TENSOR, SINGLE)], ids=str)
+@pytest.mark.parametrize("defect", [d for d in DEFECTS if d.file in (KERNELS, TENSOR, SINGLE, IMPLICIT)], ids=str)
 def test_defects_of_kernels_are_noticed(
     on_host: list[str], defect: Defect, compiled_kernels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

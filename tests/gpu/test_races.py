@@ -17,6 +17,7 @@ from hcnn_core import (
     convolve,
     convolve_elu_marginal,
     convolve_vjp_w,
+    convolve_vjp_x,
     marginal,
     matmul,
     merge_factors,
@@ -35,7 +36,7 @@ from tests.core.oracle import noise
 from tests.gpu.host import COMPILER, in_place_of_cupy, precompile_header
 from tests.gpu.races import FLAGS, Launches, races
 from tests.gpu.requirements import missing
-from tests.gpu.test_planted_defects import KERNELS, ROOT, SINGLE, TENSOR, Defect
+from tests.gpu.test_planted_defects import IMPLICIT, KERNELS, ROOT, SINGLE, TENSOR, Defect
 
 
 def of(seed: int, *shape: int) -> Any:
@@ -49,6 +50,10 @@ def work() -> None:
     y, pullback = vjp(lambda *a: convolve_elu(*a, (1, 2, 3), **spectral), x, w, bias)
     pullback(y)
     convolve_elu_marginal(x, w, bias, (1, 2, 3), 3, **spectral)
+    with precision("tf32"), tuned(device_blocks=12):
+        y = convolve(x, w, (1, 2, 3), **spectral)
+        convolve_vjp_x(y, x, w, (1, 2, 3), **spectral)
+        convolve_vjp_w(y, x, w, (1, 2, 3), **spectral)
     x, w = of(0, 40, 5, 6), of(1, 3, 3, 3)
     y, pullback = vjp(lambda *a: convolve_elu(*a, (1, 2), boundary="zero", method="direct"), x, w, bias)
     pullback(y)
@@ -96,9 +101,9 @@ def test_no_kernel_has_a_race(launches: Launches, tmp_path: Path) -> None:
     names = {name for name, _, _ in launches.found.values()}
     assert names == {
         "add_terms", "apply", "channel_moments", "channel_sums_back", "correlate", "count_right", "covariance_of",
-        "cross_entropy", "extend", "gram", "map_rows", "merge", "merge_back", "multiply", "muon_grams",
-        "muon_moves", "muon_polynomials", "normalize", "normalize_back", "normalize_rows", "row_sums",
-        "row_sums_back", "single", "single_taps", "single_total", "spread",
+        "cross_entropy", "extend", "gram", "implicit", "implicit_taps", "map_rows", "merge", "merge_back",
+        "multiply", "muon_grams", "muon_moves", "muon_polynomials", "normalize", "normalize_back", "normalize_rows",
+        "row_sums", "row_sums_back", "single", "single_taps", "single_total", "spread",
     }  # fmt: skip
     said = races(launches, tmp_path)
     assert len(said) >= len(names) and not any(said.values()), next(text for text in said.values() if text)
@@ -150,6 +155,8 @@ RACES = [
             "        __syncthreads();\n        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];\n"
             "    }\n    if (threadIdx.x < across",
         ),
+        ("between stages of sliding filters", IMPLICIT, "stage + 1);\n        __syncthreads();"),
+        ("before copied positions are read", IMPLICIT, "wait_for_all_but_one();\n        __syncthreads();"),
         ("before the mean of some samples is read", KERNELS, "    __syncthreads();\n    return some[0] / count"),
         ("before the factors of `spread` are read", KERNELS, "    __syncthreads();\n    int reads = 0;"),
         ("before a marginal's shifts are read", KERNELS, "    __syncthreads();\n    for (int p = blockIdx.x * NORM"),
@@ -171,7 +178,7 @@ RACES = [
 
 OF = (
     "apply", "apply", "apply", "map_rows", "gram", "multiply", "normalize_back", "correlate", "correlate", "add_terms",
-    "gram", "spread", "normalize_rows", "row_sums",
+    "implicit", "implicit_taps", "gram", "spread", "normalize_rows", "row_sums",
     "muon_polynomials", "single", "single", "single_total",
 )  # fmt: skip
 """The kernel of each."""
@@ -180,7 +187,7 @@ OF = (
 @pytest.mark.parametrize(("defect", "kernel"), list(zip(RACES, OF, strict=True)), ids=str)
 def test_a_missing_barrier_is_noticed(launches: Launches, tmp_path: Path, defect: Defect, kernel: str) -> None:
     """In the largest launch of the kernel."""
-    some, tensor = Launches(launches.folder), defect.file == TENSOR
+    some, tensor = Launches(launches.folder), defect.file in (TENSOR, IMPLICIT)
     kinds = [kind for kind in launches.found if kind[0] == kernel and bool(kind[2]) == tensor]
     largest = max(kinds, key=lambda kind: len(launches.found[kind][2]))
     some.found = {largest: launches.found[largest]}

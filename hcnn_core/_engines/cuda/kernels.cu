@@ -28,14 +28,14 @@ __device__ inline real elu(real x) { return x > 0 ? x : EXPM1(x); }
 __device__ inline real slope(real answer) { return answer > 0 ? real(1) : answer + 1; }
 
 #ifdef EXTEND
-// Write rows of x, extended by their boundary, to out. With answers, the results of an ELU, x is their cotangent. It is
+// Write rows of x, extended by their boundary, to out; of x_rows rows, those that follow repeat the first. With answers, the results of an ELU, x is their cotangent. It is
 // multiplied by the ELU's derivative, and sums[block, row] receive the sums of the products, without periodic copies.
 extern "C" __global__ void __launch_bounds__(EXTEND) extend(
-    Reals x, Table places, Reals answers, Target sums, Target out, int positions, int batch, long long x_row
+    Reals x, Table places, Reals answers, Target sums, Target out, int positions, int batch, int x_rows, long long x_row
 ) {
     const int p = blockIdx.x * EXTEND + threadIdx.x;
     const long long source = p < positions ? source_of(places, p, batch) : -1;
-    real value = source < 0 ? real(0) : x[blockIdx.y * x_row + source];
+    real value = source < 0 ? real(0) : x[blockIdx.y % x_rows * x_row + source];
     if (answers && source >= 0) value *= slope(answers[blockIdx.y * x_row + source]);
     if (p < positions) out[(long long)blockIdx.y * positions + p] = value;
     if (!sums) return;

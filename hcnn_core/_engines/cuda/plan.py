@@ -14,6 +14,7 @@ import numpy as np
 from hcnn_core._engines.arrangement import Arrangement
 from hcnn_core._engines.cuda import launch as cuda
 from hcnn_core._engines.cuda.dft_stages import Stage, stages_of
+from hcnn_core._engines.cuda.implicit import Implicit
 from hcnn_core._engines.cuda.matmul import MOST_BLOCKS, SIDE, multiply_into
 from hcnn_core._engines.cuda.sums import add_terms
 from hcnn_core._engines.cuda.sums import summed as sum_over
@@ -26,12 +27,19 @@ from hcnn_core._engines.taps import Integers, Matrices, TapProducts, untapped
 from hcnn_core._engines.transform import Identity, Transform
 from hcnn_core._tuning import DEFAULT, Tuning, Units
 from hcnn_core.backend import Array, DeviceLimits, DeviceTables, dtype_name, empty, placement
+from hcnn_core.precisions import passes
 
 FEWEST_ROWS = 6
 """A product with fewer rows takes as long as with these: it is made in tiles of eight rows or more."""
 
 LARGEST = DeviceLimits(227 << 10, 113 << 10, (9, 0))
 """Of the device whose blocks may have the most shared memory."""
+
+BANDWIDTH, MULTIPLY_ADDS = 4.3e12, 1.35e14
+"""Bytes that an H200 copies in a second, and products of TensorFloat-32 that it can issue by `mma.sync`."""
+
+SLOWER = 2.8
+"""How much longer kernels that make and read spectra took there than what follows from these (gpu-h200/README.md)."""
 
 MAPS = ("analysis", "analysis back", "synthesis", "back")
 """Names of a transform's maps: analysis, its transpose, synthesis, its transpose."""
@@ -105,6 +113,8 @@ class CudaPlan(Plan[Array]):
         self.tables = tables_of(self.taps)
         self.maps = self.transform if isinstance(self.transform, MatrixDFT) else None
         self._placed = DeviceTables()
+        self._implicit = Implicit(arrangement) if self.maps and Implicit.suits(arrangement) else None
+        """Products by tensor cores without the transform, where these take less time by count."""
 
     @classmethod
     def suits(cls, arrangement: Arrangement, transform: Transform[Array]) -> bool:
@@ -131,6 +141,40 @@ class CudaPlan(Plan[Array]):
             "mac": m.entries * t.count * t.results * macs,
             "copy": m.entries * (m.columns * t.samples * (t.count > 1) + m.rows * t.results * math.prod(t.stride)),
         }
+
+    def _by_tensor_cores(self, like: Array) -> int:
+        """How many products of tensor cores make one of filters that slide along attributes; 0 if others make them."""
+        count = passes(dtype_name(like.dtype))
+        if not count or self._implicit is None or not self._implicit.fits(count, cuda.device_limits()):
+            return 0
+        return count if self._implicit.multiply_adds() * count / MULTIPLY_ADDS < self._seconds(count) else 0
+
+    def _seconds(self, count: int) -> float:
+        """What a convolution by way of spectra takes on an H200, by what it moves and multiplies."""
+        assert self.maps
+        d, t = self.maps, self.taps
+        spectrum = d.frequencies * d.planes * d.aliases * self.tables.x.positions
+        products = d.frequencies * d.planes * self.out * t.results
+        macs = products * d.planes * d.aliases * t.count
+        moved = self.x_rows * t.samples + 2 * (spectrum + products) + self.y_rows * self.out * t.results
+        return SLOWER * (4 * moved / BANDWIDTH + macs * count / MULTIPLY_ADDS)
+
+    def _directly(
+        self, xp: Any, x: Array, w: Array, count: int, bias: Array | None, axis: int | None = None
+    ) -> tuple[Array, Array | None]:
+        """The result without a transform, as rows; with a bias (rows, out), its ELU; and the sum of it over an axis."""
+        i, positions = self._implicit, math.prod(self.taps.out_lengths) * self.taps.batch
+        assert i is not None
+        y, total = empty(xp, (self.y_rows * self.out, positions), x), None
+        if axis is not None:
+            total = empty(xp, (y.shape[0] // self.problem.y_shape[axis], positions), x)
+        i.forward(self._sample_rows(xp, x), self._slid(xp, w), y, count, bias, total)
+        return y, total
+
+    def _slid(self, xp: Any, w: Array) -> Array:
+        """Filters by the taps of direct axes, then of transformed ones: (T, S, K)."""
+        rows = self._to_plan(xp, w, self.w_order, self.w_matrix)  # (S, T, 1, K)
+        return xp.ascontiguousarray(xp.permute_dims(rows, (1, 0, 2, 3)))
 
     def _fits(self, like: Array) -> bool:
         """Whether a block of the device has the shared memory that arrays like this one need; if not, say so."""
@@ -160,10 +204,14 @@ class CudaPlan(Plan[Array]):
 
     def forward(self, xp: Any, x: Array, w: Array, bias: Array | None = None) -> Array:
         """Convolve x with w; with a bias, the ELU of the sum."""
-        if not self._fits(x):
+        count = self._by_tensor_cores(x)
+        if not count and not self._fits(x):
             return self._by_taps.forward(xp, x, w, bias)
         per_row = None if bias is None else self._bias_of_rows(xp, bias)
-        y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row)
+        if count:
+            y = self._directly(xp, x, w, count, per_row)[0]
+        else:
+            y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row)
         result = self.from_plan(xp, y, self.y_order, self.problem.y_shape)
         return result if bias is None or per_row is not None else elementwise.elu(xp, result, bias)
 
@@ -172,18 +220,23 @@ class CudaPlan(Plan[Array]):
 
         Synthesis adds the sum up if the axis is transformed and the bias is the same at all positions.
         """
-        place = self.y_order.index(axis)
-        if not self._fits(x):
+        place, count = self.y_order.index(axis), self._by_tensor_cores(x)
+        if not count and not self._fits(x):
             return self._by_taps.forward_and_marginal(xp, x, w, bias, axis)
         per_row = self._bias_of_rows(xp, bias)
-        if per_row is None or place >= len(self.arrangement.spectral):
+        on_the_way = self._implicit.makes_marginal(axis, count) if count and self._implicit else True
+        if per_row is None or place >= len(self.arrangement.spectral) or not on_the_way:
             y = self.forward(xp, x, w, bias)
             return y, sum_over(xp, y, (axis,))
         shape, order = self.problem.y_shape, self.y_order
         summed = shape[axis], math.prod(shape[a] for a in order[place + 1 : len(self.arrangement.spectral)])
         positions = math.prod(self.taps.out_lengths) * self.taps.batch
-        total = empty(xp, (self.y_rows // summed[0] * self.out, positions), x)
-        y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row, (total, *summed))
+        if count:
+            y, total = self._directly(xp, x, w, count, per_row, axis)
+            assert total is not None
+        else:
+            total = empty(xp, (self.y_rows // summed[0] * self.out, positions), x)
+            y = self._products(xp, self._spectrum(xp, x), self._matrices(xp, w), per_row, (total, *summed))
         kept_order = tuple(a - (a > axis) for a in order if a != axis)
         kept_shape = shape[:axis] + shape[axis + 1 :]
         return self.from_plan(xp, y, order, shape), self.from_plan(xp, total, kept_order, kept_shape)
@@ -197,6 +250,8 @@ class CudaPlan(Plan[Array]):
         self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None = None
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Cotangents of x, if w is given, and of w, if x is; with `ans`, also that of the ELU's argument."""
+        if count := self._by_tensor_cores(g):
+            return self._adjoints_directly(xp, g, x, w, ans, count)
         if not self._fits(g):
             return self._by_taps.adjoints(xp, g, x, w, ans)
         sums = None
@@ -216,12 +271,42 @@ class CudaPlan(Plan[Array]):
             w_cotangent = self._filters_of(xp, self._cotangent_of_filters(xp, cotangent, self._spectrum(xp, x)))
         return x_cotangent, w_cotangent, None if ans is None else sums
 
+    def _adjoints_directly(
+        self, xp: Any, g: Array, x: Array | None, w: Array | None, ans: Array | None, count: int
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """`adjoints` without a transform."""
+        i, sums = self._implicit, None
+        assert i is not None
+        if ans is None:
+            rows = self._result_rows(xp, g)
+        else:
+            rows, parts = self._extend(xp, self._result_rows(xp, g, spread=True), None, self._result_rows(xp, ans))
+            assert parts is not None
+            sums = self.like_result(xp, parts)
+        x_cotangent = w_cotangent = None
+        if w is not None:
+            made = empty(xp, (self.x_rows, math.prod(self.taps.lengths) * self.taps.batch), g)
+            if not i.complete:
+                made[...] = 0
+            i.back(rows, self._slid(xp, w), made, count)
+            x_cotangent = self.from_plan(xp, made, self.x_order, self.problem.x_shape)
+        if x is not None:
+            slid = i.filters(xp, rows, self._sample_rows(xp, x), count)
+            by_taps = xp.permute_dims(xp.reshape(slid, (self.taps.count, -1, 1, self.out)), (1, 0, 2, 3))
+            w_cotangent = self.from_plan(xp, by_taps, self.w_order, self.problem.w_shape)
+        return x_cotangent, w_cotangent, sums
+
     def _spectrum(self, xp: Any, x: Array) -> Array:
         """Spectrum of x, extended (entries, columns, positions)."""
-        shape = (self.outer * self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch)
-        rows = xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
+        rows = self._sample_rows(xp, x)
         rows = self._map(xp, "analysis", rows, self.channels, "x")[0] if self.maps else self._extend(xp, rows, "x")[0]
         return xp.reshape(rows, (self._count, -1, self.tables.x.positions))
+
+    def _sample_rows(self, xp: Any, x: Array) -> Array:
+        """Samples as (rows, positions), in one piece."""
+        shape = (self.outer * self.x_rows * self.channels, math.prod(self.taps.lengths) * self.taps.batch)
+        rows: Array = xp.ascontiguousarray(self._to_plan(xp, x, self.x_order, shape))
+        return rows
 
     def _matrices(self, xp: Any, w: Array) -> Array:
         """Filters, or their spectra, (entries or 1, taps * columns, rows)."""
@@ -430,17 +515,21 @@ class CudaPlan(Plan[Array]):
         return out, None if sums is None else self._total(xp, sums)
 
     def _extend(
-        self, xp: Any, x: Array, extension: str, answers: Array | None = None
+        self, xp: Any, x: Array, extension: str | None, answers: Array | None = None
     ) -> tuple[Array, Array | None]:  # fmt: skip
-        """Rows (rows, .) extended by their boundary; with answers, as in `_map`, also the sums of the products."""
+        """Rows (rows, .) extended by their boundary; with answers, as in `_map`, also the sums of the products.
+
+        There may be more answers than rows: these are then repeated.
+        """
         places, batch, n = self._source(x, extension)
-        out = empty(xp, (x.shape[0], n), x)
+        rows = x.shape[0] if answers is None else answers.shape[0]
+        out = empty(xp, (rows, n), x)
         threads = self.tuning.device_threads
         blocks = -(-n // threads)
-        sums = None if answers is None else empty(xp, (blocks, x.shape[0]), x)
+        sums = None if answers is None else empty(xp, (blocks, rows), x)
         cuda.launch(
-            "extend", dtype_name(x.dtype), {"EXTEND": threads}, (blocks, x.shape[0]), threads,
-            (x, places, answers, sums, out, np.int32(n), np.int32(batch), np.int64(x.shape[1])),
+            "extend", dtype_name(x.dtype), {"EXTEND": threads}, (blocks, rows), threads,
+            (x, places, answers, sums, out, *map(np.int32, (n, batch, x.shape[0])), np.int64(x.shape[1])),
         )  # fmt: skip
         return out, None if sums is None else self._total(xp, sums)
 

@@ -3,7 +3,7 @@
 // float32. Sums are kept in float32. Tensor cores round sums towards zero, always. Over many products these errors add up
 // to more than three PASSES gain, so sums are added to totals now and then.
 
-#if defined TALL && defined PASSES
+#ifdef PASSES
 #ifdef __CUDACC__
 __device__ inline unsigned tf32(float x) {
     unsigned rounded;
@@ -54,6 +54,9 @@ template <int M, int N> __device__ inline void flush(float (&total)[M][N][4], fl
             }
 }
 
+#endif
+
+#if defined TALL && defined PASSES
 extern "C" __global__ void __launch_bounds__(THREADS) apply(
     Reals x, Reals matrices, Table offsets, Table sources, Table targets, Reals bias,
     Target out, int rows, int columns, int positions, int run, long long x_entry, long long matrix_entry,

@@ -1,0 +1,135 @@
+"""New kernels beside what they replaced, on a card: `python -m benchmarks.gpu.passes FOLDER`, in about three minutes.
+
+Sums and marginals beside CuPy's, filters that slide along attributes on tensor cores beside spectra, each as one layer
+of the paper's network with 100 images. What is gone from the code has the milliseconds that it took on an H200 at
+commit 30f3344 (benchmarks/results/gpu-h200/peers.md). Values of both ways are compared.
+"""
+
+from train.commands.process import prepare
+
+prepare()  # before NumPy is loaded, as the command line of training does
+
+import math  # noqa: E402
+import statistics  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from benchmarks.gpu.stages import Table, in_turns  # noqa: E402
+from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments, precision  # noqa: E402
+from hcnn_core._engines import planner  # noqa: E402
+from hcnn_core._problem import make_problem  # noqa: E402
+from hcnn_core.backend import get_namespace  # noqa: E402
+from hcnn_core.moments import patch_filter  # noqa: E402
+
+PATCHES = {"moments of patches": 1.10, "their derivative": 1.78}
+"""Milliseconds of the nine layers of a step of hcnn-best by the kernels that were replaced."""
+
+SIDES = 32, 32, 16, 16, 16, 16, 8, 8, 8
+"""Rows and columns of what these layers read."""
+
+LAYERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "32 x 32": (32, {"stride": (1, 1, 2, 2), "boundary": "zero"}),
+    "32 x 32, subsampled": (32, {"stride": (2, 2, 2, 2), "boundary": "zero"}),
+    "16 x 16": (16, {"stride": (1, 1, 2, 2), "boundary": "zero"}),
+    "8 x 8": (8, {"stride": (1, 1, 2, 2), "boundary": "zero"}),
+    "32 x 32, periodic": (32, {"stride": (1, 1, 2, 2), "boundary": "periodic"}),
+}
+FILTERS, AXES, METHOD = (3, 3, 7, 11, 16), (1, 2, 3, 4), ("direct", "direct", "fft", "fft")
+
+
+def beside(cupy: Any, table: Table, name: str, ways: dict[str, Callable[[], Any]]) -> None:
+    """Time two ways in turns, and add a row with how far their results are apart."""
+    if not table.lacks(name):
+        return
+    (one, other), (new, old) = (way() for way in ways.values()), in_turns(cupy, ways).values()
+    apart = float(cupy.abs(one - other).max() / cupy.abs(other).max())
+    table.add([name, 1e3 * statistics.median(new), 1e3 * statistics.median(old), apart])
+    cupy.get_default_memory_pool().free_all_blocks()
+
+
+def sums(cupy: Any, table: Table) -> None:
+    """Sums beside CuPy's: of parts of a product, of a cotangent for a bias, of logits."""
+    for name, shape, axes in (
+        ("parts of filters' gradients", (29, 82944), 0),
+        ("a marginal", (4, 13107200), 0),
+        ("a bias", (16, 1024, 12800), (1, 2)),
+        ("logits", (2048, 1000), 0),
+    ):
+        x = cupy.random.default_rng(0).standard_normal(shape, dtype=cupy.float32)
+        ways = {"new": lambda x=x, a=axes: marginal(x, a), "old": lambda x=x, a=axes: x.sum(axis=a)}
+        beside(cupy, table, f"sum of {name}", ways)
+
+
+def normalisation(cupy: Any, table: Table) -> None:
+    """The marginal of a normalised output, beside the output and its sum."""
+    y = (
+        cupy.random.default_rng(0)
+        .standard_normal((4, 8, 16, 32, 32, 100), dtype=cupy.float32)
+        .transpose(5, 3, 4, 0, 1, 2)
+    )
+    each = cupy.ones(16, cupy.float32)
+    ways = {
+        "new": lambda: normalize_elu_marginal(y, each, each, each, 3, epsilon=1e-3)[0],
+        "old": lambda: normalize_elu(y, each, each, each, epsilon=1e-3)[0].sum(axis=3),
+    }
+    beside(cupy, table, "normalised marginal", ways)
+
+
+def patches(cupy: Any, table: Table) -> None:
+    """Moments of patches and their derivative, of all layers of a step, beside what an H200 took for them."""
+    rng = cupy.random.default_rng(0)
+    inputs = [rng.standard_normal((8, 16, n, n, 100), dtype=cupy.float32).transpose(4, 2, 3, 0, 1) for n in SIDES]
+    constant, matrix, mean = cupy.ones(9, cupy.float32), cupy.ones((9, 9), cupy.float32), cupy.zeros(9)
+    options: dict[str, Any] = {"boundary": "zero"}
+    moments = lambda: [patch_moments(x, (1, 2), (3, 3), **options) for x in inputs]  # noqa: E731
+    back = lambda: [  # noqa: E731
+        patch_filter(constant, matrix, x, (1, 2), (3, 3), mean=mean, other=x, **options) for x in inputs
+    ]
+    for (name, ms), work in zip(PATCHES.items(), (moments, back), strict=True):
+        if table.lacks(name):
+            (times,) = in_turns(cupy, {name: work}).values()
+            table.add([name, 1e3 * statistics.median(times), ms, ""])
+
+
+def layers(cupy: Any, table: Table) -> None:
+    """Filters that slide, beside spectra: forward, and both adjoints."""
+    rng = cupy.random.default_rng(0)
+    for products in ("tf32", "tf32x3"):
+        for layer, (side, options) in LAYERS.items():
+            problem = make_problem((100, side, side, 8, 16), FILTERS, AXES, method=METHOD, **options)
+            batch = (), problem.batch_axes
+            make = lambda problem=problem, batch=batch: planner.by_axis(  # noqa: E731
+                METHOD, problem, True, batch, "cupy", planner.current()
+            ).make()
+            slides, by_spectra = make(), make()
+            by_spectra._implicit, slides._seconds = None, lambda count: math.inf  # whatever is chosen otherwise
+            x = rng.standard_normal((8, 16, side, side, 100), dtype=cupy.float32).transpose(4, 2, 3, 0, 1)
+            w = rng.standard_normal(FILTERS, dtype=cupy.float32)
+            with precision(products):
+                g = slides.forward(cupy, x, w)
+                kinds: dict[str, Callable[[Any], Any]] = {
+                    "forward": lambda plan, x=x, w=w: plan.forward(cupy, x, w),
+                    "x's cotangent": lambda plan, g=g, w=w: plan.adjoints(cupy, g, None, w)[0],
+                    "w's cotangent": lambda plan, g=g, x=x: plan.adjoints(cupy, g, x, None)[1],
+                }
+                for kind, work in kinds.items():
+                    ways = {"new": lambda w=work, p=slides: w(p), "old": lambda w=work, p=by_spectra: w(p)}
+                    beside(cupy, table, f"{layer}, {products}: {kind}", ways)
+
+
+def main() -> None:
+    """Time what the folder's table lacks, and print it."""
+    out = Path(sys.argv[1])
+    out.mkdir(parents=True, exist_ok=True)
+    cupy = get_namespace("cupy")
+    table = Table(out, "passes", ["what", "ms", "ms before", "relative difference"])
+    for part in (sums, normalisation, patches, layers):
+        part(cupy, table)
+    for row in table:
+        print(" | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Filters of one or two axes of attributes applied by tensor cores where they slide, without a transform."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hcnn_core._engines.arrangement import Arrangement
+from hcnn_core._engines.cuda import launch as cuda
+from hcnn_core._engines.cuda.sums import add_terms
+from hcnn_core._engines.taps import Integers, Taps, extended, outputs_met, phases_met
+from hcnn_core._problem import Problem
+from hcnn_core._tuning import current
+from hcnn_core.backend import Array, DeviceLimits, DeviceTables, empty
+
+THREADS = 256
+WARPS = THREADS // cuda.LANES
+
+TILES = {1: 4, 3: 2}
+"""Values of the first attribute of which a warp keeps the sums, 16 results by 64 positions each, by `passes`."""
+
+TILES_OF_TAPS = {1: 42, 3: 14}
+"""About how many tiles of 16 filters by eight taps a warp keeps."""
+
+MOST_OFFSETS = 1 << 31
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which taps, the positions that each reads, -1 for a zero, and those of the results (taps, results)."""
+
+    taps: Integers
+    reads: Integers
+    targets: Integers
+
+
+def forward_part(t: Taps) -> Part:
+    """All results of a convolution along the direct axes, by positions of x."""
+    places = [
+        extended(np.arange(o) * r - (np.arange(size)[:, None] - size // 2), n, wrap)
+        for n, o, size, r, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, t.periodic, strict=True)
+    ]
+    return Part(np.arange(t.count), _flat(places, t.lengths), np.arange(math.prod(t.out_lengths)))
+
+
+def back_parts(t: Taps) -> list[Part]:
+    """The cotangent of x by positions of that of the result, for each phase of x that meets taps."""
+    found = []
+    for phase, taps in phases_met(t):
+        places, samples = [], []
+        for n, o, size, r, p, wrap in zip(t.lengths, t.out_lengths, t.sizes, t.stride, phase, t.periodic, strict=True):
+            own = np.arange(p, n, r)
+            places.append(extended(np.arange(own.size) + outputs_met(size, r, p)[:, None], o, wrap))
+            samples.append(own)
+        found.append(
+            Part(taps, _flat(places, t.out_lengths), np.ravel_multi_index(np.ix_(*samples), t.lengths).ravel())
+        )
+    return found
+
+
+def _flat(places: list[Integers], lengths: tuple[int, ...]) -> Integers:
+    """From places along each axis (taps, positions), those of all taps and positions together; -1 stays."""
+    flat: Any = np.zeros((1, 1), np.int64)
+    for place, n in zip(places, lengths, strict=True):
+        before, own = flat[:, None, :, None], place[None, :, None, :]
+        flat = np.where((before < 0) | (own < 0), -1, before * n + own)
+        flat = flat.reshape(flat.shape[0] * flat.shape[1], -1)
+    return flat
+
+
+def _shared_of_taps(sizes: dict[str, int]) -> int:
+    """Bytes of shared memory of `implicit_taps`: two chunks of positions, and in their place the sums of all warps."""
+    results = sizes["RESULTS_1"] * sizes["RESULTS_2"] * 16
+    rows = results + sizes["GROUP"] * sizes["SAMPLES_1"] * sizes["SAMPLES_2"]
+    sums = WARPS * sizes["TAPS_1"] * -(-sizes["TAPS_2"] // 8) * 8 * 16
+    return 4 * max(2 * rows * (sizes["POSITIONS"] + 4), sums)
+
+
+class Implicit:
+    """The products of one arrangement whose transformed axes are attributes, one or two, with one channel."""
+
+    def __init__(self, arrangement: Arrangement) -> None:
+        self.arrangement, self.problem, self.taps = arrangement, arrangement.problem, arrangement.taps
+        g: Problem = self.problem
+        one = (1, 1, 1, 1, False)
+        axes = [
+            (g.lengths[k], g.out_lengths[k], g.kernel_size[k], g.stride[k], g.boundary[k] == "periodic")
+            for k in arrangement.spectral
+        ]
+        self.first, self.second = [one] * (2 - len(axes)) + axes
+        self._placed = DeviceTables()
+
+    @classmethod
+    def suits(cls, a: Arrangement) -> bool:
+        """Whether the kernel can make the products of an arrangement, on a device with enough shared memory."""
+        g = a.problem
+        along = [(g.lengths[k], g.kernel_size[k], g.stride[k], g.boundary[k]) for k in a.spectral]
+        whole = all(wrap != "periodic" or (size <= n and n % r == 0) for n, size, r, wrap in along)
+        sizes = (a.x_rows * a.taps.samples, a.y_rows * a.out * a.taps.results, a.taps.count * a.taps.results)
+        return 1 <= len(along) <= 2 and a.channels == a.outer_size == 1 and whole and max(sizes) < MOST_OFFSETS
+
+    def fits(self, passes: int, limits: DeviceLimits) -> bool:
+        """Whether a device can run the kernel, forward and back."""
+        parts = (False, self._forward), *((True, part) for part in self._back)
+        shared = (self._shared(part, self._sizes(passes, back=back)) for back, part in parts)
+        has_taps = self._sizes_of_taps(passes, limits) is not None
+        return limits.capability >= cuda.TENSOR_CAPABILITY and max(shared) <= limits.shared and has_taps
+
+    def multiply_adds(self) -> float:
+        """Of the convolution on tensor cores, in whole tiles: also those with numbers that fill tiles."""
+        a, (first, second) = self.arrangement, (self._met(self.first, 1), self._met(self.second, 8))
+        return float(a.taps.count * a.taps.results * first * second * -(-a.out // 16) * 16)
+
+    @staticmethod
+    def _met(axis: tuple[int, int, int, int, bool], tile: int) -> int:
+        """Samples that the results along an axis meet, in whole tiles."""
+        samples, results, taps, stride, wraps = axis
+        if wraps:
+            return results * -(-samples // tile) * tile if tile > 1 else results * taps
+        last = np.arange(results) * stride + taps // 2
+        low, high = np.maximum(last - taps + 1, 0) // tile, np.minimum(last, samples - 1) // tile
+        return int(np.maximum(high - low + 1, 0).sum()) * tile
+
+    @cached_property
+    def _forward(self) -> Part:
+        return forward_part(self.taps)
+
+    @cached_property
+    def _back(self) -> list[Part]:
+        return back_parts(self.taps)
+
+    def forward(
+        self, x: Array, w: Array, y: Array, passes: int, bias: Array | None = None, marginal: Array | None = None
+    ) -> None:
+        """Write the result (rows, positions), or with a bias its ELU, and the sums of it over the first axis."""
+        self._launch(x, w, y, self._forward, "forward", passes, bias, marginal)
+
+    def makes_marginal(self, axis: int, passes: int) -> bool:
+        """Whether a warp has all results along an axis of the result (see `forward`)."""
+        a = self.arrangement
+        return len(a.spectral) == 2 and a.y_order.index(axis) == 0 and self.first[1] <= TILES[passes]
+
+    def back(self, g: Array, w: Array, x: Array, passes: int) -> None:
+        """Write the cotangent of x (rows, positions), which holds zeros where no tap reads x."""
+        for number, part in enumerate(self._back):
+            self._launch(g, w, x, part, f"back {number}", passes)
+
+    def filters(self, xp: Any, g: Array, x: Array, passes: int) -> Array:
+        """Cotangent of the filters, flat, by the taps of direct axes, then of transformed ones, then filters."""
+        sizes = self._sizes_of_taps(passes, cuda.device_limits())
+        assert sizes is not None
+        part, batch, padded = self._forward, self.taps.batch, -(-self.arrangement.out // 16)
+        lines = part.targets.size
+        grid_y, chunks = -(-part.taps.size // sizes["GROUP"]), -(-lines * batch // sizes["POSITIONS"])
+        blocks = max(1, min(chunks, current().device_blocks // (4 * grid_y * padded)))
+        count = part.taps.size * self.first[2] * self.second[2] * self.arrangement.out
+        parts, reads = empty(xp, (blocks, count), x), self._table(x, ("forward", "reads"), part.reads)
+        numbers = *map(np.int32, (part.taps.size, lines, batch)), np.int64(g.shape[1]), np.int64(x.shape[1])
+        arguments = g, x, reads, parts, *numbers
+        grid = blocks, grid_y, padded
+        cuda.launch("implicit_taps", "float32", sizes, grid, THREADS, arguments, _shared_of_taps(sizes))
+        return add_terms(xp, parts, (1, blocks, count))
+
+    def _sizes_of_taps(self, passes: int, limits: DeviceLimits) -> dict[str, int] | None:
+        """The sizes of `implicit_taps`: as many taps and positions at a time as registers and shared memory hold."""
+        tiles = self.first[2] * -(-self.second[2] // 8)
+        most = min(max(1, TILES_OF_TAPS[passes] // tiles), self.taps.count)
+        for positions in (16, 8):
+            for group in range(most, 0, -1):
+                own = {"IMPLICIT_TAPS": THREADS, "PASSES": passes, "GROUP": group, "POSITIONS": positions}
+                sizes = {**own, **self._geometry()}
+                if _shared_of_taps(sizes) <= limits.shared and group * tiles <= 1.25 * TILES_OF_TAPS[passes]:
+                    return sizes
+        return None
+
+    @property
+    def complete(self) -> bool:
+        """Whether some tap reads each sample."""
+        return sum(part.targets.size for part in self._back) == math.prod(self.taps.lengths)
+
+    def _sizes(self, passes: int, *, back: bool) -> dict[str, int]:
+        tiles, padded = TILES[passes], -(-self.arrangement.out // 16)
+        firsts = -(-(self.first[0] if back else self.first[1]) // tiles)
+        groups = firsts * (-(-self.second[0] // 16) if back else self.second[1] * padded)
+        down = next(n for n in (2, 4, WARPS) if n >= min(groups, WARPS))  # a thread takes one position
+        sizes = {
+            "IMPLICIT": THREADS, "PASSES": passes, "BACK": int(back), "TILES": tiles, "DOWN": down,
+            "ACROSS": WARPS // down,
+        }  # fmt: skip
+        return sizes | self._geometry() | {"GROUPS": groups}
+
+    def _geometry(self) -> dict[str, int]:
+        """Filters, and both axes of attributes, as the kernels are told of them."""
+        sizes = {"FILTERS": self.arrangement.out}
+        for k, axis in ((1, self.first), (2, self.second)):
+            names = "SAMPLES", "RESULTS", "TAPS", "STEP", "WRAP"
+            sizes |= {f"{name}_{k}": int(n) for name, n in zip(names, axis, strict=True)}
+        return sizes
+
+    def _shared(self, part: Part, sizes: dict[str, int]) -> int:
+        """Bytes of shared memory: the filters, and two stages of 16 rows."""
+        filters = part.taps.size * sizes["TAPS_1"] * sizes["TAPS_2"] * -(-sizes["FILTERS"] // 16) * 16
+        return 4 * (filters + 32 * (64 * sizes["ACROSS"] + 8))
+
+    def _launch(
+        self, x: Array, w: Array, out: Array, part: Part, name: str, passes: int, bias: Array | None = None,
+        marginal: Array | None = None,
+    ) -> None:  # fmt: skip
+        sizes = self._sizes(passes, back=name != "forward")
+        groups = sizes.pop("GROUPS")
+        lines, batch = part.targets.size, self.taps.batch
+        grid = -(-lines * batch // (64 * sizes["ACROSS"])), -(-groups // sizes["DOWN"])
+        taps, reads, targets = (self._table(x, (name, of), getattr(part, of)) for of in ("taps", "reads", "targets"))
+        arguments = x, w, taps, reads, targets, bias, out, marginal
+        numbers = *map(np.int32, (part.taps.size, lines, batch)), np.int64(x.shape[1]), np.int64(out.shape[1])
+        shared = self._shared(part, sizes)
+        cuda.launch("implicit", "float32", sizes, grid, THREADS, (*arguments, *numbers), shared)
+
+    def _table(self, like: Array, name: Any, values: Integers) -> Array:
+        make: Callable[[], Any] = lambda: np.ascontiguousarray(values, np.int32)  # noqa: E731
+        placed: Array = self._placed.beside(like, name, make)
+        return placed

@@ -1,0 +1,109 @@
+"""Filters that slide along attributes, multiplied by tensor cores without a transform, against the definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import autodiff
+from autodiff import vjp
+from hcnn_core import convolve, convolve_elu, convolve_elu_marginal, convolve_vjp_w, convolve_vjp_x, precision
+from hcnn_core._engines.cuda import launch as _cuda
+from hcnn_core._tuning import tuned
+from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
+from tests.gpu.host import DEVICES
+
+pytestmark = pytest.mark.usefixtures("kernels_on_host")
+
+FFT = ("direct", "direct", "fft", "fft")
+PROBLEMS: dict[str, tuple[Any, ...]] = {
+    "of a layer": ((3, 4, 5, 8, 16), (3, 3, 7, 11, 16), (1, 2, 3, 4), {"stride": (1, 1, 2, 2), "boundary": "zero"}),
+    "that subsamples space": (
+        (40, 4, 6, 8, 16), (3, 3, 7, 11, 10), (1, 2, 3, 4), {"stride": (2, 2, 2, 2), "boundary": "zero"},
+    ),
+    "periodic": ((5, 4, 4, 8, 16), (3, 3, 5, 7, 16), (1, 2, 3, 4), {"stride": (1, 2, 2, 2), "boundary": "periodic"}),
+    "of few attributes": ((70, 3, 2, 5), (3, 1, 3, 20), (1, 2, 3), {"boundary": "zero", "stride": (1, 1, 2)}),
+    "of many attributes": ((2, 3, 5, 20), (3, 3, 5, 3), (1, 2, 3), {"boundary": ("periodic", "zero", "zero")}),
+}  # fmt: skip
+UNITS = {"tf32x3": eps("float32"), "tf32": 2.0**-10}
+
+
+def of(name: str) -> tuple[Problem, dict[str, Any]]:
+    x_shape, w_shape, axes, options = PROBLEMS[name]
+    ways = ("direct",) * (len(axes) - 2) + ("fft", "fft") if len(x_shape) - len(axes) == 1 and len(axes) > 2 else ()
+    if len(axes) == 3:
+        ways = ("direct", "direct", "fft") if name == "of few attributes" else ("direct", "fft", "fft")
+    x, w = noise(0, x_shape, "float32"), noise(1, w_shape, "float32")
+    options = {**options, "method": ways}
+    return Problem(x, w, axes, options), options
+
+
+@pytest.mark.parametrize("products", UNITS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_results(kernels_on_host: list[str], name: str, products: str) -> None:
+    problem, _ = of(name)
+    kernels_on_host.clear()
+    with precision(products), poisoned_memory():
+        y = problem.run(convolve, problem.x, problem.w)
+    assert kernels_on_host == ["implicit"]
+    expected = problem.convolution()
+    assert np.abs(y - expected).max() <= C * UNITS[products] * norm(problem.x) * norm(problem.w)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_layers_and_their_marginals(kernels_on_host: list[str], name: str) -> None:
+    problem, options = of(name)
+    bias = noise(2, problem.w.shape[-1:], "float32")
+    c = problem.convolution() + wide(bias)
+    y = np.where(c > 0, c, np.expm1(np.minimum(c, 0)))
+    size = C * UNITS["tf32x3"] * (norm(problem.x) * norm(problem.w) + norm(bias))
+    for axis in problem.axes:
+        kernels_on_host.clear()
+        with precision("tf32x3"), poisoned_memory():
+            found, total = convolve_elu_marginal(problem.x, problem.w, bias, problem.axes, axis, **options)
+        assert np.abs(found - y).max() <= size
+        assert np.abs(total - y.sum(axis=axis)).max() <= size * y.shape[axis]
+        assert set(kernels_on_host) <= {"implicit", "add_terms"}
+    with precision("tf32"):
+        found = convolve_elu(problem.x, problem.w, bias, problem.axes, **options)
+    assert np.abs(found - y).max() <= size * UNITS["tf32"] / UNITS["tf32x3"]
+
+
+@pytest.mark.parametrize("products", UNITS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_adjoints(kernels_on_host: list[str], name: str, products: str) -> None:
+    problem, _ = of(name)
+    g = noise(2, problem.y_shape, "float32")
+    for device in ("H100", "RTX 3090"):
+        kernels_on_host.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_cuda, "device_limits", lambda device=device: DEVICES[device])
+            with precision(products), poisoned_memory(), tuned(device_blocks=24):
+                of_x = problem.run(convolve_vjp_x, g, problem.x, problem.w)
+                of_w = problem.run(convolve_vjp_w, g, problem.x, problem.w)
+        directly = set(kernels_on_host) <= {"implicit", "implicit_taps", "add_terms"}
+        assert directly == (device == "H100" or name != "of many attributes")  # which a smaller device has no room for
+        unit = C * UNITS[products] * norm(g)
+        assert np.abs(of_x - problem.transpose_x(g)).max() <= unit * norm(problem.w)
+        assert np.abs(of_w - problem.transpose_w(g)).max() <= unit * norm(problem.x)
+
+
+def test_the_cotangent_of_a_marginal_after_an_elu(kernels_on_host: list[str]) -> None:
+    problem, options = of("of a layer")
+    bias = noise(2, problem.w.shape[-1:], "float32")
+    layer = lambda *a: autodiff.convolve_elu(*a, problem.axes, **options)  # noqa: E731
+    c = problem.convolution() + wide(bias)
+    full = noise(3, problem.y_shape, "float32")
+    with precision("tf32x3"), poisoned_memory():
+        _, pullback = vjp(layer, problem.x, problem.w, bias)
+        for g in (full, np.broadcast_to(full[:, :, :, :1], full.shape), np.broadcast_to(full[..., :1, :], full.shape)):
+            kernels_on_host.clear()
+            of_x, of_w, of_bias = pullback(g)
+            assert set(kernels_on_host) == {"extend", "implicit", "implicit_taps", "add_terms"}
+            inner = wide(g) * np.where(c > 0, 1, np.exp(np.minimum(c, 0)))
+            scale = C * UNITS["tf32x3"] * norm(g) * (1 + norm(problem.x) * norm(problem.w) + norm(bias))
+            assert np.abs(of_x - problem.transpose_x(inner)).max() <= scale * norm(problem.w)
+            assert np.abs(of_w - problem.transpose_w(inner)).max() <= scale * norm(problem.x)
+            assert np.abs(of_bias - inner.reshape(-1, bias.size).sum(axis=0)).max() <= scale * g.size / bias.size
