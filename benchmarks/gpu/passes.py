@@ -9,19 +9,19 @@ from train.commands.process import prepare
 
 prepare()  # before NumPy is loaded, as the command line of training does
 
-import math  # noqa: E402
-import statistics  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from benchmarks.gpu.stages import Table, in_turns  # noqa: E402
-from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments, precision  # noqa: E402
-from hcnn_core._engines import planner  # noqa: E402
-from hcnn_core._problem import make_problem  # noqa: E402
-from hcnn_core.backend import get_namespace  # noqa: E402
-from hcnn_core.moments import patch_filter  # noqa: E402
+from benchmarks.gpu.stages import Table, in_turns
+from hcnn_core import marginal, normalize_elu, normalize_elu_marginal, patch_moments, precision
+from hcnn_core._engines import planner
+from hcnn_core._problem import make_problem
+from hcnn_core.backend import get_namespace
+from hcnn_core.moments import patch_filter
 
 PATCHES = {"moments of patches": 1.10, "their derivative": 1.78}
 """Milliseconds of the nine layers of a step of hcnn-best by the kernels that were replaced."""
