@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import train as train
     import wavelets as wavelets
     from autodiff import convolve as convolve
+    from autodiff import correlate as correlate
     from autodiff import grad as grad
+    from autodiff import translate as translate
     from hcnn_core import __version__ as __version__
     from hcnn_core import planning as planning
     from hcnn_core import wisdom as wisdom
@@ -32,11 +34,13 @@ _HOMES = {
     "HCNNRegressor": "train",
     "__version__": "core",
     "convolve": "autodiff",
+    "correlate": "autodiff",
     "fit": "train",
     "grad": "autodiff",
     "list_networks": "train",
     "load": "train",
     "planning": "core",
+    "translate": "autodiff",
     "wisdom": "core",
 }
 
@@ -46,12 +50,14 @@ __all__ = [
     "autodiff",
     "convolve",
     "core",
+    "correlate",
     "fit",
     "grad",
     "list_networks",
     "load",
     "planning",
     "train",
+    "translate",
     "wavelets",
     "wisdom",
 ]

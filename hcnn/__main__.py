@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from hcnn._siblings import claim
 
 COMMANDS = {
     "train": ("train.cifar", "train a network, or go on with one"),
-    "evaluate": ("train.cifar", "accuracy, loss and confusion of a network on test images"),
+    "evaluate": ("train.evaluate", "accuracy, loss and confusion of a network on test images"),
     "predict": ("train.predict", "classify pictures in files and folders by a network"),
     "verify": ("train.verify", "verify Proposition 3.1 on a network"),
     "explore": ("train.explore", "show what the attributes of a network mean"),
@@ -35,14 +36,11 @@ def main() -> int:
         print(f"hcnn {__version__}")
         return 0
     if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
         given = f"{name!r} is no command" if name else "no command is given"
-        print(f"hcnn: {given}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        print(f"hcnn: {given}{meant}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    if name == "evaluate" and not {"-h", "--help", "--version"} & set(rest):
-        if not rest or rest[0].startswith("-"):
-            print(f"hcnn evaluate: name the network first: {called} evaluate NETWORK ...", file=sys.stderr)
-            return 2
-        rest = ["--evaluate", *rest]
     sys.argv = [f"{called} {name}", *rest]
     claim("train")
     return int(importlib.import_module("train.commands.console").run(COMMANDS[name][0]))

@@ -62,7 +62,7 @@ from train.runs.session import (
     write_report,
 )
 from train.runs.shipped import bare, card, list_networks, recorded
-from train.runs.training import Result, evaluate, restore
+from train.runs.training import Result, evaluate, evaluate_views, restore
 from train.storage.files import remove_partial_files, write_atomically
 
 NOT_CONFIGURED = (
@@ -232,9 +232,14 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
         checkpoint.channel_std,
         config.dtype,
     )
-    result = evaluate(xp, network, parameters, moments, test, averages=True)
-    said = f", {len(dataset.test_labels):,} images"
-    for line in (*test_lines(figures(result), config, said), *calibration_lines(result, dataset.test_labels)):
+    subject, said = (xp, network, parameters, moments, test), f", {len(dataset.test_labels):,} images"
+    result = evaluate(*subject)
+    first = tuple(test_lines(figures(result), config, said))
+    for line in first:
+        say(line)  # before the views are begun, which take six times as long
+    result = evaluate_views(*subject, result)
+    of_views = tuple(test_lines(figures(result), config, said))[len(first) :]
+    for line in (*of_views, *calibration_lines(result, dataset.test_labels)):
         say(line)
     if checkpoint.figures:
         say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")
@@ -358,12 +363,12 @@ def _parser() -> Parser:
         takers += [section.needs] if section.needs else []
         group = parser.add_argument_group(title, f"with --{', --'.join(takers)}" if takers else None)
         for f in dataclasses.fields(section):
-            _add_flag(group, f)
+            add_flag(group, f)
     return parser
 
 
-def _add_flag(group: argparse._ArgumentGroup, f: dataclasses.Field[Any]) -> None:
-    """Add the flag of a setting."""
+def add_flag(group: argparse._ActionsContainer, f: dataclasses.Field[Any]) -> None:
+    """Add the flag of a setting to a parser or a group of one."""
     kind, count = field_type(f)
     options: dict[str, Any] = {
         "default": None,

@@ -44,7 +44,7 @@ from train.runs import session
 from train.runs.session import Session
 from train.runs.step import gradient_step
 from train.runs.teacher import Teacher
-from train.runs.training import evaluate
+from train.runs.training import Result, evaluate, evaluate_views
 
 SMALL = {"width": 4, "factors": 4, "depth": 5, "attribute_kernel": (2, 2), "strided_layers": (3,), "shift": 2}
 COUNT, STEPS, RATE = 40, 20, 0.02
@@ -357,9 +357,13 @@ def test_evaluation_on_ranks_is_that_of_one() -> None:
     problem = Problem()
     parameters, moments = problem.arrays["parameters"], problem.arrays["moments"]
     arguments = np, problem.network, parameters, moments, problem.images
-    one = evaluate(*arguments, averages=True)
+
+    def evaluated(ranks: Ranks) -> Result:
+        return evaluate_views(*arguments, evaluate(*arguments, ranks=ranks), ranks=ranks)
+
+    one = evaluated(Ranks())
     for size in (2, 3):
-        for found in on_ranks(size, lambda ranks: evaluate(*arguments, averages=True, ranks=ranks)):
+        for found in on_ranks(size, evaluated):
             assert np.array_equal(found.confusion, one.confusion) and found.averaged == one.averaged
             assert found.loss == pytest.approx(one.loss, rel=1e-13)
 

@@ -17,6 +17,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -42,6 +43,7 @@ from train.networks.registry import build
 from train.runs import checkpoint as checkpoint_files
 from train.runs import training
 from train.runs.plot import plot_learning_curve
+from train.runs.progress import SILENT, progress_bar
 from train.runs.run import Run, versions
 from train.runs.training import Trainer, TrainingError, evaluate
 
@@ -245,38 +247,42 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(tqdm, "tqdm", functools.partial(tqdm.tqdm, mininterval=0, miniters=1))
     terminal = Terminal()
-    state = training.State({}, {}, {}, {}, epoch=2, step=1, order=np.arange(20))
     monkeypatch.setattr(sys, "stderr", terminal)
-    with training._progress(make_config("sample", {"batch_size": 8, "epochs": 8}), state, 20) as advance:
-        advance(1.25, 0.5, 8)
-        advance(1.5, 0.25, 4)
+    with progress_bar(20, "epoch 3/8", initial=8) as bar:
+        bar.set_postfix_str("loss 1.500", refresh=False)
+        bar.update(8)
+        bar.update(4)
     text = terminal.getvalue()
-    assert "epoch 3/8" in text and "loss 1.500" in text and "accuracy 25.0 %" in text and "img/s" in text
+    assert "epoch 3/8" in text and "loss 1.500" in text and "img/s" in text
     assert "8/20" in text and "20/20" in text and "100%" in text
 
 
 def test_progress_ends_at_the_means_of_the_epoch(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[tuple[float, float, int]] = []
+    shown: dict[str, list[Any]] = {}
 
     @contextlib.contextmanager
-    def watched(*arguments: Any) -> Iterator[Any]:
-        yield lambda *figures: shown.append(figures)
+    def watched(total: int, title: str, **options: Any) -> Iterator[Any]:
+        said = shown.setdefault(title, [total])
+        yield SimpleNamespace(update=said.append, set_postfix_str=lambda text, refresh: said.append(text))
 
-    monkeypatch.setattr(training, "_progress", watched)
-    command(*SMALL, "--batch-size", 12, "--epochs", 1, "--no-test", "--out", tmp_path / "run").success()
-    (record,) = metrics(tmp_path / "run")
-    assert [images for *_, images in shown] == [12, 12, 8]
-    assert shown[-1][:2] == (record["train_loss"], record["train_accuracy"])
+    monkeypatch.setattr(training, "progress_bar", watched)
+    command(*SMALL, "--batch-size", 12, "--epochs", 1, "--out", tmp_path / "run").success()
+    record, _ = metrics(tmp_path / "run")
+    assert shown["epoch 1/1"][::2] == [32, 12, 12, 8]
+    last = f"loss {record['train_loss']:.3f}, accuracy {100 * record['train_accuracy']:.1f} %"
+    assert shown["epoch 1/1"][-2] == last
+    assert shown["evaluation"][:2] == [8, 8] and shown["other views"] == [30, 12, 12, 6]
 
 
 @pytest.mark.parametrize("stderr", [io.StringIO(), None, Terminal()], ids=["a file", "closed", "dumb"])
 def test_progress_is_silent_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO | None) -> None:
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("TERM", "dumb" if isinstance(stderr, Terminal) else "xterm")
-    with training._progress(make_config(), training.State({}, {}, {}, {}), 20) as advance:
-        advance(1.0, 0.5, 8)
+    with progress_bar(20, "epoch 1/2") as bar:
+        bar.set_postfix_str("loss 1.000", refresh=False)
+        bar.update(8)
     assert stderr is None or stderr.getvalue() == ""
 
 
@@ -422,7 +428,7 @@ def test_moments_of_evaluation_are_those_of_the_averaged_weights(
     with trainer.run.lock(make=True):
         for stop in ("the end of an epoch", "a signal in the next"):
             if stop == "the end of an epoch":
-                trainer._epoch(lambda *_: None, [])
+                trainer._epoch(SILENT, [])
             else:
                 trainer._step(np.arange(6))
                 trainer.state.step = 1

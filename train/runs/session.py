@@ -58,6 +58,7 @@ from train.runs.training import (
     TrainingError,
     duration,
     evaluate,
+    evaluate_views,
     summary,
 )
 from train.runs.transfer import begin_from
@@ -387,7 +388,8 @@ class Session:
             test = Images(on_device(xp, dataset.test_images), labels, train.mean, train.std, train.dtype)
             network, state, ranks = trainer.network, trainer.state, trainer.ranks
             begin = time.perf_counter()
-            result = evaluate(xp, network, state.evaluated, trainer.moments, test, averages=True, ranks=ranks)
+            subject = xp, network, state.evaluated, trainer.moments, test
+            result = evaluate_views(*subject, evaluate(*subject, ranks=ranks), ranks=ranks)
         except MemoryError as error:
             size = config.batch_size
             raise TrainingError(f"not enough memory for a batch of {size}; {_smaller(config, size // 2)}") from error

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-import sys
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from train.runs import checkpoint as checkpoints
 from train.runs import compiling
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
+from train.runs.progress import progress_bar
 from train.runs.run import Run
 from train.runs.step import GraphedStep, Inputs, gradient_step, initial_arrays
 from train.runs.teacher import Teacher
@@ -69,46 +68,66 @@ class Result:
 
 
 def evaluate(
-    xp: Any,
-    network: Network,
-    parameters: Parameters,
-    moments: Moments,
-    data: Images,
-    *,
-    averages: bool = False,
-    ranks: Ranks | None = None,
+    xp: Any, network: Network, parameters: Parameters, moments: Moments, data: Images, *, ranks: Ranks | None = None
 ) -> Result:
     """Return mean loss, accuracy and confusion of a network on a set, with its running moments."""
     count = data.images.shape[0]
     confusion = np.zeros((network.classes, network.classes), np.int64)
-    loss, hits, found = 0.0, 0, np.zeros((count, network.classes), data.dtype)
-    config = network.config
+    loss, found = 0.0, np.zeros((count, network.classes), data.dtype)
     ranks = ranks or Ranks()
-    averages = averages and (config.flip or config.shift > 0)
-    size = min(EVALUATION_BATCH, -(-config.batch_size // ranks.size))  # what memory was reckoned for
-    for begin in range(ranks.rank * size, count, ranks.size * size):
-        x, labels = data.take(slice(begin, begin + size))
-        with precision(config.precision):
+    for part in _batches(network, count, ranks, "evaluation"):
+        x, labels = data.take(part)
+        with precision(network.config.precision):
             logits, _ = network(parameters, x, moments)
         batch_loss = float(cross_entropy(logits, labels))
         if not math.isfinite(batch_loss):
             first = first_not_finite(xp, network, parameters, x, moments)
             raise TrainingError(f"the loss is {batch_loss} in evaluation; first not finite: {first}")
         loss += batch_loss * x.shape[0]
-        found[begin : begin + size] = to_numpy(logits)
+        found[part] = to_numpy(logits)
         np.add.at(confusion, (to_numpy(labels), to_numpy(xp.argmax(logits, axis=1))), 1)
-        if averages:
-            others = views(x, flip=config.flip, shift=config.shift)
-            with precision(config.precision):
-                logits = sum((network(parameters, view, moments)[0] for view in others), start=logits)
-            hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
     if ranks.size > 1:
-        counted = np.array([*confusion.reshape(-1), loss, hits], np.float64)
-        *flat, loss, right = to_numpy(ranks.all_reduce(xp.asarray(counted))).tolist()
-        confusion, hits = np.array(flat, np.int64).reshape(confusion.shape), int(right)
+        counted = np.array([*confusion.reshape(-1), loss], np.float64)
+        *flat, loss = to_numpy(ranks.all_reduce(xp.asarray(counted))).tolist()
+        confusion = np.array(flat, np.int64).reshape(confusion.shape)
         found = to_numpy(ranks.all_reduce(xp.asarray(found)))
-    averaged = hits / count if averages else None
-    return Result(loss / count, float(np.trace(confusion)) / count, confusion, averaged, found)
+    return Result(loss / count, float(np.trace(confusion)) / count, confusion, None, found)
+
+
+def evaluate_views(
+    xp: Any,
+    network: Network,
+    parameters: Parameters,
+    moments: Moments,
+    data: Images,
+    result: Result,
+    *,
+    ranks: Ranks | None = None,
+) -> Result:
+    """Return an evaluation with what the mean of the logits of several views classifies right, if there are others."""
+    config, count, hits = network.config, data.images.shape[0], 0
+    if not (config.flip or config.shift):
+        return result
+    ranks = ranks or Ranks()
+    for part in _batches(network, count, ranks, "other views"):
+        x, labels = data.take(part)
+        others = views(x, flip=config.flip, shift=config.shift)
+        with precision(config.precision):
+            whole = xp.asarray(result.logits[part])
+            logits = sum((network(parameters, view, moments)[0] for view in others), start=whole)
+        hits += int(xp.sum(xp.astype(xp.argmax(logits, axis=1) == labels, xp.int64)))
+    if ranks.size > 1:
+        hits = int(ranks.all_reduce(xp.asarray(np.array([hits], np.float64)))[0])
+    return replace(result, averaged=hits / count)
+
+
+def _batches(network: Network, count: int, ranks: Ranks, title: str) -> Iterator[slice]:
+    """The batches of this rank; what takes longer than some seconds shows a bar on a terminal."""
+    size = min(EVALUATION_BATCH, -(-network.config.batch_size // ranks.size))  # what memory was reckoned for
+    with progress_bar(count, title, delay=3) as bar:
+        for begin in range(ranks.rank * size, count, ranks.size * size):
+            yield slice(begin, begin + size)
+            bar.update(min(ranks.size * size, count - begin))
 
 
 def first_not_finite(
@@ -213,8 +232,8 @@ class Trainer:
                     return False
                 done, pixels = self.state.epoch, steps * math.prod(self._image_size())
                 try:
-                    with _progress(self.config, self.state, self.count, self.seconds_left()) as advance:
-                        self._epoch(advance, stop)
+                    with self._bar() as bar:
+                        self._epoch(bar, stop)
                 finally:
                     if self.state.epoch > done:
                         self._seconds_per_pixel = (time.monotonic() - begin - self._compiled()) / pixels
@@ -235,7 +254,13 @@ class Trainer:
             return 0.0
         return max(0.0, first - min(self.config.batch_size, self.count) / self.record["images_per_second"])
 
-    def _epoch(self, advance: Callable[[float, float, int], None], stop: list[int]) -> None:
+    def _bar(self) -> AbstractContextManager[Any]:
+        """A bar of this epoch's images, with the time left."""
+        left = self.seconds_left()
+        title = f"epoch {self.state.epoch + 1}/{self.config.epochs}" + (f", all in {left / 3600:.1f} h" if left else "")
+        return progress_bar(self.count, title, initial=min(self.state.step * self.config.batch_size, self.count))
+
+    def _epoch(self, bar: Any, stop: list[int]) -> None:
         state, config = self.state, self.config
         if not len(state.order):
             state.order = self.rng.permutation(self.count)
@@ -260,7 +285,9 @@ class Trainer:
             else:
                 self._timed = self._timed[0] + len(index), self._timed[1] + elapsed
             seen = min(state.step * config.batch_size, self.count)
-            advance(state.loss_sum / seen, state.metrics["accuracy"] / seen, len(index))
+            accuracy = 100 * state.metrics["accuracy"] / seen
+            bar.set_postfix_str(f"loss {state.loss_sum / seen:.3f}, accuracy {accuracy:.1f} %", refresh=False)
+            bar.update(len(index))
             if state.step < self.steps_per_epoch:
                 self._stop_if_asked(stop)
         self._end_epoch()
@@ -482,29 +509,3 @@ def _stop_requests(*, forwarded: bool = False) -> Iterator[list[int]]:
     finally:
         for stopping, handler in before.items():
             signal.signal(stopping, handler)
-
-
-@contextmanager
-def _progress(
-    config: Config, state: State, count: int, seconds_left: float = 0.0
-) -> Iterator[Callable[[float, float, int], None]]:
-    """A bar with images/s, loss, accuracy and the time left; silent when nobody watches."""
-    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield lambda loss, accuracy, images: None
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda loss, accuracy, images: None
-        return
-    title = f"epoch {state.epoch + 1}/{config.epochs}"
-    if seconds_left:
-        title += f", all in {seconds_left / 3600:.1f} h"
-    done = min(state.step * config.batch_size, count)
-    with tqdm(total=count, initial=done, desc=title, unit="img", dynamic_ncols=True, leave=False) as bar:
-
-        def advance(loss: float, accuracy: float, images: int) -> None:
-            bar.set_postfix_str(f"loss {loss:.3f}, accuracy {100 * accuracy:.1f} %", refresh=False)
-            bar.update(images)
-
-        yield advance

@@ -1,0 +1,29 @@
+"""A bar on standard error; silent when nobody watches."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+SILENT = SimpleNamespace(update=lambda count: None, set_postfix_str=lambda text, refresh: None)
+
+
+@contextmanager
+def progress_bar(total: int, title: str, *, initial: int = 0, delay: float = 0.0) -> Iterator[Any]:
+    """A bar of images, which appears after some seconds; its `update` takes how many more are done."""
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield SILENT
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield SILENT
+        return
+    with tqdm(
+        total=total, initial=initial, desc=title, unit="img", dynamic_ncols=True, leave=False, delay=delay
+    ) as bar:
+        yield bar
