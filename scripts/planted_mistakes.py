@@ -47,7 +47,10 @@ MISTAKES = (
     ),
     Mistake(
         *("04", "cotangents in JAX have the wrong sign", "hcnn_core/jax.py"),
-        *("return derivative_p.bind(*(given[operand]", "return -derivative_p.bind(*(given[operand]"),
+        *(
+            "return derivative_p.bind(a, b, role=role, problem=problem)",
+            'return derivative_p.bind(a, b, role=role, problem=problem) * (1 if role == "y" else -1)',
+        ),
     ),
     Mistake(
         *("05", "the adjoint is the operator itself", "hcnn_core/convolution.py"),
@@ -130,7 +133,7 @@ MISTAKES = (
     ),
     Mistake(
         *("20", "all maps of C3 see all of S2", "train/networks/lenet.py"),
-        *('w = weights["w"] * self._mask(getval(x)) if self.name == "C3" else weights["w"]', 'w = weights["w"]'),
+        *('"w": weights["w"] * self._mask(getval(inputs[0]))}', '"w": weights["w"]}'),
     ),
     Mistake(
         *("21", "the modulus is left out", "wavelets/scattering.py"),
@@ -185,9 +188,17 @@ MISTAKES = (
     Mistake(
         *("34", "the network is linear", "train/networks/hierarchical.py"),
         *(
-            'return Signal(self._rho(x, filters["w"], filters["bias"], self._axes, **self._options))',
+            "return Signal(fused.convolve(*operands, **self._options))",
             'return Signal(convolve(x, filters["w"], self._axes, **self._options) + filters["bias"])',
         ),
+    ),
+    Mistake(
+        *("35", "space is subsampled along one axis alone", "train/networks/hierarchical.py"),
+        *("steps = (2 if j in config.strided_layers else 1,) * axes", "steps = (2, *(1,) * (axes - 1))"),
+    ),
+    Mistake(
+        *("36", "attributes have each other's names", "train/classifier.py"),
+        *("range(len(found.outputs) - count - 1, -1, -1)", "range(len(found.outputs) - count)"),
     ),
     Mistake(
         *("31", "gradients of filters in PyTorch have the wrong sign", "hcnn_core/_trilinear.py"),
