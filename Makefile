@@ -114,6 +114,11 @@ clean: ## remove the environment, build outputs and caches, but not runs/
 .venv/.test: EXTRA = $(TEST_EXTRAS)
 .venv/.dev: EXTRA = [dev]
 .venv/.docs: EXTRA = [docs]
+.venv/.test: .venv/.test-extras
+.venv/.test-extras: ALWAYS | .venv/.whole
+	@echo '$(TEST_EXTRAS)' | cmp --silent - $@ || echo '$(TEST_EXTRAS)' >$@
+ALWAYS:
+
 .venv/.run .venv/.test .venv/.dev .venv/.docs: pyproject.toml | .venv/.whole
 	@mv .venv/.whole .venv/.half
 	$(BIN) -m pip install --disable-pip-version-check --only-binary :all: --editable '.$(EXTRA)'

@@ -32,6 +32,7 @@ project = "hcnn"
 author = copyright = "the hcnn authors"
 version = release = hcnn_core.__version__
 
+highlight_language = "none"  # blocks without a language are of the shell
 extensions = [
     "myst_parser",
     "numpydoc",

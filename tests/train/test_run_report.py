@@ -160,7 +160,8 @@ def test_filters_are_grey_where_they_are_zero() -> None:
 
 def test_a_run_ends_with_its_report(first_run: tuple[Path, Outcome], few_images: Dataset) -> None:
     path, outcome = first_run
-    assert outcome.success().endswith(f"{path / 'report.html'}\n")
+    end = f"{path / 'report.html'}: open it in a browser; hcnn.load({str(path)!r}) gives the network to Python\n"
+    assert outcome.success().endswith(end)
     text = (path / "report.html").read_text("utf-8")
     right = sum(load(path).logits(few_images.test_images).argmax(axis=1) == few_images.test_labels)
     assert f"{right} of 30 are right" in text and "30 test images" in text

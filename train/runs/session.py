@@ -356,7 +356,8 @@ class Session:
             network, state = trainer.network, trainer.state
             shown = classified("held-out", network, state.evaluated, trainer.moments, trainer.held_out)
         names, weights = trainer.class_names, trainer.state.evaluated
-        self.say(write_report(run, trainer.network, names, weights, shown, trainer.train))
+        page = write_report(run, trainer.network, names, weights, shown, trainer.train)
+        self.say(f"{page}: open it in a browser; hcnn.load({str(run.path)!r}) gives the network to Python")
 
     def _planning(self, run: Run, config: Config) -> AbstractContextManager[None]:
         """Choose how convolutions are computed, as the run did before if it goes on."""
