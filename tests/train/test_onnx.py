@@ -15,6 +15,7 @@ from train.classifier import Classifier
 from train.config import make_config
 from train.networks.hierarchical import hierarchy
 from train.networks.registry import build
+from train.runs import onnx as onnx_module
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.onnx import dense_filters, write_onnx
 
@@ -83,10 +84,14 @@ def test_a_dense_filter_is_block_toeplitz() -> None:
         assert np.abs(np.roll(weight, (1, 1), (axis, 3 + axis)) - weight).max() > 0.01
 
 
-def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plus = network((12,), nonlinear_factors=True)
     with pytest.raises(CheckpointError, match=r"a \(\+\) network has no filters that ONNX's convolutions take"):
         write_onnx(tmp_path / "net.onnx", tmp_path, plus.checkpoint)
+    other = network((12,))
+    monkeypatch.delitem(onnx_module.ACTIVATIONS, "elu")
+    with pytest.raises(CheckpointError, match=r"ONNX's operator for activation 'elu' is not known here: export \.h5"):
+        write_onnx(tmp_path / "net.onnx", tmp_path, other.checkpoint)
     run_here(("--export", "hcnn-fast", tmp_path / "net.txt"), None).one_line(2, ".safetensors (filters) and .onnx")
 
 

@@ -134,6 +134,8 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
         what = "a network on scattering" if config.scattering else "a (+) network"
         what = architecture.title if MERGED_FILTERS in architecture.lacks else what
         raise CheckpointError(f"{what} has no filters that ONNX's convolutions take: export .h5")
+    if config.activation not in ACTIVATIONS:
+        raise CheckpointError(f"ONNX's operator for activation {config.activation!r} is not known here: export .h5")
     try:
         import onnx
         from onnx import TensorProto, helper
