@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/signals"))
     options = parser.parse_args()
     if options.action == "table":
-        text = f"# Signals\n\nAccuracy on the test sets; in brackets, how many seeds.\n\n{table()}\n"
+        text = f"# Signals\n\nAccuracy on the test sets; in brackets, how many seeds. Empty: not run.\n\n{table()}\n"
         RESULTS.with_suffix(".md").write_text(text)
         print(text)
     else:
