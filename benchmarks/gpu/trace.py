@@ -10,7 +10,8 @@ kernel with its shapes, strides and sizes. From these follow
 - blocks: how many blocks of a kernel an H100's multiprocessor holds beside each other, the fewest and the most of all
   launches, from the registers and shared memory of what NVRTC compiles.
 
-No time follows from these. A model from assumed rates was 2.6 to 3.1 times too short on an H200 and is gone.
+A bound follows from these, the least time of a step by an H200's bandwidth and products. No time does: kernels took 2.6
+to 3.1 times as long as such a bound.
 """
 
 from train.commands.process import prepare
@@ -34,6 +35,7 @@ import numpy as np
 
 from benchmarks.gpu.driverless import Array, Driver, Launch, without_driver
 from benchmarks.gpu.occupancy import occupancies
+from hcnn_core._engines.cuda.plan import BANDWIDTH, MULTIPLY_ADDS
 
 SECTOR, WARP = 32, 32
 
@@ -45,6 +47,9 @@ SIZES = {
     "double": 8, "long": 8, "long long": 8, "unsigned long long": 8,
 }  # fmt: skip
 """Bytes of C's types."""
+
+FLOAT32 = 6.7e13
+"""FLOP of an H200 in float32, in a second."""
 
 SMALL = 0.02
 """Part of a step's bytes below which CuPy's kernels are shown together."""
@@ -339,6 +344,17 @@ def summary(launches: list[Launch]) -> dict[str, Any]:
     return {"kernels": {name: dict(row) for name, row in ordered}, "total": dict(total)}
 
 
+def least(found: dict[str, Any], products: str) -> float:
+    """Milliseconds that no H200 can undercut: of each kernel its bytes or its products, whichever take longer."""
+    passes = {"float32": 0, "tf32": 1, "tf32x3": 3}[products]
+    total = 0.0
+    for name, row in found["kernels"].items():
+        by_mma = passes and name in ("apply", "correlate", "implicit", "implicit_taps")
+        flop = 2 * MULTIPLY_ADDS / passes if by_mma else FLOAT32
+        total += max(row["GB"] / BANDWIDTH, row["GFLOP"] / flop)
+    return 1e12 * total
+
+
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """A table by kernel."""
     yield "| kernel | " + " | ".join([*COLUMNS, "blocks"]) + " |"
@@ -379,7 +395,8 @@ def main() -> None:
     found["GiB held"] = driver.peak / 2**30
     boundary = "" if options.boundary is None else f", {options.boundary} boundary"
     title = f"{options.preset}{boundary}, batch of {options.batch_size}, {options.precision}"
-    print(f"{title}: a step as recorded, {found['GiB held']:.1f} GiB of memory\n")
+    found["least ms"] = least(found, options.precision)
+    print(f"{title}: a step as recorded, {found['GiB held']:.1f} GiB of memory, least {found['least ms']:.1f} ms\n")
     print("\n".join(lines(found)))
     if options.json:
         options.json.write_text(json.dumps(vars(options) | found, indent=1, default=str) + "\n")

@@ -10,8 +10,10 @@ import pytest
 import autodiff
 from autodiff import vjp
 from hcnn_core import convolve, convolve_elu, convolve_elu_marginal, convolve_vjp_w, convolve_vjp_x, precision
+from hcnn_core._engines import planner
 from hcnn_core._engines.cuda import launch as _cuda
-from hcnn_core._tuning import tuned
+from hcnn_core._problem import make_problem
+from hcnn_core._tuning import current, tuned
 from tests.core.oracle import C, Problem, eps, noise, norm, poisoned_memory, wide
 from tests.gpu.host import DEVICES
 
@@ -107,3 +109,33 @@ def test_the_cotangent_of_a_marginal_after_an_elu(kernels_on_host: list[str]) ->
             assert np.abs(of_x - problem.transpose_x(inner)).max() <= scale * norm(problem.w)
             assert np.abs(of_w - problem.transpose_w(inner)).max() <= scale * norm(problem.x)
             assert np.abs(of_bias - inner.reshape(-1, bias.size).sum(axis=0)).max() <= scale * g.size / bias.size
+
+
+@pytest.mark.parametrize(
+    ("boundary", "device", "products", "directly"),
+    [
+        ("zero", "H100", "tf32", True),
+        ("zero", "H100", "tf32x3", True),
+        ("zero", "RTX 3090", "tf32", True),
+        ("zero", "H100", "float32", False),
+        ("periodic", "H100", "tf32", True),
+        ("periodic", "H100", "tf32x3", False),  # spectra have fewer products
+    ],
+)
+def test_the_choice_for_a_layer_of_the_paper(boundary: str, device: str, products: str, directly: bool) -> None:
+    options: dict[str, Any] = {"stride": (1, 1, 2, 2), "boundary": boundary, "method": FFT}
+    problem = make_problem((100, 32, 32, 8, 16), (3, 3, 7, 11, 16), (1, 2, 3, 4), **options)
+    plan: Any = planner.by_axis(FFT, problem, True, ((), problem.batch_axes), "cupy", current()).make()
+    with pytest.MonkeyPatch.context() as patch, precision(products):
+        patch.setattr(_cuda, "device_limits", lambda: DEVICES[device])
+        assert bool(plan._by_tensor_cores(np.zeros(1, np.float32))) == directly
+
+
+def test_float64_and_several_channels_go_by_spectra(kernels_on_host: list[str]) -> None:
+    problem, options = of("of few attributes")
+    kernels_on_host.clear()
+    with precision("tf32"):
+        convolve(wide(problem.x), wide(problem.w), problem.axes, **options)
+        x, w = noise(0, (9, 3, 2, 5), "float32"), noise(1, (9, 3, 1, 3, 2), "float32")
+        convolve(x, w, (1, 2, 3), sum_axes=0, **options)
+    assert "map_rows" in kernels_on_host and "implicit" not in kernels_on_host

@@ -44,6 +44,7 @@ def test_no_pass_creeps_in(small_step: dict[str, Any]) -> None:
 def test_totals_are_those_of_the_kernels(small_step: dict[str, Any]) -> None:
     for key, value in small_step["total"].items():
         assert value == pytest.approx(sum(row.get(key, 0) for row in small_step["kernels"].values()))
+    assert small_step["least ms"] >= 1e3 * small_step["total"]["GB"] * 1e9 / trace.BANDWIDTH
     assert small_step["kernels"]["apply"]["GFLOP"] > 0 and small_step["GiB held"] > 0
     assert set(small_step["blocks"]) == {name for name in small_step["kernels"] if not name.startswith("CuPy")}
 
