@@ -293,7 +293,7 @@ def _status(claims: list[Row], hint: str) -> int:
     failed = sum(row.verdict == "FAILS" for row in claims)
     undecided = sum(row.verdict == "undecided" for row in claims)
     if failed:
-        print(f"train.verify: {failed} of {len(claims)} statements that must hold fail; {hint}", file=sys.stderr)
+        print(f"train.verify: {failed} of {len(claims)} exact statements fail; {hint}", file=sys.stderr)
     elif undecided:
         print(
             f"train.verify: {undecided} of {len(claims)} statements are undecided: the result does not react to x_j, "

@@ -102,7 +102,7 @@ def test_a_network_that_is_not_covariant_fails(
     checkpoint = first_run[0] / "best.h5"
     make_layers(monkeypatch, lambda x, w, b, axes, **o: elu(biased_by_position(x, w, axes, **o), bias=b))
     outcome = verifying("--checkpoint", checkpoint, "--boundary", "periodic", "--max-examples", 1, "--out", tmp_path)
-    one_line(outcome, 1, "statements that must hold fail", f"--replay {tmp_path / 'counterexamples.h5'}")
+    one_line(outcome, 1, "exact statements fail", f"--replay {tmp_path / 'counterexamples.h5'}")
     assert "FAILS" in outcome.out and "FAIL" in (tmp_path / "verify.html").read_text("utf-8")
 
     again = verifying("--replay", tmp_path / "counterexamples.h5")
@@ -139,7 +139,7 @@ def test_what_is_wrong_along_attributes_shows_at_zero_boundaries(
     make_layers(monkeypatch, defect)
     flags = ("--checkpoint", first_run[0] / "best.h5", "--boundary", "zero", "--out", tmp_path)
     outcome = verifying(*flags)
-    one_line(outcome, 1, "statements that must hold fail")
+    one_line(outcome, 1, "exact statements fail")
     rows = json.loads((tmp_path / "verify.json").read_text("utf-8"))["rows"]
     failing = {(row["statement"], row["j"]) for row in rows if row["verdict"] == "FAILS"}
     assert {("definition", 2), ("definition", 3)} & failing, failing

@@ -234,19 +234,19 @@ def _claim(totals: Mapping[str, int | float | None]) -> str:
     """The verdict in words."""
     must_hold, fail, undecided = totals["must_hold"], totals["fail"], totals["undecided"]
     if not must_hold:
-        return "no statement here must hold"
+        return "no statement here is exact"
     if fail:
-        return f"{fail} of {must_hold} statements that must hold FAIL"
+        return f"{fail} of {must_hold} exact statements FAIL"
     if undecided:
-        return f"{undecided} of {must_hold} statements that must hold are undecided"
-    return f"all {must_hold} statements that must hold hold"
+        return f"{undecided} of {must_hold} exact statements are undecided"
+    return f"all {must_hold} exact statements hold"
 
 
 def _in_words(rows: Sequence[Row]) -> str:
     """Verdict, counts and largest errors in one line."""
     totals = _totals(rows)
     error = f", largest error {_number(totals['largest_error'])}" if totals["must_hold"] else ""
-    change = f"; {totals['measured']} measured, largest change {_number(totals['largest_change'])}"
+    change = f"; {totals['measured']} others need not hold: largest change {_number(totals['largest_change'])}"
     return _claim(totals) + error + (change if totals["measured"] else "")
 
 
