@@ -29,7 +29,7 @@ from train.attributes.claims import (
     verdicts,
 )
 from train.attributes.contraction import median_interval
-from train.attributes.decisions import LEVEL
+from train.attributes.decisions import LEVEL, UNDECIDED
 from train.attributes.features import boundary_of
 from train.attributes.hubs import FEWEST, Hubness, hubness, interval
 from train.attributes.meaning import Finding, strongest
@@ -141,10 +141,19 @@ def summary(study: Study) -> list[str]:
     """Return what was found, in some lines for a terminal."""
     lines = []
     for j, found in study.matches.items():
-        near = (found.distances[:, 1:, 0] <= found.threshold).mean() if found.distances.shape[1] > 1 else math.nan
+        if found.distances.shape[1] == 1:  # no translation
+            continue
+        near = (found.distances[:, 1:, 0] <= found.threshold).mean()
         lines.append(
             f"depth {j:2d}: of the images shown, {100 * near:3.0f} % of those nearest to translated arrays are within "
             f"{found.threshold:.3g}, as {100 * study.settings.quantile:.3g} % of random pairs are"
+        )
+    all_claims = claims(study)
+    undecided = sum(claim.verdict == UNDECIDED for claim in all_claims)
+    if 2 * undecided > len(all_claims):
+        lines.append(
+            f"{undecided} of {len(all_claims)} claims cannot be decided, since axes of few samples or few images have no "
+            "small p. A network with longer axes (--width), or a larger --agreement, would do."
         )
     return lines + (conclusion(study) if study.agreements else []) + verdicts(study) + orders(study)
 
