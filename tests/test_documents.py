@@ -123,7 +123,7 @@ def test_commands_take_the_flags_that_pages_give_them(path: Path) -> None:
         if name in ("...", "COMMAND") or not given or {"...", "$@"} & {*given}:  # said of commands, not to be typed
             continue
         parser = importlib.import_module(COMMANDS[name][0])._parser()
-        parser.parse_args(["--evaluate", *given] if name == "evaluate" else given)
+        parser.parse_args(given)
 
 
 def test_commands_of_a_page_are_found() -> None:

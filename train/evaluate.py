@@ -17,6 +17,16 @@ from train.runs.shipped import list_networks
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
+    parser = _parser()
+
+    def act(options: argparse.Namespace) -> int:
+        debug = ["--debug"] if options.debug else []
+        return cifar.main(["--evaluate", options.network, *parser.given(options, "network"), *debug])
+
+    return run_command(parser, arguments, act, "a smaller --batch-size may do")
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="python -m train.evaluate",
         description="Accuracy, loss, calibration and confusion of a network on test images, by default those of the "
@@ -28,12 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for field in dataclasses.fields(Config):
         if field.name in cifar.WITH_EVALUATE:
             cifar.add_flag(parser, field)
-
-    def act(options: argparse.Namespace) -> int:
-        debug = ["--debug"] if options.debug else []
-        return cifar.main(["--evaluate", options.network, *parser.given(options, "network"), *debug])
-
-    return run_command(parser, arguments, act, "a smaller --batch-size may do")
+    return parser
 
 
 if __name__ == "__main__":

@@ -152,8 +152,8 @@ def summary(study: Study) -> list[str]:
     undecided = sum(claim.verdict == UNDECIDED for claim in all_claims)
     if 2 * undecided > len(all_claims):
         lines.append(
-            f"{undecided} of {len(all_claims)} claims cannot be decided, since axes of few samples or few images have no "
-            "small p. A network with longer axes (--width), or a larger --agreement, would do."
+            f"{undecided} of {len(all_claims)} claims cannot be decided: axes of few samples, or few images, have "
+            "no small p. A network with longer axes (--width), or a larger --agreement, would do."
         )
     return lines + (conclusion(study) if study.agreements else []) + verdicts(study) + orders(study)
 
