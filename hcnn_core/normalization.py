@@ -194,6 +194,7 @@ def normalized_marginal_and_moments(
     y: Array, shift: Array, scale: Array, bias: Array, axis: int, *, epsilon: float, shard: Shard | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """The results of `normalize_elu_marginal`, and mean and variance in one array (2, K) in double precision."""
+    y = _arguments(y, shift, scale, bias)[1]
     (axis,) = normalize_axes("axis", axis, y.ndim)
     if axis == y.ndim - 1:
         raise ValueError(f"axis is the last one, {axis}, whose values are normalised one by one: take another")

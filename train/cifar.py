@@ -234,12 +234,10 @@ def _evaluate(options: argparse.Namespace, given: dict[str, Any]) -> None:
     )
     subject, said = (xp, network, parameters, moments, test), f", {len(dataset.test_labels):,} images"
     result = evaluate(*subject)
-    first = tuple(test_lines(figures(result), config, said))
-    for line in first:
-        say(line)  # before the views are begun, which take six times as long
+    say(next(test_lines(figures(result), config, said)))  # before the views are begun, which take six times as long
     result = evaluate_views(*subject, result)
-    of_views = tuple(test_lines(figures(result), config, said))[len(first) :]
-    for line in (*of_views, *calibration_lines(result, dataset.test_labels)):
+    _, *lines = test_lines(figures(result), config, said)
+    for line in (*lines, *calibration_lines(result, dataset.test_labels)):
         say(line)
     if checkpoint.figures:
         say(f"recorded when it was trained: accuracy {100 * checkpoint.figures['test_accuracy']:.2f} %")

@@ -388,7 +388,7 @@ def test_second_derivatives(boundary: Any) -> None:
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_what_the_engines_extend_is_not_copied(boundary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("extend", "fold", "begun", "cropped", "on_circles"):
+    for name in ("extend", "fold", "beginning_with", "cropped", "on_circles"):
         monkeypatch.delattr(convolution, name)
     x, w = noise(0, (2, 8), "float32"), noise(1, (3,), "float32")
     for function, vjp_x, vjp_w in (CONVOLUTIONS, CORRELATIONS):

@@ -300,8 +300,23 @@ def normalizations(dtype: str) -> dict[str, Case]:
     def without_slope(along: Callable[[NDArray], NDArray]) -> Callable[[NDArray], NDArray]:
         return lambda d: along(d) / np.concatenate([slope.ravel(), np.ones(10)])
 
+    def marginal_results(*operands: Any) -> Any:
+        total, mean, variance = autodiff.normalize_elu_marginal(*operands, 0, epsilon=epsilon)
+        return np.concatenate([np.reshape(total, (-1,)), mean, variance])
+
+    def summed(along: Callable[[NDArray], NDArray]) -> Callable[[NDArray], NDArray]:
+        def of_marginal(d: NDArray) -> NDArray:
+            whole = along(d)
+            return np.concatenate([whole[:-10].reshape(y.shape).sum(axis=0).ravel(), whole[-10:]])
+
+        return of_marginal
+
     four, three = (y, shift, scale, bias), (y + shift, scale, bias)
     return {
+        **{
+            f"normalize_elu_marginal, argument {i}": Case(marginal_results, four, i, summed(f))
+            for i, f in enumerate(along)
+        },
         **{f"normalize_elu, argument {i}": Case(all_results, four, i, f) for i, f in enumerate(along)},
         **{
             f"batch_normalize, argument {i}": Case(without_elu, three, i, without_slope(f))

@@ -205,6 +205,15 @@ COMPOSITIONS: dict[str, tuple[Callable[..., Any], tuple[NDArray, ...]]] = {
         ),
         (X, W, BIAS, np.square(BIAS) + 1),
     ),
+    "normalize_elu_marginal": (
+        lambda x, w, shift, scale: sum(
+            np.sum(part**3)
+            for part in autodiff.normalize_elu_marginal(
+                autodiff.convolve(x, w, (1, 2), **STRIDED), shift, scale, scale * shift, 1, epsilon=0.1
+            )
+        ),
+        (X, W, BIAS, np.square(BIAS) + 1),
+    ),
     "batch_normalize": (
         lambda x, w, scale: sum(
             np.sum(part**3)

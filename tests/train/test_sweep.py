@@ -168,7 +168,7 @@ def test_the_epoch_that_a_trial_was_stopped_in_counts(first_run: Any, tmp_path: 
     whole = sum(record["seconds"] for record in _trial.records_of(run))
     assert _trial._seconds_of_training(run, _trial._latest(run)) == whole > 0
     _, latest, _ = run.latest()
-    state = dataclasses.replace(latest.state, step=2, order=np.arange(32), correct=0, seconds=5.0)
+    state = dataclasses.replace(latest.state, step=2, order=np.arange(32), metrics={"accuracy": 0.0}, seconds=5.0)
     with run.lock():
         run.save(dataclasses.replace(latest, state=state), {}, best=False)
     assert _trial._seconds_of_training(run, _trial._latest(run)) == whole + 5

@@ -129,7 +129,7 @@ def test_a_run_says_what_it_does_and_what_came_out(first_run: tuple[Path, Outcom
         calibration,
         str(path / "learning-curve.png"),
         str(path / "best.h5"),
-        str(path / "report.html"),
+        f"{path / 'report.html'}: open it in a browser; hcnn.load({str(path)!r}) gives the network to Python",
     ]
 
 
