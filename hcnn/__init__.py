@@ -67,7 +67,9 @@ def __getattr__(name: str) -> Any:
     if name in PACKAGES:
         return importlib.import_module(f"hcnn.{name}")
     if name in _HOMES:
-        return getattr(importlib.import_module(f"hcnn.{_HOMES[name]}"), name)
+        found = getattr(importlib.import_module(f"hcnn.{_HOMES[name]}"), name)
+        globals()[name] = found  # nothing can be imported while the interpreter ends
+        return found
     raise AttributeError(f"module 'hcnn' has no attribute {name!r}")
 
 

@@ -201,3 +201,32 @@ def test_every_command_says_its_name_and_version(tmp_path: Path, name: str) -> N
 def test_what_python_m_hcnn_says(tmp_path: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
     done = python(tmp_path, "-m", "hcnn", *arguments)
     assert done.returncode == status and (done.stderr if status else done.stdout).startswith(said), done
+
+
+@pytest.mark.parametrize(
+    ("before", "call"),
+    [
+        ("x = np.ones((4, 8, 8))", "hcnn.convolve(x, np.ones(3), (1,), boundary='periodic').shape"),
+        ("x = np.ones((4, 128, 128))", "hcnn.convolve(x, np.ones((63, 63)), (1, 2), boundary='periodic').shape"),
+        ("x = np.ones(4)", "hcnn.grad(lambda x: np.sum(hcnn.convolve(x, np.ones(3), 0, boundary='zero')))(x).shape"),
+        ("bank = hcnn.wavelets.morlet_bank((8, 8), 1, 2)", "hcnn.wavelets.scattering(np.ones((8, 8)), bank).shape"),
+    ],
+)
+def test_what_was_called_before_can_be_while_the_interpreter_ends(before: str, call: str) -> None:
+    """Python imports nothing any more then, not even what is loaded."""
+    script = f"""
+import numpy as np
+import hcnn
+
+{before}
+
+class Last:
+    def __del__(self, write=print):
+        write({call})
+
+last = Last()
+print({call})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == second and done.stderr == ""

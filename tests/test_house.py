@@ -79,7 +79,7 @@ MAY_IMPORT = {  # every room may also import itself
     "attributes": {"verification", "runs", "config", "networks", "data", "pages", "storage", *LIBRARY},
     "verification": {"runs", "config", "networks", "data", "pages", "storage", *LIBRARY},
     "runs": {"config", "recipes", "networks", "data", "ranks", "pages", "storage", "extras", *LIBRARY},
-    "config": {"recipes", "networks", "data", "a setting", *LIBRARY},
+    "config": {"recipes", "networks", "data", "a setting", "storage", *LIBRARY},
     "recipes": {"data", "a setting", *LIBRARY},
     "networks": {"a setting", *LIBRARY},
     "data": {"storage", *LIBRARY},

@@ -41,6 +41,7 @@ from train.recipes.optimizers import (
 )
 from train.recipes.schedules import SCHEDULES, StepSettings, WarmupSettings
 from train.settings import ConfigError, Section, setting
+from train.storage.files import MOST_TEXT, open_regular
 
 __all__ = ["PRESETS", "Config", "ConfigError", "make_config", "read_toml", "to_toml"]
 
@@ -100,8 +101,8 @@ class BackendSettings(Section):
     )
 
 
-MOST_TEXT = 1 << 28
-"""Bytes of the longest configuration that is read."""
+MOST = 2**53
+"""The largest whole number that a setting but the seed is: up to it each is a number of float64 too."""
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "architecture": ARCHITECTURES,
@@ -260,10 +261,13 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
     return cls(**values)
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the settings in a TOML file; of a run's, which has a table [versions], all that there are."""
+def read_toml(path: Path, *, own: bool = False) -> dict[str, Any]:
+    """Return the settings in a TOML file; of a run's, which has a table [versions], all that there are.
+
+    A file of the program's `own` may be no link, pipe or device.
+    """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_regular if own else None) as file:
             content = file.read(MOST_TEXT + 1)
         if len(content) > MOST_TEXT:
             raise ConfigError(f"cannot read the configuration {path}: it is longer than {MOST_TEXT >> 20} MiB")
@@ -326,6 +330,8 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
             raise ConfigError(f"{f.name} is {item!r}, which is not UTF-8 and cannot be recorded; give it another name")
         if (choices := f.metadata["choices"]) and item not in choices:
             raise ConfigError(f"{f.name} is {item!r}; choose {', '.join(choices)}")
+        if kind is int and f.name != "seed" and not abs(item) <= MOST:
+            raise ConfigError(f"{f.name} is {item}; it must be between {-MOST} and {MOST}")
         low, high = f.metadata["low"], f.metadata["high"]
         if kind is float and not abs(item) <= sys.float_info.max:
             raise ConfigError(f"{f.name} is {item}; it must be finite")

@@ -12,6 +12,7 @@ import dataclasses
 import io
 import itertools
 import math
+import os
 import signal
 import statistics
 import sys
@@ -46,7 +47,14 @@ from train.extras import install_command
 from train.runs.plot import plot_trials
 from train.runs.run import Run, RunError
 from train.runs.training import Interrupted
-from train.storage.files import remove_partial_files, write_atomically
+from train.storage.files import (
+    MOST_TEXT,
+    make_folder,
+    open_regular,
+    read_regular,
+    remove_partial_files,
+    write_atomically,
+)
 from train.storage.lock import HeldError, locked
 
 MOST_TRIALS = 10_000
@@ -169,7 +177,7 @@ def _act(options: argparse.Namespace) -> int:
     folder: Path = options.out or Path("runs") / options.file.stem
     with contextlib.ExitStack() as stack:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder, exist_ok=True)
             stack.enter_context(locked(folder / ".lock"))
         except HeldError as error:
             raise RunError(f"{folder} is in use by {error}; wait for it or end it, or name another folder") from error
@@ -183,10 +191,11 @@ def _act(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(file: Path) -> tuple[str, Sweep]:
-    """What a file says, and asks for."""
+def _read(file: Path, *, own: bool = False) -> tuple[str, Sweep]:
+    """What a file says, and asks for; one of the sweep's `own` may be no link, pipe or device."""
     try:
-        text = file.read_text(encoding="utf-8")
+        with open(file, encoding="utf-8", opener=open_regular if own else None) as stream:
+            text = stream.read(MOST_TEXT)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"cannot read {file}: {reason}") from error
@@ -200,7 +209,7 @@ def _begin(folder: Path, text: str, sweep: Sweep) -> None:
     """Write what is to be done, or check that it is the same as before."""
     asked = folder / "sweep.toml"
     if asked.exists():
-        if _read(asked)[1].trials != sweep.trials:
+        if _read(asked, own=True)[1].trials != sweep.trials:
             raise RunError(f"{folder} holds a sweep of other trials (sweep.toml there); name another folder with --out")
     elif any(folder.glob("trial*")):
         raise RunError(f"{folder} holds trials but no sweep.toml; name another folder with --out")
@@ -241,8 +250,7 @@ def _run_all(folder: Path, sweep: Sweep, options: argparse.Namespace) -> None:
             except Exception as error:  # of a worker that was lost; the other trials go on
                 states[trial.number] = WAITING if future.cancelled() else FAILED
                 if not future.cancelled():
-                    with contextlib.suppress(OSError), open(_log(folder, trial), "a", encoding="utf-8") as log:
-                        log.write(f"{one_line(f'{type(error).__name__}: {error}')}\n")
+                    _note(_log(folder, trial), one_line(f"{type(error).__name__}: {error}"))
             rows = _write_results(folder, sweep, states)
             if states[trial.number] != WAITING:
                 say(_line(rows[trial.number - 1]))
@@ -271,8 +279,9 @@ def _has_time(folder: Path, trial: Trial, sweep: Sweep) -> bool:
 def _earlier(folder: Path, sweep: Sweep) -> dict[int, str]:
     """What became of each trial in earlier calls; one that was trained and whose directory has gone is waiting."""
     states = dict.fromkeys((trial.number for trial in sweep.trials), WAITING)
-    with contextlib.suppress(OSError, ValueError, KeyError), open(folder / TABLE, newline="", encoding="utf-8") as file:
-        states |= {int(row["trial"]): row["state"] for row in csv.DictReader(file) if int(row["trial"]) in states}
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        rows = csv.DictReader(io.StringIO(read_regular(folder / TABLE), newline=""))
+        states |= {int(row["trial"]): row["state"] for row in rows if int(row["trial"]) in states}
     gone = {n for n, state in states.items() if state in (FINISHED, OUT_OF_TIME) and not run_path(folder, n).is_dir()}
     return states | dict.fromkeys(gone, WAITING)
 
@@ -337,10 +346,24 @@ def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
     row |= {"validation_loss": last.get("validation_loss", ""), "train_loss": last.get("train_loss", "")}
     row |= {"seconds": round(sum(r.get("seconds", 0.0) for r in records), 1)}
     row["error"] = damaged
-    if state == FAILED and not damaged and _log(folder, trial).is_file():
-        lines = _log(folder, trial).read_text(encoding="utf-8", errors="replace").splitlines()
-        row["error"] = lines[-1].removeprefix("train.cifar: ") if lines else "it said nothing"
+    if state == FAILED and not damaged and os.path.lexists(_log(folder, trial)):
+        row["error"] = _last_line(_log(folder, trial))
     return row
+
+
+def _last_line(log: Path) -> str:
+    """What a trial said last."""
+    try:
+        lines = read_regular(log).splitlines()
+    except OSError as error:
+        return f"cannot read {log}: {error.strerror}"
+    return lines[-1].removeprefix("train.cifar: ") if lines else "it said nothing"
+
+
+def _note(log: Path, line: str) -> None:
+    """Append a line to a trial's log, where that can be done."""
+    with contextlib.suppress(OSError), open(log, "a", encoding="utf-8", opener=open_regular) as file:
+        file.write(f"{line}\n")
 
 
 def _write_results(folder: Path, sweep: Sweep, states: Mapping[int, str]) -> list[dict[str, Any]]:

@@ -233,6 +233,7 @@ def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     return np.asarray(array)
 
 
+@lru_cache
 def fft_namespace(xp: Any) -> Any:
     """The module with rfft, irfft, fft and ifft for a namespace; for NumPy SciPy's, which keeps single precision."""
     if xp is np:

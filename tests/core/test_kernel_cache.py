@@ -62,19 +62,31 @@ class SmallPackage:
         assert source.count(STAMP) == 1
         (self.sources / "jit.py").write_text(source.replace(STAMP, "files._source_stamp"))
 
-    def run(self) -> tuple[int, ...]:
+    def start(self, before: str = "", **environment: str) -> subprocess.Popen[str]:
+        """A fresh interpreter that calls the caller, after some other lines."""
+        # an edit within a second keeps size and time of a file, by which Python would take the old bytecode
+        own = {"NUMBA_CACHE_DIR": str(self.folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+        return subprocess.Popen(
+            [sys.executable, "-c", before + RUN],
+            cwd=self.folder,
+            env={**os.environ, **own},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, before: str = "", **environment: str) -> tuple[int, ...]:
         """In a fresh interpreter: the caller's result for 1, its cache hits, its cache misses.
 
         Then 1 if Numba loaded its rules for compiling.
         """
-        # an edit within a second keeps size and time of a file, by which Python would take the old bytecode
-        own = {"NUMBA_CACHE_DIR": str(self.folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
-        result = subprocess.run(
-            [sys.executable, "-c", RUN], cwd=self.folder, env={**os.environ, **own}, capture_output=True, text=True
-        )
-        assert result.returncode == 0, result.stderr
-        self.said = result.stderr
-        return tuple(map(int, result.stdout.split()))
+        return self.result(self.start(before, **environment))
+
+    def result(self, process: subprocess.Popen[str]) -> tuple[int, ...]:
+        """What a started interpreter found."""
+        output, self.said = process.communicate()
+        assert process.returncode == 0, self.said
+        return tuple(map(int, output.split()))
 
     def cached(self) -> list[Path]:
         """The files of compiled code."""
@@ -138,6 +150,51 @@ def test_a_full_disk_ends_no_computation(package: SmallPackage) -> None:
     assert package.run() == (20, 0, 1, 1)
     assert package.said.count("\n") == 1 and "cannot keep compiled code, so each process compiles it" in package.said
     assert [path for path in (package.folder / "cache").rglob("*") if path.is_file()] == []
+
+
+READ_ONLY = """
+import errno, os, sys
+
+def refuse(event, arguments):
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if writes or event in ("os.mkdir", "os.rename", "os.remove"):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), arguments[0])
+
+sys.addaudithook(refuse)
+"""
+
+
+def test_where_nothing_can_be_written_each_process_compiles(package: SmallPackage) -> None:
+    assert package.run() == (20, 0, 1, 1)
+    before = {path: path.read_bytes() for path in package.folder.rglob("*.nbc")}
+    result, hits, *_ = package.run(READ_ONLY)
+    assert (result, hits) == (20, 0) and package.said == ""
+    assert {path: path.read_bytes() for path in package.folder.rglob("*.nbc")} == before
+    assert package.run() == (20, 1, 0, 0)
+
+
+def test_code_of_another_processor_is_not_run(package: SmallPackage) -> None:
+    other = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    assert package.run() == (20, 0, 1, 1)
+    assert package.run(**other) == (20, 0, 1, 1)
+    assert package.run(**other) == package.run() == (20, 1, 0, 0)  # each finds its own
+    assert package.said == ""
+
+
+def test_two_versions_take_turns_on_one_cache(package: SmallPackage) -> None:
+    """As two containers do that see the sources at one path: neither runs the other's code."""
+    for added in (1, 2, 1, 2):
+        package.add(added)
+        assert package.run() == (10 * (1 + added), 0, 1, 1) and package.said == ""
+    assert package.run() == (30, 1, 0, 0)
+
+
+def test_four_processes_fill_an_empty_cache(package: SmallPackage) -> None:
+    processes = [package.start() for _ in range(4)]
+    for process in processes:
+        assert package.result(process)[0] == 20 and package.said == ""
+    assert package.run() == (20, 1, 0, 0) and package.said == ""
+    assert {path.suffix for path in (package.folder / "cache").rglob("*") if path.is_file()} == {".nbc"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")

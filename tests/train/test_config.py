@@ -155,6 +155,8 @@ def test_every_line_of_the_toml_explains_its_setting() -> None:
         ({"seed": -1}, ["seed", "-1", "at least 0"]),
         ({"dtype": "float16"}, ["dtype", "'float16'", "float32, float64"]),
         ({"boundary": "wrap"}, ["boundary", "'wrap'", "zero, periodic, attributes"]),
+        *(({name: 10**400}, [name, "9007199254740992"]) for name in ("width", "batch_size", "train_size")),
+        ({"strided_layers": [3, 10**400]}, ["strided_layers", "9007199254740992"]),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )

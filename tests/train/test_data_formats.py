@@ -412,6 +412,24 @@ def test_a_flipped_bit_anywhere_in_an_archive(archive: Path) -> None:
         refuse("cifar10", archive.parent, str(archive))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9" * 30},
+        {"GNU.sparse.size": "x"},
+        {"GNU.sparse.size": "10", "GNU.sparse.numblocks": "1", "GNU.sparse.map": "a,b"},
+        {"size": "9" * 40},
+    ],
+    ids=lambda header: min(header),
+)
+def test_archive_with_a_header_of_pax_that_says_nonsense(archive: Path, header: dict[str, str]) -> None:
+    with tarfile.open(archive, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo(f"{CIFAR10.folder}/data_batch_1.bin")
+        info.size, info.pax_headers = 4, header
+        tar.addfile(info, io.BytesIO(b"evil"))
+    refuse("cifar10", archive.parent, str(archive), "cannot be read")
+
+
 def test_archive_of_something_else(archive: Path, tmp_path: Path) -> None:
     write_archive(archive, tmp_path / "made", "somewhere/else")
     refuse("cifar10", archive.parent, str(archive), "no data_batch_1.bin")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
-from train import config, load
-from train.commands.command_line import harmless
+from tests.train.runs import assert_same_run, checkpoints, contents, run_here
+from train import cifar, config, load
+from train.attributes import pictures, report
+from train.attributes.claims import Claim
 from train.config import ConfigError, read_toml
+from train.data import Dataset
 from train.runs import shipped
-from train.runs.plot import literal, plot_runs
+from train.runs.plot import literal, plot_runs, plot_trials
 from train.runs.run import Run, RunError
+from train.storage.files import harmless
 
 RECORD = {"epoch": 1, "train_loss": 2.0, "train_accuracy": 0.5}
 
@@ -87,3 +95,84 @@ def test_configurations_as_editors_save_them(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(config, "MOST_TEXT", 1 << 20)
     with pytest.raises(ConfigError, match="it is longer than 1 MiB"):
         read_toml(Path("/dev/zero"))
+
+
+def test_checkpoints_may_be_links_and_what_they_lead_to_stays_as_it_is(
+    trained: Path, few_images: Dataset, tmp_path: Path
+) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(trained, run)
+    elsewhere.mkdir()
+    for path in run.glob("*.h5"):
+        path.rename(elsewhere / path.name)
+        path.symlink_to(elsewhere / path.name)
+    newest = checkpoints(run)[-1]
+    (elsewhere / newest).write_bytes(b"damaged")
+    before = contents(elsewhere)
+    outcome = run_here(("--resume", run), few_images)
+    outcome.success()
+    aside = run / f"{newest}.damaged"
+    assert aside.is_symlink() and not (run / newest).is_symlink() and contents(elsewhere) == before
+    aside.unlink()
+    assert_same_run(run, trained)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_checkpoints_that_have_no_end_are_not_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "epoch0001-step000000.h5"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(RunError, match="holds no run"):
+        Run(tmp_path).latest()
+
+
+def test_the_entries_of_new_folders_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    run = Run(tmp_path / "runs" / "today" / "run")
+    assert run.take_name() == run.path
+    assert flushed == [folder.stat().st_ino for folder in (tmp_path / "runs" / "today", tmp_path / "runs", tmp_path)]
+    flushed.clear()
+    with Run(tmp_path / "other").lock(make=True):
+        assert flushed == [tmp_path.stat().st_ino]
+
+
+def test_tables_of_an_exploration_hold_no_commands_of_terminals(tmp_path: Path) -> None:
+    claim = Claim(*("text" if "str" in str(f.type) else 0.5 for f in dataclasses.fields(Claim)))
+    network = "\x1b[2J\u202egpj"
+    line = {"network": network, **dataclasses.asdict(claim)}
+    report.write_tables(tmp_path, {"claims": (tuple(line), [tuple(line.values())])})
+    text = (tmp_path / "claims.csv").read_text("utf-8")
+    assert r"\x1b[2J\u202egpj" in text and not set("\x1b\u202e") & set(text)
+
+
+FORMULAS = (r"$\frac{1}$", "_hidden", "two\nlines")
+
+
+def test_classes_are_drawn_letter_for_letter() -> None:
+    array, image = np.zeros((2, 1, 4, 4)), np.zeros((3, 8, 8, 3), np.uint8)
+    found = SimpleNamespace(
+        arrays=array[:, 0],
+        indices=np.array([[[1]], [[2]]]),
+        queries=np.array([0, 1]),
+        found_arrays=array,
+        distances=np.ones((2, 1, 1)),
+        random=np.ones(3),
+        threshold=1.0,
+    )
+    dataset = SimpleNamespace(class_names=FORMULAS, train_labels=np.arange(3), train_images=image)
+    study: Any = SimpleNamespace(dataset=dataset, matches={3: found}, labels=lambda: np.arange(3), images=lambda: image)
+    assert pictures.strips(study, [(0, 3), (1, 3)]).startswith(b"\x89PNG")
+
+
+def test_variants_are_drawn_letter_for_letter(tmp_path: Path) -> None:
+    plot_trials({"variant": FORMULAS}, [0.1, 0.2, 0.3], tmp_path / "results.png", "sweep")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_class_of_two_lines_takes_one_in_the_table() -> None:
+    result = SimpleNamespace(confusion=np.array([[3, 1], [0, 4]]))
+    lines = cifar._confusion(result, ["cat\ndog 9 9 100 %", "ship"]).splitlines()  # type: ignore[arg-type]
+    assert len(lines) == 4 and lines[2].startswith("cat dog 9 9 100 %    3    1") and "ship    0    4" in lines[3]

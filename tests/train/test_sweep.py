@@ -290,6 +290,37 @@ def test_a_folder_whose_files_were_changed_is_refused(tmp_path: Path) -> None:
             _sweep._begin(folder, text, sweep)
 
 
+@pytest.mark.parametrize("name", ["sweep.toml", "trial0001.toml"])
+def test_a_pipe_or_a_link_in_the_place_of_a_sweeps_file_is_refused(tmp_path: Path, name: str) -> None:
+    file, folder = write(tmp_path, SETTINGS)
+    folder.mkdir()
+    text, sweep = _sweep._read(file)
+    _sweep._begin(folder, text, sweep)
+    path = folder / name
+    elsewhere = path.rename(tmp_path / name)
+    for make in (lambda: os.mkfifo(path), lambda: path.symlink_to(elsewhere), lambda: path.symlink_to("/dev/zero")):
+        make()
+        with pytest.raises(ConfigError, match=rf"{name}: it is a link, or no file; remove it"):
+            _sweep._begin(folder, text, sweep)
+        path.unlink()
+
+
+def test_a_pipe_in_the_place_of_a_log_fails_its_trial_alone(tmp_path: Path) -> None:
+    file, folder = write(tmp_path, SETTINGS + "[grid]\nshift = [1, 2]\n")
+    folder.mkdir()
+    text, sweep = _sweep._read(file)
+    _sweep._begin(folder, text, sweep)
+    os.mkfifo(folder / "trial0001.log")
+    os.mkfifo(folder / "results.csv")
+    assert _sweep._earlier(folder, sweep) == {1: _trial.WAITING, 2: _trial.WAITING}
+    with pytest.raises(OSError, match="it is a link, or no file"):
+        _trial.run_trial(str(folder), 1, math.inf, math.inf, 1)
+    _sweep._note(folder / "trial0001.log", "nobody reads this")
+    rows = _sweep._write_results(folder, sweep, {1: _trial.FAILED, 2: _trial.WAITING})
+    assert [row["state"] for row in rows] == ["failed", "waiting"]
+    assert rows[0]["error"] == f"cannot read {folder / 'trial0001.log'}: it is a link, or no file; remove it"
+
+
 @pytest.mark.parametrize(
     "line", ["{", "\udcff", '{"epoch": 1, "train_loss": "low"}', '{"epoch": 1, "train_loss": 1, "seconds": []}']
 )

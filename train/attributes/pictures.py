@@ -105,7 +105,7 @@ def strips(study: Study, lines: Sequence[tuple[int, int]]) -> bytes:
     axes.imshow(canvas, interpolation="nearest", extent=(0, width, height, 0), aspect="auto")
     axes.set_axis_off()
     for x, y, text, colour in texts:
-        axes.text(x, y, text, color=colour, fontsize=6.5)
+        axes.text(x, y, text, color=colour, fontsize=6.5, parse_math=False)
     return _saved(figure, 100)
 
 

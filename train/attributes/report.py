@@ -38,10 +38,10 @@ from train.attributes.translations import translated
 from train.attributes.units import first_filters, patch_of, receptive_field
 from train.networks.hierarchical import hierarchy
 from train.pages import Picture, Scale, Table, png, render
-from train.storage.files import write_atomically
+from train.storage.files import harmless, read_regular, write_atomically
 from train.verification.report import plain
 
-__all__ = ["JSON", "PAGE", "claims_of", "summary", "write"]
+__all__ = ["JSON", "PAGE", "claims_of", "summary", "write", "write_tables"]
 
 PAGE, JSON = "explore.html", "explore.json"
 
@@ -82,10 +82,7 @@ def write(
         record["conclusion"] = sentences
     for name, content in files.items():
         write_atomically(folder / name, content)
-    for name, (header, lines) in tables.items():
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *lines])
-        write_atomically(folder / f"{name}.csv", text.getvalue().encode(errors="backslashreplace"))
+    write_tables(folder, tables)
     text_of_json = json.dumps(plain(record, lambda number: None), indent=1, allow_nan=False)
     write_atomically(folder / JSON, text_of_json.encode(errors="backslashreplace"))
     values = _values(study, description, warning, files, sentences)
@@ -93,10 +90,18 @@ def write(
     write_atomically(folder / PAGE, shown.encode())
 
 
+def write_tables(folder: Path, tables: Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]) -> None:
+    """Write a CSV file for each header with its lines, without commands of terminals in names that others gave."""
+    for name, (header, lines) in tables.items():
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *lines])
+        write_atomically(folder / f"{name}.csv", harmless(text.getvalue()).encode(errors="backslashreplace"))
+
+
 def claims_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the description and the claims of a network that was explored before; ValueError if there are none."""
     try:
-        record = json.loads((folder / JSON).read_text("utf-8"))
+        record = json.loads(read_regular(folder / JSON))
         description = {name: record["description"][name] for name in ("network", "weights", "images", "settings")}
         fields = ("network", *(f.name for f in dataclasses.fields(Claim)))
         return description, [

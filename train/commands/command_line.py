@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
 import textwrap
@@ -26,15 +25,13 @@ from train.runs import compiling
 from train.runs.checkpoint import CheckpointError
 from train.runs.run import RunError
 from train.runs.training import Interrupted, TrainingError
+from train.storage.files import harmless
 
 ONE_LINE = (CheckpointError, DataError, DistributedError, RunError, TrainingError)
 """Errors whose message is all a user needs."""
 
 LONGEST_WORD, LONGEST_LINE = 300, 1000
 """Characters of a word and of a message that are shown."""
-
-COMMANDS_OF_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but tab and line feed, and those that reverse what is written; a file's names may hold them."""
 
 _unwritten: list[OSError] = []
 """Why what this command said could not be written: output without a buffer does not keep it for the last flush."""
@@ -155,11 +152,6 @@ def one_line(text: str) -> str:
     """The text on one line, long words and what is beyond a thousand characters cut."""
     words = (f"{word[:160]}...{word[-40:]}" if len(word) > LONGEST_WORD else word for word in text.split())
     return textwrap.shorten(" ".join(words), LONGEST_LINE, placeholder=" ...")
-
-
-def harmless(text: str) -> str:
-    """The text with what a terminal takes for commands as escape sequences of Python."""
-    return COMMANDS_OF_TERMINALS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def given_path(text: str) -> Path:

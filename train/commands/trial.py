@@ -18,6 +18,7 @@ from train.commands.process import LAUNCHERS
 from train.config import Config, make_config, read_toml
 from train.runs.checkpoint import Checkpoint
 from train.runs.run import Run, RunError
+from train.storage.files import open_regular
 from train.storage.lock import HeldError, locked
 
 FINISHED, OUT_OF_TIME, FAILED, STOPPED, WAITING = "finished", "out of time", "failed", "stopped", "waiting"
@@ -67,7 +68,7 @@ def run_trial(folder: str, number: int, minutes: float, deadline: float, threads
     environment = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     if threads and not {"HCNN_NUM_THREADS", "OMP_NUM_THREADS"} & environment.keys():
         environment |= {"HCNN_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
-    with open(run.path.with_suffix(".log"), "ab") as log:
+    with open(run.path.with_suffix(".log"), "ab", opener=open_regular) as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", CHILD, *flags],
             stdin=subprocess.PIPE,  # which ends with this process
@@ -126,7 +127,7 @@ def _is_whole(run: Run) -> bool:
 
 def of_file(path: Path) -> Config:
     """Return what the file of a trial asks for."""
-    settings = read_toml(path)
+    settings = read_toml(path, own=True)
     return make_config(settings.get("preset", "hcnn"), settings)
 
 

@@ -54,7 +54,9 @@ def read_layout(path: Path, layout: Layout, *, partial: bool = False) -> list[Ba
     try:
         for where, name, file in files:
             batches[name] = _read_batch(where, name, file, layout)
-    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:
+    except DataError:
+        raise
+    except (OSError, EOFError, ValueError, lzma.LZMAError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected {layout.archive} or its files, whole") from error
     *train, test = layout.members
     missing = [name for name in layout.members if name not in batches]

@@ -112,7 +112,7 @@ def plot_trials(varied: Mapping[str, Sequence[Any]], accuracies: Sequence[float]
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False, width_ratios=widths)[0]
     for axes, (name, values) in zip(panels, shown.items(), strict=True):
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        places = list(values) if numeric else [str(v) for v in values]
+        places = list(values) if numeric else [literal(str(v)) for v in values]
         axes.plot(places, [100 * a for a in accuracies], "o", markersize=4, alpha=0.7)
         if numeric and 0 < 20 * min(values) <= max(values):
             axes.set_xscale("log")

@@ -17,7 +17,7 @@ from train.config import Config, to_toml
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import Checkpoint, CheckpointError, UnreadableError
 from train.runs.events import write_events
-from train.storage.files import open_regular, read_regular, remove_partial_files, write_atomically
+from train.storage.files import make_folder, open_regular, read_regular, remove_partial_files, write_atomically
 from train.storage.lock import HeldError, locked
 
 KEPT = 3
@@ -84,7 +84,7 @@ class Run:
         """Make the directory, or one of a name that no other process has taken: with -2, -3 and so on behind it."""
         for path in (self.path, *(self.path.with_name(f"{self.path.name}-{n}") for n in range(2, 1000))):
             try:
-                path.mkdir(parents=True)
+                make_folder(path)
             except FileExistsError:
                 continue
             except OSError as error:
@@ -105,7 +105,7 @@ class Run:
             stack.callback(setattr, self, "_keep_lock", self._keep_lock)  # as it was
             try:
                 if make:
-                    self.path.mkdir(parents=True, exist_ok=True)
+                    make_folder(self.path, exist_ok=True)
                 self._keep_lock = stack.enter_context(locked(self.path / ".lock"))
             except HeldError as error:
                 raise RunError(

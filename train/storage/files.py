@@ -20,6 +20,14 @@ AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 MOST_TEXT = 1 << 28
 """Bytes of the longest text file that is read."""
 
+COMMANDS_OF_TERMINALS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that reverse what is written; a file's names may hold them."""
+
+
+def harmless(text: str) -> str:
+    """The text with what a terminal takes for commands as escape sequences of Python."""
+    return COMMANDS_OF_TERMINALS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """A descriptor of a file of a run, for `open` as its opener; OSError if `path` is a link, or no regular file."""
@@ -64,12 +72,28 @@ def write_atomically(path: Path, content: bytes) -> None:
         if isinstance(error, OSError) and error.filename is not None:
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error  # not a name that nobody gave
         raise
-    with contextlib.suppress(OSError):  # not every file system can flush a directory
-        directory = os.open(path.parent, os.O_RDONLY)
+    _flush_entries(path.parent)
+
+
+def make_folder(path: Path, *, exist_ok: bool = False) -> None:
+    """Make a folder and those that it lies in, and flush the entry of each to the disk: after a power cut it is there.
+
+    OSError if that cannot be done; FileExistsError if it is there and `exist_ok` is not given.
+    """
+    made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    path.mkdir(parents=True, exist_ok=exist_ok)
+    for folder in made:
+        _flush_entries(folder.parent)
+
+
+def _flush_entries(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(directory)
+            os.fsync(descriptor)
         finally:
-            os.close(directory)
+            os.close(descriptor)
 
 
 def remove_partial_files(folder: Path, *names: str) -> None:
