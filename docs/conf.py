@@ -25,6 +25,8 @@ os.environ.setdefault(
     "CUPY_PYLOPS", "0"
 )  # PyLops imports CuPy where it finds it, and fails without the GPU's libraries
 
+import sklearn.base  # noqa: E402, F401 - before Sphinx puts something else in the place of torch, which it asks for
+
 import hcnn_core  # noqa: E402
 from scripts.clean_notebooks import INSTALL, clean_folder  # noqa: E402
 
