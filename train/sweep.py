@@ -195,10 +195,12 @@ def _read(file: Path, *, own: bool = False) -> tuple[str, Sweep]:
     """What a file says, and asks for; one of the sweep's `own` may be no link, pipe or device."""
     try:
         with open(file, encoding="utf-8", opener=open_regular if own else None) as stream:
-            text = stream.read(MOST_TEXT)
+            text = stream.read(MOST_TEXT + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"cannot read {file}: {reason}") from error
+    if len(text) > MOST_TEXT:
+        raise ConfigError(f"cannot read {file}: it is longer than {MOST_TEXT >> 20} MiB")
     try:
         return text, read_sweep(text)
     except ConfigError as error:
