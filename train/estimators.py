@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,6 @@ BATCH = 100
 TENTHS = 10
 """How often a row of mean weight is repeated, where weights are no integers."""
 
-
 NAMED = "epochs", "width", "depth", "learning_rate", "batch_size"
 
 
@@ -59,7 +59,11 @@ class _Memory:
 
 
 class _Estimator(BaseEstimator):
-    """What both kinds have in common."""
+    """What both kinds have in common: a kind says what targets are, and what they are called again."""
+
+    _validation: ClassVar[dict[str, bool]]
+    _targets: Callable[[Any, NDArray[np.float64]], tuple[NDArray[Any], int, tuple[str, ...]]]
+    _in_terms_of_y: Callable[[NDArray[np.float64]], NDArray[Any]]
 
     def __init__(
         self,
@@ -83,8 +87,45 @@ class _Estimator(BaseEstimator):
         config = make_config(self.preset, {"seed": seed, **given, **(self.settings or {})})
         return replace(config, epochs=max(1, config.epochs // repeats))
 
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train a network.
+
+        Parameters
+        ----------
+        X : array, shape (N, T), (N, T, C), (N, H, W, C) or (N, D, H, W, C)
+            Samples.
+        y : array, shape (N,), of numbers also (N, n_targets)
+            Their classes, or numbers.
+        sample_weight : array, shape (N,), optional
+            How often each counts.
+
+        Returns
+        -------
+        estimator
+            This one.
+        """
+        X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2, **self._validation)
+        weight = self._weight(sample_weight, len(X))
+        self._learn(self._samples(X), weight, *self._targets(y, weight))
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable classes, or numbers in the units of the targets.
+
+        Parameters
+        ----------
+        X : array
+            As `fit` takes it.
+
+        Returns
+        -------
+        ndarray, shape (N,) or (N, n_targets)
+            As y was.
+        """
+        return self._in_terms_of_y(self._predicted(X))
+
     def _learn(
-        self, x: NDArray[Any], y: NDArray[Any], outputs: int, weight: NDArray[np.float64], names: tuple[str, ...]
+        self, x: NDArray[Any], weight: NDArray[np.float64], y: NDArray[Any], outputs: int, names: tuple[str, ...]
     ) -> None:
         """Train on rows in an order of their own, so that a weight of 2 is two rows, wherever they stand."""
         repeats = 1
@@ -165,31 +206,18 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
     proportion, to a tenth of the mean. The order of rows does not matter.
     """
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> HCNNClassifier:
-        """Train a network.
+    _validation: ClassVar[dict[str, bool]] = {}
 
-        Parameters
-        ----------
-        X : array, shape (N, T), (N, T, C), (N, H, W, C) or (N, D, H, W, C)
-            Samples.
-        y : array, shape (N,)
-            Their classes.
-        sample_weight : array, shape (N,), optional
-            How often each counts.
-
-        Returns
-        -------
-        HCNNClassifier
-            This estimator.
-        """
-        X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2)
+    def _targets(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.int64], int, tuple[str, ...]]:
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y has one class, {self.classes_[0]}; a classifier needs two")
-        weight, names = self._weight(sample_weight, len(X)), tuple(map(str, self.classes_))
-        self._learn(self._samples(X), labels.astype(np.int64), len(self.classes_), weight, names)
-        return self
+        return labels.astype(np.int64), len(self.classes_), tuple(map(str, self.classes_))
+
+    def _in_terms_of_y(self, found: NDArray[np.float64]) -> NDArray[Any]:
+        classes: NDArray[Any] = self.classes_[found.argmax(axis=1)]
+        return classes
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return what the network holds for the probability of each class.
@@ -205,22 +233,6 @@ class HCNNClassifier(ClassifierMixin, _Estimator):
             In the order of `classes_`.
         """
         return np.exp(log_softmax(self._predicted(X)))
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable classes.
-
-        Parameters
-        ----------
-        X : array
-            As `fit` takes it.
-
-        Returns
-        -------
-        ndarray, shape (N,)
-            Members of `classes_`.
-        """
-        found = self._predicted(X)
-        return self.classes_[found.argmax(axis=1)]
 
 
 class HCNNRegressor(RegressorMixin, _Estimator):
@@ -255,45 +267,15 @@ class HCNNRegressor(RegressorMixin, _Estimator):
         tags.regressor_tags.poor_score = True  # where the place of a feature says what it means
         return tags
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> HCNNRegressor:
-        """Train a network.
+    _validation: ClassVar[dict[str, bool]] = {"multi_output": True, "y_numeric": True}
 
-        Parameters
-        ----------
-        X : array, shape (N, T), (N, T, C), (N, H, W, C) or (N, D, H, W, C)
-            Samples.
-        y : array, shape (N,) or (N, n_targets)
-            Numbers.
-        sample_weight : array, shape (N,), optional
-            How often each counts.
-
-        Returns
-        -------
-        HCNNRegressor
-            This estimator.
-        """
-        X, y = validate_data(self, X, y, allow_nd=True, ensure_min_samples=2, multi_output=True, y_numeric=True)
-        weight, targets = self._weight(sample_weight, len(X)), np.asarray(y, np.float64).reshape(len(y), -1)
+    def _targets(self, y: Any, weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], int, tuple[str, ...]]:
+        targets = np.asarray(y, np.float64).reshape(len(y), -1)
         self.target_shape_ = np.shape(y)[1:]
         self.target_mean_ = np.average(targets, axis=0, weights=weight)
         deviation = np.sqrt(np.average((targets - self.target_mean_) ** 2, axis=0, weights=weight))
         self.target_std_ = np.where(deviation > 0, deviation, 1.0)
-        scaled = (targets - self.target_mean_) / self.target_std_
-        self._learn(self._samples(X), scaled, targets.shape[1], weight, ())
-        return self
+        return (targets - self.target_mean_) / self.target_std_, targets.shape[1], ()
 
-    def predict(self, X: Any) -> NDArray[np.float64]:
-        """Return numbers in the units of the targets.
-
-        Parameters
-        ----------
-        X : array
-            As `fit` takes it.
-
-        Returns
-        -------
-        ndarray, shape (N,) or (N, n_targets)
-            As y was.
-        """
-        found = self._predicted(X) * self.target_std_ + self.target_mean_
-        return found.reshape(len(found), *self.target_shape_)
+    def _in_terms_of_y(self, found: NDArray[np.float64]) -> NDArray[Any]:
+        return (found * self.target_std_ + self.target_mean_).reshape(len(found), *self.target_shape_)

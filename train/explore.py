@@ -31,6 +31,7 @@ from train.networks.hierarchical import hierarchy
 from train.networks.registry import ATTRIBUTES, architecture_of
 from train.runs import checkpoint as checkpoints
 from train.runs.checkpoint import CheckpointError
+from train.runs.progress import progress_bar
 from train.runs.run import RunError, versions
 from train.runs.session import namespace, require_named
 from train.runs.shipped import find
@@ -225,7 +226,7 @@ def _features(
     """The arrays of each network, showing progress on a terminal."""
     for name, model in zip(("trained", "untrained"), models, strict=True):
         total = len(dataset.train_images) + len(dataset.test_images)
-        with _bar(total, f"arrays of the {name} network", "images") as bar:
+        with progress_bar(total, f"arrays of the {name} network") as bar:
             yield features(
                 model, dataset, folder, axis=settings.axis, position=settings.position, xp=xp, progress=bar.update
             )
@@ -234,7 +235,7 @@ def _features(
 @contextlib.contextmanager
 def _stages(seconds: dict[str, float]) -> Iterator[Callable[[str], None]]:
     """Show what is measured, and record how long each part takes."""
-    with _bar(len(PARTS) + 1, "", "parts") as bar:
+    with progress_bar(len(PARTS) + 1, unit=" parts") as bar:
         current: list[tuple[str, float]] = []
 
         def end() -> None:
@@ -250,13 +251,6 @@ def _stages(seconds: dict[str, float]) -> Iterator[Callable[[str], None]]:
 
         yield stage
         end()
-
-
-def _bar(total: int, description: str, unit: str) -> Any:
-    """A bar on standard error; silent when nobody watches."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=description, unit=f" {unit}", dynamic_ncols=True, leave=False, disable=None)
 
 
 def _write(out: Path, write: Callable[[Path], None]) -> None:

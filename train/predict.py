@@ -23,6 +23,7 @@ from train.commands.command_line import Parser, given_path, run_command, say
 from train.data import DataError
 from train.data.folder import ENDINGS, attempt, files_in, listed
 from train.data.photographs import pixels
+from train.runs.progress import progress_bar
 from train.storage.files import write_atomically
 
 TOP = 5
@@ -44,13 +45,15 @@ def _act(options: argparse.Namespace) -> int:
     writer = csv.writer(stream, lineterminator="\n")
     number = ["", *(f"_{place}" for place in range(2, top + 1))]
     writer.writerow(["path", *itertools.chain(*((f"class{n}", f"probability{n}") for n in number))])
-    for part, made in _progress(_read(files, network), len(files)):
-        read = [(path, image) for path, image in zip(part, made, strict=True) if not isinstance(image, str)]
-        failed += [(path, image) for path, image in zip(part, made, strict=True) if isinstance(image, str)]
-        found: Any = network.probabilities(np.stack([image for _, image in read])) if read else []
-        for (path, _), row in zip(read, found, strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            writer.writerow([path, *itertools.chain(*((network.class_names[k], f"{row[k]:.6f}") for k in best))])
+    with progress_bar(len(files)) as bar:
+        for part, made in _read(files, network):
+            read = [(path, image) for path, image in zip(part, made, strict=True) if not isinstance(image, str)]
+            failed += [(path, image) for path, image in zip(part, made, strict=True) if isinstance(image, str)]
+            found: Any = network.probabilities(np.stack([image for _, image in read])) if read else []
+            for (path, _), row in zip(read, found, strict=True):
+                best = np.argsort(-row, kind="stable")[:top]
+                writer.writerow([path, *itertools.chain(*((network.class_names[k], f"{row[k]:.6f}") for k in best))])
+            bar.update(len(part))
     if options.out:
         write_atomically(options.out, stream.getvalue().encode())
         say(f"{options.out}: {len(files) - len(failed):,} files")
@@ -74,16 +77,6 @@ def _read(files: Sequence[Path], network: Classifier) -> Iterator[tuple[Sequence
                 yield before, made.result()
         for before, made in ahead:
             yield before, made.result()
-
-
-def _progress(batches: Any, count: int) -> Iterator[Any]:
-    """The batches, with a bar where somebody watches."""
-    from tqdm import tqdm
-
-    with tqdm(total=count, unit="img", leave=False, disable=None) as bar:
-        for batch in batches:
-            yield batch
-            bar.update(len(batch[0]))
 
 
 def _parser() -> Parser:

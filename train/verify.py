@@ -35,6 +35,7 @@ from train.networks.network import Network
 from train.networks.registry import ATTRIBUTES, architecture_of, build
 from train.pages import Picture, image_png
 from train.runs import checkpoint as checkpoints
+from train.runs.progress import progress_bar
 from train.runs.run import RunError, versions
 from train.runs.session import namespace, require_named
 from train.runs.shipped import find
@@ -233,7 +234,7 @@ def _random_weights(network: Network, rng: np.random.Generator) -> Any:
 
 def _measured(subjects: Iterable[tuple[str, Subject]], count: int) -> Iterator[tuple[Subject, Example]]:
     """Measure every network, showing progress on a terminal."""
-    with _progress(count) as bar:
+    with progress_bar(count, bar_format="{desc}: {percentage:3.0f} %|{bar}| [{elapsed}<{remaining}]") as bar:
         for name, subject in subjects:
             depth, layer = len(subject.table) + 1, 0
             for example in measure(subject):
@@ -242,14 +243,6 @@ def _measured(subjects: Iterable[tuple[str, Subject]], count: int) -> Iterator[t
                     bar.set_description(f"{name}, layer {layer} of {depth}")
                     bar.update(1 / depth)
                 yield subject, example
-
-
-def _progress(total: int) -> Any:
-    """A bar on standard error; silent when nobody watches."""
-    from tqdm import tqdm
-
-    form = "{desc}: {percentage:3.0f} %|{bar}| [{elapsed}<{remaining}]"
-    return tqdm(total=total, bar_format=form, dynamic_ncols=True, leave=False, disable=None)
 
 
 def _keep_worst(worst: dict[tuple[Any, ...], tuple[Subject, Example]], subject: Subject, example: Example) -> None:

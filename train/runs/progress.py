@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-SILENT = SimpleNamespace(update=lambda count: None, set_postfix_str=lambda text, refresh: None)
+SILENT = SimpleNamespace(
+    update=lambda count=1: None, set_description=lambda text: None, set_postfix_str=lambda text, refresh: None
+)
 
 
 @contextmanager
-def progress_bar(total: int, title: str, *, initial: int = 0, delay: float = 0.0) -> Iterator[Any]:
-    """A bar of images, which appears after some seconds; its `update` takes how many more are done."""
+def progress_bar(total: int, title: str = "", **options: Any) -> Iterator[Any]:
+    """A bar of images, with options of tqdm's; its `update` takes how many more are done."""
     if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield SILENT
         return
@@ -23,7 +25,5 @@ def progress_bar(total: int, title: str, *, initial: int = 0, delay: float = 0.0
     except ImportError:
         yield SILENT
         return
-    with tqdm(
-        total=total, initial=initial, desc=title, unit="img", dynamic_ncols=True, leave=False, delay=delay
-    ) as bar:
+    with tqdm(total=total, desc=title, **{"unit": "img", "dynamic_ncols": True, "leave": False} | options) as bar:
         yield bar
