@@ -254,6 +254,7 @@ def networks(**fixed: Any) -> st.SearchStrategy[dict[str, Any]]:
         "normalization": st.sampled_from(("factors", "both")),
         "head": st.sampled_from(("mean", "sum", "dense")),
         "skip": st.sampled_from(("none", "aligned")),
+        "blur": st.booleans(),
         "dtype": st.sampled_from(("float32", "float64")),
     }
     return st.fixed_dictionaries({**settings_of, **{name: st.just(value) for name, value in fixed.items()}})

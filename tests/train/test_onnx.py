@@ -47,6 +47,8 @@ KINDS = [
     ((12, 11), {"skip": "aligned", "depth": 7}),
     ((12, 11), {"normalization": "both", "head": "dense"}),
     ((12,), {"head": "sum"}),
+    ((12, 11), {"blur": True}),
+    ((8, 8), {"blur": True, "boundary": "periodic", "strided_layers": (1, 3)}),
     ((12, 11), {"activation": "gelu", "space_kernel": 4}),
 ]
 

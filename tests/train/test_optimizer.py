@@ -89,10 +89,14 @@ def scalar_loop(
     return w, v
 
 
+def kind(name: str) -> Any:
+    return "filter" if name in DECAYED else name
+
+
 def descend(config: Config, rate: float, weights: Any, gradients: Any, velocity: Any) -> tuple[Any, Any]:
     """Weights and velocity after a step of an optimiser that keeps no more than a velocity."""
     parameters = {
-        la: {n: Parameter(a, n in DECAYED, 1 if n == "h" else None) for n, a in arrays.items()}
+        la: {n: Parameter(a, kind(n), 1 if n == "h" else None) for n, a in arrays.items()}
         for la, arrays in weights.items()
     }
     weights, state = updated(config, Progress(rate, 1), parameters, gradients, {"velocity": velocity})
@@ -148,26 +152,30 @@ def test_momentum_by_hand() -> None:
     assert found[True] == [-1.5, -3.25, -5.125]
 
 
-def test_only_filters_decay() -> None:
-    config = make_config("hcnn", {"weight_decay": 0.5, "momentum": 0.0})
+@pytest.mark.parametrize("decay_scales", [False, True])
+def test_only_filters_decay_and_scales_where_that_is_set(decay_scales: bool) -> None:
+    config = make_config("hcnn", {"weight_decay": 0.5, "momentum": 0.0, "decay_scales": decay_scales})
+    decaying = ("w", "h", "g", "scale") if decay_scales else ("w", "h", "g")
     rng = np.random.default_rng(1)
     weights = tree(rng)
     zero = {la: {n: np.zeros_like(a) for n, a in arrays.items()} for la, arrays in weights.items()}
     moved, _ = descend(config, 0.25, weights, zero, zero)
     for layer, arrays in weights.items():
         for name, array in arrays.items():
-            share = 1 - 0.25 * 0.5 if name in ("w", "h", "g") else 1
+            share = 1 - 0.25 * 0.5 if name in decaying else 1
             np.testing.assert_allclose(moved[layer][name], share * array, rtol=1e-15)
 
 
-@pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus"])
-def test_the_filters_of_the_network_are_what_decays(preset: str) -> None:
-    """Everything but biases and the logits' scale, and nothing that the network has under no such name."""
+@pytest.mark.parametrize("preset", ["hcnn", "hcnn-plus", "released"])
+def test_filters_scales_and_biases_of_the_network_are_told_apart(preset: str) -> None:
+    """By their names, and nothing that the network has under no such name."""
     network = build(make_config(preset))
     found = described(network, network.initialize(np.random.default_rng(0)))
     parameters = [(name, p) for arrays in found.values() for name, p in arrays.items()]
-    assert {name for name, _ in parameters} == {*DECAYED, "bias", "scale"}
-    assert {name for name, p in parameters if p.decays} == set(DECAYED)
+    scales = {"scale", "h_scale"} if preset == "released" else {"scale"}
+    assert {name for name, p in parameters if p.kind == "filter"} == set(DECAYED)
+    assert {name for name, p in parameters if p.kind == "scale"} == scales
+    assert {name.removeprefix("h_") for name, p in parameters if p.kind == "bias"} == {"bias"}
     assert {name for name, p in parameters if p.row_axes == 1} == {"h"}
     assert {p.row_axes for name, p in parameters if name != "h"} == {None}
 

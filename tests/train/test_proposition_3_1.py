@@ -221,12 +221,12 @@ PAPER = {"depth": 8, "width": 8, "factors": 9, "strided_layers": (4,), "boundary
 
 @pytest.mark.parametrize("nonlinear", [False, True], ids=["merged", "plus"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("normalization", ["factors", "both"])
+@pytest.mark.parametrize(("normalization", "blur"), [("factors", False), ("both", True)])
 def test_proposition_tells_exact_translations_from_all_others(
-    nonlinear: bool, reduction: str, normalization: str
+    nonlinear: bool, reduction: str, normalization: str, blur: bool
 ) -> None:
     """At the paper's supports and strides the two kinds lie nine orders of magnitude apart."""
-    settings = {"nonlinear_factors": nonlinear, "reduction": reduction, "normalization": normalization}
+    settings = {"nonlinear_factors": nonlinear, "reduction": reduction, "normalization": normalization, "blur": blur}
     tried = subject({**PAPER, **settings}, 0, size=8)
     rows = [example.row for example in measure(tried)]
     exact, aliased = ([row.largest for row in rows if row.kind == kind] for kind in ("exact", "aliased"))

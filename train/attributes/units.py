@@ -48,7 +48,7 @@ def receptive_field(table: list[HierarchicalLayer], j: int) -> tuple[int, int]:
     """Return what one sample of x_j sees of an image."""
     size, step = 1, 1
     for layer in table[:j]:
-        size += (layer.kernel_size[0] - 1) * step
+        size += (layer.kernel_size[0] - 1 + 2 * layer.blurs) * step
         step *= layer.stride[0]
     return size, step
 

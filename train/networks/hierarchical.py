@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autodiff import (
     batch_normalize,
@@ -19,7 +20,7 @@ from autodiff import (
     normalize_filters,
     patch_moments,
 )
-from hcnn_core.backend import Array
+from hcnn_core.backend import Array, DeviceTables
 from hcnn_core.factored import EXPANSION_ELEMENTS, factor_options
 from hcnn_core.shards import Shard
 from hcnn_core.typing import Boundary
@@ -43,6 +44,7 @@ __all__ = [
     "build",
     "hierarchy",
     "layers",
+    "low_pass",
     "name_of",
 ]
 
@@ -63,6 +65,9 @@ class HierarchicalSettings(Section):
     )
     attribute_stride: int = setting(2, "subsampling of v_{j-2} and v_{j-1} at each layer", low=1)
     strided_layers: tuple[int, ...] = setting((5, 9), "layers j that subsample space by 2, where they exist", low=1)
+    blur: bool = setting(
+        False, "a fixed low-pass, [1, 2, 1]/4 along each u, before the layers that subsample space (arXiv:1904.11486)"
+    )
     activation: str = setting(
         "elu", "rho, the nonlinearity of each layer; gelu takes more passes over memory", choices=ACTIVATIONS.keys()
     )
@@ -113,6 +118,14 @@ class NormalizationSettings(Section):
     )
 
 
+_low_passes = DeviceTables()
+
+
+def low_pass(axes: int) -> NDArray[np.float64]:
+    """Return the taps of the setting `blur`: [1, 2, 1]/4 along each of so many axes."""
+    return np.asarray(math.prod(np.ix_(*(np.array([1, 2, 1]) / 4,) * axes)))
+
+
 def name_of(j: int) -> str:
     """Return the name under which x_j is found in a state."""
     return f"layer{j:02d}" if j else IMAGES
@@ -143,6 +156,7 @@ class HierarchicalLayer(Layer):
     reduces: bool = False  # whether to make the marginal that the next layer takes on the way
     factors: int = 0  # Q of Eq. (8); 0 where filters are not factored
     tells_classes: bool = False
+    blurs: bool = False  # whether what it filters is low-passed along u first
     skip: AlignedSkip | None = None  # of x_{j-2}, which is read too
     activation: Activation = ACTIVATIONS["elu"]  # rho
 
@@ -274,10 +288,21 @@ class HierarchicalLayer(Layer):
     """Batch normalisation before an activation that has no fused form."""
 
     def _reduced(self, signal: Signal) -> Array:
-        """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
+        """Sum of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis, low-passed where the layer does that."""
         if signal.reduced is not None:
-            return signal.reduced
-        return marginal(signal.x, self.along[0]) if self._has_three(signal.x) else signal.x
+            return self._blurred(signal.reduced)
+        return self._blurred(marginal(signal.x, self.along[0]) if self._has_three(signal.x) else signal.x)
+
+    def _blurred(self, x: Array) -> Array:
+        """What is filtered: without its highest frequencies along u, which a stride of 2 would fold onto low ones.
+
+        The low-pass is a convolution with the layer's boundary, so the layer is as covariant as without it.
+        """
+        if not self.blurs:
+            return x
+        axes, like = len(self.space), getval(x)
+        taps = _low_passes.beside(like, (axes, like.dtype), lambda: low_pass(axes).astype(like.dtype))
+        return convolve(x, taps, self.space, boundary=self.boundary[:axes])
 
     def _patch_moments(
         self, x: Array, moments: Weights | None, shard: Shard | None
@@ -349,12 +374,12 @@ class HierarchicalLayer(Layer):
         return MergedLayer(self)
 
     def linear_maps(self, merged: Weights) -> list[Callable[[Array], Array]]:
-        """Return what it is without biases and rho: the marginal (Eq. 6) and a convolution."""
+        """Return what it is without biases and rho: the marginal (Eq. 6), the low-pass, and a convolution."""
         return [lambda x: convolve(self.marginal(x), merged["w"], self._axes, **self._options)]
 
     def marginal(self, x: Array) -> Array:
-        """Return the marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis."""
-        return marginal(x, self.along[0], reduction=self.reduction) if self._has_three(x) else x
+        """Return the marginal of x_{j-1} over v_{j-3} (Eq. 6), where it has that axis, low-passed where that is set."""
+        return self._blurred(marginal(x, self.along[0], reduction=self.reduction) if self._has_three(x) else x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -619,6 +644,7 @@ def layers(
                 factors=config.factors if attributes == 2 else 0,
                 tells_classes=last,
                 activation=kinds.activation(ACTIVATIONS[config.activation]),
+                blurs=config.blur and steps[0] > 1,
                 skip=AlignedSkip.between((*table[-1].stride[:axes], r), (*steps, r)) if skips else None,
             )
         )

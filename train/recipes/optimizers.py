@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,9 @@ OptimizerState = dict[str, list[Array]]
 class MomentumSettings(Section):
     """Settings of optimisers with momentum."""
 
-    momentum: float = setting(0.9, "part of the last update kept (adamw: of the running gradients)", low=0.0, high=1.0)
+    momentum: float = setting(
+        0.9, "part kept of the last update; of the running gradients, where running squares are kept", low=0.0, high=1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,7 @@ class NesterovSettings(Section):
 class SquareSettings(Section):
     """Settings of optimisers that keep running squares."""
 
-    square_decay: float = setting(
-        0.999, "part of the running squares of gradients kept at each step of adamw", low=0.0, high=0.99999
-    )
+    square_decay: float = setting(0.999, "part kept of the running squares of gradients", low=0.0, high=0.99999)
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,16 @@ class DecaySettings(Section):
     weight_decay: float = setting(
         2e-4, "added to the gradient (muon, adamw: the direction) per unit of filter coefficient", low=0.0
     )
+    decay_scales: bool = setting(False, "weight decay of scales too: of what is normalised, and of the logits")
 
 
 class Parameter(NamedTuple):
     """An array that is trained."""
 
     array: Array
-    decays: bool = False  # whether weight decay makes it smaller: filters, not biases and scales
+    kind: Literal["filter", "scale", "bias"] = (
+        "bias"  # weight decay makes filters smaller, and scales where that is set
+    )
     row_axes: int | None = None  # how many of its first axes are rows where it is taken for a matrix; None: all but one
 
 
@@ -118,7 +121,8 @@ def updated(
 
 
 def _decays(settings: Any, parameters: Sequence[Parameter]) -> list[float]:
-    return [float(settings.weight_decay) if p.decays else 0.0 for p in parameters]
+    decaying = ("filter", "scale") if settings.decay_scales else ("filter",)
+    return [float(settings.weight_decay) if p.kind in decaying else 0.0 for p in parameters]
 
 
 def _momentum(update_all: Callable[..., Any], **options: Callable[[Parameter], Any]) -> Update:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hcnn_core import convolve
 from train.extras import install_command
-from train.networks.hierarchical import Head, HierarchicalLayer, hierarchy
+from train.networks.hierarchical import Head, HierarchicalLayer, hierarchy, low_pass
 from train.networks.layer import Weights
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of
@@ -159,6 +159,18 @@ def write_onnx(target: Path, source: Path, checkpoint: Checkpoint) -> None:
     write_atomically(target, model.SerializeToString())
 
 
+def _convolved(graph: _Graph, y: str, dense: Dense, **options: Any) -> str:
+    """Add a correlation of y, and return the name of what it makes."""
+    axes, (before, after) = len(dense.stride), dense.pads
+    pads: dict[str, Any] = {"pads": [before] * axes + [after] * axes}
+    if dense.periodic:
+        around = np.array([0, 0, *(before,) * axes, 0, 0, *(after,) * axes], np.int64)
+        y, pads = graph.add("Pad", y, graph.constant(around), mode="wrap"), {}
+    filters = graph.constant(dense.weight), graph.constant(dense.bias)
+    made: str = graph.add("Conv", y, *filters, strides=dense.stride, **pads, **options)
+    return made
+
+
 def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str) -> None:
     """Add the layers, from standardised images, channels first, to the output "logits"."""
     table = hierarchy(network)
@@ -168,12 +180,16 @@ def _logits(graph: _Graph, network: Network, merged: dict[str, Weights], x: str)
         if dense.parts > 1:
             parts = graph.add("Split", y, axis=1, num_outputs=dense.parts, outputs=dense.parts)
             y = graph.add("Mean" if layer.reduction == "mean" else "Sum", *parts)
-        before, after = dense.pads
-        pads: dict[str, Any] = {"pads": [before] * axes + [after] * axes}
-        if dense.periodic:
-            around = np.array([0, 0, *(before,) * axes, 0, 0, *(after,) * axes], np.int64)
-            y, pads = graph.add("Pad", y, graph.constant(around), mode="wrap"), {}
-        y = graph.add("Conv", y, graph.constant(dense.weight), graph.constant(dense.bias), strides=dense.stride, **pads)
+        if layer.blurs:
+            count = dense.weight.shape[1]
+            taps = np.broadcast_to(low_pass(axes), (count, 1, *(3,) * axes))
+            y = _convolved(
+                graph,
+                y,
+                dense._replace(weight=_f32(taps), bias=np.zeros(count, np.float32), pads=(1, 1), stride=(1,) * axes),
+                group=count,
+            )
+        y = _convolved(graph, y, dense)
         kind, options = ACTIVATIONS[network.config.activation]
         y = graph.add(kind, y, **options)
         if layer.skip is not None:

@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from autodiff import tree_leaves, tree_map, value_and_grad
 from hcnn_core import precision
@@ -89,9 +89,13 @@ def gradient_step(
 
 
 def described(network: Network, weights: Parameters) -> dict[str, dict[str, Parameter]]:
-    """Return weights as optimisers take them: arrays with several axes decay, which biases and scales are not."""
+    """Return weights as optimisers take them: arrays with several axes are filters, which scales and biases are not."""
+
+    def kind(name: str, a: Array) -> Literal["filter", "scale", "bias"]:
+        return "filter" if a.ndim > 1 else "scale" if name.endswith("scale") else "bias"
+
     return {
-        layer: {name: Parameter(a, a.ndim > 1, network[layer].row_axes.get(name)) for name, a in arrays.items()}
+        layer: {name: Parameter(a, kind(name, a), network[layer].row_axes.get(name)) for name, a in arrays.items()}
         for layer, arrays in weights.items()
     }
 

@@ -304,7 +304,7 @@ def _covariance_inside(subject: Subject, mode: str, j: int, x: Array) -> Iterato
         return
     layer = subject.table[j]
     for index, axis in enumerate(_axes(subject, j, "zero")[: len(layer.space)]):
-        reach, stride = layer.kernel_size[index] // 2, layer.stride[index]
+        reach, stride = layer.kernel_size[index] // 2 + layer.blurs, layer.stride[index]
         if axis.length > 2 * reach + stride:
             inside, before = x.copy(), (slice(None),) * axis.position
             inside[(*before, slice(0, reach))] = 0
@@ -351,6 +351,12 @@ def _written_out(subject: Subject, row: Row, x: Array, windows: np.ndarray[Any, 
     count = len(layer.space)
     if signal.ndim == count + 4:
         signal = signal.mean(axis=1 + count) if config.reduction == "mean" else signal.sum(axis=1 + count)
+    for axis in range(1, 1 + count if layer.blurs else 1):
+        ends = [(int(a == axis),) * 2 for a in range(signal.ndim)]
+        wider = np.moveaxis(
+            np.pad(signal, ends, "wrap" if layer.boundary[axis - 1] == "periodic" else "constant"), axis, 0
+        )
+        signal = np.moveaxis((wider[:-2] + 2 * wider[1:-1] + wider[2:]) / 4, 0, axis)
     places, inside = _taps(layer, windows)  # per convolved axis (WINDOWS, s): indices, and whether they exist
     patches, exists = signal, np.ones((), bool)
     mesh = []
