@@ -345,7 +345,7 @@ def _row(folder: Path, trial: Trial, state: str) -> dict[str, Any]:
     last = records[-1] if records else {}
     row = {"trial": trial.number, **trial.varied, "state": state, "epochs": len(records)}
     row |= {"validation_accuracy": known[-1] if known else "", "best_validation_accuracy": max(known, default="")}
-    row |= {"validation_loss": last.get("validation_loss", ""), "train_loss": last.get("train_loss", "")}
+    row |= {name: last.get(name, "") for name in ("validation_loss", "validation_tempered_loss", "train_loss")}
     row |= {"seconds": round(sum(r.get("seconds", 0.0) for r in records), 1)}
     row["error"] = damaged
     if state == FAILED and not damaged and os.path.lexists(_log(folder, trial)):

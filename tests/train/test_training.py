@@ -53,7 +53,8 @@ from train.runs.training import Trainer, TrainingError, evaluate
 def test_metrics_have_a_line_for_every_epoch_and_one_for_the_test(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 4]
-    parts = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+    held_out = ("validation_loss", "validation_tempered_loss", "validation_accuracy")
+    parts = ("train_loss", "train_accuracy", *held_out)
     for line in lines[:-1]:
         first = line["epoch"] == 1  # whose first step, the slowest, does not count
         assert set(line) == {"epoch", "learning_rate", *parts, *TIMES} - (set() if first else {"first_step_seconds"})

@@ -30,6 +30,7 @@ from train.recipes.metrics import METRICS
 from train.recipes.schedules import image_size, learning_rate
 from train.runs import checkpoint as checkpoints
 from train.runs import compiling
+from train.runs.calibration import tempered_loss
 from train.runs.checkpoint import Checkpoint, CheckpointError, State
 from train.runs.memory import require_weights
 from train.runs.progress import progress_bar
@@ -362,6 +363,9 @@ class Trainer:
             except TrainingError as error:
                 raise TrainingError(f"after epoch {state.epoch + 1} {error}; {self._advice()}") from error
             record |= {"validation_loss": result.loss, "validation_accuracy": result.accuracy}
+            labels = to_numpy(self.held_out.labels)
+            if len(labels) > 1:
+                record["validation_tempered_loss"] = tempered_loss(result.logits, labels)
             record["evaluation_seconds"] = time.perf_counter() - begin
             score = result.accuracy
         self._require_finite("moments")
