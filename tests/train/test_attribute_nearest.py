@@ -40,16 +40,19 @@ def test_nearest_is_brute_force(database: Any, queries: Any, count: int, offset:
         assert np.array_equal(indices, expected[1]) and np.allclose(distances, expected[0])
 
 
-@pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_arrays_that_rounding_confuses(monkeypatch: pytest.MonkeyPatch, offset: float) -> None:
+@pytest.mark.parametrize(("offset", "halves"), [(0.0, 1), (100.0, 1), (100.0, -1)])
+def test_arrays_that_rounding_confuses(monkeypatch: pytest.MonkeyPatch, offset: float, halves: int) -> None:
+    """Their differences are small beside them; beside their distance from their mean too where two halves differ."""
     rng = np.random.default_rng(0)
     database = (offset + rng.standard_normal((1, 40)) + 1e-4 * rng.standard_normal((300, 40))).astype(np.float32)
+    database[1::2] *= halves
     queries = database[:50] + np.float32(1e-4) * rng.standard_normal((50, 40)).astype(np.float32)
     monkeypatch.setattr(module, "QUERIES", 16)
     own = np.where(np.arange(50) % 2, np.arange(50), -1)
-    distances, indices = nearest(queries, database, 4, exclude=own)
-    expected = brute_force(queries, database, 4, own)
-    assert np.array_equal(indices, expected[1]) and np.allclose(distances, expected[0], rtol=1e-12)
+    for count in (4, 1):
+        distances, indices = nearest(queries, database, count, exclude=own)
+        expected = brute_force(queries, database, count, own)
+        assert np.array_equal(indices, expected[1]) and np.allclose(distances, expected[0], rtol=1e-12)
     products = (queries**2).sum(1)[:, None] - 2 * queries @ database.T + (database**2).sum(1)
     products[np.flatnonzero(own >= 0), own[own >= 0]] = np.inf
     if offset:  # products alone would have been wrong

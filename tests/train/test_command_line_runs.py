@@ -260,14 +260,20 @@ def test_resume_with_another_network_in_the_checkpoint(command: Command, trained
         shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("part", ["images", "labels"])
+@pytest.mark.parametrize("part", ["images", "labels", "checksum"])
 def test_resume_on_other_images(
     command: Command, trained: Path, tmp_path: Path, few_images: Dataset, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    """Or the same with another label."""
+    """Or the same with another label, which the checksum of labels alone may tell."""
     path = part_of(trained, tmp_path)
-    before = contents(path)
     changed = few_images.train_images[0, 0, 0] if part == "images" else few_images.train_labels
+    if part == "checksum":
+        newest = path / "epoch0002-step000000.h5"
+        checkpoint = load(newest)
+        assert checkpoint.labels is not None
+        save(newest, replace(checkpoint, labels=checkpoint.labels ^ 1), {})
+        changed = changed.copy()
+    before = contents(path)
     changed[0] ^= 1
     try:
         command("--resume", path, "--data-dir", "elsewhere").one_line(1, "other images than elsewhere", "--data-dir")

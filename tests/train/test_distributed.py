@@ -379,7 +379,12 @@ def test_ranks_that_differ_are_told_apart() -> None:
             with pytest.raises(DistributedError, match="differ in weights"):
                 ranks.require_same_bits(weights, "weights")
 
+    def last(ranks: Ranks) -> None:
+        with pytest.raises(DistributedError, match=r"differ in numpy: 2\.0 on rank 0 .*, 2\.1 on rank 2 "):
+            ranks.require_same({"numpy": f"2.{ranks.rank // 2}"})
+
     on_ranks(2, work)
+    on_ranks(3, last)
 
 
 def test_ranks_that_are_to_do_different_things_are_refused(tmp_path: Path) -> None:

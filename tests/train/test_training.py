@@ -545,6 +545,17 @@ def test_held_out_images_are_read_every_few_epochs_and_after_the_last(
     assert best == 3 + int(np.argmax(accuracies))
 
 
+def test_of_equal_scores_the_first_is_the_best(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alike(*arguments: Any, **options: Any) -> training.Result:
+        return dataclasses.replace(evaluate(*arguments, **options), accuracy=0.5)
+
+    monkeypatch.setattr(training, "evaluate", alike)
+    command(*SMALL, "--epochs", 2, "--no-test", "--out", tmp_path / "run").success()
+    assert checkpoint_files.load(tmp_path / "run" / "best.h5").state.epoch == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
