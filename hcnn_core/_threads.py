@@ -60,9 +60,9 @@ class Crew:
         self.lock = threading.RLock()  # reentrant, because a signal handler may call grow as well
 
     def grow(self, size: int) -> None:
-        """Start threads until there are `size`."""
+        """Start threads until there are `size`, or as many as the system allows (RLIMIT_NPROC)."""
         if self.size < size:
-            with self.lock:
+            with self.lock, suppress(RuntimeError):
                 while self.size < size:
                     threading.Thread(target=self._serve, name=f"hcnn_{self.size + 1}", daemon=True).start()
                     self.size += 1
@@ -155,7 +155,8 @@ def parallel_for(
     keep_apart(taken)
     # Parts run in a copy of the caller's context, because numpy.errstate is kept there.
     for index in range(1, workers):
-        crew.tasks.put(partial(copy_context().run, part, index))
+        run = partial(copy_context().run, part, index)
+        crew.tasks.put(run) if crew.size else run()
     part(0)
     # All parts must end before an error is raised, because all of them write to the caller's arrays.
     for _ in range(workers):

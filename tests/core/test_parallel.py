@@ -142,20 +142,28 @@ def test_callers_at_once_each_have_their_own_parts() -> None:
     assert all(sorted(indices) == sorted([*range(5)] * 20) for indices in found.values())
 
 
-def test_where_no_thread_starts_nothing_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts: list[int] = []
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_where_the_system_allows_too_few_threads_the_others_do_the_work(
+    monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    parts: list[tuple[int, int]] = []
+    start, started = threading.Thread.start, list[threading.Thread]()
 
     def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        if len(started) == allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
 
     _parallel._crew.cache_clear()
-    with threads(2):
-        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+    with threads(4):
+        with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
-            parallel_for(lambda begin, end: parts.append(begin), 2)
-        assert not parts
-        parallel_for(lambda begin, end: parts.append(begin), 2)
-    assert sorted(parts) == [0, 1]
+            parallel_for(lambda begin, end: parts.append((begin, end)), 8)
+        assert sorted(parts) == [(0, 2), (2, 4), (4, 6), (6, 8)] and len(started) == allowed
+        parallel_for(lambda begin, end: parts.append((begin, end)), 8)
+        assert _parallel._crew().size == 3
+    assert sorted(parts) == [(n, n + 2) for n in (0, 0, 2, 2, 4, 4, 6, 6)]
 
 
 def test_threads_keep_the_callers_error_state() -> None:

@@ -166,6 +166,16 @@ def test_memory_that_runs_out_elsewhere(command: Command, trained: Path, monkeyp
     command("--evaluate", trained / "best.h5").one_line(1, "not enough memory", "--batch-size")
 
 
+def test_threads_that_the_system_does_not_allow(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(cifar, "evaluate", refuse)
+    command("--evaluate", trained / "best.h5").one_line(1, "no other thread", "ulimit -u")
+
+
 def test_memory_of_a_container(tmp_path: Path) -> None:
     def group(limit: str, used: int, cached: int) -> int | None:
         (tmp_path / "memory.max").write_text(f"{limit}\n")
@@ -174,6 +184,7 @@ def test_memory_of_a_container(tmp_path: Path) -> None:
         return _memory._control_group(tmp_path)
 
     assert group("1000", 700, 99) == 1000 - 700 + 100
+    assert group("1000", 1200, 99) == 0
     assert group("max", 700, 99) is None
     assert _memory._control_group(tmp_path / "absent") is None
     (tmp_path / "memory.max").write_text("much")

@@ -141,6 +141,8 @@ def run_command(
         cure = install_command("train") if error.name in NEEDED else "--debug shows where"
         return fail(1, f"{error.name} is not installed: {cure}")
     except Exception as error:
+        if "start new thread" in str(error):
+            return fail(1, "the system lets no other thread begin (ulimit -u shows how many it allows)")
         return fail(1, f"{type(error).__name__}: {error}; --debug shows where")
     finally:
         with contextlib.suppress(OSError, RunError):

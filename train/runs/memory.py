@@ -82,7 +82,7 @@ def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
         if limit == "max":
             return None
         stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        return int(limit) - int(used) + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+        return max(0, int(limit) - int(used) + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0)))
     except (OSError, ValueError):
         return None
 
@@ -97,4 +97,4 @@ def _address_space() -> int | None:
     except (ImportError, OSError, ValueError):
         return None
     reserved = RESERVED + RESERVED_PER_THREAD * worker_count()
-    return None if limit == resource.RLIM_INFINITY else limit - used - reserved
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - used - reserved)

@@ -40,7 +40,8 @@ class _Notice:
         if not self.said and _is_wanted():
             self.timer = threading.Timer(max(0.0, SAID_AFTER - self.spent), self.say)
             self.timer.daemon = True
-            self.timer.start()
+            with contextlib.suppress(RuntimeError):  # no thread can be started
+                self.timer.start()
 
     def end(self, seconds: float) -> None:
         """Count the seconds that compiling a function took."""
