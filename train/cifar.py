@@ -25,7 +25,7 @@ from train.commands.command_line import (
     say,
     say_called,
 )
-from train.config import CHOICES, Config, ConfigError, field_type, make_config, read_toml, sections
+from train.config import CHOICES, MOST, Config, ConfigError, field_type, make_config, read_toml, sections
 from train.data import (
     INFO,
     DatasetInfo,
@@ -270,20 +270,21 @@ def _remake_report(options: argparse.Namespace, given: dict[str, Any]) -> None:
     require_named(config.dataset, "dataset" in given, f"--report {run.path}")
     test, state, shown, trained = run.test_record(), checkpoint.state, None, None
     tested = test and (test["epoch"], 0) == (state.epoch, state.step)
-    if tested or config.validation_size:
+    if tested or config.held_out(MOST):
         dataset = Session(options.ranks).load(xp, config)
         _require_same_kind(path, checkpoint, config.dataset, dataset.info)
         checkpoints.require_same_classes(path, checkpoint, dataset)
         kept, held_out = np.arange(len(dataset.train_labels)), None
-        if config.validation_size:
-            kept, held_out = split_validation(dataset, config.validation_size, config.seed)
+        if count := config.held_out(len(kept)):
+            kept, held_out = split_validation(dataset, count, config.seed)
         if tested:
             part, images, labels = "test", dataset.test_images, dataset.test_labels
-        else:
+        else:  # none of fewer than ten
             part, images, labels = "held-out", dataset.train_images[held_out], dataset.train_labels[held_out]
         statistics = checkpoint.channel_mean, checkpoint.channel_std, config.dtype
-        data = Images(on_device(xp, images), xp.asarray(labels), *statistics)
-        shown = classified(part, network, parameters, moments, data)
+        if tested or count:
+            data = Images(on_device(xp, images), xp.asarray(labels), *statistics)
+            shown = classified(part, network, parameters, moments, data)
         trained = Images(dataset.train_images[kept], dataset.train_labels[kept], *statistics)
     with locked(run):
         say(write_report(run, network, checkpoint.class_names, parameters, shown, trained))

@@ -119,7 +119,7 @@ def fit(
     require_installed()
     config = make_config(config) if isinstance(config, str) else config
     if dataset is not None:
-        config = replace(config, dataset=UNNAMED if isinstance(dataset, Dataset) else str(dataset))
+        config = config.on(UNNAMED if isinstance(dataset, Dataset) else str(dataset))
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
     return load(session.begin(lambda: config, None if out is None else Path(out).expanduser()).path)
 

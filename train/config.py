@@ -58,7 +58,11 @@ class DataSettings(Section):
     )
     data_dir: str = setting("data", "folder that holds, or will hold, the data set")
     train_size: int = setting(0, "training images used, the first ones; 0 for all", low=0)
-    validation_size: int = setting(0, "training images held out, to choose recipes on", low=0)
+    validation_size: int = setting(
+        -1,
+        "training images held out, to choose recipes on; -1 for a tenth of data of your own, none of CIFAR's",
+        low=-1,
+    )
 
     architecture: str = setting(DEFAULT, "kind of network, which has settings of its own", choices=ARCHITECTURES.keys())
 
@@ -162,6 +166,20 @@ class Config(
         if self.moment_decay == 1:
             raise ConfigError("moment_decay is 1; running moments must learn from the data, so less than 1")
 
+    def held_out(self, images: int) -> int:
+        """How many of so many training images are held out."""
+        if self.validation_size >= 0:
+            return self.validation_size
+        return images // 10 if _is_own(self.dataset) else 0
+
+    def on(self, dataset: str) -> Config:
+        """The same settings for other images; of one's own a tenth is held out in place of a preset's number."""
+        of_preset = _is_own(dataset) > _is_own(self.dataset) and self.validation_size == PRESETS[self.preset].get(
+            "validation_size"
+        )
+        count = -1 if of_preset else self.validation_size
+        return dataclasses.replace(self, dataset=dataset, validation_size=count)
+
     @property
     def sections(self) -> tuple[type[Section], ...]:
         """The sections of settings that its architecture takes beside those of every run."""
@@ -251,6 +269,8 @@ def make_config(preset: str = "hcnn", changes: Mapping[str, Any] | None = None) 
             near = difflib.get_close_matches(key, known, 1)
             raise ConfigError(f"no setting is called {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     settings: dict[str, Any] = {**PRESETS[preset], **changes, "preset": preset}
+    if "validation_size" not in changes and _is_own(str(settings.get("dataset", Config.dataset))):
+        settings.pop("validation_size", None)  # a number for the preset's own images
     if architecture := ARCHITECTURES.get(str(settings.get("architecture", Config.architecture))):
         settings = {**architecture.of_dataset.get(str(settings.get("dataset")), {}), **settings}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
@@ -338,6 +358,11 @@ def _check(f: dataclasses.Field[Any], value: Any) -> None:
         if (low is not None and item < low) or (high is not None and item > high):
             bounds = f"at least {low}" if high is None else f"between {low} and {high}"
             raise ConfigError(f"{f.name} is {item}; it must be {bounds}")
+
+
+def _is_own(dataset: str) -> bool:
+    """Whether images are the user's own."""
+    return dataset not in INFO and is_custom(named_folder(dataset))
 
 
 def _is_text(value: str) -> bool:

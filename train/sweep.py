@@ -41,7 +41,7 @@ from train.commands.trial import (
     run_trial,
     stop_trials,
 )
-from train.config import Config, ConfigError, make_config, to_toml
+from train.config import MOST, Config, ConfigError, make_config, to_toml
 from train.data.cifar import obtain
 from train.extras import install_command
 from train.runs.plot import plot_trials
@@ -118,9 +118,10 @@ def read_sweep(text: str) -> Sweep:
             raise ConfigError(f"{twice[0]} is varied in two places, so that one would not count; give it {where}")
         given = settings | changed | chosen
         config = make_config(given.pop("preset", preset), given | {"test": False})
-        if not config.validation_size:
+        if not config.held_out(MOST):
             raise ConfigError(
-                "validation_size is 0; a sweep compares trials on images held out: give it under settings"
+                f"validation_size is {config.validation_size}; a sweep compares trials on images held out: give how "
+                "many under settings"
             )
         trials.append(Trial(len(trials) + 1, name | chosen, config))
     limits = [_positive(content, name, math.inf) for name in ("minutes", "total_minutes")]

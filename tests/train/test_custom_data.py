@@ -13,7 +13,7 @@ import pytest
 from tests.train.commands import Arrays, made_up
 from tests.train.runs import SMALL, Outcome, contents, finish, metrics, run_here, start, without_digest
 from train import load
-from train.config import ConfigError, make_config
+from train.config import PRESETS, ConfigError, make_config
 from train.data import DataError, Dataset, dataset_from_arrays, load_dataset, resize
 from train.networks.registry import build
 from train.recipes.schedules import image_size
@@ -63,6 +63,27 @@ def test_trained_evaluated_described_and_resumed(
     run(*given, "--epochs", 2, "--out", part, "--hours", 1e-9).success()
     run("--resume", part).success()
     assert metrics(part) == metrics(whole)
+
+
+def test_a_tenth_of_ones_own_images_is_held_out_unless_told_otherwise(tmp_path: Path) -> None:
+    """In the place of the number that a preset holds out of CIFAR's or of the sample's; one sentence says so."""
+    file, out = tmp_path / "images.npz", tmp_path / "run"
+    np.savez(file, **made_up((8, 8), 2))
+    given = (*SMALL[:2], *SMALL[4:], "--epochs", 1, "--shift", 1, "--dataset", file)  # without --validation-size
+    said = run(*given, "--out", out).success()
+    assert "a tenth of the 40 training images, 4, is held out" in said and "36 are left to train on" in said
+    assert "sample on 36 images" in said and "validation_accuracy" in metrics(out)[0]
+    assert "held out" not in run(*given, "--validation-size", 0, "--out", tmp_path / "all").success()
+
+    own = str(file)
+    for preset in PRESETS:
+        of_preset = PRESETS[preset].get("validation_size", 0)
+        assert make_config(preset).held_out(50_000) == of_preset
+        assert make_config(preset, {"dataset": own}).held_out(240) == 24
+        assert make_config(preset).on(own).held_out(240) == 24
+        assert make_config(preset, {"dataset": own, "validation_size": 3}).held_out(240) == 3
+        assert make_config(preset, {"validation_size": 3}).on(own).held_out(240) == 3
+    assert make_config("sample", {"dataset": own}).held_out(9) == 0
 
 
 def test_a_run_learns_what_brightness_tells(tmp_path: Path) -> None:

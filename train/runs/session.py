@@ -283,14 +283,19 @@ class Session:
 
     def _trainer(self, xp: Any, config: Config, dataset: Dataset, run: Run, found: dict[str, str]) -> Trainer:
         """Split, standardise by the training part's statistics, and move everything to the device."""
-        kept, held_out = np.arange(len(dataset.train_labels)), None
-        if config.validation_size:
+        kept, held_out = np.arange(total := len(dataset.train_labels)), None
+        if count := config.held_out(total):
             try:
-                kept, held_out = split_validation(dataset, config.validation_size, config.seed)
+                kept, held_out = split_validation(dataset, count, config.seed)
             except ValueError as error:
                 raise ConfigError(f"--validation-size: {error}") from error
         mean, std = channel_statistics(dataset.train_images[kept])
         require_varying(config.dataset, mean, std)
+        if count and config.validation_size < 0:
+            self.say(
+                f"a tenth of the {total:,} training images, {count:,}, is held out to measure accuracy on, and "
+                f"{len(kept):,} are left to train on; --validation-size {2 * count} holds out twice as many, 0 none"
+            )
         for line in class_notes(dataset, kept):
             self.say(line)
 
