@@ -24,6 +24,7 @@ from train.networks.hierarchical import HierarchicalLayer, name_of
 from train.networks.layer import Layer, Moments, Parameters
 from train.networks.network import Network
 from train.networks.registry import MERGED_FILTERS, architecture_of
+from train.runs import compiling
 from train.runs.checkpoint import Checkpoint
 from train.runs.session import Session
 from train.runs.shipped import FOLDER, card, open_network, recorded
@@ -121,7 +122,9 @@ def fit(
     if dataset is not None:
         config = config.on(UNNAMED if isinstance(dataset, Dataset) else str(dataset))
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
-    return load(session.begin(lambda: config, None if out is None else Path(out).expanduser()).path)
+    with compiling.said("hcnn"):
+        run = session.begin(lambda: config, None if out is None else Path(out).expanduser())
+    return load(run.path)
 
 
 def resume(
@@ -158,7 +161,8 @@ def resume(
     require_installed()
     given = {} if dataset is None or isinstance(dataset, Dataset) else {"dataset": str(dataset)}
     session = Session(on_epoch=on_epoch, dataset=dataset if isinstance(dataset, Dataset) else None)
-    session.go_on(Path(run).expanduser(), given)
+    with compiling.said("hcnn"):
+        session.go_on(Path(run).expanduser(), given)
     return load(run)
 
 

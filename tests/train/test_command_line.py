@@ -20,6 +20,7 @@ from tests.train.runs import (
     SMALL,
     Outcome,
     finish,
+    run_here,
     start,
 )
 from train import cifar
@@ -76,6 +77,20 @@ def test_a_signal_while_kernels_are_compiled_is_answered_at_once(capfd: pytest.C
         "train.cifar: compiling kernels for this processor (once)",
         "train.cifar: SIGTERM: stopping after compiling kernels for this processor (once); a second one stops at once",
     ]
+
+
+def test_a_signal_before_the_first_step_does_not_wait_for_kernels(tmp_path: Path) -> None:
+    """There is nothing to lose yet, and a run compiles for a minute where nothing was compiled before."""
+
+    def compiling(self: training.Trainer, index: Any) -> Any:
+        logging.getLogger("hcnn_core").debug("compiling a")
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the step goes on")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Trainer, "_step", compiling)
+        outcome = run_here((*SMALL, "--out", tmp_path / "run"), None)
+    outcome.one_line(128 + signal.SIGTERM, "stopped at once", f"continue with --resume {tmp_path / 'run'}")
 
 
 def test_names_in_files_are_no_commands_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is said while kernels are compiled: once that they are, and that a signal has to wait for them."""
+"""What is said while kernels are compiled: once that they are, and what a signal does meanwhile."""
 
 from __future__ import annotations
 
@@ -53,10 +53,12 @@ def said(module: str | None) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def answer(signum: int) -> None:
-    """Say at once, if kernels are being compiled, that a signal is answered after that; for handlers of signals."""
+def answer(signum: int, at_once: bool = False) -> None:
+    """While kernels are compiled, stop `at_once`, or say that a signal is answered later; for handlers of signals."""
     for notice in _notices:
         if notice.under_way:
+            if at_once:
+                raise KeyboardInterrupt(signum)
             text = f"{signal.Signals(signum).name}: stopping after {COMPILING}; a second one stops at once"
             with contextlib.suppress(OSError):
                 os.write(2, f"{notice.module}: {text}\n".encode())

@@ -454,7 +454,7 @@ def locked(run: Run, *, make: bool = False) -> Iterator[None]:
         kept = (
             f"{run.last_good()}; continue with --resume {run.path}" if run.checkpoint_paths() else "nothing was saved"
         )
-        raise Interrupted(f"stopped at once; {kept}") from error
+        raise Interrupted(f"stopped at once; {kept}", *error.args[:1]) from error
 
 
 def classified(part: str, network: Network, parameters: Any, moments: Any, data: Images) -> Classified:

@@ -225,7 +225,11 @@ class Trainer:
     def fit(self, hours: float = math.inf, completed: Callable[[dict[str, Any]], None] = lambda record: None) -> bool:
         """Train until the last epoch is complete, or the last that fits into some hours; pass on each record."""
         end = time.monotonic() + 3600 * hours
-        with _stop_requests(forwarded=self.ranks.size > 1) as stop:
+        several = self.ranks.size > 1
+        with _stop_requests(
+            forwarded=several,
+            nothing_to_lose=lambda: self._first_step is None and not several,  # all is as it was saved
+        ) as stop:
             while self.state.epoch < self.config.epochs:
                 begin, steps = time.monotonic(), self.steps_per_epoch - self.state.step
                 expected = self._seconds_per_pixel * steps * math.prod(self._image_size())
@@ -485,8 +489,12 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def _stop_requests(*, forwarded: bool = False) -> Iterator[list[int]]:
+def _stop_requests(
+    *, forwarded: bool = False, nothing_to_lose: Callable[[], bool] = lambda: False
+) -> Iterator[list[int]]:
     """Collect SIGINT, SIGTERM and SIGHUP, so that the step in progress can end; a second one acts at once.
+
+    So does the first one while kernels are compiled and there is nothing to lose.
 
     SIGHUP stays ignored where it was, as nohup has it. SIGUSR1 is collected too where a launcher of MPI forwards it:
     some launchers answer SIGTERM by ending all ranks before they can save.
@@ -497,7 +505,7 @@ def _stop_requests(*, forwarded: bool = False) -> Iterator[list[int]]:
     def receive(signum: int, frame: Any) -> None:
         received.append(signum)
         signal.signal(signum, before[signum])
-        compiling.answer(signum)
+        compiling.answer(signum, nothing_to_lose())
 
     signals: list[int] = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

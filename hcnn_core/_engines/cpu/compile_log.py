@@ -1,6 +1,6 @@
 """Log what Numba compiles: to the logger `hcnn_core`, at level DEBUG when it begins, at INFO when it is done.
 
-After a second of compiling, one line on a terminal says why nothing happens. What the cache on disk holds is loaded and
+After a second of compiling, one line on standard error says why nothing happens. What the disk holds is loaded, and
 not logged. Numba compiles under a lock, one function after another. A function that another one calls is compiled while
 that one is, counts in its time, and is logged at level DEBUG.
 """
@@ -53,20 +53,17 @@ class _Notice:
         self.said = True
         with contextlib.suppress(OSError, ValueError):  # of standard error that is gone, or closed
             print(
-                "hcnn: compiling for this processor, once (HCNN_QUIET=1 hides this line)", file=sys.stderr, flush=True
+                "hcnn: compiling kernels, once for this processor (hcnn warmup does it ahead, HCNN_QUIET=1 hides this)",
+                file=sys.stderr,
+                flush=True,
             )
 
 
 def _is_wanted() -> bool:
-    """Whether a line is wanted: on a terminal, or by HCNN_VERBOSE=1; not in tests, nor by who follows the log."""
+    """Whether a line is wanted: not with HCNN_QUIET=1, in tests, or by who follows the log."""
     if os.environ.get("HCNN_QUIET") == "1" or "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ:
         return False
-    if logger.isEnabledFor(logging.INFO):
-        return False
-    try:
-        return os.environ.get("HCNN_VERBOSE") == "1" or sys.stderr.isatty()
-    except (AttributeError, ValueError):  # there is no standard error, or it is closed
-        return False
+    return sys.stderr is not None and not logger.isEnabledFor(logging.INFO)
 
 
 class _Listener(event.Listener):
