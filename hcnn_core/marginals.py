@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, overload
 
 from hcnn_core._engines.dispatch import engine, native
 from hcnn_core._problem import normalize_axes, require_choice, shape_of
-from hcnn_core.backend import array_namespace, require_floating
+from hcnn_core.backend import array_namespace, in_memory_order, require_floating
 from hcnn_core.typing import Array, Axes, NumpyArray, Scalar, Shape
 
 __all__ = ["marginal", "marginal_vjp"]
@@ -95,6 +95,7 @@ def marginal_vjp(g: Array, x: Array | Shape, axes: Axes, *, reduction: Reduction
     if g.shape != kept:
         raise ValueError(f"g has shape {g.shape}; the marginal has {kept}")
     if reduction == "mean":
-        g = g / max(1, math.prod(shape[a] for a in axes))
+        count = max(1, math.prod(shape[a] for a in axes))
+        g = in_memory_order(lambda g: g / count, g)
     g = xp.reshape(g, tuple(1 if a in axes else n for a, n in enumerate(shape)))
     return xp.broadcast_to(g, shape)

@@ -6,7 +6,7 @@ GPU; results are whatever memory holds, which is zeros. What a driver or a card 
 calls that a graph cannot hold, grids and shared memory that are too large, arguments that a kernel does not take.
 
 `python -m benchmarks.gpu.driverless --module train.cifar --backend cupy` trains so, and `--module benchmarks.gpu.stages
-step FOLDER` runs a stage of the gate. Libraries such as cuBLAS are not replaced.
+step FOLDER` runs a stage of the gate. Of libraries, cuFFT is replaced (`cufft`); cuBLAS and others are not.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import runpy
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -318,7 +319,57 @@ class Driver:
 
 
 C_TYPES = {"bool": "bool", "uint8": "unsigned char", "int32": "int", "int64": "long long", "float32": "float"}
-C_TYPES |= {"float64": "double"}
+C_TYPES |= {"float64": "double", "complex64": "complex<float>", "complex128": "complex<double>"}
+
+
+def cufft(driver: Driver) -> types.ModuleType:
+    """What `cupy.fft` asks of `cupy.cuda.cufft`: plans that transform nothing, and launch one kernel each time.
+
+    cuFFT itself launches one or more.
+    """
+    import cupy
+
+    module = types.ModuleType("cupy.cuda.cufft")
+    kinds = {"C2C": 0x29, "R2C": 0x2A, "C2R": 0x2C, "Z2Z": 0x69, "D2Z": 0x6A, "Z2D": 0x6C}
+    to_complex, to_real = (kinds["R2C"], kinds["D2Z"]), (kinds["C2R"], kinds["Z2D"])
+    for name, number in (*kinds.items(), ("FORWARD", -1), ("INVERSE", 1)):
+        setattr(module, f"CUFFT_{name}", number)
+
+    class Plan:
+        """A plan along `axis`, of which `size` numbers are left, and others that keep their lengths."""
+
+        gpus = work_area = None
+
+        def __init__(self, fft_type: int, axis: int, size: int) -> None:
+            self.fft_type, self.axis, self.size = fft_type, axis, size
+
+        def get_output_array(self, a: Any, order: str = "C") -> Any:
+            if self.fft_type not in to_complex + to_real:
+                return cupy.empty(a.shape, a.dtype, order=order)
+            shape, kind = list(a.shape), a.dtype.char
+            shape[self.axis] = self.size
+            return cupy.empty(shape, kind.upper() if self.fft_type in to_complex else kind.lower(), order=order)
+
+        def fft(self, a: Any, out: Any, direction: int) -> None:
+            driver.on_stream("cuFFT", cupy.cuda.get_current_stream().ptr)
+            driver.hear_of_library("cufft", a, out)
+
+    class Plan1d(Plan):
+        """Along the last axis of length nx."""
+
+        def __init__(self, nx: int, fft_type: int, batch: int, **_: Any) -> None:
+            super().__init__(fft_type, -1, nx // 2 + 1 if fft_type in to_complex else nx)
+            self.nx, self.batch = nx, batch
+
+    class PlanNd(Plan):
+        """Along up to three axes at once."""
+
+        def __init__(self, *keys: Any) -> None:
+            fft_type, _, _, last_axis, last_size = keys[7:12]
+            super().__init__(fft_type, last_axis, last_size)
+
+    module.Plan1d, module.PlanNd, module.get_current_plan = Plan1d, PlanNd, lambda: None  # type: ignore[attr-defined]
+    return module
 
 
 @functools.lru_cache(maxsize=1024)
@@ -495,6 +546,7 @@ def without_driver(*, differs: bool = False, device: str = "H100") -> tuple[Any,
         return result
 
     cub.cub_reduction = cub_reduction
+    sys.modules["cupy.cuda.cufft"] = cupy.cuda.cufft = cufft(driver)
     cupy._kept_by_driverless = kept
     return cupy, driver
 

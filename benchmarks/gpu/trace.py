@@ -44,7 +44,7 @@ DOUBLE = 8
 
 SIZES = {
     "bool": 1, "char": 1, "signed char": 1, "unsigned char": 1, "short": 2, "int": 4, "unsigned int": 4, "float": 4,
-    "double": 8, "long": 8, "long long": 8, "unsigned long long": 8,
+    "double": 8, "long": 8, "long long": 8, "unsigned long long": 8, "complex<float>": 8, "complex<double>": 16,
 }  # fmt: skip
 """Bytes of C's types."""
 
@@ -379,12 +379,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--depth", type=int, help="J, where it is not the preset's")
+    parser.add_argument("--skip", help="of hierarchical networks: aligned")
     parser.add_argument("--size", type=int, help="rows and columns that images of 32 x 32 are brought to")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
 
     cupy, driver = without_driver()
     more: dict[str, Any] = {} if options.depth is None else {"depth": options.depth}
+    if options.skip is not None:
+        more["skip"] = options.skip
     if options.size is not None:
         more["size"] = (options.size, options.size)
     launches = listen(
@@ -394,6 +397,7 @@ def main() -> None:
     found["blocks"] = occupancies(launches)
     found["GiB held"] = driver.peak / 2**30
     boundary = "" if options.boundary is None else f", {options.boundary} boundary"
+    boundary += "" if options.skip is None else f", {options.skip} skips"
     title = f"{options.preset}{boundary}, batch of {options.batch_size}, {options.precision}"
     found["least ms"] = least(found, options.precision)
     print(f"{title}: a step as recorded, {found['GiB held']:.1f} GiB of memory, least {found['least ms']:.1f} ms\n")

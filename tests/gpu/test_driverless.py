@@ -23,11 +23,12 @@ STEPS: list[dict[str, Any]] = [
     {"preset": "hcnn", "dtype": "float64", "depth": 6, "label_smoothing": 0.1, "head": "sum", "reduction": "sum"},
     {"preset": "hcnn", "dataset": "cifar100", "attribute_kernel": [11, 11]},
     {"preset": "hcnn-plus"},
-    {"preset": "hcnn-fast"},
     {"preset": "hcnn-fast", "size": 20, "cutout": 8},
     {"preset": "lenet"},
     {"preset": "hcnn-fast", "boundary": "periodic"},
     {"preset": "hcnn-best"},
+    {"preset": "hcnn-fast", "skip": "aligned"},
+    {"preset": "scattering"},
     {"preset": "hcnn-medium", "precision": "tf32"},
     {"preset": "hcnn", "device": "T4"},
 ]
@@ -230,6 +231,7 @@ os._exit(0)
     ("work", "expected"),
     [
         ("x + x", "\n"),
+        ("cupy.fft.rfft(x)", "\n"),
         ("cupy.asarray(np.ones(3))", "host"),
         ("float(x[0])", "D2H"),
         ("cupy.cuda.Device().synchronize()", "deviceSynchronize"),

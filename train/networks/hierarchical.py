@@ -358,7 +358,7 @@ class HierarchicalLayer(Layer):
 
     def joined(self, made: Signal, inputs: Sequence[Signal]) -> Signal:
         """Return what the layer makes, with what skips it."""
-        return made if self.skip is None else Signal(made.x + self.skip(inputs[1].x))
+        return made if self.skip is None else Signal(self.skip.added(made.x, inputs[1].x))
 
     def merged(self, weights: Weights, moments: Weights) -> Weights:
         """Return the filters and biases that it folds into: x_j is rho(convolve(x, w, ...) + bias) of the marginal x.

@@ -8,10 +8,11 @@ addition would mix different attributes, and translations that the proposition p
 from __future__ import annotations
 
 import math
+import operator
 from typing import NamedTuple
 
-from autodiff import marginal
-from hcnn_core.backend import Array
+from autodiff import defvjp, marginal, primitive
+from hcnn_core.backend import Array, array_namespace, in_memory_order
 
 __all__ = ["AlignedSkip"]
 
@@ -21,6 +22,11 @@ class AlignedSkip(NamedTuple):
 
     space: tuple[int, ...]  # subsampling of each u by layers j-1 and j
     attribute: int  # subsampling of v_{j-2} by both
+
+    def added(self, y: Array, x: Array) -> Array:
+        """Return y, which is x_j, plus what skips it, in the memory order of y."""
+        total: Array = _added(y, self(x))
+        return total
 
     def __call__(self, x: Array) -> Array:
         """Return an array (N, u, v_{j-2}, 1, 1), which broadcasts to x_j, from x_{j-2}.
@@ -37,3 +43,13 @@ class AlignedSkip(NamedTuple):
         """Return the skip over layers with such strides along u and v_{j-2}."""
         *space, attribute = (math.prod(steps) for steps in zip(*strides, strict=True))
         return cls(tuple(space), attribute)
+
+
+@primitive
+def _added(y: Array, skipping: Array) -> Array:
+    """CuPy's own sum would be in C order, and whatever reads it would have to copy it."""
+    total: Array = in_memory_order(operator.add, y, array_namespace(y).broadcast_to(skipping, y.shape))
+    return total
+
+
+defvjp(_added, lambda ans, y, skipping: lambda g: g, lambda ans, y, skipping: lambda g: g)
